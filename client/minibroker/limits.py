@@ -1,0 +1,47 @@
+"""Every number that both sides must agree on: sizes in bytes, times in milliseconds.
+
+A limit stands here once; the server enforces it, the client stays below it, protocol.md prints it.
+The anchors (what other brokers chose) are in docs/architecture.md, section "Limits".
+"""
+
+from typing import Final
+
+PROTOCOL_VERSION: Final = 1
+DEFAULT_PORT: Final = 7272
+
+MAX_HEADER_BYTES: Final = 16 * 1024
+MAX_FRAME_BYTES: Final = 16 * 1024 * 1024
+MAX_LOGIN_FRAME_BYTES: Final = 4 * 1024
+MAX_MESSAGE_BYTES: Final = 1024 * 1024  # headers and body of one message, unless the server says more
+MAX_MESSAGES_PER_FRAME: Final = 1_000
+MAX_PARTS_PER_FRAME: Final = 64
+MAX_RUNS_PER_FRAME: Final = 10_000
+
+# Frames of a session that carry a sequence and have no answer yet: this is the flow control.
+MAX_UNANSWERED_FRAMES: Final = 1_024
+MAX_UNANSWERED_BYTES: Final = 16 * 1024 * 1024
+FRAME_OUTCOME_MS: Final = 600_000  # how long a silent session's frame outcomes are kept
+
+MAX_PREFETCH: Final = 10_000
+MAX_WAIT_MS: Final = 3_600_000
+MAX_LEASE_MS: Final = 43_200_000  # 12 h, as SQS
+MAX_DELAY_MS: Final = 2**53  # "delays of any length": the largest integer every language can hold
+
+MAX_QUEUE_NAME_CHARS: Final = 124  # a DLQ adds the suffix
+DLQ_SUFFIX: Final = ".dlq"
+MAX_KEY_BYTES: Final = 255
+MAX_CLIENT_NAME_BYTES: Final = 200
+MAX_ERROR_CLASS_BYTES: Final = 200
+MAX_ERROR_TEXT_BYTES: Final = 1_024
+MAX_HISTORY_TEXT_BYTES: Final = 8 * 1024  # all error texts of one message
+HISTORY_FIRST: Final = 5  # attempts kept from the start and from the end of a history
+HISTORY_LAST: Final = 5
+
+LOGIN_DEADLINE_MS: Final = 5_000
+FRAME_DEADLINE_MS: Final = 30_000
+HEARTBEAT_MS: Final = 15_000  # each way; a session is dead after two without a sign of life
+SESSION_KEPT_MS: Final = 60_000  # at the least, after its last connection ended
+OUTPUT_SOFT_BYTES: Final = 1024 * 1024  # deliveries to this connection pause above it
+OUTPUT_HARD_BYTES: Final = 8 * 1024 * 1024
+OUTPUT_STALL_MS: Final = 10_000
+DELIVERY_BYTES: Final = 1024 * 1024  # one delivery frame carries about this much, or one message
