@@ -1,0 +1,1 @@
+"""minibroker: hand slow work to workers, and never lose what was confirmed."""
