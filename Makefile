@@ -1,0 +1,65 @@
+# minibroker: `make serve` starts the broker, `make test` runs every test; both set up what they need.
+# The only requirements are make and a Python of at least 3.11 (choose one with PYTHON=python3.12).
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PORT   ?= 7272
+# make passes its own signals and flags on; nothing here may depend on the caller's environment.
+PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help setup serve test check format tables bench demo clean
+
+help:
+	@echo "make serve    start the broker on ./data, port $(PORT)"
+	@echo "make test     run all tests"
+	@echo "make check    formatting, lint, types, house rules"
+	@echo "make bench    measure throughput and latency on this machine"
+	@echo "make demo     the signup story: kill workers and the broker, lose nothing"
+	@echo "make format   format the code; make tables: print the tables of protocol.md again"
+	@echo "make clean    remove everything that make made (./data stays)"
+
+# Two stamps: serving needs four small packages, developing needs the test tools and the demo as well.
+$(VENV)/.serve-ready: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"minibroker needs Python 3.11 or newer, and $(PYTHON) is {sys.version.split()[0]}: try make PYTHON=python3.12 $(MAKECMDGOALS)")'
+	@test -x $(BIN)/python || { echo "setting up $(VENV)" && $(PYTHON) -m venv $(VENV); }
+	@$(PIP) install --editable .
+	@touch $@
+
+$(VENV)/.develop-ready: $(VENV)/.serve-ready
+	@echo "installing the development tools"
+	@$(PIP) install --editable '.[dev,demo]'
+	@touch $@
+
+setup: $(VENV)/.develop-ready
+
+serve: $(VENV)/.serve-ready
+	@exec $(BIN)/minibroker serve --data-dir ./data --port $(PORT)
+
+test: $(VENV)/.develop-ready
+	@$(BIN)/python -m pytest --quiet
+
+check: $(VENV)/.develop-ready
+	@$(BIN)/ruff format --check --quiet . || { echo "run: make format"; exit 1; }
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/python -m pytest --quiet tests/house
+
+format: $(VENV)/.develop-ready
+	@$(BIN)/ruff format --quiet .
+	@$(BIN)/ruff check --quiet --fix .
+
+tables: $(VENV)/.develop-ready
+	@$(BIN)/python docs/tables.py
+
+bench: $(VENV)/.develop-ready
+	@$(BIN)/python -m benchmarks.bench
+
+demo: $(VENV)/.develop-ready
+	@$(BIN)/python -m examples.signup.demo
+
+clean:
+	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf benchmarks/out examples/signup/out
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
