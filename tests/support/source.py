@@ -1,0 +1,86 @@
+"""The project's own source as data, for the house rules."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+SERVER = ROOT / "broker" / "minibrokerd"
+CLIENT = ROOT / "client" / "minibroker"
+CORE = SERVER / "core"
+TESTS = ROOT / "tests"
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+Definition = Function | ast.ClassDef
+
+
+def python_files(*folders: str | Path) -> list[Path]:
+    """Return all Python files below these folders of the project, sorted."""
+    return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+
+
+ALL = python_files("broker", "client", "tests", "benchmarks", "examples", "docs")
+
+
+def name_of(path: Path) -> str:
+    """Return the path as the house rules print it and their allow lists write it."""
+    return path.relative_to(ROOT).as_posix()
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    """Return the syntax tree of a file."""
+    return ast.parse(path.read_text("utf-8"), str(path))
+
+
+def imported(path: Path) -> set[str]:
+    """Return the dotted names of all modules that a file imports, wherever the statement stands.
+
+    `from a import b` gives `a` and `a.b`, since b may be a module.
+    """
+    names = set()
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return names
+
+
+def imported_roots(path: Path) -> set[str]:
+    """Return the top-level packages that a file imports."""
+    return {name.partition(".")[0] for name in imported(path)}
+
+
+def functions(path: Path) -> Iterator[tuple[str, Function]]:
+    """Yield every function of a file with its qualified name, nested ones too."""
+    for name, node in definitions(tree(path), nested=True):
+        if not isinstance(node, ast.ClassDef):
+            yield name, node
+
+
+def definitions(
+    parent: ast.Module | Definition, prefix: str = "", *, nested: bool = False
+) -> Iterator[tuple[str, Definition]]:
+    """Yield the classes and functions in `parent` with qualified names; methods are included.
+
+    What is defined inside a function is yielded only if `nested` is true.
+    """
+    for node in _statements(parent):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            name = f"{prefix}{node.name}"
+            yield name, node
+            if nested or isinstance(node, ast.ClassDef):
+                yield from definitions(node, f"{name}.", nested=nested)
+
+
+def _statements(parent: ast.AST) -> Iterator[ast.AST]:
+    # Through `if` and `try`, where a definition may stand, but not into definitions.
+    for node in ast.iter_child_nodes(parent):
+        yield node
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield from _statements(node)
