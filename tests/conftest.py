@@ -1,0 +1,44 @@
+"""Fixtures for all tests: real brokers that never outlive the test that started them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from support.broker import BrokerServer
+
+
+class StartBroker(Protocol):
+    """The type of the `start_broker` fixture."""
+
+    def __call__(
+        self, *flags: str, data_dir: Path | None = None, env: Mapping[str, str] | None = None
+    ) -> BrokerServer:
+        """Start a broker with these flags of `serve`, on a fresh directory unless one is given."""
+        ...
+
+
+@pytest.fixture
+def start_broker(tmp_path: Path) -> Iterator[StartBroker]:
+    """Start as many brokers as a test needs: `start_broker("--no-auto-create")`."""
+    servers: list[BrokerServer] = []
+
+    def start(
+        *flags: str, data_dir: Path | None = None, env: Mapping[str, str] | None = None
+    ) -> BrokerServer:
+        directory = data_dir or tmp_path / f"data-{len(servers)}"
+        servers.append(BrokerServer(directory, *flags, env=env))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+@pytest.fixture
+def broker_server(start_broker: StartBroker) -> BrokerServer:
+    """One running broker on a fresh directory."""
+    return start_broker()

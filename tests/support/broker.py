@@ -1,0 +1,153 @@
+"""A real broker in a process of its own, for tests that kill it and look at what is left.
+
+`BrokerServer` blocks for the few hundred milliseconds that a start takes. An async test that wants
+its event loop to go on meanwhile says `await asyncio.to_thread(server.restart)`.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from time import monotonic
+
+START_DEADLINE_S = 20.0
+STOP_DEADLINE_S = 20.0
+LISTENING = re.compile(r"listening on (?P<host>\S+):(?P<port>\d+)")
+
+# The kernel ends the broker when the test run dies without cleaning up (PR_SET_PDEATHSIG, 9).
+# The setting survives exec, so the process that is left is exactly `python -m minibrokerd`.
+_TETHERED = (
+    "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); "
+    "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+)
+
+
+class BrokerServer:
+    """One data directory and the broker that runs on it, started by the constructor.
+
+    After a `restart` the directory and the port are the same, so clients find the new process.
+    """
+
+    def __init__(
+        self, data_dir: Path, *flags: str, port: int = 0, env: Mapping[str, str] | None = None
+    ) -> None:
+        self.data_dir = data_dir
+        self.flags = flags
+        self.host = "127.0.0.1"
+        self.port = port
+        self.lines: list[str] = []  # all that it printed, over all its lives
+        self._env = {**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})}
+        self.process = self._start()
+
+    @property
+    def url(self) -> str:
+        """The address for `minibroker.connect`."""
+        return f"minibroker://{self.host}:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        """The process id of the present life."""
+        return self.process.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether the process of the present life has not ended."""
+        return self.process.poll() is None
+
+    @property
+    def output(self) -> str:
+        """What the broker printed so far, for the text of a failing assert."""
+        return "\n".join(self.lines)
+
+    def kill(self) -> None:
+        """End the process by SIGKILL, at once, and check that this is what ended it."""
+        self.process.kill()
+        code = self.process.wait(STOP_DEADLINE_S)
+        assert code == -signal.SIGKILL, f"the broker had ended before, with {code}:\n{self.output}"
+
+    def stop(self) -> int:
+        """Ask the process to stop by SIGTERM and return its exit code."""
+        self.process.terminate()
+        try:
+            return self.process.wait(STOP_DEADLINE_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise AssertionError(f"no stop within {STOP_DEADLINE_S} s:\n{self.output}") from None
+
+    def restart(self) -> None:
+        """Start again, same directory and port; a process that still runs is stopped first."""
+        if self.running:
+            code = self.stop()
+            assert code == 0, f"the broker stopped with {code}:\n{self.output}"
+        self.process = self._start()
+
+    def close(self) -> None:
+        """End the process if it still runs, whatever state it is in."""
+        if self.running:
+            self.process.kill()
+        self.process.wait()
+
+    def _start(self) -> subprocess.Popen[str]:
+        command = [
+            "-m",
+            "minibrokerd",
+            "serve",
+            "--data-dir",
+            str(self.data_dir),
+            "--port",
+            str(self.port),
+        ]
+        # The death signal is tied to the thread that starts the process; only the main one stays.
+        tethered = sys.platform == "linux" and threading.current_thread() is threading.main_thread()
+        launch = [sys.executable, "-I", "-S", "-c", _TETHERED] if tethered else [sys.executable]
+        process = subprocess.Popen(
+            [*launch, *command, *self.flags],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=self._env,
+        )
+        try:
+            self._wait_for_port(process)
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+        return process
+
+    def _wait_for_port(self, process: subprocess.Popen[str]) -> None:
+        arrived: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        threading.Thread(target=self._drain, args=(process, arrived), daemon=True).start()
+        deadline = monotonic() + START_DEADLINE_S
+        while True:
+            try:
+                line = arrived.get(timeout=max(0.0, deadline - monotonic()))
+            except queue.Empty:
+                raise AssertionError(
+                    f"not listening after {START_DEADLINE_S} s:\n{self.output}"
+                ) from None
+            if line is None:
+                raise AssertionError(f"the broker ended with {process.wait()}:\n{self.output}")
+            if found := LISTENING.search(line):
+                self.host, self.port = found["host"], int(found["port"])
+                return
+
+    def _drain(
+        self, process: subprocess.Popen[str], arrived: queue.SimpleQueue[str | None]
+    ) -> None:
+        # Read to the end, in a thread: a broker whose pipe is full would stop at its next log line.
+        assert process.stdout is not None
+        with process.stdout:
+            for line in process.stdout:
+                self.lines.append(line.rstrip("\n"))
+                arrived.put(line)
+        arrived.put(None)
