@@ -1,0 +1,6 @@
+"""`python -m minibrokerd` is the `minibroker` command."""
+
+from minibrokerd.cli import main
+
+if __name__ == "__main__":
+    main(prog_name="minibroker")

@@ -1,0 +1,111 @@
+"""The `minibroker` command: what an operator types, and what the exit code says afterwards.
+
+Each flag of `serve` can be set by an environment variable instead, so that a container needs no
+command line of its own. Everything heavy is imported by the command that needs it: `--help` stays
+instant.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from minibroker import limits
+from minibrokerd import __version__
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+DEFAULT_SEGMENT_BYTES = 64 * 1024 * 1024
+
+EXIT_CODES = """\b
+Exit codes:
+  0   done; serve: stopped on request, everything confirmed is on disk
+  1   the command failed; the message says what was tried and what to do next
+  2   the command line is wrong
+  70  serve: the log could not be written or synced; nothing confirmed is lost
+"""
+
+
+@click.group(epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="minibroker")
+def main() -> None:
+    """A work-queue broker for background jobs: nothing that was confirmed is ever lost."""
+
+
+def _flag(name: str, **attributes: Any) -> Callable[[Function], Function]:
+    variable = "MINIBROKER_" + name.lstrip("-").replace("-", "_").upper()
+    return click.option(name, envvar=variable, show_envvar=True, show_default=True, **attributes)
+
+
+@main.command(epilog=EXIT_CODES)
+@_flag(
+    "--data-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("data"),
+    help="Where the log is kept; made if missing, and locked while the broker runs.",
+)
+@_flag("--host", default="127.0.0.1", help="Address to listen on.")
+@_flag(
+    "--port",
+    type=click.IntRange(0, 65_535),
+    default=limits.DEFAULT_PORT,
+    help="Port to listen on; 0: any free one.",
+)
+@_flag(
+    "--segment-bytes",
+    type=click.IntRange(min=64 * 1024, max=2**31),
+    default=DEFAULT_SEGMENT_BYTES,
+    help="Size of the files of the log.",
+)
+@_flag(
+    "--no-auto-create", is_flag=True, help="Refuse to publish to or consume from an unknown queue."
+)
+@_flag(
+    "--insecure", is_flag=True, help="Listen on an address that other machines reach, unprotected."
+)
+@_flag(
+    "--loop",
+    type=click.Choice(["uvloop", "asyncio"]),
+    default="uvloop",
+    help="The event loop to run on.",
+)
+def serve(
+    data_dir: Path,
+    host: str,
+    port: int,
+    segment_bytes: int,
+    no_auto_create: bool,
+    insecure: bool,
+    loop: str,
+) -> None:
+    """Start the broker and run it until SIGTERM or SIGINT."""
+    if not insecure and not is_loopback(host):
+        raise click.UsageError(
+            f"refusing to listen on {host or 'all addresses'}: this version has no passwords and "
+            "no encryption, so whoever reaches the port may read and end every message. Listen on "
+            "127.0.0.1, or add --insecure if the network itself keeps strangers out."
+        )
+    from minibrokerd.server import ServeOptions, serve  # slow to import; other commands do without
+
+    options = ServeOptions(
+        data_dir=data_dir,
+        host=host,
+        port=port,
+        segment_bytes=segment_bytes,
+        auto_create=not no_auto_create,
+        loop=loop,
+    )
+    sys.exit(serve(options))
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine reaches `host`; of names, only localhost is trusted."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
