@@ -1,0 +1,170 @@
+"""Physical room ahead of need: the reserve, the next segment, and what the loop may grant from them.
+
+A reserve of three segments is never used for publishes, so that acks can always be logged. The next
+segment is allocated and zero-filled in slices while the current one fills: a sync into a zero-filled
+file moves no metadata, and zeroing 64 MiB at once would hold every confirm up for 33 ms.
+
+Files are handled by the thread that writes; the loop only reads `reserve_count`, `next_ready`, `failed`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import Final
+
+from minibrokerd.log import format as layout
+from minibrokerd.log.directory import DataDirectory
+from minibrokerd.log.fileops import FileOps, read_all, write_all
+
+RESERVE_SEGMENTS: Final = 3
+SLICE_BYTES: Final = 512 * 1024
+_ZEROS: Final = bytes(SLICE_BYTES)
+_NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+class Allocation:
+    """The reserve and the next segment of one data directory.
+
+    `failed` is the error of the last attempt to allocate (a full disk), None while all is well.
+    """
+
+    def __init__(self, directory: DataDirectory, ops: FileOps, segment_bytes: int) -> None:
+        self.segment_bytes = segment_bytes
+        self.failed: OSError | None = None
+        self._directory = directory
+        self._ops = ops
+        self._reserve: list[str] = []
+        self._next = -1  # descriptor of `next.tmp`
+        self._next_zeroed = 0
+
+    @property
+    def reserve_count(self) -> int:
+        """How many reserve segments there are."""
+        return len(self._reserve)
+
+    @property
+    def next_ready(self) -> bool:
+        """Whether a segment stands ready to follow the current one."""
+        return self._next >= 0
+
+    def adopt(self, reserve: list[str], leftovers: list[str]) -> None:
+        """Take over the reserve files that a start found, and make leftovers of the log part of it."""
+        for name in reserve:
+            status = os.stat(self._directory.at(name))
+            if status.st_size == self.segment_bytes <= status.st_blocks * 512:
+                self._reserve.append(name)
+            else:
+                self._directory.remove([name])
+        for name in leftovers:
+            self.recycle(name)
+
+    def recycle(self, name: str) -> None:
+        """Turn a file whose bytes count no more into reserve, or remove it if the reserve is whole.
+
+        It is zeroed under its old name first: what is named reserve reads as zeros, also after a crash.
+        """
+        path = self._directory.at(name)
+        if self.reserve_count >= RESERVE_SEGMENTS or os.stat(path).st_size != self.segment_bytes:
+            self._ops.unlink(path)
+            return
+        descriptor = self._ops.open(path, os.O_RDWR)
+        try:
+            data = read_all(self._ops, descriptor, self.segment_bytes)
+            write_all(self._ops, descriptor, bytes(layout.last_nonzero(data, 0)), 0)
+            self._ops.sync(descriptor)
+        finally:
+            self._ops.close(descriptor)
+        self._add_reserve(path)
+
+    def fill_reserve(self) -> bool:
+        """Allocate until the reserve is whole; False: no space, `failed` says why."""
+        try:
+            while self.reserve_count < RESERVE_SEGMENTS:
+                self._ops.close(self._allocate("reserve.tmp", self.segment_bytes))
+                self._add_reserve(self._directory.at("reserve.tmp"))
+        except OSError as exc:
+            return self._out_of_space(exc)
+        self.failed = None
+        return True
+
+    def prepare_next(self) -> bool:
+        """Allocate the segment that follows, after the reserve; False: no space, `failed` says why."""
+        if not self.fill_reserve():
+            return False
+        if not self.next_ready:
+            try:
+                self._next = self._allocate("next.tmp", self.segment_bytes)
+            except OSError as exc:
+                return self._out_of_space(exc)
+            self._next_zeroed = 0
+        return True
+
+    def zero_next(self, fill: float) -> bool:
+        """Zero one more slice of the next segment if it lags behind the current one's `fill` (0 to 1)."""
+        goal = min(1.0, fill * 1.25) * self.segment_bytes
+        if not self.next_ready or self._next_zeroed >= goal:
+            return False
+        self._next_zeroed = zero_slice(self._ops, self._next, self._next_zeroed, self.segment_bytes)
+        return True
+
+    def take(self, size_bytes: int) -> tuple[int, int]:
+        """Return (descriptor, bytes zeroed) of `next.tmp`, `size_bytes` long and reading as zeros.
+
+        The next segment if it is ready, else one of the reserve, else a new file.
+
+        Raises:
+            OSError: there is neither a reserve nor space.
+        """
+        taken, zeroed = self._next, self._next_zeroed
+        self._next, self._next_zeroed = -1, 0
+        if taken < 0:
+            path = self._directory.at("next.tmp")
+            if self._reserve:
+                self._ops.rename(self._directory.at(self._reserve[-1]), path)
+                self._reserve.pop()
+                taken = self._ops.open(path, os.O_RDWR)
+            else:
+                taken = self._allocate("next.tmp", size_bytes)
+        if size_bytes != self.segment_bytes:  # the setting changed since that segment was made
+            self._ops.truncate(taken, size_bytes)
+            self._ops.allocate(taken, size_bytes)
+        return taken, min(zeroed, size_bytes)
+
+    def close(self) -> None:
+        """Let go of the next segment's file; the next start makes it part of the reserve."""
+        if self.next_ready:
+            self._ops.close(self._next)
+            self._next = -1
+
+    def _allocate(self, name: str, size_bytes: int) -> int:
+        path = self._directory.at(name)
+        descriptor = self._ops.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+        try:
+            self._ops.allocate(descriptor, size_bytes)
+            self._ops.sync(descriptor)
+        except BaseException:
+            self._ops.close(descriptor)
+            self._ops.unlink(path)  # what it got of the disk is somebody else's last room
+            raise
+        return descriptor
+
+    def _add_reserve(self, path: str) -> None:
+        number = 1 + max((int(name[8:-4]) for name in self._reserve), default=0)
+        name = f"reserve-{number}.log"
+        self._ops.rename(path, self._directory.at(name))
+        self._reserve.append(name)
+
+    def _out_of_space(self, exc: OSError) -> bool:
+        if exc.errno not in _NO_SPACE:
+            raise exc
+        self.failed = exc
+        return False
+
+
+def zero_slice(ops: FileOps, descriptor: int, zeroed: int, end: int) -> int:
+    """Zero and sync one slice from `zeroed` on; return where the zeros end now."""
+    size = min(SLICE_BYTES, end - zeroed)
+    write_all(ops, descriptor, _ZEROS if size == SLICE_BYTES else _ZEROS[:size], zeroed)
+    ops.sync(descriptor)
+    return zeroed + size

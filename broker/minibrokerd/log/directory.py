@@ -1,0 +1,272 @@
+"""The data directory: its lock, its names, its small files. What stands in segments is not known here.
+
+All files are private to the user that runs the server (0600 in a directory of 0700). Small files that
+must still be writable on a full disk (`lock`, `state`) are made once and then overwritten in place.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import re
+import secrets
+import stat
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+from zlib import crc32
+
+from minibrokerd.log.errors import DirectoryLocked, NotWritable
+from minibrokerd.log.fileops import FileOps, read_all, write_all
+
+KEY_BYTES: Final = 32
+TORN_KEPT_BYTES: Final = 16 * 1024 * 1024
+
+_SEGMENT: Final = re.compile(r"segment-(\d{10})-(\d{5})\.log")
+_RESERVE: Final = re.compile(r"reserve-(\d+)\.log")
+_TORN: Final = re.compile(r"torn-\d+-\d+\.bin")
+_TEMPORARY: Final = re.compile(r"(?:key|next|reserve)\.tmp")
+_OWN: Final = frozenset({"lock", "key", "state", "failed"})
+_LINE_BYTES: Final = 64  # the small text files: one line, padded, with its checksum
+_IGNORED: Final = frozenset({"lost+found"})  # an empty mount point has it
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class SegmentName:
+    """The number and the generation in the name of a segment file."""
+
+    number: int
+    generation: int
+
+    def __str__(self) -> str:
+        return f"segment-{self.number:010d}-{self.generation:05d}.log"
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The entries of a data directory by what their names say."""
+
+    segments: list[SegmentName]
+    reserve: list[str]
+    temporary: list[str]
+    foreign: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What the file `state` says: whether the log was closed, and the newest segment that was begun."""
+
+    clean: bool
+    segment: int
+
+
+class DataDirectory:
+    """One open, locked data directory.
+
+    Raises (in `open`):
+        DirectoryLocked: another server holds it.
+        NotWritable: it cannot be made or written, or holds files that are not ours.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], ops: FileOps) -> None:
+        self.path = os.fspath(path)
+        self.ops = ops
+        self.session_key = b""
+        self._descriptor = -1
+        self._lock = -1
+        self._state = -1
+
+    def open(self) -> None:
+        """Make the directory if it is missing, lock it, read or make its key."""
+        try:
+            self._make()
+            self._descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._take_lock()
+            self._tighten()
+            self.session_key = self._read_or_make_key()
+        except OSError as exc:
+            self.close()
+            raise NotWritable(
+                self.path, "use the data directory", str(exc), "check owner, mode and mount"
+            ) from exc
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let go of everything, the lock last."""
+        for descriptor in (self._state, self._descriptor, self._lock):
+            if descriptor >= 0:
+                self.ops.close(descriptor)
+        self._state = self._descriptor = self._lock = -1
+
+    def at(self, name: object) -> str:
+        """Return the path of an entry."""
+        return os.path.join(self.path, str(name))
+
+    def sync(self) -> None:
+        """Return when the entries are on the disk.
+
+        Raises:
+            OSError: the sync failed, or the directory was deleted or replaced under the server.
+        """
+        ours, there = os.fstat(self._descriptor), os.stat(self.path)
+        if (ours.st_dev, ours.st_ino) != (there.st_dev, there.st_ino):
+            raise OSError(errno.ESTALE, "the data directory was replaced", self.path)
+        self.ops.sync_directory(self._descriptor)
+
+    def listing(self) -> Listing:
+        """Return the entries, segments in order of number and generation."""
+        found = Listing([], [], [], [])
+        for name in sorted(os.listdir(self.path)):
+            if match := _SEGMENT.fullmatch(name):
+                found.segments.append(SegmentName(int(match[1]), int(match[2])))
+            elif _RESERVE.fullmatch(name):
+                found.reserve.append(name)
+            elif _TEMPORARY.fullmatch(name):
+                found.temporary.append(name)
+            elif name not in _OWN | _IGNORED and not _TORN.fullmatch(name):
+                found.foreign.append(name)
+        found.segments.sort()
+        return found
+
+    def read_state(self) -> State | None:
+        """Return what `state` says; None if it is missing or unreadable, which counts as not closed."""
+        words = self._read_line("state")
+        if words is None or len(words) != 2 or words[0] not in ("clean", "running"):
+            return None
+        return State(words[0] == "clean", int(words[1]))
+
+    def write_state(self, state: State) -> None:
+        """Overwrite `state` in place and sync it: it costs no space, so it works on a full disk."""
+        if self._state < 0:
+            self._state = self.ops.open(self.at("state"), os.O_RDWR | os.O_CREAT)
+        word = "clean" if state.clean else "running"
+        write_all(self.ops, self._state, _line(f"{word} {state.segment}"), 0)
+        self.ops.sync(self._state)
+
+    def read_failed(self) -> int | None:
+        """Return the number in `failed`: the last batch that was safe at a fail-stop; None: no failure.
+
+        Raises:
+            NotWritable: the file is there and cannot be understood.
+        """
+        if not os.path.exists(self.at("failed")):
+            return None
+        words = self._read_line("failed")
+        if words is None or len(words) != 2 or words[0] != "synced":
+            raise NotWritable(
+                self.at("failed"), "read", "its checksum does not hold", "check the disk"
+            )
+        return int(words[1])
+
+    def write_failed(self, last_synced: int) -> None:
+        """Note the last batch that is safe, so that no later start can end below it unnoticed."""
+        self.write_file("failed", _line(f"synced {last_synced}"))
+
+    def forget_failed(self) -> None:
+        """Remove `failed`; called when a start has gone beyond it."""
+        if os.path.exists(self.at("failed")):
+            self.ops.unlink(self.at("failed"))
+            self.sync()
+
+    def keep_torn(self, segment: int, offset: int, data: bytes | memoryview) -> str | None:
+        """Keep the bytes of a torn append aside, 16 MiB at most; return the name, None if no space."""
+        name = f"torn-{segment}-{offset}.bin"
+        try:
+            self.write_file(name, data[:TORN_KEPT_BYTES])
+        except OSError as exc:
+            if exc.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            self._remove_if_there(
+                name
+            )  # a start on a full disk goes on: nobody was told of these bytes
+            return None
+        return name
+
+    def write_file(self, name: str, data: bytes | memoryview) -> None:
+        """Write a small file whole and sync it and its entry."""
+        descriptor = self.ops.open(self.at(name), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        try:
+            write_all(self.ops, descriptor, data, 0)
+            self.ops.sync(descriptor)
+        finally:
+            self.ops.close(descriptor)
+        self.sync()
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove entries of ours; the removal is durable with the next `sync`."""
+        for name in names:
+            self.ops.unlink(self.at(name))
+
+    def _make(self) -> None:
+        if not os.path.isdir(self.path):
+            os.makedirs(self.path, 0o700)
+            parent = os.open(os.path.dirname(os.path.abspath(self.path)), os.O_RDONLY)
+            try:
+                self.ops.sync_directory(parent)
+            finally:
+                os.close(parent)
+
+    def _take_lock(self) -> None:
+        if not os.path.exists(self.at("lock")) and (foreign := self.listing().foreign):
+            raise NotWritable(
+                self.path,
+                "use as a data directory",
+                f"it holds {foreign[0]!r}, which is not ours",
+                "choose an empty directory",
+            )
+        self._lock = self.ops.open(self.at("lock"), os.O_RDWR | os.O_CREAT)
+        try:
+            # flock, not POSIX record locks: those end when any descriptor of the file is closed.
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pid = self.ops.read(self._lock, 20, 0).strip()
+            raise DirectoryLocked(self.path, int(pid) if pid.isdigit() else 0) from None
+        write_all(self.ops, self._lock, f"{os.getpid():<19}\n".encode(), 0)
+
+    def _tighten(self) -> None:
+        status = os.fstat(self._descriptor)
+        if stat.S_IMODE(status.st_mode) & 0o077 and status.st_uid == os.geteuid():
+            os.fchmod(self._descriptor, 0o700)
+
+    def _read_or_make_key(self) -> bytes:
+        path = self.at("key")
+        if os.path.exists(path):
+            key = self._read("key", KEY_BYTES + 1)
+            if len(key) != KEY_BYTES:
+                raise NotWritable(
+                    path, "read the session key", f"it has {len(key)} bytes, not {KEY_BYTES}",
+                    "remove it: sessions that are still alive will have to start anew",
+                )  # fmt: skip
+            return key
+        key = secrets.token_bytes(KEY_BYTES)
+        self.write_file("key.tmp", key)
+        self.ops.rename(self.at("key.tmp"), path)
+        self.sync()
+        return key
+
+    def _read(self, name: str, size_bytes: int) -> bytes:
+        descriptor = self.ops.open(self.at(name), os.O_RDONLY)
+        try:
+            return read_all(self.ops, descriptor, size_bytes)
+        finally:
+            self.ops.close(descriptor)
+
+    def _read_line(self, name: str) -> list[str] | None:
+        if not os.path.exists(self.at(name)):
+            return None
+        text = self._read(name, _LINE_BYTES)
+        words = text.decode("ascii", "replace").split()
+        if len(words) < 2 or _line(" ".join(words[:-1])) != text:
+            return None
+        return words[:-1]
+
+    def _remove_if_there(self, name: str) -> None:
+        if os.path.exists(self.at(name)):
+            self.ops.unlink(self.at(name))
+
+
+def _line(text: str) -> bytes:
+    return f"{text} {crc32(text.encode()):08x}".ljust(_LINE_BYTES - 1).encode() + b"\n"

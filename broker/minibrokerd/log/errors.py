@@ -1,0 +1,90 @@
+"""What can go wrong with a data directory: each class says what the operator can still do.
+
+Every text says what was tried, what happened and what to do next. `exit_code` is the exit code of the
+server when the error ends it; the numbers follow sysexits.h where it has a fitting one.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class LogError(Exception):
+    """Base of every error of the log; the server ends with `exit_code`."""
+
+    exit_code: ClassVar[int] = 70
+
+
+class DirectoryLocked(LogError):
+    """Another server holds the data directory; `pid` is its process id (0: unknown)."""
+
+    exit_code = 75
+
+    def __init__(self, path: str, pid: int) -> None:
+        holder = f"process {pid}" if pid else "another process"
+        super().__init__(
+            f"cannot lock the data directory {path}: {holder} holds it; "
+            "stop that server, or start this one on another directory"
+        )
+        self.path = path
+        self.pid = pid
+
+
+class NotWritable(LogError):
+    """The data directory cannot be made, read or written, or is not one of ours."""
+
+    exit_code = 73
+
+    def __init__(self, path: str, tried: str, reason: str, advice: str) -> None:
+        super().__init__(f"cannot {tried} {path}: {reason}; {advice}")
+        self.path = path
+
+
+class NewerFormat(LogError):
+    """The log was written by a newer release; nothing was changed."""
+
+    exit_code = 76
+
+    def __init__(self, path: str, version: int, known: int) -> None:
+        super().__init__(
+            f"cannot read {path}: it has log format {version}, this release knows format {known}; "
+            "start the newer release, nothing was changed"
+        )
+        self.path = path
+        self.version = version
+
+
+class DamagedLog(LogError):
+    """Bytes that had been synced are not as they were written; the files are left as they are.
+
+    `offset` is the byte in `path` where the first bad batch should start. `first_lost` is its number and
+    `last_known` the highest batch number known to have been synced at or after it: the batches from one
+    to the other are at risk.
+    """
+
+    exit_code = 65
+
+    def __init__(self, path: str, offset: int, first_lost: int, last_known: int, what: str) -> None:
+        super().__init__(
+            f"the log is damaged at byte {offset} of {path}: {what} "
+            f"(batches {first_lost} to {max(first_lost, last_known)} are at risk); nothing was changed: "
+            "copy the data directory, check the disk, then restore the file from a copy"
+        )
+        self.path = path
+        self.offset = offset
+        self.first_lost = first_lost
+        self.last_known = last_known
+
+
+class LogFailed(LogError):
+    """A write or sync failed: nothing after `last_synced` may be confirmed, the process must end."""
+
+    exit_code = 70
+
+    def __init__(self, path: str, last_synced: int, reason: BaseException) -> None:
+        super().__init__(
+            f"cannot write the log in {path}: {reason}; batch {last_synced} is the last one that is safe. "
+            "A failed sync is never retried: check the disk, then start again"
+        )
+        self.path = path
+        self.last_synced = last_synced

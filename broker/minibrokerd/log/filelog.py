@@ -1,0 +1,297 @@
+"""`FileLog`: the log on disk, as the engine sees it. It joins directory, recovery, tail and writer.
+
+Calls come from the event loop's thread and return at once, except `recover`, `start`, `close` and the
+bounded wait of `append_now`. What is read here of the writer's state are single attributes: they may be
+a moment old, which only makes the answer more careful.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from minibrokerd.log import format as layout
+from minibrokerd.log.allocation import RESERVE_SEGMENTS, Allocation
+from minibrokerd.log.directory import DataDirectory, State
+from minibrokerd.log.errors import LogFailed, NotWritable
+from minibrokerd.log.fileops import FileOps
+from minibrokerd.log.format import Kind
+from minibrokerd.log.recovery import Recovery, RecoveryReport
+from minibrokerd.log.rewrite import reopen, rewrite
+from minibrokerd.log.seam import BATCH_HEADER_BYTES, Batch, Room
+from minibrokerd.log.tail import Tail
+from minibrokerd.log.writer import Job, Writer
+
+DEFAULT_SEGMENT_BYTES: Final = 64 * 1024 * 1024
+MIN_SEGMENT_BYTES: Final = 4096
+_BATCH_MARGIN_BYTES: Final = 4 * BATCH_HEADER_BYTES  # headers and padding of what a grant goes into
+
+
+class FileLog:
+    """The log of one data directory; see `minibrokerd.log.seam.Log` for what each call means.
+
+    `segment_bytes` is the size of new segments, a multiple of 4,096. `report` says what the recovery
+    found. `session_key` (32 bytes) is kept beside the log. Numbers of appended batches start at
+    `next_number` and only name batches to the callbacks of this run: the log's own batches take numbers
+    too, so those on disk run ahead.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        segment_bytes: int = DEFAULT_SEGMENT_BYTES,
+        ops: FileOps | None = None,
+    ) -> None:
+        if segment_bytes < MIN_SEGMENT_BYTES or segment_bytes % 4096:
+            raise ValueError(
+                f"segment_bytes is {segment_bytes}: not a multiple of 4096 from 4096 on"
+            )
+        self.max_batch_bytes = layout.max_batch_bytes(segment_bytes)
+        self.epoch = 0
+        self.store_id = b""
+        self.clean = True
+        self.next_number = 1
+        self._ops = ops or FileOps()
+        self._directory = DataDirectory(path, self._ops)
+        self._recovery = Recovery(self._directory, self._ops)
+        self._allocation = Allocation(self._directory, self._ops, segment_bytes)
+        self._tail = Tail(self._directory, self._ops, self._allocation, b"")
+        self._recovered = False
+        self._writer: Writer | None = None
+        self._under_way: Batch | None = None
+        self._under_way_bytes = 0
+        self._granted_bytes = 0
+        self._room_awaited = False
+        self._on_synced: Callable[[int], None] = _not_started
+        self._on_room: Callable[[], None] = _not_started
+        self._on_failed: Callable[[BaseException], None] = _not_started
+
+    @property
+    def report(self) -> RecoveryReport:
+        """What the recovery found; whole after `recover` ended, `torn_kept` after `start`."""
+        return self._recovery.report
+
+    @property
+    def session_key(self) -> bytes:
+        """The 32 random bytes for session secrets; known once `recover` was called."""
+        return self._directory.session_key
+
+    @property
+    def reserve_segments(self) -> int:
+        """How many segments acks may still use when the disk is full (three when all is well)."""
+        return self._allocation.reserve_count
+
+    def recover(self) -> Iterator[Batch]:
+        """Open and lock the directory, then yield every batch of data, oldest first.
+
+        Raises:
+            DirectoryLocked, NotWritable, DamagedLog, NewerFormat: see `minibrokerd.log.errors`.
+        """
+        self._directory.open()
+        return self._recover()
+
+    def _recover(self) -> Iterator[Batch]:
+        try:
+            yield from self._recovery.batches()
+        except BaseException:
+            self._directory.close()
+            raise
+        self.clean = self._recovery.clean
+        self.epoch = self._recovery.epoch
+        self.store_id = self._recovery.store_id or secrets.token_bytes(16)
+        self._recovered = True
+
+    def start(
+        self,
+        now_ms: int,
+        unix_ms: int,
+        on_synced: Callable[[int], None],
+        on_room: Callable[[], None],
+        on_failed: Callable[[BaseException], None],
+    ) -> None:
+        """Make the log appendable under a new epoch; blocks until that is synced.
+
+        Raises:
+            NotWritable: a step failed; the log is as it was or as the next start finds it whole.
+        """
+        assert self._recovered, "recover() comes first, to its end"
+        self._on_synced, self._on_room, self._on_failed = on_synced, on_room, on_failed
+        try:
+            self._open_tail(now_ms, unix_ms)
+        except OSError as exc:
+            self.abandon()
+            raise NotWritable(
+                self._directory.path, "start the log in", str(exc), "make space or check the disk"
+            ) from exc
+        self._writer = Writer(
+            asyncio.get_running_loop(), self._tail.zero_ahead, self._retry, self._fail
+        )
+        self._writer.start()
+
+    def append(self, batch: Batch) -> None:
+        """Hand one batch to the writer; `on_synced(batch.number)` follows."""
+        job = self._job_for(batch)
+        job.expect_callback()
+        self._put(job)
+
+    def append_now(self, batch: Batch, wait_us: int) -> bool:
+        """Hand one batch to the writer and wait up to `wait_us`; True: synced, no callback follows."""
+        job = self._job_for(batch)
+        self._put(job)
+        if not job.wait(wait_us / 1_000_000):
+            return False
+        self._finish()
+        if self._room_awaited:
+            asyncio.get_running_loop().call_soon(self._tell_room)
+        return True
+
+    def room_for(self, size_bytes: int) -> Room:
+        """Grant room for records of `size_bytes` out of what is physically there, reserve excepted."""
+        assert size_bytes <= self.max_batch_bytes, "a frame is refused before it is this big"
+        needed = self._granted_bytes + self._under_way_bytes + size_bytes + _BATCH_MARGIN_BYTES
+        if self._has_room(needed):
+            self._granted_bytes += size_bytes
+            return Room.GRANTED
+        self._room_awaited = True
+        if self._allocation.failed is not None:
+            return Room.REFUSED
+        self._put(Job(self._prepare, self._tell_room), answered=True)
+        return Room.WAIT
+
+    def mark(self, now_ms: int, unix_ms: int) -> None:
+        """Name the last synced batch in a marker, unless a batch of the log itself does already."""
+        if self._under_way is None:
+            self._put(Job(lambda: self._mark(now_ms, unix_ms), None))
+
+    def close(self, now_ms: int, unix_ms: int) -> None:
+        """Write and sync the footer, and let go of the directory.
+
+        Raises:
+            LogFailed: the footer could not be synced, or the log had failed before.
+        """
+        assert self._writer is not None, "not started"
+        self._put(Job(lambda: self._tail.append_own(Kind.FOOTER, now_ms, unix_ms), None))
+        self._put(Job(self._close_state, None))
+        failed = self._stop_writer()
+        self.abandon()
+        if failed is not None:
+            raise failed
+
+    def abandon(self) -> None:
+        """Let go of everything without a footer, as a crash would; what is on disk stays as it is."""
+        self._stop_writer()
+        self._tail.close()
+        self._allocation.close()
+        self._directory.close()
+
+    def _open_tail(self, now_ms: int, unix_ms: int) -> None:
+        recovery, directory, allocation, tail = (
+            self._recovery, self._directory, self._allocation, self._tail,
+        )  # fmt: skip
+        # Names that were read may stand in the page cache only: before a leftover is zeroed, the name
+        # of what replaced it must be on the disk.
+        directory.sync()
+        last = recovery.last
+        directory.write_state(State(False, last.name.number if last else 0))
+        allocation.adopt(directory.listing().reserve, recovery.report.ignored)
+        tail.store_id, tail.epoch = self.store_id, recovery.epoch + 1
+        tail.log_start = recovery.log_start
+        tail.last_number, tail.last_checksum = recovery.last_number, recovery.last_checksum
+        if last is not None and recovery.clean:
+            tail.segment = reopen(last, directory, self._ops)
+        elif last is not None:
+            tail.segment = rewrite(last, recovery.report, directory, self._ops, allocation)
+        recovery.last = None  # its bytes are needed no more
+        tail.append_own(Kind.SEGMENT, now_ms, unix_ms)
+        allocation.fill_reserve()
+        directory.sync()
+        directory.forget_failed()
+        self.epoch = tail.epoch
+        self.next_number = tail.last_number + 1
+
+    def _job_for(self, batch: Batch) -> Job:
+        assert self._under_way is None, "one batch at a time"
+        assert batch.number >= self.next_number, "numbers grow"
+        self.next_number = batch.number + 1
+        size_bytes = sum(record.size() for record in batch.records)
+        self._under_way, self._under_way_bytes = batch, size_bytes
+        self._granted_bytes = max(0, self._granted_bytes - size_bytes)
+        records, now_ms, unix_ms = batch.records, batch.now_ms, batch.unix_ms
+        return Job(lambda: self._tail.append(records, now_ms, unix_ms), self._synced)
+
+    def _put(self, job: Job, answered: bool = False) -> None:
+        assert self._writer is not None, "not started"
+        if answered:
+            job.expect_callback()
+        self._writer.put(job)
+
+    def _synced(self) -> None:
+        self._on_synced(self._finish())
+        if self._room_awaited:
+            self._tell_room()
+
+    def _finish(self) -> int:
+        batch, self._under_way, self._under_way_bytes = self._under_way, None, 0
+        assert batch is not None
+        return batch.number
+
+    def _tell_room(self) -> None:
+        self._room_awaited = False
+        self._on_room()
+
+    def _has_room(self, needed: int) -> bool:
+        if self._allocation.reserve_count < RESERVE_SEGMENTS:
+            return False
+        if needed <= self._tail.room_bytes:
+            return True
+        segment_bytes = self._allocation.segment_bytes
+        capacity = segment_bytes - layout.OWN_BATCH_BYTES - layout.own_room(segment_bytes)
+        return self._allocation.next_ready and needed <= capacity
+
+    def _prepare(self) -> None:
+        self._allocation.prepare_next()
+
+    def _retry(self) -> bool:
+        """Try again to allocate on a full disk, in the writer thread; False: nothing is missing."""
+        if self._allocation.failed is None:
+            return False
+        if not self._allocation.prepare_next():
+            return True
+        assert self._writer is not None
+        self._writer.post(self._tell_room)
+        return False
+
+    def _mark(self, now_ms: int, unix_ms: int) -> None:
+        if self._tail.last_kind is Kind.DATA:
+            self._tail.append_own(Kind.MARKER, now_ms, unix_ms)
+
+    def _close_state(self) -> None:
+        segment = self._tail.segment
+        assert segment is not None
+        self._directory.write_state(State(True, segment.name.number))
+
+    def _stop_writer(self) -> LogFailed | None:
+        writer, self._writer = self._writer, None
+        if writer is None:
+            return None
+        writer.stop()
+        if writer.failed is None:
+            return None
+        return LogFailed(self._directory.path, self._tail.last_number, writer.failed)
+
+    def _fail(self, exc: BaseException) -> None:
+        error = LogFailed(self._directory.path, self._tail.last_number, exc)
+        error.__cause__ = exc
+        try:
+            self._directory.write_failed(self._tail.last_number)
+        except OSError as side:
+            error.add_note(f"the number could not be kept in the file `failed`: {side}")
+        self._on_failed(error)
+
+
+def _not_started(*_: object) -> None:
+    raise AssertionError("the log was not started")

@@ -1,0 +1,87 @@
+"""The system calls of the log, as one small object: tests replace it to make the n-th call fail."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import Final
+
+READ_BYTES: Final = 64 * 1024 * 1024  # per call: a segment of the default size is read in one
+
+
+class FileOps:
+    """Plain calls of the operating system; each raises OSError as the call itself does."""
+
+    def open(self, path: str, flags: int) -> int:
+        """Open `path`, private to this user if it is created, and return the descriptor."""
+        return os.open(path, flags | os.O_CLOEXEC, 0o600)
+
+    def close(self, descriptor: int) -> None:
+        """Close the descriptor."""
+        os.close(descriptor)
+
+    def read(self, descriptor: int, size_bytes: int, offset: int) -> bytes:
+        """Return up to `size_bytes` from `offset`."""
+        return os.pread(descriptor, size_bytes, offset)
+
+    def write(self, descriptor: int, data: bytes | memoryview, offset: int) -> int:
+        """Write at `offset` and return how many bytes were taken, maybe fewer than given."""
+        return os.pwrite(descriptor, data, offset)
+
+    def sync(self, descriptor: int) -> None:
+        """Return when the data of the file is on the disk."""
+        os.fdatasync(descriptor)
+
+    def sync_directory(self, descriptor: int) -> None:
+        """Return when the entries of the directory are on the disk."""
+        os.fsync(descriptor)
+
+    def allocate(self, descriptor: int, size_bytes: int) -> None:
+        """Give the file `size_bytes` of physical space that reads as zeros where nothing was written."""
+        os.posix_fallocate(descriptor, 0, size_bytes)
+
+    def truncate(self, descriptor: int, size_bytes: int) -> None:
+        """Cut or extend the file to `size_bytes`."""
+        os.ftruncate(descriptor, size_bytes)
+
+    def rename(self, old: str, new: str) -> None:
+        """Rename, replacing what `new` was."""
+        os.rename(old, new)
+
+    def unlink(self, path: str) -> None:
+        """Remove the entry."""
+        os.unlink(path)
+
+
+def write_all(ops: FileOps, descriptor: int, data: bytes | memoryview, offset: int) -> None:
+    """Write all of `data` at `offset`, in as many calls as it takes.
+
+    Raises:
+        OSError: the call failed, or took nothing (a device that lies is a device that failed).
+    """
+    taken = ops.write(descriptor, data, offset)
+    while taken != len(data):
+        if taken <= 0:
+            raise OSError(errno.EIO, f"a write of {len(data)} bytes took {taken}")
+        data, offset = memoryview(data)[taken:], offset + taken
+        taken = ops.write(descriptor, data, offset)
+
+
+def read_all(ops: FileOps, descriptor: int, size_bytes: int) -> bytes:
+    """Return the first `size_bytes` of the file, or all of it if it is shorter.
+
+    Raises:
+        OSError: a read failed; its text names the offset.
+    """
+    pieces = []
+    offset = 0
+    while offset < size_bytes:
+        try:
+            piece = ops.read(descriptor, min(size_bytes - offset, READ_BYTES), offset)
+        except OSError as exc:
+            raise OSError(exc.errno, f"{exc.strerror}, at byte {offset}") from exc
+        if not piece:
+            break
+        pieces.append(piece)
+        offset += len(piece)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)

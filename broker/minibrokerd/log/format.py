@@ -1,0 +1,328 @@
+"""The bytes of the log: batch headers, record heads, and the linear scan that reads them back.
+
+Pure: bytes in, values out. It opens no file and knows no clock, so every cut and every flipped bit can
+be tried in memory. The layout is docs/architecture.md, section 5; this module is its only reader and
+writer. Numbers are little-endian, batches start on 8-byte boundaries, zeros end a segment.
+
+Every byte is covered once: the header by its own checksum, the record heads by one in the header, each
+payload by one in its head, and what is zero by definition is compared with zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from enum import IntEnum
+from struct import Struct
+from typing import Final
+from zlib import crc32
+
+import msgpack
+
+from minibrokerd.log.seam import BATCH_HEADER_BYTES, RECORD_HEAD_BYTES, Record
+
+MAGIC: Final = b"MBB1"
+FORMAT_VERSION: Final = 1
+ALIGNMENT: Final = 8
+SEGMENT_RECORD: Final = 1  # the record type of the log's own batches (section 6)
+OWN_BATCH_BYTES: Final = 136  # an upper bound: header, head and a SEGMENT record, padded
+LARGEST_SEGMENT_BYTES: Final = 1024 * 1024 * 1024
+LARGEST_BATCH_BYTES: Final = 24 * 1024 * 1024  # of records; a frame of 16 MiB and what rides along
+
+_HEADER: Final = Struct("<4sI16sQQIIIB3sIIIIQQ")
+_RECORD: Final = Struct("<IIB3sI")
+_CHECKED_FROM: Final = 8  # the header checksum covers what follows the magic and itself
+_NO_BYTES: Final = bytes(3)
+assert _HEADER.size == BATCH_HEADER_BYTES
+assert _RECORD.size == RECORD_HEAD_BYTES
+
+
+class Kind(IntEnum):
+    """What a batch is for; all but DATA are written by the log itself and hold one SEGMENT record."""
+
+    DATA = 0
+    SEGMENT = 1
+    MARKER = 2
+    FOOTER = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Which file a batch belongs to; stale bytes of a recycled file carry another origin."""
+
+    store_id: bytes
+    segment: int
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """The header of a batch, field for field (section 5); `heads_checksum` stands for its content."""
+
+    origin: Origin
+    number: int
+    synced: int
+    epoch: int
+    kind: Kind
+    body_bytes: int
+    record_count: int
+    heads_checksum: int
+    now_ms: int
+    unix_ms: int
+
+    @property
+    def batch_bytes(self) -> int:
+        """The bytes of the whole batch in the file, header and padding included."""
+        return padded(BATCH_HEADER_BYTES + self.body_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentInfo:
+    """The fields of a SEGMENT record.
+
+    `previous_number` and `previous_checksum` (of its record heads, so it outlives a rewrite) name the
+    batch before: in another segment for the first batch of a segment, else in the same one.
+    """
+
+    format_version: int
+    segment_bytes: int
+    log_start: int
+    previous_number: int
+    previous_checksum: int
+    log_id: int = 0
+
+    def record(self) -> Record:
+        """Return the record that states this."""
+        fields = (
+            self.format_version,
+            self.segment_bytes,
+            self.log_start,
+            self.previous_number,
+            self.previous_checksum,
+            self.log_id,
+        )
+        return Record(SEGMENT_RECORD, msgpack.packb(fields))
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A batch that was read back and verified, and where in the segment it starts."""
+
+    offset: int
+    header: Header
+    records: list[Record]
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """Encoded records of one batch, ready to be put behind a header."""
+
+    pieces: list[bytes | memoryview]
+    body_bytes: int
+    record_count: int
+    heads_checksum: int
+
+    @property
+    def batch_bytes(self) -> int:
+        """The bytes of the whole batch in the file, header and padding included."""
+        return padded(BATCH_HEADER_BYTES + self.body_bytes)
+
+
+def padded(size_bytes: int) -> int:
+    """Return the next multiple of 8."""
+    return (size_bytes + ALIGNMENT - 1) & -ALIGNMENT
+
+
+def max_batch_bytes(segment_bytes: int) -> int:
+    """Return how many bytes of records one batch may hold in segments of this size.
+
+    A segment also holds its header, and room for the log's own batches at its end.
+    """
+    own = BATCH_HEADER_BYTES + ALIGNMENT + OWN_BATCH_BYTES + own_room(segment_bytes)
+    return min(segment_bytes - own, LARGEST_BATCH_BYTES)
+
+
+def own_room(segment_bytes: int) -> int:
+    """Return the bytes at the end of a segment that data may not use: markers and footers always fit."""
+    return min(4 * OWN_BATCH_BYTES, segment_bytes // 4)
+
+
+def encode_body(records: Sequence[Record]) -> Body:
+    """Encode records; the checksum of each tail is taken from the record, not computed again."""
+    pieces: list[bytes | memoryview] = []
+    body_bytes = heads_checksum = 0
+    for record in records:
+        meta, tail = record.meta, record.tail
+        meta_bytes = len(meta)
+        payload_bytes = meta_bytes + len(tail)
+        checksum = crc32(meta, record.tail_checksum)
+        head = _RECORD.pack(payload_bytes, meta_bytes, record.type, _NO_BYTES, checksum)
+        heads_checksum = crc32(head, heads_checksum)
+        pieces += (head, meta, tail)
+        body_bytes += RECORD_HEAD_BYTES + payload_bytes
+    return Body(pieces, body_bytes, len(records), heads_checksum)
+
+
+def encode_header(header: Header) -> bytes:
+    """Return the 88 bytes of a batch header."""
+    origin = header.origin
+    fields = (
+        origin.store_id,
+        header.number,
+        header.synced,
+        header.epoch,
+        origin.segment,
+        origin.generation,
+        header.kind,
+        _NO_BYTES,
+        header.body_bytes,
+        header.record_count,
+        header.heads_checksum,
+        0,
+        header.now_ms,
+        header.unix_ms,
+    )
+    checksum = crc32(_HEADER.pack(MAGIC, 0, *fields)[_CHECKED_FROM:])
+    return _HEADER.pack(MAGIC, checksum, *fields)
+
+
+def encode_batch(header: Header, body: Body) -> bytes:
+    """Return the bytes of a whole batch, padding included."""
+    padding = bytes(body.batch_bytes - BATCH_HEADER_BYTES - body.body_bytes)
+    return b"".join((encode_header(header), *body.pieces, padding))
+
+
+def encode_moved(data: bytes, end: int, origin: Origin) -> Iterator[bytes]:
+    """Yield the batches of `data` up to `end` as they stand in another file: same content, new origin."""
+    for offset, header in headers(data, end):
+        body = data[offset + BATCH_HEADER_BYTES : offset + header.batch_bytes]
+        yield encode_header(replace(header, origin=origin)) + body
+
+
+def decode_header(data: bytes, offset: int) -> Header | None:
+    """Return the batch header at `offset`; None if there is none whose checksum holds."""
+    if len(data) - offset < BATCH_HEADER_BYTES or data[offset : offset + 4] != MAGIC:
+        return None
+    (_, checksum, store_id, number, synced, epoch, segment, generation, kind, no_bytes, *rest) = (
+        _HEADER.unpack_from(data, offset)
+    )
+    body_bytes, record_count, heads_checksum, zero, now_ms, unix_ms = rest
+    checked = memoryview(data)[offset + _CHECKED_FROM : offset + BATCH_HEADER_BYTES]
+    if crc32(checked) != checksum or no_bytes != _NO_BYTES or zero or kind > Kind.FOOTER:
+        return None
+    return Header(
+        Origin(store_id, segment, generation),
+        number,
+        synced,
+        epoch,
+        Kind(kind),
+        body_bytes,
+        record_count,
+        heads_checksum,
+        now_ms,
+        unix_ms,
+    )
+
+
+def decode_records(data: bytes, offset: int, header: Header) -> list[Record] | None:
+    """Return the records of the batch at `offset`; None if a byte of them or of the padding is wrong."""
+    at = offset + BATCH_HEADER_BYTES
+    end = at + header.body_bytes
+    batch_end = offset + header.batch_bytes
+    if batch_end > len(data) or any(data[end:batch_end]):
+        return None
+    view = memoryview(data)
+    records: list[Record] = []
+    heads_checksum = 0
+    while end - at >= RECORD_HEAD_BYTES:
+        payload_bytes, meta_bytes, type_, no_bytes, checksum = _RECORD.unpack_from(data, at)
+        heads_checksum = crc32(view[at : at + RECORD_HEAD_BYTES], heads_checksum)
+        meta_from = at + RECORD_HEAD_BYTES
+        at = meta_from + payload_bytes
+        if at > end or meta_bytes > payload_bytes or no_bytes != _NO_BYTES:
+            return None
+        meta, tail = data[meta_from : meta_from + meta_bytes], data[meta_from + meta_bytes : at]
+        tail_checksum = crc32(tail)
+        if crc32(meta, tail_checksum) != checksum:
+            return None
+        records.append(Record(type_, meta, tail, tail_checksum))
+    if (at, len(records), heads_checksum) != (end, header.record_count, header.heads_checksum):
+        return None
+    return records
+
+
+def decode_segment_info(records: Sequence[Record]) -> SegmentInfo | None:
+    """Return what a batch of the log itself states; None if it is not of a known shape.
+
+    Of a newer format only the version is read; the other fields are zero.
+    """
+    if len(records) != 1:
+        return None
+    record = records[0]
+    try:
+        fields = msgpack.unpackb(record.meta, use_list=False)
+    except ValueError:  # every error of unpackb on bytes that are no msgpack is one
+        return None
+    if record.type != SEGMENT_RECORD or not isinstance(fields, tuple) or not fields:
+        return None
+    if not all(type(field) is int for field in fields[:1]):
+        return None
+    if fields[0] > FORMAT_VERSION:
+        return SegmentInfo(fields[0], 0, 0, 0, 0)
+    if len(fields) != 6 or not all(type(field) is int for field in fields):
+        return None
+    return SegmentInfo(*fields)
+
+
+def scan(data: bytes, origin: Origin, first_number: int) -> Iterator[Found]:
+    """Yield the batches of a segment from its start, up to the first bytes that are not the next one."""
+    offset, number = 0, first_number
+    while True:
+        header = decode_header(data, offset)
+        if header is None or header.origin != origin or header.number != number:
+            return
+        records = decode_records(data, offset, header)
+        if records is None:
+            return
+        yield Found(offset, header, records)
+        offset += header.batch_bytes
+        number += 1
+
+
+def headers(data: bytes, end: int) -> Iterator[tuple[int, Header]]:
+    """Yield offset and header of the batches up to `end`, without looking at their records."""
+    offset = 0
+    while offset < end and (header := decode_header(data, offset)) is not None:
+        yield offset, header
+        offset += header.batch_bytes
+
+
+def last_nonzero(data: bytes, start: int) -> int:
+    """Return the offset just behind the last byte from `start` on that is not zero, or `start`."""
+    block = len(_ZEROS)
+    end = len(data)
+    while end > start:
+        begin = max(start, end - block)
+        piece = data[begin:end]
+        if piece != _ZEROS[: end - begin]:
+            return begin + len(piece.rstrip(b"\0"))
+        end = begin
+    return start
+
+
+def later_header(data: bytes, start: int, origin: Origin | None, number: int) -> Header | None:
+    """Return a valid header of this origin (None: any) from `start` on that is numbered above `number`.
+
+    Such a batch was written after the sync of `number` had returned: a bad batch before it is damage.
+    """
+    at = data.find(MAGIC, start)
+    while at >= 0:
+        if at % ALIGNMENT == 0:
+            header = decode_header(data, at)
+            if header and origin in (None, header.origin) and header.number > number:
+                return header
+        at = data.find(MAGIC, at + 1)
+    return None
+
+
+_ZEROS: Final = bytes(64 * 1024)

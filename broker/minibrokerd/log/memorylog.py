@@ -1,0 +1,91 @@
+"""A log without a disk, for tests and `memory://`: batches in a list, synced when the loop turns."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Iterator
+
+from minibrokerd.log.seam import Batch, Room
+
+
+class MemoryLog:
+    """Keeps batches in memory; `batches` given at construction are what a restart finds.
+
+    `max_batch_bytes` is in bytes of records. With `hold` set, appended batches wait until `sync_one` is
+    called, so that a test decides when a confirm may leave.
+    """
+
+    def __init__(
+        self, batches: list[Batch] | None = None, *, epoch: int = 0, hold: bool = False
+    ) -> None:
+        self.max_batch_bytes = 24 * 1024 * 1024
+        self.epoch = epoch
+        self.store_id = os.urandom(16)
+        self.session_key = os.urandom(32)
+        self.clean = True
+        self.batches = batches if batches is not None else []
+        self.hold = hold
+        self.room = Room.GRANTED
+        self.next_number = 1
+        self.pending: Batch | None = None
+        self._on_synced: Callable[[int], None] | None = None
+        self._on_room: Callable[[], None] | None = None
+
+    def recover(self) -> Iterator[Batch]:
+        """Yield the batches given at construction."""
+        yield from list(self.batches)
+
+    def start(
+        self,
+        now_ms: int,
+        unix_ms: int,
+        on_synced: Callable[[int], None],
+        on_room: Callable[[], None],
+        on_failed: Callable[[BaseException], None],
+    ) -> None:
+        """Raise the epoch; nothing here can fail."""
+        self.epoch += 1
+        self.next_number = 1 + max((batch.number for batch in self.batches), default=0)
+        self._on_synced, self._on_room = on_synced, on_room
+
+    def append(self, batch: Batch) -> None:
+        """Take one batch; it is synced in the next turn of the loop, or by `sync_one`."""
+        assert self.pending is None, "one batch at a time"
+        self.next_number = batch.number + 1
+        self.pending = batch
+        if not self.hold:
+            asyncio.get_running_loop().call_soon(self.sync_one)
+
+    def append_now(self, batch: Batch, wait_us: int) -> bool:
+        """Take one batch and have it synced at once, unless batches are held."""
+        if self.hold:
+            self.append(batch)
+            return False
+        self.next_number = batch.number + 1
+        self.batches.append(batch)
+        return True
+
+    def sync_one(self) -> None:
+        """Sync the pending batch and say so."""
+        batch, self.pending = self.pending, None
+        assert batch is not None, "nothing to sync"
+        assert self._on_synced is not None, "not started"
+        self.batches.append(batch)
+        self._on_synced(batch.number)
+
+    def room_for(self, size_bytes: int) -> Room:
+        """Answer `room`."""
+        return self.room
+
+    def set_room(self, room: Room) -> None:
+        """Change the answer of `room_for` and say so."""
+        self.room = room
+        assert self._on_room is not None, "not started"
+        self._on_room()
+
+    def mark(self, now_ms: int, unix_ms: int) -> None:
+        """Do nothing: memory needs no marker."""
+
+    def close(self, now_ms: int, unix_ms: int) -> None:
+        """Do nothing: memory needs no footer."""

@@ -1,0 +1,276 @@
+"""Reading the log back: which files count, how they chain, and where the log ends. It writes nothing.
+
+The one question is whether bytes that do not verify are *torn* (the last batch ever started, whose sync
+never returned: nobody was told, the log ends before it) or *damaged* (they had been synced: refuse, and
+say where). Batch n+1 is written after the sync of n returned, so a bad batch is damage when anything
+newer exists. What proves that: a valid later header, a next segment, `state` saying that the log was
+closed or had a newer segment, `failed` naming a higher number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from minibrokerd.log import format as layout
+from minibrokerd.log.directory import DataDirectory, Listing, SegmentName, State
+from minibrokerd.log.errors import DamagedLog, NewerFormat, NotWritable
+from minibrokerd.log.fileops import FileOps, read_all
+from minibrokerd.log.format import Found, Header, Kind, Origin, SegmentInfo
+from minibrokerd.log.seam import BATCH_HEADER_BYTES, Batch
+
+
+@dataclass(slots=True)
+class RecoveryReport:
+    """What a recovery found, for one line in the server's log.
+
+    `torn_bytes` counts from `torn_offset` of `torn_segment`; `torn_kept` names the side file that keeps
+    them after `start` (None: nothing torn, or no space for it). `ignored` are leftovers of ours,
+    `foreign` files that are not ours and were left alone.
+    """
+
+    segments: int = 0
+    batches: int = 0
+    clean: bool = True
+    torn_segment: int = 0
+    torn_offset: int = 0
+    torn_bytes: int = 0
+    torn_kept: str | None = None
+    ignored: list[str] = field(default_factory=list)
+    foreign: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Segment:
+    """One segment file in memory: its name, bytes, first batch, and how far it was verified."""
+
+    name: SegmentName
+    path: str
+    data: bytes
+    header: Header
+    info: SegmentInfo
+    end: int = 0
+
+
+class Recovery:
+    """One pass over a data directory; `batches()` to its end first, then the attributes count.
+
+    `last` is the newest segment (None: a new log), verified up to its `end`; `last_number` and
+    `last_checksum` name the last batch; `epoch` is the highest boot epoch found.
+    """
+
+    def __init__(self, directory: DataDirectory, ops: FileOps) -> None:
+        self.report = RecoveryReport()
+        self.store_id = b""
+        self.epoch = 0
+        self.log_start = 1
+        self.last: Segment | None = None
+        self.last_number = 0
+        self.last_checksum = 0
+        self.clean = True
+        self._directory = directory
+        self._ops = ops
+        self._kind = Kind.FOOTER
+
+    def batches(self) -> Iterator[Batch]:
+        """Yield every batch of data, oldest first.
+
+        Raises:
+            DamagedLog: bytes that had been synced are not as they were written.
+            NewerFormat: a newer release wrote this.
+            NotWritable: a file cannot be read.
+        """
+        listing, state = self._directory.listing(), self._directory.read_state()
+        self.report.foreign = listing.foreign
+        names = self._newest_generations(listing)
+        last = self._open_last(names, state)
+        if last is not None:
+            self.last = last
+            self.store_id = last.header.origin.store_id
+            self.log_start = _newest_log_start(last)
+            yield from self._read_chain(names, last)
+            self._judge_end(last, closed=state is not None and state.clean)
+        self._compare_failed()
+
+    def _newest_generations(self, listing: Listing) -> dict[int, SegmentName]:
+        newest = {name.number: name for name in listing.segments}  # sorted: the highest stays
+        older = [str(name) for name in listing.segments if newest[name.number] != name]
+        self.report.ignored = older + listing.temporary
+        return newest
+
+    def _open_last(self, names: dict[int, SegmentName], state: State | None) -> Segment | None:
+        """Return the newest segment; a file whose header batch was torn is no segment yet."""
+        begun = state.segment if state else 0
+        number = max(names, default=0)
+        last = self._open(names[number]) if names else None
+        if names and last is None:
+            self._ignore_unborn(names.pop(number), begun)
+            number = max(names, default=0)
+            last = self._open_valid(names[number]) if names else None
+        if number < begun:
+            path = self._directory.at(SegmentName(begun, 1))
+            raise DamagedLog(path, 0, 1, 0, f"segment {begun} was begun and is missing")
+        return last
+
+    def _ignore_unborn(self, name: SegmentName, begun: int) -> None:
+        path = self._directory.at(name)
+        data = self._read(path)
+        later = layout.later_header(data, 0, None, 0)
+        spread = layout.last_nonzero(data, 0) > layout.OWN_BATCH_BYTES
+        older = any(
+            other.startswith(f"segment-{name.number:010d}-") for other in self.report.ignored
+        )
+        if later or spread or older or name.generation > 1 or name.number <= begun:
+            raise _bad_header(path, later)
+        self.report.ignored.append(str(name))
+
+    def _open_valid(self, name: SegmentName) -> Segment:
+        segment = self._open(name)
+        if segment is None:
+            path = self._directory.at(name)
+            raise _bad_header(path, layout.later_header(self._read(path), 0, None, 0))
+        return segment
+
+    def _open(self, name: SegmentName) -> Segment | None:
+        """Read a segment whole and verify its first batch; None if that is not valid."""
+        path = self._directory.at(name)
+        data = self._read(path)
+        header = layout.decode_header(data, 0)
+        records = layout.decode_records(data, 0, header) if header else None
+        if header is None or records is None:
+            if data[:3] == layout.MAGIC[:3] and b"2" <= data[3:4] <= b"9":
+                raise NewerFormat(path, int(data[3:4]), layout.FORMAT_VERSION)
+            return None
+        info = layout.decode_segment_info(records)
+        if info is not None and info.format_version > layout.FORMAT_VERSION:
+            raise NewerFormat(path, info.format_version, layout.FORMAT_VERSION)
+        if header.kind is not Kind.SEGMENT or info is None:
+            raise DamagedLog(path, 0, header.number, 0, "its first batch is no segment header")
+        if (header.origin.segment, header.origin.generation) != (name.number, name.generation):
+            where = f"segment {header.origin.segment}, generation {header.origin.generation}"
+            raise DamagedLog(path, 0, header.number, 0, f"its header says that it is {where}")
+        return Segment(name, path, data, header, info)
+
+    def _read_chain(self, names: dict[int, SegmentName], last: Segment) -> Iterator[Batch]:
+        below = [str(names[number]) for number in names if number < self.log_start]
+        self.report.ignored += below
+        for number in range(self.log_start, last.name.number):
+            if number not in names:
+                path = self._directory.at(SegmentName(number, 1))
+                raise DamagedLog(path, 0, self.last_number + 1, 0, f"segment {number} is missing")
+            sealed = self._open_valid(names[number])
+            yield from self._read_segment(sealed)
+            self._judge_sealed(sealed)
+        yield from self._read_segment(last)
+
+    def _read_segment(self, segment: Segment) -> Iterator[Batch]:
+        header, info, path = segment.header, segment.info, segment.path
+        if header.origin.store_id != self.store_id:
+            raise DamagedLog(path, 0, header.number, 0, "it belongs to another data directory")
+        if segment.name.number == self.log_start:  # what came before it was freed
+            self.last_number, self.last_checksum = info.previous_number, info.previous_checksum
+        self.report.segments += 1
+        for found in layout.scan(segment.data, header.origin, self.last_number + 1):
+            self._follow(segment, found)
+            if found.header.kind is Kind.DATA:
+                head = found.header
+                yield Batch(head.number, found.records, head.now_ms, head.unix_ms)
+        if segment.end == 0:
+            what = f"it does not follow batch {self.last_number} of the segment before it"
+            raise DamagedLog(path, 0, self.last_number + 1, header.number, what)
+
+    def _follow(self, segment: Segment, found: Found) -> None:
+        """Take one verified batch as the newest; what it says of the one before must be true."""
+        header = found.header
+        if header.kind is not Kind.DATA:
+            info = layout.decode_segment_info(found.records)
+            before = (self.last_number, self.last_checksum)
+            if info is None or (info.previous_number, info.previous_checksum) != before:
+                what = f"batch {header.number} does not follow what stands before it"
+                raise DamagedLog(segment.path, found.offset, header.number, 0, what)
+        if header.epoch < self.epoch:
+            what = f"batch {header.number} is of an older start than the one before it"
+            raise DamagedLog(segment.path, found.offset, header.number, 0, what)
+        self.epoch = header.epoch
+        self.last_number, self.last_checksum = header.number, header.heads_checksum
+        self.report.batches += header.kind is Kind.DATA
+        self._kind = header.kind
+        segment.end = found.offset + header.batch_bytes
+
+    def _judge_sealed(self, segment: Segment) -> None:
+        if layout.last_nonzero(segment.data, segment.end) > segment.end:
+            raise self._damaged(segment, "a newer segment follows it")
+        self._require_whole(segment)
+
+    def _judge_end(self, last: Segment, closed: bool) -> None:
+        """Decide what the bytes behind the last good batch are: nothing, a torn append, or damage."""
+        torn_end = layout.last_nonzero(last.data, last.end)
+        self.clean = self._kind is Kind.FOOTER and torn_end == last.end
+        self.report.clean = self.clean
+        if closed and not self.clean:
+            raise self._damaged(last, "the log was closed, and does not end as it was closed")
+        if closed:
+            self._require_whole(last)
+        later = layout.later_header(last.data, last.end, last.header.origin, self.last_number + 1)
+        if later is not None:
+            raise self._damaged(last, f"batch {later.number} follows it", later.number)
+        if torn_end > last.end + self._torn_bound(last):
+            raise self._damaged(last, f"bytes up to {torn_end} are neither zero nor one batch")
+        if torn_end > last.end:
+            self.report.torn_segment = last.name.number
+            self.report.torn_offset = last.end
+            self.report.torn_bytes = torn_end - last.end
+
+    def _torn_bound(self, last: Segment) -> int:
+        """Return how many bytes the batch that was being written can have, at the most."""
+        header = layout.decode_header(last.data, last.end)
+        if header and header.origin == last.header.origin and header.number == self.last_number + 1:
+            return header.batch_bytes
+        return layout.padded(BATCH_HEADER_BYTES + layout.max_batch_bytes(last.info.segment_bytes))
+
+    def _require_whole(self, segment: Segment) -> None:
+        if len(segment.data) != segment.info.segment_bytes:
+            what = f"the file has {len(segment.data)} bytes instead of {segment.info.segment_bytes}"
+            raise self._damaged(segment, what)
+
+    def _compare_failed(self) -> None:
+        failed = self._directory.read_failed()
+        if failed is not None and failed > self.last_number:
+            path = self.last.path if self.last else self._directory.path
+            offset = self.last.end if self.last else 0
+            what = f"the file `failed` says that batch {failed} was confirmed"
+            raise DamagedLog(path, offset, self.last_number + 1, failed, what)
+
+    def _damaged(self, segment: Segment, what: str, last_known: int = 0) -> DamagedLog:
+        first_lost = self.last_number + 1
+        what = f"what stands there is not batch {first_lost}, and {what}"
+        return DamagedLog(segment.path, segment.end, first_lost, last_known, what)
+
+    def _read(self, path: str) -> bytes:
+        try:
+            descriptor = self._ops.open(path, 0)
+            try:
+                return read_all(self._ops, descriptor, layout.LARGEST_SEGMENT_BYTES)
+            finally:
+                self._ops.close(descriptor)
+        except OSError as exc:
+            raise NotWritable(
+                path, "read", str(exc), "check the disk and the file's owner"
+            ) from exc
+
+
+def _newest_log_start(last: Segment) -> int:
+    """Return the newest log start that a batch of the last segment names."""
+    log_start = last.info.log_start
+    for offset, header in layout.headers(last.data, len(last.data)):
+        if header.kind is not Kind.DATA and header.origin == last.header.origin:
+            info = layout.decode_segment_info(
+                layout.decode_records(last.data, offset, header) or ()
+            )
+            log_start = max(log_start, info.log_start if info else 0)
+    return log_start
+
+
+def _bad_header(path: str, later: Header | None) -> DamagedLog:
+    number = later.number if later else 0
+    return DamagedLog(path, 0, 0, number, "its header batch is not as it was written")

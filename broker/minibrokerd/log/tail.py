@@ -1,0 +1,151 @@
+"""The end of the log, where the next batch goes: numbers, position, rotation to the next segment.
+
+Used by one thread at a time: by `FileLog.start`, then by the writer thread. Every append is written and
+synced before it returns; there is never a second unsynced batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from minibrokerd.log import format as layout
+from minibrokerd.log.allocation import SLICE_BYTES, Allocation, zero_slice
+from minibrokerd.log.directory import DataDirectory, SegmentName, State
+from minibrokerd.log.fileops import FileOps, write_all
+from minibrokerd.log.format import Header, Kind, Origin, SegmentInfo
+from minibrokerd.log.seam import Record
+
+_NEXT_FROM: Final = 0.25  # how full a segment is when the one after it is allocated
+
+
+@dataclass(slots=True)
+class OpenSegment:
+    """The segment that is written: its file, its size, the end of its batches and of its zeros."""
+
+    name: SegmentName
+    descriptor: int
+    size_bytes: int
+    position: int
+    zeroed: int
+
+
+class Tail:
+    """Appends batches to the newest segment and goes on in a new one when it is full.
+
+    `last_number` is the newest synced batch, `last_kind` its kind.
+    """
+
+    def __init__(
+        self, directory: DataDirectory, ops: FileOps, allocation: Allocation, store_id: bytes
+    ) -> None:
+        self.store_id = store_id
+        self.epoch = 0
+        self.log_start = 1
+        self.last_number = 0
+        self.last_checksum = 0
+        self.last_kind = Kind.FOOTER
+        self.segment: OpenSegment | None = None
+        self._directory = directory
+        self._ops = ops
+        self._allocation = allocation
+
+    @property
+    def room_bytes(self) -> int:
+        """What data batches may still take of the current segment."""
+        segment = self.segment
+        if segment is None:
+            return 0
+        return segment.size_bytes - layout.own_room(segment.size_bytes) - segment.position
+
+    def append(self, records: Sequence[Record], now_ms: int, unix_ms: int) -> None:
+        """Write and sync one batch of data.
+
+        Raises:
+            OSError: it cannot be known what is on the disk; nothing may be appended any more.
+        """
+        body = layout.encode_body(records)
+        if body.batch_bytes > self.room_bytes:
+            self.begin_segment(now_ms, unix_ms)
+            assert body.batch_bytes <= self.room_bytes, (
+                "the engine closes a batch before it is too big"
+            )
+        self._write(Kind.DATA, body, now_ms, unix_ms)
+
+    def append_own(self, kind: Kind, now_ms: int, unix_ms: int) -> None:
+        """Write and sync a header, marker or footer in the current segment, or in a new one."""
+        segment = self.segment
+        if segment is None or segment.position + layout.OWN_BATCH_BYTES > segment.size_bytes:
+            self.begin_segment(now_ms, unix_ms)
+            if kind is Kind.SEGMENT:
+                return
+        self._write(kind, self._own_body(), now_ms, unix_ms)
+
+    def begin_segment(self, now_ms: int, unix_ms: int) -> None:
+        """Go on in a new segment: it is a segment once its header batch is synced and its name too."""
+        number = self.segment.name.number + 1 if self.segment else 1
+        descriptor, zeroed = self._allocation.take(self._allocation.segment_bytes)
+        self.close()
+        name = SegmentName(number, 1)
+        size_bytes = self._allocation.segment_bytes
+        self.segment = OpenSegment(name, descriptor, size_bytes, 0, zeroed)
+        self._write(Kind.SEGMENT, self._own_body(), now_ms, unix_ms)
+        self._ops.rename(self._directory.at("next.tmp"), self._directory.at(name))
+        self._directory.sync()
+        self._directory.write_state(State(False, number))
+
+    def zero_ahead(self) -> bool:
+        """Do one slice of the work ahead, if some is due: zeros in this segment, then the next one."""
+        segment = self.segment
+        if segment is None:
+            return False
+        segment.zeroed = max(segment.zeroed, segment.position)
+        if segment.zeroed < min(segment.size_bytes, segment.position + SLICE_BYTES):
+            segment.zeroed = zero_slice(
+                self._ops, segment.descriptor, segment.zeroed, segment.size_bytes
+            )
+            return True
+        fill = segment.position / segment.size_bytes
+        if fill >= _NEXT_FROM and not self._allocation.next_ready and not self._allocation.failed:
+            return self._allocation.prepare_next()
+        return self._allocation.zero_next(fill)
+
+    def close(self) -> None:
+        """Close the file of the current segment."""
+        if self.segment is not None:
+            self._ops.close(self.segment.descriptor)
+            self.segment = None
+
+    def _own_body(self) -> layout.Body:
+        assert self.segment is not None
+        info = SegmentInfo(
+            layout.FORMAT_VERSION,
+            self.segment.size_bytes,
+            self.log_start,
+            self.last_number,
+            self.last_checksum,
+        )
+        return layout.encode_body([info.record()])
+
+    def _write(self, kind: Kind, body: layout.Body, now_ms: int, unix_ms: int) -> None:
+        segment = self.segment
+        assert segment is not None
+        header = Header(
+            Origin(self.store_id, segment.name.number, segment.name.generation),
+            self.last_number + 1,
+            self.last_number,
+            self.epoch,
+            kind,
+            body.body_bytes,
+            body.record_count,
+            body.heads_checksum,
+            now_ms,
+            unix_ms,
+        )
+        data = layout.encode_batch(header, body)
+        write_all(self._ops, segment.descriptor, data, segment.position)
+        self._ops.sync(segment.descriptor)
+        segment.position += len(data)
+        self.last_number, self.last_checksum = header.number, header.heads_checksum
+        self.last_kind = kind

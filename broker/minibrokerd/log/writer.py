@@ -1,0 +1,134 @@
+"""The one thread that writes and syncs, and how it tells the loop.
+
+The loop hands over a job; the thread writes it, syncs it, and posts the number to the loop. A lone
+publisher should not pay for the way round the loop, so the loop may also wait on a lock for a while
+(`Job.wait`). Whoever takes the job's only claim, the waiting loop that gives up or the thread that is
+done, decides how the news travels: by return value or by callback, never both, never neither.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from typing import Final
+
+_RETRY_SECONDS: Final = 0.25  # between attempts to allocate on a full disk
+
+
+class Job:
+    """One piece of work for the writer thread; `done` is called in the loop unless `wait` saw it end."""
+
+    __slots__ = ("_claims", "_ended", "done", "run", "succeeded")
+
+    def __init__(self, run: Callable[[], None], done: Callable[[], None] | None) -> None:
+        self.run = run
+        self.done = done
+        self.succeeded = False
+        self._claims = [None]  # list.pop is atomic: exactly one side gets it
+        self._ended = threading.Lock()
+        self._ended.acquire()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until the job ended well; False: it failed or takes longer, news come by callback."""
+        if self._ended.acquire(timeout=seconds) or not self._claim():
+            return self.succeeded
+        return False
+
+    def end(self, succeeded: bool) -> bool:
+        """Mark the end of the job, in the writer thread; True: `done` must be posted to the loop."""
+        self.succeeded = succeeded
+        gave_up = not self._claim()
+        self._ended.release()
+        return succeeded and gave_up
+
+    def expect_callback(self) -> None:
+        """Say that nobody will wait for this job."""
+        self._claim()
+
+    def _claim(self) -> bool:
+        try:
+            self._claims.pop()
+        except IndexError:
+            return False
+        return True
+
+
+class Writer:
+    """Runs jobs in their order in a thread of its own; in between, slices of the work ahead.
+
+    After a job raised, no other is run: `failed` is set and `on_failed` posted to the loop.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        work_ahead: Callable[[], bool],
+        retry: Callable[[], bool],
+        on_failed: Callable[[BaseException], None],
+    ) -> None:
+        self.failed: BaseException | None = None
+        self._loop = loop
+        self._work_ahead = work_ahead
+        self._retry = retry
+        self._on_failed = on_failed
+        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="minibroker-log", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def put(self, job: Job) -> None:
+        """Hand over a job; returns at once."""
+        self._jobs.put(job)
+
+    def stop(self) -> None:
+        """Return when the jobs handed over so far have ended and the thread too."""
+        self._jobs.put(None)
+        self._thread.join()
+
+    def post(self, callback: Callable[[], None]) -> None:
+        """Have `callback` called in the loop, unless the loop is gone."""
+        try:
+            self._loop.call_soon_threadsafe(callback)
+        except RuntimeError:  # the loop was closed: nobody is left to be told
+            return
+
+    def _run(self) -> None:
+        while (job := self._next_job()) is not None:
+            if self.failed is None:
+                try:
+                    job.run()
+                except BaseException as exc:  # noqa: BLE001 - whatever it is, the log must stop here
+                    self._fail(exc)
+            if job.end(self.failed is None) and job.done is not None:
+                self.post(job.done)
+
+    def _next_job(self) -> Job | None:
+        while True:
+            try:
+                return self._jobs.get_nowait()
+            except Empty:
+                if not self._slice():
+                    break
+        while self.failed is None and self._retry():
+            try:
+                return self._jobs.get(timeout=_RETRY_SECONDS)
+            except Empty:
+                continue
+        return self._jobs.get()
+
+    def _slice(self) -> bool:
+        if self.failed is not None:
+            return False
+        try:
+            return self._work_ahead()
+        except BaseException as exc:  # noqa: BLE001 - a failed zero-fill is a failed disk
+            self._fail(exc)
+            return False
+
+    def _fail(self, exc: BaseException) -> None:
+        self.failed = exc
+        self.post(lambda: self._on_failed(exc))
