@@ -1,1 +1,1 @@
-"""The append-only log: its format, the files, recovery. It knows batches and records, not queues."""
+"""The append-only log: its format, the files, recovery. It knows batches, not queues."""

@@ -1,10 +1,13 @@
-"""Physical room ahead of need: the reserve, the next segment, and what the loop may grant from them.
+"""Physical room ahead of need: the reserve, the next segment, and what the loop may grant from
+them.
 
 A reserve of three segments is never used for publishes, so that acks can always be logged. The next
-segment is allocated and zero-filled in slices while the current one fills: a sync into a zero-filled
-file moves no metadata, and zeroing 64 MiB at once would hold every confirm up for 33 ms.
+segment is allocated and zero-filled in slices while the current one fills: a sync into a
+zero-filled file moves no metadata, and zeroing 64 MiB at once would hold every confirm up for 33
+ms.
 
-Files are handled by the thread that writes; the loop only reads `reserve_count`, `next_ready`, `failed`.
+Files are handled by the thread that writes; the loop only reads `reserve_count`, `next_ready`,
+`failed`.
 """
 
 from __future__ import annotations
@@ -48,8 +51,13 @@ class Allocation:
         """Whether a segment stands ready to follow the current one."""
         return self._next >= 0
 
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is missing: the reserve is whole and the next segment stands ready."""
+        return self.next_ready and self.reserve_count >= RESERVE_SEGMENTS
+
     def adopt(self, reserve: list[str], leftovers: list[str]) -> None:
-        """Take over the reserve files that a start found, and make leftovers of the log part of it."""
+        """Take over the reserve that a start found, and make leftovers of the log part of it."""
         for name in reserve:
             status = os.stat(self._directory.at(name))
             if status.st_size == self.segment_bytes <= status.st_blocks * 512:
@@ -62,7 +70,8 @@ class Allocation:
     def recycle(self, name: str) -> None:
         """Turn a file whose bytes count no more into reserve, or remove it if the reserve is whole.
 
-        It is zeroed under its old name first: what is named reserve reads as zeros, also after a crash.
+        It is zeroed under its old name first: what is named reserve reads as zeros, also after a
+        crash.
         """
         path = self._directory.at(name)
         if self.reserve_count >= RESERVE_SEGMENTS or os.stat(path).st_size != self.segment_bytes:
@@ -89,7 +98,7 @@ class Allocation:
         return True
 
     def prepare_next(self) -> bool:
-        """Allocate the segment that follows, after the reserve; False: no space, `failed` says why."""
+        """Allocate the reserve, then the next segment; False: no space, `failed` says why."""
         if not self.fill_reserve():
             return False
         if not self.next_ready:
@@ -100,9 +109,9 @@ class Allocation:
             self._next_zeroed = 0
         return True
 
-    def zero_next(self, fill: float) -> bool:
-        """Zero one more slice of the next segment if it lags behind the current one's `fill` (0 to 1)."""
-        goal = min(1.0, fill * 1.25) * self.segment_bytes
+    def zero_next(self, share: float) -> bool:
+        """Zero one more slice of the next segment if less than `share` of it (0 to 1) is zeroed."""
+        goal = min(1.0, share) * self.segment_bytes
         if not self.next_ready or self._next_zeroed >= goal:
             return False
         self._next_zeroed = zero_slice(self._ops, self._next, self._next_zeroed, self.segment_bytes)

@@ -1,7 +1,9 @@
-"""The data directory: its lock, its names, its small files. What stands in segments is not known here.
+"""The data directory: its lock, its names, its small files. What stands in segments is not known
+here.
 
-All files are private to the user that runs the server (0600 in a directory of 0700). Small files that
-must still be writable on a full disk (`lock`, `state`) are made once and then overwritten in place.
+All files are private to the user that runs the server (0600 in a directory of 0700). Small files
+that must still be writable on a full disk (`lock`, `state`) are made once and then overwritten in
+place.
 """
 
 from __future__ import annotations
@@ -55,7 +57,9 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What the file `state` says: whether the log was closed, and the newest segment that was begun."""
+    """What the file `state` says: whether the log was closed, and the newest segment that was
+    begun.
+    """
 
     clean: bool
     segment: int
@@ -132,7 +136,9 @@ class DataDirectory:
         return found
 
     def read_state(self) -> State | None:
-        """Return what `state` says; None if it is missing or unreadable, which counts as not closed."""
+        """Return what `state` says; None if it is missing or unreadable, which counts as not
+        closed.
+        """
         words = self._read_line("state")
         if words is None or len(words) != 2 or words[0] not in ("clean", "running"):
             return None
@@ -147,7 +153,8 @@ class DataDirectory:
         self.ops.sync(self._state)
 
     def read_failed(self) -> int | None:
-        """Return the number in `failed`: the last batch that was safe at a fail-stop; None: no failure.
+        """Return the number in `failed`: the last batch that was safe at a fail-stop; None: no
+        failure.
 
         Raises:
             NotWritable: the file is there and cannot be understood.
@@ -172,7 +179,7 @@ class DataDirectory:
             self.sync()
 
     def keep_torn(self, segment: int, offset: int, data: bytes | memoryview) -> str | None:
-        """Keep the bytes of a torn append aside, 16 MiB at most; return the name, None if no space."""
+        """Keep torn bytes aside, 16 MiB at most; return the name, None if there is no space."""
         name = f"torn-{segment}-{offset}.bin"
         try:
             self.write_file(name, data[:TORN_KEPT_BYTES])

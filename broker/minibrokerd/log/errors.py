@@ -1,7 +1,7 @@
 """What can go wrong with a data directory: each class says what the operator can still do.
 
-Every text says what was tried, what happened and what to do next. `exit_code` is the exit code of the
-server when the error ends it; the numbers follow sysexits.h where it has a fitting one.
+Every text says what was tried, what happened and what to do next. `exit_code` is the exit code of
+the server when the error ends it; the numbers follow sysexits.h where it has a fitting one.
 """
 
 from __future__ import annotations
@@ -57,18 +57,19 @@ class NewerFormat(LogError):
 class DamagedLog(LogError):
     """Bytes that had been synced are not as they were written; the files are left as they are.
 
-    `offset` is the byte in `path` where the first bad batch should start. `first_lost` is its number and
-    `last_known` the highest batch number known to have been synced at or after it: the batches from one
-    to the other are at risk.
+    `offset` is the byte in `path` where the first bad batch should start. `first_lost` is its
+    number and `last_known` the highest batch number known to have been synced at or after it: the
+    batches from one to the other are at risk.
     """
 
     exit_code = 65
 
     def __init__(self, path: str, offset: int, first_lost: int, last_known: int, what: str) -> None:
+        at_risk = f"batches {first_lost} to {max(first_lost, last_known)} are at risk"
         super().__init__(
-            f"the log is damaged at byte {offset} of {path}: {what} "
-            f"(batches {first_lost} to {max(first_lost, last_known)} are at risk); nothing was changed: "
-            "copy the data directory, check the disk, then restore the file from a copy"
+            f"the log is damaged at byte {offset} of {path}: {what} ({at_risk}); "
+            "nothing was changed: copy the data directory, check the disk, then restore the file "
+            "from a copy"
         )
         self.path = path
         self.offset = offset
@@ -77,14 +78,15 @@ class DamagedLog(LogError):
 
 
 class LogFailed(LogError):
-    """A write or sync failed: nothing after `last_synced` may be confirmed, the process must end."""
+    """A write or sync failed: nothing after `last_synced` is safe, the process must end."""
 
     exit_code = 70
 
     def __init__(self, path: str, last_synced: int, reason: BaseException) -> None:
         super().__init__(
-            f"cannot write the log in {path}: {reason}; batch {last_synced} is the last one that is safe. "
-            "A failed sync is never retried: check the disk, then start again"
+            f"cannot write the log in {path}: {reason}; "
+            f"batch {last_synced} is the last one that is safe. A failed sync is never retried: "
+            "check the disk, then start again"
         )
         self.path = path
         self.last_synced = last_synced

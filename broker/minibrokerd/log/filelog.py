@@ -1,8 +1,8 @@
 """`FileLog`: the log on disk, as the engine sees it. It joins directory, recovery, tail and writer.
 
-Calls come from the event loop's thread and return at once, except `recover`, `start`, `close` and the
-bounded wait of `append_now`. What is read here of the writer's state are single attributes: they may be
-a moment old, which only makes the answer more careful.
+Calls come from the event loop's thread and return at once, except `recover`, `start`, `close` and
+the bounded wait of `append_now`. What is read here of the writer's state are single attributes:
+they may be a moment old, which only makes the answer more careful.
 """
 
 from __future__ import annotations
@@ -27,16 +27,17 @@ from minibrokerd.log.writer import Job, Writer
 
 DEFAULT_SEGMENT_BYTES: Final = 64 * 1024 * 1024
 MIN_SEGMENT_BYTES: Final = 4096
-_BATCH_MARGIN_BYTES: Final = 4 * BATCH_HEADER_BYTES  # headers and padding of what a grant goes into
+# A grant may need a batch of its own.
+_BATCH_OVERHEAD_BYTES: Final = BATCH_HEADER_BYTES + layout.ALIGNMENT
 
 
 class FileLog:
     """The log of one data directory; see `minibrokerd.log.seam.Log` for what each call means.
 
-    `segment_bytes` is the size of new segments, a multiple of 4,096. `report` says what the recovery
-    found. `session_key` (32 bytes) is kept beside the log. Numbers of appended batches start at
-    `next_number` and only name batches to the callbacks of this run: the log's own batches take numbers
-    too, so those on disk run ahead.
+    `segment_bytes` is the size of new segments, a multiple of 4,096. `report` says what the
+    recovery found. `session_key` (32 bytes) is kept beside the log. Numbers of appended batches
+    start at `next_number` and only name batches to the callbacks of this run: the log's own batches
+    take numbers too, so those on disk run ahead.
     """
 
     def __init__(
@@ -128,7 +129,11 @@ class FileLog:
                 self._directory.path, "start the log in", str(exc), "make space or check the disk"
             ) from exc
         self._writer = Writer(
-            asyncio.get_running_loop(), self._tail.zero_ahead, self._retry, self._fail
+            asyncio.get_running_loop(),
+            self._tail.zero_ahead,
+            lambda: self._allocation.failed is not None,
+            self._retry,
+            self._fail,
         )
         self._writer.start()
 
@@ -139,27 +144,30 @@ class FileLog:
         self._put(job)
 
     def append_now(self, batch: Batch, wait_us: int) -> bool:
-        """Hand one batch to the writer and wait up to `wait_us`; True: synced, no callback follows."""
+        """Hand one batch to the writer and wait up to `wait_us`; True: synced, no callback."""
         job = self._job_for(batch)
         self._put(job)
         if not job.wait(wait_us / 1_000_000):
             return False
         self._finish()
         if self._room_awaited:
-            asyncio.get_running_loop().call_soon(self._tell_room)
+            asyncio.get_running_loop().call_soon(self._tell_room)  # never from inside a call
         return True
 
     def room_for(self, size_bytes: int) -> Room:
-        """Grant room for records of `size_bytes` out of what is physically there, reserve excepted."""
+        """Grant room for records of `size_bytes` out of what is there, reserve excepted."""
         assert size_bytes <= self.max_batch_bytes, "a frame is refused before it is this big"
-        needed = self._granted_bytes + self._under_way_bytes + size_bytes + _BATCH_MARGIN_BYTES
-        if self._has_room(needed):
-            self._granted_bytes += size_bytes
+        granted_bytes = self._granted_bytes + size_bytes + _BATCH_OVERHEAD_BYTES
+        if self._has_room(granted_bytes + self._under_way_bytes):
+            self._granted_bytes = granted_bytes
             return Room.GRANTED
-        self._room_awaited = True
+        already_asked, self._room_awaited = self._room_awaited, True
         if self._allocation.failed is not None:
             return Room.REFUSED
-        self._put(Job(self._prepare, self._tell_room), answered=True)
+        if not (already_asked or self._allocation.whole):
+            job = Job(self._prepare, self._tell_room)
+            job.expect_callback()
+            self._put(job)
         return Room.WAIT
 
     def mark(self, now_ms: int, unix_ms: int) -> None:
@@ -182,7 +190,7 @@ class FileLog:
             raise failed
 
     def abandon(self) -> None:
-        """Let go of everything without a footer, as a crash would; what is on disk stays as it is."""
+        """Let go of everything without a footer, as a crash would; the disk stays as it is."""
         self._stop_writer()
         self._tail.close()
         self._allocation.close()
@@ -192,8 +200,8 @@ class FileLog:
         recovery, directory, allocation, tail = (
             self._recovery, self._directory, self._allocation, self._tail,
         )  # fmt: skip
-        # Names that were read may stand in the page cache only: before a leftover is zeroed, the name
-        # of what replaced it must be on the disk.
+        # Names that were read may stand in the page cache only: before a leftover is zeroed, the
+        # name of what replaced it must be on the disk.
         directory.sync()
         last = recovery.last
         directory.write_state(State(False, last.name.number if last else 0))
@@ -217,22 +225,23 @@ class FileLog:
         assert self._under_way is None, "one batch at a time"
         assert batch.number >= self.next_number, "numbers grow"
         self.next_number = batch.number + 1
-        size_bytes = sum(record.size() for record in batch.records)
-        self._under_way, self._under_way_bytes = batch, size_bytes
-        self._granted_bytes = max(0, self._granted_bytes - size_bytes)
+        size_bytes = sum([record.size() for record in batch.records])
+        self._under_way = batch
+        self._under_way_bytes = size_bytes + _BATCH_OVERHEAD_BYTES
+        # Acks are not granted, so this forgets some grants early: the reserve absorbs the
+        # difference.
+        spent_bytes = size_bytes + _BATCH_OVERHEAD_BYTES * len(batch.records)
+        self._granted_bytes = max(0, self._granted_bytes - spent_bytes)
         records, now_ms, unix_ms = batch.records, batch.now_ms, batch.unix_ms
         return Job(lambda: self._tail.append(records, now_ms, unix_ms), self._synced)
 
-    def _put(self, job: Job, answered: bool = False) -> None:
+    def _put(self, job: Job) -> None:
         assert self._writer is not None, "not started"
-        if answered:
-            job.expect_callback()
         self._writer.put(job)
 
     def _synced(self) -> None:
         self._on_synced(self._finish())
-        if self._room_awaited:
-            self._tell_room()
+        self._tell_room()
 
     def _finish(self) -> int:
         batch, self._under_way, self._under_way_bytes = self._under_way, None, 0
@@ -240,8 +249,9 @@ class FileLog:
         return batch.number
 
     def _tell_room(self) -> None:
-        self._room_awaited = False
-        self._on_room()
+        if self._room_awaited:
+            self._room_awaited = False
+            self._on_room()
 
     def _has_room(self, needed: int) -> bool:
         if self._allocation.reserve_count < RESERVE_SEGMENTS:
@@ -256,14 +266,12 @@ class FileLog:
         self._allocation.prepare_next()
 
     def _retry(self) -> bool:
-        """Try again to allocate on a full disk, in the writer thread; False: nothing is missing."""
-        if self._allocation.failed is None:
-            return False
-        if not self._allocation.prepare_next():
-            return True
+        """Try again to allocate on a full disk, in the writer thread."""
         assert self._writer is not None
+        if not self._allocation.prepare_next():
+            return False
         self._writer.post(self._tell_room)
-        return False
+        return True
 
     def _mark(self, now_ms: int, unix_ms: int) -> None:
         if self._tail.last_kind is Kind.DATA:
@@ -275,22 +283,27 @@ class FileLog:
         self._directory.write_state(State(True, segment.name.number))
 
     def _stop_writer(self) -> LogFailed | None:
-        writer, self._writer = self._writer, None
+        writer = self._writer
         if writer is None:
             return None
         writer.stop()
-        if writer.failed is None:
-            return None
-        return LogFailed(self._directory.path, self._tail.last_number, writer.failed)
+        self._writer = None
+        return None if writer.failed is None else self._failure(writer.failed)
 
     def _fail(self, exc: BaseException) -> None:
-        error = LogFailed(self._directory.path, self._tail.last_number, exc)
-        error.__cause__ = exc
+        """Note the last safe batch, in the writer thread, then tell the loop."""
+        error = self._failure(exc)
         try:
             self._directory.write_failed(self._tail.last_number)
         except OSError as side:
             error.add_note(f"the number could not be kept in the file `failed`: {side}")
-        self._on_failed(error)
+        assert self._writer is not None
+        self._writer.post(lambda: self._on_failed(error))
+
+    def _failure(self, exc: BaseException) -> LogFailed:
+        error = LogFailed(self._directory.path, self._tail.last_number, exc)
+        error.__cause__ = exc
+        return error
 
 
 def _not_started(*_: object) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from typing import Final
 
 READ_BYTES: Final = 64 * 1024 * 1024  # per call: a segment of the default size is read in one
@@ -28,6 +29,21 @@ class FileOps:
         """Write at `offset` and return how many bytes were taken, maybe fewer than given."""
         return os.pwrite(descriptor, data, offset)
 
+    def write_synced(self, descriptor: int, data: bytes | memoryview, offset: int) -> int:
+        """As `write`, but return when the bytes are on the disk: one call for write and fdatasync.
+
+        Each system call is a turn at the interpreter lock that a busy loop gives up late. Where the
+        file system does not know the flag, two calls do.
+        """
+        try:
+            return os.pwritev(descriptor, [data], offset, os.RWF_DSYNC)
+        except OSError as exc:
+            if exc.errno not in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
+                raise
+        taken = os.pwrite(descriptor, data, offset)
+        os.fdatasync(descriptor)
+        return taken
+
     def sync(self, descriptor: int) -> None:
         """Return when the data of the file is on the disk."""
         os.fdatasync(descriptor)
@@ -37,7 +53,9 @@ class FileOps:
         os.fsync(descriptor)
 
     def allocate(self, descriptor: int, size_bytes: int) -> None:
-        """Give the file `size_bytes` of physical space that reads as zeros where nothing was written."""
+        """Give the file `size_bytes` of physical space that reads as zeros where nothing was
+        written.
+        """
         os.posix_fallocate(descriptor, 0, size_bytes)
 
     def truncate(self, descriptor: int, size_bytes: int) -> None:
@@ -59,12 +77,30 @@ def write_all(ops: FileOps, descriptor: int, data: bytes | memoryview, offset: i
     Raises:
         OSError: the call failed, or took nothing (a device that lies is a device that failed).
     """
-    taken = ops.write(descriptor, data, offset)
+    _loop(ops.write, descriptor, data, offset)
+
+
+def write_all_synced(ops: FileOps, descriptor: int, data: bytes, offset: int) -> None:
+    """As `write_all`, and return when all of it is on the disk.
+
+    Raises:
+        OSError: as `write_all`; after a failed sync nobody knows what is on the disk.
+    """
+    _loop(ops.write_synced, descriptor, data, offset)
+
+
+def _loop(
+    write: Callable[[int, bytes | memoryview, int], int],
+    descriptor: int,
+    data: bytes | memoryview,
+    offset: int,
+) -> None:
+    taken = write(descriptor, data, offset)
     while taken != len(data):
-        if taken <= 0:
+        if not 0 < taken < len(data):
             raise OSError(errno.EIO, f"a write of {len(data)} bytes took {taken}")
         data, offset = memoryview(data)[taken:], offset + taken
-        taken = ops.write(descriptor, data, offset)
+        taken = write(descriptor, data, offset)
 
 
 def read_all(ops: FileOps, descriptor: int, size_bytes: int) -> bytes:

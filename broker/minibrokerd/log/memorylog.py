@@ -1,4 +1,4 @@
-"""A log without a disk, for tests and `memory://`: batches in a list, synced when the loop turns."""
+"""A log without a disk, for tests and `memory://`: batches in a list, synced in the next turn."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from minibrokerd.log.seam import Batch, Room
 class MemoryLog:
     """Keeps batches in memory; `batches` given at construction are what a restart finds.
 
-    `max_batch_bytes` is in bytes of records. With `hold` set, appended batches wait until `sync_one` is
-    called, so that a test decides when a confirm may leave.
+    `max_batch_bytes` is in bytes of records. With `hold` set, appended batches wait until
+    `sync_one` is called, so that a test decides when a confirm may leave.
     """
 
     def __init__(

@@ -1,10 +1,11 @@
-"""Reading the log back: which files count, how they chain, and where the log ends. It writes nothing.
+"""Reading the log back: which files count, how they chain, and where the log ends. It writes
+nothing.
 
-The one question is whether bytes that do not verify are *torn* (the last batch ever started, whose sync
-never returned: nobody was told, the log ends before it) or *damaged* (they had been synced: refuse, and
-say where). Batch n+1 is written after the sync of n returned, so a bad batch is damage when anything
-newer exists. What proves that: a valid later header, a next segment, `state` saying that the log was
-closed or had a newer segment, `failed` naming a higher number.
+The one question is whether bytes that do not verify are *torn* (the last batch ever started, whose
+sync never returned: nobody was told, the log ends before it) or *damaged* (they had been synced:
+refuse, and say where). Batch n+1 is written after the sync of n returned, so a bad batch is damage
+when anything newer exists. What proves that: a valid later header, a next segment, `state` saying
+that the log was closed or had a newer segment, `failed` naming a higher number.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from minibrokerd.log import format as layout
 from minibrokerd.log.directory import DataDirectory, Listing, SegmentName, State
 from minibrokerd.log.errors import DamagedLog, NewerFormat, NotWritable
 from minibrokerd.log.fileops import FileOps, read_all
-from minibrokerd.log.format import Found, Header, Kind, Origin, SegmentInfo
+from minibrokerd.log.format import Found, Header, Kind, SegmentInfo
 from minibrokerd.log.seam import BATCH_HEADER_BYTES, Batch
 
 
@@ -24,9 +25,9 @@ from minibrokerd.log.seam import BATCH_HEADER_BYTES, Batch
 class RecoveryReport:
     """What a recovery found, for one line in the server's log.
 
-    `torn_bytes` counts from `torn_offset` of `torn_segment`; `torn_kept` names the side file that keeps
-    them after `start` (None: nothing torn, or no space for it). `ignored` are leftovers of ours,
-    `foreign` files that are not ours and were left alone.
+    `torn_bytes` counts from `torn_offset` of `torn_segment`; `torn_kept` names the side file that
+    keeps them after `start` (None: nothing torn, or no space for it). `ignored` are leftovers of
+    ours, `foreign` files that are not ours and were left alone.
     """
 
     segments: int = 0
@@ -203,7 +204,7 @@ class Recovery:
         self._require_whole(segment)
 
     def _judge_end(self, last: Segment, closed: bool) -> None:
-        """Decide what the bytes behind the last good batch are: nothing, a torn append, or damage."""
+        """Decide what follows the last good batch: nothing, a torn append, or damage."""
         torn_end = layout.last_nonzero(last.data, last.end)
         self.clean = self._kind is Kind.FOOTER and torn_end == last.end
         self.report.clean = self.clean

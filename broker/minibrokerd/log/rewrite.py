@@ -1,8 +1,9 @@
 """The last segment of an unclean log, written again under its own number and a higher generation.
 
-What a recovery has read may stand in the page cache only, and the torn bytes behind it must never be
-read as a later batch. So before anything is served, the segment is copied into zeros, synced and renamed
-into place; each step can be the last one before a crash, and the next start finds one whole state.
+What a recovery has read may stand in the page cache only, and the torn bytes behind it must never
+be read as a later batch. So before anything is served, the segment is copied into zeros, synced and
+renamed into place; each step can be the last one before a crash, and the next start finds one whole
+state.
 """
 
 from __future__ import annotations

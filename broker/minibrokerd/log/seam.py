@@ -1,7 +1,9 @@
 """The seam between the engine and whatever keeps the log: records, batches, and the `Log` protocol.
 
-A batch is the unit of atomicity and of syncing: all of its records are there after a crash, or none.
-Batch numbers are consecutive over the life of a data directory. One batch is under way at a time.
+A batch is the unit of atomicity and of syncing: all of its records are there after a crash, or
+none. One batch is under way at a time. Numbers of batches grow over the life of a data directory;
+within a run the engine counts on from `Log.next_number`. The log's own batches (headers, markers,
+footers) take numbers on disk too, so there they run ahead: no record may name one.
 """
 
 from __future__ import annotations
@@ -12,10 +14,11 @@ from typing import Protocol
 
 
 class Record:
-    """One outcome, as the core states it: a type, packed fields, and raw bytes that travel unchanged.
+    """One outcome, as the core states it: a type, packed fields, raw bytes that travel unchanged.
 
-    `tail` is empty except for records that carry message bodies. `tail_checksum` is crc32 of the tail
-    (0 for an empty one); the session computed it when the bytes came in, so they are summed once.
+    `tail` is empty except for records that carry message bodies. `tail_checksum` is crc32 of the
+    tail (0 for an empty one); the session computed it when the bytes came in, so they are summed
+    once.
     """
 
     __slots__ = ("meta", "tail", "tail_checksum", "type")
@@ -69,6 +72,8 @@ class Log(Protocol):
     max_batch_bytes: int  # of the records of one batch; the engine closes a batch before it
     epoch: int  # boot epoch; raised and synced by `start`
     store_id: bytes  # 16 random bytes, made with the directory
+    session_key: bytes  # 32 random bytes for session secrets, kept beside the log; after `recover`
+    next_number: int  # of the batch that is appended next; after `start`
     clean: bool  # after `recover`: the log ended with the footer of a clean stop, or is new
 
     def recover(self) -> Iterator[Batch]:
@@ -85,8 +90,8 @@ class Log(Protocol):
     ) -> None:
         """Make the log appendable under a new epoch, durably; blocks, before the port opens.
 
-        The callbacks are called in the event loop's thread. `on_failed` is final: the log takes nothing
-        more, and the process must end (a failed sync is never retried).
+        The callbacks are called in the event loop's thread. `on_failed` is final: the log takes
+        nothing more, and the process must end (a failed sync is never retried).
         """
         ...
 
@@ -95,7 +100,10 @@ class Log(Protocol):
         ...
 
     def append_now(self, batch: Batch, wait_us: int) -> bool:
-        """As `append`, but wait up to `wait_us` for the sync. True: synced, and no `on_synced` follows."""
+        """As `append`, but wait up to `wait_us` for the sync.
+
+        True: synced, and no `on_synced` follows.
+        """
         ...
 
     def room_for(self, size_bytes: int) -> Room:

@@ -1,7 +1,7 @@
 """The end of the log, where the next batch goes: numbers, position, rotation to the next segment.
 
-Used by one thread at a time: by `FileLog.start`, then by the writer thread. Every append is written and
-synced before it returns; there is never a second unsynced batch.
+Used by one thread at a time: by `FileLog.start`, then by the writer thread. Every append is written
+and synced before it returns; there is never a second unsynced batch.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from typing import Final
 from minibrokerd.log import format as layout
 from minibrokerd.log.allocation import SLICE_BYTES, Allocation, zero_slice
 from minibrokerd.log.directory import DataDirectory, SegmentName, State
-from minibrokerd.log.fileops import FileOps, write_all
+from minibrokerd.log.fileops import FileOps, write_all_synced
 from minibrokerd.log.format import Header, Kind, Origin, SegmentInfo
 from minibrokerd.log.seam import Record
 
 _NEXT_FROM: Final = 0.25  # how full a segment is when the one after it is allocated
+_NEXT_WHOLE: Final = 0.9  # and when that one is zeroed to its end
 
 
 @dataclass(slots=True)
@@ -83,7 +84,7 @@ class Tail:
         self._write(kind, self._own_body(), now_ms, unix_ms)
 
     def begin_segment(self, now_ms: int, unix_ms: int) -> None:
-        """Go on in a new segment: it is a segment once its header batch is synced and its name too."""
+        """Go on in a new segment: it is one once its header and its name are synced."""
         number = self.segment.name.number + 1 if self.segment else 1
         descriptor, zeroed = self._allocation.take(self._allocation.segment_bytes)
         self.close()
@@ -96,7 +97,7 @@ class Tail:
         self._directory.write_state(State(False, number))
 
     def zero_ahead(self) -> bool:
-        """Do one slice of the work ahead, if some is due: zeros in this segment, then the next one."""
+        """Do one slice of the work ahead, if some is due: zeros here, then the next segment."""
         segment = self.segment
         if segment is None:
             return False
@@ -109,7 +110,7 @@ class Tail:
         fill = segment.position / segment.size_bytes
         if fill >= _NEXT_FROM and not self._allocation.next_ready and not self._allocation.failed:
             return self._allocation.prepare_next()
-        return self._allocation.zero_next(fill)
+        return self._allocation.zero_next((fill - _NEXT_FROM) / (_NEXT_WHOLE - _NEXT_FROM))
 
     def close(self) -> None:
         """Close the file of the current segment."""
@@ -144,8 +145,7 @@ class Tail:
             unix_ms,
         )
         data = layout.encode_batch(header, body)
-        write_all(self._ops, segment.descriptor, data, segment.position)
-        self._ops.sync(segment.descriptor)
+        write_all_synced(self._ops, segment.descriptor, data, segment.position)
         segment.position += len(data)
         self.last_number, self.last_checksum = header.number, header.heads_checksum
         self.last_kind = kind

@@ -2,14 +2,15 @@
 
 The loop hands over a job; the thread writes it, syncs it, and posts the number to the loop. A lone
 publisher should not pay for the way round the loop, so the loop may also wait on a lock for a while
-(`Job.wait`). Whoever takes the job's only claim, the waiting loop that gives up or the thread that is
-done, decides how the news travels: by return value or by callback, never both, never neither.
+(`Job.wait`). Whoever takes the job's only claim, the waiting loop that gives up or the thread that
+is done, decides how the news travels: by return value or by callback, never both, never neither.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Final
@@ -18,7 +19,9 @@ _RETRY_SECONDS: Final = 0.25  # between attempts to allocate on a full disk
 
 
 class Job:
-    """One piece of work for the writer thread; `done` is called in the loop unless `wait` saw it end."""
+    """One piece of work for the writer thread; `done` is called in the loop unless `wait` saw it
+    end.
+    """
 
     __slots__ = ("_claims", "_ended", "done", "run", "succeeded")
 
@@ -31,13 +34,13 @@ class Job:
         self._ended.acquire()
 
     def wait(self, seconds: float) -> bool:
-        """Wait until the job ended well; False: it failed or takes longer, news come by callback."""
+        """Wait until the job ended well; False: it failed, or the news come by callback."""
         if self._ended.acquire(timeout=seconds) or not self._claim():
             return self.succeeded
         return False
 
     def end(self, succeeded: bool) -> bool:
-        """Mark the end of the job, in the writer thread; True: `done` must be posted to the loop."""
+        """Mark the end, in the writer thread; True: `done` must be posted to the loop."""
         self.succeeded = succeeded
         gave_up = not self._claim()
         self._ended.release()
@@ -58,19 +61,23 @@ class Job:
 class Writer:
     """Runs jobs in their order in a thread of its own; in between, slices of the work ahead.
 
-    After a job raised, no other is run: `failed` is set and `on_failed` posted to the loop.
+    After a job raised, no other is run: `failed` is set and `on_failed` called, in this thread.
+    `retry` is called now and then while `retry_due` says that something is missing.
     """
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         work_ahead: Callable[[], bool],
+        retry_due: Callable[[], bool],
         retry: Callable[[], bool],
         on_failed: Callable[[BaseException], None],
     ) -> None:
         self.failed: BaseException | None = None
+        self._retry_at = 0.0
         self._loop = loop
         self._work_ahead = work_ahead
+        self._retry_due = retry_due
         self._retry = retry
         self._on_failed = on_failed
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
@@ -113,22 +120,24 @@ class Writer:
             except Empty:
                 if not self._slice():
                     break
-        while self.failed is None and self._retry():
+        while self.failed is None and self._retry_due():
             try:
-                return self._jobs.get(timeout=_RETRY_SECONDS)
+                return self._jobs.get(timeout=max(0.0, self._retry_at - time.monotonic()))
             except Empty:
-                continue
+                self._guarded(self._retry)
+                self._retry_at = time.monotonic() + _RETRY_SECONDS
         return self._jobs.get()
 
     def _slice(self) -> bool:
-        if self.failed is not None:
-            return False
+        return self.failed is None and self._guarded(self._work_ahead)
+
+    def _guarded(self, work: Callable[[], bool]) -> bool:
         try:
-            return self._work_ahead()
+            return work()
         except BaseException as exc:  # noqa: BLE001 - a failed zero-fill is a failed disk
             self._fail(exc)
             return False
 
     def _fail(self, exc: BaseException) -> None:
         self.failed = exc
-        self.post(lambda: self._on_failed(exc))
+        self._on_failed(exc)
