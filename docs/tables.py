@@ -1,0 +1,204 @@
+"""Print the tables of protocol.md again, from the tables that the code reads.
+
+`make tables` (or `python docs/tables.py`) replaces what stands between the
+markers `<!-- table: NAME -->` and `<!-- end -->`. A house rule fails while the two differ.
+Names are those of `TABLES`; `command NAME` and `frame NAME` are one table for each operation.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from struct import calcsize
+
+from minibroker import limits
+from minibroker.commands import (
+    COLUMNS,
+    COMMANDS,
+    REQUIRED,
+    SERVER_FRAMES,
+    Answer,
+    Column,
+    Command,
+    Field,
+    Kind,
+    ServerFrame,
+)
+from minibroker.errors import ERRORS
+from minibroker.settings import SETTINGS
+
+PROTOCOL = Path(__file__).resolve().parents[1] / "protocol.md"
+MARKED = re.compile(r"(<!-- table: (?P<name>[^>]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+ANSWERS = {
+    Answer.WELCOME: "`welcome`",
+    Answer.CONFIRM: "`confirm`",
+    Answer.REPLY: "`reply`",
+    Answer.NONE: "none",
+}
+# Operations that answer a request with a frame of their own.
+OWN_ANSWER = {"receive": "`deliver`", "peek": "`messages`", "ping": "`pong`"}
+UNITS = {"BYTES": "bytes", "MS": "ms", "CHARS": "characters"}
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table, or a sentence if it has no rows."""
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    if not lines:
+        return "None.\n"
+    head = ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
+    return "\n".join([*head, *lines]) + "\n"
+
+
+def command_table() -> str:
+    """Return the overview of all commands."""
+    rows = (
+        (
+            f"`{row.op}`",
+            ", ".join(phase.value for phase in row.phases),
+            OWN_ANSWER.get(row.op, ANSWERS[row.answer]),
+            row.meaning,
+        )
+        for row in COMMANDS.values()
+    )
+    return table(("command", "phase", "answer", "meaning"), rows)
+
+
+def fields_of(command: Command) -> str:
+    """Return the fields and columns of one command."""
+    text = table(
+        ("field", "type", "default", "range", "unit", "meaning"), map(_field, command.fields)
+    )
+    if not command.columns:
+        return text
+    word = "may" if any(field.kind is Kind.NAMES for field in command.fields) else "must"
+    names = ", ".join(f"`{name}`" for name in command.columns)
+    return f"{text}\nColumns that {word} follow, in this order: {names}.\n"
+
+
+def _field(field: Field) -> tuple[str, ...]:
+    return (
+        f"`{field.name}`",
+        "names of columns" if field.kind is Kind.NAMES else field.kind.value,
+        _default(field),
+        f"0-{_number(field.high)}" if field.kind is Kind.INT else f"at most {_number(field.high)}",
+        field.unit or "-",
+        field.meaning,
+    )
+
+
+def _default(field: Field) -> str:
+    if field.default is REQUIRED:
+        return "required"
+    if field.kind is Kind.NAMES:
+        return "none"
+    return {None: "none", "": "empty"}.get(field.default, f"{field.default}")  # type: ignore[call-overload, no-any-return]
+
+
+def frame_table() -> str:
+    """Return the overview of the frames that the server sends."""
+    rows = ((f"`{row.op}`", row.meaning) for row in SERVER_FRAMES.values())
+    return table(("frame", "meaning"), rows)
+
+
+def fields_of_frame(frame: ServerFrame) -> str:
+    """Return the fields and columns of one server frame."""
+    text = table(("field", "meaning"), ((f"`{name}`", said) for name, said in frame.fields.items()))
+    if not frame.columns:
+        return text
+    names = ", ".join(f"`{name}`" for name in frame.columns)
+    return f"{text}\nColumns: {names}.\n"
+
+
+def column_table() -> str:
+    """Return the layouts of all columns."""
+    rows = ((f"`{row.name}`", _layout(row), row.meaning) for row in COLUMNS.values())
+    return table(("column", "layout of an entry", "meaning"), rows)
+
+
+def _layout(column: Column) -> str:
+    if column.layout == "str":
+        return "string"
+    types = {"B": "u8", "I": "u32", "Q": "u64"}
+    size = calcsize("<" + column.layout)
+    return f"{' '.join(types[letter] for letter in column.layout)} ({size} bytes)"
+
+
+def setting_table() -> str:
+    """Return the settings of a queue."""
+    rows = (
+        (
+            f"`{row.name}`",
+            f"{row.default}",
+            ", ".join(row.choices) or f"{row.low}-{_number(row.high)}",
+            row.meaning,
+        )
+        for row in SETTINGS.values()
+    )
+    return table(("setting", "default", "range", "meaning"), rows)
+
+
+def error_table() -> str:
+    """Return the errors that the server sends, then those that only a client library raises."""
+    rows = (
+        (
+            f"`{code}`",
+            "server" if row.on_wire else "client",
+            "yes" if row.error.retryable else "no",
+            (row.error.__doc__ or "").strip().partition("\n")[0],
+            row.advice,
+        )
+        for code, row in sorted(ERRORS.items(), key=lambda entry: not entry[1].on_wire)
+    )
+    return table(("code", "raised by", "retryable", "meaning", "what to do"), rows)
+
+
+def limit_table() -> str:
+    """Return every number on which both sides must agree."""
+    rows = ((f"`{name}`", _number(value), unit) for name, value, unit in limit_rows())
+    return table(("limit", "value", "unit"), rows)
+
+
+def limit_rows() -> Iterator[tuple[str, int, str]]:
+    """Yield name, value and unit of each integer limit."""
+    for name, value in vars(limits).items():
+        if name.isupper() and isinstance(value, int):
+            yield name, value, UNITS.get(name.rpartition("_")[2], "-")
+
+
+def _number(value: int) -> str:
+    exact = {2**16 - 1: "2^16-1", 2**32 - 1: "2^32-1", 2**53: "2^53", 2**64 - 1: "2^64-1"}
+    return exact.get(value, f"{value:,}")
+
+
+TABLES = {
+    "commands": command_table,
+    "frames": frame_table,
+    "columns": column_table,
+    "settings": setting_table,
+    "errors": error_table,
+    "limits": limit_table,
+}
+
+
+def tables() -> dict[str, str]:
+    """Return every table that protocol.md must have, by the name in its marker."""
+    made = {name: make() for name, make in TABLES.items()}
+    made.update((f"command {op}", fields_of(row)) for op, row in COMMANDS.items())
+    made.update((f"frame {op}", fields_of_frame(row)) for op, row in SERVER_FRAMES.items())
+    return made
+
+
+def render(text: str) -> str:
+    """Return the document with every marked table printed again.
+
+    Raises:
+        KeyError: a marker names a table that does not exist.
+    """
+    made = tables()
+    return MARKED.sub(lambda found: found[1] + made[found["name"]] + found[3], text)
+
+
+if __name__ == "__main__":
+    PROTOCOL.write_text(render(PROTOCOL.read_text("utf-8")), "utf-8")

@@ -1,0 +1,132 @@
+"""protocol.md is held to the tables that both sides run on."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from types import ModuleType
+
+import pytest
+
+from minibroker import wire
+from minibroker.commands import COLUMNS, COMMANDS, SERVER_FRAMES
+from minibroker.errors import ERRORS
+from minibroker.settings import SETTINGS
+from support.source import ROOT
+
+DOCUMENT = (ROOT / "protocol.md").read_text("utf-8")
+EXAMPLES = (
+    {"parts": [{"op": "hello", "protocol": 1, "client": "w"}]},
+    {
+        "parts": [{"op": "publish", "queue": "q", "count": 1}],
+        "sequence": 1,
+        "answered_below": 1,
+    },
+    {
+        "op": "confirm",
+        "sequence": 1,
+        "results": [{"origin": 1, "first": 0, "durability": "sync"}],
+    },
+)
+
+
+def load_tables() -> ModuleType:
+    """Return docs/tables.py, which is a script and belongs to no package."""
+    spec = importlib.util.spec_from_file_location("docs_tables", ROOT / "docs" / "tables.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+tables = load_tables()
+
+
+def section(head: str) -> str:
+    """Return the text from a heading that starts with `head` to the next heading."""
+    found = re.search(
+        rf"^#+ {re.escape(head)}[^\n]*\n(.*?)(?=^#|\Z)", DOCUMENT, re.DOTALL | re.MULTILINE
+    )
+    assert found, f"protocol.md has no section {head!r}"
+    return found[1]
+
+
+def test_the_tables_are_printed_from_the_code() -> None:
+    """After a change of a table: `make tables`."""
+    assert tables.render(DOCUMENT) == DOCUMENT
+
+
+def test_every_table_stands_in_the_document_once() -> None:
+    """A new command needs its section, with a marker for its table."""
+    marked = re.findall(r"<!-- table: ([^>]+) -->", DOCUMENT)
+    assert sorted(marked) == sorted(tables.tables())
+
+
+@pytest.mark.parametrize("op", COMMANDS)
+def test_every_command_has_a_section_with_its_fields_and_answers(op: str) -> None:
+    """Heading, each field, each column, and a table of all answers."""
+    number = list(COMMANDS).index(op) + 1
+    text = section(f"6.{number} `{op}`")
+    row = COMMANDS[op]
+    missing = [
+        name
+        for name in (*(field.name for field in row.fields), *row.columns)
+        if f"`{name}`" not in text
+    ]
+    assert not missing
+    assert "| answer | cause |" in text
+
+
+@pytest.mark.parametrize("op", SERVER_FRAMES)
+def test_every_server_frame_has_a_section_with_its_fields(op: str) -> None:
+    """Heading, each field, each column."""
+    text = section(f"Frame `{op}`")
+    row = SERVER_FRAMES[op]
+    assert not [name for name in (*row.fields, *row.columns) if f"`{name}`" not in text]
+
+
+@pytest.mark.parametrize(
+    ("head", "names"),
+    [
+        ("7. Queue settings", list(SETTINGS)),
+        ("8. Errors", list(ERRORS)),
+        ("2. Names and limits", [name for name, _, _ in tables.limit_rows()]),
+        ("3. Frames", list(COLUMNS)),
+    ],
+)
+def test_every_name_stands_in_its_section(head: str, names: list[str]) -> None:
+    """Settings, error codes, limits and columns."""
+    text = section(head)
+    assert not [name for name in names if f"`{name}`" not in text]
+
+
+def test_the_answers_name_only_codes_that_exist() -> None:
+    """And each code that the server sends is the answer to something."""
+    assert set(re.findall(r"error `(\w+)`", DOCUMENT)) <= set(ERRORS)
+    on_wire = {code for code, row in ERRORS.items() if row.on_wire}
+    assert not [code for code in on_wire if DOCUMENT.count(f"`{code}`") < 2]
+
+
+def test_the_worked_example_is_what_the_code_writes() -> None:
+    """Hex bytes of section 9, frame by frame."""
+    printed = [
+        bytes.fromhex(" ".join(re.findall(r"\b[0-9a-f]{2}\b(?= |$)", _hex_part(block))))
+        for block in re.findall(r"(?:^    .*\n)+", section("9. A worked example"), re.MULTILINE)
+    ]
+    lengths, blob = bytes([0, 0, 0, 0, 2, 0, 0, 0]), b"hi"
+    hello, publish, confirm = EXAMPLES
+    assert printed == [
+        wire.pack_frame(hello),
+        wire.pack_frame(publish, lengths=lengths, blob=blob),
+        wire.pack_frame(confirm),
+    ]
+
+
+def _hex_part(block: str) -> str:
+    # The explanation starts behind the widest hex column, or after two spaces and no hex digit.
+    lines = (
+        re.match(r"\s*((?:[0-9a-f]{2} {1,2})*(?:[0-9a-f]{2})?)(?=\s|$)", line)
+        for line in block.splitlines()
+    )
+    return " ".join(found[1] for found in lines if found)
