@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Final
 from zlib import crc32
 
-from minibrokerd.log.errors import DirectoryLocked, NotWritable
+from minibrokerd.log.failures import DirectoryLocked, NotWritable
 from minibrokerd.log.fileops import FileOps, read_all, write_all
 
 KEY_BYTES: Final = 32

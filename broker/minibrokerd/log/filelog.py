@@ -16,7 +16,7 @@ from typing import Final
 from minibrokerd.log import format as layout
 from minibrokerd.log.allocation import RESERVE_SEGMENTS, Allocation
 from minibrokerd.log.directory import DataDirectory, State
-from minibrokerd.log.errors import LogFailed, NotWritable
+from minibrokerd.log.failures import LogFailed, NotWritable
 from minibrokerd.log.fileops import FileOps
 from minibrokerd.log.format import Kind
 from minibrokerd.log.recovery import Recovery, RecoveryReport
@@ -90,7 +90,7 @@ class FileLog:
         """Open and lock the directory, then yield every batch of data, oldest first.
 
         Raises:
-            DirectoryLocked, NotWritable, DamagedLog, NewerFormat: see `minibrokerd.log.errors`.
+            DirectoryLocked, NotWritable, DamagedLog, NewerFormat: see `minibrokerd.log.failures`.
         """
         self._directory.open()
         return self._recover()
@@ -205,7 +205,7 @@ class FileLog:
         directory.sync()
         last = recovery.last
         directory.write_state(State(False, last.name.number if last else 0))
-        allocation.adopt(directory.listing().reserve, recovery.report.ignored)
+        allocation.adopt(directory.listing().reserve, recovery.report.ignored + recovery.temporary)
         tail.store_id, tail.epoch = self.store_id, recovery.epoch + 1
         tail.log_start = recovery.log_start
         tail.last_number, tail.last_checksum = recovery.last_number, recovery.last_checksum

@@ -26,7 +26,7 @@ MAGIC: Final = b"MBB1"
 FORMAT_VERSION: Final = 1
 ALIGNMENT: Final = 8
 SEGMENT_RECORD: Final = 1  # the record type of the log's own batches (section 6)
-OWN_BATCH_BYTES: Final = 136  # an upper bound: header, head and a SEGMENT record, padded
+OWN_BATCH_BYTES: Final = 144  # an upper bound: header, head and a SEGMENT record, padded
 LARGEST_SEGMENT_BYTES: Final = 1024 * 1024 * 1024
 LARGEST_BATCH_BYTES: Final = 24 * 1024 * 1024  # of records; a frame of 16 MiB and what rides along
 

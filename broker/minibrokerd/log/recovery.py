@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from minibrokerd.log import format as layout
 from minibrokerd.log.directory import DataDirectory, Listing, SegmentName, State
-from minibrokerd.log.errors import DamagedLog, NewerFormat, NotWritable
+from minibrokerd.log.failures import DamagedLog, NewerFormat, NotWritable
 from minibrokerd.log.fileops import FileOps, read_all
 from minibrokerd.log.format import Found, Header, Kind, SegmentInfo
 from minibrokerd.log.seam import BATCH_HEADER_BYTES, Batch
@@ -69,6 +69,7 @@ class Recovery:
         self.last_number = 0
         self.last_checksum = 0
         self.clean = True
+        self.temporary: list[str] = []  # files that were being made ready: nothing of the log
         self._directory = directory
         self._ops = ops
         self._kind = Kind.FOOTER
@@ -96,7 +97,7 @@ class Recovery:
     def _newest_generations(self, listing: Listing) -> dict[int, SegmentName]:
         newest = {name.number: name for name in listing.segments}  # sorted: the highest stays
         older = [str(name) for name in listing.segments if newest[name.number] != name]
-        self.report.ignored = older + listing.temporary
+        self.report.ignored, self.temporary = older, listing.temporary
         return newest
 
     def _open_last(self, names: dict[int, SegmentName], state: State | None) -> Segment | None:

@@ -72,9 +72,13 @@ class Log(Protocol):
     max_batch_bytes: int  # of the records of one batch; the engine closes a batch before it
     epoch: int  # boot epoch; raised and synced by `start`
     store_id: bytes  # 16 random bytes, made with the directory
-    session_key: bytes  # 32 random bytes for session secrets, kept beside the log; after `recover`
     next_number: int  # of the batch that is appended next; after `start`
     clean: bool  # after `recover`: the log ended with the footer of a clean stop, or is new
+
+    @property
+    def session_key(self) -> bytes:
+        """32 random bytes for session secrets, kept beside the log; known after `recover`."""
+        ...
 
     def recover(self) -> Iterator[Batch]:
         """Yield every batch of data, oldest first; reads and verifies, and writes nothing."""
