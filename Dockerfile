@@ -1,0 +1,19 @@
+# docker build -t minibroker . && docker run -p 127.0.0.1:7272:7272 -v minibroker:/data minibroker
+FROM python:3.12-slim AS build
+COPY . /source
+RUN pip wheel --no-cache-dir --wheel-dir /wheels /source
+
+FROM python:3.12-slim
+RUN --mount=type=bind,from=build,source=/wheels,target=/wheels \
+    pip install --no-cache-dir --no-index --find-links /wheels minibroker \
+    && useradd --system --uid 7272 --no-create-home minibroker \
+    && install --directory --mode 700 --owner minibroker /data
+USER minibroker
+VOLUME /data
+EXPOSE 7272
+# Inside the container every address is the container's own; who may reach it is decided by -p.
+ENV MINIBROKER_DATA_DIR=/data MINIBROKER_HOST=0.0.0.0 MINIBROKER_INSECURE=1 PYTHONUNBUFFERED=1
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s CMD ["minibroker", "stats", "--json"]
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["minibroker"]
+CMD ["serve"]
