@@ -1,0 +1,252 @@
+"""One connection: bytes from the socket to commands for the engine, frames back to the socket.
+
+What a peer may cost before it logged in and after is bounded here: frame sizes on the prefix alone, one
+frame before login, deadlines (kept by the server's sweep), and output that nobody reads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import logging
+from typing import TYPE_CHECKING, Any, Final
+
+from minibroker import limits
+from minibroker.commands import COMMANDS, Phase
+from minibroker.wire import LENGTH
+from minibrokerd import __version__
+from minibrokerd.core.effects import Outgoing
+from minibrokerd.core.inputs import Attach, Disconnected, Flow, Frame, Hello, Resume
+from minibrokerd.frames import BadFrame, read_frame
+from minibrokerd.outgoing import frame_of
+
+if TYPE_CHECKING:
+    from minibrokerd.server import Server
+
+logger = logging.getLogger("minibrokerd")
+
+JOIN_BYTES: Final = (
+    256 * 1024
+)  # smaller output is joined into one write, larger is written in pieces
+
+
+class Refusal(Exception):
+    """The peer may not go on; the code and the text go into its last frame."""
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+class ServerConnection(asyncio.Protocol):
+    """The protocol of one socket, and the engine's sink for it."""
+
+    def __init__(self, server: Server, number: int) -> None:
+        self._server = server
+        self.number = number
+        self.phase = Phase.NEW
+        self.session = 0
+        self._transport: asyncio.Transport | None = None
+        self._buffer = bytearray()
+        self._out: list[Any] = []
+        self._out_bytes = 0
+        now_s = server.loop.time()
+        self.opened_s = now_s
+        self.received_s = now_s  # when bytes last came
+        self.sent_s = now_s
+        self.frame_since_s: float | None = None  # since when a frame is incomplete
+        self.stalled_since_s: float | None = None
+        self._stalled_bytes = 0
+        self._closing = False
+
+    # -- what the loop calls ----------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the transport; asyncio.Protocol."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        transport.set_write_buffer_limits(high=limits.OUTPUT_SOFT_BYTES)
+
+    def data_received(self, data: bytes) -> None:
+        """Cut frames and submit them; asyncio.Protocol."""
+        self.received_s = self._server.loop.time()
+        if self._closing:
+            return
+        try:
+            self._cut(data)
+        except (BadFrame, Refusal) as error:
+            self._refuse(getattr(error, "code", "protocol_error"), str(error))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the core; asyncio.Protocol. What was received before has been applied."""
+        self._closing = True
+        self._server.gone(self)
+        if self.phase is not Phase.NEW:
+            self._server.engine.sinks.pop(self.number, None)
+            self._server.engine.submit(Disconnected(self.number))
+
+    def pause_writing(self) -> None:
+        """The peer does not read: deliver nothing more to it; asyncio.Protocol."""
+        self._server.engine.submit(Flow(self.number, paused=True))
+
+    def resume_writing(self) -> None:
+        """The peer reads again; asyncio.Protocol."""
+        self._server.engine.submit(Flow(self.number, paused=False))
+
+    # -- in -----------------------------------------------------------------------------------------
+
+    def _cut(self, data: bytes) -> None:
+        if self._buffer:
+            self._buffer += data
+            if not self._is_complete(self._buffer):
+                return
+            data = bytes(self._buffer)
+            self._buffer.clear()
+        at, size = 0, len(data)
+        while size - at >= LENGTH.size and not self._closing:
+            (length,) = LENGTH.unpack_from(data, at)
+            self._check_length(length)
+            end = at + LENGTH.size + length
+            if end > size:
+                break
+            self._take(data[at + LENGTH.size : end])
+            at = end
+        if at < size and not self._closing:
+            self._buffer += data[at:] if at else data
+            self.frame_since_s = self.received_s
+        else:
+            self.frame_since_s = None
+
+    def _is_complete(self, buffer: bytearray) -> bool:
+        if len(buffer) < LENGTH.size:
+            return False
+        length = int.from_bytes(buffer[: LENGTH.size], "big")
+        self._check_length(length)
+        return len(buffer) >= LENGTH.size + length
+
+    def _check_length(self, length: int) -> None:
+        most = limits.MAX_LOGIN_FRAME_BYTES if self.phase is Phase.NEW else limits.MAX_FRAME_BYTES
+        if length > most:  # on the prefix alone: never wait for a hostile body
+            raise BadFrame(f"a frame of {length} bytes exceeds {most}")
+
+    def _take(self, payload: bytes) -> None:
+        frame = read_frame(payload, self.number, self._server.engine.jitter())
+        for part in frame.parts:
+            if self.phase not in COMMANDS[part.op].phases:
+                raise BadFrame(
+                    f"{part.op} is not allowed on a connection that is {self.phase.value}"
+                )
+        if self.phase is Phase.NEW:
+            self._login(frame)
+        elif self._server.stopping and frame.parts[0].op == "publish":
+            self._error("shutting_down", "the server is stopping; nothing was stored", frame)
+        else:
+            self._server.engine.submit(frame)
+
+    def _login(self, frame: Frame) -> None:
+        part = frame.parts[0]
+        if part.protocol != limits.PROTOCOL_VERSION:
+            raise Refusal(
+                "login_refused",
+                f"this server speaks protocol {limits.PROTOCOL_VERSION}, the client {part.protocol}; "
+                "use a client of the same major version",
+            )
+        if len(frame.parts) > 1:
+            raise BadFrame("the first frame of a connection has one part")
+        if part.op != "hello" and not hmac.compare_digest(part.secret, self._secret(part.session)):
+            raise Refusal(
+                "login_refused", "the session or its secret is not known here; start with hello"
+            )
+        self._server.engine.sinks[self.number] = self
+        if part.op == "hello":
+            self._server.engine.submit(Hello(self.number, part.client))
+        elif part.op == "resume":
+            self._server.engine.submit(
+                Resume(self.number, part.session, part.client, frame.columns)
+            )
+        else:
+            self._server.engine.submit(Attach(self.number, part.session))
+        self.phase = Phase.ATTACHED if part.op == "attach" else Phase.OPEN
+
+    def _secret(self, session: int) -> bytes:
+        return hmac.digest(self._server.session_key, session.to_bytes(8, "big"), hashlib.sha256)
+
+    # -- out ----------------------------------------------------------------------------------------
+
+    def send(self, outgoing: Outgoing) -> None:
+        """Take one frame; engine.Sink."""
+        header = outgoing.header
+        if header["op"] == "welcome":
+            self.session = header["session"]
+            header |= {"secret": self._secret(self.session), "version": __version__}
+        pieces = frame_of(header, outgoing.columns, list(outgoing.bodies))
+        self._out += pieces
+        self._out_bytes += sum(map(len, pieces))
+
+    def flush(self) -> None:
+        """Write what was taken; engine.Sink."""
+        transport = self._transport
+        if not self._out or transport is None:
+            return
+        out, size = self._out, self._out_bytes
+        self._out, self._out_bytes = [], 0
+        self.sent_s = self._server.loop.time()
+        if transport.is_closing():
+            return
+        if size <= JOIN_BYTES:
+            transport.write(b"".join(out))
+        else:
+            transport.writelines(out)
+        if transport.get_write_buffer_size() > limits.OUTPUT_HARD_BYTES:
+            self.end("it does not read what it is sent")
+
+    def close(self) -> None:
+        """Write what was taken and end the connection; engine.Sink."""
+        self.flush()
+        self._closing = True
+        if self._transport is not None:
+            self._transport.close()
+
+    def end(self, why: str) -> None:
+        """Cut the connection off."""
+        logger.warning("connection %d ended: %s", self.number, why)
+        self._closing = True
+        if self._transport is not None:
+            self._transport.abort()
+
+    def heartbeat(self) -> None:
+        """Send a sign of life."""
+        self.send(Outgoing(self.number, 0, {"op": "pong"}))
+        self.flush()
+
+    def farewell(self, text: str) -> None:
+        """Tell the peer that the server stops, and close."""
+        self.send(Outgoing(self.number, 0, {"op": "goodbye", "text": text}))
+        self.close()
+
+    def stalled_s(self, now_s: float) -> float:
+        """Return for how long a non-empty output buffer has made no progress, in seconds."""
+        size = self._transport.get_write_buffer_size() if self._transport is not None else 0
+        if not size or size < self._stalled_bytes or self.stalled_since_s is None:
+            self.stalled_since_s = now_s if size else None
+        self._stalled_bytes = size
+        return 0.0 if self.stalled_since_s is None else now_s - self.stalled_since_s
+
+    def _refuse(self, code: str, text: str) -> None:
+        """One error frame, then the end: the state of the stream is lost."""
+        header = {"op": "error", "code": code, "text": text, "retryable": False}
+        self.send(Outgoing(self.number, 0, header))
+        self._server.refused(self, code, text)
+        self.close()
+
+    def _error(self, code: str, text: str, frame: Frame) -> None:
+        header = {
+            "op": "error",
+            "code": code,
+            "text": text,
+            "retryable": True,
+            "sequence": frame.sequence,
+        }
+        self.send(Outgoing(self.number, 0, header))
+        self.flush()

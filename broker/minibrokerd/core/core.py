@@ -1,0 +1,266 @@
+"""The core as one value that the shell steps: a command and two times in, effects out.
+
+    core = Core()
+    for batch in log.recover(): core.replay(batch)
+    core.opened(log.epoch, now_ms, unix_ms, clean=log.clean)
+    effects = core.apply(command, now_ms, unix_ms)
+
+The shell appends `effects.records` to the open batch and calls `close_batch` when it takes that batch away to
+be written; `apply(Synced(n))` tells that batches up to n (counted from 1 at the start) are safe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+from zlib import crc32
+
+from minibroker.wire import pack_runs
+from minibrokerd.core import logins
+from minibrokerd.core.dispatching import dispatch
+from minibrokerd.core.effects import Effects
+from minibrokerd.core.inputs import (
+    Attach,
+    Command,
+    Disconnected,
+    Flow,
+    Frame,
+    Hello,
+    Resume,
+    Synced,
+    Tick,
+)
+from minibrokerd.core.publishing import enter, publish
+from minibrokerd.core.records import FrameMeta, record
+from minibrokerd.core.replay import Replay
+from minibrokerd.core.requests import REQUESTS
+from minibrokerd.core.sessions import Outcome, Result
+from minibrokerd.core.settling import VERBS, Run, Settlement, read_settlement, settle
+from minibrokerd.core.state import Broken, Refused, Store
+from minibrokerd.log.seam import Batch
+
+TIMERS_PER_APPLY: Final = 1_000  # what fires in one apply; the rest fires in the next ones
+
+
+class Core:
+    """Queues, sessions and leases; see the head of this module for the order of calls."""
+
+    def __init__(self, *, auto_create: bool = True) -> None:
+        self.store = Store(auto_create=auto_create)
+        self._replay: Replay | None = Replay(self.store)
+
+    def replay(self, batch: Batch) -> None:
+        """Apply the records of a batch read from the log, before `opened`."""
+        assert self._replay is not None, "replay ends with opened()"
+        self._replay.batch(batch)
+
+    def opened(self, epoch: int, now_ms: int, unix_ms: int, *, clean: bool) -> None:
+        """End the replay: the log is appendable under `epoch`, and the port opens now."""
+        assert self._replay is not None, "opened() is called once"
+        self._replay.finish(epoch, now_ms, unix_ms, clean=clean)
+        self._replay = None
+
+    def apply(self, command: Command, now_ms: int, unix_ms: int) -> Effects:
+        """Step: change the state and return what the shell owes for it.
+
+        `now_ms` is log time and never goes back; `unix_ms` is the wall clock, which may.
+        """
+        store = self.store
+        # A step of the system's clock must not turn time round; the loop may also fire a timer early.
+        store.now_ms = now_ms = max(now_ms, store.now_ms)
+        store.unix_ms = unix_ms
+        effects = store.effects = Effects()
+        _COMMANDS[type(command)](store, command)
+        while store.dirty:
+            queue = store.dirty.pop()
+            queue.dirty = False
+            if now_ms >= store.hold_until_ms:
+                dispatch(store, queue)
+        return effects
+
+    def close_batch(self) -> int:
+        """Return the number of the open batch; later records go to the next one."""
+        number = self.store.open_batch
+        self.store.open_batch += 1
+        return number
+
+    @property
+    def synced(self) -> int:
+        """The newest batch that is known to be safe."""
+        return self.store.synced
+
+    def next_deadline_ms(self) -> int | None:
+        """Return when (log time) to apply `Tick` next; None: nothing waits for time."""
+        if self.store.jobs:
+            return self.store.now_ms
+        deadline = self.store.wheel.next_deadline_ms()
+        if self.store.now_ms < self.store.hold_until_ms:
+            deadline = min(deadline or self.store.hold_until_ms, self.store.hold_until_ms)
+        return deadline
+
+
+def _frame(store: Store, frame: Frame) -> None:
+    connection = store.connections.get(frame.connection)
+    if connection is None:
+        return  # its session was resumed elsewhere while these bytes were on their way
+    store.jitter = frame.jitter
+    try:
+        if frame.sequence is not None:
+            _sequenced(store, frame, frame.sequence)
+        elif frame.parts[0].op in REQUESTS:
+            if len(frame.parts) > 1:
+                raise Broken(f"{frame.parts[0].op} must be the only part of its frame")
+            REQUESTS[frame.parts[0].op](store, frame, frame.parts[0])
+        else:
+            _unsequenced(store, frame)
+    except Refused as error:
+        store.send(frame.connection, 0, _error(error.code, str(error), error.retry_ms, frame))
+    except Broken as error:
+        store.send(frame.connection, 0, _error("protocol_error", str(error), None, None))
+        store.effects.closes.append(frame.connection)
+
+
+def _sequenced(store: Store, frame: Frame, sequence: int) -> None:
+    session = store.connections[frame.connection].session
+    outcome = session.window.get(sequence)
+    if outcome is not None:
+        if outcome.checksum != frame.checksum:
+            raise Refused(
+                "id_conflict",
+                f"frame {sequence} came before with other bytes; the first one stands",
+            )
+        _confirm(store, frame, outcome.results, outcome.lost, outcome.batch)
+        return
+    if sequence < session.answered_below:
+        raise Refused(
+            "outcome_unknown", f"frame {sequence} was answered, and its outcome is forgotten"
+        )
+    if frame.answered_below > sequence:
+        raise Broken(
+            f"answered_below is {frame.answered_below}, above the frame's own sequence {sequence}"
+        )
+    session.forget_below(frame.answered_below)
+    if session.over_limit(sequence):
+        raise Broken(
+            f"frame {sequence} is too far ahead of {session.answered_below}, the oldest unanswered"
+        )
+    records = store.effects.records
+    results, lost, rests_on = _apply_parts(store, frame)
+    outcome = Outcome(frame.checksum, frame.size, results, lost, rests_on)
+    session.remember(sequence, outcome)
+    session.seen_unix_ms = store.unix_ms
+    if records:
+        meta = FrameMeta(
+            session.id,
+            sequence,
+            session.answered_below,
+            frame.checksum,
+            store.unix_ms,
+            frame.size,
+            results,
+        )
+        records.append(record(meta, lost, crc32(lost)))
+    _confirm(store, frame, results, lost, rests_on)
+
+
+def _unsequenced(store: Store, frame: Frame) -> None:
+    if frame.parts[0].op == "publish":
+        raise Broken("publish needs a sequence")
+    results, lost, rests_on = _apply_parts(store, frame)
+    if frame.request is not None:
+        _confirm(store, frame, results, lost, rests_on)
+
+
+def _apply_parts(store: Store, frame: Frame) -> tuple[list[Result], bytes, int]:
+    """Apply publish or settle parts: (one result for each, the lost runs packed, what the answer rests on)."""
+    first = frame.parts[0]
+    if first.op == "publish":
+        if len(frame.parts) > 1:
+            raise Broken("publish must be the only part of its frame")
+        result, rests_on = publish(store, frame, first)
+        return [result], b"", rests_on
+    results: list[Result] = []
+    lost: list[Run] = []
+    rests_on = 0
+    for work in _read_parts(store, frame):
+        rests_on = max(rests_on, settle(work))
+        results.append({"lost": len(work.lost)})
+        lost += work.lost
+    return results, pack_runs(lost), rests_on
+
+
+def _read_parts(store: Store, frame: Frame) -> list[Settlement]:
+    """Check all parts before any is applied: a refused frame leaves no trace."""
+    parts, at = [], 0
+    for part in frame.parts:
+        if part.op not in VERBS:
+            raise Broken(f"{part.op} has no place in a frame with other parts, or with a sequence")
+        work, used = read_settlement(store, frame, part, frame.columns[at:])
+        parts.append(work)
+        at += used
+    if at != len(frame.columns):
+        raise Broken(f"the columns have {len(frame.columns)} bytes, {at} are accounted for")
+    return parts
+
+
+def _confirm(store: Store, frame: Frame, results: list[Result], lost: bytes, rests_on: int) -> None:
+    header: dict[str, Any] = {"op": "confirm", "results": results}
+    if frame.sequence is not None:
+        header["sequence"] = frame.sequence
+    else:
+        header["request"] = frame.request
+    store.send(frame.connection, rests_on, header, lost)
+
+
+def _error(code: str, text: str, retry_ms: int | None, frame: Frame | None) -> dict[str, Any]:
+    header: dict[str, Any] = {
+        "op": "error",
+        "code": code,
+        "text": text,
+        "retryable": code in _RETRYABLE,
+    }
+    if retry_ms is not None:
+        header["retry_ms"] = retry_ms
+    if frame is not None and frame.sequence is not None:
+        header["sequence"] = frame.sequence
+    elif frame is not None and frame.request is not None:
+        header["request"] = frame.request
+    return header
+
+
+def _synced(store: Store, command: Synced) -> None:
+    store.synced = command.batch
+    while store.lazy_since and store.lazy_since[0][0] <= command.batch:
+        store.lazy_since.popleft()
+    while store.entering and store.entering[0][0] <= command.batch:
+        _, queue, block, spans = store.entering.popleft()
+        queue.entering -= block.count
+        enter(store, queue, spans)
+
+
+def _tick(store: Store, command: Tick) -> None:
+    store.jitter = command.jitter
+    if store.hold_until_ms and store.now_ms >= store.hold_until_ms:
+        store.hold_until_ms = 0
+        for queue in store.queues.values():
+            store.touch(queue)
+    for timer in store.wheel.advance(store.now_ms, TIMERS_PER_APPLY):
+        handler, argument = timer.item
+        handler(store, timer, argument)
+    if store.jobs:
+        job = store.jobs.popleft()
+        if not job():
+            store.jobs.append(job)
+
+
+_RETRYABLE: Final = frozenset({"busy", "disk_full", "shutting_down"})
+_COMMANDS: Final[dict[type, Callable[[Store, Any], None]]] = {
+    Frame: _frame,
+    Hello: logins.hello,
+    Resume: logins.resume,
+    Attach: logins.attach,
+    Disconnected: logins.disconnected,
+    Flow: logins.flow,
+    Synced: _synced,
+    Tick: _tick,
+}

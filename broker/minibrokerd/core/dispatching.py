@@ -1,0 +1,149 @@
+"""Who gets what: ready messages meet waiting consumers, at the end of every apply.
+
+Consumers take turns, and with W of them waiting none gets more than its share of what is ready. A delivery
+is one token and one frame: runs of messages that share everything the header would say of them.
+"""
+
+from __future__ import annotations
+
+from minibroker import limits
+from minibroker.wire import DELIVERY_RUN, MARKED, pack_strings
+from minibrokerd.core.deliveries import Consumer, Delivery
+from minibrokerd.core.messages import Block, Item, Span
+from minibrokerd.core.queues import Queue
+from minibrokerd.core.settling import begin_message
+from minibrokerd.core.state import Store
+
+
+def dispatch(store: Store, queue: Queue) -> None:
+    """Deliver until nothing is ready or nobody can take more."""
+    line = queue.consumers
+    while queue.lanes.ready and line:
+        consumer = line.popleft()
+        credit = consumer.credit()
+        if credit <= 0 or store.connections[consumer.connection].paused:
+            consumer.waiting = False
+            continue
+        share = -(-queue.lanes.ready // (len(line) + 1))
+        _deliver(store, queue, consumer, min(credit, share, limits.MAX_MESSAGES_PER_FRAME))
+        if consumer.credit() > 0:
+            line.append(consumer)
+        else:
+            consumer.waiting = False
+
+
+def line_up(store: Store, queue: Queue, consumer: Consumer) -> None:
+    """Let a consumer that can take something stand in the queue's line."""
+    if (
+        not consumer.waiting
+        and consumer.credit() > 0
+        and not store.connections[consumer.connection].paused
+    ):
+        consumer.waiting = True
+        queue.consumers.append(consumer)
+        store.touch(queue)
+
+
+def leave_line(queue: Queue, consumer: Consumer) -> None:
+    """Take a consumer out: it gets nothing more."""
+    consumer.active = False
+    if consumer.waiting:
+        consumer.waiting = False
+        queue.consumers.remove(consumer)
+
+
+def _deliver(store: Store, queue: Queue, consumer: Consumer, most: int) -> None:
+    items = queue.lanes.take(most, limits.DELIVERY_BYTES)
+    connection = store.connections[consumer.connection]
+    lease_ms = consumer.lease_ms or queue.setting("lease_ms")
+    delivery = Delivery(
+        store.next_token(),
+        queue.number,
+        queue.home,
+        consumer.session,
+        connection.id,
+        consumer,
+        lease_ms,
+    )
+    rests_on = count = 0
+    for item in items:
+        delivery.add(item)
+        count += item.stop - item.first
+        rests_on = max(rests_on, item.batch)
+    queue.held += count
+    queue.counters["delivered"] += count
+    consumer.outstanding += count
+    store.deliveries[delivery.token] = queue.deliveries[delivery.token] = delivery
+    connection.session.deliveries.add(delivery.token)
+    connection.tokens.add(delivery.token)
+    runs, column = _runs(items)
+    header = {
+        "op": "deliver",
+        "queue": queue.name,
+        "token": delivery.token,
+        "lease_ms": lease_ms,
+        "count": count,
+        "runs": runs,
+    }
+    if any(item.key for item in items):
+        header["keyed"] = True
+        column += _keys(items)
+    if consumer.request is None:
+        header["consumer"] = consumer.number
+    else:
+        header["request"] = consumer.request
+        header["begun"] = True
+    bodies = [(item.block, item.first, item.stop) for item in items]
+    store.send(connection.id, rests_on, header, column, bodies)
+    if consumer.request is not None:
+        _end_receive(store, queue, consumer, delivery)
+
+
+def _end_receive(store: Store, queue: Queue, consumer: Consumer, delivery: Delivery) -> None:
+    """A receive takes one delivery, which it begins, and is done."""
+    assert consumer.request is not None
+    connection = store.connections[consumer.connection]
+    del connection.receives[consumer.request]
+    if consumer.timer is not None:
+        store.wheel.cancel(consumer.timer)
+    consumer.active = False
+    queue.consumer_count -= 1
+    for span in list(delivery.spans.values()):
+        for sequence in range(span.first, span.stop):
+            delivery.single(span.block.origin, sequence)
+    for message in delivery.singles.values():
+        begin_message(store, queue, message)
+    connection.tokens.discard(delivery.token)
+
+
+def _runs(items: list[Item]) -> tuple[int, bytes]:
+    packed = []
+    for item in items:
+        block = item.block
+        flags = MARKED if item.marked else 0
+        attempt = item.charged + 1
+        for first, stop, encoding in _alike(block, item):
+            packed.append(
+                DELIVERY_RUN.pack(
+                    block.origin, first, stop - first, attempt, flags, encoding, block.unix_ms
+                )
+            )
+    return len(packed), b"".join(packed)
+
+
+def _keys(items: list[Item]) -> bytes:
+    keys = [item.key.encode() for item in items for _ in _alike(item.block, item)]
+    return pack_strings(keys)
+
+
+def _alike(block: Block, item: Item) -> list[tuple[int, int, int]]:
+    """Return (first, stop, encoding) of the parts of an item with one encoding."""
+    if block.encodings is None or not isinstance(item, Span):
+        return [(item.first, item.stop, block.encoding_of(item.first))]
+    parts = []
+    first = at = item.first
+    for at in range(item.first + 1, item.stop + 1):
+        if at == item.stop or block.encoding_of(at) != block.encoding_of(first):
+            parts.append((first, at, block.encoding_of(first)))
+            first = at
+    return parts

@@ -1,0 +1,236 @@
+"""What the core knows of messages: blocks as they were published, spans and single messages of them.
+
+A block is the messages of one publish; it never changes. What waits or is held is a `Span` of a block as long
+as its messages have no history of their own (the fast path: one object for thousands), and a `Message`
+for each one that was begun, nacked, delayed on its own, or moved. Both answer to the same names, so lanes
+and deliveries treat them alike: `first`, `stop`, `ready_at_ms`, `token`, `batch`, `marked`.
+"""
+
+from __future__ import annotations
+
+from array import array
+from enum import IntEnum
+from typing import TYPE_CHECKING, Final
+
+from minibroker import limits
+from minibrokerd.core.records import AttemptMeta
+from minibrokerd.core.wheel import Timer
+
+if TYPE_CHECKING:
+    from minibrokerd.core.deliveries import Delivery
+
+CAUSES: Final = ("failed", "expired", "worker_lost")  # the charged ones, in the order of `attempts`
+MEMORY: Final = 2  # index of the durability in minibroker.settings.DURABILITIES
+LAZY: Final = 1
+SYNC: Final = 0
+
+
+class State(IntEnum):
+    """Where a message that has not ended stands."""
+
+    READY = 0
+    DELAYED = 1
+    HELD = 2
+    BEGUN = 3
+
+
+class Block:
+    """The messages of one publish: `count` consecutive sequences of the queue `origin`.
+
+    `body` is the shell's handle for their bytes. `size` is the bytes of each message if all are alike, else
+    0, and `offsets` has where each one starts and the last one ends in the blob.
+    """
+
+    __slots__ = (
+        "body",
+        "count",
+        "durability",
+        "encoding",
+        "encodings",
+        "epoch",
+        "first",
+        "offsets",
+        "origin",
+        "ready_at_ms",
+        "size",
+        "unix_ms",
+    )
+
+    def __init__(
+        self,
+        origin: int,
+        first: int,
+        count: int,
+        body: object,
+        lengths: bytes | memoryview,
+        encoding: int,
+        encodings: bytes | None,
+        durability: int,
+        epoch: int,
+        unix_ms: int,
+        ready_at_ms: int,
+    ) -> None:
+        self.origin = origin
+        self.first = first
+        self.count = count
+        self.body = body
+        self.encoding = encoding
+        self.encodings = encodings
+        self.durability = durability
+        self.epoch = epoch
+        self.unix_ms = unix_ms
+        self.ready_at_ms = ready_at_ms
+        self.size, self.offsets = _sizes(lengths, count)
+
+    def bytes_of(self, first: int, stop: int) -> int:
+        """Return the bytes of headers and bodies of the messages with these sequences."""
+        if self.offsets is None:
+            return self.size * (stop - first)
+        return self.offsets[stop - self.first] - self.offsets[first - self.first]
+
+    def encoding_of(self, sequence: int) -> int:
+        """Return the body encoding of one message."""
+        return self.encoding if self.encodings is None else self.encodings[sequence - self.first]
+
+
+def _sizes(lengths: bytes | memoryview, count: int) -> tuple[int, array[int] | None]:
+    if count == 1 or lengths == bytes(lengths[:8]) * count:
+        return int.from_bytes(lengths[:4], "little") + int.from_bytes(lengths[4:8], "little"), None
+    pairs = array("I")
+    pairs.frombytes(lengths)
+    offsets, at = array("Q", bytes(8)), 0
+    for index in range(0, 2 * count, 2):
+        at += pairs[index] + pairs[index + 1]
+        offsets.append(at)
+    return 0, offsets
+
+
+class Span:
+    """Consecutive messages of a block, `first` up to but not including `stop`, none with a history."""
+
+    __slots__ = (
+        "batch",
+        "block",
+        "first",
+        "key",
+        "marked",
+        "ready_at_ms",
+        "releases",
+        "stop",
+        "token",
+    )
+
+    def __init__(self, block: Block, first: int, stop: int, key: str, ready_at_ms: int) -> None:
+        self.block = block
+        self.first = first
+        self.stop = stop
+        self.key = key
+        self.ready_at_ms = ready_at_ms
+        self.releases = 0
+        self.marked = False
+        self.token = 0  # of the last delivery
+        self.batch = 0  # a delivery rests on this batch; 0: on nothing
+
+    def cut(self, sequence: int) -> Span:
+        """Keep what is below `sequence` and return the rest as a span of its own."""
+        rest = Span(self.block, sequence, self.stop, self.key, self.ready_at_ms)
+        rest.releases, rest.marked = self.releases, self.marked
+        rest.token, rest.batch = self.token, self.batch
+        self.stop = sequence
+        return rest
+
+    @property
+    def charged(self) -> int:
+        """Attempts counted so far: none, by definition of a span."""
+        return 0
+
+
+class Message:
+    """One message with a history of its own.
+
+    `attempts` counts by cause (failed, expired, worker_lost). `ended_token` is the highest token that was
+    ended on it. `delivery` is set while it is HELD or BEGUN, `timer` while a lease or a delay runs.
+    """
+
+    __slots__ = (
+        "attempts",
+        "batch",
+        "block",
+        "delivery",
+        "dropped",
+        "ended_token",
+        "history",
+        "key",
+        "lease_ms",
+        "marked",
+        "ready_at_ms",
+        "redriven",
+        "releases",
+        "sequence",
+        "started_unix_ms",
+        "state",
+        "timer",
+        "token",
+    )
+
+    def __init__(self, block: Block, sequence: int, key: str, ready_at_ms: int) -> None:
+        self.block = block
+        self.sequence = sequence
+        self.key = key
+        self.ready_at_ms = ready_at_ms
+        self.state = State.READY
+        self.attempts = (0, 0, 0)
+        self.releases = 0
+        self.redriven = 0
+        self.marked = False
+        self.token = 0
+        self.ended_token = 0
+        self.batch = 0
+        self.history: list[AttemptMeta] = []
+        self.dropped = 0  # attempts left out of the middle of the history
+        self.delivery: Delivery | None = None
+        self.timer: Timer | None = None
+        self.lease_ms = 0
+        self.started_unix_ms = 0
+
+    @classmethod
+    def of(cls, span: Span, sequence: int) -> Message:
+        """Return the message of a span as one of its own; the caller takes it out of the span."""
+        message = cls(span.block, sequence, span.key, span.ready_at_ms)
+        message.releases, message.marked = span.releases, span.marked
+        message.token, message.batch = span.token, span.batch
+        return message
+
+    @property
+    def first(self) -> int:
+        """The sequence, under the name that a span has for it."""
+        return self.sequence
+
+    @property
+    def stop(self) -> int:
+        """One behind the sequence, under the name that a span has for it."""
+        return self.sequence + 1
+
+    @property
+    def charged(self) -> int:
+        """Attempts counted so far, over all causes."""
+        return sum(self.attempts)
+
+    def add_history(self, entry: AttemptMeta) -> None:
+        """Append one attempt; keeps the first and the last five and bounds the error texts."""
+        self.history.append(entry)
+        if len(self.history) > limits.HISTORY_FIRST + limits.HISTORY_LAST:
+            del self.history[limits.HISTORY_FIRST]
+            self.dropped += 1
+
+
+Item = Span | Message
+
+
+def key_in(home: int, origin: int, sequence: int) -> int:
+    """Return the key of a message inside a queue whose messages come from `home`.
+
+    It is the sequence, so that keys of a publish are consecutive. A DLQ can also hold messages of an
+    earlier queue of the same name; theirs are larger than any sequence.
+    """
+    return sequence if origin == home else origin << 64 | sequence

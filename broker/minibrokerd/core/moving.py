@@ -1,0 +1,169 @@
+"""Messages that leave their queue: to its dead-letter queue, back from there, or to their end by a purge."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+
+from minibrokerd.core.messages import MEMORY, Item, Message
+from minibrokerd.core.queues import Queue
+from minibrokerd.core.records import AttemptMeta, MoveMeta, PurgeMeta
+from minibrokerd.core.state import Refused, Store
+
+STEP_MESSAGES: Final = (
+    1_000  # what a bulk command does in one apply, so that the loop never pauses for it
+)
+
+
+def retry_delay_ms(queue: Queue, failures: int, jitter: float) -> int:
+    """Return the delay after `failures` failures: it grows by a factor up to a cap; `jitter` is -1 to 1."""
+    delay = float(queue.setting("retry_delay_ms"))
+    cap = float(queue.setting("retry_cap_ms"))
+    factor = queue.setting("retry_factor_percent") / 100
+    for _ in range(failures - 1):
+        if delay >= cap or factor == 1:
+            break
+        delay *= factor
+    delay = min(delay, cap)
+    return round(delay * (1 + jitter * queue.setting("retry_jitter_percent") / 100))
+
+
+def dead_letter(store: Store, queue: Queue, message: Message, entry: AttemptMeta | None) -> None:
+    """Move a message, already out of its delivery, to the queue's DLQ.
+
+    A full DLQ leaves it in the source, DELAYED by the retry policy, and takes back the charge: nothing is
+    lost, and the next end of an attempt tries again. In a DLQ, which has none, it only waits again.
+    """
+    if queue.is_dlq or (dlq := store.dlq_of(queue)).is_full():
+        _stay(store, queue, message, entry)
+        return
+    message.ready_at_ms = store.now_ms
+    message.marked = False
+    queue.counters["dead_lettered"] += 1
+    _move(store, queue, dlq, message, entry)
+
+
+def _stay(store: Store, queue: Queue, message: Message, entry: AttemptMeta | None) -> None:
+    if not queue.is_dlq:
+        queue.counters["dlq_full"] += 1
+        failed, expired, worker_lost = message.attempts
+        counts = [failed, expired, worker_lost]
+        if entry is not None:
+            counts[("failed", "expired", "worker_lost").index(entry.cause)] -= 1
+        message.attempts = (counts[0], counts[1], counts[2])
+    delay_ms = retry_delay_ms(queue, max(message.charged, 1), store.jitter)
+    message.ready_at_ms = store.now_ms + delay_ms
+    store.write_return(queue, message, delay_ms, entry)
+    store.wait_or_ready(queue, message)
+
+
+def _move(
+    store: Store, source: Queue, target: Queue, message: Message, entry: AttemptMeta | None
+) -> None:
+    message.releases = 0
+    if message.block.durability != MEMORY:
+        store.emit(
+            MoveMeta(
+                source.number,
+                target.number,
+                message.block.origin,
+                message.sequence,
+                message.ended_token,
+                message.ready_at_ms,
+                message.attempts,
+                message.redriven,
+                entry,
+                store.unix_ms,
+            )
+        )
+        message.batch = source.last_batch = target.last_batch = store.open_batch
+    store.wait_or_ready(target, message)
+
+
+def redrive(
+    store: Store, dlq: Queue, wanted: list[tuple[int, int, int, int]], most: int
+) -> Callable[[], tuple[bool, dict[str, Any]]]:
+    """Return a step function that sends dead messages back; it returns (finished, value so far).
+
+    `wanted` are runs (the token is ignored); without any, the oldest go first, up to `most` (0: all that are
+    there now).
+
+    Raises:
+        Refused: `bad_value`, the queue is not a DLQ.
+    """
+    if not dlq.is_dlq:
+        raise Refused(
+            "bad_value", f"{dlq.name!r} is not a dead-letter queue; its name would end in .dlq"
+        )
+    ids = [(origin, first + i) for _, origin, first, count in wanted for i in range(count)]
+    left = len(ids) if wanted else min(most or dlq.lanes.ready, dlq.lanes.ready)
+    moved = 0
+
+    def step() -> tuple[bool, dict[str, Any]]:
+        nonlocal left, moved
+        for _ in range(min(left, STEP_MESSAGES)):
+            left -= 1
+            item = dlq.lanes.remove(None, *ids.pop()) if wanted else _oldest(dlq)
+            if item is not None and _redrive_one(store, dlq, item):
+                moved += 1
+        return left <= 0, {"redriven": moved}
+
+    return step
+
+
+def _oldest(dlq: Queue) -> Item | None:
+    return dlq.lanes.take(1, 2**62)[0] if dlq.lanes.ready else None
+
+
+def _redrive_one(store: Store, dlq: Queue, item: Item) -> bool:
+    assert isinstance(item, Message), "a DLQ holds single messages only"
+    origin = store.by_number.get(item.block.origin)
+    if origin is None:
+        store.wait_or_ready(dlq, item)
+        return False
+    item.attempts = (0, 0, 0)
+    item.redriven += 1
+    item.ready_at_ms = store.now_ms
+    dlq.counters["redriven"] += 1
+    _move(store, dlq, origin, item, None)
+    return True
+
+
+def purge(store: Store, queue: Queue) -> int:
+    """End every message of a queue, those held and begun too; return how many.
+
+    Later settlements of them are lost. What is taken apart is large, so it is freed in steps.
+    """
+    count = queue.count()
+    for timer in queue.delayed:
+        store.wheel.cancel(timer)
+    for token in list(queue.deliveries):
+        _end_delivery(store, queue, token)
+    store.entering = deque(entry for entry in store.entering if entry[1] is not queue)
+    old = queue.empty()
+    store.jobs.append(lambda: old.free_some(STEP_MESSAGES))
+    queue.counters["purged"] += count
+    store.emit(PurgeMeta(queue.number))
+    queue.last_batch = store.open_batch
+    return count
+
+
+def _end_delivery(store: Store, queue: Queue, token: int) -> None:
+    delivery = store.deliveries.pop(token)
+    del queue.deliveries[token]
+    held = delivery.count()
+    for message in delivery.singles.values():
+        if message.timer is not None:
+            store.wheel.cancel(message.timer)
+    if delivery.consumer is not None:
+        delivery.consumer.outstanding -= held
+    session = store.sessions.get(delivery.session)
+    if session is not None:
+        session.deliveries.discard(token)
+    connection = store.connections.get(delivery.connection)
+    if connection is not None:
+        connection.tokens.discard(token)
+
+
+__all__ = ["dead_letter", "purge", "redrive", "retry_delay_ms"]

@@ -1,0 +1,150 @@
+"""A queue: its settings, what waits in it, who holds what, who waits for more."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from typing import Final
+
+from minibroker.limits import DLQ_SUFFIX
+from minibroker.settings import DURABILITIES, Settings
+from minibrokerd.core.deliveries import Consumer, Delivery
+from minibrokerd.core.lanes import Lanes
+from minibrokerd.core.messages import Item, State, key_in
+from minibrokerd.core.wheel import Timer
+
+RESERVE_STEP: Final = 2**20  # sequences reserved by one record
+
+COUNTERS: Final = (
+    "published",
+    "delivered",
+    "acked",
+    "failed",
+    "expired",
+    "worker_lost",
+    "broker_lost",
+    "released",
+    "dead_lettered",
+    "redriven",
+    "purged",
+    "lost_settlements",
+    "dlq_full",
+)
+
+
+class Queue:
+    """One queue; the core changes it, nobody else."""
+
+    __slots__ = (
+        "begun",
+        "consumer_count",
+        "consumers",
+        "counters",
+        "delayed",
+        "delayed_count",
+        "deliveries",
+        "dirty",
+        "entering",
+        "held",
+        "home",
+        "lanes",
+        "last_batch",
+        "name",
+        "next_sequence",
+        "number",
+        "reserve_batch",
+        "reserved_until",
+        "settings",
+    )
+
+    def __init__(self, number: int, name: str, home: int, settings: Settings) -> None:
+        self.number = number
+        self.name = name
+        self.home = home
+        self.settings = settings
+        self.next_sequence = 0
+        self.reserved_until = 0
+        self.reserve_batch = 0  # the batch of the newest reservation: ids rest on it
+        self.last_batch = 0  # the newest batch that changed what this queue shows
+        self.lanes = Lanes()
+        self.delayed: dict[Timer, Item] = {}
+        self.delayed_count = 0
+        self.deliveries: dict[int, Delivery] = {}
+        self.held = 0
+        self.begun = 0
+        self.entering = 0  # published, not yet synced
+        self.consumer_count = 0
+        self.consumers: deque[Consumer] = deque()  # those that can take something now
+        self.dirty = False  # waits for a dispatch at the end of the apply
+        self.counters = dict.fromkeys(COUNTERS, 0)
+
+    @property
+    def is_dlq(self) -> bool:
+        """Whether this is the dead-letter queue of another queue."""
+        return self.name.endswith(DLQ_SUFFIX)
+
+    @property
+    def durability(self) -> int:
+        """The durability of what is published now, as an index of `DURABILITIES`."""
+        return DURABILITIES.index(str(self.settings["durability"]))
+
+    def setting(self, name: str) -> int:
+        """Return an integer setting."""
+        value = self.settings[name]
+        assert isinstance(value, int), name
+        return value
+
+    def count(self) -> int:
+        """Return the messages that have not ended, in every state."""
+        return self.lanes.ready + self.delayed_count + self.held + self.begun + self.entering
+
+    def is_full(self) -> bool:
+        """Whether the queue has as many messages as its settings allow."""
+        limit = self.setting("max_messages")
+        return bool(limit) and self.count() >= limit
+
+    def delay(self, timer: Timer, item: Item) -> None:
+        """Count `item` as DELAYED under a timer that the caller arms."""
+        self.delayed[timer] = item
+        self.delayed_count += item.stop - item.first
+
+    def undelay(self, timer: Timer) -> Item | None:
+        """Take out what waits under `timer`; None if it left by another way."""
+        item = self.delayed.pop(timer, None)
+        if item is not None:
+            self.delayed_count -= item.stop - item.first
+        return item
+
+    def items(self) -> Iterator[tuple[State, Item]]:
+        """Yield everything that has not ended with its state: ready, delayed, then held and begun."""
+        for item in self.lanes.items():
+            yield State.READY, item
+        for item in self.delayed.values():
+            yield State.DELAYED, item
+        for delivery in self.deliveries.values():
+            for span in delivery.spans.values():
+                yield State.HELD, span
+            for message in delivery.singles.values():
+                yield message.state, message
+
+    def empty(self) -> Lanes:
+        """Forget every message and return the old lanes, to be freed in steps."""
+        old, self.lanes = self.lanes, Lanes()
+        self.delayed = {}
+        self.delayed_count = self.held = self.begun = self.entering = 0
+        return old
+
+    def key_of(self, origin: int, sequence: int) -> int:
+        """Return the key of a message id inside this queue."""
+        return key_in(self.home, origin, sequence)
+
+    def statistics(self) -> dict[str, int]:
+        """Return the counters since the start and the messages in each state."""
+        return {
+            "ready": self.lanes.ready + self.entering,
+            "delayed": self.delayed_count,
+            "held": self.held,
+            "begun": self.begun,
+            "consumers": self.consumer_count,
+            **self.counters,
+        }

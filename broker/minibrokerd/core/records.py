@@ -1,0 +1,211 @@
+"""The record table: what the core writes to the log, one type for each kind of outcome.
+
+Meta fields are msgpack arrays in the order below. A later version may append fields with defaults; it may
+not move or remove one. Type 1 belongs to the log itself (log/format.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from minibrokerd.log.seam import Record
+
+
+class Meta(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=False):
+    """Base of all record metas: packed as arrays, so that a field costs no name on disk."""
+
+
+class QueueMeta(Meta, frozen=True):
+    """A queue exists under this number (never reused), with these settings."""
+
+    number: int
+    name: str
+    home: int  # number of the queue whose messages it holds: its own, or its source's for a DLQ
+    settings: dict[str, int | str]
+
+
+class ReserveMeta(Meta, frozen=True):
+    """Sequences of the queue below `until` may be in use; a start goes on there."""
+
+    queue: int
+    until: int
+
+
+class PublishMeta(Meta, frozen=True):
+    """Messages were published; the tail is the frame from its columns on, as it came.
+
+    `targets` are (queue, first sequence); one today. `ready_at_ms` is log time without the delay.
+    """
+
+    targets: list[tuple[int, int]]
+    count: int
+    unix_ms: int
+    ready_at_ms: int
+    epoch: int
+    durability: int
+    delay_ms: int
+    key: str
+    encoding: int
+    columns: list[str]
+
+
+class BeginMeta(Meta, frozen=True):
+    """`count` consecutive messages are begun under a token; the lease ends `lease_ms` after `unix_ms`."""
+
+    queue: int
+    token: int
+    session: int
+    origin: int
+    first: int
+    count: int
+    lease_ms: int
+    unix_ms: int
+
+
+class ExtendMeta(BeginMeta, frozen=True):
+    """As BEGIN, for messages that are begun already: the deadline is new, no attempt is counted."""
+
+
+class AckMeta(Meta, frozen=True):
+    """Messages ended; the tail is a run column."""
+
+    queue: int
+
+
+class AttemptMeta(Meta, frozen=True):
+    """One attempt in the history of a message."""
+
+    token: int
+    started_unix_ms: int
+    ended_unix_ms: int
+    client: str
+    cause: str
+    error_class: str
+    error_text: str
+
+
+class ReturnMeta(Meta, frozen=True):
+    """A message waits again in its queue, from `ready_at_ms` (log time), `delay_ms` after `unix_ms`."""
+
+    queue: int
+    origin: int
+    sequence: int
+    token: int  # the delivery that ended; later settlements under it, or under an earlier one, are lost
+    ready_at_ms: int
+    delay_ms: int
+    unix_ms: int
+    attempts: tuple[int, int, int]  # failed, expired, worker_lost
+    releases: int
+    marked: bool
+    entry: AttemptMeta | None
+
+
+class MoveMeta(Meta, frozen=True):
+    """A message is in another queue now: dead-lettered, or redriven (attempts reset)."""
+
+    queue: int
+    target: int
+    origin: int
+    sequence: int
+    token: int
+    ready_at_ms: int
+    attempts: tuple[int, int, int]
+    redriven: int
+    entry: AttemptMeta | None
+    unix_ms: int
+
+
+class PurgeMeta(Meta, frozen=True):
+    """Every message that the queue held at this point ended."""
+
+    queue: int
+
+
+class FrameMeta(Meta, frozen=True):
+    """The outcome of a sequenced frame; those of the session below `answered_below` are forgotten.
+
+    The tail holds the run column of the answer (settlements that were lost).
+    """
+
+    session: int
+    sequence: int
+    answered_below: int
+    checksum: int
+    unix_ms: int
+    size: int
+    results: list[dict[str, int | str]]
+
+
+class CopyMeta(Meta, frozen=True):
+    """The whole state of one message, written again; replay of a known id replaces its place.
+
+    The tail is a publish tail with this one message.
+    """
+
+    queue: int
+    origin: int
+    sequence: int
+    publish_unix_ms: int
+    epoch: int
+    durability: int
+    encoding: int
+    key: str
+    token: int
+    ready_at_ms: int
+    delay_ms: int
+    unix_ms: int
+    attempts: tuple[int, int, int]
+    releases: int
+    marked: bool
+    redriven: int
+    history: list[AttemptMeta]
+    attempts_dropped: int
+    session: int  # of the lease that runs; 0: none
+    lease_ms: int
+    started_unix_ms: int
+
+
+RECORD_TYPES: Final[Mapping[int, type[Meta]]] = {
+    2: QueueMeta,
+    3: ReserveMeta,
+    4: PublishMeta,
+    5: BeginMeta,
+    6: ExtendMeta,
+    7: AckMeta,
+    8: ReturnMeta,
+    9: MoveMeta,
+    10: PurgeMeta,
+    11: FrameMeta,
+    12: CopyMeta,
+}
+TYPE_OF: Final[Mapping[type[Meta], int]] = {meta: number for number, meta in RECORD_TYPES.items()}
+
+encode: Final = msgspec.msgpack.Encoder().encode
+_DECODERS: Final = {number: msgspec.msgpack.Decoder(meta) for number, meta in RECORD_TYPES.items()}
+
+
+def record(meta: Meta, tail: bytes | memoryview = b"", tail_checksum: int = 0) -> Record:
+    """Return `meta` as a record for the log; `tail_checksum` is crc32 of `tail` (0 when empty)."""
+    return Record(TYPE_OF[type(meta)], encode(meta), tail, tail_checksum)
+
+
+def decode(record: Record) -> Meta:
+    """Return the meta of a record read from the log.
+
+    Raises:
+        UnknownRecord: the type or the fields are not of this version; nothing may be guessed.
+    """
+    decoder = _DECODERS.get(record.type)
+    if decoder is None:
+        raise UnknownRecord(f"a record of type {record.type} was written by a newer version")
+    try:
+        return decoder.decode(record.meta)
+    except msgspec.DecodeError as error:
+        raise UnknownRecord(f"a record of type {record.type} cannot be read: {error}") from error
+
+
+class UnknownRecord(Exception):
+    """A record that this version cannot read; the server refuses to start on it."""

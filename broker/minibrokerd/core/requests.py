@@ -1,0 +1,247 @@
+"""Requests: the commands that are answered by a reply, one handler for each row of the command table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from minibroker.settings import check_settings, default_settings
+from minibroker.wire import pack_strings
+from minibrokerd.core.deliveries import Consumer
+from minibrokerd.core.dispatching import leave_line, line_up
+from minibrokerd.core.inputs import Frame
+from minibrokerd.core.logins import end_session, return_held
+from minibrokerd.core.messages import Block, Item, Message, State
+from minibrokerd.core.moving import purge, redrive
+from minibrokerd.core.queues import Queue
+from minibrokerd.core.settling import read_runs
+from minibrokerd.core.state import Broken, Refused, Store, check_name
+from minibrokerd.core.wheel import Timer
+
+pack = msgspec.msgpack.Encoder().encode
+
+
+def consume(store: Store, frame: Frame, part: Any) -> None:
+    """Add a consumer, or change the prefetch of one that is there."""
+    connection = store.connections[frame.connection]
+    consumer = connection.consumers.get(part.consumer)
+    if consumer is None:
+        queue = store.queue_or_new(part.queue)
+        consumer = Consumer(
+            connection.id,
+            connection.session.id,
+            part.consumer,
+            queue.number,
+            part.prefetch,
+            part.lease_ms,
+        )
+        connection.consumers[part.consumer] = consumer
+        queue.consumer_count += 1
+    else:
+        queue = store.by_number[consumer.queue_number]
+        consumer.prefetch, consumer.lease_ms = part.prefetch, part.lease_ms
+    line_up(store, queue, consumer)
+    store.reply(frame.connection, frame.request, queue.last_batch, {})
+
+
+def cancel(store: Store, frame: Frame, part: Any) -> None:
+    """End a consumer: what it has not begun goes back, unmarked, for it was given back on purpose."""
+    connection = store.connections[frame.connection]
+    consumer = connection.consumers.pop(part.consumer, None)
+    if consumer is not None:
+        queue = store.by_number[consumer.queue_number]
+        leave_line(queue, consumer)
+        queue.consumer_count -= 1
+        for token in sorted(connection.tokens):
+            if store.deliveries[token].consumer is consumer:
+                return_held(store, store.deliveries[token], marked=False)
+    store.reply(frame.connection, frame.request, 0, {})
+
+
+def receive(store: Store, frame: Frame, part: Any) -> None:
+    """Deliver once: now, or when something comes within wait_ms."""
+    connection = store.connections[frame.connection]
+    if frame.request is None or frame.request in connection.receives:
+        raise Broken(f"receive needs a request number of its own; {frame.request} is none")
+    queue = store.queue_or_new(part.queue)
+    consumer = Consumer(
+        connection.id,
+        connection.session.id,
+        0,
+        queue.number,
+        max(part.count, 1),
+        part.lease_ms,
+        request=frame.request,
+    )
+    connection.receives[frame.request] = consumer
+    queue.consumer_count += 1
+    line_up(store, queue, consumer)
+    consumer.timer = store.set_timer(_wait_over, consumer, store.now_ms + part.wait_ms)
+    store.touch(queue)
+
+
+def _wait_over(store: Store, timer: Timer, consumer: Consumer) -> None:
+    queue = store.by_number[consumer.queue_number]
+    leave_line(queue, consumer)
+    queue.consumer_count -= 1
+    connection = store.connections[consumer.connection]
+    assert consumer.request is not None
+    del connection.receives[consumer.request]
+    empty = {"op": "deliver", "request": consumer.request, "queue": queue.name, "token": 0}
+    store.send(connection.id, 0, empty | {"lease_ms": 0, "count": 0, "runs": 0, "begun": True})
+
+
+def peek(store: Store, frame: Frame, part: Any) -> None:
+    """Show messages of every state, with their histories."""
+    queue = store.queue(part.queue)
+    infos: list[bytes] = []
+    bodies: list[tuple[Block, int, int]] = []
+    skip = part.skip
+    for state, item in queue.items():
+        count = item.stop - item.first
+        if skip >= count:
+            skip -= count
+            continue
+        for sequence in range(item.first + skip, item.stop):
+            if len(infos) == part.count:
+                break
+            infos.append(pack(describe(state, item, sequence)))
+            bodies.append((item.block, sequence, sequence + 1))
+        skip = 0
+        if len(infos) == part.count:
+            break
+    header = {"op": "messages", "request": frame.request, "count": len(infos)}
+    store.send(frame.connection, queue.last_batch, header, pack_strings(infos), bodies)
+
+
+def describe(state: State, item: Item, sequence: int) -> dict[str, Any]:
+    """Return what peek says of one message; times are unix ms."""
+    block = item.block
+    info: dict[str, Any] = {
+        "origin": block.origin,
+        "sequence": sequence,
+        "state": state.name,
+        "encoding": block.encoding_of(sequence),
+        "key": item.key,
+        "published_unix_ms": block.unix_ms,
+    }
+    if isinstance(item, Message):
+        failed, expired, worker_lost = item.attempts
+        info |= {
+            "attempts": {"failed": failed, "expired": expired, "worker_lost": worker_lost},
+            "redriven": item.redriven,
+            "history": [msgspec.structs.asdict(entry) for entry in item.history],
+            "history_dropped": item.dropped,
+        }
+    return info
+
+
+def redrive_request(store: Store, frame: Frame, part: Any) -> None:
+    """Start to send dead messages back; the reply follows the last step."""
+    dlq = store.queue(part.queue)
+    wanted = read_runs(frame.columns, part.runs)
+    step = redrive(store, dlq, wanted, part.count)
+
+    def job() -> bool:
+        finished, value = step()
+        if finished and frame.connection in store.connections:
+            store.reply(frame.connection, frame.request, dlq.last_batch, value)
+        return finished
+
+    if not job():
+        store.jobs.append(job)
+
+
+def purge_request(store: Store, frame: Frame, part: Any) -> None:
+    """End every message of a queue."""
+    queue = store.queue(part.queue)
+    count = purge(store, queue)
+    for connection in store.connections.values():
+        for consumer in connection.consumers.values():
+            if consumer.queue_number == queue.number:
+                line_up(store, queue, consumer)
+    store.reply(frame.connection, frame.request, queue.last_batch, {"purged": count})
+
+
+def queue_set(store: Store, frame: Frame, part: Any) -> None:
+    """Create a queue, or change its settings."""
+    try:
+        changes = check_settings(part.settings)
+    except ValueError as error:
+        raise Refused("bad_value", str(error)) from error
+    queue = store.queues.get(part.queue)
+    if queue is None:
+        check_name(part.queue)
+        queue = store.create_queue(part.queue, default_settings() | changes)
+    elif any(queue.settings[name] != value for name, value in changes.items()):
+        _check_dlq_durability(store, queue, changes)
+        queue.settings |= changes
+        store.write_queue(queue)
+    store.reply(
+        frame.connection, frame.request, queue.last_batch, {"settings": dict(queue.settings)}
+    )
+
+
+def _check_dlq_durability(store: Store, queue: Queue, changes: dict[str, int | str]) -> None:
+    if queue.is_dlq and "durability" in changes:
+        raise Refused(
+            "bad_value",
+            "the messages of a DLQ keep the durability of their source; set it there instead",
+        )
+
+
+def queue_show(store: Store, frame: Frame, part: Any) -> None:
+    """Answer with the settings of a queue."""
+    queue = store.queue(part.queue)
+    store.reply(
+        frame.connection, frame.request, queue.last_batch, {"settings": dict(queue.settings)}
+    )
+
+
+def stats(store: Store, frame: Frame, part: Any) -> None:
+    """Answer with counters: of one queue, or of all and of the server."""
+    queues = [store.queue(part.queue)] if part.queue else list(store.queues.values())
+    value: dict[str, Any] = {
+        "queues": {queue.name: {"number": queue.number, **queue.statistics()} for queue in queues}
+    }
+    if not part.queue:
+        value["server"] = {
+            "epoch": store.epoch,
+            "sessions": len(store.sessions),
+            "connections": len(store.connections),
+        }
+    rests_on = max((queue.last_batch for queue in queues), default=0)
+    store.reply(frame.connection, frame.request, rests_on, value)
+
+
+def ping(store: Store, frame: Frame, part: Any) -> None:
+    """Answer a sign of life."""
+    header: dict[str, Any] = {"op": "pong"}
+    if frame.request is not None:
+        header["request"] = frame.request
+    store.send(frame.connection, 0, header)
+
+
+def goodbye(store: Store, frame: Frame, part: Any) -> None:
+    """The client leaves on purpose: the session ends with its connections."""
+    connection = store.connections[frame.connection]
+    store.effects.closes.append(frame.connection)
+    if connection.main:
+        end_session(store, connection.session)
+
+
+REQUESTS: dict[str, Callable[[Store, Frame, Any], None]] = {
+    "consume": consume,
+    "cancel": cancel,
+    "receive": receive,
+    "peek": peek,
+    "redrive": redrive_request,
+    "purge": purge_request,
+    "queue_set": queue_set,
+    "queue_show": queue_show,
+    "stats": stats,
+    "ping": ping,
+    "goodbye": goodbye,
+}

@@ -1,0 +1,100 @@
+"""Sessions: who talks, over which connections, and what was answered to its sequenced frames.
+
+The frame window makes a resent frame harmless: the outcome of each frame that the client may still ask about
+is kept, and the same sequence gets the same answer.
+"""
+
+from __future__ import annotations
+
+from itertools import takewhile
+
+from minibroker import limits
+from minibrokerd.core.deliveries import Consumer
+from minibrokerd.core.wheel import Timer
+
+Result = dict[str, int | str]
+
+
+class Outcome:
+    """What was answered to one sequenced frame: one result for each part, and the runs that were lost."""
+
+    __slots__ = ("batch", "checksum", "lost", "results", "size")
+
+    def __init__(
+        self, checksum: int, size: int, results: list[Result], lost: bytes, batch: int
+    ) -> None:
+        self.checksum = checksum
+        self.size = size  # of the frame, in bytes
+        self.results = results
+        self.lost = lost
+        self.batch = batch  # the answer rests on it
+
+
+class Session:
+    """One client process's session; it outlives its connections for a while."""
+
+    __slots__ = (
+        "answered_below",
+        "attached",
+        "client",
+        "connection",
+        "deliveries",
+        "id",
+        "seen_unix_ms",
+        "timer",
+        "unanswered_bytes",
+        "window",
+    )
+
+    def __init__(self, id: int, client: str) -> None:
+        self.id = id
+        self.client = client
+        self.connection: int | None = None
+        self.attached: set[int] = set()
+        self.deliveries: set[int] = set()  # tokens
+        self.window: dict[int, Outcome] = {}
+        self.answered_below = 1
+        self.unanswered_bytes = 0
+        self.seen_unix_ms = 0  # when its newest frame outcome was written
+        self.timer: Timer | None = None  # its end, while it has no connection
+
+    @property
+    def connected(self) -> bool:
+        """Whether any connection of the session is open."""
+        return self.connection is not None or bool(self.attached)
+
+    def remember(self, sequence: int, outcome: Outcome) -> None:
+        """Keep the outcome of a frame until the client says that it has the answer."""
+        self.window[sequence] = outcome
+        self.unanswered_bytes += outcome.size
+
+    def forget_below(self, sequence: int) -> None:
+        """Forget the outcomes that the client will not ask about any more."""
+        if sequence <= self.answered_below:
+            return
+        self.answered_below = sequence
+        # Frames mostly come in the order of their sequences, so this stops at the first that stays.
+        for known in [*takewhile(sequence.__gt__, self.window)]:
+            self.unanswered_bytes -= self.window.pop(known).size
+
+    def over_limit(self, sequence: int) -> bool:
+        """Whether a frame of this sequence is more than a client may have unanswered."""
+        return (
+            sequence - self.answered_below >= limits.MAX_UNANSWERED_FRAMES
+            or self.unanswered_bytes > limits.MAX_UNANSWERED_BYTES + limits.MAX_FRAME_BYTES
+        )
+
+
+class Connection:
+    """One connection of a session: the main one, with its consumers, or the attached one."""
+
+    __slots__ = ("consumers", "id", "main", "paused", "receives", "session", "tokens")
+
+    def __init__(self, id: int, session: Session, *, main: bool) -> None:
+        self.id = id
+        self.session = session
+        self.main = main
+        self.consumers: dict[int, Consumer] = {}
+        self.receives: dict[int, Consumer] = {}  # waiting receives, by request number
+        self.tokens: set[int] = set()  # deliveries of which it holds something unbegun
+        self.paused = False  # its peer does not read: nothing is delivered to it

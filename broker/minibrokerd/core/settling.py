@@ -1,0 +1,420 @@
+"""BEGIN and the settlements: what a session does with what it holds, and what the lease clock does.
+
+Every verb gets runs of (token, origin, first, count). What is no longer under its token is lost: it is named
+in the answer and nothing is changed for it. The table of attempts is in protocol.md, section 5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
+from zlib import crc32
+
+from minibroker import limits
+from minibroker.errors import ProtocolError
+from minibroker.wire import RUN, unpack_strings
+from minibrokerd.core.deliveries import Delivery
+from minibrokerd.core.inputs import Frame
+from minibrokerd.core.messages import CAUSES, MEMORY, SYNC, Item, Message, State
+from minibrokerd.core.moving import dead_letter, retry_delay_ms
+from minibrokerd.core.queues import Queue
+from minibrokerd.core.records import AckMeta, AttemptMeta, BeginMeta, ExtendMeta
+from minibrokerd.core.state import Broken, Store
+from minibrokerd.core.wheel import Timer
+
+RELEASE_DELAY_MS: Final = (
+    1_000  # from the second release on, so that two workers do not play ping-pong
+)
+
+Run = tuple[int, int, int, int]
+
+
+class Settlement:
+    """One settle part while it is applied: its queue, its runs, and what became of them."""
+
+    __slots__ = (
+        "column",
+        "durability",
+        "errors",
+        "frame",
+        "lost",
+        "part",
+        "queue",
+        "runs",
+        "store",
+    )
+
+    def __init__(
+        self, store: Store, frame: Frame, part: Any, queue: Queue, runs: list[Run]
+    ) -> None:
+        self.store = store
+        self.frame = frame
+        self.part = part
+        self.queue = queue
+        self.runs = runs
+        self.column = memoryview(b"")  # the runs as they came
+        self.errors: list[tuple[str, str]] = []  # (class, text) for each run of a nack or reject
+        self.lost: list[Run] = []
+        self.durability = MEMORY  # the safest of what was settled
+
+    def found(self, run: Run) -> Iterator[tuple[Delivery, Item]]:
+        """Take the messages of a run out of their delivery; note those that are lost."""
+        token, origin, first, count = run
+        delivery = self.store.deliveries.get(token)
+        if (
+            delivery is None
+            or delivery.queue_number != self.queue.number
+            or not self._may(delivery)
+        ):
+            self.lost.append(run)
+            return
+        for item in delivery.take(origin, first, count):
+            if isinstance(item, int):
+                self._lose(token, origin, item)
+                continue
+            self._account(delivery, item)
+            yield delivery, item
+        if not delivery:
+            drop_delivery(self.store, self.queue, delivery)
+
+    def singles(self, run: Run) -> Iterator[Message]:
+        """Yield each message of a run as one of its own, left in its delivery; note those that are lost."""
+        token, origin, first, count = run
+        delivery = self.store.deliveries.get(token)
+        if (
+            delivery is None
+            or delivery.queue_number != self.queue.number
+            or not self._may(delivery)
+        ):
+            self.lost.append(run)
+            return
+        for sequence in range(first, first + count):
+            message = delivery.single(origin, sequence)
+            if message is None:
+                self._lose(token, origin, sequence)
+            else:
+                yield message
+
+    def _may(self, delivery: Delivery) -> bool:
+        # A token is no secret: only the session that it was given to may settle under it.
+        connection = self.store.connections[self.frame.connection]
+        return delivery.session == connection.session.id
+
+    def _account(self, delivery: Delivery, item: Item) -> None:
+        count = item.stop - item.first
+        if isinstance(item, Message):
+            if item.timer is not None:
+                self.store.wheel.cancel(item.timer)
+                item.timer = None
+            if item.state is State.BEGUN:
+                self.queue.begun -= 1
+            else:
+                self.queue.held -= 1
+        else:
+            self.queue.held -= count
+        give_credit(self.store, self.queue, delivery, count)
+        self.durability = min(self.durability, item.block.durability)
+
+    def _lose(self, token: int, origin: int, sequence: int) -> None:
+        last = self.lost[-1] if self.lost else None
+        if last is not None and last[:2] == (token, origin) and last[2] + last[3] == sequence:
+            self.lost[-1] = (token, origin, last[2], last[3] + 1)
+        else:
+            self.lost.append((token, origin, sequence, 1))
+
+
+def read_runs(data: memoryview, count: int) -> list[Run]:
+    """Return the entries of a run column that starts `data`.
+
+    Raises:
+        Broken: the column is shorter than `count` entries, or names more messages than one frame may.
+    """
+    size = count * RUN.size
+    if len(data) < size:
+        raise Broken(f"{count} runs need {size} bytes, the columns have {len(data)}")
+    runs = list(RUN.iter_unpack(data[:size]))
+    if sum(run[3] for run in runs) > limits.MAX_RUNS_PER_FRAME:
+        raise Broken(f"the runs of one part name more than {limits.MAX_RUNS_PER_FRAME} messages")
+    return runs
+
+
+def give_credit(store: Store, queue: Queue, delivery: Delivery, count: int) -> None:
+    """Let the consumer of a delivery take as many messages more."""
+    consumer = delivery.consumer
+    if consumer is None:
+        return
+    consumer.outstanding -= count
+    if (
+        consumer.active
+        and not consumer.waiting
+        and not store.connections[consumer.connection].paused
+    ):
+        consumer.waiting = True
+        queue.consumers.append(consumer)
+        store.touch(queue)
+
+
+def drop_delivery(store: Store, queue: Queue, delivery: Delivery) -> None:
+    """Forget a delivery that has nothing left."""
+    del store.deliveries[delivery.token]
+    del queue.deliveries[delivery.token]
+    session = store.sessions.get(delivery.session)
+    if session is not None:
+        session.deliveries.discard(delivery.token)
+    connection = store.connections.get(delivery.connection)
+    if connection is not None:
+        connection.tokens.discard(delivery.token)
+
+
+# -- the verbs ----------------------------------------------------------------------------------
+
+
+def begin(work: Settlement) -> None:
+    """A handler starts: the lease clock runs, the attempt counts."""
+    for run in work.runs:
+        for message in work.singles(run):
+            if message.state is not State.BEGUN:
+                begin_message(work.store, work.queue, message)
+
+
+def begin_message(store: Store, queue: Queue, message: Message) -> None:
+    """Start the lease of a held message."""
+    assert message.delivery is not None
+    message.state = State.BEGUN
+    message.started_unix_ms = store.unix_ms
+    message.lease_ms = message.delivery.lease_ms
+    message.timer = store.set_timer(lease_over, message, store.now_ms + message.lease_ms)
+    queue.held -= 1
+    queue.begun += 1
+    store.write_lease(BeginMeta, queue, message)
+
+
+def ack(work: Settlement) -> None:
+    """Done: the messages end."""
+    count = 0
+    for run in work.runs:
+        for _, item in work.found(run):
+            count += item.stop - item.first
+    if not count:
+        return
+    work.queue.counters["acked"] += count
+    if work.durability == MEMORY:
+        return
+    # Only what really ended may stand in the log: a lost run names messages that live.
+    tail = _without(work.runs, work.lost) if work.lost else bytes(work.column)
+    work.store.emit(AckMeta(work.queue.number), tail, crc32(tail))
+    work.queue.last_batch = work.store.open_batch
+
+
+def nack(work: Settlement) -> None:
+    """Failed: back after the queue's retry policy or the call's own delay; to the DLQ after the last one."""
+    own_delay_ms = work.part.delay_ms
+    for run, (name, text) in zip(work.runs, work.errors, strict=True):
+        for delivery, item in work.found(run):
+            for message in _messages(item):
+                _fail(work, delivery, message, own_delay_ms, name, text)
+
+
+def reject(work: Settlement) -> None:
+    """Can never succeed: to the DLQ now."""
+    for run, (name, text) in zip(work.runs, work.errors, strict=True):
+        for delivery, item in work.found(run):
+            for message in _messages(item):
+                work.queue.counters["failed"] += 1
+                entry = end_attempt(work.store, delivery, message, "failed", name, text)
+                dead_letter(work.store, work.queue, message, entry)
+
+
+def release(work: Settlement) -> None:
+    """Not done, not failed: back to its place, uncharged."""
+    store, queue = work.store, work.queue
+    for run in work.runs:
+        for delivery, item in work.found(run):
+            queue.counters["released"] += item.stop - item.first
+            item.releases += 1
+            delay_ms = RELEASE_DELAY_MS if item.releases > 1 else 0
+            if delay_ms:
+                item.ready_at_ms = store.now_ms + delay_ms
+            if isinstance(item, Message) and item.state is State.BEGUN:
+                item.ended_token = delivery.token
+                store.write_return(queue, item, delay_ms, None)
+            store.wait_or_ready(queue, item)
+
+
+def extend(work: Settlement) -> None:
+    """Renew leases from now; what is still held begins, for its BEGIN may be overtaken by a renewal."""
+    for run in work.runs:
+        for message in work.singles(run):
+            delivery = message.delivery
+            assert delivery is not None
+            work.durability = SYNC if message.block.durability != MEMORY else work.durability
+            if message.state is not State.BEGUN:
+                begin_message(work.store, work.queue, message)
+            assert message.timer is not None
+            message.lease_ms = work.part.lease_ms or delivery.lease_ms
+            work.store.wheel.schedule(message.timer, work.store.now_ms + message.lease_ms)
+            work.store.write_lease(ExtendMeta, work.queue, message)
+    work.durability = (
+        MEMORY  # a renewal that is lost in a crash is made good by the start: nobody waits
+    )
+
+
+def _fail(
+    work: Settlement,
+    delivery: Delivery,
+    message: Message,
+    own_delay_ms: int | None,
+    name: str,
+    text: str,
+) -> None:
+    store, queue = work.store, work.queue
+    queue.counters["failed"] += 1
+    entry = end_attempt(store, delivery, message, "failed", name, text)
+    if message.charged >= queue.setting("max_attempts") and not queue.is_dlq:
+        dead_letter(store, queue, message, entry)
+        return
+    delay_ms = own_delay_ms
+    if delay_ms is None:
+        delay_ms = retry_delay_ms(queue, message.attempts[0], store.jitter)
+    message.marked = False
+    message.ready_at_ms = store.now_ms + delay_ms
+    store.write_return(queue, message, delay_ms, entry)
+    store.wait_or_ready(queue, message)
+
+
+def _messages(item: Item) -> Iterator[Message]:
+    if isinstance(item, Message):
+        yield item
+    else:
+        for sequence in range(item.first, item.stop):
+            yield Message.of(item, sequence)
+
+
+def _without(runs: list[Run], lost: list[Run]) -> bytes:
+    packed = []
+    for token, origin, first, count in runs:
+        gone = sorted((run[2], run[2] + run[3]) for run in lost if run[:2] == (token, origin))
+        for low, high in gone:
+            if low >= first + count or high <= first:
+                continue
+            if low > first:
+                packed.append(RUN.pack(token, origin, first, low - first))
+            count -= high - first
+            first = high
+        if count > 0:
+            packed.append(RUN.pack(token, origin, first, count))
+    return b"".join(packed)
+
+
+# -- attempts -----------------------------------------------------------------------------------
+
+
+def end_attempt(
+    store: Store, delivery: Delivery, message: Message, cause: str, name: str = "", text: str = ""
+) -> AttemptMeta:
+    """Charge an attempt to its cause (`broker_lost` charges none) and write it into the history."""
+    if cause in CAUSES:
+        counts = list(message.attempts)
+        counts[CAUSES.index(cause)] += 1
+        message.attempts = (counts[0], counts[1], counts[2])
+    session = store.sessions.get(delivery.session)
+    used = sum(len(past.error_text) for past in message.history)
+    room = max(min(limits.MAX_ERROR_TEXT_BYTES, limits.MAX_HISTORY_TEXT_BYTES - used), 0)
+    entry = AttemptMeta(
+        delivery.token,
+        message.started_unix_ms or store.unix_ms,
+        store.unix_ms,
+        session.client if session else "",
+        cause,
+        name[: limits.MAX_ERROR_CLASS_BYTES],
+        text[:room],
+    )
+    message.add_history(entry)
+    message.ended_token = delivery.token
+    message.started_unix_ms = 0
+    return entry
+
+
+def lease_over(store: Store, timer: Timer, message: Message) -> None:
+    """The lease of a begun message ended without a settlement."""
+    delivery = message.delivery
+    assert delivery is not None
+    queue = store.by_number[delivery.queue_number]
+    session = store.sessions.get(delivery.session)
+    cause = "expired" if session is not None and session.connected else "worker_lost"
+    if cause == "worker_lost" and store.now_ms <= store.grace_until_ms:
+        cause = "broker_lost"
+    message.timer = None
+    delivery.singles.pop(queue.key_of(message.block.origin, message.sequence))
+    queue.begun -= 1
+    queue.counters[cause] += 1
+    give_credit(store, queue, delivery, 1)
+    entry = end_attempt(store, delivery, message, cause)
+    message.marked = True
+    if not delivery:
+        drop_delivery(store, queue, delivery)
+    if message.charged >= queue.setting("max_attempts") and not queue.is_dlq:
+        dead_letter(store, queue, message, entry)
+        return
+    store.write_return(queue, message, 0, entry)
+    store.wait_or_ready(queue, message)
+
+
+# -- the table ----------------------------------------------------------------------------------
+
+
+def read_errors(data: memoryview, count: int) -> tuple[list[tuple[str, str]], int]:
+    """Return (class, text) for each run from the two error columns that start `data`, and their size.
+
+    Raises:
+        Broken: the columns are too short.
+    """
+    try:
+        names, used = unpack_strings(data, count)
+        texts, more = unpack_strings(data[used:], count)
+    except ProtocolError as error:
+        raise Broken(str(error)) from error
+    pairs = zip(names, texts, strict=True)
+    return [
+        (name.decode(errors="replace"), text.decode(errors="replace")) for name, text in pairs
+    ], used + more
+
+
+VERBS: Mapping[str, Callable[[Settlement], None]] = {
+    "begin": begin,
+    "ack": ack,
+    "nack": nack,
+    "reject": reject,
+    "release": release,
+    "extend": extend,
+}
+VERBS_WITH_ERRORS: Final = frozenset({"nack", "reject"})
+
+
+def read_settlement(
+    store: Store, frame: Frame, part: Any, data: memoryview
+) -> tuple[Settlement, int]:
+    """Check one begin or settle part whose columns start `data`: what to do, and the bytes of columns used.
+
+    Raises:
+        Refused: `unknown_queue`.
+        Broken: the columns do not hold what the part says.
+    """
+    work = Settlement(store, frame, part, store.queue(part.queue), read_runs(data, part.runs))
+    used = part.runs * RUN.size
+    work.column = data[:used]
+    if part.op in VERBS_WITH_ERRORS:
+        work.errors, more = read_errors(data[used:], part.runs)
+        used += more
+    return work, used
+
+
+def settle(work: Settlement) -> int:
+    """Apply a settlement that was checked; return the batch that the answer rests on. `work.lost` is filled."""
+    VERBS[work.part.op](work)
+    lost = sum(run[3] for run in work.lost)
+    work.queue.counters["lost_settlements"] += lost
+    rests_on = work.queue.last_batch if lost else 0
+    if work.durability != MEMORY:
+        rests_on = max(rests_on, work.store.rests_on(work.durability))
+    return rests_on

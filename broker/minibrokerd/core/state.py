@@ -1,0 +1,290 @@
+"""What the core knows, and the few things that every part of it does: emit a record, send a frame, find a
+queue, take back a message. The commands themselves are in the modules beside this one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+
+from minibroker import limits
+from minibroker.settings import Settings, default_settings
+from minibrokerd.core.deliveries import Delivery
+from minibrokerd.core.effects import Effects, Outgoing
+from minibrokerd.core.messages import LAZY, MEMORY, Block, Item, Message, Span, State
+from minibrokerd.core.queues import Queue
+from minibrokerd.core.records import (
+    AttemptMeta,
+    BeginMeta,
+    Meta,
+    QueueMeta,
+    ReturnMeta,
+    record,
+)
+from minibrokerd.core.sessions import Connection, Session
+from minibrokerd.core.wheel import Timer, Wheel
+
+COUNTER_BITS: Final = 40  # tokens and session ids are epoch << 40 | counter
+LAZY_HELD_BACK_MS: Final = 100  # lazy confirms wait once the oldest unsynced one is older
+QUEUE_NAME: Final = re.compile(f"[A-Za-z0-9._-]{{1,{limits.MAX_QUEUE_NAME_CHARS}}}")
+RESUME_WAIT_MS: Final = 1_000  # after an unclean start nothing recovered is handed out before
+
+Handler = Callable[["Store", Timer, Any], None]
+
+
+class Refused(Exception):
+    """A frame is refused: nothing was changed, the client gets an error frame with this code."""
+
+    def __init__(self, code: str, text: str, retry_ms: int | None = None) -> None:
+        super().__init__(text)
+        self.code = code
+        self.retry_ms = retry_ms
+
+
+class Broken(Exception):
+    """The peer broke the protocol: an error frame, then its connection ends."""
+
+
+class Store:
+    """The state of the core. `effects` collects what the present apply owes the shell."""
+
+    def __init__(self, *, auto_create: bool) -> None:
+        self.epoch = 0
+        self.auto_create = auto_create
+        self.now_ms = 0
+        self.unix_ms = 0
+        self.jitter = 0.0
+        self.hold_until_ms = 0  # nothing is handed out before (log time)
+        self.grace_until_ms = (
+            0  # recovered leases that end before, without their session, are uncharged
+        )
+        self.open_batch = 1
+        self.synced = 0
+        self.effects = Effects()
+        self.wheel = Wheel(0)
+        self.queues: dict[str, Queue] = {}
+        self.by_number: dict[int, Queue] = {}
+        self.next_queue_number = 1
+        self.sessions: dict[int, Session] = {}
+        self.connections: dict[int, Connection] = {}
+        self.deliveries: dict[int, Delivery] = {}
+        self.entering: deque[tuple[int, Queue, Block, list[Span]]] = deque()
+        self.lazy_since: deque[tuple[int, int]] = (
+            deque()
+        )  # (batch, now_ms) of unsynced lazy records
+        self.dirty: list[Queue] = []
+        self.jobs: deque[Callable[[], bool]] = (
+            deque()
+        )  # long work in steps; a step returns True at the end
+        self._counter = 0
+
+    # -- identities -----------------------------------------------------------------------------
+
+    def next_token(self) -> int:
+        """Return a number above every earlier one, over restarts too: a token, or a session id."""
+        self._counter += 1
+        assert self._counter >> COUNTER_BITS == 0, "2^40 tokens in one epoch"
+        return self.epoch << COUNTER_BITS | self._counter
+
+    # -- records and frames ---------------------------------------------------------------------
+
+    def emit(self, meta: Meta, tail: bytes | memoryview = b"", tail_checksum: int = 0) -> None:
+        """Add a record to the open batch."""
+        self.effects.records.append(record(meta, tail, tail_checksum))
+        if not isinstance(meta, BeginMeta):  # nor ExtendMeta: leases start no sync
+            self.effects.wake = True
+
+    def rests_on(self, durability: int) -> int:
+        """Return the batch that a confirm of records emitted now rests on."""
+        if durability == MEMORY:
+            return 0
+        if durability != LAZY:
+            return self.open_batch
+        self.effects.lazy = True
+        if not self.lazy_since or self.lazy_since[-1][0] != self.open_batch:
+            self.lazy_since.append((self.open_batch, self.now_ms))
+        batch, since_ms = self.lazy_since[0]
+        return batch if self.now_ms - since_ms > LAZY_HELD_BACK_MS else 0
+
+    def send(
+        self,
+        connection: int,
+        rests_on: int,
+        header: dict[str, Any],
+        columns: bytes = b"",
+        bodies: list[tuple[Block, int, int]] | tuple[()] = (),
+    ) -> None:
+        """Queue one frame for a connection, to leave when batch `rests_on` is synced."""
+        if rests_on <= self.synced:
+            rests_on = 0
+        self.effects.outgoing.append(Outgoing(connection, rests_on, header, columns, bodies))
+
+    def reply(
+        self, connection: int, request: int | None, rests_on: int, value: dict[str, Any]
+    ) -> None:
+        """Answer a request."""
+        self.send(connection, rests_on, {"op": "reply", "request": request, "value": value})
+
+    # -- queues ---------------------------------------------------------------------------------
+
+    def queue(self, name: str) -> Queue:
+        """Return an existing queue.
+
+        Raises:
+            Refused: `unknown_queue`.
+        """
+        queue = self.queues.get(name)
+        if queue is None:
+            raise Refused(
+                "unknown_queue",
+                f"there is no queue {name!r:.200}; publishing to it or consuming from it creates it",
+            )
+        return queue
+
+    def queue_or_new(self, name: str) -> Queue:
+        """Return a queue, made with defaults if need be.
+
+        Raises:
+            Refused: `bad_name`, or `unknown_queue` where the server does not create queues on use.
+        """
+        queue = self.queues.get(name)
+        if queue is not None:
+            return queue
+        check_name(name)
+        if not self.auto_create:
+            raise Refused(
+                "unknown_queue",
+                f"there is no queue {name!r}, and this server creates none on use; set it up first",
+            )
+        return self.create_queue(name, default_settings())
+
+    def create_queue(self, name: str, settings: Settings, home: int | None = None) -> Queue:
+        """Make a queue; `home` is the number of the source queue for a DLQ."""
+        number = self.next_queue_number
+        self.next_queue_number += 1
+        queue = self.add_queue(Queue(number, name, home or number, settings))
+        self.write_queue(queue)
+        return queue
+
+    def add_queue(self, queue: Queue) -> Queue:
+        """Enter a queue into the indexes."""
+        self.queues[queue.name] = queue
+        self.by_number[queue.number] = queue
+        self.next_queue_number = max(self.next_queue_number, queue.number + 1)
+        return queue
+
+    def write_queue(self, queue: Queue) -> None:
+        """Record the settings of a queue as they are now."""
+        self.emit(QueueMeta(queue.number, queue.name, queue.home, queue.settings))
+        queue.last_batch = self.open_batch
+
+    def dlq_of(self, queue: Queue) -> Queue:
+        """Return the dead-letter queue of a queue, made now if this is its first dead message."""
+        dlq = self.queues.get(queue.name + limits.DLQ_SUFFIX)
+        if dlq is None:
+            settings = default_settings()
+            settings["durability"] = queue.settings["durability"]
+            dlq = self.create_queue(queue.name + limits.DLQ_SUFFIX, settings, home=queue.number)
+        return dlq
+
+    def touch(self, queue: Queue) -> None:
+        """Let the queue be dispatched at the end of this apply."""
+        if not queue.dirty:
+            queue.dirty = True
+            self.dirty.append(queue)
+
+    # -- messages that come back ----------------------------------------------------------------
+
+    def set_timer(self, handler: Handler, argument: object, deadline_ms: int) -> Timer:
+        """Call `handler(store, timer, argument)` at `deadline_ms`."""
+        timer = Timer((handler, argument))
+        self.wheel.schedule(timer, deadline_ms)
+        return timer
+
+    def wait_or_ready(self, queue: Queue, item: Item) -> None:
+        """Put an item into its lane, or let it wait until its `ready_at_ms`."""
+        if isinstance(item, Message):
+            item.delivery = None
+            item.timer = None
+        if item.ready_at_ms > self.now_ms:
+            if isinstance(item, Message):
+                item.state = State.DELAYED
+            timer = self.set_timer(_delay_over, queue, item.ready_at_ms)
+            queue.delay(timer, item)
+            return
+        if isinstance(item, Message):
+            item.state = State.READY
+        queue.lanes.put_back(item)
+        self.touch(queue)
+
+    def write_return(
+        self, queue: Queue, message: Message, delay_ms: int, entry: AttemptMeta | None
+    ) -> None:
+        """Record that a message waits again; a delivery of it rests on this record."""
+        if message.block.durability == MEMORY:
+            return
+        self.emit(
+            ReturnMeta(
+                queue.number,
+                message.block.origin,
+                message.sequence,
+                message.ended_token,
+                message.ready_at_ms,
+                delay_ms,
+                self.unix_ms,
+                message.attempts,
+                message.releases,
+                message.marked,
+                entry,
+            )
+        )
+        message.batch = queue.last_batch = self.open_batch
+
+    def write_lease(self, kind: type[BeginMeta], queue: Queue, message: Message) -> None:
+        """Record that a lease runs (BeginMeta) or is new (ExtendMeta)."""
+        delivery = message.delivery
+        assert delivery is not None
+        if message.block.durability == MEMORY:
+            return
+        self.emit(
+            kind(
+                queue.number,
+                delivery.token,
+                delivery.session,
+                message.block.origin,
+                message.sequence,
+                1,
+                message.lease_ms,
+                self.unix_ms,
+            )
+        )
+
+
+def _delay_over(store: Store, timer: Timer, queue: Queue) -> None:
+    item = queue.undelay(timer)
+    if item is None:
+        return
+    if isinstance(item, Message):
+        item.state, item.timer = State.READY, None
+    queue.lanes.put_back(item)
+    store.touch(queue)
+
+
+def check_name(name: str) -> None:
+    """Check the name of a queue that is to be made.
+
+    Raises:
+        Refused: `bad_name`.
+    """
+    if name.endswith(limits.DLQ_SUFFIX):
+        raise Refused(
+            "bad_name",
+            f"{name!r:.200} is the name of a dead-letter queue; it appears with the first dead message",
+        )
+    if not QUEUE_NAME.fullmatch(name):
+        raise Refused(
+            "bad_name",
+            f"{name!r:.200} is no queue name; use 1 to {limits.MAX_QUEUE_NAME_CHARS} of A-Z a-z 0-9 . _ -",
+        )

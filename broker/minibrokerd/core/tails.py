@@ -1,0 +1,38 @@
+"""The tail of a publish: columns, lengths and blob as they came, three msgpack bins back to back.
+
+The log keeps it, the body store keeps it, deliveries are cut out of it; nothing in it is ever decoded.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+_BIN_BYTES: Final = {0xC4: 1, 0xC5: 2, 0xC6: 4}  # msgpack bin 8, 16, 32: the size of the length
+
+
+class BadTail(Exception):
+    """The bytes are not bins that end where the buffer ends."""
+
+
+def split_bins(data: memoryview, count: int, at: int = 0) -> list[memoryview]:
+    """Return the contents of `count` bins that start at `at` and fill the rest of `data`.
+
+    Raises:
+        BadTail: as its name says; nothing was allocated for what the bins claim.
+    """
+    bins = []
+    size = len(data)
+    for _ in range(count):
+        width = _BIN_BYTES.get(data[at]) if at < size else None
+        if width is None or at + 1 + width > size:
+            raise BadTail(f"no bin starts at byte {at} of {size}")
+        start = at + 1 + width
+        at = start + int.from_bytes(data[at + 1 : start], "big")
+        if at > size:
+            raise BadTail(
+                f"the bin before byte {start} claims {at - start} bytes; {size - start} are left"
+            )
+        bins.append(data[start:at])
+    if at != size:
+        raise BadTail(f"{size - at} bytes follow the last bin")
+    return bins

@@ -1,0 +1,131 @@
+"""A hierarchical timer wheel: deadlines of any length, O(1) to set and to cancel.
+
+It has no clock: `advance` is told the time. A deadline is rounded up to a tick, so nothing fires early and
+everything fires at most one tick late. A level holds 256 slots; a timer stands at the level of the highest
+byte in which its tick differs from the present one, and moves down as that byte comes up (the scheme of
+Varghese and Lauck). Slots are dicts, because a dict keeps insertion order (runs are repeatable) and removes
+in O(1).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+TICK_MS: Final = 8
+_BITS: Final = 8
+_MASK: Final = (1 << _BITS) - 1
+
+
+class Timer:
+    """A deadline that carries what it is for; `item` is for the owner, the wheel never looks at it."""
+
+    __slots__ = ("_slot", "item", "tick")
+
+    def __init__(self, item: Any) -> None:
+        self.item = item
+        self.tick = 0
+        self._slot: dict[Timer, None] | None = None
+
+    @property
+    def armed(self) -> bool:
+        """Whether the timer waits in a wheel."""
+        return self._slot is not None
+
+
+class Wheel:
+    """Timers by deadline, all times in ms of the same clock as `now_ms`."""
+
+    def __init__(self, now_ms: int) -> None:
+        self._next_tick = now_ms // TICK_MS  # every earlier tick has fired
+        self._levels: list[dict[int, dict[Timer, None]]] = [{} for _ in range(8)]
+        self._occupied = [0] * 8  # one bit for each slot, to find the next one without a search
+
+    def schedule(self, timer: Timer, deadline_ms: int) -> None:
+        """Arm `timer` for `deadline_ms`, moving it if it is armed already."""
+        if timer._slot is not None:
+            self.cancel(timer)
+        timer.tick = max(-(-deadline_ms // TICK_MS), self._next_tick)
+        self._place(timer)
+
+    def cancel(self, timer: Timer) -> None:
+        """Disarm `timer`; nothing happens if it is not armed."""
+        slot = timer._slot
+        if slot is not None:
+            # An emptied slot stays until its turn comes: clearing the bit here would need its level.
+            del slot[timer]
+            timer._slot = None
+
+    def next_deadline_ms(self) -> int | None:
+        """Return when to call `advance` next (not later than the first deadline), or None."""
+        found = self._first_slot()
+        return None if found is None else found[0] * TICK_MS
+
+    def advance(self, now_ms: int, most: int) -> list[Timer]:
+        """Disarm and return up to `most` timers whose deadline has come, in order of their ticks.
+
+        If there are more, `next_deadline_ms` stays at or below `now_ms`.
+        """
+        target = now_ms // TICK_MS
+        due: list[Timer] = []
+        while (found := self._first_slot()) is not None and found[0] <= target:
+            tick, level, index = found
+            if level:
+                self._next_tick = max(self._next_tick, tick)
+                for timer in self._take(level, index):
+                    self._place(timer)
+                continue
+            slot = self._levels[0][index]
+            if len(due) + len(slot) > most:
+                self._next_tick = tick
+                self._take_some(slot, most - len(due), due)
+                return due
+            due.extend(self._take(level, index))
+            self._next_tick = tick + 1
+        self._next_tick = max(self._next_tick, target + 1)
+        return due
+
+    def _take(self, level: int, index: int) -> dict[Timer, None]:
+        # All out of the wheel first: a timer may be set again into the very slot that fires.
+        slot = self._levels[level].pop(index)
+        self._occupied[level] &= ~(1 << index)
+        for timer in slot:
+            timer._slot = None
+        return slot
+
+    @staticmethod
+    def _take_some(slot: dict[Timer, None], count: int, due: list[Timer]) -> None:
+        for timer in list(slot)[:count]:
+            del slot[timer]
+            timer._slot = None
+            due.append(timer)
+
+    def _place(self, timer: Timer) -> None:
+        level = max((timer.tick ^ self._next_tick).bit_length() - 1, 0) // _BITS
+        index = (timer.tick >> (level * _BITS)) & _MASK
+        slot = self._levels[level].get(index)
+        if slot is None:
+            slot = self._levels[level][index] = {}
+            self._occupied[level] |= 1 << index
+        slot[timer] = None
+        timer._slot = slot
+
+    def _first_slot(self) -> tuple[int, int, int] | None:
+        """Return (first tick, level, index) of the earliest slot that holds a timer.
+
+        Of two that start at the same tick the higher level comes first: it may hold earlier timers.
+        """
+        best: tuple[int, int, int] | None = None
+        for level, occupied in enumerate(self._occupied):
+            shift = level * _BITS
+            while occupied:
+                index = (occupied & -occupied).bit_length() - 1
+                if self._levels[level][index]:
+                    above = self._next_tick >> (shift + _BITS) << (shift + _BITS)
+                    tick = max(above | index << shift, self._next_tick)
+                    if best is None or tick <= best[0]:
+                        best = (tick, level, index)
+                    break
+                del self._levels[level][index]
+                occupied &= ~(1 << index)
+                self._occupied[level] = occupied
+        return best

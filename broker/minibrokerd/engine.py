@@ -1,0 +1,341 @@
+"""The engine joins the core and the log: it closes batches, and holds back what is not safe yet.
+
+One batch is under way at a time; meanwhile the records of all commands gather in the open one, so a sync
+serves everybody who waited for the one before (group commit). Whatever rests on a batch leaves when that batch
+is synced; whatever rests on nothing leaves at once. Sessions talk to `submit` and are called back on their
+`Sink`; there is no future and no coroutine for a message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+from minibrokerd.core.core import Core
+from minibrokerd.core.effects import Effects, Outgoing
+from minibrokerd.core.inputs import Command, Disconnected, Frame, Synced, Tick
+from minibrokerd.log.seam import Batch, Log, Record, Room
+
+logger = logging.getLogger("minibrokerd")
+
+BATCH_BYTES: Final = 4 * 1024 * 1024  # a larger open batch is closed, so that one sync stays short
+LONE_WAIT_US: Final = 300  # how long the loop may wait for the sync of a single small frame
+LONE_BYTES: Final = 16 * 1024
+LAZY_SYNC_S: Final = 0.05
+IDLE_S: Final = 1.0  # after this without a batch, leases that ride are written, and a marker
+PUBLISH_OVERHEAD_BYTES: Final = (
+    512  # records around a publish: its outcome, a reservation, a new queue
+)
+
+
+class Sink(Protocol):
+    """Where the frames of one connection go."""
+
+    def send(self, outgoing: Outgoing) -> None:
+        """Take one frame; it is written at the latest when `flush` is called."""
+        ...
+
+    def flush(self) -> None:
+        """Write what was taken."""
+        ...
+
+    def close(self) -> None:
+        """Write what was taken, then end the connection."""
+        ...
+
+
+class Clock:
+    """Log time and wall time, in ms. Log time goes on from the highest value found in the log."""
+
+    def __init__(self, base_ms: int) -> None:
+        self._offset_ms = base_ms - time.monotonic_ns() // 1_000_000
+
+    def now_ms(self) -> int:
+        """Return the log time."""
+        return self._offset_ms + time.monotonic_ns() // 1_000_000
+
+    @staticmethod
+    def unix_ms() -> int:
+        """Return the wall time."""
+        return time.time_ns() // 1_000_000
+
+
+class Engine:
+    """One broker: a core, its log, and the sinks of the connections."""
+
+    def __init__(
+        self,
+        core: Core,
+        log: Log,
+        loop: asyncio.AbstractEventLoop,
+        on_failed: Callable[[BaseException], None],
+    ) -> None:
+        self._core = core
+        self._log = log
+        self._loop = loop
+        self._on_failed = on_failed
+        self.clock = Clock(0)
+        self.sinks: dict[int, Sink] = {}
+        self._dirty: set[int] = set()
+        self._open: list[Record] = []
+        self._open_bytes = 0
+        self._wake = False  # the open batch has something that is to be synced now
+        self._closed: deque[Batch] = deque()  # batches that wait for the one under way
+        self._under_way = 0  # number of the batch that is being written; 0: none
+        self._held: dict[int, list[Outgoing]] = {}
+        self._turn_due = False
+        self._tick_timer: asyncio.TimerHandle | None = None
+        self._tick_ms = 0  # what the timer is armed for
+        self._late_timer: asyncio.TimerHandle | None = None
+        self._lone = 0  # batches in a row that served one small frame
+        self._last_sync_ms = 0
+        self._marked = True
+        self._waiting: deque[Command] = deque()  # commands behind a publish that waits for room
+        self._blocked: set[int] = set()  # their connections
+        self._idle_waiters: list[asyncio.Future[None]] = []
+        self._jitter = random.Random()
+
+    def start(self, base_ms: int) -> None:
+        """Make the log appendable and the core ready; blocks. `base_ms`: highest log time found."""
+        self.clock = Clock(base_ms + 1)
+        now_ms, unix_ms = self.clock.now_ms(), self.clock.unix_ms()
+        self._log.start(now_ms, unix_ms, self._on_synced, self._on_room, self._on_failed)
+        self._core.opened(self._log.epoch, now_ms, unix_ms, clean=self._log.clean)
+        self._turn_soon()
+
+    def jitter(self) -> float:
+        """Return a random number from -1 to 1."""
+        return self._jitter.uniform(-1.0, 1.0)
+
+    def submit(self, command: Command) -> None:
+        """Apply a command; its effects follow by themselves."""
+        if self._blocked and getattr(command, "connection", None) in self._blocked:
+            self._waiting.append(command)
+            return
+        if (
+            isinstance(command, Frame)
+            and command.parts[0].op == "publish"
+            and not self._room(command)
+        ):
+            return
+        self._apply(command)
+
+    def _apply(self, command: Command) -> None:
+        self._route(self._core.apply(command, self.clock.now_ms(), self.clock.unix_ms()))
+        self._turn_soon()
+
+    def _route(self, effects: Effects) -> None:
+        if effects.records:
+            self._open += effects.records
+            for record in effects.records:
+                self._open_bytes += record.size()
+            self._wake = self._wake or (effects.wake and not effects.lazy)
+            if effects.lazy or not effects.wake:
+                self._sync_later(LAZY_SYNC_S if effects.lazy else IDLE_S)
+        for outgoing in effects.outgoing:
+            if outgoing.rests_on:
+                self._held.setdefault(outgoing.rests_on, []).append(outgoing)
+                self._wake = True
+            else:
+                self._send(outgoing)
+        for connection in effects.closes:
+            sink = self.sinks.pop(connection, None)
+            if sink is not None:
+                sink.close()
+        if self._open_bytes >= min(BATCH_BYTES, self._log.max_batch_bytes // 4):
+            self._close_batch()
+
+    def _send(self, outgoing: Outgoing) -> None:
+        sink = self.sinks.get(outgoing.connection)
+        if sink is not None:
+            sink.send(outgoing)
+            self._dirty.add(outgoing.connection)
+
+    # -- batches --------------------------------------------------------------------------------
+
+    def _turn_soon(self) -> None:
+        if not self._turn_due:
+            self._turn_due = True
+            self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        """The end of a turn of the loop: everything that came in it shares a batch and a write."""
+        self._turn_due = False
+        self._write()
+        self._flush_sinks()
+        self._arm_tick()
+
+    def _write(self) -> None:
+        while not self._under_way:
+            if not self._closed:
+                if not (self._open and self._wake):
+                    return
+                self._close_batch()
+            batch = self._closed.popleft()
+            self._under_way = batch.number
+            if not self._is_lone(batch):
+                self._log.append(batch)
+                return
+            self._flush_sinks()
+            if not self._log.append_now(batch, LONE_WAIT_US):
+                return
+            self._after_sync(batch.number)
+
+    def _close_batch(self) -> None:
+        if self._open:
+            number = self._core.close_batch()
+            self._closed.append(
+                Batch(number, self._open, self.clock.now_ms(), self.clock.unix_ms())
+            )
+            self._open, self._open_bytes, self._wake = [], 0, False
+
+    def _is_lone(self, batch: Batch) -> bool:
+        """Whether to wait for this sync: a lone client should not pay for the way round the loop.
+
+        Measured: the wait saves about 60 us of a publish that is awaited one at a time.
+        """
+        lone = len(self._held.get(batch.number, ())) <= 1 and not self._closed
+        lone = lone and sum(record.size() for record in batch.records) <= LONE_BYTES
+        self._lone = self._lone + 1 if lone else 0
+        return self._lone > 2
+
+    def _on_synced(self, number: int) -> None:
+        self._after_sync(number)
+        self._turn()
+
+    def _after_sync(self, number: int) -> None:
+        self._under_way = 0
+        self._marked = False
+        effects = self._core.apply(Synced(number), self.clock.now_ms(), self.clock.unix_ms())
+        for outgoing in self._held.pop(number, ()):
+            self._send(outgoing)
+        self._route(effects)
+        self._sync_later(IDLE_S)
+        if self._idle_waiters and self._is_idle():
+            for waiter in self._idle_waiters:
+                waiter.set_result(None)
+            self._idle_waiters.clear()
+
+    def _sync_later(self, delay_s: float) -> None:
+        """See to it that what nobody waits for is written, and that an idle log gets its marker."""
+        timer, due = self._late_timer, self._loop.time() + delay_s
+        if timer is not None:
+            if timer.when() <= due:
+                return
+            timer.cancel()
+        self._late_timer = self._loop.call_at(due, self._late)
+
+    def _late(self) -> None:
+        self._late_timer = None
+        if self._open:
+            self._wake = True
+            self._turn()
+        elif not self._under_way and not self._marked:
+            self._marked = True
+            self._log.mark(self.clock.now_ms(), self.clock.unix_ms())
+
+    # -- room -----------------------------------------------------------------------------------
+
+    def _room(self, frame: Frame) -> bool:
+        """Whether a publish may be applied; if not, it was refused, or it waits."""
+        size = frame.size + PUBLISH_OVERHEAD_BYTES
+        if size > self._log.max_batch_bytes // 2:
+            self._refuse(
+                frame,
+                "too_large",
+                f"a frame of {frame.size} bytes does not fit into a segment",
+                None,
+            )
+            return False
+        room = self._log.room_for(size)
+        if room is Room.GRANTED:
+            return True
+        if room is Room.REFUSED:
+            text = "the disk is full: nothing was stored; acks still work, free some space"
+            self._refuse(frame, "disk_full", text, 1_000)
+            return False
+        self._blocked.add(frame.connection)
+        self._waiting.append(frame)
+        return False
+
+    def _refuse(self, frame: Frame, code: str, text: str, retry_ms: int | None) -> None:
+        header: dict[str, Any] = {
+            "op": "error",
+            "code": code,
+            "text": text,
+            "sequence": frame.sequence,
+        }
+        header["retryable"] = retry_ms is not None
+        if retry_ms is not None:
+            header["retry_ms"] = retry_ms
+        self._send(Outgoing(frame.connection, 0, header))
+        self._turn_soon()
+
+    def _on_room(self) -> None:
+        waiting, self._waiting = self._waiting, deque()
+        self._blocked.clear()
+        for command in waiting:
+            self.submit(command)
+
+    # -- time -----------------------------------------------------------------------------------
+
+    def _arm_tick(self) -> None:
+        deadline_ms = self._core.next_deadline_ms()
+        if deadline_ms is None:
+            return
+        if self._tick_timer is not None:
+            if deadline_ms >= self._tick_ms:
+                return
+            self._tick_timer.cancel()
+        self._tick_ms = deadline_ms
+        wait_s = max(deadline_ms - self.clock.now_ms(), 0) / 1_000
+        self._tick_timer = self._loop.call_later(wait_s, self._tick_soon)
+
+    def _tick_soon(self) -> None:
+        # The loop runs timers before it reads sockets. Two turns later what was already received is
+        # applied, so an ack that waited in the socket while the process was stopped wins over an expiry.
+        self._loop.call_soon(self._loop.call_soon, self._tick)
+
+    def _tick(self) -> None:
+        self._tick_timer = None
+        now_ms = max(self.clock.now_ms(), self._tick_ms)  # loops can fire a little early
+        self._route(self._core.apply(Tick(self.jitter()), now_ms, self.clock.unix_ms()))
+        self._turn()
+
+    def _flush_sinks(self) -> None:
+        if self._dirty:
+            for connection in self._dirty:
+                sink = self.sinks.get(connection)
+                if sink is not None:
+                    sink.flush()
+            self._dirty.clear()
+
+    # -- the end --------------------------------------------------------------------------------
+
+    def _is_idle(self) -> bool:
+        return not (self._under_way or self._closed or self._open)
+
+    async def drain(self) -> None:
+        """Return when everything applied so far is synced."""
+        while not self._is_idle():
+            self._wake = True
+            waiter = self._loop.create_future()
+            self._idle_waiters.append(waiter)
+            self._turn_soon()
+            await waiter
+        self._flush_sinks()
+
+    def close(self) -> None:
+        """Write the footer of a clean stop; after `drain`, with no command behind it. Blocks."""
+        for timer in (self._tick_timer, self._late_timer):
+            if timer is not None:
+                timer.cancel()
+        self._log.close(self.clock.now_ms(), self.clock.unix_ms())
+
+
+__all__ = ["Clock", "Disconnected", "Engine", "Sink"]
