@@ -21,13 +21,19 @@ from minibrokerd import __version__
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 DEFAULT_SEGMENT_BYTES = 64 * 1024 * 1024
+PAGE_BYTES = 4_096  # segments are written in whole pages
 
 EXIT_CODES = """\b
 Exit codes:
-  0   done; serve: stopped on request, everything confirmed is on disk
-  1   the command failed; the message says what was tried and what to do next
+  0   done; serve: stopped on request, all that was confirmed is kept
+  1   the server refused the command, or answered too late
   2   the command line is wrong
-  70  serve: the log could not be written or synced; nothing confirmed is lost
+  65  serve: the log is damaged, and nothing was changed
+  69  the server cannot be reached; serve: the port is taken
+  70  serve: the log could not be written; what was confirmed is kept
+  73  serve: the data directory cannot be made, read or written
+  75  serve: another server holds the data directory
+  76  serve: the data directory was written by a newer version
 """
 
 
@@ -40,6 +46,12 @@ def main() -> None:
 def _flag(name: str, **attributes: Any) -> Callable[[Function], Function]:
     variable = "MINIBROKER_" + name.lstrip("-").replace("-", "_").upper()
     return click.option(name, envvar=variable, show_envvar=True, show_default=True, **attributes)
+
+
+def _whole_pages(context: click.Context, parameter: click.Parameter, value: int) -> int:
+    if value % PAGE_BYTES:
+        raise click.BadParameter(f"{value} is not a multiple of {PAGE_BYTES}")
+    return value
 
 
 @main.command(epilog=EXIT_CODES)
@@ -58,7 +70,8 @@ def _flag(name: str, **attributes: Any) -> Callable[[Function], Function]:
 )
 @_flag(
     "--segment-bytes",
-    type=click.IntRange(min=64 * 1024, max=2**31),
+    type=click.IntRange(64 * 1024, 2**30),
+    callback=_whole_pages,
     default=DEFAULT_SEGMENT_BYTES,
     help="Size of the files of the log.",
 )
