@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-
 from log_world import NOW_MS, UNIX_MS, record
+
 from minibrokerd.log import format as layout
 from minibrokerd.log.format import Header, Kind, Origin, SegmentInfo
 from minibrokerd.log.seam import Record

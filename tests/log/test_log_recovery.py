@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from pathlib import Path
 
 import pytest
-
 from log_world import Crash, CrashingOps, Engine
+
 from minibrokerd.log import format as layout
 from minibrokerd.log.directory import DataDirectory, State
 from minibrokerd.log.failures import DamagedLog, NewerFormat, NotWritable
@@ -53,7 +54,7 @@ def segments(path: Path) -> list[Path]:
 async def filled(path: Path, count: int = 3, *, clean: bool = True) -> list[list[bytes]]:
     """Fill `count` segments and return what was written."""
     engine = Engine(path, segment_bytes=SMALL).open()
-    content = []
+    content: list[list[bytes]] = []
     while len(segments(path)) < count:
         tail = b"%04d" % len(content) + bytes(900)
         await engine.append(tail)
@@ -313,6 +314,18 @@ async def test_an_unreadable_state_counts_as_not_closed(tmp_path: Path) -> None:
     assert (await recovered(path)).log.clean, "the footer says so"
 
 
+def files(path: Path) -> dict[str, bytes]:
+    """Return the files but the lock, which names the last holder."""
+    return {item.name: item.read_bytes() for item in path.iterdir() if item.name != "lock"}
+
+
+def copy(make: Path, work: Path) -> None:
+    """Make `work` what `make` is, or nothing."""
+    shutil.rmtree(work, ignore_errors=True)
+    if make.exists():
+        shutil.copytree(make, work)
+
+
 async def crash_everywhere(make: Path, work: Path, check: list[list[bytes]]) -> int:
     """Crash a start at its n-th change for every n; each time the next start finds everything.
 
@@ -321,9 +334,7 @@ async def crash_everywhere(make: Path, work: Path, check: list[list[bytes]]) -> 
     crash_at = 0
     while True:
         crash_at += 1
-        shutil.rmtree(work, ignore_errors=True)
-        if make.exists():
-            shutil.copytree(make, work)
+        copy(make, work)
         ops = CrashingOps(crash_at)
         engine = Engine(work, segment_bytes=SMALL, ops=ops)
         try:
@@ -335,10 +346,8 @@ async def crash_everywhere(make: Path, work: Path, check: list[list[bytes]]) -> 
             return crash_at
         second = CrashingOps(crash_at // 2)
         engine = Engine(work, segment_bytes=SMALL, ops=second)
-        try:  # the second crash, at another step of the recovery
+        with contextlib.suppress(Crash):  # the second crash, at another step of the recovery
             engine.open()
-        except Crash:
-            pass
         engine.log.abandon()
         engine = Engine(work, segment_bytes=SMALL).open()
         assert [[r.tail for r in b.records] for b in engine.recovered] == check, crash_at
@@ -346,7 +355,7 @@ async def crash_everywhere(make: Path, work: Path, check: list[list[bytes]]) -> 
         await engine.append(b"after")
         engine.close()
         assert len((await recovered(work)).recovered) == len(check) + 1
-        assert len(list(work.glob("segment-*"))) == len(list(make.glob("segment-*"))) or not check
+        assert len(segments(work)) == 1
 
 
 async def test_a_crash_at_any_step_of_the_first_start(tmp_path: Path) -> None:
@@ -371,8 +380,7 @@ async def test_a_crash_at_any_step_of_a_start_after_an_unclean_stop(tmp_path: Pa
 async def test_a_recovery_writes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "d"
     await written(path, b"a", clean=False)
-    before = {item.name: item.read_bytes() for item in path.iterdir() if item.name != "lock"}
+    before = files(path)
     await recovered(path)
-    after = {item.name: item.read_bytes() for item in path.iterdir() if item.name != "lock"}
-    assert after == before
+    assert files(path) == before
     assert DataDirectory(path, FileOps()).read_state() == State(False, 1)
