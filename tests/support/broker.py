@@ -13,33 +13,40 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import monotonic
 
 START_DEADLINE_S = 20.0
 STOP_DEADLINE_S = 20.0
+COMMAND = (sys.executable, "-m", "minibrokerd")
 LISTENING = re.compile(r"listening on (?P<host>\S+):(?P<port>\d+)")
 
 # The kernel ends the broker when the test run dies without cleaning up (PR_SET_PDEATHSIG, 9).
 # The setting survives exec, so the process that is left is exactly `python -m minibrokerd`.
 _TETHERED = (
-    "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); "
-    "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+    "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); os.execv(sys.argv[1], sys.argv[1:])"
 )
 
 
 class BrokerServer:
     """One data directory and the broker that runs on it, started by the constructor.
 
-    After a `restart` the directory and the port are the same, so clients find the new process.
+    `flags` are those of `serve`. After a `restart` the directory and the port are the same, so clients
+    find the new process.
     """
 
     def __init__(
-        self, data_dir: Path, *flags: str, port: int = 0, env: Mapping[str, str] | None = None
+        self,
+        data_dir: Path,
+        *flags: str,
+        port: int = 0,
+        env: Mapping[str, str] | None = None,
+        command: Sequence[str] = COMMAND,
     ) -> None:
         self.data_dir = data_dir
         self.flags = flags
+        self.command = command
         self.host = "127.0.0.1"
         self.port = port
         self.lines: list[str] = []  # all that it printed, over all its lives
@@ -96,20 +103,12 @@ class BrokerServer:
         self.process.wait()
 
     def _start(self) -> subprocess.Popen[str]:
-        command = [
-            "-m",
-            "minibrokerd",
-            "serve",
-            "--data-dir",
-            str(self.data_dir),
-            "--port",
-            str(self.port),
-        ]
+        address = ["--data-dir", str(self.data_dir), "--port", str(self.port)]
         # The death signal is tied to the thread that starts the process; only the main one stays.
         tethered = sys.platform == "linux" and threading.current_thread() is threading.main_thread()
-        launch = [sys.executable, "-I", "-S", "-c", _TETHERED] if tethered else [sys.executable]
+        launch = [sys.executable, "-I", "-S", "-c", _TETHERED] if tethered else []
         process = subprocess.Popen(
-            [*launch, *command, *self.flags],
+            [*launch, *self.command, "serve", *address, *self.flags],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
