@@ -57,7 +57,7 @@ bench: $(VENV)/.develop-ready
 	@$(BIN)/python -m benchmarks.bench
 
 demo: $(VENV)/.develop-ready
-	@$(BIN)/python -m examples.signup.demo
+	@$(BIN)/python examples/signup/demo.py
 
 clean:
 	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
