@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from aiosmtpd.smtp import Envelope
 from database import Users
+from deadletters import history_table
 from journal import Journal
 from ledger import mails_delivered
 from mail import USER_HEADER
@@ -86,3 +87,26 @@ async def test_leaving_the_crew_stops_its_processes(tmp_path: Path) -> None:
         first.sigkill()
         first.check()  # a wanted kill is no failure
     assert not second.alive()
+
+
+def test_a_history_is_a_table_with_one_line_an_attempt() -> None:
+    """When, how long, why, by whom, and the error, cut where it would not fit."""
+    attempt = {
+        "started_unix_ms": 1_000,
+        "ended_unix_ms": 1_015,
+        "cause": "failed",
+        "client": "worker-1",
+        "error_class": "Refused",
+        "error_text": "550 " + "x" * 80,
+    }
+    lost = attempt | {"cause": "worker_lost", "error_class": "", "error_text": ""}
+    head, rule, first, second = history_table([attempt, lost], indent="  ").splitlines()
+    assert head.split() == ["attempt", "started", "(UTC)", "took", "cause", "worker", "error"]
+    assert set(rule) == {"-", " "}
+    assert (
+        first
+        == "  1        00:00:01.000   15 ms  failed       worker-1  Refused: 550 "
+        + "x" * 44
+        + "..."
+    )
+    assert second.split() == ["2", "00:00:01.000", "15", "ms", "worker_lost", "worker-1"]
