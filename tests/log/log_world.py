@@ -35,7 +35,8 @@ def contents(batches: list[Batch]) -> list[list[bytes]]:
 class Engine:
     """Opens a log, recovers it, and appends one batch at a time.
 
-    `recovered` is what the recovery yielded, `synced` the numbers that came by callback.
+    `recovered` is what the recovery yielded, `synced` the numbers that came by callback,
+    `loop_errors` what callbacks raised.
     """
 
     def __init__(
@@ -48,6 +49,10 @@ class Engine:
         self.room = asyncio.Event()
         self.failed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
         self.number = 0
+        self.loop_errors: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(
+            lambda _, context: self.loop_errors.append(context)
+        )
 
     def recover(self) -> list[list[bytes]]:
         """Recover and return the tails, batch by batch."""

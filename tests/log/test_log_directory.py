@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 from log_world import Engine
 
+from minibrokerd.log.directory import DataDirectory
 from minibrokerd.log.failures import DirectoryLocked, NotWritable
+from minibrokerd.log.fileops import FileOps
 
 HOLD = """
 import sys
@@ -99,6 +101,17 @@ async def test_foreign_files_that_came_later_are_left_alone(tmp_path: Path) -> N
     assert engine.log.report.foreign == ["notes"]
     engine.close()
     assert (path / "notes").read_text() == "mine"
+
+
+async def test_a_replaced_directory_is_noticed(tmp_path: Path) -> None:
+    directory = DataDirectory(tmp_path / "d", FileOps())
+    directory.open()
+    directory.sync()
+    (tmp_path / "d").rename(tmp_path / "e")
+    (tmp_path / "d").mkdir()
+    with pytest.raises(OSError, match="replaced"):
+        directory.sync()
+    directory.close()
 
 
 async def test_a_path_that_is_a_file_is_refused(tmp_path: Path) -> None:

@@ -113,6 +113,8 @@ async def test_torn_bytes_are_kept_aside(tmp_path: Path) -> None:
     report = engine.log.report
     assert report.torn_kept == f"torn-1-{begin}.bin"
     assert (path / report.torn_kept).read_bytes() == whole[begin : end - 40]
+    for reserve in path.glob("reserve-*"):
+        assert not reserve.read_bytes().strip(b"\0"), "the old file was zeroed first"
     await engine.append(b"third")
     engine.close()
     again = await recovered(path)
@@ -208,6 +210,31 @@ async def test_a_wrong_middle_segment_is_refused(tmp_path: Path, fault: str, cle
     with pytest.raises(DamagedLog):
         await recovered(path)
     assert fourth.exists()
+
+
+@pytest.mark.parametrize("fault", ["flip", "cut"])
+async def test_the_zeros_of_a_sealed_segment_are_verified(tmp_path: Path, fault: str) -> None:
+    path = tmp_path / "d"
+    await filled(path, 3, clean=False)
+    sealed = segments(path)[1]
+    data = sealed.read_bytes()
+    sealed.write_bytes(data[:-1] + b"\1" if fault == "flip" else data[:-1])
+    with pytest.raises(DamagedLog, match="newer segment" if fault == "flip" else "4095 bytes"):
+        await recovered(path)
+
+
+async def test_a_segment_of_another_history_is_refused(tmp_path: Path) -> None:
+    """A copy of the directory went its own way: same store, same numbers, other content."""
+    await written(tmp_path / "a", b"common", clean=True)
+    copy(tmp_path / "a", tmp_path / "b")
+    for name, letter in (("a", b"a"), ("b", b"b")):
+        engine = Engine(tmp_path / name, segment_bytes=SMALL).open()
+        for _ in range(12):
+            await engine.append(letter * 900)
+        engine.close()
+    shutil.copy(segments(tmp_path / "b")[1], segments(tmp_path / "a")[1])
+    with pytest.raises(DamagedLog, match="does not follow"):
+        await recovered(tmp_path / "a")
 
 
 @pytest.mark.parametrize("clean", [True, False])
