@@ -76,6 +76,13 @@ async def test_what_was_appended_comes_back(tmp_path: Path) -> None:
     assert numbers == sorted(set(numbers))
 
 
+async def test_log_time_goes_on_from_the_newest_batch_of_any_kind(tmp_path: Path) -> None:
+    engine = Engine(tmp_path / "d").open()
+    await engine.append(b"a")
+    engine.log.close(77_000, 1)
+    assert (await recovered(tmp_path / "d")).log.now_ms == 77_000
+
+
 async def test_an_unclean_stop_loses_nothing_and_is_seen(tmp_path: Path) -> None:
     await written(tmp_path / "d", b"a", b"b", clean=False)
     engine = Engine(tmp_path / "d", segment_bytes=SMALL)

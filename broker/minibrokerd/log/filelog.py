@@ -53,6 +53,7 @@ class FileLog:
             )
         self.max_batch_bytes = layout.max_batch_bytes(segment_bytes)
         self.epoch = 0
+        self.now_ms = 0
         self.store_id = b""
         self.clean = True
         self.next_number = 1
@@ -102,7 +103,7 @@ class FileLog:
             self._directory.close()
             raise
         self.clean = self._recovery.clean
-        self.epoch = self._recovery.epoch
+        self.epoch, self.now_ms = self._recovery.epoch, self._recovery.now_ms
         self.store_id = self._recovery.store_id or secrets.token_bytes(16)
         self._recovered = True
 

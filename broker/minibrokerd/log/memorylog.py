@@ -27,6 +27,7 @@ class MemoryLog:
         self.batches = batches if batches is not None else []
         self.hold = hold
         self.room = Room.GRANTED
+        self.now_ms = max((batch.now_ms for batch in self.batches), default=0)
         self.next_number = 1
         self.pending: Batch | None = None
         self._on_synced: Callable[[int], None] | None = None

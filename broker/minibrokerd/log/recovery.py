@@ -57,13 +57,14 @@ class Recovery:
     """One pass over a data directory; `batches()` to its end first, then the attributes count.
 
     `last` is the newest segment (None: a new log), verified up to its `end`; `last_number` and
-    `last_checksum` name the last batch; `epoch` is the highest boot epoch found.
+    `last_checksum` name the last batch; `epoch` and `now_ms` are the highest found.
     """
 
     def __init__(self, directory: DataDirectory, ops: FileOps) -> None:
         self.report = RecoveryReport()
         self.store_id = b""
         self.epoch = 0
+        self.now_ms = 0
         self.log_start = 1
         self.last: Segment | None = None
         self.last_number = 0
@@ -194,6 +195,7 @@ class Recovery:
             what = f"batch {header.number} is of an older start than the one before it"
             raise DamagedLog(segment.path, found.offset, header.number, 0, what)
         self.epoch = header.epoch
+        self.now_ms = max(self.now_ms, header.now_ms)
         self.last_number, self.last_checksum = header.number, header.heads_checksum
         self.report.batches += header.kind is Kind.DATA
         self._kind = header.kind

@@ -72,6 +72,7 @@ class Log(Protocol):
     max_batch_bytes: int  # of the records of one batch; the engine closes a batch before it
     epoch: int  # boot epoch; raised and synced by `start`
     store_id: bytes  # 16 random bytes, made with the directory
+    now_ms: int  # after `recover`: the highest log time in the log, its own batches included
     next_number: int  # of the batch that is appended next; after `start`
     clean: bool  # after `recover`: the log ended with the footer of a clean stop, or is new
 
