@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import hmac
 import logging
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from minibroker import limits
 from minibroker.commands import COMMANDS, Phase
@@ -64,9 +64,9 @@ class ServerConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the transport; asyncio.Protocol."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        transport.set_write_buffer_limits(high=limits.OUTPUT_SOFT_BYTES)
+        # uvloop's transports do not inherit from asyncio's; they are the same by interface.
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(high=limits.OUTPUT_SOFT_BYTES)
 
     def data_received(self, data: bytes) -> None:
         """Cut frames and submit them; asyncio.Protocol."""

@@ -105,7 +105,13 @@ class Engine:
         self.clock = Clock(base_ms + 1)
         now_ms, unix_ms = self.clock.now_ms(), self.clock.unix_ms()
         self._log.start(now_ms, unix_ms, self._on_synced, self._on_room, self._on_failed)
-        self._core.opened(self._log.epoch, now_ms, unix_ms, clean=self._log.clean)
+        self._core.opened(
+            self._log.epoch,
+            now_ms,
+            unix_ms,
+            clean=self._log.clean,
+            next_batch=self._log.next_number,
+        )
         self._turn_soon()
 
     def jitter(self) -> float:

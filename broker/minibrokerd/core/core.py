@@ -6,7 +6,7 @@
     effects = core.apply(command, now_ms, unix_ms)
 
 The shell appends `effects.records` to the open batch and calls `close_batch` when it takes that batch away to
-be written; `apply(Synced(n))` tells that batches up to n (counted from 1 at the start) are safe.
+be written; `apply(Synced(n))` tells that batches up to n are safe.
 """
 
 from __future__ import annotations
@@ -54,9 +54,15 @@ class Core:
         assert self._replay is not None, "replay ends with opened()"
         self._replay.batch(batch)
 
-    def opened(self, epoch: int, now_ms: int, unix_ms: int, *, clean: bool) -> None:
-        """End the replay: the log is appendable under `epoch`, and the port opens now."""
+    def opened(
+        self, epoch: int, now_ms: int, unix_ms: int, *, clean: bool, next_batch: int = 1
+    ) -> None:
+        """End the replay: the log is appendable under `epoch`, and the port opens now.
+
+        `next_batch` is the number of the first batch that `close_batch` returns.
+        """
         assert self._replay is not None, "opened() is called once"
+        self.store.open_batch, self.store.synced = next_batch, next_batch - 1
         self._replay.finish(epoch, now_ms, unix_ms, clean=clean)
         self._replay = None
 
