@@ -6,8 +6,18 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import minibroker
+
 COLUMNS = ("attempt", "started (UTC)", "took", "cause", "worker", "error")
 LONGEST_ERROR = 60  # characters; the whole text is in the message
+
+
+async def peek(dlq: minibroker.Queue[Any]) -> Sequence[minibroker.Peeked]:
+    """Return the dead messages of a dead-letter queue, which need not exist yet."""
+    try:
+        return await dlq.peek()
+    except minibroker.UnknownQueue:
+        return []
 
 
 def history_table(history: Sequence[Mapping[str, Any]], indent: str = "") -> str:

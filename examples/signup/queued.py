@@ -94,19 +94,20 @@ class ThroughBroker(Scene):
 
     async def _repair_dead_letter(self, broker: minibroker.Broker) -> None:
         """Show the refused mail in the dead-letter queue, correct the address, send it again."""
+        dlq = broker.queue("mails.dlq")
         dead = await self.crew.until_told(
-            lambda: deadletters.read(broker, "mails"), "the refused mail is in mails.dlq"
+            lambda: deadletters.peek(dlq), "the refused mail is in mails.dlq"
         )
         self.dead_letters = len(dead)
         self.say("\n4  The dead-letter queue mails.dlq")
         for letter in dead:
             user = self.service.users.find(letter.body["user_id"])
-            self.say(f"\n   message {letter.id}: the welcome mail of {user.name}, {user.email}")
-            self.say(letter.table(indent="   "))
+            self.say(f"   message {letter.id}: the welcome mail of {user.name}, {user.email}")
+            self.say(deadletters.history_table(letter.info["history"], indent="   "))
             self.service.users.correct_email(user.id, CORRECTED_ADDRESS)
-        self.redriven = await deadletters.redrive(broker, "mails")
+        self.redriven = await dlq.redrive()
         self.say(
-            f"\n   The address is now {CORRECTED_ADDRESS} in users.db; redriven: {self.redriven}."
+            f"   Her address is now {CORRECTED_ADDRESS} in users.db; redriven: {self.redriven}."
         )
         for letter in dead:
             await self._until_mailed(letter.body["user_id"])
@@ -118,8 +119,7 @@ class ThroughBroker(Scene):
         async def quiet() -> bool:
             if self._in_hand():
                 return False
-            names = [*queues.QUEUES, deadletters.name("mails")]
-            return not any([await broker.queue(name).peek(count=1) for name in names])
+            return not any([await broker.queue(name).peek(count=1) for name in queues.QUEUES])
 
         await self.crew.until_told(quiet, "all queues are empty and all workers idle", seconds=60)
 
