@@ -180,7 +180,7 @@ class ServerConnection(asyncio.Protocol):
         if header["op"] == "welcome":
             self.session = header["session"]
             header |= {"secret": self._secret(self.session), "version": __version__}
-        pieces = frame_of(header, outgoing.columns, list(outgoing.bodies))
+        pieces = outgoing.pieces or frame_of(header, outgoing.columns, outgoing.bodies)
         self._out += pieces
         self._out_bytes += sum(map(len, pieces))
 

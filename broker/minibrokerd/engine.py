@@ -20,6 +20,7 @@ from minibrokerd.core.core import Core
 from minibrokerd.core.effects import Effects, Outgoing
 from minibrokerd.core.inputs import Command, Disconnected, Frame, Synced, Tick
 from minibrokerd.log.seam import Batch, Log, Record, Room
+from minibrokerd.outgoing import frame_of
 
 logger = logging.getLogger("minibrokerd")
 
@@ -188,9 +189,14 @@ class Engine:
                 self._log.append(batch)
                 return
             self._flush_sinks()
-            if not self._log.append_now(batch, LONE_WAIT_US):
+            if not self._log.append_now(batch, LONE_WAIT_US, self._encode_held):
                 return
             self._after_sync(batch.number)
+
+    def _encode_held(self) -> None:
+        """While the writer thread wakes up: encode the answers that wait for it."""
+        for outgoing in self._held.get(self._under_way, ()):
+            outgoing.pieces = frame_of(outgoing.header, outgoing.columns, outgoing.bodies)
 
     def _close_batch(self) -> None:
         if self._open:
@@ -217,10 +223,11 @@ class Engine:
     def _after_sync(self, number: int) -> None:
         self._under_way = 0
         self._marked = False
-        effects = self._core.apply(Synced(number), self.clock.now_ms(), self.clock.unix_ms())
+        # The answers first: whoever waits for them should not wait for what the sync sets free.
         for outgoing in self._held.pop(number, ()):
             self._send(outgoing)
-        self._route(effects)
+        self._flush_sinks()
+        self._route(self._core.apply(Synced(number), self.clock.now_ms(), self.clock.unix_ms()))
         self._sync_later(IDLE_S)
         if self._idle_waiters and self._is_idle():
             for waiter in self._idle_waiters:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -14,7 +15,7 @@ _encode: Final = msgspec.msgpack.Encoder().encode
 
 
 def frame_of(
-    header: dict[str, Any], columns: bytes, bodies: list[tuple[Block, int, int]]
+    header: dict[str, Any], columns: bytes, bodies: Sequence[tuple[Block, int, int]]
 ) -> list[Any]:
     """Return a frame as buffers to be written in order, and nothing else of it to be kept."""
     lengths, blobs, blob_bytes = [], [], 0

@@ -26,7 +26,7 @@ def segments(path: Path) -> list[str]:
 async def test_append_now_returns_true_and_calls_nothing_back(tmp_path: Path) -> None:
     engine = Engine(tmp_path / "d").open()
     for _ in range(50):
-        assert engine.log.append_now(engine.batch(b"x"), LONG_US)
+        assert engine.log.append_now(engine.batch(b"x"), LONG_US, lambda: None)
     engine.close()
     await asyncio.sleep(0)
     assert (engine.synced, engine.loop_errors) == ([], [])
@@ -36,7 +36,7 @@ async def test_append_now_gives_up_on_a_hanging_disk_and_is_called_back(tmp_path
     ops = FaultyOps()
     engine = Engine(tmp_path / "d", ops=ops).open()
     ops.gate.clear()
-    assert not engine.log.append_now(engine.batch(b"x"), 300)
+    assert not engine.log.append_now(engine.batch(b"x"), 300, lambda: None)
     await asyncio.sleep(0)
     assert engine.synced == []
     ops.gate.set()
@@ -53,7 +53,7 @@ async def test_append_now_tells_every_batch_exactly_once(tmp_path: Path) -> None
     at_once, called = 0, 0
     for turn in range(600):
         engine.news.clear()
-        if engine.log.append_now(engine.batch(b"x"), turn % 300):
+        if engine.log.append_now(engine.batch(b"x"), turn % 300, lambda: None):
             at_once += 1
         else:
             await asyncio.wait_for(engine.news.wait(), PATIENCE_SECONDS)
@@ -90,7 +90,7 @@ async def test_a_failed_sync_is_final(tmp_path: Path, error: OSError, now: bool)
     ops.sync_errors = [error]
     writes = ops.synced_writes
     if now:
-        assert not engine.log.append_now(engine.batch(b"lost"), LONG_US)
+        assert not engine.log.append_now(engine.batch(b"lost"), LONG_US, lambda: None)
     else:
         engine.log.append(engine.batch(b"lost"))
     failure = await asyncio.wait_for(engine.failed, PATIENCE_SECONDS)
@@ -116,7 +116,7 @@ async def test_a_failure_between_batches_is_told_too(tmp_path: Path) -> None:
     ops.sync_errors = [EIO]
     engine.log.mark(NOW_MS, UNIX_MS)
     await asyncio.wait_for(engine.failed, PATIENCE_SECONDS)
-    assert not engine.log.append_now(engine.batch(b"late"), LONG_US)
+    assert not engine.log.append_now(engine.batch(b"late"), LONG_US, lambda: None)
     with pytest.raises(LogFailed):
         engine.close()
     await asyncio.sleep(0)
@@ -325,7 +325,7 @@ async def test_a_memory_log_behaves_like_one(tmp_path: Path) -> None:
     assert synced == []
     await asyncio.sleep(0)
     assert synced == [1]
-    assert log.append_now(Batch(log.next_number, [record(b"b")], 1, 1), 300)
+    assert log.append_now(Batch(log.next_number, [record(b"b")], 1, 1), 300, lambda: None)
     assert synced == [1]
     again = MemoryLog(log.batches)
     assert [batch.number for batch in again.recover()] == [1, 2]

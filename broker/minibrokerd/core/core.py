@@ -150,12 +150,12 @@ def _sequenced(store: Store, frame: Frame, sequence: int) -> None:
         raise Broken(
             f"frame {sequence} is too far ahead of {session.answered_below}, the oldest unanswered"
         )
-    records = store.effects.records
     results, lost, rests_on = _apply_parts(store, frame)
     outcome = Outcome(frame.checksum, frame.size, results, lost, rests_on)
     session.remember(sequence, outcome)
     session.seen_unix_ms = store.unix_ms
-    if records:
+    records = store.effects.records
+    if records and frame.parts[0].op != "publish":  # whose record has it
         meta = FrameMeta(
             session.id,
             sequence,

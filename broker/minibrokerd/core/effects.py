@@ -12,10 +12,11 @@ from minibrokerd.log.seam import Record
 class Outgoing:
     """One frame for one connection; it leaves when batch `rests_on` is synced (0: at once).
 
-    `bodies` are (block, first sequence, stop): the shell fills in lengths and blob. `raw` frames have none.
+    `bodies` are (block, first sequence, stop): the shell fills in lengths and blob. `pieces` is for the shell,
+    which may encode the frame while it waits.
     """
 
-    __slots__ = ("bodies", "columns", "connection", "header", "rests_on")
+    __slots__ = ("bodies", "columns", "connection", "header", "pieces", "rests_on")
 
     def __init__(
         self,
@@ -30,6 +31,7 @@ class Outgoing:
         self.header = header
         self.columns = columns
         self.bodies = bodies
+        self.pieces: list[Any] | None = None
 
 
 class Effects:

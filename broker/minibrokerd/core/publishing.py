@@ -28,6 +28,8 @@ def publish(store: Store, frame: Frame, part: Any) -> tuple[Result, int]:
     count = part.count
     check_lengths(frame.lengths, count, len(frame.blob))
     columns = read_columns(part, frame.columns, count)
+    if len(part.key) * 4 > limits.MAX_KEY_BYTES and len(part.key.encode()) > limits.MAX_KEY_BYTES:
+        raise Broken(f"a key exceeds {limits.MAX_KEY_BYTES} bytes")
     if part.queue.endswith(limits.DLQ_SUFFIX):
         raise Refused(
             "bad_name", f"{part.queue!r:.200} is a dead-letter queue; publish to its source"
@@ -64,11 +66,16 @@ def publish(store: Store, frame: Frame, part: Any) -> tuple[Result, int]:
         store.entering.append((store.open_batch, queue, block, spans))
     else:
         enter(store, queue, spans)
+    return result_of(block), rests_on
+
+
+def result_of(block: Block) -> Result:
+    """Return what a confirm says of a publish."""
     return {
-        "origin": queue.number,
-        "first": first,
-        "durability": DURABILITIES[durability],
-    }, rests_on
+        "origin": block.origin,
+        "first": block.first,
+        "durability": DURABILITIES[block.durability],
+    }
 
 
 def enter(store: Store, queue: Queue, spans: list[Span]) -> None:
@@ -200,7 +207,12 @@ def _write(store: Store, queue: Queue, block: Block, part: Any, frame: Frame) ->
         part.delay_ms,
         part.key,
         part.encoding,
-        list(part.columns),
+        part.columns,
+        store.connections[frame.connection].session.id,
+        frame.sequence or 0,
+        frame.answered_below,
+        frame.checksum,
+        frame.size,
     )
     store.emit(meta, frame.tail, frame.tail_checksum)
     queue.last_batch = store.open_batch

@@ -16,7 +16,7 @@ from minibroker.wire import RUN
 from minibrokerd.core.deliveries import Delivery
 from minibrokerd.core.logins import await_return
 from minibrokerd.core.messages import Block, Message, Span, State, key_in
-from minibrokerd.core.publishing import enter, read_columns, spans_of
+from minibrokerd.core.publishing import enter, read_columns, result_of, spans_of
 from minibrokerd.core.queues import Queue
 from minibrokerd.core.records import (
     AckMeta,
@@ -32,7 +32,7 @@ from minibrokerd.core.records import (
     ReturnMeta,
     decode,
 )
-from minibrokerd.core.sessions import Outcome, Session
+from minibrokerd.core.sessions import Outcome, Result, Session
 from minibrokerd.core.settling import lease_over
 from minibrokerd.core.state import RESUME_WAIT_MS, Store
 from minibrokerd.core.tails import split_bins
@@ -266,6 +266,7 @@ class Replay:
             )
             spans = spans_of(block, meta.delay_ms, meta.key, named)
             self._queues[number].add(first, spans, meta.count)
+            self._remember(meta, [result_of(block)], b"")
 
     def _begin(self, meta: BeginMeta, record: Record) -> None:
         waiting = self._queues[meta.queue]
@@ -323,13 +324,15 @@ class Replay:
         self._queues[meta.queue].clear()
 
     def _frame(self, meta: FrameMeta, record: Record) -> None:
+        self._remember(meta, meta.results, bytes(record.tail))
+
+    def _remember(self, meta: FrameMeta | PublishMeta, results: list[Result], lost: bytes) -> None:
         sessions = self._store.sessions
         session = sessions.get(meta.session)
         if session is None:
             session = sessions[meta.session] = Session(meta.session, "")
         session.forget_below(meta.answered_below)
-        lost = bytes(record.tail)
-        session.remember(meta.sequence, Outcome(meta.checksum, meta.size, meta.results, lost, 0))
+        session.remember(meta.sequence, Outcome(meta.checksum, meta.size, results, lost, 0))
         session.seen_unix_ms = max(session.seen_unix_ms, meta.unix_ms)
 
     def _copy(self, meta: CopyMeta, record: Record) -> None:

@@ -144,10 +144,11 @@ class FileLog:
         job.expect_callback()
         self._put(job)
 
-    def append_now(self, batch: Batch, wait_us: int) -> bool:
+    def append_now(self, batch: Batch, wait_us: int, meanwhile: Callable[[], None]) -> bool:
         """Hand one batch to the writer and wait up to `wait_us`; True: synced, no callback."""
         job = self._job_for(batch)
         self._put(job)
+        meanwhile()
         if not job.wait(wait_us / 1_000_000):
             return False
         self._finish()
@@ -233,8 +234,9 @@ class FileLog:
         # difference.
         spent_bytes = size_bytes + _BATCH_OVERHEAD_BYTES * len(batch.records)
         self._granted_bytes = max(0, self._granted_bytes - spent_bytes)
-        records, now_ms, unix_ms = batch.records, batch.now_ms, batch.unix_ms
-        return Job(lambda: self._tail.append(records, now_ms, unix_ms), self._synced)
+        # Encoded here, where the records are warm: on the writer's core it costs a lone publish 20 us more.
+        body, now_ms, unix_ms = layout.encode_body(batch.records), batch.now_ms, batch.unix_ms
+        return Job(lambda: self._tail.append(body, now_ms, unix_ms), self._synced)
 
     def _put(self, job: Job) -> None:
         assert self._writer is not None, "not started"

@@ -58,7 +58,7 @@ class MemoryLog:
         if not self.hold:
             asyncio.get_running_loop().call_soon(self.sync_one)
 
-    def append_now(self, batch: Batch, wait_us: int) -> bool:
+    def append_now(self, batch: Batch, wait_us: int, meanwhile: Callable[[], None]) -> bool:
         """Take one batch and have it synced at once, unless batches are held."""
         if self.hold:
             self.append(batch)

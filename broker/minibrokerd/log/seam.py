@@ -104,8 +104,8 @@ class Log(Protocol):
         """Write and sync one batch; `on_synced(batch.number)` follows. One batch at a time."""
         ...
 
-    def append_now(self, batch: Batch, wait_us: int) -> bool:
-        """As `append`, but wait up to `wait_us` for the sync.
+    def append_now(self, batch: Batch, wait_us: int, meanwhile: Callable[[], None]) -> bool:
+        """As `append`, but wait up to `wait_us` for the sync, after a call of `meanwhile`.
 
         True: synced, and no `on_synced` follows.
         """

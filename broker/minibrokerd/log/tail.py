@@ -6,7 +6,6 @@ and synced before it returns; there is never a second unsynced batch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,7 +14,6 @@ from minibrokerd.log.allocation import SLICE_BYTES, Allocation, zero_slice
 from minibrokerd.log.directory import DataDirectory, SegmentName, State
 from minibrokerd.log.fileops import FileOps, write_all_synced
 from minibrokerd.log.format import Header, Kind, Origin, SegmentInfo
-from minibrokerd.log.seam import Record
 
 _NEXT_FROM: Final = 0.25  # how full a segment is when the one after it is allocated
 _NEXT_WHOLE: Final = 0.9  # and when that one is zeroed to its end
@@ -60,13 +58,12 @@ class Tail:
             return 0
         return segment.size_bytes - layout.own_room(segment.size_bytes) - segment.position
 
-    def append(self, records: Sequence[Record], now_ms: int, unix_ms: int) -> None:
+    def append(self, body: layout.Body, now_ms: int, unix_ms: int) -> None:
         """Write and sync one batch of data.
 
         Raises:
             OSError: it cannot be known what is on the disk; nothing may be appended any more.
         """
-        body = layout.encode_body(records)
         if body.batch_bytes > self.room_bytes:
             self.begin_segment(now_ms, unix_ms)
             assert body.batch_bytes <= self.room_bytes, (
