@@ -1,1 +1,66 @@
-"""minibroker: hand slow work to workers, and never lose what was confirmed."""
+"""minibroker: hand slow work to workers, and never lose what was confirmed.
+
+async with minibroker.connect("minibroker://localhost:7272") as broker:
+    emails = broker.queue("emails")
+    await emails.publish({"to": "bob@example.com"})
+    await emails.run(handler, concurrency=8)
+"""
+
+from minibroker.broker import Broker, connect
+from minibroker.confirms import Confirm, Confirms, MessageId
+from minibroker.errors import (
+    BadName,
+    BadValue,
+    BodyError,
+    Busy,
+    Closed,
+    CommandError,
+    ConnectionLost,
+    Damaged,
+    DiskFull,
+    IdConflict,
+    LeaseLost,
+    LoginRefused,
+    MinibrokerError,
+    NotSent,
+    OutcomeUnknown,
+    ProtocolError,
+    ShuttingDown,
+    Timeout,
+    TooLarge,
+    UnknownQueue,
+)
+from minibroker.message import Message
+from minibroker.peek import Peeked
+from minibroker.queue import Queue
+
+__all__ = [
+    "BadName",
+    "BadValue",
+    "BodyError",
+    "Broker",
+    "Busy",
+    "Closed",
+    "CommandError",
+    "Confirm",
+    "Confirms",
+    "ConnectionLost",
+    "Damaged",
+    "DiskFull",
+    "IdConflict",
+    "LeaseLost",
+    "LoginRefused",
+    "Message",
+    "MessageId",
+    "MinibrokerError",
+    "NotSent",
+    "OutcomeUnknown",
+    "Peeked",
+    "ProtocolError",
+    "Queue",
+    "ShuttingDown",
+    "Timeout",
+    "TooLarge",
+    "UnknownQueue",
+    "connect",
+]

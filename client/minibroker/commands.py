@@ -82,20 +82,34 @@ def _int(name: str, high: int, meaning: str, unit: str = "", default: object = R
 
 
 _QUEUE = Field(
-    "queue", Kind.STR, REQUIRED, limits.MAX_QUEUE_NAME_CHARS + len(limits.DLQ_SUFFIX), "bytes", "Queue name."
+    "queue",
+    Kind.STR,
+    REQUIRED,
+    limits.MAX_QUEUE_NAME_CHARS + len(limits.DLQ_SUFFIX),
+    "bytes",
+    "Queue name.",
 )
 _RUNS = _int("runs", limits.MAX_RUNS_PER_FRAME, "Number of entries in the run column.", "entries")
 _PROTOCOL = _int("protocol", 2**16 - 1, "Protocol version; this document describes 1.")
 _CLIENT = Field(
-    "client", Kind.STR, "", limits.MAX_CLIENT_NAME_BYTES, "bytes", "Name of the client in logs and histories."
+    "client",
+    Kind.STR,
+    "",
+    limits.MAX_CLIENT_NAME_BYTES,
+    "bytes",
+    "Name of the client in logs and histories.",
 )
 _SESSION = _int("session", 2**64 - 1, "Session id from welcome.")
 _SECRET = Field("secret", Kind.BYTES, REQUIRED, 64, "bytes", "Session secret from welcome.")
-_CONSUMER = _int("consumer", 2**32 - 1, "Number the client gives the consumer; unique in its session.")
+_CONSUMER = _int(
+    "consumer", 2**32 - 1, "Number the client gives the consumer; unique in its session."
+)
 _LEASE = _int(
     "lease_ms", limits.MAX_LEASE_MS, "Length of a lease; 0: as the queue says.", "ms", default=0
 )
-_NAMES = Field("columns", Kind.NAMES, (), 8, "names", "The columns that follow, in the order of the table.")
+_NAMES = Field(
+    "columns", Kind.NAMES, (), 8, "names", "The columns that follow, in the order of the table."
+)
 
 COLUMNS: Mapping[str, Column] = {
     row.name: row
@@ -103,7 +117,11 @@ COLUMNS: Mapping[str, Column] = {
         Column("delay_ms", "Q", "Delay of each message in ms."),
         Column("key", "str", "Key of each message or run; empty: none."),
         Column("encoding", "B", "Body encoding of each message: 0 bytes, 1 msgpack."),
-        Column("run", "QIQI", "token, origin, first sequence, count: consecutive messages of one delivery."),
+        Column(
+            "run",
+            "QIQI",
+            "token, origin, first sequence, count: consecutive messages of one delivery.",
+        ),
         Column("error_class", "str", "Class of the error of each run; empty: none."),
         Column("error_text", "str", "Text of the error of each run."),
         Column(
@@ -148,9 +166,27 @@ COMMANDS: Mapping[str, Command] = {
             Answer.CONFIRM,
             (
                 _QUEUE,
-                _int("count", limits.MAX_MESSAGES_PER_FRAME, "Messages in this part, at least 1.", "messages"),
-                _int("delay_ms", limits.MAX_DELAY_MS, "Delay of all, if no column says.", "ms", default=0),
-                Field("key", Kind.STR, "", limits.MAX_KEY_BYTES, "bytes", "Key of all, if no column says."),
+                _int(
+                    "count",
+                    limits.MAX_MESSAGES_PER_FRAME,
+                    "Messages in this part, at least 1.",
+                    "messages",
+                ),
+                _int(
+                    "delay_ms",
+                    limits.MAX_DELAY_MS,
+                    "Delay of all, if no column says.",
+                    "ms",
+                    default=0,
+                ),
+                Field(
+                    "key",
+                    Kind.STR,
+                    "",
+                    limits.MAX_KEY_BYTES,
+                    "bytes",
+                    "Key of all, if no column says.",
+                ),
                 _int("encoding", 1, "Encoding of all, if no column says.", default=0),
                 _NAMES,
             ),
@@ -164,7 +200,12 @@ COMMANDS: Mapping[str, Command] = {
             (
                 _QUEUE,
                 _CONSUMER,
-                _int("prefetch", limits.MAX_PREFETCH, "Most unsettled messages at a time.", "messages"),
+                _int(
+                    "prefetch",
+                    limits.MAX_PREFETCH,
+                    "Most unsettled messages at a time.",
+                    "messages",
+                ),
                 _LEASE,
             ),
             (),
@@ -184,15 +225,28 @@ COMMANDS: Mapping[str, Command] = {
             Answer.REPLY,
             (
                 _QUEUE,
-                _int("count", limits.MAX_MESSAGES_PER_FRAME, "Most messages to return.", "messages"),
-                _int("wait_ms", limits.MAX_WAIT_MS, "How long to wait for the first.", "ms", default=0),
+                _int(
+                    "count", limits.MAX_MESSAGES_PER_FRAME, "Most messages to return.", "messages"
+                ),
+                _int(
+                    "wait_ms",
+                    limits.MAX_WAIT_MS,
+                    "How long to wait for the first.",
+                    "ms",
+                    default=0,
+                ),
                 _LEASE,
             ),
             (),
             "Deliver once, begun: what is ready, else what comes within wait_ms, else none.",
         ),
         Command(
-            "begin", _BOTH, Answer.NONE, (_QUEUE, _RUNS), ("run",), "A handler starts: the lease clock runs."
+            "begin",
+            _BOTH,
+            Answer.NONE,
+            (_QUEUE, _RUNS),
+            ("run",),
+            "A handler starts: the lease clock runs.",
         ),
         Command("ack", _MAIN, Answer.CONFIRM, (_QUEUE, _RUNS), ("run",), "Done: the messages end."),
         Command(
@@ -243,7 +297,13 @@ COMMANDS: Mapping[str, Command] = {
             Answer.REPLY,
             (
                 _QUEUE,
-                _int("count", limits.MAX_MESSAGES_PER_FRAME, "Most messages to show.", "messages", default=100),
+                _int(
+                    "count",
+                    limits.MAX_MESSAGES_PER_FRAME,
+                    "Most messages to show.",
+                    "messages",
+                    default=100,
+                ),
                 _int("skip", 2**53, "Messages to pass over first.", "messages", default=0),
             ),
             (),
@@ -261,12 +321,24 @@ COMMANDS: Mapping[str, Command] = {
             ("run",),
             "Send dead messages of a DLQ back to their origin: those of the runs (token 0), or the oldest.",
         ),
-        Command("purge", _MAIN, Answer.REPLY, (_QUEUE,), (), "End every message of the queue, held ones too."),
+        Command(
+            "purge",
+            _MAIN,
+            Answer.REPLY,
+            (_QUEUE,),
+            (),
+            "End every message of the queue, held ones too.",
+        ),
         Command(
             "queue_set",
             _MAIN,
             Answer.REPLY,
-            (_QUEUE, Field("settings", Kind.MAP, REQUIRED, 32, "entries", "Names and values; section 7.")),
+            (
+                _QUEUE,
+                Field(
+                    "settings", Kind.MAP, REQUIRED, 32, "entries", "Names and values; section 7."
+                ),
+            ),
             (),
             "Create the queue, or change its settings; those not named stay.",
         ),
@@ -275,12 +347,23 @@ COMMANDS: Mapping[str, Command] = {
             "stats",
             _MAIN,
             Answer.REPLY,
-            (Field("queue", Kind.STR, "", 128, "bytes", "One queue; empty: the server and all queues."),),
+            (
+                Field(
+                    "queue",
+                    Kind.STR,
+                    "",
+                    128,
+                    "bytes",
+                    "One queue; empty: the server and all queues.",
+                ),
+            ),
             (),
             "Counters.",
         ),
         Command("ping", _BOTH, Answer.REPLY, (), (), "A sign of life; answered by pong."),
-        Command("goodbye", _BOTH, Answer.NONE, (), (), "The client leaves on purpose; the session ends."),
+        Command(
+            "goodbye", _BOTH, Answer.NONE, (), (), "The client leaves on purpose; the session ends."
+        ),
     )
 }
 
@@ -330,7 +413,10 @@ SERVER_FRAMES: Mapping[str, ServerFrame] = {
         ),
         ServerFrame(
             "reply",
-            {"request": "of the frame that is answered", "value": "what the command returns, a map"},
+            {
+                "request": "of the frame that is answered",
+                "value": "what the command returns, a map",
+            },
             (),
             "The answer to a request.",
         ),

@@ -154,17 +154,25 @@ class ErrorRow:
 
 
 _ROWS = (
-    ErrorRow(ProtocolError, True, "The connection is closed. Fix the client; a retry meets the same."),
+    ErrorRow(
+        ProtocolError, True, "The connection is closed. Fix the client; a retry meets the same."
+    ),
     ErrorRow(LoginRefused, True, "Check the protocol version; start a new session with hello."),
     ErrorRow(LeaseLost, True, "Drop the result: the message was, or will be, handed out again."),
     ErrorRow(DiskFull, True, "Retry later; free disk space on the server."),
     ErrorRow(Busy, True, "Retry after retry_ms."),
     ErrorRow(UnknownQueue, True, "Publish or consume creates a queue; check the spelling."),
-    ErrorRow(BadName, True, "Use 1-124 of A-Z a-z 0-9 . _ - and not the suffix .dlq for publishing."),
+    ErrorRow(
+        BadName, True, "Use 1-124 of A-Z a-z 0-9 . _ - and not the suffix .dlq for publishing."
+    ),
     ErrorRow(BadValue, True, "Correct the field that the text names."),
     ErrorRow(TooLarge, True, "Send less, or store the data elsewhere and publish its place."),
     ErrorRow(IdConflict, True, "A bug in the client: one sequence, two frames."),
-    ErrorRow(OutcomeUnknown, True, "The publish may be stored; publish again if twice is better than never."),
+    ErrorRow(
+        OutcomeUnknown,
+        True,
+        "The publish may be stored; publish again if twice is better than never.",
+    ),
     ErrorRow(ShuttingDown, True, "Retry; the client library reconnects by itself."),
     ErrorRow(Damaged, True, "See the server's log; run `minibroker log check`."),
     ErrorRow(NotSent, False, "Certainly not stored; publish again."),

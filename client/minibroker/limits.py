@@ -12,7 +12,9 @@ DEFAULT_PORT: Final = 7272
 MAX_HEADER_BYTES: Final = 16 * 1024
 MAX_FRAME_BYTES: Final = 16 * 1024 * 1024
 MAX_LOGIN_FRAME_BYTES: Final = 4 * 1024
-MAX_MESSAGE_BYTES: Final = 1024 * 1024  # headers and body of one message, unless the server says more
+MAX_MESSAGE_BYTES: Final = (
+    1024 * 1024
+)  # headers and body of one message, unless the server says more
 MAX_MESSAGES_PER_FRAME: Final = 1_000
 MAX_PARTS_PER_FRAME: Final = 64
 MAX_RUNS_PER_FRAME: Final = 10_000

@@ -29,11 +29,19 @@ SETTINGS: Mapping[str, Setting] = {
         Setting("durability", "sync", 0, 0, DURABILITIES, "What a confirm means for new messages."),
         Setting("lease_ms", 30_000, 10, limits.MAX_LEASE_MS, (), "Length of a lease."),
         Setting("max_attempts", 5, 1, 1_000, (), "Attempts, of all causes, before the DLQ."),
-        Setting("retry_delay_ms", 1_000, 0, limits.MAX_DELAY_MS, (), "Delay after the first failure."),
-        Setting("retry_factor_percent", 200, 100, 1_000, (), "Growth of the delay with each failure."),
+        Setting(
+            "retry_delay_ms", 1_000, 0, limits.MAX_DELAY_MS, (), "Delay after the first failure."
+        ),
+        Setting(
+            "retry_factor_percent", 200, 100, 1_000, (), "Growth of the delay with each failure."
+        ),
         Setting("retry_cap_ms", 300_000, 0, limits.MAX_DELAY_MS, (), "Longest retry delay."),
-        Setting("retry_jitter_percent", 20, 0, 100, (), "The delay varies by up to this, both ways."),
-        Setting("max_messages", 0, 0, 2**53, (), "Most messages; 0: no limit. Publishes above it: busy."),
+        Setting(
+            "retry_jitter_percent", 20, 0, 100, (), "The delay varies by up to this, both ways."
+        ),
+        Setting(
+            "max_messages", 0, 0, 2**53, (), "Most messages; 0: no limit. Publishes above it: busy."
+        ),
     )
 }
 
@@ -64,4 +72,6 @@ def _checked(name: str, value: object) -> int | str:
         raise ValueError(f"{name} is {value!r:.100}; it must be one of {', '.join(row.choices)}")
     if isinstance(value, int) and not isinstance(value, bool) and row.low <= value <= row.high:
         return value
-    raise ValueError(f"{name} is {value!r:.100}; it must be an integer from {row.low} to {row.high}")
+    raise ValueError(
+        f"{name} is {value!r:.100}; it must be an integer from {row.low} to {row.high}"
+    )

@@ -88,14 +88,17 @@ class Frame:
 class FrameReader:
     """Cuts a byte stream into frames.
 
-    Feed it with `feed`; iterate `frames` for what is complete. A length above `max_frame_bytes` is
-    refused on the prefix alone, before any of the payload is waited for.
+    A length above `max_frame_bytes` is refused on the prefix alone, before any of the payload is waited
+    for. Chunks of an incomplete frame are kept apart and joined once, when the last one is there: a
+    frame of 16 MiB in chunks of 256 KiB costs one copy, not sixty-four.
     """
 
-    __slots__ = ("_buffer", "max_frame_bytes")
+    __slots__ = ("_chunks", "_held", "_needed", "max_frame_bytes")
 
     def __init__(self, max_frame_bytes: int = limits.MAX_FRAME_BYTES) -> None:
-        self._buffer = b""
+        self._chunks: list[bytes] = []
+        self._held = 0  # bytes in the chunks
+        self._needed = LENGTH.size  # bytes without which nothing can be cut
         self.max_frame_bytes = max_frame_bytes
 
     def feed(self, data: bytes) -> list[Frame]:
@@ -104,19 +107,32 @@ class FrameReader:
         Raises:
             ProtocolError: the stream is not what protocol.md says; the caller must close.
         """
-        buffer = self._buffer + data if self._buffer else data
-        view = memoryview(buffer)
-        frames, at, size = [], 0, len(buffer)
+        if self._chunks or len(data) < self._needed:
+            self._chunks.append(data)
+            self._held += len(data)
+            if self._held < self._needed:
+                return []
+            data = b"".join(self._chunks)
+            self._chunks.clear()
+        return self._cut(data)
+
+    def _cut(self, data: bytes) -> list[Frame]:
+        view = memoryview(data)
+        frames, at, size = [], 0, len(data)
+        self._needed = LENGTH.size
         while size - at >= LENGTH.size:
-            (length,) = LENGTH.unpack_from(buffer, at)
+            (length,) = LENGTH.unpack_from(data, at)
             if length > self.max_frame_bytes:
                 raise ProtocolError(f"a frame of {length} bytes exceeds {self.max_frame_bytes}")
             end = at + LENGTH.size + length
             if end > size:
+                self._needed = end - at
                 break
             frames.append(read_payload(view[at + LENGTH.size : end]))
             at = end
-        self._buffer = buffer[at:] if at else buffer
+        self._held = size - at
+        if self._held:
+            self._chunks.append(data[at:] if at else data)
         return frames
 
 
@@ -131,7 +147,9 @@ def read_payload(payload: bytes | memoryview) -> Frame:
         fields = msgpack.unpackb(header, strict_map_key=True)
     except Exception as error:  # msgpack promises no closed set of errors: the body is two calls
         raise ProtocolError(f"the server sent a payload that is no frame: {error}") from error
-    if not isinstance(fields, dict) or not all(isinstance(part, bytes) for part in (columns, lengths, blob)):
+    if not isinstance(fields, dict) or not all(
+        isinstance(part, bytes) for part in (columns, lengths, blob)
+    ):
         raise ProtocolError("the server sent a payload whose parts have the wrong types")
     return Frame(fields, columns, lengths, blob)
 

@@ -1,0 +1,208 @@
+"""The second connection of a session: heartbeats and renewals that do not need the application's loop.
+
+A daemon thread with a blocking socket. While a handler computes and the loop stands still, it goes on
+sending signs of life and renewing the leases of begun messages, until they have run for `max_run`. When the
+loop has not turned for `STUCK_S`, it takes what no handler has begun out of the buffers and releases it, so
+that others can work on it. The thread dies with the process, and never keeps it alive.
+
+What it touches of the loop's state: it reads lists and dicts through copies that are made in one step, and
+takes messages out of buffers one by one with `deque.popleft`, as the loop does, so each goes to one of them.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+from collections.abc import Iterable
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+
+from minibroker import limits, wire
+from minibroker.errors import MinibrokerError, ProtocolError
+from minibroker.message import Message
+from minibroker.settlements import BEGUN, HELD, Run, SettlePart, runs_of
+
+if TYPE_CHECKING:
+    from minibroker.driver import Driver
+
+logger = logging.getLogger("minibroker")
+
+STUCK_S: Final = 5.0  # a loop that has not turned for this long will not begin what it holds
+TICK_S: Final = 1.0  # at most; a third of the shortest lease is looked at twice
+RETRY_S: Final = 1.0
+RENEW_MESSAGES: Final = 5_000  # in one frame
+
+
+class Attached(threading.Thread):
+    """The thread; `start` it once, `stop` it when the session ends."""
+
+    def __init__(self, driver: Driver) -> None:
+        super().__init__(name="minibroker-attached", daemon=True)
+        self._driver = driver
+        self._stopped = threading.Event()
+        self._socket: socket.socket | None = None
+        self._reader = wire.FrameReader()
+        self._welcomed = False
+        self._session: int | None = None
+        self._request = 0
+        self._extends: set[int] = set()
+        self._renewed: dict[Message[Any], float] = {}
+        self._pinged_at = 0.0
+        self._asked_at = 0.0
+        self._turned_at = monotonic()
+
+    def stop(self) -> None:
+        """Let the thread end; it says nothing more."""
+        self._stopped.set()
+
+    def run(self) -> None:
+        """Connect, serve, connect again, until stopped; threading.Thread."""
+        while not self._stopped.is_set():
+            try:
+                if self._driver.session.is_open:
+                    self._connect()
+                    self._serve()
+            except (OSError, MinibrokerError) as error:
+                logger.debug("the attached connection ended: %s", error)
+            finally:
+                self._disconnect()
+            self._stopped.wait(RETRY_S if self._driver.session.is_open else 0.1)
+
+    def _connect(self) -> None:
+        driver, session = self._driver, self._driver.session
+        self._session = session.session_id
+        self._socket = socket.create_connection(
+            driver.address, timeout=limits.LOGIN_DEADLINE_MS / 1000
+        )
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._reader, self._welcomed = wire.FrameReader(), False
+        part = {"op": "attach", "protocol": limits.PROTOCOL_VERSION}
+        part |= {"session": self._session, "secret": session.secret}
+        self._socket.sendall(wire.pack_frame({"parts": [part]}))
+        while not self._welcomed:
+            self._receive()
+
+    def _disconnect(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def _serve(self) -> None:
+        assert self._socket is not None
+        while not self._stopped.is_set() and self._session == self._driver.session.session_id:
+            self.tick(monotonic())
+            self._socket.settimeout(self._tick_s())
+            try:
+                self._receive()
+            except TimeoutError:
+                continue
+
+    def _tick_s(self) -> float:
+        deliveries = self._driver.session.deliveries.copy().values()
+        shortest_ms = min((delivery.lease_ms for delivery in deliveries), default=30_000)
+        return min(TICK_S, max(0.02, shortest_ms / 6000))
+
+    def _receive(self) -> None:
+        assert self._socket is not None
+        data = self._socket.recv(65_536)
+        if not data:
+            raise ConnectionResetError("the server closed the attached connection")
+        for frame in self._reader.feed(data):
+            self._take(frame)
+
+    def _take(self, frame: wire.Frame) -> None:
+        op = frame.header.get("op")
+        if op == "welcome":
+            self._welcomed = True
+        elif op == "error" and "request" not in frame.header:
+            raise ProtocolError(str(frame.header.get("text")))
+        elif op == "confirm" and frame.header.get("request") in self._extends:
+            self._extends.discard(frame.header["request"])
+            runs: list[Run] = list(wire.RUN.iter_unpack(frame.columns))
+            if runs:
+                self._in_loop(self._driver.lost_runs, runs)
+
+    def _in_loop(self, function: Any, *args: Any) -> None:
+        try:
+            self._driver.loop.call_soon_threadsafe(function, *args)
+        except RuntimeError:  # the loop is closed: nothing will be asked of this thread any more
+            self.stop()
+
+    # ---- what is due ----
+
+    def tick(self, now: float) -> None:
+        """Send what is due at `now` (monotonic seconds)."""
+        if now - self._asked_at >= TICK_S / 2:
+            self._asked_at = now
+            self._in_loop(self._turned)
+        if now - self._turned_at > STUCK_S:
+            self._release_unbegun()
+        self._renew(now)
+        if now - self._pinged_at >= self._driver.session.heartbeat_ms / 2000:
+            self._pinged_at = now
+            self._send([{"op": "ping"}], b"")
+
+    def _turned(self) -> None:
+        self._turned_at = monotonic()
+
+    def _renew(self, now: float) -> None:
+        renewed, due = self._renewed, list[Message[Any]]()
+        self._renewed = {}
+        for message in self._driver.session.begun_messages():
+            if message.state == HELD or now - message.begun_at > self._driver.max_run_ms / 1000:
+                continue
+            last = renewed.get(message, message.begun_at)
+            if now - last >= message.run.delivery.lease_ms / 3000:
+                due.append(message)
+                last = now
+            self._renewed[message] = last
+        for at in range(0, len(due), RENEW_MESSAGES):
+            self._send_parts("extend", due[at : at + RENEW_MESSAGES])
+            self._extends.add(self._request)
+
+    def _release_unbegun(self) -> None:
+        driver = self._driver
+        taken = [
+            message
+            for consumer in list(driver.consumers.values())
+            for message in consumer.take_buffer()
+        ]
+        # The begins of what runs may wait in the loop that stands still.
+        begun = [message for message in driver.session.begun_messages() if message.state == BEGUN]
+        if begun:
+            self._send_parts("begin", begun)
+        if taken:
+            logger.warning(
+                "the event loop has not turned for %.0f s; %d messages are released",
+                STUCK_S,
+                len(taken),
+            )
+            self._send_parts("release", taken)
+
+    def _send_parts(self, op: str, messages: Iterable[Message[Any]]) -> None:
+        """Send one part for each queue and lease; the number of the request is `_request`."""
+        groups: dict[tuple[str, int], list[Message[Any]]] = {}
+        for message in messages:
+            delivery = message.run.delivery
+            groups.setdefault((delivery.queue, delivery.lease_ms), []).append(message)
+        parts = []
+        for (queue, lease_ms), members in groups.items():
+            part = SettlePart(op, queue, members, lease_ms if op == "extend" else None)
+            part.runs = runs_of(members)
+            parts.append(part)
+        for at in range(0, len(parts), limits.MAX_PARTS_PER_FRAME // 4):
+            some = parts[at : at + limits.MAX_PARTS_PER_FRAME // 4]
+            self._send(
+                [part.header() for part in some], b"".join([part.columns() for part in some])
+            )
+
+    def _send(self, parts: list[dict[str, object]], columns: bytes) -> None:
+        if self._socket is None:
+            return
+        self._request += 1
+        header: dict[str, object] = {"parts": parts}
+        if parts[0]["op"] != "begin":
+            header["request"] = self._request
+        self._socket.settimeout(limits.LOGIN_DEADLINE_MS / 1000)
+        self._socket.sendall(wire.pack_frame(header, columns))

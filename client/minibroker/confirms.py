@@ -1,0 +1,92 @@
+"""What a publish returns: ids, and how safe the messages are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, overload
+
+
+class MessageId(NamedTuple):
+    """The identity of a message for its whole life; `str()` gives `origin-sequence`."""
+
+    origin: int  # number of the queue it was published to
+    sequence: int  # its place among all messages ever published to that queue
+
+    def __str__(self) -> str:
+        return f"{self.origin}-{self.sequence}"
+
+    @classmethod
+    def parse(cls, text: str) -> MessageId:
+        """Return the id that `text` prints; ValueError if it is none."""
+        origin, _, sequence = text.partition("-")
+        return cls(int(origin), int(sequence))
+
+
+class Confirm:
+    """One message is stored, as safely as `durability` says (sync, lazy or memory)."""
+
+    __slots__ = ("_origin", "_sequence", "durability")
+
+    def __init__(self, origin: int, sequence: int, durability: str) -> None:
+        self._origin = origin
+        self._sequence = sequence
+        self.durability = durability
+
+    @property
+    def id(self) -> MessageId:
+        """The id of the message."""
+        return MessageId(self._origin, self._sequence)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Confirm):
+            return NotImplemented
+        return self.id == other.id and self.durability == other.durability
+
+    def __hash__(self) -> int:
+        return hash((self._origin, self._sequence))
+
+    def __repr__(self) -> str:
+        return f"Confirm({self.id}, {self.durability})"
+
+
+class ConfirmRun(NamedTuple):
+    """Consecutive messages that were confirmed together."""
+
+    origin: int
+    first: int
+    messages: int
+    durability: str
+
+
+class Confirms(Sequence[Confirm]):
+    """The confirms of many messages, in the order of the bodies.
+
+    A lazy sequence: it stores runs of ids and makes a `Confirm` when one is asked for.
+    """
+
+    __slots__ = ("_count", "runs")
+
+    def __init__(self, runs: Sequence[ConfirmRun]) -> None:
+        self.runs = runs
+        self._count = sum(run.messages for run in runs)
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int) -> Confirm: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Confirm]: ...
+    def __getitem__(self, index: int | slice) -> Confirm | list[Confirm]:
+        if isinstance(index, slice):
+            return [self[at] for at in range(*index.indices(self._count))]
+        at = index + self._count if index < 0 else index
+        if at >= 0:
+            for run in self.runs:
+                if at < run.messages:
+                    return Confirm(run.origin, run.first + at, run.durability)
+                at -= run.messages
+        raise IndexError(index)
+
+    def __repr__(self) -> str:
+        return f"Confirms({self._count} messages)"

@@ -1,0 +1,558 @@
+"""The asyncio shell around a session: it connects, feeds bytes in, acts on events, keeps the one timer.
+
+Everything runs in the loop's thread, except for what `attached.py` reads under its own rules.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import weakref
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+
+from minibroker import wire
+from minibroker.attached import Attached
+from minibroker.confirms import Confirm, ConfirmRun
+from minibroker.deadlines import Deadlines
+from minibroker.deliveries import Delivery
+from minibroker.errors import (
+    Closed,
+    LeaseLost,
+    MinibrokerError,
+    NotSent,
+    OutcomeUnknown,
+    ShuttingDown,
+    Timeout,
+)
+from minibroker.events import (
+    Answered,
+    Delivered,
+    Event,
+    Leaving,
+    Published,
+    PublishFailed,
+    Settled,
+    SettleRefused,
+    Welcomed,
+)
+from minibroker.link import Link
+from minibroker.message import Message
+from minibroker.outbox import Key, PublishGroup
+from minibroker.session import Session
+from minibroker.settlements import ENDED, Run, Settlements, SettlePart, named_by
+
+if TYPE_CHECKING:
+    from minibroker.consumer import Consumer
+
+logger = logging.getLogger("minibroker")
+SettleErrorHook = Callable[[Message[Any], MinibrokerError], object]
+
+PING: Final = wire.pack_frame({"parts": [{"op": "ping"}]})
+GOODBYE: Final = wire.pack_frame({"parts": [{"op": "goodbye"}]})
+RETRY_MS: Final = 100  # before a settlement that was refused for now is tried again
+
+_drivers: weakref.WeakSet[Driver] = weakref.WeakSet()
+
+
+def now_ms() -> int:
+    """Return the monotonic time in ms."""
+    return int(monotonic() * 1000)
+
+
+class Driver:
+    """What the connections of one `connect()` share: the session, its waiters, its consumers."""
+
+    def __init__(
+        self,
+        name: str,
+        timeout_ms: int,
+        max_run_ms: int,
+        on_settle_error: SettleErrorHook | None,
+    ) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.create_future = self.loop.create_future
+        self.session = Session(name, self, self.ripe)
+        self.timeout_ms = timeout_ms
+        self.max_run_ms = max_run_ms
+        self.consumers: dict[int, Consumer[Any]] = {}
+        self.last_write = 0.0  # monotonic seconds
+        self.scheduled = False  # a flush runs at the end of this turn of the loop
+        self.turn_due = False  # something was written that leaves when the loop turns
+        self.address = ("", 0)
+        self.link: Link | None = None
+        self.trouble = "not connected yet"  # why there is no connection
+        self.attached: Attached | None = None
+        self._closed: str | None = None
+        self.received_ms = 0
+        self._on_settle_error = on_settle_error
+        self._deadlines: Deadlines[Any] = Deadlines()
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_ms = 0
+        self._calls: dict[asyncio.Future[Any], tuple[str, int]] = {}
+        self._room_waiters: list[asyncio.Future[None]] = []
+        self._drain_waiters: list[tuple[asyncio.Future[None], bool]] = []
+        self._cancelled: dict[Message[Any], int] = {}
+        self._next_consumer = 1
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._handlers: Mapping[type, Callable[[Any], None]] = {
+            Welcomed: self._welcomed,
+            Published: self._published,
+            PublishFailed: self._publish_failed,
+            Settled: self._settled,
+            SettleRefused: self._settle_refused,
+            Delivered: self._delivered,
+            Answered: self._answered,
+            Leaving: self._leaving,
+        }
+        _drivers.add(self)
+
+    # ---- the connection ----
+
+    def check_open(self) -> None:
+        """Raise `Closed` if nothing can be asked any more."""
+        if self._closed is not None:
+            raise Closed(self._closed)
+
+    def received(self, link: Link, data: bytes) -> None:
+        """Take bytes from the current connection."""
+        if link is not self.link:
+            return
+        self.received_ms = now_ms()
+        try:
+            events = self.session.receive(data)
+        except MinibrokerError as error:
+            link.fail(error)
+            return
+        self.act(events)
+        if self._room_waiters or self._drain_waiters:
+            self._wake_waiters()
+        if self.session.outbox.groups or self.session.owes_settlements():
+            self.schedule()
+
+    def act(self, events: Sequence[Event]) -> None:
+        """Act on events, in order."""
+        for event in events:
+            self._handlers[type(event)](event)
+
+    def disconnected(self, why: str) -> None:
+        """Note that the connection ended; what is begun goes on, what is held is gone."""
+        self.link = None
+        self.trouble = why
+        self.act(self.session.disconnected())
+        for consumer in list(self.consumers.values()):
+            consumer.drop_buffer()
+
+    def _welcomed(self, event: Welcomed) -> None:
+        assert self.link is not None
+        # A settlement that is unanswered is judged by the answer to its frame, which is sent again.
+        lost = [message for message in event.lost if message.state != ENDED]
+        self.lose(lost, LeaseLost("the server handed it out again, or it has ended"))
+        at_ms = now_ms()
+        frames = self.session.resend(lambda group: not group.waiters or group.deadline_ms <= at_ms)
+        frames += self.session.retry_returned()
+        if frames:
+            self.link.write(frames)
+        for consumer in self.consumers.values():
+            consumer.arm()
+        if not self.link.welcomed.done():
+            self.link.welcomed.set_result(None)
+        self.flush()
+
+    def _leaving(self, event: Leaving) -> None:
+        logger.info("the server is stopping: %s", event.text)
+
+    def beat(self) -> None:
+        """Send a sign of life, and end a connection that gives none."""
+        heartbeat_ms = self.session.heartbeat_ms
+        if self.link is not None and self.session.is_open:
+            if now_ms() - self.received_ms > 2 * heartbeat_ms:
+                self.link.fail(ConnectionResetError("the server gave no sign of life"))
+            else:
+                self.link.write([PING])
+        if self._closed is None:
+            self.at(now_ms() + heartbeat_ms // 2, self.beat)
+
+    # ---- writing ----
+
+    def schedule(self) -> None:
+        """Flush at the end of this turn of the loop."""
+        if self.scheduled:
+            return
+        self.scheduled = True
+        for settlements in self.session.settlements.values():
+            settlements.flush_at = settlements.half
+        self.loop.call_soon(self._scheduled_flush)
+
+    def _scheduled_flush(self) -> None:
+        self.scheduled = self.turn_due = False
+        for settlements in self.session.settlements.values():
+            settlements.flush_at = 1
+        self.flush()
+
+    def flush(self) -> None:
+        """Write what waits, as far as the window has room, straight to the transport."""
+        frames = self.session.flush(now_ms())
+        if frames and self.link is not None:
+            self.link.write(frames)
+            self.last_write = monotonic()
+
+    def ripe(self, settlements: Settlements) -> Awaitable[None] | None:
+        """Write settlements now if many wait, else at the end of the turn; return a wait for room."""
+        if len(settlements.acks) >= settlements.half > 1:
+            self.flush()
+            self.turn_due = True
+        elif not self.scheduled:
+            self.schedule()
+        if self.session.window.is_full():
+            return self._room()
+        return None
+
+    async def _room(self) -> None:
+        while self.session.window.is_full():
+            waiter = self.create_future()
+            self._room_waiters.append(waiter)
+            await waiter
+
+    def _wake_waiters(self) -> None:
+        if self._room_waiters and not self.session.window.is_full():
+            for waiter in self._room_waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
+            self._room_waiters.clear()
+        for entry in list(self._drain_waiters):
+            future, publishes = entry
+            if future.done() or self._is_drained(publishes):
+                self._drain_waiters.remove(entry)
+                if not future.done():
+                    future.set_result(None)
+
+    # ---- deadlines ----
+
+    def at(self, when_ms: int, item: Any) -> int:
+        """Let `item` (a group, a call's future, a callable) be due at `when_ms`; return its slot."""
+        slot = self._deadlines.add(item, when_ms)
+        if self._timer is None or when_ms < self._timer_ms:
+            self._arm(when_ms)
+        return slot
+
+    def _arm(self, when_ms: int) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_ms = when_ms
+        delay_s = max(0.0, when_ms / 1000 - monotonic())
+        self._timer = self.loop.call_later(delay_s, self._due)
+
+    def _due(self) -> None:
+        self._timer = None
+        # Loops can fire a little early: the armed time counts then.
+        for item in self._deadlines.pop_due(max(self._timer_ms, now_ms())):
+            if isinstance(item, PublishGroup):
+                self._group_due(item)
+            elif isinstance(item, asyncio.Future):
+                self._call_due(item)
+            else:
+                item()
+        next_ms = self._deadlines.next_ms()
+        if next_ms is not None and self._timer is None:
+            self._arm(next_ms)
+
+    def _group_due(self, group: PublishGroup) -> None:
+        error: MinibrokerError
+        if self.session.outbox.remove(group):
+            error = NotSent(f"not published in time, and not sent: {self.trouble}")
+        else:
+            error = OutcomeUnknown("no confirm came in time; it may be stored or not")
+        self._fail_group(group, error)
+
+    def _call_due(self, future: asyncio.Future[Any]) -> None:
+        op, number = self._calls.pop(future, ("confirmed settlement", 0))
+        self.session.withdraw(number)
+        if not future.done():
+            where = "" if self.session.is_open else f"; {self.trouble}"
+            future.set_exception(Timeout(f"{op} was not answered in time{where}"))
+
+    # ---- publishing ----
+
+    def open_group(self, key: Key) -> PublishGroup:
+        """Return a new group for a queue and time-out; it leaves with the next flush."""
+        self.check_open()
+        group = self.session.outbox.start(key, now_ms())
+        group.slot = self.at(group.deadline_ms, group)
+        self.schedule()
+        return group
+
+    def group_is_full(self, key: Key) -> None:
+        """Close the open group for `key`, and write it now: the server starts while others publish."""
+        self.session.outbox.close(key)
+        self.flush()
+
+    def _published(self, event: Published) -> None:
+        group, origin, sequence = event.group, event.origin, event.first
+        self._deadlines.discard(group, group.slot)
+        for waiter in group.waiters:
+            if type(waiter) is tuple:
+                future, count = waiter
+                if not future.done():
+                    future.set_result(ConfirmRun(origin, sequence, count, event.durability))
+                sequence += count
+            else:
+                if not waiter.done():
+                    waiter.set_result(Confirm(origin, sequence, event.durability))
+                sequence += 1
+
+    def _publish_failed(self, event: PublishFailed) -> None:
+        group = event.group
+        if isinstance(event.error, ShuttingDown) and group.waiters:
+            self.session.outbox.groups.appendleft(
+                group
+            )  # it left no trace: it waits for the restart
+        else:
+            self._deadlines.discard(group, group.slot)
+            self._fail_group(group, event.error)
+
+    def _fail_group(self, group: PublishGroup, error: MinibrokerError) -> None:
+        for waiter in group.waiters:
+            future = waiter[0] if type(waiter) is tuple else waiter
+            if not future.done():
+                future.set_exception(type(error)(str(error), retry_ms=error.retry_ms))
+        group.waiters.clear()
+
+    # ---- requests ----
+
+    async def request(
+        self,
+        op: str,
+        fields: Mapping[str, object],
+        timeout_ms: int | None,
+        columns: bytes = b"",
+    ) -> Any:
+        """Ask, and return the answer.
+
+        Raises:
+            Timeout: no answer within `timeout_ms`.
+            CommandError: the server refused.
+            ConnectionLost: the connection ended meanwhile, and asking twice might do it twice.
+        """
+        self.check_open()
+        future = self.create_future()
+        number = self.session.request(op, fields, future, columns)
+        self._calls[future] = (op, number)
+        slot = None if timeout_ms is None else self.at(now_ms() + timeout_ms, future)
+        self.schedule()
+        try:
+            return await future
+        except asyncio.CancelledError:
+            self.session.withdraw(number)
+            raise
+        finally:
+            self._calls.pop(future, None)
+            if slot is not None:
+                self._deadlines.discard(future, slot)
+
+    def _answered(self, event: Answered) -> None:
+        waiter, value = event.waiter, event.value
+        if waiter is None or waiter.done():
+            if isinstance(value, Delivery):
+                self.give_back(value.messages)
+        elif event.error is not None:
+            waiter.set_exception(event.error)
+        else:
+            waiter.set_result(value)
+
+    def give_back(self, messages: Sequence[Message[Any]]) -> None:
+        """Release messages that nobody will see."""
+        for message in messages:
+            message.release_unseen()
+        self.schedule()
+
+    # ---- consuming and settling ----
+
+    def add_consumer(self, consumer: Consumer[Any]) -> int:
+        """Register a consumer and return its number."""
+        number = self._next_consumer
+        self._next_consumer += 1
+        self.consumers[number] = consumer
+        self.session.consumers.add(number)
+        self.keep_alive()
+        return number
+
+    def keep_alive(self) -> None:
+        """Have leases renewed from now on, whatever the loop does."""
+        if self.attached is None:
+            self.attached = Attached(self)
+            self.attached.start()
+
+    def stop_soon(self, consumer: Consumer[Any]) -> None:
+        """Stop a consumer whose iterator is gone."""
+        if self._closed is None:
+            task = self.loop.create_task(leave_quietly(consumer))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def _delivered(self, event: Delivered) -> None:
+        self.consumers[event.consumer].deliver(event.delivery)
+
+    async def confirmed(self, message: Message[Any], settlements: Settlements) -> None:
+        """Return when the settlement of `message` is safe; LeaseLost, Timeout."""
+        future = self.create_future()
+        settlements.waiters.append((message, future))
+        slot = self.at(now_ms() + self.timeout_ms, future)
+        self.schedule()
+        try:
+            await future
+        finally:
+            self._deadlines.discard(future, slot)
+
+    def _settled(self, event: Settled) -> None:
+        part = event.part
+        self.lose(event.lost, LeaseLost(f"{part.op}: the lease had ended"))
+        self._answer_waiters(part, event.lost, None)
+
+    def _settle_refused(self, event: SettleRefused) -> None:
+        if event.error.retryable:
+            self.at(now_ms() + (event.error.retry_ms or RETRY_MS), self._retry)
+            return
+        for part in event.parts:
+            if part.op not in ("begin", "extend"):
+                self.lose(part.messages, event.error)
+            self._answer_waiters(part, (), event.error)
+
+    def _retry(self) -> None:
+        if self.link is not None and self.session.is_open:
+            frames = self.session.retry_returned()
+            if frames:
+                self.link.write(frames)
+
+    def _answer_waiters(
+        self, part: SettlePart, lost: Sequence[Message[Any]], error: MinibrokerError | None
+    ) -> None:
+        for message, future in part.waiters:
+            if future.done():
+                continue
+            if message in lost:
+                future.set_exception(LeaseLost(f"the lease of message {message.id} had ended"))
+            elif error is None:
+                future.set_result(None)
+            else:
+                future.set_exception(type(error)(str(error), retry_ms=error.retry_ms))
+
+    def lost_runs(self, runs: Sequence[Run]) -> None:
+        """Take the answer to a renewal: these messages are lost, if they are still begun."""
+        begun = [message for message in self.session.begun_messages() if message.state != ENDED]
+        self.lose(named_by(runs, begun), LeaseLost("the lease could not be renewed"))
+
+    def lose(self, messages: Sequence[Message[Any]], error: MinibrokerError) -> None:
+        """Note that these messages are lost: warn, cancel their handlers, tell the application."""
+        for message in messages:
+            if message.lost:
+                continue
+            message.lose()
+            logger.warning("message %s of %s is lost: %s", message.id, message.queue, error)
+            task = message.task
+            if task is not None and not task.done():
+                self._cancelled[message] = task.cancelling()
+                task.cancel()
+            if self._on_settle_error is not None:
+                self._on_settle_error(message, error)
+
+    def takes_cancellation(self, message: Message[Any], error: BaseException) -> bool:
+        """Return whether `error` comes from `lose`, and nobody else cancelled the task."""
+        before = self._cancelled.pop(message, None)
+        if before is None or not isinstance(error, asyncio.CancelledError):
+            return False
+        task = asyncio.current_task()
+        return task is not None and task.uncancel() <= before
+
+    def current_task(self) -> asyncio.Task[Any] | None:
+        """Return the running task."""
+        return asyncio.current_task(self.loop)
+
+    def failed(self, message: Message[Any], error: BaseException) -> None:
+        """Log that a handler failed."""
+        logger.warning(
+            "the handler of message %s of %s (attempt %d) failed",
+            message.id,
+            message.queue,
+            message.attempt,
+            exc_info=error,
+        )
+
+    # ---- leaving ----
+
+    def _is_drained(self, publishes: bool) -> bool:
+        session = self.session
+        if session.owes_settlements() or session.returned or (publishes and session.outbox.groups):
+            return False
+        return not any(
+            publishes or not isinstance(sent.content, PublishGroup) for sent in session.window
+        )
+
+    async def drained(self, timeout_ms: int, publishes: bool = False) -> bool:
+        """Wait until no settlement (and no publish) is unconfirmed; False if that took too long."""
+        self.flush()
+        if self._is_drained(publishes):
+            return True
+        future = self.create_future()
+        self._drain_waiters.append((future, publishes))
+        slot = self.at(now_ms() + timeout_ms, future)
+        try:
+            await future
+        except Timeout:
+            logger.warning("not everything was confirmed within %d ms", timeout_ms)
+            return False
+        finally:
+            self._deadlines.discard(future, slot)
+        return True
+
+    def close(self, why: str) -> None:
+        """Say goodbye, end the connection, and fail what is still waiting."""
+        self._closed = why
+        if self.attached is not None:
+            self.attached.stop()
+        if self.link is not None:
+            if self.session.is_open:
+                self.link.write([GOODBYE])
+            self.link.close()
+            self.link = None
+        while self.session.outbox.groups:
+            self._fail_group(self.session.outbox.pop(), NotSent(why))
+        for sent in self.session.window:
+            if isinstance(sent.content, PublishGroup):
+                self._fail_group(sent.content, OutcomeUnknown(why))
+            else:
+                for part in sent.content:
+                    self._answer_waiters(part, (), OutcomeUnknown(why))
+        for future in self._calls:
+            if not future.done():
+                future.set_exception(Closed(why))
+        for consumer in list(self.consumers.values()):
+            consumer.end(None)
+        self.session.is_open = False
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def forget_after_fork(self) -> None:
+        """In a forked child: the socket and the session stay the parent's."""
+        self._closed = "this connection belongs to the parent process; call connect() in this one"
+        self.session.is_open = False
+        self.session.session_id = None
+        self.link = None
+
+
+async def leave_quietly(consumer: Consumer[Any]) -> None:
+    """Stop `consumer`; nobody is there to be told of trouble."""
+    try:
+        await consumer.stop()
+    except MinibrokerError as error:
+        logger.debug("a consumer was stopped without an answer: %s", error)
+
+
+def _after_fork() -> None:
+    for driver in list(_drivers):
+        driver.forget_after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)

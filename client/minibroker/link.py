@@ -1,0 +1,58 @@
+"""One TCP connection to the server: bytes to the driver, bytes from it. Knows no protocol."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+
+class Link(asyncio.Protocol):
+    """The protocol of one socket. `welcomed` is done after login, `ended` when the connection is."""
+
+    def __init__(self, received: Callable[[Link, bytes], None]) -> None:
+        loop = asyncio.get_running_loop()
+        self._received = received
+        self._transport: asyncio.Transport | None = None
+        self.welcomed: asyncio.Future[None] = loop.create_future()
+        self.ended: asyncio.Future[None] = loop.create_future()
+        self.error: BaseException | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the transport; asyncio.Protocol."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """Pass the bytes on; asyncio.Protocol."""
+        if not self.ended.done():
+            self._received(self, data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Note the end; asyncio.Protocol."""
+        self.fail(exc or ConnectionResetError("the server closed the connection"))
+
+    def write(self, frames: Sequence[bytes]) -> None:
+        """Write frames; the window bounds what may pile up here."""
+        if self._transport is None or self._transport.is_closing():
+            return
+        if len(frames) == 1:
+            self._transport.write(frames[0])
+        else:
+            self._transport.writelines(frames)
+
+    def fail(self, error: BaseException) -> None:
+        """End the connection because of `error`; only the first one counts."""
+        if self.ended.done():
+            return
+        self.error = error
+        self.ended.set_result(None)
+        if not self.welcomed.done():
+            self.welcomed.set_exception(error)
+            self.welcomed.exception()  # it may be that nobody awaits it any more
+        if self._transport is not None:
+            self._transport.abort()
+
+    def close(self) -> None:
+        """End the connection after what was written is sent."""
+        if self._transport is not None:
+            self._transport.close()

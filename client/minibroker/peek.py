@@ -1,0 +1,68 @@
+"""What `peek` shows: messages as they lie in a queue, not delivered."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgpack
+
+from minibroker import wire
+from minibroker.bodies import decode_body, decode_headers
+from minibroker.confirms import MessageId
+from minibroker.errors import ProtocolError
+
+
+class Peeked:
+    """A message that was looked at. `info` has what the server says of it: state, attempts, history."""
+
+    __slots__ = ("_headers", "info", "raw")
+
+    def __init__(self, info: dict[str, Any], headers: bytes, raw: bytes) -> None:
+        self.info = info
+        self._headers = headers
+        self.raw = raw
+
+    @property
+    def id(self) -> MessageId:
+        """The identity of the message."""
+        return MessageId(self.info["origin"], self.info["sequence"])
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """Its ended attempts, oldest first: cause, client, error_class, error_text, times in unix ms."""
+        return list(self.info.get("history", ()))
+
+    @property
+    def attempts(self) -> dict[str, int]:
+        """How many attempts it has used, by cause."""
+        return dict(self.info.get("attempts", {}))
+
+    @property
+    def body(self) -> Any:
+        """The decoded body; BodyError if the bytes are not what their encoding says."""
+        return decode_body(self.raw, self.info.get("encoding", wire.ENCODING_BYTES))
+
+    @property
+    def headers(self) -> dict[str, Any]:
+        """The application's headers; BodyError if they cannot be decoded."""
+        return decode_headers(self._headers)
+
+    def __repr__(self) -> str:
+        return f"<Peeked {self.info}>"
+
+
+def unpack_peek(frame: wire.Frame) -> list[Peeked]:
+    """Return the messages in a `messages` frame; ProtocolError if its parts do not fit each other."""
+    count = frame.header["count"]
+    infos, _ = wire.unpack_strings(frame.columns, count)
+    if len(frame.lengths) != 8 * count:
+        raise ProtocolError("the lengths of a messages frame do not match its count")
+    peeked, at = [], 0
+    for index, info in enumerate(infos):
+        headers_size = int.from_bytes(frame.lengths[8 * index : 8 * index + 4], "little")
+        body_size = int.from_bytes(frame.lengths[8 * index + 4 : 8 * index + 8], "little")
+        headers = frame.blob[at : at + headers_size]
+        raw = frame.blob[at + headers_size : at + headers_size + body_size]
+        at += headers_size + body_size
+        peeked.append(Peeked(msgpack.unpackb(info), headers, raw))
+    return peeked
