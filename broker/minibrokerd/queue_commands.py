@@ -99,7 +99,7 @@ def publish(queue: str, body: str | None, key: str, delay: float, url: str, as_j
 
 
 def _lines() -> list[bytes]:
-    return [line.rstrip(b"\n") for line in click.get_binary_stream("stdin")]
+    return [line.rstrip(b"\n") for line in sys.stdin.buffer]
 
 
 @click.command()
@@ -123,8 +123,8 @@ async def _print_messages(queue: Any, count: int | None, ack: bool, as_json: boo
     # Without --ack everything shown stays with us until the end, so the prefetch bounds what is shown.
     prefetch = min(count or 1_000, limits.MAX_PREFETCH) if not ack else min(count or 32, 32)
     shown = []
-    async with queue.consume(prefetch=prefetch) as messages:
-        try:
+    try:
+        async with queue.consume(prefetch=prefetch) as messages:
             async for message in messages:
                 _print_message(message, as_json)
                 shown.append(message)
@@ -133,9 +133,10 @@ async def _print_messages(queue: Any, count: int | None, ack: bool, as_json: boo
                 count = count and count - 1
                 if count == 0:
                     break
-        finally:
-            for message in shown:
-                await message.release()
+    finally:
+        # After the consumer ended: a message given back before could come straight back to it.
+        for message in shown:
+            await message.release()
 
 
 def _print_message(message: Any, as_json: bool) -> None:
