@@ -12,12 +12,11 @@ from pathlib import Path
 
 import minibroker
 import uvicorn
-from aiosmtplib import SMTPException
 from fastapi import FastAPI, HTTPException
 from pydantic import BaseModel
 
 from database import Analytics, User, Users
-from mail import send_welcome_mail
+from mail import MailRefused, send_welcome_mail
 from photo import make_avatar
 from settings import Settings
 
@@ -48,9 +47,9 @@ def request_app(settings: Settings) -> FastAPI:
         await asyncio.to_thread(make_avatar, Path(form.photo), settings.folder / "avatars", user.id)
         try:
             await send_welcome_mail(user, settings.smtp_port)
-        except SMTPException as error:
+        except MailRefused as error:
             # The user is saved, the avatar is made, and still all she sees is an error page.
-            raise HTTPException(502, f"the welcome mail was refused: {error}") from error
+            raise HTTPException(502, f"no welcome mail: {error}") from error
         await asyncio.to_thread(analytics.count_signup, user.id)
         return Welcome(user_id=user.id)
 
@@ -63,7 +62,7 @@ def queued_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with minibroker.connect(settings.broker_url) as broker:
+        async with minibroker.connect(settings.broker_url, name="signup-app") as broker:
             app.state.broker = broker
             yield
 
@@ -92,8 +91,8 @@ async def _save(users: Users, form: Signup) -> User:
 def main() -> None:
     """Serve until SIGTERM or SIGINT."""
     settings = Settings.from_environment()
-    build = {"request": request_app, "queued": queued_app}[settings.mode]
-    uvicorn.run(build(settings), host="127.0.0.1", port=settings.app_port, log_level="warning")
+    app = {"request": request_app, "queued": queued_app}[settings.mode](settings)
+    uvicorn.run(app, host="127.0.0.1", port=settings.app_port, log_level="warning", loop="asyncio")
 
 
 if __name__ == "__main__":

@@ -108,9 +108,9 @@ async def run(options: argparse.Namespace) -> None:
     assert task is not None
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-    # What the client library reports (a lost connection, a reconnect) would spoil the story here.
-    logging.basicConfig(filename=options.out / "demo.log", level=logging.INFO)
     with Crew(options.out / "logs") as crew:
+        # What the client library reports (a lost connection, a reconnect) would spoil the story.
+        logging.basicConfig(filename=options.out / "logs" / "demo.log", level=logging.WARNING)
         figures = await play(crew, options)
     say(f"\n{figures}")
 

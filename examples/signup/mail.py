@@ -12,16 +12,30 @@ USER_HEADER = "X-User-Id"  # so that the mail server's record can be matched wit
 SMTP_TIMEOUT = 30.0  # seconds
 
 
+class MailRefused(Exception):
+    """The mail server does not take this mail; the text is its answer, code first."""
+
+
 async def send_welcome_mail(user: User, smtp_port: int) -> None:
     """Send the mail; returns once the server took responsibility for it.
 
     Raises:
-        aiosmtplib.SMTPException: the server refused the address or the mail.
-        OSError: the server could not be reached.
+        MailRefused: the server refused the address or the mail.
+        OSError, aiosmtplib.SMTPException: the server could not be reached, or went away.
     """
-    await aiosmtplib.send(
-        _welcome(user), hostname="127.0.0.1", port=smtp_port, timeout=SMTP_TIMEOUT, start_tls=False
-    )
+    try:
+        await aiosmtplib.send(
+            _welcome(user),
+            hostname="127.0.0.1",
+            port=smtp_port,
+            timeout=SMTP_TIMEOUT,
+            start_tls=False,
+        )
+    except aiosmtplib.SMTPRecipientsRefused as error:
+        first = error.recipients[0]
+        raise MailRefused(f"{first.code} {first.message}") from error
+    except aiosmtplib.SMTPResponseException as error:
+        raise MailRefused(f"{error.code} {error.message}") from error
 
 
 def _welcome(user: User) -> EmailMessage:

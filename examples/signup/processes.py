@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -31,7 +32,7 @@ class Child:
         self.name = name
         self.log = log
         self.killed = False
-        with log.open("ab") as output:
+        with log.open("ab") as output:  # a process that is started again goes on in its log
             self._process = subprocess.Popen(
                 argv,
                 env=os.environ | environment,
@@ -85,7 +86,8 @@ class Crew:
         self._children: list[Child] = []
 
     def __enter__(self) -> Crew:
-        self._logs.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(self._logs, ignore_errors=True)
+        self._logs.mkdir(parents=True)
         return self
 
     def __exit__(self, *exc_info: object) -> None:

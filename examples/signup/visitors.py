@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import httpx
 
 from processes import DemoError
 
@@ -54,31 +53,53 @@ async def visit(
     """Sign people up, one every `pace_seconds`, however long the earlier ones take.
 
     `told` gets each answer as it comes. So a slow service meets as many at once as it deserves.
+
+    Raises:
+        DemoError, in an ExceptionGroup: somebody got no answer.
     """
-    async with (
-        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=REQUEST_SECONDS) as client,
-        asyncio.TaskGroup() as group,
-    ):
-        started = time.monotonic()
+    started = time.monotonic()
+    async with asyncio.TaskGroup() as group:
         for index, form in enumerate(people):
             await asyncio.sleep(started + index * pace_seconds - time.monotonic())
-            group.create_task(_sign_up(client, form, told))
+            group.create_task(_sign_up(port, form, told))
 
 
-async def _sign_up(
-    client: httpx.AsyncClient, form: dict[str, str], told: Callable[[Answer], None]
-) -> None:
+async def _sign_up(port: int, form: dict[str, str], told: Callable[[Answer], None]) -> None:
     started = time.perf_counter()
     try:
-        response = await client.post("/signup", json=form)
-    except httpx.HTTPError as error:
+        async with asyncio.timeout(REQUEST_SECONDS):
+            answer = await _post(port, "/signup", json.dumps(form).encode())
+        milliseconds = (time.perf_counter() - started) * 1_000
+        status, detail = _parsed(answer)
+    except (TimeoutError, OSError, ValueError) as error:
         raise DemoError(f"the signup of {form['name']} got no answer: {error!r}") from error
-    milliseconds = (time.perf_counter() - started) * 1_000
-    told(Answer(form["name"], response.status_code, milliseconds, _detail(response)))
+    told(Answer(form["name"], status, milliseconds, detail))
 
 
-def _detail(response: httpx.Response) -> dict[str, Any]:
-    if response.headers.get("content-type") != "application/json":
-        return {"detail": response.text}
-    detail: dict[str, Any] = response.json()
-    return detail
+async def _post(port: int, path: str, body: bytes) -> bytes:
+    """Send one request on a connection of its own, as a browser does at first; return the answer.
+
+    Written by hand, because a client library costs milliseconds of processor time for each request,
+    which would be counted as the service's.
+    """
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(
+            f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+            + body
+        )
+        return await reader.read()  # up to the end of the connection
+    finally:
+        writer.close()
+
+
+def _parsed(answer: bytes) -> tuple[int, dict[str, Any]]:
+    head, _, body = answer.partition(b"\r\n\r\n")
+    status = int(head.split(b" ", 2)[1]) if head.startswith(b"HTTP/1.1 ") else 0
+    if not status:
+        raise ValueError(f"not an HTTP answer: {answer[:60]!r}")
+    try:
+        return status, json.loads(body)
+    except ValueError:  # an error page of the server, in plain text
+        return status, {"detail": body.decode(errors="replace")}

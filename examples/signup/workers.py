@@ -59,13 +59,13 @@ class Workers:
 
 def journaled(
     queue: str, work: Work, journal: Journal
-) -> Callable[[minibroker.Message], Awaitable[None]]:
+) -> Callable[[minibroker.Message[Any]], Awaitable[None]]:
     """Return a handler that does the work and writes down when it starts and how it ends.
 
     The demo reads there what was running at a kill: a start without an end.
     """
 
-    async def handle(message: minibroker.Message) -> None:
+    async def handle(message: minibroker.Message[Any]) -> None:
         entry = {"queue": queue, "user_id": message.body["user_id"], "pid": os.getpid()}
         journal.write(event="started", **entry)
         try:
@@ -79,11 +79,12 @@ def journaled(
 
 
 async def main(queue: str) -> None:
-    """Work until SIGTERM or SIGINT; then finish or give back what was begun."""
+    """Work until SIGTERM or SIGINT; then finish what was begun and give back the rest."""
+    name = f"{queue}-worker-{os.getpid()}"  # stands in the history of what fails here
     settings = Settings.from_environment()
     journal = Journal(settings.folder / "journal.jsonl")
     handler = journaled(queue, getattr(Workers(settings), queue), journal)
-    async with minibroker.connect(settings.broker_url) as broker:
+    async with minibroker.connect(settings.broker_url, name=name) as broker:
         run = asyncio.ensure_future(
             broker.queue(queue).run(handler, concurrency=CONCURRENCY[queue])
         )
