@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any, Final
 from zlib import crc32
 
+from minibroker import limits
 from minibroker.wire import pack_runs
 from minibrokerd.core import logins
 from minibrokerd.core.dispatching import dispatch
@@ -33,7 +34,7 @@ from minibrokerd.core.inputs import (
 from minibrokerd.core.publishing import enter, publish
 from minibrokerd.core.records import FrameMeta, record
 from minibrokerd.core.replay import Replay
-from minibrokerd.core.requests import REQUESTS
+from minibrokerd.core.requests import NAMELESS, REQUESTS, REQUESTS_WITH_COLUMNS
 from minibrokerd.core.sessions import Outcome, Result
 from minibrokerd.core.settling import VERBS, Run, Settlement, read_settlement, settle
 from minibrokerd.core.state import Broken, Refused, Store
@@ -76,7 +77,13 @@ class Core:
         store.now_ms = now_ms = max(now_ms, store.now_ms)
         store.unix_ms = unix_ms
         effects = store.effects = Effects()
-        _COMMANDS[type(command)](store, command)
+        try:
+            _COMMANDS[type(command)](store, command)
+        except Broken as error:
+            assert isinstance(command, Frame | Resume), (
+                "only what a peer sent can break the protocol"
+            )
+            _cut_off(store, command.connection, str(error))
         while store.dirty:
             queue = store.dirty.pop()
             queue.dirty = False
@@ -114,16 +121,32 @@ def _frame(store: Store, frame: Frame) -> None:
         if frame.sequence is not None:
             _sequenced(store, frame, frame.sequence)
         elif frame.parts[0].op in REQUESTS:
-            if len(frame.parts) > 1:
-                raise Broken(f"{frame.parts[0].op} must be the only part of its frame")
-            REQUESTS[frame.parts[0].op](store, frame, frame.parts[0])
+            _request(store, frame)
         else:
             _unsequenced(store, frame)
     except Refused as error:
-        store.send(frame.connection, 0, _error(error.code, str(error), error.retry_ms, frame))
-    except Broken as error:
-        store.send(frame.connection, 0, _error("protocol_error", str(error), None, None))
-        store.effects.closes.append(frame.connection)
+        # A frame without a name wants no answer, and an error without one would end the connection.
+        if frame.sequence is not None or frame.request is not None:
+            header = _error(error.code, str(error), error.retry_ms, frame)
+            store.send(frame.connection, 0, header)
+
+
+def _cut_off(store: Store, connection: int, text: str) -> None:
+    """End a connection whose peer broke the protocol, with what it held."""
+    store.send(connection, 0, _error("protocol_error", text, None, None))
+    store.effects.closes.append(connection)
+    logins.end_connection(store, connection)
+
+
+def _request(store: Store, frame: Frame) -> None:
+    part = frame.parts[0]
+    if len(frame.parts) > 1:
+        raise Broken(f"{part.op} must be the only part of its frame")
+    if frame.request is None and part.op not in NAMELESS:
+        raise Broken(f"{part.op} needs a request number")
+    if frame.columns and part.op not in REQUESTS_WITH_COLUMNS:
+        raise Broken(f"{part.op} has no columns, but {len(frame.columns)} bytes of them came")
+    REQUESTS[part.op](store, frame, part)
 
 
 def _sequenced(store: Store, frame: Frame, sequence: int) -> None:
@@ -153,7 +176,7 @@ def _sequenced(store: Store, frame: Frame, sequence: int) -> None:
     results, lost, rests_on = _apply_parts(store, frame)
     outcome = Outcome(frame.checksum, frame.size, results, lost, rests_on)
     session.remember(sequence, outcome)
-    session.seen_unix_ms = store.unix_ms
+    session.seen_ms = store.now_ms
     records = store.effects.records
     if records and frame.parts[0].op != "publish":  # whose record has it
         meta = FrameMeta(
@@ -172,6 +195,8 @@ def _sequenced(store: Store, frame: Frame, sequence: int) -> None:
 def _unsequenced(store: Store, frame: Frame) -> None:
     if frame.parts[0].op == "publish":
         raise Broken("publish needs a sequence")
+    if frame.request is None and any(part.op != "begin" for part in frame.parts):
+        raise Broken("only a frame of begin parts may have neither sequence nor request")
     results, lost, rests_on = _apply_parts(store, frame)
     if frame.request is not None:
         _confirm(store, frame, results, lost, rests_on)
@@ -197,13 +222,16 @@ def _apply_parts(store: Store, frame: Frame) -> tuple[list[Result], bytes, int]:
 
 def _read_parts(store: Store, frame: Frame) -> list[Settlement]:
     """Check all parts before any is applied: a refused frame leaves no trace."""
-    parts, at = [], 0
+    parts, at, messages = [], 0, 0
     for part in frame.parts:
         if part.op not in VERBS:
             raise Broken(f"{part.op} has no place in a frame with other parts, or with a sequence")
         work, used = read_settlement(store, frame, part, frame.columns[at:])
         parts.append(work)
         at += used
+        messages += sum(run[3] for run in work.runs)
+        if messages > limits.MAX_RUNS_PER_FRAME:
+            raise Broken(f"a frame names more than {limits.MAX_RUNS_PER_FRAME} messages")
     if at != len(frame.columns):
         raise Broken(f"the columns have {len(frame.columns)} bytes, {at} are accounted for")
     return parts
@@ -235,7 +263,7 @@ def _error(code: str, text: str, retry_ms: int | None, frame: Frame | None) -> d
 
 
 def _synced(store: Store, command: Synced) -> None:
-    store.synced = command.batch
+    store.synced = max(command.batch, store.synced)
     while store.lazy_since and store.lazy_since[0][0] <= command.batch:
         store.lazy_since.popleft()
     while store.entering and store.entering[0][0] <= command.batch:

@@ -17,6 +17,7 @@ class Consumer:
 
     __slots__ = (
         "active",
+        "batch",
         "connection",
         "lease_ms",
         "number",
@@ -48,6 +49,7 @@ class Consumer:
         self.request = request  # of a receive, which takes one delivery and is done
         self.timer: Timer | None = None  # the end of a receive's wait
         self.outstanding = 0
+        self.batch = 0  # the newest that a delivery to it rested on
         self.active = True
         self.waiting = False  # stands in the queue's line
 

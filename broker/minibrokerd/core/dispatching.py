@@ -18,13 +18,17 @@ from minibrokerd.core.state import Store
 def dispatch(store: Store, queue: Queue) -> None:
     """Deliver until nothing is ready or nobody can take more."""
     line = queue.consumers
+    share = turns = 0
     while queue.lanes.ready and line:
+        if not turns:  # a share is fixed for a round: what later ones got must not make it smaller
+            turns = len(line)
+            share = -(-queue.lanes.ready // turns)
+        turns -= 1
         consumer = line.popleft()
         credit = consumer.credit()
         if credit <= 0 or store.connections[consumer.connection].paused:
             consumer.waiting = False
             continue
-        share = -(-queue.lanes.ready // (len(line) + 1))
         _deliver(store, queue, consumer, min(credit, share, limits.MAX_MESSAGES_PER_FRAME))
         if consumer.credit() > 0:
             line.append(consumer)
@@ -94,6 +98,7 @@ def _deliver(store: Store, queue: Queue, consumer: Consumer, most: int) -> None:
         header["request"] = consumer.request
         header["begun"] = True
     bodies = [(item.block, item.first, item.stop) for item in items]
+    consumer.batch = max(consumer.batch, rests_on)
     store.send(connection.id, rests_on, header, column, bodies)
     if consumer.request is not None:
         _end_receive(store, queue, consumer, delivery)

@@ -7,8 +7,9 @@ beside it. Lanes take turns, so one busy key cannot keep the others waiting.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from heapq import heapify, heappop, heappush
 
 from minibrokerd.core.messages import Item, Span
@@ -26,12 +27,6 @@ class Lane:
 
     def __bool__(self) -> bool:
         return bool(self.fresh or self.returned)
-
-    def head(self) -> Item | None:
-        """Return what comes next, leaving it in its place."""
-        if self._returned_first():
-            return self.returned[0][3]
-        return self.fresh[0] if self.fresh else None
 
     def take(self, most: int) -> Item:
         """Remove and return what comes next: up to `most` messages of one span, or one message."""
@@ -51,19 +46,27 @@ class Lane:
         """Put what came back to its place by (ready_at_ms, origin, sequence)."""
         heappush(self.returned, (item.ready_at_ms, item.block.origin, item.first, item))
 
-    def remove(self, origin: int, sequence: int) -> Item | None:
-        """Take one message out, wherever it stands; None if it is not here. Linear: for rare use."""
-        for entry in self.returned:
-            item = entry[3]
-            if item.block.origin == origin and item.first <= sequence < item.stop:
-                self.returned.remove(entry)
-                heapify(self.returned)
-                return self._single(item, sequence)
-        for index, span in enumerate(self.fresh):
-            if span.block.origin == origin and span.first <= sequence < span.stop:
-                del self.fresh[index]
-                return self._single(span, sequence)
-        return None
+    def take_out(self, origin: int, sequences: Sequence[int]) -> list[Item]:
+        """Remove and return the messages of these ascending sequences that are here, one by one."""
+        hits = [item for item in self.items() if item.block.origin == origin]
+        hits = [item for item in hits if _first_in(item, sequences) is not None]
+        if not hits:
+            return []
+        gone = set(map(id, hits))
+        self.fresh = deque(span for span in self.fresh if id(span) not in gone)
+        self.returned = [entry for entry in self.returned if id(entry[3]) not in gone]
+        heapify(self.returned)
+        return [single for item in hits for single in self._cut_out(item, sequences)]
+
+    def free_some(self, most: int) -> int:
+        """Drop up to `most` items of a lane that is out of use; return how many."""
+        dropped = 0
+        while self.fresh and dropped < most:
+            self.fresh.popleft()
+            dropped += 1
+        from_heap = min(most - dropped, len(self.returned))
+        del self.returned[len(self.returned) - from_heap :]
+        return dropped + from_heap
 
     def items(self) -> Iterator[Item]:
         """Yield everything in the lane, in no particular order of the two parts."""
@@ -71,15 +74,20 @@ class Lane:
         for entry in self.returned:
             yield entry[3]
 
-    def _single(self, item: Item, sequence: int) -> Item:
-        if isinstance(item, Span):
-            if item.first < sequence:
-                rest = item.cut(sequence)
-                self.put_back(item)
-                item = rest
-            if item.stop > sequence + 1:
-                self.put_back(item.cut(sequence + 1))
-        return item
+    def _cut_out(self, item: Item, sequences: Sequence[int]) -> Iterator[Item]:
+        """Yield the single messages of `item` that are wanted; the rest of it goes back."""
+        rest: Item | None = item
+        while rest is not None and (sequence := _first_in(rest, sequences)) is not None:
+            single, rest = rest, None
+            if isinstance(single, Span):
+                if sequence > single.first:
+                    before, single = single, single.cut(sequence)
+                    self.put_back(before)
+                if single.stop > sequence + 1:
+                    rest = single.cut(sequence + 1)
+            yield single
+        if rest is not None:
+            self.put_back(rest)
 
     def _returned_first(self) -> bool:
         if not self.returned:
@@ -107,7 +115,8 @@ class Lanes:
         lane = self._lane(span.key)
         if not lane:
             self._turn.append(lane)
-        if lane.fresh and lane.fresh[-1].ready_at_ms > span.ready_at_ms:
+        last = lane.fresh[-1] if lane.fresh else None
+        if last and (last.ready_at_ms, last.first) > (span.ready_at_ms, span.first):
             lane.put_back(span)  # its sync took longer than a later publish that needed none
         else:
             lane.fresh.append(span)
@@ -150,33 +159,32 @@ class Lanes:
                 del self._keyed[lane.key]
         return items
 
-    def remove(self, key: str | None, origin: int, sequence: int) -> Item | None:
-        """Take one message out of the lane of `key` (None: of whichever has it); None: not here."""
-        lanes = list(self._all()) if key is None else [self._lane(key)]
-        for lane in lanes:
-            item = lane.remove(origin, sequence)
-            if item is not None:
-                self.ready -= 1
-                if not lane:
-                    self._turn.remove(lane)
-                return item
-        return None
+    def take_out(self, origin: int, sequences: Sequence[int]) -> list[Item]:
+        """Remove and return those of these messages that are ready, one by one, from whichever lane.
+
+        `sequences` ascend. One pass over everything that is ready, so ask for many at once, and rarely.
+        """
+        taken: list[Item] = []
+        for lane in list(self._all()):
+            found = lane.take_out(origin, sequences)
+            taken += found
+            if found and not lane:
+                self._turn.remove(lane)
+                self._keyed.pop(lane.key, None)
+        self.ready -= len(taken)
+        return taken
 
     def free_some(self, most: int) -> bool:
         """Drop up to about `most` items of lanes that are out of use; True: nothing is left.
 
         A million objects freed at once would stop the loop for a tenth of a second.
         """
-        for lane in list(self._all()):
-            while most and lane.fresh:
-                lane.fresh.popleft()
-                most -= 1
-            del lane.returned[max(len(lane.returned) - most, 0) :]
-            if not lane and lane.key:
-                del self._keyed[lane.key]
-            most = max(most - 1, 0)
-            if not most:
-                return False
+        self._turn.clear()
+        while most > 0 and (self._default or self._keyed):
+            lane = self._default or self._keyed.popitem()[1]
+            most -= 1 + lane.free_some(most)
+            if lane and lane.key:
+                self._keyed[lane.key] = lane
         return not self._default and not self._keyed
 
     def items(self) -> Iterator[Item]:
@@ -208,6 +216,12 @@ class Lanes:
         if isinstance(item, Span) and fits < item.stop - item.first:
             lane.put_back(item.cut(item.first + fits))
         return item
+
+
+def _first_in(item: Item, sequences: Sequence[int]) -> int | None:
+    """Return the lowest of the ascending sequences that is in an item; None: none is."""
+    at = bisect_left(sequences, item.first)
+    return sequences[at] if at < len(sequences) and sequences[at] < item.stop else None
 
 
 def _fitting(span: Span, most_bytes: int) -> int:

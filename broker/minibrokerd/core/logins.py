@@ -5,16 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from minibroker import limits
-from minibroker.wire import pack_runs
+from minibroker.wire import RUN, pack_runs
 from minibrokerd.core.deliveries import Delivery
 from minibrokerd.core.dispatching import leave_line, line_up
 from minibrokerd.core.inputs import Attach, Disconnected, Flow, Hello, Resume
-from minibrokerd.core.messages import Message, Span, State
+from minibrokerd.core.messages import Item, Message, Span, State
 from minibrokerd.core.queues import Queue
 from minibrokerd.core.sessions import Connection, Session
 from minibrokerd.core.settling import Run, begin_message, drop_delivery, read_runs
-from minibrokerd.core.state import Store
+from minibrokerd.core.state import COUNTER_BITS, Broken, Store
 from minibrokerd.core.wheel import Timer
+
+Id = tuple[int, int, int]  # token, origin, sequence
 
 
 def hello(store: Store, command: Hello) -> None:
@@ -31,7 +33,10 @@ def resume(store: Store, command: Resume) -> None:
     A session that is not known (the server restarted, or the session was silent for too long) starts with
     nothing but its id; what it had begun is given back where it still waits.
     """
-    runs = read_runs(command.runs, len(command.runs) // 24)
+    entries, left_over = divmod(len(command.runs), RUN.size)
+    if left_over:
+        raise Broken(f"{left_over} bytes are left over behind the run column")
+    runs = read_runs(command.runs, entries)
     session = store.sessions.get(command.session)
     known = session is not None
     if session is None:
@@ -42,11 +47,10 @@ def resume(store: Store, command: Resume) -> None:
         end_connection(store, old)
         store.effects.closes.append(old)
     _connect(store, session, command.connection, main=True)
-    lost: list[Run] = []
-    for token, origin, first, count in runs:
-        for sequence in range(first, first + count):
-            if not _reattach(store, session, command.connection, token, origin, sequence):
-                lost.append((token, origin, sequence, 1))
+    ids = [(run[0], run[1], run[2] + i) for run in runs for i in range(run[3])]
+    ids = [id for id in ids if not _still_held(store, session, command.connection, id)]
+    back = _take_back(store, session, command.connection, ids)
+    lost = [(*id, 1) for id in ids if id not in back]
     _welcome(store, session, command.connection, known=known, lost=lost)
 
 
@@ -75,8 +79,19 @@ def flow(store: Store, command: Flow) -> None:
             line_up(store, store.by_number[consumer.queue_number], consumer)
 
 
-def end_connection(store: Store, id: int) -> None:
-    """Forget a connection; its session goes on for a while."""
+def leave(store: Store, connection: Connection) -> None:
+    """A client says goodbye: on its main connection the session ends, when its last lease has."""
+    session = connection.session
+    ids = [*sorted(session.attached), connection.id] if connection.main else [connection.id]
+    for id in ids:
+        end_connection(store, id, marked=False)
+        store.effects.closes.append(id)
+    if connection.main and not session.deliveries:
+        end_session(store, session)
+
+
+def end_connection(store: Store, id: int, *, marked: bool = True) -> None:
+    """Forget a connection; its session goes on for a while. `marked` as in `return_held`."""
     connection = store.connections.get(id)
     if connection is None:
         return
@@ -87,7 +102,7 @@ def end_connection(store: Store, id: int) -> None:
         if consumer.timer is not None:
             store.wheel.cancel(consumer.timer)
     for token in sorted(connection.tokens):
-        return_held(store, store.deliveries[token], marked=True)
+        return_held(store, store.deliveries[token], marked=marked)
     del store.connections[id]
     session = connection.session
     if connection.main:
@@ -149,7 +164,7 @@ def _session_over(store: Store, timer: Timer, session: Session) -> None:
     session.timer = None
     if session.connected:
         return
-    kept_until_ms = store.now_ms - store.unix_ms + session.seen_unix_ms + limits.FRAME_OUTCOME_MS
+    kept_until_ms = session.seen_ms + limits.FRAME_OUTCOME_MS
     if session.deliveries:
         await_return(store, session)
     elif session.window and kept_until_ms > store.now_ms:
@@ -171,55 +186,75 @@ def _welcome(
         "lost": len(lost),
         "known": known,
     }
-    store.send(connection, 0, header, pack_runs(lost))
+    origins = {run[1] for run in lost} & store.by_number.keys()
+    rests_on = max((store.by_number[origin].last_batch for origin in origins), default=0)
+    store.send(connection, rests_on, header, pack_runs(lost))
 
 
-def _reattach(
-    store: Store, session: Session, connection: int, token: int, origin: int, sequence: int
-) -> bool:
-    """Give a begun message back to its session; False if it was handed out since, or has ended."""
+def _still_held(store: Store, session: Session, connection: int, id: Id) -> bool:
+    """Give back what is still under its token, begun; False: it has no such delivery."""
+    token, origin, sequence = id
     delivery = store.deliveries.get(token)
-    if delivery is not None:
-        queue = store.by_number[delivery.queue_number]
-        message = delivery.single(origin, sequence) if delivery.session == session.id else None
-        if message is None:
-            return False
-        delivery.connection = connection
-        delivery.consumer = None
-        if message.state is not State.BEGUN:
-            begin_message(store, queue, message)
-        return True
-    found = _find_waiting(store, token, origin, sequence)
-    if found is None:
+    message = None
+    if delivery is not None and delivery.session == session.id:
+        message = delivery.single(origin, sequence)
+    if delivery is None or message is None:
         return False
-    queue, message = found
-    # Its hand-out was not recorded, or it came back when the connection ended: the session still runs it.
-    delivery = Delivery(
-        token, queue.number, queue.home, session.id, connection, None, queue.setting("lease_ms")
-    )
-    store.deliveries[token] = queue.deliveries[token] = delivery
-    session.deliveries.add(token)
-    delivery.add(message)
-    queue.held += 1
-    begin_message(store, queue, message)
+    delivery.connection = connection
+    delivery.consumer = None
+    if message.state is not State.BEGUN:
+        begin_message(store, store.by_number[delivery.queue_number], message)
     return True
 
 
-def _find_waiting(
-    store: Store, token: int, origin: int, sequence: int
-) -> tuple[Queue, Message] | None:
-    source = store.by_number.get(origin)
-    if source is None:
-        return None
-    for queue in (source, store.queues.get(source.name + limits.DLQ_SUFFIX)):
-        if queue is None:
-            continue
-        item = queue.lanes.remove(None, origin, sequence)
-        if item is None:
-            continue
-        ended = item.ended_token if isinstance(item, Message) else 0
-        if token < item.block.epoch << 40 or token < max(item.token, ended + 1):
-            queue.lanes.put_back(item)
-            return None
-        return queue, item if isinstance(item, Message) else Message.of(item, sequence)
-    return None
+def _take_back(store: Store, session: Session, connection: int, ids: list[Id]) -> set[Id]:
+    """Begin what waits but still runs in the client; return which ids.
+
+    Its hand-out was not recorded before a crash, or it came back when the connection ended.
+    """
+    tokens = {(origin, sequence): token for token, origin, sequence in ids}
+    back: set[Id] = set()
+    for origin in sorted({origin for origin, _ in tokens} & store.by_number.keys()):
+        sequences = sorted(id[1] for id in tokens if id[0] == origin)
+        source = store.by_number[origin]
+        for queue in (source, store.queues.get(source.name + limits.DLQ_SUFFIX)):
+            for item in queue.lanes.take_out(origin, sequences) if queue is not None else ():
+                assert queue is not None
+                token = tokens[origin, item.first]
+                if not _may_go_on(store, queue, session, item, token):
+                    queue.lanes.put_back(item)
+                    continue
+                back.add((token, origin, item.first))
+                _begin_again(store, queue, session, connection, item, token)
+    return back
+
+
+def _may_go_on(store: Store, queue: Queue, session: Session, item: Item, token: int) -> bool:
+    """Whether a token was the last one of a waiting message, and did not end on it."""
+    delivery = store.deliveries.get(token)  # what else is begun under it
+    if delivery is not None and (delivery.session, delivery.queue_number) != (
+        session.id,
+        queue.number,
+    ):
+        return False
+    ended = item.ended_token if isinstance(item, Message) else 0
+    if token <= ended or token < item.block.epoch << COUNTER_BITS:
+        return False
+    # A crash can lose hand-outs of the runs before this one only.
+    lost_in_crash = item.token < token < store.epoch << COUNTER_BITS
+    return token == item.token or lost_in_crash
+
+
+def _begin_again(
+    store: Store, queue: Queue, session: Session, connection: int, item: Item, token: int
+) -> None:
+    message = item if isinstance(item, Message) else Message.of(item, item.first)
+    delivery = store.deliveries.get(token)
+    if delivery is None:
+        lease_ms = queue.setting("lease_ms")
+        delivery = Delivery(token, queue.number, queue.home, session.id, connection, None, lease_ms)
+        store.deliveries[token] = queue.deliveries[token] = delivery
+        session.deliveries.add(token)
+    delivery.add(message)
+    queue.held += 1
+    begin_message(store, queue, message)

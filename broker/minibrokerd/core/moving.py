@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
-from minibrokerd.core.messages import MEMORY, Item, Message
+from minibrokerd.core.messages import CAUSES, MEMORY, Item, Message
 from minibrokerd.core.queues import Queue
 from minibrokerd.core.records import AttemptMeta, MoveMeta, PurgeMeta
 from minibrokerd.core.state import Refused, Store
@@ -39,7 +39,6 @@ def dead_letter(store: Store, queue: Queue, message: Message, entry: AttemptMeta
         _stay(store, queue, message, entry)
         return
     message.ready_at_ms = store.now_ms
-    message.marked = False
     queue.counters["dead_lettered"] += 1
     _move(store, queue, dlq, message, entry)
 
@@ -49,8 +48,8 @@ def _stay(store: Store, queue: Queue, message: Message, entry: AttemptMeta | Non
         queue.counters["dlq_full"] += 1
         failed, expired, worker_lost = message.attempts
         counts = [failed, expired, worker_lost]
-        if entry is not None:
-            counts[("failed", "expired", "worker_lost").index(entry.cause)] -= 1
+        if entry is not None and entry.cause in CAUSES:
+            counts[CAUSES.index(entry.cause)] -= 1
         message.attempts = (counts[0], counts[1], counts[2])
     delay_ms = retry_delay_ms(queue, max(message.charged, 1), store.jitter)
     message.ready_at_ms = store.now_ms + delay_ms
@@ -61,7 +60,7 @@ def _stay(store: Store, queue: Queue, message: Message, entry: AttemptMeta | Non
 def _move(
     store: Store, source: Queue, target: Queue, message: Message, entry: AttemptMeta | None
 ) -> None:
-    message.releases = 0
+    message.releases, message.marked = 0, False
     if message.block.durability != MEMORY:
         store.emit(
             MoveMeta(
@@ -102,18 +101,26 @@ def redrive(
 
     def step() -> tuple[bool, dict[str, Any]]:
         nonlocal left, moved
-        for _ in range(min(left, STEP_MESSAGES)):
-            left -= 1
-            item = dlq.lanes.remove(None, *ids.pop()) if wanted else _oldest(dlq)
-            if item is not None and _redrive_one(store, dlq, item):
-                moved += 1
+        some = min(left, STEP_MESSAGES)
+        left -= some
+        items = _named(dlq, ids[left : left + some]) if wanted else _oldest(dlq, some)
+        for item in items:
+            moved += _redrive_one(store, dlq, item)
         return left <= 0, {"redriven": moved}
 
     return step
 
 
-def _oldest(dlq: Queue) -> Item | None:
-    return dlq.lanes.take(1, 2**62)[0] if dlq.lanes.ready else None
+def _named(dlq: Queue, ids: list[tuple[int, int]]) -> list[Item]:
+    origins = sorted({origin for origin, _ in ids})
+    items: list[Item] = []
+    for origin in origins:
+        items += dlq.lanes.take_out(origin, sorted({id[1] for id in ids if id[0] == origin}))
+    return items
+
+
+def _oldest(dlq: Queue, most: int) -> list[Item]:
+    return dlq.lanes.take(min(most, dlq.lanes.ready), 2**62) if dlq.lanes.ready else []
 
 
 def _redrive_one(store: Store, dlq: Queue, item: Item) -> bool:
@@ -136,13 +143,17 @@ def purge(store: Store, queue: Queue) -> int:
     Later settlements of them are lost. What is taken apart is large, so it is freed in steps.
     """
     count = queue.count()
-    for timer in queue.delayed:
-        store.wheel.cancel(timer)
     for token in list(queue.deliveries):
         _end_delivery(store, queue, token)
     store.entering = deque(entry for entry in store.entering if entry[1] is not queue)
-    old = queue.empty()
-    store.jobs.append(lambda: old.free_some(STEP_MESSAGES))
+    delayed, lanes = queue.delayed, queue.empty()
+
+    def free() -> bool:
+        for _ in range(min(len(delayed), STEP_MESSAGES)):
+            store.wheel.cancel(delayed.popitem()[0])
+        return lanes.free_some(STEP_MESSAGES) and not delayed
+
+    store.jobs.append(free)
     queue.counters["purged"] += count
     store.emit(PurgeMeta(queue.number))
     queue.last_batch = store.open_batch

@@ -65,6 +65,8 @@ def publish(store: Store, frame: Frame, part: Any) -> tuple[Result, int]:
         queue.entering += count
         store.entering.append((store.open_batch, queue, block, spans))
     else:
+        for span in spans:
+            span.batch = queue.reserve_batch  # no id is shown before it is safe from a second use
         enter(store, queue, spans)
     return result_of(block), rests_on
 
@@ -192,7 +194,7 @@ def _reserve(store: Store, queue: Queue, count: int) -> int:
     if queue.next_sequence > queue.reserved_until:
         queue.reserved_until = queue.next_sequence + RESERVE_STEP
         store.emit(ReserveMeta(queue.number, queue.reserved_until))
-        queue.reserve_batch = store.open_batch
+        queue.reserve_batch = queue.last_batch = store.open_batch
     return first
 
 

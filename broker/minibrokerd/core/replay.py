@@ -87,13 +87,14 @@ class _Live:
 class _Waiting:
     """A queue while its records are read."""
 
-    __slots__ = ("firsts", "lives", "messages", "queue", "waits")
+    __slots__ = ("firsts", "leases", "lives", "messages", "queue", "waits")
 
     def __init__(self, queue: Queue) -> None:
         self.queue = queue
         self.firsts: list[int] = []
         self.lives: list[_Live] = []
         self.messages: dict[int, Message] = {}
+        self.leases: dict[int, BeginMeta] = {}  # the newest of each begun message, by key
         self.waits: dict[
             int, tuple[int, int]
         ] = {}  # (written unix_ms, duration) of a delay, by key
@@ -124,18 +125,24 @@ class _Waiting:
         """Remove one message and return it as one of its own."""
         key = key_in(self.queue.home, origin, sequence)
         message = self.messages.pop(key, None)
-        self.waits.pop(key, None)
+        if message is not None:
+            self.waits.pop(key, None)
+            self.leases.pop(key, None)
         if message is not None or origin != self.queue.home:
             return message
         live = self._find(sequence)
         span = live.cross_out(sequence) if live is not None else None
         return None if span is None else Message.of(span, sequence)
 
-    def put(self, message: Message) -> None:
-        self.messages[key_in(self.queue.home, message.block.origin, message.sequence)] = message
+    def put(self, message: Message) -> int:
+        """Add one message and return its key."""
+        key = key_in(self.queue.home, message.block.origin, message.sequence)
+        self.messages[key] = message
+        return key
 
     def clear(self) -> None:
-        self.firsts, self.lives, self.messages, self.waits = [], [], {}, {}
+        self.firsts, self.lives = [], []
+        self.messages, self.waits, self.leases = {}, {}, {}
 
     def _find(self, sequence: int) -> _Live | None:
         index = bisect_right(self.firsts, sequence) - 1
@@ -153,7 +160,6 @@ class Replay:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._queues: dict[int, _Waiting] = {}
-        self._leases: dict[int, BeginMeta] = {}  # the newest of each begun message, by id
         self.messages = 0
 
     def batch(self, batch: Batch) -> None:
@@ -177,8 +183,10 @@ class Replay:
             queue.next_sequence = queue.reserved_until
             self._finish_queue(waiting)
         for session in list(store.sessions.values()):
-            if session.seen_unix_ms + limits.FRAME_OUTCOME_MS < unix_ms:
-                session.window.clear()
+            age_ms = max(unix_ms - session.seen_unix_ms, 0)
+            session.seen_ms = now_ms - age_ms
+            if age_ms > limits.FRAME_OUTCOME_MS:
+                session.forget_all()
             await_return(store, session)
         if self.messages and not clean:
             store.hold_until_ms = now_ms + RESUME_WAIT_MS
@@ -197,7 +205,7 @@ class Replay:
         for key, message in waiting.messages.items():
             self.messages += 1
             if message.state is State.BEGUN:
-                self._lease(queue, message)
+                self._lease(queue, message, waiting.leases[key])
                 continue
             written_ms, delay_ms = waiting.waits.get(key, (0, 0))
             message.ready_at_ms = self._still_waits(message.ready_at_ms, written_ms, delay_ms)
@@ -211,9 +219,8 @@ class Replay:
         left = min(max(written_unix_ms + delay_ms - store.unix_ms, 0), delay_ms)
         return store.now_ms + left if left else min(ready_at_ms, store.now_ms)
 
-    def _lease(self, queue: Queue, message: Message) -> None:
+    def _lease(self, queue: Queue, message: Message, meta: BeginMeta) -> None:
         store = self._store
-        meta = self._leases[_id(message)]
         session = store.sessions.get(meta.session)
         if session is None:
             session = store.sessions[meta.session] = Session(meta.session, "")
@@ -277,8 +284,7 @@ class Replay:
             if message.token != meta.token:
                 message.started_unix_ms = meta.unix_ms
             message.token, message.state = meta.token, State.BEGUN
-            self._leases[_id(message)] = meta
-            waiting.put(message)
+            waiting.leases[waiting.put(message)] = meta
 
     def _ack(self, meta: AckMeta, record: Record) -> None:
         waiting = self._queues[meta.queue]
@@ -290,8 +296,7 @@ class Replay:
         message = waiting.take(meta.origin, meta.sequence)
         if message is None:
             return
-        self._end_lease(message)
-        message.state = State.READY
+        message.state, message.started_unix_ms = State.READY, 0
         message.ended_token = meta.token
         message.ready_at_ms = meta.ready_at_ms
         message.attempts, message.releases, message.marked = (
@@ -301,17 +306,15 @@ class Replay:
         )
         if meta.entry is not None:
             message.add_history(meta.entry)
-        waiting.put(message)
+        key = waiting.put(message)
         if meta.delay_ms:
-            key = key_in(waiting.queue.home, meta.origin, meta.sequence)
             waiting.waits[key] = (meta.unix_ms, meta.delay_ms)
 
     def _move(self, meta: MoveMeta, record: Record) -> None:
         message = self._queues[meta.queue].take(meta.origin, meta.sequence)
         if message is None:
             return
-        self._end_lease(message)
-        message.state = State.READY
+        message.state, message.started_unix_ms = State.READY, 0
         message.ended_token = meta.token
         message.ready_at_ms = meta.ready_at_ms
         message.attempts, message.redriven = meta.attempts, meta.redriven
@@ -362,18 +365,9 @@ class Replay:
         message.redriven, message.history = meta.redriven, list(meta.history)
         message.dropped, message.ended_token = meta.attempts_dropped, meta.token
         waiting = self._queues[meta.queue]
-        waiting.put(message)
+        key = waiting.put(message)
         if meta.delay_ms:
-            key = key_in(waiting.queue.home, meta.origin, meta.sequence)
             waiting.waits[key] = (meta.unix_ms, meta.delay_ms)
-
-    def _end_lease(self, message: Message) -> None:
-        self._leases.pop(_id(message), None)
-        message.started_unix_ms = 0
-
-
-def _id(message: Message) -> int:
-    return message.block.origin << 64 | message.sequence
 
 
 _APPLY: Final[dict[type, Callable[[Replay, Any, Record], None]]] = {

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any
 
 import msgspec
 
+from minibroker import limits
 from minibroker.settings import check_settings, default_settings
-from minibroker.wire import pack_strings
+from minibroker.wire import RUN, pack_strings
 from minibrokerd.core.deliveries import Consumer
-from minibrokerd.core.dispatching import leave_line, line_up
+from minibrokerd.core.dispatching import dispatch, leave_line, line_up
 from minibrokerd.core.inputs import Frame
-from minibrokerd.core.logins import end_session, return_held
+from minibrokerd.core.logins import leave, return_held
 from minibrokerd.core.messages import Block, Item, Message, State
 from minibrokerd.core.moving import purge, redrive
 from minibrokerd.core.queues import Queue
@@ -41,6 +43,11 @@ def consume(store: Store, frame: Frame, part: Any) -> None:
         queue.consumer_count += 1
     else:
         queue = store.by_number[consumer.queue_number]
+        if queue.name != part.queue:
+            raise Refused(
+                "bad_value",
+                f"consumer {part.consumer} takes from {queue.name!r}; cancel it first, or use another number",
+            )
         consumer.prefetch, consumer.lease_ms = part.prefetch, part.lease_ms
     line_up(store, queue, consumer)
     store.reply(frame.connection, frame.request, queue.last_batch, {})
@@ -50,21 +57,24 @@ def cancel(store: Store, frame: Frame, part: Any) -> None:
     """End a consumer: what it has not begun goes back, unmarked, for it was given back on purpose."""
     connection = store.connections[frame.connection]
     consumer = connection.consumers.pop(part.consumer, None)
+    rests_on = 0
     if consumer is not None:
+        rests_on = consumer.batch  # no delivery to it may leave after the answer
         queue = store.by_number[consumer.queue_number]
         leave_line(queue, consumer)
         queue.consumer_count -= 1
         for token in sorted(connection.tokens):
             if store.deliveries[token].consumer is consumer:
                 return_held(store, store.deliveries[token], marked=False)
-    store.reply(frame.connection, frame.request, 0, {})
+    store.reply(frame.connection, frame.request, rests_on, {})
 
 
 def receive(store: Store, frame: Frame, part: Any) -> None:
     """Deliver once: now, or when something comes within wait_ms."""
     connection = store.connections[frame.connection]
-    if frame.request is None or frame.request in connection.receives:
-        raise Broken(f"receive needs a request number of its own; {frame.request} is none")
+    assert frame.request is not None, "it needs a request number"
+    if frame.request in connection.receives:
+        raise Broken(f"a receive needs a request number of its own; {frame.request} waits already")
     queue = store.queue_or_new(part.queue)
     consumer = Consumer(
         connection.id,
@@ -78,11 +88,16 @@ def receive(store: Store, frame: Frame, part: Any) -> None:
     connection.receives[frame.request] = consumer
     queue.consumer_count += 1
     line_up(store, queue, consumer)
-    consumer.timer = store.set_timer(_wait_over, consumer, store.now_ms + part.wait_ms)
-    store.touch(queue)
+    if part.wait_ms:
+        consumer.timer = store.set_timer(_wait_over, consumer, store.now_ms + part.wait_ms)
+        return
+    if store.now_ms >= store.hold_until_ms:
+        dispatch(store, queue)
+    if consumer.active:
+        _wait_over(store, None, consumer)
 
 
-def _wait_over(store: Store, timer: Timer, consumer: Consumer) -> None:
+def _wait_over(store: Store, timer: Timer | None, consumer: Consumer) -> None:
     queue = store.by_number[consumer.queue_number]
     leave_line(queue, consumer)
     queue.consumer_count -= 1
@@ -98,22 +113,25 @@ def peek(store: Store, frame: Frame, part: Any) -> None:
     queue = store.queue(part.queue)
     infos: list[bytes] = []
     bodies: list[tuple[Block, int, int]] = []
-    skip = part.skip
-    for state, item in queue.items():
-        count = item.stop - item.first
-        if skip >= count:
-            skip -= count
-            continue
-        for sequence in range(item.first + skip, item.stop):
-            if len(infos) == part.count:
-                break
-            infos.append(pack(describe(state, item, sequence)))
-            bodies.append((item.block, sequence, sequence + 1))
-        skip = 0
-        if len(infos) == part.count:
+    room = limits.DELIVERY_BYTES
+    for state, item, sequence in islice(_singles(queue, part.skip), part.count):
+        info = pack(describe(state, item, sequence))
+        room -= len(info) + item.block.bytes_of(sequence, sequence + 1)
+        if room < 0 and infos:
             break
+        infos.append(info)
+        bodies.append((item.block, sequence, sequence + 1))
     header = {"op": "messages", "request": frame.request, "count": len(infos)}
     store.send(frame.connection, queue.last_batch, header, pack_strings(infos), bodies)
+
+
+def _singles(queue: Queue, skip: int) -> Iterator[tuple[State, Item, int]]:
+    """Yield the messages of a queue one by one, without the first `skip`."""
+    for state, item in queue.items():
+        passed = min(skip, item.stop - item.first)
+        skip -= passed
+        for sequence in range(item.first + passed, item.stop):
+            yield state, item, sequence
 
 
 def describe(state: State, item: Item, sequence: int) -> dict[str, Any]:
@@ -142,6 +160,8 @@ def redrive_request(store: Store, frame: Frame, part: Any) -> None:
     """Start to send dead messages back; the reply follows the last step."""
     dlq = store.queue(part.queue)
     wanted = read_runs(frame.columns, part.runs)
+    if len(frame.columns) != part.runs * RUN.size:
+        raise Broken(f"{len(frame.columns)} bytes of columns came for {part.runs} runs")
     step = redrive(store, dlq, wanted, part.count)
 
     def job() -> bool:
@@ -159,7 +179,7 @@ def purge_request(store: Store, frame: Frame, part: Any) -> None:
     queue = store.queue(part.queue)
     count = purge(store, queue)
     for connection in store.connections.values():
-        for consumer in connection.consumers.values():
+        for consumer in [*connection.consumers.values(), *connection.receives.values()]:
             if consumer.queue_number == queue.number:
                 line_up(store, queue, consumer)
     store.reply(frame.connection, frame.request, queue.last_batch, {"purged": count})
@@ -177,11 +197,18 @@ def queue_set(store: Store, frame: Frame, part: Any) -> None:
         queue = store.create_queue(part.queue, default_settings() | changes)
     elif any(queue.settings[name] != value for name, value in changes.items()):
         _check_dlq_durability(store, queue, changes)
-        queue.settings |= changes
-        store.write_queue(queue)
+        _change(store, queue, changes)
+        dlq = store.queues.get(queue.name + limits.DLQ_SUFFIX)
+        if dlq is not None and "durability" in changes:
+            _change(store, dlq, {"durability": changes["durability"]})
     store.reply(
         frame.connection, frame.request, queue.last_batch, {"settings": dict(queue.settings)}
     )
+
+
+def _change(store: Store, queue: Queue, changes: dict[str, int | str]) -> None:
+    queue.settings |= changes
+    store.write_queue(queue)
 
 
 def _check_dlq_durability(store: Store, queue: Queue, changes: dict[str, int | str]) -> None:
@@ -226,12 +253,11 @@ def ping(store: Store, frame: Frame, part: Any) -> None:
 
 def goodbye(store: Store, frame: Frame, part: Any) -> None:
     """The client leaves on purpose: the session ends with its connections."""
-    connection = store.connections[frame.connection]
-    store.effects.closes.append(frame.connection)
-    if connection.main:
-        end_session(store, connection.session)
+    leave(store, store.connections[frame.connection])
 
 
+NAMELESS = frozenset({"ping", "goodbye"})  # may come without a request number
+REQUESTS_WITH_COLUMNS = frozenset({"redrive"})
 REQUESTS: dict[str, Callable[[Store, Frame, Any], None]] = {
     "consume": consume,
     "cancel": cancel,

@@ -40,6 +40,7 @@ class Session:
         "connection",
         "deliveries",
         "id",
+        "seen_ms",
         "seen_unix_ms",
         "timer",
         "unanswered_bytes",
@@ -55,7 +56,8 @@ class Session:
         self.window: dict[int, Outcome] = {}
         self.answered_below = 1
         self.unanswered_bytes = 0
-        self.seen_unix_ms = 0  # when its newest frame outcome was written
+        self.seen_ms = 0  # log time of its newest frame outcome
+        self.seen_unix_ms = 0  # its wall time, as a replay finds it
         self.timer: Timer | None = None  # its end, while it has no connection
 
     @property
@@ -76,6 +78,10 @@ class Session:
         # Frames mostly come in the order of their sequences, so this stops at the first that stays.
         for known in [*takewhile(sequence.__gt__, self.window)]:
             self.unanswered_bytes -= self.window.pop(known).size
+
+    def forget_all(self) -> None:
+        """Forget every outcome: a frame that comes again can no longer be judged."""
+        self.forget_below(max(self.window, default=0) + 1)
 
     def over_limit(self, sequence: int) -> bool:
         """Whether a frame of this sequence is more than a client may have unanswered."""

@@ -12,14 +12,14 @@ from zlib import crc32
 
 from minibroker import limits
 from minibroker.errors import ProtocolError
-from minibroker.wire import RUN, unpack_strings
+from minibroker.wire import RUN, pack_runs, unpack_strings
 from minibrokerd.core.deliveries import Delivery
 from minibrokerd.core.inputs import Frame
 from minibrokerd.core.messages import CAUSES, MEMORY, SYNC, Item, Message, State
 from minibrokerd.core.moving import dead_letter, retry_delay_ms
 from minibrokerd.core.queues import Queue
 from minibrokerd.core.records import AckMeta, AttemptMeta, BeginMeta, ExtendMeta
-from minibrokerd.core.state import Broken, Store
+from minibrokerd.core.state import COUNTER_BITS, Broken, Store
 from minibrokerd.core.wheel import Timer
 
 RELEASE_DELAY_MS: Final = (
@@ -135,6 +135,8 @@ def read_runs(data: memoryview, count: int) -> list[Run]:
     runs = list(RUN.iter_unpack(data[:size]))
     if sum(run[3] for run in runs) > limits.MAX_RUNS_PER_FRAME:
         raise Broken(f"the runs of one part name more than {limits.MAX_RUNS_PER_FRAME} messages")
+    if any(first + messages > 2**64 for _, _, first, messages in runs):
+        raise Broken("a run goes beyond the largest sequence")
     return runs
 
 
@@ -191,17 +193,17 @@ def begin_message(store: Store, queue: Queue, message: Message) -> None:
 
 def ack(work: Settlement) -> None:
     """Done: the messages end."""
-    count = 0
+    ended: list[Run] = []
     for run in work.runs:
-        for _, item in work.found(run):
-            count += item.stop - item.first
-    if not count:
+        for delivery, item in work.found(run):
+            ended.append((delivery.token, run[1], item.first, item.stop - item.first))
+    if not ended:
         return
-    work.queue.counters["acked"] += count
+    work.queue.counters["acked"] += sum(run[3] for run in ended)
     if work.durability == MEMORY:
         return
     # Only what really ended may stand in the log: a lost run names messages that live.
-    tail = _without(work.runs, work.lost) if work.lost else bytes(work.column)
+    tail = pack_runs(ended) if work.lost else bytes(work.column)
     work.store.emit(AckMeta(work.queue.number), tail, crc32(tail))
     work.queue.last_batch = work.store.open_batch
 
@@ -237,6 +239,7 @@ def release(work: Settlement) -> None:
                 item.ready_at_ms = store.now_ms + delay_ms
             if isinstance(item, Message) and item.state is State.BEGUN:
                 item.ended_token = delivery.token
+                item.started_unix_ms = 0
                 store.write_return(queue, item, delay_ms, None)
             store.wait_or_ready(queue, item)
 
@@ -290,22 +293,6 @@ def _messages(item: Item) -> Iterator[Message]:
             yield Message.of(item, sequence)
 
 
-def _without(runs: list[Run], lost: list[Run]) -> bytes:
-    packed = []
-    for token, origin, first, count in runs:
-        gone = sorted((run[2], run[2] + run[3]) for run in lost if run[:2] == (token, origin))
-        for low, high in gone:
-            if low >= first + count or high <= first:
-                continue
-            if low > first:
-                packed.append(RUN.pack(token, origin, first, low - first))
-            count -= high - first
-            first = high
-        if count > 0:
-            packed.append(RUN.pack(token, origin, first, count))
-    return b"".join(packed)
-
-
 # -- attempts -----------------------------------------------------------------------------------
 
 
@@ -318,7 +305,7 @@ def end_attempt(
         counts[CAUSES.index(cause)] += 1
         message.attempts = (counts[0], counts[1], counts[2])
     session = store.sessions.get(delivery.session)
-    used = sum(len(past.error_text) for past in message.history)
+    used = sum(len(past.error_text.encode()) for past in message.history)
     room = max(min(limits.MAX_ERROR_TEXT_BYTES, limits.MAX_HISTORY_TEXT_BYTES - used), 0)
     entry = AttemptMeta(
         delivery.token,
@@ -326,13 +313,18 @@ def end_attempt(
         store.unix_ms,
         session.client if session else "",
         cause,
-        name[: limits.MAX_ERROR_CLASS_BYTES],
-        text[:room],
+        _cut(name, limits.MAX_ERROR_CLASS_BYTES),
+        _cut(text, room),
     )
     message.add_history(entry)
     message.ended_token = delivery.token
     message.started_unix_ms = 0
     return entry
+
+
+def _cut(text: str, most_bytes: int) -> str:
+    """Return as much of a text as fits into its limit as UTF-8."""
+    return text.encode()[:most_bytes].decode(errors="ignore")
 
 
 def lease_over(store: Store, timer: Timer, message: Message) -> None:
@@ -343,7 +335,9 @@ def lease_over(store: Store, timer: Timer, message: Message) -> None:
     session = store.sessions.get(delivery.session)
     cause = "expired" if session is not None and session.connected else "worker_lost"
     if cause == "worker_lost" and store.now_ms <= store.grace_until_ms:
-        cause = "broker_lost"
+        # Only a lease that this start took over: a worker that dies after it dies by itself.
+        recovered = delivery.token >> COUNTER_BITS < store.epoch
+        cause = "broker_lost" if recovered else cause
     message.timer = None
     delivery.singles.pop(queue.key_of(message.block.origin, message.sequence))
     queue.begun -= 1
@@ -415,6 +409,7 @@ def settle(work: Settlement) -> int:
     lost = sum(run[3] for run in work.lost)
     work.queue.counters["lost_settlements"] += lost
     rests_on = work.queue.last_batch if lost else 0
-    if work.durability != MEMORY:
+    # What left no record (a release of what was only held) rests on nothing that could ever be synced.
+    if work.durability != MEMORY and work.store.effects.records:
         rests_on = max(rests_on, work.store.rests_on(work.durability))
     return rests_on
