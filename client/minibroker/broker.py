@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Final
@@ -120,14 +120,8 @@ class Broker:
         return True
 
     async def _connect(self) -> Link:
-        loop = asyncio.get_running_loop()
         async with asyncio.timeout(self._connect_ms / 1000):
-            transport, link = await loop.create_connection(
-                lambda: Link(self._driver.received), *self._address
-            )
-            peer = transport.get_extra_info("socket")
-            if peer is not None:
-                peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            link = await dial(self._address, self._driver.received)
             self._driver.link = link
             self._driver.received_ms = now_ms()
             try:
@@ -137,6 +131,15 @@ class Broker:
                 link.close()
                 raise
         return link
+
+
+async def dial(address: tuple[str, int], received: Callable[[Link, bytes], None]) -> Link:
+    """Return a link over a new TCP connection to `address`; OSError if there is none."""
+    loop = asyncio.get_running_loop()
+    transport, link = await loop.create_connection(lambda: Link(received), *address)
+    # asyncio sets it too, uvloop leaves Nagle's algorithm on in some versions.
+    transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return link
 
 
 class Connecting:

@@ -22,31 +22,17 @@ class MessageId(NamedTuple):
         return cls(int(origin), int(sequence))
 
 
-class Confirm:
+class Confirm(NamedTuple):
     """One message is stored, as safely as `durability` says (sync, lazy or memory)."""
 
-    __slots__ = ("_origin", "_sequence", "durability")
-
-    def __init__(self, origin: int, sequence: int, durability: str) -> None:
-        self._origin = origin
-        self._sequence = sequence
-        self.durability = durability
+    origin: int
+    sequence: int
+    durability: str
 
     @property
     def id(self) -> MessageId:
         """The id of the message."""
-        return MessageId(self._origin, self._sequence)
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Confirm):
-            return NotImplemented
-        return self.id == other.id and self.durability == other.durability
-
-    def __hash__(self) -> int:
-        return hash((self._origin, self._sequence))
-
-    def __repr__(self) -> str:
-        return f"Confirm({self.id}, {self.durability})"
+        return MessageId(self.origin, self.sequence)
 
 
 class ConfirmRun(NamedTuple):

@@ -62,6 +62,9 @@ def now_ms() -> int:
     return int(monotonic() * 1000)
 
 
+_new_confirm = tuple.__new__  # a third of the cost of calling the class
+
+
 class Driver:
     """What the connections of one `connect()` share: the session, its waiters, its consumers."""
 
@@ -290,17 +293,19 @@ class Driver:
         self.flush()
 
     def _published(self, event: Published) -> None:
+        # Runs per message.
         group, origin, sequence = event.group, event.origin, event.first
+        durability = event.durability
         self._deadlines.discard(group, group.slot)
         for waiter in group.waiters:
             if type(waiter) is tuple:
                 future, count = waiter
                 if not future.done():
-                    future.set_result(ConfirmRun(origin, sequence, count, event.durability))
+                    future.set_result(ConfirmRun(origin, sequence, count, durability))
                 sequence += count
             else:
                 if not waiter.done():
-                    waiter.set_result(Confirm(origin, sequence, event.durability))
+                    waiter.set_result(_new_confirm(Confirm, (origin, sequence, durability)))
                 sequence += 1
 
     def _publish_failed(self, event: PublishFailed) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from minibroker import limits
 from minibroker.bodies import decode_body, decode_headers
@@ -62,8 +62,9 @@ class Message(Generic[Body]):
             BodyError: the bytes are not what their encoding says; `raw` still has them.
         """
         if self._body is _UNSET:
-            self._body = decode_body(self.raw, self.run.encoding)
-        return cast(Body, self._body)
+            encoding = self.run.encoding
+            self._body = decode_body(self.raw, encoding) if encoding else self.raw
+        return self._body  # type: ignore[no-any-return]
 
     @property
     def headers(self) -> dict[str, Any]:

