@@ -115,18 +115,26 @@ async def run(options: argparse.Namespace) -> None:
     say(f"\n{figures}")
 
 
+def reason(failure: Exception) -> DemoError:
+    """Return the first DemoError of a failure; signups and kills run side by side, so there may be two.
+
+    Raises:
+        Exception: the failure itself, if it is not only of that kind: that is a bug.
+    """
+    if isinstance(failure, ExceptionGroup) and not failure.split(DemoError)[1]:
+        return reason(failure.exceptions[0])
+    if isinstance(failure, DemoError):
+        return failure
+    raise failure
+
+
 def main() -> int:
     """Run the demo and return the exit code."""
     options = parse(sys.argv[1:])
     try:
         asyncio.run(run(options))
-    except DemoError as failure:
-        print(f"\ndemo failed: {failure}", file=sys.stderr)
-        return 1
-    except ExceptionGroup as failures:  # from the scene in which signups and kills run side by side
-        if failures.split(DemoError)[1]:
-            raise
-        print(f"\ndemo failed: {failures.exceptions[0]}", file=sys.stderr)
+    except (DemoError, ExceptionGroup) as failure:
+        print(f"\ndemo failed: {reason(failure)}", file=sys.stderr)
         return 1
     except asyncio.CancelledError:
         print("\ndemo interrupted", file=sys.stderr)

@@ -38,11 +38,15 @@ class Scene:
         """Send all signups and keep the answers; returns when the last one is answered.
 
         Raises:
-            DemoError: somebody got no answer at all.
+            DemoError, in an ExceptionGroup: somebody got no answer at all.
         """
         settings = self.service.settings
         people = forms(self.script.signups, self.script.photo, settings.refused_address)
-        await visit(settings.app_port, people, pace_seconds, self.answers.append)
+        await visit(settings.app_port, people, pace_seconds, self.note)
+
+    def note(self, answer: Answer) -> None:
+        """Keep an answer as it comes."""
+        self.answers.append(answer)
 
     def median_ms(self) -> int:
         """Return the p50 over all answers, in milliseconds."""
