@@ -30,6 +30,7 @@ Exit codes:
   65  serve: the log is damaged, and nothing was changed
   69  the server cannot be reached; serve: the port is taken
   70  serve: the log could not be written; what was confirmed is kept
+  71  serve: asked to stop, but the disk did not take what was left in time
   73  serve: the data directory cannot be made, read or written
   75  serve: another server holds the data directory
   76  serve: the data directory was written by a newer version

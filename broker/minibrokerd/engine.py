@@ -99,7 +99,7 @@ class Engine:
         self._waiting: deque[Command] = deque()  # commands behind a publish that waits for room
         self._blocked: set[int] = set()  # their connections
         self._idle_waiters: list[asyncio.Future[None]] = []
-        self._jitter = random.Random()
+        self._random = random.random  # spreads retries, protects nothing
 
     def start(self, base_ms: int) -> None:
         """Make the log appendable and the core ready; blocks. `base_ms`: highest log time found."""
@@ -117,7 +117,7 @@ class Engine:
 
     def jitter(self) -> float:
         """Return a random number from -1 to 1."""
-        return self._jitter.uniform(-1.0, 1.0)
+        return 2.0 * self._random() - 1.0
 
     def submit(self, command: Command) -> None:
         """Apply a command; its effects follow by themselves."""

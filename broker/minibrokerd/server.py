@@ -30,6 +30,7 @@ BACKLOG: Final = 4_096  # a storm of reconnects must not overflow it; asyncio's 
 SWEEP_S: Final = 1.0
 EXIT_LOG_FAILED: Final = 70
 EXIT_PORT: Final = 69
+EXIT_DRAIN: Final = 71
 STOP_S: Final = 10.0
 
 
@@ -121,7 +122,14 @@ class Server:
         code = await self._stopped
         if code:
             return code
-        await self._drain()
+        try:
+            async with asyncio.timeout(STOP_S - 1):
+                await self._drain()
+        except TimeoutError:
+            logger.error(
+                "the disk did not take what is left within %d s; leaving, as after a crash", STOP_S
+            )
+            return EXIT_DRAIN
         return 0
 
     def abandon(self) -> None:
@@ -195,8 +203,8 @@ class Server:
     async def _drain(self) -> None:
         assert self._listener is not None
         self._listener.close()
-        async with asyncio.timeout(STOP_S - 1):
-            await self.engine.drain()
+        self._core.hold()
+        await self.engine.drain()
         for connection in list(self._connections.values()):
             connection.farewell("the server is stopping")
         await asyncio.sleep(0)

@@ -40,6 +40,7 @@ from minibrokerd.core.settling import VERBS, Run, Settlement, read_settlement, s
 from minibrokerd.core.state import Broken, Refused, Store
 from minibrokerd.log.seam import Batch
 
+HOLD_FOR_EVER_MS: Final = 2**62
 TIMERS_PER_APPLY: Final = 1_000  # what fires in one apply; the rest fires in the next ones
 
 
@@ -96,6 +97,10 @@ class Core:
         number = self.store.open_batch
         self.store.open_batch += 1
         return number
+
+    def hold(self) -> None:
+        """Hand nothing out any more: the server is stopping."""
+        self.store.hold_until_ms = HOLD_FOR_EVER_MS
 
     @property
     def synced(self) -> int:
