@@ -22,6 +22,7 @@ from minibrokerd.printing import print_json, print_table, text_of
 EXIT_REFUSED = 1
 EXIT_UNREACHABLE = 69
 PUBLISH_BATCH = 500
+CONNECT_S = 3.0  # somebody waits in front of it
 LONGEST_TEXT = 60  # characters of a body or an error in a table
 DEFAULT_URL = f"minibroker://127.0.0.1:{limits.DEFAULT_PORT}"
 STATS_HEADS = (
@@ -67,7 +68,7 @@ def talk(url: str, work: Callable[[minibroker.Broker], Awaitable[None]]) -> None
 
 
 async def _connected(url: str, work: Callable[[minibroker.Broker], Awaitable[None]]) -> None:
-    async with minibroker.connect(url) as broker:
+    async with minibroker.connect(url, connect_timeout=CONNECT_S) as broker:
         await work(broker)
 
 
