@@ -86,7 +86,10 @@ def leave(store: Store, connection: Connection) -> None:
     for id in ids:
         end_connection(store, id, marked=False)
         store.effects.closes.append(id)
-    if connection.main and not session.deliveries:
+    if not connection.main:
+        return
+    session.forget_all()
+    if not session.deliveries:
         end_session(store, session)
 
 
