@@ -59,8 +59,12 @@ def talk(url: str, work: Callable[[minibroker.Broker], Awaitable[None]]) -> None
     try:
         asyncio.run(_connected(url, work))
     except (ConnectionLost, OSError) as error:
-        next_step = "is `minibroker serve` running there? Give another address with --url or MINIBROKER_URL."
-        _fail(f"cannot reach a broker at {url}: {error}; {next_step}", EXIT_UNREACHABLE)
+        cause = str(error).partition(";")[0]  # what follows is advice for programs
+        _fail(
+            f"cannot reach a broker at {url}: {cause}. Is `minibroker serve` running there? "
+            "Give another address with --url or MINIBROKER_URL.",
+            EXIT_UNREACHABLE,
+        )
     except MinibrokerError as error:
         row = ERRORS.get(error.code)
         advice = f" {row.advice}" if row else ""
