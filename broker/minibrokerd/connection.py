@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from minibroker import limits
 from minibroker.commands import COMMANDS, Phase
-from minibroker.wire import LENGTH
+from minibroker.errors import ERRORS
+from minibroker.wire import LENGTH, RUN
 from minibrokerd import __version__
 from minibrokerd.core.effects import Outgoing
 from minibrokerd.core.inputs import Attach, Disconnected, Flow, Frame, Hello, Resume
@@ -29,6 +30,8 @@ logger = logging.getLogger("minibrokerd")
 JOIN_BYTES: Final = (
     256 * 1024
 )  # smaller output is joined into one write, larger is written in pieces
+LARGE_BYTES: Final = 1024 * 1024  # a frame above it that came in pieces is not copied
+MAX_TEXT_CHARS: Final = 500
 
 
 class Refusal(Exception):
@@ -57,7 +60,8 @@ class ServerConnection(asyncio.Protocol):
         self.sent_s = now_s
         self.frame_since_s: float | None = None  # since when a frame is incomplete
         self.stalled_since_s: float | None = None
-        self._stalled_bytes = 0
+        self._handed_bytes = 0  # to the transport, over the connection's life
+        self._written_bytes = 0  # of those, what the peer's side had taken at the last look
         self._closing = False
 
     # -- what the loop calls ----------------------------------------------------------------------
@@ -74,7 +78,10 @@ class ServerConnection(asyncio.Protocol):
         if self._closing:
             return
         try:
-            self._cut(data)
+            if self._server.stopping:
+                self._ignore()
+            else:
+                self._cut(data)
         except (BadFrame, Refusal) as error:
             self._refuse(getattr(error, "code", "protocol_error"), str(error))
 
@@ -97,13 +104,7 @@ class ServerConnection(asyncio.Protocol):
     # -- in -----------------------------------------------------------------------------------------
 
     def _cut(self, data: bytes) -> None:
-        if self._buffer:
-            self._buffer += data
-            if not self._is_complete(self._buffer):
-                return
-            data = bytes(self._buffer)
-            self._buffer.clear()
-        at, size = 0, len(data)
+        at, size = self._fill(data) if self._buffer else 0, len(data)
         while size - at >= LENGTH.size and not self._closing:
             (length,) = LENGTH.unpack_from(data, at)
             self._check_length(length)
@@ -115,22 +116,41 @@ class ServerConnection(asyncio.Protocol):
         if at < size and not self._closing:
             self._buffer += data[at:] if at else data
             self.frame_since_s = self.received_s
-        else:
-            self.frame_since_s = None
 
-    def _is_complete(self, buffer: bytearray) -> bool:
-        if len(buffer) < LENGTH.size:
-            return False
-        length = int.from_bytes(buffer[: LENGTH.size], "big")
-        self._check_length(length)
-        return len(buffer) >= LENGTH.size + length
+    def _fill(self, data: bytes) -> int:
+        """Give the frame that was begun what it still needs of `data`; return how much that was."""
+        at = max(LENGTH.size - len(self._buffer), 0)
+        if at:
+            self._buffer += data[:at]
+            if len(self._buffer) < LENGTH.size:
+                return len(data)
+            self._check_length(int.from_bytes(self._buffer, "big"))
+        missing = LENGTH.size + int.from_bytes(self._buffer[: LENGTH.size], "big")
+        missing -= len(self._buffer)
+        self._buffer += data[at : at + missing] if at or missing < len(data) else data
+        if missing > len(data) - at:
+            return len(data)
+        payload = memoryview(self._buffer)[LENGTH.size :]
+        self._buffer = bytearray()
+        self.frame_since_s = None
+        # A large frame is never copied: a hostile one must not cost a multiple of what was sent.
+        self._take(payload if len(payload) > LARGE_BYTES else bytes(payload))
+        return at + missing
+
+    def _ignore(self) -> None:
+        """What comes after the signal to stop stays unanswered: its client sends it again after a resume.
+
+        So the stop comes to an end under any load, and nothing is refused that a moment later is welcome.
+        """
+        if self.phase is Phase.NEW:
+            raise Refusal("shutting_down", "the server is stopping; connect again later")
 
     def _check_length(self, length: int) -> None:
         most = limits.MAX_LOGIN_FRAME_BYTES if self.phase is Phase.NEW else limits.MAX_FRAME_BYTES
         if length > most:  # on the prefix alone: never wait for a hostile body
             raise BadFrame(f"a frame of {length} bytes exceeds {most}")
 
-    def _take(self, payload: bytes) -> None:
+    def _take(self, payload: bytes | memoryview) -> None:
         frame = read_frame(payload, self.number, self._server.engine.jitter())
         for part in frame.parts:
             if self.phase not in COMMANDS[part.op].phases:
@@ -139,8 +159,10 @@ class ServerConnection(asyncio.Protocol):
                 )
         if self.phase is Phase.NEW:
             self._login(frame)
-        elif self._server.stopping and frame.parts[0].op == "publish":
-            self._error("shutting_down", "the server is stopping; nothing was stored", frame)
+        elif self.phase is Phase.ATTACHED and frame.sequence is not None:
+            raise BadFrame("frames of an attached connection have a request number, no sequence")
+        elif frame.sequence is None and frame.parts[0].op == "publish":
+            raise BadFrame("publish needs a sequence")  # a refusal of it would name nothing
         else:
             self._server.engine.submit(frame)
 
@@ -152,8 +174,12 @@ class ServerConnection(asyncio.Protocol):
                 f"this server speaks protocol {limits.PROTOCOL_VERSION}, the client {part.protocol}; "
                 "use a client of the same major version",
             )
-        if len(frame.parts) > 1:
-            raise BadFrame("the first frame of a connection has one part")
+        if len(frame.parts) > 1 or frame.sequence is not None or frame.request is not None:
+            raise BadFrame("the first frame of a connection has one part and no number of its own")
+        if len(frame.columns) != RUN.size * (part.runs if part.op == "resume" else 0):
+            raise BadFrame(f"the columns of {part.op} have {len(frame.columns)} bytes")
+        if part.op != "attach" and len(part.client.encode()) > limits.MAX_CLIENT_NAME_BYTES:
+            raise BadFrame(f"the name of a client exceeds {limits.MAX_CLIENT_NAME_BYTES} bytes")
         if part.op != "hello" and not hmac.compare_digest(part.secret, self._secret(part.session)):
             raise Refusal(
                 "login_refused", "the session or its secret is not known here; start with hello"
@@ -176,6 +202,8 @@ class ServerConnection(asyncio.Protocol):
 
     def send(self, outgoing: Outgoing) -> None:
         """Take one frame; engine.Sink."""
+        if self._closing:
+            return
         header = outgoing.header
         if header["op"] == "welcome":
             self.session = header["session"]
@@ -183,6 +211,8 @@ class ServerConnection(asyncio.Protocol):
         pieces = outgoing.pieces or frame_of(header, outgoing.columns, outgoing.bodies)
         self._out += pieces
         self._out_bytes += sum(map(len, pieces))
+        if self._out_bytes > limits.OUTPUT_HARD_BYTES:
+            self.flush()  # one chunk of small requests must not gather answers without end
 
     def flush(self) -> None:
         """Write what was taken; engine.Sink."""
@@ -191,6 +221,7 @@ class ServerConnection(asyncio.Protocol):
             return
         out, size = self._out, self._out_bytes
         self._out, self._out_bytes = [], 0
+        self._handed_bytes += size
         self.sent_s = self._server.loop.time()
         if transport.is_closing():
             return
@@ -228,25 +259,24 @@ class ServerConnection(asyncio.Protocol):
     def stalled_s(self, now_s: float) -> float:
         """Return for how long a non-empty output buffer has made no progress, in seconds."""
         size = self._transport.get_write_buffer_size() if self._transport is not None else 0
-        if not size or size < self._stalled_bytes or self.stalled_since_s is None:
+        # Not the size of the buffer: that of a slow reader is filled up again while it reads.
+        written_bytes = self._handed_bytes - size
+        if not size or written_bytes > self._written_bytes or self.stalled_since_s is None:
             self.stalled_since_s = now_s if size else None
-        self._stalled_bytes = size
+        self._written_bytes = written_bytes
         return 0.0 if self.stalled_since_s is None else now_s - self.stalled_since_s
 
     def _refuse(self, code: str, text: str) -> None:
         """One error frame, then the end: the state of the stream is lost."""
-        header = {"op": "error", "code": code, "text": text, "retryable": False}
-        self.send(Outgoing(self.number, 0, header))
-        self._server.refused(self, code, text)
-        self.close()
-
-    def _error(self, code: str, text: str, frame: Frame) -> None:
+        if self._closing:
+            return  # the core has said so already, in the same frame's apply
+        text = text[:MAX_TEXT_CHARS]  # it may quote what the peer sent
         header = {
             "op": "error",
             "code": code,
             "text": text,
-            "retryable": True,
-            "sequence": frame.sequence,
+            "retryable": ERRORS[code].error.retryable,
         }
         self.send(Outgoing(self.number, 0, header))
-        self.flush()
+        self._server.refused(self, code, text)
+        self.close()

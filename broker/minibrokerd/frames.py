@@ -17,6 +17,8 @@ import msgspec
 from minibroker import limits
 from minibroker.commands import COMMANDS, REQUIRED, Command, Field, Kind
 from minibrokerd.core.inputs import Frame
+from minibrokerd.core.publishing import check_lengths, read_columns
+from minibrokerd.core.state import Broken, Refused
 
 
 class BadFrame(Exception):
@@ -81,12 +83,17 @@ _Header = msgspec.defstruct(
     gc=False,
 )
 _Bins = tuple[memoryview, memoryview, memoryview, memoryview]
-_decode_payload: Final[Callable[[bytes], _Bins]] = msgspec.msgpack.Decoder(_Bins).decode
+_decode_payload: Final[Callable[[bytes | memoryview], _Bins]] = msgspec.msgpack.Decoder(
+    _Bins
+).decode
 _decode_header: Final[Callable[[memoryview], Any]] = msgspec.msgpack.Decoder(_Header).decode
 
 
-def read_frame(payload: bytes, connection: int, jitter: float) -> Frame:
+def read_frame(payload: bytes | memoryview, connection: int, jitter: float) -> Frame:
     """Return the frame in a payload (the bytes behind the length prefix) as a command for the core.
+
+    What the log keeps of a frame is a copy of its own without the header; of a payload that is a view (a
+    large one) nothing is copied.
 
     Raises:
         BadFrame: the payload breaks the protocol; the text says where.
@@ -96,10 +103,19 @@ def read_frame(payload: bytes, connection: int, jitter: float) -> Frame:
     except msgspec.DecodeError as error:
         raise BadFrame(f"a payload must be one msgpack array of four bins: {error}") from error
     header = read_header(header_bytes)
+    if (lengths or blob) and header.parts[0].op != "publish":
+        raise BadFrame("only a publish carries lengths and a blob")
     tail, tail_checksum, checksum = memoryview(b""), 0, 0
+    body: object = None
     if header.sequence is not None:
+        start = _tail_start(payload, len(header_bytes))
+        if isinstance(payload, bytes):
+            body = payload[start:]
+            tail = memoryview(body)
+        else:
+            _check_large(header.parts[0], columns, lengths, blob)
+            body = tail = payload[start:]
         # Both sums in one pass: the tail's goes to the log, and is the start of the frame's own.
-        tail = memoryview(payload[_tail_start(payload, len(header_bytes)) :])
         tail_checksum = crc32(tail)
         checksum = crc32(header_bytes, tail_checksum)
     return Frame(
@@ -115,9 +131,22 @@ def read_frame(payload: bytes, connection: int, jitter: float) -> Frame:
         tail_checksum=tail_checksum,
         checksum=checksum,
         size=len(payload),
-        body=tail.obj,
+        body=body,
         jitter=jitter,
     )
+
+
+def _check_large(part: Any, columns: memoryview, lengths: memoryview, blob: memoryview) -> None:
+    """Before 16 MiB are summed: do the counts of a publish add up? The core asks again."""
+    if part.op != "publish":
+        return
+    try:
+        check_lengths(lengths, part.count, len(blob))
+        read_columns(part, columns, part.count)
+    except Broken as error:
+        raise BadFrame(str(error)) from error
+    except Refused:
+        return  # this frame alone is refused: the core's word
 
 
 def read_header(data: memoryview) -> Any:
@@ -135,5 +164,8 @@ def read_header(data: memoryview) -> Any:
     return header
 
 
-def _tail_start(payload: bytes, header_size: int) -> int:
+def _tail_start(payload: bytes | memoryview, header_size: int) -> int:
+    # The decoder also takes longer forms of an array of four; the tail is found in the one form allowed.
+    if payload[0] != 0x94:
+        raise BadFrame("a payload starts with 0x94, the short form of an array of four")
     return 1 + 1 + {0xC4: 1, 0xC5: 2, 0xC6: 4}[payload[1]] + header_size

@@ -44,7 +44,7 @@ def frame_of(
 def slices_of(block: Block, first: int, stop: int) -> tuple[memoryview, memoryview]:
     """Return lengths and bytes of consecutive messages of a block, as views of what was published."""
     body = block.body
-    assert isinstance(body, bytes)
+    assert isinstance(body, bytes | memoryview)
     _, lengths, blob = split_bins(memoryview(body), 3)
     low, high = first - block.first, stop - block.first
     if block.offsets is None:

@@ -23,6 +23,7 @@ from minibrokerd.core.core import Core
 from minibrokerd.engine import Engine
 from minibrokerd.log.failures import LogError
 from minibrokerd.log.filelog import DEFAULT_SEGMENT_BYTES, FileLog
+from minibrokerd.log.seam import Log
 
 logger = logging.getLogger("minibrokerd")
 
@@ -76,14 +77,16 @@ async def _serve(options: ServeOptions) -> int:
 class Server:
     """A listening broker: its engine and its connections."""
 
-    def __init__(self, options: ServeOptions, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, options: ServeOptions, loop: asyncio.AbstractEventLoop, log: Log | None = None
+    ) -> None:
         self._options = options
         self.loop = loop
         self.stopping = False
         self._connections: dict[int, ServerConnection] = {}
         self._next_number = 1
         self._core = Core(auto_create=options.auto_create)
-        self._log = FileLog(options.data_dir, segment_bytes=options.segment_bytes)
+        self._log: Log = log or FileLog(options.data_dir, segment_bytes=options.segment_bytes)
         self.engine = Engine(self._core, self._log, loop, self._failed)
         self.session_key = b""
         self._listener: asyncio.Server | None = None
