@@ -27,8 +27,8 @@ class Consumer(Generic[Body]):
 
     def __init__(self, driver: Driver, queue: str, prefetch: int, lease_ms: int) -> None:
         self._driver = driver
-        self._queue = queue
-        self._prefetch = prefetch
+        self.queue = queue
+        self.prefetch = prefetch
         self._lease_ms = lease_ms
         self._buffer: deque[Message[Body]] = deque()
         self._waiters: deque[asyncio.Future[None]] = deque()
@@ -37,9 +37,19 @@ class Consumer(Generic[Body]):
         self._ended = False
         self._arming: asyncio.Task[None] | None = None
         self._number = driver.add_consumer(self)
-        half = max(1, prefetch // 2)
-        known = self._settlements.half
-        self._settlements.half = min(known, half) if known > 1 else half
+        self._set_half()
+
+    def _set_half(self) -> None:
+        """Let acks of the queue leave early when half of the smallest prefetch has been used up."""
+        smallest = min(
+            (
+                other.prefetch
+                for other in self._driver.consumers.values()
+                if other.queue == self.queue
+            ),
+            default=2,
+        )
+        self._settlements.half = max(1, smallest // 2)
 
     async def start(self) -> None:
         """Ask for messages; return when the server has agreed, raise what it refused."""
@@ -63,7 +73,7 @@ class Consumer(Generic[Body]):
             self.end(error)
 
     async def _consume(self, timeout_ms: int | None) -> None:
-        fields = {"queue": self._queue, "consumer": self._number, "prefetch": self._prefetch}
+        fields = {"queue": self.queue, "consumer": self._number, "prefetch": self.prefetch}
         if self._lease_ms:
             fields["lease_ms"] = self._lease_ms
         await self._driver.request("consume", fields, timeout_ms)
@@ -159,6 +169,7 @@ class Consumer(Generic[Body]):
     def _leave(self) -> None:
         self._driver.consumers.pop(self._number, None)
         self._driver.session.consumers.discard(self._number)
+        self._set_half()
         self.end(None)
 
     async def stop(self) -> None:

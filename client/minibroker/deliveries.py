@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
+from itertools import accumulate
 from typing import Any, Protocol
 
 from minibroker import wire
@@ -14,8 +16,7 @@ from minibroker.settlements import BEGUN, ENDED, TOLD, Settlements
 class Shell(Protocol):
     """What a message asks of the shell around the protocol logic."""
 
-    def current_task(self) -> Any:
-        """Return the task that runs now."""
+    current_task: Callable[[], Any]  # returns the task that runs now
 
     def failed(self, message: Message[Any], error: BaseException) -> None:
         """Note that a handler failed."""
@@ -104,19 +105,19 @@ def unpack_delivery(frame: wire.Frame, settlements: Settlements, shell: Shell) -
     if sum(row[2] for row in rows) != count or sum(lengths) != len(frame.blob):
         raise ProtocolError("the runs or lengths of a delivery do not cover its messages")
     messages = delivery.messages
-    blob, at, index = frame.blob, 0, 0
+    blob, at, append = frame.blob, 0, messages.append
+    ends = accumulate(lengths)
+    cuts = zip(ends, ends, strict=True)  # where headers and body of each message end
     for (origin, first, run_count, attempt, flags, encoding, published), key in zip(
         rows, keys, strict=True
     ):
         run = DeliveryRun(
             delivery, origin, attempt, bool(flags & wire.MARKED), encoding, published, key
         )
-        for sequence in range(first, first + run_count):
-            body_at = at + lengths[index]
-            end = body_at + lengths[index + 1]
-            messages.append(Message(run, sequence, blob[at:body_at], blob[body_at:end]))
+        # The range comes first: it ends before it takes a cut that belongs to the next run.
+        for sequence, (body_at, end) in zip(range(first, first + run_count), cuts, strict=False):
+            append(Message(run, sequence, blob[at:body_at], blob[body_at:end]))
             at = end
-            index += 2
     delivery.open = count
     return delivery
 

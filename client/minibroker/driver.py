@@ -10,6 +10,7 @@ import logging
 import os
 import weakref
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
@@ -77,6 +78,7 @@ class Driver:
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.create_future = self.loop.create_future
+        self.current_task: Callable[[], Any] = partial(asyncio.current_task, self.loop)
         self.session = Session(name, self, self.ripe)
         self.timeout_ms = timeout_ms
         self.max_run_ms = max_run_ms
@@ -132,7 +134,7 @@ class Driver:
         self.act(events)
         if self._room_waiters or self._drain_waiters:
             self._wake_waiters()
-        if self.session.outbox.groups or self.session.owes_settlements():
+        if not self.scheduled and (self.session.outbox.groups or self.session.owes_settlements()):
             self.schedule()
 
     def act(self, events: Sequence[Event]) -> None:
@@ -203,11 +205,14 @@ class Driver:
             self.last_write = monotonic()
 
     def ripe(self, settlements: Settlements) -> Awaitable[None] | None:
-        """Write settlements now if many wait, else at the end of the turn; return a wait for room."""
+        """See to it that settlements leave; return something to wait for if there is no room.
+
+        When many wait, the next hand-over writes them, with its begin, before it shows its message: so the
+        server refills the buffer while the handler works.
+        """
         if len(settlements.acks) >= settlements.half > 1:
-            self.flush()
             self.turn_due = True
-        elif not self.scheduled:
+        if not self.scheduled:
             self.schedule()
         if self.session.window.is_full():
             return self._room()
@@ -470,10 +475,6 @@ class Driver:
             return False
         task = asyncio.current_task()
         return task is not None and task.uncancel() <= before
-
-    def current_task(self) -> asyncio.Task[Any] | None:
-        """Return the running task."""
-        return asyncio.current_task(self.loop)
 
     def failed(self, message: Message[Any], error: BaseException) -> None:
         """Log that a handler failed."""

@@ -226,14 +226,21 @@ class Session:
 
     def _flush_settlements(self, frames: list[bytes]) -> None:
         begins: list[SettlePart] = []
+        owing = False
         for settlements in self.settlements.values():
             if settlements.begins:
                 begins += settlements.take_begins()
-        while self.owes_settlements() and self.window.has_room(FRAME_BYTES):
+            if settlements.acks or settlements.others:
+                owing = True
+        while owing and self.window.has_room(FRAME_BYTES):
             parts = self._take_settlements()
+            if len(parts) + len(begins) <= MAX_PARTS:
+                parts += begins
+                begins = []
             self._write(frames, parts, self._pack_settlements(parts))
+            owing = self.owes_settlements()
         for at in range(0, len(begins), MAX_PARTS):
-            # Not sequenced, so it needs no room and no answer: resume names what was begun.
+            # No settlement to ride with: not sequenced, so it needs no room and gets no answer.
             frames.append(_pack_parts(begins[at : at + MAX_PARTS], {}))
 
     def owes_settlements(self) -> bool:
@@ -265,7 +272,9 @@ class Session:
 
     def _flush_publishes(self, frames: list[bytes], now_ms: int) -> None:
         outbox, window = self.outbox, self.window
-        while outbox.groups and window.has_room(outbox.groups[0].account() + limits.MAX_HEADER_BYTES):
+        while outbox.groups and window.has_room(
+            outbox.groups[0].account() + limits.MAX_HEADER_BYTES
+        ):
             group = outbox.pop()
             group.drop_withdrawn()
             if group.count:
