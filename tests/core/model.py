@@ -1,0 +1,339 @@
+"""The broker as dicts: what the core must agree with, message by message, after every step.
+
+A message is READY, DELAYED, HELD, BEGUN or ENTERING (published, not yet synced). `logged` is what the
+records of a message say of it: that, as it was when a batch was closed, is what a crash leaves.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
+
+from minibroker.settings import Settings, default_settings
+
+GRACE_MS = 60_000
+EPOCH_BITS = 40
+
+Id = tuple[int, int]
+
+
+@dataclass(slots=True)
+class Logged:
+    """A message as its records describe it."""
+
+    queue: str
+    begun: bool = False
+    ready_at_ms: int = 0
+    wait_ms: int = 0
+    written_unix_ms: int = 0
+    charged: int = 0
+    failed: int = 0
+    marked: bool = False
+    releases: int = 0
+    token: int = 0
+    ended: int = 0
+    session: int = 0
+    lease_ms: int = 0
+
+
+@dataclass(slots=True)
+class Modelled:
+    """One message that has not ended."""
+
+    id: Id
+    queue: str
+    key: str
+    body: bytes
+    durability: str
+    epoch: int
+    state: str
+    ready_at_ms: int
+    charged: int = 0
+    failed: int = 0
+    marked: bool = False
+    releases: int = 0
+    token: int = 0
+    ended: int = 0
+    session: int = 0
+    connection: int = 0
+    lease_ms: int = 0
+    deadline_ms: int = 0
+    logged: Logged | None = None
+
+
+@dataclass(slots=True)
+class Durable:
+    """What a log holds up to the end of a batch."""
+
+    messages: dict[Id, Modelled] = field(default_factory=dict)
+    frames: set[tuple[int, int]] = field(default_factory=set)
+
+
+class Model:
+    """All messages of `q` and of its DLQ; times are those of the world, as of each call."""
+
+    def __init__(self) -> None:
+        self.messages: dict[Id, Modelled] = {}
+        self.settings: dict[str, Settings] = {
+            "q": default_settings(),
+            "q.dlq": default_settings(),
+        }
+        self.dlq_exists = False
+        self.frames: set[tuple[int, int]] = set()  # (session, sequence) that the log has
+        self.epoch = 1
+        self.opened_ms = 0
+        self.now_ms = 0
+        self.unix_ms = 0
+        self.connected: dict[int, int] = {}  # connection -> session
+        self.counters = dict.fromkeys(("published", "acked", "purged"), 0)
+
+    def durable(self) -> Durable:
+        """Return a copy of what the records so far say."""
+        kept = {id: m for id, m in self.messages.items() if m.logged is not None}
+        return Durable(deepcopy(kept), set(self.frames))
+
+    def of(self, queue: str) -> list[Modelled]:
+        """Return the messages of a queue."""
+        return [message for message in self.messages.values() if message.queue == queue]
+
+    # -- what clients do ------------------------------------------------------------------------
+
+    def publish(self, first: Id, bodies: list[bytes], keys: list[str], delays: list[int]) -> None:
+        """Messages enter, or wait for their batch."""
+        durability = str(self.settings["q"]["durability"])
+        for index, body in enumerate(bodies):
+            id = first[0], first[1] + index
+            ready_at_ms = self.now_ms + delays[index]
+            assert id not in self.messages, "an id came twice"
+            message = self.messages[id] = Modelled(
+                id, "q", keys[index], body, durability, self.epoch, "ENTERING", ready_at_ms
+            )
+            if durability != "memory":
+                message.logged = Logged("q", False, ready_at_ms, delays[index], self.unix_ms)
+            if durability != "sync":
+                self._wait(message)
+            self.counters["published"] += 1
+
+    def entered(self, ids: list[Id]) -> None:
+        """The batch of a publish is safe."""
+        for id in ids:
+            message = self.messages.get(id)
+            if message is not None and message.state == "ENTERING":
+                self._wait(message)
+
+    def holds(self, session: int, queue: str, token: int, id: Id) -> Modelled | None:
+        """Return a message if it is held or begun under this token by this session."""
+        message = self.messages.get(id)
+        if message is None or message.state not in ("HELD", "BEGUN"):
+            return None
+        same = (message.token, message.session, message.queue) == (token, session, queue)
+        return message if same else None
+
+    def hand_out(
+        self, message: Modelled, token: int, connection: int, lease_ms: int, *, begun: bool
+    ) -> None:
+        """A delivery was made."""
+        message.lease_ms = lease_ms
+        message.state, message.token = "HELD", token
+        message.connection, message.session = connection, self.connected[connection]
+        if begun:
+            self.begin(message)
+
+    def begin(self, message: Modelled, lease_ms: int = 0, *, renew: bool = False) -> None:
+        """The lease runs; `renew` starts it anew if it runs already."""
+        if message.state == "BEGUN" and not renew:
+            return
+        lease_ms = lease_ms or message.lease_ms
+        message.state, message.deadline_ms = "BEGUN", self.now_ms + lease_ms
+        if message.logged is not None:
+            message.logged = replace(
+                message.logged,
+                begun=True,
+                token=message.token,
+                session=message.session,
+                lease_ms=lease_ms,
+                written_unix_ms=self.unix_ms,
+                wait_ms=0,
+            )
+
+    def ack(self, message: Modelled) -> None:
+        """The message ends."""
+        del self.messages[message.id]
+        self.counters["acked"] += 1
+
+    def fail(self, message: Modelled, delay_ms: int | None) -> None:
+        """A nack."""
+        message.charged += 1
+        message.failed += 1
+        message.ended = message.token
+        if self._is_last(message):
+            self.dead_letter(message, charged=True, failed=True)
+            return
+        if delay_ms is None:
+            delay_ms = self._retry_ms(message, message.failed)
+        message.marked = False
+        self._return(message, delay_ms)
+
+    def reject(self, message: Modelled) -> None:
+        """To the DLQ now."""
+        message.charged += 1
+        message.failed += 1
+        message.ended = message.token
+        self.dead_letter(message, charged=True, failed=True)
+
+    def dead_letter(self, message: Modelled, *, charged: bool, failed: bool = False) -> None:
+        """Move a message, unless its DLQ is full or it is in one."""
+        if message.queue == "q":
+            self.dlq_exists = True
+        most = self.setting("q.dlq", "max_messages")
+        full = most and len(self.of("q.dlq")) >= most
+        if message.queue == "q.dlq" or full:
+            if message.queue == "q" and charged:
+                message.charged -= 1
+                message.failed -= failed
+            self._return(message, self._retry_ms(message, max(message.charged, 1)))
+            return
+        self._move(message, "q.dlq")
+
+    def release(self, message: Modelled) -> None:
+        """Back to its place, later from the second time on."""
+        begun = message.state == "BEGUN"
+        message.releases += 1
+        delay_ms = 1_000 if message.releases > 1 else 0
+        if begun:
+            message.ended = message.token
+        self._return(message, delay_ms, logged=begun, at_end=bool(delay_ms))
+
+    def redrive(self, message: Modelled) -> None:
+        """Back from the DLQ."""
+        message.charged = message.failed = 0
+        self._move(message, "q")
+
+    def purge(self, queue: str) -> int:
+        """End everything in a queue."""
+        gone = self.of(queue)
+        for message in gone:
+            del self.messages[message.id]
+        self.counters["purged"] += len(gone)
+        return len(gone)
+
+    def connection_ends(self, connection: int, *, marked: bool) -> None:
+        """What it held goes back; `connected` is the caller's."""
+        for message in self.messages.values():
+            if message.state == "HELD" and message.connection == connection:
+                message.marked = message.marked or marked
+                message.state = "READY"
+
+    def resume(self, session: int, connection: int, token: int, id: Id, lease_ms: int) -> bool:
+        """Whether a resumed session keeps a message; it is begun then, with this lease."""
+        message = self.messages.get(id)
+        if message is None:
+            return False
+        if message.state == "BEGUN" and (message.token, message.session) == (token, session):
+            message.connection = connection
+            return True
+        if message.state != "READY" or token <= message.ended:
+            return False
+        crashed = message.token < token < self.epoch << EPOCH_BITS
+        if token < message.epoch << EPOCH_BITS or not (token == message.token or crashed):
+            return False
+        message.token, message.session, message.connection = token, session, connection
+        message.state, message.lease_ms = "HELD", lease_ms
+        self.begin(message)
+        return True
+
+    # -- what time does -------------------------------------------------------------------------
+
+    def delay_over(self, message: Modelled) -> None:
+        """A delay ended."""
+        message.state = "READY"
+
+    def lease_over(self, message: Modelled) -> None:
+        """A lease ended without a settlement."""
+        message.ended = message.token
+        message.marked = True
+        recovered = message.token >> EPOCH_BITS < self.epoch
+        gone = message.session not in self.connected.values()
+        charged = not (gone and recovered and self.now_ms <= self.opened_ms + GRACE_MS + 16)
+        message.charged += charged
+        if self._is_last(message):
+            self.dead_letter(message, charged=charged)
+        else:
+            self._return(message, 0, at_end=False)
+
+    # -- restarts -------------------------------------------------------------------------------
+
+    def restart(self, durable: Durable, epoch: int, now_ms: int, unix_ms: int) -> None:
+        """Start from what a log says."""
+        self.epoch, self.opened_ms, self.now_ms, self.unix_ms = epoch, now_ms, now_ms, unix_ms
+        self.messages = durable.messages
+        self.frames = durable.frames
+        self.connected.clear()
+        for message in self.messages.values():
+            assert message.logged is not None
+            self._recover(message, message.logged)
+        self.counters = {"published": len(self.messages), "acked": 0, "purged": 0}
+
+    def _recover(self, message: Modelled, logged: Logged) -> None:
+        message.queue = logged.queue
+        message.charged, message.failed = logged.charged, logged.failed
+        message.marked, message.releases = logged.marked, logged.releases
+        message.token, message.ended = logged.token, logged.ended
+        message.session, message.connection = logged.session, 0
+        if logged.begun:
+            left = logged.written_unix_ms + logged.lease_ms - self.unix_ms
+            left = min(max(left, 0), logged.lease_ms)
+            left = max(left, min(logged.lease_ms, GRACE_MS))
+            message.state, message.deadline_ms = "BEGUN", self.now_ms + left
+            message.ready_at_ms = min(logged.ready_at_ms, self.now_ms)
+            return
+        left = logged.written_unix_ms + logged.wait_ms - self.unix_ms
+        left = min(max(left, 0), logged.wait_ms)
+        message.ready_at_ms = self.now_ms + left if left else min(logged.ready_at_ms, self.now_ms)
+        self._wait(message)
+
+    # -- helpers --------------------------------------------------------------------------------
+
+    def _is_last(self, message: Modelled) -> bool:
+        return message.queue == "q" and message.charged >= self.setting("q", "max_attempts")
+
+    def setting(self, queue: str, name: str) -> int:
+        """Return a setting that is an integer."""
+        return int(self.settings[queue][name])
+
+    def _retry_ms(self, message: Modelled, failures: int) -> int:
+        return min(self.setting(message.queue, "retry_delay_ms") * 2 ** (failures - 1), 300_000)
+
+    def _wait(self, message: Modelled) -> None:
+        message.state = "DELAYED" if message.ready_at_ms > self.now_ms else "READY"
+
+    def _return(
+        self, message: Modelled, delay_ms: int, *, logged: bool = True, at_end: bool = True
+    ) -> None:
+        if at_end:
+            message.ready_at_ms = self.now_ms + delay_ms
+        if logged:
+            self._log(message, delay_ms)
+        self._wait(message)
+
+    def _move(self, message: Modelled, queue: str) -> None:
+        message.queue, message.ready_at_ms = queue, self.now_ms
+        message.marked, message.releases = False, 0
+        self._log(message, 0)
+        message.state = "READY"
+
+    def _log(self, message: Modelled, delay_ms: int) -> None:
+        if message.logged is not None:
+            message.logged = Logged(
+                message.queue,
+                False,
+                message.ready_at_ms,
+                delay_ms,
+                self.unix_ms,
+                message.charged,
+                message.failed,
+                message.marked,
+                message.releases,
+                message.logged.token,
+                message.ended,
+            )

@@ -1,0 +1,20 @@
+"""How many examples the model tests run: few in `make test`, more when the environment asks for it.
+
+MINIBROKER_MODEL_EXAMPLES=20000 MINIBROKER_MODEL_STEPS=100 python -m pytest tests/core/test_model.py
+"""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+
+def model_settings() -> settings:
+    """Return the settings of a state machine: 200 examples of 40 steps unless the environment says more."""
+    return settings(
+        max_examples=int(os.environ.get("MINIBROKER_MODEL_EXAMPLES", "200")),
+        stateful_step_count=int(os.environ.get("MINIBROKER_MODEL_STEPS", "40")),
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
