@@ -12,13 +12,15 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from minibroker import limits
-from minibroker.driver import Driver, SettleErrorHook, now_ms
+from minibroker.driver import Driver
 from minibroker.errors import Closed, ConnectionLost, LeaseLost, LoginRefused, MinibrokerError
 from minibroker.link import Link
+from minibroker.losses import SettleErrorHook
 from minibroker.message import cut
 from minibroker.queue import MAX_TIMEOUT_MS, Queue
 from minibroker.settlements import ENDED
 from minibroker.spans import milliseconds
+from minibroker.timer import now_ms
 
 Span = float | timedelta
 FIRST_DELAY_S: Final = 0.05

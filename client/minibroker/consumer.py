@@ -9,7 +9,7 @@ from time import monotonic
 from types import TracebackType
 from typing import Any, Final, Generic, TypeVar
 
-from minibroker.deliveries import Delivery, drop
+from minibroker.delivery import Delivery, drop
 from minibroker.driver import Driver
 from minibroker.errors import Closed, MinibrokerError
 from minibroker.message import Message

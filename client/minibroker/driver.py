@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from minibroker import wire
 from minibroker.attached import Attached
+from minibroker.calls import Calls
 from minibroker.confirms import Confirm, ConfirmRun
-from minibroker.deadlines import Deadlines
-from minibroker.deliveries import Delivery
+from minibroker.delivery import Delivery
 from minibroker.errors import (
     Closed,
     LeaseLost,
@@ -40,27 +40,23 @@ from minibroker.events import (
     Welcomed,
 )
 from minibroker.link import Link
+from minibroker.losses import Losses, SettleErrorHook
 from minibroker.message import Message
 from minibroker.outbox import Key, PublishGroup
 from minibroker.session import Session
 from minibroker.settlements import ENDED, Run, Settlements, SettlePart, named_by
+from minibroker.timer import Timer, now_ms
 
 if TYPE_CHECKING:
     from minibroker.consumer import Consumer
 
 logger = logging.getLogger("minibroker")
-SettleErrorHook = Callable[[Message[Any], MinibrokerError], object]
 
 PING: Final = wire.pack_frame({"parts": [{"op": "ping"}]})
 GOODBYE: Final = wire.pack_frame({"parts": [{"op": "goodbye"}]})
 RETRY_MS: Final = 100  # before a settlement that was refused for now is tried again
 
 _drivers: weakref.WeakSet[Driver] = weakref.WeakSet()
-
-
-def now_ms() -> int:
-    """Return the monotonic time in ms."""
-    return int(monotonic() * 1000)
 
 
 _new_confirm = tuple.__new__  # a third of the cost of calling the class
@@ -92,14 +88,13 @@ class Driver:
         self.attached: Attached | None = None
         self._closed: str | None = None
         self.received_ms = 0
-        self._on_settle_error = on_settle_error
-        self._deadlines: Deadlines[Any] = Deadlines()
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_ms = 0
-        self._calls: dict[asyncio.Future[Any], tuple[str, int]] = {}
+        self.timer = Timer(self.loop, self._due)
+        self._calls = Calls(self.session, self.timer, self.loop)
+        losses = Losses(on_settle_error)
+        self.lose, self.failed = losses.lose, losses.failed
+        self.takes_cancellation = losses.takes_cancellation
         self._room_waiters: list[asyncio.Future[None]] = []
         self._drain_waiters: list[tuple[asyncio.Future[None], bool]] = []
-        self._cancelled: dict[Message[Any], int] = {}
         self._next_consumer = 1
         self._tasks: set[asyncio.Task[None]] = set()
         self._handlers: Mapping[type, Callable[[Any], None]] = {
@@ -178,7 +173,7 @@ class Driver:
             else:
                 self.link.write([PING])
         if self._closed is None:
-            self.at(now_ms() + heartbeat_ms // 2, self.beat)
+            self.timer.at(now_ms() + heartbeat_ms // 2, self.beat)
 
     # ---- writing ----
 
@@ -239,33 +234,14 @@ class Driver:
 
     # ---- deadlines ----
 
-    def at(self, when_ms: int, item: Any) -> int:
-        """Let `item` (a group, a call's future, a callable) be due at `when_ms`; return its slot."""
-        slot = self._deadlines.add(item, when_ms)
-        if self._timer is None or when_ms < self._timer_ms:
-            self._arm(when_ms)
-        return slot
-
-    def _arm(self, when_ms: int) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer_ms = when_ms
-        delay_s = max(0.0, when_ms / 1000 - monotonic())
-        self._timer = self.loop.call_later(delay_s, self._due)
-
-    def _due(self) -> None:
-        self._timer = None
-        # Loops can fire a little early: the armed time counts then.
-        for item in self._deadlines.pop_due(max(self._timer_ms, now_ms())):
+    def _due(self, items: Sequence[Any]) -> None:
+        for item in items:
             if isinstance(item, PublishGroup):
                 self._group_due(item)
             elif isinstance(item, asyncio.Future):
-                self._call_due(item)
+                self._calls.due(item, "" if self.session.is_open else f"; {self.trouble}")
             else:
                 item()
-        next_ms = self._deadlines.next_ms()
-        if next_ms is not None and self._timer is None:
-            self._arm(next_ms)
 
     def _group_due(self, group: PublishGroup) -> None:
         error: MinibrokerError
@@ -275,20 +251,13 @@ class Driver:
             error = OutcomeUnknown("no confirm came in time; it may be stored or not")
         self._fail_group(group, error)
 
-    def _call_due(self, future: asyncio.Future[Any]) -> None:
-        op, number = self._calls.pop(future, ("confirmed settlement", 0))
-        self.session.withdraw(number)
-        if not future.done():
-            where = "" if self.session.is_open else f"; {self.trouble}"
-            future.set_exception(Timeout(f"{op} was not answered in time{where}"))
-
     # ---- publishing ----
 
     def open_group(self, key: Key) -> PublishGroup:
         """Return a new group for a queue and time-out; it leaves with the next flush."""
         self.check_open()
         group = self.session.outbox.start(key, now_ms())
-        group.slot = self.at(group.deadline_ms, group)
+        group.slot = self.timer.at(group.deadline_ms, group)
         self.schedule()
         return group
 
@@ -301,7 +270,7 @@ class Driver:
         # Runs per message.
         group, origin, sequence = event.group, event.origin, event.first
         durability = event.durability
-        self._deadlines.discard(group, group.slot)
+        self.timer.discard(group, group.slot)
         for waiter in group.waiters:
             if type(waiter) is tuple:
                 future, count = waiter
@@ -320,7 +289,7 @@ class Driver:
                 group
             )  # it left no trace: it waits for the restart
         else:
-            self._deadlines.discard(group, group.slot)
+            self.timer.discard(group, group.slot)
             self._fail_group(group, event.error)
 
     def _fail_group(self, group: PublishGroup, error: MinibrokerError) -> None:
@@ -347,30 +316,12 @@ class Driver:
             ConnectionLost: the connection ended meanwhile, and asking twice might do it twice.
         """
         self.check_open()
-        future = self.create_future()
-        number = self.session.request(op, fields, future, columns)
-        self._calls[future] = (op, number)
-        slot = None if timeout_ms is None else self.at(now_ms() + timeout_ms, future)
         self.schedule()
-        try:
-            return await future
-        except asyncio.CancelledError:
-            self.session.withdraw(number)
-            raise
-        finally:
-            self._calls.pop(future, None)
-            if slot is not None:
-                self._deadlines.discard(future, slot)
+        return await self._calls.wait(op, fields, timeout_ms, columns)
 
     def _answered(self, event: Answered) -> None:
-        waiter, value = event.waiter, event.value
-        if waiter is None or waiter.done():
-            if isinstance(value, Delivery):
-                self.give_back(value.messages)
-        elif event.error is not None:
-            waiter.set_exception(event.error)
-        else:
-            waiter.set_result(value)
+        if not self._calls.answered(event) and isinstance(event.value, Delivery):
+            self.give_back(event.value.messages)
 
     def give_back(self, messages: Sequence[Message[Any]]) -> None:
         """Release messages that nobody will see."""
@@ -409,12 +360,12 @@ class Driver:
         """Return when the settlement of `message` is safe; LeaseLost, Timeout."""
         future = self.create_future()
         settlements.waiters.append((message, future))
-        slot = self.at(now_ms() + self.timeout_ms, future)
+        slot = self.timer.at(now_ms() + self.timeout_ms, future)
         self.schedule()
         try:
             await future
         finally:
-            self._deadlines.discard(future, slot)
+            self.timer.discard(future, slot)
 
     def _settled(self, event: Settled) -> None:
         part = event.part
@@ -423,7 +374,7 @@ class Driver:
 
     def _settle_refused(self, event: SettleRefused) -> None:
         if event.error.retryable:
-            self.at(now_ms() + (event.error.retry_ms or RETRY_MS), self._retry)
+            self.timer.at(now_ms() + (event.error.retry_ms or RETRY_MS), self._retry)
             return
         for part in event.parts:
             if part.op not in ("begin", "extend"):
@@ -454,38 +405,6 @@ class Driver:
         begun = [message for message in self.session.begun_messages() if message.state != ENDED]
         self.lose(named_by(runs, begun), LeaseLost("the lease could not be renewed"))
 
-    def lose(self, messages: Sequence[Message[Any]], error: MinibrokerError) -> None:
-        """Note that these messages are lost: warn, cancel their handlers, tell the application."""
-        for message in messages:
-            if message.lost:
-                continue
-            message.lose()
-            logger.warning("message %s of %s is lost: %s", message.id, message.queue, error)
-            task = message.task
-            if task is not None and not task.done():
-                self._cancelled[message] = task.cancelling()
-                task.cancel()
-            if self._on_settle_error is not None:
-                self._on_settle_error(message, error)
-
-    def takes_cancellation(self, message: Message[Any], error: BaseException) -> bool:
-        """Return whether `error` comes from `lose`, and nobody else cancelled the task."""
-        before = self._cancelled.pop(message, None)
-        if before is None or not isinstance(error, asyncio.CancelledError):
-            return False
-        task = asyncio.current_task()
-        return task is not None and task.uncancel() <= before
-
-    def failed(self, message: Message[Any], error: BaseException) -> None:
-        """Log that a handler failed."""
-        logger.warning(
-            "the handler of message %s of %s (attempt %d) failed",
-            message.id,
-            message.queue,
-            message.attempt,
-            exc_info=error,
-        )
-
     # ---- leaving ----
 
     def _is_drained(self, publishes: bool) -> bool:
@@ -503,14 +422,14 @@ class Driver:
             return True
         future = self.create_future()
         self._drain_waiters.append((future, publishes))
-        slot = self.at(now_ms() + timeout_ms, future)
+        slot = self.timer.at(now_ms() + timeout_ms, future)
         try:
             await future
         except Timeout:
             logger.warning("not everything was confirmed within %d ms", timeout_ms)
             return False
         finally:
-            self._deadlines.discard(future, slot)
+            self.timer.discard(future, slot)
         return True
 
     def close(self, why: str) -> None:
@@ -531,14 +450,11 @@ class Driver:
             else:
                 for part in sent.content:
                     self._answer_waiters(part, (), OutcomeUnknown(why))
-        for future in self._calls:
-            if not future.done():
-                future.set_exception(Closed(why))
+        self._calls.fail_all(Closed(why))
         for consumer in list(self.consumers.values()):
             consumer.end(None)
         self.session.is_open = False
-        if self._timer is not None:
-            self._timer.cancel()
+        self.timer.stop()
 
     def forget_after_fork(self) -> None:
         """In a forked child: the socket and the session stay the parent's."""

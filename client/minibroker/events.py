@@ -11,7 +11,7 @@ from minibroker.outbox import PublishGroup
 from minibroker.settlements import SettlePart
 
 if TYPE_CHECKING:
-    from minibroker.deliveries import Delivery
+    from minibroker.delivery import Delivery
 
 
 class Welcomed(NamedTuple):

@@ -12,7 +12,7 @@ from minibroker import limits, wire
 from minibroker.bodies import encode_body, encode_headers
 from minibroker.confirms import Confirm, ConfirmRun, Confirms, MessageId
 from minibroker.consumer import Consumer, Consumption, leave
-from minibroker.deliveries import Delivery
+from minibroker.delivery import Delivery
 from minibroker.driver import Driver
 from minibroker.errors import BadValue, TooLarge
 from minibroker.message import Message

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from minibroker import limits, wire
-from minibroker.deliveries import Delivery, Shell, unpack_delivery
+from minibroker.delivery import Delivery, Shell, unpack_delivery
 from minibroker.errors import (
     ConnectionLost,
     MinibrokerError,

@@ -33,12 +33,15 @@ CLIENT_SHELL = {
     "__init__.py": "the public names, from pure and shell modules alike",
     "attached.py": "the second connection has a thread and a blocking socket of its own",
     "broker.py": "connects, reconnects after a jittered delay",
+    "calls.py": "callers wait on the event loop for the answers to their requests",
     "consumer.py": "iterates on the event loop, and looks at the clock to write begins in time",
     "driver.py": "the asyncio shell around the session",
     "link.py": "one connection: an asyncio protocol",
+    "losses.py": "logs, and cancels the tasks of lost messages",
     "message.py": "gives dates as datetime; no clock is read",
     "queue.py": "the verbs of the public API, which wait on the event loop",
     "spans.py": "takes timedelta; no clock is read",
+    "timer.py": "arms the loop's timer for the table of deadlines",
 }
 
 PURE = python_files(CORE) + [path for path in python_files(CLIENT) if path.name not in CLIENT_SHELL]

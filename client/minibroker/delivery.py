@@ -18,11 +18,10 @@ class Shell(Protocol):
 
     current_task: Callable[[], Any]  # returns the task that runs now
 
-    def failed(self, message: Message[Any], error: BaseException) -> None:
-        """Note that a handler failed."""
+    failed: Callable[[Message[Any], BaseException], None]  # notes that a handler failed
 
-    def takes_cancellation(self, message: Message[Any], error: BaseException) -> bool:
-        """Return whether `error` is the shell's own cancellation of a lost message's handler."""
+    # returns whether an error is the shell's own cancellation of a lost message's handler
+    takes_cancellation: Callable[[Message[Any], BaseException], bool]
 
     async def confirmed(self, message: Message[Any], settlements: Settlements) -> None:
         """Return when the settlement of `message` that was just handed over is confirmed."""

@@ -1,0 +1,64 @@
+"""Requests and the callers that wait for their answers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from minibroker.errors import MinibrokerError, Timeout
+from minibroker.events import Answered
+from minibroker.session import Session
+from minibroker.timer import Timer, now_ms
+
+
+class Calls:
+    """The requests of a session that callers wait for, each under its deadline."""
+
+    def __init__(self, session: Session, timer: Timer, loop: asyncio.AbstractEventLoop) -> None:
+        self._session = session
+        self._timer = timer
+        self._loop = loop
+        self._waiting: dict[asyncio.Future[Any], tuple[str, int]] = {}  # operation, request
+
+    async def wait(
+        self, op: str, fields: Mapping[str, object], timeout_ms: int | None, columns: bytes = b""
+    ) -> Any:
+        """Add a request to what the next flush writes, and return its answer."""
+        future = self._loop.create_future()
+        number = self._session.request(op, fields, future, columns)
+        self._waiting[future] = (op, number)
+        slot = None if timeout_ms is None else self._timer.at(now_ms() + timeout_ms, future)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            self._session.withdraw(number)
+            raise
+        finally:
+            self._waiting.pop(future, None)
+            if slot is not None:
+                self._timer.discard(future, slot)
+
+    def due(self, future: asyncio.Future[Any], trouble: str) -> None:
+        """Let a caller's deadline pass."""
+        op, number = self._waiting.pop(future, ("the settlement", 0))
+        self._session.withdraw(number)
+        if not future.done():
+            future.set_exception(Timeout(f"{op} was not answered in time{trouble}"))
+
+    def answered(self, event: Answered) -> bool:
+        """Give an answer to its caller; False if there is none any more."""
+        waiter = event.waiter
+        if waiter is None or waiter.done():
+            return False
+        if event.error is not None:
+            waiter.set_exception(event.error)
+        else:
+            waiter.set_result(event.value)
+        return True
+
+    def fail_all(self, error: MinibrokerError) -> None:
+        """Answer every caller with `error`."""
+        for future in list(self._waiting):
+            if not future.done():
+                future.set_exception(error)

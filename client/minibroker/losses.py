@@ -1,0 +1,60 @@
+"""What is done when a message is lost or its handler fails: warn, cancel, tell the application."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from minibroker.errors import MinibrokerError
+from minibroker.message import Message
+
+logger = logging.getLogger("minibroker")
+SettleErrorHook = Callable[[Message[Any], MinibrokerError], object]
+
+
+class Losses:
+    """Tells of lost messages, each of them once; `hook` is the application's `on_settle_error`."""
+
+    def __init__(self, hook: SettleErrorHook | None) -> None:
+        self._hook = hook
+
+    def lose(self, messages: Sequence[Message[Any]], error: MinibrokerError) -> None:
+        """Note that these messages are not this client's any more; cancel their handlers."""
+        for message in messages:
+            if message.lost:
+                continue
+            message.lose()
+            logger.warning("message %s of %s is lost: %s", message.id, message.queue, error)
+            task = message.task
+            if isinstance(task, asyncio.Task) and not task.done():
+                message.task = task.cancelling()  # what `takes_cancellation` compares with
+                task.cancel()
+            self._tell(message, error)
+
+    def _tell(self, message: Message[Any], error: MinibrokerError) -> None:
+        if self._hook is None:
+            return
+        try:
+            self._hook(message, error)
+        except Exception:  # the application's code: it must not end the connection
+            logger.exception("on_settle_error failed")
+
+    def takes_cancellation(self, message: Message[Any], error: BaseException) -> bool:
+        """Return whether `error` comes from `lose`, and nobody else cancelled the task."""
+        before, message.task = message.task, None
+        if not isinstance(before, int) or not isinstance(error, asyncio.CancelledError):
+            return False
+        task = asyncio.current_task()
+        return task is not None and task.uncancel() <= before
+
+    def failed(self, message: Message[Any], error: BaseException) -> None:
+        """Log that a handler failed."""
+        logger.warning(
+            "the handler of message %s of %s (attempt %d) failed",
+            message.id,
+            message.queue,
+            message.attempt,
+            exc_info=error,
+        )
