@@ -1,0 +1,153 @@
+"""protocol.md, section 3: frames as bytes, in both directions."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+
+from minibroker import limits, wire
+from minibroker.errors import ProtocolError
+from minibroker.outbox import Outbox, PublishGroup
+
+# length 32 | array of 4 | bin 18: map of 2, "op": "pong", "request": 7 | bin 2 | bin 0 | bin 3
+VECTOR = bytes.fromhex(
+    "00000020 94 c412 82 a26f70 a4706f6e67 a772657175657374 07 c4026162 c400 c40378797a"
+)
+
+
+def contents(frames: list[wire.Frame]) -> list[tuple[object, ...]]:
+    return [(frame.header, frame.columns, frame.lengths, frame.blob) for frame in frames]
+
+
+PONG = ({"op": "pong", "request": 7}, b"ab", b"", b"xyz")
+
+
+def test_a_frame_is_written_as_the_protocol_says() -> None:
+    """A golden vector, written by hand."""
+    assert wire.pack_frame({"op": "pong", "request": 7}, b"ab", b"", b"xyz") == VECTOR
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, 5, 7, 1_000])
+def test_frames_are_cut_wherever_the_stream_is(chunk: int) -> None:
+    """Whole, byte by byte, and with the start of the next frame behind them."""
+    frame = wire.pack_frame({"op": "pong", "request": 7}, b"ab", b"", b"xyz")
+    stream = frame * 3 + frame[:9]
+    reader, frames = wire.FrameReader(), []
+    for at in range(0, len(stream), chunk):
+        frames += reader.feed(stream[at : at + chunk])
+    assert contents(frames) == [PONG] * 3
+    assert contents(reader.feed(frame[9:])) == [PONG]
+
+
+def test_a_large_frame_in_chunks_is_joined_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """16 MiB in chunks of 256 KiB must not be copied for each chunk."""
+    blob = bytes(8 * 1024 * 1024)
+    frame = wire.pack_frame({"op": "deliver"}, b"", b"", blob)
+    reader = wire.FrameReader()
+    cuts = []
+    monkeypatch.setattr(
+        wire.FrameReader, "_cut", lambda self, data: cuts.append(len(data)) or [], raising=True
+    )
+    reader._needed = len(frame)
+    for at in range(0, len(frame), 256 * 1024):
+        reader.feed(frame[at : at + 256 * 1024])
+    assert cuts == [len(frame)]
+
+
+def test_an_excessive_length_is_refused_on_the_prefix() -> None:
+    with pytest.raises(ProtocolError, match="exceeds"):
+        wire.FrameReader().feed(struct.pack(">I", limits.MAX_FRAME_BYTES + 1))
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [b"", b"\x94", b"\x91\xc4\x00", b"\x94\xc4\x01\x01\xc4\x00\xc4\x00\xc4\x00", b"\xc1", b"\x80"],
+)
+def test_what_is_no_frame_is_a_protocol_error(payload: bytes) -> None:
+    with pytest.raises(ProtocolError):
+        wire.read_payload(payload)
+
+
+def test_string_columns_come_back() -> None:
+    column = wire.pack_strings([b"a", b"", b"xyz"])
+    assert column == bytes.fromhex("01000000 00000000 03000000 61 78 79 7a".replace(" ", ""))
+    assert wire.unpack_strings(column + b"rest", 3) == ([b"a", b"", b"xyz"], len(column))
+    with pytest.raises(ProtocolError):
+        wire.unpack_strings(column[:-1], 3)
+
+
+# ---- publish frames ----
+
+
+def sent(group: PublishGroup) -> wire.Frame:
+    [frame] = wire.FrameReader().feed(group.pack(3, 2))
+    return frame
+
+
+def test_what_all_messages_share_stands_in_the_header() -> None:
+    """protocol.md, publish: a golden vector written by hand."""
+    group = Outbox().start(("q", 1_000), 0)
+    group.add(None, b"", b"abc", 0, b"k", 5)
+    group.add(None, b"H", b"d", 0, b"k", 5)
+    frame = sent(group)
+    assert frame.header == {
+        "parts": [{"op": "publish", "queue": "q", "count": 2, "delay_ms": 5, "key": "k"}],
+        "sequence": 3,
+        "answered_below": 2,
+    }
+    assert (frame.columns, frame.blob) == (b"", b"abcHd")
+    assert frame.lengths == bytes.fromhex("00000000030000000100000001000000")
+
+
+def test_what_differs_stands_in_columns() -> None:
+    group = Outbox().start(("q", 1_000), 0)
+    group.add(None, b"", b"a", 0, b"", 0)
+    group.add(None, b"", b"b", 1, b"", 7)
+    group.add_many(None, b"", [b"c", b"d"], b"\x01\x00", b"key", 0)
+    frame = sent(group)
+    part = {"op": "publish", "queue": "q", "count": 4, "columns": ["delay_ms", "key", "encoding"]}
+    assert frame.header["parts"] == [part]
+    keys = wire.pack_strings([b"", b"", b"key", b"key"])
+    assert frame.columns == struct.pack("<4Q", 0, 7, 0, 0) + keys + b"\x00\x01\x01\x00"
+
+
+def test_a_later_message_without_delay_does_not_inherit_one() -> None:
+    group = Outbox().start(("q", 1_000), 0)
+    group.add_many(None, b"", [b"c", b"d"], b"\x00\x00", b"", 9)
+    group.add(None, b"", b"e", 0, b"", 0)
+    assert sent(group).columns == struct.pack("<3Q", 9, 9, 0)
+
+
+class Waiter:
+    """Stands for a caller's future."""
+
+    def __init__(self, gone: bool) -> None:
+        self.gone = gone
+
+    def cancelled(self) -> bool:
+        return self.gone
+
+
+def test_messages_of_cancelled_callers_are_taken_out() -> None:
+    group = Outbox().start(("q", 1_000), 0)
+    group.add(Waiter(False), b"", b"a", 0, b"", 0)
+    group.add(Waiter(True), b"h", b"b", 1, b"k", 7)
+    group.add_many(Waiter(False), b"h", [b"c", b"d"], b"\x00\x00", b"", 0)
+    group.add_many(Waiter(True), b"", [b"e", b"f"], b"\x00\x01", b"", 0)
+    group.withdrawn = True
+    group.drop_withdrawn()
+    frame = sent(group)
+    assert frame.header["parts"] == [{"op": "publish", "queue": "q", "count": 3}]
+    assert frame.blob == b"ahchd"
+    assert [type(entry) for entry in group.waiters] == [Waiter, tuple]
+
+
+def test_groups_are_closed_once_later_callers_would_inherit_an_early_deadline() -> None:
+    outbox = Outbox()
+    group = outbox.start(("q", 30_000), 1_000)
+    outbox.close_older(1_050)
+    assert outbox.open == {("q", 30_000): group}
+    outbox.close_older(1_200)
+    assert outbox.open == {}
+    assert list(outbox.groups) == [group]
