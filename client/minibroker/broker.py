@@ -24,7 +24,9 @@ from minibroker.timer import now_ms
 
 Span = float | timedelta
 FIRST_DELAY_S: Final = 0.05
-LONGEST_DELAY_S: Final = 5.0
+# With its variation below the time for which a server that crashed holds back what was begun: a longer one
+# lost begun messages to other consumers, however quickly the server was back.
+LONGEST_DELAY_S: Final = limits.RESUME_WAIT_MS / 1000 / 2
 
 
 class Broker:

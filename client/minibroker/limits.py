@@ -42,6 +42,7 @@ HISTORY_LAST: Final = 5
 LOGIN_DEADLINE_MS: Final = 5_000
 FRAME_DEADLINE_MS: Final = 30_000
 HEARTBEAT_MS: Final = 15_000  # each way; a session is dead after two without a sign of life
+RESUME_WAIT_MS: Final = 1_000  # from an unclean start until what had been begun is handed out
 SESSION_KEPT_MS: Final = 60_000  # at the least, after its last connection ended
 OUTPUT_SOFT_BYTES: Final = 1024 * 1024  # deliveries to this connection pause above it
 OUTPUT_HARD_BYTES: Final = 8 * 1024 * 1024

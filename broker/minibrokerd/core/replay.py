@@ -34,7 +34,7 @@ from minibrokerd.core.records import (
 )
 from minibrokerd.core.sessions import Outcome, Result, Session
 from minibrokerd.core.settling import lease_over
-from minibrokerd.core.state import RESUME_WAIT_MS, Store
+from minibrokerd.core.state import Store
 from minibrokerd.core.tails import split_bins
 from minibrokerd.core.wheel import TICK_MS, Wheel
 from minibrokerd.log.seam import Batch, Record
@@ -189,7 +189,7 @@ class Replay:
                 session.forget_all()
             await_return(store, session)
         if self.messages and not clean:
-            store.hold_until_ms = now_ms + RESUME_WAIT_MS
+            store.hold_until_ms = now_ms + limits.RESUME_WAIT_MS
         store.dirty.clear()
         for queue in store.queues.values():
             queue.dirty = False

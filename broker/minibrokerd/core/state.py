@@ -29,7 +29,6 @@ from minibrokerd.core.wheel import Timer, Wheel
 COUNTER_BITS: Final = 40  # tokens and session ids are epoch << 40 | counter
 LAZY_HELD_BACK_MS: Final = 100  # lazy confirms wait once the oldest unsynced one is older
 QUEUE_NAME: Final = re.compile(f"[A-Za-z0-9._-]{{1,{limits.MAX_QUEUE_NAME_CHARS}}}")
-RESUME_WAIT_MS: Final = 1_000  # after an unclean start nothing recovered is handed out before
 
 Handler = Callable[["Store", Timer, Any], None]
 
