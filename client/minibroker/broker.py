@@ -89,7 +89,7 @@ class Broker:
                 await asyncio.wait([self._supervisor])
                 self._supervisor = None
                 self._driver.close("the connection was never opened")
-        self._driver.beat()
+        self._driver.beat_later()
 
     async def _supervise(self, opened: asyncio.Future[None]) -> None:
         """Connect, wait for the end, connect again: after a delay that doubles, by chance a bit off."""

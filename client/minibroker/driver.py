@@ -172,8 +172,12 @@ class Driver:
                 self.link.fail(ConnectionResetError("the server gave no sign of life"))
             else:
                 self.link.write([PING])
+        self.beat_later()
+
+    def beat_later(self) -> None:
+        """Let the next sign of life be due after half of the time that the server allows."""
         if self._closed is None:
-            self.timer.at(now_ms() + heartbeat_ms // 2, self.beat)
+            self.timer.at(now_ms() + self.session.heartbeat_ms // 2, self.beat)
 
     # ---- writing ----
 

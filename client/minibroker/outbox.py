@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from collections import deque
 from collections.abc import Sequence
+from operator import methodcaller
 from typing import Any, Final
 
 from minibroker import wire
@@ -23,6 +24,13 @@ GROUP_OPEN_MS: Final = 100  # while nothing can be written: later callers have a
 
 Key = tuple[str, int]  # queue and time-out in ms
 Waiter = Any  # a future of the shell, opaque here but for `cancelled()`; or (future, count)
+
+
+_is_cancelled = methodcaller("cancelled")
+
+
+def _future_of(entry: Waiter) -> Any:
+    return entry[0] if type(entry) is tuple else entry
 
 
 class PublishGroup:
@@ -47,7 +55,6 @@ class PublishGroup:
         "varies",
         "waiters",
         "where",
-        "withdrawn",
     )
 
     def __init__(self, where: Key, now_ms: int) -> None:
@@ -61,7 +68,6 @@ class PublishGroup:
         self.size = 0
         self.blob: list[bytes] = []  # headers and body of each message
         self.waiters: list[Waiter] = []
-        self.withdrawn = False  # a caller was cancelled while the group waited
         self.encoding = 0
         self.key = b""
         self.delay_ms = 0
@@ -144,7 +150,7 @@ class PublishGroup:
     def drop_withdrawn(self) -> None:
         """Take out the messages whose callers were cancelled; only legal before the frame is made."""
         self.account()
-        if not self.withdrawn:
+        if not any(map(_is_cancelled, map(_future_of, self.waiters))):
             return
         kept = PublishGroup(self.where, self.opened_ms)
         at = 0
@@ -161,7 +167,7 @@ class PublishGroup:
                 kept.waiters.append(entry)
         for name in ("blob", "size", "waiters", "varies", "encodings", "keys", "delays"):
             setattr(self, name, getattr(kept, name))
-        self.withdrawn = self.plain = False
+        self.plain = False
         self.encoding, self.key, self.delay_ms = kept.encoding, kept.key, kept.delay_ms
 
     def _values(self, index: int) -> tuple[int, bytes, int]:

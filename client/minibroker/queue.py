@@ -78,11 +78,7 @@ class Queue(Generic[Body]):
                     driver.group_is_full(where)
                 elif not driver.scheduled:
                     driver.schedule()
-                try:
-                    return await future
-                except asyncio.CancelledError:
-                    group.withdrawn = True
-                    raise
+                return await future
         return await self._publish(body, headers, key, delay, timeout)
 
     async def _publish(
@@ -112,11 +108,7 @@ class Queue(Generic[Body]):
             self._driver.group_is_full(where)
         else:
             self._driver.schedule()
-        try:
-            confirm: Confirm = await future
-        except asyncio.CancelledError:
-            group.withdrawn = True
-            raise
+        confirm: Confirm = await future
         return confirm
 
     async def publish_many(
@@ -146,7 +138,7 @@ class Queue(Generic[Body]):
         for first, stop in _chunks(raws, len(packed)):
             group = self._open.get(where) or self._driver.open_group(where)
             future: asyncio.Future[ConfirmRun] = self._driver.create_future()
-            futures.append((group, future))
+            futures.append(future)
             group.add_many(
                 future, packed, raws[first:stop], encodings[first:stop], key_bytes, delay_ms
             )
@@ -155,23 +147,20 @@ class Queue(Generic[Body]):
         self._driver.schedule()
         return Confirms(await self._runs(futures))
 
-    async def _runs(
-        self, futures: Sequence[tuple[Any, asyncio.Future[ConfirmRun]]]
-    ) -> list[ConfirmRun]:
+    async def _runs(self, futures: Sequence[asyncio.Future[ConfirmRun]]) -> list[ConfirmRun]:
         try:
             if len(futures) > 1:
-                await asyncio.wait([future for _, future in futures])
+                await asyncio.wait(futures)
             runs = []
-            for _, future in futures:
+            for future in futures:
                 runs.append(await future)
             return runs
         except asyncio.CancelledError:
-            for group, future in futures:
+            for future in futures:
                 future.cancel()
-                group.withdrawn = True
             raise
         finally:
-            for _, future in futures:
+            for future in futures:
                 if future.done() and not future.cancelled():
                     future.exception()  # the first error is raised; the others are as good as read
 

@@ -29,6 +29,13 @@ from minibroker.settlements import BEGUN, ENDED, TOLD, Settlement, named_by, run
 KEY = ("q", 30_000)
 
 
+class Waiter:
+    """Stands for a caller's future."""
+
+    def cancelled(self) -> bool:
+        return False
+
+
 class QuietShell:
     """The shell that a message may ask; here it is never asked."""
 
@@ -65,7 +72,7 @@ class World:
 
     def publish(self, *bodies: bytes) -> None:
         group = self.session.outbox.start(KEY, 0)
-        group.add_many("waiter", b"", bodies, bytes(len(bodies)), b"", 0)
+        group.add_many(Waiter(), b"", bodies, bytes(len(bodies)), b"", 0)
 
     def consume(self, prefetch: int = 100) -> Delivery:
         """Return one delivery of all that is ready, its messages begun."""
@@ -201,8 +208,8 @@ def test_a_session_the_server_refuses_leaves_publishes_unknown() -> None:
 def test_a_delivery_comes_as_messages() -> None:
     world = World()
     group = world.session.outbox.start(KEY, 0)
-    group.add("w", b"", b"raw", 0, b"", 0)
-    group.add("w", b"\x81\xa1h\x01", b"\x81\xa1b\x02", 1, b"key", 0)
+    group.add(Waiter(), b"", b"raw", 0, b"", 0)
+    group.add(Waiter(), b"\x81\xa1h\x01", b"\x81\xa1b\x02", 1, b"key", 0)
     world.turn()
     first, second = world.consume().messages
     assert (first.body, first.headers, first.key, first.id) == (b"raw", {}, None, (1, 0))
@@ -259,7 +266,10 @@ def test_begin_and_settle_in_one_turn_need_only_the_settle() -> None:
     waiting.begins += [first, second]
     waiting.acks.append(end(first))
     world.turn()
-    assert [(op, sequence) for op, *_, sequence in world.server.settled] == [("ack", 0), ("begin", 1)]
+    assert [(op, sequence) for op, *_, sequence in world.server.settled] == [
+        ("ack", 0),
+        ("begin", 1),
+    ]
     assert second.state == TOLD
 
 
@@ -369,7 +379,9 @@ def test_an_error_without_an_address_ends_the_connection() -> None:
         world.read()
 
 
-@pytest.mark.parametrize("header", [{}, {"op": "what"}, {"op": "deliver"}, {"op": "confirm", "sequence": 1}])
+@pytest.mark.parametrize(
+    "header", [{}, {"op": "what"}, {"op": "deliver"}, {"op": "confirm", "sequence": 1}]
+)
 def test_a_frame_that_is_not_understood_is_a_protocol_error(header: dict[str, Any]) -> None:
     world = World()
     world.server.withhold = True

@@ -1,0 +1,46 @@
+"""A client joined to a fake server in memory."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from fake_server import FakeServer
+
+import minibroker
+
+
+class NoThread:
+    """Stands for the attached connection, which needs a socket."""
+
+    def __init__(self, driver: Any) -> None:
+        pass
+
+    def start(self) -> None:
+        """Start nothing."""
+
+    def stop(self) -> None:
+        """Stop nothing."""
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> FakeServer:
+    """A server that `minibroker.connect` reaches from now on."""
+    fake = FakeServer()
+    monkeypatch.setattr("minibroker.broker.dial", fake.dial)
+    monkeypatch.setattr("minibroker.broker.FIRST_DELAY_S", 0.0)
+    monkeypatch.setattr("minibroker.driver.Attached", NoThread)
+    return fake
+
+
+@pytest.fixture
+async def broker(server: FakeServer) -> AsyncIterator[minibroker.Broker]:
+    """A connected client."""
+    async with minibroker.connect() as connected:
+        yield connected
+        server.withhold = False
+        for link in server.links[-1:]:
+            for sequence in list(server.outcomes):
+                link.peer.confirm(sequence)
+            link.deliver()
