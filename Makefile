@@ -9,7 +9,7 @@ PORT   ?= 7272
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test check format tables bench demo clean
+.PHONY: help setup serve test check format tables bench demo crash clean
 
 help:
 	@echo "make serve    start the broker on ./data, port $(PORT)"
@@ -17,6 +17,7 @@ help:
 	@echo "make check    formatting, lint, types, house rules"
 	@echo "make bench    measure throughput and latency on this machine"
 	@echo "make demo     the signup story: kill workers and the broker, lose nothing"
+	@echo "make crash    SIGKILL the broker under load: KILLS=100 times, as SEED says, for BUDGET=600 s at most"
 	@echo "make format   format the code; make tables: print the tables of protocol.md again"
 	@echo "make clean    remove everything that make made (./data stays)"
 
@@ -58,6 +59,9 @@ bench: $(VENV)/.develop-ready
 
 demo: $(VENV)/.develop-ready
 	@$(BIN)/python examples/signup/demo.py
+
+crash: $(VENV)/.develop-ready
+	@PYTHONPATH=tests KILLS=$(KILLS) SEED=$(SEED) BUDGET=$(BUDGET) $(BIN)/python tests/kills/campaign.py
 
 clean:
 	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

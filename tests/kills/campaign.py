@@ -1,0 +1,145 @@
+"""SIGKILL of the broker at random moments under load, and the books of everybody afterwards.
+
+    make crash KILLS=100 SEED=7
+
+Two publishers and two consumers work through it in processes of their own, one of each on asyncio's loop
+and on uvloop's. What they wrote into their ledgers is all that is believed; the server's word counts for nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import sys
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from random import Random, SystemRandom
+from time import monotonic, monotonic_ns
+
+from books import Books, Outcome
+from loops import LOOPS
+
+import minibroker
+from support.broker import BrokerServer
+from support.processes import Script, lasts, look_until
+
+QUEUE = "load"
+HERE = Path(__file__).parent
+
+
+class Campaign:
+    """One broker, its clients, and the kills."""
+
+    def __init__(self, directory: Path, seed: int) -> None:
+        self._directory = directory
+        self._random = Random(seed)
+        self._stack = ExitStack()
+        self.kills_ns: list[int] = []
+        self.server = BrokerServer(directory / "data")
+        self._stack.callback(self.server.close)
+        self.publishers = self._scripts("load_publisher.py")
+        self.consumers = self._scripts("load_consumer.py")
+
+    def _scripts(self, name: str) -> dict[Path, Script]:
+        scripts = {}
+        for number, loop in enumerate((LOOPS[0], LOOPS[-1])):
+            ledger = self._directory / f"{name}-{number}.ledger"
+            log = ledger.with_suffix(".log")
+            script = Script(HERE / name, self.server.url, QUEUE, ledger, loop, log=log)
+            self._stack.callback(script.close)
+            scripts[ledger] = script
+        return scripts
+
+    def close(self) -> None:
+        """End every process."""
+        self._stack.close()
+
+    def kill(self) -> None:
+        """Let the broker work for a random while, kill it, start it again.
+
+        In half of the rounds everybody works again before the while begins, in a quarter the publishers do; in the
+        others the kill may hit the reconnecting and the resuming.
+        """
+        rounds = [[*self.publishers, *self.consumers]] * 2 + [[*self.publishers], []]
+        self._await_progress(self._random.choice(rounds))
+        assert lasts(self.server.process, self._random.uniform(0.05, 0.5)), self.server.output
+        self.server.kill()
+        self.kills_ns.append(monotonic_ns())
+        self._check_clients()
+        self.server.restart()
+
+    def _await_progress(self, ledgers: list[Path]) -> None:
+        sizes = {path: _size(path) for path in ledgers}
+        look_until(
+            lambda: all(_size(path) > sizes[path] for path in ledgers),
+            self.server.process,
+            "everybody works again",
+        )
+
+    def _check_clients(self) -> None:
+        for script in (*self.publishers.values(), *self.consumers.values()):
+            assert script.running, f"{script.process.args} ended:\n{script.output}"
+
+    def finish(self) -> Outcome:
+        """Stop the publishers, let the consumers drain the queue, stop them too; audit the ledgers."""
+        for script in self.publishers.values():
+            script.stop()
+        asyncio.run(self._drain())
+        for script in self.consumers.values():
+            script.stop()
+        return Books(list(self.publishers), list(self.consumers), self.kills_ns).audit()
+
+    async def _drain(self) -> None:
+        async with minibroker.connect(self.server.url) as broker:
+            queue = broker.queue(QUEUE)
+            deadline = monotonic() + 60
+            while any(
+                [(await _states(queue))[state] for state in ("ready", "delayed", "held", "begun")]
+            ):
+                assert monotonic() < deadline, f"not drained: {await _states(queue)}"
+                assert await asyncio.to_thread(lasts, self.server.process, 0.05)
+
+
+async def _states(queue: minibroker.Queue[bytes]) -> dict[str, int]:
+    counters: dict[str, int] = (await queue.stats())["queues"][QUEUE]
+    return counters
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def run_campaign(directory: Path, kills: int, seed: int, budget_s: float) -> Outcome:
+    """Kill the broker `kills` times, fewer if `budget_s` is used up, and return what the ledgers say."""
+    end = monotonic() + budget_s
+    campaign = Campaign(directory, seed)
+    try:
+        while len(campaign.kills_ns) < kills and monotonic() < end:
+            campaign.kill()
+        return campaign.finish()
+    finally:
+        campaign.close()
+
+
+def main() -> None:
+    """Run one campaign as the environment says, and end in one line."""
+    kills = int(os.environ.get("KILLS") or 100)
+    seed = int(os.environ.get("SEED") or SystemRandom().randrange(2**32))
+    budget_s = float(os.environ.get("BUDGET") or 600)
+    print(f"KILLS={kills} SEED={seed} BUDGET={budget_s:.0f}", flush=True)
+    directory = Path(tempfile.mkdtemp(prefix="minibroker-crash-"))
+    outcome = run_campaign(directory, kills, seed, budget_s)
+    for fault in outcome.faults:
+        print(fault)
+    if outcome.faults:
+        print(f"ledgers and data are kept in {directory}")
+    else:
+        shutil.rmtree(directory)
+    print(outcome)
+    sys.exit(bool(outcome.faults))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,40 @@
+"""Ledgers: what a process did, one line at a time, in a file that its own death cannot take back.
+
+A line is a verb, the monotonic time in ns (one clock for all processes of a machine), and numbers.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from time import monotonic_ns
+from typing import NamedTuple
+
+
+class Entry(NamedTuple):
+    """One line of a ledger."""
+
+    verb: str
+    time_ns: int
+    numbers: tuple[int, ...]
+
+
+class Ledger:
+    """The writing end."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+    def write(self, verb: str, *numbers: int) -> None:
+        """Append one line; it is with the kernel when this returns."""
+        os.write(self._file, f"{verb} {monotonic_ns()} {' '.join(map(str, numbers))}\n".encode())
+
+
+def read_ledger(path: Path) -> Iterator[Entry]:
+    """Yield the entries of a ledger, oldest first; none if it was never opened."""
+    if not path.exists():
+        return
+    for line in path.read_text().splitlines():
+        verb, time_ns, *numbers = line.split()
+        yield Entry(verb, int(time_ns), tuple(map(int, numbers)))

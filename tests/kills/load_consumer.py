@@ -1,0 +1,79 @@
+"""A consumer under load, with every handling in its ledger.
+
+    load_consumer.py URL QUEUE LEDGER LOOP
+
+Lines, all with origin, sequence, token, attempt: `begun` before anything else; then `acked` (handed over),
+`safe` (confirmed) or `nacked`; `lost` when the client is told that a message is not its own any more. Every
+16th message fails once. Every 32nd takes up to 1.5 s, so that it is begun when the broker dies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+from random import Random
+
+from ledger import Ledger
+from loops import passes, run
+
+import minibroker
+
+CONCURRENCY = 32
+LONGEST_S = 1.5
+Message = minibroker.Message[bytes]
+
+
+class Handlers:
+    """The handlers of one process."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._random = Random()
+        self._never = asyncio.Event()
+
+    async def handle(self, message: Message) -> None:
+        """Handle one message; what is not settled here is acked by the caller's `process`."""
+        self.note("begun", message)
+        kind = message.sequence % 32
+        if kind in (5, 21) and message.attempt == 1:
+            await message.nack("fails once", delay=0)
+            self.note("nacked", message)
+            return
+        if kind == 7:
+            await passes(self._never, self._random.uniform(0, LONGEST_S))
+        if kind % 8 == 3:
+            with suppress(minibroker.LeaseLost):  # `lost` has been told
+                await message.ack(confirmed=True)
+                self.note("safe", message)
+        else:
+            self.note("acked", message)
+
+    def note(self, verb: str, message: Message) -> None:
+        """Write a line about a message."""
+        id = message.id
+        self._ledger.write(verb, id.origin, id.sequence, message.token, message.attempt)
+
+    def lost(self, message: Message, error: Exception) -> None:
+        """Note that a settlement was refused, or a lease lost; `connect`."""
+        print(message, error, flush=True)
+        self.note("lost", message)
+
+
+async def main(url: str, name: str, ledger_path: str) -> None:
+    """Consume until SIGTERM; handlers that run are waited for, and their settlements."""
+    handlers = Handlers(Ledger(Path(ledger_path)))
+    async with minibroker.connect(
+        url, name="consumer", on_settle_error=handlers.lost, timeout=60
+    ) as broker:
+        working = asyncio.ensure_future(broker.queue(name).run(handlers.handle, CONCURRENCY))
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, working.cancel)
+        with suppress(asyncio.CancelledError):
+            await working
+
+
+if __name__ == "__main__":
+    url, name, ledger, loop = sys.argv[1:]
+    run(loop, main(url, name, ledger))

@@ -1,0 +1,125 @@
+"""protocol.md 5.3: a message that kills its worker costs attempts of its own, not of its neighbours."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ledger import read_ledger
+from loops import LOOPS
+
+import minibroker
+from support.broker import BrokerServer
+from support.processes import Script, ends_or, was_killed
+
+WORKER = Path(__file__).with_name("poison_worker.py")
+MESSAGES = 40  # more than a prefetch, so that some are never delivered together with the poison
+POSITIONS = (1, 2, 16, 32)
+MAX_ATTEMPTS = 5
+MAX_LIVES = MAX_ATTEMPTS + 2  # in the first one the poison may go uncharged; the last one survives
+
+
+class Case:
+    """One queue with one poisonous message, and the supervisor of its worker."""
+
+    def __init__(self, broker: minibroker.Broker, name: str, directory: Path) -> None:
+        self.name = name
+        self.queue: minibroker.Queue[bytes] = broker.queue(name)
+        self.dlq: minibroker.Queue[bytes] = broker.queue(f"{name}.dlq")
+        self.directory = directory
+        self.ledger = directory / f"{name}.ledger"
+        self.lives = 0
+        self.poison = -1
+
+    async def publish(self, poison: bytes, position: int) -> None:
+        """Put the poison at `position` (from 1) of a queue with a short lease."""
+        await self.queue.set(lease_ms=400)
+        bodies = [b"nothing"] * MESSAGES
+        bodies[position - 1] = poison
+        confirms = await self.queue.publish_many(bodies)
+        self.poison = confirms[position - 1].sequence
+
+    async def supervise(self, url: str, loop: str, shape: str) -> None:
+        """Start the worker again after each death, until everything is handled or dead-lettered."""
+        code: int | None = -9
+        while code is not None:
+            self.lives += 1
+            assert self.lives <= MAX_LIVES, f"the poison of {self.name} kills without end"
+            log = self.directory / f"{self.name}.log"
+            worker = Script(WORKER, url, self.name, self.ledger, loop, shape, log=log)
+            try:
+                code = await ends_or(worker.process, self.done)
+                assert code is None or was_killed(code), worker.output
+                if code is None:
+                    await asyncio.to_thread(worker.stop)
+            finally:
+                worker.close()
+
+    async def done(self) -> bool:
+        """Whether nothing is left in the queue, and the present worker can be asked to stop."""
+        if len([entry for entry in read_ledger(self.ledger) if entry.verb == "ready"]) < self.lives:
+            return False
+        counters = await self.counters()
+        return not any(counters[state] for state in ("ready", "delayed", "held", "begun"))
+
+    async def counters(self) -> dict[str, Any]:
+        """Return what the server counts for the queue."""
+        counters: dict[str, Any] = (await self.queue.stats())["queues"][self.name]
+        return counters
+
+    async def check(self) -> None:
+        """The poison is dead after five attempts, all `worker_lost`; at most one other was charged, once."""
+        (dead,) = await self.dlq.peek()
+        assert dead.id.sequence == self.poison
+        assert dead.attempts == {"failed": 0, "expired": 0, "worker_lost": MAX_ATTEMPTS}, (
+            self.name,
+            dead.history,
+        )
+        assert [entry["cause"] for entry in dead.history] == ["worker_lost"] * MAX_ATTEMPTS
+        tokens = [entry["token"] for entry in dead.history]
+        assert tokens == sorted(set(tokens))
+        entries = [entry for entry in read_ledger(self.ledger) if entry.verb == "handled"]
+        handled = [entry.numbers for entry in entries]
+        others = {sequence for sequence, _ in handled}
+        assert len(others) == MESSAGES - 1
+        assert self.poison not in others
+        charged = [(sequence, attempt) for sequence, attempt in handled if attempt > 1]
+        assert len(charged) <= 1, charged
+        assert all(attempt == 2 for _, attempt in charged), charged
+        counters = await self.counters()
+        assert counters["worker_lost"] == MAX_ATTEMPTS + len(charged)
+        assert counters["expired"] == counters["failed"] == 0
+
+
+@pytest.mark.parametrize("shape", ["each", "run"])
+@pytest.mark.parametrize("loop", LOOPS)
+async def test_only_the_poison_is_charged(
+    broker_server: BrokerServer, tmp_path: Path, loop: str, shape: str
+) -> None:
+    """At position 1, 2, 16 and 32 of what was delivered together, behind and before handlers that do nothing."""
+    async with minibroker.connect(broker_server.url) as broker:
+        cases = [Case(broker, f"at-{position}", tmp_path) for position in POSITIONS]
+        for case, position in zip(cases, POSITIONS, strict=True):
+            await case.publish(b"die", position)
+        await asyncio.gather(*(case.supervise(broker_server.url, loop, shape) for case in cases))
+        for case in cases:
+            await case.check()
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+async def test_poison_that_computes_before_it_kills(
+    broker_server: BrokerServer, tmp_path: Path, loop: str
+) -> None:
+    """Code that crashes late never let the loop turn: the begin must have been on its way before it ran."""
+    async with minibroker.connect(broker_server.url) as broker:
+        cases = [Case(broker, f"{shape}-at-16", tmp_path) for shape in ("each", "run")]
+        for case in cases:
+            await case.publish(b"compute", 16)
+        shapes = zip(cases, ("each", "run"), strict=True)
+        await asyncio.gather(
+            *(case.supervise(broker_server.url, loop, shape) for case, shape in shapes)
+        )
+        for case in cases:
+            await case.check()
