@@ -92,7 +92,7 @@ def main() -> None:
     """Serve until SIGTERM or SIGINT."""
     settings = Settings.from_environment()
     app = {"request": request_app, "queued": queued_app}[settings.mode](settings)
-    uvicorn.run(app, host="127.0.0.1", port=settings.app_port, log_level="warning", loop="asyncio")
+    uvicorn.run(app, host="127.0.0.1", port=settings.app_port, log_level="warning")
 
 
 if __name__ == "__main__":

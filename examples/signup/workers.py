@@ -99,6 +99,5 @@ async def main(queue: str) -> None:
 if __name__ == "__main__":
     if len(sys.argv) != 2 or sys.argv[1] not in CONCURRENCY:
         sys.exit(f"usage: python workers.py {'|'.join(CONCURRENCY)}")
-    if sys.argv[1] == "avatars":
-        os.nice(10)  # pictures take what processor time the requests leave
+    os.nice(10)  # workers on the machine of the app take what processor time the requests leave
     asyncio.run(main(sys.argv[1]))
