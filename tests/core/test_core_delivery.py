@@ -28,6 +28,7 @@ def test_held_messages_go_back_at_once_in_their_old_order_uncharged_and_marked()
     held = one.messages()
     one.settle("ack", held[2])
     assert world.queue("q").held == 6
+    world.advance(1_000)
     world.disconnect(one)
     assert world.queue("q").held == 0
     two.consume("q", prefetch=20)

@@ -524,3 +524,15 @@ def test_a_lease_lost_at_the_same_moment_as_its_ack_counts_for_the_ack() -> None
     assert client.settle("ack", message)["results"] == [{"lost": 0}]
     world.advance(0)
     assert world.states("q") == {}
+
+
+def test_a_recovered_lease_that_ends_does_not_wait_for_the_publish_delay_again() -> None:
+    world, client = world_with(b"first", lease_ms=1_000)
+    client.publish("q", b"late", delay_ms=10**7)
+    world.restart(wall_ms=10**7)  # the delay ended while the server was down; log time stood still
+    client = world.hello()
+    got = client.receive_all("q")
+    assert [m.body for m in got] == [b"first", b"late"]
+    world.restart(clean=False)
+    world.advance(1_016)
+    assert list(world.states("q").values()) == ["READY", "READY"]

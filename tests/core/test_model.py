@@ -23,6 +23,7 @@ from support.hypothesis_budget import model_settings
 TICK_MS = 8
 SETTLES = ("ack", "nack", "reject", "release", "extend")
 indices = st.integers(0, 2**16)
+rarely = st.sampled_from([False, False, False, True])
 
 
 @dataclass(slots=True)
@@ -74,6 +75,9 @@ class Broker(RuleBasedStateMachine):
         self.acked: set[Id] = set()
         self._now()
         self.connect()
+        self.change_settings(0, 3, 2_000, 100, "sync")
+        self.publish(0, [0, 0, 0], ["", "a", ""], safe=True)
+        self.consume(0, "q", 3, 1)
 
     # -- helpers --------------------------------------------------------------------------------
 
@@ -84,11 +88,16 @@ class Broker(RuleBasedStateMachine):
             queue = self.world.store.queues.get(name)
             self.model.settings[name] = dict(queue.settings) if queue else default_settings()
 
-    def _client(self, index: int) -> Client | None:
-        return self.clients[index % len(self.clients)] if self.clients else None
+    def _client(self, index: int) -> Client:
+        if not self.clients:
+            self.connect()
+        return self.clients[index % len(self.clients)]
 
     def _pick(self, client: Client, index: int, count: int) -> list[Delivered]:
         got = self.got[client.session]
+        if index % 4:  # mostly what it still has
+            live = [m for m in got if self.model.holds(client.session, m.queue, m.token, m.id)]
+            got = live or got
         if not got:
             return []
         at = max(len(got) - 1 - index % 8, 0)
@@ -189,19 +198,20 @@ class Broker(RuleBasedStateMachine):
     @rule(index=indices)
     def disconnect(self, index: int) -> None:
         client = self._client(index)
-        if client is not None:
-            self.world.disconnect(client)
-            self._end(client)
-            self._observe()
+        self.world.disconnect(client)
+        self._end(client)
+        self._observe()
 
-    @rule(index=indices)
-    def goodbye(self, index: int) -> None:
+    @rule(index=indices, really=rarely)
+    def goodbye(self, index: int, really: bool) -> None:
+        if not really:
+            self.time_passes(0)
+            return
         client = self._client(index)
-        if client is not None:
-            client.send(client.frame([{"op": "goodbye"}]))
-            self._end(client, marked=False)
-            self.sent[client.session] = {}
-            self._observe()
+        client.send(client.frame([{"op": "goodbye"}]))
+        self._end(client, marked=False)
+        self.sent[client.session] = {}
+        self._observe()
 
     @precondition(lambda self: bool(self.gone))
     @rule(index=indices, count=st.integers(0, 4), back=indices)
@@ -245,11 +255,10 @@ class Broker(RuleBasedStateMachine):
         index=indices,
         delays=st.lists(st.sampled_from([0, 0, 0, 5, 300, 3_000, 70_000]), min_size=1, max_size=4),
         keys=st.lists(st.sampled_from(["", "", "a", "b"]), min_size=4, max_size=4),
+        safe=st.booleans(),
     )
-    def publish(self, index: int, delays: list[int], keys: list[str]) -> None:
+    def publish(self, index: int, delays: list[int], keys: list[str], safe: bool) -> None:
         client = self._client(index)
-        if client is None:
-            return
         count = len(delays)
         bodies = [b"%d" % (self.bodies + i) for i in range(count)]
         self.bodies += count
@@ -257,21 +266,31 @@ class Broker(RuleBasedStateMachine):
         sent = Sent("publish", b"", arguments=arguments)
         send = lambda: client.publish("q", *bodies, delays=delays, keys=keys[:count])  # noqa: E731
         self._apply(client, sent, client.sequence + 1, send)
+        if safe:
+            self.sync()
 
     @rule(
         index=indices,
         back=indices,
         count=st.integers(1, 4),
+        safe=st.booleans(),
         verb=st.sampled_from(SETTLES),
         delay_ms=st.sampled_from([None, 0, 500]),
         begin=st.booleans(),
     )
     def settle(
-        self, index: int, back: int, count: int, verb: str, delay_ms: int | None, begin: bool
+        self,
+        index: int,
+        back: int,
+        count: int,
+        safe: bool,
+        verb: str,
+        delay_ms: int | None,
+        begin: bool,
     ) -> None:
         client = self._client(index)
-        messages = self._pick(client, back, count) if client is not None else []
-        if client is None or not messages:
+        messages = self._pick(client, back, count)
+        if not messages:
             return
         queue = messages[0].queue
         arguments: dict[str, Any] = {"begin": begin}
@@ -288,6 +307,8 @@ class Broker(RuleBasedStateMachine):
             [part for part, _ in parts], b"".join(columns for _, columns in parts)
         )
         self._apply(client, sent, client.sequence + 1, send)
+        if safe:
+            self.sync()
 
     def _apply(self, client: Client, sent: Sent, sequence: int, send: Any) -> None:
         """Send a frame that the server does not know, and do the same to the model."""
@@ -355,15 +376,14 @@ class Broker(RuleBasedStateMachine):
     def answered(self, index: int) -> None:
         """The client has its answers, and the server may forget them."""
         client = self._client(index)
-        if client is not None:
-            while (sent := self.sent[client.session].get(client.answered_below)) and sent.answer:
-                client.answered_below += 1
+        while (sent := self.sent[client.session].get(client.answered_below)) and sent.answer:
+            client.answered_below += 1
 
     @rule(index=indices, back=indices, count=st.integers(1, 4))
     def begin(self, index: int, back: int, count: int) -> None:
         client = self._client(index)
-        messages = self._pick(client, back, count) if client is not None else []
-        if client is None or not messages:
+        messages = self._pick(client, back, count)
+        if not messages:
             return
         self._now()
         client.begin(*messages)
@@ -381,8 +401,8 @@ class Broker(RuleBasedStateMachine):
     )
     def consume(self, index: int, queue: str, prefetch: int, consumer: int) -> None:
         client = self._client(index)
-        if client is None or (queue == "q.dlq" and not self.model.dlq_exists):
-            return
+        if queue == "q.dlq" and not self.model.dlq_exists:
+            queue = "q"
         self._now()
         known = self.world.store.connections[client.connection].consumers.get(consumer)
         if known is not None:
@@ -394,8 +414,6 @@ class Broker(RuleBasedStateMachine):
     @rule(index=indices, consumer=st.integers(1, 2))
     def cancel(self, index: int, consumer: int) -> None:
         client = self._client(index)
-        if client is None:
-            return
         connection = self.world.store.connections[client.connection]
         known = connection.consumers.get(consumer)
         held = set()
@@ -419,8 +437,8 @@ class Broker(RuleBasedStateMachine):
     )
     def receive(self, index: int, queue: str, count: int, wait_ms: int) -> None:
         client = self._client(index)
-        if client is None or (queue == "q.dlq" and not self.model.dlq_exists):
-            return
+        if queue == "q.dlq" and not self.model.dlq_exists:
+            queue = "q"
         self._now()
         answer = client.receive(queue, count, wait_ms)
         if answer is not None:
@@ -440,8 +458,6 @@ class Broker(RuleBasedStateMachine):
         self, index: int, attempts: int, lease_ms: int, retry_delay_ms: int, durability: str
     ) -> None:
         client = self._client(index)
-        if client is None:
-            return
         client.set(
             "q",
             durability=durability,
@@ -454,14 +470,17 @@ class Broker(RuleBasedStateMachine):
     @rule(index=indices, most=st.sampled_from([0, 2]))
     def limit_dlq(self, index: int, most: int) -> None:
         client = self._client(index)
-        if client is not None and "q.dlq" in self.world.store.queues:
+        if "q.dlq" in self.world.store.queues:
             client.set("q.dlq", max_messages=most, lease_ms=1_000)
             self._observe()
 
-    @rule(index=indices, queue=st.sampled_from(["q", "q.dlq"]))
-    def purge(self, index: int, queue: str) -> None:
+    @rule(index=indices, queue=st.sampled_from(["q", "q.dlq"]), really=rarely)
+    def purge(self, index: int, queue: str, really: bool) -> None:
+        if not really:
+            self.time_passes(2_200)
+            return
         client = self._client(index)
-        if client is not None and queue in self.world.store.queues:
+        if queue in self.world.store.queues:
             self._now()
             client.purge(queue)
             self.world.run_jobs()
@@ -471,7 +490,7 @@ class Broker(RuleBasedStateMachine):
     @rule(index=indices, count=st.integers(0, 3), back=indices, named=st.booleans())
     def redrive(self, index: int, count: int, back: int, named: bool) -> None:
         client = self._client(index)
-        if client is None or not self.model.dlq_exists:
+        if not self.model.dlq_exists:
             return
         self._now()
         ready = sorted(
@@ -574,8 +593,12 @@ class Broker(RuleBasedStateMachine):
         clean=st.booleans(),
         lose=st.booleans(),
         down_ms=st.sampled_from([0, 100, 3_000, 80_000, -5_000]),
+        really=rarely,
     )
-    def restart(self, clean: bool, lose: bool, down_ms: int) -> None:
+    def restart(self, clean: bool, lose: bool, down_ms: int, really: bool) -> None:
+        if not really:
+            self.time_passes(1_100)
+            return
         if clean:
             for client in list(self.clients):
                 self.world.disconnect(client)

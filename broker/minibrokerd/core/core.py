@@ -17,12 +17,13 @@ from zlib import crc32
 
 from minibroker import limits
 from minibroker.wire import pack_runs
-from minibrokerd.core import logins
+from minibrokerd.core import copying, logins
 from minibrokerd.core.dispatching import dispatch
 from minibrokerd.core.effects import Effects
 from minibrokerd.core.inputs import (
     Attach,
     Command,
+    Copy,
     Disconnected,
     Flow,
     Frame,
@@ -228,6 +229,8 @@ def _apply_parts(store: Store, frame: Frame) -> tuple[list[Result], bytes, int]:
 def _read_parts(store: Store, frame: Frame) -> list[Settlement]:
     """Check all parts before any is applied: a refused frame leaves no trace."""
     parts, at, messages = [], 0, 0
+    if sum(getattr(part, "runs", 0) for part in frame.parts) > limits.MAX_RUNS_PER_FRAME:
+        raise Broken(f"a frame has more than {limits.MAX_RUNS_PER_FRAME} runs")
     for part in frame.parts:
         if part.op not in VERBS:
             raise Broken(f"{part.op} has no place in a frame with other parts, or with a sequence")
@@ -302,4 +305,5 @@ _COMMANDS: Final[dict[type, Callable[[Store, Any], None]]] = {
     Flow: logins.flow,
     Synced: _synced,
     Tick: _tick,
+    Copy: copying.copy,
 }

@@ -140,4 +140,17 @@ class Tick:
         self.jitter = jitter
 
 
-Command = Frame | Hello | Resume | Attach | Disconnected | Flow | Synced | Tick
+class Copy:
+    """Write these messages (origin, sequence) again, those that still live: their old segment is to be freed.
+
+    Their bodies were read and verified before. Once the batch of the copies is synced, nothing needs the old
+    records of these ids any more.
+    """
+
+    __slots__ = ("ids",)
+
+    def __init__(self, ids: Sequence[tuple[int, int]]) -> None:
+        self.ids = ids
+
+
+Command = Frame | Hello | Resume | Attach | Disconnected | Flow | Synced | Tick | Copy

@@ -164,10 +164,12 @@ def _exactly(data: memoryview, at: int, end: int) -> memoryview:
 
 
 def _read_keys(data: memoryview, count: int) -> tuple[list[str], int]:
+    lengths = array("I")
+    lengths.frombytes(_exactly(data, 0, 4 * count))
+    if max(lengths) > limits.MAX_KEY_BYTES:  # before a byte of it is copied
+        raise Broken(f"a key exceeds {limits.MAX_KEY_BYTES} bytes")
     try:
         keys, used = unpack_strings(data, count)
-        if max(map(len, keys)) > limits.MAX_KEY_BYTES:
-            raise Broken(f"a key exceeds {limits.MAX_KEY_BYTES} bytes")
         return [key.decode() for key in keys], used
     except (ProtocolError, UnicodeDecodeError) as error:
         raise Broken(f"the key column is wrong: {error}") from error

@@ -148,7 +148,8 @@ class FrameMeta(Meta, frozen=True):
 class CopyMeta(Meta, frozen=True):
     """The whole state of one message, written again; replay of a known id replaces its place.
 
-    The tail is a publish tail with this one message.
+    The tail is a publish tail with this one message. `wait_ms` is what was left at `unix_ms` of a delay, or of
+    the lease that runs under `lease_token` (0: none). `token` is the highest that ended on the message.
     """
 
     queue: int
@@ -161,7 +162,7 @@ class CopyMeta(Meta, frozen=True):
     key: str
     token: int
     ready_at_ms: int
-    delay_ms: int
+    wait_ms: int
     unix_ms: int
     attempts: tuple[int, int, int]
     releases: int
@@ -169,7 +170,8 @@ class CopyMeta(Meta, frozen=True):
     redriven: int
     history: list[AttemptMeta]
     attempts_dropped: int
-    session: int  # of the lease that runs; 0: none
+    lease_token: int
+    session: int
     lease_ms: int
     started_unix_ms: int
 

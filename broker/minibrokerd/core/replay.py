@@ -160,6 +160,7 @@ class Replay:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._queues: dict[int, _Waiting] = {}
+        self._homes: dict[int, list[_Waiting]] = {}  # a queue and its DLQ, by number of the queue
         self.messages = 0
 
     def batch(self, batch: Batch) -> None:
@@ -234,6 +235,8 @@ class Replay:
         left = min(max(meta.unix_ms + meta.lease_ms - store.unix_ms, 0), meta.lease_ms)
         left = max(left, min(meta.lease_ms, LEASE_GRACE_MS))
         delivery.add(message)
+        # Log time stands still while the server is down: what was begun is not to wait for its delay again.
+        message.ready_at_ms = min(message.ready_at_ms, store.now_ms)
         message.state = State.BEGUN
         message.lease_ms = meta.lease_ms
         message.timer = store.set_timer(lease_over, message, store.now_ms + left)
@@ -245,7 +248,8 @@ class Replay:
         known = self._queues.get(meta.number)
         if known is None:
             queue = self._store.add_queue(Queue(meta.number, meta.name, meta.home, meta.settings))
-            self._queues[meta.number] = _Waiting(queue)
+            waiting = self._queues[meta.number] = _Waiting(queue)
+            self._homes.setdefault(meta.home, []).append(waiting)
         else:
             known.queue.settings = known.queue.settings | meta.settings
 
@@ -339,7 +343,7 @@ class Replay:
         session.seen_unix_ms = max(session.seen_unix_ms, meta.unix_ms)
 
     def _copy(self, meta: CopyMeta, record: Record) -> None:
-        for waiting in self._queues.values():  # a known id replaces its place, never adds
+        for waiting in self._homes[meta.origin]:  # a known id replaces its place, never adds
             waiting.take(meta.origin, meta.sequence)
         tail = bytes(record.tail)
         _, lengths, _ = split_bins(memoryview(tail), 3)
@@ -366,8 +370,26 @@ class Replay:
         message.dropped, message.ended_token = meta.attempts_dropped, meta.token
         waiting = self._queues[meta.queue]
         key = waiting.put(message)
-        if meta.delay_ms:
-            waiting.waits[key] = (meta.unix_ms, meta.delay_ms)
+        if meta.lease_token:
+            message.token, message.state = meta.lease_token, State.BEGUN
+            message.started_unix_ms = meta.started_unix_ms
+            waiting.leases[key] = _lease_of(meta)
+        elif meta.wait_ms:
+            waiting.waits[key] = (meta.unix_ms, meta.wait_ms)
+
+
+def _lease_of(meta: CopyMeta) -> BeginMeta:
+    """Return the BEGIN that a copy carries, as if written when it ends as it will."""
+    return BeginMeta(
+        meta.queue,
+        meta.lease_token,
+        meta.session,
+        meta.origin,
+        meta.sequence,
+        1,
+        meta.lease_ms,
+        meta.unix_ms + meta.wait_ms - meta.lease_ms,
+    )
 
 
 _APPLY: Final[dict[type, Callable[[Replay, Any, Record], None]]] = {

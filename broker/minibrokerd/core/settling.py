@@ -6,13 +6,14 @@ in the answer and nothing is changed for it. The table of attempts is in protoco
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import accumulate
 from typing import Any, Final
 from zlib import crc32
 
 from minibroker import limits
-from minibroker.errors import ProtocolError
-from minibroker.wire import RUN, pack_runs, unpack_strings
+from minibroker.wire import RUN, pack_runs
 from minibrokerd.core.deliveries import Delivery
 from minibrokerd.core.inputs import Frame
 from minibrokerd.core.messages import CAUSES, MEMORY, SYNC, Item, Message, State
@@ -53,7 +54,9 @@ class Settlement:
         self.queue = queue
         self.runs = runs
         self.column = memoryview(b"")  # the runs as they came
-        self.errors: list[tuple[str, str]] = []  # (class, text) for each run of a nack or reject
+        self.errors: Iterable[
+            tuple[str, str]
+        ] = ()  # (class, text) for each run of a nack or reject
         self.lost: list[Run] = []
         self.durability = MEMORY  # the safest of what was settled
 
@@ -127,7 +130,7 @@ def read_runs(data: memoryview, count: int) -> list[Run]:
     """Return the entries of a run column that starts `data`.
 
     Raises:
-        Broken: the column is shorter than `count` entries, or names more messages than one frame may.
+        Broken: the column is shorter than `count` entries, names more messages than one frame may, or none.
     """
     size = count * RUN.size
     if len(data) < size:
@@ -135,8 +138,8 @@ def read_runs(data: memoryview, count: int) -> list[Run]:
     runs = list(RUN.iter_unpack(data[:size]))
     if sum(run[3] for run in runs) > limits.MAX_RUNS_PER_FRAME:
         raise Broken(f"the runs of one part name more than {limits.MAX_RUNS_PER_FRAME} messages")
-    if any(first + messages > 2**64 for _, _, first, messages in runs):
-        raise Broken("a run goes beyond the largest sequence")
+    if any(not messages or first + messages > 2**64 for _, _, first, messages in runs):
+        raise Broken("a run names no message, or goes beyond the largest sequence")
     return runs
 
 
@@ -357,21 +360,33 @@ def lease_over(store: Store, timer: Timer, message: Message) -> None:
 # -- the table ----------------------------------------------------------------------------------
 
 
-def read_errors(data: memoryview, count: int) -> tuple[list[tuple[str, str]], int]:
+def read_errors(data: memoryview, count: int) -> tuple[Iterator[tuple[str, str]], int]:
     """Return (class, text) for each run from the two error columns that start `data`, and their size.
+
+    Each is cut to its limit and decoded when it is asked for: 10,000 of them must not stand there at once.
 
     Raises:
         Broken: the columns are too short.
     """
-    try:
-        names, used = unpack_strings(data, count)
-        texts, more = unpack_strings(data[used:], count)
-    except ProtocolError as error:
-        raise Broken(str(error)) from error
-    pairs = zip(names, texts, strict=True)
-    return [
-        (name.decode(errors="replace"), text.decode(errors="replace")) for name, text in pairs
-    ], used + more
+    names, used = _read_texts(data, count, limits.MAX_ERROR_CLASS_BYTES)
+    texts, more = _read_texts(data[used:], count, limits.MAX_ERROR_TEXT_BYTES)
+    return zip(names, texts, strict=True), used + more
+
+
+def _read_texts(data: memoryview, count: int, most_bytes: int) -> tuple[Iterator[str], int]:
+    head = 4 * count
+    if len(data) < head:
+        raise Broken(f"a string column of {count} entries is {len(data)} bytes long")
+    lengths = array("I")
+    lengths.frombytes(data[:head])
+    end = head + sum(lengths)
+    if end > len(data):
+        raise Broken(f"the lengths of a string column exceed it by {end - len(data)} bytes")
+    starts = accumulate(lengths, initial=head)
+    return (
+        bytes(data[at : at + min(length, most_bytes)]).decode(errors="replace")
+        for at, length in zip(starts, lengths, strict=False)
+    ), end
 
 
 VERBS: Mapping[str, Callable[[Settlement], None]] = {
