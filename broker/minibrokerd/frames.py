@@ -8,7 +8,7 @@ byte (measured: a header that costs msgpack-python 44 MiB and 49 ms costs this o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Final, Union
 from zlib import crc32
 
@@ -113,11 +113,11 @@ def read_frame(payload: bytes | memoryview, connection: int, jitter: float) -> F
             body = payload[start:]
             tail = memoryview(body)
         else:
-            _check_large(header.parts[0], columns, lengths, blob)
             body = tail = payload[start:]
-        # Both sums in one pass: the tail's goes to the log, and is the start of the frame's own.
-        tail_checksum = crc32(tail)
-        checksum = crc32(header_bytes, tail_checksum)
+        if isinstance(payload, bytes) or _adds_up(header.parts, columns, lengths, blob):
+            # Both sums in one pass: the tail's goes to the log, and is the start of the frame's own.
+            tail_checksum = crc32(tail)
+            checksum = crc32(header_bytes, tail_checksum)
     return Frame(
         connection,
         header.parts,
@@ -136,17 +136,22 @@ def read_frame(payload: bytes | memoryview, connection: int, jitter: float) -> F
     )
 
 
-def _check_large(part: Any, columns: memoryview, lengths: memoryview, blob: memoryview) -> None:
-    """Before 16 MiB are summed: do the counts of a publish add up? The core asks again."""
-    if part.op != "publish":
-        return
+def _adds_up(
+    parts: Sequence[Any], columns: memoryview, lengths: memoryview, blob: memoryview
+) -> bool:
+    """Before 16 MiB are summed: do the counts add up? False: the core will refuse the frame."""
+    if parts[0].op != "publish":
+        if sum(getattr(part, "runs", 0) for part in parts) > limits.MAX_RUNS_PER_FRAME:
+            raise BadFrame(f"a frame has more than {limits.MAX_RUNS_PER_FRAME} runs")
+        return True
     try:
-        check_lengths(lengths, part.count, len(blob))
-        read_columns(part, columns, part.count)
+        check_lengths(lengths, parts[0].count, len(blob))
+        read_columns(parts[0], columns, parts[0].count)
     except Broken as error:
         raise BadFrame(str(error)) from error
     except Refused:
-        return  # this frame alone is refused: the core's word
+        return False
+    return True
 
 
 def read_header(data: memoryview) -> Any:
