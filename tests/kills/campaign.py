@@ -80,7 +80,7 @@ class Campaign:
 
     def _check_clients(self) -> None:
         for script in (*self.publishers.values(), *self.consumers.values()):
-            assert script.running, f"{script.process.args} ended:\n{script.output}"
+            assert script.running, f"{script.process.args!r} ended:\n{script.output}"
 
     def finish(self) -> Outcome:
         """Stop the publishers, let the consumers drain the queue, stop them too; audit the ledgers."""

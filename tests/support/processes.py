@@ -54,7 +54,7 @@ class Script:
         """Ask it to stop by SIGTERM, and check that it did so in good order."""
         self.process.terminate()
         code = self.process.wait(DEADLINE_S)
-        assert code == 0, f"{self.process.args} ended with {code}:\n{self.output}"
+        assert code == 0, f"{self.process.args!r} ended with {code}:\n{self.output}"
 
     def close(self) -> None:
         """End it if it still runs, whatever state it is in."""
@@ -81,7 +81,7 @@ def look_until(
     """Return when `condition` holds; fail when `process` ends before, or after `deadline_s`."""
     deadline = monotonic() + deadline_s
     while not condition():
-        assert lasts(process, LOOK_EVERY_S), f"{process.args} ended before {what}"
+        assert lasts(process, LOOK_EVERY_S), f"{process.args!r} ended before {what}"
         assert monotonic() < deadline, f"{what}: not within {deadline_s} s"
 
 
@@ -93,7 +93,7 @@ async def ends_or(
     while await asyncio.to_thread(lasts, process, LOOK_EVERY_S):
         if await condition():
             return None
-        assert monotonic() < deadline, f"{process.args} goes on, and nothing happens"
+        assert monotonic() < deadline, f"{process.args!r} goes on, and nothing happens"
     return process.returncode
 
 

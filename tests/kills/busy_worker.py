@@ -1,0 +1,59 @@
+"""A worker whose one handler keeps the event loop from turning.
+
+    busy_worker.py URL QUEUE LEDGER LOOP SECONDS
+
+The body says how: `compute` is pure Python, `derive` is one call into C that releases the GIL. Lines: `begun`
+and `done`, with the sequence and the attempt; `safe` when the ack is confirmed; `lost` when it was refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from pathlib import Path
+from time import monotonic
+
+from ledger import Ledger
+from loops import run
+
+import minibroker
+
+
+def compute(seconds: float) -> None:
+    """Compute in pure Python: other threads get the GIL, the loop does not turn."""
+    end = monotonic() + seconds
+    while monotonic() < end:
+        sum(range(100))
+
+
+def derive(seconds: float) -> None:
+    """Stay in C for that long; OpenSSL works without the GIL."""
+    trial = 20_000
+    start = monotonic()
+    hashlib.pbkdf2_hmac("sha256", b"", b"", trial)
+    hashlib.pbkdf2_hmac("sha256", b"", b"", int(trial * seconds / (monotonic() - start)))
+
+
+async def main(url: str, name: str, ledger_path: str, seconds: float) -> None:
+    """Handle one message."""
+    ledger = Ledger(Path(ledger_path))
+    async with (
+        minibroker.connect(url, name="busy") as broker,
+        broker.queue(name).consume(prefetch=4) as messages,
+    ):
+        async for message in messages:
+            ledger.write("begun", message.sequence, message.attempt)
+            {b"compute": compute, b"derive": derive}[message.body](seconds)
+            ledger.write("done", message.sequence, message.attempt)
+            try:
+                await message.ack(confirmed=True)
+            except minibroker.LeaseLost:
+                ledger.write("lost", message.sequence, message.attempt)
+            else:
+                ledger.write("safe", message.sequence, message.attempt)
+            break
+
+
+if __name__ == "__main__":
+    url, name, ledger, loop, seconds = sys.argv[1:]
+    run(loop, main(url, name, ledger, float(seconds)))
