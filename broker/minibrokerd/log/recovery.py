@@ -43,7 +43,9 @@ class RecoveryReport:
 
 @dataclass(slots=True)
 class Segment:
-    """One segment file in memory: its name, bytes, first batch, and how far it was verified."""
+    """One segment file in memory: its name, first batch, how far it was verified, and its bytes, without
+    the zeros behind what was ever written.
+    """
 
     name: SegmentName
     path: str
@@ -233,8 +235,9 @@ class Recovery:
         return layout.padded(BATCH_HEADER_BYTES + layout.max_batch_bytes(last.info.segment_bytes))
 
     def _require_whole(self, segment: Segment) -> None:
-        if len(segment.data) != segment.info.segment_bytes:
-            what = f"the file has {len(segment.data)} bytes instead of {segment.info.segment_bytes}"
+        size = self._ops.size(segment.path)
+        if size != segment.info.segment_bytes:
+            what = f"the file has {size} bytes instead of {segment.info.segment_bytes}"
             raise self._damaged(segment, what)
 
     def _compare_failed(self) -> None:
