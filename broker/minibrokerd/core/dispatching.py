@@ -11,6 +11,7 @@ from minibroker.wire import DELIVERY_RUN, MARKED, pack_strings
 from minibrokerd.core.deliveries import Consumer, Delivery
 from minibrokerd.core.messages import Block, Item, Span
 from minibrokerd.core.queues import Queue
+from minibrokerd.core.sessions import Connection
 from minibrokerd.core.settling import begin_message
 from minibrokerd.core.state import Store
 
@@ -26,7 +27,7 @@ def dispatch(store: Store, queue: Queue) -> None:
         turns -= 1
         consumer = line.popleft()
         credit = consumer.credit()
-        if credit <= 0 or store.connections[consumer.connection].paused:
+        if credit <= 0 or store.connections[consumer.connection].stopped:
             consumer.waiting = False
             continue
         _deliver(store, queue, consumer, min(credit, share, limits.MAX_MESSAGES_PER_FRAME))
@@ -41,11 +42,17 @@ def line_up(store: Store, queue: Queue, consumer: Consumer) -> None:
     if (
         not consumer.waiting
         and consumer.credit() > 0
-        and not store.connections[consumer.connection].paused
+        and not store.connections[consumer.connection].stopped
     ):
         consumer.waiting = True
         queue.consumers.append(consumer)
         store.touch(queue)
+
+
+def line_up_all(store: Store, connection: Connection) -> None:
+    """Let every consumer of a connection that can take something stand in its line."""
+    for consumer in [*connection.consumers.values(), *connection.receives.values()]:
+        line_up(store, store.by_number[consumer.queue_number], consumer)
 
 
 def leave_line(queue: Queue, consumer: Consumer) -> None:
@@ -69,10 +76,11 @@ def _deliver(store: Store, queue: Queue, consumer: Consumer, most: int) -> None:
         consumer,
         lease_ms,
     )
-    rests_on = count = 0
+    rests_on = count = size = 0
     for item in items:
         delivery.add(item)
         count += item.stop - item.first
+        size += item.block.bytes_of(item.first, item.stop)
         rests_on = max(rests_on, item.batch)
     queue.held += count
     queue.counters["delivered"] += count
@@ -100,8 +108,24 @@ def _deliver(store: Store, queue: Queue, consumer: Consumer, most: int) -> None:
     bodies = [(item.block, item.first, item.stop) for item in items]
     consumer.batch = max(consumer.batch, rests_on)
     store.send(connection.id, rests_on, header, column, bodies)
+    _use_room(store, connection, size + len(column))
     if consumer.request is not None:
         _end_receive(store, queue, consumer, delivery)
+
+
+def _use_room(store: Store, connection: Connection, size_bytes: int) -> None:
+    """A large credit must not become one burst: after 1 MiB the shell has a turn to write, and to say stop."""
+    connection.room -= size_bytes
+    if connection.room > 0:
+        return
+
+    def refill() -> bool:
+        connection.room = limits.OUTPUT_SOFT_BYTES
+        if connection.id in store.connections:
+            line_up_all(store, connection)
+        return True
+
+    store.jobs.append(refill)
 
 
 def _end_receive(store: Store, queue: Queue, consumer: Consumer, delivery: Delivery) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from minibroker import limits
 from minibroker.wire import RUN, pack_runs
 from minibrokerd.core.deliveries import Delivery
-from minibrokerd.core.dispatching import leave_line, line_up
+from minibrokerd.core.dispatching import leave_line, line_up_all
 from minibrokerd.core.inputs import Attach, Disconnected, Flow, Hello, Resume
 from minibrokerd.core.messages import Item, Message, Span, State
 from minibrokerd.core.queues import Queue
@@ -75,8 +75,7 @@ def flow(store: Store, command: Flow) -> None:
         return
     connection.paused = command.paused
     if not command.paused:
-        for consumer in [*connection.consumers.values(), *connection.receives.values()]:
-            line_up(store, store.by_number[consumer.queue_number], consumer)
+        line_up_all(store, connection)
 
 
 def leave(store: Store, connection: Connection) -> None:

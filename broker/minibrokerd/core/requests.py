@@ -23,6 +23,7 @@ from minibrokerd.core.state import Broken, Refused, Store, check_name
 from minibrokerd.core.wheel import Timer
 
 pack = msgspec.msgpack.Encoder().encode
+REFILL_MS = 100
 
 
 def consume(store: Store, frame: Frame, part: Any) -> None:
@@ -88,8 +89,10 @@ def receive(store: Store, frame: Frame, part: Any) -> None:
     connection.receives[frame.request] = consumer
     queue.consumer_count += 1
     line_up(store, queue, consumer)
-    if part.wait_ms:
-        consumer.timer = store.set_timer(_wait_over, consumer, store.now_ms + part.wait_ms)
+    # A connection that just got its share of output is served in a moment; "none" would not be true.
+    wait_ms = part.wait_ms or (0 if connection.room > 0 else REFILL_MS)
+    if wait_ms:
+        consumer.timer = store.set_timer(_wait_over, consumer, store.now_ms + wait_ms)
         return
     if store.now_ms >= store.hold_until_ms:
         dispatch(store, queue)

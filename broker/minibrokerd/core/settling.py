@@ -152,7 +152,7 @@ def give_credit(store: Store, queue: Queue, delivery: Delivery, count: int) -> N
     if (
         consumer.active
         and not consumer.waiting
-        and not store.connections[consumer.connection].paused
+        and not store.connections[consumer.connection].stopped
     ):
         consumer.waiting = True
         queue.consumers.append(consumer)
