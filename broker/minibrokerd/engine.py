@@ -24,6 +24,7 @@ from minibrokerd.outgoing import frame_of
 
 logger = logging.getLogger("minibrokerd")
 
+TICK_TURNS: Final = 4  # read, end of stream, connection lost, and one to spare
 BATCH_BYTES: Final = 4 * 1024 * 1024  # a larger open batch is closed, so that one sync stays short
 LONE_WAIT_US: Final = 300  # how long the loop may wait for the sync of a single small frame
 LONE_BYTES: Final = 16 * 1024
@@ -309,10 +310,13 @@ class Engine:
         wait_s = max(deadline_ms - self.clock.now_ms(), 0) / 1_000
         self._tick_timer = self._loop.call_later(wait_s, self._tick_soon)
 
-    def _tick_soon(self) -> None:
-        # The loop runs timers before it reads sockets. Two turns later what was already received is
-        # applied, so an ack that waited in the socket while the process was stopped wins over an expiry.
-        self._loop.call_soon(self._loop.call_soon, self._tick)
+    def _tick_soon(self, turns: int = TICK_TURNS) -> None:
+        # The loop runs timers before it reads sockets. Some turns later what was already received is applied, so
+        # an ack, or the end of a connection, that waited while the process was stopped wins over an expiry.
+        if turns:
+            self._loop.call_soon(self._tick_soon, turns - 1)
+        else:
+            self._tick()
 
     def _tick(self) -> None:
         self._tick_timer = None

@@ -3,7 +3,8 @@
     poison_worker.py URL QUEUE LEDGER LOOP SHAPE
 
 SHAPE: `each` is `async for` with `process`, prefetch 32; `run` is `Queue.run`, one at a time. The body of
-the poison says how it kills: `die` at once, `compute` and then die (a C extension that crashes late).
+the poison says how it kills: `die` at once, `compute` and then die (a C extension that crashes late), `hang` until
+somebody else does it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from loops import run
 
 import minibroker
 
-COMPUTE_S = 0.1
+COMPUTE_S = {b"die": 0.0, b"compute": 0.1, b"hang": 60.0}
 
 
 def compute(seconds: float) -> None:
@@ -47,9 +48,8 @@ async def main(url: str, name: str, ledger_path: str, shape: str) -> None:
     ledger = Ledger(Path(ledger_path))
 
     async def handle(message: minibroker.Message[bytes]) -> None:
-        if message.body in (b"die", b"compute"):
-            if message.body == b"compute":
-                compute(COMPUTE_S)
+        if message.body in COMPUTE_S:
+            compute(COMPUTE_S[message.body])
             os.kill(os.getpid(), signal.SIGKILL)
         ledger.write("handled", message.sequence, message.attempt)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,13 @@ from loops import LOOPS
 
 import minibroker
 from support.broker import BrokerServer
-from support.processes import Script, ends_or, was_killed
+from support.processes import DEADLINE_S, Script, ends_or, lasts, was_killed
 
 WORKER = Path(__file__).with_name("poison_worker.py")
 MESSAGES = 40  # more than a prefetch, so that some are never delivered together with the poison
 POSITIONS = (1, 2, 16, 32)
 MAX_ATTEMPTS = 5
+LEASE_S = 0.4
 MAX_LIVES = MAX_ATTEMPTS + 2  # in the first one the poison may go uncharged; the last one survives
 
 
@@ -35,7 +38,7 @@ class Case:
 
     async def publish(self, poison: bytes, position: int) -> None:
         """Put the poison at `position` (from 1) of a queue with a short lease."""
-        await self.queue.set(lease_ms=400)
+        await self.queue.set(lease_ms=int(LEASE_S * 1000))
         bodies = [b"nothing"] * MESSAGES
         bodies[position - 1] = poison
         confirms = await self.queue.publish_many(bodies)
@@ -63,6 +66,10 @@ class Case:
             return False
         counters = await self.counters()
         return not any(counters[state] for state in ("ready", "delayed", "held", "begun"))
+
+    async def begun(self) -> bool:
+        """Whether a handler runs."""
+        return bool((await self.counters())["begun"])
 
     async def counters(self) -> dict[str, Any]:
         """Return what the server counts for the queue."""
@@ -123,3 +130,27 @@ async def test_poison_that_computes_before_it_kills(
         )
         for case in cases:
             await case.check()
+
+
+@pytest.mark.parametrize("loop", LOOPS[-1:])
+async def test_a_broker_that_was_stopped_sees_the_end_of_a_worker_before_that_of_its_lease(
+    broker_server: BrokerServer, tmp_path: Path, loop: str
+) -> None:
+    """Both wait for it when it goes on: the attempt is `worker_lost`, not `expired`."""
+    async with minibroker.connect(broker_server.url) as broker:
+        case = Case(broker, "stopped", tmp_path)
+        await case.publish(b"hang", 1)
+        arguments = (broker_server.url, case.name, case.ledger, loop, "each")
+        worker = Script(WORKER, *arguments, log=tmp_path / "log")
+        try:
+            assert await ends_or(worker.process, case.begun) is None, worker.output
+            os.kill(broker_server.pid, signal.SIGSTOP)
+            worker.process.kill()
+            assert await asyncio.to_thread(lasts, broker_server.process, 2 * LEASE_S)
+        finally:
+            os.kill(broker_server.pid, signal.SIGCONT)
+            worker.close()
+        (message,) = await case.queue.receive(wait=DEADLINE_S)
+        await message.reject("seen enough")
+        counters = await case.counters()
+        assert (counters["worker_lost"], counters["expired"]) == (1, 0)
