@@ -109,7 +109,6 @@ class Broker:
                 if not opened.done():
                     opened.set_result(None)
                 await link.ended
-                self._driver.disconnected(str(link.error))
             await asyncio.sleep(delay_s * random.uniform(0.5, 1.5))
             delay_s = min(2 * delay_s, LONGEST_DELAY_S)
 
@@ -126,6 +125,7 @@ class Broker:
     async def _connect(self) -> Link:
         async with asyncio.timeout(self._connect_ms / 1000):
             link = await dial(self._address, self._driver.received)
+            link.on_end = self._driver.ended
             self._driver.link = link
             self._driver.received_ms = now_ms()
             try:

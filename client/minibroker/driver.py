@@ -137,6 +137,11 @@ class Driver:
         for event in events:
             self._handlers[type(event)](event)
 
+    def ended(self, link: Link, why: str) -> None:
+        """Note that a link ended, if it is the current one: an older one may be late to say so."""
+        if link is self.link:
+            self.disconnected(why)
+
     def disconnected(self, why: str) -> None:
         """Note that the connection ended; what is begun goes on, what is held is gone."""
         self.link = None
@@ -441,11 +446,11 @@ class Driver:
         self._closed = why
         if self.attached is not None:
             self.attached.stop()
-        if self.link is not None:
+        link, self.link = self.link, None
+        if link is not None:
             if self.session.is_open:
-                self.link.write([GOODBYE])
-            self.link.close()
-            self.link = None
+                link.write([GOODBYE])
+            link.close()
         while self.session.outbox.groups:
             self._fail_group(self.session.outbox.pop(), NotSent(why))
         for sent in self.session.window:

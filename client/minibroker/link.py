@@ -17,6 +17,7 @@ class Link(asyncio.Protocol):
         self.welcomed: asyncio.Future[None] = loop.create_future()
         self.ended: asyncio.Future[None] = loop.create_future()
         self.error: BaseException | None = None
+        self.on_end: Callable[[Link, str], object] | None = None  # called at once, with the reason
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the transport; asyncio.Protocol."""
@@ -47,6 +48,8 @@ class Link(asyncio.Protocol):
             return
         self.error = error
         self.ended.set_result(None)
+        if self.on_end is not None:
+            self.on_end(self, str(error) or type(error).__name__)
         if not self.welcomed.done():
             self.welcomed.set_exception(error)
             self.welcomed.exception()  # it may be that nobody awaits it any more

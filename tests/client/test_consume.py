@@ -1,0 +1,490 @@
+"""Consuming: the order of handing over, what `process` does, and what is given back when one leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+from typing import Any
+
+import pytest
+from fake_server import FakeServer
+
+import minibroker
+from minibroker.settlements import BEGUN, TOLD
+
+
+async def settle_loop() -> None:
+    """Let everything run that can run now."""
+    for _ in range(8):
+        await asyncio.sleep(0)
+
+
+def settled(server: FakeServer, op: str) -> list[int]:
+    """Return the sequences for which `op` was applied, in order."""
+    return [sequence for name, *_, sequence in server.settled if name == op]
+
+
+def fill(server: FakeServer, count: int) -> None:
+    """Put messages with the bodies 0, 1, ... into the queue."""
+    queue = server.queue("q")
+    for _ in range(count):
+        sequence = queue.next_sequence
+        queue.ready.append((sequence, b"", b"%d" % sequence, 0, ""))
+        queue.next_sequence += 1
+
+
+async def test_each_message_is_acked_once(broker: minibroker.Broker, server: FakeServer) -> None:
+    fill(server, 100)
+    seen = []
+    async with broker.queue("q").consume(prefetch=8) as messages:
+        async for message in messages:
+            async with message.process() as same:
+                assert same is message
+                seen.append(int(message.body))
+            if len(seen) == 100:
+                break
+    assert seen == list(range(100))
+    assert sorted(settled(server, "ack")) == list(range(100))
+    assert server.held == {}
+    assert len(server.parts("cancel")) == 1
+
+
+async def test_leaving_gives_back_what_has_not_begun(
+    broker: minibroker.Broker, server: FakeServer
+) -> None:
+    """Settlements first, then the cancel: it must not overtake an ack."""
+    fill(server, 10)
+    async with broker.queue("q").consume(prefetch=8) as messages:
+        async for message in messages:
+            async with message.process():
+                pass
+            if message.sequence == 2:
+                break
+    assert settled(server, "ack") == [0, 1, 2]
+    assert [stored[0] for stored in server.queue("q").ready] == list(range(3, 10))
+
+
+async def test_a_break_without_async_with_gives_back_what_has_not_begun(
+    broker: minibroker.Broker, server: FakeServer
+) -> None:
+    fill(server, 10)
+    async for message in broker.queue("q").consume(prefetch=8):
+        await message.ack()
+        break
+    gc.collect()
+    await settle_loop()
+    assert [stored[0] for stored in server.queue("q").ready] == list(range(1, 10))
+    assert settled(server, "ack") == [0]
+
+
+# ---- the order of handing over ----
+
+
+async def test_after_a_pause_the_begin_is_written_before_the_message_is_shown(
+    broker: minibroker.Broker, server: FakeServer
+) -> None:
+    """A handler that computes and dies has been charged for it."""
+    fill(server, 3)
+    async with broker.queue("q").consume(prefetch=3) as messages:
+        iterator = aiter(messages)
+        for sequence in range(3):
+            broker._driver.last_write = 0.0  # longer ago than 1 ms
+            message = await anext(iterator)
+            assert message.state == TOLD
+            assert settled(server, "begin")[-1] == sequence
+            await message.ack()
+
+
+async def test_a_marked_message_is_begun_before_it_is_shown(
+    broker: minibroker.Broker, server: FakeServer
+) -> None:
+    fill(server, 2)
+    server.marked = True
+    async with broker.queue("q").consume(prefetch=2) as messages:
+        iterator = aiter(messages)
+        for _ in range(2):
+            broker._driver.last_write = float("inf")  # just now
+            message = await anext(iterator)
+            assert (message.marked, message.state) == (True, TOLD)
+            await message.ack()
+
+
+async def test_a_quick_handler_costs_no_begin(
+    broker: minibroker.Broker, server: FakeServer
+) -> None:
+    """Begin and ack in one turn need only the ack; the loop is not turned for each message."""
+    fill(server, 4)
+    async with broker.queue("q").consume(prefetch=100) as messages:
+        iterator = aiter(messages)
+        first = await anext(iterator)
+        broker._driver.last_write = float("inf")
+        for _ in range(3):
+            message = await anext(iterator)
+            assert message.state == BEGUN
+            await message.ack()
+        await first.ack()
+        await settle_loop()
+        assert settled(server, "begin") in ([], [0])
+        assert len(server.parts("ack")) == 1
+
+
+async def test_the_begin_of_a_handler_that_waits_goes_out_with_the_turn(
+    broker: minibroker.Broker, server: FakeServer
+) -> None:
+    fill(server, 1)
+    async with broker.queue("q").consume() as messages:
+        message = await anext(aiter(messages))
+        await settle_loop()
+        assert settled(server, "begin") == [0]
+        await message.ack()
+
+
+async def test_acks_leave_when_half_the_prefetch_is_used(
+    broker: minibroker.Broker, server: FakeServer
+) -> None:
+    """The server refills while the handlers work."""
+    fill(server, 40)
+    async with broker.queue("q").consume(prefetch=10) as messages:
+        iterator = aiter(messages)
+        await (await anext(iterator)).ack()
+        for _ in range(11):
+            broker._driver.last_write = float("inf")
+            message = await anext(iterator)
+            await message.ack()
+        assert len(settled(server, "ack")) >= 5
+
+
+async def test_a_cancelled_hand_over_gives_the_message_back(
+    broker: minibroker.Broker, server: FakeServer
+) -> None:
+    fill(server, 1)
+    async with broker.queue("q").consume() as messages:
+        await settle_loop()
+        broker._driver.last_write = 0.0
+        task = asyncio.ensure_future(anext(aiter(messages)))
+        await asyncio.sleep(0)  # it is in the turn between the write and the message
+        task.cancel()
+        await asyncio.wait([task])
+        await settle_loop()
+    assert settled(server, "release") == [0]
+
+
+# ---- process ----
+
+
+async def consume_one(broker: minibroker.Broker) -> minibroker.Message[Any]:
+    [message] = await broker.queue("q").receive(1)
+    return message
+
+
+async def test_an_exception_nacks_with_its_error_and_goes_no_further(
+    broker: minibroker.Broker, server: FakeServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    fill(server, 1)
+    message = await consume_one(broker)
+    async with message.process():
+        raise ValueError("no such address")
+    await settle_loop()
+    assert settled(server, "nack") == [0]
+    assert b"ValueError" in server.frames[-1]
+    assert b"no such address" in server.frames[-1]
+    assert "delay_ms" not in server.parts("nack")[0]
+    assert "attempt 1" in caplog.text
+
+
+async def test_reraise_lets_it_through(broker: minibroker.Broker, server: FakeServer) -> None:
+    fill(server, 1)
+    message = await consume_one(broker)
+    with pytest.raises(ValueError, match="x"):
+        async with message.process(reraise=True):
+            raise ValueError("x")
+    await settle_loop()
+    assert settled(server, "nack") == [0]
+
+
+async def test_an_undecodable_body_is_rejected(
+    broker: minibroker.Broker, server: FakeServer
+) -> None:
+    server.queue("q").ready.append((0, b"", b"\xc1", 1, ""))
+    message = await consume_one(broker)
+    async with message.process():
+        message.body  # noqa: B018 - reading it is what raises
+    await settle_loop()
+    assert settled(server, "reject") == [0]
+    assert message.raw == b"\xc1"
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError, KeyboardInterrupt, GeneratorExit])
+async def test_cancellation_releases_and_propagates(
+    broker: minibroker.Broker, server: FakeServer, error: type[BaseException]
+) -> None:
+    fill(server, 1)
+    message = await consume_one(broker)
+    with pytest.raises(error):
+        async with message.process():
+            raise error
+    await settle_loop()
+    assert settled(server, "release") == [0]
+
+
+async def test_what_was_settled_inside_is_left_alone(
+    broker: minibroker.Broker, server: FakeServer
+) -> None:
+    fill(server, 2)
+    for verb in ("ack", "release"):
+        message = await consume_one(broker)
+        async with message.process():
+            await getattr(message, verb)()
+            raise ValueError("too late")
+    await settle_loop()
+    assert [op for op, *_ in server.settled] == ["ack", "release"]
+
+
+async def test_settling_twice_is_refused(broker: minibroker.Broker, server: FakeServer) -> None:
+    fill(server, 1)
+    message = await consume_one(broker)
+    await message.ack()
+    for again in (message.ack(), message.nack(), message.release(), message.extend()):
+        with pytest.raises(minibroker.LeaseLost, match="before"):
+            await again
+
+
+async def test_a_confirmed_ack_waits(broker: minibroker.Broker, server: FakeServer) -> None:
+    fill(server, 2)
+    server.withhold = True
+    task = asyncio.ensure_future((await consume_one(broker)).ack(confirmed=True))
+    await settle_loop()
+    assert not task.done()
+    server.links[-1].peer.confirm(1)
+    server.links[-1].deliver()
+    await task
+    server.withhold = False
+    server.lost = {1}
+    with pytest.raises(minibroker.LeaseLost):
+        await (await consume_one(broker)).ack(confirmed=True)
+
+
+async def test_nack_and_extend_carry_their_times(
+    broker: minibroker.Broker, server: FakeServer
+) -> None:
+    fill(server, 1)
+    message = await consume_one(broker)
+    await message.extend(lease=2)
+    await message.nack("later", delay=1.5, confirmed=True)
+    assert server.parts("extend")[0]["lease_ms"] == 2_000
+    assert server.parts("nack")[0]["delay_ms"] == 1_500
+
+
+# ---- lost messages ----
+
+
+async def test_a_refused_settlement_is_told_once(
+    server: FakeServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    told: list[tuple[Any, Any]] = []
+    async with minibroker.connect(on_settle_error=lambda *args: told.append(args)) as broker:
+        fill(server, 1)
+        server.lost = {0}
+        message = await consume_one(broker)
+        assert not message.lost
+        async with message.process():
+            pass
+    assert message.lost
+    assert [(entry[0], type(entry[1])) for entry in told] == [(message, minibroker.LeaseLost)]
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+
+
+async def test_the_handler_of_a_lost_message_is_cancelled_and_the_loop_goes_on(
+    broker: minibroker.Broker, server: FakeServer
+) -> None:
+    fill(server, 2)
+    ran: list[int] = []
+
+    async def work() -> None:
+        async with broker.queue("q").consume(prefetch=2) as messages:
+            async for message in messages:
+                async with message.process():
+                    ran.append(message.sequence)
+                    if message.sequence == 0:
+                        broker._driver.lost_runs([(message.token, 1, 0, 1)])
+                        await asyncio.Event().wait()
+                if message.sequence == 1:
+                    break
+
+    task = asyncio.ensure_future(work())
+    await task
+    assert ran == [0, 1]
+    assert task.cancelling() == 0
+    assert settled(server, "ack") == [1]
+
+
+async def test_a_lost_handler_is_cancelled_while_it_waits(
+    broker: minibroker.Broker, server: FakeServer
+) -> None:
+    fill(server, 1)
+    message = await consume_one(broker)
+    waiting = asyncio.Event()
+
+    async def work() -> None:
+        async with message.process(reraise=True):
+            waiting.set()
+            await asyncio.Event().wait()
+
+    task = asyncio.ensure_future(work())
+    await waiting.wait()
+    broker._driver.lost_runs([(message.token, 1, 0, 1)])
+    with pytest.raises(minibroker.LeaseLost):
+        await task
+
+
+async def test_a_foreign_cancellation_of_a_lost_handler_still_counts(
+    broker: minibroker.Broker, server: FakeServer
+) -> None:
+    fill(server, 1)
+    message = await consume_one(broker)
+    waiting = asyncio.Event()
+
+    async def work() -> None:
+        async with message.process():
+            waiting.set()
+            await asyncio.Event().wait()
+
+    task = asyncio.ensure_future(work())
+    await waiting.wait()
+    broker._driver.lost_runs([(message.token, 1, 0, 1)])
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+# ---- connections that end ----
+
+
+async def test_consumers_are_armed_again_and_held_messages_dropped(
+    broker: minibroker.Broker, server: FakeServer
+) -> None:
+    fill(server, 3)
+    async with broker.queue("q").consume(prefetch=3) as messages:
+        iterator = aiter(messages)
+        first = await anext(iterator)
+        await settle_loop()
+        server.links[-1].peer.give_back()
+        server.links[-1].fail(ConnectionResetError("gone"))
+        second = await anext(iterator)
+        assert second.token > first.token
+        assert [message.sequence for message in (first, second)] == [0, 1]
+        await first.ack()
+        await second.ack()
+    assert len(server.parts("consume")) == 2
+    assert settled(server, "ack") == [0, 1]
+    assert len(server.queue("q").ready) == 1
+
+
+async def test_what_resume_names_as_lost_is_lost(
+    broker: minibroker.Broker, server: FakeServer
+) -> None:
+    fill(server, 2)
+    first, second = await broker.queue("q").receive(2)
+    server.withhold = True
+    await second.ack()
+    await settle_loop()
+    server.welcome_lost = [(first.token, 1, 0, 2)]
+    server.withhold = False
+    server.links[-1].fail(ConnectionResetError("gone"))
+    await asyncio.wait_for(broker.queue("q").publish(b"x"), 5)
+    assert first.lost
+    assert not second.lost  # judged by the answer to its frame, which was sent again
+
+
+# ---- receive, run ----
+
+
+async def test_receive_returns_begun_messages_or_none(
+    broker: minibroker.Broker, server: FakeServer
+) -> None:
+    fill(server, 3)
+    queue = broker.queue("q")
+    assert [message.body for message in await queue.receive(2)] == [b"0", b"1"]
+    assert [message.body for message in await queue.receive(2, wait=0.5, lease=9)] == [b"2"]
+    assert await queue.receive(2) == []
+    assert [part["wait_ms"] for part in server.parts("receive")] == [0, 500, 0]
+    assert [part["lease_ms"] for part in server.parts("receive")] == [0, 9_000, 0]
+
+
+async def test_messages_for_a_cancelled_receive_are_released(
+    broker: minibroker.Broker, server: FakeServer
+) -> None:
+    fill(server, 2)
+    task = asyncio.ensure_future(broker.queue("q").receive(2))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)  # written
+    task.cancel()
+    await settle_loop()
+    assert settled(server, "release") == [0, 1]
+
+
+async def test_run_calls_the_handler_n_at_a_time_and_drains(
+    broker: minibroker.Broker, server: FakeServer
+) -> None:
+    fill(server, 10)
+    running: list[int] = []
+    most = 0
+    gate = asyncio.Event()
+
+    async def handler(message: minibroker.Message[bytes]) -> None:
+        nonlocal most
+        running.append(message.sequence)
+        most = max(most, len(running))
+        await gate.wait()
+        running.remove(message.sequence)
+
+    task = asyncio.ensure_future(broker.queue("q").run(handler, concurrency=4))
+    await settle_loop()
+    assert running == [0, 1, 2, 3]
+    task.cancel()
+    await settle_loop()
+    assert not task.done()  # the handlers are waited for
+    gate.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert most == 4
+    assert sorted(settled(server, "ack")) == [0, 1, 2, 3]
+    assert len(server.queue("q").ready) == 6
+
+
+async def test_a_second_cancel_of_run_cancels_the_handlers(
+    broker: minibroker.Broker, server: FakeServer
+) -> None:
+    fill(server, 2)
+
+    async def handler(message: minibroker.Message[bytes]) -> None:
+        await asyncio.Event().wait()
+
+    task = asyncio.ensure_future(broker.queue("q").run(handler, concurrency=2))
+    await settle_loop()
+    task.cancel()
+    await settle_loop()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert sorted(settled(server, "release")) == [0, 1]
+
+
+async def test_a_refused_consume_is_raised(broker: minibroker.Broker, server: FakeServer) -> None:
+    server.refuse = lambda header: {"code": "unknown_queue", "text": "q", "retryable": False}
+    with pytest.raises(minibroker.UnknownQueue):
+        async with broker.queue("q").consume():
+            pass
+    with pytest.raises(minibroker.UnknownQueue):
+        await broker.queue("q").run(lambda message: asyncio.sleep(0))
+    server.refuse = lambda header: None
+    assert broker._driver.consumers == {}
+
+
+@pytest.mark.parametrize("count", [0, 10_001])
+async def test_a_prefetch_out_of_range_is_refused(broker: minibroker.Broker, count: int) -> None:
+    with pytest.raises(minibroker.BadValue):
+        broker.queue("q").consume(prefetch=count)
+    with pytest.raises(minibroker.BadValue):
+        await broker.queue("q").run(lambda message: asyncio.sleep(0), concurrency=count)
