@@ -19,6 +19,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from minibroker import limits, wire
+from minibroker.delivery import drop
 from minibroker.errors import MinibrokerError, ProtocolError
 from minibroker.message import Message
 from minibroker.settlements import BEGUN, HELD, Run, SettlePart, runs_of
@@ -179,6 +180,7 @@ class Attached(threading.Thread):
                 len(taken),
             )
             self._send_parts("release", taken)
+            self._in_loop(drop, taken)  # the loop keeps the accounts of its deliveries
 
     def _send_parts(self, op: str, messages: Iterable[Message[Any]]) -> None:
         """Send one part for each queue and lease; the number of the request is `_request`."""

@@ -1,0 +1,168 @@
+"""The attached connection: what its thread renews, begins and releases, with a clock passed in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from fake_server import FakeServer
+from test_consume import fill, settle_loop
+
+import minibroker
+from minibroker import wire
+from minibroker.attached import STUCK_S, Attached
+from minibroker.delivery import drop
+from minibroker.settlements import ENDED, HELD
+
+
+class Recorder(Attached):
+    """The thread's object, never started; keeps what it would write."""
+
+    def __init__(self, driver: Any) -> None:
+        super().__init__(driver)
+        self.sent: list[tuple[dict[str, object], bytes]] = []
+        self._pinged_at = float("inf")
+
+    def _send(self, parts: list[dict[str, object]], columns: bytes) -> None:
+        self._request += 1
+        self.sent += [(part, columns) for part in parts]
+
+    def ops(self) -> list[tuple[object, list[int]]]:
+        """Return (operation, sequences of the runs) of what was sent, and forget it."""
+        sent, self.sent = self.sent, []
+        return [
+            (
+                part["op"],
+                [
+                    sequence
+                    for _, _, first, count in wire.RUN.iter_unpack(columns)
+                    for sequence in range(first, first + count)
+                ],
+            )
+            for part, columns in sent
+        ]
+
+    def _in_loop(self, function: Callable[..., object], *args: object) -> None:
+        if function is drop:
+            function(*args)
+
+
+async def begun(broker: minibroker.Broker, server: FakeServer, at: float) -> Any:
+    """Return a message that began at `at`."""
+    fill(server, 1)
+    [message] = await broker.queue("q").receive(1, lease=30)
+    message.begun_at = at
+    return message
+
+
+async def test_a_lease_is_renewed_each_third_of_its_length(
+    broker: minibroker.Broker, server: FakeServer
+) -> None:
+    await begun(broker, server, at=100.0)
+    thread = Recorder(broker._driver)
+    thread._turned_at = 1e9
+    thread.tick(109.9)
+    assert thread.ops() == []
+    thread.tick(110.1)
+    assert thread.ops() == [("extend", [0])]
+    thread.tick(119.9)
+    assert thread.ops() == []
+    thread.tick(120.2)
+    assert thread.ops() == [("extend", [0])]
+
+
+async def test_the_renewal_keeps_the_length_of_the_lease(
+    broker: minibroker.Broker, server: FakeServer
+) -> None:
+    server.lease_ms = 900
+    await begun(broker, server, at=100.0)
+    thread = Recorder(broker._driver)
+    thread._turned_at = 1e9
+    thread.tick(100.31)
+    assert thread.sent[0][0] == {"op": "extend", "queue": "q", "runs": 1, "lease_ms": 900}
+    assert thread._tick_s() <= 0.15
+
+
+async def test_nothing_is_renewed_longer_than_max_run(server: FakeServer) -> None:
+    async with minibroker.connect(max_run=60) as broker:
+        message = await begun(broker, server, at=100.0)
+        thread = Recorder(broker._driver)
+        thread._turned_at = 1e9
+        thread.tick(159.0)
+        assert thread.ops() == [("extend", [0])]
+        thread.tick(170.0)
+        assert thread.ops() == []
+        await message.ack()
+
+
+async def test_a_settlement_that_is_not_confirmed_keeps_its_lease(
+    broker: minibroker.Broker, server: FakeServer
+) -> None:
+    message = await begun(broker, server, at=100.0)
+    server.withhold = True
+    await message.ack()
+    thread = Recorder(broker._driver)
+    thread._turned_at = 1e9
+    thread.tick(111.0)
+    assert thread.ops() == [("extend", [0])]
+    await settle_loop()
+    server.links[-1].peer.confirm(1)
+    server.links[-1].deliver()
+    await settle_loop()
+    thread.tick(133.0)
+    assert thread.ops() == []
+
+
+async def test_a_loop_that_stands_still_loses_what_it_has_not_begun(
+    broker: minibroker.Broker, server: FakeServer
+) -> None:
+    """What a handler works on is begun and stays; what waits behind it goes to others."""
+    fill(server, 4)
+    async with broker.queue("q").consume(prefetch=4) as messages:
+        iterator = aiter(messages)
+        running = await anext(iterator)
+        broker._driver.last_write = float("inf")
+        second = await anext(iterator)  # its begin waits for the end of this turn
+        [consumer] = broker._driver.consumers.values()
+        waiting = list(consumer._buffer)
+        thread = Recorder(broker._driver)
+        thread._turned_at = 100.0
+        thread.tick(100.0 + STUCK_S)
+        assert "release" not in dict(thread.ops())
+        thread.tick(100.1 + STUCK_S)
+        ops = dict(thread.ops())
+        assert ops["release"] == [2, 3]
+        assert ops["begin"] == [0, 1]
+        assert [message.state for message in waiting] == [ENDED, ENDED]
+        thread.tick(100.2 + STUCK_S)
+        assert "release" not in dict(thread.ops())
+        assert HELD not in (running.state, second.state)
+        await running.ack()
+        await second.ack()
+
+
+async def test_signs_of_life_go_out_twice_as_often_as_needed(
+    broker: minibroker.Broker, server: FakeServer
+) -> None:
+    thread = Recorder(broker._driver)
+    thread._turned_at = 1e9
+    thread._pinged_at = 100.0
+    thread.tick(107.4)
+    assert thread.ops() == []
+    thread.tick(107.6)
+    assert thread.ops() == [("ping", [])]
+
+
+async def test_a_refused_renewal_loses_the_message(
+    broker: minibroker.Broker, server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message = await begun(broker, server, at=100.0)
+    thread = Recorder(broker._driver)
+    thread._turned_at = 1e9
+    thread.tick(111.0)
+    monkeypatch.setattr(thread, "_in_loop", lambda function, *args: function(*args))
+    lost = wire.RUN.pack(message.token, 1, 0, 1)
+    header = {"op": "confirm", "request": thread._request, "results": [{"lost": 1}]}
+    thread._take(wire.Frame(header, lost, b"", b""))
+    assert message.lost
