@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from harness import Client, World
+from core_client import Client
+from harness import World
 
 from minibrokerd.core.moving import STEP_MESSAGES
 

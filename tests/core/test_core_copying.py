@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness import Client, World
+from core_client import Client
+from harness import World
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
