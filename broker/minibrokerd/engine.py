@@ -55,7 +55,12 @@ class Clock:
     """Log time and wall time, in ms. Log time goes on from the highest value found in the log."""
 
     def __init__(self, base_ms: int) -> None:
-        self._offset_ms = base_ms - time.monotonic_ns() // 1_000_000
+        self._base_ms = base_ms
+        self.start()
+
+    def start(self) -> None:
+        """Let log time start (again) at its base."""
+        self._offset_ms = self._base_ms - time.monotonic_ns() // 1_000_000
 
     def now_ms(self) -> int:
         """Return the log time."""

@@ -112,6 +112,9 @@ class Server:
         gc.freeze()
         gc.enable()
         gc.set_threshold(50_000, 50, 100)
+        # What recovered leases have left, and the wait for resumes, count from when clients can come: rewriting a
+        # segment and making the state of millions of messages can take longer than either.
+        self.engine.clock.start()
         self._listener = await self.loop.create_server(
             self._connect, self._options.host, self._options.port, backlog=BACKLOG
         )

@@ -157,6 +157,31 @@ async def test_no_pause_between_two_tries_outlasts_the_servers_wait(
     assert max(pauses) * 1000 < limits.RESUME_WAIT_MS
 
 
+# A start that takes longer than the wait for resumes, as that of a large broker does.
+SLOW_START = """
+import gc, threading
+from minibrokerd.__main__ import main
+collect = gc.collect
+gc.collect = lambda: (threading.Event().wait(1.5), collect())
+main()
+"""
+
+
+async def test_the_wait_for_resumes_counts_from_when_clients_can_come(
+    broker_server: BrokerServer,
+) -> None:
+    """However long the start took before the port opened."""
+    async with minibroker.connect(broker_server.url) as broker:
+        await broker.queue("jobs").publish(b"one")
+        broker_server.kill()
+    broker_server.command = (sys.executable, "-c", SLOW_START)
+    await asyncio.to_thread(broker_server.restart)
+    async with minibroker.connect(broker_server.url) as broker:
+        assert await broker.queue("jobs").receive(wait=0.2) == []
+        (message,) = await broker.queue("jobs").receive(wait=DEADLINE_S)
+        await message.ack(confirmed=True)
+
+
 def test_a_forked_child_does_not_use_its_parents_session(broker_server: BrokerServer) -> None:
     """Its calls on the old connection are refused, and its own connection is another session."""
     command = [sys.executable, str(FORKING), broker_server.url]
