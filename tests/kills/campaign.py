@@ -26,6 +26,7 @@ from support.broker import BrokerServer
 from support.processes import Script, lasts, look_until
 
 QUEUE = "load"
+SEGMENT_BYTES = (256 * 1024, 1024 * 1024, 64 * 1024 * 1024)
 HERE = Path(__file__).parent
 
 
@@ -37,7 +38,9 @@ class Campaign:
         self._random = Random(seed)
         self._stack = ExitStack()
         self.kills_ns: list[int] = []
-        self.server = BrokerServer(directory / "data")
+        # Small segments: kills hit the change from one to the next, too.
+        segment_bytes = self._random.choice(SEGMENT_BYTES)
+        self.server = BrokerServer(directory / "data", "--segment-bytes", str(segment_bytes))
         self._stack.callback(self.server.close)
         self.publishers = self._scripts("load_publisher.py")
         self.consumers = self._scripts("load_consumer.py")

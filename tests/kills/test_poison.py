@@ -18,7 +18,7 @@ from support.processes import DEADLINE_S, Script, ends_or, lasts, was_killed
 
 WORKER = Path(__file__).with_name("poison_worker.py")
 MESSAGES = 40  # more than a prefetch, so that some are never delivered together with the poison
-POSITIONS = (1, 2, 16, 32)
+POSITIONS = {"each": (1, 2, 16, 32), "run": (1, 16)}  # `run` gets one message at a time
 MAX_ATTEMPTS = 5
 LEASE_S = 0.4
 MAX_LIVES = MAX_ATTEMPTS + 2  # in the first one the poison may go uncharged; the last one survives
@@ -107,8 +107,9 @@ async def test_only_the_poison_is_charged(
 ) -> None:
     """At position 1, 2, 16 and 32 of what was delivered together, behind and before handlers that do nothing."""
     async with minibroker.connect(broker_server.url) as broker:
-        cases = [Case(broker, f"at-{position}", tmp_path) for position in POSITIONS]
-        for case, position in zip(cases, POSITIONS, strict=True):
+        positions = POSITIONS[shape]
+        cases = [Case(broker, f"at-{position}", tmp_path) for position in positions]
+        for case, position in zip(cases, positions, strict=True):
             await case.publish(b"die", position)
         await asyncio.gather(*(case.supervise(broker_server.url, loop, shape) for case in cases))
         for case in cases:
