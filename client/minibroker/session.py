@@ -46,8 +46,8 @@ from minibroker.window import Sent, Window
 
 # Requests that are asked again on a new connection: asking twice does what asking once does.
 REPEATABLE: Final = frozenset({"consume", "receive", "peek", "queue_show", "queue_set", "stats"})
-# A login frame may have 4 KiB; this many runs fit with the other fields. Begun messages beyond them stay
-# begun at the server all the same: only a lease that was lost in a crash needs to be named here.
+# A login frame may have 4 KiB; this many runs fit with the other fields. Only a lease that was lost in a crash
+# needs to be named, and a crash loses the latest ones: those begun first stay begun at the server all the same.
 MAX_RESUME_RUNS: Final = 128
 # Queues share a settle frame while they have few parts and runs; take() itself stays below one frame.
 MAX_SHARED_RUNS: Final = 1_000
@@ -113,7 +113,7 @@ class Session:
         if self.session_id is None:
             return wire.pack_frame({"parts": [{"op": "hello", **part, "client": self.client}]})
         self._resumed = list(self.begun_messages())
-        runs = runs_of(self._resumed)[:MAX_RESUME_RUNS]
+        runs = _latest_runs(self._resumed)
         part |= {"session": self.session_id, "secret": self.secret, "client": self.client}
         part |= {"op": "resume", "runs": len(runs)}
         return wire.pack_frame({"parts": [part]}, wire.pack_runs(runs))
@@ -402,6 +402,18 @@ class Session:
         if error.retryable:
             self.returned += [part for part in sent.content if part.op != "begin"]
         return SettleRefused(sent.content, error)
+
+
+def _latest_runs(messages: list[Message[Any]]) -> list[Run]:
+    """Return the runs of `messages`; if they are too many, of those that were begun last."""
+    runs = runs_of(messages)
+    if len(runs) <= MAX_RESUME_RUNS:
+        return runs
+    latest = sorted(messages, key=lambda message: message.begun_at)
+    while len(runs) > MAX_RESUME_RUNS:
+        latest = latest[len(latest) // 8 or 1 :]
+        runs = runs_of(latest)
+    return runs
 
 
 def _pack_parts(parts: Sequence[SettlePart], header: Mapping[str, object]) -> bytes:

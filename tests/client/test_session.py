@@ -362,6 +362,25 @@ def test_a_login_frame_stays_below_its_limit() -> None:
     assert len(world.session.login()) <= limits.MAX_LOGIN_FRAME_BYTES
 
 
+def test_a_resume_that_cannot_name_all_names_what_was_begun_last() -> None:
+    """The begins that a crash can lose are the latest."""
+    world = World()
+    for _ in range(3):
+        world.publish(*[b"x"] * 400)
+    world.turn()
+    messages = world.consume(10_000).messages
+    for number, message in enumerate(messages):
+        message.begun_at = float(number)
+        if number % 2:
+            end(message)
+    world.session.disconnected()
+    world.connect()
+    runs = world.server.headers[-1]["parts"][0]["runs"]
+    assert 100 < runs <= 128
+    assert wire.RUN.pack(1 << 40, 1, len(messages) - 2, 1) in world.server.frames[-1]
+    assert wire.RUN.pack(1 << 40, 1, 0, 1) not in world.server.frames[-1]
+
+
 def test_requests_that_may_not_be_doubled_fail_with_the_connection() -> None:
     world = World()
     for op in ("purge", "peek"):
