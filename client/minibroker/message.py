@@ -27,6 +27,9 @@ _UNSET: Any = object()
 class Message(Generic[Body]):
     """One delivery of a message; it is begun, and its lease is renewed while the process lives.
 
+    A thread renews it, so a handler may compute for longer than the lease without a turn of the event loop. Only
+    an extension module that keeps the GIL for that long stops the thread too: consume with a longer lease then.
+
     Exactly one of `ack`, `nack`, `reject` and `release` ends it; `process` does so by itself. Raised by
     all of them: `LeaseLost` if the lease has ended or another of them was called before.
     """
