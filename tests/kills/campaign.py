@@ -27,6 +27,7 @@ from support.processes import Script, lasts, look_until
 
 QUEUE = "load"
 SEGMENT_BYTES = (256 * 1024, 1024 * 1024, 64 * 1024 * 1024)
+STILL_S = 20.0  # a drain without progress for so long will not end
 HERE = Path(__file__).parent
 
 
@@ -97,15 +98,16 @@ class Campaign:
     async def _drain(self) -> None:
         async with minibroker.connect(self.server.url) as broker:
             queue = broker.queue(QUEUE)
-            deadline = monotonic() + 60
-            while any(
-                [(await _states(queue))[state] for state in ("ready", "delayed", "held", "begun")]
-            ):
-                assert monotonic() < deadline, f"not drained: {await _states(queue)}"
+            counters, deadline = await _counters(queue), monotonic() + STILL_S
+            while any(counters[state] for state in ("ready", "delayed", "held", "begun")):
                 assert await asyncio.to_thread(lasts, self.server.process, 0.05)
+                before, counters = counters, await _counters(queue)
+                if counters["acked"] > before["acked"]:
+                    deadline = monotonic() + STILL_S
+                assert monotonic() < deadline, f"nothing is acked any more: {counters}"
 
 
-async def _states(queue: minibroker.Queue[bytes]) -> dict[str, int]:
+async def _counters(queue: minibroker.Queue[bytes]) -> dict[str, int]:
     counters: dict[str, int] = (await queue.stats())["queues"][QUEUE]
     return counters
 
