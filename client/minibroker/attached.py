@@ -44,7 +44,7 @@ class Attached(threading.Thread):
         self._stopped = threading.Event()
         self._socket: socket.socket | None = None
         self._reader = wire.FrameReader()
-        self._welcomed = False
+        self.connected = threading.Event()  # between welcome and the end of a connection
         self._session: int | None = None
         self._request = 0
         self._extends: set[int] = set()
@@ -77,14 +77,15 @@ class Attached(threading.Thread):
             driver.address, timeout=limits.LOGIN_DEADLINE_MS / 1000
         )
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._reader, self._welcomed = wire.FrameReader(), False
+        self._reader = wire.FrameReader()
         part = {"op": "attach", "protocol": limits.PROTOCOL_VERSION}
         part |= {"session": self._session, "secret": session.secret}
         self._socket.sendall(wire.pack_frame({"parts": [part]}))
-        while not self._welcomed:
+        while not self.connected.is_set():
             self._receive()
 
     def _disconnect(self) -> None:
+        self.connected.clear()
         if self._socket is not None:
             self._socket.close()
             self._socket = None
@@ -115,7 +116,7 @@ class Attached(threading.Thread):
     def _take(self, frame: wire.Frame) -> None:
         op = frame.header.get("op")
         if op == "welcome":
-            self._welcomed = True
+            self.connected.set()
         elif op == "error" and "request" not in frame.header:
             raise ProtocolError(str(frame.header.get("text")))
         elif op == "confirm" and frame.header.get("request") in self._extends:
