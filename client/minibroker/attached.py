@@ -22,7 +22,7 @@ from minibroker import limits, wire
 from minibroker.delivery import drop
 from minibroker.errors import MinibrokerError, ProtocolError
 from minibroker.message import Message
-from minibroker.settlements import BEGUN, HELD, Run, SettlePart, runs_of
+from minibroker.settlements import BEGUN, Run, SettlePart, runs_of
 
 if TYPE_CHECKING:
     from minibroker.driver import Driver
@@ -152,7 +152,7 @@ class Attached(threading.Thread):
         renewed, due = self._renewed, list[Message[Any]]()
         self._renewed = {}
         for message in self._driver.session.begun_messages():
-            if message.state == HELD or now - message.begun_at > self._driver.max_run_ms / 1000:
+            if now - message.begun_at > self._driver.max_run_ms / 1000:
                 continue
             last = renewed.get(message, message.begun_at)
             if now - last >= message.run.delivery.lease_ms / 3000:

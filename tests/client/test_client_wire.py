@@ -42,17 +42,19 @@ def test_frames_are_cut_wherever_the_stream_is(chunk: int) -> None:
 
 def test_a_large_frame_in_chunks_is_joined_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """16 MiB in chunks of 256 KiB must not be copied for each chunk."""
-    blob = bytes(8 * 1024 * 1024)
-    frame = wire.pack_frame({"op": "deliver"}, b"", b"", blob)
-    reader = wire.FrameReader()
-    cuts = []
-    monkeypatch.setattr(
-        wire.FrameReader, "_cut", lambda self, data: cuts.append(len(data)) or [], raising=True
-    )
-    reader._needed = len(frame)
+    frame = wire.pack_frame({"op": "deliver"}, b"", b"", bytes(8 * 1024 * 1024))
+    cut, sizes = wire.FrameReader._cut, []
+
+    def noted(self: wire.FrameReader, data: bytes) -> list[wire.Frame]:
+        sizes.append(len(data))
+        return cut(self, data)
+
+    monkeypatch.setattr(wire.FrameReader, "_cut", noted)
+    reader, frames = wire.FrameReader(), []
     for at in range(0, len(frame), 256 * 1024):
-        reader.feed(frame[at : at + 256 * 1024])
-    assert cuts == [len(frame)]
+        frames += reader.feed(frame[at : at + 256 * 1024])
+    assert len(frames) == 1
+    assert sizes == [256 * 1024, len(frame)]
 
 
 def test_an_excessive_length_is_refused_on_the_prefix() -> None:

@@ -143,16 +143,59 @@ async def test_the_begin_of_a_handler_that_waits_goes_out_with_the_turn(
 async def test_acks_leave_when_half_the_prefetch_is_used(
     broker: minibroker.Broker, server: FakeServer
 ) -> None:
-    """The server refills while the handlers work."""
-    fill(server, 40)
-    async with broker.queue("q").consume(prefetch=10) as messages:
+    """The server refills while the handlers work: the loop is turned although the buffer is not empty."""
+    fill(server, 100)
+    async with broker.queue("q").consume(prefetch=100) as messages:
         iterator = aiter(messages)
         await (await anext(iterator)).ack()
-        for _ in range(11):
+        for _ in range(52):
             broker._driver.last_write = float("inf")
-            message = await anext(iterator)
-            await message.ack()
-        assert len(settled(server, "ack")) >= 5
+            await (await anext(iterator)).ack()
+        assert len(settled(server, "ack")) >= 50
+
+
+async def test_a_turn_that_a_cancelled_task_cannot_use_goes_to_another(
+    broker: minibroker.Broker, server: FakeServer
+) -> None:
+    async with broker.queue("q").consume(prefetch=5) as messages:
+        iterator = aiter(messages)
+        first = asyncio.ensure_future(anext(iterator))
+        second = asyncio.ensure_future(anext(iterator))
+        await settle_loop()
+        fill(server, 1)
+        link = server.links[-1]
+        link.peer.deliver()
+        data, link.peer.out = b"".join(link.peer.out), []
+        link.data_received(data)  # it is the turn of the first
+        first.cancel()
+        message = await asyncio.wait_for(second, 5)
+        await message.ack()
+
+
+async def test_leaving_does_not_cancel_before_the_acks_have_room(
+    broker: minibroker.Broker, server: FakeServer
+) -> None:
+    """A cancel gives back what has not begun; an ack that waits behind a full window is not lost to it."""
+    fill(server, 2)
+    consumption = broker.queue("q").consume(prefetch=2)
+    messages = await consumption.__aenter__()
+    broker._driver.last_write = float("inf")
+    server.withhold = True
+    queues = [broker.queue(f"q{n}") for n in range(1_024)]
+    tasks = [asyncio.ensure_future(queue.publish(b"a")) for queue in queues]
+    await settle_loop()
+    message = await anext(aiter(messages))
+    acking = asyncio.ensure_future(message.ack())
+    leaving = asyncio.ensure_future(consumption.__aexit__(None, None, None))
+    await settle_loop()
+    assert server.parts("cancel") == []
+    server.withhold = False
+    for sequence in range(1, 1_025):
+        server.links[-1].peer.confirm(sequence)
+    server.links[-1].deliver()
+    await asyncio.gather(acking, leaving, *tasks)
+    assert settled(server, "ack") == [message.sequence]
+    assert [stored[0] for stored in server.queue("q").ready] == [1]
 
 
 async def test_a_cancelled_hand_over_gives_the_message_back(
@@ -295,6 +338,17 @@ async def test_a_refused_settlement_is_told_once(
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
 
 
+async def test_a_message_is_lost_only_once(
+    broker: minibroker.Broker, server: FakeServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    fill(server, 1)
+    message = await consume_one(broker)
+    error = minibroker.LeaseLost("gone")
+    broker._driver.lose([message], error)
+    broker._driver.lose([message], error)
+    assert len(caplog.records) == 1
+
+
 async def test_the_handler_of_a_lost_message_is_cancelled_and_the_loop_goes_on(
     broker: minibroker.Broker, server: FakeServer
 ) -> None:
@@ -422,6 +476,19 @@ async def test_messages_for_a_cancelled_receive_are_released(
     task.cancel()
     await settle_loop()
     assert settled(server, "release") == [0, 1]
+
+
+async def test_a_receive_cancelled_before_the_write_is_never_sent(
+    broker: minibroker.Broker, server: FakeServer
+) -> None:
+    fill(server, 1)
+    task = asyncio.ensure_future(broker.queue("q").receive(1))
+    asyncio.get_running_loop().call_soon(task.cancel)
+    broker._driver.scheduled = True  # the flush of this turn comes after the cancellation
+    await asyncio.wait([task])
+    broker._driver.scheduled = False
+    broker._driver.flush()
+    assert server.parts("receive") == []
 
 
 async def test_run_calls_the_handler_n_at_a_time_and_drains(

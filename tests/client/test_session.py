@@ -270,7 +270,8 @@ def test_begin_and_settle_in_one_turn_need_only_the_settle() -> None:
         ("ack", 0),
         ("begin", 1),
     ]
-    assert second.state == TOLD
+    assert [part["runs"] for part in world.server.parts("begin")] == [1]
+    assert (first.state, second.state) == (ENDED, TOLD)
 
 
 def test_a_begin_needs_no_room() -> None:
