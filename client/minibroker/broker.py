@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable, Generator
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, TypeVar, overload
 from urllib.parse import urlsplit
 
 from minibroker import limits
@@ -23,6 +23,7 @@ from minibroker.spans import milliseconds
 from minibroker.timer import now_ms
 
 Span = float | timedelta
+Body = TypeVar("Body")
 FIRST_DELAY_S: Final = 0.05
 # With its variation below the time for which a server that crashed holds back what was begun: a longer one
 # lost begun messages to other consumers, however quickly the server was back.
@@ -39,10 +40,14 @@ class Broker:
         self._supervisor: asyncio.Task[None] | None = None
         driver.address = address
 
+    @overload
+    def queue(self, name: str) -> Queue[Any]: ...
+    @overload
+    def queue(self, name: str, body_type: type[Body]) -> Queue[Body]: ...
     def queue(self, name: str, body_type: type[Any] | None = None) -> Queue[Any]:
         """Return the queue called `name`; asks nothing of the server.
 
-        `body_type` is for type checkers only: annotate the result as `Queue[MyBody]`.
+        `body_type` tells type checkers what its bodies are; nothing is converted or checked.
         """
         return Queue(self._driver, name)
 

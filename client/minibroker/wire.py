@@ -147,9 +147,7 @@ def read_payload(payload: bytes | memoryview) -> Frame:
         fields = msgpack.unpackb(header, strict_map_key=True)
     except Exception as error:  # msgpack promises no closed set of errors: the body is two calls
         raise ProtocolError(f"the server sent a payload that is no frame: {error}") from error
-    if not isinstance(fields, dict) or not all(
-        isinstance(part, bytes) for part in (columns, lengths, blob)
-    ):
+    if type(fields) is not dict or not type(columns) is type(lengths) is type(blob) is bytes:
         raise ProtocolError("the server sent a payload whose parts have the wrong types")
     return Frame(fields, columns, lengths, blob)
 

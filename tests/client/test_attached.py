@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from fake_server import FakeServer
-from test_consume import fill, settle_loop
+from steps import fill, settle_loop
 
 import minibroker
 from minibroker import wire
