@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ledger import read_ledger
+from worker_ledger import read_ledger
 
 Id = tuple[int, int]  # origin, sequence
 

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from time import monotonic
 
-from ledger import Ledger
+from worker_ledger import Ledger
 from loops import run
 
 import minibroker

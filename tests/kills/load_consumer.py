@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from random import Random
 
-from ledger import Ledger
+from worker_ledger import Ledger
 from loops import passes, run
 
 import minibroker

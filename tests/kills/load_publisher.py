@@ -13,7 +13,7 @@ import signal
 import sys
 from pathlib import Path
 
-from ledger import Ledger
+from worker_ledger import Ledger
 from loops import passes, run
 
 import minibroker

@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 
-from ledger import Ledger
+from worker_ledger import Ledger
 from loops import run
 
 import minibroker

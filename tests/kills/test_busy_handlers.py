@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from ledger import read_ledger
+from worker_ledger import read_ledger
 from loops import LOOPS
 
 import minibroker

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ledger import read_ledger
+from worker_ledger import read_ledger
 from loops import LOOPS
 
 import minibroker
