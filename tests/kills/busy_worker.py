@@ -13,8 +13,8 @@ import sys
 from pathlib import Path
 from time import monotonic
 
-from worker_ledger import Ledger
 from loops import run
+from worker_ledger import Ledger
 
 import minibroker
 

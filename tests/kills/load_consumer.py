@@ -16,8 +16,8 @@ from contextlib import suppress
 from pathlib import Path
 from random import Random
 
-from worker_ledger import Ledger
 from loops import passes, run
+from worker_ledger import Ledger
 
 import minibroker
 

@@ -13,8 +13,8 @@ import signal
 import sys
 from pathlib import Path
 
-from worker_ledger import Ledger
 from loops import passes, run
+from worker_ledger import Ledger
 
 import minibroker
 

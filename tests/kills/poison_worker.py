@@ -18,8 +18,8 @@ from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 
-from worker_ledger import Ledger
 from loops import run
+from worker_ledger import Ledger
 
 import minibroker
 

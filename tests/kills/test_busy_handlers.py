@@ -6,8 +6,8 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from worker_ledger import read_ledger
 from loops import LOOPS
+from worker_ledger import read_ledger
 
 import minibroker
 from support.broker import BrokerServer

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from worker_ledger import read_ledger
 from loops import LOOPS
+from worker_ledger import read_ledger
 
 import minibroker
 from support.broker import BrokerServer
