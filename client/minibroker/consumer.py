@@ -119,6 +119,9 @@ class Consumer(Generic[Body]):
     async def __anext__(self) -> Message[Body]:
         # A coroutine that returns at once costs 150 ns; any hand-written awaitable costs 420 ns or more,
         # because the interpreter has a short way only for the former.
+        driver = self._driver
+        if driver.turn_due:
+            await self._turn()
         while True:
             try:
                 message = self._buffer.popleft()
@@ -126,22 +129,30 @@ class Consumer(Generic[Body]):
                 await self._more()
                 continue
             break
-        driver = self._driver
         now = monotonic()
         message.begun_at = now
         message.state = BEGUN
         self._settlements.begins.append(message)
-        if now - driver.last_write > QUIET_S or driver.turn_due or message.run.marked:
+        if now - driver.last_write > QUIET_S or message.run.marked:
             await self._write_first(message)
         elif not driver.scheduled:
             driver.schedule()
         return message
 
+    async def _turn(self) -> None:
+        """Write the acks that wait, and let the loop send them, before the next message begins.
+
+        A message that began here would be told to the server with a part, a record and a timer of its own,
+        mostly to be acked in the next moment (measured: consuming at prefetch 32 was a third slower).
+        """
+        self._driver.turn_due = False
+        self._driver.flush()
+        await asyncio.sleep(0)
+
     async def _write_first(self, message: Message[Body]) -> None:
         """Write all that is pending, this begin included, and let the loop send it."""
         driver = self._driver
         driver.flush()
-        driver.turn_due = False
         try:
             await asyncio.sleep(0)
         except BaseException:

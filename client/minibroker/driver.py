@@ -211,8 +211,8 @@ class Driver:
     def ripe(self, settlements: Settlements) -> Awaitable[None] | None:
         """See to it that settlements leave; return something to wait for if there is no room.
 
-        When many wait, the next hand-over writes them, with its begin, before it shows its message: so the
-        server refills the buffer while the handler works.
+        When many wait, the next hand-over writes them before it takes its message: so the server refills
+        the buffer while the handler works.
         """
         if len(settlements.acks) >= settlements.half > 1:
             self.turn_due = True
