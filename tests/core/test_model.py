@@ -108,7 +108,7 @@ class Broker(Clients):
     def _time_is(self, now_ms: int) -> None:
         self._now()
         actual = {
-            (id, item.token)
+            (id, item.token, state.name)
             for queue in self.world.store.queues.values()
             for state, item in queue.items()
             if state.name in ("DELAYED", "BEGUN")
@@ -121,7 +121,10 @@ class Broker(Clients):
             if deadline_ms > now_ms:
                 continue
             # Within its tick it may have fired or not.
-            if deadline_ms + TICK_MS <= now_ms or (message.id, message.token) not in actual:
+            if (
+                deadline_ms + TICK_MS <= now_ms
+                or (message.id, message.token, message.state) not in actual
+            ):
                 due.append((deadline_ms, message))
         # Those that end in one tick end in any order: a DLQ with room for some took those it has.
         dead = self.world.states("q.dlq")

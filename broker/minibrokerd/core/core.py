@@ -37,7 +37,7 @@ from minibrokerd.core.records import FrameMeta, record
 from minibrokerd.core.replay import Replay
 from minibrokerd.core.requests import NAMELESS, REQUESTS, REQUESTS_WITH_COLUMNS
 from minibrokerd.core.sessions import Outcome, Result
-from minibrokerd.core.settling import VERBS, Run, Settlement, read_settlement, settle
+from minibrokerd.core.settling import VERBS, Run, Settlement, is_whole_ack, read_settlement, settle
 from minibrokerd.core.state import Broken, Refused, Store
 from minibrokerd.log.seam import Batch
 
@@ -184,7 +184,8 @@ def _sequenced(store: Store, frame: Frame, sequence: int) -> None:
     session.remember(sequence, outcome)
     session.seen_ms = store.now_ms
     records = store.effects.records
-    if records and frame.parts[0].op != "publish":  # whose record has it
+    # The record of a publish, or of an ack that is all of its frame, has the outcome itself.
+    if records and frame.parts[0].op != "publish" and not is_whole_ack(frame, lost):
         meta = FrameMeta(
             session.id,
             sequence,
@@ -223,13 +224,16 @@ def _apply_parts(store: Store, frame: Frame) -> tuple[list[Result], bytes, int]:
         rests_on = max(rests_on, settle(work))
         results.append({"lost": len(work.lost)})
         lost += work.lost
-    return results, pack_runs(lost), rests_on
+    return results, pack_runs(lost) if lost else b"", rests_on
 
 
 def _read_parts(store: Store, frame: Frame) -> list[Settlement]:
     """Check all parts before any is applied: a refused frame leaves no trace."""
     parts, at, messages = [], 0, 0
-    if sum(getattr(part, "runs", 0) for part in frame.parts) > limits.MAX_RUNS_PER_FRAME:
+    if (
+        len(frame.parts) > 1
+        and sum(getattr(part, "runs", 0) for part in frame.parts) > limits.MAX_RUNS_PER_FRAME
+    ):
         raise Broken(f"a frame has more than {limits.MAX_RUNS_PER_FRAME} runs")
     for part in frame.parts:
         if part.op not in VERBS:

@@ -77,11 +77,18 @@ def _deliver(store: Store, queue: Queue, consumer: Consumer, most: int) -> None:
         lease_ms,
     )
     rests_on = count = size = 0
+    keyed = False
+    bodies = []
     for item in items:
         delivery.add(item)
-        count += item.stop - item.first
-        size += item.block.bytes_of(item.first, item.stop)
-        rests_on = max(rests_on, item.batch)
+        block, first, stop = item.block, item.first, item.stop
+        bodies.append((block, first, stop))
+        count += stop - first
+        size += block.bytes_of(first, stop)
+        if item.batch > rests_on:
+            rests_on = item.batch
+        if item.key:
+            keyed = True
     queue.held += count
     queue.counters["delivered"] += count
     consumer.outstanding += count
@@ -97,7 +104,7 @@ def _deliver(store: Store, queue: Queue, consumer: Consumer, most: int) -> None:
         "count": count,
         "runs": runs,
     }
-    if any(item.key for item in items):
+    if keyed:
         header["keyed"] = True
         column += _keys(items)
     if consumer.request is None:
@@ -105,7 +112,6 @@ def _deliver(store: Store, queue: Queue, consumer: Consumer, most: int) -> None:
     else:
         header["request"] = consumer.request
         header["begun"] = True
-    bodies = [(item.block, item.first, item.stop) for item in items]
     consumer.batch = max(consumer.batch, rests_on)
     store.send(connection.id, rests_on, header, column, bodies)
     _use_room(store, connection, size + len(column))
@@ -151,6 +157,14 @@ def _runs(items: list[Item]) -> tuple[int, bytes]:
         block = item.block
         flags = MARKED if item.marked else 0
         attempt = item.charged + 1
+        if block.encodings is None:  # all alike, as nearly always
+            count = item.stop - item.first
+            packed.append(
+                DELIVERY_RUN.pack(
+                    block.origin, item.first, count, attempt, flags, block.encoding, block.unix_ms
+                )
+            )
+            continue
         for first, stop, encoding in _alike(block, item):
             packed.append(
                 DELIVERY_RUN.pack(

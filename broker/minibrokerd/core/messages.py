@@ -42,6 +42,7 @@ class Block:
     """
 
     __slots__ = (
+        "blob_at",
         "body",
         "count",
         "durability",
@@ -49,6 +50,7 @@ class Block:
         "encodings",
         "epoch",
         "first",
+        "lengths_at",
         "offsets",
         "origin",
         "ready_at_ms",
@@ -74,6 +76,7 @@ class Block:
         self.first = first
         self.count = count
         self.body = body
+        self.lengths_at = self.blob_at = 0  # where they start in the body; 0: not looked up yet
         self.encoding = encoding
         self.encodings = encodings
         self.durability = durability

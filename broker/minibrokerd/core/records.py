@@ -76,9 +76,19 @@ class ExtendMeta(BeginMeta, frozen=True):
 
 
 class AckMeta(Meta, frozen=True):
-    """Messages ended; the tail is a run column."""
+    """Messages ended; the tail is a run column.
+
+    The rest is the frame's outcome, as in PublishMeta, where the ack was all of the frame and nothing was lost;
+    else `session` is 0.
+    """
 
     queue: int
+    session: int
+    sequence: int
+    answered_below: int
+    checksum: int
+    unix_ms: int
+    size: int
 
 
 class AttemptMeta(Meta, frozen=True):

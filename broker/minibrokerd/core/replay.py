@@ -294,6 +294,8 @@ class Replay:
         waiting = self._queues[meta.queue]
         for _, origin, first, count in RUN.iter_unpack(record.tail):
             waiting.end_run(origin, first, count)
+        if meta.session:
+            self._remember(meta, [{"lost": 0}], b"")
 
     def _return(self, meta: ReturnMeta, record: Record) -> None:
         waiting = self._queues[meta.queue]
@@ -333,7 +335,9 @@ class Replay:
     def _frame(self, meta: FrameMeta, record: Record) -> None:
         self._remember(meta, meta.results, bytes(record.tail))
 
-    def _remember(self, meta: FrameMeta | PublishMeta, results: list[Result], lost: bytes) -> None:
+    def _remember(
+        self, meta: FrameMeta | PublishMeta | AckMeta, results: list[Result], lost: bytes
+    ) -> None:
         sessions = self._store.sessions
         session = sessions.get(meta.session)
         if session is None:

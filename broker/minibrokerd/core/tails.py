@@ -14,14 +14,23 @@ class BadTail(Exception):
     """The bytes are not bins that end where the buffer ends."""
 
 
-def split_bins(data: memoryview, count: int, at: int = 0) -> list[memoryview]:
-    """Return the contents of `count` bins that start at `at` and fill the rest of `data`.
+def split_bins(data: memoryview, count: int) -> list[memoryview]:
+    """Return the contents of `count` bins that fill `data`.
 
     Raises:
         BadTail: as its name says; nothing was allocated for what the bins claim.
     """
-    bins = []
-    size = len(data)
+    return [data[start:end] for start, end in bin_bounds(data, count)]
+
+
+def bin_bounds(data: memoryview, count: int) -> list[tuple[int, int]]:
+    """Return where the content of each of `count` bins that fill `data` starts and ends.
+
+    Raises:
+        BadTail: as its name says.
+    """
+    bounds = []
+    at, size = 0, len(data)
     for _ in range(count):
         width = _BIN_BYTES.get(data[at]) if at < size else None
         if width is None or at + 1 + width > size:
@@ -32,7 +41,7 @@ def split_bins(data: memoryview, count: int, at: int = 0) -> list[memoryview]:
             raise BadTail(
                 f"the bin before byte {start} claims {at - start} bytes; {size - start} are left"
             )
-        bins.append(data[start:at])
+        bounds.append((start, at))
     if at != size:
         raise BadTail(f"{size - at} bytes follow the last bin")
-    return bins
+    return bounds
