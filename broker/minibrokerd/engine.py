@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
+from minibroker import limits
 from minibrokerd.core.core import Core
 from minibrokerd.core.effects import Effects, Outgoing
 from minibrokerd.core.inputs import Command, Disconnected, Frame, Synced, Tick
@@ -111,7 +112,7 @@ class Engine:
         self._last_sync_ms = 0
         self._marked = True
         self._waiting: deque[Command] = deque()  # commands behind a publish that waits for room
-        self._blocked: set[int] = set()  # their connections
+        self._blocked: dict[int, int] = {}  # their connections, with the bytes that wait
         self._idle_waiters: list[asyncio.Future[None]] = []
         self._random = random.random  # spreads retries, protects nothing
 
@@ -136,7 +137,7 @@ class Engine:
     def submit(self, command: Command) -> None:
         """Apply a command; its effects follow by themselves."""
         if self._blocked and getattr(command, "connection", None) in self._blocked:
-            self._waiting.append(command)
+            self._wait(command)
             return
         if isinstance(command, Frame) and command.parts[0].op == "publish":
             if not self._room(command):
@@ -303,9 +304,25 @@ class Engine:
             text = "the disk is full: nothing was stored; acks still work, free some space"
             self._refuse(frame, "disk_full", text, 1_000)
             return False
-        self._blocked.add(frame.connection)
-        self._waiting.append(frame)
+        self._blocked[frame.connection] = 0
+        self._wait(frame)
         return False
+
+    def _wait(self, command: Any) -> None:
+        """Let a command wait behind a publish that waits for room; a flood ends its connection."""
+        connection = command.connection
+        self._waiting.append(command)
+        self._blocked[connection] += command.size if isinstance(command, Frame) else 0
+        if self._blocked[connection] > limits.MAX_UNANSWERED_BYTES + limits.MAX_FRAME_BYTES:
+            self._waiting = deque(
+                waiting
+                for waiting in self._waiting
+                if getattr(waiting, "connection", 0) != connection
+            )
+            self._blocked[connection] = 0
+            sink = self.sinks.pop(connection, None)
+            if sink is not None:
+                sink.close()
 
     def _refuse(self, frame: Frame, code: str, text: str, retry_ms: int | None) -> None:
         header: dict[str, Any] = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from core_client import Client, Delivered
+from core_client import Client, Delivered, settle_part
 from harness import World
 
 from minibroker import limits
@@ -177,3 +177,18 @@ def test_a_welcome_that_names_a_loss_rests_on_what_caused_it() -> None:
     assert again.inbox == []
     world.sync()
     assert again.pop("welcome")["lost_runs"] == [message.run]
+
+
+def test_what_a_stuck_client_gave_back_goes_to_others_until_it_speaks_again() -> None:
+    """protocol.md, section 4: a release over the attached connection says that the loop stands still."""
+    world, one, two = two_clients()
+    one.publish("q", b"a", b"b")
+    one.consume("q", prefetch=2)
+    held = one.messages()
+    attached = world.attach(one)
+    attached.request(*settle_part("release", "q", [message.run for message in held]))
+    assert one.messages() == []
+    two.consume("q", prefetch=1)
+    assert bodies(two.messages()) == [b"a"]
+    one.request({"op": "ping"})
+    assert bodies(one.messages()) == [b"b"]

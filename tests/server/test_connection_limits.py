@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from hand import Hand, Peer, frame, part
 
+from minibrokerd.log.seam import Room
+
 MIB = 1024 * 1024
 PING = frame(part("ping"), request=1)
 
@@ -20,11 +22,16 @@ def hand() -> Hand:
 
 def publish(peer: Peer, sequence: int, *bodies: bytes) -> None:
     """Publish to q and take the confirm."""
+    peer.give(publish_frame(sequence, *bodies))
+    assert peer.take()[-1]["op"] == "confirm"
+
+
+def publish_frame(sequence: int, *bodies: bytes) -> bytes:
+    """Return a publish to q."""
     lengths = b"".join(struct.pack("<II", 0, len(body)) for body in bodies)
     head = part("publish", queue="q", count=len(bodies))
     bins: dict[str, Any] = {"lengths": lengths, "blob": b"".join(bodies)}
-    peer.give(frame(head, sequence=sequence, answered_below=sequence, **bins))
-    assert peer.take()[-1]["op"] == "confirm"
+    return frame(head, sequence=sequence, answered_below=sequence, **bins)
 
 
 def consume(prefetch: int, consumer: int = 1) -> bytes:
@@ -255,6 +262,20 @@ def test_a_welcome_says_what_holds(hand: Hand) -> None:
     assert welcome["max_message_bytes"] == MIB
     assert welcome["heartbeat_ms"] == 15_000
     assert len(welcome["secret"]) == 32
+
+
+def test_publishes_that_wait_for_room_are_bounded(hand: Hand) -> None:
+    """A client that goes on while the log makes room may not fill the memory: it is cut off, others stay."""
+    flood, other = hand.login(), hand.login()
+    hand.log.set_room(Room.WAIT)
+    for sequence in range(1, 5):
+        flood.give(publish_frame(sequence, *[bytes(MIB)] * 9))
+    assert flood.closed
+    other.give(publish_frame(1, b"a"))
+    assert not other.closed
+    hand.log.set_room(Room.GRANTED)
+    hand.settle()
+    assert [answer["op"] for answer in other.take()] == ["confirm"]
 
 
 # -- the end --------------------------------------------------------------------------------------

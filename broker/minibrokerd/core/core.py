@@ -18,7 +18,7 @@ from zlib import crc32
 from minibroker import limits
 from minibroker.wire import pack_runs
 from minibrokerd.core import copying, logins
-from minibrokerd.core.dispatching import dispatch
+from minibrokerd.core.dispatching import dispatch, line_up_all
 from minibrokerd.core.effects import Effects
 from minibrokerd.core.inputs import (
     Attach,
@@ -123,6 +123,9 @@ def _frame(store: Store, frame: Frame) -> None:
     if connection is None:
         return  # its session was resumed elsewhere while these bytes were on their way
     store.jitter = frame.jitter
+    if connection.silent:
+        connection.silent = False
+        line_up_all(store, connection)
     try:
         if frame.sequence is not None:
             _sequenced(store, frame, frame.sequence)

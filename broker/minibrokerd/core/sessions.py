@@ -94,7 +94,17 @@ class Session:
 class Connection:
     """One connection of a session: the main one, with its consumers, or the attached one."""
 
-    __slots__ = ("consumers", "id", "main", "paused", "receives", "room", "session", "tokens")
+    __slots__ = (
+        "consumers",
+        "id",
+        "main",
+        "paused",
+        "receives",
+        "room",
+        "session",
+        "silent",
+        "tokens",
+    )
 
     def __init__(self, id: int, session: Session, *, main: bool) -> None:
         self.id = id
@@ -104,9 +114,12 @@ class Connection:
         self.receives: dict[int, Consumer] = {}  # waiting receives, by request number
         self.tokens: set[int] = set()  # deliveries of which it holds something unbegun
         self.paused = False  # its peer does not read: nothing is delivered to it
+        self.silent = (
+            False  # its client's loop stands still: the attached connection gave its buffer back
+        )
         self.room = limits.OUTPUT_SOFT_BYTES  # what it may get before the shell has a turn to write
 
     @property
     def stopped(self) -> bool:
         """Whether nothing may be delivered to it now."""
-        return self.paused or self.room <= 0
+        return self.paused or self.silent or self.room <= 0

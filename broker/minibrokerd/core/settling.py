@@ -20,6 +20,7 @@ from minibrokerd.core.messages import CAUSES, MEMORY, SYNC, Item, Message, State
 from minibrokerd.core.moving import dead_letter, retry_delay_ms
 from minibrokerd.core.queues import Queue
 from minibrokerd.core.records import AckMeta, AttemptMeta, BeginMeta, ExtendMeta
+from minibrokerd.core.sessions import Connection
 from minibrokerd.core.state import COUNTER_BITS, Broken, Store
 from minibrokerd.core.wheel import Timer
 
@@ -298,6 +299,17 @@ def release(work: Settlement) -> None:
                 item.started_unix_ms = 0
                 store.write_return(queue, item, delay_ms, None)
             store.wait_or_ready(queue, item)
+    _note_silence(store, store.connections[work.frame.connection])
+
+
+def _note_silence(store: Store, connection: Connection) -> None:
+    """A release over the attached connection: the loop that should work stands still.
+
+    What it gave back must not go to it again, so its main connection gets nothing until it says something.
+    """
+    main = connection.session.connection
+    if not connection.main and main is not None:
+        store.connections[main].silent = True
 
 
 def extend(work: Settlement) -> None:
