@@ -136,10 +136,10 @@ class Store:
         """
         queue = self.queues.get(name)
         if queue is None:
-            raise Refused(
-                "unknown_queue",
-                f"there is no queue {name!r:.200}; publishing to it or consuming from it creates it",
-            )
+            comes = "publishing to it or consuming from it creates it"
+            if name.endswith(limits.DLQ_SUFFIX):
+                comes = "it appears with the first dead message"
+            raise Refused("unknown_queue", f"there is no queue {name!r:.200}; {comes}")
         return queue
 
     def queue_or_new(self, name: str) -> Queue:
