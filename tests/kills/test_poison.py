@@ -145,6 +145,10 @@ async def test_a_broker_that_was_stopped_sees_the_end_of_a_worker_before_that_of
         worker = Script(WORKER, *arguments, log=tmp_path / "log")
         try:
             assert await ends_or(worker.process, case.begun) is None, worker.output
+            # The handler may run a moment before its begin is written; the broker has to know of it here.
+            async with asyncio.timeout(DEADLINE_S):
+                while (await case.counters())["begun"] != 1:
+                    assert worker.process.poll() is None, worker.output
             os.kill(broker_server.pid, signal.SIGSTOP)
             worker.process.kill()
             assert await asyncio.to_thread(lasts, broker_server.process, 2 * LEASE_S)
