@@ -1,6 +1,6 @@
 """`python -m minibrokerd` is the `minibroker` command."""
 
-from minibrokerd.cli import main
+from minibrokerd.cli.main import main
 
 if __name__ == "__main__":
     main(prog_name="minibroker")

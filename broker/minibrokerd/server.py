@@ -17,7 +17,7 @@ import uvloop
 
 from minibroker import limits
 from minibroker.commands import Phase
-from minibrokerd import __version__
+from minibrokerd import __version__, exits
 from minibrokerd.connection import ServerConnection
 from minibrokerd.core.core import Core
 from minibrokerd.engine import Engine
@@ -29,9 +29,6 @@ logger = logging.getLogger("minibrokerd")
 
 BACKLOG: Final = 4_096  # a storm of reconnects must not overflow it; asyncio's default is 100
 SWEEP_S: Final = 1.0
-EXIT_LOG_FAILED: Final = 70
-EXIT_PORT: Final = 69
-EXIT_DRAIN: Final = 71
 STOP_S: Final = 10.0
 
 
@@ -70,7 +67,7 @@ async def _serve(options: ServeOptions) -> int:
             file=sys.stderr,
         )
         server.abandon()
-        return EXIT_PORT
+        return exits.UNREACHABLE
     return await server.run()
 
 
@@ -135,7 +132,7 @@ class Server:
             logger.error(
                 "the disk did not take what is left within %d s; leaving, as after a crash", STOP_S
             )
-            return EXIT_DRAIN
+            return exits.DRAIN
         return 0
 
     def abandon(self) -> None:
@@ -220,4 +217,4 @@ class Server:
     def _failed(self, error: BaseException) -> None:
         # Nothing more may leave the broker: what rests on the failed batch was never safe.
         print(f"minibroker: {error}", file=sys.stderr, flush=True)
-        os._exit(EXIT_LOG_FAILED)
+        os._exit(exits.LOG_FAILED)

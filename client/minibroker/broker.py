@@ -56,6 +56,10 @@ class Broker:
         value: dict[str, Any] = await self._driver.request("stats", {}, self._driver.timeout_ms)
         return value
 
+    async def ping(self) -> None:
+        """Return when the server has given a sign of life; Timeout if it does not."""
+        await self._driver.request("ping", {}, self._driver.timeout_ms)
+
     async def close(self) -> None:
         """Give back what has not begun, wait within the deadline for what is unconfirmed, and leave."""
         if self._supervisor is None:

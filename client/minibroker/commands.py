@@ -344,6 +344,17 @@ COMMANDS: Mapping[str, Command] = {
         ),
         Command("queue_show", _MAIN, Answer.REPLY, (_QUEUE,), (), "The settings of a queue."),
         Command(
+            "queue_delete",
+            _MAIN,
+            Answer.REPLY,
+            (
+                _QUEUE,
+                _int("force", 1, "1: end the messages that it and its DLQ have.", default=0),
+            ),
+            (),
+            "End a queue and its DLQ. It must have no consumers and, without force, no messages.",
+        ),
+        Command(
             "stats",
             _MAIN,
             Answer.REPLY,

@@ -75,6 +75,12 @@ class UnknownQueue(CommandError):
     code = "unknown_queue"
 
 
+class QueueInUse(CommandError):
+    """The queue has consumers, or messages that nobody said may be lost; nothing was deleted."""
+
+    code = "queue_in_use"
+
+
 class BadName(CommandError):
     """A queue name that protocol.md, section 2, does not allow, or one that is reserved."""
 
@@ -162,6 +168,7 @@ _ROWS = (
     ErrorRow(DiskFull, True, "Retry later; free disk space on the server."),
     ErrorRow(Busy, True, "Retry after retry_ms."),
     ErrorRow(UnknownQueue, True, "Publish or consume creates a queue; check the spelling."),
+    ErrorRow(QueueInUse, True, "Stop its consumers; purge it first, or delete it with force."),
     ErrorRow(
         BadName, True, "Use 1-124 of A-Z a-z 0-9 . _ - and not the suffix .dlq for publishing."
     ),

@@ -257,6 +257,16 @@ class Queue(Generic[Body]):
         value = await self._ask("purge", {"queue": self.name})
         return int(value["purged"])
 
+    async def delete(self, *, force: bool = False) -> int:
+        """Delete the queue and its DLQ, with their settings; return how many messages ended.
+
+        Raises:
+            QueueInUse: it has consumers, or (without `force`) messages; nothing was deleted.
+            UnknownQueue: there is none.
+        """
+        value = await self._ask("queue_delete", {"queue": self.name, "force": int(force)})
+        return int(value["purged"])
+
     async def set(self, **settings: int | str) -> Settings:
         """Create the queue or change its settings, those that are named; return all of them.
 

@@ -45,7 +45,9 @@ from minibroker.settlements import (
 from minibroker.window import Sent, Window
 
 # Requests that are asked again on a new connection: asking twice does what asking once does.
-REPEATABLE: Final = frozenset({"consume", "receive", "peek", "queue_show", "queue_set", "stats"})
+REPEATABLE: Final = frozenset(
+    {"consume", "receive", "peek", "queue_show", "queue_set", "stats", "ping"}
+)
 # A login frame may have 4 KiB; this many runs fit with the other fields. Only a lease that was lost in a crash
 # needs to be named, and a crash loses the latest ones: those begun first stay begun at the server all the same.
 MAX_RESUME_RUNS: Final = 128
@@ -370,8 +372,9 @@ class Session:
     def _messages(self, frame: wire.Frame) -> Event | None:
         return self._answer(frame.header["request"], unpack_peek(frame))
 
-    def _pong(self, frame: wire.Frame) -> None:
-        return None
+    def _pong(self, frame: wire.Frame) -> Event | None:
+        number = frame.header.get("request")
+        return None if number is None else self._answer(number, None)
 
     def _goodbye(self, frame: wire.Frame) -> Event:
         return Leaving(str(frame.header.get("text", "")))

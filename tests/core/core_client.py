@@ -231,6 +231,14 @@ class Client:
         """End every message of a queue."""
         return self.request({"op": "purge", "queue": queue})
 
+    def queue_names(self) -> list[str]:
+        """Return the names of all queues."""
+        return list(self.request({"op": "stats"})["value"]["queues"])
+
+    def delete(self, queue: str, *, force: bool = False) -> Any:
+        """End a queue."""
+        return self.request({"op": "queue_delete", "queue": queue, "force": int(force)})
+
 
 def settle_part(
     op: str, queue: str, runs: Sequence[Run], **fields: Any

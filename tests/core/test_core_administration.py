@@ -105,6 +105,64 @@ def test_a_redriven_message_dies_again_with_the_whole_history() -> None:
         assert (entry["redriven"], len(entry["history"])) == (times, times + 1)
 
 
+# -- delete -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("clean", [True, False])
+def test_a_deleted_queue_is_gone_with_its_dlq_and_its_number_is_never_used_again(
+    clean: bool,
+) -> None:
+    world = World()
+    client = dead(world, 2)
+    client.publish("q", b"ready", b"begun")
+    client.publish("q", b"delayed", delay_ms=100)
+    begun = client.receive_all("q", 1)
+    assert client.delete("q", force=True)["value"] == {"purged": 5}
+    world.run_jobs()
+    assert (client.queue_names(), world.core.next_deadline_ms()) == ([], None)
+    assert client.settle("ack", *begun)["lost_runs"] == [m.run for m in begun]
+    world.restart(clean=clean)
+    world.advance(1_000)
+    client = world.hello()
+    assert client.queue_names() == []
+    assert client.publish("q", b"new")["results"][0]["origin"] == 3  # q and q.dlq were 1 and 2
+    world.check()
+
+
+def test_the_answer_to_a_delete_waits_for_its_record() -> None:
+    world = World()
+    client = world.hello()
+    client.publish("q", b"a")
+    world.auto_sync = False
+    assert client.delete("q", force=True) is None
+    world.restart(clean=False)
+    assert list(world.states("q").values()) == ["READY"]
+
+
+@pytest.mark.parametrize("force", [True, False])
+def test_a_queue_with_consumers_is_not_deleted(force: bool) -> None:
+    world = World()
+    client = world.hello()
+    client.consume("q")
+    assert client.delete("q", force=force)["code"] == "queue_in_use"
+    client.cancel()
+    client.receive("q", wait_ms=1_000)
+    assert client.delete("q", force=force)["code"] == "queue_in_use"
+    world.advance(2_000)
+    assert client.delete("q", force=force)["value"] == {"purged": 0}
+
+
+def test_without_force_neither_live_nor_dead_messages_are_deleted() -> None:
+    world = World()
+    client = dead(world, 1)
+    assert client.delete("q")["code"] == "queue_in_use"
+    assert len(world.states("q.dlq")) == 1
+    client.purge("q.dlq")
+    assert client.delete("q.dlq")["code"] == "bad_value"
+    assert client.delete("q")["value"] == {"purged": 0}
+    assert client.delete("q")["code"] == "unknown_queue"
+
+
 # -- purge --------------------------------------------------------------------------------------
 
 

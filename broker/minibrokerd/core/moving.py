@@ -6,9 +6,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
+from minibroker.limits import DLQ_SUFFIX
 from minibrokerd.core.messages import CAUSES, MEMORY, Item, Message
 from minibrokerd.core.queues import Queue
-from minibrokerd.core.records import AttemptMeta, MoveMeta, PurgeMeta
+from minibrokerd.core.records import AttemptMeta, DropMeta, MoveMeta, PurgeMeta
 from minibrokerd.core.state import Refused, Store
 
 STEP_MESSAGES: Final = (
@@ -137,8 +138,8 @@ def _redrive_one(store: Store, dlq: Queue, item: Item) -> bool:
     return True
 
 
-def purge(store: Store, queue: Queue) -> int:
-    """End every message of a queue, those held and begun too; return how many.
+def _end_all(store: Store, queue: Queue) -> int:
+    """Forget every message of a queue and return how many there were.
 
     Later settlements of them are lost. What is taken apart is large, so it is freed in steps.
     """
@@ -154,10 +155,51 @@ def purge(store: Store, queue: Queue) -> int:
         return lanes.free_some(STEP_MESSAGES) and not delayed
 
     store.jobs.append(free)
+    return count
+
+
+def purge(store: Store, queue: Queue) -> int:
+    """End every message of a queue, those held and begun too; return how many."""
+    count = _end_all(store, queue)
     queue.counters["purged"] += count
     store.emit(PurgeMeta(queue.number))
     queue.last_batch = store.open_batch
     return count
+
+
+def delete(store: Store, queue: Queue, *, force: bool) -> int:
+    """End a queue and its DLQ; return how many messages ended with them.
+
+    Raises:
+        Refused: `queue_in_use`, `bad_value` (a DLQ goes with its source only).
+    """
+    if queue.is_dlq:
+        raise Refused(
+            "bad_value", f"{queue.name!r} goes when its source is deleted; purge it instead"
+        )
+    dlq = store.queues.get(queue.name + DLQ_SUFFIX)
+    both = [queue] if dlq is None else [dlq, queue]
+    for each in both:
+        _check_unused(each, force=force)
+    count = 0
+    for each in both:
+        count += _end_all(store, each)
+        store.remove_queue(each)
+        store.emit(DropMeta(each.number))
+    store.nowhere.last_batch = store.open_batch
+    return count
+
+
+def _check_unused(queue: Queue, *, force: bool) -> None:
+    if queue.consumer_count:
+        raise Refused(
+            "queue_in_use", f"{queue.name!r} has {queue.consumer_count} consumers; stop them first"
+        )
+    if queue.count() and not force:
+        raise Refused(
+            "queue_in_use",
+            f"{queue.name!r} has {queue.count()} messages; purge it first, or delete with force",
+        )
 
 
 def _end_delivery(store: Store, queue: Queue, token: int) -> None:
@@ -177,4 +219,4 @@ def _end_delivery(store: Store, queue: Queue, token: int) -> None:
         connection.tokens.discard(token)
 
 
-__all__ = ["dead_letter", "purge", "redrive", "retry_delay_ms"]
+__all__ = ["dead_letter", "delete", "purge", "redrive", "retry_delay_ms"]

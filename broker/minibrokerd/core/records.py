@@ -140,6 +140,12 @@ class PurgeMeta(Meta, frozen=True):
     queue: int
 
 
+class DropMeta(Meta, frozen=True):
+    """The queue ended, with every message that it held at this point; its number is never used again."""
+
+    queue: int
+
+
 class FrameMeta(Meta, frozen=True):
     """The outcome of a sequenced frame of settlements; those of the session below `answered_below` are forgotten.
 
@@ -198,6 +204,7 @@ RECORD_TYPES: Final[Mapping[int, type[Meta]]] = {
     10: PurgeMeta,
     11: FrameMeta,
     12: CopyMeta,
+    13: DropMeta,
 }
 TYPE_OF: Final[Mapping[type[Meta], int]] = {meta: number for number, meta in RECORD_TYPES.items()}
 

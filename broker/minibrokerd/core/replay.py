@@ -22,6 +22,7 @@ from minibrokerd.core.records import (
     AckMeta,
     BeginMeta,
     CopyMeta,
+    DropMeta,
     ExtendMeta,
     FrameMeta,
     MoveMeta,
@@ -332,6 +333,11 @@ class Replay:
     def _purge(self, meta: PurgeMeta, record: Record) -> None:
         self._queues[meta.queue].clear()
 
+    def _drop(self, meta: DropMeta, record: Record) -> None:
+        waiting = self._queues.pop(meta.queue)
+        self._homes[waiting.queue.home].remove(waiting)
+        self._store.remove_queue(waiting.queue)
+
     def _frame(self, meta: FrameMeta, record: Record) -> None:
         self._remember(meta, meta.results, bytes(record.tail))
 
@@ -406,6 +412,7 @@ _APPLY: Final[dict[type, Callable[[Replay, Any, Record], None]]] = {
     ReturnMeta: Replay._return,
     MoveMeta: Replay._move,
     PurgeMeta: Replay._purge,
+    DropMeta: Replay._drop,
     FrameMeta: Replay._frame,
     CopyMeta: Replay._copy,
 }

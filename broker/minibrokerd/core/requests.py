@@ -16,7 +16,7 @@ from minibrokerd.core.dispatching import dispatch, leave_line, line_up
 from minibrokerd.core.inputs import Frame
 from minibrokerd.core.logins import leave, return_held
 from minibrokerd.core.messages import Block, Item, Message, State
-from minibrokerd.core.moving import purge, redrive
+from minibrokerd.core.moving import delete, purge, redrive
 from minibrokerd.core.queues import Queue
 from minibrokerd.core.settling import read_runs
 from minibrokerd.core.state import Broken, Refused, Store, check_name
@@ -230,6 +230,12 @@ def queue_show(store: Store, frame: Frame, part: Any) -> None:
     )
 
 
+def queue_delete(store: Store, frame: Frame, part: Any) -> None:
+    """End a queue and its DLQ."""
+    count = delete(store, store.queue(part.queue), force=bool(part.force))
+    store.reply(frame.connection, frame.request, store.nowhere.last_batch, {"purged": count})
+
+
 def stats(store: Store, frame: Frame, part: Any) -> None:
     """Answer with counters: of one queue, or of all and of the server."""
     queues = [store.queue(part.queue)] if part.queue else list(store.queues.values())
@@ -270,6 +276,7 @@ REQUESTS: dict[str, Callable[[Store, Frame, Any], None]] = {
     "purge": purge_request,
     "queue_set": queue_set,
     "queue_show": queue_show,
+    "queue_delete": queue_delete,
     "stats": stats,
     "ping": ping,
     "goodbye": goodbye,

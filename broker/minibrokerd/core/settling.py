@@ -471,10 +471,10 @@ def read_settlement(
     """Check one begin or settle part whose columns start `data`: what to do, and the bytes of columns used.
 
     Raises:
-        Refused: `unknown_queue`.
         Broken: the columns do not hold what the part says.
     """
-    work = Settlement(store, frame, part, store.queue(part.queue), read_runs(data, part.runs))
+    queue = store.queues.get(part.queue, store.nowhere)
+    work = Settlement(store, frame, part, queue, read_runs(data, part.runs))
     used = part.runs * RUN.size
     work.column = data[:used]
     if part.op in VERBS_WITH_ERRORS:

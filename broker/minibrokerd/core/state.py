@@ -66,6 +66,9 @@ class Store:
         self.queues: dict[str, Queue] = {}
         self.by_number: dict[int, Queue] = {}
         self.next_queue_number = 1
+        # Where settlements of a deleted queue go: nothing is under their tokens, so they are lost, and the other
+        # parts of their frame still count.
+        self.nowhere = Queue(0, "", 0, default_settings())
         self.sessions: dict[int, Session] = {}
         self.connections: dict[int, Connection] = {}
         self.deliveries: dict[int, Delivery] = {}
@@ -173,6 +176,11 @@ class Store:
         self.by_number[queue.number] = queue
         self.next_queue_number = max(self.next_queue_number, queue.number + 1)
         return queue
+
+    def remove_queue(self, queue: Queue) -> None:
+        """Take a queue out of the indexes; `next_queue_number` stays, so that no id is ever used twice."""
+        del self.queues[queue.name]
+        del self.by_number[queue.number]
 
     def write_queue(self, queue: Queue) -> None:
         """Record the settings of a queue as they are now."""

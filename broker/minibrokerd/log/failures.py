@@ -1,24 +1,26 @@
 """What can go wrong with a data directory: each class says what the operator can still do.
 
 Every text says what was tried, what happened and what to do next. `exit_code` is the exit code of
-the server when the error ends it; the numbers follow sysexits.h where it has a fitting one.
+the process when the error ends it.
 """
 
 from __future__ import annotations
 
 from typing import ClassVar
 
+from minibrokerd import exits
+
 
 class LogError(Exception):
     """Base of every error of the log; the server ends with `exit_code`."""
 
-    exit_code: ClassVar[int] = 70
+    exit_code: ClassVar[int] = exits.LOG_FAILED
 
 
 class DirectoryLocked(LogError):
     """Another server holds the data directory; `pid` is its process id (0: unknown)."""
 
-    exit_code = 75
+    exit_code = exits.LOCKED
 
     def __init__(self, path: str, pid: int) -> None:
         holder = f"process {pid}" if pid else "another process"
@@ -33,7 +35,7 @@ class DirectoryLocked(LogError):
 class NotWritable(LogError):
     """The data directory cannot be made, read or written, or is not one of ours."""
 
-    exit_code = 73
+    exit_code = exits.NOT_WRITABLE
 
     def __init__(self, path: str, tried: str, reason: str, advice: str) -> None:
         super().__init__(f"cannot {tried} {path}: {reason}; {advice}")
@@ -43,7 +45,7 @@ class NotWritable(LogError):
 class NewerFormat(LogError):
     """The log was written by a newer release; nothing was changed."""
 
-    exit_code = 76
+    exit_code = exits.NEWER
 
     def __init__(self, path: str, version: int, known: int) -> None:
         super().__init__(
@@ -62,7 +64,7 @@ class DamagedLog(LogError):
     batches from one to the other are at risk.
     """
 
-    exit_code = 65
+    exit_code = exits.DAMAGED
 
     def __init__(self, path: str, offset: int, first_lost: int, last_known: int, what: str) -> None:
         at_risk = f"batches {first_lost} to {max(first_lost, last_known)} are at risk"
@@ -80,7 +82,7 @@ class DamagedLog(LogError):
 class LogFailed(LogError):
     """A write or sync failed: nothing after `last_synced` is safe, the process must end."""
 
-    exit_code = 70
+    exit_code = exits.LOG_FAILED
 
     def __init__(self, path: str, last_synced: int, reason: BaseException) -> None:
         super().__init__(

@@ -1,0 +1,49 @@
+"""`minibroker config`: what `serve` would run with here, and where each value comes from."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import click
+from click.core import ParameterSource
+
+from minibrokerd.cli.options import json_option
+from minibrokerd.cli.printing import print_json, print_table
+from minibrokerd.cli.serve import serve
+
+SOURCES: Final = {
+    ParameterSource.COMMANDLINE: "command line",
+    ParameterSource.ENVIRONMENT: "environment",
+    ParameterSource.DEFAULT: "default",
+}
+
+
+@click.command(context_settings={"ignore_unknown_options": True})
+@click.argument("flags", nargs=-1, type=click.UNPROCESSED, metavar="[SERVE FLAGS]...")
+@json_option
+@click.pass_context
+def config(context: click.Context, flags: tuple[str, ...], as_json: bool) -> None:
+    """Show the configuration of `serve`, with these flags and in this environment, without starting it."""
+    assert context.parent is not None
+    with serve.make_context("serve", list(flags), parent=context.parent) as made:
+        rows = [_row(made, option) for option in serve.params if isinstance(option, click.Option)]
+    if as_json:
+        print_json({row["name"]: row for row in rows})
+        return
+    heads = ("flag", "value", "from", "variable")
+    print_table(
+        heads, ([row["flag"], row["value"], row["from"], row["variable"]] for row in rows), ""
+    )
+
+
+def _row(made: click.Context, option: click.Option) -> dict[str, Any]:
+    assert option.name is not None
+    source = made.get_parameter_source(option.name)
+    assert source is not None
+    return {
+        "name": option.name,
+        "flag": option.opts[0],
+        "value": str(made.params[option.name]),
+        "from": SOURCES.get(source, source.name.lower()),
+        "variable": option.envvar,
+    }

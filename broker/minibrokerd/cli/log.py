@@ -1,0 +1,110 @@
+"""`minibroker log`: what stands in the log on disk. It reads, and never writes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import click
+import msgspec
+
+from minibroker.wire import RUN
+from minibrokerd import exits
+from minibrokerd.cli.options import data_dir_option, option
+from minibrokerd.cli.printing import fail, note, print_json, progress
+from minibrokerd.core.records import AckMeta, CopyMeta, PublishMeta, UnknownRecord, decode
+from minibrokerd.core.tails import split_bins
+from minibrokerd.log.directory import DataDirectory
+from minibrokerd.log.failures import LogError
+from minibrokerd.log.fileops import FileOps
+from minibrokerd.log.recovery import Recovery
+from minibrokerd.log.seam import Batch, Record
+
+WITH_MESSAGES: Final = (PublishMeta, CopyMeta)
+
+
+@click.group()
+def log() -> None:
+    """What stands in the log on disk."""
+
+
+@log.command()
+@data_dir_option
+@option("--bodies", is_flag=True, help="Print the bodies of published messages, too.")
+@option("--limit", type=click.IntRange(min=1), help="Stop after so many records.")
+def dump(data_dir: Path, bodies: bool, limit: int | None) -> None:
+    """Print every record of the log, oldest first, as one JSON object a line.
+
+    The data directory is not locked and not changed. While a server runs on it, the newest records may be missing.
+    """
+    if not data_dir.is_dir():
+        fail(f"there is no data directory {data_dir}; name it with --data-dir", exits.NOT_WRITABLE)
+    recovery = Recovery(DataDirectory(data_dir, FileOps()), FileOps())
+    left = limit if limit is not None else sys.maxsize
+    try:
+        with progress("reading", None, prints=True, unit="records") as advance:
+            for batch in recovery.batches():
+                lines = list(_lines(batch, bodies))[:left]
+                for line in lines:
+                    print_json(line)
+                advance(len(lines))
+                left -= len(lines)
+                if not left:
+                    return
+    except LogError as error:
+        fail(str(error), error.exit_code)
+    except UnknownRecord as error:
+        fail(f"{data_dir}: {error}; use that version", exits.NEWER)
+    except OSError as error:
+        fail(f"cannot read {data_dir}: {error}", exits.NOT_WRITABLE)
+    if recovery.report.torn_bytes:
+        note(
+            f"the last batch is torn: {recovery.report.torn_bytes} bytes from byte "
+            f"{recovery.report.torn_offset} of segment {recovery.report.torn_segment} were never confirmed"
+        )
+
+
+def _lines(batch: Batch, bodies: bool) -> Iterator[dict[str, Any]]:
+    for record in batch.records:
+        yield {"batch": batch.number, "unix_ms": batch.unix_ms, **_described(record, bodies)}
+
+
+def _described(record: Record, bodies: bool) -> dict[str, Any]:
+    meta = decode(record)
+    fields = _as_map(meta)
+    # The time of the batch and that of the record differ; both are told.
+    line: dict[str, Any] = {"type": type(meta).__name__.removesuffix("Meta").lower()}
+    line |= {
+        "record_unix_ms" if name == "unix_ms" else name: value for name, value in fields.items()
+    }
+    if isinstance(meta, AckMeta):
+        line["runs"] = [list(run) for run in RUN.iter_unpack(record.tail)]
+    if isinstance(meta, WITH_MESSAGES):
+        line["messages"] = list(_messages(bytes(record.tail), bodies))
+    return line
+
+
+def _as_map(struct: msgspec.Struct) -> dict[str, Any]:
+    return {name: _value(value) for name, value in msgspec.structs.asdict(struct).items()}
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_value(each) for each in value]
+    return _as_map(value) if isinstance(value, msgspec.Struct) else value
+
+
+def _messages(tail: bytes, bodies: bool) -> Iterator[dict[str, Any]]:
+    _, lengths, blob = split_bins(memoryview(tail), 3)
+    at = 0
+    for index in range(0, len(lengths), 8):
+        headers_size = int.from_bytes(lengths[index : index + 4], "little")
+        body_size = int.from_bytes(lengths[index + 4 : index + 8], "little")
+        message: dict[str, Any] = {"headers_bytes": headers_size, "body_bytes": body_size}
+        if bodies:
+            body = blob[at + headers_size : at + headers_size + body_size]
+            message["body"] = bytes(body)
+        at += headers_size + body_size
+        yield message

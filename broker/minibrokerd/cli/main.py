@@ -1,0 +1,61 @@
+"""The group of all commands. A command's module is imported when the command is used: a short one starts fast."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Final
+
+import click
+
+from minibrokerd import __version__
+from minibrokerd.cli.options import PREFIX
+from minibrokerd.exits import epilog
+
+# In the order of `--help`: the name and the module whose attribute of that name is the command.
+COMMANDS: Final[Mapping[str, str]] = {
+    "serve": "serve",
+    "ping": "ping",
+    "publish": "publish",
+    "consume": "consume",
+    "queues": "queues",
+    "queue": "queues",
+    "stats": "stats",
+    "peek": "peeking",
+    "purge": "queues",
+    "dlq": "dlq",
+    "bench": "bench",
+    "log": "log",
+    "config": "config",
+    "completion": "completion",
+}
+
+
+class _Commands(click.Group):
+    """Looks commands up in the table, and imports what is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        module = COMMANDS.get(cmd_name)
+        if module is None:
+            return None
+        found = getattr(import_module(f"minibrokerd.cli.{module}"), cmd_name)
+        assert isinstance(found, click.Command)
+        found.epilog = found.epilog or epilog()
+        return found
+
+
+@click.group(
+    cls=_Commands,
+    epilog=epilog(),
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "auto_envvar_prefix": PREFIX,
+        "max_content_width": 110,
+    },
+)
+@click.version_option(__version__, prog_name="minibroker")
+def main() -> None:
+    """A work-queue broker for background jobs: nothing that was confirmed is ever lost."""

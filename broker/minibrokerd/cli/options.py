@@ -1,0 +1,59 @@
+"""The options of the commands. Each can be set by an environment variable instead, which `--help` names.
+
+What several commands share has one variable for all of them (`MINIBROKER_URL`), and so have the flags of `serve`
+(`MINIBROKER_PORT`). Every other flag has one of its command: `consume --count` is `MINIBROKER_CONSUME_COUNT`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import click
+
+from minibroker import limits
+
+PREFIX: Final = "MINIBROKER"
+DEFAULT_URL: Final = f"minibroker://127.0.0.1:{limits.DEFAULT_PORT}"
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def option(*names: str, **attributes: Any) -> Callable[[Function], Function]:
+    """Return a click option whose help shows its default and its environment variable."""
+    return click.option(*names, show_default=True, show_envvar=True, **attributes)
+
+
+def shared_option(name: str, *more: str, **attributes: Any) -> Callable[[Function], Function]:
+    """Return an option with the variable `MINIBROKER_NAME`, whichever command it belongs to."""
+    flag = name.partition("/")[0]  # of a pair like --this/--no-this
+    variable = PREFIX + "_" + flag.lstrip("-").replace("-", "_").upper()
+    return option(name, *more, envvar=variable, **attributes)
+
+
+def data_dir_option(function: Function) -> Function:
+    """Add `--data-dir` to a command."""
+    return shared_option(
+        "--data-dir",
+        type=click.Path(file_okay=False, path_type=Path),
+        default=Path("data"),
+        help="Where the log is kept; serve makes it if missing, and locks it while it runs.",
+    )(function)
+
+
+def json_option(function: Function) -> Function:
+    """Add `--json` to a command."""
+    return shared_option(
+        "--json", "as_json", is_flag=True, help="Print JSON, one value a line, for programs."
+    )(function)
+
+
+def url_option(function: Function) -> Function:
+    """Add `--url` to a command."""
+    return shared_option("--url", default=DEFAULT_URL, help="Address of the server.")(function)
+
+
+def client_options(function: Function) -> Function:
+    """Add what every command has that talks to a server: `--url` and `--json`."""
+    return url_option(json_option(function))

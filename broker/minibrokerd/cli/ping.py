@@ -1,0 +1,39 @@
+"""`minibroker ping`: is the server there, and how far away? What a health check calls."""
+
+from __future__ import annotations
+
+import time
+
+import click
+
+import minibroker
+from minibrokerd.cli.options import client_options, option
+from minibrokerd.cli.printing import note, print_json
+from minibrokerd.cli.talking import CONNECT_S, talk
+
+
+@click.command()
+@option("--count", type=click.IntRange(min=1), default=1, help="How many times to ask.")
+@option(
+    "--wait",
+    type=click.FloatRange(min=0),
+    default=CONNECT_S,
+    help="Seconds to wait for a server that is not there yet, or still recovers.",
+)
+@client_options
+def ping(count: int, wait: float, url: str, as_json: bool) -> None:
+    """Log in and ask for a sign of life: exit code 0 when the server is ready for work."""
+
+    async def work(broker: minibroker.Broker) -> None:
+        for _ in range(count):
+            began = time.perf_counter()
+            await broker.ping()
+            took_ms = round((time.perf_counter() - began) * 1_000, 3)
+            if as_json:
+                print_json({"url": url, "ms": took_ms})
+            else:
+                click.echo(f"{url} answered in {took_ms:.3f} ms")
+
+    if wait > CONNECT_S:
+        note(f"waiting up to {wait:g} s for {url}")
+    talk(url, work, wait)

@@ -1,0 +1,135 @@
+"""What commands print: tables for people, one JSON value a line for programs, progress on long work.
+
+Results go to standard output and everything about them (progress, notes, errors) to standard error, so that a
+pipe carries results alone. Text that came from clients is escaped: it must not steer a terminal.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+import click
+
+if TYPE_CHECKING:  # rich takes 60 ms to import, and most calls print one line
+    from rich.console import Console
+    from rich.table import Table
+
+Advance = Callable[[int], None]
+WIDE: Final = 10_000  # columns of a table that is piped: nothing is cut or wrapped
+
+
+def fail(text: str, code: int) -> NoReturn:
+    """End the command with a message and an exit code."""
+    click.echo(f"minibroker: {text}", err=True)
+    sys.exit(code)
+
+
+def note(text: str) -> None:
+    """Say something beside the results."""
+    click.echo(text, err=True)
+
+
+def print_json(value: object) -> None:
+    """Print one line; bytes are printed as text, everything else that JSON does not know as its `str`."""
+    click.echo(json.dumps(value, default=_plain, ensure_ascii=False))
+
+
+def print_table(heads: Sequence[str], rows: Iterable[Sequence[object]], empty: str) -> None:
+    """Print rows under their heads, numbers to the right; `empty` if there are none."""
+    table = table_of(heads, rows)
+    if table.row_count:
+        _console().print(table)
+    else:
+        click.echo(empty)
+
+
+def table_of(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
+    """Return a table; a column that has only numbers is aligned to the right."""
+    from rich.table import Table
+    from rich.text import Text
+
+    rows = [list(row) for row in rows]
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for at, head in enumerate(heads):
+        numbers = bool(rows) and all(isinstance(row[at], int | float) for row in rows)
+        table.add_column(
+            Text(head), justify="right" if numbers else "left", no_wrap=True, overflow="ellipsis"
+        )
+    for row in rows:
+        table.add_row(*(Text(cell_of(value)) for value in row))
+    return table
+
+
+def cell_of(value: object) -> str:
+    """Return a value as the text of a cell, control characters escaped."""
+    return f"{value:,}" if isinstance(value, int | float) else printable(str(value))
+
+
+def printable(text: str) -> str:
+    """Return text that cannot steer a terminal: control characters as their escapes."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+def text_of(body: object) -> str:
+    """Return a body as text: strings and bytes as they are, everything else as JSON."""
+    if isinstance(body, bytes):
+        return body.decode("utf-8", "backslashreplace")
+    return body if isinstance(body, str) else json.dumps(body, default=_plain, ensure_ascii=False)
+
+
+@contextmanager
+def progress(
+    what: str, total: int | None, *, prints: bool, unit: str = "messages"
+) -> Iterator[Advance]:
+    """Yield what counts progress, shown on standard error while the block runs, if that is a terminal.
+
+    `prints`: the block prints results as it goes, so the bar stays away when those go to a terminal, too.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TimeElapsedColumn(),
+    )
+    console = _console(stderr=True)
+    hidden = not console.is_terminal or (prints and sys.stdout.isatty())
+    with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
+        yield partial(bar.advance, bar.add_task(printable(what), total=total))
+
+
+@contextmanager
+def watching() -> Iterator[Callable[[Sequence[str], Iterable[Sequence[object]], str], None]]:
+    """Yield what shows a table in place of the one before; piped, it prints one after the other."""
+    if not sys.stdout.isatty():
+        yield print_table
+        return
+    from rich.live import Live
+
+    with Live(console=_console(), auto_refresh=False) as live:
+
+        def show(heads: Sequence[str], rows: Iterable[Sequence[object]], empty: str) -> None:
+            table = table_of(heads, rows)
+            live.update(table if table.row_count else empty, refresh=True)
+
+        yield show
+
+
+def _console(*, stderr: bool = False) -> Console:
+    from rich.console import Console
+
+    console = Console(stderr=stderr, highlight=False)
+    return console if console.is_terminal else Console(stderr=stderr, highlight=False, width=WIDE)
+
+
+def _plain(value: object) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)

@@ -1,0 +1,73 @@
+"""`minibroker serve`: the flags of the broker. The server itself is imported when it starts."""
+
+from __future__ import annotations
+
+import ipaddress
+import sys
+from typing import Any, Final
+
+import click
+
+from minibroker import limits
+from minibrokerd.cli.options import data_dir_option, shared_option
+
+DEFAULT_SEGMENT_BYTES: Final = 64 * 1024 * 1024
+PAGE_BYTES: Final = 4_096  # segments are written in whole pages
+
+
+def _whole_pages(context: click.Context, parameter: click.Parameter, value: int) -> int:
+    if value % PAGE_BYTES:
+        raise click.BadParameter(f"{value} is not a multiple of {PAGE_BYTES}")
+    return value
+
+
+@click.command()
+@data_dir_option
+@shared_option("--host", default="127.0.0.1", help="Address to listen on.")
+@shared_option(
+    "--port",
+    type=click.IntRange(0, 65_535),
+    default=limits.DEFAULT_PORT,
+    help="Port to listen on; 0: any free one.",
+)
+@shared_option(
+    "--segment-bytes",
+    type=click.IntRange(64 * 1024, 2**30),
+    callback=_whole_pages,
+    default=DEFAULT_SEGMENT_BYTES,
+    help="Size of the files of the log.",
+)
+@shared_option(
+    "--auto-create/--no-auto-create",
+    default=True,
+    help="Let a publish to, or a consumer of, an unknown queue make it.",
+)
+@shared_option(
+    "--insecure", is_flag=True, help="Listen on an address that other machines reach, unprotected."
+)
+@shared_option(
+    "--loop",
+    type=click.Choice(["uvloop", "asyncio"]),
+    default="uvloop",
+    help="The event loop to run on.",
+)
+def serve(insecure: bool, **flags: Any) -> None:
+    """Start the broker and run it until SIGTERM or SIGINT."""
+    host = flags["host"]
+    if not insecure and not is_loopback(host):
+        raise click.UsageError(
+            f"refusing to listen on {host or 'all addresses'}: this version has no passwords and "
+            "no encryption, so whoever reaches the port may read and end every message. Listen on "
+            "127.0.0.1, or add --insecure if the network itself keeps strangers out."
+        )
+    from minibrokerd.server import ServeOptions, serve
+
+    sys.exit(serve(ServeOptions(**flags)))
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine reaches `host`; of names, only localhost is trusted."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,83 @@
+"""`minibroker stats`: messages by state and what happened to them, once or again and again."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+import click
+
+import minibroker
+from minibrokerd.cli.options import client_options, option
+from minibrokerd.cli.printing import print_json, print_table, watching
+from minibrokerd.cli.talking import talk
+
+HEADS: Final = (
+    "ready",
+    "delayed",
+    "held",
+    "begun",
+    "consumers",
+    "published",
+    "acked",
+    "failed",
+    "dead_lettered",
+)
+RATES: Final = ("published", "acked", "failed")  # shown a second by --watch
+EMPTY: Final = "no queues yet"
+
+
+@click.command()
+@click.argument("queue", default="")
+@option("--watch", is_flag=True, help="Show it again and again, with rates, until Ctrl-C.")
+@option(
+    "--interval", type=click.FloatRange(min=0.1), default=1.0, help="Seconds between two looks."
+)
+@client_options
+def stats(queue: str, watch: bool, interval: float, url: str, as_json: bool) -> None:
+    """Show the messages of each queue by state, and what happened since the server started."""
+
+    async def work(broker: minibroker.Broker) -> None:
+        if watch:
+            await _watch(broker, queue, interval, as_json)
+        elif as_json:
+            print_json(await _ask(broker, queue))
+        else:
+            print_table(("queue", *HEADS), _rows(await _ask(broker, queue)), EMPTY)
+
+    talk(url, work)
+
+
+async def _ask(broker: minibroker.Broker, queue: str) -> dict[str, Any]:
+    return await (broker.queue(queue).stats() if queue else broker.stats())
+
+
+def _rows(value: dict[str, Any]) -> list[list[Any]]:
+    return [
+        [name, *(counters.get(head, 0) for head in HEADS)]
+        for name, counters in sorted(value["queues"].items())
+    ]
+
+
+async def _watch(broker: minibroker.Broker, queue: str, interval: float, as_json: bool) -> None:
+    before: dict[str, Any] = {}
+    heads = ("queue", *HEADS, *(f"{name}/s" for name in RATES))
+    with watching() as show:
+        while True:
+            value = await _ask(broker, queue)
+            if as_json:
+                print_json(value)
+            else:
+                rows = _rows(value)
+                for row in rows:
+                    row += rates(before.get(row[0]), value["queues"][row[0]], interval)
+                show(heads, rows, EMPTY)
+            before = value["queues"]
+            await asyncio.sleep(interval)
+
+
+def rates(before: dict[str, int] | None, now: dict[str, int], interval: float) -> list[int]:
+    """Return how much each counter of `RATES` grew a second; 0 at the first look."""
+    if before is None:
+        return [0] * len(RATES)
+    return [round((now[name] - before[name]) / interval) for name in RATES]

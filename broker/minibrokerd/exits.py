@@ -1,0 +1,80 @@
+"""The exit codes of the command line, in one table that `--help`, docs/operating.md and the tests read.
+
+Those from 64 on are the numbers of sysexits.h where it has a fitting one, so that a supervisor can tell what a
+restart may mend from what needs a person.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """One row: the code, what happened, and what to do about it."""
+
+    code: int
+    meaning: str
+    advice: str
+
+
+DONE: Final = 0
+REFUSED: Final = 1
+USAGE: Final = 2
+DAMAGED: Final = 65
+UNREACHABLE: Final = 69
+LOG_FAILED: Final = 70
+DRAIN: Final = 71
+NOT_WRITABLE: Final = 73
+LOCKED: Final = 75
+NEWER: Final = 76
+INTERRUPTED: Final = 130
+
+EXITS: Final = (
+    Exit(DONE, "done; serve: stopped on request, all that was confirmed is kept", "nothing"),
+    Exit(
+        REFUSED,
+        "the server refused the command, or answered too late; consume: a command failed",
+        "read the message: it names the cause and the next step",
+    ),
+    Exit(USAGE, "the command line, or a file that it names, is wrong", "see --help"),
+    Exit(
+        DAMAGED,
+        "serve, log: the log is damaged, and nothing was changed",
+        "copy the data directory before anything else; the message names file and offset",
+    ),
+    Exit(
+        UNREACHABLE,
+        "the server cannot be reached; serve: the address cannot be listened on",
+        "check the address and that the server runs",
+    ),
+    Exit(
+        LOG_FAILED,
+        "serve: the log could not be written; what was confirmed is kept",
+        "check the disk, then start again",
+    ),
+    Exit(
+        DRAIN,
+        "serve: asked to stop, but did not finish in time, or was asked twice; as after a crash",
+        "start again: what was confirmed is kept",
+    ),
+    Exit(
+        NOT_WRITABLE,
+        "serve, log: the data directory cannot be made, read or written",
+        "check its owner, its rights and the space on its disk",
+    ),
+    Exit(LOCKED, "serve: another server holds the data directory", "stop that one first"),
+    Exit(
+        NEWER,
+        "serve, log: the data directory was written by a newer version",
+        "use that version, or a newer one",
+    ),
+    Exit(INTERRUPTED, "interrupted from the keyboard", "nothing"),
+)
+
+
+def epilog() -> str:
+    """Return the table as the end of a help text."""
+    rows = "\n".join(f"  {row.code:<4}{row.meaning}" for row in EXITS)
+    return f"\b\nExit codes:\n{rows}"
