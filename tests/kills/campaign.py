@@ -63,11 +63,12 @@ class Campaign:
     def kill(self) -> None:
         """Let the broker work for a random while, kill it, start it again.
 
-        In half of the rounds everybody works again before the while begins, in a quarter the publishers do; in the
-        others the kill may hit the reconnecting and the resuming.
+        In every second round everybody works again before the while begins; in half of the others the publishers
+        do, and in the rest the kill may hit the reconnecting and the resuming.
         """
-        rounds = [[*self.publishers, *self.consumers]] * 2 + [[*self.publishers], []]
-        self._await_progress(self._random.choice(rounds))
+        everybody, some = [*self.publishers, *self.consumers], [[*self.publishers], []]
+        odd = len(self.kills_ns) % 2
+        self._await_progress(self._random.choice(some) if odd else everybody)
         assert lasts(self.server.process, self._random.uniform(0.05, 0.5)), self.server.output
         self.server.kill()
         self.kills_ns.append(monotonic_ns())
