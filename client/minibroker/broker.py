@@ -221,9 +221,13 @@ def connect(
 def parse_url(url: str) -> tuple[str, int]:
     """Return host and port of a minibroker:// url; ValueError says what is wrong with it."""
     parts = urlsplit(url)
-    if parts.scheme != "minibroker" or not parts.hostname or parts.path.strip("/"):
+    try:
+        host, port = parts.hostname, parts.port or limits.DEFAULT_PORT
+    except ValueError:  # the port is no number
+        host = None
+    if parts.scheme != "minibroker" or not host or parts.path.strip("/"):
         raise ValueError(f"{url!r} is not of the form minibroker://host:{limits.DEFAULT_PORT}")
-    return parts.hostname, parts.port or limits.DEFAULT_PORT
+    return host, port
 
 
 __all__ = ["Broker", "Closed", "Connecting", "connect"]

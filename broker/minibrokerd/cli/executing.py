@@ -29,6 +29,11 @@ class Executor:
 
     async def handle(self, message: minibroker.Message[Any]) -> None:
         """Run the command; ack, reject or nack. Cancelled: end the command, give the message back."""
+        async with message.process():  # what goes wrong here, not in the command, is a failure too
+            code, last_line = await self._run(message)
+            await self._settle(message, code, last_line)
+
+    async def _run(self, message: minibroker.Message[Any]) -> tuple[int, str]:
         # A group of its own: Ctrl-C reaches this process alone, which then waits for the command.
         process = await asyncio.create_subprocess_shell(
             self._command,
@@ -39,14 +44,12 @@ class Executor:
         )
         try:
             _, last_line = await asyncio.gather(_feed(process, message.raw), _last_line(process))
-            code = await process.wait()
+            return await process.wait(), last_line
         except asyncio.CancelledError:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGTERM)
             await process.wait()
-            await message.release()
             raise
-        await self._settle(message, code, last_line)
 
     async def finish(self) -> None:
         """Nothing is kept until the end."""

@@ -1,0 +1,245 @@
+"""Commands that need no server, and what all commands say when there is none."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typing_commands import CLEAN, COMMAND, output, typed, typed_at
+
+from minibrokerd import exits
+from minibrokerd.cli.main import COMMANDS
+from minibrokerd.cli.stats import rates
+from support.broker import BrokerServer
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A port that is bound and does not listen: certainly refused."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("stats",),
+        ("queues",),
+        ("publish", "q", "x"),
+        ("consume", "q"),
+        ("dlq", "list", "q"),
+        ("ping", "--wait", "0.2"),
+    ],
+)
+def test_an_unreachable_broker_ends_with_69(closed_port: int, words: tuple[str, ...]) -> None:
+    """The text names the address, the cause and the next step."""
+    url = f"minibroker://127.0.0.1:{closed_port}"
+    done = typed(*words, "--url", url)
+    assert (done.returncode, done.stdout) == (exits.UNREACHABLE, "")
+    assert url in done.stderr
+    assert "Connect call failed" in done.stderr or "refused" in done.stderr
+    assert "minibroker serve" in done.stderr
+
+
+def test_a_server_that_speaks_something_else_is_told_apart() -> None:
+    """An HTTP server on the port is no reason to look for ours."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        answering = threading.Thread(target=_answer_as_http, args=(listener,))
+        answering.start()
+        url = f"minibroker://127.0.0.1:{listener.getsockname()[1]}"
+        done = typed("ping", "--url", url, "--wait", "0.5")
+        answering.join()
+    assert done.returncode == exits.UNREACHABLE
+    assert url in done.stderr
+
+
+def _answer_as_http(listener: socket.socket) -> None:
+    listener.settimeout(5)
+    connection, _ = listener.accept()
+    with connection:
+        connection.recv(100)
+        connection.sendall(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    "url", ["localhost:7272", "http://localhost", "minibroker://", "minibroker://h:x"]
+)
+def test_a_wrong_url_ends_with_2(url: str) -> None:
+    """Before anything is tried, with the form that is expected."""
+    done = typed("ping", "--url", url)
+    assert done.returncode == exits.USAGE
+    assert "minibroker://host:7272" in done.stderr
+
+
+def test_ping_says_how_long_the_answer_took(broker_server: BrokerServer) -> None:
+    """What a health check calls."""
+    (line,) = output(broker_server, "ping")
+    assert line.startswith(f"{broker_server.url} answered in ")
+    assert len(output(broker_server, "ping", "--count", "3", "--json")) == 3
+
+
+def test_ping_waits_for_a_server_that_comes_later(tmp_path: Path) -> None:
+    """So a script can start both."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    url = f"minibroker://127.0.0.1:{port}"
+    with subprocess.Popen(
+        [*COMMAND, "ping", "--url", url, "--wait", "30"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=CLEAN,
+    ) as ping:
+        assert ping.stderr is not None
+        assert ping.stderr.readline().startswith("waiting up to 30 s")
+        server = BrokerServer(tmp_path / "data", port=port)
+        try:
+            printed, _ = ping.communicate(timeout=30)
+        finally:
+            server.close()
+    assert (ping.returncode, "answered in" in printed) == (0, True)
+
+
+# -- log dump -----------------------------------------------------------------------------------
+
+
+def test_the_log_is_dumped_as_json_lines(broker_server: BrokerServer) -> None:
+    """Also while a server runs on it, and without a trace."""
+    output(broker_server, "publish", "q", "--key", "k", stdin="one\ntwo\n")
+    output(broker_server, "consume", "q", "--exec", "exit 65", "--count", "1")
+    done = typed("log", "dump", "--data-dir", str(broker_server.data_dir), "--bodies")
+    assert done.returncode == 0, done.stderr
+    records = [json.loads(line) for line in done.stdout.splitlines()]
+    kinds = [record["type"] for record in records]
+    assert kinds[:3] == ["queue", "reserve", "publish"]
+    assert [message["body"] for message in records[2]["messages"]] == ["one", "two"]
+    move = records[kinds.index("move")]
+    assert move["entry"]["error_text"] == "exit code 65"
+    assert broker_server.stop() == 0
+    before = _files(broker_server.data_dir)
+    limited = typed("log", "dump", "--data-dir", str(broker_server.data_dir), "--limit", "2")
+    assert len(limited.stdout.splitlines()) == 2
+    assert _files(broker_server.data_dir) == before
+
+
+def _files(directory: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+def test_a_dump_of_nothing_says_so(tmp_path: Path) -> None:
+    """It makes no directory."""
+    done = typed("log", "dump", "--data-dir", str(tmp_path / "none"))
+    assert done.returncode == exits.NOT_WRITABLE
+    assert "--data-dir" in done.stderr
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_dump_of_a_damaged_log_prints_what_comes_before(broker_server: BrokerServer) -> None:
+    """And ends with the exit code and the words of `serve`."""
+    for number in range(3):
+        output(broker_server, "publish", "q", f"body-{number}")
+    assert broker_server.stop() == 0
+    (segment,) = broker_server.data_dir.glob("segment-*")
+    data = bytearray(segment.read_bytes())
+    data[data.index(b"body-1")] ^= 1
+    segment.write_bytes(data)
+    done = typed("log", "dump", "--data-dir", str(broker_server.data_dir), "--bodies")
+    assert done.returncode == exits.DAMAGED
+    assert "body-0" in done.stdout
+    assert "body-2" not in done.stdout
+    assert str(segment) in done.stderr
+
+
+# -- config, completion, help -------------------------------------------------------------------
+
+
+def test_config_shows_each_value_and_where_it_comes_from() -> None:
+    """Command line over environment over default, without starting anything."""
+    env = {"MINIBROKER_PORT": "7000", "MINIBROKER_HOST": "127.0.0.2"}
+    done = typed("config", "--json", "--port", "8000", env=env)
+    rows = json.loads(done.stdout)
+    assert (rows["port"]["value"], rows["port"]["from"]) == ("8000", "command line")
+    assert (rows["host"]["value"], rows["host"]["from"]) == ("127.0.0.2", "environment")
+    assert (rows["data_dir"]["value"], rows["data_dir"]["from"]) == ("data", "default")
+    assert "MINIBROKER_PORT" in typed("config").stdout
+    assert typed("config", "--port", "x").returncode == exits.USAGE
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts_call_us_back(shell: str) -> None:
+    """The shell asks the command itself what may follow."""
+    assert "_MINIBROKER_COMPLETE" in typed("completion", shell).stdout
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not there")
+def test_bash_completes_commands_and_flags() -> None:
+    """What the script asks for, as bash asks it."""
+    asked = {
+        "_MINIBROKER_COMPLETE": "bash_complete",
+        "COMP_WORDS": "minibroker pu",
+        "COMP_CWORD": "1",
+    }
+    assert typed(env=asked).stdout.split() == ["plain,publish", "plain,purge"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_names_the_variable_of_every_flag_and_the_exit_codes(command: str) -> None:
+    """Whoever writes a unit file or a script looks here."""
+    done = typed(command, "--help")
+    assert done.returncode == 0, done.stderr
+    assert all(f"  {row.code:<4}" in done.stdout for row in exits.EXITS)
+    flags = [line for line in done.stdout.splitlines() if line.startswith("  --")]
+    assert " ".join(done.stdout.split()).count("env var: MINIBROKER_") == len(flags)
+
+
+def test_help_of_subcommands_names_variables_too() -> None:
+    """Their own, unlike each other."""
+    assert "MINIBROKER_DLQ_LIST_COUNT" in typed("dlq", "list", "--help").stdout
+    assert "MINIBROKER_QUEUE_DELETE_FORCE" in typed("queue", "delete", "--help").stdout
+
+
+def test_an_unknown_command_or_flag_names_what_is_near() -> None:
+    """And ends with 2."""
+    done = typed("pulbish")
+    assert (done.returncode, "publish" in done.stderr) == (exits.USAGE, True)
+    done = typed("serve", "--prot", "1")
+    assert (done.returncode, "--port" in done.stderr) == (exits.USAGE, True)
+
+
+def test_flags_come_from_the_environment(broker_server: BrokerServer) -> None:
+    """The shared ones and those of one command."""
+    output(broker_server, "publish", "q", stdin="a\nb\n")
+    env = {
+        "MINIBROKER_URL": broker_server.url,
+        "MINIBROKER_PEEK_COUNT": "1",
+        "MINIBROKER_JSON": "1",
+    }
+    assert len(typed("peek", "q", env=env).stdout.splitlines()) == 1
+
+
+def test_rates_are_growth_a_second() -> None:
+    """From two looks; the first has nothing to compare with."""
+    before = {"published": 10, "acked": 5, "failed": 0}
+    now = {"published": 30, "acked": 5, "failed": 1}
+    assert rates(before, now, 2.0) == [10, 0, 0]
+    assert rates(None, now, 1.0) == [0, 0, 0]
+
+
+def test_a_closed_pipe_is_no_traceback(broker_server: BrokerServer) -> None:
+    """`| head` is how people look at long output."""
+    output(broker_server, "publish", "q", stdin="\n".join(map(str, range(2_000))))
+    command = f"{' '.join(COMMAND)} peek q --count 2000 --json --url {broker_server.url} | head -1"
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert len(done.stdout.splitlines()) == 1
+    assert "Traceback" not in done.stderr
+    assert typed_at(broker_server, "ping").returncode == 0
