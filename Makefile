@@ -45,6 +45,7 @@ check: $(VENV)/.develop-ready
 	@$(BIN)/ruff format --check --quiet . || { echo "run: make format"; exit 1; }
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/mypy --no-error-summary --config-file tests/mypy.ini
 	@$(BIN)/python -m pytest --quiet tests/house
 
 format: $(VENV)/.develop-ready

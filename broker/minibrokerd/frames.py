@@ -25,6 +25,7 @@ class BadFrame(Exception):
     """A payload is not what protocol.md says; the connection that sent it cannot be used again."""
 
 
+ARRAY_OF_4: Final = 0x94  # how every payload starts
 _PLAIN: Final[Mapping[Kind, Any]] = {
     Kind.STR: str,  # its limit counts characters here; bytes where they matter: keys, names of queues
     Kind.BYTES: bytes,
@@ -102,7 +103,11 @@ def read_frame(payload: bytes | memoryview, connection: int, jitter: float) -> F
         header_bytes, columns, lengths, blob = _decode_payload(payload)
     except msgspec.DecodeError as error:
         raise BadFrame(f"a payload must be one msgpack array of four bins: {error}") from error
+    if payload[0] != ARRAY_OF_4:  # the decoder also takes its longer forms
+        raise BadFrame("a payload starts with 0x94, the short form of an array of four")
     header = read_header(header_bytes)
+    if header.sequence is not None and header.request is not None:
+        raise BadFrame("a frame has a sequence or a request number, not both")
     if (lengths or blob) and header.parts[0].op != "publish":
         raise BadFrame("only a publish carries lengths and a blob")
     tail, tail_checksum, checksum = memoryview(b""), 0, 0
@@ -170,7 +175,4 @@ def read_header(data: memoryview) -> Any:
 
 
 def _tail_start(payload: bytes | memoryview, header_size: int) -> int:
-    # The decoder also takes longer forms of an array of four; the tail is found in the one form allowed.
-    if payload[0] != 0x94:
-        raise BadFrame("a payload starts with 0x94, the short form of an array of four")
     return 1 + 1 + {0xC4: 1, 0xC5: 2, 0xC6: 4}[payload[1]] + header_size

@@ -43,7 +43,7 @@ class Recorder(Attached):
             for part, columns in sent
         ]
 
-    def _in_loop(self, function: Callable[..., object], *args: object) -> None:
+    def _in_loop(self, function: Callable[..., object], *args: Any) -> None:
         if function is drop:
             function(*args)
 

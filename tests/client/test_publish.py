@@ -101,7 +101,9 @@ async def test_a_cancel_before_the_write_withdraws(
         asyncio.CancelledError,
     ]
     assert [stored[2] for stored in server.queue("q").ready] == [b"0", b"2"]
-    assert results[2].id.sequence == 1
+    last = results[2]
+    assert isinstance(last, minibroker.Confirm)
+    assert last.id.sequence == 1
 
 
 async def test_a_cancel_after_the_write_reaches_nobody_else(

@@ -102,7 +102,8 @@ def test_a_publish_is_confirmed_with_its_first_id() -> None:
     world.publish(b"a", b"b")
     world.publish(b"c")
     published = world.turn()
-    assert [(type(event), event.first) for event in published] == [(Published, 0), (Published, 2)]
+    firsts = [event.first for event in published if isinstance(event, Published)]
+    assert (firsts, len(published)) == ([0, 2], 2)
     assert [header["sequence"] for header in world.server.headers[1:]] == [1, 2]
     assert [header["answered_below"] for header in world.server.headers[1:]] == [1, 1]
     world.publish(b"d")
@@ -387,7 +388,9 @@ def test_requests_that_may_not_be_doubled_fail_with_the_connection() -> None:
     for op in ("purge", "peek"):
         world.session.request(op, {"queue": "q"}, op)
     frames = world.session.flush(0)
-    assert [event.waiter for event in world.session.disconnected()] == ["purge"]
+    (event,) = world.session.disconnected()
+    assert isinstance(event, Answered)
+    assert event.waiter == "purge"
     world.connect()
     assert world.session.flush(0) == frames[1:]
 

@@ -261,7 +261,7 @@ def _messages(header: dict[str, Any], frame: wire.Frame) -> list[Delivered]:
         end += used
     assert end == len(frame.columns), "bytes are left over in the columns of a delivery"
     bodies = _bodies(frame)
-    messages = []
+    messages: list[Delivered] = []
     entries = wire.DELIVERY_RUN.iter_unpack(frame.columns[: runs * wire.DELIVERY_RUN.size])
     for (origin, first, count, attempt, flags, encoding, unix_ms), key in zip(
         entries, keys, strict=True

@@ -39,6 +39,10 @@ class World:
     With `auto_sync` (the default) every batch is safe at once; without it `sync()` says when.
     """
 
+    open: list[Record]  # of the batch that is not closed yet
+    closed: list[Batch]  # not safe yet
+    held: list[Outgoing]  # what rests on them
+
     def __init__(self, *, auto_create: bool = True, auto_sync: bool = True) -> None:
         self.auto_create = auto_create
         self.auto_sync = auto_sync
@@ -152,9 +156,9 @@ class World:
 
     def _start(self, *, clean: bool) -> None:
         self.core = Core(auto_create=self.auto_create)
-        self.open: list[Record] = []
-        self.closed: list[Batch] = []
-        self.held: list[Outgoing] = []
+        self.open = []
+        self.closed = []
+        self.held = []
         for batch in self.log:
             self.core.replay(batch)
         self.epoch += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,6 +49,10 @@ class Watched(World):
 
 class Clients(RuleBasedStateMachine):
     """Steps of clients, of the disk, of time and of fate."""
+
+    # Rules of the machine, which stand in test_model.py.
+    change_settings: Callable[[int, int, int, int, str], None]
+    time_passes: Callable[[int], None]
 
     def __init__(self) -> None:
         super().__init__()

@@ -59,7 +59,10 @@ def test_served_counts_users_and_not_things() -> None:
 
 def test_a_refused_mail_is_not_a_delivered_one() -> None:
     """Only what the mail server took counts."""
-    record = [{"event": "refused", "address": "a@b"}, {"event": "delivered", "user_id": 4}]
+    record: list[dict[str, Any]] = [
+        {"event": "refused", "address": "a@b"},
+        {"event": "delivered", "user_id": 4},
+    ]
     assert mails_delivered(record) == Counter({4: 1})
 
 

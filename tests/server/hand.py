@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgpack
 
@@ -141,7 +141,7 @@ class Peer:
     def __init__(self, hand: Hand) -> None:
         self.hand = hand
         self.transport = HandTransport(hand.loop)
-        self.connection: Any = hand.server._connect()
+        self.connection = cast(Any, hand.server._connect())
         self.transport.protocol = self.connection
         self.connection.connection_made(self.transport)
 

@@ -1,6 +1,7 @@
-"""How many examples the model tests run: few in `make test`, more when the environment asks for it.
+"""How many examples the model and fuzz tests run: few in `make test`, more when the environment asks for it.
 
 MINIBROKER_MODEL_EXAMPLES=20000 MINIBROKER_MODEL_STEPS=100 python -m pytest tests/core/test_model.py
+MINIBROKER_FUZZ_EXAMPLES=200000 python -m pytest tests/server/test_frame_vectors.py -k "damaged or noise"
 """
 
 from __future__ import annotations
@@ -15,6 +16,15 @@ def model_settings() -> settings:
     return settings(
         max_examples=int(os.environ.get("MINIBROKER_MODEL_EXAMPLES", "200")),
         stateful_step_count=int(os.environ.get("MINIBROKER_MODEL_STEPS", "40")),
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+def fuzz_settings() -> settings:
+    """Return the settings of a test of single frames: 1,500 examples unless the environment says more."""
+    return settings(
+        max_examples=int(os.environ.get("MINIBROKER_FUZZ_EXAMPLES", "1500")),
         deadline=None,
         suppress_health_check=list(HealthCheck),
     )

@@ -41,7 +41,7 @@ def imported(path: Path) -> set[str]:
 
     `from a import b` gives `a` and `a.b`, since b may be a module.
     """
-    names = set()
+    names: set[str] = set()
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)

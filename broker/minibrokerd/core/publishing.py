@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from array import array
 from itertools import groupby
-from typing import Any
+from typing import Any, Final
 
 from minibroker import limits
+from minibroker.commands import COMMANDS
 from minibroker.errors import ProtocolError
 from minibroker.settings import DURABILITIES
 from minibroker.wire import unpack_strings
@@ -16,6 +17,8 @@ from minibrokerd.core.queues import RESERVE_STEP, Queue
 from minibrokerd.core.records import PublishMeta, ReserveMeta
 from minibrokerd.core.sessions import Result
 from minibrokerd.core.state import Broken, Refused, Store
+
+COLUMNS: Final = COMMANDS["publish"].columns
 
 
 def publish(store: Store, frame: Frame, part: Any) -> tuple[Result, int]:
@@ -28,6 +31,8 @@ def publish(store: Store, frame: Frame, part: Any) -> tuple[Result, int]:
     count = part.count
     check_lengths(frame.lengths, count, len(frame.blob))
     columns = read_columns(part, frame.columns, count)
+    if part.columns and part.columns != [name for name in COLUMNS if name in columns]:
+        raise Broken("the columns of a publish stand in the order of its table")
     if len(part.key) * 4 > limits.MAX_KEY_BYTES and len(part.key.encode()) > limits.MAX_KEY_BYTES:
         raise Broken(f"a key exceeds {limits.MAX_KEY_BYTES} bytes")
     if part.queue.endswith(limits.DLQ_SUFFIX):
