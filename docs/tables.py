@@ -1,14 +1,14 @@
-"""Print the tables of protocol.md again, from the tables that the code reads.
+"""Print the tables of the documents again, from the tables that the code reads.
 
 `make tables` (or `python docs/tables.py`) replaces what stands between the
 markers `<!-- table: NAME -->` and `<!-- end -->`. A house rule fails while the two differ.
-Names are those of `TABLES`; `command NAME` and `frame NAME` are one table for each operation.
+Names are those of `DOCUMENTS`; `command NAME` and `frame NAME` are one table for each operation.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from struct import calcsize
 
@@ -17,28 +17,26 @@ from minibroker.commands import (
     COLUMNS,
     COMMANDS,
     REQUIRED,
-    SERVER_FRAMES,
     Answer,
     Column,
     Command,
     Field,
     Kind,
-    ServerFrame,
 )
 from minibroker.errors import ERRORS
+from minibroker.metrics import METRICS
+from minibroker.server_frames import SERVER_FRAMES, ServerFrame
 from minibroker.settings import SETTINGS
+from minibrokerd.core.records import RECORD_TYPES
+from minibrokerd.exits import EXITS
 
-PROTOCOL = Path(__file__).resolve().parents[1] / "protocol.md"
+ROOT = Path(__file__).resolve().parents[1]
+PROTOCOL = ROOT / "protocol.md"
+ARCHITECTURE = ROOT / "docs" / "architecture.md"
+OPERATING = ROOT / "docs" / "operating.md"
 MARKED = re.compile(r"(<!-- table: (?P<name>[^>]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
-ANSWERS = {
-    Answer.WELCOME: "`welcome`",
-    Answer.CONFIRM: "`confirm`",
-    Answer.REPLY: "`reply`",
-    Answer.NONE: "none",
-}
-# Operations that answer a request with a frame of their own.
-OWN_ANSWER = {"receive": "`deliver`", "peek": "`messages`", "ping": "`pong`"}
+REPLIES = {"reply", "deliver", "messages", "pong"}  # answers to a request number
 UNITS = {"BYTES": "bytes", "MS": "ms", "CHARS": "characters"}
 
 
@@ -57,12 +55,13 @@ def command_table() -> str:
         (
             f"`{row.op}`",
             ", ".join(phase.value for phase in row.phases),
-            OWN_ANSWER.get(row.op, ANSWERS[row.answer]),
+            "none" if row.answer is Answer.NONE else f"`{row.answer.value}`",
+            "yes" if row.repeatable else "no" if row.answer.value in REPLIES else "-",
             row.meaning,
         )
         for row in COMMANDS.values()
     )
-    return table(("command", "phase", "answer", "meaning"), rows)
+    return table(("command", "phase", "answer", "may be asked again", "meaning"), rows)
 
 
 def fields_of(command: Command) -> str:
@@ -172,33 +171,68 @@ def _number(value: int) -> str:
     return exact.get(value, f"{value:,}")
 
 
-TABLES = {
-    "commands": command_table,
-    "frames": frame_table,
-    "columns": column_table,
-    "settings": setting_table,
-    "errors": error_table,
-    "limits": limit_table,
+def metric_table() -> str:
+    """Return every number that `stats` shows of a queue."""
+    rows = (
+        (f"`{row.name}`", "counter" if row.counter else "gauge", row.meaning)
+        for row in METRICS.values()
+    )
+    return table(("metric", "kind", "meaning"), rows)
+
+
+def record_table() -> str:
+    """Return the record types of the log, from the docstrings of their classes."""
+    rows = (
+        (str(number), meta.__name__.removesuffix("Meta").upper(), _first_sentences(meta))
+        for number, meta in RECORD_TYPES.items()
+    )
+    return table(("type", "name", "says"), rows)
+
+
+def _first_sentences(meta: type) -> str:
+    return " ".join((meta.__doc__ or "").partition("\n\n")[0].split())
+
+
+def exit_table() -> str:
+    """Return the exit codes of the command line."""
+    rows = ((str(row.code), row.meaning, row.advice) for row in EXITS)
+    return table(("code", "what happened", "what to do"), rows)
+
+
+def protocol_tables() -> dict[str, str]:
+    """Return every table that protocol.md must have."""
+    made = {
+        "commands": command_table(),
+        "frames": frame_table(),
+        "columns": column_table(),
+        "settings": setting_table(),
+        "errors": error_table(),
+        "limits": limit_table(),
+        "metrics": metric_table(),
+    }
+    made |= {f"command {op}": fields_of(row) for op, row in COMMANDS.items()}
+    return made | {f"frame {op}": fields_of_frame(row) for op, row in SERVER_FRAMES.items()}
+
+
+# The tables that each document must have, by the name in their markers.
+DOCUMENTS: Mapping[Path, Callable[[], dict[str, str]]] = {
+    PROTOCOL: protocol_tables,
+    ARCHITECTURE: lambda: {"records": record_table()},
+    OPERATING: lambda: {"exits": exit_table()},
 }
 
 
-def tables() -> dict[str, str]:
-    """Return every table that protocol.md must have, by the name in its marker."""
-    made = {name: make() for name, make in TABLES.items()}
-    made.update((f"command {op}", fields_of(row)) for op, row in COMMANDS.items())
-    made.update((f"frame {op}", fields_of_frame(row)) for op, row in SERVER_FRAMES.items())
-    return made
-
-
-def render(text: str) -> str:
-    """Return the document with every marked table printed again.
+def render(path: Path) -> str:
+    """Return a document with every marked table printed again.
 
     Raises:
         KeyError: a marker names a table that does not exist.
     """
-    made = tables()
+    made = DOCUMENTS[path]()
+    text = path.read_text("utf-8")
     return MARKED.sub(lambda found: found[1] + made[found["name"]] + found[3], text)
 
 
 if __name__ == "__main__":
-    PROTOCOL.write_text(render(PROTOCOL.read_text("utf-8")), "utf-8")
+    for path in DOCUMENTS:
+        path.write_text(render(path), "utf-8")

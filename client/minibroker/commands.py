@@ -40,7 +40,10 @@ class Answer(Enum):
 
     WELCOME = "welcome"  # by a welcome frame
     CONFIRM = "confirm"  # by the confirm of the frame's sequence, once it is as safe as it says
-    REPLY = "reply"  # by a reply, deliver or messages frame with the frame's request number
+    REPLY = "reply"  # by a reply with the frame's request number; so are the next three
+    DELIVER = "deliver"
+    MESSAGES = "messages"
+    PONG = "pong"
     NONE = "none"  # not answered
 
 
@@ -75,6 +78,10 @@ class Command:
     fields: tuple[Field, ...]
     columns: tuple[str, ...]  # those that may (publish) or must (all others) follow, in this order
     meaning: str
+    repeatable: bool = (
+        False  # asking twice does what asking once does: asked again on a new connection
+    )
+    nameless: bool = False  # may come without a request number
 
 
 def _int(name: str, high: int, meaning: str, unit: str = "", default: object = REQUIRED) -> Field:
@@ -210,6 +217,7 @@ COMMANDS: Mapping[str, Command] = {
             ),
             (),
             "Deliver messages of the queue until cancelled, or change the prefetch of the consumer.",
+            repeatable=True,
         ),
         Command(
             "cancel",
@@ -222,7 +230,7 @@ COMMANDS: Mapping[str, Command] = {
         Command(
             "receive",
             _MAIN,
-            Answer.REPLY,
+            Answer.DELIVER,
             (
                 _QUEUE,
                 _int(
@@ -239,6 +247,7 @@ COMMANDS: Mapping[str, Command] = {
             ),
             (),
             "Deliver once, begun: what is ready, else what comes within wait_ms, else none.",
+            repeatable=True,
         ),
         Command(
             "begin",
@@ -294,7 +303,7 @@ COMMANDS: Mapping[str, Command] = {
         Command(
             "peek",
             _MAIN,
-            Answer.REPLY,
+            Answer.MESSAGES,
             (
                 _QUEUE,
                 _int(
@@ -308,6 +317,7 @@ COMMANDS: Mapping[str, Command] = {
             ),
             (),
             "Show messages with state, attempts and history; changes nothing.",
+            repeatable=True,
         ),
         Command(
             "redrive",
@@ -341,8 +351,17 @@ COMMANDS: Mapping[str, Command] = {
             ),
             (),
             "Create the queue, or change its settings; those not named stay.",
+            repeatable=True,
         ),
-        Command("queue_show", _MAIN, Answer.REPLY, (_QUEUE,), (), "The settings of a queue."),
+        Command(
+            "queue_show",
+            _MAIN,
+            Answer.REPLY,
+            (_QUEUE,),
+            (),
+            "The settings of a queue.",
+            repeatable=True,
+        ),
         Command(
             "queue_delete",
             _MAIN,
@@ -370,102 +389,26 @@ COMMANDS: Mapping[str, Command] = {
             ),
             (),
             "Counters.",
+            repeatable=True,
         ),
-        Command("ping", _BOTH, Answer.REPLY, (), (), "A sign of life; answered by pong."),
         Command(
-            "goodbye", _BOTH, Answer.NONE, (), (), "The client leaves on purpose; the session ends."
-        ),
-    )
-}
-
-SETTLE_OPS: Final = frozenset({"ack", "nack", "reject", "release", "extend"})
-
-
-@dataclass(frozen=True, slots=True)
-class ServerFrame:
-    """One row of the table of frames that the server sends."""
-
-    op: str
-    fields: Mapping[str, str]
-    columns: tuple[str, ...]
-    meaning: str
-
-
-SERVER_FRAMES: Mapping[str, ServerFrame] = {
-    row.op: row
-    for row in (
-        ServerFrame(
-            "welcome",
-            {
-                "session": "id of the session",
-                "secret": "to be shown by resume and attach",
-                "epoch": "boot epoch of the server; grows with each start",
-                "version": "version of the server",
-                "heartbeat_ms": "send something at least this often",
-                "max_frame_bytes": "largest frame",
-                "max_message_bytes": "largest headers + body of one message",
-                "lost": "resume: number of entries in the run column, the begun messages that are lost",
-                "known": "resume: the server still knew this session",
-            },
-            ("run",),
-            "The connection is open.",
-        ),
-        ServerFrame(
-            "confirm",
-            {
-                "sequence": "of the frame that is answered",
-                "request": "instead, where the frame had no sequence",
-                "results": "one map for each part. publish: origin, first (sequence of its first message), "
-                "durability (sync, lazy, memory). begin and settle: lost (entries of the run column that "
-                "belong to this part: these messages were not settled, code lease_lost)",
-            },
-            ("run",),
-            "The frame was applied, and is as safe as the durability says.",
-        ),
-        ServerFrame(
-            "reply",
-            {
-                "request": "of the frame that is answered",
-                "value": "what the command returns, a map",
-            },
+            "ping",
+            _BOTH,
+            Answer.PONG,
             (),
-            "The answer to a request.",
-        ),
-        ServerFrame(
-            "deliver",
-            {
-                "consumer": "to whom; or request, as the answer to receive",
-                "queue": "the queue",
-                "token": "of this delivery; larger than every earlier one, over restarts too",
-                "lease_ms": "how long a begun message is held without a renewal",
-                "count": "messages",
-                "runs": "entries in the delivery_run column",
-                "begun": "true: the leases run already (receive)",
-                "keyed": "true: a key column follows, one entry for each run",
-            },
-            ("delivery_run", "key"),
-            "Messages, now held by this connection.",
-        ),
-        ServerFrame(
-            "messages",
-            {"request": "of the peek", "count": "messages"},
-            ("info",),
-            "The answer to peek; lengths and blob hold headers and bodies.",
-        ),
-        ServerFrame(
-            "error",
-            {
-                "code": "section 8",
-                "text": "what was tried, what happened, what to do next",
-                "retryable": "whether the same command can succeed later",
-                "retry_ms": "wait this long first (may be missing)",
-                "sequence": "of the refused frame, or",
-                "request": "of the refused frame; neither: the connection is closed after this frame",
-            },
             (),
-            "A frame was refused and left no trace, or the connection ends.",
+            "A sign of life; answered by pong.",
+            repeatable=True,
+            nameless=True,
         ),
-        ServerFrame("pong", {"request": "of the ping (may be missing)"}, (), "A sign of life."),
-        ServerFrame("goodbye", {"text": "why"}, (), "The server is stopping; reconnect later."),
+        Command(
+            "goodbye",
+            _BOTH,
+            Answer.NONE,
+            (),
+            (),
+            "The client leaves on purpose; the session ends.",
+            nameless=True,
+        ),
     )
 }

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from minibroker import limits, wire
+from minibroker.commands import COMMANDS
 from minibroker.delivery import Delivery, Shell, unpack_delivery
 from minibroker.errors import (
     ConnectionLost,
@@ -44,10 +45,6 @@ from minibroker.settlements import (
 )
 from minibroker.window import Sent, Window
 
-# Requests that are asked again on a new connection: asking twice does what asking once does.
-REPEATABLE: Final = frozenset(
-    {"consume", "receive", "peek", "queue_show", "queue_set", "stats", "ping"}
-)
 # A login frame may have 4 KiB; this many runs fit with the other fields. Only a lease that was lost in a crash
 # needs to be named, and a crash loses the latest ones: those begun first stay begun at the server all the same.
 MAX_RESUME_RUNS: Final = 128
@@ -142,7 +139,7 @@ class Session:
         self.is_open = False
         events: list[Event] = []
         for number, request in list(self._requests.items()):
-            if request.op in REPEATABLE:
+            if COMMANDS[request.op].repeatable:
                 request.written = False
             elif request.written:
                 del self._requests[number]

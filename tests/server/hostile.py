@@ -266,7 +266,7 @@ REFUSED: Mapping[str, tuple[str, Callable[[], bytes]]] = {
     "a frame of one message": ("too_large", lambda: publish(bytes(MAX_FRAME - 300))),
     "an unknown queue": (
         "unknown_queue",
-        lambda: sequenced(part("ack", queue="other", runs=0)),
+        lambda: frame(part("purge", queue="other"), request=1),
     ),
     "a queue without a name": ("bad_name", lambda: publish(queue="")),
     "a queue with a path for a name": ("bad_name", lambda: publish(queue="../etc/passwd")),

@@ -8,21 +8,12 @@ from typing import Any, Final
 import click
 
 import minibroker
+from minibroker.metrics import METRICS
 from minibrokerd.cli.options import client_options, option
 from minibrokerd.cli.printing import print_json, print_table, watching
 from minibrokerd.cli.talking import talk
 
-HEADS: Final = (
-    "ready",
-    "delayed",
-    "held",
-    "begun",
-    "consumers",
-    "published",
-    "acked",
-    "failed",
-    "dead_lettered",
-)
+HEADS: Final = tuple(row.name for row in METRICS.values() if row.shown)
 RATES: Final = ("published", "acked", "failed")  # shown a second by --watch
 EMPTY: Final = "no queues yet"
 
@@ -54,7 +45,7 @@ async def _ask(broker: minibroker.Broker, queue: str) -> dict[str, Any]:
 
 def _rows(value: dict[str, Any]) -> list[list[Any]]:
     return [
-        [name, *(counters.get(head, 0) for head in HEADS)]
+        [name, *(counters[head] for head in HEADS)]
         for name, counters in sorted(value["queues"].items())
     ]
 

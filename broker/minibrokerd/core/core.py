@@ -16,6 +16,7 @@ from typing import Any, Final
 from zlib import crc32
 
 from minibroker import limits
+from minibroker.commands import COMMANDS
 from minibroker.wire import pack_runs
 from minibrokerd.core import copying, logins
 from minibrokerd.core.dispatching import dispatch, line_up_all
@@ -35,7 +36,7 @@ from minibrokerd.core.inputs import (
 from minibrokerd.core.publishing import enter, publish
 from minibrokerd.core.records import FrameMeta, record
 from minibrokerd.core.replay import Replay
-from minibrokerd.core.requests import NAMELESS, REQUESTS, REQUESTS_WITH_COLUMNS
+from minibrokerd.core.requests import REQUESTS
 from minibrokerd.core.sessions import Outcome, Result
 from minibrokerd.core.settling import VERBS, Run, Settlement, is_whole_ack, read_settlement, settle
 from minibrokerd.core.state import Broken, Refused, Store
@@ -151,9 +152,10 @@ def _request(store: Store, frame: Frame) -> None:
     part = frame.parts[0]
     if len(frame.parts) > 1:
         raise Broken(f"{part.op} must be the only part of its frame")
-    if frame.request is None and part.op not in NAMELESS:
+    row = COMMANDS[part.op]
+    if frame.request is None and not row.nameless:
         raise Broken(f"{part.op} needs a request number")
-    if frame.columns and part.op not in REQUESTS_WITH_COLUMNS:
+    if frame.columns and not row.columns:
         raise Broken(f"{part.op} has no columns, but {len(frame.columns)} bytes of them came")
     REQUESTS[part.op](store, frame, part)
 

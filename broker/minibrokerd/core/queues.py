@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from minibroker.limits import DLQ_SUFFIX
+from minibroker.metrics import COUNTERS
 from minibroker.settings import DURABILITIES, Settings
 from minibrokerd.core.deliveries import Consumer, Delivery
 from minibrokerd.core.lanes import Lanes
@@ -14,22 +15,6 @@ from minibrokerd.core.messages import Item, State, key_in
 from minibrokerd.core.wheel import Timer
 
 RESERVE_STEP: Final = 2**20  # sequences reserved by one record
-
-COUNTERS: Final = (
-    "published",
-    "delivered",
-    "acked",
-    "failed",
-    "expired",
-    "worker_lost",
-    "broker_lost",
-    "released",
-    "dead_lettered",
-    "redriven",
-    "purged",
-    "lost_settlements",
-    "dlq_full",
-)
 
 
 class Queue:
@@ -139,7 +124,7 @@ class Queue:
         return key_in(self.home, origin, sequence)
 
     def statistics(self) -> dict[str, int]:
-        """Return the counters since the start and the messages in each state."""
+        """Return the value of every row of the metrics table."""
         return {
             "ready": self.lanes.ready + self.entering,
             "delayed": self.delayed_count,

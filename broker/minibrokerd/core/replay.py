@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from minibroker import limits
 from minibroker.wire import RUN
@@ -25,6 +25,7 @@ from minibrokerd.core.records import (
     DropMeta,
     ExtendMeta,
     FrameMeta,
+    Meta,
     MoveMeta,
     PublishMeta,
     PurgeMeta,
@@ -155,6 +156,20 @@ class _Waiting:
         self.lives = [live for _, live in kept]
 
 
+APPLY: Final[dict[type[Meta], Callable[[Replay, Any, Record], None]]] = {}
+Apply = TypeVar("Apply", bound=Callable[..., None])
+
+
+def _applies(*metas: type[Meta]) -> Callable[[Apply], Apply]:
+    """Let the decorated method apply records of these types."""
+
+    def enter(method: Apply) -> Apply:
+        APPLY.update(dict.fromkeys(metas, method))
+        return method
+
+    return enter
+
+
 class Replay:
     """Applies records to a store that is not open yet."""
 
@@ -172,7 +187,7 @@ class Replay:
         """
         for record in batch.records:
             meta = decode(record)
-            _APPLY[type(meta)](self, meta, record)
+            APPLY[type(meta)](self, meta, record)
 
     def finish(self, epoch: int, now_ms: int, unix_ms: int, *, clean: bool) -> None:
         """Make lanes, waits and leases of what is left; see Core.opened."""
@@ -245,6 +260,7 @@ class Replay:
 
     # -- one method for each record type ---------------------------------------------------------
 
+    @_applies(QueueMeta)
     def _queue(self, meta: QueueMeta, record: Record) -> None:
         known = self._queues.get(meta.number)
         if known is None:
@@ -254,10 +270,12 @@ class Replay:
         else:
             known.queue.settings = known.queue.settings | meta.settings
 
+    @_applies(ReserveMeta)
     def _reserve(self, meta: ReserveMeta, record: Record) -> None:
         queue = self._queues[meta.queue].queue
         queue.reserved_until = max(queue.reserved_until, meta.until)
 
+    @_applies(PublishMeta)
     def _publish(self, meta: PublishMeta, record: Record) -> None:
         tail = bytes(record.tail)
         columns, lengths, _ = split_bins(memoryview(tail), 3)
@@ -280,6 +298,7 @@ class Replay:
             self._queues[number].add(first, spans, meta.count)
             self._remember(meta, [result_of(block)], b"")
 
+    @_applies(BeginMeta, ExtendMeta)
     def _begin(self, meta: BeginMeta, record: Record) -> None:
         waiting = self._queues[meta.queue]
         for sequence in range(meta.first, meta.first + meta.count):
@@ -291,6 +310,7 @@ class Replay:
             message.token, message.state = meta.token, State.BEGUN
             waiting.leases[waiting.put(message)] = meta
 
+    @_applies(AckMeta)
     def _ack(self, meta: AckMeta, record: Record) -> None:
         waiting = self._queues[meta.queue]
         for _, origin, first, count in RUN.iter_unpack(record.tail):
@@ -298,6 +318,7 @@ class Replay:
         if meta.session:
             self._remember(meta, [{"lost": 0}], b"")
 
+    @_applies(ReturnMeta)
     def _return(self, meta: ReturnMeta, record: Record) -> None:
         waiting = self._queues[meta.queue]
         message = waiting.take(meta.origin, meta.sequence)
@@ -317,6 +338,7 @@ class Replay:
         if meta.delay_ms:
             waiting.waits[key] = (meta.unix_ms, meta.delay_ms)
 
+    @_applies(MoveMeta)
     def _move(self, meta: MoveMeta, record: Record) -> None:
         message = self._queues[meta.queue].take(meta.origin, meta.sequence)
         if message is None:
@@ -330,14 +352,17 @@ class Replay:
             message.add_history(meta.entry)
         self._queues[meta.target].put(message)
 
+    @_applies(PurgeMeta)
     def _purge(self, meta: PurgeMeta, record: Record) -> None:
         self._queues[meta.queue].clear()
 
+    @_applies(DropMeta)
     def _drop(self, meta: DropMeta, record: Record) -> None:
         waiting = self._queues.pop(meta.queue)
         self._homes[waiting.queue.home].remove(waiting)
         self._store.remove_queue(waiting.queue)
 
+    @_applies(FrameMeta)
     def _frame(self, meta: FrameMeta, record: Record) -> None:
         self._remember(meta, meta.results, bytes(record.tail))
 
@@ -352,6 +377,7 @@ class Replay:
         session.remember(meta.sequence, Outcome(meta.checksum, meta.size, results, lost, 0))
         session.seen_unix_ms = max(session.seen_unix_ms, meta.unix_ms)
 
+    @_applies(CopyMeta)
     def _copy(self, meta: CopyMeta, record: Record) -> None:
         for waiting in self._homes[meta.origin]:  # a known id replaces its place, never adds
             waiting.take(meta.origin, meta.sequence)
@@ -400,19 +426,3 @@ def _lease_of(meta: CopyMeta) -> BeginMeta:
         meta.lease_ms,
         meta.unix_ms + meta.wait_ms - meta.lease_ms,
     )
-
-
-_APPLY: Final[dict[type, Callable[[Replay, Any, Record], None]]] = {
-    QueueMeta: Replay._queue,
-    ReserveMeta: Replay._reserve,
-    PublishMeta: Replay._publish,
-    BeginMeta: Replay._begin,
-    ExtendMeta: Replay._begin,
-    AckMeta: Replay._ack,
-    ReturnMeta: Replay._return,
-    MoveMeta: Replay._move,
-    PurgeMeta: Replay._purge,
-    DropMeta: Replay._drop,
-    FrameMeta: Replay._frame,
-    CopyMeta: Replay._copy,
-}

@@ -1,14 +1,15 @@
-"""Requests: the commands that are answered by a reply, one handler for each row of the command table."""
+"""Requests: the commands that are answered by a reply, one handler for each."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import islice
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from minibroker import limits
+from minibroker.commands import COMMANDS
 from minibroker.settings import check_settings, default_settings
 from minibroker.wire import RUN, pack_strings
 from minibrokerd.core.deliveries import Consumer
@@ -22,10 +23,24 @@ from minibrokerd.core.settling import read_runs
 from minibrokerd.core.state import Broken, Refused, Store, check_name
 from minibrokerd.core.wheel import Timer
 
-pack = msgspec.msgpack.Encoder().encode
-REFILL_MS = 100
+Handler = Callable[[Store, Frame, Any], None]
+REQUESTS: Final[dict[str, Handler]] = {}
+REFILL_MS: Final = 100
+pack: Final = msgspec.msgpack.Encoder().encode
 
 
+def handles(op: str) -> Callable[[Handler], Handler]:
+    """Make the decorated function the handler of a row of the command table."""
+
+    def enter(handler: Handler) -> Handler:
+        assert op in COMMANDS, f"{op} needs a row in the command table"
+        REQUESTS[op] = handler
+        return handler
+
+    return enter
+
+
+@handles("consume")
 def consume(store: Store, frame: Frame, part: Any) -> None:
     """Add a consumer, or change the prefetch of one that is there."""
     connection = store.connections[frame.connection]
@@ -54,6 +69,7 @@ def consume(store: Store, frame: Frame, part: Any) -> None:
     store.reply(frame.connection, frame.request, queue.last_batch, {})
 
 
+@handles("cancel")
 def cancel(store: Store, frame: Frame, part: Any) -> None:
     """End a consumer: what it has not begun goes back, unmarked, for it was given back on purpose."""
     connection = store.connections[frame.connection]
@@ -70,6 +86,7 @@ def cancel(store: Store, frame: Frame, part: Any) -> None:
     store.reply(frame.connection, frame.request, rests_on, {})
 
 
+@handles("receive")
 def receive(store: Store, frame: Frame, part: Any) -> None:
     """Deliver once: now, or when something comes within wait_ms."""
     connection = store.connections[frame.connection]
@@ -111,6 +128,7 @@ def _wait_over(store: Store, timer: Timer | None, consumer: Consumer) -> None:
     store.send(connection.id, 0, empty | {"lease_ms": 0, "count": 0, "runs": 0, "begun": True})
 
 
+@handles("peek")
 def peek(store: Store, frame: Frame, part: Any) -> None:
     """Show messages of every state, with their histories."""
     queue = store.queue(part.queue)
@@ -159,6 +177,7 @@ def describe(state: State, item: Item, sequence: int) -> dict[str, Any]:
     return info
 
 
+@handles("redrive")
 def redrive_request(store: Store, frame: Frame, part: Any) -> None:
     """Start to send dead messages back; the reply follows the last step."""
     dlq = store.queue(part.queue)
@@ -177,6 +196,7 @@ def redrive_request(store: Store, frame: Frame, part: Any) -> None:
         store.jobs.append(job)
 
 
+@handles("purge")
 def purge_request(store: Store, frame: Frame, part: Any) -> None:
     """End every message of a queue."""
     queue = store.queue(part.queue)
@@ -188,6 +208,7 @@ def purge_request(store: Store, frame: Frame, part: Any) -> None:
     store.reply(frame.connection, frame.request, queue.last_batch, {"purged": count})
 
 
+@handles("queue_set")
 def queue_set(store: Store, frame: Frame, part: Any) -> None:
     """Create a queue, or change its settings."""
     try:
@@ -222,6 +243,7 @@ def _check_dlq_durability(store: Store, queue: Queue, changes: dict[str, int | s
         )
 
 
+@handles("queue_show")
 def queue_show(store: Store, frame: Frame, part: Any) -> None:
     """Answer with the settings of a queue."""
     queue = store.queue(part.queue)
@@ -230,12 +252,14 @@ def queue_show(store: Store, frame: Frame, part: Any) -> None:
     )
 
 
+@handles("queue_delete")
 def queue_delete(store: Store, frame: Frame, part: Any) -> None:
     """End a queue and its DLQ."""
     count = delete(store, store.queue(part.queue), force=bool(part.force))
     store.reply(frame.connection, frame.request, store.nowhere.last_batch, {"purged": count})
 
 
+@handles("stats")
 def stats(store: Store, frame: Frame, part: Any) -> None:
     """Answer with counters: of one queue, or of all and of the server."""
     queues = [store.queue(part.queue)] if part.queue else list(store.queues.values())
@@ -252,6 +276,7 @@ def stats(store: Store, frame: Frame, part: Any) -> None:
     store.reply(frame.connection, frame.request, rests_on, value)
 
 
+@handles("ping")
 def ping(store: Store, frame: Frame, part: Any) -> None:
     """Answer a sign of life."""
     header: dict[str, Any] = {"op": "pong"}
@@ -260,24 +285,7 @@ def ping(store: Store, frame: Frame, part: Any) -> None:
     store.send(frame.connection, 0, header)
 
 
+@handles("goodbye")
 def goodbye(store: Store, frame: Frame, part: Any) -> None:
     """The client leaves on purpose: the session ends with its connections."""
     leave(store, store.connections[frame.connection])
-
-
-NAMELESS = frozenset({"ping", "goodbye"})  # may come without a request number
-REQUESTS_WITH_COLUMNS = frozenset({"redrive"})
-REQUESTS: dict[str, Callable[[Store, Frame, Any], None]] = {
-    "consume": consume,
-    "cancel": cancel,
-    "receive": receive,
-    "peek": peek,
-    "redrive": redrive_request,
-    "purge": purge_request,
-    "queue_set": queue_set,
-    "queue_show": queue_show,
-    "queue_delete": queue_delete,
-    "stats": stats,
-    "ping": ping,
-    "goodbye": goodbye,
-}

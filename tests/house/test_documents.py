@@ -1,18 +1,21 @@
-"""protocol.md is held to the tables that both sides run on."""
+"""protocol.md, and the tables of other documents, are held to the tables that the code runs on."""
 
 from __future__ import annotations
 
 import importlib.util
 import re
+from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 from minibroker import wire
-from minibroker.commands import COLUMNS, COMMANDS, SERVER_FRAMES
+from minibroker.commands import COLUMNS, COMMANDS
 from minibroker.errors import ERRORS
+from minibroker.metrics import METRICS
+from minibroker.server_frames import SERVER_FRAMES
 from minibroker.settings import SETTINGS
-from support.source import ROOT
+from support.source import ROOT, name_of
 
 DOCUMENT = (ROOT / "protocol.md").read_text("utf-8")
 EXAMPLES = (
@@ -52,15 +55,17 @@ def section(head: str) -> str:
     return found[1]
 
 
-def test_the_tables_are_printed_from_the_code() -> None:
+@pytest.mark.parametrize("path", tables.DOCUMENTS, ids=name_of)
+def test_the_tables_are_printed_from_the_code(path: Path) -> None:
     """After a change of a table: `make tables`."""
-    assert tables.render(DOCUMENT) == DOCUMENT
+    assert tables.render(path) == path.read_text("utf-8")
 
 
-def test_every_table_stands_in_the_document_once() -> None:
+@pytest.mark.parametrize("path", tables.DOCUMENTS, ids=name_of)
+def test_every_table_stands_in_its_document_once(path: Path) -> None:
     """A new command needs its section, with a marker for its table."""
-    marked = re.findall(r"<!-- table: ([^>]+) -->", DOCUMENT)
-    assert sorted(marked) == sorted(tables.tables())
+    marked = re.findall(r"<!-- table: ([^>]+) -->", path.read_text("utf-8"))
+    assert sorted(marked) == sorted(tables.DOCUMENTS[path]())
 
 
 @pytest.mark.parametrize("op", COMMANDS)
@@ -93,6 +98,7 @@ def test_every_server_frame_has_a_section_with_its_fields(op: str) -> None:
         ("8. Errors", list(ERRORS)),
         ("2. Names and limits", [name for name, _, _ in tables.limit_rows()]),
         ("3. Frames", list(COLUMNS)),
+        ("6.20 `stats`", list(METRICS)),
     ],
 )
 def test_every_name_stands_in_its_section(head: str, names: list[str]) -> None:

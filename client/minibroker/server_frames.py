@@ -1,0 +1,96 @@
+"""The table of frames that the server sends, with their fields and columns; protocol.md prints it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class ServerFrame:
+    """One row of the table of frames that the server sends."""
+
+    op: str
+    fields: Mapping[str, str]
+    columns: tuple[str, ...]
+    meaning: str
+
+
+SERVER_FRAMES: Mapping[str, ServerFrame] = {
+    row.op: row
+    for row in (
+        ServerFrame(
+            "welcome",
+            {
+                "session": "id of the session",
+                "secret": "to be shown by resume and attach",
+                "epoch": "boot epoch of the server; grows with each start",
+                "version": "version of the server",
+                "heartbeat_ms": "send something at least this often",
+                "max_frame_bytes": "largest frame",
+                "max_message_bytes": "largest headers + body of one message",
+                "lost": "resume: number of entries in the run column, the begun messages that are lost",
+                "known": "resume: the server still knew this session",
+            },
+            ("run",),
+            "The connection is open.",
+        ),
+        ServerFrame(
+            "confirm",
+            {
+                "sequence": "of the frame that is answered",
+                "request": "instead, where the frame had no sequence",
+                "results": "one map for each part. publish: origin, first (sequence of its first message), "
+                "durability (sync, lazy, memory). begin and settle: lost (entries of the run column that "
+                "belong to this part: these messages were not settled, code lease_lost)",
+            },
+            ("run",),
+            "The frame was applied, and is as safe as the durability says.",
+        ),
+        ServerFrame(
+            "reply",
+            {
+                "request": "of the frame that is answered",
+                "value": "what the command returns, a map",
+            },
+            (),
+            "The answer to a request.",
+        ),
+        ServerFrame(
+            "deliver",
+            {
+                "consumer": "to whom; or request, as the answer to receive",
+                "queue": "the queue",
+                "token": "of this delivery; larger than every earlier one, over restarts too",
+                "lease_ms": "how long a begun message is held without a renewal",
+                "count": "messages",
+                "runs": "entries in the delivery_run column",
+                "begun": "true: the leases run already (receive)",
+                "keyed": "true: a key column follows, one entry for each run",
+            },
+            ("delivery_run", "key"),
+            "Messages, now held by this connection.",
+        ),
+        ServerFrame(
+            "messages",
+            {"request": "of the peek", "count": "messages"},
+            ("info",),
+            "The answer to peek; lengths and blob hold headers and bodies.",
+        ),
+        ServerFrame(
+            "error",
+            {
+                "code": "section 8",
+                "text": "what was tried, what happened, what to do next",
+                "retryable": "whether the same command can succeed later",
+                "retry_ms": "wait this long first (may be missing)",
+                "sequence": "of the refused frame, or",
+                "request": "of the refused frame; neither: the connection is closed after this frame",
+            },
+            (),
+            "A frame was refused and left no trace, or the connection ends.",
+        ),
+        ServerFrame("pong", {"request": "of the ping (may be missing)"}, (), "A sign of life."),
+        ServerFrame("goodbye", {"text": "why"}, (), "The server is stopping; reconnect later."),
+    )
+}

@@ -1,0 +1,26 @@
+"""Every row of a table has its function: what is announced is also done."""
+
+from __future__ import annotations
+
+from minibroker.commands import COMMANDS, Phase
+from minibroker.metrics import METRICS
+from minibroker.settings import default_settings
+from minibrokerd.core.queues import Queue
+from minibrokerd.core.records import RECORD_TYPES
+from minibrokerd.core.replay import APPLY
+from minibrokerd.core.requests import REQUESTS
+from minibrokerd.core.settling import VERBS
+
+
+def test_every_command_has_a_handler() -> None:
+    logins = {op for op, row in COMMANDS.items() if row.phases == (Phase.NEW,)}
+    assert set(REQUESTS) | set(VERBS) | logins | {"publish"} == set(COMMANDS)
+
+
+def test_every_record_type_can_be_replayed() -> None:
+    assert set(APPLY) == set(RECORD_TYPES.values())
+
+
+def test_every_metric_has_a_value() -> None:
+    queue = Queue(1, "q", 1, default_settings())
+    assert set(queue.statistics()) == set(METRICS)
