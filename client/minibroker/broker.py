@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import socket
 from collections.abc import Callable, Generator
@@ -24,6 +25,7 @@ from minibroker.timer import now_ms
 
 Span = float | timedelta
 Body = TypeVar("Body")
+DEFAULT_URL: Final = f"minibroker://127.0.0.1:{limits.DEFAULT_PORT}"
 FIRST_DELAY_S: Final = 0.05
 # With its variation below the time for which a server that crashed holds back what was begun: a longer one
 # lost begun messages to other consumers, however quickly the server was back.
@@ -185,7 +187,7 @@ class Connecting:
 
 
 def connect(
-    url: str = f"minibroker://127.0.0.1:{limits.DEFAULT_PORT}",
+    url: str | None = None,
     *,
     name: str | None = None,
     timeout: Span = 30,
@@ -196,6 +198,7 @@ def connect(
     """Open a session with the server at `url` (minibroker://host:port).
 
     Args:
+        url: None: the environment variable MINIBROKER_URL, or the default port of this machine.
         name: of this client, in the server's logs and in message histories; default: the host's name.
         timeout: deadline of every call that names none, in seconds.
         connect_timeout: how long to try before giving up; later it reconnects for as long as it is open.
@@ -206,7 +209,7 @@ def connect(
         ValueError: the url is not of that form.
         ConnectionLost, LoginRefused: when awaited or entered.
     """
-    address = parse_url(url)
+    address = parse_url(url or os.environ.get("MINIBROKER_URL") or DEFAULT_URL)
     client = cut(name or socket.gethostname(), limits.MAX_CLIENT_NAME_BYTES).decode()
     timeout_ms = milliseconds(timeout, MAX_TIMEOUT_MS)
     connect_ms = milliseconds(connect_timeout, MAX_TIMEOUT_MS)

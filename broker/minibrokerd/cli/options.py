@@ -12,10 +12,9 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from minibroker import limits
+from minibroker.broker import DEFAULT_URL
 
 PREFIX: Final = "MINIBROKER"
-DEFAULT_URL: Final = f"minibroker://127.0.0.1:{limits.DEFAULT_PORT}"
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
