@@ -1,0 +1,24 @@
+"""The tutorial and the README do what they say, in an empty folder."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+from pages import Page
+
+from support.source import ROOT
+
+
+@pytest.mark.parametrize("name", ["docs/tutorial.md", "README.md"])
+def test_the_page_does_what_it_says(name: str, tmp_path: Path) -> None:
+    """Its files are written, its commands run, what they print compared."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    page = Page(ROOT / name, tmp_path, port)
+    try:
+        page.run()
+    finally:
+        page.close()
