@@ -1,8 +1,9 @@
 """Documentation pages as programs: their files are written, their commands run, their output compared.
 
-A ``python`` block whose first line is `# NAME.py` is that file. In a ``console`` block, lines that start with `$ ` are
-commands, all run by one bash so that jobs (`&`, `kill %1`) work; the other lines are what they print, where `...` stands for
-anything, and alone on a line for any lines. Jobs print when they get to it, so the lines of one block may come in any order, and the block ends with the last.
+A ``python`` block whose first line is `# NAME.py` is that file. In a ``console`` block, lines that start with `$ `
+are commands, all run by one bash so that jobs (`&`, `kill %1`) work; the other lines are what they print, where
+`...` stands for anything, and alone on a line for any lines. Jobs print when they get to it, so the lines of one
+block may come in any order, and the block ends with the last.
 """
 
 from __future__ import annotations
@@ -91,7 +92,8 @@ class Page:
             self._bash.stdin.flush()
 
     def _compare(self, expected: list[str], block: str) -> None:
-        deadline, printed = monotonic() + DEADLINE_S, []
+        deadline = monotonic() + DEADLINE_S
+        printed: list[str] = []
         cut = "..." in expected
         expected = [line for line in expected if line != "..."]
         while expected:
