@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-import logging
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from minibroker import limits
@@ -20,12 +19,11 @@ from minibrokerd import __version__
 from minibrokerd.core.effects import Outgoing
 from minibrokerd.core.inputs import Attach, Disconnected, Flow, Frame, Hello, Resume
 from minibrokerd.frames import BadFrame, read_frame
+from minibrokerd.logs import events
 from minibrokerd.outgoing import frame_of
 
 if TYPE_CHECKING:
     from minibrokerd.server import Server
-
-logger = logging.getLogger("minibrokerd")
 
 JOIN_BYTES: Final = (
     256 * 1024
@@ -50,6 +48,7 @@ class ServerConnection(asyncio.Protocol):
         self.number = number
         self.phase = Phase.NEW
         self.session = 0
+        self.client = ""  # the name that it gave itself
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
         self._out: list[Any] = []
@@ -71,6 +70,8 @@ class ServerConnection(asyncio.Protocol):
         # uvloop's transports do not inherit from asyncio's; they are the same by interface.
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=limits.OUTPUT_SOFT_BYTES)
+        if self._server.is_full:
+            self._refuse("busy", "this server has as many connections as it may have files open")
 
     def data_received(self, data: bytes) -> None:
         """Cut frames and submit them; asyncio.Protocol."""
@@ -89,6 +90,7 @@ class ServerConnection(asyncio.Protocol):
         """Tell the core; asyncio.Protocol. What was received before has been applied."""
         self._closing = True
         self._server.gone(self)
+        events.debug("connection_closed", **self.fields())
         if self.phase is not Phase.NEW:
             self._server.engine.sinks.pop(self.number, None)
             self._server.engine.submit(Disconnected(self.number))
@@ -185,6 +187,7 @@ class ServerConnection(asyncio.Protocol):
                 "login_refused", "the session or its secret is not known here; start with hello"
             )
         self._server.engine.sinks[self.number] = self
+        self.client = getattr(part, "client", "")
         if part.op == "hello":
             self._server.engine.submit(Hello(self.number, part.client))
         elif part.op == "resume":
@@ -208,6 +211,7 @@ class ServerConnection(asyncio.Protocol):
         if header["op"] == "welcome":
             self.session = header["session"]
             header |= {"secret": self._secret(self.session), "version": __version__}
+            events.debug("session_opened", **self.fields())
         pieces = outgoing.pieces or frame_of(header, outgoing.columns, outgoing.bodies)
         self._out += pieces
         self._out_bytes += sum(map(len, pieces))
@@ -232,6 +236,14 @@ class ServerConnection(asyncio.Protocol):
         if transport.get_write_buffer_size() > limits.OUTPUT_HARD_BYTES:
             self.end("it does not read what it is sent")
 
+    def fields(self) -> dict[str, Any]:
+        """Return what tells this connection from others, for an event."""
+        return {"connection": self.number, "session": self.session, "client": self.client}
+
+    def refused(self, code: str, text: str) -> None:
+        """Note that the peer may not go on; engine.Sink."""
+        self._server.refused(self, code, text)
+
     def close(self) -> None:
         """Write what was taken and end the connection; engine.Sink."""
         self.flush()
@@ -241,7 +253,7 @@ class ServerConnection(asyncio.Protocol):
 
     def end(self, why: str) -> None:
         """Cut the connection off."""
-        logger.warning("connection %d ended: %s", self.number, why)
+        events.warning("connection_ended", **self.fields(), reason=why)
         self._closing = True
         if self._transport is not None:
             self._transport.abort()
@@ -278,5 +290,5 @@ class ServerConnection(asyncio.Protocol):
             "retryable": ERRORS[code].error.retryable,
         }
         self.send(Outgoing(self.number, 0, header))
-        self._server.refused(self, code, text)
+        self.refused(code, text)
         self.close()

@@ -9,7 +9,6 @@ is synced; whatever rests on nothing leaves at once. Sessions talk to `submit` a
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 import time
 from collections import deque
@@ -21,9 +20,8 @@ from minibrokerd.core.core import Core
 from minibrokerd.core.effects import Effects, Outgoing
 from minibrokerd.core.inputs import Command, Disconnected, Frame, Synced, Tick
 from minibrokerd.log.seam import Batch, Log, Record, Room
+from minibrokerd.logs import events
 from minibrokerd.outgoing import frame_of
-
-logger = logging.getLogger("minibrokerd")
 
 TICK_TURNS: Final = 4  # read, end of stream, connection lost, and one to spare
 BATCH_BYTES: Final = 4 * 1024 * 1024  # a larger open batch is closed, so that one sync stays short
@@ -34,6 +32,7 @@ LONE_BYTES: Final = 16 * 1024
 # 82 thousand messages a second; docs/decisions/0006).
 SETTLE_PACE_S: Final = 0.001
 LAZY_SYNC_S: Final = 0.05
+CLOSED: Final = -1  # in the place of the batch under way: no other will be written
 IDLE_S: Final = 1.0  # after this without a batch, leases that ride are written, and a marker
 PUBLISH_OVERHEAD_BYTES: Final = (
     512  # records around a publish: its outcome, a reservation, a new queue
@@ -49,6 +48,10 @@ class Sink(Protocol):
 
     def flush(self) -> None:
         """Write what was taken."""
+        ...
+
+    def refused(self, code: str, text: str) -> None:
+        """Note why the connection ends; `close` follows."""
         ...
 
     def close(self) -> None:
@@ -113,6 +116,7 @@ class Engine:
         self._marked = True
         self._waiting: deque[Command] = deque()  # commands behind a publish that waits for room
         self._blocked: dict[int, int] = {}  # their connections, with the bytes that wait
+        self._full = False  # the log refused room, and has not granted any since
         self._idle_waiters: list[asyncio.Future[None]] = []
         self._random = random.random  # spreads retries, protects nothing
 
@@ -168,6 +172,7 @@ class Engine:
         for connection in effects.closes:
             sink = self.sinks.pop(connection, None)
             if sink is not None:
+                _tell_why(sink, connection, effects)
                 sink.close()
         if self._open_bytes >= min(BATCH_BYTES, self._log.max_batch_bytes // 4):
             self._close_batch()
@@ -301,6 +306,9 @@ class Engine:
         if room is Room.GRANTED:
             return True
         if room is Room.REFUSED:
+            if not self._full:
+                self._full = True
+                events.error("disk_full", bytes=size)
             text = "the disk is full: nothing was stored; acks still work, free some space"
             self._refuse(frame, "disk_full", text, 1_000)
             return False
@@ -322,6 +330,7 @@ class Engine:
             self._blocked[connection] = 0
             sink = self.sinks.pop(connection, None)
             if sink is not None:
+                sink.refused("busy", "too much waits behind a publish that waits for room")
                 sink.close()
 
     def _refuse(self, frame: Frame, code: str, text: str, retry_ms: int | None) -> None:
@@ -338,6 +347,9 @@ class Engine:
         self._turn_soon()
 
     def _on_room(self) -> None:
+        if self._full and self._log.room_for(0) is Room.GRANTED:
+            self._full = False
+            events.info("disk_has_room")
         waiting, self._waiting = self._waiting, deque()
         self._blocked.clear()
         for command in waiting:
@@ -395,11 +407,21 @@ class Engine:
         self._flush_sinks()
 
     def close(self) -> None:
-        """Write the footer of a clean stop; after `drain`, with no command behind it. Blocks."""
+        """Write the footer of a clean stop; after `drain`. Blocks, and may be called in a thread of its own.
+
+        What is applied later is not written any more: nothing of it leaves, so a client sends it again.
+        """
+        self._under_way = CLOSED
         for timer in (self._tick_timer, self._late_timer):
             if timer is not None:
                 timer.cancel()
         self._log.close(self.clock.now_ms(), self.clock.unix_ms())
+
+
+def _tell_why(sink: Sink, connection: int, effects: Effects) -> None:
+    for outgoing in effects.outgoing:
+        if outgoing.connection == connection and outgoing.header["op"] == "error":
+            sink.refused(outgoing.header["code"], outgoing.header["text"])
 
 
 __all__ = ["Clock", "Disconnected", "Engine", "Sink"]

@@ -3,33 +3,42 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
-import logging
 import os
-import signal
-import sys
+import socket
+import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, NoReturn
 
 import uvloop
 
 from minibroker import limits
 from minibroker.commands import Phase
-from minibrokerd import __version__, exits
+from minibrokerd import __version__, exits, listening, logs
+from minibrokerd.banner import Recovered, banner, look
 from minibrokerd.connection import ServerConnection
 from minibrokerd.core.core import Core
 from minibrokerd.engine import Engine
-from minibrokerd.log.failures import LogError
+from minibrokerd.log.failures import LogError, LogFailed
 from minibrokerd.log.filelog import DEFAULT_SEGMENT_BYTES, FileLog
 from minibrokerd.log.seam import Log
+from minibrokerd.logs import OwnText, events
+from minibrokerd.notify import Notifier
+from minibrokerd.stopping import StopSignals
 
-logger = logging.getLogger("minibrokerd")
-
-BACKLOG: Final = 4_096  # a storm of reconnects must not overflow it; asyncio's default is 100
+STDOUT: Final = 1
 SWEEP_S: Final = 1.0
-STOP_S: Final = 10.0
+FAREWELL_S: Final = 1.0  # how long a stop waits for clients to take what was written to them
+BACKSTOP_S: Final = 1.0  # after the deadline, when the loop itself is stuck
+REPORT_S: Final = 2.0  # between two words of a recovery to the service manager
+EXTEND_S: Final = 30.0  # what each of them asks for: reading one segment takes far less
+LEFT: Final = OwnText(
+    "leaving at once, as after a crash: what was confirmed is kept, the rest is sent again"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,33 +51,54 @@ class ServeOptions:
     segment_bytes: int = DEFAULT_SEGMENT_BYTES
     auto_create: bool = True
     loop: str = "uvloop"
+    drain_timeout: float = 10.0
+    log_format: str = "text"
+    log_level: str = "info"
 
 
-def serve(options: ServeOptions) -> int:
+class _StoppedEarly(Exception):
+    """A stop was asked for before the server listened."""
+
+
+def serve(options: ServeOptions, signals: StopSignals) -> int:
     """Run a broker until a signal stops it; return the exit code of the process."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logs.configure(options.log_format, options.log_level)
+    signals.on_second = lambda: leave("asked to stop twice")
     factory = uvloop.new_event_loop if options.loop == "uvloop" else asyncio.new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
         try:
-            return runner.run(_serve(options))
+            return runner.run(_serve(options, signals))
         except LogError as error:
-            print(f"minibroker: {error}", file=sys.stderr)
+            name = "log_failed" if isinstance(error, LogFailed) else "start_refused"
+            events.error(name, code=error.exit_code, text=OwnText(error))
             return error.exit_code
+        except listening.CannotListen as error:
+            events.error("start_refused", code=exits.UNREACHABLE, text=OwnText(error))
+            return exits.UNREACHABLE
+        except Exception as error:  # noqa: BLE001 - the process ends of it, and its log must say so
+            events.error("crashed", code=exits.REFUSED, exc_info=error)
+            return exits.REFUSED
 
 
-async def _serve(options: ServeOptions) -> int:
+async def _serve(options: ServeOptions, signals: StopSignals) -> int:
+    sockets = listening.bind(options.host, options.port)
     server = Server(options, asyncio.get_running_loop())
     try:
-        await server.start()
+        await server.start(sockets, signals)
+    except _StoppedEarly:
+        events.info("stopped", code=exits.DONE, signal=signals.asked, before="listening")
+        return exits.DONE
     except OSError as error:
-        print(
-            f"minibroker: cannot listen on {options.host}:{options.port}: {error.strerror}; "
-            "is another server running there? Choose another --port or stop it.",
-            file=sys.stderr,
-        )
-        server.abandon()
-        return exits.UNREACHABLE
+        server.engine.close()
+        raise listening.cannot_listen(options.host, options.port, error) from error
     return await server.run()
+
+
+def leave(reason: str) -> NoReturn:
+    """End the process there and then: nothing that was confirmed needs more."""
+    if logs.is_writable():  # never wait for a log that nobody reads
+        events.error("left_at_once", code=exits.DRAIN, reason=reason, text=LEFT)
+    os._exit(exits.DRAIN)
 
 
 class Server:
@@ -82,86 +112,129 @@ class Server:
         self.stopping = False
         self._connections: dict[int, ServerConnection] = {}
         self._next_number = 1
+        self._most_connections = listening.connection_limit()
+        self._turned_away = 0
         self._core = Core(auto_create=options.auto_create)
         self._log: Log = log or FileLog(options.data_dir, segment_bytes=options.segment_bytes)
         self.engine = Engine(self._core, self._log, loop, self._failed)
         self.session_key = b""
-        self._listener: asyncio.Server | None = None
-        self._stopped: asyncio.Future[int] = loop.create_future()
+        self._signals = StopSignals()
+        self._notifier = Notifier()
+        self._listeners: list[asyncio.Server] = []
+        self._queues_seen = 1  # the number of the first queue that was not logged yet
+        self._all_gone: asyncio.Future[None] | None = None
+        self._stop_asked: asyncio.Future[None] = loop.create_future()
 
-    async def start(self) -> None:
+    async def start(self, sockets: list[socket.socket], signals: StopSignals) -> None:
         """Recover, then listen, and print the banner.
 
         Raises:
+            _StoppedEarly: a signal came before; the log is as it was, or closed.
             LogError: the data directory cannot be used; nothing was listened on.
             OSError: the address cannot be listened on.
         """
+        self._signals = signals
+        self.loop.set_exception_handler(self._loop_error)
+        recovered = self._recover()
+        if signals.asked:
+            self.engine.close()
+            raise _StoppedEarly
+        # What recovered leases have left, and the wait for resumes, count from when clients can come: rewriting a
+        # segment and making the state of millions of messages can take longer than either.
+        self.engine.clock.start()
+        self._listeners = await listening.listen(sockets, self._connect, self.loop)
+        self.loop.call_later(SWEEP_S, self._sweep)
+        address = listening.show(*sockets[0].getsockname()[:2])
+        self._queues_seen = self._core.store.next_queue_number
+        data_dir = self._options.data_dir.absolute()
+        events.info("recovered", **recovered.fields())
+        events.info(
+            "started",
+            version=__version__,
+            address=address,
+            data_dir=OwnText(data_dir),
+            pid=os.getpid(),
+            most_connections=self._most_connections,
+        )
+        with suppress(OSError):  # somebody who closed standard output does not want it
+            os.write(STDOUT, f"{banner(address, data_dir, recovered)}\n".encode())
+        self._notifier.ready(f"listening on {address}")
+        self._ping()
+        # Last, so that a stop finds all of this done; what was asked for meanwhile happens now.
+        signals.call(lambda: self.loop.call_soon_threadsafe(self._stop))
+
+    async def run(self) -> int:
+        """Serve until a signal; return the exit code."""
+        await self._stop_asked
         began_s = time.monotonic()
+        deadline_s = self._options.drain_timeout
+        events.info(
+            "stopping",
+            signal=self._signals.asked,
+            connections=len(self._connections),
+            deadline_s=deadline_s,
+        )
+        self._notifier.stopping("finishing what was taken")
+        backstop = threading.Timer(deadline_s + BACKSTOP_S, leave, ("the event loop is stuck",))
+        backstop.daemon = True
+        backstop.start()
+        try:
+            async with asyncio.timeout(deadline_s):
+                await self._drain()
+                events.info("drained", ms=_ms_since(began_s))
+                # In a thread: the loop must be there for the deadline while the disk takes the footer.
+                await asyncio.to_thread(self.engine.close)
+        except TimeoutError:
+            leave(f"the disk did not take what is left within {deadline_s:g} s")
+        backstop.cancel()
+        events.info("stopped", code=exits.DONE, ms=_ms_since(began_s))
+        return exits.DONE
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the newest connection is one too many."""
+        return len(self._connections) > self._most_connections
+
+    def gone(self, connection: ServerConnection) -> None:
+        """Forget a connection that has ended."""
+        self._connections.pop(connection.number, None)
+        if self._all_gone is not None and not self._connections and not self._all_gone.done():
+            self._all_gone.set_result(None)
+
+    def refused(self, connection: ServerConnection, code: str, text: str) -> None:
+        """Note that a peer was told that it may not go on."""
+        if code == "busy" and connection.phase is Phase.NEW:
+            self._turned_away += 1  # one event a second for all of them: they may be many
+            return
+        events.warning("connection_refused", **connection.fields(), code=code, text=text)
+
+    def _recover(self) -> Recovered:
+        began_s = reported_s = time.monotonic()
         base_ms = 0
+        self._notifier.status("reading the log", EXTEND_S)
         # Recovery makes millions of objects that stay: collecting in between would only walk them again.
         gc.disable()
         for batch in self._log.recover():
+            if self._signals.asked:
+                raise _StoppedEarly  # only reading so far: the disk is as it was
             self._core.replay(batch)
             base_ms = max(base_ms, batch.now_ms)
+            if time.monotonic() - reported_s > REPORT_S:
+                reported_s = time.monotonic()
+                self._notifier.status(f"reading the log, at batch {batch.number}", EXTEND_S)
         self.session_key = self._log.session_key
         self.engine.start(base_ms)
         gc.collect()
         gc.freeze()
         gc.enable()
         gc.set_threshold(50_000, 50, 100)
-        # What recovered leases have left, and the wait for resumes, count from when clients can come: rewriting a
-        # segment and making the state of millions of messages can take longer than either.
-        self.engine.clock.start()
-        self._listener = await self.loop.create_server(
-            self._connect, self._options.host, self._options.port, backlog=BACKLOG
-        )
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self.loop.add_signal_handler(number, self._stop)
-        self.loop.call_later(SWEEP_S, self._sweep)
-        self._banner(time.monotonic() - began_s)
-
-    async def run(self) -> int:
-        """Serve until a signal or a failure; return the exit code."""
-        code = await self._stopped
-        if code:
-            return code
-        try:
-            async with asyncio.timeout(STOP_S - 1):
-                await self._drain()
-        except TimeoutError:
-            logger.error(
-                "the disk did not take what is left within %d s; leaving, as after a crash", STOP_S
-            )
-            return exits.DRAIN
-        return 0
-
-    def abandon(self) -> None:
-        """Give the log up cleanly after `start` failed to listen."""
-        self.engine.close()
-
-    def gone(self, connection: ServerConnection) -> None:
-        """Forget a connection that has ended."""
-        self._connections.pop(connection.number, None)
-
-    def refused(self, connection: ServerConnection, code: str, text: str) -> None:
-        """Note that a peer broke the protocol; client strings are escaped and cut."""
-        logger.warning("connection %d refused: %s: %.200s", connection.number, code, ascii(text))
+        return look(self._core.store, self._log, _ms_since(began_s))
 
     def _connect(self) -> ServerConnection:
         connection = ServerConnection(self, self._next_number)
         self._connections[connection.number] = connection
         self._next_number += 1
         return connection
-
-    def _banner(self, took_s: float) -> None:
-        assert self._listener is not None
-        host, port = self._listener.sockets[0].getsockname()[:2]
-        messages = sum(queue.count() for queue in self._core.store.queues.values())
-        print(
-            f"minibroker {__version__} listening on {host}:{port}, data in {self._options.data_dir}, "
-            f"recovered {messages} messages in {took_s * 1_000:.0f} ms",
-            flush=True,
-        )
 
     def _sweep(self) -> None:
         """Once a second: deadlines of logins and frames, heartbeats, silent and stuck peers."""
@@ -178,7 +251,25 @@ class Server:
                 connection.end(why)
             elif connection.session and now_s - connection.sent_s > limits.HEARTBEAT_MS / 1_000:
                 connection.heartbeat()
+        self._report()
         self.loop.call_later(SWEEP_S, self._sweep)
+
+    def _report(self) -> None:
+        """Log what is only looked at once a second, because it happens where every message passes."""
+        store = self._core.store
+        for number in range(self._queues_seen, store.next_queue_number):
+            queue = store.by_number.get(number)
+            if queue is not None:  # it may be gone again
+                events.info("queue_created", queue=queue.name, **queue.settings)
+        self._queues_seen = store.next_queue_number
+        if self._turned_away:
+            events.warning(
+                "connections_full",
+                turned_away=self._turned_away,
+                connections=len(self._connections),
+                most_connections=self._most_connections,
+            )
+            self._turned_away = 0
 
     @staticmethod
     def _complaint(connection: ServerConnection, heard_s: float, now_s: float) -> str:
@@ -194,27 +285,54 @@ class Server:
             return "it has not read anything for 10 s"
         return ""
 
+    def _ping(self) -> None:
+        """Tell the service manager that the loop turns, twice in the time that it waits."""
+        if self._notifier.ping_s is not None:
+            self._notifier.ping()
+            self.loop.call_later(self._notifier.ping_s, self._ping)
+
     def _stop(self) -> None:
-        if self.stopping:
-            logger.warning("stopped again: leaving at once, as after a crash")
-            os._exit(1)
         self.stopping = True
-        logger.info("stopping: finishing what was taken")
-        if not self._stopped.done():
-            self._stopped.set_result(0)
+        if not self._stop_asked.done():
+            self._stop_asked.set_result(None)
 
     async def _drain(self) -> None:
-        assert self._listener is not None
-        self._listener.close()
+        for listener in self._listeners:
+            listener.close()
         self._core.hold()
         await self.engine.drain()
+        self._report()
+        await self._part()
+        await self.engine.drain()
+
+    async def _part(self) -> None:
+        """Say goodbye to all clients, and give them a moment to take it with what was written before.
+
+        Who does not read is cut off: its confirms are kept, and come again after a resume.
+        """
         for connection in list(self._connections.values()):
             connection.farewell("the server is stopping")
+        if self._connections:
+            self._all_gone = self.loop.create_future()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._all_gone, FAREWELL_S)
+        for connection in list(self._connections.values()):
+            connection.end("it did not take what was written before the stop")
         await asyncio.sleep(0)
-        await self.engine.drain()
-        self.engine.close()
+
+    def _loop_error(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+            self._turned_away += 1  # asyncio's loop says it again and again, and tries later
+            return
+        events.error("loop_error", text=context.get("message", ""), exc_info=error)
 
     def _failed(self, error: BaseException) -> None:
         # Nothing more may leave the broker: what rests on the failed batch was never safe.
-        print(f"minibroker: {error}", file=sys.stderr, flush=True)
+        if logs.is_writable():
+            events.error("log_failed", code=exits.LOG_FAILED, text=OwnText(error))
         os._exit(exits.LOG_FAILED)
+
+
+def _ms_since(began_s: float) -> int:
+    return round((time.monotonic() - began_s) * 1_000)

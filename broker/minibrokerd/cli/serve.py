@@ -10,6 +10,7 @@ import click
 
 from minibroker import limits
 from minibrokerd.cli.options import data_dir_option, shared_option
+from minibrokerd.stopping import StopSignals
 
 DEFAULT_SEGMENT_BYTES: Final = 64 * 1024 * 1024
 PAGE_BYTES: Final = 4_096  # segments are written in whole pages
@@ -51,6 +52,24 @@ def _whole_pages(context: click.Context, parameter: click.Parameter, value: int)
     default="uvloop",
     help="The event loop to run on.",
 )
+@shared_option(
+    "--drain-timeout",
+    type=click.FloatRange(min=0),
+    default=10.0,
+    help="Seconds that a stop may take until the server leaves as after a crash.",
+)
+@shared_option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    help="How events are written to standard error.",
+)
+@shared_option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    help="The least important events that are written.",
+)
 def serve(insecure: bool, **flags: Any) -> None:
     """Start the broker and run it until SIGTERM or SIGINT."""
     host = flags["host"]
@@ -60,9 +79,12 @@ def serve(insecure: bool, **flags: Any) -> None:
             "no encryption, so whoever reaches the port may read and end every message. Listen on "
             "127.0.0.1, or add --insecure if the network itself keeps strangers out."
         )
+    # From here on: importing the server takes a moment, and process 1 of a container has no default handlers.
+    signals = StopSignals()
+    signals.catch()
     from minibrokerd.server import ServeOptions, serve
 
-    sys.exit(serve(ServeOptions(**flags)))
+    sys.exit(serve(ServeOptions(**flags), signals))
 
 
 def is_loopback(host: str) -> bool:

@@ -1,0 +1,201 @@
+"""The log of the server for its operator: one event a line on standard error, as text or as JSON.
+
+Each event has a name out of `EVENTS`, which stays the same over releases, and fields. There is an event when
+something starts, ends or is refused, never for a message. Whatever a client sent may stand in a field, so every
+string goes through `make_safe` on its way out, whoever logged it.
+
+Lines are written by one system call and without a lock: a signal handler may log, and so may any thread.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import select
+import traceback
+from collections.abc import Callable, Mapping, MutableMapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import structlog
+from structlog.typing import FilteringBoundLogger
+
+FORMATS: Final = ("text", "json")
+LEVELS: Final[Mapping[str, int]] = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+}
+MAX_TEXT_CHARS: Final = 200
+MAX_OWN_TEXT_CHARS: Final = 8_000
+STDERR: Final = 2
+
+EVENTS: Final[Mapping[str, str]] = {
+    "recovered": "the log was read; how much was found, and whether the last stop was clean",
+    "started": "the server listens",
+    "start_refused": "the server cannot start; `code` is its exit code",
+    "session_opened": "a client logged in, with a new session or one that goes on (debug)",
+    "connection_closed": "a connection is gone (debug)",
+    "connection_refused": "a peer broke the protocol, or may not log in; it was told and closed",
+    "connection_ended": "a connection was cut off, for `reason`",
+    "connections_full": "`turned_away` connections found no free descriptor since the last second",
+    "queue_created": "a queue is there that was not",
+    "disk_full": "publishes are refused until there is space; acks go on",
+    "disk_has_room": "publishes are taken again",
+    "stopping": "a signal asked for a stop",
+    "drained": "all that was taken is safe and answered",
+    "stopped": "the server is done; `code` is its exit code",
+    "left_at_once": "the server ends without finishing, as after a crash",
+    "log_failed": "the disk refused a write or a sync; the server ends",
+    "loop_error": "an error that nobody handled, in a callback; it is a bug",
+    "crashed": "an error that nobody handled; it is a bug, and the server ends",
+    "library": "what a library has to say, under `logger`",
+}
+
+Event = MutableMapping[str, Any]
+
+
+class OwnText(str):
+    """A text of the server itself that an operator needs whole; it is escaped, but not cut to 200 characters."""
+
+    __slots__ = ()
+
+
+def configure(format: str = "text", level: str = "info", descriptor: int = STDERR) -> None:
+    """Send all events from `level` on to `descriptor`, those of the standard library's logging too."""
+    _output.render = render_json if format == "json" else render_text
+    _output.level = LEVELS[level]
+    _output.descriptor = descriptor
+    logging.captureWarnings(True)
+    logging.basicConfig(handlers=[_Bridge()], level=LEVELS[level], force=True)
+
+
+def is_writable() -> bool:
+    """Return whether standard error takes a line now: whoever is in a hurry asks first."""
+    try:
+        return bool(select.select([], [STDERR], [], 0)[1])
+    except (OSError, ValueError):
+        return False
+
+
+def make_safe(_: object, __: str, event: Event) -> Event:
+    """Escape every string and cut it, so that no field can begin a line, colour a screen or fill a disk.
+
+    Control characters, everything else that does not print, and the backslash itself are written as Python
+    would write them. Nothing is ever formatted with what came from outside.
+    """
+    for name, value in event.items():
+        if value is None or isinstance(value, int | float):
+            continue
+        text = value if isinstance(value, str) else str(value)
+        most = MAX_OWN_TEXT_CHARS if isinstance(value, OwnText) else MAX_TEXT_CHARS
+        rest = len(text) - most
+        text = _escaped(text[:most])
+        event[name] = f"{text}...(+{rest})" if rest > 0 else text
+    return event
+
+
+def render_json(_: object, __: str, event: Event) -> str:
+    """Return an event as a JSON object: time, level, event, then its fields."""
+    head = {"time": _now(), "level": event.pop("level"), "event": event.pop("event")}
+    return json.dumps(head | dict(event), ensure_ascii=False)
+
+
+def render_text(_: object, __: str, event: Event) -> str:
+    """Return an event as a line for people: time, level, event, then `name=value`."""
+    words = [_now(), f"{event.pop('level'):<7}", str(event.pop("event"))]
+    words += [f"{name}={_quoted(value)}" for name, value in event.items()]
+    return " ".join(words)
+
+
+def _escaped(text: str) -> str:
+    if text.isprintable() and "\\" not in text:
+        return text
+    return "".join(
+        character
+        if character.isprintable() and character != "\\"
+        else character.encode("unicode_escape").decode("ascii")
+        for character in text
+    )
+
+
+def _quoted(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    text = str(value)
+    if text and not set(text) & {" ", '"', "="}:
+        return text
+    return '"' + text.replace('"', '\\"') + '"'
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _add_traceback(_: object, __: str, event: Event) -> Event:
+    error = event.pop("exc_info", None)
+    if isinstance(error, BaseException):
+        # The end says what happened and where; the middle of a recursion says nothing.
+        text = "".join(traceback.format_exception(error))
+        event["exception"] = OwnText(text[-MAX_OWN_TEXT_CHARS:])
+    return event
+
+
+class _Output:
+    """Writes lines to a descriptor. A log that nobody takes any more does not stop the server."""
+
+    def __init__(self) -> None:
+        self.level = LEVELS["warning"]  # where no server runs, as in a test, only what is wrong
+        self.render: Callable[[object, str, Event], str] = render_text
+        self.descriptor = STDERR
+
+    def select(self, _: object, method: str, event: Event) -> Event:
+        if LEVELS[method] < self.level:
+            raise structlog.DropEvent
+        return event
+
+    def line(self, logger: object, method: str, event: Event) -> str:
+        return self.render(logger, method, event)
+
+    def msg(self, line: str) -> None:
+        data = f"{line}\n".encode("utf-8", "backslashreplace")
+        with suppress(OSError):
+            while data:
+                data = data[os.write(self.descriptor, data) :]
+
+    debug = info = warning = error = msg
+
+
+_output = _Output()
+events: FilteringBoundLogger = structlog.wrap_logger(
+    _output,
+    processors=[
+        _output.select,
+        structlog.processors.add_log_level,
+        _add_traceback,
+        make_safe,
+        _output.line,
+    ],
+    wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
+    cache_logger_on_first_use=True,
+)
+
+
+class _Bridge(logging.Handler):
+    """Hands what libraries log through `logging` to the same output."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            text = record.getMessage()
+        except (TypeError, ValueError):  # arguments that do not fit their format: show it bare
+            text = str(record.msg)
+        error = record.exc_info[1] if record.exc_info else None
+        say: Callable[..., Any] = events.error
+        if record.levelno < logging.ERROR:
+            say = events.warning if record.levelno >= logging.WARNING else events.info
+        if record.levelno < logging.INFO:
+            say = events.debug
+        say("library", logger=record.name, text=text, exc_info=error)
