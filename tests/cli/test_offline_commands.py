@@ -15,7 +15,7 @@ from typing_commands import CLEAN, COMMAND, output, typed, typed_at
 
 from minibrokerd import exits
 from minibrokerd.cli.main import COMMANDS
-from minibrokerd.cli.stats import rates
+from minibrokerd.cli.stats import COUNTERS, rates
 from support.broker import BrokerServer
 
 
@@ -227,10 +227,12 @@ def test_flags_come_from_the_environment(broker_server: BrokerServer) -> None:
 
 def test_rates_are_growth_a_second() -> None:
     """From two looks; the first has nothing to compare with."""
-    before = {"published": 10, "acked": 5, "failed": 0}
-    now = {"published": 30, "acked": 5, "failed": 1}
-    assert rates(before, now, 2.0) == [10, 0, 0]
-    assert rates(None, now, 1.0) == [0, 0, 0]
+    before = dict.fromkeys(COUNTERS, 5)
+    now = before | {"published": 25, "failed": 6}
+    assert dict(zip(COUNTERS, rates(before, now, 2.0), strict=True)) == dict.fromkeys(
+        COUNTERS, 0
+    ) | {"published": 10}
+    assert not any(rates(None, now, 1.0))
 
 
 def test_a_closed_pipe_is_no_traceback(broker_server: BrokerServer) -> None:

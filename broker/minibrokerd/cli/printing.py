@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # rich takes 60 ms to import, and most calls print one line
     from rich.console import Console
     from rich.table import Table
 
+LEAST_WIDTH: Final = 20  # of a last column that is cut to fit the terminal
 Advance = Callable[[int], None]
 WIDE: Final = 10_000  # columns of a table that is piped: nothing is cut or wrapped
 
@@ -43,26 +44,39 @@ def print_table(heads: Sequence[str], rows: Iterable[Sequence[object]], empty: s
     """Print rows under their heads, numbers to the right; `empty` if there are none."""
     table = table_of(heads, rows)
     if table.row_count:
-        _console().print(table)
+        _console(least_width=_least_width(table)).print(table)
     else:
         click.echo(empty)
 
 
 def table_of(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
-    """Return a table; a column that has only numbers is aligned to the right."""
+    """Return a table whose columns of numbers are aligned to the right, and whose last one gives way."""
     from rich.table import Table
     from rich.text import Text
 
-    rows = [list(row) for row in rows]
+    cells = [[cell_of(value) for value in row] for row in rows]
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for at, head in enumerate(heads):
-        numbers = bool(rows) and all(isinstance(row[at], int | float) for row in rows)
+        widest = max(map(len, (head, *(row[at] for row in cells))))
         table.add_column(
-            Text(head), justify="right" if numbers else "left", no_wrap=True, overflow="ellipsis"
+            Text(head),
+            justify="right" if cells and all(_is_number(row[at]) for row in cells) else "left",
+            no_wrap=True,
+            overflow="ellipsis",
+            min_width=widest if at < len(heads) - 1 else min(widest, LEAST_WIDTH),
         )
-    for row in rows:
-        table.add_row(*(Text(cell_of(value)) for value in row))
+    for row in cells:
+        table.add_row(*map(Text, row))
     return table
+
+
+def _least_width(table: Table) -> int:
+    """Return the width below which a terminal wraps lines, rather than that a number is cut."""
+    return sum((column.min_width or 0) + 2 for column in table.columns)
+
+
+def _is_number(cell: str) -> bool:
+    return cell.replace(",", "").replace(".", "", 1).isdigit()
 
 
 def cell_of(value: object) -> str:
@@ -122,11 +136,12 @@ def watching() -> Iterator[Callable[[Sequence[str], Iterable[Sequence[object]], 
         yield show
 
 
-def _console(*, stderr: bool = False) -> Console:
+def _console(*, stderr: bool = False, least_width: int = 0) -> Console:
     from rich.console import Console
 
     console = Console(stderr=stderr, highlight=False)
-    return console if console.is_terminal else Console(stderr=stderr, highlight=False, width=WIDE)
+    width = max(console.width, least_width) if console.is_terminal else WIDE
+    return Console(stderr=stderr, highlight=False, width=width)
 
 
 def _plain(value: object) -> Any:

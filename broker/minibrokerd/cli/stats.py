@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any, Final
 
 import click
@@ -13,8 +14,8 @@ from minibrokerd.cli.options import client_options, option
 from minibrokerd.cli.printing import print_json, print_table, watching
 from minibrokerd.cli.talking import talk
 
-HEADS: Final = tuple(row.name for row in METRICS.values() if row.shown)
-RATES: Final = ("published", "acked", "failed")  # shown a second by --watch
+GAUGES: Final = tuple(row.name for row in METRICS.values() if row.shown and not row.counter)
+COUNTERS: Final = tuple(row.name for row in METRICS.values() if row.shown and row.counter)
 EMPTY: Final = "no queues yet"
 
 
@@ -34,7 +35,8 @@ def stats(queue: str, watch: bool, interval: float, url: str, as_json: bool) -> 
         elif as_json:
             print_json(await _ask(broker, queue))
         else:
-            print_table(("queue", *HEADS), _rows(await _ask(broker, queue)), EMPTY)
+            names = (*GAUGES, *COUNTERS)
+            print_table(("queue", *names), _rows(await _ask(broker, queue), names), EMPTY)
 
     talk(url, work)
 
@@ -43,23 +45,20 @@ async def _ask(broker: minibroker.Broker, queue: str) -> dict[str, Any]:
     return await (broker.queue(queue).stats() if queue else broker.stats())
 
 
-def _rows(value: dict[str, Any]) -> list[list[Any]]:
-    return [
-        [name, *(counters[head] for head in HEADS)]
-        for name, counters in sorted(value["queues"].items())
-    ]
+def _rows(value: dict[str, Any], names: Sequence[str]) -> list[list[Any]]:
+    return [[name, *(row[each] for each in names)] for name, row in sorted(value["queues"].items())]
 
 
 async def _watch(broker: minibroker.Broker, queue: str, interval: float, as_json: bool) -> None:
     before: dict[str, Any] = {}
-    heads = ("queue", *HEADS, *(f"{name}/s" for name in RATES))
+    heads = ("queue", *GAUGES, *(f"{name}/s" for name in COUNTERS))
     with watching() as show:
         while True:
             value = await _ask(broker, queue)
             if as_json:
                 print_json(value)
             else:
-                rows = _rows(value)
+                rows = _rows(value, GAUGES)
                 for row in rows:
                     row += rates(before.get(row[0]), value["queues"][row[0]], interval)
                 show(heads, rows, EMPTY)
@@ -68,7 +67,7 @@ async def _watch(broker: minibroker.Broker, queue: str, interval: float, as_json
 
 
 def rates(before: dict[str, int] | None, now: dict[str, int], interval: float) -> list[int]:
-    """Return how much each counter of `RATES` grew a second; 0 at the first look."""
+    """Return how much each counter of `COUNTERS` grew a second; 0 at the first look."""
     if before is None:
-        return [0] * len(RATES)
-    return [round((now[name] - before[name]) / interval) for name in RATES]
+        return [0] * len(COUNTERS)
+    return [round((now[name] - before[name]) / interval) for name in COUNTERS]
