@@ -29,6 +29,7 @@ from minibroker.server_frames import SERVER_FRAMES, ServerFrame
 from minibroker.settings import SETTINGS
 from minibrokerd.core.records import RECORD_TYPES
 from minibrokerd.exits import EXITS
+from minibrokerd.logs import EVENTS
 
 ROOT = Path(__file__).resolve().parents[1]
 PROTOCOL = ROOT / "protocol.md"
@@ -199,6 +200,11 @@ def exit_table() -> str:
     return table(("code", "what happened", "what to do"), rows)
 
 
+def event_table() -> str:
+    """Return the events that the server logs."""
+    return table(("event", "meaning"), ((f"`{name}`", said) for name, said in EVENTS.items()))
+
+
 def protocol_tables() -> dict[str, str]:
     """Return every table that protocol.md must have."""
     made = {
@@ -218,7 +224,7 @@ def protocol_tables() -> dict[str, str]:
 DOCUMENTS: Mapping[Path, Callable[[], dict[str, str]]] = {
     PROTOCOL: protocol_tables,
     ARCHITECTURE: lambda: {"records": record_table()},
-    OPERATING: lambda: {"exits": exit_table()},
+    OPERATING: lambda: {"exits": exit_table(), "events": event_table()},
 }
 
 

@@ -1,4 +1,4 @@
-"""The tutorial and the README do what they say, in an empty folder."""
+"""The pages for users do what they say, in an empty folder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pages import Page
 from support.source import ROOT
 
 
-@pytest.mark.parametrize("name", ["docs/tutorial.md", "README.md"])
+@pytest.mark.parametrize("name", ["docs/tutorial.md", "docs/operating.md", "README.md"])
 def test_the_page_does_what_it_says(name: str, tmp_path: Path) -> None:
     """Its files are written, its commands run, what they print compared."""
     with socket.socket() as probe:
