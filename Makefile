@@ -9,13 +9,14 @@ PORT   ?= 7272
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test check format tables bench demo crash clean
+.PHONY: help setup serve test check format tables bench compare demo crash clean
 
 help:
 	@echo "make serve    start the broker on ./data, port $(PORT)"
 	@echo "make test     run all tests"
 	@echo "make check    formatting, lint, types, house rules"
 	@echo "make bench    measure throughput and latency on this machine"
+	@echo "make compare  measure two commits in turn: A=HEAD~1 B=HEAD, WORK=micro or rows of bench, PAIRS=5"
 	@echo "make demo     the signup story: kill workers and the broker, lose nothing"
 	@echo "make crash    SIGKILL the broker under load: KILLS=100 times, as SEED says, for BUDGET=600 s at most"
 	@echo "make format   format the code; make tables: print the tables of protocol.md again"
@@ -57,6 +58,9 @@ tables: $(VENV)/.develop-ready
 
 bench: $(VENV)/.develop-ready
 	@$(BIN)/python -m benchmarks.bench
+
+compare: $(VENV)/.develop-ready
+	@$(BIN)/python -m benchmarks.compare $(or $(A),HEAD~1) $(or $(B),HEAD) --work $(or $(WORK),micro) --pairs $(or $(PAIRS),5)
 
 demo: $(VENV)/.develop-ready
 	@$(BIN)/python examples/signup/demo.py

@@ -8,23 +8,30 @@ from __future__ import annotations
 
 import gc
 import struct
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from statistics import median
 from time import perf_counter
 
+from benchmarks.gauges import META_BYTES
 from benchmarks.rows import BODY_BYTES
 
 from minibroker import wire
 from minibrokerd.core.core import Core
 from minibrokerd.core.effects import Outgoing
 from minibrokerd.core.inputs import Frame, Hello, Synced, Tick
+from minibrokerd.core.wheel import TICK_MS, Timer, Wheel
 from minibrokerd.frames import read_frame
+from minibrokerd.log.format import Header, Kind, Origin, encode_batch, encode_body, scan
+from minibrokerd.log.seam import Record
 
 CONNECTION = 1
 MESSAGES = 20_000
 REPETITIONS = 5
 LENGTH_BYTES = 4
+ORIGIN = Origin(bytes(16), 1, 1)
+PUBLISH = 5  # any type of record: the format looks at none but its own
 
 
 class Costs:
@@ -43,7 +50,7 @@ class Costs:
     def print(self, title: str) -> None:
         """Print the median cost of one message in each part."""
         for part, seconds in self.seconds.items():
-            print(f"{title:<16} {part:<28} {median(seconds) / MESSAGES * 1e6:8.3f} us")
+            print(f"{title:<16} {part:<28} {median(seconds) / MESSAGES * 1e6:9.4f} us")
 
 
 class Stepper:
@@ -130,11 +137,61 @@ def consume_all(stepper: Stepper, costs: Costs, size: int) -> None:
     assert stepper.core.store.queues["q"].counters["acked"] == MESSAGES
 
 
+def measure_wheel() -> Costs:
+    """Time what a lease costs: set, and cancelled by its ack or fired at its end."""
+    costs = Costs()
+    lease_ms = 30_000
+    for _ in range(REPETITIONS):
+        wheel = Wheel(0)
+        timers = [Timer(None) for _ in range(MESSAGES)]
+        with costs.of("wheel: schedule"):
+            for number, timer in enumerate(timers):
+                wheel.schedule(timer, lease_ms + number)
+        with costs.of("wheel: move"):
+            for number, timer in enumerate(timers):
+                wheel.schedule(timer, 2 * lease_ms + number)
+        with costs.of("wheel: fire"):
+            fired = len(wheel.advance(2 * lease_ms + MESSAGES + TICK_MS, MESSAGES))
+        assert fired == MESSAGES
+        for number, timer in enumerate(timers):
+            wheel.schedule(timer, 3 * lease_ms + number)
+        with costs.of("wheel: cancel"):
+            for timer in timers:
+                wheel.cancel(timer)
+    return costs
+
+
+def measure_log(size: int) -> Costs:
+    """Time a segment as bytes: batches with one publish of `size` messages, written and read back."""
+    costs = Costs()
+    bodies = b"x" * (BODY_BYTES * size)
+    record = Record(
+        PUBLISH, bytes(META_BYTES), bodies, zlib.crc32(bodies)
+    )  # summed once, by the session
+    for _ in range(REPETITIONS):
+        with costs.of("log: encode batch"):
+            batches = [batch_of(record, number) for number in range(1, MESSAGES // size + 1)]
+        segment = b"".join(batches)
+        with costs.of("log: scan"):
+            found = sum(1 for _ in scan(segment, ORIGIN, 1))
+        assert found == len(batches)
+    return costs
+
+
+def batch_of(record: Record, number: int) -> bytes:
+    """Return the bytes of a batch with one record."""
+    body = encode_body([record])
+    sums = (body.body_bytes, body.record_count, body.heads_checksum)
+    return encode_batch(Header(ORIGIN, number, number - 1, 1, Kind.DATA, *sums, 0, 0), body)
+
+
 def main() -> None:
     """Print the costs for frames of 1, 100 and 500 messages."""
     gc.set_threshold(50_000, 50, 100)  # as the server sets it
     for size in (1, 100, 500):
         measure(size).print(f"frames of {size}")
+        measure_log(size).print(f"frames of {size}")
+    measure_wheel().print("timers")
 
 
 if __name__ == "__main__":
