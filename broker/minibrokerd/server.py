@@ -23,7 +23,7 @@ from minibrokerd.banner import Recovered, banner, look
 from minibrokerd.connection import ServerConnection
 from minibrokerd.core.core import Core
 from minibrokerd.engine import Engine
-from minibrokerd.log.failures import LogError, LogFailed
+from minibrokerd.log.failures import LogError, LogFailed, NotWritable
 from minibrokerd.log.filelog import DEFAULT_SEGMENT_BYTES, FileLog
 from minibrokerd.log.seam import Log
 from minibrokerd.logs import OwnText, events
@@ -88,9 +88,6 @@ async def _serve(options: ServeOptions, signals: StopSignals) -> int:
     except _StoppedEarly:
         events.info("stopped", code=exits.DONE, signal=signals.asked, before="listening")
         return exits.DONE
-    except OSError as error:
-        server.engine.close()
-        raise listening.cannot_listen(options.host, options.port, error) from error
     return await server.run()
 
 
@@ -131,18 +128,27 @@ class Server:
         Raises:
             _StoppedEarly: a signal came before; the log is as it was, or closed.
             LogError: the data directory cannot be used; nothing was listened on.
-            OSError: the address cannot be listened on.
+            CannotListen: another program was faster.
         """
         self._signals = signals
         self.loop.set_exception_handler(self._loop_error)
-        recovered = self._recover()
+        try:
+            recovered = self._recover()
+        except OSError as error:
+            path, advice = str(self._options.data_dir), "check the disk, and the owner of the files"
+            raise NotWritable(path, "read what is in", str(error), advice) from error
         if signals.asked:
             self.engine.close()
             raise _StoppedEarly
         # What recovered leases have left, and the wait for resumes, count from when clients can come: rewriting a
         # segment and making the state of millions of messages can take longer than either.
         self.engine.clock.start()
-        self._listeners = await listening.listen(sockets, self._connect, self.loop)
+        try:
+            self._listeners = await listening.listen(sockets, self._connect, self.loop)
+        except OSError as error:
+            self.engine.close()
+            host, port = self._options.host, self._options.port
+            raise listening.cannot_listen(host, port, error) from error
         self.loop.call_later(SWEEP_S, self._sweep)
         address = listening.show(*sockets[0].getsockname()[:2])
         self._queues_seen = self._core.store.next_queue_number
@@ -215,13 +221,13 @@ class Server:
         # Recovery makes millions of objects that stay: collecting in between would only walk them again.
         gc.disable()
         for batch in self._log.recover():
-            if self._signals.asked:
-                raise _StoppedEarly  # only reading so far: the disk is as it was
+            self._stop_early()
             self._core.replay(batch)
             base_ms = max(base_ms, batch.now_ms)
             if time.monotonic() - reported_s > REPORT_S:
                 reported_s = time.monotonic()
                 self._notifier.status(f"reading the log, at batch {batch.number}", EXTEND_S)
+        self._stop_early()
         self.session_key = self._log.session_key
         self.engine.start(base_ms)
         gc.collect()
@@ -229,6 +235,10 @@ class Server:
         gc.enable()
         gc.set_threshold(50_000, 50, 100)
         return look(self._core.store, self._log, _ms_since(began_s))
+
+    def _stop_early(self) -> None:
+        if self._signals.asked:
+            raise _StoppedEarly  # only reading so far: the disk is as it was
 
     def _connect(self) -> ServerConnection:
         connection = ServerConnection(self, self._next_number)
