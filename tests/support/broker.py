@@ -102,19 +102,15 @@ class BrokerServer:
             self.process.kill()
         self.process.wait()
 
+    def launch(self) -> subprocess.Popen[str]:
+        """Start a process that may never listen; it is the present life, and what it prints is in `lines`."""
+        self.process = self._popen()
+        arrived: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        threading.Thread(target=self._drain, args=(self.process, arrived), daemon=True).start()
+        return self.process
+
     def _start(self) -> subprocess.Popen[str]:
-        address = ["--data-dir", str(self.data_dir), "--port", str(self.port)]
-        # The death signal is tied to the thread that starts the process; only the main one stays.
-        tethered = sys.platform == "linux" and threading.current_thread() is threading.main_thread()
-        launch = [sys.executable, "-I", "-S", "-c", _TETHERED] if tethered else []
-        process = subprocess.Popen(
-            [*launch, *self.command, "serve", *address, *self.flags],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=self._env,
-        )
+        process = self._popen()
         try:
             self._wait_for_port(process)
         except BaseException:
@@ -122,6 +118,20 @@ class BrokerServer:
             process.wait()
             raise
         return process
+
+    def _popen(self) -> subprocess.Popen[str]:
+        address = ["--data-dir", str(self.data_dir), "--port", str(self.port)]
+        # The death signal is tied to the thread that starts the process; only the main one stays.
+        tethered = sys.platform == "linux" and threading.current_thread() is threading.main_thread()
+        launch = [sys.executable, "-I", "-S", "-c", _TETHERED] if tethered else []
+        return subprocess.Popen(
+            [*launch, *self.command, "serve", *address, *self.flags],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=self._env,
+        )
 
     def _wait_for_port(self, process: subprocess.Popen[str]) -> None:
         arrived: queue.SimpleQueue[str | None] = queue.SimpleQueue()
