@@ -22,7 +22,6 @@ class Notifier:
         self._address = environment.get("NOTIFY_SOCKET", "")
         if self._address.startswith("@"):  # an abstract name
             self._address = "\0" + self._address[1:]
-        self._socket: socket.socket | None = None
         self.ping_s = _ping_s(environment) if self._address else None
 
     def ready(self, status: str) -> None:
@@ -47,11 +46,9 @@ class Notifier:
     def _send(self, *lines: str) -> None:
         if not self._address:
             return
-        with suppress(OSError):
-            if self._socket is None:
-                self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-                self._socket.setblocking(False)  # a manager that hangs must not hang the broker
-            self._socket.sendto("\n".join(lines).encode(), self._address)
+        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+            manager.setblocking(False)  # one that hangs must not hang the broker
+            manager.sendto("\n".join(lines).encode(), self._address)
 
 
 def _status(text: str) -> str:
