@@ -42,6 +42,11 @@ class Broker:
         self._supervisor: asyncio.Task[None] | None = None
         driver.address = address
 
+    @property
+    def server_version(self) -> str:
+        """The version of the server, as it said at the last login."""
+        return self._driver.session.server_version
+
     @overload
     def queue(self, name: str) -> Queue[Any]: ...
     @overload

@@ -74,6 +74,7 @@ class Session:
         self.client = client
         self.session_id: int | None = None
         self.secret = b""
+        self.server_version = ""
         self.heartbeat_ms = limits.HEARTBEAT_MS
         self.max_frame_bytes = limits.MAX_FRAME_BYTES
         self.max_message_bytes = limits.MAX_MESSAGE_BYTES
@@ -314,6 +315,7 @@ class Session:
     def _welcome(self, frame: wire.Frame) -> Event:
         header = frame.header
         self.session_id, self.secret = header["session"], header["secret"]
+        self.server_version = header["version"]
         self.heartbeat_ms = header["heartbeat_ms"]
         self.max_frame_bytes = header["max_frame_bytes"]
         self.max_message_bytes = header["max_message_bytes"]

@@ -61,6 +61,7 @@ def test_a_closed_loop_counts_every_message_once(server: BrokerServer) -> None:
     assert made["rates"]["acked"]["per_second"] > 0
     assert made["server"]["epoch"] == 1
     assert made["versions"]["protocol"] == 1
+    assert made["versions"]["server"] == made["versions"]["minibroker"]
     assert queues(server) == {}
 
 

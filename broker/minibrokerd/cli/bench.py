@@ -128,10 +128,8 @@ def bench(
             made.append(Generator(broker, url, name, plan, timeout, show))
             await made[0].run(keep)
 
-    # `talk` runs asyncio's loop; before Python 3.12 only a policy can make that another one.
-    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
     try:
-        talk(url, work)
+        talk(url, work, loop_factory=uvloop.new_event_loop)
     except (Unusable, Stranger) as error:
         fail(str(error), exits.REFUSED)
     except asyncio.CancelledError:  # by SIGTERM; talk knows Ctrl-C

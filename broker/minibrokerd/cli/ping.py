@@ -30,7 +30,7 @@ def ping(count: int, wait: float, url: str, as_json: bool) -> None:
             await broker.ping()
             took_ms = round((time.perf_counter() - began) * 1_000, 3)
             if as_json:
-                print_json({"url": url, "ms": took_ms})
+                print_json({"url": url, "version": broker.server_version, "ms": took_ms})
             else:
                 click.echo(f"{url} answered in {took_ms:.3f} ms")
 

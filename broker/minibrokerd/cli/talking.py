@@ -25,7 +25,10 @@ CONNECT_S: Final = 3.0  # somebody waits in front of it
 
 
 def talk(
-    url: str, work: Callable[[minibroker.Broker], Awaitable[None]], wait_s: float = CONNECT_S
+    url: str,
+    work: Callable[[minibroker.Broker], Awaitable[None]],
+    wait_s: float = CONNECT_S,
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
 ) -> None:
     """Connect within `wait_s`, do `work`, leave; end the process with a message and a code if it fails."""
     try:
@@ -33,7 +36,8 @@ def talk(
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--url") from error
     try:
-        asyncio.run(_connected(url, work, wait_s))
+        with asyncio.Runner(loop_factory=loop_factory) as runner:
+            runner.run(_connected(url, work, wait_s))
     except (ConnectionLost, OSError) as error:
         cause = str(error).partition(";")[0]  # what follows is advice for programs
         fail(

@@ -60,6 +60,7 @@ class Generator:
         self.servers: list[dict[str, Any]] = []  # what it said of itself, before and after
         self.left = False  # the queue could not be deleted
         self._owned = False  # the queue is to be deleted
+        self.server_version = control.server_version
         self._control = control
         self._queue = control.queue(name)
         self._url = url

@@ -9,6 +9,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from importlib.metadata import version
 from typing import Any, Final
 
 from minibroker.limits import PROTOCOL_VERSION
@@ -40,7 +41,9 @@ def results(bench: Generator) -> dict[str, Any]:
         "versions": {
             "minibroker": __version__,
             "protocol": PROTOCOL_VERSION,
+            "server": bench.server_version,
             "python": platform.python_version(),
+            "uvloop": version("uvloop"),
         },
         "server": {**after, "restarted": before["epoch"] != after["epoch"]},
         "messages": _messages(bench),
