@@ -66,8 +66,8 @@ def test_the_shell_list_names_only_modules_that_exist() -> None:
 
 @pytest.mark.parametrize("path", python_files(CORE), ids=name_of)
 def test_the_core_knows_nothing_of_its_shell(path: Path) -> None:
-    """It runs under a simulator and over other logs: no aiofiles, click or uvloop."""
-    assert not imported_roots(path) & {"aiofiles", "click", "uvloop"}
+    """It runs under a simulator and over other logs: no aiofiles, click, structlog or uvloop."""
+    assert not imported_roots(path) & {"aiofiles", "click", "structlog", "uvloop"}
 
 
 @pytest.mark.parametrize("path", python_files(CLIENT), ids=name_of)
@@ -93,6 +93,7 @@ def test_importing_the_client_loads_the_client_only() -> None:
         "httpx",
         "minibrokerd",
         "msgspec",
+        "structlog",
         "uvloop",
     }
     assert not loaded & heavy
