@@ -193,6 +193,7 @@ class Server:
         except TimeoutError:
             leave(f"the disk did not take what is left within {deadline_s:g} s")
         backstop.cancel()
+        self._signals.on_second = lambda: None  # the log is closed: there is nothing left to leave
         events.info("stopped", code=exits.DONE, ms=_ms_since(began_s))
         return exits.DONE
 
