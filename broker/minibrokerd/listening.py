@@ -15,13 +15,12 @@ from contextlib import suppress
 from typing import Final
 
 BACKLOG: Final = 4_096  # a storm of reconnects must not overflow it; asyncio's default is 100
-ACCEPT_AT_ONCE: Final = 16  # so that a storm finds the limit of connections before it is exceeded
+# Few, so that those beyond the limit are closed before the next ones come.
+ACCEPT_AT_ONCE: Final = 4
 # What the log, the loop and the standard streams need, with some to spare: a log that cannot open its next segment
 # would end the server.
-SPARE_DESCRIPTORS: Final = 32
-MANY_DESCRIPTORS: Final = (
-    1_048_576  # what Linux allows a process by default, where nothing else is set
-)
+SPARE_DESCRIPTORS: Final = 48
+MANY_DESCRIPTORS: Final = 1_048_576  # what Linux allows where nothing else is set
 
 _NOT_HERE: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 _ADVICE: Final[Mapping[int, str]] = {

@@ -62,6 +62,7 @@ class _StoppedEarly(Exception):
 
 def serve(options: ServeOptions, signals: StopSignals) -> int:
     """Run a broker until a signal stops it; return the exit code of the process."""
+    logs.hold_streams()
     logs.configure(options.log_format, options.log_level)
     signals.on_second = lambda: leave("asked to stop twice")
     factory = uvloop.new_event_loop if options.loop == "uvloop" else asyncio.new_event_loop

@@ -1,4 +1,4 @@
-"""`minibroker serve` as an operator meets it: flags, environment, refusals, exit codes."""
+"""`minibroker serve` as an operator meets it: flags, environment, signals. Refusals: test_serve_refusals.py."""
 
 from __future__ import annotations
 
@@ -60,28 +60,6 @@ def test_a_signal_stops_it_with_exit_code_0(broker_server: BrokerServer, number:
     """Stopped on request is a success."""
     broker_server.process.send_signal(number)
     assert broker_server.process.wait(20) == 0
-
-
-def test_a_taken_port_ends_with_69(broker_server: BrokerServer, tmp_path: Path) -> None:
-    """The text names the address and the next step."""
-    ended = serve("--data-dir", str(tmp_path / "other"), "--port", str(broker_server.port))
-    assert ended.returncode == 69
-    assert f"127.0.0.1:{broker_server.port}" in ended.stderr
-
-
-def test_a_held_directory_ends_with_75(broker_server: BrokerServer) -> None:
-    """Two servers on one log would destroy it."""
-    ended = serve("--data-dir", str(broker_server.data_dir), "--port", "0")
-    assert ended.returncode == 75
-    assert str(broker_server.pid) in ended.stderr
-
-
-def test_a_directory_that_cannot_be_made_ends_with_73(tmp_path: Path) -> None:
-    """A file stands in its way."""
-    (tmp_path / "file").write_text("")
-    ended = serve("--data-dir", str(tmp_path / "file" / "data"), "--port", "0")
-    assert ended.returncode == 73
-    assert "data" in ended.stderr
 
 
 @pytest.mark.parametrize(

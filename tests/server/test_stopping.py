@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import struct
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from hand import frame, part
 
 import minibroker
 from minibrokerd import exits
-from support.broker import BrokerServer
+from support.broker import COMMAND, BrokerServer
 from support.processes import DEADLINE_S, look_until
 
 GATED = (sys.executable, str(Path(__file__).parents[1] / "support" / "gated_broker.py"))
@@ -76,8 +77,10 @@ async def ready(url: str, queue: str) -> int:
         return count
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+@pytest.mark.parametrize(
+    ("number", "loop"),
+    [(signal.SIGTERM, "uvloop"), (signal.SIGINT, "uvloop"), (signal.SIGTERM, "asyncio")],
+)
 async def test_a_stop_under_load_keeps_what_was_confirmed(
     number: int, loop: str, tmp_path: Path
 ) -> None:
@@ -220,3 +223,33 @@ async def test_a_client_that_never_reads_does_not_hold_a_stop_up(
                 held = (await queue.stats())["queues"]["large"]["held"]
             assert await asyncio.to_thread(broker_server.stop) == 0
     assert "client=deaf reason=" in broker_server.output
+
+
+def test_without_standard_streams_nothing_is_written_into_the_log(tmp_path: Path) -> None:
+    """A segment must not get the number of standard error, where the events go."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    bare = ("/bin/sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *COMMAND)
+    address = ("--data-dir", str(tmp_path / "data"), "--port", str(port))
+    process = subprocess.Popen([*bare, "serve", *address, "--log-level", "debug"])
+    try:
+        asyncio.run(publish_ten(f"minibroker://127.0.0.1:{port}"))
+        links = [os.readlink(f"/proc/{process.pid}/fd/{number}") for number in range(3)]
+        assert links == [os.devnull] * 3
+        process.terminate()
+        assert process.wait(DEADLINE_S) == 0
+    finally:
+        process.kill()
+        process.wait()
+    server = BrokerServer(tmp_path / "data")
+    try:
+        assert asyncio.run(ready(server.url, "q")) == 10
+    finally:
+        server.close()
+
+
+async def publish_ten(url: str) -> None:
+    """Publish to q, as soon as there is a broker."""
+    async with minibroker.connect(url, connect_timeout=DEADLINE_S) as broker:
+        for _ in range(10):
+            await broker.queue("q").publish(b"kept")
