@@ -164,7 +164,7 @@ def test_every_event_stands_in_the_table_and_the_table_has_no_other() -> None:
     for path in SHELL:
         for call, _ in calls(path):
             if isinstance(call.args[0], ast.Constant):
-                used.add(call.args[0].value)
+                used.add(str(call.args[0].value))
     assert used == set(logs.EVENTS)
 
 
