@@ -4,21 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Protocol
 
 import pytest
 
-from support.broker import BrokerServer
-
-
-class StartBroker(Protocol):
-    """The type of the `start_broker` fixture."""
-
-    def __call__(
-        self, *flags: str, data_dir: Path | None = None, env: Mapping[str, str] | None = None
-    ) -> BrokerServer:
-        """Start a broker with these flags of `serve`, on a fresh directory unless one is given."""
-        ...
+from support.broker import BrokerServer, StartBroker
 
 
 @pytest.fixture

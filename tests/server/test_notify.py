@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from conftest import StartBroker
 from minibrokerd.notify import Notifier
+from support.broker import StartBroker
 
 PATIENCE_S = 20.0
 

@@ -16,6 +16,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import monotonic
+from typing import Protocol
 
 START_DEADLINE_S = 20.0
 STOP_DEADLINE_S = 20.0
@@ -160,3 +161,13 @@ class BrokerServer:
                 self.lines.append(line.rstrip("\n"))
                 arrived.put(line)
         arrived.put(None)
+
+
+class StartBroker(Protocol):
+    """The type of the `start_broker` fixture."""
+
+    def __call__(
+        self, *flags: str, data_dir: Path | None = None, env: Mapping[str, str] | None = None
+    ) -> BrokerServer:
+        """Start a broker with these flags of `serve`, on a fresh directory unless one is given."""
+        ...
