@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 from support.broker import BrokerServer, StartBroker
+
+# A run in the background of a shell script ignores Ctrl-C, and hands that down to every process that it starts:
+# the commands under test would never hear the signals that are sent to them.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
