@@ -110,7 +110,9 @@ MAX_TASKS: Final = 1_000
 def bench(
     queue: str | None, keep: bool, timeout: float, url: str, as_json: bool, **flags: Any
 ) -> None:
-    """Load a running server and show throughput, latency, and whether every message came once.
+    """Load a running server; show its throughput and latency.
+
+    It also counts whether every message came, and came once.
 
     Closed loop: each publish is timed from its call. Open loop (--rate): messages are due at times planned before
     the start, and all latencies count from then, however late the server or the bench itself is.

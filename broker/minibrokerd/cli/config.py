@@ -23,7 +23,10 @@ SOURCES: Final = {
 @json_option
 @click.pass_context
 def config(context: click.Context, flags: tuple[str, ...], as_json: bool) -> None:
-    """Show the configuration of `serve`, with these flags and in this environment, without starting it."""
+    """Show the configuration that `serve` would run with.
+
+    It comes from the SERVE FLAGS given here and from the environment. Nothing is started.
+    """
     assert context.parent is not None
     with serve.make_context("serve", list(flags), parent=context.parent) as made:
         rows = [_row(made, option) for option in serve.params if isinstance(option, click.Option)]

@@ -29,7 +29,7 @@ SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 @click.argument("queue")
 @option("--count", type=click.IntRange(min=1), help="Stop after so many.")
 @option(
-    "--ack", is_flag=True, help="End what is printed; without it all of it goes back in the end."
+    "--ack", is_flag=True, help="Ack what is printed, which ends it; without it all of it goes back in the end."
 )
 @option(
     "--exec",
@@ -59,7 +59,9 @@ def consume(
     url: str,
     as_json: bool,
 ) -> None:
-    """Print messages as they come, or run a command for each, until --count, SIGTERM or Ctrl-C.
+    """Print messages as they come, or run a command for each.
+
+    Ends after --count messages, or at SIGTERM or Ctrl-C.
 
     \b
     With --exec the command's exit code settles the message:

@@ -52,7 +52,7 @@ def list_(queue: str, count: int, url: str, as_json: bool) -> None:
 @click.argument("id_", metavar="ID")
 @client_options
 def show(queue: str, id_: str, url: str, as_json: bool) -> None:
-    """Show one dead message of QUEUE with every attempt that its history keeps."""
+    """Show one dead message of QUEUE, and its attempts."""
     wanted = message_id(id_)
 
     async def work(broker: minibroker.Broker) -> None:
@@ -76,7 +76,7 @@ def show(queue: str, id_: str, url: str, as_json: bool) -> None:
 @click.argument("ids", nargs=-1, metavar="[ID]...")
 @client_options
 def redrive(queue: str, ids: Sequence[str], url: str, as_json: bool) -> None:
-    """Send the dead messages of QUEUE back to it: those with these IDs, or all."""
+    """Send dead messages of QUEUE back to it: these IDs, or all."""
     wanted = [message_id(text) for text in ids]
     if len(wanted) > MOST_IDS:
         raise click.UsageError(f"at most {MOST_IDS:,} ids at a time; leave them out to redrive all")
@@ -102,7 +102,7 @@ def redrive(queue: str, ids: Sequence[str], url: str, as_json: bool) -> None:
 @option("--yes", is_flag=True, help="Do not ask.")
 @client_options
 def purge(queue: str, yes: bool, url: str, as_json: bool) -> None:
-    """End every dead message of QUEUE."""
+    """Remove every dead message of QUEUE."""
     purge_queue(dlq_of(queue), yes, url, as_json)
 
 

@@ -26,7 +26,10 @@ HEADS: Final = ("id", "state", "attempts", "age", "key", "body")
 @option("--skip", type=click.IntRange(min=0), default=0, help="Messages to pass over first.")
 @client_options
 def peek(queue: str, count: int, skip: int, url: str, as_json: bool) -> None:
-    """Show messages of QUEUE in every state, those that are ready first."""
+    """Show messages of QUEUE in every state; nothing is changed.
+
+    Those that are ready come first, then delayed, held and begun ones.
+    """
 
     async def work(broker: minibroker.Broker) -> None:
         found = [message async for message in pages(broker, queue, count, skip)]

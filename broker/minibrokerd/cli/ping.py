@@ -16,13 +16,16 @@ from minibrokerd.cli.talking import CONNECT_S, talk
 @option("--count", type=click.IntRange(min=1), default=1, help="How many times to ask.")
 @option(
     "--wait",
-    type=click.FloatRange(min=0),
+    type=click.FloatRange(min=0.1),
     default=CONNECT_S,
     help="Seconds to wait for a server that is not there yet, or still recovers.",
 )
 @client_options
 def ping(count: int, wait: float, url: str, as_json: bool) -> None:
-    """Log in and ask for a sign of life: exit code 0 when the server is ready for work."""
+    """Ask the server for a sign of life.
+
+    Exit code 0: it takes work. 69: it cannot be reached.
+    """
 
     async def work(broker: minibroker.Broker) -> None:
         for _ in range(count):

@@ -51,7 +51,10 @@ def publish(
     url: str,
     as_json: bool,
 ) -> None:
-    """Publish BODY, a file, or each line of standard input; print the ids once they are safe."""
+    """Publish BODY, a file, or each line of standard input.
+
+    Prints the id and the durability of each message, once it is as safe as that says.
+    """
     if body is not None and file is not None:
         raise click.UsageError("give BODY or --file, not both")
     if lines and file is None:

@@ -21,7 +21,15 @@ HEADS: Final = ("queue", "messages", *STATES, "dead", "consumers")
 @click.command()
 @client_options
 def queues(url: str, as_json: bool) -> None:
-    """List the queues: how many messages each has, in which state, and how many are dead."""
+    """List the queues, with their messages by state.
+
+    \b
+    ready    wait for a consumer
+    delayed  wait for their time: a delay, or a retry
+    held     delivered ahead to a consumer, not begun
+    begun    a handler works on them
+    dead     in the dead-letter queue of this queue, and not in its `messages`
+    """
 
     async def work(broker: minibroker.Broker) -> None:
         rows = list(_overview((await broker.stats())["queues"]))
@@ -70,7 +78,9 @@ def show(name: str, url: str, as_json: bool) -> None:
 @click.argument("settings", nargs=-1, metavar="SETTING=VALUE...")
 @client_options
 def set_(name: str, settings: tuple[str, ...], url: str, as_json: bool) -> None:
-    """Change settings of queue NAME, which is made if there is none; those not named stay.
+    """Change settings of queue NAME; make it if there is none.
+
+    Settings that are not named stay as they are.
 
     The settings are those that `queue show` lists, for example `lease_ms=60000 max_attempts=3`.
     """
@@ -104,7 +114,7 @@ def delete(name: str, force: bool, url: str, as_json: bool) -> None:
 @option("--yes", is_flag=True, help="Do not ask.")
 @client_options
 def purge(name: str, yes: bool, url: str, as_json: bool) -> None:
-    """End every message of QUEUE, those that workers hold too."""
+    """Remove every message of QUEUE, those that workers hold too."""
     purge_queue(name, yes, url, as_json)
 
 
@@ -112,7 +122,7 @@ def purge_queue(name: str, yes: bool, url: str, as_json: bool) -> None:
     """Ask, then end every message of a queue, and print how many."""
     if not yes:
         click.confirm(
-            f"End every message of {printable(name)} at {url}? They cannot be brought back",
+            f"Remove every message of {printable(name)} at {url}? They cannot be brought back",
             abort=True,
             err=True,
         )

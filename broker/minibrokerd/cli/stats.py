@@ -27,7 +27,7 @@ EMPTY: Final = "no queues yet"
 )
 @client_options
 def stats(queue: str, watch: bool, interval: float, url: str, as_json: bool) -> None:
-    """Show the messages of each queue by state, and what happened since the server started."""
+    """Show messages by state, and counters since the server started."""
 
     async def work(broker: minibroker.Broker) -> None:
         if watch:
