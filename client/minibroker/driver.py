@@ -84,7 +84,7 @@ class Driver:
         self.turn_due = False  # something was written that leaves when the loop turns
         self.address = ("", 0)
         self.link: Link | None = None
-        self.trouble = "not connected yet"  # why there is no connection
+        self.trouble = "it has not answered yet"  # why there is no connection
         self.attached: Attached | None = None
         self._closed: str | None = None
         self.received_ms = 0

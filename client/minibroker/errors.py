@@ -70,7 +70,7 @@ class Busy(CommandError):
 
 
 class UnknownQueue(CommandError):
-    """The queue does not exist, and this verb does not create it."""
+    """The queue does not exist, and this command does not make it."""
 
     code = "unknown_queue"
 
@@ -167,10 +167,10 @@ _ROWS = (
     ErrorRow(LeaseLost, True, "Drop the result: the message was, or will be, handed out again."),
     ErrorRow(DiskFull, True, "Retry later; free disk space on the server."),
     ErrorRow(Busy, True, "Retry after retry_ms."),
-    ErrorRow(UnknownQueue, True, "Publish or consume creates a queue; check the spelling."),
-    ErrorRow(QueueInUse, True, "Stop its consumers; purge it first, or delete it with force."),
+    ErrorRow(UnknownQueue, True, "Check the spelling; `minibroker queues` lists them."),
+    ErrorRow(QueueInUse, True, "Stop its consumers; let its messages be worked off, or purge it, or delete it with force."),
     ErrorRow(
-        BadName, True, "Use 1-124 of A-Z a-z 0-9 . _ - and not the suffix .dlq for publishing."
+        BadName, True, "Use 1-124 of A-Z a-z 0-9 . _ -; publish to the source of a DLQ."
     ),
     ErrorRow(BadValue, True, "Correct the field that the text names."),
     ErrorRow(TooLarge, True, "Send less, or store the data elsewhere and publish its place."),
@@ -181,7 +181,7 @@ _ROWS = (
         "The publish may be stored; publish again if twice is better than never.",
     ),
     ErrorRow(ShuttingDown, True, "Retry; the client library reconnects by itself."),
-    ErrorRow(Damaged, True, "See the server's log; run `minibroker log check`."),
+    ErrorRow(Damaged, True, "Copy the data directory; the others of the queue can still be consumed."),
     ErrorRow(NotSent, False, "Certainly not stored; publish again."),
     ErrorRow(Timeout, False, "Ask again."),
     ErrorRow(ConnectionLost, False, "Check the address and that `minibroker serve` runs."),

@@ -52,8 +52,8 @@ def talk(
             exits.UNREACHABLE,
         )
     except MinibrokerError as error:
-        row = ERRORS.get(error.code)
-        advice = f" {row.advice}" if row else ""
+        row = ERRORS.get(error.code)  # what the server refuses says itself what to do next
+        advice = f" {row.advice}" if row and not row.on_wire else ""
         fail(f"{url} refused: {error} ({error.code}).{advice}", exits.REFUSED)
     except KeyboardInterrupt:
         sys.exit(exits.INTERRUPTED)

@@ -139,7 +139,9 @@ class Store:
         """
         queue = self.queues.get(name)
         if queue is None:
-            comes = "publishing to it or consuming from it creates it"
+            comes = "check the spelling; a publish to it or a consumer of it makes it"
+            if not self.auto_create:
+                comes = "check the spelling, or make it with `minibroker queue set`"
             if name.endswith(limits.DLQ_SUFFIX):
                 comes = "it appears with the first dead message"
             raise Refused("unknown_queue", f"there is no queue {name!r:.200}; {comes}")
@@ -158,7 +160,7 @@ class Store:
         if not self.auto_create:
             raise Refused(
                 "unknown_queue",
-                f"there is no queue {name!r}, and this server creates none on use; set it up first",
+                f"there is no queue {name!r}, and this server makes none on use; `minibroker queue set` does",
             )
         return self.create_queue(name, default_settings())
 
