@@ -168,10 +168,8 @@ _ROWS = (
     ErrorRow(DiskFull, True, "Retry later; free disk space on the server."),
     ErrorRow(Busy, True, "Retry after retry_ms."),
     ErrorRow(UnknownQueue, True, "Check the spelling; `minibroker queues` lists them."),
-    ErrorRow(QueueInUse, True, "Stop its consumers; let its messages be worked off, or purge it, or delete it with force."),
-    ErrorRow(
-        BadName, True, "Use 1-124 of A-Z a-z 0-9 . _ -; publish to the source of a DLQ."
-    ),
+    ErrorRow(QueueInUse, True, "Stop its consumers; purge it first, or delete it with force."),
+    ErrorRow(BadName, True, "Use 1-124 of A-Z a-z 0-9 . _ -; publish to the source of a DLQ."),
     ErrorRow(BadValue, True, "Correct the field that the text names."),
     ErrorRow(TooLarge, True, "Send less, or store the data elsewhere and publish its place."),
     ErrorRow(IdConflict, True, "A bug in the client: one sequence, two frames."),
@@ -181,7 +179,9 @@ _ROWS = (
         "The publish may be stored; publish again if twice is better than never.",
     ),
     ErrorRow(ShuttingDown, True, "Retry; the client library reconnects by itself."),
-    ErrorRow(Damaged, True, "Copy the data directory; the others of the queue can still be consumed."),
+    ErrorRow(
+        Damaged, True, "Copy the data directory; the others of the queue can still be consumed."
+    ),
     ErrorRow(NotSent, False, "Certainly not stored; publish again."),
     ErrorRow(Timeout, False, "Ask again."),
     ErrorRow(ConnectionLost, False, "Check the address and that `minibroker serve` runs."),

@@ -29,7 +29,9 @@ SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 @click.argument("queue")
 @option("--count", type=click.IntRange(min=1), help="Stop after so many.")
 @option(
-    "--ack", is_flag=True, help="Ack what is printed, which ends it; without it all of it goes back in the end."
+    "--ack",
+    is_flag=True,
+    help="Ack what is printed, which ends it; without it all of it goes back in the end.",
 )
 @option(
     "--exec",

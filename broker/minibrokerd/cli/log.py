@@ -37,7 +37,8 @@ def log() -> None:
 def dump(data_dir: Path, bodies: bool, limit: int | None) -> None:
     """Print every record of the log, as one JSON object a line.
 
-    Oldest first. The data directory is not locked and not changed. While a server runs on it, the newest records may be missing.
+    Oldest first. The data directory is not locked and not changed. While a server runs on it, the newest records
+    may be missing.
     """
     if not data_dir.is_dir():
         fail(f"there is no data directory {data_dir}; name it with --data-dir", exits.NOT_WRITABLE)
