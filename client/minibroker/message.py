@@ -96,7 +96,7 @@ class Message(Generic[Body]):
 
     @property
     def key(self) -> str | None:
-        """The key it was published with."""
+        """The key it was published with; None if it has none."""
         return self.run.key
 
     @property

@@ -13,7 +13,11 @@ from minibroker.errors import ProtocolError
 
 
 class Peeked:
-    """A message that was looked at. `info` has what the server says of it: state, attempts, history."""
+    """A message that was looked at, not delivered.
+
+    `info` has what the server says of it: state, key, published_unix_ms, attempts, redriven, history
+    (protocol.md, 6.14).
+    """
 
     __slots__ = ("_headers", "info", "raw")
 

@@ -30,7 +30,8 @@ MAX_TIMEOUT_MS: Final = 2**40
 class Queue(Generic[Body]):
     """One queue of a broker; made by `Broker.queue`. Publishing and consuming create it.
 
-    Times are seconds (or timedelta). Every call has a deadline: `timeout`, or that of the connection.
+    Times are seconds (or timedelta). Every call has a deadline: `timeout`, or that of the connection. The
+    dead-letter queue of `emails` is a queue, too: `broker.queue("emails.dlq")` can be peeked, consumed, redriven.
     """
 
     def __init__(self, driver: Driver, name: str) -> None:
@@ -52,6 +53,14 @@ class Queue(Generic[Body]):
         timeout: Span | None = None,
     ) -> Confirm:
         """Store one message; return when it is as safe as the queue's durability says.
+
+        Args:
+            body: bytes, or None, bool, int, float, str, list, tuple and dict of such; the consumer gets the same
+                (a tuple as a list).
+            headers: for the application, any such values under str keys; the server does not read them.
+            key: messages of one key keep their order; keys take turns.
+            delay: hand it out this much later.
+            timeout: deadline of this call.
 
         Raises:
             TypeError, BadValue, TooLarge: it cannot be sent; nothing was.
@@ -171,7 +180,12 @@ class Queue(Generic[Body]):
     # ---- consuming ----
 
     def consume(self, prefetch: int = 1, lease: Span | None = None) -> Consumption[Body]:
-        """Return the messages of the queue, as they come: `async with` it, then `async for`.
+        """Return the messages of the queue, as they come. `run` does this for a handler.
+
+            async with queue.consume(prefetch=32) as messages:
+                async for message in messages:
+                    async with message.process():
+                        ...
 
         `prefetch` bounds what is delivered and not settled. `lease`: as the queue says, if None.
         """
@@ -184,7 +198,8 @@ class Queue(Generic[Body]):
     ) -> list[Message[Body]]:
         """Return up to `count` messages, begun: what is ready, else what comes within `wait` seconds.
 
-        An empty list if nothing came. Each message must be settled.
+        An empty list if nothing came. Each message must be settled: in `async with message.process()`, or by one
+        of its `ack`, `nack`, `reject` and `release`.
         """
         wait_ms = milliseconds(wait, limits.MAX_WAIT_MS)
         fields = {
@@ -210,7 +225,9 @@ class Queue(Generic[Body]):
     ) -> None:
         """Call `handler` for each message, `concurrency` at a time, each inside `message.process()`.
 
-        Runs until it is cancelled. Then no new message begins, the handlers that run are waited for, and
+        The handler's return acks, an exception nacks; it may also await `message.reject(error)` or another
+        settlement itself. Runs until it is cancelled, which Ctrl-C does and SIGTERM does not (docs/operating.md
+        shows how). Then no new message begins, the handlers that run are waited for, and
         their settlements confirmed; cancelling it once more cancels the handlers, which releases theirs.
         """
         if not 1 <= concurrency <= limits.MAX_PREFETCH:
@@ -237,13 +254,16 @@ class Queue(Generic[Body]):
     # ---- by hand ----
 
     async def peek(self, count: int = 100, skip: int = 0) -> list[Peeked]:
-        """Return messages as they lie in the queue, in every state; nothing is changed."""
+        """Return messages as they lie in the queue, in every state; nothing is changed.
+
+        A long answer is cut at about 1 MiB: ask again with `skip`.
+        """
         fields = {"queue": self.name, "count": count, "skip": skip}
         peeked: list[Peeked] = await self._ask("peek", fields)
         return peeked
 
     async def redrive(self, ids: Iterable[MessageId] | None = None, count: int = 0) -> int:
-        """Send dead messages of this DLQ back to their origin; return how many.
+        """Send dead messages of this DLQ (`broker.queue("NAME.dlq")`) back to their origin; return how many.
 
         Those with these `ids`, else the `count` oldest (0: all). ConnectionLost if it is not known how many.
         """
@@ -269,6 +289,11 @@ class Queue(Generic[Body]):
 
     async def set(self, **settings: int | str) -> Settings:
         """Create the queue or change its settings, those that are named; return all of them.
+
+            await queue.set(max_attempts=3, retry_delay_ms=100)
+
+        Times are in milliseconds here. The settings, explained in protocol.md, section 7: durability, lease_ms,
+        max_attempts, retry_delay_ms, retry_factor_percent, retry_cap_ms, retry_jitter_percent, max_messages.
 
         Raises:
             BadValue: an unknown setting, or a value outside its range; nothing was changed.
