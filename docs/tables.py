@@ -80,7 +80,7 @@ def fields_of(command: Command) -> str:
 def _field(field: Field) -> tuple[str, ...]:
     return (
         f"`{field.name}`",
-        "names of columns" if field.kind is Kind.NAMES else field.kind.value,
+        "list of str" if field.kind is Kind.NAMES else field.kind.value,
         _default(field),
         f"0-{_number(field.high)}" if field.kind is Kind.INT else f"at most {_number(field.high)}",
         field.unit or "-",

@@ -176,7 +176,7 @@ COMMANDS: Mapping[str, Command] = {
                 _int(
                     "count",
                     limits.MAX_MESSAGES_PER_FRAME,
-                    "Messages in this part, at least 1.",
+                    "Messages in this part; 0 is a protocol error.",
                     "messages",
                 ),
                 _int(
@@ -234,7 +234,10 @@ COMMANDS: Mapping[str, Command] = {
             (
                 _QUEUE,
                 _int(
-                    "count", limits.MAX_MESSAGES_PER_FRAME, "Most messages to return.", "messages"
+                    "count",
+                    limits.MAX_MESSAGES_PER_FRAME,
+                    "Most messages to return; 0: one.",
+                    "messages",
                 ),
                 _int(
                     "wait_ms",
