@@ -277,5 +277,5 @@ def test_counters_add_up_over_a_life() -> None:
 def test_an_unknown_queue_is_told_how_it_would_come_to_be() -> None:
     world = World()
     one = world.hello("one")
-    assert "publishing to it" in one.request({"op": "queue_show", "queue": "q"})["text"]
+    assert "a publish to it" in one.request({"op": "queue_show", "queue": "q"})["text"]
     assert "first dead message" in one.request({"op": "queue_show", "queue": "q.dlq"})["text"]
