@@ -30,6 +30,7 @@ NOT_WRITABLE: Final = 73
 LOCKED: Final = 75
 NEWER: Final = 76
 INTERRUPTED: Final = 130
+PIPE: Final = 141
 
 EXITS: Final = (
     Exit(DONE, "done; serve: stopped on request, all that was confirmed is kept", "nothing"),
@@ -71,6 +72,7 @@ EXITS: Final = (
         "use that version, or a newer one",
     ),
     Exit(INTERRUPTED, "interrupted from the keyboard", "nothing"),
+    Exit(PIPE, "whatever read the output stopped reading it", "nothing; the work was cut short"),
 )
 
 

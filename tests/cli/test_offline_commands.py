@@ -15,7 +15,7 @@ from typing_commands import CLEAN, COMMAND, output, typed, typed_at
 
 from minibrokerd import exits
 from minibrokerd.cli.main import COMMANDS
-from minibrokerd.cli.stats import COUNTERS, rates
+from minibrokerd.cli.stats import RATES, rates
 from support.broker import BrokerServer
 
 
@@ -227,21 +227,29 @@ def test_flags_come_from_the_environment(broker_server: BrokerServer) -> None:
 
 def test_rates_are_growth_a_second() -> None:
     """From two looks; the first has nothing to compare with."""
-    before = dict.fromkeys(COUNTERS, 5)
+    before = dict.fromkeys(RATES, 5)
     now = before | {"published": 25, "failed": 6}
-    assert dict(zip(COUNTERS, rates(before, now, 2.0), strict=True)) == dict.fromkeys(
-        COUNTERS, 0
-    ) | {"published": 10}
+    assert dict(zip(RATES, rates(before, now, 2.0), strict=True)) == dict.fromkeys(RATES, 0) | {
+        "published": 10
+    }
     assert not any(rates(None, now, 1.0))
 
 
-def test_a_closed_pipe_is_no_traceback(broker_server: BrokerServer) -> None:
-    """`| head` is how people look at long output."""
-    output(broker_server, "publish", "q", stdin="\n".join(map(str, range(2_000))))
-    command = f"{' '.join(COMMAND)} peek q --count 2000 --json --url {broker_server.url} | head -1"
+@pytest.mark.parametrize("words", ["peek q --count 2000 --json", "consume q", "log dump"])
+def test_a_closed_pipe_ends_a_command_quietly(broker_server: BrokerServer, words: str) -> None:
+    """`| head` is how people look at long output; what was only shown goes back at once."""
+    for _ in range(3):
+        output(broker_server, "publish", "q", stdin="\n".join(["x" * 100] * 1_000))
+    env = {
+        **CLEAN,
+        "MINIBROKER_URL": broker_server.url,
+        "MINIBROKER_DATA_DIR": str(broker_server.data_dir),
+    }
+    command = f"{' '.join(COMMAND)} {words} | head -1; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(
-        ["bash", "-c", command], capture_output=True, text=True, timeout=30, check=False
+        ["bash", "-c", command], capture_output=True, text=True, timeout=30, check=False, env=env
     )
+    assert (done.returncode, done.stderr) == (exits.PIPE, "")
     assert len(done.stdout.splitlines()) == 1
-    assert "Traceback" not in done.stderr
-    assert typed_at(broker_server, "ping").returncode == 0
+    counters = json.loads(typed_at(broker_server, "stats", "q", "--json").stdout)["queues"]["q"]
+    assert (counters["ready"], counters["begun"]) == (3_000, 0)

@@ -82,10 +82,14 @@ def consume(
 
     async def work(broker: minibroker.Broker) -> None:
         handler = Executor(command, as_json) if command is not None else _Printer(ack, as_json)
-        async with broker.queue(queue).consume(min(count or prefetch, prefetch), lease) as messages:
-            crew = _Crew(aiter(messages), handler, count)
-            await crew.work(at_once)
-        await handler.finish()
+        try:
+            async with broker.queue(queue).consume(
+                min(count or prefetch, prefetch), lease
+            ) as messages:
+                crew = _Crew(aiter(messages), handler, count)
+                await crew.work(at_once)
+        finally:
+            await handler.finish()
         if crew.hurried:
             sys.exit(exits.INTERRUPTED)
 
@@ -111,15 +115,14 @@ class _Printer:
         self._shown: list[minibroker.Message[Any]] = []
 
     async def handle(self, message: minibroker.Message[Any]) -> None:
+        self._shown.append(message)  # before it is printed: that may fail
         if self._as_json:
             about = {"id": str(message.id), "attempt": message.attempt, "key": message.key}
             print_json({**about, "headers": message.headers, "body": body_of(message)})
         else:
             click.echo(text_of(body_of(message)))
         if self._ack:
-            await message.ack()
-        else:
-            self._shown.append(message)
+            await self._shown.pop().ack()
 
     async def finish(self) -> None:
         for message in self._shown:

@@ -13,7 +13,7 @@ import msgspec
 from minibroker.wire import RUN
 from minibrokerd import exits
 from minibrokerd.cli.options import data_dir_option, option
-from minibrokerd.cli.printing import fail, note, print_json, progress
+from minibrokerd.cli.printing import fail, leave_closed_pipe, note, print_json, progress
 from minibrokerd.core.records import AckMeta, CopyMeta, PublishMeta, UnknownRecord, decode
 from minibrokerd.core.tails import split_bins
 from minibrokerd.log.directory import DataDirectory
@@ -58,6 +58,8 @@ def dump(data_dir: Path, bodies: bool, limit: int | None) -> None:
         fail(str(error), error.exit_code)
     except UnknownRecord as error:
         fail(f"{data_dir}: {error}; use that version", exits.NEWER)
+    except BrokenPipeError:
+        leave_closed_pipe()
     except OSError as error:
         fail(f"cannot read {data_dir}: {error}", exits.NOT_WRITABLE)
     if recovery.report.torn_bytes:

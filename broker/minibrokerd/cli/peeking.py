@@ -79,9 +79,9 @@ def as_map(message: Peeked) -> dict[str, Any]:
     }
 
 
-def cut(text: str) -> str:
+def cut(text: str, most: int = LONGEST_TEXT) -> str:
     """Return text short enough for a cell."""
-    return text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 3] + "..."
+    return text if len(text) <= most else text[: most - 3] + "..."
 
 
 def age_of(unix_ms: int) -> str:

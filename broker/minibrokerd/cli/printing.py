@@ -7,6 +7,7 @@ pipe carries results alone. Text that came from clients is escaped: it must not 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
+
+from minibrokerd import exits
 
 if TYPE_CHECKING:  # rich takes 60 ms to import, and most calls print one line
     from rich.console import Console
@@ -28,6 +31,13 @@ def fail(text: str, code: int) -> NoReturn:
     """End the command with a message and an exit code."""
     click.echo(f"minibroker: {text}", err=True)
     sys.exit(code)
+
+
+def leave_closed_pipe() -> NoReturn:
+    """End the command because nobody reads its output any more, as after `| head`."""
+    # What is still buffered would fail again when the interpreter flushes it.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(exits.PIPE)
 
 
 def note(text: str) -> None:

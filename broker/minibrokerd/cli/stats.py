@@ -11,9 +11,14 @@ import click
 import minibroker
 from minibroker.metrics import METRICS
 from minibrokerd.cli.options import client_options, option
+from minibrokerd.cli.peeking import cut
 from minibrokerd.cli.printing import print_json, print_table, watching
 from minibrokerd.cli.talking import talk
 
+# What a terminal of 80 columns has room for, beside a name of 20.
+WATCHED: Final = ("ready", "begun", "consumers")
+RATES: Final = ("published", "acked", "failed")
+LONGEST_NAME: Final = 20
 GAUGES: Final = tuple(row.name for row in METRICS.values() if row.shown and not row.counter)
 COUNTERS: Final = tuple(row.name for row in METRICS.values() if row.shown and row.counter)
 EMPTY: Final = "no queues yet"
@@ -51,23 +56,24 @@ def _rows(value: dict[str, Any], names: Sequence[str]) -> list[list[Any]]:
 
 async def _watch(broker: minibroker.Broker, queue: str, interval: float, as_json: bool) -> None:
     before: dict[str, Any] = {}
-    heads = ("queue", *GAUGES, *(f"{name}/s" for name in COUNTERS))
+    heads = ("queue", *WATCHED, *(f"{name}/s" for name in RATES))
     with watching() as show:
         while True:
             value = await _ask(broker, queue)
             if as_json:
                 print_json(value)
             else:
-                rows = _rows(value, GAUGES)
+                rows = _rows(value, WATCHED)
                 for row in rows:
                     row += rates(before.get(row[0]), value["queues"][row[0]], interval)
+                    row[0] = cut(row[0], LONGEST_NAME)
                 show(heads, rows, EMPTY)
             before = value["queues"]
             await asyncio.sleep(interval)
 
 
 def rates(before: dict[str, int] | None, now: dict[str, int], interval: float) -> list[int]:
-    """Return how much each counter of `COUNTERS` grew a second; 0 at the first look."""
+    """Return how much each counter of `RATES` grew a second; 0 at the first look."""
     if before is None:
-        return [0] * len(COUNTERS)
-    return [round((now[name] - before[name]) / interval) for name in COUNTERS]
+        return [0] * len(RATES)
+    return [round((now[name] - before[name]) / interval) for name in RATES]

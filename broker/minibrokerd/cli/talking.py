@@ -19,7 +19,7 @@ from minibroker.confirms import MessageId
 from minibroker.errors import ERRORS, ConnectionLost, LoginRefused, MinibrokerError, ProtocolError
 from minibroker.limits import DLQ_SUFFIX
 from minibrokerd import exits
-from minibrokerd.cli.printing import fail
+from minibrokerd.cli.printing import fail, leave_closed_pipe
 
 CONNECT_S: Final = 3.0  # somebody waits in front of it
 
@@ -38,6 +38,8 @@ def talk(
     try:
         with asyncio.Runner(loop_factory=loop_factory) as runner:
             runner.run(_connected(url, work, wait_s))
+    except BrokenPipeError:
+        leave_closed_pipe()
     except (ConnectionLost, OSError) as error:
         cause = str(error).partition(";")[0]  # what follows is advice for programs
         fail(
