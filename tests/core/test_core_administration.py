@@ -139,6 +139,25 @@ def test_the_answer_to_a_delete_waits_for_its_record() -> None:
     assert list(world.states("q").values()) == ["READY"]
 
 
+def test_nobody_learns_of_a_delete_before_it_is_safe() -> None:
+    """A crash would bring the queue back, and what was said of it would not be true."""
+    world = World()
+    client, other, worker = world.hello(), world.hello(), world.hello()
+    client.publish("q", b"a")
+    begun = worker.receive_all("q", 1)
+    world.disconnect(worker)
+    world.auto_sync = False
+    assert client.delete("q", force=True) is None
+    assert (other.delete("q"), other.request({"op": "stats"})) == (None, None)
+    worker = world.resume(worker, begun)
+    assert worker.inbox == []
+    world.auto_sync = True
+    world.sync()
+    assert worker.pop("welcome")["lost_runs"] == [begun[0].run]
+    assert other.answer(request=other.requests - 1)["code"] == "unknown_queue"
+    assert other.answer(request=other.requests)["value"]["queues"] == {}
+
+
 @pytest.mark.parametrize("force", [True, False])
 def test_a_queue_with_consumers_is_not_deleted(force: bool) -> None:
     world = World()

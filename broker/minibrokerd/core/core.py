@@ -138,7 +138,9 @@ def _frame(store: Store, frame: Frame) -> None:
         # A frame without a name wants no answer, and an error without one would end the connection.
         if frame.sequence is not None or frame.request is not None:
             header = _error(error.code, str(error), error.retry_ms, frame)
-            store.send(frame.connection, 0, header)
+            # That a queue is gone may be said when its end is safe.
+            rests_on = store.nowhere.last_batch if error.code == "unknown_queue" else 0
+            store.send(frame.connection, rests_on, header)
 
 
 def _cut_off(store: Store, connection: int, text: str) -> None:

@@ -189,7 +189,10 @@ def _welcome(
         "known": known,
     }
     origins = {run[1] for run in lost} & store.by_number.keys()
-    rests_on = max((store.by_number[origin].last_batch for origin in origins), default=0)
+    touched = [store.by_number[origin] for origin in origins]
+    if lost:
+        touched.append(store.nowhere)  # what was lost with a queue is lost when its end is safe
+    rests_on = max((queue.last_batch for queue in touched), default=0)
     store.send(connection, rests_on, header, pack_runs(lost))
 
 

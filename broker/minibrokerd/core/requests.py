@@ -263,6 +263,9 @@ def queue_delete(store: Store, frame: Frame, part: Any) -> None:
 def stats(store: Store, frame: Frame, part: Any) -> None:
     """Answer with counters: of one queue, or of all and of the server."""
     queues = [store.queue(part.queue)] if part.queue else list(store.queues.values())
+    shown = (
+        queues if part.queue else [*queues, store.nowhere]
+    )  # those that are not there any more, too
     value: dict[str, Any] = {
         "queues": {queue.name: {"number": queue.number, **queue.statistics()} for queue in queues}
     }
@@ -272,7 +275,7 @@ def stats(store: Store, frame: Frame, part: Any) -> None:
             "sessions": len(store.sessions),
             "connections": len(store.connections),
         }
-    rests_on = max((queue.last_batch for queue in queues), default=0)
+    rests_on = max(queue.last_batch for queue in shown)
     store.reply(frame.connection, frame.request, rests_on, value)
 
 
