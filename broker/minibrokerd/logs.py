@@ -73,18 +73,6 @@ def configure(format: str = "text", level: str = "info", descriptor: int = STDER
     logging.basicConfig(handlers=[_Bridge()], level=LEVELS[level], force=True)
 
 
-def hold_streams() -> None:
-    """Open what is closed of the three standard streams, before any other file is opened.
-
-    Else a segment of the log might get the number of standard error, and events be written into it.
-    """
-    for descriptor in range(STDERR + 1):
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
-
-
 def is_writable() -> bool:
     """Return whether standard error takes a line now: whoever is in a hurry asks first."""
     try:

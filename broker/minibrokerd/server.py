@@ -62,7 +62,6 @@ class _StoppedEarly(Exception):
 
 def serve(options: ServeOptions, signals: StopSignals) -> int:
     """Run a broker until a signal stops it; return the exit code of the process."""
-    logs.hold_streams()
     logs.configure(options.log_format, options.log_level)
     signals.on_second = lambda: leave("asked to stop twice")
     factory = uvloop.new_event_loop if options.loop == "uvloop" else asyncio.new_event_loop
@@ -164,7 +163,7 @@ class Server:
             most_connections=self._most_connections,
         )
         with suppress(OSError):  # somebody who closed standard output does not want it
-            os.write(STDOUT, f"{banner(address, data_dir, recovered)}\n".encode())
+            os.write(STDOUT, os.fsencode(f"{banner(address, data_dir, recovered)}\n"))
         self._notifier.ready(f"listening on {address}")
         self._ping()
         # Last, so that a stop finds all of this done; what was asked for meanwhile happens now.

@@ -19,7 +19,12 @@ class MessageId(NamedTuple):
     def parse(cls, text: str) -> MessageId:
         """Return the id that `text` prints; ValueError if it is none."""
         origin, _, sequence = text.partition("-")
-        return cls(int(origin), int(sequence))
+        if not (origin.isdecimal() and sequence.isdecimal()):
+            raise ValueError(f"{text!r} is not of the form origin-sequence")
+        parsed = cls(int(origin), int(sequence))
+        if parsed.origin >= 2**32 or parsed.sequence >= 2**64:
+            raise ValueError(f"{text!r} is larger than any id")
+        return parsed
 
 
 class Confirm(NamedTuple):

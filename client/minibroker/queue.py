@@ -14,7 +14,7 @@ from minibroker.confirms import Confirm, ConfirmRun, Confirms, MessageId
 from minibroker.consumer import Consumer, Consumption, leave
 from minibroker.delivery import Delivery
 from minibroker.driver import Driver
-from minibroker.errors import BadValue, TooLarge
+from minibroker.errors import BadName, BadValue, CommandError, TooLarge
 from minibroker.message import Message
 from minibroker.outbox import GROUP_BYTES, GROUP_MESSAGES, PLAIN_BYTES
 from minibroker.peek import Peeked
@@ -35,6 +35,7 @@ class Queue(Generic[Body]):
     """
 
     def __init__(self, driver: Driver, name: str) -> None:
+        _utf8(name, BadName)
         self.name = name
         self._driver = driver
         self._open = driver.session.outbox.open
@@ -352,10 +353,19 @@ def _lease_ms(lease: Span | None) -> int:
 
 
 def _key_bytes(key: str) -> bytes:
-    data = key.encode()
+    data = _utf8(key, BadValue)
     if len(data) > limits.MAX_KEY_BYTES:
         raise BadValue(f"a key of {len(data)} bytes exceeds {limits.MAX_KEY_BYTES}")
     return data
+
+
+def _utf8(text: str, refusal: type[CommandError]) -> bytes:
+    try:
+        return text.encode()
+    except (
+        UnicodeEncodeError
+    ) as error:  # Python makes lone surrogates of arguments that are not UTF-8
+        raise refusal(f"names and keys are UTF-8, which {text!r} cannot be") from error
 
 
 def _encode_all(bodies: Iterable[Any]) -> tuple[Sequence[bytes], Sequence[int]]:

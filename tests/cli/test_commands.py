@@ -372,11 +372,6 @@ def test_a_body_that_is_too_large_is_refused_whole(
     assert "publish a reference" in text
 
 
-def test_what_is_no_id_is_said_before_connecting(broker_server: BrokerServer) -> None:
-    """A wrong command line ends with 2."""
-    assert "no message id" in refusal(broker_server, 2, "dlq", "redrive", QUEUE, "7")
-
-
 def test_json_for_programs_has_one_value_a_line(broker_server: BrokerServer) -> None:
     """Of every command that prints a result."""
     published: list[Any] = values(broker_server, "publish", QUEUE, "x")

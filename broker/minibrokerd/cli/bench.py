@@ -18,7 +18,7 @@ import minibroker
 from minibroker import limits
 from minibroker.settings import DURABILITIES
 from minibrokerd import exits
-from minibrokerd.cli.options import client_options, option
+from minibrokerd.cli.options import FiniteRange, client_options, option
 from minibrokerd.cli.printing import fail, note, print_json, print_table
 from minibrokerd.cli.talking import talk
 from minibrokerd.load.consumers import Stranger
@@ -89,20 +89,20 @@ MAX_TASKS: Final = 1_000
 )
 @option(
     "--rate",
-    type=click.FloatRange(0, min_open=True),
+    type=FiniteRange(0, 10**9, min_open=True),
     help="Open loop: messages a second of all producers. Without it: closed loop, as fast as confirms come.",
 )
 @option("--count", type=click.IntRange(1), help="Publish so many messages.")
 @option(
     "--duration",
-    type=click.FloatRange(0, min_open=True),
+    type=FiniteRange(0, min_open=True),
     help=f"Publish for so many seconds; {DURATION_S:g}, if there is no --count.",
 )
 @option("--queue", help="The queue; a new one with a name by chance, if not given.")
 @option("--keep", is_flag=True, help="Leave the queue there; it may exist already, if it is empty.")
 @option(
     "--timeout",
-    type=click.FloatRange(0, min_open=True),
+    type=FiniteRange(0, min_open=True),
     default=10.0,
     help="Seconds until a call fails; when the server is away for longer, the bench ends.",
 )

@@ -6,8 +6,7 @@ import asyncio
 import json
 import os
 import signal
-import sys
-from asyncio.subprocess import PIPE, Process
+from asyncio.subprocess import Process
 from contextlib import suppress
 from typing import Any, Final
 
@@ -17,7 +16,9 @@ from minibrokerd import exits
 from minibrokerd.cli.printing import note, print_json, printable
 
 REJECT: Final = exits.DAMAGED  # EX_DATAERR of sysexits.h: the input can never be used
-CHUNK_BYTES: Final = 64 * 1024
+CHUNK_BYTES: Final = 64 * 1024  # all that a pipe holds
+STDERR: Final = 2
+KILL_S: Final = 5.0  # how long a command may take to end after SIGTERM
 
 
 class Executor:
@@ -35,27 +36,31 @@ class Executor:
 
     async def _run(self, message: minibroker.Message[Any]) -> tuple[int, str]:
         # A group of its own: Ctrl-C reaches this process alone, which then waits for the command.
-        process = await asyncio.create_subprocess_shell(
-            self._command,
-            stdin=PIPE,
-            stderr=PIPE,
-            env=os.environ | environment(message),
-            start_new_session=True,
-        )
+        # A file and a pipe of our own: asyncio waits for the end of its pipes, and a child in the background
+        # keeps them open.
+        body, stderr = _file_of(message.raw), _Stderr()
         try:
-            _, last_line = await asyncio.gather(_feed(process, message.raw), _last_line(process))
-            return await process.wait(), last_line
+            process = await asyncio.create_subprocess_shell(
+                self._command,
+                stdin=body,
+                stderr=stderr.writer,
+                env=os.environ | environment(message),
+                start_new_session=True,
+            )
+        finally:
+            os.close(body)
+            os.close(stderr.writer)
+        try:
+            return await process.wait(), stderr.last_line()
         except asyncio.CancelledError:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGTERM)
-            await process.wait()
+            await _end(process)
             raise
 
     async def finish(self) -> None:
         """Nothing is kept until the end."""
 
     async def _settle(self, message: minibroker.Message[Any], code: int, last_line: str) -> None:
-        how = f"exit code {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"
+        how = f"exit code {code}" if code >= 0 else f"signal {_signal_name(-code)}"
         text = f"{how}: {last_line}" if last_line else how
         if code == exits.DONE:
             outcome = "acked"
@@ -87,22 +92,65 @@ def environment(message: minibroker.Message[Any]) -> dict[str, str]:
     }
 
 
-async def _feed(process: Process, body: bytes) -> None:
-    assert process.stdin is not None
-    with suppress(BrokenPipeError, ConnectionResetError):  # it need not read its input
-        process.stdin.write(body)
-        await process.stdin.drain()
-        process.stdin.close()
-        await process.stdin.wait_closed()
+def _file_of(body: bytes) -> int:
+    """Return a descriptor from which a command reads the body, or not, as it likes."""
+    descriptor = os.memfd_create("body")
+    with open(descriptor, "wb", closefd=False) as file:
+        file.write(body)
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return descriptor
 
 
-async def _last_line(process: Process) -> str:
-    """Pass on what the command writes to standard error, and return the last line that is not empty."""
-    assert process.stderr is not None
-    tail = b""
-    while chunk := await process.stderr.read(CHUNK_BYTES):
-        sys.stderr.buffer.write(chunk)
-        sys.stderr.buffer.flush()
-        tail = (tail + chunk)[-limits.MAX_ERROR_TEXT_BYTES :]
-    lines = tail.decode(errors="replace").split("\n")
-    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+class _Stderr:
+    """What a command writes to standard error: it is passed on, and its end is kept for the history."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._reader, self.writer = os.pipe()
+        os.set_blocking(self._reader, False)
+        self._tail = b""
+        # Until its end, which may come after that of the command: what it left running may still write.
+        self._loop.add_reader(self._reader, self._read)
+
+    def last_line(self) -> str:
+        """Return the last line until now that is not empty."""
+        self._read()
+        lines = self._tail.decode(errors="replace").split("\n")
+        return next((line.strip() for line in reversed(lines) if line.strip()), "")
+
+    def _read(self) -> None:
+        if self._reader < 0:
+            return
+        try:
+            chunk = os.read(self._reader, CHUNK_BYTES)
+        except BlockingIOError:
+            return
+        if not chunk:
+            self._loop.remove_reader(self._reader)
+            os.close(self._reader)
+            self._reader = -1
+        self._tail = (self._tail + chunk)[-limits.MAX_ERROR_TEXT_BYTES :]
+        with suppress(OSError):  # that nobody reads it is no fault of the command
+            while chunk:
+                chunk = chunk[os.write(STDERR, chunk) :]
+
+
+async def _end(process: Process) -> None:
+    """End a command and what it started: with SIGTERM, and with SIGKILL if it does not listen."""
+    try:
+        os.killpg(process.pid, signal.SIGTERM)
+        async with asyncio.timeout(KILL_S):
+            await process.wait()
+    except (ProcessLookupError, TimeoutError):
+        pass
+    finally:
+        if process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # most of the real-time signals have no name
+        return str(number)

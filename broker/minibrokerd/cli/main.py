@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Mapping
 from difflib import get_close_matches
 from importlib import import_module
-from typing import Final
+from typing import Any, Final
 
 import click
 
-from minibrokerd import __version__
+from minibrokerd import __version__, exits
 from minibrokerd.cli.options import PREFIX
 from minibrokerd.exits import epilog
 
@@ -47,6 +49,12 @@ class _Commands(click.Group):
             ctx.fail(f"No such command {args[0]!r}.{meant}")
         return super().resolve_command(ctx, args)
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            sys.exit(exits.INTERRUPTED)
+
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         module = COMMANDS.get(cmd_name)
         if module is None:
@@ -69,3 +77,15 @@ class _Commands(click.Group):
 @click.version_option(__version__, prog_name="minibroker")
 def main() -> None:
     """A work-queue broker for background jobs: nothing that was confirmed is ever lost."""
+    _hold_streams()
+
+
+def _hold_streams() -> None:
+    """Open what is closed of the standard streams, before any other file is opened.
+
+    Else a segment of the log might get the number of standard error, and events be written into it.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            # It takes the lowest free number, which is that of the stream.
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))

@@ -6,6 +6,7 @@ What several commands share has one variable for all of them (`MINIBROKER_URL`),
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -15,6 +16,20 @@ import click
 from minibroker.broker import DEFAULT_URL
 
 PREFIX: Final = "MINIBROKER"
+
+
+class FiniteRange(click.FloatRange):
+    """A number in a range; `nan` and `inf`, which Python reads as numbers, too, are refused."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the number; click.ParamType."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is no finite number.", param, ctx)
+        return number
+
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 

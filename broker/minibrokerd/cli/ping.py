@@ -7,7 +7,7 @@ import time
 import click
 
 import minibroker
-from minibrokerd.cli.options import client_options, option
+from minibrokerd.cli.options import FiniteRange, client_options, option
 from minibrokerd.cli.printing import note, print_json
 from minibrokerd.cli.talking import CONNECT_S, talk
 
@@ -16,7 +16,7 @@ from minibrokerd.cli.talking import CONNECT_S, talk
 @option("--count", type=click.IntRange(min=1), default=1, help="How many times to ask.")
 @option(
     "--wait",
-    type=click.FloatRange(min=0.1),
+    type=FiniteRange(min=0.1),
     default=CONNECT_S,
     help="Seconds to wait for a server that is not there yet, or still recovers.",
 )

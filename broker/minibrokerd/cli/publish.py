@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -12,7 +13,7 @@ from typing import Any, BinaryIO, Final
 import click
 
 import minibroker
-from minibrokerd.cli.options import client_options, option
+from minibrokerd.cli.options import FiniteRange, client_options, option
 from minibrokerd.cli.printing import note, print_json, progress
 from minibrokerd.cli.talking import talk
 
@@ -37,7 +38,7 @@ BATCH: Final = 500  # one frame; its ids are printed as soon as it is confirmed
 )
 @option("--header", "headers", multiple=True, metavar="NAME=VALUE", help="A header; repeatable.")
 @option("--key", default="", help="Key of the messages.")
-@option("--delay", type=click.FloatRange(0), default=0.0, help="Seconds to wait first.")
+@option("--delay", type=FiniteRange(0), default=0.0, help="Seconds to wait first.")
 @client_options
 def publish(
     queue: str,
@@ -65,7 +66,12 @@ def publish(
     async def work(broker: minibroker.Broker) -> None:
         with progress(f"publishing to {queue}", None, prints=True) as advance:
             while batch := list(islice(bodies, BATCH)):
-                confirms = await broker.queue(queue).publish_many(batch, **settings)
+                try:
+                    confirms = await broker.queue(queue).publish_many(batch, **settings)
+                except (
+                    TypeError
+                ) as error:  # a number or a text that JSON can spell and msgpack cannot
+                    raise click.BadParameter(str(error), param_hint="--as json") from error
                 advance(len(batch))
                 _print_ids(confirms, as_json)
 
@@ -82,7 +88,7 @@ def _print_ids(confirms: Iterable[minibroker.Confirm], as_json: bool) -> None:
 
 def _bodies(body: str | None, file: Path | None, lines: bool) -> Iterator[bytes]:
     if body is not None:
-        yield body.encode()
+        yield os.fsencode(body)  # the bytes as they were typed, UTF-8 or not
     elif file is None:
         if sys.stdin.isatty():
             note("each line is a message; end with Ctrl-D")
@@ -107,7 +113,7 @@ def _decoded(bodies: Iterator[bytes], body_type: str) -> Iterator[Any]:
 def _json_value(number: int, raw: bytes) -> Any:
     try:
         return json.loads(raw)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise click.BadParameter(
             f"body {number} is not JSON: {error}; those before it were published",
             param_hint="--as json",
@@ -121,4 +127,8 @@ def _headers(pairs: Iterable[str]) -> dict[str, str]:
         if not (name and equals):
             raise click.BadParameter(f"{pair!r} is not NAME=VALUE", param_hint="--header")
         headers[name] = value
+        try:
+            pair.encode()
+        except UnicodeEncodeError as error:
+            raise click.BadParameter(f"{pair!r} is not UTF-8", param_hint="--header") from error
     return headers

@@ -9,7 +9,7 @@ from typing import Any, Final
 import click
 
 from minibroker import limits
-from minibrokerd.cli.options import data_dir_option, shared_option
+from minibrokerd.cli.options import FiniteRange, data_dir_option, shared_option
 from minibrokerd.stopping import StopSignals
 
 DEFAULT_SEGMENT_BYTES: Final = 64 * 1024 * 1024
@@ -54,7 +54,7 @@ def _whole_pages(context: click.Context, parameter: click.Parameter, value: int)
 )
 @shared_option(
     "--drain-timeout",
-    type=click.FloatRange(min=0),
+    type=FiniteRange(0, 86_400),
     default=10.0,
     help="Seconds that a stop may take until the server leaves as after a crash.",
 )
