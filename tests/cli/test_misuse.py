@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import pty
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,36 @@ from minibrokerd.cli import executing
 from support.broker import BrokerServer
 
 QUEUE = "emails"
+
+
+def test_looking_is_free_however_it_ends(broker_server: BrokerServer) -> None:
+    """A closed pipe is the usual end of a look: nothing is charged, and nothing waits for a lease."""
+    output(broker_server, "publish", QUEUE, stdin="\n".join(map(str, range(1_200))))
+    look = f"{' '.join(COMMAND)} consume {QUEUE} --count 1000 --url {broker_server.url} | head -1"
+    done = subprocess.run(
+        ["bash", "-c", look], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (done.stdout, done.stderr) == ("0\n", "")
+    states = values(broker_server, "stats", QUEUE)[0]["queues"][QUEUE]
+    assert (states["ready"], states["held"], states["begun"]) == (1_200, 0, 0)
+    assert len(output(broker_server, "consume", QUEUE)) == 1_000
+    assert "at most 1,000" in refusal(broker_server, 2, "consume", QUEUE, "--count", "1001")
+
+
+def test_headers_that_cannot_be_read_spoil_neither_peek_nor_consume(
+    broker_server: BrokerServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server takes any bytes as headers, so a foreign client may have sent any."""
+
+    async def publish() -> None:
+        async with minibroker.connect(broker_server.url) as broker:
+            await broker.queue(QUEUE).publish(b"x", headers={"a": 1})
+
+    monkeypatch.setattr("minibroker.queue.encode_headers", lambda _: b"\xc1")
+    asyncio.run(publish())
+    (message,) = values(broker_server, "peek", QUEUE)
+    assert (message["headers"], message["body"]) == (None, "x")
+    assert values(broker_server, "consume", QUEUE, "--count", "1")[0]["headers"] is None
 
 
 @pytest.mark.parametrize(
@@ -71,6 +104,36 @@ async def test_a_command_that_ignores_the_signal_is_killed(
     assert (message["state"], sum(message["attempts"].values())) == ("ready", 0)
 
 
+def test_a_body_cannot_steer_a_terminal_by_json(broker_server: BrokerServer) -> None:
+    """JSON itself leaves the second half of the control characters as they are."""
+    output(broker_server, "publish", QUEUE, "a\x9b31m\u202eb")
+    (line,) = output(broker_server, "peek", QUEUE, "--json")
+    assert "\\u009b31m\\u202e" in line
+    assert json.loads(line)["body"] == "a\x9b31m\u202eb"
+
+
+def test_a_body_cannot_steer_a_terminal(broker_server: BrokerServer) -> None:
+    """Lines and tabs stay; a pipe gets the bytes as they are."""
+    output(broker_server, "publish", QUEUE, "--as", "json", stdin='"a\\u001b[2J\\tb\\nc"')
+    words = ("consume", QUEUE, "--count", "1", "--url", broker_server.url)
+    ours, theirs = pty.openpty()
+    subprocess.run([*COMMAND, *words], stdout=theirs, timeout=30, check=True, env=CLEAN)
+    os.close(theirs)
+    assert os.read(ours, 1_000) == b"a\\x1b[2J\tb\r\nc\r\n"
+    os.close(ours)
+    assert "\x1b[2J" in typed_at(broker_server, *words).stdout
+
+
+def test_a_progress_bar_takes_names_as_they_are() -> None:
+    """Square brackets are markup for the library that draws it."""
+    ours, theirs = pty.openpty()
+    code = "from minibrokerd.cli.printing import progress\nwith progress('[/x]', 1, prints=False) as f: f(1)"
+    done = subprocess.run([sys.executable, "-c", code], stderr=theirs, timeout=30, check=False)
+    os.close(theirs)
+    assert done.returncode == 0
+    os.close(ours)
+
+
 @pytest.mark.parametrize("text", ["7", "1--5", "4294967296-1", "1-18446744073709551616", "1_0-1"])
 def test_what_is_no_id_is_said_before_connecting(broker_server: BrokerServer, text: str) -> None:
     """A wrong command line ends with 2."""
@@ -103,6 +166,7 @@ def test_json_that_cannot_be_published_is_refused(broker_server: BrokerServer, b
         ("bench", "--rate", "inf"),
         ("serve", "--drain-timeout", "inf"),
         ("ping", "--wait", "inf"),
+        ("peek", QUEUE, "--skip", str(2**64)),
     ],
 )
 def test_numbers_that_are_none_are_usage_errors(
@@ -117,6 +181,17 @@ def test_closed_streams_are_empty(broker_server: BrokerServer) -> None:
     for command in ("publish q", "stats", "queues"):
         bare = f'"$@" {command} --url {broker_server.url} <&- >&- 2>&-'
         subprocess.run(["bash", "-c", bare, "bash", *COMMAND], timeout=30, check=True, env=CLEAN)
+
+
+def test_results_that_cannot_be_written_are_no_lost_connection(
+    broker_server: BrokerServer,
+) -> None:
+    """Exit code 1, and the error of the system."""
+    full = f'"$@" stats --json --url {broker_server.url} > /dev/full'
+    done = subprocess.run(
+        ["bash", "-c", full, "bash", *COMMAND], capture_output=True, timeout=30, check=False
+    )
+    assert (done.returncode, b"No space left" in done.stderr) == (1, True)
 
 
 def test_a_data_directory_may_have_any_name(tmp_path: Path) -> None:

@@ -233,6 +233,8 @@ def test_rates_are_growth_a_second() -> None:
         "published": 10
     }
     assert not any(rates(None, now, 1.0))
+    # The server was started again meanwhile.
+    assert rates(now, dict.fromkeys(RATES, 4), 2.0) == [2] * len(RATES)
 
 
 @pytest.mark.parametrize("words", ["peek q --count 2000 --json", "consume q", "log dump"])

@@ -15,9 +15,9 @@ import minibroker
 from minibroker import limits
 from minibrokerd import exits
 from minibrokerd.cli.executing import Executor
-from minibrokerd.cli.options import client_options, option
-from minibrokerd.cli.peeking import body_of
-from minibrokerd.cli.printing import print_json, text_of
+from minibrokerd.cli.options import FiniteRange, client_options, option
+from minibrokerd.cli.peeking import body_of, headers_of
+from minibrokerd.cli.printing import print_json, print_text, text_of
 from minibrokerd.cli.talking import talk
 
 SHOWN: Final = 1_000  # messages that are kept at most to be given back in the end
@@ -31,7 +31,7 @@ SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 @option(
     "--ack",
     is_flag=True,
-    help="Ack what is printed, which ends it; without it all of it goes back in the end.",
+    help="Ack what is printed, which ends it; without it all of it, at most 1,000, goes back in the end.",
 )
 @option(
     "--exec",
@@ -47,7 +47,7 @@ SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 )
 @option(
     "--lease",
-    type=click.FloatRange(min=0.01),
+    type=FiniteRange(min=0.01),
     help="Seconds until a worker that went silent loses its message; the queue's, if not given.",
 )
 @client_options
@@ -77,6 +77,10 @@ def consume(
     if command is not None and ack:
         raise click.UsageError("--exec settles by exit code; leave --ack out")
 
+    if command is None and not ack:
+        if count is not None and count > SHOWN:
+            raise click.UsageError(f"without --ack at most {SHOWN:,} messages can be shown")
+        count = count or SHOWN
     at_once = concurrency if command is not None else 1
     prefetch = at_once if command is not None else PREFETCH if ack else SHOWN
 
@@ -118,9 +122,9 @@ class _Printer:
         self._shown.append(message)  # before it is printed: that may fail
         if self._as_json:
             about = {"id": str(message.id), "attempt": message.attempt, "key": message.key}
-            print_json({**about, "headers": message.headers, "body": body_of(message)})
+            print_json({**about, "headers": headers_of(message), "body": body_of(message)})
         else:
-            click.echo(text_of(body_of(message)))
+            print_text(text_of(body_of(message)))
         if self._ack:
             await self._shown.pop().ack()
 

@@ -23,7 +23,7 @@ HEADS: Final = ("id", "state", "attempts", "age", "key", "body")
 @click.command()
 @click.argument("queue")
 @option("--count", type=click.IntRange(min=1), default=20, help="Most messages to show.")
-@option("--skip", type=click.IntRange(min=0), default=0, help="Messages to pass over first.")
+@option("--skip", type=click.IntRange(0, 2**53), default=0, help="Messages to pass over first.")
 @client_options
 def peek(queue: str, count: int, skip: int, url: str, as_json: bool) -> None:
     """Show messages of QUEUE in every state; nothing is changed.
@@ -64,6 +64,14 @@ def body_of(message: Peeked | minibroker.Message[Any]) -> Any:
         return message.raw
 
 
+def headers_of(message: Peeked | minibroker.Message[Any]) -> Any:
+    """Return the headers, or None if a client published what cannot be read as such."""
+    try:
+        return message.headers
+    except BodyError:
+        return None
+
+
 def as_map(message: Peeked) -> dict[str, Any]:
     """Return all that is known of a message, for programs."""
     return {
@@ -74,7 +82,7 @@ def as_map(message: Peeked) -> dict[str, Any]:
         "attempts": message.attempts,
         "redriven": message.info.get("redriven", 0),
         "history": message.history,
-        "headers": message.headers,
+        "headers": headers_of(message),
         "body": body_of(message),
     }
 

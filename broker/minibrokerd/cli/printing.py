@@ -29,7 +29,7 @@ WIDE: Final = 10_000  # columns of a table that is piped: nothing is cut or wrap
 
 def fail(text: str, code: int) -> NoReturn:
     """End the command with a message and an exit code."""
-    click.echo(f"minibroker: {text}", err=True)
+    click.echo(f"minibroker: {printable(text)}", err=True)
     sys.exit(code)
 
 
@@ -47,7 +47,17 @@ def note(text: str) -> None:
 
 def print_json(value: object) -> None:
     """Print one line; bytes are printed as text, everything else that JSON does not know as its `str`."""
-    click.echo(json.dumps(value, default=_plain, ensure_ascii=False))
+    line = json.dumps(value, default=_plain, ensure_ascii=False)
+    if not line.isprintable():  # JSON escapes some of what steers a terminal, not all
+        line = "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in line)
+    click.echo(line)
+
+
+def print_text(text: str) -> None:
+    """Print text as it stands; for a terminal what could steer it is escaped, lines and tabs stay."""
+    if sys.stdout.isatty():
+        text = "".join(c if c in "\n\t" else printable(c) for c in text)
+    click.echo(text, color=True)  # else click takes escape sequences out of what goes to a pipe
 
 
 def print_table(heads: Sequence[str], rows: Iterable[Sequence[object]], empty: str) -> None:
@@ -117,7 +127,7 @@ def progress(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn(unit),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -10,7 +11,7 @@ import click
 
 import minibroker
 from minibroker.metrics import METRICS
-from minibrokerd.cli.options import client_options, option
+from minibrokerd.cli.options import FiniteRange, client_options, option
 from minibrokerd.cli.peeking import cut
 from minibrokerd.cli.printing import print_json, print_table, watching
 from minibrokerd.cli.talking import talk
@@ -27,9 +28,7 @@ EMPTY: Final = "no queues yet"
 @click.command()
 @click.argument("queue", default="")
 @option("--watch", is_flag=True, help="Show it again and again, with rates, until Ctrl-C.")
-@option(
-    "--interval", type=click.FloatRange(min=0.1), default=1.0, help="Seconds between two looks."
-)
+@option("--interval", type=FiniteRange(min=0.1), default=1.0, help="Seconds between two looks.")
 @client_options
 def stats(queue: str, watch: bool, interval: float, url: str, as_json: bool) -> None:
     """Show messages by state, and counters since the server started."""
@@ -56,24 +55,31 @@ def _rows(value: dict[str, Any], names: Sequence[str]) -> list[list[Any]]:
 
 async def _watch(broker: minibroker.Broker, queue: str, interval: float, as_json: bool) -> None:
     before: dict[str, Any] = {}
+    before_s = 0.0
     heads = ("queue", *WATCHED, *(f"{name}/s" for name in RATES))
     with watching() as show:
         while True:
             value = await _ask(broker, queue)
+            now_s = time.monotonic()
             if as_json:
                 print_json(value)
             else:
                 rows = _rows(value, WATCHED)
                 for row in rows:
-                    row += rates(before.get(row[0]), value["queues"][row[0]], interval)
+                    row += rates(before.get(row[0]), value["queues"][row[0]], now_s - before_s)
                     row[0] = cut(row[0], LONGEST_NAME)
                 show(heads, rows, EMPTY)
-            before = value["queues"]
+            before, before_s = value["queues"], now_s
             await asyncio.sleep(interval)
 
 
-def rates(before: dict[str, int] | None, now: dict[str, int], interval: float) -> list[int]:
-    """Return how much each counter of `RATES` grew a second; 0 at the first look."""
+def rates(before: dict[str, int] | None, now: dict[str, int], seconds: float) -> list[int]:
+    """Return how much each counter of `RATES` grew a second; 0 at the first look.
+
+    Counters start at zero with the server, and with a queue that is made again.
+    """
     if before is None:
         return [0] * len(RATES)
-    return [round((now[name] - before[name]) / interval) for name in RATES]
+    if any(now[name] < before[name] for name in RATES):
+        before = dict.fromkeys(RATES, 0)
+    return [round((now[name] - before[name]) / seconds) for name in RATES]

@@ -7,7 +7,6 @@ the table in exits.py.
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -40,7 +39,7 @@ def talk(
             runner.run(_connected(url, work, wait_s))
     except BrokenPipeError:
         leave_closed_pipe()
-    except (ConnectionLost, OSError) as error:
+    except ConnectionLost as error:
         cause = str(error).partition(";")[0]  # what follows is advice for programs
         fail(
             f"cannot reach a server at {url}: {cause}. Is `minibroker serve` running there? "
@@ -57,8 +56,8 @@ def talk(
         row = ERRORS.get(error.code)  # what the server refuses says itself what to do next
         advice = f" {row.advice}" if row and not row.on_wire else ""
         fail(f"{url} refused: {error} ({error.code}).{advice}", exits.REFUSED)
-    except KeyboardInterrupt:
-        sys.exit(exits.INTERRUPTED)
+    except OSError as error:
+        fail(f"cannot read the input, or write the results: {error}", exits.REFUSED)
 
 
 async def _connected(
