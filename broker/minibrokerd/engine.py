@@ -19,6 +19,7 @@ from minibroker import limits
 from minibrokerd.core.core import Core
 from minibrokerd.core.effects import Effects, Outgoing
 from minibrokerd.core.inputs import Command, Disconnected, Frame, Synced, Tick
+from minibrokerd.forwarder import Forwarder
 from minibrokerd.log.seam import Batch, Log, Record, Room
 from minibrokerd.logs import events
 from minibrokerd.outgoing import frame_of
@@ -118,6 +119,8 @@ class Engine:
         self._blocked: dict[int, int] = {}  # their connections, with the bytes that wait
         self._full = False  # the log refused room, and has not granted any since
         self._idle_waiters: list[asyncio.Future[None]] = []
+        self._forwarder = Forwarder(core, log, self._apply, self._newest_batch, self._bound_disk)
+        self._leaving = False
         self._random = random.random  # spreads retries, protects nothing
 
     def start(self, base_ms: int) -> None:
@@ -133,6 +136,7 @@ class Engine:
             next_batch=self._log.next_number,
         )
         self._turn_soon()
+        self._loop.call_soon(self._bound_disk)
 
     def jitter(self) -> float:
         """Return a random number from -1 to 1."""
@@ -266,10 +270,19 @@ class Engine:
         self._flush_sinks()
         self._route(self._core.apply(Synced(number), self.clock.now_ms(), self.clock.unix_ms()))
         self._sync_later(IDLE_S)
+        self._bound_disk()
         if self._idle_waiters and self._is_idle():
             for waiter in self._idle_waiters:
                 waiter.set_result(None)
             self._idle_waiters.clear()
+
+    def _newest_batch(self) -> int:
+        return self._core.store.open_batch - (not self._open)
+
+    def _bound_disk(self) -> None:
+        """Have the oldest segment emptied and freed while the log is longer than it should be."""
+        if not self._leaving:
+            self._forwarder.step(self.clock.now_ms(), self.clock.unix_ms())
 
     def _sync_later(self, delay_s: float) -> None:
         """See to it that what nobody waits for is written, and that an idle log gets its marker."""
@@ -398,6 +411,7 @@ class Engine:
 
     async def drain(self) -> None:
         """Return when everything applied so far is synced."""
+        self._leaving = True
         while not self._is_idle():
             self._wake = self._urgent = True
             waiter = self._loop.create_future()

@@ -19,6 +19,7 @@ from minibrokerd.core.inputs import (
     Command,
     Disconnected,
     Flow,
+    Forward,
     Hello,
     Resume,
     Synced,
@@ -110,6 +111,14 @@ class World:
             self.close_batch()
         waiting = [outgoing.header for outgoing in self.held]
         assert not waiting, f"these rest on a batch that has no record: {waiting}"
+
+    def free(self, upto: int, *, most_bytes: int = 2**30) -> None:
+        """Copy forward what stands in batches up to `upto`, sync, and take them out of the log."""
+        upto = min(upto, self.core.synced)
+        while self.core.clear_below <= upto:
+            self.apply(Forward(upto, most_bytes))
+        self.sync()
+        self.log = [batch for batch in self.log if batch.number > upto]
 
     # -- time -----------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from hypothesis.stateful import invariant, rule
 from model_steps import TICK_MS, Clients, indices, rarely
 
 from minibroker import limits
+from minibrokerd.core.inputs import Forward
 from support.hypothesis_budget import model_settings
 
 
@@ -176,6 +177,21 @@ class Broker(Clients):
         for session, frames in self.sent.items():
             for sequence, sent in frames.items():
                 sent.known = (session, sequence) in self.model.frames
+
+    @rule(back=indices, most_bytes=st.sampled_from([1, 300, 2**30]), free=st.booleans())
+    def forward(self, back: int, most_bytes: int, free: bool) -> None:
+        """Some of what stands in the oldest batches is written again; or all of it, and they are freed."""
+        log = self.world.log
+        if not log:
+            return
+        upto = log[back % len(log)].number
+        self.world.apply(Forward(upto, most_bytes))
+        while free and self.world.core.clear_below <= upto:
+            self.world.apply(Forward(upto, most_bytes))
+        if free:
+            self.sync()
+            self.world.log = [batch for batch in self.world.log if batch.number > upto]
+        self._observe()
 
     # -- what always holds ----------------------------------------------------------------------
 

@@ -115,7 +115,7 @@ HI = b"\xc4\x00\xc4\x08" + bytes(4) + b"\x02\0\0\0" + b"\xc4\x02hi"
 def block(origin: int, first: int, count: int, tail: bytes) -> Block:
     """Return published messages, whose lengths start at the fifth byte of their tail."""
     lengths = tail[4 : 4 + 8 * count]
-    return Block(origin, first, count, tail, lengths, 0, None, 0, 1, UNIX_MS, 0)
+    return Block(origin, first, count, tail, lengths, 0, None, 0, 1, UNIX_MS, 0, 1)
 
 
 MARKED_BODIES = [(block(1, 0, 2, ONE), 0, 2), (block(2, 8, 2, TWO), 9, 10)]

@@ -18,15 +18,15 @@ from zlib import crc32
 from minibroker import limits
 from minibroker.commands import COMMANDS
 from minibroker.wire import pack_runs
-from minibrokerd.core import copying, logins
+from minibrokerd.core import forwarding, logins
 from minibrokerd.core.dispatching import dispatch, line_up_all
 from minibrokerd.core.effects import Effects
 from minibrokerd.core.inputs import (
     Attach,
     Command,
-    Copy,
     Disconnected,
     Flow,
+    Forward,
     Frame,
     Hello,
     Resume,
@@ -109,6 +109,15 @@ class Core:
         """The newest batch that is known to be safe."""
         return self.store.synced
 
+    @property
+    def clear_below(self) -> int:
+        """No record of a batch before this one is needed, once all batches so far are synced."""
+        return self.store.clear_below
+
+    def live_bytes(self) -> int:
+        """Return about how many bytes of the log are still needed."""
+        return self.store.live_bytes()
+
     def next_deadline_ms(self) -> int | None:
         """Return when (log time) to apply `Tick` next; None: nothing waits for time."""
         if self.store.jobs:
@@ -187,12 +196,18 @@ def _sequenced(store: Store, frame: Frame, sequence: int) -> None:
             f"frame {sequence} is too far ahead of {session.answered_below}, the oldest unanswered"
         )
     results, lost, rests_on = _apply_parts(store, frame)
-    outcome = Outcome(frame.checksum, frame.size, results, lost, rests_on)
-    session.remember(sequence, outcome)
+    records, is_publish = store.effects.records, frame.parts[0].op == "publish"
+    # A message in memory is gone after a restart: its frame, when it comes again, must not be taken for known.
+    recorded = bool(records) and results[0].get("durability") != "memory"
+    session.remember(
+        sequence,
+        Outcome(
+            frame.checksum, frame.size, results, lost, rests_on, store.open_batch if recorded else 0
+        ),
+    )
     session.seen_ms = store.now_ms
-    records = store.effects.records
     # The record of a publish, or of an ack that is all of its frame, has the outcome itself.
-    if records and frame.parts[0].op != "publish" and not is_whole_ack(frame, lost):
+    if recorded and not is_publish and not is_whole_ack(frame, lost):
         meta = FrameMeta(
             session.id,
             sequence,
@@ -316,5 +331,5 @@ _COMMANDS: Final[dict[type, Callable[[Store, Any], None]]] = {
     Flow: logins.flow,
     Synced: _synced,
     Tick: _tick,
-    Copy: copying.copy,
+    Forward: forwarding.forward,
 }

@@ -165,7 +165,7 @@ def _runs(items: list[Item]) -> tuple[int, bytes]:
                 )
             )
             continue
-        for first, stop, encoding in _alike(block, item):
+        for first, stop, encoding in alike(block, item):
             packed.append(
                 DELIVERY_RUN.pack(
                     block.origin, first, stop - first, attempt, flags, encoding, block.unix_ms
@@ -175,11 +175,11 @@ def _runs(items: list[Item]) -> tuple[int, bytes]:
 
 
 def _keys(items: list[Item]) -> bytes:
-    keys = [item.key.encode() for item in items for _ in _alike(item.block, item)]
+    keys = [item.key.encode() for item in items for _ in alike(item.block, item)]
     return pack_strings(keys)
 
 
-def _alike(block: Block, item: Item) -> list[tuple[int, int, int]]:
+def alike(block: Block, item: Item) -> list[tuple[int, int, int]]:
     """Return (first, stop, encoding) of the parts of an item with one encoding."""
     if block.encodings is None or not isinstance(item, Span):
         return [(item.first, item.stop, block.encoding_of(item.first))]

@@ -140,17 +140,17 @@ class Tick:
         self.jitter = jitter
 
 
-class Copy:
-    """Write these messages (origin, sequence) again, those that still live: their old segment is to be freed.
+class Forward:
+    """Write again what lives and stands in batches up to `upto`: their segment is to be freed.
 
-    Their bodies were read and verified before. Once the batch of the copies is synced, nothing needs the old
-    records of these ids any more.
+    About `most_bytes` of records are written in one apply. `Core.clear_below` says when nothing is left.
     """
 
-    __slots__ = ("ids",)
+    __slots__ = ("most_bytes", "upto")
 
-    def __init__(self, ids: Sequence[tuple[int, int]]) -> None:
-        self.ids = ids
+    def __init__(self, upto: int, most_bytes: int) -> None:
+        self.upto = upto
+        self.most_bytes = most_bytes
 
 
-Command = Frame | Hello | Resume | Attach | Disconnected | Flow | Synced | Tick | Copy
+Command = Frame | Hello | Resume | Attach | Disconnected | Flow | Synced | Tick | Forward

@@ -23,6 +23,8 @@ CAUSES: Final = ("failed", "expired", "worker_lost")  # the charged ones, in the
 MEMORY: Final = 2  # index of the durability in minibroker.settings.DURABILITIES
 LAZY: Final = 1
 SYNC: Final = 0
+NEVER: Final = 2**62  # the batch of what is in no log
+MESSAGE_BYTES: Final = 48  # what a message costs the log beside its bytes, about
 
 
 class State(IntEnum):
@@ -37,11 +39,13 @@ class State(IntEnum):
 class Block:
     """The messages of one publish: `count` consecutive sequences of the queue `origin`.
 
-    `body` is the shell's handle for their bytes. `size` is the bytes of each message if all are alike, else
-    0, and `offsets` has where each one starts and the last one ends in the blob.
+    `body` is the shell's handle for their bytes, `batch` has the record that they stand in. `size` is the bytes
+    of each message if all are alike, else 0, and `offsets` has where each one starts and the last one ends in
+    the blob.
     """
 
     __slots__ = (
+        "batch",
         "blob_at",
         "body",
         "count",
@@ -71,7 +75,9 @@ class Block:
         epoch: int,
         unix_ms: int,
         ready_at_ms: int,
+        batch: int,
     ) -> None:
+        self.batch = batch if durability != MEMORY else NEVER
         self.origin = origin
         self.first = first
         self.count = count
@@ -90,6 +96,12 @@ class Block:
         if self.offsets is None:
             return self.size * (stop - first)
         return self.offsets[stop - self.first] - self.offsets[first - self.first]
+
+    def cost(self, first: int, stop: int) -> int:
+        """Return about how many bytes of the log these messages keep in use."""
+        if self.batch == NEVER:
+            return 0
+        return self.bytes_of(first, stop) + MESSAGE_BYTES * (stop - first)
 
     def encoding_of(self, sequence: int) -> int:
         """Return the body encoding of one message."""

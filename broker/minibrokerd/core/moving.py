@@ -78,6 +78,9 @@ def _move(
             )
         )
         message.batch = source.last_batch = target.last_batch = store.open_batch
+        cost = message.block.cost(message.first, message.stop)
+        source.live_bytes -= cost
+        target.live_bytes += cost
     store.wait_or_ready(target, message)
 
 
@@ -186,6 +189,7 @@ def delete(store: Store, queue: Queue, *, force: bool) -> int:
         count += _end_all(store, each)
         store.remove_queue(each)
         store.emit(DropMeta(each.number))
+        store.dropped_batch = store.open_batch
     store.nowhere.last_batch = store.open_batch
     return count
 

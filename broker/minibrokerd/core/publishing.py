@@ -60,12 +60,14 @@ def publish(store: Store, frame: Frame, part: Any) -> tuple[Result, int]:
         store.epoch,
         store.unix_ms,
         store.now_ms,
+        store.open_batch,
     )
     spans = spans_of(block, part.delay_ms, part.key, columns)
     if durability != MEMORY:
         _write(store, queue, block, part, frame)
     rests_on = max(store.rests_on(durability), queue.reserve_batch)
     queue.counters["published"] += count
+    queue.live_bytes += block.cost(first, first + count)
     if durability == SYNC:
         queue.entering += count
         store.entering.append((store.open_batch, queue, block, spans))

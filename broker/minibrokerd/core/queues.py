@@ -34,9 +34,12 @@ class Queue:
         "home",
         "lanes",
         "last_batch",
+        "live_bytes",
         "name",
         "next_sequence",
         "number",
+        "oldest_batch",
+        "record_batch",
         "reserve_batch",
         "reserved_until",
         "settings",
@@ -50,6 +53,9 @@ class Queue:
         self.next_sequence = 0
         self.reserved_until = 0
         self.reserve_batch = 0  # the batch of the newest reservation: ids rest on it
+        self.record_batch = 0  # the batch of the newest record of its settings
+        self.oldest_batch = 0  # no message of it stands in a record before this batch
+        self.live_bytes = 0  # of the log that its messages keep in use, about
         self.last_batch = 0  # the newest batch that changed what this queue shows
         self.lanes = Lanes()
         self.delayed: dict[Timer, Item] = {}
@@ -116,7 +122,7 @@ class Queue:
         """Forget every message and return the old lanes, to be freed in steps."""
         old, self.lanes = self.lanes, Lanes()
         self.delayed = {}
-        self.delayed_count = self.held = self.begun = self.entering = 0
+        self.delayed_count = self.held = self.begun = self.entering = self.live_bytes = 0
         return old
 
     def key_of(self, origin: int, sequence: int) -> int:

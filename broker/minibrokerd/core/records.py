@@ -28,7 +28,7 @@ class QueueMeta(Meta, frozen=True):
 
 
 class ReserveMeta(Meta, frozen=True):
-    """Sequences of the queue below `until` may be in use; a start goes on there."""
+    """Sequences of the queue below `until` may be in use; a start goes on there. Of queue 0: queue numbers."""
 
     queue: int
     until: int
@@ -192,6 +192,24 @@ class CopyMeta(Meta, frozen=True):
     started_unix_ms: int
 
 
+class CopyRunMeta(Meta, frozen=True):
+    """Consecutive messages without a history, written again; replay of known ids replaces their places.
+
+    The tail is a publish tail of these messages. The other fields are those of their PUBLISH.
+    """
+
+    queue: int
+    first: int
+    count: int
+    unix_ms: int
+    ready_at_ms: int
+    epoch: int
+    durability: int
+    delay_ms: int
+    key: str
+    encoding: int
+
+
 RECORD_TYPES: Final[Mapping[int, type[Meta]]] = {
     2: QueueMeta,
     3: ReserveMeta,
@@ -205,6 +223,7 @@ RECORD_TYPES: Final[Mapping[int, type[Meta]]] = {
     11: FrameMeta,
     12: CopyMeta,
     13: DropMeta,
+    14: CopyRunMeta,
 }
 TYPE_OF: Final[Mapping[type[Meta], int]] = {meta: number for number, meta in RECORD_TYPES.items()}
 

@@ -18,16 +18,23 @@ Result = dict[str, int | str]
 class Outcome:
     """What was answered to one sequenced frame: one result for each part, and the runs that were lost."""
 
-    __slots__ = ("batch", "checksum", "lost", "results", "size")
+    __slots__ = ("batch", "checksum", "lost", "recorded", "results", "size")
 
     def __init__(
-        self, checksum: int, size: int, results: list[Result], lost: bytes, batch: int
+        self,
+        checksum: int,
+        size: int,
+        results: list[Result],
+        lost: bytes,
+        batch: int,
+        recorded: int,
     ) -> None:
         self.checksum = checksum
         self.size = size  # of the frame, in bytes
         self.results = results
         self.lost = lost
         self.batch = batch  # the answer rests on it
+        self.recorded = recorded  # the batch that has its record; 0: none has
 
 
 class Session:
@@ -82,6 +89,15 @@ class Session:
     def forget_all(self) -> None:
         """Forget every outcome: a frame that comes again can no longer be judged."""
         self.forget_below(max(self.window, default=0) + 1)
+
+    def put_in_order(self) -> None:
+        """Sort the outcomes, after a replay: copies of old ones stand behind newer ones in the log."""
+        self.window = {
+            sequence: self.window[sequence]
+            for sequence in sorted(self.window)
+            if sequence >= self.answered_below
+        }
+        self.unanswered_bytes = sum(outcome.size for outcome in self.window.values())
 
     def over_limit(self, sequence: int) -> bool:
         """Whether a frame of this sequence is more than a client may have unanswered."""

@@ -66,6 +66,8 @@ class Store:
         self.queues: dict[str, Queue] = {}
         self.by_number: dict[int, Queue] = {}
         self.next_queue_number = 1
+        self.dropped_batch = 0  # has the newest record that a deleted queue's number was used
+        self.clear_below = 0  # nothing that lives needs a record of a batch before this one
         # Where settlements of a deleted queue go: nothing is under their tokens, so they are lost, and the other
         # parts of their frame still count.
         self.nowhere = Queue(0, "", 0, default_settings())
@@ -187,7 +189,7 @@ class Store:
     def write_queue(self, queue: Queue) -> None:
         """Record the settings of a queue as they are now."""
         self.emit(QueueMeta(queue.number, queue.name, queue.home, queue.settings))
-        queue.last_batch = self.open_batch
+        queue.last_batch = queue.record_batch = self.open_batch
 
     def dlq_of(self, queue: Queue) -> Queue:
         """Return the dead-letter queue of a queue, made now if this is its first dead message."""
@@ -197,6 +199,10 @@ class Store:
             settings["durability"] = queue.settings["durability"]
             dlq = self.create_queue(queue.name + limits.DLQ_SUFFIX, settings, home=queue.number)
         return dlq
+
+    def live_bytes(self) -> int:
+        """Return about how many bytes of the log are still needed."""
+        return sum(queue.live_bytes for queue in self.queues.values())
 
     def touch(self, queue: Queue) -> None:
         """Let the queue be dispatched at the end of this apply."""

@@ -172,6 +172,30 @@ class FileLog:
             self._put(job)
         return Room.WAIT
 
+    @property
+    def disk_bytes(self) -> int:
+        """The bytes of all segments, the reserve apart."""
+        segment = self._tail.segment
+        current = segment.size_bytes if segment is not None else 0
+        return current + sum([sealed.size_bytes for sealed in self._tail.sealed.copy()])
+
+    @property
+    def segment_bytes(self) -> int:
+        """The bytes of a new segment."""
+        return self._allocation.segment_bytes
+
+    @property
+    def oldest_upto(self) -> int | None:
+        """The newest batch in the oldest segment; None while that one is still written."""
+        sealed = self._tail.sealed
+        return sealed[0].upto if sealed else None
+
+    def free(self, upto: int, now_ms: int, unix_ms: int, done: Callable[[], None]) -> None:
+        """Give up the segments whose batches are `upto` or older."""
+        job = Job(lambda: self._tail.free(upto, now_ms, unix_ms), done)
+        job.expect_callback()
+        self._put(job)
+
     def mark(self, now_ms: int, unix_ms: int) -> None:
         """Name the last synced batch in a marker, unless a batch of the log itself does already."""
         if self._under_way is None:
@@ -211,6 +235,8 @@ class FileLog:
         tail.store_id, tail.epoch = self.store_id, recovery.epoch + 1
         tail.log_start = recovery.log_start
         tail.last_number, tail.last_checksum = recovery.last_number, recovery.last_checksum
+        tail.last_data = recovery.last_number
+        tail.sealed.extend(recovery.sealed)
         if last is not None and recovery.clean:
             tail.segment = reopen(last, directory, self._ops)
         elif last is not None:
@@ -236,7 +262,7 @@ class FileLog:
         self._granted_bytes = max(0, self._granted_bytes - spent_bytes)
         # Encoded here, where the records are warm: on the writer's core it costs a lone publish 20 us more.
         body, now_ms, unix_ms = layout.encode_body(batch.records), batch.now_ms, batch.unix_ms
-        return Job(lambda: self._tail.append(body, now_ms, unix_ms), self._synced)
+        return Job(lambda: self._tail.append(batch.number, body, now_ms, unix_ms), self._synced)
 
     def _put(self, job: Job) -> None:
         assert self._writer is not None, "not started"

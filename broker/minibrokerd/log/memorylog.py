@@ -20,6 +20,8 @@ class MemoryLog:
         self, batches: list[Batch] | None = None, *, epoch: int = 0, hold: bool = False
     ) -> None:
         self.max_batch_bytes = 24 * 1024 * 1024
+        self.disk_bytes = self.segment_bytes = 0
+        self.oldest_upto: int | None = None
         self.epoch = epoch
         self.store_id = os.urandom(16)
         self.session_key = os.urandom(32)
@@ -84,6 +86,9 @@ class MemoryLog:
         self.room = room
         assert self._on_room is not None, "not started"
         self._on_room()
+
+    def free(self, upto: int, now_ms: int, unix_ms: int, done: Callable[[], None]) -> None:
+        """Do nothing: memory has no segments."""
 
     def mark(self, now_ms: int, unix_ms: int) -> None:
         """Do nothing: memory needs no marker."""

@@ -19,6 +19,7 @@ from minibrokerd.log.failures import DamagedLog, NewerFormat, NotWritable
 from minibrokerd.log.fileops import FileOps, read_all
 from minibrokerd.log.format import Found, Header, Kind, SegmentInfo
 from minibrokerd.log.seam import BATCH_HEADER_BYTES, Batch
+from minibrokerd.log.tail import Sealed
 
 
 @dataclass(slots=True)
@@ -69,6 +70,7 @@ class Recovery:
         self.now_ms = 0
         self.log_start = 1
         self.last: Segment | None = None
+        self.sealed: list[Sealed] = []  # the segments before it
         self.last_number = 0
         self.last_checksum = 0
         self.clean = True
@@ -166,6 +168,7 @@ class Recovery:
             sealed = self._open_valid(names[number])
             yield from self._read_segment(sealed)
             self._judge_sealed(sealed)
+            self.sealed.append(Sealed(sealed.name, sealed.info.segment_bytes, self.last_number))
         yield from self._read_segment(last)
 
     def _read_segment(self, segment: Segment) -> Iterator[Batch]:

@@ -115,6 +115,29 @@ class Log(Protocol):
         """Ask for room for a publish of `size_bytes` (record sizes); GRANTED reserves it."""
         ...
 
+    @property
+    def disk_bytes(self) -> int:
+        """The bytes of all segments, the reserve apart."""
+        ...
+
+    @property
+    def segment_bytes(self) -> int:
+        """The bytes of a new segment; 0: there are no segments."""
+        ...
+
+    @property
+    def oldest_upto(self) -> int | None:
+        """The newest batch in the oldest segment; None while that one is still written."""
+        ...
+
+    def free(self, upto: int, now_ms: int, unix_ms: int, done: Callable[[], None]) -> None:
+        """Give up the segments whose batches are `upto` or older.
+
+        Whatever in them is still needed stands in batches that are synced. `done` is called
+        when they are gone.
+        """
+        ...
+
     def mark(self, now_ms: int, unix_ms: int) -> None:
         """Write the marker batch of an idle log: it names the last synced batch."""
         ...

@@ -6,6 +6,7 @@ and synced before it returns; there is never a second unsynced batch.
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
@@ -30,10 +31,20 @@ class OpenSegment:
     zeroed: int
 
 
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """A segment that is full: its file, and the newest batch in it, by the engine's numbers."""
+
+    name: SegmentName
+    size_bytes: int
+    upto: int
+
+
 class Tail:
     """Appends batches to the newest segment and goes on in a new one when it is full.
 
-    `last_number` is the newest synced batch, `last_kind` its kind.
+    `last_number` is the newest synced batch on disk, `last_kind` its kind, `last_data` the newest one of
+    data by the engine's number. `sealed` are the full segments, oldest first.
     """
 
     def __init__(
@@ -45,6 +56,8 @@ class Tail:
         self.last_number = 0
         self.last_checksum = 0
         self.last_kind = Kind.FOOTER
+        self.last_data = 0
+        self.sealed: deque[Sealed] = deque()
         self.segment: OpenSegment | None = None
         self._directory = directory
         self._ops = ops
@@ -58,8 +71,8 @@ class Tail:
             return 0
         return segment.size_bytes - layout.own_room(segment.size_bytes) - segment.position
 
-    def append(self, body: layout.Body, now_ms: int, unix_ms: int) -> None:
-        """Write and sync one batch of data.
+    def append(self, number: int, body: layout.Body, now_ms: int, unix_ms: int) -> None:
+        """Write and sync one batch of data, which the engine calls `number`.
 
         Raises:
             OSError: it cannot be known what is on the disk; nothing may be appended any more.
@@ -70,6 +83,7 @@ class Tail:
                 "the engine closes a batch before it is too big"
             )
         self._write(Kind.DATA, body, now_ms, unix_ms)
+        self.last_data = number
 
     def append_own(self, kind: Kind, now_ms: int, unix_ms: int) -> None:
         """Write and sync a header, marker or footer in the current segment, or in a new one."""
@@ -82,7 +96,8 @@ class Tail:
 
     def begin_segment(self, now_ms: int, unix_ms: int) -> None:
         """Go on in a new segment: it is one once its header and its name are synced."""
-        number = self.segment.name.number + 1 if self.segment else 1
+        full = self.segment
+        number = full.name.number + 1 if full else 1
         descriptor, zeroed = self._allocation.take(self._allocation.segment_bytes)
         self.close()
         name = SegmentName(number, 1)
@@ -92,6 +107,23 @@ class Tail:
         self._ops.rename(self._directory.at("next.tmp"), self._directory.at(name))
         self._directory.sync()
         self._directory.write_state(State(False, number))
+        if full is not None:
+            self.sealed.append(Sealed(full.name, full.size_bytes, self.last_data))
+
+    def free(self, upto: int, now_ms: int, unix_ms: int) -> None:
+        """Let the log start behind the segments whose batches are `upto` or older, then recycle their files.
+
+        The new start is synced first: until then a crash finds the log whole, and afterwards leftovers.
+        """
+        freed = [sealed for sealed in self.sealed if sealed.upto <= upto]
+        if not freed:
+            return
+        self.log_start = freed[-1].name.number + 1
+        self.append_own(Kind.MARKER, now_ms, unix_ms)
+        for sealed in freed:
+            self._allocation.recycle(str(sealed.name))
+            self.sealed.popleft()
+        self._directory.sync()
 
     def zero_ahead(self) -> bool:
         """Do one slice of the work ahead, if some is due: zeros here, then the next segment."""

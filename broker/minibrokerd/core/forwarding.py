@@ -1,0 +1,184 @@
+"""What lives is copied forward, so that the oldest segment of the log can be freed.
+
+Everything that must survive a start has one record that it needs, and knows the batch of it: a message its
+publish or its newest copy, a queue its newest settings and reservation, a session the outcomes of frames that may
+come again. `forward` writes again what stands in the oldest batches. It looks at the state of the apply that emits
+the copies: what ended before has no copy, and what ends later ends by a record behind it. A copy carries the whole
+state of its message, and replay of a known id replaces its place, so nothing is ever there twice.
+
+Only the oldest segment is ever freed, so whatever else an old record said (an attempt, an ack, a move) is either
+in the copy, or about something that has ended.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+from zlib import crc32
+
+from minibroker.wire import bin_head
+from minibrokerd.core.dispatching import alike
+from minibrokerd.core.inputs import Forward
+from minibrokerd.core.messages import Block, Message, Span, State
+from minibrokerd.core.queues import Queue
+from minibrokerd.core.records import CopyMeta, CopyRunMeta, FrameMeta, ReserveMeta
+from minibrokerd.core.state import Store
+from minibrokerd.core.tails import split_bins
+from minibrokerd.core.wheel import TICK_MS
+
+COPY_BYTES: Final = 200  # a copy beside its bodies, about
+_NO_COLUMNS: Final = b"\xc4\x00"
+
+
+def forward(store: Store, command: Forward) -> None:
+    """Write again what lives and stands in old batches, until `most_bytes` are used up or nothing is left."""
+    upto, room = min(command.upto, store.synced), command.most_bytes
+    for queue in store.queues.values():
+        if queue.oldest_batch <= upto:
+            room = _messages(store, queue, upto, room)
+        if room <= 0:
+            return
+        _settings(store, queue, upto)
+    _outcomes(store, upto)
+    if 0 < store.dropped_batch <= upto:
+        store.emit(ReserveMeta(0, store.next_queue_number))
+        store.dropped_batch = store.open_batch
+    store.clear_below = max(store.clear_below, upto + 1)
+
+
+def _messages(store: Store, queue: Queue, upto: int, room: int) -> int:
+    """Copy the messages of a queue, until the room is used up; return what is left of it."""
+    for state, item in queue.items():
+        if item.block.batch > upto:
+            continue
+        if isinstance(item, Message):
+            _copy(store, queue, state, item)
+        else:
+            _copy_run(store, queue, item)
+        room -= COPY_BYTES + item.block.bytes_of(item.first, item.stop)
+        if room <= 0:
+            return room
+    queue.oldest_batch = upto + 1
+    return room
+
+
+def _copy_run(store: Store, queue: Queue, span: Span) -> None:
+    """Copy the messages of a span; it goes on as they are in the log now."""
+    block = span.block
+    tail = _tail(block, span.first, span.stop)
+    # Parts of one span with different encodings need a record each, but stay one block here.
+    parts = alike(block, span)
+    for first, stop, encoding in parts:
+        part = tail if len(parts) == 1 else _tail(block, first, stop)
+        meta = CopyRunMeta(
+            queue.number,
+            first,
+            stop - first,
+            block.unix_ms,
+            block.ready_at_ms,
+            block.epoch,
+            block.durability,
+            span.ready_at_ms - block.ready_at_ms,
+            span.key,
+            encoding,
+        )
+        store.emit(meta, part, crc32(part))
+    span.block = _block(store, block, span.first, span.stop, tail)
+
+
+def _copy(store: Store, queue: Queue, state: State, message: Message) -> None:
+    """Copy one message with all that is known of it."""
+    block = message.block
+    lease = message.delivery if state is State.BEGUN else None
+    wait_until_ms = message.ready_at_ms
+    if lease is not None:
+        assert message.timer is not None
+        wait_until_ms = message.timer.tick * TICK_MS
+    meta = CopyMeta(
+        queue=queue.number,
+        origin=block.origin,
+        sequence=message.sequence,
+        publish_unix_ms=block.unix_ms,
+        epoch=block.epoch,
+        durability=block.durability,
+        encoding=block.encoding_of(message.sequence),
+        key=message.key,
+        token=message.ended_token,
+        ready_at_ms=message.ready_at_ms,
+        wait_ms=max(wait_until_ms - store.now_ms, 0),
+        unix_ms=store.unix_ms,
+        attempts=message.attempts,
+        releases=message.releases,
+        marked=message.marked,
+        redriven=message.redriven,
+        history=message.history,
+        attempts_dropped=message.dropped,
+        lease_token=lease.token if lease is not None else 0,
+        session=lease.session if lease is not None else 0,
+        lease_ms=message.lease_ms if lease is not None else 0,
+        started_unix_ms=message.started_unix_ms,
+    )
+    tail = _tail(block, message.first, message.stop)
+    store.emit(meta, tail, crc32(tail))
+    message.block = _block(store, block, message.first, message.stop, tail)
+
+
+def _block(store: Store, old: Block, first: int, stop: int, tail: bytes) -> Block:
+    _, lengths, _ = split_bins(memoryview(tail), 3)
+    encodings = old.encodings
+    if encodings is not None:
+        encodings = encodings[first - old.first : stop - old.first]
+    return Block(
+        old.origin,
+        first,
+        stop - first,
+        tail,
+        lengths,
+        old.encoding,
+        encodings,
+        old.durability,
+        old.epoch,
+        old.unix_ms,
+        old.ready_at_ms,
+        store.open_batch,
+    )
+
+
+def _tail(block: Block, first: int, stop: int) -> bytes:
+    """Return a publish tail with some messages of a block: no columns, their lengths, their bytes."""
+    body = block.body
+    assert isinstance(body, bytes | memoryview), "the shell has read the body before"
+    _, lengths, blob = split_bins(memoryview(body), 3)
+    low, high = first - block.first, stop - block.first
+    start = block.bytes_of(block.first, first)
+    part = blob[start : start + block.bytes_of(first, stop)]
+    part_lengths = lengths[8 * low : 8 * high]
+    return b"".join(
+        (_NO_COLUMNS, bin_head(len(part_lengths)), part_lengths, bin_head(len(part)), part)
+    )
+
+
+def _settings(store: Store, queue: Queue, upto: int) -> None:
+    if queue.record_batch <= upto:
+        store.write_queue(queue)
+    if queue.reserved_until and queue.reserve_batch <= upto:
+        store.emit(ReserveMeta(queue.number, queue.reserved_until))
+        queue.reserve_batch = store.open_batch
+
+
+def _outcomes(store: Store, upto: int) -> None:
+    for session in store.sessions.values():
+        seen_unix_ms = store.unix_ms - (store.now_ms - session.seen_ms)
+        for sequence, outcome in session.window.items():
+            if not 0 < outcome.recorded <= upto:
+                continue
+            meta = FrameMeta(
+                session.id,
+                sequence,
+                session.answered_below,
+                outcome.checksum,
+                seen_unix_ms,
+                outcome.size,
+                outcome.results,
+            )
+            store.emit(meta, outcome.lost, crc32(outcome.lost))
+            outcome.recorded = store.open_batch

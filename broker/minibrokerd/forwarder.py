@@ -1,0 +1,70 @@
+"""Keeps the log on disk bounded: it has what lives copied out of the oldest segment, then has that freed.
+
+The order is what makes it safe. All that lives in the oldest segment is written again; then the batches of these
+copies are synced; then the log says in a synced batch that it starts later; then the file goes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from minibrokerd.core.core import Core
+from minibrokerd.core.inputs import Forward
+from minibrokerd.log.seam import Log
+
+STEP_BYTES: Final = 1024 * 1024  # of copies between two syncs, so that others get their turn
+SPARE_SEGMENTS: Final = (
+    2  # beside twice what lives: the one that is written, and the one that is emptied
+)
+
+
+class Forwarder:
+    """Asked after every sync whether there is something to do; does a step of it."""
+
+    def __init__(
+        self,
+        core: Core,
+        log: Log,
+        apply: Callable[[Forward], None],
+        newest_batch: Callable[[], int],
+        again: Callable[[], None],
+    ) -> None:
+        """`newest_batch` returns the newest batch that has records, `again` is called after each freeing."""
+        self._core = core
+        self._log = log
+        self._apply = apply
+        self._newest_batch = newest_batch
+        self._again = again
+        self._upto = 0  # what the segment has that is being emptied; 0: none is
+        self._copied = 0  # the batch of the last copies, once all are made
+        self._freed = 0  # up to here the log was asked to free
+
+    def step(self, now_ms: int, unix_ms: int) -> None:
+        """Go on: copy some more, or free what was copied."""
+        if not self._upto and not self._begin():
+            return
+        if self._core.clear_below <= self._upto:
+            most_bytes = min(STEP_BYTES, self._log.max_batch_bytes // 4)
+            self._apply(Forward(self._upto, most_bytes))
+            if self._core.clear_below <= self._upto:
+                return
+            self._copied = self._newest_batch()
+        if self._copied > self._core.synced:
+            return
+        self._log.free(self._upto, now_ms, unix_ms, self._again)
+        self._freed, self._upto = self._upto, 0
+
+    def _begin(self) -> bool:
+        """Whether the oldest segment is to be emptied now: the log has grown beyond what lives."""
+        log = self._log
+        spare_bytes = SPARE_SEGMENTS * log.segment_bytes
+        if log.disk_bytes <= spare_bytes:
+            return False
+        oldest = log.oldest_upto
+        if oldest is None or oldest <= self._freed:
+            return False
+        if log.disk_bytes <= spare_bytes + 2 * self._core.live_bytes():
+            return False
+        self._upto = oldest
+        return True
