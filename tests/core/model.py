@@ -10,6 +10,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field, replace
 
 from minibroker.settings import Settings, default_settings
+from minibrokerd.core.records import CopyMeta, CopyRunMeta
 
 GRACE_MS = 60_000
 EPOCH_BITS = 40
@@ -321,6 +322,41 @@ class Model:
         message.marked, message.releases = False, 0
         self._log(message, 0)
         message.state = "READY"
+
+    def copied(self, copy: CopyMeta) -> None:
+        """The log says anew, and all, of one message; it must be what is true of it."""
+        message = self.messages[copy.origin, copy.sequence]
+        assert message.logged is not None
+        assert bool(copy.lease_token) == (message.state == "BEGUN")
+        assert (sum(copy.attempts), copy.attempts[0]) == (message.charged, message.failed)
+        assert (copy.marked, copy.releases) == (message.marked, message.releases)
+        assert (copy.key, copy.ready_at_ms) == (message.key, message.ready_at_ms)
+        begun = bool(copy.lease_token)
+        assert not begun or (copy.lease_token, copy.session) == (message.token, message.session)
+        message.logged = Logged(
+            message.queue,
+            begun,
+            copy.ready_at_ms,
+            0 if begun else copy.wait_ms,
+            copy.unix_ms + (copy.wait_ms - copy.lease_ms if begun else 0),
+            message.charged,
+            message.failed,
+            copy.marked,
+            copy.releases,
+            copy.lease_token or message.logged.token,
+            copy.token,
+            copy.session,
+            copy.lease_ms,
+        )
+
+    def run_copied(self, copy: CopyRunMeta) -> None:
+        """The log says anew when messages without a history were published, and that is all."""
+        for sequence in range(copy.first, copy.first + copy.count):
+            message = self.messages[copy.queue, sequence]
+            assert message.logged is not None
+            assert (message.charged, message.key) == (0, copy.key)
+            ready_at_ms = copy.ready_at_ms + copy.delay_ms
+            message.logged = Logged(message.queue, False, ready_at_ms, copy.delay_ms, copy.unix_ms)
 
     def _log(self, message: Modelled, delay_ms: int) -> None:
         if message.logged is not None:

@@ -14,6 +14,7 @@ from model_steps import TICK_MS, Clients, indices, rarely
 
 from minibroker import limits
 from minibrokerd.core.inputs import Forward
+from minibrokerd.core.records import CopyMeta, CopyRunMeta, decode
 from support.hypothesis_budget import model_settings
 
 
@@ -185,13 +186,21 @@ class Broker(Clients):
         if not log:
             return
         upto = log[back % len(log)].number
-        self.world.apply(Forward(upto, most_bytes))
+        self._forward(upto, most_bytes)
         while free and self.world.core.clear_below <= upto:
-            self.world.apply(Forward(upto, most_bytes))
+            self._forward(upto, most_bytes)
         if free:
             self.sync()
             self.world.log = [batch for batch in self.world.log if batch.number > upto]
         self._observe()
+
+    def _forward(self, upto: int, most_bytes: int) -> None:
+        self._now()
+        for copy in map(decode, self.world.apply(Forward(upto, most_bytes)).records):
+            if isinstance(copy, CopyMeta):
+                self.model.copied(copy)
+            elif isinstance(copy, CopyRunMeta):
+                self.model.run_copied(copy)
 
     # -- what always holds ----------------------------------------------------------------------
 
