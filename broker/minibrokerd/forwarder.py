@@ -13,7 +13,7 @@ from minibrokerd.core.core import Core
 from minibrokerd.core.inputs import Forward
 from minibrokerd.log.seam import Log
 
-STEP_BYTES: Final = 1024 * 1024  # of copies between two syncs, so that others get their turn
+STEP_BYTES: Final = 128 * 1024  # of copies in one apply: 400 small messages, about 15 ms
 SPARE_SEGMENTS: Final = (
     2  # beside twice what lives: the one that is written, and the one that is emptied
 )

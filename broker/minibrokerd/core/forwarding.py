@@ -12,6 +12,7 @@ in the copy, or about something that has ended.
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Final
 from zlib import crc32
 
@@ -26,16 +27,28 @@ from minibrokerd.core.tails import split_bins
 from minibrokerd.core.wheel import TICK_MS
 
 COPY_BYTES: Final = 200  # a copy beside its bodies, about
+LOOKS: Final = 20_000  # items that one apply looks at, about 5 ms
 _NO_COLUMNS: Final = b"\xc4\x00"
 
 
+class _Budget:
+    """What one apply may do: the others of the loop wait for it."""
+
+    __slots__ = ("bytes_left", "looks_left")
+
+    def __init__(self, bytes_left: int) -> None:
+        self.bytes_left = bytes_left
+        self.looks_left = LOOKS
+
+    def is_used_up(self) -> bool:
+        return self.bytes_left <= 0 or self.looks_left <= 0
+
+
 def forward(store: Store, command: Forward) -> None:
-    """Write again what lives and stands in old batches, until `most_bytes` are used up or nothing is left."""
-    upto, room = min(command.upto, store.synced), command.most_bytes
+    """Write again what lives and stands in old batches, as far as the budget goes or until nothing is left."""
+    upto, budget = min(command.upto, store.synced), _Budget(command.most_bytes)
     for queue in store.queues.values():
-        if queue.oldest_batch <= upto:
-            room = _messages(store, queue, upto, room)
-        if room <= 0:
+        if queue.oldest_batch <= upto and not _messages(store, queue, upto, budget):
             return
         _settings(store, queue, upto)
     _outcomes(store, upto)
@@ -45,23 +58,33 @@ def forward(store: Store, command: Forward) -> None:
     store.clear_below = max(store.clear_below, upto + 1)
 
 
-def _messages(store: Store, queue: Queue, upto: int, room: int) -> int:
-    """Copy the messages of a queue, until the room is used up; return what is left of it."""
-    for state, item in queue.items():
+def _messages(store: Store, queue: Queue, upto: int, budget: _Budget) -> bool:
+    """Copy the old messages of a queue; False: not all, the budget is used up.
+
+    Fresh spans can be very many, but do not move, so each is looked at once, over many applies. The others are
+    looked at all in one go, at last: what left the fresh ones meanwhile is among them, and nothing goes back.
+    """
+    for span in queue.lanes.unseen(upto):
+        budget.looks_left -= 1
+        if span.block.batch <= upto:
+            _copy_run(store, queue, span, budget)
+        if budget.is_used_up():
+            return False
+    returned = ((State.READY, item) for item in queue.lanes.returned())
+    for state, item in chain(returned, queue.moved_items()):
         if item.block.batch > upto:
             continue
         if isinstance(item, Message):
-            _copy(store, queue, state, item)
+            _copy(store, queue, state, item, budget)
         else:
-            _copy_run(store, queue, item)
-        room -= COPY_BYTES + item.block.bytes_of(item.first, item.stop)
-        if room <= 0:
-            return room
+            _copy_run(store, queue, item, budget)
+        if budget.is_used_up():
+            return False
     queue.oldest_batch = upto + 1
-    return room
+    return True
 
 
-def _copy_run(store: Store, queue: Queue, span: Span) -> None:
+def _copy_run(store: Store, queue: Queue, span: Span, budget: _Budget) -> None:
     """Copy the messages of a span; it goes on as they are in the log now."""
     block = span.block
     tail = _tail(block, span.first, span.stop)
@@ -83,9 +106,10 @@ def _copy_run(store: Store, queue: Queue, span: Span) -> None:
         )
         store.emit(meta, part, crc32(part))
     span.block = _block(store, block, span.first, span.stop, tail)
+    budget.bytes_left -= COPY_BYTES + len(tail)
 
 
-def _copy(store: Store, queue: Queue, state: State, message: Message) -> None:
+def _copy(store: Store, queue: Queue, state: State, message: Message, budget: _Budget) -> None:
     """Copy one message with all that is known of it."""
     block = message.block
     lease = message.delivery if state is State.BEGUN else None
@@ -120,6 +144,7 @@ def _copy(store: Store, queue: Queue, state: State, message: Message) -> None:
     tail = _tail(block, message.first, message.stop)
     store.emit(meta, tail, crc32(tail))
     message.block = _block(store, block, message.first, message.stop, tail)
+    budget.bytes_left -= COPY_BYTES + len(tail)
 
 
 def _block(store: Store, old: Block, first: int, stop: int, tail: bytes) -> Block:

@@ -7,10 +7,11 @@ beside it. Lanes take turns, so one busy key cannot keep the others waiting.
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Iterator, Sequence
 from heapq import heapify, heappop, heappush
+from itertools import islice
 
 from minibrokerd.core.messages import Item, Span
 
@@ -18,12 +19,13 @@ from minibrokerd.core.messages import Item, Span
 class Lane:
     """The ready messages of one key."""
 
-    __slots__ = ("fresh", "key", "returned")
+    __slots__ = ("fresh", "key", "returned", "seen")
 
     def __init__(self, key: str) -> None:
         self.key = key
         self.fresh: deque[Span] = deque()
         self.returned: list[tuple[int, int, int, Item]] = []
+        self.seen = (0, 0, 0)  # by `unseen`: for which batch, and up to which place
 
     def __bool__(self) -> bool:
         return bool(self.fresh or self.returned)
@@ -67,6 +69,21 @@ class Lane:
         from_heap = min(most - dropped, len(self.returned))
         del self.returned[len(self.returned) - from_heap :]
         return dropped + from_heap
+
+    def unseen(self, upto: int) -> Iterator[Span]:
+        """Yield the fresh spans that were not yielded for this `upto` before; may be left at any time.
+
+        A fresh span never moves: it is taken from the left, or cut there, and others come on the right.
+        """
+        fresh, last, start = self.fresh, None, 0
+        if self.seen[0] == upto:
+            start = bisect_right(fresh, self.seen[1:], key=_place)
+        try:
+            for last in islice(fresh, start, None):
+                yield last
+        finally:
+            if last is not None:
+                self.seen = (upto, *_place(last))
 
     def items(self) -> Iterator[Item]:
         """Yield everything in the lane, in no particular order of the two parts."""
@@ -192,6 +209,17 @@ class Lanes:
         for lane in self._all():
             yield from lane.items()
 
+    def unseen(self, upto: int) -> Iterator[Span]:
+        """Yield the fresh spans of all lanes that were not yielded for this `upto` before."""
+        for lane in self._all():
+            yield from lane.unseen(upto)
+
+    def returned(self) -> Iterator[Item]:
+        """Yield what is ready and came back to its place."""
+        for lane in self._all():
+            for entry in lane.returned:
+                yield entry[3]
+
     def _all(self) -> Iterator[Lane]:
         yield self._default
         yield from self._keyed.values()
@@ -216,6 +244,10 @@ class Lanes:
         if isinstance(item, Span) and fits < item.stop - item.first:
             lane.put_back(item.cut(item.first + fits))
         return item
+
+
+def _place(span: Span) -> tuple[int, int]:
+    return span.ready_at_ms, span.first
 
 
 def _first_in(item: Item, sequences: Sequence[int]) -> int | None:

@@ -110,6 +110,10 @@ class Queue:
         """Yield everything that has not ended with its state: ready, delayed, then held and begun."""
         for item in self.lanes.items():
             yield State.READY, item
+        yield from self.moved_items()
+
+    def moved_items(self) -> Iterator[tuple[State, Item]]:
+        """Yield what is not ready, with its state: delayed, then held and begun."""
         for item in self.delayed.values():
             yield State.DELAYED, item
         for delivery in self.deliveries.values():
