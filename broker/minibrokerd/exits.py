@@ -36,7 +36,7 @@ EXITS: Final = (
     Exit(DONE, "done; serve: stopped on request, all that was confirmed is kept", "nothing"),
     Exit(
         REFUSED,
-        "the server refused the command, or answered too late; consume: a command failed",
+        "the server refused the command, or answered too late",
         "read the message: it names the cause and the next step",
     ),
     Exit(USAGE, "the command line, or a file that it names, is wrong", "see --help"),

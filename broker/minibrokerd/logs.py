@@ -43,6 +43,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "connection_ended": "a connection was cut off, for `reason`",
     "connections_full": "`turned_away` connections found no free descriptor since the last second",
     "queue_created": "a queue is there that was not",
+    "queue_deleted": "a queue is gone, with the messages that it had",
     "disk_full": "publishes are refused until there is space; acks go on",
     "disk_has_room": "publishes are taken again",
     "stopping": "a signal asked for a stop",

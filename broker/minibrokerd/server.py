@@ -119,6 +119,7 @@ class Server:
         self._notifier = Notifier()
         self._listeners: list[asyncio.Server] = []
         self._queues_seen = 1  # the number of the first queue that was not logged yet
+        self._queue_names: frozenset[str] = frozenset()
         self._all_gone: asyncio.Future[None] | None = None
         self._stop_asked: asyncio.Future[None] = loop.create_future()
 
@@ -152,6 +153,7 @@ class Server:
         self.loop.call_later(SWEEP_S, self._sweep)
         address = listening.show(*sockets[0].getsockname()[:2])
         self._queues_seen = self._core.store.next_queue_number
+        self._queue_names = frozenset(self._core.store.queues)
         data_dir = self._options.data_dir.absolute()
         events.info("recovered", **recovered.fields())
         events.info(
@@ -272,6 +274,9 @@ class Server:
             queue = store.by_number.get(number)
             if queue is not None:  # it may be gone again
                 events.info("queue_created", queue=queue.name, **queue.settings)
+        for name in [name for name in self._queue_names if name not in store.queues]:
+            events.warning("queue_deleted", queue=name)
+        self._queue_names = frozenset(store.queues)
         self._queues_seen = store.next_queue_number
         if self._turned_away:
             events.warning(

@@ -106,6 +106,17 @@ def test_a_command_settles_its_message_by_its_exit_code(broker_server: BrokerSer
     assert errors == ["exit code 65: no such address", "signal SIGKILL"]
 
 
+async def test_headers_that_fit_into_no_environment_are_no_endless_failure(
+    broker_server: BrokerServer,
+) -> None:
+    """The message is rejected, with the reason: it would fail in the same way every time."""
+    async with minibroker.connect(broker_server.url) as broker:
+        await broker.queue(QUEUE).publish(b"x", headers={"large": "h" * 200_000})
+    output(broker_server, "consume", QUEUE, "--exec", "true", "--count", "1")
+    (message,) = values(broker_server, "dlq", "list", QUEUE)
+    assert "fit into no environment" in message["history"][-1]["error_text"]
+
+
 def test_commands_run_side_by_side(broker_server: BrokerServer, tmp_path: Path) -> None:
     """Each of two waits for the other: one at a time would never end."""
     output(broker_server, "publish", QUEUE, stdin="a\nb\n")

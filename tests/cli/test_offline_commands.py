@@ -140,6 +140,8 @@ def test_a_dump_of_nothing_says_so(tmp_path: Path) -> None:
     assert done.returncode == exits.NOT_WRITABLE
     assert "--data-dir" in done.stderr
     assert not (tmp_path / "none").exists()
+    done = typed("log", "dump", "--data-dir", str(tmp_path))
+    assert (done.returncode, "holds no log" in done.stderr) == (exits.NOT_WRITABLE, True)
 
 
 def test_a_dump_of_a_damaged_log_prints_what_comes_before(broker_server: BrokerServer) -> None:

@@ -209,6 +209,20 @@ def test_nothing_is_logged_for_a_message(written: tuple[str, Lines]) -> None:
     assert "queue_created" in said[0]
 
 
+def test_a_deleted_queue_leaves_a_line(written: tuple[str, Lines]) -> None:
+    """Somebody will ask where the messages are."""
+    _, lines = written
+    hand = Hand()
+    peer = hand.login()
+    peer.give(frame(part("queue_set", queue="q", settings={}), request=1))
+    hand.pass_s(2)
+    peer.give(frame(part("queue_delete", queue="q"), request=2))
+    hand.pass_s(2)
+    hand.pass_s(2)
+    (said,) = [line for line in lines() if "queue_deleted" in line]
+    assert "q" in said
+
+
 def test_a_full_disk_is_told_once_and_its_end_too(written: tuple[str, Lines]) -> None:
     """Not for each publish that is refused."""
     _, lines = written

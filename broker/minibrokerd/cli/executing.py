@@ -15,6 +15,7 @@ from minibroker import limits
 from minibrokerd import exits
 from minibrokerd.cli.printing import note, print_json, printable
 
+MOST_HEADERS: Final = 120_000  # bytes; Linux takes no variable above 128 KiB
 REJECT: Final = exits.DAMAGED  # EX_DATAERR of sysexits.h: the input can never be used
 CHUNK_BYTES: Final = 64 * 1024  # all that a pipe holds
 STDERR: Final = 2
@@ -31,10 +32,19 @@ class Executor:
     async def handle(self, message: minibroker.Message[Any]) -> None:
         """Run the command; ack, reject or nack. Cancelled: end the command, give the message back."""
         async with message.process():  # what goes wrong here, not in the command, is a failure too
-            code, last_line = await self._run(message)
+            known = environment(message)
+            if len(known["MINIBROKER_HEADERS"]) > MOST_HEADERS:
+                code, last_line = (
+                    REJECT,
+                    f"headers above {MOST_HEADERS} bytes fit into no environment",
+                )
+            else:
+                code, last_line = await self._run(message, known)
             await self._settle(message, code, last_line)
 
-    async def _run(self, message: minibroker.Message[Any]) -> tuple[int, str]:
+    async def _run(
+        self, message: minibroker.Message[Any], known: dict[str, str]
+    ) -> tuple[int, str]:
         # A group of its own: Ctrl-C reaches this process alone, which then waits for the command.
         # A file and a pipe of our own: asyncio waits for the end of its pipes, and a child in the background
         # keeps them open.
@@ -44,7 +54,7 @@ class Executor:
                 self._command,
                 stdin=body,
                 stderr=stderr.writer,
-                env=os.environ | environment(message),
+                env=os.environ | known,
                 start_new_session=True,
             )
         finally:

@@ -42,6 +42,8 @@ def dump(data_dir: Path, bodies: bool, limit: int | None) -> None:
     """
     if not data_dir.is_dir():
         fail(f"there is no data directory {data_dir}; name it with --data-dir", exits.NOT_WRITABLE)
+    if not any(data_dir.glob("segment-*")):
+        fail(f"{data_dir} holds no log; name another directory with --data-dir", exits.NOT_WRITABLE)
     recovery = Recovery(DataDirectory(data_dir, FileOps()), FileOps())
     left = limit if limit is not None else sys.maxsize
     try:
