@@ -56,9 +56,8 @@ class Settlement:
         self.queue = queue
         self.runs = runs
         self.column = memoryview(b"")  # the runs as they came
-        self.errors: Iterable[
-            tuple[str, str]
-        ] = ()  # (class, text) for each run of a nack or reject
+        # (class, text) for each run of a nack or reject
+        self.errors: Iterable[tuple[str, str]] = ()
         self.lost: list[Run] = []
         self.durability = MEMORY  # the safest of what was settled
 
@@ -332,9 +331,8 @@ def extend(work: Settlement) -> None:
             message.lease_ms = work.part.lease_ms or delivery.lease_ms
             work.store.wheel.schedule(message.timer, work.store.now_ms + message.lease_ms)
             work.store.write_lease(ExtendMeta, work.queue, message)
-    work.durability = (
-        MEMORY  # a renewal that is lost in a crash is made good by the start: nobody waits
-    )
+    # A renewal that is lost in a crash is made good by the start: nobody waits.
+    work.durability = MEMORY
 
 
 def _fail(
