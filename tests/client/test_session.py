@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -25,26 +24,9 @@ from minibroker.events import (
 from minibroker.message import Message
 from minibroker.session import Session
 from minibroker.settlements import BEGUN, ENDED, TOLD, Settlement, named_by, runs_of
+from support.quiet_shell import QuietShell, Waiter
 
 KEY = ("q", 30_000)
-
-
-class Waiter:
-    """Stands for a caller's future."""
-
-    def cancelled(self) -> bool:
-        return False
-
-
-class QuietShell:
-    """The shell that a message may ask; here it is never asked."""
-
-    current_task: Callable[[], Any]
-    failed: Callable[[Message[Any], BaseException], None]
-    takes_cancellation: Callable[[Message[Any], BaseException], bool]
-
-    async def confirmed(self, message: Message[Any], settlements: Any) -> None:
-        raise AssertionError
 
 
 class World:

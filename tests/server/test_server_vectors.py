@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,10 +11,10 @@ from hand import prefixed
 from minibroker import wire
 from minibroker.errors import Busy, ProtocolError
 from minibroker.events import Answered, Delivered, Event, Leaving, Published, Welcomed
-from minibroker.message import Message
 from minibroker.session import Session
 from minibrokerd.core.messages import Block
 from minibrokerd.outgoing import frame_of
+from support.quiet_shell import QuietShell, Waiter
 
 WELCOME = octets("""
     000000a3 94 c4 82  # payload: 163 bytes; header: 130
@@ -222,26 +221,6 @@ def test_the_client_refuses_what_is_cut_or_has_bytes_behind_it(name: str) -> Non
     for wrong in (*(payload[:end] for end in range(len(payload))), payload + b"\x00"):
         with pytest.raises(ProtocolError):
             wire.FrameReader().feed(prefixed(wrong))
-
-
-class Waiter:
-    """Stands for a caller's future."""
-
-    def cancelled(self) -> bool:
-        """It never is."""
-        return False
-
-
-class QuietShell:
-    """The shell that a message may ask; here it is never asked."""
-
-    current_task: Callable[[], Any]
-    failed: Callable[[Message[Any], BaseException], None]
-    takes_cancellation: Callable[[Message[Any], BaseException], bool]
-
-    async def confirmed(self, message: Message[Any], settlements: Any) -> None:
-        """Not here."""
-        raise AssertionError
 
 
 def welcomed() -> Session:

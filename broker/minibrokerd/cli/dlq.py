@@ -10,7 +10,6 @@ import click
 
 import minibroker
 from minibroker import limits
-from minibroker.confirms import MessageId
 from minibroker.peek import Peeked
 from minibrokerd import exits
 from minibrokerd.cli.options import client_options, option
@@ -82,7 +81,8 @@ def redrive(queue: str, ids: Sequence[str], url: str, as_json: bool) -> None:
         raise click.UsageError(f"at most {MOST_IDS:,} ids at a time; leave them out to redrive all")
 
     async def work(broker: minibroker.Broker) -> None:
-        moved = await (_redrive_all(broker, queue) if not wanted else _named(broker, queue, wanted))
+        dead = broker.queue(dlq_of(queue))
+        moved = await (dead.redrive(wanted) if wanted else _redrive_all(broker, queue))
         if as_json:
             print_json({"redriven": moved})
         else:
@@ -106,17 +106,11 @@ def purge(queue: str, yes: bool, url: str, as_json: bool) -> None:
     purge_queue(dlq_of(queue), yes, url, as_json)
 
 
-async def _named(broker: minibroker.Broker, queue: str, ids: Sequence[MessageId]) -> int:
-    return await broker.queue(dlq_of(queue)).redrive(ids)
-
-
 async def _redrive_all(broker: minibroker.Broker, queue: str) -> int:
     """Send back what is there now: what dies again meanwhile is left for the next call."""
-    if not await _has_dlq(broker, queue):
-        return 0
     name = dlq_of(queue)
     dead = broker.queue(name)
-    left = (await dead.stats())["queues"][name]["ready"]
+    left = (await _counters(broker, queue)).get("ready", 0)
     moved = 0
     with progress(f"redriving {name}", left, prints=False) as advance:
         while left > 0:
@@ -131,16 +125,17 @@ async def _redrive_all(broker: minibroker.Broker, queue: str) -> int:
 
 async def _dead(broker: minibroker.Broker, queue: str, count: int = 2**53) -> AsyncIterator[Peeked]:
     """Yield dead messages; none if the queue never had one. UnknownQueue if there is no such queue."""
-    if await _has_dlq(broker, queue):
+    if await _counters(broker, queue):
         async for message in pages(broker, dlq_of(queue), count):
             yield message
 
 
-async def _has_dlq(broker: minibroker.Broker, queue: str) -> bool:
-    if dlq_of(queue) in (await broker.stats())["queues"]:
-        return True
-    await broker.queue(queue).settings()  # raises if the queue itself is not known either
-    return False
+async def _counters(broker: minibroker.Broker, queue: str) -> dict[str, int]:
+    """Return the counters of the DLQ, none if no message ever died. UnknownQueue if there is no such queue."""
+    counters: dict[str, int] | None = (await broker.stats())["queues"].get(dlq_of(queue))
+    if counters is None:
+        await broker.queue(queue).settings()  # raises if the queue itself is not known either
+    return counters or {}
 
 
 def _row(message: Peeked) -> Sequence[object]:

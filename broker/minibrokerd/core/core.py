@@ -34,7 +34,7 @@ from minibrokerd.core.inputs import (
     Tick,
 )
 from minibrokerd.core.publishing import enter, publish
-from minibrokerd.core.records import FrameMeta, record
+from minibrokerd.core.records import record
 from minibrokerd.core.replay import Replay
 from minibrokerd.core.requests import REQUESTS
 from minibrokerd.core.sessions import Outcome, Result
@@ -208,15 +208,7 @@ def _sequenced(store: Store, frame: Frame, sequence: int) -> None:
     session.seen_ms = store.now_ms
     # The record of a publish, or of an ack that is all of its frame, has the outcome itself.
     if recorded and not is_publish and not is_whole_ack(frame, lost):
-        meta = FrameMeta(
-            session.id,
-            sequence,
-            session.answered_below,
-            frame.checksum,
-            store.unix_ms,
-            frame.size,
-            results,
-        )
+        meta = session.record_of(sequence, store.unix_ms)
         records.append(record(meta, lost, crc32(lost)))
     _confirm(store, frame, results, lost, rests_on)
 

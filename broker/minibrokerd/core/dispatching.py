@@ -9,7 +9,7 @@ from __future__ import annotations
 from minibroker import limits
 from minibroker.wire import DELIVERY_RUN, MARKED, pack_strings
 from minibrokerd.core.deliveries import Consumer, Delivery
-from minibrokerd.core.messages import Block, Item, Span
+from minibrokerd.core.messages import Item, alike
 from minibrokerd.core.queues import Queue
 from minibrokerd.core.sessions import Connection
 from minibrokerd.core.settling import begin_message
@@ -177,16 +177,3 @@ def _runs(items: list[Item]) -> tuple[int, bytes]:
 def _keys(items: list[Item]) -> bytes:
     keys = [item.key.encode() for item in items for _ in alike(item.block, item)]
     return pack_strings(keys)
-
-
-def alike(block: Block, item: Item) -> list[tuple[int, int, int]]:
-    """Return (first, stop, encoding) of the parts of an item with one encoding."""
-    if block.encodings is None or not isinstance(item, Span):
-        return [(item.first, item.stop, block.encoding_of(item.first))]
-    parts = []
-    first = at = item.first
-    for at in range(item.first + 1, item.stop + 1):
-        if at == item.stop or block.encoding_of(at) != block.encoding_of(first):
-            parts.append((first, at, block.encoding_of(first)))
-            first = at
-    return parts

@@ -17,11 +17,10 @@ from typing import Final
 from zlib import crc32
 
 from minibroker.wire import bin_head
-from minibrokerd.core.dispatching import alike
 from minibrokerd.core.inputs import Forward
-from minibrokerd.core.messages import Block, Message, Span, State
+from minibrokerd.core.messages import Block, Message, Span, State, alike
 from minibrokerd.core.queues import Queue
-from minibrokerd.core.records import CopyMeta, CopyRunMeta, FrameMeta, ReserveMeta
+from minibrokerd.core.records import CopyMeta, CopyRunMeta, ReserveMeta
 from minibrokerd.core.state import Store
 from minibrokerd.core.tails import split_bins
 from minibrokerd.core.wheel import TICK_MS
@@ -194,16 +193,7 @@ def _outcomes(store: Store, upto: int) -> None:
     for session in store.sessions.values():
         seen_unix_ms = store.unix_ms - (store.now_ms - session.seen_ms)
         for sequence, outcome in session.window.items():
-            if not 0 < outcome.recorded <= upto:
-                continue
-            meta = FrameMeta(
-                session.id,
-                sequence,
-                session.answered_below,
-                outcome.checksum,
-                seen_unix_ms,
-                outcome.size,
-                outcome.results,
-            )
-            store.emit(meta, outcome.lost, crc32(outcome.lost))
-            outcome.recorded = store.open_batch
+            if 0 < outcome.recorded <= upto:
+                meta = session.record_of(sequence, seen_unix_ms)
+                store.emit(meta, outcome.lost, crc32(outcome.lost))
+                outcome.recorded = store.open_batch

@@ -242,6 +242,19 @@ class Message:
 Item = Span | Message
 
 
+def alike(block: Block, item: Item) -> list[tuple[int, int, int]]:
+    """Return (first, stop, encoding) of the parts of an item with one encoding."""
+    if block.encodings is None or not isinstance(item, Span):
+        return [(item.first, item.stop, block.encoding_of(item.first))]
+    parts = []
+    first = at = item.first
+    for at in range(item.first + 1, item.stop + 1):
+        if at == item.stop or block.encoding_of(at) != block.encoding_of(first):
+            parts.append((first, at, block.encoding_of(first)))
+            first = at
+    return parts
+
+
 def key_in(home: int, origin: int, sequence: int) -> int:
     """Return the key of a message inside a queue whose messages come from `home`.
 

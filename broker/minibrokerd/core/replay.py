@@ -308,22 +308,7 @@ class Replay:
     def _copy(self, meta: CopyMeta, record: Record) -> None:
         for waiting in self._places(meta.origin):  # a known id replaces its place, never adds
             waiting.take(meta.origin, meta.sequence)
-        tail = bytes(record.tail)
-        _, lengths, _ = split_bins(memoryview(tail), 3)
-        block = Block(
-            meta.origin,
-            meta.sequence,
-            1,
-            tail,
-            lengths,
-            meta.encoding,
-            None,
-            meta.durability,
-            meta.epoch,
-            meta.publish_unix_ms,
-            meta.ready_at_ms,
-            self._number,
-        )
+        block = self._copied(meta, record, meta.origin, meta.sequence, 1, meta.publish_unix_ms)
         message = Message(block, meta.sequence, meta.key, meta.ready_at_ms)
         message.attempts, message.releases, message.marked = (
             meta.attempts,
@@ -341,6 +326,32 @@ class Replay:
         elif meta.wait_ms:
             waiting.waits[key] = (meta.unix_ms, meta.wait_ms)
 
+    def _copied(
+        self,
+        meta: CopyMeta | CopyRunMeta,
+        record: Record,
+        origin: int,
+        first: int,
+        count: int,
+        unix_ms: int,
+    ) -> Block:
+        tail = bytes(record.tail)
+        _, lengths, _ = split_bins(memoryview(tail), 3)
+        return Block(
+            origin,
+            first,
+            count,
+            tail,
+            lengths,
+            meta.encoding,
+            None,
+            meta.durability,
+            meta.epoch,
+            unix_ms,
+            meta.ready_at_ms,
+            self._number,
+        )
+
     def _places(self, origin: int) -> list[Survivors]:
         """Return the queues that can have messages of `origin`: it, its DLQ, and those not named yet."""
         nameless = [waiting for waiting in self._queues.values() if not waiting.queue.name]
@@ -348,22 +359,7 @@ class Replay:
 
     @_applies(CopyRunMeta)
     def _copy_run(self, meta: CopyRunMeta, record: Record) -> None:
-        tail = bytes(record.tail)
-        _, lengths, _ = split_bins(memoryview(tail), 3)
-        block = Block(
-            meta.queue,
-            meta.first,
-            meta.count,
-            tail,
-            lengths,
-            meta.encoding,
-            None,
-            meta.durability,
-            meta.epoch,
-            meta.unix_ms,
-            meta.ready_at_ms,
-            self._number,
-        )
+        block = self._copied(meta, record, meta.queue, meta.first, meta.count, meta.unix_ms)
         spans = spans_of(block, meta.delay_ms, meta.key, {})
         self._at(meta.queue).replace(meta.first, spans, meta.count)
 

@@ -10,6 +10,7 @@ from itertools import takewhile
 
 from minibroker import limits
 from minibrokerd.core.deliveries import Consumer
+from minibrokerd.core.records import FrameMeta
 from minibrokerd.core.wheel import Timer
 
 Result = dict[str, int | str]
@@ -89,6 +90,19 @@ class Session:
     def forget_all(self) -> None:
         """Forget every outcome: a frame that comes again can no longer be judged."""
         self.forget_below(max(self.window, default=0) + 1)
+
+    def record_of(self, sequence: int, unix_ms: int) -> FrameMeta:
+        """Return the record of an outcome that is kept; its tail is `lost`."""
+        outcome = self.window[sequence]
+        return FrameMeta(
+            self.id,
+            sequence,
+            self.answered_below,
+            outcome.checksum,
+            unix_ms,
+            outcome.size,
+            outcome.results,
+        )
 
     def put_in_order(self) -> None:
         """Sort the outcomes, after a replay: copies of old ones stand behind newer ones in the log."""

@@ -1,0 +1,28 @@
+"""What stands around a client's session in tests that have no event loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from minibroker.message import Message
+
+
+class Waiter:
+    """Stands for a caller's future."""
+
+    def cancelled(self) -> bool:
+        """It never is."""
+        return False
+
+
+class QuietShell:
+    """The shell that a message may ask; here it is never asked."""
+
+    current_task: Callable[[], Any]
+    failed: Callable[[Message[Any], BaseException], None]
+    takes_cancellation: Callable[[Message[Any], BaseException], bool]
+
+    async def confirmed(self, message: Message[Any], settlements: Any) -> None:
+        """Not here."""
+        raise AssertionError
