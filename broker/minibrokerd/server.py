@@ -118,8 +118,7 @@ class Server:
         self._signals = StopSignals()
         self._notifier = Notifier()
         self._listeners: list[asyncio.Server] = []
-        self._queues_seen = 1  # the number of the first queue that was not logged yet
-        self._queue_names: frozenset[str] = frozenset()
+        self._queues: dict[int, str] = {}  # those that were logged: their names by number
         self._all_gone: asyncio.Future[None] | None = None
         self._stop_asked: asyncio.Future[None] = loop.create_future()
 
@@ -152,8 +151,7 @@ class Server:
             raise listening.cannot_listen(host, port, error) from error
         self.loop.call_later(SWEEP_S, self._sweep)
         address = listening.show(*sockets[0].getsockname()[:2])
-        self._queues_seen = self._core.store.next_queue_number
-        self._queue_names = frozenset(self._core.store.queues)
+        self._queues = self._queue_names()
         data_dir = self._options.data_dir.absolute()
         events.info("recovered", **recovered.fields())
         events.info(
@@ -269,15 +267,12 @@ class Server:
 
     def _report(self) -> None:
         """Log what is only looked at once a second, because it happens where every message passes."""
-        store = self._core.store
-        for number in range(self._queues_seen, store.next_queue_number):
-            queue = store.by_number.get(number)
-            if queue is not None:  # it may be gone again
-                events.info("queue_created", queue=queue.name, **queue.settings)
-        for name in [name for name in self._queue_names if name not in store.queues]:
-            events.warning("queue_deleted", queue=name)
-        self._queue_names = frozenset(store.queues)
-        self._queues_seen = store.next_queue_number
+        before, self._queues = self._queues, self._queue_names()
+        for number in before.keys() - self._queues.keys():
+            events.warning("queue_deleted", queue=before[number])
+        for number in sorted(self._queues.keys() - before.keys()):
+            queue = self._core.store.by_number[number]
+            events.info("queue_created", queue=queue.name, **queue.settings)
         if self._turned_away:
             events.warning(
                 "connections_full",
@@ -286,6 +281,9 @@ class Server:
                 most_connections=self._most_connections,
             )
             self._turned_away = 0
+
+    def _queue_names(self) -> dict[int, str]:
+        return {queue.number: queue.name for queue in self._core.store.queues.values()}
 
     @staticmethod
     def _complaint(connection: ServerConnection, heard_s: float, now_s: float) -> str:

@@ -14,7 +14,14 @@ from minibroker.wire import RUN
 from minibrokerd import exits
 from minibrokerd.cli.options import data_dir_option, option
 from minibrokerd.cli.printing import fail, leave_closed_pipe, note, print_json, progress
-from minibrokerd.core.records import AckMeta, CopyMeta, PublishMeta, UnknownRecord, decode
+from minibrokerd.core.records import (
+    AckMeta,
+    CopyMeta,
+    CopyRunMeta,
+    PublishMeta,
+    UnknownRecord,
+    decode,
+)
 from minibrokerd.core.tails import split_bins
 from minibrokerd.log.directory import DataDirectory
 from minibrokerd.log.failures import LogError
@@ -22,7 +29,7 @@ from minibrokerd.log.fileops import FileOps
 from minibrokerd.log.recovery import Recovery
 from minibrokerd.log.seam import Batch, Record
 
-WITH_MESSAGES: Final = (PublishMeta, CopyMeta)
+WITH_MESSAGES: Final = (PublishMeta, CopyMeta, CopyRunMeta)
 
 
 @click.group()
