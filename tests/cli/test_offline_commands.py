@@ -14,8 +14,10 @@ import pytest
 from typing_commands import CLEAN, COMMAND, output, typed, typed_at
 
 from minibrokerd import exits
+from minibrokerd.cli.log import WITH_MESSAGES
 from minibrokerd.cli.main import COMMANDS
 from minibrokerd.cli.stats import RATES, rates
+from minibrokerd.core.records import RECORD_TYPES
 from support.broker import BrokerServer
 
 
@@ -132,6 +134,12 @@ def test_the_log_is_dumped_as_json_lines(broker_server: BrokerServer) -> None:
 
 def _files(directory: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+def test_a_dump_lists_the_messages_of_every_record_that_has_some() -> None:
+    """Of copies too, also those of runs."""
+    with_bodies = {meta for meta in RECORD_TYPES.values() if "encoding" in meta.__struct_fields__}
+    assert set(WITH_MESSAGES) == with_bodies
 
 
 def test_a_dump_of_nothing_says_so(tmp_path: Path) -> None:
