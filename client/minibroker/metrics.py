@@ -43,6 +43,9 @@ METRICS: Final[Mapping[str, Metric]] = {
         Metric("redriven", True, False, "messages sent back from this DLQ"),
         Metric("purged", True, False, "messages ended by purge"),
         Metric("lost_settlements", True, False, "settlements that came too late"),
+        Metric(
+            "damaged", True, True, "messages set aside: the disk did not give back what was written"
+        ),
         Metric("dlq_full", True, False, "messages that stayed because their DLQ was full"),
     )
 }

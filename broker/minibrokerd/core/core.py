@@ -11,14 +11,16 @@ be written; `apply(Synced(n))` tells that batches up to n are safe.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 from zlib import crc32
 
 from minibroker import limits
 from minibroker.commands import COMMANDS
 from minibroker.wire import pack_runs
-from minibrokerd.core import forwarding, logins
+from minibrokerd.core import forwarding, logins, paging
+from minibrokerd.core.cold import Slot
+from minibrokerd.core.digest import Digest
 from minibrokerd.core.dispatching import dispatch, line_up_all
 from minibrokerd.core.effects import Effects
 from minibrokerd.core.inputs import (
@@ -28,19 +30,22 @@ from minibrokerd.core.inputs import (
     Flow,
     Forward,
     Frame,
+    Freeze,
     Hello,
+    Loaded,
     Resume,
     Synced,
     Tick,
 )
+from minibrokerd.core.messages import PLACE_BITS, Block
 from minibrokerd.core.publishing import enter, publish
-from minibrokerd.core.records import record
-from minibrokerd.core.replay import Replay
+from minibrokerd.core.records import Meta, record
+from minibrokerd.core.replay import Read, Replay
 from minibrokerd.core.requests import REQUESTS
 from minibrokerd.core.sessions import Outcome, Result
 from minibrokerd.core.settling import VERBS, Run, Settlement, is_whole_ack, read_settlement, settle
 from minibrokerd.core.state import Broken, Refused, Store
-from minibrokerd.log.seam import Batch
+from minibrokerd.log.seam import Batch, Digested, Place, Record
 
 HOLD_FOR_EVER_MS: Final = 2**62
 TIMERS_PER_APPLY: Final = 1_000  # what fires in one apply; the rest fires in the next ones
@@ -49,14 +54,23 @@ TIMERS_PER_APPLY: Final = 1_000  # what fires in one apply; the rest fires in th
 class Core:
     """Queues, sessions and leases; see the head of this module for the order of calls."""
 
-    def __init__(self, *, auto_create: bool = True) -> None:
+    def __init__(self, *, auto_create: bool = True, read: Read | None = None) -> None:
+        """`read(segment, offset)` returns a record of the log; a log without digests needs none."""
         self.store = Store(auto_create=auto_create)
-        self._replay: Replay | None = Replay(self.store)
+        self._replay: Replay | None = Replay(self.store, read or _nothing_to_read)
+        self._digests: dict[int, Digest] = {}
 
-    def replay(self, batch: Batch) -> None:
-        """Apply the records of a batch read from the log, before `opened`."""
+    def replay(self, batch: Batch | Digested) -> None:
+        """Apply the records of a batch read from the log, or what a digest says instead, before `opened`."""
         assert self._replay is not None, "replay ends with opened()"
+        if isinstance(batch, Digested):
+            self._replay.digested(batch)
+            if not batch.complete:  # more of this segment follows
+                self._digest(batch.segment).adopt(batch.payload)
+            return
         self._replay.batch(batch)
+        if batch.place is not None:
+            self.placed(batch.records, batch.place)
 
     def opened(
         self, epoch: int, now_ms: int, unix_ms: int, *, clean: bool, next_batch: int = 1
@@ -104,6 +118,38 @@ class Core:
         """Hand nothing out any more: the server is stopping."""
         self.store.hold_until_ms = HOLD_FOR_EVER_MS
 
+    def placed(self, records: Sequence[Record], place: Place) -> None:
+        """Take note of where the records of a batch stand, once they are safe; before `Synced`."""
+        digest, offset = self._digest(place.segment), place.offset
+        segment = place.segment << PLACE_BITS
+        for each in records:
+            says, block = each.says, each.block
+            assert isinstance(says, Meta)
+            digest.add(each, says, offset)
+            if isinstance(block, Block):
+                block.place = segment | offset
+            elif isinstance(block, Slot):
+                block.place = segment | offset
+                waiting = self.store.by_number.get(block.queue)
+                if waiting is not None:
+                    self.store.touch(waiting)
+            offset += each.size()
+
+    def digest_of(self, segment: int) -> bytes:
+        """Return what the batches of a segment say that were placed since the last call for it."""
+        digest = self._digests.pop(segment, None)
+        return b"" if digest is None else digest.seal()
+
+    def digested(self) -> list[int]:
+        """Return the segments that have something to be digested, in their order."""
+        return sorted(self._digests)
+
+    def _digest(self, segment: int) -> Digest:
+        digest = self._digests.get(segment)
+        if digest is None:
+            digest = self._digests[segment] = Digest(segment)
+        return digest
+
     @property
     def synced(self) -> int:
         """The newest batch that is known to be safe."""
@@ -113,6 +159,10 @@ class Core:
     def clear_below(self) -> int:
         """No record of a batch before this one is needed, once all batches so far are synced."""
         return self.store.clear_below
+
+    def hot_bytes(self) -> int:
+        """Return about how many bytes the messages take of memory."""
+        return self.store.hot_bytes()
 
     def live_bytes(self) -> int:
         """Return about how many bytes of the log are still needed."""
@@ -126,6 +176,10 @@ class Core:
         if self.store.now_ms < self.store.hold_until_ms:
             deadline = min(deadline or self.store.hold_until_ms, self.store.hold_until_ms)
         return deadline
+
+
+def _nothing_to_read(segment: int, offset: int) -> Record:
+    raise AssertionError(f"a digest needs the record at byte {offset} of segment {segment}")
 
 
 def _frame(store: Store, frame: Frame) -> None:
@@ -324,4 +378,6 @@ _COMMANDS: Final[dict[type, Callable[[Store, Any], None]]] = {
     Synced: _synced,
     Tick: _tick,
     Forward: forwarding.forward,
+    Freeze: paging.freeze,
+    Loaded: paging.loaded,
 }

@@ -10,6 +10,7 @@ from minibroker import limits
 from minibroker.wire import DELIVERY_RUN, MARKED, pack_strings
 from minibrokerd.core.deliveries import Consumer, Delivery
 from minibrokerd.core.messages import Item, alike
+from minibrokerd.core.paging import read_ahead
 from minibrokerd.core.queues import Queue
 from minibrokerd.core.sessions import Connection
 from minibrokerd.core.settling import begin_message
@@ -30,11 +31,16 @@ def dispatch(store: Store, queue: Queue) -> None:
         if credit <= 0 or store.connections[consumer.connection].stopped:
             consumer.waiting = False
             continue
-        _deliver(store, queue, consumer, min(credit, share, limits.MAX_MESSAGES_PER_FRAME))
+        most = min(credit, share, limits.MAX_MESSAGES_PER_FRAME)
+        if not _deliver(store, queue, consumer, most):
+            line.appendleft(consumer)
+            break
         if consumer.credit() > 0:
             line.append(consumer)
         else:
             consumer.waiting = False
+    if queue.lanes.default.cold:
+        read_ahead(store, queue)
 
 
 def line_up(store: Store, queue: Queue, consumer: Consumer) -> None:
@@ -63,8 +69,11 @@ def leave_line(queue: Queue, consumer: Consumer) -> None:
         queue.consumers.remove(consumer)
 
 
-def _deliver(store: Store, queue: Queue, consumer: Consumer, most: int) -> None:
+def _deliver(store: Store, queue: Queue, consumer: Consumer, most: int) -> bool:
+    """Deliver something; False: what comes next has to be read back first."""
     items = queue.lanes.take(most, limits.DELIVERY_BYTES)
+    if not items:
+        return False
     connection = store.connections[consumer.connection]
     lease_ms = consumer.lease_ms or queue.setting("lease_ms")
     delivery = Delivery(
@@ -117,6 +126,7 @@ def _deliver(store: Store, queue: Queue, consumer: Consumer, most: int) -> None:
     _use_room(store, connection, size + len(column))
     if consumer.request is not None:
         _end_receive(store, queue, consumer, delivery)
+    return True
 
 
 def _use_room(store: Store, connection: Connection, size_bytes: int) -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from minibrokerd.core.cold import ColdRun
+from minibrokerd.core.lanes import Lane
 from minibrokerd.core.messages import Block
+from minibrokerd.core.queues import Queue
 from minibrokerd.log.seam import Record
 
 
@@ -34,18 +37,47 @@ class Outgoing:
         self.pieces: list[Any] | None = None
 
 
+class ReadBack:
+    """Frames of a run to be read back, from index `low` up to `high`; answered by the command `Loaded`.
+
+    `forward`: not to be handed out, but to be written again.
+    """
+
+    __slots__ = ("forward", "high", "lane", "low", "queue", "run")
+
+    def __init__(self, queue: Queue, lane: Lane, run: ColdRun, high: int, *, forward: bool) -> None:
+        self.queue = queue
+        self.lane = lane
+        self.run = run
+        self.low = run.at
+        self.high = high
+        self.forward = forward
+
+    @property
+    def segment(self) -> int:
+        """The segment that has the records."""
+        return self.run.segment
+
+    @property
+    def offsets(self) -> Sequence[int]:
+        """Where the records start in it, ascending."""
+        return self.run.offsets[self.low : self.high]
+
+
 class Effects:
     """Effects of one apply: records first, then what rests on them, then what ends.
 
     `wake`: the records are not only leases, so they should be synced soon even if nobody waits. `lazy`: some
-    records were confirmed before their sync, which must follow within `LAZY_SYNC_MS`.
+    records were confirmed before their sync, which must follow within `LAZY_SYNC_MS`. `reads` are asked for
+    at once, and rest on nothing.
     """
 
-    __slots__ = ("closes", "lazy", "outgoing", "records", "wake")
+    __slots__ = ("closes", "lazy", "outgoing", "reads", "records", "wake")
 
     def __init__(self) -> None:
         self.records: list[Record] = []
         self.outgoing: list[Outgoing] = []
         self.closes: list[int] = []  # connections that end, after what was sent to them
+        self.reads: list[ReadBack] = []
         self.wake = False
         self.lazy = False

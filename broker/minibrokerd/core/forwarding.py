@@ -16,18 +16,18 @@ from itertools import chain
 from typing import Final
 from zlib import crc32
 
-from minibroker.wire import bin_head
+from minibrokerd.core.blocks import tail_of, write_copy
 from minibrokerd.core.inputs import Forward
 from minibrokerd.core.messages import Block, Message, Span, State, alike
+from minibrokerd.core.paging import ask
 from minibrokerd.core.queues import Queue
-from minibrokerd.core.records import CopyMeta, CopyRunMeta, ReserveMeta
+from minibrokerd.core.records import CopyMeta, ReserveMeta
 from minibrokerd.core.state import Store
 from minibrokerd.core.tails import split_bins
 from minibrokerd.core.wheel import TICK_MS
 
 COPY_BYTES: Final = 200  # a copy beside its bodies, about
 LOOKS: Final = 20_000  # items that one apply looks at, about 5 ms
-_NO_COLUMNS: Final = b"\xc4\x00"
 
 
 class _Budget:
@@ -69,6 +69,12 @@ def _messages(store: Store, queue: Queue, upto: int, budget: _Budget) -> bool:
             _copy_run(store, queue, span, budget)
         if budget.is_used_up():
             return False
+    lane = queue.lanes.default
+    for run in lane.cold:
+        if run.batch <= upto:  # their bodies are read first; more follows when they are there
+            if not lane.reading:
+                ask(store, queue, lane, run, forward=True)
+            return False
     returned = ((State.READY, item) for item in queue.lanes.returned())
     for state, item in chain(returned, queue.moved_items()):
         if item.block.batch > upto:
@@ -86,26 +92,12 @@ def _messages(store: Store, queue: Queue, upto: int, budget: _Budget) -> bool:
 def _copy_run(store: Store, queue: Queue, span: Span, budget: _Budget) -> None:
     """Copy the messages of a span; it goes on as they are in the log now."""
     block = span.block
-    tail = _tail(block, span.first, span.stop)
     # Parts of one span with different encodings need a record each, but stay one block here.
     parts = alike(block, span)
-    for first, stop, encoding in parts:
-        part = tail if len(parts) == 1 else _tail(block, first, stop)
-        meta = CopyRunMeta(
-            queue.number,
-            first,
-            stop - first,
-            block.unix_ms,
-            block.ready_at_ms,
-            block.epoch,
-            block.durability,
-            span.ready_at_ms - block.ready_at_ms,
-            span.key,
-            encoding,
-        )
-        store.emit(meta, part, crc32(part))
-    span.block = _block(store, block, span.first, span.stop, tail)
-    budget.bytes_left -= COPY_BYTES + len(tail)
+    span.block = _block(store, block, span.first, span.stop)
+    for part in parts:
+        write_copy(store, queue, span, part, span.block if len(parts) == 1 else None)
+    budget.bytes_left -= COPY_BYTES + block.bytes_of(span.first, span.stop)
 
 
 def _copy(store: Store, queue: Queue, state: State, message: Message, budget: _Budget) -> None:
@@ -140,13 +132,16 @@ def _copy(store: Store, queue: Queue, state: State, message: Message, budget: _B
         lease_ms=message.lease_ms if lease is not None else 0,
         started_unix_ms=message.started_unix_ms,
     )
-    tail = _tail(block, message.first, message.stop)
-    store.emit(meta, tail, crc32(tail))
-    message.block = _block(store, block, message.first, message.stop, tail)
+    message.block = _block(store, block, message.first, message.stop)
+    tail = message.block.body
+    assert isinstance(tail, bytes)
+    store.emit(meta, tail, crc32(tail), message.block)
     budget.bytes_left -= COPY_BYTES + len(tail)
 
 
-def _block(store: Store, old: Block, first: int, stop: int, tail: bytes) -> Block:
+def _block(store: Store, old: Block, first: int, stop: int) -> Block:
+    """Return a block with some messages of another one, whose record will be in the open batch."""
+    tail = tail_of(old, first, stop)
     _, lengths, _ = split_bins(memoryview(tail), 3)
     encodings = old.encodings
     if encodings is not None:
@@ -164,20 +159,6 @@ def _block(store: Store, old: Block, first: int, stop: int, tail: bytes) -> Bloc
         old.unix_ms,
         old.ready_at_ms,
         store.open_batch,
-    )
-
-
-def _tail(block: Block, first: int, stop: int) -> bytes:
-    """Return a publish tail with some messages of a block: no columns, their lengths, their bytes."""
-    body = block.body
-    assert isinstance(body, bytes | memoryview), "the shell has read the body before"
-    _, lengths, blob = split_bins(memoryview(body), 3)
-    low, high = first - block.first, stop - block.first
-    start = block.bytes_of(block.first, first)
-    part = blob[start : start + block.bytes_of(first, stop)]
-    part_lengths = lengths[8 * low : 8 * high]
-    return b"".join(
-        (_NO_COLUMNS, bin_head(len(part_lengths)), part_lengths, bin_head(len(part)), part)
     )
 
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from minibrokerd.core.effects import ReadBack
+    from minibrokerd.log.seam import Record
 
 NOTHING = memoryview(b"")
 
@@ -153,4 +157,35 @@ class Forward:
         self.most_bytes = most_bytes
 
 
-Command = Frame | Hello | Resume | Attach | Disconnected | Flow | Synced | Tick | Forward
+class Freeze:
+    """Let about `most_bytes` of messages that wait for long yet leave memory; their records stay in the log."""
+
+    __slots__ = ("most_bytes",)
+
+    def __init__(self, most_bytes: int) -> None:
+        self.most_bytes = most_bytes
+
+
+class Loaded:
+    """What a `ReadBack` asked for: a record for each frame, None for one that does not verify."""
+
+    __slots__ = ("asked", "records")
+
+    def __init__(self, asked: ReadBack, records: Sequence[Record | None]) -> None:
+        self.asked = asked
+        self.records = records
+
+
+Command = (
+    Frame
+    | Hello
+    | Resume
+    | Attach
+    | Disconnected
+    | Flow
+    | Synced
+    | Tick
+    | Forward
+    | Freeze
+    | Loaded
+)

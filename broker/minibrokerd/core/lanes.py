@@ -13,25 +13,59 @@ from collections.abc import Iterator, Sequence
 from heapq import heapify, heappop, heappush
 from itertools import islice
 
+from minibrokerd.core.cold import ColdRun
 from minibrokerd.core.messages import Item, Span
 
 
 class Lane:
-    """The ready messages of one key."""
+    """The ready messages of one key: first `fresh`, then `cold`, then `late`, each in order.
 
-    __slots__ = ("fresh", "key", "returned", "seen")
+    What is cold left memory (cold.py), which only happens in the lane of those without a key. `returned` stands
+    beside the three. `reading` is set while what comes next is read back.
+    """
+
+    __slots__ = ("cold", "fresh", "key", "late", "reading", "returned", "seen")
 
     def __init__(self, key: str) -> None:
         self.key = key
         self.fresh: deque[Span] = deque()
+        self.cold: deque[ColdRun] = deque()
+        self.late: deque[Span] = deque()
+        self.reading = False
         self.returned: list[tuple[int, int, int, Item]] = []
         self.seen = (0, 0, 0)  # by `unseen`: for which batch, and up to which place
 
     def __bool__(self) -> bool:
-        return bool(self.fresh or self.returned)
+        return bool(self.fresh or self.returned or self.cold or self.late)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether what comes next is not in memory."""
+        if not self.cold or self.fresh:
+            return False
+        run = self.cold[0]
+        return not self.returned or self.returned[0][:3] > (run.ready_at_ms, run.queue, run.first)
+
+    def enter(self, span: Span) -> None:
+        """Append a fresh span; spans of a key mostly enter in order of (ready_at_ms, sequence)."""
+        line = self.late if self.late or self.cold else self.fresh
+        last = line[-1] if line else None
+        if last and (last.ready_at_ms, last.first) > (span.ready_at_ms, span.first):
+            self.put_back(span)  # its sync took longer than a later publish that needed none
+        else:
+            line.append(span)
+
+    def close_up(self) -> None:
+        """Let the late ones follow the fresh ones when nothing cold is left between them."""
+        if not self.cold and self.late:
+            self.fresh.extend(self.late)
+            self.late.clear()
 
     def take(self, most: int) -> Item:
-        """Remove and return what comes next: up to `most` messages of one span, or one message."""
+        """Remove and return what comes next: up to `most` messages of one span, or one message.
+
+        Not called while `is_waiting`.
+        """
         if self._returned_first():
             item = heappop(self.returned)[3]
             if item.stop - item.first > most and isinstance(item, Span):
@@ -56,6 +90,7 @@ class Lane:
             return []
         gone = set(map(id, hits))
         self.fresh = deque(span for span in self.fresh if id(span) not in gone)
+        self.late = deque(span for span in self.late if id(span) not in gone)
         self.returned = [entry for entry in self.returned if id(entry[3]) not in gone]
         heapify(self.returned)
         return [single for item in hits for single in self._cut_out(item, sequences)]
@@ -63,31 +98,38 @@ class Lane:
     def free_some(self, most: int) -> int:
         """Drop up to `most` items of a lane that is out of use; return how many."""
         dropped = 0
-        while self.fresh and dropped < most:
-            self.fresh.popleft()
-            dropped += 1
+        for line in (self.fresh, self.cold, self.late):
+            while line and dropped < most:
+                line.popleft()
+                dropped += 1
         from_heap = min(most - dropped, len(self.returned))
         del self.returned[len(self.returned) - from_heap :]
         return dropped + from_heap
 
     def unseen(self, upto: int) -> Iterator[Span]:
-        """Yield the fresh spans that were not yielded for this `upto` before; may be left at any time.
+        """Yield the spans that were not yielded for this `upto` before; may be left at any time.
 
-        A fresh span never moves: it is taken from the left, or cut there, and others come on the right.
+        A span keeps its place among the others: it is taken from the left, or cut there, and others come on
+        the right. Late ones are not looked at before the cold ones have no more to do with `upto`.
         """
-        fresh, last, start = self.fresh, None, 0
-        if self.seen[0] == upto:
-            start = bisect_right(fresh, self.seen[1:], key=_place)
-        try:
-            for last in islice(fresh, start, None):
-                yield last
-        finally:
-            if last is not None:
-                self.seen = (upto, *_place(last))
+        lines = [self.fresh]
+        if not any(run.batch <= upto for run in self.cold):
+            lines.append(self.late)
+        for line in lines:
+            last, start = None, 0
+            if self.seen[0] == upto:
+                start = bisect_right(line, self.seen[1:], key=_place)
+            try:
+                for last in islice(line, start, None):
+                    yield last
+            finally:
+                if last is not None:
+                    self.seen = (upto, *_place(last))
 
     def items(self) -> Iterator[Item]:
-        """Yield everything in the lane, in no particular order of the two parts."""
+        """Yield everything in memory of the lane, in no particular order of the parts."""
         yield from self.fresh
+        yield from self.late
         for entry in self.returned:
             yield entry[3]
 
@@ -119,25 +161,32 @@ class Lane:
 class Lanes:
     """All lanes of a queue, and the turn they take."""
 
-    __slots__ = ("_default", "_keyed", "_turn", "ready")
+    __slots__ = ("_keyed", "_turn", "default", "ready")
 
     def __init__(self) -> None:
-        self._default = Lane("")
+        self.default = Lane("")
         self._keyed: dict[str, Lane] = {}
         self._turn: deque[Lane] = deque()  # the lanes that have something, each once
         self.ready = 0  # messages in all lanes
 
     def enter(self, span: Span) -> None:
-        """Append a fresh span; spans of a key mostly enter in order of (ready_at_ms, sequence)."""
+        """Append a fresh span to its lane."""
         lane = self._lane(span.key)
         if not lane:
             self._turn.append(lane)
-        last = lane.fresh[-1] if lane.fresh else None
-        if last and (last.ready_at_ms, last.first) > (span.ready_at_ms, span.first):
-            lane.put_back(span)  # its sync took longer than a later publish that needed none
-        else:
-            lane.fresh.append(span)
+        lane.enter(span)
         self.ready += span.stop - span.first
+
+    def enter_cold(self, run: ColdRun) -> None:
+        """Append a run of messages that are not in memory; a start finds them in order."""
+        lane = self.default
+        if not lane:
+            self._turn.append(lane)
+        for span in lane.late:  # they came from a segment without an index, between two with one
+            lane.put_back(span)
+        lane.late.clear()
+        lane.cold.append(run)
+        self.ready += run.left
 
     def put_back(self, item: Item) -> None:
         """Put what came back to its place in its lane."""
@@ -150,12 +199,18 @@ class Lanes:
     def take(self, most: int, most_bytes: int) -> list[Item]:
         """Remove and return what comes next: at most `most` messages, and about `most_bytes`.
 
-        At least one message is returned, whatever its size; `ready` must not be 0.
+        At least one message is returned, whatever its size, unless what comes next is not in memory; `ready`
+        must not be 0.
         """
         turn = self._turn
         items: list[Item] = []
         while most and turn:
             lane = turn[0]
+            if lane.cold and lane.is_waiting:
+                if len(turn) == 1:
+                    break
+                turn.rotate(-1)  # there is one such lane at the most
+                continue
             # Alone, a lane gives whole spans; with others it gives one message and the turn goes on.
             item = lane.take(most if len(turn) == 1 else 1)
             size = item.block.bytes_of(item.first, item.stop)
@@ -197,12 +252,12 @@ class Lanes:
         A million objects freed at once would stop the loop for a tenth of a second.
         """
         self._turn.clear()
-        while most > 0 and (self._default or self._keyed):
-            lane = self._default or self._keyed.popitem()[1]
+        while most > 0 and (self.default or self._keyed):
+            lane = self.default or self._keyed.popitem()[1]
             most -= 1 + lane.free_some(most)
             if lane and lane.key:
                 self._keyed[lane.key] = lane
-        return not self._default and not self._keyed
+        return not self.default and not self._keyed
 
     def items(self) -> Iterator[Item]:
         """Yield everything that is ready, lane by lane."""
@@ -221,12 +276,12 @@ class Lanes:
                 yield entry[3]
 
     def _all(self) -> Iterator[Lane]:
-        yield self._default
+        yield self.default
         yield from self._keyed.values()
 
     def _lane(self, key: str) -> Lane:
         if not key:
-            return self._default
+            return self.default
         lane = self._keyed.get(key)
         if lane is None:
             lane = self._keyed[key] = Lane(key)

@@ -24,6 +24,7 @@ MEMORY: Final = 2  # index of the durability in minibroker.settings.DURABILITIES
 LAZY: Final = 1
 SYNC: Final = 0
 NEVER: Final = 2**62  # the batch of what is in no log
+PLACE_BITS: Final = 32  # a place is segment << 32 | byte at which the record starts in it
 MESSAGE_BYTES: Final = 48  # what a message costs the log beside its bytes, about
 
 
@@ -39,7 +40,8 @@ class State(IntEnum):
 class Block:
     """The messages of one publish: `count` consecutive sequences of the queue `origin`.
 
-    `body` is the shell's handle for their bytes, `batch` has the record that they stand in. `size` is the bytes
+    `body` is the shell's handle for their bytes, `batch` has the record that they stand in, `place` is where that
+    starts in the log (0: not safe yet, or in no file). `size` is the bytes
     of each message if all are alike, else 0, and `offsets` has where each one starts and the last one ends in
     the blob.
     """
@@ -57,6 +59,7 @@ class Block:
         "lengths_at",
         "offsets",
         "origin",
+        "place",
         "ready_at_ms",
         "size",
         "unix_ms",
@@ -78,6 +81,7 @@ class Block:
         batch: int,
     ) -> None:
         self.batch = batch if durability != MEMORY else NEVER
+        self.place = 0
         self.origin = origin
         self.first = first
         self.count = count
@@ -98,9 +102,7 @@ class Block:
         return self.offsets[stop - self.first] - self.offsets[first - self.first]
 
     def cost(self, first: int, stop: int) -> int:
-        """Return about how many bytes of the log these messages keep in use."""
-        if self.batch == NEVER:
-            return 0
+        """Return about how many bytes these messages keep in use, of the log and of memory."""
         return self.bytes_of(first, stop) + MESSAGE_BYTES * (stop - first)
 
     def encoding_of(self, sequence: int) -> int:

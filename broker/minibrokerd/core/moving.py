@@ -78,9 +78,8 @@ def _move(
             )
         )
         message.batch = source.last_batch = target.last_batch = store.open_batch
-        cost = message.block.cost(message.first, message.stop)
-        source.live_bytes -= cost
-        target.live_bytes += cost
+    source.count_out(message.block, message.first, message.stop)
+    target.count_in(message.block, message.first, message.stop)
     store.wait_or_ready(target, message)
 
 

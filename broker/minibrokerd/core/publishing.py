@@ -67,7 +67,7 @@ def publish(store: Store, frame: Frame, part: Any) -> tuple[Result, int]:
         _write(store, queue, block, part, frame)
     rests_on = max(store.rests_on(durability), queue.reserve_batch)
     queue.counters["published"] += count
-    queue.live_bytes += block.cost(first, first + count)
+    queue.count_in(block, first, first + count)
     if durability == SYNC:
         queue.entering += count
         store.entering.append((store.open_batch, queue, block, spans))
@@ -225,7 +225,7 @@ def _write(store: Store, queue: Queue, block: Block, part: Any, frame: Frame) ->
         frame.checksum,
         frame.size,
     )
-    store.emit(meta, frame.tail, frame.tail_checksum)
+    store.emit(meta, frame.tail, frame.tail_checksum, block)
     queue.last_batch = store.open_batch
 
 

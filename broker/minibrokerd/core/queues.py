@@ -11,7 +11,7 @@ from minibroker.metrics import COUNTERS
 from minibroker.settings import DURABILITIES, Settings
 from minibrokerd.core.deliveries import Consumer, Delivery
 from minibrokerd.core.lanes import Lanes
-from minibrokerd.core.messages import Item, State, key_in
+from minibrokerd.core.messages import NEVER, Block, Item, State, key_in
 from minibrokerd.core.wheel import Timer
 
 RESERVE_STEP: Final = 2**20  # sequences reserved by one record
@@ -22,6 +22,7 @@ class Queue:
 
     __slots__ = (
         "begun",
+        "cold_bytes",
         "consumer_count",
         "consumers",
         "counters",
@@ -35,6 +36,7 @@ class Queue:
         "lanes",
         "last_batch",
         "live_bytes",
+        "memory_bytes",
         "name",
         "next_sequence",
         "number",
@@ -56,6 +58,8 @@ class Queue:
         self.record_batch = 0  # the batch of the newest record of its settings
         self.oldest_batch = 0  # no message of it stands in a record before this batch
         self.live_bytes = 0  # of the log that its messages keep in use, about
+        self.cold_bytes = 0  # of these, those of messages that left memory
+        self.memory_bytes = 0  # of messages that are in no log
         self.last_batch = 0  # the newest batch that changed what this queue shows
         self.lanes = Lanes()
         self.delayed: dict[Timer, Item] = {}
@@ -88,6 +92,25 @@ class Queue:
     def count(self) -> int:
         """Return the messages that have not ended, in every state."""
         return self.lanes.ready + self.delayed_count + self.held + self.begun + self.entering
+
+    @property
+    def hot_bytes(self) -> int:
+        """About how many bytes its messages take of memory."""
+        return self.live_bytes + self.memory_bytes - self.cold_bytes
+
+    def count_in(self, block: Block, first: int, stop: int) -> None:
+        """Count the bytes of messages that are here now."""
+        if block.batch == NEVER:
+            self.memory_bytes += block.cost(first, stop)
+        else:
+            self.live_bytes += block.cost(first, stop)
+
+    def count_out(self, block: Block, first: int, stop: int) -> None:
+        """Count the bytes of messages that are here no more."""
+        if block.batch == NEVER:
+            self.memory_bytes -= block.cost(first, stop)
+        else:
+            self.live_bytes -= block.cost(first, stop)
 
     def is_full(self) -> bool:
         """Whether the queue has as many messages as its settings allow."""
@@ -126,7 +149,8 @@ class Queue:
         """Forget every message and return the old lanes, to be freed in steps."""
         old, self.lanes = self.lanes, Lanes()
         self.delayed = {}
-        self.delayed_count = self.held = self.begun = self.entering = self.live_bytes = 0
+        self.delayed_count = self.held = self.begun = self.entering = 0
+        self.live_bytes = self.cold_bytes = self.memory_bytes = 0
         return old
 
     def key_of(self, origin: int, sequence: int) -> int:

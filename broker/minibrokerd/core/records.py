@@ -210,6 +210,17 @@ class CopyRunMeta(Meta, frozen=True):
     encoding: int
 
 
+class DamagedMeta(Meta, frozen=True):
+    """Messages were set aside: their record, which stood at this place, is not as it was written."""
+
+    queue: int
+    first: int
+    count: int
+    segment: int
+    offset: int
+    unix_ms: int
+
+
 RECORD_TYPES: Final[Mapping[int, type[Meta]]] = {
     2: QueueMeta,
     3: ReserveMeta,
@@ -224,6 +235,7 @@ RECORD_TYPES: Final[Mapping[int, type[Meta]]] = {
     12: CopyMeta,
     13: DropMeta,
     14: CopyRunMeta,
+    15: DamagedMeta,
 }
 TYPE_OF: Final[Mapping[type[Meta], int]] = {meta: number for number, meta in RECORD_TYPES.items()}
 
@@ -231,9 +243,14 @@ encode: Final = msgspec.msgpack.Encoder().encode
 _DECODERS: Final = {number: msgspec.msgpack.Decoder(meta) for number, meta in RECORD_TYPES.items()}
 
 
-def record(meta: Meta, tail: bytes | memoryview = b"", tail_checksum: int = 0) -> Record:
-    """Return `meta` as a record for the log; `tail_checksum` is crc32 of `tail` (0 when empty)."""
-    return Record(TYPE_OF[type(meta)], encode(meta), tail, tail_checksum)
+def record(
+    meta: Meta, tail: bytes | memoryview = b"", tail_checksum: int = 0, block: object = None
+) -> Record:
+    """Return `meta` as a record for the log; `tail_checksum` is crc32 of `tail` (0 when empty).
+
+    `block` is told where the record stands, once it is safe.
+    """
+    return Record(TYPE_OF[type(meta)], encode(meta), tail, tail_checksum, meta, block)
 
 
 def decode(record: Record) -> Meta:

@@ -12,16 +12,19 @@ from typing import Any, Final, TypeVar
 from minibroker import limits
 from minibroker.settings import default_settings
 from minibroker.wire import RUN
+from minibrokerd.core import blocks, digest
+from minibrokerd.core.cold import ColdRun
 from minibrokerd.core.deliveries import Delivery
 from minibrokerd.core.logins import await_return
-from minibrokerd.core.messages import Block, Message, State
-from minibrokerd.core.publishing import enter, read_columns, result_of, spans_of
+from minibrokerd.core.messages import PLACE_BITS, Message, Span, State
+from minibrokerd.core.publishing import enter, result_of
 from minibrokerd.core.queues import Queue
 from minibrokerd.core.records import (
     AckMeta,
     BeginMeta,
     CopyMeta,
     CopyRunMeta,
+    DamagedMeta,
     DropMeta,
     ExtendMeta,
     FrameMeta,
@@ -38,10 +41,9 @@ from minibrokerd.core.records import (
 from minibrokerd.core.sessions import Outcome, Result, Session
 from minibrokerd.core.settling import lease_over
 from minibrokerd.core.state import Store
-from minibrokerd.core.survivors import Survivors
-from minibrokerd.core.tails import split_bins
+from minibrokerd.core.survivors import Live, Survivors
 from minibrokerd.core.wheel import TICK_MS, Wheel
-from minibrokerd.log.seam import Batch, Record
+from minibrokerd.log.seam import Batch, Digested, Record
 
 LEASE_GRACE_MS: Final = (
     60_000  # a recovered lease has at least min(lease, this) from when the port opens
@@ -62,11 +64,20 @@ def _applies(*metas: type[Meta]) -> Callable[[Apply], Apply]:
     return enter
 
 
-class Replay:
-    """Applies records to a store that is not open yet."""
+Read = Callable[[int, int], Record]
 
-    def __init__(self, store: Store) -> None:
+
+class Replay:
+    """Applies records, or digests of them, to a store that is not open yet.
+
+    `read(segment, offset)` returns a record whose body is needed; digests have none.
+    """
+
+    def __init__(self, store: Store, read: Read) -> None:
         self._store = store
+        self._read = read
+        self._place = 0  # of the record that is applied
+        self._last_read: tuple[int, list[Span]] = (0, [])
         self._queues: dict[int, Survivors] = {}
         self._homes: dict[int, list[Survivors]] = {}  # a queue and its DLQ, by number of the queue
         self.messages = 0
@@ -79,9 +90,43 @@ class Replay:
             UnknownRecord: a record is of a newer version.
         """
         self._number = batch.number
+        at = batch.place.segment << PLACE_BITS | batch.place.offset if batch.place else 0
         for record in batch.records:
-            meta = decode(record)
+            record.says = meta = decode(record)
+            self._place = at
             APPLY[type(meta)](self, meta, record)
+            if at:
+                at += record.size()
+
+    def digested(self, part: Digested) -> None:
+        """Apply what a digest says.
+
+        Raises:
+            UnknownRecord: it has a record of a newer version.
+        """
+        self._number = part.number
+        for kind, content in digest.items(part.payload):
+            if kind == digest.RUNS:
+                run = digest.read_run(content, part.segment, part.number)
+                self._at(run.queue).replace(run.first, run.stop, run)
+            elif kind == digest.ACKS:
+                number, intervals = digest.read_acks(content)
+                waiting = self._at(number)
+                for origin, first, stop in intervals:
+                    waiting.end_run(origin, first, stop - first)
+            else:
+                self._digested_record(part.segment, kind, content)
+
+    def _digested_record(self, segment: int, kind: int, content: bytes) -> None:
+        self._place = 0
+        if kind == digest.PLACED:
+            _, offset = digest.read_placed(content)
+            record = self._read(segment, offset)
+            self._place = segment << PLACE_BITS | offset
+        else:
+            record = digest.read_record(content)
+        meta = decode(record)
+        APPLY[type(meta)](self, meta, record)
 
     def finish(self, epoch: int, now_ms: int, unix_ms: int, *, clean: bool) -> None:
         """Make lanes, waits and leases of what is left; see Core.opened."""
@@ -113,21 +158,33 @@ class Replay:
     def _finish_queue(self, waiting: Survivors) -> None:
         store, queue = self._store, waiting.queue
         for live in waiting.lives:
+            if isinstance(live, ColdRun):
+                self._finish_run(queue, live)
+                continue
             for span in live.live():
                 delay_ms = span.ready_at_ms - span.block.ready_at_ms
                 span.ready_at_ms = self._still_waits(span.ready_at_ms, span.block.unix_ms, delay_ms)
                 self.messages += span.stop - span.first
-                queue.live_bytes += span.block.cost(span.first, span.stop)
+                queue.count_in(span.block, span.first, span.stop)
                 enter(store, queue, [span])
         for key, message in waiting.messages.items():
             self.messages += 1
-            queue.live_bytes += message.block.cost(message.first, message.stop)
+            queue.count_in(message.block, message.first, message.stop)
             if message.state is State.BEGUN:
                 self._lease(queue, message, waiting.leases[key])
                 continue
             written_ms, delay_ms = waiting.waits.get(key, (0, 0))
             message.ready_at_ms = self._still_waits(message.ready_at_ms, written_ms, delay_ms)
             store.wait_or_ready(queue, message)
+
+    def _finish_run(self, queue: Queue, run: ColdRun) -> None:
+        if not run.left:
+            return
+        self.messages += run.left
+        queue.live_bytes += run.cost
+        queue.cold_bytes += run.cost
+        queue.lanes.enter_cold(run)
+        self._store.touch(queue)
 
     def _still_waits(self, ready_at_ms: int, written_unix_ms: int, delay_ms: int) -> int:
         """Return the log time from which an item is ready: never longer than its delay from now."""
@@ -166,7 +223,7 @@ class Replay:
         waiting = self._queues.get(number)
         if waiting is None:
             waiting = self._queues[number] = Survivors(
-                Queue(number, "", number, default_settings())
+                Queue(number, "", number, default_settings()), self._spans_of
             )
             self._homes.setdefault(number, []).append(waiting)
         return waiting
@@ -197,26 +254,8 @@ class Replay:
 
     @_applies(PublishMeta)
     def _publish(self, meta: PublishMeta, record: Record) -> None:
-        tail = bytes(record.tail)
-        columns, lengths, _ = split_bins(memoryview(tail), 3)
-        named = read_columns(meta, columns, meta.count)
-        for number, first in meta.targets:
-            block = Block(
-                number,
-                first,
-                meta.count,
-                tail,
-                lengths,
-                meta.encoding,
-                named.get("encoding"),
-                meta.durability,
-                meta.epoch,
-                meta.unix_ms,
-                meta.ready_at_ms,
-                self._number,
-            )
-            spans = spans_of(block, meta.delay_ms, meta.key, named)
-            self._at(number).add(first, spans, meta.count)
+        for number, block, spans in blocks.published(meta, record, self._number, self._place):
+            self._at(number).add(block.first, Live(spans, meta.count), meta.count)
             self._remember(meta, [result_of(block)], b"")
 
     @_applies(BeginMeta, ExtendMeta)
@@ -308,7 +347,7 @@ class Replay:
     def _copy(self, meta: CopyMeta, record: Record) -> None:
         for waiting in self._places(meta.origin):  # a known id replaces its place, never adds
             waiting.take(meta.origin, meta.sequence)
-        block = self._copied(meta, record, meta.origin, meta.sequence, 1, meta.publish_unix_ms)
+        block = blocks.copied(meta, record, self._number, self._place)
         message = Message(block, meta.sequence, meta.key, meta.ready_at_ms)
         message.attempts, message.releases, message.marked = (
             meta.attempts,
@@ -326,32 +365,6 @@ class Replay:
         elif meta.wait_ms:
             waiting.waits[key] = (meta.unix_ms, meta.wait_ms)
 
-    def _copied(
-        self,
-        meta: CopyMeta | CopyRunMeta,
-        record: Record,
-        origin: int,
-        first: int,
-        count: int,
-        unix_ms: int,
-    ) -> Block:
-        tail = bytes(record.tail)
-        _, lengths, _ = split_bins(memoryview(tail), 3)
-        return Block(
-            origin,
-            first,
-            count,
-            tail,
-            lengths,
-            meta.encoding,
-            None,
-            meta.durability,
-            meta.epoch,
-            unix_ms,
-            meta.ready_at_ms,
-            self._number,
-        )
-
     def _places(self, origin: int) -> list[Survivors]:
         """Return the queues that can have messages of `origin`: it, its DLQ, and those not named yet."""
         nameless = [waiting for waiting in self._queues.values() if not waiting.queue.name]
@@ -359,9 +372,22 @@ class Replay:
 
     @_applies(CopyRunMeta)
     def _copy_run(self, meta: CopyRunMeta, record: Record) -> None:
-        block = self._copied(meta, record, meta.queue, meta.first, meta.count, meta.unix_ms)
-        spans = spans_of(block, meta.delay_ms, meta.key, {})
-        self._at(meta.queue).replace(meta.first, spans, meta.count)
+        block, spans = blocks.copied_run(meta, record, self._number, self._place)
+        stop = block.first + block.count
+        self._at(meta.queue).replace(block.first, stop, Live(spans, block.count))
+
+    @_applies(DamagedMeta)
+    def _damaged(self, meta: DamagedMeta, record: Record) -> None:
+        self._at(meta.queue).end_run(meta.queue, meta.first, meta.count)
+
+    def _spans_of(self, run: ColdRun, sequence: int) -> list[Span]:
+        """Read back the frame of a run that has a message."""
+        offset = run.offsets[run.index_of(sequence)]
+        place = run.segment << PLACE_BITS | offset
+        if self._last_read[0] != place:
+            record = self._read(run.segment, offset)
+            self._last_read = place, blocks.spans_at(record, run.queue, run.batch, place)
+        return self._last_read[1]
 
 
 def _lease_of(meta: CopyMeta) -> BeginMeta:

@@ -77,7 +77,7 @@ class Settlement:
         if span.stop - first > count:
             delivery.spans[first + count] = span.cut(first + count)
         self.queue.held -= count
-        self.queue.live_bytes -= span.block.cost(first, first + count)
+        self.queue.count_out(span.block, first, first + count)
         give_credit(self.store, self.queue, delivery, count)
         self.durability = min(self.durability, span.block.durability)
         if not delivery:
@@ -237,7 +237,7 @@ def ack(work: Settlement) -> None:
             continue
         for delivery, item in work.found(run):
             ended.append((delivery.token, run[1], item.first, item.stop - item.first))
-            work.queue.live_bytes -= item.block.cost(item.first, item.stop)
+            work.queue.count_out(item.block, item.first, item.stop)
     if not ended:
         return
     work.queue.counters["acked"] += sum(run[3] for run in ended)

@@ -94,9 +94,15 @@ class Store:
 
     # -- records and frames ---------------------------------------------------------------------
 
-    def emit(self, meta: Meta, tail: bytes | memoryview = b"", tail_checksum: int = 0) -> None:
-        """Add a record to the open batch."""
-        self.effects.records.append(record(meta, tail, tail_checksum))
+    def emit(
+        self,
+        meta: Meta,
+        tail: bytes | memoryview = b"",
+        tail_checksum: int = 0,
+        block: object = None,
+    ) -> None:
+        """Add a record to the open batch; `block` is told its place in the log once it is safe."""
+        self.effects.records.append(record(meta, tail, tail_checksum, block))
         if not isinstance(meta, BeginMeta):  # nor ExtendMeta: leases start no sync
             self.effects.wake = True
 
@@ -203,6 +209,10 @@ class Store:
     def live_bytes(self) -> int:
         """Return about how many bytes of the log are still needed."""
         return sum(queue.live_bytes for queue in self.queues.values())
+
+    def hot_bytes(self) -> int:
+        """Return about how many bytes the messages of all queues take of memory."""
+        return sum(queue.hot_bytes for queue in self.queues.values())
 
     def touch(self, queue: Queue) -> None:
         """Let the queue be dispatched at the end of this apply."""

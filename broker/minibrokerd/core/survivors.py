@@ -8,15 +8,17 @@ what it is a copy of, and records may speak of messages that ended in a segment 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from minibroker.settings import Settings
+from minibrokerd.core.cold import ColdRun
 from minibrokerd.core.messages import Message, Span, key_in
 from minibrokerd.core.queues import Queue
 from minibrokerd.core.records import BeginMeta
 
 Value = TypeVar("Value")
+ReadSpans = Callable[[ColdRun, int], list[Span]]
 
 
 class Live:
@@ -45,6 +47,18 @@ class Live:
         if not self.left:
             self.spans = []
         return span
+
+    def end(self, first: int, stop: int) -> None:
+        """Cross out the messages from `first` up to `stop` that are here."""
+        if not self.spans:
+            return
+        low, high = max(first, self.spans[0].first), min(stop, self.spans[-1].stop)
+        # The common case: a run that has all of what is left.
+        if low == self.spans[0].first and high == self.spans[-1].stop:
+            self.left, self.spans = 0, []
+            return
+        for sequence in range(low, high):
+            self.cross_out(sequence)
 
     def split(self, at: int) -> Live:
         """Keep the messages below `at` and return the others."""
@@ -76,39 +90,46 @@ class Live:
 class Survivors:
     """A queue while its records are read."""
 
-    __slots__ = ("firsts", "leases", "lives", "messages", "queue", "waits")
+    __slots__ = ("_read", "firsts", "leases", "lives", "messages", "queue", "waits")
 
-    def __init__(self, queue: Queue) -> None:
+    def __init__(self, queue: Queue, read: ReadSpans) -> None:
+        """`read` returns the spans of the frame of a run that has a message."""
         self.queue = queue
+        self._read = read
         self.firsts: list[int] = []
-        self.lives: list[Live] = []
+        self.lives: list[Live | ColdRun] = []
         self.messages: dict[int, Message] = {}
         self.leases: dict[int, BeginMeta] = {}  # the newest of each begun message, by key
         self.waits: dict[
             int, tuple[int, int]
         ] = {}  # (written unix_ms, duration) of a delay, by key
 
-    def add(self, first: int, spans: list[Span], count: int) -> None:
-        """Add a block whose sequences are above all earlier ones."""
+    def add(self, first: int, live: Live, count: int) -> None:
+        """Add a block; its sequences mostly are above all earlier ones."""
+        if self.firsts and first < self.firsts[-1]:
+            self.replace(first, first + count, live)
+            return
         self.firsts.append(first)
-        self.lives.append(Live(spans, count))
+        self.lives.append(live)
         if len(self.lives) > 1_000 and not self.lives[len(self.lives) // 2].left:
             self._drop_ended()
 
-    def replace(self, first: int, spans: list[Span], count: int) -> None:
-        """Put a run in the place of what is known of its messages; it is part of one block, or of none."""
-        stop = first + count
+    def replace(self, first: int, stop: int, live: Live | ColdRun) -> None:
+        """Put messages in the place of what is known of them."""
         self._split(first)
         self._split(stop)
         low, high = bisect_left(self.firsts, first), bisect_left(self.firsts, stop)
         self.firsts[low:high] = [first]
-        self.lives[low:high] = [Live(spans, count)]
+        self.lives[low:high] = [live]
 
     def _split(self, at: int) -> None:
         index = bisect_right(self.firsts, at) - 1
         if index >= 0 and self.firsts[index] < at:
-            rest = self.lives[index].split(at)
-            if rest.spans:
+            live = self.lives[index]
+            if isinstance(live, ColdRun) and at >= live.stop:
+                return
+            rest = live.split(at)
+            if rest.left:
                 self.firsts.insert(index + 1, at)
                 self.lives.insert(index + 1, rest)
 
@@ -131,19 +152,24 @@ class Survivors:
 
     def end_run(self, origin: int, first: int, count: int) -> None:
         """Cross out a run of messages."""
-        if origin == self.queue.home:
-            live = self._find(first)
-            # The common case costs one look-up: a run that is all of what is left of a block.
-            if (
-                live is not None
-                and live.gone is None
-                and live.left == count
-                and live.spans[0].first == first
-            ):
-                live.left, live.spans = 0, []
-                return
-        for sequence in range(first, first + count):
-            self.take(origin, sequence)
+        stop = first + count
+        if self.messages:
+            self._end_messages(origin, first, stop)
+        if origin != self.queue.home:
+            return
+        index = max(bisect_right(self.firsts, first) - 1, 0)
+        while index < len(self.lives) and self.firsts[index] < stop:
+            self.lives[index].end(first, stop)
+            index += 1
+
+    def _end_messages(self, origin: int, first: int, stop: int) -> None:
+        low, high = (key_in(self.queue.home, origin, sequence) for sequence in (first, stop))
+        keys = range(low, high)
+        known = [key for key in self.messages if key in keys] if len(keys) > 1_000 else keys
+        for key in known:
+            if self.messages.pop(key, None) is not None:
+                self.waits.pop(key, None)
+                self.leases.pop(key, None)
 
     def take(self, origin: int, sequence: int) -> Message | None:
         """Remove one message and return it as one of its own."""
@@ -155,8 +181,19 @@ class Survivors:
         if message is not None or origin != self.queue.home:
             return message
         live = self._find(sequence)
+        if isinstance(live, ColdRun):
+            return self._take_cold(live, sequence)
         span = live.cross_out(sequence) if live is not None else None
         return None if span is None else Message.of(span, sequence)
+
+    def _take_cold(self, run: ColdRun, sequence: int) -> Message | None:
+        if not run.has(sequence):
+            return None
+        spans = self._read(run, sequence)
+        run.end(sequence, sequence + 1)
+        return Message.of(
+            next(span for span in spans if span.first <= sequence < span.stop), sequence
+        )
 
     def put(self, message: Message) -> int:
         """Add one message and return its key."""
@@ -169,7 +206,7 @@ class Survivors:
         self.firsts, self.lives = [], []
         self.messages, self.waits, self.leases = {}, {}, {}
 
-    def _find(self, sequence: int) -> Live | None:
+    def _find(self, sequence: int) -> Live | ColdRun | None:
         index = bisect_right(self.firsts, sequence) - 1
         return self.lives[index] if index >= 0 else None
 

@@ -8,9 +8,9 @@ footers) take numbers on disk too, so there they run ahead: no record may name o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 
 class Record:
@@ -18,18 +18,27 @@ class Record:
 
     `tail` is empty except for records that carry message bodies. `tail_checksum` is crc32 of the
     tail (0 for an empty one); the session computed it when the bytes came in, so they are summed
-    once.
+    once. `says` is what `meta` was packed from, for whoever digests the batch (None: decode it);
+    `block` is what wants to know where the record stands, once it is safe.
     """
 
-    __slots__ = ("meta", "tail", "tail_checksum", "type")
+    __slots__ = ("block", "meta", "says", "tail", "tail_checksum", "type")
 
     def __init__(
-        self, type: int, meta: bytes, tail: bytes | memoryview = b"", tail_checksum: int = 0
+        self,
+        type: int,
+        meta: bytes,
+        tail: bytes | memoryview = b"",
+        tail_checksum: int = 0,
+        says: object = None,
+        block: object = None,
     ) -> None:
         self.type = type
         self.meta = meta
         self.tail = tail
         self.tail_checksum = tail_checksum
+        self.says = says
+        self.block = block
 
     def size(self) -> int:
         """Return the bytes of this record in a batch, its head included."""
@@ -43,16 +52,46 @@ BATCH_HEADER_BYTES = 88
 class Batch:
     """Records that are appended and synced together.
 
-    `now_ms` is the log time and `unix_ms` the wall time at which the batch was closed.
+    `now_ms` is the log time and `unix_ms` the wall time at which the batch was closed. `place` says
+    where the first record of a batch that was read back stands.
     """
 
-    __slots__ = ("now_ms", "number", "records", "unix_ms")
+    __slots__ = ("now_ms", "number", "place", "records", "unix_ms")
 
-    def __init__(self, number: int, records: list[Record], now_ms: int, unix_ms: int) -> None:
+    def __init__(
+        self,
+        number: int,
+        records: list[Record],
+        now_ms: int,
+        unix_ms: int,
+        place: Place | None = None,
+    ) -> None:
         self.number = number
         self.records = records
         self.now_ms = now_ms
         self.unix_ms = unix_ms
+        self.place = place
+
+
+class Place(NamedTuple):
+    """Where a record stands: the number of its segment, and the byte at which its head starts there."""
+
+    segment: int
+    offset: int
+
+
+class Digested(NamedTuple):
+    """What batches up to `number` say, without their bodies: a part of a side index, instead of these batches.
+
+    `payload` is what the engine gave to `Log.keep_digest`. Bodies stand in `segment`, and are read when
+    they are needed. `complete`: the index says all that is in the segment.
+    """
+
+    segment: int
+    number: int
+    now_ms: int
+    payload: bytes
+    complete: bool
 
 
 class Room(Enum):
@@ -81,8 +120,11 @@ class Log(Protocol):
         """32 random bytes for session secrets, kept beside the log; known after `recover`."""
         ...
 
-    def recover(self) -> Iterator[Batch]:
-        """Yield every batch of data, oldest first; reads and verifies, and writes nothing."""
+    def recover(self) -> Iterator[Batch | Digested]:
+        """Yield every batch of data, or digests instead of some, oldest first; writes nothing.
+
+        Batches that are digested are not verified one by one, except in the newest segment.
+        """
         ...
 
     def start(
@@ -135,6 +177,25 @@ class Log(Protocol):
 
         Whatever in them is still needed stands in batches that are synced. `done` is called
         when they are gone.
+        """
+        ...
+
+    @property
+    def last_place(self) -> Place | None:
+        """Where the first record of the newest synced batch stands; None: in no file."""
+        ...
+
+    def keep_digest(self, segment: int, payload: bytes) -> None:
+        """Keep what the batches of `segment` say that were synced since the last call for it.
+
+        It spares the next start reading them. It is not synced, and may be lost or refused (a full disk).
+        """
+        ...
+
+    def read(self, segment: int, offsets: Sequence[int]) -> list[Record | None]:
+        """Return the records that start at these ascending offsets; None for one that does not verify.
+
+        Blocks, and may be called in any thread.
         """
         ...
 

@@ -1,0 +1,143 @@
+"""From the record of a publish, or of its copy, to a block and the spans of its messages, and back.
+
+Replay does it for the records of a log, and whoever reads back what left memory does it for one.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+from zlib import crc32
+
+from minibroker.wire import bin_head
+from minibrokerd.core.messages import Block, Span
+from minibrokerd.core.publishing import read_columns, spans_of
+from minibrokerd.core.queues import Queue
+from minibrokerd.core.records import CopyMeta, CopyRunMeta, PublishMeta, decode
+from minibrokerd.core.state import Store
+from minibrokerd.core.tails import split_bins
+from minibrokerd.log.seam import Record
+
+_NO_COLUMNS: Final = b"\xc4\x00"
+
+
+def published(
+    meta: PublishMeta, record: Record, batch: int, place: int
+) -> list[tuple[int, Block, list[Span]]]:
+    """Return (queue, block, spans) for each target of a PUBLISH record."""
+    tail = bytes(record.tail)
+    columns, lengths, _ = split_bins(memoryview(tail), 3)
+    named = read_columns(meta, columns, meta.count)
+    found = []
+    for number, first in meta.targets:
+        block = Block(
+            number,
+            first,
+            meta.count,
+            tail,
+            lengths,
+            meta.encoding,
+            named.get("encoding"),
+            meta.durability,
+            meta.epoch,
+            meta.unix_ms,
+            meta.ready_at_ms,
+            batch,
+        )
+        block.place = place
+        found.append((number, block, spans_of(block, meta.delay_ms, meta.key, named)))
+    return found
+
+
+def copied(meta: CopyMeta, record: Record, batch: int, place: int) -> Block:
+    """Return the block of a COPY record: its one message."""
+    return _copied(meta, record, meta.origin, meta.sequence, 1, meta.publish_unix_ms, batch, place)
+
+
+def copied_run(
+    meta: CopyRunMeta, record: Record, batch: int, place: int
+) -> tuple[Block, list[Span]]:
+    """Return the block and the spans of a COPYRUN record."""
+    block = _copied(meta, record, meta.queue, meta.first, meta.count, meta.unix_ms, batch, place)
+    return block, spans_of(block, meta.delay_ms, meta.key, {})
+
+
+def spans_at(record: Record, queue: int, batch: int, place: int) -> list[Span]:
+    """Return the spans of the record of a publish to `queue`, or of a copy of a run of it.
+
+    Raises:
+        ValueError: it is another kind of record, or of another queue.
+    """
+    meta = decode(record)
+    if isinstance(meta, CopyRunMeta) and meta.queue == queue:
+        return copied_run(meta, record, batch, place)[1]
+    if isinstance(meta, PublishMeta):
+        for number, _, spans in published(meta, record, batch, place):
+            if number == queue:
+                return spans
+    raise ValueError(f"the record at place {place} has no messages of queue {queue}")
+
+
+def _copied(
+    meta: CopyMeta | CopyRunMeta,
+    record: Record,
+    origin: int,
+    first: int,
+    count: int,
+    unix_ms: int,
+    batch: int,
+    place: int,
+) -> Block:
+    tail = bytes(record.tail)
+    _, lengths, _ = split_bins(memoryview(tail), 3)
+    block = Block(
+        origin,
+        first,
+        count,
+        tail,
+        lengths,
+        meta.encoding,
+        None,
+        meta.durability,
+        meta.epoch,
+        unix_ms,
+        meta.ready_at_ms,
+        batch,
+    )
+    block.place = place
+    return block
+
+
+def write_copy(
+    store: Store, queue: Queue, span: Span, part: tuple[int, int, int], told: object
+) -> None:
+    """Write a part of a span again: (first, stop, encoding). `told` is told where the record stands."""
+    block = span.block
+    first, stop, encoding = part
+    tail = tail_of(block, first, stop)
+    meta = CopyRunMeta(
+        queue.number,
+        first,
+        stop - first,
+        block.unix_ms,
+        block.ready_at_ms,
+        block.epoch,
+        block.durability,
+        span.ready_at_ms - block.ready_at_ms,
+        span.key,
+        encoding,
+    )
+    store.emit(meta, tail, crc32(tail), told)
+
+
+def tail_of(block: Block, first: int, stop: int) -> bytes:
+    """Return a publish tail with some messages of a block: no columns, their lengths, their bytes."""
+    body = block.body
+    assert isinstance(body, bytes | memoryview), "the shell has read the body before"
+    _, lengths, blob = split_bins(memoryview(body), 3)
+    low, high = first - block.first, stop - block.first
+    start = block.bytes_of(block.first, first)
+    part = blob[start : start + block.bytes_of(first, stop)]
+    part_lengths = lengths[8 * low : 8 * high]
+    return b"".join(
+        (_NO_COLUMNS, bin_head(len(part_lengths)), part_lengths, bin_head(len(part)), part)
+    )
