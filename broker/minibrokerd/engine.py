@@ -20,9 +20,10 @@ from minibrokerd.core.core import Core
 from minibrokerd.core.effects import Effects, Outgoing
 from minibrokerd.core.inputs import Command, Disconnected, Frame, Synced, Tick
 from minibrokerd.forwarder import Forwarder
-from minibrokerd.log.seam import Batch, Log, Record, Room
+from minibrokerd.log.seam import Batch, Log, Place, Record, Room
 from minibrokerd.logs import events
 from minibrokerd.outgoing import frame_of
+from minibrokerd.pager import Pager
 
 TICK_TURNS: Final = 4  # read, end of stream, connection lost, and one to spare
 BATCH_BYTES: Final = 4 * 1024 * 1024  # a larger open batch is closed, so that one sync stays short
@@ -34,6 +35,8 @@ LONE_BYTES: Final = 16 * 1024
 SETTLE_PACE_S: Final = 0.001
 LAZY_SYNC_S: Final = 0.05
 CLOSED: Final = -1  # in the place of the batch under way: no other will be written
+SLICE_BYTES: Final = 8 * 1024 * 1024  # of a segment, between two slices of its side index
+DEFAULT_MEMORY_BYTES: Final = 1024 * 1024 * 1024
 IDLE_S: Final = 1.0  # after this without a batch, leases that ride are written, and a marker
 PUBLISH_OVERHEAD_BYTES: Final = (
     512  # records around a publish: its outcome, a reservation, a new queue
@@ -90,6 +93,7 @@ class Engine:
         log: Log,
         loop: asyncio.AbstractEventLoop,
         on_failed: Callable[[BaseException], None],
+        memory_limit_bytes: int = DEFAULT_MEMORY_BYTES,
     ) -> None:
         self._core = core
         self._log = log
@@ -103,6 +107,8 @@ class Engine:
         self._wake = False  # the open batch has something that is to be synced now
         self._closed: deque[Batch] = deque()  # batches that wait for the one under way
         self._under_way = 0  # number of the batch that is being written; 0: none
+        self._writing: Batch | None = None  # that batch
+        self._place = Place(0, 0)  # up to where the segment that is written is in its side index
         self._held: dict[int, list[Outgoing]] = {}
         self._turn_due = False
         self._tick_timer: asyncio.TimerHandle | None = None
@@ -119,6 +125,7 @@ class Engine:
         self._blocked: dict[int, int] = {}  # their connections, with the bytes that wait
         self._full = False  # the log refused room, and has not granted any since
         self._idle_waiters: list[asyncio.Future[None]] = []
+        self._pager = Pager(core, log, loop, self._apply, memory_limit_bytes)
         self._forwarder = Forwarder(core, log, self._apply, self._newest_batch, self._bound_disk)
         self._leaving = False
         self._random = random.random  # spreads retries, protects nothing
@@ -135,6 +142,10 @@ class Engine:
             clean=self._log.clean,
             next_batch=self._log.next_number,
         )
+        self._place = self._log.last_place or self._place
+        for segment in self._core.digested():
+            self._log.keep_digest(segment, self._core.digest_of(segment))
+        self._pager.fill()
         self._turn_soon()
         self._loop.call_soon(self._bound_disk)
 
@@ -173,6 +184,8 @@ class Engine:
                     self._urgent = True
             else:
                 self._send(outgoing)
+        if effects.reads:
+            self._pager.read(effects.reads)
         for connection in effects.closes:
             sink = self.sinks.pop(connection, None)
             if sink is not None:
@@ -208,7 +221,7 @@ class Engine:
                     return
                 self._close_batch()
             batch = self._closed.popleft()
-            self._under_way = batch.number
+            self._under_way, self._writing = batch.number, batch
             self._begun_s = self._loop.time()
             if not self._is_lone(batch):
                 self._log.append(batch)
@@ -268,6 +281,7 @@ class Engine:
         for outgoing in self._held.pop(number, ()):
             self._send(outgoing)
         self._flush_sinks()
+        self._note_places()
         self._route(self._core.apply(Synced(number), self.clock.now_ms(), self.clock.unix_ms()))
         self._sync_later(IDLE_S)
         self._bound_disk()
@@ -275,6 +289,21 @@ class Engine:
             for waiter in self._idle_waiters:
                 waiter.set_result(None)
             self._idle_waiters.clear()
+
+    def _note_places(self) -> None:
+        """Tell the core where the records of the batch stand, and the log what a long stretch of it says."""
+        batch, place = self._writing, self._log.last_place
+        if batch is None or place is None:
+            return
+        self._core.placed(batch.records, place)
+        before = self._place
+        if place.segment != before.segment:
+            self._log.keep_digest(before.segment, self._core.digest_of(before.segment))
+            self._place = Place(place.segment, 0)
+        elif place.offset - before.offset >= SLICE_BYTES:
+            self._log.keep_digest(place.segment, self._core.digest_of(place.segment))
+            self._place = place
+        self._pager.wrote(sum([record.size() for record in batch.records]))
 
     def _newest_batch(self) -> int:
         return self._core.store.open_batch - (not self._open)
@@ -306,6 +335,10 @@ class Engine:
 
     def _room(self, frame: Frame) -> bool:
         """Whether a publish may be applied; if not, it was refused, or it waits."""
+        if self._pager.is_full:
+            text = "memory is full of messages that wait: nothing was stored; acks still work, add consumers"
+            self._refuse(frame, "busy", text, 1_000)
+            return False
         size = frame.size + PUBLISH_OVERHEAD_BYTES
         if size > self._log.max_batch_bytes // 2:
             self._refuse(
@@ -429,6 +462,8 @@ class Engine:
         for timer in (self._tick_timer, self._late_timer):
             if timer is not None:
                 timer.cancel()
+        if self._place.segment:
+            self._log.keep_digest(self._place.segment, self._core.digest_of(self._place.segment))
         self._log.close(self.clock.now_ms(), self.clock.unix_ms())
 
 

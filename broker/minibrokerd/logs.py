@@ -34,6 +34,7 @@ MAX_OWN_TEXT_CHARS: Final = 8_000
 STDERR: Final = 2
 
 EVENTS: Final[Mapping[str, str]] = {
+    "recovering": "the log is being read; `percent` of it so far, every two seconds",
     "recovered": "the log was read; how much was found, and whether the last stop was clean",
     "started": "the server listens",
     "start_refused": "the server cannot start; `code` is its exit code",
@@ -44,6 +45,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "connections_full": "`turned_away` connections found no free descriptor since the last second",
     "queue_created": "a queue is there that was not",
     "queue_deleted": "a queue is gone, with the messages that it had",
+    "read_failed": "messages could not be read back from the log; it is tried again every second",
     "disk_full": "publishes are refused until there is space; acks go on",
     "disk_has_room": "publishes are taken again",
     "stopping": "a signal asked for a stop",

@@ -18,7 +18,7 @@ import uvloop
 
 from minibroker import limits
 from minibroker.commands import Phase
-from minibrokerd import __version__, exits, listening, logs
+from minibrokerd import __version__, exits, listening, logs, memory
 from minibrokerd.banner import Recovered, banner, look
 from minibrokerd.connection import ServerConnection
 from minibrokerd.core.core import Core
@@ -51,6 +51,7 @@ class ServeOptions:
     segment_bytes: int = DEFAULT_SEGMENT_BYTES
     auto_create: bool = True
     loop: str = "uvloop"
+    memory_limit: int | None = None  # bytes; None: as `memory.default_limit_bytes` says
     drain_timeout: float = 10.0
     log_format: str = "text"
     log_level: str = "info"
@@ -111,9 +112,17 @@ class Server:
         self._next_number = 1
         self._most_connections = listening.connection_limit()
         self._turned_away = 0
-        self._core = Core(auto_create=options.auto_create)
-        self._log: Log = log or FileLog(options.data_dir, segment_bytes=options.segment_bytes)
-        self.engine = Engine(self._core, self._log, loop, self._failed)
+        if log is None:
+            log = FileLog(options.data_dir, segment_bytes=options.segment_bytes, digests=True)
+        self._log = log
+        self._core = Core(auto_create=options.auto_create, read=log.read_one)
+        self.engine = Engine(
+            self._core,
+            log,
+            loop,
+            self._failed,
+            options.memory_limit or memory.default_limit_bytes(),
+        )
         self.session_key = b""
         self._signals = StopSignals()
         self._notifier = Notifier()
@@ -227,7 +236,9 @@ class Server:
             base_ms = max(base_ms, batch.now_ms)
             if time.monotonic() - reported_s > REPORT_S:
                 reported_s = time.monotonic()
-                self._notifier.status(f"reading the log, at batch {batch.number}", EXTEND_S)
+                percent = self._log.recovered_percent
+                self._notifier.status(f"recovering {percent} %", EXTEND_S)
+                events.info("recovering", percent=percent, ms=_ms_since(began_s))
         self._stop_early()
         self.session_key = self._log.session_key
         self.engine.start(base_ms)

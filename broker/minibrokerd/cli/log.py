@@ -56,6 +56,7 @@ def dump(data_dir: Path, bodies: bool, limit: int | None) -> None:
     try:
         with progress("reading", None, prints=True, unit="records") as advance:
             for batch in recovery.batches():
+                assert isinstance(batch, Batch), "no side index was asked for"
                 lines = list(_lines(batch, bodies))[:left]
                 for line in lines:
                     print_json(line)

@@ -53,6 +53,13 @@ def _whole_pages(context: click.Context, parameter: click.Parameter, value: int)
     help="The event loop to run on.",
 )
 @shared_option(
+    "--memory-limit",
+    type=click.IntRange(min=64 * 1024 * 1024),
+    metavar="BYTES",
+    help="Memory that the server may use; publishes get `busy` when it is full of messages that cannot leave it. "
+    "Default: 60 % of the machine's, or of its container's.",
+)
+@shared_option(
     "--drain-timeout",
     type=FiniteRange(0, 86_400),
     default=10.0,

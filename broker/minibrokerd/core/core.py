@@ -22,7 +22,7 @@ from minibrokerd.core import forwarding, logins, paging
 from minibrokerd.core.cold import Slot
 from minibrokerd.core.digest import Digest
 from minibrokerd.core.dispatching import dispatch, line_up_all
-from minibrokerd.core.effects import Effects
+from minibrokerd.core.effects import Effects, ReadBack
 from minibrokerd.core.inputs import (
     Attach,
     Command,
@@ -159,6 +159,10 @@ class Core:
     def clear_below(self) -> int:
         """No record of a batch before this one is needed, once all batches so far are synced."""
         return self.store.clear_below
+
+    def wanted(self) -> list[ReadBack]:
+        """Return what should be read back before the port opens; each is answered by `Loaded`."""
+        return paging.wanted(self.store)
 
     def hot_bytes(self) -> int:
         """Return about how many bytes the messages take of memory."""

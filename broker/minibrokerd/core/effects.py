@@ -54,6 +54,11 @@ class ReadBack:
         self.forward = forward
 
     @property
+    def is_void(self) -> bool:
+        """Whether nobody waits for this any more: the queue was purged, or has ended."""
+        return self.queue.lanes.default is not self.lane
+
+    @property
     def segment(self) -> int:
         """The segment that has the records."""
         return self.run.segment

@@ -41,6 +41,15 @@ def read_ahead(store: Store, queue: Queue) -> None:
     ask(store, queue, lane, lane.cold[0], forward=False)
 
 
+def wanted(store: Store) -> list[ReadBack]:
+    """Return what is to be read back before any queue is asked for messages."""
+    for queue in store.queues.values():
+        if queue.lanes.default.cold:
+            read_ahead(store, queue)
+    reads, store.effects.reads = store.effects.reads, []
+    return reads
+
+
 def ask(store: Store, queue: Queue, lane: Lane, run: ColdRun, *, forward: bool) -> None:
     """Ask the shell for the next frames of a run."""
     lane.reading = True
@@ -135,8 +144,8 @@ def loaded(store: Store, command: Loaded) -> None:
     asked = command.asked
     queue, lane, run = asked.queue, asked.lane, asked.run
     lane.reading = False
-    if queue.lanes.default is not lane or run not in lane.cold:
-        return  # purged meanwhile
+    if asked.is_void:
+        return
     assert run.at == asked.low, "one stretch of a lane is read at a time"
     spans: list[Span] = []
     for index, record in enumerate(command.records, asked.low):

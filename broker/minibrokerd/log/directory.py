@@ -27,7 +27,8 @@ TORN_KEPT_BYTES: Final = 16 * 1024 * 1024
 
 _SEGMENT: Final = re.compile(r"segment-(\d{10})-(\d{5})\.log")
 _RESERVE: Final = re.compile(r"reserve-(\d+)\.log")
-_TORN: Final = re.compile(r"torn-\d+-\d+\.bin")
+_INDEX: Final = re.compile(r"segment-(\d{10})-(\d{5})\.index")
+_TORN: Final = re.compile(r"(?:torn|damaged)-\d+-\d+\.bin")
 _TEMPORARY: Final = re.compile(r"(?:key|next|reserve)\.tmp")
 _OWN: Final = frozenset({"lock", "key", "state", "failed"})
 _LINE_BYTES: Final = 64  # the small text files: one line, padded, with its checksum
@@ -44,6 +45,11 @@ class SegmentName:
     def __str__(self) -> str:
         return f"segment-{self.number:010d}-{self.generation:05d}.log"
 
+    @property
+    def index(self) -> str:
+        """The name of its side index."""
+        return f"segment-{self.number:010d}-{self.generation:05d}.index"
+
 
 @dataclass(frozen=True, slots=True)
 class Listing:
@@ -52,6 +58,7 @@ class Listing:
     segments: list[SegmentName]
     reserve: list[str]
     temporary: list[str]
+    indexes: list[str]
     foreign: list[str]
 
 
@@ -109,6 +116,10 @@ class DataDirectory:
         """Return the path of an entry."""
         return os.path.join(self.path, str(name))
 
+    def has(self, name: str) -> bool:
+        """Whether there is an entry of this name."""
+        return os.path.exists(self.at(name))
+
     def sync(self) -> None:
         """Return when the entries are on the disk.
 
@@ -122,7 +133,7 @@ class DataDirectory:
 
     def listing(self) -> Listing:
         """Return the entries, segments in order of number and generation."""
-        found = Listing([], [], [], [])
+        found = Listing([], [], [], [], [])
         for name in sorted(os.listdir(self.path)):
             if match := _SEGMENT.fullmatch(name):
                 found.segments.append(SegmentName(int(match[1]), int(match[2])))
@@ -130,6 +141,8 @@ class DataDirectory:
                 found.reserve.append(name)
             elif _TEMPORARY.fullmatch(name):
                 found.temporary.append(name)
+            elif _INDEX.fullmatch(name):
+                found.indexes.append(name)
             elif name not in _OWN | _IGNORED and not _TORN.fullmatch(name):
                 found.foreign.append(name)
         found.segments.sort()
@@ -180,7 +193,13 @@ class DataDirectory:
 
     def keep_torn(self, segment: int, offset: int, data: bytes | memoryview) -> str | None:
         """Keep torn bytes aside, 16 MiB at most; return the name, None if there is no space."""
-        name = f"torn-{segment}-{offset}.bin"
+        return self._keep(f"torn-{segment}-{offset}.bin", data)
+
+    def keep_damaged(self, segment: int, offset: int, data: bytes | memoryview) -> str | None:
+        """As `keep_torn`, for a record that had been synced and does not verify any more."""
+        return self._keep(f"damaged-{segment}-{offset}.bin", data)
+
+    def _keep(self, name: str, data: bytes | memoryview) -> str | None:
         try:
             self.write_file(name, data[:TORN_KEPT_BYTES])
         except OSError as exc:

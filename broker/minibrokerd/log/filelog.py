@@ -10,23 +10,25 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from minibrokerd.log import format as layout
 from minibrokerd.log.allocation import RESERVE_SEGMENTS, Allocation
-from minibrokerd.log.directory import DataDirectory, State
-from minibrokerd.log.failures import LogFailed, NotWritable
+from minibrokerd.log.directory import DataDirectory, SegmentName, State
+from minibrokerd.log.failures import DamagedLog, LogFailed, NotWritable
 from minibrokerd.log.fileops import FileOps
 from minibrokerd.log.format import Kind
+from minibrokerd.log.reader import read_bytes, read_records
 from minibrokerd.log.recovery import Recovery, RecoveryReport
 from minibrokerd.log.rewrite import reopen, rewrite
-from minibrokerd.log.seam import BATCH_HEADER_BYTES, Batch, Room
+from minibrokerd.log.seam import BATCH_HEADER_BYTES, Batch, Digested, Place, Record, Room
 from minibrokerd.log.tail import Tail
 from minibrokerd.log.writer import Job, Writer
 
 DEFAULT_SEGMENT_BYTES: Final = 64 * 1024 * 1024
 MIN_SEGMENT_BYTES: Final = 4096
+_ASIDE: Final = 1024 * 1024  # bytes that are kept of a record whose end is not known
 # A grant may need a batch of its own.
 _BATCH_OVERHEAD_BYTES: Final = BATCH_HEADER_BYTES + layout.ALIGNMENT
 
@@ -46,6 +48,7 @@ class FileLog:
         *,
         segment_bytes: int = DEFAULT_SEGMENT_BYTES,
         ops: FileOps | None = None,
+        digests: bool = False,
     ) -> None:
         if segment_bytes < MIN_SEGMENT_BYTES or segment_bytes % 4096:
             raise ValueError(
@@ -59,7 +62,7 @@ class FileLog:
         self.next_number = 1
         self._ops = ops or FileOps()
         self._directory = DataDirectory(path, self._ops)
-        self._recovery = Recovery(self._directory, self._ops)
+        self._recovery = Recovery(self._directory, self._ops, digests=digests)
         self._allocation = Allocation(self._directory, self._ops, segment_bytes)
         self._tail = Tail(self._directory, self._ops, self._allocation, b"")
         self._recovered = False
@@ -78,6 +81,11 @@ class FileLog:
         return self._recovery.report
 
     @property
+    def recovered_percent(self) -> int:
+        """How much of the log `recover` has read."""
+        return self._recovery.percent
+
+    @property
     def session_key(self) -> bytes:
         """The 32 random bytes for session secrets; known once `recover` was called."""
         return self._directory.session_key
@@ -87,8 +95,10 @@ class FileLog:
         """How many segments acks may still use when the disk is full (three when all is well)."""
         return self._allocation.reserve_count
 
-    def recover(self) -> Iterator[Batch]:
+    def recover(self) -> Iterator[Batch | Digested]:
         """Open and lock the directory, then yield every batch of data, oldest first.
+
+        With `digests`, what a side index says is yielded instead of the batches that it is about.
 
         Raises:
             DirectoryLocked, NotWritable, DamagedLog, NewerFormat: see `minibrokerd.log.failures`.
@@ -96,7 +106,7 @@ class FileLog:
         self._directory.open()
         return self._recover()
 
-    def _recover(self) -> Iterator[Batch]:
+    def _recover(self) -> Iterator[Batch | Digested]:
         try:
             yield from self._recovery.batches()
         except BaseException:
@@ -196,6 +206,51 @@ class FileLog:
         job.expect_callback()
         self._put(job)
 
+    @property
+    def last_place(self) -> Place | None:
+        """Where the first record of the newest batch of data stands."""
+        segment = self._tail.segment
+        return Place(segment.name.number, self._tail.last_offset) if segment is not None else None
+
+    def keep_digest(self, segment: int, payload: bytes) -> None:
+        """Have the side index of a segment go on with this."""
+        job = Job(lambda: self._tail.keep_digest(segment, payload), None)
+        job.expect_callback()
+        self._put(job)
+
+    def read(self, segment: int, offsets: Sequence[int]) -> list[Record | None]:
+        """Read records back; bytes that do not verify are kept aside, too."""
+        path = self._directory.at(self._name_of(segment))
+        found = read_records(self._ops, path, offsets)
+        for index, record in enumerate(found):
+            if record is None:
+                end = offsets[index + 1] if index + 1 < len(offsets) else offsets[index] + _ASIDE
+                size_bytes = min(end - offsets[index], _ASIDE)
+                data = read_bytes(self._ops, path, offsets[index], size_bytes)
+                self._directory.keep_damaged(segment, offsets[index], data)
+        return found
+
+    def read_one(self, segment: int, offset: int) -> Record:
+        """Read back one record that a start needs.
+
+        Raises:
+            DamagedLog: it does not verify.
+        """
+        path = self._directory.at(self._name_of(segment))
+        record = read_records(self._ops, path, [offset])[0]
+        if record is None:
+            raise DamagedLog(path, offset, 0, 0, "a record that is needed does not verify")
+        return record
+
+    def _name_of(self, segment: int) -> SegmentName:
+        current = self._tail.segment
+        if current is not None and current.name.number == segment:
+            return current.name
+        for sealed in self._tail.sealed.copy():
+            if sealed.name.number == segment:
+                return sealed.name
+        return self._recovery.names[segment]
+
     def mark(self, now_ms: int, unix_ms: int) -> None:
         """Name the last synced batch in a marker, unless a batch of the log itself does already."""
         if self._under_way is None:
@@ -237,10 +292,17 @@ class FileLog:
         tail.last_number, tail.last_checksum = recovery.last_number, recovery.last_checksum
         tail.last_data = recovery.last_number
         tail.sealed.extend(recovery.sealed)
-        if last is not None and recovery.clean:
-            tail.segment = reopen(last, directory, self._ops)
-        elif last is not None:
-            tail.segment = rewrite(last, recovery.report, directory, self._ops, allocation)
+        if last is not None:
+            region = recovery.region_of(last)
+            if recovery.clean:
+                tail.segment = reopen(last, directory, self._ops)
+            else:
+                tail.segment, region.checksum = rewrite(
+                    last, recovery.report, directory, self._ops, allocation
+                )
+            tail.adopt(region, recovery.ended, recovery.indexes)
+        whole = {str(recovery.names[number].index) for number in recovery.indexes}
+        directory.remove(name for name in directory.listing().indexes if name not in whole)
         recovery.last = None  # its bytes are needed no more
         tail.append_own(Kind.SEGMENT, now_ms, unix_ms)
         allocation.fill_reserve()

@@ -259,6 +259,29 @@ def decode_records(data: bytes, offset: int, header: Header) -> list[Record] | N
     return records
 
 
+def record_size(data: bytes) -> int:
+    """Return the bytes of the record that `data` begins with, as its head says; not verified."""
+    if len(data) < RECORD_HEAD_BYTES:
+        return RECORD_HEAD_BYTES
+    return RECORD_HEAD_BYTES + int.from_bytes(data[:4], "little")
+
+
+def decode_record(data: bytes, offset: int) -> Record | None:
+    """Return the one record at `offset`, by its own checksum; None if it does not verify."""
+    meta_from = offset + RECORD_HEAD_BYTES
+    if len(data) < meta_from:
+        return None
+    payload_bytes, meta_bytes, type_, no_bytes, checksum = _RECORD.unpack_from(data, offset)
+    end, middle = meta_from + payload_bytes, meta_from + meta_bytes
+    if end > len(data) or middle > end or no_bytes != _NO_BYTES:
+        return None
+    meta, tail = data[meta_from:middle], data[middle:end]
+    tail_checksum = crc32(tail)
+    if crc32(meta, tail_checksum) != checksum:
+        return None
+    return Record(type_, meta, tail, tail_checksum)
+
+
 def decode_segment_info(records: Sequence[Record]) -> SegmentInfo | None:
     """Return what a batch of the log itself states; None if it is not of a known shape.
 
@@ -282,11 +305,11 @@ def decode_segment_info(records: Sequence[Record]) -> SegmentInfo | None:
     return SegmentInfo(*fields)
 
 
-def scan(data: bytes, origin: Origin, first_number: int) -> Iterator[Found]:
-    """Yield the batches of a segment from its start, up to the first bytes that are not the next
+def scan(data: bytes, origin: Origin, first_number: int, offset: int = 0) -> Iterator[Found]:
+    """Yield the batches of a segment from `offset` on, up to the first bytes that are not the next
     one.
     """
-    offset, number = 0, first_number
+    number = first_number
     while True:
         header = decode_header(data, offset)
         if header is None or header.origin != origin or header.number != number:
@@ -299,9 +322,8 @@ def scan(data: bytes, origin: Origin, first_number: int) -> Iterator[Found]:
         number += 1
 
 
-def headers(data: bytes, end: int) -> Iterator[tuple[int, Header]]:
+def headers(data: bytes, end: int, offset: int = 0) -> Iterator[tuple[int, Header]]:
     """Yield offset and header of the batches up to `end`, without looking at their records."""
-    offset = 0
     while offset < end and (header := decode_header(data, offset)) is not None:
         yield offset, header
         offset += header.batch_bytes

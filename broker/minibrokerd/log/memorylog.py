@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
-from minibrokerd.log.seam import Batch, Room
+from minibrokerd.log.seam import Batch, Place, Record, Room
 
 
 class MemoryLog:
@@ -89,6 +89,27 @@ class MemoryLog:
 
     def free(self, upto: int, now_ms: int, unix_ms: int, done: Callable[[], None]) -> None:
         """Do nothing: memory has no segments."""
+
+    @property
+    def last_place(self) -> Place | None:
+        """Nowhere."""
+        return None
+
+    @property
+    def recovered_percent(self) -> int:
+        """All of it: it is there."""
+        return 100
+
+    def keep_digest(self, segment: int, payload: bytes) -> None:
+        """Do nothing: memory has no segments."""
+
+    def read(self, segment: int, offsets: Sequence[int]) -> list[Record | None]:
+        """Nothing ever leaves memory, so nobody asks."""
+        raise AssertionError("memory has no segments")
+
+    def read_one(self, segment: int, offset: int) -> Record:
+        """As `read`."""
+        raise AssertionError("memory has no segments")
 
     def mark(self, now_ms: int, unix_ms: int) -> None:
         """Do nothing: memory needs no marker."""

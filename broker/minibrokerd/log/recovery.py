@@ -12,14 +12,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Final
+from zlib import crc32
 
 from minibrokerd.log import format as layout
 from minibrokerd.log.directory import DataDirectory, Listing, SegmentName, State
 from minibrokerd.log.failures import DamagedLog, NewerFormat, NotWritable
 from minibrokerd.log.fileops import FileOps, read_all
 from minibrokerd.log.format import Found, Header, Kind, SegmentInfo
-from minibrokerd.log.seam import BATCH_HEADER_BYTES, Batch
+from minibrokerd.log.index import Region, Slice, decode_slices
+from minibrokerd.log.seam import BATCH_HEADER_BYTES, Batch, Digested, Place
 from minibrokerd.log.tail import Sealed
+
+_WHOLE: Final = layout.LARGEST_SEGMENT_BYTES
+_FIRST_BATCH: Final = 4096  # has the header batch of a segment
 
 
 @dataclass(slots=True)
@@ -53,6 +59,7 @@ class Segment:
     data: bytes
     header: Header
     info: SegmentInfo
+    slices: list[Slice] = field(default_factory=list)
     end: int = 0
 
 
@@ -63,7 +70,9 @@ class Recovery:
     `last_checksum` name the last batch; `epoch` and `now_ms` are the highest found.
     """
 
-    def __init__(self, directory: DataDirectory, ops: FileOps) -> None:
+    def __init__(self, directory: DataDirectory, ops: FileOps, *, digests: bool = False) -> None:
+        """`digests`: let side indexes stand for the batches that they are about."""
+        self._digests = digests
         self.report = RecoveryReport()
         self.store_id = b""
         self.epoch = 0
@@ -74,13 +83,17 @@ class Recovery:
         self.last_number = 0
         self.last_checksum = 0
         self.clean = True
+        self.percent = 0  # of the segments that are read
+        self.names: dict[int, SegmentName] = {}  # of the segments, by number
+        self.ended: dict[int, Region] = {}  # what of the sealed ones is in no whole index
+        self.indexes: dict[int, int] = {}  # the sizes of the whole indexes, by segment
         self.temporary: list[str] = []  # files that were being made ready: nothing of the log
         self._directory = directory
         self._ops = ops
         self._kind = Kind.FOOTER
 
-    def batches(self) -> Iterator[Batch]:
-        """Yield every batch of data, oldest first.
+    def batches(self) -> Iterator[Batch | Digested]:
+        """Yield every batch of data, or digests instead of some, oldest first.
 
         Raises:
             DamagedLog: bytes that had been synced are not as they were written.
@@ -91,9 +104,11 @@ class Recovery:
         self.report.foreign = listing.foreign
         names = self._newest_generations(listing)
         last = self._open_last(names, state)
+        self.names = names
         if last is not None:
             self.last = last
             self.store_id = last.header.origin.store_id
+            last.slices = self._whole_slices(last)
             self.log_start = _newest_log_start(last)
             yield from self._read_chain(names, last)
             self._judge_end(last, closed=state is not None and state.clean)
@@ -131,17 +146,32 @@ class Recovery:
             raise _bad_header(path, later)
         self.report.ignored.append(str(name))
 
-    def _open_valid(self, name: SegmentName) -> Segment:
-        segment = self._open(name)
+    def region_of(self, segment: Segment) -> Region:
+        """Return all of a segment that was read last as one region."""
+        checksum = crc32(memoryview(segment.data)[: segment.end])
+        return Region(
+            0,
+            segment.end,
+            checksum,
+            self.last_number,
+            self.last_checksum,
+            self.epoch,
+            self.log_start,
+            self.now_ms,
+            self._kind,
+        )
+
+    def _open_valid(self, name: SegmentName, size_bytes: int = _WHOLE) -> Segment:
+        segment = self._open(name, size_bytes)
         if segment is None:
             path = self._directory.at(name)
             raise _bad_header(path, layout.later_header(self._read(path), 0, None, 0))
         return segment
 
-    def _open(self, name: SegmentName) -> Segment | None:
-        """Read a segment whole and verify its first batch; None if that is not valid."""
+    def _open(self, name: SegmentName, size_bytes: int = _WHOLE) -> Segment | None:
+        """Read a segment and verify its first batch; None if that is not valid."""
         path = self._directory.at(name)
-        data = self._read(path)
+        data = self._read(path, size_bytes)
         header = layout.decode_header(data, 0)
         records = layout.decode_records(data, 0, header) if header else None
         if header is None or records is None:
@@ -158,31 +188,97 @@ class Recovery:
             raise DamagedLog(path, 0, header.number, 0, f"its header says that it is {where}")
         return Segment(name, path, data, header, info)
 
-    def _read_chain(self, names: dict[int, SegmentName], last: Segment) -> Iterator[Batch]:
+    def _slices(self, name: SegmentName) -> list[Slice]:
+        """Return what the side index of a segment has, as far as it verifies."""
+        path = self._directory.at(name.index)
+        if not self._digests or not self._directory.has(name.index):
+            return []
+        slices = decode_slices(self._read(path), name.number, name.generation)
+        return [part for store_id, part in slices if store_id == self.store_id]
+
+    def _whole_slices(self, last: Segment) -> list[Slice]:
+        """Return the slices for which the segment has the bytes that it had; those are its beginning."""
+        whole, view = [], memoryview(last.data)
+        for part in self._slices(last.name):
+            region = part.region
+            stretch = view[region.start : region.stop]
+            if len(stretch) != region.stop - region.start or crc32(stretch) != region.checksum:
+                break
+            whole.append(part)
+        return whole
+
+    def _read_chain(
+        self, names: dict[int, SegmentName], last: Segment
+    ) -> Iterator[Batch | Digested]:
         below = [str(names[number]) for number in names if number < self.log_start]
         self.report.ignored += below
+        count = last.name.number - self.log_start + 1
         for number in range(self.log_start, last.name.number):
+            self.percent = 100 * (number - self.log_start) // count
             if number not in names:
                 path = self._directory.at(SegmentName(number, 1))
                 raise DamagedLog(path, 0, self.last_number + 1, 0, f"segment {number} is missing")
-            sealed = self._open_valid(names[number])
-            yield from self._read_segment(sealed)
-            self._judge_sealed(sealed)
+            slices = self._slices(names[number])
+            if slices and slices[-1].complete:
+                sealed = self._open_valid(names[number], _FIRST_BATCH)
+                sealed.slices = slices
+                yield from self._read_digests(sealed)
+                self._require_whole(sealed)
+                self.indexes[number] = self._ops.size(self._directory.at(names[number].index))
+            else:
+                sealed = self._open_valid(names[number])
+                yield from self._read_segment(sealed)
+                self._judge_sealed(sealed)
+                self.ended[number] = self.region_of(sealed)
             self.sealed.append(Sealed(sealed.name, sealed.info.segment_bytes, self.last_number))
         yield from self._read_segment(last)
 
-    def _read_segment(self, segment: Segment) -> Iterator[Batch]:
+    def _read_digests(self, segment: Segment) -> Iterator[Digested]:
+        """Yield the slices of a segment, and go on behind the last of them."""
+        self._check_begin(segment)
+        complete = segment.slices[-1].complete and segment is not self.last
+        number = segment.slices[-1].region.last_number
+        for part in segment.slices:
+            region = part.region
+            if region.epoch < self.epoch or region.last_number <= self.last_number:
+                what = "its side index says that it is older than what stands before it"
+                raise DamagedLog(segment.path, region.start, region.last_number, 0, what)
+            self.report.batches += region.last_number - self.last_number
+            self.epoch, self._kind = region.epoch, region.kind
+            self.now_ms = max(self.now_ms, region.now_ms)
+            self.last_number, self.last_checksum = region.last_number, region.last_checksum
+            segment.end = region.stop
+            yield Digested(segment.name.number, number, region.now_ms, part.payload, complete)
+
+    def _check_begin(self, segment: Segment) -> None:
+        """Whether a segment is of this log, and follows what was read so far."""
         header, info, path = segment.header, segment.info, segment.path
         if header.origin.store_id != self.store_id:
             raise DamagedLog(path, 0, header.number, 0, "it belongs to another data directory")
         if segment.name.number == self.log_start:  # what came before it was freed
             self.last_number, self.last_checksum = info.previous_number, info.previous_checksum
+        before = (self.last_number, self.last_checksum)
+        if (info.previous_number, info.previous_checksum) != before:
+            what = f"it does not follow batch {self.last_number} of the segment before it"
+            raise DamagedLog(path, 0, self.last_number + 1, header.number, what)
+
+    def _read_segment(self, segment: Segment) -> Iterator[Batch | Digested]:
+        header, path = segment.header, segment.path
+        if segment.slices:
+            yield from self._read_digests(segment)
+        elif header.origin.store_id != self.store_id:
+            raise DamagedLog(path, 0, header.number, 0, "it belongs to another data directory")
+        elif segment.name.number == self.log_start:  # what came before it was freed
+            info = segment.info
+            self.last_number, self.last_checksum = info.previous_number, info.previous_checksum
         self.report.segments += 1
-        for found in layout.scan(segment.data, header.origin, self.last_number + 1):
+        number = segment.name.number
+        for found in layout.scan(segment.data, header.origin, self.last_number + 1, segment.end):
             self._follow(segment, found)
             if found.header.kind is Kind.DATA:
                 head = found.header
-                yield Batch(head.number, found.records, head.now_ms, head.unix_ms)
+                place = Place(number, found.offset + BATCH_HEADER_BYTES)
+                yield Batch(head.number, found.records, head.now_ms, head.unix_ms, place)
         if segment.end == 0:
             what = f"it does not follow batch {self.last_number} of the segment before it"
             raise DamagedLog(path, 0, self.last_number + 1, header.number, what)
@@ -256,11 +352,11 @@ class Recovery:
         what = f"what stands there is not batch {first_lost}, and {what}"
         return DamagedLog(segment.path, segment.end, first_lost, last_known, what)
 
-    def _read(self, path: str) -> bytes:
+    def _read(self, path: str, size_bytes: int = _WHOLE) -> bytes:
         try:
             descriptor = self._ops.open(path, 0)
             try:
-                return read_all(self._ops, descriptor, layout.LARGEST_SEGMENT_BYTES)
+                return read_all(self._ops, descriptor, size_bytes)
             finally:
                 self._ops.close(descriptor)
         except OSError as exc:
@@ -271,8 +367,10 @@ class Recovery:
 
 def _newest_log_start(last: Segment) -> int:
     """Return the newest log start that a batch of the last segment names."""
-    log_start = last.info.log_start
-    for offset, header in layout.headers(last.data, len(last.data)):
+    log_start, end = last.info.log_start, 0
+    if last.slices:
+        log_start, end = last.slices[-1].region.log_start, last.slices[-1].region.stop
+    for offset, header in layout.headers(last.data, len(last.data), end):
         if header.kind is not Kind.DATA and header.origin == last.header.origin:
             info = layout.decode_segment_info(
                 layout.decode_records(last.data, offset, header) or ()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from typing import Final
+from zlib import crc32
 
 from minibrokerd.log import format as layout
 from minibrokerd.log.allocation import Allocation
@@ -28,8 +29,10 @@ def rewrite(
     directory: DataDirectory,
     ops: FileOps,
     allocation: Allocation,
-) -> OpenSegment:
+) -> tuple[OpenSegment, int]:
     """Put a copy of `last` up to its end in its place; its torn bytes go to a side file.
+
+    Returns the new segment and the crc32 of its batches.
 
     Raises:
         OSError: a step failed; the old file counts as long as the new one has not its name.
@@ -42,7 +45,7 @@ def rewrite(
     name = SegmentName(last.name.number, last.name.generation + 1)
     origin = Origin(last.header.origin.store_id, name.number, name.generation)
     try:
-        position = _copy(last, origin, ops, descriptor)
+        position, checksum = _copy(last, origin, ops, descriptor)
         ops.sync(descriptor)
         ops.rename(directory.at("next.tmp"), directory.at(name))
         directory.sync()
@@ -50,7 +53,7 @@ def rewrite(
         ops.close(descriptor)
         raise
     allocation.recycle(str(last.name))
-    return OpenSegment(name, descriptor, size_bytes, position, zeroed)
+    return OpenSegment(name, descriptor, size_bytes, position, zeroed), checksum
 
 
 def reopen(last: Segment, directory: DataDirectory, ops: FileOps) -> OpenSegment:
@@ -59,16 +62,19 @@ def reopen(last: Segment, directory: DataDirectory, ops: FileOps) -> OpenSegment
     return OpenSegment(last.name, descriptor, last.info.segment_bytes, last.end, last.end)
 
 
-def _copy(last: Segment, origin: Origin, ops: FileOps, descriptor: int) -> int:
-    position = 0
+def _copy(last: Segment, origin: Origin, ops: FileOps, descriptor: int) -> tuple[int, int]:
+    position = checksum = 0
     chunk: list[bytes] = []
     chunk_bytes = 0
     for piece in layout.encode_moved(last.data, last.end, origin):
         chunk.append(piece)
         chunk_bytes += len(piece)
         if chunk_bytes >= _CHUNK_BYTES:
-            write_all(ops, descriptor, b"".join(chunk), position)
+            data = b"".join(chunk)
+            write_all(ops, descriptor, data, position)
+            checksum = crc32(data, checksum)
             position += chunk_bytes
             chunk, chunk_bytes = [], 0
-    write_all(ops, descriptor, b"".join(chunk), position)
-    return position + chunk_bytes
+    data = b"".join(chunk)
+    write_all(ops, descriptor, data, position)
+    return position + chunk_bytes, crc32(data, checksum)

@@ -199,6 +199,15 @@ class Log(Protocol):
         """
         ...
 
+    def read_one(self, segment: int, offset: int) -> Record:
+        """Return one record that a start needs; raises `LogError` if it does not verify."""
+        ...
+
+    @property
+    def recovered_percent(self) -> int:
+        """How much of the log `recover` has read."""
+        ...
+
     def mark(self, now_ms: int, unix_ms: int) -> None:
         """Write the marker batch of an idle log: it names the last synced batch."""
         ...

@@ -6,15 +6,19 @@ and synced before it returns; there is never a second unsynced batch.
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from dataclasses import dataclass
 from typing import Final
+from zlib import crc32
 
 from minibrokerd.log import format as layout
 from minibrokerd.log.allocation import SLICE_BYTES, Allocation, zero_slice
 from minibrokerd.log.directory import DataDirectory, SegmentName, State
-from minibrokerd.log.fileops import FileOps, write_all_synced
+from minibrokerd.log.fileops import FileOps, write_all, write_all_synced
 from minibrokerd.log.format import Header, Kind, Origin, SegmentInfo
+from minibrokerd.log.index import Region, Slice, encode_slice
+from minibrokerd.log.seam import BATCH_HEADER_BYTES
 
 _NEXT_FROM: Final = 0.25  # how full a segment is when the one after it is allocated
 _NEXT_WHOLE: Final = 0.9  # and when that one is zeroed to its end
@@ -44,7 +48,8 @@ class Tail:
     """Appends batches to the newest segment and goes on in a new one when it is full.
 
     `last_number` is the newest synced batch on disk, `last_kind` its kind, `last_data` the newest one of
-    data by the engine's number. `sealed` are the full segments, oldest first.
+    data by the engine's number, `last_offset` where its records start. `sealed` are the full segments, oldest
+    first. `region` is what of the current segment is in no index yet, `ended` the same of full ones.
     """
 
     def __init__(
@@ -57,7 +62,11 @@ class Tail:
         self.last_checksum = 0
         self.last_kind = Kind.FOOTER
         self.last_data = 0
+        self.last_offset = 0
         self.sealed: deque[Sealed] = deque()
+        self.region = self._region(0, 0, 0)
+        self.ended: dict[int, Region] = {}
+        self._index_bytes: dict[int, int] = {}  # of the indexes written so far, by segment
         self.segment: OpenSegment | None = None
         self._directory = directory
         self._ops = ops
@@ -84,6 +93,8 @@ class Tail:
             )
         self._write(Kind.DATA, body, now_ms, unix_ms)
         self.last_data = number
+        assert self.segment is not None
+        self.last_offset = self.segment.position - body.batch_bytes + BATCH_HEADER_BYTES
 
     def append_own(self, kind: Kind, now_ms: int, unix_ms: int) -> None:
         """Write and sync a header, marker or footer in the current segment, or in a new one."""
@@ -102,7 +113,10 @@ class Tail:
         self.close()
         name = SegmentName(number, 1)
         size_bytes = self._allocation.segment_bytes
+        if full is not None:
+            self.ended[full.name.number] = self.region
         self.segment = OpenSegment(name, descriptor, size_bytes, 0, zeroed)
+        self.region = self._region(0, 0, 0)
         self._write(Kind.SEGMENT, self._own_body(), now_ms, unix_ms)
         self._ops.rename(self._directory.at("next.tmp"), self._directory.at(name))
         self._directory.sync()
@@ -122,8 +136,65 @@ class Tail:
         self.append_own(Kind.MARKER, now_ms, unix_ms)
         for sealed in freed:
             self._allocation.recycle(str(sealed.name))
+            self.forget_index(sealed.name)
             self.sealed.popleft()
         self._directory.sync()
+
+    def adopt(self, region: Region, ended: dict[int, Region], indexes: dict[int, int]) -> None:
+        """Take over what a start found: the bytes of the current segment, full ones without an index, indexes."""
+        self.region, self.ended, self._index_bytes = region, ended, indexes
+
+    def keep_digest(self, number: int, payload: bytes) -> None:
+        """Append a slice to the index of a segment: what was written of it since the last one.
+
+        An index is a help and no more: where there is no room for it, there is none.
+        """
+        segment = self.segment
+        assert segment is not None
+        if number == segment.name.number:
+            self._keep(segment.name, self.region, payload, complete=False)
+            self.region = self._region(segment.position, segment.position, 0)
+        elif number in self.ended:
+            name = next((s.name for s in self.sealed if s.name.number == number), None)
+            if name is not None:
+                self._keep(name, self.ended[number], payload, complete=True)
+            del self.ended[number]
+
+    def _keep(self, name: SegmentName, region: Region, payload: bytes, *, complete: bool) -> None:
+        origin = Origin(self.store_id, name.number, name.generation)
+        data = encode_slice(origin, Slice(region, complete, payload))
+        at = self._index_bytes.get(name.number, 0)
+        if at < 0:
+            return
+        try:
+            descriptor = self._ops.open(self._directory.at(name.index), os.O_RDWR | os.O_CREAT)
+            try:
+                write_all(self._ops, descriptor, data, at)
+            finally:
+                self._ops.close(descriptor)
+        except OSError:  # whatever it was, the segment has everything
+            self._index_bytes[name.number] = -1
+            return
+        self._index_bytes[name.number] = at + len(data)
+
+    def forget_index(self, name: SegmentName) -> None:
+        """Remove the index of a segment, if it has one."""
+        if self._index_bytes.pop(name.number, 0) > 0:
+            self._ops.unlink(self._directory.at(name.index))
+        self.ended.pop(name.number, None)
+
+    def _region(self, start: int, stop: int, checksum: int) -> Region:
+        return Region(
+            start,
+            stop,
+            checksum,
+            self.last_number,
+            self.last_checksum,
+            self.epoch,
+            self.log_start,
+            0,
+            self.last_kind,
+        )
 
     def zero_ahead(self) -> bool:
         """Do one slice of the work ahead, if some is due: zeros here, then the next segment."""
@@ -178,3 +249,8 @@ class Tail:
         segment.position += len(data)
         self.last_number, self.last_checksum = header.number, header.heads_checksum
         self.last_kind = kind
+        region = self.region
+        region.stop, region.checksum = segment.position, crc32(data, region.checksum)
+        region.last_number, region.last_checksum = header.number, header.heads_checksum
+        region.epoch, region.log_start, region.kind = self.epoch, self.log_start, kind
+        region.now_ms = max(region.now_ms, now_ms)

@@ -1,0 +1,90 @@
+"""Keeps memory bounded: messages leave it while their queue is long, and are read back before they are needed.
+
+The core says what it wants read (`Effects.reads`); the reading is done in a thread, so that a slow disk does not stop
+the loop. Above a watermark messages leave; at the hard limit publishes are refused until there is room.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Final
+
+from minibrokerd.core.core import Core
+from minibrokerd.core.effects import ReadBack
+from minibrokerd.core.inputs import Freeze, Loaded
+from minibrokerd.log.seam import Log, Record
+from minibrokerd.logs import events
+
+LOOK_BYTES: Final = 1024 * 1024  # of records written between two looks at how much is in memory
+MOST_HOT_BYTES: Final = (
+    128 * 1024 * 1024
+)  # more brings nothing: it is read back faster than it is handed out
+FILL_BYTES: Final = 64 * 1024 * 1024  # read back by a start, over all queues
+RETRY_S: Final = 1.0
+
+
+class Pager:
+    """Looks at memory after every sync, and answers what the core wants to have read."""
+
+    def __init__(
+        self,
+        core: Core,
+        log: Log,
+        loop: asyncio.AbstractEventLoop,
+        apply: Callable[[Freeze | Loaded], None],
+        memory_limit_bytes: int,
+    ) -> None:
+        """`memory_limit_bytes` is for the process; half of it is for messages, the rest for what they cost."""
+        self._core = core
+        self._log = log
+        self._loop = loop
+        self._apply = apply
+        self._most_bytes = memory_limit_bytes // 2
+        self._hot_bytes = min(MOST_HOT_BYTES, memory_limit_bytes // 4)
+        self._written_bytes = 0
+        self._full = False
+
+    def wrote(self, size_bytes: int) -> None:
+        """Note what was written to the log; now and then, let messages leave memory."""
+        self._written_bytes += size_bytes
+        if self._written_bytes < LOOK_BYTES:
+            return
+        self._written_bytes = 0
+        hot_bytes = self._core.hot_bytes()
+        if hot_bytes > self._hot_bytes:
+            # Twice what came in: so it gets less, and each step stays short.
+            self._apply(Freeze(2 * LOOK_BYTES))
+        self._full = hot_bytes > self._most_bytes
+
+    @property
+    def is_full(self) -> bool:
+        """Whether memory has room for no more messages."""
+        if self._full:
+            self._full = self._core.hot_bytes() > self._most_bytes
+        return self._full
+
+    def read(self, reads: Sequence[ReadBack]) -> None:
+        """Have these read; the core gets what they have as `Loaded`."""
+        for asked in reads:
+            future = self._loop.run_in_executor(None, self._log.read, asked.segment, asked.offsets)
+            future.add_done_callback(partial(self._done, asked))
+
+    def fill(self) -> None:
+        """Read back the first messages of every queue; blocks, before the port opens."""
+        left_bytes = FILL_BYTES
+        while left_bytes > 0 and (reads := self._core.wanted()):
+            for asked in reads:
+                left_bytes -= asked.offsets[-1] - asked.offsets[0] + 1
+                self._apply(Loaded(asked, self._log.read(asked.segment, asked.offsets)))
+
+    def _done(self, asked: ReadBack, future: asyncio.Future[list[Record | None]]) -> None:
+        if future.cancelled() or asked.is_void:
+            return
+        error = future.exception()
+        if error is not None:
+            events.error("read_failed", segment=asked.segment, exc_info=error)
+            self._loop.call_later(RETRY_S, self.read, [asked])
+            return
+        self._apply(Loaded(asked, future.result()))
