@@ -1,7 +1,7 @@
 """Keeps memory bounded: messages leave it while their queue is long, and are read back before they are needed.
 
-The core says what it wants read (`Effects.reads`); the reading is done in a thread, so that a slow disk does not stop
-the loop. Above a watermark messages leave; at the hard limit publishes are refused until there is room.
+The core says what it wants read (`Effects.reads`); the reading is done in a thread, so that a slow disk does not
+stop the loop. Above a watermark messages leave; at the hard limit publishes are refused until there is room.
 """
 
 from __future__ import annotations

@@ -6,13 +6,15 @@ output. Its clients (core_client.py) speak the real protocol. There is no socket
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import groupby
 from typing import Any
 
 from core_client import Client, Delivered, Id, Run
 
 from minibroker import wire
 from minibrokerd.core.core import Core
+from minibrokerd.core.digest import Digest
 from minibrokerd.core.effects import Effects, Outgoing
 from minibrokerd.core.inputs import (
     Attach,
@@ -20,14 +22,18 @@ from minibrokerd.core.inputs import (
     Disconnected,
     Flow,
     Forward,
+    Freeze,
     Hello,
+    Loaded,
     Resume,
     Synced,
     Tick,
 )
 from minibrokerd.core.messages import State
+from minibrokerd.core.paging import ask
 from minibrokerd.core.queues import Queue
-from minibrokerd.log.seam import Batch, Record
+from minibrokerd.core.records import decode
+from minibrokerd.log.seam import Batch, Digested, Place, Record
 from minibrokerd.outgoing import frame_of
 
 START_UNIX_MS = 1_700_000_000_000
@@ -44,7 +50,12 @@ class World:
     closed: list[Batch]  # not safe yet
     held: list[Outgoing]  # what rests on them
 
-    def __init__(self, *, auto_create: bool = True, auto_sync: bool = True) -> None:
+    def __init__(
+        self, *, auto_create: bool = True, auto_sync: bool = True, segment_batches: int = 1
+    ) -> None:
+        self.segment_batches = segment_batches  # how many batches stand in one segment
+        self.records: dict[tuple[int, int], Record] = {}  # by segment and offset
+        self.digests = False  # a start reads digests of all segments but the last
         self.auto_create = auto_create
         self.auto_sync = auto_sync
         self.now_ms = 0
@@ -73,6 +84,9 @@ class World:
                 self.held.append(outgoing)
             else:
                 self._send(outgoing)
+        for asked in effects.reads:
+            records = [self.records[asked.segment, offset] for offset in asked.offsets]
+            self._route(self.core.apply(Loaded(asked, records), self.now_ms, self.unix_ms))
         for connection in effects.closes:
             client = self.clients.pop(connection, None)
             if client is not None:
@@ -97,6 +111,9 @@ class World:
         """The oldest closed batch is safe now."""
         batch = self.closed.pop(0)
         self.log.append(batch)
+        self._place(batch)
+        assert batch.place is not None
+        self.core.placed(batch.records, batch.place)
         leaving = [outgoing for outgoing in self.held if outgoing.rests_on <= batch.number]
         self.held = [outgoing for outgoing in self.held if outgoing.rests_on > batch.number]
         for outgoing in leaving:
@@ -118,7 +135,37 @@ class World:
         while self.core.clear_below <= upto:
             self.apply(Forward(upto, most_bytes))
         self.sync()
+        self.forget(upto)
+
+    def forget(self, upto: int) -> None:
+        """Take the batches up to `upto` out of the log; nothing that stood there can be read any more."""
         self.log = [batch for batch in self.log if batch.number > upto]
+        kept = {batch.place.segment for batch in self.log if batch.place}
+        self.records = {at: record for at, record in self.records.items() if at[0] in kept}
+
+    def segment_end(self, upto: int) -> int:
+        """Return the newest batch up to `upto` that is the last of its segment; only whole ones are freed."""
+        return upto // self.segment_batches * self.segment_batches
+
+    def _place(self, batch: Batch) -> None:
+        segment = (batch.number - 1) // self.segment_batches + 1
+        offset = 88 + max((at[1] + 8 for at in self.records if at[0] == segment), default=0)
+        batch.place = Place(segment, offset)
+        for record in batch.records:
+            self.records[segment, offset] = record
+            offset += record.size()
+
+    def freeze(self) -> None:
+        """Let whatever may leave memory leave it."""
+        self.apply(Freeze(2**62))
+
+    def thaw(self) -> None:
+        """Read everything back."""
+        for queue in self.store.queues.values():
+            lane = queue.lanes.default
+            while lane.cold:
+                ask(self.store, queue, lane, lane.cold[0], forward=False)
+                self._route(self.store.effects)
 
     # -- time -----------------------------------------------------------------------------------
 
@@ -156,6 +203,8 @@ class World:
                 self.disconnect(connection)
             self.sync()
         elif not lose_unsynced:
+            for batch in self.closed:
+                self._place(batch)
             self.log += self.closed
         for client in self.clients.values():
             client.closed = True
@@ -164,16 +213,33 @@ class World:
         self._start(clean=clean)
 
     def _start(self, *, clean: bool) -> None:
-        self.core = Core(auto_create=self.auto_create)
+        self.core = Core(auto_create=self.auto_create, read=lambda *at: self.records[at])
         self.open = []
         self.closed = []
         self.held = []
-        for batch in self.log:
-            self.core.replay(batch)
+        for part in self._digested() if self.digests else self.log:
+            self.core.replay(part)
         self.epoch += 1
         self.now_ms = max((batch.now_ms for batch in self.log), default=0) + 1
         next_batch = max((batch.number for batch in self.log), default=0) + 1
         self.core.opened(self.epoch, self.now_ms, self.unix_ms, clean=clean, next_batch=next_batch)
+
+    def _digested(self) -> Iterator[Batch | Digested]:
+        """Yield digests of all segments but the last, then the batches of that."""
+        for segment, group in groupby(self.log, key=_segment_of):
+            batches = list(group)
+            if batches[-1] is self.log[-1]:
+                yield from batches
+                continue
+            digest = Digest(segment)
+            for batch in batches:
+                assert batch.place is not None
+                offset = batch.place.offset
+                for record in batch.records:
+                    digest.add(record, decode(record), offset)
+                    offset += record.size()
+            last = batches[-1]
+            yield Digested(segment, last.number, last.now_ms, digest.seal(), True)
 
     # -- clients --------------------------------------------------------------------------------
 
@@ -242,6 +308,12 @@ class World:
                 id = item.block.origin, sequence
                 assert id not in found, f"{id} is in {name} twice"
                 found[id] = State(state).name
+        for run in queue.lanes.default.cold:
+            start = run.bounds(run.at)[0]
+            for first, stop in run.live(start, run.stop):
+                for sequence in range(first, stop):
+                    assert (run.queue, sequence) not in found
+                    found[run.queue, sequence] = "READY"
         for _, entered, block, _ in self.store.entering:
             if entered is queue:
                 for sequence in range(block.first, block.first + block.count):
@@ -261,3 +333,12 @@ class World:
                 "ENTERING": queue.entering,
             }
             assert counts == {state: by_state.count(state) for state in counts}, queue.name
+            cold = queue.lanes.default.cold
+            assert queue.cold_bytes == sum(run.cost for run in cold), queue.name
+            if not queue.count() - queue.entering:
+                assert not queue.live_bytes or queue.entering, queue.name
+
+
+def _segment_of(batch: Batch) -> int:
+    assert batch.place is not None
+    return batch.place.segment

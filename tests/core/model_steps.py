@@ -13,11 +13,14 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 from model import Durable, Id, Model, Modelled
 
 from minibroker.settings import default_settings
+from minibrokerd.core import paging
 from minibrokerd.core.effects import Outgoing
+from minibrokerd.core.records import CopyMeta, CopyRunMeta, Meta, decode
 
 TICK_MS = 8
 SETTLES = ("ack", "nack", "reject", "release", "extend")
 indices = st.integers(0, 2**16)
+SMALL = {"AHEAD_MESSAGES": 2, "LEAST_BYTES": 0}  # so that a handful of messages can leave memory
 rarely = st.sampled_from([False, False, False, True])
 
 
@@ -40,9 +43,12 @@ class Watched(World):
 
     def __init__(self) -> None:
         self.made: list[Outgoing] = []
-        super().__init__(auto_sync=False)
+        self.copies: list[Meta] = []
+        super().__init__(auto_sync=False, segment_batches=3)
 
     def _route(self, effects: Any) -> None:
+        said = map(decode, effects.records)
+        self.copies += [copy for copy in said if isinstance(copy, CopyMeta | CopyRunMeta)]
         self.made += [out for out in effects.outgoing if out.header["op"] == "deliver"]
         super()._route(effects)
 
@@ -56,6 +62,9 @@ class Clients(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
+        self.limits = {name: getattr(paging, name) for name in SMALL}
+        for name, value in SMALL.items():
+            setattr(paging, name, value)
         self.world = Watched()
         self.model = Model()
         self.durables: list[Durable] = []  # of the closed batches
@@ -77,6 +86,11 @@ class Clients(RuleBasedStateMachine):
         self.change_settings(0, 3, 2_000, 100, "sync")
         self.publish(0, [0, 0, 0], ["", "a", ""], safe=True)
         self.consume(0, "q", 3, 1)
+
+    def teardown(self) -> None:
+        """Give the limits back that were made small."""
+        for name, value in self.limits.items():
+            setattr(paging, name, value)
 
     # -- helpers --------------------------------------------------------------------------------
 
@@ -257,16 +271,35 @@ class Clients(RuleBasedStateMachine):
         safe=st.booleans(),
     )
     def publish(self, index: int, delays: list[int], keys: list[str], safe: bool) -> None:
+        self._send_publish(index, delays, keys, {"delays": delays, "keys": keys[: len(delays)]})
+        if safe:
+            self.sync()
+
+    @rule(
+        index=indices,
+        counts=st.lists(st.integers(1, 3), min_size=2, max_size=6),
+        freeze=st.booleans(),
+    )
+    def pile_up(self, index: int, counts: list[int], freeze: bool) -> None:
+        """Plain messages come faster than they are taken; they may leave memory."""
+        for count in counts:
+            self._send_publish(index, [0] * count, [""] * count, {})
+        self.sync()
+        if freeze:
+            self.world.freeze()
+            self._observe()
+
+    def _send_publish(
+        self, index: int, delays: list[int], keys: list[str], columns: dict[str, Any]
+    ) -> None:
         client = self._client(index)
         count = len(delays)
         bodies = [b"%d" % (self.bodies + i) for i in range(count)]
         self.bodies += count
         arguments = {"count": count, "bodies": bodies, "delays": delays, "keys": keys[:count]}
         sent = Sent("publish", b"", arguments=arguments)
-        send = lambda: client.publish("q", *bodies, delays=delays, keys=keys[:count])  # noqa: E731
+        send = lambda: client.publish("q", *bodies, **columns)  # noqa: E731
         self._apply(client, sent, client.sequence + 1, send)
-        if safe:
-            self.sync()
 
     @rule(
         index=indices,

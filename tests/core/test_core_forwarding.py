@@ -9,40 +9,11 @@ from core_client import Client
 from harness import World
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from starts import everything
 
 from minibrokerd.core.inputs import Forward
 from minibrokerd.core.records import CopyMeta, CopyRunMeta, decode
 from minibrokerd.log.seam import Batch
-
-
-def everything(world: World) -> dict[str, list[Any]]:
-    """Return all that a core knows of its messages, in a form to compare."""
-    world.check()
-    found: dict[str, list[Any]] = {}
-    for queue in world.store.queues.values():
-        entries = []
-        for state, item in queue.items():
-            for sequence in range(item.first, item.stop):
-                entries.append(describe(state.name, item, sequence))
-        found[queue.name] = sorted(entries, key=lambda entry: entry[0])
-        found[queue.name].append((queue.number, queue.home, queue.reserved_until, queue.settings))
-    return found
-
-
-def describe(state: str, item: Any, sequence: int) -> Any:
-    """Return one message as a tuple; deadlines are in ticks."""
-    names = ("attempts", "history", "dropped", "redriven", "ended_token", "started_unix_ms")
-    own = [getattr(item, name, None) or None for name in names]
-    own[0] = None if own[0] == (0, 0, 0) else own[0]
-    lease = None
-    if state == "BEGUN":
-        lease = (item.token, item.lease_ms, item.delivery.session, item.timer.tick)
-    block = item.block
-    return (
-        (block.origin, sequence, state, item.key, item.marked, item.releases, item.ready_at_ms),
-        (block.epoch, block.unix_ms, block.durability, block.encoding_of(sequence), own),
-        lease,
-    )
 
 
 def close(first: dict[str, list[Any]], second: dict[str, list[Any]]) -> bool:

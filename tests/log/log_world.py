@@ -56,7 +56,7 @@ class Engine:
 
     def recover(self) -> list[list[bytes]]:
         """Recover and return the tails, batch by batch."""
-        self.recovered = list(self.log.recover())
+        self.recovered = [batch for batch in self.log.recover() if isinstance(batch, Batch)]
         return contents(self.recovered)
 
     def start(self) -> None:

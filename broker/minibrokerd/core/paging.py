@@ -29,6 +29,7 @@ AHEAD_MESSAGES: Final = (
     2_048  # read back before they are needed: two deliveries of the largest size
 )
 AHEAD_BYTES: Final = 4 * 1024 * 1024
+LEAST_BYTES: Final = 2 * AHEAD_BYTES  # a queue with less in memory keeps it
 AHEAD_SPANS: Final = 256  # of these so many are looked at
 LOOKS: Final = 20_000  # spans that one apply turns into places, about 15 ms
 
@@ -72,7 +73,7 @@ def freeze(store: Store, command: Freeze) -> None:
     """Turn spans into places, from the queues with most in memory on."""
     bytes_left, looks_left = command.most_bytes, LOOKS
     for queue in sorted(store.queues.values(), key=lambda queue: -queue.hot_bytes):
-        if bytes_left <= 0 or looks_left <= 0 or queue.hot_bytes <= 2 * AHEAD_BYTES:
+        if bytes_left <= 0 or looks_left <= 0 or queue.hot_bytes <= LEAST_BYTES:
             return
         frozen, looked = _freeze_lane(queue, bytes_left, looks_left)
         bytes_left, looks_left = bytes_left - frozen, looks_left - looked
