@@ -1,0 +1,175 @@
+"""`make growth`: what a backlog costs in memory and disk, and how long a start takes on it after SIGKILL.
+
+    make growth MESSAGES=1000000 BODY=200 FRAME=1
+    python -m benchmarks.growth --messages 5000000 --body 1024 --frame 500 --drain
+
+A real broker is filled through the client, killed, started again, and asked for a message; with `--drain` all is
+consumed then. Each line ends with what was measured: resident memory of the server, bytes of its data directory,
+and the time from exec to the first answer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import shutil
+import socket
+import sys
+import tempfile
+from pathlib import Path
+from subprocess import DEVNULL, Popen
+from time import perf_counter, sleep
+
+import minibroker
+import minibroker.queue as publishing
+
+IN_FLIGHT_MESSAGES = 20_000
+MOST_FRAMES = 400
+PAGE_BYTES = 4096
+MIB = 1024 * 1024
+
+
+class Broker:
+    """A server process on a directory and a port that stay the same over its lives."""
+
+    def __init__(self, folder: Path, flags: list[str]) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.folder = folder
+        self.url = f"minibroker://127.0.0.1:{self.port}"
+        self._flags = flags
+
+    def start(self) -> None:
+        """Start the process; returns before it listens."""
+        command = [sys.executable, "-m", "minibrokerd", "serve", "--data-dir", str(self.folder)]
+        port = ["--port", str(self.port)]
+        self.process = Popen([*command, *port, *self._flags], stdout=DEVNULL)
+
+    def kill(self) -> None:
+        """End the process as a crash would."""
+        self.process.kill()
+        self.process.wait()
+
+    def resident_mib(self) -> float:
+        """Return the resident memory of the process."""
+        statm = Path(f"/proc/{self.process.pid}/statm").read_text().split()
+        return int(statm[1]) * PAGE_BYTES / MIB
+
+    def disk_mib(self) -> float:
+        """Return what the segments and their indexes take of the disk, the reserve apart."""
+        files = [*self.folder.glob("segment-*")]
+        return sum(file.stat().st_blocks * 512 for file in files) / MIB
+
+
+async def fill(url: str, messages: int, body_bytes: int, frame: int) -> float:
+    """Publish; return messages per second."""
+    body = b"x" * body_bytes
+    publishing.GROUP_MESSAGES = frame  # type: ignore[misc]  # a frame has as many as is asked for
+    calls, tasks = -(-messages // frame), min(MOST_FRAMES, max(IN_FLIGHT_MESSAGES // frame, 1))
+    started = perf_counter()
+    async with minibroker.connect(url) as broker:
+        queue = broker.queue("backlog")
+
+        async def publish_in_turn(count: int) -> None:
+            for _ in range(count):
+                await queue.publish_many([body] * frame, timeout=300)
+
+        async with asyncio.TaskGroup() as group:
+            for index in range(tasks):
+                share = calls // tasks + (index < calls % tasks)
+                group.create_task(publish_in_turn(share))
+    return messages / (perf_counter() - started)
+
+
+async def first_answer(url: str) -> tuple[float, float]:
+    """Return the seconds until a connection was answered, and until a message was there."""
+    started = perf_counter()
+    host, port = url.removeprefix("minibroker://").split(":")
+    while True:
+        try:
+            with socket.create_connection((host, int(port)), timeout=60):
+                break
+        except ConnectionRefusedError:
+            sleep(0.002)
+    async with minibroker.connect(url) as broker:
+        await broker.queue("backlog").stats()
+        answered = perf_counter() - started
+        message, *_ = await broker.queue("backlog").receive(wait=60)
+        await message.ack(confirmed=True)
+        return answered, perf_counter() - started
+
+
+async def drain(url: str, messages: int) -> float:
+    """Consume and ack everything; return messages per second."""
+    started = perf_counter()
+    left = messages
+    async with (
+        minibroker.connect(url) as broker,
+        broker.queue("backlog").consume(prefetch=1_000) as source,
+    ):
+        async for message in source:
+            async with message.process():
+                left -= 1
+            if not left:
+                break
+    return messages / (perf_counter() - started)
+
+
+def main() -> None:
+    """Measure one backlog."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--messages", type=int, default=1_000_000)
+    parser.add_argument("--body", type=int, default=200, help="bytes of each body")
+    parser.add_argument("--frame", type=int, default=100, help="messages in one frame")
+    parser.add_argument("--drain", action="store_true", help="consume everything at the end")
+    parser.add_argument("flags", nargs="*", help="flags of serve, after --")
+    asked = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="minibroker-growth-"))
+    broker = Broker(folder / "data", asked.flags)
+    try:
+        measure(broker, asked)
+    finally:
+        broker.kill()
+        shutil.rmtree(folder)
+
+
+def measure(broker: Broker, asked: argparse.Namespace) -> None:
+    """Fill, kill, start, drain; print a line for each."""
+    broker.start()
+    asyncio.run(first_answer_of_empty(broker.url))
+    empty_mib = broker.resident_mib()
+    rate = asyncio.run(fill(broker.url, asked.messages, asked.body, asked.frame))
+    print(
+        f"filled: messages={asked.messages} body={asked.body} frame={asked.frame} per_s={rate:.0f} "
+        f"memory_empty_mib={empty_mib:.0f} memory_mib={broker.resident_mib():.0f} "
+        f"disk_mib={broker.disk_mib():.0f}",
+        flush=True,
+    )
+    for _ in range(2):
+        broker.kill()
+        broker.start()
+        answered, received = asyncio.run(first_answer(broker.url))
+        print(
+            f"restarted: first_answer_s={answered:.3f} first_message_s={received:.3f} "
+            f"memory_mib={broker.resident_mib():.0f}",
+            flush=True,
+        )
+    if asked.drain:
+        rate = asyncio.run(drain(broker.url, asked.messages - 2))
+        drained_mib = broker.resident_mib()
+        asyncio.run(asyncio.sleep(3))
+        print(
+            f"drained: per_s={rate:.0f} memory_mib={drained_mib:.0f} "
+            f"memory_after_3_s_mib={broker.resident_mib():.0f} disk_mib={broker.disk_mib():.0f}"
+        )
+
+
+async def first_answer_of_empty(url: str) -> None:
+    """Wait until a new server answers."""
+    async with minibroker.connect(url, connect_timeout=20) as broker:
+        await broker.queue("backlog").set()
+
+
+if __name__ == "__main__":
+    main()
