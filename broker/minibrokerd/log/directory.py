@@ -9,11 +9,8 @@ place.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import re
-import secrets
-import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -84,10 +81,9 @@ class DataDirectory:
     def open(self) -> None:
         """Make the directory if it is missing, lock it, read or make its key."""
         try:
-            self._make()
-            self._descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            self.ops.make_directory(self.path)
+            self._descriptor = self.ops.open_directory(self.path)
             self._take_lock()
-            self._tighten()
             self.session_key = self._read_or_make_key()
         except OSError as exc:
             self.close()
@@ -115,15 +111,14 @@ class DataDirectory:
         Raises:
             OSError: the sync failed, or the directory was deleted or replaced under the server.
         """
-        ours, there = os.fstat(self._descriptor), os.stat(self.path)
-        if (ours.st_dev, ours.st_ino) != (there.st_dev, there.st_ino):
+        if not self.ops.is_at(self._descriptor, self.path):
             raise OSError(errno.ESTALE, "the data directory was replaced", self.path)
         self.ops.sync_directory(self._descriptor)
 
     def listing(self) -> Listing:
         """Return the entries, segments in order of number and generation."""
         found = Listing([], [], [], [])
-        for name in sorted(os.listdir(self.path)):
+        for name in sorted(self.ops.list_directory(self.path)):
             if match := _SEGMENT.fullmatch(name):
                 found.segments.append(SegmentName(int(match[1]), int(match[2])))
             elif _RESERVE.fullmatch(name):
@@ -159,7 +154,7 @@ class DataDirectory:
         Raises:
             NotWritable: the file is there and cannot be understood.
         """
-        if not os.path.exists(self.at("failed")):
+        if not self.ops.exists(self.at("failed")):
             return None
         words = self._read_line("failed")
         if words is None or len(words) != 2 or words[0] != "synced":
@@ -174,7 +169,7 @@ class DataDirectory:
 
     def forget_failed(self) -> None:
         """Remove `failed`; called when a start has gone beyond it."""
-        if os.path.exists(self.at("failed")):
+        if self.ops.exists(self.at("failed")):
             self.ops.unlink(self.at("failed"))
             self.sync()
 
@@ -207,17 +202,8 @@ class DataDirectory:
         for name in names:
             self.ops.unlink(self.at(name))
 
-    def _make(self) -> None:
-        if not os.path.isdir(self.path):
-            os.makedirs(self.path, 0o700)
-            parent = os.open(os.path.dirname(os.path.abspath(self.path)), os.O_RDONLY)
-            try:
-                self.ops.sync_directory(parent)
-            finally:
-                os.close(parent)
-
     def _take_lock(self) -> None:
-        if not os.path.exists(self.at("lock")) and (foreign := self.listing().foreign):
+        if not self.ops.exists(self.at("lock")) and (foreign := self.listing().foreign):
             raise NotWritable(
                 self.path,
                 "use as a data directory",
@@ -226,21 +212,15 @@ class DataDirectory:
             )
         self._lock = self.ops.open(self.at("lock"), os.O_RDWR | os.O_CREAT)
         try:
-            # flock, not POSIX record locks: those end when any descriptor of the file is closed.
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self.ops.lock(self._lock)
         except BlockingIOError:
             pid = self.ops.read(self._lock, 20, 0).strip()
             raise DirectoryLocked(self.path, int(pid) if pid.isdigit() else 0) from None
         write_all(self.ops, self._lock, f"{os.getpid():<19}\n".encode(), 0)
 
-    def _tighten(self) -> None:
-        status = os.fstat(self._descriptor)
-        if stat.S_IMODE(status.st_mode) & 0o077 and status.st_uid == os.geteuid():
-            os.fchmod(self._descriptor, 0o700)
-
     def _read_or_make_key(self) -> bytes:
         path = self.at("key")
-        if os.path.exists(path):
+        if self.ops.exists(path):
             key = self._read("key", KEY_BYTES + 1)
             if len(key) != KEY_BYTES:
                 raise NotWritable(
@@ -248,7 +228,7 @@ class DataDirectory:
                     "remove it: sessions that are still alive will have to start anew",
                 )  # fmt: skip
             return key
-        key = secrets.token_bytes(KEY_BYTES)
+        key = self.ops.random_bytes(KEY_BYTES)
         self.write_file("key.tmp", key)
         self.ops.rename(self.at("key.tmp"), path)
         self.sync()
@@ -262,7 +242,7 @@ class DataDirectory:
             self.ops.close(descriptor)
 
     def _read_line(self, name: str) -> list[str] | None:
-        if not os.path.exists(self.at(name)):
+        if not self.ops.exists(self.at(name)):
             return None
         text = self._read(name, _LINE_BYTES)
         words = text.decode("ascii", "replace").split()
@@ -271,7 +251,7 @@ class DataDirectory:
         return words[:-1]
 
     def _remove_if_there(self, name: str) -> None:
-        if os.path.exists(self.at(name)):
+        if self.ops.exists(self.at(name)):
             self.ops.unlink(self.at(name))
 
 
