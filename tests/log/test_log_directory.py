@@ -139,3 +139,32 @@ async def test_the_segment_size_may_change_between_starts(tmp_path: Path) -> Non
             await engine.append(*sent[-1])
         engine.log.abandon()
     assert Engine(tmp_path / "d").recover() == sent
+
+
+class SyncedDirectories(FileOps):
+    """Notes which directories were synced."""
+
+    def __init__(self) -> None:
+        self.synced: list[Path] = []
+
+    def sync_directory(self, descriptor: int) -> None:
+        """Sync and note."""
+        super().sync_directory(descriptor)
+        self.synced.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+
+
+@pytest.mark.parametrize("killed", ["never", "before the sync"])
+def test_the_way_to_a_new_directory_is_on_the_disk(tmp_path: Path, killed: str) -> None:
+    """Every directory that was made, also by a start that was killed, is synced before anything is in it."""
+    path = tmp_path / "a" / "b" / "data"
+    if killed != "never":
+        path.mkdir(parents=True)
+    ops = SyncedDirectories()
+    directory = DataDirectory(path, ops)
+    directory.open()
+    directory.close()
+    assert {tmp_path, tmp_path / "a", tmp_path / "a" / "b"} <= set(ops.synced)
+    ops.synced.clear()
+    directory.open()
+    directory.close()
+    assert not ops.synced, "once is enough"

@@ -81,7 +81,8 @@ class DataDirectory:
     def open(self) -> None:
         """Make the directory if it is missing, lock it, read or make its key."""
         try:
-            self.ops.make_directory(self.path)
+            if not self.ops.exists(self.at("key")):  # the key is made after all of this is synced
+                self.ops.make_directory(self.path)
             self._descriptor = self.ops.open_directory(self.path)
             self._take_lock()
             self.session_key = self._read_or_make_key()

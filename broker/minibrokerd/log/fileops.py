@@ -11,6 +11,8 @@ import stat
 from collections.abc import Callable
 from typing import Final
 
+# Directories far above that we may not read, or whose file system keeps no entries, were not made by us.
+_NOT_OURS: Final = frozenset({errno.EACCES, errno.EPERM, errno.EINVAL, errno.EROFS})
 READ_BYTES: Final = 64 * 1024 * 1024  # per call: a segment of the default size is read in one
 
 
@@ -104,15 +106,29 @@ class FileOps:
         os.unlink(path)
 
     def make_directory(self, path: str) -> None:
-        """Make the directory, private to this user, with those above it; its entry is on the disk then."""
-        if os.path.isdir(path):
-            return
-        os.makedirs(path, 0o700)
-        parent = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY | os.O_CLOEXEC)
+        """Make the directory, private to this user, with those above it, and put their entries on the disk.
+
+        Also the entries of those that are there already: a start that was killed may have made them, and
+        what it did not sync would be gone with everything in it.
+        """
+        path = os.path.abspath(path)
+        made = not os.path.isdir(path)
+        if made:
+            os.makedirs(path, 0o700)
+        while (parent := os.path.dirname(path)) != path:
+            try:
+                self._sync_entries(parent)
+            except OSError as exc:
+                if made or exc.errno not in _NOT_OURS:
+                    raise
+            path, made = parent, False
+
+    def _sync_entries(self, path: str) -> None:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            self.sync_directory(parent)
+            self.sync_directory(descriptor)
         finally:
-            os.close(parent)
+            os.close(descriptor)
 
     def open_directory(self, path: str) -> int:
         """Open a directory for `sync_directory`, and make it private to this user if it is his."""
