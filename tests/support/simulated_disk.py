@@ -135,6 +135,20 @@ class SimulatedDisk(FileOps):
         self._next = DIRECTORY + 1
         self._random = Random(seed)
 
+    def copy(self) -> SimulatedDisk:
+        """Return a disk that goes its own way from here on, with nothing open: as a kill leaves it."""
+        files = (*self.durable_entries.values(), *self.entries.values())
+        names = [change.file for change in self.pending if change.file is not None]
+        twins = {file: file.copy() for file in dict.fromkeys((*files, *names))}
+        disk = SimulatedDisk({name: twins[file] for name, file in self.entries.items()})
+        disk.durable_entries = {name: twins[file] for name, file in self.durable_entries.items()}
+        disk.pending = [
+            EntryChange(change.name, change.file and twins[change.file], change.gone)
+            for change in self.pending
+        ]
+        disk.there = self.there
+        return disk
+
     # -- descriptors ----------------------------------------------------------------------------
 
     def open(self, path: str, flags: int) -> int:
