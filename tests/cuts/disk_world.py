@@ -68,8 +68,9 @@ class StraightLog(FileLog):
         ops: Any,
         segment_bytes: int,
         goes_ahead: Callable[[], bool] = lambda: True,
+        path: str = PATH,
     ) -> None:
-        super().__init__(PATH, segment_bytes=segment_bytes, ops=ops)
+        super().__init__(path, segment_bytes=segment_bytes, ops=ops)
         self.goes_ahead = goes_ahead
 
     def start(self, now_ms: int, unix_ms: int, *callbacks: Any) -> None:
@@ -125,7 +126,8 @@ class Recording:
 class DiskWorld(World):
     """One broker on a recorded disk; see the head of this module."""
 
-    def __init__(self, seed: int, segment_bytes: int, inner: Any = None) -> None:
+    def __init__(self, seed: int, segment_bytes: int, inner: Any = None, path: str = PATH) -> None:
+        self.path = path
         self.random = Random(seed)
         self.recording = Recording(segment_bytes)
         self.ops = RecordingOps(inner or SimulatedDisk(seed=seed))
@@ -144,7 +146,7 @@ class DiskWorld(World):
         self.core = Core(auto_create=self.auto_create)
         self.open, self.closed, self.held = [], [], []
         self.disk_log = log = StraightLog(
-            self.ops, self.recording.segment_bytes, lambda: self.random.random() < 0.7
+            self.ops, self.recording.segment_bytes, lambda: self.random.random() < 0.7, self.path
         )
         batches = list(log.recover())
         assert [content_of(b.records) for b in batches] == self.recording.appended[self.first :]
