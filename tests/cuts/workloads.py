@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final
 
 from core_client import Client, Delivered
-from disk_world import PATH, DiskWorld, Recording
+from disk_world import PATH, DiskWorld, Recording, SyncFailed
 
 QUEUE = "work"
 LEASE_MS = 30_000
@@ -150,6 +151,18 @@ def resized(world: DiskWorld) -> None:
         turn(shift)
 
 
+def failing(world: DiskWorld) -> None:
+    """Syncs that fail: the note of the last safe batch, the end of the process, and the next start."""
+    shift = Shift(world)
+    for _ in range(3):
+        turn(shift)
+        world.fail_next()
+        with suppress(SyncFailed):
+            shift.publish(1, 100)
+        shift.restart(clean=False)
+    turn(shift)
+
+
 def everything(world: DiskWorld) -> None:
     """All of it in an order that the seed gives."""
     shift = Shift(world)
@@ -168,7 +181,7 @@ def everything(world: DiskWorld) -> None:
 
 WORKLOADS: Final[dict[str, Callable[[DiskWorld], None]]] = {
     work.__name__: work
-    for work in (first_start, mixed, freeing, killed, closed, resized, everything)
+    for work in (first_start, mixed, freeing, killed, closed, resized, failing, everything)
 }
 
 
