@@ -59,8 +59,8 @@ class Allocation:
     def adopt(self, reserve: list[str], leftovers: list[str]) -> None:
         """Take over the reserve that a start found, and make leftovers of the log part of it."""
         for name in reserve:
-            status = os.stat(self._directory.at(name))
-            if status.st_size == self.segment_bytes <= status.st_blocks * 512:
+            path = self._directory.at(name)
+            if self._ops.size(path) == self.segment_bytes <= self._ops.allocated(path):
                 self._reserve.append(name)
             else:
                 self._directory.remove([name])
@@ -74,7 +74,7 @@ class Allocation:
         crash.
         """
         path = self._directory.at(name)
-        if self.reserve_count >= RESERVE_SEGMENTS or os.stat(path).st_size != self.segment_bytes:
+        if self.reserve_count >= RESERVE_SEGMENTS or self._ops.size(path) != self.segment_bytes:
             self._ops.unlink(path)
             return
         descriptor = self._ops.open(path, os.O_RDWR)

@@ -9,11 +9,8 @@ place.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import re
-import secrets
-import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -29,7 +26,7 @@ _SEGMENT: Final = re.compile(r"segment-(\d{10})-(\d{5})\.log")
 _RESERVE: Final = re.compile(r"reserve-(\d+)\.log")
 _INDEX: Final = re.compile(r"segment-(\d{10})-(\d{5})\.index")
 _TORN: Final = re.compile(r"(?:torn|damaged)-\d+-\d+\.bin")
-_TEMPORARY: Final = re.compile(r"(?:key|next|reserve)\.tmp")
+_TEMPORARY: Final = re.compile(r"(?:failed|key|next|reserve)\.tmp")
 _OWN: Final = frozenset({"lock", "key", "state", "failed"})
 _LINE_BYTES: Final = 64  # the small text files: one line, padded, with its checksum
 _IGNORED: Final = frozenset({"lost+found"})  # an empty mount point has it
@@ -91,10 +88,10 @@ class DataDirectory:
     def open(self) -> None:
         """Make the directory if it is missing, lock it, read or make its key."""
         try:
-            self._make()
-            self._descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            if not self.ops.exists(self.at("key")):  # the key is made after all of this is synced
+                self.ops.make_directory(self.path)
+            self._descriptor = self.ops.open_directory(self.path)
             self._take_lock()
-            self._tighten()
             self.session_key = self._read_or_make_key()
         except OSError as exc:
             self.close()
@@ -118,7 +115,7 @@ class DataDirectory:
 
     def has(self, name: str) -> bool:
         """Whether there is an entry of this name."""
-        return os.path.exists(self.at(name))
+        return self.ops.exists(self.at(name))
 
     def sync(self) -> None:
         """Return when the entries are on the disk.
@@ -126,15 +123,14 @@ class DataDirectory:
         Raises:
             OSError: the sync failed, or the directory was deleted or replaced under the server.
         """
-        ours, there = os.fstat(self._descriptor), os.stat(self.path)
-        if (ours.st_dev, ours.st_ino) != (there.st_dev, there.st_ino):
+        if not self.ops.is_at(self._descriptor, self.path):
             raise OSError(errno.ESTALE, "the data directory was replaced", self.path)
         self.ops.sync_directory(self._descriptor)
 
     def listing(self) -> Listing:
         """Return the entries, segments in order of number and generation."""
         found = Listing([], [], [], [], [])
-        for name in sorted(os.listdir(self.path)):
+        for name in sorted(self.ops.list_directory(self.path)):
             if match := _SEGMENT.fullmatch(name):
                 found.segments.append(SegmentName(int(match[1]), int(match[2])))
             elif _RESERVE.fullmatch(name):
@@ -172,7 +168,7 @@ class DataDirectory:
         Raises:
             NotWritable: the file is there and cannot be understood.
         """
-        if not os.path.exists(self.at("failed")):
+        if not self.ops.exists(self.at("failed")):
             return None
         words = self._read_line("failed")
         if words is None or len(words) != 2 or words[0] != "synced":
@@ -183,11 +179,18 @@ class DataDirectory:
 
     def write_failed(self, last_synced: int) -> None:
         """Note the last batch that is safe, so that no later start can end below it unnoticed."""
-        self.write_file("failed", _line(f"synced {last_synced}"))
+        # Under another name first: half of a note, after a crash or on a full disk, would stop every start.
+        try:
+            self.write_file("failed.tmp", _line(f"synced {last_synced}"))
+        except OSError:
+            self._remove_if_there("failed.tmp")
+            raise
+        self.ops.rename(self.at("failed.tmp"), self.at("failed"))
+        self.sync()
 
     def forget_failed(self) -> None:
         """Remove `failed`; called when a start has gone beyond it."""
-        if os.path.exists(self.at("failed")):
+        if self.ops.exists(self.at("failed")):
             self.ops.unlink(self.at("failed"))
             self.sync()
 
@@ -226,17 +229,8 @@ class DataDirectory:
         for name in names:
             self.ops.unlink(self.at(name))
 
-    def _make(self) -> None:
-        if not os.path.isdir(self.path):
-            os.makedirs(self.path, 0o700)
-            parent = os.open(os.path.dirname(os.path.abspath(self.path)), os.O_RDONLY)
-            try:
-                self.ops.sync_directory(parent)
-            finally:
-                os.close(parent)
-
     def _take_lock(self) -> None:
-        if not os.path.exists(self.at("lock")) and (foreign := self.listing().foreign):
+        if not self.ops.exists(self.at("lock")) and (foreign := self.listing().foreign):
             raise NotWritable(
                 self.path,
                 "use as a data directory",
@@ -245,21 +239,15 @@ class DataDirectory:
             )
         self._lock = self.ops.open(self.at("lock"), os.O_RDWR | os.O_CREAT)
         try:
-            # flock, not POSIX record locks: those end when any descriptor of the file is closed.
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self.ops.lock(self._lock)
         except BlockingIOError:
             pid = self.ops.read(self._lock, 20, 0).strip()
             raise DirectoryLocked(self.path, int(pid) if pid.isdigit() else 0) from None
         write_all(self.ops, self._lock, f"{os.getpid():<19}\n".encode(), 0)
 
-    def _tighten(self) -> None:
-        status = os.fstat(self._descriptor)
-        if stat.S_IMODE(status.st_mode) & 0o077 and status.st_uid == os.geteuid():
-            os.fchmod(self._descriptor, 0o700)
-
     def _read_or_make_key(self) -> bytes:
         path = self.at("key")
-        if os.path.exists(path):
+        if self.ops.exists(path):
             key = self._read("key", KEY_BYTES + 1)
             if len(key) != KEY_BYTES:
                 raise NotWritable(
@@ -267,7 +255,7 @@ class DataDirectory:
                     "remove it: sessions that are still alive will have to start anew",
                 )  # fmt: skip
             return key
-        key = secrets.token_bytes(KEY_BYTES)
+        key = self.ops.random_bytes(KEY_BYTES)
         self.write_file("key.tmp", key)
         self.ops.rename(self.at("key.tmp"), path)
         self.sync()
@@ -281,7 +269,7 @@ class DataDirectory:
             self.ops.close(descriptor)
 
     def _read_line(self, name: str) -> list[str] | None:
-        if not os.path.exists(self.at(name)):
+        if not self.ops.exists(self.at(name)):
             return None
         text = self._read(name, _LINE_BYTES)
         words = text.decode("ascii", "replace").split()
@@ -290,7 +278,7 @@ class DataDirectory:
         return words[:-1]
 
     def _remove_if_there(self, name: str) -> None:
-        if os.path.exists(self.at(name)):
+        if self.ops.exists(self.at(name)):
             self.ops.unlink(self.at(name))
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import secrets
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
@@ -114,7 +113,7 @@ class FileLog:
             raise
         self.clean = self._recovery.clean
         self.epoch, self.now_ms = self._recovery.epoch, self._recovery.now_ms
-        self.store_id = self._recovery.store_id or secrets.token_bytes(16)
+        self.store_id = self._recovery.store_id or self._ops.random_bytes(16)
         self._recovered = True
 
     def start(

@@ -1,12 +1,18 @@
-"""The system calls of the log, as one small object: tests replace it to make the n-th call fail."""
+"""The system calls of the log, as one small object: tests replace it to make the n-th call fail, or by a disk in
+memory. Nothing else of the log calls the system.
+"""
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import stat
 from collections.abc import Callable
 from typing import Final
 
+# Directories far above that we may not read, or whose file system keeps no entries, were not made by us.
+_NOT_OURS: Final = frozenset({errno.EACCES, errno.EPERM, errno.EINVAL, errno.EROFS})
 READ_BYTES: Final = 64 * 1024 * 1024  # per call: a segment of the default size is read in one
 
 
@@ -25,9 +31,17 @@ class FileOps:
         """Return up to `size_bytes` from `offset`."""
         return os.pread(descriptor, size_bytes, offset)
 
+    def exists(self, path: str) -> bool:
+        """Return whether there is such an entry."""
+        return os.path.exists(path)
+
     def size(self, path: str) -> int:
         """Return the size of the file in bytes."""
         return os.stat(path).st_size
+
+    def allocated(self, path: str) -> int:
+        """Return how many bytes of physical space the file has."""
+        return os.stat(path).st_blocks * 512
 
     def data_end(self, descriptor: int) -> int:
         """Return where the last part of the file ends that was ever written: behind it are zeros.
@@ -90,6 +104,65 @@ class FileOps:
     def unlink(self, path: str) -> None:
         """Remove the entry."""
         os.unlink(path)
+
+    def make_directory(self, path: str) -> None:
+        """Make the directory, private to this user, with those above it, and put their entries on the disk.
+
+        Also the entries of those that are there already: a start that was killed may have made them, and
+        what it did not sync would be gone with everything in it.
+        """
+        path = os.path.abspath(path)
+        made = not os.path.isdir(path)
+        if made:
+            os.makedirs(path, 0o700)
+        while (parent := os.path.dirname(path)) != path:
+            try:
+                self._sync_entries(parent)
+            except OSError as exc:
+                if made or exc.errno not in _NOT_OURS:
+                    raise
+            path, made = parent, False
+
+    def _sync_entries(self, path: str) -> None:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            self.sync_directory(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def open_directory(self, path: str) -> int:
+        """Open a directory for `sync_directory`, and make it private to this user if it is his."""
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            status = os.fstat(descriptor)
+            if stat.S_IMODE(status.st_mode) & 0o077 and status.st_uid == os.geteuid():
+                os.fchmod(descriptor, 0o700)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+    def is_at(self, descriptor: int, path: str) -> bool:
+        """Return whether the open directory is the one that is found under `path` now."""
+        ours, there = os.fstat(descriptor), os.stat(path)
+        return (ours.st_dev, ours.st_ino) == (there.st_dev, there.st_ino)
+
+    def list_directory(self, path: str) -> list[str]:
+        """Return the names in a directory, in any order."""
+        return os.listdir(path)
+
+    def lock(self, descriptor: int) -> None:
+        """Lock the file until the descriptor is closed.
+
+        Raises:
+            BlockingIOError: somebody else has locked it.
+        """
+        # flock, not POSIX record locks: those end when any descriptor of the file is closed.
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def random_bytes(self, size_bytes: int) -> bytes:
+        """Return bytes that nobody can foretell, for keys and ids."""
+        return os.urandom(size_bytes)
 
 
 def write_all(ops: FileOps, descriptor: int, data: bytes | memoryview, offset: int) -> None:

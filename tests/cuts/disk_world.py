@@ -1,0 +1,262 @@
+"""A whole broker on a recorded disk: the core with its clients, the real log, and no thread.
+
+`StraightLog` is `FileLog` with the writer's jobs done in the caller's thread, so that a seed gives the same
+recording each time. `DiskWorld` is the world of the core tests with that log under it; on the way it writes a
+`Recording`: the steps of the disk, what was appended, and what clients had been told at each point.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, NamedTuple, cast
+
+from harness import World
+from recorder import RecordingOps, Step
+
+from minibrokerd.core.core import Core
+from minibrokerd.core.inputs import Forward
+from minibrokerd.log.filelog import FileLog
+from minibrokerd.log.seam import Batch, Record, Room
+from minibrokerd.log.writer import Job, Writer
+from support.simulated_disk import SimulatedDisk
+
+PATH = "/log"
+Content = tuple[tuple[int, bytes, bytes], ...]  # type, meta and tail of each record of a batch
+Id = tuple[int, int]
+
+
+def content_of(records: list[Record]) -> Content:
+    """Return what a batch says, apart from its number."""
+    return tuple((record.type, record.meta, bytes(record.tail)) for record in records)
+
+
+class FailingDisk(SimulatedDisk):
+    """A disk whose next synced write of a batch fails when `fails` is set: written, and nobody knows how safe."""
+
+    fails = False
+
+    def write_synced(self, descriptor: int, data: bytes | memoryview, offset: int) -> int:
+        """Write and sync, or write and fail."""
+        if not self.fails:
+            return super().write_synced(descriptor, data, offset)
+        self.fails = False
+        self.write(descriptor, data, offset)
+        raise OSError(errno.EIO, "Input/output error")
+
+
+class StraightWriter:
+    """Does each job at once, and some of the work ahead after it."""
+
+    def __init__(self, log: StraightLog) -> None:
+        self._log = log
+        self.failed: BaseException | None = None
+
+    def put(self, job: Job) -> None:
+        """Do a job, unless one failed before."""
+        if self.failed is None:
+            try:
+                job.run()
+            except OSError as exc:
+                self.failed = exc
+                self._log._fail(exc)
+        if job.end(self.failed is None) and job.done is not None:
+            job.done()
+        while self.failed is None and self._log.goes_ahead() and self._log._tail.zero_ahead():
+            continue
+
+    def post(self, callback: Callable[[], None]) -> None:
+        """Call at once: this is the only thread."""
+        callback()
+
+    def stop(self) -> None:
+        """All is done already."""
+
+
+class SyncFailed(Exception):
+    """The log took nothing more: the broker must end."""
+
+
+class StraightLog(FileLog):
+    """A log that does everything before it returns; `goes_ahead` says whether to zero another slice now."""
+
+    def __init__(
+        self,
+        ops: Any,
+        segment_bytes: int,
+        goes_ahead: Callable[[], bool] = lambda: True,
+        path: str = PATH,
+    ) -> None:
+        super().__init__(path, segment_bytes=segment_bytes, ops=ops)
+        self.goes_ahead = goes_ahead
+
+    def start(self, now_ms: int, unix_ms: int, *callbacks: Any) -> None:
+        """As `FileLog.start`, without its thread; callbacks that are left out are not needed."""
+        self._on_synced, self._on_room, self._on_failed = callbacks or (_ignore,) * 3
+        self._open_tail(now_ms, unix_ms)
+        self._writer = cast(Writer, StraightWriter(self))
+
+    @property
+    def failed(self) -> bool:
+        """Whether a job failed."""
+        return self._writer is not None and self._writer.failed is not None
+
+    def write(self, records: list[Record], now_ms: int, unix_ms: int) -> int:
+        """Append a batch under the next number, and return that."""
+        number = self.next_number
+        self.append(Batch(number, records, now_ms, unix_ms))
+        return number
+
+
+def _ignore(*_: object) -> None:
+    return
+
+
+class Told(NamedTuple):
+    """What a client knows for sure after `step` steps: a message is there (`body`), or has ended (None).
+
+    It was done in a batch from index `since` on.
+    """
+
+    step: int
+    since: int
+    id: Id
+    body: bytes | None
+
+
+@dataclass(slots=True)
+class Recording:
+    """What a workload did, step by step; the lists of marks are in the order of steps.
+
+    `synced` are the steps after which each appended batch was safe, `begun` those at which its append began.
+    `starts` are (step, index): from this step on the log may begin at this batch, and `freed` are those from
+    which on it must. `failures` counts appends that failed.
+    """
+
+    segment_bytes: int
+    steps: list[Step] = field(default_factory=list)
+    appended: list[Content] = field(default_factory=list)
+    times_ms: list[int] = field(default_factory=list)
+    begun: list[int] = field(default_factory=list)
+    synced: list[int] = field(default_factory=list)
+    starts: list[tuple[int, int]] = field(default_factory=lambda: [(0, 0)])
+    freed: list[tuple[int, int]] = field(default_factory=lambda: [(0, 0)])
+    told: list[Told] = field(default_factory=list)
+    sent: dict[Id, bytes] = field(default_factory=dict)  # every body that was ever published
+
+
+class DiskWorld(World):
+    """One broker on a recorded disk; see the head of this module."""
+
+    def __init__(self, seed: int, segment_bytes: int, inner: Any = None, path: str = PATH) -> None:
+        self.path = path
+        self.random = Random(seed)
+        self.recording = Recording(segment_bytes)
+        self.disk = inner or FailingDisk(seed=seed)
+        self.ops = RecordingOps(self.disk)
+        self.recording.steps = self.ops.steps
+        self.numbers: list[int] = []  # of the batches from `first` on, as the log calls them now
+        self.first = 0
+        self.disk_log: StraightLog
+        super().__init__(auto_sync=False)
+
+    @property
+    def step(self) -> int:
+        """How many steps the disk has seen."""
+        return len(self.ops.steps)
+
+    def _start(self, *, clean: bool) -> None:
+        self.core = Core(auto_create=self.auto_create)
+        self.open, self.closed, self.held = [], [], []
+        self.disk_log = log = StraightLog(
+            self.ops, self.recording.segment_bytes, lambda: self.random.random() < 0.7, self.path
+        )
+        batches = list(log.recover())
+        self._compare([content_of(batch.records) for batch in batches])
+        self.numbers = [batch.number for batch in batches]
+        for batch in batches:
+            self.core.replay(batch)
+        self.now_ms = log.now_ms + 1
+        log.start(self.now_ms, self.unix_ms)
+        if self.recording.synced[-1:] == [2**31]:
+            self.recording.synced[-1] = self.step
+        self.epoch = log.epoch
+        self.core.opened(
+            log.epoch, self.now_ms, self.unix_ms, clean=log.clean, next_batch=log.next_number
+        )
+
+    def _compare(self, contents: list[Content]) -> None:
+        """What comes back is what was appended; of a batch whose sync failed, all or nothing."""
+        recording = self.recording
+        failed = len(recording.appended) - len(recording.synced)
+        if failed and contents == recording.appended[self.first : -1]:
+            for column in (recording.appended, recording.times_ms, recording.begun):
+                column.pop()
+        elif failed:
+            recording.synced.append(2**31)  # as safe as it is: the start will say when
+        assert contents == recording.appended[self.first :]
+
+    def sync_one(self) -> None:
+        """The log writes the oldest closed batch; then whoever waits for it is told."""
+        batch, recording = self.closed[0], self.recording
+        size_bytes = sum(record.size() for record in batch.records)
+        if self.disk_log.room_for(size_bytes) is Room.WAIT:
+            assert self.disk_log.room_for(size_bytes) is Room.GRANTED
+        recording.begun.append(self.step)
+        recording.appended.append(content_of(batch.records))
+        recording.times_ms.append(batch.now_ms)
+        self.numbers.append(batch.number)
+        self.disk_log.append(batch)
+        if self.disk_log.failed:
+            raise SyncFailed
+        recording.synced.append(self.step)
+        super().sync_one()
+
+    def free_oldest(self) -> bool:
+        """Copy forward what lives in the oldest segment and free it; False: there is only one."""
+        upto = self.disk_log.oldest_upto
+        if upto is None:
+            return False
+        while self.core.clear_below <= upto:
+            self.apply(Forward(upto, self.disk_log.max_batch_bytes // 4))
+            self.sync()
+        self.sync()
+        start = self.first + sum(number <= upto for number in self.numbers)
+        self.recording.starts.append((self.step, start))
+        self.disk_log.free(upto, self.now_ms, self.unix_ms, lambda: None)
+        self.recording.freed.append((self.step, start))
+        self.numbers = self.numbers[start - self.first :]
+        self.first = start
+        return True
+
+    def fail_next(self) -> None:
+        """Let the next sync fail."""
+        self.disk.fails = True
+
+    def mark(self) -> None:
+        """Let the idle log write its marker."""
+        self.disk_log.mark(self.now_ms, self.unix_ms)
+
+    def stop(self) -> None:
+        """Stop as SIGTERM does, and start again."""
+        for connection in list(self.clients):
+            self.disconnect(connection)
+        self.sync()
+        self.disk_log.close(self.now_ms, self.unix_ms)
+        self._start(clean=True)
+
+    def die(self) -> None:
+        """End as kill -9 does, and start again: what was written stays in the page cache."""
+        self.disk_log.abandon()
+        for client in self.clients.values():
+            client.closed = True
+        self.clients.clear()
+        self._start(clean=False)
+
+    # -- what clients were told ------------------------------------------------------------------
+
+    def tell(self, since: int, id: Id, body: bytes | None) -> None:
+        """A client has the confirm: a message with this body is there, or has ended (None)."""
+        self.recording.told.append(Told(self.step, since, id, body))
