@@ -94,12 +94,15 @@ class Engine:
         loop: asyncio.AbstractEventLoop,
         on_failed: Callable[[BaseException], None],
         memory_limit_bytes: int = DEFAULT_MEMORY_BYTES,
+        make_clock: Callable[[int], Clock] = Clock,
+        random: Callable[[], float] = random.random,
     ) -> None:
         self._core = core
         self._log = log
         self._loop = loop
         self._on_failed = on_failed
-        self.clock = Clock(0)
+        self._make_clock = make_clock
+        self.clock = make_clock(0)
         self.sinks: dict[int, Sink] = {}
         self._dirty: set[int] = set()
         self._open: list[Record] = []
@@ -128,11 +131,11 @@ class Engine:
         self._pager = Pager(core, log, loop, self._apply, memory_limit_bytes)
         self._forwarder = Forwarder(core, log, self._apply, self._newest_batch, self._bound_disk)
         self._leaving = False
-        self._random = random.random  # spreads retries, protects nothing
+        self._random = random  # spreads retries, protects nothing
 
     def start(self, base_ms: int) -> None:
         """Make the log appendable and the core ready; blocks. `base_ms`: highest log time found."""
-        self.clock = Clock(base_ms + 1)
+        self.clock = self._make_clock(base_ms + 1)
         now_ms, unix_ms = self.clock.now_ms(), self.clock.unix_ms()
         self._log.start(now_ms, unix_ms, self._on_synced, self._on_room, self._on_failed)
         self._core.opened(

@@ -7,7 +7,6 @@ they may be a moment old, which only makes the answer more careful.
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
@@ -23,13 +22,23 @@ from minibrokerd.log.recovery import Recovery, RecoveryReport
 from minibrokerd.log.rewrite import reopen, rewrite
 from minibrokerd.log.seam import BATCH_HEADER_BYTES, Batch, Digested, Place, Record, Room
 from minibrokerd.log.tail import Tail
-from minibrokerd.log.writer import Job, Writer
+from minibrokerd.log.writer import Job, JobRunner, Writer
 
 DEFAULT_SEGMENT_BYTES: Final = 64 * 1024 * 1024
 MIN_SEGMENT_BYTES: Final = 4096
 _ASIDE: Final = 1024 * 1024  # bytes that are kept of a record whose end is not known
 # A grant may need a batch of its own.
 _BATCH_OVERHEAD_BYTES: Final = BATCH_HEADER_BYTES + layout.ALIGNMENT
+# Of work ahead, whether a retry is due, a retry, and what to call when a job failed; see `Writer`.
+MakeWriter = Callable[
+    [
+        Callable[[], bool],
+        Callable[[], bool],
+        Callable[[], bool],
+        Callable[[BaseException], None],
+    ],
+    JobRunner,
+]
 
 
 class FileLog:
@@ -48,6 +57,7 @@ class FileLog:
         segment_bytes: int = DEFAULT_SEGMENT_BYTES,
         ops: FileOps | None = None,
         digests: bool = False,
+        make_writer: MakeWriter = Writer,
     ) -> None:
         if segment_bytes < MIN_SEGMENT_BYTES or segment_bytes % 4096:
             raise ValueError(
@@ -65,7 +75,8 @@ class FileLog:
         self._allocation = Allocation(self._directory, self._ops, segment_bytes)
         self._tail = Tail(self._directory, self._ops, self._allocation, b"")
         self._recovered = False
-        self._writer: Writer | None = None
+        self._make_writer = make_writer
+        self._writer: JobRunner | None = None
         self._under_way: Batch | None = None
         self._under_way_bytes = 0
         self._granted_bytes = 0
@@ -138,8 +149,7 @@ class FileLog:
             raise NotWritable(
                 self._directory.path, "start the log in", str(exc), "make space or check the disk"
             ) from exc
-        self._writer = Writer(
-            asyncio.get_running_loop(),
+        self._writer = self._make_writer(
             self._tail.zero_ahead,
             lambda: self._allocation.failed is not None,
             self._retry,
@@ -158,11 +168,12 @@ class FileLog:
         job = self._job_for(batch)
         self._put(job)
         meanwhile()
-        if not job.wait(wait_us / 1_000_000):
+        assert self._writer is not None
+        if not self._writer.wait(job, wait_us / 1_000_000):
             return False
         self._finish()
         if self._room_awaited:
-            asyncio.get_running_loop().call_soon(self._tell_room)  # never from inside a call
+            self._writer.post(self._tell_room)  # never from inside a call
         return True
 
     def room_for(self, size_bytes: int) -> Room:

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
-from typing import Final
+from typing import Final, Protocol
 
 _RETRY_SECONDS: Final = 0.25  # between attempts to allocate on a full disk
 
@@ -58,6 +58,32 @@ class Job:
         return True
 
 
+class JobRunner(Protocol):
+    """What the log needs of whoever does its jobs, in their order: a thread, or a simulation of one."""
+
+    failed: BaseException | None
+
+    def start(self) -> None:
+        """Begin; called in the event loop's thread."""
+        ...
+
+    def put(self, job: Job) -> None:
+        """Hand over a job; returns at once."""
+        ...
+
+    def wait(self, job: Job, seconds: float) -> bool:
+        """Wait until the job ended well; False: it failed, or the news come by callback."""
+        ...
+
+    def post(self, callback: Callable[[], None]) -> None:
+        """Have `callback` called in the loop, unless the loop is gone."""
+        ...
+
+    def stop(self) -> None:
+        """Return when the jobs handed over so far have ended."""
+        ...
+
+
 class Writer:
     """Runs jobs in their order in a thread of its own; in between, slices of the work ahead.
 
@@ -67,7 +93,6 @@ class Writer:
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
         work_ahead: Callable[[], bool],
         retry_due: Callable[[], bool],
         retry: Callable[[], bool],
@@ -75,7 +100,7 @@ class Writer:
     ) -> None:
         self.failed: BaseException | None = None
         self._retry_at = 0.0
-        self._loop = loop
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._work_ahead = work_ahead
         self._retry_due = retry_due
         self._retry = retry
@@ -84,12 +109,17 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="minibroker-log", daemon=True)
 
     def start(self) -> None:
-        """Start the thread."""
+        """Start the thread, which reports to the running loop."""
+        self._loop = asyncio.get_running_loop()
         self._thread.start()
 
     def put(self, job: Job) -> None:
         """Hand over a job; returns at once."""
         self._jobs.put(job)
+
+    def wait(self, job: Job, seconds: float) -> bool:
+        """Wait until the job ended well; False: it failed, or the news come by callback."""
+        return job.wait(seconds)
 
     def stop(self) -> None:
         """Return when the jobs handed over so far have ended and the thread too."""
@@ -98,6 +128,7 @@ class Writer:
 
     def post(self, callback: Callable[[], None]) -> None:
         """Have `callback` called in the loop, unless the loop is gone."""
+        assert self._loop is not None, "not started"
         try:
             self._loop.call_soon_threadsafe(callback)
         except RuntimeError:  # the loop was closed: nobody is left to be told
