@@ -12,19 +12,24 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import shutil
 import socket
+import struct
 import sys
 import tempfile
 from pathlib import Path
 from subprocess import DEVNULL, Popen
-from time import perf_counter, sleep
+from time import perf_counter
+from typing import Any, BinaryIO
+
+import msgpack
 
 import minibroker
-import minibroker.queue as publishing
 
-IN_FLIGHT_MESSAGES = 20_000
-MOST_FRAMES = 400
+QUEUE = "backlog"
+WINDOW = 500  # frames that are written before their answers are read
+WINDOW_BYTES = 8 * 1024 * 1024
 PAGE_BYTES = 4096
 MIB = 1024 * 1024
 
@@ -33,9 +38,9 @@ class Broker:
     """A server process on a directory and a port that stay the same over its lives."""
 
     def __init__(self, folder: Path, flags: list[str]) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        # Not one of those that a connecting socket is given: one that tries until a server listens would
+        # sooner or later be connected with itself.
+        self.port = 20_000 + os.getpid() % 10_000
         self.folder = folder
         self.url = f"minibroker://127.0.0.1:{self.port}"
         self._flags = flags
@@ -62,24 +67,56 @@ class Broker:
         return sum(file.stat().st_blocks * 512 for file in files) / MIB
 
 
-async def fill(url: str, messages: int, body_bytes: int, frame: int) -> float:
-    """Publish; return messages per second."""
-    body = b"x" * body_bytes
-    publishing.GROUP_MESSAGES = frame  # type: ignore[misc]  # a frame has as many as is asked for
-    calls, tasks = -(-messages // frame), min(MOST_FRAMES, max(IN_FLIGHT_MESSAGES // frame, 1))
+def fill(url: str, messages: int, body_bytes: int, frame: int) -> float:
+    """Publish in frames of `frame` messages, written as protocol.md says; return messages per second.
+
+    The client would put what is published at the same time into one frame, so the frames are made here.
+    """
+    host, port = url.removeprefix("minibroker://").split(":")
+    lengths, blob = struct.pack("<II", 0, body_bytes) * frame, b"x" * body_bytes * frame
+    part = {"op": "publish", "queue": QUEUE, "count": frame}
     started = perf_counter()
-    async with minibroker.connect(url) as broker:
-        queue = broker.queue("backlog")
-
-        async def publish_in_turn(count: int) -> None:
-            for _ in range(count):
-                await queue.publish_many([body] * frame, timeout=300)
-
-        async with asyncio.TaskGroup() as group:
-            for index in range(tasks):
-                share = calls // tasks + (index < calls % tasks)
-                group.create_task(publish_in_turn(share))
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
+        stream = connection.makefile("rb")
+        connection.sendall(packed([{"op": "hello", "protocol": 1, "client": "growth"}]))
+        read_frame(stream)
+        frames, window = -(-messages // frame), max(1, min(WINDOW, WINDOW_BYTES // len(blob)))
+        answered = 0
+        for first in range(1, frames + 1, window):
+            stop = min(first + window, frames + 1)
+            connection.sendall(
+                b"".join(
+                    packed([part], b"", lengths, blob, sequence=n, answered_below=answered + 1)
+                    for n in range(first, stop)
+                )
+            )
+            for _ in range(first, stop):
+                header = read_frame(stream)
+                while header["op"] == "pong":  # a heartbeat
+                    header = read_frame(stream)
+                assert header["op"] == "confirm", header
+            answered = stop - 1
     return messages / (perf_counter() - started)
+
+
+def packed(
+    parts: list[dict[str, Any]],
+    columns: bytes = b"",
+    lengths: bytes = b"",
+    blob: bytes = b"",
+    **numbers: int,
+) -> bytes:
+    """Return one frame."""
+    header = msgpack.packb({"parts": parts, **numbers})
+    payload: bytes = msgpack.packb([header, columns, lengths, blob])
+    return struct.pack(">I", len(payload)) + payload
+
+
+def read_frame(stream: BinaryIO) -> dict[str, Any]:
+    """Return the header of the next frame."""
+    payload = stream.read(int.from_bytes(stream.read(4), "big"))
+    header: dict[str, Any] = msgpack.unpackb(msgpack.unpackb(payload)[0])
+    return header
 
 
 async def first_answer(url: str) -> tuple[float, float]:
@@ -91,11 +128,11 @@ async def first_answer(url: str) -> tuple[float, float]:
             with socket.create_connection((host, int(port)), timeout=60):
                 break
         except ConnectionRefusedError:
-            sleep(0.002)
+            await asyncio.sleep(0.002)
     async with minibroker.connect(url) as broker:
-        await broker.queue("backlog").stats()
+        await broker.queue(QUEUE).stats()
         answered = perf_counter() - started
-        message, *_ = await broker.queue("backlog").receive(wait=60)
+        message, *_ = await broker.queue(QUEUE).receive(wait=60)
         await message.ack(confirmed=True)
         return answered, perf_counter() - started
 
@@ -106,7 +143,7 @@ async def drain(url: str, messages: int) -> float:
     left = messages
     async with (
         minibroker.connect(url) as broker,
-        broker.queue("backlog").consume(prefetch=1_000) as source,
+        broker.queue(QUEUE).consume(prefetch=1_000) as source,
     ):
         async for message in source:
             async with message.process():
@@ -139,7 +176,7 @@ def measure(broker: Broker, asked: argparse.Namespace) -> None:
     broker.start()
     asyncio.run(first_answer_of_empty(broker.url))
     empty_mib = broker.resident_mib()
-    rate = asyncio.run(fill(broker.url, asked.messages, asked.body, asked.frame))
+    rate = fill(broker.url, asked.messages, asked.body, asked.frame)
     print(
         f"filled: messages={asked.messages} body={asked.body} frame={asked.frame} per_s={rate:.0f} "
         f"memory_empty_mib={empty_mib:.0f} memory_mib={broker.resident_mib():.0f} "
@@ -168,7 +205,7 @@ def measure(broker: Broker, asked: argparse.Namespace) -> None:
 async def first_answer_of_empty(url: str) -> None:
     """Wait until a new server answers."""
     async with minibroker.connect(url, connect_timeout=20) as broker:
-        await broker.queue("backlog").set()
+        await broker.queue(QUEUE).set()
 
 
 if __name__ == "__main__":
