@@ -108,7 +108,9 @@ class Engine:
         self._open: list[Record] = []
         self._open_bytes = 0
         self._wake = False  # the open batch has something that is to be synced now
-        self._closed: deque[Batch] = deque()  # batches that wait for the one under way
+        # Batches that wait for the one under way, each with the bytes of its records, and their sum.
+        self._closed: deque[tuple[Batch, int]] = deque()
+        self._closed_bytes = 0
         self._under_way = 0  # number of the batch that is being written; 0: none
         self._writing: Batch | None = None  # that batch
         self._place = Place(0, 0)  # up to where the segment that is written is in its side index
@@ -223,10 +225,11 @@ class Engine:
                 if not (self._open and self._wake) or self._is_early():
                     return
                 self._close_batch()
-            batch = self._closed.popleft()
+            batch, size_bytes = self._closed.popleft()
+            self._closed_bytes -= size_bytes
             self._under_way, self._writing = batch.number, batch
             self._begun_s = self._loop.time()
-            if not self._is_lone(batch):
+            if not self._is_lone(batch, size_bytes):
                 self._log.append(batch)
                 return
             self._flush_sinks()
@@ -256,12 +259,12 @@ class Engine:
     def _close_batch(self) -> None:
         if self._open:
             number = self._core.close_batch()
-            self._closed.append(
-                Batch(number, self._open, self.clock.now_ms(), self.clock.unix_ms())
-            )
+            batch = Batch(number, self._open, self.clock.now_ms(), self.clock.unix_ms())
+            self._closed.append((batch, self._open_bytes))
+            self._closed_bytes += self._open_bytes
             self._open, self._open_bytes, self._wake, self._urgent = [], 0, False, False
 
-    def _is_lone(self, batch: Batch) -> bool:
+    def _is_lone(self, batch: Batch, size_bytes: int) -> bool:
         """Whether to wait for this sync: a lone publisher should not pay for the way round the loop.
 
         Measured: the wait saves about 60 us of a publish that is awaited one at a time. Settlements are
@@ -269,7 +272,7 @@ class Engine:
         """
         publishes, self._publishes = self._publishes, 0
         lone = publishes == 1 and len(self._held.get(batch.number, ())) == 1 and not self._closed
-        lone = lone and sum(record.size() for record in batch.records) <= LONE_BYTES
+        lone = lone and size_bytes <= LONE_BYTES
         self._lone = self._lone + 1 if lone else 0
         return self._lone > 2
 
@@ -351,7 +354,7 @@ class Engine:
                 None,
             )
             return False
-        room = self._log.room_for(size)
+        room = self._log.room_for(self._open_bytes + self._closed_bytes + size)
         if room is Room.GRANTED:
             return True
         if room is Room.REFUSED:

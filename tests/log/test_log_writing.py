@@ -272,12 +272,24 @@ async def test_a_start_on_a_full_disk_works_and_takes_acks(tmp_path: Path) -> No
     assert len(Engine(path, segment_bytes=SMALL).recover()) == 5
 
 
-async def test_grants_that_were_not_yet_written_count(tmp_path: Path) -> None:
+async def test_room_ends_with_the_segment(tmp_path: Path) -> None:
+    """What is asked for goes into the current segment or into the next one, once that is there."""
     engine = Engine(tmp_path / "d", segment_bytes=SMALL).open()
-    answers = [engine.log.room_for(1000) for _ in range(6)]
+    answers = [engine.log.room_for(1000 * count) for count in range(1, 7)]
     assert answers[:2] == [Room.GRANTED, Room.GRANTED]
     assert answers[-1] is Room.WAIT
     await asyncio.wait_for(engine.room.wait(), PATIENCE_SECONDS)
+    engine.close()
+
+
+async def test_publishes_leave_no_trace_in_the_room(tmp_path: Path) -> None:
+    """A lone publisher asks for a little more than it writes, each time, for ever: nothing may add up."""
+    engine = Engine(tmp_path / "d", segment_bytes=SMALL).open()
+    for _ in range(60):
+        while engine.log.room_for(900) is not Room.GRANTED:
+            await asyncio.wait_for(engine.room.wait(), PATIENCE_SECONDS)
+        engine.room.clear()
+        await engine.append(b"small")
     engine.close()
 
 

@@ -7,13 +7,13 @@ import os
 import random
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from raw_client import RawClient
 
 from support.broker import BrokerServer
+from support.raw_client import RawClient
+from support.source import ROOT
 
 Connect = Callable[[BrokerServer], RawClient]
 
@@ -34,7 +34,7 @@ def connect() -> Iterator[Connect]:
 
 def test_the_raw_client_imports_nothing_of_ours() -> None:
     """Else it would prove nothing about the document."""
-    source = Path(__file__).with_name("raw_client.py").read_text("utf-8")
+    source = (ROOT / "tests/support/raw_client.py").read_text("utf-8")
     roots = {
         (node.module or "").partition(".")[0]
         if isinstance(node, ast.ImportFrom)

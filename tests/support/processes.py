@@ -20,7 +20,7 @@ LOOK_EVERY_S = 0.02
 
 # The kernel ends the program when the test run dies without cleaning up (PR_SET_PDEATHSIG, 9).
 # The setting survives exec, so the process that is left is exactly the program.
-_TETHER = (
+TETHER = (
     "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); os.execv(sys.argv[1], sys.argv[1:])"
 )
 
@@ -33,7 +33,7 @@ class Script:
         command = [sys.executable, str(path), *map(str, arguments)]
         with log.open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", _TETHER, *command],
+                [sys.executable, "-I", "-S", "-c", TETHER, *command],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -94,7 +94,6 @@ class Allocation:
                 self._add_reserve(self._directory.at("reserve.tmp"))
         except OSError as exc:
             return self._out_of_space(exc)
-        self.failed = None
         return True
 
     def prepare_next(self) -> bool:
@@ -107,6 +106,7 @@ class Allocation:
             except OSError as exc:
                 return self._out_of_space(exc)
             self._next_zeroed = 0
+        self.failed = None  # not before: the loop may read it at any time
         return True
 
     def zero_next(self, share: float) -> bool:

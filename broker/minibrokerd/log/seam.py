@@ -154,7 +154,10 @@ class Log(Protocol):
         ...
 
     def room_for(self, size_bytes: int) -> Room:
-        """Ask for room for a publish of `size_bytes` (record sizes); GRANTED reserves it."""
+        """Whether records of so many bytes have room: those of a publish, and all that were not appended yet.
+
+        Nothing is noted: it is asked again with what has become of the records by then.
+        """
         ...
 
     @property

@@ -53,11 +53,16 @@ class RawClient:
 
     def confirmed(self, sequence: int) -> dict[str, Any]:
         """Wait for the confirm of a frame and return the result of its only part."""
-        frame = self._await("sequence", sequence)
-        del self.unanswered[sequence]
+        frame = self.answer(sequence)
         assert frame["op"] == "confirm", frame
         result: dict[str, Any] = frame["results"][0]
         return result
+
+    def answer(self, sequence: int) -> dict[str, Any]:
+        """Wait for the answer to a frame: its confirm, or an error."""
+        frame = self._await("sequence", sequence)
+        del self.unanswered[sequence]
+        return frame
 
     def ask(self, op: str, **fields: Any) -> dict[str, Any]:
         """Send a request and wait for its answer."""
