@@ -130,9 +130,10 @@ class Engine:
         self._blocked: dict[int, int] = {}  # their connections, with the bytes that wait
         self._full = False  # the log refused room, and has not granted any since
         self._idle_waiters: list[asyncio.Future[None]] = []
-        self._pager = Pager(core, log, loop, self._apply, memory_limit_bytes)
+        self._pager = Pager(core, log, loop, self._apply_paged, memory_limit_bytes)
         self._forwarder = Forwarder(core, log, self._apply, self._newest_batch, self._bound_disk)
         self._leaving = False
+        self._step_due = False  # of the forwarder
         self._random = random  # spreads retries, protects nothing
 
     def start(self, base_ms: int) -> None:
@@ -172,6 +173,10 @@ class Engine:
     def _apply(self, command: Command) -> None:
         self._route(self._core.apply(command, self.clock.now_ms(), self.clock.unix_ms()))
         self._turn_soon()
+
+    def _apply_paged(self, command: Command) -> None:
+        self._apply(command)
+        self._bound_disk_soon()  # it may have waited for what was read
 
     def _route(self, effects: Effects) -> None:
         if effects.records:
@@ -309,15 +314,28 @@ class Engine:
         elif place.offset - before.offset >= SLICE_BYTES:
             self._log.keep_digest(place.segment, self._core.digest_of(place.segment))
             self._place = place
-        self._pager.wrote(sum([record.size() for record in batch.records]))
+        size_bytes = sum([record.size() for record in batch.records])
+        self._pager.wrote(size_bytes)
+        self._forwarder.wrote(size_bytes)
 
     def _newest_batch(self) -> int:
         return self._core.store.open_batch - (not self._open)
 
     def _bound_disk(self) -> None:
         """Have the oldest segment emptied and freed while the log is longer than it should be."""
-        if not self._leaving:
-            self._forwarder.step(self.clock.now_ms(), self.clock.unix_ms())
+        if self._leaving:
+            return
+        if self._forwarder.step(self.clock.now_ms(), self.clock.unix_ms()):
+            self._bound_disk_soon()
+
+    def _bound_disk_soon(self) -> None:
+        if not self._step_due:
+            self._step_due = True
+            self._loop.call_soon(self._bound_disk_now)
+
+    def _bound_disk_now(self) -> None:
+        self._step_due = False
+        self._bound_disk()
 
     def _sync_later(self, delay_s: float) -> None:
         """See to it that what nobody waits for is written, and that an idle log gets its marker."""

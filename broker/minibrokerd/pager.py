@@ -19,7 +19,7 @@ from minibrokerd.logs import events
 
 LOOK_BYTES: Final = 1024 * 1024  # of records written between two looks at how much is in memory
 MOST_HOT_BYTES: Final = (
-    128 * 1024 * 1024
+    96 * 1024 * 1024
 )  # more brings nothing: it is read back faster than it is handed out
 FILL_BYTES: Final = 64 * 1024 * 1024  # read back by a start, over all queues
 RETRY_S: Final = 1.0

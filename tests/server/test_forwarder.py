@@ -16,6 +16,7 @@ class World:
     def __init__(self) -> None:
         self.clear_below = 0
         self.synced = 50
+        self.is_reading = False
         self.live = 0
         self.steps_left = 1  # applies until all is copied
         self.newest = 50

@@ -164,6 +164,11 @@ class Core:
         """Return what should be read back before the port opens; each is answered by `Loaded`."""
         return paging.wanted(self.store)
 
+    @property
+    def is_reading(self) -> bool:
+        """Whether the last `Forward` waits for something to be read back."""
+        return self.store.forward_waits
+
     def hot_bytes(self) -> int:
         """Return about how many bytes the messages take of memory."""
         return self.store.hot_bytes()

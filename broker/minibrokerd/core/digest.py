@@ -20,7 +20,7 @@ from typing import Any, Final
 from minibroker.settings import DURABILITIES
 from minibroker.wire import RUN
 from minibrokerd.core.cold import ColdRun
-from minibrokerd.core.messages import MESSAGE_BYTES
+from minibrokerd.core.messages import FRAME_BYTES, MESSAGE_BYTES
 from minibrokerd.core.records import (
     AckMeta,
     BeginMeta,
@@ -126,7 +126,8 @@ class Digest:
             run = ColdRun(queue, self.segment, 0, first, says.ready_at_ms)
             self._last[queue] = run
             self._runs.append(run)
-        run.append(count, at, size + (MESSAGE_BYTES - _OWN_LENGTHS) * count)
+        cost = size + (MESSAGE_BYTES - _OWN_LENGTHS + FRAME_BYTES // count) * count
+        run.append(count, at, cost)
 
     @_adds(PublishMeta)
     def _publish(self, says: PublishMeta, record: Record, at: int) -> None:

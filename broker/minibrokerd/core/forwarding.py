@@ -46,6 +46,7 @@ class _Budget:
 def forward(store: Store, command: Forward) -> None:
     """Write again what lives and stands in old batches, as far as the budget goes or until nothing is left."""
     upto, budget = min(command.upto, store.synced), _Budget(command.most_bytes)
+    store.forward_waits = False
     for queue in store.queues.values():
         if queue.oldest_batch <= upto and not _messages(store, queue, upto, budget):
             return
@@ -74,6 +75,7 @@ def _messages(store: Store, queue: Queue, upto: int, budget: _Budget) -> bool:
         if run.batch <= upto:  # their bodies are read first; more follows when they are there
             if not lane.reading:
                 ask(store, queue, lane, run, forward=True)
+            store.forward_waits = True
             return False
     returned = ((State.READY, item) for item in queue.lanes.returned())
     for state, item in chain(returned, queue.moved_items()):

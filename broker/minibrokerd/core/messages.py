@@ -26,6 +26,7 @@ SYNC: Final = 0
 NEVER: Final = 2**62  # the batch of what is in no log
 PLACE_BITS: Final = 32  # a place is segment << 32 | byte at which the record starts in it
 MESSAGE_BYTES: Final = 48  # what a message costs the log beside its bytes, about
+FRAME_BYTES: Final = 120  # what the frame costs in which it was published, about
 
 
 class State(IntEnum):
@@ -103,7 +104,8 @@ class Block:
 
     def cost(self, first: int, stop: int) -> int:
         """Return about how many bytes these messages keep in use, of the log and of memory."""
-        return self.bytes_of(first, stop) + MESSAGE_BYTES * (stop - first)
+        each = MESSAGE_BYTES + FRAME_BYTES // self.count
+        return self.bytes_of(first, stop) + each * (stop - first)
 
     def encoding_of(self, sequence: int) -> int:
         """Return the body encoding of one message."""

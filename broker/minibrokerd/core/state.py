@@ -67,6 +67,7 @@ class Store:
         self.by_number: dict[int, Queue] = {}
         self.next_queue_number = 1
         self.dropped_batch = 0  # has the newest record that a deleted queue's number was used
+        self.forward_waits = False  # the last Forward asked for something to be read back
         self.clear_below = 0  # nothing that lives needs a record of a batch before this one
         # Where settlements of a deleted queue go: nothing is under their tokens, so they are lost, and the other
         # parts of their frame still count.
