@@ -37,7 +37,9 @@ MOST_MESSAGES: Final = 10_000
 _U32: Final = Struct("<I")
 
 # A record whose checksum holds and whose parts do not fit each other: no damage makes one. The start ends on it.
-INCONSISTENT: Final = (UnknownRecord, BadTail, Broken, Refused, struct_error)
+INCONSISTENT: Final = (
+    UnknownRecord, BadTail, Broken, Refused, struct_error, LookupError, ValueError, OverflowError,
+)  # fmt: skip
 
 Target = Callable[[bytes], float]
 
