@@ -9,7 +9,7 @@ PORT   ?= 7272
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test check format tables bench compare demo crash cuts faults clean
+.PHONY: help setup serve test check format tables bench compare demo crash cuts faults fuzz clean
 
 help:
 	@echo "make serve    start the broker on ./data, port $(PORT)"
@@ -21,6 +21,7 @@ help:
 	@echo "make crash    SIGKILL the broker under load: KILLS=100 times, as SEED says, for BUDGET=600 s at most"
 	@echo "make cuts     crash states and damaged files: BUDGET=600 s of them, as SEED says; ONLY=... is one of them"
 	@echo "make faults   every system call of a short workload fails once, or kills the broker: SEED, BUDGET=1800 s"
+	@echo "make fuzz     hostile bytes for BUDGET=600 s: frames of both sides, the log; INPUT=... tries one again"
 	@echo "make format   format the code; make tables: print the tables of protocol.md again"
 	@echo "make clean    remove everything that make made (./data stays)"
 
@@ -75,6 +76,10 @@ crash: $(VENV)/.develop-ready
 
 cuts: $(VENV)/.develop-ready
 	@PYTHONPATH=tests:tests/core SEED=$(SEED) BUDGET=$(BUDGET) ONLY=$(ONLY) $(BIN)/python tests/cuts/cuts_campaign.py
+
+fuzz: $(VENV)/.develop-ready
+	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(PIP) install --editable '.[fuzz]' || echo "atheris cannot be installed: Hypothesis stands in"
+	@PYTHONPATH=tests:tests/core:tests/server:tests/cuts SEED=$(SEED) BUDGET=$(BUDGET) INPUT=$(INPUT) $(BIN)/python tests/fuzz/fuzzing.py
 
 clean:
 	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
