@@ -9,7 +9,7 @@ PORT   ?= 7272
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test check format tables bench compare demo crash clean faults
+.PHONY: help setup serve test check format tables bench compare demo crash clean faults full-disk stops
 
 help:
 	@echo "make serve    start the broker on ./data, port $(PORT)"
@@ -20,6 +20,8 @@ help:
 	@echo "make demo     the signup story: kill workers and the broker, lose nothing"
 	@echo "make crash    SIGKILL the broker under load: KILLS=100 times, as SEED says, for BUDGET=600 s at most"
 	@echo "make faults   every system call of a short workload fails once, or kills the broker: SEED, BUDGET=1800 s"
+	@echo "make full-disk  acks, restarts and deliveries on a tmpfs with no byte free: SEED, BUDGET=300 s"
+	@echo "make stops    as crash, with SIGTERM: exit code 0 within 10 s, nothing lost"
 	@echo "make format   format the code; make tables: print the tables of protocol.md again"
 	@echo "make clean    remove everything that make made (./data stays)"
 
@@ -68,6 +70,12 @@ demo: $(VENV)/.develop-ready
 
 faults: $(VENV)/.develop-ready
 	@PYTHONPATH=tests SEED=$(SEED) BUDGET=$(BUDGET) $(BIN)/python tests/faults/fault_campaign.py
+
+stops: $(VENV)/.develop-ready
+	@PYTHONPATH=tests SIGNAL=TERM KILLS=$(KILLS) SEED=$(SEED) BUDGET=$(BUDGET) $(BIN)/python tests/kills/campaign.py
+
+full-disk: $(VENV)/.develop-ready
+	@PYTHONPATH=tests SEED=$(SEED) BUDGET=$(BUDGET) $(BIN)/python tests/full_disk/disk_campaign.py
 
 crash: $(VENV)/.develop-ready
 	@PYTHONPATH=tests KILLS=$(KILLS) SEED=$(SEED) BUDGET=$(BUDGET) $(BIN)/python tests/kills/campaign.py

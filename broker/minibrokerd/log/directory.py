@@ -159,7 +159,7 @@ class DataDirectory:
         Raises:
             NotWritable: the file is there and cannot be understood.
         """
-        if not os.path.exists(self.at("failed")):
+        if not self._is_there("failed"):
             return None
         words = self._read_line("failed")
         if words is None or len(words) != 2 or words[0] != "synced":
@@ -174,7 +174,7 @@ class DataDirectory:
 
     def forget_failed(self) -> None:
         """Remove `failed`; called when a start has gone beyond it."""
-        if os.path.exists(self.at("failed")):
+        if self._is_there("failed"):
             self.ops.unlink(self.at("failed"))
             self.sync()
 
@@ -182,7 +182,7 @@ class DataDirectory:
         """Keep torn bytes aside, 16 MiB at most; return the name, None if there is no space."""
         name = f"torn-{segment}-{offset}.bin"
         try:
-            self.write_file(name, data[:TORN_KEPT_BYTES])
+            self._write_data(name, data[:TORN_KEPT_BYTES])
         except OSError as exc:
             if exc.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
@@ -190,17 +190,21 @@ class DataDirectory:
                 name
             )  # a start on a full disk goes on: nobody was told of these bytes
             return None
+        self.sync()  # outside: a directory whose sync failed is never one that only lacks space
         return name
 
     def write_file(self, name: str, data: bytes | memoryview) -> None:
         """Write a small file whole and sync it and its entry."""
+        self._write_data(name, data)
+        self.sync()
+
+    def _write_data(self, name: str, data: bytes | memoryview) -> None:
         descriptor = self.ops.open(self.at(name), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         try:
             write_all(self.ops, descriptor, data, 0)
             self.ops.sync(descriptor)
         finally:
             self.ops.close(descriptor)
-        self.sync()
 
     def remove(self, names: Iterable[str]) -> None:
         """Remove entries of ours; the removal is durable with the next `sync`."""
@@ -217,7 +221,7 @@ class DataDirectory:
                 os.close(parent)
 
     def _take_lock(self) -> None:
-        if not os.path.exists(self.at("lock")) and (foreign := self.listing().foreign):
+        if not self._is_there("lock") and (foreign := self.listing().foreign):
             raise NotWritable(
                 self.path,
                 "use as a data directory",
@@ -240,7 +244,7 @@ class DataDirectory:
 
     def _read_or_make_key(self) -> bytes:
         path = self.at("key")
-        if os.path.exists(path):
+        if self._is_there("key"):
             key = self._read("key", KEY_BYTES + 1)
             if len(key) != KEY_BYTES:
                 raise NotWritable(
@@ -262,7 +266,7 @@ class DataDirectory:
             self.ops.close(descriptor)
 
     def _read_line(self, name: str) -> list[str] | None:
-        if not os.path.exists(self.at(name)):
+        if not self._is_there(name):
             return None
         text = self._read(name, _LINE_BYTES)
         words = text.decode("ascii", "replace").split()
@@ -271,8 +275,16 @@ class DataDirectory:
         return words[:-1]
 
     def _remove_if_there(self, name: str) -> None:
-        if os.path.exists(self.at(name)):
+        if self._is_there(name):
             self.ops.unlink(self.at(name))
+
+    def _is_there(self, name: str) -> bool:
+        """Whether there is such an entry. A disk that cannot tell is an error: `os.path.exists` would say no."""
+        try:
+            os.stat(self.at(name))
+        except FileNotFoundError:
+            return False
+        return True
 
 
 def _line(text: str) -> bytes:
