@@ -30,7 +30,8 @@ class Outcome:
 
     def __str__(self) -> str:
         return (
-            f"{self.verb}: {'kills' if self.verb == 'crash' else 'stops'}={self.kills} confirmed={self.confirmed} lost={self.lost} "
+            f"{self.verb}: {'kills' if self.verb == 'crash' else 'stops'}={self.kills} "
+            f"confirmed={self.confirmed} lost={self.lost} "
             f"duplicates={self.duplicates} ids_repeated={self.ids_repeated} "
             f"tokens_repeated={self.tokens_repeated} outlived={self.outlived} refused={self.refused}"
             + (f" slowest_stop_s={self.slowest_stop_s:.2f}" if self.verb == "stops" else "")
