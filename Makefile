@@ -9,7 +9,7 @@ PORT   ?= 7272
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test check format tables bench compare demo crash cuts faults fuzz clean
+.PHONY: help setup serve test check format tables bench compare demo crash cuts faults fuzz full-disk stops clean
 
 help:
 	@echo "make serve    start the broker on ./data, port $(PORT)"
@@ -22,6 +22,8 @@ help:
 	@echo "make cuts     crash states and damaged files: BUDGET=600 s of them, as SEED says; ONLY=... is one of them"
 	@echo "make faults   every system call of a short workload fails once, or kills the broker: SEED, BUDGET=1800 s"
 	@echo "make fuzz     hostile bytes for BUDGET=600 s: frames of both sides, the log; INPUT=... tries one again"
+	@echo "make full-disk  acks, restarts and deliveries on a tmpfs with no byte free: SEED, BUDGET=300 s"
+	@echo "make stops    as crash, with SIGTERM: exit code 0 within 10 s, nothing lost"
 	@echo "make format   format the code; make tables: print the tables of protocol.md again"
 	@echo "make clean    remove everything that make made (./data stays)"
 
@@ -70,6 +72,12 @@ demo: $(VENV)/.develop-ready
 
 faults: $(VENV)/.develop-ready
 	@PYTHONPATH=tests SEED=$(SEED) BUDGET=$(BUDGET) $(BIN)/python tests/faults/fault_campaign.py
+
+stops: $(VENV)/.develop-ready
+	@PYTHONPATH=tests SIGNAL=TERM KILLS=$(KILLS) SEED=$(SEED) BUDGET=$(BUDGET) $(BIN)/python tests/kills/campaign.py
+
+full-disk: $(VENV)/.develop-ready
+	@PYTHONPATH=tests SEED=$(SEED) BUDGET=$(BUDGET) $(BIN)/python tests/full_disk/disk_campaign.py
 
 crash: $(VENV)/.develop-ready
 	@PYTHONPATH=tests KILLS=$(KILLS) SEED=$(SEED) BUDGET=$(BUDGET) $(BIN)/python tests/kills/campaign.py

@@ -18,9 +18,17 @@ from typing import Any, Final, Protocol
 from minibroker import limits
 from minibrokerd.core.core import Core
 from minibrokerd.core.effects import Effects, Outgoing
-from minibrokerd.core.inputs import Command, Disconnected, Frame, Synced, Tick
+from minibrokerd.core.inputs import Command, Disconnected, Frame, Space, Synced, Tick
 from minibrokerd.forwarder import Forwarder
-from minibrokerd.log.seam import Batch, Log, Place, Record, Room
+from minibrokerd.log.seam import (
+    BATCH_HEADER_BYTES,
+    RESERVE_SEGMENTS,
+    Batch,
+    Log,
+    Place,
+    Record,
+    Room,
+)
 from minibrokerd.logs import events
 from minibrokerd.outgoing import frame_of
 from minibrokerd.pager import Pager
@@ -41,6 +49,9 @@ IDLE_S: Final = 1.0  # after this without a batch, leases that ride are written,
 PUBLISH_OVERHEAD_BYTES: Final = (
     512  # records around a publish: its outcome, a reservation, a new queue
 )
+
+
+ENOUGH_RESERVE: Final = 2  # segments; below it what is left is for acks, and for making room
 
 
 class Sink(Protocol):
@@ -130,8 +141,11 @@ class Engine:
         self._blocked: dict[int, int] = {}  # their connections, with the bytes that wait
         self._full = False  # the log refused room, and has not granted any since
         self._idle_waiters: list[asyncio.Future[None]] = []
+        self._space = (False, False)  # what the core was told: short, and pause
+        self._tight = False  # the reserve is not whole: settlements go on as it is made whole
+        self._settled_bytes = 0  # meanwhile, since a segment was freed
         self._pager = Pager(core, log, loop, self._apply_paged, memory_limit_bytes)
-        self._forwarder = Forwarder(core, log, self._apply, self._newest_batch, self._bound_disk)
+        self._forwarder = Forwarder(core, log, self._apply, self._newest_batch, self._step_again)
         self._leaving = False
         self._step_due = False  # of the forwarder
         self._random = random  # spreads retries, protects nothing
@@ -153,7 +167,7 @@ class Engine:
             self._log.keep_digest(segment, self._core.digest_of(segment))
         self._pager.fill()
         self._turn_soon()
-        self._loop.call_soon(self._bound_disk)
+        self._loop.call_soon(self._freed)
 
     def jitter(self) -> float:
         """Return a random number from -1 to 1."""
@@ -168,6 +182,8 @@ class Engine:
             if not self._room(command):
                 return
             self._publishes += 1
+        elif self._tight and isinstance(command, Frame) and not self._last_room(command):
+            return
         self._apply(command)
 
     def _apply(self, command: Command) -> None:
@@ -296,6 +312,7 @@ class Engine:
         self._route(self._core.apply(Synced(number), self.clock.now_ms(), self.clock.unix_ms()))
         self._sync_later(IDLE_S)
         self._bound_disk()
+        self._look_at_reserve()
         if self._idle_waiters and self._is_idle():
             for waiter in self._idle_waiters:
                 waiter.set_result(None)
@@ -336,6 +353,25 @@ class Engine:
     def _bound_disk_now(self) -> None:
         self._step_due = False
         self._bound_disk()
+
+    def _look_at_reserve(self) -> None:
+        self._tight = self._log.reserve_segments < RESERVE_SEGMENTS
+        short = self._log.reserve_segments < ENOUGH_RESERVE
+        # A pause without an end would be worse than a full disk: what frees something comes after deliveries.
+        space = (short, short and self._forwarder.makes_room)
+        if space != self._space:
+            self._space = space
+            self._apply(Space(*space))
+
+    def _step_again(self) -> None:
+        self._loop.call_soon(self._freed)
+
+    def _freed(self) -> None:
+        """A segment was given up: whoever waited for that goes on."""
+        self._settled_bytes = 0
+        self._bound_disk()
+        self._look_at_reserve()
+        self._on_room()
 
     def _sync_later(self, delay_s: float) -> None:
         """See to it that what nobody waits for is written, and that an idle log gets its marker."""
@@ -385,6 +421,27 @@ class Engine:
         self._blocked[frame.connection] = 0
         self._wait(frame)
         return False
+
+    def _last_room(self, frame: Frame) -> bool:
+        """Whether a settlement may be applied while the reserve is not whole; if not, it was refused, or it waits.
+
+        Requests pass: a purge, or a queue that is deleted, is what helps.
+        """
+        if frame.sequence is None:
+            return True
+        size = frame.size + PUBLISH_OVERHEAD_BYTES
+        is_last = not self._log.last_room_for(self._open_bytes + self._closed_bytes + size)
+        over = self._settled_bytes >= self._forwarder.allowance_bytes
+        if (is_last or over) and self._forwarder.makes_room:
+            self._blocked[frame.connection] = 0
+            self._wait(frame)
+            return False
+        if is_last:
+            text = "the disk is full, and nothing can be freed: make space, or purge a queue"
+            self._refuse(frame, "disk_full", text, 1_000)
+            return False
+        self._settled_bytes += frame.size + BATCH_HEADER_BYTES
+        return True
 
     def _wait(self, command: Any) -> None:
         """Let a command wait behind a publish that waits for room; a flood ends its connection."""

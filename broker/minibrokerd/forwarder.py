@@ -11,7 +11,7 @@ from typing import Final
 
 from minibrokerd.core.core import Core
 from minibrokerd.core.inputs import Forward
-from minibrokerd.log.seam import Log
+from minibrokerd.log.seam import RESERVE_SEGMENTS, Log
 
 STEP_BYTES: Final = 128 * 1024  # of copies in one apply: 400 small messages, about 15 ms
 MOST_STEP_BYTES: Final = 1024 * 1024  # and at most, when much is written meanwhile
@@ -35,7 +35,9 @@ class Forwarder:
         newest_batch: Callable[[], int],
         again: Callable[[], None],
     ) -> None:
-        """`newest_batch` returns the newest batch that has records, `again` is called after each freeing."""
+        """`newest_batch` returns the newest batch that has records, `again` has `step` called anew: after each
+        freeing, and when no sync follows a step.
+        """
         self._core = core
         self._log = log
         self._apply = apply
@@ -43,8 +45,31 @@ class Forwarder:
         self._again = again
         self._upto = 0  # what the segment has that is being emptied; 0: none is
         self._copied = 0  # the batch of the last copies, once all are made
+        self._freeing = False
         self._freed = 0  # up to here the log was asked to free
         self._written_bytes = 0  # since the last step
+        self._pass_upto = 0  # of a pass over the whole log while space is short
+        # What was on the disk when it began, and what of that lived; or when space began to be short.
+        self._pass_start: tuple[int, int] | None = None
+
+    @property
+    def makes_room(self) -> bool:
+        """Whether a segment is being emptied, and that can go on."""
+        if not self._upto:
+            return self._freeing
+        return self._core.clear_below > self._upto or self._log.last_room_for(self._step_bytes)
+
+    @property
+    def allowance_bytes(self) -> int:
+        """What others may write for each segment that is freed: a pass over the log must fit into what is left."""
+        log = self._log
+        return log.segment_bytes**2 // max(log.disk_bytes, 1)
+
+    @property
+    def _step_bytes(self) -> int:
+        """What may be copied in one apply."""
+        most_bytes = min(max(STEP_BYTES, COPY_RATIO * self._written_bytes), MOST_STEP_BYTES)
+        return min(most_bytes, self._log.max_batch_bytes // 4)
 
     def wrote(self, size_bytes: int) -> None:
         """Note what was written to the log."""
@@ -52,20 +77,26 @@ class Forwarder:
 
     def step(self, now_ms: int, unix_ms: int) -> bool:
         """Go on: copy some more, or free what was copied; True: there is more to copy in the next turn."""
-        written_bytes, self._written_bytes = self._written_bytes, 0
         if not self._upto and not self._begin():
             return False
         if self._core.clear_below <= self._upto:
-            most_bytes = min(max(STEP_BYTES, COPY_RATIO * written_bytes), MOST_STEP_BYTES)
-            self._apply(Forward(self._upto, min(most_bytes, self._log.max_batch_bytes // 4)))
+            step_bytes, self._written_bytes = self._step_bytes, 0
+            if not self._log.last_room_for(step_bytes):
+                return False
+            self._apply(Forward(self._upto, step_bytes))
             if self._core.clear_below <= self._upto:
                 return not self._core.is_reading
             self._copied = self._newest_batch()
         if self._copied > self._core.synced:
             return False
-        self._log.free(self._upto, now_ms, unix_ms, self._again)
+        self._freeing = True
+        self._log.free(self._upto, now_ms, unix_ms, self._done)
         self._freed, self._upto = self._upto, 0
         return False
+
+    def _done(self) -> None:
+        self._freeing = False
+        self._again()
 
     def _begin(self) -> bool:
         """Whether the oldest segment is to be emptied now: the log has grown beyond what lives."""
@@ -76,7 +107,36 @@ class Forwarder:
         oldest = log.oldest_upto
         if oldest is None or oldest <= self._freed:
             return False
-        if log.disk_bytes <= spare_bytes + BEGIN_RATIO * self._core.live_bytes():
+        live_bytes = self._core.live_bytes()
+        if log.disk_bytes <= spare_bytes + BEGIN_RATIO * live_bytes and not self._may_gain(
+            live_bytes
+        ):
             return False
         self._upto = oldest
         return True
+
+    def _may_gain(self, live_bytes: int) -> bool:
+        """Whether space is short, and copying everything once is likely to give some back.
+
+        How much lives is an estimate, so what counts is how much has ended since the last pass over the log began.
+        A pass is cheap where whole segments have ended, and the last resort where each holds something that lives.
+        """
+        log = self._log
+        before, now = self._pass_start, (log.disk_bytes, live_bytes)
+        oldest = log.oldest_upto
+        if not log.lacks_space or oldest is None:
+            self._pass_start, self._pass_upto = None, 0
+            return False
+        if oldest <= self._pass_upto:
+            return True
+        is_short = log.reserve_segments < RESERVE_SEGMENTS
+        if before is None:
+            self._pass_start = now
+        else:
+            ended_bytes = before[1] - now[1] + max(0, now[0] - before[0])
+            wanted_bytes = log.segment_bytes // 4 if is_short else log.disk_bytes // 8
+            if ended_bytes < wanted_bytes:
+                return False
+        if before is not None or is_short:
+            self._pass_start, self._pass_upto = now, self._newest_batch()
+        return self._pass_upto > 0

@@ -56,7 +56,7 @@ class LeaseLost(CommandError):
 
 
 class DiskFull(CommandError):
-    """The server found no room for the publish; nothing was stored."""
+    """The server found no room for the frame; nothing was stored or changed."""
 
     code = "disk_full"
     retryable = True

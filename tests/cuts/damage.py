@@ -95,7 +95,7 @@ def outcome_of(disk: SimulatedDisk) -> Outcome:
     log = StraightLog(disk, SEGMENT_BYTES)
     contents: list[Content] = []
     try:
-        for batch in log.recover():
+        for batch in log.batches():
             contents.append(content_of(batch.records))
     except (DamagedLog, NewerFormat, NotWritable) as refusal:
         return Outcome(contents, refusal, None)

@@ -8,7 +8,7 @@ recording each time. `DiskWorld` is the world of the core tests with that log un
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, NamedTuple, cast
@@ -98,6 +98,12 @@ class StraightLog(FileLog):
         self._open_tail(now_ms, unix_ms)
         self._writer = cast(Writer, StraightWriter(self))
 
+    def batches(self) -> Iterator[Batch]:
+        """As `recover`, of a log that reads no side indexes."""
+        for batch in self.recover():
+            assert isinstance(batch, Batch)
+            yield batch
+
     @property
     def failed(self) -> bool:
         """Whether a job failed."""
@@ -173,7 +179,7 @@ class DiskWorld(World):
         self.disk_log = log = StraightLog(
             self.ops, self.recording.segment_bytes, lambda: self.random.random() < 0.7, self.path
         )
-        batches = list(log.recover())
+        batches = list(log.batches())
         self._compare([content_of(batch.records) for batch in batches])
         self.numbers = [batch.number for batch in batches]
         for batch in batches:

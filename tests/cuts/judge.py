@@ -65,7 +65,7 @@ class Judge:
         self.recoveries += 1
         log = StraightLog(disk, self.recording.segment_bytes)
         try:
-            batches = [content_of(batch.records) for batch in log.recover()]
+            batches = [content_of(batch.records) for batch in log.batches()]
         except LogError as error:
             raise Violation("refused", str(error)) from error
         return log, self.place(batches, expected, clean=log.clean)

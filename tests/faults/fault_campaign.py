@@ -107,10 +107,12 @@ class FaultCampaign:
         figures.planned = len(plan)
         return plan
 
-    def run(self, scenarios: list[Scenario], end_s: float) -> Figures:
-        """Run the plan until it is done, or time is up."""
+    def run(self, scenarios: list[Scenario], budget_s: float) -> Figures:
+        """Run the plan until it is done, or time is up: it counts from when the calls are counted."""
         figures = Figures()
-        for scenario, fault in self.plan(scenarios, figures):
+        plan = self.plan(scenarios, figures)
+        end_s = monotonic() + budget_s
+        for scenario, fault in plan:
             if monotonic() > end_s:
                 break
             verdict = Run(self._directory / "run", scenario, fault).judge()
@@ -149,14 +151,13 @@ def main() -> None:
     seed = int(os.environ.get("SEED") or SystemRandom().randrange(2**32))
     budget_s = float(os.environ.get("BUDGET") or 1_800)
     print(f"SEED={seed} BUDGET={budget_s:.0f}", flush=True)
-    end_s = monotonic() + budget_s
     try:
         find_strace()
     except FileNotFoundError as error:
         sys.exit(str(error))
     directory = Path(tempfile.mkdtemp(prefix="minibroker-faults-"))
     campaign = FaultCampaign(directory, seed)
-    figures = campaign.run(campaign.scenarios(), end_s)
+    figures = campaign.run(campaign.scenarios(), budget_s)
     for violation in figures.violations:
         print(violation)
     if figures.violations:

@@ -161,5 +161,5 @@ def _may_go_on(fault: Fault, hit: Hit) -> bool:
     """
     if fault.call == "close" and hit.path.name == "data":
         return True
-    ahead = hit.path.name in AHEAD and fault.call in ("openat", "fallocate", "fdatasync")
+    ahead = hit.path.name in AHEAD and fault.call in ("openat", "fallocate", "fdatasync", "rename")
     return fault.action in (NO_SPACE, QUOTA) and (ahead or hit.path.name.startswith("torn-"))

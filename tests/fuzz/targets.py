@@ -143,7 +143,7 @@ def _recover(data: bytes) -> float:
     batches: list[Batch] = []
     began_s = thread_time()
     try:
-        batches.extend(log.recover())
+        batches.extend(log.batches())
     except LogError:
         return thread_time() - began_s
     taken_s = thread_time() - began_s

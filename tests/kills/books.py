@@ -17,6 +17,8 @@ class Outcome:
     """What a campaign ended in; `str` is its last line."""
 
     kills: int = 0
+    verb: str = "crash"  # or stops
+    slowest_stop_s: float = 0.0
     confirmed: int = 0
     lost: int = 0  # confirmed, and never handled
     duplicates: int = 0  # handlings beyond the first of an id and those that a nack asked for
@@ -28,9 +30,11 @@ class Outcome:
 
     def __str__(self) -> str:
         return (
-            f"crash: kills={self.kills} confirmed={self.confirmed} lost={self.lost} "
+            f"{self.verb}: {'kills' if self.verb == 'crash' else 'stops'}={self.kills} "
+            f"confirmed={self.confirmed} lost={self.lost} "
             f"duplicates={self.duplicates} ids_repeated={self.ids_repeated} "
             f"tokens_repeated={self.tokens_repeated} outlived={self.outlived} refused={self.refused}"
+            + (f" slowest_stop_s={self.slowest_stop_s:.2f}" if self.verb == "stops" else "")
         )
 
 

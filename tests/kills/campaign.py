@@ -1,6 +1,7 @@
 """SIGKILL of the broker at random moments under load, and the books of everybody afterwards.
 
     make crash KILLS=100 SEED=7
+    make stops KILLS=100 SEED=7         the same with SIGTERM: each stop must end with 0 within ten seconds
 
 Two publishers and two consumers work through it in processes of their own, one of each on asyncio's loop
 and on uvloop's. What they wrote into their ledgers is all that is believed; the server's word counts for nothing.
@@ -28,14 +29,17 @@ from support.processes import Script, lasts, look_until
 QUEUE = "load"
 SEGMENT_BYTES = (256 * 1024, 1024 * 1024, 64 * 1024 * 1024)
 STILL_S = 20.0  # a drain without progress for so long will not end
+LONGEST_STOP_S = 10.0
 HERE = Path(__file__).parent
 
 
 class Campaign:
     """One broker, its clients, and the kills."""
 
-    def __init__(self, directory: Path, seed: int) -> None:
+    def __init__(self, directory: Path, seed: int, *, stops: bool = False) -> None:
         self._directory = directory
+        self._stops = stops
+        self.slowest_stop_s = 0.0
         self._random = Random(seed)
         self._stack = ExitStack()
         self.kills_ns: list[int] = []
@@ -70,10 +74,21 @@ class Campaign:
         odd = len(self.kills_ns) % 2
         self._await_progress(self._random.choice(some) if odd else everybody)
         assert lasts(self.server.process, self._random.uniform(0.05, 0.5)), self.server.output
-        self.server.kill()
+        self._end_broker()
         self.kills_ns.append(monotonic_ns())
         self._check_clients()
         self.server.restart()
+
+    def _end_broker(self) -> None:
+        if not self._stops:
+            self.server.kill()
+            return
+        began_s = monotonic()
+        code = self.server.stop()
+        took_s = monotonic() - began_s
+        self.slowest_stop_s = max(self.slowest_stop_s, took_s)
+        assert code == 0, f"it stopped with {code}:\n{self.server.output}"
+        assert took_s < LONGEST_STOP_S, f"it took {took_s:.1f} s to stop:\n{self.server.output}"
 
     def _await_progress(self, ledgers: list[Path]) -> None:
         sizes = {path: _size(path) for path in ledgers}
@@ -117,14 +132,22 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def run_campaign(directory: Path, kills: int, seed: int, budget_s: float) -> Outcome:
-    """Kill the broker `kills` times, fewer if `budget_s` is used up, and return what the ledgers say."""
+def run_campaign(
+    directory: Path, kills: int, seed: int, budget_s: float, *, stops: bool = False
+) -> Outcome:
+    """Kill the broker `kills` times, fewer if `budget_s` is used up, and return what the ledgers say.
+
+    With `stops` it is asked to stop instead.
+    """
     end = monotonic() + budget_s
-    campaign = Campaign(directory, seed)
+    campaign = Campaign(directory, seed, stops=stops)
     try:
         while len(campaign.kills_ns) < kills and monotonic() < end:
             campaign.kill()
-        return campaign.finish()
+        outcome = campaign.finish()
+        if stops:
+            outcome.verb, outcome.slowest_stop_s = "stops", campaign.slowest_stop_s
+        return outcome
     finally:
         campaign.close()
 
@@ -136,7 +159,8 @@ def main() -> None:
     budget_s = float(os.environ.get("BUDGET") or 600)
     print(f"KILLS={kills} SEED={seed} BUDGET={budget_s:.0f}", flush=True)
     directory = Path(tempfile.mkdtemp(prefix="minibroker-crash-"))
-    outcome = run_campaign(directory, kills, seed, budget_s)
+    stops = os.environ.get("SIGNAL") == "TERM"
+    outcome = run_campaign(directory, kills, seed, budget_s, stops=stops)
     for fault in outcome.faults:
         print(fault)
     if outcome.faults:

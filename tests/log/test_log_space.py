@@ -38,7 +38,7 @@ def ops() -> WatchedOps:
 
 
 def test_a_full_disk_is_full_until_space_was_found(tmp_path: Path, ops: WatchedOps) -> None:
-    """Between two tries, too: a publish that found it otherwise for a moment would wait for ever."""
+    """Between two tries, too: a publish that saw it otherwise for a moment would wait for ever."""
     directory = DataDirectory(tmp_path / "data", ops)
     directory.open()
     ops.allocation = allocation = Allocation(directory, ops, SEGMENT_BYTES)

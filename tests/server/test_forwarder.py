@@ -24,12 +24,18 @@ class World:
         self.segment_bytes = MIB
         self.max_batch_bytes = 8 * MIB
         self.oldest_upto: int | None = 10
+        self.reserve_segments = 3
+        self.lacks_space = False
+        self.has_last_room = True
         self.freed: list[int] = []
         self.applied: list[Forward] = []
         self.again = 0
         core: Any = self
         log: Any = self
         self.forwarder = Forwarder(core, log, self._apply, lambda: self.newest, self._again)
+
+    def last_room_for(self, size_bytes: int) -> bool:
+        return self.has_last_room
 
     def live_bytes(self) -> int:
         return self.live
@@ -102,3 +108,43 @@ def test_the_segment_that_is_written_is_left_alone_and_none_is_freed_twice() -> 
     world.oldest_upto, world.steps_left = 20, 1
     world.step()
     assert len(world.applied) == 2
+
+
+def test_while_the_reserve_is_short_the_log_is_copied_once_whatever_lives() -> None:
+    """What filled the reserve has ended, and lies behind all that lives; a pass without a gain is not repeated."""
+    world = World()
+    world.live, world.reserve_segments, world.lacks_space = 4 * MIB, 2, True
+    world.step()
+    assert len(world.applied) == 1
+    world.synced = 51
+    world.step()
+    assert world.freed == [10]
+    world.oldest_upto, world.clear_below = (
+        60,
+        0,
+    )  # all that stood there when the pass began was copied
+    world.step()
+    assert len(world.applied) == 1
+    world.live -= MIB // 4
+    world.step()
+    assert len(world.applied) == 2
+
+
+def test_the_last_reserve_segment_is_left_to_the_next_start() -> None:
+    """Copies wait, and say so, for acks that they would make room for."""
+    world = World()
+    world.has_last_room = False
+    world.step()
+    assert (world.applied, world.forwarder.makes_room) == ([], False)
+    world.has_last_room = True
+    assert world.forwarder.makes_room
+    world.step()
+    assert len(world.applied) == 1
+
+
+def test_a_step_that_copies_nothing_is_followed_by_another() -> None:
+    """No record, so no sync to go on from."""
+    world = World()
+    world.steps_left, world.newest = 2, 49
+    world.step()
+    assert world.again == 1

@@ -34,6 +34,7 @@ from minibrokerd.core.inputs import (
     Hello,
     Loaded,
     Resume,
+    Space,
     Synced,
     Tick,
 )
@@ -104,7 +105,7 @@ class Core:
         while store.dirty:
             queue = store.dirty.pop()
             queue.dirty = False
-            if now_ms >= store.hold_until_ms:
+            if store.hands_out():
                 dispatch(store, queue)
         return effects
 
@@ -376,6 +377,12 @@ def _tick(store: Store, command: Tick) -> None:
             store.jobs.append(job)
 
 
+def _space(store: Store, command: Space) -> None:
+    store.short, store.paused = command.short, command.pause
+    for queue in store.queues.values():
+        store.touch(queue)
+
+
 _RETRYABLE: Final = frozenset({"busy", "disk_full", "shutting_down"})
 _COMMANDS: Final[dict[type, Callable[[Store, Any], None]]] = {
     Frame: _frame,
@@ -386,6 +393,7 @@ _COMMANDS: Final[dict[type, Callable[[Store, Any], None]]] = {
     Flow: logins.flow,
     Synced: _synced,
     Tick: _tick,
+    Space: _space,
     Forward: forwarding.forward,
     Freeze: paging.freeze,
     Loaded: paging.loaded,

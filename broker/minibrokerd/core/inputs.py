@@ -144,6 +144,18 @@ class Tick:
         self.jitter = jitter
 
 
+class Space:
+    """The disk is short of space (`short`): leases and error texts are not logged. While some is being made
+    (`pause`), nothing is handed out either.
+    """
+
+    __slots__ = ("pause", "short")
+
+    def __init__(self, short: bool, pause: bool) -> None:
+        self.short = short
+        self.pause = pause
+
+
 class Forward:
     """Write again what lives and stands in batches up to `upto`: their segment is to be freed.
 
@@ -185,6 +197,7 @@ Command = (
     | Flow
     | Synced
     | Tick
+    | Space
     | Forward
     | Freeze
     | Loaded

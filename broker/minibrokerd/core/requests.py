@@ -111,7 +111,7 @@ def receive(store: Store, frame: Frame, part: Any) -> None:
     if wait_ms:
         consumer.timer = store.set_timer(_wait_over, consumer, store.now_ms + wait_ms)
         return
-    if store.now_ms >= store.hold_until_ms:
+    if store.hands_out():
         dispatch(store, queue)
     if consumer.active:
         _wait_over(store, None, consumer)

@@ -387,7 +387,7 @@ def end_attempt(
         session.client if session else "",
         cause,
         _cut(name, limits.MAX_ERROR_CLASS_BYTES),
-        _cut(text, room),
+        "" if store.short else _cut(text, room),
     )
     message.add_history(entry)
     message.ended_token = delivery.token

@@ -56,6 +56,7 @@ class Store:
         self.unix_ms = 0
         self.jitter = 0.0
         self.hold_until_ms = 0  # nothing is handed out before (log time)
+        self.short = self.paused = False  # of space on the disk: acks need what is left of it
         self.grace_until_ms = (
             0  # recovered leases that end before, without their session, are uncharged
         )
@@ -92,6 +93,10 @@ class Store:
         self._counter += 1
         assert self._counter >> COUNTER_BITS == 0, "2^40 tokens in one epoch"
         return self.epoch << COUNTER_BITS | self._counter
+
+    def hands_out(self) -> bool:
+        """Whether messages may be delivered now."""
+        return self.now_ms >= self.hold_until_ms and not self.paused
 
     # -- records and frames ---------------------------------------------------------------------
 
@@ -272,8 +277,8 @@ class Store:
         """Record that a lease runs (BeginMeta) or is new (ExtendMeta)."""
         delivery = message.delivery
         assert delivery is not None
-        if message.block.durability == MEMORY:
-            return
+        if message.block.durability == MEMORY or self.short:
+            return  # a crash takes back a begin that is not logged, as one that was not synced
         self.emit(
             kind(
                 queue.number,

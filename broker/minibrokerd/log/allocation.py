@@ -19,8 +19,8 @@ from typing import Final
 from minibrokerd.log import format as layout
 from minibrokerd.log.directory import DataDirectory
 from minibrokerd.log.fileops import FileOps, read_all, write_all
+from minibrokerd.log.seam import RESERVE_SEGMENTS
 
-RESERVE_SEGMENTS: Final = 3
 SLICE_BYTES: Final = 512 * 1024
 _ZEROS: Final = bytes(SLICE_BYTES)
 _NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})

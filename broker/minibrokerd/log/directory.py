@@ -204,7 +204,7 @@ class DataDirectory:
 
     def _keep(self, name: str, data: bytes | memoryview) -> str | None:
         try:
-            self.write_file(name, data[:TORN_KEPT_BYTES])
+            self._write_data(name, data[:TORN_KEPT_BYTES])
         except OSError as exc:
             if exc.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
@@ -212,17 +212,21 @@ class DataDirectory:
                 name
             )  # a start on a full disk goes on: nobody was told of these bytes
             return None
+        self.sync()  # outside: a directory whose sync failed is never one that only lacks space
         return name
 
     def write_file(self, name: str, data: bytes | memoryview) -> None:
         """Write a small file whole and sync it and its entry."""
+        self._write_data(name, data)
+        self.sync()
+
+    def _write_data(self, name: str, data: bytes | memoryview) -> None:
         descriptor = self.ops.open(self.at(name), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         try:
             write_all(self.ops, descriptor, data, 0)
             self.ops.sync(descriptor)
         finally:
             self.ops.close(descriptor)
-        self.sync()
 
     def remove(self, names: Iterable[str]) -> None:
         """Remove entries of ours; the removal is durable with the next `sync`."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from minibrokerd.log import format as layout
-from minibrokerd.log.allocation import RESERVE_SEGMENTS, Allocation
+from minibrokerd.log.allocation import Allocation
 from minibrokerd.log.directory import DataDirectory, SegmentName, State
 from minibrokerd.log.failures import DamagedLog, LogFailed, NotWritable
 from minibrokerd.log.fileops import FileOps
@@ -20,7 +20,15 @@ from minibrokerd.log.format import Kind
 from minibrokerd.log.reader import read_bytes, read_records
 from minibrokerd.log.recovery import Recovery, RecoveryReport
 from minibrokerd.log.rewrite import reopen, rewrite
-from minibrokerd.log.seam import BATCH_HEADER_BYTES, Batch, Digested, Place, Record, Room
+from minibrokerd.log.seam import (
+    BATCH_HEADER_BYTES,
+    RESERVE_SEGMENTS,
+    Batch,
+    Digested,
+    Place,
+    Record,
+    Room,
+)
 from minibrokerd.log.tail import Tail
 from minibrokerd.log.writer import Job, JobRunner, Writer
 
@@ -103,6 +111,19 @@ class FileLog:
     def reserve_segments(self) -> int:
         """How many segments acks may still use when the disk is full (three when all is well)."""
         return self._allocation.reserve_count
+
+    @property
+    def lacks_space(self) -> bool:
+        """Whether the reserve is not whole, or the disk was full when it was last asked."""
+        allocation = self._allocation
+        return allocation.failed is not None or allocation.reserve_count < RESERVE_SEGMENTS
+
+    def last_room_for(self, size_bytes: int) -> bool:
+        """Whether records of so many bytes leave the last reserve segment alone, which a start needs."""
+        if self._allocation.reserve_count + self._allocation.next_ready > 1:
+            return True
+        needed = self._under_way_bytes + _BATCH_OVERHEAD_BYTES + size_bytes
+        return needed <= self._tail.room_bytes
 
     def recover(self) -> Iterator[Batch | Digested]:
         """Open and lock the directory, then yield every batch of data, oldest first.
@@ -272,7 +293,10 @@ class FileLog:
         self._put(Job(lambda: self._tail.append_own(Kind.FOOTER, now_ms, unix_ms), None))
         self._put(Job(self._close_state, None))
         failed = self._stop_writer()
-        self.abandon()
+        try:
+            self.abandon()
+        except OSError as exc:  # a file that cannot be closed: its sync said that all was well
+            failed = failed or self._failure(exc)
         if failed is not None:
             raise failed
 

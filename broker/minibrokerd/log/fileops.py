@@ -32,8 +32,12 @@ class FileOps:
         return os.pread(descriptor, size_bytes, offset)
 
     def exists(self, path: str) -> bool:
-        """Return whether there is such an entry."""
-        return os.path.exists(path)
+        """Whether there is such an entry. A disk that cannot tell is an error: `os.path.exists` would say no."""
+        try:
+            os.stat(path)
+        except FileNotFoundError:
+            return False
+        return True
 
     def size(self, path: str) -> int:
         """Return the size of the file in bytes."""

@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import Callable, Iterator, Sequence
 
-from minibrokerd.log.seam import Batch, Place, Record, Room
+from minibrokerd.log.seam import RESERVE_SEGMENTS, Batch, Place, Record, Room
 
 
 class MemoryLog:
@@ -21,6 +21,8 @@ class MemoryLog:
     ) -> None:
         self.max_batch_bytes = 24 * 1024 * 1024
         self.disk_bytes = self.segment_bytes = 0
+        self.reserve_segments = RESERVE_SEGMENTS
+        self.lacks_space = False
         self.oldest_upto: int | None = None
         self.epoch = epoch
         self.store_id = os.urandom(16)
@@ -80,6 +82,10 @@ class MemoryLog:
     def room_for(self, size_bytes: int) -> Room:
         """Answer `room`."""
         return self.room
+
+    def last_room_for(self, size_bytes: int) -> bool:
+        """Memory has no reserve."""
+        return True
 
     def set_room(self, room: Room) -> None:
         """Change the answer of `room_for` and say so."""

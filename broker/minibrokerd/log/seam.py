@@ -47,6 +47,7 @@ class Record:
 
 RECORD_HEAD_BYTES = 16
 BATCH_HEADER_BYTES = 88
+RESERVE_SEGMENTS = 3  # never used for publishes
 
 
 class Batch:
@@ -163,6 +164,20 @@ class Log(Protocol):
     @property
     def disk_bytes(self) -> int:
         """The bytes of all segments, the reserve apart."""
+        ...
+
+    @property
+    def reserve_segments(self) -> int:
+        """How many segments are left that publishes may not use: three when all is well."""
+        ...
+
+    @property
+    def lacks_space(self) -> bool:
+        """Whether the reserve is not whole, or the disk was full when it was last asked."""
+        ...
+
+    def last_room_for(self, size_bytes: int) -> bool:
+        """Whether records of so many bytes leave the last reserve segment alone, which a start needs."""
         ...
 
     @property
