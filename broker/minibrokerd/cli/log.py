@@ -13,6 +13,7 @@ import msgspec
 from minibroker.wire import RUN
 from minibrokerd.cli.log_check import check_command
 from minibrokerd.cli.log_salvage import salvage_command
+from minibrokerd.cli.log_stats import stats_command
 from minibrokerd.cli.offline import require_log, speaking
 from minibrokerd.cli.options import data_dir_option, option
 from minibrokerd.cli.printing import note, print_json, progress
@@ -38,6 +39,7 @@ def log() -> None:
 
 log.add_command(check_command)
 log.add_command(salvage_command)
+log.add_command(stats_command)
 
 
 @log.command()

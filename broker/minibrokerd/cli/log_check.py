@@ -61,7 +61,7 @@ def _look(directory: DataDirectory) -> tuple[Checked, list[QueueRisk]]:
             continue
         if checked.whole or not checked.holder or look == LOOKS:
             break
-    keeper.added(checked.survey.lost_bytes)
+    keeper.added(checked.survey.lost_bytes, end_lost=checked.survey.end_lost)
     return checked, [] if checked.whole else keeper.risks()
 
 
@@ -115,7 +115,7 @@ def as_map(checked: Checked, risks: list[QueueRisk]) -> dict[str, Any]:
         "records": survey.records,
         "damages": [asdict(each) for each in checked.damages],
         "torn": [asdict(each) for each in checked.torn],
-        "missing_segments": checked.missing,
+        "missing_segments": survey.missing,
         **{name.replace(" ", "_"): names for name, names in _files(checked).items()},
         "refusal": str(checked.refusal) if checked.refusal else None,
         "queues": [asdict(risk) for risk in risks],
@@ -136,7 +136,7 @@ def _verdict(checked: Checked) -> str:
 def _files(checked: Checked) -> dict[str, list[str]]:
     survey = checked.survey
     return {
-        "missing": [f"segment {number}" for number in checked.missing],
+        "missing": [f"segment {number}" for number in survey.missing],
         "misnamed": [
             f"{file.name} holds segment {file.origin.segment}, generation {file.origin.generation}"
             for file in survey.order

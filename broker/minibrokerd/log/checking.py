@@ -18,7 +18,7 @@ from minibrokerd.log import format as layout
 from minibrokerd.log.directory import DataDirectory, SegmentName, State
 from minibrokerd.log.failures import DamagedLog, NewerFormat, NotWritable
 from minibrokerd.log.fileops import FileOps, read_all
-from minibrokerd.log.format import Header, Kind, Origin, SegmentInfo
+from minibrokerd.log.format import Kind, Origin, SegmentInfo
 from minibrokerd.log.pieces import Piece, next_header, pieces
 from minibrokerd.log.recovery import Recovery
 
@@ -63,7 +63,8 @@ class Survey:
     """What one pass over the segments found; whole when `read` has ended.
 
     `order` are the files that are read, oldest first; `leftovers` and `strangers` (of another data directory) are
-    not. `missing` are the numbers of segments that are not there. The rest are the highest found.
+    not. `missing` are the numbers of segments that are not there. `lost_bytes` bounds what is lost, `end_lost`
+    says that the end of the log is, without a trace. `epoch` and `number` are the highest found.
     """
 
     store_id: bytes
@@ -78,7 +79,7 @@ class Survey:
     segment_bytes: int = 0
     epoch: int = 0
     number: int = 0
-    kind: Kind = Kind.DATA
+    end_lost: bool = False
 
 
 @dataclass(slots=True)
@@ -95,7 +96,6 @@ class Checked:
     holder: int
     side_files: list[str]
     foreign: list[str]
-    missing: list[int]
 
     @property
     def whole(self) -> bool:
@@ -199,10 +199,8 @@ def read(
         data = read_file(directory.at(file.name), ops)
         origin = file.origin or Origin(survey.store_id, file.name.number, file.name.generation)
         for piece in pieces(data, origin):
-            before = survey.number
+            _note_gap(survey, file, piece)
             _note(survey, file, piece)
-            if survey.damages and survey.damages[-1].last_batch == 0 and survey.number > before:
-                _bound(survey, piece.header)
             yield file, piece
 
 
@@ -211,7 +209,6 @@ def _note(survey: Survey, file: SegmentFile, piece: Piece) -> None:
     if header is not None:
         survey.number = max(survey.number, header.number)
         survey.epoch = max(survey.epoch, header.epoch)
-        survey.kind = header.kind
         survey.batches += piece.whole and header.kind is Kind.DATA
         survey.records += len(piece.records) * (header.kind is Kind.DATA)
     if piece.whole:
@@ -227,11 +224,19 @@ def _note(survey: Survey, file: SegmentFile, piece: Piece) -> None:
     )  # fmt: skip
 
 
-def _bound(survey: Survey, header: Header | None) -> None:
-    """Learn from the header behind a damage which batches stood there."""
-    last = survey.damages[-1]
-    if header is not None and header.number > last.first_batch:
-        survey.damages[-1] = replace(last, last_batch=header.number - 1)
+def _note_gap(survey: Survey, file: SegmentFile, piece: Piece) -> None:
+    """Learn from a header which batches stood in the damage before it, or that they are gone without a trace."""
+    header = piece.header
+    if header is None or not survey.number or header.number <= survey.number + 1:
+        return
+    first, last = survey.number + 1, header.number - 1
+    if survey.damages and survey.damages[-1].first_batch == first:
+        survey.damages[-1] = replace(survey.damages[-1], last_batch=last)
+        return
+    survey.lost_bytes += survey.segment_bytes
+    survey.damages.append(
+        Damage(str(file.name), piece.start, piece.start, first, last, 0, 0, False)
+    )
 
 
 def check(
@@ -249,11 +254,13 @@ def check(
             each(piece)
         recovery = Recovery(directory, ops)
         refusal = _refusal(recovery, survey)
+    if refusal is not None:
+        _add_lost_end(survey, directory.read_state())
     _tell_torn(survey, refusal, directory.read_state())
     side_files = [name for name in sorted(os.listdir(directory.path)) if _is_side_file(name)]
     return Checked(
         survey, refusal, recovery.clean and refusal is None, lock_holder(directory.at("lock")),
-        side_files, [name for name in listing.foreign if name not in side_files], survey.missing,
+        side_files, [name for name in listing.foreign if name not in side_files],
     )  # fmt: skip
 
 
@@ -272,6 +279,15 @@ def _refusal(recovery: Recovery, survey: Survey) -> DamagedLog | None:
             raise
         return DamagedLog(newer.path, 0, damaged[0].first_batch, damaged[0].last_batch, "no header")
     return None
+
+
+def _add_lost_end(survey: Survey, state: State | None) -> None:
+    """Count a segment for what may be gone without a trace, and those behind the newest that was begun."""
+    newest = max([_place(file)[0] for file in survey.order], default=0)
+    gone = range(newest + 1, state.segment + 1 if state is not None else 0)
+    survey.missing += gone
+    survey.lost_bytes += (1 + len(gone)) * survey.segment_bytes
+    survey.end_lost = bool(gone) or not survey.damages
 
 
 def _tell_torn(survey: Survey, refusal: DamagedLog | None, state: State | None) -> None:

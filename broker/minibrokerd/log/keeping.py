@@ -77,6 +77,7 @@ class Keeper:
         self.unknown: dict[int, list[Ids]] = {}
         self._core = Core()
         self._damaged_upto = 0
+        self._number = 0  # of the newest batch of the damaged log
         self.now_ms = self.unix_ms = 0  # the highest seen
         self._names: dict[str, int] = {}
         self._homes: dict[int, int] = {}  # of queues that hold messages of another one
@@ -93,10 +94,11 @@ class Keeper:
         Raises:
             UnknownRecord: a newer version wrote a record that is whole.
         """
-        if not piece.whole:
+        if not piece.whole or self._is_behind_gap(piece):
             self._damaged_upto = self.batch
             self._suspect = set(self._published)
         if piece.header is not None:
+            self._number = piece.header.number
             self.now_ms = max(self.now_ms, piece.header.now_ms)
             self.unix_ms = max(self.unix_ms, piece.header.unix_ms)
             if piece.header.kind is not Kind.DATA:
@@ -106,10 +108,16 @@ class Keeper:
         kept = [each for known in piece.records for each in self._kept(known, piece)]
         return self._replayed(kept)
 
-    def added(self, lost_bytes: int) -> Batch | None:
+    def _is_behind_gap(self, piece: Piece) -> bool:
+        header = piece.header
+        return header is not None and 0 < self._number < header.number - 1
+
+    def added(self, lost_bytes: int, *, end_lost: bool) -> Batch | None:
         """Return the records that make the kept ones stand alone, if any bytes are lost."""
         if not lost_bytes:
             return None
+        if end_lost:
+            self._damaged_upto = self.batch
         extra = [*self._missing_names(), *self._reservations(lost_bytes)]
         return self._replayed([record(meta) for meta in extra])
 

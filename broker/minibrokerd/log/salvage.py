@@ -111,7 +111,7 @@ def _build(source: DataDirectory, building: Path, checked: Checked, ops: FileOps
         keeper, records = Keeper(), 0
         for _, piece in read(survey, source, ops):
             records += _append(tail, keeper.keep(piece))
-        added = keeper.added(survey.lost_bytes)
+        added = keeper.added(checked.survey.lost_bytes, end_lost=checked.survey.end_lost)
         _append(tail, added)
         tail.append_own(Kind.FOOTER, keeper.now_ms, keeper.unix_ms)
         assert tail.segment is not None
