@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import pytest
+
 from minibroker.commands import COMMANDS, Phase
 from minibroker.metrics import METRICS
 from minibroker.settings import default_settings
 from minibrokerd.core.queues import Queue
-from minibrokerd.core.records import RECORD_TYPES
+from minibrokerd.core.records import RECORD_TYPES, TYPE_OF, QueueMeta, UnknownRecord, decode
 from minibrokerd.core.replay import APPLY
 from minibrokerd.core.requests import REQUESTS
 from minibrokerd.core.settling import VERBS
+from minibrokerd.log.seam import Record
 
 
 def test_every_command_has_a_handler() -> None:
@@ -24,3 +27,10 @@ def test_every_record_type_can_be_replayed() -> None:
 def test_every_metric_has_a_value() -> None:
     queue = Queue(1, "q", 1, default_settings())
     assert set(queue.statistics()) == set(METRICS)
+
+
+@pytest.mark.parametrize("meta", [b"\x94\x01\xa1\xff\x01\x80", b"\x94\x01", b"\xc1", b""])
+def test_a_record_that_cannot_be_read_is_an_unknown_one(meta: bytes) -> None:
+    """Text that is no UTF-8, too, which the decoder reports by an error of its own."""
+    with pytest.raises(UnknownRecord):
+        decode(Record(TYPE_OF[QueueMeta], meta))

@@ -6,13 +6,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from minibrokerd.cli.offline import require_log, speaking
 from minibrokerd.cli.options import data_dir_option, json_option
 from minibrokerd.cli.printing import fail, print_json, print_table, progress
+from minibrokerd.forwarder import SPARE_SEGMENTS
 from minibrokerd.log.allocation import RESERVE_SEGMENTS
 from minibrokerd.log.checking import Checked, check
 from minibrokerd.log.fileops import FileOps
@@ -22,6 +23,13 @@ from minibrokerd.log.pinning import Pin, SegmentUse, Usage
 HEADS = (
     "segment", "generation", "written", "batches", "records", "live messages", "live bytes", "pinned by",
 )  # fmt: skip
+
+MEANINGS: Final = {
+    "log_bytes": "the segments",
+    "live_bytes": "what lives in them, about",
+    "bound_bytes": "the bound of the segments: twice what lives, and two segments",
+    "reserve_bytes": "the reserve beside them, when it is whole",
+}
 
 
 @click.command("stats")
@@ -53,16 +61,16 @@ def stats_command(data_dir: Path, as_json: bool) -> None:
     now_unix_ms = time.time_ns() // 1_000_000
     print_table(HEADS, _cells(rows, now_unix_ms), "the log has no segment yet")
     click.echo()
-    print_table(("bytes", "of the log"), [(value, name) for name, value in totals.items()], "")
+    print_table(("bytes", "are"), [(value, MEANINGS[name]) for name, value in totals.items()], "")
 
 
 def _totals(checked: Checked, live_bytes: int, count: int) -> dict[str, int]:
     size_bytes = checked.survey.segment_bytes
     return {
-        "segments": count * size_bytes,
-        "live": live_bytes,
-        "bound: 2 x live + 2 segments": 2 * live_bytes + 2 * size_bytes,
-        "reserve beside it": RESERVE_SEGMENTS * size_bytes,
+        "log_bytes": count * size_bytes,
+        "live_bytes": live_bytes,
+        "bound_bytes": 2 * live_bytes + SPARE_SEGMENTS * size_bytes,
+        "reserve_bytes": RESERVE_SEGMENTS * size_bytes,
     }
 
 
