@@ -52,7 +52,7 @@ def _tell(salvaged: Salvaged, out: Path) -> None:
     rows = [
         ("kept", f"{salvaged.kept_batches:,} batches, {salvaged.kept_records:,} records"),
         ("dropped", f"{salvaged.dropped_records:,} records, and what cannot be told apart in "
-                    f"{source.survey.lost_bytes:,} damaged bytes"),
+                    f"{source.damaged_bytes:,} damaged bytes"),
         ("epoch", f"{salvaged.epoch}, above all that were in use"),
     ]  # fmt: skip
     print_table(("what", str(out)), rows, "")
@@ -67,7 +67,7 @@ def _as_map(salvaged: Salvaged, out: Path) -> dict[str, Any]:
         "kept_batches": salvaged.kept_batches,
         "kept_records": salvaged.kept_records,
         "dropped_records": salvaged.dropped_records,
-        "damaged_bytes": salvaged.source.survey.lost_bytes,
+        "damaged_bytes": salvaged.source.damaged_bytes,
         "epoch": salvaged.epoch,
         "queues": [asdict(risk) for risk in salvaged.risks],
     }

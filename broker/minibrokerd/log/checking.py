@@ -63,8 +63,9 @@ class Survey:
     """What one pass over the segments found; whole when `read` has ended.
 
     `order` are the files that are read, oldest first; `leftovers` and `strangers` (of another data directory) are
-    not. `missing` are the numbers of segments that are not there. `lost_bytes` bounds what is lost, `end_lost`
-    says that the end of the log is, without a trace. `epoch` and `number` are the highest found.
+    not. `missing` are the numbers of segments that are not there. `lost_bytes` bounds what is lost, `end_bytes` that
+    part of it that no later header bounds; `end_lost` says that the end of the log is gone without a trace. `epoch`
+    and `number` are the highest found, `kind` that of the last batch.
     """
 
     store_id: bytes
@@ -79,7 +80,9 @@ class Survey:
     segment_bytes: int = 0
     epoch: int = 0
     number: int = 0
+    end_bytes: int = 0
     end_lost: bool = False
+    kind: Kind = Kind.DATA
 
 
 @dataclass(slots=True)
@@ -106,6 +109,11 @@ class Checked:
     def damages(self) -> list[Damage]:
         """The places of damage, torn appends apart."""
         return [each for each in self.survey.damages if not each.torn]
+
+    @property
+    def damaged_bytes(self) -> int:
+        """The bytes of those places; what is gone without a trace has none."""
+        return sum(each.end - each.start for each in self.damages)
 
     @property
     def torn(self) -> list[Damage]:
@@ -208,6 +216,7 @@ def _note(survey: Survey, file: SegmentFile, piece: Piece) -> None:
     header = piece.header
     if header is not None:
         survey.number = max(survey.number, header.number)
+        survey.kind = header.kind
         survey.epoch = max(survey.epoch, header.epoch)
         survey.batches += piece.whole and header.kind is Kind.DATA
         survey.records += len(piece.records) * (header.kind is Kind.DATA)
@@ -248,18 +257,17 @@ def check(
         NewerFormat, NotWritable: it cannot be judged.
     """
     with _speaking(directory):
-        listing = directory.listing()
+        listing, state = directory.listing(), directory.read_state()
         survey = survey_of(directory, ops)
         for _, piece in read(survey, directory, ops):
             each(piece)
-        recovery = Recovery(directory, ops)
-        refusal = _refusal(recovery, survey)
+        refusal = _refusal(Recovery(directory, ops), survey)
     if refusal is not None:
-        _add_lost_end(survey, directory.read_state())
-    _tell_torn(survey, refusal, directory.read_state())
+        _judge_end(survey, state, directory.read_failed())
+    _tell_torn(survey, refusal, state)
     side_files = [name for name in sorted(os.listdir(directory.path)) if _is_side_file(name)]
     return Checked(
-        survey, refusal, recovery.clean and refusal is None, lock_holder(directory.at("lock")),
+        survey, refusal, state is not None and state.clean, lock_holder(directory.at("lock")),
         side_files, [name for name in listing.foreign if name not in side_files],
     )  # fmt: skip
 
@@ -281,13 +289,25 @@ def _refusal(recovery: Recovery, survey: Survey) -> DamagedLog | None:
     return None
 
 
-def _add_lost_end(survey: Survey, state: State | None) -> None:
-    """Count a segment for what may be gone without a trace, and those behind the newest that was begun."""
+def _judge_end(survey: Survey, state: State | None, failed: int | None) -> None:
+    """Bound what is lost behind the last header: damaged bytes there, and what is gone without a trace."""
     newest = max([_place(file)[0] for file in survey.order], default=0)
     gone = range(newest + 1, state.segment + 1 if state is not None else 0)
     survey.missing += gone
-    survey.lost_bytes += (1 + len(gone)) * survey.segment_bytes
-    survey.end_lost = bool(gone) or not survey.damages
+    unclosed = state is not None and state.clean and survey.kind is not Kind.FOOTER
+    damaged_end = bool(survey.damages) and not survey.damages[-1].last_batch
+    if damaged_end:
+        survey.end_bytes = survey.damages[-1].end - survey.damages[-1].start
+    if (
+        gone
+        or not survey.damages
+        or (unclosed and not damaged_end)
+        or (failed or 0) > survey.number
+    ):
+        survey.end_lost = True
+        missed_bytes = max(1, len(gone)) * survey.segment_bytes
+        survey.end_bytes += missed_bytes
+        survey.lost_bytes += missed_bytes
 
 
 def _tell_torn(survey: Survey, refusal: DamagedLog | None, state: State | None) -> None:

@@ -49,6 +49,12 @@ class _SyncedAtTheEnd(FileOps):
         """Write only."""
         return self.write(descriptor, data, offset)
 
+    def sync(self, descriptor: int) -> None:
+        """Do nothing: `_sync` does it for all files."""
+
+    def sync_directory(self, descriptor: int) -> None:
+        """Do nothing, as `sync`."""
+
 
 def refuse_target(source: Path, out: Path) -> None:
     """Make sure that a new directory can stand at `out`.
@@ -134,7 +140,7 @@ def _append(tail: Tail, batch: Batch | None) -> int:
 
 def _epoch_above(survey: Survey) -> int:
     """Return an epoch above all that can have been in use: each start left a batch of its own at least."""
-    return survey.epoch + 1 + survey.lost_bytes // BATCH_HEADER_BYTES
+    return survey.epoch + 1 + survey.end_bytes // BATCH_HEADER_BYTES
 
 
 def _keep_key(source: DataDirectory, building: Path) -> None:
