@@ -29,6 +29,7 @@ from minibrokerd.log.directory import DataDirectory
 from minibrokerd.log.failures import NotWritable
 from minibrokerd.log.fileops import FileOps
 from minibrokerd.log.pieces import pieces
+from minibrokerd.log.pinning import Usage
 from minibrokerd.log.salvage import Salvaged, salvage
 
 FLIPS = 60  # of each log; EVERY_BIT=1 tries them all, which takes minutes
@@ -236,3 +237,19 @@ def test_a_target_that_is_taken_is_refused(log: Path, tmp_path: Path, where: str
     with pytest.raises(NotWritable, match=r"inside|not empty|cut short"):
         salvage(log, out, FileOps())
     assert sorted(tmp_path.rglob("*")) == listed
+
+
+def test_each_segment_says_what_lives_in_it(chain: Path) -> None:
+    """Live messages by segment add up to all, and each pin is something that stands in its segment."""
+    usage = Usage()
+    checked_chain = check(DataDirectory(chain, FileOps()), FileOps(), usage.take)
+    rows = usage.segments()
+    live = everything(bodies(chain))
+    assert [row.number for row in rows] == list(range(1, len(checked_chain.survey.order) + 1))
+    assert sum(row.live_messages for row in rows) == len(live)
+    assert sum(row.live_bytes for row in rows) == usage.live_bytes()
+    first = rows[0].pin
+    assert first is not None
+    assert (first.what, first.of) == ("message 1-1", "emails.dlq")
+    for row in rows:
+        assert row.pin is None or row.upto - row.batches < row.pin.batch <= row.upto

@@ -63,8 +63,8 @@ class Survey:
     """What one pass over the segments found; whole when `read` has ended.
 
     `order` are the files that are read, oldest first; `leftovers` and `strangers` (of another data directory) are
-    not. `missing` are the numbers of segments that are not there. `lost_bytes` bounds what is lost, `end_bytes` that
-    part of it that no later header bounds; `end_lost` says that the end of the log is gone without a trace. `epoch`
+    not. `missing` are the numbers of segments that are not there. `lost_bytes` bounds what is lost, `end_bytes`
+    that part of it that no later header bounds; `end_lost`: the end of the log is gone without a trace. `epoch`
     and `number` are the highest found, `kind` that of the last batch.
     """
 
