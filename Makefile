@@ -9,7 +9,7 @@ PORT   ?= 7272
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test check format tables bench compare demo crash clean
+.PHONY: help setup serve test check format tables bench compare demo crash damage clean
 
 help:
 	@echo "make serve    start the broker on ./data, port $(PORT)"
@@ -19,6 +19,7 @@ help:
 	@echo "make compare  measure two commits in turn: A=HEAD~1 B=HEAD, WORK=micro or rows of bench, PAIRS=5"
 	@echo "make demo     the signup story: kill workers and the broker, lose nothing"
 	@echo "make crash    SIGKILL the broker under load: KILLS=100 times, as SEED says, for BUDGET=600 s at most"
+	@echo "make damage   flip every bit of a small log, spoil it CASES=1000 times as SEED says: check finds, salvage keeps"
 	@echo "make format   format the code; make tables: print the tables of protocol.md again"
 	@echo "make clean    remove everything that make made (./data stays)"
 
@@ -67,6 +68,9 @@ demo: $(VENV)/.develop-ready
 
 crash: $(VENV)/.develop-ready
 	@PYTHONPATH=tests KILLS=$(KILLS) SEED=$(SEED) BUDGET=$(BUDGET) $(BIN)/python tests/kills/campaign.py
+
+damage: $(VENV)/.develop-ready
+	@EVERY_BIT=1 CASES=$(or $(CASES),1000) SEED=$(or $(SEED),1) $(BIN)/python -m pytest --quiet --timeout=0 -k "flipped or spoilt" tests/log/test_log_salvage.py
 
 clean:
 	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

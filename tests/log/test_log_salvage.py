@@ -115,6 +115,44 @@ def test_every_flipped_bit_is_found_and_costs_what_it_touched(log: Path) -> None
         assert all(kept[each] == before[each] for each in before.keys() & kept.keys()), f"bit {bit}"
 
 
+@pytest.mark.timeout(0 if "CASES" in os.environ else 60)
+def test_whatever_is_spoilt_the_rest_is_served(chain: Path) -> None:
+    """Reliability M2: sectors zeroed, overwritten or swapped, files cut, several at once.
+
+    Nothing that was never published appears, no message changes, and what is left can be started.
+    """
+    seed = int(os.environ.get("SEED", "1"))
+    chance = random.Random(seed)
+    content = {path: path.read_bytes() for path in segments(chain)}
+    published = {**everything(bodies(chain)), (1, 0): b"one"}
+    for case in range(int(os.environ.get("CASES", "25"))):
+        for path, data in content.items():
+            path.write_bytes(data)
+        for _ in range(chance.randrange(1, 4)):
+            _spoil(chance, segments(chain))
+        report, after = salvaged(chain)
+        kept = everything(after)
+        assert kept.items() <= published.items(), f"SEED={seed}, case {case}"
+        assert sum(risk.live for risk in report.risks) == len(kept), f"SEED={seed}, case {case}"
+
+
+def _spoil(chance: random.Random, files: list[Path]) -> None:
+    path = chance.choice(files)
+    data = bytearray(path.read_bytes())
+    at, size = chance.randrange(len(data)), chance.choice((1, 8, 88, 512, 4096))
+    with_what = chance.randrange(4)
+    if with_what == 0:
+        data[at : at + size] = bytes(min(size, len(data) - at))
+    elif with_what == 1:
+        data[at : at + size] = chance.randbytes(min(size, len(data) - at))
+    elif with_what == 2:  # a sector that was written to another place
+        other = chance.randrange(0, len(data), 512)
+        data[at // 512 * 512 : at // 512 * 512 + 512] = data[other : other + 512]
+    else:
+        del data[max(at, 1) :]
+    path.write_bytes(data)
+
+
 def test_a_whole_log_is_salvaged_as_it_is(log: Path) -> None:
     """Nothing is added and nothing dropped, and the original is not touched."""
     content = {path: path.read_bytes() for path in log.iterdir()}

@@ -78,8 +78,8 @@ def salvage(source: Path, out: Path, ops: FileOps) -> Salvaged:
     """Read `source`, write what is kept of it to `out`, check that, and give it its name.
 
     Raises:
-        NotWritable, NewerFormat: nothing is at `out`.
-        DamagedLog: what was written is not whole, which is a bug or a bad disk; it stays under its working name.
+        NotWritable, NewerFormat, UnknownRecord: nothing is at `out`.
+        DamagedLog: neither, as what was written is not whole: a bug, or a bad disk.
     """
     refuse_target(source, out)
     directory = DataDirectory(source, ops)
@@ -92,8 +92,10 @@ def salvage(source: Path, out: Path, ops: FileOps) -> Salvaged:
         _require_whole(building)
         building.rename(out)
         _sync_directory(out.absolute().parent, ops)
-    except OSError as exc:
+    except BaseException as exc:
         shutil.rmtree(building, ignore_errors=True)
+        if not isinstance(exc, OSError):
+            raise
         raise NotWritable(str(out), "write", str(exc), "make space or choose another disk") from exc
     return salvaged
 
