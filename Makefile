@@ -9,7 +9,7 @@ PORT   ?= 7272
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test check format tables bench compare demo crash cuts faults fuzz full-disk stops clean
+.PHONY: help setup serve test check format tables bench compare demo crash cuts faults fuzz full-disk stops damage clean
 
 help:
 	@echo "make serve    start the broker on ./data, port $(PORT)"
@@ -24,6 +24,7 @@ help:
 	@echo "make fuzz     hostile bytes for BUDGET=600 s: frames of both sides, the log; INPUT=... tries one again"
 	@echo "make full-disk  acks, restarts and deliveries on a tmpfs with no byte free: SEED, BUDGET=300 s"
 	@echo "make stops    as crash, with SIGTERM: exit code 0 within 10 s, nothing lost"
+	@echo "make damage   flip every bit of a small log, spoil it CASES=1000 times as SEED says: check finds, salvage keeps"
 	@echo "make format   format the code; make tables: print the tables of protocol.md again"
 	@echo "make clean    remove everything that make made (./data stays)"
 
@@ -88,6 +89,9 @@ cuts: $(VENV)/.develop-ready
 fuzz: $(VENV)/.develop-ready
 	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(PIP) install --editable '.[fuzz]' || echo "atheris cannot be installed: Hypothesis stands in"
 	@PYTHONPATH=tests:tests/core:tests/server:tests/cuts SEED=$(SEED) BUDGET=$(BUDGET) INPUT=$(INPUT) $(BIN)/python tests/fuzz/fuzzing.py
+
+damage: $(VENV)/.develop-ready
+	@EVERY_BIT=1 CASES=$(or $(CASES),1000) SEED=$(or $(SEED),1) $(BIN)/python -m pytest --quiet --timeout=0 -k "flipped or spoilt" tests/log/test_log_salvage.py
 
 clean:
 	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

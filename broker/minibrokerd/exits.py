@@ -43,7 +43,7 @@ EXITS: Final = (
     Exit(
         DAMAGED,
         "serve, log: the log is damaged, and nothing was changed",
-        "copy the data directory before anything else; the message names file and offset",
+        "copy the data directory before anything else, then run `minibroker log check`",
     ),
     Exit(
         UNREACHABLE,
@@ -65,7 +65,7 @@ EXITS: Final = (
         "serve, log: the data directory cannot be made, read or written",
         "check its owner, its rights and the space on its disk",
     ),
-    Exit(LOCKED, "serve: another server holds the data directory", "stop that one first"),
+    Exit(LOCKED, "serve, log salvage: a server holds the data directory", "stop that one first"),
     Exit(
         NEWER,
         "serve, log: the data directory was written by a newer version",

@@ -1,4 +1,4 @@
-"""`minibroker log`: what stands in the log on disk. It reads, and never writes."""
+"""`minibroker log`: what stands in the log on disk. It reads; only `salvage` writes, and elsewhere."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ import click
 import msgspec
 
 from minibroker.wire import RUN
-from minibrokerd import exits
+from minibrokerd.cli.log_check import check_command
+from minibrokerd.cli.log_salvage import salvage_command
+from minibrokerd.cli.log_stats import stats_command
+from minibrokerd.cli.offline import require_log, speaking
 from minibrokerd.cli.options import data_dir_option, option
-from minibrokerd.cli.printing import fail, leave_closed_pipe, note, print_json, progress
+from minibrokerd.cli.printing import note, print_json, progress
 from minibrokerd.core.records import (
     AckMeta,
     CopyMeta,
     CopyRunMeta,
     PublishMeta,
-    UnknownRecord,
     decode,
 )
 from minibrokerd.core.tails import split_bins
-from minibrokerd.log.directory import DataDirectory
-from minibrokerd.log.failures import LogError
 from minibrokerd.log.fileops import FileOps
 from minibrokerd.log.recovery import Recovery
 from minibrokerd.log.seam import Batch, Record
@@ -37,6 +37,11 @@ def log() -> None:
     """What stands in the log on disk."""
 
 
+log.add_command(check_command)
+log.add_command(salvage_command)
+log.add_command(stats_command)
+
+
 @log.command()
 @data_dir_option
 @option("--bodies", is_flag=True, help="Print the bodies of published messages, too.")
@@ -47,31 +52,18 @@ def dump(data_dir: Path, bodies: bool, limit: int | None) -> None:
     Oldest first. The data directory is not locked and not changed. While a server runs on it, the newest records
     may be missing.
     """
-    if not data_dir.is_dir():
-        fail(f"there is no data directory {data_dir}; name it with --data-dir", exits.NOT_WRITABLE)
-    if not any(data_dir.glob("segment-*")):
-        fail(f"{data_dir} holds no log; name another directory with --data-dir", exits.NOT_WRITABLE)
-    recovery = Recovery(DataDirectory(data_dir, FileOps()), FileOps())
+    recovery = Recovery(require_log(data_dir), FileOps())
     left = limit if limit is not None else sys.maxsize
-    try:
-        with progress("reading", None, prints=True, unit="records") as advance:
-            for batch in recovery.batches():
-                assert isinstance(batch, Batch), "no side index was asked for"
-                lines = list(_lines(batch, bodies))[:left]
-                for line in lines:
-                    print_json(line)
-                advance(len(lines))
-                left -= len(lines)
-                if not left:
-                    return
-    except LogError as error:
-        fail(str(error), error.exit_code)
-    except UnknownRecord as error:
-        fail(f"{data_dir}: {error}; use that version", exits.NEWER)
-    except BrokenPipeError:
-        leave_closed_pipe()
-    except OSError as error:
-        fail(f"cannot read {data_dir}: {error}", exits.NOT_WRITABLE)
+    with speaking(data_dir), progress("reading", None, prints=True, unit="records") as advance:
+        for batch in recovery.batches():
+            assert isinstance(batch, Batch), "no side index was asked for"
+            lines = list(_lines(batch, bodies))[:left]
+            for line in lines:
+                print_json(line)
+            advance(len(lines))
+            left -= len(lines)
+            if not left:
+                return
     if recovery.report.torn_bytes:
         note(
             f"the last batch is torn: {recovery.report.torn_bytes} bytes from byte "

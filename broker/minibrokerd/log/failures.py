@@ -70,8 +70,8 @@ class DamagedLog(LogError):
         at_risk = f"batches {first_lost} to {max(first_lost, last_known)} are at risk"
         super().__init__(
             f"the log is damaged at byte {offset} of {path}: {what} ({at_risk}); "
-            "nothing was changed: copy the data directory, check the disk, then restore the file "
-            "from a copy"
+            "nothing was changed: copy the data directory and check the disk, then see "
+            "`minibroker log check`, and restore the file from a copy or use `minibroker log salvage`"
         )
         self.path = path
         self.offset = offset

@@ -1,0 +1,175 @@
+"""A small log that a real core wrote, the ways to damage it, and what a salvage must have kept."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from log_world import Engine
+
+from minibrokerd.core.core import Core
+from minibrokerd.core.queues import Queue
+from minibrokerd.core.records import CopyMeta, CopyRunMeta, PublishMeta, decode
+from minibrokerd.core.tails import split_bins
+from minibrokerd.log.directory import DataDirectory
+from minibrokerd.log.fileops import FileOps
+from minibrokerd.log.format import Kind, Origin, decode_header
+from minibrokerd.log.pieces import Piece
+from minibrokerd.log.recovery import Recovery
+from minibrokerd.log.seam import BATCH_HEADER_BYTES, Batch, Record
+
+sys.path.append(str(Path(__file__).parent.parent / "core"))
+from harness import World
+
+Id = tuple[int, int]
+
+
+def story(fillers: int = 0) -> list[Batch]:
+    """Return what a core wrote about two queues: publishes, an ack, a dead letter, a delay, a second start.
+
+    `fillers` publishes more than that of a few hundred bytes each.
+    """
+    world = World()
+    client = world.hello()
+    client.set("emails", max_attempts=1)
+    for body in (b"one", b"two", b"three"):
+        client.publish("emails", body, body + b" again")
+    client.publish("reports", b"r1", b"r2", b"r3")
+    taken = client.receive_all("emails", 3)
+    client.begin(*taken)
+    client.settle("ack", *taken[:1])
+    client.settle("nack", *taken[1:2])
+    client.publish("reports", b"later", delay_ms=60_000)
+    for index in range(fillers):
+        client.publish("reports", b"%03d" % index * 200)
+    world.restart(clean=False)
+    client = world.hello()
+    client.publish("emails", b"four")
+    client.publish("reports", b"r4", b"r5")
+    return world.log
+
+
+def foreign_story() -> list[Batch]:
+    """Return what another broker wrote: ids as in the story, other bodies."""
+    world = World()
+    client = world.hello()
+    for index in range(20):
+        client.publish("emails", b"of another log, %03d" % index * 10)
+    return world.log
+
+
+async def write(path: Path, batches: list[Batch], *, segment_bytes: int, closed: bool) -> None:
+    """Write batches to a new data directory, with a footer if `closed`."""
+    engine = Engine(path, segment_bytes=segment_bytes).open()
+    for batch in batches:
+        engine.news.clear()
+        engine.log.append(Batch(engine.log.next_number, batch.records, batch.now_ms, batch.unix_ms))
+        await engine.news.wait()
+    if closed:
+        engine.close()
+    else:
+        engine.log.abandon()
+
+
+def segments(path: Path) -> list[Path]:
+    """Return the segment files of a data directory in order."""
+    return sorted(path.glob("segment-*.log"))
+
+
+def bodies(path: Path) -> dict[str, dict[Id, bytes]]:
+    """Return the messages of a data directory that have not ended, by queue and id, as a start finds them."""
+    _, core = _started(path)
+    return {name: dict(_messages(queue)) for name, queue in core.store.queues.items()}
+
+
+def _started(path: Path) -> tuple[Recovery, Core]:
+    recovery = Recovery(DataDirectory(path, FileOps()), FileOps())
+    core = Core()
+    for batch in recovery.batches():
+        core.replay(batch)
+    core.opened(recovery.epoch + 1, recovery.now_ms, 2**41, clean=True)
+    return recovery, core
+
+
+def _messages(queue: Queue) -> list[tuple[Id, bytes]]:
+    found = []
+    for _, item in queue.items():
+        block = item.block
+        blob = split_bins(memoryview(bytes_of(block.body)), 3)[2]
+        for sequence in range(item.first, item.stop):
+            start = block.bytes_of(block.first, sequence)
+            text = bytes(blob[start : start + block.bytes_of(sequence, sequence + 1)])
+            found.append(((block.origin, sequence), text))
+    return found
+
+
+def bytes_of(body: object) -> bytes:
+    """Return the bytes of a body that is in memory, as after a replay."""
+    assert isinstance(body, bytes)
+    return body
+
+
+@dataclass(frozen=True)
+class Place:
+    """A record and the bytes it stands in."""
+
+    start: int
+    end: int
+    record: Record
+
+
+@dataclass(frozen=True)
+class Start:
+    """The numbers that a start goes on with: nothing below them is given again."""
+
+    epoch: int
+    next_queue_number: int
+    sequences: dict[int, int]
+
+
+def origin_of(data: bytes) -> Origin:
+    """Return the origin of a segment file whose first header holds."""
+    header = decode_header(data, 0)
+    assert header is not None
+    return header.origin
+
+
+def start_of(path: Path) -> Start:
+    """Return where a start on a data directory goes on."""
+    recovery, core = _started(path)
+    queues = core.store.by_number
+    sequences = {number: queue.next_sequence for number, queue in queues.items()}
+    return Start(recovery.epoch + 1, core.store.next_queue_number, sequences)
+
+
+def places(found: list[Piece]) -> list[Place]:
+    """Return where the records of whole batches of data stand."""
+    result = []
+    for piece in found:
+        assert piece.header is not None
+        assert piece.whole
+        at = piece.start + BATCH_HEADER_BYTES
+        for record in piece.records:
+            if piece.header.kind is Kind.DATA:
+                result.append(Place(at, at + record.size(), record))
+            at += record.size()
+    return result
+
+
+def touched(found: list[Piece], at: int) -> set[Id]:
+    """Return the ids of the messages that the record at byte `at` carries."""
+    for place in places(found):
+        if place.start <= at < place.end:
+            return set(carried(place.record))
+    return set()
+
+
+def carried(record: Record) -> list[Id]:
+    """Return the ids of the messages whose bytes a record has."""
+    meta = decode(record)
+    if isinstance(meta, PublishMeta):
+        return [(n, first + i) for n, first in meta.targets for i in range(meta.count)]
+    if isinstance(meta, CopyRunMeta):
+        return [(meta.queue, meta.first + i) for i in range(meta.count)]
+    return [(meta.origin, meta.sequence)] if isinstance(meta, CopyMeta) else []
