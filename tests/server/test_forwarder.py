@@ -82,15 +82,34 @@ def test_it_is_copied_in_steps_between_the_syncs() -> None:
     assert all(command.most_bytes <= MIB for command in world.applied)
 
 
-def test_the_log_may_be_twice_what_lives_and_two_segments() -> None:
-    """Below that nothing is copied: it would cost more than it frees."""
+def test_copying_begins_at_one_and_a_half_times_what_lives_and_two_segments() -> None:
+    """Below that it would cost more than it frees; above, all that lives is copied before it is twice that."""
     world = World()
-    world.live = MIB
+    world.live = 2 * MIB * 2 // 3 + 1
     world.step()
     assert world.applied == []
-    world.live = MIB - 1
+    world.live -= 1
     world.step()
     assert len(world.applied) == 1
+
+
+def test_copies_are_twice_what_is_written_meanwhile_within_limits() -> None:
+    """Else a busy queue would run away from the copying of an old one."""
+    world = World()
+    world.steps_left = 4
+    for written_bytes in (0, 200 * 1024, 8 * MIB):
+        world.forwarder.wrote(written_bytes)
+        world.step()
+    assert [command.most_bytes for command in world.applied] == [128 * 1024, 400 * 1024, MIB]
+
+
+def test_a_step_that_waits_for_a_read_is_not_repeated_until_it_was_read() -> None:
+    """It would only spin."""
+    world = World()
+    world.steps_left, world.is_reading = 2, True
+    assert not world.forwarder.step(0, 0)
+    world.is_reading = False
+    assert not world.forwarder.step(0, 0), "the copies are to be synced first"
 
 
 def test_the_segment_that_is_written_is_left_alone_and_none_is_freed_twice() -> None:
@@ -145,6 +164,5 @@ def test_the_last_reserve_segment_is_left_to_the_next_start() -> None:
 def test_a_step_that_copies_nothing_is_followed_by_another() -> None:
     """No record, so no sync to go on from."""
     world = World()
-    world.steps_left, world.newest = 2, 49
-    world.step()
-    assert world.again == 1
+    world.steps_left = 2
+    assert world.forwarder.step(0, 0)

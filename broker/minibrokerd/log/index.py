@@ -74,7 +74,7 @@ def encode_slice(origin: Origin, part: Slice) -> bytes:
 
 def decode_slices(data: bytes, segment: int, generation: int) -> Iterator[tuple[bytes, Slice]]:
     """Yield (store id, slice) as far as they verify, are of this segment, and follow each other."""
-    at = end = 0
+    at = end = before = 0
     while len(data) - at >= _SLICE.size and data[at : at + 4] == MAGIC:
         (_, checksum, store_id, *rest) = _SLICE.unpack_from(data, at)
         number, its_generation, start, stop, *rest = rest
@@ -85,7 +85,7 @@ def decode_slices(data: bytes, segment: int, generation: int) -> Iterator[tuple[
         head = data[at + _CHECKED_FROM : payload_at]
         if crc32(payload, crc32(head)) != checksum or len(payload) != payload_bytes:
             return
-        if (number, its_generation, start) != (segment, generation, end):
+        if (number, its_generation, start) != (segment, generation, end) or last_number < before:
             return
         region = Region(
             start,
@@ -99,4 +99,4 @@ def decode_slices(data: bytes, segment: int, generation: int) -> Iterator[tuple[
             Kind(kind),
         )
         yield store_id, Slice(region, bool(complete), payload)
-        at, end = payload_at + payload_bytes, stop
+        at, end, before = payload_at + payload_bytes, stop, last_number

@@ -240,9 +240,6 @@ class Recovery:
         number = segment.slices[-1].region.last_number
         for part in segment.slices:
             region = part.region
-            if region.epoch < self.epoch or region.last_number <= self.last_number:
-                what = "its side index says that it is older than what stands before it"
-                raise DamagedLog(segment.path, region.start, region.last_number, 0, what)
             self.report.batches += region.last_number - self.last_number
             self.epoch, self._kind = region.epoch, region.kind
             self.now_ms = max(self.now_ms, region.now_ms)

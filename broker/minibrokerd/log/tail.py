@@ -152,6 +152,8 @@ class Tail:
         segment = self.segment
         assert segment is not None
         if number == segment.name.number:
+            if not payload and self.region.start == self.region.stop:
+                return
             self._keep(segment.name, self.region, payload, complete=False)
             self.region = self._region(segment.position, segment.position, 0)
         elif number in self.ended:
