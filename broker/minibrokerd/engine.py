@@ -20,7 +20,7 @@ from minibrokerd.core.core import Core
 from minibrokerd.core.effects import Effects, Outgoing
 from minibrokerd.core.inputs import Command, Disconnected, Frame, Synced, Tick
 from minibrokerd.forwarder import Forwarder
-from minibrokerd.log.seam import Batch, Log, Record, Room
+from minibrokerd.log.seam import BATCH_HEADER_BYTES, Batch, Log, Record, Room
 from minibrokerd.logs import events
 from minibrokerd.outgoing import frame_of
 
@@ -35,6 +35,7 @@ SETTLE_PACE_S: Final = 0.001
 LAZY_SYNC_S: Final = 0.05
 CLOSED: Final = -1  # in the place of the batch under way: no other will be written
 IDLE_S: Final = 1.0  # after this without a batch, leases that ride are written, and a marker
+BATCH_OVERHEAD_BYTES: Final = BATCH_HEADER_BYTES + 8
 PUBLISH_OVERHEAD_BYTES: Final = (
     512  # records around a publish: its outcome, a reservation, a new queue
 )
@@ -105,6 +106,7 @@ class Engine:
         self._open_bytes = 0
         self._wake = False  # the open batch has something that is to be synced now
         self._closed: deque[Batch] = deque()  # batches that wait for the one under way
+        self._closed_bytes: deque[int] = deque()  # what each of them takes of the log
         self._under_way = 0  # number of the batch that is being written; 0: none
         self._held: dict[int, list[Outgoing]] = {}
         self._turn_due = False
@@ -211,6 +213,7 @@ class Engine:
                     return
                 self._close_batch()
             batch = self._closed.popleft()
+            self._closed_bytes.popleft()
             self._under_way = batch.number
             self._begun_s = self._loop.time()
             if not self._is_lone(batch):
@@ -246,6 +249,7 @@ class Engine:
             self._closed.append(
                 Batch(number, self._open, self.clock.now_ms(), self.clock.unix_ms())
             )
+            self._closed_bytes.append(self._open_bytes + BATCH_OVERHEAD_BYTES)
             self._open, self._open_bytes, self._wake, self._urgent = [], 0, False, False
 
     def _is_lone(self, batch: Batch) -> bool:
@@ -318,7 +322,7 @@ class Engine:
                 None,
             )
             return False
-        room = self._log.room_for(size)
+        room = self._log.room_for(size, self._open_bytes + sum(self._closed_bytes))
         if room is Room.GRANTED:
             return True
         if room is Room.REFUSED:

@@ -272,9 +272,9 @@ async def test_a_start_on_a_full_disk_works_and_takes_acks(tmp_path: Path) -> No
     assert len(Engine(path, segment_bytes=SMALL).recover()) == 5
 
 
-async def test_grants_that_were_not_yet_written_count(tmp_path: Path) -> None:
+async def test_what_was_applied_and_not_yet_written_counts(tmp_path: Path) -> None:
     engine = Engine(tmp_path / "d", segment_bytes=SMALL).open()
-    answers = [engine.log.room_for(1000) for _ in range(6)]
+    answers = [engine.log.room_for(1000, 1100 * waiting) for waiting in range(6)]
     assert answers[:2] == [Room.GRANTED, Room.GRANTED]
     assert answers[-1] is Room.WAIT
     await asyncio.wait_for(engine.room.wait(), PATIENCE_SECONDS)

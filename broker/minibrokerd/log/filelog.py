@@ -76,7 +76,6 @@ class FileLog:
         self._writer: JobRunner | None = None
         self._under_way: Batch | None = None
         self._under_way_bytes = 0
-        self._granted_bytes = 0
         self._room_awaited = False
         self._on_synced: Callable[[int], None] = _not_started
         self._on_room: Callable[[], None] = _not_started
@@ -166,12 +165,11 @@ class FileLog:
             self._writer.post(self._tell_room)  # never from inside a call
         return True
 
-    def room_for(self, size_bytes: int) -> Room:
+    def room_for(self, size_bytes: int, waiting_bytes: int = 0) -> Room:
         """Grant room for records of `size_bytes` out of what is there, reserve excepted."""
         assert size_bytes <= self.max_batch_bytes, "a frame is refused before it is this big"
-        granted_bytes = self._granted_bytes + size_bytes + _BATCH_OVERHEAD_BYTES
-        if self._has_room(granted_bytes + self._under_way_bytes):
-            self._granted_bytes = granted_bytes
+        needed_bytes = size_bytes + _BATCH_OVERHEAD_BYTES + waiting_bytes + self._under_way_bytes
+        if self._has_room(needed_bytes):
             return Room.GRANTED
         already_asked, self._room_awaited = self._room_awaited, True
         if self._allocation.failed is not None:
@@ -266,10 +264,6 @@ class FileLog:
         size_bytes = sum([record.size() for record in batch.records])
         self._under_way = batch
         self._under_way_bytes = size_bytes + _BATCH_OVERHEAD_BYTES
-        # Acks are not granted, so this forgets some grants early: the reserve absorbs the
-        # difference.
-        spent_bytes = size_bytes + _BATCH_OVERHEAD_BYTES * len(batch.records)
-        self._granted_bytes = max(0, self._granted_bytes - spent_bytes)
         # Encoded here, where the records are warm: on the writer's core it costs a lone publish 20 us more.
         body, now_ms, unix_ms = layout.encode_body(batch.records), batch.now_ms, batch.unix_ms
         return Job(lambda: self._tail.append(batch.number, body, now_ms, unix_ms), self._synced)

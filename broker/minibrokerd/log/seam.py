@@ -111,8 +111,12 @@ class Log(Protocol):
         """
         ...
 
-    def room_for(self, size_bytes: int) -> Room:
-        """Ask for room for a publish of `size_bytes` (record sizes); GRANTED reserves it."""
+    def room_for(self, size_bytes: int, waiting_bytes: int = 0) -> Room:
+        """Ask for room for a publish of `size_bytes` (record sizes), to be applied at once if GRANTED.
+
+        `waiting_bytes` is what was applied before and not appended yet. The log keeps no count of its own: how
+        much a publish takes, if anything, is known only when it was applied.
+        """
         ...
 
     @property
