@@ -1,10 +1,10 @@
 """The judge of a history: what each client intended and was told, laid beside what was delivered.
 
-Pure: it is told of events with their times and keeps books; it knows no broker, and no disk. A message is found by its
-body, which is unlike any other. The invariants, I1 to I10, are those of the reliability plan:
+Pure: it is told of events with their times and keeps books; it knows no broker, and no disk. A message is found
+by its body, which is unlike any other. The invariants, I1 to I10, are those of the reliability plan:
 
 I1 nothing confirmed is lost; I2 nothing is invented, and a frame sent twice is applied once; I3 bodies are equal;
-I4 attempts grow, and a confirmed one is never forgotten; I5 at most one live lease, tokens are never repeated;
+I4 attempts grow, and a confirmed one is never forgotten; I5 at most one live lease, tokens never repeat;
 I6 a stale settlement changes nothing; I7 what was acked and confirmed never comes again; I8 conservation (`balance`);
 I9 nothing comes early, and all comes in the end; I10 order of a publisher. I11 (limits) and I12 (recovery twice)
 look at the broker itself, and are judged by the world.
@@ -63,6 +63,7 @@ class History:
     intent: Intent
     handed: dict[int, Handed] = field(default_factory=dict)  # by token
     acked_token: int = 0  # confirmed
+    acked_epoch: int = 0  # of the broker, when its client heard of it
     least_attempts: int = 0  # confirmed ones
     return_us: int = 0  # not before this; see return_token
     return_token: int = 0
@@ -91,6 +92,7 @@ class Checker:
         self.owner_of_token: dict[int, tuple[str, int]] = {}
         self.max_attempts = 5
         self.crashes = 0
+        self.epoch = 0  # of the broker that runs
         self.redriven = False  # attempts start anew, and the dead rise: some checks are void
         self.calm = True  # nothing has come back so far: order can be judged
         self.newest: dict[tuple[str, str, str], Id] = {}
@@ -156,7 +158,7 @@ class Checker:
             self.violation("I5", f"token {handed.token} was given to two connections")
         if handed.token in history.handed:
             self.violation("I5", f"{history.intent.body!r} came twice under {handed.token}")
-        if history.acked_token and handed.token > history.acked_token:
+        if handed.token > history.acked_token > 0 and _epoch(handed.token) >= history.acked_epoch:
             self.violation(
                 "I7", f"{history.intent.id} came under {handed.token} after its ack was confirmed"
             )
@@ -239,14 +241,20 @@ class Checker:
         if lost:
             handed.lost = True
             return
-        if history.acked_token and handed.token != history.acked_token:
+        # An answer may be late: what was settled before the message was handed out again counts as well.
+        if history.acked_token and (handed.token > history.acked_token or handed.ended == "ack"):
             self.violation(
                 "I5", f"{history.intent.id}: {handed.ended} under {handed.token} counts beside "
                 f"the ack under {history.acked_token}",
             )  # fmt: skip
         if handed.ended == "ack":
-            history.acked_token = handed.token
-            later = [token for token in history.handed if token > handed.token]
+            history.acked_token, history.acked_epoch = handed.token, self.epoch
+            # What was held in an earlier life of the broker left no record: an older token counts again.
+            later = [
+                token
+                for token in history.handed
+                if token > handed.token and _epoch(token) == self.epoch
+            ]
             if later:
                 self.violation("I5", f"{history.intent.id} was acked after {later} had it")
         elif handed.ended == "nack":
@@ -305,6 +313,10 @@ class Checker:
         for queue, counter in counters.items():
             if (gap := sides(queue, counter, counters) - before.get(queue, 0)) != 0:
                 self.violation("I8", f"{queue} has {gap} messages too many: {counter}")
+
+
+def _epoch(token: int) -> int:
+    return token >> 40
 
 
 def _may_be_acked(history: History) -> bool:

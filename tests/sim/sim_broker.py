@@ -1,4 +1,4 @@
-"""One life of the broker in a world: the real core, engine, log, recovery and connections, from a start to its end."""
+"""One life of the broker in a world: the real core, engine, log, recovery and connections."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class SimulatedClock(Clock):
 
 
 class SimulatedBroker:
-    """What `Server` is around engine and connections; the sockets are links, and `failed` is the end of the process."""
+    """What `Server` is around engine and connections; sockets are links, `failed` is the end of the process."""
 
     def __init__(
         self,

@@ -114,10 +114,8 @@ def main() -> None:
     budget_s = float(os.environ.get("BUDGET") or 600)
     processes = int(os.environ.get("PROCESSES") or os.cpu_count() or 1)
     print(f"SEED={seed} BUDGET={budget_s:.0f}", flush=True)
-    if os.environ.get("TRACE"):
-        figures = show(seed)
-    else:
-        figures = run_campaign(seed, worlds, budget_s, processes)
+    alone = bool(os.environ.get("TRACE"))
+    figures = show(seed) if alone else run_campaign(seed, worlds, budget_s, processes)
     for number, text in figures.found[:50]:
         print(f"{text}\n    make sim SEED={number} WORLDS=1 TRACE=1")
     if figures.equal != figures.compared:

@@ -163,6 +163,8 @@ class SimulatedClient:
             self._give_up()
         elif self.session.is_open:
             self.session.request("ping", {}, None)
+            if self.quiet and self.habits.prefetch:
+                self.consume()  # of queues that were not there the last time
             self.flush_soon()
 
     def _give_up(self) -> None:

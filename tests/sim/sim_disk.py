@@ -135,7 +135,8 @@ class FaultyDisk(SimulatedDisk):
         """Turn one bit of a segment that is not the last one: there it can always be told."""
         segments = sorted(name for name in self.entries if name.startswith("segment-"))
         file = self._open[descriptor]
-        names = [name for name in segments[:-1] if self.entries[name] is file]
+        older = [name for name in segments if name[:18] != segments[-1][:18]]  # another number
+        names = [name for name in older if self.entries[name] is file]
         end = len(data.rstrip(b"\0"))
         if not names or not end:
             return data
@@ -155,9 +156,7 @@ class FaultyDisk(SimulatedDisk):
             self.faults += 1
             data = memoryview(data)[: self.random.randint(1, len(data) - 1)]
         if self._step(f"write {len(data)} at {offset}"):
-            super().write(
-                descriptor, memoryview(data)[: self.random.randint(0, len(data))], offset
-            )
+            super().write(descriptor, memoryview(data)[: self.random.randint(0, len(data))], offset)
             raise PowerCut
         return super().write(descriptor, data, offset)
 

@@ -1,4 +1,4 @@
-"""An event loop without time: a heap of timers, a queue of what is ready, and a clock that jumps from one to the next.
+"""An event loop without time: a heap of timers, a queue of what is ready, and a clock that jumps.
 
 It has the calls of asyncio's loop that the engine, the log and the connections use. Each life of a broker gets a
 view of its own (`LifeLoop`); when that life ends, nothing that it had asked for happens any more.

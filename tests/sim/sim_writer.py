@@ -1,7 +1,7 @@
-"""The thread that writes, without a thread: each job takes some simulated time, and the disk has its say in between.
+"""The thread that writes, without a thread: each job takes some simulated time.
 
-Whether a job's effects are on the disk at the beginning of that time or at its end is drawn: a crash in between finds
-both. A hanging disk is a job that takes a minute.
+Whether a job's effects are on the disk at the beginning of that time or at its end is drawn: a crash in between
+finds both. A hanging disk is a job that takes a minute.
 """
 
 from __future__ import annotations

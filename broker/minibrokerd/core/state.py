@@ -27,7 +27,9 @@ from minibrokerd.core.sessions import Connection, Session
 from minibrokerd.core.wheel import Timer, Wheel
 
 COUNTER_BITS: Final = 40  # tokens and session ids are epoch << 40 | counter
-OUTCOME_BYTES: Final = 160  # about what the record of a kept outcome takes in a log, its batch included
+OUTCOME_BYTES: Final = (
+    160  # about what the record of a kept outcome takes in a log, its batch included
+)
 QUEUE_BYTES: Final = 400  # the same for the settings and the reservation of a queue
 LAZY_HELD_BACK_MS: Final = 100  # lazy confirms wait once the oldest unsynced one is older
 QUEUE_NAME: Final = re.compile(f"[A-Za-z0-9._-]{{1,{limits.MAX_QUEUE_NAME_CHARS}}}")
