@@ -9,7 +9,7 @@ PORT   ?= 7272
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test check format tables bench compare demo crash sim clean
+.PHONY: help setup serve test check format tables bench compare demo crash sim cuts fuzz clean
 
 help:
 	@echo "make serve    start the broker on ./data, port $(PORT)"
@@ -20,6 +20,8 @@ help:
 	@echo "make demo     the signup story: kill workers and the broker, lose nothing"
 	@echo "make crash    SIGKILL the broker under load: KILLS=100 times, as SEED says, for BUDGET=600 s at most"
 	@echo "make sim      simulated worlds out of one seed, for BUDGET=600 s: SEED=7, WORLDS=1 TRACE=1 shows one alone"
+	@echo "make cuts     crash states and damaged files: BUDGET=600 s of them, as SEED says; ONLY=... is one of them"
+	@echo "make fuzz     hostile bytes for BUDGET=600 s: frames of both sides, the log; INPUT=... tries one again"
 	@echo "make format   format the code; make tables: print the tables of protocol.md again"
 	@echo "make clean    remove everything that make made (./data stays)"
 
@@ -71,6 +73,13 @@ crash: $(VENV)/.develop-ready
 
 sim: $(VENV)/.develop-ready
 	@PYTHONPATH=tests:tests/cuts SEED=$(SEED) WORLDS=$(WORLDS) BUDGET=$(BUDGET) TRACE=$(TRACE) $(BIN)/python tests/sim/sim_campaign.py
+
+cuts: $(VENV)/.develop-ready
+	@PYTHONPATH=tests:tests/core SEED=$(SEED) BUDGET=$(BUDGET) ONLY=$(ONLY) $(BIN)/python tests/cuts/cuts_campaign.py
+
+fuzz: $(VENV)/.develop-ready
+	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(PIP) install --editable '.[fuzz]' || echo "atheris cannot be installed: Hypothesis stands in"
+	@PYTHONPATH=tests:tests/core:tests/server:tests/cuts SEED=$(SEED) BUDGET=$(BUDGET) INPUT=$(INPUT) $(BIN)/python tests/fuzz/fuzzing.py
 
 clean:
 	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

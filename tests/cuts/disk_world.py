@@ -7,6 +7,7 @@ recording each time. `DiskWorld` is the world of the core tests with that log un
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
@@ -30,6 +31,20 @@ Id = tuple[int, int]
 def content_of(records: list[Record]) -> Content:
     """Return what a batch says, apart from its number."""
     return tuple((record.type, record.meta, bytes(record.tail)) for record in records)
+
+
+class FailingDisk(SimulatedDisk):
+    """A disk whose next synced write of a batch fails when `fails` is set: written, and nobody knows how safe."""
+
+    fails = False
+
+    def write_synced(self, descriptor: int, data: bytes | memoryview, offset: int) -> int:
+        """Write and sync, or write and fail."""
+        if not self.fails:
+            return super().write_synced(descriptor, data, offset)
+        self.fails = False
+        self.write(descriptor, data, offset)
+        raise OSError(errno.EIO, "Input/output error")
 
 
 class StraightWriter:
@@ -60,6 +75,10 @@ class StraightWriter:
         """All is done already."""
 
 
+class SyncFailed(Exception):
+    """The log took nothing more: the broker must end."""
+
+
 class StraightLog(FileLog):
     """A log that does everything before it returns; `goes_ahead` says whether to zero another slice now."""
 
@@ -68,8 +87,9 @@ class StraightLog(FileLog):
         ops: Any,
         segment_bytes: int,
         goes_ahead: Callable[[], bool] = lambda: True,
+        path: str = PATH,
     ) -> None:
-        super().__init__(PATH, segment_bytes=segment_bytes, ops=ops)
+        super().__init__(path, segment_bytes=segment_bytes, ops=ops)
         self.goes_ahead = goes_ahead
 
     def start(self, now_ms: int, unix_ms: int, *callbacks: Any) -> None:
@@ -77,6 +97,11 @@ class StraightLog(FileLog):
         self._on_synced, self._on_room, self._on_failed = callbacks or (_ignore,) * 3
         self._open_tail(now_ms, unix_ms)
         self._writer = cast(Writer, StraightWriter(self))
+
+    @property
+    def failed(self) -> bool:
+        """Whether a job failed."""
+        return self._writer is not None and self._writer.failed is not None
 
     def write(self, records: list[Record], now_ms: int, unix_ms: int) -> int:
         """Append a batch under the next number, and return that."""
@@ -125,10 +150,12 @@ class Recording:
 class DiskWorld(World):
     """One broker on a recorded disk; see the head of this module."""
 
-    def __init__(self, seed: int, segment_bytes: int, inner: Any = None) -> None:
+    def __init__(self, seed: int, segment_bytes: int, inner: Any = None, path: str = PATH) -> None:
+        self.path = path
         self.random = Random(seed)
         self.recording = Recording(segment_bytes)
-        self.ops = RecordingOps(inner or SimulatedDisk(seed=seed))
+        self.disk = inner or FailingDisk(seed=seed)
+        self.ops = RecordingOps(self.disk)
         self.recording.steps = self.ops.steps
         self.numbers: list[int] = []  # of the batches from `first` on, as the log calls them now
         self.first = 0
@@ -144,19 +171,32 @@ class DiskWorld(World):
         self.core = Core(auto_create=self.auto_create)
         self.open, self.closed, self.held = [], [], []
         self.disk_log = log = StraightLog(
-            self.ops, self.recording.segment_bytes, lambda: self.random.random() < 0.7
+            self.ops, self.recording.segment_bytes, lambda: self.random.random() < 0.7, self.path
         )
         batches = list(log.recover())
-        assert [content_of(b.records) for b in batches] == self.recording.appended[self.first :]
+        self._compare([content_of(batch.records) for batch in batches])
         self.numbers = [batch.number for batch in batches]
         for batch in batches:
             self.core.replay(batch)
         self.now_ms = log.now_ms + 1
         log.start(self.now_ms, self.unix_ms)
+        if self.recording.synced[-1:] == [2**31]:
+            self.recording.synced[-1] = self.step
         self.epoch = log.epoch
         self.core.opened(
             log.epoch, self.now_ms, self.unix_ms, clean=log.clean, next_batch=log.next_number
         )
+
+    def _compare(self, contents: list[Content]) -> None:
+        """What comes back is what was appended; of a batch whose sync failed, all or nothing."""
+        recording = self.recording
+        failed = len(recording.appended) - len(recording.synced)
+        if failed and contents == recording.appended[self.first : -1]:
+            for column in (recording.appended, recording.times_ms, recording.begun):
+                column.pop()
+        elif failed:
+            recording.synced.append(2**31)  # as safe as it is: the start will say when
+        assert contents == recording.appended[self.first :]
 
     def sync_one(self) -> None:
         """The log writes the oldest closed batch; then whoever waits for it is told."""
@@ -169,6 +209,8 @@ class DiskWorld(World):
         recording.times_ms.append(batch.now_ms)
         self.numbers.append(batch.number)
         self.disk_log.append(batch)
+        if self.disk_log.failed:
+            raise SyncFailed
         recording.synced.append(self.step)
         super().sync_one()
 
@@ -188,6 +230,10 @@ class DiskWorld(World):
         self.numbers = self.numbers[start - self.first :]
         self.first = start
         return True
+
+    def fail_next(self) -> None:
+        """Let the next sync fail."""
+        self.disk.fails = True
 
     def mark(self) -> None:
         """Let the idle log write its marker."""

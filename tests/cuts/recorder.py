@@ -65,7 +65,11 @@ class RecordingOps(FileOps):
 
     def write_synced(self, descriptor: int, data: bytes | memoryview, offset: int) -> int:
         """Note what was taken, then that it is safe."""
-        taken = self.inner.write_synced(descriptor, data, offset)
+        try:
+            taken = self.inner.write_synced(descriptor, data, offset)
+        except OSError:
+            self._note_write(descriptor, data, offset, len(data))  # written, and never safe
+            raise
         self._note_write(descriptor, data, offset, taken)
         handle = self._handles[descriptor]
         self._note("sync_range", handle=handle, offset=offset, size=offset + taken)

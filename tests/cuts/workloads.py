@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final
 
 from core_client import Client, Delivered
-from disk_world import DiskWorld, Recording
+from disk_world import PATH, DiskWorld, Recording, SyncFailed
 
 QUEUE = "work"
 LEASE_MS = 30_000
@@ -75,8 +76,8 @@ class Shift:
         self.world.advance(2_000)
 
 
-def _turn(shift: Shift) -> None:
-    """One turn of mixed work."""
+def turn(shift: Shift) -> None:
+    """Do a few things of every kind, as the seed has it."""
     random = shift.world.random
     shift.publish(random.randrange(1, 4), random.randrange(0, 220))
     if random.random() < 0.7:
@@ -102,7 +103,7 @@ def mixed(world: DiskWorld) -> None:
     """Turns of work over some segments, with markers in between."""
     shift = Shift(world)
     for _ in range(8):
-        _turn(shift)
+        turn(shift)
         if world.random.random() < 0.3:
             world.mark()
 
@@ -111,7 +112,7 @@ def freeing(world: DiskWorld) -> None:
     """Segments fill and are freed: copies, the marker with the new start, recycling, unlinking."""
     shift = Shift(world)
     while len(world.recording.freed) < 4:
-        _turn(shift)
+        turn(shift)
         if len(world.disk_log._tail.sealed) > 1:
             shift.settle("ack", len(shift.begun) // 2)
             world.free_oldest()
@@ -121,27 +122,52 @@ def killed(world: DiskWorld) -> None:
     """Kills between work: each start rewrites the last segment and zeroes the old one."""
     shift = Shift(world)
     for _ in range(3):
-        _turn(shift)
-        _turn(shift)
+        turn(shift)
+        turn(shift)
         shift.restart(clean=False)
-    _turn(shift)
+    turn(shift)
 
 
 def closed(world: DiskWorld) -> None:
     """Clean stops between work: footers, and the next epoch in the same segment."""
     shift = Shift(world)
     for _ in range(3):
-        _turn(shift)
-        _turn(shift)
+        turn(shift)
+        turn(shift)
         shift.restart(clean=True)
-    _turn(shift)
+    turn(shift)
+
+
+def resized(world: DiskWorld) -> None:
+    """Each start has segments of another size, smaller and larger."""
+    shift = Shift(world)
+    size_bytes = world.recording.segment_bytes
+    for segment_bytes in (2 * size_bytes, size_bytes, 4 * size_bytes):
+        turn(shift)
+        turn(shift)
+        world.recording.segment_bytes = segment_bytes
+        shift.restart(clean=world.random.random() < 0.5)
+    for _ in range(4):
+        turn(shift)
+
+
+def failing(world: DiskWorld) -> None:
+    """Syncs that fail: the note of the last safe batch, the end of the process, and the next start."""
+    shift = Shift(world)
+    for _ in range(3):
+        turn(shift)
+        world.fail_next()
+        with suppress(SyncFailed):
+            shift.publish(1, 100)
+        shift.restart(clean=False)
+    turn(shift)
 
 
 def everything(world: DiskWorld) -> None:
     """All of it in an order that the seed gives."""
     shift = Shift(world)
     for _ in range(16):
-        _turn(shift)
+        turn(shift)
         fate = world.random.random()
         if fate < 0.15:
             shift.restart(clean=False)
@@ -154,12 +180,15 @@ def everything(world: DiskWorld) -> None:
 
 
 WORKLOADS: Final[dict[str, Callable[[DiskWorld], None]]] = {
-    work.__name__: work for work in (first_start, mixed, freeing, killed, closed, everything)
+    work.__name__: work
+    for work in (first_start, mixed, freeing, killed, closed, resized, failing, everything)
 }
 
 
-def record(name: str, seed: int, segment_bytes: int = 4096, inner: Any = None) -> Recording:
+def record(
+    name: str, seed: int, segment_bytes: int = 4096, inner: Any = None, path: str = PATH
+) -> Recording:
     """Run a workload and return what it did; the same seed gives the same recording."""
-    world = DiskWorld(seed, segment_bytes, inner)
+    world = DiskWorld(seed, segment_bytes, inner, path)
     WORKLOADS[name](world)
     return world.recording

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import stat
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from log_world import Engine
+from log_world import Crash, CrashingOps, Engine
 
 from minibrokerd.log.directory import DataDirectory
 from minibrokerd.log.failures import DirectoryLocked, NotWritable
@@ -168,3 +169,50 @@ def test_the_way_to_a_new_directory_is_on_the_disk(tmp_path: Path, killed: str) 
     directory.open()
     directory.close()
     assert not ops.synced, "once is enough"
+
+
+def opened(path: Path, ops: FileOps) -> DataDirectory:
+    """Return an open data directory."""
+    directory = DataDirectory(path, ops)
+    directory.open()
+    return directory
+
+
+def test_a_crash_while_a_failure_is_noted_stops_no_start(tmp_path: Path) -> None:
+    """The note is there whole, or not at all: half of one would be refused at every start."""
+    opened(tmp_path / "d", FileOps()).close()
+    for crash_at in range(1, 20):
+        ops = CrashingOps()
+        directory = opened(tmp_path / "d", ops)
+        ops.crash_at = ops.calls + crash_at
+        try:
+            directory.write_failed(7)
+        except Crash:
+            directory.close()
+            directory = opened(tmp_path / "d", FileOps())
+            assert directory.read_failed() in (None, 7)
+            assert not directory.listing().foreign
+            directory.close()
+        else:
+            assert crash_at > 4
+            assert directory.read_failed() == 7
+            directory.close()
+            return
+    pytest.fail("it never ended")
+
+
+def test_a_full_disk_leaves_no_half_note_of_a_failure(tmp_path: Path) -> None:
+    """A sync that fails for want of space: the note of it fails too, and the next start must still go."""
+
+    class Full(FileOps):
+        def write(self, descriptor: int, data: bytes | memoryview, offset: int) -> int:
+            if b"synced" in bytes(data):
+                raise OSError(errno.ENOSPC, "no space left")
+            return super().write(descriptor, data, offset)
+
+    directory = opened(tmp_path / "d", Full())
+    with pytest.raises(OSError, match="no space"):
+        directory.write_failed(7)
+    assert directory.read_failed() is None
+    directory.close()
+    assert names(tmp_path / "d") == ["key", "lock"]

@@ -5,7 +5,7 @@ by its body, which is unlike any other. The invariants, I1 to I10, are those of 
 
 I1 nothing confirmed is lost; I2 nothing is invented, and a frame sent twice is applied once; I3 bodies are equal;
 I4 attempts grow, and a confirmed one is never forgotten; I5 at most one live lease, tokens never repeat;
-I6 a stale settlement changes nothing; I7 what was acked and confirmed never comes again; I8 conservation (`balance`);
+I6 a stale settlement changes nothing; I7 what was acked and confirmed never comes again; I8 conservation;
 I9 nothing comes early, and all comes in the end; I10 order of a publisher. I11 (limits) and I12 (recovery twice)
 look at the broker itself, and are judged by the world.
 

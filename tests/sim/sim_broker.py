@@ -16,6 +16,7 @@ from minibroker import limits
 from minibrokerd.connection import ServerConnection
 from minibrokerd.core.core import Core
 from minibrokerd.engine import Clock, Engine
+from minibrokerd.log.failures import LogFailed
 from minibrokerd.log.filelog import FileLog
 from minibrokerd.server import SWEEP_S, Server
 
@@ -62,6 +63,7 @@ class SimulatedBroker:
         self.is_full = False
         self.stopping = False
         self.session_key = b""
+        self._failed = failed
         self.refusals: list[tuple[str, str]] = []
         self.core = Core()
         self.log = FileLog(
@@ -118,8 +120,12 @@ class SimulatedBroker:
         drive(self.engine.drain(), lambda: self._close(done))
 
     def _close(self, done: Callable[[], None]) -> None:
-        self.engine.close()
-        done()
+        try:
+            self.engine.close()
+        except LogFailed as error:
+            self._failed(error)
+        else:
+            done()
 
     def _sweep(self) -> None:
         """As `Server` does it: silent and stuck peers, signs of life."""

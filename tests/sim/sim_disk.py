@@ -131,6 +131,10 @@ class FaultyDisk(SimulatedDisk):
         data = super().read(descriptor, size_bytes, offset)
         return self._flip(descriptor, data) if self.flips else data
 
+    def data_end(self, descriptor: int) -> int:
+        """Return the size, as where a file system does not tell: zeros that were written are no hole."""
+        return len(self._open[descriptor].data)
+
     def _flip(self, descriptor: int, data: bytes) -> bytes:
         """Turn one bit of a segment that is not the last one: there it can always be told."""
         segments = sorted(name for name in self.entries if name.startswith("segment-"))

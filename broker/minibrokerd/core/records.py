@@ -247,7 +247,7 @@ def decode(record: Record) -> Meta:
         raise UnknownRecord(f"a record of type {record.type} was written by a newer version")
     try:
         return decoder.decode(record.meta)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UnknownRecord(f"a record of type {record.type} cannot be read: {error}") from error
 
 

@@ -25,7 +25,7 @@ TORN_KEPT_BYTES: Final = 16 * 1024 * 1024
 _SEGMENT: Final = re.compile(r"segment-(\d{10})-(\d{5})\.log")
 _RESERVE: Final = re.compile(r"reserve-(\d+)\.log")
 _TORN: Final = re.compile(r"torn-\d+-\d+\.bin")
-_TEMPORARY: Final = re.compile(r"(?:key|next|reserve)\.tmp")
+_TEMPORARY: Final = re.compile(r"(?:failed|key|next|reserve)\.tmp")
 _OWN: Final = frozenset({"lock", "key", "state", "failed"})
 _LINE_BYTES: Final = 64  # the small text files: one line, padded, with its checksum
 _IGNORED: Final = frozenset({"lost+found"})  # an empty mount point has it
@@ -166,7 +166,14 @@ class DataDirectory:
 
     def write_failed(self, last_synced: int) -> None:
         """Note the last batch that is safe, so that no later start can end below it unnoticed."""
-        self.write_file("failed", _line(f"synced {last_synced}"))
+        # Under another name first: half of a note, after a crash or on a full disk, would stop every start.
+        try:
+            self.write_file("failed.tmp", _line(f"synced {last_synced}"))
+        except OSError:
+            self._remove_if_there("failed.tmp")
+            raise
+        self.ops.rename(self.at("failed.tmp"), self.at("failed"))
+        self.sync()
 
     def forget_failed(self) -> None:
         """Remove `failed`; called when a start has gone beyond it."""

@@ -1,0 +1,86 @@
+"""The small corpus that is kept in the repository, one folder for each target; run it to write the files again.
+
+Frames are the golden vectors; logs are segments of recorded work, and one with a record of every type.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import frame_vectors
+from disk_world import Content, content_of
+from targets import SEGMENT_BYTES, signed
+from workloads import record
+
+from minibrokerd.core.records import RECORD_TYPES, DropMeta, ExtendMeta, PurgeMeta
+from minibrokerd.core.records import record as state
+from minibrokerd.log import format as layout
+from minibrokerd.log.format import Header, Kind, Origin, SegmentInfo
+from minibrokerd.log.seam import Record
+
+HERE: Final = Path(__file__).parent / "corpus"
+FROM_SERVER: Final = ("CONFIRM", "DELIVER", "PONG")
+
+
+def built() -> dict[str, bytes]:
+    """Return the files of the corpus by their paths."""
+    files: dict[str, bytes] = {}
+    for name, value in vars(frame_vectors).items():
+        if name.isupper() and isinstance(value, bytes) and value[4:5] == b"\x94":
+            if name in FROM_SERVER:
+                files[f"client/{name.lower()}"] = value
+            else:
+                files[f"server/{name.lower()}"] = value[4:]
+    for number, content in enumerate(_logs(), 1):
+        files[f"log/{number}"] = content
+    return files
+
+
+def _logs() -> list[bytes]:
+    """Return logs of one segment that together have a record of every type."""
+    some: list[Content] = []
+    for name, seed in (("mixed", 1), ("freeing", 1), ("everything", 2)):
+        some += record(name, seed).appended
+    logs, wanted = [], set(RECORD_TYPES)
+    batches: list[Content] = []
+    for content in some:
+        types = {type_ for type_, _, _ in content}
+        if types & wanted or len(batches) < 2:
+            wanted -= types
+            batches.append(content)
+    rare = (ExtendMeta(1, 7, 7, 1, 0, 1, 30_000, 1), PurgeMeta(2), DropMeta(2))
+    batches.append(content_of([state(meta) for meta in rare]))
+    logs.append(segment(batches))
+    logs.append(segment(some[:6]))
+    return logs
+
+
+def segment(contents: list[Content]) -> bytes:
+    """Return a first segment with these batches, up to the last byte that is not zero."""
+    origin = Origin(bytes(16), 1, 1)
+    info = SegmentInfo(layout.FORMAT_VERSION, SEGMENT_BYTES, 1, 0, 0)
+    data = _batch(origin, 1, Kind.SEGMENT, [info.record()])
+    for number, content in enumerate(contents, 2):
+        data += _batch(origin, number, Kind.DATA, [Record(*fields) for fields in content])
+    return signed(data)
+
+
+def _batch(origin: Origin, number: int, kind: Kind, records: list[Record]) -> bytes:
+    body = layout.encode_body(records)
+    header = Header(
+        origin, number, number - 1, 1, kind, body.body_bytes, body.record_count,
+        body.heads_checksum, 1_000 + number, 1_700_000_000_000,
+    )  # fmt: skip
+    return layout.encode_batch(header, body)
+
+
+def main() -> None:
+    """Write the files."""
+    for name, data in built().items():
+        (HERE / name).parent.mkdir(parents=True, exist_ok=True)
+        (HERE / name).write_bytes(data)
+
+
+if __name__ == "__main__":
+    main()
