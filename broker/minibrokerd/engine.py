@@ -314,7 +314,7 @@ class Engine:
     def _room(self, frame: Frame) -> bool:
         """Whether a publish may be applied; if not, it was refused, or it waits."""
         size = frame.size + PUBLISH_OVERHEAD_BYTES
-        if size > self._log.max_batch_bytes // 2:
+        if size > self._log.max_batch_bytes // 2 and not self._core.knows(frame):
             self._refuse(
                 frame,
                 "too_large",
@@ -323,7 +323,8 @@ class Engine:
             )
             return False
         room = self._log.room_for(size, self._open_bytes + sum(self._closed_bytes))
-        if room is Room.GRANTED:
+        # A frame that came again needs no room, and "nothing was stored" would be untrue.
+        if room is Room.GRANTED or self._core.knows(frame):
             return True
         if room is Room.REFUSED:
             if not self._full:

@@ -102,7 +102,7 @@ class SimulatedClient:
         self.session = Session(self.name, QuietShell(), self._ripe)
         self.works: dict[int, Work] = {}  # by id() of the message, which it keeps alive
         self.spent: deque[Work] = deque(maxlen=20)
-        self.old_frames: deque[bytes] = deque(maxlen=5)
+        self.old_frames: deque[tuple[int, bytes]] = deque(maxlen=5)
         self._count = 0
         self._heard_us = 0
         self._flush_due = False
@@ -202,7 +202,8 @@ class SimulatedClient:
     def _write(self, frames: list[bytes]) -> None:
         if frames and self.link is not None:
             self.link.send(b"".join(frames))
-            self.old_frames.extend(sent.frame for sent in list(self.session.window)[-2:])
+            some = list(self.session.window)[-2:]
+            self.old_frames.extend((sent.sequence, sent.frame) for sent in some)
 
     def _ripe(self, _: Any) -> None:
         self.flush_soon()
@@ -246,6 +247,7 @@ class SimulatedClient:
 
     def _publish_failed(self, event: PublishFailed) -> None:
         self.world.note(f"{self.name} refused: {event.error.code}")
+        self.old_frames.clear()  # a refused frame left no trace: sent again, it would be a new one
         if event.error.code != "outcome_unknown":
             for waiter in event.group.waiters:
                 self.world.checker.refused(waiter.intent)
@@ -270,6 +272,7 @@ class SimulatedClient:
                 self.spent.append(work)
 
     def _settle_refused(self, event: SettleRefused) -> None:
+        self.old_frames.clear()
         if event.error.retryable:
             self.loop.call_later(0.5, self._retry)
         elif event.error.code not in ("unknown_queue", "outcome_unknown"):
@@ -372,10 +375,12 @@ class SimulatedClient:
                 self.flush_soon()
 
     def _repeat(self) -> None:
-        """Send a frame again that was sent before: unanswered, or answered long ago."""
+        """Send a frame again that was answered; those without an answer are sent again after a resume."""
         self._later(self.habits.repeats, self._repeat)
-        if self.link is not None and self.session.is_open and self.old_frames:
-            self.link.send(self.random.choice(self.old_frames))
+        unanswered = {sent.sequence for sent in self.session.window}
+        frames = [frame for sequence, frame in self.old_frames if sequence not in unanswered]
+        if self.link is not None and self.session.is_open and frames:
+            self.link.send(self.random.choice(frames))
 
     # -- publishing -----------------------------------------------------------------------------
 

@@ -104,6 +104,11 @@ class Core:
         """Hand nothing out any more: the server is stopping."""
         self.store.hold_until_ms = HOLD_FOR_EVER_MS
 
+    def knows(self, frame: Frame) -> bool:
+        """Whether a sequenced frame came before and has its outcome, so that it changes nothing now."""
+        connection = self.store.connections.get(frame.connection)
+        return connection is not None and frame.sequence in connection.session.window
+
     @property
     def synced(self) -> int:
         """The newest batch that is known to be safe."""
