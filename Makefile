@@ -9,7 +9,7 @@ PORT   ?= 7272
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test check format tables bench compare demo crash cuts faults fuzz full-disk stops damage clean
+.PHONY: help setup serve test check format tables bench compare demo crash cuts faults fuzz full-disk stops damage sim clean
 
 help:
 	@echo "make serve    start the broker on ./data, port $(PORT)"
@@ -19,6 +19,7 @@ help:
 	@echo "make compare  measure two commits in turn: A=HEAD~1 B=HEAD, WORK=micro or rows of bench, PAIRS=5"
 	@echo "make demo     the signup story: kill workers and the broker, lose nothing"
 	@echo "make crash    SIGKILL the broker under load: KILLS=100 times, as SEED says, for BUDGET=600 s at most"
+	@echo "make sim      simulated worlds out of one seed, for BUDGET=600 s: SEED=7, WORLDS=1 TRACE=1 shows one alone"
 	@echo "make cuts     crash states and damaged files: BUDGET=600 s of them, as SEED says; ONLY=... is one of them"
 	@echo "make faults   every system call of a short workload fails once, or kills the broker: SEED, BUDGET=1800 s"
 	@echo "make fuzz     hostile bytes for BUDGET=600 s: frames of both sides, the log; INPUT=... tries one again"
@@ -82,6 +83,9 @@ full-disk: $(VENV)/.develop-ready
 
 crash: $(VENV)/.develop-ready
 	@PYTHONPATH=tests KILLS=$(KILLS) SEED=$(SEED) BUDGET=$(BUDGET) $(BIN)/python tests/kills/campaign.py
+
+sim: $(VENV)/.develop-ready
+	@PYTHONPATH=tests:tests/cuts SEED=$(SEED) WORLDS=$(WORLDS) BUDGET=$(BUDGET) TRACE=$(TRACE) $(BIN)/python tests/sim/sim_campaign.py
 
 cuts: $(VENV)/.develop-ready
 	@PYTHONPATH=tests:tests/core SEED=$(SEED) BUDGET=$(BUDGET) ONLY=$(ONLY) $(BIN)/python tests/cuts/cuts_campaign.py

@@ -395,12 +395,12 @@ class Engine:
 
     def _room(self, frame: Frame) -> bool:
         """Whether a publish may be applied; if not, it was refused, or it waits."""
-        if self._pager.is_full:
+        if self._pager.is_full and not self._core.knows(frame):
             text = "memory is full of messages that wait: nothing was stored; acks still work, add consumers"
             self._refuse(frame, "busy", text, 1_000)
             return False
         size = frame.size + PUBLISH_OVERHEAD_BYTES
-        if size > self._log.max_batch_bytes // 2:
+        if size > self._log.max_batch_bytes // 2 and not self._core.knows(frame):
             self._refuse(
                 frame,
                 "too_large",
@@ -409,7 +409,8 @@ class Engine:
             )
             return False
         room = self._log.room_for(self._open_bytes + self._closed_bytes + size)
-        if room is Room.GRANTED:
+        # A frame that came again needs no room, and "nothing was stored" would be untrue.
+        if room is Room.GRANTED or self._core.knows(frame):
             return True
         if room is Room.REFUSED:
             if not self._full:

@@ -151,6 +151,11 @@ class Core:
             digest = self._digests[segment] = Digest(segment)
         return digest
 
+    def knows(self, frame: Frame) -> bool:
+        """Whether a sequenced frame came before and has its outcome, so that it changes nothing now."""
+        connection = self.store.connections.get(frame.connection)
+        return connection is not None and frame.sequence in connection.session.window
+
     @property
     def synced(self) -> int:
         """The newest batch that is known to be safe."""

@@ -27,6 +27,10 @@ from minibrokerd.core.sessions import Connection, Session
 from minibrokerd.core.wheel import Timer, Wheel
 
 COUNTER_BITS: Final = 40  # tokens and session ids are epoch << 40 | counter
+OUTCOME_BYTES: Final = (
+    160  # about what the record of a kept outcome takes in a log, its batch included
+)
+QUEUE_BYTES: Final = 400  # the same for the settings and the reservation of a queue
 LAZY_HELD_BACK_MS: Final = 100  # lazy confirms wait once the oldest unsynced one is older
 QUEUE_NAME: Final = re.compile(f"[A-Za-z0-9._-]{{1,{limits.MAX_QUEUE_NAME_CHARS}}}")
 
@@ -213,8 +217,14 @@ class Store:
         return dlq
 
     def live_bytes(self) -> int:
-        """Return about how many bytes of the log are still needed."""
-        return sum(queue.live_bytes for queue in self.queues.values())
+        """Return about how many bytes of the log are still needed.
+
+        Outcomes count too: of clients that fell silent there may be many, and a log whose bound leaves them
+        no room would be copied for ever.
+        """
+        messages = sum(queue.live_bytes for queue in self.queues.values())
+        outcomes = sum(len(session.window) for session in self.sessions.values())
+        return messages + QUEUE_BYTES * len(self.queues) + OUTCOME_BYTES * outcomes
 
     def hot_bytes(self) -> int:
         """Return about how many bytes the messages of all queues take of memory."""

@@ -79,7 +79,7 @@ class MemoryLog:
         self.batches.append(batch)
         self._on_synced(batch.number)
 
-    def room_for(self, size_bytes: int) -> Room:
+    def room_for(self, size_bytes: int, waiting_bytes: int = 0) -> Room:
         """Answer `room`."""
         return self.room
 

@@ -1,0 +1,144 @@
+"""One life of the broker in a world: the real core, engine, log, recovery and connections."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from random import Random
+from typing import Any, cast
+
+from sim_disk import FaultyDisk
+from sim_loop import Life, LifeLoop, SimulatedLoop, drive
+from sim_network import Link, Transport
+from sim_writer import SimulatedWriter
+
+from minibroker import limits
+from minibrokerd.connection import ServerConnection
+from minibrokerd.core.core import Core
+from minibrokerd.engine import Clock, Engine
+from minibrokerd.log.failures import LogFailed
+from minibrokerd.log.filelog import FileLog
+from minibrokerd.server import SWEEP_S, Server
+
+PATH = "/log"
+
+
+class SimulatedClock(Clock):
+    """Log time goes with the loop; the wall clock is the world's, which steps."""
+
+    def __init__(self, loop: SimulatedLoop, unix_ms: Callable[[], int], base_ms: int) -> None:
+        self._loop = loop
+        self._wall_ms = unix_ms
+        super().__init__(base_ms)
+
+    def start(self) -> None:
+        """Let log time start (again) at its base."""
+        self._offset_ms = self._base_ms - self._loop.now_us // 1_000
+
+    def now_ms(self) -> int:
+        """Return the log time."""
+        return self._offset_ms + self._loop.now_us // 1_000
+
+    def unix_ms(self) -> int:  # type: ignore[override]
+        """Return the wall time."""
+        return self._wall_ms()
+
+
+class SimulatedBroker:
+    """What `Server` is around engine and connections; sockets are links, `failed` is the end of the process."""
+
+    def __init__(
+        self,
+        loop: SimulatedLoop,
+        disk: FaultyDisk,
+        random: Random,
+        segment_bytes: int,
+        unix_ms: Callable[[], int],
+        latency_us: Callable[[], int],
+        failed: Callable[[BaseException], None],
+        writer: type[SimulatedWriter] = SimulatedWriter,
+    ) -> None:
+        self.life = Life()
+        self.loop = LifeLoop(loop, self.life)
+        self.is_full = False
+        self.stopping = False
+        self.session_key = b""
+        self._failed = failed
+        self.refusals: list[tuple[str, str]] = []
+        self.core = Core()
+        self.log = FileLog(
+            PATH,
+            segment_bytes=segment_bytes,
+            ops=disk,
+            make_writer=partial(writer, self.loop, random, latency_us),
+        )
+        self.engine = Engine(
+            self.core,
+            self.log,
+            cast(Any, self.loop),
+            failed,
+            make_clock=partial(SimulatedClock, loop, unix_ms),
+            random=random.random,
+        )
+        self.connections: dict[int, ServerConnection] = {}
+
+    def start(self) -> None:
+        """Recover and be ready for connections; raises what a start raises."""
+        base_ms = 0
+        for batch in self.log.recover():
+            self.core.replay(batch)
+            base_ms = max(base_ms, batch.now_ms)
+        self.session_key = self.log.session_key
+        self.engine.start(base_ms)
+        self.engine.clock.start()
+        self.loop.call_later(SWEEP_S, self._sweep)
+
+    def connect(self, link: Link) -> None:
+        """Accept a connection."""
+        connection = ServerConnection(cast(Server, self), link.number)
+        self.connections[link.number] = connection
+        link.server, link.transport = connection, Transport(link, self.loop)
+        connection.connection_made(cast(Any, link.transport))
+
+    def gone(self, connection: ServerConnection) -> None:
+        """Forget a connection that has ended."""
+        self.connections.pop(connection.number, None)
+
+    def refused(self, connection: ServerConnection, code: str, text: str) -> None:
+        """Note that a peer broke the protocol, which no client here does."""
+        self.refusals.append((code, text))
+
+    def stop(self, done: Callable[[], None]) -> None:
+        """Stop as after a signal: drain, part, close the log."""
+        self.stopping = True
+        self.core.hold()
+        drive(self.engine.drain(), lambda: self._part(done))
+
+    def _part(self, done: Callable[[], None]) -> None:
+        for connection in list(self.connections.values()):
+            connection.farewell("the server is stopping")
+        drive(self.engine.drain(), lambda: self._close(done))
+
+    def _close(self, done: Callable[[], None]) -> None:
+        try:
+            self.engine.close()
+        except LogFailed as error:
+            self._failed(error)
+        else:
+            done()
+
+    def _sweep(self) -> None:
+        """As `Server` does it: silent and stuck peers, signs of life."""
+        now_s = self.loop.time()
+        heard: dict[int, float] = {}
+        for connection in self.connections.values():
+            if connection.session:
+                received_s = max(heard.get(connection.session, 0.0), connection.received_s)
+                heard[connection.session] = received_s
+        for connection in list(self.connections.values()):
+            why = Server._complaint(connection, heard.get(connection.session, 0.0), now_s)
+            if why:
+                connection.end(why)
+            elif connection.session and now_s - connection.sent_s > limits.HEARTBEAT_MS / 1_000:
+                connection.heartbeat()
+        self.loop.call_later(SWEEP_S, self._sweep)

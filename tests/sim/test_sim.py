@@ -1,0 +1,41 @@
+"""The short version of `make sim`: some worlds, some twice, and brokers that are broken on purpose."""
+
+from __future__ import annotations
+
+import pytest
+from sim_canaries import DeafWriter, HastyWriter
+from sim_world import World
+from sim_writer import SimulatedWriter
+
+SEED = 20_000
+
+
+@pytest.mark.parametrize("seed", range(SEED, SEED + 12))
+def test_nothing_is_violated_in_a_world(seed: int) -> None:
+    """All invariants, at every step; alone: make sim SEED=... WORLDS=1 TRACE=1."""
+    world = World(seed).run()
+    assert world.checker.violations == []
+
+
+@pytest.mark.parametrize("seed", range(SEED, SEED + 4))
+def test_a_seed_is_one_history(seed: int) -> None:
+    """Else a seed that fails could not be run again."""
+    assert World(seed).run().digest == World(seed).run().digest
+
+
+def caught(writer: type[SimulatedWriter], worlds: int) -> list[str]:
+    """Return what is found in the first world in which something is."""
+    for seed in range(worlds):
+        if found := World(seed, writer=writer).run().checker.violations:
+            return found
+    return []
+
+
+def test_a_broker_that_confirms_before_the_sync_is_caught() -> None:
+    """As a loss of what was published, or of an ack."""
+    assert any(text[:2] in ("I1", "I7") for text in caught(HastyWriter, 40))
+
+
+def test_a_broker_that_goes_on_after_a_failed_sync_is_caught() -> None:
+    """A sync that failed says nothing of what is on the disk."""
+    assert caught(DeafWriter, 80)
