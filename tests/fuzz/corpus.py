@@ -13,7 +13,7 @@ from disk_world import Content, content_of
 from targets import SEGMENT_BYTES, signed
 from workloads import record
 
-from minibrokerd.core.records import RECORD_TYPES, DropMeta, ExtendMeta, PurgeMeta
+from minibrokerd.core.records import RECORD_TYPES, DamagedMeta, DropMeta, ExtendMeta, PurgeMeta
 from minibrokerd.core.records import record as state
 from minibrokerd.log import format as layout
 from minibrokerd.log.format import Header, Kind, Origin, SegmentInfo
@@ -49,7 +49,7 @@ def _logs() -> list[bytes]:
         if types & wanted or len(batches) < 2:
             wanted -= types
             batches.append(content)
-    rare = (ExtendMeta(1, 7, 7, 1, 0, 1, 30_000, 1), PurgeMeta(2), DropMeta(2))
+    rare = (ExtendMeta(1, 7, 7, 1, 0, 1, 30_000, 1), DamagedMeta(1, 0, 1, 1, 88, 1), PurgeMeta(2), DropMeta(2))
     batches.append(content_of([state(meta) for meta in rare]))
     logs.append(segment(batches))
     logs.append(segment(some[:6]))

@@ -269,16 +269,36 @@ class Recovery:
             info = segment.info
             self.last_number, self.last_checksum = info.previous_number, info.previous_checksum
         self.report.segments += 1
-        number = segment.name.number
-        for found in layout.scan(segment.data, header.origin, self.last_number + 1, segment.end):
+        yield from self._scan(segment)
+        if self._fill_hole(segment):
+            yield from self._scan(segment)
+        if segment.end == 0:
+            what = f"it does not follow batch {self.last_number} of the segment before it"
+            raise DamagedLog(path, 0, self.last_number + 1, header.number, what)
+
+    def _scan(self, segment: Segment) -> Iterator[Batch]:
+        origin, number = segment.header.origin, segment.name.number
+        for found in layout.scan(segment.data, origin, self.last_number + 1, segment.end):
             self._follow(segment, found)
             if found.header.kind is Kind.DATA:
                 head = found.header
                 place = Place(number, found.offset + BATCH_HEADER_BYTES)
                 yield Batch(head.number, found.records, head.now_ms, head.unix_ms, place)
-        if segment.end == 0:
-            what = f"it does not follow batch {self.last_number} of the segment before it"
-            raise DamagedLog(path, 0, self.last_number + 1, header.number, what)
+
+    def _fill_hole(self, segment: Segment) -> bool:
+        """Whether the next batch ends in zeros that were not read; it can be now.
+
+        A file system that keeps no zeros, or a copy that left them out, has a hole where a batch ends in zeros,
+        and what lies behind the last data is not read. That the batch is as it was written, its checksums say.
+        """
+        header = layout.decode_header(segment.data, segment.end)
+        if header is None or header.number != self.last_number + 1:
+            return False
+        end = segment.end + header.batch_bytes
+        if not len(segment.data) < end <= self._ops.size(segment.path):
+            return False
+        segment.data += bytes(end - len(segment.data))
+        return True
 
     def _follow(self, segment: Segment, found: Found) -> None:
         """Take one verified batch as the newest; what it says of the one before must be true."""
