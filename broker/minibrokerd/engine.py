@@ -13,23 +13,19 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
-from minibroker import limits
+from minibrokerd.admission import Admission
 from minibrokerd.core.core import Core
 from minibrokerd.core.effects import Effects, Outgoing
-from minibrokerd.core.inputs import Command, Disconnected, Frame, Space, Synced, Tick
+from minibrokerd.core.inputs import Command, Disconnected, Frame, Synced, Tick
 from minibrokerd.forwarder import Forwarder
 from minibrokerd.log.seam import (
-    BATCH_HEADER_BYTES,
-    RESERVE_SEGMENTS,
     Batch,
     Log,
     Place,
     Record,
-    Room,
 )
-from minibrokerd.logs import events
 from minibrokerd.outgoing import frame_of
 from minibrokerd.pager import Pager
 
@@ -46,12 +42,6 @@ CLOSED: Final = -1  # in the place of the batch under way: no other will be writ
 SLICE_BYTES: Final = 8 * 1024 * 1024  # of a segment, between two slices of its side index
 DEFAULT_MEMORY_BYTES: Final = 1024 * 1024 * 1024
 IDLE_S: Final = 1.0  # after this without a batch, leases that ride are written, and a marker
-PUBLISH_OVERHEAD_BYTES: Final = (
-    512  # records around a publish: its outcome, a reservation, a new queue
-)
-
-
-ENOUGH_RESERVE: Final = 2  # segments; below it what is left is for acks, and for making room
 
 
 class Sink(Protocol):
@@ -137,15 +127,10 @@ class Engine:
         self._lone = 0  # batches in a row that served one small publish
         self._last_sync_ms = 0
         self._marked = True
-        self._waiting: deque[Command] = deque()  # commands behind a publish that waits for room
-        self._blocked: dict[int, int] = {}  # their connections, with the bytes that wait
-        self._full = False  # the log refused room, and has not granted any since
         self._idle_waiters: list[asyncio.Future[None]] = []
-        self._space = (False, False)  # what the core was told: short, and pause
-        self._tight = False  # the reserve is not whole: settlements go on as it is made whole
-        self._settled_bytes = 0  # meanwhile, since a segment was freed
         self._pager = Pager(core, log, loop, self._apply_paged, memory_limit_bytes)
         self._forwarder = Forwarder(core, log, self._apply, self._newest_batch, self._step_again)
+        self._admission = Admission(core, log, self._forwarder, self._pager, self)
         self._leaving = False
         self._step_due = False  # of the forwarder
         self._random = random  # spreads retries, protects nothing
@@ -175,15 +160,10 @@ class Engine:
 
     def submit(self, command: Command) -> None:
         """Apply a command; its effects follow by themselves."""
-        if self._blocked and getattr(command, "connection", None) in self._blocked:
-            self._wait(command)
+        if not self._admission.admits(command):
             return
         if isinstance(command, Frame) and command.parts[0].op == "publish":
-            if not self._room(command):
-                return
             self._publishes += 1
-        elif self._tight and isinstance(command, Frame) and not self._last_room(command):
-            return
         self._apply(command)
 
     def _apply(self, command: Command) -> None:
@@ -355,23 +335,19 @@ class Engine:
         self._bound_disk()
 
     def _look_at_reserve(self) -> None:
-        self._tight = self._log.reserve_segments < RESERVE_SEGMENTS
-        short = self._log.reserve_segments < ENOUGH_RESERVE
-        # A pause without an end would be worse than a full disk: what frees something comes after deliveries.
-        space = (short, short and self._forwarder.makes_room)
-        if space != self._space:
-            self._space = space
-            self._apply(Space(*space))
+        news = self._admission.look_at_reserve()
+        if news is not None:
+            self._apply(news)
 
     def _step_again(self) -> None:
         self._loop.call_soon(self._freed)
 
     def _freed(self) -> None:
         """A segment was given up: whoever waited for that goes on."""
-        self._settled_bytes = 0
+        self._admission.freed()
         self._bound_disk()
         self._look_at_reserve()
-        self._on_room()
+        self._admission.go_on()
 
     def _sync_later(self, delay_s: float) -> None:
         """See to it that what nobody waits for is written, and that an idle log gets its marker."""
@@ -391,97 +367,27 @@ class Engine:
             self._marked = True
             self._log.mark(self.clock.now_ms(), self.clock.unix_ms())
 
-    # -- room -----------------------------------------------------------------------------------
+    # -- what admission asks for ----------------------------------------------------------------
 
-    def _room(self, frame: Frame) -> bool:
-        """Whether a publish may be applied; if not, it was refused, or it waits."""
-        if self._pager.is_full and not self._core.knows(frame):
-            text = "memory is full of messages that wait: nothing was stored; acks still work, add consumers"
-            self._refuse(frame, "busy", text, 1_000)
-            return False
-        size = frame.size + PUBLISH_OVERHEAD_BYTES
-        if size > self._log.max_batch_bytes // 2 and not self._core.knows(frame):
-            self._refuse(
-                frame,
-                "too_large",
-                f"a frame of {frame.size} bytes does not fit into a segment",
-                None,
-            )
-            return False
-        room = self._log.room_for(self._open_bytes + self._closed_bytes + size)
-        # A frame that came again needs no room, and "nothing was stored" would be untrue.
-        if room is Room.GRANTED or self._core.knows(frame):
-            return True
-        if room is Room.REFUSED:
-            if not self._full:
-                self._full = True
-                events.error("disk_full", bytes=size)
-            text = "the disk is full: nothing was stored; acks still work, free some space"
-            self._refuse(frame, "disk_full", text, 1_000)
-            return False
-        self._blocked[frame.connection] = 0
-        self._wait(frame)
-        return False
+    @property
+    def pending_bytes(self) -> int:
+        """The bytes of records that were applied and not appended yet."""
+        return self._open_bytes + self._closed_bytes
 
-    def _last_room(self, frame: Frame) -> bool:
-        """Whether a settlement may be applied while the reserve is not whole; if not, it was refused, or it waits.
-
-        Requests pass: a purge, or a queue that is deleted, is what helps.
-        """
-        if frame.sequence is None:
-            return True
-        size = frame.size + PUBLISH_OVERHEAD_BYTES
-        is_last = not self._log.last_room_for(self._open_bytes + self._closed_bytes + size)
-        over = self._settled_bytes >= self._forwarder.allowance_bytes
-        if (is_last or over) and self._forwarder.makes_room:
-            self._blocked[frame.connection] = 0
-            self._wait(frame)
-            return False
-        if is_last:
-            text = "the disk is full, and nothing can be freed: make space, or purge a queue"
-            self._refuse(frame, "disk_full", text, 1_000)
-            return False
-        self._settled_bytes += frame.size + BATCH_HEADER_BYTES
-        return True
-
-    def _wait(self, command: Any) -> None:
-        """Let a command wait behind a publish that waits for room; a flood ends its connection."""
-        connection = command.connection
-        self._waiting.append(command)
-        self._blocked[connection] += command.size if isinstance(command, Frame) else 0
-        if self._blocked[connection] > limits.MAX_UNANSWERED_BYTES + limits.MAX_FRAME_BYTES:
-            self._waiting = deque(
-                waiting
-                for waiting in self._waiting
-                if getattr(waiting, "connection", 0) != connection
-            )
-            self._blocked[connection] = 0
-            sink = self.sinks.pop(connection, None)
-            if sink is not None:
-                sink.refused("busy", "too much waits behind a publish that waits for room")
-                sink.close()
-
-    def _refuse(self, frame: Frame, code: str, text: str, retry_ms: int | None) -> None:
-        header: dict[str, Any] = {
-            "op": "error",
-            "code": code,
-            "text": text,
-            "sequence": frame.sequence,
-        }
-        header["retryable"] = retry_ms is not None
-        if retry_ms is not None:
-            header["retry_ms"] = retry_ms
-        self._send(Outgoing(frame.connection, 0, header))
+    def answer(self, outgoing: Outgoing) -> None:
+        """Send a frame that rests on nothing."""
+        self._send(outgoing)
         self._turn_soon()
 
+    def cut_off(self, connection: int, code: str, text: str) -> None:
+        """End a connection."""
+        sink = self.sinks.pop(connection, None)
+        if sink is not None:
+            sink.refused(code, text)
+            sink.close()
+
     def _on_room(self) -> None:
-        if self._full and self._log.room_for(0) is Room.GRANTED:
-            self._full = False
-            events.info("disk_has_room")
-        waiting, self._waiting = self._waiting, deque()
-        self._blocked.clear()
-        for command in waiting:
-            self.submit(command)
+        self._admission.go_on()
 
     # -- time -----------------------------------------------------------------------------------
 

@@ -48,6 +48,9 @@ class Forwarder:
         self._freeing = False
         self._freed = 0  # up to here the log was asked to free
         self._written_bytes = 0  # since the last step
+        self.is_behind = (
+            False  # the log is longer than it should be: what is written meanwhile should be little
+        )
         self._pass_upto = 0  # of a pass over the whole log while space is short
         # What was on the disk when it began, and what of that lived; or when space began to be short.
         self._pass_start: tuple[int, int] | None = None
@@ -78,7 +81,9 @@ class Forwarder:
     def step(self, now_ms: int, unix_ms: int) -> bool:
         """Go on: copy some more, or free what was copied; True: there is more to copy in the next turn."""
         if not self._upto and not self._begin():
+            self.is_behind = False
             return False
+        self.is_behind = self._is_behind()
         if self._core.clear_below <= self._upto:
             step_bytes, self._written_bytes = self._step_bytes, 0
             if not self._log.last_room_for(step_bytes):
@@ -93,6 +98,10 @@ class Forwarder:
         self._log.free(self._upto, now_ms, unix_ms, self._done)
         self._freed, self._upto = self._upto, 0
         return False
+
+    def _is_behind(self) -> bool:
+        bound_bytes = SPARE_SEGMENTS * self._log.segment_bytes + 2 * self._core.live_bytes()
+        return self._log.disk_bytes > bound_bytes
 
     def _done(self) -> None:
         self._freeing = False

@@ -49,7 +49,12 @@ def _logs() -> list[bytes]:
         if types & wanted or len(batches) < 2:
             wanted -= types
             batches.append(content)
-    rare = (ExtendMeta(1, 7, 7, 1, 0, 1, 30_000, 1), DamagedMeta(1, 0, 1, 1, 88, 1), PurgeMeta(2), DropMeta(2))
+    rare = (
+        ExtendMeta(1, 7, 7, 1, 0, 1, 30_000, 1),
+        DamagedMeta(1, 0, 1, 1, 88, 1),
+        PurgeMeta(2),
+        DropMeta(2),
+    )
     batches.append(content_of([state(meta) for meta in rare]))
     logs.append(segment(batches))
     logs.append(segment(some[:6]))

@@ -149,7 +149,12 @@ class Replay:
             if age_ms > limits.FRAME_OUTCOME_MS:
                 session.forget_all()
             await_return(store, session)
-        if self.messages and not clean:
+        # Clients that were there at a clean stop come back, too, with what they had begun.
+        returning = any(
+            unix_ms - session.seen_unix_ms < limits.SESSION_KEPT_MS
+            for session in store.sessions.values()
+        )
+        if self.messages and (returning or not clean):
             store.hold_until_ms = now_ms + limits.RESUME_WAIT_MS
         store.dirty.clear()
         for queue in store.queues.values():

@@ -23,7 +23,8 @@ from minibrokerd.log.seam import RESERVE_SEGMENTS
 
 SLICE_BYTES: Final = 512 * 1024
 _ZEROS: Final = bytes(SLICE_BYTES)
-_NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+# Of space, or of descriptors: it is tried again, and meanwhile publishes are refused.
+_NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE})
 
 
 class Allocation:
@@ -77,7 +78,13 @@ class Allocation:
         if self.reserve_count >= RESERVE_SEGMENTS or self._ops.size(path) != self.segment_bytes:
             self._ops.unlink(path)
             return
-        descriptor = self._ops.open(path, os.O_RDWR)
+        try:
+            descriptor = self._ops.open(path, os.O_RDWR)
+        except OSError as exc:
+            if exc.errno not in _NO_SPACE:
+                raise
+            self._ops.unlink(path)  # no descriptor is left: the reserve is filled another time
+            return
         try:
             data = read_all(self._ops, descriptor, self.segment_bytes)
             write_all(self._ops, descriptor, bytes(layout.last_nonzero(data, 0)), 0)
