@@ -151,6 +151,22 @@ def test_after_an_unclean_start_nothing_old_is_handed_out_for_one_second(clean: 
     assert bodies(client.messages()) == ([] if clean else [b"a"])
 
 
+@pytest.mark.parametrize("down_ms", [0, 59_000, 61_000])
+def test_a_clean_stop_with_consumers_is_followed_by_the_same_second(down_ms: int) -> None:
+    """They began some of what they had when the server had stopped reading, and say so when they resume."""
+    world = World()
+    client = world.hello()
+    client.publish("q", b"a", b"b")
+    client.settle("ack", client.receive_all("q", 1)[0])
+    client.consume("q")
+    world.restart(wall_ms=down_ms)
+    other = world.hello()
+    other.consume("q")
+    assert bodies(other.messages()) == ([] if down_ms < limits.SESSION_KEPT_MS else [b"b"])
+    world.advance(1_008)
+    assert bodies(other.messages()) == ([b"b"] if down_ms < limits.SESSION_KEPT_MS else [])
+
+
 def test_a_session_lives_a_minute_without_a_connection() -> None:
     world, one, _ = two_clients()
     world.disconnect(one)

@@ -96,7 +96,9 @@ def _copy_run(store: Store, queue: Queue, span: Span, budget: _Budget) -> None:
     block = span.block
     # Parts of one span with different encodings need a record each, but stay one block here.
     parts = alike(block, span)
+    queue.count_out(block, span.first, span.stop)  # the frame's share of a message is another now
     span.block = _block(store, block, span.first, span.stop)
+    queue.count_in(span.block, span.first, span.stop)
     for part in parts:
         write_copy(store, queue, span, part, span.block if len(parts) == 1 else None)
     budget.bytes_left -= COPY_BYTES + block.bytes_of(span.first, span.stop)
@@ -134,7 +136,9 @@ def _copy(store: Store, queue: Queue, state: State, message: Message, budget: _B
         lease_ms=message.lease_ms if lease is not None else 0,
         started_unix_ms=message.started_unix_ms,
     )
+    queue.count_out(block, message.first, message.stop)
     message.block = _block(store, block, message.first, message.stop)
+    queue.count_in(message.block, message.first, message.stop)
     tail = message.block.body
     assert isinstance(tail, bytes)
     store.emit(meta, tail, crc32(tail), message.block)

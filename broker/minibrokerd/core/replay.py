@@ -149,9 +149,9 @@ class Replay:
             if age_ms > limits.FRAME_OUTCOME_MS:
                 session.forget_all()
             await_return(store, session)
-        # Clients that were there at a clean stop come back, too, with what they had begun.
+        # Consumers that were there at a clean stop come back, too, with what they began when it had stopped reading.
         returning = any(
-            unix_ms - session.seen_unix_ms < limits.SESSION_KEPT_MS
+            unix_ms - session.seen_unix_ms < limits.SESSION_KEPT_MS and _consumed(session)
             for session in store.sessions.values()
         )
         if self.messages and (returning or not clean):
@@ -393,6 +393,11 @@ class Replay:
             record = self._read(run.segment, offset)
             self._last_read = place, blocks.spans_at(record, run.queue, run.batch, place)
         return self._last_read[1]
+
+
+def _consumed(session: Session) -> bool:
+    outcomes = session.window.values()
+    return bool(session.deliveries) or any("lost" in outcome.results[0] for outcome in outcomes)
 
 
 def _lease_of(meta: CopyMeta) -> BeginMeta:
