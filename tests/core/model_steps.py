@@ -7,15 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from core_client import Client, Delivered, settle_part
-from harness import World
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 from model import Durable, Id, Model, Modelled
+from watched import Watched
 
 from minibroker.settings import default_settings
 from minibrokerd.core import paging
 from minibrokerd.core.effects import Outgoing
-from minibrokerd.core.records import CopyMeta, CopyRunMeta, Meta, decode
 
 TICK_MS = 8
 SETTLES = ("ack", "nack", "reject", "release", "extend")
@@ -36,21 +35,6 @@ class Sent:
     lost: list[tuple[int, int, int, int]] = field(default_factory=list)
     known: bool = True  # the server has its outcome, or will say that it has
     answer: Any = None
-
-
-class Watched(World):
-    """A world that notes every delivery when the core makes it, before it may leave."""
-
-    def __init__(self) -> None:
-        self.made: list[Outgoing] = []
-        self.copies: list[Meta] = []
-        super().__init__(auto_sync=False, segment_batches=3)
-
-    def _route(self, effects: Any) -> None:
-        said = map(decode, effects.records)
-        self.copies += [copy for copy in said if isinstance(copy, CopyMeta | CopyRunMeta)]
-        self.made += [out for out in effects.outgoing if out.header["op"] == "deliver"]
-        super()._route(effects)
 
 
 class Clients(RuleBasedStateMachine):

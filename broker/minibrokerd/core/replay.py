@@ -149,7 +149,7 @@ class Replay:
             if age_ms > limits.FRAME_OUTCOME_MS:
                 session.forget_all()
             await_return(store, session)
-        # Consumers that were there at a clean stop come back, too, with what they began when it had stopped reading.
+        # Consumers that were there at a clean stop come back, too, with what they began after its last read.
         returning = any(
             unix_ms - session.seen_unix_ms < limits.SESSION_KEPT_MS and _consumed(session)
             for session in store.sessions.values()
