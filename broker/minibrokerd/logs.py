@@ -45,6 +45,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "connections_full": "`turned_away` connections found no free descriptor since the last second",
     "queue_created": "a queue is there that was not",
     "queue_deleted": "a queue is gone, with the messages that it had",
+    "damage_found": "a sealed segment is not as it was written; its messages are set aside when they are read",
     "read_failed": "messages could not be read back from the log; it is tried again every second",
     "disk_full": "publishes are refused until there is space; acks go on",
     "disk_has_room": "publishes are taken again",

@@ -28,6 +28,7 @@ from minibrokerd.log.filelog import DEFAULT_SEGMENT_BYTES, FileLog
 from minibrokerd.log.seam import Log
 from minibrokerd.logs import OwnText, events
 from minibrokerd.notify import Notifier
+from minibrokerd.scrub import Scrub
 from minibrokerd.stopping import StopSignals
 
 STDOUT: Final = 1
@@ -159,6 +160,7 @@ class Server:
             host, port = self._options.host, self._options.port
             raise listening.cannot_listen(host, port, error) from error
         self.loop.call_later(SWEEP_S, self._sweep)
+        Scrub(self._log, self.loop).start()
         address = listening.show(*sockets[0].getsockname()[:2])
         self._queues = self._queue_names()
         data_dir = self._options.data_dir.absolute()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
+from zlib import crc32
 
 from minibrokerd.log import format as layout
 from minibrokerd.log.allocation import Allocation
@@ -17,6 +18,7 @@ from minibrokerd.log.directory import DataDirectory, SegmentName, State
 from minibrokerd.log.failures import DamagedLog, LogFailed, NotWritable
 from minibrokerd.log.fileops import FileOps
 from minibrokerd.log.format import Kind
+from minibrokerd.log.index import Region
 from minibrokerd.log.reader import read_bytes, read_records
 from minibrokerd.log.recovery import Recovery, RecoveryReport
 from minibrokerd.log.rewrite import reopen, rewrite
@@ -34,6 +36,7 @@ from minibrokerd.log.writer import Job, JobRunner, Writer
 
 DEFAULT_SEGMENT_BYTES: Final = 64 * 1024 * 1024
 MIN_SEGMENT_BYTES: Final = 4096
+_STRETCH_BYTES: Final = 1024 * 1024  # read at once by the scrub
 _ASIDE: Final = 1024 * 1024  # bytes that are kept of a record whose end is not known
 # A grant may need a batch of its own.
 _BATCH_OVERHEAD_BYTES: Final = BATCH_HEADER_BYTES + layout.ALIGNMENT
@@ -268,6 +271,28 @@ class FileLog:
         if record is None:
             raise DamagedLog(path, offset, 0, 0, "a record that is needed does not verify")
         return record
+
+    def scrub(self) -> Iterator[DamagedLog | None]:
+        """Read what the start took on trust, one stretch at a time; yield what is wrong with it."""
+        for name, region in self._recovery.unread:
+            if any(sealed.name == name for sealed in self._tail.sealed.copy()):
+                yield self._compare(name, region)
+
+    def _compare(self, name: SegmentName, region: Region) -> DamagedLog | None:
+        path, checksum, at = self._directory.at(name), 0, region.start
+        try:
+            while at < region.stop:
+                size_bytes = min(_STRETCH_BYTES, region.stop - at)
+                data = read_bytes(self._ops, path, at, size_bytes)
+                checksum, at = crc32(data, checksum), at + size_bytes
+        except FileNotFoundError:  # it was freed meanwhile
+            return None
+        except OSError as exc:
+            return DamagedLog(path, at, region.last_number, 0, f"it cannot be read: {exc}")
+        if checksum == region.checksum:
+            return None
+        what = f"bytes {region.start} to {region.stop} are not as they were written"
+        return DamagedLog(path, region.start, region.last_number, 0, what)
 
     def _name_of(self, segment: int) -> SegmentName:
         current = self._tail.segment

@@ -86,6 +86,8 @@ class Recovery:
         self.percent = 0  # of the segments that are read
         self.names: dict[int, SegmentName] = {}  # of the segments, by number
         self.ended: dict[int, Region] = {}  # what of the sealed ones is in no whole index
+        # What was taken on trust: stretches of sealed segments that stand in a whole index.
+        self.unread: list[tuple[SegmentName, Region]] = []
         self.indexes: dict[int, int] = {}  # the sizes of the whole indexes, by segment
         self.temporary: list[str] = []  # files that were being made ready: nothing of the log
         self._directory = directory
@@ -222,6 +224,7 @@ class Recovery:
             if slices and slices[-1].complete:
                 sealed = self._open_valid(names[number], _FIRST_BATCH)
                 sealed.slices = slices
+                self.unread += [(sealed.name, part.region) for part in slices]
                 yield from self._read_digests(sealed)
                 self._require_whole(sealed)
                 self.indexes[number] = self._ops.size(self._directory.at(names[number].index))

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
 from typing import NamedTuple, Protocol
 
+from minibrokerd.log.failures import LogError
+
 
 class Record:
     """One outcome, as the core states it: a type, packed fields, raw bytes that travel unchanged.
@@ -219,6 +221,13 @@ class Log(Protocol):
 
     def read_one(self, segment: int, offset: int) -> Record:
         """Return one record that a start needs; raises `LogError` if it does not verify."""
+        ...
+
+    def scrub(self) -> Iterator[LogError | None]:
+        """Verify what `recover` did not, a stretch at each step; yield what is wrong with it.
+
+        A step blocks for a while, and may be done in any thread, one after the other.
+        """
         ...
 
     @property
