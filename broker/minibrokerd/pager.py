@@ -51,11 +51,11 @@ class Pager:
         self._written_bytes += size_bytes
         if self._written_bytes < LOOK_BYTES:
             return
-        self._written_bytes = 0
+        written_bytes, self._written_bytes = self._written_bytes, 0
         hot_bytes = self._core.hot_bytes()
         if hot_bytes > self._hot_bytes:
             # Twice what came in: so it gets less, and each step stays short.
-            self._apply(Freeze(2 * LOOK_BYTES))
+            self._apply(Freeze(2 * written_bytes))
         self._full = hot_bytes > self._most_bytes
 
     @property

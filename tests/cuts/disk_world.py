@@ -97,6 +97,7 @@ class StraightLog(FileLog):
         self._on_synced, self._on_room, self._on_failed = callbacks or (_ignore,) * 3
         self._open_tail(now_ms, unix_ms)
         self._writer = cast(Writer, StraightWriter(self))
+        self._tidy()
 
     def batches(self) -> Iterator[Batch]:
         """As `recover`, of a log that reads no side indexes."""

@@ -13,6 +13,7 @@ from zlib import crc32
 from minibrokerd.log.filelog import FileLog
 from minibrokerd.log.fileops import FileOps
 from minibrokerd.log.seam import Batch, Record
+from minibrokerd.log.writer import Job
 
 SEGMENT_BYTES = 16 * 1024
 PATIENCE_SECONDS = 20.0  # for events that come at once unless the code is broken
@@ -60,8 +61,11 @@ class Engine:
         return contents(self.recovered)
 
     def start(self) -> None:
-        """Start the log after a recovery."""
+        """Start the log after a recovery; returns when its thread has made the reserve whole, too."""
         self.log.start(NOW_MS, UNIX_MS, self._on_synced, self.room.set, self._on_failed)
+        tidied = Job(lambda: None, None)
+        self.log._put(tidied)
+        tidied.wait(PATIENCE_SECONDS)
 
     def open(self) -> Engine:
         """Recover and start."""

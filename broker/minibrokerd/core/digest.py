@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from struct import Struct
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from minibroker.settings import DURABILITIES
 from minibroker.wire import RUN
@@ -45,17 +45,22 @@ RUNS: Final = 1  # a ColdRun
 RECORD: Final = 2  # a record, as it was written
 PLACED: Final = 3  # a record whose tail is read from the log: bodies do not belong here
 ACKS: Final = 4  # ascending (origin, first, stop) of a queue
+OUTCOMES: Final = 5  # of the frames of a session that it may ask about: FRAME records
 _ITEM: Final = Struct("<BI")
 _RUN: Final = Struct("<IQIQQQ")  # queue, first, frames, stop, ready_at_ms, cost
 _RECORD: Final = Struct("<BI")  # type, size of the meta
 _PLACED: Final = Struct("<BI")  # type, offset
 _INTERVAL: Final = Struct("<IQQ")
+_OUTCOMES: Final = Struct("<QQQQ")  # session, answered_below, highest sequence, newest unix_ms
 _OWN_LENGTHS: Final = (
     8  # bytes of a publish tail that say how long a message is: `cost` has them, too
 )
 _PRUNE_AT: Final = 4_096  # outcomes kept of one session before the forgotten ones are dropped
 
 _Item = tuple[int, bytes]
+_Kept = dict[
+    int, tuple[Meta, bytes]
+]  # what has the outcome of a frame, and the runs that were lost, by sequence
 _Add = Callable[["Digest", Any, Record, int], None]
 _ADD: Final[dict[type[Meta], _Add]] = {}
 
@@ -79,7 +84,7 @@ class Digest:
         self._others: list[_Item | None] = []
         self._said: dict[tuple[int, int], list[int]] = {}  # what of the others is about one message
         self._acks: dict[int, list[list[int]]] = {}
-        self._outcomes: dict[int, dict[int, tuple[Meta, bytes]]] = {}
+        self._outcomes: dict[int, _Kept] = {}
 
     def adopt(self, payload: bytes) -> None:
         """Begin with what an older payload says of the same segment."""
@@ -93,10 +98,8 @@ class Digest:
     def seal(self) -> bytes:
         """Return the payload of what was added since the last call."""
         self._close()
-        for outcomes in self._outcomes.values():
-            for says, tail in _still_asked(outcomes).values():
-                meta = _outcome_of(says)
-                self._done.append(_framed((RECORD, _packed(record(meta), tail))))
+        for session, outcomes in self._outcomes.items():
+            self._done.append(_framed((OUTCOMES, _packed_outcomes(session, outcomes))))
         payload = b"".join(self._done)
         self._done, self._outcomes = [], {}
         return payload
@@ -262,6 +265,36 @@ def read_acks(content: bytes) -> tuple[int, Iterator[tuple[int, int, int]]]:
     return int.from_bytes(content[:4], "little"), _INTERVAL.iter_unpack(content[4:])
 
 
+class Outcomes(NamedTuple):
+    """An item of kind OUTCOMES: what a session may ask about, `answered_below` and above; not decoded yet."""
+
+    session: int
+    answered_below: int
+    highest: int
+    seen_unix_ms: int
+    content: bytes
+
+    def records(self) -> Iterator[Record]:
+        """Yield the FRAME records."""
+        for _, content in items(self.content):
+            yield read_record(content)
+
+
+def read_outcomes(content: bytes) -> Outcomes:
+    """Return the head of an item of kind OUTCOMES."""
+    session, below, highest, seen_unix_ms = _OUTCOMES.unpack_from(content)
+    return Outcomes(session, below, highest, seen_unix_ms, content[_OUTCOMES.size :])
+
+
+def _packed_outcomes(session: int, outcomes: _Kept) -> bytes:
+    kept = _still_asked(outcomes)
+    metas = [(_outcome_of(says), tail) for says, tail in kept.values()]
+    below = max(meta.answered_below for meta, _ in metas)
+    seen_unix_ms = max(meta.unix_ms for meta, _ in metas)
+    head = _OUTCOMES.pack(session, below, max(kept), seen_unix_ms)
+    return head + b"".join(_framed((RECORD, _packed(record(meta), tail))) for meta, tail in metas)
+
+
 def _framed(item: _Item) -> bytes:
     kind, content = item
     return _ITEM.pack(kind, len(content)) + content
@@ -288,9 +321,7 @@ def _merged(intervals: list[list[int]]) -> list[list[int]]:
     return merged
 
 
-def _still_asked(
-    outcomes: dict[int, tuple[Meta, bytes]],
-) -> dict[int, tuple[Meta, bytes]]:
+def _still_asked(outcomes: _Kept) -> _Kept:
     """Return the outcomes that the client of the session may ask about again."""
     below = max(says.answered_below for says, _ in outcomes.values())  # type: ignore[attr-defined]
     return {sequence: kept for sequence, kept in outcomes.items() if sequence >= below}

@@ -15,6 +15,7 @@ from minibroker.wire import RUN
 from minibrokerd.core import blocks, digest
 from minibrokerd.core.cold import ColdRun
 from minibrokerd.core.deliveries import Delivery
+from minibrokerd.core.digest import Outcomes
 from minibrokerd.core.logins import await_return
 from minibrokerd.core.messages import PLACE_BITS, Message, Span, State
 from minibrokerd.core.publishing import enter, result_of
@@ -77,6 +78,7 @@ class Replay:
         self._store = store
         self._read = read
         self._place = 0  # of the record that is applied
+        self._outcomes: dict[int, list[tuple[Outcomes, int]]] = {}  # of digests, with their batch
         self._last_read: tuple[int, list[Span]] = (0, [])
         self._queues: dict[int, Survivors] = {}
         self._homes: dict[int, list[Survivors]] = {}  # a queue and its DLQ, by number of the queue
@@ -109,6 +111,9 @@ class Replay:
             if kind == digest.RUNS:
                 run = digest.read_run(content, part.segment, part.number)
                 self._at(run.queue).replace(run.first, run.stop, run)
+            elif kind == digest.OUTCOMES:
+                outcomes = digest.read_outcomes(content)
+                self._outcomes.setdefault(outcomes.session, []).append((outcomes, part.number))
             elif kind == digest.ACKS:
                 number, intervals = digest.read_acks(content)
                 waiting = self._at(number)
@@ -142,6 +147,7 @@ class Replay:
                 )
             queue.next_sequence = queue.reserved_until
             self._finish_queue(waiting)
+        self._finish_outcomes()
         for session in list(store.sessions.values()):
             age_ms = max(unix_ms - session.seen_unix_ms, 0)
             session.seen_ms = now_ms - age_ms
@@ -182,6 +188,27 @@ class Replay:
             message.ready_at_ms = self._still_waits(message.ready_at_ms, written_ms, delay_ms)
             store.wait_or_ready(queue, message)
 
+    def _finish_outcomes(self) -> None:
+        """Take from the digests what can still be asked about; of most sessions that is in the last one."""
+        for number, parts in self._outcomes.items():
+            session = self._session(number)
+            below = max(session.answered_below, *(part.answered_below for part, _ in parts))
+            newer = session.window
+            session.window = {}
+            for part, batch in parts:
+                session.seen_unix_ms = max(session.seen_unix_ms, part.seen_unix_ms)
+                if part.highest < below:
+                    continue
+                for record in part.records():
+                    meta = decode(record)
+                    assert isinstance(meta, FrameMeta)
+                    if meta.sequence >= below:
+                        session.window[meta.sequence] = _outcome(
+                            meta, meta.results, record.tail, batch
+                        )
+            session.window |= newer
+            session.answered_below = below
+
     def _finish_run(self, queue: Queue, run: ColdRun) -> None:
         if not run.left:
             return
@@ -201,9 +228,7 @@ class Replay:
 
     def _lease(self, queue: Queue, message: Message, meta: BeginMeta) -> None:
         store = self._store
-        session = store.sessions.get(meta.session)
-        if session is None:
-            session = store.sessions[meta.session] = Session(meta.session, "")
+        session = self._session(meta.session)
         delivery = store.deliveries.get(meta.token)
         if delivery is None:
             delivery = Delivery(
@@ -338,15 +363,17 @@ class Replay:
     def _remember(
         self, meta: FrameMeta | PublishMeta | AckMeta, results: list[Result], lost: bytes
     ) -> None:
-        sessions = self._store.sessions
-        session = sessions.get(meta.session)
-        if session is None:
-            session = sessions[meta.session] = Session(meta.session, "")
+        session = self._session(meta.session)
         session.forget_below(meta.answered_below)
-        session.remember(
-            meta.sequence, Outcome(meta.checksum, meta.size, results, lost, 0, self._number)
-        )
+        session.remember(meta.sequence, _outcome(meta, results, lost, self._number))
         session.seen_unix_ms = max(session.seen_unix_ms, meta.unix_ms)
+
+    def _session(self, number: int) -> Session:
+        sessions = self._store.sessions
+        session = sessions.get(number)
+        if session is None:
+            session = sessions[number] = Session(number, "")
+        return session
 
     @_applies(CopyMeta)
     def _copy(self, meta: CopyMeta, record: Record) -> None:
@@ -393,6 +420,15 @@ class Replay:
             record = self._read(run.segment, offset)
             self._last_read = place, blocks.spans_at(record, run.queue, run.batch, place)
         return self._last_read[1]
+
+
+def _outcome(
+    meta: FrameMeta | PublishMeta | AckMeta,
+    results: list[Result],
+    lost: bytes | memoryview,
+    batch: int,
+) -> Outcome:
+    return Outcome(meta.checksum, meta.size, results, bytes(lost), 0, batch)
 
 
 def _consumed(session: Session) -> bool:

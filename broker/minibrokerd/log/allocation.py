@@ -36,6 +36,7 @@ class Allocation:
     def __init__(self, directory: DataDirectory, ops: FileOps, segment_bytes: int) -> None:
         self.segment_bytes = segment_bytes
         self.failed: OSError | None = None
+        self.leftovers: list[str] = []  # files to be recycled once the port is open
         self._directory = directory
         self._ops = ops
         self._reserve: list[str] = []
@@ -92,6 +93,12 @@ class Allocation:
         finally:
             self._ops.close(descriptor)
         self._add_reserve(path)
+
+    def tidy(self) -> None:
+        """Recycle what the start left for later, and make the reserve whole."""
+        while self.leftovers:
+            self.recycle(self.leftovers.pop())
+        self.fill_reserve()
 
     def fill_reserve(self) -> bool:
         """Allocate until the reserve is whole; False: no space, `failed` says why."""

@@ -179,6 +179,10 @@ class FileLog:
             self._fail,
         )
         self._writer.start()
+        if self._allocation.leftovers:
+            job = Job(self._tidy, self._tell_room)
+            job.expect_callback()
+            self._put(job)
 
     def append(self, batch: Batch) -> None:
         """Hand one batch to the writer; `on_synced(batch.number)` follows."""
@@ -360,7 +364,10 @@ class FileLog:
         directory.remove(name for name in directory.listing().indexes if name not in whole)
         recovery.last = None  # its bytes are needed no more
         tail.append_own(Kind.SEGMENT, now_ms, unix_ms)
-        allocation.fill_reserve()
+        if (
+            not allocation.leftovers
+        ):  # else the writer makes the reserve whole: zeroing takes a while
+            allocation.fill_reserve()
         directory.sync()
         directory.forget_failed()
         self.epoch = tail.epoch
@@ -403,6 +410,10 @@ class FileLog:
         segment_bytes = self._allocation.segment_bytes
         capacity = segment_bytes - layout.OWN_BATCH_BYTES - layout.own_room(segment_bytes)
         return self._allocation.next_ready and needed <= capacity
+
+    def _tidy(self) -> None:
+        self._allocation.tidy()
+        self._directory.sync()
 
     def _prepare(self) -> None:
         self._allocation.prepare_next()

@@ -52,7 +52,7 @@ def rewrite(
     except BaseException:
         ops.close(descriptor)
         raise
-    allocation.recycle(str(last.name))
+    allocation.leftovers.append(str(last.name))
     return OpenSegment(name, descriptor, size_bytes, position, zeroed), checksum
 
 
