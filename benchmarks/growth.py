@@ -159,6 +159,7 @@ def main() -> None:
     parser.add_argument("--messages", type=int, default=1_000_000)
     parser.add_argument("--body", type=int, default=200, help="bytes of each body")
     parser.add_argument("--frame", type=int, default=100, help="messages in one frame")
+    parser.add_argument("--kills", type=int, default=2, help="SIGKILLs after filling")
     parser.add_argument("--drain", action="store_true", help="consume everything at the end")
     parser.add_argument("flags", nargs="*", help="flags of serve, after --")
     asked = parser.parse_args()
@@ -183,7 +184,7 @@ def measure(broker: Broker, asked: argparse.Namespace) -> None:
         f"disk_mib={broker.disk_mib():.0f}",
         flush=True,
     )
-    for _ in range(2):
+    for _ in range(asked.kills):
         broker.kill()
         broker.start()
         answered, received = asyncio.run(first_answer(broker.url))
@@ -193,7 +194,7 @@ def measure(broker: Broker, asked: argparse.Namespace) -> None:
             flush=True,
         )
     if asked.drain:
-        rate = asyncio.run(drain(broker.url, asked.messages - 2))
+        rate = asyncio.run(drain(broker.url, asked.messages - asked.kills))
         drained_mib = broker.resident_mib()
         asyncio.run(asyncio.sleep(3))
         print(

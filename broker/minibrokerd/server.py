@@ -9,6 +9,7 @@ import os
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,6 +114,9 @@ class Server:
         self._next_number = 1
         self._most_connections = listening.connection_limit()
         self._turned_away = 0
+        self._trimmer = memory.Trimmer()
+        # Reading back and scrubbing, one at a time: each thread more would have a heap of its own.
+        loop.set_default_executor(ThreadPoolExecutor(1, "minibroker-read"))
         if log is None:
             log = FileLog(options.data_dir, segment_bytes=options.segment_bytes, digests=True)
         self._log = log
@@ -276,6 +280,7 @@ class Server:
             elif connection.session and now_s - connection.sent_s > limits.HEARTBEAT_MS / 1_000:
                 connection.heartbeat()
         self._report()
+        self._trimmer.look(self._core.hot_bytes())
         self.loop.call_later(SWEEP_S, self._sweep)
 
     def _report(self) -> None:

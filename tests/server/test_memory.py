@@ -1,0 +1,33 @@
+"""When memory is given back, and how much the server takes for its own."""
+
+from __future__ import annotations
+
+import pytest
+
+from minibrokerd import memory
+
+MIB = 1024 * 1024
+
+
+@pytest.mark.parametrize(
+    ("hot_mib", "trims"),
+    [
+        ([0, 1, 10, 0], 0),  # too little to be worth it
+        ([64, 48, 20], 0),  # not much less yet
+        ([64, 15, 14, 10], 1),
+        ([64, 15, 10, 0, 0], 2),  # once in between, and once at the end
+        ([64, 0, 0, 64, 0], 2),
+    ],
+)
+def test_memory_is_given_back_when_a_backlog_has_gone(hot_mib: list[int], trims: int) -> None:
+    trimmer, calls = memory.Trimmer(), []
+    trimmer._trim = lambda pad: calls.append(pad) or 1
+    for mib in hot_mib:
+        trimmer.look(mib * MIB)
+    assert len(calls) == trims
+
+
+def test_the_limit_is_a_share_of_what_there_is() -> None:
+    with open("/proc/meminfo", encoding="ascii") as lines:
+        total_bytes = int(next(lines).split()[1]) * 1024
+    assert 0 < memory.default_limit_bytes() <= total_bytes * 6 // 10
