@@ -20,8 +20,14 @@ MIB = 1024 * 1024
     ],
 )
 def test_memory_is_given_back_when_a_backlog_has_gone(hot_mib: list[int], trims: int) -> None:
-    trimmer, calls = memory.Trimmer(), []
-    trimmer._trim = lambda pad: calls.append(pad) or 1
+    trimmer = memory.Trimmer()
+    calls: list[int] = []
+
+    def trim(pad: int) -> int:
+        calls.append(pad)
+        return 1
+
+    trimmer._trim = trim
     for mib in hot_mib:
         trimmer.look(mib * MIB)
     assert len(calls) == trims
