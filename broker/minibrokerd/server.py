@@ -115,8 +115,6 @@ class Server:
         self._most_connections = listening.connection_limit()
         self._turned_away = 0
         self._trimmer = memory.Trimmer()
-        # Reading back and scrubbing, one at a time: each thread more would have a heap of its own.
-        loop.set_default_executor(ThreadPoolExecutor(1, "minibroker-read"))
         if log is None:
             log = FileLog(options.data_dir, segment_bytes=options.segment_bytes, digests=True)
         self._log = log
@@ -146,6 +144,8 @@ class Server:
         """
         self._signals = signals
         self.loop.set_exception_handler(self._loop_error)
+        # Reading back and scrubbing, one at a time: each thread more would have a heap of its own.
+        self.loop.set_default_executor(ThreadPoolExecutor(1, "minibroker-read"))
         try:
             recovered = self._recover()
         except OSError as error:
