@@ -16,7 +16,7 @@ from states import State, disk_of, whole
 from workloads import Shift, turn
 
 from minibrokerd.log import format as layout
-from minibrokerd.log.failures import DamagedLog, LogError, NewerFormat, NotWritable
+from minibrokerd.log.failures import DamagedLog, LogError, NotWritable
 from support.simulated_disk import SimulatedDisk
 
 LOG_BYTES: Final = 32 * 1024
@@ -97,7 +97,7 @@ def outcome_of(disk: SimulatedDisk) -> Outcome:
     try:
         for batch in log.batches():
             contents.append(content_of(batch.records))
-    except (DamagedLog, NewerFormat, NotWritable) as refusal:
+    except (DamagedLog, NotWritable) as refusal:
         return Outcome(contents, refusal, None)
     except Exception as error:
         raise Violation("wrong", f"{type(error).__name__}: {error}") from error
