@@ -22,8 +22,8 @@ from minibrokerd import __version__, exits, listening, logs, memory
 from minibrokerd.banner import Recovered, banner, look
 from minibrokerd.connection import ServerConnection
 from minibrokerd.core.core import Core
-from minibrokerd.engine import Engine
 from minibrokerd.core.records import UnknownRecord
+from minibrokerd.engine import Engine
 from minibrokerd.log.failures import LogError, LogFailed, NotWritable
 from minibrokerd.log.filelog import DEFAULT_SEGMENT_BYTES, FileLog
 from minibrokerd.log.seam import Log

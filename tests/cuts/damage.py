@@ -63,13 +63,17 @@ def victim(seed: int, *, closed: bool, log_bytes: int = LOG_BYTES) -> Victim:
     shift.publish(1, 40)
     world.sync()
     if closed:
-        world.disk_log.close(world.now_ms, world.unix_ms)
+        world.close_log()
     else:
         world.disk_log.abandon()
     disk = world.ops.inner
     assert isinstance(disk, SimulatedDisk)
     state = whole(disk)
-    extents = {name: _extents(data) for name, (data, _) in state.items() if name.startswith("seg")}
+    extents = {
+        name: _extents(data)
+        for name, (data, _) in state.items()
+        if name.endswith(".log") and name.startswith("seg")
+    }
     return Victim(closed, state, world.recording.appended[world.first :], extents)
 
 

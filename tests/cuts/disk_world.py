@@ -298,11 +298,15 @@ class DiskWorld(World):
         for connection in list(self.clients):
             self.disconnect(connection)
         self.sync()
+        self.close_log()
+        self._start(clean=True)
+
+    def close_log(self) -> None:
+        """Write what a clean stop writes."""
         if self.noted.segment:
             segment = self.noted.segment
             self.disk_log.keep_digest(segment, self.core.digest_of(segment))
         self.disk_log.close(self.now_ms, self.unix_ms)
-        self._start(clean=True)
 
     def die(self) -> None:
         """End as kill -9 does, and start again: what was written stays in the page cache."""

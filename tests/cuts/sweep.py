@@ -38,9 +38,12 @@ class Tally:
     indexed: int = 0
     flips: int = 0
     files: int = 0
+    indexes: int = 0
+    bodies: int = 0
     refused: int = 0
     torn: int = 0
     right: int = 0
+    set_aside: int = 0
     wrong: int = 0
     lost: int = 0
     faults: list[str] = field(default_factory=list)
