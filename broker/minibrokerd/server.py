@@ -23,6 +23,7 @@ from minibrokerd import __version__, exits, listening, logs, memory
 from minibrokerd.banner import Recovered, banner, look
 from minibrokerd.connection import ServerConnection
 from minibrokerd.core.core import Core
+from minibrokerd.core.records import UnknownRecord
 from minibrokerd.engine import Engine
 from minibrokerd.log.failures import LogError, LogFailed, NotWritable
 from minibrokerd.log.filelog import DEFAULT_SEGMENT_BYTES, FileLog
@@ -75,6 +76,12 @@ def serve(options: ServeOptions, signals: StopSignals) -> int:
             name = "log_failed" if isinstance(error, LogFailed) else "start_refused"
             events.error(name, code=error.exit_code, text=OwnText(error))
             return error.exit_code
+        except UnknownRecord as error:
+            text = (
+                f"{options.data_dir}: {error}; nothing was changed: use the version that wrote it"
+            )
+            events.error("start_refused", code=exits.NEWER, text=OwnText(text))
+            return exits.NEWER
         except listening.CannotListen as error:
             events.error("start_refused", code=exits.UNREACHABLE, text=OwnText(error))
             return exits.UNREACHABLE

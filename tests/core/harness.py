@@ -15,7 +15,7 @@ from core_client import Client, Delivered, Id, Run
 from minibroker import wire
 from minibrokerd.core.core import Core
 from minibrokerd.core.digest import Digest
-from minibrokerd.core.effects import Effects, Outgoing
+from minibrokerd.core.effects import Effects, Outgoing, ReadBack
 from minibrokerd.core.inputs import (
     Attach,
     Command,
@@ -85,13 +85,19 @@ class World:
             else:
                 self._send(outgoing)
         for asked in effects.reads:
-            records = [self.records[asked.segment, offset] for offset in asked.offsets]
-            self._route(self.core.apply(Loaded(asked, records), self.now_ms, self.unix_ms))
+            self._load(asked)
         for connection in effects.closes:
             client = self.clients.pop(connection, None)
             if client is not None:
                 client.closed = True
                 self.apply(Disconnected(connection))
+
+    def _load(self, asked: ReadBack) -> None:
+        loaded = Loaded(asked, self._read(asked))
+        self._route(self.core.apply(loaded, self.now_ms, self.unix_ms))
+
+    def _read(self, asked: ReadBack) -> list[Record | None]:
+        return [self.records[asked.segment, offset] for offset in asked.offsets]
 
     def _send(self, outgoing: Outgoing) -> None:
         client = self.clients.get(outgoing.connection)
@@ -165,7 +171,9 @@ class World:
             lane = queue.lanes.default
             while lane.cold:
                 ask(self.store, queue, lane, lane.cold[0], forward=False)
-                self._route(self.store.effects)
+                reads, self.store.effects.reads = self.store.effects.reads, []
+                for asked in reads:
+                    self._load(asked)
 
     # -- time -----------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from states import State, disk_of, whole
 from workloads import Shift, turn
 
 from minibrokerd.log import format as layout
-from minibrokerd.log.failures import DamagedLog, LogError, NewerFormat, NotWritable
+from minibrokerd.log.failures import DamagedLog, LogError, NotWritable
 from support.simulated_disk import SimulatedDisk
 
 LOG_BYTES: Final = 32 * 1024
@@ -63,13 +63,17 @@ def victim(seed: int, *, closed: bool, log_bytes: int = LOG_BYTES) -> Victim:
     shift.publish(1, 40)
     world.sync()
     if closed:
-        world.disk_log.close(world.now_ms, world.unix_ms)
+        world.close_log()
     else:
         world.disk_log.abandon()
     disk = world.ops.inner
     assert isinstance(disk, SimulatedDisk)
     state = whole(disk)
-    extents = {name: _extents(data) for name, (data, _) in state.items() if name.startswith("seg")}
+    extents = {
+        name: _extents(data)
+        for name, (data, _) in state.items()
+        if name.endswith(".log") and name.startswith("seg")
+    }
     return Victim(closed, state, world.recording.appended[world.first :], extents)
 
 
@@ -97,7 +101,7 @@ def outcome_of(disk: SimulatedDisk) -> Outcome:
     try:
         for batch in log.batches():
             contents.append(content_of(batch.records))
-    except (DamagedLog, NewerFormat, NotWritable) as refusal:
+    except (DamagedLog, NotWritable) as refusal:
         return Outcome(contents, refusal, None)
     except Exception as error:
         raise Violation("wrong", f"{type(error).__name__}: {error}") from error

@@ -17,9 +17,13 @@ from harness import World
 from recorder import RecordingOps, Step
 
 from minibrokerd.core.core import Core
+from minibrokerd.core.effects import ReadBack
 from minibrokerd.core.inputs import Forward
+from minibrokerd.log.directory import DataDirectory
 from minibrokerd.log.filelog import FileLog
-from minibrokerd.log.seam import Batch, Record, Room
+from minibrokerd.log.fileops import FileOps
+from minibrokerd.log.recovery import Recovery
+from minibrokerd.log.seam import Batch, Place, Record, Room
 from minibrokerd.log.writer import Job, Writer
 from support.simulated_disk import SimulatedDisk
 
@@ -88,8 +92,10 @@ class StraightLog(FileLog):
         segment_bytes: int,
         goes_ahead: Callable[[], bool] = lambda: True,
         path: str = PATH,
+        *,
+        digests: bool = False,
     ) -> None:
-        super().__init__(path, segment_bytes=segment_bytes, ops=ops)
+        super().__init__(path, segment_bytes=segment_bytes, ops=ops, digests=digests)
         self.goes_ahead = goes_ahead
 
     def start(self, now_ms: int, unix_ms: int, *callbacks: Any) -> None:
@@ -115,6 +121,15 @@ class StraightLog(FileLog):
         number = self.next_number
         self.append(Batch(number, records, now_ms, unix_ms))
         return number
+
+
+def batches_of(ops: FileOps, path: str) -> list[Batch]:
+    """Return what a recovery reads that neither locks nor writes, nor looks at side indexes."""
+    directory = DataDirectory(path, ops)
+    if not directory.has("key"):
+        return []
+    parts = list(Recovery(directory, ops).batches())
+    return [part for part in parts if isinstance(part, Batch)]
 
 
 def _ignore(*_: object) -> None:
@@ -166,6 +181,7 @@ class DiskWorld(World):
         self.recording.steps = self.ops.steps
         self.numbers: list[int] = []  # of the batches from `first` on, as the log calls them now
         self.first = 0
+        self.noted = Place(0, 0)  # up to where the segment that is written is in its side index
         self.disk_log: StraightLog
         super().__init__(auto_sync=False)
 
@@ -175,16 +191,20 @@ class DiskWorld(World):
         return len(self.ops.steps)
 
     def _start(self, *, clean: bool) -> None:
-        self.core = Core(auto_create=self.auto_create)
         self.open, self.closed, self.held = [], [], []
-        self.disk_log = log = StraightLog(
-            self.ops, self.recording.segment_bytes, lambda: self.random.random() < 0.7, self.path
-        )
-        batches = list(log.batches())
+        batches = batches_of(self.disk, self.path)
         self._compare([content_of(batch.records) for batch in batches])
         self.numbers = [batch.number for batch in batches]
-        for batch in batches:
-            self.core.replay(batch)
+        self.disk_log = log = StraightLog(
+            self.ops,
+            self.recording.segment_bytes,
+            lambda: self.random.random() < 0.7,
+            self.path,
+            digests=True,
+        )
+        self.core = Core(auto_create=self.auto_create, read=log.read_one)
+        for part in log.recover():
+            self.core.replay(part)
         self.now_ms = log.now_ms + 1
         log.start(self.now_ms, self.unix_ms)
         if self.recording.synced[-1:] == [2**31]:
@@ -193,6 +213,33 @@ class DiskWorld(World):
         self.core.opened(
             log.epoch, self.now_ms, self.unix_ms, clean=log.clean, next_batch=log.next_number
         )
+        self.noted = log.last_place or self.noted
+        for segment in self.core.digested():
+            log.keep_digest(segment, self.core.digest_of(segment))
+        self._fill()
+
+    def _fill(self) -> None:
+        """As the pager does before the port opens: read back what comes first, some of the time."""
+        while self.random.random() < 0.5 and (reads := self.core.wanted()):
+            for asked in reads:
+                self._load(asked)
+
+    def _read(self, asked: ReadBack) -> list[Record | None]:
+        return self.disk_log.read(asked.segment, asked.offsets)
+
+    def _place(self, batch: Batch) -> None:
+        batch.place = self.disk_log.last_place
+
+    def _note_places(self) -> None:
+        """As the engine does, with slices that are small and of different sizes."""
+        place, before, log = self.disk_log.last_place, self.noted, self.disk_log
+        assert place is not None
+        if place.segment != before.segment:
+            log.keep_digest(before.segment, self.core.digest_of(before.segment))
+            self.noted = Place(place.segment, 0)
+        elif place.offset - before.offset >= self.random.randrange(self.recording.segment_bytes):
+            log.keep_digest(place.segment, self.core.digest_of(place.segment))
+            self.noted = place
 
     def _compare(self, contents: list[Content]) -> None:
         """What comes back is what was appended; of a batch whose sync failed, all or nothing."""
@@ -220,6 +267,7 @@ class DiskWorld(World):
             raise SyncFailed
         recording.synced.append(self.step)
         super().sync_one()
+        self._note_places()
 
     def free_oldest(self) -> bool:
         """Copy forward what lives in the oldest segment and free it; False: there is only one."""
@@ -251,8 +299,15 @@ class DiskWorld(World):
         for connection in list(self.clients):
             self.disconnect(connection)
         self.sync()
-        self.disk_log.close(self.now_ms, self.unix_ms)
+        self.close_log()
         self._start(clean=True)
+
+    def close_log(self) -> None:
+        """Write what a clean stop writes."""
+        if self.noted.segment:
+            segment = self.noted.segment
+            self.disk_log.keep_digest(segment, self.core.digest_of(segment))
+        self.disk_log.close(self.now_ms, self.unix_ms)
 
     def die(self) -> None:
         """End as kill -9 does, and start again: what was written stays in the page cache."""

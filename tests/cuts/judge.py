@@ -5,12 +5,15 @@ from __future__ import annotations
 from bisect import bisect_right
 from dataclasses import dataclass
 
-from disk_world import Content, Id, Recording, StraightLog, content_of
-from harness import START_UNIX_MS, World
+from disk_world import Content, Recording, StraightLog, content_of
+from harness import START_UNIX_MS
+from portraits import Portrait, Recovered, difference
+from states import key_of, whole
 
 from minibrokerd.log.failures import LogError
 from minibrokerd.log.fileops import FileOps
-from minibrokerd.log.seam import Batch, Record
+from minibrokerd.log.seam import Batch, Digested, Place
+from support.simulated_disk import SimulatedDisk
 
 
 class Violation(Exception):
@@ -47,13 +50,29 @@ class Found:
     clean: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a start knows: batches, what side indexes say instead of some, and where the records stand.
+
+    Two starts with equal ones have equal messages: the bytes at the places are those of the batches.
+    """
+
+    found: Found
+    now_ms: int
+    places: tuple[Place | None, ...]
+    digests: tuple[tuple[int, int, int, bool], ...]
+
+
 class Judge:
-    """Recovers states and compares them with one recording; counts the recoveries."""
+    """Recovers states and compares them with one recording; counts the recoveries, and those by side indexes."""
 
     def __init__(self, recording: Recording) -> None:
         self.recording = recording
         self.recoveries = 0
-        self._outcomes: dict[Found, dict[Id, bytes]] = {}
+        self.indexed = 0
+        self._portraits: dict[Seen, Portrait] = {}
+        self._due: dict[Seen, list[tuple[int, bytes]]] = {}  # what a start has the log keep
+        self._plain: dict[tuple[int, Expected], tuple[Found, Portrait]] = {}
         self._accepted: set[tuple[Found, int]] = set()
 
     def read(self, disk: FileOps, expected: Expected) -> tuple[StraightLog, Found]:
@@ -62,13 +81,77 @@ class Judge:
         Raises:
             Violation: the start is refused, or something is lost, made up or changed.
         """
+        log, found, _ = self._read(disk, expected)
+        return log, found
+
+    def _read(
+        self, disk: FileOps, expected: Expected
+    ) -> tuple[StraightLog, Found, list[Batch | Digested]]:
+        log, parts = self._recover(disk, digests=False)
+        batches = [content_of(part.records) for part in parts if isinstance(part, Batch)]
+        return log, self.place(batches, expected, clean=log.clean), parts
+
+    def _recover(
+        self, disk: FileOps, *, digests: bool
+    ) -> tuple[StraightLog, list[Batch | Digested]]:
         self.recoveries += 1
-        log = StraightLog(disk, self.recording.segment_bytes)
+        log = StraightLog(disk, self.recording.segment_bytes, digests=digests)
         try:
-            batches = [content_of(batch.records) for batch in log.batches()]
+            return log, list(log.recover())
         except LogError as error:
-            raise Violation("refused", str(error)) from error
-        return log, self.place(batches, expected, clean=log.clean)
+            how = " by its indexes" if digests else ""
+            raise Violation("refused", f"{error}{how}") from error
+
+    def read_both(
+        self, disk: SimulatedDisk, ops: FileOps, expected: Expected, step: int | None
+    ) -> tuple[StraightLog, Found, list[tuple[int, bytes]]]:
+        """Recover the disk without side indexes and, by `ops` on it, with them: both must give the same messages.
+
+        They are compared with what clients knew after `step` steps, too (None: nobody knows). Returns the log that
+        was recovered with them, not started, what was found, and the digests that a start has it keep.
+
+        Raises:
+            Violation: see `read` and `accept`; or the indexes say something else than the batches.
+        """
+        found, plain = self._read_plain(disk, expected)
+        if step is not None:
+            self.accept(found, plain, step)
+        log, parts = self._recover(ops, digests=True)
+        self.indexed += any(isinstance(part, Digested) for part in parts)
+        other, due = self._portrait(log, found, parts)
+        if other is not plain and (what := difference(plain, other)):
+            raise Violation("wrong", f"the side indexes say something else: {what}")
+        return log, found, due
+
+    def _read_plain(self, disk: SimulatedDisk, expected: Expected) -> tuple[Found, Portrait]:
+        """Recover without side indexes; once for all states that are equal apart from those."""
+        state = {name: file for name, file in whole(disk).items() if not name.endswith(".index")}
+        key = key_of(state), expected
+        if key not in self._plain:
+            log, found, parts = self._read(disk, expected)
+            self._plain[key] = found, self._portrait(log, found, parts)[0]
+            log.abandon()
+        return self._plain[key]
+
+    def _portrait(
+        self, log: StraightLog, found: Found, parts: list[Batch | Digested]
+    ) -> tuple[Portrait, list[tuple[int, bytes]]]:
+        """Return the messages in a log that was recovered, and what its start has it keep."""
+        seen = Seen(
+            found,
+            log.now_ms,
+            tuple(part.place for part in parts if isinstance(part, Batch)),
+            tuple(
+                (part.segment, part.number, hash(part.payload), part.complete)
+                for part in parts
+                if isinstance(part, Digested)
+            ),
+        )
+        if seen not in self._portraits:
+            world = Recovered(log, parts)
+            self._due[seen] = world.digests_due
+            self._portraits[seen] = world.portrait()
+        return self._portraits[seen], self._due[seen]
 
     def place(self, batches: list[Content], expected: Expected, *, clean: bool) -> Found:
         """Return where in the recording these batches stand.
@@ -88,7 +171,7 @@ class Judge:
                 raise Violation(kind, f"batches {start} to {stop} came back, not {expected}")
         raise Violation("wrong", f"{len(batches)} batches came back that are not {expected}")
 
-    def accept(self, found: Found, step: int) -> None:
+    def accept(self, found: Found, portrait: Portrait, step: int) -> None:
         """Compare the messages in a log that was found with what clients knew after `step` steps.
 
         Raises:
@@ -97,7 +180,7 @@ class Judge:
         told = bisect_right(self.recording.told, step, key=lambda each: each.step)
         if (found, told) in self._accepted:
             return
-        there = self._messages(found)
+        there = portrait.bodies
         for id, body in there.items():
             if self.recording.sent.get(id) != body:
                 raise Violation("wrong", f"message {id} is not one that was published")
@@ -109,36 +192,6 @@ class Judge:
             if each.body is not None and each.id not in there and not may_have_ended:
                 raise Violation("lost", f"message {each.id} was confirmed, and is gone")
         self._accepted.add((found, told))
-
-    def _messages(self, found: Found) -> dict[Id, bytes]:
-        """Return the messages that a broker has after replaying these batches."""
-        outcome = self._outcomes.get(found)
-        if outcome is None:
-            outcome = self._outcomes[found] = messages_in(
-                self.recording.appended[found.start : found.stop],
-                self.recording.times_ms[found.start : found.stop],
-                clean=found.clean,
-            )
-        return outcome
-
-
-def messages_in(contents: list[Content], times_ms: list[int], *, clean: bool) -> dict[Id, bytes]:
-    """Return id and body of every message that a broker has after replaying these batches."""
-    world = World()
-    world.log = [
-        Batch(number, [Record(*fields) for fields in content], now_ms, START_UNIX_MS)
-        for number, (content, now_ms) in enumerate(zip(contents, times_ms, strict=True), 1)
-    ]
-    world._start(clean=clean)
-    client = world.hello()
-    found: dict[Id, bytes] = {}
-    for queue in list(world.store.queues):
-        for message in client.peek(queue):
-            id = message["origin"], message["sequence"]
-            assert id not in found, f"{id} is there twice"
-            found[id] = message["body"]
-    world.check()
-    return found
 
 
 def start(log: StraightLog) -> None:

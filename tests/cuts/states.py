@@ -70,6 +70,12 @@ def whole(disk: SimulatedDisk) -> State:
     return {name: (bytes(file.data), file.allocated) for name, file in disk.entries.items()}
 
 
+def durable(disk: SimulatedDisk) -> State:
+    """Return the state that a crash leaves which takes all that is pending."""
+    entries = disk.durable_entries.items()
+    return {name: (bytes(file.durable), file.durable_allocated) for name, file in entries}
+
+
 class Crash:
     """A crash at one point of a recording: what may be left of the changes that were pending there."""
 

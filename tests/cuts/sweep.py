@@ -15,7 +15,7 @@ from disk_world import Recording
 from judge import Expected, Judge, Violation, start
 from lives import Chain, crash_everywhere
 from recorder import Player, Step
-from states import SPOILT, Crash, State, disk_of, key_of
+from states import SPOILT, Crash, State, disk_of, durable, key_of, whole
 from workloads import WORKLOADS, record
 
 from support.simulated_disk import SimulatedDisk
@@ -35,11 +35,15 @@ class Tally:
     cuts: int = 0
     orders: int = 0
     chains: int = 0
+    indexed: int = 0
     flips: int = 0
     files: int = 0
+    indexes: int = 0
+    bodies: int = 0
     refused: int = 0
     torn: int = 0
     right: int = 0
+    set_aside: int = 0
     wrong: int = 0
     lost: int = 0
     faults: list[str] = field(default_factory=list)
@@ -91,6 +95,7 @@ class Sweep:
         self.recording = recording or record(source.name, source.seed, source.segment_bytes)
         self.judge = Judge(self.recording)
         self._seen: set[tuple[int, Expected]] = set()
+        self._left: set[tuple[int, int, Expected]] = set()  # by starts; judged already
 
     def run(self, points: range | None = None) -> Iterator[Tally]:
         """Yield what each point gave; `points` are numbers of steps, all by default."""
@@ -104,11 +109,12 @@ class Sweep:
         tally, where = Tally(), f"ONLY={self.source}:{step_count}"
         random = Random(where)
         expected = Expected.at(self.recording, step_count)
-        before = self.judge.recoveries
+        before, indexed = self.judge.recoveries, self.judge.indexed
         for kind, state in Crash(disk, random).states(SAMPLES):
             if self._is_new(state, expected):
                 self._try(tally, kind, state, expected, step_count, where)
         tally.recoveries += self.judge.recoveries - before
+        tally.indexed += self.judge.indexed - indexed
         self._chains(tally, disk, expected, random, where)
         return tally
 
@@ -134,17 +140,20 @@ class Sweep:
                 tally.violated(violation, f"{where} {kind}")
 
     def _recover(self, disk: SimulatedDisk, expected: Expected, step: int) -> None:
-        """Recover, start, and recover what that left: on the disk only, and again the same."""
-        log, found = self.judge.read(disk, expected)
-        self.judge.accept(found, step)
+        """Recover, start, and recover what that left: on the disk only and as written, and again the same."""
+        log, found, due = self.judge.read_both(disk, disk, expected, step)
         start(log)
+        for segment, payload in due:
+            log.keep_digest(segment, payload)
         log.abandon()
-        safe = {
-            name: (bytes(f.durable), f.durable_allocated)
-            for name, f in disk.durable_entries.items()
-        }
         same = Expected(frozenset({found.start}), found.stop, found.stop)
-        again, _ = self.judge.read(disk_of(safe), same)
+        left = key_of(durable(disk)), key_of(whole(disk)), same
+        if left in self._left:
+            return  # another state came to the same
+        self._left.add(left)
+        again, _ = self.judge.read(disk_of(durable(disk)), same)
+        again.abandon()
+        again, *_ = self.judge.read_both(disk, disk, same, None)
         again.abandon()
 
     def _chains(

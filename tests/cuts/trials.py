@@ -9,6 +9,7 @@ from itertools import chain
 from typing import Final, NamedTuple
 
 from damage import SEGMENT_BYTES, Victim, outcome_of, try_cut, try_flip
+from damage_indexed import Indexed, index_trials
 from judge import Violation
 from states import State, disk_of
 
@@ -37,10 +38,30 @@ def trials(victim: Victim, stranger: Victim, part: int = 0, parts: int = 1) -> I
             what = "end" if shortened else "zeros"
             run = partial(try_cut, victim, name, at, shortened=shortened)
             yield Trial("cuts", f"{what}:{name}:{at}", run)
+    yield from _indexed(victim, stranger, part, parts)
     if part == 0:
         whole = (unreadable(victim), damaged_files(victim, stranger), strangers(victim))
         for label, trial in chain(*whole):
             yield Trial("files", label.replace(" ", ":"), trial)
+
+
+def _indexed(victim: Victim, stranger: Victim, part: int, parts: int) -> Iterator[Trial]:
+    """Yield one part of what can happen to the indexes, and to the bodies of segments that have one."""
+    indexed = Indexed(victim)
+    bits = [(name, bit) for name in indexed.indexes for bit in _bits(victim, name)]
+    for name, bit in bits[part::parts]:
+        yield Trial("indexes", f"index:{name}:{bit}", partial(indexed.flip_index, name, bit))
+        if bit % 8 == part % 8:
+            for shortened in (False, True):
+                what = "end" if shortened else "zeros"
+                run = partial(indexed.cut_index, name, bit // 8, shortened=shortened)
+                yield Trial("indexes", f"index-{what}:{name}:{bit // 8}", run)
+    bits = [(name, bit) for name in indexed.sealed for bit in _bits(victim, name)]
+    for name, bit in bits[part::parts]:
+        yield Trial("bodies", f"body:{name}:{bit}", partial(indexed.flip_body, name, bit))
+    if part == 0:
+        for label, trial in index_trials(indexed, stranger):
+            yield Trial("indexes", label.replace(" ", ":"), trial)
 
 
 def _bits(victim: Victim, name: str) -> range:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from core_client import Client, Delivered
 from disk_world import PATH, DiskWorld, Recording, SyncFailed
 
+from minibrokerd.core import paging
+
 QUEUE = "work"
 LEASE_MS = 30_000
+SMALL = {"AHEAD_MESSAGES": 2, "LEAST_BYTES": 0}
 
 
 class Shift:
@@ -92,6 +95,8 @@ def turn(shift: Shift) -> None:
         shift.publish(1, 40, delays=[random.randrange(1, 9_000)])
     shift.world.advance(random.randrange(0, 400))
     shift.world.sync()
+    if random.random() < 0.4:
+        shift.world.freeze()
 
 
 def first_start(world: DiskWorld) -> None:
@@ -189,6 +194,20 @@ def record(
     name: str, seed: int, segment_bytes: int = 4096, inner: Any = None, path: str = PATH
 ) -> Recording:
     """Run a workload and return what it did; the same seed gives the same recording."""
-    world = DiskWorld(seed, segment_bytes, inner, path)
-    WORKLOADS[name](world)
+    with small_memory():
+        world = DiskWorld(seed, segment_bytes, inner, path)
+        WORKLOADS[name](world)
     return world.recording
+
+
+@contextmanager
+def small_memory() -> Iterator[None]:
+    """Let a handful of messages be enough for some of them to leave memory."""
+    before = {name: getattr(paging, name) for name in SMALL}
+    try:
+        for name, value in SMALL.items():
+            setattr(paging, name, value)
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(paging, name, value)

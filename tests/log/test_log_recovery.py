@@ -139,7 +139,7 @@ async def test_every_flipped_bit_of_a_closed_log_is_refused(tmp_path: Path) -> N
         with (path / FIRST).open("r+b") as file:
             file.seek(bit // 8)
             file.write(bytes([whole[bit // 8] ^ 1 << bit % 8]))
-        with pytest.raises((DamagedLog, NewerFormat)):
+        with pytest.raises(DamagedLog):
             await recovered(path)
         (path / FIRST).write_bytes(whole)
     assert len((await recovered(path)).recovered) == 2
@@ -155,7 +155,7 @@ async def test_a_flipped_bit_before_the_last_batch_of_an_open_log_is_damage(tmp_
         flipped[bit // 8] ^= 1 << bit % 8
         (path / FIRST).write_bytes(flipped)
         if bit // 8 < begin:
-            with pytest.raises((DamagedLog, NewerFormat)):
+            with pytest.raises(DamagedLog):
                 await recovered(path)
         else:
             engine = await recovered(path)
@@ -306,6 +306,26 @@ async def test_a_newer_format_is_refused_and_left_alone(tmp_path: Path) -> None:
     with pytest.raises(NewerFormat, match="format 2"):
         await recovered(path)
     assert (path / FIRST).read_bytes() == data
+
+
+@pytest.mark.parametrize("digit", [b"2", b"3", b"5", b"9"])
+async def test_a_magic_is_newer_only_where_nothing_of_ours_follows(
+    tmp_path: Path, digit: bytes
+) -> None:
+    """One flipped bit of a magic is damage; a file that is of a newer release throughout is not."""
+    path = tmp_path / "d"
+    await written(path, b"first", b"second", clean=True)
+    whole, ends = (path / FIRST).read_bytes(), ends_of(path / FIRST)
+    (path / FIRST).write_bytes(b"MBB" + digit + whole[4:])
+    with pytest.raises(DamagedLog):
+        await recovered(path)
+    alone = whole[: ends[0]].ljust(SMALL, b"\0")
+    (path / FIRST).write_bytes(b"MBB" + digit + alone[4:])
+    with pytest.raises(DamagedLog):
+        await recovered(path)
+    (path / FIRST).write_bytes(whole.replace(b"MBB1", b"MBB" + digit)[:40] + b"another header")
+    with pytest.raises(NewerFormat, match=f"format {digit.decode()}"):
+        await recovered(path)
 
 
 async def test_a_recovery_below_the_last_confirmed_batch_is_refused(tmp_path: Path) -> None:

@@ -144,6 +144,7 @@ def _files(checked: Checked) -> dict[str, list[str]]:
         ],
         "of another log": survey.strangers,
         "side files": checked.side_files,
+        "damaged indexes": checked.bad_indexes,
         "leftovers": survey.leftovers,
         "foreign": checked.foreign,
     }

@@ -14,10 +14,11 @@ from minibrokerd.core.publishing import read_columns, spans_of
 from minibrokerd.core.queues import Queue
 from minibrokerd.core.records import CopyMeta, CopyRunMeta, PublishMeta, decode
 from minibrokerd.core.state import Store
-from minibrokerd.core.tails import split_bins
+from minibrokerd.core.tails import BadTail, split_bins
 from minibrokerd.log.seam import Record
 
 _NO_COLUMNS: Final = b"\xc4\x00"
+LENGTHS_BYTES: Final = 8  # of the headers and of the body of a message, 4 each
 
 
 def published(
@@ -25,7 +26,7 @@ def published(
 ) -> list[tuple[int, Block, list[Span]]]:
     """Return (queue, block, spans) for each target of a PUBLISH record."""
     tail = bytes(record.tail)
-    columns, lengths, _ = split_bins(memoryview(tail), 3)
+    columns, lengths, blob = _counted(tail, meta.count)
     named = read_columns(meta, columns, meta.count)
     found = []
     for number, first in meta.targets:
@@ -43,7 +44,7 @@ def published(
             meta.ready_at_ms,
             batch,
         )
-        block.place = place
+        _placed(block, blob, place)
         found.append((number, block, spans_of(block, meta.delay_ms, meta.key, named)))
     return found
 
@@ -77,6 +78,24 @@ def spans_at(record: Record, queue: int, batch: int, place: int) -> list[Span]:
     raise ValueError(f"the record at place {place} has no messages of queue {queue}")
 
 
+def _counted(tail: bytes, count: int) -> list[memoryview]:
+    """Return columns, lengths and bodies of a publish tail that has so many messages.
+
+    Raises:
+        BadTail: it has not. No damage makes one: the checksum of the record held.
+    """
+    bins = split_bins(memoryview(tail), 3)
+    if not 0 < LENGTHS_BYTES * count == len(bins[1]):
+        raise BadTail(f"{len(bins[1])} bytes of lengths came for {count} messages")
+    return bins
+
+
+def _placed(block: Block, blob: memoryview, place: int) -> None:
+    if block.bytes_of(block.first, block.first + block.count) != len(blob):
+        raise BadTail(f"the lengths do not sum up to {len(blob)}, which the bodies have")
+    block.place = place
+
+
 def _copied(
     meta: CopyMeta | CopyRunMeta,
     record: Record,
@@ -88,7 +107,7 @@ def _copied(
     place: int,
 ) -> Block:
     tail = bytes(record.tail)
-    _, lengths, _ = split_bins(memoryview(tail), 3)
+    _, lengths, blob = _counted(tail, count)
     block = Block(
         origin,
         first,
@@ -103,7 +122,7 @@ def _copied(
         meta.ready_at_ms,
         batch,
     )
-    block.place = place
+    _placed(block, blob, place)
     return block
 
 

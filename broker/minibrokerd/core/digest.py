@@ -13,7 +13,7 @@ are one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from struct import Struct
 from typing import Any, Final, NamedTuple
 
@@ -194,8 +194,11 @@ class Digest:
         self._outcome(says, bytes(record.tail))
 
     def _forget(self, origin: int, first: int, count: int) -> None:
-        for sequence in range(first, first + count):
-            for index in self._said.pop((origin, sequence), ()):
+        keys: Iterable[tuple[int, int]] = ((origin, first + at) for at in range(count))
+        if count > len(self._said):  # however many a record claims: what is here bounds the work
+            keys = [key for key in self._said if key[0] == origin and 0 <= key[1] - first < count]
+        for key in keys:
+            for index in self._said.pop(key, ()):
                 self._others[index] = None
 
     def _outcome(self, says: PublishMeta | AckMeta | FrameMeta, tail: bytes) -> None:

@@ -6,6 +6,7 @@ and leases.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
@@ -41,8 +42,9 @@ from minibrokerd.core.records import (
 )
 from minibrokerd.core.sessions import Outcome, Result, Session
 from minibrokerd.core.settling import lease_over
-from minibrokerd.core.state import Store
+from minibrokerd.core.state import Broken, Refused, Store
 from minibrokerd.core.survivors import Live, Survivors
+from minibrokerd.core.tails import BadTail
 from minibrokerd.core.wheel import TICK_MS, Wheel
 from minibrokerd.log.seam import Batch, Digested, Record
 
@@ -50,6 +52,12 @@ LEASE_GRACE_MS: Final = (
     60_000  # a recovered lease has at least min(lease, this) from when the port opens
 )
 
+
+MOST_SEQUENCES: Final = 2**64 - 1
+# Raised by what reads a record whose checksum holds and whose parts do not fit each other: no damage makes one.
+INCONSISTENT: Final = (
+    BadTail, Broken, Refused, struct.error, LookupError, ValueError, OverflowError, TypeError,
+)  # fmt: skip
 
 APPLY: Final[dict[type[Meta], Callable[[Replay, Any, Record], None]]] = {}
 Apply = TypeVar("Apply", bound=Callable[..., None])
@@ -89,14 +97,14 @@ class Replay:
         """Apply one batch.
 
         Raises:
-            UnknownRecord: a record is of a newer version.
+            UnknownRecord: a record is of a newer version, or its parts do not fit each other.
         """
         self._number = batch.number
         at = batch.place.segment << PLACE_BITS | batch.place.offset if batch.place else 0
         for record in batch.records:
             record.says = meta = decode(record)
             self._place = at
-            APPLY[type(meta)](self, meta, record)
+            self._apply(meta, record)
             if at:
                 at += record.size()
 
@@ -104,9 +112,15 @@ class Replay:
         """Apply what a digest says.
 
         Raises:
-            UnknownRecord: it has a record of a newer version.
+            UnknownRecord: it has a record of a newer version, or its parts do not fit each other.
         """
         self._number = part.number
+        try:
+            self._digested(part)
+        except INCONSISTENT as error:
+            raise _misfit(f"the side index of segment {part.segment}", error) from error
+
+    def _digested(self, part: Digested) -> None:
         for kind, content in digest.items(part.payload):
             if kind == digest.RUNS:
                 run = digest.read_run(content, part.segment, part.number)
@@ -130,11 +144,28 @@ class Replay:
             self._place = segment << PLACE_BITS | offset
         else:
             record = digest.read_record(content)
-        meta = decode(record)
-        APPLY[type(meta)](self, meta, record)
+        self._apply(decode(record), record)
+
+    def _apply(self, meta: Meta, record: Record) -> None:
+        try:
+            APPLY[type(meta)](self, meta, record)
+        except INCONSISTENT as error:
+            raise _misfit(
+                f"a record of type {record.type} in batch {self._number}", error
+            ) from error
 
     def finish(self, epoch: int, now_ms: int, unix_ms: int, *, clean: bool) -> None:
-        """Make lanes, waits and leases of what is left; see Core.opened."""
+        """Make lanes, waits and leases of what is left; see Core.opened.
+
+        Raises:
+            UnknownRecord: something that a record says makes no sense.
+        """
+        try:
+            self._finish(epoch, now_ms, unix_ms, clean=clean)
+        except INCONSISTENT as error:
+            raise _misfit("what the records come to", error) from error
+
+    def _finish(self, epoch: int, now_ms: int, unix_ms: int, *, clean: bool) -> None:
         store = self._store
         store.epoch, store.now_ms, store.unix_ms = epoch, now_ms, unix_ms
         store.wheel = Wheel(now_ms)
@@ -291,6 +322,7 @@ class Replay:
     @_applies(BeginMeta, ExtendMeta)
     def _begin(self, meta: BeginMeta, record: Record) -> None:
         waiting = self._at(meta.queue)
+        _require_run(meta.first, meta.count, limits.MAX_RUNS_PER_FRAME)
         for sequence in range(meta.first, meta.first + meta.count):
             message = waiting.take(meta.origin, sequence)
             if message is None:
@@ -304,6 +336,7 @@ class Replay:
     def _ack(self, meta: AckMeta, record: Record) -> None:
         waiting = self._at(meta.queue)
         for _, origin, first, count in RUN.iter_unpack(record.tail):
+            _require_run(first, count, MOST_SEQUENCES)
             waiting.end_run(origin, first, count)
         if meta.session:
             self._remember(meta, [{"lost": 0}], b"")
@@ -410,6 +443,7 @@ class Replay:
 
     @_applies(DamagedMeta)
     def _damaged(self, meta: DamagedMeta, record: Record) -> None:
+        _require_run(meta.first, meta.count, MOST_SEQUENCES)
         self._at(meta.queue).end_run(meta.queue, meta.first, meta.count)
 
     def _spans_of(self, run: ColdRun, sequence: int) -> list[Span]:
@@ -429,6 +463,17 @@ def _outcome(
     batch: int,
 ) -> Outcome:
     return Outcome(meta.checksum, meta.size, results, bytes(lost), 0, batch)
+
+
+def _require_run(first: int, count: int, most: int) -> None:
+    if not (0 < count <= most and 0 <= first <= MOST_SEQUENCES - count):
+        raise ValueError(f"{count} messages from {first} on")
+
+
+def _misfit(what: str, error: Exception) -> UnknownRecord:
+    return UnknownRecord(
+        f"{what} cannot be understood, though the checksums hold: {type(error).__name__}: {error!s:.200}"
+    )
 
 
 def _consumed(session: Session) -> bool:

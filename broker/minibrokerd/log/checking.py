@@ -19,6 +19,7 @@ from minibrokerd.log.directory import DataDirectory, SegmentName, State
 from minibrokerd.log.failures import DamagedLog, NewerFormat, NotWritable
 from minibrokerd.log.fileops import FileOps, read_all
 from minibrokerd.log.format import Kind, Origin, SegmentInfo
+from minibrokerd.log.index import whole_bytes
 from minibrokerd.log.pieces import Piece, next_header, pieces
 from minibrokerd.log.recovery import Recovery
 
@@ -90,7 +91,8 @@ class Checked:
     """The verdict on a data directory, and what it rests on.
 
     `refusal` is what `serve` would say (None: it would start). `unread` are the segment files beside the chain, by
-    what they are. `holder` is the process that has the directory locked (0: none).
+    what they are. `holder` is the process that has the directory locked (0: none). `bad_indexes` are side indexes
+    that are not whole, and why: a start reads the segment instead.
     """
 
     survey: Survey
@@ -99,6 +101,7 @@ class Checked:
     holder: int
     side_files: list[str]
     foreign: list[str]
+    bad_indexes: list[str]
 
     @property
     def whole(self) -> bool:
@@ -269,7 +272,21 @@ def check(
     return Checked(
         survey, refusal, state is not None and state.clean, lock_holder(directory.at("lock")),
         side_files, [name for name in listing.foreign if name not in side_files],
+        list(_bad_indexes(survey, directory, ops)),
     )  # fmt: skip
+
+
+def _bad_indexes(survey: Survey, directory: DataDirectory, ops: FileOps) -> Iterator[str]:
+    segments = {file.name.index: file.name for file in survey.order}
+    for index in directory.listing().indexes:
+        name = segments.get(index)
+        if name is None:
+            yield f"{index} (there is no such segment)"
+            continue
+        data = read_file(directory.at(index), ops)
+        used = whole_bytes(data, name.number, name.generation, survey.store_id)
+        if used < len(data):
+            yield f"{index} (from byte {used} of {len(data)} on)"
 
 
 def _refusal(recovery: Recovery, survey: Survey) -> DamagedLog | None:

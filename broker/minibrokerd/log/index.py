@@ -87,6 +87,8 @@ def decode_slices(data: bytes, segment: int, generation: int) -> Iterator[tuple[
             return
         if (number, its_generation, start) != (segment, generation, end) or last_number < before:
             return
+        if kind > Kind.FOOTER:
+            return
         region = Region(
             start,
             stop,
@@ -100,3 +102,13 @@ def decode_slices(data: bytes, segment: int, generation: int) -> Iterator[tuple[
         )
         yield store_id, Slice(region, bool(complete), payload)
         at, end, before = payload_at + payload_bytes, stop, last_number
+
+
+def whole_bytes(data: bytes, segment: int, generation: int, store_id: bytes) -> int:
+    """Return how many bytes of an index a start would use: all of them, if it is as it was written."""
+    used = 0
+    for its_store, part in decode_slices(data, segment, generation):
+        if its_store != store_id:
+            break
+        used += _SLICE.size + len(part.payload)
+    return used

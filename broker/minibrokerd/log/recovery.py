@@ -177,7 +177,7 @@ class Recovery:
         header = layout.decode_header(data, 0)
         records = layout.decode_records(data, 0, header) if header else None
         if header is None or records is None:
-            if data[:3] == layout.MAGIC[:3] and b"2" <= data[3:4] <= b"9":
+            if _is_newer(data):
                 raise NewerFormat(path, int(data[3:4]), layout.FORMAT_VERSION)
             return None
         info = layout.decode_segment_info(records)
@@ -397,6 +397,22 @@ def _newest_log_start(last: Segment) -> int:
             )
             log_start = max(log_start, info.log_start if info else 0)
     return log_start
+
+
+def _is_newer(data: bytes) -> bool:
+    """Whether a newer release wrote this file: its magic says so, and nothing else in it denies it.
+
+    One flipped bit makes a newer magic, too. Then the rest of that batch, or a later one, is still ours.
+    """
+    if data[:3] != layout.MAGIC[:3] or not b"2" <= data[3:4] <= b"9":
+        return False
+    if layout.later_header(data, 0, None, 0) is not None:
+        return False
+    ours = layout.MAGIC + data[4 : layout.OWN_BATCH_BYTES]
+    header = layout.decode_header(ours, 0)
+    records = layout.decode_records(ours, 0, header) if header else None
+    info = layout.decode_segment_info(records) if records else None
+    return info is None or info.format_version > layout.FORMAT_VERSION
 
 
 def _bad_header(path: str, later: Header | None) -> DamagedLog:
