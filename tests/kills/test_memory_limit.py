@@ -1,6 +1,8 @@
-"""Memory full of messages that cannot leave it: publishes are refused, nothing is thrown away, everything else goes on."""
+"""Memory full of messages that cannot leave it: publishes are refused, nothing is thrown away, acks go on."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import pytest
 from test_bounded_memory import resident_bytes
@@ -12,7 +14,10 @@ KIB = 1024
 LIMIT_BYTES = 64 * KIB * KIB  # half of it is for messages
 BODY_BYTES, IN_FRAME = 64 * KIB, 8
 DELAY_MS = 1_500
-KINDS = {"keyed": {"key": "k"}, "delayed": {"delay_ms": DELAY_MS}}  # neither leaves memory
+KINDS: dict[str, dict[str, Any]] = {
+    "keyed": {"key": "k"},
+    "delayed": {"delay_ms": DELAY_MS},
+}  # neither leaves memory
 
 
 class Publisher:
@@ -84,8 +89,9 @@ def test_full_memory_refuses_publishes_and_lets_everything_else_go_on(
 
     first = publisher.drain("keyed", 32)  # acks go on; in the end there is room for more
     assert publisher.publish("keyed") == ""
-    assert first + publisher.drain("keyed", len(publisher.stored["keyed"]) - 32) == (
-        publisher.stored["keyed"]
+    assert (
+        first + publisher.drain("keyed", len(publisher.stored["keyed"]) - 32)
+        == (publisher.stored["keyed"])
     )
     assert publisher.drain("delayed", stored["delayed"]) == publisher.stored["delayed"]
     assert publisher.living() == dict.fromkeys(KINDS, 0)

@@ -1,4 +1,4 @@
-"""What waits, what is refused, and what passes: the admission of commands, with a log and a core in a test's hands."""
+"""What waits, what is refused and what passes: the admission of commands, between fakes of log and core."""
 
 from __future__ import annotations
 
