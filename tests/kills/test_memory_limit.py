@@ -14,11 +14,10 @@ KIB = 1024
 LIMIT_BYTES = 64 * KIB * KIB  # half of it is for messages
 BODY_BYTES, IN_FRAME = 64 * KIB, 8
 DELAY_MS = 1_500
-# Neither kind leaves memory.
-KINDS: dict[str, dict[str, Any]] = {"keyed": {"key": "k"}, "delayed": {"delay_ms": DELAY_MS}}
+KINDS: dict[str, dict[str, Any]] = {  # neither leaves memory
     "keyed": {"key": "k"},
     "delayed": {"delay_ms": DELAY_MS},
-}  # neither leaves memory
+}
 
 
 class Publisher:

@@ -181,8 +181,11 @@ class Tail:
 
     def forget_index(self, name: SegmentName) -> None:
         """Remove the index of a segment, if it has one."""
-        if self._index_bytes.pop(name.number, 0) > 0:
-            self._ops.unlink(self._directory.at(name.index))
+        written_bytes = self._index_bytes.pop(name.number, 0)
+        path = self._directory.at(name.index)
+        # Where writing it failed there may be a part of one, or none.
+        if written_bytes > 0 or (written_bytes < 0 and self._ops.exists(path)):
+            self._ops.unlink(path)
         self.ended.pop(name.number, None)
 
     def _region(self, start: int, stop: int, checksum: int) -> Region:
