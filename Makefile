@@ -73,7 +73,7 @@ demo: $(VENV)/.develop-ready
 	@$(BIN)/python examples/signup/demo.py
 
 faults: $(VENV)/.develop-ready
-	@PYTHONPATH=tests SEED=$(SEED) BUDGET=$(BUDGET) $(BIN)/python tests/faults/fault_campaign.py
+	@PYTHONPATH=tests SEED=$(SEED) BUDGET=$(BUDGET) SCENARIO=$(SCENARIO) FAULT=$(FAULT) JOBS=$(JOBS) $(BIN)/python tests/faults/fault_campaign.py
 
 stops: $(VENV)/.develop-ready
 	@PYTHONPATH=tests SIGNAL=TERM KILLS=$(KILLS) SEED=$(SEED) BUDGET=$(BUDGET) $(BIN)/python tests/kills/campaign.py
