@@ -13,7 +13,7 @@ from fault_client import FaultClient
 from fault_ledger import Ledger
 from forked_broker import ForkedBroker
 from sabotaged_broker import FLAGS, SEGMENT_BYTES, SabotagedBroker
-from saboteur import KILL, NO_SPACE, QUOTA, Fault, Hit, Saboteur
+from saboteur import KILL, NO_FILES, NO_SPACE, QUOTA, Fault, Hit, Saboteur
 
 from minibrokerd import exits
 from minibrokerd.log.filelog import FileLog
@@ -166,4 +166,6 @@ def _may_go_on(fault: Fault, hit: Hit) -> bool:
     if fault.call == "pread64" and hit.path.name.startswith("segment-"):
         return True  # each record is read alone then; what is lost of it, the ledger knows
     ahead = hit.path.name in AHEAD and fault.call in ("openat", "fallocate", "fdatasync", "rename")
-    return fault.action in (NO_SPACE, QUOTA) and (ahead or hit.path.name.startswith("torn-"))
+    return fault.action in (NO_SPACE, QUOTA, NO_FILES) and (
+        ahead or hit.path.name.startswith("torn-")
+    )
