@@ -9,7 +9,7 @@ PORT   ?= 7272
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test check format tables bench compare demo crash cuts faults fuzz full-disk stops damage sim clean
+.PHONY: help setup serve test check format tables bench compare demo crash cuts faults fuzz full-disk stops starts damage sim clean
 
 help:
 	@echo "make serve    start the broker on ./data, port $(PORT)"
@@ -24,7 +24,8 @@ help:
 	@echo "make faults   every system call of a short workload fails once, or kills the broker: SEED, BUDGET=1800 s"
 	@echo "make fuzz     hostile bytes for BUDGET=600 s: frames of both sides, the log; INPUT=... tries one again"
 	@echo "make full-disk  acks, restarts and deliveries on a tmpfs with no byte free: SEED, BUDGET=300 s"
-	@echo "make stops    as crash, with SIGTERM: exit code 0 within 10 s, nothing lost"
+	@echo "make stops    as crash, with SIGTERM: exit code 0 within 10 s, nothing lost, nothing twice, nothing refused"
+	@echo "make starts   STARTS=1000 starts without traffic: no file grows, nothing is counted twice"
 	@echo "make damage   flip every bit of a small log, spoil it CASES=1000 times as SEED says: check finds, salvage keeps"
 	@echo "make format   format the code; make tables: print the tables of protocol.md again"
 	@echo "make clean    remove everything that make made (./data stays)"
@@ -73,7 +74,7 @@ demo: $(VENV)/.develop-ready
 	@$(BIN)/python examples/signup/demo.py
 
 faults: $(VENV)/.develop-ready
-	@PYTHONPATH=tests SEED=$(SEED) BUDGET=$(BUDGET) $(BIN)/python tests/faults/fault_campaign.py
+	@PYTHONPATH=tests SEED=$(SEED) BUDGET=$(BUDGET) SCENARIO=$(SCENARIO) FAULT=$(FAULT) JOBS=$(JOBS) $(BIN)/python tests/faults/fault_campaign.py
 
 stops: $(VENV)/.develop-ready
 	@PYTHONPATH=tests SIGNAL=TERM KILLS=$(KILLS) SEED=$(SEED) BUDGET=$(BUDGET) $(BIN)/python tests/kills/campaign.py
@@ -93,6 +94,9 @@ cuts: $(VENV)/.develop-ready
 fuzz: $(VENV)/.develop-ready
 	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(PIP) install --editable '.[fuzz]' || echo "atheris cannot be installed: Hypothesis stands in"
 	@PYTHONPATH=tests:tests/core:tests/server:tests/cuts SEED=$(SEED) BUDGET=$(BUDGET) INPUT=$(INPUT) $(BIN)/python tests/fuzz/fuzzing.py
+
+starts: $(VENV)/.develop-ready
+	@STARTS=$(or $(STARTS),1000) $(BIN)/python -m pytest --quiet --timeout=0 tests/log/test_restarts.py
 
 damage: $(VENV)/.develop-ready
 	@EVERY_BIT=1 CASES=$(or $(CASES),1000) SEED=$(or $(SEED),1) $(BIN)/python -m pytest --quiet --timeout=0 -k "flipped or spoilt" tests/log/test_log_salvage.py

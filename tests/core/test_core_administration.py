@@ -7,6 +7,7 @@ from core_client import Client
 from harness import World
 
 from minibrokerd.core.moving import STEP_MESSAGES
+from minibrokerd.core.state import REST_MS
 
 
 def dead(world: World, count: int, **fields: object) -> Client:
@@ -119,7 +120,10 @@ def test_a_deleted_queue_is_gone_with_its_dlq_and_its_number_is_never_used_again
     begun = client.receive_all("q", 1)
     assert client.delete("q", force=True)["value"] == {"purged": 5}
     world.run_jobs()
-    assert (client.queue_names(), world.core.next_deadline_ms()) == ([], None)
+    assert client.queue_names() == []
+    assert (world.core.next_deadline_ms() or REST_MS) >= REST_MS  # no delay is left,
+    world.advance(2 * REST_MS)
+    assert world.core.next_deadline_ms() is None  # and no lease
     assert client.settle("ack", *begun)["lost_runs"] == [m.run for m in begun]
     world.restart(clean=clean)
     world.advance(1_000)

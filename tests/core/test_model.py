@@ -233,7 +233,7 @@ class Broker(Clients):
             if queue.lanes.default.is_waiting:
                 continue  # for a sync of what was written again, or for a read
             if queue.lanes.ready and store.now_ms >= store.hold_until_ms:
-                idle = [c for c in queue.consumers if c.credit() > 0]
+                idle = [c for c in queue.consumers or () if c.credit() > 0]
                 assert not idle, "a consumer with credit waits beside ready messages"
 
     @invariant()

@@ -1,10 +1,12 @@
 """Every system call of a short workload fails once, or kills the broker once: `make faults`.
 
     BUDGET=1800 SEED=7 make faults
+    SCENARIO=cold make faults           one of them alone; JOBS=1 one run at a time
 
-Five scenarios: a first start in an empty directory with the whole workload; the same where writes are short; the
+Six scenarios: a first start in an empty directory with the whole workload; the same where writes are short; the
 same where the file system knows no synced writes; a start on what a kill in the middle of a batch left; a start on
-what a fail-stop left. The plan has every call, action and n; kinds take turns, so that a short budget sees each.
+what a fail-stop left; a start with messages that are not in memory, which are read back and copied. The plan has
+every call, action and n; kinds take turns, so that a short budget sees each.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import sys
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random, SystemRandom
@@ -63,8 +66,9 @@ class Figures:
 class FaultCampaign:
     """The scenarios of one seed, in a directory of their own."""
 
-    def __init__(self, directory: Path, seed: int) -> None:
+    def __init__(self, directory: Path, seed: int, only: str = "") -> None:
         self._directory = directory
+        self.only = only  # one fault, as it is printed
         self._random = Random(seed)
 
     def scenarios(self) -> list[Scenario]:
@@ -72,7 +76,7 @@ class FaultCampaign:
         fresh = fresh_scenario()
         kills = Scenario("halved", FaultClient.run_all, program=HALVING, wanted=_kills_writes)
         two = Scenario("two-calls", FaultClient.run_all, always=(NO_FLAG,), wanted=_hits_data)
-        return [fresh, self.torn(kills), self.failed(fresh), kills, two]
+        return [fresh, self.torn(kills), self.failed(fresh), kills, two, self.cold()]
 
     def torn(self, halved: Scenario) -> Scenario:
         """Return a start on what a kill between the two halves of a batch left."""
@@ -90,6 +94,14 @@ class FaultCampaign:
         assert (run.data_dir / "failed").exists()
         return Scenario("failed", FaultClient.run_some, run.data_dir, run.ledger)
 
+    def cold(self) -> Scenario:
+        """Return a start on what a clean stop left, most of it in segments with a side index."""
+        run = Run(self._directory / "cold", Scenario("pile", FaultClient.pile_up), None)
+        code, _, _ = run.live()
+        assert code == 0
+        assert [*run.data_dir.glob("segment-*.index")]
+        return Scenario("cold", FaultClient.run_back, run.data_dir, run.ledger)
+
     def plan(self, scenarios: list[Scenario], figures: Figures) -> list[tuple[Scenario, Fault]]:
         """Count the calls of each scenario; return every fault that can be in it, kinds in turn."""
         kinds: dict[tuple[str, str, str], list[tuple[Scenario, Fault]]] = defaultdict(list)
@@ -105,21 +117,30 @@ class FaultCampaign:
             self._random.shuffle(each)
         plan = list(_in_turns([each for each in kinds.values() if each], self._random))
         figures.planned = len(plan)
-        return plan
+        return [each for each in plan if self.only in ("", str(each[1]))]
 
-    def run(self, scenarios: list[Scenario], budget_s: float) -> Figures:
-        """Run the plan until it is done, or time is up: it counts from when the calls are counted."""
+    def run(self, scenarios: list[Scenario], budget_s: float, jobs: int = 1) -> Figures:
+        """Run the plan until it is done, or time is up: it counts from when the calls are counted.
+
+        `jobs` runs go on at a time.
+        """
         figures = Figures()
         plan = self.plan(scenarios, figures)
         end_s = monotonic() + budget_s
-        for scenario, fault in plan:
+
+        def judge(number: int) -> Verdict | None:
             if monotonic() > end_s:
-                break
-            verdict = Run(self._directory / "run", scenario, fault).judge()
-            figures.add(f"{scenario.name} {fault}", verdict)
-            if verdict.faults:
-                kept = self._directory / f"violation-{len(figures.violations)}"
-                (self._directory / "run").rename(kept)
+                return None
+            return Run(self._directory / f"run-{number}", *plan[number]).judge()
+
+        with ThreadPoolExecutor(jobs) as pool:
+            for number, verdict in enumerate(pool.map(judge, range(len(plan)))):
+                if verdict is None:
+                    continue
+                scenario, fault = plan[number]
+                figures.add(f"{scenario.name} {fault} (run-{number})", verdict)
+                if not verdict.faults:
+                    shutil.rmtree(self._directory / f"run-{number}")
         return figures
 
 
@@ -156,12 +177,15 @@ def main() -> None:
     except FileNotFoundError as error:
         sys.exit(str(error))
     directory = Path(tempfile.mkdtemp(prefix="minibroker-faults-"))
-    campaign = FaultCampaign(directory, seed)
-    figures = campaign.run(campaign.scenarios(), budget_s)
+    campaign = FaultCampaign(directory, seed, os.environ.get("FAULT") or "")
+    only, jobs = os.environ.get("SCENARIO"), int(os.environ.get("JOBS") or os.cpu_count() or 1)
+    scenarios = [each for each in campaign.scenarios() if only in (None, "", each.name)]
+    figures = campaign.run(scenarios, budget_s, jobs)
     for violation in figures.violations:
         print(violation)
     if figures.violations:
         print(f"traces and data are kept in {directory}; again: SEED={seed} make faults")
+        print("one fault alone: SCENARIO=fresh FAULT=fdatasync:error=EIO:when=9 make faults")
     else:
         shutil.rmtree(directory)
     print(figures)

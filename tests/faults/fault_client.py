@@ -48,6 +48,18 @@ class FaultClient:
             self.publish()
             self.settle("ack", *self.receive(1))
 
+    def pile_up(self) -> None:
+        """Publish what fills some segments, so that the next start has messages that are not in memory."""
+        for _ in range(ROUNDS):
+            self.publish()
+
+    def run_back(self) -> None:
+        """Have messages read back, and copied forward while others pass."""
+        self.settle("ack", *self.receive(10))
+        for _ in range(ROUNDS):
+            self.publish()
+            self.settle("ack", *self.receive(1))
+
     def run_some(self) -> None:
         """A few operations, for a broker that starts on what another one left."""
         for _ in range(3):

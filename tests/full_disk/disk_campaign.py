@@ -30,11 +30,14 @@ SHAPES = (
     (4, 2_000),
     (16, 300),
     (50, 150),
+    (50, 150),  # twice, for tiny messages are where acks take more room than what they end
 )  # messages in a frame, bytes of a body
 ACKS = 10_000  # one at a time, in one cycle
 # Below this a message is smaller than the record of its ack: acks go on no faster than the log is copied, and may
 # be refused meanwhile (retryable, nothing changed).
 SMALL_BYTES, SMALL_ACKS = 200, 500
+SPARSE = 0.3  # of the cycles: about one message lives in each segment when the acks begin
+NACKS, EXTENDS = 0.1, 0.1  # of the acks that have one before them
 FILL_EVERY = 50  # acks; whatever was freed meanwhile is taken again
 RESUME_MS = 2_000
 JUNK_BYTES = 2 << 20  # at least so much comes back at the end of a cycle
@@ -46,6 +49,9 @@ class DiskFigures:
 
     cycles: int = 0
     acks: int = 0
+    sparse: int = 0  # cycles that began with about one message in each segment
+    nacks: int = 0
+    extends: int = 0
     kills: int = 0
     stops: int = 0
     published: int = 0
@@ -56,6 +62,7 @@ class DiskFigures:
     def __str__(self) -> str:
         return (
             f"full_disk: cycles={self.cycles} acks_at_zero_free={self.acks} "
+            f"sparse={self.sparse} nacks={self.nacks} extends={self.extends} "
             f"restarts={self.kills + self.stops} kills={self.kills} stops={self.stops} "
             f"published={self.published} resumed_ms_max={max(self.resumed_ms, default=0):.0f} "
             f"refused_small={self.refused} lost={self.lost}"
@@ -67,10 +74,11 @@ class FullDisk:
 
     def __init__(self, directory: Path, seed: int, figures: DiskFigures) -> None:
         self._random = Random(seed)
+        self._segment_bytes = self._random.choice(SEGMENT_BYTES)
         self.figures = figures
         self._ledger = DiskLedger()
         self._disk = SmallDisk(directory / "disk", self._random.choice(DISK_BYTES))
-        flags = ("--segment-bytes", str(self._random.choice(SEGMENT_BYTES)))
+        flags = ("--segment-bytes", str(self._segment_bytes))
         try:
             self.server = BrokerServer(directory / "disk" / "data", *flags)
         except BaseException:
@@ -97,6 +105,11 @@ class FullDisk:
         self._compare()
         self._client.consume()
         is_small = body_bytes < SMALL_BYTES
+        if self._random.random() < SPARSE:
+            self._client.thin_out(max(self._segment_bytes // (body_bytes + 100), 2))
+            self._disk.fill()
+            self._compare()
+            self.figures.sparse += 1
         acks = min(acks, len(self._ledger.live), SMALL_ACKS if is_small else acks)
         shuffled, refused = self._random.random() < 0.5, self._ledger.refused
         restarts = {self._random.randrange(acks) for _ in range(self._random.randrange(3))}
@@ -105,7 +118,12 @@ class FullDisk:
                 self._disk.fill()
             if number in restarts:
                 self._restart()
-            self._client.ack_one(shuffled=shuffled)
+            if self._random.random() < NACKS:
+                self._client.nack_one()
+                self.figures.nacks += 1
+            extends = self._random.random() < EXTENDS
+            self.figures.extends += extends
+            self._client.ack_one(shuffled=shuffled, extends=extends)
             self.figures.acks += 1
         self._compare()
         refused = self._ledger.refused - refused

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from random import Random
 from time import monotonic
 from typing import Any
@@ -12,6 +12,8 @@ from support.raw_client import RawClient
 QUEUE = "jobs"
 CONSUMER = 1
 WINDOW = 1_000  # messages that it holds, in whatever order it acks them
+LEASE_MS = 30_000
+MOST_NACKS = 3  # of one message; two more and it would go to the DLQ
 
 Id = tuple[int, int]
 
@@ -23,6 +25,7 @@ class DiskLedger:
         self.live: set[Id] = set()
         self.acked: set[Id] = set()
         self.published = 0
+        self.nacked: Counter[Id] = Counter()
         self.refused = 0  # acks, for want of space; they were sent again
 
 
@@ -68,21 +71,35 @@ class DiskClient:
         answer = self._raw.ask("consume", queue=QUEUE, consumer=CONSUMER, prefetch=window)
         assert answer["op"] == "reply", answer
 
-    def ack_one(self, *, shuffled: bool) -> None:
-        """Ack one message alone, and wait until that is confirmed."""
-        while not self.held or self._raw.inbox:
+    def ack_one(self, *, shuffled: bool, extends: bool = False) -> None:
+        """Ack one message alone, and wait until that is confirmed; maybe begin it and extend its lease before."""
+        message = self._next(shuffled=shuffled)
+        if extends:
+            self._settle("extend", message, lease_ms=LEASE_MS)
+        self._settle("ack", message)
+        self._ended([message])
+
+    def nack_one(self) -> None:
+        """Give one message back as failed; it comes again under another token."""
+        message = self._next(shuffled=True)
+        if self.ledger.nacked[message["id"]] == MOST_NACKS:
+            self.held.append(message)
+            return
+        self.ledger.nacked[message["id"]] += 1
+        self._settle("nack", message, delay_ms=0)
+
+    def thin_out(self, keep_every: int) -> None:
+        """Ack all but a few messages, so that each segment is left with about one that lives."""
+        kept: list[dict[str, Any]] = []
+        while len(self.ledger.live) > len(kept):
             self._take()
-        if shuffled:
-            self.held.rotate(self._random.randrange(len(self.held)))
-        message = self.held.popleft()
-        while (answer := self._raw.answer(self._raw.settle("ack", QUEUE, message)))[
-            "op"
-        ] == "error":
-            assert (answer["code"], answer["retryable"]) == ("disk_full", True), answer
-            self.ledger.refused += 1
-        assert answer["results"] == [{"lost": 0}], answer
-        self.ledger.live.remove(message["id"])
-        self.ledger.acked.add(message["id"])
+            kept += [message for message in self.held if not message["id"][1] % keep_every]
+            some = [message for message in self.held if message["id"][1] % keep_every]
+            self.held.clear()
+            if some:
+                self._settle("ack", *some)
+                self._ended(some)
+        self.held.extend(kept)
 
     def drain(self) -> None:
         """Ack everything that lives, as much as is held at a time."""
@@ -90,10 +107,29 @@ class DiskClient:
             self._take()
             some = list(self.held)
             self.held.clear()
-            assert self._raw.confirmed(self._raw.settle("ack", QUEUE, *some)) == {"lost": 0}
-            ids = {message["id"] for message in some}
-            self.ledger.live -= ids
-            self.ledger.acked |= ids
+            self._settle("ack", *some)
+            self._ended(some)
+
+    def _next(self, *, shuffled: bool) -> dict[str, Any]:
+        while not self.held or self._raw.inbox:
+            self._take()
+        if shuffled:
+            self.held.rotate(self._random.randrange(len(self.held)))
+        return self.held.popleft()
+
+    def _settle(self, verb: str, *messages: dict[str, Any], **fields: int) -> None:
+        """Settle, again and again while there is no room for it."""
+        while (answer := self._raw.answer(self._raw.settle(verb, QUEUE, *messages, **fields)))[
+            "op"
+        ] == "error":
+            assert (answer["code"], answer["retryable"]) == ("disk_full", True), answer
+            self.ledger.refused += 1
+        assert answer["results"] == [{"lost": 0}], answer
+
+    def _ended(self, messages: list[dict[str, Any]]) -> None:
+        ids = {message["id"] for message in messages}
+        self.ledger.live -= ids
+        self.ledger.acked |= ids
 
     def counters(self) -> dict[str, int]:
         """Return the counters of the queue."""

@@ -2,6 +2,7 @@
 
     make crash KILLS=100 SEED=7
     make stops KILLS=100 SEED=7         the same with SIGTERM: each stop must end with 0 within ten seconds
+                                        and what was handled twice, or refused, counts as much as what was lost
 
 Two publishers and two consumers work through it in processes of their own, one of each on asyncio's loop
 and on uvloop's. What they wrote into their ledgers is all that is believed; the server's word counts for nothing.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import shutil
 from pathlib import Path
 
@@ -118,3 +119,43 @@ async def test_a_crash_at_any_step_of_the_freeing_loses_nothing_newer(tmp_path: 
         if ended:
             break
     assert crash_at > 3  # the marker, the file, the directory
+
+
+class FullIndexOps(CrashingOps):
+    """A disk that has no room for the end of a side index."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._indexes: set[int] = set()  # descriptors
+
+    def open(self, path: str, flags: int) -> int:
+        """Open, and note whether that is an index."""
+        descriptor = super().open(path, flags)
+        self._indexes.discard(descriptor)
+        if path.endswith(".index"):
+            self._indexes.add(descriptor)
+        return descriptor
+
+    def write(self, descriptor: int, data: bytes | memoryview, offset: int) -> int:
+        """Write; of an index the beginning only."""
+        if descriptor not in self._indexes:
+            return super().write(descriptor, data, offset)
+        if offset:
+            raise OSError(errno.ENOSPC, "no space for the end of an index")
+        return super().write(descriptor, memoryview(data)[:10], offset)
+
+
+async def test_an_index_that_was_written_in_part_goes_with_its_segment(tmp_path: Path) -> None:
+    """Else a full disk would have one more of them for every segment, until the next start."""
+    path = tmp_path / "d"
+    engine = await filled(path, 3, FullIndexOps())
+    engine.log.keep_digest(1, b"what it says")
+    await engine.append(b"%04d" % 9_999)  # the writer does one thing after the other
+    assert [name for name in names(path) if name.endswith(".index")] == [
+        "segment-0000000001-00001.index"
+    ]
+    upto = engine.log.oldest_upto
+    assert upto is not None
+    await free(engine, upto)
+    assert not [name for name in names(path) if name.endswith(".index")]
+    engine.close()

@@ -123,6 +123,47 @@ async def test_a_failure_between_batches_is_told_too(tmp_path: Path) -> None:
     assert len(engine.synced) == 1
 
 
+class NamelessOps(FaultyOps):
+    """A disk that does not give the next segment its name, or does not say that it has it."""
+
+    def __init__(self, fails: str) -> None:
+        super().__init__()
+        self.fails = fails
+        self.armed = False
+
+    def rename(self, old: str, new: str) -> None:
+        """Rename, or not."""
+        if self.armed and self.fails == "rename" and "segment" in new:
+            raise EIO
+        super().rename(old, new)
+
+    def sync_directory(self, descriptor: int) -> None:
+        """Sync, or not."""
+        if self.armed and self.fails == "sync_directory":
+            raise EIO
+        super().sync_directory(descriptor)
+
+
+@pytest.mark.parametrize("fails", ["rename", "sync_directory"])
+async def test_a_segment_that_got_no_name_is_not_missed_by_the_next_start(
+    tmp_path: Path, fails: str
+) -> None:
+    """Its header was synced, but no start can find that: `failed` must not say that it is safe."""
+    ops, path = NamelessOps(fails), tmp_path / "d"
+    engine = Engine(path, ops=ops, segment_bytes=SMALL).open()
+    await engine.append(b"s" * 2_000)
+    last = engine.log.next_number - 1
+    ops.armed = True
+    engine.log.append(engine.batch(b"x" * 2_000))
+    failure = await asyncio.wait_for(engine.failed, PATIENCE_SECONDS)
+    assert isinstance(failure, LogFailed)
+    assert failure.last_synced == last
+    engine.log.abandon()
+    again = Engine(path, segment_bytes=SMALL).open()
+    assert [batch.records[0].tail for batch in again.recovered] == [b"s" * 2_000]
+    again.close()
+
+
 async def test_a_lost_confirmed_batch_is_noticed_after_a_failure(tmp_path: Path) -> None:
     ops = FaultyOps()
     engine = Engine(tmp_path / "d", ops=ops, segment_bytes=SMALL).open()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from minibroker import limits
 from minibroker.wire import DELIVERY_RUN, MARKED, pack_strings
 from minibrokerd.core.deliveries import Consumer, Delivery
+from minibrokerd.core.lanes import NO_LANES
 from minibrokerd.core.messages import Item, alike
 from minibrokerd.core.paging import read_ahead
 from minibrokerd.core.queues import Queue
@@ -21,7 +22,7 @@ def dispatch(store: Store, queue: Queue) -> None:
     """Deliver until nothing is ready or nobody can take more."""
     line = queue.consumers
     share = turns = 0
-    while queue.lanes.ready and line:
+    while line and queue.lanes.ready:
         if not turns:  # a share is fixed for a round: what later ones got must not make it smaller
             turns = len(line)
             share = -(-queue.lanes.ready // turns)
@@ -41,6 +42,8 @@ def dispatch(store: Store, queue: Queue) -> None:
             consumer.waiting = False
     if queue.lanes.default.cold:
         read_ahead(store, queue)
+    elif not (queue.idle or queue.lanes.ready or queue.lanes is NO_LANES):
+        store.rest_later(queue)
 
 
 def line_up(store: Store, queue: Queue, consumer: Consumer) -> None:
@@ -50,8 +53,7 @@ def line_up(store: Store, queue: Queue, consumer: Consumer) -> None:
         and consumer.credit() > 0
         and not store.connections[consumer.connection].stopped
     ):
-        consumer.waiting = True
-        queue.consumers.append(consumer)
+        queue.stand_in_line(consumer)
         store.touch(queue)
 
 
@@ -64,9 +66,7 @@ def line_up_all(store: Store, connection: Connection) -> None:
 def leave_line(queue: Queue, consumer: Consumer) -> None:
     """Take a consumer out: it gets nothing more."""
     consumer.active = False
-    if consumer.waiting:
-        consumer.waiting = False
-        queue.consumers.remove(consumer)
+    queue.leave_line(consumer)
 
 
 def _deliver(store: Store, queue: Queue, consumer: Consumer, most: int) -> bool:

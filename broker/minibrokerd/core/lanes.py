@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from heapq import heapify, heappop, heappush
 from itertools import islice
+from typing import Final, NoReturn
 
 from minibrokerd.core.cold import ColdRun
 from minibrokerd.core.messages import Item, Span
@@ -299,6 +300,22 @@ class Lanes:
         if isinstance(item, Span) and fits < item.stop - item.first:
             lane.put_back(item.cut(item.first + fits))
         return item
+
+
+class _NoLanes(Lanes):
+    """The lanes of every queue that has nothing: `Queue.wake` comes before the first message."""
+
+    __slots__ = ()
+
+    def _lane(self, key: str) -> NoReturn:
+        raise AssertionError("a queue at rest was given a message")
+
+    def enter_cold(self, run: ColdRun) -> NoReturn:
+        """Refuse: it would be in all queues."""
+        self._lane("")
+
+
+NO_LANES: Final[Lanes] = _NoLanes()
 
 
 def _place(span: Span) -> tuple[int, int]:

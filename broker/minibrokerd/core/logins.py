@@ -227,7 +227,7 @@ def _take_back(store: Store, session: Session, connection: int, ids: list[Id]) -
                 assert queue is not None
                 token = tokens[origin, item.first]
                 if not _may_go_on(store, queue, session, item, token):
-                    queue.lanes.put_back(item)
+                    queue.put_back(item)
                     continue
                 back.add((token, origin, item.first))
                 _begin_again(store, queue, session, connection, item, token)

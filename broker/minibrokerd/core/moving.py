@@ -109,6 +109,7 @@ def redrive(
         items = _named(dlq, ids[left : left + some]) if wanted else _oldest(dlq, some)
         for item in items:
             moved += _redrive_one(store, dlq, item)
+        store.touch(dlq)  # it may have nothing left
         return left <= 0, {"redriven": moved}
 
     return step

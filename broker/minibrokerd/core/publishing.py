@@ -93,7 +93,7 @@ def enter(store: Store, queue: Queue, spans: list[Span]) -> None:
         if span.ready_at_ms > store.now_ms:
             store.wait_or_ready(queue, span)
         else:
-            queue.lanes.enter(span)
+            queue.enter(span)
     store.touch(queue)
 
 

@@ -1,20 +1,36 @@
-"""A queue: its settings, what waits in it, who holds what, who waits for more."""
+"""A queue: its settings, what waits in it, who holds what, who waits for more.
+
+There may be very many queues that have nothing. What only messages and consumers need is made when they come, and
+given back some time after they went (`Store.rest_later`): then a queue costs less than a KiB.
+"""
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final, NoReturn
 
 from minibroker.limits import DLQ_SUFFIX
 from minibroker.metrics import COUNTERS
-from minibroker.settings import DURABILITIES, Settings
+from minibroker.settings import DURABILITIES, Settings, default_settings
+from minibrokerd.core.cold import ColdRun
 from minibrokerd.core.deliveries import Consumer, Delivery
-from minibrokerd.core.lanes import Lanes
-from minibrokerd.core.messages import NEVER, Block, Item, State, key_in
+from minibrokerd.core.lanes import NO_LANES, Lanes
+from minibrokerd.core.messages import NEVER, Block, Item, Span, State, key_in
 from minibrokerd.core.wheel import Timer
 
 RESERVE_STEP: Final = 2**20  # sequences reserved by one record
+DEFAULTS: Final = default_settings()  # shared by all queues that have no settings of their own
+
+
+class _Nothing(dict[Any, Any]):
+    """What a queue at rest has, shared by all of them: it stays empty."""
+
+    def __setitem__(self, key: object, value: object) -> NoReturn:
+        raise AssertionError("a queue at rest was given a message")
+
+
+NOTHING: Final = _Nothing()
 
 
 class Queue:
@@ -33,6 +49,7 @@ class Queue:
         "entering",
         "held",
         "home",
+        "idle",
         "lanes",
         "last_batch",
         "live_bytes",
@@ -51,7 +68,7 @@ class Queue:
         self.number = number
         self.name = name
         self.home = home
-        self.settings = settings
+        self.configure(settings)
         self.next_sequence = 0
         self.reserved_until = 0
         self.reserve_batch = 0  # the batch of the newest reservation: ids rest on it
@@ -61,17 +78,18 @@ class Queue:
         self.cold_bytes = 0  # of these, those of messages that left memory
         self.memory_bytes = 0  # of messages that are in no log
         self.last_batch = 0  # the newest batch that changed what this queue shows
-        self.lanes = Lanes()
-        self.delayed: dict[Timer, Item] = {}
+        self.lanes = NO_LANES
+        self.delayed: dict[Timer, Item] = NOTHING
         self.delayed_count = 0
-        self.deliveries: dict[int, Delivery] = {}
+        self.deliveries: dict[int, Delivery] = NOTHING
         self.held = 0
         self.begun = 0
         self.entering = 0  # published, not yet synced
         self.consumer_count = 0
-        self.consumers: deque[Consumer] = deque()  # those that can take something now
+        self.consumers: deque[Consumer] | None = None  # those that can take something now
         self.dirty = False  # waits for a dispatch at the end of the apply
-        self.counters = dict.fromkeys(COUNTERS, 0)
+        self.idle = False  # waits to be looked at: it may be at rest soon
+        self.counters: defaultdict[str, int] = defaultdict(int)  # those of COUNTERS that are not 0
 
     @property
     def is_dlq(self) -> bool:
@@ -88,6 +106,53 @@ class Queue:
         value = self.settings[name]
         assert isinstance(value, int), name
         return value
+
+    def configure(self, settings: Settings) -> None:
+        """Take other settings; they are never changed in place, for they may be shared."""
+        self.settings = DEFAULTS if settings == DEFAULTS else settings
+
+    def wake(self) -> None:
+        """Make what messages need, before the first one comes."""
+        if self.lanes is NO_LANES:
+            self.lanes, self.delayed, self.deliveries = Lanes(), {}, {}
+
+    def rest(self) -> None:
+        """Give back what is not needed now."""
+        if not self.count() and not (self.delayed or self.deliveries or self.lanes.default):
+            self.lanes, self.delayed, self.deliveries = NO_LANES, NOTHING, NOTHING
+        if not self.consumer_count:
+            self.consumers = None
+
+    def enter(self, span: Span) -> None:
+        """Append a fresh span to its lane."""
+        if self.lanes is NO_LANES:
+            self.wake()
+        self.lanes.enter(span)
+
+    def enter_cold(self, run: ColdRun) -> None:
+        """Append a run of messages that are not in memory."""
+        self.wake()
+        self.lanes.enter_cold(run)
+
+    def put_back(self, item: Item) -> None:
+        """Put what came back to its place in its lane."""
+        if self.lanes is NO_LANES:
+            self.wake()
+        self.lanes.put_back(item)
+
+    def stand_in_line(self, consumer: Consumer) -> None:
+        """Let a consumer have its turn."""
+        consumer.waiting = True
+        if self.consumers is None:
+            self.consumers = deque()
+        self.consumers.append(consumer)
+
+    def leave_line(self, consumer: Consumer) -> None:
+        """Take a consumer out of the line, if it stands there."""
+        if consumer.waiting and self.consumers is not None:
+            consumer.waiting = False
+            self.consumers.remove(consumer)
+        self.consumers = self.consumers or None
 
     def count(self) -> int:
         """Return the messages that have not ended, in every state."""
@@ -119,6 +184,7 @@ class Queue:
 
     def delay(self, timer: Timer, item: Item) -> None:
         """Count `item` as DELAYED under a timer that the caller arms."""
+        self.wake()
         self.delayed[timer] = item
         self.delayed_count += item.stop - item.first
 
@@ -147,8 +213,8 @@ class Queue:
 
     def empty(self) -> Lanes:
         """Forget every message and return the old lanes, to be freed in steps."""
-        old, self.lanes = self.lanes, Lanes()
-        self.delayed = {}
+        old, self.lanes = self.lanes, NO_LANES
+        self.delayed, self.deliveries = NOTHING, NOTHING
         self.delayed_count = self.held = self.begun = self.entering = 0
         self.live_bytes = self.cold_bytes = self.memory_bytes = 0
         return old
@@ -165,5 +231,5 @@ class Queue:
             "held": self.held,
             "begun": self.begun,
             "consumers": self.consumer_count,
-            **self.counters,
+            **{name: self.counters.get(name, 0) for name in COUNTERS},
         }

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
 from minibroker import limits
-from minibroker.settings import default_settings
 from minibroker.wire import RUN
 from minibrokerd.core import blocks, digest
 from minibrokerd.core.cold import ColdRun
@@ -20,7 +19,7 @@ from minibrokerd.core.digest import Outcomes
 from minibrokerd.core.logins import await_return
 from minibrokerd.core.messages import PLACE_BITS, Message, Span, State
 from minibrokerd.core.publishing import enter, result_of
-from minibrokerd.core.queues import Queue
+from minibrokerd.core.queues import DEFAULTS, Queue
 from minibrokerd.core.records import (
     AckMeta,
     BeginMeta,
@@ -246,7 +245,7 @@ class Replay:
         self.messages += run.left
         queue.live_bytes += run.cost
         queue.cold_bytes += run.cost
-        queue.lanes.enter_cold(run)
+        queue.enter_cold(run)
         self._store.touch(queue)
 
     def _still_waits(self, ready_at_ms: int, written_unix_ms: int, delay_ms: int) -> int:
@@ -265,6 +264,7 @@ class Replay:
             delivery = Delivery(
                 meta.token, queue.number, queue.home, session.id, 0, None, meta.lease_ms
             )
+            queue.wake()
             store.deliveries[meta.token] = queue.deliveries[meta.token] = delivery
             session.deliveries.add(meta.token)
         left = min(max(meta.unix_ms + meta.lease_ms - store.unix_ms, 0), meta.lease_ms)
@@ -284,7 +284,7 @@ class Replay:
         waiting = self._queues.get(number)
         if waiting is None:
             waiting = self._queues[number] = Survivors(
-                Queue(number, "", number, default_settings()), self._spans_of
+                Queue(number, "", number, DEFAULTS), self._spans_of
             )
             self._homes.setdefault(number, []).append(waiting)
         return waiting
@@ -295,7 +295,7 @@ class Replay:
         queue = waiting.queue
         queue.record_batch = self._number
         if queue.name:
-            queue.settings = queue.settings | meta.settings
+            queue.configure(queue.settings | meta.settings)
             return
         self._homes[queue.home].remove(waiting)
         waiting.rename(meta.name, meta.home, meta.settings)

@@ -10,7 +10,7 @@ import msgspec
 
 from minibroker import limits
 from minibroker.commands import COMMANDS
-from minibroker.settings import check_settings, default_settings
+from minibroker.settings import check_settings
 from minibroker.wire import RUN, pack_strings
 from minibrokerd.core.deliveries import Consumer
 from minibrokerd.core.dispatching import dispatch, leave_line, line_up
@@ -18,7 +18,7 @@ from minibrokerd.core.inputs import Frame
 from minibrokerd.core.logins import leave, return_held
 from minibrokerd.core.messages import Block, Item, Message, State
 from minibrokerd.core.moving import delete, purge, redrive
-from minibrokerd.core.queues import Queue
+from minibrokerd.core.queues import DEFAULTS, Queue
 from minibrokerd.core.settling import read_runs
 from minibrokerd.core.state import Broken, Refused, Store, check_name
 from minibrokerd.core.wheel import Timer
@@ -218,7 +218,7 @@ def queue_set(store: Store, frame: Frame, part: Any) -> None:
     queue = store.queues.get(part.queue)
     if queue is None:
         check_name(part.queue)
-        queue = store.create_queue(part.queue, default_settings() | changes)
+        queue = store.create_queue(part.queue, DEFAULTS | changes)
     elif any(queue.settings[name] != value for name, value in changes.items()):
         _check_dlq_durability(store, queue, changes)
         _change(store, queue, changes)
@@ -231,7 +231,7 @@ def queue_set(store: Store, frame: Frame, part: Any) -> None:
 
 
 def _change(store: Store, queue: Queue, changes: dict[str, int | str]) -> None:
-    queue.settings |= changes
+    queue.configure(queue.settings | changes)
     store.write_queue(queue)
 
 

@@ -187,15 +187,13 @@ def give_credit(store: Store, queue: Queue, delivery: Delivery, count: int) -> N
         and not consumer.waiting
         and not store.connections[consumer.connection].stopped
     ):
-        consumer.waiting = True
-        queue.consumers.append(consumer)
+        queue.stand_in_line(consumer)
         store.touch(queue)
 
 
 def drop_delivery(store: Store, queue: Queue, delivery: Delivery) -> None:
     """Forget a delivery that has nothing left."""
-    del store.deliveries[delivery.token]
-    del queue.deliveries[delivery.token]
+    store.forget_delivery(queue, delivery.token)
     session = store.sessions.get(delivery.session)
     if session is not None:
         session.deliveries.discard(delivery.token)
@@ -492,8 +490,10 @@ def settle(work: Settlement) -> int:
     """Apply a settlement that was checked; return the batch that the answer rests on. `work.lost` is filled."""
     VERBS[work.part.op](work)
     lost = sum(run[3] for run in work.lost)
-    work.queue.counters["lost_settlements"] += lost
-    rests_on = work.queue.last_batch if lost else 0
+    rests_on = 0
+    if lost:
+        work.queue.counters["lost_settlements"] += lost
+        rests_on = work.queue.last_batch
     # What left no record (a release of what was only held) rests on nothing that could ever be synced.
     if work.durability != MEMORY and work.store.effects.records:
         rests_on = max(rests_on, work.store.rests_on(work.durability))

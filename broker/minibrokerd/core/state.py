@@ -10,11 +10,11 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from minibroker import limits
-from minibroker.settings import Settings, default_settings
+from minibroker.settings import Settings
 from minibrokerd.core.deliveries import Delivery
 from minibrokerd.core.effects import Effects, Outgoing
 from minibrokerd.core.messages import LAZY, MEMORY, Block, Item, Message, Span, State
-from minibrokerd.core.queues import Queue
+from minibrokerd.core.queues import DEFAULTS, Queue
 from minibrokerd.core.records import (
     AttemptMeta,
     BeginMeta,
@@ -32,6 +32,8 @@ OUTCOME_BYTES: Final = (
 )
 QUEUE_BYTES: Final = 400  # the same for the settings and the reservation of a queue
 LAZY_HELD_BACK_MS: Final = 100  # lazy confirms wait once the oldest unsynced one is older
+REST_MS: Final = 1_000  # a queue that was used a moment ago keeps what it will need again
+REST_QUEUES: Final = 1_000  # looked at in one step
 QUEUE_NAME: Final = re.compile(f"[A-Za-z0-9._-]{{1,{limits.MAX_QUEUE_NAME_CHARS}}}")
 
 Handler = Callable[["Store", Timer, Any], None]
@@ -76,7 +78,7 @@ class Store:
         self.clear_below = 0  # nothing that lives needs a record of a batch before this one
         # Where settlements of a deleted queue go: nothing is under their tokens, so they are lost, and the other
         # parts of their frame still count.
-        self.nowhere = Queue(0, "", 0, default_settings())
+        self.nowhere = Queue(0, "", 0, DEFAULTS)
         self.sessions: dict[int, Session] = {}
         self.connections: dict[int, Connection] = {}
         self.deliveries: dict[int, Delivery] = {}
@@ -85,6 +87,7 @@ class Store:
             deque()
         )  # (batch, now_ms) of unsynced lazy records
         self.dirty: list[Queue] = []
+        self.idle: list[Queue] = []  # to be looked at by `_rest`
         self.jobs: deque[Callable[[], bool]] = (
             deque()
         )  # long work in steps; a step returns True at the end
@@ -180,7 +183,7 @@ class Store:
                 "unknown_queue",
                 f"there is no queue {name!r}, and this server makes none on use; `minibroker queue set` does",
             )
-        return self.create_queue(name, default_settings())
+        return self.create_queue(name, DEFAULTS)
 
     def create_queue(self, name: str, settings: Settings, home: int | None = None) -> Queue:
         """Make a queue; `home` is the number of the source queue for a DLQ."""
@@ -211,8 +214,7 @@ class Store:
         """Return the dead-letter queue of a queue, made now if this is its first dead message."""
         dlq = self.queues.get(queue.name + limits.DLQ_SUFFIX)
         if dlq is None:
-            settings = default_settings()
-            settings["durability"] = queue.settings["durability"]
+            settings = DEFAULTS | {"durability": queue.settings["durability"]}
             dlq = self.create_queue(queue.name + limits.DLQ_SUFFIX, settings, home=queue.number)
         return dlq
 
@@ -236,6 +238,20 @@ class Store:
             queue.dirty = True
             self.dirty.append(queue)
 
+    def forget_delivery(self, queue: Queue, token: int) -> None:
+        """Take a delivery out of the indexes."""
+        del self.deliveries[token]
+        del queue.deliveries[token]
+        if not (queue.deliveries or queue.idle):
+            self.rest_later(queue)
+
+    def rest_later(self, queue: Queue) -> None:
+        """Let the queue give back what it does not need, if it still has nothing after a while."""
+        queue.idle = True
+        if not self.idle:
+            self.set_timer(_rest, None, self.now_ms + REST_MS)
+        self.idle.append(queue)
+
     # -- messages that come back ----------------------------------------------------------------
 
     def set_timer(self, handler: Handler, argument: object, deadline_ms: int) -> Timer:
@@ -257,7 +273,7 @@ class Store:
             return
         if isinstance(item, Message):
             item.state = State.READY
-        queue.lanes.put_back(item)
+        queue.put_back(item)
         self.touch(queue)
 
     def write_return(
@@ -309,8 +325,21 @@ def _delay_over(store: Store, timer: Timer, queue: Queue) -> None:
         return
     if isinstance(item, Message):
         item.state, item.timer = State.READY, None
-    queue.lanes.put_back(item)
+    queue.put_back(item)
     store.touch(queue)
+
+
+def _rest(store: Store, timer: Timer, argument: None) -> None:
+    idle, store.idle = store.idle, []
+
+    def step() -> bool:
+        for queue in idle[-REST_QUEUES:]:
+            queue.idle = False
+            queue.rest()
+        del idle[-REST_QUEUES:]
+        return not idle
+
+    store.jobs.append(step)
 
 
 def check_name(name: str) -> None:

@@ -136,7 +136,8 @@ class Survivors:
     def rename(self, name: str, home: int, settings: Settings) -> None:
         """Learn who this is: until now only the number was known."""
         queue = self.queue
-        queue.name, queue.home, queue.settings = name, home, settings
+        queue.name, queue.home = name, home
+        queue.configure(settings)
         if home != queue.number:
             self.messages = self._keyed_anew(self.messages)
             self.leases = self._keyed_anew(self.leases)

@@ -349,7 +349,7 @@ class FileLog:
         tail.store_id, tail.epoch = self.store_id, recovery.epoch + 1
         tail.log_start = recovery.log_start
         tail.last_number, tail.last_checksum = recovery.last_number, recovery.last_checksum
-        tail.last_data = recovery.last_number
+        tail.last_data = tail.last_safe = recovery.last_number
         tail.sealed.extend(recovery.sealed)
         if last is not None:
             region = recovery.region_of(last)
@@ -447,14 +447,14 @@ class FileLog:
         """Note the last safe batch, in the writer thread, then tell the loop."""
         error = self._failure(exc)
         try:
-            self._directory.write_failed(self._tail.last_number)
+            self._directory.write_failed(self._tail.last_safe)
         except OSError as side:
             error.add_note(f"the number could not be kept in the file `failed`: {side}")
         assert self._writer is not None
         self._writer.post(lambda: self._on_failed(error))
 
     def _failure(self, exc: BaseException) -> LogFailed:
-        error = LogFailed(self._directory.path, self._tail.last_number, exc)
+        error = LogFailed(self._directory.path, self._tail.last_safe, exc)
         error.__cause__ = exc
         return error
 

@@ -59,6 +59,7 @@ class Tail:
         self.epoch = 0
         self.log_start = 1
         self.last_number = 0
+        self.last_safe = 0  # of those, the newest that a start finds: its segment has its name
         self.last_checksum = 0
         self.last_kind = Kind.FOOTER
         self.last_data = 0
@@ -92,6 +93,7 @@ class Tail:
                 "the engine closes a batch before it is too big"
             )
         self._write(Kind.DATA, body, now_ms, unix_ms)
+        self.last_safe = self.last_number
         self.last_data = number
         assert self.segment is not None
         self.last_offset = self.segment.position - body.batch_bytes + BATCH_HEADER_BYTES
@@ -104,6 +106,7 @@ class Tail:
             if kind is Kind.SEGMENT:
                 return
         self._write(kind, self._own_body(), now_ms, unix_ms)
+        self.last_safe = self.last_number
 
     def begin_segment(self, now_ms: int, unix_ms: int) -> None:
         """Go on in a new segment: it is one once its header and its name are synced."""
@@ -120,6 +123,7 @@ class Tail:
         self._write(Kind.SEGMENT, self._own_body(), now_ms, unix_ms)
         self._ops.rename(self._directory.at("next.tmp"), self._directory.at(name))
         self._directory.sync()
+        self.last_safe = self.last_number  # of a header without its name nobody knows
         self._directory.write_state(State(False, number))
         if full is not None:
             self.sealed.append(Sealed(full.name, full.size_bytes, self.last_data))
@@ -181,8 +185,11 @@ class Tail:
 
     def forget_index(self, name: SegmentName) -> None:
         """Remove the index of a segment, if it has one."""
-        if self._index_bytes.pop(name.number, 0) > 0:
-            self._ops.unlink(self._directory.at(name.index))
+        written_bytes = self._index_bytes.pop(name.number, 0)
+        path = self._directory.at(name.index)
+        # Where writing it failed there may be a part of one, or none.
+        if written_bytes > 0 or (written_bytes < 0 and self._ops.exists(path)):
+            self._ops.unlink(path)
         self.ended.pop(name.number, None)
 
     def _region(self, start: int, stop: int, checksum: int) -> Region:

@@ -1,0 +1,286 @@
+"""What waits, what is refused and what passes: the admission of commands, between fakes of log and core."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import pytest
+
+from minibroker import limits, wire
+from minibrokerd.admission import PUBLISH_OVERHEAD_BYTES, Admission
+from minibrokerd.core.effects import Outgoing
+from minibrokerd.core.inputs import Command, Disconnected, Frame, Space
+from minibrokerd.frames import read_frame
+from minibrokerd.log.seam import RESERVE_SEGMENTS, Room
+
+SEGMENT_BYTES = 64 * 1024
+KIB = 1024
+
+
+class World:
+    """Core, log, forwarder, pager and engine, as the admission sees them."""
+
+    def __init__(self) -> None:
+        self.room = Room.GRANTED
+        self.known: set[int] = set()  # sequences of frames that came before
+        self.max_batch_bytes = SEGMENT_BYTES
+        self.segment_bytes = SEGMENT_BYTES
+        self.reserve_segments = RESERVE_SEGMENTS
+        self.has_last_room = True
+        self.is_behind = False
+        self.makes_room = True
+        self.allowance_bytes = 8 * KIB
+        self.is_full = False  # memory
+        self.pending_bytes = 0
+        self.asked: list[int] = []  # for how much room
+        self.applied: list[Command] = []
+        self.refusals: list[dict[str, Any]] = []
+        self.cut: list[tuple[int, str]] = []
+        me: Any = self
+        self.admission = Admission(me, me, me, me, me)
+
+    # -- core and log
+
+    def knows(self, frame: Frame) -> bool:
+        return frame.sequence in self.known
+
+    def room_for(self, size_bytes: int) -> Room:
+        self.asked.append(size_bytes)
+        return self.room
+
+    def last_room_for(self, size_bytes: int) -> bool:
+        return self.has_last_room
+
+    # -- engine
+
+    def submit(self, command: Command) -> None:
+        if self.admission.admits(command):
+            self.applied.append(command)
+
+    def answer(self, outgoing: Outgoing) -> None:
+        self.refusals.append(outgoing.header)
+
+    def cut_off(self, connection: int, code: str, text: str) -> None:
+        self.cut.append((connection, code))
+
+    # -- what a test does
+
+    def publish(self, sequence: int, size: int = KIB, connection: int = 1) -> None:
+        part = {"op": "publish", "queue": "q", "count": 1}
+        self._frame([part], connection, struct.pack("<II", 0, size), bytes(size), sequence=sequence)
+
+    def ack(self, sequence: int, connection: int = 1) -> None:
+        part = {"op": "ack", "queue": "q", "runs": 1}
+        self._frame([part], connection, sequence=sequence, columns=struct.pack("<QIQI", 1, 1, 1, 1))
+
+    def ask(self, op: str, connection: int = 1) -> None:
+        self._frame([{"op": op, "queue": "q"}], connection, request=1)
+
+    def _frame(
+        self,
+        parts: list[dict[str, Any]],
+        connection: int,
+        lengths: bytes = b"",
+        blob: bytes = b"",
+        columns: bytes = b"",
+        **numbers: int,
+    ) -> None:
+        payload = wire.pack_frame({"parts": parts, **numbers}, columns, lengths, blob)[4:]
+        self.submit(read_frame(payload, connection, 0.0))
+
+    def tighten(self, reserve_segments: int = RESERVE_SEGMENTS - 1) -> Space | None:
+        self.reserve_segments = reserve_segments
+        return self.admission.look_at_reserve()
+
+    def freed(self) -> None:
+        """What the engine does when a segment was given up."""
+        self.admission.freed()
+        self.admission.go_on()
+
+    @property
+    def sequences(self) -> list[tuple[int, int | None]]:
+        """The frames that were applied, as (connection, sequence)."""
+        return [(c.connection, c.sequence) for c in self.applied if isinstance(c, Frame)]
+
+
+# -- order --------------------------------------------------------------------------------------
+
+
+def test_what_a_client_sent_after_a_publish_that_waits_waits_behind_it() -> None:
+    """And nobody else does; all of it goes on in its order."""
+    world = World()
+    world.room = Room.WAIT
+    world.publish(1)
+    world.ack(2)
+    world.publish(3)
+    world.ask("purge")
+    world.submit(Disconnected(1))
+    world.ack(1, connection=2)
+    assert world.sequences == [(2, 1)]
+    world.room = Room.GRANTED
+    world.admission.go_on()
+    assert world.sequences == [(2, 1), (1, 1), (1, 2), (1, 3), (1, None)]
+    assert isinstance(world.applied[-1], Disconnected)
+
+
+def test_what_has_to_wait_once_more_keeps_its_order() -> None:
+    world = World()
+    world.room = Room.WAIT
+    world.publish(1)
+    world.ack(2)
+    world.publish(1, connection=2)
+    for _ in range(3):
+        world.admission.go_on()
+    world.publish(3)
+    assert world.applied == []
+    world.room = Room.GRANTED
+    world.admission.go_on()
+    assert world.sequences == [(1, 1), (1, 2), (2, 1), (1, 3)]
+
+
+def test_room_is_asked_for_what_is_pending_and_what_comes() -> None:
+    world = World()
+    world.pending_bytes = 10_000
+    world.publish(1)
+    (asked,) = world.asked
+    assert 10_000 + KIB + PUBLISH_OVERHEAD_BYTES < asked < 10_000 + KIB + 2 * PUBLISH_OVERHEAD_BYTES
+
+
+def test_a_flood_behind_what_waits_ends_its_connection_alone() -> None:
+    world = World()
+    world.max_batch_bytes = 64 * 1024 * KIB
+    world.room = Room.WAIT
+    world.publish(1, connection=2)
+    most = limits.MAX_UNANSWERED_BYTES + limits.MAX_FRAME_BYTES
+    sequence = 0
+    while not world.cut:
+        sequence += 1
+        world.publish(sequence, 512 * KIB)
+        assert sequence * 512 * KIB <= most + 1024 * KIB, "it takes more than it may"
+    assert sequence * 512 * KIB > most - 1024 * KIB
+    assert world.cut == [(1, "busy")]
+    world.submit(Disconnected(1))
+    world.room = Room.GRANTED
+    world.admission.go_on()
+    assert world.sequences == [(2, 1)], "nothing of the one that was cut off is applied"
+    assert any(isinstance(command, Disconnected) for command in world.applied)
+
+
+# -- publishes ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("room", "is_full", "size", "code", "retry_ms"),
+    [
+        (Room.REFUSED, False, KIB, "disk_full", 1_000),
+        (Room.GRANTED, True, KIB, "busy", 1_000),
+        (Room.GRANTED, False, SEGMENT_BYTES, "too_large", None),
+    ],
+)
+def test_a_refusal_says_why_and_whether_it_may_come_again(
+    room: Room, is_full: bool, size: int, code: str, retry_ms: int | None
+) -> None:
+    """And a frame that came before is let through to its answer: it was stored."""
+    world = World()
+    world.room, world.is_full = room, is_full
+    world.publish(7, size)
+    (refusal,) = world.refusals
+    assert (refusal["code"], refusal.get("retry_ms"), refusal["sequence"]) == (code, retry_ms, 7)
+    assert refusal["retryable"] == (retry_ms is not None)
+    world.ack(8)
+    assert world.sequences == [(1, 8)], "acks go on"
+    world.known.add(7)
+    world.publish(7, size)
+    assert world.sequences == [(1, 8), (1, 7)]
+
+
+def test_a_publish_waits_while_copying_is_behind_and_goes_on_after_a_segment_was_freed() -> None:
+    world = World()
+    world.is_behind = True
+    for sequence in range(1, 100):
+        world.publish(sequence)
+    first = len(world.applied)
+    assert SEGMENT_BYTES // 4 < first * KIB <= SEGMENT_BYTES // 2 + 2 * KIB
+    world.ack(1, connection=2)
+    world.admission.go_on()
+    assert len(world.applied) == first + 1, "only an ack passed"
+    world.freed()
+    assert len(world.applied) > first + 1
+    world.is_behind = False
+    world.freed()
+    assert [sequence for connection, sequence in world.sequences if connection == 1] == [
+        *range(1, 100)
+    ]
+
+
+def test_a_publish_does_not_wait_for_a_copying_that_cannot_go_on() -> None:
+    world = World()
+    world.is_behind, world.makes_room = True, False
+    for sequence in range(1, 100):
+        world.publish(sequence)
+    assert len(world.applied) == 99
+
+
+# -- settlements while the reserve is not whole -------------------------------------------------
+
+
+def test_settlements_pass_freely_while_the_reserve_is_whole() -> None:
+    world = World()
+    world.has_last_room = False
+    for sequence in range(1, 1_000):
+        world.ack(sequence)
+    assert len(world.applied) == 999
+    assert not world.refusals
+
+
+def test_settlements_keep_step_with_what_is_freed() -> None:
+    """A pass over the whole log must fit into what is left of the reserve."""
+    world = World()
+    assert world.tighten() is None, "two segments are enough for leases and deliveries"
+    for sequence in range(1, 1_000):
+        world.ack(sequence)
+    first = len(world.applied)
+    assert 0 < first < 100
+    world.freed()
+    assert first < len(world.applied) <= 2 * first + 1
+    world.makes_room = False  # nothing is copied: waiting would have no end
+    world.admission.go_on()
+    assert [sequence for _, sequence in world.sequences] == [*range(1, 1_000)]
+
+
+def test_the_last_of_the_reserve_is_waited_for_while_room_is_made_and_refused_when_none_is() -> (
+    None
+):
+    world = World()
+    world.tighten()
+    world.has_last_room = False
+    world.ack(1)
+    assert (world.applied, world.refusals) == ([], [])
+    world.makes_room = False
+    world.admission.go_on()
+    (refusal,) = world.refusals
+    assert (refusal["code"], refusal["retryable"]) == ("disk_full", True)
+    world.ask("purge")
+    world.ask("queue_delete")
+    assert world.sequences == [(1, None), (1, None)], "what helps always passes"
+    world.reserve_segments = RESERVE_SEGMENTS
+    world.admission.look_at_reserve()
+    world.ack(1)
+    assert world.sequences[-1] == (1, 1)
+
+
+def test_the_core_is_told_of_the_reserve_once_for_each_change() -> None:
+    world = World()
+    assert world.admission.look_at_reserve() is None
+    short = world.tighten(1)
+    assert short is not None
+    assert (short.short, short.pause) == (True, True)
+    assert world.tighten(1) is None
+    world.makes_room = False  # a pause without an end would be worse
+    going_on = world.tighten(1)
+    assert going_on is not None
+    assert (going_on.short, going_on.pause) == (True, False)
+    whole = world.tighten(RESERVE_SEGMENTS)
+    assert whole is not None
+    assert (whole.short, whole.pause) == (False, False)
