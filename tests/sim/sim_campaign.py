@@ -41,7 +41,7 @@ class Figures:
         seconds = world.loop.now_us / 1e6
         self.worlds += 1
         self.busy_s += seconds if world.loop.events >= seconds else 0
-        self.faults += world.faults + world.disk.faults
+        self.faults += world.faults.count + world.disk.faults
         self.crashes += world.crashes
         self.confirmed += world.checker.confirmed
         self.duplicates += world.checker.duplicates

@@ -7,6 +7,8 @@ from sim_world import World
 
 FOUND = {
     51: "publishes that stored less than they might have used room up, until all of them waited for ever",
+    500050: "a batch that ended in a hole of its file was taken for torn",
+    500061: "the same",
     500041: "a note of a fail-stop that was torn kept the broker from starting",
 }
 
