@@ -139,7 +139,7 @@ class Admission:
 
         Requests pass: a purge, or a queue that is deleted, is what helps.
         """
-        if frame.sequence is None:
+        if frame.sequence is None or self._core.knows(frame):
             return True
         size = frame.size + PUBLISH_OVERHEAD_BYTES
         is_last = not self._log.last_room_for(self._door.pending_bytes + size)

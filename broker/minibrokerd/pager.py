@@ -7,7 +7,8 @@ stop the loop. Above a watermark messages leave; at the hard limit publishes are
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Final
 
@@ -45,6 +46,9 @@ class Pager:
         self._hot_bytes = min(MOST_HOT_BYTES, memory_limit_bytes // 4)
         self._written_bytes = 0
         self._full = False
+        self._filling: deque[ReadBack] | None = (
+            None  # what is still to be read while `fill` goes on
+        )
 
     def wrote(self, size_bytes: int) -> None:
         """Note what was written to the log; now and then, let messages leave memory."""
@@ -65,8 +69,11 @@ class Pager:
             self._full = self._core.hot_bytes() > self._most_bytes
         return self._full
 
-    def read(self, reads: Sequence[ReadBack]) -> None:
+    def read(self, reads: Iterable[ReadBack]) -> None:
         """Have these read; the core gets what they have as `Loaded`."""
+        if self._filling is not None:
+            self._filling += reads
+            return
         for asked in reads:
             future = self._loop.run_in_executor(None, self._log.read, asked.segment, asked.offsets)
             future.add_done_callback(partial(self._done, asked))
@@ -74,10 +81,14 @@ class Pager:
     def fill(self) -> None:
         """Read back the first messages of every queue; blocks, before the port opens."""
         left_bytes = FILL_BYTES
-        while left_bytes > 0 and (reads := self._core.wanted()):
-            for asked in reads:
-                left_bytes -= asked.offsets[-1] - asked.offsets[0] + 1
-                self._apply(Loaded(asked, self._log.read(asked.segment, asked.offsets)))
+        self._filling = reads = deque(self._core.wanted())
+        while left_bytes > 0 and reads:
+            asked = reads.popleft()
+            left_bytes -= asked.offsets[-1] - asked.offsets[0] + 1
+            # What is to be read next, the core says in the effects of this: it comes to `read`.
+            self._apply(Loaded(asked, self._log.read(asked.segment, asked.offsets)))
+        self._filling = None
+        self.read(reads)
 
     def _done(self, asked: ReadBack, future: asyncio.Future[list[Record | None]]) -> None:
         if future.cancelled() or asked.is_void:

@@ -8,6 +8,8 @@ import pytest
 from harness import START_UNIX_MS, World
 
 from minibroker import limits, wire
+from minibrokerd.core.inputs import Frame
+from minibrokerd.frames import read_frame
 
 
 def test_a_confirm_leaves_when_its_batch_is_synced_and_not_before() -> None:
@@ -100,6 +102,20 @@ def test_a_frame_lost_in_a_crash_is_applied_when_it_is_resent() -> None:
     assert client2.resend(1, client) is None
     world.sync()
     assert client2.answer(sequence=1)["results"][0]["durability"] == "sync"
+
+
+def test_a_frame_that_came_before_is_known_for_as_long_as_its_session() -> None:
+    """Refused for want of room, it would be told that nothing was stored."""
+    world = World()
+    client = world.hello()
+    client.publish("q", b"a")
+    world.restart(clean=False, wall_ms=limits.FRAME_OUTCOME_MS + 1)  # a jump of the clock will do
+    client2 = world.resume(client)
+    again = read_frame(client.sent[1], client2.connection, 0.0)
+    assert isinstance(again, Frame)
+    assert world.core.knows(again)
+    again.sequence = 2
+    assert not world.core.knows(again)
 
 
 def test_after_ten_silent_minutes_a_restart_cannot_judge_a_resent_frame() -> None:

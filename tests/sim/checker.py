@@ -14,6 +14,7 @@ A message that came again without need is a duplicate: counted, no violation.
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass, field
 
 Id = tuple[int, int]
@@ -271,15 +272,18 @@ class Checker:
 
     # -- the end --------------------------------------------------------------------------------
 
-    def finish(self) -> None:
-        """After the drain: everything that was confirmed is accounted for."""
+    def finish(self, suspects: Container[Id] = ()) -> None:
+        """After the drain: everything that was confirmed is accounted for.
+
+        `suspects` have a record that the disk did not give back as it was written.
+        """
         for intent in self.intents.values():
             history = intent.history
             if intent.outcome != OK or (history is not None and history.drained):
                 continue
             if history is not None and (history.acked_token or _may_be_acked(history)):
                 continue
-            if not self._may_be_removed(intent):
+            if not self._may_be_removed(intent) and intent.id not in suspects:
                 self.violation("I1", f"{intent.id} of {intent.queue} was confirmed, and is lost")
 
     def drained(self, history: History, queue: str, *, fresh: bool) -> None:
@@ -329,7 +333,7 @@ def _may_be_acked(history: History) -> bool:
 def sides(queue: str, counter: dict[str, int], counters: dict[str, dict[str, int]]) -> int:
     """Return what is in the queue less what its counters say has come in since the start."""
     there = sum(counter[state] for state in ("ready", "delayed", "held", "begun"))
-    came = counter["published"] - counter["acked"] - counter["purged"]
+    came = counter["published"] - counter["acked"] - counter["purged"] - counter["damaged"]
     if queue.endswith(".dlq"):
         source = counters.get(queue.removesuffix(".dlq"))
         came += (source["dead_lettered"] if source else 0) - counter["redriven"]

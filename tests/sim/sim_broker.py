@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from random import Random
 from typing import Any, cast
 
 from sim_disk import FaultyDisk
-from sim_loop import Life, LifeLoop, SimulatedLoop, drive
+from sim_loop import Life, SimulatedLoop, drive
+from sim_memory import Memory
 from sim_network import Link, Transport
+from sim_reading import BrokerLoop
 from sim_writer import SimulatedWriter
 
 from minibroker import limits
+from minibrokerd import logs
 from minibrokerd.connection import ServerConnection
 from minibrokerd.core.core import Core
+from minibrokerd.core.queues import Queue
+from minibrokerd.core.state import Store
 from minibrokerd.engine import Clock, Engine
 from minibrokerd.log.failures import LogFailed
 from minibrokerd.log.filelog import FileLog
@@ -44,6 +51,16 @@ class SimulatedClock(Clock):
         return self._wall_ms()
 
 
+@contextmanager
+def silenced() -> Iterator[None]:
+    """Let no broker log anything: what it says of each fault is no finding."""
+    level, logs._output.level = logs._output.level, logging.CRITICAL + 1
+    try:
+        yield
+    finally:
+        logs._output.level = level
+
+
 class SimulatedBroker:
     """What `Server` is around engine and connections; sockets are links, `failed` is the end of the process."""
 
@@ -56,27 +73,30 @@ class SimulatedBroker:
         unix_ms: Callable[[], int],
         latency_us: Callable[[], int],
         failed: Callable[[BaseException], None],
+        memory: Memory,
         writer: type[SimulatedWriter] = SimulatedWriter,
     ) -> None:
         self.life = Life()
-        self.loop = LifeLoop(loop, self.life)
+        self.loop = BrokerLoop(loop, self.life, random, latency_us)
         self.is_full = False
         self.stopping = False
         self.session_key = b""
         self._failed = failed
         self.refusals: list[tuple[str, str]] = []
-        self.core = Core()
         self.log = FileLog(
             PATH,
             segment_bytes=segment_bytes,
             ops=disk,
+            digests=memory.digests,
             make_writer=partial(writer, self.loop, random, latency_us),
         )
+        self.core = Core(read=self.log.read_one)
         self.engine = Engine(
             self.core,
             self.log,
             cast(Any, self.loop),
             failed,
+            memory.limit_bytes,
             make_clock=partial(SimulatedClock, loop, unix_ms),
             random=random.random,
         )
@@ -142,3 +162,30 @@ class SimulatedBroker:
             elif connection.session and now_s - connection.sent_s > limits.HEARTBEAT_MS / 1_000:
                 connection.heartbeat()
         self.loop.call_later(SWEEP_S, self._sweep)
+
+
+Runs = list[tuple[int, int, int]]
+
+
+def contents(store: Store) -> list[tuple[str, Runs]]:
+    """Return the ids of all messages, queue by queue, as runs in order: (origin, first, stop)."""
+    return sorted((queue.name, _merged(_runs(queue))) for queue in store.queues.values())
+
+
+def _runs(queue: Queue) -> Runs:
+    runs = [(item.block.origin, item.first, item.stop) for _, item in queue.items()]
+    for run in queue.lanes.default.cold:
+        start = run.bounds(run.at)[0]
+        runs += [(run.queue, first, stop) for first, stop in run.live(start, run.stop)]
+    return sorted(runs)
+
+
+def _merged(runs: Runs) -> Runs:
+    """Return ascending runs, those that touch as one: how they were published or copied does not count."""
+    merged: Runs = []
+    for origin, first, stop in runs:
+        if merged and merged[-1][0] == origin and merged[-1][2] == first:
+            merged[-1] = (origin, merged[-1][1], stop)
+        else:
+            merged.append((origin, first, stop))
+    return merged

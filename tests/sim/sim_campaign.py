@@ -19,7 +19,7 @@ from time import monotonic
 from sim_world import World
 
 TWICE = 100  # seeds that are run twice, and compared
-SHARE = 20  # worlds that a process does before it says what it found
+SHARE = 5  # worlds that a process does before it says what it found
 
 
 @dataclass(slots=True)
@@ -32,6 +32,9 @@ class Figures:
     crashes: int = 0
     confirmed: int = 0
     duplicates: int = 0
+    reads: int = 0
+    damaged: int = 0
+    refusals: int = 0
     compared: int = 0
     equal: int = 0
     found: list[tuple[int, str]] = field(default_factory=list)  # seed, violation
@@ -41,16 +44,20 @@ class Figures:
         seconds = world.loop.now_us / 1e6
         self.worlds += 1
         self.busy_s += seconds if world.loop.events >= seconds else 0
-        self.faults += world.faults + world.disk.faults
+        self.faults += world.faults.count + world.disk.faults
         self.crashes += world.crashes
         self.confirmed += world.checker.confirmed
         self.duplicates += world.checker.duplicates
+        self.reads += world.reads
+        self.damaged += world.damaged
+        self.refusals += world.refusals
         self.found += [(world.seed, text) for text in world.checker.violations]
 
     def merge(self, other: Figures) -> None:
         """Take in what another process found."""
         for name in (
             "worlds", "busy_s", "faults", "crashes", "confirmed", "duplicates", "compared", "equal",
+            "reads", "damaged", "refusals",
         ):  # fmt: skip
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.found += other.found
@@ -59,6 +66,7 @@ class Figures:
         return (
             f"sim: worlds={self.worlds} hours={self.busy_s / 3600:.1f} faults={self.faults} "
             f"crashes={self.crashes} confirmed={self.confirmed} duplicates={self.duplicates} "
+            f"reads={self.reads} damaged={self.damaged} refused={self.refusals} "
             f"determinism={self.equal}/{self.compared} violations={len(self.found)}"
         )
 

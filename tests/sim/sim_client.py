@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from sim_world import World
 
 
+MOST_IN_FRAME = 200  # messages that wait for a connection
+
+
 @dataclass(frozen=True, slots=True)
 class Habits:
     """How one client behaves: frequencies are per second, shares from 0 to 1."""
@@ -394,7 +397,9 @@ class SimulatedClient:
         now_ms = self.world.loop.now_us // 1_000
         outbox = self.session.outbox
         key = (queue, 30_000)
-        group = outbox.open.get(key) or outbox.start(key, now_ms)
+        group = outbox.open.get(key)
+        if group is None or len(group.waiters) > MOST_IN_FRAME:
+            group = outbox.start(key, now_ms)
         for _ in range(count):
             self._count += 1
             delay_ms = (

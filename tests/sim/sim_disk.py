@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable
 from random import Random
 
+from sim_rot import Rot
 from states import Crash, disk_of
 
 from support.simulated_disk import (
@@ -52,7 +53,8 @@ class FaultyDisk(SimulatedDisk):
         self.short_writes = 0.0
         self.bad_reads = 0
         self.flips = 0
-        self.flipped = ""
+        self.flipped = ""  # the segment of the newest of them
+        self.rot = Rot(self.random)
         self.faults = 0
 
     # -- how a process ends ---------------------------------------------------------------------
@@ -79,6 +81,32 @@ class FaultyDisk(SimulatedDisk):
         self.full, self.read_only, self.no_files, self.short_writes = 0, False, False, 0.0
         self.sync_fault, self.late_fault = "", False
         self.bad_reads = self.flips = 0
+
+    def rot_somewhere(self, *, unreadable: bool) -> None:
+        """Let a bit turn in a file that is written no more, or a sector be lost; until `restore`."""
+        names = self._older_segments() + [n for n in self.entries if n.endswith(".index")]
+        if not names:
+            return
+        name = self.random.choice(sorted(names))
+        if self.rot.turn(name, self.entries[name], unreadable=unreadable):
+            self.faults += 1
+            self.note(f"fault rot {name} {self.rot.turned[name].at}")
+
+    @property
+    def rotten(self) -> set[str]:
+        """The files that have a bit that turned, or a sector that cannot be read."""
+        return set(self.rot.turned)
+
+    def restore(self) -> None:
+        """Have every file be as it was written."""
+        self.rot.restore(self.entries)
+
+    def _older_segments(self) -> list[str]:
+        """Return the segments below the newest number: in the newest a turned bit may look like a torn end."""
+        segments = sorted(
+            n for n in self.entries if n.startswith("segment-") and n.endswith(".log")
+        )
+        return [name for name in segments if name[:18] != segments[-1][:18]]
 
     @property
     def open_count(self) -> int:
@@ -125,33 +153,28 @@ class FaultyDisk(SimulatedDisk):
 
     def read(self, descriptor: int, size_bytes: int, offset: int) -> bytes:
         """Read, maybe in vain, maybe what was not written."""
+        file = self._open[descriptor]
+        if self.rot.hides(file, offset, size_bytes):
+            raise self._fault(errno.EIO, "read of a lost sector")
         if self.bad_reads:
             self.bad_reads -= 1
+            self.rot.suspect(file, offset)
             raise self._fault(errno.EIO, "read")
         data = super().read(descriptor, size_bytes, offset)
-        return self._flip(descriptor, data) if self.flips else data
+        return self._flip(file, data, offset) if self.flips else data
 
-    def data_end(self, descriptor: int) -> int:
-        """Return the size, as where a file system does not tell: zeros that were written are no hole."""
-        return len(self._open[descriptor].data)
-
-    def _flip(self, descriptor: int, data: bytes) -> bytes:
-        """Turn one bit of a segment that is not the last one: there it can always be told."""
-        segments = sorted(name for name in self.entries if name.startswith("segment-"))
-        file = self._open[descriptor]
-        older = [name for name in segments if name[:18] != segments[-1][:18]]  # another number
-        names = [name for name in older if self.entries[name] is file]
-        end = len(data.rstrip(b"\0"))
-        if not names or not end:
+    def _flip(self, file: File, data: bytes, offset: int) -> bytes:
+        """Turn one bit of what was read of an older segment, or of an index."""
+        names = [name for name, other in self.entries.items() if other is file]
+        old = names and (names[0] in self._older_segments() or names[0].endswith(".index"))
+        if not old or names[0] in self.rot.turned or not data.rstrip(b"\0"):
             return data
         self.flips -= 1
         self.faults += 1
-        self.flipped = names[0]
-        at = self.random.randrange(end)
-        self.note(f"fault flip {names[0]} {at}")
-        spoilt = bytearray(data)
-        spoilt[at] ^= 1 << self.random.randrange(8)
-        return bytes(spoilt)
+        if names[0].endswith(".log"):
+            self.flipped = names[0]
+        self.note(f"fault flip {names[0]} at {offset}")
+        return self.rot.spoil(data, file, offset)
 
     def write(self, descriptor: int, data: bytes | memoryview, offset: int) -> int:
         """Write, maybe short, maybe not at all; half of it if the process dies of it."""

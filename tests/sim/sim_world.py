@@ -10,38 +10,33 @@ nothing but a slow disk. After the faults end the world heals, and everything th
 
 from __future__ import annotations
 
-import errno
+import os
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from hashlib import blake2b
 from random import Random
 from typing import Any
 
 from checker import Checker, sides
 from sim_admin import Administrator
-from sim_broker import SimulatedBroker
+from sim_broker import SimulatedBroker, contents, silenced
 from sim_client import Habits, SimulatedClient
-from sim_disk import MODES, FaultyDisk, PowerCut
+from sim_disk import FaultyDisk, PowerCut
+from sim_faults import Faults
 from sim_loop import Life, SimulatedLoop
+from sim_memory import Memory
 from sim_network import Link
 from sim_writer import SimulatedWriter
 
-from minibrokerd.core.state import Store
 from minibrokerd.log.failures import DamagedLog, LogError
 from support.simulated_disk import SimulatedDisk
 
 START_UNIX_MS = 1_700_000_000_000
-HOUR_MS = 3_600_000
 SECOND_US = 1_000_000
 DRAIN_US = 300 * SECOND_US  # leases, delays and sessions end long before
+LENGTHS_US = (500_000, SECOND_US, SECOND_US, 2 * SECOND_US, 4 * SECOND_US)
 SEGMENTS = (8192, 16 * 1024, 32 * 1024, 64 * 1024)
-
-# What goes wrong: name, and how often in 20 s at most.
-FAULTS = {
-    "kill": 10, "power": 10, "stop": 4, "kill_soon": 10, "power_soon": 12, "die": 8,
-    "sync": 2, "hang": 1, "slow": 2, "full": 2, "read_only": 0.5, "no_files": 0.5,
-    "cut": 12, "silence": 3, "stall": 4, "lag": 4, "jump": 6, "suspend": 2,
-}  # fmt: skip
 
 
 class World:
@@ -70,19 +65,20 @@ class World:
         self.draining = False
         self.deleted = False
         self.ended = False
-        self.crashes = self.faults = self.starts = 0
+        self.crashes = self.starts = self.refusals = self.damaged = self.reads = 0
         self.links: dict[int, Link] = {}
         self._link_count = 0
-        self._wall_ms = START_UNIX_MS
-        self._latency_us = random.choice((100, 100, 1_000, 8_000))
-        self._hang_us = 0
-        self._lag_us = 300
+        self.wall_ms = START_UNIX_MS
+        self.latency_us = random.choice((100, 100, 1_000, 8_000))
+        self.hang_us = 0
+        self.lag_us = 300
         self._sliced = random.choice((0.0, 0.3))
         self.disk.short_writes = random.choice((0.0, 0.0, 0.2))
         self._baseline: dict[str, int] = {}
-        self.length_us = random.choice((1, 2, 3, 5, 10)) * SECOND_US
-        some = [name for name in FAULTS if random.random() < 0.4]
-        self._rates = {name: random.uniform(0.1, 1) * FAULTS[name] for name in some}
+        self.length_us = random.choice(LENGTHS_US)
+        self.memory = Memory.drawn(random)
+        self.plain = self.memory.backlog > 1 and random.random() < 0.7  # no keys, no delays
+        self.faults = Faults(self)
         self._make_people()
 
     # -- what there is --------------------------------------------------------------------------
@@ -106,8 +102,8 @@ class World:
             Administrator(self, random.getrandbits(32), random.uniform(0.1, 2), verbs)
         ]
         for number in range(random.randint(1, 3)):
-            self._add(f"p{number}", publishes=random.choice((1, 3, 8)))
-        for number in range(random.randint(0, 3)):
+            self._add(f"p{number}", publishes=random.choice((1, 3, 8)) * self.memory.backlog)
+        for number in range(random.randint(0, 1 if self.memory.backlog > 1 else 3)):
             prefetch = random.choice((1, 2, 8, 32))
             self._add(f"c{number}", publishes=random.choice((0, 0, 2)), prefetch=prefetch)
 
@@ -116,8 +112,8 @@ class World:
         habits = Habits(
             publishes,
             random.choice((1, 3, 10)),
-            random.choice((0, 0, 0.3)),
-            random.choice((0, 0, 0.5)),
+            0 if self.plain else random.choice((0, 0, 0.3)),
+            0 if self.plain else random.choice((0, 0, 0.5)),
             prefetch,
             random.choice((500, 5_000, 50_000, 400_000)),
             random.choice((0, 0.1, 0.4)),
@@ -143,7 +139,7 @@ class World:
 
     def unix_ms(self) -> int:
         """Return the wall time."""
-        return self._wall_ms + self.loop.now_us // 1_000
+        return self.wall_ms + self.loop.now_us // 1_000
 
     def healthy_links(self) -> set[int]:
         """Return the connections that had no trouble so far."""
@@ -161,7 +157,7 @@ class World:
             self.loop, self.random, self.note, self._link_count, lives,
             lambda data: client.receive(link, data), client.lost,
         )  # fmt: skip
-        link.sliced, link.mean_latency_us = self._sliced, self._lag_us
+        link.sliced, link.mean_latency_us = self._sliced, self.lag_us
         self.links[link.number] = link
         broker.connect(link)
         return link
@@ -169,49 +165,50 @@ class World:
     # -- the broker's lives ---------------------------------------------------------------------
 
     def _disk_latency_us(self) -> int:
-        hang_us, self._hang_us = self._hang_us, 0
-        return hang_us or 30 + round(self.random.expovariate(1 / self._latency_us))
+        hang_us, self.hang_us = self.hang_us, 0
+        return hang_us or 30 + round(self.random.expovariate(1 / self.latency_us))
 
     def _start(self) -> None:
         if self.ended:
             return
         self.starts += 1
         if not self.draining:
-            self._trouble_start()
+            self.faults.trouble_start()
         faults = self.disk.faults
         broker = SimulatedBroker(
             self.loop, self.disk, self.random, self.segment_bytes,
-            self.unix_ms, self._disk_latency_us, self._failed, self._writer,
+            self.unix_ms, self._disk_latency_us, self._failed, self.memory, self._writer,
         )  # fmt: skip
         self.disk.flipped = ""
         try:
             broker.start()
         except (LogError, OSError) as error:
-            self.note(f"start refused: {error}")
             broker.life.over = True
             self.disk.let_go()
-            damage = isinstance(error, DamagedLog) and not self.disk.flipped
-            if damage or self.disk.faults == faults:
-                self._give_up("I12", f"the broker does not start: {error}")
-            self.loop.at(self.loop.now_us + SECOND_US // 2, self.life, self._start)
+            self._refused(error, self.disk.faults > faults)
             return
         except PowerCut:
             broker.life.over = True
-            self._crashed(self.random.random() < 0.7)
+            self.crashed(self.random.random() < 0.7)
             return
         self.disk.flips = self.disk.bad_reads = 0
-        if self.disk.flipped and self.disk.flipped not in broker.log.report.ignored:
-            self._give_up("M1", f"a flipped bit of {self.disk.flipped} was not seen")
+        flipped = "" if self.memory.digests else self.disk.flipped
+        if flipped and flipped not in broker.log.report.ignored:
+            self._give_up("M1", f"a flipped bit of {flipped} was not seen")
         self._started(broker)
 
-    def _trouble_start(self) -> None:
-        random = self.random
-        if random.random() < 0.2:
-            self.disk.dies_in = random.randint(1, 40)
-        if random.random() < 0.05:
-            self.disk.bad_reads = 1
-        if random.random() < 0.05:
-            self.disk.flips = 1
+    def _refused(self, error: LogError | OSError, troubled: bool) -> None:
+        """A start may refuse damage that is there, and must name it; or what the disk did not do."""
+        self.note(f"start refused: {error}")
+        self.refusals += 1
+        rotten = self.disk.rotten
+        if isinstance(error, DamagedLog):
+            if os.path.basename(error.path) not in {*rotten, self.disk.flipped}:
+                self._give_up("I12", f"the broker does not start, and nothing is damaged: {error}")
+        elif not (troubled or rotten):
+            self._give_up("I12", f"the broker does not start: {error}")
+        self.disk.restore()  # as an operator would, from a copy
+        self.loop.at(self.loop.now_us + SECOND_US // 2, self.life, self._start)
 
     def _started(self, broker: SimulatedBroker) -> None:
         self.note(f"started, epoch {broker.log.epoch}")
@@ -222,19 +219,22 @@ class World:
         counters = self._counters(broker)
         self._baseline = {name: sides(name, counters[name], counters) for name in counters}
 
-    def _crashed(self, power: bool) -> None:
+    def crashed(self, power: bool) -> None:
+        """The broker is gone; it starts again after a while."""
         self.note("power cut" if power else "killed")
         self.crashes += 1
         self.checker.crashes += 1
         self.checker.calm = False
         self._end_life(silent=power and self.random.random() < 0.5)
         self.disk.restart(power)
-        down_us = self.random.choice((20_000, 300_000, 3 * SECOND_US))
+        down_us = self.random.choice((10_000, 100_000, SECOND_US))
         self.loop.at(self.loop.now_us + down_us, self.life, self._start)
 
     def _end_life(self, *, silent: bool) -> None:
         broker, self.broker = self.broker, None
         if broker is not None:
+            self._count_damaged(broker)
+            self.reads += broker.loop.reads
             broker.life.over = True
         for link in self.links.values():
             link.troubled = True
@@ -244,47 +244,27 @@ class World:
                 link.down.end(link.client_lost)
         self.links = {}
 
+    def _count_damaged(self, broker: SimulatedBroker) -> None:
+        """What was set aside had a bit that turned; see sim_rot.py."""
+        queues = broker.core.store.queues.values()
+        damaged = sum(queue.counters["damaged"] for queue in queues)
+        self.damaged += damaged
+        if damaged > len(self.disk.rot.suspects):
+            text = f"{damaged} messages were set aside, {len(self.disk.rot.suspects)} may be"
+            self.checker.violation("M1", text)
+
     def _failed(self, error: BaseException) -> None:
         """The log failed: the process ends, as `Server` has it."""
         self.note(f"fail-stop: {error}")
         if not self.disk.faults:
             self._give_up("E1", f"the log failed without a fault: {error}")
-        self._crashed(power=False)
+        self.crashed(power=False)
 
-    def _give_up(self, invariant: str, text: str) -> None:
-        self.checker.violation(invariant, text)
-        self.ended = True
-
-    # -- what goes wrong ------------------------------------------------------------------------
-
-    def _schedule(self, name: str) -> None:
-        wait_us = round(self.random.expovariate(self._rates[name] / 20) * SECOND_US)
-        self.loop.at(self.loop.now_us + wait_us, self.life, self._happen, name)
-
-    def _happen(self, name: str) -> None:
-        if self.draining:
-            return
-        self._schedule(name)
-        if self.broker is not None or name in ("jump", "suspend"):
-            self.note(f"fault {name}")
-            self.faults += 1
-            getattr(self, f"_{name}")()
-
-    def _kill(self) -> None:
-        self._crashed(power=False)
-
-    def _power(self) -> None:
-        self._crashed(power=True)
-
-    def _kill_soon(self) -> None:
-        self.disk.dies_in = self.random.randint(1, 30)
-
-    _power_soon = _kill_soon
-
-    def _stop(self) -> None:
-        assert self.broker is not None
-        if not self.broker.stopping:
-            broker = self.broker
+    def stop(self) -> None:
+        """Ask the broker to stop, as a signal does."""
+        broker = self.broker
+        assert broker is not None
+        if not broker.stopping:
             broker.stop(lambda: self._stopped(broker))
 
     def _stopped(self, broker: SimulatedBroker) -> None:
@@ -296,69 +276,22 @@ class World:
             self.disk.restart(power=False)
             self.loop.at(self.loop.now_us + 100_000, self.life, self._start)
 
-    def _die(self) -> None:
-        self.random.choice(self.clients[1:]).die()
-
-    def _sync(self) -> None:
-        self.disk.sync_fault = self.random.choice(MODES)
-
-    def _hang(self) -> None:
-        self._hang_us = self.random.randint(1, 60) * SECOND_US
-
-    def _slow(self) -> None:
-        self._latency_us = self.random.choice((100, 1_000, 20_000, 200_000))
-
-    def _for_a_while(self, clear: Callable[[], None]) -> None:
-        until_us = self.loop.now_us + self.random.randint(100_000, 4 * SECOND_US)
-        self.loop.at(until_us, self.life, clear)
-
-    def _full(self) -> None:
-        self.disk.full = self.random.choice((errno.ENOSPC, errno.EDQUOT))
-        self._for_a_while(lambda: setattr(self.disk, "full", 0))
-
-    def _read_only(self) -> None:
-        self.disk.read_only = True
-        self._for_a_while(lambda: setattr(self.disk, "read_only", False))
-
-    def _no_files(self) -> None:
-        self.disk.no_files = True
-        self._for_a_while(lambda: setattr(self.disk, "no_files", False))
-
-    def _some_link(self) -> Link | None:
-        links = [link for link in self.links.values() if link.is_open and not link.half_open]
-        return self.random.choice(links) if links else None
-
-    def _cut(self) -> None:
-        if (link := self._some_link()) is not None:
-            link.cut()
-
-    def _silence(self) -> None:
-        if (link := self._some_link()) is not None:
-            link.half_open = link.troubled = True
-
-    def _stall(self) -> None:
-        if (link := self._some_link()) is not None:
-            link.troubled = True
-            link.slow_until_us = self.loop.now_us + self.random.randint(1, 15) * SECOND_US
-
-    def _lag(self) -> None:
-        self._lag_us = self.random.choice((50, 300, 5_000, 100_000, 1_000_000))
-
-    def _jump(self) -> None:
-        hours = self.random.choice((-87_600, -1, 1, 87_600))
-        self._wall_ms = max(0, self._wall_ms + hours * HOUR_MS)
-
-    def _suspend(self) -> None:
-        self._wall_ms += self.random.randint(1, 60) * 60_000  # the monotonic clock stands still
+    def _give_up(self, invariant: str, text: str) -> None:
+        self.checker.violation(invariant, text)
+        self.ended = True
 
     # -- the run --------------------------------------------------------------------------------
 
     def run(self) -> World:
         """Live, heal, drain, and judge."""
+        with self.memory.applied(), silenced():
+            self._run()
+        return self
+
+    def _run(self) -> None:
         try:
             self._start()
-            for name in self._rates:
-                self._schedule(name)
+            self.faults.begin()
             self.loop.at(SECOND_US, self.life, self._balance)
             self._live(self.length_us, lambda: self.ended)
             self._heal()
@@ -366,7 +299,6 @@ class World:
             self._judge()
         except Exception:  # noqa: BLE001 - whatever the product raises here is a finding
             self.checker.violation("exception", traceback.format_exc())
-        return self
 
     def _live(self, end_us: int, stop: Callable[[], bool]) -> None:
         while True:
@@ -374,7 +306,7 @@ class World:
                 self.loop.run_until(end_us, stop)
                 return
             except PowerCut:
-                self._crashed(self.random.random() < 0.7)
+                self.crashed(self.random.random() < 0.7)
 
     def _heal(self) -> None:
         if self.ended:
@@ -382,10 +314,10 @@ class World:
         self.note("healed")
         self.disk.clear()
         self.disk.dies_in = 0
-        self._latency_us, self._hang_us, self._lag_us = 100, 0, 300
+        self.latency_us, self.hang_us, self.lag_us = 100, 0, 300
         if self.broker is not None and self.random.random() < 0.5:
-            self._crashed(power=self.random.random() < 0.7)
-        if self.broker is not None and self.random.random() < 0.3:
+            self.crashed(power=self.random.random() < 0.7)
+        if self.broker is not None and self.random.random() < 0.3 and not self.disk.rotten:
             self._recover_twice()
         self.draining = True
         for client in self.clients:
@@ -412,7 +344,7 @@ class World:
             self.checker.violation(
                 "I9", f"not drained after {DRAIN_US // SECOND_US} s: {counters}, unanswered {owed}"
             )
-        self.checker.finish()
+        self.checker.finish(self.disk.rot.suspects)
         self._live(self.loop.now_us + 3 * SECOND_US, lambda: False)
         self._check_limits()
 
@@ -429,6 +361,8 @@ class World:
         """I11, when all is quiet."""
         broker = self.broker
         assert broker is not None
+        self._count_damaged(broker)
+        self.reads += broker.loop.reads
         most_bytes = 2 * broker.core.live_bytes() + 3 * self.segment_bytes
         if broker.log.disk_bytes > most_bytes:
             text = f"the log has {broker.log.disk_bytes} bytes, {most_bytes} are allowed"
@@ -436,7 +370,7 @@ class World:
         if self.disk.open_count > 5:
             self.checker.violation("I11", f"{self.disk.open_count} files are open")
         files = len(self.disk.entries)
-        torn = sum(name.startswith("torn-") for name in self.disk.entries)
+        torn = sum(name.startswith(("torn-", "damaged-")) for name in self.disk.entries)
         segments = sum(name.startswith("segment-") for name in self.disk.entries)
         if files - torn - segments > 9:
             self.checker.violation("I11", f"files are left over: {sorted(self.disk.entries)}")
@@ -445,25 +379,15 @@ class World:
         """I12: what a start makes of the disk is what the next one finds."""
         disk: SimulatedDisk = self.disk.copy()
         found = []
-        for _ in range(2):
-            loop = SimulatedLoop()
+        memories = (self.memory, self.memory, replace(self.memory, digests=False))
+        for memory in memories[: 3 if self.memory.digests else 2]:
             broker = SimulatedBroker(
-                loop, disk, Random(1), self.segment_bytes,  # type: ignore[arg-type]
-                self.unix_ms, lambda: 100, self._failed,
+                SimulatedLoop(), disk, Random(1), self.segment_bytes,  # type: ignore[arg-type]
+                self.unix_ms, lambda: 100, self._failed, memory,
             )  # fmt: skip
             broker.start()
             found.append(contents(broker.core.store))
             disk = disk.copy()
-        if found[0] != found[1]:
-            self.checker.violation("I12", f"found {found[0]}, then {found[1]}")
-
-
-def contents(store: Store) -> list[tuple[str, list[tuple[int, int, int]]]]:
-    """Return the ids of all messages, queue by queue, as runs in order."""
-    return sorted(
-        (
-            queue.name,
-            sorted((item.block.origin, item.first, item.stop) for _, item in queue.items()),
-        )
-        for queue in store.queues.values()
-    )
+        for other in found[1:]:
+            if other != found[0]:
+                self.checker.violation("I12", f"found {found[0]}, then {other}")

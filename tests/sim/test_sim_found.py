@@ -7,7 +7,12 @@ from sim_world import World
 
 FOUND = {
     51: "publishes that stored less than they might have used room up, until all of them waited for ever",
+    500050: "a batch that ended in a hole of its file was taken for torn",
+    500061: "the same",
     500041: "a note of a fail-stop that was torn kept the broker from starting",
+    1040: "a lost sector was read again for ever, and its queue stood still",
+    1094: "a start read the same stretch of a queue twice",
+    2227: "a publish that came again was refused for want of memory, though it was stored",
 }
 
 

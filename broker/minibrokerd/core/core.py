@@ -152,9 +152,12 @@ class Core:
         return digest
 
     def knows(self, frame: Frame) -> bool:
-        """Whether a sequenced frame came before and has its outcome, so that it changes nothing now."""
+        """Whether a sequenced frame came before, so that it changes nothing now; its outcome may be forgotten."""
         connection = self.store.connections.get(frame.connection)
-        return connection is not None and frame.sequence in connection.session.window
+        if connection is None or frame.sequence is None:
+            return False
+        session = connection.session
+        return frame.sequence in session.window or frame.sequence < session.answered_below
 
     @property
     def synced(self) -> int:

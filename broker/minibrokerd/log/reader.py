@@ -9,7 +9,7 @@ from typing import Final
 
 from minibrokerd.log import format as layout
 from minibrokerd.log.fileops import FileOps
-from minibrokerd.log.seam import Record
+from minibrokerd.log.seam import RECORD_HEAD_BYTES, Record
 
 _BEHIND_BYTES: Final = 64 * 1024  # read behind the start of the last record: most end there
 
@@ -36,17 +36,24 @@ def read_records(ops: FileOps, path: str, offsets: Sequence[int]) -> list[Record
 
 
 def read_bytes(ops: FileOps, path: str, start: int, size_bytes: int) -> bytes:
-    """Return what can be read of a stretch of a file."""
+    """Return what can be read of a stretch of a file: nothing, where a sector of it is lost."""
     descriptor = ops.open(path, os.O_RDONLY)
     try:
         return _read(ops, descriptor, start, size_bytes)
+    except OSError as exc:
+        if exc.errno != errno.EIO:
+            raise
+        return b""
     finally:
         ops.close(descriptor)
 
 
 def _read_alone(ops: FileOps, descriptor: int, offset: int) -> Record | None:
+    # Not a byte more than it has: what cannot be read may be of the record behind it.
     try:
-        return _read_last(ops, descriptor, offset, _read(ops, descriptor, offset, _BEHIND_BYTES))
+        return _read_last(
+            ops, descriptor, offset, _read(ops, descriptor, offset, RECORD_HEAD_BYTES)
+        )
     except OSError as exc:
         if exc.errno != errno.EIO:
             raise

@@ -1,0 +1,77 @@
+"""What a start reads back before the port opens (pager.py): each stretch once, and no more than it may."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import pytest
+from harness import World
+
+from minibrokerd import pager
+from minibrokerd.core import cold, paging
+from minibrokerd.core.inputs import Freeze, Loaded
+from minibrokerd.log.seam import Log, Record
+from minibrokerd.pager import Pager
+
+
+class Shell:
+    """Loop, log and engine of a pager; `reads` are the places that were read, `later` those left to a thread."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.reads: list[int] = []
+        self.later: list[int] = []
+        log, loop = cast(Log, self), cast(asyncio.AbstractEventLoop, self)
+        self.pager = Pager(world.core, log, loop, self.apply, 2**30)
+
+    def read(self, segment: int, offsets: Sequence[int]) -> list[Record | None]:
+        """Read, as the log does."""
+        self.reads += offsets
+        return [self.world.records[segment, offset] for offset in offsets]
+
+    def run_in_executor(
+        self, executor: None, read: Callable[..., Any], segment: int, offsets: Sequence[int]
+    ) -> asyncio.Future[None]:
+        """Take what is left to a thread."""
+        self.later += offsets
+        return asyncio.get_running_loop().create_future()
+
+    def apply(self, command: Freeze | Loaded) -> None:
+        """Apply and route, as the engine does."""
+        world = self.world
+        effects = world.core.apply(command, world.now_ms, world.unix_ms)
+        self.pager.read(effects.reads)
+
+
+def cold_world(monkeypatch: pytest.MonkeyPatch) -> World:
+    """Return a world with twelve messages, most of which left memory."""
+    for module, name, value in (
+        (paging, "AHEAD_MESSAGES", 2), (paging, "LEAST_BYTES", 0), (cold, "CHUNK_FRAMES", 1),
+    ):  # fmt: skip
+        monkeypatch.setattr(module, name, value)
+    world = World(segment_batches=100)
+    client = world.hello("p")
+    for number in range(12):
+        client.publish("q", b"%d" % number)
+    world.freeze()
+    monkeypatch.setattr(paging, "AHEAD_MESSAGES", 8)
+    return world
+
+
+@pytest.mark.parametrize("fill_bytes", [2**20, 1, 0])
+async def test_a_start_reads_every_stretch_once(
+    monkeypatch: pytest.MonkeyPatch, fill_bytes: int
+) -> None:
+    """What the core asks for while a stretch is taken in is read by the same loop, not by a thread as well."""
+    monkeypatch.setattr(pager, "FILL_BYTES", fill_bytes)
+    world = cold_world(monkeypatch)
+    shell = Shell(world)
+    shell.pager.fill()
+    assert shell.reads or shell.later
+    assert len(set(shell.reads + shell.later)) == len(shell.reads) + len(shell.later)
+    lane = world.queue("q").lanes.default
+    assert lane.reading == bool(shell.later)
+    if fill_bytes > 1:
+        assert len(lane.fresh) >= 8, "the first messages are there when the port opens"
