@@ -19,6 +19,7 @@ from minibrokerd.admission import Admission
 from minibrokerd.core.core import Core
 from minibrokerd.core.effects import Effects, Outgoing
 from minibrokerd.core.inputs import Command, Disconnected, Frame, Synced, Tick
+from minibrokerd.core.paging import WrongRecord
 from minibrokerd.forwarder import Forwarder
 from minibrokerd.log.seam import (
     Batch,
@@ -171,7 +172,10 @@ class Engine:
         self._turn_soon()
 
     def _apply_paged(self, command: Command) -> None:
-        self._apply(command)
+        try:
+            self._apply(command)
+        except WrongRecord as error:  # a start reads everything anew
+            self._on_failed(error)
         self._bound_disk_soon()  # it may have waited for what was read
 
     def _route(self, effects: Effects) -> None:

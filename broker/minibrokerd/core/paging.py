@@ -21,7 +21,7 @@ from minibrokerd.core.inputs import Freeze, Loaded
 from minibrokerd.core.lanes import Lane
 from minibrokerd.core.messages import NEVER, PLACE_BITS, Span, alike
 from minibrokerd.core.queues import Queue
-from minibrokerd.core.records import DamagedMeta
+from minibrokerd.core.records import TYPE_OF, CopyRunMeta, DamagedMeta, PublishMeta, UnknownRecord
 from minibrokerd.core.state import Store
 from minibrokerd.log.seam import Record
 
@@ -31,6 +31,7 @@ AHEAD_MESSAGES: Final = (
 AHEAD_BYTES: Final = 4 * 1024 * 1024
 LEAST_BYTES: Final = 2 * AHEAD_BYTES  # a queue with less in memory keeps it
 AHEAD_SPANS: Final = 256  # of these so many are looked at
+_WITH_BODIES: Final = (TYPE_OF[PublishMeta], TYPE_OF[CopyRunMeta])
 LOOKS: Final = 20_000  # spans that one apply turns into places, about 15 ms
 
 
@@ -150,10 +151,11 @@ def loaded(store: Store, command: Loaded) -> None:
     assert run.at == asked.low, "one stretch of a lane is read at a time"
     spans: list[Span] = []
     for index, record in enumerate(command.records, asked.low):
-        if record is None:
+        living = None if record is None else _living(store, run, index, record)
+        if living is None:
             _set_aside(store, queue, run, index)
         else:
-            spans += _living(store, run, index, record)
+            spans += living
     share = run.read_back(asked.high)
     queue.cold_bytes -= share
     queue.live_bytes -= share
@@ -175,11 +177,19 @@ class WrongRecord(Exception):
     """A place names a record that is not the one of these messages: memory or log are not to be trusted."""
 
 
-def _living(store: Store, run: ColdRun, index: int, record: Record) -> list[Span]:
-    """Return the messages of a frame that have not ended, as spans."""
+def _living(store: Store, run: ColdRun, index: int, record: Record) -> list[Span] | None:
+    """Return the messages of a frame that have not ended, as spans; None if it cannot be understood.
+
+    The type of a record is not in its own checksum, but in that of its batch, which is not read back.
+    """
     first, stop = run.bounds(index)
     place = run.segment << PLACE_BITS | run.offsets[index]
-    spans = spans_at(record, run.queue, run.batch, place)
+    if record.type not in _WITH_BODIES:
+        return None
+    try:
+        spans = spans_at(record, run.queue, run.batch, place)
+    except UnknownRecord:
+        return None
     if len(spans) != 1 or (spans[0].first, spans[0].stop) != (first, stop):
         raise WrongRecord(f"queue {run.queue}: {first} to {stop} do not stand at place {place:#x}")
     span = spans[0]

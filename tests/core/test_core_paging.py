@@ -1,0 +1,98 @@
+"""Promises about messages that left memory: they come back as they were, or are set aside and counted."""
+
+from __future__ import annotations
+
+import pytest
+from harness import World
+
+from minibrokerd.core import paging
+from minibrokerd.core.inputs import Loaded
+from minibrokerd.core.records import DamagedMeta, decode
+from minibrokerd.log.seam import Record
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two messages of a queue stay in memory, and all others may leave it."""
+    monkeypatch.setattr(paging, "AHEAD_MESSAGES", 2)
+    monkeypatch.setattr(paging, "LEAST_BYTES", 0)
+
+
+def frozen(count: int) -> World:
+    """Return a world whose messages left memory but for the first two."""
+    world = World(segment_batches=100)
+    client = world.hello()
+    for number in range(count):
+        client.publish("q", b"%d" % number)
+    world.freeze()
+    assert sum(run.left for run in world.queue("q").lanes.default.cold) == count - 2
+    return world
+
+
+def test_what_left_memory_comes_back_in_order_with_its_bodies() -> None:
+    world = frozen(9)
+    client = world.hello()
+    client.consume("q", prefetch=1)
+    got: list[bytes] = []
+    while len(got) < 9:
+        (message,) = client.messages()
+        got.append(message.body)
+        client.settle("ack", message)
+    assert got == [b"%d" % number for number in range(9)]
+    world.check()
+
+
+@pytest.mark.parametrize("spoil", ["missing", "type", "meta"])
+def test_a_frame_that_cannot_be_read_back_is_set_aside_alone(spoil: str) -> None:
+    world = frozen(6)
+    queue = world.queue("q")
+    lane, run = queue.lanes.default, queue.lanes.default.cold[0]
+    paging.ask(world.store, queue, lane, run, forward=False)
+    (asked,) = world.store.effects.reads
+    records: list[Record | None] = [world.records[asked.segment, at] for at in asked.offsets]
+    good = records[1]
+    assert good is not None
+    spoilt = {
+        "missing": None,
+        "type": Record(8, good.meta, good.tail),
+        "meta": Record(good.type, b"\x90", good.tail),
+    }
+    records[1] = spoilt[spoil]
+    effects = world.core.apply(Loaded(asked, records), world.now_ms, world.unix_ms)
+    (said,) = map(decode, effects.records)
+    assert isinstance(said, DamagedMeta)
+    assert (said.first, said.count, said.segment, said.offset) == (3, 1, 1, asked.offsets[1])
+    assert queue.counters["damaged"] == 1
+    world._route(effects)
+    world.sync()
+    assert sorted(world.states("q")) == [(1, n) for n in (0, 1, 2, 4, 5)]
+    world.check()
+    world.restart(clean=False)
+    assert sorted(world.states("q")) == [(1, n) for n in (0, 1, 2, 4, 5)]
+
+
+def test_a_place_that_names_another_record_stops_everything() -> None:
+    """To go on would be to guess: memory or log are not to be trusted."""
+    world = frozen(6)
+    queue = world.queue("q")
+    lane, run = queue.lanes.default, queue.lanes.default.cold[0]
+    paging.ask(world.store, queue, lane, run, forward=False)
+    (asked,) = world.store.effects.reads
+    records = [world.records[asked.segment, at] for at in asked.offsets]
+    records[0], records[1] = records[1], records[0]
+    with pytest.raises(paging.WrongRecord):
+        world.core.apply(Loaded(asked, records), world.now_ms, world.unix_ms)
+
+
+def test_what_is_read_for_a_queue_that_was_purged_meanwhile_is_dropped() -> None:
+    world = frozen(6)
+    queue = world.queue("q")
+    lane, run = queue.lanes.default, queue.lanes.default.cold[0]
+    paging.ask(world.store, queue, lane, run, forward=False)
+    (asked,) = world.store.effects.reads
+    records = [world.records[asked.segment, at] for at in asked.offsets]
+    world.hello().purge("q")
+    world.run_jobs()
+    world.apply(Loaded(asked, records))
+    assert world.states("q") == {}
+    world.check()
