@@ -87,6 +87,20 @@ class Broker(Clients):
             self.model.redrive(message)
         self._observe()
 
+    @rule(index=indices, back=indices)
+    def a_frame_comes_twice(self, index: int, back: int) -> None:
+        """The second answer waits for the disk as the first one does."""
+        client = self._client(index)
+        sequences = sorted(self.sent[client.session])
+        if not sequences:
+            return
+        sequence = sequences[-1 - back % len(sequences)]
+        name = client.connection, sequence
+        waits = name in {(each.connection, each.header.get("sequence")) for each in self.world.held}
+        self._resend(client, sequence)
+        answered = self.sent[client.session][sequence].answer is not None
+        assert not (waits and answered), "confirmed before it is safe"
+
     # -- time and fate --------------------------------------------------------------------------
 
     @rule(

@@ -3,9 +3,9 @@
     make planted BUDGET=1800 SEED=1
     make planted ONLY="skip directory sync"
 
-Each copy must import, and pass what `make check` asks of its file: a bug that a linter sees is none. Then its
-layers look for it, cheapest first, until one finds it, and at last those that found something look at a copy without
-a bug. Bugs for which the budget is too short are named, and not counted.
+Each copy must import, and pass what `make check` asks of its file: a bug that a linter sees is none.
+Then its layers look for it, cheapest first, until one finds it, and at last those that found something
+look at a copy without a bug. Bugs for which the budget is too short are named, and not counted.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ SHELL_MUTANTS: Final = (
         "engine.py",
         "        if turns:\n            self._loop.call_soon(self._tick_soon, turns - 1)\n",
         "        if turns > TICK_TURNS:\n            self._loop.call_soon(self._tick_soon, turns - 1)\n",
-        ("sim", "server/test_engine_room.py"),
+        ("server/test_engine_order.py",),
         "T5: an ack that waited in the socket loses against its lease",
     ),
     Mutant(
@@ -53,8 +53,8 @@ SHELL_MUTANTS: Final = (
         "engine.py",
         "        return not (self._under_way or self._closed or self._open)\n",
         "        return not (self._under_way or self._closed)\n",
-        ("sim",),
-        "N15, I10: what was applied before a clean stop is not in the log",
+        ("server/test_engine_room.py",),
+        "N15: a lazy publish was confirmed, and a clean stop loses it",
     ),
     Mutant(
         "no limit before login",
