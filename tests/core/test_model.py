@@ -209,7 +209,16 @@ class Broker(Clients):
         if free:
             self.sync()
             self.world.forget(upto)
+            self._outcomes_are_there()
         self._observe()
+
+    def _outcomes_are_there(self) -> None:
+        """A start on what is left of the log knows every frame that a client may send again."""
+        _, outcomes, _ = known(self.world, digests=False)
+        for session in self.world.store.sessions.values():
+            recorded = {frame for frame, outcome in session.window.items() if outcome.recorded}
+            there = outcomes.get(session.id, {})
+            assert self.forgotten or recorded <= there.keys(), "an outcome was freed"
 
     def _forward(self, upto: int, most_bytes: int) -> None:
         self._now()

@@ -12,7 +12,7 @@ DELIVERY_MUTANTS: Final = (
         "core/core.py",
         "        _confirm(store, frame, outcome.results, outcome.lost, outcome.batch)\n",
         "        _confirm(store, frame, outcome.results, outcome.lost, 0)\n",
-        ("model", "sim"),
+        ("model",),
         "I1: a frame that is sent twice is confirmed while it can still be lost",
     ),
     Mutant(
@@ -24,7 +24,7 @@ DELIVERY_MUTANTS: Final = (
         '        """Take the messages of a run out of their delivery; note those that are lost."""\n'
         "        token, origin, first, count = run\n"
         "        delivery = self.store.deliveries.get(max(self.queue.deliveries, default=token))\n",
-        ("model", "sim"),
+        ("model",),
         "I6, L2: a stale ack ends somebody else's delivery",
     ),
     Mutant(
@@ -32,7 +32,7 @@ DELIVERY_MUTANTS: Final = (
         "core/settling.py",
         "    if cause in CAUSES:\n        counts = list(message.attempts)\n",
         '    if cause == "failed":\n        counts = list(message.attempts)\n',
-        ("model", "sim"),
+        ("model",),
         "I4, L9: a message that kills its workers does so for ever",
     ),
     Mutant(
@@ -50,7 +50,7 @@ DELIVERY_MUTANTS: Final = (
         "        store.emit(records.DamagedMeta(source.number, *at))\n"
         "    elif message.block.durability != MEMORY:\n"
         "        store.emit(\n            MoveMeta(\n",
-        ("model", "sim"),
+        ("model",),
         "I1, I8: a crash between the two finds the message nowhere",
     ),
     Mutant(
@@ -59,7 +59,7 @@ DELIVERY_MUTANTS: Final = (
         "    for token in list(queue.deliveries):\n        _end_delivery(store, queue, token)\n",
         "    for token in [token for token, each in queue.deliveries.items() if each.spans]:\n"
         "        _end_delivery(store, queue, token)\n",
-        ("model", "sim"),
+        ("model",),
         "I8: what was begun when its queue was purged comes again",
     ),
     Mutant(
@@ -86,7 +86,7 @@ TIME_MUTANTS: Final = (
         "core/wheel.py",
         "        timer.tick = max(-(-deadline_ms // TICK_MS), self._next_tick)\n",
         "        timer.tick = max(deadline_ms // TICK_MS, self._next_tick)\n",
-        ("core/test_core_wheel.py", "model"),
+        ("sim", "core/test_core_wheel.py"),
         "I9, T6: a delay or a lease ends early",
     ),
     Mutant(
@@ -96,7 +96,7 @@ TIME_MUTANTS: Final = (
         "        return store.now_ms",
         "        left = max(written_unix_ms + delay_ms - store.unix_ms, 0)\n"
         "        return store.now_ms",
-        ("model", "sim"),
+        ("sim",),
         "I9, T3: a message waits for ten years",
     ),
 )
@@ -107,7 +107,7 @@ COPY_MUTANTS: Final = (
         "core/forwarding.py",
         "            if 0 < outcome.recorded <= upto:\n",
         "            if outcome.lost and 0 < outcome.recorded <= upto:\n",
-        ("model", "sim"),
+        ("model",),
         "I2, N10: a frame that is sent again is stored again",
     ),
     Mutant(
@@ -115,7 +115,7 @@ COPY_MUTANTS: Final = (
         "core/forwarding.py",
         "        if item.block.batch > upto:\n            continue\n",
         "        if item.block.batch > upto or state is State.DELAYED:\n            continue\n",
-        ("model", "sim"),
+        ("sim",),
         "I1: what waits for its time is in no segment any more",
     ),
     Mutant(
@@ -127,7 +127,7 @@ COPY_MUTANTS: Final = (
         "            waiting.end_run(origin, first, count)\n"
         "            waiting.messages.update(kept)\n"
         "        if meta.session:\n",
-        ("model", "sim"),
+        ("model",),
         "I7: what was copied and acked in one batch comes again",
     ),
     Mutant(
@@ -135,7 +135,7 @@ COPY_MUTANTS: Final = (
         "core/forwarding.py",
         "        lease_token=lease.token if lease is not None else 0,\n",
         "        lease_token=0,\n",
-        ("model", "sim"),
+        ("model",),
         "I5: what is begun is ready after a start",
     ),
     Mutant(
@@ -143,7 +143,7 @@ COPY_MUTANTS: Final = (
         "core/forwarding.py",
         "        if span.block.batch <= upto:\n",
         "        if span.block.batch < upto:\n",
-        ("model", "sim"),
+        ("sim",),
         "I1: the last batch of a segment is freed with it",
     ),
 )
@@ -160,7 +160,7 @@ COLD_MUTANTS: Final = (
         "            packed = [_INTERVAL.pack(*interval) for interval in _merged(intervals)]\n"
         '            done.append(_framed((ACKS, queue.to_bytes(4, "little") + b"".join(packed))))\n'
         "        done += [_framed(item) for item in self._others if item is not None]\n",
-        ("model",),
+        ("core/test_core_digests.py",),
         "I7: a record of a message that has ended brings it back",
     ),
     Mutant(
@@ -168,7 +168,7 @@ COLD_MUTANTS: Final = (
         "core/digest.py",
         "        self._close()\n        self._keep(says, record, at)\n        self._close()\n",
         "        self._keep(says, record, at)\n",
-        ("model",),
+        ("core/test_core_digests.py",),
         "I8: what was purged comes back, or what came later is gone",
     ),
     Mutant(
@@ -185,7 +185,7 @@ COLD_MUTANTS: Final = (
         "core/paging.py",
         "    if lane.reading or not lane.cold[0].segment or _has_enough(lane.fresh):\n",
         "    if lane.reading or _has_enough(lane.fresh):\n",
-        ("model",),
+        ("core/test_core_cold.py",),
         "I3: another record is read, or none",
     ),
     Mutant(
@@ -193,7 +193,7 @@ COLD_MUTANTS: Final = (
         "core/paging.py",
         "        store.emit(meta)\n        queue.counters",
         "        assert meta.count\n        queue.counters",
-        ("core/test_core_forwarding.py",),
+        ("core/test_core_cold.py",),
         "I8: what was set aside is asked for again by every start",
     ),
 )

@@ -37,7 +37,7 @@ SYNC_MUTANTS: Final = (
         "log/fileops.py",
         "            return os.pwritev(descriptor, [data], offset, os.RWF_DSYNC)\n",
         "            return os.pwritev(descriptor, [data], offset, 0)\n",
-        ("log/test_log_directory.py",),
+        ("log/test_log_fileops.py",),
         "I1, C2: what the disk in memory cannot see, on a real one",
     ),
     Mutant(
@@ -89,7 +89,7 @@ SYNC_MUTANTS: Final = (
         "reserve that is not zeroed",
         "log/allocation.py",
         "            write_all(self._ops, descriptor, bytes(layout.last_nonzero(data, 0)), 0)\n",
-        "            write_all(self._ops, descriptor, bytes(min(len(data), 0)), 0)\n",
+        "            write_all(self._ops, descriptor, bytes(layout.last_nonzero(data, 0) // 2), 0)\n",
         ("log/test_log_freeing.py", "log/test_log_room.py", "log/test_log_recovery.py"),
         "C7, I12: what an older segment had stands behind the end of a new one",
     ),
