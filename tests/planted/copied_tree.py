@@ -23,7 +23,7 @@ PARTS: Final = (
     "broker", "client", "tests", "docs", "examples", "benchmarks", "pyproject.toml", "protocol.md",
     "README.md", "CHANGELOG.md", "LICENSE", "Makefile", "Dockerfile",
 )  # fmt: skip
-MADE: Final = ("__pycache__", ".mypy_cache", "out", "data")
+MADE: Final = (".mypy_cache", "out", "data")
 FOLDERS: Final = ("core", "cuts", "sim", "planted")  # of the tests, whose modules are imported
 IMPORTS: Final = "import minibrokerd.server, minibrokerd.cli.main, minibroker"
 
@@ -46,7 +46,7 @@ class Tree:
 
     @classmethod
     def of_project(cls, root: Path) -> Tree:
-        """Copy the project as it is now, compiled, so that copies of it need not be."""
+        """Copy the project as it is now, compiled, so that the copies of it need not compile it again."""
         for part in PARTS:
             if (ROOT / part).is_dir():
                 shutil.copytree(ROOT / part, root / part, ignore=shutil.ignore_patterns(*MADE))

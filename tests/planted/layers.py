@@ -16,7 +16,7 @@ MODEL_STEPS: Final = 40
 SIM_WORLDS: Final = 60
 HARNESS: Final = ("model", "sim", "cuts", "flips")
 _BY: Final = re.compile(r"^(?:by=|FAILED tests/)(.*)$", re.MULTILINE)
-_REASON: Final = re.compile(r"^E   +(?:\S*Error: )?(.*\S.*)$", re.MULTILINE)
+_REASON: Final = re.compile(r"^E(?: {3}|   \| )+((?:[\w.]*Error|assert|Failed)\b.*)$", re.MULTILINE)
 _SHOWN_CHARS: Final = 150
 
 
@@ -36,13 +36,15 @@ def is_harness(layer: str) -> bool:
     return layer.partition(":")[0] in HARNESS
 
 
-def look(tree: Tree, layer: str, seed: int, limit_s: float) -> Found | None:
-    """Let one layer look for a bug; None: it found nothing, or not in this time.
+def look(
+    tree: Tree, layer: str, seed: int, limit_s: float, worlds: int = SIM_WORLDS
+) -> Found | None:
+    """Let one layer look for a bug, the simulation in `worlds` worlds; None: nothing was found in this time.
 
     Raises:
         Broken: the layer itself does not work in this copy.
     """
-    arguments, environment = _command(layer, seed)
+    arguments, environment = _command(layer, seed, worlds)
     ended = tree.run(arguments, limit_s, **environment)
     if ended.status in (0, None):
         return None
@@ -51,10 +53,10 @@ def look(tree: Tree, layer: str, seed: int, limit_s: float) -> Found | None:
     return _found(ended, layer, seed)
 
 
-def _command(layer: str, seed: int) -> tuple[list[str], dict[str, str]]:
+def _command(layer: str, seed: int, worlds: int) -> tuple[list[str], dict[str, str]]:
     kind, _, what = layer.partition(":")
     if kind == "sim":
-        return ["tests/planted/probe.py", "sim", str(seed), str(SIM_WORLDS)], {}
+        return ["tests/planted/probe.py", "sim", str(seed), str(worlds)], {}
     if kind in ("cuts", "flips"):
         return ["tests/planted/probe.py", kind, str(seed), what], {}
     file = "core/test_model.py" if kind == "model" else layer
@@ -77,4 +79,4 @@ def _found(ended: Ended, layer: str, seed: int) -> Found:
         return Found(by[world.end() :][:_SHOWN_CHARS], int(world[1]))
     test = by.partition(" - ")[0]
     reasons = _REASON.findall(ended.output)
-    return Found(f"{test}: {reasons[-1] if reasons else ''}"[:_SHOWN_CHARS], seed)
+    return Found(f"{test}: {reasons[0] if reasons else ''}"[:_SHOWN_CHARS], seed)

@@ -12,7 +12,7 @@ SYNC_MUTANTS: Final = (
         "log/fileops.py",
         "    _loop(ops.write_synced, descriptor, data, offset)\n",
         "    _loop(ops.write, descriptor, data, offset)\n",
-        ("cuts:mixed", "sim"),
+        ("cuts:first_start", "cuts:mixed", "sim"),
         "I1, C2: a power cut takes what was confirmed",
     ),
     Mutant(
@@ -46,7 +46,7 @@ SYNC_MUTANTS: Final = (
         '        self._ops.rename(self._directory.at("next.tmp"), self._directory.at(name))\n'
         "        self._directory.sync()\n",
         '        self._ops.rename(self._directory.at("next.tmp"), self._directory.at(name))\n',
-        ("cuts:mixed", "sim"),
+        ("cuts:first_start", "cuts:mixed", "sim"),
         "I1, C8: the name of a new segment is gone, and with it what was confirmed",
     ),
     Mutant(

@@ -36,6 +36,7 @@ class Figures:
     """What a campaign came to; `str` is its last line."""
 
     caught: dict[str, str] = field(default_factory=dict)  # name of the bug: layer that found it
+    worlds: int = 1  # of the simulation, until the last bug was found that it found
     survived: list[str] = field(default_factory=list)
     wrong: list[str] = field(
         default_factory=list
@@ -92,6 +93,8 @@ class Campaign:
             return
         layer, (by, seed) = found
         self.figures.caught[mutant.name] = layer
+        if layer == "sim":
+            self.figures.worlds = max(self.figures.worlds, seed - self.seed + 1)
         self._say(f"caught {mutant.name}: layer={layer} seed={seed} by={by} in {seconds:.1f} s")
 
     def _find(self, mutant: Mutant) -> tuple[str, Found] | None:
@@ -117,7 +120,7 @@ class Campaign:
         """Let every layer that found something look at the copy without a bug: it must find nothing."""
         for layer in sorted(set(self.figures.caught.values())):
             try:
-                found = look(self._base, layer, self.seed, CLEAN_LIMIT_S)
+                found = look(self._base, layer, self.seed, CLEAN_LIMIT_S, self.figures.worlds)
             except Broken as error:
                 found = Found(str(error), self.seed)
             if found is not None:
