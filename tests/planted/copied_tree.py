@@ -63,12 +63,17 @@ class Tree:
             Stale: the text of the row is not there.
         """
         text = mutant.text_in(self.root)
-        shutil.copytree(self.root, root, copy_function=os.link, dirs_exist_ok=True)
+        tree = self.linked(root)
         file = root / mutant.file
         file.unlink()  # the link, not what it shares with the others
         file.write_text(text, "utf-8")
         for compiled in (file.parent / "__pycache__").glob(f"{file.stem}.*"):
             compiled.unlink()
+        return tree
+
+    def linked(self, root: Path) -> Tree:
+        """Return a copy of this tree that shares every file with it."""
+        shutil.copytree(self.root, root, copy_function=os.link)
         return Tree(root)
 
     def remove(self) -> None:

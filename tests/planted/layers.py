@@ -16,7 +16,7 @@ MODEL_STEPS: Final = 40
 SIM_WORLDS: Final = 60
 HARNESS: Final = ("model", "sim", "cuts", "flips")
 _BY: Final = re.compile(r"^(?:by=|FAILED tests/)(.*)$", re.MULTILINE)
-_REASON: Final = re.compile(r"^E(?: {3}|   \| )+((?:[\w.]*Error|assert|Failed)\b.*)$", re.MULTILINE)
+_REASON: Final = re.compile(r"^E[ |]+((?:[\w.]*Error|assert|Failed)\b.*)$", re.MULTILINE)
 _SHOWN_CHARS: Final = 150
 
 

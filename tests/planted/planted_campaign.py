@@ -67,8 +67,10 @@ class Campaign:
         self._folder = folder
         self._end_s = monotonic() + budget_s
         self._check = check
-        self._lock = Lock()  # of what is printed, and of the caches of the checkers
+        self._check_lock = Lock()
+        self._lock = Lock()  # of what is printed
         self._base = Tree.of_project(folder / "clean")
+        self._checked = self._base.linked(folder / "checked") if check else self._base
 
     def plant(self, mutant: Mutant) -> None:
         """Plant one bug, and let its layers look for it."""
@@ -103,8 +105,8 @@ class Campaign:
             if not tree.imports():
                 raise Broken("the copy cannot be imported")
             if self._check:
-                with self._lock:
-                    said = complaint(tree, mutant, self._folder / "mypy")
+                with self._check_lock:
+                    said = complaint(self._checked, mutant, self._folder / "mypy")
                 if said:
                     raise Broken(f"`make check` sees it:\n{said}")
             end_s = monotonic() + LIMIT_S
