@@ -1,7 +1,8 @@
 """The layers that look for a bug, each as a command in a copy of the project.
 
-Names: `model`, `sim`, `cuts:<workload>`, `flips:<closed|open>`, or a test file below tests/. All take one
-seed; the same seed finds the same. What a command prints at its end says what found it.
+Names: `model`, `sim`, `cuts:<workload>`, `flips:<closed|open>`, or a test file below tests/, maybe with `::` and
+the name of one test. All take one seed; the same seed finds the same. What a command prints at its end says
+what found it.
 """
 
 from __future__ import annotations
