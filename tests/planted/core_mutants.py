@@ -127,7 +127,7 @@ COPY_MUTANTS: Final = (
         "            waiting.end_run(origin, first, count)\n"
         "            waiting.messages.update(kept)\n"
         "        if meta.session:\n",
-        ("model",),
+        ("core/test_core_forwarding.py",),
         "I7: what was copied and acked in one batch comes again",
     ),
     Mutant(
