@@ -9,7 +9,7 @@ PORT   ?= 7272
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test check format tables bench compare demo crash cuts faults fuzz full-disk stops starts damage sim clean
+.PHONY: help setup serve test check format tables bench compare demo crash cuts faults fuzz full-disk stops starts damage sim planted clean
 
 help:
 	@echo "make serve    start the broker on ./data, port $(PORT)"
@@ -27,6 +27,7 @@ help:
 	@echo "make stops    as crash, with SIGTERM: exit code 0 within 10 s, nothing lost, nothing twice, nothing refused"
 	@echo "make starts   STARTS=1000 starts without traffic: no file grows, nothing is counted twice"
 	@echo "make damage   flip every bit of a small log, spoil it CASES=1000 times as SEED says: check finds, salvage keeps"
+	@echo "make planted  planted bugs, which the layers above must find: SEED=1, BUDGET=1800 s; ONLY=\"a name\" is one of them"
 	@echo "make format   format the code; make tables: print the tables of protocol.md again"
 	@echo "make clean    remove everything that make made (./data stays)"
 
@@ -97,6 +98,9 @@ fuzz: $(VENV)/.develop-ready
 
 starts: $(VENV)/.develop-ready
 	@STARTS=$(or $(STARTS),1000) $(BIN)/python -m pytest --quiet --timeout=0 tests/log/test_restarts.py
+
+planted: $(VENV)/.develop-ready
+	@PYTHONPATH=tests SEED=$(SEED) BUDGET=$(BUDGET) ONLY="$(ONLY)" CHECK=$(CHECK) $(BIN)/python tests/planted/planted_campaign.py
 
 damage: $(VENV)/.develop-ready
 	@EVERY_BIT=1 CASES=$(or $(CASES),1000) SEED=$(or $(SEED),1) $(BIN)/python -m pytest --quiet --timeout=0 -k "flipped or spoilt" tests/log/test_log_salvage.py

@@ -232,3 +232,19 @@ def test_what_is_not_synced_is_not_taken_for_old() -> None:
     one.publish("q", b"entering")
     effects = world.apply(Forward(10**9, 2**30))
     assert effects.records == []
+
+
+def test_an_ack_in_the_batch_of_the_copy_ends_the_message() -> None:
+    """Copy and ack stand in one batch, one behind the other: the ack is about the copy, too."""
+    world = World()
+    client = world.hello()
+    client.publish("q", b"a", b"b")
+    message, other = client.receive_all("q", 2, lease_ms=60_000)
+    world.auto_sync = False
+    world.apply(Forward(world.core.synced, 2**30))
+    client.settle("ack", message)
+    world.sync()
+    kinds = [type(decode(record)).__name__ for record in world.log[-1].records]
+    assert kinds.index("CopyMeta") < kinds.index("AckMeta"), "they share a batch"
+    world.restart(clean=False)
+    assert list(world.states("q")) == [other.id]

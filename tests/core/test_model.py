@@ -87,6 +87,20 @@ class Broker(Clients):
             self.model.redrive(message)
         self._observe()
 
+    @rule(index=indices, back=indices)
+    def a_frame_comes_twice(self, index: int, back: int) -> None:
+        """The second answer waits for the disk as the first one does."""
+        client = self._client(index)
+        sequences = sorted(self.sent[client.session])
+        if not sequences:
+            return
+        sequence = sequences[-1 - back % len(sequences)]
+        name = client.connection, sequence
+        waits = name in {(each.connection, each.header.get("sequence")) for each in self.world.held}
+        self._resend(client, sequence)
+        answered = self.sent[client.session][sequence].answer is not None
+        assert not (waits and answered), "confirmed before it is safe"
+
     # -- time and fate --------------------------------------------------------------------------
 
     @rule(
@@ -195,7 +209,16 @@ class Broker(Clients):
         if free:
             self.sync()
             self.world.forget(upto)
+            self._outcomes_are_there()
         self._observe()
+
+    def _outcomes_are_there(self) -> None:
+        """A start on what is left of the log knows every frame that a client may send again."""
+        _, outcomes, _ = known(self.world, digests=False)
+        for session in self.world.store.sessions.values():
+            recorded = {frame for frame, outcome in session.window.items() if outcome.recorded}
+            there = outcomes.get(session.id, {})
+            assert self.forgotten or recorded <= there.keys(), "an outcome was freed"
 
     def _forward(self, upto: int, most_bytes: int) -> None:
         self._now()

@@ -1,4 +1,4 @@
-"""What the engine asks the log for room for, and what it does not."""
+"""What the engine asks the log for room for, and what it does not; and what it writes before it ends."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from minibroker import wire
 from minibrokerd.core.core import Core
 from minibrokerd.core.effects import Outgoing
 from minibrokerd.core.inputs import Hello
+from minibrokerd.core.records import PublishMeta, decode
 from minibrokerd.engine import Engine
 from minibrokerd.frames import read_frame
 from minibrokerd.log.memorylog import MemoryLog
@@ -63,4 +64,25 @@ async def test_a_publish_that_came_before_is_answered_on_a_full_disk() -> None:
     engine.submit(read_frame(payload, 1, 0.0))
     assert await inbox.next() == confirm
     await engine.drain()
+    engine.close()
+
+
+async def test_a_stop_writes_what_was_confirmed_and_nobody_waits_for() -> None:
+    """The confirm of a lazy publish comes before its sync: a clean stop may not lose the message."""
+    log = MemoryLog()
+    engine = Engine(Core(), log, asyncio.get_running_loop(), lambda error: None)
+    engine.start(0)
+    inbox = engine.sinks[1] = Inbox()
+    engine.submit(Hello(1, "c"))
+    assert (await inbox.next())["op"] == "welcome"
+    lazy = {"op": "queue_set", "queue": "q", "settings": {"durability": "lazy"}}
+    lengths = bytes([0, 0, 0, 0, 2, 0, 0, 0])
+    one = {"parts": [PART], "answered_below": 1}
+    for header in ({"parts": [lazy], "request": 1}, one | {"sequence": 1}, one | {"sequence": 2}):
+        bins = (lengths, b"hi") if "sequence" in header else (b"", b"")
+        engine.submit(read_frame(wire.pack_frame(header, b"", *bins)[4:], 1, 0.0))
+        assert (await inbox.next())["op"] in ("reply", "confirm")
+    await engine.drain()
+    says = [decode(record) for batch in log.batches for record in batch.records]
+    assert len([meta for meta in says if isinstance(meta, PublishMeta)]) == 2
     engine.close()

@@ -1,0 +1,91 @@
+"""Promises about messages that left memory: they come back as they were, once, and only if they verify."""
+
+from __future__ import annotations
+
+import pytest
+from core_client import Client
+from harness import World
+
+from minibrokerd.core import paging
+from minibrokerd.core.inputs import Forward, Loaded
+from minibrokerd.core.records import DamagedMeta, decode
+
+MESSAGES = 12
+
+
+@pytest.fixture(autouse=True)
+def _small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a handful of messages leave memory."""
+    monkeypatch.setattr(paging, "AHEAD_MESSAGES", 2)
+    monkeypatch.setattr(paging, "LEAST_BYTES", 0)
+
+
+def frozen() -> tuple[World, Client]:
+    """Return a world in which all but the first messages of q have left memory."""
+    world = World(segment_batches=100)
+    client = world.hello()
+    for number in range(MESSAGES):
+        client.publish("q", b"%d" % number)
+    world.freeze()
+    assert world.queue("q").lanes.default.cold
+    return world, client
+
+
+def drained(client: Client) -> list[bytes]:
+    """Receive and acknowledge everything; return the bodies."""
+    bodies = []
+    while got := client.receive_all("q", 2):
+        bodies += [message.body for message in got]
+        client.settle("ack", *got)
+    return bodies
+
+
+def test_what_left_memory_comes_back_in_its_order() -> None:
+    _, client = frozen()
+    assert drained(client) == [b"%d" % number for number in range(MESSAGES)]
+
+
+def test_copies_of_what_is_cold_are_not_read_before_they_are_safe() -> None:
+    """A place is known once the record is; until then a queue waits with what is ready."""
+    world, client = frozen()
+    world.auto_sync = False
+    cold = world.queue("q").lanes.default.cold
+    while not any(run.segment == 0 for run in cold):
+        world.apply(Forward(world.core.synced, 2**30))
+    for _ in range(MESSAGES):
+        client.receive("q", 1, 60_000)  # whatever is in memory before the copies goes
+    world.check()
+    world.sync()
+    world.auto_sync = True
+    world.restart(clean=False)
+    assert len(world.states("q")) == MESSAGES, "nothing was acked, and nothing is lost"
+
+
+def spoil_second_cold(world: World) -> bytes:
+    """Have the second frame that is read back not verify; return its body."""
+    asked_for: list[object] = []
+    apply = world.core.apply
+
+    def spoilt(command: object, now_ms: int, unix_ms: int) -> object:
+        if isinstance(command, Loaded) and not asked_for and len(command.records) > 1:
+            asked_for.append(command)
+            records = list(command.records)
+            records[1] = None
+            command = Loaded(command.asked, records)
+        return apply(command, now_ms, unix_ms)  # type: ignore[arg-type]
+
+    world.core.apply = spoilt  # type: ignore[method-assign, assignment]
+    return b"%d" % 3
+
+
+def test_a_frame_that_does_not_verify_is_set_aside_once_and_for_all() -> None:
+    """The others are delivered, the queue says how many are missing, and no start asks for them again."""
+    world, client = frozen()
+    missing = spoil_second_cold(world)
+    bodies = drained(client)
+    assert bodies == [b"%d" % n for n in range(MESSAGES) if b"%d" % n != missing]
+    assert client.stats("q")["damaged"] == 1
+    says = [decode(record) for batch in world.log for record in batch.records]
+    assert len([meta for meta in says if isinstance(meta, DamagedMeta)]) == 1
+    world.restart(clean=False)
+    assert world.states("q") == {}

@@ -1,0 +1,201 @@
+"""Bugs of the core: deliveries, time, copies, digests, and messages that left memory."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from mutant import Mutant
+
+DELIVERY_MUTANTS: Final = (
+    Mutant(
+        "a duplicate's confirm before its batch is synced",
+        "core/core.py",
+        "        _confirm(store, frame, outcome.results, outcome.lost, outcome.batch)\n",
+        "        _confirm(store, frame, outcome.results, outcome.lost, 0)\n",
+        ("model",),
+        "I1: a frame that is sent twice is confirmed while it can still be lost",
+    ),
+    Mutant(
+        "ack matched by message only",
+        "core/settling.py",
+        '        """Take the messages of a run out of their delivery; note those that are lost."""\n'
+        "        token, origin, first, count = run\n"
+        "        delivery = self.store.deliveries.get(token)\n",
+        '        """Take the messages of a run out of their delivery; note those that are lost."""\n'
+        "        token, origin, first, count = run\n"
+        "        delivery = self.store.deliveries.get(max(self.queue.deliveries, default=token))\n",
+        ("model",),
+        "I6, L2: a stale ack ends somebody else's delivery",
+    ),
+    Mutant(
+        "attempt counted at nack",
+        "core/settling.py",
+        "    if cause in CAUSES:\n        counts = list(message.attempts)\n",
+        '    if cause == "failed":\n        counts = list(message.attempts)\n',
+        ("model",),
+        "I4, L9: a message that kills its workers does so for ever",
+    ),
+    Mutant(
+        "dead letter as two records",
+        "core/moving.py",
+        "    if message.block.durability != MEMORY:\n        store.emit(\n            MoveMeta(\n",
+        "    if message.block.durability != MEMORY and target.is_dlq:\n"
+        "        from minibrokerd.core import forwarding, messages, records\n\n"
+        "        def enter() -> bool:\n"
+        "            ready, budget = messages.State.READY, forwarding._Budget(1)\n"
+        "            forwarding._copy(store, target, ready, message, budget)\n"
+        "            return True\n\n"
+        "        store.jobs.append(enter)\n"
+        "        at = message.sequence, 1, 0, 0, store.unix_ms\n"
+        "        store.emit(records.DamagedMeta(source.number, *at))\n"
+        "    elif message.block.durability != MEMORY:\n"
+        "        store.emit(\n            MoveMeta(\n",
+        ("model",),
+        "I1, I8: a crash between the two finds the message nowhere",
+    ),
+    Mutant(
+        "purge forgets in-flight",
+        "core/moving.py",
+        "    for token in list(queue.deliveries):\n        _end_delivery(store, queue, token)\n",
+        "    for token in [token for token, each in queue.deliveries.items() if each.spans]:\n"
+        "        _end_delivery(store, queue, token)\n",
+        ("model",),
+        "I8: what was begun when its queue was purged comes again",
+    ),
+    Mutant(
+        "output not paused",
+        "core/sessions.py",
+        "        return self.paused or self.silent or self.room <= 0\n",
+        "        return self.silent or self.room <= 0\n",
+        ("core/test_core_delivery.py",),
+        "N6: deliveries to a peer that does not read go on",
+    ),
+    Mutant(
+        "an id shown before its reservation is synced",
+        "core/publishing.py",
+        "    rests_on = max(store.rests_on(durability), queue.reserve_batch)\n",
+        "    rests_on = store.rests_on(durability)\n",
+        ("core/test_core_publishing.py",),
+        "I2: an id of a message in memory means another one after a crash",
+    ),
+)
+
+TIME_MUTANTS: Final = (
+    Mutant(
+        "wheel off by one slot",
+        "core/wheel.py",
+        "        timer.tick = max(-(-deadline_ms // TICK_MS), self._next_tick)\n",
+        "        timer.tick = max(deadline_ms // TICK_MS, self._next_tick)\n",
+        ("sim", "core/test_core_wheel.py"),
+        "I9, T6: a delay or a lease ends early",
+    ),
+    Mutant(
+        "delay from wall clock",
+        "core/replay.py",
+        "        left = min(max(written_unix_ms + delay_ms - store.unix_ms, 0), delay_ms)\n"
+        "        return store.now_ms",
+        "        left = max(written_unix_ms + delay_ms - store.unix_ms, 0)\n"
+        "        return store.now_ms",
+        ("sim",),
+        "I9, T3: a message waits for ten years",
+    ),
+)
+
+COPY_MUTANTS: Final = (
+    Mutant(
+        "outcomes forgotten in a copy",
+        "core/forwarding.py",
+        "            if 0 < outcome.recorded <= upto:\n",
+        "            if outcome.lost and 0 < outcome.recorded <= upto:\n",
+        ("model",),
+        "I2, N10: a frame that is sent again is stored again",
+    ),
+    Mutant(
+        "copy drops delayed",
+        "core/forwarding.py",
+        "        if item.block.batch > upto:\n            continue\n",
+        "        if item.block.batch > upto or state is State.DELAYED:\n            continue\n",
+        ("sim",),
+        "I1: what waits for its time is in no segment any more",
+    ),
+    Mutant(
+        "a copy that ignores an ack of the same batch",
+        "core/replay.py",
+        "            waiting.end_run(origin, first, count)\n        if meta.session:\n",
+        "            now = self._number\n"
+        "            kept = {key: m for key, m in waiting.messages.items() if m.block.batch == now}\n"
+        "            waiting.end_run(origin, first, count)\n"
+        "            waiting.messages.update(kept)\n"
+        "        if meta.session:\n",
+        ("core/test_core_forwarding.py",),
+        "I7: what was copied and acked in one batch comes again",
+    ),
+    Mutant(
+        "copy forgets a lease",
+        "core/forwarding.py",
+        "        lease_token=lease.token if lease is not None else 0,\n",
+        "        lease_token=0,\n",
+        ("model",),
+        "I5: what is begun is ready after a start",
+    ),
+    Mutant(
+        "a copy one batch short",
+        "core/forwarding.py",
+        "        if span.block.batch <= upto:\n",
+        "        if span.block.batch < upto:\n",
+        ("sim",),
+        "I1: the last batch of a segment is freed with it",
+    ),
+)
+
+COLD_MUTANTS: Final = (
+    Mutant(
+        "digest applies acks before begins",
+        "core/digest.py",
+        "        done += [_framed(item) for item in self._others if item is not None]\n"
+        "        for queue, intervals in self._acks.items():\n"
+        "            packed = [_INTERVAL.pack(*interval) for interval in _merged(intervals)]\n"
+        '            done.append(_framed((ACKS, queue.to_bytes(4, "little") + b"".join(packed))))\n',
+        "        for queue, intervals in self._acks.items():\n"
+        "            packed = [_INTERVAL.pack(*interval) for interval in _merged(intervals)]\n"
+        '            done.append(_framed((ACKS, queue.to_bytes(4, "little") + b"".join(packed))))\n'
+        "        done += [_framed(item) for item in self._others if item is not None]\n",
+        ("core/test_core_digests.py",),
+        "I7: a record of a message that has ended brings it back",
+    ),
+    Mutant(
+        "digest forgets a purge's barrier",
+        "core/digest.py",
+        "        self._close()\n        self._keep(says, record, at)\n        self._close()\n",
+        "        self._keep(says, record, at)\n",
+        ("core/test_core_digests.py",),
+        "I8: what was purged comes back, or what came later is gone",
+    ),
+    Mutant(
+        "cold run's ended messages handed out again",
+        "core/paging.py",
+        "    return [Span(span.block, low, high, "
+        '"", ready_at_ms) for low, high in run.live(first, stop)]\n',
+        '    return [Span(span.block, first, stop, "", ready_at_ms)]\n',
+        ("model",),
+        "I7: what was acked comes again after it was read back",
+    ),
+    Mutant(
+        "a place used before its record is synced",
+        "core/paging.py",
+        "    if lane.reading or not lane.cold[0].segment or _has_enough(lane.fresh):\n",
+        "    if lane.reading or _has_enough(lane.fresh):\n",
+        ("core/test_core_cold.py",),
+        "I3: another record is read, or none",
+    ),
+    Mutant(
+        "a damaged frame that leaves no record",
+        "core/paging.py",
+        "        store.emit(meta)\n        queue.counters",
+        "        assert meta.count\n        queue.counters",
+        ("core/test_core_cold.py",),
+        "I8: what was set aside is asked for again by every start",
+    ),
+)
+
+CORE_MUTANTS: Final = DELIVERY_MUTANTS + TIME_MUTANTS + COPY_MUTANTS + COLD_MUTANTS

@@ -1,0 +1,13 @@
+"""All bugs that are planted, in the order in which they are tried."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from core_mutants import CORE_MUTANTS
+from log_mutants import LOG_MUTANTS
+from shell_mutants import SHELL_MUTANTS
+
+MUTANTS: Final = LOG_MUTANTS + SHELL_MUTANTS + CORE_MUTANTS
+BY_NAME: Final = {mutant.name: mutant for mutant in MUTANTS}
+assert len(BY_NAME) == len(MUTANTS), "each has a name of its own"

@@ -1,0 +1,62 @@
+"""What runs in a copy: simulated worlds, crash states or damage, until the first violation.
+
+    python tests/planted/probe.py sim 1 60
+    python tests/planted/probe.py cuts 1 freeing
+    python tests/planted/probe.py flips 1 closed
+
+Exit code 1, and a last line that begins with `by=`, say that something was found.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import Final
+
+from cuts_campaign import Damages
+from sim_world import World
+from sweep import Source, Sweep
+
+SEGMENT_BYTES: Final = 4096
+STRIDE: Final = 7  # one point in so many of a recording
+PARTS: Final = 101  # one damage in so many of a log
+
+
+def worlds(seed: int, count: int) -> Iterator[str]:
+    """Yield the violations of simulated worlds."""
+    for number in range(seed, seed + count):
+        for text in World(number).run().checker.violations:
+            yield f"seed={number} {text.strip().splitlines()[-1] if 'exception' in text else text}"
+
+
+def crashes(seed: int, workload: str) -> Iterator[str]:
+    """Yield the violations of the states that crashes leave."""
+    sweep = Sweep(Source(workload, SEGMENT_BYTES, seed))
+    points = range(1 + seed % STRIDE, len(sweep.recording.steps) + 1, STRIDE)
+    for tally in sweep.run(points):
+        for fault in tally.faults:
+            yield f"seed={seed} {fault}"
+
+
+def damages(seed: int, how: str) -> Iterator[str]:
+    """Yield the violations of flipped bits, cuts, and what else may happen to files."""
+    some = Damages(seed, closed=how == "closed")
+    for trial in some.trials(1 + seed % (PARTS - 1), PARTS):
+        for fault in some.attempt(trial).faults:
+            yield f"seed={seed} {fault}"
+
+
+def main() -> None:
+    """Run as the arguments say."""
+    kind, seed, what = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+    if kind == "sim":
+        found = worlds(seed, int(what))
+    else:
+        found = crashes(seed, what) if kind == "cuts" else damages(seed, what)
+    for text in found:
+        print(f"by={text}".replace("\n", " "))
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""Bugs of the shell: when a confirm leaves, when a segment is freed, what a peer may cost."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from mutant import Mutant
+
+SHELL_MUTANTS: Final = (
+    Mutant(
+        "confirm before write",
+        "engine.py",
+        "            if not self._is_lone(batch, size_bytes):\n"
+        "                self._log.append(batch)\n",
+        "            if not self._is_lone(batch, size_bytes):\n"
+        "                for outgoing in self._held.pop(batch.number, ()):\n"
+        "                    self._send(outgoing)\n"
+        "                self._log.append(batch)\n",
+        ("sim",),
+        "I1: a kill takes what was confirmed",
+    ),
+    Mutant(
+        "two batches in flight",
+        "engine.py",
+        "            if not self._is_lone(batch, size_bytes):\n"
+        "                self._log.append(batch)\n"
+        "                return\n",
+        "            if not self._is_lone(batch, size_bytes):\n"
+        "                self._log.append(batch)\n"
+        "                self._under_way = 0\n"
+        "                return\n",
+        ("sim",),
+        "the torn test: a bad batch with a good one behind it is damage",
+    ),
+    Mutant(
+        "old segment deleted before the copies are durable",
+        "forwarder.py",
+        "        if self._copied > self._core.synced:\n            return False\n",
+        "        if self._copied > self._core.synced + 1:\n            return False\n",
+        ("server/test_forwarder.py", "sim"),
+        "I1, C10: a crash finds neither the message nor its copy",
+    ),
+    Mutant(
+        "expiry before queued acks",
+        "engine.py",
+        "        if turns:\n            self._loop.call_soon(self._tick_soon, turns - 1)\n",
+        "        if turns > TICK_TURNS:\n            self._loop.call_soon(self._tick_soon, turns - 1)\n",
+        ("server/test_engine_order.py",),
+        "T5: an ack that waited in the socket loses against its lease",
+    ),
+    Mutant(
+        "a stop that forgets what is open",
+        "engine.py",
+        "        return not (self._under_way or self._closed or self._open)\n",
+        "        return not (self._under_way or self._closed)\n",
+        ("server/test_engine_room.py",),
+        "N15: a lazy publish was confirmed, and a clean stop loses it",
+    ),
+    Mutant(
+        "no limit before login",
+        "connection.py",
+        "        most = limits.MAX_LOGIN_FRAME_BYTES if self.phase is Phase.NEW else limits.MAX_FRAME_BYTES\n",
+        "        most = limits.MAX_FRAME_BYTES\n",
+        ("server/test_connection_limits.py",),
+        "N1: a stranger makes the server wait for 16 MiB",
+    ),
+    Mutant(
+        "output without end",
+        "connection.py",
+        "        if transport.get_write_buffer_size() > limits.OUTPUT_HARD_BYTES:\n",
+        "        if transport.get_write_buffer_size() > limits.OUTPUT_HARD_BYTES * 64:\n",
+        ("server/test_connection_limits.py",),
+        "N6, I11: a peer that does not read is never cut off",
+    ),
+)
