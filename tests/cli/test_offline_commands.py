@@ -157,7 +157,7 @@ def test_a_dump_of_a_damaged_log_prints_what_comes_before(broker_server: BrokerS
     for number in range(3):
         output(broker_server, "publish", "q", f"body-{number}")
     assert broker_server.stop() == 0
-    (segment,) = broker_server.data_dir.glob("segment-*")
+    (segment,) = broker_server.data_dir.glob("segment-*.log")
     data = bytearray(segment.read_bytes())
     data[data.index(b"body-1")] ^= 1
     segment.write_bytes(data)

@@ -190,7 +190,7 @@ def test_a_directory_of_other_files(tmp_path: Path) -> None:
 
 def test_a_damaged_log(stopped: BrokerServer) -> None:
     """File, offset and what to do; the bytes stay as they are, and the right ones are accepted again."""
-    (segment,) = stopped.data_dir.glob("segment-*")
+    (segment,) = stopped.data_dir.glob("segment-*.log")
     data = segment.read_bytes()
     at = data.index(b"kept")
     segment.write_bytes(data[:at] + b"lost" + data[at + 4 :])
