@@ -178,10 +178,10 @@ START_MUTANTS: Final = (
     Mutant(
         "token reused after a lost lease record",
         "log/filelog.py",
-        "        tail.append_own(Kind.SEGMENT, now_ms, unix_ms)\n        allocation.fill_reserve()\n",
+        "        tail.append_own(Kind.SEGMENT, now_ms, unix_ms)\n        # What is zeroed",
         "        if last is None:\n"
         "            tail.append_own(Kind.SEGMENT, now_ms, unix_ms)\n"
-        "        allocation.fill_reserve()\n",
+        "        # What is zeroed",
         ("sim",),
         "I5: the epoch of a run that synced nothing is that of the next one",
     ),

@@ -49,6 +49,11 @@ class Allocation:
         return len(self._reserve)
 
     @property
+    def expected_count(self) -> int:
+        """As `reserve_count`, with what a start left to be recycled in a moment."""
+        return min(self.reserve_count + len(self.leftovers), RESERVE_SEGMENTS)
+
+    @property
     def next_ready(self) -> bool:
         """Whether a segment stands ready to follow the current one."""
         return self._next >= 0
@@ -97,7 +102,8 @@ class Allocation:
     def tidy(self) -> None:
         """Recycle what the start left for later, and make the reserve whole."""
         while self.leftovers:
-            self.recycle(self.leftovers.pop())
+            self.recycle(self.leftovers[-1])
+            self.leftovers.pop()  # not before: it counts as reserve all the time
         self.fill_reserve()
 
     def fill_reserve(self) -> bool:

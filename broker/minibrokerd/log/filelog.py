@@ -113,13 +113,13 @@ class FileLog:
     @property
     def reserve_segments(self) -> int:
         """How many segments acks may still use when the disk is full (three when all is well)."""
-        return self._allocation.reserve_count
+        return self._allocation.expected_count
 
     @property
     def lacks_space(self) -> bool:
         """Whether the reserve is not whole, or the disk was full when it was last asked."""
         allocation = self._allocation
-        return allocation.failed is not None or allocation.reserve_count < RESERVE_SEGMENTS
+        return allocation.failed is not None or allocation.expected_count < RESERVE_SEGMENTS
 
     def last_room_for(self, size_bytes: int) -> bool:
         """Whether records of so many bytes leave the last reserve segment alone, which a start needs."""
@@ -364,9 +364,8 @@ class FileLog:
         directory.remove(name for name in directory.listing().indexes if name not in whole)
         recovery.last = None  # its bytes are needed no more
         tail.append_own(Kind.SEGMENT, now_ms, unix_ms)
-        if (
-            not allocation.leftovers
-        ):  # else the writer makes the reserve whole: zeroing takes a while
+        # What is zeroed for the reserve takes a while: the writer does that when the port is open.
+        if not allocation.leftovers:
             allocation.fill_reserve()
         directory.sync()
         directory.forget_failed()
