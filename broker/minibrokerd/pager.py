@@ -85,8 +85,10 @@ class Pager:
         while left_bytes > 0 and reads:
             asked = reads.popleft()
             left_bytes -= asked.offsets[-1] - asked.offsets[0] + 1
-            # What is to be read next, the core says in the effects of this: it comes to `read`.
+            # What is to be read next, the core says in the effects of this (it comes to `read`), or when it is
+            # asked: while hand-outs wait for resumes it looks at no queue by itself.
             self._apply(Loaded(asked, self._log.read(asked.segment, asked.offsets)))
+            reads.extend(self._core.wanted())
         self._filling = None
         self.read(reads)
 

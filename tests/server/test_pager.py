@@ -75,3 +75,14 @@ async def test_a_start_reads_every_stretch_once(
     assert lane.reading == bool(shell.later)
     if fill_bytes > 1:
         assert len(lane.fresh) >= 8, "the first messages are there when the port opens"
+
+
+async def test_a_start_reads_enough_while_hand_outs_wait_for_resumes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What a client has begun is looked for among what is in memory when it resumes."""
+    world = cold_world(monkeypatch)
+    monkeypatch.setattr(paging, "AHEAD_MESSAGES", 8)
+    world.store.hold_until_ms = world.now_ms + 1_000
+    Shell(world).pager.fill()
+    assert len(world.queue("q").lanes.default.fresh) >= 8
