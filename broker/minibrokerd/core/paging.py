@@ -45,6 +45,7 @@ def read_ahead(store: Store, queue: Queue) -> None:
 
 def wanted(store: Store) -> list[ReadBack]:
     """Return what is to be read back before any queue is asked for messages."""
+    store.effects.reads = []  # those of the last apply were routed
     for queue in store.queues.values():
         if queue.lanes.default.cold:
             read_ahead(store, queue)
