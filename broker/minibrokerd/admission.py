@@ -11,7 +11,7 @@ from collections import deque
 from typing import Any, Final, Protocol
 
 from minibroker import limits
-from minibrokerd.core.core import Core
+from minibrokerd.core.core import Core, error_header
 from minibrokerd.core.effects import Outgoing
 from minibrokerd.core.inputs import Command, Frame, Space
 from minibrokerd.forwarder import Forwarder
@@ -170,14 +170,6 @@ class Admission:
         return False
 
     def _refuse(self, frame: Frame, code: str, text: str, retry_ms: int | None) -> bool:
-        header: dict[str, Any] = {
-            "op": "error",
-            "code": code,
-            "text": text,
-            "sequence": frame.sequence,
-        }
-        header["retryable"] = retry_ms is not None
-        if retry_ms is not None:
-            header["retry_ms"] = retry_ms
+        header = error_header(code, text, retry_ms, frame)
         self._door.answer(Outgoing(frame.connection, 0, header))
         return False

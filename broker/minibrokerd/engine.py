@@ -114,7 +114,7 @@ class Engine:
         self._closed: deque[tuple[Batch, int]] = deque()
         self._closed_bytes = 0
         self._under_way = 0  # number of the batch that is being written; 0: none
-        self._writing: Batch | None = None  # that batch
+        self._writing: tuple[Batch, int] | None = None  # that batch, and the bytes of its records
         self._place = Place(0, 0)  # up to where the segment that is written is in its side index
         self._held: dict[int, list[Outgoing]] = {}
         self._turn_due = False
@@ -140,7 +140,7 @@ class Engine:
         """Make the log appendable and the core ready; blocks. `base_ms`: highest log time found."""
         self.clock = self._make_clock(base_ms + 1)
         now_ms, unix_ms = self.clock.now_ms(), self.clock.unix_ms()
-        self._log.start(now_ms, unix_ms, self._on_synced, self._on_room, self._on_failed)
+        self._log.start(now_ms, unix_ms, self._on_synced, self._admission.go_on, self._on_failed)
         self._core.opened(
             self._log.epoch,
             now_ms,
@@ -150,7 +150,7 @@ class Engine:
         )
         self._place = self._log.last_place or self._place
         for segment in self._core.digested():
-            self._log.keep_digest(segment, self._core.digest_of(segment))
+            self._keep_digest(segment)
         self._pager.fill()
         self._turn_soon()
         self._loop.call_soon(self._freed)
@@ -232,7 +232,7 @@ class Engine:
                 self._close_batch()
             batch, size_bytes = self._closed.popleft()
             self._closed_bytes -= size_bytes
-            self._under_way, self._writing = batch.number, batch
+            self._under_way, self._writing = batch.number, (batch, size_bytes)
             self._begun_s = self._loop.time()
             if not self._is_lone(batch, size_bytes):
                 self._log.append(batch)
@@ -304,20 +304,23 @@ class Engine:
 
     def _note_places(self) -> None:
         """Tell the core where the records of the batch stand, and the log what a long stretch of it says."""
-        batch, place = self._writing, self._log.last_place
-        if batch is None or place is None:
+        place = self._log.last_place
+        if self._writing is None or place is None:
             return
+        batch, size_bytes = self._writing
         self._core.placed(batch.records, place)
         before = self._place
         if place.segment != before.segment:
-            self._log.keep_digest(before.segment, self._core.digest_of(before.segment))
+            self._keep_digest(before.segment)
             self._place = Place(place.segment, 0)
         elif place.offset - before.offset >= SLICE_BYTES:
-            self._log.keep_digest(place.segment, self._core.digest_of(place.segment))
+            self._keep_digest(place.segment)
             self._place = place
-        size_bytes = sum([record.size() for record in batch.records])
         self._pager.wrote(size_bytes)
         self._forwarder.wrote(size_bytes)
+
+    def _keep_digest(self, segment: int) -> None:
+        self._log.keep_digest(segment, self._core.digest_of(segment))
 
     def _newest_batch(self) -> int:
         return self._core.store.open_batch - (not self._open)
@@ -390,9 +393,6 @@ class Engine:
             sink.refused(code, text)
             sink.close()
 
-    def _on_room(self) -> None:
-        self._admission.go_on()
-
     # -- time -----------------------------------------------------------------------------------
 
     def _arm_tick(self) -> None:
@@ -455,7 +455,7 @@ class Engine:
             if timer is not None:
                 timer.cancel()
         if self._place.segment:
-            self._log.keep_digest(self._place.segment, self._core.digest_of(self._place.segment))
+            self._keep_digest(self._place.segment)
         self._log.close(self.clock.now_ms(), self.clock.unix_ms())
 
 

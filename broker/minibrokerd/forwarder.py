@@ -19,6 +19,7 @@ MOST_STEP_BYTES: Final = 1024 * 1024  # and at most, when much is written meanwh
 # copied once, then, before the log is 2 times that; and a segment behind it that is dead goes for nothing.
 BEGIN_RATIO: Final = 1.5
 COPY_RATIO: Final = 2
+BOUND_RATIO: Final = 2  # beyond it, what is written meanwhile should be little
 SPARE_SEGMENTS: Final = (
     2  # beside twice what lives: the one that is written, and the one that is emptied
 )
@@ -100,8 +101,12 @@ class Forwarder:
         return False
 
     def _is_behind(self) -> bool:
-        bound_bytes = SPARE_SEGMENTS * self._log.segment_bytes + 2 * self._core.live_bytes()
-        return self._log.disk_bytes > bound_bytes
+        return self._exceeds(BOUND_RATIO, self._core.live_bytes())
+
+    def _exceeds(self, ratio: float, live_bytes: int) -> bool:
+        """Whether the log is longer than two segments and `ratio` times what lives."""
+        spare_bytes = SPARE_SEGMENTS * self._log.segment_bytes
+        return self._log.disk_bytes > spare_bytes + ratio * live_bytes
 
     def _done(self) -> None:
         self._freeing = False
@@ -110,16 +115,13 @@ class Forwarder:
     def _begin(self) -> bool:
         """Whether the oldest segment is to be emptied now: the log has grown beyond what lives."""
         log = self._log
-        spare_bytes = SPARE_SEGMENTS * log.segment_bytes
-        if log.disk_bytes <= spare_bytes:
+        if not self._exceeds(0, 0):  # the common case asks nothing of the queues
             return False
         oldest = log.oldest_upto
         if oldest is None or oldest <= self._freed:
             return False
         live_bytes = self._core.live_bytes()
-        if log.disk_bytes <= spare_bytes + BEGIN_RATIO * live_bytes and not self._may_gain(
-            live_bytes
-        ):
+        if not self._exceeds(BEGIN_RATIO, live_bytes) and not self._may_gain(live_bytes):
             return False
         self._upto = oldest
         return True

@@ -12,7 +12,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from typing import Final
 
-from minibrokerd.core.messages import PLACE_BITS
+from minibrokerd.core.messages import place_of, split_place
 
 CHUNK_BYTES: Final = 1024 * 1024  # of a segment that are read back in one go
 CHUNK_FRAMES: Final = 2_000  # and frames: turning one back into messages takes about 5 us
@@ -69,6 +69,10 @@ class ColdRun:
         """Return the first and one behind the last sequence of a frame."""
         stop = self.firsts[index + 1] + self.first if index + 1 < len(self.firsts) else self.stop
         return self.first + self.firsts[index], stop
+
+    def place(self, index: int) -> int:
+        """Return where the record of a frame stands, as `Block.place`."""
+        return place_of(self.segment, self.offsets[index])
 
     def index_of(self, sequence: int) -> int:
         """Return the index of the frame that has a sequence of this run."""
@@ -176,9 +180,8 @@ class Slot:
     @property
     def place(self) -> int:
         """Where the record stands, as `Block.place`."""
-        return self._run.segment << PLACE_BITS | self._run.offsets[self._index]
+        return self._run.place(self._index)
 
     @place.setter
     def place(self, place: int) -> None:
-        self._run.segment = place >> PLACE_BITS
-        self._run.offsets[self._index] = place & (1 << PLACE_BITS) - 1
+        self._run.segment, self._run.offsets[self._index] = split_place(place)

@@ -38,7 +38,7 @@ from minibrokerd.core.inputs import (
     Synced,
     Tick,
 )
-from minibrokerd.core.messages import PLACE_BITS, Block
+from minibrokerd.core.messages import Block, place_of
 from minibrokerd.core.publishing import enter, publish
 from minibrokerd.core.records import Meta, record
 from minibrokerd.core.replay import Read, Replay
@@ -122,18 +122,14 @@ class Core:
     def placed(self, records: Sequence[Record], place: Place) -> None:
         """Take note of where the records of a batch stand, once they are safe; before `Synced`."""
         digest, offset = self._digest(place.segment), place.offset
-        segment = place.segment << PLACE_BITS
         for each in records:
             says, block = each.says, each.block
             assert isinstance(says, Meta)
             digest.add(each, says, offset)
-            if isinstance(block, Block):
-                block.place = segment | offset
-            elif isinstance(block, Slot):
-                block.place = segment | offset
-                waiting = self.store.by_number.get(block.queue)
-                if waiting is not None:
-                    self.store.touch(waiting)
+            if isinstance(block, Block | Slot):
+                block.place = place_of(place.segment, offset)
+            if isinstance(block, Slot) and (queue := self.store.by_number.get(block.queue)):
+                self.store.touch(queue)  # it may have waited for this
             offset += each.size()
 
     def digest_of(self, segment: int) -> bytes:
@@ -218,7 +214,7 @@ def _frame(store: Store, frame: Frame) -> None:
     except Refused as error:
         # A frame without a name wants no answer, and an error without one would end the connection.
         if frame.sequence is not None or frame.request is not None:
-            header = _error(error.code, str(error), error.retry_ms, frame)
+            header = error_header(error.code, str(error), error.retry_ms, frame)
             # That a queue is gone may be said when its end is safe.
             rests_on = store.nowhere.last_batch if error.code == "unknown_queue" else 0
             store.send(frame.connection, rests_on, header)
@@ -226,7 +222,7 @@ def _frame(store: Store, frame: Frame) -> None:
 
 def _cut_off(store: Store, connection: int, text: str) -> None:
     """End a connection whose peer broke the protocol, with what it held."""
-    store.send(connection, 0, _error("protocol_error", text, None, None))
+    store.send(connection, 0, error_header("protocol_error", text, None, None))
     store.effects.closes.append(connection)
     logins.end_connection(store, connection)
 
@@ -344,7 +340,8 @@ def _confirm(store: Store, frame: Frame, results: list[Result], lost: bytes, res
     store.send(frame.connection, rests_on, header, lost)
 
 
-def _error(code: str, text: str, retry_ms: int | None, frame: Frame | None) -> dict[str, Any]:
+def error_header(code: str, text: str, retry_ms: int | None, frame: Frame | None) -> dict[str, Any]:
+    """Return the header of an error frame, which answers `frame` by its name, if it has one."""
     header: dict[str, Any] = {
         "op": "error",
         "code": code,

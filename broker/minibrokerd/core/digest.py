@@ -137,7 +137,7 @@ class Digest:
         if says.delay_ms or says.key or says.columns or len(says.targets) > 1:
             if says.count == 1:
                 self._said.setdefault(says.targets[0], []).append(len(self._others))
-            self._others.append((PLACED, _PLACED.pack(record.type, at)))
+            self._keep_place(record, at)
         else:
             queue, first = says.targets[0]
             self._run(queue, first, says.count, says, len(record.tail), at)
@@ -146,12 +146,15 @@ class Digest:
     @_adds(CopyRunMeta)
     def _copy_run(self, says: CopyRunMeta, record: Record, at: int) -> None:
         if says.delay_ms or says.key:
-            self._others.append((PLACED, _PLACED.pack(record.type, at)))
+            self._keep_place(record, at)
         else:
             self._run(says.queue, says.first, says.count, says, len(record.tail), at)
 
     @_adds(CopyMeta)
     def _copy(self, says: CopyMeta, record: Record, at: int) -> None:
+        self._keep_place(record, at)
+
+    def _keep_place(self, record: Record, at: int) -> None:
         self._others.append((PLACED, _PLACED.pack(record.type, at)))
 
     @_adds(BeginMeta, ExtendMeta)

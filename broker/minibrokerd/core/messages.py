@@ -24,9 +24,19 @@ MEMORY: Final = 2  # index of the durability in minibroker.settings.DURABILITIES
 LAZY: Final = 1
 SYNC: Final = 0
 NEVER: Final = 2**62  # the batch of what is in no log
-PLACE_BITS: Final = 32  # a place is segment << 32 | byte at which the record starts in it
+PLACE_BITS: Final = 32  # of a place that say at which byte of its segment a record starts
 MESSAGE_BYTES: Final = 48  # what a message costs the log beside its bytes, about
 FRAME_BYTES: Final = 120  # what the frame costs in which it was published, about
+
+
+def place_of(segment: int, offset: int) -> int:
+    """Return a place in the log as one number: of a million blocks, each has one."""
+    return segment << PLACE_BITS | offset
+
+
+def split_place(place: int) -> tuple[int, int]:
+    """Return segment and offset of a place."""
+    return place >> PLACE_BITS, place & (1 << PLACE_BITS) - 1
 
 
 class State(IntEnum):

@@ -11,15 +11,16 @@ hard limit the shell refuses publishes.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from itertools import islice
 from typing import Final
 
 from minibrokerd.core.blocks import spans_at, write_copy
 from minibrokerd.core.cold import ColdRun, Slot
-from minibrokerd.core.effects import ReadBack
+from minibrokerd.core.effects import Effects, ReadBack
 from minibrokerd.core.inputs import Freeze, Loaded
 from minibrokerd.core.lanes import Lane
-from minibrokerd.core.messages import NEVER, PLACE_BITS, Span, alike
+from minibrokerd.core.messages import NEVER, Span, alike, split_place
 from minibrokerd.core.queues import Queue
 from minibrokerd.core.records import TYPE_OF, CopyRunMeta, DamagedMeta, PublishMeta, UnknownRecord
 from minibrokerd.core.state import Store
@@ -45,12 +46,11 @@ def read_ahead(store: Store, queue: Queue) -> None:
 
 def wanted(store: Store) -> list[ReadBack]:
     """Return what is to be read back before any queue is asked for messages."""
-    store.effects.reads = []  # those of the last apply were routed
+    store.effects = Effects()  # those of the last apply were routed
     for queue in store.queues.values():
         if queue.lanes.default.cold:
             read_ahead(store, queue)
-    reads, store.effects.reads = store.effects.reads, []
-    return reads
+    return store.effects.reads
 
 
 def ask(store: Store, queue: Queue, lane: Lane, run: ColdRun, *, forward: bool) -> None:
@@ -60,15 +60,18 @@ def ask(store: Store, queue: Queue, lane: Lane, run: ColdRun, *, forward: bool) 
 
 
 def _has_enough(fresh: deque[Span]) -> bool:
-    if len(fresh) >= AHEAD_MESSAGES:
-        return True
+    return len(fresh) >= AHEAD_MESSAGES or _enough(islice(fresh, AHEAD_SPANS)) is not None
+
+
+def _enough(spans: Iterable[Span]) -> int | None:
+    """Return how many of the first spans are enough to have in memory; None: all of them are not."""
     messages = size = 0
-    for span in islice(fresh, AHEAD_SPANS):
+    for count, span in enumerate(spans, 1):
         messages += span.stop - span.first
         size += span.block.bytes_of(span.first, span.stop)
         if messages >= AHEAD_MESSAGES or size >= AHEAD_BYTES:
-            return True
-    return False
+            return count
+    return None
 
 
 def freeze(store: Store, command: Freeze) -> None:
@@ -105,14 +108,10 @@ def _freeze_lane(queue: Queue, most_bytes: int, looks: int) -> tuple[int, int]:
 
 def _keep_near(lane: Lane) -> None:
     """Part the spans that come next from those that may leave."""
-    near: deque[Span] = deque()
-    messages = size = 0
-    while lane.fresh and messages < AHEAD_MESSAGES and size < AHEAD_BYTES:
-        span = lane.fresh.popleft()
-        near.append(span)
-        messages += span.stop - span.first
-        size += span.block.bytes_of(span.first, span.stop)
-    lane.fresh, lane.late = near, lane.fresh
+    count = _enough(lane.fresh)
+    if count is not None:
+        near = deque(lane.fresh.popleft() for _ in range(count))
+        lane.fresh, lane.late = near, lane.fresh
 
 
 def _is_whole(span: Span) -> bool:
@@ -127,7 +126,7 @@ def _is_whole(span: Span) -> bool:
 
 def _append(queue: Queue, lane: Lane, span: Span) -> int:
     block = span.block
-    segment, offset = block.place >> PLACE_BITS, block.place & (1 << PLACE_BITS) - 1
+    segment, offset = split_place(block.place)
     run = lane.cold[-1] if lane.cold else None
     if run is None or not run.joins(span.first, segment):
         run = ColdRun(queue.number, segment, block.batch, span.first, span.ready_at_ms)
@@ -184,7 +183,7 @@ def _living(store: Store, run: ColdRun, index: int, record: Record) -> list[Span
     The type of a record is not in its own checksum, but in that of its batch, which is not read back.
     """
     first, stop = run.bounds(index)
-    place = run.segment << PLACE_BITS | run.offsets[index]
+    place = run.place(index)
     if record.type not in _WITH_BODIES:
         return None
     try:

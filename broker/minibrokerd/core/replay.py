@@ -17,7 +17,7 @@ from minibrokerd.core.cold import ColdRun
 from minibrokerd.core.deliveries import Delivery
 from minibrokerd.core.digest import Outcomes
 from minibrokerd.core.logins import await_return
-from minibrokerd.core.messages import PLACE_BITS, Message, Span, State
+from minibrokerd.core.messages import Message, Span, State, place_of
 from minibrokerd.core.publishing import enter, result_of
 from minibrokerd.core.queues import DEFAULTS, Queue
 from minibrokerd.core.records import (
@@ -99,7 +99,7 @@ class Replay:
             UnknownRecord: a record is of a newer version, or its parts do not fit each other.
         """
         self._number = batch.number
-        at = batch.place.segment << PLACE_BITS | batch.place.offset if batch.place else 0
+        at = place_of(*batch.place) if batch.place else 0
         for record in batch.records:
             record.says = meta = decode(record)
             self._place = at
@@ -140,7 +140,7 @@ class Replay:
         if kind == digest.PLACED:
             _, offset = digest.read_placed(content)
             record = self._read(segment, offset)
-            self._place = segment << PLACE_BITS | offset
+            self._place = place_of(segment, offset)
         else:
             record = digest.read_record(content)
         self._apply(decode(record), record)
@@ -448,10 +448,10 @@ class Replay:
 
     def _spans_of(self, run: ColdRun, sequence: int) -> list[Span]:
         """Read back the frame of a run that has a message."""
-        offset = run.offsets[run.index_of(sequence)]
-        place = run.segment << PLACE_BITS | offset
+        index = run.index_of(sequence)
+        place = run.place(index)
         if self._last_read[0] != place:
-            record = self._read(run.segment, offset)
+            record = self._read(run.segment, run.offsets[index])
             self._last_read = place, blocks.spans_at(record, run.queue, run.batch, place)
         return self._last_read[1]
 

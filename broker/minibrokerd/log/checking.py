@@ -17,11 +17,11 @@ from pathlib import Path
 from minibrokerd.log import format as layout
 from minibrokerd.log.directory import DataDirectory, SegmentName, State
 from minibrokerd.log.failures import DamagedLog, NewerFormat, NotWritable
-from minibrokerd.log.fileops import FileOps, read_all
+from minibrokerd.log.fileops import FileOps
 from minibrokerd.log.format import Kind, Origin, SegmentInfo
 from minibrokerd.log.index import whole_bytes
-from minibrokerd.log.pieces import Piece, next_header, pieces
-from minibrokerd.log.recovery import Recovery
+from minibrokerd.log.pieces import Piece, pieces
+from minibrokerd.log.recovery import Recovery, read_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,22 +124,6 @@ class Checked:
         return [each for each in self.survey.damages if each.torn]
 
 
-def read_file(path: str, ops: FileOps) -> bytes:
-    """Return the bytes of a segment file that were ever written.
-
-    Raises:
-        NotWritable: it cannot be read.
-    """
-    try:
-        descriptor = ops.open(path, os.O_RDONLY)
-        try:
-            return read_all(ops, descriptor, layout.LARGEST_SEGMENT_BYTES)
-        finally:
-            ops.close(descriptor)
-    except OSError as exc:
-        raise NotWritable(path, "read", str(exc), "check the disk and the file's owner") from exc
-
-
 def survey_of(directory: DataDirectory, ops: FileOps) -> Survey:
     """Look at the first header of every segment file, and at the log start, and put the files in order."""
     files, log_start, size_bytes = [], 1, 0
@@ -147,7 +131,7 @@ def survey_of(directory: DataDirectory, ops: FileOps) -> Survey:
     starts: dict[bytes, int] = {}
     for name in directory.listing().segments:
         data = read_file(directory.at(name), ops)
-        at = next_header(data, 0, None, 0)
+        at = layout.later_header_at(data, 0, None, 0)
         header = layout.decode_header(data, at) if at is not None else None
         origin = header.origin if header else None
         files.append(SegmentFile(name, origin))

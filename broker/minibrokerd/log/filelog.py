@@ -279,7 +279,7 @@ class FileLog:
     def scrub(self) -> Iterator[DamagedLog | None]:
         """Read what the start took on trust, one stretch at a time; yield what is wrong with it."""
         for name, region in self._recovery.unread:
-            if any(sealed.name == name for sealed in self._tail.sealed.copy()):
+            if self._tail.name_of(name.number) == name:
                 yield self._compare(name, region)
 
     def _compare(self, name: SegmentName, region: Region) -> DamagedLog | None:
@@ -299,13 +299,7 @@ class FileLog:
         return DamagedLog(path, region.start, region.last_number, 0, what)
 
     def _name_of(self, segment: int) -> SegmentName:
-        current = self._tail.segment
-        if current is not None and current.name.number == segment:
-            return current.name
-        for sealed in self._tail.sealed.copy():
-            if sealed.name.number == segment:
-                return sealed.name
-        return self._recovery.names[segment]
+        return self._tail.name_of(segment) or self._recovery.names[segment]
 
     def mark(self, now_ms: int, unix_ms: int) -> None:
         """Name the last synced batch in a marker, unless a batch of the log itself does already."""
@@ -352,13 +346,14 @@ class FileLog:
         tail.last_data = tail.last_safe = recovery.last_number
         tail.sealed.extend(recovery.sealed)
         if last is not None:
-            region = recovery.region_of(last)
+            checksum = None
             if recovery.clean:
                 tail.segment = reopen(last, directory, self._ops)
             else:
-                tail.segment, region.checksum = rewrite(
+                tail.segment, checksum = rewrite(
                     last, recovery.report, directory, self._ops, allocation
                 )
+            region = recovery.region_of(last, checksum)
             tail.adopt(region, recovery.ended, recovery.indexes)
         whole = {str(recovery.names[number].index) for number in recovery.indexes}
         directory.remove(name for name in directory.listing().indexes if name not in whole)

@@ -266,20 +266,28 @@ def record_size(data: bytes) -> int:
     return RECORD_HEAD_BYTES + int.from_bytes(data[:4], "little")
 
 
+def record_at(data: bytes, at: int, end: int) -> tuple[Record, bool, int] | None:
+    """Return the one record at `at`, whether its own checksum holds, and where it ends.
+
+    None: its head names no bytes, or more than there are up to `end`.
+    """
+    meta_from = at + RECORD_HEAD_BYTES
+    if end < meta_from:
+        return None
+    payload_bytes, meta_bytes, type_, no_bytes, checksum = _RECORD.unpack_from(data, at)
+    stop = meta_from + payload_bytes
+    if not payload_bytes or stop > end or meta_bytes > payload_bytes:
+        return None
+    meta, tail = data[meta_from : meta_from + meta_bytes], data[meta_from + meta_bytes : stop]
+    tail_checksum = crc32(tail)
+    holds = crc32(meta, tail_checksum) == checksum and no_bytes == _NO_BYTES
+    return Record(type_, meta, tail, tail_checksum), holds, stop
+
+
 def decode_record(data: bytes, offset: int) -> Record | None:
     """Return the one record at `offset`, by its own checksum; None if it does not verify."""
-    meta_from = offset + RECORD_HEAD_BYTES
-    if len(data) < meta_from:
-        return None
-    payload_bytes, meta_bytes, type_, no_bytes, checksum = _RECORD.unpack_from(data, offset)
-    end, middle = meta_from + payload_bytes, meta_from + meta_bytes
-    if end > len(data) or middle > end or no_bytes != _NO_BYTES:
-        return None
-    meta, tail = data[meta_from:middle], data[middle:end]
-    tail_checksum = crc32(tail)
-    if crc32(meta, tail_checksum) != checksum:
-        return None
-    return Record(type_, meta, tail, tail_checksum)
+    found = record_at(data, offset, len(data))
+    return found[0] if found is not None and found[1] else None
 
 
 def decode_segment_info(records: Sequence[Record]) -> SegmentInfo | None:
@@ -349,12 +357,18 @@ def later_header(data: bytes, start: int, origin: Origin | None, number: int) ->
     Such a batch was written after the sync of `number` had returned: a bad batch before it is
     damage.
     """
+    at = later_header_at(data, start, origin, number)
+    return None if at is None else decode_header(data, at)
+
+
+def later_header_at(data: bytes, start: int, origin: Origin | None, number: int) -> int | None:
+    """As `later_header`, but return where it is."""
     at = data.find(MAGIC, start)
     while at >= 0:
         if at % ALIGNMENT == 0:
             header = decode_header(data, at)
             if header and origin in (None, header.origin) and header.number > number:
-                return header
+                return at
         at = data.find(MAGIC, at + 1)
     return None
 

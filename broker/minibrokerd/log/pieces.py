@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from struct import Struct
 from typing import Final
 from zlib import crc32
 
@@ -18,7 +17,6 @@ from minibrokerd.log import format as layout
 from minibrokerd.log.format import Header, Origin
 from minibrokerd.log.seam import BATCH_HEADER_BYTES, RECORD_HEAD_BYTES, Record
 
-_HEAD: Final = Struct("<IIB3sI")
 _NO_BYTES: Final = bytes(3)
 
 
@@ -57,28 +55,13 @@ def pieces(data: bytes, origin: Origin) -> Iterator[Piece]:
             yield _batch(data, at, header)
             at, number = at + header.batch_bytes, header.number
             continue
-        following = next_header(data, at, origin, number + 1 if number else 0)
+        following = layout.later_header_at(data, at, origin, number + 1 if number else 0)
         end = following if following is not None else layout.last_nonzero(data, at)
         if end > at:
             yield _headless(data, at, end)
         if following is None:
             return
         at = following
-
-
-def next_header(data: bytes, start: int, origin: Origin | None, number: int) -> int | None:
-    """Return where the next valid header from `start` on is that is numbered above `number`.
-
-    `origin` None: of any file.
-    """
-    at = data.find(layout.MAGIC, start)
-    while at >= 0:
-        if at % layout.ALIGNMENT == 0:
-            header = layout.decode_header(data, at)
-            if header and origin in (None, header.origin) and header.number > number:
-                return at
-        at = data.find(layout.MAGIC, at + 1)
-    return None
 
 
 def _batch(data: bytes, at: int, header: Header) -> Piece:
@@ -137,17 +120,8 @@ def _records(data: bytes, at: int, end: int, count: int | None) -> list[Found]:
 
 def _record_at(data: bytes, at: int, end: int) -> Found | None:
     """Return the record whose head is at `at`; None if that names more bytes than there are."""
-    if end - at < RECORD_HEAD_BYTES:
-        return None
-    payload_bytes, meta_bytes, type_, no_bytes, checksum = _HEAD.unpack_from(data, at)
-    meta_from = at + RECORD_HEAD_BYTES
-    stop = meta_from + payload_bytes
-    if not payload_bytes or stop > end or meta_bytes > payload_bytes:
-        return None
-    meta, tail = data[meta_from : meta_from + meta_bytes], data[meta_from + meta_bytes : stop]
-    tail_checksum = crc32(tail)
-    holds = crc32(meta, tail_checksum) == checksum and no_bytes == _NO_BYTES
-    return Found(Record(type_, meta, tail, tail_checksum), holds, stop)
+    found = layout.record_at(data, at, end)
+    return None if found is None else Found(*found)
 
 
 def _fill(data: bytes, start: int, end: int, count: int) -> list[Found]:

@@ -138,7 +138,7 @@ class Recovery:
 
     def _ignore_unborn(self, name: SegmentName, begun: int) -> None:
         path = self._directory.at(name)
-        data = self._read(path)
+        data = read_file(path, self._ops)
         later = layout.later_header(data, 0, None, 0)
         spread = layout.last_nonzero(data, 0) > layout.OWN_BATCH_BYTES
         older = any(
@@ -148,9 +148,10 @@ class Recovery:
             raise _bad_header(path, later)
         self.report.ignored.append(str(name))
 
-    def region_of(self, segment: Segment) -> Region:
-        """Return all of a segment that was read last as one region."""
-        checksum = crc32(memoryview(segment.data)[: segment.end])
+    def region_of(self, segment: Segment, checksum: int | None = None) -> Region:
+        """Return all of a segment that was read last as one region; `checksum` if it is known already."""
+        if checksum is None:
+            checksum = crc32(memoryview(segment.data)[: segment.end])
         return Region(
             0,
             segment.end,
@@ -167,13 +168,13 @@ class Recovery:
         segment = self._open(name, size_bytes)
         if segment is None:
             path = self._directory.at(name)
-            raise _bad_header(path, layout.later_header(self._read(path), 0, None, 0))
+            raise _bad_header(path, layout.later_header(read_file(path, self._ops), 0, None, 0))
         return segment
 
     def _open(self, name: SegmentName, size_bytes: int = _WHOLE) -> Segment | None:
         """Read a segment and verify its first batch; None if that is not valid."""
         path = self._directory.at(name)
-        data = self._read(path, size_bytes)
+        data = read_file(path, self._ops, size_bytes)
         header = layout.decode_header(data, 0)
         records = layout.decode_records(data, 0, header) if header else None
         if header is None or records is None:
@@ -195,7 +196,7 @@ class Recovery:
         path = self._directory.at(name.index)
         if not self._digests or not self._directory.has(name.index):
             return []
-        slices = decode_slices(self._read(path), name.number, name.generation)
+        slices = decode_slices(read_file(path, self._ops), name.number, name.generation)
         return [part for store_id, part in slices if store_id == self.store_id]
 
     def _whole_slices(self, last: Segment) -> list[Slice]:
@@ -238,6 +239,7 @@ class Recovery:
 
     def _read_digests(self, segment: Segment) -> Iterator[Digested]:
         """Yield the slices of a segment, and go on behind the last of them."""
+        self._enter(segment)
         self._check_begin(segment)
         complete = segment.slices[-1].complete and segment is not self.last
         number = segment.slices[-1].region.last_number
@@ -251,33 +253,36 @@ class Recovery:
             yield Digested(segment.name.number, number, region.now_ms, part.payload, complete)
 
     def _check_begin(self, segment: Segment) -> None:
-        """Whether a segment is of this log, and follows what was read so far."""
-        header, info, path = segment.header, segment.info, segment.path
-        if header.origin.store_id != self.store_id:
-            raise DamagedLog(path, 0, header.number, 0, "it belongs to another data directory")
-        if segment.name.number == self.log_start:  # what came before it was freed
-            self.last_number, self.last_checksum = info.previous_number, info.previous_checksum
+        """Whether a segment follows what was read so far, as its header says."""
+        info = segment.info
         before = (self.last_number, self.last_checksum)
         if (info.previous_number, info.previous_checksum) != before:
-            what = f"it does not follow batch {self.last_number} of the segment before it"
-            raise DamagedLog(path, 0, self.last_number + 1, header.number, what)
+            raise self._unchained(segment)
+
+    def _enter(self, segment: Segment) -> None:
+        """Go on with a segment, which is of this log."""
+        header, info = segment.header, segment.info
+        if header.origin.store_id != self.store_id:
+            what = "it belongs to another data directory"
+            raise DamagedLog(segment.path, 0, header.number, 0, what)
+        if segment.name.number == self.log_start:  # what came before it was freed
+            self.last_number, self.last_checksum = info.previous_number, info.previous_checksum
+
+    def _unchained(self, segment: Segment) -> DamagedLog:
+        what = f"it does not follow batch {self.last_number} of the segment before it"
+        return DamagedLog(segment.path, 0, self.last_number + 1, segment.header.number, what)
 
     def _read_segment(self, segment: Segment) -> Iterator[Batch | Digested]:
-        header, path = segment.header, segment.path
         if segment.slices:
             yield from self._read_digests(segment)
-        elif header.origin.store_id != self.store_id:
-            raise DamagedLog(path, 0, header.number, 0, "it belongs to another data directory")
-        elif segment.name.number == self.log_start:  # what came before it was freed
-            info = segment.info
-            self.last_number, self.last_checksum = info.previous_number, info.previous_checksum
+        else:
+            self._enter(segment)
         self.report.segments += 1
         yield from self._scan(segment)
         if self._fill_hole(segment):
             yield from self._scan(segment)
         if segment.end == 0:
-            what = f"it does not follow batch {self.last_number} of the segment before it"
-            raise DamagedLog(path, 0, self.last_number + 1, header.number, what)
+            raise self._unchained(segment)
 
     def _scan(self, segment: Segment) -> Iterator[Batch]:
         origin, number = segment.header.origin, segment.name.number
@@ -372,17 +377,21 @@ class Recovery:
         what = f"what stands there is not batch {first_lost}, and {what}"
         return DamagedLog(segment.path, segment.end, first_lost, last_known, what)
 
-    def _read(self, path: str, size_bytes: int = _WHOLE) -> bytes:
+
+def read_file(path: str, ops: FileOps, size_bytes: int = _WHOLE) -> bytes:
+    """Return the bytes of a file of the log that were ever written, `size_bytes` of them at the most.
+
+    Raises:
+        NotWritable: it cannot be read.
+    """
+    try:
+        descriptor = ops.open(path, 0)
         try:
-            descriptor = self._ops.open(path, 0)
-            try:
-                return read_all(self._ops, descriptor, size_bytes)
-            finally:
-                self._ops.close(descriptor)
-        except OSError as exc:
-            raise NotWritable(
-                path, "read", str(exc), "check the disk and the file's owner"
-            ) from exc
+            return read_all(ops, descriptor, size_bytes)
+        finally:
+            ops.close(descriptor)
+    except OSError as exc:
+        raise NotWritable(path, "read", str(exc), "check the disk and the file's owner") from exc
 
 
 def _newest_log_start(last: Segment) -> int:

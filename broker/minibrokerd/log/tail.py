@@ -148,6 +148,13 @@ class Tail:
         """Take over what a start found: the bytes of the current segment, full ones without an index, indexes."""
         self.region, self.ended, self._index_bytes = region, ended, indexes
 
+    def name_of(self, number: int) -> SegmentName | None:
+        """Return the name of a segment; None if it is freed, or not known yet. In any thread."""
+        segment = self.segment
+        if segment is not None and segment.name.number == number:
+            return segment.name
+        return next((s.name for s in self.sealed.copy() if s.name.number == number), None)
+
     def keep_digest(self, number: int, payload: bytes) -> None:
         """Append a slice to the index of a segment: what was written of it since the last one.
 
@@ -161,7 +168,7 @@ class Tail:
             self._keep(segment.name, self.region, payload, complete=False)
             self.region = self._region(segment.position, segment.position, 0)
         elif number in self.ended:
-            name = next((s.name for s in self.sealed if s.name.number == number), None)
+            name = self.name_of(number)
             if name is not None:
                 self._keep(name, self.ended[number], payload, complete=True)
             del self.ended[number]
