@@ -18,17 +18,18 @@ import socket
 import struct
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from subprocess import DEVNULL, Popen
 from time import perf_counter
-from typing import Any, BinaryIO
-
-import msgpack
+from typing import Any
 
 import minibroker
+from minibroker import wire
 
 QUEUE = "backlog"
 WINDOW = 500  # frames that are written before their answers are read
+READ_BYTES = 64 * 1024
 WINDOW_BYTES = 8 * 1024 * 1024
 PAGE_BYTES = 4096
 MIB = 1024 * 1024
@@ -77,46 +78,39 @@ def fill(url: str, messages: int, body_bytes: int, frame: int) -> float:
     part = {"op": "publish", "queue": QUEUE, "count": frame}
     started = perf_counter()
     with socket.create_connection((host, int(port)), timeout=60) as connection:
-        stream = connection.makefile("rb")
-        connection.sendall(packed([{"op": "hello", "protocol": 1, "client": "growth"}]))
-        read_frame(stream)
+        hello = {"op": "hello", "protocol": 1, "client": "growth"}
+        connection.sendall(wire.pack_frame({"parts": [hello]}))
+        answers = read_answers(connection)
+        assert next(answers)["op"] == "welcome"
         frames, window = -(-messages // frame), max(1, min(WINDOW, WINDOW_BYTES // len(blob)))
         answered = 0
         for first in range(1, frames + 1, window):
             stop = min(first + window, frames + 1)
             connection.sendall(
                 b"".join(
-                    packed([part], b"", lengths, blob, sequence=n, answered_below=answered + 1)
+                    wire.pack_frame(
+                        {"parts": [part], "sequence": n, "answered_below": answered + 1},
+                        b"",
+                        lengths,
+                        blob,
+                    )
                     for n in range(first, stop)
                 )
             )
             for _ in range(first, stop):
-                header = read_frame(stream)
-                while header["op"] == "pong":  # a heartbeat
-                    header = read_frame(stream)
+                header = next(answers)
                 assert header["op"] == "confirm", header
             answered = stop - 1
     return messages / (perf_counter() - started)
 
 
-def packed(
-    parts: list[dict[str, Any]],
-    columns: bytes = b"",
-    lengths: bytes = b"",
-    blob: bytes = b"",
-    **numbers: int,
-) -> bytes:
-    """Return one frame."""
-    header = msgpack.packb({"parts": parts, **numbers})
-    payload: bytes = msgpack.packb([header, columns, lengths, blob])
-    return struct.pack(">I", len(payload)) + payload
-
-
-def read_frame(stream: BinaryIO) -> dict[str, Any]:
-    """Return the header of the next frame."""
-    payload = stream.read(int.from_bytes(stream.read(4), "big"))
-    header: dict[str, Any] = msgpack.unpackb(msgpack.unpackb(payload)[0])
-    return header
+def read_answers(connection: socket.socket) -> Iterator[dict[str, Any]]:
+    """Yield the headers of the frames that come, heartbeats apart."""
+    reader = wire.FrameReader()
+    while data := connection.recv(READ_BYTES):
+        for frame in reader.feed(data):
+            if frame.header["op"] != "pong":
+                yield frame.header
 
 
 async def first_answer(url: str) -> tuple[float, float]:

@@ -6,6 +6,7 @@ import pytest
 from harness import World
 
 from minibrokerd.core import paging
+from minibrokerd.core.effects import ReadBack
 from minibrokerd.core.inputs import Loaded
 from minibrokerd.core.records import DamagedMeta, decode
 from minibrokerd.log.seam import Record
@@ -29,6 +30,15 @@ def frozen(count: int) -> World:
     return world
 
 
+def read_back(world: World) -> tuple[ReadBack, list[Record | None]]:
+    """Return what a core asks for that wants its first cold messages, and what the log has there."""
+    queue = world.queue("q")
+    lane = queue.lanes.default
+    paging.ask(world.store, queue, lane, lane.cold[0], forward=False)
+    (asked,) = world.store.effects.reads
+    return asked, [world.records[asked.segment, at] for at in asked.offsets]
+
+
 def test_what_left_memory_comes_back_in_order_with_its_bodies() -> None:
     world = frozen(9)
     client = world.hello()
@@ -46,10 +56,7 @@ def test_what_left_memory_comes_back_in_order_with_its_bodies() -> None:
 def test_a_frame_that_cannot_be_read_back_is_set_aside_alone(spoil: str) -> None:
     world = frozen(6)
     queue = world.queue("q")
-    lane, run = queue.lanes.default, queue.lanes.default.cold[0]
-    paging.ask(world.store, queue, lane, run, forward=False)
-    (asked,) = world.store.effects.reads
-    records: list[Record | None] = [world.records[asked.segment, at] for at in asked.offsets]
+    asked, records = read_back(world)
     good = records[1]
     assert good is not None
     spoilt = {
@@ -74,11 +81,7 @@ def test_a_frame_that_cannot_be_read_back_is_set_aside_alone(spoil: str) -> None
 def test_a_place_that_names_another_record_stops_everything() -> None:
     """To go on would be to guess: memory or log are not to be trusted."""
     world = frozen(6)
-    queue = world.queue("q")
-    lane, run = queue.lanes.default, queue.lanes.default.cold[0]
-    paging.ask(world.store, queue, lane, run, forward=False)
-    (asked,) = world.store.effects.reads
-    records = [world.records[asked.segment, at] for at in asked.offsets]
+    asked, records = read_back(world)
     records[0], records[1] = records[1], records[0]
     with pytest.raises(paging.WrongRecord):
         world.core.apply(Loaded(asked, records), world.now_ms, world.unix_ms)
@@ -86,11 +89,7 @@ def test_a_place_that_names_another_record_stops_everything() -> None:
 
 def test_what_is_read_for_a_queue_that_was_purged_meanwhile_is_dropped() -> None:
     world = frozen(6)
-    queue = world.queue("q")
-    lane, run = queue.lanes.default, queue.lanes.default.cold[0]
-    paging.ask(world.store, queue, lane, run, forward=False)
-    (asked,) = world.store.effects.reads
-    records = [world.records[asked.segment, at] for at in asked.offsets]
+    asked, records = read_back(world)
     world.hello().purge("q")
     world.run_jobs()
     world.apply(Loaded(asked, records))

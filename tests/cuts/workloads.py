@@ -123,24 +123,23 @@ def freeing(world: DiskWorld) -> None:
             world.free_oldest()
 
 
-def killed(world: DiskWorld) -> None:
-    """Kills between work: each start rewrites the last segment and zeroes the old one."""
+def _with_restarts(world: DiskWorld, *, clean: bool) -> None:
     shift = Shift(world)
     for _ in range(3):
         turn(shift)
         turn(shift)
-        shift.restart(clean=False)
+        shift.restart(clean=clean)
     turn(shift)
+
+
+def killed(world: DiskWorld) -> None:
+    """Kills between work: each start rewrites the last segment and zeroes the old one."""
+    _with_restarts(world, clean=False)
 
 
 def closed(world: DiskWorld) -> None:
     """Clean stops between work: footers, and the next epoch in the same segment."""
-    shift = Shift(world)
-    for _ in range(3):
-        turn(shift)
-        turn(shift)
-        shift.restart(clean=True)
-    turn(shift)
+    _with_restarts(world, clean=True)
 
 
 def resized(world: DiskWorld) -> None:

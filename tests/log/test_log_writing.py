@@ -331,6 +331,7 @@ async def test_publishes_leave_no_trace_in_the_room(tmp_path: Path) -> None:
             await asyncio.wait_for(engine.room.wait(), PATIENCE_SECONDS)
         engine.room.clear()
         await engine.append(b"small")
+    assert len(engine.synced) == 60
     engine.close()
 
 
