@@ -78,6 +78,7 @@ def fill(url: str, messages: int, body_bytes: int, frame: int) -> float:
     part = {"op": "publish", "queue": QUEUE, "count": frame}
     started = perf_counter()
     with socket.create_connection((host, int(port)), timeout=60) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         hello = {"op": "hello", "protocol": 1, "client": "growth"}
         connection.sendall(wire.pack_frame({"parts": [hello]}))
         answers = read_answers(connection)

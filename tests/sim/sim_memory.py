@@ -38,6 +38,7 @@ class Memory:
             return cls(random.random() < 0.3, NO_LIMIT_BYTES, {})
         limits: dict[Limit, int] = {
             (engine, "SLICE_BYTES"): random.choice((1_000, 4_000, 16_000)),
+            (engine, "SLICE_RECORDS"): random.choice((10, 100, 4_096)),
             (pager, "LOOK_BYTES"): random.choice((100, 300, 2_000)),
             (pager, "FILL_BYTES"): random.choice((0, 500, 10_000)),
             (pager, "MOST_HOT_BYTES"): random.choice((0, 0, 500, 2_000)),
