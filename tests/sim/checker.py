@@ -130,6 +130,10 @@ class Checker:
             self.violation("I2", f"{intent.body!r} is stored twice, as {intent.id} and {id}")
         intent.id = id
 
+    def returned(self) -> None:
+        """What was held somewhere goes back to its queue, and may come after what stood behind it."""
+        self.calm = False
+
     # -- delivering -----------------------------------------------------------------------------
 
     def delivered(self, handed: Handed, id: Id, body: bytes, now_us: int) -> History | None:
@@ -232,7 +236,7 @@ class Checker:
         """A client settles a message; the answer is to come."""
         handed.ended, handed.ended_us = op, now_us
         if op != "ack":
-            self.calm = False
+            self.returned()
 
     def settled(self, history: History, handed: Handed, lost: bool, delay_ms: int | None) -> None:
         """The answer to a settlement came."""

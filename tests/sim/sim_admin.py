@@ -80,7 +80,7 @@ class Administrator(SimulatedClient):
 
     def _redrive(self, queue: str) -> None:
         self.world.checker.redriven = True
-        self.world.checker.calm = False
+        self.world.checker.returned()
         self.session.request("redrive", {"queue": f"{queue}.dlq", "runs": 0, "count": 0}, _seen)
 
 

@@ -149,7 +149,7 @@ class SimulatedClient:
         if link is not self.link:
             return
         self.link = None
-        self.world.checker.calm = False
+        self.world.checker.returned()
         self._act(self.session.disconnected())
         for delivery in list(self.session.deliveries.values()):
             held = [message for message in delivery.messages if message.state == HELD]

@@ -59,7 +59,10 @@ class Stream:
 
 
 class Link:
-    """One connection: the server's transport, and the client's end. `lost` is called at the client."""
+    """One connection: the server's transport, and the client's end.
+
+    `lost` is called at the client, `given_up` when the server ends it.
+    """
 
     def __init__(
         self,
@@ -70,6 +73,7 @@ class Link:
         lives: tuple[Life, Life],
         receive: Callable[[bytes], None],
         lost: Callable[[Link], None],
+        given_up: Callable[[], None],
     ) -> None:
         self.loop = loop
         self.random = random
@@ -83,6 +87,7 @@ class Link:
         self.server: Any = None
         self.transport: Transport | None = None
         self._lost = lost
+        self.given_up = given_up
         self.is_open = True
         client_life, server_life = lives
         self.down = Stream(self, f"down {number}", receive, client_life)
@@ -188,5 +193,6 @@ class Transport:
 
     def _end(self) -> None:
         self._closing = True
+        self._link.given_up()
         self._link.down.end(self._link.client_lost)
         self._loop.call_soon(self._link.server.connection_lost, None)

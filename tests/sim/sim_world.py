@@ -155,7 +155,7 @@ class World:
         lives = (client.life, broker.life)
         link = Link(
             self.loop, self.random, self.note, self._link_count, lives,
-            lambda data: client.receive(link, data), client.lost,
+            lambda data: client.receive(link, data), client.lost, self.checker.returned,
         )  # fmt: skip
         link.sliced, link.mean_latency_us = self._sliced, self.lag_us
         self.links[link.number] = link
@@ -224,7 +224,7 @@ class World:
         self.note("power cut" if power else "killed")
         self.crashes += 1
         self.checker.crashes += 1
-        self.checker.calm = False
+        self.checker.returned()
         self._end_life(silent=power and self.random.random() < 0.5)
         self.disk.restart(power)
         down_us = self.random.choice((10_000, 100_000, SECOND_US))
@@ -270,7 +270,7 @@ class World:
     def _stopped(self, broker: SimulatedBroker) -> None:
         if broker is self.broker:
             self.note("stopped")
-            self.checker.calm = False
+            self.checker.returned()
             self.checker.crashes += 1  # a wait over it is counted by the wall clock
             self._end_life(silent=False)
             self.disk.restart(power=False)
