@@ -6,6 +6,7 @@ import pytest
 from harness import World
 
 from minibrokerd.core import paging
+from minibrokerd.core.cold import ColdRun
 from minibrokerd.core.effects import ReadBack
 from minibrokerd.core.inputs import Loaded
 from minibrokerd.core.records import DamagedMeta, decode
@@ -95,3 +96,27 @@ def test_what_is_read_for_a_queue_that_was_purged_meanwhile_is_dropped() -> None
     world.apply(Loaded(asked, records))
     assert world.states("q") == {}
     world.check()
+
+
+def test_a_queue_whose_last_cold_message_was_set_aside_goes_on() -> None:
+    """Its lane has nothing left: it must leave the turn, or it stands there twice with the next message."""
+    world = frozen(3)
+    client = world.hello()
+    queue = world.queue("q")
+    asked, _ = read_back(world)
+    client.settle("ack", *client.receive_all("q"))
+    world.apply(Loaded(asked, [None]))
+    assert (queue.counters["damaged"], queue.lanes.ready) == (1, 0)
+    client.publish("q", b"plain")
+    assert [message.body for message in client.receive_all("q")] == [b"plain"]
+    client.publish("q", b"keyed", key="k")
+    assert [message.body for message in client.receive_all("q")] == [b"keyed"]
+    world.check()
+
+
+def test_a_run_is_read_in_the_order_of_the_file() -> None:
+    """What had come back to its queue may be copied behind a later message."""
+    run = ColdRun(1, 7, 3, 147, 0)
+    run.append(1, 3_381, 100)
+    assert not run.joins(148, 7, 3_249)
+    assert run.joins(148, 7, 3_500)

@@ -111,13 +111,13 @@ FORMAT_MUTANTS: Final = (
         "            return None\n"
         "        meta, tail = data[meta_from : meta_from + meta_bytes], data[meta_from + meta_bytes : at]\n"
         "        tail_checksum = crc32(tail)\n"
-        "        if crc32(meta, tail_checksum) != checksum:\n"
+        "        if not _holds(checksum, type_, meta, tail_checksum):\n"
         "            return None\n",
         "        if at > end or meta_bytes > payload_bytes or no_bytes != _NO_BYTES:\n"
         "            return records\n"
         "        meta, tail = data[meta_from : meta_from + meta_bytes], data[meta_from + meta_bytes : at]\n"
         "        tail_checksum = crc32(tail)\n"
-        "        if crc32(meta, tail_checksum) != checksum:\n"
+        "        if not _holds(checksum, type_, meta, tail_checksum):\n"
         "            return records\n",
         ("cuts:mixed", "sim"),
         "C5: some records of a torn batch are applied",

@@ -9,6 +9,7 @@ Ends in one line of figures; hours are those of simulated time in which somethin
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from sim_world import World
 
 TWICE = 100  # seeds that are run twice, and compared
 SHARE = 5  # worlds that a process does before it says what it found
+LONGEST_S = 60  # of a world, which takes a tenth of a second: beyond it, it does not end
 
 
 @dataclass(slots=True)
@@ -71,12 +73,20 @@ class Figures:
         )
 
 
+def endless(*_: object) -> None:
+    """Let the world that runs say where it is, as a violation."""
+    raise TimeoutError(f"the world did not end within {LONGEST_S} s")
+
+
 def run_share(share: tuple[int, int, int]) -> Figures:
     """Run `count` worlds from a seed on, the first `twice` of them two times."""
     first, count, twice = share
     figures = Figures()
+    signal.signal(signal.SIGALRM, endless)
     for seed in range(first, first + count):
+        signal.alarm(LONGEST_S)
         world = World(seed).run()
+        signal.alarm(0)
         figures.add(world)
         if seed < first + twice:
             figures.compared += 1

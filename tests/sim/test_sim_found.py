@@ -13,6 +13,9 @@ FOUND = {
     1040: "a lost sector was read again for ever, and its queue stood still",
     1094: "a start read the same stretch of a queue twice",
     2227: "a publish that came again was refused for want of memory, though it was stored",
+    2125: "a queue of which a cold message was set aside last stood in its turn twice, and the loop never ended",
+    2579: "the same",
+    9307: "a message that stood before an earlier one was taken for damaged, because reads went forward only",
 }
 
 

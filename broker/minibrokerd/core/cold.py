@@ -53,9 +53,13 @@ class ColdRun:
         self.cost = 0
         self.gone: list[tuple[int, int]] = []
 
-    def joins(self, first: int, segment: int) -> bool:
-        """Whether a frame that begins with `first` can be appended."""
-        return self.stop == first and self.segment == segment and first - self.first < 2**32
+    def joins(self, first: int, segment: int, offset: int) -> bool:
+        """Whether a frame that begins with `first` can be appended: stretches are read in the file's order.
+
+        What had come back to its queue is copied forward out of order, so a later message may stand before it.
+        """
+        follows = self.stop == first and first - self.first < 2**32
+        return follows and self.segment == segment and self.offsets[-1] < offset
 
     def append(self, count: int, offset: int, cost: int) -> None:
         """Add the next `count` messages, which stand in one record."""

@@ -125,7 +125,7 @@ class Digest:
         at: int,
     ) -> None:
         run = self._last.get(queue)
-        if run is None or not run.joins(first, self.segment):
+        if run is None or not run.joins(first, self.segment, at):
             run = ColdRun(queue, self.segment, 0, first, says.ready_at_ms)
             self._last[queue] = run
             self._runs.append(run)

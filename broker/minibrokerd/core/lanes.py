@@ -189,6 +189,11 @@ class Lanes:
         lane.cold.append(run)
         self.ready += run.left
 
+    def settle_default(self) -> None:
+        """Take the default lane out of the turn when the last that was cold in it did not come back."""
+        if not self.default:
+            self._turn.remove(self.default)
+
     def put_back(self, item: Item) -> None:
         """Put what came back to its place in its lane."""
         lane = self._lane(item.key)

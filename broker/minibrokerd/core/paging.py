@@ -128,7 +128,7 @@ def _append(queue: Queue, lane: Lane, span: Span) -> int:
     block = span.block
     segment, offset = split_place(block.place)
     run = lane.cold[-1] if lane.cold else None
-    if run is None or not run.joins(span.first, segment):
+    if run is None or not run.joins(span.first, segment, offset):
         run = ColdRun(queue.number, segment, block.batch, span.first, span.ready_at_ms)
         lane.cold.append(run)
     cost = block.cost(span.first, span.stop)
@@ -170,6 +170,7 @@ def loaded(store: Store, command: Loaded) -> None:
             queue.count_in(span.block, span.first, span.stop)
         lane.fresh.extend(spans)
     lane.close_up()
+    queue.lanes.settle_default()
     store.touch(queue)
 
 
@@ -178,10 +179,7 @@ class WrongRecord(Exception):
 
 
 def _living(store: Store, run: ColdRun, index: int, record: Record) -> list[Span] | None:
-    """Return the messages of a frame that have not ended, as spans; None if it cannot be understood.
-
-    The type of a record is not in its own checksum, but in that of its batch, which is not read back.
-    """
+    """Return the messages of a frame that have not ended, as spans; None if it cannot be understood."""
     first, stop = run.bounds(index)
     place = run.place(index)
     if record.type not in _WITH_BODIES:

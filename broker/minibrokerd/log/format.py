@@ -34,6 +34,9 @@ _HEADER: Final = Struct("<4sI16sQQIIIB3sIIIIQQ")
 _RECORD: Final = Struct("<IIB3sI")
 _CHECKED_FROM: Final = 8  # the header checksum covers what follows the magic and itself
 _NO_BYTES: Final = bytes(3)
+# Of each record type, in its checksum. The factor is odd, so no two are alike; and of those that were tried it is
+# the one where no type below 64 has the crc of a lone bit in a record of up to 24 MiB.
+_TYPE_MARKS: Final = tuple(type_ * 0xE6546B65 & 0xFFFFFFFF for type_ in range(256))
 assert _HEADER.size == BATCH_HEADER_BYTES
 assert _RECORD.size == RECORD_HEAD_BYTES
 
@@ -158,7 +161,7 @@ def encode_body(records: Sequence[Record]) -> Body:
         meta, tail = record.meta, record.tail
         meta_bytes = len(meta)
         payload_bytes = meta_bytes + len(tail)
-        checksum = crc32(meta, record.tail_checksum)
+        checksum = crc32(meta, record.tail_checksum) ^ _TYPE_MARKS[record.type]
         head = _RECORD.pack(payload_bytes, meta_bytes, record.type, _NO_BYTES, checksum)
         heads_checksum = crc32(head, heads_checksum)
         pieces += (head, meta, tail)
@@ -251,7 +254,7 @@ def decode_records(data: bytes, offset: int, header: Header) -> list[Record] | N
             return None
         meta, tail = data[meta_from : meta_from + meta_bytes], data[meta_from + meta_bytes : at]
         tail_checksum = crc32(tail)
-        if crc32(meta, tail_checksum) != checksum:
+        if not _holds(checksum, type_, meta, tail_checksum):
             return None
         records.append(Record(type_, meta, tail, tail_checksum))
     if (at, len(records), heads_checksum) != (end, header.record_count, header.heads_checksum):
@@ -280,8 +283,18 @@ def record_at(data: bytes, at: int, end: int) -> tuple[Record, bool, int] | None
         return None
     meta, tail = data[meta_from : meta_from + meta_bytes], data[meta_from + meta_bytes : stop]
     tail_checksum = crc32(tail)
-    holds = crc32(meta, tail_checksum) == checksum and no_bytes == _NO_BYTES
+    holds = _holds(checksum, type_, meta, tail_checksum) and no_bytes == _NO_BYTES
     return Record(type_, meta, tail, tail_checksum), holds, stop
+
+
+def _holds(checksum: int, type_: int, meta: bytes, tail_checksum: int) -> bool:
+    """Whether a record is as it was written.
+
+    Logs of 0.1.0 do not cover the type, and are told by that. No single bit that turns makes one of the other:
+    no type in use is 0, and the marks are nothing that a flipped bit adds to a crc (tests/log/test_log_format.py).
+    """
+    plain = crc32(meta, tail_checksum)
+    return checksum in (plain ^ _TYPE_MARKS[type_], plain)
 
 
 def decode_record(data: bytes, offset: int) -> Record | None:
