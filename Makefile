@@ -9,7 +9,7 @@ PORT   ?= 7272
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test check format tables bench compare demo crash cuts faults fuzz full-disk stops starts damage sim planted clean
+.PHONY: help setup serve test check format tables bench compare demo crash cuts faults fuzz full-disk stops starts damage sim planted growth clean
 
 help:
 	@echo "make serve    start the broker on ./data, port $(PORT)"
@@ -28,6 +28,7 @@ help:
 	@echo "make starts   STARTS=1000 starts without traffic: no file grows, nothing is counted twice"
 	@echo "make damage   flip every bit of a small log, spoil it CASES=1000 times as SEED says: check finds, salvage keeps"
 	@echo "make planted  planted bugs, which the layers above must find: SEED=1, BUDGET=1800 s; ONLY=\"a name\" is one of them"
+	@echo "make growth   memory, disk and restart of a backlog: MESSAGES=1000000 BODY=200 FRAME=100 KILLS=2, DRAIN=1"
 	@echo "make format   format the code; make tables: print the tables of protocol.md again"
 	@echo "make clean    remove everything that make made (./data stays)"
 
@@ -70,6 +71,9 @@ bench: $(VENV)/.develop-ready
 
 compare: $(VENV)/.develop-ready
 	@$(BIN)/python -m benchmarks.compare $(or $(A),HEAD~1) $(or $(B),HEAD) --work $(or $(WORK),micro) --pairs $(or $(PAIRS),5)
+
+growth: $(VENV)/.develop-ready
+	@$(BIN)/python -m benchmarks.growth --messages $(or $(MESSAGES),1000000) --body $(or $(BODY),200) --frame $(or $(FRAME),100) --kills $(or $(KILLS),2) $(if $(DRAIN),--drain)
 
 demo: $(VENV)/.develop-ready
 	@$(BIN)/python examples/signup/demo.py

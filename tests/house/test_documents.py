@@ -136,3 +136,12 @@ def _hex_part(block: str) -> str:
         for line in block.splitlines()
     )
     return " ".join(found[1] for found in lines if found)
+
+
+@pytest.mark.parametrize(
+    "path", [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/**/*.md"))], ids=name_of
+)
+def test_what_a_page_says_make_can_do_is_in_the_makefile(path: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+    said = set(re.findall(r"`make ([a-z-]+)", path.read_text("utf-8")))
+    assert said <= targets
