@@ -9,7 +9,7 @@ PORT   ?= 7272
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test check format tables bench compare demo crash cuts faults fuzz full-disk stops starts damage sim planted growth clean
+.PHONY: help setup serve test check format tables bench compare demo crash cuts faults fuzz full-disk stops starts damage sim planted growth scale clean
 
 help:
 	@echo "make serve    start the broker on ./data, port $(PORT)"
@@ -29,6 +29,7 @@ help:
 	@echo "make damage   flip every bit of a small log, spoil it CASES=1000 times as SEED says: check finds, salvage keeps"
 	@echo "make planted  planted bugs, which the layers above must find: SEED=1, BUDGET=1800 s; ONLY=\"a name\" is one of them"
 	@echo "make growth   memory, disk and restart of a backlog: MESSAGES=1000000 BODY=200 FRAME=100 KILLS=2, DRAIN=1"
+	@echo "make scale    receive, delays, connections, pauses and queues as they grow: ROWS=\"depth pauses\""
 	@echo "make format   format the code; make tables: print the tables of protocol.md again"
 	@echo "make clean    remove everything that make made (./data stays)"
 
@@ -74,6 +75,9 @@ compare: $(VENV)/.develop-ready
 
 growth: $(VENV)/.develop-ready
 	@$(BIN)/python -m benchmarks.growth --messages $(or $(MESSAGES),1000000) --body $(or $(BODY),200) --frame $(or $(FRAME),100) --kills $(or $(KILLS),2) $(if $(DRAIN),--drain)
+
+scale: $(VENV)/.develop-ready
+	@$(BIN)/python -m benchmarks.scale $(ROWS)
 
 demo: $(VENV)/.develop-ready
 	@$(BIN)/python examples/signup/demo.py
