@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from core_client import Client, Delivered
+from core_client import Client, Delivered, settle_part
 from harness import World
 
 from minibroker import limits
@@ -37,6 +37,24 @@ def test_held_messages_go_back_at_once_in_their_old_order_uncharged_and_marked()
     assert {m.attempt for m in got} == {1}
     assert [m.marked for m in got] == [True] * 6 + [False] * 3
     assert all(m.token > held[0].token for m in got)
+
+
+def test_fresh_messages_are_not_overtaken_because_one_that_came_back_is_with_them() -> None:
+    """What came back rests on a record that is not safe yet, and so does the whole delivery."""
+    world = World()
+    client = world.hello()
+    client.publish("q", b"a", b"b", b"c", b"d", b"e")
+    client.consume("q", prefetch=3)
+    a, b, c = client.messages()
+    world.auto_sync = False
+    nack, columns = settle_part("nack", "q", [a.run], delay_ms=0)
+    ack, run = settle_part("ack", "q", [b.run])
+    client.sequenced([nack, ack], columns + run)
+    assert client.messages() == []  # a and d
+    client.settle("ack", c)
+    assert client.messages() == []  # e does not go before d
+    world.sync()
+    assert [message.body for message in client.messages()] == [b"a", b"d", b"e"]
 
 
 def test_a_cancelled_consumer_gives_back_unmarked_what_it_has_not_begun() -> None:

@@ -121,8 +121,10 @@ def _deliver(store: Store, queue: Queue, consumer: Consumer, most: int) -> bool:
     else:
         header["request"] = consumer.request
         header["begun"] = True
+    # Not before the one in front of it, which may rest on a record that is not safe yet: what comes back
+    # in it must not make the fresh messages beside it late.
     consumer.batch = max(consumer.batch, rests_on)
-    store.send(connection.id, rests_on, header, column, bodies)
+    store.send(connection.id, consumer.batch, header, column, bodies)
     _use_room(store, connection, size + len(column))
     if consumer.request is not None:
         _end_receive(store, queue, consumer, delivery)
