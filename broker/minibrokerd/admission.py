@@ -77,6 +77,11 @@ class Admission:
             return self._admits_publish(command)
         return not self._tight or self._admits_settlement(command)
 
+    @property
+    def has_waiting(self) -> bool:
+        """Whether something waits."""
+        return bool(self._waiting)
+
     def go_on(self) -> None:
         """Ask again for what waits."""
         if self._full and self._log.room_for(0) is Room.GRANTED:

@@ -144,7 +144,7 @@ class Engine:
         """Make the log appendable and the core ready; blocks. `base_ms`: highest log time found."""
         self.clock = self._make_clock(base_ms + 1)
         now_ms, unix_ms = self.clock.now_ms(), self.clock.unix_ms()
-        self._log.start(now_ms, unix_ms, self._on_synced, self._admission.go_on, self._on_failed)
+        self._log.start(now_ms, unix_ms, self._on_synced, self._room_came, self._on_failed)
         self._core.opened(
             self._log.epoch,
             now_ms,
@@ -336,6 +336,8 @@ class Engine:
             return
         if self._forwarder.step(self.clock.now_ms(), self.clock.unix_ms()):
             self._bound_disk_soon()
+        elif self._admission.has_waiting and not self._forwarder.makes_room:
+            self._admission.go_on()  # what they wait for does not come: they are taken, or refused
 
     def _bound_disk_soon(self) -> None:
         if not self._step_due:
@@ -350,6 +352,10 @@ class Engine:
         news = self._admission.look_at_reserve()
         if news is not None:
             self._apply(news)
+
+    def _room_came(self) -> None:
+        self._bound_disk_soon()  # it may have had no room for a step
+        self._admission.go_on()
 
     def _step_again(self) -> None:
         self._loop.call_soon(self._freed)

@@ -61,7 +61,7 @@ class Forwarder:
         """Whether a segment is being emptied, and that can go on."""
         if not self._upto:
             return self._freeing
-        return self._core.clear_below > self._upto or self._log.last_room_for(self._step_bytes)
+        return self._core.clear_below > self._upto or self._step_bytes() > 0
 
     @property
     def allowance_bytes(self) -> int:
@@ -69,11 +69,17 @@ class Forwarder:
         log = self._log
         return log.segment_bytes**2 // max(log.disk_bytes, 1)
 
-    @property
     def _step_bytes(self) -> int:
-        """What may be copied in one apply."""
+        """Return what may be copied in one apply: less, where the last room has no more; 0: nothing.
+
+        Whoever waits because of `makes_room` counts on the next step, so both go by this.
+        """
         most_bytes = min(max(STEP_BYTES, COPY_RATIO * self._written_bytes), MOST_STEP_BYTES)
-        return min(most_bytes, self._log.max_batch_bytes // 4)
+        for step_bytes in (most_bytes, STEP_BYTES):
+            size_bytes = min(step_bytes, self._log.max_batch_bytes // 4)
+            if self._log.last_room_for(size_bytes):
+                return size_bytes
+        return 0
 
     def wrote(self, size_bytes: int) -> None:
         """Note what was written to the log."""
@@ -86,8 +92,8 @@ class Forwarder:
             return False
         self.is_behind = self._is_behind()
         if self._core.clear_below <= self._upto:
-            step_bytes, self._written_bytes = self._step_bytes, 0
-            if not self._log.last_room_for(step_bytes):
+            step_bytes, self._written_bytes = self._step_bytes(), 0
+            if not step_bytes:
                 return False
             self._apply(Forward(self._upto, step_bytes))
             if self._core.clear_below <= self._upto:

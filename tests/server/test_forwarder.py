@@ -26,7 +26,7 @@ class World:
         self.oldest_upto: int | None = 10
         self.reserve_segments = 3
         self.lacks_space = False
-        self.has_last_room = True
+        self.last_room_bytes = 64 * MIB
         self.freed: list[int] = []
         self.applied: list[Forward] = []
         self.again = 0
@@ -35,7 +35,7 @@ class World:
         self.forwarder = Forwarder(core, log, self._apply, lambda: self.newest, self._again)
 
     def last_room_for(self, size_bytes: int) -> bool:
-        return self.has_last_room
+        return size_bytes <= self.last_room_bytes
 
     def live_bytes(self) -> int:
         return self.live
@@ -103,6 +103,22 @@ def test_copies_are_twice_what_is_written_meanwhile_within_limits() -> None:
     assert [command.most_bytes for command in world.applied] == [128 * 1024, 400 * 1024, MIB]
 
 
+def test_a_step_is_as_large_as_the_last_room_allows() -> None:
+    """Whoever waits because it makes room would wait for ever if the step then found itself too large."""
+    world = World()
+    world.steps_left = 3
+    world.step()
+    world.forwarder.wrote(8 * MIB)
+    world.last_room_bytes = 300 * 1024
+    assert world.forwarder.makes_room
+    world.step()
+    assert [command.most_bytes for command in world.applied] == [128 * 1024, 128 * 1024]
+    world.last_room_bytes = 100 * 1024
+    assert not world.forwarder.makes_room
+    world.step()
+    assert len(world.applied) == 2
+
+
 def test_a_step_that_waits_for_a_read_is_not_repeated_until_it_was_read() -> None:
     """It would only spin."""
     world = World()
@@ -152,10 +168,10 @@ def test_while_the_reserve_is_short_the_log_is_copied_once_whatever_lives() -> N
 def test_the_last_reserve_segment_is_left_to_the_next_start() -> None:
     """Copies wait, and say so, for acks that they would make room for."""
     world = World()
-    world.has_last_room = False
+    world.last_room_bytes = 0
     world.step()
     assert (world.applied, world.forwarder.makes_room) == ([], False)
-    world.has_last_room = True
+    world.last_room_bytes = 64 * MIB
     assert world.forwarder.makes_room
     world.step()
     assert len(world.applied) == 1
