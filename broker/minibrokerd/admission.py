@@ -77,10 +77,10 @@ class Admission:
             return self._admits_publish(command)
         return not self._tight or self._admits_settlement(command)
 
-    @property
-    def has_waiting(self) -> bool:
-        """Whether something waits."""
-        return bool(self._waiting)
+    def look_at_waiting(self) -> None:
+        """Take or refuse what waits for room that is not being made: nothing else would end that wait."""
+        if self._waiting and not self._forwarder.makes_room:
+            self.go_on()
 
     def go_on(self) -> None:
         """Ask again for what waits."""

@@ -336,8 +336,8 @@ class Engine:
             return
         if self._forwarder.step(self.clock.now_ms(), self.clock.unix_ms()):
             self._bound_disk_soon()
-        elif self._admission.has_waiting and not self._forwarder.makes_room:
-            self._admission.go_on()  # what they wait for does not come: they are taken, or refused
+        else:
+            self._admission.look_at_waiting()
 
     def _bound_disk_soon(self) -> None:
         if not self._step_due:

@@ -270,6 +270,20 @@ def test_the_last_of_the_reserve_is_waited_for_while_room_is_made_and_refused_wh
     assert world.sequences[-1] == (1, 1)
 
 
+def test_what_waits_is_refused_when_room_is_no_longer_made() -> None:
+    """The copies may take the last room themselves: a wait for them would have no end."""
+    world = World()
+    world.reserve_segments = 0
+    world.admission.look_at_reserve()
+    world.has_last_room = False
+    world.ack(1)
+    world.admission.look_at_waiting()
+    assert (world.applied, world.refusals) == ([], [])
+    world.makes_room = False
+    world.admission.look_at_waiting()
+    assert [refusal["code"] for refusal in world.refusals] == ["disk_full"]
+
+
 def test_the_core_is_told_of_the_reserve_once_for_each_change() -> None:
     world = World()
     assert world.admission.look_at_reserve() is None
