@@ -1,0 +1,50 @@
+"""Processes as the kernel counts them: CPU and memory of a server with its children, and free ports."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+# Fields of /proc/PID/stat, counted behind the name in brackets, which may hold blanks.
+PARENT, USER, SYSTEM, RESIDENT = 1, 11, 12, 21
+
+
+def free_port() -> int:
+    """Return a port on which nothing listens now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def tree(root: int) -> dict[int, list[str]]:
+    """Return the fields of a process and of all below it."""
+    fields = {int(path.name): stat(path) for path in Path("/proc").glob("[0-9]*")}
+    found, wanted = {}, [root]
+    while wanted:
+        pid = wanted.pop()
+        if fields.get(pid):
+            found[pid] = fields[pid]
+            wanted += [child for child, each in fields.items() if each and int(each[PARENT]) == pid]
+    return found
+
+
+def stat(path: Path) -> list[str]:
+    """Return the fields behind the name; none if the process has ended."""
+    try:
+        return (path / "stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
+
+
+def cpu_seconds(root: int) -> float:
+    """Return the CPU time of a process and of all below it."""
+    return sum((int(each[USER]) + int(each[SYSTEM])) * TICK_S for each in tree(root).values())
+
+
+def resident_bytes(root: int) -> int:
+    """Return the resident memory of a process and of all below it."""
+    return sum(int(each[RESIDENT]) * PAGE_BYTES for each in tree(root).values())
