@@ -27,8 +27,8 @@ from benchmarks.bench import machine
 from benchmarks.gauges import LoopGauge, SyncGauge, record_bytes
 from benchmarks.peers import sides, works
 from benchmarks.peers.charts import draw
-from benchmarks.peers.contestant import ClientFailed
 from benchmarks.peers.match import Match, Plan
+from benchmarks.peers.servers import SideFailed
 from benchmarks.peers.tables import markdown
 
 FOLDER = Path(__file__).resolve().parents[1]
@@ -81,7 +81,10 @@ def run(folder: Path, plan: Plan, report: Report, options: argparse.Namespace) -
         with ExitStack() as stack:
             stack.callback(shutil.rmtree, folder / side.name, ignore_errors=True)
             match = Match(stack, side, folder / side.name, plan)
-            measure(match, side, report, works.chosen(options.work))
+            try:
+                measure(match, side, report, works.chosen(options.work))
+            except SideFailed as error:
+                say(report, f"{side.name}: given up: {error}")
     if not options.only:
         say(report, sides.kafka_line())
 
@@ -94,9 +97,9 @@ def measure(match: Match, side: sides.Side, report: Report, wanted: Sequence[wor
         started = monotonic()
         try:
             row = match.row(work)
-        except ClientFailed as error:
+        except SideFailed as error:
             say(report, f"{side.name}, {work.name}: failed: {error}")
-            match.restart()
+            match.recover()
             continue
         report.add(row)
         print(

@@ -60,6 +60,7 @@ class Backlog:
         """Fill a queue, note what each message took of the memory, return how many there are."""
         contestant.fill(WARM_UP, BODY_BYTES)
         contestant.order("purge")
+        said_before = contestant.order("waiting")["server_bytes"]
         before = contestant.server.resident()
         ends, filled = monotonic() + seconds, 0
         while filled < most and monotonic() < ends:
@@ -67,8 +68,8 @@ class Backlog:
             filled += CHUNK
         sleep(SETTLE_S)
         grown = (contestant.server.resident() - before) / filled
-        said = contestant.order("waiting")
-        beside = {"server_bytes": float(said["server_bytes"])} if said["server_bytes"] else {}
+        said = contestant.order("waiting")["server_bytes"]
+        beside = {"said_by_server": round((said - said_before) / filled, 1)} if said else {}
         self._grown[name] = Sample(grown, 0.0, beside)
         return filled
 
@@ -86,7 +87,7 @@ class Backlog:
         contestant.drop_clients()
         contestant.server.kill()
         started = perf_counter()
-        contestant.server.launch()
+        contestant.server.start()
         waiting = asyncio.run(first_answer(peer, contestant.server.url, option))
         seconds = perf_counter() - started
         return Sample(seconds, seconds, {"waiting_after": float(waiting)})

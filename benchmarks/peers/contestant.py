@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Timer
 from time import perf_counter
 from typing import Any
 
 from benchmarks.peers.ratios import percentile
-from benchmarks.peers.servers import SERVERS
+from benchmarks.peers.servers import SERVERS, SideFailed
 from benchmarks.peers.works import IN_FLIGHT, RATE, Work
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,6 +22,7 @@ FILL_BATCH = 100
 FILL_BYTES = 8 * 1024 * 1024  # in flight while a queue is filled
 MOST_MESSAGES = 500_000
 MOST_BYTES = 200 * 1024 * 1024
+ANSWER_TIMEOUT_S = 120.0  # of a client that hangs
 FILL_SHARE = 2.0  # filling the queue may take this much longer than the repetition it is for
 
 Measured = dict[str, Any]
@@ -151,9 +153,12 @@ def exchange(clients: Sequence[subprocess.Popen[str]], order: Measured) -> Measu
 def answer_of(client: subprocess.Popen[str]) -> Measured:
     """Read one answer."""
     assert client.stdout is not None
+    watch = Timer(ANSWER_TIMEOUT_S, client.kill)
+    watch.start()
     line = client.stdout.readline()
+    watch.cancel()
     if not line:
-        raise ClientFailed(f"a client ended with {client.wait()}; its error stands above")
+        raise SideFailed(f"a client ended with {client.wait()}; its error stands above")
     answer: Measured = json.loads(line)
     return answer
 
@@ -162,7 +167,3 @@ def end(client: subprocess.Popen[str]) -> None:
     """End a client process whatever it does; its figures are in."""
     client.kill()
     client.communicate()
-
-
-class ClientFailed(Exception):
-    """A client process ended before it answered; the row is lost, the others go on."""

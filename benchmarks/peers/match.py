@@ -97,7 +97,7 @@ class Match:
             gauge(sync, loop)
         return (counts[0], counts[1]), samples
 
-    def restart(self) -> None:
+    def recover(self) -> None:
         """Give up the clients of a work that failed, and leave an empty queue to the next one."""
         for contestant in self._both or ():
             contestant.drop_clients()

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from benchmarks.peers.works import RATE
+from benchmarks.peers.works import BYTES, RATE
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +39,11 @@ def compare(pairs: Sequence[tuple[float, float]], unit: str) -> Comparison:
 
 
 def better(ours: float, theirs: float, unit: str) -> float:
-    """Return how many times better ours is; a cost below what can be measured counts as its step."""
+    """Return how many times better ours is; a cost too small to be measured counts as the least one."""
     above, below = (ours, theirs) if unit == RATE else (theirs, ours)
-    return max(above, 1e-3) / max(below, 1e-3)
+    # A server may even give memory back while its queue grows.
+    least = 1.0 if unit == BYTES else 1e-3
+    return max(above, least) / max(below, least)
 
 
 def shortened(value: float) -> float:

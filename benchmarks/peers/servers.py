@@ -19,8 +19,12 @@ from time import monotonic, sleep
 from benchmarks.peers.processes import cpu_seconds, free_port, resident_bytes
 from benchmarks.peers.sides import find
 
-START_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 180.0  # with a backlog
 VERSION = re.compile(r"\d+\.\d+(?:\.\d+)?")
+
+
+class SideFailed(Exception):
+    """A server or a client of a side ended, or does not answer; the row is lost, the others go on."""
 
 
 class Server:
@@ -73,8 +77,8 @@ class Server:
         ends = monotonic() + START_TIMEOUT_S
         while not self.listens():
             if monotonic() > ends or self.pid_ended():
-                raise SystemExit(f"{self.program} did not start:\n{self.printed()}")
-            sleep(0.02)
+                raise SideFailed(f"{self.program} did not start:\n{self.printed()}")
+            sleep(0.005)
 
     def listens(self) -> bool:
         """Return whether something accepts connections on the port."""

@@ -93,8 +93,8 @@ NATS: Final = Peer(
     {
         "one": "publish of JetStream",
         "tasks": "publish of JetStream in tasks",
-        "batches": "publish_async, futures gathered",
-        "consume": "pull consumer, fetch, ack each",
+        "batches": "publish_async, at most 20,000 pending (default 4,000), futures gathered",
+        "consume": "pull consumer, fetch, ack each; max_ack_pending 2,000 (default 1,000)",
         "latency": "pull consumer, fetch, ack each",
     },
 )
