@@ -61,6 +61,7 @@ class Match:
             "durability": self._side.level,
             "their_durability": self._side.durability,
             "how": how(self._side, work),
+            "tuned": self._side.peer.tuned,
             "unit": work.unit,
             **asdict(compared),
             **beside(work, samples),

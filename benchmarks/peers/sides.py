@@ -29,6 +29,7 @@ class Peer:
     get: str
     how: Mapping[str, str] = field(default_factory=dict)  # by the order of a work; said in the rows
     many_acks: bool = False
+    tuned: str = ""  # what differs from the defaults, beside them
 
     def missing(self) -> str:
         """Return how to get what is missing; empty if nothing is."""
@@ -60,13 +61,14 @@ REDIS: Final = Peer(
     "apt-get install redis-server",
     {
         "one": "XADD",
-        "tasks": "pipelines of 1,000 XADD",
+        "tasks": "pipelines of 1,000 XADD, one after the other",
         "batches": "pipelines of XADD, 20 connections",
         "consume": "XREADGROUP COUNT; XACK and XDEL for each id, in a pipeline",
         "many": "XREADGROUP COUNT; one XACK and one XDEL with all ids",
         "latency": "XADD; XREADGROUP COUNT 32 BLOCK, XACK and XDEL",
     },
     many_acks=True,
+    tuned="client: socket_timeout=None (default 5 s)",
 )
 RABBITMQ: Final = Peer(
     "rabbitmq",
@@ -93,10 +95,11 @@ NATS: Final = Peer(
     {
         "one": "publish of JetStream",
         "tasks": "publish of JetStream in tasks",
-        "batches": "publish_async, at most 20,000 pending (default 4,000), futures gathered",
-        "consume": "pull consumer, fetch, ack each; max_ack_pending 2,000 (default 1,000)",
+        "batches": "publish_async, futures gathered",
+        "consume": "pull consumer, fetch, ack each",
         "latency": "pull consumer, fetch, ack each",
     },
+    tuned="client: publish_async_max_pending=20000 (default 4000), max_ack_pending=2000 (default 1000)",
 )
 BEANSTALKD: Final = Peer(
     "beanstalkd",

@@ -8,7 +8,7 @@ from typing import Any
 Row = Mapping[str, Any]
 HEADINGS = (
     "work", "minibroker", "peer", "unit", "times better", "min - max", "prefetch", "window", "batch",
-    "frame", "body", "how the peer does it",
+    "frame", "body", "fdatasync us", "loop M/s", "how the peer does it",
 )  # fmt: skip
 LEVELS = {"sync": "On the disk before the confirm", "lazy": "On the disk a little later"}
 
@@ -41,7 +41,8 @@ def opening(header: Mapping[str, Any]) -> list[str]:
 def section(name: str, rows: Sequence[Row]) -> list[str]:
     """Return the table of one side."""
     versions = ", ".join(f"{what} {which}" for what, which in rows[0]["versions"].items())
-    lines = [f"### {name}: {rows[0]['their_durability']}", "", f"{versions}.", ""]
+    tuned = f" Tuned: {rows[0]['tuned']}." if rows[0]["tuned"] else ""
+    lines = [f"### {name}: {rows[0]['their_durability']}", "", f"{versions}.{tuned}", ""]
     lines += [table_line(HEADINGS), table_line(["---"] * len(HEADINGS))]
     return [*lines, *(table_line(cells(row)) for row in rows), ""]
 
@@ -60,6 +61,8 @@ def cells(row: Row) -> list[str]:
         number(row["batch"]),
         row["frame"],
         row["body"],
+        number(row["sync_p50_us"]),
+        number(row["loop_per_second"] / 1e6),
         row["how"],
     ]
 

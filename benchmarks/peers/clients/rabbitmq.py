@@ -70,9 +70,10 @@ class Client:
             nonlocal left
             seen(message.body)
             left -= 1
-            if not many or not left or left % every == 0:
+            last = left == 0  # looked at now: others run while this one acks
+            if last or left % every == 0:
                 await message.ack(multiple=many)
-            if not left:
+            if last:
                 done.set_result(None)
 
         tag = await self._queue.consume(take)
