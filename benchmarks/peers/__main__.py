@@ -32,7 +32,7 @@ from benchmarks.peers.servers import SideFailed
 from benchmarks.peers.tables import markdown
 
 FOLDER = Path(__file__).resolve().parents[1]
-FULL = Plan(pairs=3, seconds=0.8, backlog=1_000_000, fill_seconds=60.0)
+FULL = Plan(pairs=3, seconds=0.8, backlog=1_000_000, fill_seconds=45.0)
 QUICK = Plan(pairs=1, seconds=0.1, backlog=20_000, fill_seconds=3.0)
 
 

@@ -42,17 +42,18 @@ class Match:
     def __init__(self, stack: ExitStack, side: Side, folder: Path, plan: Plan) -> None:
         self._stack, self._side, self._folder, self._plan = stack, side, folder, plan
         folder.mkdir(parents=True)
+        # Its file is made once: writing 64 MiB before each work would keep the disk busy during it.
+        self._sync = SyncGauge(folder, record_bytes(1, BODY_BYTES))
+        stack.callback(self._sync.close)
         self._both: tuple[Contestant, Contestant] | None = None
         self._capacities: dict[tuple[str, str], float] = {}
         self._backlog: Backlog | None = None
 
     def row(self, work: Work) -> Row:
         """Measure one work and return its row."""
-        sync, loop = SyncGauge(self._folder, record_bytes(1, BODY_BYTES)), LoopGauge()
-        try:
-            counts, samples = self._measure(work, sync, loop)
-        finally:
-            sync.close()
+        sync, loop = self._sync, LoopGauge()
+        sync.samples.clear()
+        counts, samples = self._measure(work, sync, loop)
         compared = compare([(ours.value, theirs.value) for ours, theirs in samples], work.unit)
         return {
             "work": work.name,

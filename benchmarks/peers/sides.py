@@ -112,7 +112,7 @@ BEANSTALKD: Final = Peer(
         "tasks": "put in 4 threads, a connection each",
         "batches": "put in 4 threads, a connection each",
         "consume": "reserve, delete; from prefetch 32 on in 4 threads",
-        "latency": "put in one thread, reserve and delete in another",
+        "latency": "put in one thread, reserve and delete in four others",
     },
 )
 

@@ -41,9 +41,11 @@ class Client:
         self._pool.shutdown()
 
     async def publish(self, body: bytes) -> None:
-        """Put one message; the last connection is never one of a consumer."""
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._pool, self._connections[-1].put, body)
+        """Put one message, blocking: a thread for each call would cost more than the call.
+
+        The last connection is never one of a consumer.
+        """
+        self._connections[-1].put(body)
 
     async def publish_single(self, body: bytes, count: int, window: int) -> None:
         """Put in threads; a wider window would need more of them."""
