@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import os
+import random
 import socket
 import time
+from contextlib import suppress
 from pathlib import Path
 
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+PORTS = (12_000, 30_000)
 SCHEDULER_CLOCK = 2  # clock_getcpuclockid(3), which Python has for threads only
 # Fields of /proc/PID/stat, counted behind the name in brackets, which may hold blanks.
 PARENT, RESIDENT = 1, 21
 
 
 def free_port() -> int:
-    """Return a port on which nothing listens now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a port on which nothing listens now, and none of those that a connecting socket is given.
+
+    Whoever tries such a one until a server listens is sooner or later connected with itself.
+    """
+    while True:
+        port = random.randrange(*PORTS)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def tree(root: int) -> dict[int, list[str]]:

@@ -167,6 +167,7 @@ class RabbitServer(Server):
     def __init__(self, folder: Path, option: str) -> None:
         super().__init__(folder, option)
         self._mapper_port, self._distribution_port = free_port(), free_port()
+        self._printed_before = 0
         (folder / "rabbitmq.conf").write_text("log.console = true\nlog.file = false\n")
         (folder / "plugins").write_text("[].\n")
         # Started here and not by the node, whose own would outlive everything.
@@ -195,6 +196,17 @@ class RabbitServer(Server):
             "RABBITMQ_LOG_BASE": f"{folder}/log",
             "RABBITMQ_PID_FILE": f"{folder}/pid",
         }
+
+    def launch(self) -> None:
+        """Start the node, and remember where its output begins."""
+        output = self.folder / "output"
+        self._printed_before = output.stat().st_size if output.exists() else 0
+        super().launch()
+
+    def listens(self) -> bool:
+        """Return whether the node says so: it opens its port once, early, only to try it."""
+        printed = (self.folder / "output").read_bytes()[self._printed_before :]
+        return b"started TCP listener" in printed and super().listens()
 
     def close(self) -> None:
         """End the node and the port mapper."""
