@@ -9,7 +9,7 @@ PORT   ?= 7272
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test check format tables bench compare demo crash cuts faults fuzz full-disk stops starts damage sim planted growth scale clean
+.PHONY: help setup serve test check format tables bench compare demo crash cuts faults fuzz full-disk stops starts damage sim planted growth scale bench-peers clean
 
 help:
 	@echo "make serve    start the broker on ./data, port $(PORT)"
@@ -30,6 +30,7 @@ help:
 	@echo "make planted  planted bugs, which the layers above must find: SEED=1, BUDGET=1800 s; ONLY=\"a name\" is one of them"
 	@echo "make growth   memory, disk and restart of a backlog: MESSAGES=1000000 BODY=200 FRAME=100 KILLS=2, DRAIN=1"
 	@echo "make scale    receive, delays, connections, pauses and queues as they grow: ROWS=\"depth pauses\""
+	@echo "make bench-peers  the same work through Redis, RabbitMQ, NATS and beanstalkd: ARGS=\"--quick --only redis --work cpu\""
 	@echo "make format   format the code; make tables: print the tables of protocol.md again"
 	@echo "make clean    remove everything that make made (./data stays)"
 
@@ -43,6 +44,11 @@ $(VENV)/.serve-ready: pyproject.toml
 $(VENV)/.develop-ready: $(VENV)/.serve-ready
 	@echo "installing the development tools"
 	@$(PIP) install --editable '.[dev,demo]'
+	@touch $@
+
+$(VENV)/.peers-ready: $(VENV)/.develop-ready
+	@echo "installing the clients of the peers"
+	@$(PIP) install --editable '.[peers]'
 	@touch $@
 
 setup: $(VENV)/.develop-ready
@@ -78,6 +84,10 @@ growth: $(VENV)/.develop-ready
 
 scale: $(VENV)/.develop-ready
 	@$(BIN)/python -m benchmarks.scale $(ROWS)
+
+# Servers come from the system (apt-get install redis-server rabbitmq-server beanstalkd); one that is missing is skipped.
+bench-peers: $(VENV)/.peers-ready
+	@$(BIN)/python -m benchmarks.peers $(ARGS)
 
 demo: $(VENV)/.develop-ready
 	@$(BIN)/python examples/signup/demo.py

@@ -1,0 +1,58 @@
+"""What a client module must do, so that worker.py can give all of them the same work.
+
+`clients/NAME.py` has one class `Client` for the peer NAME. Messages are bytes on every side.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+from collections.abc import Callable
+from typing import Protocol, cast
+
+Seen = Callable[[bytes], object]  # called with each body that is consumed
+
+
+class Client(Protocol):
+    """One connection (or more, where that is what the peer's users do) to one queue."""
+
+    async def open(self) -> None:
+        """Connect, and make the queue."""
+
+    async def close(self) -> None:
+        """Leave."""
+
+    async def publish(self, body: bytes) -> None:
+        """Publish one message; return when it is confirmed."""
+
+    async def publish_single(self, body: bytes, count: int, window: int) -> None:
+        """Publish message by message, `window` of them waiting for their confirms."""
+
+    async def publish_batches(self, body: bytes, count: int, batch: int, window: int) -> None:
+        """Publish in batches, `window` of them in flight."""
+
+    async def consume(self, count: int, prefetch: int, many: bool, seen: Seen) -> None:
+        """Consume and ack `count` messages; return when the server has all acks."""
+
+    async def purge(self) -> None:
+        """Empty the queue."""
+
+    async def waiting(self) -> int:
+        """Return the number of waiting messages, which the server must have recovered to tell."""
+
+    async def server_bytes(self) -> int:
+        """Return the memory that the server itself says it uses; 0 if it does not say."""
+
+
+def make(peer: str, url: str, option: str) -> Client:
+    """Return the client of a peer; its module is imported here, as not every machine has it."""
+    module = importlib.import_module(f"benchmarks.peers.clients.{peer}")
+    return cast(Client, module.Client(url, option))
+
+
+async def in_tasks(work: Callable[[int], object], count: int, tasks: int) -> None:
+    """Run `work(n)`, a coroutine, in tasks that share `count` evenly."""
+    shares = [count // tasks + (index < count % tasks) for index in range(tasks)]
+    async with asyncio.TaskGroup() as group:
+        for share in filter(None, shares):
+            group.create_task(work(share))  # type: ignore[arg-type]
