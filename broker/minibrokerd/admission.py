@@ -41,6 +41,10 @@ class Door(Protocol):
         """Send a refusal."""
         ...
 
+    def make_room(self) -> None:
+        """Have copying go on."""
+        ...
+
     def cut_off(self, connection: int, code: str, text: str) -> None:
         """End a connection."""
         ...
@@ -113,7 +117,7 @@ class Admission:
         room = Room.REFUSED
         if not (too_large or self._pager.is_full):
             if self._forwarder.is_behind and not self._may_write(size):
-                return self._wait(frame)
+                return self._wait_for_copying(frame)
             room = self._log.room_for(self._door.pending_bytes + size)
         # A frame that came again needs no room, and "nothing was stored" would be untrue.
         if room is Room.GRANTED or self._core.knows(frame):
@@ -150,12 +154,16 @@ class Admission:
         is_last = not self._log.last_room_for(self._door.pending_bytes + size)
         over = self._written_bytes >= self._forwarder.allowance_bytes
         if (is_last or over) and self._forwarder.makes_room:
-            return self._wait(frame)
+            return self._wait_for_copying(frame)
         if is_last:
             text = "the disk is full, and nothing can be freed: make space, or purge a queue"
             return self._refuse(frame, "disk_full", text, 1_000)
         self._written_bytes += frame.size + BATCH_HEADER_BYTES
         return True
+
+    def _wait_for_copying(self, frame: Frame) -> bool:
+        self._door.make_room()  # room comes back without a word, so nobody else may ask for the next step
+        return self._wait(frame)
 
     def _wait(self, command: Any) -> bool:
         """Let a command wait; a flood behind it ends its connection."""

@@ -144,7 +144,7 @@ class Engine:
         """Make the log appendable and the core ready; blocks. `base_ms`: highest log time found."""
         self.clock = self._make_clock(base_ms + 1)
         now_ms, unix_ms = self.clock.now_ms(), self.clock.unix_ms()
-        self._log.start(now_ms, unix_ms, self._on_synced, self._room_came, self._on_failed)
+        self._log.start(now_ms, unix_ms, self._on_synced, self._admission.go_on, self._on_failed)
         self._core.opened(
             self._log.epoch,
             now_ms,
@@ -353,10 +353,6 @@ class Engine:
         if news is not None:
             self._apply(news)
 
-    def _room_came(self) -> None:
-        self._bound_disk_soon()  # it may have had no room for a step
-        self._admission.go_on()
-
     def _step_again(self) -> None:
         self._loop.call_soon(self._freed)
 
@@ -396,6 +392,10 @@ class Engine:
         """Send a frame that rests on nothing."""
         self._send(outgoing)
         self._turn_soon()
+
+    def make_room(self) -> None:
+        """Have the forwarder asked: somebody begins to wait for it, and it may have stopped for want of room."""
+        self._bound_disk_soon()
 
     def cut_off(self, connection: int, code: str, text: str) -> None:
         """End a connection."""

@@ -37,6 +37,7 @@ class World:
         self.applied: list[Command] = []
         self.refusals: list[dict[str, Any]] = []
         self.cut: list[tuple[int, str]] = []
+        self.steps_asked = 0
         me: Any = self
         self.admission = Admission(me, me, me, me, me)
 
@@ -60,6 +61,9 @@ class World:
 
     def answer(self, outgoing: Outgoing) -> None:
         self.refusals.append(outgoing.header)
+
+    def make_room(self) -> None:
+        self.steps_asked += 1
 
     def cut_off(self, connection: int, code: str, text: str) -> None:
         self.cut.append((connection, code))
@@ -268,6 +272,18 @@ def test_the_last_of_the_reserve_is_waited_for_while_room_is_made_and_refused_wh
     world.admission.look_at_reserve()
     world.ack(1)
     assert world.sequences[-1] == (1, 1)
+
+
+def test_whoever_waits_for_copying_has_it_go_on() -> None:
+    """It may have stopped for want of room, and room comes back without a word."""
+    world = World()
+    world.publish(1)
+    assert world.steps_asked == 0
+    world.reserve_segments = 0
+    world.admission.look_at_reserve()
+    world.has_last_room = False
+    world.ack(2)
+    assert (world.steps_asked, world.refusals) == (1, [])
 
 
 def test_what_waits_is_refused_when_room_is_no_longer_made() -> None:
