@@ -66,7 +66,7 @@ def test_no_flipped_bit_makes_a_record_one_of_an_older_release() -> None:
 
     The 200 million places of the largest batch were tried once; here it is those of small records.
     """
-    marks = {type_ * 0xE6546B65 & 0xFFFFFFFF for type_ in range(1, 64)}
+    marks = set(layout._TYPE_MARKS[1:64])
     added = 1  # shifted once for each bit from the end on, as zlib has it: reflected
     for _ in range(300_000):
         added = added >> 1 ^ (0xEDB88320 if added & 1 else 0)

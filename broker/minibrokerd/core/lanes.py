@@ -189,10 +189,11 @@ class Lanes:
         lane.cold.append(run)
         self.ready += run.left
 
-    def settle_default(self) -> None:
-        """Take the default lane out of the turn when the last that was cold in it did not come back."""
-        if not self.default:
-            self._turn.remove(self.default)
+    def leave_if_empty(self, lane: Lane) -> None:
+        """Take a lane out of the turn when the last it had was taken out or set aside, not delivered."""
+        if not lane:
+            self._turn.remove(lane)
+            self._keyed.pop(lane.key, None)
 
     def put_back(self, item: Item) -> None:
         """Put what came back to its place in its lane."""
@@ -246,9 +247,8 @@ class Lanes:
         for lane in list(self._all()):
             found = lane.take_out(origin, sequences)
             taken += found
-            if found and not lane:
-                self._turn.remove(lane)
-                self._keyed.pop(lane.key, None)
+            if found:
+                self.leave_if_empty(lane)
         self.ready -= len(taken)
         return taken
 

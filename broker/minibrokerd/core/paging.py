@@ -170,7 +170,7 @@ def loaded(store: Store, command: Loaded) -> None:
             queue.count_in(span.block, span.first, span.stop)
         lane.fresh.extend(spans)
     lane.close_up()
-    queue.lanes.settle_default()
+    queue.lanes.leave_if_empty(lane)
     store.touch(queue)
 
 
@@ -179,7 +179,10 @@ class WrongRecord(Exception):
 
 
 def _living(store: Store, run: ColdRun, index: int, record: Record) -> list[Span] | None:
-    """Return the messages of a frame that have not ended, as spans; None if it cannot be understood."""
+    """Return the messages of a frame that have not ended, as spans; None if it cannot be understood.
+
+    Records of 0.1.0 do not cover their type, so one that verifies may still be of a wrong one.
+    """
     first, stop = run.bounds(index)
     place = run.place(index)
     if record.type not in _WITH_BODIES:
