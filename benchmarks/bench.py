@@ -21,7 +21,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.gauges import LoopGauge, SyncGauge, record_bytes
+from benchmarks.gauges import LoopGauge, SyncGauge, percentile, record_bytes
 from benchmarks.report import print_report
 from benchmarks.rows import BODY_BYTES, ROWS, Row
 
@@ -135,8 +135,8 @@ def figures(
 
 def latency(results: list[dict[str, Any]], sync: SyncGauge) -> dict[str, float]:
     """Return p50 and p99 of single calls in microseconds, and p50 / S."""
-    calls = sorted(call * 1e6 for result in results for call in result["calls"])
-    p50, p99 = calls[len(calls) // 2], calls[len(calls) * 99 // 100]
+    calls = [call * 1e6 for result in results for call in result["calls"]]
+    p50, p99 = percentile(calls, 50), percentile(calls, 99)
     return {"p50_us": round(p50, 1), "p99_us": round(p99, 1), "ratio": round(p50 / sync.p50_us, 2)}
 
 

@@ -9,6 +9,7 @@ ahead like a segment of the log and lies on the same file system.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -29,6 +30,12 @@ def record_bytes(messages: int, body_bytes: int) -> int:
         + messages * (LENGTHS_BYTES + body_bytes)
     )
     return -(-size // 8) * 8
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """Return the value below which `percent` of 100 lie."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
 
 
 class SyncGauge:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import shutil
 import socket
 import struct
@@ -24,6 +23,8 @@ from subprocess import DEVNULL, Popen
 from time import perf_counter
 from typing import Any
 
+from benchmarks.processes import free_port, resident_bytes
+
 import minibroker
 from minibroker import wire
 
@@ -31,7 +32,6 @@ QUEUE = "backlog"
 WINDOW = 500  # frames that are written before their answers are read
 READ_BYTES = 64 * 1024
 WINDOW_BYTES = 8 * 1024 * 1024
-PAGE_BYTES = 4096
 MIB = 1024 * 1024
 
 
@@ -39,9 +39,7 @@ class Broker:
     """A server process on a directory and a port that stay the same over its lives."""
 
     def __init__(self, folder: Path, flags: list[str]) -> None:
-        # Not one of those that a connecting socket is given: one that tries until a server listens would
-        # sooner or later be connected with itself.
-        self.port = 20_000 + os.getpid() % 10_000
+        self.port = free_port()
         self.folder = folder
         self.url = f"minibroker://127.0.0.1:{self.port}"
         self._flags = flags
@@ -59,8 +57,7 @@ class Broker:
 
     def resident_mib(self) -> float:
         """Return the resident memory of the process."""
-        statm = Path(f"/proc/{self.process.pid}/statm").read_text().split()
-        return int(statm[1]) * PAGE_BYTES / MIB
+        return resident_bytes(self.process.pid) / MIB
 
     def disk_mib(self) -> float:
         """Return what the segments and their indexes take of the disk, the reserve apart."""

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
-import os
 import shutil
 import struct
 import tempfile
@@ -23,26 +22,16 @@ from time import perf_counter
 from typing import Any
 
 from benchmarks.client import run_on
-from benchmarks.gauges import LoopGauge, SyncGauge
+from benchmarks.gauges import LoopGauge, SyncGauge, percentile
 from benchmarks.growth import Broker, fill
+from benchmarks.processes import cpu_seconds
+from benchmarks.rows import BODY_BYTES
 
 import minibroker
 from minibroker import wire
 
-BODY = b"x" * 100
-TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+BODY = b"x" * BODY_BYTES
 HEARTBEAT_S = 15
-
-
-def cpu_s(broker: Broker) -> float:
-    """Return the processor seconds that the server used so far."""
-    fields = Path(f"/proc/{broker.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
-
-
-def quantile(values: list[float], share: float) -> float:
-    """Return the value that this share of them does not exceed."""
-    return sorted(values)[min(int(len(values) * share), len(values) - 1)]
 
 
 # -- receive, however much waits --------------------------------------------------------------------
@@ -110,7 +99,7 @@ async def delays(broker: Broker, scale: int) -> str:
                     break
     return (
         f"messages={messages} over_s={over_s:.0f} filled_s={filled_s:.1f} memory_mib={memory_mib:.0f} "
-        f"late_ms: p50={median(late_ms):.1f} p99={quantile(late_ms, 0.99):.1f} max={max(late_ms):.1f} "
+        f"late_ms: p50={median(late_ms):.1f} p99={percentile(late_ms, 99):.1f} max={max(late_ms):.1f} "
         f"earliest={min(late_ms):.1f}"
     )
 
@@ -151,12 +140,12 @@ async def connections(broker: Broker, scale: int) -> str:
         idle.append(protocol)
     await asyncio.sleep(1)
     kib = (broker.resident_mib() - before_mib) * 1024 / count
-    used_s, started = cpu_s(broker), perf_counter()
+    used_s, started = cpu_seconds(broker.process.pid), perf_counter()
     for at in range(watched_s * 100):
         for protocol in idle[at % (HEARTBEAT_S * 100) :: HEARTBEAT_S * 100]:
             protocol.ping()
         await asyncio.sleep(max(0, started + (at + 1) / 100 - perf_counter()))
-    share = (cpu_s(broker) - used_s) / (perf_counter() - started)
+    share = (cpu_seconds(broker.process.pid) - used_s) / (perf_counter() - started)
     for protocol in idle:
         protocol.transport.abort()
     return f"connections={count} kib_each={kib:.1f} core_of_heartbeats={share:.1%}"
@@ -208,7 +197,7 @@ async def pauses(broker: Broker, scale: int) -> str:
     await asyncio.sleep(2)
     full = await probe(broker.url, seconds)
     figures = [
-        f"{name}: p50={median(took) * 1e3:.2f} p999={quantile(took, 0.999) * 1e3:.1f} max={max(took) * 1e3:.1f}"
+        f"{name}: p50={median(took) * 1e3:.2f} p999={percentile(took, 99.9) * 1e3:.1f} max={max(took) * 1e3:.1f}"
         for name, took in (("empty", empty), ("full", full))
     ]
     return f"answers={len(empty)}+{len(full)} ms {' '.join(figures)}"
@@ -235,13 +224,13 @@ async def queues(broker: Broker, scale: int) -> str:
         for _ in names:
             await left.acquire()
         memory_mib = broker.resident_mib() - before_mib
-        started, used_s = perf_counter(), cpu_s(broker)
+        started, used_s = perf_counter(), cpu_seconds(broker.process.pid)
         for _ in range(rounds):
             await asyncio.gather(*(publisher.queue(name).publish(BODY) for name in names))
             for _ in names:
                 await left.acquire()
         seconds = perf_counter() - started
-        used_us = (cpu_s(broker) - used_s) * 1e6 / (rounds * count)
+        used_us = (cpu_seconds(broker.process.pid) - used_s) * 1e6 / (rounds * count)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

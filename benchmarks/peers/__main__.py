@@ -72,9 +72,15 @@ def header(folder: Path) -> dict[str, Any]:
     }
 
 
-def run(folder: Path, plan: Plan, report: Report, options: argparse.Namespace) -> None:
+def run(
+    folder: Path,
+    plan: Plan,
+    report: Report,
+    wanted: Sequence[sides.Side],
+    wanted_works: Sequence[works.Work],
+) -> None:
     """Measure every side that is there; what fails is told and left out."""
-    for side in sides.chosen(options.only):
+    for side in wanted:
         if missing := side.peer.missing():
             say(report, f"{side.name}: skipped: {missing}")
             continue
@@ -82,11 +88,9 @@ def run(folder: Path, plan: Plan, report: Report, options: argparse.Namespace) -
             stack.callback(shutil.rmtree, folder / side.name, ignore_errors=True)
             match = Match(stack, side, folder / side.name, plan)
             try:
-                measure(match, side, report, works.chosen(options.work))
+                measure(match, side, report, wanted_works)
             except SideFailed as error:
                 say(report, f"{side.name}: given up: {error}")
-    if not options.only:
-        say(report, sides.kafka_line())
 
 
 def measure(match: Match, side: sides.Side, report: Report, wanted: Sequence[works.Work]) -> None:
@@ -134,7 +138,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="folder of the result")
     options = parser.parse_args()
     try:
-        sides.chosen(options.only), works.chosen(options.work)
+        wanted, wanted_works = sides.chosen(options.only), works.chosen(options.work)
     except ValueError as error:
         parser.error(str(error))
     base = QUICK if options.quick else FULL
@@ -151,7 +155,9 @@ def main() -> None:
     folder.mkdir(parents=True)
     try:
         report = Report(out, header(folder), [])
-        run(folder, plan, report, options)
+        run(folder, plan, report, wanted, wanted_works)
+        if not options.only:
+            say(report, sides.kafka_line())
         draw(report.rows, out)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

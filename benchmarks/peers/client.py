@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Protocol, cast
 
 Seen = Callable[[bytes], object]  # called with each body that is consumed
@@ -50,9 +50,20 @@ def make(peer: str, url: str, option: str) -> Client:
     return cast(Client, module.Client(url, option))
 
 
-async def in_tasks(work: Callable[[int], object], count: int, tasks: int) -> None:
-    """Run `work(n)`, a coroutine, in tasks that share `count` evenly."""
-    shares = [count // tasks + (index < count % tasks) for index in range(tasks)]
+def shares(count: int, parts: int) -> list[int]:
+    """Return `count` in even parts."""
+    return [count // parts + (index < count % parts) for index in range(parts)]
+
+
+async def in_tasks(
+    count: int, tasks: int, call: Callable[..., Awaitable[object]], *arguments: object
+) -> None:
+    """Call `count` times, in tasks that each await one call before the next."""
+
+    async def some(share: int) -> None:
+        for _ in range(share):
+            await call(*arguments)
+
     async with asyncio.TaskGroup() as group:
-        for share in filter(None, shares):
-            group.create_task(work(share))  # type: ignore[arg-type]
+        for share in filter(None, shares(count, tasks)):
+            group.create_task(some(share))

@@ -13,7 +13,8 @@ from threading import Timer
 from time import perf_counter
 from typing import Any
 
-from benchmarks.peers.ratios import percentile
+from benchmarks.bench import end
+from benchmarks.gauges import percentile
 from benchmarks.peers.servers import SERVERS, SideFailed
 from benchmarks.peers.works import IN_FLIGHT, RATE, Work
 
@@ -161,9 +162,3 @@ def answer_of(client: subprocess.Popen[str]) -> Measured:
         raise SideFailed(f"a client ended with {client.wait()}; its error stands above")
     answer: Measured = json.loads(line)
     return answer
-
-
-def end(client: subprocess.Popen[str]) -> None:
-    """End a client process whatever it does; its figures are in."""
-    client.kill()
-    client.communicate()

@@ -10,6 +10,7 @@ import importlib.metadata
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from benchmarks.gauges import LoopGauge, SyncGauge, record_bytes
@@ -164,9 +165,10 @@ def beside(work: Work, samples: list[tuple[Sample, Sample]]) -> Row:
     made: Row = {}
     for index, whose in enumerate(("our", "their")):
         for name in samples[0][index].beside:
-            values = sorted(pair[index].beside[name] for pair in samples)
-            made[f"{whose}_{name}"] = shortened(values[len(values) // 2])
+            made[f"{whose}_{name}"] = shortened(
+                median(pair[index].beside[name] for pair in samples)
+            )
     if work.do in {"one", "latency"}:
-        p50s = sorted(ours.value / theirs.value for ours, theirs in samples)
-        made["p50_ours_over_theirs"] = shortened(p50s[len(p50s) // 2])
+        ratios = [ours.value / theirs.value for ours, theirs in samples]
+        made["p50_ours_over_theirs"] = shortened(median(ratios))
     return made

@@ -1,4 +1,4 @@
-"""How many times better: ratios of pairs, each taken within its pair, and the percentiles of calls.
+"""How many times better: ratios of pairs, each taken within its pair.
 
 The machine has slow minutes. Two figures of one pair were measured within seconds of each other, so
 their quotient says more than that of two medians.
@@ -49,9 +49,3 @@ def better(ours: float, theirs: float, unit: str) -> float:
 def shortened(value: float) -> float:
     """Return the value with three significant digits, whole from 100 on."""
     return float(round(value)) if abs(value) >= 100 else float(f"{value:.3g}")
-
-
-def percentile(values: Sequence[float], percent: int) -> float:
-    """Return the value below which `percent` of 100 lie."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, len(ordered) * percent // 100)]

@@ -11,13 +11,14 @@ import signal
 import socket
 import subprocess
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic, sleep
 
-from benchmarks.peers.processes import cpu_seconds, free_port, resident_bytes
 from benchmarks.peers.sides import find
+from benchmarks.processes import cpu_seconds, free_port, resident_bytes
 
 START_TIMEOUT_S = 180.0  # with a backlog
 VERSION = re.compile(r"\d+\.\d+(?:\.\d+)?")
@@ -27,7 +28,7 @@ class SideFailed(Exception):
     """A server or a client of a side ended, or does not answer; the row is lost, the others go on."""
 
 
-class Server:
+class Server(ABC):
     """One server; `option` is that of its side, or flags for minibroker."""
 
     program = ""
@@ -44,9 +45,9 @@ class Server:
         """The address, as the client takes it."""
         return f"{self.scheme}://127.0.0.1:{self.port}"
 
+    @abstractmethod
     def command(self) -> list[str]:
         """Return the arguments behind the program."""
-        raise NotImplementedError
 
     def environment(self) -> dict[str, str]:
         """Return variables that the program needs beside those of this process."""

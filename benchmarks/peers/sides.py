@@ -52,7 +52,6 @@ class Side:
     backlog: bool = False  # its waiting messages are measured, at the durability that fills faster
 
 
-MINIBROKER: Final = Peer("minibroker", sys.executable, "minibroker", "minibroker", "make setup")
 REDIS: Final = Peer(
     "redis",
     "redis-server",

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-BODY_BYTES: Final = 100
+from benchmarks.rows import BODY_BYTES
+
 BATCH: Final = 1_000
 IN_FLIGHT: Final = 20
 DEFAULT_PREFETCH: Final = 1  # of the minibroker client
@@ -24,7 +25,7 @@ SECONDS: Final = "s"
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One work. `do` is the order that a client process gets (worker.py), or a measurement of costs.py.
+    """One work. `do` is the order that a client process gets (worker.py), or a measurement of backlog.py.
 
     `window` counts calls that wait at the same time, `batch` the messages of a call. `many_acks` works are
     measured only against peers that can end several messages with one command.

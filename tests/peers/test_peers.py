@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from benchmarks.gauges import percentile
 from benchmarks.peers import sides, works
-from benchmarks.peers.ratios import better, compare, percentile, shortened
+from benchmarks.peers.ratios import better, compare, shortened
 from benchmarks.peers.tables import HEADINGS, markdown
 from benchmarks.peers.works import BYTES, MICROSECONDS, RATE, WORKS
 

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import greenstalk
-from benchmarks.peers.client import Seen
+from benchmarks.peers.client import Seen, shares
 
 THREADS = 4  # more were no faster: the lock of Python, and a server with one thread
 TUBE = "bench"
@@ -73,11 +73,12 @@ class Client:
 
     async def _in_threads(self, work: Callable[[Any, int], None], count: int, threads: int) -> None:
         loop = asyncio.get_running_loop()
-        shares = [count // threads + (index < count % threads) for index in range(threads)]
         await asyncio.gather(
             *(
                 loop.run_in_executor(self._pool, work, connection, share)
-                for connection, share in zip(self._connections, shares, strict=False)
+                for connection, share in zip(
+                    self._connections, shares(count, threads), strict=False
+                )
             )
         )
 

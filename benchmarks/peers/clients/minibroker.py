@@ -29,22 +29,11 @@ class Client:
 
     async def publish_single(self, body: bytes, count: int, window: int) -> None:
         """Publish in as many tasks as the window is wide, each awaiting every message."""
-
-        async def publish(share: int) -> None:
-            for _ in range(share):
-                await self._queue.publish(body)
-
-        await in_tasks(publish, count, window)
+        await in_tasks(count, window, self._queue.publish, body)
 
     async def publish_batches(self, body: bytes, count: int, batch: int, window: int) -> None:
         """Publish with publish_many."""
-        bodies = [body] * batch
-
-        async def publish(share: int) -> None:
-            for _ in range(share):
-                await self._queue.publish_many(bodies)
-
-        await in_tasks(publish, count // batch, window)
+        await in_tasks(count // batch, window, self._queue.publish_many, [body] * batch)
 
     async def consume(self, count: int, prefetch: int, many: bool, seen: Seen) -> None:
         """Consume; each message is acked by itself, whatever `many` says."""

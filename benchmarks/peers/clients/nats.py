@@ -52,22 +52,16 @@ class Client:
 
     async def publish_single(self, body: bytes, count: int, window: int) -> None:
         """Publish in as many tasks as the window is wide."""
-
-        async def publish(share: int) -> None:
-            for _ in range(share):
-                await self._stream.publish(SUBJECT, body)
-
-        await in_tasks(publish, count, window)
+        await in_tasks(count, window, self._stream.publish, SUBJECT, body)
 
     async def publish_batches(self, body: bytes, count: int, batch: int, window: int) -> None:
         """Publish without waiting, then await the confirms of the batch."""
 
-        async def publish(share: int) -> None:
-            for _ in range(share):
-                sent = [await self._stream.publish_async(SUBJECT, body) for _ in range(batch)]
-                await asyncio.gather(*sent)
+        async def publish() -> None:
+            sent = [await self._stream.publish_async(SUBJECT, body) for _ in range(batch)]
+            await asyncio.gather(*sent)
 
-        await in_tasks(publish, count // batch, window)
+        await in_tasks(count // batch, window, publish)
 
     async def consume(self, count: int, prefetch: int, many: bool, seen: Seen) -> None:
         """Fetch as many as the prefetch says, ack each, fetch again."""

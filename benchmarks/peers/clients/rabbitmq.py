@@ -44,21 +44,15 @@ class Client:
 
     async def publish_single(self, body: bytes, count: int, window: int) -> None:
         """Publish in as many tasks as the window is wide."""
-
-        async def publish(share: int) -> None:
-            for _ in range(share):
-                await self.publish(body)
-
-        await in_tasks(publish, count, window)
+        await in_tasks(count, window, self.publish, body)
 
     async def publish_batches(self, body: bytes, count: int, batch: int, window: int) -> None:
         """Publish in gathered batches: the protocol knows no batch, but confirms several at once."""
 
-        async def publish(share: int) -> None:
-            for _ in range(share):
-                await asyncio.gather(*(self.publish(body) for _ in range(batch)))
+        async def publish() -> None:
+            await asyncio.gather(*(self.publish(body) for _ in range(batch)))
 
-        await in_tasks(publish, count // batch, window)
+        await in_tasks(count // batch, window, publish)
 
     async def consume(self, count: int, prefetch: int, many: bool, seen: Seen) -> None:
         """Ack each message, or with `multiple` every half of the prefetch, so that it never runs dry."""

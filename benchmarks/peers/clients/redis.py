@@ -44,14 +44,13 @@ class Client:
     async def publish_batches(self, body: bytes, count: int, batch: int, window: int) -> None:
         """XADD in pipelines; each of those in flight has a connection of the pool."""
 
-        async def publish(share: int) -> None:
-            for _ in range(share):
-                pipeline = self._redis.pipeline(transaction=False)
-                for _ in range(batch):
-                    pipeline.xadd(STREAM, {"b": body})
-                await pipeline.execute()
+        async def publish() -> None:
+            pipeline = self._redis.pipeline(transaction=False)
+            for _ in range(batch):
+                pipeline.xadd(STREAM, {"b": body})
+            await pipeline.execute()
 
-        await in_tasks(publish, count // batch, window)
+        await in_tasks(count // batch, window, publish)
 
     async def consume(self, count: int, prefetch: int, many: bool, seen: Seen) -> None:
         """XREADGROUP, then XACK and XDEL: all ids in one command each, or one id a command."""
