@@ -41,7 +41,7 @@ class Page:
             stderr=subprocess.DEVNULL,
             text=True,
             cwd=directory,
-            env={**os.environ, **ours, "PYTHONUNBUFFERED": "1"},
+            env={**os.environ, **ours},
             start_new_session=True,
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
