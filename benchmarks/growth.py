@@ -18,6 +18,7 @@ import struct
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from subprocess import DEVNULL, Popen
 from time import perf_counter
@@ -61,8 +62,11 @@ class Broker:
 
     def disk_mib(self) -> float:
         """Return what the segments and their indexes take of the disk, the reserve apart."""
-        files = [*self.folder.glob("segment-*")]
-        return sum(file.stat().st_blocks * 512 for file in files) / MIB
+        blocks = 0
+        for file in self.folder.glob("segment-*"):
+            with suppress(FileNotFoundError):  # freed since it was listed
+                blocks += file.stat().st_blocks
+        return blocks * 512 / MIB
 
 
 def fill(url: str, messages: int, body_bytes: int, frame: int) -> float:

@@ -15,14 +15,13 @@ from minibrokerd.core.core import Core, error_header
 from minibrokerd.core.effects import Outgoing
 from minibrokerd.core.inputs import Command, Frame, Space
 from minibrokerd.forwarder import Forwarder
-from minibrokerd.log.seam import BATCH_HEADER_BYTES, RESERVE_SEGMENTS, Log, Room
+from minibrokerd.log.seam import RESERVE_SEGMENTS, Log, Room
 from minibrokerd.logs import events
 from minibrokerd.pager import Pager
 
 PUBLISH_OVERHEAD_BYTES: Final = (
     512  # records around a publish: its outcome, a reservation, a new queue
 )
-ENOUGH_RESERVE: Final = 2  # with fewer reserve segments, leases and error texts are not logged
 
 
 class Door(Protocol):
@@ -31,6 +30,16 @@ class Door(Protocol):
     @property
     def pending_bytes(self) -> int:
         """The bytes of records that were applied and not appended yet."""
+        ...
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no batch is open, closed or under way."""
+        ...
+
+    @property
+    def others_bytes(self) -> int:
+        """The bytes that were ever applied, copies apart."""
         ...
 
     def submit(self, command: Command) -> None:
@@ -66,9 +75,8 @@ class Admission:
         self._full = False  # the log refused room, and has not granted any since
         self._space = (False, False)  # what the core was told: short, and pause
         self._tight = False  # the reserve is not whole: settlements go on as it is made whole
-        self._written_bytes = (
-            0  # by publishes, or by settlements while it is tight, since a segment was freed
-        )
+        self._written_bytes = 0  # by publishes, since a segment was freed
+        self._paid_bytes = 0  # of the others' bytes, those that freed segments have made up for
 
     def admits(self, command: Command) -> bool:
         """Whether to apply a command now; if not, it waits or was refused."""
@@ -99,13 +107,16 @@ class Admission:
     def freed(self) -> None:
         """A segment was given up: others may write again."""
         self._written_bytes = 0
+        paid_bytes = self._paid_bytes + self._forwarder.allowance_bytes
+        self._paid_bytes = min(paid_bytes, self._door.others_bytes)
 
     def look_at_reserve(self) -> Space | None:
         """Return what the core should be told of the reserve, if that is news."""
         self._tight = self._log.reserve_segments < RESERVE_SEGMENTS
-        short = self._log.reserve_segments < ENOUGH_RESERVE
+        if not self._tight:
+            self._paid_bytes = self._door.others_bytes
         # A pause without an end would be worse than a full disk: what frees something comes after deliveries.
-        space = (short, short and self._forwarder.makes_room)
+        space = (self._tight, self._tight and self._forwarder.makes_room)
         if space == self._space:
             return None
         self._space = space
@@ -151,15 +162,24 @@ class Admission:
         if frame.sequence is None or self._core.knows(frame):
             return True
         size = frame.size + PUBLISH_OVERHEAD_BYTES
-        is_last = not self._log.last_room_for(self._door.pending_bytes + size)
-        over = self._written_bytes >= self._forwarder.allowance_bytes
-        if (is_last or over) and self._forwarder.makes_room:
+        is_last = not self._log.last_room_for(self._door.pending_bytes + size, copies=False)
+        if (
+            not self._forwarder.makes_room
+        ):  # what was written so far is for the next pass to give back
+            self._paid_bytes = self._door.others_bytes
+        elif is_last or self._owed_bytes() >= self._forwarder.allowance_bytes:
             return self._wait_for_copying(frame)
         if is_last:
+            if (
+                not self._door.is_idle
+            ):  # its sync may free something, and asks for what waits in any case
+                return self._wait(frame)
             text = "the disk is full, and nothing can be freed: make space, or purge a queue"
             return self._refuse(frame, "disk_full", text, 1_000)
-        self._written_bytes += frame.size + BATCH_HEADER_BYTES
         return True
+
+    def _owed_bytes(self) -> int:
+        return self._door.others_bytes - self._paid_bytes
 
     def _wait_for_copying(self, frame: Frame) -> bool:
         self._door.make_room()  # room comes back without a word, so nobody else may ask for the next step

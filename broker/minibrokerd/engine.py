@@ -22,6 +22,7 @@ from minibrokerd.core.inputs import Command, Disconnected, Frame, Synced, Tick
 from minibrokerd.core.paging import WrongRecord
 from minibrokerd.forwarder import Forwarder
 from minibrokerd.log.seam import (
+    BATCH_HEADER_BYTES,
     Batch,
     Log,
     Place,
@@ -133,8 +134,11 @@ class Engine:
         self._last_sync_ms = 0
         self._marked = True
         self._idle_waiters: list[asyncio.Future[None]] = []
+        self.others_bytes = 0  # that were ever applied, copies apart
         self._pager = Pager(core, log, loop, self._apply_paged, memory_limit_bytes)
-        self._forwarder = Forwarder(core, log, self._apply, self._newest_batch, self._step_again)
+        self._forwarder = Forwarder(
+            core, log, self._apply_copies, self._newest_batch, self._step_again
+        )
         self._admission = Admission(core, log, self._forwarder, self._pager, self)
         self._leaving = False
         self._step_due = False  # of the forwarder
@@ -175,9 +179,14 @@ class Engine:
         self._route(self._core.apply(command, self.clock.now_ms(), self.clock.unix_ms()))
         self._turn_soon()
 
+    def _apply_copies(self, command: Command) -> None:
+        others_bytes = self.others_bytes
+        self._apply(command)
+        self.others_bytes = others_bytes
+
     def _apply_paged(self, command: Command) -> None:
         try:
-            self._apply(command)
+            self._apply_copies(command)
         except WrongRecord as error:  # a start reads everything anew
             self._on_failed(error)
         self._bound_disk_soon()  # it may have waited for what was read
@@ -185,8 +194,9 @@ class Engine:
     def _route(self, effects: Effects) -> None:
         if effects.records:
             self._open += effects.records
-            for record in effects.records:
-                self._open_bytes += record.size()
+            size_bytes = sum([record.size() for record in effects.records])
+            self._open_bytes += size_bytes
+            self.others_bytes += size_bytes
             self._wake = self._wake or (effects.wake and not effects.lazy)
             if effects.lazy or not effects.wake:
                 self._sync_later(LAZY_SYNC_S if effects.lazy else IDLE_S)
@@ -271,6 +281,7 @@ class Engine:
             batch = Batch(number, self._open, self.clock.now_ms(), self.clock.unix_ms())
             self._closed.append((batch, self._open_bytes))
             self._closed_bytes += self._open_bytes
+            self.others_bytes += BATCH_HEADER_BYTES
             self._open, self._open_bytes, self._wake, self._urgent = [], 0, False, False
 
     def _is_lone(self, batch: Batch, size_bytes: int) -> bool:
@@ -301,7 +312,7 @@ class Engine:
         self._sync_later(IDLE_S)
         self._bound_disk()
         self._look_at_reserve()
-        if self._idle_waiters and self._is_idle():
+        if self._idle_waiters and self.is_idle:
             for waiter in self._idle_waiters:
                 waiter.set_result(None)
             self._idle_waiters.clear()
@@ -358,6 +369,7 @@ class Engine:
 
     def _freed(self) -> None:
         """A segment was given up: whoever waited for that goes on."""
+        self._forwarder.freed()
         self._admission.freed()
         self._bound_disk()
         self._look_at_reserve()
@@ -442,13 +454,15 @@ class Engine:
 
     # -- the end --------------------------------------------------------------------------------
 
-    def _is_idle(self) -> bool:
+    @property
+    def is_idle(self) -> bool:
+        """Whether everything applied so far is synced."""
         return not (self._under_way or self._closed or self._open)
 
     async def drain(self) -> None:
         """Return when everything applied so far is synced."""
         self._leaving = True
-        while not self._is_idle():
+        while not self.is_idle:
             self._wake = self._urgent = True
             waiter = self._loop.create_future()
             self._idle_waiters.append(waiter)

@@ -14,7 +14,9 @@ from minibrokerd.core.inputs import Forward
 from minibrokerd.log.seam import RESERVE_SEGMENTS, Log
 
 STEP_BYTES: Final = 128 * 1024  # of copies in one apply: 400 small messages, about 15 ms
-MOST_STEP_BYTES: Final = 1024 * 1024  # and at most, when much is written meanwhile
+MOST_STEP_BYTES: Final = (
+    1024 * 1024
+)  # and at most, when much is written meanwhile, or read back before
 # Copying begins when the log is 1.5 times what lives, and copies twice what is written meanwhile. What lives is
 # copied once, then, before the log is 2 times that; and a segment behind it that is dead goes for nothing.
 BEGIN_RATIO: Final = 1.5
@@ -36,8 +38,8 @@ class Forwarder:
         newest_batch: Callable[[], int],
         again: Callable[[], None],
     ) -> None:
-        """`newest_batch` returns the newest batch that has records, `again` has `step` called anew: after each
-        freeing, and when no sync follows a step.
+        """`newest_batch` returns the newest batch that has records; `again` calls `freed`, then `step`, in a turn
+        of its own.
         """
         self._core = core
         self._log = log
@@ -75,15 +77,22 @@ class Forwarder:
         Whoever waits because of `makes_room` counts on the next step, so both go by this.
         """
         most_bytes = min(max(STEP_BYTES, COPY_RATIO * self._written_bytes), MOST_STEP_BYTES)
-        for step_bytes in (most_bytes, STEP_BYTES):
-            size_bytes = min(step_bytes, self._log.max_batch_bytes // 4)
-            if self._log.last_room_for(size_bytes):
+        return self._first_that_fits(most_bytes, STEP_BYTES, *(STEP_BYTES >> n for n in (2, 4, 6)))
+
+    def _first_that_fits(self, *sizes_bytes: int) -> int:
+        for some_bytes in sizes_bytes:
+            size_bytes = min(some_bytes, self._log.max_batch_bytes // 4)
+            if self._log.last_room_for(size_bytes, copies=True):
                 return size_bytes
         return 0
 
     def wrote(self, size_bytes: int) -> None:
         """Note what was written to the log."""
         self._written_bytes += size_bytes
+
+    def freed(self) -> None:
+        """Note that the file is gone; `makes_room` held until now, so nobody slips in between two segments."""
+        self._freeing = False
 
     def step(self, now_ms: int, unix_ms: int) -> bool:
         """Go on: copy some more, or free what was copied; True: there is more to copy in the next turn."""
@@ -95,14 +104,15 @@ class Forwarder:
             step_bytes, self._written_bytes = self._step_bytes(), 0
             if not step_bytes:
                 return False
-            self._apply(Forward(self._upto, step_bytes))
+            cold_bytes = self._first_that_fits(MOST_STEP_BYTES, step_bytes)
+            self._apply(Forward(self._upto, step_bytes, cold_bytes))
             if self._core.clear_below <= self._upto:
                 return not self._core.is_reading
             self._copied = self._newest_batch()
         if self._copied > self._core.synced:
             return False
         self._freeing = True
-        self._log.free(self._upto, now_ms, unix_ms, self._done)
+        self._log.free(self._upto, now_ms, unix_ms, self._again)
         self._freed, self._upto = self._upto, 0
         return False
 
@@ -113,10 +123,6 @@ class Forwarder:
         """Whether the log is longer than two segments and `ratio` times what lives."""
         spare_bytes = SPARE_SEGMENTS * self._log.segment_bytes
         return self._log.disk_bytes > spare_bytes + ratio * live_bytes
-
-    def _done(self) -> None:
-        self._freeing = False
-        self._again()
 
     def _begin(self) -> bool:
         """Whether the oldest segment is to be emptied now: the log has grown beyond what lives."""

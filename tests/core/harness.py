@@ -170,7 +170,7 @@ class World:
         for queue in self.store.queues.values():
             lane = queue.lanes.default
             while lane.cold:
-                ask(self.store, queue, lane, lane.cold[0], forward=False)
+                ask(self.store, queue, lane, lane.cold[0])
                 reads, self.store.effects.reads = self.store.effects.reads, []
                 for asked in reads:
                     self._load(asked)

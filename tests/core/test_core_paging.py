@@ -7,8 +7,8 @@ from harness import World
 
 from minibrokerd.core import paging
 from minibrokerd.core.cold import ColdRun
-from minibrokerd.core.effects import ReadBack
-from minibrokerd.core.inputs import Loaded
+from minibrokerd.core.effects import Effects, ReadBack
+from minibrokerd.core.inputs import Command, Loaded
 from minibrokerd.core.records import DamagedMeta, decode
 from minibrokerd.log.seam import Record
 
@@ -35,7 +35,7 @@ def read_back(world: World) -> tuple[ReadBack, list[Record | None]]:
     """Return what a core asks for that wants its first cold messages, and what the log has there."""
     queue = world.queue("q")
     lane = queue.lanes.default
-    paging.ask(world.store, queue, lane, lane.cold[0], forward=False)
+    paging.ask(world.store, queue, lane, lane.cold[0])
     (asked,) = world.store.effects.reads
     return asked, [world.records[asked.segment, at] for at in asked.offsets]
 
@@ -120,3 +120,24 @@ def test_a_run_is_read_in_the_order_of_the_file() -> None:
     run.append(1, 3_381, 100)
     assert not run.joins(148, 7, 3_249)
     assert run.joins(148, 7, 3_500)
+
+
+def test_cold_messages_are_written_again_in_steps_of_about_the_size_that_was_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A batch must fit into a segment: what one read brings back had gone into one, however small that was."""
+    world = frozen(400)
+    sizes: list[int] = []
+    apply = world.core.apply
+
+    def watched(command: Command, now_ms: int, unix_ms: int) -> Effects:
+        effects = apply(command, now_ms, unix_ms)
+        if isinstance(command, Loaded):
+            sizes.append(sum(record.size() for record in effects.records))
+        return effects
+
+    monkeypatch.setattr(world.core, "apply", watched)
+    world.free(300, most_bytes=2_000)
+    assert len(sizes) > 10
+    assert max(sizes) <= 2_500
+    world.check()

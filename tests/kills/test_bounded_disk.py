@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from typing import Any
 
 import minibroker
 from support.broker import BrokerServer, StartBroker
+from support.log_files import log_bytes
 
 SEGMENT_BYTES = 256 * 1024
 ROUNDS, MESSAGES, BODY_BYTES = 60, 100, 1_000  # 6 MB, through segments of 256 KiB
 LIVE_BYTES = 200_000  # of what waits all the time, about
-
-
-def log_bytes(directory: Path) -> int:
-    """Return the bytes of all segments, without the reserve."""
-    return sum(path.stat().st_size for path in directory.glob("segment-*"))
 
 
 async def keep(broker: minibroker.Broker) -> None:

@@ -33,6 +33,8 @@ class World:
         self.allowance_bytes = 8 * KIB
         self.is_full = False  # memory
         self.pending_bytes = 0
+        self.others_bytes = 0
+        self.is_idle = True
         self.asked: list[int] = []  # for how much room
         self.applied: list[Command] = []
         self.refusals: list[dict[str, Any]] = []
@@ -50,7 +52,8 @@ class World:
         self.asked.append(size_bytes)
         return self.room
 
-    def last_room_for(self, size_bytes: int) -> bool:
+    def last_room_for(self, size_bytes: int, *, copies: bool) -> bool:
+        assert not copies, "what frees a segment needs room after all others"
         return self.has_last_room
 
     # -- engine
@@ -58,6 +61,7 @@ class World:
     def submit(self, command: Command) -> None:
         if self.admission.admits(command):
             self.applied.append(command)
+            self.others_bytes += getattr(command, "size", 0)
 
     def answer(self, outgoing: Outgoing) -> None:
         self.refusals.append(outgoing.header)
@@ -74,9 +78,10 @@ class World:
         part = {"op": "publish", "queue": "q", "count": 1}
         self._frame([part], connection, struct.pack("<II", 0, size), bytes(size), sequence=sequence)
 
-    def ack(self, sequence: int, connection: int = 1) -> None:
-        part = {"op": "ack", "queue": "q", "runs": 1}
-        self._frame([part], connection, sequence=sequence, columns=struct.pack("<QIQI", 1, 1, 1, 1))
+    def ack(self, sequence: int, connection: int = 1, runs: int = 1) -> None:
+        part = {"op": "ack", "queue": "q", "runs": runs}
+        columns = struct.pack("<QIQI", 1, 1, 1, 1) * runs
+        self._frame([part], connection, sequence=sequence, columns=columns)
 
     def ask(self, op: str, connection: int = 1) -> None:
         self._frame([{"op": op, "queue": "q"}], connection, request=1)
@@ -241,16 +246,43 @@ def test_settlements_pass_freely_while_the_reserve_is_whole() -> None:
 def test_settlements_keep_step_with_what_is_freed() -> None:
     """A pass over the whole log must fit into what is left of the reserve."""
     world = World()
-    assert world.tighten() is None, "two segments are enough for leases and deliveries"
+    world.tighten()
     for sequence in range(1, 1_000):
         world.ack(sequence)
     first = len(world.applied)
-    assert 0 < first < 100
+    assert 0 < first < 200
     world.freed()
     assert first < len(world.applied) <= 2 * first + 1
     world.makes_room = False  # nothing is copied: waiting would have no end
     world.admission.go_on()
     assert [sequence for _, sequence in world.sequences] == [*range(1, 1_000)]
+
+
+def test_a_large_settlement_waits_for_as_many_segments_as_pay_for_it() -> None:
+    """One for each segment that was freed, whatever its size, had used up the reserve in one pass."""
+    world = World()
+    world.tighten()
+    world.ack(1, runs=2_000)  # 48 KB, at 8 KiB for a segment
+    world.ack(2)
+    for freed in range(4):
+        world.freed()
+        assert len(world.applied) == 1, freed
+    world.freed()
+    assert len(world.applied) == 2
+
+
+def test_what_was_written_before_the_pass_is_not_owed() -> None:
+    """It is what the pass gives back: waiting for that would stop everybody until its end."""
+    world = World()
+    world.others_bytes = 100 * SEGMENT_BYTES
+    world.tighten(RESERVE_SEGMENTS)
+    world.tighten()
+    world.makes_room = False
+    world.ack(1, runs=2_000)
+    world.ack(2)
+    world.makes_room = True
+    world.ack(3)
+    assert [sequence for _, sequence in world.sequences] == [1, 2, 3]
 
 
 def test_the_last_of_the_reserve_is_waited_for_while_room_is_made_and_refused_when_none_is() -> (
@@ -300,15 +332,28 @@ def test_what_waits_is_refused_when_room_is_no_longer_made() -> None:
     assert [refusal["code"] for refusal in world.refusals] == ["disk_full"]
 
 
+def test_nothing_is_refused_while_a_batch_is_under_way() -> None:
+    """What its sync sets free is not known before."""
+    world = World()
+    world.tighten()
+    world.has_last_room = world.makes_room = world.is_idle = False
+    world.ack(1)
+    world.admission.look_at_waiting()
+    assert (world.applied, world.refusals) == ([], [])
+    world.has_last_room = True
+    world.admission.look_at_waiting()
+    assert world.sequences == [(1, 1)]
+
+
 def test_the_core_is_told_of_the_reserve_once_for_each_change() -> None:
     world = World()
     assert world.admission.look_at_reserve() is None
-    short = world.tighten(1)
+    short = world.tighten()
     assert short is not None
     assert (short.short, short.pause) == (True, True)
-    assert world.tighten(1) is None
+    assert world.tighten() is None
     world.makes_room = False  # a pause without an end would be worse
-    going_on = world.tighten(1)
+    going_on = world.tighten()
     assert going_on is not None
     assert (going_on.short, going_on.pause) == (True, False)
     whole = world.tighten(RESERVE_SEGMENTS)

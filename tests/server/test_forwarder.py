@@ -34,7 +34,8 @@ class World:
         log: Any = self
         self.forwarder = Forwarder(core, log, self._apply, lambda: self.newest, self._again)
 
-    def last_room_for(self, size_bytes: int) -> bool:
+    def last_room_for(self, size_bytes: int, *, copies: bool) -> bool:
+        assert copies
         return size_bytes <= self.last_room_bytes
 
     def live_bytes(self) -> int:
@@ -106,17 +107,20 @@ def test_copies_are_twice_what_is_written_meanwhile_within_limits() -> None:
 def test_a_step_is_as_large_as_the_last_room_allows() -> None:
     """Whoever waits because it makes room would wait for ever if the step then found itself too large."""
     world = World()
-    world.steps_left = 3
+    world.steps_left = 4
     world.step()
     world.forwarder.wrote(8 * MIB)
     world.last_room_bytes = 300 * 1024
     assert world.forwarder.makes_room
     world.step()
     assert [command.most_bytes for command in world.applied] == [128 * 1024, 128 * 1024]
-    world.last_room_bytes = 100 * 1024
+    world.last_room_bytes = 100 * 1024  # what is left to copy may be as little
+    world.step()
+    assert world.applied[-1].most_bytes == 32 * 1024
+    world.last_room_bytes = 1024
     assert not world.forwarder.makes_room
     world.step()
-    assert len(world.applied) == 2
+    assert len(world.applied) == 3
 
 
 def test_a_step_that_waits_for_a_read_is_not_repeated_until_it_was_read() -> None:

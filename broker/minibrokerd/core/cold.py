@@ -143,9 +143,10 @@ class ColdRun:
             _cross(rest, rest.first, at)
         return rest
 
-    def chunk(self) -> int:
+    def chunk(self, most_bytes: int) -> int:
         """Return one behind the index of the last frame that is read together with the one at `at`."""
-        high = bisect_right(self.offsets, self.offsets[self.at] + CHUNK_BYTES, self.at + 1)
+        most_bytes = min(most_bytes, CHUNK_BYTES)
+        high = bisect_right(self.offsets, self.offsets[self.at] + most_bytes, self.at + 1)
         return min(high, self.at + CHUNK_FRAMES)
 
     def read_back(self, high: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from minibrokerd.core.cold import ColdRun
+from minibrokerd.core.cold import CHUNK_BYTES, ColdRun
 from minibrokerd.core.lanes import Lane
 from minibrokerd.core.messages import Block
 from minibrokerd.core.queues import Queue
@@ -40,18 +40,18 @@ class Outgoing:
 class ReadBack:
     """Frames of a run to be read back, from index `low` up to `high`; answered by the command `Loaded`.
 
-    `forward`: not to be handed out, but to be written again.
+    `forward_bytes`: not to be handed out, but to be written again, about so much of it.
     """
 
-    __slots__ = ("forward", "high", "lane", "low", "queue", "run")
+    __slots__ = ("forward_bytes", "high", "lane", "low", "queue", "run")
 
-    def __init__(self, queue: Queue, lane: Lane, run: ColdRun, high: int, *, forward: bool) -> None:
+    def __init__(self, queue: Queue, lane: Lane, run: ColdRun, forward_bytes: int = 0) -> None:
         self.queue = queue
         self.lane = lane
         self.run = run
         self.low = run.at
-        self.high = high
-        self.forward = forward
+        self.high = run.chunk(forward_bytes or CHUNK_BYTES)
+        self.forward_bytes = forward_bytes
 
     @property
     def is_void(self) -> bool:

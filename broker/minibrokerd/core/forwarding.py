@@ -33,10 +33,11 @@ LOOKS: Final = 20_000  # items that one apply looks at, about 5 ms
 class _Budget:
     """What one apply may do: the others of the loop wait for it."""
 
-    __slots__ = ("bytes_left", "looks_left")
+    __slots__ = ("bytes_left", "cold_bytes", "looks_left")
 
-    def __init__(self, bytes_left: int) -> None:
-        self.bytes_left = bytes_left
+    def __init__(self, command: Forward) -> None:
+        self.bytes_left = command.most_bytes
+        self.cold_bytes = command.most_cold_bytes
         self.looks_left = LOOKS
 
     def is_used_up(self) -> bool:
@@ -45,7 +46,7 @@ class _Budget:
 
 def forward(store: Store, command: Forward) -> None:
     """Write again what lives and stands in old batches, as far as the budget goes or until nothing is left."""
-    upto, budget = min(command.upto, store.synced), _Budget(command.most_bytes)
+    upto, budget = min(command.upto, store.synced), _Budget(command)
     store.forward_waits = False
     for queue in store.queues.values():
         if queue.oldest_batch <= upto and not _messages(store, queue, upto, budget):
@@ -74,7 +75,7 @@ def _messages(store: Store, queue: Queue, upto: int, budget: _Budget) -> bool:
     for run in lane.cold:
         if run.batch <= upto:  # their bodies are read first; more follows when they are there
             if not lane.reading:
-                ask(store, queue, lane, run, forward=True)
+                ask(store, queue, lane, run, budget.cold_bytes)
             store.forward_waits = True
             return False
     returned = ((State.READY, item) for item in queue.lanes.returned())

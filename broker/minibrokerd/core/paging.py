@@ -33,6 +33,7 @@ AHEAD_BYTES: Final = 4 * 1024 * 1024
 LEAST_BYTES: Final = 2 * AHEAD_BYTES  # a queue with less in memory keeps it
 AHEAD_SPANS: Final = 256  # of these so many are looked at
 _WITH_BODIES: Final = (TYPE_OF[PublishMeta], TYPE_OF[CopyRunMeta])
+COPY_RUN_BYTES: Final = 100  # a copy of a span beside its bodies, about
 LOOKS: Final = 20_000  # spans that one apply turns into places, about 15 ms
 
 
@@ -41,7 +42,7 @@ def read_ahead(store: Store, queue: Queue) -> None:
     lane = queue.lanes.default
     if lane.reading or not lane.cold[0].segment or _has_enough(lane.fresh):
         return
-    ask(store, queue, lane, lane.cold[0], forward=False)
+    ask(store, queue, lane, lane.cold[0])
 
 
 def wanted(store: Store) -> list[ReadBack]:
@@ -53,10 +54,10 @@ def wanted(store: Store) -> list[ReadBack]:
     return store.effects.reads
 
 
-def ask(store: Store, queue: Queue, lane: Lane, run: ColdRun, *, forward: bool) -> None:
-    """Ask the shell for the next frames of a run."""
+def ask(store: Store, queue: Queue, lane: Lane, run: ColdRun, forward_bytes: int = 0) -> None:
+    """Ask the shell for the next frames of a run; with `forward_bytes`, in order to write them again."""
     lane.reading = True
-    store.effects.reads.append(ReadBack(queue, lane, run, run.chunk(), forward=forward))
+    store.effects.reads.append(ReadBack(queue, lane, run, forward_bytes))
 
 
 def _has_enough(fresh: deque[Span]) -> bool:
@@ -150,19 +151,27 @@ def loaded(store: Store, command: Loaded) -> None:
         return
     assert run.at == asked.low, "one stretch of a lane is read at a time"
     spans: list[Span] = []
-    for index, record in enumerate(command.records, asked.low):
-        living = None if record is None else _living(store, run, index, record)
+    bytes_left, high = asked.forward_bytes, asked.low
+    for record in command.records:
+        living = None if record is None else _living(store, run, high, record)
         if living is None:
-            _set_aside(store, queue, run, index)
+            _set_aside(store, queue, run, high)
         else:
             spans += living
-    share = run.read_back(asked.high)
+        high += 1
+        if (
+            asked.forward_bytes
+        ):  # parts of a frame take a record each, so copies may take more than it did
+            bytes_left -= sum(map(_copy_bytes, living or ()))
+            if bytes_left <= 0:
+                break
+    share = run.read_back(high)
     queue.cold_bytes -= share
     queue.live_bytes -= share
     position = lane.cold.index(run)
     if run.at == len(run.firsts):
         del lane.cold[position]
-    if asked.forward:
+    if asked.forward_bytes:
         _write_again(store, queue, lane, position, spans)
     else:
         assert not position, "what comes first is read back first"
@@ -172,6 +181,10 @@ def loaded(store: Store, command: Loaded) -> None:
     lane.close_up()
     queue.lanes.leave_if_empty(lane)
     store.touch(queue)
+
+
+def _copy_bytes(span: Span) -> int:
+    return COPY_RUN_BYTES + span.block.bytes_of(span.first, span.stop)
 
 
 class WrongRecord(Exception):

@@ -477,13 +477,13 @@ def read_settlement(
         Broken: the columns do not hold what the part says.
     """
     queue = store.queues.get(part.queue, store.nowhere)
+    size = part.runs * RUN.size
+    # The errors first: whether their columns are whole costs nothing.
+    with_errors = part.op in VERBS_WITH_ERRORS
+    errors, more = read_errors(data[size:], part.runs) if with_errors else ((), 0)
     work = Settlement(store, frame, part, queue, read_runs(data, part.runs))
-    used = part.runs * RUN.size
-    work.column = data[:used]
-    if part.op in VERBS_WITH_ERRORS:
-        work.errors, more = read_errors(data[used:], part.runs)
-        used += more
-    return work, used
+    work.column, work.errors = data[:size], errors
+    return work, size + more
 
 
 def settle(work: Settlement) -> int:

@@ -36,6 +36,8 @@ from minibrokerd.log.writer import Job, JobRunner, Writer
 
 DEFAULT_SEGMENT_BYTES: Final = 64 * 1024 * 1024
 MIN_SEGMENT_BYTES: Final = 4096
+_KEPT_FOR_START: Final = 1
+_KEPT_FOR_COPIES: Final = 1
 _STRETCH_BYTES: Final = 1024 * 1024  # read at once by the scrub
 _ASIDE: Final = 1024 * 1024  # bytes that are kept of a record whose end is not known
 # A grant may need a batch of its own.
@@ -121,12 +123,19 @@ class FileLog:
         allocation = self._allocation
         return allocation.failed is not None or allocation.expected_count < RESERVE_SEGMENTS
 
-    def last_room_for(self, size_bytes: int) -> bool:
-        """Whether records of so many bytes leave the last reserve segment alone, which a start needs."""
-        if self._allocation.reserve_count + self._allocation.next_ready > 1:
-            return True
+    def last_room_for(self, size_bytes: int, *, copies: bool) -> bool:
+        """Whether records of so many bytes leave alone what is kept of the reserve.
+
+        Of several segments, half may stay empty at the end, where a batch is too large for the rest.
+        """
+        allocation = self._allocation
+        kept = _KEPT_FOR_START if copies else _KEPT_FOR_START + _KEPT_FOR_COPIES
+        spare = allocation.expected_count + allocation.next_ready - kept
+        if spare < 0 and not copies:
+            return False  # the segment that is written is the one that was kept for copies
         needed = self._under_way_bytes + _BATCH_OVERHEAD_BYTES + size_bytes
-        return needed <= self._tail.room_bytes
+        more_bytes = (spare + 1) * self.max_batch_bytes // 2 if spare > 0 else 0
+        return needed <= max(self._tail.room_bytes, more_bytes)
 
     def recover(self) -> Iterator[Batch | Digested]:
         """Open and lock the directory, then yield every batch of data, oldest first.

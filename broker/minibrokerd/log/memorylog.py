@@ -84,7 +84,7 @@ class MemoryLog:
         """Answer `room`."""
         return self.room
 
-    def last_room_for(self, size_bytes: int) -> bool:
+    def last_room_for(self, size_bytes: int, *, copies: bool) -> bool:
         """Memory has no reserve."""
         return True
 

@@ -178,8 +178,12 @@ class Log(Protocol):
         """Whether the reserve is not whole, or the disk was full when it was last asked."""
         ...
 
-    def last_room_for(self, size_bytes: int) -> bool:
-        """Whether records of so many bytes leave the last reserve segment alone, which a start needs."""
+    def last_room_for(self, size_bytes: int, *, copies: bool) -> bool:
+        """Whether records of so many bytes leave alone what is kept of the reserve.
+
+        That is one segment for a start, which writes the newest one again; and one for copies, unless it is copies
+        that are to be written: settlements that took it would be the last ones, for nothing could be freed.
+        """
         ...
 
     @property
