@@ -59,7 +59,7 @@ DELIVERY_MUTANTS: Final = (
         "    for token in list(queue.deliveries):\n        _end_delivery(store, queue, token)\n",
         "    for token in [token for token, each in queue.deliveries.items() if each.spans]:\n"
         "        _end_delivery(store, queue, token)\n",
-        ("model",),
+        ("core/test_core_administration.py", "model"),
         "I8: what was begun when its queue was purged comes again",
     ),
     Mutant(
@@ -143,7 +143,7 @@ COPY_MUTANTS: Final = (
         "core/forwarding.py",
         "        if span.block.batch <= upto:\n",
         "        if span.block.batch < upto:\n",
-        ("sim",),
+        ("core/test_core_forwarding.py", "sim"),
         "I1: the last batch of a segment is freed with it",
     ),
 )

@@ -101,8 +101,8 @@ FORMAT_MUTANTS: Final = (
         "log/format.py",
         "    if (at, len(records), heads_checksum) != (end, header.record_count, header.heads_checksum):\n",
         "    if (at, len(records)) != (end, header.record_count):\n",
-        ("flips:closed",),
-        "M1: a flipped bit in the head of a record is not seen",
+        ("flips:closed", "log/test_log_format.py"),
+        "M1: heads of records, with their lengths, may be those of another batch",
     ),
     Mutant(
         "batch not atomic",
@@ -172,7 +172,7 @@ START_MUTANTS: Final = (
         "        if last is None:\n"
         "            tail.append_own(Kind.SEGMENT, now_ms, unix_ms)\n"
         "        # What is zeroed",
-        ("sim",),
+        ("sim", "log/test_restarts.py"),
         "I5: the epoch of a run that synced nothing is that of the next one",
     ),
     Mutant(

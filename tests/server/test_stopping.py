@@ -213,8 +213,10 @@ async def test_a_client_that_never_reads_does_not_hold_a_stop_up(
         queue: minibroker.Queue[bytes] = broker.queue("large")
         for _ in range(64):
             await queue.publish(b"x" * 256 * 1024)
-        with socket.create_connection((broker_server.host, broker_server.port)) as deaf:
+        with socket.socket() as deaf:
+            # Before it connects, else the kernel takes megabytes for it.
             deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+            deaf.connect((broker_server.host, broker_server.port))
             consume = part("consume", queue="large", consumer=1, prefetch=64)
             hello = part("hello", protocol=1, client="deaf")
             deaf.sendall(frame(hello) + frame(consume, request=1))
