@@ -40,9 +40,9 @@ DELIVERY_MUTANTS: Final = (
         "core/moving.py",
         "    if message.block.durability != MEMORY:\n        store.emit(\n            MoveMeta(\n",
         "    if message.block.durability != MEMORY and target.is_dlq:\n"
-        "        from minibrokerd.core import forwarding, messages, records\n\n"
+        "        from minibrokerd.core import forwarding, inputs, messages, records\n\n"
         "        def enter() -> bool:\n"
-        "            ready, budget = messages.State.READY, forwarding._Budget(1)\n"
+        "            ready, budget = messages.State.READY, forwarding._Budget(inputs.Forward(0, 1))\n"
         "            forwarding._copy(store, target, ready, message, budget)\n"
         "            return True\n\n"
         "        store.jobs.append(enter)\n"
