@@ -9,6 +9,7 @@ from minibrokerd.core import paging
 from minibrokerd.core.cold import ColdRun
 from minibrokerd.core.effects import Effects, ReadBack
 from minibrokerd.core.inputs import Command, Loaded
+from minibrokerd.core.messages import Span
 from minibrokerd.core.records import DamagedMeta, decode
 from minibrokerd.log.seam import Record
 
@@ -120,6 +121,31 @@ def test_a_run_is_read_in_the_order_of_the_file() -> None:
     run.append(1, 3_381, 100)
     assert not run.joins(148, 7, 3_249)
     assert run.joins(148, 7, 3_500)
+
+
+def test_after_a_start_what_was_delayed_stands_where_its_delay_ended() -> None:
+    """In front of the others, where it was published, it would hold up what had left memory, but nothing else."""
+    world = World()
+    client = world.hello()
+    client.publish("q", b"delayed", delay_ms=1_000)
+    for number in range(5):
+        client.publish("q", b"%d" % number)
+    world.advance(1_000)
+    world.restart()
+    lane = world.queue("q").lanes.default
+    assert [(span.first, span.stop) for span in lane.fresh] == [(n, n + 1) for n in range(1, 6)]
+    assert [entry[2] for entry in lane.returned] == [0]
+
+
+def test_what_enters_behind_cold_messages_that_are_ready_later_takes_its_own_place() -> None:
+    world = frozen(9)
+    lane = world.queue("q").lanes.default
+    lane.close_up()
+    lane.late.clear()
+    lane.cold[-1].ready_at_ms = 500
+    span = Span(lane.fresh[0].block, 50, 51, "", 400)
+    lane.enter(span)
+    assert [entry[3] for entry in lane.returned] == [span]
 
 
 def test_cold_messages_are_written_again_in_steps_of_about_the_size_that_was_asked_for(

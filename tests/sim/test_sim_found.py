@@ -16,6 +16,7 @@ FOUND = {
     2125: "a queue of which a cold message was set aside last stood in its turn twice, and the loop never ended",
     2579: "the same",
     9307: "a message that stood before an earlier one was taken for damaged, because reads went forward only",
+    20270740: "what had been delayed stood, after a start, in front of cold messages that were ready before it",
     25309: "a fresh message was overtaken, because one that had come back was in its delivery",
 }
 

@@ -50,7 +50,7 @@ class Lane:
     def enter(self, span: Span) -> None:
         """Append a fresh span; spans of a key mostly enter in order of (ready_at_ms, sequence)."""
         line = self.late if self.late or self.cold else self.fresh
-        last = line[-1] if line else None
+        last = line[-1] if line else self.cold[-1] if self.cold else None
         if last and (last.ready_at_ms, last.first) > (span.ready_at_ms, span.first):
             self.put_back(span)  # its sync took longer than a later publish that needed none
         else:

@@ -207,7 +207,10 @@ class Replay:
                 span.ready_at_ms = self._still_waits(span.ready_at_ms, span.block.unix_ms, delay_ms)
                 self.messages += span.stop - span.first
                 queue.count_in(span.block, span.first, span.stop)
-                enter(store, queue, [span])
+                if delay_ms:  # its place is by the end of its delay, not where it was published
+                    store.wait_or_ready(queue, span)
+                else:
+                    enter(store, queue, [span])
         for key, message in waiting.messages.items():
             self.messages += 1
             queue.count_in(message.block, message.first, message.stop)
