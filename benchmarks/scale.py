@@ -76,7 +76,7 @@ async def depth(broker: Broker, scale: int) -> str:
 
 async def delays(broker: Broker, scale: int) -> str:
     """A million messages that become ready over 100 s: how late does each come?"""
-    messages, over_s, begin_s = 1_000_000 // scale, 100 / min(scale, 10), 15.0
+    messages, over_s, begin_s = 1_000_000 // scale, 100 / min(scale, 10), 40.0
     late_ms: list[float] = []
     async with minibroker.connect(broker.url) as client:
         queue = client.queue("delayed")
