@@ -296,7 +296,7 @@ class Checker:
         `fresh`: to a client that came for the drain; what others get may have been long on its way.
         """
         history.drained = True
-        if history.acked_token:
+        if fresh and history.acked_token:
             self.violation("I7", f"{history.intent.id} is there at the end, and was acked")
         if fresh and self._is_removed(history.intent) and not queue.endswith(".dlq"):
             self.violation("I7", f"{history.intent.id} is there at the end, and was purged")
