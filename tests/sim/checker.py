@@ -290,15 +290,16 @@ class Checker:
             if not self._may_be_removed(intent) and intent.id not in suspects:
                 self.violation("I1", f"{intent.id} of {intent.queue} was confirmed, and is lost")
 
-    def drained(self, history: History, queue: str, *, fresh: bool) -> None:
+    def drained(self, history: History, handed: Handed, *, fresh: bool) -> None:
         """The message was there at the end; nothing that was ended for certain may be.
 
-        `fresh`: to a client that came for the drain; what others get may have been long on its way.
+        `fresh`: to a client that came for the drain; what others get may have been long on its way, which an ack
+        under a newer token tells.
         """
         history.drained = True
-        if fresh and history.acked_token:
+        if history.acked_token and (fresh or handed.token >= history.acked_token):
             self.violation("I7", f"{history.intent.id} is there at the end, and was acked")
-        if fresh and self._is_removed(history.intent) and not queue.endswith(".dlq"):
+        if fresh and self._is_removed(history.intent) and not handed.queue.endswith(".dlq"):
             self.violation("I7", f"{history.intent.id} is there at the end, and was purged")
 
     def _may_be_removed(self, intent: Intent) -> bool:

@@ -306,7 +306,7 @@ class SimulatedClient:
             if history is None:
                 continue
             if self.world.draining:
-                world.checker.drained(history, delivery.queue, fresh=self.base_name == "drain")
+                world.checker.drained(history, handed, fresh=self.base_name == "drain")
             world.checker.early(history, handed, world.healthy_links(), world.loop.now_us)
             work = Work(message, history, handed)
             self.works[id(message)] = work
