@@ -32,6 +32,8 @@ class Page:
         self._port = port
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         url = f"minibroker://127.0.0.1:{port}"
+        # As a reader's shell: with it, lines of two programs run into each other.
+        readers = {name: os.environ[name] for name in os.environ if name != "PYTHONUNBUFFERED"}
         bin_path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         ours = {"MINIBROKER_URL": url, "MINIBROKER_PORT": str(port), "PATH": bin_path}
         self._bash = subprocess.Popen(
@@ -41,7 +43,7 @@ class Page:
             stderr=subprocess.DEVNULL,
             text=True,
             cwd=directory,
-            env={**os.environ, **ours},
+            env={**readers, **ours},
             start_new_session=True,
         )
         self._reader = threading.Thread(target=self._read, daemon=True)

@@ -73,9 +73,8 @@ async def test_a_backlog_beyond_memory_comes_back_whole_and_in_order(
         await drain(broker, list(range(100)))
         await pass_through(broker)
         live_bytes = (KEPT + PASSING_MESSAGES) * (BODY_BYTES + 60)
-        assert (
-            log_bytes(server.data_dir) <= 2 * live_bytes + 4 * SEGMENT_BYTES
-        )  # one of them may be copied just now
+        # One of the four may be copied just now.
+        assert log_bytes(server.data_dir) <= 2 * live_bytes + 4 * SEGMENT_BYTES
     server.kill()
     server.restart()
     assert resident_bytes(server) - empty_bytes < 32 * MIB
