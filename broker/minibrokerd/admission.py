@@ -163,16 +163,14 @@ class Admission:
             return True
         size = frame.size + PUBLISH_OVERHEAD_BYTES
         is_last = not self._log.last_room_for(self._door.pending_bytes + size, copies=False)
-        if (
-            not self._forwarder.makes_room
-        ):  # what was written so far is for the next pass to give back
+        if not self._forwarder.makes_room:
+            # What was written so far is for the next pass to give back.
             self._paid_bytes = self._door.others_bytes
         elif is_last or self._owed_bytes() >= self._forwarder.allowance_bytes:
             return self._wait_for_copying(frame)
         if is_last:
-            if (
-                not self._door.is_idle
-            ):  # its sync may free something, and asks for what waits in any case
+            # The sync of what is under way may free something, and asks for what waits in any case.
+            if not self._door.is_idle:
                 return self._wait(frame)
             text = "the disk is full, and nothing can be freed: make space, or purge a queue"
             return self._refuse(frame, "disk_full", text, 1_000)

@@ -14,9 +14,13 @@ from minibrokerd.core.inputs import Forward
 from minibrokerd.log.seam import RESERVE_SEGMENTS, Log
 
 STEP_BYTES: Final = 128 * 1024  # of copies in one apply: 400 small messages, about 15 ms
-MOST_STEP_BYTES: Final = (
-    1024 * 1024
-)  # and at most, when much is written meanwhile, or read back before
+# And at most, when much is written meanwhile, or was read back.
+MOST_STEP_BYTES: Final = 1024 * 1024
+LAST_STEPS_BYTES: Final = (
+    32 * 1024,
+    8 * 1024,
+    2 * 1024,
+)  # what is left to copy may be as little as the room
 # Copying begins when the log is 1.5 times what lives, and copies twice what is written meanwhile. What lives is
 # copied once, then, before the log is 2 times that; and a segment behind it that is dead goes for nothing.
 BEGIN_RATIO: Final = 1.5
@@ -77,7 +81,7 @@ class Forwarder:
         Whoever waits because of `makes_room` counts on the next step, so both go by this.
         """
         most_bytes = min(max(STEP_BYTES, COPY_RATIO * self._written_bytes), MOST_STEP_BYTES)
-        return self._first_that_fits(most_bytes, STEP_BYTES, *(STEP_BYTES >> n for n in (2, 4, 6)))
+        return self._first_that_fits(most_bytes, STEP_BYTES, *LAST_STEPS_BYTES)
 
     def _first_that_fits(self, *sizes_bytes: int) -> int:
         for some_bytes in sizes_bytes:

@@ -143,9 +143,9 @@ class ColdRun:
             _cross(rest, rest.first, at)
         return rest
 
-    def chunk(self, most_bytes: int) -> int:
+    def chunk(self, most_bytes: int = 0) -> int:
         """Return one behind the index of the last frame that is read together with the one at `at`."""
-        most_bytes = min(most_bytes, CHUNK_BYTES)
+        most_bytes = min(most_bytes or CHUNK_BYTES, CHUNK_BYTES)
         high = bisect_right(self.offsets, self.offsets[self.at] + most_bytes, self.at + 1)
         return min(high, self.at + CHUNK_FRAMES)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from minibrokerd.core.cold import CHUNK_BYTES, ColdRun
+from minibrokerd.core.cold import ColdRun
 from minibrokerd.core.lanes import Lane
 from minibrokerd.core.messages import Block
 from minibrokerd.core.queues import Queue
@@ -50,7 +50,7 @@ class ReadBack:
         self.lane = lane
         self.run = run
         self.low = run.at
-        self.high = run.chunk(forward_bytes or CHUNK_BYTES)
+        self.high = run.chunk(forward_bytes)
         self.forward_bytes = forward_bytes
 
     @property
