@@ -125,6 +125,7 @@ class Engine:
         self._turn_due = False
         self._tick_timer: asyncio.TimerHandle | None = None
         self._tick_ms = 0  # what the timer is armed for
+        self._tick_due = False  # it has fired, and the tick comes in some turns
         self._late_timer: asyncio.TimerHandle | None = None
         self._urgent = False  # somebody waits for the open batch and does nothing else meanwhile
         self._begun_s = 0.0  # when the last batch was begun
@@ -420,8 +421,8 @@ class Engine:
 
     def _arm_tick(self) -> None:
         deadline_ms = self._core.next_deadline_ms()
-        if deadline_ms is None:
-            return
+        if deadline_ms is None or self._tick_due:
+            return  # a tick that is due arms the next one, and there is never more than one on its way
         if self._tick_timer is not None:
             if deadline_ms >= self._tick_ms:
                 return
@@ -433,16 +434,16 @@ class Engine:
     def _tick_soon(self, turns: int = TICK_TURNS) -> None:
         # The loop runs timers before it reads sockets. Some turns later what was already received is applied, so
         # an ack, or the end of a connection, that waited while the process was stopped wins over an expiry.
+        self._tick_due = True
         if turns:
             self._loop.call_soon(self._tick_soon, turns - 1)
         else:
             self._tick()
 
     def _tick(self) -> None:
-        self._tick_timer = None
-        now_ms = max(self.clock.now_ms(), self._tick_ms)  # loops can fire a little early
-        self._route(self._core.apply(Tick(self.jitter()), now_ms, self.clock.unix_ms()))
-        self._turn()
+        self._tick_timer, self._tick_due = None, False
+        # Loops can fire a little early. Then nothing is due yet, and the turn arms the timer for the rest.
+        self._apply(Tick(self.jitter()))
 
     def _flush_sinks(self) -> None:
         if self._dirty:

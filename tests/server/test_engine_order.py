@@ -24,11 +24,11 @@ class StoppedClock:
         return self.ms
 
 
-def publish(peer: Peer, body: bytes) -> dict[str, object]:
-    """Publish the first message of a session to q, and return the confirm."""
+def publish(peer: Peer, body: bytes, sequence: int = 1, **fields: object) -> dict[str, object]:
+    """Publish one message to q, and return the confirm."""
     lengths = b"\0\0\0\0" + len(body).to_bytes(4, "little")
-    one = part("publish", queue="q", count=1)
-    peer.give(frame(one, sequence=1, answered_below=1, lengths=lengths, blob=body))
+    one = part("publish", queue="q", count=1, **fields)
+    peer.give(frame(one, sequence=sequence, answered_below=sequence, lengths=lengths, blob=body))
     (confirm,) = peer.take()
     assert confirm["op"] == "confirm"
     return confirm
@@ -65,3 +65,28 @@ def test_an_ack_that_waited_while_the_process_stood_still_wins_over_the_end_of_i
     hand.settle()
     (confirm,) = peer.take()
     assert confirm["results"] == [{"lost": 0}]
+
+
+def test_a_tick_that_is_due_is_the_only_one_on_its_way() -> None:
+    """A second one took the time of the next timer for its own: leases of 30 s ended in the same moment.
+
+    What it takes: a loop that fires a little early, and work that is wanted at once while the tick is due.
+    """
+    hand = Hand()
+    engine = hand.server.engine
+    clock = StoppedClock(engine.clock.now_ms())
+    engine.clock = clock  # type: ignore[assignment]
+    peer = hand.login()
+    publish(peer, b"later", 1, delay_ms=500)
+    for sequence in (2, 3):
+        publish(peer, bytes(600_000), sequence)
+    due_ms = hand.server._core.next_deadline_ms()
+    assert due_ms is not None
+    go_on(hand, clock, due_ms - clock.ms)
+    clock.ms -= 1  # the timer was early by this
+    consume = frame(part("consume", queue="q", consumer=1, prefetch=10), request=2)
+    peer.give(consume)  # more than a share of output: its refill is wanted at once
+    for _ in range(3):
+        go_on(hand, clock, 1)
+        hand.settle()
+    assert hand.server._core.store.now_ms <= clock.ms + 8

@@ -9,7 +9,10 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Callable, Generator
-from typing import Any
+from random import Random
+from typing import Any, Final
+
+EARLY_US: Final = 2_000  # libuv counts from the start of its turn, in whole milliseconds
 
 
 class Life:
@@ -67,9 +70,14 @@ class Future:
 
 
 class SimulatedLoop:
-    """The time of a world, in microseconds, and everything that waits for it."""
+    """The time of a world, in microseconds, and everything that waits for it.
 
-    def __init__(self) -> None:
+    Timers that are set for "a while" are early by up to `EARLY_US`, as those of real loops are, if there is a
+    `Random` that says by how much.
+    """
+
+    def __init__(self, early: Random | None = None) -> None:
+        self.early = early
         self.now_us = 0
         self.events = 0
         self._timers: list[tuple[int, int, Handle]] = []
@@ -132,6 +140,8 @@ class LifeLoop:
     ) -> Handle:
         """Have something called after a while."""
         when_us = self.world.now_us + max(0, round(delay_s * 1_000_000))
+        if self.world.early is not None:
+            when_us -= self.world.early.randrange(EARLY_US)
         return self.world.at(when_us, self.life, callback, *arguments)
 
     def call_at(self, when_s: float, callback: Callable[..., object], *arguments: Any) -> Handle:
