@@ -122,8 +122,7 @@ COPY_MUTANTS: Final = (
         "a copy that ignores an ack of the same batch",
         "core/replay.py",
         "            waiting.end_run(origin, first, count)\n        if meta.session:\n",
-        "            now = self._number\n"
-        "            kept = {key: m for key, m in waiting.messages.items() if m.block.batch == now}\n"
+        "            kept = {k: m for k, m in waiting.messages.items() if m.block.batch == self._number}\n"
         "            waiting.end_run(origin, first, count)\n"
         "            waiting.messages.update(kept)\n"
         "        if meta.session:\n",
