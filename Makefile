@@ -39,6 +39,7 @@ $(VENV)/.serve-ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"minibroker needs Python 3.11 or newer, and $(PYTHON) is {sys.version.split()[0]}: try make PYTHON=python3.12 $(MAKECMDGOALS)")'
 	@test -x $(BIN)/python || { echo "setting up $(VENV)" && $(PYTHON) -m venv $(VENV); }
 	@$(PIP) install --editable .
+	@$(BIN)/python -m compileall -q broker client
 	@touch $@
 
 $(VENV)/.develop-ready: $(VENV)/.serve-ready

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import shutil
 import socket
 import struct
@@ -24,7 +25,7 @@ from subprocess import DEVNULL, Popen
 from time import perf_counter
 from typing import Any
 
-from benchmarks.processes import free_port, resident_bytes
+from benchmarks.processes import COMPILED, free_port, resident_bytes
 
 import minibroker
 from minibroker import wire
@@ -49,7 +50,8 @@ class Broker:
         """Start the process; returns before it listens."""
         command = [sys.executable, "-m", "minibrokerd", "serve", "--data-dir", str(self.folder)]
         port = ["--port", str(self.port)]
-        self.process = Popen([*command, *port, *self._flags], stdout=DEVNULL)
+        env = {**os.environ, **COMPILED}
+        self.process = Popen([*command, *port, *self._flags], stdout=DEVNULL, env=env)
 
     def kill(self) -> None:
         """End the process as a crash would."""

@@ -12,6 +12,8 @@ from pathlib import Path
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 PORTS = (12_000, 30_000)
 SCHEDULER_CLOCK = 2  # clock_getcpuclockid(3), which Python has for threads only
+# An installation has its modules compiled; those of a checkout are at the first start, unless this is set.
+COMPILED = {"PYTHONDONTWRITEBYTECODE": ""}
 # Fields of /proc/PID/stat, counted behind the name in brackets, which may hold blanks.
 PARENT, RESIDENT = 1, 21
 

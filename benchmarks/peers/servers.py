@@ -18,7 +18,7 @@ from pathlib import Path
 from time import monotonic, sleep
 
 from benchmarks.peers.sides import find
-from benchmarks.processes import cpu_seconds, free_port, resident_bytes
+from benchmarks.processes import COMPILED, cpu_seconds, free_port, resident_bytes
 
 START_TIMEOUT_S = 180.0  # with a backlog
 VERSION = re.compile(r"\d+\.\d+(?:\.\d+)?")
@@ -133,6 +133,10 @@ class MinibrokerServer(Server):
     def executable(self) -> list[str]:
         """Return how the broker of this checkout is run."""
         return [sys.executable, "-m", "minibrokerd"]
+
+    def environment(self) -> dict[str, str]:
+        """Return what lets the interpreter keep the modules that it compiled."""
+        return COMPILED
 
     def command(self) -> list[str]:
         """Return the flags of serve."""

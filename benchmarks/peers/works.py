@@ -46,6 +46,8 @@ class Work:
     @property
     def frame(self) -> str:
         """The messages of a frame of minibroker."""
+        if self.do == "cpu":
+            return str(self.batch)
         if self.prefetch:
             return f"<={min(self.prefetch, 1_000)}"
         if self.batch == 1 and self.window == 1:
@@ -87,7 +89,7 @@ def many(name: str, prefetch: int) -> Work:
 
 def costing(name: str, title: str, many_acks: bool = False) -> Work:
     """Return a work that counts the CPU time of the server, in frames of 100."""
-    return Work(name, title, "cpu", MICROSECONDS, 100, IN_FLIGHT, 100, many_acks=many_acks)
+    return Work(name, title, "cpu", MICROSECONDS, 100, IN_FLIGHT, 200, many_acks=many_acks)
 
 
 def batches(name: str, body_bytes: int = BODY_BYTES, batch: int = BATCH, clients: int = 1) -> Work:

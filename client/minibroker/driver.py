@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from minibroker import wire
 from minibroker.attached import Attached
-from minibroker.calls import Calls
+from minibroker.calls import Calls, confirm_each
 from minibroker.confirms import Confirm, ConfirmRun
 from minibroker.delivery import Delivery
 from minibroker.errors import (
@@ -57,9 +57,6 @@ GOODBYE: Final = wire.pack_frame({"parts": [{"op": "goodbye"}]})
 RETRY_MS: Final = 100  # before a settlement that was refused for now is tried again
 
 _drivers: weakref.WeakSet[Driver] = weakref.WeakSet()
-
-
-_new_confirm = tuple.__new__  # a third of the cost of calling the class
 
 
 class Driver:
@@ -276,20 +273,20 @@ class Driver:
         self.flush()
 
     def _published(self, event: Published) -> None:
-        # Runs per message.
         group, origin, sequence = event.group, event.origin, event.first
         durability = event.durability
         self.timer.discard(group, group.slot)
+        if group.alone:
+            confirm_each(group.waiters, origin, sequence, durability)
+            return
         for waiter in group.waiters:
-            if type(waiter) is tuple:
-                future, count = waiter
-                if not future.done():
-                    future.set_result(ConfirmRun(origin, sequence, count, durability))
-                sequence += count
-            else:
-                if not waiter.done():
-                    waiter.set_result(_new_confirm(Confirm, (origin, sequence, durability)))
-                sequence += 1
+            future, count = waiter if type(waiter) is tuple else (waiter, 0)
+            if not future.done():
+                confirm: Confirm | ConfirmRun = Confirm(origin, sequence, durability)
+                if count:
+                    confirm = ConfirmRun(origin, sequence, count, durability)
+                future.set_result(confirm)
+            sequence += count or 1
 
     def _publish_failed(self, event: PublishFailed) -> None:
         group = event.group

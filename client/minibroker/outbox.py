@@ -40,6 +40,7 @@ class PublishGroup:
     """
 
     __slots__ = (
+        "alone",
         "blob",
         "deadline_ms",
         "delay_ms",
@@ -63,11 +64,11 @@ class PublishGroup:
         self.deadline_ms = now_ms + where[1]
         self.slot = 0  # in the table of deadlines
         # Plain messages (bytes of at most PLAIN_BYTES, nothing else said) are only appended to `blob` and
-        # `waiters` by `Queue.publish`; `account` sums them up. False: the group has others, use `add`.
-        self.plain = True
+        # `waiters` by `Queue.publish`, without headers. False: the group has others, use `add`.
+        self.plain = self.alone = True
         self.size = 0
         self.blob: list[bytes] = []  # headers and body of each message
-        self.waiters: list[Waiter] = []
+        self.waiters: list[Waiter] = []  # all for one message if `alone`
         self.encoding = 0
         self.key = b""
         self.delay_ms = 0
@@ -81,8 +82,7 @@ class PublishGroup:
     ) -> None:
         """Add one message."""
         if self.plain:
-            self.account()
-        self.plain = False
+            self._end_plain()
         if self.varies or encoding != self.encoding or key != self.key or delay_ms != self.delay_ms:
             self._note(1, encoding, key, delay_ms)
         self.blob.append(headers)
@@ -101,8 +101,7 @@ class PublishGroup:
     ) -> None:
         """Add the messages of one call; all of them share headers, key and delay."""
         if self.plain:
-            self.account()
-        self.plain = False
+            self._end_plain()
         count = len(bodies)
         first = encodings[0]
         if encodings.count(first) != count:
@@ -112,6 +111,7 @@ class PublishGroup:
             self.delays += [delay_ms] * count
         elif self.varies or first != self.encoding or key != self.key or delay_ms != self.delay_ms:
             self._note(count, first, key, delay_ms)
+        self.alone = False
         pieces = [headers] * (2 * count)
         pieces[1::2] = bodies
         self.blob += pieces
@@ -119,10 +119,15 @@ class PublishGroup:
         self.waiters.append((waiter, count))
 
     def account(self) -> int:
-        """Sum up what was only appended; return the bytes of the blob."""
-        if self.plain:
-            self.size = sum(map(len, self.blob))
-        return self.size
+        """Return the bytes of the blob."""
+        return sum(map(len, self.blob)) if self.plain else self.size
+
+    def _end_plain(self) -> None:
+        """Give what was only appended its (empty) headers, as all others have them."""
+        self.size = self.account()
+        self.plain = False
+        bodies, self.blob = self.blob, [b""] * (2 * len(self.blob))
+        self.blob[1::2] = bodies
 
     def _note(self, count: int, encoding: int, key: bytes, delay_ms: int) -> None:
         """Note the values of the next `count` messages; the first ones set what the group shares."""
@@ -145,13 +150,15 @@ class PublishGroup:
     @property
     def count(self) -> int:
         """The number of messages."""
-        return len(self.blob) // 2
+        return len(self.blob) if self.plain else len(self.blob) // 2
 
     def drop_withdrawn(self) -> None:
         """Take out the messages whose callers were cancelled; only legal before the frame is made."""
-        self.account()
-        if not any(map(_is_cancelled, map(_future_of, self.waiters))):
+        futures = self.waiters if self.alone else map(_future_of, self.waiters)
+        if not any(map(_is_cancelled, futures)):
             return
+        if self.plain:
+            self._end_plain()
         kept = PublishGroup(self.where, self.opened_ms)
         at = 0
         for entry in self.waiters:
@@ -167,7 +174,7 @@ class PublishGroup:
                 kept.waiters.append(entry)
         for name in ("blob", "size", "waiters", "varies", "encodings", "keys", "delays"):
             setattr(self, name, getattr(kept, name))
-        self.plain = False
+        self.plain = kept.plain
         self.encoding, self.key, self.delay_ms = kept.encoding, kept.key, kept.delay_ms
 
     def _values(self, index: int) -> tuple[int, bytes, int]:
@@ -177,6 +184,8 @@ class PublishGroup:
 
     def pack(self, sequence: int, answered_below: int) -> bytes:
         """Return the frame."""
+        if self.plain:
+            self._end_plain()
         part: dict[str, object] = {"op": "publish", "queue": self.where[0], "count": self.count}
         columns = self._columns(part)
         header = {"parts": [part], "sequence": sequence, "answered_below": answered_below}

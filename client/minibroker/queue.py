@@ -71,19 +71,20 @@ class Queue(Generic[Body]):
         """
         # Runs per message. The calls of one turn of the loop only append to a group, which is packed and
         # written once; a plain one appends twice (measured: 1.0 us less of 4.3 us a message).
-        driver, where = self._driver, self._key
+        plain: Any = body
         if (
-            type(body) is bytes
+            type(plain) is bytes
             and timeout is None
-            and len(plain := cast(bytes, body)) <= PLAIN_BYTES
+            and len(plain) <= PLAIN_BYTES
             and not (headers or key or delay)
         ):
+            driver, where = self._driver, self._key
             group = self._open.get(where) or driver.open_group(where)
             if group.plain:
                 future: asyncio.Future[Confirm] = self._create_future()
                 waiters = group.waiters
                 waiters.append(future)
-                group.blob += (b"", plain)
+                group.blob.append(plain)
                 if len(waiters) >= GROUP_MESSAGES:
                     driver.group_is_full(where)
                 elif not driver.scheduled:
@@ -216,7 +217,7 @@ class Queue(Generic[Body]):
         for message in delivery.messages:
             message.begun_at = now
             message.state = BEGUN
-        return delivery.messages
+        return list(delivery.messages)
 
     async def run(
         self,

@@ -361,6 +361,9 @@ class Session:
     def _keep(self, delivery: Delivery) -> None:
         if len(self.deliveries) >= self._prune_at:
             live = {token: kept for token, kept in self.deliveries.items() if kept.open > 0}
+            for kept in self.deliveries.values():
+                if kept.open <= 0:
+                    kept.messages.clear()  # the collector would not see this circle (message.py)
             self.deliveries = live
             self._prune_at = 64 + 2 * len(live)
         self.deliveries[delivery.token] = delivery

@@ -92,7 +92,6 @@ def test_importing_the_client_loads_the_client_only() -> None:
         "http",
         "httpx",
         "minibrokerd",
-        "msgspec",
         "structlog",
         "uvloop",
     }
