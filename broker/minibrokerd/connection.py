@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from minibroker import limits
@@ -235,6 +237,30 @@ class ServerConnection(asyncio.Protocol):
             transport.writelines(out)
         if transport.get_write_buffer_size() > limits.OUTPUT_HARD_BYTES:
             self.end("it does not read what it is sent")
+
+    def ahead(self, outgoing: Outgoing) -> Callable[[], None] | None:
+        """Encode a frame that `send` will get; return what sends it from the writer thread; engine.Sink.
+
+        That may be called while the loop stands still and waits for it. None: something goes before the frame.
+        """
+        data = b"".join(frame_of(outgoing.header, outgoing.columns, outgoing.bodies))
+        outgoing.pieces = [data]
+        transport = self._transport
+        if transport is None or self._out or self._closing or transport.get_write_buffer_size():
+            return None
+        socket = None if transport.is_closing() else transport.get_extra_info("socket")
+        if socket is None:
+            return None
+        descriptor = socket.fileno()
+
+        def write() -> None:
+            try:
+                sent = os.write(descriptor, data)
+            except OSError:
+                return  # `send` gives all of it to the transport, which sees the same error, or waits
+            outgoing.pieces = [data[sent:]]
+
+        return write
 
     def fields(self) -> dict[str, Any]:
         """Return what tells this connection from others, for an event."""

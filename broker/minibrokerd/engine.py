@@ -28,7 +28,6 @@ from minibrokerd.log.seam import (
     Place,
     Record,
 )
-from minibrokerd.outgoing import frame_of
 from minibrokerd.pager import Pager
 
 TICK_TURNS: Final = 4  # read, end of stream, connection lost, and one to spare
@@ -58,6 +57,10 @@ class Sink(Protocol):
 
     def flush(self) -> None:
         """Write what was taken."""
+        ...
+
+    def ahead(self, outgoing: Outgoing) -> Callable[[], None] | None:
+        """Encode a frame that `send` will get; return what sends it from the writer thread, or None."""
         ...
 
     def refused(self, code: str, text: str) -> None:
@@ -253,7 +256,7 @@ class Engine:
                 self._log.append(batch)
                 return
             self._flush_sinks()
-            if not self._log.append_now(batch, LONE_WAIT_US, self._encode_held):
+            if not self._log.append_now(batch, LONE_WAIT_US, self._answer_ahead):
                 return
             self._after_sync(batch.number)
 
@@ -271,10 +274,11 @@ class Engine:
         self._urgent = True
         self._turn()
 
-    def _encode_held(self) -> None:
-        """While the writer thread wakes up: encode the answers that wait for it."""
-        for outgoing in self._held.get(self._under_way, ()):
-            outgoing.pieces = frame_of(outgoing.header, outgoing.columns, outgoing.bodies)
+    def _answer_ahead(self) -> Callable[[], None] | None:
+        """While the writer thread wakes up: encode the answer that waits for it; return what sends it."""
+        (outgoing,) = self._held[self._under_way]
+        sink = self.sinks.get(outgoing.connection)
+        return None if sink is None else sink.ahead(outgoing)
 
     def _close_batch(self) -> None:
         if self._open:

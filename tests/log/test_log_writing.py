@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 from pathlib import Path
+from threading import current_thread
 
 import pytest
 from log_world import NOW_MS, PATIENCE_SECONDS, UNIX_MS, Engine, FaultyOps, record
@@ -45,6 +46,40 @@ async def test_append_now_gives_up_on_a_hanging_disk_and_is_called_back(tmp_path
     engine.close()
     await asyncio.sleep(0)
     assert engine.synced == [engine.number]
+
+
+async def test_what_is_to_follow_a_sync_is_called_by_the_thread_that_synced(tmp_path: Path) -> None:
+    """The loop stands still meanwhile, and goes on when it has returned."""
+    engine = Engine(tmp_path / "d").open()
+    threads: list[str] = []
+    for _ in range(
+        200
+    ):  # one that is synced before the loop has said what follows is answered by the loop
+        assert engine.log.append_now(
+            engine.batch(b"x"), LONG_US, lambda: lambda: threads.append(current_thread().name)
+        )
+        if threads:
+            break
+    assert set(threads) == {"minibroker-log"}
+    engine.close()
+
+
+async def test_nothing_follows_a_sync_that_was_not_waited_for_or_failed(tmp_path: Path) -> None:
+    """The loop has gone on, and may be writing to the same socket; or there is nothing to confirm."""
+    ops = FaultyOps()
+    engine = Engine(tmp_path / "d", ops=ops).open()
+    called: list[str] = []
+    ops.gate.clear()
+    assert not engine.log.append_now(
+        engine.batch(b"x"), 300, lambda: lambda: called.append("gave up")
+    )
+    ops.gate.set()
+    await asyncio.wait_for(engine.news.wait(), PATIENCE_SECONDS)
+    ops.sync_errors = [EIO]
+    assert not engine.log.append_now(
+        engine.batch(b"y"), LONG_US, lambda: lambda: called.append("failed")
+    )
+    assert called == []
 
 
 async def test_append_now_tells_every_batch_exactly_once(tmp_path: Path) -> None:

@@ -114,6 +114,9 @@ class HandTransport:
         """Return what the peer has not read."""
         return len(self.buffer)
 
+    def get_extra_info(self, name: str) -> None:
+        """There is no socket."""
+
     def is_closing(self) -> bool:
         """Return whether `close` or `abort` was called."""
         return self.closing

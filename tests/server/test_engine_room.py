@@ -29,6 +29,9 @@ class Inbox:
         self.headers.append(outgoing.header)
         self.news.set()
 
+    def ahead(self, outgoing: Outgoing) -> None:
+        """Nothing is sent ahead of its turn."""
+
     def flush(self) -> None:
         """Nothing is kept back."""
 

@@ -150,6 +150,9 @@ class Transport:
         """Return what the peer's side has not taken yet."""
         return self._buffered
 
+    def get_extra_info(self, name: str) -> None:
+        """There is no socket."""
+
     def is_closing(self) -> bool:
         """Whether it is closed or about to be."""
         return self._closing

@@ -27,6 +27,7 @@ from minibrokerd.log.seam import (
     RESERVE_SEGMENTS,
     Batch,
     Digested,
+    Meanwhile,
     Place,
     Record,
     Room,
@@ -199,11 +200,11 @@ class FileLog:
         job.expect_callback()
         self._put(job)
 
-    def append_now(self, batch: Batch, wait_us: int, meanwhile: Callable[[], None]) -> bool:
+    def append_now(self, batch: Batch, wait_us: int, meanwhile: Meanwhile) -> bool:
         """Hand one batch to the writer and wait up to `wait_us`; True: synced, no callback."""
         job = self._job_for(batch)
         self._put(job)
-        meanwhile()
+        job.then = meanwhile()
         assert self._writer is not None
         if not self._writer.wait(job, wait_us / 1_000_000):
             return False

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 
 from minibrokerd.log.failures import LogError
-from minibrokerd.log.seam import RESERVE_SEGMENTS, Batch, Place, Record, Room
+from minibrokerd.log.seam import RESERVE_SEGMENTS, Batch, Meanwhile, Place, Record, Room
 
 
 class MemoryLog:
@@ -63,7 +63,7 @@ class MemoryLog:
         if not self.hold:
             asyncio.get_running_loop().call_soon(self.sync_one)
 
-    def append_now(self, batch: Batch, wait_us: int, meanwhile: Callable[[], None]) -> bool:
+    def append_now(self, batch: Batch, wait_us: int, meanwhile: Meanwhile) -> bool:
         """Take one batch and have it synced at once, unless batches are held."""
         if self.hold:
             self.append(batch)

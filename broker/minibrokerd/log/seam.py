@@ -14,6 +14,8 @@ from typing import NamedTuple, Protocol
 
 from minibrokerd.log.failures import LogError
 
+Meanwhile = Callable[[], Callable[[], None] | None]  # see `Log.append_now`
+
 
 class Record:
     """One outcome, as the core states it: a type, packed fields, raw bytes that travel unchanged.
@@ -149,10 +151,11 @@ class Log(Protocol):
         """Write and sync one batch; `on_synced(batch.number)` follows. One batch at a time."""
         ...
 
-    def append_now(self, batch: Batch, wait_us: int, meanwhile: Callable[[], None]) -> bool:
+    def append_now(self, batch: Batch, wait_us: int, meanwhile: Meanwhile) -> bool:
         """As `append`, but wait up to `wait_us` for the sync, after a call of `meanwhile`.
 
-        True: synced, and no `on_synced` follows.
+        True: synced, and no `on_synced` follows. What `meanwhile` returned may have been called then, by the
+        thread that synced: this thread was waiting.
         """
         ...
 

@@ -20,14 +20,16 @@ _RETRY_SECONDS: Final = 0.25  # between attempts to allocate on a full disk
 
 class Job:
     """One piece of work for the writer thread; `done` is called in the loop unless `wait` saw it
-    end.
+    end. `then` is called in the writer thread, while the loop is still waiting: it saves whoever
+    waits for the loop the time that its thread takes to wake up.
     """
 
-    __slots__ = ("_claims", "_ended", "done", "run", "succeeded")
+    __slots__ = ("_claims", "_ended", "done", "run", "succeeded", "then")
 
     def __init__(self, run: Callable[[], None], done: Callable[[], None] | None) -> None:
         self.run = run
         self.done = done
+        self.then: Callable[[], None] | None = None
         self.succeeded = False
         self._claims = [None]  # list.pop is atomic: exactly one side gets it
         self._ended = threading.Lock()
@@ -35,14 +37,19 @@ class Job:
 
     def wait(self, seconds: float) -> bool:
         """Wait until the job ended well; False: it failed, or the news come by callback."""
-        if self._ended.acquire(timeout=seconds) or not self._claim():
+        if self._ended.acquire(timeout=seconds):
             return self.succeeded
-        return False
+        if self._claim():
+            return False
+        self._ended.acquire()  # it has just ended, and `then` may not have
+        return self.succeeded
 
     def end(self, succeeded: bool) -> bool:
         """Mark the end, in the writer thread; True: `done` must be posted to the loop."""
         self.succeeded = succeeded
         gave_up = not self._claim()
+        if succeeded and not gave_up and self.then is not None:
+            self.then()
         self._ended.release()
         return succeeded and gave_up
 

@@ -1,0 +1,91 @@
+"""An answer that the writer thread sends: all of it leaves once, whoever sends which part."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from hand import Hand, Peer
+
+from minibrokerd.core.effects import Outgoing
+
+LARGE = bytes(range(256)) * 8_192  # more than the buffers of a socket take
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Two ends of one connection; the first is the server's."""
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    yield ours, theirs
+    ours.close()
+    theirs.close()
+
+
+@pytest.fixture
+def peer(pair: tuple[socket.socket, socket.socket]) -> Peer:
+    """A peer that has logged in, with a socket under its transport."""
+    peer = Hand().login()
+    transport: Any = peer.transport
+    transport.get_extra_info = {"socket": pair[0]}.get
+    return peer
+
+
+def answer(peer: Peer, columns: bytes = b"") -> Outgoing:
+    """Return a frame for this peer."""
+    return Outgoing(peer.connection.number, 0, {"op": "confirm", "sequence": 1}, columns)
+
+
+def sent(peer: Peer, outgoing: Outgoing) -> bytes:
+    """Send a frame as the loop does, and return what its transport got of it."""
+    peer.connection.send(outgoing)
+    peer.connection.flush()
+    taken = bytes(peer.transport.taken + peer.transport.buffer)
+    peer.transport.taken.clear()
+    return taken
+
+
+@pytest.mark.parametrize("columns", [b"", LARGE])
+def test_what_was_sent_ahead_is_not_sent_again(
+    pair: tuple[socket.socket, socket.socket], peer: Peer, columns: bytes
+) -> None:
+    """All of a small frame, some of a large one."""
+    outgoing = answer(peer, columns)
+    write = peer.connection.ahead(outgoing)
+    write()
+    pair[0].setblocking(True)
+    rest = sent(peer, outgoing)
+    ahead = pair[1].recv(len(LARGE) * 2)
+    assert ahead
+    assert bool(rest) == bool(columns)
+    assert ahead + rest == sent(peer, answer(peer, columns))
+
+
+def test_a_peer_that_does_not_read_gets_it_from_the_loop(
+    pair: tuple[socket.socket, socket.socket], peer: Peer
+) -> None:
+    """The socket takes nothing: the transport waits for it, as ever."""
+    with suppress(BlockingIOError):
+        while True:
+            pair[0].send(LARGE)
+    outgoing = answer(peer)
+    peer.connection.ahead(outgoing)()
+    assert sent(peer, outgoing) == sent(peer, answer(peer))
+
+
+def test_nothing_overtakes_what_waits_before_it(peer: Peer) -> None:
+    """Neither what the connection keeps, nor what its transport does; and a peer that is gone gets nothing."""
+    assert peer.connection.ahead(answer(peer)) is not None
+    peer.transport.reads = False
+    peer.connection.send(answer(peer))
+    assert peer.connection.ahead(answer(peer)) is None
+    peer.connection.flush()
+    assert peer.connection.ahead(answer(peer)) is None
+    peer.transport.reads = True
+    peer.transport.read()
+    assert peer.connection.ahead(answer(peer)) is not None
+    peer.connection.close()
+    assert peer.connection.ahead(answer(peer)) is None
