@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, overload
 
+import msgspec
+
 
 class MessageId(NamedTuple):
     """The identity of a message for its whole life; `str()` gives `origin-sequence`."""
@@ -27,7 +29,7 @@ class MessageId(NamedTuple):
         return parsed
 
 
-class Confirm(NamedTuple):
+class Confirm(msgspec.Struct, frozen=True, gc=False):
     """One message is stored, as safely as `durability` says (sync, lazy or memory)."""
 
     origin: int

@@ -9,7 +9,6 @@ from __future__ import annotations
 import struct
 from collections import deque
 from collections.abc import Sequence
-from operator import methodcaller
 from typing import Any, Final
 
 from minibroker import wire
@@ -24,9 +23,6 @@ GROUP_OPEN_MS: Final = 100  # while nothing can be written: later callers have a
 
 Key = tuple[str, int]  # queue and time-out in ms
 Waiter = Any  # a future of the shell, opaque here but for `cancelled()`; or (future, count)
-
-
-_is_cancelled = methodcaller("cancelled")
 
 
 def _future_of(entry: Waiter) -> Any:
@@ -154,8 +150,11 @@ class PublishGroup:
 
     def drop_withdrawn(self) -> None:
         """Take out the messages whose callers were cancelled; only legal before the frame is made."""
-        futures = self.waiters if self.alone else map(_future_of, self.waiters)
-        if not any(map(_is_cancelled, futures)):
+        if self.alone and self.waiters:  # runs per message
+            withdrawn = any(map(type(self.waiters[0]).cancelled, self.waiters))
+        else:
+            withdrawn = any(_future_of(waiter).cancelled() for waiter in self.waiters)
+        if not withdrawn:
             return
         if self.plain:
             self._end_plain()
@@ -184,13 +183,21 @@ class PublishGroup:
 
     def pack(self, sequence: int, answered_below: int) -> bytes:
         """Return the frame."""
-        if self.plain:
-            self._end_plain()
         part: dict[str, object] = {"op": "publish", "queue": self.where[0], "count": self.count}
         columns = self._columns(part)
         header = {"parts": [part], "sequence": sequence, "answered_below": answered_below}
-        lengths = struct.pack(f"<{len(self.blob)}I", *map(len, self.blob))
-        return b"".join(wire.frame_pieces(header, columns, lengths, self.blob, self.size))
+        lengths = self._lengths()
+        return b"".join(wire.frame_pieces(header, columns, lengths, self.blob, self.account()))
+
+    def _lengths(self) -> bytes:
+        """Return the lengths column: of headers and body of each message."""
+        sizes = list(map(len, self.blob))
+        if not self.plain:
+            return struct.pack(f"<{len(sizes)}I", *sizes)
+        first, count = sizes[0], len(sizes)
+        if sizes.count(first) == count:
+            return struct.pack("<II", 0, first) * count
+        return struct.pack("<" + "4xI" * count, *sizes)
 
     def _columns(self, part: dict[str, object]) -> bytes:
         """Put what all messages share into `part`, name the columns there, and return them."""

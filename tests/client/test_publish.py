@@ -119,6 +119,23 @@ async def test_a_cancel_after_the_write_reaches_nobody_else(
     assert len(server.queue("q").ready) == 2
 
 
+@pytest.mark.parametrize("gone", [[0], [6], [2, 3], [0, 1, 5, 6], list(range(7))])
+async def test_whoever_is_gone_when_the_confirms_come_keeps_none_from_the_others(
+    broker: minibroker.Broker, server: FakeServer, gone: list[int]
+) -> None:
+    """The first one, the last, neighbours, all: each other caller gets the id of its own message."""
+    server.withhold = True
+    tasks = [asyncio.ensure_future(broker.queue("q").publish(b"%d" % n)) for n in range(7)]
+    await settle_loop()
+    for index in gone:
+        tasks[index].cancel()
+    server.links[-1].peer.confirm(1)
+    server.links[-1].deliver()
+    kept = [index for index in range(7) if index not in gone]
+    confirms = await asyncio.gather(*(tasks[index] for index in kept))
+    assert [confirm.sequence for confirm in confirms] == kept
+
+
 async def test_a_refusal_reaches_every_caller(
     broker: minibroker.Broker, server: FakeServer
 ) -> None:
@@ -140,6 +157,10 @@ async def test_a_written_publish_past_its_deadline_is_unknown(
         await broker.queue("q").publish(b"a", timeout=0.02)
     assert isinstance(caught.value, TimeoutError)
     assert len(server.queue("q").ready) == 1
+    server.withhold = False
+    server.links[-1].peer.confirm(1)  # too late for anybody, and no harm
+    server.links[-1].deliver()
+    assert (await broker.queue("q").publish(b"b")).sequence == 1
 
 
 async def test_an_unwritten_publish_past_its_deadline_is_not_sent(
