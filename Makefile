@@ -28,7 +28,7 @@ help:
 	@echo "make starts   STARTS=1000 starts without traffic: no file grows, nothing is counted twice"
 	@echo "make damage   flip every bit of a small log, spoil it CASES=1000 times as SEED says: check finds, salvage keeps"
 	@echo "make planted  planted bugs, which the layers above must find: SEED=1, BUDGET=1800 s; ONLY=\"a name\" is one of them"
-	@echo "make growth   memory, disk and restart of a backlog: MESSAGES=1000000 BODY=200 FRAME=100 KILLS=2, DRAIN=1"
+	@echo "make growth   memory, disk and restart of a backlog: MESSAGES=1000000 BODY=200 FRAME=100 KILLS=2, DRAIN=1, or PAST=10000000"
 	@echo "make scale    receive, delays, connections, pauses and queues as they grow: ROWS=\"depth pauses\""
 	@echo "make bench-peers  the same work through Redis, RabbitMQ, NATS and beanstalkd: ARGS=\"--quick --only redis --work cpu\""
 	@echo "make format   format the code; make tables: print the tables of protocol.md again"
@@ -81,7 +81,7 @@ compare: $(VENV)/.develop-ready
 	@$(BIN)/python -m benchmarks.compare $(or $(A),HEAD~1) $(or $(B),HEAD) --work $(or $(WORK),micro) --pairs $(or $(PAIRS),5)
 
 growth: $(VENV)/.develop-ready
-	@$(BIN)/python -m benchmarks.growth --messages $(or $(MESSAGES),1000000) --body $(or $(BODY),200) --frame $(or $(FRAME),100) --kills $(or $(KILLS),2) $(if $(DRAIN),--drain)
+	@$(BIN)/python -m benchmarks.growth --messages $(or $(MESSAGES),1000000) --body $(or $(BODY),200) --frame $(or $(FRAME),100) --kills $(or $(KILLS),2) $(if $(DRAIN),--drain) $(if $(PAST),--past $(PAST))
 
 scale: $(VENV)/.develop-ready
 	@$(BIN)/python -m benchmarks.scale $(ROWS)

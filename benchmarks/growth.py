@@ -2,10 +2,12 @@
 
     make growth MESSAGES=1000000 BODY=200 FRAME=1
     python -m benchmarks.growth --messages 5000000 --body 1024 --frame 500 --drain
+    make growth PAST=10000000
 
 A real broker is filled through the client, killed, started again, and asked for a message; with `--drain` all is
 consumed then. Each line ends with what was measured: resident memory of the server, bytes of its data directory,
-and the time from exec to the first answer.
+and the time from exec to the first answer. With `--past`, messages that wait see so many others pass, and the most
+that the log took of the disk is told.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from subprocess import DEVNULL, Popen
 from time import perf_counter
@@ -35,6 +38,7 @@ WINDOW = 500  # frames that are written before their answers are read
 READ_BYTES = 64 * 1024
 WINDOW_BYTES = 8 * 1024 * 1024
 MIB = 1024 * 1024
+ROUND = 20_000  # messages that pass before the log is looked at again
 
 
 class Broker:
@@ -135,6 +139,35 @@ async def first_answer(url: str) -> tuple[float, float]:
         return answered, perf_counter() - started
 
 
+async def pass_by(broker: Broker, messages: int, body_bytes: int) -> float:
+    """Let messages pass while one waits, one is delayed, one is dead; return the most MiB of log."""
+    bodies, most_mib = [b"x" * body_bytes] * ROUND, 0.0
+    async with minibroker.connect(broker.url) as client:
+        await client.queue("waits").publish(b"ready")
+        await client.queue("waits").publish(b"delayed", delay=timedelta(days=10))
+        await client.queue("fails").publish(b"dead")
+        (message,) = await client.queue("fails").receive(wait=60)
+        await message.reject("poison", confirmed=True)
+        queue = client.queue(QUEUE)
+        for _ in range(messages // ROUND):
+            await queue.publish_many(bodies)
+            left = ROUND
+            async with queue.consume(prefetch=1_000) as source:
+                async for message in source:
+                    async with message.process():
+                        left -= 1
+                    if not left:
+                        break
+            most_mib = max(most_mib, broker.disk_mib())
+        shown = (await client.stats())["queues"]
+        assert [
+            shown["waits"]["ready"],
+            shown["waits"]["delayed"],
+            shown["fails.dlq"]["ready"],
+        ] == [1, 1, 1]
+    return most_mib
+
+
 async def drain(url: str, messages: int) -> float:
     """Consume and ack everything; return messages per second."""
     started = perf_counter()
@@ -159,15 +192,31 @@ def main() -> None:
     parser.add_argument("--frame", type=int, default=100, help="messages in one frame")
     parser.add_argument("--kills", type=int, default=2, help="SIGKILLs after filling")
     parser.add_argument("--drain", action="store_true", help="consume everything at the end")
+    parser.add_argument(
+        "--past", type=int, default=0, help="instead: let so many messages pass others"
+    )
     parser.add_argument("flags", nargs="*", help="flags of serve, after --")
     asked = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="minibroker-growth-"))
     broker = Broker(folder / "data", asked.flags)
     try:
-        measure(broker, asked)
+        (measure_passing if asked.past else measure)(broker, asked)
     finally:
         broker.kill()
         shutil.rmtree(folder)
+
+
+def measure_passing(broker: Broker, asked: argparse.Namespace) -> None:
+    """Let messages pass three that stay; print one line."""
+    broker.start()
+    asyncio.run(first_answer_of_empty(broker.url))
+    started = perf_counter()
+    most_mib = asyncio.run(pass_by(broker, asked.past, asked.body))
+    print(
+        f"passed: messages={asked.past} body={asked.body} per_s={asked.past / (perf_counter() - started):.0f} "
+        f"most_disk_mib={most_mib:.0f} disk_mib={broker.disk_mib():.0f} "
+        f"memory_mib={broker.resident_mib():.0f}"
+    )
 
 
 def measure(broker: Broker, asked: argparse.Namespace) -> None:
