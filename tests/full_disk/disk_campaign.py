@@ -112,7 +112,8 @@ class FullDisk:
             self.figures.sparse += 1
         acks = min(acks, len(self._ledger.live), SMALL_ACKS if is_small else acks)
         shuffled, refused = self._random.random() < 0.5, self._ledger.refused
-        restarts = {self._random.randrange(acks) for _ in range(self._random.randrange(3))}
+        # None may be left: a disk that was nearly full took little, and it was thinned out.
+        restarts = {self._random.randrange(acks) for _ in range(self._random.randrange(3)) if acks}
         for number in range(acks):
             if number % FILL_EVERY == 0:
                 self._disk.fill()
