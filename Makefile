@@ -30,7 +30,7 @@ help:
 	@echo "make planted  planted bugs, which the layers above must find: SEED=1, BUDGET=1800 s; ONLY=\"a name\" is one of them"
 	@echo "make growth   memory, disk and restart of a backlog: MESSAGES=1000000 BODY=200 FRAME=100 KILLS=2, DRAIN=1, or PAST=10000000"
 	@echo "make scale    receive, delays, connections, pauses and queues as they grow: ROWS=\"depth pauses\""
-	@echo "make bench-peers  the same work through Redis, RabbitMQ, NATS and beanstalkd: ARGS=\"--quick --only redis --work cpu\""
+	@echo "make bench-peers  the same work through Redis, RabbitMQ, NATS, beanstalkd and Kafka: ARGS=\"--quick --only redis --work cpu\""
 	@echo "make format   format the code; make tables: print the tables of protocol.md again"
 	@echo "make clean    remove everything that make made (./data stays)"
 
@@ -86,7 +86,7 @@ growth: $(VENV)/.develop-ready
 scale: $(VENV)/.develop-ready
 	@$(BIN)/python -m benchmarks.scale $(ROWS)
 
-# Servers come from the system (apt-get install redis-server rabbitmq-server beanstalkd); one that is missing is skipped.
+# Servers come from the system (apt-get install redis-server rabbitmq-server beanstalkd), Kafka from KAFKA_HOME; one that is missing is skipped.
 bench-peers: $(VENV)/.peers-ready
 	@$(BIN)/python -m benchmarks.peers $(ARGS)
 

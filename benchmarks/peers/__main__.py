@@ -80,9 +80,12 @@ def run(
     wanted_works: Sequence[works.Work],
 ) -> None:
     """Measure every side that is there; what fails is told and left out."""
+    missing = {side.peer.name: side.peer.missing() for side in wanted}
+    for name, how_to_get_it in missing.items():
+        if how_to_get_it:
+            say(report, f"{name}: skipped: {how_to_get_it}")
     for side in wanted:
-        if missing := side.peer.missing():
-            say(report, f"{side.name}: skipped: {missing}")
+        if missing[side.peer.name]:
             continue
         with ExitStack() as stack:
             stack.callback(shutil.rmtree, folder / side.name, ignore_errors=True)
@@ -156,8 +159,6 @@ def main() -> None:
     try:
         report = Report(out, header(folder), [])
         run(folder, plan, report, wanted, wanted_works)
-        if not options.only:
-            say(report, sides.kafka_line())
         draw(report.rows, out)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

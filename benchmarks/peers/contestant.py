@@ -10,13 +10,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Timer
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import Any
 
 from benchmarks.bench import end
 from benchmarks.gauges import percentile
 from benchmarks.peers.servers import SERVERS, SideFailed
-from benchmarks.peers.works import IN_FLIGHT, RATE, Work
+from benchmarks.peers.works import BODY_BYTES, IN_FLIGHT, RATE, Work
 
 ROOT = Path(__file__).resolve().parents[2]
 FILL_BATCH = 100
@@ -26,6 +26,7 @@ MOST_BYTES = 200 * 1024 * 1024
 # Their windows are refilled by halves: one of 200 makes frames of 100. The others read 100 with one command.
 WINDOWED = ("minibroker", "rabbitmq")
 ANSWER_TIMEOUT_S = 120.0  # of a client that hangs
+WARM_UP = 500  # messages of a round
 FILL_SHARE = 2.0  # filling the queue may take this much longer than the repetition it is for
 
 Measured = dict[str, Any]
@@ -78,6 +79,15 @@ class Contestant:
     def order(self, do: str, clients: int = 1, **order: object) -> Measured:
         """Give the order to so many clients, and return the answer of the first, with the time of all."""
         return exchange(self.clients(clients), {"do": do, **order})
+
+    def warm_up(self) -> None:
+        """Publish and consume for as long as the server takes to reach its pace."""
+        ends = monotonic() + self.server.warm_up_s
+        while monotonic() < ends:
+            for do in ("one", "tasks", "batches"):
+                self.order(do, body=BODY_BYTES, count=WARM_UP, batch=FILL_BATCH, window=IN_FLIGHT)
+                many = do != "one"
+                self.order("consume", body=BODY_BYTES, count=WARM_UP, prefetch=32, many=many)
 
     def fill(self, count: int, body_bytes: int) -> None:
         """Publish `count` messages, untimed, as fast as it goes."""

@@ -115,6 +115,8 @@ class Match:
                     self._stack, side.peer.name, self._folder / "theirs", side.option, side.option
                 ),
             )
+            for contestant in self._both:
+                contestant.warm_up()
         return self._both
 
     def _waiting(self) -> Backlog:

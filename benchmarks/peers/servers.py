@@ -5,19 +5,21 @@ A server keeps its directory and port over a crash, so that `kill` and `start` m
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 import signal
 import socket
 import subprocess
 import sys
+import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic, sleep
 
-from benchmarks.peers.sides import find
+from benchmarks.peers.sides import find, kafka_libs
 from benchmarks.processes import COMPILED, cpu_seconds, free_port, resident_bytes
 
 START_TIMEOUT_S = 180.0  # with a backlog
@@ -34,6 +36,7 @@ class Server(ABC):
     program = ""
     scheme = ""
     version_flags: Sequence[str] = ("--version",)
+    warm_up_s = 0.0  # of work before its first figure
 
     def __init__(self, folder: Path, option: str) -> None:
         self.folder, self.option, self.port = folder, option, free_port()
@@ -250,10 +253,90 @@ class BeanstalkdServer(Server):
         return [*address, "-b", str(self.folder), f"-f{self.option}", "-z", str(2**20)]
 
 
+class KafkaServer(Server):
+    """Kafka, one node that is its own controller (KRaft); `option` is its log.flush.interval.messages, if any."""
+
+    program, scheme = "java", "kafka"
+    # A JVM compiles what has run often: without, the first works have a quarter of the later ones' rates.
+    warm_up_s = 10.0
+    # The heap and the collector of kafka-server-start.sh.
+    flags = (
+        *("-server", "-Xms1g", "-Xmx1g", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20"),
+        "-XX:-UsePerfData",  # its file in the folder of temporary files would outlive a kill
+    )
+
+    def __init__(self, folder: Path, option: str) -> None:
+        super().__init__(folder, option)
+        self._data = folder / "data"
+        self._settings = folder / "server.properties"
+        controller = f"127.0.0.1:{free_port()}"
+        settings = {
+            "process.roles": "broker,controller",
+            "node.id": 1,
+            "controller.quorum.voters": f"1@{controller}",
+            "controller.listener.names": "CONTROLLER",
+            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "listeners": f"PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://{controller}",
+            "advertised.listeners": f"PLAINTEXT://127.0.0.1:{self.port}",
+            "log.dirs": self._data,
+            "num.partitions": 1,
+            # There is one node, and one group of one consumer, which need not wait for more of them.
+            "offsets.topic.replication.factor": 1,
+            "transaction.state.log.replication.factor": 1,
+            "transaction.state.log.min.isr": 1,
+            "group.initial.rebalance.delay.ms": 0,
+            # After a kill it is not let in again before the session of its past self has run out.
+            "broker.session.timeout.ms": 1_000,
+            "broker.heartbeat.interval.ms": 200,
+        }
+        if option:
+            # For all topics: that of the committed offsets, which are the acks, must be synced as well.
+            settings["log.flush.interval.messages"] = option
+        self._settings.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+
+    def executable(self) -> list[str]:
+        """Return the JVM with all jars."""
+        return [*super().executable(), *self.flags, "-cp", f"{kafka_libs()}/*"]
+
+    def command(self) -> list[str]:
+        """Return the main class and its settings."""
+        return ["kafka.Kafka", str(self._settings)]
+
+    def launch(self) -> None:
+        """Format the storage before the first start."""
+        if not (self._data / "meta.properties").exists():
+            cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+            ran = subprocess.run(
+                [
+                    *self.executable(),
+                    "kafka.tools.StorageTool",
+                    "format",
+                    f"--cluster-id={cluster}",  # in one argument: it may begin with a minus
+                    f"--config={self._settings}",
+                ],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                cwd=self.folder,
+                check=False,
+            )
+            if ran.returncode:
+                raise SideFailed(
+                    f"the storage of Kafka was not formatted:\n{ran.stdout}{ran.stderr}"
+                )
+        super().launch()
+
+    def version(self) -> str:
+        """Return the version that stands in the name of its jar; asking would take a JVM."""
+        found = sorted(kafka_libs().glob("kafka_2.*.jar"))
+        return found[-1].stem.partition("-")[2] if found else "unknown"
+
+
 SERVERS: dict[str, type[Server]] = {
     "minibroker": MinibrokerServer,
     "redis": RedisServer,
     "rabbitmq": RabbitServer,
     "nats": NatsServer,
     "beanstalkd": BeanstalkdServer,
+    "kafka": KafkaServer,
 }

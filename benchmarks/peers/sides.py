@@ -10,7 +10,7 @@ import importlib.util
 import os
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -30,9 +30,12 @@ class Peer:
     how: Mapping[str, str] = field(default_factory=dict)  # by the order of a work; said in the rows
     many_acks: bool = False
     tuned: str = ""  # what differs from the defaults, beside them
+    there: Callable[[], bool] = lambda: True  # whether what its program needs is on this machine
 
     def missing(self) -> str:
         """Return how to get what is missing; empty if nothing is."""
+        if not self.there():
+            return self.get
         if find(self.program) is None:
             return f"no {self.program} on this machine: {self.get}"
         if importlib.util.find_spec(self.module) is None:
@@ -114,6 +117,27 @@ BEANSTALKD: Final = Peer(
         "latency": "put in one thread, reserve and delete in four others",
     },
 )
+KAFKA: Final = Peer(
+    "kafka",
+    "java",
+    "aiokafka",
+    "aiokafka",
+    "put a java on PATH, and set KAFKA_HOME to an unpacked Kafka, or to a folder whose libs/ has the jars of "
+    "org.apache.kafka:kafka_2.13 from Maven Central",
+    {
+        "one": "send_and_wait, acks=all",
+        "tasks": "send_and_wait in tasks, acks=all",
+        "batches": "create_batch and send_batch, acks=all",
+        "consume": "getmany, the offset committed after each message: there is no ack of one",
+        "many": "getmany, the offset committed once for all that it returned",
+        "latency": "send_and_wait; getmany, the offset committed after each message",
+    },
+    many_acks=True,
+    tuned="client: max_batch_size=1000000 (default 16384); server: group.initial.rebalance.delay.ms=0 (default "
+    "3000), broker.session.timeout.ms=1000 (default 9000, and a restart after SIGKILL waits that long), "
+    "broker.heartbeat.interval.ms=200 (default 2000), -Xms1g -Xmx1g (as in its start script); warmed up for 10 s",
+    there=lambda: "KAFKA_HOME" in os.environ and any(kafka_libs().glob("*.jar")),
+)
 
 SIDES: Final[Sequence[Side]] = (
     Side("redis-always", REDIS, "sync", "AOF, appendfsync always", "always", backlog=True),
@@ -128,6 +152,7 @@ SIDES: Final[Sequence[Side]] = (
     Side("rabbitmq-quorum", RABBITMQ, "sync", "quorum queue of one node", "quorum", backlog=True),
     Side("nats-always", NATS, "sync", "file storage, sync_interval: always", "always"),
     Side("beanstalkd-f0", BEANSTALKD, "sync", "-b -f0: fsync at each write", "0"),
+    Side("kafka-always", KAFKA, "sync", "log.flush.interval.messages=1", "1"),
     Side("redis-everysec", REDIS, "lazy", "AOF, appendfsync everysec", "everysec"),
     Side("nats-default", NATS, "lazy", "file storage, sync_interval: 2m", "2m", backlog=True),
     Side(
@@ -138,6 +163,7 @@ SIDES: Final[Sequence[Side]] = (
         "50",
         backlog=True,
     ),
+    Side("kafka-default", KAFKA, "lazy", "as it comes: the page cache", "", backlog=True),
 )
 
 
@@ -145,6 +171,11 @@ def find(program: str) -> str | None:
     """Return the path of a program, which may lie beside the Python that runs."""
     beside = str(Path(sys.executable).parent)
     return shutil.which(program, path=f"{beside}:{os.environ.get('PATH', '')}:/usr/sbin")
+
+
+def kafka_libs() -> Path:
+    """Return the folder of Kafka's jars; that it has any is not said."""
+    return Path(os.environ.get("KAFKA_HOME", "")).resolve() / "libs"
 
 
 def chosen(names: Sequence[str]) -> list[Side]:
@@ -176,10 +207,3 @@ def how(side: Side, work: Work) -> str:
         )
     wanted = "many" if work.many_acks else work.do
     return side.peer.how.get(wanted, side.peer.how["batches"])
-
-
-def kafka_line() -> str:
-    """Return what is said about Kafka, which is never measured here."""
-    if os.environ.get("KAFKA_HOME"):
-        return "kafka: skipped: KAFKA_HOME is set, but there is no client for it here yet"
-    return "kafka: skipped: set KAFKA_HOME to an unpacked Kafka"

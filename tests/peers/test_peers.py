@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from benchmarks.gauges import percentile
 from benchmarks.peers import sides, works
+from benchmarks.peers.__main__ import QUICK, Report, run
 from benchmarks.peers.ratios import better, compare, shortened
+from benchmarks.peers.servers import KafkaServer
 from benchmarks.peers.tables import HEADINGS, markdown
 from benchmarks.peers.works import BYTES, MICROSECONDS, RATE, WORKS
 
@@ -100,7 +103,7 @@ def test_every_work_is_measured_somewhere_and_every_peer_with_a_backlog() -> Non
 def test_many_acks_are_asked_only_of_peers_that_have_them() -> None:
     many = next(work for work in WORKS if work.many_acks)
     asked = {side.peer.name for side in sides.SIDES if sides.does(side, many)}
-    assert asked == {"redis", "rabbitmq"}
+    assert asked == {"redis", "rabbitmq", "kafka"}
 
 
 def test_a_prefetch_that_is_not_the_default_shows_it() -> None:
@@ -121,6 +124,51 @@ def test_a_peer_names_all_its_sides() -> None:
 def test_a_peer_that_is_missing_says_how_to_get_it() -> None:
     gone = sides.Peer("gone", "no-such-program", "json", "gone", "apt-get install gone")
     assert gone.missing().endswith("apt-get install gone")
+
+
+def test_kafka_has_a_side_for_each_durability_and_fills_a_backlog_at_the_faster_one() -> None:
+    known = {side.name: (side.level, side.backlog) for side in sides.chosen(["kafka"])}
+    assert known == {"kafka-always": ("sync", False), "kafka-default": ("lazy", True)}
+
+
+def test_kafka_is_missing_until_its_folder_has_jars(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Neither a java nor an empty folder is enough."""
+    monkeypatch.delenv("KAFKA_HOME", raising=False)
+    assert "set KAFKA_HOME to an unpacked Kafka" in sides.KAFKA.missing()
+    monkeypatch.setenv("KAFKA_HOME", str(tmp_path))
+    assert sides.KAFKA.missing() == sides.KAFKA.get
+    (tmp_path / "libs").mkdir()
+    (tmp_path / "libs" / "kafka_2.13-3.7.0.jar").touch()
+    assert sides.KAFKA.missing() != sides.KAFKA.get
+
+
+def test_the_version_of_kafka_is_that_of_its_jar(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("KAFKA_HOME", str(tmp_path))
+    (tmp_path / "libs").mkdir()
+    for jar in ("kafka-clients-3.6.0.jar", "kafka_2.13-3.7.0.jar", "scala-library-2.13.12.jar"):
+        (tmp_path / "libs" / jar).touch()
+    assert KafkaServer(tmp_path / "server", "").version() == "3.7.0"
+
+
+def test_only_the_side_that_syncs_tells_kafka_to_flush(tmp_path: Path) -> None:
+    """It stands in the settings of the server, so it holds for the committed offsets as well."""
+    for side in sides.chosen(["kafka"]):
+        KafkaServer(tmp_path / side.name, side.option)
+        written = (tmp_path / side.name / "server.properties").read_text("utf-8")
+        assert ("log.flush.interval.messages=1\n" in written) == (side.level == "sync")
+
+
+def test_what_is_missing_is_said_once_a_peer(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("KAFKA_HOME", raising=False)
+    report = Report(tmp_path, {}, [])
+    run(tmp_path, QUICK, report, sides.chosen(["kafka"]), WORKS)
+    assert report.skipped == [f"kafka: skipped: {sides.KAFKA.get}"]
 
 
 def test_the_page_has_a_table_for_each_side_and_what_was_skipped() -> None:
