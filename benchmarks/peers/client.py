@@ -59,11 +59,17 @@ async def in_tasks(
     count: int, tasks: int, call: Callable[..., Awaitable[object]], *arguments: object
 ) -> None:
     """Call `count` times, in tasks that each await one call before the next."""
+    # Written out for one argument: unpacking it costs a tenth of what a fast client needs for a message.
+    only = arguments[0] if len(arguments) == 1 else None
 
     async def some(share: int) -> None:
         for _ in range(share):
             await call(*arguments)
 
+    async def some_of_one(share: int) -> None:
+        for _ in range(share):
+            await call(only)
+
     async with asyncio.TaskGroup() as group:
         for share in filter(None, shares(count, tasks)):
-            group.create_task(some(share))
+            group.create_task((some if only is None else some_of_one)(share))

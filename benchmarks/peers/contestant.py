@@ -16,15 +16,13 @@ from typing import Any
 from benchmarks.bench import end
 from benchmarks.gauges import percentile
 from benchmarks.peers.servers import SERVERS, SideFailed
-from benchmarks.peers.works import BODY_BYTES, IN_FLIGHT, RATE, Work
+from benchmarks.peers.works import BODY_BYTES, IN_FLIGHT, RATE, WINDOWED, Work
 
 ROOT = Path(__file__).resolve().parents[2]
 FILL_BATCH = 100
 FILL_BYTES = 8 * 1024 * 1024  # in flight while a queue is filled
 MOST_MESSAGES = 500_000
 MOST_BYTES = 200 * 1024 * 1024
-# Their windows are refilled by halves: one of 200 makes frames of 100. The others read 100 with one command.
-WINDOWED = ("minibroker", "rabbitmq")
 ANSWER_TIMEOUT_S = 120.0  # of a client that hangs
 WARM_UP = 500  # messages of a round
 FILL_SHARE = 2.0  # filling the queue may take this much longer than the repetition it is for

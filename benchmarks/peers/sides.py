@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from benchmarks.peers.works import Work
+from benchmarks.peers.works import WINDOWED, Work
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,8 +202,8 @@ def does(side: Side, work: Work) -> bool:
 def how(side: Side, work: Work) -> str:
     """Return how the peer does a work."""
     if work.do == "cpu":
-        return (
-            f"{side.peer.how['batches']}; {side.peer.how['many' if work.many_acks else 'consume']}"
-        )
+        read = "" if side.peer.name in WINDOWED else f"; {work.prefetch // 2} read by a command"
+        consumed = side.peer.how["many" if work.many_acks else "consume"]
+        return f"{side.peer.how['batches']}; {consumed}{read}"
     wanted = "many" if work.many_acks else work.do
     return side.peer.how.get(wanted, side.peer.how["batches"])

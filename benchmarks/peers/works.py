@@ -17,6 +17,9 @@ IN_FLIGHT: Final = 20
 DEFAULT_PREFETCH: Final = 1  # of the minibroker client
 FRAME_MESSAGES: Final = 500  # the client packs up to this many messages into a frame
 
+# Their windows are refilled by halves: one of 200 makes frames of 100. The others read 100 with one command.
+WINDOWED: Final = ("minibroker", "rabbitmq")
+
 RATE: Final = "messages/s"
 MICROSECONDS: Final = "us"
 BYTES: Final = "bytes/message"

@@ -278,7 +278,9 @@ class Engine:
         """While the writer thread wakes up: encode the answer that waits for it; return what sends it."""
         (outgoing,) = self._held[self._under_way]
         sink = self.sinks.get(outgoing.connection)
-        return None if sink is None else sink.ahead(outgoing)
+        if sink is None or outgoing.header["op"] != "confirm":
+            return None  # others are large, or get their last fields when they are sent
+        return sink.ahead(outgoing)
 
     def _close_batch(self) -> None:
         if self._open:

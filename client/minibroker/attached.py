@@ -69,6 +69,7 @@ class Attached(threading.Thread):
             finally:
                 self._disconnect()
             self._stopped.wait(RETRY_S if self._driver.session.is_open else 0.1)
+        self._renewed.clear()  # a circle that the collector would not see (message.py)
 
     def _connect(self) -> None:
         driver, session = self._driver, self._driver.session

@@ -200,6 +200,8 @@ class Driver:
 
     def flush(self) -> None:
         """Write what waits, as far as the window has room, straight to the transport."""
+        if self._closed is not None:
+            self.session.let_go()  # settled after the end: nobody will be told
         frames = self.session.flush(now_ms())
         if frames and self.link is not None:
             self.link.write(frames)
@@ -459,6 +461,8 @@ class Driver:
         self._calls.fail_all(Closed(why))
         for consumer in list(self.consumers.values()):
             consumer.end(None)
+            consumer.drop_buffer()
+        self.session.let_go()
         self.session.is_open = False
         self.timer.stop()
 

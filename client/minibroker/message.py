@@ -38,8 +38,8 @@ class Message(msgspec.Struct, Generic[Body], eq=False, gc=False):
     """
 
     # A struct of msgspec is made in a third of the time of a class with slots. `gc=False`: the collector does not
-    # look at a thousand of them again and again (a fifth of what consuming cost); the one circle they are in, that
-    # of a delivery and its messages, is broken by hand (Session._keep).
+    # look at a thousand of them again and again (a fifth of what consuming cost). The circles they are in, with
+    # their delivery and with what waits to be written, are broken by hand (Session._keep, Session.let_go).
     run: DeliveryRun
     sequence: int
     _headers: bytes
@@ -235,10 +235,13 @@ class Message(msgspec.Struct, Generic[Body], eq=False, gc=False):
     async def _failed(self, error: BaseException, reraise: bool) -> bool:
         shell = self.run.delivery.shell
         if not isinstance(error, Exception):
-            if self.state != ENDED:
-                await self.release()
-            if not (self.lost and shell.takes_cancellation(self, error)):
-                return False
+            try:
+                if self.state != ENDED:
+                    await self.release()
+                if not (self.lost and shell.takes_cancellation(self, error)):
+                    return False
+            finally:
+                self.task = None  # it keeps the error, whose frames keep the message: a circle
             if reraise:
                 raise self.lost_error() from error
             return True

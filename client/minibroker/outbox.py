@@ -30,7 +30,7 @@ def _future_of(entry: Waiter) -> Any:
 
 
 class PublishGroup:
-    """Messages that will leave in one frame; the lists have one entry a message, `blob` two.
+    """Messages that will leave in one frame; the lists have one entry a message, `blob` two if it is not `plain`.
 
     `waiters` has one entry a call: a waiter for one message, or (waiter, count).
     """
@@ -63,7 +63,7 @@ class PublishGroup:
         # `waiters` by `Queue.publish`, without headers. False: the group has others, use `add`.
         self.plain = self.alone = True
         self.size = 0
-        self.blob: list[bytes] = []  # headers and body of each message
+        self.blob: list[bytes] = []  # headers and body of each message; bodies alone if `plain`
         self.waiters: list[Waiter] = []  # all for one message if `alone`
         self.encoding = 0
         self.key = b""

@@ -70,7 +70,8 @@ class Queue(Generic[Body]):
             Busy, DiskFull, ...: the server refused it; nothing was stored.
         """
         # Runs per message. The calls of one turn of the loop only append to a group, which is packed and
-        # written once; a plain one appends twice (measured: 1.0 us less of 4.3 us a message).
+        # written once; a plain one appends twice, and is confirmed by loops of the interpreter's own
+        # (measured: 0.9 us a message for 1,000 tasks, where awaiting bare futures takes 0.74).
         plain: Any = body
         if (
             type(plain) is bytes

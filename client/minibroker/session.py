@@ -164,6 +164,17 @@ class Session:
         self.window = Window()
         return events
 
+    def let_go(self) -> None:
+        """Forget every message, at the end: the collector would not see their circles (message.py)."""
+        for delivery in self.deliveries.values():
+            delivery.messages.clear()
+        self.deliveries.clear()
+        for settlements in self.settlements.values():
+            settlements.let_go()
+        self.returned.clear()
+        self._resumed.clear()
+        self.window = Window()
+
     def resend(self, given_up: Callable[[PublishGroup], bool]) -> list[bytes]:
         """Return the unanswered frames; publishes whose callers have gone are never sent again."""
         frames = []
@@ -360,9 +371,11 @@ class Session:
 
     def _keep(self, delivery: Delivery) -> None:
         if len(self.deliveries) >= self._prune_at:
-            live = {token: kept for token, kept in self.deliveries.items() if kept.open > 0}
-            for kept in self.deliveries.values():
-                if kept.open <= 0:
+            live = {}
+            for token, kept in self.deliveries.items():
+                if kept.open > 0:
+                    live[token] = kept
+                else:
                     kept.messages.clear()  # the collector would not see this circle (message.py)
             self.deliveries = live
             self._prune_at = 64 + 2 * len(live)

@@ -108,6 +108,11 @@ class Settlements:
         """Return whether nothing is waiting, begins apart."""
         return not self.acks and not self.others
 
+    def let_go(self) -> None:
+        """Forget what waits: nobody will be told of it any more."""
+        for waiting in (self.begins, self.acks, self.others, self.waiters):
+            waiting.clear()
+
     def take_begins(self) -> list[SettlePart]:
         """Return the begins of messages that are still begun, and note that the server is told."""
         messages = [message for message in self.begins if message.state == BEGUN]

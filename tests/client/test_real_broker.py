@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import subprocess
@@ -15,7 +16,9 @@ import pytest
 import uvloop
 
 import minibroker
+from minibroker.delivery import DeliveryRun
 from support.broker import BrokerServer
+from support.processes import look_until
 
 
 def busy(seconds: float) -> None:
@@ -295,3 +298,72 @@ async def test_run_ends_with_what_it_began(broker_server: BrokerServer) -> None:
         assert counters["acked"] == len(done)
         assert (counters["held"], counters["begun"]) == (0, 0)
         assert counters["ready"] + counters["delayed"] == 100 - len(done)
+
+
+def living_runs() -> int:
+    """Return how many runs of deliveries live; the collector sees them, and each message keeps its own."""
+    gc.collect()
+    return sum(isinstance(each, DeliveryRun) for each in gc.get_objects())
+
+
+async def none_is_left(before: int, server: BrokerServer) -> None:
+    """Wait until no more runs live than before: the threads that renewed leases end within a second."""
+    await asyncio.to_thread(
+        look_until, lambda: living_runs() <= before, server.process, "an end of all messages"
+    )
+
+
+async def test_no_message_outlives_its_connection(broker_server: BrokerServer) -> None:
+    """The collector does not see messages: whatever became of them, their circles are broken by hand."""
+    before = living_runs()
+    for _ in range(3):
+        async with minibroker.connect(broker_server.url) as broker:
+            queue = broker.queue("left")
+            await queue.publish_many([b"x"] * 100)
+            taken = await queue.receive(5)
+            await taken[0].nack("once")
+            async with queue.consume(prefetch=20) as messages:
+                async for message in messages:
+                    async with message.process():
+                        break
+            consumer = aiter(queue.consume(prefetch=20))
+            held = await anext(consumer)
+        await held.ack()  # nobody is told
+    taken.clear()
+    del message, held, consumer, messages, queue, broker
+    await none_is_left(before, broker_server)
+
+
+async def test_a_long_connection_does_not_gather_messages(broker_server: BrokerServer) -> None:
+    """What has ended goes, some deliveries later."""
+    before = living_runs()
+    async with minibroker.connect(broker_server.url) as broker:
+        queue = broker.queue("long")
+        for _ in range(1_000):
+            await queue.publish(b"x")
+            (message,) = await queue.receive(wait=10)
+            await message.ack()
+        assert living_runs() - before < 200
+
+
+async def test_a_cancelled_handler_is_not_kept(broker_server: BrokerServer) -> None:
+    """Its task holds the error, whose frames hold the message: the message must let go of the task."""
+    before = living_runs()
+
+    async def handle(message: minibroker.Message[bytes]) -> None:
+        async with message.process():
+            await asyncio.Event().wait()
+
+    async with minibroker.connect(broker_server.url) as broker:
+        queue: minibroker.Queue[bytes] = broker.queue("cancelled")
+        for _ in range(100):
+            await queue.publish(b"x")
+            (message,) = await queue.receive(wait=10)
+            handler = asyncio.ensure_future(handle(message))
+            await asyncio.sleep(0)
+            handler.cancel()
+            await asyncio.wait([handler])
+            del handler
+        await queue.purge()
+    del message
+    await none_is_left(before, broker_server)

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from hand import Hand, Peer
+from hand import Hand, Peer, frame, part
 
 from minibrokerd.core.effects import Outgoing
 
@@ -89,3 +89,28 @@ def test_nothing_overtakes_what_waits_before_it(peer: Peer) -> None:
     assert peer.connection.ahead(answer(peer)) is not None
     peer.connection.close()
     assert peer.connection.ahead(answer(peer)) is None
+
+
+def test_the_confirm_of_a_lone_publish_is_sent_by_whoever_synced_it(
+    pair: tuple[socket.socket, socket.socket], peer: Peer
+) -> None:
+    """The fourth in a row: past the transport, and once."""
+    one = part("publish", queue="q", count=1)
+    for sequence in range(1, 5):
+        peer.hand.log.hold = sequence < 4
+        lengths = b"\0\0\0\0\2\0\0\0"
+        peer.give(
+            frame(one, sequence=sequence, answered_below=sequence, lengths=lengths, blob=b"hi")
+        )
+    assert [each["sequence"] for each in peer.take()] == [1, 2, 3]
+    peer.transport.taken += pair[1].recv(4_096)
+    (confirm,) = peer.take()
+    assert (confirm["op"], confirm["sequence"]) == ("confirm", 4)
+
+
+def test_a_welcome_is_not_sent_ahead(peer: Peer) -> None:
+    """It gets its secret when it is sent."""
+    engine = peer.hand.server.engine
+    for op, is_ahead in (("welcome", False), ("deliver", False), ("confirm", True)):
+        engine._held[engine._under_way] = [Outgoing(peer.connection.number, 0, {"op": op})]
+        assert (engine._answer_ahead() is not None) == is_ahead

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hand import Hand, Peer, frame, part
 
 from minibroker import wire
@@ -67,26 +68,69 @@ def test_an_ack_that_waited_while_the_process_stood_still_wins_over_the_end_of_i
     assert confirm["results"] == [{"lost": 0}]
 
 
-def test_a_tick_that_is_due_is_the_only_one_on_its_way() -> None:
+def early_by(hand: Hand, ms: int) -> StoppedClock:
+    """Let the timer of the next deadline fire this much too early by the clock; return the clock."""
+    clock = hand.server.engine.clock
+    assert isinstance(clock, StoppedClock)
+    due_ms = hand.server._core.next_deadline_ms()
+    assert due_ms is not None
+    go_on(hand, clock, due_ms - clock.ms)
+    clock.ms -= ms
+    return clock
+
+
+def test_a_tick_that_is_due_is_the_only_one_on_its_way(monkeypatch: pytest.MonkeyPatch) -> None:
     """A second one took the time of the next timer for its own: leases of 30 s ended in the same moment.
 
     What it takes: a loop that fires a little early, and work that is wanted at once while the tick is due.
     """
     hand = Hand()
     engine = hand.server.engine
-    clock = StoppedClock(engine.clock.now_ms())
-    engine.clock = clock  # type: ignore[assignment]
+    engine.clock = StoppedClock(engine.clock.now_ms())  # type: ignore[assignment]
     peer = hand.login()
     publish(peer, b"later", 1, delay_ms=500)
     for sequence in (2, 3):
         publish(peer, bytes(600_000), sequence)
-    due_ms = hand.server._core.next_deadline_ms()
-    assert due_ms is not None
-    go_on(hand, clock, due_ms - clock.ms)
-    clock.ms -= 1  # the timer was early by this
+    clock = early_by(hand, 1)
+    ticks: list[int] = []
+    tick = engine._tick
+
+    def counted() -> None:
+        ticks.append(clock.ms)
+        tick()
+
+    monkeypatch.setattr(engine, "_tick", counted)
     consume = frame(part("consume", queue="q", consumer=1, prefetch=10), request=2)
     peer.give(consume)  # more than a share of output: its refill is wanted at once
     for _ in range(3):
         go_on(hand, clock, 1)
         hand.settle()
     assert hand.server._core.store.now_ms <= clock.ms + 8
+    assert len(ticks) == len(set(ticks)), "two ticks at one time"
+
+
+def test_the_end_of_a_hold_is_not_missed_when_its_tick_came_early(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """After a crash nothing is handed out for a second; a command that came when it was over hid its end."""
+    hand = Hand()
+    engine = hand.server.engine
+    engine.clock = StoppedClock(engine.clock.now_ms())  # type: ignore[assignment]
+    peer = hand.login()
+    publish(peer, b"hi")
+    hand.server._core.store.hold_until_ms = engine.clock.now_ms() + 500
+    peer.give(frame(part("consume", queue="q", consumer=1, prefetch=10), request=1)).take()
+    clock = early_by(hand, 1)
+    tick = engine._tick
+
+    def then_a_command() -> None:
+        tick()
+        clock.ms += 1
+        peer.give_chunk(frame(part("ping"), request=2))
+
+    monkeypatch.setattr(engine, "_tick", then_a_command)
+    hand.settle()
+    monkeypatch.undo()
+    go_on(hand, clock, 1_000)
+    hand.settle()
+    assert [each["op"] for each in peer.take()] == ["pong", "deliver"]

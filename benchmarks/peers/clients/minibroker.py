@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-
-from benchmarks.peers.client import Seen, in_tasks, shares
+from benchmarks.peers.client import Seen, in_tasks
 
 import minibroker
 
@@ -31,15 +29,7 @@ class Client:
 
     async def publish_single(self, body: bytes, count: int, window: int) -> None:
         """Publish in as many tasks as the window is wide, each awaiting every message."""
-        publish = self._queue.publish
-
-        async def some(share: int) -> None:
-            for _ in range(share):
-                await publish(body)
-
-        async with asyncio.TaskGroup() as group:
-            for share in shares(count, window):
-                group.create_task(some(share))
+        await in_tasks(count, window, self._queue.publish, body)
 
     async def publish_batches(self, body: bytes, count: int, batch: int, window: int) -> None:
         """Publish with publish_many."""

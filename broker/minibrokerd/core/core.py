@@ -187,7 +187,7 @@ class Core:
         if self.store.jobs:
             return self.store.now_ms
         deadline = self.store.wheel.next_deadline_ms()
-        if self.store.now_ms < self.store.hold_until_ms:
+        if self.store.hold_until_ms:  # also when it is over: the queues learn that from a tick
             deadline = min(deadline or self.store.hold_until_ms, self.store.hold_until_ms)
         return deadline
 

@@ -70,6 +70,9 @@ class MemoryLog:
             return False
         self.next_number = batch.number + 1
         self.batches.append(batch)
+        then = meanwhile()
+        if then is not None:
+            then()
         return True
 
     def sync_one(self) -> None:

@@ -48,9 +48,11 @@ class Job:
         """Mark the end, in the writer thread; True: `done` must be posted to the loop."""
         self.succeeded = succeeded
         gave_up = not self._claim()
-        if succeeded and not gave_up and self.then is not None:
-            self.then()
-        self._ended.release()
+        try:
+            if succeeded and not gave_up and self.then is not None:
+                self.then()
+        finally:
+            self._ended.release()  # whatever `then` raised: the loop must not wait for ever
         return succeeded and gave_up
 
     def expect_callback(self) -> None:
