@@ -53,23 +53,18 @@ class Sink(Protocol):
 
     def send(self, outgoing: Outgoing) -> None:
         """Take one frame; it is written at the latest when `flush` is called."""
-        ...
 
     def flush(self) -> None:
         """Write what was taken."""
-        ...
 
     def ahead(self, outgoing: Outgoing) -> Callable[[], None] | None:
         """Encode a frame that `send` will get; return what sends it from the writer thread, or None."""
-        ...
 
     def refused(self, code: str, text: str) -> None:
         """Note why the connection ends; `close` follows."""
-        ...
 
     def close(self) -> None:
         """Write what was taken, then end the connection."""
-        ...
 
 
 class Clock:

@@ -49,6 +49,24 @@ SHELL_MUTANTS: Final = (
         "T5: an ack that waited in the socket loses against its lease",
     ),
     Mutant(
+        "an early tick counts as due",
+        "engine.py",
+        "        self._apply(Tick(self.jitter()))\n",
+        "        now_ms = max(self.clock.now_ms(), self._tick_ms)\n"
+        "        self._route(self._core.apply(Tick(self.jitter()), now_ms, self.clock.unix_ms()))\n"
+        "        self._turn_soon()\n",
+        ("sim",),
+        "I5, I9: a lease or a delay ends as much too early as the loop's timers are",
+    ),
+    Mutant(
+        "the end of a hold is hidden",
+        "core/core.py",
+        "        if self.store.hold_until_ms:  # also when it is over: the queues learn that from a tick\n",
+        "        if self.store.now_ms < self.store.hold_until_ms:\n",
+        ("server/test_engine_order.py",),
+        "I9: after a crash a backlog stands still until some later timer",
+    ),
+    Mutant(
         "a stop that forgets what is open",
         "engine.py",
         "        return not (self._under_way or self._closed or self._open)\n",
