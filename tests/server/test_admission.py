@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from minibroker import limits, wire
-from minibrokerd.admission import PUBLISH_OVERHEAD_BYTES, Admission
+from minibrokerd.admission import BEHIND_SHARE, PUBLISH_OVERHEAD_BYTES, Admission
 from minibrokerd.core.effects import Outgoing
 from minibrokerd.core.inputs import Command, Disconnected, Frame, Space
 from minibrokerd.frames import read_frame
@@ -210,7 +210,8 @@ def test_a_publish_waits_while_copying_is_behind_and_goes_on_after_a_segment_was
     for sequence in range(1, 100):
         world.publish(sequence)
     first = len(world.applied)
-    assert SEGMENT_BYTES // 4 < first * KIB <= SEGMENT_BYTES // 2 + 2 * KIB
+    share = SEGMENT_BYTES // BEHIND_SHARE
+    assert share // 2 < first * KIB <= share + 2 * KIB
     world.ack(1, connection=2)
     world.admission.go_on()
     assert len(world.applied) == first + 1, "only an ack passed"
