@@ -18,6 +18,7 @@ FOUND = {
     9307: "a message that stood before an earlier one was taken for damaged, because reads went forward only",
     20270740: "what had been delayed stood, after a start, in front of cold messages that were ready before it",
     25309: "a fresh message was overtaken, because one that had come back was in its delivery",
+    40001240: "the outcomes of a client that was away were forgotten at a start, for the wall clock had been set",
 }
 
 

@@ -179,11 +179,10 @@ class Replay:
             self._finish_queue(waiting)
         self._finish_outcomes()
         for session in list(store.sessions.values()):
-            age_ms = max(unix_ms - session.seen_unix_ms, 0)
-            session.seen_ms = now_ms - age_ms
+            # Its age by the wall clock counts for nothing: that may have been set, and a client that was away for
+            # a second would be told that its publish is new.
+            session.seen_ms = now_ms
             session.put_in_order()
-            if age_ms > limits.FRAME_OUTCOME_MS:
-                session.forget_all()
             await_return(store, session)
         # Consumers that were there at a clean stop come back, too, with what they began after its last read.
         returning = any(
