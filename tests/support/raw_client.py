@@ -18,19 +18,15 @@ class RawClient:
         self.request = 0
         self.unanswered: dict[int, bytes] = {}  # sequenced frames, to be sent again after a resume
         self.inbox: list[dict[str, Any]] = []
-        self._open()
-        self._send(self._frame([{"op": "hello", "protocol": 1, "client": "raw"}]))
-        self.welcome = self._read()
+        self.welcome = self._login({"op": "hello", "protocol": 1, "client": "raw"})
 
     def resume(self, begun: list[tuple[int, int, int, int]], port: int | None = None) -> None:
         """Continue the session; what was begun stays ours, what was not answered is sent again."""
         self.address = self.address[0], port or self.address[1]
         self.inbox.clear()  # what was not begun is dropped: section 4.3
-        self._open()
         login = {"op": "resume", "protocol": 1, "client": "raw", "runs": len(begun)}
         login |= {name: self.welcome[name] for name in ("session", "secret")}
-        self._send(self._frame([login], b"".join(struct.pack("<QIQI", *run) for run in begun)))
-        self.welcome = self._read()
+        self.welcome = self._login(login, b"".join(struct.pack("<QIQI", *run) for run in begun))
         for sequence in sorted(self.unanswered):
             self._send(self.unanswered[sequence])
 
@@ -115,9 +111,15 @@ class RawClient:
         payload: bytes = msgpack.packb([header, columns, lengths, blob])
         return struct.pack(">I", len(payload)) + payload
 
-    def _open(self) -> None:
+    def _login(self, part: dict[str, Any], columns: bytes = b"") -> dict[str, Any]:
         self.socket = socket.create_connection(self.address, timeout=20)
         self.stream = self.socket.makefile("rb")
+        try:
+            self._send(self._frame([part], columns))
+            return self._read()
+        except OSError:
+            self.close()  # its maker never gets hold of it
+            raise
 
     def close(self) -> None:
         """End the connection without a word."""
