@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import signal
 import sys
@@ -120,6 +121,8 @@ def bench(
     """
     plan = _plan(flags)
     made: list[Generator] = []
+    # What the client would log on standard error is in the report, or in the one error that ends the bench.
+    logging.getLogger("minibroker").addHandler(logging.NullHandler())
 
     async def work(broker: minibroker.Broker) -> None:
         task = asyncio.current_task()
