@@ -337,6 +337,7 @@ class KafkaServer(Server):
 SERVERS: dict[str, type[Server]] = {
     "minibroker": MinibrokerServer,
     "redis": RedisServer,
+    "redis_lists": RedisServer,
     "rabbitmq": RabbitServer,
     "nats": NatsServer,
     "beanstalkd": BeanstalkdServer,

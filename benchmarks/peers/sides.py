@@ -72,6 +72,21 @@ REDIS: Final = Peer(
     many_acks=True,
     tuned="client: socket_timeout=None (default 5 s)",
 )
+REDIS_LISTS: Final = Peer(
+    "redis_lists",
+    "redis-server",
+    "redis",
+    "redis",
+    "apt-get install redis-server",
+    {
+        "one": "LPUSH",
+        "tasks": "LPUSH of 1,000 in one command, one after the other",
+        "batches": "LPUSH of a batch in one command, 20 connections",
+        "consume": "LMOVE to a list of the worker, LREM for each, in pipelines",
+        "latency": "LPUSH; LMOVE or BLMOVE, LREM",
+    },
+    tuned="client: socket_timeout=None (default 5 s)",
+)
 RABBITMQ: Final = Peer(
     "rabbitmq",
     "/usr/lib/rabbitmq/bin/rabbitmq-server",
@@ -141,6 +156,9 @@ KAFKA: Final = Peer(
 
 SIDES: Final[Sequence[Side]] = (
     Side("redis-always", REDIS, "sync", "AOF, appendfsync always", "always", backlog=True),
+    Side(
+        "redis-lists", REDIS_LISTS, "sync", "AOF, appendfsync always; lists", "always", backlog=True
+    ),
     Side(
         "rabbitmq-classic",
         RABBITMQ,
