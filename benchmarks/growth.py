@@ -151,37 +151,30 @@ async def pass_by(broker: Broker, messages: int, body_bytes: int) -> float:
         queue = client.queue(QUEUE)
         for _ in range(messages // ROUND):
             await queue.publish_many(bodies)
-            left = ROUND
-            async with queue.consume(prefetch=1_000) as source:
-                async for message in source:
-                    async with message.process():
-                        left -= 1
-                    if not left:
-                        break
+            await consume(queue, ROUND)
             most_mib = max(most_mib, broker.disk_mib())
         shown = (await client.stats())["queues"]
-        assert [
-            shown["waits"]["ready"],
-            shown["waits"]["delayed"],
-            shown["fails.dlq"]["ready"],
-        ] == [1, 1, 1]
+        waits, dead = shown["waits"], shown["fails.dlq"]
+        assert (waits["ready"], waits["delayed"], dead["ready"]) == (1, 1, 1)
     return most_mib
 
 
 async def drain(url: str, messages: int) -> float:
     """Consume and ack everything; return messages per second."""
     started = perf_counter()
-    left = messages
-    async with (
-        minibroker.connect(url) as broker,
-        broker.queue(QUEUE).consume(prefetch=1_000) as source,
-    ):
+    async with minibroker.connect(url) as broker:
+        await consume(broker.queue(QUEUE), messages)
+    return messages / (perf_counter() - started)
+
+
+async def consume(queue: Any, messages: int) -> None:
+    """Consume and ack so many messages."""
+    async with queue.consume(prefetch=1_000) as source:
         async for message in source:
             async with message.process():
-                left -= 1
-            if not left:
+                messages -= 1
+            if not messages:
                 break
-    return messages / (perf_counter() - started)
 
 
 def main() -> None:

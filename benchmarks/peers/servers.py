@@ -36,9 +36,8 @@ class Server(ABC):
     program = ""
     scheme = ""
     version_flags: Sequence[str] = ("--version",)
-    warm_up_s = (
-        2.0  # of work before its first figure: a new server has files to make, and tables to grow
-    )
+    # Of work before its first figure: a new server has files to make, and tables to grow.
+    warm_up_s = 2.0
 
     def __init__(self, folder: Path, option: str) -> None:
         self.folder, self.option, self.port = folder, option, free_port()

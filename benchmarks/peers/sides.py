@@ -11,7 +11,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -72,20 +72,17 @@ REDIS: Final = Peer(
     many_acks=True,
     tuned="client: socket_timeout=None (default 5 s)",
 )
-REDIS_LISTS: Final = Peer(
-    "redis_lists",
-    "redis-server",
-    "redis",
-    "redis",
-    "apt-get install redis-server",
-    {
+REDIS_LISTS: Final = replace(
+    REDIS,
+    name="redis_lists",
+    how={
         "one": "LPUSH",
         "tasks": "LPUSH of 1,000 in one command, one after the other",
         "batches": "LPUSH of a batch in one command, 20 connections",
         "consume": "LMOVE to a list of the worker, LREM for each, in pipelines",
         "latency": "LPUSH; LMOVE or BLMOVE, LREM",
     },
-    tuned="client: socket_timeout=None (default 5 s)",
+    many_acks=False,
 )
 RABBITMQ: Final = Peer(
     "rabbitmq",

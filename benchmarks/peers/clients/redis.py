@@ -38,7 +38,7 @@ class Client:
         await self._redis.xadd(STREAM, {"b": body})
 
     async def publish_single(self, body: bytes, count: int, window: int) -> None:
-        """XADD in pipelines as wide as the window, one after the other."""
+        """Publish in batches as large as the window, one after the other."""
         await self.publish_batches(body, count, window, 1)
 
     async def publish_batches(self, body: bytes, count: int, batch: int, window: int) -> None:

@@ -5,35 +5,21 @@ What a worker had moved when it died stays in its list: to find that and hand it
 
 from __future__ import annotations
 
-from typing import Any
-
-import redis.asyncio
 from benchmarks.peers.client import Seen, in_tasks
+from benchmarks.peers.clients import redis
 
 WAITING, TAKEN = "bench", "bench:worker"
 
 
-class Client:
-    """Commands that belong together go into one pipeline, without a transaction."""
-
-    def __init__(self, url: str, option: str) -> None:
-        # As in redis.py: with a timeout the library arms a timer for every reply.
-        self._redis: Any = redis.asyncio.from_url(url, socket_timeout=None)
+class Client(redis.Client):
+    """The connection of the streams' client, and other commands."""
 
     async def open(self) -> None:
         """Lists appear with their first message."""
 
-    async def close(self) -> None:
-        """Leave."""
-        await self._redis.aclose()
-
     async def publish(self, body: bytes) -> None:
         """LPUSH one message."""
         await self._redis.lpush(WAITING, body)
-
-    async def publish_single(self, body: bytes, count: int, window: int) -> None:
-        """LPUSH as many as the window is wide, one command after the other."""
-        await self.publish_batches(body, count, window, 1)
 
     async def publish_batches(self, body: bytes, count: int, batch: int, window: int) -> None:
         """LPUSH of a whole batch, which one command takes; each in flight has a connection of the pool."""
@@ -66,7 +52,3 @@ class Client:
     async def waiting(self) -> int:
         """LLEN."""
         return int(await self._redis.llen(WAITING))
-
-    async def server_bytes(self) -> int:
-        """used_memory."""
-        return int((await self._redis.info("memory"))["used_memory"])
