@@ -284,10 +284,11 @@ class Driver:
         for waiter in group.waiters:
             future, count = waiter if type(waiter) is tuple else (waiter, 0)
             if not future.done():
-                confirm: Confirm | ConfirmRun = Confirm(origin, sequence, durability)
-                if count:
-                    confirm = ConfirmRun(origin, sequence, count, durability)
-                future.set_result(confirm)
+                future.set_result(
+                    ConfirmRun(origin, sequence, count, durability)
+                    if count
+                    else Confirm(origin, sequence, durability)
+                )
             sequence += count or 1
 
     def _publish_failed(self, event: PublishFailed) -> None:

@@ -52,9 +52,8 @@ async def test_what_is_to_follow_a_sync_is_called_by_the_thread_that_synced(tmp_
     """The loop stands still meanwhile, and goes on when it has returned."""
     engine = Engine(tmp_path / "d").open()
     threads: list[str] = []
-    for _ in range(
-        200
-    ):  # one that is synced before the loop has said what follows is answered by the loop
+    # One that is synced before the loop has said what follows is answered by the loop.
+    for _ in range(200):
         assert engine.log.append_now(
             engine.batch(b"x"), LONG_US, lambda: lambda: threads.append(current_thread().name)
         )
