@@ -413,5 +413,15 @@ COMMANDS: Mapping[str, Command] = {
             "The client leaves on purpose; the session ends.",
             nameless=True,
         ),
+        Command(
+            "withdraw",
+            _MAIN,
+            Answer.REPLY,
+            (_int("withdrawn", 2**32 - 1, "Request number that nobody waits for any more."),),
+            (),
+            "The caller of a receive or of a consume is gone: it ends, and what it was answered with and "
+            "has not settled goes back to its place as if it had never been handed out.",
+            repeatable=True,
+        ),
     )
 }

@@ -125,6 +125,15 @@ class Timeout(MinibrokerError, TimeoutError):
     retryable = True
 
 
+class LimitReached(CommandError):
+    """A number of things that the server bounds is reached; the text names it, and nothing was changed.
+
+    `retryable` is true where others may soon need less: sessions, and frames that are still arriving.
+    """
+
+    code = "limit_reached"
+
+
 class ShuttingDown(CommandError):
     """The server is stopping; it takes nothing new. The client reconnects by itself."""
 
@@ -177,6 +186,9 @@ _ROWS = (
         OutcomeUnknown,
         True,
         "The publish may be stored; publish again if twice is better than never.",
+    ),
+    ErrorRow(
+        LimitReached, True, "Use fewer of what the text names; retry only if the frame says so."
     ),
     ErrorRow(ShuttingDown, True, "Retry; the client library reconnects by itself."),
     ErrorRow(

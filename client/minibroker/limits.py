@@ -22,12 +22,18 @@ MAX_RUNS_PER_FRAME: Final = 10_000
 # Frames of a session that carry a sequence and have no answer yet: this is the flow control.
 MAX_UNANSWERED_FRAMES: Final = 1_024
 MAX_UNANSWERED_BYTES: Final = 16 * 1024 * 1024
+MAX_UNFINISHED_BYTES: Final = 64 * 1024 * 1024  # of frames still arriving, all connections together
 FRAME_OUTCOME_MS: Final = 600_000  # how long a silent session's frame outcomes are kept
 
 MAX_PREFETCH: Final = 10_000
 MAX_WAIT_MS: Final = 3_600_000
 MAX_LEASE_MS: Final = 43_200_000  # 12 h, as SQS
 MAX_DELAY_MS: Final = 2**53  # "delays of any length": the largest integer every language can hold
+
+MAX_CONSUMERS_PER_CONNECTION: Final = 10_000
+MAX_RECEIVES_PER_CONNECTION: Final = 10_000  # that wait for their answer
+MAX_SESSIONS: Final = 100_000  # that the server remembers, connected or not
+MAX_QUEUES: Final = 250_000  # unless the server was told another number
 
 MAX_QUEUE_NAME_CHARS: Final = 124  # a DLQ adds the suffix
 DLQ_SUFFIX: Final = ".dlq"

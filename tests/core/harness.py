@@ -264,7 +264,7 @@ class World:
         """Continue the session of `old` on a new connection, naming what it has begun."""
         client = self._client(old.name)
         client.session, client.sequence = old.session, old.sequence
-        client.answered_below = old.answered_below
+        client.answered_below, client.requests = old.answered_below, old.requests
         column = wire.pack_runs([*(message.run for message in begun), *runs])
         self.apply(Resume(client.connection, old.session, old.name, memoryview(column)))
         return client

@@ -18,7 +18,7 @@ from zlib import crc32
 from minibroker import limits
 from minibroker.commands import COMMANDS
 from minibroker.wire import pack_runs
-from minibrokerd.core import forwarding, logins, paging
+from minibrokerd.core import forwarding, logins, paging, withdrawing
 from minibrokerd.core.cold import Slot
 from minibrokerd.core.digest import Digest
 from minibrokerd.core.dispatching import dispatch, line_up_all
@@ -236,6 +236,8 @@ def _request(store: Store, frame: Frame) -> None:
         raise Broken(f"{part.op} needs a request number")
     if frame.columns and not row.columns:
         raise Broken(f"{part.op} has no columns, but {len(frame.columns)} bytes of them came")
+    if frame.request is not None:
+        withdrawing.reuse(store, frame)
     REQUESTS[part.op](store, frame, part)
 
 

@@ -21,6 +21,7 @@ class Consumer:
         "connection",
         "lease_ms",
         "number",
+        "opened_by",
         "outstanding",
         "prefetch",
         "queue_number",
@@ -47,6 +48,7 @@ class Consumer:
         self.prefetch = prefetch
         self.lease_ms = lease_ms  # 0: as the queue says at the time of the delivery
         self.request = request  # of a receive, which takes one delivery and is done
+        self.opened_by = request  # the request that made it
         self.timer: Timer | None = None  # the end of a receive's wait
         self.outstanding = 0
         self.batch = 0  # the newest that a delivery to it rested on
@@ -67,6 +69,7 @@ class Delivery:
         "home",
         "lease_ms",
         "queue_number",
+        "request",
         "session",
         "singles",
         "spans",
@@ -90,6 +93,9 @@ class Delivery:
         self.connection = connection  # the one that holds what is not begun
         self.consumer = consumer
         self.lease_ms = lease_ms
+        self.request: int | None = (
+            None  # of the receive that it answers, while that may be asked again
+        )
         self.spans: dict[int, Span] = {}  # held, by first sequence
         self.singles: dict[int, Message] = {}  # held or begun, by key
 

@@ -151,6 +151,7 @@ def _end_receive(store: Store, queue: Queue, consumer: Consumer, delivery: Deliv
     assert consumer.request is not None
     connection = store.connections[consumer.connection]
     del connection.receives[consumer.request]
+    connection.session.note_answer(consumer.request, delivery)
     if consumer.timer is not None:
         store.wheel.cancel(consumer.timer)
     consumer.active = False

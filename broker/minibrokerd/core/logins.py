@@ -207,6 +207,7 @@ def _still_held(store: Store, session: Session, connection: int, id: Id) -> bool
         return False
     delivery.connection = connection
     delivery.consumer = None
+    session.has_answer(delivery)
     if message.state is not State.BEGUN:
         begin_message(store, store.by_number[delivery.queue_number], message)
     return True

@@ -217,7 +217,7 @@ def _end_delivery(store: Store, queue: Queue, token: int) -> None:
         delivery.consumer.outstanding -= held
     session = store.sessions.get(delivery.session)
     if session is not None:
-        session.deliveries.discard(token)
+        session.forget_delivery(delivery)
     connection = store.connections.get(delivery.connection)
     if connection is not None:
         connection.tokens.discard(token)

@@ -59,7 +59,10 @@ class PublishMeta(Meta, frozen=True):
 
 
 class BeginMeta(Meta, frozen=True):
-    """`count` consecutive messages are begun under a token; the lease ends `lease_ms` after `unix_ms`."""
+    """`count` consecutive messages are begun under a token; the lease ends `lease_ms` after `unix_ms`.
+
+    `request` is that of the receive whose answer they are, until its client is known to have it.
+    """
 
     queue: int
     token: int
@@ -69,6 +72,7 @@ class BeginMeta(Meta, frozen=True):
     count: int
     lease_ms: int
     unix_ms: int
+    request: int | None = None
 
 
 class ExtendMeta(BeginMeta, frozen=True):
@@ -190,6 +194,7 @@ class CopyMeta(Meta, frozen=True):
     session: int
     lease_ms: int
     started_unix_ms: int
+    request: int | None = None  # as in BeginMeta
 
 
 class CopyRunMeta(Meta, frozen=True):

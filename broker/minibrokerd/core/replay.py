@@ -269,6 +269,8 @@ class Replay:
             queue.wake()
             store.deliveries[meta.token] = queue.deliveries[meta.token] = delivery
             session.deliveries.add(meta.token)
+            if meta.request is not None:
+                session.note_answer(meta.request, delivery)
         left = min(max(meta.unix_ms + meta.lease_ms - store.unix_ms, 0), meta.lease_ms)
         left = max(left, min(meta.lease_ms, LEASE_GRACE_MS))
         delivery.add(message)
@@ -494,4 +496,5 @@ def _lease_of(meta: CopyMeta) -> BeginMeta:
         1,
         meta.lease_ms,
         meta.unix_ms + meta.wait_ms - meta.lease_ms,
+        meta.request,
     )

@@ -13,15 +13,22 @@ from minibroker.commands import COMMANDS
 from minibroker.settings import check_settings
 from minibroker.wire import RUN, pack_strings
 from minibrokerd.core.deliveries import Consumer
-from minibrokerd.core.dispatching import dispatch, leave_line, line_up
+from minibrokerd.core.dispatching import dispatch, line_up
 from minibrokerd.core.inputs import Frame
-from minibrokerd.core.logins import leave, return_held
+from minibrokerd.core.logins import leave
 from minibrokerd.core.messages import Block, Item, Message, State
 from minibrokerd.core.moving import delete, purge, redrive
 from minibrokerd.core.queues import DEFAULTS, Queue
 from minibrokerd.core.settling import read_runs
 from minibrokerd.core.state import Broken, Refused, Store, check_name
 from minibrokerd.core.wheel import Timer
+from minibrokerd.core.withdrawing import (
+    end_consumer,
+    end_receive,
+    open_consumer,
+    put_back_lost_answer,
+    withdraw,
+)
 
 Handler = Callable[[Store, Frame, Any], None]
 REQUESTS: Final[dict[str, Handler]] = {}
@@ -46,6 +53,12 @@ def consume(store: Store, frame: Frame, part: Any) -> None:
     connection = store.connections[frame.connection]
     consumer = connection.consumers.get(part.consumer)
     if consumer is None:
+        if len(connection.consumers) >= limits.MAX_CONSUMERS_PER_CONNECTION:
+            raise Refused(
+                "limit_reached",
+                f"this connection has {len(connection.consumers)} consumers, as many as one may have; "
+                "give fewer of them a larger prefetch, or open another connection",
+            )
         queue = store.queue_or_new(part.queue)
         consumer = Consumer(
             connection.id,
@@ -55,7 +68,7 @@ def consume(store: Store, frame: Frame, part: Any) -> None:
             part.prefetch,
             part.lease_ms,
         )
-        connection.consumers[part.consumer] = consumer
+        open_consumer(connection, consumer, frame.request)
         queue.consumer_count += 1
     else:
         queue = store.by_number[consumer.queue_number]
@@ -73,16 +86,15 @@ def consume(store: Store, frame: Frame, part: Any) -> None:
 def cancel(store: Store, frame: Frame, part: Any) -> None:
     """End a consumer: what it has not begun goes back, unmarked, for it was given back on purpose."""
     connection = store.connections[frame.connection]
-    consumer = connection.consumers.pop(part.consumer, None)
-    rests_on = 0
-    if consumer is not None:
-        rests_on = consumer.batch  # no delivery to it may leave after the answer
-        queue = store.by_number[consumer.queue_number]
-        leave_line(queue, consumer)
-        queue.consumer_count -= 1
-        for token in sorted(connection.tokens):
-            if store.deliveries[token].consumer is consumer:
-                return_held(store, store.deliveries[token], marked=False)
+    consumer = connection.consumers.get(part.consumer)
+    rests_on = end_consumer(store, connection, consumer) if consumer is not None else 0
+    store.reply(frame.connection, frame.request, rests_on, {})
+
+
+@handles("withdraw")
+def withdraw_request(store: Store, frame: Frame, part: Any) -> None:
+    """End what nobody waits for any more; after the reply no answer to it follows."""
+    rests_on = withdraw(store, store.connections[frame.connection], part.withdrawn)
     store.reply(frame.connection, frame.request, rests_on, {})
 
 
@@ -93,6 +105,13 @@ def receive(store: Store, frame: Frame, part: Any) -> None:
     assert frame.request is not None, "it needs a request number"
     if frame.request in connection.receives:
         raise Broken(f"a receive needs a request number of its own; {frame.request} waits already")
+    if len(connection.receives) >= limits.MAX_RECEIVES_PER_CONNECTION:
+        raise Refused(
+            "limit_reached",
+            f"{len(connection.receives)} receives of this connection wait, as many as may; "
+            "await some of them first, or consume",
+        )
+    put_back_lost_answer(store, connection, frame.request)
     queue = store.queue_or_new(part.queue)
     consumer = Consumer(
         connection.id,
@@ -119,11 +138,8 @@ def receive(store: Store, frame: Frame, part: Any) -> None:
 
 def _wait_over(store: Store, timer: Timer | None, consumer: Consumer) -> None:
     queue = store.by_number[consumer.queue_number]
-    leave_line(queue, consumer)
-    queue.consumer_count -= 1
     connection = store.connections[consumer.connection]
-    assert consumer.request is not None
-    del connection.receives[consumer.request]
+    end_receive(store, connection, consumer)
     empty = {"op": "deliver", "request": consumer.request, "queue": queue.name, "token": 0}
     store.send(connection.id, 0, empty | {"lease_ms": 0, "count": 0, "runs": 0, "begun": True})
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from itertools import takewhile
 
 from minibroker import limits
-from minibrokerd.core.deliveries import Consumer
+from minibrokerd.core.deliveries import Consumer, Delivery
 from minibrokerd.core.records import FrameMeta
 from minibrokerd.core.wheel import Timer
 
@@ -48,6 +48,7 @@ class Session:
         "connection",
         "deliveries",
         "id",
+        "received",
         "seen_ms",
         "seen_unix_ms",
         "timer",
@@ -61,6 +62,7 @@ class Session:
         self.connection: int | None = None
         self.attached: set[int] = set()
         self.deliveries: set[int] = set()  # tokens
+        self.received: dict[int, int] = {}  # by request: the token of an answer it may not have
         self.window: dict[int, Outcome] = {}
         self.answered_below = 1
         self.unanswered_bytes = 0
@@ -72,6 +74,22 @@ class Session:
     def connected(self) -> bool:
         """Whether any connection of the session is open."""
         return self.connection is not None or bool(self.attached)
+
+    def note_answer(self, request: int, delivery: Delivery) -> None:
+        """Note that a receive was answered with a delivery: it may be asked again, or withdrawn."""
+        delivery.request = request
+        self.received[request] = delivery.token
+
+    def has_answer(self, delivery: Delivery) -> None:
+        """Note that the client has a delivery: its request can no longer be asked again."""
+        request, delivery.request = delivery.request, None
+        if request is not None and self.received.get(request) == delivery.token:
+            del self.received[request]
+
+    def forget_delivery(self, delivery: Delivery) -> None:
+        """Take a delivery that has ended from what the session holds."""
+        self.deliveries.discard(delivery.token)
+        self.has_answer(delivery)
 
     def remember(self, sequence: int, outcome: Outcome) -> None:
         """Keep the outcome of a frame until the client says that it has the answer."""
@@ -128,6 +146,7 @@ class Connection:
         "consumers",
         "id",
         "main",
+        "opened",
         "paused",
         "receives",
         "room",
@@ -142,6 +161,7 @@ class Connection:
         self.main = main
         self.consumers: dict[int, Consumer] = {}
         self.receives: dict[int, Consumer] = {}  # waiting receives, by request number
+        self.opened: dict[int, Consumer] = {}  # consumers, by the request number that made them
         self.tokens: set[int] = set()  # deliveries of which it holds something unbegun
         self.paused = False  # its peer does not read: nothing is delivered to it
         self.silent = (

@@ -196,7 +196,7 @@ def drop_delivery(store: Store, queue: Queue, delivery: Delivery) -> None:
     store.forget_delivery(queue, delivery.token)
     session = store.sessions.get(delivery.session)
     if session is not None:
-        session.deliveries.discard(delivery.token)
+        session.forget_delivery(delivery)
     connection = store.connections.get(delivery.connection)
     if connection is not None:
         connection.tokens.discard(delivery.token)

@@ -315,6 +315,7 @@ class Store:
                 1,
                 message.lease_ms,
                 self.unix_ms,
+                delivery.request,
             )
         )
 

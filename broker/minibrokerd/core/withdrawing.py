@@ -1,0 +1,103 @@
+"""What nobody waits for any more: a receive, or a consume, whose caller is gone.
+
+An answer may be on its way, or lost with its connection, when the caller goes. What it held goes back to its place
+as if it had never been handed out: neither an attempt nor a release is counted, and it waits for nothing. So it is
+with a receive that is asked again after its first answer was lost. A session notes for that which delivery answers
+which request (and the record of its lease names the request, so that a start knows it), until the client shows
+that it has the answer: it names a message of it in a resume, or uses the number again on the same connection.
+"""
+
+from __future__ import annotations
+
+from minibrokerd.core.deliveries import Consumer, Delivery
+from minibrokerd.core.dispatching import leave_line
+from minibrokerd.core.inputs import Frame
+from minibrokerd.core.logins import return_held
+from minibrokerd.core.messages import State
+from minibrokerd.core.sessions import Connection
+from minibrokerd.core.settling import drop_delivery
+from minibrokerd.core.state import Store
+
+
+def open_consumer(connection: Connection, consumer: Consumer, request: int | None) -> None:
+    """Enter a new consumer, and note which request made it."""
+    connection.consumers[consumer.number] = consumer
+    if request is not None:
+        consumer.opened_by = request
+        connection.opened[request] = consumer
+
+
+def end_consumer(store: Store, connection: Connection, consumer: Consumer) -> int:
+    """End a consumer: what it has not begun goes back unmarked; return what the answer rests on."""
+    del connection.consumers[consumer.number]
+    if consumer.opened_by is not None and connection.opened.get(consumer.opened_by) is consumer:
+        del connection.opened[consumer.opened_by]
+    queue = store.by_number[consumer.queue_number]
+    leave_line(queue, consumer)
+    queue.consumer_count -= 1
+    for token in sorted(connection.tokens):
+        if store.deliveries[token].consumer is consumer:
+            return_held(store, store.deliveries[token], marked=False)
+    return consumer.batch  # no delivery to it may leave after the answer
+
+
+def end_receive(store: Store, connection: Connection, consumer: Consumer) -> None:
+    """End a receive that still waits; it is not answered."""
+    assert consumer.request is not None
+    queue = store.by_number[consumer.queue_number]
+    leave_line(queue, consumer)
+    queue.consumer_count -= 1
+    del connection.receives[consumer.request]
+    if consumer.timer is not None:
+        store.wheel.cancel(consumer.timer)
+
+
+def withdraw(store: Store, connection: Connection, request: int) -> int:
+    """End the receive or consume of this number, and give back its answer; return what the reply rests on.
+
+    A number that means nothing here (it was withdrawn before, or never used) changes nothing.
+    """
+    receive = connection.receives.get(request)
+    if receive is not None:
+        end_receive(store, connection, receive)
+    consumer = connection.opened.get(request)
+    if consumer is not None:
+        return end_consumer(store, connection, consumer)
+    delivery = store.deliveries.get(connection.session.received.get(request, 0))
+    return 0 if delivery is None else _put_back(store, delivery)
+
+
+def put_back_lost_answer(store: Store, connection: Connection, request: int) -> None:
+    """A receive is asked again on a new connection: put back what it was answered with on the old one."""
+    delivery = store.deliveries.get(connection.session.received.get(request, 0))
+    if delivery is not None and delivery.connection != connection.id:
+        _put_back(store, delivery)
+
+
+def reuse(store: Store, frame: Frame) -> None:
+    """A number that is used again on its connection was answered: there is nothing to withdraw under it."""
+    assert frame.request is not None
+    connection = store.connections[frame.connection]
+    connection.opened.pop(frame.request, None)
+    delivery = store.deliveries.get(connection.session.received.get(frame.request, 0))
+    if delivery is not None and delivery.connection == connection.id:
+        connection.session.has_answer(delivery)
+
+
+def _put_back(store: Store, delivery: Delivery) -> int:
+    """Put what is left of an answer back to its place, uncharged; return what the reply rests on."""
+    queue = store.by_number[delivery.queue_number]
+    singles, delivery.singles = delivery.singles, {}
+    for message in singles.values():
+        if message.state is State.BEGUN:
+            assert message.timer is not None
+            store.wheel.cancel(message.timer)
+            queue.begun -= 1
+        else:
+            queue.held -= 1
+        message.ended_token, message.started_unix_ms = delivery.token, 0
+        store.write_return(queue, message, 0, None)
+        store.wait_or_ready(queue, message)
+    if not delivery:
+        drop_delivery(store, queue, delivery)
+    return queue.last_batch
