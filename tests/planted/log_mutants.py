@@ -88,8 +88,8 @@ SYNC_MUTANTS: Final = (
     Mutant(
         "reserve that is not zeroed",
         "log/allocation.py",
-        "            write_all(self._ops, descriptor, bytes(layout.last_nonzero(data, 0)), 0)\n",
-        "            write_all(self._ops, descriptor, bytes(layout.last_nonzero(data, 0) // 2), 0)\n",
+        "            write_all(self._ops, descriptor, bytes(self._ops.data_end(descriptor)), 0)\n",
+        "            write_all(self._ops, descriptor, bytes(self._ops.data_end(descriptor) // 2), 0)\n",
         ("log/test_log_recovery.py::test_torn_bytes_are_kept_aside",),
         "C7, I12: what an older segment had stands behind the end of a new one",
     ),

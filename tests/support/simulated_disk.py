@@ -191,10 +191,10 @@ class SimulatedDisk(FileOps):
         return bytes(self._open[descriptor].data[offset : offset + size_bytes])
 
     def data_end(self, descriptor: int) -> int:
-        """Return the end of the last page that is not all zeros."""
-        data = self._open[descriptor].data
-        end = len(data.rstrip(b"\0"))
-        return min(-(-end // PAGE_BYTES) * PAGE_BYTES, len(data))
+        """Return the end of the last page that is not all zeros, to programs or on the disk."""
+        file = self._open[descriptor]
+        end = max(len(file.data.rstrip(b"\0")), len(file.durable.rstrip(b"\0")))
+        return min(-(-end // PAGE_BYTES) * PAGE_BYTES, len(file.data))
 
     def exists(self, path: str) -> bool:
         """Return whether there is such an entry."""

@@ -16,9 +16,8 @@ import errno
 import os
 from typing import Final
 
-from minibrokerd.log import format as layout
 from minibrokerd.log.directory import DataDirectory
-from minibrokerd.log.fileops import FileOps, read_all, write_all
+from minibrokerd.log.fileops import FileOps, write_all
 from minibrokerd.log.seam import RESERVE_SEGMENTS
 
 SLICE_BYTES: Final = 512 * 1024
@@ -63,15 +62,15 @@ class Allocation:
         """Whether nothing is missing: the reserve is whole and the next segment stands ready."""
         return self.next_ready and self.reserve_count >= RESERVE_SEGMENTS
 
-    def adopt(self, reserve: list[str], leftovers: list[str]) -> None:
-        """Take over the reserve that a start found, and make leftovers of the log part of it."""
+    def adopt(self, reserve: list[str], temporary: list[str]) -> None:
+        """Take over the reserve that a start found, and make what was never of the log part of it."""
         for name in reserve:
             path = self._directory.at(name)
             if self._ops.size(path) == self.segment_bytes <= self._ops.allocated(path):
                 self._reserve.append(name)
             else:
                 self._directory.remove([name])
-        for name in leftovers:
+        for name in temporary:
             self.recycle(name)
 
     def recycle(self, name: str) -> None:
@@ -92,8 +91,8 @@ class Allocation:
             self._ops.unlink(path)  # no descriptor is left: the reserve is filled another time
             return
         try:
-            data = read_all(self._ops, descriptor, self.segment_bytes)
-            write_all(self._ops, descriptor, bytes(layout.last_nonzero(data, 0)), 0)
+            # Not only what reads as something else: the zeros of a sync that failed stand in the page cache alone.
+            write_all(self._ops, descriptor, bytes(self._ops.data_end(descriptor)), 0)
             self._ops.sync(descriptor)
         finally:
             self._ops.close(descriptor)

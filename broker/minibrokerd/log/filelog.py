@@ -344,12 +344,15 @@ class FileLog:
         recovery, directory, allocation, tail = (
             self._recovery, self._directory, self._allocation, self._tail,
         )  # fmt: skip
-        # Names that were read may stand in the page cache only: before a leftover is zeroed, the
-        # name of what replaced it must be on the disk.
-        directory.sync()
+        directory.sync()  # names that were read may stand in the page cache only
         last = recovery.last
         directory.write_state(State(False, last.name.number if last else 0))
-        allocation.adopt(directory.listing().reserve, recovery.report.ignored + recovery.temporary)
+        allocation.adopt(directory.listing().reserve, recovery.temporary)
+        if (
+            not allocation.reserve_count
+        ):  # there may be no byte for a copy but those of what was copied last
+            allocation.adopt([], recovery.replaced)
+            recovery.replaced = []
         tail.store_id, tail.epoch = self.store_id, recovery.epoch + 1
         tail.log_start = recovery.log_start
         tail.last_number, tail.last_checksum = recovery.last_number, recovery.last_checksum
@@ -365,6 +368,8 @@ class FileLog:
                 )
             region = recovery.region_of(last, checksum)
             tail.adopt(region, recovery.ended, recovery.indexes)
+        # Not before: the batch or the name that made leftovers of these may have been read from the page cache only.
+        allocation.leftovers += recovery.freed + recovery.replaced
         whole = {str(recovery.names[number].index) for number in recovery.indexes}
         directory.remove(name for name in directory.listing().indexes if name not in whole)
         recovery.last = None  # its bytes are needed no more

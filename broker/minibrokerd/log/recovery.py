@@ -6,6 +6,9 @@ sync never returned: nobody was told, the log ends before it) or *damaged* (they
 refuse, and say where). Batch n+1 is written after the sync of n returned, so a bad batch is damage
 when anything newer exists. What proves that: a valid later header, a next segment, `state` saying
 that the log was closed or had a newer segment, `failed` naming a higher number.
+
+What is read is no proof that it is on the disk: the pages of a failed sync are clean and gone. Only `state`
+saying `clean` proves it, for that is written after the sync of the footer returned.
 """
 
 from __future__ import annotations
@@ -67,7 +70,8 @@ class Recovery:
     """One pass over a data directory; `batches()` to its end first, then the attributes count.
 
     `last` is the newest segment (None: a new log), verified up to its `end`; `last_number` and
-    `last_checksum` name the last batch; `epoch` and `now_ms` are the highest found.
+    `last_checksum` name the last batch; `epoch` and `now_ms` are the highest found. `clean` says that a clean
+    stop closed the log: all that was read is on the disk.
     """
 
     def __init__(self, directory: DataDirectory, ops: FileOps, *, digests: bool = False) -> None:
@@ -90,6 +94,10 @@ class Recovery:
         self.unread: list[tuple[SegmentName, Region]] = []
         self.indexes: dict[int, int] = {}  # the sizes of the whole indexes, by segment
         self.temporary: list[str] = []  # files that were being made ready: nothing of the log
+        self.replaced: list[
+            str
+        ] = []  # segments that another generation replaced, or that are none yet
+        self.freed: list[str] = []  # segments below the log start
         self._directory = directory
         self._ops = ops
         self._kind = Kind.FOOTER
@@ -120,6 +128,7 @@ class Recovery:
         newest = {name.number: name for name in listing.segments}  # sorted: the highest stays
         older = [str(name) for name in listing.segments if newest[name.number] != name]
         self.report.ignored, self.temporary = older, listing.temporary
+        self.replaced = older.copy()
         return newest
 
     def _open_last(self, names: dict[int, SegmentName], state: State | None) -> Segment | None:
@@ -147,6 +156,7 @@ class Recovery:
         if later or spread or older or name.generation > 1 or name.number <= begun:
             raise _bad_header(path, later)
         self.report.ignored.append(str(name))
+        self.replaced.append(str(name))
 
     def region_of(self, segment: Segment, checksum: int | None = None) -> Region:
         """Return all of a segment that was read last as one region; `checksum` if it is known already."""
@@ -213,8 +223,8 @@ class Recovery:
     def _read_chain(
         self, names: dict[int, SegmentName], last: Segment
     ) -> Iterator[Batch | Digested]:
-        below = [str(names[number]) for number in names if number < self.log_start]
-        self.report.ignored += below
+        self.freed = [str(names[number]) for number in names if number < self.log_start]
+        self.report.ignored += self.freed
         count = last.name.number - self.log_start + 1
         for number in range(self.log_start, last.name.number):
             self.percent = 100 * (number - self.log_start) // count
@@ -335,9 +345,10 @@ class Recovery:
     def _judge_end(self, last: Segment, closed: bool) -> None:
         """Decide what follows the last good batch: nothing, a torn append, or damage."""
         torn_end = layout.last_nonzero(last.data, last.end)
-        self.clean = self._kind is Kind.FOOTER and torn_end == last.end
-        self.report.clean = self.clean
-        if closed and not self.clean:
+        footed = self._kind is Kind.FOOTER and torn_end == last.end
+        # A footer alone proves nothing: its sync may have failed, and the process may have ended before it said so.
+        self.clean = self.report.clean = closed and footed
+        if closed and not footed:
             raise self._damaged(last, "the log was closed, and does not end as it was closed")
         if closed:
             self._require_whole(last)
