@@ -1,8 +1,8 @@
 """A sync fails, the process ends before it could say so, the next start reads what was never on the disk, and the
 power is cut: whatever was confirmed is there, and no start takes it for damage.
 
-Every sync of a life that fills segments, frees one and closes the log fails once; after it the next start dies in each
-of its own calls, too.
+Every sync of a life that fills segments, frees one and closes the log fails once; after it the next start
+dies in each of its own calls, too.
 """
 
 from __future__ import annotations

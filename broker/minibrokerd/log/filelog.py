@@ -368,7 +368,7 @@ class FileLog:
                 )
             region = recovery.region_of(last, checksum)
             tail.adopt(region, recovery.ended, recovery.indexes)
-        # Not before: the batch or the name that made leftovers of these may have been read from the page cache only.
+        # Not before: the batch or the name that made leftovers of these may have been in the page cache only.
         allocation.leftovers += recovery.freed + recovery.replaced
         whole = {str(recovery.names[number].index) for number in recovery.indexes}
         directory.remove(name for name in directory.listing().indexes if name not in whole)

@@ -346,7 +346,7 @@ class Recovery:
         """Decide what follows the last good batch: nothing, a torn append, or damage."""
         torn_end = layout.last_nonzero(last.data, last.end)
         footed = self._kind is Kind.FOOTER and torn_end == last.end
-        # A footer alone proves nothing: its sync may have failed, and the process may have ended before it said so.
+        # A footer alone proves nothing: its sync may have failed, and nobody lived to say so.
         self.clean = self.report.clean = closed and footed
         if closed and not footed:
             raise self._damaged(last, "the log was closed, and does not end as it was closed")
