@@ -138,7 +138,8 @@ def first_life(disk: Disk, safe: list[int]) -> None:
 
 def lost_at(number: int) -> tuple[Disk, list[int]] | None:
     """Return the disk after the life whose `number`-th sync failed, and what is safe; None: it has not so many."""
-    disk, safe = Disk(), []
+    safe: list[int] = []
+    disk = Disk()
     disk.lost = number
     try:
         first_life(disk, safe)
