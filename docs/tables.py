@@ -30,6 +30,7 @@ from minibroker.settings import SETTINGS
 from minibrokerd.core.records import RECORD_TYPES
 from minibrokerd.exits import EXITS
 from minibrokerd.logs import EVENTS
+from minibrokerd.stopping import SIGNALS
 
 ROOT = Path(__file__).resolve().parents[1]
 PROTOCOL = ROOT / "protocol.md"
@@ -205,6 +206,12 @@ def event_table() -> str:
     return table(("event", "meaning"), ((f"`{name}`", said) for name, said in EVENTS.items()))
 
 
+def signal_table() -> str:
+    """Return what becomes of each signal."""
+    rows = ((", ".join(f"`{name}`" for name in row.names), row.becomes.value) for row in SIGNALS)
+    return table(("signal", "what becomes of it"), rows)
+
+
 def protocol_tables() -> dict[str, str]:
     """Return every table that protocol.md must have."""
     made = {
@@ -224,7 +231,7 @@ def protocol_tables() -> dict[str, str]:
 DOCUMENTS: Mapping[Path, Callable[[], dict[str, str]]] = {
     PROTOCOL: protocol_tables,
     ARCHITECTURE: lambda: {"records": record_table()},
-    OPERATING: lambda: {"exits": exit_table(), "events": event_table()},
+    OPERATING: lambda: {"exits": exit_table(), "events": event_table(), "signals": signal_table()},
 }
 
 

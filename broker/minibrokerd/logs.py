@@ -4,19 +4,18 @@ Each event has a name out of `EVENTS`, which stays the same over releases, and f
 something starts, ends or is refused, never for a message. Whatever a client sent may stand in a field, so every
 string goes through `make_safe` on its way out, whoever logged it.
 
-Lines are written by one system call and without a lock: a signal handler may log, and so may any thread.
+Nobody waits for whoever reads the log: a thread writes (`outlet.py`), and lines that find no room are lost and
+counted. So a signal handler may log, and so may any thread.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import os
-import select
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Mapping, MutableMapping
-from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -26,6 +25,8 @@ _rich = sys.modules.get("rich")
 sys.modules["rich"] = None  # type: ignore[assignment]
 import structlog  # noqa: E402
 from structlog.typing import FilteringBoundLogger  # noqa: E402
+
+from minibrokerd.outlet import STDERR, Outlet  # noqa: E402
 
 if _rich is None:
     del sys.modules["rich"]
@@ -41,7 +42,7 @@ LEVELS: Final[Mapping[str, int]] = {
 }
 MAX_TEXT_CHARS: Final = 200
 MAX_OWN_TEXT_CHARS: Final = 8_000
-STDERR: Final = 2
+LAST_WORDS_S: Final = 0.25  # how long the end of the process waits for whoever reads the log
 
 EVENTS: Final[Mapping[str, str]] = {
     "recovering": "the log is being read; `percent` of it so far, every two seconds",
@@ -60,12 +61,16 @@ EVENTS: Final[Mapping[str, str]] = {
     "disk_full": "publishes are refused until there is space; acks go on",
     "disk_has_room": "publishes are taken again",
     "stopping": "a signal asked for a stop",
+    "signal_ignored": "a signal came that means nothing to the server",
+    "continued": "the process had been stopped (SIGSTOP, Ctrl-Z) and goes on; leases ran on meanwhile",
     "drained": "all that was taken is safe and answered",
     "stopped": "the server is done; `code` is its exit code",
     "left_at_once": "the server ends without finishing, as after a crash",
     "log_failed": "the disk refused a write or a sync; the server ends",
     "loop_error": "an error that nobody handled, in a callback; it is a bug",
+    "stray_error": "an error that nobody could handle, in a thread or a finalizer; it is a bug",
     "crashed": "an error that nobody handled; it is a bug, and the server ends",
+    "lines_dropped": "nobody read this log: `lines_dropped` of its lines are missing, about here",
     "library": "what a library has to say, under `logger`",
 }
 
@@ -82,17 +87,30 @@ def configure(format: str = "text", level: str = "info", descriptor: int = STDER
     """Send all events from `level` on to `descriptor`, those of the standard library's logging too."""
     _output.render = render_json if format == "json" else render_text
     _output.level = LEVELS[level]
-    _output.descriptor = descriptor
+    _output.outlet = Outlet(descriptor, _output.lost)
     logging.captureWarnings(True)
     logging.basicConfig(handlers=[_Bridge()], level=LEVELS[level], force=True)
 
 
-def is_writable() -> bool:
-    """Return whether standard error takes a line now: whoever is in a hurry asks first."""
-    try:
-        return bool(select.select([], [STDERR], [], 0)[1])
-    except (OSError, ValueError):
-        return False
+def flush(seconds: float = LAST_WORDS_S) -> None:
+    """Give whoever reads the log a moment to take what was said: the process ends."""
+    _output.outlet.flush(seconds)
+
+
+def catch_stray_errors() -> None:
+    """Log what Python would write to standard error by itself, waiting for whoever reads it: errors that
+    nobody can handle any more, in threads and in finalizers."""
+
+    def of_thread(args: threading.ExceptHookArgs) -> None:
+        name = args.thread.name if args.thread is not None else ""
+        events.error("stray_error", text=f"in the thread {name}", exc_info=args.exc_value)
+
+    def of_finalizer(args: Any) -> None:
+        text = args.err_msg or "in a finalizer"
+        events.error("stray_error", text=text, exc_info=args.exc_value)
+
+    threading.excepthook = of_thread
+    sys.unraisablehook = of_finalizer
 
 
 def make_safe(_: object, __: str, event: Event) -> Event:
@@ -159,12 +177,12 @@ def _add_traceback(_: object, __: str, event: Event) -> Event:
 
 
 class _Output:
-    """Writes lines to a descriptor. A log that nobody takes any more does not stop the server."""
+    """Hands lines to an outlet. A log that nobody takes does not stop the server."""
 
     def __init__(self) -> None:
         self.level = LEVELS["warning"]  # where no server runs, as in a test, only what is wrong
         self.render: Callable[[object, str, Event], str] = render_text
-        self.descriptor = STDERR
+        self.outlet = Outlet(STDERR, self.lost)
 
     def select(self, _: object, method: str, event: Event) -> Event:
         if LEVELS[method] < self.level:
@@ -174,13 +192,18 @@ class _Output:
     def line(self, logger: object, method: str, event: Event) -> str:
         return self.render(logger, method, event)
 
+    def lost(self, count: int) -> bytes:
+        event: Event = {"level": "warning", "event": "lines_dropped", "lines_dropped": count}
+        return _encoded(self.render(None, "warning", event))
+
     def msg(self, line: str) -> None:
-        data = f"{line}\n".encode("utf-8", "backslashreplace")
-        with suppress(OSError):
-            while data:
-                data = data[os.write(self.descriptor, data) :]
+        self.outlet.write(_encoded(line))
 
     debug = info = warning = error = msg
+
+
+def _encoded(line: str) -> bytes:
+    return f"{line}\n".encode("utf-8", "backslashreplace")
 
 
 _output = _Output()

@@ -30,10 +30,10 @@ from minibrokerd.log.filelog import DEFAULT_SEGMENT_BYTES, FileLog
 from minibrokerd.log.seam import Log
 from minibrokerd.logs import OwnText, events
 from minibrokerd.notify import Notifier
+from minibrokerd.outlet import STDOUT, write_once
 from minibrokerd.scrub import Scrub
 from minibrokerd.stopping import StopSignals
 
-STDOUT: Final = 1
 SWEEP_S: Final = 1.0
 FAREWELL_S: Final = 1.0  # how long a stop waits for clients to take what was written to them
 BACKSTOP_S: Final = 1.0  # after the deadline, when the loop itself is stuck
@@ -67,7 +67,17 @@ class _StoppedEarly(Exception):
 def serve(options: ServeOptions, signals: StopSignals) -> int:
     """Run a broker until a signal stops it; return the exit code of the process."""
     logs.configure(options.log_format, options.log_level)
+    logs.catch_stray_errors()
     signals.on_second = lambda: leave("asked to stop twice")
+    signals.on_other = lambda name: events.info("signal_ignored", signal=name)
+    signals.on_continued = lambda: events.info("continued")
+    try:
+        return _run(options, signals)
+    finally:
+        logs.flush()
+
+
+def _run(options: ServeOptions, signals: StopSignals) -> int:
     factory = uvloop.new_event_loop if options.loop == "uvloop" else asyncio.new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
         try:
@@ -103,8 +113,8 @@ async def _serve(options: ServeOptions, signals: StopSignals) -> int:
 
 def leave(reason: str) -> NoReturn:
     """End the process there and then: nothing that was confirmed needs more."""
-    if logs.is_writable():  # never wait for a log that nobody reads
-        events.error("left_at_once", code=exits.DRAIN, reason=reason, text=LEFT)
+    events.error("left_at_once", code=exits.DRAIN, reason=reason, text=LEFT)
+    logs.flush()
     os._exit(exits.DRAIN)
 
 
@@ -184,8 +194,7 @@ class Server:
             pid=os.getpid(),
             most_connections=self._most_connections,
         )
-        with suppress(OSError):  # somebody who closed standard output does not want it
-            os.write(STDOUT, os.fsencode(f"{banner(address, data_dir, recovered)}\n"))
+        write_once(STDOUT, os.fsencode(f"{banner(address, data_dir, recovered)}\n"))
         self._notifier.ready(f"listening on {address}")
         self._ping()
         # Last, so that a stop finds all of this done; what was asked for meanwhile happens now.
@@ -368,8 +377,8 @@ class Server:
 
     def _failed(self, error: BaseException) -> None:
         # Nothing more may leave the broker: what rests on the failed batch was never safe.
-        if logs.is_writable():
-            events.error("log_failed", code=exits.LOG_FAILED, text=OwnText(error))
+        events.error("log_failed", code=exits.LOG_FAILED, text=OwnText(error))
+        logs.flush()
         os._exit(exits.LOG_FAILED)
 
 

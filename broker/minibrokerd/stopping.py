@@ -1,8 +1,8 @@
-"""The wish to stop, caught from the first moment on, whatever the process is doing.
+"""The signals of the process, caught from the first moment on, whatever the process is doing.
 
-The first SIGTERM or SIGINT asks for a stop in good order. The second one ends the process there and then. These
-are handlers of the interpreter and not of the event loop: they also run while the loop recovers a log or waits for
-a disk.
+One table says what becomes of each. A stop in good order is asked for once; who asks twice wants the process to
+end there and then. These are handlers of the interpreter and not of the event loop: they also run while the loop
+recovers a log or waits for a disk.
 """
 
 from __future__ import annotations
@@ -10,29 +10,82 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
-from typing import NoReturn
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final, NoReturn
 
 from minibrokerd import exits
+from minibrokerd.outlet import STDERR, write_once
+
+LAST_WORDS_S: Final = 0.25
+LEFT: Final = b"minibroker: asked to stop twice: leaving at once, as after a crash\n"
+
+
+class Becomes(Enum):
+    """What a signal brings about."""
+
+    STOP = "a stop in good order; the second one leaves at once, with 71"
+    HANGUP = (
+        "from the terminal that the server was started on: a stop in good order, also if it comes again. "
+        "Without a terminal it is ignored: there is no configuration to read again, and no log file to open"
+    )
+    IGNORED = "nothing but an event"
+    SILENCE = "nothing: a background process may write to its terminal"
+    CONTINUED = "an event: leases ran on while the process was stopped (SIGSTOP, SIGTSTP, Ctrl-Z)"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What becomes of some signals. `always`: also when the process was started with them ignored."""
+
+    names: tuple[str, ...]
+    becomes: Becomes
+    always: bool = False
+
+
+# What is not in the table keeps its default: SIGKILL, SIGSTOP and SIGTSTP, SIGABRT (the watchdog of systemd) and
+# the faults of a program. SIGPIPE and SIGXFSZ are ignored by Python: the write fails instead.
+SIGNALS: Final = (
+    Row(("SIGTERM", "SIGINT"), Becomes.STOP, always=True),
+    Row(("SIGQUIT", "SIGPWR", "SIGXCPU"), Becomes.STOP),
+    Row(("SIGHUP",), Becomes.HANGUP),
+    Row(
+        ("SIGUSR1", "SIGUSR2", "SIGALRM", "SIGVTALRM", "SIGPROF", "SIGIO", "SIGSTKFLT", "SIGRTMIN"),
+        Becomes.IGNORED,  # of the last one: all up to SIGRTMAX
+    ),
+    Row(("SIGTTOU",), Becomes.SILENCE),
+    Row(("SIGCONT",), Becomes.CONTINUED),
+)
 
 
 def leave_at_once() -> NoReturn:
     """End the process as a crash would."""
-    os.write(2, b"minibroker: asked to stop twice: leaving at once, as after a crash\n")
+    write_once(STDERR, LEFT).join(LAST_WORDS_S)
     os._exit(exits.DRAIN)
 
 
 class StopSignals:
-    """Catches the signals. `asked` names the first one (empty: none came); `on_second` is called at the second."""
+    """Catches the signals. `asked` names the first one that asked for a stop (empty: none came).
+
+    `on_second` is called when a stop is asked for again, `on_other` with the name of a signal that is ignored,
+    `on_continued` when the process goes on after it had been stopped.
+    """
 
     def __init__(self) -> None:
         self.asked = ""
         self.on_second: Callable[[], object] = leave_at_once
+        self.on_other: Callable[[str], object] = lambda name: None
+        self.on_continued: Callable[[], object] = lambda: None
         self._on_first: Callable[[], object] | None = None
+        self._has_terminal = False
 
     def catch(self) -> None:
-        """Take both signals over from the interpreter."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._caught)
+        """Take the signals over from the interpreter, but for those that were ignored from the start (nohup)."""
+        self._has_terminal = _has_terminal()
+        for row in SIGNALS:
+            for number in _numbers(row.names):
+                if row.always or signal.getsignal(number) != signal.SIG_IGN:
+                    signal.signal(number, self._handler(row.becomes))
 
     def call(self, on_first: Callable[[], object]) -> None:
         """Call `on_first`, in the signal's handler, when a stop is asked for: now, if it was before."""
@@ -40,10 +93,47 @@ class StopSignals:
         if self.asked:
             on_first()
 
-    def _caught(self, number: int, _: object) -> None:
+    def _handler(self, becomes: Becomes) -> Callable[[int, object], object] | signal.Handlers:
+        if becomes is Becomes.STOP:
+            return self._stop
+        if becomes is Becomes.HANGUP:
+            # Never a second asking: managers send it behind SIGTERM, and a terminal that closes sends it twice.
+            return self._stop_once if self._has_terminal else self._other
+        if becomes is Becomes.CONTINUED:
+            return lambda number, frame: self.on_continued()
+        return signal.SIG_IGN if becomes is Becomes.SILENCE else self._other
+
+    def _stop(self, number: int, frame: object) -> None:
         if self.asked:
             self.on_second()
+        else:
+            self._stop_once(number, frame)
+
+    def _stop_once(self, number: int, frame: object) -> None:
+        if self.asked:
+            self._other(number, frame)
             return
         self.asked = signal.Signals(number).name
         if self._on_first is not None:
             self._on_first()
+
+    def _other(self, number: int, _: object) -> None:
+        try:
+            self.on_other(signal.Signals(number).name)
+        except ValueError:  # most of the real-time signals have no name
+            self.on_other(str(number))
+
+
+def _numbers(names: tuple[str, ...]) -> list[int]:
+    found = [int(getattr(signal, name)) for name in names if hasattr(signal, name)]
+    if "SIGRTMIN" in names and hasattr(signal, "SIGRTMIN"):
+        found += range(signal.SIGRTMIN + 1, signal.SIGRTMAX + 1)
+    return found
+
+
+def _has_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK))
+    except OSError:
+        return False
+    return True
