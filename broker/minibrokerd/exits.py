@@ -1,4 +1,4 @@
-"""The exit codes of the command line, in one table that `--help`, docs/operating.md and the tests read.
+"""The exit codes of the command line, in one table that `minibroker exits`, docs/operating.md and the tests read.
 
 Those from 64 on are the numbers of sysexits.h where it has a fitting one, so that a supervisor can tell what a
 restart may mend from what needs a person.
@@ -74,9 +74,3 @@ EXITS: Final = (
     Exit(INTERRUPTED, "interrupted from the keyboard", "nothing"),
     Exit(PIPE, "whatever read the output stopped reading it", "nothing; the work was cut short"),
 )
-
-
-def epilog() -> str:
-    """Return the table as the end of a help text."""
-    rows = "\n".join(f"  {row.code:<4}{row.meaning}" for row in EXITS)
-    return f"\b\nExit codes:\n{rows}"

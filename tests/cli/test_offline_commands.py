@@ -201,13 +201,19 @@ def test_bash_completes_commands_and_flags() -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_names_the_variable_of_every_flag_and_the_exit_codes(command: str) -> None:
+def test_help_names_the_variable_of_every_flag(command: str) -> None:
     """Whoever writes a unit file or a script looks here."""
     done = typed(command, "--help")
     assert done.returncode == 0, done.stderr
-    assert all(f"  {row.code:<4}" in done.stdout for row in exits.EXITS)
     flags = [line for line in done.stdout.splitlines() if line.startswith("  --")]
     assert " ".join(done.stdout.split()).count("env var: MINIBROKER_") == len(flags)
+
+
+def test_the_exit_codes_stand_in_one_place() -> None:
+    """Which the help of all commands names."""
+    lines = typed("exits").stdout.splitlines()
+    assert [line.split()[0] for line in lines[1:]] == [str(row.code) for row in exits.EXITS]
+    assert "`minibroker exits`" in typed("--help").stdout
 
 
 def test_help_of_subcommands_names_variables_too() -> None:

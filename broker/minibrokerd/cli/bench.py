@@ -20,8 +20,9 @@ from minibroker import limits
 from minibroker.settings import DURABILITIES
 from minibrokerd import exits
 from minibrokerd.cli.options import FiniteRange, client_options, option
-from minibrokerd.cli.printing import fail, note, print_json, print_table
+from minibrokerd.cli.printing import fail, note, print_json, print_table, say
 from minibrokerd.cli.talking import talk
+from minibrokerd.cli.units import Duration, Size
 from minibrokerd.load.consumers import Stranger
 from minibrokerd.load.generator import Generator, Unusable
 from minibrokerd.load.payload import BODY_TYPES
@@ -66,9 +67,9 @@ MAX_TASKS: Final = 1_000
 )
 @option(
     "--body-size",
-    type=click.IntRange(1, limits.MAX_MESSAGE_BYTES),
-    default=100,
-    help="Bytes of a body.",
+    type=Size(1, limits.MAX_MESSAGE_BYTES),
+    default="100B",
+    help="Size of a body.",
 )
 @option(
     "--body-type",
@@ -96,16 +97,16 @@ MAX_TASKS: Final = 1_000
 @option("--count", type=click.IntRange(1), help="Publish so many messages.")
 @option(
     "--duration",
-    type=FiniteRange(0, min_open=True),
-    help=f"Publish for so many seconds; {DURATION_S:g}, if there is no --count.",
+    type=Duration(1),
+    help=f"Publish for so long; {DURATION_S:g}s, if there is no --count.",
 )
 @option("--queue", help="The queue; a new one with a name by chance, if not given.")
 @option("--keep", is_flag=True, help="Leave the queue there; it may exist already, if it is empty.")
 @option(
     "--timeout",
-    type=FiniteRange(0, min_open=True),
-    default=10.0,
-    help="Seconds until a call fails; when the server is away for longer, the bench ends.",
+    type=Duration(1),
+    default="10s",
+    help="How long a call may take; when the server is away for longer, the bench ends.",
 )
 @client_options
 def bench(
@@ -161,12 +162,12 @@ def _print(made: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(made)
     else:
-        click.echo(title(made))
+        say(title(made))
         for heads, rows in tables(made):
-            click.echo()
+            say()
             print_table(heads, rows, "nothing was measured")
-        click.echo()
-        click.echo(verdict(made))
+        say()
+        say(verdict(made))
         for warning in made["warnings"]:
             note(f"warning: {warning}")
     if missing := made["messages"]["missing"]:

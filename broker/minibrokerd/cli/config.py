@@ -10,6 +10,7 @@ from click.core import ParameterSource
 from minibrokerd.cli.options import json_option
 from minibrokerd.cli.printing import print_json, print_table
 from minibrokerd.cli.serve import serve
+from minibrokerd.cli.units import Duration, Size, duration_text, size_text
 
 SOURCES: Final = {
     ParameterSource.COMMANDLINE: "command line",
@@ -46,7 +47,13 @@ def _row(made: click.Context, option: click.Option) -> dict[str, Any]:
     return {
         "name": option.name,
         "flag": option.opts[0],
-        "value": str(made.params[option.name]),
+        "value": _text(option, made.params[option.name]),
         "from": SOURCES.get(source, source.name.lower()),
         "variable": option.envvar,
     }
+
+
+def _text(option: click.Option, value: Any) -> str:
+    if isinstance(option.type, Size) and value is not None:
+        return size_text(value)
+    return duration_text(value * 1_000) if isinstance(option.type, Duration) else str(value)

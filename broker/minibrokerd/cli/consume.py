@@ -15,10 +15,12 @@ import minibroker
 from minibroker import limits
 from minibrokerd import exits
 from minibrokerd.cli.executing import Executor
-from minibrokerd.cli.options import FiniteRange, client_options, option
+from minibrokerd.cli.options import client_options, option
 from minibrokerd.cli.peeking import body_of, headers_of
-from minibrokerd.cli.printing import print_json, print_text, text_of
+from minibrokerd.cli.printing import print_json, print_text
 from minibrokerd.cli.talking import talk
+from minibrokerd.cli.units import Duration
+from minibrokerd.cli.values import text_of
 
 SHOWN: Final = 1_000  # messages that are kept at most to be given back in the end
 PREFETCH: Final = 32  # what printing with --ack asks for ahead
@@ -47,8 +49,8 @@ SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 )
 @option(
     "--lease",
-    type=FiniteRange(min=0.01),
-    help="Seconds until a worker that went silent loses its message; the queue's, if not given.",
+    type=Duration(10, limits.MAX_LEASE_MS),
+    help="How long until a worker that went silent loses its message; the queue's, if not given.",
 )
 @client_options
 def consume(

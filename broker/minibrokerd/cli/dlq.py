@@ -13,10 +13,11 @@ from minibroker import limits
 from minibroker.peek import Peeked
 from minibrokerd import exits
 from minibrokerd.cli.options import client_options, option
-from minibrokerd.cli.peeking import age_of, as_map, body_of, cut, pages
-from minibrokerd.cli.printing import fail, print_json, print_table, printable, progress, text_of
+from minibrokerd.cli.peeking import age_of, as_map, body_of, pages
+from minibrokerd.cli.printing import fail, print_json, print_table, progress, say
 from minibrokerd.cli.queues import purge_queue
 from minibrokerd.cli.talking import dlq_of, message_id, talk
+from minibrokerd.cli.values import text_of
 
 REDRIVE_STEP: Final = 10_000  # messages in one request, so that progress can be shown
 MOST_IDS: Final = limits.MAX_RUNS_PER_FRAME
@@ -41,7 +42,7 @@ def list_(queue: str, count: int, url: str, as_json: bool) -> None:
             for message in dead:
                 print_json(as_map(message))
         else:
-            print_table(HEADS, map(_row, dead), f"{printable(dlq_of(queue))} is empty")
+            print_table(HEADS, map(_row, dead), f"{dlq_of(queue)} is empty", ("error", "body"))
 
     talk(url, work)
 
@@ -63,7 +64,7 @@ def show(queue: str, id_: str, url: str, as_json: bool) -> None:
                     _print_message(message)
                 return
         fail(
-            f"{printable(dlq_of(queue))} has no message {wanted}; `minibroker dlq list` shows those it has",
+            f"{dlq_of(queue)} has no message {wanted}; `minibroker dlq list` shows those it has",
             exits.REFUSED,
         )
 
@@ -86,10 +87,10 @@ def redrive(queue: str, ids: Sequence[str], url: str, as_json: bool) -> None:
         if as_json:
             print_json({"redriven": moved})
         else:
-            click.echo(f"redriven {moved:,}")
+            say(f"redriven {moved:,}")
         if moved < len(wanted):
             fail(
-                f"{len(wanted) - moved} of the {len(wanted)} ids are not in {printable(dlq_of(queue))}; "
+                f"{len(wanted) - moved} of the {len(wanted)} ids are not in {dlq_of(queue)}; "
                 "`minibroker dlq list` shows those it has",
                 exits.REFUSED,
             )
@@ -144,9 +145,9 @@ def _row(message: Peeked) -> Sequence[object]:
         message.id,
         sum(message.attempts.values()),
         last.get("cause", ""),
-        cut(_error(last)),
+        _error(last),
         age_of(last["ended_unix_ms"]) if last else "",
-        cut(text_of(body_of(message))),
+        text_of(body_of(message)),
     )
 
 
@@ -168,15 +169,16 @@ def _print_message(message: Peeked) -> None:
     ]
     for name, value in rows:
         if value:
-            click.echo(f"{name:<10} {printable(value)}")
-    click.echo()
+            say(f"{name:<10} {value}")
+    say()
     print_table(
         ("started", "took", "client", "cause", "error"),
         map(_attempt, message.history),
         "no history",
+        prose=True,
     )
     if dropped := message.info.get("history_dropped"):
-        click.echo(f"({dropped} attempts between the first and the last are not kept)")
+        say(f"({dropped} attempts between the first and the last are not kept)")
 
 
 def _attempt(entry: dict[str, Any]) -> Sequence[object]:

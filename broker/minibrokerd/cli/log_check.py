@@ -12,7 +12,7 @@ import click
 from minibrokerd import exits
 from minibrokerd.cli.offline import ids_text, require_log, speaking
 from minibrokerd.cli.options import data_dir_option, json_option
-from minibrokerd.cli.printing import note, print_json, print_table, progress
+from minibrokerd.cli.printing import note, print_json, print_table, progress, say
 from minibrokerd.log.checking import Checked, Damage, check
 from minibrokerd.log.directory import DataDirectory
 from minibrokerd.log.failures import LogError
@@ -68,7 +68,7 @@ def _look(directory: DataDirectory) -> tuple[Checked, list[QueueRisk]]:
 def tell(checked: Checked, risks: list[QueueRisk]) -> None:
     """Print a check for people: the verdict, the places, the messages."""
     survey = checked.survey
-    click.echo(_verdict(checked))
+    say(_verdict(checked))
     closed = "closed" if checked.clean else "not closed, as after a crash"
     if checked.holder:
         closed = f"open: process {checked.holder} writes to it, and its last segment moves"
@@ -78,10 +78,10 @@ def tell(checked: Checked, risks: list[QueueRisk]) -> None:
     ]  # fmt: skip
     rows += [("torn append", f"{_place(torn)}: never confirmed") for torn in checked.torn]
     rows += [(what, ", ".join(names)) for what, names in _files(checked).items() if names]
-    print_table(("what", "found"), rows, "")
+    print_table(("what", "found"), rows, "", prose=True)
     if checked.whole:
         return
-    click.echo()
+    say()
     heads = ("damaged", "bytes", "batches", "records kept", "broken")
     print_table(
         heads, map(_damage_row, checked.damages), "no damaged bytes: the files do not fit together"
@@ -99,7 +99,7 @@ def print_risks(risks: list[QueueRisk]) -> None:
         )
         for risk in risks
     ]  # fmt: skip
-    click.echo()
+    say()
     print_table(RISK_HEADS, rows, "no queue is left")
 
 

@@ -55,7 +55,7 @@ def _tell(salvaged: Salvaged, out: Path) -> None:
                     f"{source.damaged_bytes:,} damaged bytes"),
         ("epoch", f"{salvaged.epoch}, above all that were in use"),
     ]  # fmt: skip
-    print_table(("what", str(out)), rows, "")
+    print_table(("what", str(out)), rows, "", prose=True)
     print_risks(salvaged.risks)
     note(f"next: minibroker serve --data-dir {out}")
 

@@ -12,7 +12,7 @@ import click
 
 from minibrokerd.cli.offline import require_log, speaking
 from minibrokerd.cli.options import data_dir_option, json_option
-from minibrokerd.cli.printing import fail, print_json, print_table, progress
+from minibrokerd.cli.printing import fail, print_json, print_table, progress, say
 from minibrokerd.forwarder import SPARE_SEGMENTS
 from minibrokerd.log.checking import Checked, check
 from minibrokerd.log.fileops import FileOps
@@ -60,8 +60,13 @@ def stats_command(data_dir: Path, as_json: bool) -> None:
         return
     now_unix_ms = time.time_ns() // 1_000_000
     print_table(HEADS, _cells(rows, now_unix_ms), "the log has no segment yet")
-    click.echo()
-    print_table(("bytes", "are"), [(value, MEANINGS[name]) for name, value in totals.items()], "")
+    say()
+    print_table(
+        ("bytes", "are"),
+        [(value, MEANINGS[name]) for name, value in totals.items()],
+        "",
+        prose=True,
+    )
 
 
 def _totals(checked: Checked, live_bytes: int, count: int) -> dict[str, int]:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
+from functools import partial
 from importlib import import_module
 from typing import Any, Final
 
 import click
 
 from minibrokerd import __version__, exits
+from minibrokerd.cli import streams
+from minibrokerd.cli.endings import ending
 from minibrokerd.cli.options import PREFIX
-from minibrokerd.exits import epilog
 
 # In the order of `--help`: the name and the module whose attribute of that name is the command.
 COMMANDS: Final[Mapping[str, str]] = {
@@ -31,7 +32,10 @@ COMMANDS: Final[Mapping[str, str]] = {
     "log": "log",
     "config": "config",
     "completion": "completion",
+    "exits": "exit_codes",
 }
+
+EPILOG: Final = "`minibroker exits` lists the exit codes."
 
 
 class _Commands(click.Group):
@@ -61,13 +65,27 @@ class _Commands(click.Group):
             return None
         found = getattr(import_module(f"minibrokerd.cli.{module}"), cmd_name)
         assert isinstance(found, click.Command)
-        found.epilog = found.epilog or epilog()
         return found
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run the command line of this process; click.Command."""
+        run = partial(super().main, args, prog_name, complete_var, standalone_mode=False, **extra)
+        if not standalone_mode:
+            return run()
+        streams.prepare()
+        return ending(run)
 
 
 @click.group(
     cls=_Commands,
-    epilog=epilog(),
+    epilog=EPILOG,
     context_settings={
         "help_option_names": ["-h", "--help"],
         "auto_envvar_prefix": PREFIX,
@@ -77,15 +95,3 @@ class _Commands(click.Group):
 @click.version_option(__version__, prog_name="minibroker")
 def main() -> None:
     """A work-queue broker for background jobs: nothing that was confirmed is ever lost."""
-    _hold_streams()
-
-
-def _hold_streams() -> None:
-    """Open what is closed of the standard streams, before any other file is opened.
-
-    Else a segment of the log might get the number of standard error, and events be written into it.
-    """
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:
-            # It takes the lowest free number, which is that of the stream.
-            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))

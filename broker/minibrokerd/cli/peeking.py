@@ -13,10 +13,10 @@ from minibroker import limits
 from minibroker.errors import BodyError
 from minibroker.peek import Peeked
 from minibrokerd.cli.options import client_options, option
-from minibrokerd.cli.printing import print_json, print_table, printable, text_of
+from minibrokerd.cli.printing import print_json, print_table
 from minibrokerd.cli.talking import talk
+from minibrokerd.cli.values import text_of
 
-LONGEST_TEXT: Final = 60  # characters of a body or an error in a table
 HEADS: Final = ("id", "state", "attempts", "age", "key", "body")
 
 
@@ -37,7 +37,7 @@ def peek(queue: str, count: int, skip: int, url: str, as_json: bool) -> None:
             for message in found:
                 print_json(as_map(message))
         else:
-            print_table(HEADS, map(_row, found), f"{printable(queue)} is empty")
+            print_table(HEADS, map(_row, found), f"{queue} is empty", ("key", "body"))
 
     talk(url, work)
 
@@ -87,11 +87,6 @@ def as_map(message: Peeked) -> dict[str, Any]:
     }
 
 
-def cut(text: str, most: int = LONGEST_TEXT) -> str:
-    """Return text short enough for a cell."""
-    return text if len(text) <= most else text[: most - 3] + "..."
-
-
 def age_of(unix_ms: int) -> str:
     """Return how long ago that was, in the two largest units."""
     left = max(int(time.time() - unix_ms / 1_000), 0)
@@ -110,5 +105,5 @@ def _row(message: Peeked) -> Sequence[object]:
         sum(message.attempts.values()),
         age_of(message.info["published_unix_ms"]),
         message.info["key"],
-        cut(text_of(body_of(message))),
+        text_of(body_of(message)),
     )

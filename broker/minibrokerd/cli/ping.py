@@ -7,18 +7,19 @@ import time
 import click
 
 import minibroker
-from minibrokerd.cli.options import FiniteRange, client_options, option
-from minibrokerd.cli.printing import note, print_json
+from minibrokerd.cli.options import client_options, option
+from minibrokerd.cli.printing import note, print_json, say
 from minibrokerd.cli.talking import CONNECT_S, talk
+from minibrokerd.cli.units import Duration, duration_text
 
 
 @click.command()
 @option("--count", type=click.IntRange(min=1), default=1, help="How many times to ask.")
 @option(
     "--wait",
-    type=FiniteRange(min=0.1),
-    default=CONNECT_S,
-    help="Seconds to wait for a server that is not there yet, or still recovers.",
+    type=Duration(100),
+    default=f"{CONNECT_S:g}s",
+    help="How long to wait for a server that is not there yet, or still recovers.",
 )
 @client_options
 def ping(count: int, wait: float, url: str, as_json: bool) -> None:
@@ -35,8 +36,8 @@ def ping(count: int, wait: float, url: str, as_json: bool) -> None:
             if as_json:
                 print_json({"url": url, "version": broker.server_version, "ms": took_ms})
             else:
-                click.echo(f"{url} answered in {took_ms:.3f} ms")
+                say(f"{url} answered in {took_ms:.3f} ms")
 
     if wait > CONNECT_S:
-        note(f"waiting up to {wait:g} s for {url}")
+        note(f"waiting up to {duration_text(wait * 1_000)} for {url}")
     talk(url, work, wait)

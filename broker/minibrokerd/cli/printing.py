@@ -6,31 +6,47 @@ pipe carries results alone. Text that came from clients is escaped: it must not 
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from itertools import islice
+from typing import Final, NoReturn, TextIO
 
 import click
 
 from minibrokerd import exits
+from minibrokerd.cli import values
+from minibrokerd.cli.layout import Table
+from minibrokerd.cli.streams import can_show, can_steer, terminal_size
 
-if TYPE_CHECKING:  # rich takes 60 ms to import, and most calls print one line
-    from rich.console import Console
-    from rich.table import Table
-
-LEAST_WIDTH: Final = 20  # of a last column that is cut to fit the terminal
 Advance = Callable[[int], None]
-WIDE: Final = 10_000  # columns of a table that is piped: nothing is cut or wrapped
+PAGE: Final = 1_000  # rows of a table that are laid out together
+BOLD: Final = "\x1b[1m{}\x1b[m"
 
 
-def fail(text: str, code: int) -> NoReturn:
-    """End the command with a message and an exit code."""
-    click.echo(f"minibroker: {printable(text)}", err=True)
+def fail(text: str, code: int, error: str = "") -> NoReturn:
+    """End the command with a message and an exit code; with --json the message is an object.
+
+    `error` is the code of the error table, if it is one of those.
+    """
+    if wants_json():
+        said = {"text": text, "code": error or None, "exit_code": code}
+        _write(sys.stderr, values.json_line({"error": said}, ascii_only=not _is_utf8(sys.stderr)))
+    else:
+        _write(sys.stderr, f"minibroker: {shown(text, sys.stderr)}")
     sys.exit(code)
+
+
+def wants_json() -> bool:
+    """Return whether the command that runs was asked for JSON; also while its flags are still read."""
+    context = click.get_current_context(silent=True)
+    if context is not None and "as_json" in context.params:
+        return bool(context.params["as_json"])
+    return "--json" in sys.argv or os.environ.get("MINIBROKER_JSON", "").lower() in {
+        "1", "true", "yes", "on", "t", "y",
+    }  # fmt: skip
 
 
 def leave_closed_pipe() -> NoReturn:
@@ -42,78 +58,83 @@ def leave_closed_pipe() -> NoReturn:
 
 def note(text: str) -> None:
     """Say something beside the results."""
-    click.echo(text, err=True)
+    _write(sys.stderr, shown(text, sys.stderr))
+
+
+def say(text: str = "") -> None:
+    """Print one line of results; what could steer a terminal is escaped."""
+    _write(sys.stdout, shown(text))
 
 
 def print_json(value: object) -> None:
-    """Print one line; bytes are printed as text, everything else that JSON does not know as its `str`."""
-    line = json.dumps(value, default=_plain, ensure_ascii=False)
-    if not line.isprintable():  # JSON escapes some of what steers a terminal, not all
-        line = "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in line)
-    click.echo(line)
+    """Print one line of JSON, as `values.json_line` says."""
+    _write(sys.stdout, values.json_line(value, ascii_only=not _is_utf8(sys.stdout)))
 
 
 def print_text(text: str) -> None:
     """Print text as it stands; for a terminal what could steer it is escaped, lines and tabs stay."""
     if sys.stdout.isatty():
-        text = "".join(c if c in "\n\t" else printable(c) for c in text)
-    click.echo(text, color=True)  # else click takes escape sequences out of what goes to a pipe
+        text = "".join(c if c in "\n\t" else shown(c) for c in text)
+    _write(sys.stdout, text)
 
 
-def print_table(heads: Sequence[str], rows: Iterable[Sequence[object]], empty: str) -> None:
-    """Print rows under their heads, numbers to the right; `empty` if there are none."""
-    table = table_of(heads, rows)
-    if table.row_count:
-        _console(least_width=_least_width(table)).print(table)
-    else:
-        click.echo(empty)
+def print_table(
+    heads: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    empty: str,
+    elastic: Sequence[str] = (),
+    *,
+    prose: bool = False,
+) -> None:
+    """Print rows under their heads, numbers to the right; `empty` if there are none.
+
+    Columns named in `elastic` (else the last one) are cut, or wrapped if they are `prose`, where a terminal is too
+    narrow; where that does not help, the fields of a row stand one under the other. A pipe gets everything. Rows
+    are taken as they come, a page at a time.
+    """
+    table = table_for(sys.stdout, heads, elastic, prose=prose)
+    cells = ([cell_of(value) for value in row] for row in rows)
+    while page := list(islice(cells, PAGE)):
+        _write(sys.stdout, "\n".join(table.lines(page)))
+    if table.empty:
+        say(empty)
 
 
-def table_of(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
-    """Return a table whose columns of numbers are aligned to the right, and whose last one gives way."""
-    from rich.table import Table
-    from rich.text import Text
-
-    cells = [[cell_of(value) for value in row] for row in rows]
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for at, head in enumerate(heads):
-        widest = max(map(len, (head, *(row[at] for row in cells))))
-        table.add_column(
-            Text(head),
-            justify="right" if cells and all(_is_number(row[at]) for row in cells) else "left",
-            no_wrap=True,
-            overflow="ellipsis",
-            min_width=widest if at < len(heads) - 1 else min(widest, LEAST_WIDTH),
-        )
-    for row in cells:
-        table.add_row(*map(Text, row))
-    return table
-
-
-def _least_width(table: Table) -> int:
-    """Return the width below which a terminal wraps lines, rather than that a number is cut."""
-    return sum((column.min_width or 0) + 2 for column in table.columns)
-
-
-def _is_number(cell: str) -> bool:
-    return cell.replace(",", "").replace(".", "", 1).isdigit()
+def table_for(
+    stream: TextIO, heads: Sequence[str], elastic: Sequence[str] = (), *, prose: bool = False
+) -> Table:
+    """Return an empty table that fits `stream` as it is now."""
+    size = terminal_size(stream)
+    return Table(
+        heads,
+        elastic=elastic,
+        prose=prose,
+        width=size.columns if size else None,
+        ellipsis="…" if can_show("…", stream) else "...",
+        styled=BOLD.format if can_steer(stream) else str,
+    )
 
 
 def cell_of(value: object) -> str:
     """Return a value as the text of a cell, control characters escaped."""
-    return f"{value:,}" if isinstance(value, int | float) else printable(str(value))
+    return f"{value:,}" if isinstance(value, int | float) else shown(str(value))
+
+
+def shown(text: str, stream: TextIO | None = None) -> str:
+    """Return text that cannot steer a terminal, and that `stream` (standard output) can show.
+
+    Control characters, and letters that its encoding has not, are escaped.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    text = printable(text)
+    encoding = (stream or sys.stdout).encoding or "ascii"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def printable(text: str) -> str:
     """Return text that cannot steer a terminal: control characters as their escapes."""
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
-
-
-def text_of(body: object) -> str:
-    """Return a body as text: strings and bytes as they are, everything else as JSON."""
-    if isinstance(body, bytes):
-        return body.decode("utf-8", "backslashreplace")
-    return body if isinstance(body, str) else json.dumps(body, default=_plain, ensure_ascii=False)
 
 
 @contextmanager
@@ -124,6 +145,11 @@ def progress(
 
     `prints`: the block prints results as it goes, so the bar stays away when those go to a terminal, too.
     """
+    if not can_steer(sys.stderr) or (prints and sys.stdout.isatty()):
+        yield lambda _: None
+        return
+    # rich takes 60 ms to import, and most calls print one line.
+    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (
@@ -133,38 +159,15 @@ def progress(
         TextColumn(unit),
         TimeElapsedColumn(),
     )
-    console = _console(stderr=True)
-    hidden = not console.is_terminal or (prints and sys.stdout.isatty())
-    with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
-        yield partial(bar.advance, bar.add_task(printable(what), total=total))
+    console = Console(stderr=True, highlight=False)
+    with Progress(*columns, console=console, transient=True) as bar:
+        yield partial(bar.advance, bar.add_task(shown(what, sys.stderr), total=total))
 
 
-@contextmanager
-def watching() -> Iterator[Callable[[Sequence[str], Iterable[Sequence[object]], str], None]]:
-    """Yield what shows a table in place of the one before; piped, it prints one after the other."""
-    if not sys.stdout.isatty():
-        yield print_table
-        return
-    from rich.live import Live
-
-    with Live(console=_console(), auto_refresh=False) as live:
-
-        def show(heads: Sequence[str], rows: Iterable[Sequence[object]], empty: str) -> None:
-            table = table_of(heads, rows)
-            live.update(table if table.row_count else empty, refresh=True)
-
-        yield show
+def _write(stream: TextIO, text: str) -> None:
+    stream.write(text + "\n")
+    stream.flush()
 
 
-def _console(*, stderr: bool = False, least_width: int = 0) -> Console:
-    from rich.console import Console
-
-    console = Console(stderr=stderr, highlight=False)
-    width = max(console.width, least_width) if console.is_terminal else WIDE
-    return Console(stderr=stderr, highlight=False, width=width)
-
-
-def _plain(value: object) -> Any:
-    if isinstance(value, Mapping):
-        return dict(value)
-    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
+def _is_utf8(stream: TextIO) -> bool:
+    return (stream.encoding or "").lower().replace("-", "").replace("_", "") == "utf8"

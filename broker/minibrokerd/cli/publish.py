@@ -13,9 +13,10 @@ from typing import Any, BinaryIO, Final
 import click
 
 import minibroker
-from minibrokerd.cli.options import FiniteRange, client_options, option
-from minibrokerd.cli.printing import note, print_json, progress
+from minibrokerd.cli.options import client_options, option
+from minibrokerd.cli.printing import note, print_json, progress, say
 from minibrokerd.cli.talking import talk
+from minibrokerd.cli.units import Duration
 
 BATCH: Final = 500  # one frame; its ids are printed as soon as it is confirmed
 
@@ -38,7 +39,7 @@ BATCH: Final = 500  # one frame; its ids are printed as soon as it is confirmed
 )
 @option("--header", "headers", multiple=True, metavar="NAME=VALUE", help="A header; repeatable.")
 @option("--key", default="", help="Key of the messages.")
-@option("--delay", type=FiniteRange(0), default=0.0, help="Seconds to wait first.")
+@option("--delay", type=Duration(), default="0s", help="Hand them out this much later.")
 @client_options
 def publish(
     queue: str,
@@ -83,7 +84,7 @@ def _print_ids(confirms: Iterable[minibroker.Confirm], as_json: bool) -> None:
         if as_json:
             print_json({"id": str(confirm.id), "durability": confirm.durability})
         else:
-            click.echo(f"{confirm.id} {confirm.durability}")
+            say(f"{confirm.id} {confirm.durability}")
 
 
 def _bodies(body: str | None, file: Path | None, lines: bool) -> Iterator[bytes]:

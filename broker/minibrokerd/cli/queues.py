@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -11,7 +12,7 @@ import minibroker
 from minibroker.limits import DLQ_SUFFIX
 from minibroker.settings import SETTINGS, Settings
 from minibrokerd.cli.options import client_options, option
-from minibrokerd.cli.printing import print_json, print_table, printable
+from minibrokerd.cli.printing import print_json, print_table, say, shown
 from minibrokerd.cli.talking import talk
 
 STATES: Final = ("ready", "delayed", "held", "begun")
@@ -104,7 +105,7 @@ def delete(name: str, force: bool, url: str, as_json: bool) -> None:
         if as_json:
             print_json({"deleted": name, "purged": ended})
         else:
-            click.echo(f"deleted {printable(name)}, and {ended:,} messages with it")
+            say(f"deleted {name}, and {ended:,} messages with it")
 
     talk(url, work)
 
@@ -122,7 +123,7 @@ def purge_queue(name: str, yes: bool, url: str, as_json: bool) -> None:
     """Ask, then end every message of a queue, and print how many."""
     if not yes:
         click.confirm(
-            f"Remove every message of {printable(name)} at {url}? They cannot be brought back",
+            f"Remove every message of {shown(name, sys.stderr)} at {url}? They cannot be brought back",
             abort=True,
             err=True,
         )
@@ -132,7 +133,7 @@ def purge_queue(name: str, yes: bool, url: str, as_json: bool) -> None:
         if as_json:
             print_json({"purged": ended})
         else:
-            click.echo(f"purged {ended:,}")
+            say(f"purged {ended:,}")
 
     talk(url, work)
 
@@ -144,7 +145,7 @@ def _print_settings(settings: Settings, as_json: bool) -> None:
     rows = [
         (name, str(settings[name]), str(row.default), row.meaning) for name, row in SETTINGS.items()
     ]
-    print_table(("setting", "value", "default", "meaning"), rows, "")
+    print_table(("setting", "value", "default", "meaning"), rows, "", prose=True)
 
 
 def _change(pair: str) -> tuple[str, int | str]:

@@ -9,17 +9,12 @@ from typing import Any, Final
 import click
 
 from minibroker import limits
-from minibrokerd.cli.options import FiniteRange, data_dir_option, shared_option
+from minibrokerd.cli.options import data_dir_option, shared_option
+from minibrokerd.cli.units import Duration, Size, size_text
 from minibrokerd.stopping import StopSignals
 
 DEFAULT_SEGMENT_BYTES: Final = 64 * 1024 * 1024
 PAGE_BYTES: Final = 4_096  # segments are written in whole pages
-
-
-def _whole_pages(context: click.Context, parameter: click.Parameter, value: int) -> int:
-    if value % PAGE_BYTES:
-        raise click.BadParameter(f"{value} is not a multiple of {PAGE_BYTES}")
-    return value
 
 
 @click.command()
@@ -33,9 +28,8 @@ def _whole_pages(context: click.Context, parameter: click.Parameter, value: int)
 )
 @shared_option(
     "--segment-bytes",
-    type=click.IntRange(64 * 1024, 2**30),
-    callback=_whole_pages,
-    default=DEFAULT_SEGMENT_BYTES,
+    type=Size(64 * 1024, 2**30, PAGE_BYTES),
+    default=size_text(DEFAULT_SEGMENT_BYTES),
     help="Size of the files of the log.",
 )
 @shared_option(
@@ -54,16 +48,15 @@ def _whole_pages(context: click.Context, parameter: click.Parameter, value: int)
 )
 @shared_option(
     "--memory-limit",
-    type=click.IntRange(min=64 * 1024 * 1024),
-    metavar="BYTES",
+    type=Size(64 * 1024 * 1024),
     help="Memory that the server may use; publishes get `busy` when it is full of messages that cannot leave it. "
     "Default: 60 % of the machine's, or of its container's.",
 )
 @shared_option(
     "--drain-timeout",
-    type=FiniteRange(0, 86_400),
-    default=10.0,
-    help="Seconds that a stop may take until the server leaves as after a crash.",
+    type=Duration(0, 86_400_000),
+    default="10s",
+    help="How long a stop may take until the server leaves as after a crash.",
 )
 @shared_option(
     "--log-format",

@@ -11,10 +11,12 @@ import click
 
 import minibroker
 from minibroker.metrics import METRICS
-from minibrokerd.cli.options import FiniteRange, client_options, option
-from minibrokerd.cli.peeking import cut
-from minibrokerd.cli.printing import print_json, print_table, watching
+from minibrokerd.cli.layout import fit
+from minibrokerd.cli.options import client_options, option
+from minibrokerd.cli.printing import print_json, print_table
 from minibrokerd.cli.talking import talk
+from minibrokerd.cli.units import Duration
+from minibrokerd.cli.watching import watching
 
 # What a terminal of 80 columns has room for, beside a name of 20.
 WATCHED: Final = ("ready", "begun", "consumers")
@@ -28,7 +30,7 @@ EMPTY: Final = "no queues yet"
 @click.command()
 @click.argument("queue", default="")
 @option("--watch", is_flag=True, help="Show it again and again, with rates, until Ctrl-C.")
-@option("--interval", type=FiniteRange(min=0.1), default=1.0, help="Seconds between two looks.")
+@option("--interval", type=Duration(100), default="1s", help="Time between two looks.")
 @client_options
 def stats(queue: str, watch: bool, interval: float, url: str, as_json: bool) -> None:
     """Show messages by state, and counters since the server started."""
@@ -67,7 +69,7 @@ async def _watch(broker: minibroker.Broker, queue: str, interval: float, as_json
                 rows = _rows(value, WATCHED)
                 for row in rows:
                     row += rates(before.get(row[0]), value["queues"][row[0]], now_s - before_s)
-                    row[0] = cut(row[0], LONGEST_NAME)
+                    row[0] = fit(row[0], LONGEST_NAME, "...")
                 show(heads, rows, EMPTY)
             before, before_s = value["queues"], now_s
             await asyncio.sleep(interval)

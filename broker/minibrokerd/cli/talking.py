@@ -45,17 +45,19 @@ def talk(
             f"cannot reach a server at {url}: {cause}. Is `minibroker serve` running there? "
             "Give another address with --url or MINIBROKER_URL.",
             exits.UNREACHABLE,
+            error.code,
         )
     except (LoginRefused, ProtocolError) as error:
         fail(
             f"what listens at {url} does not talk with this client: {error}. "
             "Check the port, and that both have the same major version.",
             exits.UNREACHABLE,
+            error.code,
         )
     except MinibrokerError as error:
         row = ERRORS.get(error.code)  # what the server refuses says itself what to do next
         advice = f" {row.advice}" if row and not row.on_wire else ""
-        fail(f"{url} refused: {error} ({error.code}).{advice}", exits.REFUSED)
+        fail(f"{url} refused: {error} ({error.code}).{advice}", exits.REFUSED, error.code)
     except OSError as error:
         fail(f"cannot read the input, or write the results: {error}", exits.REFUSED)
 

@@ -1,0 +1,24 @@
+"""`minibroker exits`: what the exit codes of all commands mean."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import click
+
+from minibrokerd.cli.options import json_option
+from minibrokerd.cli.printing import print_json, print_table
+from minibrokerd.exits import EXITS
+
+
+@click.command()
+@json_option
+def exits(as_json: bool) -> None:
+    """List the exit codes of all commands, and what to do about each."""
+    if as_json:
+        for row in EXITS:
+            print_json(asdict(row))
+        return
+    rows = [(str(row.code), row.meaning, row.advice) for row in EXITS]
+    heads = ("code", "what happened", "what to do")
+    print_table(heads, rows, "", heads[1:], prose=True)

@@ -1,0 +1,107 @@
+"""A terminal for commands under test: of a size that the test says, and what was written to it as lines."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import pty
+import re
+import struct
+import subprocess
+import termios
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from rich.cells import cell_len
+from typing_commands import CLEAN, COMMAND
+
+STYLE = re.compile(r"\x1b\[[0-9;]*m")
+DEADLINE_S = 30.0
+BARE = {
+    name: value
+    for name, value in CLEAN.items()
+    if name not in {"COLUMNS", "LINES", "NO_COLOR", "PYTHONIOENCODING"}
+}
+
+
+class Terminal:
+    """The other end of a terminal, on which one command runs."""
+
+    def __init__(self, columns: int, lines: int, *words: str, env: Mapping[str, str]) -> None:
+        self._end, theirs = pty.openpty()
+        self.resize(columns, lines)
+        self.process = subprocess.Popen(
+            [*COMMAND, *words],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            env={**BARE, "TERM": "xterm-256color", **env},
+            start_new_session=True,
+        )
+        os.close(theirs)
+        self.written = b""
+
+    def resize(self, columns: int, lines: int) -> None:
+        """Give the window another size."""
+        fcntl.ioctl(self._end, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+
+    def type(self, text: str) -> None:
+        """Type on the keyboard; a newline is Enter."""
+        os.write(self._end, text.encode())
+
+    def read_until(self, text: bytes, after: int = 0) -> int:
+        """Return where `text` ends in what was written behind `after`; fail if the command ends before."""
+        while text not in self.written[after:]:
+            assert self._read(), f"{text!r} never came: {self.written!r}"
+        return self.written.index(text, after) + len(text)
+
+    def end(self) -> str:
+        """Wait for the end of the command; return all that it wrote."""
+        while self._read():
+            pass
+        self.process.wait(DEADLINE_S)
+        return self.written.decode("utf-8", "backslashreplace").replace("\r\n", "\n")
+
+    def close(self) -> None:
+        """End the command, whatever state it is in."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        os.close(self._end)
+
+    def _read(self) -> bool:
+        try:
+            chunk = os.read(self._end, 65_536)
+        except OSError as error:
+            if error.errno != errno.EIO:  # which says that nobody has the other end open any more
+                raise
+            return False
+        self.written += chunk
+        return bool(chunk)
+
+
+@contextmanager
+def terminal(
+    columns: int, *words: str, lines: int = 24, env: Mapping[str, str] | None = None
+) -> Iterator[Terminal]:
+    """Run `minibroker WORDS` on a terminal of this size."""
+    made = Terminal(columns, lines, *words, env=env or {})
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def lines_at(
+    columns: int, *words: str, code: int = 0, env: Mapping[str, str] | None = None
+) -> list[str]:
+    """Return the lines of a command that ends with `code`, none of them wider than the terminal."""
+    # Without a bar that comes and goes: it is drawn in lines of its own.
+    with terminal(columns, *words, env={"TERM": "dumb", **(env or {})}) as made:
+        text = made.end()
+        assert made.process.returncode == code, text
+    lines = text.splitlines()
+    assert not [line for line in lines if cell_len(line) > columns]
+    assert "\x1b" not in text
+    return lines
