@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol
 
 from minibrokerd.admission import Admission
+from minibrokerd.clock import Alarm, Clock
 from minibrokerd.core.core import Core
 from minibrokerd.core.effects import Effects, Outgoing
 from minibrokerd.core.inputs import Command, Disconnected, Frame, Synced, Tick
@@ -30,7 +30,6 @@ from minibrokerd.log.seam import (
 )
 from minibrokerd.pager import Pager
 
-TICK_TURNS: Final = 4  # read, end of stream, connection lost, and one to spare
 BATCH_BYTES: Final = 4 * 1024 * 1024  # a larger open batch is closed, so that one sync stays short
 LONE_WAIT_US: Final = 300  # how long the loop may wait for the sync of a single small frame
 LONE_BYTES: Final = 16 * 1024
@@ -67,27 +66,6 @@ class Sink(Protocol):
         """Write what was taken, then end the connection."""
 
 
-class Clock:
-    """Log time and wall time, in ms. Log time goes on from the highest value found in the log."""
-
-    def __init__(self, base_ms: int) -> None:
-        self._base_ms = base_ms
-        self.start()
-
-    def start(self) -> None:
-        """Let log time start (again) at its base."""
-        self._offset_ms = self._base_ms - time.monotonic_ns() // 1_000_000
-
-    def now_ms(self) -> int:
-        """Return the log time."""
-        return self._offset_ms + time.monotonic_ns() // 1_000_000
-
-    @staticmethod
-    def unix_ms() -> int:
-        """Return the wall time."""
-        return time.time_ns() // 1_000_000
-
-
 class Engine:
     """One broker: a core, its log, and the sinks of the connections."""
 
@@ -121,9 +99,7 @@ class Engine:
         self._unsliced = 0  # records behind that place
         self._held: dict[int, list[Outgoing]] = {}
         self._turn_due = False
-        self._tick_timer: asyncio.TimerHandle | None = None
-        self._tick_ms = 0  # what the timer is armed for
-        self._tick_due = False  # it has fired, and the tick comes in some turns
+        self._alarm = Alarm(loop, self._tick)
         self._late_timer: asyncio.TimerHandle | None = None
         self._urgent = False  # somebody waits for the open batch and does nothing else meanwhile
         self._begun_s = 0.0  # when the last batch was begun
@@ -167,12 +143,27 @@ class Engine:
         return 2.0 * self._random() - 1.0
 
     def submit(self, command: Command) -> None:
-        """Apply a command; its effects follow by themselves."""
-        if not self._admission.admits(command):
-            return
-        if isinstance(command, Frame) and command.parts[0].op == "publish":
-            self._publishes += 1
-        self._apply(command)
+        """Apply a command; its effects follow by themselves.
+
+        What raises here has left the state in the middle of a step: nothing of that may be written or sent, and
+        the caller, a connection whose loop would swallow the error, can do nothing about it.
+        """
+        try:
+            if not self._admission.admits(command):
+                return
+            if isinstance(command, Frame) and command.parts[0].op == "publish":
+                self._publishes += 1
+            self._apply(command)
+        except Exception as error:
+            self.stop_at(error)
+            raise
+
+    def stop_at(self, error: BaseException) -> None:
+        """Fail-stop: write and send nothing more, and have the process ended."""
+        self._under_way = CLOSED
+        self.sinks.clear()
+        self._alarm.stop()
+        self._on_failed(error)
 
     def _apply(self, command: Command) -> None:
         self._route(self._core.apply(command, self.clock.now_ms(), self.clock.unix_ms()))
@@ -303,6 +294,8 @@ class Engine:
         self._turn()
 
     def _after_sync(self, number: int) -> None:
+        if self._under_way == CLOSED:
+            return  # it stopped in the middle of a step
         self._under_way = 0
         self._marked = False
         # The answers first: whoever waits for them should not wait for what the sync sets free.
@@ -421,29 +414,10 @@ class Engine:
     # -- time -----------------------------------------------------------------------------------
 
     def _arm_tick(self) -> None:
-        deadline_ms = self._core.next_deadline_ms()
-        if deadline_ms is None or self._tick_due:
-            return  # a tick that is due arms the next one, and there is never more than one on its way
-        if self._tick_timer is not None:
-            if deadline_ms >= self._tick_ms:
-                return
-            self._tick_timer.cancel()
-        self._tick_ms = deadline_ms
-        wait_s = max(deadline_ms - self.clock.now_ms(), 0) / 1_000
-        self._tick_timer = self._loop.call_later(wait_s, self._tick_soon)
-
-    def _tick_soon(self, turns: int = TICK_TURNS) -> None:
-        # The loop runs timers before it reads sockets. Some turns later what was already received is applied, so
-        # an ack, or the end of a connection, that waited while the process was stopped wins over an expiry.
-        self._tick_due = True
-        if turns:
-            self._loop.call_soon(self._tick_soon, turns - 1)
-        else:
-            self._tick()
+        self._alarm.set(self._core.next_deadline_ms(), self.clock.now_ms())
 
     def _tick(self) -> None:
-        self._tick_timer, self._tick_due = None, False
-        # Loops can fire a little early. Then nothing is due yet, and the turn arms the timer for the rest.
+        # Loops can fire a little early. Then nothing is due yet, and the turn arms the alarm for the rest.
         self._apply(Tick(self.jitter()))
 
     def _flush_sinks(self) -> None:
@@ -478,9 +452,9 @@ class Engine:
         What is applied later is not written any more: nothing of it leaves, so a client sends it again.
         """
         self._under_way = CLOSED
-        for timer in (self._tick_timer, self._late_timer):
-            if timer is not None:
-                timer.cancel()
+        self._alarm.stop()
+        if self._late_timer is not None:
+            self._late_timer.cancel()
         if self._place.segment:
             self._keep_digest(self._place.segment)
         self._log.close(self.clock.now_ms(), self.clock.unix_ms())

@@ -26,6 +26,7 @@ DAMAGED: Final = 65
 UNREACHABLE: Final = 69
 LOG_FAILED: Final = 70
 DRAIN: Final = 71
+FAULT: Final = 72
 NOT_WRITABLE: Final = 73
 LOCKED: Final = 75
 NEWER: Final = 76
@@ -59,6 +60,11 @@ EXITS: Final = (
         DRAIN,
         "serve: asked to stop, but did not finish in time, or was asked twice; as after a crash",
         "start again: what was confirmed is kept",
+    ),
+    Exit(
+        FAULT,
+        "serve: an error of its own in the middle of a step; what was confirmed is kept",
+        "start again, and report the event `fault` of its log",
     ),
     Exit(
         NOT_WRITABLE,

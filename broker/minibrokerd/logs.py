@@ -67,6 +67,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "stopped": "the server is done; `code` is its exit code",
     "left_at_once": "the server ends without finishing, as after a crash",
     "log_failed": "the disk refused a write or a sync; the server ends",
+    "fault": "an error of the server's own in the middle of a step; it is a bug, and the server ends",
     "loop_error": "an error that nobody handled, in a callback; it is a bug",
     "stray_error": "an error that nobody could handle, in a thread or a finalizer; it is a bug",
     "crashed": "an error that nobody handled; it is a bug, and the server ends",

@@ -23,6 +23,7 @@ from minibrokerd import __version__, exits, listening, logs, memory
 from minibrokerd.banner import Recovered, banner, look
 from minibrokerd.connection import ServerConnection
 from minibrokerd.core.core import Core
+from minibrokerd.core.paging import WrongRecord
 from minibrokerd.core.records import UnknownRecord
 from minibrokerd.engine import Engine
 from minibrokerd.log.failures import LogError, LogFailed, NotWritable
@@ -39,6 +40,9 @@ FAREWELL_S: Final = 1.0  # how long a stop waits for clients to take what was wr
 BACKSTOP_S: Final = 1.0  # after the deadline, when the loop itself is stuck
 REPORT_S: Final = 2.0  # between two words of a recovery to the service manager
 EXTEND_S: Final = 30.0  # what each of them asks for: reading one segment takes far less
+FAULT: Final = OwnText(
+    "stopping in the middle of a step, as after a crash: what was confirmed is kept; please report this"
+)
 LEFT: Final = OwnText(
     "leaving at once, as after a crash: what was confirmed is kept, the rest is sent again"
 )
@@ -374,12 +378,21 @@ class Server:
             self._turned_away += 1  # asyncio's loop says it again and again, and tries later
             return
         events.error("loop_error", text=context.get("message", ""), exc_info=error)
+        # Of a socket the loop ends the connection, and nobody waits for a task. A callback of the server's own
+        # that broke off is another matter: what it should have done, and set going again, is missing for good.
+        if "handle" in context and not isinstance(error, OSError | None):
+            self.engine.stop_at(error)
 
     def _failed(self, error: BaseException) -> None:
-        # Nothing more may leave the broker: what rests on the failed batch was never safe.
-        events.error("log_failed", code=exits.LOG_FAILED, text=OwnText(error))
+        # Nothing more may leave the broker: what rests on the failed batch, or step, was never safe.
+        if isinstance(error, LogError | WrongRecord):
+            code = exits.LOG_FAILED
+            events.error("log_failed", code=code, text=OwnText(error))
+        else:
+            code = exits.FAULT
+            events.error("fault", code=code, text=FAULT, exc_info=error)
         logs.flush()
-        os._exit(exits.LOG_FAILED)
+        os._exit(code)
 
 
 def _ms_since(began_s: float) -> int:

@@ -42,9 +42,9 @@ SHELL_MUTANTS: Final = (
     ),
     Mutant(
         "expiry before queued acks",
-        "engine.py",
-        "        if turns:\n            self._loop.call_soon(self._tick_soon, turns - 1)\n",
-        "        if turns > TICK_TURNS:\n            self._loop.call_soon(self._tick_soon, turns - 1)\n",
+        "clock.py",
+        "        if turns:\n            self._loop.call_soon(self._soon, turns - 1)\n",
+        "        if turns > TURNS:\n            self._loop.call_soon(self._soon, turns - 1)\n",
         ("server/test_engine_order.py",),
         "T5: an ack that waited in the socket loses against its lease",
     ),
@@ -52,7 +52,7 @@ SHELL_MUTANTS: Final = (
         "an early tick counts as due",
         "engine.py",
         "        self._apply(Tick(self.jitter()))\n",
-        "        now_ms = max(self.clock.now_ms(), self._tick_ms)\n"
+        "        now_ms = max(self.clock.now_ms(), self._alarm._at_ms)\n"
         "        self._route(self._core.apply(Tick(self.jitter()), now_ms, self.clock.unix_ms()))\n"
         "        self._turn_soon()\n",
         ("sim",),

@@ -93,7 +93,7 @@ def test_a_tick_that_is_due_is_the_only_one_on_its_way(monkeypatch: pytest.Monke
         publish(peer, bytes(600_000), sequence)
     clock = early_by(hand, 1)
     ticks: list[int] = []
-    tick = engine._tick
+    tick = engine._alarm._ring
 
     def counted() -> None:
         ticks.append(clock.ms)
@@ -121,14 +121,14 @@ def test_the_end_of_a_hold_is_not_missed_when_its_tick_came_early(
     hand.server._core.store.hold_until_ms = engine.clock.now_ms() + 500
     peer.give(frame(part("consume", queue="q", consumer=1, prefetch=10), request=1)).take()
     clock = early_by(hand, 1)
-    tick = engine._tick
+    tick = engine._alarm._ring
 
     def then_a_command() -> None:
         tick()
         clock.ms += 1
         peer.give_chunk(frame(part("ping"), request=2))
 
-    monkeypatch.setattr(engine, "_tick", then_a_command)
+    monkeypatch.setattr(engine._alarm, "_ring", then_a_command)
     hand.settle()
     monkeypatch.undo()
     go_on(hand, clock, 1_000)

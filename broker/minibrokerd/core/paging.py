@@ -24,6 +24,7 @@ from minibrokerd.core.messages import NEVER, Span, alike, split_place
 from minibrokerd.core.queues import Queue
 from minibrokerd.core.records import TYPE_OF, CopyRunMeta, DamagedMeta, PublishMeta, UnknownRecord
 from minibrokerd.core.state import Store
+from minibrokerd.core.tails import BadTail
 from minibrokerd.log.seam import Record
 
 AHEAD_MESSAGES: Final = (
@@ -204,6 +205,8 @@ def _living(store: Store, run: ColdRun, index: int, record: Record) -> list[Span
         spans = spans_at(record, run.queue, run.batch, place)
     except UnknownRecord:
         return None
+    except (BadTail, ValueError) as error:
+        raise WrongRecord(f"queue {run.queue}: what stands at place {place:#x}: {error}") from error
     if len(spans) != 1 or (spans[0].first, spans[0].stop) != (first, stop):
         raise WrongRecord(f"queue {run.queue}: {first} to {stop} do not stand at place {place:#x}")
     span = spans[0]
