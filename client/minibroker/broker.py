@@ -59,8 +59,15 @@ class Broker:
         return Queue(self._driver, name)
 
     async def stats(self) -> dict[str, Any]:
-        """Return the counters of the server and of all queues."""
-        value: dict[str, Any] = await self._driver.request("stats", {}, self._driver.timeout_ms)
+        """Return the counters of the server and of all queues; of very many they are asked for page by page."""
+        value: dict[str, Any] = {"queues": {}}
+        after: int | None = 0
+        while after is not None:
+            fields = {"queue": "", "after": after}
+            page = await self._driver.request("stats", fields, self._driver.timeout_ms)
+            value["queues"] |= page["queues"]
+            value["server"] = page["server"]
+            after = page.get("next")
         return value
 
     async def ping(self) -> None:

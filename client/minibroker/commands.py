@@ -97,6 +97,13 @@ _QUEUE = Field(
     "Queue name.",
 )
 _RUNS = _int("runs", limits.MAX_RUNS_PER_FRAME, "Number of entries in the run column.", "entries")
+_IDS = _int(
+    "runs",
+    limits.MAX_RUNS_PER_FRAME,
+    "Number of entries in the run column; only these messages (token 0). 0: all.",
+    "entries",
+    default=0,
+)
 _PROTOCOL = _int("protocol", 2**16 - 1, "Protocol version; this document describes 1.")
 _CLIENT = Field(
     "client",
@@ -316,9 +323,32 @@ COMMANDS: Mapping[str, Command] = {
                     "messages",
                     default=100,
                 ),
-                _int("skip", 2**53, "Messages to pass over first.", "messages", default=0),
+                _int(
+                    "skip",
+                    limits.MAX_PEEK_SKIP,
+                    "Messages to pass over first.",
+                    "messages",
+                    default=0,
+                ),
+                Field(
+                    "after",
+                    Kind.BYTES,
+                    b"",
+                    limits.MAX_CURSOR_BYTES,
+                    "bytes",
+                    "`next` of the page before; empty: from the start.",
+                ),
+                Field(
+                    "state",
+                    Kind.STR,
+                    "",
+                    limits.MAX_STATE_CHARS,
+                    "bytes",
+                    "READY, DELAYED, HELD or BEGUN; empty: every state.",
+                ),
+                _IDS,
             ),
-            (),
+            ("run",),
             "Show messages with state, attempts and history; changes nothing.",
             repeatable=True,
         ),
@@ -338,9 +368,9 @@ COMMANDS: Mapping[str, Command] = {
             "purge",
             _MAIN,
             Answer.REPLY,
-            (_QUEUE,),
-            (),
-            "End every message of the queue, held ones too.",
+            (_QUEUE, _IDS),
+            ("run",),
+            "End every message of the queue, held ones too; or those of the runs that wait.",
         ),
         Command(
             "queue_set",
@@ -389,6 +419,19 @@ COMMANDS: Mapping[str, Command] = {
                     "bytes",
                     "One queue; empty: the server and all queues.",
                 ),
+                _int(
+                    "after",
+                    2**32 - 1,
+                    "`next` of the page before: only queues with a larger number.",
+                    default=0,
+                ),
+                _int(
+                    "count",
+                    limits.MAX_STATS_QUEUES,
+                    "Most queues to show; 0: as many as one answer may have.",
+                    "queues",
+                    default=0,
+                ),
             ),
             (),
             "Counters.",
@@ -422,6 +465,26 @@ COMMANDS: Mapping[str, Command] = {
             "The caller of a receive or of a consume is gone: it ends, and what it was answered with and "
             "has not settled goes back to its place as if it had never been handed out.",
             repeatable=True,
+        ),
+        Command(
+            "move",
+            _MAIN,
+            Answer.REPLY,
+            (
+                _QUEUE,
+                Field(
+                    "target",
+                    Kind.STR,
+                    REQUIRED,
+                    limits.MAX_QUEUE_NAME_CHARS,
+                    "bytes",
+                    "Name of the queue that gets them.",
+                ),
+                _IDS,
+                _int("count", 2**53, "Most messages to move; 0: all.", "messages", default=0),
+            ),
+            ("run",),
+            "Move messages that wait to another queue: those of the runs, or the oldest.",
         ),
     )
 }

@@ -37,6 +37,10 @@ MAX_QUEUES: Final = 250_000  # unless the server was told another number
 
 MAX_QUEUE_NAME_CHARS: Final = 124  # a DLQ adds the suffix
 DLQ_SUFFIX: Final = ".dlq"
+MAX_STATS_QUEUES: Final = 1_000  # in one answer to stats
+MAX_PEEK_SKIP: Final = 10_000  # further on, a listing goes by its cursor
+MAX_CURSOR_BYTES: Final = 64
+MAX_STATE_CHARS: Final = 8  # of the name of a message's state
 MAX_KEY_BYTES: Final = 255
 MAX_CLIENT_NAME_BYTES: Final = 200
 MAX_ERROR_CLASS_BYTES: Final = 200

@@ -55,13 +55,20 @@ class Peeked:
         return f"<Peeked {self.info}>"
 
 
-def unpack_peek(frame: wire.Frame) -> list[Peeked]:
+class Peeks(list[Peeked]):
+    """One page of messages; `next` is where the next page begins, empty on the last one."""
+
+    next: bytes = b""
+
+
+def unpack_peek(frame: wire.Frame) -> Peeks:
     """Return the messages in a `messages` frame; ProtocolError if its parts do not fit each other."""
     count = frame.header["count"]
     infos, _ = wire.unpack_strings(frame.columns, count)
     if len(frame.lengths) != 8 * count:
         raise ProtocolError("the lengths of a messages frame do not match its count")
-    peeked, at = [], 0
+    peeked, at = Peeks(), 0
+    peeked.next = frame.header.get("next", b"")
     for index, info in enumerate(infos):
         headers_size = int.from_bytes(frame.lengths[8 * index : 8 * index + 4], "little")
         body_size = int.from_bytes(frame.lengths[8 * index + 4 : 8 * index + 8], "little")

@@ -17,7 +17,7 @@ from minibroker.driver import Driver
 from minibroker.errors import BadName, BadValue, CommandError, TooLarge
 from minibroker.message import Message
 from minibroker.outbox import GROUP_BYTES, GROUP_MESSAGES, PLAIN_BYTES
-from minibroker.peek import Peeked
+from minibroker.peek import Peeks
 from minibroker.settings import Settings, check_settings
 from minibroker.settlements import BEGUN
 from minibroker.spans import milliseconds
@@ -256,13 +256,26 @@ class Queue(Generic[Body]):
 
     # ---- by hand ----
 
-    async def peek(self, count: int = 100, skip: int = 0) -> list[Peeked]:
-        """Return messages as they lie in the queue, in every state; nothing is changed.
+    async def peek(
+        self,
+        count: int = 100,
+        skip: int = 0,
+        *,
+        ids: Iterable[MessageId] | None = None,
+        state: str = "",
+        after: bytes = b"",
+    ) -> Peeks:
+        """Return messages as they lie in the queue, in every state or in one; nothing is changed.
 
-        A long answer is cut at about 1 MiB: ask again with `skip`.
+        A long answer is cut at about 1 MiB: while its `next` is not empty, ask again with that as `after`. `skip`
+        is at most 10,000. `ids`: only these; those that are not in the queue are missing in the answer.
         """
-        fields = {"queue": self.name, "count": count, "skip": skip}
-        peeked: list[Peeked] = await self._ask("peek", fields)
+        runs = [(0, origin, sequence, 1) for origin, sequence in ids or ()]
+        if ids is not None and not runs:
+            return Peeks()
+        fields = {"queue": self.name, "count": count, "skip": skip, "after": after}
+        fields |= {"state": state, "runs": len(runs)}
+        peeked: Peeks = await self._ask("peek", fields, wire.pack_runs(runs))
         return peeked
 
     async def redrive(self, ids: Iterable[MessageId] | None = None, count: int = 0) -> int:
@@ -275,10 +288,28 @@ class Queue(Generic[Body]):
         value = await self._ask("redrive", fields, wire.pack_runs(runs))
         return int(value["redriven"])
 
-    async def purge(self) -> int:
-        """End every message of the queue, begun ones too; return how many."""
-        value = await self._ask("purge", {"queue": self.name})
+    async def purge(self, ids: Iterable[MessageId] | None = None) -> int:
+        """End every message of the queue, begun ones too; return how many. With `ids`: those of them that wait."""
+        runs = [(0, origin, sequence, 1) for origin, sequence in ids or ()]
+        if ids is not None and not runs:
+            return 0
+        fields = {"queue": self.name, "runs": len(runs)}
+        value = await self._ask("purge", fields, wire.pack_runs(runs))
         return int(value["purged"])
+
+    async def move(
+        self, target: str, ids: Iterable[MessageId] | None = None, count: int = 0
+    ) -> int:
+        """Move messages that wait to the queue `target`; return how many.
+
+        Those with these `ids`, else the `count` oldest (0: all). ConnectionLost if it is not known how many.
+        """
+        runs = [(0, origin, sequence, 1) for origin, sequence in ids or ()]
+        if ids is not None and not runs:
+            return 0
+        fields = {"queue": self.name, "target": target, "runs": len(runs), "count": count}
+        value = await self._ask("move", fields, wire.pack_runs(runs))
+        return int(value["moved"])
 
     async def delete(self, *, force: bool = False) -> int:
         """Delete the queue and its DLQ, with their settings; return how many messages ended.

@@ -73,7 +73,11 @@ SERVER_FRAMES: Mapping[str, ServerFrame] = {
         ),
         ServerFrame(
             "messages",
-            {"request": "of the peek", "count": "messages"},
+            {
+                "request": "of the peek",
+                "count": "messages",
+                "next": "bytes: `after` of the next page; left out: this was the last one",
+            },
             ("info",),
             "The answer to peek; lengths and blob hold headers and bodies.",
         ),

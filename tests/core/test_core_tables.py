@@ -7,10 +7,10 @@ import pytest
 from minibroker.commands import COMMANDS, Phase
 from minibroker.metrics import METRICS
 from minibroker.settings import default_settings
+from minibrokerd.core.handlers import REQUESTS
 from minibrokerd.core.queues import Queue
 from minibrokerd.core.records import RECORD_TYPES, TYPE_OF, QueueMeta, UnknownRecord, decode
 from minibrokerd.core.replay import APPLY
-from minibrokerd.core.requests import REQUESTS
 from minibrokerd.core.settling import VERBS
 from minibrokerd.log.seam import Record
 

@@ -414,7 +414,13 @@ CLIENT: Mapping[str, Vector] = {
         ASKED,
         answers=("deliver",),
     ),
-    "peek": Vector(PEEK, [q("peek", count=2, skip=1)], ASKED, answers=("messages",)),
+    "peek": Vector(
+        PEEK,
+        [q("peek", count=2, skip=1, after=b"", state="", runs=0)],
+        ASKED,
+        ([],),
+        answers=("messages",),
+    ),
     "redrive": Vector(
         REDRIVE,
         [{"op": "redrive", "queue": "q.dlq", "runs": 1, "count": 1}],
@@ -434,7 +440,9 @@ CLIENT: Mapping[str, Vector] = {
         ASKED,
         answers=("reply",),
     ),
-    "stats": Vector(STATS, [{"op": "stats", "queue": ""}], ASKED, answers=("reply",)),
+    "stats": Vector(
+        STATS, [{"op": "stats", "queue": "", "after": 0, "count": 0}], ASKED, answers=("reply",)
+    ),
     "ping": Vector(PING, [{"op": "ping"}], (200, None, 1), answers=("pong",)),
     "ping without a number": Vector(BARE_PING, [{"op": "ping"}], answers=("pong",)),
     "goodbye": Vector(GOODBYE, [{"op": "goodbye"}]),

@@ -18,11 +18,22 @@ from zlib import crc32
 from minibroker import limits
 from minibroker.commands import COMMANDS
 from minibroker.wire import pack_runs
-from minibrokerd.core import forwarding, logins, paging, withdrawing
+
+# Importing bulk, listing and requests fills the table of requests.
+from minibrokerd.core import (  # noqa: F401
+    bulk,
+    forwarding,
+    listing,
+    logins,
+    paging,
+    requests,
+    withdrawing,
+)
 from minibrokerd.core.cold import Slot
 from minibrokerd.core.digest import Digest
 from minibrokerd.core.dispatching import dispatch, line_up_all
 from minibrokerd.core.effects import Effects, ReadBack
+from minibrokerd.core.handlers import REQUESTS
 from minibrokerd.core.inputs import (
     Attach,
     Command,
@@ -42,7 +53,6 @@ from minibrokerd.core.messages import Block, place_of
 from minibrokerd.core.publishing import enter, publish
 from minibrokerd.core.records import Meta, record
 from minibrokerd.core.replay import Read, Replay
-from minibrokerd.core.requests import REQUESTS
 from minibrokerd.core.sessions import Outcome, Result
 from minibrokerd.core.settling import VERBS, Run, Settlement, is_whole_ack, read_settlement, settle
 from minibrokerd.core.state import Broken, Refused, Store

@@ -9,6 +9,7 @@ and deliveries treat them alike: `first`, `stop`, `ready_at_ms`, `token`, `batch
 from __future__ import annotations
 
 from array import array
+from collections.abc import Iterator
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final
 
@@ -254,6 +255,15 @@ class Message:
 
 
 Item = Span | Message
+
+
+def singles_of(item: Item) -> Iterator[Message]:
+    """Yield the messages of an item, each as one of its own; the caller has taken the item out of its queue."""
+    if isinstance(item, Message):
+        yield item
+    else:
+        for sequence in range(item.first, item.stop):
+            yield Message.of(item, sequence)
 
 
 def alike(block: Block, item: Item) -> list[tuple[int, int, int]]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
+from zlib import crc32
 
 from minibroker.limits import DLQ_SUFFIX
-from minibrokerd.core.messages import CAUSES, MEMORY, Item, Message
+from minibroker.wire import pack_runs
+from minibrokerd.core.messages import CAUSES, MEMORY, Item, Message, singles_of
 from minibrokerd.core.queues import Queue
-from minibrokerd.core.records import AttemptMeta, DropMeta, MoveMeta, PurgeMeta
+from minibrokerd.core.records import AckMeta, AttemptMeta, DropMeta, MoveMeta, PurgeMeta
 from minibrokerd.core.state import Refused, Store
 
 STEP_MESSAGES: Final = (
@@ -141,6 +143,48 @@ def _redrive_one(store: Store, dlq: Queue, item: Item) -> bool:
     return True
 
 
+def move(
+    store: Store,
+    source: Queue,
+    target: Queue,
+    wanted: list[tuple[int, int, int, int]],
+    most: int,
+) -> Callable[[], tuple[bool, dict[str, Any]]]:
+    """Return a step function that moves messages that wait; it returns (finished, value so far)."""
+    ids = [(origin, first + i) for _, origin, first, count in wanted for i in range(count)]
+    left = len(ids) if wanted else min(most or source.lanes.ready, source.lanes.ready)
+    moved = 0
+
+    def step() -> tuple[bool, dict[str, Any]]:
+        nonlocal left, moved
+        some = min(left, STEP_MESSAGES)
+        left -= some
+        items = _named(source, ids[left : left + some]) if wanted else _oldest(source, some)
+        for item in items:
+            for message in singles_of(item):
+                message.ready_at_ms = min(message.ready_at_ms, store.now_ms)
+                _move(store, source, target, message, None)
+                moved += 1
+        store.touch(source)
+        return left <= 0 or not items, {"moved": moved}
+
+    return step
+
+
+def purge_named(store: Store, queue: Queue, wanted: list[tuple[int, int, int, int]]) -> int:
+    """End those of these messages that are ready; return how many."""
+    ids = [(origin, first + i) for _, origin, first, count in wanted for i in range(count)]
+    items = _named(queue, ids)
+    for item in items:
+        queue.count_out(item.block, item.first, item.stop)
+        if item.block.durability != MEMORY:
+            tail = pack_runs([(0, item.block.origin, item.first, item.stop - item.first)])
+            store.emit(AckMeta(queue.number, 0, 0, 0, 0, 0, 0), tail, crc32(tail))
+            queue.last_batch = store.open_batch
+    queue.counters["purged"] += len(items)
+    return len(items)
+
+
 def _end_all(store: Store, queue: Queue) -> int:
     """Forget every message of a queue and return how many there were.
 
@@ -223,4 +267,12 @@ def _end_delivery(store: Store, queue: Queue, token: int) -> None:
         connection.tokens.discard(token)
 
 
-__all__ = ["dead_letter", "delete", "purge", "redrive", "retry_delay_ms"]
+__all__ = [
+    "dead_letter",
+    "delete",
+    "move",
+    "purge",
+    "purge_named",
+    "redrive",
+    "retry_delay_ms",
+]

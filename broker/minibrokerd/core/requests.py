@@ -1,25 +1,21 @@
-"""Requests: the commands that are answered by a reply, one handler for each."""
+"""Requests: the commands that are answered by a reply, one handler for each.
+
+Those that may have to look at very much stand in modules of their own: `listing` and `bulk`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from itertools import islice
 from typing import Any, Final
 
-import msgspec
-
 from minibroker import limits
-from minibroker.commands import COMMANDS
 from minibroker.settings import check_settings
-from minibroker.wire import RUN, pack_strings
 from minibrokerd.core.deliveries import Consumer
 from minibrokerd.core.dispatching import dispatch, line_up
+from minibrokerd.core.handlers import handles
 from minibrokerd.core.inputs import Frame
 from minibrokerd.core.logins import leave
-from minibrokerd.core.messages import Block, Item, Message, State
-from minibrokerd.core.moving import delete, purge, redrive
+from minibrokerd.core.moving import delete
 from minibrokerd.core.queues import DEFAULTS, Queue
-from minibrokerd.core.settling import read_runs
 from minibrokerd.core.state import Broken, Refused, Store, check_name
 from minibrokerd.core.wheel import Timer
 from minibrokerd.core.withdrawing import (
@@ -30,21 +26,7 @@ from minibrokerd.core.withdrawing import (
     withdraw,
 )
 
-Handler = Callable[[Store, Frame, Any], None]
-REQUESTS: Final[dict[str, Handler]] = {}
 REFILL_MS: Final = 100
-pack: Final = msgspec.msgpack.Encoder().encode
-
-
-def handles(op: str) -> Callable[[Handler], Handler]:
-    """Make the decorated function the handler of a row of the command table."""
-
-    def enter(handler: Handler) -> Handler:
-        assert op in COMMANDS, f"{op} needs a row in the command table"
-        REQUESTS[op] = handler
-        return handler
-
-    return enter
 
 
 @handles("consume")
@@ -144,86 +126,6 @@ def _wait_over(store: Store, timer: Timer | None, consumer: Consumer) -> None:
     store.send(connection.id, 0, empty | {"lease_ms": 0, "count": 0, "runs": 0, "begun": True})
 
 
-@handles("peek")
-def peek(store: Store, frame: Frame, part: Any) -> None:
-    """Show messages of every state, with their histories."""
-    queue = store.queue(part.queue)
-    infos: list[bytes] = []
-    bodies: list[tuple[Block, int, int]] = []
-    room = limits.DELIVERY_BYTES
-    for state, item, sequence in islice(_singles(queue, part.skip), part.count):
-        info = pack(describe(state, item, sequence))
-        room -= len(info) + item.block.bytes_of(sequence, sequence + 1)
-        if room < 0 and infos:
-            break
-        infos.append(info)
-        bodies.append((item.block, sequence, sequence + 1))
-    header = {"op": "messages", "request": frame.request, "count": len(infos)}
-    store.send(frame.connection, queue.last_batch, header, pack_strings(infos), bodies)
-
-
-def _singles(queue: Queue, skip: int) -> Iterator[tuple[State, Item, int]]:
-    """Yield the messages of a queue one by one, without the first `skip`."""
-    for state, item in queue.items():
-        passed = min(skip, item.stop - item.first)
-        skip -= passed
-        for sequence in range(item.first + passed, item.stop):
-            yield state, item, sequence
-
-
-def describe(state: State, item: Item, sequence: int) -> dict[str, Any]:
-    """Return what peek says of one message; times are unix ms."""
-    block = item.block
-    info: dict[str, Any] = {
-        "origin": block.origin,
-        "sequence": sequence,
-        "state": state.name,
-        "encoding": block.encoding_of(sequence),
-        "key": item.key,
-        "published_unix_ms": block.unix_ms,
-    }
-    if isinstance(item, Message):
-        failed, expired, worker_lost = item.attempts
-        info |= {
-            "attempts": {"failed": failed, "expired": expired, "worker_lost": worker_lost},
-            "redriven": item.redriven,
-            "history": [msgspec.structs.asdict(entry) for entry in item.history],
-            "history_dropped": item.dropped,
-        }
-    return info
-
-
-@handles("redrive")
-def redrive_request(store: Store, frame: Frame, part: Any) -> None:
-    """Start to send dead messages back; the reply follows the last step."""
-    dlq = store.queue(part.queue)
-    wanted = read_runs(frame.columns, part.runs)
-    if len(frame.columns) != part.runs * RUN.size:
-        raise Broken(f"{len(frame.columns)} bytes of columns came for {part.runs} runs")
-    step = redrive(store, dlq, wanted, part.count)
-
-    def job() -> bool:
-        finished, value = step()
-        if finished and frame.connection in store.connections:
-            store.reply(frame.connection, frame.request, dlq.last_batch, value)
-        return finished
-
-    if not job():
-        store.jobs.append(job)
-
-
-@handles("purge")
-def purge_request(store: Store, frame: Frame, part: Any) -> None:
-    """End every message of a queue."""
-    queue = store.queue(part.queue)
-    count = purge(store, queue)
-    for connection in store.connections.values():
-        for consumer in [*connection.consumers.values(), *connection.receives.values()]:
-            if consumer.queue_number == queue.number:
-                line_up(store, queue, consumer)
-    store.reply(frame.connection, frame.request, queue.last_batch, {"purged": count})
-
-
 @handles("queue_set")
 def queue_set(store: Store, frame: Frame, part: Any) -> None:
     """Create a queue, or change its settings."""
@@ -273,26 +175,6 @@ def queue_delete(store: Store, frame: Frame, part: Any) -> None:
     """End a queue and its DLQ."""
     count = delete(store, store.queue(part.queue), force=bool(part.force))
     store.reply(frame.connection, frame.request, store.nowhere.last_batch, {"purged": count})
-
-
-@handles("stats")
-def stats(store: Store, frame: Frame, part: Any) -> None:
-    """Answer with counters: of one queue, or of all and of the server."""
-    queues = [store.queue(part.queue)] if part.queue else list(store.queues.values())
-    shown = (
-        queues if part.queue else [*queues, store.nowhere]
-    )  # those that are not there any more, too
-    value: dict[str, Any] = {
-        "queues": {queue.name: {"number": queue.number, **queue.statistics()} for queue in queues}
-    }
-    if not part.queue:
-        value["server"] = {
-            "epoch": store.epoch,
-            "sessions": len(store.sessions),
-            "connections": len(store.connections),
-        }
-    rests_on = max(queue.last_batch for queue in shown)
-    store.reply(frame.connection, frame.request, rests_on, value)
 
 
 @handles("ping")

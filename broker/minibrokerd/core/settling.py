@@ -16,7 +16,7 @@ from minibroker import limits
 from minibroker.wire import RUN, pack_runs
 from minibrokerd.core.deliveries import Delivery
 from minibrokerd.core.inputs import Frame
-from minibrokerd.core.messages import CAUSES, MEMORY, SYNC, Item, Message, State
+from minibrokerd.core.messages import CAUSES, MEMORY, SYNC, Item, Message, State, singles_of
 from minibrokerd.core.moving import dead_letter, retry_delay_ms
 from minibrokerd.core.queues import Queue
 from minibrokerd.core.records import AckMeta, AttemptMeta, BeginMeta, ExtendMeta
@@ -274,7 +274,7 @@ def nack(work: Settlement) -> None:
     own_delay_ms = work.part.delay_ms
     for run, (name, text) in zip(work.runs, work.errors, strict=True):
         for delivery, item in work.found(run):
-            for message in _messages(item):
+            for message in singles_of(item):
                 _fail(work, delivery, message, own_delay_ms, name, text)
 
 
@@ -282,7 +282,7 @@ def reject(work: Settlement) -> None:
     """Can never succeed: to the DLQ now."""
     for run, (name, text) in zip(work.runs, work.errors, strict=True):
         for delivery, item in work.found(run):
-            for message in _messages(item):
+            for message in singles_of(item):
                 work.queue.counters["failed"] += 1
                 entry = end_attempt(work.store, delivery, message, "failed", name, text)
                 dead_letter(work.store, work.queue, message, entry)
@@ -354,14 +354,6 @@ def _fail(
     message.ready_at_ms = store.now_ms + delay_ms
     store.write_return(queue, message, delay_ms, entry)
     store.wait_or_ready(queue, message)
-
-
-def _messages(item: Item) -> Iterator[Message]:
-    if isinstance(item, Message):
-        yield item
-    else:
-        for sequence in range(item.first, item.stop):
-            yield Message.of(item, sequence)
 
 
 # -- attempts -----------------------------------------------------------------------------------

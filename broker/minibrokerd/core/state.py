@@ -5,6 +5,7 @@ queue, take back a message. The commands themselves are in the modules beside th
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right, insort
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
@@ -72,6 +73,7 @@ class Store:
         self.wheel = Wheel(0)
         self.queues: dict[str, Queue] = {}
         self.by_number: dict[int, Queue] = {}
+        self._numbers: list[int] = []  # of all queues, ascending
         self.next_queue_number = 1
         self.dropped_batch = 0  # has the newest record that a deleted queue's number was used
         self.forward_waits = False  # the last Forward asked for something to be read back
@@ -197,6 +199,7 @@ class Store:
         """Enter a queue into the indexes."""
         self.queues[queue.name] = queue
         self.by_number[queue.number] = queue
+        insort(self._numbers, queue.number)
         self.next_queue_number = max(self.next_queue_number, queue.number + 1)
         return queue
 
@@ -204,6 +207,12 @@ class Store:
         """Take a queue out of the indexes; `next_queue_number` stays, so that no id is ever used twice."""
         del self.queues[queue.name]
         del self.by_number[queue.number]
+        del self._numbers[bisect_left(self._numbers, queue.number)]
+
+    def numbers_after(self, number: int, most: int) -> list[int]:
+        """Return up to `most` numbers of queues above `number`, in order."""
+        at = bisect_right(self._numbers, number)
+        return self._numbers[at : at + most]
 
     def write_queue(self, queue: Queue) -> None:
         """Record the settings of a queue as they are now."""
