@@ -22,7 +22,8 @@ from minibroker import limits, wire
 from minibroker.delivery import drop
 from minibroker.errors import MinibrokerError, ProtocolError
 from minibroker.message import Message
-from minibroker.settlements import BEGUN, Run, SettlePart, runs_of
+from minibroker.settle_frames import frames_naming
+from minibroker.settlements import BEGUN, Run
 
 if TYPE_CHECKING:
     from minibroker.driver import Driver
@@ -32,7 +33,6 @@ logger = logging.getLogger("minibroker")
 STUCK_S: Final = 5.0  # a loop that has not turned for this long will not begin what it holds
 TICK_S: Final = 1.0  # at most; a third of the shortest lease is looked at twice
 RETRY_S: Final = 1.0
-RENEW_MESSAGES: Final = 5_000  # in one frame
 
 
 class Attached(threading.Thread):
@@ -160,9 +160,8 @@ class Attached(threading.Thread):
                 due.append(message)
                 last = now
             self._renewed[message] = last
-        for at in range(0, len(due), RENEW_MESSAGES):
-            self._send_parts("extend", due[at : at + RENEW_MESSAGES])
-            self._extends.add(self._request)
+        if due:
+            self._send_parts("extend", due)
 
     def _release_unbegun(self) -> None:
         driver = self._driver
@@ -185,21 +184,16 @@ class Attached(threading.Thread):
             self._in_loop(drop, taken)  # the loop keeps the accounts of its deliveries
 
     def _send_parts(self, op: str, messages: Iterable[Message[Any]]) -> None:
-        """Send one part for each queue and lease; the number of the request is `_request`."""
-        groups: dict[tuple[str, int], list[Message[Any]]] = {}
-        for message in messages:
-            delivery = message.run.delivery
-            groups.setdefault((delivery.queue, delivery.lease_ms), []).append(message)
-        parts = []
-        for (queue, lease_ms), members in groups.items():
-            part = SettlePart(op, queue, members, lease_ms if op == "extend" else None)
-            part.runs = runs_of(members)
-            parts.append(part)
-        for at in range(0, len(parts), limits.MAX_PARTS_PER_FRAME // 4):
-            some = parts[at : at + limits.MAX_PARTS_PER_FRAME // 4]
+        """Send as many frames as it takes; `_request` is the number of the last one."""
+        session = self._driver.session
+        for parts in frames_naming(
+            op, messages, _lease_of if op == "extend" else _no_value, session.max_frame_bytes
+        ):
             self._send(
-                [part.header() for part in some], b"".join([part.columns() for part in some])
+                [part.header() for part in parts], b"".join([part.columns() for part in parts])
             )
+            if op == "extend":
+                self._extends.add(self._request)
 
     def _send(self, parts: list[dict[str, object]], columns: bytes) -> None:
         if self._socket is None:
@@ -210,3 +204,11 @@ class Attached(threading.Thread):
             header["request"] = self._request
         self._socket.settimeout(limits.LOGIN_DEADLINE_MS / 1000)
         self._socket.sendall(wire.pack_frame(header, columns))
+
+
+def _lease_of(message: Message[Any]) -> int:
+    return message.run.delivery.lease_ms
+
+
+def _no_value(message: Message[Any]) -> None:
+    return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import repeat
 from typing import Any
 
@@ -18,10 +18,17 @@ from minibroker.timer import Timer, now_ms
 class Calls:
     """The requests of a session that callers wait for, each under its deadline."""
 
-    def __init__(self, session: Session, timer: Timer, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        session: Session,
+        timer: Timer,
+        loop: asyncio.AbstractEventLoop,
+        schedule: Callable[[], None],
+    ) -> None:
         self._session = session
         self._timer = timer
         self._loop = loop
+        self._schedule = schedule  # has what waits written at the end of this turn
         self._waiting: dict[asyncio.Future[Any], tuple[str, int]] = {}  # operation, request
 
     async def wait(
@@ -35,17 +42,25 @@ class Calls:
         try:
             return await future
         except asyncio.CancelledError:
-            self._session.withdraw(number)
+            # Answered in the same turn or not: its caller does not get it.
+            self._withdraw(number, op)
+            if future.done() and not future.cancelled():
+                self._session.take_back(future.result() if future.exception() is None else None)
             raise
         finally:
             self._waiting.pop(future, None)
             if slot is not None:
                 self._timer.discard(future, slot)
 
+    def _withdraw(self, number: int, op: str) -> None:
+        self._session.requests.withdraw(number, op)
+        self._schedule()
+
     def due(self, future: asyncio.Future[Any], trouble: str) -> None:
         """Let a caller's deadline pass."""
         op, number = self._waiting.pop(future, ("the settlement", 0))
-        self._session.withdraw(number)
+        if number:
+            self._withdraw(number, op)
         if not future.done():
             future.set_exception(Timeout(f"{op} was not answered in time{trouble}"))
 

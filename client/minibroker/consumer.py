@@ -132,7 +132,10 @@ class Consumer(Generic[Body]):
         now = monotonic()
         message.begun_at = now
         message.state = BEGUN
-        self._settlements.begins.append(message)
+        settlements = self._settlements
+        if not settlements.begins:
+            settlements.owe()
+        settlements.begins.append(message)
         if now - driver.last_write > QUIET_S or message.run.marked:
             await self._write_first(message)
         elif not driver.scheduled:

@@ -18,7 +18,6 @@ from minibroker import wire
 from minibroker.attached import Attached
 from minibroker.calls import Calls, confirm_each
 from minibroker.confirms import Confirm, ConfirmRun
-from minibroker.delivery import Delivery
 from minibroker.errors import (
     Closed,
     LeaseLost,
@@ -86,7 +85,7 @@ class Driver:
         self._closed: str | None = None
         self.received_ms = 0
         self.timer = Timer(self.loop, self._due)
-        self._calls = Calls(self.session, self.timer, self.loop)
+        self._calls = Calls(self.session, self.timer, self.loop, self.schedule)
         losses = Losses(on_settle_error)
         self.lose, self.failed = losses.lose, losses.failed
         self.takes_cancellation = losses.takes_cancellation
@@ -126,7 +125,7 @@ class Driver:
         self.act(events)
         if self._room_waiters or self._drain_waiters:
             self._wake_waiters()
-        if not self.scheduled and (self.session.outbox.groups or self.session.owes_settlements()):
+        if not self.scheduled and self.session.has_work():
             self.schedule()
 
     def act(self, events: Sequence[Event]) -> None:
@@ -154,7 +153,7 @@ class Driver:
         self.lose(lost, LeaseLost("the server handed it out again, or it has ended"))
         at_ms = now_ms()
         frames = self.session.resend(lambda group: not group.waiters or group.deadline_ms <= at_ms)
-        frames += self.session.retry_returned()
+        frames += self.session.retry_returned(now_ms())
         if frames:
             self.link.write(frames)
         for consumer in self.consumers.values():
@@ -188,14 +187,10 @@ class Driver:
         if self.scheduled:
             return
         self.scheduled = True
-        for settlements in self.session.settlements.values():
-            settlements.flush_at = settlements.half
         self.loop.call_soon(self._scheduled_flush)
 
     def _scheduled_flush(self) -> None:
         self.scheduled = self.turn_due = False
-        for settlements in self.session.settlements.values():
-            settlements.flush_at = 1
         self.flush()
 
     def flush(self) -> None:
@@ -329,8 +324,8 @@ class Driver:
         return await self._calls.wait(op, fields, timeout_ms, columns)
 
     def _answered(self, event: Answered) -> None:
-        if not self._calls.answered(event) and isinstance(event.value, Delivery):
-            self.give_back(event.value.messages)
+        if not self._calls.answered(event):
+            self.session.take_back(event.value)  # its caller, cancelled in this turn, withdraws it
 
     def give_back(self, messages: Sequence[Message[Any]]) -> None:
         """Release messages that nobody will see."""
@@ -369,6 +364,7 @@ class Driver:
         """Return when the settlement of `message` is safe; LeaseLost, Timeout."""
         future = self.create_future()
         settlements.waiters.append((message, future))
+        settlements.owe()
         slot = self.timer.at(now_ms() + self.timeout_ms, future)
         self.schedule()
         try:
@@ -392,7 +388,7 @@ class Driver:
 
     def _retry(self) -> None:
         if self.link is not None and self.session.is_open:
-            frames = self.session.retry_returned()
+            frames = self.session.retry_returned(now_ms())
             if frames:
                 self.link.write(frames)
 

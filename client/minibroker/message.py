@@ -124,7 +124,7 @@ class Message(msgspec.Struct, Generic[Body], eq=False, gc=False):
         if confirmed:
             await self.run.delivery.shell.confirmed(self, settlements)
         elif len(settlements.acks) >= settlements.flush_at:
-            wait = settlements.on_ripe(settlements)
+            wait = settlements.on_ripe()
             if wait is not None:
                 await wait
 
@@ -174,7 +174,9 @@ class Message(msgspec.Struct, Generic[Body], eq=False, gc=False):
         """Give back a message that the application never saw."""
         if self.state != ENDED:
             self._end()
-            self.run.settlements.others.append(Settlement("release", self))
+            settlements = self.run.settlements
+            settlements.others.append(Settlement("release", self))
+            settlements.owe()
 
     def lose(self) -> None:
         """Note that it is not this client's any more."""
@@ -200,7 +202,7 @@ class Message(msgspec.Struct, Generic[Body], eq=False, gc=False):
         if confirmed:
             await self.run.delivery.shell.confirmed(self, settlements)
         else:
-            wait = settlements.on_ripe(settlements)
+            wait = settlements.on_ripe()
             if wait is not None:
                 await wait
 
@@ -227,7 +229,7 @@ class Message(msgspec.Struct, Generic[Body], eq=False, gc=False):
             settlements = run.settlements
             settlements.acks.append(self)
             if len(settlements.acks) >= settlements.flush_at:
-                wait = settlements.on_ripe(settlements)
+                wait = settlements.on_ripe()
                 if wait is not None:
                     await wait
         return False

@@ -7,14 +7,15 @@ gives the first frame of the next, and what had no answer is sent again, byte fo
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+from weakref import WeakValueDictionary
 
 from minibroker import limits, wire
-from minibroker.commands import COMMANDS
-from minibroker.delivery import Delivery, Shell, unpack_delivery
+from minibroker.asking import Requests
+from minibroker.delivery import Delivery, Shell, drop, unpack_delivery
 from minibroker.errors import (
-    ConnectionLost,
+    LoginRefused,
     MinibrokerError,
     OutcomeUnknown,
     ProtocolError,
@@ -34,37 +35,12 @@ from minibroker.events import (
 from minibroker.message import Message
 from minibroker.outbox import Outbox, PublishGroup
 from minibroker.peek import unpack_peek
-from minibroker.settlements import (
-    FRAME_BYTES,
-    MAX_PARTS,
-    Run,
-    Settlements,
-    SettlePart,
-    named_by,
-    runs_of,
-)
+from minibroker.settle_frames import FRAME_BYTES, FrameRoom, pack_parts, resume_runs
+from minibroker.settlements import Ripe, Run, Settlements, SettlePart, named_by
+from minibroker.suspects import Suspects
 from minibroker.window import Sent, Window
 
-# A login frame may have 4 KiB; this many runs fit with the other fields. Only a lease that was lost in a crash
-# needs to be named, and a crash loses the latest ones: those begun first stay begun at the server all the same.
-MAX_RESUME_RUNS: Final = 128
-# Queues share a settle frame while they have few parts and runs; take() itself stays below one frame.
-MAX_SHARED_RUNS: Final = 1_000
-
 Content = PublishGroup | list[SettlePart]
-Ripe = Callable[[Settlements], Awaitable[None] | None]
-
-
-class Request:
-    """A request that has no answer yet; `frame` is kept for a new connection."""
-
-    __slots__ = ("frame", "op", "waiter", "written")
-
-    def __init__(self, op: str, frame: bytes, waiter: Any) -> None:
-        self.op = op
-        self.frame = frame
-        self.waiter = waiter
-        self.written = False
 
 
 class Session:
@@ -81,13 +57,14 @@ class Session:
         self.is_open = False
         self.window: Window[Content] = Window()
         self.outbox = Outbox()
-        self.settlements: dict[str, Settlements] = {}
+        self.requests = Requests()
+        self.owing: dict[Settlements, None] = {}  # those that have something to be written
+        self._settlements: WeakValueDictionary[str, Settlements] = WeakValueDictionary()
         self.returned: list[SettlePart] = []  # refused for now; the shell says when to try again
         self.deliveries: dict[int, Delivery] = {}
         self.consumers: set[int] = set()  # deliveries for others are ignored: they were cancelled
-        self._requests: dict[int, Request] = {}
-        self._unwritten: list[Request] = []
-        self._next_request = 1
+        self._suspects = Suspects()
+        self._given_up: list[Event] = []  # told when the connection has ended
         self._reader = wire.FrameReader()
         self._resumed: list[Message[Any]] = []
         self._prune_at = 64
@@ -113,7 +90,7 @@ class Session:
         if self.session_id is None:
             return wire.pack_frame({"parts": [{"op": "hello", **part, "client": self.client}]})
         self._resumed = list(self.begun_messages())
-        runs = _latest_runs(self._resumed)
+        runs = resume_runs(self._resumed)
         part |= {"session": self.session_id, "secret": self.secret, "client": self.client}
         part |= {"op": "resume", "runs": len(runs)}
         return wire.pack_frame({"parts": [part]}, wire.pack_runs(runs))
@@ -122,7 +99,7 @@ class Session:
         """Yield the messages whose lease the client still needs: begun, or not safely settled."""
         for delivery in self.deliveries.copy().values():
             yield from delivery.begun()
-        for settlements in list(self.settlements.values()):
+        for settlements in list(self.owing):
             yield from list(settlements.acks)
             yield from [other.message for other in settlements.others if other.op != "extend"]
         for part in self._settle_parts():
@@ -138,20 +115,15 @@ class Session:
     def disconnected(self) -> list[Event]:
         """Note that the connection ended: HELD messages are gone, some requests cannot be repeated."""
         self.is_open = False
-        events: list[Event] = []
-        for number, request in list(self._requests.items()):
-            if COMMANDS[request.op].repeatable:
-                request.written = False
-            elif request.written:
-                del self._requests[number]
-                error = ConnectionLost(f"the connection ended before {request.op} was answered")
-                events.append(Answered(request.waiter, None, error))
-        self._unwritten = list(self._requests.values())
+        events, self._given_up = self._given_up, []
+        self._suspects.disconnected()
+        events += self.requests.disconnected()
         return events
 
     def forget(self) -> list[Event]:
         """Drop the session: the server does not know it any more, so what was sent stays unjudged."""
         self.session_id = None
+        self.requests.forget_withdrawals()
         events: list[Event] = []
         unknown = OutcomeUnknown(
             "the session is gone; what was written may have been stored or not"
@@ -162,6 +134,7 @@ class Session:
             else:
                 events.append(SettleRefused(sent.content, unknown))
         self.window = Window()
+        self._suspects = Suspects()
         return events
 
     def let_go(self) -> None:
@@ -169,116 +142,109 @@ class Session:
         for delivery in self.deliveries.values():
             delivery.messages.clear()
         self.deliveries.clear()
-        for settlements in self.settlements.values():
+        for settlements in self.owing:
             settlements.let_go()
+        self.owing.clear()
         self.returned.clear()
         self._resumed.clear()
         self.window = Window()
 
     def resend(self, given_up: Callable[[PublishGroup], bool]) -> list[bytes]:
-        """Return the unanswered frames; publishes whose callers have gone are never sent again."""
+        """Return the unanswered frames; publishes whose callers have gone are never sent again.
+
+        None while it is looked for the frame that ended a connection: `flush` returns them one by one.
+        """
         frames = []
         for sent in self.window:
             if isinstance(sent.content, PublishGroup) and given_up(sent.content):
                 self.window.answer(sent.sequence)
             else:
                 frames.append(sent.frame)
-        return frames
+        return [] if self._suspects else frames
 
     # ---- what leaves ----
 
     def settlements_of(self, queue: str) -> Settlements:
         """Return where the messages of `queue` put their settlements."""
-        found = self.settlements.get(queue)
+        found = self._settlements.get(queue)
         if found is None:
-            found = self.settlements[queue] = Settlements(queue, self._on_ripe)
+            found = self._settlements[queue] = Settlements(queue, self.owing, self._on_ripe)
         return found
 
     def request(
         self, op: str, fields: Mapping[str, object], waiter: Any, columns: bytes = b""
     ) -> int:
-        """Add a request, to be written by the next flush, and return its number."""
-        number = self._next_request
-        self._next_request = number % (2**32 - 1) + 1
-        header = {"parts": [{"op": op, **fields}], "request": number}
-        request = Request(op, wire.pack_frame(header, columns), waiter)
-        self._requests[number] = request
-        self._unwritten.append(request)
-        return number
+        """Add a request, to be written by the next flush, and return its number; BadValue, TooLarge."""
+        return self.requests.add(op, fields, waiter, columns)
 
-    def withdraw(self, number: int) -> bool:
-        """Forget a request and return whether it was written already."""
-        request = self._requests.get(number)
-        if request is None:
-            return False
-        if not request.written:
-            del self._requests[number]
-            self._unwritten.remove(request)
-            return False
-        request.waiter = None  # the answer is still to come, and belongs to nobody
-        return True
+    def take_back(self, answer: object) -> None:
+        """Drop an answer that came when its caller went: the withdrawal gives it back at the server."""
+        if isinstance(answer, Delivery):
+            drop(answer.messages)
+            answer.messages.clear()
+            self.deliveries.pop(answer.token, None)
 
     def flush(self, now_ms: int) -> list[bytes]:
         """Return the frames that may be written now, in order."""
         frames: list[bytes] = []
-        if not self.is_open:
+        if not self.is_open or self._suspects:
             self.outbox.close_older(now_ms)
-            return frames
+            if self.is_open:
+                self._write_suspect(frames)
+            if not self.is_open or self._suspects:
+                return frames
         # Settlements first: a cancel gives back what has not begun, so it must not overtake an ack.
-        self._flush_settlements(frames)
-        if self._unwritten:
-            for request in self._unwritten:
-                request.written = True
-                frames.append(request.frame)
-            self._unwritten.clear()
+        if self.owing:
+            self._flush_settlements(frames, now_ms)
+        if self.requests.unwritten:
+            frames += self.requests.write()
         if self.outbox.groups:
             self._flush_publishes(frames, now_ms)
         return frames
 
-    def _flush_settlements(self, frames: list[bytes]) -> None:
-        begins: list[SettlePart] = []
-        owing = False
-        for settlements in self.settlements.values():
-            if settlements.begins:
-                begins += settlements.take_begins()
-            if settlements.acks or settlements.others:
-                owing = True
-        while owing and self.window.has_room(FRAME_BYTES):
-            parts = self._take_settlements()
-            if len(parts) + len(begins) <= MAX_PARTS:
-                parts += begins
-                begins = []
-            self._write(frames, parts, self._pack_settlements(parts))
-            owing = self.owes_settlements()
-        for at in range(0, len(begins), MAX_PARTS):
-            # No settlement to ride with: not sequenced, so it needs no room and gets no answer.
-            frames.append(_pack_parts(begins[at : at + MAX_PARTS], {}))
+    def _write_suspect(self, frames: list[bytes]) -> None:
+        sequence = self._suspects.next(self.window.get)
+        sent = None if sequence is None else self.window.get(sequence)
+        if sent is not None:
+            frames.append(sent.frame)
+
+    def _flush_settlements(self, frames: list[bytes], now_ms: int) -> None:
+        while True:
+            room, parts = FrameRoom(self.max_frame_bytes), list[SettlePart]()
+            is_sequenced = self.window.has_room(FRAME_BYTES) and self.owes_settlements()
+            if is_sequenced:
+                for settlements in self.owing:
+                    parts += settlements.take(room)
+            for settlements in self.owing:
+                parts += settlements.take_begins(room)
+            if not parts:
+                break
+            if is_sequenced:
+                self._write(frames, parts, self._pack_settlements(parts), now_ms)
+            else:
+                # No settlement to ride with: not sequenced, so it needs no room and gets no answer.
+                frames.append(pack_parts(parts, {}))
+        for settlements in list(self.owing):
+            settlements.flush_at = 1
+            if settlements.is_empty():
+                del self.owing[settlements]
 
     def owes_settlements(self) -> bool:
         """Return whether settlements wait to be written."""
-        return any(not waiting.is_empty() for waiting in self.settlements.values())
+        return any(not waiting.is_empty() for waiting in self.owing)
 
-    def _take_settlements(self) -> list[SettlePart]:
-        parts: list[SettlePart] = []
-        runs = 0
-        for settlements in self.settlements.values():
-            if settlements.is_empty():
-                continue
-            if len(parts) > 2 or runs > MAX_SHARED_RUNS:
-                break  # the next frame has room for them
-            taken = settlements.take()
-            parts += taken
-            runs += sum(len(part.runs) for part in taken)
-        return parts
+    def has_work(self) -> bool:
+        """Return whether an answer that arrived lets something more be written."""
+        return bool(self.outbox.groups or self._suspects) or self.owes_settlements()
 
-    def _pack_settlements(self, parts: Sequence[SettlePart]) -> bytes:
-        return _pack_parts(
+    def _pack_settlements(self, parts: list[SettlePart]) -> bytes:
+        return pack_parts(
             parts,
             {"sequence": self.window.next_sequence, "answered_below": self.window.answered_below},
         )
 
-    def _write(self, frames: list[bytes], content: Content, frame: bytes) -> None:
-        self.window.add(frame, content)
+    def _write(self, frames: list[bytes], content: Content, frame: bytes, now_ms: int) -> None:
+        self.window.add(frame, content, now_ms)
         frames.append(frame)
 
     def _flush_publishes(self, frames: list[bytes], now_ms: int) -> None:
@@ -289,16 +255,17 @@ class Session:
             group = outbox.pop()
             group.drop_withdrawn()
             if group.count:
-                self._write(frames, group, group.pack(window.next_sequence, window.answered_below))
+                frame = group.pack(window.next_sequence, window.answered_below)
+                self._write(frames, group, frame, now_ms)
         if outbox.groups:
             outbox.close_older(now_ms)
 
-    def retry_returned(self) -> list[bytes]:
+    def retry_returned(self, now_ms: int) -> list[bytes]:
         """Return frames for the settlements that were refused for now, each under a new sequence."""
         frames: list[bytes] = []
-        while self.returned and self.window.has_room(FRAME_BYTES):
+        while self.returned and not self._suspects and self.window.has_room(FRAME_BYTES):
             part = self.returned.pop(0)
-            self._write(frames, [part], self._pack_settlements([part]))
+            self._write(frames, [part], self._pack_settlements([part]), now_ms)
         return frames
 
     # ---- what arrives ----
@@ -328,7 +295,7 @@ class Session:
         self.session_id, self.secret = header["session"], header["secret"]
         self.server_version = header["version"]
         self.heartbeat_ms = header["heartbeat_ms"]
-        self.max_frame_bytes = header["max_frame_bytes"]
+        self.max_frame_bytes = self.requests.max_frame_bytes = header["max_frame_bytes"]
         self.max_message_bytes = header["max_message_bytes"]
         self.is_open = True
         lost = named_by(_runs(frame)[: header.get("lost", 0)], self._resumed)
@@ -361,13 +328,18 @@ class Session:
         consumer = header.get("consumer")
         if consumer is not None and consumer not in self.consumers:
             return None  # cancelled meanwhile: the server has taken these back
+        request = None
+        if consumer is None:
+            request = self.requests.answer(header["request"])
+            if request is None:
+                return None  # withdrawn: the server takes these back
         delivery = unpack_delivery(frame, self.settlements_of(header["queue"]), self._shell)
         if delivery.open:
             self._keep(delivery)
         if consumer is not None:
             return Delivered(consumer, delivery)
-        request = self._requests.pop(header["request"], None)
-        return Answered(request.waiter if request else None, delivery, None)
+        assert request is not None
+        return Answered(request.waiter, delivery, None)
 
     def _keep(self, delivery: Delivery) -> None:
         if len(self.deliveries) >= self._prune_at:
@@ -397,7 +369,7 @@ class Session:
     def _answer(
         self, number: int, value: object, error: MinibrokerError | None = None
     ) -> Event | None:
-        request = self._requests.pop(number, None)
+        request = self.requests.answer(number)
         if request is None or request.waiter is None:
             return None
         return Answered(request.waiter, value, error)
@@ -410,7 +382,25 @@ class Session:
             return self._refused(self.window.answer(header["sequence"]), error)
         if "request" in header:
             return self._answer(header["request"], None, error)
+        if isinstance(error, ProtocolError):
+            self._blame(error)
         raise error
+
+    def _blame(self, error: ProtocolError) -> None:
+        """The server ends the connection for something it was sent; find out what, and do not send it again."""
+        if not self.is_open:
+            if self.session_id is not None:
+                raise LoginRefused(f"the session cannot be resumed: {error}") from error
+            return
+        sequences = [sent.sequence for sent in self.window]
+        if sequences:
+            alone = not self.requests.is_written()
+            guilty = self._suspects.accuse(sequences, only_these=alone)
+            sent = None if guilty is None else self.window.answer(guilty)
+            if sent is not None:
+                self._given_up.append(_given_up(sent, error))
+        else:
+            self._given_up += self.requests.blame(error)
 
     def _refused(self, sent: Sent[Content] | None, error: MinibrokerError) -> Event | None:
         if sent is None:
@@ -422,21 +412,13 @@ class Session:
         return SettleRefused(sent.content, error)
 
 
-def _latest_runs(messages: list[Message[Any]]) -> list[Run]:
-    """Return the runs of `messages`; if they are too many, of those that were begun last."""
-    runs = runs_of(messages)
-    if len(runs) <= MAX_RESUME_RUNS:
-        return runs
-    latest = sorted(messages, key=lambda message: message.begun_at)
-    while len(runs) > MAX_RESUME_RUNS:
-        latest = latest[len(latest) // 8 or 1 :]
-        runs = runs_of(latest)
-    return runs
-
-
-def _pack_parts(parts: Sequence[SettlePart], header: Mapping[str, object]) -> bytes:
-    columns = b"".join([part.columns() for part in parts])
-    return wire.pack_frame({"parts": [part.header() for part in parts], **header}, columns)
+def _given_up(sent: Sent[Content], error: MinibrokerError) -> Event:
+    unknown = OutcomeUnknown(
+        f"the server ended the connection for it, and it is not sent again: {error}"
+    )
+    if isinstance(sent.content, PublishGroup):
+        return PublishFailed(sent.content, unknown)
+    return SettleRefused(sent.content, unknown)
 
 
 def _runs(frame: wire.Frame) -> list[Run]:

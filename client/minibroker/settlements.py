@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from minibroker import limits, wire
+from minibroker import wire
 
 if TYPE_CHECKING:
     from minibroker.message import Message
+    from minibroker.settle_frames import FrameRoom
 
 HELD: Final = 0  # in the buffer; the application has not seen it
 BEGUN: Final = 1  # the application has it; the server was not told
@@ -22,13 +23,7 @@ ENDED: Final = 3  # settled, lost, or given back unseen
 
 Run = tuple[int, int, int, int]  # token, origin, first sequence, count
 Waiter = Any  # a future of the shell, opaque here
-
-MAX_PARTS: Final = (
-    limits.MAX_PARTS_PER_FRAME // 4
-)  # headers of four times 16 long queue names stay below 16 KiB
-MAX_ACKS: Final = 5_000  # in one part, so that two queues may share a frame
-MAX_ERRORS: Final = 100  # errors in one frame; their texts may be long
-FRAME_BYTES: Final = 512 * 1024  # more than any settle frame: 10,000 runs, 100 error texts
+Ripe = Callable[["Settlements"], Awaitable[None] | None]
 
 
 class SettlePart:
@@ -87,14 +82,24 @@ class Settlements:
     """The begins and settlements of one queue that wait to be written.
 
     `flush_at` is how many waiting acks are worth a call of `on_ripe`, which writes them or sees to it that
-    they will be, and returns something to await when there is no room.
+    they will be, and returns something to await when there is no room. A session keeps it only while something
+    waits (it stands in `owing` then), a consumer or a delivery of its queue lives.
     """
 
-    __slots__ = ("acks", "begins", "flush_at", "half", "on_ripe", "others", "queue", "waiters")
+    __slots__ = (
+        "__weakref__",
+        "_owing",
+        "_ripe",
+        "acks",
+        "begins",
+        "flush_at",
+        "half",
+        "others",
+        "queue",
+        "waiters",
+    )
 
-    def __init__(
-        self, queue: str, on_ripe: Callable[[Settlements], Awaitable[None] | None]
-    ) -> None:
+    def __init__(self, queue: str, owing: dict[Settlements, None], ripe: Ripe) -> None:
         self.queue = queue
         self.begins: list[Message[Any]] = []
         self.acks: list[Message[Any]] = []
@@ -102,7 +107,18 @@ class Settlements:
         self.waiters: list[tuple[Message[Any], Waiter]] = []
         self.half = 1  # half of the smallest prefetch: acks that are written early
         self.flush_at = 1
-        self.on_ripe = on_ripe
+        self._owing = owing
+        self._ripe = ripe
+
+    def owe(self) -> None:
+        """Note that something waits: the next flush looks here."""
+        self._owing[self] = None
+
+    def on_ripe(self) -> Awaitable[None] | None:
+        """Note that settlements wait, and have them written; return something to await if there is no room."""
+        self._owing[self] = None
+        self.flush_at = self.half
+        return self._ripe(self)
 
     def is_empty(self) -> bool:
         """Return whether nothing is waiting, begins apart."""
@@ -113,48 +129,60 @@ class Settlements:
         for waiting in (self.begins, self.acks, self.others, self.waiters):
             waiting.clear()
 
-    def take_begins(self) -> list[SettlePart]:
-        """Return the begins of messages that are still begun, and note that the server is told."""
-        messages = [message for message in self.begins if message.state == BEGUN]
-        self.begins.clear()
+    def take_begins(self, room: FrameRoom) -> list[SettlePart]:
+        """Return the begins of messages that are still begun as a part, if there is room; the server is told."""
+        most = room.for_part(self.queue) if self.begins else 0
+        if not most:
+            return []
+        some, self.begins[:most] = self.begins[:most], []
+        messages = [message for message in some if message.state == BEGUN]
         if not messages:
             return []
         for message in messages:
             message.state = TOLD
         part = SettlePart("begin", self.queue, messages, None)
         part.runs = runs_of(messages)
+        room.add_part(self.queue)
+        room.add_messages(len(messages))
         return [part]
 
-    def take(self) -> list[SettlePart]:
-        """Return the waiting settlements as parts, at most one frame full."""
-        acks, self.acks = self.acks[:MAX_ACKS], self.acks[MAX_ACKS:]
+    def take(self, room: FrameRoom) -> list[SettlePart]:
+        """Return waiting settlements as parts, as many as there is room for."""
         parts = []
-        if acks:
+        most = room.for_part(self.queue) if self.acks else 0
+        if most:
+            acks, self.acks = self.acks[:most], self.acks[most:]
             part = SettlePart("ack", self.queue, acks, None)
             part.runs = runs_of(acks)
+            room.add_part(self.queue)
+            room.add_messages(len(acks))
             parts.append(part)
         if self.others:
-            parts += self._take_others(MAX_PARTS - 2)
+            parts += self._take_others(room)
         if self.waiters:
             self._give_waiters(parts)
         return parts
 
-    def _take_others(self, most: int) -> list[SettlePart]:
+    def _take_others(self, room: FrameRoom) -> list[SettlePart]:
         groups: dict[tuple[str, int | None], SettlePart] = {}
-        kept = self.others[MAX_ERRORS:]
-        for other in self.others[:MAX_ERRORS]:
-            group = (other.op, other.value)
-            part = groups.get(group)
+        taken = 0
+        for other in self.others:
+            part = groups.get((other.op, other.value))
+            alone = part is None and room.is_whole()
+            if not alone and not room.takes_error(self.queue if part is None else None, other):
+                break  # what stands behind it waits, too: a message may be extended, then ended
             if part is None:
-                if len(groups) == most:
-                    kept.append(other)
-                    continue
-                part = groups[group] = SettlePart(other.op, self.queue, [], other.value)
+                part = groups[other.op, other.value] = SettlePart(
+                    other.op, self.queue, [], other.value
+                )
+                room.add_part(self.queue)
+            room.add_error(other)
             message = other.message
             part.messages.append(message)  # type: ignore[attr-defined]
             part.runs.append((message.token, message.origin, message.sequence, 1))
             part.errors.append((other.error_class, other.error_text))
-        self.others = kept
+            taken += 1
+        del self.others[:taken]
         return list(groups.values())
 
     def _give_waiters(self, parts: Iterable[SettlePart]) -> None:

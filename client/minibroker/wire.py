@@ -73,6 +73,13 @@ def pack_frame(
     return b"".join(frame_pieces(header, columns, lengths, (blob,), len(blob)))
 
 
+def frame_of_packed(header: bytes, columns: bytes = b"") -> bytes:
+    """Return a frame without messages whose header is packed already."""
+    parts = (bin_head(len(header)), header, bin_head(len(columns)), columns, _EMPTY_BIN, _EMPTY_BIN)
+    payload = b"".join((_ARRAY_OF_4, *parts))
+    return LENGTH.pack(len(payload)) + payload
+
+
 class Frame:
     """One frame as the client received it; `blob` holds all headers and bodies back to back."""
 

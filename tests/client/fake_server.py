@@ -97,6 +97,7 @@ class FakeConnection:
         self.out: list[bytes] = []
         self.consumers: dict[int, dict[str, Any]] = {}
         self.holds: set[tuple[int, int, int]] = set()
+        self.received: dict[int, set[tuple[int, int, int]]] = {}  # by request
         self._reader = wire.FrameReader()
 
     def receive(self, data: bytes) -> None:
@@ -164,8 +165,13 @@ class FakeConnection:
             self.give_back()
             self.send({"op": "reply", "request": request, "value": {}})
         elif op == "receive":
-            queue = self.server.queue(part["queue"])
+            queue, before = self.server.queue(part["queue"]), set(self.server.held)
             self._deliver(part["queue"], queue, part["count"], {"request": request, "begun": True})
+            assert request is not None
+            self.received[request] = set(self.server.held) - before
+        elif op == "withdraw":
+            self._put_back(self.received.pop(part["withdrawn"], set()))
+            self.send({"op": "reply", "request": request, "value": {}})
         elif op == "ping":
             self.send({"op": "pong"})
         elif op in ("begin", "ack", "nack", "reject", "release", "extend"):
@@ -256,10 +262,13 @@ class FakeConnection:
 
     def give_back(self) -> None:
         """Put what is held and not begun back to its place."""
-        for name in sorted(self.holds, reverse=True):
+        self._put_back(self.holds)
+        self.holds.clear()
+
+    def _put_back(self, names: set[tuple[int, int, int]]) -> None:
+        for name in sorted(names & self.server.held.keys(), reverse=True):
             queue_name, stored = self.server.held.pop(name)
             self.server.queue(queue_name).ready.appendleft(stored)
-        self.holds.clear()
 
     def deliver(self) -> None:
         """Deliver what the consumers have credit for."""

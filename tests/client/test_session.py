@@ -72,6 +72,11 @@ def end(message: Message[Any]) -> Message[Any]:
     return message
 
 
+def settle(message: Message[Any]) -> None:
+    message.run.settlements.acks.append(end(message))
+    message.run.settlements.owe()
+
+
 def test_hello_then_welcome() -> None:
     world = World()
     assert world.server.headers == [{"parts": [{"op": "hello", "protocol": 1, "client": "tester"}]}]
@@ -233,6 +238,7 @@ def test_acks_travel_as_runs() -> None:
     world.turn()
     messages = world.consume().messages
     waiting = world.session.settlements_of("q")
+    waiting.owe()
     waiting.acks += [end(messages[index]) for index in (0, 1, 2, 5, 4)]
     world.turn()
     assert world.server.parts("ack") == [{"op": "ack", "queue": "q", "runs": 2}]
@@ -246,6 +252,7 @@ def test_begin_and_settle_in_one_turn_need_only_the_settle() -> None:
     world.turn()
     first, second = world.consume().messages
     waiting = world.session.settlements_of("q")
+    waiting.owe()
     waiting.begins += [first, second]
     waiting.acks.append(end(first))
     world.turn()
@@ -268,6 +275,7 @@ def test_a_begin_needs_no_room() -> None:
         world.publish(b"x")
     world.turn()
     waiting = world.session.settlements_of("q")
+    waiting.owe()
     waiting.begins.append(message)
     world.turn()
     assert [op for op, *_ in world.server.settled] == ["begin"]
@@ -279,6 +287,7 @@ def test_settlements_of_several_queues_share_a_frame_and_tell_their_losses_apart
     world.turn()
     messages = world.consume().messages
     waiting = world.session.settlements_of("q")
+    waiting.owe()
     waiting.acks += [end(messages[0]), end(messages[1])]
     waiting.others += [
         Settlement("nack", end(messages[2]), 500, b"ValueError", b"no"),
@@ -302,12 +311,12 @@ def test_a_settlement_refused_for_now_is_tried_again_under_a_new_sequence() -> N
     world.publish(b"a")
     world.turn()
     [message] = world.consume().messages
-    world.session.settlements_of("q").acks.append(end(message))
+    settle(message)
     world.server.refuse = lambda header: {"code": "busy", "text": "later", "retryable": True}
     [event] = world.turn()
     assert isinstance(event, SettleRefused)
     world.server.refuse = lambda header: None
-    world.peer.receive(b"".join(world.session.retry_returned()))
+    world.peer.receive(b"".join(world.session.retry_returned(0)))
     world.read()
     assert world.server.settled == [("ack", 1 << 40, 1, 0)]
     assert world.server.headers[-1]["sequence"] == 3
@@ -320,10 +329,11 @@ def test_resume_names_what_is_begun_and_what_is_settled_without_an_answer() -> N
     messages = world.consume().messages
     messages[4].state = 0  # held: the server takes it back with the connection
     waiting = world.session.settlements_of("q")
+    waiting.owe()
     world.server.withhold = True
     waiting.acks.append(end(messages[0]))
     world.turn()
-    waiting.acks.append(end(messages[1]))  # not written yet
+    settle(messages[1])  # not written yet
     world.session.disconnected()
     world.server.welcome_lost = [(1 << 40, 1, 2, 2)]
     [event] = world.connect()

@@ -224,7 +224,8 @@ class SimulatedClient:
                 message.lose()
                 if work is not None:
                     work.handed.lost = True
-        self._write(self.session.resend(lambda _: False) + self.session.retry_returned())
+        now_ms = self.world.loop.now_us // 1_000
+        self._write(self.session.resend(lambda _: False) + self.session.retry_returned(now_ms))
         if self.habits.prefetch:
             self.consume()
         self.welcomed()
@@ -283,7 +284,7 @@ class SimulatedClient:
 
     def _retry(self) -> None:
         if self.session.is_open:
-            self._write(self.session.retry_returned())
+            self._write(self.session.retry_returned(self.world.loop.now_us // 1_000))
 
     def _answered(self, event: Answered) -> None:
         if event.waiter is not None:
@@ -319,6 +320,7 @@ class SimulatedClient:
             return
         message.state, message.begun_at = BEGUN, self.loop.time()
         message.run.settlements.begins.append(message)
+        message.run.settlements.owe()
         work.handed.leased_us = self.world.loop.now_us
         self.flush_soon()
         work_s = self.random.expovariate(1 / self.habits.work_us) / 1e6
@@ -334,7 +336,7 @@ class SimulatedClient:
             work.extended_us = self.world.loop.now_us
             settlements.waiters.append((message, work))
             settlements.others.append(Settlement("extend", message, work.handed.lease_ms))
-            self.flush_soon()
+            settlements.on_ripe()
 
     def _end(self, work: Work) -> None:
         message, random, habits = work.message, self.random, self.habits
@@ -359,7 +361,7 @@ class SimulatedClient:
         message.run.delivery.open -= 1
         settlements.waiters.append((message, work))
         self.world.checker.ending(work.history, work.handed, op, self.world.loop.now_us)
-        self.flush_soon()
+        settlements.on_ripe()
 
     def _settle_stale(self) -> None:
         """Settle again, under its old token, what was settled and answered."""
@@ -375,7 +377,7 @@ class SimulatedClient:
                     settlements.acks.append(message)
                 else:
                     settlements.others.append(Settlement("nack", message, 0, b"E", b"stale"))
-                self.flush_soon()
+                settlements.on_ripe()
 
     def _repeat(self) -> None:
         """Send a frame again that was answered; those without an answer are sent again after a resume."""
