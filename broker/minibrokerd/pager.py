@@ -23,6 +23,7 @@ MOST_HOT_BYTES: Final = (
     96 * 1024 * 1024
 )  # more brings nothing: it is read back faster than it is handed out
 FILL_BYTES: Final = 64 * 1024 * 1024  # read back by a start, over all queues
+READ_BYTES: Final = 4 * 1024  # what a read costs beside its bytes, in these
 RETRY_S: Final = 1.0
 
 
@@ -79,16 +80,22 @@ class Pager:
             future.add_done_callback(partial(self._done, asked))
 
     def fill(self) -> None:
-        """Read back the first messages of every queue; blocks, before the port opens."""
-        left_bytes = FILL_BYTES
-        self._filling = reads = deque(self._core.wanted())
-        while left_bytes > 0 and reads:
-            asked = reads.popleft()
-            left_bytes -= asked.offsets[-1] - asked.offsets[0] + 1
+        """Read back the first messages of the queues; blocks, before the port opens.
+
+        What is left is read when it is needed.
+        """
+        left_bytes, wanted = FILL_BYTES, self._core.wanted()
+        reads: deque[ReadBack] = deque()
+        self._filling = reads
+        while left_bytes > 0:
+            asked = next(wanted, None)
+            if asked is None and not reads:
+                break
+            asked = asked or reads.popleft()
+            left_bytes -= asked.offsets[-1] - asked.offsets[0] + READ_BYTES
             # What is to be read next, the core says in the effects of this (it comes to `read`), or when it is
             # asked: while hand-outs wait for resumes it looks at no queue by itself.
             self._apply(Loaded(asked, self._log.read(asked.segment, asked.offsets)))
-            reads.extend(self._core.wanted())
         self._filling = None
         self.read(reads)
 

@@ -151,7 +151,6 @@ class Server:
         self._signals = StopSignals()
         self._notifier = Notifier()
         self._listeners: list[asyncio.Server] = []
-        self._queues: dict[int, str] = {}  # those that were logged: their names by number
         self._all_gone: asyncio.Future[None] | None = None
         self._stop_asked: asyncio.Future[None] = loop.create_future()
 
@@ -187,7 +186,6 @@ class Server:
         self.loop.call_later(SWEEP_S, self._sweep)
         Scrub(self._log, self.loop).start()
         address = listening.show(*sockets[0].getsockname()[:2])
-        self._queues = self._queue_names()
         data_dir = self._options.data_dir.absolute()
         events.info("recovered", **recovered.fields())
         events.info(
@@ -305,12 +303,11 @@ class Server:
 
     def _report(self) -> None:
         """Log what is only looked at once a second, because it happens where every message passes."""
-        before, self._queues = self._queues, self._queue_names()
-        for number in before.keys() - self._queues.keys():
-            events.warning("queue_deleted", queue=before[number])
-        for number in sorted(self._queues.keys() - before.keys()):
-            queue = self._core.store.by_number[number]
-            events.info("queue_created", queue=queue.name, **queue.settings)
+        for is_new, queue in self._core.news():
+            if is_new:
+                events.info("queue_created", queue=queue.name, **queue.settings)
+            else:
+                events.warning("queue_deleted", queue=queue.name)
         if self._turned_away:
             events.warning(
                 "connections_full",
@@ -319,9 +316,6 @@ class Server:
                 most_connections=self._most_connections,
             )
             self._turned_away = 0
-
-    def _queue_names(self) -> dict[int, str]:
-        return {queue.number: queue.name for queue in self._core.store.queues.values()}
 
     @staticmethod
     def _complaint(connection: ServerConnection, heard_s: float, now_s: float) -> str:

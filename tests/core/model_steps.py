@@ -15,11 +15,13 @@ from watched import Watched
 from minibroker.settings import default_settings
 from minibrokerd.core import paging
 from minibrokerd.core.effects import Outgoing
+from minibrokerd.core.sums import Sums
 
 TICK_MS = 8
 SETTLES = ("ack", "nack", "reject", "release", "extend")
 indices = st.integers(0, 2**16)
-SMALL = {"AHEAD_MESSAGES": 2, "LEAST_BYTES": 0}  # so that a handful of messages can leave memory
+# So that a handful of messages can leave memory.
+SMALL: dict[tuple[Any, str], int] = {(paging, "AHEAD_MESSAGES"): 2, (Sums, "large_bytes"): 0}
 rarely = st.sampled_from([False, False, False, True])
 
 
@@ -46,9 +48,9 @@ class Clients(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.limits = {name: getattr(paging, name) for name in SMALL}
-        for name, value in SMALL.items():
-            setattr(paging, name, value)
+        self.limits = {(owner, name): getattr(owner, name) for owner, name in SMALL}
+        for (owner, name), value in SMALL.items():
+            setattr(owner, name, value)
         self.world = Watched()
         self.model = Model()
         self.durables: list[Durable] = []  # of the closed batches
@@ -73,8 +75,8 @@ class Clients(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Give the limits back that were made small."""
-        for name, value in self.limits.items():
-            setattr(paging, name, value)
+        for (owner, name), value in self.limits.items():
+            setattr(owner, name, value)
 
     # -- helpers --------------------------------------------------------------------------------
 

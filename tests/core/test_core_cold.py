@@ -9,6 +9,7 @@ from harness import World
 from minibrokerd.core import paging
 from minibrokerd.core.inputs import Forward, Loaded
 from minibrokerd.core.records import DamagedMeta, decode
+from minibrokerd.core.sums import Sums
 
 MESSAGES = 12
 
@@ -17,7 +18,7 @@ MESSAGES = 12
 def _small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a handful of messages leave memory."""
     monkeypatch.setattr(paging, "AHEAD_MESSAGES", 2)
-    monkeypatch.setattr(paging, "LEAST_BYTES", 0)
+    monkeypatch.setattr(Sums, "large_bytes", 0)
 
 
 def frozen() -> tuple[World, Client]:

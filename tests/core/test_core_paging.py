@@ -11,6 +11,7 @@ from minibrokerd.core.effects import Effects, ReadBack
 from minibrokerd.core.inputs import Command, Loaded
 from minibrokerd.core.messages import Span
 from minibrokerd.core.records import DamagedMeta, decode
+from minibrokerd.core.sums import Sums
 from minibrokerd.log.seam import Record
 
 
@@ -18,7 +19,7 @@ from minibrokerd.log.seam import Record
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two messages of a queue stay in memory, and all others may leave it."""
     monkeypatch.setattr(paging, "AHEAD_MESSAGES", 2)
-    monkeypatch.setattr(paging, "LEAST_BYTES", 0)
+    monkeypatch.setattr(Sums, "large_bytes", 0)
 
 
 def frozen(count: int) -> World:

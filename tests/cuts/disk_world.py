@@ -220,9 +220,10 @@ class DiskWorld(World):
 
     def _fill(self) -> None:
         """As the pager does before the port opens: read back what comes first, some of the time."""
-        while self.random.random() < 0.5 and (reads := self.core.wanted()):
-            for asked in reads:
-                self._load(asked)
+        for asked in self.core.wanted():
+            self._load(asked)
+            if self.random.random() < 0.5:
+                break
 
     def _read(self, asked: ReadBack) -> list[Record | None]:
         return self.disk_log.read(asked.segment, asked.offsets)

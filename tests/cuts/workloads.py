@@ -10,10 +10,11 @@ from core_client import Client, Delivered
 from disk_world import PATH, DiskWorld, Recording, SyncFailed
 
 from minibrokerd.core import paging
+from minibrokerd.core.sums import Sums
 
 QUEUE = "work"
 LEASE_MS = 30_000
-SMALL = {"AHEAD_MESSAGES": 2, "LEAST_BYTES": 0}
+SMALL: dict[tuple[Any, str], int] = {(paging, "AHEAD_MESSAGES"): 2, (Sums, "large_bytes"): 0}
 
 
 class Shift:
@@ -202,11 +203,11 @@ def record(
 @contextmanager
 def small_memory() -> Iterator[None]:
     """Let a handful of messages be enough for some of them to leave memory."""
-    before = {name: getattr(paging, name) for name in SMALL}
+    before = {(owner, name): getattr(owner, name) for owner, name in SMALL}
     try:
-        for name, value in SMALL.items():
-            setattr(paging, name, value)
+        for (owner, name), value in SMALL.items():
+            setattr(owner, name, value)
         yield
     finally:
-        for name, value in before.items():
-            setattr(paging, name, value)
+        for (owner, name), value in before.items():
+            setattr(owner, name, value)

@@ -14,8 +14,9 @@ from types import ModuleType
 
 from minibrokerd import engine, pager
 from minibrokerd.core import cold, paging
+from minibrokerd.core.sums import Sums
 
-Limit = tuple[ModuleType, str]
+Limit = tuple[ModuleType | type, str]
 NO_LIMIT_BYTES = 1024 * 1024 * 1024
 
 
@@ -44,7 +45,7 @@ class Memory:
             (pager, "MOST_HOT_BYTES"): random.choice((0, 0, 500, 2_000)),
             (paging, "AHEAD_MESSAGES"): random.choice((1, 2, 8)),
             (paging, "AHEAD_BYTES"): random.choice((500, 4_000)),
-            (paging, "LEAST_BYTES"): 0,
+            (Sums, "large_bytes"): 0,
             (paging, "LOOKS"): random.choice((3, 20, 1_000)),
             (cold, "CHUNK_BYTES"): random.choice((100, 2_000, 20_000)),
             (cold, "CHUNK_FRAMES"): random.choice((1, 3, 100)),

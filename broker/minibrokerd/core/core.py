@@ -11,7 +11,7 @@ be written; `apply(Synced(n))` tells that batches up to n are safe.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 from zlib import crc32
 
@@ -51,6 +51,7 @@ from minibrokerd.core.inputs import (
 )
 from minibrokerd.core.messages import Block, place_of
 from minibrokerd.core.publishing import enter, publish
+from minibrokerd.core.queues import Queue
 from minibrokerd.core.records import Meta, record
 from minibrokerd.core.replay import Read, Replay
 from minibrokerd.core.sessions import Outcome, Result
@@ -117,6 +118,8 @@ class Core:
             queue.dirty = False
             if store.hands_out():
                 dispatch(store, queue)
+            else:
+                store.held_back[queue] = None
         return effects
 
     def close_batch(self) -> int:
@@ -124,6 +127,12 @@ class Core:
         number = self.store.open_batch
         self.store.open_batch += 1
         return number
+
+    def news(self) -> list[tuple[bool, Queue]]:
+        """Return which queues were made (True) or ended since the last call."""
+        news = list(self.store.news)
+        self.store.news.clear()
+        return news
 
     def hold(self) -> None:
         """Hand nothing out any more: the server is stopping."""
@@ -175,8 +184,11 @@ class Core:
         """No record of a batch before this one is needed, once all batches so far are synced."""
         return self.store.clear_below
 
-    def wanted(self) -> list[ReadBack]:
-        """Return what should be read back before the port opens; each is answered by `Loaded`."""
+    def wanted(self) -> Iterator[ReadBack]:
+        """Yield what should be read back before the port opens; each is answered by `Loaded`.
+
+        Stop at any time: what was not yielded is asked for when it is needed.
+        """
         return paging.wanted(self.store)
 
     @property
@@ -270,7 +282,7 @@ def _sequenced(store: Store, frame: Frame, sequence: int) -> None:
         raise Broken(
             f"answered_below is {frame.answered_below}, above the frame's own sequence {sequence}"
         )
-    session.forget_below(frame.answered_below)
+    store.sums.outcomes -= session.forget_below(frame.answered_below)
     if session.over_limit(sequence):
         raise Broken(
             f"frame {sequence} is too far ahead of {session.answered_below}, the oldest unanswered"
@@ -285,6 +297,7 @@ def _sequenced(store: Store, frame: Frame, sequence: int) -> None:
             frame.checksum, frame.size, results, lost, rests_on, store.open_batch if recorded else 0
         ),
     )
+    store.sums.outcomes += 1
     session.seen_ms = store.now_ms
     # The record of a publish, or of an ack that is all of its frame, has the outcome itself.
     if recorded and not is_publish and not is_whole_ack(frame, lost):
@@ -383,8 +396,7 @@ def _tick(store: Store, command: Tick) -> None:
     store.jitter = command.jitter
     if store.hold_until_ms and store.now_ms >= store.hold_until_ms:
         store.hold_until_ms = 0
-        for queue in store.queues.values():
-            store.touch(queue)
+        store.go_on()
     for timer in store.wheel.advance(store.now_ms, TIMERS_PER_APPLY):
         handler, argument = timer.item
         handler(store, timer, argument)
@@ -396,8 +408,8 @@ def _tick(store: Store, command: Tick) -> None:
 
 def _space(store: Store, command: Space) -> None:
     store.short, store.paused = command.short, command.pause
-    for queue in store.queues.values():
-        store.touch(queue)
+    if not store.paused:
+        store.go_on()
 
 
 _RETRYABLE: Final = frozenset({"busy", "disk_full", "shutting_down"})

@@ -87,7 +87,7 @@ def leave(store: Store, connection: Connection) -> None:
         store.effects.closes.append(id)
     if not connection.main:
         return
-    session.forget_all()
+    store.sums.outcomes -= session.forget_all()
     if not session.deliveries:
         end_session(store, session)
 
@@ -148,7 +148,8 @@ def end_session(store: Store, session: Session) -> None:
     """Forget a session; its leases, if any, run out by themselves."""
     if session.timer is not None:
         store.wheel.cancel(session.timer)
-    store.sessions.pop(session.id, None)
+    if store.sessions.pop(session.id, None) is not None:
+        store.sums.outcomes -= len(session.window)
 
 
 def _connect(store: Store, session: Session, id: int, *, main: bool) -> None:

@@ -11,7 +11,7 @@ hard limit the shell refuses publishes.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Final
 
@@ -31,7 +31,6 @@ AHEAD_MESSAGES: Final = (
     2_048  # read back before they are needed: two deliveries of the largest size
 )
 AHEAD_BYTES: Final = 4 * 1024 * 1024
-LEAST_BYTES: Final = 2 * AHEAD_BYTES  # a queue with less in memory keeps it
 AHEAD_SPANS: Final = 256  # of these so many are looked at
 _WITH_BODIES: Final = (TYPE_OF[PublishMeta], TYPE_OF[CopyRunMeta])
 COPY_RUN_BYTES: Final = 100  # a copy of a span beside its bodies, about
@@ -46,13 +45,19 @@ def read_ahead(store: Store, queue: Queue) -> None:
     ask(store, queue, lane, lane.cold[0])
 
 
-def wanted(store: Store) -> list[ReadBack]:
-    """Return what is to be read back before any queue is asked for messages."""
-    store.effects = Effects()  # those of the last apply were routed
-    for queue in store.queues.values():
-        if queue.lanes.default.cold:
-            read_ahead(store, queue)
-    return store.effects.reads
+def wanted(store: Store) -> Iterator[ReadBack]:
+    """Yield what is to be read back before any queue is asked: a stretch of each, then the next ones."""
+    queues = [queue for queue in store.queues.values() if queue.lanes.default.cold]
+    while queues:
+        more = []
+        for queue in queues:
+            store.effects = Effects()  # those of the last apply were routed
+            if queue.lanes.default.cold:
+                read_ahead(store, queue)
+            if store.effects.reads:
+                more.append(queue)
+                yield from store.effects.reads
+        queues = more
 
 
 def ask(store: Store, queue: Queue, lane: Lane, run: ColdRun, forward_bytes: int = 0) -> None:
@@ -79,8 +84,12 @@ def _enough(spans: Iterable[Span]) -> int | None:
 def freeze(store: Store, command: Freeze) -> None:
     """Turn spans into places, from the queues with most in memory on."""
     bytes_left, looks_left = command.most_bytes, LOOKS
-    for queue in sorted(store.queues.values(), key=lambda queue: -queue.hot_bytes):
-        if bytes_left <= 0 or looks_left <= 0 or queue.hot_bytes <= LEAST_BYTES:
+    large = store.sums.large
+    for queue in sorted(large, key=lambda queue: -queue.hot_bytes):
+        if queue.hot_bytes <= store.sums.large_bytes:
+            del large[queue]
+            continue
+        if bytes_left <= 0 or looks_left <= 0:
             return
         frozen, looked = _freeze_lane(queue, bytes_left, looks_left)
         bytes_left, looks_left = bytes_left - frozen, looks_left - looked
@@ -103,7 +112,7 @@ def _freeze_lane(queue: Queue, most_bytes: int, looks: int) -> tuple[int, int]:
             frozen += _append(queue, lane, span)
         else:
             lane.put_back(span)
-    queue.cold_bytes += frozen
+    queue.count_cold(frozen)
     lane.close_up()
     return frozen, looked
 
@@ -167,8 +176,7 @@ def loaded(store: Store, command: Loaded) -> None:
             if bytes_left <= 0:
                 break
     share = run.read_back(high)
-    queue.cold_bytes -= share
-    queue.live_bytes -= share
+    queue.count_run_out(share)
     position = lane.cold.index(run)
     if run.at == len(run.firsts):
         del lane.cold[position]
@@ -239,5 +247,4 @@ def _write_again(store: Store, queue: Queue, lane: Lane, position: int, spans: l
             write_copy(store, queue, span, (first, stop, encoding), slot)
     for run in reversed(runs):
         lane.cold.insert(position, run)
-        queue.live_bytes += run.cost
-        queue.cold_bytes += run.cost
+        queue.count_run(run)

@@ -17,6 +17,7 @@ from minibrokerd.core.cold import ColdRun
 from minibrokerd.core.deliveries import Consumer, Delivery
 from minibrokerd.core.lanes import NO_LANES, Lanes
 from minibrokerd.core.messages import NEVER, Block, Item, Span, State, key_in
+from minibrokerd.core.sums import Sums
 from minibrokerd.core.wheel import Timer
 
 RESERVE_STEP: Final = 2**20  # sequences reserved by one record
@@ -62,9 +63,14 @@ class Queue:
         "reserve_batch",
         "reserved_until",
         "settings",
+        "sums",
     )
 
-    def __init__(self, number: int, name: str, home: int, settings: Settings) -> None:
+    def __init__(
+        self, number: int, name: str, home: int, settings: Settings, sums: Sums | None = None
+    ) -> None:
+        """`sums` are those of all queues that this one is counted in."""
+        self.sums = sums if sums is not None else Sums()
         self.number = number
         self.name = name
         self.home = home
@@ -165,17 +171,42 @@ class Queue:
 
     def count_in(self, block: Block, first: int, stop: int) -> None:
         """Count the bytes of messages that are here now."""
+        cost = block.cost(first, stop)
         if block.batch == NEVER:
-            self.memory_bytes += block.cost(first, stop)
+            self.memory_bytes += cost
+            self.sums.memory_bytes += cost
         else:
-            self.live_bytes += block.cost(first, stop)
+            self.live_bytes += cost
+            self.sums.live_bytes += cost
+        if cost + self.live_bytes + self.memory_bytes > self.sums.large_bytes:
+            self.sums.large[self] = None
 
     def count_out(self, block: Block, first: int, stop: int) -> None:
         """Count the bytes of messages that are here no more."""
+        cost = block.cost(first, stop)
         if block.batch == NEVER:
-            self.memory_bytes -= block.cost(first, stop)
+            self.memory_bytes -= cost
+            self.sums.memory_bytes -= cost
         else:
-            self.live_bytes -= block.cost(first, stop)
+            self.live_bytes -= cost
+            self.sums.live_bytes -= cost
+
+    def count_run(self, run: ColdRun) -> None:
+        """Count the bytes of messages that are here now, and not in memory."""
+        for each in (self, self.sums):
+            each.live_bytes += run.cost
+            each.cold_bytes += run.cost
+
+    def count_run_out(self, cost: int) -> None:
+        """Count so many bytes less of messages that are not in memory: they ended, or were read back."""
+        for each in (self, self.sums):
+            each.live_bytes -= cost
+            each.cold_bytes -= cost
+
+    def count_cold(self, cost: int) -> None:
+        """Count the bytes of messages that are here as those of messages that left memory."""
+        self.cold_bytes += cost
+        self.sums.cold_bytes += cost
 
     def is_full(self) -> bool:
         """Whether the queue has as many messages as its settings allow."""
@@ -216,7 +247,12 @@ class Queue:
         old, self.lanes = self.lanes, NO_LANES
         self.delayed, self.deliveries = NOTHING, NOTHING
         self.delayed_count = self.held = self.begun = self.entering = 0
+        sums = self.sums
+        sums.live_bytes -= self.live_bytes
+        sums.cold_bytes -= self.cold_bytes
+        sums.memory_bytes -= self.memory_bytes
         self.live_bytes = self.cold_bytes = self.memory_bytes = 0
+        sums.large.pop(self, None)
         return old
 
     def key_of(self, origin: int, sequence: int) -> int:

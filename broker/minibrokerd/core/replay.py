@@ -47,11 +47,8 @@ from minibrokerd.core.tails import BadTail
 from minibrokerd.core.wheel import TICK_MS, Wheel
 from minibrokerd.log.seam import Batch, Digested, Record
 
-LEASE_GRACE_MS: Final = (
-    60_000  # a recovered lease has at least min(lease, this) from when the port opens
-)
-
-
+# A recovered lease has at least min(lease, this) from when the port opens.
+LEASE_GRACE_MS: Final = 60_000
 MOST_SEQUENCES: Final = 2**64 - 1
 # Raised by what reads a record whose checksum holds and whose parts do not fit each other: no damage makes one.
 INCONSISTENT: Final = (
@@ -183,6 +180,7 @@ class Replay:
             # a second would be told that its publish is new.
             session.seen_ms = now_ms
             session.put_in_order()
+            store.sums.outcomes += len(session.window)
             await_return(store, session)
         # Consumers that were there at a clean stop come back, too, with what they began after its last read.
         returning = any(
@@ -192,6 +190,7 @@ class Replay:
         if self.messages and (returning or not clean):
             store.hold_until_ms = now_ms + limits.RESUME_WAIT_MS
         store.dirty.clear()
+        store.news.clear()
         for queue in store.queues.values():
             queue.dirty = False
 
@@ -245,8 +244,7 @@ class Replay:
         if not run.left:
             return
         self.messages += run.left
-        queue.live_bytes += run.cost
-        queue.cold_bytes += run.cost
+        queue.count_run(run)
         queue.enter_cold(run)
         self._store.touch(queue)
 
@@ -288,7 +286,7 @@ class Replay:
         waiting = self._queues.get(number)
         if waiting is None:
             waiting = self._queues[number] = Survivors(
-                Queue(number, "", number, DEFAULTS), self._spans_of
+                Queue(number, "", number, DEFAULTS, self._store.sums), self._spans_of
             )
             self._homes.setdefault(number, []).append(waiting)
         return waiting

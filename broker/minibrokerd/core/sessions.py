@@ -96,18 +96,20 @@ class Session:
         self.window[sequence] = outcome
         self.unanswered_bytes += outcome.size
 
-    def forget_below(self, sequence: int) -> None:
-        """Forget the outcomes that the client will not ask about any more."""
+    def forget_below(self, sequence: int) -> int:
+        """Forget the outcomes that the client will not ask about any more; return how many."""
         if sequence <= self.answered_below:
-            return
+            return 0
         self.answered_below = sequence
         # Frames mostly come in the order of their sequences, so this stops at the first that stays.
-        for known in [*takewhile(sequence.__gt__, self.window)]:
+        forgotten = [*takewhile(sequence.__gt__, self.window)]
+        for known in forgotten:
             self.unanswered_bytes -= self.window.pop(known).size
+        return len(forgotten)
 
-    def forget_all(self) -> None:
-        """Forget every outcome: a frame that comes again can no longer be judged."""
-        self.forget_below(max(self.window, default=0) + 1)
+    def forget_all(self) -> int:
+        """Forget every outcome: a frame that comes again can no longer be judged; return how many."""
+        return self.forget_below(max(self.window, default=0) + 1)
 
     def record_of(self, sequence: int, unix_ms: int) -> FrameMeta:
         """Return the record of an outcome that is kept; its tail is `lost`."""

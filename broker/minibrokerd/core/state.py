@@ -25,16 +25,15 @@ from minibrokerd.core.records import (
     record,
 )
 from minibrokerd.core.sessions import Connection, Session
+from minibrokerd.core.sums import Sums
 from minibrokerd.core.wheel import Timer, Wheel
 
 COUNTER_BITS: Final = 40  # tokens and session ids are epoch << 40 | counter
-OUTCOME_BYTES: Final = (
-    160  # about what the record of a kept outcome takes in a log, its batch included
-)
-QUEUE_BYTES: Final = 400  # the same for the settings and the reservation of a queue
 LAZY_HELD_BACK_MS: Final = 100  # lazy confirms wait once the oldest unsynced one is older
 REST_MS: Final = 1_000  # a queue that was used a moment ago keeps what it will need again
 REST_QUEUES: Final = 1_000  # looked at in one step
+GO_ON_QUEUES: Final = 200  # dispatched in one step, after a time in which none was
+MOST_NEWS: Final = 10_000
 QUEUE_NAME: Final = re.compile(f"[A-Za-z0-9._-]{{1,{limits.MAX_QUEUE_NAME_CHARS}}}")
 
 Handler = Callable[["Store", Timer, Any], None]
@@ -70,11 +69,14 @@ class Store:
         self.open_batch = 1
         self.synced = 0
         self.effects = Effects()
+        self.sums = Sums()
         self.wheel = Wheel(0)
         self.queues: dict[str, Queue] = {}
         self.by_number: dict[int, Queue] = {}
         self._numbers: list[int] = []  # of all queues, ascending
         self.next_queue_number = 1
+        # Queues that were made (True) or ended, for the shell.
+        self.news: deque[tuple[bool, Queue]] = deque(maxlen=MOST_NEWS)
         self.dropped_batch = 0  # has the newest record that a deleted queue's number was used
         self.forward_waits = False  # the last Forward asked for something to be read back
         self.clear_below = 0  # nothing that lives needs a record of a batch before this one
@@ -89,6 +91,7 @@ class Store:
             deque()
         )  # (batch, now_ms) of unsynced lazy records
         self.dirty: list[Queue] = []
+        self.held_back: dict[Queue, None] = {}  # were dirty while nothing was handed out
         self.idle: list[Queue] = []  # to be looked at by `_rest`
         self.jobs: deque[Callable[[], bool]] = (
             deque()
@@ -191,7 +194,7 @@ class Store:
         """Make a queue; `home` is the number of the source queue for a DLQ."""
         number = self.next_queue_number
         self.next_queue_number += 1
-        queue = self.add_queue(Queue(number, name, home or number, settings))
+        queue = self.add_queue(Queue(number, name, home or number, settings, self.sums))
         self.write_queue(queue)
         return queue
 
@@ -200,6 +203,7 @@ class Store:
         self.queues[queue.name] = queue
         self.by_number[queue.number] = queue
         insort(self._numbers, queue.number)
+        self.news.append((True, queue))
         self.next_queue_number = max(self.next_queue_number, queue.number + 1)
         return queue
 
@@ -208,6 +212,7 @@ class Store:
         del self.queues[queue.name]
         del self.by_number[queue.number]
         del self._numbers[bisect_left(self._numbers, queue.number)]
+        self.news.append((False, queue))
 
     def numbers_after(self, number: int, most: int) -> list[int]:
         """Return up to `most` numbers of queues above `number`, in order."""
@@ -228,24 +233,29 @@ class Store:
         return dlq
 
     def live_bytes(self) -> int:
-        """Return about how many bytes of the log are still needed.
-
-        Outcomes count too: of clients that fell silent there may be many, and a log whose bound leaves them
-        no room would be copied for ever.
-        """
-        messages = sum(queue.live_bytes for queue in self.queues.values())
-        outcomes = sum(len(session.window) for session in self.sessions.values())
-        return messages + QUEUE_BYTES * len(self.queues) + OUTCOME_BYTES * outcomes
+        """Return about how many bytes of the log are still needed."""
+        return self.sums.needed_bytes(len(self.queues))
 
     def hot_bytes(self) -> int:
         """Return about how many bytes the messages of all queues take of memory."""
-        return sum(queue.hot_bytes for queue in self.queues.values())
+        return self.sums.hot_bytes
 
     def touch(self, queue: Queue) -> None:
         """Let the queue be dispatched at the end of this apply."""
         if not queue.dirty:
             queue.dirty = True
             self.dirty.append(queue)
+
+    def go_on(self) -> None:
+        """Dispatch, some at a time, the queues that would have been while nothing was handed out."""
+
+        def step() -> bool:
+            for _ in range(min(GO_ON_QUEUES, len(self.held_back))):
+                self.touch(self.held_back.popitem()[0])
+            return not self.held_back or not self.hands_out()
+
+        if not step():
+            self.jobs.append(step)
 
     def forget_delivery(self, queue: Queue, token: int) -> None:
         """Take a delivery out of the indexes."""
