@@ -17,12 +17,13 @@ from minibroker import limits
 from minibroker.commands import COMMANDS, Phase
 from minibroker.errors import ERRORS
 from minibroker.wire import LENGTH, RUN
-from minibrokerd import __version__
+from minibrokerd import __version__, listening
 from minibrokerd.core.effects import Outgoing
 from minibrokerd.core.inputs import Attach, Disconnected, Flow, Frame, Hello, Resume
-from minibrokerd.frames import BadFrame, read_frame
+from minibrokerd.frames import ARRAY_OF_4, BadFrame, read_frame
 from minibrokerd.logs import events
 from minibrokerd.outgoing import frame_of
+from minibrokerd.strangers import FIRST_BYTES, Stranger, recognise
 
 if TYPE_CHECKING:
     from minibrokerd.server import Server
@@ -32,6 +33,8 @@ JOIN_BYTES: Final = (
 )  # smaller output is joined into one write, larger is written in pieces
 LARGE_BYTES: Final = 1024 * 1024  # a frame above it that came in pieces is not copied
 MAX_TEXT_CHARS: Final = 500
+_ARRAYS: Final = (b"", bytes([ARRAY_OF_4]))  # what can be the begin of a payload
+LINGER_S: Final = 0.5  # for a stranger to take its answer
 
 
 class Refusal(Exception):
@@ -51,6 +54,8 @@ class ServerConnection(asyncio.Protocol):
         self.phase = Phase.NEW
         self.session = 0
         self.client = ""  # the name that it gave itself
+        self.peer = ""  # the address and port of its other end
+        self.host = ""
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
         self._out: list[Any] = []
@@ -72,6 +77,9 @@ class ServerConnection(asyncio.Protocol):
         # uvloop's transports do not inherit from asyncio's; they are the same by interface.
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=limits.OUTPUT_SOFT_BYTES)
+        address = transport.get_extra_info("peername")
+        if address:
+            self.host, self.peer = address[0], listening.show(*address[:2])
         if self._server.is_full:
             self._refuse("busy", "this server has as many connections as it may have files open")
 
@@ -80,13 +88,24 @@ class ServerConnection(asyncio.Protocol):
         self.received_s = self._server.loop.time()
         if self._closing:
             return
+        begun = bytes(self._buffer[:FIRST_BYTES]) if self.phase is Phase.NEW else None
         try:
             if self._server.stopping:
                 self._ignore()
             else:
                 self._cut(data)
-        except (BadFrame, Refusal) as error:
-            self._refuse(getattr(error, "code", "protocol_error"), str(error))
+                if begun is not None and self._buffer[LENGTH.size : LENGTH.size + 1] not in _ARRAYS:
+                    raise BadFrame("a payload starts with 0x94, and this one never will")
+        except Refusal as error:
+            self._refuse(error.code, str(error))
+        except BadFrame as error:
+            stranger = None
+            if begun is not None and self.phase is Phase.NEW:
+                stranger = recognise((begun + data[:FIRST_BYTES])[:FIRST_BYTES])
+            if stranger is None:
+                self._refuse("protocol_error", str(error))
+            else:
+                self._answer(stranger)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the core; asyncio.Protocol. What was received before has been applied."""
@@ -264,7 +283,12 @@ class ServerConnection(asyncio.Protocol):
 
     def fields(self) -> dict[str, Any]:
         """Return what tells this connection from others, for an event."""
-        return {"connection": self.number, "session": self.session, "client": self.client}
+        return {
+            "connection": self.number,
+            "session": self.session,
+            "client": self.client,
+            "peer": self.peer,
+        }
 
     def refused(self, code: str, text: str) -> None:
         """Note that the peer may not go on; engine.Sink."""
@@ -279,7 +303,7 @@ class ServerConnection(asyncio.Protocol):
 
     def end(self, why: str) -> None:
         """Cut the connection off."""
-        events.warning("connection_ended", **self.fields(), reason=why)
+        self._server.ended(self, why)
         self._closing = True
         if self._transport is not None:
             self._transport.abort()
@@ -303,6 +327,20 @@ class ServerConnection(asyncio.Protocol):
             self.stalled_since_s = now_s if size else None
         self._written_bytes = written_bytes
         return 0.0 if self.stalled_since_s is None else now_s - self.stalled_since_s
+
+    def _answer(self, stranger: Stranger) -> None:
+        """Tell a peer that speaks something else so in its own words, and close."""
+        if stranger.answer is None:
+            self._refuse("protocol_error", stranger.text)
+            return
+        self._closing = True
+        self._server.refused(self, "protocol_error", stranger.text, stranger.speaks)
+        if self._transport is not None:
+            self._transport.write(stranger.answer)
+            # Closing at once would discard the answer, if some of what was sent is not read yet.
+            if self._transport.can_write_eof():
+                self._transport.write_eof()
+            self._server.loop.call_later(LINGER_S, self._transport.close)
 
     def _refuse(self, code: str, text: str) -> None:
         """One error frame, then the end: the state of the stream is lost."""

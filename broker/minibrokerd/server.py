@@ -32,6 +32,7 @@ from minibrokerd.log.seam import Log
 from minibrokerd.logs import OwnText, events
 from minibrokerd.notify import Notifier
 from minibrokerd.outlet import STDOUT, write_once
+from minibrokerd.refusals import Refusals
 from minibrokerd.scrub import Scrub
 from minibrokerd.stopping import StopSignals
 
@@ -135,6 +136,7 @@ class Server:
         self._next_number = 1
         self._most_connections = listening.connection_limit()
         self._turned_away = 0
+        self._refusals = Refusals()
         self._trimmer = memory.Trimmer()
         if log is None:
             log = FileLog(options.data_dir, segment_bytes=options.segment_bytes, digests=True)
@@ -226,6 +228,8 @@ class Server:
         except TimeoutError:
             leave(f"the disk did not take what is left within {deadline_s:g} s")
         backstop.cancel()
+        for fields in self._refusals.rest():
+            events.warning("events_repeated", **fields)
         self._signals.on_second = lambda: None  # the log is closed: there is nothing left to leave
         events.info("stopped", code=exits.DONE, ms=_ms_since(began_s))
         return exits.DONE
@@ -241,12 +245,26 @@ class Server:
         if self._all_gone is not None and not self._connections and not self._all_gone.done():
             self._all_gone.set_result(None)
 
-    def refused(self, connection: ServerConnection, code: str, text: str) -> None:
+    def refused(self, connection: ServerConnection, code: str, text: str, speaks: str = "") -> None:
         """Note that a peer was told that it may not go on."""
         if code == "busy" and connection.phase is Phase.NEW:
             self._turned_away += 1  # one event a second for all of them: they may be many
             return
-        events.warning("connection_refused", **connection.fields(), code=code, text=text)
+        fields = {"code": code, **({"speaks": speaks} if speaks else {}), "text": text}
+        self._complain("connection_refused", connection, (code, speaks), fields)
+
+    def ended(self, connection: ServerConnection, why: str) -> None:
+        """Note that a connection was cut off."""
+        self._complain("connection_ended", connection, (why,), {"reason": why})
+
+    def _complain(
+        self, name: str, connection: ServerConnection, kind: tuple[str, ...], fields: dict[str, Any]
+    ) -> None:
+        """Log what is wrong with a peer, unless the same was said of its host just now: then it is counted."""
+        of = {"host": connection.host, "client": connection.client}
+        key = (name, *of.values(), *kind)
+        if self._refusals.is_first(key, {"of": name, **of, **fields}, self.loop.time()):
+            events.warning(name, **connection.fields(), **fields)
 
     def _recover(self) -> Recovered:
         began_s = reported_s = time.monotonic()
@@ -308,6 +326,8 @@ class Server:
                 events.info("queue_created", queue=queue.name, **queue.settings)
             else:
                 events.warning("queue_deleted", queue=queue.name)
+        for fields in self._refusals.due(self.loop.time()):
+            events.warning("events_repeated", **fields)
         if self._turned_away:
             events.warning(
                 "connections_full",

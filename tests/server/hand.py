@@ -80,7 +80,7 @@ class HandTransport:
         self.taken = bytearray()  # what the peer has read
         self.buffer = bytearray()
         self.high = 64 * 1024
-        self.paused = self.closing = self.aborted = self.lost = False
+        self.paused = self.closing = self.aborted = self.lost = self.ended = False
 
     def set_write_buffer_limits(self, high: int) -> None:
         """Set the size above which the protocol is paused."""
@@ -89,6 +89,7 @@ class HandTransport:
     def write(self, data: bytes) -> None:
         """Take bytes for the peer."""
         assert not self.closing, "written after close"
+        assert not self.ended, "written after the end"
         self.buffer += data
         if self.reads:
             self.read()
@@ -114,8 +115,17 @@ class HandTransport:
         """Return what the peer has not read."""
         return len(self.buffer)
 
-    def get_extra_info(self, name: str) -> None:
-        """There is no socket."""
+    def get_extra_info(self, name: str) -> tuple[str, int] | None:
+        """There is no socket, but an address."""
+        return ("192.0.2.7", 50_007) if name == "peername" else None
+
+    def can_write_eof(self) -> bool:
+        """Return that there is a half close."""
+        return True
+
+    def write_eof(self) -> None:
+        """Write nothing more."""
+        self.ended = True
 
     def is_closing(self) -> bool:
         """Return whether `close` or `abort` was called."""

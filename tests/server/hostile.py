@@ -293,8 +293,6 @@ REFUSED: Mapping[str, tuple[str, Callable[[], bytes]]] = {
 BEFORE_LOGIN: Mapping[str, tuple[str, Callable[[], bytes]]] = {
     "4 KiB and 1": ("protocol_error", lambda: (4_097).to_bytes(4, "big")),
     "length 2^32 - 1": ("protocol_error", lambda: b"\xff" * 4),
-    "HTTP": ("protocol_error", lambda: b"GET / HTTP/1.1\r\n\r\n"),
-    "TLS": ("protocol_error", lambda: b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"),
     "nested arrays": ("protocol_error", lambda: parts_as(nested(SOME_ARRAY, 1_300))),
     "a publish": ("protocol_error", publish),
     "a ping": ("protocol_error", lambda: frame(part("ping"), request=1)),

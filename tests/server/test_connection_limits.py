@@ -68,7 +68,7 @@ def test_a_login_takes_5_seconds_at_most(hand: Hand) -> None:
 
 def test_before_login_a_frame_of_4_kib_is_read_and_one_byte_more_is_not(hand: Hand) -> None:
     """protocol.md 4.1: decided on the length alone."""
-    padded = hand.connect().give((4_096).to_bytes(4, "big") + bytes(4_095))
+    padded = hand.connect().give((4_096).to_bytes(4, "big") + b"\x94" + bytes(4_094))
     assert not padded.closed
     padded.give(b"\x00")
     assert padded.take()[0]["text"].startswith("a payload must be")
