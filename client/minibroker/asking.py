@@ -17,6 +17,8 @@ from minibroker.events import Answered
 
 # They leave something at the server that only a withdrawal ends.
 _WITHDRAWN: Final = frozenset({"receive", "consume"})
+# They are asked whether somebody waits for their answer or not.
+_KEPT: Final = frozenset({"cancel", "withdraw"})
 _TYPES: Final[Mapping[Kind, type | tuple[type, ...]]] = {
     Kind.INT: int,
     Kind.STR: str,
@@ -94,6 +96,10 @@ class Requests:
 
         It may have been answered: then the answer is taken back.
         """
+        if op in _KEPT:
+            if number in self._waiting:
+                self._waiting[number].waiter = None
+            return
         request = self._waiting.pop(number, None)
         if request is not None and not request.written:
             self.unwritten.remove(request)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 import socket
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Final, TypeVar, overload
@@ -14,22 +13,16 @@ from urllib.parse import urlsplit
 
 from minibroker import limits
 from minibroker.driver import Driver
-from minibroker.errors import Closed, ConnectionLost, LeaseLost, LoginRefused, MinibrokerError
-from minibroker.link import Link
+from minibroker.errors import Closed, ConnectionLost
 from minibroker.losses import SettleErrorHook
 from minibroker.message import cut
 from minibroker.queue import MAX_TIMEOUT_MS, Queue
-from minibroker.settlements import ENDED
+from minibroker.reconnecting import Reconnecting
 from minibroker.spans import milliseconds
-from minibroker.timer import now_ms
 
 Span = float | timedelta
 Body = TypeVar("Body")
 DEFAULT_URL: Final = f"minibroker://127.0.0.1:{limits.DEFAULT_PORT}"
-FIRST_DELAY_S: Final = 0.05
-# With its variation below the time for which a server that crashed holds back what was begun: a longer one
-# lost begun messages to other consumers, however quickly the server was back.
-LONGEST_DELAY_S: Final = limits.RESUME_WAIT_MS / 1000 / 2
 
 
 class Broker:
@@ -37,9 +30,8 @@ class Broker:
 
     def __init__(self, address: tuple[str, int], driver: Driver, connect_ms: int) -> None:
         self._driver = driver
-        self._address = address
         self._connect_ms = connect_ms
-        self._supervisor: asyncio.Task[None] | None = None
+        self._reconnecting = Reconnecting(address, driver, connect_ms)
         driver.address = address
 
     @property
@@ -75,98 +67,42 @@ class Broker:
         await self._driver.request("ping", {}, self._driver.timeout_ms)
 
     async def close(self) -> None:
-        """Give back what has not begun, wait within the deadline for what is unconfirmed, and leave."""
-        if self._supervisor is None:
-            return
+        """Leave: within one deadline, that of the connection, whatever there is to wait for.
+
+        Runs take nothing new, their handlers are waited for, and cancelled when the deadline is near (their
+        messages are released); what has not begun goes back; what is unconfirmed is waited for. Does nothing in a
+        child of a fork: the connection is the parent's.
+        """
         driver = self._driver
+        if driver.is_closed:
+            return
+        driver.check_loop()
         try:
-            for consumer in list(driver.consumers.values()):
-                try:
-                    await consumer.stop()
-                except MinibrokerError:
-                    continue
-            await driver.drained(driver.timeout_ms, publishes=True)
+            await driver.leave()
         finally:
-            supervisor, self._supervisor = self._supervisor, None
-            driver.close("the connection was closed by this program")
-            supervisor.cancel()
-            await asyncio.wait([supervisor])
+            self._abandon("the connection was closed by this program")
 
     # ---- connecting ----
 
     async def open(self) -> None:
         """Connect for the first time; ConnectionLost or LoginRefused when that fails."""
-        loop = asyncio.get_running_loop()
-        opened: asyncio.Future[None] = loop.create_future()
-        self._supervisor = loop.create_task(self._supervise(opened))
+        opening = self._reconnecting
+        opening.start()
         try:
             async with asyncio.timeout(self._connect_ms / 1000):
-                await opened
+                await opening.opened
         except TimeoutError as error:
-            where = f"{self._address[0]}:{self._address[1]}"
-            text = f"no connection to {where}: {self._driver.trouble}; does `minibroker serve` run there?"
+            self._abandon("the connection was never opened")
+            text = f"no connection to {opening.where}: {self._driver.trouble}; does `minibroker serve` run there?"
             raise ConnectionLost(text) from error
-        finally:
-            if not opened.done() or opened.cancelled() or opened.exception():
-                self._supervisor.cancel()
-                await asyncio.wait([self._supervisor])
-                self._supervisor = None
-                self._driver.close("the connection was never opened")
+        except BaseException:
+            self._abandon("the connection was never opened")
+            raise
         self._driver.beat_later()
 
-    async def _supervise(self, opened: asyncio.Future[None]) -> None:
-        """Connect, wait for the end, connect again: after a delay that doubles, by chance a bit off."""
-        delay_s = FIRST_DELAY_S
-        while True:
-            try:
-                link = await self._connect()
-            except LoginRefused as error:
-                if not self._forget_session() and not opened.done():
-                    opened.set_exception(error)
-                    return
-                self._driver.disconnected(str(error))
-            except (OSError, MinibrokerError, TimeoutError) as error:
-                self._driver.disconnected(str(error) or type(error).__name__)
-            else:
-                delay_s = FIRST_DELAY_S
-                if not opened.done():
-                    opened.set_result(None)
-                await link.ended
-            await asyncio.sleep(delay_s * random.uniform(0.5, 1.5))
-            delay_s = min(2 * delay_s, LONGEST_DELAY_S)
-
-    def _forget_session(self) -> bool:
-        """Drop a session that the server refuses to resume; False if there was none."""
-        driver, session = self._driver, self._driver.session
-        if session.session_id is None:
-            return False
-        begun = [message for message in session.begun_messages() if message.state != ENDED]
-        driver.act(session.forget())
-        driver.lose(begun, LeaseLost("the server does not know this session any more"))
-        return True
-
-    async def _connect(self) -> Link:
-        async with asyncio.timeout(self._connect_ms / 1000):
-            link = await dial(self._address, self._driver.received)
-            link.on_end = self._driver.ended
-            self._driver.link = link
-            self._driver.received_ms = now_ms()
-            try:
-                link.write([self._driver.session.login()])
-                await link.welcomed
-            except BaseException:
-                link.close()
-                raise
-        return link
-
-
-async def dial(address: tuple[str, int], received: Callable[[Link, bytes], None]) -> Link:
-    """Return a link over a new TCP connection to `address`; OSError if there is none."""
-    loop = asyncio.get_running_loop()
-    transport, link = await loop.create_connection(lambda: Link(received), *address)
-    # asyncio sets it too, uvloop leaves Nagle's algorithm on in some versions.
-    transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return link
+    def _abandon(self, why: str) -> None:
+        self._driver.close(why)
+        self._reconnecting.stop()
 
 
 class Connecting:

@@ -14,6 +14,7 @@ from minibroker.driver import Driver
 from minibroker.errors import Closed, MinibrokerError
 from minibroker.message import Message
 from minibroker.settlements import BEGUN, HELD
+from minibroker.timer import now_ms
 
 Body = TypeVar("Body")
 
@@ -65,6 +66,8 @@ class Consumer(Generic[Body]):
             self._arming = self._driver.loop.create_task(self._rearm())
 
     async def _rearm(self) -> None:
+        if self._number not in self._driver.consumers:
+            return
         try:
             await self._consume(None)
         except Closed:
@@ -186,22 +189,40 @@ class Consumer(Generic[Body]):
         self._set_half()
         self.end(None)
 
+    def retire(self) -> None:
+        """Deliver no more, and give back what has not begun, without waiting for the answer."""
+        self._give_back()
+        session = self._driver.session
+        # While settlements wait for room, the end of the connection gives back: a cancel would overtake them.
+        if session.is_open and not session.owes_settlements():
+            session.request("cancel", {"consumer": self._number}, None)
+            self._driver.schedule()
+
+    def _give_back(self) -> None:
+        if self._arming is not None:
+            self._arming.cancel()  # a consume that is not written yet must not follow the cancel
+        self.end(self._error)
+        drop([message for message in self.take_buffer() if message.state == HELD])
+        self._leave()
+
     async def stop(self) -> None:
         """Deliver no more: settlements go first, then what has not begun goes back, at once."""
-        if self._number not in self._driver.consumers:
+        driver = self._driver
+        if driver.consumers.get(self._number) is not self or driver.is_closed:
             return
         self.end(self._error)
-        driver, timeout_ms = self._driver, self._driver.timeout_ms
+        by_ms = driver.leaving.by_ms()
         try:
             driver.flush()
             if driver.session.owes_settlements():
-                await driver.drained(timeout_ms)
-        finally:
-            held = [message for message in self.take_buffer() if message.state == HELD]
-            drop(held)
-            self._leave()
+                await driver.drained()
+        except BaseException:
+            self.retire()
+            raise
+        self._give_back()
         if driver.session.is_open:
-            await driver.request("cancel", {"consumer": self._number}, timeout_ms)
+            left_ms = max(0, by_ms - now_ms())
+            await driver.request("cancel", {"consumer": self._number}, left_ms)
 
 
 class Consumption(Generic[Body]):
@@ -242,7 +263,7 @@ async def leave(driver: Driver, consumer: Consumer[Any]) -> None:
     """Stop `consumer`, then wait within a deadline until all settlements are confirmed."""
     with suppress(MinibrokerError):  # the connection may be away, and with it what it held
         await consumer.stop()
-    await driver.drained(driver.timeout_ms)
+    await driver.drained()
 
 
 class LooseIterator(Generic[Body]):

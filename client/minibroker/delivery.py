@@ -23,6 +23,12 @@ class Shell(Protocol):
     # returns whether an error is the shell's own cancellation of a lost message's handler
     takes_cancellation: Callable[[Message[Any], BaseException], bool]
 
+    def check_loop(self) -> None:
+        """Raise RuntimeError if another event loop runs than the shell's."""
+
+    def check_open(self) -> None:
+        """Raise Closed if nothing can be asked any more, or as `check_loop` does."""
+
     async def confirmed(self, message: Message[Any], settlements: Settlements) -> None:
         """Return when the settlement of `message` that was just handed over is confirmed."""
 

@@ -25,7 +25,6 @@ from minibroker.errors import (
     NotSent,
     OutcomeUnknown,
     ShuttingDown,
-    Timeout,
 )
 from minibroker.events import (
     Answered,
@@ -38,6 +37,7 @@ from minibroker.events import (
     SettleRefused,
     Welcomed,
 )
+from minibroker.leaving import Departure
 from minibroker.link import Link
 from minibroker.losses import Losses, SettleErrorHook
 from minibroker.message import Message
@@ -51,6 +51,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("minibroker")
 
+get_running_loop: Final = asyncio._get_running_loop  # None instead of an error where there is none
+FOREIGN: Final = (
+    "this connection belongs to another event loop, and nothing was sent: connect in each loop, "
+    "or hand the call over with asyncio.run_coroutine_threadsafe(call, loop)"
+)
 PING: Final = wire.pack_frame({"parts": [{"op": "ping"}]})
 GOODBYE: Final = wire.pack_frame({"parts": [{"op": "goodbye"}]})
 RETRY_MS: Final = 100  # before a settlement that was refused for now is tried again
@@ -90,7 +95,9 @@ class Driver:
         self.lose, self.failed = losses.lose, losses.failed
         self.takes_cancellation = losses.takes_cancellation
         self._room_waiters: list[asyncio.Future[None]] = []
-        self._drain_waiters: list[tuple[asyncio.Future[None], bool]] = []
+        self.leaving = Departure(self)
+        self.leave, self.drained = self.leaving.all, self.leaving.drained
+        self.answers = 0  # that ever came; signs of life are none
         self._next_consumer = 1
         self._tasks: set[asyncio.Task[None]] = set()
         self._handlers: Mapping[type, Callable[[Any], None]] = {
@@ -107,10 +114,22 @@ class Driver:
 
     # ---- the connection ----
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether it was closed, or belongs to the parent of this process."""
+        return self._closed is not None
+
+    def check_loop(self) -> None:
+        """Raise RuntimeError if the caller runs in another event loop than this connection."""
+        if get_running_loop() is not self.loop:
+            raise RuntimeError(FOREIGN)
+
     def check_open(self) -> None:
         """Raise `Closed` if nothing can be asked any more."""
         if self._closed is not None:
             raise Closed(self._closed)
+        if get_running_loop() is not self.loop:
+            raise RuntimeError(FOREIGN)
 
     def received(self, link: Link, data: bytes) -> None:
         """Take bytes from the current connection."""
@@ -122,8 +141,9 @@ class Driver:
         except MinibrokerError as error:
             link.fail(error)
             return
+        self.answers += len(events)
         self.act(events)
-        if self._room_waiters or self._drain_waiters:
+        if self._room_waiters or self.leaving.is_awaited():
             self._wake_waiters()
         if not self.scheduled and self.session.has_work():
             self.schedule()
@@ -132,11 +152,6 @@ class Driver:
         """Act on events, in order."""
         for event in events:
             self._handlers[type(event)](event)
-
-    def ended(self, link: Link, why: str) -> None:
-        """Note that a link ended, if it is the current one: an older one may be late to say so."""
-        if link is self.link:
-            self.disconnected(why)
 
     def disconnected(self, why: str) -> None:
         """Note that the connection ended; what is begun goes on, what is held is gone."""
@@ -178,7 +193,11 @@ class Driver:
     def beat_later(self) -> None:
         """Let the next sign of life be due after half of the time that the server allows."""
         if self._closed is None:
-            self.timer.at(now_ms() + self.session.heartbeat_ms // 2, self.beat)
+            heartbeat_ms = self.session.heartbeat_ms
+            at_ms = now_ms() + heartbeat_ms // 2
+            # A peer that is gone is noticed when two intervals are over, not with the next sign of life.
+            silent_ms = self.received_ms + 2 * heartbeat_ms + 1
+            self.timer.at(min(at_ms, silent_ms) if self.link is not None else at_ms, self.beat)
 
     # ---- writing ----
 
@@ -228,12 +247,7 @@ class Driver:
                 if not waiter.done():
                     waiter.set_result(None)
             self._room_waiters.clear()
-        for entry in list(self._drain_waiters):
-            future, publishes = entry
-            if future.done() or self._is_drained(publishes):
-                self._drain_waiters.remove(entry)
-                if not future.done():
-                    future.set_result(None)
+        self.leaving.wake()
 
     # ---- deadlines ----
 
@@ -412,41 +426,20 @@ class Driver:
 
     # ---- leaving ----
 
-    def _is_drained(self, publishes: bool) -> bool:
-        session = self.session
-        if session.owes_settlements() or session.returned or (publishes and session.outbox.groups):
-            return False
-        return not any(
-            publishes or not isinstance(sent.content, PublishGroup) for sent in session.window
-        )
-
-    async def drained(self, timeout_ms: int, publishes: bool = False) -> bool:
-        """Wait until no settlement (and no publish) is unconfirmed; False if that took too long."""
-        self.flush()
-        if self._is_drained(publishes):
-            return True
-        future = self.create_future()
-        self._drain_waiters.append((future, publishes))
-        slot = self.timer.at(now_ms() + timeout_ms, future)
-        try:
-            await future
-        except Timeout:
-            logger.warning("not everything was confirmed within %d ms", timeout_ms)
-            return False
-        finally:
-            self.timer.discard(future, slot)
-        return True
-
     def close(self, why: str) -> None:
         """Say goodbye, end the connection, and fail what is still waiting."""
+        if self._closed is not None:
+            return
+        if self.session.is_open:
+            self.flush()  # what is not confirmed may arrive all the same
         self._closed = why
-        if self.attached is not None:
-            self.attached.stop()
         link, self.link = self.link, None
         if link is not None:
             if self.session.is_open:
                 link.write([GOODBYE])
             link.close()
+        if self.attached is not None:
+            self.attached.stop()
         while self.session.outbox.groups:
             self._fail_group(self.session.outbox.pop(), NotSent(why))
         for sent in self.session.window:
@@ -468,6 +461,7 @@ class Driver:
         self._closed = "this connection belongs to the parent process; call connect() in this one"
         self.session.is_open = False
         self.session.session_id = None
+        self.session.outbox.clear()  # nothing is added to what the parent will write
         self.link = None
 
 

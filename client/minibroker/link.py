@@ -8,14 +8,14 @@ from typing import cast
 
 
 class Link(asyncio.Protocol):
-    """The protocol of one socket. `welcomed` is done after login, `ended` when the connection is."""
+    """The protocol of one socket. `welcomed` is done after login, `is_ended` says that the connection ended."""
 
     def __init__(self, received: Callable[[Link, bytes], None]) -> None:
         loop = asyncio.get_running_loop()
         self._received = received
         self._transport: asyncio.Transport | None = None
         self.welcomed: asyncio.Future[None] = loop.create_future()
-        self.ended: asyncio.Future[None] = loop.create_future()
+        self.is_ended = False
         self.error: BaseException | None = None
         self.on_end: Callable[[Link, str], object] | None = None  # called at once, with the reason
 
@@ -26,7 +26,7 @@ class Link(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Pass the bytes on; asyncio.Protocol."""
-        if not self.ended.done():
+        if not self.is_ended:
             self._received(self, data)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -44,10 +44,10 @@ class Link(asyncio.Protocol):
 
     def fail(self, error: BaseException) -> None:
         """End the connection because of `error`; only the first one counts."""
-        if self.ended.done():
+        if self.is_ended:
             return
         self.error = error
-        self.ended.set_result(None)
+        self.is_ended = True
         if self.on_end is not None:
             self.on_end(self, str(error) or type(error).__name__)
         if not self.welcomed.done():

@@ -118,6 +118,7 @@ class Message(msgspec.Struct, Generic[Body], eq=False, gc=False):
 
     async def ack(self, confirmed: bool = False) -> None:
         """Say that the work is done; the message ends. With `confirmed`, return when that is safe."""
+        self._check(confirmed)
         self._end()
         settlements = self.run.settlements
         settlements.acks.append(self)
@@ -141,17 +142,20 @@ class Message(msgspec.Struct, Generic[Body], eq=False, gc=False):
         """
         error_class, text = _error_bytes(error)
         delay_ms = None if delay is None else milliseconds(delay, limits.MAX_DELAY_MS)
+        self._check(confirmed)
         self._end()
         await self._hand_over(Settlement("nack", self, delay_ms, error_class, text), confirmed)
 
     async def reject(self, error: BaseException | str, confirmed: bool = False) -> None:
         """Say that it can never succeed; it is moved to the DLQ now."""
+        self._check(confirmed)
         self._end()
         error_class, text = _error_bytes(error)
         await self._hand_over(Settlement("reject", self, None, error_class, text), confirmed)
 
     async def release(self, confirmed: bool = False) -> None:
         """Give it back: to its place, no attempt charged."""
+        self._check(confirmed)
         self._end()
         await self._hand_over(Settlement("release", self), confirmed)
 
@@ -163,6 +167,7 @@ class Message(msgspec.Struct, Generic[Body], eq=False, gc=False):
         Raises:
             LeaseLost: it had ended; another consumer may hold the message.
         """
+        self._check(confirmed=True)
         if self.state == ENDED:
             raise self.lost_error()
         lease_ms = self.run.delivery.lease_ms
@@ -183,6 +188,14 @@ class Message(msgspec.Struct, Generic[Body], eq=False, gc=False):
         self.lost = True
         if self.state != ENDED:
             self._end()
+
+    def _check(self, confirmed: bool) -> None:
+        """Raise before anything is changed: RuntimeError in a foreign loop, Closed if an answer is due."""
+        shell = self.run.delivery.shell
+        if confirmed:
+            shell.check_open()
+        else:
+            shell.check_loop()
 
     def _end(self) -> None:
         if self.state == ENDED:

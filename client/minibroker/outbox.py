@@ -249,6 +249,11 @@ class Outbox:
             if now_ms - group.opened_ms > GROUP_OPEN_MS:
                 self.close(key)
 
+    def clear(self) -> None:
+        """Forget all groups."""
+        self.groups.clear()
+        self.open.clear()
+
     def pop(self) -> PublishGroup:
         """Take out the oldest group; nothing can be added to it any more."""
         group = self.groups.popleft()

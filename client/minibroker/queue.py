@@ -241,6 +241,7 @@ class Queue(Generic[Body]):
         workers = [
             self._driver.loop.create_task(_work(consumer, handler)) for _ in range(concurrency)
         ]
+        self._driver.leaving.runs[consumer] = workers
         try:
             await _first_error(workers)
         finally:
@@ -251,8 +252,11 @@ class Queue(Generic[Body]):
             finally:
                 for worker in workers:
                     worker.cancel()
-                await asyncio.gather(*workers, stopping, return_exceptions=True)
-                await self._driver.drained(self._driver.timeout_ms)
+                try:
+                    await asyncio.gather(*workers, stopping, return_exceptions=True)
+                    await self._driver.drained()
+                finally:
+                    del self._driver.leaving.runs[consumer]
 
     # ---- by hand ----
 

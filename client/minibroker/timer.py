@@ -39,6 +39,7 @@ class Timer:
         """Let nothing be due any more."""
         if self._handle is not None:
             self._handle.cancel()
+            self._handle = None
 
     def _arm(self, when_ms: int) -> None:
         if self._handle is not None:
@@ -48,8 +49,10 @@ class Timer:
 
     def _fire(self) -> None:
         self._handle = None
-        # Loops can fire a little early: the armed time counts then.
-        self._due(self._deadlines.pop_due(max(self._armed_ms, now_ms())))
-        next_ms = self._deadlines.next_ms()
-        if next_ms is not None and self._handle is None:
-            self._arm(next_ms)
+        try:
+            # Loops can fire a little early: the armed time counts then.
+            self._due(self._deadlines.pop_due(max(self._armed_ms, now_ms())))
+        finally:
+            next_ms = self._deadlines.next_ms()
+            if next_ms is not None and self._handle is None:
+                self._arm(next_ms)

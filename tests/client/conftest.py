@@ -28,8 +28,8 @@ class NoThread:
 def server(monkeypatch: pytest.MonkeyPatch) -> FakeServer:
     """A server that `minibroker.connect` reaches from now on."""
     fake = FakeServer()
-    monkeypatch.setattr("minibroker.broker.dial", fake.dial)
-    monkeypatch.setattr("minibroker.broker.FIRST_DELAY_S", 0.0)
+    monkeypatch.setattr("minibroker.reconnecting.dial", fake.dial)
+    monkeypatch.setattr("minibroker.reconnecting.FIRST_DELAY_S", 0.0)
     monkeypatch.setattr("minibroker.driver.Attached", NoThread)
     return fake
 

@@ -42,6 +42,7 @@ class FakeServer:
         self.lost: set[int] = set()  # message sequences whose settlements are refused
         self.refuse: Callable[[dict[str, Any]], dict[str, Any] | None] = lambda header: None
         self.withhold = False  # apply sequenced frames, but do not answer
+        self.mute = False  # take what comes, and say nothing
         self.marked = False
         self.welcome_lost: list[tuple[int, int, int, int]] = []
         self.lease_ms = 30_000
@@ -57,7 +58,7 @@ class FakeServer:
         return [part for header in self.headers for part in header["parts"] if part["op"] == op]
 
     async def dial(self, address: tuple[str, int], received: Callable[[Link, bytes], None]) -> Link:
-        """Stand in for `minibroker.broker.dial`."""
+        """Stand in for `minibroker.reconnecting.dial`."""
         link = MemoryLink(self, received)
         self.links.append(link)
         return link
@@ -73,7 +74,9 @@ class MemoryLink(Link):
 
     def write(self, frames: Any) -> None:
         """Hand the frames to the server and schedule what it answers."""
-        if self.ended.done():
+        if self.is_ended:
+            return
+        if self.peer.server.mute:
             return
         self.peer.receive(b"".join(frames))
         self.deliver()

@@ -32,14 +32,16 @@ FORBIDDEN_IN_PURE = frozenset(
 CLIENT_SHELL = {
     "__init__.py": "the public names, from pure and shell modules alike",
     "attached.py": "the second connection has a thread and a blocking socket of its own",
-    "broker.py": "connects, reconnects after a jittered delay",
+    "broker.py": "opens and closes on the event loop; reads the host's name and MINIBROKER_URL",
     "calls.py": "callers wait on the event loop for the answers to their requests",
     "consumer.py": "iterates on the event loop, and looks at the clock to write begins in time",
     "driver.py": "the asyncio shell around the session",
+    "leaving.py": "waits for the last answers on the event loop",
     "link.py": "one connection: an asyncio protocol",
     "losses.py": "logs, and cancels the tasks of lost messages",
     "message.py": "gives dates as datetime; no clock is read",
     "queue.py": "the verbs of the public API, which wait on the event loop",
+    "reconnecting.py": "connects, and connects again after a jittered delay",
     "spans.py": "takes timedelta; no clock is read",
     "timer.py": "arms the loop's timer for the table of deadlines",
 }

@@ -23,6 +23,12 @@ class QuietShell:
     failed: Callable[[Message[Any], BaseException], None]
     takes_cancellation: Callable[[Message[Any], BaseException], bool]
 
+    def check_loop(self) -> None:
+        """There is none."""
+
+    def check_open(self) -> None:
+        """Nothing is closed."""
+
     async def confirmed(self, message: Message[Any], settlements: Any) -> None:
         """Not here."""
         raise AssertionError
