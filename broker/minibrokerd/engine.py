@@ -411,6 +411,10 @@ class Engine:
             sink.refused(code, text)
             sink.close()
 
+    def limit_memory(self, limit_bytes: int) -> None:
+        """Go by another memory limit from now on."""
+        self._pager.limit(limit_bytes)
+
     # -- time -----------------------------------------------------------------------------------
 
     def _arm_tick(self) -> None:

@@ -47,7 +47,8 @@ LAST_WORDS_S: Final = 0.25  # how long the end of the process waits for whoever 
 EVENTS: Final[Mapping[str, str]] = {
     "recovering": "the log is being read; `percent` of it so far, every two seconds",
     "recovered": "the log was read; how much was found, and whether the last stop was clean",
-    "started": "the server listens",
+    "started": "the server listens; version, address, data directory, limits and where they come from",
+    "memory_limit_changed": "what bounds memory, as a control group, has another limit now; the server goes by it",
     "start_refused": "the server cannot start; `code` is its exit code",
     "session_opened": "a client logged in, with a new session or one that goes on (debug)",
     "connection_closed": "a connection is gone (debug)",

@@ -38,18 +38,21 @@ class Pager:
         apply: Callable[[Freeze | Loaded], None],
         memory_limit_bytes: int,
     ) -> None:
-        """`memory_limit_bytes` is for the process; half of it is for messages, the rest for what they cost."""
         self._core = core
         self._log = log
         self._loop = loop
         self._apply = apply
-        self._most_bytes = memory_limit_bytes // 2
-        self._hot_bytes = min(MOST_HOT_BYTES, memory_limit_bytes // 4)
+        self.limit(memory_limit_bytes)
         self._written_bytes = 0
         self._full = False
         self._filling: deque[ReadBack] | None = (
             None  # what is still to be read while `fill` goes on
         )
+
+    def limit(self, memory_limit_bytes: int) -> None:
+        """Go by another limit from now on. Half of it is for messages, the rest for what they cost."""
+        self._most_bytes = memory_limit_bytes // 2
+        self._hot_bytes = min(MOST_HOT_BYTES, memory_limit_bytes // 4)
 
     def wrote(self, size_bytes: int) -> None:
         """Note what was written to the log; now and then, let messages leave memory."""

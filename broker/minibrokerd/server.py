@@ -19,7 +19,7 @@ import uvloop
 
 from minibroker import limits
 from minibroker.commands import Phase
-from minibrokerd import __version__, exits, listening, logs, memory
+from minibrokerd import __version__, exits, listening, logs, memory, memory_limit
 from minibrokerd.banner import Recovered, banner, look
 from minibrokerd.connection import ServerConnection
 from minibrokerd.core.core import Core
@@ -39,6 +39,7 @@ from minibrokerd.stopping import StopSignals
 SWEEP_S: Final = 1.0
 FAREWELL_S: Final = 1.0  # how long a stop waits for clients to take what was written to them
 BACKSTOP_S: Final = 1.0  # after the deadline, when the loop itself is stuck
+LIMIT_LOOK_S: Final = 30.0
 REPORT_S: Final = 2.0  # between two words of a recovery to the service manager
 EXTEND_S: Final = 30.0  # what each of them asks for: reading one segment takes far less
 FAULT: Final = OwnText(
@@ -59,7 +60,7 @@ class ServeOptions:
     segment_bytes: int = DEFAULT_SEGMENT_BYTES
     auto_create: bool = True
     loop: str = "uvloop"
-    memory_limit: int | None = None  # bytes; None: as `memory.default_limit_bytes` says
+    memory_limit: int | None = None  # bytes; None: as memory_limit.py says
     drain_timeout: float = 10.0
     log_format: str = "text"
     log_level: str = "info"
@@ -138,6 +139,7 @@ class Server:
         self._turned_away = 0
         self._refusals = Refusals()
         self._trimmer = memory.Trimmer()
+        self._memory_limit = memory_limit.of_option(options.memory_limit)
         if log is None:
             log = FileLog(options.data_dir, segment_bytes=options.segment_bytes, digests=True)
         self._log = log
@@ -147,7 +149,7 @@ class Server:
             log,
             loop,
             self._failed,
-            options.memory_limit or memory.default_limit_bytes(),
+            self._memory_limit.bytes,
         )
         self.session_key = b""
         self._signals = StopSignals()
@@ -186,6 +188,8 @@ class Server:
             host, port = self._options.host, self._options.port
             raise listening.cannot_listen(host, port, error) from error
         self.loop.call_later(SWEEP_S, self._sweep)
+        if self._options.memory_limit is None:
+            self.loop.call_later(LIMIT_LOOK_S, self._look_at_limit)
         Scrub(self._log, self.loop).start()
         address = listening.show(*sockets[0].getsockname()[:2])
         data_dir = self._options.data_dir.absolute()
@@ -197,6 +201,9 @@ class Server:
             data_dir=OwnText(data_dir),
             pid=os.getpid(),
             most_connections=self._most_connections,
+            segment_bytes=self._options.segment_bytes,
+            **self._memory_limit.fields(),
+            loop=self._options.loop,
         )
         write_once(STDOUT, os.fsencode(f"{banner(address, data_dir, recovered)}\n"))
         self._notifier.ready(f"listening on {address}")
@@ -350,6 +357,15 @@ class Server:
         if connection.stalled_s(now_s) > limits.OUTPUT_STALL_MS / 1_000:
             return "it has not read anything for 10 s"
         return ""
+
+    def _look_at_limit(self) -> None:
+        """A control group's limit can be changed while its processes run."""
+        limit = memory_limit.of_option(None)
+        if limit != self._memory_limit:
+            self._memory_limit = limit
+            self.engine.limit_memory(limit.bytes)
+            events.warning("memory_limit_changed", **limit.fields())
+        self.loop.call_later(LIMIT_LOOK_S, self._look_at_limit)
 
     def _ping(self) -> None:
         """Tell the service manager that the loop turns, twice in the time that it waits."""

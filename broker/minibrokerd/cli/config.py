@@ -7,6 +7,7 @@ from typing import Any, Final
 import click
 from click.core import ParameterSource
 
+from minibrokerd import memory_limit
 from minibrokerd.cli.options import json_option
 from minibrokerd.cli.printing import print_json, print_table
 from minibrokerd.cli.serve import serve
@@ -44,11 +45,15 @@ def _row(made: click.Context, option: click.Option) -> dict[str, Any]:
     assert option.name is not None
     source = made.get_parameter_source(option.name)
     assert source is not None
+    value, origin = made.params[option.name], SOURCES.get(source, source.name.lower())
+    if option.name == "memory_limit" and value is None:
+        limit = memory_limit.of_option(None)
+        value, origin = limit.bytes, f"default: a share of {limit.origin}"
     return {
         "name": option.name,
         "flag": option.opts[0],
-        "value": _text(option, made.params[option.name]),
-        "from": SOURCES.get(source, source.name.lower()),
+        "value": _text(option, value),
+        "from": origin,
         "variable": option.envvar,
     }
 

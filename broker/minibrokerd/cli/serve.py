@@ -50,7 +50,7 @@ PAGE_BYTES: Final = 4_096  # segments are written in whole pages
     "--memory-limit",
     type=Size(64 * 1024 * 1024),
     help="Memory that the server may use; publishes get `busy` when it is full of messages that cannot leave it. "
-    "Default: 60 % of the machine's, or of its container's.",
+    "Default: 60 % of the machine's, or of the smallest limit of its control groups, or of `ulimit -v`.",
 )
 @shared_option(
     "--drain-timeout",
