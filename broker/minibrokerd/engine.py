@@ -28,6 +28,7 @@ from minibrokerd.log.seam import (
     Place,
     Record,
 )
+from minibrokerd.logs import events
 from minibrokerd.pager import Pager
 
 BATCH_BYTES: Final = 4 * 1024 * 1024  # a larger open batch is closed, so that one sync stays short
@@ -200,6 +201,8 @@ class Engine:
                 self._send(outgoing)
         if effects.reads:
             self._pager.read(effects.reads)
+        for note in effects.notes:
+            events.info(note.event, **note.fields)
         for connection in effects.closes:
             sink = self.sinks.pop(connection, None)
             if sink is not None:

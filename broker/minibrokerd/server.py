@@ -59,6 +59,7 @@ class ServeOptions:
     port: int = limits.DEFAULT_PORT
     segment_bytes: int = DEFAULT_SEGMENT_BYTES
     auto_create: bool = True
+    max_queues: int = limits.MAX_QUEUES
     loop: str = "uvloop"
     memory_limit: int | None = None  # bytes; None: as memory_limit.py says
     drain_timeout: float = 10.0
@@ -143,7 +144,9 @@ class Server:
         if log is None:
             log = FileLog(options.data_dir, segment_bytes=options.segment_bytes, digests=True)
         self._log = log
-        self._core = Core(auto_create=options.auto_create, read=log.read_one)
+        self._core = Core(
+            auto_create=options.auto_create, max_queues=options.max_queues, read=log.read_one
+        )
         self.engine = Engine(
             self._core,
             log,

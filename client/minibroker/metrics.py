@@ -29,6 +29,9 @@ METRICS: Final[Mapping[str, Metric]] = {
         Metric("held", False, True, "messages that a client has and has not begun"),
         Metric("begun", False, True, "messages that a handler works on"),
         Metric("consumers", False, True, "consumers, and receives that wait"),
+        Metric(
+            "dead_waiting", False, False, "of the delayed: dead ones that wait for room in the DLQ"
+        ),
         Metric("published", True, True, "messages stored"),
         Metric("delivered", True, False, "messages handed to a client"),
         Metric("acked", True, True, "messages that ended as done"),

@@ -35,6 +35,7 @@ class Logged:
     ended: int = 0
     session: int = 0
     lease_ms: int = 0
+    dead: bool = False
 
 
 @dataclass(slots=True)
@@ -59,6 +60,7 @@ class Modelled:
     connection: int = 0
     lease_ms: int = 0
     deadline_ms: int = 0
+    dead: bool = False  # it waits for room in the DLQ
     logged: Logged | None = None
 
 
@@ -168,7 +170,7 @@ class Model:
         message.failed += 1
         message.ended = message.token
         if self._is_last(message):
-            self.dead_letter(message, charged=True, failed=True)
+            self.dead_letter(message)
             return
         if delay_ms is None:
             delay_ms = self._retry_ms(message, message.failed)
@@ -180,21 +182,30 @@ class Model:
         message.charged += 1
         message.failed += 1
         message.ended = message.token
-        self.dead_letter(message, charged=True, failed=True)
+        self.dead_letter(message)
 
-    def dead_letter(self, message: Modelled, *, charged: bool, failed: bool = False) -> None:
+    def dead_letter(self, message: Modelled) -> None:
         """Move a message, unless its DLQ is full or it is in one."""
         if message.queue == "q":
             self.dlq_exists = True
         most = self.setting("q.dlq", "max_messages")
         full = most and len(self.of("q.dlq")) >= most
-        if message.queue == "q.dlq" or full:
-            if message.queue == "q" and charged:
-                message.charged -= 1
-                message.failed -= failed
+        if message.queue == "q" and full:
+            message.dead = True
+            self._return(message, 0, at_end=False)
+            return
+        if message.queue == "q.dlq":
             self._return(message, self._retry_ms(message, max(message.charged, 1)))
             return
         self._move(message, "q.dlq")
+
+    def has_moved(self, message: Modelled, ready_at_ms: int) -> None:
+        """There was room for a dead message that waited for it."""
+        message.dead = False
+        self._move(message, "q.dlq")
+        message.ready_at_ms = ready_at_ms
+        if message.logged is not None:
+            message.logged.ready_at_ms = ready_at_ms
 
     def release(self, message: Modelled) -> None:
         """Back to its place, later from the second time on."""
@@ -258,7 +269,7 @@ class Model:
         charged = not (gone and recovered and self.now_ms <= self.opened_ms + GRACE_MS + 16)
         message.charged += charged
         if self._is_last(message):
-            self.dead_letter(message, charged=charged)
+            self.dead_letter(message)
         else:
             self._return(message, 0, at_end=False)
 
@@ -281,6 +292,7 @@ class Model:
         message.marked, message.releases = logged.marked, logged.releases
         message.token, message.ended = logged.token, logged.ended
         message.session, message.connection = logged.session, 0
+        message.dead = logged.dead
         if logged.begun:
             left = logged.written_unix_ms + logged.lease_ms - self.unix_ms
             left = min(max(left, 0), logged.lease_ms)
@@ -290,6 +302,9 @@ class Model:
             return
         left = logged.written_unix_ms + logged.wait_ms - self.unix_ms
         left = min(max(left, 0), logged.wait_ms)
+        if message.dead:
+            self._wait(message)
+            return
         message.ready_at_ms = self.now_ms + left if left else min(logged.ready_at_ms, self.now_ms)
         self._wait(message)
 
@@ -306,7 +321,8 @@ class Model:
         return min(self.setting(message.queue, "retry_delay_ms") * 2 ** (failures - 1), 300_000)
 
     def _wait(self, message: Modelled) -> None:
-        message.state = "DELAYED" if message.ready_at_ms > self.now_ms else "READY"
+        waits = message.dead or message.ready_at_ms > self.now_ms
+        message.state = "DELAYED" if waits else "READY"
 
     def _return(
         self, message: Modelled, delay_ms: int, *, logged: bool = True, at_end: bool = True
@@ -329,6 +345,7 @@ class Model:
         assert message.logged is not None
         assert bool(copy.lease_token) == (message.state == "BEGUN")
         assert (sum(copy.attempts), copy.attempts[0]) == (message.charged, message.failed)
+        assert copy.dead == message.dead
         assert (copy.marked, copy.releases) == (message.marked, message.releases)
         assert (copy.key, copy.ready_at_ms) == (message.key, message.ready_at_ms)
         begun = bool(copy.lease_token)
@@ -347,6 +364,7 @@ class Model:
             copy.token,
             copy.session,
             copy.lease_ms,
+            copy.dead,
         )
 
     def run_copied(self, copy: CopyRunMeta) -> None:
@@ -372,4 +390,5 @@ class Model:
                 message.releases,
                 message.logged.token,
                 message.ended,
+                dead=message.dead,
             )

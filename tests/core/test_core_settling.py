@@ -155,29 +155,6 @@ def test_a_dlq_has_no_dlq_and_no_limit_of_attempts() -> None:
     assert list(world.store.queues) == ["q", "q.dlq"]
 
 
-@pytest.mark.parametrize("how", ["nack", "reject", "lease"])
-def test_a_full_dlq_leaves_the_message_in_its_source_delayed_uncharged_and_counted(
-    how: str,
-) -> None:
-    world, client = world_with(b"a", b"b", max_attempts=1, lease_ms=1_000, retry_jitter_percent=0)
-    client.settle("reject", only(client.receive_all("q", 1)))
-    client.set("q.dlq", max_messages=1)
-    for round in range(1, 3):
-        message = only(client.receive_all("q", 1))
-        assert message.attempt == 1
-        if how == "lease":
-            world.advance(1_008)
-        else:
-            client.settle(how, message)
-        assert world.states("q") == {message.id: "DELAYED"}
-        assert client.stats("q")["dlq_full"] == round
-        world.advance(1_008)
-    client.purge("q.dlq")
-    client.settle("reject", only(client.receive_all("q")))
-    assert len(world.states("q.dlq")) == 1
-    world.check()
-
-
 def test_a_lower_max_attempts_and_a_full_dlq_do_not_charge_a_broker_lost_lease() -> None:
     world, client = world_with(b"a", b"b", lease_ms=200_000, retry_delay_ms=0)
     client.settle("reject", only(client.receive_all("q", 1)))

@@ -124,6 +124,7 @@ class Broker(Clients):
 
     def _time_is(self, now_ms: int) -> None:
         self._now()
+        self._see_dead_moved()
         actual = {
             (id, item.token, state.name)
             for queue in self.world.store.queues.values()
@@ -135,6 +136,8 @@ class Broker(Clients):
         due = []
         for message in waiting:
             deadline_ms = message.ready_at_ms if message.state == "DELAYED" else message.deadline_ms
+            if message.dead:
+                continue
             if deadline_ms > now_ms:
                 continue
             # Within its tick it may have fired or not.

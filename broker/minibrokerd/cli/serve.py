@@ -38,6 +38,12 @@ PAGE_BYTES: Final = 4_096  # segments are written in whole pages
     help="Let a publish to, or a consumer of, an unknown queue make it.",
 )
 @shared_option(
+    "--max-queues",
+    type=click.IntRange(1),
+    default=limits.MAX_QUEUES,
+    help="Queues that clients may make; DLQs come on top.",
+)
+@shared_option(
     "--insecure", is_flag=True, help="Listen on an address that other machines reach, unprotected."
 )
 @shared_option(

@@ -8,7 +8,7 @@ from minibrokerd.core.dispatching import line_up
 from minibrokerd.core.handlers import handles, read_ids
 from minibrokerd.core.inputs import Frame
 from minibrokerd.core.moving import move, purge, purge_named, redrive
-from minibrokerd.core.state import Refused, Store
+from minibrokerd.core.state import Refused, Store, check_name
 
 
 @handles("redrive")
@@ -49,9 +49,10 @@ def move_request(store: Store, frame: Frame, part: Any) -> None:
     """Start to move messages that wait to another queue; the reply follows the last step."""
     source = store.queue(part.queue)
     wanted = read_ids(frame, part)
-    target = store.queue_or_new(part.target)
-    if target is source:
+    if part.target == part.queue:
         raise Refused("bad_value", f"{part.queue!r} is both where they are and where they go")
+    check_name(part.target)
+    target = store.queue_or_new(part.target)
     step = move(store, source, target, wanted, part.count)
 
     def job() -> bool:

@@ -66,9 +66,15 @@ TIMERS_PER_APPLY: Final = 1_000  # what fires in one apply; the rest fires in th
 class Core:
     """Queues, sessions and leases; see the head of this module for the order of calls."""
 
-    def __init__(self, *, auto_create: bool = True, read: Read | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        auto_create: bool = True,
+        read: Read | None = None,
+        max_queues: int = limits.MAX_QUEUES,
+    ) -> None:
         """`read(segment, offset)` returns a record of the log; a log without digests needs none."""
-        self.store = Store(auto_create=auto_create)
+        self.store = Store(auto_create=auto_create, max_queues=max_queues)
         self._replay: Replay | None = Replay(self.store, read or _nothing_to_read)
         self._digests: dict[int, Digest] = {}
 
@@ -384,8 +390,8 @@ def error_header(code: str, text: str, retry_ms: int | None, frame: Frame | None
 
 def _synced(store: Store, command: Synced) -> None:
     store.synced = max(command.batch, store.synced)
-    while store.lazy_since and store.lazy_since[0][0] <= command.batch:
-        store.lazy_since.popleft()
+    while store.lazy and store.lazy[0][0] <= command.batch:
+        store.lazy_bytes -= store.lazy.popleft()[1]
     while store.entering and store.entering[0][0] <= command.batch:
         _, queue, block, spans = store.entering.popleft()
         queue.entering -= block.count

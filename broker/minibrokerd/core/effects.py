@@ -69,20 +69,35 @@ class ReadBack:
         return self.run.offsets[self.low : self.high]
 
 
+class Note:
+    """Something that an operator should read in the log of the server: an event of its table, with fields."""
+
+    __slots__ = ("event", "fields")
+
+    def __init__(self, event: str, fields: dict[str, int | str]) -> None:
+        self.event = event
+        self.fields = fields
+
+
 class Effects:
     """Effects of one apply: records first, then what rests on them, then what ends.
 
     `wake`: the records are not only leases, so they should be synced soon even if nobody waits. `lazy`: some
     records were confirmed before their sync, which must follow within `LAZY_SYNC_MS`. `reads` are asked for
-    at once, and rest on nothing.
+    at once, and rest on nothing. `notes` are for the operator.
     """
 
-    __slots__ = ("closes", "lazy", "outgoing", "reads", "records", "wake")
+    __slots__ = ("closes", "lazy", "notes", "outgoing", "reads", "records", "wake")
 
     def __init__(self) -> None:
         self.records: list[Record] = []
         self.outgoing: list[Outgoing] = []
         self.closes: list[int] = []  # connections that end, after what was sent to them
         self.reads: list[ReadBack] = []
+        self.notes: list[Note] = []
         self.wake = False
         self.lazy = False
+
+    def note(self, event: str, **fields: int | str) -> None:
+        """Have an event written to the log of the server."""
+        self.notes.append(Note(event, fields))

@@ -136,6 +136,7 @@ def _copy(store: Store, queue: Queue, state: State, message: Message, budget: _B
         session=lease.session if lease is not None else 0,
         lease_ms=message.lease_ms if lease is not None else 0,
         started_unix_ms=message.started_unix_ms,
+        dead=message.dead,
         request=lease.request if lease is not None else None,
     )
     queue.count_out(block, message.first, message.stop)

@@ -23,8 +23,8 @@ pack: Final = msgspec.msgpack.Encoder().encode
 def stats(store: Store, frame: Frame, part: Any) -> None:
     """Answer with counters: of one queue, or of the server and a page of the queues in the order of their numbers.
 
-    It rests on nothing: a counter is a view of this moment, and may show what a crash takes back
-    (docs/decisions/0012).
+    A counter is a view of this moment, and may show what a crash takes back; but that a queue is gone is said only
+    when its end is safe (docs/decisions/0012).
     """
     value: dict[str, Any] = {}
     if part.queue:
@@ -44,7 +44,7 @@ def stats(store: Store, frame: Frame, part: Any) -> None:
     value["queues"] = {
         queue.name: {"number": queue.number, **queue.statistics()} for queue in queues
     }
-    store.reply(frame.connection, frame.request, 0, value)
+    store.reply(frame.connection, frame.request, store.nowhere.last_batch, value)
 
 
 @handles("peek")
@@ -104,4 +104,6 @@ def describe(state: State, item: Item, sequence: int) -> dict[str, Any]:
             "history": [msgspec.structs.asdict(entry) for entry in item.history],
             "history_dropped": item.dropped,
         }
+        if item.dead:
+            info["dead"] = True
     return info

@@ -186,6 +186,7 @@ class Message:
         "attempts",
         "batch",
         "block",
+        "dead",
         "delivery",
         "dropped",
         "ended_token",
@@ -213,6 +214,7 @@ class Message:
         self.releases = 0
         self.redriven = 0
         self.marked = False
+        self.dead = False  # its last attempt is over; it waits for room in the DLQ
         self.token = 0
         self.ended_token = 0
         self.batch = 0

@@ -9,9 +9,10 @@ from zlib import crc32
 
 from minibroker.limits import DLQ_SUFFIX
 from minibroker.wire import pack_runs
-from minibrokerd.core.messages import CAUSES, MEMORY, Item, Message, singles_of
+from minibrokerd.core.dooming import doom, move_message, wake_doomed
+from minibrokerd.core.messages import MEMORY, Item, Message, singles_of
 from minibrokerd.core.queues import Queue
-from minibrokerd.core.records import AckMeta, AttemptMeta, DropMeta, MoveMeta, PurgeMeta
+from minibrokerd.core.records import AckMeta, AttemptMeta, DropMeta, PurgeMeta
 from minibrokerd.core.state import Refused, Store
 
 STEP_MESSAGES: Final = (
@@ -35,54 +36,25 @@ def retry_delay_ms(queue: Queue, failures: int, jitter: float) -> int:
 def dead_letter(store: Store, queue: Queue, message: Message, entry: AttemptMeta | None) -> None:
     """Move a message, already out of its delivery, to the queue's DLQ.
 
-    A full DLQ leaves it in the source, DELAYED by the retry policy, and takes back the charge: nothing is
-    lost, and the next end of an attempt tries again. In a DLQ, which has none, it only waits again.
+    While that is full the message stays DELAYED in its source, and is moved when there is room: its outcome
+    stands, so it is not handed out again. In a DLQ, which has none, it only waits again.
     """
-    if queue.is_dlq or (dlq := store.dlq_of(queue)).is_full():
-        _stay(store, queue, message, entry)
+    if queue.is_dlq:
+        delay_ms = retry_delay_ms(queue, max(message.charged, 1), store.jitter)
+        message.ready_at_ms = store.now_ms + delay_ms
+        store.write_return(queue, message, delay_ms, entry)
+        store.wait_or_ready(queue, message)
+        return
+    dlq = store.dlq_of(queue)
+    if not dlq.has_room():
+        queue.counters["dlq_full"] += 1
+        message.dead = True
+        store.write_return(queue, message, 0, entry)
+        doom(store, queue, message)
         return
     message.ready_at_ms = store.now_ms
     queue.counters["dead_lettered"] += 1
-    _move(store, queue, dlq, message, entry)
-
-
-def _stay(store: Store, queue: Queue, message: Message, entry: AttemptMeta | None) -> None:
-    if not queue.is_dlq:
-        queue.counters["dlq_full"] += 1
-        failed, expired, worker_lost = message.attempts
-        counts = [failed, expired, worker_lost]
-        if entry is not None and entry.cause in CAUSES:
-            counts[CAUSES.index(entry.cause)] -= 1
-        message.attempts = (counts[0], counts[1], counts[2])
-    delay_ms = retry_delay_ms(queue, max(message.charged, 1), store.jitter)
-    message.ready_at_ms = store.now_ms + delay_ms
-    store.write_return(queue, message, delay_ms, entry)
-    store.wait_or_ready(queue, message)
-
-
-def _move(
-    store: Store, source: Queue, target: Queue, message: Message, entry: AttemptMeta | None
-) -> None:
-    message.releases, message.marked = 0, False
-    if message.block.durability != MEMORY:
-        store.emit(
-            MoveMeta(
-                source.number,
-                target.number,
-                message.block.origin,
-                message.sequence,
-                message.ended_token,
-                message.ready_at_ms,
-                message.attempts,
-                message.redriven,
-                entry,
-                store.unix_ms,
-            )
-        )
-        message.batch = source.last_batch = target.last_batch = store.open_batch
-    source.count_out(message.block, message.first, message.stop)
-    target.count_in(message.block, message.first, message.stop)
-    store.wait_or_ready(target, message)
+    move_message(store, queue, dlq, message, entry)
 
 
 def redrive(
@@ -131,15 +103,14 @@ def _oldest(dlq: Queue, most: int) -> list[Item]:
 
 def _redrive_one(store: Store, dlq: Queue, item: Item) -> bool:
     assert isinstance(item, Message), "a DLQ holds single messages only"
-    origin = store.by_number.get(item.block.origin)
-    if origin is None:
-        store.wait_or_ready(dlq, item)
-        return False
+    origin = store.by_number[
+        dlq.home
+    ]  # where it died, which is not where it was published if it was moved
     item.attempts = (0, 0, 0)
     item.redriven += 1
     item.ready_at_ms = store.now_ms
     dlq.counters["redriven"] += 1
-    _move(store, dlq, origin, item, None)
+    move_message(store, dlq, origin, item, None)
     return True
 
 
@@ -163,7 +134,7 @@ def move(
         for item in items:
             for message in singles_of(item):
                 message.ready_at_ms = min(message.ready_at_ms, store.now_ms)
-                _move(store, source, target, message, None)
+                move_message(store, source, target, message, None)
                 moved += 1
         store.touch(source)
         return left <= 0 or not items, {"moved": moved}
@@ -211,6 +182,7 @@ def purge(store: Store, queue: Queue) -> int:
     queue.counters["purged"] += count
     store.emit(PurgeMeta(queue.number))
     queue.last_batch = store.open_batch
+    wake_doomed(store, queue)
     return count
 
 

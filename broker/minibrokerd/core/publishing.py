@@ -13,8 +13,8 @@ from minibroker.settings import DURABILITIES
 from minibroker.wire import unpack_strings
 from minibrokerd.core.inputs import Frame
 from minibrokerd.core.messages import MEMORY, SYNC, Block, Span
-from minibrokerd.core.queues import RESERVE_STEP, Queue
-from minibrokerd.core.records import PublishMeta, ReserveMeta
+from minibrokerd.core.queues import Queue
+from minibrokerd.core.records import PublishMeta
 from minibrokerd.core.sessions import Result
 from minibrokerd.core.state import Broken, Refused, Store
 
@@ -40,12 +40,7 @@ def publish(store: Store, frame: Frame, part: Any) -> tuple[Result, int]:
             "bad_name", f"{part.queue!r:.200} is a dead-letter queue; publish to its source"
         )
     queue = store.queue_or_new(part.queue)
-    if queue.is_full():
-        raise Refused(
-            "busy",
-            f"the queue {queue.name!r} holds its max_messages; retry when it is shorter",
-            1_000,
-        )
+    _check_room(queue, count)
     durability = queue.durability
     first = _reserve(store, queue, count)
     block = Block(
@@ -65,7 +60,7 @@ def publish(store: Store, frame: Frame, part: Any) -> tuple[Result, int]:
     spans = spans_of(block, part.delay_ms, part.key, columns)
     if durability != MEMORY:
         _write(store, queue, block, part, frame)
-    rests_on = max(store.rests_on(durability), queue.reserve_batch)
+    rests_on = max(store.rests_on(durability, frame.size), queue.reserve_batch)
     queue.counters["published"] += count
     queue.count_in(block, first, first + count)
     if durability == SYNC:
@@ -76,6 +71,23 @@ def publish(store: Store, frame: Frame, part: Any) -> tuple[Result, int]:
             span.batch = queue.reserve_batch  # no id is shown before it is safe from a second use
         enter(store, queue, spans)
     return result_of(block), rests_on
+
+
+def _check_room(queue: Queue, count: int) -> None:
+    if queue.has_room(count):
+        return
+    limit = queue.setting("max_messages")
+    if count > limit:
+        raise Refused(
+            "too_large",
+            f"a frame of {count} messages, and the queue {queue.name!r} holds at most {limit}; "
+            "publish fewer at a time",
+        )
+    raise Refused(
+        "busy",
+        f"the queue {queue.name!r} holds {queue.count()} of its {limit} max_messages; retry when it is shorter",
+        1_000,
+    )
 
 
 def result_of(block: Block) -> Result:
@@ -201,9 +213,7 @@ def _reserve(store: Store, queue: Queue, count: int) -> int:
     first = queue.next_sequence
     queue.next_sequence += count
     if queue.next_sequence > queue.reserved_until:
-        queue.reserved_until = queue.next_sequence + RESERVE_STEP
-        store.emit(ReserveMeta(queue.number, queue.reserved_until))
-        queue.reserve_batch = queue.last_batch = store.open_batch
+        store.reserve(queue)
     return first
 
 

@@ -47,6 +47,7 @@ class Queue:
         "delayed_count",
         "deliveries",
         "dirty",
+        "doomed",
         "entering",
         "held",
         "home",
@@ -87,6 +88,9 @@ class Queue:
         self.lanes = NO_LANES
         self.delayed: dict[Timer, Item] = NOTHING
         self.delayed_count = 0
+        self.doomed: dict[Timer, Any] | None = (
+            None  # the delayed ones that wait for room in the DLQ
+        )
         self.deliveries: dict[int, Delivery] = NOTHING
         self.held = 0
         self.begun = 0
@@ -115,7 +119,9 @@ class Queue:
 
     def configure(self, settings: Settings) -> None:
         """Take other settings; they are never changed in place, for they may be shared."""
-        self.settings = DEFAULTS if settings == DEFAULTS else settings
+        # Of a log that was written before a setting existed, that has its default.
+        full = DEFAULTS | settings
+        self.settings = DEFAULTS if full == DEFAULTS else full
 
     def wake(self) -> None:
         """Make what messages need, before the first one comes."""
@@ -208,10 +214,10 @@ class Queue:
         self.cold_bytes += cost
         self.sums.cold_bytes += cost
 
-    def is_full(self) -> bool:
-        """Whether the queue has as many messages as its settings allow."""
+    def has_room(self, count: int = 1) -> bool:
+        """Whether its settings allow so many messages more."""
         limit = self.setting("max_messages")
-        return bool(limit) and self.count() >= limit
+        return not limit or self.count() + count <= limit
 
     def delay(self, timer: Timer, item: Item) -> None:
         """Count `item` as DELAYED under a timer that the caller arms."""
@@ -224,6 +230,8 @@ class Queue:
         item = self.delayed.pop(timer, None)
         if item is not None:
             self.delayed_count -= item.stop - item.first
+            if self.doomed is not None:
+                self.doomed.pop(timer, None)
         return item
 
     def items(self) -> Iterator[tuple[State, Item]]:
@@ -245,7 +253,7 @@ class Queue:
     def empty(self) -> Lanes:
         """Forget every message and return the old lanes, to be freed in steps."""
         old, self.lanes = self.lanes, NO_LANES
-        self.delayed, self.deliveries = NOTHING, NOTHING
+        self.delayed, self.deliveries, self.doomed = NOTHING, NOTHING, None
         self.delayed_count = self.held = self.begun = self.entering = 0
         sums = self.sums
         sums.live_bytes -= self.live_bytes
@@ -267,5 +275,6 @@ class Queue:
             "held": self.held,
             "begun": self.begun,
             "consumers": self.consumer_count,
+            "dead_waiting": len(self.doomed or ()),
             **{name: self.counters.get(name, 0) for name in COUNTERS},
         }

@@ -121,6 +121,7 @@ class ReturnMeta(Meta, frozen=True):
     releases: int
     marked: bool
     entry: AttemptMeta | None
+    dead: bool = False  # it waits for room in the DLQ, and is not handed out again
 
 
 class MoveMeta(Meta, frozen=True):
@@ -195,6 +196,7 @@ class CopyMeta(Meta, frozen=True):
     lease_ms: int
     started_unix_ms: int
     request: int | None = None  # as in BeginMeta
+    dead: bool = False  # as in ReturnMeta
 
 
 class CopyRunMeta(Meta, frozen=True):

@@ -16,6 +16,7 @@ from minibrokerd.core import blocks, digest
 from minibrokerd.core.cold import ColdRun
 from minibrokerd.core.deliveries import Delivery
 from minibrokerd.core.digest import Outcomes
+from minibrokerd.core.dooming import doom
 from minibrokerd.core.logins import await_return
 from minibrokerd.core.messages import Message, Span, State, place_of
 from minibrokerd.core.publishing import enter, result_of
@@ -215,6 +216,9 @@ class Replay:
             if message.state is State.BEGUN:
                 self._lease(queue, message, waiting.leases[key])
                 continue
+            if message.dead:
+                doom(store, queue, message)
+                continue
             written_ms, delay_ms = waiting.waits.get(key, (0, 0))
             message.ready_at_ms = self._still_waits(message.ready_at_ms, written_ms, delay_ms)
             store.wait_or_ready(queue, message)
@@ -357,6 +361,7 @@ class Replay:
             meta.releases,
             meta.marked,
         )
+        message.dead = meta.dead
         if meta.entry is not None:
             message.add_history(meta.entry)
         key = waiting.put(message)
@@ -372,7 +377,7 @@ class Replay:
         message.ended_token = meta.token
         message.ready_at_ms = meta.ready_at_ms
         message.attempts, message.redriven = meta.attempts, meta.redriven
-        message.marked, message.releases = False, 0
+        message.marked, message.releases, message.dead = False, 0, False
         if meta.entry is not None:
             message.add_history(meta.entry)
         self._at(meta.target).put(message)
@@ -423,6 +428,7 @@ class Replay:
         )
         message.redriven, message.history = meta.redriven, list(meta.history)
         message.dropped, message.ended_token = meta.attempts_dropped, meta.token
+        message.dead = meta.dead
         waiting = self._at(meta.queue)
         key = waiting.put(message)
         if meta.lease_token:

@@ -11,11 +11,12 @@ from minibroker import limits
 from minibroker.settings import check_settings
 from minibrokerd.core.deliveries import Consumer
 from minibrokerd.core.dispatching import dispatch, line_up
+from minibrokerd.core.dooming import wake_doomed
 from minibrokerd.core.handlers import handles
 from minibrokerd.core.inputs import Frame
 from minibrokerd.core.logins import leave
 from minibrokerd.core.moving import delete
-from minibrokerd.core.queues import DEFAULTS, Queue
+from minibrokerd.core.queues import Queue
 from minibrokerd.core.state import Broken, Refused, Store, check_name
 from minibrokerd.core.wheel import Timer
 from minibrokerd.core.withdrawing import (
@@ -26,7 +27,7 @@ from minibrokerd.core.withdrawing import (
     withdraw,
 )
 
-REFILL_MS: Final = 100
+LOOK_AGAIN_MS: Final = 100  # whether what is ready can be handed out by now
 
 
 @handles("consume")
@@ -107,10 +108,8 @@ def receive(store: Store, frame: Frame, part: Any) -> None:
     connection.receives[frame.request] = consumer
     queue.consumer_count += 1
     line_up(store, queue, consumer)
-    # A connection that just got its share of output is served in a moment; "none" would not be true.
-    wait_ms = part.wait_ms or (0 if connection.room > 0 else REFILL_MS)
-    if wait_ms:
-        consumer.timer = store.set_timer(_wait_over, consumer, store.now_ms + wait_ms)
+    if part.wait_ms:
+        consumer.timer = store.set_timer(_wait_over, consumer, store.now_ms + part.wait_ms)
         return
     if store.hands_out():
         dispatch(store, queue)
@@ -119,8 +118,16 @@ def receive(store: Store, frame: Frame, part: Any) -> None:
 
 
 def _wait_over(store: Store, timer: Timer | None, consumer: Consumer) -> None:
+    """Answer "none", if that is true: while messages are ready, something is about to make them available.
+
+    They are read back from the log, or hand-outs are held back after a start or for want of space, or the
+    connection had its share of output.
+    """
     queue = store.by_number[consumer.queue_number]
     connection = store.connections[consumer.connection]
+    if queue.lanes.ready:
+        consumer.timer = store.set_timer(_wait_over, consumer, store.now_ms + LOOK_AGAIN_MS)
+        return
     end_receive(store, connection, consumer)
     empty = {"op": "deliver", "request": consumer.request, "queue": queue.name, "token": 0}
     store.send(connection.id, 0, empty | {"lease_ms": 0, "count": 0, "runs": 0, "begun": True})
@@ -134,10 +141,13 @@ def queue_set(store: Store, frame: Frame, part: Any) -> None:
     except ValueError as error:
         raise Refused("bad_value", str(error)) from error
     queue = store.queues.get(part.queue)
+    if queue is None and (source := store.source_of(part.queue)) is not None:
+        queue = store.dlq_of(source)
     if queue is None:
         check_name(part.queue)
-        queue = store.create_queue(part.queue, DEFAULTS | changes)
-    elif any(queue.settings[name] != value for name, value in changes.items()):
+        store.check_room_for_queue()
+        queue = store.create_queue(part.queue, changes)
+    if any(queue.settings.get(name) != value for name, value in changes.items()):
         _check_dlq_durability(store, queue, changes)
         _change(store, queue, changes)
         dlq = store.queues.get(queue.name + limits.DLQ_SUFFIX)
@@ -151,6 +161,9 @@ def queue_set(store: Store, frame: Frame, part: Any) -> None:
 def _change(store: Store, queue: Queue, changes: dict[str, int | str]) -> None:
     queue.configure(queue.settings | changes)
     store.write_queue(queue)
+    store.reserve_ahead(queue)
+    if queue.is_dlq:
+        wake_doomed(store, queue)  # there may be more room
 
 
 def _check_dlq_durability(store: Store, queue: Queue, changes: dict[str, int | str]) -> None:

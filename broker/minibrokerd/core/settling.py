@@ -488,5 +488,5 @@ def settle(work: Settlement) -> int:
         rests_on = work.queue.last_batch
     # What left no record (a release of what was only held) rests on nothing that could ever be synced.
     if work.durability != MEMORY and work.store.effects.records:
-        rests_on = max(rests_on, work.store.rests_on(work.durability))
+        rests_on = max(rests_on, work.store.rests_on(work.durability, work.frame.size))
     return rests_on

@@ -15,12 +15,13 @@ from minibroker.settings import Settings
 from minibrokerd.core.deliveries import Delivery
 from minibrokerd.core.effects import Effects, Outgoing
 from minibrokerd.core.messages import LAZY, MEMORY, Block, Item, Message, Span, State
-from minibrokerd.core.queues import DEFAULTS, Queue
+from minibrokerd.core.queues import DEFAULTS, RESERVE_STEP, Queue
 from minibrokerd.core.records import (
     AttemptMeta,
     BeginMeta,
     Meta,
     QueueMeta,
+    ReserveMeta,
     ReturnMeta,
     record,
 )
@@ -29,7 +30,7 @@ from minibrokerd.core.sums import Sums
 from minibrokerd.core.wheel import Timer, Wheel
 
 COUNTER_BITS: Final = 40  # tokens and session ids are epoch << 40 | counter
-LAZY_HELD_BACK_MS: Final = 100  # lazy confirms wait once the oldest unsynced one is older
+LAZY_UNSYNCED_BYTES: Final = 8 * 1024 * 1024  # lazy confirms wait while more of them is not synced
 REST_MS: Final = 1_000  # a queue that was used a moment ago keeps what it will need again
 REST_QUEUES: Final = 1_000  # looked at in one step
 GO_ON_QUEUES: Final = 200  # dispatched in one step, after a time in which none was
@@ -55,9 +56,10 @@ class Broken(Exception):
 class Store:
     """The state of the core. `effects` collects what the present apply owes the shell."""
 
-    def __init__(self, *, auto_create: bool) -> None:
+    def __init__(self, *, auto_create: bool, max_queues: int = limits.MAX_QUEUES) -> None:
         self.epoch = 0
         self.auto_create = auto_create
+        self.max_queues = max_queues
         self.now_ms = 0
         self.unix_ms = 0
         self.jitter = 0.0
@@ -87,9 +89,9 @@ class Store:
         self.connections: dict[int, Connection] = {}
         self.deliveries: dict[int, Delivery] = {}
         self.entering: deque[tuple[int, Queue, Block, list[Span]]] = deque()
-        self.lazy_since: deque[tuple[int, int]] = (
-            deque()
-        )  # (batch, now_ms) of unsynced lazy records
+        # (batch, bytes of its lazy frames) of what was confirmed, or may be, before its sync; and the sum
+        self.lazy: deque[tuple[int, int]] = deque()
+        self.lazy_bytes = 0
         self.dirty: list[Queue] = []
         self.held_back: dict[Queue, None] = {}  # were dirty while nothing was handed out
         self.idle: list[Queue] = []  # to be looked at by `_rest`
@@ -124,17 +126,21 @@ class Store:
         if not isinstance(meta, BeginMeta):  # nor ExtendMeta: leases start no sync
             self.effects.wake = True
 
-    def rests_on(self, durability: int) -> int:
-        """Return the batch that a confirm of records emitted now rests on."""
+    def rests_on(self, durability: int, size_bytes: int) -> int:
+        """Return the batch that a confirm of a frame of this size, whose records are emitted now, rests on."""
         if durability == MEMORY:
             return 0
         if durability != LAZY:
             return self.open_batch
         self.effects.lazy = True
-        if not self.lazy_since or self.lazy_since[-1][0] != self.open_batch:
-            self.lazy_since.append((self.open_batch, self.now_ms))
-        batch, since_ms = self.lazy_since[0]
-        return batch if self.now_ms - since_ms > LAZY_HELD_BACK_MS else 0
+        if self.lazy and self.lazy[-1][0] == self.open_batch:
+            before = self.lazy.pop()[1]
+            self.lazy_bytes -= before
+            size_bytes += before
+        self.lazy.append((self.open_batch, size_bytes))
+        self.lazy_bytes += size_bytes
+        # While the disk stalls, this is how much of what was confirmed a crash of the machine may take.
+        return self.lazy[0][0] if self.lazy_bytes > LAZY_UNSYNCED_BYTES else 0
 
     def send(
         self,
@@ -158,37 +164,64 @@ class Store:
     # -- queues ---------------------------------------------------------------------------------
 
     def queue(self, name: str) -> Queue:
-        """Return an existing queue.
+        """Return an existing queue, or what the DLQ of an existing one is before its first message: empty.
 
         Raises:
             Refused: `unknown_queue`.
         """
         queue = self.queues.get(name)
-        if queue is None:
-            comes = "check the spelling; a publish to it or a consumer of it makes it"
-            if not self.auto_create:
-                comes = "check the spelling, or make it with `minibroker queue set`"
-            if name.endswith(limits.DLQ_SUFFIX):
-                comes = "it appears with the first dead message"
-            raise Refused("unknown_queue", f"there is no queue {name!r:.200}; {comes}")
-        return queue
+        if queue is not None:
+            return queue
+        source = self.source_of(name)
+        if source is not None:
+            empty = Queue(0, name, source.number, {"durability": source.settings["durability"]})
+            empty.last_batch = source.last_batch
+            return empty
+        comes = "check the spelling; a publish to it or a consumer of it makes it"
+        if not self.auto_create:
+            comes = "check the spelling, or make it with `minibroker queue set`"
+        if name.endswith(limits.DLQ_SUFFIX):
+            comes = "it is there as soon as its source is"
+        raise Refused("unknown_queue", f"there is no queue {name!r:.200}; {comes}")
 
     def queue_or_new(self, name: str) -> Queue:
-        """Return a queue, made with defaults if need be.
+        """Return a queue, made with defaults if need be; the DLQ of a queue is made with it.
 
         Raises:
-            Refused: `bad_name`, or `unknown_queue` where the server does not create queues on use.
+            Refused: `bad_name`, `limit_reached`, or `unknown_queue` where the server makes no queues on use.
         """
         queue = self.queues.get(name)
         if queue is not None:
             return queue
+        source_name = name.removesuffix(limits.DLQ_SUFFIX)
+        if source_name != name:
+            return self.dlq_of(self.queue_or_new(source_name))
         check_name(name)
         if not self.auto_create:
             raise Refused(
                 "unknown_queue",
                 f"there is no queue {name!r}, and this server makes none on use; `minibroker queue set` does",
             )
+        self.check_room_for_queue()
         return self.create_queue(name, DEFAULTS)
+
+    def source_of(self, name: str) -> Queue | None:
+        """Return the queue whose DLQ has this name; None: there is no such queue, or it is no name of a DLQ."""
+        source_name = name.removesuffix(limits.DLQ_SUFFIX)
+        return self.queues.get(source_name) if source_name != name else None
+
+    def check_room_for_queue(self) -> None:
+        """Check that a client may make one more queue; a DLQ is made for its messages, however many there are.
+
+        Raises:
+            Refused: `limit_reached`.
+        """
+        if len(self.queues) >= self.max_queues:
+            raise Refused(
+                "limit_reached",
+                f"this server has {len(self.queues)} queues, as many as `serve --max-queues` allows; "
+                "delete some, or use keys instead of queues",
+            )
 
     def create_queue(self, name: str, settings: Settings, home: int | None = None) -> Queue:
         """Make a queue; `home` is the number of the source queue for a DLQ."""
@@ -196,7 +229,19 @@ class Store:
         self.next_queue_number += 1
         queue = self.add_queue(Queue(number, name, home or number, settings, self.sums))
         self.write_queue(queue)
+        self.reserve_ahead(queue)
         return queue
+
+    def reserve(self, queue: Queue) -> None:
+        """Reserve sequences behind those that are in use; what shows one of them rests on this record."""
+        queue.reserved_until = queue.next_sequence + RESERVE_STEP
+        self.emit(ReserveMeta(queue.number, queue.reserved_until))
+        queue.reserve_batch = queue.last_batch = self.open_batch
+
+    def reserve_ahead(self, queue: Queue) -> None:
+        """Let the first publish to a queue in memory not wait for a reservation."""
+        if queue.durability == MEMORY and queue.next_sequence >= queue.reserved_until:
+            self.reserve(queue)
 
     def add_queue(self, queue: Queue) -> Queue:
         """Enter a queue into the indexes."""
@@ -228,7 +273,7 @@ class Store:
         """Return the dead-letter queue of a queue, made now if this is its first dead message."""
         dlq = self.queues.get(queue.name + limits.DLQ_SUFFIX)
         if dlq is None:
-            settings = DEFAULTS | {"durability": queue.settings["durability"]}
+            settings = {"durability": queue.settings["durability"]}
             dlq = self.create_queue(queue.name + limits.DLQ_SUFFIX, settings, home=queue.number)
         return dlq
 
@@ -314,6 +359,7 @@ class Store:
                 message.releases,
                 message.marked,
                 entry,
+                message.dead,
             )
         )
         message.batch = queue.last_batch = self.open_batch
@@ -371,7 +417,7 @@ def check_name(name: str) -> None:
     if name.endswith(limits.DLQ_SUFFIX):
         raise Refused(
             "bad_name",
-            f"{name!r:.200} is the name of a dead-letter queue; it appears with the first dead message",
+            f"{name!r:.200} is the name of a dead-letter queue, which comes with its source",
         )
     if not QUEUE_NAME.fullmatch(name):
         raise Refused(
