@@ -9,6 +9,7 @@ from harness import World
 
 from minibroker import settings
 from minibrokerd.core import paging, queues
+from minibrokerd.core.effects import ReadBack
 from minibrokerd.core.inputs import Flow, Loaded, Space
 from minibrokerd.core.records import RECORD_TYPES, decode, encode
 from minibrokerd.core.sums import Sums
@@ -36,7 +37,7 @@ def test_a_receive_without_a_wait_waits_for_what_is_read_back(
 ) -> None:
     world = cold_world(monkeypatch)
     client = world.hello()
-    asked = []
+    asked: list[ReadBack] = []
     monkeypatch.setattr(world, "_load", asked.append)
     got = client.receive_all("q", 1)
     while asked or len(got) < 40:
