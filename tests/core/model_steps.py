@@ -10,7 +10,7 @@ from core_client import Client, Delivered, settle_part
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 from model import Durable, Id, Model, Modelled
-from watched import Watched
+from watched import Watched, see_dead_moved
 
 from minibroker.settings import default_settings
 from minibrokerd.core import paging
@@ -105,7 +105,7 @@ class Clients(RuleBasedStateMachine):
 
     def _observe(self) -> None:
         """Apply to the model what the core handed out, and read what arrived."""
-        self._see_dead_moved()
+        see_dead_moved(self.world, self.model)
         made, self.world.made = self.world.made, []
         for outgoing in made:
             self._handed_out(outgoing)
@@ -113,15 +113,6 @@ class Clients(RuleBasedStateMachine):
             inbox, client.inbox = client.inbox, []
             for frame in inbox:
                 self._arrived(client, frame)
-
-    def _see_dead_moved(self) -> None:
-        """Dead messages leave their source as soon as their DLQ has room for them."""
-        dlq = self.world.store.queues.get("q.dlq")
-        waiting = {id for id, m in self.model.messages.items() if m.dead}
-        for _, item in dlq.items() if dlq is not None and waiting else ():
-            id = item.block.origin, item.first
-            if id in waiting:
-                self.model.has_moved(self.model.messages[id], item.ready_at_ms)
 
     def _handed_out(self, outgoing: Outgoing) -> None:
         header = outgoing.header

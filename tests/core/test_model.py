@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import invariant, rule
 from model_steps import TICK_MS, Clients, indices, rarely
 from starts import known
+from watched import see_dead_moved
 
 from minibroker import limits
 from minibrokerd.core.inputs import Forward
@@ -124,7 +125,7 @@ class Broker(Clients):
 
     def _time_is(self, now_ms: int) -> None:
         self._now()
-        self._see_dead_moved()
+        see_dead_moved(self.world, self.model)
         actual = {
             (id, item.token, state.name)
             for queue in self.world.store.queues.values()

@@ -43,7 +43,7 @@ from minibrokerd.core.records import (
 from minibrokerd.core.sessions import Outcome, Result, Session
 from minibrokerd.core.settling import lease_over
 from minibrokerd.core.state import Broken, Refused, Store
-from minibrokerd.core.survivors import Live, Survivors
+from minibrokerd.core.survivors import Live, Survivors, lease_of
 from minibrokerd.core.tails import BadTail
 from minibrokerd.core.wheel import TICK_MS, Wheel
 from minibrokerd.log.seam import Batch, Digested, Record
@@ -434,7 +434,7 @@ class Replay:
         if meta.lease_token:
             message.token, message.state = meta.lease_token, State.BEGUN
             message.started_unix_ms = meta.started_unix_ms
-            waiting.leases[key] = _lease_of(meta)
+            waiting.leases[key] = lease_of(meta)
         elif meta.wait_ms:
             waiting.waits[key] = (meta.unix_ms, meta.wait_ms)
 
@@ -487,18 +487,3 @@ def _misfit(what: str, error: Exception) -> UnknownRecord:
 def _consumed(session: Session) -> bool:
     outcomes = session.window.values()
     return bool(session.deliveries) or any("lost" in outcome.results[0] for outcome in outcomes)
-
-
-def _lease_of(meta: CopyMeta) -> BeginMeta:
-    """Return the BEGIN that a copy carries, as if written when it ends as it will."""
-    return BeginMeta(
-        meta.queue,
-        meta.lease_token,
-        meta.session,
-        meta.origin,
-        meta.sequence,
-        1,
-        meta.lease_ms,
-        meta.unix_ms + meta.wait_ms - meta.lease_ms,
-        meta.request,
-    )

@@ -15,7 +15,7 @@ from minibroker.settings import Settings
 from minibrokerd.core.cold import ColdRun
 from minibrokerd.core.messages import Message, Span, key_in
 from minibrokerd.core.queues import Queue
-from minibrokerd.core.records import BeginMeta
+from minibrokerd.core.records import BeginMeta, CopyMeta
 
 Value = TypeVar("Value")
 ReadSpans = Callable[[ColdRun, int], list[Span]]
@@ -215,3 +215,18 @@ class Survivors:
         kept = [(f, live) for f, live in zip(self.firsts, self.lives, strict=True) if live.left]
         self.firsts = [first for first, _ in kept]
         self.lives = [live for _, live in kept]
+
+
+def lease_of(meta: CopyMeta) -> BeginMeta:
+    """Return the BEGIN that a copy carries, as if written when it ends as it will."""
+    return BeginMeta(
+        meta.queue,
+        meta.lease_token,
+        meta.session,
+        meta.origin,
+        meta.sequence,
+        1,
+        meta.lease_ms,
+        meta.unix_ms + meta.wait_ms - meta.lease_ms,
+        meta.request,
+    )
