@@ -4,7 +4,6 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-PORT   ?= 7272
 # make passes its own signals and flags on; nothing here may depend on the caller's environment.
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
@@ -12,7 +11,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 .PHONY: help setup serve test check format tables bench compare demo crash cuts faults fuzz full-disk stops starts damage sim planted growth scale bench-peers clean
 
 help:
-	@echo "make serve    start the broker on ./data, port $(PORT)"
+	@echo "make serve    start the broker on ./data, port 7272; PORT=7300, or the variables of minibroker serve"
 	@echo "make test     run all tests"
 	@echo "make check    formatting, lint, types, house rules"
 	@echo "make bench    measure throughput and latency on this machine"
@@ -55,7 +54,7 @@ $(VENV)/.peers-ready: $(VENV)/.develop-ready
 setup: $(VENV)/.develop-ready
 
 serve: $(VENV)/.serve-ready
-	@exec $(BIN)/minibroker serve --data-dir ./data --port $(PORT)
+	@exec $(BIN)/minibroker serve $(if $(PORT),--port $(PORT))
 
 test: $(VENV)/.develop-ready
 	@$(BIN)/python -m pytest --quiet

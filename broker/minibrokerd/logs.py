@@ -49,6 +49,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "recovered": "the log was read; how much was found, and whether the last stop was clean",
     "started": "the server listens; version, address, data directory, limits and where they come from",
     "memory_limit_changed": "what bounds memory, as a control group, has another limit now; the server goes by it",
+    "environment_ignored": "a variable was set for somebody else; `text` says which, and by whom",
     "start_refused": "the server cannot start; `code` is its exit code",
     "session_opened": "a client logged in, with a new session or one that goes on (debug)",
     "connection_closed": "a connection is gone (debug)",

@@ -65,6 +65,7 @@ class ServeOptions:
     drain_timeout: float = 10.0
     log_format: str = "text"
     log_level: str = "info"
+    warning: str = ""  # about the environment; it is logged
 
 
 class _StoppedEarly(Exception):
@@ -75,6 +76,8 @@ def serve(options: ServeOptions, signals: StopSignals) -> int:
     """Run a broker until a signal stops it; return the exit code of the process."""
     logs.configure(options.log_format, options.log_level)
     logs.catch_stray_errors()
+    if options.warning:
+        events.warning("environment_ignored", text=OwnText(options.warning))
     signals.on_second = lambda: leave("asked to stop twice")
     signals.on_other = lambda name: events.info("signal_ignored", signal=name)
     signals.on_continued = lambda: events.info("continued")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 from collections.abc import Generator
@@ -12,6 +13,7 @@ from typing import Any, Final, TypeVar, overload
 from urllib.parse import urlsplit
 
 from minibroker import limits
+from minibroker.address import URL_VARIABLE, default_url, passed_over, url_of
 from minibroker.driver import Driver
 from minibroker.errors import Closed, ConnectionLost
 from minibroker.losses import SettleErrorHook
@@ -20,9 +22,10 @@ from minibroker.queue import MAX_TIMEOUT_MS, Queue
 from minibroker.reconnecting import Reconnecting
 from minibroker.spans import milliseconds
 
+logger = logging.getLogger("minibroker")
 Span = float | timedelta
 Body = TypeVar("Body")
-DEFAULT_URL: Final = f"minibroker://127.0.0.1:{limits.DEFAULT_PORT}"
+DEFAULT_URL: Final = url_of("", limits.DEFAULT_PORT)
 
 
 class Broker:
@@ -146,7 +149,8 @@ def connect(
     """Open a session with the server at `url` (minibroker://host:port).
 
     Args:
-        url: None: the environment variable MINIBROKER_URL, or the default port of this machine.
+        url: None: the environment variable MINIBROKER_URL, or where `minibroker serve` would listen here
+            (MINIBROKER_HOST, MINIBROKER_PORT; by default port 7272 of this machine).
         name: of this client, in the server's logs and in message histories; default: the host's name.
         timeout: deadline of every call that names none, in seconds.
         connect_timeout: how long to try before giving up; later it reconnects for as long as it is open.
@@ -154,10 +158,14 @@ def connect(
         on_settle_error: called with (message, error) when a settlement is refused or a lease is lost.
 
     Raises:
-        ValueError: the url is not of that form.
+        ValueError: the url is not of that form, or MINIBROKER_PORT is no port.
         ConnectionLost, LoginRefused: when awaited or entered.
     """
-    address = parse_url(url or os.environ.get("MINIBROKER_URL") or DEFAULT_URL)
+    if not url:
+        url = default_url(os.environ)
+        if not os.environ.get(URL_VARIABLE) and (warning := passed_over(os.environ)):
+            logger.warning(warning)
+    address = parse_url(url)
     client = cut(name or socket.gethostname(), limits.MAX_CLIENT_NAME_BYTES).decode()
     timeout_ms = milliseconds(timeout, MAX_TIMEOUT_MS)
     connect_ms = milliseconds(connect_timeout, MAX_TIMEOUT_MS)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, Final
 
 import click
 from click.core import ParameterSource
 
+from minibroker.address import passed_over
 from minibrokerd import memory_limit
 from minibrokerd.cli.options import json_option
-from minibrokerd.cli.printing import print_json, print_table
+from minibrokerd.cli.printing import note, print_json, print_table
 from minibrokerd.cli.serve import serve
 from minibrokerd.cli.units import Duration, Size, duration_text, size_text
 
@@ -30,6 +32,8 @@ def config(context: click.Context, flags: tuple[str, ...], as_json: bool) -> Non
     It comes from the SERVE FLAGS given here and from the environment. Nothing is started.
     """
     assert context.parent is not None
+    if warning := passed_over(os.environ):
+        note(f"minibroker: {warning}")
     with serve.make_context("serve", list(flags), parent=context.parent) as made:
         rows = [_row(made, option) for option in serve.params if isinstance(option, click.Option)]
     if as_json:

@@ -7,13 +7,15 @@ What several commands share has one variable for all of them (`MINIBROKER_URL`),
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import click
 
-from minibroker.broker import DEFAULT_URL
+from minibroker.address import URL_VARIABLE, default_url, is_service_link, passed_over
+from minibrokerd.cli.printing import note
 
 PREFIX: Final = "MINIBROKER"
 
@@ -36,7 +38,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 def option(*names: str, **attributes: Any) -> Callable[[Function], Function]:
     """Return a click option whose help shows its default and its environment variable."""
-    return click.option(*names, show_default=True, show_envvar=True, **attributes)
+    return click.option(*names, **{"show_default": True, "show_envvar": True, **attributes})
 
 
 def shared_option(name: str, *more: str, **attributes: Any) -> Callable[[Function], Function]:
@@ -65,7 +67,30 @@ def json_option(function: Function) -> Function:
 
 def url_option(function: Function) -> Function:
     """Add `--url` to a command."""
-    return shared_option("--url", default=DEFAULT_URL, help="Address of the server.")(function)
+    return shared_option(
+        "--url",
+        default=_default_url,
+        show_default="where `serve` would listen here, by MINIBROKER_HOST and MINIBROKER_PORT",
+        help="Address of the server, like minibroker://127.0.0.1:7272.",
+    )(function)
+
+
+def _default_url() -> str:
+    try:
+        url = default_url(os.environ)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--url") from error
+    if not os.environ.get(URL_VARIABLE) and (warning := passed_over(os.environ)):
+        note(f"minibroker: {warning}")
+    return url
+
+
+class PortOption(click.Option):
+    """The port of `serve`; its variable may hold what an orchestrator set for a service of that name."""
+
+    def resolve_envvar_value(self, ctx: click.Context) -> str | None:
+        """Return the variable's value, unless it is not meant for us; click.Parameter."""
+        return None if is_service_link(os.environ) else super().resolve_envvar_value(ctx)
 
 
 def client_options(function: Function) -> Function:

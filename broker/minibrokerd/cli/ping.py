@@ -7,6 +7,8 @@ import time
 import click
 
 import minibroker
+from minibroker.address import url_of
+from minibroker.broker import parse_url
 from minibrokerd.cli.options import client_options, option
 from minibrokerd.cli.printing import note, print_json, say
 from minibrokerd.cli.talking import CONNECT_S, talk
@@ -21,12 +23,29 @@ from minibrokerd.cli.units import Duration, duration_text
     default=f"{CONNECT_S:g}s",
     help="How long to wait for a server that is not there yet, or still recovers.",
 )
+@option(
+    "--host",
+    allow_from_autoenv=False,
+    help="The address that `serve` was told to listen on, instead of --url.",
+)
+@option(
+    "--port",
+    type=click.IntRange(1, 65_535),
+    allow_from_autoenv=False,
+    help="The port that `serve` was told to listen on, instead of --url.",
+)
 @client_options
-def ping(count: int, wait: float, url: str, as_json: bool) -> None:
+def ping(
+    count: int, wait: float, host: str | None, port: int | None, url: str, as_json: bool
+) -> None:
     """Ask the server for a sign of life.
 
+    Without an address it asks the server that `serve` would start here, by the same variables.
     Exit code 0: it takes work. 69: it cannot be reached.
     """
+    if host is not None or port is not None:
+        near = parse_url(url)
+        url = url_of(host if host is not None else near[0], port or near[1])
 
     async def work(broker: minibroker.Broker) -> None:
         for _ in range(count):

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import sys
 from typing import Any, Final
 
 import click
+from click.core import ParameterSource
 
 from minibroker import limits
-from minibrokerd.cli.options import data_dir_option, shared_option
+from minibroker.address import passed_over
+from minibrokerd.cli.options import PortOption, data_dir_option, shared_option
 from minibrokerd.cli.units import Duration, Size, size_text
 from minibrokerd.stopping import StopSignals
 
@@ -22,6 +25,7 @@ PAGE_BYTES: Final = 4_096  # segments are written in whole pages
 @shared_option("--host", default="127.0.0.1", help="Address to listen on.")
 @shared_option(
     "--port",
+    cls=PortOption,
     type=click.IntRange(0, 65_535),
     default=limits.DEFAULT_PORT,
     help="Port to listen on; 0: any free one.",
@@ -90,7 +94,9 @@ def serve(insecure: bool, **flags: Any) -> None:
     signals.catch()
     from minibrokerd.server import ServeOptions, serve
 
-    sys.exit(serve(ServeOptions(**flags), signals))
+    asked = click.get_current_context().get_parameter_source("port") is ParameterSource.COMMANDLINE
+    warning = "" if asked else passed_over(os.environ)
+    sys.exit(serve(ServeOptions(**flags, warning=warning), signals))
 
 
 def is_loopback(host: str) -> bool:
