@@ -40,6 +40,8 @@ def test_begin_starts_the_lease_and_its_end_is_charged_as_expired() -> None:
     world.advance(999)
     assert client.messages() == []
     world.advance(9)
+    assert client.messages() == []  # it may stand still: not before it has spoken
+    assert client.request({"op": "ping"})["op"] == "pong"
     second = only(client.messages())
     assert (second.attempt, second.marked) == (2, True)
     assert second.token > first.token

@@ -37,7 +37,7 @@ main()
 
 PLACES = (
     "minibrokerd.core.settling VERBS.nack",
-    "minibrokerd.core.settling end_attempt",
+    "minibrokerd.core.attempts _entry",
     "minibrokerd.core.core dispatch",
     "minibrokerd.core.state Store.emit",
     "minibrokerd.core.state Store.send",

@@ -165,7 +165,8 @@ class Digest:
 
     @_adds(ReturnMeta)
     def _return(self, says: ReturnMeta, record: Record, at: int) -> None:
-        self._said.setdefault((says.origin, says.sequence), []).append(len(self._others))
+        if says.count == 1:
+            self._said.setdefault((says.origin, says.sequence), []).append(len(self._others))
         self._keep(says, record, at)
 
     @_adds(QueueMeta, ReserveMeta, MoveMeta, DamagedMeta)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from minibroker import limits
 from minibroker.wire import DELIVERY_RUN, MARKED, pack_strings
+from minibrokerd.core.attempts import begin_message
 from minibrokerd.core.deliveries import Consumer, Delivery
 from minibrokerd.core.lanes import NO_LANES
 from minibrokerd.core.messages import Item, alike
 from minibrokerd.core.paging import read_ahead
 from minibrokerd.core.queues import Queue
 from minibrokerd.core.sessions import Connection
-from minibrokerd.core.settling import begin_message
 from minibrokerd.core.state import Store
 
 
@@ -27,17 +27,18 @@ def dispatch(store: Store, queue: Queue) -> None:
             turns = len(line)
             share = -(-queue.lanes.ready // turns)
         turns -= 1
-        consumer = line.popleft()
+        consumer, _ = line.popitem(last=False)
         credit = consumer.credit()
         if credit <= 0 or store.connections[consumer.connection].stopped:
             consumer.waiting = False
             continue
         most = min(credit, share, limits.MAX_MESSAGES_PER_FRAME)
         if not _deliver(store, queue, consumer, most):
-            line.appendleft(consumer)
+            line[consumer] = None
+            line.move_to_end(consumer, last=False)
             break
         if consumer.credit() > 0:
-            line.append(consumer)
+            line[consumer] = None
         else:
             consumer.waiting = False
     if queue.lanes.default.cold:

@@ -6,13 +6,14 @@ from typing import Any
 
 from minibroker import limits
 from minibroker.wire import RUN, pack_runs
+from minibrokerd.core.attempts import begin_message, drop_delivery
 from minibrokerd.core.deliveries import Delivery
 from minibrokerd.core.dispatching import leave_line, line_up_all
 from minibrokerd.core.inputs import Attach, Disconnected, Flow, Hello, Resume
 from minibrokerd.core.messages import Item, Message, Span, State
 from minibrokerd.core.queues import Queue
 from minibrokerd.core.sessions import Connection, Session
-from minibrokerd.core.settling import Run, begin_message, drop_delivery, read_runs
+from minibrokerd.core.settling import Run, read_runs
 from minibrokerd.core.state import COUNTER_BITS, Broken, Store
 from minibrokerd.core.wheel import Timer
 

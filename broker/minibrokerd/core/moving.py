@@ -42,14 +42,14 @@ def dead_letter(store: Store, queue: Queue, message: Message, entry: AttemptMeta
     if queue.is_dlq:
         delay_ms = retry_delay_ms(queue, max(message.charged, 1), store.jitter)
         message.ready_at_ms = store.now_ms + delay_ms
-        store.write_return(queue, message, delay_ms, entry)
+        store.write_return(queue, [message], delay_ms, entry)
         store.wait_or_ready(queue, message)
         return
     dlq = store.dlq_of(queue)
     if not dlq.has_room():
         queue.counters["dlq_full"] += 1
         message.dead = True
-        store.write_return(queue, message, 0, entry)
+        store.write_return(queue, [message], 0, entry)
         doom(store, queue, message)
         return
     message.ready_at_ms = store.now_ms

@@ -6,7 +6,7 @@ given back some time after they went (`Store.rest_later`): then a queue costs le
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import OrderedDict, defaultdict
 from collections.abc import Iterator
 from typing import Any, Final, NoReturn
 
@@ -96,7 +96,8 @@ class Queue:
         self.begun = 0
         self.entering = 0  # published, not yet synced
         self.consumer_count = 0
-        self.consumers: deque[Consumer] | None = None  # those that can take something now
+        # Those that can take something now, in line. Each can leave from any place in it at no cost.
+        self.consumers: OrderedDict[Consumer, None] | None = None
         self.dirty = False  # waits for a dispatch at the end of the apply
         self.idle = False  # waits to be looked at: it may be at rest soon
         self.counters: defaultdict[str, int] = defaultdict(int)  # those of COUNTERS that are not 0
@@ -156,14 +157,14 @@ class Queue:
         """Let a consumer have its turn."""
         consumer.waiting = True
         if self.consumers is None:
-            self.consumers = deque()
-        self.consumers.append(consumer)
+            self.consumers = OrderedDict()
+        self.consumers[consumer] = None
 
     def leave_line(self, consumer: Consumer) -> None:
         """Take a consumer out of the line, if it stands there."""
         if consumer.waiting and self.consumers is not None:
             consumer.waiting = False
-            self.consumers.remove(consumer)
+            del self.consumers[consumer]
         self.consumers = self.consumers or None
 
     def count(self) -> int:

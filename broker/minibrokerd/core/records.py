@@ -122,6 +122,7 @@ class ReturnMeta(Meta, frozen=True):
     marked: bool
     entry: AttemptMeta | None
     dead: bool = False  # it waits for room in the DLQ, and is not handed out again
+    count: int = 1  # consecutive messages of which all of this holds, from `sequence` on
 
 
 class MoveMeta(Meta, frozen=True):

@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar
 from minibroker import limits
 from minibroker.wire import RUN
 from minibrokerd.core import blocks, digest
+from minibrokerd.core.attempts import lease_over
 from minibrokerd.core.cold import ColdRun
 from minibrokerd.core.deliveries import Delivery
 from minibrokerd.core.digest import Outcomes
@@ -41,7 +42,6 @@ from minibrokerd.core.records import (
     decode,
 )
 from minibrokerd.core.sessions import Outcome, Result, Session
-from minibrokerd.core.settling import lease_over
 from minibrokerd.core.state import Broken, Refused, Store
 from minibrokerd.core.survivors import Live, Survivors, lease_of
 from minibrokerd.core.tails import BadTail
@@ -350,23 +350,22 @@ class Replay:
     @_applies(ReturnMeta)
     def _return(self, meta: ReturnMeta, record: Record) -> None:
         waiting = self._at(meta.queue)
-        message = waiting.take(meta.origin, meta.sequence)
-        if message is None:
-            return
-        message.state, message.started_unix_ms = State.READY, 0
-        message.ended_token = meta.token
-        message.ready_at_ms = meta.ready_at_ms
-        message.attempts, message.releases, message.marked = (
-            meta.attempts,
-            meta.releases,
-            meta.marked,
-        )
-        message.dead = meta.dead
-        if meta.entry is not None:
-            message.add_history(meta.entry)
-        key = waiting.put(message)
-        if meta.delay_ms:
-            waiting.waits[key] = (meta.unix_ms, meta.delay_ms)
+        _require_run(meta.sequence, meta.count, limits.MAX_RUNS_PER_FRAME)
+        for sequence in range(meta.sequence, meta.sequence + meta.count):
+            message = waiting.take(meta.origin, sequence)
+            if message is None:
+                continue
+            message.state, message.started_unix_ms = State.READY, 0
+            message.ended_token, message.ready_at_ms = meta.token, meta.ready_at_ms
+            message.attempts, message.releases = meta.attempts, meta.releases
+            message.marked, message.dead = meta.marked, meta.dead
+            if meta.entry is not None:
+                message.add_history(meta.entry)
+            key = waiting.put(message)
+            if meta.delay_ms:
+                waiting.waits[key] = (meta.unix_ms, meta.delay_ms)
+            else:
+                waiting.waits.pop(key, None)
 
     @_applies(MoveMeta)
     def _move(self, meta: MoveMeta, record: Record) -> None:

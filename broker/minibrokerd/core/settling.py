@@ -14,15 +14,15 @@ from zlib import crc32
 
 from minibroker import limits
 from minibroker.wire import RUN, pack_runs
+from minibrokerd.core.attempts import begin_message, drop_delivery, end_attempt, give_credit
 from minibrokerd.core.deliveries import Delivery
 from minibrokerd.core.inputs import Frame
-from minibrokerd.core.messages import CAUSES, MEMORY, SYNC, Item, Message, State, singles_of
+from minibrokerd.core.messages import MEMORY, SYNC, Item, Message, State, singles_of
 from minibrokerd.core.moving import dead_letter, retry_delay_ms
 from minibrokerd.core.queues import Queue
-from minibrokerd.core.records import AckMeta, AttemptMeta, BeginMeta, ExtendMeta
+from minibrokerd.core.records import AckMeta, ExtendMeta
 from minibrokerd.core.sessions import Connection
-from minibrokerd.core.state import COUNTER_BITS, Broken, Store
-from minibrokerd.core.wheel import Timer
+from minibrokerd.core.state import Broken, Store
 
 RELEASE_DELAY_MS: Final = (
     1_000  # from the second release on, so that two workers do not play ping-pong
@@ -176,32 +176,6 @@ def read_runs(data: memoryview, count: int) -> list[Run]:
     return runs
 
 
-def give_credit(store: Store, queue: Queue, delivery: Delivery, count: int) -> None:
-    """Let the consumer of a delivery take as many messages more."""
-    consumer = delivery.consumer
-    if consumer is None:
-        return
-    consumer.outstanding -= count
-    if (
-        consumer.active
-        and not consumer.waiting
-        and not store.connections[consumer.connection].stopped
-    ):
-        queue.stand_in_line(consumer)
-        store.touch(queue)
-
-
-def drop_delivery(store: Store, queue: Queue, delivery: Delivery) -> None:
-    """Forget a delivery that has nothing left."""
-    store.forget_delivery(queue, delivery.token)
-    session = store.sessions.get(delivery.session)
-    if session is not None:
-        session.forget_delivery(delivery)
-    connection = store.connections.get(delivery.connection)
-    if connection is not None:
-        connection.tokens.discard(delivery.token)
-
-
 # -- the verbs ----------------------------------------------------------------------------------
 
 
@@ -211,18 +185,6 @@ def begin(work: Settlement) -> None:
         for message in work.singles(run):
             if message.state is not State.BEGUN:
                 begin_message(work.store, work.queue, message)
-
-
-def begin_message(store: Store, queue: Queue, message: Message) -> None:
-    """Start the lease of a held message."""
-    assert message.delivery is not None
-    message.state = State.BEGUN
-    message.started_unix_ms = store.unix_ms
-    message.lease_ms = message.delivery.lease_ms
-    message.timer = store.set_timer(lease_over, message, store.now_ms + message.lease_ms)
-    queue.held -= 1
-    queue.begun += 1
-    store.write_lease(BeginMeta, queue, message)
 
 
 def ack(work: Settlement) -> None:
@@ -301,7 +263,7 @@ def release(work: Settlement) -> None:
             if isinstance(item, Message) and item.state is State.BEGUN:
                 item.ended_token = delivery.token
                 item.started_unix_ms = 0
-                store.write_return(queue, item, delay_ms, None)
+                store.write_return(queue, [item], delay_ms, None)
             store.wait_or_ready(queue, item)
     _note_silence(store, store.connections[work.frame.connection])
 
@@ -352,68 +314,7 @@ def _fail(
         delay_ms = retry_delay_ms(queue, message.attempts[0], store.jitter)
     message.marked = False
     message.ready_at_ms = store.now_ms + delay_ms
-    store.write_return(queue, message, delay_ms, entry)
-    store.wait_or_ready(queue, message)
-
-
-# -- attempts -----------------------------------------------------------------------------------
-
-
-def end_attempt(
-    store: Store, delivery: Delivery, message: Message, cause: str, name: str = "", text: str = ""
-) -> AttemptMeta:
-    """Charge an attempt to its cause (`broker_lost` charges none) and write it into the history."""
-    if cause in CAUSES:
-        counts = list(message.attempts)
-        counts[CAUSES.index(cause)] += 1
-        message.attempts = (counts[0], counts[1], counts[2])
-    session = store.sessions.get(delivery.session)
-    used = sum(len(past.error_text.encode()) for past in message.history)
-    room = max(min(limits.MAX_ERROR_TEXT_BYTES, limits.MAX_HISTORY_TEXT_BYTES - used), 0)
-    entry = AttemptMeta(
-        delivery.token,
-        message.started_unix_ms or store.unix_ms,
-        store.unix_ms,
-        session.client if session else "",
-        cause,
-        _cut(name, limits.MAX_ERROR_CLASS_BYTES),
-        "" if store.short else _cut(text, room),
-    )
-    message.add_history(entry)
-    message.ended_token = delivery.token
-    message.started_unix_ms = 0
-    return entry
-
-
-def _cut(text: str, most_bytes: int) -> str:
-    """Return as much of a text as fits into its limit as UTF-8."""
-    return text.encode()[:most_bytes].decode(errors="ignore")
-
-
-def lease_over(store: Store, timer: Timer, message: Message) -> None:
-    """The lease of a begun message ended without a settlement."""
-    delivery = message.delivery
-    assert delivery is not None
-    queue = store.by_number[delivery.queue_number]
-    session = store.sessions.get(delivery.session)
-    cause = "expired" if session is not None and session.connected else "worker_lost"
-    if cause == "worker_lost" and store.now_ms <= store.grace_until_ms:
-        # Only a lease that this start took over: a worker that dies after it dies by itself.
-        recovered = delivery.token >> COUNTER_BITS < store.epoch
-        cause = "broker_lost" if recovered else cause
-    message.timer = None
-    delivery.singles.pop(queue.key_of(message.block.origin, message.sequence))
-    queue.begun -= 1
-    queue.counters[cause] += 1
-    give_credit(store, queue, delivery, 1)
-    entry = end_attempt(store, delivery, message, cause)
-    message.marked = True
-    if not delivery:
-        drop_delivery(store, queue, delivery)
-    if message.charged >= queue.setting("max_attempts") and not queue.is_dlq:
-        dead_letter(store, queue, message, entry)
-        return
-    store.write_return(queue, message, 0, entry)
+    store.write_return(queue, [message], delay_ms, entry)
     store.wait_or_ready(queue, message)
 
 

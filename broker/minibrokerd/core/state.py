@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left, bisect_right, insort
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from minibroker import limits
@@ -341,28 +341,35 @@ class Store:
         self.touch(queue)
 
     def write_return(
-        self, queue: Queue, message: Message, delay_ms: int, entry: AttemptMeta | None
+        self, queue: Queue, run: Sequence[Message], delay_ms: int, entry: AttemptMeta | None
     ) -> None:
-        """Record that a message waits again; a delivery of it rests on this record."""
-        if message.block.durability == MEMORY:
+        """Record that consecutive messages wait again; a delivery of them rests on this record.
+
+        All that a record says is the same of each, but for the sequence.
+        """
+        first = run[0]
+        if first.block.durability == MEMORY:
             return
         self.emit(
             ReturnMeta(
                 queue.number,
-                message.block.origin,
-                message.sequence,
-                message.ended_token,
-                message.ready_at_ms,
+                first.block.origin,
+                first.sequence,
+                first.ended_token,
+                first.ready_at_ms,
                 delay_ms,
                 self.unix_ms,
-                message.attempts,
-                message.releases,
-                message.marked,
+                first.attempts,
+                first.releases,
+                first.marked,
                 entry,
-                message.dead,
+                first.dead,
+                len(run),
             )
         )
-        message.batch = queue.last_batch = self.open_batch
+        queue.last_batch = self.open_batch
+        for message in run:
+            message.batch = self.open_batch
 
     def write_lease(self, kind: type[BeginMeta], queue: Queue, message: Message) -> None:
         """Record that a lease runs (BeginMeta) or is new (ExtendMeta)."""

@@ -9,9 +9,11 @@ in O(1).
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Any, Final
 
 TICK_MS: Final = 8
+CASCADE_TIMERS: Final = 8_000  # that one `advance` moves to a lower level, about 5 ms
 _BITS: Final = 8
 _MASK: Final = (1 << _BITS) - 1
 
@@ -63,16 +65,19 @@ class Wheel:
     def advance(self, now_ms: int, most: int) -> list[Timer]:
         """Disarm and return up to `most` timers whose deadline has come, in order of their ticks.
 
-        If there are more, `next_deadline_ms` stays at or below `now_ms`.
+        If there are more, or some of a crowded slot are not sorted yet, `next_deadline_ms` stays at or below
+        `now_ms`.
         """
         target = now_ms // TICK_MS
         due: list[Timer] = []
+        moves_left = CASCADE_TIMERS
         while (found := self._first_slot()) is not None and found[0] <= target:
             tick, level, index = found
             if level:
                 self._next_tick = max(self._next_tick, tick)
-                for timer in self._take(level, index):
-                    self._place(timer)
+                moves_left -= self._move_down(level, index, moves_left)
+                if moves_left <= 0:
+                    return due
                 continue
             slot = self._levels[0][index]
             if len(due) + len(slot) > most:
@@ -92,9 +97,25 @@ class Wheel:
             timer._slot = None
         return slot
 
+    def _move_down(self, level: int, index: int, most: int) -> int:
+        """Move up to `most` timers of a slot to lower levels; return how many.
+
+        What is left keeps its slot: that is the first one until it is empty, and nothing fires before it.
+        """
+        slot = self._levels[level][index]
+        if len(slot) <= most:
+            slot = self._take(level, index)
+            for timer in slot:
+                self._place(timer)
+            return len(slot)
+        for timer in list(islice(slot, most)):
+            del slot[timer]
+            self._place(timer)
+        return most
+
     @staticmethod
     def _take_some(slot: dict[Timer, None], count: int, due: list[Timer]) -> None:
-        for timer in list(slot)[:count]:
+        for timer in list(islice(slot, count)):
             del slot[timer]
             timer._slot = None
             due.append(timer)

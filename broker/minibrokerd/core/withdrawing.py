@@ -9,13 +9,13 @@ that it has the answer: it names a message of it in a resume, or uses the number
 
 from __future__ import annotations
 
+from minibrokerd.core.attempts import drop_delivery
 from minibrokerd.core.deliveries import Consumer, Delivery
 from minibrokerd.core.dispatching import leave_line
 from minibrokerd.core.inputs import Frame
 from minibrokerd.core.logins import return_held
 from minibrokerd.core.messages import State
 from minibrokerd.core.sessions import Connection
-from minibrokerd.core.settling import drop_delivery
 from minibrokerd.core.state import Store
 
 
@@ -96,7 +96,7 @@ def _put_back(store: Store, delivery: Delivery) -> int:
         else:
             queue.held -= 1
         message.ended_token, message.started_unix_ms = delivery.token, 0
-        store.write_return(queue, message, 0, None)
+        store.write_return(queue, [message], 0, None)
         store.wait_or_ready(queue, message)
     if not delivery:
         drop_delivery(store, queue, delivery)

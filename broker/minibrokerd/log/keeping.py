@@ -243,8 +243,10 @@ def _ids(meta: Meta, known: Record) -> Iterator[tuple[int, int, int, int]]:
             yield number, number, first, meta.count
     elif isinstance(meta, CopyRunMeta):
         yield meta.queue, meta.queue, meta.first, meta.count
-    elif isinstance(meta, CopyMeta | ReturnMeta):
+    elif isinstance(meta, CopyMeta):
         yield meta.queue, meta.origin, meta.sequence, 1
+    elif isinstance(meta, ReturnMeta):
+        yield meta.queue, meta.origin, meta.sequence, meta.count
     elif isinstance(meta, MoveMeta):
         yield meta.queue, meta.origin, meta.sequence, 1
         yield meta.target, meta.origin, meta.sequence, 1

@@ -1,0 +1,196 @@
+"""Attempts: how one begins, with its lease, and how it ends without its worker.
+
+Leases mostly end one by one. When a worker dies that had very many, all of them end in the same tick: so those of
+one delivery are ended together, and consecutive messages that are alike share one record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from operator import attrgetter
+
+from minibroker import limits
+from minibrokerd.core.deliveries import Delivery
+from minibrokerd.core.messages import CAUSES, MEMORY, Message, State
+from minibrokerd.core.moving import dead_letter
+from minibrokerd.core.queues import Queue
+from minibrokerd.core.records import AttemptMeta, BeginMeta
+from minibrokerd.core.sessions import Session
+from minibrokerd.core.state import COUNTER_BITS, Store
+from minibrokerd.core.wheel import Timer
+
+
+def give_credit(store: Store, queue: Queue, delivery: Delivery, count: int) -> None:
+    """Let the consumer of a delivery take as many messages more."""
+    consumer = delivery.consumer
+    if consumer is None:
+        return
+    consumer.outstanding -= count
+    if (
+        consumer.active
+        and not consumer.waiting
+        and not store.connections[consumer.connection].stopped
+    ):
+        queue.stand_in_line(consumer)
+        store.touch(queue)
+
+
+def drop_delivery(store: Store, queue: Queue, delivery: Delivery) -> None:
+    """Forget a delivery that has nothing left."""
+    store.forget_delivery(queue, delivery.token)
+    session = store.sessions.get(delivery.session)
+    if session is not None:
+        session.forget_delivery(delivery)
+    connection = store.connections.get(delivery.connection)
+    if connection is not None:
+        connection.tokens.discard(delivery.token)
+
+
+def begin_message(store: Store, queue: Queue, message: Message) -> None:
+    """Start the lease of a held message."""
+    assert message.delivery is not None
+    message.state = State.BEGUN
+    message.started_unix_ms = store.unix_ms
+    message.lease_ms = message.delivery.lease_ms
+    message.timer = store.set_timer(lease_over, message, store.now_ms + message.lease_ms)
+    queue.held -= 1
+    queue.begun += 1
+    store.write_lease(BeginMeta, queue, message)
+
+
+def end_attempt(
+    store: Store,
+    delivery: Delivery,
+    message: Message,
+    cause: str,
+    name: str = "",
+    text: str = "",
+    *,
+    known: AttemptMeta | None = None,
+) -> AttemptMeta:
+    """Charge an attempt to its cause (`broker_lost` charges none) and write it into the history.
+
+    `known` is what it says of another message of the delivery, when it says the same of this one.
+    """
+    if cause in CAUSES:
+        failed, expired, worker_lost = message.attempts
+        if cause == "failed":
+            failed += 1
+        elif cause == "expired":
+            expired += 1
+        else:
+            worker_lost += 1
+        message.attempts = (failed, expired, worker_lost)
+    entry = known or _entry(store, delivery, message, cause, name, text)
+    message.add_history(entry)
+    message.ended_token = delivery.token
+    message.started_unix_ms = 0
+    return entry
+
+
+def _entry(
+    store: Store, delivery: Delivery, message: Message, cause: str, name: str, text: str
+) -> AttemptMeta:
+    session = store.sessions.get(delivery.session)
+    room = 0
+    if text and not store.short:
+        used = sum(len(past.error_text.encode()) for past in message.history)
+        room = max(min(limits.MAX_ERROR_TEXT_BYTES, limits.MAX_HISTORY_TEXT_BYTES - used), 0)
+    return AttemptMeta(
+        delivery.token,
+        message.started_unix_ms or store.unix_ms,
+        store.unix_ms,
+        session.client if session else "",
+        cause,
+        _cut(name, limits.MAX_ERROR_CLASS_BYTES),
+        _cut(text, room),
+    )
+
+
+def _cut(text: str, most_bytes: int) -> str:
+    """Return as much of a text as fits into its limit as UTF-8."""
+    return text.encode()[:most_bytes].decode(errors="ignore")
+
+
+def lease_over(store: Store, timer: Timer, message: Message) -> None:
+    """The lease of a begun message ended without a settlement."""
+    leases_over(store, [message])
+
+
+def leases_over(store: Store, messages: Iterable[Message]) -> None:
+    """The leases of these messages ended without a settlement."""
+    for delivery, group in groupby(messages, key=attrgetter("delivery")):
+        assert delivery is not None
+        _end_leases(store, delivery, list(group))
+
+
+def _end_leases(store: Store, delivery: Delivery, messages: list[Message]) -> None:
+    queue = store.by_number[delivery.queue_number]
+    cause = _cause(store, delivery)
+    queue.begun -= len(messages)
+    queue.counters[cause] += len(messages)
+    most = 0 if queue.is_dlq else queue.setting("max_attempts")
+    entries: dict[int, AttemptMeta] = {}  # by the time of their start
+    back: list[Message] = []
+    for message in messages:
+        message.timer = None
+        del delivery.singles[queue.key_of(message.block.origin, message.sequence)]
+        started_unix_ms = message.started_unix_ms
+        entry = end_attempt(store, delivery, message, cause, known=entries.get(started_unix_ms))
+        entries[started_unix_ms] = entry
+        message.marked = True
+        if most and message.charged >= most:
+            dead_letter(store, queue, message, entry)
+        else:
+            back.append(message)
+    give_credit(store, queue, delivery, len(messages))
+    if not delivery:
+        drop_delivery(store, queue, delivery)
+    for run in _runs_of(back):
+        store.write_return(queue, run, 0, run[0].history[-1])
+    for message in back:
+        store.wait_or_ready(queue, message)
+
+
+def _cause(store: Store, delivery: Delivery) -> str:
+    """Return why a lease ended, and note that a client which is there does not do what it should."""
+    session = store.sessions.get(delivery.session)
+    if session is not None and session.connected:
+        _silence(store, session)
+        return "expired"
+    # Only a lease that this start took over is uncharged: a worker that dies after it dies by itself.
+    recovered = delivery.token >> COUNTER_BITS < store.epoch
+    return "broker_lost" if recovered and store.now_ms <= store.grace_until_ms else "worker_lost"
+
+
+def _silence(store: Store, session: Session) -> None:
+    """Give a client nothing more before it has spoken: one that let a lease end may stand still.
+
+    What it let go would else be handed to it again. Only its main connection counts: the other one may live in a
+    thread of its own, beside a loop that does not turn.
+    """
+    if session.connection is not None:
+        store.connections[session.connection].silent = True
+
+
+def _runs_of(messages: list[Message]) -> Iterable[Sequence[Message]]:
+    """Yield runs of consecutive messages of which one record can say that they wait again."""
+    start = 0
+    for at in range(1, len(messages) + 1):
+        if at == len(messages) or not _follows(messages[at - 1], messages[at]):
+            yield messages[start:at]
+            start = at
+
+
+def _follows(one: Message, next: Message) -> bool:
+    return (
+        next.sequence == one.sequence + 1
+        and next.ready_at_ms == one.ready_at_ms
+        and next.attempts == one.attempts
+        and next.releases == one.releases
+        and next.dead == one.dead
+        and next.history[-1] is one.history[-1]
+        and next.block.origin == one.block.origin
+        and (next.block.durability == MEMORY) == (one.block.durability == MEMORY)
+    )
