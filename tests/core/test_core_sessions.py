@@ -7,7 +7,7 @@ from core_client import Client, Delivered, settle_part
 from harness import World
 
 from minibroker import limits
-from minibrokerd.core.inputs import Resume
+from minibrokerd.core.inputs import Hello, Resume
 
 
 def bodies(messages: list[Delivered]) -> list[bytes]:
@@ -167,15 +167,118 @@ def test_a_clean_stop_with_consumers_is_followed_by_the_same_second(down_ms: int
     assert bodies(other.messages()) == ([b"b"] if down_ms < limits.SESSION_KEPT_MS else [])
 
 
-def test_a_session_lives_a_minute_without_a_connection() -> None:
-    world, one, _ = two_clients()
+def test_a_session_with_a_lease_lives_a_minute_without_a_connection() -> None:
+    world, one, other = two_clients()
+    other.publish("q", b"a")
+    one.receive_all("q", lease_ms=10)
     world.disconnect(one)
     world.advance(limits.SESSION_KEPT_MS - 1)
     again = world.resume(one)
     assert again.pop("welcome")["known"] is True
+    again.receive_all("q", lease_ms=10)
     world.disconnect(again)
     world.advance(limits.SESSION_KEPT_MS + 8)
     assert world.resume(one).pop("welcome")["known"] is False
+
+
+def test_a_session_with_nothing_to_remember_ends_with_its_connection() -> None:
+    world = World()
+    for _ in range(100):
+        client = world.hello()
+        world.attach(client)
+        for connection in list(world.clients):
+            world.disconnect(connection)
+    assert world.store.sessions == {}
+    assert world.core.next_deadline_ms() is None
+
+
+@pytest.mark.parametrize("clean", [True, False])
+@pytest.mark.parametrize("digests", [True, False])
+def test_a_session_that_ended_does_not_come_back_with_a_start(clean: bool, digests: bool) -> None:
+    world = World()
+    world.digests = digests
+    for _ in range(20):
+        client = world.hello()
+        client.publish("q", b"a")
+        client.send(client.frame([{"op": "goodbye"}]))
+    stays = world.hello()
+    stays.publish("q", b"b")
+    world.restart(clean=clean)
+    assert list(world.store.sessions) == [stays.session]
+    assert world.queue("q").lanes.ready == 21
+
+
+@pytest.mark.parametrize("first", ["resume", "attach"])
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_frame_whose_outcome_was_forgotten_is_not_stored_again(first: str, restart: bool) -> None:
+    world = World()
+    one = world.hello()
+    one.publish("q", b"a")
+    world.disconnect(one)
+    world.advance(limits.FRAME_OUTCOME_MS + limits.SESSION_KEPT_MS)
+    assert world.store.sessions == {}
+    if restart:
+        world.restart()
+    if first == "attach":
+        world.attach(one)
+    again = world.resume(one)
+    assert again.pop("welcome")["known"] is False
+    assert again.resend(1, one)["code"] == "outcome_unknown"
+    assert again.publish("q", b"b")["op"] == "confirm"  # it came after what was forgotten
+    assert again.resend(2)["op"] == "confirm"
+    assert world.queue("q").lanes.ready == 2
+
+
+def test_a_frame_that_was_lost_in_a_crash_is_stored_once() -> None:
+    """A server that starts knows the session no more, but nothing of it was applied that it forgot."""
+    world = World(auto_sync=False)
+    one = world.hello()
+    assert one.publish("q", b"a") is None
+    world.restart(clean=False)
+    again = world.resume(one)
+    assert again.pop("welcome")["known"] is False
+    again.resend(1, one)
+    world.sync()
+    assert again.answer(sequence=1) is not None
+    assert world.queue("q").lanes.ready == 1
+
+
+def test_there_are_no_more_sessions_than_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MAX_SESSIONS", 3)
+    world = World()
+    clients = [world.hello() for _ in range(3)]
+    turned_away = world._client("one too many")
+    world.apply(Hello(turned_away.connection, "one too many"))
+    assert turned_away.closed
+    refused = turned_away.pop("error")
+    assert (refused["code"], refused["retryable"]) == ("limit_reached", True)
+    assert len(world.store.connections) == len(world.store.sessions) == 3
+    world.disconnect(clients[0])
+    assert world.hello().session
+
+
+def test_hand_outs_go_on_when_those_who_were_there_at_a_stop_are_back() -> None:
+    world = World()
+    workers = [world.hello(), world.hello()]
+    workers[0].publish("q", *[b"x"] * 9)
+    for worker in workers:
+        worker.settle("ack", *worker.receive_all("q", 2))
+    world.restart()
+    assert not world.store.hands_out()
+    first = world.resume(workers[0])
+    assert first.receive_all("q") == []
+    second = world.resume(workers[1])
+    assert len(second.receive_all("q")) == 5
+
+
+def test_nothing_is_held_back_after_a_stop_when_nobody_can_come_back() -> None:
+    world = World()
+    worker = world.hello()
+    worker.publish("q", *[b"x"] * 9)
+    worker.settle("ack", *worker.receive_all("q", 2))
+    worker.send(worker.frame([{"op": "goodbye"}]))
+    world.restart()
+    assert len(world.hello().receive_all("q")) == 7
 
 
 def test_a_welcome_that_names_a_loss_rests_on_what_caused_it() -> None:

@@ -119,7 +119,15 @@ class Core:
             assert isinstance(command, Frame | Resume), (
                 "only what a peer sent can break the protocol"
             )
-            _cut_off(store, command.connection, str(error))
+            _cut_off(
+                store, command.connection, error_header("protocol_error", str(error), None, None)
+            )
+        except Refused as error:
+            assert isinstance(command, Hello | Resume | Attach), (
+                "others are refused where they are taken"
+            )
+            header = error_header(error.code, str(error), error.retry_ms, None)
+            _cut_off(store, command.connection, header | {"retryable": bool(error.retryable)})
         while store.dirty:
             queue = store.dirty.pop()
             queue.dirty = False
@@ -144,6 +152,7 @@ class Core:
     def hold(self) -> None:
         """Hand nothing out any more: the server is stopping."""
         self.store.hold_until_ms = HOLD_FOR_EVER_MS
+        self.store.expected.clear()
 
     def placed(self, records: Sequence[Record], place: Place) -> None:
         """Take note of where the records of a batch stand, once they are safe; before `Synced`."""
@@ -244,14 +253,16 @@ def _frame(store: Store, frame: Frame) -> None:
         # A frame without a name wants no answer, and an error without one would end the connection.
         if frame.sequence is not None or frame.request is not None:
             header = error_header(error.code, str(error), error.retry_ms, frame)
+            if error.retryable is not None:
+                header["retryable"] = error.retryable
             # That a queue is gone may be said when its end is safe.
             rests_on = store.nowhere.last_batch if error.code == "unknown_queue" else 0
             store.send(frame.connection, rests_on, header)
 
 
-def _cut_off(store: Store, connection: int, text: str) -> None:
-    """End a connection whose peer broke the protocol, with what it held."""
-    store.send(connection, 0, error_header("protocol_error", text, None, None))
+def _cut_off(store: Store, connection: int, header: dict[str, Any]) -> None:
+    """End a connection whose peer broke the protocol, or may not log in, with what it held."""
+    store.send(connection, 0, header)
     store.effects.closes.append(connection)
     logins.end_connection(store, connection)
 
@@ -403,6 +414,7 @@ def _tick(store: Store, command: Tick) -> None:
     store.jitter = command.jitter
     if store.hold_until_ms and store.now_ms >= store.hold_until_ms:
         store.hold_until_ms = 0
+        store.expected.clear()
         store.go_on()
     ended: list[Message] = []  # leases: those of one delivery end together
     for timer in store.wheel.advance(store.now_ms, TIMERS_PER_APPLY):

@@ -28,6 +28,7 @@ from minibrokerd.core.records import (
     CopyRunMeta,
     DamagedMeta,
     DropMeta,
+    EndMeta,
     ExtendMeta,
     FrameMeta,
     Meta,
@@ -169,7 +170,7 @@ class Digest:
             self._said.setdefault((says.origin, says.sequence), []).append(len(self._others))
         self._keep(says, record, at)
 
-    @_adds(QueueMeta, ReserveMeta, MoveMeta, DamagedMeta)
+    @_adds(QueueMeta, ReserveMeta, MoveMeta, DamagedMeta, EndMeta)
     def _keep(self, says: Meta, record: Record, at: int) -> None:
         self._others.append((RECORD, _packed(record, bytes(record.tail))))
 

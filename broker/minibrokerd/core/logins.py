@@ -12,18 +12,22 @@ from minibrokerd.core.dispatching import leave_line, line_up_all
 from minibrokerd.core.inputs import Attach, Disconnected, Flow, Hello, Resume
 from minibrokerd.core.messages import Item, Message, Span, State
 from minibrokerd.core.queues import Queue
+from minibrokerd.core.records import EndMeta
 from minibrokerd.core.sessions import Connection, Session
 from minibrokerd.core.settling import Run, read_runs
-from minibrokerd.core.state import COUNTER_BITS, Broken, Store
+from minibrokerd.core.state import COUNTER_BITS, Broken, Refused, Store
 from minibrokerd.core.wheel import Timer
 
 Id = tuple[int, int, int]  # token, origin, sequence
 
 
 def hello(store: Store, command: Hello) -> None:
-    """Open a session on a new connection."""
-    session = Session(store.next_token(), command.client)
-    store.sessions[session.id] = session
+    """Open a session on a new connection.
+
+    Raises:
+        Refused: `limit_reached`, there are as many sessions as there may be.
+    """
+    session = _new_session(store, store.next_token(), command.client)
     _connect(store, session, command.connection, main=True)
     _welcome(store, session, command.connection, known=True, lost=[])
 
@@ -39,9 +43,11 @@ def resume(store: Store, command: Resume) -> None:
         raise Broken(f"{left_over} bytes are left over behind the run column")
     runs = read_runs(command.runs, entries)
     session = store.sessions.get(command.session)
-    known = session is not None
+    known = session is not None and not session.blank
     if session is None:
-        session = store.sessions[command.session] = Session(command.session, command.client)
+        session = _new_session(store, command.session, command.client)
+    if not known:
+        _begin_anew(store, session)
     session.client = command.client or session.client
     if session.connection is not None:
         old = session.connection
@@ -59,7 +65,8 @@ def attach(store: Store, command: Attach) -> None:
     """Add a second connection to a session, which may be one that this server has forgotten."""
     session = store.sessions.get(command.session)
     if session is None:
-        session = store.sessions[command.session] = Session(command.session, "")
+        session = _new_session(store, command.session, "")
+        session.blank = True
     _connect(store, session, command.connection, main=False)
     _welcome(store, session, command.connection, known=True, lost=[])
 
@@ -88,7 +95,7 @@ def leave(store: Store, connection: Connection) -> None:
         store.effects.closes.append(id)
     if not connection.main:
         return
-    store.sums.outcomes -= session.forget_all()
+    _forget_outcomes(store, session, silent=False)
     if not session.deliveries:
         end_session(store, session)
 
@@ -111,8 +118,12 @@ def end_connection(store: Store, id: int, *, marked: bool = True) -> None:
     if connection.main:
         session.connection = None
     session.attached.discard(id)
-    if not session.connected:
+    if session.connected:
+        return
+    if session.is_worth_keeping:
         await_return(store, session)
+    else:
+        end_session(store, session)
 
 
 def return_held(store: Store, delivery: Delivery, *, marked: bool) -> None:
@@ -149,8 +160,45 @@ def end_session(store: Store, session: Session) -> None:
     """Forget a session; its leases, if any, run out by themselves."""
     if session.timer is not None:
         store.wheel.cancel(session.timer)
-    if store.sessions.pop(session.id, None) is not None:
-        store.sums.outcomes -= len(session.window)
+    if session.window:
+        _forget_outcomes(store, session, silent=True)
+    store.sessions.pop(session.id, None)
+
+
+def _new_session(store: Store, id: int, client: str) -> Session:
+    if len(store.sessions) >= limits.MAX_SESSIONS:
+        raise Refused(
+            "limit_reached",
+            f"the server remembers {len(store.sessions)} sessions, as many as it may; those that end by goodbye "
+            "are forgotten at once, others 10 minutes after they fall silent",
+            1_000,
+            retryable=True,
+        )
+    session = store.sessions[id] = Session(id, client)
+    return session
+
+
+def _begin_anew(store: Store, session: Session) -> None:
+    """Go on with a session that is not known.
+
+    Frames of it that were applied and forgotten must not be applied again. What came after those, or was lost with
+    a server that crashed, is as good as new.
+    """
+    session.blank = False
+    session.answered_below = store.forgotten.pop(session.id, session.answered_below)
+
+
+def _forget_outcomes(store: Store, session: Session, *, silent: bool) -> None:
+    """Forget all outcomes of a session, over a restart, too. `silent`: its client may still ask for them."""
+    recorded = any(outcome.recorded for outcome in session.window.values())
+    known_below = session.answered_below
+    store.sums.outcomes -= session.forget_all()
+    if recorded:
+        store.emit(EndMeta(session.id, session.answered_below, silent))
+    if silent and session.answered_below > known_below:
+        store.forgotten[session.id] = session.answered_below
+        if len(store.forgotten) > limits.MAX_SESSIONS:
+            del store.forgotten[next(iter(store.forgotten))]
 
 
 def _connect(store: Store, session: Session, id: int, *, main: bool) -> None:
@@ -160,8 +208,18 @@ def _connect(store: Store, session: Session, id: int, *, main: bool) -> None:
         session.timer = None
     if main:
         session.connection = id
+        _came_back(store, session)
     else:
         session.attached.add(id)
+
+
+def _came_back(store: Store, session: Session) -> None:
+    """Hand out again when the last session is there that this waits for."""
+    if session.id in store.expected:
+        store.expected.discard(session.id)
+        if not store.expected:
+            store.hold_until_ms = 0
+            store.go_on()
 
 
 def _session_over(store: Store, timer: Timer, session: Session) -> None:

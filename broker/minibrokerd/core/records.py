@@ -229,6 +229,17 @@ class DamagedMeta(Meta, frozen=True):
     unix_ms: int
 
 
+class EndMeta(Meta, frozen=True):
+    """A session ended: its outcomes below `answered_below` are forgotten.
+
+    `silent`: its client did not say so, and may still ask. While this record lives, it is told that they are.
+    """
+
+    session: int
+    answered_below: int
+    silent: bool
+
+
 RECORD_TYPES: Final[Mapping[int, type[Meta]]] = {
     2: QueueMeta,
     3: ReserveMeta,
@@ -244,6 +255,7 @@ RECORD_TYPES: Final[Mapping[int, type[Meta]]] = {
     13: DropMeta,
     14: CopyRunMeta,
     15: DamagedMeta,
+    16: EndMeta,
 }
 TYPE_OF: Final[Mapping[type[Meta], int]] = {meta: number for number, meta in RECORD_TYPES.items()}
 

@@ -18,7 +18,6 @@ from minibrokerd.core.cold import ColdRun
 from minibrokerd.core.deliveries import Delivery
 from minibrokerd.core.digest import Outcomes
 from minibrokerd.core.dooming import doom
-from minibrokerd.core.logins import await_return
 from minibrokerd.core.messages import Message, Span, State, place_of
 from minibrokerd.core.publishing import enter, result_of
 from minibrokerd.core.queues import DEFAULTS, Queue
@@ -29,6 +28,7 @@ from minibrokerd.core.records import (
     CopyRunMeta,
     DamagedMeta,
     DropMeta,
+    EndMeta,
     ExtendMeta,
     FrameMeta,
     Meta,
@@ -41,6 +41,7 @@ from minibrokerd.core.records import (
     UnknownRecord,
     decode,
 )
+from minibrokerd.core.returning import finish_sessions, hold_back
 from minibrokerd.core.sessions import Outcome, Result, Session
 from minibrokerd.core.state import Broken, Refused, Store
 from minibrokerd.core.survivors import Live, Survivors, lease_of
@@ -176,20 +177,9 @@ class Replay:
             queue.next_sequence = queue.reserved_until
             self._finish_queue(waiting)
         self._finish_outcomes()
-        for session in list(store.sessions.values()):
-            # Its age by the wall clock counts for nothing: that may have been set, and a client that was away for
-            # a second would be told that its publish is new.
-            session.seen_ms = now_ms
-            session.put_in_order()
-            store.sums.outcomes += len(session.window)
-            await_return(store, session)
-        # Consumers that were there at a clean stop come back, too, with what they began after its last read.
-        returning = any(
-            unix_ms - session.seen_unix_ms < limits.SESSION_KEPT_MS and _consumed(session)
-            for session in store.sessions.values()
-        )
-        if self.messages and (returning or not clean):
-            store.hold_until_ms = now_ms + limits.RESUME_WAIT_MS
+        finish_sessions(store)
+        if self.messages:
+            hold_back(store, clean=clean)
         store.dirty.clear()
         store.news.clear()
         for queue in store.queues.values():
@@ -414,6 +404,12 @@ class Replay:
             session = sessions[number] = Session(number, "")
         return session
 
+    @_applies(EndMeta)
+    def _end(self, meta: EndMeta, record: Record) -> None:
+        self._session(meta.session).forget_below(meta.answered_below)
+        if meta.silent:
+            self._store.forgotten[meta.session] = meta.answered_below
+
     @_applies(CopyMeta)
     def _copy(self, meta: CopyMeta, record: Record) -> None:
         for waiting in self._places(meta.origin):  # a known id replaces its place, never adds
@@ -481,8 +477,3 @@ def _misfit(what: str, error: Exception) -> UnknownRecord:
     return UnknownRecord(
         f"{what} cannot be understood, though the checksums hold: {type(error).__name__}: {error!s:.200}"
     )
-
-
-def _consumed(session: Session) -> bool:
-    outcomes = session.window.values()
-    return bool(session.deliveries) or any("lost" in outcome.results[0] for outcome in outcomes)

@@ -44,6 +44,7 @@ class Session:
     __slots__ = (
         "answered_below",
         "attached",
+        "blank",
         "client",
         "connection",
         "deliveries",
@@ -69,6 +70,7 @@ class Session:
         self.seen_ms = 0  # log time of its newest frame outcome
         self.seen_unix_ms = 0  # its wall time, as a replay finds it
         self.timer: Timer | None = None  # its end, while it has no connection
+        self.blank = False  # it was made for an id that is not known here, and not resumed yet
 
     @property
     def connected(self) -> bool:
@@ -110,6 +112,11 @@ class Session:
     def forget_all(self) -> int:
         """Forget every outcome: a frame that comes again can no longer be judged; return how many."""
         return self.forget_below(max(self.window, default=0) + 1)
+
+    @property
+    def is_worth_keeping(self) -> bool:
+        """Whether there is anything to know of it while it has no connection."""
+        return bool(self.window or self.deliveries)
 
     def record_of(self, sequence: int, unix_ms: int) -> FrameMeta:
         """Return the record of an outcome that is kept; its tail is `lost`."""

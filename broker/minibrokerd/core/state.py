@@ -19,6 +19,7 @@ from minibrokerd.core.queues import DEFAULTS, RESERVE_STEP, Queue
 from minibrokerd.core.records import (
     AttemptMeta,
     BeginMeta,
+    EndMeta,
     Meta,
     QueueMeta,
     ReserveMeta,
@@ -43,10 +44,14 @@ Handler = Callable[["Store", Timer, Any], None]
 class Refused(Exception):
     """A frame is refused: nothing was changed, the client gets an error frame with this code."""
 
-    def __init__(self, code: str, text: str, retry_ms: int | None = None) -> None:
+    def __init__(
+        self, code: str, text: str, retry_ms: int | None = None, *, retryable: bool | None = None
+    ) -> None:
+        """`retryable`: whether a retry can help, where that is not as the row of the code says."""
         super().__init__(text)
         self.code = code
         self.retry_ms = retry_ms
+        self.retryable = retryable
 
 
 class Broken(Exception):
@@ -87,6 +92,10 @@ class Store:
         self.nowhere = Queue(0, "", 0, DEFAULTS)
         self.sessions: dict[int, Session] = {}
         self.connections: dict[int, Connection] = {}
+        self.forgotten: dict[
+            int, int
+        ] = {}  # sessions of which outcomes below this were forgotten unasked
+        self.expected: set[int] = set()  # sessions that hand-outs wait for after a stop
         self.deliveries: dict[int, Delivery] = {}
         self.entering: deque[tuple[int, Queue, Block, list[Span]]] = deque()
         # (batch, bytes of its lazy frames) of what was confirmed, or may be, before its sync; and the sum
@@ -123,7 +132,8 @@ class Store:
     ) -> None:
         """Add a record to the open batch; `block` is told its place in the log once it is safe."""
         self.effects.records.append(record(meta, tail, tail_checksum, block))
-        if not isinstance(meta, BeginMeta):  # nor ExtendMeta: leases start no sync
+        # Leases (an ExtendMeta is a BeginMeta) and the ends of sessions start no sync.
+        if not isinstance(meta, BeginMeta | EndMeta):
             self.effects.wake = True
 
     def rests_on(self, durability: int, size_bytes: int) -> int:
