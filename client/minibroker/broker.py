@@ -15,9 +15,9 @@ from urllib.parse import urlsplit
 from minibroker import limits
 from minibroker.address import URL_VARIABLE, default_url, passed_over, url_of
 from minibroker.driver import Driver
+from minibroker.error_text import cut
 from minibroker.errors import Closed, ConnectionLost
 from minibroker.losses import SettleErrorHook
-from minibroker.message import cut
 from minibroker.queue import MAX_TIMEOUT_MS, Queue
 from minibroker.reconnecting import Reconnecting
 from minibroker.spans import milliseconds

@@ -29,6 +29,12 @@ class Shell(Protocol):
     def check_open(self) -> None:
         """Raise Closed if nothing can be asked any more, or as `check_loop` does."""
 
+    def is_cancelled(self) -> bool:
+        """Return whether somebody asked the task that runs now to be cancelled."""
+
+    def flush(self) -> None:
+        """Write what waits, now, as far as there is room."""
+
     async def confirmed(self, message: Message[Any], settlements: Settlements) -> None:
         """Return when the settlement of `message` that was just handed over is confirmed."""
 

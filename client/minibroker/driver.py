@@ -94,6 +94,7 @@ class Driver:
         losses = Losses(on_settle_error)
         self.lose, self.failed = losses.lose, losses.failed
         self.takes_cancellation = losses.takes_cancellation
+        self.is_cancelled = losses.is_cancelled
         self._room_waiters: list[asyncio.Future[None]] = []
         self.leaving = Departure(self)
         self.leave, self.drained = self.leaving.all, self.leaving.drained

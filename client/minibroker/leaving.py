@@ -31,7 +31,7 @@ class Departure:
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
-        self.runs: dict[Consumer[Any], Collection[asyncio.Task[None]]] = {}  # with their workers
+        self.runs: dict[Consumer[Any], Collection[asyncio.Task[Any]]] = {}  # with their workers
         self._waiters: list[tuple[asyncio.Future[None], bool]] = []
         self._by_ms = 0
         self._answers = -1  # how many there had been when that was set

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from minibroker.error_text import describe
 from minibroker.errors import MinibrokerError
 from minibroker.message import Message
 
@@ -49,12 +50,21 @@ class Losses:
         task = asyncio.current_task()
         return task is not None and task.uncancel() <= before
 
+    def is_cancelled(self) -> bool:
+        """Return whether somebody asked the task that runs now to be cancelled."""
+        task = asyncio.current_task()
+        return task is not None and task.cancelling() > 0
+
     def failed(self, message: Message[Any], error: BaseException) -> None:
         """Log that a handler failed."""
-        logger.warning(
-            "the handler of message %s of %s (attempt %d) failed",
-            message.id,
-            message.queue,
-            message.attempt,
-            exc_info=error,
-        )
+        where = (message.id, message.queue, message.attempt)
+        try:
+            logger.warning(
+                "the handler of message %s of %s (attempt %d) failed", *where, exc_info=error
+            )
+        except Exception:  # noqa: BLE001 - formatting it runs the application's code, which has failed already
+            error_class, text = describe(error)
+            logger.warning(
+                "the handler of message %s of %s (attempt %d) failed: %s: %s",
+                *where, error_class.decode(), text.decode(),
+            )  # fmt: skip

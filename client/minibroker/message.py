@@ -16,9 +16,11 @@ import msgspec
 from minibroker import limits
 from minibroker.bodies import decode_body, decode_headers
 from minibroker.confirms import MessageId
-from minibroker.errors import BodyError, LeaseLost
+from minibroker.error_text import describe
+from minibroker.errors import LeaseLost
 from minibroker.settlements import ENDED, HELD, Settlement
 from minibroker.spans import milliseconds
+from minibroker.ways_out import Ending, ending_of
 
 if TYPE_CHECKING:
     from minibroker.delivery import DeliveryRun
@@ -110,9 +112,15 @@ class Message(msgspec.Struct, Generic[Body], eq=False, gc=False):
     def process(self, reraise: bool = False) -> AbstractAsyncContextManager[Message[Body], bool]:
         """Return a context manager that settles the message when its block ends.
 
-        A normal end acks. An `Exception` nacks with the error and is logged; it goes no further unless
-        `reraise`. A `BodyError` rejects. Cancellation and `KeyboardInterrupt` release, and propagate. A
-        message that was settled inside is left alone. When the lease is lost, the block is cancelled.
+        - A normal end acks.
+        - An `Exception`, and a `CancelledError` that nobody asked of this task, nacks with the error and is
+          logged; it goes no further unless `reraise`. A `BodyError` rejects instead.
+        - `SystemExit`, `GeneratorExit` and any other `BaseException` nacks, and propagates.
+        - A cancellation that was asked of this task, and `KeyboardInterrupt`, release, and propagate.
+
+        Of a group the gravest of its errors counts. What is settled here is written before an error propagates. A
+        message that was settled inside is left alone. When the lease is lost, the block is cancelled; this
+        cancellation goes no further.
         """
         return Reraising(self) if reraise else self
 
@@ -140,7 +148,7 @@ class Message(msgspec.Struct, Generic[Body], eq=False, gc=False):
         It comes back after `delay` seconds (None: as the queue's retry policy says), or is moved to the
         DLQ if this was its last attempt.
         """
-        error_class, text = _error_bytes(error)
+        error_class, text = describe(error)
         delay_ms = None if delay is None else milliseconds(delay, limits.MAX_DELAY_MS)
         self._check(confirmed)
         self._end()
@@ -148,9 +156,9 @@ class Message(msgspec.Struct, Generic[Body], eq=False, gc=False):
 
     async def reject(self, error: BaseException | str, confirmed: bool = False) -> None:
         """Say that it can never succeed; it is moved to the DLQ now."""
+        error_class, text = describe(error)
         self._check(confirmed)
         self._end()
-        error_class, text = _error_bytes(error)
         await self._hand_over(Settlement("reject", self, None, error_class, text), confirmed)
 
     async def release(self, confirmed: bool = False) -> None:
@@ -249,25 +257,33 @@ class Message(msgspec.Struct, Generic[Body], eq=False, gc=False):
 
     async def _failed(self, error: BaseException, reraise: bool) -> bool:
         shell = self.run.delivery.shell
-        if not isinstance(error, Exception):
-            try:
-                if self.state != ENDED:
-                    await self.release()
-                if not (self.lost and shell.takes_cancellation(self, error)):
-                    return False
-            finally:
-                self.task = None  # it keeps the error, whose frames keep the message: a circle
-            if reraise:
-                raise self.lost_error() from error
-            return True
-        self.task = None
-        if self.state != ENDED:
+        try:
+            if self.lost and shell.takes_cancellation(self, error):
+                if reraise:
+                    raise self.lost_error() from error
+                return True
+            ending = ending_of(error, shell.is_cancelled())
+        finally:
+            self.task = None  # it keeps the error, whose frames keep the message: a circle
+        goes_on = ending in (Ending.FAILED, Ending.UNREADABLE)
+        if self.state == ENDED:
+            return goes_on and not reraise
+        if ending is Ending.INTERRUPTED:
+            settlement = Settlement("release", self)
+        else:
             shell.failed(self, error)
-            if isinstance(error, BodyError):
-                await self.reject(error)
-            else:
-                await self.nack(error)
-        return not reraise
+            op = "reject" if ending is Ending.UNREADABLE else "nack"
+            settlement = Settlement(op, self, None, *describe(error))
+        self._end()
+        if goes_on:
+            await self._hand_over(settlement, confirmed=False)
+            return not reraise
+        # No turn of the loop may follow: what propagates can be the end of the process, or of this coroutine.
+        settlements = self.run.settlements
+        settlements.others.append(settlement)
+        settlements.owe()
+        shell.flush()
+        return False
 
     def __repr__(self) -> str:
         return f"<Message {self.id} of {self.queue}, attempt {self.attempt}, {len(self.raw)} bytes>"
@@ -293,17 +309,3 @@ class Reraising(Generic[Body]):
         if error is None:
             return await self._message.__aexit__(None, None, None)
         return await self._message._failed(error, reraise=True)
-
-
-def _error_bytes(error: BaseException | str | None) -> tuple[bytes, bytes]:
-    """Return class and text of an error, cut to what a history keeps."""
-    if error is None:
-        return b"", b""
-    name = "" if isinstance(error, str) else type(error).__name__
-    return cut(name, limits.MAX_ERROR_CLASS_BYTES), cut(str(error), limits.MAX_ERROR_TEXT_BYTES)
-
-
-def cut(text: str, size: int) -> bytes:
-    """Return `text` as at most `size` bytes of UTF-8, whole characters only."""
-    data = text.encode("utf-8", "replace")
-    return data if len(data) <= size else data[:size].decode("utf-8", "ignore").encode()

@@ -35,7 +35,8 @@ METRICS: Final[Mapping[str, Metric]] = {
         Metric("published", True, True, "messages stored"),
         Metric("delivered", True, False, "messages handed to a client"),
         Metric("acked", True, True, "messages that ended as done"),
-        Metric("failed", True, True, "attempts that a handler failed: nack and reject"),
+        Metric("failed", True, True, "attempts that a handler failed: nack"),
+        Metric("rejected", True, True, "attempts that a handler ended as hopeless: reject"),
         Metric("expired", True, False, "attempts whose lease ended while their session lived"),
         Metric("worker_lost", True, False, "attempts whose lease ended after their session"),
         Metric(

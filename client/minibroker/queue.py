@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from time import monotonic
 from typing import Any, Final, Generic, TypeVar, cast
 
 from minibroker import limits, wire
 from minibroker.bodies import encode_body, encode_headers
+from minibroker.callables import Handler
 from minibroker.confirms import Confirm, ConfirmRun, Confirms, MessageId
-from minibroker.consumer import Consumer, Consumption, leave
+from minibroker.consumer import Consumption
 from minibroker.delivery import Delivery
 from minibroker.driver import Driver
 from minibroker.errors import BadName, BadValue, CommandError, TooLarge
 from minibroker.message import Message
 from minibroker.outbox import GROUP_BYTES, GROUP_MESSAGES, PLAIN_BYTES
 from minibroker.peek import Peeks
+from minibroker.running import run_slots
 from minibroker.settings import Settings, check_settings
 from minibroker.settlements import BEGUN
 from minibroker.spans import milliseconds
@@ -192,8 +194,7 @@ class Queue(Generic[Body]):
 
         `prefetch` bounds what is delivered and not settled. `lease`: as the queue says, if None.
         """
-        if not 1 <= prefetch <= limits.MAX_PREFETCH:
-            raise BadValue(f"prefetch is {prefetch}; it must be 1 to {limits.MAX_PREFETCH}")
+        _check_count("prefetch", prefetch)
         return Consumption(self._driver, self.name, prefetch, _lease_ms(lease))
 
     async def receive(
@@ -220,43 +221,27 @@ class Queue(Generic[Body]):
             message.state = BEGUN
         return list(delivery.messages)
 
-    async def run(
-        self,
-        handler: Callable[[Message[Body]], Awaitable[object]],
-        concurrency: int = 1,
-        lease: Span | None = None,
-    ) -> None:
+    async def run(self, handler: Handler, concurrency: int = 1, lease: Span | None = None) -> None:
         """Call `handler` for each message, `concurrency` at a time, each inside `message.process()`.
 
-        The handler's return acks, an exception nacks; it may also await `message.reject(error)` or another
-        settlement itself. Runs until it is cancelled, which Ctrl-C does and SIGTERM does not (docs/operating.md
-        shows how). Then no new message begins, the handlers that run are waited for, and
-        their settlements confirmed; cancelling it once more cancels the handlers, which releases theirs.
+        An `async def` handler runs in the loop, a plain one in a thread (at most `concurrency` of them) while its
+        lease is renewed; what a plain one returns is awaited if it can be. The handler's return acks, an exception
+        nacks, and so on as `Message.process` says; it may also await `message.reject(error)` or another settlement
+        itself.
+
+        Runs until it is cancelled, which Ctrl-C does and SIGTERM does not (docs/operating.md shows how). Then no
+        new message begins, the handlers that run are waited for, and their settlements confirmed; cancelling it
+        once more cancels the handlers, which releases theirs. A thread cannot be cancelled: it is waited for
+        within the connection's `timeout`, and its message released if it goes on.
+
+        Raises:
+            TypeError: the handler can never handle a message; none was taken.
+            BadValue: `concurrency` is out of range.
+            SystemExit, KeyboardInterrupt, ...: what a handler raised that is no `Exception`; that message is
+                settled.
         """
-        if not 1 <= concurrency <= limits.MAX_PREFETCH:
-            raise BadValue(f"concurrency is {concurrency}; it must be 1 to {limits.MAX_PREFETCH}")
-        self._driver.check_open()
-        consumer: Consumer[Body] = Consumer(self._driver, self.name, concurrency, _lease_ms(lease))
-        await consumer.start()
-        workers = [
-            self._driver.loop.create_task(_work(consumer, handler)) for _ in range(concurrency)
-        ]
-        self._driver.leaving.runs[consumer] = workers
-        try:
-            await _first_error(workers)
-        finally:
-            consumer.end(None)
-            stopping = self._driver.loop.create_task(leave_running(self._driver, consumer))
-            try:
-                await asyncio.wait([*workers, stopping])
-            finally:
-                for worker in workers:
-                    worker.cancel()
-                try:
-                    await asyncio.gather(*workers, stopping, return_exceptions=True)
-                    await self._driver.drained()
-                finally:
-                    del self._driver.leaving.runs[consumer]
+        _check_count("concurrency", concurrency)
+        await run_slots(self._driver, self.name, handler, concurrency, _lease_ms(lease))
 
     # ---- by hand ----
 
@@ -365,24 +350,12 @@ class Queue(Generic[Body]):
         return f"<Queue {self.name}>"
 
 
-async def _work(
-    consumer: Consumer[Body], handler: Callable[[Message[Body]], Awaitable[object]]
-) -> None:
-    async for message in consumer:
-        async with message.process():
-            await handler(message)
-
-
-async def _first_error(workers: Sequence[asyncio.Task[None]]) -> None:
-    """Wait for the workers, which end together: when the consumer does, with its error if it has one."""
-    done, _ = await asyncio.wait(workers, return_when=asyncio.FIRST_EXCEPTION)
-    for worker in done:
-        worker.result()
-
-
-async def leave_running(driver: Driver, consumer: Consumer[Any]) -> None:
-    """Give back what `consumer` has not begun, while handlers still run."""
-    await leave(driver, consumer)
+def _check_count(name: str, value: object, most: int = limits.MAX_PREFETCH) -> None:
+    """Refuse a count that is none: TypeError, or BadValue outside of 1 to `most`."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} is an int, not {type(value).__name__} ({value!r:.100})")
+    if not 1 <= value <= most:
+        raise BadValue(f"{name} is {value}; it must be 1 to {most}")
 
 
 def _lease_ms(lease: Span | None) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from fake_server import FakeServer
@@ -14,6 +15,13 @@ async def settle_loop() -> None:
     """Let everything run that can run now."""
     for _ in range(8):
         await asyncio.sleep(0)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let the loop turn until it is so."""
+    async with asyncio.timeout(20):
+        for _ in iter(condition, True):
+            await asyncio.sleep(0)
 
 
 def settled(server: FakeServer, op: str) -> list[int]:

@@ -7,7 +7,7 @@ import gc
 
 import pytest
 from fake_server import FakeServer
-from steps import fill, settle_loop, settled
+from steps import fill, settle_loop, settled, until
 
 import minibroker
 from minibroker.settlements import BEGUN, TOLD
@@ -288,8 +288,7 @@ async def test_run_calls_the_handler_n_at_a_time_and_drains(
         running.remove(message.sequence)
 
     task = asyncio.ensure_future(broker.queue("q").run(handler, concurrency=4))
-    await settle_loop()
-    assert running == [0, 1, 2, 3]
+    await until(lambda: running == [0, 1, 2, 3])
     task.cancel()
     await settle_loop()
     assert not task.done()  # the handlers are waited for

@@ -52,19 +52,6 @@ async def test_an_undecodable_body_is_rejected(
     assert message.raw == b"\xc1"
 
 
-@pytest.mark.parametrize("error", [asyncio.CancelledError, KeyboardInterrupt, GeneratorExit])
-async def test_cancellation_releases_and_propagates(
-    broker: minibroker.Broker, server: FakeServer, error: type[BaseException]
-) -> None:
-    fill(server, 1)
-    message = await consume_one(broker)
-    with pytest.raises(error):
-        async with message.process():
-            raise error
-    await settle_loop()
-    assert settled(server, "release") == [0]
-
-
 async def test_what_was_settled_inside_is_left_alone(
     broker: minibroker.Broker, server: FakeServer
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -46,11 +47,9 @@ async def round_trip(url: str) -> list[Any]:
                 if len(bodies) == 100:
                     break
         [dead] = await broker.queue("trip.dlq").peek()
-        assert (dead.body, dead.headers, dead.history[0]["error_text"]) == (
-            {"n": 7},
-            {"h": 7},
-            "seven",
-        )
+        assert (dead.body, dead.headers) == ({"n": 7}, {"h": 7})
+        text = dead.history[0]["error_text"]
+        assert re.fullmatch(r"seven \(client/test_real_broker.py:\d+ in round_trip\)", text)
         assert dead.history[0]["client"] == "tester"
         assert await broker.queue("trip.dlq").redrive([dead.id]) == 1
         [again] = await queue.receive(5, wait=5)

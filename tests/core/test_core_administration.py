@@ -293,7 +293,8 @@ def test_counters_add_up_over_a_life() -> None:
     live = sum(counts[name] for name in ("ready", "delayed", "held", "begun"))
     assert counts["published"] == 21
     assert live + counts["acked"] + counts["dead_lettered"] + counts["purged"] == 21
-    assert (counts["acked"], counts["failed"], counts["released"]) == (3, 3, 1)
+    assert (counts["acked"], counts["failed"], counts["released"]) == (3, 2, 1)
+    assert counts["rejected"] == 1
     assert (counts["dead_lettered"], counts["begun"], counts["consumers"]) == (1, 1, 1)
     world.check()
 

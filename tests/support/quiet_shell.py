@@ -29,6 +29,13 @@ class QuietShell:
     def check_open(self) -> None:
         """Nothing is closed."""
 
+    def is_cancelled(self) -> bool:
+        """Nobody asks for it."""
+        return False
+
+    def flush(self) -> None:
+        """Nothing is written."""
+
     async def confirmed(self, message: Message[Any], settlements: Any) -> None:
         """Not here."""
         raise AssertionError

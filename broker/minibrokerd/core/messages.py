@@ -20,7 +20,8 @@ from minibrokerd.core.wheel import Timer
 if TYPE_CHECKING:
     from minibrokerd.core.deliveries import Delivery
 
-CAUSES: Final = ("failed", "expired", "worker_lost")  # the charged ones, in the order of `attempts`
+# Where `attempts` counts each charged cause: failed, expired, worker_lost. A reject is a failure that is final.
+CAUSES: Final = {"failed": 0, "rejected": 0, "expired": 1, "worker_lost": 2}
 MEMORY: Final = 2  # index of the durability in minibroker.settings.DURABILITIES
 LAZY: Final = 1
 SYNC: Final = 0

@@ -245,8 +245,8 @@ def reject(work: Settlement) -> None:
     for run, (name, text) in zip(work.runs, work.errors, strict=True):
         for delivery, item in work.found(run):
             for message in singles_of(item):
-                work.queue.counters["failed"] += 1
-                entry = end_attempt(work.store, delivery, message, "failed", name, text)
+                work.queue.counters["rejected"] += 1
+                entry = end_attempt(work.store, delivery, message, "rejected", name, text)
                 dead_letter(work.store, work.queue, message, entry)
 
 
