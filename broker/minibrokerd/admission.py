@@ -16,13 +16,11 @@ from minibrokerd.core.effects import Outgoing
 from minibrokerd.core.inputs import Command, Frame, Space
 from minibrokerd.forwarder import Forwarder
 from minibrokerd.log.seam import RESERVE_SEGMENTS, Log, Room
+from minibrokerd.log.sizes import PUBLISH_OVERHEAD_BYTES
 from minibrokerd.logs import events
 from minibrokerd.pager import Pager
 
 BEHIND_SHARE: Final = 8  # of a segment
-PUBLISH_OVERHEAD_BYTES: Final = (
-    512  # records around a publish: its outcome, a reservation, a new queue
-)
 
 
 class Door(Protocol):
@@ -125,7 +123,7 @@ class Admission:
 
     def _admits_publish(self, frame: Frame) -> bool:
         size = frame.size + PUBLISH_OVERHEAD_BYTES
-        too_large = size > self._log.max_batch_bytes // 2
+        too_large = frame.size > self._log.sizes.frame_bytes
         room = Room.REFUSED
         if not (too_large or self._pager.is_full):
             if self._forwarder.is_behind and not self._may_write(size):
@@ -137,7 +135,8 @@ class Admission:
         if room is Room.WAIT:
             return self._wait(frame)
         if too_large:
-            text = f"a frame of {frame.size} bytes does not fit into a segment"
+            most = self._log.sizes.frame_bytes
+            text = f"a frame of {frame.size} bytes exceeds {most}, which the segments allow"
             return self._refuse(frame, "too_large", text, None)
         if self._pager.is_full:
             text = "memory is full of messages that wait: nothing was stored; add consumers, acks go on"

@@ -31,7 +31,6 @@ from minibrokerd.log.seam import (
 from minibrokerd.logs import events
 from minibrokerd.pager import Pager
 
-BATCH_BYTES: Final = 4 * 1024 * 1024  # a larger open batch is closed, so that one sync stays short
 LONE_WAIT_US: Final = 300  # how long the loop may wait for the sync of a single small frame
 LONE_BYTES: Final = 16 * 1024
 # Batches of settlements alone start at most this often: their senders go on without waiting, and a sync for
@@ -183,11 +182,11 @@ class Engine:
         self._bound_disk_soon()  # it may have waited for what was read
 
     def _route(self, effects: Effects) -> None:
+        for number, records, size_bytes in effects.ended:
+            self._gather(records, size_bytes)
+            self._end_batch(number)
         if effects.records:
-            self._open += effects.records
-            size_bytes = sum([record.size() for record in effects.records])
-            self._open_bytes += size_bytes
-            self.others_bytes += size_bytes
+            self._gather(effects.records, effects.record_bytes)
             self._wake = self._wake or (effects.wake and not effects.lazy)
             if effects.lazy or not effects.wake:
                 self._sync_later(LAZY_SYNC_S if effects.lazy else IDLE_S)
@@ -208,8 +207,13 @@ class Engine:
             if sink is not None:
                 _tell_why(sink, connection, effects)
                 sink.close()
-        if self._open_bytes >= min(BATCH_BYTES, self._log.max_batch_bytes // 4):
+        if self._open_bytes >= self._log.sizes.open_bytes:
             self._close_batch()
+
+    def _gather(self, records: list[Record], size_bytes: int) -> None:
+        self._open += records
+        self._open_bytes += size_bytes
+        self.others_bytes += size_bytes
 
     def _send(self, outgoing: Outgoing) -> None:
         sink = self.sinks.get(outgoing.connection)
@@ -273,12 +277,14 @@ class Engine:
 
     def _close_batch(self) -> None:
         if self._open:
-            number = self._core.close_batch()
-            batch = Batch(number, self._open, self.clock.now_ms(), self.clock.unix_ms())
-            self._closed.append((batch, self._open_bytes))
-            self._closed_bytes += self._open_bytes
-            self.others_bytes += BATCH_HEADER_BYTES
-            self._open, self._open_bytes, self._wake, self._urgent = [], 0, False, False
+            self._end_batch(self._core.close_batch())
+
+    def _end_batch(self, number: int) -> None:
+        batch = Batch(number, self._open, self.clock.now_ms(), self.clock.unix_ms())
+        self._closed.append((batch, self._open_bytes))
+        self._closed_bytes += self._open_bytes
+        self.others_bytes += BATCH_HEADER_BYTES
+        self._open, self._open_bytes, self._wake, self._urgent = [], 0, False, False
 
     def _is_lone(self, batch: Batch, size_bytes: int) -> bool:
         """Whether to wait for this sync: a lone publisher should not pay for the way round the loop.

@@ -85,7 +85,7 @@ class Forwarder:
 
     def _first_that_fits(self, *sizes_bytes: int) -> int:
         for some_bytes in sizes_bytes:
-            size_bytes = min(some_bytes, self._log.max_batch_bytes // 4)
+            size_bytes = min(some_bytes, self._log.sizes.batch_bytes // 4)
             if self._log.last_room_for(size_bytes, copies=True):
                 return size_bytes
         return 0

@@ -148,7 +148,10 @@ class Server:
             log = FileLog(options.data_dir, segment_bytes=options.segment_bytes, digests=True)
         self._log = log
         self._core = Core(
-            auto_create=options.auto_create, max_queues=options.max_queues, read=log.read_one
+            auto_create=options.auto_create,
+            max_queues=options.max_queues,
+            read=log.read_one,
+            sizes=log.sizes,
         )
         self.engine = Engine(
             self._core,
@@ -328,6 +331,7 @@ class Server:
                 connection.end(why)
             elif connection.session and now_s - connection.sent_s > limits.HEARTBEAT_MS / 1_000:
                 connection.heartbeat()
+        self._log.look()
         self._report()
         self._trimmer.look(self._core.hot_bytes())
         self.loop.call_later(SWEEP_S, self._sweep)

@@ -85,7 +85,7 @@ class Session:
 
     def login(self) -> bytes:
         """Return the first frame of a new connection: resume if there is a session, else hello."""
-        self._reader = wire.FrameReader(self.max_frame_bytes)
+        self._reader = wire.FrameReader()  # what the welcome bounds is what the client sends
         part: dict[str, object] = {"protocol": limits.PROTOCOL_VERSION}
         if self.session_id is None:
             return wire.pack_frame({"parts": [{"op": "hello", **part, "client": self.client}]})

@@ -34,6 +34,7 @@ from minibrokerd.core.paging import ask
 from minibrokerd.core.queues import Queue
 from minibrokerd.core.records import decode
 from minibrokerd.log.seam import Batch, Digested, Place, Record
+from minibrokerd.log.sizes import LARGEST, Sizes
 from minibrokerd.outgoing import frame_of
 
 START_UNIX_MS = 1_700_000_000_000
@@ -51,8 +52,14 @@ class World:
     held: list[Outgoing]  # what rests on them
 
     def __init__(
-        self, *, auto_create: bool = True, auto_sync: bool = True, segment_batches: int = 1
+        self,
+        *,
+        auto_create: bool = True,
+        auto_sync: bool = True,
+        segment_batches: int = 1,
+        sizes: Sizes = LARGEST,
     ) -> None:
+        self.sizes = sizes
         self.segment_batches = segment_batches  # how many batches stand in one segment
         self.records: dict[tuple[int, int], Record] = {}  # by segment and offset
         self.digests = False  # a start reads digests of all segments but the last
@@ -78,6 +85,8 @@ class World:
         return effects
 
     def _route(self, effects: Effects) -> None:
+        for number, records, _ in effects.ended:
+            self._end_batch(number, [*self.open, *records])
         self.open += effects.records
         for outgoing in effects.outgoing:
             if outgoing.rests_on:
@@ -91,6 +100,8 @@ class World:
             if client is not None:
                 client.closed = True
                 self.apply(Disconnected(connection))
+        if sum(record.size() for record in self.open) >= self.sizes.open_bytes:
+            self.close_batch()
 
     def _load(self, asked: ReadBack) -> None:
         loaded = Loaded(asked, self._read(asked))
@@ -109,9 +120,11 @@ class World:
     def close_batch(self) -> None:
         """Close the open batch, so that what comes later goes to another one."""
         if self.open:
-            number = self.core.close_batch()
-            self.closed.append(Batch(number, self.open, self.now_ms, self.unix_ms))
-            self.open = []
+            self._end_batch(self.core.close_batch(), self.open)
+
+    def _end_batch(self, number: int, records: list[Record]) -> None:
+        self.closed.append(Batch(number, records, self.now_ms, self.unix_ms))
+        self.open = []
 
     def sync_one(self) -> None:
         """The oldest closed batch is safe now."""
@@ -221,7 +234,9 @@ class World:
         self._start(clean=clean)
 
     def _start(self, *, clean: bool) -> None:
-        self.core = Core(auto_create=self.auto_create, read=lambda *at: self.records[at])
+        self.core = Core(
+            auto_create=self.auto_create, read=lambda *at: self.records[at], sizes=self.sizes
+        )
         self.open = []
         self.closed = []
         self.held = []

@@ -202,7 +202,7 @@ class DiskWorld(World):
             self.path,
             digests=True,
         )
-        self.core = Core(auto_create=self.auto_create, read=log.read_one)
+        self.core = Core(auto_create=self.auto_create, read=log.read_one, sizes=log.sizes)
         for part in log.recover():
             self.core.replay(part)
         self.now_ms = log.now_ms + 1
@@ -276,7 +276,7 @@ class DiskWorld(World):
         if upto is None:
             return False
         while self.core.clear_below <= upto:
-            self.apply(Forward(upto, self.disk_log.max_batch_bytes // 4))
+            self.apply(Forward(upto, self.disk_log.sizes.batch_bytes // 4))
             self.sync()
         self.sync()
         start = self.first + sum(number <= upto for number in self.numbers)

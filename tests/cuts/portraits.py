@@ -66,7 +66,7 @@ class Recovered(World):
 
     def _start(self, *, clean: bool) -> None:
         log = self._log
-        self.core = core = Core(read=log.read_one)
+        self.core = core = Core(read=log.read_one, sizes=log.sizes)
         self.open, self.closed, self.held = [], [], []
         for part in self._parts:
             core.replay(part)

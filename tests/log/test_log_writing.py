@@ -246,7 +246,7 @@ async def test_the_log_goes_on_in_new_segments(tmp_path: Path) -> None:
 
 async def test_the_largest_batch_goes_in(tmp_path: Path) -> None:
     engine = Engine(tmp_path / "d", segment_bytes=SMALL).open()
-    largest = engine.log.max_batch_bytes - record(b"").size()
+    largest = engine.log.sizes.batch_bytes - record(b"").size()
     sent = [bytes([number]) * largest for number in range(1, 4)]
     for tail in sent:
         await engine.append(tail)
@@ -372,7 +372,7 @@ async def test_publishes_leave_no_trace_in_the_room(tmp_path: Path) -> None:
 async def test_the_largest_publish_gets_room_in_the_end(tmp_path: Path) -> None:
     engine = Engine(tmp_path / "d", segment_bytes=SMALL).open()
     await engine.append(b"x" * 1000)
-    largest = engine.log.max_batch_bytes
+    largest = engine.log.sizes.batch_bytes
     assert engine.log.room_for(largest) is Room.WAIT
     await asyncio.wait_for(engine.room.wait(), PATIENCE_SECONDS)
     assert engine.log.room_for(largest) is Room.GRANTED

@@ -46,7 +46,7 @@ class Life:
 
     def __init__(self, path: Path) -> None:
         self.log = FreeingLog(path)
-        self.core = Core(read=self.log.read_one)
+        self.core = Core(read=self.log.read_one, sizes=self.log.sizes)
         loop = asyncio.get_running_loop()
         self.failed: asyncio.Future[None] = loop.create_future()
         self.engine = Engine(self.core, self.log, loop, self.failed.set_exception)

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from minibroker import limits, wire
-from minibrokerd.admission import BEHIND_SHARE, PUBLISH_OVERHEAD_BYTES, Admission
+from minibrokerd.admission import BEHIND_SHARE, Admission
 from minibrokerd.core.effects import Outgoing
 from minibrokerd.core.inputs import Command, Disconnected, Frame, Space
 from minibrokerd.frames import read_frame
 from minibrokerd.log.seam import BATCH_HEADER_BYTES, RESERVE_SEGMENTS, Room
+from minibrokerd.log.sizes import PUBLISH_OVERHEAD_BYTES, sizes_of
 
 SEGMENT_BYTES = 64 * 1024
 KIB = 1024
@@ -24,7 +25,7 @@ class World:
     def __init__(self) -> None:
         self.room = Room.GRANTED
         self.known: set[int] = set()  # sequences of frames that came before
-        self.max_batch_bytes = SEGMENT_BYTES
+        self.sizes = sizes_of(SEGMENT_BYTES)
         self.segment_bytes = SEGMENT_BYTES
         self.reserve_segments = RESERVE_SEGMENTS
         self.has_last_room = True
@@ -158,7 +159,7 @@ def test_room_is_asked_for_what_is_pending_and_what_comes() -> None:
 
 def test_a_flood_behind_what_waits_ends_its_connection_alone() -> None:
     world = World()
-    world.max_batch_bytes = 64 * 1024 * KIB
+    world.sizes = sizes_of(64 * 1024 * KIB)
     world.room = Room.WAIT
     world.publish(1, connection=2)
     most = limits.MAX_UNANSWERED_BYTES + limits.MAX_FRAME_BYTES

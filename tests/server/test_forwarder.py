@@ -6,6 +6,7 @@ from typing import Any
 
 from minibrokerd.core.inputs import Forward
 from minibrokerd.forwarder import Forwarder
+from minibrokerd.log.sizes import sizes_of
 
 MIB = 1024 * 1024
 
@@ -22,7 +23,7 @@ class World:
         self.newest = 50
         self.disk_bytes = 4 * MIB
         self.segment_bytes = MIB
-        self.max_batch_bytes = 8 * MIB
+        self.sizes = sizes_of(8 * MIB)
         self.oldest_upto: int | None = 10
         self.reserve_segments = 3
         self.lacks_space = False

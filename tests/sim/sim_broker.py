@@ -90,7 +90,7 @@ class SimulatedBroker:
             digests=memory.digests,
             make_writer=partial(writer, self.loop, random, latency_us),
         )
-        self.core = Core(read=self.log.read_one)
+        self.core = Core(read=self.log.read_one, sizes=self.log.sizes)
         self.engine = Engine(
             self.core,
             self.log,

@@ -278,6 +278,14 @@ class SimulatedDisk(FileOps):
         """Nobody replaces it."""
         return True
 
+    def is_linked(self, descriptor: int) -> bool:
+        """Nobody removes what is open."""
+        return True
+
+    def is_read_only(self, descriptor: int) -> bool:
+        """Nobody mounts it anew."""
+        return False
+
     def sync_directory(self, descriptor: int) -> None:
         """Make the entries durable."""
         self.durable_entries = dict(self.entries)

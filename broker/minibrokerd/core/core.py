@@ -59,6 +59,7 @@ from minibrokerd.core.sessions import Outcome, Result
 from minibrokerd.core.settling import VERBS, Run, Settlement, is_whole_ack, read_settlement, settle
 from minibrokerd.core.state import Broken, Refused, Store
 from minibrokerd.log.seam import Batch, Digested, Place, Record
+from minibrokerd.log.sizes import LARGEST, Sizes
 
 HOLD_FOR_EVER_MS: Final = 2**62
 TIMERS_PER_APPLY: Final = 500  # what fires in one apply, 2 to 8 ms; the rest fires in the next ones
@@ -73,9 +74,10 @@ class Core:
         auto_create: bool = True,
         read: Read | None = None,
         max_queues: int = limits.MAX_QUEUES,
+        sizes: Sizes = LARGEST,
     ) -> None:
-        """`read(segment, offset)` returns a record of the log; a log without digests needs none."""
-        self.store = Store(auto_create=auto_create, max_queues=max_queues)
+        """`read(segment, offset)` returns a record of the log, where it has digests; `sizes` are the log's."""
+        self.store = Store(auto_create=auto_create, max_queues=max_queues, sizes=sizes)
         self._replay: Replay | None = Replay(self.store, read or _nothing_to_read)
         self._digests: dict[int, Digest] = {}
 
@@ -306,9 +308,11 @@ def _sequenced(store: Store, frame: Frame, sequence: int) -> None:
             f"frame {sequence} is too far ahead of {session.answered_below}, the oldest unanswered"
         )
     results, lost, rests_on = _apply_parts(store, frame)
-    records, is_publish = store.effects.records, frame.parts[0].op == "publish"
+    is_publish = frame.parts[0].op == "publish"
     # A message in memory is gone after a restart: its frame, when it comes again, must not be taken for known.
-    recorded = bool(records) and results[0].get("durability") != "memory"
+    recorded = bool(store.effects.records) and results[0].get("durability") != "memory"
+    # What no segment can hold is forgotten by a start: then the frame is judged as one that was never seen.
+    recorded = recorded and len(lost) <= store.sizes.apply_bytes // 2
     session.remember(
         sequence,
         Outcome(
@@ -318,9 +322,9 @@ def _sequenced(store: Store, frame: Frame, sequence: int) -> None:
     store.sums.outcomes += 1
     session.seen_ms = store.now_ms
     # The record of a publish, or of an ack that is all of its frame, has the outcome itself.
-    if recorded and not is_publish and not is_whole_ack(frame, lost):
+    if recorded and not is_publish and not is_whole_ack(store, frame, lost):
         meta = session.record_of(sequence, store.unix_ms)
-        records.append(record(meta, lost, crc32(lost)))
+        store.add(record(meta, lost, crc32(lost)))
     _confirm(store, frame, results, lost, rests_on)
 
 

@@ -84,13 +84,26 @@ class Effects:
 
     `wake`: the records are not only leases, so they should be synced soon even if nobody waits. `lazy`: some
     records were confirmed before their sync, which must follow within `LAZY_SYNC_MS`. `reads` are asked for
-    at once, and rest on nothing. `notes` are for the operator.
+    at once, and rest on nothing. `notes` are for the operator. `ended` are records for batches that end with
+    them, each with its number and bytes, before `records`: of an apply that emitted more than one batch may have.
     """
 
-    __slots__ = ("closes", "lazy", "notes", "outgoing", "reads", "records", "wake")
+    __slots__ = (
+        "closes",
+        "ended",
+        "lazy",
+        "notes",
+        "outgoing",
+        "reads",
+        "record_bytes",
+        "records",
+        "wake",
+    )
 
     def __init__(self) -> None:
+        self.ended: list[tuple[int, list[Record], int]] = []
         self.records: list[Record] = []
+        self.record_bytes = 0  # of `records`
         self.outgoing: list[Outgoing] = []
         self.closes: list[int] = []  # connections that end, after what was sent to them
         self.reads: list[ReadBack] = []

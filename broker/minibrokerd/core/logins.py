@@ -243,8 +243,8 @@ def _welcome(
         "session": session.id,
         "epoch": store.epoch,
         "heartbeat_ms": limits.HEARTBEAT_MS,
-        "max_frame_bytes": limits.MAX_FRAME_BYTES,
-        "max_message_bytes": limits.MAX_MESSAGE_BYTES,
+        "max_frame_bytes": store.sizes.frame_bytes,
+        "max_message_bytes": store.sizes.message_bytes,
         "lost": len(lost),
         "known": known,
     }

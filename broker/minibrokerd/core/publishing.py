@@ -29,7 +29,7 @@ def publish(store: Store, frame: Frame, part: Any) -> tuple[Result, int]:
         Broken: counts, lengths or columns do not add up.
     """
     count = part.count
-    check_lengths(frame.lengths, count, len(frame.blob))
+    check_lengths(frame.lengths, count, len(frame.blob), store.sizes.message_bytes)
     columns = read_columns(part, frame.columns, count)
     if part.columns and part.columns != [name for name in COLUMNS if name in columns]:
         raise Broken("the columns of a publish stand in the order of its table")
@@ -109,8 +109,10 @@ def enter(store: Store, queue: Queue, spans: list[Span]) -> None:
     store.touch(queue)
 
 
-def check_lengths(lengths: memoryview, count: int, blob_bytes: int) -> None:
-    """Check that the lengths are for `count` messages and add up to the blob.
+def check_lengths(
+    lengths: memoryview, count: int, blob_bytes: int, most_bytes: int = limits.MAX_MESSAGE_BYTES
+) -> None:
+    """Check that the lengths are for `count` messages of `most_bytes` at the most, and add up to the blob.
 
     Raises:
         Broken: they do not, and the stream cannot be trusted.
@@ -128,12 +130,12 @@ def check_lengths(lengths: memoryview, count: int, blob_bytes: int) -> None:
     sizes.frombytes(lengths)
     if sum(sizes) != blob_bytes:
         raise Broken(f"the lengths add up to {sum(sizes)} bytes, the blob has {blob_bytes}")
-    if blob_bytes > limits.MAX_MESSAGE_BYTES:
+    if blob_bytes > most_bytes:
         largest = max(map(sum, zip(sizes[::2], sizes[1::2], strict=True)))
-        if largest > limits.MAX_MESSAGE_BYTES:
+        if largest > most_bytes:
             raise Refused(
                 "too_large",
-                f"a message of {largest} bytes exceeds {limits.MAX_MESSAGE_BYTES}; "
+                f"a message of {largest} bytes exceeds {most_bytes}; "
                 "store the data elsewhere and publish its place",
             )
 

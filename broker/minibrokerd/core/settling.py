@@ -205,8 +205,12 @@ def ack(work: Settlement) -> None:
         return
     # Only what really ended may stand in the log: a lost run names messages that live.
     tail = pack_runs(ended) if work.lost else bytes(work.column)
+    most = _most_run_bytes(store)
+    while len(tail) > most:  # a frame as large as a segment, or many gaps in one run
+        store.emit(AckMeta(work.queue.number, 0, 0, 0, 0, 0, 0), tail[:most], crc32(tail[:most]))
+        tail = tail[most:]
     meta = AckMeta(work.queue.number, 0, 0, 0, 0, 0, 0)
-    if is_whole_ack(work.frame, work.lost):
+    if is_whole_ack(store, work.frame, work.lost):
         session = store.connections[work.frame.connection].session
         meta = AckMeta(
             work.queue.number,
@@ -221,14 +225,20 @@ def ack(work: Settlement) -> None:
     work.queue.last_batch = work.store.open_batch
 
 
-def is_whole_ack(frame: Frame, lost: Sequence[object]) -> bool:
-    """Whether the frame is one ack that lost nothing: then the ACK record carries its outcome."""
+def is_whole_ack(store: Store, frame: Frame, lost: Sequence[object]) -> bool:
+    """Whether the frame is one ack that lost nothing, in one ACK record: that carries its outcome."""
     return (
         frame.sequence is not None
         and len(frame.parts) == 1
         and frame.parts[0].op == "ack"
         and not lost
+        and len(frame.columns) <= _most_run_bytes(store)
     )
+
+
+def _most_run_bytes(store: Store) -> int:
+    """Return the bytes of runs that one ACK record may have."""
+    return RUN.size * max(store.sizes.apply_bytes // 2 // RUN.size, 1)
 
 
 def nack(work: Settlement) -> None:

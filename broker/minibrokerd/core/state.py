@@ -29,6 +29,8 @@ from minibrokerd.core.records import (
 from minibrokerd.core.sessions import Connection, Session
 from minibrokerd.core.sums import Sums
 from minibrokerd.core.wheel import Timer, Wheel
+from minibrokerd.log.seam import Record
+from minibrokerd.log.sizes import LARGEST, Sizes
 
 COUNTER_BITS: Final = 40  # tokens and session ids are epoch << 40 | counter
 LAZY_UNSYNCED_BYTES: Final = 8 * 1024 * 1024  # lazy confirms wait while more of them is not synced
@@ -61,7 +63,10 @@ class Broken(Exception):
 class Store:
     """The state of the core. `effects` collects what the present apply owes the shell."""
 
-    def __init__(self, *, auto_create: bool, max_queues: int = limits.MAX_QUEUES) -> None:
+    def __init__(
+        self, *, auto_create: bool, max_queues: int = limits.MAX_QUEUES, sizes: Sizes = LARGEST
+    ) -> None:
+        self.sizes = sizes
         self.epoch = 0
         self.auto_create = auto_create
         self.max_queues = max_queues
@@ -131,10 +136,21 @@ class Store:
         block: object = None,
     ) -> None:
         """Add a record to the open batch; `block` is told its place in the log once it is safe."""
-        self.effects.records.append(record(meta, tail, tail_checksum, block))
+        self.add(record(meta, tail, tail_checksum, block))
         # Leases (an ExtendMeta is a BeginMeta) and the ends of sessions start no sync.
         if not isinstance(meta, BeginMeta | EndMeta):
             self.effects.wake = True
+
+    def add(self, record: Record) -> None:
+        """Add a record to the open batch, or to the next one where this apply has filled it."""
+        effects = self.effects
+        size_bytes = record.size()
+        if effects.record_bytes + size_bytes > self.sizes.apply_bytes and effects.records:
+            effects.ended.append((self.open_batch, effects.records, effects.record_bytes))
+            effects.records, effects.record_bytes = [], 0
+            self.open_batch += 1
+        effects.records.append(record)
+        effects.record_bytes += size_bytes
 
     def rests_on(self, durability: int, size_bytes: int) -> int:
         """Return the batch that a confirm of a frame of this size, whose records are emitted now, rests on."""

@@ -123,9 +123,30 @@ class DataDirectory:
         Raises:
             OSError: the sync failed, or the directory was deleted or replaced under the server.
         """
-        if not self.ops.is_at(self._descriptor, self.path):
-            raise OSError(errno.ESTALE, "the data directory was replaced", self.path)
+        self.check()
         self.ops.sync_directory(self._descriptor)
+
+    def check(self) -> None:
+        """Return if this is still the directory that is found under its path, with its lock, and can be written.
+
+        Raises:
+            OSError: it is not; whatever is written now would be gone, or be found by nobody.
+        """
+        try:
+            is_there = self.ops.is_at(self._descriptor, self.path)
+        except FileNotFoundError as exc:
+            text = "the data directory was removed or moved while the server ran"
+            raise OSError(errno.ESTALE, text, self.path) from exc
+        if not is_there:
+            text = "the data directory was replaced by another one while the server ran"
+            raise OSError(errno.ESTALE, text, self.path)
+        if self._lock >= 0 and not self.ops.is_linked(self._lock):
+            raise OSError(
+                errno.ESTALE, "the lock was removed while the server ran", self.at("lock")
+            )
+        if self.ops.is_read_only(self._descriptor):
+            text = "the file system of the data directory is read-only now"
+            raise OSError(errno.EROFS, text, self.path)
 
     def listing(self) -> Listing:
         """Return the entries, segments in order of number and generation."""

@@ -8,6 +8,7 @@ they may be a moment old, which only makes the answer more careful.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 from zlib import crc32
@@ -32,7 +33,9 @@ from minibrokerd.log.seam import (
     Record,
     Room,
 )
+from minibrokerd.log.sizes import sizes_of
 from minibrokerd.log.tail import Tail
+from minibrokerd.log.watch import Watch
 from minibrokerd.log.writer import Job, JobRunner, Writer
 
 DEFAULT_SEGMENT_BYTES: Final = 64 * 1024 * 1024
@@ -77,7 +80,7 @@ class FileLog:
             raise ValueError(
                 f"segment_bytes is {segment_bytes}: not a multiple of 4096 from 4096 on"
             )
-        self.max_batch_bytes = layout.max_batch_bytes(segment_bytes)
+        self.sizes = sizes_of(layout.max_batch_bytes(segment_bytes))
         self.epoch = 0
         self.now_ms = 0
         self.store_id = b""
@@ -88,6 +91,9 @@ class FileLog:
         self._recovery = Recovery(self._directory, self._ops, digests=digests)
         self._allocation = Allocation(self._directory, self._ops, segment_bytes)
         self._tail = Tail(self._directory, self._ops, self._allocation, b"")
+        self._watch = Watch(self._directory, self._tail)
+        self._looked = threading.Event()  # a look is not asked for twice
+        self._looked.set()
         self._recovered = False
         self._make_writer = make_writer
         self._writer: JobRunner | None = None
@@ -135,7 +141,7 @@ class FileLog:
         if spare < 0 and not copies:
             return False  # the segment that is written is the one that was kept for copies
         needed = self._under_way_bytes + _BATCH_OVERHEAD_BYTES + size_bytes
-        more_bytes = (spare + 1) * self.max_batch_bytes // 2 if spare > 0 else 0
+        more_bytes = (spare + 1) * self.sizes.batch_bytes // 2 if spare > 0 else 0
         return needed <= max(self._tail.room_bytes, more_bytes)
 
     def recover(self) -> Iterator[Batch | Digested]:
@@ -316,6 +322,16 @@ class FileLog:
         if self._under_way is None:
             self._put(Job(lambda: self._mark(now_ms, unix_ms), None))
 
+    def look(self) -> None:
+        """Have the writer look whether the data directory is still there; it is a failed write if not."""
+        if self._writer is not None and self._looked.is_set():
+            self._looked.clear()
+            self._put(Job(self._look, None))
+
+    def _look(self) -> None:
+        self._watch.look()
+        self._looked.set()
+
     def close(self, now_ms: int, unix_ms: int) -> None:
         """Write and sync the footer, and let go of the directory.
 
@@ -456,6 +472,7 @@ class FileLog:
         """Note the last safe batch, in the writer thread, then tell the loop."""
         error = self._failure(exc)
         try:
+            self._directory.check()  # a note in another directory would stop a start there
             self._directory.write_failed(self._tail.last_safe)
         except OSError as side:
             error.add_note(f"the number could not be kept in the file `failed`: {side}")

@@ -151,6 +151,14 @@ class FileOps:
         ours, there = os.fstat(descriptor), os.stat(path)
         return (ours.st_dev, ours.st_ino) == (there.st_dev, there.st_ino)
 
+    def is_linked(self, descriptor: int) -> bool:
+        """Return whether the open file has a name in any directory."""
+        return os.fstat(descriptor).st_nlink > 0
+
+    def is_read_only(self, descriptor: int) -> bool:
+        """Return whether the file system of an open file takes no changes now."""
+        return bool(os.fstatvfs(descriptor).f_flag & os.ST_RDONLY)
+
     def list_directory(self, path: str) -> list[str]:
         """Return the names in a directory, in any order."""
         return os.listdir(path)

@@ -146,6 +146,11 @@ def max_batch_bytes(segment_bytes: int) -> int:
     return min(segment_bytes - own, LARGEST_BATCH_BYTES)
 
 
+def segment_bytes_for(batch_bytes: int) -> int:
+    """Return the size of a segment into which a batch of so many bytes fits."""
+    return -(-(batch_bytes + OWN_BATCH_BYTES + 4 * OWN_BATCH_BYTES) // 4096) * 4096
+
+
 def own_room(segment_bytes: int) -> int:
     """Return the bytes at the end of a segment that data may not use: markers and footers always
     fit.

@@ -8,19 +8,20 @@ from collections.abc import Callable, Iterator, Sequence
 
 from minibrokerd.log.failures import LogError
 from minibrokerd.log.seam import RESERVE_SEGMENTS, Batch, Meanwhile, Place, Record, Room
+from minibrokerd.log.sizes import LARGEST
 
 
 class MemoryLog:
     """Keeps batches in memory; `batches` given at construction are what a restart finds.
 
-    `max_batch_bytes` is in bytes of records. With `hold` set, appended batches wait until
+    With `hold` set, appended batches wait until
     `sync_one` is called, so that a test decides when a confirm may leave.
     """
 
     def __init__(
         self, batches: list[Batch] | None = None, *, epoch: int = 0, hold: bool = False
     ) -> None:
-        self.max_batch_bytes = 24 * 1024 * 1024
+        self.sizes = LARGEST
         self.disk_bytes = self.segment_bytes = 0
         self.reserve_segments = RESERVE_SEGMENTS
         self.lacks_space = False
@@ -127,6 +128,9 @@ class MemoryLog:
 
     def mark(self, now_ms: int, unix_ms: int) -> None:
         """Do nothing: memory needs no marker."""
+
+    def look(self) -> None:
+        """Nobody takes it away."""
 
     def close(self, now_ms: int, unix_ms: int) -> None:
         """Do nothing: memory needs no footer."""

@@ -13,6 +13,7 @@ from enum import Enum
 from typing import NamedTuple, Protocol
 
 from minibrokerd.log.failures import LogError
+from minibrokerd.log.sizes import Sizes
 
 Meanwhile = Callable[[], Callable[[], None] | None]  # see `Log.append_now`
 
@@ -113,7 +114,7 @@ class Log(Protocol):
     Life: construct; `recover()` to its end, once; `start(...)`; appends; `close(...)`.
     """
 
-    max_batch_bytes: int  # of the records of one batch; the engine closes a batch before it
+    sizes: Sizes  # what a batch, an apply, a frame and a message may have
     epoch: int  # boot epoch; raised and synced by `start`
     store_id: bytes  # 16 random bytes, made with the directory
     now_ms: int  # after `recover`: the highest log time in the log, its own batches included
@@ -244,6 +245,10 @@ class Log(Protocol):
 
     def mark(self, now_ms: int, unix_ms: int) -> None:
         """Write the marker batch of an idle log: it names the last synced batch."""
+        ...
+
+    def look(self) -> None:
+        """Look whether the log is still where a start would find it; `on_failed` follows if not."""
         ...
 
     def close(self, now_ms: int, unix_ms: int) -> None:

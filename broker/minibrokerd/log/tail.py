@@ -88,10 +88,7 @@ class Tail:
             OSError: it cannot be known what is on the disk; nothing may be appended any more.
         """
         if body.batch_bytes > self.room_bytes:
-            self.begin_segment(now_ms, unix_ms)
-            assert body.batch_bytes <= self.room_bytes, (
-                "the engine closes a batch before it is too big"
-            )
+            self.begin_segment(now_ms, unix_ms, layout.segment_bytes_for(body.batch_bytes))
         self._write(Kind.DATA, body, now_ms, unix_ms)
         self.last_safe = self.last_number
         self.last_data = number
@@ -108,14 +105,17 @@ class Tail:
         self._write(kind, self._own_body(), now_ms, unix_ms)
         self.last_safe = self.last_number
 
-    def begin_segment(self, now_ms: int, unix_ms: int) -> None:
-        """Go on in a new segment: it is one once its header and its name are synced."""
+    def begin_segment(self, now_ms: int, unix_ms: int, least_bytes: int = 0) -> None:
+        """Go on in a new segment: it is one once its header and its name are synced.
+
+        It is larger than others where one record needs that: a copy of what was written when segments were larger.
+        """
         full = self.segment
         number = full.name.number + 1 if full else 1
-        descriptor, zeroed = self._allocation.take(self._allocation.segment_bytes)
+        size_bytes = max(self._allocation.segment_bytes, least_bytes)
+        descriptor, zeroed = self._allocation.take(size_bytes)
         self.close()
         name = SegmentName(number, 1)
-        size_bytes = self._allocation.segment_bytes
         if full is not None:
             self.ended[full.name.number] = self.region
         self.segment = OpenSegment(name, descriptor, size_bytes, 0, zeroed)
