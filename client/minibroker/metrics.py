@@ -37,8 +37,8 @@ METRICS: Final[Mapping[str, Metric]] = {
         Metric("acked", True, True, "messages that ended as done"),
         Metric("failed", True, True, "attempts that a handler failed: nack"),
         Metric("rejected", True, True, "attempts that a handler ended as hopeless: reject"),
-        Metric("expired", True, False, "attempts whose lease ended while their session lived"),
-        Metric("worker_lost", True, False, "attempts whose lease ended after their session"),
+        Metric("expired", True, True, "attempts whose lease ended while their session lived"),
+        Metric("worker_lost", True, True, "attempts whose lease ended after their session"),
         Metric(
             "broker_lost", True, False, "leases cut off by a restart of the server; not charged"
         ),
@@ -46,7 +46,7 @@ METRICS: Final[Mapping[str, Metric]] = {
         Metric("dead_lettered", True, True, "messages moved to the DLQ"),
         Metric("redriven", True, False, "messages sent back from this DLQ"),
         Metric("purged", True, False, "messages ended by purge"),
-        Metric("lost_settlements", True, False, "settlements that came too late"),
+        Metric("lost_settlements", True, True, "settlements that came too late"),
         Metric(
             "damaged", True, True, "messages set aside: the disk did not give back what was written"
         ),

@@ -19,7 +19,7 @@ import minibroker
 from minibroker import limits
 from minibroker.settings import DURABILITIES
 from minibrokerd import exits
-from minibrokerd.cli.options import FiniteRange, client_options, option
+from minibrokerd.cli.options import FiniteRange, json_option, option, url_option
 from minibrokerd.cli.printing import fail, note, print_json, print_table, say
 from minibrokerd.cli.talking import talk
 from minibrokerd.cli.units import Duration, Size
@@ -108,7 +108,8 @@ MAX_TASKS: Final = 1_000
     default="10s",
     help="How long a call may take; when the server is away for longer, the bench ends.",
 )
-@client_options
+@url_option
+@json_option
 def bench(
     queue: str | None, keep: bool, timeout: float, url: str, as_json: bool, **flags: Any
 ) -> None:

@@ -15,8 +15,8 @@ import minibroker
 from minibroker import limits
 from minibrokerd import exits
 from minibrokerd.cli.executing import Executor
-from minibrokerd.cli.options import client_options, option
-from minibrokerd.cli.peeking import body_of, headers_of
+from minibrokerd.cli.options import client_options, option, queue_argument
+from minibrokerd.cli.peeking import body_fields, body_of, headers_of
 from minibrokerd.cli.printing import print_json, print_text
 from minibrokerd.cli.talking import talk
 from minibrokerd.cli.units import Duration
@@ -28,7 +28,7 @@ SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 @click.command()
-@click.argument("queue")
+@queue_argument()
 @option("--count", type=click.IntRange(min=1), help="Stop after so many.")
 @option(
     "--ack",
@@ -124,7 +124,7 @@ class _Printer:
         self._shown.append(message)  # before it is printed: that may fail
         if self._as_json:
             about = {"id": str(message.id), "attempt": message.attempt, "key": message.key}
-            print_json({**about, "headers": headers_of(message), "body": body_of(message)})
+            print_json({**about, "headers": headers_of(message), **body_fields(message)})
         else:
             print_text(text_of(body_of(message)))
         if self._ack:

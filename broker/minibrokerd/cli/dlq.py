@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import click
 
 import minibroker
 from minibroker import limits
+from minibroker.confirms import MessageId
+from minibroker.errors import UnknownQueue
+from minibroker.limits import DLQ_SUFFIX
 from minibroker.peek import Peeked
 from minibrokerd import exits
-from minibrokerd.cli.options import client_options, option
-from minibrokerd.cli.peeking import age_of, as_map, body_of, pages
+from minibrokerd.cli.completing import complete_dead_id, complete_source
+from minibrokerd.cli.options import client_options, ids_argument, option, queue_argument
+from minibrokerd.cli.peeking import age_of, as_map, body_of, error_of, pages, show_messages
 from minibrokerd.cli.printing import fail, print_json, print_table, progress, say
-from minibrokerd.cli.queues import purge_queue
-from minibrokerd.cli.talking import dlq_of, message_id, talk
+from minibrokerd.cli.queues import STATES, confirm, print_purged
+from minibrokerd.cli.talking import talk
 from minibrokerd.cli.values import text_of
 
 REDRIVE_STEP: Final = 10_000  # messages in one request, so that progress can be shown
@@ -30,7 +33,7 @@ def dlq() -> None:
 
 
 @dlq.command("list")
-@click.argument("queue")
+@queue_argument(complete_source)
 @option("--count", type=click.IntRange(min=1), default=100, help="Most messages to show.")
 @client_options
 def list_(queue: str, count: int, url: str, as_json: bool) -> None:
@@ -42,55 +45,56 @@ def list_(queue: str, count: int, url: str, as_json: bool) -> None:
             for message in dead:
                 print_json(as_map(message))
         else:
-            print_table(HEADS, map(_row, dead), f"{dlq_of(queue)} is empty", ("error", "body"))
+            empty = f"{dlq_of(queue)} is empty"
+            print_table(HEADS, map(_row, dead), empty, ("error", "body"))
 
     talk(url, work)
 
 
 @dlq.command()
-@click.argument("queue")
-@click.argument("id_", metavar="ID")
+@queue_argument(complete_source)
+@ids_argument(complete_dead_id)
 @client_options
-def show(queue: str, id_: str, url: str, as_json: bool) -> None:
-    """Show one dead message of QUEUE, and its attempts."""
-    wanted = message_id(id_)
+def show(queue: str, ids: Sequence[MessageId], url: str, as_json: bool) -> None:
+    """Show dead messages of QUEUE, and their attempts."""
 
     async def work(broker: minibroker.Broker) -> None:
-        async for message in _dead(broker, queue):
-            if message.id == wanted:
-                if as_json:
-                    print_json(as_map(message))
-                else:
-                    _print_message(message)
-                return
-        fail(
-            f"{dlq_of(queue)} has no message {wanted}; `minibroker dlq list` shows those it has",
-            exits.REFUSED,
-        )
+        await _counters(broker, queue)
+        await show_messages(broker, dlq_of(queue), ids, as_json)
 
     talk(url, work)
 
 
 @dlq.command()
-@click.argument("queue")
-@click.argument("ids", nargs=-1, metavar="[ID]...")
+@queue_argument(complete_source)
+@ids_argument(complete_dead_id, required=False)
 @client_options
-def redrive(queue: str, ids: Sequence[str], url: str, as_json: bool) -> None:
-    """Send dead messages of QUEUE back to it: these IDs, or all."""
-    wanted = [message_id(text) for text in ids]
-    if len(wanted) > MOST_IDS:
+def redrive(queue: str, ids: Sequence[MessageId], url: str, as_json: bool) -> None:
+    """Send dead messages of QUEUE back to it: these IDs, or all that are ready.
+
+    Those that a consumer of the dead-letter queue has, or that are delayed there, are left, and told.
+    """
+    if len(ids) > MOST_IDS:
         raise click.UsageError(f"at most {MOST_IDS:,} ids at a time; leave them out to redrive all")
 
     async def work(broker: minibroker.Broker) -> None:
+        counters = await _counters(broker, queue)
         dead = broker.queue(dlq_of(queue))
-        moved = await (dead.redrive(wanted) if wanted else _redrive_all(broker, queue))
-        if as_json:
-            print_json({"redriven": moved})
+        if counters is None:
+            moved = 0
         else:
-            say(f"redriven {moved:,}")
-        if moved < len(wanted):
+            moved = await (dead.redrive(ids) if ids else _redrive_all(broker, queue))
+            counters = await _counters(broker, queue)
+        left = {state: (counters or {}).get(state, 0) for state in STATES}
+        if as_json:
+            print_json({"redriven": moved, "left": left})
+        else:
+            others = [f"{count:,} {state}" for state, count in left.items() if count]
+            rest = f"; left in {dlq_of(queue)}: {', '.join(others)}" if others else ""
+            say(f"redriven {moved:,}{rest}")
+        if moved < len(ids):
             fail(
-                f"{len(wanted) - moved} of the {len(wanted)} ids are not in {dlq_of(queue)}; "
+                f"{len(ids) - moved} of the {len(ids)} ids are not in {dlq_of(queue)}, or not ready there; "
                 "`minibroker dlq list` shows those it has",
                 exits.REFUSED,
             )
@@ -99,19 +103,30 @@ def redrive(queue: str, ids: Sequence[str], url: str, as_json: bool) -> None:
 
 
 @dlq.command()
-@click.argument("queue")
+@queue_argument(complete_source)
 @option("--yes", is_flag=True, help="Do not ask.")
 @client_options
 def purge(queue: str, yes: bool, url: str, as_json: bool) -> None:
-    """Remove every dead message of QUEUE."""
-    purge_queue(dlq_of(queue), yes, url, as_json)
+    """Remove every dead message of QUEUE, in every state."""
+    confirm(f"Remove every message of {dlq_of(queue)} at {url}?", yes)
+
+    async def work(broker: minibroker.Broker) -> None:
+        known = await _counters(broker, queue) is not None
+        print_purged(await broker.queue(dlq_of(queue)).purge() if known else 0, as_json)
+
+    talk(url, work)
+
+
+def dlq_of(queue: str) -> str:
+    """Return the name of the dead-letter queue of `queue`, which may be one already."""
+    return queue if queue.endswith(DLQ_SUFFIX) else queue + DLQ_SUFFIX
 
 
 async def _redrive_all(broker: minibroker.Broker, queue: str) -> int:
     """Send back what is there now: what dies again meanwhile is left for the next call."""
     name = dlq_of(queue)
     dead = broker.queue(name)
-    left = (await _counters(broker, queue)).get("ready", 0)
+    left = (await _counters(broker, queue) or {}).get("ready", 0)
     moved = 0
     with progress(f"redriving {name}", left, prints=False) as advance:
         while left > 0:
@@ -124,73 +139,32 @@ async def _redrive_all(broker: minibroker.Broker, queue: str) -> int:
     return moved
 
 
-async def _dead(broker: minibroker.Broker, queue: str, count: int = 2**53) -> AsyncIterator[Peeked]:
+async def _dead(broker: minibroker.Broker, queue: str, count: int) -> AsyncIterator[Peeked]:
     """Yield dead messages; none if the queue never had one. UnknownQueue if there is no such queue."""
-    if await _counters(broker, queue):
+    if await _counters(broker, queue) is not None:
         async for message in pages(broker, dlq_of(queue), count):
             yield message
 
 
-async def _counters(broker: minibroker.Broker, queue: str) -> dict[str, int]:
-    """Return the counters of the DLQ, none if no message ever died. UnknownQueue if there is no such queue."""
-    counters: dict[str, int] | None = (await broker.stats())["queues"].get(dlq_of(queue))
-    if counters is None:
-        await broker.queue(queue).settings()  # raises if the queue itself is not known either
-    return counters or {}
+async def _counters(broker: minibroker.Broker, queue: str) -> dict[str, int] | None:
+    """Return the counters of the DLQ, None if no message ever died. UnknownQueue if there is no such queue."""
+    name = dlq_of(queue)
+    try:
+        counters: dict[str, int] = (await broker.queue(name).stats())["queues"][name]
+    except UnknownQueue:
+        # Raises if the queue itself is not known either.
+        await broker.queue(name.removesuffix(DLQ_SUFFIX)).settings()
+        return None
+    return counters
 
 
-def _row(message: Peeked) -> Sequence[object]:
+def _row(message: Peeked) -> Sequence[Any]:
     last = message.history[-1] if message.history else {}
     return (
         message.id,
         sum(message.attempts.values()),
         last.get("cause", ""),
-        _error(last),
+        error_of(last),
         age_of(last["ended_unix_ms"]) if last else "",
         text_of(body_of(message)),
     )
-
-
-def _error(attempt: dict[str, Any]) -> str:
-    return ": ".join(filter(None, (attempt.get("error_class"), attempt.get("error_text"))))
-
-
-def _print_message(message: Peeked) -> None:
-    info = as_map(message)
-    attempts = ", ".join(f"{count} {cause}" for cause, count in info["attempts"].items() if count)
-    rows = [
-        ("id", info["id"]),
-        ("key", info["key"]),
-        ("published", _when(info["published_unix_ms"])),
-        ("attempts", attempts or "none"),
-        ("redriven", f"{info['redriven']} times"),
-        ("headers", text_of(info["headers"]) if info["headers"] else ""),
-        ("body", text_of(info["body"])),
-    ]
-    for name, value in rows:
-        if value:
-            say(f"{name:<10} {value}")
-    say()
-    print_table(
-        ("started", "took", "client", "cause", "error"),
-        map(_attempt, message.history),
-        "no history",
-        prose=True,
-    )
-    if dropped := message.info.get("history_dropped"):
-        say(f"({dropped} attempts between the first and the last are not kept)")
-
-
-def _attempt(entry: dict[str, Any]) -> Sequence[object]:
-    took_ms = entry["ended_unix_ms"] - entry["started_unix_ms"]
-    return (
-        _when(entry["started_unix_ms"]) if entry["started_unix_ms"] else "never",
-        f"{took_ms / 1_000:.3f} s" if entry["started_unix_ms"] else "",
-        entry["client"],
-        entry["cause"],
-        _error(entry),
-    )
-
-
-def _when(unix_ms: int) -> str:
-    return datetime.fromtimestamp(unix_ms / 1_000, UTC).isoformat(" ", "milliseconds")[:-6] + " UTC"

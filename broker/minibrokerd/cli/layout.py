@@ -12,6 +12,7 @@ from typing import Final
 
 GAP: Final = 2  # cells between two columns
 LEAST: Final = 20  # cells that a column which is cut keeps
+MOST_PARTS: Final = 3  # tables that one is folded into
 MOST_LINES: Final = 4  # of one value that may be cut, where fields stand one under the other
 
 
@@ -55,7 +56,8 @@ class Table:
     """Rows of text under `heads`, laid out for a terminal of `width` cells; None: for a pipe, nothing is cut.
 
     The columns named in `elastic` give way when the others need the room (without any, the last one does): what
-    they say is cut or, in `prose`, goes on in the next line.
+    they say is cut or, in `prose`, goes on in the next line. A table that may `fold` becomes up to three, one
+    below the other, before the fields of each row stand one under the other.
     Rows may come in pages: the head is printed once, and columns keep their width or grow.
     """
 
@@ -65,6 +67,7 @@ class Table:
         *,
         elastic: Sequence[str] = (),
         prose: bool = False,
+        fold: bool = False,
         width: int | None = None,
         ellipsis: str = "...",
         styled: Callable[[str], str] = str,
@@ -72,13 +75,19 @@ class Table:
         self._heads = heads
         self._elastic = [head in (elastic or heads[-1:]) for head in heads]
         self._prose = prose
+        self._fold = fold
         self._width = width
         self._ellipsis = ellipsis
         self._styled = styled
-        self._widths = [width_of(head) for head in heads]
+        self.widths = [width_of(head) for head in heads]
         self._right: list[bool] | None = None  # columns of numbers, as the first page says
         self._stacked = False
         self.empty = True
+
+    def widen(self, widths: Sequence[int]) -> None:
+        """Make columns at least as wide as those of a table before."""
+        if len(widths) == len(self.widths):
+            self.widths = list(map(max, self.widths, widths))
 
     def lines(self, rows: Sequence[Sequence[str]]) -> list[str]:
         """Return the lines of the next rows."""
@@ -86,11 +95,14 @@ class Table:
             return []
         first, self.empty = self.empty, False
         for at in range(len(self._heads)):
-            self._widths[at] = max(self._widths[at], max(width_of(row[at]) for row in rows))
+            self.widths[at] = max(self.widths[at], max(width_of(row[at]) for row in rows))
         if self._right is None:
             self._right = [all(map(_is_number, column)) for column in zip(*rows, strict=True)]
         widths = None if self._stacked else self._fitted()
         if widths is None:
+            folded = self._folded(rows) if self._fold and len(rows) > 1 else None
+            if folded is not None:
+                return folded
             self._stacked = True
             return self._stack(rows, first)
         lines = [self._styled(self._line(self._heads, widths))] if first else []
@@ -102,9 +114,34 @@ class Table:
                 lines.append(self._line(row, widths))
         return lines
 
+    def _folded(self, rows: Sequence[Sequence[str]]) -> list[str] | None:
+        """Return a few tables, one below the other, each with the first column and some of the others."""
+        assert self._width is not None
+        parts: list[list[int]] = [[0]]
+        for at in range(1, len(self._heads)):
+            needed = sum(self.widths[each] + GAP for each in parts[-1]) + self.widths[at]
+            if needed > self._width and len(parts[-1]) > 1:
+                parts.append([0])
+            parts[-1].append(at)
+        lines: list[str] = []
+        for part in parts:
+            heads = [self._heads[at] for at in part]
+            table = Table(
+                heads,
+                elastic=heads[:1],
+                width=self._width,
+                ellipsis=self._ellipsis,
+                styled=self._styled,
+            )
+            lines += [""] if lines else []
+            lines += table.lines([[row[at] for at in part] for row in rows])
+            if table._stacked:
+                return None
+        return lines if len(parts) <= MOST_PARTS else None
+
     def _fitted(self) -> list[int] | None:
         """Return the widths of all columns; None if they do not fit side by side."""
-        widths = list(self._widths)
+        widths = list(self.widths)
         if self._width is None:
             return widths
         over = sum(widths) + GAP * (len(widths) - 1) - self._width

@@ -45,15 +45,16 @@ log.add_command(stats_command)
 @log.command()
 @data_dir_option
 @option("--bodies", is_flag=True, help="Print the bodies of published messages, too.")
-@option("--limit", type=click.IntRange(min=1), help="Stop after so many records.")
-def dump(data_dir: Path, bodies: bool, limit: int | None) -> None:
+@option("--count", type=click.IntRange(min=1), help="Stop after so many records.")
+@click.option("--limit", "count", type=int, hidden=True, help="As --count: its former name.")
+def dump(data_dir: Path, bodies: bool, count: int | None) -> None:
     """Print every record of the log, as one JSON object a line.
 
     Oldest first. The data directory is not locked and not changed. While a server runs on it, the newest records
     may be missing.
     """
     recovery = Recovery(require_log(data_dir), FileOps())
-    left = limit if limit is not None else sys.maxsize
+    left = count if count is not None else sys.maxsize
     with speaking(data_dir), progress("reading", None, prints=True, unit="records") as advance:
         for batch in recovery.batches():
             assert isinstance(batch, Batch), "no side index was asked for"

@@ -15,9 +15,13 @@ from typing import Any, Final, TypeVar
 import click
 
 from minibroker.address import URL_VARIABLE, default_url, is_service_link, passed_over
+from minibroker.confirms import MessageId
+from minibrokerd.cli.completing import complete_id, complete_queue
 from minibrokerd.cli.printing import note
+from minibrokerd.cli.units import Duration
 
 PREFIX: Final = "MINIBROKER"
+TIMEOUT: Final = "minibroker.timeout"  # in the context of a command
 
 
 class FiniteRange(click.FloatRange):
@@ -93,6 +97,64 @@ class PortOption(click.Option):
         return None if is_service_link(os.environ) else super().resolve_envvar_value(ctx)
 
 
+def timeout_option(function: Function) -> Function:
+    """Add `--timeout`, which is not handed to the command but to those who talk to the server for it."""
+    return shared_option(
+        "--timeout",
+        type=Duration(1),
+        default="30s",
+        expose_value=False,
+        callback=_keep_timeout,
+        help="How long the server may take for an answer.",
+    )(function)
+
+
+def _keep_timeout(context: click.Context, parameter: click.Parameter, value: float) -> None:
+    context.meta[TIMEOUT] = value
+
+
+def timeout_s(default: float = 30.0) -> float:
+    """Return the `--timeout` of the command that runs, in seconds."""
+    context = click.get_current_context(silent=True)
+    return default if context is None else float(context.meta.get(TIMEOUT, default))
+
+
 def client_options(function: Function) -> Function:
-    """Add what every command has that talks to a server: `--url` and `--json`."""
-    return url_option(json_option(function))
+    """Add what every command has that talks to a server: `--url`, `--timeout` and `--json`."""
+    return url_option(timeout_option(json_option(function)))
+
+
+def queue_argument(complete: Any = complete_queue) -> Callable[[Function], Function]:
+    """Return what adds the argument QUEUE."""
+    return click.argument("queue", shell_complete=complete)
+
+
+def ids_argument(
+    complete: Any = complete_id, *, required: bool = True
+) -> Callable[[Function], Function]:
+    """Return what adds the argument ID, which may be given more than once."""
+    metavar = "ID..." if required else "[ID]..."
+    return click.argument(
+        "ids", nargs=-1, required=required, type=Id(), metavar=metavar, shell_complete=complete
+    )
+
+
+class Id(click.ParamType):  # type: ignore[type-arg]  # it takes none in older releases
+    """The id of a message, as lists print it."""
+
+    name = "id"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> MessageId:
+        """Return the id; click.ParamType."""
+        if isinstance(value, MessageId):
+            return value
+        try:
+            return MessageId.parse(str(value))
+        except ValueError:
+            self.fail(
+                f"{value!r} is no message id; `peek` and `dlq list` show them, like 1-42",
+                param,
+                ctx,
+            )

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import base64
 import time
 from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import click
 
 import minibroker
-from minibroker import limits
+from minibroker import limits, wire
+from minibroker.confirms import MessageId
 from minibroker.errors import BodyError
 from minibroker.peek import Peeked
-from minibrokerd.cli.options import client_options, option
-from minibrokerd.cli.printing import print_json, print_table
+from minibrokerd import exits
+from minibrokerd.cli.options import client_options, option, queue_argument
+from minibrokerd.cli.printing import fail, print_json, print_table, say
 from minibrokerd.cli.talking import talk
-from minibrokerd.cli.values import text_of
+from minibrokerd.cli.units import duration_text
+from minibrokerd.cli.values import is_text, text_of
 
 HEADS: Final = ("id", "state", "attempts", "age", "key", "body")
 
 
 @click.command()
-@click.argument("queue")
+@queue_argument()
 @option("--count", type=click.IntRange(min=1), default=20, help="Most messages to show.")
 @option("--skip", type=click.IntRange(0, 2**53), default=0, help="Messages to pass over first.")
 @client_options
@@ -56,6 +61,28 @@ async def pages(
         skip += len(page)
 
 
+async def show_messages(
+    broker: minibroker.Broker, queue: str, ids: Sequence[MessageId], as_json: bool
+) -> None:
+    """Print all that is known of these messages; the command fails if one is not there."""
+    wanted = set(ids)
+    found = [message async for message in pages(broker, queue, 2**53) if message.id in wanted]
+    for number, message in enumerate(sorted(found, key=lambda message: ids.index(message.id))):
+        if as_json:
+            print_json(as_map(message))
+        else:
+            if number:
+                say()
+            _print_message(message)
+    missing = sorted(wanted - {message.id for message in found})
+    if missing:
+        names = ", ".join(map(str, missing))
+        fail(
+            f"{queue} has no message {names}; `minibroker peek {queue}` shows those it has",
+            exits.REFUSED,
+        )
+
+
 def body_of(message: Peeked | minibroker.Message[Any]) -> Any:
     """Return the body, or its bytes if they are not what their encoding says."""
     try:
@@ -72,8 +99,19 @@ def headers_of(message: Peeked | minibroker.Message[Any]) -> Any:
         return None
 
 
+def body_fields(message: Peeked | minibroker.Message[Any]) -> dict[str, Any]:
+    """Return the body for programs: as a value, and where that is no text, its bytes as base64 beside it."""
+    body = body_of(message)
+    fields = {"body": body}
+    if isinstance(body, bytes) and not is_text(body):
+        fields["body_base64"] = base64.b64encode(body).decode()
+    return fields
+
+
 def as_map(message: Peeked) -> dict[str, Any]:
     """Return all that is known of a message, for programs."""
+    encoding = message.info.get("encoding", wire.ENCODING_BYTES)
+    last = message.history[-1] if message.history else {}
     return {
         "id": str(message.id),
         "state": message.info["state"].lower(),
@@ -81,9 +119,13 @@ def as_map(message: Peeked) -> dict[str, Any]:
         "published_unix_ms": message.info["published_unix_ms"],
         "attempts": message.attempts,
         "redriven": message.info.get("redriven", 0),
+        "cause": last.get("cause"),
+        "error_class": last.get("error_class"),
+        "error_text": last.get("error_text"),
         "history": message.history,
         "headers": headers_of(message),
-        "body": body_of(message),
+        "encoding": "bytes" if encoding == wire.ENCODING_BYTES else "msgpack",
+        **body_fields(message),
     }
 
 
@@ -91,11 +133,16 @@ def age_of(unix_ms: int) -> str:
     """Return how long ago that was, in the two largest units."""
     left = max(int(time.time() - unix_ms / 1_000), 0)
     parts: list[str] = []
-    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s")):
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")):
         if left >= size or (unit == "s" and not parts):
-            parts.append(f"{left // size} {unit}")
+            parts.append(f"{left // size}{unit}")
             left %= size
-    return " ".join(parts[:2])
+    return "".join(parts[:2])
+
+
+def error_of(attempt: dict[str, Any]) -> str:
+    """Return class and text of the error of an attempt."""
+    return ": ".join(filter(None, (attempt.get("error_class"), attempt.get("error_text"))))
 
 
 def _row(message: Peeked) -> Sequence[object]:
@@ -107,3 +154,41 @@ def _row(message: Peeked) -> Sequence[object]:
         message.info["key"],
         text_of(body_of(message)),
     )
+
+
+def _print_message(message: Peeked) -> None:
+    info = as_map(message)
+    attempts = ", ".join(f"{count} {cause}" for cause, count in info["attempts"].items() if count)
+    rows = [
+        ("id", info["id"]),
+        ("state", info["state"]),
+        ("key", info["key"]),
+        ("published", _when(info["published_unix_ms"])),
+        ("attempts", attempts or "none"),
+        ("redriven", f"{info['redriven']} times"),
+        ("headers", text_of(info["headers"]) if info["headers"] else ""),
+        ("body", text_of(info["body"])),
+    ]
+    for name, value in rows:
+        if value:
+            say(f"{name:<10} {value}")
+    say()
+    heads = ("started", "took", "client", "cause", "error")
+    print_table(heads, map(_attempt, message.history), "no history", prose=True)
+    if dropped := message.info.get("history_dropped"):
+        say(f"({dropped} attempts between the first and the last are not kept)")
+
+
+def _attempt(entry: dict[str, Any]) -> Sequence[object]:
+    took_ms = entry["ended_unix_ms"] - entry["started_unix_ms"]
+    return (
+        _when(entry["started_unix_ms"]) if entry["started_unix_ms"] else "never",
+        duration_text(took_ms) if entry["started_unix_ms"] else "",
+        entry["client"],
+        entry["cause"],
+        error_of(entry),
+    )
+
+
+def _when(unix_ms: int) -> str:
+    return datetime.fromtimestamp(unix_ms / 1_000, UTC).isoformat(" ", "milliseconds")[:-6] + " UTC"

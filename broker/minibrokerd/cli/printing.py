@@ -85,14 +85,15 @@ def print_table(
     elastic: Sequence[str] = (),
     *,
     prose: bool = False,
+    fold: bool = False,
 ) -> None:
     """Print rows under their heads, numbers to the right; `empty` if there are none.
 
     Columns named in `elastic` (else the last one) are cut, or wrapped if they are `prose`, where a terminal is too
-    narrow; where that does not help, the fields of a row stand one under the other. A pipe gets everything. Rows
-    are taken as they come, a page at a time.
+    narrow; where that does not help, the fields of a row stand one under the other, or, to `fold` it, some columns
+    below the others. A pipe gets everything. Rows are taken as they come, a page at a time.
     """
-    table = table_for(sys.stdout, heads, elastic, prose=prose)
+    table = table_for(sys.stdout, heads, elastic, prose=prose, fold=fold)
     cells = ([cell_of(value) for value in row] for row in rows)
     while page := list(islice(cells, PAGE)):
         _write(sys.stdout, "\n".join(table.lines(page)))
@@ -101,7 +102,12 @@ def print_table(
 
 
 def table_for(
-    stream: TextIO, heads: Sequence[str], elastic: Sequence[str] = (), *, prose: bool = False
+    stream: TextIO,
+    heads: Sequence[str],
+    elastic: Sequence[str] = (),
+    *,
+    prose: bool = False,
+    fold: bool = False,
 ) -> Table:
     """Return an empty table that fits `stream` as it is now."""
     size = terminal_size(stream)
@@ -109,6 +115,7 @@ def table_for(
         heads,
         elastic=elastic,
         prose=prose,
+        fold=fold,
         width=size.columns if size else None,
         ellipsis="…" if can_show("…", stream) else "...",
         styled=BOLD.format if can_steer(stream) else str,

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 
 import click
 
 import minibroker
-from minibrokerd.cli.options import client_options, option
-from minibrokerd.cli.printing import note, print_json, progress, say
+from minibroker import limits
+from minibrokerd import exits
+from minibrokerd.cli.options import client_options, option, queue_argument
+from minibrokerd.cli.printing import fail, note, print_json, progress, say
+from minibrokerd.cli.reading import LineTooLong
+from minibrokerd.cli.reading import lines as lines_of
 from minibrokerd.cli.talking import talk
 from minibrokerd.cli.units import Duration
 
@@ -22,7 +27,7 @@ BATCH: Final = 500  # one frame; its ids are printed as soon as it is confirmed
 
 
 @click.command()
-@click.argument("queue")
+@queue_argument()
 @click.argument("body", required=False)
 @option(
     "--file",
@@ -55,28 +60,45 @@ def publish(
 ) -> None:
     """Publish BODY, a file, or each line of standard input.
 
-    Prints the id and the durability of each message, once it is as safe as that says.
+    Prints the id and the durability of each message, once it is as safe as that says. Lines are published as they
+    come: a slow pipe need not end first. The last one needs no newline.
     """
     if body is not None and file is not None:
         raise click.UsageError("give BODY or --file, not both")
     if lines and file is None:
         raise click.UsageError("--lines needs --file; standard input is read by lines anyway")
-    bodies = _decoded(_bodies(body, file, lines), body_type)
     settings: dict[str, Any] = {"headers": _headers(headers), "key": key, "delay": delay}
 
     async def work(broker: minibroker.Broker) -> None:
-        with progress(f"publishing to {queue}", None, prints=True) as advance:
-            while batch := list(islice(bodies, BATCH)):
-                try:
-                    confirms = await broker.queue(queue).publish_many(batch, **settings)
-                except (
-                    TypeError
-                ) as error:  # a number or a text that JSON can spell and msgpack cannot
-                    raise click.BadParameter(str(error), param_hint="--as json") from error
-                advance(len(batch))
-                _print_ids(confirms, as_json)
+        done = 0
+        try:
+            with progress(f"publishing to {queue}", None, prints=True) as advance:
+                async for batch in _batches(body, file, lines):
+                    bodies, wrong = _decoded(batch, body_type, done)
+                    confirms = await _publish(broker.queue(queue), bodies, settings)
+                    done += len(bodies)
+                    advance(len(bodies))
+                    _print_ids(confirms, as_json)
+                    if wrong is not None:
+                        raise wrong
+        except BaseException as error:
+            if done and not isinstance(error, asyncio.CancelledError | BrokenPipeError):
+                note(f"minibroker: published before this: {done:,}")
+            raise
 
-    talk(url, work)
+    try:
+        talk(url, work)
+    except LineTooLong as error:
+        fail(f"{error}; publish a reference instead", exits.USAGE)
+
+
+async def _publish(
+    queue: minibroker.Queue[Any], bodies: Sequence[Any], settings: Mapping[str, Any]
+) -> Sequence[minibroker.Confirm]:
+    try:
+        return await queue.publish_many(bodies, **settings)
+    except TypeError as error:  # a number or a text that JSON can spell and msgpack cannot
+        raise click.BadParameter(str(error), param_hint="--as json") from error
 
 
 def _print_ids(confirms: Iterable[minibroker.Confirm], as_json: bool) -> None:
@@ -87,38 +109,37 @@ def _print_ids(confirms: Iterable[minibroker.Confirm], as_json: bool) -> None:
             say(f"{confirm.id} {confirm.durability}")
 
 
-def _bodies(body: str | None, file: Path | None, lines: bool) -> Iterator[bytes]:
+async def _batches(
+    body: str | None, file: Path | None, by_line: bool
+) -> AsyncIterator[Sequence[bytes]]:
+    """Yield the bodies as they come, those of one frame together."""
     if body is not None:
-        yield os.fsencode(body)  # the bytes as they were typed, UTF-8 or not
-    elif file is None:
-        if sys.stdin.isatty():
-            note("each line is a message; end with Ctrl-D")
-        yield from _lines(sys.stdin.buffer)
-    elif lines:
-        with file.open("rb") as stream:
-            yield from _lines(stream)
+        yield [os.fsencode(body)]  # the bytes as they were typed, UTF-8 or not
+    elif file is not None and not by_line:
+        yield [file.read_bytes()]  # noqa: ASYNC240  # nothing else runs here that could wait for it
     else:
-        yield file.read_bytes()
+        if file is None and sys.stdin.isatty():
+            note("each line is a message; end with Ctrl-D")
+        with file.open("rb") if file is not None else nullcontext(sys.stdin.buffer) as stream:
+            async for found in lines_of(stream.fileno(), limits.MAX_MESSAGE_BYTES):
+                for at in range(0, len(found), BATCH):
+                    yield found[at : at + BATCH]
 
 
-def _lines(stream: BinaryIO) -> Iterator[bytes]:
-    return (line.rstrip(b"\n") for line in stream)
-
-
-def _decoded(bodies: Iterator[bytes], body_type: str) -> Iterator[Any]:
+def _decoded(
+    batch: Sequence[bytes], body_type: str, before: int
+) -> tuple[Sequence[Any], click.BadParameter | None]:
+    """Return the bodies as values, up to the first that is none, and what is wrong with that."""
     if body_type == "bytes":
-        return bodies
-    return (_json_value(number, raw) for number, raw in enumerate(bodies, 1))
-
-
-def _json_value(number: int, raw: bytes) -> Any:
-    try:
-        return json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise click.BadParameter(
-            f"body {number} is not JSON: {error}; those before it were published",
-            param_hint="--as json",
-        ) from error
+        return batch, None
+    values: list[Any] = []
+    for raw in batch:
+        try:
+            values.append(json.loads(raw))
+        except (ValueError, RecursionError) as error:
+            text = f"body {before + len(values) + 1} is not JSON: {error}"
+            return values, click.BadParameter(text, param_hint="--as json")
+    return values, None
 
 
 def _headers(pairs: Iterable[str]) -> dict[str, str]:

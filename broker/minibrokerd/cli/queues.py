@@ -11,18 +11,23 @@ import click
 import minibroker
 from minibroker.limits import DLQ_SUFFIX
 from minibroker.settings import SETTINGS, Settings
-from minibrokerd.cli.options import client_options, option
+from minibrokerd.cli.completing import complete_setting
+from minibrokerd.cli.options import client_options, option, queue_argument
 from minibrokerd.cli.printing import print_json, print_table, say, shown
+from minibrokerd.cli.selecting import list_options, matches, pattern_argument, selected
 from minibrokerd.cli.talking import talk
+from minibrokerd.cli.units import duration_text, parse_ms
 
 STATES: Final = ("ready", "delayed", "held", "begun")
 HEADS: Final = ("queue", "messages", *STATES, "dead", "consumers")
 
 
 @click.command()
+@pattern_argument
+@list_options(HEADS[1:])
 @client_options
-def queues(url: str, as_json: bool) -> None:
-    """List the queues, with their messages by state.
+def queues(queue: str, sort: str, count: int | None, url: str, as_json: bool) -> None:
+    """List the queues, with their messages by state; or those whose name fits PATTERN, like 'mail*'.
 
     \b
     ready    wait for a consumer
@@ -33,28 +38,29 @@ def queues(url: str, as_json: bool) -> None:
     """
 
     async def work(broker: minibroker.Broker) -> None:
-        rows = list(_overview((await broker.stats())["queues"]))
+        rows = selected(_overview((await broker.stats())["queues"], queue), sort, count)
         if as_json:
             for row in rows:
-                print_json(dict(zip(HEADS, row, strict=True)))
+                print_json(row)
         else:
-            print_table(HEADS, rows, "no queues yet")
+            empty = f"no queue is called {queue}" if queue else "no queues yet"
+            print_table(HEADS, ([row[head] for head in HEADS] for row in rows), empty)
 
     talk(url, work)
 
 
-def _overview(counters: dict[str, dict[str, int]]) -> Iterable[list[Any]]:
-    for name, row in sorted(counters.items()):
-        if not name.endswith(DLQ_SUFFIX):
+def _overview(counters: dict[str, dict[str, int]], pattern: str) -> Iterable[dict[str, Any]]:
+    for name, row in counters.items():
+        if not name.endswith(DLQ_SUFFIX) and matches(name, pattern):
             dead = counters.get(name + DLQ_SUFFIX, {})
-            states = [row[state] for state in STATES]
-            yield [
-                name,
-                sum(states),
-                *states,
-                sum(dead.get(s, 0) for s in STATES),
-                row["consumers"],
-            ]
+            states = {state: row[state] for state in STATES}
+            yield {
+                "queue": name,
+                "messages": sum(states.values()),
+                **states,
+                "dead": sum(dead.get(state, 0) for state in STATES),
+                "consumers": row["consumers"],
+            }
 
 
 @click.group()
@@ -63,79 +69,81 @@ def queue() -> None:
 
 
 @queue.command()
-@click.argument("name")
+@queue_argument()
 @client_options
-def show(name: str, url: str, as_json: bool) -> None:
-    """Show the settings of queue NAME."""
+def show(queue: str, url: str, as_json: bool) -> None:
+    """Show the settings of QUEUE."""
 
     async def work(broker: minibroker.Broker) -> None:
-        _print_settings(await broker.queue(name).settings(), as_json)
+        _print_settings(await broker.queue(queue).settings(), as_json)
 
     talk(url, work)
 
 
 @queue.command("set")
-@click.argument("name")
-@click.argument("settings", nargs=-1, metavar="SETTING=VALUE...")
+@queue_argument()
+@click.argument("settings", nargs=-1, metavar="SETTING=VALUE...", shell_complete=complete_setting)
 @client_options
-def set_(name: str, settings: tuple[str, ...], url: str, as_json: bool) -> None:
-    """Change settings of queue NAME; make it if there is none.
+def set_(queue: str, settings: tuple[str, ...], url: str, as_json: bool) -> None:
+    """Change settings of QUEUE; make it if there is none.
 
     Settings that are not named stay as they are.
 
-    The settings are those that `queue show` lists, for example `lease_ms=60000 max_attempts=3`.
+    The settings are those that `queue show` lists, for example `lease_ms=1m max_attempts=3`. Those that end in _ms
+    are durations: a plain number is one of milliseconds, and others have a unit.
     """
     changes = dict(map(_change, settings))
 
     async def work(broker: minibroker.Broker) -> None:
-        _print_settings(await broker.queue(name).set(**changes), as_json)
+        _print_settings(await broker.queue(queue).set(**changes), as_json)
 
     talk(url, work)
 
 
 @queue.command()
-@click.argument("name")
+@queue_argument()
 @option("--force", is_flag=True, help="Delete it with the messages that it and its DLQ have.")
 @client_options
-def delete(name: str, force: bool, url: str, as_json: bool) -> None:
-    """Delete queue NAME and its DLQ. It must be empty, unless --force, and have no consumers."""
+def delete(queue: str, force: bool, url: str, as_json: bool) -> None:
+    """Delete QUEUE and its DLQ. It must be empty, unless --force, and have no consumers."""
 
     async def work(broker: minibroker.Broker) -> None:
-        ended = await broker.queue(name).delete(force=force)
+        ended = await broker.queue(queue).delete(force=force)
         if as_json:
-            print_json({"deleted": name, "purged": ended})
+            print_json({"deleted": queue, "purged": ended})
         else:
-            say(f"deleted {name}, and {ended:,} messages with it")
+            say(f"deleted {queue}, and {ended:,} messages with it")
 
     talk(url, work)
 
 
 @click.command()
-@click.argument("name", metavar="QUEUE")
+@queue_argument()
 @option("--yes", is_flag=True, help="Do not ask.")
 @client_options
-def purge(name: str, yes: bool, url: str, as_json: bool) -> None:
-    """Remove every message of QUEUE, those that workers hold too."""
-    purge_queue(name, yes, url, as_json)
-
-
-def purge_queue(name: str, yes: bool, url: str, as_json: bool) -> None:
-    """Ask, then end every message of a queue, and print how many."""
-    if not yes:
-        click.confirm(
-            f"Remove every message of {shown(name, sys.stderr)} at {url}? They cannot be brought back",
-            abort=True,
-            err=True,
-        )
+def purge(queue: str, yes: bool, url: str, as_json: bool) -> None:
+    """Remove every message of QUEUE, in every state: those that workers hold too."""
+    confirm(f"Remove every message of {queue} at {url}?", yes)
 
     async def work(broker: minibroker.Broker) -> None:
-        ended = await broker.queue(name).purge()
-        if as_json:
-            print_json({"purged": ended})
-        else:
-            say(f"purged {ended:,}")
+        print_purged(await broker.queue(queue).purge(), as_json)
 
     talk(url, work)
+
+
+def confirm(question: str, yes: bool) -> None:
+    """Ask before messages end; click.Abort if the answer is no."""
+    if not yes:
+        text = f"{shown(question, sys.stderr)} They cannot be brought back"
+        click.confirm(text, abort=True, err=True)
+
+
+def print_purged(ended: int, as_json: bool) -> None:
+    """Print how many messages ended."""
+    if as_json:
+        print_json({"purged": ended})
+    else:
+        say(f"purged {ended:,}")
 
 
 def _print_settings(settings: Settings, as_json: bool) -> None:
@@ -143,9 +151,20 @@ def _print_settings(settings: Settings, as_json: bool) -> None:
         print_json(settings)
         return
     rows = [
-        (name, str(settings[name]), str(row.default), row.meaning) for name, row in SETTINGS.items()
+        (name, _text(name, settings[name]), _text(name, row.default), row.meaning)
+        for name, row in SETTINGS.items()
     ]
     print_table(("setting", "value", "default", "meaning"), rows, "", prose=True)
+
+
+def _text(name: str, value: int | str) -> str:
+    if isinstance(value, str):
+        return value
+    return duration_text(value) if name.endswith("_ms") else f"{value}{_sign(name)}"
+
+
+def _sign(name: str) -> str:
+    return "%" if name.endswith("_percent") else ""
 
 
 def _change(pair: str) -> tuple[str, int | str]:
@@ -158,6 +177,16 @@ def _change(pair: str) -> tuple[str, int | str]:
     if row.choices:
         return name, value
     try:
-        return name, int(value)
+        if name.endswith("_ms"):
+            return name, _whole_ms(value)
+        return name, int(value.removesuffix(_sign(name)))
     except ValueError as error:
-        raise click.BadParameter(f"{name} must be an integer, not {value!r}") from error
+        what = str(error) if name.endswith("_ms") else f"must be an integer, not {value!r}"
+        raise click.BadParameter(f"{name}: {what}") from error
+
+
+def _whole_ms(text: str) -> int:
+    ms = parse_ms(text, "ms")
+    if ms.denominator != 1:
+        raise ValueError(f"{text!r} is no whole number of milliseconds")
+    return int(ms)

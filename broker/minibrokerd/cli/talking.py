@@ -14,10 +14,9 @@ import click
 
 import minibroker
 from minibroker.broker import parse_url
-from minibroker.confirms import MessageId
 from minibroker.errors import ERRORS, ConnectionLost, LoginRefused, MinibrokerError, ProtocolError
-from minibroker.limits import DLQ_SUFFIX
 from minibrokerd import exits
+from minibrokerd.cli.options import timeout_s
 from minibrokerd.cli.printing import fail, leave_closed_pipe
 
 CONNECT_S: Final = 3.0  # somebody waits in front of it
@@ -65,20 +64,7 @@ def talk(
 async def _connected(
     url: str, work: Callable[[minibroker.Broker], Awaitable[None]], wait_s: float
 ) -> None:
-    async with minibroker.connect(url, connect_timeout=wait_s) as broker:
+    timeout = timeout_s()
+    connect_s = wait_s if wait_s > CONNECT_S else min(wait_s, timeout)
+    async with minibroker.connect(url, connect_timeout=connect_s, timeout=timeout) as broker:
         await work(broker)
-
-
-def dlq_of(queue: str) -> str:
-    """Return the name of the dead-letter queue of `queue`, which may be one already."""
-    return queue if queue.endswith(DLQ_SUFFIX) else queue + DLQ_SUFFIX
-
-
-def message_id(text: str) -> MessageId:
-    """Return the id that a person typed; a usage error if it is none."""
-    try:
-        return MessageId.parse(text)
-    except ValueError as error:
-        raise click.BadParameter(
-            f"{text!r} is no message id; `peek` and `dlq list` show them, like 1-42"
-        ) from error

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
-from minibrokerd.cli.layout import fit
+from minibrokerd.cli.layout import Table, fit
 from minibrokerd.cli.printing import cell_of, print_table, table_for
 from minibrokerd.cli.streams import can_steer, terminal_size
 
@@ -19,7 +19,7 @@ REST_OF_LINE: Final = "\x1b[K"  # is cleared
 REST_OF_SCREEN: Final = "\x1b[J"
 
 Rows = Sequence[Sequence[object]]
-Show = Callable[[Sequence[str], Rows, str], None]
+Show = Callable[[Sequence[str], Rows, str, Sequence[str]], None]
 
 
 @contextmanager
@@ -31,11 +31,15 @@ def watching() -> Iterator[Show]:
     if not can_steer(sys.stdout):
         yield print_table
         return
-    last: list[tuple[Sequence[str], Rows, str]] = []
+    last: list[tuple[Sequence[str], Rows, str, Sequence[str]]] = []
+    widths: list[int] = []
 
-    def show(heads: Sequence[str], rows: Rows, empty: str) -> None:
-        last[:] = [(heads, rows, empty)]
-        lines = _screen(heads, rows, empty)
+    def show(heads: Sequence[str], rows: Rows, empty: str, elastic: Sequence[str]) -> None:
+        last[:] = [(heads, rows, empty, elastic)]
+        table = table_for(sys.stdout, heads, elastic)
+        table.widen(widths)  # columns do not jump as numbers grow and shrink
+        lines = _screen(table, rows, empty)
+        widths[:] = table.widths
         # In one piece, each line over the one before, and nothing cleared first: it does not flicker.
         _draw(HOME + "\n".join(line + REST_OF_LINE for line in lines) + REST_OF_SCREEN)
 
@@ -48,11 +52,10 @@ def watching() -> Iterator[Show]:
             print_table(*each)
 
 
-def _screen(heads: Sequence[str], rows: Rows, empty: str) -> list[str]:
+def _screen(table: Table, rows: Rows, empty: str) -> list[str]:
     """Return the lines for the terminal as it is now: it may have been resized since."""
     size = terminal_size(sys.stdout)
     assert size is not None
-    table = table_for(sys.stdout, heads)
     lines = table.lines([[cell_of(value) for value in row] for row in rows]) or [
         fit(empty, size.columns, "...")
     ]

@@ -1,0 +1,97 @@
+"""What a shell may complete besides commands and flags: queues, messages, settings.
+
+The server is asked within a short time; where it is away, or slow, there is nothing to complete, and not a word.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import click
+from click.shell_completion import CompletionItem
+
+import minibroker
+from minibroker.errors import MinibrokerError
+from minibroker.limits import DLQ_SUFFIX
+from minibroker.settings import SETTINGS
+
+WITHIN_S: Final = 0.5  # somebody waits for the shell
+MOST: Final = 100  # messages that are offered
+
+Ask = Callable[[minibroker.Broker], Awaitable[list[str]]]
+
+
+def complete_queue(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Return the names of queues that begin with `incomplete`."""
+    return _items(_asked(context, _names), incomplete)
+
+
+def complete_source(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Return the names of queues that have dead messages."""
+    names = set(_asked(context, _names))
+    return _items([name for name in names if name + DLQ_SUFFIX in names], incomplete)
+
+
+def complete_id(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Return the ids of messages of the queue that stands before them."""
+    return _items(_ids(context, str(context.params.get("queue", ""))), incomplete)
+
+
+def complete_dead_id(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Return the ids of dead messages of the queue that stands before them."""
+    queue = str(context.params.get("queue", "")).removesuffix(DLQ_SUFFIX)
+    return _items(_ids(context, queue + DLQ_SUFFIX), incomplete)
+
+
+def complete_setting(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Return settings as `name=`, or the values of one that has a few."""
+    name, equals, _ = incomplete.partition("=")
+    if not equals:
+        return _items([f"{known}=" for known in SETTINGS], incomplete)
+    row = SETTINGS.get(name)
+    return _items([f"{name}={value}" for value in row.choices] if row else [], incomplete)
+
+
+def _items(words: list[str], incomplete: str) -> list[CompletionItem]:
+    return [CompletionItem(word) for word in sorted(words) if word.startswith(incomplete)]
+
+
+async def _names(broker: minibroker.Broker) -> list[str]:
+    return list((await broker.stats())["queues"])
+
+
+def _ids(context: click.Context, queue: str) -> list[str]:
+    async def ask(broker: minibroker.Broker) -> list[str]:
+        return [str(message.id) for message in await broker.queue(queue).peek(MOST)]
+
+    return _asked(context, ask)
+
+
+def _asked(context: click.Context, ask: Ask) -> list[str]:
+    """Return what the server answers, nothing if it does not."""
+    url = context.params.get("url") or os.environ.get("MINIBROKER_URL")
+
+    async def work() -> list[str]:
+        async with asyncio.timeout(WITHIN_S):
+            async with minibroker.connect(
+                url, connect_timeout=WITHIN_S, timeout=WITHIN_S
+            ) as broker:
+                return await ask(broker)
+
+    try:
+        return asyncio.run(work())
+    except (MinibrokerError, OSError, ValueError):
+        return []
