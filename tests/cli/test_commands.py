@@ -223,15 +223,17 @@ def test_queues_counts_live_and_dead_messages(broker_server: BrokerServer) -> No
 
 def test_settings_are_shown_and_changed(broker_server: BrokerServer) -> None:
     """Those not named stay as they are."""
-    output(broker_server, "queue", "set", QUEUE, "lease_ms=60000", "durability=lazy")
+    changes = ("lease_ms=60000", "durability=lazy", "retry_cap_ms=1h30m", "retry_jitter_percent=5%")
+    output(broker_server, "queue", "set", QUEUE, *changes)
     (settings,) = values(broker_server, "queue", "show", QUEUE)
     assert (settings["lease_ms"], settings["durability"], settings["max_attempts"]) == (
         60_000,
         "lazy",
         5,
     )
+    assert (settings["retry_cap_ms"], settings["retry_jitter_percent"]) == (5_400_000, 5)
     lines = output(broker_server, "queue", "show", QUEUE)
-    assert lines[2].split()[:3] == ["lease_ms", "60000", "30000"]
+    assert lines[2].split()[:3] == ["lease_ms", "1m", "30s"]
 
 
 @pytest.mark.parametrize(
@@ -239,7 +241,9 @@ def test_settings_are_shown_and_changed(broker_server: BrokerServer) -> None:
     [
         (2, ("lease=1",), "lease_ms"),
         (2, ("lease_ms",), "SETTING=VALUE"),
-        (2, ("lease_ms=soon",), "must be an integer"),
+        (2, ("lease_ms=soon",), "is no duration"),
+        (2, ("lease_ms=0.5ms",), "no whole number of milliseconds"),
+        (2, ("max_attempts=5m",), "must be an integer"),
         (1, ("lease_ms=1",), "from 10 to"),
         (1, ("durability=maybe",), "sync, lazy, memory"),
     ],

@@ -57,12 +57,21 @@ def complete_dead_id(
 def complete_setting(
     context: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """Return settings as `name=`, or the values of one that has a few."""
-    name, equals, _ = incomplete.partition("=")
-    if not equals:
-        return _items([f"{known}=" for known in SETTINGS], incomplete)
+    """Return settings as `name=`, or the values of one that has a few.
+
+    bash makes three words of `name=value`: the equals sign is one by itself.
+    """
+    before = [*(context.params.get("settings") or ()), incomplete]
+    if "=" in before[-2:]:
+        name, word, prefix = before[before.index("=", len(before) - 2) - 1], incomplete, ""
+        word = "" if word == "=" else word
+    else:
+        name, equals, _ = incomplete.partition("=")
+        if not equals:
+            return _items([f"{known}=" for known in SETTINGS], incomplete)
+        word, prefix = incomplete, f"{name}="
     row = SETTINGS.get(name)
-    return _items([f"{name}={value}" for value in row.choices] if row else [], incomplete)
+    return _items([prefix + value for value in row.choices] if row else [], word)
 
 
 def _items(words: list[str], incomplete: str) -> list[CompletionItem]:

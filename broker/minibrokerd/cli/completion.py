@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import click
 from click.shell_completion import get_completion_class
 
 from minibrokerd.cli.options import PREFIX
+
+NO_SPACE: Final = "[[ ${#COMPREPLY[@]} -gt 0 && ${COMPREPLY[0]} == *= ]] && compopt -o nospace"
 
 
 @click.command()
@@ -21,4 +25,7 @@ def completion(context: click.Context, shell: str) -> None:
     """
     found = get_completion_class(shell)
     assert found is not None
-    click.echo(found(context.find_root().command, {}, "minibroker", f"_{PREFIX}_COMPLETE").source())
+    script = found(context.find_root().command, {}, "minibroker", f"_{PREFIX}_COMPLETE").source()
+    if shell == "bash":  # what ends in an equals sign goes on with a value, not with a space
+        script = script.replace("    return 0\n", f"    {NO_SPACE}\n    return 0\n")
+    click.echo(script)

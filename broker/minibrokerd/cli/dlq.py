@@ -12,12 +12,20 @@ from minibroker import limits
 from minibroker.confirms import MessageId
 from minibroker.errors import UnknownQueue
 from minibroker.limits import DLQ_SUFFIX
-from minibroker.peek import Peeked
+from minibroker.peek import Peeked, Peeks
 from minibrokerd import exits
 from minibrokerd.cli.completing import complete_dead_id, complete_source
 from minibrokerd.cli.options import client_options, ids_argument, option, queue_argument
-from minibrokerd.cli.peeking import age_of, as_map, body_of, error_of, pages, show_messages
-from minibrokerd.cli.printing import fail, print_json, print_table, progress, say
+from minibrokerd.cli.peeking import (
+    age_of,
+    body_of,
+    cursor_of,
+    error_of,
+    pages,
+    print_messages,
+    show_messages,
+)
+from minibrokerd.cli.printing import fail, print_json, progress, say
 from minibrokerd.cli.queues import STATES, confirm, print_purged
 from minibrokerd.cli.talking import talk
 from minibrokerd.cli.values import text_of
@@ -35,18 +43,20 @@ def dlq() -> None:
 @dlq.command("list")
 @queue_argument(complete_source)
 @option("--count", type=click.IntRange(min=1), default=100, help="Most messages to show.")
+@option(
+    "--after",
+    metavar="CURSOR",
+    callback=lambda _, __, value: cursor_of(value),
+    help="Go on behind a list that was shown before, which names its CURSOR.",
+)
 @client_options
-def list_(queue: str, count: int, url: str, as_json: bool) -> None:
+def list_(queue: str, count: int, after: bytes, url: str, as_json: bool) -> None:
     """Show the dead messages of QUEUE with their last error."""
 
     async def work(broker: minibroker.Broker) -> None:
-        dead = [message async for message in _dead(broker, queue, count)]
-        if as_json:
-            for message in dead:
-                print_json(as_map(message))
-        else:
-            empty = f"{dlq_of(queue)} is empty"
-            print_table(HEADS, map(_row, dead), empty, ("error", "body"))
+        dead = _dead(broker, queue, count, after)
+        empty = f"{dlq_of(queue)} is empty"
+        await print_messages(dead, as_json, _row, HEADS, empty, ("error", "body"))
 
     talk(url, work)
 
@@ -59,7 +69,8 @@ def show(queue: str, ids: Sequence[MessageId], url: str, as_json: bool) -> None:
     """Show dead messages of QUEUE, and their attempts."""
 
     async def work(broker: minibroker.Broker) -> None:
-        await _counters(broker, queue)
+        if await _counters(broker, queue) is None:
+            fail(f"{dlq_of(queue)} is empty: no message of {queue} ever died", exits.REFUSED)
         await show_messages(broker, dlq_of(queue), ids, as_json)
 
     talk(url, work)
@@ -85,13 +96,13 @@ def redrive(queue: str, ids: Sequence[MessageId], url: str, as_json: bool) -> No
         else:
             moved = await (dead.redrive(ids) if ids else _redrive_all(broker, queue))
             counters = await _counters(broker, queue)
-        left = {state: (counters or {}).get(state, 0) for state in STATES}
+        states = {state: (counters or {}).get(state, 0) for state in STATES}
+        left = {state: count for state, count in states.items() if count and not ids}
         if as_json:
-            print_json({"redriven": moved, "left": left})
+            print_json({"redriven": moved} | ({"left": left} if left else {}))
         else:
-            others = [f"{count:,} {state}" for state, count in left.items() if count]
-            rest = f"; left in {dlq_of(queue)}: {', '.join(others)}" if others else ""
-            say(f"redriven {moved:,}{rest}")
+            others = ", ".join(f"{count:,} {state}" for state, count in left.items())
+            say(f"redriven {moved:,}" + (f"; left in {dlq_of(queue)}: {others}" if left else ""))
         if moved < len(ids):
             fail(
                 f"{len(ids) - moved} of the {len(ids)} ids are not in {dlq_of(queue)}, or not ready there; "
@@ -139,11 +150,13 @@ async def _redrive_all(broker: minibroker.Broker, queue: str) -> int:
     return moved
 
 
-async def _dead(broker: minibroker.Broker, queue: str, count: int) -> AsyncIterator[Peeked]:
-    """Yield dead messages; none if the queue never had one. UnknownQueue if there is no such queue."""
+async def _dead(
+    broker: minibroker.Broker, queue: str, count: int, after: bytes
+) -> AsyncIterator[Peeks]:
+    """Yield pages of dead messages; none if the queue never had one. UnknownQueue if there is no such queue."""
     if await _counters(broker, queue) is not None:
-        async for message in pages(broker, dlq_of(queue), count):
-            yield message
+        async for page in pages(broker, dlq_of(queue), count, after=after):
+            yield page
 
 
 async def _counters(broker: minibroker.Broker, queue: str) -> dict[str, int] | None:

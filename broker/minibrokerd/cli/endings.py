@@ -18,10 +18,15 @@ from minibrokerd.cli.printing import fail, leave_closed_pipe, wants_json
 
 def ending(work: Callable[[], object]) -> NoReturn:
     """Do the work of a command line, write what is still buffered, and end the process with its code."""
+    stream = sys.stdout
     try:
         code = work()
         sys.stdout.flush()
     except SystemExit as ended:  # the message was printed
+        if (
+            sys.stdout is not stream
+        ):  # click met a closed pipe itself, and put something harmless in its place
+            leave_closed_pipe()
         _flush_or_forget()
         sys.exit(ended.code)
     except BrokenPipeError:

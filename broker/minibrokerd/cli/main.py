@@ -26,6 +26,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "queue": "queues",
     "stats": "stats",
     "peek": "peeking",
+    "message": "messages",
     "purge": "queues",
     "dlq": "dlq",
     "bench": "bench",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -14,10 +14,10 @@ import minibroker
 from minibroker import limits, wire
 from minibroker.confirms import MessageId
 from minibroker.errors import BodyError
-from minibroker.peek import Peeked
+from minibroker.peek import Peeked, Peeks
 from minibrokerd import exits
 from minibrokerd.cli.options import client_options, option, queue_argument
-from minibrokerd.cli.printing import fail, print_json, print_table, say
+from minibrokerd.cli.printing import Listing, fail, note, print_json, print_table, say
 from minibrokerd.cli.talking import talk
 from minibrokerd.cli.units import duration_text
 from minibrokerd.cli.values import is_text, text_of
@@ -28,59 +28,125 @@ HEADS: Final = ("id", "state", "attempts", "age", "key", "body")
 @click.command()
 @queue_argument()
 @option("--count", type=click.IntRange(min=1), default=20, help="Most messages to show.")
-@option("--skip", type=click.IntRange(0, 2**53), default=0, help="Messages to pass over first.")
+@option(
+    "--after",
+    metavar="CURSOR",
+    callback=lambda _, __, value: cursor_of(value),
+    help="Go on behind a list that was shown before, which names its CURSOR.",
+)
+@option(
+    "--skip",
+    type=click.IntRange(0, limits.MAX_PEEK_SKIP),
+    default=0,
+    help="Messages to pass over first.",
+)
+@option(
+    "--state",
+    type=click.Choice(["ready", "delayed", "held", "begun"]),
+    help="Only messages in this state.",
+)
 @client_options
-def peek(queue: str, count: int, skip: int, url: str, as_json: bool) -> None:
+def peek(
+    queue: str, count: int, after: bytes, skip: int, state: str | None, url: str, as_json: bool
+) -> None:
     """Show messages of QUEUE in every state; nothing is changed.
 
     Those that are ready come first, then delayed, held and begun ones.
     """
 
     async def work(broker: minibroker.Broker) -> None:
-        found = [message async for message in pages(broker, queue, count, skip)]
-        if as_json:
-            for message in found:
-                print_json(as_map(message))
-        else:
-            print_table(HEADS, map(_row, found), f"{queue} is empty", ("key", "body"))
+        found = pages(broker, queue, count, after=after, skip=skip, state=(state or "").upper())
+        await print_messages(found, as_json, _row, HEADS, f"{queue} is empty", ("key", "body"))
 
     talk(url, work)
 
 
+def cursor_of(text: str | None) -> bytes:
+    """Return the cursor that a list named."""
+    try:
+        return bytes.fromhex(text or "")
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r} is no cursor", param_hint="--after") from error
+
+
 async def pages(
-    broker: minibroker.Broker, queue: str, count: int, skip: int = 0
-) -> AsyncIterator[Peeked]:
-    """Yield up to `count` messages. One answer has at most about 1 MiB of them, so it asks again."""
+    broker: minibroker.Broker,
+    queue: str,
+    count: int,
+    *,
+    after: bytes = b"",
+    skip: int = 0,
+    state: str = "",
+) -> AsyncIterator[Peeks]:
+    """Yield up to `count` messages, page by page: one answer has at most about 1 MiB of them."""
+    asked = broker.queue(queue)
     while count > 0:
-        page = await broker.queue(queue).peek(min(count, limits.MAX_MESSAGES_PER_FRAME), skip)
-        if not page:
-            return
-        for message in page:
-            yield message
+        page = await asked.peek(
+            min(count, limits.MAX_MESSAGES_PER_FRAME), skip, after=after, state=state
+        )
+        yield page
         count -= len(page)
-        skip += len(page)
+        after, skip = page.next, 0
+        if not after:
+            return
+
+
+async def print_messages(
+    found: AsyncIterator[Peeks],
+    as_json: bool,
+    row_of: Callable[[Peeked], Sequence[object]],
+    heads: Sequence[str],
+    empty: str,
+    elastic: Sequence[str],
+) -> None:
+    """Print pages of messages as they come, and where to go on behind the last one."""
+    listing, cursor = Listing(heads, empty, elastic), b""
+    async for page in found:
+        cursor = page.next
+        if as_json:
+            for message in page:
+                print_json(as_map(message))
+        else:
+            listing.add(map(row_of, page))
+    if not as_json:
+        listing.end()
+    if cursor:
+        note(f"there are more: --after {cursor.hex()}")
 
 
 async def show_messages(
     broker: minibroker.Broker, queue: str, ids: Sequence[MessageId], as_json: bool
 ) -> None:
     """Print all that is known of these messages; the command fails if one is not there."""
-    wanted = set(ids)
-    found = [message async for message in pages(broker, queue, 2**53) if message.id in wanted]
-    for number, message in enumerate(sorted(found, key=lambda message: ids.index(message.id))):
+    found = {message.id: message for message in await find(broker, queue, ids)}
+    there = [found[each] for each in dict.fromkeys(ids) if each in found]
+    for number, message in enumerate(there):
         if as_json:
             print_json(as_map(message))
         else:
             if number:
                 say()
             _print_message(message)
-    missing = sorted(wanted - {message.id for message in found})
+    missing = [str(each) for each in ids if each not in found]
     if missing:
-        names = ", ".join(map(str, missing))
-        fail(
-            f"{queue} has no message {names}; `minibroker peek {queue}` shows those it has",
-            exits.REFUSED,
-        )
+        text = f"{queue} has no message {', '.join(missing)}; `minibroker peek {queue}` shows those it has"
+        fail(text, exits.REFUSED)
+
+
+async def find(broker: minibroker.Broker, queue: str, ids: Sequence[MessageId]) -> list[Peeked]:
+    """Return those of these messages that the queue has."""
+    found: list[Peeked] = []
+    left = list(dict.fromkeys(ids))
+    while left:
+        asked, left = left[: limits.MAX_MESSAGES_PER_FRAME], left[limits.MAX_MESSAGES_PER_FRAME :]
+        after = b""
+        while True:
+            page = await broker.queue(queue).peek(len(asked), ids=asked, after=after)
+            found += page
+            after = page.next
+            if not after:
+                break
+    return found
 
 
 def body_of(message: Peeked | minibroker.Message[Any]) -> Any:

@@ -93,12 +93,38 @@ def print_table(
     narrow; where that does not help, the fields of a row stand one under the other, or, to `fold` it, some columns
     below the others. A pipe gets everything. Rows are taken as they come, a page at a time.
     """
-    table = table_for(sys.stdout, heads, elastic, prose=prose, fold=fold)
-    cells = ([cell_of(value) for value in row] for row in rows)
+    listing = Listing(heads, empty, elastic, prose=prose, fold=fold)
+    cells = iter(rows)
     while page := list(islice(cells, PAGE)):
-        _write(sys.stdout, "\n".join(table.lines(page)))
-    if table.empty:
-        say(empty)
+        listing.add(page)
+    listing.end()
+
+
+class Listing:
+    """A table whose rows come in pages, each printed as it comes; `print_table` says how."""
+
+    def __init__(
+        self,
+        heads: Sequence[str],
+        empty: str,
+        elastic: Sequence[str] = (),
+        *,
+        prose: bool = False,
+        fold: bool = False,
+    ) -> None:
+        self._table = table_for(sys.stdout, heads, elastic, prose=prose, fold=fold)
+        self._empty = empty
+
+    def add(self, rows: Iterable[Sequence[object]]) -> None:
+        """Print the next rows."""
+        lines = self._table.lines([[cell_of(value) for value in row] for row in rows])
+        if lines:
+            _write(sys.stdout, "\n".join(lines))
+
+    def end(self) -> None:
+        """Say so if there were none."""
+        if self._table.empty:
+            say(self._empty)
 
 
 def table_for(

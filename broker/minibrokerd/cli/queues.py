@@ -63,9 +63,23 @@ def _overview(counters: dict[str, dict[str, int]], pattern: str) -> Iterable[dic
             }
 
 
-@click.group()
+class _QueueCommands(click.Group):
+    """Those of this module, and `move`, which is imported when it is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*super().list_commands(ctx), "move"]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name != "move":
+            return super().get_command(ctx, cmd_name)
+        from minibrokerd.cli.messages import move_queue
+
+        return move_queue
+
+
+@click.group(cls=_QueueCommands)
 def queue() -> None:
-    """Show, change, make or delete one queue."""
+    """Show, change, make, move or delete one queue."""
 
 
 @queue.command()
@@ -187,6 +201,6 @@ def _change(pair: str) -> tuple[str, int | str]:
 
 def _whole_ms(text: str) -> int:
     ms = parse_ms(text, "ms")
-    if ms.denominator != 1:
+    if isinstance(ms, float):
         raise ValueError(f"{text!r} is no whole number of milliseconds")
-    return int(ms)
+    return ms

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from fractions import Fraction
 from typing import Any, Final
 
 import click
@@ -34,22 +33,23 @@ _NUMBER: Final = re.compile(r"(\d+(?:\.\d*)?|\.\d+)", re.ASCII)
 _PART: Final = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([a-z]+)", re.ASCII)
 
 
-def parse_ms(text: str, plain: str = "s") -> Fraction:
-    """Return a duration in milliseconds, exactly; a number without a unit is in `plain`.
+def parse_ms(text: str, plain: str = "s") -> int | float:
+    """Return a duration in milliseconds, an int if they are whole; a number without a unit is in `plain`.
 
     Raises:
         ValueError: it is none; each unit may stand once, the larger ones first.
     """
     text = text.strip().lower()
     if _NUMBER.fullmatch(text):
-        return Fraction(text.rstrip(".")) * MS[plain]
-    total, at, last = Fraction(0), 0, math.inf
+        return _product(text, MS[plain])
+    total: int | float = 0
+    at, last = 0, math.inf
     while at < len(text):
         found = _PART.match(text, at)
         if found is None or MS.get(found[2], last) >= last:
             raise ValueError(f"{text!r} is no duration; write one {DURATIONS}")
         last = MS[found[2]]
-        total += Fraction(found[1].rstrip(".")) * last
+        total += _product(found[1], MS[found[2]])
         at = found.end()
     if not text:
         raise ValueError(f"an empty text is no duration; write one {DURATIONS}")
@@ -67,20 +67,28 @@ def parse_bytes(text: str) -> int:
     unit = found[2] if found and found.re is _PART else "b"
     if found is None or unit not in BYTES:
         raise ValueError(f"{text!r} is no size; write one {SIZES}")
-    size = Fraction(found[1].rstrip(".")) * BYTES[unit]
-    if size.denominator != 1:
+    size = _product(found[1], BYTES[unit])
+    if isinstance(size, float):
         raise ValueError(f"{text!r} is no whole number of bytes")
-    return int(size)
+    return size
+
+
+def _product(number: str, unit: int) -> int | float:
+    """Return `number`, which may have decimals, times `unit`: exactly, where that is whole."""
+    whole, _, decimals = number.partition(".")
+    scale = int("1" + "0" * len(decimals))
+    product: int = int(whole + decimals) * unit
+    return product / scale if product % scale else product // scale
 
 
 def duration_text(ms: float) -> str:
     """Return a duration of milliseconds in its units, exactly: `1h30m`, `250ms`, `0s`."""
-    left, parts = Fraction(ms), []
+    left, parts = int(ms), []
+    rest = ms - left  # of a millisecond
     for unit in SHOWN_MS:
-        count = left // MS[unit]
-        left -= count * MS[unit]
-        if unit == "ms" and left:
-            parts.append(f"{float(count + left):.10g}ms")
+        count, left = divmod(left, MS[unit])
+        if unit == "ms" and rest:
+            parts.append(f"{count + rest:.10g}ms")
         elif count:
             parts.append(f"{count}{unit}")
     return "".join(parts) or "0s"
@@ -111,12 +119,12 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # it takes none in o
             return float(value)
         try:
             ms = parse_ms(str(value))
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             self.fail(str(error), param, ctx)
         if not self.low_ms <= ms <= self.high_ms:
             least, most = map(duration_text, (self.low_ms, self.high_ms))
             self.fail(f"{value} is out of range: at least {least} and at most {most}", param, ctx)
-        return float(ms / 1_000)
+        return ms / 1_000
 
 
 class Size(click.ParamType):  # type: ignore[type-arg]

@@ -1,0 +1,199 @@
+"""Commands on messages by their ids, on all that wait, and on lists of queues: what they did, what they left."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from test_commands import reject_all
+from typing_commands import output, refusal, typed, typed_at, values
+
+import minibroker
+from minibrokerd import exits
+from support.broker import BrokerServer
+
+QUEUE = "emails"
+
+
+def ids(server: BrokerServer, *words: str) -> list[str]:
+    """Return the ids that a list shows."""
+    return [message["id"] for message in values(server, *words)]
+
+
+def test_messages_are_shown_by_id_whatever_their_state(broker_server: BrokerServer) -> None:
+    """In the order asked for; one that is not there ends it with 1, and the others are shown."""
+    output(broker_server, "publish", QUEUE, stdin="a\nb\n")
+    output(broker_server, "publish", QUEUE, "later", "--delay", "1h", "--key", "k")
+    found = values(broker_server, "message", "show", QUEUE, "1-2", "1-0")
+    assert [(each["body"], each["state"]) for each in found] == [
+        ("later", "delayed"),
+        ("a", "ready"),
+    ]
+    done = typed_at(broker_server, "message", "show", QUEUE, "1-1", "1-77")
+    assert (done.returncode, "1-77" in done.stderr) == (exits.REFUSED, True)
+    assert "state      ready" in done.stdout
+    assert "no message id" in refusal(broker_server, exits.USAGE, "message", "show", QUEUE, "x")
+
+
+async def test_messages_are_deleted_and_moved_and_what_is_left_is_named(
+    broker_server: BrokerServer,
+) -> None:
+    """A worker's message stays with it; an id that is not there is told."""
+    async with minibroker.connect(broker_server.url) as broker:
+        queue = broker.queue(QUEUE)
+        await queue.publish_many([b"0", b"1", b"2", b"3"])
+        (held,) = await queue.receive()
+
+        def run() -> None:
+            words = ("message", "delete", QUEUE, "1-0", "1-1", "1-9")
+            assert "nothing was done" in refusal(broker_server, exits.REFUSED, *words, stdin="n\n")
+            done = typed_at(broker_server, *words, "--yes")
+            assert (done.returncode, done.stdout) == (exits.REFUSED, "deleted 1\n")
+            assert "1-0 is begun, 1 of the ids are not in emails" in done.stderr
+            assert output(broker_server, "message", "move", QUEUE, "1-2", "--to", "b") == [
+                "moved 1"
+            ]
+            assert ids(broker_server, "peek", "b") == ["1-2"]
+            moved = values(broker_server, "queue", "move", QUEUE, "--to", "b")
+            assert moved == [{"moved": 1, "left": {"begun": 1}}]
+            lines = output(broker_server, "queue", "move", QUEUE, "--to", "b")
+            assert lines == ["moved 0; left in emails: 1 begun"]
+
+        await asyncio.to_thread(run)
+        await held.ack(confirmed=True)
+
+
+def test_a_list_goes_on_behind_its_last_message(broker_server: BrokerServer) -> None:
+    """The cursor stands on standard error; together the pages are the whole queue."""
+    output(broker_server, "publish", QUEUE, stdin="\n".join("abcde"))
+    seen: list[str] = []
+    cursor: tuple[str, ...] = ()
+    for _ in range(3):
+        done = typed_at(broker_server, "peek", QUEUE, "--count", "2", *cursor)
+        seen += [line.split()[0] for line in done.stdout.splitlines()[1:]]
+        cursor = tuple(done.stderr.split()[-2:])
+    assert seen == [f"1-{number}" for number in range(5)]
+    assert cursor == ()
+    assert "no cursor" in refusal(broker_server, exits.USAGE, "peek", QUEUE, "--after", "xyz")
+    assert ids(broker_server, "peek", QUEUE, "--state", "begun") == []
+    assert len(ids(broker_server, "peek", QUEUE, "--state", "ready")) == 5
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (("list",), []),
+        (("redrive",), [{"redriven": 0}]),
+        (("purge", "--yes"), [{"purged": 0}]),
+    ],
+)
+def test_a_queue_without_a_dlq_has_an_empty_one(
+    broker_server: BrokerServer, words: tuple[str, ...], answer: list[Any]
+) -> None:
+    """For every command of `dlq`; a queue that is not there has none."""
+    output(broker_server, "publish", QUEUE, "fine")
+    command, *flags = words
+    for name in (QUEUE, f"{QUEUE}.dlq"):
+        assert values(broker_server, "dlq", command, name, *flags) == answer
+    assert "unknown_queue" in refusal(broker_server, 1, "dlq", command, "nope", *flags)
+
+
+def test_a_dead_message_of_a_queue_without_a_dlq_is_not_there(broker_server: BrokerServer) -> None:
+    """With the exit code of every other id that is not there."""
+    output(broker_server, "publish", QUEUE, "fine")
+    text = refusal(broker_server, exits.REFUSED, "dlq", "show", QUEUE, "1-0")
+    assert "no message of emails ever died" in text
+    assert "unknown_queue" in refusal(broker_server, exits.REFUSED, "dlq", "show", "nope", "1-0")
+
+
+async def test_a_redrive_tells_what_it_left(broker_server: BrokerServer) -> None:
+    """What a consumer of the dead-letter queue has."""
+    await reject_all(broker_server, 3)
+    async with minibroker.connect(broker_server.url) as broker:
+        (dead,) = await broker.queue(f"{QUEUE}.dlq").receive()
+        lines = await asyncio.to_thread(output, broker_server, "dlq", "redrive", QUEUE)
+        assert lines == ["redriven 2; left in emails.dlq: 1 begun"]
+        await dead.release()
+
+
+async def test_a_dead_message_names_its_last_error_for_programs(
+    broker_server: BrokerServer,
+) -> None:
+    """Class, text and cause, without a walk through the history."""
+    await reject_all(broker_server, 1)
+    (dead,) = await asyncio.to_thread(values, broker_server, "dlq", "list", QUEUE)
+    assert dead["error_class"] == "ValueError"
+    assert dead["error_text"].startswith("no such")
+    assert dead["cause"] == dead["history"][-1]["cause"]
+
+
+# -- queues -------------------------------------------------------------------------------------
+
+
+def test_queues_are_chosen_by_pattern_and_sorted(broker_server: BrokerServer) -> None:
+    """Largest first; the sum stands below."""
+    for name, count in (("mail", 1), ("mail-low", 3), ("video", 2)):
+        output(broker_server, "publish", name, stdin="x\n" * count)
+    shown = values(broker_server, "queues", "mail*", "--sort", "messages")
+    assert [row["queue"] for row in shown] == ["mail-low", "mail"]
+    lines = output(broker_server, "stats", "--sort", "ready", "--count", "2")
+    assert [line.split()[0] for line in lines] == ["queue", "mail-low", "video", "(total)"]
+    assert lines[3].split()[1] == "6"
+    (value,) = values(broker_server, "stats", "mail*")
+    assert (list(value["queues"]), value["total"]["ready"]) == (["mail", "mail-low"], 4)
+    assert output(broker_server, "stats", "nope*") == ["no queue is called nope*"]
+    assert "unknown_queue" in refusal(broker_server, exits.REFUSED, "stats", "nope")
+
+
+def test_stats_has_what_the_alarms_need(broker_server: BrokerServer) -> None:
+    """Each counter that docs/operating.md names is a column."""
+    output(broker_server, "publish", QUEUE, "x")
+    (head, *_) = output(broker_server, "stats")
+    needed = {
+        "ready",
+        "begun",
+        "dead_lettered",
+        "worker_lost",
+        "expired",
+        "lost_settlements",
+        "damaged",
+    }
+    assert needed <= set(head.split())
+
+
+# -- completion ---------------------------------------------------------------------------------
+
+
+def completed(url: str, *words: str) -> list[str]:
+    """Return what bash would offer for the last of `words`."""
+    asked = {
+        "_MINIBROKER_COMPLETE": "bash_complete",
+        "COMP_WORDS": " ".join(("minibroker", *words)),
+        "COMP_CWORD": str(len(words)),
+    }
+    done = typed(env={**asked, "MINIBROKER_URL": url})
+    assert (done.returncode, done.stderr) == (0, "")
+    return [line.removeprefix("plain,") for line in done.stdout.splitlines() if line]
+
+
+async def test_queues_ids_and_settings_are_completed(broker_server: BrokerServer) -> None:
+    """As the server has them now."""
+    await reject_all(broker_server, 1)
+    output(broker_server, "publish", "other", stdin="a\nb\n")
+    url = broker_server.url
+    assert completed(url, "peek", "") == ["emails", "emails.dlq", "other"]
+    assert completed(url, "consume", "ot") == ["other"]
+    assert completed(url, "dlq", "show", "") == ["emails"]
+    assert completed(url, "dlq", "show", "emails", "") == ["1-0"]
+    assert completed(url, "message", "delete", "other", "3-0", "3-") == ["3-0", "3-1"]
+    assert completed(url, "queue", "set", "other", "retry_c") == ["retry_cap_ms="]
+    values_of = ["durability=lazy", "durability=memory", "durability=sync"]
+    assert completed(url, "queue", "set", "other", "durability=") == values_of
+    assert completed(url, "queue", "set", "other", "durability", "=", "s") == ["sync"]
+
+
+@pytest.mark.parametrize("url", ["minibroker://127.0.0.1:1", "nonsense"])
+def test_completion_is_silent_without_a_server(url: str) -> None:
+    """Nothing is offered, and nothing is said."""
+    assert completed(url, "peek", "") == []
