@@ -58,6 +58,7 @@ class ServerConnection(asyncio.Protocol):
         self.host = ""
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
+        self._has_unfinished = False  # the server counts what is in the buffer
         self._out: list[Any] = []
         self._out_bytes = 0
         now_s = server.loop.time()
@@ -106,10 +107,12 @@ class ServerConnection(asyncio.Protocol):
                 self._refuse("protocol_error", str(error))
             else:
                 self._answer(stranger)
+        self._note_unfinished()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the core; asyncio.Protocol. What was received before has been applied."""
         self._closing = True
+        self._note_unfinished()
         self._server.gone(self)
         events.debug("connection_closed", **self.fields())
         if self.phase is not Phase.NEW:
@@ -159,6 +162,18 @@ class ServerConnection(asyncio.Protocol):
         # A large frame is never copied: a hostile one must not cost a multiple of what was sent.
         self._take(payload if len(payload) > LARGE_BYTES else bytes(payload))
         return at + missing
+
+    def _note_unfinished(self) -> None:
+        if self._closing:
+            self._buffer = bytearray()
+        if self._buffer or self._has_unfinished:
+            self._has_unfinished = bool(self._buffer)
+            self._server.unfinished.note(self, len(self._buffer))
+
+    def refuse_unfinished(self, text: str) -> None:
+        """End the connection, whose frame is too much; unfinished.Sender."""
+        self._refuse("limit_reached", text, retryable=True)
+        self._note_unfinished()
 
     def _ignore(self) -> None:
         """What comes after the signal to stop stays unanswered: its client sends it again after a resume.
@@ -342,7 +357,7 @@ class ServerConnection(asyncio.Protocol):
                 self._transport.write_eof()
             self._server.loop.call_later(LINGER_S, self._transport.close)
 
-    def _refuse(self, code: str, text: str) -> None:
+    def _refuse(self, code: str, text: str, *, retryable: bool | None = None) -> None:
         """One error frame, then the end: the state of the stream is lost."""
         if self._closing:
             return  # the core has said so already, in the same frame's apply
@@ -351,7 +366,7 @@ class ServerConnection(asyncio.Protocol):
             "op": "error",
             "code": code,
             "text": text,
-            "retryable": ERRORS[code].error.retryable,
+            "retryable": ERRORS[code].error.retryable if retryable is None else retryable,
         }
         self.send(Outgoing(self.number, 0, header))
         self.refused(code, text)

@@ -35,8 +35,10 @@ from minibrokerd.outlet import STDOUT, write_once
 from minibrokerd.refusals import Refusals
 from minibrokerd.scrub import Scrub
 from minibrokerd.stopping import StopSignals
+from minibrokerd.unfinished import Unfinished
 
 SWEEP_S: Final = 1.0
+SILENT_S: Final = 2 * limits.HEARTBEAT_MS / 1_000
 FAREWELL_S: Final = 1.0  # how long a stop waits for clients to take what was written to them
 BACKSTOP_S: Final = 1.0  # after the deadline, when the loop itself is stuck
 LIMIT_LOOK_S: Final = 30.0
@@ -138,6 +140,7 @@ class Server:
         self.loop = loop
         self.stopping = False
         self._connections: dict[int, ServerConnection] = {}
+        self.unfinished = Unfinished()
         self._next_number = 1
         self._most_connections = listening.connection_limit()
         self._turned_away = 0
@@ -325,16 +328,21 @@ class Server:
                 heard[connection.session] = max(
                     heard.get(connection.session, 0.0), connection.received_s
                 )
+        next_s = now_s + SWEEP_S
         for connection in list(self._connections.values()):
-            why = self._complaint(connection, heard.get(connection.session, 0.0), now_s)
+            heard_s = heard.get(connection.session, 0.0)
+            why = self._complaint(connection, heard_s, now_s)
             if why:
                 connection.end(why)
-            elif connection.session and now_s - connection.sent_s > limits.HEARTBEAT_MS / 1_000:
-                connection.heartbeat()
+                continue
+            if connection.session:
+                next_s = min(next_s, heard_s + SILENT_S)  # the moment is kept, not just the second
+                if now_s - connection.sent_s > limits.HEARTBEAT_MS / 1_000 - SWEEP_S:
+                    connection.heartbeat()
         self._log.look()
         self._report()
         self._trimmer.look(self._core.hot_bytes())
-        self.loop.call_later(SWEEP_S, self._sweep)
+        self.loop.call_at(next_s, self._sweep)
 
     def _report(self) -> None:
         """Log what is only looked at once a second, because it happens where every message passes."""
@@ -362,7 +370,7 @@ class Server:
         since_s = connection.frame_since_s
         if since_s is not None and now_s - since_s > limits.FRAME_DEADLINE_MS / 1_000:
             return "a frame was not complete after 30 s"
-        if now_s - heard_s > 2 * limits.HEARTBEAT_MS / 1_000:
+        if now_s >= heard_s + SILENT_S:
             return "nothing was heard of its session for two heartbeats"
         if connection.stalled_s(now_s) > limits.OUTPUT_STALL_MS / 1_000:
             return "it has not read anything for 10 s"

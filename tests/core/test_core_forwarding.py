@@ -248,3 +248,21 @@ def test_an_ack_in_the_batch_of_the_copy_ends_the_message() -> None:
     assert kinds.index("CopyMeta") < kinds.index("AckMeta"), "they share a batch"
     world.restart(clean=False)
     assert list(world.states("q")) == [other.id]
+
+
+def test_a_short_wait_of_an_old_message_stays_short_when_the_wall_clock_went_back() -> None:
+    """Its copy says what is left of the wait, not how long ago it was published."""
+    world = World()
+    client = world.hello()
+    hour_ms = 3_600_000
+    client.publish("q", b"old")
+    world.advance(hour_ms)
+    for _ in range(2):  # the second release waits for a second
+        client.consume("q", prefetch=1)
+        client.settle("release", *client.messages())
+        client.cancel()
+    assert list(world.states("q").values()) == ["DELAYED"]
+    world.free(world.core.synced)
+    world.restart(clean=False, wall_ms=-hour_ms)
+    world.advance(5_000)
+    assert list(world.states("q").values()) == ["READY"]

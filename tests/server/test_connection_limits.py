@@ -104,12 +104,50 @@ def test_a_frame_must_be_complete_within_30_seconds(hand: Hand) -> None:
 def test_two_silent_intervals_end_a_connection_and_the_server_speaks_in_each(hand: Hand) -> None:
     """protocol.md 4.2: a peer that vanished without a word is found, and a live one hears from us."""
     peer = hand.login()
-    hand.pass_s(30)
+    hand.pass_s(29)
     assert [header["op"] for header in peer.take()] == ["pong"]
     assert not peer.closed
     hand.pass_s(1)
     assert peer.transport.aborted
     assert hand.connections == 0
+
+
+def test_a_silent_connection_ends_after_two_intervals_to_the_moment(hand: Hand) -> None:
+    """Also when the sweep, which comes once a second, would find it up to a second later."""
+    hand.loop.now_s += 0.4
+    peer = hand.login()
+    heard_s = hand.loop.now_s
+    hand.loop.now_s += 29.2
+    hand.loop.timers.clear()
+    hand.server._sweep()
+    assert not peer.closed
+    sweeps = [timer.when_s for timer in hand.loop.timers if not timer.cancelled]
+    assert min(sweeps) == pytest.approx(heard_s + 30)
+    hand.loop.now_s = heard_s + 30
+    hand.server._sweep()
+    assert peer.closed
+
+
+def test_frames_that_are_still_arriving_are_bounded_over_all_connections(
+    hand: Hand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The largest goes; small frames and complete ones are not harmed, and nothing of it stays counted."""
+    monkeypatch.setattr("minibroker.limits.MAX_UNFINISHED_BYTES", 4 * MIB)
+    small = hand.login()
+    small.give(PING[:6])
+    large = [hand.login() for _ in range(20)]
+    for at, peer in enumerate(large):
+        peer.give((MIB + at).to_bytes(4, "big") + b"\x94" + bytes(MIB - 100))
+        assert hand.server.unfinished.bytes <= 4 * MIB
+    refused = [peer.take()[0] for peer in large if peer.closed]
+    assert len(refused) == 16  # four have room
+    assert {(each["code"], each["retryable"]) for each in refused} == {("limit_reached", True)}
+    (pong,) = small.give(PING[6:]).take()
+    assert pong["op"] == "pong"
+    for peer in large:
+        peer.transport.abort()
+    hand.settle()
+    assert hand.server.unfinished.bytes == 0
 
 
 def test_any_bytes_are_a_sign_of_life(hand: Hand) -> None:

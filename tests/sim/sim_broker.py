@@ -26,6 +26,7 @@ from minibrokerd.engine import Clock, Engine
 from minibrokerd.log.failures import LogFailed
 from minibrokerd.log.filelog import FileLog
 from minibrokerd.server import SWEEP_S, Server
+from minibrokerd.unfinished import Unfinished
 
 PATH = "/log"
 
@@ -101,6 +102,7 @@ class SimulatedBroker:
             random=random.random,
         )
         self.connections: dict[int, ServerConnection] = {}
+        self.unfinished = Unfinished()
 
     def start(self) -> None:
         """Recover and be ready for connections; raises what a start raises."""
@@ -127,6 +129,9 @@ class SimulatedBroker:
     def refused(self, connection: ServerConnection, code: str, text: str) -> None:
         """Note that a peer broke the protocol, which no client here does."""
         self.refusals.append((code, text))
+
+    def ended(self, connection: ServerConnection, why: str) -> None:
+        """Note that a connection was cut off, as happens here all the time."""
 
     def stop(self, done: Callable[[], None]) -> None:
         """Stop as after a signal: drain, part, close the log."""

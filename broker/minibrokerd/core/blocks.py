@@ -144,6 +144,8 @@ def write_copy(
         span.ready_at_ms - block.ready_at_ms,
         span.key,
         encoding,
+        max(span.ready_at_ms - store.now_ms, 0),
+        store.unix_ms,
     )
     store.emit(meta, tail, crc32(tail), told)
 

@@ -203,7 +203,8 @@ class CopyMeta(Meta, frozen=True):
 class CopyRunMeta(Meta, frozen=True):
     """Consecutive messages without a history, written again; replay of known ids replaces their places.
 
-    The tail is a publish tail of these messages. The other fields are those of their PUBLISH.
+    The tail is a publish tail of these messages. Other fields are those of their PUBLISH, but for the last two:
+    `wait_ms` is what was left of a delay at `wrote_unix_ms` (0: not said; the delay counts from the publish).
     """
 
     queue: int
@@ -216,6 +217,8 @@ class CopyRunMeta(Meta, frozen=True):
     delay_ms: int
     key: str
     encoding: int
+    wait_ms: int = 0
+    wrote_unix_ms: int = 0
 
 
 class DamagedMeta(Meta, frozen=True):

@@ -193,7 +193,8 @@ class Replay:
                 continue
             for span in live.live():
                 delay_ms = span.ready_at_ms - span.block.ready_at_ms
-                span.ready_at_ms = self._still_waits(span.ready_at_ms, span.block.unix_ms, delay_ms)
+                wait = live.wait or (span.block.unix_ms, delay_ms)
+                span.ready_at_ms = self._still_waits(span.ready_at_ms, *wait)
                 self.messages += span.stop - span.first
                 queue.count_in(span.block, span.first, span.stop)
                 if delay_ms:  # its place is by the end of its delay, not where it was published
@@ -442,7 +443,8 @@ class Replay:
     def _copy_run(self, meta: CopyRunMeta, record: Record) -> None:
         block, spans = blocks.copied_run(meta, record, self._number, self._place)
         stop = block.first + block.count
-        self._at(meta.queue).replace(block.first, stop, Live(spans, block.count))
+        wait = (meta.wrote_unix_ms, meta.wait_ms) if meta.wrote_unix_ms else None
+        self._at(meta.queue).replace(block.first, stop, Live(spans, block.count, wait))
 
     @_applies(DamagedMeta)
     def _damaged(self, meta: DamagedMeta, record: Record) -> None:

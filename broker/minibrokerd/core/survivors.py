@@ -22,11 +22,15 @@ ReadSpans = Callable[[ColdRun, int], list[Span]]
 
 
 class Live:
-    """What is left of a block: its spans, less what is crossed out."""
+    """What is left of a block: its spans, less what is crossed out.
 
-    __slots__ = ("gone", "left", "spans")
+    `wait` is (written unix_ms, duration) of the delay of a copy; None: it counts from the publish.
+    """
 
-    def __init__(self, spans: list[Span], count: int) -> None:
+    __slots__ = ("gone", "left", "spans", "wait")
+
+    def __init__(self, spans: list[Span], count: int, wait: tuple[int, int] | None = None) -> None:
+        self.wait = wait
         self.spans = spans
         self.left = count
         self.gone: set[int] | None = None
@@ -66,7 +70,7 @@ class Live:
         above = [span for span in self.spans if span.first >= at]
         if below and below[-1].stop > at:
             above.insert(0, below[-1].cut(at))
-        rest = Live(above, 0)
+        rest = Live(above, 0, self.wait)
         rest.gone = {sequence for sequence in self.gone or () if sequence >= at} or None
         self.gone = {sequence for sequence in self.gone or () if sequence < at} or None
         self.spans = below
