@@ -59,6 +59,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "connections_full": "`turned_away` connections found no free descriptor since the last second",
     "queue_created": "a queue is there that was not",
     "queue_changed": "a client changed settings of a queue",
+    "queue_ended": "a client deleted a queue and its DLQ, with `messages` messages",
     "queue_purged": "a client ended messages of a queue: `messages` of them",
     "messages_redriven": "a client sent dead messages back: `messages` of them",
     "messages_moved": "a client moved messages to another queue: `messages` of them",

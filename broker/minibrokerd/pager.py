@@ -15,6 +15,7 @@ from typing import Final
 from minibrokerd.core.core import Core
 from minibrokerd.core.effects import ReadBack
 from minibrokerd.core.inputs import Freeze, Loaded
+from minibrokerd.core.walks import ReadForWalk
 from minibrokerd.log.seam import Log, Record
 from minibrokerd.logs import events
 
@@ -106,6 +107,11 @@ class Pager:
         if future.cancelled() or asked.is_void:
             return
         error = future.exception()
+        if error is not None and isinstance(asked, ReadForWalk):
+            self._apply(
+                Loaded(asked, ())
+            )  # its segment was freed: it looks again where the messages are
+            return
         if error is not None:
             events.error("read_failed", segment=asked.segment, exc_info=error)
             self._loop.call_later(RETRY_S, self.read, [asked])

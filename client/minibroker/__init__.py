@@ -16,7 +16,6 @@ from minibroker.errors import (
     Closed,
     CommandError,
     ConnectionLost,
-    Damaged,
     DiskFull,
     IdConflict,
     LeaseLost,
@@ -33,7 +32,7 @@ from minibroker.errors import (
     UnknownQueue,
 )
 from minibroker.message import Message
-from minibroker.peek import Peeked
+from minibroker.peek import Peeked, Peeks
 from minibroker.queue import Queue
 
 __all__ = [
@@ -47,7 +46,6 @@ __all__ = [
     "Confirm",
     "Confirms",
     "ConnectionLost",
-    "Damaged",
     "DiskFull",
     "IdConflict",
     "LeaseLost",
@@ -59,6 +57,7 @@ __all__ = [
     "NotSent",
     "OutcomeUnknown",
     "Peeked",
+    "Peeks",
     "ProtocolError",
     "Queue",
     "QueueInUse",

@@ -22,8 +22,7 @@ class Kind(Enum):
     INT = "int"  # 0 or more, up to `high`
     STR = "str"  # UTF-8, at most `high` bytes
     BYTES = "bytes"
-    BOOL = "bool"
-    MAP = "map"  # of str to int, str or bool
+    MAP = "map"  # of str to int or str
     NAMES = "names"  # a list of column names
 
 
@@ -144,7 +143,6 @@ COLUMNS: Mapping[str, Column] = {
             "origin, first sequence, count, attempt number, flags (1: marked), encoding, "
             "published_unix_ms: consecutive messages that share these.",
         ),
-        Column("id", "IQ", "origin, sequence of each message."),
         Column("info", "str", "One msgpack map for each message."),
     )
 }

@@ -141,12 +141,6 @@ class ShuttingDown(CommandError):
     retryable = True
 
 
-class Damaged(CommandError):
-    """The stored bytes of a message fail their checksum; they are kept aside, never delivered."""
-
-    code = "damaged"
-
-
 class BodyError(MinibrokerError):
     """A message body is not what its encoding says; `message.raw` still holds the bytes."""
 
@@ -191,9 +185,6 @@ _ROWS = (
         LimitReached, True, "Use fewer of what the text names; retry only if the frame says so."
     ),
     ErrorRow(ShuttingDown, True, "Retry; the client library reconnects by itself."),
-    ErrorRow(
-        Damaged, True, "Copy the data directory; the others of the queue can still be consumed."
-    ),
     ErrorRow(NotSent, False, "Certainly not stored; publish again."),
     ErrorRow(Timeout, False, "Ask again."),
     ErrorRow(ConnectionLost, False, "Check the address and that `minibroker serve` runs."),

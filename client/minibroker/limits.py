@@ -1,7 +1,6 @@
 """Every number that both sides must agree on: sizes in bytes, times in milliseconds.
 
 A limit stands here once; the server enforces it, the client stays below it, protocol.md prints it.
-The anchors (what other brokers chose) are in docs/architecture.md, section "Limits".
 """
 
 from typing import Final

@@ -19,7 +19,6 @@ from minibroker.errors import ProtocolError
 LENGTH: Final = struct.Struct(">I")
 RUN: Final = struct.Struct("<QIQI")  # token, origin, first sequence, count
 DELIVERY_RUN: Final = struct.Struct("<IQIIBBQ")
-ID: Final = struct.Struct("<IQ")
 MARKED: Final = 1  # bit of the flags of a delivery run
 
 ENCODING_BYTES: Final = 0

@@ -202,6 +202,10 @@ class World:
             self.apply(Tick(self.jitter))
         self.now_ms, self.unix_ms = end_ms, end_unix_ms
 
+    def run_job(self) -> None:
+        """Apply one tick, without letting time pass."""
+        self.apply(Tick(self.jitter))
+
     def run_jobs(self) -> int:
         """Apply ticks until no long work is left, without letting time pass; return how many."""
         ticks = 0

@@ -6,8 +6,8 @@ import pytest
 from core_client import Client
 from harness import World
 
-from minibrokerd.core.moving import STEP_MESSAGES
 from minibrokerd.core.state import REST_MS
+from minibrokerd.core.walks import STEP_BYTES
 
 
 def dead(world: World, count: int, **fields: object) -> Client:
@@ -46,7 +46,7 @@ def test_redrive_of_named_ids_takes_those_and_counts_what_it_found() -> None:
     world = World()
     client = dead(world, 10, key="k")
     answer = client.redrive("q.dlq", ids=[(1, 3), (1, 7), (1, 3), (1, 99), (9, 1)])
-    assert answer["value"] == {"redriven": 2}
+    assert answer["value"] == {"redriven": 2, "left": {"missing": 3}}
     assert sorted(world.states("q")) == [(1, 3), (1, 7)]
     world.check()
     assert len(client.receive_all("q.dlq")) == 8
@@ -64,13 +64,15 @@ def test_redrive_of_a_count_takes_the_oldest() -> None:
 @pytest.mark.parametrize("named", [True, False])
 def test_a_large_redrive_goes_in_steps_and_is_answered_once_after_the_last(named: bool) -> None:
     world = World()
-    count = 2 * STEP_MESSAGES + 500
+    count = 2_500
     client = dead(world, count)
     ids = [(1, sequence) for sequence in range(count)] if named else []
     assert client.redrive("q.dlq", ids=ids) is None
-    assert len(world.states("q")) == STEP_MESSAGES
+    assert (
+        0 < len(world.states("q")) <= STEP_BYTES // 24
+    )  # a step writes little: segments may be small
     assert world.core.next_deadline_ms() == world.now_ms
-    assert world.run_jobs() == 2
+    assert world.run_jobs() >= 2
     assert client.answer(request=client.requests)["value"] == {"redriven": count}
     assert client.inbox == []
     assert [m.sequence for m in client.receive_all("q", 3)] == [0, 1, 2]

@@ -89,6 +89,14 @@ class ColdRun:
         index = bisect_right(self.gone, (sequence, 2**64)) - 1
         return index < 0 or self.gone[index][1] <= sequence
 
+    def waits(self, sequence: int) -> bool:
+        """Whether a message is here, has not ended, and was not read back."""
+        return (
+            self.at < len(self.firsts)
+            and sequence >= self.bounds(self.at)[0]
+            and self.has(sequence)
+        )
+
     def end(self, first: int, stop: int) -> int:
         """Take the messages from `first` up to `stop` as ended; return how many had not before."""
         first, stop = max(first, self.first), min(stop, self.stop)
@@ -145,9 +153,13 @@ class ColdRun:
 
     def chunk(self, most_bytes: int = 0) -> int:
         """Return one behind the index of the last frame that is read together with the one at `at`."""
+        return self.chunk_from(self.at, most_bytes)
+
+    def chunk_from(self, index: int, most_bytes: int = 0) -> int:
+        """As `chunk`, for the frame with this index."""
         most_bytes = min(most_bytes or CHUNK_BYTES, CHUNK_BYTES)
-        high = bisect_right(self.offsets, self.offsets[self.at] + most_bytes, self.at + 1)
-        return min(high, self.at + CHUNK_FRAMES)
+        high = bisect_right(self.offsets, self.offsets[index] + most_bytes, index + 1)
+        return min(high, index + CHUNK_FRAMES)
 
     def read_back(self, high: int) -> int:
         """Take the frames below index `high` as read back; return the share of the cost that leaves."""

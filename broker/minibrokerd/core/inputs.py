@@ -181,7 +181,10 @@ class Freeze:
 
 
 class Loaded:
-    """What a `ReadBack` asked for: a record for each frame, None for one that does not verify."""
+    """What a `ReadBack` asked for: a record for each frame, None for one that does not verify.
+
+    There are none where a walk asked, and what it asked for is not there any more.
+    """
 
     __slots__ = ("asked", "records")
 

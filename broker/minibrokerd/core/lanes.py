@@ -7,15 +7,20 @@ beside it. Lanes take turns, so one busy key cannot keep the others waiting.
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator, Sequence
 from heapq import heapify, heappop, heappush
 from itertools import islice
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 from minibrokerd.core.cold import ColdRun
+from minibrokerd.core.index import Index
 from minibrokerd.core.messages import Item, Span
+
+MOST_SWEPT: Final = (
+    20_000  # entries that one sweep looks at; of a longer heap, dead ones go as they come up
+)
 
 
 class Lane:
@@ -25,10 +30,13 @@ class Lane:
     beside the three. `reading` is set while what comes next is read back.
     """
 
-    __slots__ = ("cold", "fresh", "key", "late", "reading", "returned", "seen")
+    __slots__ = ("cold", "dead", "fresh", "index", "key", "late", "reading", "returned", "seen")
 
-    def __init__(self, key: str) -> None:
+    def __init__(self, key: str, index: Index) -> None:
+        """`index` has what is `returned`, and all that has a key."""
         self.key = key
+        self.index = index
+        self.dead = 0  # entries of `returned` whose items were taken out by their ids
         self.fresh: deque[Span] = deque()
         self.cold: deque[ColdRun] = deque()
         self.late: deque[Span] = deque()
@@ -55,6 +63,8 @@ class Lane:
             self.put_back(span)  # its sync took longer than a later publish that needed none
         else:
             line.append(span)
+            if self.key:
+                self.index.add(span)
 
     def close_up(self) -> None:
         """Let the late ones follow the fresh ones when nothing cold is left between them."""
@@ -68,33 +78,78 @@ class Lane:
         Not called while `is_waiting`.
         """
         if self._returned_first():
-            item = heappop(self.returned)[3]
+            item = self._pop()
             if item.stop - item.first > most and isinstance(item, Span):
                 rest = item.cut(item.first + most)
                 self.put_back(rest)
             return item
         span = self.fresh[0]
+        if self.key:
+            self.index.discard(span)
         if span.stop - span.first <= most:
             return self.fresh.popleft()
-        self.fresh[0] = span.cut(span.first + most)
+        rest = self.fresh[0] = span.cut(span.first + most)
+        if self.key:
+            self.index.add(rest)
         return span
+
+    def _pop(self) -> Item:
+        item = heappop(self.returned)[3]
+        self.index.discard(item)
+        if self.dead:
+            self._drop_dead()
+        return item
+
+    def _drop_dead(self) -> None:
+        """See to it that the first that came back is there: what was taken out by its id left its entry."""
+        returned = self.returned
+        while returned and not self._is_live(returned[0]):
+            heappop(returned)
+            self.dead -= 1
+        if self.dead > len(returned) // 2 and len(returned) <= MOST_SWEPT:
+            # An item that was taken out and came back at the same instant has two entries that are alike.
+            live = {id(entry[3]): entry for entry in returned if self._is_live(entry)}
+            self.returned = list(live.values())
+            heapify(self.returned)
+            self.dead = 0
+
+    def _is_live(self, entry: tuple[int, int, int, Item]) -> bool:
+        return entry[0] == entry[3].ready_at_ms and self.index.has(entry[3])
 
     def put_back(self, item: Item) -> None:
         """Put what came back to its place by (ready_at_ms, origin, sequence)."""
         heappush(self.returned, (item.ready_at_ms, item.block.origin, item.first, item))
+        self.index.add(item)
 
-    def take_out(self, origin: int, sequences: Sequence[int]) -> list[Item]:
-        """Remove and return the messages of these ascending sequences that are here, one by one."""
-        hits = [item for item in self.items() if item.block.origin == origin]
-        hits = [item for item in hits if _first_in(item, sequences) is not None]
-        if not hits:
-            return []
-        gone = set(map(id, hits))
-        self.fresh = deque(span for span in self.fresh if id(span) not in gone)
-        self.late = deque(span for span in self.late if id(span) not in gone)
-        self.returned = [entry for entry in self.returned if id(entry[3]) not in gone]
-        heapify(self.returned)
-        return [single for item in hits for single in self._cut_out(item, sequences)]
+    def take_one(self, item: Item, sequence: int) -> Item:
+        """Remove and return one message of an item that the index has here; the rest of it goes back."""
+        self.index.discard(item)
+        at = self._place_in(self.fresh, item.first)
+        if at is not None and self.fresh[at] is item:
+            del self.fresh[at]
+        else:
+            self.dead += 1
+            self._drop_dead()
+        return self._cut_out(item, sequence)
+
+    def span_of(self, sequence: int) -> tuple[deque[Span], int] | None:
+        """Return line and place of the span that has a message, of those that stand in the order of ids."""
+        for line in (self.fresh, self.late):
+            at = self._place_in(line, sequence)
+            if at is not None and line[at].stop > sequence:
+                return line, at
+        return None
+
+    def run_of(self, sequence: int) -> ColdRun | None:
+        """Return the run that has a message which left memory, and has not ended."""
+        at = bisect_right(self.cold, sequence, key=_first) - 1
+        run = self.cold[at] if at >= 0 else None
+        return run if run is not None and run.waits(sequence) else None
+
+    @staticmethod
+    def _place_in(line: deque[Span], sequence: int) -> int | None:
+        at = bisect_right(line, sequence, key=_first) - 1
+        return at if at >= 0 else None
 
     def free_some(self, most: int) -> int:
         """Drop up to `most` items of a lane that is out of use; return how many."""
@@ -131,23 +186,27 @@ class Lane:
         """Yield everything in memory of the lane, in no particular order of the parts."""
         yield from self.fresh
         yield from self.late
-        for entry in self.returned:
-            yield entry[3]
+        yield from self.came_back()
 
-    def _cut_out(self, item: Item, sequences: Sequence[int]) -> Iterator[Item]:
-        """Yield the single messages of `item` that are wanted; the rest of it goes back."""
-        rest: Item | None = item
-        while rest is not None and (sequence := _first_in(rest, sequences)) is not None:
-            single, rest = rest, None
-            if isinstance(single, Span):
-                if sequence > single.first:
-                    before, single = single, single.cut(sequence)
-                    self.put_back(before)
-                if single.stop > sequence + 1:
-                    rest = single.cut(sequence + 1)
-            yield single
-        if rest is not None:
-            self.put_back(rest)
+    def came_back(self) -> Iterator[Item]:
+        """Yield what came back to its place, in no order."""
+        seen: set[int] = set()
+        for entry in self.returned:
+            if not self.dead:
+                yield entry[3]
+            elif id(entry[3]) not in seen and self._is_live(entry):
+                seen.add(id(entry[3]))
+                yield entry[3]
+
+    def _cut_out(self, item: Item, sequence: int) -> Item:
+        """Return a single message of an item that was taken out; the rest of it goes back to its place."""
+        if isinstance(item, Span):
+            if sequence > item.first:
+                before, item = item, item.cut(sequence)
+                self.put_back(before)
+            if item.stop > sequence + 1:
+                self.put_back(item.cut(sequence + 1))
+        return item
 
     def _returned_first(self) -> bool:
         if not self.returned:
@@ -162,10 +221,13 @@ class Lane:
 class Lanes:
     """All lanes of a queue, and the turn they take."""
 
-    __slots__ = ("_keyed", "_turn", "default", "ready")
+    __slots__ = ("_home", "_keyed", "_turn", "default", "index", "ready")
 
-    def __init__(self) -> None:
-        self.default = Lane("")
+    def __init__(self, home: int) -> None:
+        """`home` is the origin of what is published to the queue, or of what dies in its source."""
+        self._home = home
+        self.index = Index(home)
+        self.default = Lane("", self.index)
         self._keyed: dict[str, Lane] = {}
         self._turn: deque[Lane] = deque()  # the lanes that have something, each once
         self.ready = 0  # messages in all lanes
@@ -239,18 +301,51 @@ class Lanes:
         return items
 
     def take_out(self, origin: int, sequences: Sequence[int]) -> list[Item]:
-        """Remove and return those of these messages that are ready, one by one, from whichever lane.
+        """Remove and return those of these messages that are ready and in memory, one by one."""
+        taken = (self.take_one(origin, sequence) for sequence in sequences)
+        return [item for item in taken if item is not None]
 
-        `sequences` ascend. One pass over everything that is ready, so ask for many at once, and rarely.
-        """
-        taken: list[Item] = []
-        for lane in list(self._all()):
-            found = lane.take_out(origin, sequences)
-            taken += found
-            if found:
-                self.leave_if_empty(lane)
-        self.ready -= len(taken)
-        return taken
+    def take_one(self, origin: int, sequence: int) -> Item | None:
+        """Remove and return a message as an item of its own; None: it is not here, or not in memory."""
+        item = self.index.find(origin, sequence)
+        if item is not None:
+            lane = self._keyed[item.key] if item.key else self.default
+            single = lane.take_one(item, sequence)
+        else:
+            lane = self.default
+            found = lane.span_of(sequence) if origin == self._home else None
+            if found is None:
+                return None
+            line, at = found
+            span = line[at]
+            del line[at]
+            single = lane._cut_out(span, sequence)
+        self.ready -= 1
+        self.leave_if_empty(lane)
+        return single
+
+    def find(self, origin: int, sequence: int) -> Item | ColdRun | None:
+        """Return what has a message that is ready: an item, or the run of places that it is in."""
+        item = self.index.find(origin, sequence)
+        if item is not None or origin != self._home:
+            return item
+        found = self.default.span_of(sequence)
+        return found[0][found[1]] if found is not None else self.default.run_of(sequence)
+
+    @property
+    def turns(self) -> int:
+        """How many lanes have something."""
+        return len(self._turn)
+
+    def in_order(self, sequence: int) -> Iterator[Span | ColdRun]:
+        """Yield what has no entry in the index and has messages from `sequence` on, in the order of ids."""
+        lane = self.default
+        lines: list[Any] = [lane.fresh, lane.cold, lane.late]
+        for line in lines:
+            at = bisect_right(line, sequence, key=_first)
+            for each in islice(line, max(at - 1, 0), None):
+                if each.stop > sequence:
+                    yield each
 
     def free_some(self, most: int) -> bool:
         """Drop up to about `most` items of lanes that are out of use; True: nothing is left.
@@ -278,8 +373,7 @@ class Lanes:
     def returned(self) -> Iterator[Item]:
         """Yield what is ready and came back to its place."""
         for lane in self._all():
-            for entry in lane.returned:
-                yield entry[3]
+            yield from lane.came_back()
 
     def _all(self) -> Iterator[Lane]:
         yield self.default
@@ -290,7 +384,7 @@ class Lanes:
             return self.default
         lane = self._keyed.get(key)
         if lane is None:
-            lane = self._keyed[key] = Lane(key)
+            lane = self._keyed[key] = Lane(key, self.index)
         return lane
 
     @staticmethod
@@ -320,17 +414,15 @@ class _NoLanes(Lanes):
         self._lane("")
 
 
-NO_LANES: Final[Lanes] = _NoLanes()
+NO_LANES: Final[Lanes] = _NoLanes(0)
 
 
 def _place(span: Span) -> tuple[int, int]:
     return span.ready_at_ms, span.first
 
 
-def _first_in(item: Item, sequences: Sequence[int]) -> int | None:
-    """Return the lowest of the ascending sequences that is in an item; None: none is."""
-    at = bisect_left(sequences, item.first)
-    return sequences[at] if at < len(sequences) and sequences[at] < item.stop else None
+def _first(item: Span | ColdRun) -> int:
+    return item.first
 
 
 def _fitting(span: Span, most_bytes: int) -> int:

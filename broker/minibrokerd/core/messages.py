@@ -148,8 +148,10 @@ class Span:
         "ready_at_ms",
         "releases",
         "stop",
+        "timer",
         "token",
     )
+    timer: Timer  # only while it is DELAYED: most spans never are
 
     def __init__(self, block: Block, first: int, stop: int, key: str, ready_at_ms: int) -> None:
         self.block = block
@@ -161,6 +163,10 @@ class Span:
         self.marked = False
         self.token = 0  # of the last delivery
         self.batch = 0  # a delivery rests on this batch; 0: on nothing
+
+    def __lt__(self, other: Item) -> bool:
+        """Two entries of one place in a heap are as good as each other."""
+        return False
 
     def cut(self, sequence: int) -> Span:
         """Keep what is below `sequence` and return the rest as a span of its own."""
@@ -225,6 +231,10 @@ class Message:
         self.timer: Timer | None = None
         self.lease_ms = 0
         self.started_unix_ms = 0
+
+    def __lt__(self, other: Item) -> bool:
+        """As that of a span."""
+        return False
 
     @classmethod
     def of(cls, span: Span, sequence: int) -> Message:

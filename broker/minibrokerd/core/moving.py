@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from typing import Any, Final
-from zlib import crc32
+from typing import Final
 
 from minibroker.limits import DLQ_SUFFIX
-from minibroker.wire import pack_runs
 from minibrokerd.core.dooming import doom, move_message, wake_doomed
-from minibrokerd.core.messages import MEMORY, Item, Message, singles_of
+from minibrokerd.core.messages import Message
 from minibrokerd.core.queues import Queue
-from minibrokerd.core.records import AckMeta, AttemptMeta, DropMeta, PurgeMeta
+from minibrokerd.core.records import AttemptMeta, DropMeta, PurgeMeta
 from minibrokerd.core.state import Refused, Store
 
 STEP_MESSAGES: Final = (
@@ -55,105 +52,6 @@ def dead_letter(store: Store, queue: Queue, message: Message, entry: AttemptMeta
     message.ready_at_ms = store.now_ms
     queue.counters["dead_lettered"] += 1
     move_message(store, queue, dlq, message, entry)
-
-
-def redrive(
-    store: Store, dlq: Queue, wanted: list[tuple[int, int, int, int]], most: int
-) -> Callable[[], tuple[bool, dict[str, Any]]]:
-    """Return a step function that sends dead messages back; it returns (finished, value so far).
-
-    `wanted` are runs (the token is ignored); without any, the oldest go first, up to `most` (0: all that are
-    there now).
-
-    Raises:
-        Refused: `bad_value`, the queue is not a DLQ.
-    """
-    if not dlq.is_dlq:
-        raise Refused(
-            "bad_value", f"{dlq.name!r} is not a dead-letter queue; its name would end in .dlq"
-        )
-    ids = [(origin, first + i) for _, origin, first, count in wanted for i in range(count)]
-    left = len(ids) if wanted else min(most or dlq.lanes.ready, dlq.lanes.ready)
-    moved = 0
-
-    def step() -> tuple[bool, dict[str, Any]]:
-        nonlocal left, moved
-        some = min(left, STEP_MESSAGES)
-        left -= some
-        items = _named(dlq, ids[left : left + some]) if wanted else _oldest(dlq, some)
-        for item in items:
-            moved += _redrive_one(store, dlq, item)
-        store.touch(dlq)  # it may have nothing left
-        return left <= 0, {"redriven": moved}
-
-    return step
-
-
-def _named(dlq: Queue, ids: list[tuple[int, int]]) -> list[Item]:
-    origins = sorted({origin for origin, _ in ids})
-    items: list[Item] = []
-    for origin in origins:
-        items += dlq.lanes.take_out(origin, sorted({id[1] for id in ids if id[0] == origin}))
-    return items
-
-
-def _oldest(dlq: Queue, most: int) -> list[Item]:
-    return dlq.lanes.take(min(most, dlq.lanes.ready), 2**62) if dlq.lanes.ready else []
-
-
-def _redrive_one(store: Store, dlq: Queue, item: Item) -> bool:
-    assert isinstance(item, Message), "a DLQ holds single messages only"
-    origin = store.by_number[
-        dlq.home
-    ]  # where it died, which is not where it was published if it was moved
-    item.attempts = (0, 0, 0)
-    item.redriven += 1
-    item.ready_at_ms = store.now_ms
-    dlq.counters["redriven"] += 1
-    move_message(store, dlq, origin, item, None)
-    return True
-
-
-def move(
-    store: Store,
-    source: Queue,
-    target: Queue,
-    wanted: list[tuple[int, int, int, int]],
-    most: int,
-) -> Callable[[], tuple[bool, dict[str, Any]]]:
-    """Return a step function that moves messages that wait; it returns (finished, value so far)."""
-    ids = [(origin, first + i) for _, origin, first, count in wanted for i in range(count)]
-    left = len(ids) if wanted else min(most or source.lanes.ready, source.lanes.ready)
-    moved = 0
-
-    def step() -> tuple[bool, dict[str, Any]]:
-        nonlocal left, moved
-        some = min(left, STEP_MESSAGES)
-        left -= some
-        items = _named(source, ids[left : left + some]) if wanted else _oldest(source, some)
-        for item in items:
-            for message in singles_of(item):
-                message.ready_at_ms = min(message.ready_at_ms, store.now_ms)
-                move_message(store, source, target, message, None)
-                moved += 1
-        store.touch(source)
-        return left <= 0 or not items, {"moved": moved}
-
-    return step
-
-
-def purge_named(store: Store, queue: Queue, wanted: list[tuple[int, int, int, int]]) -> int:
-    """End those of these messages that are ready; return how many."""
-    ids = [(origin, first + i) for _, origin, first, count in wanted for i in range(count)]
-    items = _named(queue, ids)
-    for item in items:
-        queue.count_out(item.block, item.first, item.stop)
-        if item.block.durability != MEMORY:
-            tail = pack_runs([(0, item.block.origin, item.first, item.stop - item.first)])
-            store.emit(AckMeta(queue.number, 0, 0, 0, 0, 0, 0), tail, crc32(tail))
-            queue.last_batch = store.open_batch
-    queue.counters["purged"] += len(items)
-    return len(items)
 
 
 def _end_all(store: Store, queue: Queue) -> int:
@@ -239,12 +137,4 @@ def _end_delivery(store: Store, queue: Queue, token: int) -> None:
         connection.tokens.discard(token)
 
 
-__all__ = [
-    "dead_letter",
-    "delete",
-    "move",
-    "purge",
-    "purge_named",
-    "redrive",
-    "retry_delay_ms",
-]
+__all__ = ["dead_letter", "delete", "purge", "retry_delay_ms"]

@@ -25,6 +25,7 @@ from minibrokerd.core.queues import Queue
 from minibrokerd.core.records import TYPE_OF, CopyRunMeta, DamagedMeta, PublishMeta, UnknownRecord
 from minibrokerd.core.state import Store
 from minibrokerd.core.tails import BadTail
+from minibrokerd.core.walks import ReadForWalk
 from minibrokerd.log.seam import Record
 
 AHEAD_MESSAGES: Final = (
@@ -155,6 +156,9 @@ def loaded(store: Store, command: Loaded) -> None:
         WrongRecord: a record that verifies is not the one that was asked for.
     """
     asked = command.asked
+    if isinstance(asked, ReadForWalk):
+        asked.walk.got(command.records)
+        return
     queue, lane, run = asked.queue, asked.lane, asked.run
     lane.reading = False
     if asked.is_void:

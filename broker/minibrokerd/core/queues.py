@@ -15,6 +15,7 @@ from minibroker.metrics import COUNTERS
 from minibroker.settings import DURABILITIES, Settings, default_settings
 from minibrokerd.core.cold import ColdRun
 from minibrokerd.core.deliveries import Consumer, Delivery
+from minibrokerd.core.index import Index
 from minibrokerd.core.lanes import NO_LANES, Lanes
 from minibrokerd.core.messages import NEVER, Block, Item, Span, State, key_in
 from minibrokerd.core.sums import Sums
@@ -54,6 +55,7 @@ class Queue:
         "idle",
         "lanes",
         "last_batch",
+        "later",
         "live_bytes",
         "memory_bytes",
         "name",
@@ -87,6 +89,7 @@ class Queue:
         self.last_batch = 0  # the newest batch that changed what this queue shows
         self.lanes = NO_LANES
         self.delayed: dict[Timer, Item] = NOTHING
+        self.later = NO_LANES.index  # the delayed ones by their ids
         self.delayed_count = 0
         self.doomed: dict[Timer, Any] | None = (
             None  # the delayed ones that wait for room in the DLQ
@@ -127,12 +130,14 @@ class Queue:
     def wake(self) -> None:
         """Make what messages need, before the first one comes."""
         if self.lanes is NO_LANES:
-            self.lanes, self.delayed, self.deliveries = Lanes(), {}, {}
+            self.lanes, self.delayed, self.deliveries = Lanes(self.home), {}, {}
+            self.later = Index(self.home)
 
     def rest(self) -> None:
         """Give back what is not needed now."""
         if not self.count() and not (self.delayed or self.deliveries or self.lanes.default):
             self.lanes, self.delayed, self.deliveries = NO_LANES, NOTHING, NOTHING
+            self.later = NO_LANES.index
         if not self.consumer_count:
             self.consumers = None
 
@@ -224,6 +229,8 @@ class Queue:
         """Count `item` as DELAYED under a timer that the caller arms."""
         self.wake()
         self.delayed[timer] = item
+        item.timer = timer
+        self.later.add(item)
         self.delayed_count += item.stop - item.first
 
     def undelay(self, timer: Timer) -> Item | None:
@@ -231,6 +238,7 @@ class Queue:
         item = self.delayed.pop(timer, None)
         if item is not None:
             self.delayed_count -= item.stop - item.first
+            self.later.discard(item)
             if self.doomed is not None:
                 self.doomed.pop(timer, None)
         return item
@@ -255,6 +263,7 @@ class Queue:
         """Forget every message and return the old lanes, to be freed in steps."""
         old, self.lanes = self.lanes, NO_LANES
         self.delayed, self.deliveries, self.doomed = NOTHING, NOTHING, None
+        self.later = NO_LANES.index
         self.delayed_count = self.held = self.begun = self.entering = 0
         sums = self.sums
         sums.live_bytes -= self.live_bytes

@@ -150,6 +150,14 @@ def queue_set(store: Store, frame: Frame, part: Any) -> None:
     if any(queue.settings.get(name) != value for name, value in changes.items()):
         _check_dlq_durability(store, queue, changes)
         _change(store, queue, changes)
+        client = store.connections[frame.connection].session.client
+        store.effects.note(
+            "queue_changed",
+            client=client,
+            connection=frame.connection,
+            queue=queue.name,
+            settings=", ".join(f"{name}={value}" for name, value in changes.items()),
+        )
         dlq = store.queues.get(queue.name + limits.DLQ_SUFFIX)
         if dlq is not None and "durability" in changes:
             _change(store, dlq, {"durability": changes["durability"]})
@@ -187,6 +195,14 @@ def queue_show(store: Store, frame: Frame, part: Any) -> None:
 def queue_delete(store: Store, frame: Frame, part: Any) -> None:
     """End a queue and its DLQ."""
     count = delete(store, store.queue(part.queue), force=bool(part.force))
+    client = store.connections[frame.connection].session.client
+    store.effects.note(
+        "queue_ended",
+        client=client,
+        connection=frame.connection,
+        queue=part.queue,
+        messages=count,
+    )
     store.reply(frame.connection, frame.request, store.nowhere.last_batch, {"purged": count})
 
 

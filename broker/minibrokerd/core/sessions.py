@@ -162,6 +162,7 @@ class Connection:
         "session",
         "silent",
         "tokens",
+        "walks",
     )
 
     def __init__(self, id: int, session: Session, *, main: bool) -> None:
@@ -176,6 +177,7 @@ class Connection:
         self.silent = (
             False  # its client's loop stands still: the attached connection gave its buffer back
         )
+        self.walks = 0  # requests of it that are being worked on, in steps
         self.room = limits.OUTPUT_SOFT_BYTES  # what it may get before the shell has a turn to write
 
     @property

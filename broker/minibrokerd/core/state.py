@@ -112,6 +112,9 @@ class Store:
         self.jobs: deque[Callable[[], bool]] = (
             deque()
         )  # long work in steps; a step returns True at the end
+        self.looks_left = (
+            5_000  # of requests that look at much (walks.py), before others have a turn
+        )
         self._counter = 0
 
     # -- identities -----------------------------------------------------------------------------
