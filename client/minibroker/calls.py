@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from itertools import repeat
-from typing import Any
+from typing import Any, Final
 
 from minibroker.confirms import Confirm
-from minibroker.errors import MinibrokerError, Timeout
+from minibroker.errors import Busy, DiskFull, MinibrokerError, Timeout
 from minibroker.events import Answered
 from minibroker.session import Session
 from minibroker.timer import Timer, now_ms
+
+FIRST_RETRY_MS: Final = 100  # doubled each time, where the server gives no hint
+LONGEST_RETRY_MS: Final = 2_000
+LEAST_MS: Final = 20  # before the deadline: nothing is tried again in less
+FOREVER_MS: Final = 2**40
+
+
+def retry_delay_ms(error: MinibrokerError, tries: int, left_ms: int) -> int | None:
+    """Return when to try again what was refused for now; None: the deadline is too near."""
+    if left_ms <= LEAST_MS:
+        return None
+    hint_ms = error.retry_ms or min(LONGEST_RETRY_MS, FIRST_RETRY_MS << min(tries, 10))
+    return max(1, min(round(hint_ms * random.uniform(0.8, 1.2)), left_ms // 2))
 
 
 class Calls:
@@ -34,11 +48,31 @@ class Calls:
     async def wait(
         self, op: str, fields: Mapping[str, object], timeout_ms: int | None, columns: bytes = b""
     ) -> Any:
-        """Add a request to what the next flush writes, and return its answer."""
+        """Add a request to what the next flush writes, and return its answer.
+
+        What is refused for now changed nothing: it is asked again until the deadline.
+        """
+        by_ms = None if timeout_ms is None else now_ms() + timeout_ms
+        tries = 0
+        while True:
+            try:
+                return await self._once(op, fields, by_ms, columns)
+            except (Busy, DiskFull) as error:
+                left_ms = FOREVER_MS if by_ms is None else by_ms - now_ms()
+                delay_ms = retry_delay_ms(error, tries, left_ms)
+                if delay_ms is None:
+                    raise
+            tries += 1
+            await asyncio.sleep(delay_ms / 1000)
+
+    async def _once(
+        self, op: str, fields: Mapping[str, object], by_ms: int | None, columns: bytes
+    ) -> Any:
         future = self._loop.create_future()
         number = self._session.request(op, fields, future, columns)
+        self._schedule()
         self._waiting[future] = (op, number)
-        slot = None if timeout_ms is None else self._timer.at(now_ms() + timeout_ms, future)
+        slot = None if by_ms is None else self._timer.at(by_ms, future)
         try:
             return await future
         except asyncio.CancelledError:

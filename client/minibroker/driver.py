@@ -16,15 +16,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from minibroker import wire
 from minibroker.attached import Attached
-from minibroker.calls import Calls, confirm_each
-from minibroker.confirms import Confirm, ConfirmRun
+from minibroker.calls import Calls
 from minibroker.errors import (
     Closed,
     LeaseLost,
     MinibrokerError,
     NotSent,
     OutcomeUnknown,
-    ShuttingDown,
 )
 from minibroker.events import (
     Answered,
@@ -42,6 +40,7 @@ from minibroker.link import Link
 from minibroker.losses import Losses, SettleErrorHook
 from minibroker.message import Message
 from minibroker.outbox import Key, PublishGroup
+from minibroker.publishes import Publishes
 from minibroker.session import Session
 from minibroker.settlements import ENDED, Run, Settlements, SettlePart, named_by
 from minibroker.timer import Timer, now_ms
@@ -91,6 +90,7 @@ class Driver:
         self.received_ms = 0
         self.timer = Timer(self.loop, self._due)
         self._calls = Calls(self.session, self.timer, self.loop, self.schedule)
+        self._publishes = Publishes(self.session, self.timer, self.schedule, self.flush)
         losses = Losses(on_settle_error)
         self.lose, self.failed = losses.lose, losses.failed
         self.takes_cancellation = losses.takes_cancellation
@@ -103,8 +103,8 @@ class Driver:
         self._tasks: set[asyncio.Task[None]] = set()
         self._handlers: Mapping[type, Callable[[Any], None]] = {
             Welcomed: self._welcomed,
-            Published: self._published,
-            PublishFailed: self._publish_failed,
+            Published: self._publishes.published,
+            PublishFailed: self._publishes.failed,
             Settled: self._settled,
             SettleRefused: self._settle_refused,
             Delivered: self._delivered,
@@ -255,68 +255,23 @@ class Driver:
     def _due(self, items: Sequence[Any]) -> None:
         for item in items:
             if isinstance(item, PublishGroup):
-                self._group_due(item)
+                self._publishes.due(item, self.trouble)
             elif isinstance(item, asyncio.Future):
                 self._calls.due(item, "" if self.session.is_open else f"; {self.trouble}")
             else:
                 item()
-
-    def _group_due(self, group: PublishGroup) -> None:
-        error: MinibrokerError
-        if self.session.outbox.remove(group):
-            error = NotSent(f"not published in time, and not sent: {self.trouble}")
-        else:
-            error = OutcomeUnknown("no confirm came in time; it may be stored or not")
-        self._fail_group(group, error)
 
     # ---- publishing ----
 
     def open_group(self, key: Key) -> PublishGroup:
         """Return a new group for a queue and time-out; it leaves with the next flush."""
         self.check_open()
-        group = self.session.outbox.start(key, now_ms())
-        group.slot = self.timer.at(group.deadline_ms, group)
-        self.schedule()
-        return group
+        return self._publishes.open_group(key)
 
     def group_is_full(self, key: Key) -> None:
         """Close the open group for `key`, and write it now: the server starts while others publish."""
         self.session.outbox.close(key)
         self.flush()
-
-    def _published(self, event: Published) -> None:
-        group, origin, sequence = event.group, event.origin, event.first
-        durability = event.durability
-        self.timer.discard(group, group.slot)
-        if group.alone:
-            confirm_each(group.waiters, origin, sequence, durability)
-            return
-        for waiter in group.waiters:
-            future, count = waiter if type(waiter) is tuple else (waiter, 0)
-            if not future.done():
-                future.set_result(
-                    ConfirmRun(origin, sequence, count, durability)
-                    if count
-                    else Confirm(origin, sequence, durability)
-                )
-            sequence += count or 1
-
-    def _publish_failed(self, event: PublishFailed) -> None:
-        group = event.group
-        if isinstance(event.error, ShuttingDown) and group.waiters:
-            self.session.outbox.groups.appendleft(
-                group
-            )  # it left no trace: it waits for the restart
-        else:
-            self.timer.discard(group, group.slot)
-            self._fail_group(group, event.error)
-
-    def _fail_group(self, group: PublishGroup, error: MinibrokerError) -> None:
-        for waiter in group.waiters:
-            future = waiter[0] if type(waiter) is tuple else waiter
-            if not future.done():
-                future.set_exception(type(error)(str(error), retry_ms=error.retry_ms))
-        group.waiters.clear()
 
     # ---- requests ----
 
@@ -335,7 +290,6 @@ class Driver:
             ConnectionLost: the connection ended meanwhile, and asking twice might do it twice.
         """
         self.check_open()
-        self.schedule()
         return await self._calls.wait(op, fields, timeout_ms, columns)
 
     def _answered(self, event: Answered) -> None:
@@ -442,10 +396,10 @@ class Driver:
         if self.attached is not None:
             self.attached.stop()
         while self.session.outbox.groups:
-            self._fail_group(self.session.outbox.pop(), NotSent(why))
+            self._publishes.fail(self.session.outbox.pop(), NotSent(why))
         for sent in self.session.window:
             if isinstance(sent.content, PublishGroup):
-                self._fail_group(sent.content, OutcomeUnknown(why))
+                self._publishes.fail(sent.content, OutcomeUnknown(why))
             else:
                 for part in sent.content:
                     self._answer_waiters(part, (), OutcomeUnknown(why))

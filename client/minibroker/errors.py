@@ -7,8 +7,12 @@ of a publish whose confirm did not come in time.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from minibroker.confirms import Confirm
 
 
 class MinibrokerError(Exception):
@@ -16,10 +20,15 @@ class MinibrokerError(Exception):
 
     `code` is stable and stands in `ERRORS`; `retryable` says whether the same call can succeed later;
     `retry_ms` is the server's hint how long to wait first (None: no hint).
+
+    The error of a `publish_many` that failed says what became of each body: `confirms[index]` is the confirm of
+    one that is stored, else None; `failed` has the error of each other one, by index.
     """
 
     code = "error"
     retryable = False
+    confirms: Sequence[Confirm | None] | None = None
+    failed: Mapping[int, MinibrokerError] | None = None
 
     def __init__(self, text: str, *, retry_ms: int | None = None) -> None:
         super().__init__(text)
@@ -202,3 +211,10 @@ def error_from_wire(code: str, text: str, retry_ms: int | None) -> MinibrokerErr
     if row is None:
         return CommandError(f"{code}: {text}", retry_ms=retry_ms)
     return row.error(text, retry_ms=retry_ms)
+
+
+def again(error: MinibrokerError) -> MinibrokerError:
+    """Return an error of the same meaning: each caller raises one of its own."""
+    same = type(error)(str(error), retry_ms=error.retry_ms)
+    same.retryable = error.retryable
+    return same

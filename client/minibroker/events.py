@@ -30,10 +30,14 @@ class Published(NamedTuple):
 
 
 class PublishFailed(NamedTuple):
-    """The server refused a group, or can no longer say what became of it."""
+    """The server refused a group, or can no longer say what became of it.
+
+    `later` are the groups of its queue that were under way behind it, if it may be sent again.
+    """
 
     group: PublishGroup
     error: MinibrokerError
+    later: Sequence[PublishGroup] = ()
 
 
 class Settled(NamedTuple):

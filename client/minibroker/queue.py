@@ -11,14 +11,22 @@ from typing import Any, Final, Generic, TypeVar, cast
 from minibroker import limits, wire
 from minibroker.bodies import encode_body, encode_headers
 from minibroker.callables import Handler
-from minibroker.confirms import Confirm, ConfirmRun, Confirms, MessageId
+from minibroker.confirms import (
+    Confirm,
+    ConfirmRun,
+    Confirms,
+    Failures,
+    MessageId,
+    PartialConfirms,
+)
 from minibroker.consumer import Consumption
 from minibroker.delivery import Delivery
 from minibroker.driver import Driver
-from minibroker.errors import BadName, BadValue, CommandError, TooLarge
+from minibroker.errors import BadName, BadValue, CommandError, MinibrokerError, TooLarge
 from minibroker.message import Message
-from minibroker.outbox import GROUP_BYTES, GROUP_MESSAGES, PLAIN_BYTES
+from minibroker.outbox import GROUP_MESSAGES, MESSAGE_RESERVE, Key, PublishGroup
 from minibroker.peek import Peeks
+from minibroker.publishes import outcomes_of
 from minibroker.running import run_slots
 from minibroker.settings import Settings, check_settings
 from minibroker.settlements import BEGUN
@@ -40,7 +48,8 @@ class Queue(Generic[Body]):
         _utf8(name, BadName)
         self.name = name
         self._driver = driver
-        self._open = driver.session.outbox.open
+        self._outbox = driver.session.outbox
+        self._open = self._outbox.open
         self._key = (name, driver.timeout_ms)
         self._create_future: Callable[[], asyncio.Future[Any]] = driver.loop.create_future
 
@@ -78,7 +87,7 @@ class Queue(Generic[Body]):
         if (
             type(plain) is bytes
             and timeout is None
-            and len(plain) <= PLAIN_BYTES
+            and len(plain) <= self._outbox.plain_bytes
             and not (headers or key or delay)
         ):
             driver, where = self._driver, self._key
@@ -115,13 +124,10 @@ class Queue(Generic[Body]):
         where = self._key
         if timeout is not None:
             where = (self.name, milliseconds(timeout, MAX_TIMEOUT_MS))
-        group = self._open.get(where) or self._driver.open_group(where)
+        group = self._group(where, 1, len(raw) + len(packed) + len(key_bytes) + MESSAGE_RESERVE)
         future = self._create_future()
         group.add(future, packed, raw, encoding, key_bytes, delay_ms)
-        if group.count >= GROUP_MESSAGES or group.size >= GROUP_BYTES:
-            self._driver.group_is_full(where)
-        else:
-            self._driver.schedule()
+        self._filled(group)
         confirm: Confirm = await future
         return confirm
 
@@ -136,9 +142,10 @@ class Queue(Generic[Body]):
     ) -> Confirms:
         """Store many messages with the same headers, key and delay; return their confirms in order.
 
-        They leave in frames of about 500, each stored as a whole or not at all. If one fails, its error is
-        raised after all were answered, and the messages of the others are stored. Raises what `publish`
-        raises.
+        They leave in frames of at most 500, each stored as a whole or not at all. If one fails, its error is
+        raised after all were answered; it says what became of each body: `error.confirms[index]` is None for those
+        that are not stored, or of which nothing is known, and `error.failed[index]` says why. A `CancelledError`
+        has both attributes, too. Raises what `publish` raises.
         """
         raws, encodings = _encode_all(bodies)
         packed = encode_headers(headers)
@@ -146,37 +153,32 @@ class Queue(Generic[Body]):
             raise self._too_large(len(packed) + max(map(len, raws)))
         key_bytes = _key_bytes(key) if key else b""
         delay_ms = milliseconds(delay, limits.MAX_DELAY_MS) if delay else 0
-        timeout_ms = self._timeout_ms(timeout)
-        where = (self.name, timeout_ms)
-        futures = []
-        for first, stop in _chunks(raws, len(packed)):
-            group = self._open.get(where) or self._driver.open_group(where)
+        where = (self.name, self._timeout_ms(timeout))
+        calls = []
+        each = len(packed) + len(key_bytes) + MESSAGE_RESERVE
+        for first, stop in _chunks(raws, each, self._outbox.group_bytes):
+            some, count = raws[first:stop], stop - first
+            group = self._group(where, count, sum(map(len, some)) + count * each)
             future: asyncio.Future[ConfirmRun] = self._driver.create_future()
-            futures.append(future)
-            group.add_many(
-                future, packed, raws[first:stop], encodings[first:stop], key_bytes, delay_ms
-            )
-            if group.count >= GROUP_MESSAGES or group.size >= GROUP_BYTES:
-                self._driver.group_is_full(where)
-        self._driver.schedule()
-        return Confirms(await self._runs(futures))
+            calls.append((future, count, group))
+            group.add_many(future, packed, some, encodings[first:stop], key_bytes, delay_ms)
+            self._filled(group)
+        return Confirms(await _runs(calls))
 
-    async def _runs(self, futures: Sequence[asyncio.Future[ConfirmRun]]) -> list[ConfirmRun]:
-        try:
-            if len(futures) > 1:
-                await asyncio.wait(futures)
-            runs = []
-            for future in futures:
-                runs.append(await future)
-            return runs
-        except asyncio.CancelledError:
-            for future in futures:
-                future.cancel()
-            raise
-        finally:
-            for future in futures:
-                if future.done() and not future.cancelled():
-                    future.exception()  # the first error is raised; the others are as good as read
+    def _group(self, where: Key, count: int, cost: int) -> PublishGroup:
+        """Return the open group, or another if it has no room for `count` messages of `cost` bytes."""
+        group = self._open.get(where)
+        if group is not None:
+            if group.takes(count, cost, self._outbox.group_bytes):
+                return group
+            self._driver.group_is_full(where)
+        return self._driver.open_group(where)
+
+    def _filled(self, group: PublishGroup) -> None:
+        if group.count >= GROUP_MESSAGES or group.cost >= self._outbox.group_bytes:
+            self._driver.group_is_full(group.where)
+        else:
+            self._driver.schedule()
 
     def _too_large(self, size: int) -> TooLarge:
         most = self._driver.session.max_message_bytes
@@ -386,15 +388,34 @@ def _encode_all(bodies: Iterable[Any]) -> tuple[Sequence[bytes], Sequence[int]]:
     return [raw for raw, _ in pairs], [encoding for _, encoding in pairs]
 
 
-def _chunks(raws: Sequence[bytes], headers_size: int) -> list[tuple[int, int]]:
-    """Return the ranges of `raws` that go into one frame each."""
-    if len(raws) <= GROUP_MESSAGES and sum(map(len, raws)) <= GROUP_BYTES:
-        return [(0, len(raws))] if raws else []
+def _chunks(raws: Sequence[bytes], each: int, most_bytes: int) -> list[tuple[int, int]]:
+    """Return the ranges of `raws` that go into one frame each; a message costs `each` bytes beside its body."""
+    count = len(raws)
+    if count <= GROUP_MESSAGES and sum(map(len, raws)) + count * each <= most_bytes:
+        return [(0, count)] if raws else []
     chunks, first, size = [], 0, 0
     for index, raw in enumerate(raws):
-        if index > first and (index - first >= GROUP_MESSAGES or size > GROUP_BYTES):
+        cost = len(raw) + each
+        if index > first and (index - first >= GROUP_MESSAGES or size + cost > most_bytes):
             chunks.append((first, index))
             first, size = index, 0
-        size += len(raw) + headers_size
+        size += cost
     chunks.append((first, len(raws)))
     return chunks
+
+
+async def _runs(
+    calls: Sequence[tuple[asyncio.Future[ConfirmRun], int, PublishGroup]],
+) -> list[ConfirmRun]:
+    """Return the confirms of all calls; the error, if one failed, says what is known of each."""
+    try:
+        if len(calls) > 1:
+            await asyncio.wait([future for future, *_ in calls])
+        return [await future for future, *_ in calls]
+    except (MinibrokerError, asyncio.CancelledError) as error:
+        parts = outcomes_of(calls)
+        error.confirms = PartialConfirms(parts)  # type: ignore[union-attr]
+        error.failed = Failures(parts)  # type: ignore[union-attr]
+        for future, *_ in calls:
+            future.cancel()
+        raise

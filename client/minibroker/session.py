@@ -61,6 +61,9 @@ class Session:
         self.owing: dict[Settlements, None] = {}  # those that have something to be written
         self._settlements: WeakValueDictionary[str, Settlements] = WeakValueDictionary()
         self.returned: list[SettlePart] = []  # refused for now; the shell says when to try again
+        self._single: list[
+            SettlePart
+        ] = []  # of a frame that was refused: each leaves in one of its own
         self.deliveries: dict[int, Delivery] = {}
         self.consumers: set[int] = set()  # deliveries for others are ignored: they were cancelled
         self._suspects = Suspects()
@@ -108,6 +111,7 @@ class Session:
 
     def _settle_parts(self) -> Iterator[SettlePart]:
         yield from self.returned
+        yield from self._single
         for sent in self.window:
             if not isinstance(sent.content, PublishGroup):
                 yield from sent.content
@@ -146,6 +150,7 @@ class Session:
             settlements.let_go()
         self.owing.clear()
         self.returned.clear()
+        self._single.clear()
         self._resumed.clear()
         self.window = Window()
 
@@ -158,6 +163,7 @@ class Session:
         for sent in self.window:
             if isinstance(sent.content, PublishGroup) and given_up(sent.content):
                 self.window.answer(sent.sequence)
+                self.outbox.answered(sent.content)
             else:
                 frames.append(sent.frame)
         return [] if self._suspects else frames
@@ -194,6 +200,8 @@ class Session:
             if not self.is_open or self._suspects:
                 return frames
         # Settlements first: a cancel gives back what has not begun, so it must not overtake an ack.
+        if self._single:
+            self._write_singly(self._single, frames, now_ms)
         if self.owing:
             self._flush_settlements(frames, now_ms)
         if self.requests.unwritten:
@@ -231,7 +239,7 @@ class Session:
 
     def owes_settlements(self) -> bool:
         """Return whether settlements wait to be written."""
-        return any(not waiting.is_empty() for waiting in self.owing)
+        return bool(self._single) or any(not waiting.is_empty() for waiting in self.owing)
 
     def has_work(self) -> bool:
         """Return whether an answer that arrived lets something more be written."""
@@ -249,24 +257,32 @@ class Session:
 
     def _flush_publishes(self, frames: list[bytes], now_ms: int) -> None:
         outbox, window = self.outbox, self.window
-        while outbox.groups and window.has_room(
-            outbox.groups[0].account() + limits.MAX_HEADER_BYTES
+        while (group := outbox.next(now_ms)) is not None and window.has_room(
+            group.account() + limits.MAX_HEADER_BYTES
         ):
-            group = outbox.pop()
+            outbox.take(group)
             group.drop_withdrawn()
             if group.count:
+                group.sequence = window.next_sequence
+                group.order = group.order or group.sequence
                 frame = group.pack(window.next_sequence, window.answered_below)
                 self._write(frames, group, frame, now_ms)
+            else:
+                outbox.answered(group)
         if outbox.groups:
             outbox.close_older(now_ms)
 
     def retry_returned(self, now_ms: int) -> list[bytes]:
         """Return frames for the settlements that were refused for now, each under a new sequence."""
         frames: list[bytes] = []
-        while self.returned and not self._suspects and self.window.has_room(FRAME_BYTES):
-            part = self.returned.pop(0)
-            self._write(frames, [part], self._pack_settlements([part]), now_ms)
+        if not self._suspects:
+            self._write_singly(self.returned, frames, now_ms)
         return frames
+
+    def _write_singly(self, waiting: list[SettlePart], frames: list[bytes], now_ms: int) -> None:
+        while waiting and self.window.has_room(FRAME_BYTES):
+            part = waiting.pop(0)
+            self._write(frames, [part], self._pack_settlements([part]), now_ms)
 
     # ---- what arrives ----
 
@@ -297,6 +313,7 @@ class Session:
         self.heartbeat_ms = header["heartbeat_ms"]
         self.max_frame_bytes = self.requests.max_frame_bytes = header["max_frame_bytes"]
         self.max_message_bytes = header["max_message_bytes"]
+        self.outbox.fit(self.max_frame_bytes)
         self.is_open = True
         lost = named_by(_runs(frame)[: header.get("lost", 0)], self._resumed)
         self._resumed = []
@@ -402,14 +419,31 @@ class Session:
         else:
             self._given_up += self.requests.blame(error)
 
+    def _later(self, sent: Sent[Content], group: PublishGroup) -> list[PublishGroup]:
+        """Return the groups of the same queue that are under way behind one."""
+        return [
+            other.content
+            for other in self.window
+            if isinstance(other.content, PublishGroup)
+            and other.sequence > sent.sequence
+            and other.content.where[0] == group.where[0]
+        ]
+
     def _refused(self, sent: Sent[Content] | None, error: MinibrokerError) -> Event | None:
         if sent is None:
             return None
-        if isinstance(sent.content, PublishGroup):
-            return PublishFailed(sent.content, error)
+        content = sent.content
+        if isinstance(content, PublishGroup):
+            return PublishFailed(
+                content, error, self._later(sent, content) if error.retryable else ()
+            )
         if error.retryable:
-            self.returned += [part for part in sent.content if part.op != "begin"]
-        return SettleRefused(sent.content, error)
+            self.returned += [part for part in content if part.op != "begin"]
+        elif len(content) > 1 and not isinstance(error, OutcomeUnknown | ProtocolError):
+            # Parts that only shared a frame do not share its refusal: each is sent once more, alone.
+            self._single += [part for part in content if part.op != "begin"]
+            return None
+        return SettleRefused(content, error)
 
 
 def _given_up(sent: Sent[Content], error: MinibrokerError) -> Event:

@@ -39,7 +39,7 @@ async def broker(server: FakeServer) -> AsyncIterator[minibroker.Broker]:
     """A connected client."""
     async with minibroker.connect() as connected:
         yield connected
-        server.withhold = False
+        server.withhold, server.withhold_from = False, None
         for link in server.links[-1:]:
             for sequence in list(server.outcomes):
                 link.peer.confirm(sequence)

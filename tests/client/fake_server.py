@@ -42,6 +42,12 @@ class FakeServer:
         self.lost: set[int] = set()  # message sequences whose settlements are refused
         self.refuse: Callable[[dict[str, Any]], dict[str, Any] | None] = lambda header: None
         self.withhold = False  # apply sequenced frames, but do not answer
+        self.max_frame_bytes = limits.MAX_FRAME_BYTES
+        self.payloads: list[bytes] = []
+        self.judged: Any = None  # the frame that `refuse` is asked about
+        self.withhold_from: int | None = (
+            None  # as `withhold`, for this frame sequence and later ones
+        )
         self.mute = False  # take what comes, and say nothing
         self.marked = False
         self.welcome_lost: list[tuple[int, int, int, int]] = []
@@ -105,6 +111,11 @@ class FakeConnection:
 
     def receive(self, data: bytes) -> None:
         """Apply the frames in `data`."""
+        at = 0
+        while at < len(data):
+            end = at + 4 + int.from_bytes(data[at : at + 4], "big")
+            self.server.payloads.append(data[at + 4 : end])
+            at = end
         for frame in self._reader.feed(data):
             self._check(frame.header)
             self.server.headers.append(frame.header)
@@ -124,6 +135,7 @@ class FakeConnection:
 
     def _apply(self, frame: wire.Frame) -> None:
         header, server = frame.header, self.server
+        server.judged = frame
         refusal = server.refuse(header)
         if refusal is not None:
             for name in ("sequence", "request"):
@@ -147,7 +159,8 @@ class FakeConnection:
                     results.append(result)
                     lost += runs
             server.outcomes[sequence] = {"results": results, "lost": lost}
-        if not server.withhold:
+        late = server.withhold_from is not None and sequence >= server.withhold_from
+        if not (server.withhold or late):
             self.confirm(sequence)
 
     def confirm(self, sequence: int) -> None:
@@ -195,7 +208,7 @@ class FakeConnection:
                 "epoch": 1,
                 "version": "0",
                 "heartbeat_ms": limits.HEARTBEAT_MS,
-                "max_frame_bytes": limits.MAX_FRAME_BYTES,
+                "max_frame_bytes": self.server.max_frame_bytes,
                 "max_message_bytes": limits.MAX_MESSAGE_BYTES,
                 "lost": len(runs),
                 "known": True,

@@ -43,6 +43,7 @@ CLIENT_SHELL = {
     "losses.py": "logs, and cancels the tasks of lost messages",
     "message.py": "gives dates as datetime; no clock is read",
     "queue.py": "the verbs of the public API, which wait on the event loop",
+    "publishes.py": "callers of publishes wait on the event loop",
     "reconnecting.py": "connects, and connects again after a jittered delay",
     "running.py": "tasks of the event loop that call the handler",
     "spans.py": "takes timedelta; no clock is read",
