@@ -11,14 +11,12 @@ from contextlib import suppress
 from typing import Any, Final
 
 import minibroker
-from minibroker import limits
 from minibrokerd import exits
-from minibrokerd.cli.printing import note, print_json, printable
+from minibrokerd.cli.passing import Passing, Stderr
+from minibrokerd.cli.printing import print_json, printable
 
 MOST_HEADERS: Final = 120_000  # bytes; Linux takes no variable above 128 KiB
 REJECT: Final = exits.DAMAGED  # EX_DATAERR of sysexits.h: the input can never be used
-CHUNK_BYTES: Final = 64 * 1024  # all that a pipe holds
-STDERR: Final = 2
 KILL_S: Final = 5.0  # how long a command may take to end after SIGTERM
 
 
@@ -28,6 +26,7 @@ class Executor:
     def __init__(self, command: str, as_json: bool) -> None:
         self._command = command
         self._as_json = as_json
+        self._passing = Passing()
 
     async def handle(self, message: minibroker.Message[Any]) -> None:
         """Run the command; ack, reject or nack. Cancelled: end the command, give the message back."""
@@ -48,7 +47,7 @@ class Executor:
         # A group of its own: Ctrl-C reaches this process alone, which then waits for the command.
         # A file and a pipe of our own: asyncio waits for the end of its pipes, and a child in the background
         # keeps them open.
-        body, stderr = _file_of(message.raw), _Stderr()
+        body, stderr = _file_of(message.raw), Stderr(self._passing)
         try:
             process = await asyncio.create_subprocess_shell(
                 self._command,
@@ -67,7 +66,8 @@ class Executor:
             raise
 
     async def finish(self) -> None:
-        """Nothing is kept until the end."""
+        """Let what commands wrote to standard error be read."""
+        await self._passing.finish()
 
     async def _settle(self, message: minibroker.Message[Any], code: int, last_line: str) -> None:
         how = f"exit code {code}" if code >= 0 else f"signal {_signal_name(-code)}"
@@ -85,7 +85,7 @@ class Executor:
             about = {"id": str(message.id), "attempt": message.attempt, "outcome": outcome}
             print_json({**about, "exit_code": code})
         elif outcome != "acked":
-            note(
+            self._passing.note(
                 f"minibroker: {message.id} {outcome}, attempt {message.attempt}: {printable(text)}"
             )
 
@@ -109,40 +109,6 @@ def _file_of(body: bytes) -> int:
         file.write(body)
     os.lseek(descriptor, 0, os.SEEK_SET)
     return descriptor
-
-
-class _Stderr:
-    """What a command writes to standard error: it is passed on, and its end is kept for the history."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._reader, self.writer = os.pipe()
-        os.set_blocking(self._reader, False)
-        self._tail = b""
-        # Until its end, which may come after that of the command: what it left running may still write.
-        self._loop.add_reader(self._reader, self._read)
-
-    def last_line(self) -> str:
-        """Return the last line until now that is not empty."""
-        self._read()
-        lines = self._tail.decode(errors="replace").split("\n")
-        return next((line.strip() for line in reversed(lines) if line.strip()), "")
-
-    def _read(self) -> None:
-        if self._reader < 0:
-            return
-        try:
-            chunk = os.read(self._reader, CHUNK_BYTES)
-        except BlockingIOError:
-            return
-        if not chunk:
-            self._loop.remove_reader(self._reader)
-            os.close(self._reader)
-            self._reader = -1
-        self._tail = (self._tail + chunk)[-limits.MAX_ERROR_TEXT_BYTES :]
-        with suppress(OSError):  # that nobody reads it is no fault of the command
-            while chunk:
-                chunk = chunk[os.write(STDERR, chunk) :]
 
 
 async def _end(process: Process) -> None:
