@@ -12,7 +12,7 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from minibrokerd.admission import Admission
 from minibrokerd.clock import Alarm, Clock
@@ -86,6 +86,7 @@ class Engine:
         self._make_clock = make_clock
         self.clock = make_clock(0)
         self.sinks: dict[int, Sink] = {}
+        self.describe: Callable[[int], dict[str, Any]] = lambda connection: {}  # for events
         self._dirty: set[int] = set()
         self._open: list[Record] = []
         self._open_bytes = 0
@@ -201,7 +202,10 @@ class Engine:
         if effects.reads:
             self._pager.read(effects.reads)
         for note in effects.notes:
-            events.info(note.event, **note.fields)
+            fields = note.fields
+            if "connection" in fields:  # of whoever did it: the core knows no addresses
+                fields = self.describe(int(fields["connection"])) | fields
+            events.info(note.event, **fields)
         for connection in effects.closes:
             sink = self.sinks.pop(connection, None)
             if sink is not None:

@@ -163,6 +163,7 @@ class Server:
             self._failed,
             self._memory_limit.bytes,
         )
+        self.engine.describe = self._describe
         self.session_key = b""
         self._signals = StopSignals()
         self._notifier = Notifier()
@@ -252,6 +253,10 @@ class Server:
         self._signals.on_second = lambda: None  # the log is closed: there is nothing left to leave
         events.info("stopped", code=exits.DONE, ms=_ms_since(began_s))
         return exits.DONE
+
+    def _describe(self, number: int) -> dict[str, Any]:
+        connection = self._connections.get(number)
+        return {} if connection is None else connection.fields()
 
     @property
     def is_full(self) -> bool:

@@ -15,10 +15,11 @@ import pytest
 from hand import Hand, frame, part
 
 from minibrokerd import logs
+from minibrokerd.core.effects import Effects
 from minibrokerd.log.seam import Room
 from support.broker import BrokerServer
 from support.processes import DEADLINE_S
-from support.source import SERVER, name_of, python_files, tree
+from support.source import CORE, SERVER, name_of, python_files, tree
 
 SHELL = [path for path in python_files(SERVER) if "events" in path.read_text("utf-8")]
 LINE = re.compile(
@@ -164,6 +165,11 @@ def test_every_event_stands_in_the_table_and_the_table_has_no_other() -> None:
         for call, _ in calls(path):
             if isinstance(call.args[0], ast.Constant):
                 used.add(str(call.args[0].value))
+    for path in python_files(CORE):  # which leaves notes of them: `effects.note(event, ...)`
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] == "note":
+                names = [each.value for each in node.args if isinstance(each, ast.Constant)]
+                used |= set(map(str, names[:1]))
     assert used == set(logs.EVENTS)
 
 
@@ -220,6 +226,25 @@ def test_a_deleted_queue_leaves_a_line(written: tuple[str, Lines]) -> None:
     hand.pass_s(2)
     (said,) = [line for line in lines() if "queue_deleted" in line]
     assert "q" in said
+
+
+def test_what_a_client_did_says_who_it_was(written: tuple[str, Lines]) -> None:
+    """The core knows the connection; its address and session are added. One that has gone has none."""
+    format, lines = written
+    hand = Hand()
+    hand.login()
+    for connection in (1, 99):
+        effects = Effects()
+        effects.note("queue_purged", client="x", connection=connection, queue="q", messages=3)
+        hand.server.engine._route(effects)
+    purged, anonymous = (fields(format, line) for line in lines() if "queue_purged" in line)
+    assert (purged["client"], purged["peer"], str(purged["messages"])) == (
+        "x",
+        "192.0.2.7:50007",
+        "3",
+    )
+    assert int(purged["session"]) > 0
+    assert (str(anonymous["connection"]), "peer" in anonymous) == ("99", False)
 
 
 def test_a_full_disk_is_told_once_and_its_end_too(written: tuple[str, Lines]) -> None:
