@@ -71,7 +71,11 @@ EXITS: Final = (
         "serve, log: the data directory cannot be made, read or written",
         "check its owner, its rights and the space on its disk",
     ),
-    Exit(LOCKED, "serve, log salvage: a server holds the data directory", "stop that one first"),
+    Exit(
+        LOCKED,
+        "serve, log: a server holds the data directory, or the one that it is a copy of",
+        "stop that one first, or see `minibroker log restore`",
+    ),
     Exit(
         NEWER,
         "serve, log: the data directory was written by a newer version",

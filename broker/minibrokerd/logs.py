@@ -46,6 +46,7 @@ LAST_WORDS_S: Final = 0.25  # how long the end of the process waits for whoever 
 
 EVENTS: Final[Mapping[str, str]] = {
     "recovering": "the log is being read; `percent` of it so far, every two seconds",
+    "directory_copied": "the data directory is a copy of another one; see `minibroker log restore`",
     "recovered": "the log was read; how much was found, and whether the last stop was clean",
     "started": "the server listens; version, address, data directory, limits and where they come from",
     "memory_limit_changed": "what bounds memory, as a control group, has another limit now; the server goes by it",

@@ -207,6 +207,8 @@ class Server:
         address = listening.show(*sockets[0].getsockname()[:2])
         data_dir = self._options.data_dir.absolute()
         events.info("recovered", **recovered.fields())
+        if isinstance(self._log, FileLog) and self._log.report.copied_from:
+            events.warning("directory_copied", original=self._log.report.copied_from)
         events.info(
             "started",
             version=__version__,

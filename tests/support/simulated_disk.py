@@ -291,6 +291,14 @@ class SimulatedDisk(FileOps):
         self.durable_entries = dict(self.entries)
         self.pending = []
 
+    def file_number(self, descriptor: int) -> int:
+        """Nobody copies it."""
+        return 1
+
+    def is_locked(self, path: str, number: int, not_this: int) -> bool:
+        """There is no other directory."""
+        return False
+
     def random_bytes(self, size_bytes: int) -> bytes:
         """Return what the seed gives."""
         return self._random.randbytes(size_bytes)

@@ -1,4 +1,4 @@
-"""`minibroker log`: what stands in the log on disk. It reads; only `salvage` writes, and elsewhere."""
+"""`minibroker log`: what stands in the log on disk. `salvage` writes elsewhere, `restore` a little."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import msgspec
 
 from minibroker.wire import RUN
 from minibrokerd.cli.log_check import check_command
+from minibrokerd.cli.log_restore import restore_command
 from minibrokerd.cli.log_salvage import salvage_command
 from minibrokerd.cli.log_stats import stats_command
 from minibrokerd.cli.offline import require_log, speaking
@@ -38,6 +39,7 @@ def log() -> None:
 
 
 log.add_command(check_command)
+log.add_command(restore_command)
 log.add_command(salvage_command)
 log.add_command(stats_command)
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Final
 from zlib import crc32
 
-from minibrokerd.log.failures import DirectoryLocked, NotWritable
+from minibrokerd.log.failures import DirectoryCopied, DirectoryLocked, NotWritable
 from minibrokerd.log.fileops import FileOps, read_all, write_all
 
 KEY_BYTES: Final = 32
@@ -28,6 +28,7 @@ _INDEX: Final = re.compile(r"segment-(\d{10})-(\d{5})\.index")
 _TORN: Final = re.compile(r"(?:torn|damaged)-\d+-\d+\.bin")
 _TEMPORARY: Final = re.compile(r"(?:failed|key|next|reserve)\.tmp")
 _OWN: Final = frozenset({"lock", "key", "state", "failed"})
+_LOCK_BYTES: Final = 4_096  # of the lock file: who holds it, and where
 _LINE_BYTES: Final = 64  # the small text files: one line, padded, with its checksum
 _IGNORED: Final = frozenset({"lost+found"})  # an empty mount point has it
 
@@ -74,10 +75,16 @@ class DataDirectory:
 
     Raises (in `open`):
         DirectoryLocked: another server holds it.
+        DirectoryCopied: another server holds the directory that this is a copy of.
         NotWritable: it cannot be made or written, or holds files that are not ours.
     """
 
-    def __init__(self, path: str | os.PathLike[str], ops: FileOps) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], ops: FileOps, *, adopts_copy: bool = False
+    ) -> None:
+        """`adopts_copy`: open it although it is a copy of one that a server runs on."""
+        self.copied_from = ""  # the path of the original, if this is a copy of another directory
+        self._adopts_copy = adopts_copy
         self.path = os.fspath(path)
         self.ops = ops
         self.session_key = b""
@@ -268,7 +275,22 @@ class DataDirectory:
         except BlockingIOError:
             pid = self.ops.read(self._lock, 20, 0).strip()
             raise DirectoryLocked(self.path, int(pid) if pid.isdigit() else 0) from None
-        write_all(self.ops, self._lock, f"{os.getpid():<19}\n".encode(), 0)
+        self._look_for_twin()
+        number = self.ops.file_number(self._lock)
+        line = f"{os.getpid():<19}\n{number} {os.path.realpath(self.path)}\n"
+        write_all(self.ops, self._lock, line.encode(errors="surrogateescape"), 0)
+
+    def _look_for_twin(self) -> None:
+        """Tell a copy: its lock file says another number than it has. One that was moved keeps it, or is alone."""
+        text = self.ops.read(self._lock, _LOCK_BYTES, 20).decode(errors="surrogateescape")
+        number, _, path = text.partition("\n")[0].partition(" ")
+        if not path or not number.isdecimal():
+            return  # as 0.1.0 wrote it
+        if int(number) != self.ops.file_number(self._lock):
+            self.copied_from = path
+        other = os.path.join(path, "lock")
+        if not self._adopts_copy and self.ops.is_locked(other, int(number), self._lock):
+            raise DirectoryCopied(self.path, path)
 
     def _read_or_make_key(self) -> bytes:
         path = self.at("key")
@@ -280,9 +302,16 @@ class DataDirectory:
                     "remove it: sessions that are still alive will have to start anew",
                 )  # fmt: skip
             return key
+        return self._make_key()
+
+    def renew_key(self) -> None:
+        """Make another session key."""
+        self.session_key = self._make_key()
+
+    def _make_key(self) -> bytes:
         key = self.ops.random_bytes(KEY_BYTES)
         self.write_file("key.tmp", key)
-        self.ops.rename(self.at("key.tmp"), path)
+        self.ops.rename(self.at("key.tmp"), self.at("key"))
         self.sync()
         return key
 

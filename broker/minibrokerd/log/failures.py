@@ -32,6 +32,20 @@ class DirectoryLocked(LogError):
         self.pid = pid
 
 
+class DirectoryCopied(LogError):
+    """The data directory is a copy of one that a server runs on: it would give ids and tokens a second time."""
+
+    exit_code = exits.LOCKED
+
+    def __init__(self, path: str, original: str) -> None:
+        super().__init__(
+            f"cannot use the data directory {path}: it is a copy of {original}, and a server runs on that; "
+            f"stop that server, or run `minibroker log restore --data-dir {path}` to make the copy one of its own"
+        )
+        self.path = path
+        self.original = original
+
+
 class NotWritable(LogError):
     """The data directory cannot be made, read or written, or is not one of ours."""
 

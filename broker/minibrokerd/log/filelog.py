@@ -75,7 +75,10 @@ class FileLog:
         ops: FileOps | None = None,
         digests: bool = False,
         make_writer: MakeWriter = Writer,
+        raised_epochs: int = 1,
+        adopts_copy: bool = False,
     ) -> None:
+        """`raised_epochs`: how far a start raises the epoch. `adopts_copy`: as in `DataDirectory`."""
         if segment_bytes < MIN_SEGMENT_BYTES or segment_bytes % 4096:
             raise ValueError(
                 f"segment_bytes is {segment_bytes}: not a multiple of 4096 from 4096 on"
@@ -87,7 +90,8 @@ class FileLog:
         self.clean = True
         self.next_number = 1
         self._ops = ops or FileOps()
-        self._directory = DataDirectory(path, self._ops)
+        self._directory = DataDirectory(path, self._ops, adopts_copy=adopts_copy)
+        self._raised_epochs = raised_epochs
         self._recovery = Recovery(self._directory, self._ops, digests=digests)
         self._allocation = Allocation(self._directory, self._ops, segment_bytes)
         self._tail = Tail(self._directory, self._ops, self._allocation, b"")
@@ -118,6 +122,10 @@ class FileLog:
     def session_key(self) -> bytes:
         """The 32 random bytes for session secrets; known once `recover` was called."""
         return self._directory.session_key
+
+    def renew_session_key(self) -> None:
+        """Make another session key, before `start`: no session of before goes on."""
+        self._directory.renew_key()
 
     @property
     def reserve_segments(self) -> int:
@@ -165,6 +173,7 @@ class FileLog:
         self.epoch, self.now_ms = self._recovery.epoch, self._recovery.now_ms
         self.store_id = self._recovery.store_id or self._ops.random_bytes(16)
         self._recovered = True
+        self.report.copied_from = self._directory.copied_from
 
     def start(
         self,
@@ -369,7 +378,7 @@ class FileLog:
         ):  # there may be no byte for a copy but those of what was copied last
             allocation.adopt([], recovery.replaced)
             recovery.replaced = []
-        tail.store_id, tail.epoch = self.store_id, recovery.epoch + 1
+        tail.store_id, tail.epoch = self.store_id, recovery.epoch + self._raised_epochs
         tail.log_start = recovery.log_start
         tail.last_number, tail.last_checksum = recovery.last_number, recovery.last_checksum
         tail.last_data = tail.last_safe = recovery.last_number

@@ -172,6 +172,30 @@ class FileOps:
         # flock, not POSIX record locks: those end when any descriptor of the file is closed.
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
+    def file_number(self, descriptor: int) -> int:
+        """Return the number of an open file: it stays when the file is renamed, and a copy has another."""
+        return os.fstat(descriptor).st_ino
+
+    def is_locked(self, path: str, number: int, not_this: int) -> bool:
+        """Return whether the file at `path` has this number and is locked, and is not the open one.
+
+        A file that cannot be opened counts as not locked: nothing is known of it.
+        """
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            there, ours = os.fstat(descriptor), os.fstat(not_this)
+            if there.st_ino != number or (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino):
+                return False
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
+
     def random_bytes(self, size_bytes: int) -> bytes:
         """Return bytes that nobody can foretell, for keys and ids."""
         return os.urandom(size_bytes)

@@ -37,7 +37,8 @@ class RecoveryReport:
 
     `torn_bytes` counts from `torn_offset` of `torn_segment`; `torn_kept` names the side file that
     keeps them after `start` (None: nothing torn, or no space for it). `ignored` are leftovers of
-    ours, `foreign` files that are not ours and were left alone.
+    ours, `foreign` files that are not ours and were left alone. `copied_from` is the path of the data directory
+    that this one is a copy of (empty: it is none).
     """
 
     segments: int = 0
@@ -49,6 +50,7 @@ class RecoveryReport:
     torn_kept: str | None = None
     ignored: list[str] = field(default_factory=list)
     foreign: list[str] = field(default_factory=list)
+    copied_from: str = ""
 
 
 @dataclass(slots=True)
