@@ -38,9 +38,11 @@ def encode_headers(headers: Mapping[str, object] | None) -> bytes:
     Raises:
         TypeError: they are no dict with str keys, or hold a value that a body may not hold either.
     """
-    if not headers:
+    if headers is None:
         return b""
-    return pack_value(dict(headers))
+    if not isinstance(headers, Mapping):
+        raise TypeError(f"headers is a {type(headers).__name__}; it must be a dict with str keys")
+    return pack_value(dict(headers)) if headers else b""
 
 
 def pack_value(value: object) -> bytes:

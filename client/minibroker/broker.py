@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import Generator
 from datetime import timedelta
+from inspect import iscoroutinefunction
 from types import TracebackType
 from typing import Any, Final, TypeVar, overload
 from urllib.parse import urlsplit
@@ -20,10 +21,9 @@ from minibroker.errors import Closed, ConnectionLost
 from minibroker.losses import SettleErrorHook
 from minibroker.queue import MAX_TIMEOUT_MS, Queue
 from minibroker.reconnecting import Reconnecting
-from minibroker.spans import milliseconds
+from minibroker.spans import Span, milliseconds, of_type
 
 logger = logging.getLogger("minibroker")
-Span = float | timedelta
 Body = TypeVar("Body")
 DEFAULT_URL: Final = url_of("", limits.DEFAULT_PORT)
 
@@ -158,18 +158,28 @@ def connect(
         on_settle_error: called with (message, error) when a settlement is refused or a lease is lost.
 
     Raises:
-        ValueError: the url is not of that form, or MINIBROKER_PORT is no port.
+        TypeError, BadValue: an argument is of a wrong type, or outside its range.
+        ValueError: the url is not of that form, or asks for what this version cannot do; or MINIBROKER_PORT
+            is no port.
         ConnectionLost, LoginRefused: when awaited or entered.
     """
+    if url is not None:
+        of_type("url", url, str, "minibroker://host:port")
+    if name is not None:
+        of_type("name", name, str, "a str")
+    if on_settle_error is not None and (
+        not callable(on_settle_error) or iscoroutinefunction(on_settle_error)
+    ):
+        raise TypeError("on_settle_error must be a plain function of (message, error)")
     if not url:
         url = default_url(os.environ)
         if not os.environ.get(URL_VARIABLE) and (warning := passed_over(os.environ)):
             logger.warning(warning)
     address = parse_url(url)
     client = cut(name or socket.gethostname(), limits.MAX_CLIENT_NAME_BYTES).decode()
-    timeout_ms = milliseconds(timeout, MAX_TIMEOUT_MS)
-    connect_ms = milliseconds(connect_timeout, MAX_TIMEOUT_MS)
-    max_run_ms = milliseconds(max_run, MAX_TIMEOUT_MS)
+    timeout_ms = milliseconds("timeout", timeout, MAX_TIMEOUT_MS)
+    connect_ms = milliseconds("connect_timeout", connect_timeout, MAX_TIMEOUT_MS)
+    max_run_ms = milliseconds("max_run", max_run, MAX_TIMEOUT_MS)
 
     def make() -> Broker:
         return Broker(address, Driver(client, timeout_ms, max_run_ms, on_settle_error), connect_ms)
@@ -179,14 +189,34 @@ def connect(
 
 def parse_url(url: str) -> tuple[str, int]:
     """Return host and port of a minibroker:// url; ValueError says what is wrong with it."""
-    parts = urlsplit(url)
+    form = f"minibroker://host:{limits.DEFAULT_PORT}"
+    trouble = ""
     try:
-        host, port = parts.hostname, parts.port or limits.DEFAULT_PORT
-    except ValueError:  # the port is no number
-        host = None
-    if parts.scheme != "minibroker" or not host or parts.path.strip("/"):
-        raise ValueError(f"{url!r} is not of the form minibroker://host:{limits.DEFAULT_PORT}")
-    return host, port
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:  # the port is no number up to 65535, or a bracket is missing
+        raise ValueError(f"{_shown(url)} is not of the form {form}: {error}") from error
+    if parts.scheme == "minibrokers":
+        trouble = "TLS is not spoken yet, so minibrokers:// cannot be granted"
+    elif parts.scheme != "minibroker" or not host or port == 0 or url.split() != [url]:
+        trouble = "it is not of that form"
+    elif parts.username is not None or parts.password is not None:
+        trouble = "there is no login yet, so user and password cannot be granted"
+    elif parts.path.strip("/"):
+        trouble = f"{parts.path!r} names nothing: a server has no databases or virtual hosts"
+    elif "?" in url:
+        trouble = f"the option {parts.query!r} is not known; options are arguments of connect()"
+    elif "#" in url:
+        trouble = f"the fragment {parts.fragment!r} means nothing"
+    if trouble or host is None:
+        raise ValueError(f"{_shown(url)} is not of the form {form}: {trouble}")
+    return host, port or limits.DEFAULT_PORT
+
+
+def _shown(url: str) -> str:
+    """Return the url without what stands before an @: there may be a password."""
+    scheme, mark, rest = url.rpartition("@")
+    return repr(f"{scheme.partition('://')[0]}://...@{rest}" if mark else url)
 
 
 __all__ = ["Broker", "Closed", "Connecting", "connect"]

@@ -26,6 +26,7 @@ FRAME_OUTCOME_MS: Final = 600_000  # how long a silent session's frame outcomes 
 
 MAX_PREFETCH: Final = 10_000
 MAX_WAIT_MS: Final = 3_600_000
+MIN_LEASE_MS: Final = 10
 MAX_LEASE_MS: Final = 43_200_000  # 12 h, as SQS
 MAX_DELAY_MS: Final = 2**53  # "delays of any length": the largest integer every language can hold
 

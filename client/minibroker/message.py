@@ -19,7 +19,7 @@ from minibroker.confirms import MessageId
 from minibroker.error_text import describe
 from minibroker.errors import LeaseLost
 from minibroker.settlements import ENDED, HELD, Settlement
-from minibroker.spans import milliseconds
+from minibroker.spans import milliseconds, of_type
 from minibroker.ways_out import Ending, ending_of
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 Body = TypeVar("Body")
 _UNSET: Any = object()
+_ERRORS: Any = (BaseException, str)
 
 
 class Message(msgspec.Struct, Generic[Body], eq=False, gc=False):
@@ -148,14 +149,17 @@ class Message(msgspec.Struct, Generic[Body], eq=False, gc=False):
         It comes back after `delay` seconds (None: as the queue's retry policy says), or is moved to the
         DLQ if this was its last attempt.
         """
+        if error is not None:
+            of_type("error", error, _ERRORS, "an exception or a str")
         error_class, text = describe(error)
-        delay_ms = None if delay is None else milliseconds(delay, limits.MAX_DELAY_MS)
+        delay_ms = None if delay is None else milliseconds("delay", delay, limits.MAX_DELAY_MS)
         self._check(confirmed)
         self._end()
         await self._hand_over(Settlement("nack", self, delay_ms, error_class, text), confirmed)
 
     async def reject(self, error: BaseException | str, confirmed: bool = False) -> None:
         """Say that it can never succeed; it is moved to the DLQ now."""
+        of_type("error", error, _ERRORS, "an exception or a str")
         error_class, text = describe(error)
         self._check(confirmed)
         self._end()
@@ -180,7 +184,7 @@ class Message(msgspec.Struct, Generic[Body], eq=False, gc=False):
             raise self.lost_error()
         lease_ms = self.run.delivery.lease_ms
         if lease is not None:
-            lease_ms = milliseconds(lease, limits.MAX_LEASE_MS)
+            lease_ms = milliseconds("lease", lease, limits.MAX_LEASE_MS, limits.MIN_LEASE_MS)
         await self._hand_over(Settlement("extend", self, lease_ms), confirmed=True)
 
     def release_unseen(self) -> None:

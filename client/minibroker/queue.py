@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import timedelta
 from time import monotonic
 from typing import Any, Final, Generic, TypeVar, cast
 
@@ -30,10 +29,9 @@ from minibroker.publishes import outcomes_of
 from minibroker.running import run_slots
 from minibroker.settings import Settings, check_settings
 from minibroker.settlements import BEGUN
-from minibroker.spans import milliseconds
+from minibroker.spans import Span, milliseconds, of_type, shown, whole
 
 Body = TypeVar("Body")
-Span = float | timedelta
 MAX_TIMEOUT_MS: Final = 2**40
 
 
@@ -45,6 +43,7 @@ class Queue(Generic[Body]):
     """
 
     def __init__(self, driver: Driver, name: str) -> None:
+        of_type("name", name, str, "the name of a queue, a str")
         _utf8(name, BadName)
         self.name = name
         self._driver = driver
@@ -88,7 +87,9 @@ class Queue(Generic[Body]):
             type(plain) is bytes
             and timeout is None
             and len(plain) <= self._outbox.plain_bytes
-            and not (headers or key or delay)
+            and headers is None
+            and key is None
+            and delay is None
         ):
             driver, where = self._driver, self._key
             group = self._open.get(where) or driver.open_group(where)
@@ -116,14 +117,14 @@ class Queue(Generic[Body]):
             raw, encoding = cast(bytes, body), 0
         else:
             raw, encoding = encode_body(body)
-        packed = encode_headers(headers) if headers else b""
+        packed = encode_headers(headers)
         if len(raw) + len(packed) > self._driver.session.max_message_bytes:
             raise self._too_large(len(raw) + len(packed))
-        key_bytes = _key_bytes(key) if key else b""
-        delay_ms = milliseconds(delay, limits.MAX_DELAY_MS) if delay else 0
+        key_bytes = b"" if key is None else _key_bytes(key)
+        delay_ms = 0 if delay is None else milliseconds("delay", delay, limits.MAX_DELAY_MS)
         where = self._key
         if timeout is not None:
-            where = (self.name, milliseconds(timeout, MAX_TIMEOUT_MS))
+            where = (self.name, milliseconds("timeout", timeout, MAX_TIMEOUT_MS))
         group = self._group(where, 1, len(raw) + len(packed) + len(key_bytes) + MESSAGE_RESERVE)
         future = self._create_future()
         group.add(future, packed, raw, encoding, key_bytes, delay_ms)
@@ -151,8 +152,8 @@ class Queue(Generic[Body]):
         packed = encode_headers(headers)
         if raws and len(packed) + max(map(len, raws)) > self._driver.session.max_message_bytes:
             raise self._too_large(len(packed) + max(map(len, raws)))
-        key_bytes = _key_bytes(key) if key else b""
-        delay_ms = milliseconds(delay, limits.MAX_DELAY_MS) if delay else 0
+        key_bytes = b"" if key is None else _key_bytes(key)
+        delay_ms = 0 if delay is None else milliseconds("delay", delay, limits.MAX_DELAY_MS)
         where = (self.name, self._timeout_ms(timeout))
         calls = []
         each = len(packed) + len(key_bytes) + MESSAGE_RESERVE
@@ -196,7 +197,7 @@ class Queue(Generic[Body]):
 
         `prefetch` bounds what is delivered and not settled. `lease`: as the queue says, if None.
         """
-        _check_count("prefetch", prefetch)
+        whole("prefetch", prefetch, 1, limits.MAX_PREFETCH)
         return Consumption(self._driver, self.name, prefetch, _lease_ms(lease))
 
     async def receive(
@@ -207,10 +208,10 @@ class Queue(Generic[Body]):
         An empty list if nothing came. Each message must be settled: in `async with message.process()`, or by one
         of its `ack`, `nack`, `reject` and `release`.
         """
-        wait_ms = milliseconds(wait, limits.MAX_WAIT_MS)
+        wait_ms = milliseconds("wait", wait, limits.MAX_WAIT_MS)
         fields = {
             "queue": self.name,
-            "count": count,
+            "count": whole("count", count, 1, limits.MAX_MESSAGES_PER_FRAME),
             "wait_ms": wait_ms,
             "lease_ms": _lease_ms(lease),
         }
@@ -242,7 +243,7 @@ class Queue(Generic[Body]):
             SystemExit, KeyboardInterrupt, ...: what a handler raised that is no `Exception`; that message is
                 settled.
         """
-        _check_count("concurrency", concurrency)
+        whole("concurrency", concurrency, 1, limits.MAX_PREFETCH)
         await run_slots(self._driver, self.name, handler, concurrency, _lease_ms(lease))
 
     # ---- by hand ----
@@ -261,9 +262,13 @@ class Queue(Generic[Body]):
         A long answer is cut at about 1 MiB: while its `next` is not empty, ask again with that as `after`. `skip`
         is at most 10,000. `ids`: only these; those that are not in the queue are missing in the answer.
         """
-        runs = [(0, origin, sequence, 1) for origin, sequence in ids or ()]
+        runs = _runs_of(ids)
         if ids is not None and not runs:
             return Peeks()
+        of_type("state", state, str, "a str")
+        of_type("after", after, bytes, "the `next` of an earlier peek")
+        count = whole("count", count, 1, limits.MAX_MESSAGES_PER_FRAME)
+        skip = whole("skip", skip, 0, limits.MAX_PEEK_SKIP)
         fields = {"queue": self.name, "count": count, "skip": skip, "after": after}
         fields |= {"state": state, "runs": len(runs)}
         peeked: Peeks = await self._ask("peek", fields, wire.pack_runs(runs))
@@ -274,14 +279,18 @@ class Queue(Generic[Body]):
 
         Those with these `ids`, else the `count` oldest (0: all). ConnectionLost if it is not known how many.
         """
-        runs = [(0, origin, sequence, 1) for origin, sequence in ids or ()]
-        fields = {"queue": self.name, "runs": len(runs), "count": count}
+        runs = _runs_of(ids)
+        fields = {
+            "queue": self.name,
+            "runs": len(runs),
+            "count": whole("count", count, 0, 2**53),
+        }
         value = await self._ask("redrive", fields, wire.pack_runs(runs))
         return int(value["redriven"])
 
     async def purge(self, ids: Iterable[MessageId] | None = None) -> int:
         """End every message of the queue, begun ones too; return how many. With `ids`: those of them that wait."""
-        runs = [(0, origin, sequence, 1) for origin, sequence in ids or ()]
+        runs = _runs_of(ids)
         if ids is not None and not runs:
             return 0
         fields = {"queue": self.name, "runs": len(runs)}
@@ -295,9 +304,11 @@ class Queue(Generic[Body]):
 
         Those with these `ids`, else the `count` oldest (0: all). ConnectionLost if it is not known how many.
         """
-        runs = [(0, origin, sequence, 1) for origin, sequence in ids or ()]
+        runs = _runs_of(ids)
         if ids is not None and not runs:
             return 0
+        of_type("target", target, str, "the name of a queue, a str")
+        whole("count", count, 0, 2**53)
         fields = {"queue": self.name, "target": target, "runs": len(runs), "count": count}
         value = await self._ask("move", fields, wire.pack_runs(runs))
         return int(value["moved"])
@@ -309,7 +320,7 @@ class Queue(Generic[Body]):
             QueueInUse: it has consumers, or (without `force`) messages; nothing was deleted.
             UnknownQueue: there is none.
         """
-        value = await self._ask("queue_delete", {"queue": self.name, "force": int(force)})
+        value = await self._ask("queue_delete", {"queue": self.name, "force": int(bool(force))})
         return int(value["purged"])
 
     async def set(self, **settings: int | str) -> Settings:
@@ -346,25 +357,34 @@ class Queue(Generic[Body]):
     def _timeout_ms(self, timeout: Span | None) -> int:
         if timeout is None:
             return self._driver.timeout_ms
-        return milliseconds(timeout, MAX_TIMEOUT_MS)
+        return milliseconds("timeout", timeout, MAX_TIMEOUT_MS)
 
     def __repr__(self) -> str:
         return f"<Queue {self.name}>"
 
 
-def _check_count(name: str, value: object, most: int = limits.MAX_PREFETCH) -> None:
-    """Refuse a count that is none: TypeError, or BadValue outside of 1 to `most`."""
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{name} is an int, not {type(value).__name__} ({value!r:.100})")
-    if not 1 <= value <= most:
-        raise BadValue(f"{name} is {value}; it must be 1 to {most}")
+def _runs_of(ids: Iterable[MessageId] | None) -> list[tuple[int, int, int, int]]:
+    """Return the runs that name `ids`, each of its own; TypeError if one of them is no id."""
+    if ids is None:
+        return []
+    try:
+        runs = [(0, origin, sequence, 1) for origin, sequence in ids]
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"ids is {shown(ids)}; it must be MessageIds") from error
+    for _, origin, sequence, _ in runs:
+        whole("ids: an origin", origin, 0, 2**32 - 1)
+        whole("ids: a sequence", sequence, 0, 2**64 - 1)
+    return runs
 
 
 def _lease_ms(lease: Span | None) -> int:
-    return 0 if lease is None else max(1, milliseconds(lease, limits.MAX_LEASE_MS))
+    if lease is None:
+        return 0
+    return milliseconds("lease", lease, limits.MAX_LEASE_MS, limits.MIN_LEASE_MS)
 
 
 def _key_bytes(key: str) -> bytes:
+    of_type("key", key, str, "a str")
     data = _utf8(key, BadValue)
     if len(data) > limits.MAX_KEY_BYTES:
         raise BadValue(f"a key of {len(data)} bytes exceeds {limits.MAX_KEY_BYTES}")

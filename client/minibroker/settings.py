@@ -27,7 +27,9 @@ SETTINGS: Mapping[str, Setting] = {
     row.name: row
     for row in (
         Setting("durability", "sync", 0, 0, DURABILITIES, "What a confirm means for new messages."),
-        Setting("lease_ms", 30_000, 10, limits.MAX_LEASE_MS, (), "Length of a lease."),
+        Setting(
+            "lease_ms", 30_000, limits.MIN_LEASE_MS, limits.MAX_LEASE_MS, (), "Length of a lease."
+        ),
         Setting("max_attempts", 5, 1, 1_000, (), "Attempts, of all causes, before the DLQ."),
         Setting(
             "retry_delay_ms", 1_000, 0, limits.MAX_DELAY_MS, (), "Delay after the first failure."
