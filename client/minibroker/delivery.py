@@ -21,7 +21,7 @@ class Shell(Protocol):
     failed: Callable[[Message[Any], BaseException], None]  # notes that a handler failed
 
     # returns whether an error is the shell's own cancellation of a lost message's handler
-    takes_cancellation: Callable[[Message[Any], BaseException], bool]
+    takes_cancellation: Callable[[Message[Any], BaseException | None], bool]
 
     def check_loop(self) -> None:
         """Raise RuntimeError if another event loop runs than the shell's."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import sysconfig
 from collections.abc import Iterator
 from types import CodeType, TracebackType
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from minibroker import limits
 
@@ -29,7 +29,7 @@ _LIBRARY: Final = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "plat
 _INSTALLED: Final = ("site-packages", "dist-packages")
 _OURS: Final = __file__[: -len("error_text.py")]
 
-# What a class or a subclass may have replaced is read past it.
+# What a class or a subclass may have replaced is read past it: `isinstance` would ask `__class__`, too.
 _name_of = type.__dict__["__name__"].__get__
 _members_of = BaseExceptionGroup.__dict__["exceptions"].__get__
 _cause_of = BaseException.__dict__["__cause__"].__get__
@@ -45,11 +45,12 @@ def describe(error: BaseException | str | None) -> tuple[bytes, bytes]:
     """
     if error is None:
         return b"", b""
-    if isinstance(error, str):
-        return b"", cut_middle(error, limits.MAX_ERROR_TEXT_BYTES)
+    if not issubclass(type(error), BaseException):
+        return b"", cut_middle(cast(str, error), limits.MAX_ERROR_TEXT_BYTES)
+    error = cast(BaseException, error)
     leaves, more = _leaves(error)
     shown = leaves[0] if len(leaves) == 1 and not more else error
-    if shown is not error or not isinstance(error, BaseExceptionGroup):
+    if shown is not error or not issubclass(type(error), BaseExceptionGroup):
         text = _with_causes(shown)
     else:
         text = "; ".join(f"{_class(leaf)}: {_with_causes(leaf)}" for leaf in leaves)
@@ -70,7 +71,7 @@ def leaves_of(error: BaseException) -> Iterator[BaseException]:
     waiting = [error]
     while waiting:
         each = waiting.pop()
-        if isinstance(each, BaseExceptionGroup):
+        if issubclass(type(each), BaseExceptionGroup):
             waiting += reversed(_members_of(each))
         else:
             yield each

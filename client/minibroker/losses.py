@@ -42,13 +42,15 @@ class Losses:
         except Exception:  # the application's code: it must not end the connection
             logger.exception("on_settle_error failed")
 
-    def takes_cancellation(self, message: Message[Any], error: BaseException) -> bool:
-        """Return whether `error` comes from `lose`, and nobody else cancelled the task."""
+    def takes_cancellation(self, message: Message[Any], error: BaseException | None) -> bool:
+        """Take back what `lose` asked of the task; return whether `error` is that, and nothing else."""
         before, message.task = message.task, None
-        if not isinstance(before, int) or not isinstance(error, asyncio.CancelledError):
-            return False
         task = asyncio.current_task()
-        return task is not None and task.uncancel() <= before
+        if type(before) is not int or task is None:
+            return False
+        # Also when the handler has swallowed it: the next one would count as asked for.
+        left = task.uncancel()
+        return left <= before and isinstance(error, asyncio.CancelledError)
 
     def is_cancelled(self) -> bool:
         """Return whether somebody asked the task that runs now to be cancelled."""
@@ -62,7 +64,7 @@ class Losses:
             logger.warning(
                 "the handler of message %s of %s (attempt %d) failed", *where, exc_info=error
             )
-        except Exception:  # noqa: BLE001 - formatting it runs the application's code, which has failed already
+        except BaseException:  # noqa: BLE001 - formatting it runs the application's code, which has failed already
             error_class, text = describe(error)
             logger.warning(
                 "the handler of message %s of %s (attempt %d) failed: %s: %s",

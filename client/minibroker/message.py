@@ -246,8 +246,8 @@ class Message(msgspec.Struct, Generic[Body], eq=False, gc=False):
         # As `ack`, written out: a call less saves a tenth of what a message costs a quick handler.
         if error is not None:
             return await self._failed(error, reraise=False)
-        self.task = None
         if self.state != ENDED:
+            self.task = None
             self.state = ENDED
             run = self.run
             run.delivery.open -= 1
@@ -257,6 +257,10 @@ class Message(msgspec.Struct, Generic[Body], eq=False, gc=False):
                 wait = settlements.on_ripe()
                 if wait is not None:
                     await wait
+        elif self.lost:
+            self.run.delivery.shell.takes_cancellation(self, None)
+        else:
+            self.task = None
         return False
 
     async def _failed(self, error: BaseException, reraise: bool) -> bool:

@@ -25,7 +25,7 @@ class Ending(Enum):
 
 def ending_of(error: BaseException, asked: bool) -> Ending:
     """Return what an error out of a handler means; `asked`: somebody asked its task to be cancelled."""
-    if isinstance(error, BodyError):
+    if issubclass(type(error), BodyError):
         return Ending.UNREADABLE
     found = {_ending_of_leaf(leaf, asked) for leaf in leaves_of(error)}
     return next(
@@ -34,11 +34,11 @@ def ending_of(error: BaseException, asked: bool) -> Ending:
 
 
 def _ending_of_leaf(error: BaseException, asked: bool) -> Ending:
-    if isinstance(error, Exception):
+    if issubclass(type(error), Exception):
         return Ending.FAILED
-    if isinstance(error, KeyboardInterrupt):
+    if issubclass(type(error), KeyboardInterrupt):
         return Ending.INTERRUPTED
-    if isinstance(error, CancelledError):
+    if issubclass(type(error), CancelledError):
         # One that nobody asked of this task came out of something the handler awaited.
         return Ending.INTERRUPTED if asked else Ending.FAILED
     return Ending.FATAL
