@@ -76,6 +76,7 @@ class _StoppedEarly(Exception):
 
 def serve(options: ServeOptions, signals: StopSignals) -> int:
     """Run a broker until a signal stops it; return the exit code of the process."""
+    os.umask(0o077)  # its files are for its user alone, and for him they are
     logs.configure(options.log_format, options.log_level)
     logs.catch_stray_errors()
     if options.warning:
@@ -212,12 +213,14 @@ class Server:
         events.info(
             "started",
             version=__version__,
-            address=address,
+            address=", ".join(listening.show(*sock.getsockname()[:2]) for sock in sockets),
             data_dir=OwnText(data_dir),
             pid=os.getpid(),
             most_connections=self._most_connections,
             segment_bytes=self._options.segment_bytes,
             **self._memory_limit.fields(),
+            drain_timeout_s=self._options.drain_timeout,
+            auto_create=self._options.auto_create,
             loop=self._options.loop,
         )
         write_once(STDOUT, os.fsencode(f"{banner(address, data_dir, recovered)}\n"))

@@ -7,6 +7,8 @@ import json
 import logging
 import os
 import re
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -131,6 +133,35 @@ def test_libraries_write_through_the_same_output(text: str, written: tuple[str, 
     assert (failed["logger"], failed["text"]) == ("some.library", escaped(f"it failed: {text}"))
     assert "Traceback" in failed["exception"]
     assert wrong["text"] == "%d wrong"
+
+
+def test_errors_that_python_writes_by_itself_come_as_events(
+    written: tuple[str, Lines], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a thread, and in a finalizer: written to standard error they would wait for whoever reads it."""
+    format, lines = written
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    logs.catch_stray_errors()
+
+    class Bad:
+        def __del__(self) -> None:
+            raise ValueError("at the end")
+
+    def fails() -> None:
+        raise ValueError("in a thread")
+
+    thread = threading.Thread(target=fails, name="reader")
+    thread.start()
+    thread.join()
+    Bad()
+    of_thread, of_finalizer = (fields(format, line) for line in lines())
+    assert (of_thread["event" if format == "json" else "text"]) in (
+        "stray_error",
+        "in the thread reader",
+    )
+    assert "in a thread" in of_thread["exception"]
+    assert "at the end" in of_finalizer["exception"]
 
 
 def test_events_below_the_level_are_not_written(written: tuple[str, Lines], tmp_path: Path) -> None:

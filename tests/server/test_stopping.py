@@ -252,6 +252,30 @@ def test_without_standard_streams_nothing_is_written_into_the_log(tmp_path: Path
         server.close()
 
 
+@pytest.mark.parametrize("mask", ["000", "777"])
+def test_the_files_are_for_their_user_alone_whatever_the_umask(mask: str, tmp_path: Path) -> None:
+    """In an empty environment, and in a working directory that is gone, too."""
+    gone = tmp_path / "gone"
+    start = f'umask {mask}; cd "{gone}"; rmdir "{gone}"; exec env -i "$@"'
+    gone.mkdir()
+    server = BrokerServer(tmp_path / "data", command=("/bin/sh", "-c", start, "sh", *COMMAND))
+    try:
+        assert server.data_dir.stat().st_mode & 0o777 == 0o700
+        modes = {path.stat().st_mode & 0o777 for path in server.data_dir.iterdir()}
+        assert modes == {0o600}
+        assert asyncio.run(ready_in_all(server.url)) == 1
+        assert server.stop() == 0
+    finally:
+        server.close()
+
+
+async def ready_in_all(url: str) -> int:
+    """Publish one message and return how many wait."""
+    async with minibroker.connect(url) as broker:
+        await broker.queue("q").publish(b"x")
+    return await ready(url, "q")
+
+
 async def publish_ten(url: str) -> None:
     """Publish to q, as soon as there is a broker."""
     async with minibroker.connect(url, connect_timeout=DEADLINE_S) as broker:
