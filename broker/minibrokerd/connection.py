@@ -18,6 +18,7 @@ from minibroker.commands import COMMANDS, Phase
 from minibroker.errors import ERRORS
 from minibroker.wire import LENGTH, RUN
 from minibrokerd import __version__, listening
+from minibrokerd.core.core import error_header
 from minibrokerd.core.effects import Outgoing
 from minibrokerd.core.inputs import Attach, Disconnected, Flow, Frame, Hello, Resume
 from minibrokerd.frames import ARRAY_OF_4, BadFrame, read_frame
@@ -317,8 +318,14 @@ class ServerConnection(asyncio.Protocol):
             self._transport.close()
 
     def end(self, why: str) -> None:
-        """Cut the connection off."""
+        """Cut the connection off; who has logged in is told why, if its socket takes that at once."""
         self._server.ended(self, why)
+        if self.session:
+            tell = self.ahead(
+                Outgoing(self.number, 0, error_header("protocol_error", why, None, None))
+            )
+            if tell is not None:
+                tell()
         self._closing = True
         if self._transport is not None:
             self._transport.abort()

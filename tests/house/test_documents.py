@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import struct
 from pathlib import Path
 from types import ModuleType
 
@@ -29,6 +30,26 @@ EXAMPLES = (
         "op": "confirm",
         "sequence": 1,
         "results": [{"origin": 1, "first": 0, "durability": "sync"}],
+    },
+    {
+        "op": "deliver",
+        "queue": "q",
+        "token": 2**40 + 2,
+        "lease_ms": 30_000,
+        "count": 1,
+        "runs": 1,
+        "consumer": 1,
+    },
+    {
+        "parts": [{"op": "ack", "queue": "q", "runs": 1}],
+        "sequence": 2,
+        "answered_below": 2,
+    },
+    {"op": "confirm", "sequence": 2, "results": [{"lost": 0}]},
+    {
+        "parts": [{"op": "nack", "queue": "q", "runs": 1}],
+        "sequence": 2,
+        "answered_below": 2,
     },
 )
 
@@ -121,11 +142,18 @@ def test_the_worked_example_is_what_the_code_writes() -> None:
         for block in re.findall(r"(?:^    .*\n)+", section("9. A worked example"), re.MULTILINE)
     ]
     lengths, blob = bytes([0, 0, 0, 0, 2, 0, 0, 0]), b"hi"
-    hello, publish, confirm = EXAMPLES
+    hello, publish, confirm, deliver, ack, acked, nack = EXAMPLES
+    delivered = struct.pack("<IQIIBBQ", 1, 0, 1, 1, 0, 0, 1_700_000_000_000)
+    run = wire.pack_runs([(2**40 + 2, 1, 0, 1)])
+    error = wire.pack_strings([b"ValueError"]) + wire.pack_strings([b"no"])
     assert printed == [
         wire.pack_frame(hello),
         wire.pack_frame(publish, lengths=lengths, blob=blob),
         wire.pack_frame(confirm),
+        wire.pack_frame(deliver, delivered, lengths, blob),
+        wire.pack_frame(ack, run),
+        wire.pack_frame(acked),
+        wire.pack_frame(nack, run + error),
     ]
 
 
