@@ -173,3 +173,9 @@ def test_what_a_page_says_make_can_do_is_in_the_makefile(path: Path) -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
     said = set(re.findall(r"`make ([a-z-]+)", path.read_text("utf-8")))
     assert said <= targets
+
+
+def test_the_readme_has_no_link_that_an_index_page_cannot_follow() -> None:
+    """It is the description of the package, too, where a path of the repository leads nowhere."""
+    text = (ROOT / "README.md").read_text("utf-8")
+    assert not re.findall(r"\]\((?!https?://)[^)]*\)", text)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hand import Hand, Peer, frame, part
 
+from minibroker.wire import read_payload
 from minibrokerd.core.effects import Outgoing
 
 LARGE = bytes(range(256)) * 8_192  # more than the buffers of a socket take
@@ -114,3 +115,15 @@ def test_a_welcome_is_not_sent_ahead(peer: Peer) -> None:
     for op, is_ahead in (("welcome", False), ("deliver", False), ("confirm", True)):
         engine._held[engine._under_way] = [Outgoing(peer.connection.number, 0, {"op": op})]
         assert (engine._answer_ahead() is not None) == is_ahead
+
+
+def test_who_is_cut_off_for_its_silence_is_told_why(
+    pair: tuple[socket.socket, socket.socket], peer: Peer
+) -> None:
+    """protocol.md 4.2: an error frame without a name goes ahead of the end."""
+    peer.connection.end("nothing was heard of its session for two heartbeats")
+    assert peer.transport.aborted
+    frame = read_payload(pair[1].recv(65_536)[4:])
+    assert (frame.header["op"], frame.header["code"]) == ("error", "protocol_error")
+    assert "two heartbeats" in frame.header["text"]
+    assert not {"sequence", "request"} & set(frame.header)

@@ -81,9 +81,9 @@ def show(queue: str, ids: Sequence[MessageId], url: str, as_json: bool) -> None:
 @ids_argument(complete_dead_id, required=False)
 @client_options
 def redrive(queue: str, ids: Sequence[MessageId], url: str, as_json: bool) -> None:
-    """Send dead messages of QUEUE back to it: these IDs, or all that are ready.
+    """Send dead messages of QUEUE back to it: these IDs, or all that wait.
 
-    Those that a consumer of the dead-letter queue has, or that are delayed there, are left, and told.
+    Those that a consumer of the dead-letter queue has are left, and told.
     """
     if len(ids) > MOST_IDS:
         raise click.UsageError(f"at most {MOST_IDS:,} ids at a time; leave them out to redrive all")
@@ -105,7 +105,7 @@ def redrive(queue: str, ids: Sequence[MessageId], url: str, as_json: bool) -> No
             say(f"redriven {moved:,}" + (f"; left in {dlq_of(queue)}: {others}" if left else ""))
         if moved < len(ids):
             fail(
-                f"{len(ids) - moved} of the {len(ids)} ids are not in {dlq_of(queue)}, or not ready there; "
+                f"{len(ids) - moved} of the {len(ids)} ids are not in {dlq_of(queue)}, or a consumer has them; "
                 "`minibroker dlq list` shows those it has",
                 exits.REFUSED,
             )
@@ -137,7 +137,8 @@ async def _redrive_all(broker: minibroker.Broker, queue: str) -> int:
     """Send back what is there now: what dies again meanwhile is left for the next call."""
     name = dlq_of(queue)
     dead = broker.queue(name)
-    left = (await _counters(broker, queue) or {}).get("ready", 0)
+    counters = await _counters(broker, queue) or {}
+    left = counters.get("ready", 0) + counters.get("delayed", 0)
     moved = 0
     with progress(f"redriving {name}", left, prints=False) as advance:
         while left > 0:

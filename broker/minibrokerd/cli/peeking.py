@@ -51,7 +51,7 @@ def peek(
 ) -> None:
     """Show messages of QUEUE in every state; nothing is changed.
 
-    Those that are ready come first, then delayed, held and begun ones.
+    First those that wait, ready and delayed ones, by their ids; then those that workers have.
     """
 
     async def work(broker: minibroker.Broker) -> None:
@@ -181,6 +181,8 @@ def as_map(message: Peeked) -> dict[str, Any]:
     return {
         "id": str(message.id),
         "state": message.info["state"].lower(),
+        "dead": bool(message.info.get("dead")),
+        "damaged": bool(message.info.get("damaged")),
         "key": message.info["key"],
         "published_unix_ms": message.info["published_unix_ms"],
         "attempts": message.attempts,
@@ -206,6 +208,13 @@ def age_of(unix_ms: int) -> str:
     return "".join(parts[:2])
 
 
+def state_of(message: Peeked) -> str:
+    """Return the state for people: also whether the bytes are damaged, or room in the DLQ is waited for."""
+    words = [message.info["state"].lower()]
+    words += [word for word in ("dead", "damaged") if message.info.get(word)]
+    return ", ".join(words)
+
+
 def error_of(attempt: dict[str, Any]) -> str:
     """Return class and text of the error of an attempt."""
     return ": ".join(filter(None, (attempt.get("error_class"), attempt.get("error_text"))))
@@ -214,7 +223,7 @@ def error_of(attempt: dict[str, Any]) -> str:
 def _row(message: Peeked) -> Sequence[object]:
     return (
         message.id,
-        message.info["state"].lower(),
+        state_of(message),
         sum(message.attempts.values()),
         age_of(message.info["published_unix_ms"]),
         message.info["key"],
@@ -227,7 +236,7 @@ def _print_message(message: Peeked) -> None:
     attempts = ", ".join(f"{count} {cause}" for cause, count in info["attempts"].items() if count)
     rows = [
         ("id", info["id"]),
-        ("state", info["state"]),
+        ("state", state_of(message)),
         ("key", info["key"]),
         ("published", _when(info["published_unix_ms"])),
         ("attempts", attempts or "none"),
