@@ -35,7 +35,12 @@ class Shell(Protocol):
     def flush(self) -> None:
         """Write what waits, now, as far as there is room."""
 
-    async def confirmed(self, message: Message[Any], settlements: Settlements) -> None:
+    def extended(self, message: Message[Any], lease_ms: int) -> None:
+        """Note that `message` has a lease of its own length from now on."""
+
+    async def confirmed(
+        self, message: Message[Any], settlements: Settlements, extends: bool = False
+    ) -> None:
         """Return when the settlement of `message` that was just handed over is confirmed."""
 
 

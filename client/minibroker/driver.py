@@ -94,7 +94,7 @@ class Driver:
         losses = Losses(on_settle_error)
         self.lose, self.failed = losses.lose, losses.failed
         self.takes_cancellation = losses.takes_cancellation
-        self.is_cancelled = losses.is_cancelled
+        self.is_cancelled, self._say_losses = losses.is_cancelled, losses.say_the_rest
         self._room_waiters: list[asyncio.Future[None]] = []
         self.leaving = Departure(self)
         self.leave, self.drained = self.leaving.all, self.leaving.drained
@@ -328,11 +328,26 @@ class Driver:
 
     def _delivered(self, event: Delivered) -> None:
         self.consumers[event.consumer].deliver(event.delivery)
+        self.renew_soon(event.delivery.lease_ms)
 
-    async def confirmed(self, message: Message[Any], settlements: Settlements) -> None:
-        """Return when the settlement of `message` is safe; LeaseLost, Timeout."""
+    def renew_soon(self, lease_ms: int) -> None:
+        """Wake the thread that renews, if what came under a lease of this length cannot wait for it."""
+        if self.attached is not None:
+            self.attached.delivered(lease_ms)
+
+    def extended(self, message: Message[Any], lease_ms: int) -> None:
+        """Note that the application asked for a lease of its own length: it is renewed as that."""
+        self.keep_alive()
+        assert self.attached is not None
+        self.attached.extended(message, lease_ms)
+
+    async def confirmed(
+        self, message: Message[Any], settlements: Settlements, extends: bool = False
+    ) -> None:
+        """Return when the settlement of `message` is safe, or that it `extends`; LeaseLost, Timeout."""
         future = self.create_future()
-        settlements.waiters.append((message, future))
+        waiters = settlements.extend_waiters if extends else settlements.waiters
+        waiters.append((message, future))
         settlements.owe()
         slot = self.timer.at(now_ms() + self.timeout_ms, future)
         self.schedule()
@@ -409,6 +424,7 @@ class Driver:
             consumer.drop_buffer()
         self.session.let_go()
         self.session.is_open = False
+        self._say_losses()
         self.timer.stop()
 
     def forget_after_fork(self) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from minibroker.error_text import describe
 from minibroker.errors import MinibrokerError
 from minibroker.message import Message
 
 logger = logging.getLogger("minibroker")
+QUIET_S: Final = 1.0
 SettleErrorHook = Callable[[Message[Any], MinibrokerError], object]
 
 
@@ -20,19 +21,40 @@ class Losses:
 
     def __init__(self, hook: SettleErrorHook | None) -> None:
         self._hook = hook
+        self._loop = asyncio.get_running_loop()
+        self._unsaid: list[str] = []  # lost since the last line, in the queues of these names
+        self._quiet = False  # a line was written a moment ago
 
     def lose(self, messages: Sequence[Message[Any]], error: MinibrokerError) -> None:
         """Note that these messages are not this client's any more; cancel their handlers."""
-        for message in messages:
-            if message.lost:
-                continue
+        lost = [message for message in messages if not message.lost]
+        if lost:
+            self._say(lost, error)
+        for message in lost:
             message.lose()
-            logger.warning("message %s of %s is lost: %s", message.id, message.queue, error)
             task = message.task
             if isinstance(task, asyncio.Task) and not task.done():
                 message.task = task.cancelling()  # what `takes_cancellation` compares with
                 task.cancel()
             self._tell(message, error)
+
+    def _say(self, messages: Sequence[Message[Any]], error: MinibrokerError) -> None:
+        """Write one line, and for what follows within a second another one: a thousand can be lost at once."""
+        if self._quiet:
+            self._unsaid += [message.queue for message in messages]
+            return
+        first = messages[0]
+        others = f" and {len(messages) - 1} others" if len(messages) > 1 else ""
+        logger.warning("message %s of %s%s: lost: %s", first.id, first.queue, others, error)
+        self._quiet = True
+        self._loop.call_later(QUIET_S, self.say_the_rest)
+
+    def say_the_rest(self) -> None:
+        """Write how many were lost since the last line."""
+        self._quiet, unsaid, self._unsaid = False, self._unsaid, []
+        if unsaid:
+            names = ", ".join(sorted(set(unsaid))[:3])
+            logger.warning("%d more messages are lost, of %s", len(unsaid), names)
 
     def _tell(self, message: Message[Any], error: MinibrokerError) -> None:
         if self._hook is None:

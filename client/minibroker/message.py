@@ -185,7 +185,10 @@ class Message(msgspec.Struct, Generic[Body], eq=False, gc=False):
         lease_ms = self.run.delivery.lease_ms
         if lease is not None:
             lease_ms = milliseconds("lease", lease, limits.MAX_LEASE_MS, limits.MIN_LEASE_MS)
-        await self._hand_over(Settlement("extend", self, lease_ms), confirmed=True)
+        settlements, shell = self.run.settlements, self.run.delivery.shell
+        shell.extended(self, lease_ms)
+        settlements.others.append(Settlement("extend", self, lease_ms))
+        await shell.confirmed(self, settlements, extends=True)
 
     def release_unseen(self) -> None:
         """Give back a message that the application never saw."""

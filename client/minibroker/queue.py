@@ -222,6 +222,7 @@ class Queue(Generic[Body]):
         for message in delivery.messages:
             message.begun_at = now
             message.state = BEGUN
+        driver.renew_soon(delivery.lease_ms)
         return list(delivery.messages)
 
     async def run(self, handler: Handler, concurrency: int = 1, lease: Span | None = None) -> None:

@@ -92,6 +92,7 @@ class Settlements:
         "_ripe",
         "acks",
         "begins",
+        "extend_waiters",
         "flush_at",
         "half",
         "others",
@@ -104,7 +105,9 @@ class Settlements:
         self.begins: list[Message[Any]] = []
         self.acks: list[Message[Any]] = []
         self.others: list[Settlement] = []
+        # Apart, for a message may be extended and ended in one turn, and each is confirmed by its own part.
         self.waiters: list[tuple[Message[Any], Waiter]] = []
+        self.extend_waiters: list[tuple[Message[Any], Waiter]] = []
         self.half = 1  # half of the smallest prefetch: acks that are written early
         self.flush_at = 1
         self._owing = owing
@@ -126,7 +129,7 @@ class Settlements:
 
     def let_go(self) -> None:
         """Forget what waits: nobody will be told of it any more."""
-        for waiting in (self.begins, self.acks, self.others, self.waiters):
+        for waiting in (self.begins, self.acks, self.others, self.waiters, self.extend_waiters):
             waiting.clear()
 
     def take_begins(self, room: FrameRoom) -> list[SettlePart]:
@@ -148,8 +151,9 @@ class Settlements:
 
     def take(self, room: FrameRoom) -> list[SettlePart]:
         """Return waiting settlements as parts, as many as there is room for."""
-        parts = []
-        most = room.for_part(self.queue) if self.acks else 0
+        # The others first: a message may be extended, then acked. While some of them wait, so do the acks.
+        parts = self._take_others(room) if self.others else []
+        most = room.for_part(self.queue) if self.acks and not self.others else 0
         if most:
             acks, self.acks = self.acks[:most], self.acks[most:]
             part = SettlePart("ack", self.queue, acks, None)
@@ -157,10 +161,11 @@ class Settlements:
             room.add_part(self.queue)
             room.add_messages(len(acks))
             parts.append(part)
-        if self.others:
-            parts += self._take_others(room)
         if self.waiters:
-            self._give_waiters(parts)
+            self.waiters = _give_waiters(self.waiters, [p for p in parts if p.op != "extend"])
+        if self.extend_waiters:
+            extends = [part for part in parts if part.op == "extend"]
+            self.extend_waiters = _give_waiters(self.extend_waiters, extends)
         return parts
 
     def _take_others(self, room: FrameRoom) -> list[SettlePart]:
@@ -185,12 +190,16 @@ class Settlements:
         del self.others[:taken]
         return list(groups.values())
 
-    def _give_waiters(self, parts: Iterable[SettlePart]) -> None:
-        """Hang each waiter on the part that speaks of its message."""
-        for part in parts:
-            members = set(map(id, part.messages))
-            part.waiters = [entry for entry in self.waiters if id(entry[0]) in members]
-            self.waiters = [entry for entry in self.waiters if id(entry[0]) not in members]
+
+def _give_waiters(
+    waiters: list[tuple[Message[Any], Waiter]], parts: Iterable[SettlePart]
+) -> list[tuple[Message[Any], Waiter]]:
+    """Hang each waiter on the part that speaks of its message; return those that no part speaks of."""
+    for part in parts:
+        members = set(map(id, part.messages))
+        part.waiters = [entry for entry in waiters if id(entry[0]) in members]
+        waiters = [entry for entry in waiters if id(entry[0]) not in members]
+    return waiters
 
 
 def runs_of(messages: Iterable[Message[Any]]) -> list[Run]:

@@ -23,6 +23,12 @@ class NoThread:
     def stop(self) -> None:
         """Stop nothing."""
 
+    def delivered(self, lease_ms: int) -> None:
+        """Renew nothing."""
+
+    def extended(self, message: Any, lease_ms: int) -> None:
+        """Renew nothing."""
+
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> FakeServer:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import struct
 from collections.abc import Callable
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -11,7 +14,7 @@ from steps import fill, settle_loop
 
 import minibroker
 from minibroker import wire
-from minibroker.attached import STUCK_S, Attached
+from minibroker.attached import STUCK_S, TICK_S, Attached
 from minibroker.delivery import drop
 from minibroker.settlements import ENDED, HELD
 
@@ -166,3 +169,97 @@ async def test_a_refused_renewal_loses_the_message(
     header = {"op": "confirm", "request": thread._request, "results": [{"lost": 1}]}
     thread._take(wire.Frame(header, lost, b"", b""))
     assert message.lost
+
+
+class Rings:
+    """Counts how often the bell is rung."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def ring(self) -> None:
+        """Ring it."""
+        self.count += 1
+
+
+async def test_a_delivery_under_a_short_lease_wakes_the_thread(broker: minibroker.Broker) -> None:
+    """It may sleep for a second, and the lease end before that; for a usual lease it is left alone."""
+    thread = Recorder(broker._driver)
+    thread._bell = bell = Rings()  # type: ignore[assignment]
+    thread._wakes_at = monotonic() + TICK_S
+    thread.delivered(30_000)
+    assert bell.count == 0
+    thread.delivered(500)
+    assert bell.count == 1
+    thread._wakes_at = monotonic()  # it is awake: it looks by itself
+    thread.delivered(500)
+    assert bell.count == 1
+
+
+async def test_a_lease_that_was_asked_for_is_renewed_as_that(
+    broker: minibroker.Broker, server: FakeServer
+) -> None:
+    """Shorter or longer than the one that was granted."""
+    message = await begun(broker, server, at=100.0)
+    thread = Recorder(broker._driver)
+    thread._turned_at = 1e9
+    for lease_ms, before, due in ((1_000, 100.3, 100.4), (90_000, 129.0, 131.0)):
+        thread._extended[message] = (100.0, lease_ms)
+        thread._renewed.clear()
+        thread.tick(before)
+        assert thread.ops() == []
+        thread.tick(due)
+        assert thread.sent[0][0]["lease_ms"] == lease_ms
+        thread.ops()
+    await message.ack()
+    await settle_loop()
+    thread.tick(140.0)
+    assert not thread._extended
+
+
+async def test_the_thread_outlives_an_error_of_its_own(
+    broker: minibroker.Broker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without it every lease would end, in silence."""
+    thread = Recorder(broker._driver)
+    tries = []
+
+    def fail() -> None:
+        tries.append(1)
+        if len(tries) == 2:
+            thread.stop()
+        raise struct.error("a frame of odd length")
+
+    monkeypatch.setattr(thread, "_connect", fail)
+    monkeypatch.setattr("minibroker.attached.RETRY_S", 0.01)
+    thread.start()
+    for _ in range(1_000):
+        await asyncio.to_thread(thread.connected.wait, 0.02)
+        if len(tries) == 2:
+            break
+    assert len(tries) == 2
+    assert "goes on" in caplog.text
+
+
+async def test_an_extend_and_an_ack_in_one_turn_both_count(
+    broker: minibroker.Broker, server: FakeServer
+) -> None:
+    """The extend is written first, and each is confirmed by its own part."""
+    message = await begun(broker, server, at=100.0)
+    await asyncio.gather(message.extend(60), message.ack(confirmed=True))
+    assert [op for op, *_ in server.settled if op != "begin"] == ["extend", "ack"]
+    assert not message.lost
+
+
+async def test_a_thousand_lost_messages_are_two_lines(
+    broker: minibroker.Broker, server: FakeServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    fill(server, 1_000)
+    messages = await broker.queue("q").receive(1_000)
+    for at in range(0, 1_000, 100):
+        broker._driver.lose(messages[at : at + 100], minibroker.LeaseLost("gone"))
+    broker._driver._say_losses()
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == 2
+    assert "and 99 others" in lines[0]
+    assert "900 more messages are lost" in lines[1]

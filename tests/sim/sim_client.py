@@ -334,7 +334,7 @@ class SimulatedClient:
         if message.state != ENDED:
             settlements = message.run.settlements
             work.extended_us = self.world.loop.now_us
-            settlements.waiters.append((message, work))
+            settlements.extend_waiters.append((message, work))
             settlements.others.append(Settlement("extend", message, work.handed.lease_ms))
             settlements.on_ripe()
 

@@ -36,6 +36,11 @@ class QuietShell:
     def flush(self) -> None:
         """Nothing is written."""
 
-    async def confirmed(self, message: Message[Any], settlements: Any) -> None:
+    def extended(self, message: Message[Any], lease_ms: int) -> None:
+        """Nobody renews."""
+
+    async def confirmed(
+        self, message: Message[Any], settlements: Any, extends: bool = False
+    ) -> None:
         """Not here."""
         raise AssertionError

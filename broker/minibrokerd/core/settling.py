@@ -395,7 +395,8 @@ def settle(work: Settlement) -> int:
     lost = sum(run[3] for run in work.lost)
     rests_on = 0
     if lost:
-        work.queue.counters["lost_settlements"] += lost
+        if work.part.op != "extend":  # a renewal that an ack overtook is no trouble of anybody's
+            work.queue.counters["lost_settlements"] += lost
         rests_on = work.queue.last_batch
     # What left no record (a release of what was only held) rests on nothing that could ever be synced.
     if work.durability != MEMORY and work.store.effects.records:
