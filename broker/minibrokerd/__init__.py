@@ -1,5 +1,5 @@
 """The minibroker server. `core/` is pure; the rest is the shell around it (docs/architecture.md)."""
 
-from typing import Final
+from minibroker import __version__
 
-__version__: Final = "0.1.0"
+__all__ = ["__version__"]

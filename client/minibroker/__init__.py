@@ -6,8 +6,12 @@ async with minibroker.connect("minibroker://localhost:7272") as broker:
     await emails.run(handler, concurrency=8)
 """
 
-from minibroker.broker import Broker, connect
-from minibroker.confirms import Confirm, Confirms, MessageId
+from typing import Final
+
+from minibroker.broker import Broker, Connecting, connect
+from minibroker.callables import Handler
+from minibroker.confirms import Confirm, ConfirmRun, Confirms, MessageId
+from minibroker.consumer import Consumer, Consumption
 from minibroker.errors import (
     BadName,
     BadValue,
@@ -31,9 +35,14 @@ from minibroker.errors import (
     TooLarge,
     UnknownQueue,
 )
+from minibroker.losses import SettleErrorHook
 from minibroker.message import Message
 from minibroker.peek import Peeked, Peeks
 from minibroker.queue import Queue
+from minibroker.settings import Settings
+from minibroker.spans import Span
+
+__version__: Final = "0.1.0"
 
 __all__ = [
     "BadName",
@@ -44,9 +53,14 @@ __all__ = [
     "Closed",
     "CommandError",
     "Confirm",
+    "ConfirmRun",
     "Confirms",
+    "Connecting",
     "ConnectionLost",
+    "Consumer",
+    "Consumption",
     "DiskFull",
+    "Handler",
     "IdConflict",
     "LeaseLost",
     "LimitReached",
@@ -61,9 +75,13 @@ __all__ = [
     "ProtocolError",
     "Queue",
     "QueueInUse",
+    "Settings",
+    "SettleErrorHook",
     "ShuttingDown",
+    "Span",
     "Timeout",
     "TooLarge",
     "UnknownQueue",
+    "__version__",
     "connect",
 ]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from itertools import accumulate
 from typing import Any, Protocol
 
+from minibroker import message as message_module
 from minibroker import wire
 from minibroker.errors import ProtocolError
 from minibroker.message import Message
@@ -97,6 +98,10 @@ class DeliveryRun:
         self.encoding = encoding
         self.published_unix_ms = published_unix_ms
         self.key = key
+
+
+# help(Message) and inspect.signature(Message) look up the type of `run` where Message stands.
+vars(message_module)["DeliveryRun"] = DeliveryRun
 
 
 def unpack_delivery(frame: wire.Frame, settlements: Settlements, shell: Shell) -> Delivery:
