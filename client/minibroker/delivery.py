@@ -17,6 +17,9 @@ from minibroker.settlements import BEGUN, ENDED, TOLD, Settlements
 class Shell(Protocol):
     """What a message asks of the shell around the protocol logic."""
 
+    thread: int  # of the loop
+    scheduled: bool  # what is settled now is written at the end of this turn
+
     current_task: Callable[[], Any]  # returns the task that runs now
 
     failed: Callable[[Message[Any], BaseException], None]  # notes that a handler failed

@@ -11,6 +11,7 @@ import os
 import weakref
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
+from threading import get_ident
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
@@ -73,6 +74,9 @@ class Driver:
         on_settle_error: SettleErrorHook | None,
     ) -> None:
         self.loop = asyncio.get_running_loop()
+        # The loop's thread. Asking which loop runs is a system call in Python 3.11, so what runs per message looks
+        # at the thread, and at the loop only when no flush is scheduled: the first call of a turn schedules one.
+        self.thread = get_ident()
         self.create_future = self.loop.create_future
         self.current_task: Callable[[], Any] = partial(asyncio.current_task, self.loop)
         self.session = Session(name, self, self.ripe)
@@ -124,13 +128,13 @@ class Driver:
         """Raise RuntimeError if the caller runs in another event loop than this connection."""
         if get_running_loop() is not self.loop:
             raise RuntimeError(FOREIGN)
+        self.thread = get_ident()  # a loop may be run by one thread after another
 
     def check_open(self) -> None:
         """Raise `Closed` if nothing can be asked any more."""
         if self._closed is not None:
             raise Closed(self._closed)
-        if get_running_loop() is not self.loop:
-            raise RuntimeError(FOREIGN)
+        self.check_loop()
 
     def received(self, link: Link, data: bytes) -> None:
         """Take bytes from the current connection."""
@@ -168,6 +172,7 @@ class Driver:
         lost = [message for message in event.lost if message.state != ENDED]
         self.lose(lost, LeaseLost("the server handed it out again, or it has ended"))
         at_ms = now_ms()
+        self.act(self.session.expire(at_ms))
         frames = self.session.resend(lambda group: not group.waiters or group.deadline_ms <= at_ms)
         frames += self.session.retry_returned(now_ms())
         if frames:
@@ -184,6 +189,8 @@ class Driver:
     def beat(self) -> None:
         """Send a sign of life, and end a connection that gives none."""
         heartbeat_ms = self.session.heartbeat_ms
+        self.session.prune()
+        self.act(self.session.expire(now_ms()))
         if self.link is not None and self.session.is_open:
             if now_ms() - self.received_ms > 2 * heartbeat_ms:
                 self.link.fail(ConnectionResetError("the server gave no sign of life"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
+from threading import get_ident
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -209,7 +210,7 @@ class Message(msgspec.Struct, Generic[Body], eq=False, gc=False):
         shell = self.run.delivery.shell
         if confirmed:
             shell.check_open()
-        else:
+        elif get_ident() != shell.thread or not shell.scheduled:
             shell.check_loop()
 
     def _end(self) -> None:
@@ -237,7 +238,10 @@ class Message(msgspec.Struct, Generic[Body], eq=False, gc=False):
     # ---- the block of `process` ----
 
     async def __aenter__(self) -> Message[Body]:
-        self.task = self.run.delivery.shell.current_task()
+        shell = self.run.delivery.shell
+        if get_ident() != shell.thread or not shell.scheduled:
+            shell.check_loop()
+        self.task = shell.current_task()
         return self
 
     async def __aexit__(

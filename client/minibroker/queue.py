@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from threading import get_ident
 from time import monotonic
 from typing import Any, Final, Generic, TypeVar, cast
 
@@ -87,6 +88,7 @@ class Queue(Generic[Body]):
             type(plain) is bytes
             and timeout is None
             and len(plain) <= self._outbox.plain_bytes
+            and get_ident() == self._driver.thread
             and headers is None
             and key is None
             and delay is None
@@ -168,6 +170,7 @@ class Queue(Generic[Body]):
 
     def _group(self, where: Key, count: int, cost: int) -> PublishGroup:
         """Return the open group, or another if it has no room for `count` messages of `cost` bytes."""
+        self._driver.check_open()
         group = self._open.get(where)
         if group is not None:
             if group.takes(count, cost, self._outbox.group_bytes):
@@ -216,6 +219,7 @@ class Queue(Generic[Body]):
             "lease_ms": _lease_ms(lease),
         }
         driver = self._driver
+        driver.check_open()
         driver.keep_alive()
         delivery: Delivery = await driver.request("receive", fields, wait_ms + driver.timeout_ms)
         now = monotonic()

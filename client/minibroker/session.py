@@ -8,11 +8,12 @@ gives the first frame of the next, and what had no answer is sent again, byte fo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 from weakref import WeakValueDictionary
 
 from minibroker import limits, wire
 from minibroker.asking import Requests
+from minibroker.commands import COMMANDS
 from minibroker.delivery import Delivery, Shell, drop, unpack_delivery
 from minibroker.errors import (
     LoginRefused,
@@ -41,6 +42,7 @@ from minibroker.suspects import Suspects
 from minibroker.window import Sent, Window
 
 Content = PublishGroup | list[SettlePart]
+_RESUME_FIELDS: Final = frozenset(field.name for field in COMMANDS["resume"].fields)
 
 
 class Session:
@@ -96,6 +98,8 @@ class Session:
         runs = resume_runs(self._resumed)
         part |= {"session": self.session_id, "secret": self.secret, "client": self.client}
         part |= {"op": "resume", "runs": len(runs)}
+        if "next_sequence" in _RESUME_FIELDS:
+            part["next_sequence"] = self.window.next_sequence
         return wire.pack_frame({"parts": [part]}, wire.pack_runs(runs))
 
     def begun_messages(self) -> Iterator[Message[Any]]:
@@ -153,6 +157,18 @@ class Session:
         self._single.clear()
         self._resumed.clear()
         self.window = Window()
+
+    def expire(self, now_ms: int) -> list[Event]:
+        """Give up the publishes whose outcome the server may have forgotten: unanswered for that long."""
+        unknown = OutcomeUnknown("no confirm came for so long that it cannot come any more")
+        events: list[Event] = []
+        for sent in self.window:
+            if now_ms - sent.written_ms < limits.FRAME_OUTCOME_MS - 2 * self.heartbeat_ms:
+                break  # the oldest come first
+            if isinstance(sent.content, PublishGroup):
+                self.window.answer(sent.sequence)
+                events.append(PublishFailed(sent.content, unknown))
+        return events
 
     def resend(self, given_up: Callable[[PublishGroup], bool]) -> list[bytes]:
         """Return the unanswered frames; publishes whose callers have gone are never sent again.
@@ -336,6 +352,10 @@ class Session:
             count = result.get("lost", 0)
             lost = named_by(runs[at : at + count], part.messages) if count else ()
             at += count
+            for token, *_ in part.runs:
+                ended = self.deliveries.get(token)
+                if ended is not None and ended.open <= 0:
+                    self._forget(token, ended)
             if lost or part.waiters:
                 events.append(Settled(part, lost))
         return events  # type: ignore[return-value]
@@ -358,16 +378,20 @@ class Session:
         assert request is not None
         return Answered(request.waiter, delivery, None)
 
+    def prune(self) -> None:
+        """Forget the deliveries of which nothing is left, and with them the bodies."""
+        for token, kept in self.deliveries.copy().items():
+            if kept.open <= 0:
+                self._forget(token, kept)
+        self._prune_at = 64 + 2 * len(self.deliveries)
+
+    def _forget(self, token: int, delivery: Delivery) -> None:
+        self.deliveries.pop(token, None)
+        delivery.messages.clear()  # the collector would not see this circle (message.py)
+
     def _keep(self, delivery: Delivery) -> None:
         if len(self.deliveries) >= self._prune_at:
-            live = {}
-            for token, kept in self.deliveries.items():
-                if kept.open > 0:
-                    live[token] = kept
-                else:
-                    kept.messages.clear()  # the collector would not see this circle (message.py)
-            self.deliveries = live
-            self._prune_at = 64 + 2 * len(live)
+            self.prune()
         self.deliveries[delivery.token] = delivery
 
     def _reply(self, frame: wire.Frame) -> Event | None:

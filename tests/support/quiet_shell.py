@@ -19,6 +19,8 @@ class Waiter:
 class QuietShell:
     """The shell that a message may ask; here it is never asked."""
 
+    thread: int
+    scheduled: bool
     current_task: Callable[[], Any]
     failed: Callable[[Message[Any], BaseException], None]
     takes_cancellation: Callable[[Message[Any], BaseException], bool]
