@@ -55,21 +55,21 @@ def odd_errors() -> list[BaseException]:
         pass
 
     class Faceless(Exception):
-        @property
+        @property  # type: ignore[misc]
         def __class__(self) -> Any:  # type: ignore[override]
             raise ValueError
 
         @property
-        def __traceback__(self) -> Any:
+        def __traceback__(self) -> Any:  # type: ignore[override]
             raise ValueError
 
         @property
-        def __cause__(self) -> Any:
+        def __cause__(self) -> Any:  # type: ignore[override]
             raise ValueError
 
     class Noted(Exception):
         @property
-        def __notes__(self) -> Any:
+        def __notes__(self) -> Any:  # type: ignore[override]
             raise MemoryError
 
     class Grouped(ExceptionGroup[Exception]):
@@ -77,7 +77,7 @@ def odd_errors() -> list[BaseException]:
 
     class NotedExit(Exception):
         @property
-        def __notes__(self) -> Any:
+        def __notes__(self) -> Any:  # type: ignore[override]
             raise SystemExit(3)
 
     odd = [

@@ -23,7 +23,7 @@ class QuietShell:
     scheduled: bool
     current_task: Callable[[], Any]
     failed: Callable[[Message[Any], BaseException], None]
-    takes_cancellation: Callable[[Message[Any], BaseException], bool]
+    takes_cancellation: Callable[[Message[Any], BaseException | None], bool]
 
     def check_loop(self) -> None:
         """There is none."""
