@@ -435,12 +435,18 @@ class Driver:
         self.timer.stop()
 
     def forget_after_fork(self) -> None:
-        """In a forked child: the socket and the session stay the parent's."""
+        """In a forked child: the socket, the session, its messages and their renewal stay the parent's."""
         self._closed = "this connection belongs to the parent process; call connect() in this one"
         self.session.is_open = False
         self.session.session_id = None
         self.session.outbox.clear()  # nothing is added to what the parent will write
-        self.link = None
+        for message in list(self.session.begun_messages()):
+            message.lose()  # else a settlement would succeed here, and nobody be told
+        self.session.let_go()
+        for consumer in list(self.consumers.values()):
+            consumer.end(Closed(self._closed))
+            consumer.drop_buffer()
+        self.link = self.attached = None
 
 
 async def leave_quietly(consumer: Consumer[Any]) -> None:

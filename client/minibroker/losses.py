@@ -67,8 +67,7 @@ class Losses:
     def takes_cancellation(self, message: Message[Any], error: BaseException | None) -> bool:
         """Take back what `lose` asked of the task; return whether `error` is that, and nothing else."""
         before, message.task = message.task, None
-        task = asyncio.current_task()
-        if type(before) is not int or task is None:
+        if type(before) is not int or (task := asyncio.current_task()) is None:
             return False
         # Also when the handler has swallowed it: the next one would count as asked for.
         left = task.uncancel()

@@ -193,6 +193,59 @@ async def test_a_child_of_a_fork_closes_at_once_and_publishes_nothing(
         assert (await queue.publish(b"y")).id.sequence == 1
 
 
+async def test_a_child_of_a_fork_settles_nothing_of_its_parent(broker_server: BrokerServer) -> None:
+    """Whatever a copy of a handler does in the child, the leases stay the parent's."""
+    async with minibroker.connect(broker_server.url) as broker:
+        queue = broker.queue("q")
+        await queue.publish_many([b"x"] * 8)
+        received = await queue.receive(5)
+        ack, nack, reject, release, extend = received
+        async with queue.consume(prefetch=3) as messages:
+            held = await anext(aiter(messages))
+            reading, writing = os.pipe()
+            pid = os.fork()
+            if pid == 0:
+                told = []
+                try:
+                    for step in (
+                        ack.ack(),
+                        nack.nack("no"),
+                        reject.reject("no"),
+                        release.release(),
+                        extend.extend(60),
+                        held.process().__aexit__(None, None, None),
+                        aiter(messages).__anext__(),
+                        queue.receive(),
+                    ):
+                        try:
+                            step.send(None)  # type: ignore[attr-defined]
+                        except Exception as error:  # noqa: BLE001 - the parent compares them
+                            told.append(type(error).__name__)
+                    broker._driver.flush()
+                    os.write(writing, ",".join(told).encode())
+                finally:
+                    os.write(writing, b".")
+                    os._exit(0)
+            await asyncio.to_thread(os.waitpid, pid, 0)
+            told = os.read(reading, 200).decode().rstrip(".").split(",")
+            assert (
+                told.pop(5) == "StopIteration"
+            )  # the copy of a block ends as one whose message was lost
+            assert len(told) == 7
+            assert set(told) <= {"RuntimeError", "Closed", "LeaseLost"}
+            os.close(reading)
+            os.close(writing)
+            for message in (*received, held):
+                await message.ack(confirmed=True)
+        counters = (await queue.stats())["queues"]["q"]
+        assert [counters[name] for name in ("acked", "failed", "rejected", "lost_settlements")] == [
+            6,
+            0,
+            0,
+            0,
+        ]
+
+
 async def test_a_lost_connection_is_told_once(
     broker: minibroker.Broker, server: FakeServer, caplog: pytest.LogCaptureFixture
 ) -> None:
