@@ -188,3 +188,35 @@ def test_a_server_makes_no_more_queues_than_it_may() -> None:
     client.delete("two", force=True)
     client.delete("one", force=True)
     assert client.publish("three", b"a")["op"] == "confirm"
+
+
+@pytest.mark.parametrize("op", ["purge", "delete"])
+def test_what_is_held_or_begun_ends_with_a_purge_at_once_and_is_freed_in_steps(op: str) -> None:
+    world = World()
+    client, worker, eager = world.hello(), world.hello(), world.hello()
+    for _ in range(3):
+        client.publish("q", *[b"old"] * 1_000)
+    begun = [worker.receive_all("q", 1)[0] for _ in range(1_500)]
+    if op == "purge":
+        eager.consume("q", prefetch=1_000)
+        held = eager.messages()
+        assert len(held) == 1_000
+        assert client.purge("q")["value"]["purged"] == 3_000
+    else:
+        held = []
+        assert client.delete("q", force=True)["value"]["purged"] == 3_000
+    assert len(world.store.deliveries) > 100, "the others go in the next steps"
+    answer = worker.settle_runs("ack", "q", [message.run for message in begun])
+    assert answer["results"] == [{"lost": 1_500}]
+    if held:
+        assert eager.settle("nack", held[0])["results"] == [{"lost": 1}]
+        client.publish("q", *[b"new"] * 1_000)
+    world.disconnect(worker)
+    world.advance(100_000)
+    assert {m.body for m in eager.messages()} == ({b"new"} if held else set())
+    assert client.stats("q")["begun"] == 0 if held else "q" not in world.store.queues
+    world.restart(clean=False, lose_unsynced=False)
+    client = world.hello()
+    world.advance(2_000)
+    assert {info["body"] for info in (client.peek("q") if held else [])} <= {b"new"}
+    world.check()

@@ -126,7 +126,9 @@ def leases_over(store: Store, messages: Iterable[Message]) -> None:
 
 
 def _end_leases(store: Store, delivery: Delivery, messages: list[Message]) -> None:
-    queue = store.by_number[delivery.queue_number]
+    queue = store.queue_of(delivery)
+    if queue is None:
+        return
     cause = _cause(store, delivery)
     queue.begun -= len(messages)
     queue.counters[cause] += len(messages)

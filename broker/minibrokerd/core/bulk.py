@@ -11,7 +11,6 @@ from typing import Any
 from zlib import crc32
 
 from minibroker.wire import pack_runs
-from minibrokerd.core.dispatching import line_up
 from minibrokerd.core.dooming import move_message, wake_doomed
 from minibrokerd.core.finding import Id, end_cold, find_delivered, read_one, take_waiting
 from minibrokerd.core.handlers import handles, read_ids
@@ -182,10 +181,6 @@ def purge_request(store: Store, frame: Frame, part: Any) -> None:
         walk.begin(_purge_named(walk, queue, _ids(runs)))
         return
     count = purge(store, queue) if queue.number else 0
-    for connection in store.connections.values():
-        for consumer in [*connection.consumers.values(), *connection.receives.values()]:
-            if consumer.queue_number == queue.number:
-                line_up(store, queue, consumer)
     note(walk, "queue_purged", count, queue=queue.name)
     store.reply(frame.connection, frame.request, queue.last_batch, {"purged": count})
 

@@ -21,7 +21,7 @@ from minibrokerd.core.state import Refused, Store
 from minibrokerd.core.walks import GO_ON, Steps, Walk
 
 pack: Final = msgspec.msgpack.Encoder().encode
-SHOW_LOOKS: Final = 3  # what a message that is shown counts
+SHOW_LOOKS: Final = 10  # what a message that is shown counts
 LOOKS_A_TURN: Final = 3_000  # deliveries are looked up anew after so many
 NO_BODY: Final = b"\xc4\x00\xc4\x08" + bytes(8) + b"\xc4\x00"  # of a message that cannot be read
 

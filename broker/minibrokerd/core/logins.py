@@ -131,7 +131,9 @@ def return_held(store: Store, delivery: Delivery, *, marked: bool) -> None:
 
     `marked`: the holder went away without a word, so the next one gets each message handed over singly.
     """
-    queue = store.by_number[delivery.queue_number]
+    queue = store.queue_of(delivery)
+    if queue is None:
+        return
     items: list[Span | Message] = [*delivery.spans.values()]
     items += [message for message in delivery.singles.values() if message.state is State.HELD]
     delivery.spans.clear()
@@ -261,7 +263,11 @@ def _still_held(store: Store, session: Session, connection: int, id: Id) -> bool
     token, origin, sequence = id
     delivery = store.deliveries.get(token)
     message = None
-    if delivery is not None and delivery.session == session.id:
+    if (
+        delivery is not None
+        and delivery.session == session.id
+        and store.queue_of(delivery) is not None
+    ):
         message = delivery.single(origin, sequence)
     if delivery is None or message is None:
         return False

@@ -6,6 +6,7 @@ from collections import deque
 from typing import Final
 
 from minibroker.limits import DLQ_SUFFIX
+from minibrokerd.core.deliveries import Delivery
 from minibrokerd.core.dooming import doom, move_message, wake_doomed
 from minibrokerd.core.messages import Message
 from minibrokerd.core.queues import Queue
@@ -57,20 +58,24 @@ def dead_letter(store: Store, queue: Queue, message: Message, entry: AttemptMeta
 def _end_all(store: Store, queue: Queue) -> int:
     """Forget every message of a queue and return how many there were.
 
-    Later settlements of them are lost. What is taken apart is large, so it is freed in steps.
+    Later settlements of them are lost at once, for its deliveries are others now. What is taken apart is large, so
+    it is freed in steps; consumers have their credit back as the deliveries to them are.
     """
     count = queue.count()
-    for token in list(queue.deliveries):
-        _end_delivery(store, queue, token)
-    store.entering = deque(entry for entry in store.entering if entry[1] is not queue)
-    delayed, lanes = queue.delayed, queue.empty()
+    if queue.entering:
+        store.entering = deque(entry for entry in store.entering if entry[1] is not queue)
+    deliveries, delayed, lanes = queue.deliveries, queue.delayed, queue.empty()
 
     def free() -> bool:
+        looks = 0
+        while deliveries and looks < STEP_MESSAGES:
+            looks += 1 + _end_delivery(store, queue, deliveries.popitem()[1])
         for _ in range(min(len(delayed), STEP_MESSAGES)):
             store.wheel.cancel(delayed.popitem()[0])
-        return lanes.free_some(STEP_MESSAGES) and not delayed
+        return lanes.free_some(STEP_MESSAGES) and not delayed and not deliveries
 
-    store.jobs.append(free)
+    if count and not free():
+        store.jobs.append(free)
     return count
 
 
@@ -120,21 +125,30 @@ def _check_unused(queue: Queue, *, force: bool) -> None:
         )
 
 
-def _end_delivery(store: Store, queue: Queue, token: int) -> None:
-    delivery = store.deliveries.pop(token)
-    del queue.deliveries[token]
-    held = delivery.count()
+def _end_delivery(store: Store, queue: Queue, delivery: Delivery) -> int:
+    """Forget a delivery whose messages have ended; return how many it had."""
+    token, count = delivery.token, delivery.count()
+    store.deliveries.pop(token, None)
     for message in delivery.singles.values():
         if message.timer is not None:
             store.wheel.cancel(message.timer)
-    if delivery.consumer is not None:
-        delivery.consumer.outstanding -= held
     session = store.sessions.get(delivery.session)
     if session is not None:
         session.forget_delivery(delivery)
     connection = store.connections.get(delivery.connection)
     if connection is not None:
         connection.tokens.discard(token)
+    consumer = delivery.consumer
+    if consumer is not None:
+        consumer.outstanding -= count
+        if (
+            consumer.active
+            and not consumer.waiting
+            and not store.connections[consumer.connection].stopped
+        ):
+            queue.stand_in_line(consumer)
+            store.touch(queue)
+    return count
 
 
 __all__ = ["dead_letter", "delete", "purge", "retry_delay_ms"]

@@ -67,7 +67,7 @@ class Settlement:
         The general way, `found`, does the same in 6 us more (of 38 us for a frame of 16 acks and its refill).
         """
         token, origin, first, count = run
-        delivery = self.store.deliveries.get(token)
+        delivery = self.queue.deliveries.get(token)
         if delivery is None or origin != delivery.home or not self._may(delivery):
             return False
         span = delivery.spans.get(first)
@@ -87,7 +87,7 @@ class Settlement:
     def found(self, run: Run) -> Iterator[tuple[Delivery, Item]]:
         """Take the messages of a run out of their delivery; note those that are lost."""
         token, origin, first, count = run
-        delivery = self.store.deliveries.get(token)
+        delivery = self.queue.deliveries.get(token)
         if (
             delivery is None
             or delivery.queue_number != self.queue.number
@@ -107,7 +107,7 @@ class Settlement:
     def singles(self, run: Run) -> Iterator[Message]:
         """Yield each message of a run as one of its own, left in its delivery; note those that are lost."""
         token, origin, first, count = run
-        delivery = self.store.deliveries.get(token)
+        delivery = self.queue.deliveries.get(token)
         if (
             delivery is None
             or delivery.queue_number != self.queue.number

@@ -331,6 +331,12 @@ class Store:
         if not step():
             self.jobs.append(step)
 
+    def queue_of(self, delivery: Delivery) -> Queue | None:
+        """Return the queue of a delivery; None: it was purged or deleted since, so nothing of it counts."""
+        queue = self.by_number.get(delivery.queue_number)
+        live = queue is not None and queue.deliveries.get(delivery.token) is delivery
+        return queue if live else None
+
     def forget_delivery(self, queue: Queue, token: int) -> None:
         """Take a delivery out of the indexes."""
         del self.deliveries[token]

@@ -86,7 +86,9 @@ def reuse(store: Store, frame: Frame) -> None:
 
 def _put_back(store: Store, delivery: Delivery) -> int:
     """Put what is left of an answer back to its place, uncharged; return what the reply rests on."""
-    queue = store.by_number[delivery.queue_number]
+    queue = store.queue_of(delivery)
+    if queue is None:
+        return 0
     singles, delivery.singles = delivery.singles, {}
     for message in singles.values():
         if message.state is State.BEGUN:
