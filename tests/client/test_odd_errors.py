@@ -67,6 +67,21 @@ def odd_errors() -> list[BaseException]:
         def __cause__(self) -> Any:  # type: ignore[override]
             raise ValueError
 
+    odd = [
+        Raises(),
+        Exits(),
+        NoStr(),
+        Recurses(),
+        Subclassed(),
+        Unnamed("x"),
+        Faceless("x"),
+    ]
+    return [*odd, *noted_errors(Raises()), RecursionError("deep"), MemoryError()]
+
+
+def noted_errors(inner: Exception) -> list[BaseException]:
+    """Return errors whose notes, or parts, cannot be read."""
+
     class Noted(Exception):
         @property
         def __notes__(self) -> Any:  # type: ignore[override]
@@ -80,17 +95,7 @@ def odd_errors() -> list[BaseException]:
         def __notes__(self) -> Any:  # type: ignore[override]
             raise SystemExit(3)
 
-    odd = [
-        NotedExit("x"),
-        Raises(),
-        Exits(),
-        NoStr(),
-        Recurses(),
-        Subclassed(),
-        Unnamed("x"),
-        Faceless("x"),
-    ]
-    return [*odd, Noted("x"), Grouped("x", [Raises()]), RecursionError("deep"), MemoryError()]
+    return [NotedExit("x"), Noted("x"), Grouped("x", [inner])]
 
 
 ODD = 12  # how many there are; pytest cannot look at each of them

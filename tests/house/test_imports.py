@@ -45,7 +45,6 @@ CLIENT_SHELL = {
     "queue.py": "the verbs of the public API, which wait on the event loop",
     "publishes.py": "callers of publishes wait on the event loop",
     "reconnecting.py": "connects, and connects again after a jittered delay",
-    "real_threads.py": "threads, sockets and waits that gevent has not replaced",
     "running.py": "tasks of the event loop that call the handler",
     "spans.py": "takes timedelta; no clock is read",
     "timer.py": "arms the loop's timer for the table of deadlines",
