@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 from asyncio.subprocess import Process
@@ -14,6 +13,7 @@ import minibroker
 from minibrokerd import exits
 from minibrokerd.cli.passing import Passing, Stderr
 from minibrokerd.cli.printing import print_json, printable
+from minibrokerd.cli.values import json_line
 
 MOST_HEADERS: Final = 120_000  # bytes; Linux takes no variable above 128 KiB
 REJECT: Final = exits.DAMAGED  # EX_DATAERR of sysexits.h: the input can never be used
@@ -98,7 +98,7 @@ def environment(message: minibroker.Message[Any]) -> dict[str, str]:
         "MINIBROKER_TOKEN": str(message.token),
         "MINIBROKER_ATTEMPT": str(message.attempt),
         "MINIBROKER_KEY": (message.key or "").replace("\0", ""),
-        "MINIBROKER_HEADERS": json.dumps(message.headers, default=str),
+        "MINIBROKER_HEADERS": json_line(message.headers, ascii_only=True),
     }
 
 
