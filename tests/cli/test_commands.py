@@ -323,7 +323,7 @@ async def test_one_dead_message_is_shown_with_its_history(broker_server: BrokerS
     assert '{"number": 1}' in text
     assert "ValueError: no such\\x1b[31m address" in text
     (value,) = values(broker_server, "dlq", "show", QUEUE, "1-1")
-    assert value["history"][0]["cause"] == "failed"
+    assert value["history"][0]["cause"] == "rejected"
     assert "no message 1-9" in refusal(broker_server, 1, "dlq", "show", QUEUE, "1-9")
 
 
