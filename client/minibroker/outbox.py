@@ -46,6 +46,7 @@ class PublishGroup:
         "delays",
         "encoding",
         "encodings",
+        "is_open",
         "key",
         "keys",
         "opened_ms",
@@ -66,6 +67,7 @@ class PublishGroup:
         self.opened_ms = now_ms
         self.deadline_ms = now_ms + where[1]
         self.slot = 0  # in the table of deadlines
+        self.is_open = True  # further messages may be added
         self.sequence = 0  # of the frame that it was last written in; 0: it never was
         self.order = 0  # of the frame that its messages were written in first
         self.refusal: Exception | None = None  # why it waits to be written again
@@ -200,6 +202,11 @@ class PublishGroup:
         self.plain = kept.plain
         self.encoding, self.key, self.delay_ms = kept.encoding, kept.key, kept.delay_ms
 
+    def let_go(self) -> None:
+        """Forget callers and bodies: it has its answer."""
+        self.waiters = []
+        self.blob = []
+
     def named_keys(self) -> set[bytes]:
         """Return the keys of its messages."""
         return (set(self.keys) if self.varies else {self.key}) - {b""}
@@ -217,6 +224,7 @@ class PublishGroup:
 
     def _part(self, calls: slice, first: int, stop: int) -> PublishGroup:
         part = PublishGroup(self.where, self.opened_ms)
+        part.is_open = False
         for name in ("deadline_ms", "plain", "alone", "varies", "encoding", "key", "delay_ms"):
             setattr(part, name, getattr(self, name))
         for name in ("sequence", "order", "refusal", "refusals"):
@@ -322,7 +330,9 @@ class Outbox:
 
     def close(self, key: Key) -> None:
         """Let the next message for `key` start another group."""
-        self.open.pop(key, None)
+        group = self.open.pop(key, None)
+        if group is not None:
+            group.is_open = False
 
     def close_older(self, now_ms: int) -> None:
         """Close the groups opened a while ago; called when nothing can be written."""
@@ -332,8 +342,9 @@ class Outbox:
 
     def clear(self) -> None:
         """Forget all groups."""
+        for key in list(self.open):
+            self.close(key)
         self.groups.clear()
-        self.open.clear()
         self.holds.clear()
 
     def next(self, now_ms: int) -> PublishGroup | None:
@@ -358,8 +369,8 @@ class Outbox:
             self.groups.popleft()
         else:
             self.groups.remove(group)
-        if self.open.get(group.where) is group:
-            del self.open[group.where]
+        if group.is_open:
+            self.close(group.where)
         if self.holds and group.where[0] in self.holds:
             self.holds[group.where[0]].out = group
 
@@ -374,8 +385,8 @@ class Outbox:
         if group not in self.groups:
             return False
         self.groups.remove(group)
-        if self.open.get(group.where) is group:
-            del self.open[group.where]
+        if group.is_open:
+            self.close(group.where)
         return True
 
     # ---- what was refused ----

@@ -77,6 +77,7 @@ class Publishes:
             self._has_answer(group, stored=True)
         if group.alone:
             confirm_each(group.waiters, origin, sequence, durability)
+            group.let_go()
             return
         for waiter in group.waiters:
             future, count = waiter if type(waiter) is tuple else (waiter, 0)
@@ -87,6 +88,7 @@ class Publishes:
                     else Confirm(origin, sequence, durability)
                 )
             sequence += count or 1
+        group.let_go()
 
     def failed(self, event: PublishFailed) -> None:
         """A group was refused: try again, take it apart, or tell its callers."""
@@ -148,7 +150,7 @@ class Publishes:
             future: asyncio.Future[Any] = waiter[0] if type(waiter) is tuple else waiter
             if not future.done():
                 future.set_exception(again(error))
-        group.waiters.clear()
+        group.let_go()
 
 
 def outcomes_of(

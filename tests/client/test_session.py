@@ -295,10 +295,10 @@ def test_settlements_of_several_queues_share_a_frame_and_tell_their_losses_apart
     world.server.lost = {1, 2}
     settled = [event for event in world.turn() if isinstance(event, Settled)]
     assert [(event.part.op, list(event.lost)) for event in settled] == [
-        ("ack", [messages[1]]),
         ("nack", [messages[2]]),
+        ("ack", [messages[1]]),
     ]
-    assert world.server.headers[-1]["parts"][1] == {
+    assert world.server.headers[-1]["parts"][0] == {
         "op": "nack",
         "queue": "q",
         "runs": 1,
