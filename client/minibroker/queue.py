@@ -81,7 +81,8 @@ class Queue(Generic[Body]):
             TypeError, BadValue, TooLarge: it cannot be sent; nothing was.
             NotSent: the deadline passed before it was written: it is not stored.
             OutcomeUnknown: it was written, but no confirm came in time.
-            Busy, DiskFull, ...: the server refused it; nothing was stored.
+            Busy, DiskFull: the server had no room until the deadline; nothing was stored.
+            UnknownQueue, ...: the server refused it; nothing was stored.
         """
         # Runs per message. The calls of one turn of the loop only append to a group, which is packed and
         # written once; a plain one appends twice, and is confirmed by loops of the interpreter's own
