@@ -353,7 +353,7 @@ class ServerConnection(asyncio.Protocol):
     def _answer(self, stranger: Stranger) -> None:
         """Tell a peer that speaks something else so in its own words, and close."""
         if stranger.answer is None:
-            self._refuse("protocol_error", stranger.text)
+            self._refuse("protocol_error", stranger.text, stranger.speaks)
             return
         self._closing = True
         self._server.refused(self, "protocol_error", stranger.text, stranger.speaks)
@@ -364,7 +364,9 @@ class ServerConnection(asyncio.Protocol):
                 self._transport.write_eof()
             self._server.loop.call_later(LINGER_S, self._transport.close)
 
-    def _refuse(self, code: str, text: str, *, retryable: bool | None = None) -> None:
+    def _refuse(
+        self, code: str, text: str, speaks: str = "", *, retryable: bool | None = None
+    ) -> None:
         """One error frame, then the end: the state of the stream is lost."""
         if self._closing:
             return  # the core has said so already, in the same frame's apply
@@ -376,5 +378,5 @@ class ServerConnection(asyncio.Protocol):
             "retryable": ERRORS[code].error.retryable if retryable is None else retryable,
         }
         self.send(Outgoing(self.number, 0, header))
-        self.refused(code, text)
+        self._server.refused(self, code, text, speaks)
         self.close()

@@ -75,8 +75,7 @@ def container(tmp_path: Path) -> dict[str, str]:
         "PATH": f"{HOME}:/usr/bin:/bin",
         **image_environment(),
         "MINIBROKER_DATA_DIR": str(tmp_path / "data"),
-        "MINIBROKER_PORT": str(port),
-        "MINIBROKER_URL": f"minibroker://127.0.0.1:{port}",
+        "MINIBROKER_PORT": str(port),  # which the health check goes by, too
     }
 
 

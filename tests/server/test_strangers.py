@@ -98,6 +98,14 @@ def test_what_a_logged_in_client_sends_is_not_guessed_at() -> None:
     assert peer.take()[0]["code"] == "protocol_error"
 
 
+def test_a_proxy_header_is_named_in_the_log(broker_server: BrokerServer) -> None:
+    """Its answer is an error frame: a client of ours stands behind it."""
+    with socket.create_connection(("127.0.0.1", broker_server.port), DEADLINE_S) as peer:
+        peer.sendall(b"PROXY TCP4 10.0.0.1 10.0.0.2 3000 7272\r\n")
+        assert b"protocol_error" in peer.recv(1_000)
+    assert " speaks=PROXY " in last_line(broker_server, "connection_refused")
+
+
 def test_the_connection_closes_when_the_answer_had_its_time() -> None:
     """A peer that has not read would lose the answer by a close in front of its own bytes."""
     hand = Hand()
