@@ -24,6 +24,7 @@ from typing import Any
 from benchmarks.client import run_on
 from benchmarks.gauges import LoopGauge, SyncGauge, percentile
 from benchmarks.growth import Broker, fill
+from benchmarks.leases import leases
 from benchmarks.processes import cpu_seconds
 from benchmarks.rows import BODY_BYTES
 
@@ -251,7 +252,7 @@ async def consume(queue: Any, done: asyncio.Semaphore) -> None:
 
 
 ROWS: dict[str, Callable[[Broker, int], Awaitable[str]]] = {
-    row.__name__: row for row in (depth, delays, connections, pauses, queues)
+    row.__name__: row for row in (depth, delays, connections, pauses, queues, leases)
 }
 
 
