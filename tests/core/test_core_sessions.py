@@ -7,7 +7,9 @@ from core_client import Client, Delivered, settle_part
 from harness import World
 
 from minibroker import limits
-from minibrokerd.core.inputs import Hello, Resume
+from minibrokerd.core import leaving
+from minibrokerd.core.inputs import Disconnected, Hello, Resume, Tick
+from minibrokerd.core.lanes import Lanes
 
 
 def bodies(messages: list[Delivered]) -> list[bytes]:
@@ -311,3 +313,51 @@ def test_what_a_stuck_client_gave_back_goes_to_others_until_it_speaks_again() ->
     assert bodies(two.messages()) == [b"a"]
     one.request({"op": "ping"})
     assert bodies(one.messages()) == [b"b"]
+
+
+def test_a_connection_that_had_very_much_is_taken_apart_in_steps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """10,000 receives and consumers leave their lines, and what they held goes back, some at a time."""
+    monkeypatch.setattr(leaving, "STEP_LOOKS", 100)
+    world, one, other = two_clients()
+    other.set("free")
+    for _ in range(5):
+        other.publish("q", *[b"x"] * 100, keys=[f"key-{at}" for at in range(100)])
+    other.consume("q", prefetch=1)
+    for number in range(300):
+        one.consume("q", prefetch=1, consumer=number)
+        assert one.receive("free", wait_ms=60_000) is None
+    last = world.queue("q").held
+    world.apply(Disconnected(one.connection))
+    steps = 0
+    while world.store.jobs:
+        held = world.queue("q").held
+        assert last - held <= 101
+        last = held
+        world.apply(Tick())
+        steps += 1
+    assert steps >= 5
+    assert (world.queue("free").consumer_count, world.queue("q").consumer_count) == (0, 1)
+    assert world.queue("free").consumers is None
+    assert world.queue("q").held == 1
+    world.check()
+
+
+def test_a_resume_takes_back_by_look_ups_and_walks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its cost must not grow with what waits: of a storm of resumes each would pass over the whole queue."""
+    world, one, other = two_clients()
+    for _ in range(3):
+        other.publish("q", *[b"x"] * 1_000)
+    one.consume("q", prefetch=10)
+    messages = one.messages()
+    other.publish("q", *[b"k"] * 10, keys=["key"] * 10)
+    world.disconnect(one)
+    monkeypatch.setattr(
+        Lanes, "items", lambda self: pytest.fail("everything that is ready was walked")
+    )
+    again = world.resume(one, messages)
+    assert again.pop("welcome")["lost_runs"] == []
+    monkeypatch.undo()
+    assert list(world.states("q").values()).count("BEGUN") == 10
+    world.check()

@@ -50,6 +50,7 @@ from minibrokerd.core.inputs import (
     Synced,
     Tick,
 )
+from minibrokerd.core.leaving import end_connection
 from minibrokerd.core.messages import Block, Message, place_of
 from minibrokerd.core.publishing import enter, publish
 from minibrokerd.core.queues import Queue
@@ -266,7 +267,7 @@ def _cut_off(store: Store, connection: int, header: dict[str, Any]) -> None:
     """End a connection whose peer broke the protocol, or may not log in, with what it held."""
     store.send(connection, 0, header)
     store.effects.closes.append(connection)
-    logins.end_connection(store, connection)
+    end_connection(store, connection)
 
 
 def _request(store: Store, frame: Frame) -> None:

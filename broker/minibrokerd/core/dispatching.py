@@ -64,12 +64,6 @@ def line_up_all(store: Store, connection: Connection) -> None:
         line_up(store, store.by_number[consumer.queue_number], consumer)
 
 
-def leave_line(queue: Queue, consumer: Consumer) -> None:
-    """Take a consumer out: it gets nothing more."""
-    consumer.active = False
-    queue.leave_line(consumer)
-
-
 def _deliver(store: Store, queue: Queue, consumer: Consumer, most: int) -> bool:
     """Deliver something; False: what comes next has to be read back first."""
     items = queue.lanes.take(most, limits.DELIVERY_BYTES)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from heapq import heapify, heappop, heappush
 from itertools import islice
 from typing import Any, Final, NoReturn
@@ -299,11 +299,6 @@ class Lanes:
             elif lane.key:
                 del self._keyed[lane.key]
         return items
-
-    def take_out(self, origin: int, sequences: Sequence[int]) -> list[Item]:
-        """Remove and return those of these messages that are ready and in memory, one by one."""
-        taken = (self.take_one(origin, sequence) for sequence in sequences)
-        return [item for item in taken if item is not None]
 
     def take_one(self, origin: int, sequence: int) -> Item | None:
         """Remove and return a message as an item of its own; None: it is not here, or not in memory."""

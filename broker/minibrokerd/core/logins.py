@@ -1,4 +1,4 @@
-"""Sessions come and go: hello, resume, attach, the end of a connection, the end of a session."""
+"""Sessions come: hello, resume, attach; how they go is in leaving.py."""
 
 from __future__ import annotations
 
@@ -6,17 +6,16 @@ from typing import Any
 
 from minibroker import limits
 from minibroker.wire import RUN, pack_runs
-from minibrokerd.core.attempts import begin_message, drop_delivery
+from minibrokerd.core.attempts import begin_message
 from minibrokerd.core.deliveries import Delivery
-from minibrokerd.core.dispatching import leave_line, line_up_all
+from minibrokerd.core.dispatching import line_up_all
 from minibrokerd.core.inputs import Attach, Disconnected, Flow, Hello, Resume
-from minibrokerd.core.messages import Item, Message, Span, State
+from minibrokerd.core.leaving import end_connection
+from minibrokerd.core.messages import Item, Message, State
 from minibrokerd.core.queues import Queue
-from minibrokerd.core.records import EndMeta
 from minibrokerd.core.sessions import Connection, Session
 from minibrokerd.core.settling import Run, read_runs
 from minibrokerd.core.state import COUNTER_BITS, Broken, Refused, Store
-from minibrokerd.core.wheel import Timer
 
 Id = tuple[int, int, int]  # token, origin, sequence
 
@@ -86,87 +85,6 @@ def flow(store: Store, command: Flow) -> None:
         line_up_all(store, connection)
 
 
-def leave(store: Store, connection: Connection) -> None:
-    """A client says goodbye: on its main connection the session ends, when its last lease has."""
-    session = connection.session
-    ids = [*sorted(session.attached), connection.id] if connection.main else [connection.id]
-    for id in ids:
-        end_connection(store, id, marked=False)
-        store.effects.closes.append(id)
-    if not connection.main:
-        return
-    _forget_outcomes(store, session, silent=False)
-    if not session.deliveries:
-        end_session(store, session)
-
-
-def end_connection(store: Store, id: int, *, marked: bool = True) -> None:
-    """Forget a connection; its session goes on for a while. `marked` as in `return_held`."""
-    connection = store.connections.get(id)
-    if connection is None:
-        return
-    for consumer in [*connection.consumers.values(), *connection.receives.values()]:
-        queue = store.by_number[consumer.queue_number]
-        leave_line(queue, consumer)
-        queue.consumer_count -= 1
-        if consumer.timer is not None:
-            store.wheel.cancel(consumer.timer)
-    for token in sorted(connection.tokens):
-        return_held(store, store.deliveries[token], marked=marked)
-    del store.connections[id]
-    session = connection.session
-    if connection.main:
-        session.connection = None
-    session.attached.discard(id)
-    if session.connected:
-        return
-    if session.is_worth_keeping:
-        await_return(store, session)
-    else:
-        end_session(store, session)
-
-
-def return_held(store: Store, delivery: Delivery, *, marked: bool) -> None:
-    """Put what a delivery holds unbegun back to its place; what is begun waits for its lease.
-
-    `marked`: the holder went away without a word, so the next one gets each message handed over singly.
-    """
-    queue = store.queue_of(delivery)
-    if queue is None:
-        return
-    items: list[Span | Message] = [*delivery.spans.values()]
-    items += [message for message in delivery.singles.values() if message.state is State.HELD]
-    delivery.spans.clear()
-    for item in items:
-        if isinstance(item, Message):
-            del delivery.singles[queue.key_of(item.block.origin, item.sequence)]
-        count = item.stop - item.first
-        queue.held -= count
-        if delivery.consumer is not None:
-            delivery.consumer.outstanding -= count
-        item.marked = item.marked or marked
-        store.wait_or_ready(queue, item)
-    connection = store.connections.get(delivery.connection)
-    if connection is not None:
-        connection.tokens.discard(delivery.token)
-    if not delivery:
-        drop_delivery(store, queue, delivery)
-
-
-def await_return(store: Store, session: Session) -> None:
-    """Keep a session without a connection for a while."""
-    session.timer = store.set_timer(_session_over, session, store.now_ms + limits.SESSION_KEPT_MS)
-
-
-def end_session(store: Store, session: Session) -> None:
-    """Forget a session; its leases, if any, run out by themselves."""
-    if session.timer is not None:
-        store.wheel.cancel(session.timer)
-    if session.window:
-        _forget_outcomes(store, session, silent=True)
-    store.sessions.pop(session.id, None)
-
-
 def _new_session(store: Store, id: int, client: str) -> Session:
     if len(store.sessions) >= limits.MAX_SESSIONS:
         raise Refused(
@@ -190,19 +108,6 @@ def _begin_anew(store: Store, session: Session) -> None:
     session.answered_below = store.forgotten.pop(session.id, session.answered_below)
 
 
-def _forget_outcomes(store: Store, session: Session, *, silent: bool) -> None:
-    """Forget all outcomes of a session, over a restart, too. `silent`: its client may still ask for them."""
-    recorded = any(outcome.recorded for outcome in session.window.values())
-    known_below = session.answered_below
-    store.sums.outcomes -= session.forget_all()
-    if recorded:
-        store.emit(EndMeta(session.id, session.answered_below, silent))
-    if silent and session.answered_below > known_below:
-        store.forgotten[session.id] = session.answered_below
-        if len(store.forgotten) > limits.MAX_SESSIONS:
-            del store.forgotten[next(iter(store.forgotten))]
-
-
 def _connect(store: Store, session: Session, id: int, *, main: bool) -> None:
     store.connections[id] = Connection(id, session, main=main)
     if session.timer is not None:
@@ -222,19 +127,6 @@ def _came_back(store: Store, session: Session) -> None:
         if not store.expected:
             store.hold_until_ms = 0
             store.go_on()
-
-
-def _session_over(store: Store, timer: Timer, session: Session) -> None:
-    session.timer = None
-    if session.connected:
-        return
-    kept_until_ms = session.seen_ms + limits.FRAME_OUTCOME_MS
-    if session.deliveries:
-        await_return(store, session)
-    elif session.window and kept_until_ms > store.now_ms:
-        session.timer = store.set_timer(_session_over, session, kept_until_ms)
-    else:
-        end_session(store, session)
 
 
 def _welcome(
@@ -284,20 +176,19 @@ def _take_back(store: Store, session: Session, connection: int, ids: list[Id]) -
 
     Its hand-out was not recorded before a crash, or it came back when the connection ended.
     """
-    tokens = {(origin, sequence): token for token, origin, sequence in ids}
     back: set[Id] = set()
-    for origin in sorted({origin for origin, _ in tokens} & store.by_number.keys()):
-        sequences = sorted(id[1] for id in tokens if id[0] == origin)
-        source = store.by_number[origin]
-        for queue in (source, store.queues.get(source.name + limits.DLQ_SUFFIX)):
-            for item in queue.lanes.take_out(origin, sequences) if queue is not None else ():
-                assert queue is not None
-                token = tokens[origin, item.first]
-                if not _may_go_on(store, queue, session, item, token):
-                    queue.put_back(item)
-                    continue
-                back.add((token, origin, item.first))
+    for token, origin, sequence in ids:
+        source = store.by_number.get(origin)
+        dlq = store.queues.get(source.name + limits.DLQ_SUFFIX) if source is not None else None
+        for queue in (source, dlq):
+            item = queue.lanes.take_one(origin, sequence) if queue is not None else None
+            if queue is None or item is None:
+                continue
+            if _may_go_on(store, queue, session, item, token):
+                back.add((token, origin, sequence))
                 _begin_again(store, queue, session, connection, item, token)
+            else:
+                queue.put_back(item)
     return back
 
 

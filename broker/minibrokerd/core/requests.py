@@ -14,13 +14,13 @@ from minibrokerd.core.dispatching import dispatch, line_up
 from minibrokerd.core.dooming import wake_doomed
 from minibrokerd.core.handlers import handles
 from minibrokerd.core.inputs import Frame
-from minibrokerd.core.logins import leave
+from minibrokerd.core.leaving import leave
 from minibrokerd.core.moving import delete
 from minibrokerd.core.queues import Queue
 from minibrokerd.core.state import Broken, Refused, Store, check_name
 from minibrokerd.core.wheel import Timer
 from minibrokerd.core.withdrawing import (
-    end_consumer,
+    cancel_consumer,
     end_receive,
     open_consumer,
     put_back_lost_answer,
@@ -70,7 +70,7 @@ def cancel(store: Store, frame: Frame, part: Any) -> None:
     """End a consumer: what it has not begun goes back, unmarked, for it was given back on purpose."""
     connection = store.connections[frame.connection]
     consumer = connection.consumers.get(part.consumer)
-    rests_on = end_consumer(store, connection, consumer) if consumer is not None else 0
+    rests_on = cancel_consumer(store, connection, consumer) if consumer is not None else 0
     store.reply(frame.connection, frame.request, rests_on, {})
 
 

@@ -11,9 +11,8 @@ from __future__ import annotations
 
 from minibrokerd.core.attempts import drop_delivery
 from minibrokerd.core.deliveries import Consumer, Delivery
-from minibrokerd.core.dispatching import leave_line
 from minibrokerd.core.inputs import Frame
-from minibrokerd.core.logins import return_held
+from minibrokerd.core.leaving import end_consumer, return_held
 from minibrokerd.core.messages import State
 from minibrokerd.core.sessions import Connection
 from minibrokerd.core.state import Store
@@ -27,14 +26,12 @@ def open_consumer(connection: Connection, consumer: Consumer, request: int | Non
         connection.opened[request] = consumer
 
 
-def end_consumer(store: Store, connection: Connection, consumer: Consumer) -> int:
+def cancel_consumer(store: Store, connection: Connection, consumer: Consumer) -> int:
     """End a consumer: what it has not begun goes back unmarked; return what the answer rests on."""
     del connection.consumers[consumer.number]
     if consumer.opened_by is not None and connection.opened.get(consumer.opened_by) is consumer:
         del connection.opened[consumer.opened_by]
-    queue = store.by_number[consumer.queue_number]
-    leave_line(queue, consumer)
-    queue.consumer_count -= 1
+    end_consumer(store, consumer)
     for token in sorted(connection.tokens):
         if store.deliveries[token].consumer is consumer:
             return_held(store, store.deliveries[token], marked=False)
@@ -44,12 +41,8 @@ def end_consumer(store: Store, connection: Connection, consumer: Consumer) -> in
 def end_receive(store: Store, connection: Connection, consumer: Consumer) -> None:
     """End a receive that still waits; it is not answered."""
     assert consumer.request is not None
-    queue = store.by_number[consumer.queue_number]
-    leave_line(queue, consumer)
-    queue.consumer_count -= 1
     del connection.receives[consumer.request]
-    if consumer.timer is not None:
-        store.wheel.cancel(consumer.timer)
+    end_consumer(store, consumer)
 
 
 def withdraw(store: Store, connection: Connection, request: int) -> int:
@@ -62,7 +55,7 @@ def withdraw(store: Store, connection: Connection, request: int) -> int:
         end_receive(store, connection, receive)
     consumer = connection.opened.get(request)
     if consumer is not None:
-        return end_consumer(store, connection, consumer)
+        return cancel_consumer(store, connection, consumer)
     delivery = store.deliveries.get(connection.session.received.get(request, 0))
     return 0 if delivery is None else _put_back(store, delivery)
 
