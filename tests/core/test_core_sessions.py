@@ -7,7 +7,7 @@ from core_client import Client, Delivered, settle_part
 from harness import World
 
 from minibroker import limits
-from minibrokerd.core import leaving
+from minibrokerd.core import farewells
 from minibrokerd.core.inputs import Disconnected, Hello, Resume, Tick
 from minibrokerd.core.lanes import Lanes
 
@@ -319,7 +319,7 @@ def test_a_connection_that_had_very_much_is_taken_apart_in_steps(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """10,000 receives and consumers leave their lines, and what they held goes back, some at a time."""
-    monkeypatch.setattr(leaving, "STEP_LOOKS", 100)
+    monkeypatch.setattr(farewells, "STEP_LOOKS", 100)
     world, one, other = two_clients()
     other.set("free")
     for _ in range(5):

@@ -34,6 +34,7 @@ from minibrokerd.core.cold import Slot
 from minibrokerd.core.digest import Digest
 from minibrokerd.core.dispatching import dispatch, line_up_all
 from minibrokerd.core.effects import Effects, ReadBack
+from minibrokerd.core.farewells import end_connection
 from minibrokerd.core.handlers import REQUESTS
 from minibrokerd.core.inputs import (
     Attach,
@@ -50,7 +51,6 @@ from minibrokerd.core.inputs import (
     Synced,
     Tick,
 )
-from minibrokerd.core.leaving import end_connection
 from minibrokerd.core.messages import Block, Message, place_of
 from minibrokerd.core.publishing import enter, publish
 from minibrokerd.core.queues import Queue

@@ -1,4 +1,4 @@
-"""Sessions come: hello, resume, attach; how they go is in leaving.py."""
+"""Sessions come: hello, resume, attach; how they go is in farewells.py."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from minibroker.wire import RUN, pack_runs
 from minibrokerd.core.attempts import begin_message
 from minibrokerd.core.deliveries import Delivery
 from minibrokerd.core.dispatching import line_up_all
+from minibrokerd.core.farewells import end_connection
 from minibrokerd.core.inputs import Attach, Disconnected, Flow, Hello, Resume
-from minibrokerd.core.leaving import end_connection
 from minibrokerd.core.messages import Item, Message, State
 from minibrokerd.core.queues import Queue
 from minibrokerd.core.sessions import Connection, Session

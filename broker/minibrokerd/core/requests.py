@@ -12,9 +12,9 @@ from minibroker.settings import check_settings
 from minibrokerd.core.deliveries import Consumer
 from minibrokerd.core.dispatching import dispatch, line_up
 from minibrokerd.core.dooming import wake_doomed
+from minibrokerd.core.farewells import leave
 from minibrokerd.core.handlers import handles
 from minibrokerd.core.inputs import Frame
-from minibrokerd.core.leaving import leave
 from minibrokerd.core.moving import delete
 from minibrokerd.core.queues import Queue
 from minibrokerd.core.state import Broken, Refused, Store, check_name

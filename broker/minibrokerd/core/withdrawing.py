@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from minibrokerd.core.attempts import drop_delivery
 from minibrokerd.core.deliveries import Consumer, Delivery
+from minibrokerd.core.farewells import end_consumer, return_held
 from minibrokerd.core.inputs import Frame
-from minibrokerd.core.leaving import end_consumer, return_held
 from minibrokerd.core.messages import State
 from minibrokerd.core.sessions import Connection
 from minibrokerd.core.state import Store
