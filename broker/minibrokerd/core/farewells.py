@@ -42,6 +42,8 @@ def end_connection(store: Store, id: int, *, marked: bool = True) -> None:
     consumers = [*connection.consumers.values(), *connection.receives.values()]
     for consumer in consumers:
         consumer.active = False  # it gets nothing more, wherever it still stands in line
+        if consumer.timer is not None:
+            store.wheel.cancel(consumer.timer)
     tokens = sorted(connection.tokens, reverse=True)
 
     def step() -> bool:
