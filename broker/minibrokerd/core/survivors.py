@@ -109,8 +109,8 @@ class Survivors:
         ] = {}  # (written unix_ms, duration) of a delay, by key
 
     def add(self, first: int, live: Live, count: int) -> None:
-        """Add a block; its sequences mostly are above all earlier ones."""
-        if self.firsts and first < self.firsts[-1]:
+        """Add a block; its sequences mostly are above all earlier ones, and what is known of others gives way."""
+        if self.firsts and first <= self.firsts[-1]:
             self.replace(first, first + count, live)
             return
         self.firsts.append(first)
