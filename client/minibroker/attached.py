@@ -17,14 +17,13 @@ from __future__ import annotations
 import _socket
 import logging
 from collections.abc import Iterable
-from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from minibroker import limits, wire
 from minibroker.delivery import drop
 from minibroker.errors import MinibrokerError, ProtocolError
 from minibroker.message import Message
-from minibroker.real_threads import Bell, Flag, dial, start_thread
+from minibroker.real_threads import Bell, Clock, Flag, dial, start_thread
 from minibroker.settle_frames import frames_naming
 from minibroker.settlements import BEGUN, ENDED, Run
 
@@ -57,7 +56,7 @@ class Attached:
         self._extended: dict[Message[Any], tuple[float, int]] = {}  # when, and for how many ms
         self._pinged_at = 0.0
         self._asked_at = 0.0
-        self._turned_at = monotonic()
+        self._turned_at = Clock.monotonic()
 
     def start(self) -> None:
         """Start the thread."""
@@ -72,13 +71,13 @@ class Attached:
 
     def delivered(self, lease_ms: int) -> None:
         """Note that messages came, or were extended, under a lease of this length."""
-        if lease_ms < 6_000 * TICK_S and monotonic() + lease_ms / 6_000 < self._wakes_at:
+        if lease_ms < 6_000 * TICK_S and Clock.monotonic() + lease_ms / 6_000 < self._wakes_at:
             assert self._bell is not None, "only the thread sets when it wakes"
             self._bell.ring()
 
     def extended(self, message: Message[Any], lease_ms: int) -> None:
         """Note that the application asked for a lease of its own length: it is renewed as that."""
-        self._extended[message] = (monotonic(), lease_ms)
+        self._extended[message] = (Clock.monotonic(), lease_ms)
         self.delivered(lease_ms)
 
     def _run(self) -> None:
@@ -124,10 +123,10 @@ class Attached:
         assert self._socket is not None
         while not self._stopped and self._session == self._driver.session.session_id:
             # Noted before the look: a delivery that comes behind it rings.
-            self._wakes_at = monotonic() + TICK_S
-            self.tick(monotonic())
+            self._wakes_at = Clock.monotonic() + TICK_S
+            self.tick(Clock.monotonic())
             tick_s = self._tick_s()
-            self._wakes_at = monotonic() + tick_s
+            self._wakes_at = Clock.monotonic() + tick_s
             if bell.wait(tick_s, self._socket):
                 self._receive()
 
@@ -178,7 +177,7 @@ class Attached:
             self._send([{"op": "ping"}], b"")
 
     def _turned(self) -> None:
-        self._turned_at = monotonic()
+        self._turned_at = Clock.monotonic()
 
     def _renew(self, now: float) -> None:
         renewed, extended = self._renewed, self._extended

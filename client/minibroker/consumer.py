@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
-from time import monotonic
 from types import TracebackType
 from typing import Any, Final, Generic, TypeVar
 
@@ -13,6 +13,7 @@ from minibroker.delivery import Delivery, drop
 from minibroker.driver import Driver
 from minibroker.errors import Closed, MinibrokerError
 from minibroker.message import Message
+from minibroker.real_threads import Clock
 from minibroker.settlements import BEGUN, HELD
 from minibroker.timer import now_ms
 
@@ -121,7 +122,8 @@ class Consumer(Generic[Body]):
         self._driver.check_loop()
         return self
 
-    async def __anext__(self) -> Message[Body]:
+    async def __anext__(self, clock: Callable[[], float] = Clock.monotonic) -> Message[Body]:
+        # The clock is a local name: that of the module could be a test's (Clock), an attribute costs 200 ns more.
         # A coroutine that returns at once costs 150 ns; any hand-written awaitable costs 420 ns or more,
         # because the interpreter has a short way only for the former.
         driver = self._driver
@@ -134,7 +136,7 @@ class Consumer(Generic[Body]):
                 await self._more()
                 continue
             break
-        now = monotonic()
+        now = clock()
         message.begun_at = now
         message.state = BEGUN
         settlements = self._settlements

@@ -12,7 +12,6 @@ import weakref
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from threading import get_ident
-from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from minibroker import wire
@@ -42,6 +41,7 @@ from minibroker.losses import Losses, SettleErrorHook
 from minibroker.message import Message
 from minibroker.outbox import Key, PublishGroup
 from minibroker.publishes import Publishes
+from minibroker.real_threads import Clock
 from minibroker.session import Session
 from minibroker.settlements import ENDED, Run, Settlements, SettlePart, named_by
 from minibroker.timer import Timer, now_ms
@@ -83,6 +83,7 @@ class Driver:
         self.timeout_ms = timeout_ms
         self.max_run_ms = max_run_ms
         self.consumers: dict[int, Consumer[Any]] = {}
+        self.clock = Clock.monotonic  # seconds
         self.last_write = 0.0  # monotonic seconds
         self.scheduled = False  # a flush runs at the end of this turn of the loop
         self.turn_due = False  # something was written that leaves when the loop turns
@@ -227,7 +228,7 @@ class Driver:
         frames = self.session.flush(now_ms())
         if frames and self.link is not None:
             self.link.write(frames)
-            self.last_write = monotonic()
+            self.last_write = self.clock()
 
     def ripe(self, settlements: Settlements) -> Awaitable[None] | None:
         """See to it that settlements leave; return something to wait for if there is no room.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from threading import get_ident
-from time import monotonic
 from typing import Any, Final, Generic, TypeVar, cast
 
 from minibroker import limits, wire
@@ -228,7 +227,7 @@ class Queue(Generic[Body]):
         driver.check_open()
         driver.keep_alive()
         delivery: Delivery = await driver.request("receive", fields, wait_ms + driver.timeout_ms)
-        now = monotonic()
+        now = driver.clock()
         for message in delivery.messages:
             message.begun_at = now
             message.state = BEGUN

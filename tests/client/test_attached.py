@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
+import time
 from collections.abc import Callable
 from time import monotonic
 from typing import Any
@@ -13,7 +14,7 @@ from fake_server import FakeServer
 from steps import fill, settle_loop
 
 import minibroker
-from minibroker import wire
+from minibroker import attached, consumer, driver, queue, wire
 from minibroker.attached import STUCK_S, TICK_S, Attached
 from minibroker.delivery import drop
 from minibroker.settlements import ENDED, HELD
@@ -263,3 +264,9 @@ async def test_a_thousand_lost_messages_are_two_lines(
     assert len(lines) == 2
     assert "and 99 others" in lines[0]
     assert "900 more messages are lost" in lines[1]
+
+
+@pytest.mark.parametrize("module", [attached, consumer, driver, queue])
+def test_what_renews_leases_has_no_clock_that_tests_freeze(module: object) -> None:
+    """freezegun replaces each function of `time` that a module has a name for."""
+    assert time.monotonic not in vars(module).values()

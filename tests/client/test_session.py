@@ -487,3 +487,23 @@ def test_a_resume_that_is_refused_leads_to_a_new_session() -> None:
     world.peer.receive(world.session.login())
     with pytest.raises(LoginRefused):
         world.read()
+
+
+def test_losses_are_found_without_a_walk_over_all_runs_for_each_message() -> None:
+    """Thousands of lost runs of thousands of acks stood still for half a second."""
+    looks = 0
+
+    class Counted(int):
+        def __lt__(self, other: int) -> bool:
+            nonlocal looks
+            looks += 1
+            return int(self) < int(other)
+
+    world = World()
+    world.publish(*[b"x"] * 900)
+    world.turn()
+    messages = world.consume(900).messages
+    token = messages[0].token
+    runs = [(token, 1, Counted(first), 1) for first in range(0, 900, 2)]
+    assert [message.sequence for message in named_by(runs, messages)] == list(range(0, 900, 2))
+    assert looks < 900 * 20
