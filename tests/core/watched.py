@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 from harness import World
 from model import Model
 
+from minibrokerd.core.blocks import copied_run
 from minibrokerd.core.effects import Outgoing
-from minibrokerd.core.records import CopyMeta, CopyRunMeta, Meta, decode
+from minibrokerd.core.records import CopyMeta, CopyPartMeta, CopyRunMeta, Meta, decode
+from minibrokerd.log.seam import Record
 
 
 class Watched(World):
@@ -20,8 +24,8 @@ class Watched(World):
         super().__init__(auto_sync=False, segment_batches=3)
 
     def _route(self, effects: Any) -> None:
-        said = map(decode, effects.records)
-        self.copies += [copy for copy in said if isinstance(copy, CopyMeta | CopyRunMeta)]
+        for record in effects.records:
+            self.copies += _copies(record)
         self.made += [out for out in effects.outgoing if out.header["op"] == "deliver"]
         super()._route(effects)
 
@@ -34,3 +38,18 @@ def see_dead_moved(world: World, model: Model) -> None:
         id = item.block.origin, item.first
         if id in waiting:
             model.has_moved(model.messages[id], item.ready_at_ms)
+
+
+def _copies(record: Record) -> Iterator[Meta]:
+    """Yield what a record copies; a part of a publish as a run for each of its spans."""
+    meta = decode(record)
+    if isinstance(meta, CopyPartMeta):
+        for span in copied_run(meta, record, 0, 0)[1]:
+            run = CopyRunMeta(*(getattr(meta, name) for name in CopyRunMeta.__struct_fields__))
+            delay_ms = span.ready_at_ms - meta.ready_at_ms
+            count = span.stop - span.first
+            yield msgspec.structs.replace(
+                run, first=span.first, count=count, key=span.key, delay_ms=delay_ms
+            )
+    elif isinstance(meta, CopyMeta | CopyRunMeta):
+        yield meta

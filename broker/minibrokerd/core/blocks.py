@@ -5,14 +5,16 @@ Replay does it for the records of a log, and whoever reads back what left memory
 
 from __future__ import annotations
 
-from typing import Final
+from array import array
+from typing import Any, Final
 from zlib import crc32
 
-from minibroker.wire import bin_head
+from minibroker import limits
+from minibroker.wire import bin_head, pack_strings
 from minibrokerd.core.messages import Block, Span
-from minibrokerd.core.publishing import read_columns, spans_of
+from minibrokerd.core.publishing import COLUMNS, read_columns, spans_of
 from minibrokerd.core.queues import Queue
-from minibrokerd.core.records import CopyMeta, CopyRunMeta, PublishMeta, decode
+from minibrokerd.core.records import CopyMeta, CopyPartMeta, CopyRunMeta, PublishMeta, decode
 from minibrokerd.core.state import Store
 from minibrokerd.core.tails import BadTail, split_bins
 from minibrokerd.log.seam import Record
@@ -57,9 +59,14 @@ def copied(meta: CopyMeta, record: Record, batch: int, place: int) -> Block:
 def copied_run(
     meta: CopyRunMeta, record: Record, batch: int, place: int
 ) -> tuple[Block, list[Span]]:
-    """Return the block and the spans of a COPYRUN record."""
+    """Return the block and the spans of a COPYRUN or COPYPART record."""
     block = _copied(meta, record, meta.queue, meta.first, meta.count, meta.unix_ms, batch, place)
-    return block, spans_of(block, meta.delay_ms, meta.key, {})
+    named: dict[str, Any] = {}
+    if isinstance(meta, CopyPartMeta):
+        columns, *_ = split_bins(memoryview(record.tail), 3)
+        named = read_columns(meta, columns, meta.count)
+        block.encodings = named.get("encoding")
+    return block, spans_of(block, meta.delay_ms, meta.key, named)
 
 
 def spans_at(record: Record, queue: int, batch: int, place: int) -> list[Span]:
@@ -148,6 +155,51 @@ def write_copy(
         store.unix_ms,
     )
     store.emit(meta, tail, crc32(tail), told)
+
+
+def may_be_part(span: Span) -> bool:
+    """Whether a span may be written again together with those before and behind it."""
+    return not span.releases and (
+        0 <= span.ready_at_ms - span.block.ready_at_ms <= limits.MAX_DELAY_MS
+    )
+
+
+def write_part(store: Store, queue: Queue, spans: list[Span], block: Block) -> None:
+    """Write spans of one block again, one behind the other, whose bodies and places `block` takes over."""
+    old = spans[0].block
+    columns: dict[str, bytes] = {}
+    delays = {span.ready_at_ms - old.ready_at_ms for span in spans}
+    if len(delays) > 1:
+        each = array("Q")
+        for span in spans:
+            each.extend([span.ready_at_ms - old.ready_at_ms] * (span.stop - span.first))
+        columns["delay_ms"] = each.tobytes()
+    keys = {span.key for span in spans}
+    if len(keys) > 1:
+        packed = {key: key.encode() for key in keys}
+        columns["key"] = pack_strings(
+            [packed[span.key] for span in spans for _ in range(span.first, span.stop)]
+        )
+    if block.encodings is not None:
+        columns["encoding"] = block.encodings
+    names = [name for name in COLUMNS if name in columns]
+    meta = CopyPartMeta(
+        queue.number,
+        block.first,
+        block.count,
+        block.unix_ms,
+        block.ready_at_ms,
+        block.epoch,
+        block.durability,
+        delays.pop() if len(delays) == 1 else 0,
+        keys.pop() if len(keys) == 1 else "",
+        block.encoding,
+        columns=names,
+    )
+    body, column = block.body, b"".join(columns[name] for name in names)
+    assert isinstance(body, bytes), "it was made just now"
+    tail = b"".join((bin_head(len(column)), column, body[len(_NO_COLUMNS) :]))
+    store.emit(meta, tail, crc32(tail), block)
 
 
 def tail_of(block: Block, first: int, stop: int) -> bytes:

@@ -321,6 +321,8 @@ def _sequenced(store: Store, frame: Frame, sequence: int) -> None:
         ),
     )
     store.sums.outcomes += 1
+    if session.stands < 0 and recorded:
+        store.note_outcomes(session, store.open_batch)
     session.seen_ms = store.now_ms
     # The record of a publish, or of an ack that is all of its frame, has the outcome itself.
     if recorded and not is_publish and not is_whole_ack(store, frame, lost):

@@ -25,6 +25,7 @@ from minibrokerd.core.records import (
     AckMeta,
     BeginMeta,
     CopyMeta,
+    CopyPartMeta,
     CopyRunMeta,
     DamagedMeta,
     DropMeta,
@@ -151,8 +152,8 @@ class Digest:
         else:
             self._run(says.queue, says.first, says.count, says, len(record.tail), at)
 
-    @_adds(CopyMeta)
-    def _copy(self, says: CopyMeta, record: Record, at: int) -> None:
+    @_adds(CopyMeta, CopyPartMeta)
+    def _copy(self, says: Meta, record: Record, at: int) -> None:
         self._keep_place(record, at)
 
     def _keep_place(self, record: Record, at: int) -> None:

@@ -93,6 +93,8 @@ def _deliver(store: Store, queue: Queue, consumer: Consumer, most: int) -> bool:
             rests_on = item.batch
         if item.key:
             keyed = True
+    if store.standing.took_old:
+        store.standing.add_delivery(delivery)
     queue.held += count
     queue.counters["delivered"] += count
     consumer.outstanding += count

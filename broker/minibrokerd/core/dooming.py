@@ -91,8 +91,6 @@ def move_message(
         message.batch = source.last_batch = target.last_batch = store.open_batch
     source.count_out(message.block, message.first, message.stop)
     target.count_in(message.block, message.first, message.stop)
-    # A later copy of it forward must find it: its record may be older than what this queue has looked through.
-    target.oldest_batch = min(target.oldest_batch, message.block.batch)
     store.wait_or_ready(target, message)
 
 

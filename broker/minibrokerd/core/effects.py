@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from minibrokerd.core.cold import ColdRun
-from minibrokerd.core.lanes import Lane
+from minibrokerd.core.lane import Lane
 from minibrokerd.core.messages import Block
 from minibrokerd.core.queues import Queue
 from minibrokerd.log.seam import Record

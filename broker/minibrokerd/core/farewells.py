@@ -122,6 +122,9 @@ def end_session(store: Store, session: Session) -> None:
         store.wheel.cancel(session.timer)
     if session.window:
         _forget_outcomes(store, session, silent=True)
+    if session.stands >= 0:
+        store.standing.drop(session.stands, session)
+        session.stands = -1
     store.sessions.pop(session.id, None)
 
 

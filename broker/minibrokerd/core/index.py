@@ -9,9 +9,13 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from minibrokerd.core.messages import Item
+from minibrokerd.core.standing import Standing
+
+if TYPE_CHECKING:
+    from minibrokerd.core.queues import Queue
 
 SHELF_BITS: Final = (
     10  # a span has at most 1,000 messages: it begins on its shelf or on the one before
@@ -20,11 +24,17 @@ _ORIGIN_BITS: Final = 64
 
 
 class Index:
-    """Items by the id of their first message; `home` is the origin of nearly all of them."""
+    """Items by the id of their first message; `home` is the origin of nearly all of them.
 
-    __slots__ = ("_home", "_order", "_shelves")
+    What is here is noted in `standing`, too, so that copying forward finds it.
+    """
 
-    def __init__(self, home: int) -> None:
+    __slots__ = ("_home", "_order", "_shelves", "_standing", "queue")
+
+    def __init__(self, home: int, standing: Standing, queue: Queue | None) -> None:
+        """`queue` is whose items these are; None: of no queue any more."""
+        self.queue = queue
+        self._standing = standing
         self._home = home
         self._shelves: dict[int, dict[int, Item]] = {}
         self._order: (
@@ -48,6 +58,7 @@ class Index:
                 else:
                     self._order.append(number)
         shelf[item.first] = item
+        self._standing.add(item, self)
 
     def discard(self, item: Item) -> bool:
         """Take an item out; False: it was not here."""
@@ -58,6 +69,7 @@ class Index:
         del shelf[item.first]
         if not shelf:
             del self._shelves[number]
+        self._standing.discard(item)
         return True
 
     def has(self, item: Item) -> bool:

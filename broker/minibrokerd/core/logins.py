@@ -219,5 +219,7 @@ def _begin_again(
         store.deliveries[token] = queue.deliveries[token] = delivery
         session.deliveries.add(token)
     delivery.add(message)
+    if message.block.batch <= store.standing.upto:
+        store.standing.add_delivery(delivery)
     queue.held += 1
     begin_message(store, queue, message)

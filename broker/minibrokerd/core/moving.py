@@ -71,7 +71,9 @@ def _end_all(store: Store, queue: Queue) -> int:
         while deliveries and looks < STEP_MESSAGES:
             looks += 1 + _end_delivery(store, queue, deliveries.popitem()[1])
         for _ in range(min(len(delayed), STEP_MESSAGES)):
-            store.wheel.cancel(delayed.popitem()[0])
+            timer, item = delayed.popitem()
+            store.wheel.cancel(timer)
+            store.standing.discard(item)
         return lanes.free_some(STEP_MESSAGES) and not delayed and not deliveries
 
     if count and not free():

@@ -19,7 +19,7 @@ from minibrokerd.core.blocks import spans_at, write_copy
 from minibrokerd.core.cold import ColdRun, Slot
 from minibrokerd.core.effects import Effects, ReadBack
 from minibrokerd.core.inputs import Freeze, Loaded
-from minibrokerd.core.lanes import Lane
+from minibrokerd.core.lane import Lane
 from minibrokerd.core.messages import NEVER, Span, alike, split_place
 from minibrokerd.core.queues import Queue
 from minibrokerd.core.records import TYPE_OF, CopyRunMeta, DamagedMeta, PublishMeta, UnknownRecord
@@ -142,6 +142,8 @@ def _append(queue: Queue, lane: Lane, span: Span) -> int:
     run = lane.cold[-1] if lane.cold else None
     if run is None or not run.joins(span.first, segment, offset):
         run = ColdRun(queue.number, segment, block.batch, span.first, span.ready_at_ms)
+        if not lane.cold:
+            lane.cold = deque()
         lane.cold.append(run)
     cost = block.cost(span.first, span.stop)
     run.append(block.count, offset, cost)

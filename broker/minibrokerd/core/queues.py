@@ -61,11 +61,11 @@ class Queue:
         "name",
         "next_sequence",
         "number",
-        "oldest_batch",
         "record_batch",
         "reserve_batch",
         "reserved_until",
         "settings",
+        "stands",
         "sums",
     )
 
@@ -82,7 +82,7 @@ class Queue:
         self.reserved_until = 0
         self.reserve_batch = 0  # the batch of the newest reservation: ids rest on it
         self.record_batch = 0  # the batch of the newest record of its settings
-        self.oldest_batch = 0  # no message of it stands in a record before this batch
+        self.stands = -1  # the batch under which its records are noted; -1: they are not
         self.live_bytes = 0  # of the log that its messages keep in use, about
         self.cold_bytes = 0  # of these, those of messages that left memory
         self.memory_bytes = 0  # of messages that are in no log
@@ -130,12 +130,15 @@ class Queue:
     def wake(self) -> None:
         """Make what messages need, before the first one comes."""
         if self.lanes is NO_LANES:
-            self.lanes, self.delayed, self.deliveries = Lanes(self.home), {}, {}
-            self.later = Index(self.home)
+            standing = self.sums.standing
+            self.lanes = Lanes(self.home, standing, self)
+            self.later = Index(self.home, standing, self)
+            self.delayed, self.deliveries = {}, {}
 
     def rest(self) -> None:
         """Give back what is not needed now."""
         if not self.count() and not (self.delayed or self.deliveries or self.lanes.default):
+            self.lanes.leave()
             self.lanes, self.delayed, self.deliveries = NO_LANES, NOTHING, NOTHING
             self.later = NO_LANES.index
         if not self.consumer_count:
@@ -262,6 +265,8 @@ class Queue:
     def empty(self) -> Lanes:
         """Forget every message and return the old lanes, to be freed in steps."""
         old, self.lanes = self.lanes, NO_LANES
+        old.leave()
+        self.later.queue = None
         self.delayed, self.deliveries, self.doomed = NOTHING, NOTHING, None
         self.later = NO_LANES.index
         self.delayed_count = self.held = self.begun = self.entering = 0

@@ -221,6 +221,15 @@ class CopyRunMeta(Meta, frozen=True):
     wrote_unix_ms: int = 0
 
 
+class CopyPartMeta(CopyRunMeta, frozen=True):
+    """As COPYRUN, for messages of one publish whose keys, delays or encodings differ.
+
+    `columns` names what stands in the columns of the tail, as in PUBLISH.
+    """
+
+    columns: list[str] = []
+
+
 class DamagedMeta(Meta, frozen=True):
     """Messages were set aside: their record, which stood at this place, is not as it was written."""
 
@@ -259,6 +268,7 @@ RECORD_TYPES: Final[Mapping[int, type[Meta]]] = {
     14: CopyRunMeta,
     15: DamagedMeta,
     16: EndMeta,
+    17: CopyPartMeta,
 }
 TYPE_OF: Final[Mapping[type[Meta], int]] = {meta: number for number, meta in RECORD_TYPES.items()}
 

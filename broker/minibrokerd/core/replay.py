@@ -25,6 +25,7 @@ from minibrokerd.core.records import (
     AckMeta,
     BeginMeta,
     CopyMeta,
+    CopyPartMeta,
     CopyRunMeta,
     DamagedMeta,
     DropMeta,
@@ -184,6 +185,7 @@ class Replay:
         store.news.clear()
         for queue in store.queues.values():
             queue.dirty = False
+            store.note_records(queue)
 
     def _finish_queue(self, waiting: Survivors) -> None:
         store, queue = self._store, waiting.queue
@@ -439,7 +441,7 @@ class Replay:
         nameless = [waiting for waiting in self._queues.values() if not waiting.queue.name]
         return [*self._homes.get(origin, ()), *nameless]
 
-    @_applies(CopyRunMeta)
+    @_applies(CopyRunMeta, CopyPartMeta)
     def _copy_run(self, meta: CopyRunMeta, record: Record) -> None:
         block, spans = blocks.copied_run(meta, record, self._number, self._place)
         stop = block.first + block.count

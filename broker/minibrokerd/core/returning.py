@@ -23,6 +23,9 @@ def finish_sessions(store: Store) -> None:
         session.put_in_order()
         if session.is_worth_keeping:
             store.sums.outcomes += len(session.window)
+            if session.window:
+                oldest = min(outcome.recorded for outcome in session.window.values())
+                store.note_outcomes(session, oldest)
             store.forgotten.pop(session.id, None)
             await_return(store, session)
         else:

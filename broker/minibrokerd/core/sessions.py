@@ -52,6 +52,7 @@ class Session:
         "received",
         "seen_ms",
         "seen_unix_ms",
+        "stands",
         "timer",
         "unanswered_bytes",
         "window",
@@ -65,6 +66,7 @@ class Session:
         self.deliveries: set[int] = set()  # tokens
         self.received: dict[int, int] = {}  # by request: the token of an answer it may not have
         self.window: dict[int, Outcome] = {}
+        self.stands = -1  # the batch under which its outcomes are noted; -1: they are not
         self.answered_below = 1
         self.unanswered_bytes = 0
         self.seen_ms = 0  # log time of its newest frame outcome

@@ -82,6 +82,7 @@ class Store:
         self.synced = 0
         self.effects = Effects()
         self.sums = Sums()
+        self.standing = self.sums.standing
         self.wheel = Wheel(0)
         self.queues: dict[str, Queue] = {}
         self.by_number: dict[int, Queue] = {}
@@ -285,6 +286,8 @@ class Store:
         """Take a queue out of the indexes; `next_queue_number` stays, so that no id is ever used twice."""
         del self.queues[queue.name]
         del self.by_number[queue.number]
+        if queue.stands >= 0:
+            self.standing.drop(queue.stands, queue)
         del self._numbers[bisect_left(self._numbers, queue.number)]
         self.news.append((False, queue))
 
@@ -297,6 +300,20 @@ class Store:
         """Record the settings of a queue as they are now."""
         self.emit(QueueMeta(queue.number, queue.name, queue.home, queue.settings))
         queue.last_batch = queue.record_batch = self.open_batch
+        if queue.stands < 0:
+            self.note_records(queue)
+
+    def note_records(self, queue: Queue) -> None:
+        """Have the settings and the reservation of a queue found when they are old."""
+        queue.stands = queue.record_batch
+        if queue.reserved_until:
+            queue.stands = min(queue.stands, queue.reserve_batch)
+        self.standing.put(queue.stands, queue, None)
+
+    def note_outcomes(self, session: Session, oldest: int) -> None:
+        """Have the outcomes of a session found when they are old; no record of one is before batch `oldest`."""
+        session.stands = oldest
+        self.standing.put(session.stands, session, None)
 
     def dlq_of(self, queue: Queue) -> Queue:
         """Return the dead-letter queue of a queue, made now if this is its first dead message."""

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from minibrokerd.core.standing import Standing
+
 if TYPE_CHECKING:
     from minibrokerd.core.queues import Queue
 
@@ -24,7 +26,7 @@ class Sums:
     """
 
     large_bytes = 8 * 1024 * 1024
-    __slots__ = ("cold_bytes", "large", "live_bytes", "memory_bytes", "outcomes")
+    __slots__ = ("cold_bytes", "large", "live_bytes", "memory_bytes", "outcomes", "standing")
 
     def __init__(self) -> None:
         self.live_bytes = 0
@@ -32,6 +34,7 @@ class Sums:
         self.memory_bytes = 0
         self.outcomes = 0  # of frames, in the windows of all sessions
         self.large: dict[Queue, None] = {}
+        self.standing = Standing()
 
     @property
     def hot_bytes(self) -> int:
