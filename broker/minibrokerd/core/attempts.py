@@ -75,10 +75,10 @@ def end_attempt(
     """
     if cause in CAUSES:
         failed, expired, worker_lost = message.attempts
-        if cause == "failed":
-            failed += 1
-        elif cause == "expired":
+        if cause == "expired":
             expired += 1
+        elif cause != "worker_lost":
+            failed += 1
         else:
             worker_lost += 1
         message.attempts = (failed, expired, worker_lost)
