@@ -46,7 +46,12 @@ class Queue(Generic[Body]):
 
     def __init__(self, driver: Driver, name: str) -> None:
         of_type("name", name, str, "the name of a queue, a str")
-        _utf8(name, BadName)
+        size = len(_utf8(name, BadName))
+        if not 0 < size <= limits.MAX_QUEUE_NAME_CHARS + len(limits.DLQ_SUFFIX):
+            most = limits.MAX_QUEUE_NAME_CHARS
+            raise BadName(
+                f"a queue name of {size} bytes; it must have 1 to {most}, and a DLQ its suffix"
+            )
         self.name = name
         self._driver = driver
         self._outbox = driver.session.outbox

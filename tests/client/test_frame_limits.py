@@ -9,9 +9,11 @@ from __future__ import annotations
 import struct
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import minibroker
 from minibroker import limits, wire
 from minibroker.delivery import Delivery, DeliveryRun
 from minibroker.message import Message
@@ -243,3 +245,22 @@ def test_bytes_behind_an_unanswered_frame_count_until_it_is_answered() -> None:
     world.answer(0)
     world.turn()
     assert world.answered_below > 10
+
+
+@pytest.mark.parametrize("name", ["", "x" * 129, "x" * 20_000])
+async def test_a_name_that_no_frame_can_hold_is_refused(
+    broker: minibroker.Broker, name: str
+) -> None:
+    """The server would end the connection for it, and its neighbours in the frame with it."""
+    with pytest.raises(minibroker.BadName):
+        broker.queue(name)
+
+
+async def test_what_a_request_cannot_hold_is_refused_by_name(broker: minibroker.Broker) -> None:
+    queue = broker.queue("q")
+    with pytest.raises(minibroker.BadValue, match="count"):
+        await queue.receive(count=1_001)
+    ids = [minibroker.MessageId(1, 2 * number) for number in range(10_001)]
+    with pytest.raises(minibroker.BadValue, match="runs"):
+        await broker.queue("q.dlq").redrive(ids)
+    await queue.publish(b"x")  # the connection goes on

@@ -6,75 +6,21 @@ import struct
 from typing import Any
 
 import pytest
-from fake_server import FakeConnection, FakeServer
+from fake_server import FakeConnection
+from session_world import KEY, World, end, settle
 
 from minibroker import limits, wire
-from minibroker.delivery import Delivery
 from minibroker.errors import Busy, LoginRefused, OutcomeUnknown, ProtocolError
 from minibroker.events import (
     Answered,
-    Delivered,
-    Event,
     Published,
     PublishFailed,
     Settled,
     SettleRefused,
     Welcomed,
 )
-from minibroker.message import Message
-from minibroker.session import Session
-from minibroker.settlements import BEGUN, ENDED, TOLD, Settlement, named_by, runs_of
-from support.quiet_shell import QuietShell, Waiter
-
-KEY = ("q", 30_000)
-
-
-class World:
-    """A session and a fake server, joined by calls that the test makes."""
-
-    def __init__(self) -> None:
-        self.server = FakeServer()
-        self.session = Session("tester", QuietShell(), lambda settlements: None)
-        self.connect()
-
-    def connect(self) -> list[Event]:
-        self.peer = FakeConnection(self.server)
-        self.peer.receive(self.session.login())
-        return self.read()
-
-    def read(self) -> list[Event]:
-        """Give the session what the server sent."""
-        data, self.peer.out = b"".join(self.peer.out), []
-        return self.session.receive(data)
-
-    def turn(self) -> list[Event]:
-        """Write what waits, read what is answered."""
-        self.peer.receive(b"".join(self.session.flush(0)))
-        return self.read()
-
-    def publish(self, *bodies: bytes) -> None:
-        group = self.session.outbox.start(KEY, 0)
-        group.add_many(Waiter(), b"", bodies, bytes(len(bodies)), b"", 0)
-
-    def consume(self, prefetch: int = 100) -> Delivery:
-        """Return one delivery of all that is ready, its messages begun."""
-        self.session.consumers.add(1)
-        self.session.request("consume", {"queue": "q", "consumer": 1, "prefetch": prefetch}, "w")
-        delivery = next(event.delivery for event in self.turn() if isinstance(event, Delivered))
-        for message in delivery.messages:
-            message.state = BEGUN
-        return delivery
-
-
-def end(message: Message[Any]) -> Message[Any]:
-    message.state = ENDED
-    message.run.delivery.open -= 1
-    return message
-
-
-def settle(message: Message[Any]) -> None:
-    message.run.settlements.acks.append(end(message))
-    message.run.settlements.owe()
+from minibroker.settlements import ENDED, TOLD, Settlement, named_by, runs_of
+from support.quiet_shell import Waiter
 
 
 def test_hello_then_welcome() -> None:
@@ -416,77 +362,6 @@ def test_runs_and_names_are_inverse() -> None:
     runs = runs_of(some)
     assert [(first, count) for *_, first, count in runs] == [(0, 3), (5, 1), (8, 1)]
     assert {message.sequence for message in named_by(runs, messages)} == {0, 1, 2, 5, 8}
-
-
-# ---- a frame for which the server ends the connection ----
-
-
-def refuse_all_of(world: World, guilty: bytes) -> tuple[int, list[Event]]:
-    """Connect again and again to a server that ends the connection for frames with `guilty` in them.
-
-    Return how many connections ended, and what was told of that.
-    """
-    ends, events = 0, list[Event]()
-    for _ in range(20):
-        events += world.session.disconnected()
-        world.connect()
-        frames = world.session.resend(lambda group: False)
-        while frames := [*frames, *world.session.flush(0)]:
-            for frame in frames:
-                if guilty in frame:
-                    world.peer.send(
-                        {"op": "error", "code": "protocol_error", "text": "no", "retryable": False}
-                    )
-                    break
-                world.peer.receive(frame)
-            try:
-                world.read()
-            except ProtocolError:
-                ends += 1
-                break
-            frames = []
-        else:
-            break
-    return ends, events
-
-
-def test_a_frame_that_ends_connections_is_found_and_given_up() -> None:
-    """Its neighbours are answered, and what waits behind them leaves."""
-    world = World()
-    world.server.withhold = True
-    for number in range(9):
-        world.publish(b"good%d" % number if number != 4 else b"guilty")
-    world.session.flush(0)  # written, and the connection ends
-    world.server.withhold = False
-    ends, [event] = refuse_all_of(world, b"guilty")
-    assert ends == 2
-    assert len(world.session.window) == 0
-    assert len(world.server.queue("q").ready) == 8
-    assert isinstance(event, PublishFailed)
-    assert isinstance(event.error, OutcomeUnknown)
-
-
-def test_a_request_that_ends_connections_is_given_up() -> None:
-    world = World()
-    world.session.request("peek", {"queue": "guilty"}, "w")
-    ends, [event] = refuse_all_of(world, b"guilty")
-    assert ends == 2
-    assert isinstance(event, Answered)
-    assert isinstance(event.error, ProtocolError)
-
-
-def test_a_resume_that_is_refused_leads_to_a_new_session() -> None:
-    world = World()
-    world.session.disconnected()
-    world.server.refuse = lambda header: {
-        "code": "protocol_error",
-        "text": "too much",
-        "retryable": False,
-    }
-    world.peer = FakeConnection(world.server)
-    world.peer.receive(world.session.login())
-    with pytest.raises(LoginRefused):
-        world.read()
 
 
 def test_losses_are_found_without_a_walk_over_all_runs_for_each_message() -> None:
