@@ -93,6 +93,7 @@ class Checker:
         self.owner_of_token: dict[int, tuple[str, int]] = {}
         self.max_attempts = 5
         self.crashes = 0
+        self.deaths = 0  # of clients: what one of them got and never told of may have been charged
         self.epoch = 0  # of the broker that runs
         self.redriven = False  # attempts start anew, and the dead rise: some checks are void
         self.calm = True  # nothing has come back so far: order can be judged
@@ -173,6 +174,11 @@ class Checker:
             return
         if handed.attempt > self.max_attempts:
             self.violation("I4", f"{history.intent.id} came for attempt {handed.attempt}")
+        begun = sum(old.leased_us is not None for old in history.handed.values())
+        if not (self.crashes or self.deaths) and handed.attempt > begun + 1:
+            self.violation(
+                "I4", f"{history.intent.id} came for attempt {handed.attempt}, {begun} were begun"
+            )
         newest = max(history.handed, default=0)
         if handed.token > newest and handed.attempt <= history.least_attempts:
             self.violation(

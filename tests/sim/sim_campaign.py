@@ -85,12 +85,12 @@ def run_share(share: tuple[int, int, int]) -> Figures:
     signal.signal(signal.SIGALRM, endless)
     for seed in range(first, first + count):
         signal.alarm(LONGEST_S)
-        world = World(seed).run()
+        world = World(seed, borders=True).run()
         signal.alarm(0)
         figures.add(world)
         if seed < first + twice:
             figures.compared += 1
-            figures.equal += World(seed).run().digest == world.digest
+            figures.equal += World(seed, borders=True).run().digest == world.digest
     return figures
 
 
@@ -121,7 +121,7 @@ def run_campaign(seed: int, worlds: int, budget_s: float, processes: int) -> Fig
 def show(seed: int) -> Figures:
     """Run one world and print all that happens in it."""
     figures = Figures()
-    figures.add(World(seed, trace=print).run())
+    figures.add(World(seed, trace=print, borders=True).run())
     return figures
 
 

@@ -121,6 +121,7 @@ class SimulatedClient:
     def die(self) -> None:
         """End the process with all it had, and start another one."""
         self.world.note(f"{self.name} dies")
+        self.world.checker.deaths += 1
         self.life.over = True
         if self.link is not None:
             self.link.drop()
@@ -428,7 +429,7 @@ _HANDLERS: dict[type, Callable[[Any, Any], None]] = {
     PublishFailed: SimulatedClient._publish_failed,
     Settled: SimulatedClient._settled,
     SettleRefused: SimulatedClient._settle_refused,
-    Delivered: SimulatedClient._delivered,
+    Delivered: lambda client, event: client._delivered(event),  # others have their own
     Answered: SimulatedClient._answered,
     Leaving: _ignore,
 }

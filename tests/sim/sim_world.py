@@ -24,6 +24,7 @@ from sim_broker import SimulatedBroker, contents, silenced
 from sim_client import Habits, SimulatedClient
 from sim_disk import FaultyDisk, PowerCut
 from sim_faults import Faults
+from sim_impatient import ImpatientClient
 from sim_loop import Life, SimulatedLoop
 from sim_memory import Memory
 from sim_network import Link
@@ -40,7 +41,11 @@ SEGMENTS = (8192, 16 * 1024, 32 * 1024, 64 * 1024)
 
 
 class World:
-    """One run of everything; `trace` is told of each event, with its time. `punctual`: no timer is early."""
+    """One run of everything; `trace` is told of each event, with its time.
+
+    `punctual`: no timer is early. `borders`: in half of such worlds there are clients who change their minds, and
+    queues that are full.
+    """
 
     def __init__(
         self,
@@ -49,6 +54,7 @@ class World:
         writer: type[SimulatedWriter] = SimulatedWriter,
         trace: Callable[[str], None] | None = None,
         punctual: bool = False,
+        borders: bool = False,
     ) -> None:
         self.seed = seed
         self.random = random = Random(seed)
@@ -82,6 +88,9 @@ class World:
         self.plain = self.memory.backlog > 1 and random.random() < 0.7  # no keys, no delays
         self.faults = Faults(self)
         self._make_people()
+        edge = Random(f"borders of {seed}")  # of its own, as above
+        if borders and edge.random() < 0.5:
+            self._make_borders(edge)
 
     # -- what there is --------------------------------------------------------------------------
 
@@ -108,6 +117,19 @@ class World:
         for number in range(random.randint(0, 1 if self.memory.backlog > 1 else 3)):
             prefetch = random.choice((1, 2, 8, 32))
             self._add(f"c{number}", publishes=random.choice((0, 0, 2)), prefetch=prefetch)
+
+    def _make_borders(self, random: Random) -> None:
+        for queue in self.queues:
+            if random.random() < 0.3:
+                self.settings[queue]["max_messages"] = random.choice((3, 20, 200))
+        for number in range(random.choice((1, 1, 2))):
+            habits = Habits(0, 1, 0, 0, 1, random.choice((500, 50_000)), 0.1, 0.05, 0.1, 0, 0, 0)
+            self.clients.append(
+                ImpatientClient(
+                    self, f"i{number}", habits, random.getrandbits(32),
+                    random.choice((1, 4, 12)), random.choice((0.002, 0.05, 1)),
+                )
+            )  # fmt: skip
 
     def _add(self, name: str, *, publishes: float = 0, prefetch: int = 0) -> None:
         random = self.random
@@ -349,6 +371,11 @@ class World:
         self.checker.finish(self.disk.rot.suspects)
         self._live(self.loop.now_us + 3 * SECOND_US, lambda: False)
         self._check_limits()
+        for client in self.clients:
+            if self.broker is not None and isinstance(client, ImpatientClient):
+                left = client.left_behind(self.broker.core.store)
+                if left:
+                    self.checker.violation("I11", f"{client.name} has gone, and left {left}")
 
     def _counters(self, broker: SimulatedBroker | None) -> dict[str, dict[str, int]]:
         assert broker is not None
