@@ -428,6 +428,10 @@ class Engine:
         """Go by another memory limit from now on."""
         self._pager.limit(limit_bytes)
 
+    def look_at_memory(self) -> None:
+        """Compare what the process takes with its limit; called once a second."""
+        self._pager.look()
+
     # -- time -----------------------------------------------------------------------------------
 
     def _arm_tick(self) -> None:

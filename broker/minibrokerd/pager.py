@@ -18,6 +18,7 @@ from minibrokerd.core.inputs import Freeze, Loaded
 from minibrokerd.core.walks import ReadForWalk
 from minibrokerd.log.seam import Log, Record
 from minibrokerd.logs import events
+from minibrokerd.memory import Gauge
 
 LOOK_BYTES: Final = 1024 * 1024  # of records written between two looks at how much is in memory
 MOST_HOT_BYTES: Final = (
@@ -45,6 +46,7 @@ class Pager:
         self._apply = apply
         self.limit(memory_limit_bytes)
         self._written_bytes = 0
+        self._gauge = Gauge()
         self._full = False
         self._filling: deque[ReadBack] | None = (
             None  # what is still to be read while `fill` goes on
@@ -52,6 +54,7 @@ class Pager:
 
     def limit(self, memory_limit_bytes: int) -> None:
         """Go by another limit from now on. Half of it is for messages, the rest for what they cost."""
+        self._limit_bytes = memory_limit_bytes
         self._most_bytes = memory_limit_bytes // 2
         self._hot_bytes = min(MOST_HOT_BYTES, memory_limit_bytes // 4)
 
@@ -65,14 +68,24 @@ class Pager:
         if hot_bytes > self._hot_bytes:
             # Twice what came in: so it gets less, and each step stays short.
             self._apply(Freeze(2 * written_bytes))
-        self._full = hot_bytes > self._most_bytes
+        self.look()
+
+    def look(self) -> None:
+        """Compare what the process takes of memory with its limit."""
+        self._gauge.look(self._core.memory_bytes(), self._limit_bytes)
+        self._full = self._is_above()
 
     @property
     def is_full(self) -> bool:
         """Whether memory has room for no more messages."""
         if self._full:
-            self._full = self._core.hot_bytes() > self._most_bytes
+            self._full = self._is_above()
         return self._full
+
+    def _is_above(self) -> bool:
+        if self._core.hot_bytes() > self._most_bytes:
+            return True
+        return self._gauge.is_above(self._core.memory_bytes(), self._limit_bytes)
 
     def read(self, reads: Iterable[ReadBack]) -> None:
         """Have these read; the core gets what they have as `Loaded`."""

@@ -351,7 +351,8 @@ class Server:
                     connection.heartbeat()
         self._log.look()
         self._report()
-        self._trimmer.look(self._core.hot_bytes())
+        self._trimmer.look(self._core.memory_bytes())
+        self.engine.look_at_memory()
         self.loop.call_at(next_s, self._sweep)
 
     def _report(self) -> None:

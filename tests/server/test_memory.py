@@ -12,7 +12,7 @@ MIB = 1024 * 1024
 @pytest.mark.parametrize(
     ("hot_mib", "trims"),
     [
-        ([0, 1, 10, 0], 0),  # too little to be worth it
+        ([0, 1, 7, 0], 0),  # too little to be worth it
         ([64, 48, 20], 0),  # not much less yet
         ([64, 15, 14, 10], 1),
         ([64, 15, 10, 0, 0], 2),  # once in between, and once at the end
@@ -31,3 +31,21 @@ def test_memory_is_given_back_when_a_backlog_has_gone(hot_mib: list[int], trims:
     for mib in hot_mib:
         trimmer.look(mib * MIB)
     assert len(calls) == trims
+
+
+def test_the_gauge_goes_by_the_resident_size_while_it_grows() -> None:
+    """What was freed and not given back is used again, so it is not held against publishes."""
+    sizes = [50 * MIB, 70 * MIB, 70 * MIB, 70 * MIB, 40 * MIB]
+    gauge, limit = memory.Gauge(lambda: sizes.pop(0)), 64 * MIB
+    gauge.look(30 * MIB, limit)
+    assert not gauge.is_above(30 * MIB, limit)
+    gauge.look(40 * MIB, limit)
+    assert gauge.is_above(40 * MIB, limit)
+    assert not gauge.is_above(20 * MIB, limit), "half of it was drained"
+    gauge.look(20 * MIB, limit)
+    assert not gauge.is_above(20 * MIB, limit), "the process did not grow"
+    assert not gauge.is_above(1 * MIB, limit)
+    gauge.look(40 * MIB, limit)
+    assert gauge.is_above(40 * MIB, limit)
+    gauge.look(40 * MIB, limit)
+    assert not gauge.is_above(60 * MIB, limit)

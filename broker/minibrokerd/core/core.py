@@ -219,6 +219,12 @@ class Core:
         """Return about how many bytes the messages take of memory."""
         return self.store.hot_bytes()
 
+    def memory_bytes(self) -> int:
+        """Return about how many bytes all that it knows takes of memory."""
+        store = self.store
+        sessions = len(store.sessions) + len(store.connections)
+        return store.sums.used_bytes(len(store.queues), sessions, len(store.deliveries))
+
     def live_bytes(self) -> int:
         """Return about how many bytes of the log are still needed."""
         return self.store.live_bytes()

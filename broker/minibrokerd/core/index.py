@@ -58,6 +58,7 @@ class Index:
                 else:
                     self._order.append(number)
         shelf[item.first] = item
+        self._standing.items += 1
         self._standing.add(item, self)
 
     def discard(self, item: Item) -> bool:
@@ -69,6 +70,7 @@ class Index:
         del shelf[item.first]
         if not shelf:
             del self._shelves[number]
+        self._standing.items -= 1
         self._standing.discard(item)
         return True
 

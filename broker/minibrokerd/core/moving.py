@@ -64,7 +64,8 @@ def _end_all(store: Store, queue: Queue) -> int:
     count = queue.count()
     if queue.entering:
         store.entering = deque(entry for entry in store.entering if entry[1] is not queue)
-    deliveries, delayed, lanes = queue.deliveries, queue.delayed, queue.empty()
+    deliveries, delayed, later = queue.deliveries, queue.delayed, queue.later
+    lanes = queue.empty()
 
     def free() -> bool:
         looks = 0
@@ -73,7 +74,7 @@ def _end_all(store: Store, queue: Queue) -> int:
         for _ in range(min(len(delayed), STEP_MESSAGES)):
             timer, item = delayed.popitem()
             store.wheel.cancel(timer)
-            store.standing.discard(item)
+            later.discard(item)
         return lanes.free_some(STEP_MESSAGES) and not delayed and not deliveries
 
     if count and not free():

@@ -17,6 +17,13 @@ OUTCOME_BYTES: Final = (
 )
 QUEUE_BYTES: Final = 400  # the same for the settings and the reservation of a queue
 
+# Of memory, about, beside what the messages themselves count:
+ITEM_BYTES: Final = 700  # what waits with a key, a delay or a history: its lane, timer and entries
+QUEUE_OBJECT_BYTES: Final = 1_000
+SESSION_BYTES: Final = 1_500
+DELIVERY_BYTES: Final = 1_000
+OUTCOME_OBJECT_BYTES: Final = 400
+
 
 class Sums:
     """Bytes of the messages of all queues, and what else is kept in numbers.
@@ -48,3 +55,14 @@ class Sums:
         no room would be copied for ever.
         """
         return self.live_bytes + QUEUE_BYTES * queues + OUTCOME_BYTES * self.outcomes
+
+    def used_bytes(self, queues: int, sessions: int, deliveries: int) -> int:
+        """Return about how many bytes of memory all takes, where there are so many of these."""
+        return (
+            self.hot_bytes
+            + ITEM_BYTES * self.standing.items
+            + QUEUE_OBJECT_BYTES * queues
+            + SESSION_BYTES * sessions
+            + DELIVERY_BYTES * deliveries
+            + OUTCOME_OBJECT_BYTES * self.outcomes
+        )
