@@ -142,7 +142,9 @@ async def test_a_refusal_reaches_every_caller(
     server.refuse = lambda header: {"code": "disk_full", "text": "no", "retryable": True}
     queue = broker.queue("q")
     results = await asyncio.gather(
-        queue.publish(b"a"), queue.publish_many([b"b"] * 2), return_exceptions=True
+        queue.publish(b"a", timeout=0.3),
+        queue.publish_many([b"b"] * 2, timeout=0.3),
+        return_exceptions=True,
     )
     assert [type(result) for result in results] == [minibroker.DiskFull] * 2
     assert results[0] is not results[1]
