@@ -150,9 +150,25 @@ class RecordingOps(FileOps):
         """Pass on."""
         return self.inner.is_at(descriptor, path)
 
+    def is_linked(self, descriptor: int) -> bool:
+        """Pass on."""
+        return self.inner.is_linked(descriptor)
+
+    def is_read_only(self, descriptor: int) -> bool:
+        """Pass on."""
+        return self.inner.is_read_only(descriptor)
+
     def lock(self, descriptor: int) -> None:
         """Pass on."""
         self.inner.lock(descriptor)
+
+    def file_number(self, descriptor: int) -> int:
+        """Pass on."""
+        return self.inner.file_number(descriptor)
+
+    def is_locked(self, path: str, number: int, not_this: int) -> bool:
+        """Pass on."""
+        return self.inner.is_locked(path, number, not_this)
 
     def random_bytes(self, size_bytes: int) -> bytes:
         """Pass on."""

@@ -7,13 +7,22 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Final
+from zlib import crc32
 
 import frame_vectors
 from disk_world import Content, content_of
 from targets import SEGMENT_BYTES, signed
 from workloads import record
 
-from minibrokerd.core.records import RECORD_TYPES, DamagedMeta, DropMeta, ExtendMeta, PurgeMeta
+from minibrokerd.core.records import (
+    RECORD_TYPES,
+    CopyPartMeta,
+    DamagedMeta,
+    DropMeta,
+    EndMeta,
+    ExtendMeta,
+    PurgeMeta,
+)
 from minibrokerd.core.records import record as state
 from minibrokerd.log import format as layout
 from minibrokerd.log.format import Header, Kind, Origin, SegmentInfo
@@ -54,8 +63,13 @@ def _logs() -> list[bytes]:
         DamagedMeta(1, 0, 1, 1, 88, 1),
         PurgeMeta(2),
         DropMeta(2),
+        EndMeta(7, 3, True),
     )
-    batches.append(content_of([state(meta) for meta in rare]))
+    # One message of a publish whose encodings differ: columns, lengths, bodies.
+    tail = b"\xc4\x01\x01" + b"\xc4\x08" + (1).to_bytes(8, "little") + b"\xc4\x01x"
+    part = CopyPartMeta(1, 1, 1, 1, 1, 1, 2, 0, "", 0, columns=["encoding"])
+    copied = state(part, tail, crc32(tail))
+    batches.append(content_of([*(state(meta) for meta in rare), copied]))
     logs.append(segment(batches))
     logs.append(segment(some[:6]))
     return logs

@@ -20,30 +20,29 @@ DELIVERY_MUTANTS: Final = (
         "core/settling.py",
         '        """Take the messages of a run out of their delivery; note those that are lost."""\n'
         "        token, origin, first, count = run\n"
-        "        delivery = self.store.deliveries.get(token)\n",
+        "        delivery = self.queue.deliveries.get(token)\n",
         '        """Take the messages of a run out of their delivery; note those that are lost."""\n'
         "        token, origin, first, count = run\n"
-        "        delivery = self.store.deliveries.get(max(self.queue.deliveries, default=token))\n",
+        "        delivery = self.queue.deliveries.get(max(self.queue.deliveries, default=token))\n",
         ("model",),
         "I6, L2: a stale ack ends somebody else's delivery",
     ),
     Mutant(
         "attempt counted at nack",
-        "core/settling.py",
-        "    if cause in CAUSES:\n        counts = list(message.attempts)\n",
-        '    if cause == "failed":\n        counts = list(message.attempts)\n',
+        "core/attempts.py",
+        "    if cause in CAUSES:\n        failed, expired, worker_lost = message.attempts\n",
+        '    if cause == "failed":\n        failed, expired, worker_lost = message.attempts\n',
         ("model",),
         "I4, L9: a message that kills its workers does so for ever",
     ),
     Mutant(
         "dead letter as two records",
-        "core/moving.py",
+        "core/dooming.py",
         "    if message.block.durability != MEMORY:\n        store.emit(\n            MoveMeta(\n",
         "    if message.block.durability != MEMORY and target.is_dlq:\n"
-        "        from minibrokerd.core import forwarding, inputs, messages, records\n\n"
+        "        from minibrokerd.core import budgets, forwarding, records\n\n"
         "        def enter() -> bool:\n"
-        "            ready, budget = messages.State.READY, forwarding._Budget(inputs.Forward(0, 1))\n"
-        "            forwarding._copy(store, target, ready, message, budget)\n"
+        "            forwarding._copy(store, target, message, budgets.Budget(1))\n"
         "            return True\n\n"
         "        store.jobs.append(enter)\n"
         "        at = message.sequence, 1, 0, 0, store.unix_ms\n"
@@ -56,9 +55,14 @@ DELIVERY_MUTANTS: Final = (
     Mutant(
         "purge forgets in-flight",
         "core/moving.py",
-        "    for token in list(queue.deliveries):\n        _end_delivery(store, queue, token)\n",
-        "    for token in [token for token, each in queue.deliveries.items() if each.spans]:\n"
-        "        _end_delivery(store, queue, token)\n",
+        "    lanes = queue.empty()\n\n    def free() -> bool:\n",
+        "    lanes = queue.empty()\n"
+        "    kept = {token: each for token, each in deliveries.items() if not each.spans}\n"
+        "    if kept:\n"
+        "        queue.deliveries, queue.begun = kept, sum(each.count() for each in kept.values())\n"
+        "    for token in kept:\n"
+        "        del deliveries[token]\n\n"
+        "    def free() -> bool:\n",
         ("core/test_core_administration.py", "model"),
         "I8: what was begun when its queue was purged comes again",
     ),
@@ -73,8 +77,8 @@ DELIVERY_MUTANTS: Final = (
     Mutant(
         "an id shown before its reservation is synced",
         "core/publishing.py",
-        "    rests_on = max(store.rests_on(durability), queue.reserve_batch)\n",
-        "    rests_on = store.rests_on(durability)\n",
+        "    rests_on = max(store.rests_on(durability, frame.size), queue.reserve_batch)\n",
+        "    rests_on = store.rests_on(durability, frame.size)\n",
         ("core/test_core_publishing.py",),
         "I2: an id of a message in memory means another one after a crash",
     ),
@@ -105,8 +109,8 @@ COPY_MUTANTS: Final = (
     Mutant(
         "outcomes forgotten in a copy",
         "core/forwarding.py",
-        "            if 0 < outcome.recorded <= upto:\n",
-        "            if outcome.lost and 0 < outcome.recorded <= upto:\n",
+        "        if 0 < outcome.recorded <= upto:\n",
+        "        if outcome.lost and 0 < outcome.recorded <= upto:\n",
         ("model",),
         "I2, N10: a frame that is sent again is stored again",
     ),

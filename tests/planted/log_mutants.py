@@ -160,7 +160,7 @@ START_MUTANTS: Final = (
     Mutant(
         "reuse token after restart",
         "log/filelog.py",
-        "        tail.store_id, tail.epoch = self.store_id, recovery.epoch + 1\n",
+        "        tail.store_id, tail.epoch = self.store_id, recovery.epoch + self._raised_epochs\n",
         "        tail.store_id, tail.epoch = self.store_id, max(recovery.epoch, 1)\n",
         ("sim",),
         "I5: two deliveries under one token",
