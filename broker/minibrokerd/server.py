@@ -313,7 +313,7 @@ class Server:
         self._stop_early()
         self.session_key = self._log.session_key
         self.engine.start(base_ms)
-        gc.collect()
+        # Not collected before: that walks all that there is, and what goes by itself has gone.
         gc.freeze()
         gc.enable()
         gc.set_threshold(50_000, 50, 100)

@@ -10,6 +10,7 @@ from harness import World
 from looks import MOST, counted, many, small_budget
 
 from minibrokerd.core.inputs import Forward, Freeze, Space
+from minibrokerd.core.lane import KeyLane
 from minibrokerd.core.records import decode
 from minibrokerd.core.sums import Sums
 
@@ -123,6 +124,26 @@ def test_what_the_shell_asks_for_has_a_budget(state: str, act: Any) -> None:
         world.core.live_bytes()
         world.core.hot_bytes()
     assert looks.most <= MOST, looks.applies
+
+
+def test_a_lane_that_is_emptied_by_an_id_leaves_the_turn_without_a_walk(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """To take out 300,000 messages of a key each walked 300,000 lanes for each of them."""
+    world, _ = many(keys=MANY)
+    compared = []
+
+    def equals(lane: KeyLane, other: object) -> bool:
+        compared.append(lane)
+        return lane is other
+
+    monkeypatch.setattr(KeyLane, "__eq__", equals)
+    queue = world.queue("keys")
+    ids = [(item.block.origin, item.first) for item in queue.lanes.items()]
+    for origin, sequence in reversed(ids):
+        assert queue.lanes.take_one(origin, sequence) is not None
+    assert (queue.lanes.ready, queue.lanes.turns) == (0, 0)
+    assert len(compared) <= 2 * MANY
 
 
 def test_the_sums_are_what_a_walk_comes_to(monkeypatch: pytest.MonkeyPatch) -> None:

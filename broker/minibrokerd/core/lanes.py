@@ -10,7 +10,7 @@ The fresh spans of the default lane are the fast path: nothing else is kept of t
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NoReturn
@@ -57,7 +57,8 @@ class Lanes:
         self.index = Index(home, standing, queue)
         self.default = Lane("", self.index)
         self._keyed: dict[str, Lane] = {}
-        self._turn: deque[Lane] = deque()  # the lanes that have something, each once
+        # The lanes that have something, in line. Each can leave from any place in it at no cost.
+        self._turn: OrderedDict[Lane, None] = OrderedDict()
         self.ready = 0  # messages in all lanes
 
     def leave(self) -> None:
@@ -77,7 +78,7 @@ class Lanes:
         """Append a fresh span to its lane."""
         lane = self._lane(span.key)
         if not lane:
-            self._turn.append(lane)
+            self._turn[lane] = None
         if not (self.lined or span.key):
             self.line_up()
         lane.enter(span)
@@ -87,7 +88,7 @@ class Lanes:
         """Append a run of messages that are not in memory; a start finds them in order."""
         lane = self.default
         if not lane:
-            self._turn.append(lane)
+            self._turn[lane] = None
         for span in lane.late:  # they came from a segment without an index, between two with one
             lane.put_back(span)
         lane.late = NO_SPANS
@@ -100,14 +101,14 @@ class Lanes:
     def leave_if_empty(self, lane: Lane) -> None:
         """Take a lane out of the turn when the last it had was taken out or set aside, not delivered."""
         if not lane:
-            self._turn.remove(lane)
+            del self._turn[lane]
             self._keyed.pop(lane.key, None)
 
     def put_back(self, item: Item) -> None:
         """Put what came back to its place in its lane."""
         lane = self._lane(item.key)
         if not lane:
-            self._turn.append(lane)
+            self._turn[lane] = None
         lane.put_back(item)
         self.ready += item.stop - item.first
 
@@ -120,11 +121,11 @@ class Lanes:
         turn = self._turn
         items: list[Item] = []
         while most and turn:
-            lane = turn[0]
+            lane = next(iter(turn))
             if lane.cold and lane.is_waiting:
                 if len(turn) == 1:
                     break
-                turn.rotate(-1)  # there is one such lane at the most
+                turn.move_to_end(lane)  # there is one such lane at the most
                 continue
             # Alone, a lane gives whole spans; with others it gives one message and the turn goes on.
             item = lane.take(most if len(turn) == 1 else 1)
@@ -139,11 +140,12 @@ class Lanes:
             count = item.stop - item.first
             self.ready -= count
             most = max(most - count, 0)
-            turn.popleft()
             if lane:
-                turn.append(lane)
-            elif lane.key:
-                del self._keyed[lane.key]
+                turn.move_to_end(lane)
+            else:
+                del turn[lane]
+                if lane.key:
+                    del self._keyed[lane.key]
         return items
 
     def take_one(self, origin: int, sequence: int) -> Item | None:

@@ -123,6 +123,9 @@ class Queue:
 
     def configure(self, settings: Settings) -> None:
         """Take other settings; they are never changed in place, for they may be shared."""
+        if settings is DEFAULTS:
+            self.settings = settings
+            return
         # Of a log that was written before a setting existed, that has its default.
         full = DEFAULTS | settings
         self.settings = DEFAULTS if full == DEFAULTS else full

@@ -89,6 +89,7 @@ class Replay:
         self._last_read: tuple[int, list[Span]] = (0, [])
         self._queues: dict[int, Survivors] = {}
         self._homes: dict[int, list[Survivors]] = {}  # a queue and its DLQ, by number of the queue
+        self._nameless: dict[int, Survivors] = {}  # those of which no record of settings came yet
         self.messages = 0
         self._number = 0  # of the batch whose records are applied
 
@@ -163,6 +164,8 @@ class Replay:
             self._finish(epoch, now_ms, unix_ms, clean=clean)
         except INCONSISTENT as error:
             raise _misfit("what the records come to", error) from error
+        # They know this replay, too: the process does not collect circles at its start (it takes a second).
+        self._queues, self._homes, self._outcomes = {}, {}, {}
 
     def _finish(self, epoch: int, now_ms: int, unix_ms: int, *, clean: bool) -> None:
         store = self._store
@@ -285,6 +288,7 @@ class Replay:
             waiting = self._queues[number] = Survivors(
                 Queue(number, "", number, DEFAULTS, self._store.sums), self._spans_of
             )
+            self._nameless[number] = waiting
             self._homes.setdefault(number, []).append(waiting)
         return waiting
 
@@ -297,6 +301,7 @@ class Replay:
             queue.configure(queue.settings | meta.settings)
             return
         self._homes[queue.home].remove(waiting)
+        self._nameless.pop(queue.number, None)
         waiting.rename(meta.name, meta.home, meta.settings)
         self._homes.setdefault(meta.home, []).append(waiting)
         self._store.add_queue(queue)
@@ -382,6 +387,7 @@ class Replay:
     def _drop(self, meta: DropMeta, record: Record) -> None:
         waiting = self._at(meta.queue)
         del self._queues[meta.queue]
+        self._nameless.pop(meta.queue, None)
         self._homes[waiting.queue.home].remove(waiting)
         if waiting.queue.name:
             self._store.remove_queue(waiting.queue)
@@ -438,8 +444,7 @@ class Replay:
 
     def _places(self, origin: int) -> list[Survivors]:
         """Return the queues that can have messages of `origin`: it, its DLQ, and those not named yet."""
-        nameless = [waiting for waiting in self._queues.values() if not waiting.queue.name]
-        return [*self._homes.get(origin, ()), *nameless]
+        return [*self._homes.get(origin, ()), *self._nameless.values()]
 
     @_applies(CopyRunMeta, CopyPartMeta)
     def _copy_run(self, meta: CopyRunMeta, record: Record) -> None:
