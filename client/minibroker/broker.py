@@ -189,17 +189,17 @@ def connect(
 
 def parse_url(url: str) -> tuple[str, int]:
     """Return host and port of a minibroker:// url; ValueError says what is wrong with it."""
-    form = f"minibroker://host:{limits.DEFAULT_PORT}"
+    form = f"is not of the form minibroker://host:{limits.DEFAULT_PORT}"
     trouble = ""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
     except ValueError as error:  # the port is no number up to 65535, or a bracket is missing
-        raise ValueError(f"{_shown(url)} is not of the form {form}: {error}") from error
+        raise ValueError(f"{_shown(url)} {form}: {error}") from error
     if parts.scheme == "minibrokers":
         trouble = "TLS is not spoken yet, so minibrokers:// cannot be granted"
     elif parts.scheme != "minibroker" or not host or port == 0 or url.split() != [url]:
-        trouble = "it is not of that form"
+        raise ValueError(f"{_shown(url)} {form}")
     elif parts.username is not None or parts.password is not None:
         trouble = "there is no login yet, so user and password cannot be granted"
     elif parts.path.strip("/"):
@@ -209,7 +209,7 @@ def parse_url(url: str) -> tuple[str, int]:
     elif "#" in url:
         trouble = f"the fragment {parts.fragment!r} means nothing"
     if trouble or host is None:
-        raise ValueError(f"{_shown(url)} is not of the form {form}: {trouble}")
+        raise ValueError(f"{_shown(url)} {form}: {trouble}")
     return host, port or limits.DEFAULT_PORT
 
 

@@ -126,8 +126,10 @@ class Driver:
         return self._closed is not None
 
     def check_loop(self) -> None:
-        """Raise RuntimeError if the caller runs in another event loop than this connection."""
+        """Raise RuntimeError if another event loop than this connection's runs; `Closed` after a fork."""
         if get_running_loop() is not self.loop:
+            if self._closed is not None:
+                raise Closed(self._closed)  # no loop is the right one any more
             raise RuntimeError(FOREIGN)
         self.thread = get_ident()  # a loop may be run by one thread after another
 

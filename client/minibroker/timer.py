@@ -53,6 +53,7 @@ class Timer:
             # Loops can fire a little early: the armed time counts then.
             self._due(self._deadlines.pop_due(max(self._armed_ms, now_ms())))
         finally:
+            # What was due may have armed the timer for an entry of its own, behind those that wait already.
             next_ms = self._deadlines.next_ms()
-            if next_ms is not None and self._handle is None:
+            if next_ms is not None and (self._handle is None or next_ms < self._armed_ms):
                 self._arm(next_ms)

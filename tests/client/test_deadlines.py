@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from unittest.mock import Mock
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from minibroker.deadlines import SLOT_MS, Deadlines
+from minibroker.timer import Timer, now_ms
 
 
 def test_items_are_due_in_order_and_once() -> None:
@@ -36,3 +40,19 @@ def test_nothing_is_early_and_nothing_more_than_a_slot_late(times: list[int], no
     due = {when_ms for when_ms, _ in table.pop_due(now_ms)}
     assert all(when_ms <= now_ms for when_ms in due)
     assert all(when_ms in due for when_ms in times if when_ms + SLOT_MS <= now_ms)
+
+
+def test_an_entry_that_is_due_and_adds_another_delays_none_that_waits() -> None:
+    loop = Mock()
+
+    def due(items: Sequence[str]) -> None:
+        assert items == ["beat"]
+        timer.at(now_ms() + 15_000, "next beat")
+
+    timer = Timer(loop, due)
+    timer.at(now_ms() - SLOT_MS, "beat")
+    timer.at(now_ms() + 500, "a call's deadline")
+    _, fire = loop.call_later.call_args.args
+    fire()
+    seconds, _ = loop.call_later.call_args.args
+    assert seconds < 1

@@ -266,8 +266,9 @@ async def test_a_call_without_an_answer_times_out(
 
 @pytest.mark.parametrize("url", ["http://x", "minibroker://", "minibroker://x/path", "x"])
 def test_a_wrong_url_is_a_value_error(url: str) -> None:
-    with pytest.raises(ValueError, match="minibroker://host"):
+    with pytest.raises(ValueError, match="minibroker://host") as caught:
         minibroker.connect(url)
+    assert str(caught.value).count("form") == 1
 
 
 async def test_a_server_that_is_not_there_is_named(server: FakeServer, monkeypatch: Any) -> None:
