@@ -217,6 +217,14 @@ def test_acks_of_three_queues_leave_in_frames_of_10_000_messages() -> None:
     assert len(world.unanswered) == 2
 
 
+def test_acks_of_a_hundred_queues_leave_in_frames_of_64_parts() -> None:
+    world = Reader()
+    for number in range(100):
+        settle(world.messages(f"q{number}", 2, 1), "ack", None)
+    world.turn()
+    assert [parts for _, parts in world.unanswered] == [64, 36]
+
+
 def test_a_resume_names_no_more_than_10_000_messages() -> None:
     world = Reader()
     for _ in range(12):

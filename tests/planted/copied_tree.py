@@ -101,6 +101,6 @@ class Tree:
         return Ended(process.returncode, output)
 
     def imports(self) -> bool:
-        """Whether the server can be imported, and is the one of this copy."""
-        ended = self.run(["-c", f"{IMPORTS}; print(minibrokerd.__file__)"], 60)
-        return ended.status == 0 and str(self.root) in ended.output
+        """Whether the server and the client can be imported, and are those of this copy."""
+        ended = self.run(["-c", f"{IMPORTS}; print(minibrokerd.__file__, minibroker.__file__)"], 60)
+        return ended.status == 0 and ended.output.count(str(self.root)) == 2

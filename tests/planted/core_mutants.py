@@ -31,7 +31,7 @@ DELIVERY_MUTANTS: Final = (
         "attempt counted at nack",
         "core/attempts.py",
         "    if cause in CAUSES:\n        failed, expired, worker_lost = message.attempts\n",
-        '    if cause == "failed":\n        failed, expired, worker_lost = message.attempts\n',
+        "    if CAUSES.get(cause) == 0:\n        failed, expired, worker_lost = message.attempts\n",
         ("model",),
         "I4, L9: a message that kills its workers does so for ever",
     ),
@@ -55,14 +55,10 @@ DELIVERY_MUTANTS: Final = (
     Mutant(
         "purge forgets in-flight",
         "core/moving.py",
-        "    lanes = queue.empty()\n\n    def free() -> bool:\n",
+        "    lanes = queue.empty()\n",
         "    lanes = queue.empty()\n"
-        "    kept = {token: each for token, each in deliveries.items() if not each.spans}\n"
-        "    if kept:\n"
-        "        queue.deliveries, queue.begun = kept, sum(each.count() for each in kept.values())\n"
-        "    for token in kept:\n"
-        "        del deliveries[token]\n\n"
-        "    def free() -> bool:\n",
+        "    queue.deliveries = {token: each for token, each in deliveries.items() if not each.spans}\n"
+        "    deliveries = {token: each for token, each in deliveries.items() if each.spans}\n",
         ("core/test_core_administration.py", "model"),
         "I8: what was begun when its queue was purged comes again",
     ),
@@ -109,16 +105,19 @@ COPY_MUTANTS: Final = (
     Mutant(
         "outcomes forgotten in a copy",
         "core/forwarding.py",
-        "        if 0 < outcome.recorded <= upto:\n",
-        "        if outcome.lost and 0 < outcome.recorded <= upto:\n",
+        "            store.emit(meta, outcome.lost, crc32(outcome.lost))\n",
+        "            if outcome.lost:\n"
+        "                store.emit(meta, outcome.lost, crc32(outcome.lost))\n",
         ("model",),
         "I2, N10: a frame that is sent again is stored again",
     ),
     Mutant(
         "copy drops delayed",
         "core/forwarding.py",
-        "        if item.block.batch > upto:\n            continue\n",
-        "        if item.block.batch > upto or state is State.DELAYED:\n            continue\n",
+        "            if queue is None:\n"
+        "                continue  # it ended with its queue, and is being freed\n",
+        "            if queue is None or thing.ready_at_ms > store.now_ms:\n"
+        "                continue  # it ended with its queue, and is being freed\n",
         ("sim",),
         "I1: what waits for its time is in no segment any more",
     ),
@@ -148,6 +147,46 @@ COPY_MUTANTS: Final = (
         "        if span.block.batch < upto:\n",
         ("core/test_core_forwarding.py", "sim"),
         "I1: the last batch of a segment is freed with it",
+    ),
+    Mutant(
+        "a copy misses what left memory",
+        "core/forwarding.py",
+        "        if run.batch <= upto:  # their bodies",
+        "        if run.batch < 0:  # their bodies",
+        ("core/test_core_forwarding.py", "sim"),
+        "I1: what is cold is freed with its segment",
+    ),
+    Mutant(
+        "a copy misses what has a key",
+        "core/lane.py",
+        "            line.append(span)\n            if self.key:\n",
+        "            line.append(span)\n            if self.key and self.returned:\n",
+        ("model", "sim"),
+        "I1: fresh messages with a key are freed with their segment",
+    ),
+    Mutant(
+        "a copy of several keys has one",
+        "core/blocks.py",
+        '        keys.pop() if len(keys) == 1 else "",\n',
+        "        keys.pop(),\n",
+        ("core/test_budgets.py", "model"),
+        "L5: after a start a message stands in the line of another key",
+    ),
+    Mutant(
+        "a copy goes back to where it was published",
+        "core/forwarding.py",
+        "        queue=queue.number,\n        origin=block.origin,\n",
+        "        queue=block.origin,\n        origin=block.origin,\n",
+        ("model",),
+        "I8: what was dead-lettered, moved or redriven is in its first queue after a start",
+    ),
+    Mutant(
+        "a held message is copied when it was taken out of a bucket",
+        "core/dispatching.py",
+        "    if store.standing.took_old:\n        store.standing.add_delivery(delivery)\n",
+        "    if store.standing.took_old:\n        store.standing.took_old = False\n",
+        ("core/test_core_forwarding.py", "sim"),
+        "I1: what is handed out behind the pass is freed with its segment",
     ),
 )
 

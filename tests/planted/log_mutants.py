@@ -150,6 +150,14 @@ FORMAT_MUTANTS: Final = (
 
 START_MUTANTS: Final = (
     Mutant(
+        "a footer is believed unsynced",
+        "log/recovery.py",
+        "        self.clean = self.report.clean = closed and footed\n",
+        "        self.clean = self.report.clean = footed\n",
+        ("sim/test_lost_syncs.py",),
+        "I1, E1: pages whose sync failed unheard are served, and gone with the power",
+    ),
+    Mutant(
         "recovered tail not rewritten",
         "log/filelog.py",
         "            if recovery.clean:\n",

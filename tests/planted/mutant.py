@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
+
+SERVER: Final = "broker/minibrokerd"
+CLIENT: Final = "client/minibroker"
 
 
 class Stale(Exception):
@@ -15,20 +19,21 @@ class Mutant:
     """One row: what is planted, who should find it, and which invariant it breaks.
 
     `layers` are names of layers.py, cheapest first; `broken` is a row of the fault catalogue or an invariant, in
-    words.
+    words. `package` is the one that `path` is below: the server's, or the client's.
     """
 
     name: str
-    path: str  # below broker/minibrokerd
+    path: str
     old: str
     new: str
     layers: tuple[str, ...]
     broken: str
+    package: str = SERVER
 
     @property
     def file(self) -> str:
         """The path of the file inside the project."""
-        return f"broker/minibrokerd/{self.path}"
+        return f"{self.package}/{self.path}"
 
     def text_in(self, root: Path) -> str:
         """Return what the file says with the bug in it.

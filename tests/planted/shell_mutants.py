@@ -90,4 +90,22 @@ SHELL_MUTANTS: Final = (
         ("server/test_connection_limits.py",),
         "N6, I11: a peer that does not read is never cut off",
     ),
+    Mutant(
+        "unfinished frames without end",
+        "unfinished.py",
+        "        while self.bytes > limits.MAX_UNFINISHED_BYTES:\n",
+        "        while self.bytes > limits.MAX_UNFINISHED_BYTES * len(self._sizes):\n",
+        ("server/test_connection_limits.py",),
+        "N1, I11: a hundred peers that never send the last byte take all memory",
+    ),
+    Mutant(
+        "an error in the middle of a step is lived with",
+        "engine.py",
+        "            self._apply(command)\n        except Exception as error:\n"
+        "            self.stop_at(error)\n            raise\n",
+        "            self._apply(command)\n        except Exception as error:\n"
+        "            self._core.store.jitter = float(not error)\n            raise\n",
+        ("server/test_fail_stop.py",),
+        "I1: half of a step is in memory, none in the log, and answers go on",
+    ),
 )

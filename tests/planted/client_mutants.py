@@ -1,0 +1,158 @@
+"""Bugs of the client: what it takes back, what it sends again, and what its frames may hold."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from mutant import CLIENT, Mutant
+
+CANCEL_MUTANTS: Final = (
+    Mutant(
+        "a cancelled receive waits on at the server",
+        "asking.py",
+        "        if op in _WITHDRAWN and (request is None or request.asked):\n",
+        "        if op in _WITHDRAWN and request is None:\n",
+        ("sim", "client/test_cancelling.py"),
+        "I9: messages go to a caller that is gone",
+        CLIENT,
+    ),
+    Mutant(
+        "an answer that nobody took stays begun",
+        "asking.py",
+        "        if op in _WITHDRAWN and (request is None or request.asked):\n",
+        "        if op in _WITHDRAWN and request is not None and request.asked:\n",
+        ("client/test_cancelling.py",),
+        "I4: it is charged when its lease ends",
+        CLIENT,
+    ),
+    Mutant(
+        "what was asked on an older connection is not withdrawn",
+        "asking.py",
+        "        if op in _WITHDRAWN and (request is None or request.asked):\n",
+        "        if op in _WITHDRAWN and (request is None or request.written):\n",
+        ("client/test_withdrawing.py",),
+        "I4: its answer was lost with that connection, and is charged",
+        CLIENT,
+    ),
+    Mutant(
+        "a withdrawal is asked once",
+        "asking.py",
+        "        self.unwritten = list(self._waiting.values())\n",
+        '        self.unwritten = [each for each in self._waiting.values() if each.op != "withdraw"]\n',
+        ("client/test_withdrawing.py",),
+        "I9: a lost connection keeps what was to be taken back",
+        CLIENT,
+    ),
+    Mutant(
+        "an answer that was taken back is kept",
+        "session.py",
+        "            answer.messages.clear()\n            self.deliveries.pop(answer.token, None)\n",
+        "            answer.messages.clear()\n",
+        ("client/test_withdrawing.py",),
+        "I11: whoever changes his mind often has all that he was ever answered in memory",
+        CLIENT,
+    ),
+    Mutant(
+        "a publish that was cancelled leaves all the same",
+        "session.py",
+        "            group.drop_withdrawn()\n",
+        "            group.account()\n",
+        ("client/test_publish.py",),
+        "what a caller took back before it was written is stored",
+        CLIENT,
+    ),
+)
+
+RESEND_MUTANTS: Final = (
+    Mutant(
+        "an answered frame ends those before it",
+        "window.py",
+        "        if sequence != self.answered_below:\n",
+        "        if sequence < self.answered_below:\n",
+        ("client/test_session.py",),
+        "I2: the server forgets an outcome that is asked for once more",
+        CLIENT,
+    ),
+    Mutant(
+        "a forgotten session's frames go to its successor",
+        "session.py",
+        "                events.append(PublishFailed(sent.content, unknown))\n"
+        "            else:\n"
+        "                events.append(SettleRefused(sent.content, unknown))\n"
+        "        self.window = Window()\n",
+        "                events.append(PublishFailed(sent.content, unknown))\n"
+        "            else:\n"
+        "                events.append(SettleRefused(sent.content, unknown))\n",
+        ("client/test_withdrawing.py",),
+        "I2: what may have been stored is stored under a new name",
+        CLIENT,
+    ),
+    Mutant(
+        "a resume that names nothing",
+        "session.py",
+        "        runs = resume_runs(self._resumed)\n",
+        "        runs = resume_runs(self._resumed[:0])\n",
+        ("client/test_session.py",),
+        "I5: what runs in a client is handed out to another after a crash",
+        CLIENT,
+    ),
+    Mutant(
+        "publishes overtake what was refused",
+        "outbox.py",
+        "            if queue in blocked or hold.out or hold.until_ms > now_ms or group.behind:\n",
+        "            if hold.until_ms > now_ms or group.behind:\n",
+        ("client/test_refused.py",),
+        "I10: what a queue had no room for is stored behind what came later",
+        CLIENT,
+    ),
+)
+
+FRAME_MUTANTS: Final = (
+    Mutant(
+        "a settle frame of any length",
+        "settle_frames.py",
+        "        self.messages -= count\n",
+        "        self.messages -= min(count, 1)\n",
+        ("client/test_frame_limits.py",),
+        "the server ends the connection for it, again and again",
+        CLIENT,
+    ),
+    Mutant(
+        "more parts than a frame may have",
+        "settle_frames.py",
+        "        self.parts -= 1\n",
+        "        self.parts -= self.errors == 0\n",
+        ("client/test_frame_limits.py",),
+        "the same",
+        CLIENT,
+    ),
+    Mutant(
+        "a resume larger than a login may be",
+        "settle_frames.py",
+        "MAX_RESUME_RUNS: Final = 128\n",
+        "MAX_RESUME_RUNS: Final = 1280\n",
+        ("client/test_session.py", "client/test_frame_limits.py"),
+        "a client with many leases never comes back",
+        CLIENT,
+    ),
+    Mutant(
+        "more frames than may be unanswered",
+        "window.py",
+        "            self.next_sequence - self.answered_below < limits.MAX_UNANSWERED_FRAMES\n",
+        "            len(self._sent) < limits.MAX_UNANSWERED_FRAMES\n",
+        ("client/test_session.py",),
+        "the server counts from the oldest unanswered one on, and ends the connection",
+        CLIENT,
+    ),
+    Mutant(
+        "a group for larger frames than the server's",
+        "session.py",
+        "        self.outbox.fit(self.max_frame_bytes)\n",
+        "        self.outbox.fit(max(self.max_frame_bytes, limits.MAX_FRAME_BYTES))\n",
+        ("client/test_refused.py", "client/test_frame_limits.py"),
+        "a server with small segments refuses what the client gathered",
+        CLIENT,
+    ),
+)
+
+CLIENT_MUTANTS: Final = CANCEL_MUTANTS + RESEND_MUTANTS + FRAME_MUTANTS

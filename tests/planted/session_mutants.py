@@ -1,0 +1,171 @@
+"""Bugs of sessions: what is withdrawn, what comes back after a lost connection, what ends without a word."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from mutant import Mutant
+
+WITHDRAWAL_MUTANTS: Final = (
+    Mutant(
+        "a withdrawal that keeps the receive",
+        "core/withdrawing.py",
+        "    if receive is not None:\n        end_receive(store, connection, receive)\n",
+        "    if receive is not None:\n        receive.request = request\n",
+        ("sim", "core/test_core_withdrawing.py"),
+        "I9: a message goes to a caller that is gone",
+    ),
+    Mutant(
+        "a withdrawn answer stays begun",
+        "core/withdrawing.py",
+        "    return 0 if delivery is None else _put_back(store, delivery)\n",
+        "    return 0 if delivery is None else store.open_batch\n",
+        ("sim", "core/test_core_withdrawing.py"),
+        "I4: nobody works on it, and its lease is charged as an attempt",
+    ),
+    Mutant(
+        "a withdrawal that charges an attempt",
+        "core/withdrawing.py",
+        "        message.ended_token, message.started_unix_ms = delivery.token, 0\n",
+        "        message.ended_token, message.started_unix_ms = delivery.token, 0\n"
+        "        failed, expired, worker_lost = message.attempts\n"
+        "        message.attempts = (failed, expired, worker_lost + 1)\n",
+        ("sim", "core/test_core_withdrawing.py"),
+        "I4: a message whose callers change their minds ends in its DLQ",
+    ),
+    Mutant(
+        "a withdrawal that counts a release",
+        "core/withdrawing.py",
+        "        message.ended_token, message.started_unix_ms = delivery.token, 0\n",
+        "        message.ended_token, message.started_unix_ms = delivery.token, 0\n"
+        "        message.releases += 1\n"
+        "        if message.releases > 1:\n"
+        "            message.ready_at_ms = store.now_ms + 1_000\n",
+        ("core/test_core_withdrawing.py",),
+        "what was never handed out waits for a second",
+    ),
+    Mutant(
+        "the lease of a withdrawn answer runs on",
+        "core/withdrawing.py",
+        "            store.wheel.cancel(message.timer)\n            queue.begun -= 1\n",
+        "            queue.begun -= 1\n",
+        ("sim", "core/test_core_withdrawing.py"),
+        "I5, I8: a lease ends that nobody has",
+    ),
+    Mutant(
+        "a number means its first request for ever",
+        "core/withdrawing.py",
+        "        connection.session.has_answer(delivery)\n",
+        "        connection.session.received[frame.request] = delivery.token\n",
+        ("core/test_core_withdrawing.py",),
+        "I6: a withdrawal takes back what a worker has",
+    ),
+    Mutant(
+        "a start forgets which request a lease answers",
+        "core/replay.py",
+        "            if meta.request is not None:\n",
+        "            if meta.request is not None and meta.token not in store.deliveries:\n",
+        ("core/test_core_withdrawing.py",),
+        "I4: an answer that was lost with its server is charged to a worker that never was",
+    ),
+    Mutant(
+        "a copied lease answers nothing",
+        "core/forwarding.py",
+        "        request=lease.request if lease is not None else None,\n",
+        "",
+        ("core/test_core_withdrawing.py",),
+        "I4: the same, once the segment was freed that had the lease first",
+    ),
+)
+
+RETURN_MUTANTS: Final = (
+    Mutant(
+        "the outcome of a forgotten session is new",
+        "core/logins.py",
+        "    session.answered_below = store.forgotten.pop(session.id, session.answered_below)\n",
+        "    store.forgotten.pop(session.id, None)\n",
+        ("core/test_core_sessions.py",),
+        "I2, N10: a publish that comes again after ten minutes is stored twice",
+    ),
+    Mutant(
+        "a session comes back from the dead",
+        "core/farewells.py",
+        "    if recorded:\n        store.emit(EndMeta(session.id, session.answered_below, silent))\n",
+        "    if recorded and silent:\n"
+        "        store.emit(EndMeta(session.id, session.answered_below, silent))\n",
+        ("core/test_core_sessions.py",),
+        "I11: a start remembers every session that said goodbye",
+    ),
+    Mutant(
+        "a frozen client gets back what it let expire",
+        "core/attempts.py",
+        "        store.connections[session.connection].silent = True\n",
+        "        store.connections[session.connection].silent = session.blank\n",
+        ("core/test_core_expiring.py",),
+        "I9: the last attempts of a message are those of a loop that stands still",
+    ),
+    Mutant(
+        "a lease that ends twice",
+        "core/attempts.py",
+        "        del delivery.singles[queue.key_of(message.block.origin, message.sequence)]\n"
+        "        started_unix_ms",
+        "        started_unix_ms",
+        ("model",),
+        "I5, I6: an ack under a lease that is over ends what somebody else has begun",
+    ),
+    Mutant(
+        "the dead are handed out while their DLQ is full",
+        "core/moving.py",
+        "        doom(store, queue, message)\n        return\n",
+        "        doom(store, queue, message)\n"
+        "        store.wait_or_ready(queue, message)\n"
+        "        return\n",
+        ("core/test_core_full_dlq.py", "model"),
+        "I4, I8: attempts beyond the maximum",
+    ),
+    Mutant(
+        "a start hands out the dead",
+        "core/replay.py",
+        "            message.marked, message.dead = meta.marked, meta.dead\n",
+        "            message.marked, message.dead = meta.marked, False\n",
+        ("core/test_core_full_dlq.py", "model"),
+        "I4: the same after a restart",
+    ),
+)
+
+BOUND_MUTANTS: Final = (
+    Mutant(
+        "room for one lets a frame in",
+        "core/publishing.py",
+        "    if queue.has_room(count):\n",
+        "    if queue.has_room():\n",
+        ("core/test_core_borders.py",),
+        "max_messages: a thousand go into a queue with room for one",
+    ),
+    Mutant(
+        "receives without end",
+        "core/requests.py",
+        "    if len(connection.receives) >= limits.MAX_RECEIVES_PER_CONNECTION:\n",
+        "    if len(connection.receives) >= limits.MAX_RECEIVES_PER_CONNECTION << 20:\n",
+        ("core/test_core_withdrawing.py",),
+        "I11: one connection takes what memory there is",
+    ),
+    Mutant(
+        "sessions without end",
+        "core/logins.py",
+        "    if len(store.sessions) >= limits.MAX_SESSIONS:\n",
+        "    if len(store.connections) >= limits.MAX_SESSIONS:\n",
+        ("core/test_core_sessions.py",),
+        "I11: sessions that nobody comes back to are kept, however many",
+    ),
+    Mutant(
+        "a batch larger than a segment",
+        "core/state.py",
+        "        if effects.record_bytes + size_bytes > self.sizes.apply_bytes and effects.records:\n",
+        "        if effects.record_bytes + size_bytes > 2**30 and effects.records:\n",
+        ("core/test_core_batches.py",),
+        "what one frame emits ends the process, at every try",
+    ),
+)
+
+SESSION_MUTANTS: Final = WITHDRAWAL_MUTANTS + RETURN_MUTANTS + BOUND_MUTANTS
