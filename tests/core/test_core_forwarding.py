@@ -250,6 +250,25 @@ def test_an_ack_in_the_batch_of_the_copy_ends_the_message() -> None:
     assert list(world.states("q")) == [other.id]
 
 
+@pytest.mark.parametrize("why", ["key", "delay", "came back"])
+def test_what_is_handed_out_in_the_middle_of_a_pass_is_copied_too(why: str) -> None:
+    """It left the bucket that the pass had not come to, for a delivery that the pass had left behind."""
+    world = World()
+    client = world.hello()
+    for n in range(200):
+        client.publish("q", b"x", keys=[f"{n}" * (why == "key")], delays=[9 * (why == "delay")])
+    if why == "came back":
+        client.settle("release", *client.receive_all("q", 200))
+    upto = world.core.synced
+    world.apply(Forward(upto, 1))
+    world.advance(16)
+    assert world.core.clear_below <= upto
+    client.receive_all("q", 100)
+    world.free(upto, most_bytes=1)
+    world.restart(clean=False)
+    assert sorted(world.states("q").values()) == ["BEGUN"] * 100 + ["READY"] * 100
+
+
 def test_a_short_wait_of_an_old_message_stays_short_when_the_wall_clock_went_back() -> None:
     """Its copy says what is left of the wait, not how long ago it was published."""
     world = World()

@@ -256,7 +256,12 @@ def test_there_are_no_more_sessions_than_the_limit(monkeypatch: pytest.MonkeyPat
     assert (refused["code"], refused["retryable"]) == ("limit_reached", True)
     assert len(world.store.connections) == len(world.store.sessions) == 3
     world.disconnect(clients[0])
-    assert world.hello().session
+    last = world.hello()
+    last.publish("q", b"a")
+    world.disconnect(last)  # it may come back, and counts
+    turned_away = world._client("one too many again")
+    world.apply(Hello(turned_away.connection, "one too many again"))
+    assert turned_away.pop("error")["code"] == "limit_reached"
 
 
 def test_hand_outs_go_on_when_those_who_were_there_at_a_stop_are_back() -> None:
