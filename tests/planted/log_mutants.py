@@ -21,7 +21,7 @@ SYNC_MUTANTS: Final = (
         "    _loop(ops.write_synced, descriptor, data, offset)\n",
         "    try:\n        _loop(ops.write_synced, descriptor, data, offset)\n"
         "    except OSError:\n        ops.sync(descriptor)\n",
-        ("sim",),
+        ("sim", "log/test_log_writing.py"),
         "I1, E1: the second sync says that all is well, and the pages are gone",
     ),
     Mutant(
@@ -89,7 +89,7 @@ SYNC_MUTANTS: Final = (
         "reserve that is not zeroed",
         "log/allocation.py",
         "            write_all(self._ops, descriptor, bytes(self._ops.data_end(descriptor)), 0)\n",
-        "            write_all(self._ops, descriptor, bytes(self._ops.data_end(descriptor) // 2), 0)\n",
+        "            write_all(self._ops, descriptor, bytes(self._ops.data_end(descriptor) // 99), 0)\n",
         ("log/test_log_recovery.py::test_torn_bytes_are_kept_aside",),
         "C7, I12: what an older segment had stands behind the end of a new one",
     ),
