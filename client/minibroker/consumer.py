@@ -37,6 +37,7 @@ class Consumer(Generic[Body]):
         self._settlements = driver.session.settlements_of(queue)
         self._error: MinibrokerError | None = None
         self._ended = False
+        self._opened = False
         self._arming: asyncio.Task[None] | None = None
         self._number = driver.add_consumer(self)
         self._set_half()
@@ -60,9 +61,15 @@ class Consumer(Generic[Body]):
         except BaseException:
             self._leave()
             raise
+        self._opened = True
 
     def arm(self) -> None:
-        """Ask again, on a new connection; the server forgets consumers with the connection."""
+        """Ask again, on a new connection; the server forgets consumers with the connection.
+
+        Not while it opens: the session asks again what has no answer, and its caller may still withdraw that one.
+        """
+        if not self._opened:
+            return
         if self._arming is None or self._arming.done():
             self._arming = self._driver.loop.create_task(self._rearm())
 

@@ -335,3 +335,19 @@ async def test_a_prefetch_out_of_range_is_refused(broker: minibroker.Broker, cou
         broker.queue("q").consume(prefetch=count)
     with pytest.raises(minibroker.BadValue):
         await broker.queue("q").run(lambda message: asyncio.sleep(0), concurrency=count)
+
+
+async def test_a_consumer_that_opens_over_a_reconnect_is_asked_for_once(
+    broker: minibroker.Broker, server: FakeServer
+) -> None:
+    """Asked twice, the withdrawal of the one would leave the other at the server."""
+    server.mute = True
+    opening = asyncio.ensure_future(broker.queue("q").consume().__aenter__())
+    await settle_loop()
+    server.mute = False
+    before = len(server.parts("consume"))
+    server.links[-1].fail(ConnectionResetError("gone"))
+    consumer = await opening
+    await settle_loop()
+    assert len(server.parts("consume")) == before + 1
+    await consumer.__aexit__(None, None, None)

@@ -150,6 +150,7 @@ class SimulatedClient:
         if link is not self.link:
             return
         self.link = None
+        self.world.checker.troubles += 1
         self.world.checker.returned()
         self._act(self.session.disconnected())
         for delivery in list(self.session.deliveries.values()):

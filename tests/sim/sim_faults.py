@@ -140,14 +140,17 @@ class Faults:
     def _silence(self) -> None:
         if (link := self._some_link()) is not None:
             link.half_open = link.troubled = True
+            self.world.checker.troubles += 1
 
     def _stall(self) -> None:
         if (link := self._some_link()) is not None:
             link.troubled = True
+            self.world.checker.troubles += 1
             stalled_us = self.world.random.randint(1, 15) * SECOND_US
             link.slow_until_us = self.world.loop.now_us + stalled_us
 
     def _lag(self) -> None:
+        self.world.checker.troubles += 1
         self.world.lag_us = self.world.random.choice((50, 300, 5_000, 100_000, 1_000_000))
 
     def _jump(self) -> None:

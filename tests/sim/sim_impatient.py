@@ -57,8 +57,8 @@ class ImpatientClient(SimulatedClient):
         self._later(self._per_second / 4, self._open)
 
     def consume(self) -> None:
-        """Ask for every consumer again, on a new connection; when the world drains there is none."""
-        for number in list(self.taking):
+        """Ask for every open consumer again, on a new connection; the session asks again for those that open."""
+        for number in self.taking.keys() - self._opening.keys():
             self._request_consume(number)
 
     # -- receiving ------------------------------------------------------------------------------

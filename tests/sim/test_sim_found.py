@@ -26,6 +26,17 @@ FOUND = {
 }
 
 
+BORDERS = {
+    80002298: "a consume that opened over a reconnect was asked twice, and its withdrawal ended only one",
+}
+
+
+@pytest.mark.parametrize("seed", BORDERS)
+def test_a_world_of_impatient_clients_finds_none_now(seed: int) -> None:
+    """The bug is named in BORDERS."""
+    assert World(seed, borders=True).run().checker.violations == [], BORDERS[seed]
+
+
 @pytest.mark.parametrize("seed", FOUND)
 def test_a_world_that_found_a_bug_finds_none_now(seed: int) -> None:
     """The bug is named in FOUND."""
