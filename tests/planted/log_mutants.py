@@ -72,7 +72,7 @@ SYNC_MUTANTS: Final = (
         "            self.forget_index(sealed.name)\n"
         "            self.sealed.popleft()\n"
         "        self.append_own(Kind.MARKER, now_ms, unix_ms)\n",
-        ("cuts:freeing", "sim"),
+        ("log/test_log_freeing.py", "cuts:freeing", "sim"),
         "C10: a start finds a log whose first segment is gone",
     ),
     Mutant(
