@@ -7,6 +7,7 @@ the whole queue ends that, too), and the answer says how much of it there is and
 from __future__ import annotations
 
 from collections.abc import Generator
+from itertools import islice
 from typing import Any
 from zlib import crc32
 
@@ -23,9 +24,11 @@ from minibrokerd.core.records import AckMeta
 from minibrokerd.core.settling import Run
 from minibrokerd.core.state import Refused, Store, check_name
 from minibrokerd.core.walks import GO_ON, Steps, Walk
+from minibrokerd.core.wheel import Timer
 
 TAKE_LOOKS = 3  # what a message that is moved or ended counts
 TAKE_MESSAGES = 50  # of a lane, at a time
+TIMERS_AHEAD = 1_000  # asked for at a time
 LOOKS_PER_SPANS = (
     1_000  # finding a place in the middle of a long line costs a look for so many of it
 )
@@ -76,6 +79,9 @@ class Moving:
         self._moved = 0
         self._left: Left = {}
         self._records = 0  # of this apply, older than the step
+        self._timers: list[
+            Timer
+        ] = []  # of what is delayed, those that come next, the last one first
 
     def steps(self, runs: list[Run], most: int, verb: str, event: str) -> Steps:
         """Move those of the runs, or up to `most` (0: all that are there now), and answer."""
@@ -107,7 +113,7 @@ class Moving:
                 self._records = 0
                 continue
             if not items and some and source.delayed:
-                items = [self._first_delayed()]
+                items = self._first_delayed(some)
             if not items:
                 self._left |= {} if some else {"full": wanted - self._moved}
                 break
@@ -119,14 +125,27 @@ class Moving:
         counts = {"held": source.held, "begun": source.begun, "entering": source.entering}
         self._left |= {why: count for why, count in counts.items() if count}
 
-    def _first_delayed(self) -> Item:
-        timer = next(iter(self._source.delayed))
-        item = self._source.undelay(timer)
-        assert item is not None
-        self._store.wheel.cancel(timer)
-        if isinstance(item, Span) and item.stop > item.first + 1:
-            self._store.wait_or_ready(self._source, item.cut(item.first + 1))
-        return item
+    def _first_delayed(self, most: int) -> list[Item]:
+        """Take the first of what is delayed, up to `most` messages.
+
+        The timers are asked for in advance: each look at the first entry of a table passes over all that were
+        taken out before it.
+        """
+        source, items = self._source, list[Item]()
+        while most and source.delayed:
+            if not self._timers:
+                self._timers = [*islice(source.delayed, TIMERS_AHEAD)][::-1]
+            timer = self._timers.pop()
+            item = source.undelay(timer)
+            if item is None:
+                continue  # it went another way since
+            self._store.wheel.cancel(timer)
+            if item.stop - item.first > most:
+                assert isinstance(item, Span)
+                self._store.wait_or_ready(source, item.cut(item.first + most))
+            items.append(item)
+            most -= item.stop - item.first
+        return items
 
     def _named(self, ids: list[Id]) -> Steps:
         missing: list[Id] = []
@@ -139,8 +158,12 @@ class Moving:
             item = yield from take(self._walk, self._source, origin, sequence)
             if item is None:
                 missing.append((origin, sequence))
-            else:
+            elif self._may_go_on() and self._room():
                 self._move(item)
+            else:  # the target was deleted or filled while this was read back
+                self._store.wait_or_ready(self._source, item)
+                self._left |= {"full": len(ids) - at} if self._may_go_on() else {}
+                break
             looks = TAKE_LOOKS + line_looks(self._source)
             if self._is_used_up(looks):
                 yield GO_ON
