@@ -101,7 +101,7 @@ FORMAT_MUTANTS: Final = (
         "log/format.py",
         "    if (at, len(records), heads_checksum) != (end, header.record_count, header.heads_checksum):\n",
         "    if (at, len(records)) != (end, header.record_count):\n",
-        ("flips:closed", "log/test_log_format.py"),
+        ("log/test_log_format.py", "flips:closed"),
         "M1: heads of records, with their lengths, may be those of another batch",
     ),
     Mutant(
