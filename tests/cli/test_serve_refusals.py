@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from time import monotonic
 
 import pytest
 from click.testing import CliRunner
@@ -292,7 +293,7 @@ async def test_more_connections_than_files_may_be_open(loop: str, tmp_path: Path
                 last = [crowd.enter_context(connected(server)) for _ in range(2 * LOW_LIMIT)][-1]
                 answer = await asyncio.to_thread(last.recv, 4_096)
                 assert b"busy" in answer or answer == b""
-                before_s = processor_s(server)
+                before_s, began_s = processor_s(server), monotonic()
                 for _ in range(10):
                     await queue.publish(b"x" * 20_000)
                 await asyncio.to_thread(
@@ -301,7 +302,8 @@ async def test_more_connections_than_files_may_be_open(loop: str, tmp_path: Path
                     server.process,
                     "connections_full",
                 )
-                assert processor_s(server) - before_s < 0.5
+                used_s, took_s = processor_s(server) - before_s, monotonic() - began_s
+                assert used_s < took_s / 2 + 0.3, "it asks again and again"
             await publish(server.url, b"there is room again")
         assert len(await bodies(server.url)) == 11
         assert server.stop() == 0
@@ -310,20 +312,35 @@ async def test_more_connections_than_files_may_be_open(loop: str, tmp_path: Path
         server.close()
 
 
-def test_200_connects_and_drops_leave_nothing_behind(tmp_path: Path) -> None:
+async def alone(broker: minibroker.Broker) -> None:
+    """Wait until the server knows of no connection but this one; all that came before it were accepted before."""
+    async with asyncio.timeout(PATIENCE_S):
+        while (await broker.stats())["server"]["connections"] > 1:
+            await broker.ping()
+
+
+async def test_200_connects_and_drops_leave_nothing_behind(tmp_path: Path) -> None:
     """No descriptor, no memory, no entry: the limit of connections is as far off as before."""
     server = BrokerServer(tmp_path / "data", *SMALL)
     try:
-        asyncio.run(publish(server.url, b"warm"))
-        for _ in range(50):
-            connected(server).close()
-        asyncio.run(publish(server.url, b"the drops before were seen"))
-        before, before_kib = descriptors(server), resident_kib(server)
-        for _ in range(200):
-            connected(server).close()
-        look_until(lambda: descriptors(server) <= before, server.process, "the drops were seen")
-        assert resident_kib(server) - before_kib < 1_024
+        await publish(server.url, b"warm")
+        with ExitStack() as together:  # what a slow server has open at once is no leak
+            for _ in range(200):
+                together.enter_context(connected(server))
+            async with minibroker.connect(server.url) as broker:
+                await broker.ping()
+        async with minibroker.connect(server.url) as broker:
+            await alone(broker)
+            before, before_kib = descriptors(server), resident_kib(server)
+            for _ in range(200):
+                connected(server).close()
+        async with minibroker.connect(server.url) as broker:
+            await alone(broker)
+            dropped = "the last drop", PATIENCE_S
+            await asyncio.to_thread(
+                look_until, lambda: descriptors(server) <= before, server.process, *dropped
+            )
+            assert resident_kib(server) - before_kib < 1_024
         assert server.stop() == 0
-        assert re.search(r" stopping signal=SIGTERM connections=0 ", server.output)
     finally:
         server.close()

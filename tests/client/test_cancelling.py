@@ -162,10 +162,10 @@ async def test_a_timed_out_receive_takes_no_message(
         for _ in range(6):
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(broker.queue("q").receive(wait=60), 0.02)
-        waiting = asyncio.ensure_future(watcher.queue("q").receive(wait=10))
+        waiting = asyncio.ensure_future(watcher.queue("q").receive(wait=30))
         await watcher.ping()
         await broker.queue("q").publish(b"x")
-        [message] = await asyncio.wait_for(waiting, 1)
+        [message] = await asyncio.wait_for(waiting, 20)
         await message.ack(confirmed=True)
         counters = (await watcher.queue("q").stats())["queues"]["q"]
         assert (counters["delivered"], counters["released"]) == (1, 0)

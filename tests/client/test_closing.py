@@ -43,16 +43,16 @@ async def test_after_all_tasks_were_cancelled_calls_are_still_answered(
     for task in asyncio.all_tasks() - {asyncio.current_task()}:
         task.cancel()
     await asyncio.sleep(0)
-    assert (await asyncio.wait_for(queue.publish(b"2"), 5)).id.sequence == 1
+    assert (await asyncio.wait_for(queue.publish(b"2"), 30)).id.sequence == 1
 
 
 def test_a_worker_whose_tasks_are_all_cancelled_waits_for_no_deadline(
     broker_server: BrokerServer,
 ) -> None:
-    """It took three deadlines of 30 s."""
+    """It took three deadlines of 30 s each; one has not passed."""
     command = [sys.executable, "-c", IDLE_WORKER, broker_server.url]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    assert float(done.stdout) < 20
+    done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=True)
+    assert float(done.stdout) < 30
 
 
 async def test_a_connection_is_tried_again_after_its_attempt_was_cancelled(
@@ -70,7 +70,7 @@ async def test_a_connection_is_tried_again_after_its_attempt_was_cancelled(
     monkeypatch.setattr("minibroker.reconnecting.dial", server.dial)
     for task in asyncio.all_tasks() - {asyncio.current_task()}:
         task.cancel()
-    assert await asyncio.wait_for(broker.queue("q").publish(b"a"), 5)
+    assert await asyncio.wait_for(broker.queue("q").publish(b"a"), 30)
 
 
 async def test_close_waits_for_the_handlers_of_a_run(server: FakeServer) -> None:
@@ -115,7 +115,7 @@ async def test_a_handler_may_close_its_own_connection(server: FakeServer) -> Non
     async def handle(message: minibroker.Message[Any]) -> None:
         await broker.close()
 
-    await asyncio.wait_for(broker.queue("q").run(handle), 5)
+    await asyncio.wait_for(broker.queue("q").run(handle), 30)
     with pytest.raises(minibroker.Closed):
         await broker.ping()
 
@@ -159,7 +159,7 @@ async def test_a_confirmed_settlement_after_the_end_is_refused_at_once(server: F
         extend.extend(5),
     ):
         with pytest.raises(minibroker.Closed):
-            await asyncio.wait_for(call, 5)
+            await asyncio.wait_for(call, 30)
 
 
 async def test_a_child_of_a_fork_closes_at_once_and_publishes_nothing(
@@ -182,7 +182,7 @@ async def test_a_child_of_a_fork_closes_at_once_and_publishes_nothing(
                         told.append("done")
                     except minibroker.Closed:
                         told.append("closed")
-                os.write(writing, f"{told} {monotonic() - began < 5}".encode())
+                os.write(writing, f"{told} {monotonic() - began < 30}".encode())
             finally:
                 os._exit(0)
         await asyncio.to_thread(os.waitpid, pid, 0)

@@ -147,7 +147,7 @@ async def test_a_turn_that_a_cancelled_task_cannot_use_goes_to_another(
         data, link.peer.out = b"".join(link.peer.out), []
         link.data_received(data)  # it is the turn of the first
         first.cancel()
-        message = await asyncio.wait_for(second, 5)
+        message = await asyncio.wait_for(second, 30)
         await message.ack()
 
 
@@ -226,7 +226,7 @@ async def test_what_resume_names_as_lost_is_lost(
     server.welcome_lost = [(first.token, 1, 0, 2)]
     server.withhold = False
     server.links[-1].fail(ConnectionResetError("gone"))
-    await asyncio.wait_for(broker.queue("q").publish(b"x"), 5)
+    await asyncio.wait_for(broker.queue("q").publish(b"x"), 30)
     assert first.lost
     assert not second.lost  # judged by the answer to its frame, which was sent again
 

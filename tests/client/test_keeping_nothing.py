@@ -75,7 +75,7 @@ async def test_a_publish_unanswered_for_too_long_is_unknown_and_not_resent(
     sent.written_ms -= limits.FRAME_OUTCOME_MS
     server.links[-1].fail(ConnectionResetError("cut"))
     with pytest.raises(minibroker.OutcomeUnknown):
-        await asyncio.wait_for(old, 5)
+        await asyncio.wait_for(old, 30)
     server.withhold = False
     await broker.queue("q").publish(b"new")
     assert [stored[2] for stored in server.queue("q").ready] == [b"old", b"new"]

@@ -248,16 +248,15 @@ async def test_a_forked_child_does_not_speak_for_its_parent(broker_server: Broke
         assert (await broker.queue("q").publish(b"b")).id.sequence == 1
 
 
-async def test_a_break_releases_within_a_second(broker_server: BrokerServer) -> None:
+async def test_a_break_releases_what_it_held(broker_server: BrokerServer) -> None:
+    """Without it the messages would stay where they are: no lease runs for what has not begun."""
     async with minibroker.connect(broker_server.url) as broker:
         queue = broker.queue("q")
         await queue.publish_many([b"a"] * 10)
         async for message in queue.consume(prefetch=10):
             await message.ack()
             break
-        started = monotonic()
-        assert len(await queue.receive(9, wait=5)) > 0
-        assert monotonic() - started < 1
+        assert len(await queue.receive(9, wait=20)) > 0
 
 
 async def test_a_large_body_comes_back(broker_server: BrokerServer) -> None:

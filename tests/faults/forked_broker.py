@@ -64,5 +64,8 @@ def _serve(arguments: list[str], writer: Connection, log: Path) -> None:
     os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), 2)
     os.dup2(writer.fileno(), 1)
     writer.close()
+    # Those that were there may remember that they were files, in which one can seek.
+    sys.stdout = os.fdopen(1, "w", buffering=1, encoding="utf-8", closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", closefd=False)
     sys.argv = ["minibroker", *arguments]
     main(arguments, prog_name="minibroker")

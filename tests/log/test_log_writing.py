@@ -373,8 +373,9 @@ async def test_the_largest_publish_gets_room_in_the_end(tmp_path: Path) -> None:
     engine = Engine(tmp_path / "d", segment_bytes=SMALL).open()
     await engine.append(b"x" * 1000)
     largest = engine.log.sizes.batch_bytes
-    assert engine.log.room_for(largest) is Room.WAIT
-    await asyncio.wait_for(engine.room.wait(), PATIENCE_SECONDS)
+    while engine.log.room_for(largest) is Room.WAIT:  # unless the writer was quicker
+        await asyncio.wait_for(engine.room.wait(), PATIENCE_SECONDS)
+        engine.room.clear()
     assert engine.log.room_for(largest) is Room.GRANTED
     engine.close()
 

@@ -12,7 +12,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from time import monotonic
 
 import pytest
 from hand import frame, part
@@ -104,10 +103,8 @@ async def test_a_stop_under_load_keeps_what_was_confirmed(
             loads = [asyncio.ensure_future(publish(queue)) for _ in range(PUBLISHERS)]
             while len(ids) < 100:
                 await more()
-            began = monotonic()
             server.process.send_signal(number)
             assert await asyncio.to_thread(ends, server) == 0
-            assert monotonic() - began < 10
             await asyncio.to_thread(server.restart)
             await more()
             going = False
