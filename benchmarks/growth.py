@@ -48,18 +48,23 @@ class Broker:
         self.port = free_port()
         self.folder = folder
         self.url = f"minibroker://127.0.0.1:{self.port}"
-        self._flags = flags
+        self.flags = flags
 
     def start(self) -> None:
         """Start the process; returns before it listens."""
         command = [sys.executable, "-m", "minibrokerd", "serve", "--data-dir", str(self.folder)]
         port = ["--port", str(self.port)]
         env = {**os.environ, **COMPILED}
-        self.process = Popen([*command, *port, *self._flags], stdout=DEVNULL, env=env)
+        self.process = Popen([*command, *port, *self.flags], stdout=DEVNULL, env=env)
 
     def kill(self) -> None:
         """End the process as a crash would."""
         self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> None:
+        """End the process in good order."""
+        self.process.terminate()
         self.process.wait()
 
     def resident_mib(self) -> float:

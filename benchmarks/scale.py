@@ -22,6 +22,7 @@ from time import perf_counter
 from typing import Any
 
 from benchmarks.client import run_on
+from benchmarks.crowds import beside_delays, beside_keys, beside_queues, memory, starts
 from benchmarks.gauges import LoopGauge, SyncGauge, percentile
 from benchmarks.growth import Broker, fill
 from benchmarks.leases import leases
@@ -252,7 +253,11 @@ async def consume(queue: Any, done: asyncio.Semaphore) -> None:
 
 
 ROWS: dict[str, Callable[[Broker, int], Awaitable[str]]] = {
-    row.__name__: row for row in (depth, delays, connections, pauses, queues, leases)
+    row.__name__: row
+    for row in (
+        *(depth, delays, connections, pauses, queues, leases),
+        *(starts, beside_delays, beside_keys, beside_queues, memory),
+    )
 }
 
 
