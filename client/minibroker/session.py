@@ -236,10 +236,14 @@ class Session:
         while True:
             room, parts = FrameRoom(self.max_frame_bytes), list[SettlePart]()
             is_sequenced = self.window.has_room(FRAME_BYTES) and self.owes_settlements()
-            if is_sequenced:
-                for settlements in self.owing:
-                    parts += settlements.take(room)
+            seen = []
             for settlements in self.owing:
+                if not room.parts:
+                    break  # thousands of queues are looked at for the frame that they leave in, not for each
+                seen.append(settlements)
+                if is_sequenced:
+                    parts += settlements.take(room)
+            for settlements in seen:
                 parts += settlements.take_begins(room)
             if not parts:
                 break
@@ -248,9 +252,13 @@ class Session:
             else:
                 # No settlement to ride with: not sequenced, so it needs no room and gets no answer.
                 frames.append(pack_parts(parts, {}))
-        for settlements in list(self.owing):
+            self._forget_written(seen)
+        self._forget_written(list(self.owing))
+
+    def _forget_written(self, seen: list[Settlements]) -> None:
+        for settlements in seen:
             settlements.flush_at = 1
-            if settlements.is_empty():
+            if settlements.is_empty() and not settlements.begins:
                 del self.owing[settlements]
 
     def owes_settlements(self) -> bool:

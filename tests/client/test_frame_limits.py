@@ -19,7 +19,7 @@ from minibroker.delivery import Delivery, DeliveryRun
 from minibroker.message import Message
 from minibroker.session import Session
 from minibroker.settle_frames import frames_naming
-from minibroker.settlements import BEGUN, ENDED, Settlement
+from minibroker.settlements import BEGUN, ENDED, Settlement, Settlements
 from minibrokerd.frames import read_frame
 from support.hypothesis_budget import fuzz_settings
 from support.quiet_shell import QuietShell, Waiter
@@ -223,6 +223,22 @@ def test_acks_of_a_hundred_queues_leave_in_frames_of_64_parts() -> None:
         settle(world.messages(f"q{number}", 2, 1), "ack", None)
     world.turn()
     assert [parts for _, parts in world.unanswered] == [64, 36]
+
+
+def test_a_queue_is_looked_at_for_its_own_frame_and_not_for_each(monkeypatch: Any) -> None:
+    world, looks, take = Reader(), 0, Settlements.take
+
+    def counted(self: Settlements, room: Any) -> Any:
+        nonlocal looks
+        looks += 1
+        return take(self, room)
+
+    monkeypatch.setattr(Settlements, "take", counted)
+    for number in range(2_000):
+        settle(world.messages(f"q{number}", 1, number + 1), "ack", None)
+    world.turn()
+    assert len(world.unanswered) > 10
+    assert looks < 2_200
 
 
 def test_a_resume_names_no_more_than_10_000_messages() -> None:
