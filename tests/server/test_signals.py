@@ -45,7 +45,7 @@ def says(server: BrokerServer, text: str) -> None:
 def test_a_signal_that_stops(broker_server: BrokerServer, name: str) -> None:
     """In good order, whichever of them it is."""
     broker_server.process.send_signal(getattr(signal, name))
-    assert broker_server.process.wait(DEADLINE_S) == exits.DONE
+    assert broker_server.process.wait(DEADLINE_S) == exits.DONE, broker_server.output
     assert b"clean" in (broker_server.data_dir / "state").read_bytes()
 
 
@@ -74,7 +74,7 @@ def test_a_hangup_behind_the_request_to_stop_is_no_second_one(broker_server: Bro
     """systemd sends it so, with SendSIGHUP=yes."""
     broker_server.process.send_signal(signal.SIGTERM)
     broker_server.process.send_signal(signal.SIGHUP)
-    assert broker_server.process.wait(DEADLINE_S) == exits.DONE
+    assert broker_server.process.wait(DEADLINE_S) == exits.DONE, broker_server.output
 
 
 def test_with_nohup_a_hangup_stays_ignored(tmp_path: Path) -> None:
