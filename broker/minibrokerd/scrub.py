@@ -24,10 +24,19 @@ class Scrub:
     def __init__(self, log: Log, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._stretches: Iterator[LogError | None] = log.scrub()
+        self._timer: asyncio.TimerHandle | None = None
+        self._stopped = False
 
     def start(self) -> None:
         """Begin; it goes on by itself."""
-        self._loop.call_later(PAUSE_S, self._next)
+        if not self._stopped:
+            self._timer = self._loop.call_later(PAUSE_S, self._next)
+
+    def stop(self) -> None:
+        """Begin no other stretch: the server stops, and its threads with it."""
+        self._stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
 
     def _next(self) -> None:
         future = self._loop.run_in_executor(None, next, self._stretches, StopIteration)

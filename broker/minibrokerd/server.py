@@ -204,7 +204,8 @@ class Server:
         self.loop.call_later(SWEEP_S, self._sweep)
         if self._options.memory_limit is None:
             self.loop.call_later(LIMIT_LOOK_S, self._look_at_limit)
-        Scrub(self._log, self.loop).start()
+        self._scrub = Scrub(self._log, self.loop)
+        self._scrub.start()
         address = listening.show(*sockets[0].getsockname()[:2])
         data_dir = self._options.data_dir.absolute()
         events.info("recovered", **recovered.fields())
@@ -241,6 +242,7 @@ class Server:
             deadline_s=deadline_s,
         )
         self._notifier.stopping("finishing what was taken")
+        self._scrub.stop()
         backstop = threading.Timer(deadline_s + BACKSTOP_S, leave, ("the event loop is stuck",))
         backstop.daemon = True
         backstop.start()
