@@ -101,7 +101,7 @@ def test_ping_waits_for_a_server_that_comes_later(tmp_path: Path) -> None:
         env=CLEAN,
     ) as ping:
         assert ping.stderr is not None
-        assert ping.stderr.readline().startswith("waiting up to 30 s")
+        assert ping.stderr.readline().startswith("waiting up to 30s")
         server = BrokerServer(tmp_path / "data", port=port)
         try:
             printed, _ = ping.communicate(timeout=30)

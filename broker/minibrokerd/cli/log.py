@@ -21,6 +21,7 @@ from minibrokerd.cli.printing import note, print_json, progress
 from minibrokerd.core.records import (
     AckMeta,
     CopyMeta,
+    CopyPartMeta,
     CopyRunMeta,
     PublishMeta,
     decode,
@@ -30,7 +31,7 @@ from minibrokerd.log.fileops import FileOps
 from minibrokerd.log.recovery import Recovery
 from minibrokerd.log.seam import Batch, Record
 
-WITH_MESSAGES: Final = (PublishMeta, CopyMeta, CopyRunMeta)
+WITH_MESSAGES: Final = (PublishMeta, CopyMeta, CopyRunMeta, CopyPartMeta)
 
 
 @click.group()

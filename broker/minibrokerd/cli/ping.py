@@ -26,13 +26,13 @@ from minibrokerd.cli.units import Duration, duration_text
 @option(
     "--host",
     allow_from_autoenv=False,
-    help="The address that `serve` was told to listen on, instead of --url.",
+    help="The address that `serve` was told to listen on, instead of --url.  [env var: MINIBROKER_HOST]",
 )
 @option(
     "--port",
     type=click.IntRange(1, 65_535),
     allow_from_autoenv=False,
-    help="The port that `serve` was told to listen on, instead of --url.",
+    help="The port that `serve` was told to listen on, instead of --url.  [env var: MINIBROKER_PORT]",
 )
 @client_options
 def ping(
