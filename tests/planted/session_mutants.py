@@ -137,8 +137,8 @@ BOUND_MUTANTS: Final = (
     Mutant(
         "room for one lets a frame in",
         "core/publishing.py",
-        "    if queue.has_room(count):\n",
-        "    if queue.has_room():\n",
+        "    if not queue.has_room(count):\n",
+        "    if not queue.has_room():\n",
         ("core/test_core_borders.py",),
         "max_messages: a thousand go into a queue with room for one",
     ),
@@ -161,8 +161,8 @@ BOUND_MUTANTS: Final = (
     Mutant(
         "a batch larger than a segment",
         "core/state.py",
-        "        if effects.record_bytes + size_bytes > self.sizes.apply_bytes and effects.records:\n",
-        "        if effects.record_bytes + size_bytes > 2**30 and effects.records:\n",
+        "        if total_bytes > self.sizes.apply_bytes and effects.records:\n",
+        "        if total_bytes > 2**30 and effects.records:\n",
         ("core/test_core_batches.py",),
         "what one frame emits ends the process, at every try",
     ),

@@ -6,13 +6,13 @@ one delivery are ended together, and consecutive messages that are alike share o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from itertools import groupby
 from operator import attrgetter
 
 from minibroker import limits
 from minibrokerd.core.deliveries import Delivery
-from minibrokerd.core.messages import CAUSES, MEMORY, Message, State
+from minibrokerd.core.messages import CAUSES, Message, State, runs_of
 from minibrokerd.core.moving import dead_letter
 from minibrokerd.core.queues import Queue
 from minibrokerd.core.records import AttemptMeta, BeginMeta
@@ -47,16 +47,21 @@ def drop_delivery(store: Store, queue: Queue, delivery: Delivery) -> None:
         connection.tokens.discard(delivery.token)
 
 
-def begin_message(store: Store, queue: Queue, message: Message) -> None:
-    """Start the lease of a held message."""
-    assert message.delivery is not None
-    message.state = State.BEGUN
-    message.started_unix_ms = store.unix_ms
-    message.lease_ms = message.delivery.lease_ms
-    message.timer = store.set_timer(lease_over, message, store.now_ms + message.lease_ms)
-    queue.held -= 1
-    queue.begun += 1
-    store.write_lease(BeginMeta, queue, message)
+def begin_messages(store: Store, queue: Queue, messages: list[Message]) -> None:
+    """Start the leases of held messages of one delivery."""
+    if not messages:
+        return
+    delivery = messages[0].delivery
+    assert delivery is not None
+    lease_ms = delivery.lease_ms
+    for message in messages:
+        message.state = State.BEGUN
+        message.started_unix_ms = store.unix_ms
+        message.lease_ms = lease_ms
+        message.timer = store.set_timer(lease_over, message, store.now_ms + lease_ms)
+    queue.held -= len(messages)
+    queue.begun += len(messages)
+    store.write_leases(BeginMeta, queue, messages)
 
 
 def end_attempt(
@@ -149,7 +154,7 @@ def _end_leases(store: Store, delivery: Delivery, messages: list[Message]) -> No
     give_credit(store, queue, delivery, len(messages))
     if not delivery:
         drop_delivery(store, queue, delivery)
-    for run in _runs_of(back):
+    for run in runs_of(back, _share_return):
         store.write_return(queue, run, 0, run[0].history[-1])
     for message in back:
         store.wait_or_ready(queue, message)
@@ -176,23 +181,11 @@ def _silence(store: Store, session: Session) -> None:
         store.connections[session.connection].silent = True
 
 
-def _runs_of(messages: list[Message]) -> Iterable[Sequence[Message]]:
-    """Yield runs of consecutive messages of which one record can say that they wait again."""
-    start = 0
-    for at in range(1, len(messages) + 1):
-        if at == len(messages) or not _follows(messages[at - 1], messages[at]):
-            yield messages[start:at]
-            start = at
-
-
-def _follows(one: Message, next: Message) -> bool:
+def _share_return(one: Message, next: Message) -> bool:
     return (
-        next.sequence == one.sequence + 1
-        and next.ready_at_ms == one.ready_at_ms
+        next.ready_at_ms == one.ready_at_ms
         and next.attempts == one.attempts
         and next.releases == one.releases
         and next.dead == one.dead
         and next.history[-1] is one.history[-1]
-        and next.block.origin == one.block.origin
-        and (next.block.durability == MEMORY) == (one.block.durability == MEMORY)
     )

@@ -180,7 +180,7 @@ class Moving:
         )
 
     def _room(self) -> int:
-        limit = self._target.setting("max_messages")
+        limit = self._target.max_messages
         return max(limit - self._target.count(), 0) if limit else TAKE_MESSAGES
 
     def _move(self, item: Item) -> None:

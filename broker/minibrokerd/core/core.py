@@ -54,7 +54,7 @@ from minibrokerd.core.inputs import (
 from minibrokerd.core.messages import Block, Message, place_of
 from minibrokerd.core.publishing import enter, publish
 from minibrokerd.core.queues import Queue
-from minibrokerd.core.records import Meta, record
+from minibrokerd.core.records import Meta
 from minibrokerd.core.replay import Read, Replay
 from minibrokerd.core.sessions import Outcome, Result
 from minibrokerd.core.settling import VERBS, Run, Settlement, is_whole_ack, read_settlement, settle
@@ -113,7 +113,8 @@ class Core:
         """
         store = self.store
         # A step of the system's clock must not turn time round; the loop may also fire a timer early.
-        store.now_ms = now_ms = max(now_ms, store.now_ms)
+        if now_ms > store.now_ms:
+            store.now_ms = now_ms
         store.unix_ms = unix_ms
         effects = store.effects = Effects()
         try:
@@ -333,7 +334,7 @@ def _sequenced(store: Store, frame: Frame, sequence: int) -> None:
     # The record of a publish, or of an ack that is all of its frame, has the outcome itself.
     if recorded and not is_publish and not is_whole_ack(store, frame, lost):
         meta = session.record_of(sequence, store.unix_ms)
-        store.add(record(meta, lost, crc32(lost)))
+        store.emit(meta, lost, crc32(lost))
     _confirm(store, frame, results, lost, rests_on)
 
 

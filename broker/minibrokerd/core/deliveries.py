@@ -121,6 +121,16 @@ class Delivery:
         self.add(message)
         return message
 
+    def all_singles(self) -> list[Message]:
+        """Make each message that it has one of its own, HELD; return them."""
+        spans, self.spans = self.spans, {}
+        for span in spans.values():
+            for sequence in range(span.first, span.stop):
+                message = self.singles[sequence] = Message.of(span, sequence)
+                message.delivery = self
+                message.state = State.HELD
+        return list(self.singles.values())
+
     def take(self, origin: int, first: int, count: int) -> Iterator[Item | int]:
         """Remove a run of messages: yield spans and messages, and the sequence of each that is not here.
 

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from struct import Struct
 from typing import Any, Final, NamedTuple
 
+from minibroker import limits
 from minibroker.settings import DURABILITIES
 from minibroker.wire import RUN
 from minibrokerd.core.cold import ColdRun
@@ -84,7 +85,8 @@ class Digest:
         self._runs: list[ColdRun] = []
         self._last: dict[int, ColdRun] = {}  # the run of a queue that may go on
         self._others: list[_Item | None] = []
-        self._said: dict[tuple[int, int], list[int]] = {}  # what of the others is about one message
+        self._said: dict[tuple[int, int], list[int]] = {}  # which of the others are about a message
+        self._left: dict[int, int] = {}  # how many of them live, of one that is about several
         self._acks: dict[int, list[list[int]]] = {}
         self._outcomes: dict[int, _Kept] = {}
 
@@ -115,7 +117,7 @@ class Digest:
             packed = [_INTERVAL.pack(*interval) for interval in _merged(intervals)]
             done.append(_framed((ACKS, queue.to_bytes(4, "little") + b"".join(packed))))
         self._runs, self._last, self._others = [], {}, []
-        self._said, self._acks = {}, {}
+        self._said, self._left, self._acks = {}, {}, {}
 
     def _run(
         self,
@@ -161,14 +163,12 @@ class Digest:
 
     @_adds(BeginMeta, ExtendMeta)
     def _begin(self, says: BeginMeta, record: Record, at: int) -> None:
-        if says.count == 1:
-            self._said.setdefault((says.origin, says.first), []).append(len(self._others))
+        self._note(says.origin, says.first, says.count)
         self._keep(says, record, at)
 
     @_adds(ReturnMeta)
     def _return(self, says: ReturnMeta, record: Record, at: int) -> None:
-        if says.count == 1:
-            self._said.setdefault((says.origin, says.sequence), []).append(len(self._others))
+        self._note(says.origin, says.sequence, says.count)
         self._keep(says, record, at)
 
     @_adds(QueueMeta, ReserveMeta, MoveMeta, DamagedMeta, EndMeta)
@@ -199,13 +199,26 @@ class Digest:
     def _frame(self, says: FrameMeta, record: Record, at: int) -> None:
         self._outcome(says, bytes(record.tail))
 
+    def _note(self, origin: int, first: int, count: int) -> None:
+        """Note what the next of the others is about: it is dropped once all these messages have ended."""
+        if count > limits.MAX_RUNS_PER_FRAME:
+            return  # no broker writes that
+        for sequence in range(first, first + count):
+            self._said.setdefault((origin, sequence), []).append(len(self._others))
+        if count > 1:
+            self._left[len(self._others)] = count
+
     def _forget(self, origin: int, first: int, count: int) -> None:
         keys: Iterable[tuple[int, int]] = ((origin, first + at) for at in range(count))
         if count > len(self._said):  # however many a record claims: what is here bounds the work
             keys = [key for key in self._said if key[0] == origin and 0 <= key[1] - first < count]
         for key in keys:
             for index in self._said.pop(key, ()):
-                self._others[index] = None
+                left = self._left.pop(index, 1) - 1
+                if left:
+                    self._left[index] = left
+                else:
+                    self._others[index] = None
 
     def _outcome(self, says: PublishMeta | AckMeta | FrameMeta, tail: bytes) -> None:
         outcomes = self._outcomes.setdefault(says.session, {})

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from minibroker import limits
 from minibroker.wire import DELIVERY_RUN, MARKED, pack_strings
-from minibrokerd.core.attempts import begin_message
+from minibrokerd.core.attempts import begin_messages
 from minibrokerd.core.deliveries import Consumer, Delivery
 from minibrokerd.core.lanes import NO_LANES
 from minibrokerd.core.messages import Item, alike
@@ -120,19 +120,19 @@ def _deliver(store: Store, queue: Queue, consumer: Consumer, most: int) -> bool:
         header["begun"] = True
     # Not before the one in front of it, which may rest on a record that is not safe yet: what comes back
     # in it must not make the fresh messages beside it late.
-    consumer.batch = max(consumer.batch, rests_on)
+    if rests_on > consumer.batch:
+        consumer.batch = rests_on
     store.send(connection.id, consumer.batch, header, column, bodies)
-    _use_room(store, connection, size + len(column))
+    connection.room -= size + len(column)
+    if connection.room <= 0:
+        _refill_later(store, connection)
     if consumer.request is not None:
         _end_receive(store, queue, consumer, delivery)
     return True
 
 
-def _use_room(store: Store, connection: Connection, size_bytes: int) -> None:
+def _refill_later(store: Store, connection: Connection) -> None:
     """A large credit must not become one burst: after 1 MiB the shell has a turn to write, and to say stop."""
-    connection.room -= size_bytes
-    if connection.room > 0:
-        return
 
     def refill() -> bool:
         connection.room = limits.OUTPUT_SOFT_BYTES
@@ -153,11 +153,7 @@ def _end_receive(store: Store, queue: Queue, consumer: Consumer, delivery: Deliv
         store.wheel.cancel(consumer.timer)
     consumer.active = False
     queue.consumer_count -= 1
-    for span in list(delivery.spans.values()):
-        for sequence in range(span.first, span.stop):
-            delivery.single(span.block.origin, sequence)
-    for message in delivery.singles.values():
-        begin_message(store, queue, message)
+    begin_messages(store, queue, delivery.all_singles())
     connection.tokens.discard(delivery.token)
 
 

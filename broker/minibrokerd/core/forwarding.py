@@ -305,7 +305,7 @@ def _copy(store: Store, queue: Queue, message: Message, budget: Budget) -> None:
         releases=message.releases,
         marked=message.marked,
         redriven=message.redriven,
-        history=message.history,
+        history=list(message.history),
         attempts_dropped=message.dropped,
         lease_token=lease.token if lease is not None else 0,
         session=lease.session if lease is not None else 0,

@@ -6,7 +6,7 @@ from typing import Any
 
 from minibroker import limits
 from minibroker.wire import RUN, pack_runs
-from minibrokerd.core.attempts import begin_message
+from minibrokerd.core.attempts import begin_messages
 from minibrokerd.core.deliveries import Delivery
 from minibrokerd.core.dispatching import line_up_all
 from minibrokerd.core.farewells import end_connection
@@ -167,7 +167,7 @@ def _still_held(store: Store, session: Session, connection: int, id: Id) -> bool
     delivery.consumer = None
     session.has_answer(delivery)
     if message.state is not State.BEGUN:
-        begin_message(store, store.by_number[delivery.queue_number], message)
+        begin_messages(store, store.by_number[delivery.queue_number], [message])
     return True
 
 
@@ -222,4 +222,4 @@ def _begin_again(
     if message.block.batch <= store.standing.upto:
         store.standing.add_delivery(delivery)
     queue.held += 1
-    begin_message(store, queue, message)
+    begin_messages(store, queue, [message])

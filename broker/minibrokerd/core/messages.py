@@ -9,7 +9,7 @@ and deliveries treat them alike: `first`, `stop`, `ready_at_ms`, `token`, `batch
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final
 
@@ -225,7 +225,7 @@ class Message:
         self.token = 0
         self.ended_token = 0
         self.batch = 0
-        self.history: list[AttemptMeta] = []
+        self.history: tuple[AttemptMeta, ...] = ()
         self.dropped = 0  # attempts left out of the middle of the history
         self.delivery: Delivery | None = None
         self.timer: Timer | None = None
@@ -261,10 +261,11 @@ class Message:
 
     def add_history(self, entry: AttemptMeta) -> None:
         """Append one attempt; keeps the first and the last five and bounds the error texts."""
-        self.history.append(entry)
-        if len(self.history) > limits.HISTORY_FIRST + limits.HISTORY_LAST:
-            del self.history[limits.HISTORY_FIRST]
+        history = (*self.history, entry)
+        if len(history) > limits.HISTORY_FIRST + limits.HISTORY_LAST:
+            history = history[: limits.HISTORY_FIRST] + history[-limits.HISTORY_LAST :]
             self.dropped += 1
+        self.history = history
 
 
 Item = Span | Message
@@ -277,6 +278,26 @@ def singles_of(item: Item) -> Iterator[Message]:
     else:
         for sequence in range(item.first, item.stop):
             yield Message.of(item, sequence)
+
+
+def runs_of(
+    messages: Sequence[Message], share: Callable[[Message, Message], bool]
+) -> Iterator[Sequence[Message]]:
+    """Yield runs of consecutive messages for one record each: neighbours `share` what it says."""
+    start = 0
+    for at in range(1, len(messages) + 1):
+        if at < len(messages):
+            one, next = messages[at - 1], messages[at]
+            if (
+                next.sequence == one.sequence + 1
+                and next.block.origin == one.block.origin
+                and (next.block.durability == MEMORY) == (one.block.durability == MEMORY)
+                and share(one, next)
+            ):
+                continue
+        if at > start:
+            yield messages[start:at]
+        start = at
 
 
 def alike(block: Block, item: Item) -> list[tuple[int, int, int]]:

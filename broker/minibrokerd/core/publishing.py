@@ -33,14 +33,19 @@ def publish(store: Store, frame: Frame, part: Any) -> tuple[Result, int]:
     columns = read_columns(part, frame.columns, count)
     if part.columns and part.columns != [name for name in COLUMNS if name in columns]:
         raise Broken("the columns of a publish stand in the order of its table")
-    if len(part.key) * 4 > limits.MAX_KEY_BYTES and len(part.key.encode()) > limits.MAX_KEY_BYTES:
+    if (
+        part.key
+        and len(part.key) * 4 > limits.MAX_KEY_BYTES
+        and len(part.key.encode()) > limits.MAX_KEY_BYTES
+    ):
         raise Broken(f"a key exceeds {limits.MAX_KEY_BYTES} bytes")
     if part.queue.endswith(limits.DLQ_SUFFIX):
         raise Refused(
             "bad_name", f"{part.queue!r:.200} is a dead-letter queue; publish to its source"
         )
     queue = store.queue_or_new(part.queue)
-    _check_room(queue, count)
+    if not queue.has_room(count):
+        raise _full(queue, count)
     durability = queue.durability
     first = _reserve(store, queue, count)
     block = Block(
@@ -73,17 +78,15 @@ def publish(store: Store, frame: Frame, part: Any) -> tuple[Result, int]:
     return result_of(block), rests_on
 
 
-def _check_room(queue: Queue, count: int) -> None:
-    if queue.has_room(count):
-        return
-    limit = queue.setting("max_messages")
+def _full(queue: Queue, count: int) -> Refused:
+    limit = queue.max_messages
     if count > limit:
-        raise Refused(
+        return Refused(
             "too_large",
             f"a frame of {count} messages, and the queue {queue.name!r} holds at most {limit}; "
             "publish fewer at a time",
         )
-    raise Refused(
+    return Refused(
         "busy",
         f"the queue {queue.name!r} holds {queue.count()} of its {limit} max_messages; retry when it is shorter",
         1_000,

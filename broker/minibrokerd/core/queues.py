@@ -49,6 +49,7 @@ class Queue:
         "deliveries",
         "dirty",
         "doomed",
+        "durability",
         "entering",
         "held",
         "home",
@@ -57,6 +58,7 @@ class Queue:
         "last_batch",
         "later",
         "live_bytes",
+        "max_messages",
         "memory_bytes",
         "name",
         "next_sequence",
@@ -110,11 +112,6 @@ class Queue:
         """Whether this is the dead-letter queue of another queue."""
         return self.name.endswith(DLQ_SUFFIX)
 
-    @property
-    def durability(self) -> int:
-        """The durability of what is published now, as an index of `DURABILITIES`."""
-        return DURABILITIES.index(str(self.settings["durability"]))
-
     def setting(self, name: str) -> int:
         """Return an integer setting."""
         value = self.settings[name]
@@ -122,13 +119,17 @@ class Queue:
         return value
 
     def configure(self, settings: Settings) -> None:
-        """Take other settings; they are never changed in place, for they may be shared."""
-        if settings is DEFAULTS:
-            self.settings = settings
-            return
-        # Of a log that was written before a setting existed, that has its default.
-        full = DEFAULTS | settings
-        self.settings = DEFAULTS if full == DEFAULTS else full
+        """Take other settings; they are never changed in place, for they may be shared.
+
+        What each publish asks stands beside them: `durability`, an index of `DURABILITIES`, and `max_messages`.
+        """
+        if settings is not DEFAULTS:
+            # Of a log that was written before a setting existed, that has its default.
+            full = DEFAULTS | settings
+            settings = DEFAULTS if full == DEFAULTS else full
+        self.settings = settings
+        self.durability = DURABILITIES.index(str(settings["durability"]))
+        self.max_messages = self.setting("max_messages")
 
     def wake(self) -> None:
         """Make what messages need, before the first one comes."""
@@ -228,8 +229,7 @@ class Queue:
 
     def has_room(self, count: int = 1) -> bool:
         """Whether its settings allow so many messages more."""
-        limit = self.setting("max_messages")
-        return not limit or self.count() + count <= limit
+        return not self.max_messages or self.count() + count <= self.max_messages
 
     def delay(self, timer: Timer, item: Item) -> None:
         """Count `item` as DELAYED under a timer that the caller arms."""

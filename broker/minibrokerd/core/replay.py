@@ -430,7 +430,7 @@ class Replay:
             meta.releases,
             meta.marked,
         )
-        message.redriven, message.history = meta.redriven, list(meta.history)
+        message.redriven, message.history = meta.redriven, tuple(meta.history)
         message.dropped, message.ended_token = meta.attempts_dropped, meta.token
         message.dead = meta.dead
         waiting = self._at(meta.queue)

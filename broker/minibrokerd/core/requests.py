@@ -23,7 +23,6 @@ from minibrokerd.core.withdrawing import (
     cancel_consumer,
     end_receive,
     open_consumer,
-    put_back_lost_answer,
     withdraw,
 )
 
@@ -94,7 +93,6 @@ def receive(store: Store, frame: Frame, part: Any) -> None:
             f"{len(connection.receives)} receives of this connection wait, as many as may; "
             "await some of them first, or consume",
         )
-    put_back_lost_answer(store, connection, frame.request)
     queue = store.queue_or_new(part.queue)
     consumer = Consumer(
         connection.id,

@@ -14,22 +14,25 @@ from minibroker import limits
 from minibroker.settings import Settings
 from minibrokerd.core.deliveries import Delivery
 from minibrokerd.core.effects import Effects, Outgoing
-from minibrokerd.core.messages import LAZY, MEMORY, Block, Item, Message, Span, State
+from minibrokerd.core.messages import LAZY, MEMORY, Block, Item, Message, Span, State, runs_of
 from minibrokerd.core.queues import DEFAULTS, RESERVE_STEP, Queue
 from minibrokerd.core.records import (
+    TYPE_OF,
     AttemptMeta,
     BeginMeta,
     EndMeta,
+    ExtendMeta,
+    FrameMeta,
     Meta,
     QueueMeta,
     ReserveMeta,
     ReturnMeta,
-    record,
+    encode,
 )
 from minibrokerd.core.sessions import Connection, Session
 from minibrokerd.core.sums import Sums
 from minibrokerd.core.wheel import Timer, Wheel
-from minibrokerd.log.seam import Record
+from minibrokerd.log.seam import RECORD_HEAD_BYTES, Record
 from minibrokerd.log.sizes import LARGEST, Sizes
 
 COUNTER_BITS: Final = 40  # tokens and session ids are epoch << 40 | counter
@@ -38,6 +41,7 @@ REST_MS: Final = 1_000  # a queue that was used a moment ago keeps what it will 
 REST_QUEUES: Final = 1_000  # looked at in one step
 GO_ON_QUEUES: Final = 200  # dispatched in one step, after a time in which none was
 MOST_NEWS: Final = 10_000
+STARTS_NO_SYNC: Final = frozenset({BeginMeta, ExtendMeta, EndMeta, FrameMeta})
 QUEUE_NAME: Final = re.compile(f"[A-Za-z0-9._-]{{1,{limits.MAX_QUEUE_NAME_CHARS}}}")
 
 Handler = Callable[["Store", Timer, Any], None]
@@ -139,22 +143,23 @@ class Store:
         tail_checksum: int = 0,
         block: object = None,
     ) -> None:
-        """Add a record to the open batch; `block` is told its place in the log once it is safe."""
-        self.add(record(meta, tail, tail_checksum, block))
-        # Leases (an ExtendMeta is a BeginMeta) and the ends of sessions start no sync.
-        if not isinstance(meta, BeginMeta | EndMeta):
-            self.effects.wake = True
+        """Add a record to the open batch, or to the next one where this apply has filled it.
 
-    def add(self, record: Record) -> None:
-        """Add a record to the open batch, or to the next one where this apply has filled it."""
+        `block` is told its place in the log once it is safe.
+        """
         effects = self.effects
-        size_bytes = record.size()
-        if effects.record_bytes + size_bytes > self.sizes.apply_bytes and effects.records:
+        packed = encode(meta)
+        size_bytes = RECORD_HEAD_BYTES + len(packed) + len(tail)
+        total_bytes = effects.record_bytes + size_bytes
+        if total_bytes > self.sizes.apply_bytes and effects.records:
             effects.ended.append((self.open_batch, effects.records, effects.record_bytes))
-            effects.records, effects.record_bytes = [], 0
+            effects.records, total_bytes = [], size_bytes
             self.open_batch += 1
-        effects.records.append(record)
-        effects.record_bytes += size_bytes
+        kind = type(meta)
+        effects.records.append(Record(TYPE_OF[kind], packed, tail, tail_checksum, meta, block))
+        effects.record_bytes = total_bytes
+        if kind not in STARTS_NO_SYNC:
+            effects.wake = True
 
     def rests_on(self, durability: int, size_bytes: int) -> int:
         """Return the batch that a confirm of a frame of this size, whose records are emitted now, rests on."""
@@ -423,25 +428,34 @@ class Store:
         for message in run:
             message.batch = self.open_batch
 
-    def write_lease(self, kind: type[BeginMeta], queue: Queue, message: Message) -> None:
-        """Record that a lease runs (BeginMeta) or is new (ExtendMeta)."""
-        delivery = message.delivery
-        assert delivery is not None
-        if message.block.durability == MEMORY or self.short:
+    def write_leases(
+        self, kind: type[BeginMeta], queue: Queue, messages: Sequence[Message]
+    ) -> None:
+        """Record that the leases of messages of one delivery run (BeginMeta) or are new (ExtendMeta)."""
+        if self.short:
             return  # a crash takes back a begin that is not logged, as one that was not synced
-        self.emit(
-            kind(
-                queue.number,
-                delivery.token,
-                delivery.session,
-                message.block.origin,
-                message.sequence,
-                1,
-                message.lease_ms,
-                self.unix_ms,
-                delivery.request,
+        for run in (messages,) if len(messages) == 1 else runs_of(messages, _share_lease):
+            first, delivery = run[0], run[0].delivery
+            assert delivery is not None
+            if first.block.durability == MEMORY:
+                continue
+            self.emit(
+                kind(
+                    queue.number,
+                    delivery.token,
+                    delivery.session,
+                    first.block.origin,
+                    first.sequence,
+                    len(run),
+                    first.lease_ms,
+                    self.unix_ms,
+                    delivery.request,
+                )
             )
-        )
+
+
+def _share_lease(one: Message, next: Message) -> bool:
+    return next.lease_ms == one.lease_ms
 
 
 def _delay_over(store: Store, timer: Timer, queue: Queue) -> None:

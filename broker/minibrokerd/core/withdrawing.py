@@ -60,21 +60,23 @@ def withdraw(store: Store, connection: Connection, request: int) -> int:
     return 0 if delivery is None else _put_back(store, delivery)
 
 
-def put_back_lost_answer(store: Store, connection: Connection, request: int) -> None:
-    """A receive is asked again on a new connection: put back what it was answered with on the old one."""
-    delivery = store.deliveries.get(connection.session.received.get(request, 0))
-    if delivery is not None and delivery.connection != connection.id:
-        _put_back(store, delivery)
-
-
 def reuse(store: Store, frame: Frame) -> None:
-    """A number that is used again on its connection was answered: there is nothing to withdraw under it."""
+    """Let go what a number was used for before: there is nothing to withdraw under it any more.
+
+    On its own connection its answer came. A receive asked again on a new one never got it: that goes back.
+    """
     assert frame.request is not None
     connection = store.connections[frame.connection]
-    connection.opened.pop(frame.request, None)
-    delivery = store.deliveries.get(connection.session.received.get(frame.request, 0))
-    if delivery is not None and delivery.connection == connection.id:
+    if connection.opened:
+        connection.opened.pop(frame.request, None)
+    token = connection.session.received.get(frame.request)
+    delivery = store.deliveries.get(token) if token is not None else None
+    if delivery is None:
+        return
+    if delivery.connection == connection.id:
         connection.session.has_answer(delivery)
+    elif frame.parts[0].op == "receive":
+        _put_back(store, delivery)
 
 
 def _put_back(store: Store, delivery: Delivery) -> int:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from minibroker import limits
+from minibroker.wire import RUN
 
 CLOSE_BYTES: Final = 4 * 1024 * 1024  # a larger open batch is closed, so that one sync stays short
 PUBLISH_OVERHEAD_BYTES: Final = (
@@ -24,6 +25,7 @@ class Sizes(NamedTuple):
 
     `batch_bytes`: of one batch. `open_bytes`: from here on an open batch is closed. `apply_bytes`: what one
     apply may add to a batch. `frame_bytes`: a frame of a client. `message_bytes`: headers and body of a message.
+    `runs_bytes`: runs of one ACK record, in whole runs.
     """
 
     batch_bytes: int
@@ -31,6 +33,7 @@ class Sizes(NamedTuple):
     apply_bytes: int
     frame_bytes: int
     message_bytes: int
+    runs_bytes: int
 
 
 def sizes_of(max_batch_bytes: int) -> Sizes:
@@ -46,6 +49,7 @@ def sizes_of(max_batch_bytes: int) -> Sizes:
         apply_bytes,
         frame_bytes,
         min(limits.MAX_MESSAGE_BYTES, message_bytes),
+        RUN.size * max(apply_bytes // 2 // RUN.size, 1),
     )
 
 
