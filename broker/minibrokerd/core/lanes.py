@@ -76,6 +76,13 @@ class Lanes:
 
     def enter(self, span: Span) -> None:
         """Append a fresh span to its lane."""
+        lane = self.default
+        if lane.fresh and self.lined and not (span.key or lane.cold):
+            last = lane.fresh[-1]
+            if last.first < span.first and last.ready_at_ms <= span.ready_at_ms:  # as nearly always
+                lane.fresh.append(span)
+                self.ready += span.stop - span.first
+                return
         lane = self._lane(span.key)
         if not lane:
             self._turn[lane] = None
