@@ -239,9 +239,9 @@ class Message(msgspec.Struct, Generic[Body], eq=False, gc=False):
 
     async def __aenter__(self) -> Message[Body]:
         shell = self.run.delivery.shell
-        if get_ident() != shell.thread or not shell.scheduled:
+        self.task = task = shell.current_task()
+        if task is None or get_ident() != shell.thread:  # its loop does not run, or not here
             shell.check_loop()
-        self.task = shell.current_task()
         return self
 
     async def __aexit__(

@@ -233,19 +233,22 @@ class Session:
             frames.append(sent.frame)
 
     def _flush_settlements(self, frames: list[bytes], now_ms: int) -> None:
-        while True:
+        while self.owing:
             room, parts = FrameRoom(self.max_frame_bytes), list[SettlePart]()
-            is_sequenced = self.window.has_room(FRAME_BYTES) and self.owes_settlements()
+            has_room = self.window.has_room(FRAME_BYTES)
             seen = []
             for settlements in self.owing:
                 if not room.parts:
                     break  # thousands of queues are looked at for the frame that they leave in, not for each
                 seen.append(settlements)
-                if is_sequenced:
+                if has_room and (settlements.acks or settlements.others):
                     parts += settlements.take(room)
+            is_sequenced = bool(parts)
             for settlements in seen:
-                parts += settlements.take_begins(room)
+                if settlements.begins:
+                    parts += settlements.take_begins(room)
             if not parts:
+                self._forget_written(list(self.owing))
                 break
             if is_sequenced:
                 self._write(frames, parts, self._pack_settlements(parts), now_ms)
@@ -253,12 +256,11 @@ class Session:
                 # No settlement to ride with: not sequenced, so it needs no room and gets no answer.
                 frames.append(pack_parts(parts, {}))
             self._forget_written(seen)
-        self._forget_written(list(self.owing))
 
     def _forget_written(self, seen: list[Settlements]) -> None:
         for settlements in seen:
             settlements.flush_at = 1
-            if settlements.is_empty() and not settlements.begins:
+            if not (settlements.acks or settlements.others or settlements.begins):
                 del self.owing[settlements]
 
     def owes_settlements(self) -> bool:

@@ -7,6 +7,7 @@ none can exceed it: not in parts, not in runs or messages, not in bytes of heade
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from minibroker import limits, wire
@@ -34,13 +35,10 @@ class FrameRoom:
     __slots__ = ("column_bytes", "errors", "header_bytes", "messages", "parts")
 
     def __init__(self, max_frame_bytes: int = limits.MAX_FRAME_BYTES) -> None:
-        most = min(FRAME_BYTES, max_frame_bytes)
         self.parts = limits.MAX_PARTS_PER_FRAME
         self.messages = limits.MAX_RUNS_PER_FRAME
         self.errors = MAX_ERRORS
-        # A quarter of a small frame is for the header.
-        self.header_bytes = min(limits.MAX_HEADER_BYTES, most // 4) - HEADER_BYTES
-        self.column_bytes = most - min(limits.MAX_HEADER_BYTES, most // 4) - HEADER_BYTES
+        self.header_bytes, self.column_bytes = _shares(max_frame_bytes)
 
     def for_part(self, queue: str) -> int:
         """Return how many messages a further part for `queue` may name; 0 if there is no room for one.
@@ -76,6 +74,14 @@ class FrameRoom:
         """Take the room of `count` messages."""
         self.messages -= count
         self.column_bytes -= count * wire.RUN.size
+
+
+@cache
+def _shares(max_frame_bytes: int) -> tuple[int, int]:
+    """Return the bytes for parts and for columns of a frame; a quarter of a small frame is for its header."""
+    most = min(FRAME_BYTES, max_frame_bytes)
+    header_bytes = min(limits.MAX_HEADER_BYTES, most // 4)
+    return header_bytes - HEADER_BYTES, most - header_bytes - HEADER_BYTES
 
 
 def _size_of(other: Settlement) -> int:

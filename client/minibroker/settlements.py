@@ -115,13 +115,13 @@ class Settlements:
         self._ripe = ripe
 
     def owe(self) -> None:
-        """Note that something waits: the next flush looks here."""
+        """Note that something waits: the next flush, which the caller sees to, looks here."""
         self._owing[self] = None
+        self.flush_at = self.half
 
     def on_ripe(self) -> Awaitable[None] | None:
         """Note that settlements wait, and have them written; return something to await if there is no room."""
-        self._owing[self] = None
-        self.flush_at = self.half
+        self.owe()
         return self._ripe(self)
 
     def is_empty(self) -> bool:
@@ -135,13 +135,12 @@ class Settlements:
 
     def take_begins(self, room: FrameRoom) -> list[SettlePart]:
         """Return the begins of messages that are still begun as a part, if there is room; the server is told."""
-        most = room.for_part(self.queue) if self.begins else 0
+        messages = [message for message in self.begins if message.state == BEGUN]
+        most = room.for_part(self.queue) if messages else 0
+        self.begins = messages[most:]
         if not most:
             return []
-        some, self.begins[:most] = self.begins[:most], []
-        messages = [message for message in some if message.state == BEGUN]
-        if not messages:
-            return []
+        del messages[most:]
         for message in messages:
             message.state = TOLD
         part = SettlePart("begin", self.queue, messages, None)
