@@ -31,7 +31,7 @@ from typing import Any
 from benchmarks.processes import COMPILED, free_port, resident_bytes
 
 import minibroker
-from minibroker import wire
+from minibroker.contract import wire
 
 QUEUE = "backlog"
 WINDOW = 500  # frames that are written before their answers are read

@@ -13,7 +13,7 @@ from benchmarks.growth import Broker
 from benchmarks.rows import BODY_BYTES
 
 import minibroker
-from minibroker import limits, wire
+from minibroker.contract import limits, wire
 
 BODY = b"x" * BODY_BYTES
 LEASE_MS = 12_000

@@ -17,7 +17,7 @@ from time import perf_counter
 from benchmarks.gauges import META_BYTES
 from benchmarks.rows import BODY_BYTES
 
-from minibroker import wire
+from minibroker.contract import wire
 from minibrokerd.core.core import Core
 from minibrokerd.core.effects import Outgoing
 from minibrokerd.core.inputs import Frame, Hello, Synced, Tick

@@ -30,7 +30,7 @@ from benchmarks.processes import cpu_seconds
 from benchmarks.rows import BODY_BYTES
 
 import minibroker
-from minibroker import wire
+from minibroker.contract import wire
 
 BODY = b"x" * BODY_BYTES
 HEARTBEAT_S = 15

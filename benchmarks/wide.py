@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.growth import read_answers
 
-from minibroker import wire
+from minibroker.contract import wire
 
 WINDOW = 500  # frames that are written before their answers are read
 

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from struct import calcsize
 
-from minibroker import limits
-from minibroker.commands import (
+from minibroker.contract import limits
+from minibroker.contract.commands import (
     COLUMNS,
     COMMANDS,
     REQUIRED,
@@ -23,10 +23,10 @@ from minibroker.commands import (
     Field,
     Kind,
 )
-from minibroker.errors import ERRORS
-from minibroker.metrics import METRICS
-from minibroker.server_frames import SERVER_FRAMES, ServerFrame
-from minibroker.settings import SETTINGS
+from minibroker.contract.errors import ERRORS
+from minibroker.contract.metrics import METRICS
+from minibroker.contract.server_frames import SERVER_FRAMES, ServerFrame
+from minibroker.contract.settings import SETTINGS
 from minibrokerd.core.records import RECORD_TYPES
 from minibrokerd.exits import EXITS
 from minibrokerd.logs import EVENTS

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Any, Final, Protocol
 
-from minibroker import limits
+from minibroker.contract import limits
 from minibrokerd.core.core import Core, error_header
 from minibrokerd.core.effects import Outgoing
 from minibrokerd.core.inputs import Command, Frame, Space

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from minibroker.settings import default_settings
+from minibroker.contract.settings import default_settings
 from minibrokerd import __version__
 from minibrokerd.core.state import Store
 from minibrokerd.log.filelog import FileLog

@@ -13,10 +13,10 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from minibroker import limits
-from minibroker.commands import COMMANDS, Phase
-from minibroker.errors import ERRORS
-from minibroker.wire import LENGTH, RUN
+from minibroker.contract import limits
+from minibroker.contract.commands import COMMANDS, Phase
+from minibroker.contract.errors import ERRORS
+from minibroker.contract.wire import LENGTH, RUN
 from minibrokerd import __version__, listening
 from minibrokerd.core.core import error_header
 from minibrokerd.core.effects import Outgoing

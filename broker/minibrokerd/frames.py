@@ -14,8 +14,8 @@ from zlib import crc32
 
 import msgspec
 
-from minibroker import limits
-from minibroker.commands import COMMANDS, REQUIRED, Command, Field, Kind
+from minibroker.contract import limits
+from minibroker.contract.commands import COMMANDS, REQUIRED, Command, Field, Kind
 from minibrokerd.core.inputs import Frame
 from minibrokerd.core.publishing import check_lengths, read_columns
 from minibrokerd.core.state import Broken, Refused

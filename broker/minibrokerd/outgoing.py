@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from minibroker.wire import LENGTH, bin_head
+from minibroker.contract.wire import LENGTH, bin_head
 from minibrokerd.core.messages import Block
 from minibrokerd.core.tails import bin_bounds
 

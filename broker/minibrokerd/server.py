@@ -17,8 +17,8 @@ from typing import Any, Final, NoReturn
 
 import uvloop
 
-from minibroker import limits
-from minibroker.commands import Phase
+from minibroker.contract import limits
+from minibroker.contract.commands import Phase
 from minibrokerd import __version__, exits, listening, logs, memory, memory_limit
 from minibrokerd.banner import Recovered, banner, look
 from minibrokerd.connection import ServerConnection

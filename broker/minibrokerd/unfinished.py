@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from minibroker import limits
+from minibroker.contract import limits
 
 
 class Sender(Protocol):

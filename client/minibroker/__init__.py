@@ -8,11 +8,13 @@ async with minibroker.connect("minibroker://localhost:7272") as broker:
 
 from typing import Final
 
-from minibroker.broker import Broker, Connecting, connect
-from minibroker.callables import Handler
-from minibroker.confirms import Confirm, ConfirmRun, Confirms, MessageId
-from minibroker.consumer import Consumer, Consumption
-from minibroker.errors import (
+from minibroker.aio.broker import Broker, Connecting, connect
+from minibroker.aio.callables import Handler
+from minibroker.aio.consumer import Consumer, Consumption
+from minibroker.aio.losses import SettleErrorHook
+from minibroker.aio.queue import Queue
+from minibroker.contract.confirms import Confirm, ConfirmRun, Confirms, MessageId
+from minibroker.contract.errors import (
     BadName,
     BadValue,
     BodyError,
@@ -35,12 +37,10 @@ from minibroker.errors import (
     TooLarge,
     UnknownQueue,
 )
-from minibroker.losses import SettleErrorHook
-from minibroker.message import Message
-from minibroker.peek import Peeked, Peeks
-from minibroker.queue import Queue
-from minibroker.settings import Settings
-from minibroker.spans import Span
+from minibroker.contract.settings import Settings
+from minibroker.session.message import Message
+from minibroker.session.peek import Peeked, Peeks
+from minibroker.session.spans import Span
 
 __version__: Final = "0.1.0"
 

@@ -14,7 +14,7 @@ import click
 import pytest
 
 import minibroker
-from minibroker.address import default_url, passed_over, url_of
+from minibroker.session.address import default_url, passed_over, url_of
 from minibrokerd.cli.main import COMMANDS, main
 from support.broker import COMMAND, BrokerServer
 from support.source import ROOT

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from minibroker import wire
+from minibroker.contract import wire
 from support.broker import BrokerServer
 from support.source import ROOT
 

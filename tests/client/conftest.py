@@ -34,9 +34,9 @@ class NoThread:
 def server(monkeypatch: pytest.MonkeyPatch) -> FakeServer:
     """A server that `minibroker.connect` reaches from now on."""
     fake = FakeServer()
-    monkeypatch.setattr("minibroker.reconnecting.dial", fake.dial)
-    monkeypatch.setattr("minibroker.reconnecting.FIRST_DELAY_S", 0.0)
-    monkeypatch.setattr("minibroker.driver.Attached", NoThread)
+    monkeypatch.setattr("minibroker.aio.reconnecting.dial", fake.dial)
+    monkeypatch.setattr("minibroker.aio.reconnecting.FIRST_DELAY_S", 0.0)
+    monkeypatch.setattr("minibroker.aio.driver.Attached", NoThread)
     return fake
 
 

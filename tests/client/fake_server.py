@@ -12,9 +12,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from minibroker import limits, wire
-from minibroker.commands import COLUMNS, COMMANDS
-from minibroker.link import Link
+from minibroker.aio.link import Link
+from minibroker.contract import limits, wire
+from minibroker.contract.commands import COLUMNS, COMMANDS
 
 Part = dict[str, Any]
 Stored = tuple[int, bytes, bytes, int, str]  # sequence, headers, body, encoding, key
@@ -64,7 +64,7 @@ class FakeServer:
         return [part for header in self.headers for part in header["parts"] if part["op"] == op]
 
     async def dial(self, address: tuple[str, int], received: Callable[[Link, bytes], None]) -> Link:
-        """Stand in for `minibroker.reconnecting.dial`."""
+        """Stand in for `minibroker.aio.reconnecting.dial`."""
         link = MemoryLink(self, received)
         self.links.append(link)
         return link

@@ -6,11 +6,11 @@ from typing import Any
 
 from fake_server import FakeConnection, FakeServer
 
-from minibroker.delivery import Delivery
-from minibroker.events import Delivered, Event
-from minibroker.message import Message
-from minibroker.session import Session
-from minibroker.settlements import BEGUN, ENDED
+from minibroker.session.delivery import Delivery
+from minibroker.session.events import Delivered, Event
+from minibroker.session.message import Message
+from minibroker.session.session import Session
+from minibroker.session.settlements import BEGUN, ENDED
 from support.quiet_shell import QuietShell, Waiter
 
 KEY = ("q", 30_000)

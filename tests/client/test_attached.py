@@ -14,10 +14,11 @@ from fake_server import FakeServer
 from steps import fill, settle_loop
 
 import minibroker
-from minibroker import attached, consumer, driver, queue, wire
-from minibroker.attached import STUCK_S, TICK_S, Attached
-from minibroker.delivery import drop
-from minibroker.settlements import ENDED, HELD
+from minibroker.aio import attached, consumer, driver, queue
+from minibroker.aio.attached import STUCK_S, TICK_S, Attached
+from minibroker.contract import wire
+from minibroker.session.delivery import drop
+from minibroker.session.settlements import ENDED, HELD
 
 
 class Recorder(Attached):
@@ -232,7 +233,7 @@ async def test_the_thread_outlives_an_error_of_its_own(
         raise struct.error("a frame of odd length")
 
     monkeypatch.setattr(thread, "_connect", fail)
-    monkeypatch.setattr("minibroker.attached.RETRY_S", 0.01)
+    monkeypatch.setattr("minibroker.aio.attached.RETRY_S", 0.01)
     thread.start()
     for _ in range(1_000):
         await asyncio.to_thread(thread.connected.wait, 0.02)

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minibroker.bodies import decode_body, decode_headers, encode_body, encode_headers
-from minibroker.errors import BodyError
+from minibroker.contract.bodies import decode_body, decode_headers, encode_body, encode_headers
+from minibroker.contract.errors import BodyError
 
 SCALARS = (
     st.none()

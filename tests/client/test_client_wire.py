@@ -6,9 +6,9 @@ import struct
 
 import pytest
 
-from minibroker import limits, wire
-from minibroker.errors import ProtocolError
-from minibroker.outbox import Outbox, PublishGroup
+from minibroker.contract import limits, wire
+from minibroker.contract.errors import ProtocolError
+from minibroker.session.outbox import Outbox, PublishGroup
 
 # length 32 | array of 4 | bin 18: map of 2, "op": "pong", "request": 7 | bin 2 | bin 0 | bin 3
 VECTOR = bytes.fromhex(

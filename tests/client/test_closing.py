@@ -64,10 +64,10 @@ async def test_a_connection_is_tried_again_after_its_attempt_was_cancelled(
         tried.set()
         await asyncio.Event().wait()
 
-    monkeypatch.setattr("minibroker.reconnecting.dial", hang)
+    monkeypatch.setattr("minibroker.aio.reconnecting.dial", hang)
     server.links[-1].fail(ConnectionResetError("cut"))
     await tried.wait()
-    monkeypatch.setattr("minibroker.reconnecting.dial", server.dial)
+    monkeypatch.setattr("minibroker.aio.reconnecting.dial", server.dial)
     for task in asyncio.all_tasks() - {asyncio.current_task()}:
         task.cancel()
     assert await asyncio.wait_for(broker.queue("q").publish(b"a"), 30)

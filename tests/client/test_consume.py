@@ -10,7 +10,7 @@ from fake_server import FakeServer
 from steps import fill, settle_loop, settled, until
 
 import minibroker
-from minibroker.settlements import BEGUN, TOLD
+from minibroker.session.settlements import BEGUN, TOLD
 
 
 async def test_each_message_is_acked_once(broker: minibroker.Broker, server: FakeServer) -> None:

@@ -8,8 +8,8 @@ from unittest.mock import Mock
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minibroker.deadlines import SLOT_MS, Deadlines
-from minibroker.timer import Timer, now_ms
+from minibroker.aio.timer import Timer, now_ms
+from minibroker.session.deadlines import SLOT_MS, Deadlines
 
 
 def test_items_are_due_in_order_and_once() -> None:

@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import minibroker
-from minibroker import limits, wire
-from minibroker.delivery import Delivery, DeliveryRun
-from minibroker.message import Message
-from minibroker.session import Session
-from minibroker.settle_frames import frames_naming
-from minibroker.settlements import BEGUN, ENDED, Settlement, Settlements
+from minibroker.contract import limits, wire
+from minibroker.session.delivery import Delivery, DeliveryRun
+from minibroker.session.message import Message
+from minibroker.session.session import Session
+from minibroker.session.settle_frames import frames_naming
+from minibroker.session.settlements import BEGUN, ENDED, Settlement, Settlements
 from minibrokerd.frames import read_frame
 from support.hypothesis_budget import fuzz_settings
 from support.quiet_shell import QuietShell, Waiter

@@ -10,8 +10,8 @@ from fake_server import FakeServer
 from steps import settle_loop
 
 import minibroker
-from minibroker import limits
-from minibroker.deadlines import SLOT_MS, Deadlines
+from minibroker.contract import limits
+from minibroker.session.deadlines import SLOT_MS, Deadlines
 
 
 async def test_queues_that_were_used_are_not_looked_at_again(

@@ -10,8 +10,8 @@ from fake_server import FakeServer
 from steps import fill, settle_loop, settled
 
 import minibroker
-from minibroker import limits
-from minibroker.error_text import describe
+from minibroker.contract import limits
+from minibroker.session.error_text import describe
 
 
 def odd_errors() -> list[BaseException]:

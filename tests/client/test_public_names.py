@@ -13,7 +13,7 @@ from unittest.mock import create_autospec
 import pytest
 
 import minibroker
-from minibroker import errors
+from minibroker.contract import errors
 from support.source import ROOT
 
 CLASSES = [name for name in minibroker.__all__ if inspect.isclass(getattr(minibroker, name))]

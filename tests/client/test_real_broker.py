@@ -17,7 +17,7 @@ import pytest
 import uvloop
 
 import minibroker
-from minibroker.delivery import DeliveryRun
+from minibroker.session.delivery import DeliveryRun
 from support.broker import BrokerServer
 from support.processes import look_until
 
@@ -153,8 +153,8 @@ async def attached(broker: minibroker.Broker) -> None:
 async def test_a_loop_that_stands_still_gives_back_what_waits_behind(
     broker_server: BrokerServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("minibroker.attached.STUCK_S", 0.5)
-    monkeypatch.setattr("minibroker.attached.TICK_S", 0.1)
+    monkeypatch.setattr("minibroker.aio.attached.STUCK_S", 0.5)
+    monkeypatch.setattr("minibroker.aio.attached.TICK_S", 0.1)
     async with minibroker.connect(broker_server.url) as broker:
         queue = broker.queue("q")
         await queue.publish_many([b"a", b"b", b"c"])

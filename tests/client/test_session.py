@@ -9,9 +9,9 @@ import pytest
 from fake_server import FakeConnection
 from session_world import KEY, World, end, settle
 
-from minibroker import limits, wire
-from minibroker.errors import Busy, LoginRefused, OutcomeUnknown, ProtocolError
-from minibroker.events import (
+from minibroker.contract import limits, wire
+from minibroker.contract.errors import Busy, LoginRefused, OutcomeUnknown, ProtocolError
+from minibroker.session.events import (
     Answered,
     Published,
     PublishFailed,
@@ -19,7 +19,7 @@ from minibroker.events import (
     SettleRefused,
     Welcomed,
 )
-from minibroker.settlements import ENDED, TOLD, Settlement, named_by, runs_of
+from minibroker.session.settlements import ENDED, TOLD, Settlement, named_by, runs_of
 from support.quiet_shell import Waiter
 
 

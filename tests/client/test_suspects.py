@@ -6,8 +6,8 @@ import pytest
 from fake_server import FakeConnection
 from session_world import World
 
-from minibroker.errors import LoginRefused, OutcomeUnknown, ProtocolError
-from minibroker.events import Answered, Event, PublishFailed
+from minibroker.contract.errors import LoginRefused, OutcomeUnknown, ProtocolError
+from minibroker.session.events import Answered, Event, PublishFailed
 
 
 def refuse_all_of(world: World, guilty: bytes) -> tuple[int, list[Event]]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from session_world import World
 
-from minibroker.delivery import Delivery
-from minibroker.events import Answered
+from minibroker.session.delivery import Delivery
+from minibroker.session.events import Answered
 
 RECEIVE = {"queue": "q", "count": 1, "wait_ms": 10_000}
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgpack
 
-from minibroker import wire
+from minibroker.contract import wire
 from minibrokerd.frames import read_frame
 
 if TYPE_CHECKING:

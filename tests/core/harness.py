@@ -12,7 +12,7 @@ from typing import Any
 
 from core_client import Client, Delivered, Id, Run
 
-from minibroker import wire
+from minibroker.contract import wire
 from minibrokerd.core.core import Core
 from minibrokerd.core.digest import Digest
 from minibrokerd.core.effects import Effects, Outgoing, ReadBack

@@ -9,7 +9,7 @@ from __future__ import annotations
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 
-from minibroker.settings import Settings, default_settings
+from minibroker.contract.settings import Settings, default_settings
 from minibrokerd.core.records import CopyMeta, CopyRunMeta
 
 GRACE_MS = 60_000

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 from model import Durable, Id, Model, Modelled
 from watched import Watched, see_dead_moved
 
-from minibroker.settings import default_settings
+from minibroker.contract.settings import default_settings
 from minibrokerd.core import paging
 from minibrokerd.core.effects import Outgoing
 from minibrokerd.core.sums import Sums

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from harness import World
 
-from minibroker import limits
+from minibroker.contract import limits
 from minibrokerd.core.records import TYPE_OF, FrameMeta
 from minibrokerd.log.format import max_batch_bytes
 from minibrokerd.log.sizes import LARGEST, Sizes, sizes_of

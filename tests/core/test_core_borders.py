@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from harness import World
 
-from minibroker import settings
+from minibroker.contract import settings
 from minibrokerd.core import paging, queues
 from minibrokerd.core.effects import ReadBack
 from minibrokerd.core.inputs import Flow, Loaded, Space

@@ -9,7 +9,7 @@ import pytest
 from core_client import Client, Id
 from harness import World
 
-from minibroker import wire
+from minibroker.contract import wire
 from minibrokerd.core import listing, paging, walks
 from minibrokerd.core.sums import Sums
 

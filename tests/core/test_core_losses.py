@@ -6,7 +6,7 @@ import pytest
 from core_client import Client, Delivered, settle_part
 from harness import World
 
-from minibroker import limits, wire
+from minibroker.contract import limits, wire
 from minibrokerd.core.records import AckMeta, decode
 
 

@@ -9,7 +9,7 @@ import pytest
 from core_client import Client
 from harness import World
 
-from minibroker import wire
+from minibroker.contract import wire
 from minibrokerd.core import paging
 from minibrokerd.core.effects import ReadBack
 from minibrokerd.core.sums import Sums

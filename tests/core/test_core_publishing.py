@@ -7,7 +7,7 @@ import struct
 import pytest
 from harness import START_UNIX_MS, World
 
-from minibroker import limits, wire
+from minibroker.contract import limits, wire
 from minibrokerd.core.inputs import Frame
 from minibrokerd.frames import read_frame
 

@@ -6,7 +6,7 @@ import pytest
 from core_client import Client, Delivered, settle_part
 from harness import World
 
-from minibroker import limits
+from minibroker.contract import limits
 from minibrokerd.core import farewells
 from minibrokerd.core.inputs import Disconnected, Hello, Resume, Tick
 from minibrokerd.core.lanes import Lanes

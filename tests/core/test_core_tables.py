@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from minibroker.commands import COMMANDS, Phase
-from minibroker.metrics import METRICS
-from minibroker.settings import default_settings
+from minibroker.contract.commands import COMMANDS, Phase
+from minibroker.contract.metrics import METRICS
+from minibroker.contract.settings import default_settings
 from minibrokerd.core.handlers import REQUESTS
 from minibrokerd.core.queues import Queue
 from minibrokerd.core.records import RECORD_TYPES, TYPE_OF, QueueMeta, UnknownRecord, decode

@@ -6,7 +6,7 @@ import pytest
 from core_client import Client
 from harness import World
 
-from minibroker import limits
+from minibroker.contract import limits
 
 WATCHED = {"ready", "begun", "released", "expired", "worker_lost", "broker_lost", "dead_lettered"}
 

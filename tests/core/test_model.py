@@ -14,7 +14,7 @@ from model_steps import TICK_MS, Clients, indices, rarely
 from starts import known
 from watched import see_dead_moved
 
-from minibroker import limits
+from minibroker.contract import limits
 from minibrokerd.core.inputs import Forward
 from minibrokerd.core.records import CopyMeta, CopyRunMeta
 from support.hypothesis_budget import model_settings

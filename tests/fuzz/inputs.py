@@ -9,8 +9,8 @@ from typing import Any, Final
 import msgpack
 from hypothesis import strategies as st
 
-from minibroker import wire
-from minibroker.commands import COMMANDS
+from minibroker.contract import wire
+from minibroker.contract.commands import COMMANDS
 
 EDGES: Final = (0, 1, 0x7F, 0x80, 0xFF, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1)
 VALUES: Final = st.one_of(

@@ -16,8 +16,8 @@ from core_client import Client
 from disk_world import StraightLog
 from harness import START_UNIX_MS, World
 
-from minibroker import limits, wire
-from minibroker.errors import ProtocolError
+from minibroker.contract import limits, wire
+from minibroker.contract.errors import ProtocolError
 from minibrokerd.core.core import Core
 from minibrokerd.core.inputs import Frame
 from minibrokerd.core.records import UnknownRecord

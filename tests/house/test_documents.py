@@ -10,12 +10,12 @@ from types import ModuleType
 
 import pytest
 
-from minibroker import wire
-from minibroker.commands import COLUMNS, COMMANDS
-from minibroker.errors import ERRORS
-from minibroker.metrics import METRICS
-from minibroker.server_frames import SERVER_FRAMES
-from minibroker.settings import SETTINGS
+from minibroker.contract import wire
+from minibroker.contract.commands import COLUMNS, COMMANDS
+from minibroker.contract.errors import ERRORS
+from minibroker.contract.metrics import METRICS
+from minibroker.contract.server_frames import SERVER_FRAMES
+from minibroker.contract.settings import SETTINGS
 from support.source import ROOT, name_of
 
 DOCUMENT = (ROOT / "protocol.md").read_text("utf-8")

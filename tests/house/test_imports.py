@@ -8,7 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from support.source import CLIENT, CORE, ROOT, SERVER, imported_roots, name_of, python_files
+from support.source import (
+    CLIENT,
+    CORE,
+    ROOT,
+    SERVER,
+    circles,
+    imported,
+    imported_roots,
+    name_of,
+    python_files,
+)
 
 FORBIDDEN_IN_PURE = frozenset(
     (
@@ -27,47 +37,62 @@ FORBIDDEN_IN_PURE = frozenset(
     )
 )
 
-# Client modules that may touch the world; all others are pure, so that a blocking twin can use
-# them. Each has its reason.
-CLIENT_SHELL = {
-    "__init__.py": "the public names, from pure and shell modules alike",
-    "attached.py": "the second connection has a thread and a blocking socket of its own",
-    "broker.py": "opens and closes on the event loop; reads the host's name and MINIBROKER_URL",
-    "calls.py": "callers wait on the event loop for the answers to their requests",
-    "consumer.py": "iterates on the event loop, and looks at the clock to write begins in time",
-    "driver.py": "the asyncio shell around the session",
-    "leaving.py": "waits for the last answers on the event loop",
-    "ways_out.py": "names the CancelledError of asyncio, which a handler may raise; no loop is touched",
-    "callables.py": "calls handlers in the event loop, or in threads",
-    "link.py": "one connection: an asyncio protocol",
-    "losses.py": "logs, and cancels the tasks of lost messages",
-    "message.py": "gives dates as datetime; no clock is read",
-    "queue.py": "the verbs of the public API, which wait on the event loop",
-    "publishes.py": "callers of publishes wait on the event loop",
-    "reconnecting.py": "connects, and connects again after a jittered delay",
-    "running.py": "tasks of the event loop that call the handler",
-    "spans.py": "takes timedelta; no clock is read",
-    "timer.py": "arms the loop's timer for the table of deadlines",
+# Rooms of the client, each with the rooms that it may import; what stands on top may import every room.
+ROOMS = {
+    "contract": {"contract"},
+    "session": {"contract", "session"},
+    "aio": {"contract", "session", "aio"},
+}
+PURE_ROOMS = ("contract", "session")
+
+# Modules of pure rooms that name something of the world all the same. Each has its reason.
+ALLOWED_IN_PURE = {
+    "session/message.py": ({"datetime", "threading"}, "dates as values; which thread asks"),
+    "session/spans.py": ({"datetime"}, "takes timedelta; no clock is read"),
+    "session/ways_out.py": ({"asyncio"}, "names the CancelledError that a handler may raise"),
 }
 
-PURE = python_files(CORE) + [path for path in python_files(CLIENT) if path.name not in CLIENT_SHELL]
+# What is still one module in several files, mostly for types alone.
+CIRCLES = [
+    {"aio.attached", "aio.consumer", "aio.driver", "aio.leaving"},
+    {"contract.confirms", "contract.errors"},
+    {"session.delivery", "session.message", "session.settle_frames", "session.settlements"},
+]
+
+PURE = python_files(CORE, *(CLIENT / room for room in PURE_ROOMS))
+
+
+def room_name(path: Path) -> str:
+    """Return the path below the client's package."""
+    return path.relative_to(CLIENT).as_posix() if path.is_relative_to(CLIENT) else ""
 
 
 @pytest.mark.parametrize("path", PURE, ids=name_of)
 def test_pure_modules_reach_for_no_clock_disk_or_network(path: Path) -> None:
     """A simulator or a blocking client can drive it only if time and bytes are passed in."""
-    assert not imported_roots(path) & FORBIDDEN_IN_PURE
+    allowed, _ = ALLOWED_IN_PURE.get(room_name(path), (set(), ""))
+    assert not imported_roots(path) & FORBIDDEN_IN_PURE - allowed
 
 
-def test_the_shell_list_names_only_modules_that_exist() -> None:
+def test_every_exception_is_needed() -> None:
     """A module that was renamed or became pure must not keep its permission."""
-    gone = [name for name in CLIENT_SHELL if not (CLIENT / name).exists()]
-    needless = [
-        name
-        for name in CLIENT_SHELL
-        if name != "__init__.py" and not imported_roots(CLIENT / name) & FORBIDDEN_IN_PURE
-    ]
-    assert (gone, needless) == ([], [])
+    for name, (allowed, _) in ALLOWED_IN_PURE.items():
+        assert allowed <= imported_roots(CLIENT / name), name
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_each_room_of_the_client_imports_only_what_lies_below_it(room: str) -> None:
+    """The contract knows no session, a session no shell, and no room what stands on top."""
+    may = {f"minibroker.{name}" for name in ROOMS[room]}
+    for path in python_files(CLIENT / room):
+        ours = {name for name in imported(path) if name.partition(".")[0] == "minibroker"}
+        wrong = {name for name in ours if ".".join(name.split(".")[:2]) not in may}
+        assert wrong <= {"minibroker"}, name_of(path)
+
+
+def test_only_these_modules_of_the_client_import_each_other() -> None:
+    """A circle is one module in several files, one that is for types alone included; none may be added."""
+    assert circles(CLIENT) == CIRCLES
 
 
 @pytest.mark.parametrize("path", python_files(CORE), ids=name_of)

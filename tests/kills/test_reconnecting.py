@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import minibroker
-from minibroker import limits
+from minibroker.contract import limits
 from support.broker import BrokerServer
 from support.processes import DEADLINE_S
 from support.relay import Relay
@@ -166,7 +166,7 @@ async def test_no_pause_between_two_tries_outlasts_the_servers_wait(
 # a client to connect on a busy machine.
 SLOW_START = """
 import gc, threading
-from minibroker import limits
+from minibroker.contract import limits
 from minibrokerd.__main__ import main
 limits.RESUME_WAIT_MS = 4_000
 freeze = gc.freeze

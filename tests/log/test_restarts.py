@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from minibroker import wire
+from minibroker.contract import wire
 from minibrokerd.core.core import Core
 from minibrokerd.core.inputs import Hello
 from minibrokerd.engine import Engine

@@ -9,7 +9,7 @@ from mutant import CLIENT, Mutant
 CANCEL_MUTANTS: Final = (
     Mutant(
         "a cancelled receive waits on at the server",
-        "asking.py",
+        "session/asking.py",
         "        if op in _WITHDRAWN and (request is None or request.asked):\n",
         "        if op in _WITHDRAWN and request is None:\n",
         ("sim", "client/test_cancelling.py"),
@@ -18,7 +18,7 @@ CANCEL_MUTANTS: Final = (
     ),
     Mutant(
         "an answer that nobody took stays begun",
-        "asking.py",
+        "session/asking.py",
         "        if op in _WITHDRAWN and (request is None or request.asked):\n",
         "        if op in _WITHDRAWN and request is not None and request.asked:\n",
         ("client/test_cancelling.py",),
@@ -27,7 +27,7 @@ CANCEL_MUTANTS: Final = (
     ),
     Mutant(
         "what was asked on an older connection is not withdrawn",
-        "asking.py",
+        "session/asking.py",
         "        if op in _WITHDRAWN and (request is None or request.asked):\n",
         "        if op in _WITHDRAWN and (request is None or request.written):\n",
         ("client/test_withdrawing.py",),
@@ -36,7 +36,7 @@ CANCEL_MUTANTS: Final = (
     ),
     Mutant(
         "a withdrawal is asked once",
-        "asking.py",
+        "session/asking.py",
         "        self.unwritten = list(self._waiting.values())\n",
         '        self.unwritten = [each for each in self._waiting.values() if each.op != "withdraw"]\n',
         ("client/test_withdrawing.py",),
@@ -45,7 +45,7 @@ CANCEL_MUTANTS: Final = (
     ),
     Mutant(
         "an answer that was taken back is kept",
-        "session.py",
+        "session/session.py",
         "            answer.messages.clear()\n            self.deliveries.pop(answer.token, None)\n",
         "            answer.messages.clear()\n",
         ("client/test_withdrawing.py",),
@@ -54,7 +54,7 @@ CANCEL_MUTANTS: Final = (
     ),
     Mutant(
         "a publish that was cancelled leaves all the same",
-        "session.py",
+        "session/session.py",
         "            group.drop_withdrawn()\n",
         "            group.account()\n",
         ("client/test_publish.py",),
@@ -66,7 +66,7 @@ CANCEL_MUTANTS: Final = (
 RESEND_MUTANTS: Final = (
     Mutant(
         "an answered frame ends those before it",
-        "window.py",
+        "session/window.py",
         "        if sequence != self.answered_below:\n",
         "        if sequence < self.answered_below:\n",
         ("client/test_session.py",),
@@ -75,7 +75,7 @@ RESEND_MUTANTS: Final = (
     ),
     Mutant(
         "a forgotten session's frames go to its successor",
-        "session.py",
+        "session/session.py",
         "                events.append(PublishFailed(sent.content, unknown))\n"
         "            else:\n"
         "                events.append(SettleRefused(sent.content, unknown))\n"
@@ -89,7 +89,7 @@ RESEND_MUTANTS: Final = (
     ),
     Mutant(
         "a resume that names nothing",
-        "session.py",
+        "session/session.py",
         "        runs = resume_runs(self._resumed)\n",
         "        runs = resume_runs(self._resumed[:0])\n",
         ("client/test_session.py",),
@@ -98,7 +98,7 @@ RESEND_MUTANTS: Final = (
     ),
     Mutant(
         "publishes overtake what was refused",
-        "outbox.py",
+        "session/outbox.py",
         "            if queue in blocked or hold.out or hold.until_ms > now_ms or group.behind:\n",
         "            if hold.until_ms > now_ms or group.behind:\n",
         ("client/test_refused.py",),
@@ -110,7 +110,7 @@ RESEND_MUTANTS: Final = (
 FRAME_MUTANTS: Final = (
     Mutant(
         "a settle frame of any length",
-        "settle_frames.py",
+        "session/settle_frames.py",
         "        self.messages -= count\n",
         "        self.messages -= min(count, 1)\n",
         ("client/test_frame_limits.py",),
@@ -119,7 +119,7 @@ FRAME_MUTANTS: Final = (
     ),
     Mutant(
         "more parts than a frame may have",
-        "settle_frames.py",
+        "session/settle_frames.py",
         "        self.parts -= 1\n",
         "        self.parts -= self.errors == 0\n",
         ("client/test_frame_limits.py",),
@@ -128,7 +128,7 @@ FRAME_MUTANTS: Final = (
     ),
     Mutant(
         "a resume larger than a login may be",
-        "settle_frames.py",
+        "session/settle_frames.py",
         "MAX_RESUME_RUNS: Final = 128\n",
         "MAX_RESUME_RUNS: Final = 1280\n",
         ("client/test_session.py", "client/test_frame_limits.py"),
@@ -137,7 +137,7 @@ FRAME_MUTANTS: Final = (
     ),
     Mutant(
         "more frames than may be unanswered",
-        "window.py",
+        "session/window.py",
         "            self.next_sequence - self.answered_below < limits.MAX_UNANSWERED_FRAMES\n",
         "            len(self._sent) < limits.MAX_UNANSWERED_FRAMES\n",
         ("client/test_session.py",),
@@ -146,7 +146,7 @@ FRAME_MUTANTS: Final = (
     ),
     Mutant(
         "a group for larger frames than the server's",
-        "session.py",
+        "session/session.py",
         "        self.outbox.fit(self.max_frame_bytes)\n",
         "        self.outbox.fit(max(self.max_frame_bytes, limits.MAX_FRAME_BYTES))\n",
         ("client/test_refused.py", "client/test_frame_limits.py"),

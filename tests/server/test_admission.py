@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from minibroker import limits, wire
+from minibroker.contract import limits, wire
 from minibrokerd.admission import BEHIND_SHARE, Admission
 from minibrokerd.core.effects import Outgoing
 from minibrokerd.core.inputs import Command, Disconnected, Frame, Space

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hand import Hand, Peer, frame, part
 
-from minibroker.wire import read_payload
+from minibroker.contract.wire import read_payload
 from minibrokerd.core.effects import Outgoing
 
 LARGE = bytes(range(256)) * 8_192  # more than the buffers of a socket take

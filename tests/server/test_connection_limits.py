@@ -132,7 +132,7 @@ def test_frames_that_are_still_arriving_are_bounded_over_all_connections(
     hand: Hand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The largest goes; small frames and complete ones are not harmed, and nothing of it stays counted."""
-    monkeypatch.setattr("minibroker.limits.MAX_UNFINISHED_BYTES", 4 * MIB)
+    monkeypatch.setattr("minibroker.contract.limits.MAX_UNFINISHED_BYTES", 4 * MIB)
     small = hand.login()
     small.give(PING[:6])
     large = [hand.login() for _ in range(20)]

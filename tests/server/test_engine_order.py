@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hand import Hand, Peer, frame, part
 
-from minibroker import wire
+from minibroker.contract import wire
 
 LEASE_MS = 200
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from minibroker import wire
+from minibroker.contract import wire
 from minibrokerd.core.core import Core
 from minibrokerd.core.effects import Outgoing
 from minibrokerd.core.inputs import Hello

@@ -15,7 +15,7 @@ from hand import Hand, Peer, frame, part, prefixed
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minibroker import wire
+from minibroker.contract import wire
 from minibrokerd.core.core import Core
 from minibrokerd.core.inputs import (
     Attach,

@@ -8,10 +8,10 @@ import pytest
 from frame_vectors import CONFIRM, DELIVER, HELLO, PONG, PUBLISH, TOKEN, UNIX_MS, bins, octets
 from hand import prefixed
 
-from minibroker import wire
-from minibroker.errors import Busy, ProtocolError
-from minibroker.events import Answered, Delivered, Event, Leaving, Published, Welcomed
-from minibroker.session import Session
+from minibroker.contract import wire
+from minibroker.contract.errors import Busy, ProtocolError
+from minibroker.session.events import Answered, Delivered, Event, Leaving, Published, Welcomed
+from minibroker.session.session import Session
 from minibrokerd.core.messages import Block
 from minibrokerd.outgoing import frame_of
 from support.quiet_shell import QuietShell, Waiter

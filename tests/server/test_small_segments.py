@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import minibroker
-from minibroker.errors import MinibrokerError
+from minibroker.contract.errors import MinibrokerError
 from support.broker import StartBroker
 
 TEXT = "E" * 1_024

@@ -16,7 +16,7 @@ from sim_network import Link, Transport
 from sim_reading import BrokerLoop
 from sim_writer import SimulatedWriter
 
-from minibroker import limits
+from minibroker.contract import limits
 from minibrokerd import logs
 from minibrokerd.connection import ServerConnection
 from minibrokerd.core.core import Core

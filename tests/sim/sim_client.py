@@ -16,10 +16,10 @@ from checker import Handed, History, Intent
 from sim_loop import Life, LifeLoop
 from sim_network import Link
 
-from minibroker import limits
-from minibroker.delivery import drop
-from minibroker.errors import MinibrokerError
-from minibroker.events import (
+from minibroker.contract import limits
+from minibroker.contract.errors import MinibrokerError
+from minibroker.session.delivery import drop
+from minibroker.session.events import (
     Answered,
     Delivered,
     Leaving,
@@ -29,9 +29,9 @@ from minibroker.events import (
     SettleRefused,
     Welcomed,
 )
-from minibroker.message import Message
-from minibroker.session import Session
-from minibroker.settlements import BEGUN, ENDED, HELD, Settlement
+from minibroker.session.message import Message
+from minibroker.session.session import Session
+from minibroker.session.settlements import BEGUN, ENDED, HELD, Settlement
 from support.quiet_shell import QuietShell
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from checker import Handed
 from sim_client import Habits, SimulatedClient, Work
 
-from minibroker.delivery import Delivery, drop
-from minibroker.errors import MinibrokerError
-from minibroker.events import Delivered
-from minibroker.settlements import BEGUN, HELD
+from minibroker.contract.errors import MinibrokerError
+from minibroker.session.delivery import Delivery, drop
+from minibroker.session.events import Delivered
+from minibroker.session.settlements import BEGUN, HELD
 
 if TYPE_CHECKING:
     from sim_world import World

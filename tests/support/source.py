@@ -56,6 +56,29 @@ def imported_roots(path: Path) -> set[str]:
     return {name.partition(".")[0] for name in imported(path)}
 
 
+def circles(package: Path) -> list[set[str]]:
+    """Return the modules of a package that import each other, in groups, named as below the package."""
+    names = {
+        ".".join(path.relative_to(package).with_suffix("").parts): path
+        for path in python_files(package)
+    }
+    reached: dict[str, set[str]] = {
+        name: {other.removeprefix(f"{package.name}.") for other in imported(path)}
+        & (names.keys() - {name})
+        for name, path in names.items()
+    }
+    for middle in names:  # whatever can be reached through one more module
+        for name in names:
+            if middle in reached[name]:
+                reached[name] |= reached[middle]
+    groups = {
+        frozenset(other for other in reached[name] if name in reached[other])
+        for name in names
+        if name in reached[name]
+    }
+    return sorted((set(group) for group in groups), key=min)
+
+
 def functions(path: Path) -> Iterator[tuple[str, Function]]:
     """Yield every function of a file with its qualified name, nested ones too."""
     for name, node in definitions(tree(path), nested=True):

@@ -16,8 +16,8 @@ import click
 import uvloop
 
 import minibroker
-from minibroker import limits
-from minibroker.settings import DURABILITIES
+from minibroker.contract import limits
+from minibroker.contract.settings import DURABILITIES
 from minibrokerd import exits
 from minibrokerd.cli.options import FiniteRange, json_option, option, url_option
 from minibrokerd.cli.printing import fail, note, print_json, print_table, say

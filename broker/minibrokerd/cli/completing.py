@@ -14,9 +14,9 @@ import click
 from click.shell_completion import CompletionItem
 
 import minibroker
-from minibroker.errors import MinibrokerError
-from minibroker.limits import DLQ_SUFFIX
-from minibroker.settings import SETTINGS
+from minibroker.contract.errors import MinibrokerError
+from minibroker.contract.limits import DLQ_SUFFIX
+from minibroker.contract.settings import SETTINGS
 
 WITHIN_S: Final = 0.5  # somebody waits for the shell
 MOST: Final = 100  # messages that are offered

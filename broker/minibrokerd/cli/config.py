@@ -8,7 +8,7 @@ from typing import Any, Final
 import click
 from click.core import ParameterSource
 
-from minibroker.address import passed_over
+from minibroker.session.address import passed_over
 from minibrokerd import memory_limit
 from minibrokerd.cli.options import json_option
 from minibrokerd.cli.printing import note, print_json, print_table

@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 import click
 
 import minibroker
-from minibroker import limits
+from minibroker.contract import limits
 from minibrokerd import exits
 from minibrokerd.cli.executing import Executor
 from minibrokerd.cli.options import client_options, option, queue_argument

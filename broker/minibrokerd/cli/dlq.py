@@ -8,11 +8,11 @@ from typing import Any, Final
 import click
 
 import minibroker
-from minibroker import limits
-from minibroker.confirms import MessageId
-from minibroker.errors import UnknownQueue
-from minibroker.limits import DLQ_SUFFIX
-from minibroker.peek import Peeked, Peeks
+from minibroker.contract import limits
+from minibroker.contract.confirms import MessageId
+from minibroker.contract.errors import UnknownQueue
+from minibroker.contract.limits import DLQ_SUFFIX
+from minibroker.session.peek import Peeked, Peeks
 from minibrokerd import exits
 from minibrokerd.cli.completing import complete_dead_id, complete_source
 from minibrokerd.cli.options import client_options, ids_argument, option, queue_argument

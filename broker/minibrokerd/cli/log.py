@@ -10,7 +10,7 @@ from typing import Any, Final
 import click
 import msgspec
 
-from minibroker.wire import RUN
+from minibroker.contract.wire import RUN
 from minibrokerd.cli.log_check import check_command
 from minibrokerd.cli.log_restore import restore_command
 from minibrokerd.cli.log_salvage import salvage_command

@@ -8,8 +8,8 @@ from typing import Any, Final
 import click
 
 import minibroker
-from minibroker import limits
-from minibroker.confirms import MessageId
+from minibroker.contract import limits
+from minibroker.contract.confirms import MessageId
 from minibrokerd import exits
 from minibrokerd.cli.completing import complete_queue
 from minibrokerd.cli.options import client_options, ids_argument, option, queue_argument

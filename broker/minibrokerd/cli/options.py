@@ -14,8 +14,8 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from minibroker.address import URL_VARIABLE, default_url, is_service_link, passed_over
-from minibroker.confirms import MessageId
+from minibroker.contract.confirms import MessageId
+from minibroker.session.address import URL_VARIABLE, default_url, is_service_link, passed_over
 from minibrokerd.cli.completing import complete_id, complete_queue
 from minibrokerd.cli.printing import note
 from minibrokerd.cli.units import Duration

@@ -12,7 +12,7 @@ import os
 import sys
 from typing import Final
 
-from minibroker import limits
+from minibroker.contract import limits
 from minibrokerd.cli.printing import shown
 from minibrokerd.outlet import MAX_WAITING_BYTES, STDERR, Outlet
 

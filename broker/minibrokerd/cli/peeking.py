@@ -11,10 +11,10 @@ from typing import Any, Final
 import click
 
 import minibroker
-from minibroker import limits, wire
-from minibroker.confirms import MessageId
-from minibroker.errors import BodyError
-from minibroker.peek import Peeked, Peeks
+from minibroker.contract import limits, wire
+from minibroker.contract.confirms import MessageId
+from minibroker.contract.errors import BodyError
+from minibroker.session.peek import Peeked, Peeks
 from minibrokerd import exits
 from minibrokerd.cli.options import client_options, option, queue_argument
 from minibrokerd.cli.printing import Listing, fail, note, print_json, print_table, say

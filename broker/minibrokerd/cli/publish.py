@@ -14,7 +14,7 @@ from typing import Any, Final
 import click
 
 import minibroker
-from minibroker import limits
+from minibroker.contract import limits
 from minibrokerd import exits
 from minibrokerd.cli.options import client_options, option, queue_argument
 from minibrokerd.cli.printing import fail, note, print_json, progress, say

@@ -9,8 +9,8 @@ from typing import Any, Final
 import click
 
 import minibroker
-from minibroker.limits import DLQ_SUFFIX
-from minibroker.settings import SETTINGS, Settings
+from minibroker.contract.limits import DLQ_SUFFIX
+from minibroker.contract.settings import SETTINGS, Settings
 from minibrokerd.cli.completing import complete_setting
 from minibrokerd.cli.options import client_options, option, queue_argument
 from minibrokerd.cli.printing import print_json, print_table, say, shown

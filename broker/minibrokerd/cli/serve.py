@@ -10,8 +10,8 @@ from typing import Any, Final
 import click
 from click.core import ParameterSource
 
-from minibroker import limits
-from minibroker.address import passed_over
+from minibroker.contract import limits
+from minibroker.session.address import passed_over
 from minibrokerd.cli.options import PortOption, data_dir_option, shared_option
 from minibrokerd.cli.units import Duration, Size, size_text
 from minibrokerd.stopping import StopSignals

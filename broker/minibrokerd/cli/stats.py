@@ -11,7 +11,7 @@ from typing import Any, Final
 import click
 
 import minibroker
-from minibroker.metrics import METRICS
+from minibroker.contract.metrics import METRICS
 from minibrokerd.cli.options import client_options, option
 from minibrokerd.cli.printing import print_json, print_table
 from minibrokerd.cli.selecting import (

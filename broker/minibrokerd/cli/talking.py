@@ -13,8 +13,14 @@ from typing import Final
 import click
 
 import minibroker
-from minibroker.broker import parse_url
-from minibroker.errors import ERRORS, ConnectionLost, LoginRefused, MinibrokerError, ProtocolError
+from minibroker.aio.broker import parse_url
+from minibroker.contract.errors import (
+    ERRORS,
+    ConnectionLost,
+    LoginRefused,
+    MinibrokerError,
+    ProtocolError,
+)
 from minibrokerd import exits
 from minibrokerd.cli.options import timeout_s
 from minibrokerd.cli.printing import fail, leave_closed_pipe

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from itertools import groupby
 from operator import attrgetter
 
-from minibroker import limits
+from minibroker.contract import limits
 from minibrokerd.core.deliveries import Delivery
 from minibrokerd.core.messages import CAUSES, Message, State, runs_of
 from minibrokerd.core.moving import dead_letter

@@ -9,8 +9,8 @@ from array import array
 from typing import Any, Final
 from zlib import crc32
 
-from minibroker import limits
-from minibroker.wire import bin_head, pack_strings
+from minibroker.contract import limits
+from minibroker.contract.wire import bin_head, pack_strings
 from minibrokerd.core.messages import Block, Span
 from minibrokerd.core.publishing import COLUMNS, read_columns, spans_of
 from minibrokerd.core.queues import Queue

@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Any
 from zlib import crc32
 
-from minibroker.wire import pack_runs
+from minibroker.contract.wire import pack_runs
 from minibrokerd.core.dooming import move_message, wake_doomed
 from minibrokerd.core.finding import Id, end_cold, find_delivered, read_one, take_waiting
 from minibrokerd.core.handlers import handles, read_ids

@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 from zlib import crc32
 
-from minibroker import limits
-from minibroker.commands import COMMANDS
-from minibroker.wire import pack_runs
+from minibroker.contract import limits
+from minibroker.contract.commands import COMMANDS
+from minibroker.contract.wire import pack_runs
 
 # Importing bulk, listing and requests fills the table of requests.
 from minibrokerd.core import (  # noqa: F401

@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterable, Iterator
 from struct import Struct
 from typing import Any, Final, NamedTuple
 
-from minibroker import limits
-from minibroker.settings import DURABILITIES
-from minibroker.wire import RUN
+from minibroker.contract import limits
+from minibroker.contract.settings import DURABILITIES
+from minibroker.contract.wire import RUN
 from minibrokerd.core.cold import ColdRun
 from minibrokerd.core.messages import FRAME_BYTES, MESSAGE_BYTES
 from minibrokerd.core.records import (

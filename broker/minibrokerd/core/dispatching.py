@@ -6,8 +6,8 @@ is one token and one frame: runs of messages that share everything the header wo
 
 from __future__ import annotations
 
-from minibroker import limits
-from minibroker.wire import DELIVERY_RUN, MARKED, pack_strings
+from minibroker.contract import limits
+from minibroker.contract.wire import DELIVERY_RUN, MARKED, pack_strings
 from minibrokerd.core.attempts import begin_messages
 from minibrokerd.core.deliveries import Consumer, Delivery
 from minibrokerd.core.lanes import NO_LANES

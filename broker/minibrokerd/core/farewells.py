@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from minibroker import limits
+from minibroker.contract import limits
 from minibrokerd.core.attempts import drop_delivery
 from minibrokerd.core.deliveries import Consumer, Delivery
 from minibrokerd.core.messages import Message, Span, State

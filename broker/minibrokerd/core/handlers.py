@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from minibroker.commands import COMMANDS
-from minibroker.wire import RUN
+from minibroker.contract.commands import COMMANDS
+from minibroker.contract.wire import RUN
 from minibrokerd.core.inputs import Frame
 from minibrokerd.core.settling import Run, read_runs
 from minibrokerd.core.state import Broken, Store

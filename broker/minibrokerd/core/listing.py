@@ -7,8 +7,8 @@ from typing import Any, Final
 
 import msgspec
 
-from minibroker import limits
-from minibroker.wire import pack_strings
+from minibroker.contract import limits
+from minibroker.contract.wire import pack_strings
 from minibrokerd.core.cold import ColdRun
 from minibrokerd.core.finding import block_at, find_delivered, read_one
 from minibrokerd.core.handlers import handles, read_ids

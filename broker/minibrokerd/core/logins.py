@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from minibroker import limits
-from minibroker.wire import RUN, pack_runs
+from minibroker.contract import limits
+from minibroker.contract.wire import RUN, pack_runs
 from minibrokerd.core.attempts import begin_messages
 from minibrokerd.core.deliveries import Delivery
 from minibrokerd.core.dispatching import line_up_all

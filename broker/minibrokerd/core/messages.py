@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final
 
-from minibroker import limits
+from minibroker.contract import limits
 from minibrokerd.core.records import AttemptMeta
 from minibrokerd.core.wheel import Timer
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 # Where `attempts` counts each charged cause: failed, expired, worker_lost. A reject is a failure that is final.
 CAUSES: Final = {"failed": 0, "rejected": 0, "expired": 1, "worker_lost": 2}
-MEMORY: Final = 2  # index of the durability in minibroker.settings.DURABILITIES
+MEMORY: Final = 2  # index of the durability in minibroker.contract.settings.DURABILITIES
 LAZY: Final = 1
 SYNC: Final = 0
 NEVER: Final = 2**62  # the batch of what is in no log

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
-from minibroker.limits import DLQ_SUFFIX
+from minibroker.contract.limits import DLQ_SUFFIX
 from minibrokerd.core.deliveries import Delivery
 from minibrokerd.core.dooming import doom, move_message, wake_doomed
 from minibrokerd.core.messages import Message

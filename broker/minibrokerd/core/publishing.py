@@ -6,11 +6,11 @@ from array import array
 from itertools import groupby
 from typing import Any, Final
 
-from minibroker import limits
-from minibroker.commands import COMMANDS
-from minibroker.errors import ProtocolError
-from minibroker.settings import DURABILITIES
-from minibroker.wire import unpack_strings
+from minibroker.contract import limits
+from minibroker.contract.commands import COMMANDS
+from minibroker.contract.errors import ProtocolError
+from minibroker.contract.settings import DURABILITIES
+from minibroker.contract.wire import unpack_strings
 from minibrokerd.core.inputs import Frame
 from minibrokerd.core.messages import MEMORY, SYNC, Block, Span
 from minibrokerd.core.queues import Queue

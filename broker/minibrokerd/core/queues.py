@@ -10,9 +10,9 @@ from collections import OrderedDict, defaultdict
 from collections.abc import Iterator
 from typing import Any, Final, NoReturn
 
-from minibroker.limits import DLQ_SUFFIX
-from minibroker.metrics import COUNTERS
-from minibroker.settings import DURABILITIES, Settings, default_settings
+from minibroker.contract.limits import DLQ_SUFFIX
+from minibroker.contract.metrics import COUNTERS
+from minibroker.contract.settings import DURABILITIES, Settings, default_settings
 from minibrokerd.core.cold import ColdRun
 from minibrokerd.core.deliveries import Consumer, Delivery
 from minibrokerd.core.index import Index

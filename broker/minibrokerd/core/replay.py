@@ -10,8 +10,8 @@ import struct
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
-from minibroker import limits
-from minibroker.wire import RUN
+from minibroker.contract import limits
+from minibroker.contract.wire import RUN
 from minibrokerd.core import blocks, digest
 from minibrokerd.core.attempts import lease_over
 from minibrokerd.core.cold import ColdRun

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from minibroker import limits
-from minibroker.settings import check_settings
+from minibroker.contract import limits
+from minibroker.contract.settings import check_settings
 from minibrokerd.core.deliveries import Consumer
 from minibrokerd.core.dispatching import dispatch, line_up
 from minibrokerd.core.dooming import wake_doomed

@@ -8,7 +8,7 @@ there just before, if any of them consumed, and go on as soon as all of them are
 
 from __future__ import annotations
 
-from minibroker import limits
+from minibroker.contract import limits
 from minibrokerd.core.farewells import await_return
 from minibrokerd.core.sessions import Session
 from minibrokerd.core.state import Store

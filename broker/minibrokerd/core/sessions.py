@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from itertools import takewhile
 
-from minibroker import limits
+from minibroker.contract import limits
 from minibrokerd.core.deliveries import Consumer, Delivery
 from minibrokerd.core.records import FrameMeta
 from minibrokerd.core.wheel import Timer

@@ -12,8 +12,8 @@ from itertools import accumulate
 from typing import Any, Final
 from zlib import crc32
 
-from minibroker import limits
-from minibroker.wire import RUN, pack_runs
+from minibroker.contract import limits
+from minibroker.contract.wire import RUN, pack_runs
 from minibrokerd.core.attempts import begin_messages, drop_delivery, end_attempt, give_credit
 from minibrokerd.core.deliveries import Delivery
 from minibrokerd.core.inputs import Frame

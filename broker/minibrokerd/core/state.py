@@ -10,8 +10,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from minibroker import limits
-from minibroker.settings import Settings
+from minibroker.contract import limits
+from minibroker.contract.settings import Settings
 from minibrokerd.core.deliveries import Delivery
 from minibrokerd.core.effects import Effects, Outgoing
 from minibrokerd.core.messages import LAZY, MEMORY, Block, Item, Message, Span, State, runs_of

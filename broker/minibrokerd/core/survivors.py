@@ -11,7 +11,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from minibroker.settings import Settings
+from minibroker.contract.settings import Settings
 from minibrokerd.core.cold import ColdRun
 from minibrokerd.core.messages import Message, Span, key_in
 from minibrokerd.core.queues import Queue

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any, Final
 
-from minibroker.limits import PROTOCOL_VERSION
+from minibroker.contract.limits import PROTOCOL_VERSION
 from minibrokerd import __version__
 from minibrokerd.load.generator import Generator
 from minibrokerd.load.histogram import Histogram

@@ -18,9 +18,9 @@ from typing import Final
 
 import msgpack
 
-from minibroker.limits import DLQ_SUFFIX
-from minibroker.settings import default_settings
-from minibroker.wire import RUN
+from minibroker.contract.limits import DLQ_SUFFIX
+from minibroker.contract.settings import default_settings
+from minibroker.contract.wire import RUN
 from minibrokerd.core.core import Core
 from minibrokerd.core.queues import RESERVE_STEP
 from minibrokerd.core.records import (

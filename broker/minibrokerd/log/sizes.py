@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from minibroker import limits
-from minibroker.wire import RUN
+from minibroker.contract import limits
+from minibroker.contract.wire import RUN
 
 CLOSE_BYTES: Final = 4 * 1024 * 1024  # a larger open batch is closed, so that one sync stays short
 PUBLISH_OVERHEAD_BYTES: Final = (

@@ -1,0 +1,1 @@
+"""The client for asyncio: sockets, futures and tasks of an event loop around the pure session."""

@@ -1,0 +1,143 @@
+"""Handlers of `Queue.run`: which callables are taken, and how each is called.
+
+An `async def` handler is awaited in the loop. Any other callable may block, so it runs in a thread of the run's
+own pool; what it returns is awaited if it can be, so that a plain function may return a coroutine. What can never
+be right (a generator, a coroutine that was called already, a function without a place for the message) is refused
+before the first message is taken: found later, its work would be done, or not done, at each attempt.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import inspect
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+
+from minibroker.session.message import Message
+from minibroker.session.settlements import ENDED
+
+Handler = Callable[[Message[Any]], Awaitable[object] | object]
+Call = Callable[[Message[Any]], Awaitable[object]]
+
+_REFUSED: Final = {
+    inspect.isasyncgenfunction: "an async generator function, whose body would never run",
+    inspect.isgeneratorfunction: "a generator function, whose body would never run",
+}
+
+
+class Handlers:
+    """The calls of one handler, `concurrency` at a time at the most; `close` it at the end."""
+
+    def __init__(self, handler: Handler, concurrency: int, name: str, grace_s: float) -> None:
+        """Take a handler; `grace_s`: how long a thread is waited for whose task was cancelled.
+
+        Raises:
+            TypeError: it can never handle a message; says why.
+        """
+        check_handler(handler)
+        self._handler = handler
+        self._grace_s = grace_s
+        self._pool: ThreadPoolExecutor | None = None
+        if is_async(handler):
+            self.call: Call = handler  # type: ignore[assignment]
+        else:
+            self._pool = ThreadPoolExecutor(concurrency, f"minibroker-{name}")
+            self.call = self._call_in_thread
+
+    def close(self) -> None:
+        """Let the threads end when they are idle."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+
+    async def _call_in_thread(self, message: Message[Any]) -> object:
+        loop = asyncio.get_running_loop()
+        run = functools.partial(contextvars.copy_context().run, _outcome, self._handler, message)
+        future = loop.run_in_executor(self._pool, run)
+        try:
+            value, error = await asyncio.shield(future)
+        except asyncio.CancelledError:
+            await self._wait_for_thread(message, future)
+            raise
+        if error is not None:
+            raise error
+        if inspect.isawaitable(value):
+            return await value
+        return None
+
+    async def _wait_for_thread(self, message: Message[Any], future: asyncio.Future[Any]) -> None:
+        """Wait for a call whose task was cancelled: a thread cannot be stopped.
+
+        Its message is settled as the call ends, or released when it goes on beyond the deadline of the connection.
+        A message that was lost has no deadline: the next one must not begin beside it.
+        """
+        await asyncio.wait([future], timeout=None if message.lost else self._grace_s)
+        if not future.done() or message.state == ENDED:
+            return
+        value, error = future.result()
+        if inspect.iscoroutine(value):
+            value.close()  # it was to be awaited by a task that is cancelled
+        elif error is None:
+            await message.ack()
+        elif isinstance(error, Exception):
+            await message.nack(error)
+
+
+def _outcome(handler: Handler, message: Message[Any]) -> tuple[object, BaseException | None]:
+    """Call a handler, in its thread. Its error is a value: a future takes no StopIteration."""
+    try:
+        return handler(message), None
+    except BaseException as error:  # noqa: BLE001 - raised again in the loop, where `process` judges it
+        return None, error
+
+
+def is_async(handler: object) -> bool:
+    """Return whether calling the handler gives a coroutine at once, so that it need not run in a thread."""
+    return any(inspect.iscoroutinefunction(each) for each in _layers(handler))
+
+
+def check_handler(handler: object) -> None:
+    """Refuse what can never handle a message.
+
+    Raises:
+        TypeError: says what it is, and what to pass instead.
+    """
+    wanted = "run() takes a function of one message, `def` or `async def`"
+    if inspect.iscoroutine(handler):
+        handler.close()
+        raise TypeError(f"{wanted}; this one was called already: pass the function itself")
+    if not callable(handler):
+        raise TypeError(f"{wanted}, not {type(handler).__name__}")
+    for is_refused, what in _REFUSED.items():
+        if any(is_refused(each) for each in _layers(handler)):
+            raise TypeError(f"{wanted}, not {what}")
+    try:
+        inspect.signature(handler).bind(object())
+    except TypeError as error:
+        raise TypeError(f"{wanted}; {handler!r:.200} cannot be called with one: {error}") from None
+    except ValueError:
+        return  # some built-in callables do not say what they take
+
+
+def _layers(handler: Any) -> list[Any]:
+    """Return a callable and what it stands for: behind partials, methods, `__call__` and functools.wraps."""
+    layers: list[Any] = [handler]
+    while len(layers) < 100:
+        last: Any = layers[-1]
+        if isinstance(last, functools.partial | functools.partialmethod):
+            inner = last.func
+        elif inspect.ismethod(last):
+            inner = last.__func__
+        elif inspect.isfunction(last):
+            inner = getattr(last, "__wrapped__", None)
+        elif inspect.isclass(last) or inspect.isbuiltin(last):
+            inner = None
+        else:
+            inner = getattr(type(last), "__call__", None)  # noqa: B004 - it is asked for its kind, not whether it is there
+            inner = inner if inspect.isfunction(inner) else None
+        if inner is None or any(inner is each for each in layers):
+            return layers
+        layers.append(inner)
+    return layers

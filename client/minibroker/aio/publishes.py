@@ -1,0 +1,171 @@
+"""Publishes: the callers of each group, its deadline, and what is done when the server refuses it.
+
+A group is what callers of one moment share, by no wish of theirs. So a refusal of it is taken apart until each
+call has its own, and what is refused for now is tried again until the deadline, in front of what came later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from minibroker.aio.calls import confirm_each, retry_delay_ms
+from minibroker.aio.timer import Timer, now_ms
+from minibroker.contract.confirms import Confirm, ConfirmRun
+from minibroker.contract.errors import (
+    BadName,
+    Busy,
+    CommandError,
+    DiskFull,
+    MinibrokerError,
+    NotSent,
+    OutcomeUnknown,
+    ShuttingDown,
+    UnknownQueue,
+    again,
+)
+from minibroker.session.events import Published, PublishFailed
+from minibroker.session.outbox import Key, PublishGroup
+from minibroker.session.session import Session
+
+FOR_NOW: Final = (Busy, DiskFull)
+OF_THE_QUEUE: Final = (BadName, UnknownQueue)  # refusals that every message of the group would meet
+
+
+class Publishes:
+    """The publishes of one driver that have no answer."""
+
+    def __init__(
+        self,
+        session: Session,
+        timer: Timer,
+        schedule: Callable[[], None],
+        flush: Callable[[], None],
+    ) -> None:
+        self._session = session
+        self._outbox = session.outbox
+        self._timer = timer
+        self._schedule = schedule
+        self._flush = flush
+
+    def open_group(self, key: Key) -> PublishGroup:
+        """Return a new group for a queue and time-out; it leaves with the next flush."""
+        group = self._outbox.start(key, now_ms())
+        group.slot = self._timer.at(group.deadline_ms, group)
+        self._schedule()
+        return group
+
+    def due(self, group: PublishGroup, trouble: str) -> None:
+        """The deadline of a group has passed."""
+        error: MinibrokerError
+        if self._outbox.remove(group):
+            error = NotSent(f"not published in time, and not sent: {trouble}")
+            if isinstance(group.refusal, MinibrokerError):
+                error = group.refusal
+            self._outbox.answered(group)
+        else:
+            error = OutcomeUnknown("no confirm came in time; it may be stored or not")
+        self.fail(group, error)
+
+    def published(self, event: Published) -> None:
+        """A group is stored: give its callers their confirms."""
+        group, origin, sequence = event.group, event.origin, event.first
+        durability = event.durability
+        self._timer.discard(group, group.slot)
+        if self._outbox.holds:
+            self._has_answer(group, stored=True)
+        if group.alone:
+            confirm_each(group.waiters, origin, sequence, durability)
+            group.let_go()
+            return
+        for waiter in group.waiters:
+            future, count = waiter if type(waiter) is tuple else (waiter, 0)
+            if not future.done():
+                future.set_result(
+                    ConfirmRun(origin, sequence, count, durability)
+                    if count
+                    else Confirm(origin, sequence, durability)
+                )
+            sequence += count or 1
+        group.let_go()
+
+    def failed(self, event: PublishFailed) -> None:
+        """A group was refused: try again, take it apart, or tell its callers."""
+        group, error = event.group, event.error
+        # The pieces behind it are in their places before anything else of its queue may leave.
+        if isinstance(error, ShuttingDown) and group.waiters:
+            self._has_answer(group, stored=False)
+            self._outbox.groups.appendleft(group)  # it left no trace: it waits for the restart
+            return
+        pieces = self._pieces(group, error)
+        self._has_answer(group, stored=isinstance(error, OutcomeUnknown))
+        if not pieces:
+            self._timer.discard(group, group.slot)
+            self.fail(group, error)
+            return
+        until_ms = now_ms()
+        if isinstance(error, FOR_NOW):
+            until_ms += retry_delay_ms(error, group.refusals, group.deadline_ms - until_ms) or 0
+            self._timer.at(until_ms, self._flush)
+            for piece in pieces:
+                keys = piece.named_keys()
+                piece.behind = {later for later in event.later if later.named_keys() & keys}
+                piece.refusal = error
+        if pieces != [group]:
+            self._timer.discard(group, group.slot)
+            for piece in pieces:
+                piece.slot = self._timer.at(piece.deadline_ms, piece)
+        self._outbox.put_back(pieces, until_ms)
+        self._schedule()
+
+    def _pieces(self, group: PublishGroup, error: MinibrokerError) -> list[PublishGroup]:
+        """Return what of a refused group is to be written again; nothing: its callers get the error."""
+        group.drop_withdrawn()
+        if not group.waiters or not isinstance(error, CommandError):
+            return []
+        if isinstance(error, FOR_NOW):
+            left_ms = group.deadline_ms - now_ms()
+            if retry_delay_ms(error, group.refusals, left_ms) is None:
+                return []
+            pieces = group.halves()
+            if len(pieces) == 2 and not pieces[0].named_keys() & pieces[1].named_keys():
+                return pieces
+            return [group]
+        return [] if isinstance(error, OF_THE_QUEUE) else group.halves()
+
+    def _has_answer(self, group: PublishGroup, *, stored: bool) -> None:
+        self._outbox.answered(group)
+        for other in self._outbox.overtaken_by(group, stored=stored):
+            # A message of one of its keys is stored that was published later: it cannot follow any more.
+            assert isinstance(other.refusal, MinibrokerError)
+            self._outbox.remove(other)
+            self._outbox.answered(other)
+            self._timer.discard(other, other.slot)
+            self.fail(other, other.refusal)
+
+    def fail(self, group: PublishGroup, error: MinibrokerError) -> None:
+        """Let the callers of a group raise `error`."""
+        for waiter in group.waiters:
+            future: asyncio.Future[Any] = waiter[0] if type(waiter) is tuple else waiter
+            if not future.done():
+                future.set_exception(again(error))
+        group.let_go()
+
+
+def outcomes_of(
+    calls: Sequence[tuple[asyncio.Future[ConfirmRun], int, PublishGroup]],
+) -> list[tuple[int, ConfirmRun | MinibrokerError]]:
+    """Return what became of each call's bodies so far: count, and the confirms or the error."""
+    outcomes: list[tuple[int, ConfirmRun | MinibrokerError]] = []
+    for future, count, group in calls:
+        if future.done() and not future.cancelled():
+            error = future.exception()
+            outcome = future.result() if error is None else error
+            assert isinstance(outcome, ConfirmRun | MinibrokerError)
+        elif group.sequence:
+            outcome = OutcomeUnknown("the call ended before its confirm came; it may be stored")
+        else:
+            outcome = NotSent("the call ended before this was written")
+        outcomes.append((count, outcome))
+    return outcomes

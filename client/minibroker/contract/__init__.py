@@ -1,0 +1,1 @@
+"""What client and server share: the tables, and how frames, bodies and errors look. It knows neither side."""

@@ -1,0 +1,79 @@
+"""Queue settings, in one table: name, type, default, range. Server, client, CLI and docs read it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from minibroker.contract import limits
+
+DURABILITIES: Final = ("sync", "lazy", "memory")  # from the safest to the fastest
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One row; printed as one row of protocol.md, section 7."""
+
+    name: str
+    default: int | str
+    low: int  # smallest value of an integer setting
+    high: int  # largest value of an integer setting
+    choices: tuple[str, ...]  # the values of a string setting; empty for integers
+    meaning: str
+
+
+SETTINGS: Mapping[str, Setting] = {
+    row.name: row
+    for row in (
+        Setting("durability", "sync", 0, 0, DURABILITIES, "What a confirm means for new messages."),
+        Setting(
+            "lease_ms", 30_000, limits.MIN_LEASE_MS, limits.MAX_LEASE_MS, (), "Length of a lease."
+        ),
+        Setting("max_attempts", 5, 1, 1_000, (), "Attempts, of all causes, before the DLQ."),
+        Setting(
+            "retry_delay_ms", 1_000, 0, limits.MAX_DELAY_MS, (), "Delay after the first failure."
+        ),
+        Setting(
+            "retry_factor_percent", 200, 100, 1_000, (), "Growth of the delay with each failure."
+        ),
+        Setting("retry_cap_ms", 300_000, 0, limits.MAX_DELAY_MS, (), "Longest retry delay."),
+        Setting(
+            "retry_jitter_percent", 20, 0, 100, (), "The delay varies by up to this, both ways."
+        ),
+        Setting(
+            "max_messages", 0, 0, 2**53, (), "Most messages; 0: no limit. Publishes above it: busy."
+        ),
+    )
+}
+
+Settings = dict[str, int | str]  # every name of SETTINGS with its value
+
+
+def default_settings() -> Settings:
+    """Return a fresh map of all settings at their defaults."""
+    return {name: row.default for name, row in SETTINGS.items()}
+
+
+def check_settings(values: Mapping[str, object]) -> Settings:
+    """Return `values` if every name and value is allowed.
+
+    Raises:
+        ValueError: names the setting, the value and what is allowed; nothing was changed.
+    """
+    return {name: _checked(name, value) for name, value in values.items()}
+
+
+def _checked(name: str, value: object) -> int | str:
+    row = SETTINGS.get(name)
+    if row is None:
+        raise ValueError(f"unknown setting {name!r:.100}; known are {', '.join(SETTINGS)}")
+    if row.choices:
+        if isinstance(value, str) and value in row.choices:
+            return value
+        raise ValueError(f"{name} is {value!r:.100}; it must be one of {', '.join(row.choices)}")
+    if isinstance(value, int) and not isinstance(value, bool) and row.low <= value <= row.high:
+        return value
+    raise ValueError(
+        f"{name} is {value!r:.100}; it must be an integer from {row.low} to {row.high}"
+    )

@@ -1,0 +1,187 @@
+"""Frames as both sides write them, and as the client reads them (protocol.md, sections 3 and 4).
+
+A frame is a u32 big-endian payload length and one msgpack array of four bins: header (a packed map),
+columns, lengths, blob. This module knows bytes, not meanings. It needs msgpack only; the server has its
+own reader (minibrokerd.frames), because it must not trust what it reads.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import msgpack
+
+from minibroker.contract import limits
+from minibroker.contract.errors import ProtocolError
+
+LENGTH: Final = struct.Struct(">I")
+RUN: Final = struct.Struct("<QIQI")  # token, origin, first sequence, count
+DELIVERY_RUN: Final = struct.Struct("<IQIIBBQ")
+MARKED: Final = 1  # bit of the flags of a delivery run
+
+ENCODING_BYTES: Final = 0
+ENCODING_MSGPACK: Final = 1
+
+pack_header = msgpack.Packer(use_bin_type=True, autoreset=True).pack
+_ARRAY_OF_4: Final = b"\x94"
+_EMPTY_BIN: Final = b"\xc4\x00"
+
+
+def bin_head(size: int) -> bytes:
+    """Return the msgpack bin header for `size` bytes, in its shortest form."""
+    if size < 0x100:
+        return b"\xc4" + size.to_bytes(1, "big")
+    if size < 0x10000:
+        return b"\xc5" + size.to_bytes(2, "big")
+    return b"\xc6" + size.to_bytes(4, "big")
+
+
+def frame_pieces(
+    header: Mapping[str, object],
+    columns: bytes = b"",
+    lengths: bytes = b"",
+    blob: Sequence[bytes | memoryview] = (),
+    blob_bytes: int = 0,
+) -> list[bytes | memoryview]:
+    """Return one frame as buffers to be written in order; the blob is not copied.
+
+    `blob_bytes` is the sum of the sizes in `blob`, which the caller knows.
+    """
+    packed = pack_header(header)
+    head = b"".join(
+        (
+            _ARRAY_OF_4,
+            bin_head(len(packed)),
+            packed,
+            bin_head(len(columns)),
+            columns,
+            bin_head(len(lengths)),
+            lengths,
+            bin_head(blob_bytes),
+        )
+    )
+    return [LENGTH.pack(len(head) + blob_bytes) + head, *blob]
+
+
+def pack_frame(
+    header: Mapping[str, object], columns: bytes = b"", lengths: bytes = b"", blob: bytes = b""
+) -> bytes:
+    """Return one frame as bytes, its length prefix included."""
+    return b"".join(frame_pieces(header, columns, lengths, (blob,), len(blob)))
+
+
+def frame_of_packed(header: bytes, columns: bytes = b"") -> bytes:
+    """Return a frame without messages whose header is packed already."""
+    parts = (bin_head(len(header)), header, bin_head(len(columns)), columns, _EMPTY_BIN, _EMPTY_BIN)
+    payload = b"".join((_ARRAY_OF_4, *parts))
+    return LENGTH.pack(len(payload)) + payload
+
+
+class Frame:
+    """One frame as the client received it; `blob` holds all headers and bodies back to back."""
+
+    __slots__ = ("blob", "columns", "header", "lengths")
+
+    def __init__(self, header: dict[str, Any], columns: bytes, lengths: bytes, blob: bytes) -> None:
+        self.header = header
+        self.columns = columns
+        self.lengths = lengths
+        self.blob = blob
+
+
+class FrameReader:
+    """Cuts a byte stream into frames.
+
+    A length above `max_frame_bytes` is refused on the prefix alone, before any of the payload is waited
+    for. Chunks of an incomplete frame are kept apart and joined once, when the last one is there: a
+    frame of 16 MiB in chunks of 256 KiB costs one copy, not sixty-four.
+    """
+
+    __slots__ = ("_chunks", "_held", "_needed", "max_frame_bytes")
+
+    def __init__(self, max_frame_bytes: int = limits.MAX_FRAME_BYTES) -> None:
+        self._chunks: list[bytes] = []
+        self._held = 0  # bytes in the chunks
+        self._needed = LENGTH.size  # bytes without which nothing can be cut
+        self.max_frame_bytes = max_frame_bytes
+
+    def feed(self, data: bytes) -> list[Frame]:
+        """Add received bytes and return the frames that are complete now, in order.
+
+        Raises:
+            ProtocolError: the stream is not what protocol.md says; the caller must close.
+        """
+        if self._chunks or len(data) < self._needed:
+            self._chunks.append(data)
+            self._held += len(data)
+            if self._held < self._needed:
+                return []
+            data = b"".join(self._chunks)
+            self._chunks.clear()
+        return self._cut(data)
+
+    def _cut(self, data: bytes) -> list[Frame]:
+        view = memoryview(data)
+        frames, at, size = [], 0, len(data)
+        self._needed = LENGTH.size
+        while size - at >= LENGTH.size:
+            (length,) = LENGTH.unpack_from(data, at)
+            if length > self.max_frame_bytes:
+                raise ProtocolError(f"a frame of {length} bytes exceeds {self.max_frame_bytes}")
+            end = at + LENGTH.size + length
+            if end > size:
+                self._needed = end - at
+                break
+            frames.append(read_payload(view[at + LENGTH.size : end]))
+            at = end
+        self._held = size - at
+        if self._held:
+            self._chunks.append(data[at:] if at else data)
+        return frames
+
+
+def read_payload(payload: bytes | memoryview) -> Frame:
+    """Return the frame in a payload (the bytes after the length prefix).
+
+    Raises:
+        ProtocolError: it is not an array of four bins whose first is a packed map.
+    """
+    try:
+        header, columns, lengths, blob = msgpack.unpackb(payload, max_array_len=4, max_map_len=0)
+        fields = msgpack.unpackb(header, strict_map_key=True)
+    except Exception as error:  # msgpack promises no closed set of errors: the body is two calls
+        raise ProtocolError(f"the server sent a payload that is no frame: {error}") from error
+    if type(fields) is not dict or not type(columns) is type(lengths) is type(blob) is bytes:
+        raise ProtocolError("the server sent a payload whose parts have the wrong types")
+    return Frame(fields, columns, lengths, blob)
+
+
+def pack_strings(values: Sequence[bytes]) -> bytes:
+    """Return a `str` column: the u32 little-endian lengths of all entries, then their bytes."""
+    return struct.pack(f"<{len(values)}I", *map(len, values)) + b"".join(values)
+
+
+def unpack_strings(column: bytes | memoryview, count: int) -> tuple[list[bytes], int]:
+    """Return the entries of a `str` column of `count` entries and the size that it covers.
+
+    Raises:
+        ProtocolError: the column is shorter than its lengths say.
+    """
+    if len(column) < 4 * count:
+        raise ProtocolError(f"a string column of {count} entries is {len(column)} bytes long")
+    lengths = struct.unpack_from(f"<{count}I", column)
+    at = 4 * count
+    if at + sum(lengths) > len(column):
+        raise ProtocolError("the lengths of a string column exceed the column")
+    values = []
+    for length in lengths:
+        values.append(bytes(column[at : at + length]))
+        at += length
+    return values, at
+
+
+def pack_runs(runs: Iterable[tuple[int, int, int, int]]) -> bytes:
+    """Return a run column from (token, origin, first sequence, count) entries."""
+    return b"".join(RUN.pack(*run) for run in runs)

@@ -1,0 +1,1 @@
+"""The pure part of the client: bytes, times and wishes go in, bytes and events come out; no I/O, no clock."""

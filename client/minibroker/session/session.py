@@ -1,0 +1,495 @@
+"""The client's side of a session, as a value that is stepped: bytes in, events out.
+
+No socket and no clock here; the shell feeds what it received, writes what `flush` returns and
+acts on the events. The same object outlives connections: `disconnected` notes that one ended, `login`
+gives the first frame of the next, and what had no answer is sent again, byte for byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
+from weakref import WeakValueDictionary
+
+from minibroker.contract import limits, wire
+from minibroker.contract.commands import COMMANDS
+from minibroker.contract.errors import (
+    LoginRefused,
+    MinibrokerError,
+    OutcomeUnknown,
+    ProtocolError,
+    error_from_wire,
+)
+from minibroker.session.asking import Requests
+from minibroker.session.delivery import Delivery, Shell, drop, unpack_delivery
+from minibroker.session.events import (
+    Answered,
+    Delivered,
+    Event,
+    Leaving,
+    Published,
+    PublishFailed,
+    Settled,
+    SettleRefused,
+    Welcomed,
+)
+from minibroker.session.message import Message
+from minibroker.session.outbox import Outbox, PublishGroup
+from minibroker.session.peek import unpack_peek
+from minibroker.session.settle_frames import FRAME_BYTES, FrameRoom, pack_parts, resume_runs
+from minibroker.session.settlements import Ripe, Run, Settlements, SettlePart, named_by
+from minibroker.session.suspects import Suspects
+from minibroker.session.window import Sent, Window
+
+Content = PublishGroup | list[SettlePart]
+_RESUME_FIELDS: Final = frozenset(field.name for field in COMMANDS["resume"].fields)
+
+
+class Session:
+    """One session: its identity, what was written and is unanswered, what waits to be written."""
+
+    def __init__(self, client: str, shell: Shell, on_ripe: Ripe) -> None:
+        self.client = client
+        self.session_id: int | None = None
+        self.secret = b""
+        self.server_version = ""
+        self.heartbeat_ms = limits.HEARTBEAT_MS
+        self.max_frame_bytes = limits.MAX_FRAME_BYTES
+        self.max_message_bytes = limits.MAX_MESSAGE_BYTES
+        self.is_open = False
+        self.window: Window[Content] = Window()
+        self.outbox = Outbox()
+        self.requests = Requests()
+        self.owing: dict[Settlements, None] = {}  # those that have something to be written
+        self._settlements: WeakValueDictionary[str, Settlements] = WeakValueDictionary()
+        self.returned: list[SettlePart] = []  # refused for now; the shell says when to try again
+        self._single: list[
+            SettlePart
+        ] = []  # of a frame that was refused: each leaves in one of its own
+        self.deliveries: dict[int, Delivery] = {}
+        self.consumers: set[int] = set()  # deliveries for others are ignored: they were cancelled
+        self._suspects = Suspects()
+        self._given_up: list[Event] = []  # told when the connection has ended
+        self._reader = wire.FrameReader()
+        self._resumed: list[Message[Any]] = []
+        self._prune_at = 64
+        self._shell = shell
+        self._on_ripe = on_ripe
+        self._handlers: Mapping[str, Callable[[wire.Frame], Event | list[Event] | None]] = {
+            "welcome": self._welcome,
+            "confirm": self._confirm,
+            "deliver": self._deliver,
+            "reply": self._reply,
+            "messages": self._messages,
+            "error": self._error,
+            "pong": self._pong,
+            "goodbye": self._goodbye,
+        }
+
+    # ---- connecting ----
+
+    def login(self) -> bytes:
+        """Return the first frame of a new connection: resume if there is a session, else hello."""
+        self._reader = wire.FrameReader()  # what the welcome bounds is what the client sends
+        part: dict[str, object] = {"protocol": limits.PROTOCOL_VERSION}
+        if self.session_id is None:
+            return wire.pack_frame({"parts": [{"op": "hello", **part, "client": self.client}]})
+        self._resumed = list(self.begun_messages())
+        runs = resume_runs(self._resumed)
+        part |= {"session": self.session_id, "secret": self.secret, "client": self.client}
+        part |= {"op": "resume", "runs": len(runs)}
+        if "next_sequence" in _RESUME_FIELDS:
+            part["next_sequence"] = self.window.next_sequence
+        return wire.pack_frame({"parts": [part]}, wire.pack_runs(runs))
+
+    def begun_messages(self) -> Iterator[Message[Any]]:
+        """Yield the messages whose lease the client still needs: begun, or not safely settled."""
+        for delivery in self.deliveries.copy().values():
+            yield from delivery.begun()
+        for settlements in list(self.owing):
+            yield from list(settlements.acks)
+            yield from [other.message for other in settlements.others if other.op != "extend"]
+        for part in self._settle_parts():
+            if part.op not in ("begin", "extend"):
+                yield from part.messages
+
+    def _settle_parts(self) -> Iterator[SettlePart]:
+        yield from self.returned
+        yield from self._single
+        for sent in self.window:
+            if not isinstance(sent.content, PublishGroup):
+                yield from sent.content
+
+    def disconnected(self) -> list[Event]:
+        """Note that the connection ended: HELD messages are gone, some requests cannot be repeated."""
+        self.is_open = False
+        events, self._given_up = self._given_up, []
+        self._suspects.disconnected()
+        events += self.requests.disconnected()
+        return events
+
+    def forget(self) -> list[Event]:
+        """Drop the session: the server does not know it any more, so what was sent stays unjudged."""
+        self.session_id = None
+        self.requests.forget_withdrawals()
+        events: list[Event] = []
+        unknown = OutcomeUnknown(
+            "the session is gone; what was written may have been stored or not"
+        )
+        for sent in self.window:
+            if isinstance(sent.content, PublishGroup):
+                events.append(PublishFailed(sent.content, unknown))
+            else:
+                events.append(SettleRefused(sent.content, unknown))
+        self.window = Window()
+        self._suspects = Suspects()
+        return events
+
+    def let_go(self) -> None:
+        """Forget every message, at the end: the collector would not see their circles (message.py)."""
+        for delivery in self.deliveries.values():
+            delivery.messages.clear()
+        self.deliveries.clear()
+        for settlements in self.owing:
+            settlements.let_go()
+        self.owing.clear()
+        self.returned.clear()
+        self._single.clear()
+        self._resumed.clear()
+        self.window = Window()
+
+    def expire(self, now_ms: int) -> list[Event]:
+        """Give up the publishes whose outcome the server may have forgotten: unanswered for that long."""
+        unknown = OutcomeUnknown("no confirm came for so long that it cannot come any more")
+        events: list[Event] = []
+        for sent in self.window:
+            if now_ms - sent.written_ms < limits.FRAME_OUTCOME_MS - 2 * self.heartbeat_ms:
+                break  # the oldest come first
+            if isinstance(sent.content, PublishGroup):
+                self.window.answer(sent.sequence)
+                events.append(PublishFailed(sent.content, unknown))
+        return events
+
+    def resend(self, given_up: Callable[[PublishGroup], bool]) -> list[bytes]:
+        """Return the unanswered frames; publishes whose callers have gone are never sent again.
+
+        None while it is looked for the frame that ended a connection: `flush` returns them one by one.
+        """
+        frames = []
+        for sent in self.window:
+            if isinstance(sent.content, PublishGroup) and given_up(sent.content):
+                self.window.answer(sent.sequence)
+                self.outbox.answered(sent.content)
+            else:
+                frames.append(sent.frame)
+        return [] if self._suspects else frames
+
+    # ---- what leaves ----
+
+    def settlements_of(self, queue: str) -> Settlements:
+        """Return where the messages of `queue` put their settlements."""
+        found = self._settlements.get(queue)
+        if found is None:
+            found = self._settlements[queue] = Settlements(queue, self.owing, self._on_ripe)
+        return found
+
+    def request(
+        self, op: str, fields: Mapping[str, object], waiter: Any, columns: bytes = b""
+    ) -> int:
+        """Add a request, to be written by the next flush, and return its number; BadValue, TooLarge."""
+        return self.requests.add(op, fields, waiter, columns)
+
+    def take_back(self, answer: object) -> None:
+        """Drop an answer that came when its caller went: the withdrawal gives it back at the server."""
+        if isinstance(answer, Delivery):
+            drop(answer.messages)
+            answer.messages.clear()
+            self.deliveries.pop(answer.token, None)
+
+    def flush(self, now_ms: int) -> list[bytes]:
+        """Return the frames that may be written now, in order."""
+        frames: list[bytes] = []
+        if not self.is_open or self._suspects:
+            self.outbox.close_older(now_ms)
+            if self.is_open:
+                self._write_suspect(frames)
+            if not self.is_open or self._suspects:
+                return frames
+        # Settlements first: a cancel gives back what has not begun, so it must not overtake an ack.
+        if self._single:
+            self._write_singly(self._single, frames, now_ms)
+        if self.owing:
+            self._flush_settlements(frames, now_ms)
+        if self.requests.unwritten:
+            frames += self.requests.write()
+        if self.outbox.groups:
+            self._flush_publishes(frames, now_ms)
+        return frames
+
+    def _write_suspect(self, frames: list[bytes]) -> None:
+        sequence = self._suspects.next(self.window.get)
+        sent = None if sequence is None else self.window.get(sequence)
+        if sent is not None:
+            frames.append(sent.frame)
+
+    def _flush_settlements(self, frames: list[bytes], now_ms: int) -> None:
+        while self.owing:
+            room, parts = FrameRoom(self.max_frame_bytes), list[SettlePart]()
+            has_room = self.window.has_room(FRAME_BYTES)
+            seen = []
+            for settlements in self.owing:
+                if not room.parts:
+                    break  # thousands of queues are looked at for the frame that they leave in, not for each
+                seen.append(settlements)
+                if has_room and (settlements.acks or settlements.others):
+                    parts += settlements.take(room)
+            is_sequenced = bool(parts)
+            for settlements in seen:
+                if settlements.begins:
+                    parts += settlements.take_begins(room)
+            if not parts:
+                self._forget_written(list(self.owing))
+                break
+            if is_sequenced:
+                self._write(frames, parts, self._pack_settlements(parts), now_ms)
+            else:
+                # No settlement to ride with: not sequenced, so it needs no room and gets no answer.
+                frames.append(pack_parts(parts, {}))
+            self._forget_written(seen)
+
+    def _forget_written(self, seen: list[Settlements]) -> None:
+        for settlements in seen:
+            settlements.flush_at = 1
+            if not (settlements.acks or settlements.others or settlements.begins):
+                del self.owing[settlements]
+
+    def owes_settlements(self) -> bool:
+        """Return whether settlements wait to be written."""
+        return bool(self._single) or any(not waiting.is_empty() for waiting in self.owing)
+
+    def has_work(self) -> bool:
+        """Return whether an answer that arrived lets something more be written."""
+        return bool(self.outbox.groups or self._suspects) or self.owes_settlements()
+
+    def _pack_settlements(self, parts: list[SettlePart]) -> bytes:
+        return pack_parts(
+            parts,
+            {"sequence": self.window.next_sequence, "answered_below": self.window.answered_below},
+        )
+
+    def _write(self, frames: list[bytes], content: Content, frame: bytes, now_ms: int) -> None:
+        self.window.add(frame, content, now_ms)
+        frames.append(frame)
+
+    def _flush_publishes(self, frames: list[bytes], now_ms: int) -> None:
+        outbox, window = self.outbox, self.window
+        while (group := outbox.next(now_ms)) is not None and window.has_room(
+            group.account() + limits.MAX_HEADER_BYTES
+        ):
+            outbox.take(group)
+            group.drop_withdrawn()
+            if group.count:
+                group.sequence = window.next_sequence
+                group.order = group.order or group.sequence
+                frame = group.pack(window.next_sequence, window.answered_below)
+                self._write(frames, group, frame, now_ms)
+            else:
+                outbox.answered(group)
+        if outbox.groups:
+            outbox.close_older(now_ms)
+
+    def retry_returned(self, now_ms: int) -> list[bytes]:
+        """Return frames for the settlements that were refused for now, each under a new sequence."""
+        frames: list[bytes] = []
+        if not self._suspects:
+            self._write_singly(self.returned, frames, now_ms)
+        return frames
+
+    def _write_singly(self, waiting: list[SettlePart], frames: list[bytes], now_ms: int) -> None:
+        while waiting and self.window.has_room(FRAME_BYTES):
+            part = waiting.pop(0)
+            self._write(frames, [part], self._pack_settlements([part]), now_ms)
+
+    # ---- what arrives ----
+
+    def receive(self, data: bytes) -> list[Event]:
+        """Take received bytes and return what happened, in order.
+
+        Raises:
+            ProtocolError, LoginRefused, ...: the connection cannot be used again; the caller closes it.
+        """
+        events: list[Event] = []
+        for frame in self._reader.feed(data):
+            try:
+                event = self._handlers[frame.header["op"]](frame)
+            except (KeyError, IndexError, TypeError, ValueError) as error:
+                raise ProtocolError(f"the server sent a frame not understood: {error!r}") from error
+            if event is None:
+                continue
+            if type(event) is list:
+                events += event
+            else:
+                events.append(event)  # type: ignore[arg-type]
+        return events
+
+    def _welcome(self, frame: wire.Frame) -> Event:
+        header = frame.header
+        self.session_id, self.secret = header["session"], header["secret"]
+        self.server_version = header["version"]
+        self.heartbeat_ms = header["heartbeat_ms"]
+        self.max_frame_bytes = self.requests.max_frame_bytes = header["max_frame_bytes"]
+        self.max_message_bytes = header["max_message_bytes"]
+        self.outbox.fit(self.max_frame_bytes)
+        self.is_open = True
+        lost = named_by(_runs(frame)[: header.get("lost", 0)], self._resumed)
+        self._resumed = []
+        return Welcomed(lost)
+
+    def _confirm(self, frame: wire.Frame) -> Event | list[Event] | None:
+        header = frame.header
+        if "sequence" not in header:
+            return None
+        sent = self.window.answer(header["sequence"])
+        if sent is None:
+            return None
+        content = sent.content
+        results = header["results"]
+        if isinstance(content, PublishGroup):
+            result = results[0]
+            return Published(content, result["origin"], result["first"], result["durability"])
+        runs, events, at = _runs(frame), [], 0
+        for part, result in zip(content, results, strict=True):
+            count = result.get("lost", 0)
+            lost = named_by(runs[at : at + count], part.messages) if count else ()
+            at += count
+            for token, *_ in part.runs:
+                ended = self.deliveries.get(token)
+                if ended is not None and ended.open <= 0:
+                    self._forget(token, ended)
+            if lost or part.waiters:
+                events.append(Settled(part, lost))
+        return events  # type: ignore[return-value]
+
+    def _deliver(self, frame: wire.Frame) -> Event | None:
+        header = frame.header
+        consumer = header.get("consumer")
+        if consumer is not None and consumer not in self.consumers:
+            return None  # cancelled meanwhile: the server has taken these back
+        request = None
+        if consumer is None:
+            request = self.requests.answer(header["request"])
+            if request is None:
+                return None  # withdrawn: the server takes these back
+        delivery = unpack_delivery(frame, self.settlements_of(header["queue"]), self._shell)
+        if delivery.open:
+            self._keep(delivery)
+        if consumer is not None:
+            return Delivered(consumer, delivery)
+        assert request is not None
+        return Answered(request.waiter, delivery, None)
+
+    def prune(self) -> None:
+        """Forget the deliveries of which nothing is left, and with them the bodies."""
+        for token, kept in self.deliveries.copy().items():
+            if kept.open <= 0:
+                self._forget(token, kept)
+        self._prune_at = 64 + 2 * len(self.deliveries)
+
+    def _forget(self, token: int, delivery: Delivery) -> None:
+        self.deliveries.pop(token, None)
+        delivery.messages.clear()  # the collector would not see this circle (message.py)
+
+    def _keep(self, delivery: Delivery) -> None:
+        if len(self.deliveries) >= self._prune_at:
+            self.prune()
+        self.deliveries[delivery.token] = delivery
+
+    def _reply(self, frame: wire.Frame) -> Event | None:
+        return self._answer(frame.header["request"], frame.header["value"])
+
+    def _messages(self, frame: wire.Frame) -> Event | None:
+        return self._answer(frame.header["request"], unpack_peek(frame))
+
+    def _pong(self, frame: wire.Frame) -> Event | None:
+        number = frame.header.get("request")
+        return None if number is None else self._answer(number, None)
+
+    def _goodbye(self, frame: wire.Frame) -> Event:
+        return Leaving(str(frame.header.get("text", "")))
+
+    def _answer(
+        self, number: int, value: object, error: MinibrokerError | None = None
+    ) -> Event | None:
+        request = self.requests.answer(number)
+        if request is None or request.waiter is None:
+            return None
+        return Answered(request.waiter, value, error)
+
+    def _error(self, frame: wire.Frame) -> Event | None:
+        header = frame.header
+        error = error_from_wire(header["code"], header["text"], header.get("retry_ms"))
+        error.retryable = header.get("retryable", error.retryable)
+        if "sequence" in header:
+            return self._refused(self.window.answer(header["sequence"]), error)
+        if "request" in header:
+            return self._answer(header["request"], None, error)
+        if isinstance(error, ProtocolError):
+            self._blame(error)
+        raise error
+
+    def _blame(self, error: ProtocolError) -> None:
+        """The server ends the connection for something it was sent; find out what, and do not send it again."""
+        if not self.is_open:
+            if self.session_id is not None:
+                raise LoginRefused(f"the session cannot be resumed: {error}") from error
+            return
+        sequences = [sent.sequence for sent in self.window]
+        if sequences:
+            alone = not self.requests.is_written()
+            guilty = self._suspects.accuse(sequences, only_these=alone)
+            sent = None if guilty is None else self.window.answer(guilty)
+            if sent is not None:
+                self._given_up.append(_given_up(sent, error))
+        else:
+            self._given_up += self.requests.blame(error)
+
+    def _later(self, sent: Sent[Content], group: PublishGroup) -> list[PublishGroup]:
+        """Return the groups of the same queue that are under way behind one."""
+        return [
+            other.content
+            for other in self.window
+            if isinstance(other.content, PublishGroup)
+            and other.sequence > sent.sequence
+            and other.content.where[0] == group.where[0]
+        ]
+
+    def _refused(self, sent: Sent[Content] | None, error: MinibrokerError) -> Event | None:
+        if sent is None:
+            return None
+        content = sent.content
+        if isinstance(content, PublishGroup):
+            return PublishFailed(
+                content, error, self._later(sent, content) if error.retryable else ()
+            )
+        if error.retryable:
+            self.returned += [part for part in content if part.op != "begin"]
+        elif len(content) > 1 and not isinstance(error, OutcomeUnknown | ProtocolError):
+            # Parts that only shared a frame do not share its refusal: each is sent once more, alone.
+            self._single += [part for part in content if part.op != "begin"]
+            return None
+        return SettleRefused(content, error)
+
+
+def _given_up(sent: Sent[Content], error: MinibrokerError) -> Event:
+    unknown = OutcomeUnknown(
+        f"the server ended the connection for it, and it is not sent again: {error}"
+    )
+    if isinstance(sent.content, PublishGroup):
+        return PublishFailed(sent.content, unknown)
+    return SettleRefused(sent.content, unknown)
+
+
+def _runs(frame: wire.Frame) -> list[Run]:
+    if not frame.columns:
+        return []
+    return list(wire.RUN.iter_unpack(frame.columns[: len(frame.columns) // 24 * 24]))
