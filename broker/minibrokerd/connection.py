@@ -11,7 +11,7 @@ import hashlib
 import hmac
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Any, Final, Protocol, cast
 
 from minibroker.contract import limits
 from minibroker.contract.commands import COMMANDS, Phase
@@ -21,13 +21,12 @@ from minibrokerd import __version__, listening
 from minibrokerd.core.core import error_header
 from minibrokerd.core.effects import Outgoing
 from minibrokerd.core.inputs import Attach, Disconnected, Flow, Frame, Hello, Resume
+from minibrokerd.engine import Engine
 from minibrokerd.frames import ARRAY_OF_4, BadFrame, read_frame
 from minibrokerd.logs import events
 from minibrokerd.outgoing import frame_of
 from minibrokerd.strangers import FIRST_BYTES, Stranger, recognise
-
-if TYPE_CHECKING:
-    from minibrokerd.server import Server
+from minibrokerd.unfinished import Unfinished
 
 JOIN_BYTES: Final = (
     256 * 1024
@@ -46,11 +45,38 @@ class Refusal(Exception):
         self.code = code
 
 
-class ServerConnection(asyncio.Protocol):
-    """The protocol of one socket, and the engine's sink for it."""
+class Broker(Protocol):
+    """What a connection needs of the broker that it belongs to, over a socket or in process."""
 
-    def __init__(self, server: Server, number: int) -> None:
-        self._server = server
+    engine: Engine
+    loop: asyncio.AbstractEventLoop
+    session_key: bytes
+    unfinished: Unfinished
+    stopping: bool  # nothing is taken any more
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the newest connection is one too many."""
+        ...
+
+    def gone(self, connection: ServerConnection) -> None:
+        """Forget a connection that has ended."""
+        ...
+
+    def refused(self, connection: ServerConnection, code: str, text: str, speaks: str = "") -> None:
+        """Note that a peer was told that it may not go on."""
+        ...
+
+    def ended(self, connection: ServerConnection, why: str) -> None:
+        """Note that a connection was cut off."""
+        ...
+
+
+class ServerConnection(asyncio.Protocol):
+    """The protocol of one stream of bytes, and the engine's sink for it."""
+
+    def __init__(self, broker: Broker, number: int) -> None:
+        self._broker = broker
         self.number = number
         self.phase = Phase.NEW
         self.session = 0
@@ -62,7 +88,7 @@ class ServerConnection(asyncio.Protocol):
         self._has_unfinished = False  # the server counts what is in the buffer
         self._out: list[Any] = []
         self._out_bytes = 0
-        now_s = server.loop.time()
+        now_s = broker.loop.time()
         self.opened_s = now_s
         self.received_s = now_s  # when bytes last came
         self.sent_s = now_s
@@ -82,17 +108,17 @@ class ServerConnection(asyncio.Protocol):
         address = transport.get_extra_info("peername")
         if address:
             self.host, self.peer = address[0], listening.show(*address[:2])
-        if self._server.is_full:
+        if self._broker.is_full:
             self._refuse("busy", "this server has as many connections as it may have files open")
 
     def data_received(self, data: bytes) -> None:
         """Cut frames and submit them; asyncio.Protocol."""
-        self.received_s = self._server.loop.time()
+        self.received_s = self._broker.loop.time()
         if self._closing:
             return
         begun = bytes(self._buffer[:FIRST_BYTES]) if self.phase is Phase.NEW else None
         try:
-            if self._server.stopping:
+            if self._broker.stopping:
                 self._ignore()
             else:
                 self._cut(data)
@@ -114,19 +140,19 @@ class ServerConnection(asyncio.Protocol):
         """Tell the core; asyncio.Protocol. What was received before has been applied."""
         self._closing = True
         self._note_unfinished()
-        self._server.gone(self)
+        self._broker.gone(self)
         events.debug("connection_closed", **self.fields())
         if self.phase is not Phase.NEW:
-            self._server.engine.sinks.pop(self.number, None)
-            self._server.engine.submit(Disconnected(self.number))
+            self._broker.engine.sinks.pop(self.number, None)
+            self._broker.engine.submit(Disconnected(self.number))
 
     def pause_writing(self) -> None:
         """The peer does not read: deliver nothing more to it; asyncio.Protocol."""
-        self._server.engine.submit(Flow(self.number, paused=True))
+        self._broker.engine.submit(Flow(self.number, paused=True))
 
     def resume_writing(self) -> None:
         """The peer reads again; asyncio.Protocol."""
-        self._server.engine.submit(Flow(self.number, paused=False))
+        self._broker.engine.submit(Flow(self.number, paused=False))
 
     # -- in -----------------------------------------------------------------------------------------
 
@@ -169,7 +195,7 @@ class ServerConnection(asyncio.Protocol):
             self._buffer = bytearray()
         if self._buffer or self._has_unfinished:
             self._has_unfinished = bool(self._buffer)
-            self._server.unfinished.note(self, len(self._buffer))
+            self._broker.unfinished.note(self, len(self._buffer))
 
     def refuse_unfinished(self, text: str) -> None:
         """End the connection, whose frame is too much; unfinished.Sender."""
@@ -190,7 +216,7 @@ class ServerConnection(asyncio.Protocol):
             raise BadFrame(f"a frame of {length} bytes exceeds {most}")
 
     def _take(self, payload: bytes | memoryview) -> None:
-        frame = read_frame(payload, self.number, self._server.engine.jitter())
+        frame = read_frame(payload, self.number, self._broker.engine.jitter())
         for part in frame.parts:
             if self.phase not in COMMANDS[part.op].phases:
                 raise BadFrame(
@@ -203,7 +229,7 @@ class ServerConnection(asyncio.Protocol):
         elif frame.sequence is None and frame.parts[0].op == "publish":
             raise BadFrame("publish needs a sequence")  # a refusal of it would name nothing
         else:
-            self._server.engine.submit(frame)
+            self._broker.engine.submit(frame)
 
     def _login(self, frame: Frame) -> None:
         part = frame.parts[0]
@@ -223,20 +249,20 @@ class ServerConnection(asyncio.Protocol):
             raise Refusal(
                 "login_refused", "the session or its secret is not known here; start with hello"
             )
-        self._server.engine.sinks[self.number] = self
+        self._broker.engine.sinks[self.number] = self
         self.client = getattr(part, "client", "")
         if part.op == "hello":
-            self._server.engine.submit(Hello(self.number, part.client))
+            self._broker.engine.submit(Hello(self.number, part.client))
         elif part.op == "resume":
-            self._server.engine.submit(
+            self._broker.engine.submit(
                 Resume(self.number, part.session, part.client, frame.columns)
             )
         else:
-            self._server.engine.submit(Attach(self.number, part.session))
+            self._broker.engine.submit(Attach(self.number, part.session))
         self.phase = Phase.ATTACHED if part.op == "attach" else Phase.OPEN
 
     def _secret(self, session: int) -> bytes:
-        return hmac.digest(self._server.session_key, session.to_bytes(8, "big"), hashlib.sha256)
+        return hmac.digest(self._broker.session_key, session.to_bytes(8, "big"), hashlib.sha256)
 
     # -- out ----------------------------------------------------------------------------------------
 
@@ -263,7 +289,7 @@ class ServerConnection(asyncio.Protocol):
         out, size = self._out, self._out_bytes
         self._out, self._out_bytes = [], 0
         self._handed_bytes += size
-        self.sent_s = self._server.loop.time()
+        self.sent_s = self._broker.loop.time()
         if transport.is_closing():
             return
         if size <= JOIN_BYTES:
@@ -308,7 +334,7 @@ class ServerConnection(asyncio.Protocol):
 
     def refused(self, code: str, text: str) -> None:
         """Note that the peer may not go on; engine.Sink."""
-        self._server.refused(self, code, text)
+        self._broker.refused(self, code, text)
 
     def close(self) -> None:
         """Write what was taken and end the connection; engine.Sink."""
@@ -319,7 +345,7 @@ class ServerConnection(asyncio.Protocol):
 
     def end(self, why: str) -> None:
         """Cut the connection off; who has logged in is told why, if its socket takes that at once."""
-        self._server.ended(self, why)
+        self._broker.ended(self, why)
         if self.session:
             tell = self.ahead(
                 Outgoing(self.number, 0, error_header("protocol_error", why, None, None))
@@ -356,13 +382,13 @@ class ServerConnection(asyncio.Protocol):
             self._refuse("protocol_error", stranger.text, stranger.speaks)
             return
         self._closing = True
-        self._server.refused(self, "protocol_error", stranger.text, stranger.speaks)
+        self._broker.refused(self, "protocol_error", stranger.text, stranger.speaks)
         if self._transport is not None:
             self._transport.write(stranger.answer)
             # Closing at once would discard the answer, if some of what was sent is not read yet.
             if self._transport.can_write_eof():
                 self._transport.write_eof()
-            self._server.loop.call_later(LINGER_S, self._transport.close)
+            self._broker.loop.call_later(LINGER_S, self._transport.close)
 
     def _refuse(
         self, code: str, text: str, speaks: str = "", *, retryable: bool | None = None
@@ -378,5 +404,5 @@ class ServerConnection(asyncio.Protocol):
             "retryable": ERRORS[code].error.retryable if retryable is None else retryable,
         }
         self.send(Outgoing(self.number, 0, header))
-        self._server.refused(self, code, text, speaks)
+        self._broker.refused(self, code, text, speaks)
         self.close()

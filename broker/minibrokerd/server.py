@@ -10,7 +10,6 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -18,10 +17,9 @@ from typing import Any, Final, NoReturn
 import uvloop
 
 from minibroker.contract import limits
-from minibroker.contract.commands import Phase
 from minibrokerd import __version__, exits, listening, logs, memory, memory_limit
 from minibrokerd.banner import Recovered, banner, look
-from minibrokerd.connection import ServerConnection
+from minibrokerd.connections import SWEEP_S, Connections
 from minibrokerd.core.core import Core
 from minibrokerd.core.paging import WrongRecord
 from minibrokerd.core.records import UnknownRecord
@@ -32,14 +30,9 @@ from minibrokerd.log.seam import Log
 from minibrokerd.logs import OwnText, events
 from minibrokerd.notify import Notifier
 from minibrokerd.outlet import STDOUT, write_once
-from minibrokerd.refusals import Refusals
 from minibrokerd.scrub import Scrub
 from minibrokerd.stopping import StopSignals
-from minibrokerd.unfinished import Unfinished
 
-SWEEP_S: Final = 1.0
-SILENT_S: Final = 2 * limits.HEARTBEAT_MS / 1_000
-FAREWELL_S: Final = 1.0  # how long a stop waits for clients to take what was written to them
 BACKSTOP_S: Final = 1.0  # after the deadline, when the loop itself is stuck
 LIMIT_LOOK_S: Final = 30.0
 REPORT_S: Final = 2.0  # between two words of a recovery to the service manager
@@ -139,13 +132,6 @@ class Server:
     ) -> None:
         self._options = options
         self.loop = loop
-        self.stopping = False
-        self._connections: dict[int, ServerConnection] = {}
-        self.unfinished = Unfinished()
-        self._next_number = 1
-        self._most_connections = listening.connection_limit()
-        self._turned_away = 0
-        self._refusals = Refusals()
         self._trimmer = memory.Trimmer()
         self._memory_limit = memory_limit.of_option(options.memory_limit)
         if log is None:
@@ -164,12 +150,10 @@ class Server:
             self._failed,
             self._memory_limit.bytes,
         )
-        self.engine.describe = self._describe
-        self.session_key = b""
+        self.connections = Connections(self.engine, loop, listening.connection_limit())
         self._signals = StopSignals()
         self._notifier = Notifier()
         self._listeners: list[asyncio.Server] = []
-        self._all_gone: asyncio.Future[None] | None = None
         self._stop_asked: asyncio.Future[None] = loop.create_future()
 
     async def start(self, sockets: list[socket.socket], signals: StopSignals) -> None:
@@ -196,7 +180,7 @@ class Server:
         # segment and making the state of millions of messages can take longer than either.
         self.engine.clock.start()
         try:
-            self._listeners = await listening.listen(sockets, self._connect, self.loop)
+            self._listeners = await listening.listen(sockets, self.connections.make, self.loop)
         except OSError as error:
             self.engine.close()
             host, port = self._options.host, self._options.port
@@ -217,7 +201,7 @@ class Server:
             address=", ".join(listening.show(*sock.getsockname()[:2]) for sock in sockets),
             data_dir=OwnText(data_dir),
             pid=os.getpid(),
-            most_connections=self._most_connections,
+            most_connections=self.connections.most,
             segment_bytes=self._options.segment_bytes,
             **self._memory_limit.fields(),
             drain_timeout_s=self._options.drain_timeout,
@@ -238,7 +222,7 @@ class Server:
         events.info(
             "stopping",
             signal=self._signals.asked,
-            connections=len(self._connections),
+            connections=len(self.connections),
             deadline_s=deadline_s,
         )
         self._notifier.stopping("finishing what was taken")
@@ -255,47 +239,10 @@ class Server:
         except TimeoutError:
             leave(f"the disk did not take what is left within {deadline_s:g} s")
         backstop.cancel()
-        for fields in self._refusals.rest():
-            events.warning("events_repeated", **fields)
+        self.connections.report_rest()
         self._signals.on_second = lambda: None  # the log is closed: there is nothing left to leave
         events.info("stopped", code=exits.DONE, ms=_ms_since(began_s))
         return exits.DONE
-
-    def _describe(self, number: int) -> dict[str, Any]:
-        connection = self._connections.get(number)
-        return {} if connection is None else connection.fields()
-
-    @property
-    def is_full(self) -> bool:
-        """Whether the newest connection is one too many."""
-        return len(self._connections) > self._most_connections
-
-    def gone(self, connection: ServerConnection) -> None:
-        """Forget a connection that has ended."""
-        self._connections.pop(connection.number, None)
-        if self._all_gone is not None and not self._connections and not self._all_gone.done():
-            self._all_gone.set_result(None)
-
-    def refused(self, connection: ServerConnection, code: str, text: str, speaks: str = "") -> None:
-        """Note that a peer was told that it may not go on."""
-        if code == "busy" and connection.phase is Phase.NEW:
-            self._turned_away += 1  # one event a second for all of them: they may be many
-            return
-        fields = {"code": code, **({"speaks": speaks} if speaks else {}), "text": text}
-        self._complain("connection_refused", connection, (code, speaks), fields)
-
-    def ended(self, connection: ServerConnection, why: str) -> None:
-        """Note that a connection was cut off."""
-        self._complain("connection_ended", connection, (why,), {"reason": why})
-
-    def _complain(
-        self, name: str, connection: ServerConnection, kind: tuple[str, ...], fields: dict[str, Any]
-    ) -> None:
-        """Log what is wrong with a peer, unless the same was said of its host just now: then it is counted."""
-        of = {"host": connection.host, "client": connection.client}
-        key = (name, *of.values(), *kind)
-        if self._refusals.is_first(key, {"of": name, **of, **fields}, self.loop.time()):
-            events.warning(name, **connection.fields(), **fields)
 
     def _recover(self) -> Recovered:
         began_s = reported_s = time.monotonic()
@@ -313,7 +260,7 @@ class Server:
                 self._notifier.status(f"recovering {percent} %", EXTEND_S)
                 events.info("recovering", percent=percent, ms=_ms_since(began_s))
         self._stop_early()
-        self.session_key = self._log.session_key
+        self.connections.session_key = self._log.session_key
         self.engine.start(base_ms)
         # Not collected before: that walks all that there is, and what goes by itself has gone.
         gc.freeze()
@@ -325,32 +272,9 @@ class Server:
         if self._signals.asked:
             raise _StoppedEarly  # only reading so far: the disk is as it was
 
-    def _connect(self) -> ServerConnection:
-        connection = ServerConnection(self, self._next_number)
-        self._connections[connection.number] = connection
-        self._next_number += 1
-        return connection
-
     def _sweep(self) -> None:
-        """Once a second: deadlines of logins and frames, heartbeats, silent and stuck peers."""
-        now_s = self.loop.time()
-        heard: dict[int, float] = {}
-        for connection in self._connections.values():
-            if connection.session:
-                heard[connection.session] = max(
-                    heard.get(connection.session, 0.0), connection.received_s
-                )
-        next_s = now_s + SWEEP_S
-        for connection in list(self._connections.values()):
-            heard_s = heard.get(connection.session, 0.0)
-            why = self._complaint(connection, heard_s, now_s)
-            if why:
-                connection.end(why)
-                continue
-            if connection.session:
-                next_s = min(next_s, heard_s + SILENT_S)  # the moment is kept, not just the second
-                if now_s - connection.sent_s > limits.HEARTBEAT_MS / 1_000 - SWEEP_S:
-                    connection.heartbeat()
+        """Once a second, or when the silence of a peer has lasted long enough."""
+        next_s = self.connections.sweep()
         self._log.look()
         self._report()
         self._trimmer.look(self._core.memory_bytes())
@@ -364,30 +288,7 @@ class Server:
                 events.info("queue_created", queue=queue.name, **queue.settings)
             else:
                 events.warning("queue_deleted", queue=queue.name)
-        for fields in self._refusals.due(self.loop.time()):
-            events.warning("events_repeated", **fields)
-        if self._turned_away:
-            events.warning(
-                "connections_full",
-                turned_away=self._turned_away,
-                connections=len(self._connections),
-                most_connections=self._most_connections,
-            )
-            self._turned_away = 0
-
-    @staticmethod
-    def _complaint(connection: ServerConnection, heard_s: float, now_s: float) -> str:
-        if connection.phase is Phase.NEW:
-            late = now_s - connection.opened_s > limits.LOGIN_DEADLINE_MS / 1_000
-            return "it did not log in within 5 s" if late else ""
-        since_s = connection.frame_since_s
-        if since_s is not None and now_s - since_s > limits.FRAME_DEADLINE_MS / 1_000:
-            return "a frame was not complete after 30 s"
-        if now_s >= heard_s + SILENT_S:
-            return "nothing was heard of its session for two heartbeats"
-        if connection.stalled_s(now_s) > limits.OUTPUT_STALL_MS / 1_000:
-            return "it has not read anything for 10 s"
-        return ""
+        self.connections.report()
 
     def _look_at_limit(self) -> None:
         """A control group's limit can be changed while its processes run."""
@@ -405,7 +306,7 @@ class Server:
             self.loop.call_later(self._notifier.ping_s, self._ping)
 
     def _stop(self) -> None:
-        self.stopping = True
+        self.connections.stopping = True
         if not self._stop_asked.done():
             self._stop_asked.set_result(None)
 
@@ -415,28 +316,15 @@ class Server:
         self._core.hold()
         await self.engine.drain()
         self._report()
-        await self._part()
+        await self.connections.part()
         await self.engine.drain()
-
-    async def _part(self) -> None:
-        """Say goodbye to all clients, and give them a moment to take it with what was written before.
-
-        Who does not read is cut off: its confirms are kept, and come again after a resume.
-        """
-        for connection in list(self._connections.values()):
-            connection.farewell("the server is stopping")
-        if self._connections:
-            self._all_gone = self.loop.create_future()
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._all_gone, FAREWELL_S)
-        for connection in list(self._connections.values()):
-            connection.end("it did not take what was written before the stop")
-        await asyncio.sleep(0)
 
     def _loop_error(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
         if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
-            self._turned_away += 1  # asyncio's loop says it again and again, and tries later
+            self.connections.turned_away += (
+                1  # asyncio's loop says it again and again, and tries later
+            )
             return
         events.error("loop_error", text=context.get("message", ""), exc_info=error)
         # Of a socket the loop ends the connection, and nobody waits for a task. A callback of the server's own

@@ -154,7 +154,7 @@ class Peer:
     def __init__(self, hand: Hand) -> None:
         self.hand = hand
         self.transport = HandTransport(hand.loop)
-        self.connection = cast(Any, hand.server._connect())
+        self.connection = cast(Any, hand.server.connections.make())
         self.transport.protocol = self.connection
         self.connection.connection_made(self.transport)
 
@@ -202,7 +202,7 @@ class Hand:
         self.loop = HandLoop()
         self.log = MemoryLog(hold=True)
         self.server = Server(ServeOptions(Path("unused")), self.loop, self.log)  # type: ignore[arg-type]
-        self.server.session_key = self.log.session_key
+        self.server.connections.session_key = self.log.session_key
         self.server.engine.start(0)
         self.settle()
 

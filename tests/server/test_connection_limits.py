@@ -138,7 +138,7 @@ def test_frames_that_are_still_arriving_are_bounded_over_all_connections(
     large = [hand.login() for _ in range(20)]
     for at, peer in enumerate(large):
         peer.give((MIB + at).to_bytes(4, "big") + b"\x94" + bytes(MIB - 100))
-        assert hand.server.unfinished.bytes <= 4 * MIB
+        assert hand.server.connections.unfinished.bytes <= 4 * MIB
     refused = [peer.take()[0] for peer in large if peer.closed]
     assert len(refused) == 16  # four have room
     assert {(each["code"], each["retryable"]) for each in refused} == {("limit_reached", True)}
@@ -147,7 +147,7 @@ def test_frames_that_are_still_arriving_are_bounded_over_all_connections(
     for peer in large:
         peer.transport.abort()
     hand.settle()
-    assert hand.server.unfinished.bytes == 0
+    assert hand.server.connections.unfinished.bytes == 0
 
 
 def test_any_bytes_are_a_sign_of_life(hand: Hand) -> None:
@@ -323,7 +323,7 @@ def test_a_stopping_server_answers_what_it_took_and_takes_no_more(hand: Hand) ->
     """A login is told to come back; what came too late is not answered, so its client sends it again."""
     peer, stranger = hand.login(), hand.connect()
     publish(peer, 1, b"a")
-    hand.server.stopping = True
+    hand.server.connections.stopping = True
     peer.give(PING)
     assert peer.take() == []
     stranger.give(frame(part("hello", protocol=1)))
@@ -340,6 +340,6 @@ def test_a_hundred_logins_and_drops_leave_nothing(hand: Hand) -> None:
         peer.transport.abort()
         hand.settle()
     assert hand.connections == 0
-    assert not hand.server._connections
+    assert not len(hand.server.connections)
     assert not hand.server.engine.sinks
     assert statistics(hand)["consumers"] == 0

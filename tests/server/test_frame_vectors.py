@@ -115,7 +115,9 @@ PACE_S = 0.01  # after which settlements alone are synced again
 def stage() -> tuple[Hand, Peer]:
     """A server, and a worker who holds the messages 0 to 3 of q; 4 is dead and 5 is ready."""
     hand = Hand()
-    hand.server.session_key = bytes(32)  # so that the secret of a session can stand in a vector
+    hand.server.connections.session_key = bytes(
+        32
+    )  # so that the secret of a session can stand in a vector
     worker, other = hand.login(), hand.login()
     publish = part("publish", queue="q", count=4)
     other.give(frame(publish, sequence=1, lengths=bytes(32)))

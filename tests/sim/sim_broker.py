@@ -18,14 +18,14 @@ from sim_writer import SimulatedWriter
 
 from minibroker.contract import limits
 from minibrokerd import logs
-from minibrokerd.connection import ServerConnection
+from minibrokerd.connection import Broker, ServerConnection
+from minibrokerd.connections import SWEEP_S, complaint
 from minibrokerd.core.core import Core
 from minibrokerd.core.queues import Queue
 from minibrokerd.core.state import Store
 from minibrokerd.engine import Clock, Engine
 from minibrokerd.log.failures import LogFailed
 from minibrokerd.log.filelog import FileLog
-from minibrokerd.server import SWEEP_S, Server
 from minibrokerd.unfinished import Unfinished
 
 PATH = "/log"
@@ -117,7 +117,7 @@ class SimulatedBroker:
 
     def connect(self, link: Link) -> None:
         """Accept a connection."""
-        connection = ServerConnection(cast(Server, self), link.number)
+        connection = ServerConnection(cast(Broker, self), link.number)
         self.connections[link.number] = connection
         link.server, link.transport = connection, Transport(link, self.loop)
         connection.connection_made(cast(Any, link.transport))
@@ -161,7 +161,7 @@ class SimulatedBroker:
                 received_s = max(heard.get(connection.session, 0.0), connection.received_s)
                 heard[connection.session] = received_s
         for connection in list(self.connections.values()):
-            why = Server._complaint(connection, heard.get(connection.session, 0.0), now_s)
+            why = complaint(connection, heard.get(connection.session, 0.0), now_s)
             if why:
                 connection.end(why)
             elif connection.session and now_s - connection.sent_s > limits.HEARTBEAT_MS / 1_000:
