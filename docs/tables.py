@@ -27,6 +27,7 @@ from minibroker.contract.errors import ERRORS
 from minibroker.contract.metrics import METRICS
 from minibroker.contract.server_frames import SERVER_FRAMES, ServerFrame
 from minibroker.contract.settings import SETTINGS
+from minibroker.worker.reporting import WORKER_EVENTS
 from minibrokerd.core.records import RECORD_TYPES
 from minibrokerd.exits import EXITS
 from minibrokerd.logs import EVENTS
@@ -206,6 +207,13 @@ def event_table() -> str:
     return table(("event", "meaning"), ((f"`{name}`", said) for name, said in EVENTS.items()))
 
 
+def worker_event_table() -> str:
+    """Return the events that a worker logs."""
+    return table(
+        ("event", "meaning"), ((f"`{name}`", said) for name, said in WORKER_EVENTS.items())
+    )
+
+
 def signal_table() -> str:
     """Return what becomes of each signal."""
     rows = ((", ".join(f"`{name}`" for name in row.names), row.becomes.value) for row in SIGNALS)
@@ -231,7 +239,12 @@ def protocol_tables() -> dict[str, str]:
 DOCUMENTS: Mapping[Path, Callable[[], dict[str, str]]] = {
     PROTOCOL: protocol_tables,
     ARCHITECTURE: lambda: {"records": record_table()},
-    OPERATING: lambda: {"exits": exit_table(), "events": event_table(), "signals": signal_table()},
+    OPERATING: lambda: {
+        "exits": exit_table(),
+        "events": event_table(),
+        "signals": signal_table(),
+        "worker events": worker_event_table(),
+    },
 }
 
 

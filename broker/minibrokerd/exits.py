@@ -34,13 +34,15 @@ INTERRUPTED: Final = 130
 PIPE: Final = 141
 
 EXITS: Final = (
-    Exit(DONE, "done; serve: stopped on request, all that was confirmed is kept", "nothing"),
+    Exit(
+        DONE, "done; serve, worker: stopped on request, all that was confirmed is kept", "nothing"
+    ),
     Exit(
         REFUSED,
         "the server refused the command, or answered too late",
         "read the message: it names the cause and the next step",
     ),
-    Exit(USAGE, "the command line, or a file that it names, is wrong", "see --help"),
+    Exit(USAGE, "the command line, or a file or app that it names, is wrong", "see --help"),
     Exit(
         DAMAGED,
         "serve, log: the log is damaged, and nothing was changed",
@@ -58,13 +60,13 @@ EXITS: Final = (
     ),
     Exit(
         DRAIN,
-        "serve: asked to stop, but did not finish in time, or was asked twice; as after a crash",
+        "serve, worker: asked to stop, but did not finish in time, or was asked twice; as after a crash",
         "start again: what was confirmed is kept",
     ),
     Exit(
         FAULT,
-        "serve: an error of its own in the middle of a step; what was confirmed is kept",
-        "start again, and report the event `fault` of its log",
+        "serve: an error of its own in the middle of a step; worker: its lifespan failed, or a handler ended it",
+        "start again; report the event `fault` of serve, mend what `worker_failed` shows",
     ),
     Exit(
         NOT_WRITABLE,

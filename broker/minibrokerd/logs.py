@@ -15,7 +15,7 @@ import logging
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -109,6 +109,12 @@ def flush(seconds: float = LAST_WORDS_S) -> None:
     _output.outlet.flush(seconds)
 
 
+def write_lines(lines: Sequence[str]) -> None:
+    """Write lines that are made already, as `render_text` or `render_json` would; nothing in them is escaped."""
+    if lines:
+        _output.outlet.write(_encoded("\n".join(lines)), len(lines))
+
+
 def catch_stray_errors() -> None:
     """Log what Python would write to standard error by itself, waiting for whoever reads it: errors that
     nobody can handle any more, in threads and in finalizers."""
@@ -144,13 +150,13 @@ def make_safe(_: object, __: str, event: Event) -> Event:
 
 def render_json(_: object, __: str, event: Event) -> str:
     """Return an event as a JSON object: time, level, event, then its fields."""
-    head = {"time": _now(), "level": event.pop("level"), "event": event.pop("event")}
+    head = {"time": now(), "level": event.pop("level"), "event": event.pop("event")}
     return json.dumps(head | dict(event), ensure_ascii=False)
 
 
 def render_text(_: object, __: str, event: Event) -> str:
     """Return an event as a line for people: time, level, event, then `name=value`."""
-    words = [_now(), f"{event.pop('level'):<7}", str(event.pop("event"))]
+    words = [now(), f"{event.pop('level'):<7}", str(event.pop("event"))]
     words += [f"{name}={_quoted(value)}" for name, value in event.items()]
     return " ".join(words)
 
@@ -175,7 +181,8 @@ def _quoted(value: object) -> str:
     return '"' + text.replace('"', '\\"') + '"'
 
 
-def _now() -> str:
+def now() -> str:
+    """Return the time of an event that happens now."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 

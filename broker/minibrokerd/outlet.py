@@ -62,11 +62,11 @@ class Outlet:
         """How many lines were lost since the start."""
         return self._lost
 
-    def write(self, line: bytes) -> None:
-        """Have `line` written, or lose it."""
+    def write(self, line: bytes, lines: int = 1) -> None:
+        """Have `line`, which may be several `lines`, written, or lose it."""
         with self._lock:
             if self.waiting_bytes + len(line) > self._max_waiting_bytes:
-                self._lost += 1
+                self._lost += lines
                 return
             self._given_bytes += len(line)
             if self._thread is None:

@@ -6,7 +6,7 @@ async with minibroker.connect("minibroker://localhost:7272") as broker:
     await emails.run(handler, concurrency=8)
 """
 
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 from minibroker.aio.broker import Broker, Connecting, connect
 from minibroker.aio.callables import Handler
@@ -42,9 +42,13 @@ from minibroker.session.message import Message
 from minibroker.session.peek import Peeked, Peeks
 from minibroker.session.spans import Span
 
+if TYPE_CHECKING:
+    from minibroker.worker.app import App
+
 __version__: Final = "0.1.0"
 
 __all__ = [
+    "App",
     "BadName",
     "BadValue",
     "BodyError",
@@ -85,3 +89,12 @@ __all__ = [
     "__version__",
     "connect",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import `App` when it is asked for: an application that only publishes does not load the worker."""
+    if name == "App":
+        from minibroker.worker.app import App
+
+        return App
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

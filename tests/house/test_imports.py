@@ -42,6 +42,7 @@ ROOMS = {
     "contract": {"contract"},
     "session": {"contract", "session"},
     "aio": {"contract", "session", "aio"},
+    "worker": {"contract", "session", "aio", "worker"},
 }
 PURE_ROOMS = ("contract", "session")
 

@@ -22,6 +22,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "ping": "ping",
     "publish": "publish",
     "consume": "consume",
+    "worker": "worker",
     "queues": "queues",
     "queue": "queues",
     "stats": "stats",

@@ -1,0 +1,88 @@
+"""What a worker says, as lines on standard error: text, or JSON with the same fields.
+
+A line for each success must not cost more than a handler that does little: those of one turn of the loop are made
+by one loop over what ended, without the machinery of a logging library, and handed on in one piece.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable
+from typing import Any, Final
+
+from minibroker.session.message import Message
+from minibroker.worker.following import Follows
+from minibroker.worker.reporting import about, described
+from minibrokerd import logs
+
+LEVELS: Final = {logging.DEBUG: "debug", logging.INFO: "info", logging.WARNING: "warning"}
+
+
+class Lines:
+    """A Report that writes through the outlet of `logs`; `logs.configure` was called before."""
+
+    def __init__(self, format: str, level: str) -> None:
+        says_done = logs.LEVELS[level] <= logging.INFO
+        self.done: Callable[[Message[Any], float], object] | None = None
+        if says_done:
+            self.done = self._done
+        self._render = _json_line if format == "json" else _text_line
+        self._ended: list[tuple[Message[Any], float]] = []
+        self._soon = asyncio.get_running_loop().call_soon
+
+    def _done(self, message: Message[Any], seconds: float) -> None:
+        ended = self._ended
+        if not ended:
+            self._soon(self._write)
+        ended.append((message, seconds))
+
+    def _write(self) -> None:
+        ended, self._ended = self._ended, []
+        logs.write_lines(self._render(logs.now(), ended))
+
+    def failed(
+        self, message: Message[Any], seconds: float, error: BaseException, what: Follows
+    ) -> None:
+        """A handler failed; Report."""
+        kind, text = described(error)
+        fields = {**about(message), "ms": round(seconds * 1000, 1), "follows": what.text()}
+        rejected = what.dead_letter and what.max_attempts != what.attempt
+        self.event(
+            "rejected" if rejected else "failed",
+            logging.WARNING,
+            **fields,
+            error=kind,
+            text=text,
+            exc_info=None if rejected else error,
+        )
+
+    def event(self, name: str, level: int = logging.INFO, **fields: Any) -> None:
+        """Something happened; Report."""
+        say = getattr(logs.events, LEVELS.get(level, "error"))
+        say(name, **{key: _plain(value) for key, value in fields.items()})
+
+
+def _plain(value: Any) -> Any:
+    """Return a value of a field as one of the log; lists are told in one text."""
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
+
+
+def _text_line(now: str, ended: list[tuple[Message[Any], float]]) -> list[str]:
+    head = f"{now} info    done"
+    return [
+        f"{head} queue={message.queue} id={message.origin}-{message.sequence} "
+        f"attempt={message.attempt} ms={seconds * 1000:.1f}"
+        for message, seconds in ended
+    ]
+
+
+def _json_line(now: str, ended: list[tuple[Message[Any], float]]) -> list[str]:
+    head = f'{{"time": "{now}", "level": "info", "event": "done", "queue": '
+    names = {name: json.dumps(name) for name in {message.queue for message, _ in ended}}
+    return [
+        f'{head}{names[message.queue]}, "id": "{message.origin}-{message.sequence}", '
+        f'"attempt": {message.attempt}, "ms": {seconds * 1000:.1f}}}'
+        for message, seconds in ended
+    ]

@@ -1,0 +1,34 @@
+"""The worker: an application declares handlers, and one process takes messages for all of them.
+
+    app.py       what an application writes: `App`, `@app.handler`, lifespan, middleware
+    declared.py  one handler as a value, checked when it is declared
+    typed.py     bodies as the types of annotations: a body that does not fit is known before the handler runs
+    calling.py   how a handler is called: in the loop, or in a thread; time-outs, middleware
+    crew.py      the slots of one handler, and what becomes of each message
+    following.py what follows a failure: when it comes again, or where it goes
+    work.py      all crews on one connection, from the first message to the end of the drain
+    reporting.py what a worker says, and to whom
+
+It stands on the public asyncio client alone. The command `minibroker worker` adds the process around it: signals,
+a supervisor, lines for an operator (docs/decisions/0021).
+"""
+
+from minibroker.worker.app import App
+from minibroker.worker.declared import Declared
+from minibroker.worker.following import HandlerTimeout, Reject, Retry
+from minibroker.worker.reporting import LogReport, Report
+from minibroker.worker.work import Control, Ending, WorkOptions, work
+
+__all__ = [
+    "App",
+    "Control",
+    "Declared",
+    "Ending",
+    "HandlerTimeout",
+    "LogReport",
+    "Reject",
+    "Report",
+    "Retry",
+    "WorkOptions",
+    "work",
+]

@@ -1,0 +1,97 @@
+"""What an application writes: one `App`, a handler for each queue, what lives as long as the worker."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, TypeVar, cast
+
+from minibroker.session.message import Message
+from minibroker.session.spans import Span
+from minibroker.worker.declared import Declared, declare
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+Middleware = Callable[[Message[Any]], AbstractAsyncContextManager[Any, Any]]
+Lifespan = Callable[["App"], AbstractAsyncContextManager[Any, Any]]
+
+
+class App:
+    """Handlers of queues, for `minibroker worker module:app`.
+
+        app = minibroker.App("minibroker://localhost:7272")
+
+        @app.handler("emails", concurrency=8, timeout=60)
+        async def send(email: Email) -> None:
+            await app.state.mailer.send(email)
+
+    `url` and `connection` are those of `minibroker.connect`. `state` is what the lifespan yielded.
+    """
+
+    def __init__(self, url: str | None = None, **connection: Any) -> None:
+        self.url = url
+        self.connection = connection
+        self.state: Any = None
+        self.handlers: list[Declared] = []
+        self.middlewares: list[Middleware] = []
+        self.life: Lifespan | None = None
+
+    def handler(
+        self,
+        queue: str,
+        *,
+        concurrency: int = 1,
+        timeout: Span | None = None,
+        lease: Span | None = None,
+        executor: str | None = None,
+        **settings: int | str,
+    ) -> Callable[[Function], Function]:
+        """Declare a function as the handler of a queue; the function itself stays what it is.
+
+        Args:
+            queue: its name; one handler each.
+            concurrency: messages at a time, in each worker process.
+            timeout: seconds that a message may take; then it has failed. An async handler is cancelled, a
+                thread gets the error at its next step in Python.
+            lease: as for `Queue.consume`; it is renewed while the handler runs.
+            executor: for `def`: "thread", which is the default.
+            settings: of the queue, as for `Queue.set`: max_attempts, retry_delay_ms, ...
+
+        Raises:
+            TypeError, ValueError, BadValue: it can never work; says why.
+        """
+
+        def add(function: Function) -> Function:
+            declared = declare(function, queue, concurrency, timeout, lease, executor, settings)
+            if any(each.queue == queue for each in self.handlers):
+                raise ValueError(f"the queue {queue!r} has a handler already")
+            self.handlers.append(declared)
+            return function
+
+        return add
+
+    def lifespan(self, function: Callable[..., AsyncIterator[Any]]) -> Callable[..., Any]:
+        """Declare an async generator function of the app as what surrounds the work.
+
+            @app.lifespan
+            async def life(app):
+                async with httpx.AsyncClient() as client:
+                    yield client
+
+        What it yields is `app.state`. It ends after the last handler has.
+        """
+        self.life = cast(Lifespan, _manager(function))
+        return function
+
+    def middleware(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Declare what surrounds each handler: an async generator function of the message, or a context manager.
+
+        The first one declared is the outermost. An error of the handler is raised at the `yield`; what leaves it
+        is what counts.
+        """
+        self.middlewares.append(cast(Middleware, _manager(function)))
+        return function
+
+
+def _manager(function: Callable[..., Any]) -> Callable[..., Any]:
+    return asynccontextmanager(function) if inspect.isasyncgenfunction(function) else function

@@ -1,0 +1,150 @@
+"""The slots of one handler: tasks that take one message after the other, call it, and see to what becomes of it.
+
+What runs for every message stands in `_take_and_call`; everything that only some messages need is elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Any, Final
+
+from minibroker.aio.broker import Broker
+from minibroker.aio.consumer import Consumption
+from minibroker.aio.queue import Queue
+from minibroker.aio.real_threads import Clock
+from minibroker.contract.errors import BodyError, MinibrokerError, UnknownQueue
+from minibroker.session.message import Message
+from minibroker.session.settlements import ENDED
+from minibroker.worker.calling import Call
+from minibroker.worker.declared import Declared
+from minibroker.worker.following import Follows, Reject, Retry, dlq_of, follows
+from minibroker.worker.reporting import Report
+
+SETTINGS_S: Final = 30.0  # how long what a queue's settings were is believed
+
+
+class Crew:
+    """Works on one queue with one handler, from `run` until `stop`."""
+
+    def __init__(self, declared: Declared, call: Call, broker: Broker, report: Report) -> None:
+        self.declared = declared
+        self.count = 0  # messages whose handler ended, well or not
+        self.last_work = 0.0  # when the last one did, monotonic seconds
+        self._call = call
+        self._queue: Queue[Any] = broker.queue(declared.queue)
+        self._report = report
+        self._running: list[Message[Any] | None] = [None] * declared.concurrency
+        self._slots: list[asyncio.Task[BaseException | None]] = []
+        self._stop = asyncio.Event()
+        self._settings: Mapping[str, int | str] | None = None
+        self._settings_at = -SETTINGS_S
+
+    @property
+    def running(self) -> list[Message[Any]]:
+        """The messages that a handler works on."""
+        return [message for message in self._running if message is not None]
+
+    def stop(self) -> None:
+        """Take nothing new; `run` returns when the handlers that run have ended."""
+        self._stop.set()
+
+    def cancel(self) -> None:
+        """Cancel the handlers that run; their messages are given back."""
+        for slot in self._slots:
+            slot.cancel()
+
+    async def run(self) -> BaseException | None:
+        """Work until stopped; return what ended a handler and is no failure of it, such as SystemExit."""
+        declared = self.declared
+        await self._declare()
+        async with self._queue.consume(declared.concurrency, declared.lease) as messages:
+            create = asyncio.get_running_loop().create_task
+            self._slots = [
+                create(self._take_and_call(messages, at)) for at in range(declared.concurrency)
+            ]
+            stopped = create(self._stop.wait())
+            await asyncio.wait([stopped, *self._slots], return_when=asyncio.FIRST_COMPLETED)
+            stopped.cancel()
+        # Outside: what has not begun went back, while these go on.
+        errors = await asyncio.gather(*self._slots, return_exceptions=True)
+        return next((each for each in errors if _is_fatal(each)), None)
+
+    async def _take_and_call(self, messages: Consumption[Any], at: int) -> BaseException | None:
+        call, done, running = self._call, self._report.done, self._running
+        clock = Clock.monotonic
+        try:
+            async for message in messages:
+                running[at] = message
+                async with message.process():
+                    try:
+                        await call(message)
+                    except Exception as error:  # noqa: BLE001 - it is told, and the message settled
+                        await self._failed(message, error)
+                    else:
+                        if done is not None:
+                            done(message, clock() - message.begun_at)
+                running[at] = None
+                self.count += 1
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001 - raised in a task, SystemExit would stop the loop at once
+            return error
+        finally:
+            running[at] = None
+        return None
+
+    # ---- failures ----
+
+    async def _failed(self, message: Message[Any], error: Exception) -> None:
+        """Settle the message of a handler that failed, and say what follows."""
+        seconds = Clock.monotonic() - message.begun_at
+        if message.state == ENDED:
+            self._report.failed(message, seconds, error, Follows(message.attempt, None, None, ""))
+            return
+        settings = await self._known_settings()
+        if isinstance(error, BodyError | Reject):
+            most = int(settings["max_attempts"]) if settings else None
+            what = Follows(message.attempt, most, dead_letter=dlq_of(message.queue))
+            await message.reject(error)
+        else:
+            delay_s = error.delay if isinstance(error, Retry) else None
+            what = follows(message.queue, message.attempt, settings, delay_s)
+            await message.nack(error, delay=what.delay_s)
+        self._report.failed(message, seconds, error, what)
+
+    async def _known_settings(self) -> Mapping[str, int | str] | None:
+        """Return the settings of the queue as they were a moment ago; None if they cannot be had."""
+        now = Clock.monotonic()
+        if now - self._settings_at >= SETTINGS_S:
+            self._settings_at = now
+            try:
+                self._settings = await self._queue.settings()
+            except MinibrokerError as error:
+                self._report.event("settings_unknown", logging.DEBUG, error=str(error))
+        return self._settings
+
+    async def _declare(self) -> None:
+        """Make the queue with the settings of its handler; say where an existing one has others."""
+        wanted = self.declared.settings
+        if not wanted:
+            return
+        try:
+            have = await self._queue.settings()
+        except UnknownQueue:
+            await self._queue.set(**wanted)
+            return
+        differ = {name: have.get(name) for name in wanted if have.get(name) != wanted[name]}
+        if differ:
+            self._report.event(
+                "settings_differ",
+                logging.WARNING,
+                queue=self.declared.queue,
+                server=differ,
+                handler={name: wanted[name] for name in differ},
+            )
+
+
+def _is_fatal(outcome: BaseException | None) -> bool:
+    return outcome is not None and not isinstance(outcome, asyncio.CancelledError)

@@ -1,0 +1,89 @@
+"""What a worker says, and to whom: a `Report`. The command has one that writes lines; a program has its logging.
+
+A success is said for every message, so it is asked for apart (`done` is None where nobody listens); everything
+else is an event with a stable name and fields, out of the table `WORKER_EVENTS`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Protocol
+
+from minibroker.session.error_text import describe
+from minibroker.session.message import Message
+from minibroker.worker.following import Follows
+
+logger = logging.getLogger("minibroker.worker")
+
+Done = Callable[[Message[Any], float], object]
+
+WORKER_EVENTS: Final[Mapping[str, str]] = {
+    "worker_started": "the worker takes messages; queues, handlers, concurrency, broker",
+    "done": "a handler has ended well, after `ms`",
+    "failed": "a handler has failed, after `ms`; `follows` says what becomes of its message",
+    "rejected": "a message went to its dead-letter queue at once: its body does not fit, or its handler said so",
+    "draining": "the worker was asked to stop; it takes nothing new, and waits `deadline_s` for what is `running`",
+    "not_finished": "the deadline of the drain is over; what `running` names was cancelled and given back",
+    "settings_differ": "a queue has other settings than its handler asks for; those of the server are left",
+    "broker_away": "the broker gives no answer; what runs goes on",
+    "broker_back": "the broker answers again",
+    "worker_stopped": "the worker is done",
+    "worker_failed": "the worker ends with an error of its lifespan, or of a handler that ends processes",
+}
+
+
+class Report(Protocol):
+    """Takes what a worker says."""
+
+    done: Done | None  # called with a message and the seconds it took; None: nobody wants to know
+
+    def failed(
+        self, message: Message[Any], seconds: float, error: BaseException, what: Follows
+    ) -> None:
+        """A handler failed; what follows."""
+        ...
+
+    def event(self, name: str, level: int = logging.INFO, **fields: Any) -> None:
+        """Something of `WORKER_EVENTS` happened; `level` is one of logging."""
+        ...
+
+
+class LogReport:
+    """Says it to the logger `minibroker.worker`, with the fields as attributes of the record."""
+
+    def __init__(self) -> None:
+        self.done: Done | None = self._done if logger.isEnabledFor(logging.INFO) else None
+
+    def _done(self, message: Message[Any], seconds: float) -> None:
+        fields = {**about(message), "ms": round(seconds * 1000, 1)}
+        logger.info(
+            "done %s of %s in %.1f ms", fields["id"], message.queue, seconds * 1000, extra=fields
+        )
+
+    def failed(
+        self, message: Message[Any], seconds: float, error: BaseException, what: Follows
+    ) -> None:
+        """A handler failed; Report."""
+        kind, text = described(error)
+        fields = {**about(message), "ms": round(seconds * 1000, 1), "follows": what.text()}
+        logger.warning(
+            "failed %s of %s after %.1f ms: %s: %s; %s",
+            fields["id"], message.queue, seconds * 1000, kind, text, what.text(), extra=fields,
+        )  # fmt: skip
+
+    def event(self, name: str, level: int = logging.INFO, **fields: Any) -> None:
+        """Something happened; Report."""
+        words = " ".join(f"{field}={value}" for field, value in fields.items())
+        logger.log(level, "%s %s", name, words, extra=fields)
+
+
+def about(message: Message[Any]) -> dict[str, Any]:
+    """Return the fields that name a message in every line."""
+    return {"queue": message.queue, "id": str(message.id), "attempt": message.attempt}
+
+
+def described(error: BaseException) -> tuple[str, str]:
+    """Return class and text of an error, bounded, whatever its code does."""
+    kind, text = describe(error)
+    return kind.decode(), text.decode()

@@ -1,0 +1,256 @@
+"""All crews of an application on one connection, from the first message to the end of the drain."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Collection, Sequence
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
+from typing import Any, Final
+
+from minibroker.aio.broker import Broker, connect
+from minibroker.aio.real_threads import Clock
+from minibroker.contract.errors import ConnectionLost, MinibrokerError
+from minibroker.worker.app import App
+from minibroker.worker.calling import (
+    Call,
+    Threads,
+    with_arguments,
+    with_middleware,
+    with_timeout,
+)
+from minibroker.worker.crew import Crew
+from minibroker.worker.declared import Declared
+from minibroker.worker.reporting import Report
+
+RELEASE_S: Final = 2.0  # behind the deadline of a drain: for what cancelled handlers give back
+IDLE_LOOK_S: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class WorkOptions:
+    """How one worker process works. `queues`: only these; empty: all. Spans are seconds."""
+
+    queues: Collection[str] = ()
+    name: str | None = None
+    url: str | None = None
+    burst: bool = False
+    drain_s: float = 30.0
+    max_messages: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a worker ended: `reason` it stopped for, what `error` ended it, how many handlers did not finish."""
+
+    reason: str
+    error: BaseException | None = None
+    unfinished: int = 0
+
+
+class Control:
+    """Ends a worker from outside, in its loop: `stop` drains, `hurry` lets nothing run on."""
+
+    def __init__(self) -> None:
+        self.reason = ""
+        self.stopped = asyncio.Event()
+        self.hurried = asyncio.Event()
+
+    def stop(self, reason: str) -> None:
+        """Take nothing new, and finish what runs; the first reason counts."""
+        self.reason = self.reason or reason
+        self.stopped.set()
+
+    def hurry(self) -> None:
+        """Cancel what runs."""
+        self.stop("asked twice")
+        self.hurried.set()
+
+
+async def work(app: App, options: WorkOptions, report: Report, control: Control) -> Ending:
+    """Work for `app` until `control` says stop; never raises what handlers or the lifespan do.
+
+    Raises:
+        ValueError: the options name a queue that has no handler, or the app has none.
+        MinibrokerError: the server refused the login, a queue or its settings; ConnectionLost only with `burst`.
+    """
+    chosen = _chosen(app, options.queues)
+    broker = await _connected(app, options, report, control)
+    if broker is None:
+        return Ending(control.reason)
+    try:
+        async with AsyncExitStack() as stack:
+            if app.life is not None:
+                app.state = await stack.enter_async_context(app.life(app))
+            shift = _Shift(app, chosen, broker, options, report, control)
+            return await shift.work()
+    except MinibrokerError:
+        raise
+    except Exception as error:  # noqa: BLE001 - of the lifespan: it is told by the caller
+        return Ending("lifespan", error)
+    finally:
+        with suppress(TimeoutError, MinibrokerError):
+            async with asyncio.timeout(RELEASE_S if control.hurried.is_set() else options.drain_s):
+                await broker.close()
+
+
+def _chosen(app: App, queues: Collection[str]) -> list[Declared]:
+    known = [each.queue for each in app.handlers]
+    if not known:
+        raise ValueError("the app has no handlers: declare one with @app.handler(queue)")
+    if unknown := [name for name in queues if name not in known]:
+        raise ValueError(f"no handler for the queue {unknown[0]!r}; there are {', '.join(known)}")
+    return [each for each in app.handlers if not queues or each.queue in queues]
+
+
+async def _connected(
+    app: App, options: WorkOptions, report: Report, control: Control
+) -> Broker | None:
+    """Connect, for as long as it takes; None if a stop was asked for before."""
+    connection = {**app.connection, **({"name": options.name} if options.name else {})}
+    said = False
+    while not control.stopped.is_set():
+        opening = asyncio.ensure_future(_open(options.url or app.url, connection))
+        stop = asyncio.ensure_future(control.stopped.wait())
+        await asyncio.wait([opening, stop], return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        if not opening.done():
+            opening.cancel()
+            await asyncio.wait([opening])
+            return None
+        try:
+            broker = opening.result()
+        except ConnectionLost as error:
+            if options.burst:
+                raise
+            if not said:
+                report.event("broker_away", logging.WARNING, error=str(error))
+            said = True
+        else:
+            if said:
+                report.event("broker_back")
+            return broker
+    return None
+
+
+async def _open(url: str | None, connection: dict[str, Any]) -> Broker:
+    return await connect(url, **connection)
+
+
+class _Shift:
+    """The work of one process on an open connection."""
+
+    def __init__(
+        self,
+        app: App,
+        chosen: Sequence[Declared],
+        broker: Broker,
+        options: WorkOptions,
+        report: Report,
+        control: Control,
+    ) -> None:
+        self._broker = broker
+        self._options = options
+        self._report = report
+        self._control = control
+        self._threads: list[Threads] = []
+        self._crews = [Crew(each, self._call_of(each, app), broker, report) for each in chosen]
+
+    def _call_of(self, declared: Declared, app: App) -> Call:
+        plain = with_arguments(declared.function, declared.takes)
+        if declared.executor == "loop":
+            call: Call = plain
+            if declared.timeout_s is not None:
+                call = with_timeout(call, declared.timeout_s)
+        else:
+            threads = Threads(declared, plain)
+            self._threads.append(threads)
+            call = threads.call
+        return with_middleware(call, app.middlewares)
+
+    async def work(self) -> Ending:
+        """Work until a stop is asked for, or something ends the worker; then drain."""
+        control = self._control
+        tasks = [asyncio.ensure_future(crew.run()) for crew in self._crews]
+        helpers: list[asyncio.Future[Any]] = [asyncio.ensure_future(control.stopped.wait())]
+        if self._options.burst:
+            helpers.append(asyncio.ensure_future(self._until_empty()))
+        try:
+            await asyncio.wait([*tasks, *helpers], return_when=asyncio.FIRST_COMPLETED)
+            for helper in helpers:
+                helper.cancel()
+            control.stop("a handler ended the worker")
+            unfinished = await self._drain(tasks)
+        finally:
+            for threads in self._threads:
+                threads.close()
+        error = await _first_error(tasks)
+        if isinstance(error, MinibrokerError):
+            raise error
+        return Ending(control.reason, error, unfinished)
+
+    async def _drain(self, tasks: Sequence[asyncio.Task[Any]]) -> int:
+        """Begin nothing new, wait for what runs until the deadline, cancel the rest; return how much that was."""
+        running = self._named()
+        self._report.event(
+            "draining",
+            reason=self._control.reason,
+            deadline_s=self._options.drain_s,
+            running=running,
+        )
+        for crew in self._crews:
+            crew.stop()
+        hurried = asyncio.ensure_future(self._control.hurried.wait())
+        ended = asyncio.ensure_future(asyncio.wait(tasks))
+        await asyncio.wait(
+            [hurried, ended], timeout=self._options.drain_s, return_when=asyncio.FIRST_COMPLETED
+        )
+        hurried.cancel()
+        unfinished = 0
+        if not ended.done():
+            left = self._named()
+            unfinished = len(left)
+            self._report.event("not_finished", logging.WARNING, running=left)
+            for crew in self._crews:
+                crew.cancel()
+            await asyncio.wait([ended], timeout=RELEASE_S)
+            for task in tasks:
+                task.cancel()
+        await asyncio.wait([ended], timeout=RELEASE_S)
+        return unfinished
+
+    def _named(self) -> list[str]:
+        """Return what runs, as `emails 1-5 for 2.1 s`."""
+        now = Clock.monotonic()
+        return [
+            f"{message.queue} {message.id} for {now - message.begun_at:.1f} s"
+            for crew in self._crews
+            for message in crew.running
+        ]
+
+    async def _until_empty(self) -> None:
+        """Return when nothing is ready in the queues, and nothing runs; what is delayed is left."""
+        while True:
+            before = sum(crew.count for crew in self._crews)
+            stats = await self._broker.stats()
+            counters = [stats["queues"].get(crew.declared.queue, {}) for crew in self._crews]
+            # A delivery on its way came before the answer, so it runs now or has been counted.
+            await asyncio.sleep(0)
+            after = sum(crew.count for crew in self._crews)
+            idle = not any(crew.running for crew in self._crews) and before == after
+            if idle and not any(each.get("ready", 0) + each.get("held", 0) for each in counters):
+                self._control.stop("burst")
+                return
+            await asyncio.sleep(IDLE_LOOK_S)
+
+
+async def _first_error(tasks: Sequence[asyncio.Task[Any]]) -> BaseException | None:
+    """Return what ended the crews, if anything but a stop did."""
+    for task in tasks:
+        if not task.done() or task.cancelled():
+            continue
+        error = task.exception() or task.result()
+        if error is not None:
+            return error
+    return None

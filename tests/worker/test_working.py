@@ -1,0 +1,170 @@
+"""`minibroker worker` end to end: real processes, a real broker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from worker_process import WorkerProcess
+
+import minibroker
+
+StartWorker = Callable[..., WorkerProcess]
+
+HEAD = """
+import asyncio, dataclasses, datetime, decimal, pathlib, time, uuid
+from minibroker import Message
+from minibroker.worker import App, Reject, Retry
+app = App()
+"""
+
+
+async def counters(broker: minibroker.Broker, queue: str) -> dict[str, Any]:
+    """Return the counters of a queue; zeros if there is none yet."""
+    stats = await broker.stats()
+    found: dict[str, Any] = stats["queues"].get(queue, {})
+    return found
+
+
+async def test_an_async_handler_works_off_a_queue(
+    start_worker: StartWorker, broker: minibroker.Broker
+) -> None:
+    emails = broker.queue("emails")
+    await emails.publish_many([{"to": f"user {number}"} for number in range(50)])
+    worker = start_worker(
+        HEAD
+        + """
+@app.handler("emails", concurrency=8)
+async def send(message):
+    with open("sent", "a") as file:
+        print(message.body["to"], file=file)
+""",
+        "--burst",
+    )
+    assert worker.ends() == 0, worker.output
+    assert len(worker.events("done", queue="emails", attempt=1)) == 50
+    assert len(set((worker.folder / "sent").read_text().splitlines())) == 50
+    assert (await counters(broker, "emails"))["acked"] == 50
+
+
+async def test_a_plain_handler_runs_in_threads(
+    start_worker: StartWorker, broker: minibroker.Broker
+) -> None:
+    await broker.queue("photos").publish_many([b"a", b"b"])
+    worker = start_worker(
+        HEAD
+        + """
+import threading
+both = threading.Barrier(2)
+
+@app.handler("photos", concurrency=2)
+def shrink(message):
+    both.wait(30)
+""",
+        "--burst",
+    )
+    assert worker.ends() == 0, worker.output
+    assert len(worker.events("done", queue="photos")) == 2
+
+
+async def test_a_body_becomes_the_type_of_the_annotation(
+    start_worker: StartWorker, broker: minibroker.Broker
+) -> None:
+    body = {"to": "bob", "at": "2026-01-02T03:04:05Z", "price": "1.50"}
+    await broker.queue("emails").publish(body)
+    worker = start_worker(
+        HEAD
+        + """
+@dataclasses.dataclass
+class Email:
+    to: str
+    at: datetime.datetime
+    price: decimal.Decimal
+
+@app.handler("emails")
+async def send(email: Email, message: Message):
+    assert email.at.year == 2026 and email.price == decimal.Decimal("1.5")
+    pathlib.Path(email.to).write_text(str(message.token))
+""",
+        "--burst",
+    )
+    assert worker.ends() == 0, worker.output
+    assert int((worker.folder / "bob").read_text()) > 2**40
+
+
+async def test_a_body_that_does_not_fit_is_dead_at_once_with_its_reason(
+    start_worker: StartWorker, broker: minibroker.Broker
+) -> None:
+    await broker.queue("emails").publish({"to": "bob", "age": "old"})
+    worker = start_worker(
+        HEAD
+        + """
+@dataclasses.dataclass
+class Email:
+    to: str
+    age: int
+
+@app.handler("emails")
+async def send(email: Email):
+    pathlib.Path("called").touch()
+""",
+        "--burst",
+    )
+    assert worker.ends() == 0, worker.output
+    (dead,) = await broker.queue("emails.dlq").peek()
+    (attempt,) = dead.history
+    assert "Expected `int`, got `str` - at `$.age`" in attempt["error_text"]
+    assert not (worker.folder / "called").exists()
+    assert worker.says("rejected", queue="emails")["follows"] == "attempt 1 of 5, to emails.dlq"
+
+
+async def test_a_failure_says_what_follows(
+    start_worker: StartWorker, broker: minibroker.Broker
+) -> None:
+    emails = broker.queue("emails")
+    await emails.set(max_attempts=2, retry_delay_ms=50, retry_jitter_percent=0)
+    await emails.publish("bob")
+    worker = start_worker(
+        HEAD
+        + """
+@app.handler("emails")
+async def send(message):
+    raise ValueError("no such mailbox")
+"""
+    )
+    last = worker.says("failed", 2, error="ValueError")
+    assert worker.events("failed")[0]["follows"] == "attempt 1 of 2, again in 0.1 s"
+    assert last["follows"] == "attempt 2 of 2, to emails.dlq"
+    assert "no such mailbox" in last["text"]
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("", "the app has no handlers"),
+        ('@app.handler("a")\ndef work(): pass\n', "takes the message"),
+        ('@app.handler("a")\ndef work(x, y): pass\n', "annotate one of the two"),
+        ('@app.handler("a", durabilty="sync")\ndef work(x): pass\n', "unknown setting"),
+        ("1/0", "ZeroDivisionError"),
+        ("app = 3", "not a minibroker.App"),
+    ],
+)
+def test_an_app_that_cannot_work_is_refused(
+    start_worker: StartWorker, source: str, said: str
+) -> None:
+    worker = start_worker(HEAD + source)
+    assert worker.ends() == 2
+    assert said in worker.output
+
+
+async def test_a_queue_without_handler_is_refused_and_one_of_two_is_chosen(
+    start_worker: StartWorker, broker: minibroker.Broker
+) -> None:
+    await broker.queue("a").publish("x")
+    await broker.queue("b").publish("x")
+    source = HEAD + '@app.handler("a")\n@app.handler("b")\nasync def work(message): pass\n'
+    assert start_worker(source, "--queues", "a,c").ends() == 2
+    assert start_worker(source, "--burst", "--queues", "a").ends() == 0
+    assert (await counters(broker, "a"))["acked"] == 1
+    assert (await counters(broker, "b"))["ready"] == 1

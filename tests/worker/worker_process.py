@@ -1,0 +1,96 @@
+"""A real `minibroker worker` in a process of its own, and what it says, as values."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from support.processes import DEADLINE_S, TETHER, look_until
+
+
+class WorkerProcess:
+    """Runs `minibroker worker app:app` on `source`, which is written to app.py in `folder`."""
+
+    def __init__(self, folder: Path, url: str, source: str, *flags: str) -> None:
+        self.folder = folder
+        folder.mkdir(exist_ok=True)
+        (folder / "app.py").write_text(source, "utf-8")
+        self._log = folder / f"worker-{len(list(folder.glob('*.log')))}.log"
+        command = [sys.executable, "-m", "minibrokerd", "worker", "app:app"]
+        with self._log.open("ab") as output:
+            self.process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-I",
+                    "-S",
+                    "-c",
+                    TETHER,
+                    *command,
+                    "--log-format",
+                    "json",
+                    *flags,
+                ],
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "MINIBROKER_URL": url, "PYTHONDONTWRITEBYTECODE": "1"},
+            )
+
+    @property
+    def output(self) -> str:
+        """All that it printed."""
+        return self._log.read_text("utf-8", "replace")
+
+    def events(self, name: str = "", **fields: Any) -> list[dict[str, Any]]:
+        """Return what it said so far: events of this name with these fields."""
+        whole = self.output.rpartition("\n")[0]
+        lines = [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
+        return [
+            line
+            for line in lines
+            if name in ("", line["event"])
+            and all(line.get(field) == value for field, value in fields.items())
+        ]
+
+    def says(self, name: str, count: int = 1, **fields: Any) -> dict[str, Any]:
+        """Wait until it has said so `count` times; return the last of those."""
+        look_until(
+            lambda: len(self.events(name, **fields)) >= count, self.process, f"{name} {fields}"
+        )
+        return self.events(name, **fields)[count - 1]
+
+    def sees(self, *names: str) -> None:
+        """Wait until its handlers have made these files."""
+        look_until(
+            lambda: all((self.folder / name).exists() for name in names), self.process, str(names)
+        )
+
+    def insists(self, number: int = signal.SIGTERM) -> None:
+        """Send a signal again and again: one that follows the first in a moment counts as the same."""
+
+        def sent() -> bool:
+            if self.process.poll() is None:
+                self.process.send_signal(number)
+            return bool(self.events("not_finished"))
+
+        look_until(sent, self.process, "an end that does not wait")
+
+    def signal(self, number: int = signal.SIGTERM) -> None:
+        """Send a signal."""
+        self.process.send_signal(number)
+
+    def ends(self) -> int:
+        """Wait for its end; return its exit code."""
+        return self.process.wait(DEADLINE_S)
+
+    def close(self) -> None:
+        """End it if it still runs."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
