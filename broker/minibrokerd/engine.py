@@ -87,6 +87,7 @@ class Engine:
         self.clock = make_clock(0)
         self.sinks: dict[int, Sink] = {}
         self.describe: Callable[[int], dict[str, Any]] = lambda connection: {}  # for events
+        self.before_tick: Callable[[], object] = lambda: None
         self._dirty: set[int] = set()
         self._open: list[Record] = []
         self._open_bytes = 0
@@ -439,6 +440,7 @@ class Engine:
 
     def _tick(self) -> None:
         # Loops can fire a little early. Then nothing is due yet, and the turn arms the alarm for the rest.
+        self.before_tick()
         self._apply(Tick(self.jitter()))
 
     def _flush_sinks(self) -> None:

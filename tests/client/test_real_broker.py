@@ -145,7 +145,7 @@ async def test_a_handler_that_computes_keeps_its_lease(broker_server: BrokerServ
 
 async def attached(broker: minibroker.Broker) -> None:
     """Return when the second connection is open."""
-    thread = broker._driver.attached
+    thread: Any = broker._driver.attached
     assert thread is not None
     assert await asyncio.to_thread(thread.connected.wait, 10)
 

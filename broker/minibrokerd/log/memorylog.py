@@ -14,12 +14,19 @@ from minibrokerd.log.sizes import LARGEST
 class MemoryLog:
     """Keeps batches in memory; `batches` given at construction are what a restart finds.
 
-    With `hold` set, appended batches wait until
-    `sync_one` is called, so that a test decides when a confirm may leave.
+    With `hold` set, appended batches wait until `sync_one` is called, so that a test decides when a confirm may
+    leave. Without `keep` a batch is dropped once it is synced: nothing will start from it. `call_soon` is that of
+    the loop that the engine has; None: of the loop that runs.
     """
 
     def __init__(
-        self, batches: list[Batch] | None = None, *, epoch: int = 0, hold: bool = False
+        self,
+        batches: list[Batch] | None = None,
+        *,
+        epoch: int = 0,
+        hold: bool = False,
+        keep: bool = True,
+        call_soon: Callable[[Callable[[], object]], object] | None = None,
     ) -> None:
         self.sizes = LARGEST
         self.disk_bytes = self.segment_bytes = 0
@@ -32,6 +39,8 @@ class MemoryLog:
         self.clean = True
         self.batches = batches if batches is not None else []
         self.hold = hold
+        self._keep = keep
+        self._call_soon = call_soon
         self.room = Room.GRANTED
         self.now_ms = max((batch.now_ms for batch in self.batches), default=0)
         self.next_number = 1
@@ -62,7 +71,8 @@ class MemoryLog:
         self.next_number = batch.number + 1
         self.pending = batch
         if not self.hold:
-            asyncio.get_running_loop().call_soon(self.sync_one)
+            call_soon = self._call_soon or asyncio.get_running_loop().call_soon
+            call_soon(self.sync_one)
 
     def append_now(self, batch: Batch, wait_us: int, meanwhile: Meanwhile) -> bool:
         """Take one batch and have it synced at once, unless batches are held."""
@@ -70,7 +80,7 @@ class MemoryLog:
             self.append(batch)
             return False
         self.next_number = batch.number + 1
-        self.batches.append(batch)
+        self._synced(batch)
         then = meanwhile()
         if then is not None:
             then()
@@ -81,8 +91,12 @@ class MemoryLog:
         batch, self.pending = self.pending, None
         assert batch is not None, "nothing to sync"
         assert self._on_synced is not None, "not started"
-        self.batches.append(batch)
+        self._synced(batch)
         self._on_synced(batch.number)
+
+    def _synced(self, batch: Batch) -> None:
+        if self._keep:
+            self.batches.append(batch)
 
     def room_for(self, size_bytes: int, waiting_bytes: int = 0) -> Room:
         """Answer `room`."""

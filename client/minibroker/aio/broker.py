@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import socket
 from collections.abc import Generator
 from datetime import timedelta
@@ -14,6 +15,7 @@ from typing import Any, Final, TypeVar, overload
 from urllib.parse import urlsplit
 
 from minibroker.aio.driver import Driver
+from minibroker.aio.in_process import Address, InProcess
 from minibroker.aio.losses import SettleErrorHook
 from minibroker.aio.queue import MAX_TIMEOUT_MS, Queue
 from minibroker.aio.reconnecting import Reconnecting
@@ -25,17 +27,22 @@ from minibroker.session.spans import Span, milliseconds, of_type
 
 logger = logging.getLogger("minibroker")
 Body = TypeVar("Body")
+MEMORY: Final = "memory://"
+NAME: Final = re.compile(r"[A-Za-z0-9._-]*")
 DEFAULT_URL: Final = url_of("", limits.DEFAULT_PORT)
 
 
 class Broker:
     """An open session with a server; it reconnects by itself. Made by `connect`."""
 
-    def __init__(self, address: tuple[str, int], driver: Driver, connect_ms: int) -> None:
+    def __init__(self, address: Address, driver: Driver, connect_ms: int) -> None:
         self._driver = driver
         self._connect_ms = connect_ms
         self._reconnecting = Reconnecting(address, driver, connect_ms)
-        driver.address = address
+        if isinstance(address, InProcess):
+            driver.in_process = address
+        else:
+            driver.address = address
 
     @property
     def server_version(self) -> str:
@@ -146,11 +153,15 @@ def connect(
     max_run: Span = timedelta(hours=12),
     on_settle_error: SettleErrorHook | None = None,
 ) -> Connecting:
-    """Open a session with the server at `url` (minibroker://host:port).
+    """Open a session with the server at `url` (minibroker://host:port), or with a broker in this process.
+
+    `memory://` is a broker of this connection's own, `memory://name` one for all of this process that say so.
+    Nothing of it is written to a disk: it is for tests, and for trying things out.
 
     Args:
-        url: None: the environment variable MINIBROKER_URL, or where `minibroker serve` would listen here
-            (MINIBROKER_HOST, MINIBROKER_PORT; by default port 7272 of this machine).
+        url: minibroker://host:port or memory://name. None: the environment variable MINIBROKER_URL, or where
+            `minibroker serve` would listen here (MINIBROKER_HOST, MINIBROKER_PORT; by default port 7272 of
+            this machine).
         name: of this client, in the server's logs and in message histories; default: the host's name.
         timeout: deadline of every call that names none, in seconds.
         connect_timeout: how long to try before giving up; later it reconnects for as long as it is open.
@@ -175,7 +186,7 @@ def connect(
         url = default_url(os.environ)
         if not os.environ.get(URL_VARIABLE) and (warning := passed_over(os.environ)):
             logger.warning(warning)
-    address = parse_url(url)
+    address = address_of(url)
     client = cut(name or socket.gethostname(), limits.MAX_CLIENT_NAME_BYTES).decode()
     timeout_ms = milliseconds("timeout", timeout, MAX_TIMEOUT_MS)
     connect_ms = milliseconds("connect_timeout", connect_timeout, MAX_TIMEOUT_MS)
@@ -187,6 +198,17 @@ def connect(
     return Connecting(make)
 
 
+def address_of(url: str) -> Address:
+    """Return host and port of a minibroker:// url, or the broker of a memory:// url; ValueError as `parse_url`."""
+    if not url.startswith(MEMORY):
+        return parse_url(url)
+    name = url.removeprefix(MEMORY)
+    if not NAME.fullmatch(name):
+        text = "a name has letters, digits, and . _ - only; options are arguments of connect()"
+        raise ValueError(f"{_shown(url)} is not of the form memory:// or memory://name: {text}")
+    return InProcess(name)
+
+
 def parse_url(url: str) -> tuple[str, int]:
     """Return host and port of a minibroker:// url; ValueError says what is wrong with it."""
     form = f"is not of the form minibroker://host:{limits.DEFAULT_PORT}"
@@ -196,7 +218,11 @@ def parse_url(url: str) -> tuple[str, int]:
         host, port = parts.hostname, parts.port
     except ValueError as error:  # the port is no number up to 65535, or a bracket is missing
         raise ValueError(f"{_shown(url)} {form}: {error}") from error
-    if parts.scheme == "minibrokers":
+    if parts.scheme == "memory":
+        trouble = (
+            "a broker in memory is in the process that says memory://, and this needs a server"
+        )
+    elif parts.scheme == "minibrokers":
         trouble = "TLS is not spoken yet, so minibrokers:// cannot be granted"
     elif parts.scheme != "minibroker" or not host or port == 0 or url.split() != [url]:
         raise ValueError(f"{_shown(url)} {form}")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from minibroker.aio.attached import Attached
 from minibroker.aio.calls import Calls
+from minibroker.aio.in_process import InProcess, Renewal
 from minibroker.aio.leaving import Departure
 from minibroker.aio.link import Link
 from minibroker.aio.losses import Losses, SettleErrorHook
@@ -88,9 +89,10 @@ class Driver:
         self.scheduled = False  # a flush runs at the end of this turn of the loop
         self.turn_due = False  # something was written that leaves when the loop turns
         self.address = ("", 0)
+        self.in_process: InProcess | None = None  # instead of an address
         self.link: Link | None = None
         self.trouble = "it has not answered yet"  # why there is no connection
-        self.attached: Attached | None = None
+        self.attached: Attached | Renewal | None = None
         self._closed: str | None = None
         self.received_ms = 0
         self.timer = Timer(self.loop, self._due)
@@ -326,7 +328,8 @@ class Driver:
     def keep_alive(self) -> None:
         """Have leases renewed from now on, whatever the loop does."""
         if self.attached is None:
-            self.attached = Attached(self)
+            near = self.in_process
+            self.attached = Attached(self) if near is None else Renewal(self, near.broker)
             self.attached.start()
 
     def stop_soon(self, consumer: Consumer[Any]) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Final
 
 from minibroker.aio.driver import GOODBYE, Driver
+from minibroker.aio.in_process import Address, InProcess, where
 from minibroker.aio.link import Link
 from minibroker.aio.timer import now_ms
 from minibroker.contract import limits
@@ -31,7 +32,7 @@ LONGEST_DELAY_S: Final = limits.RESUME_WAIT_MS / 1000 / 2
 class Reconnecting:
     """Keeps a driver connected from `start` to `stop`; `opened` is done after the first login."""
 
-    def __init__(self, address: tuple[str, int], driver: Driver, connect_ms: int) -> None:
+    def __init__(self, address: Address, driver: Driver, connect_ms: int) -> None:
         self._address = address
         self._driver = driver
         self._connect_s = connect_ms / 1000
@@ -45,8 +46,8 @@ class Reconnecting:
 
     @property
     def where(self) -> str:
-        """Host and port."""
-        return f"{self._address[0]}:{self._address[1]}"
+        """Host and port, or memory://."""
+        return where(self._address)
 
     def start(self) -> None:
         """Begin an attempt."""
@@ -153,8 +154,10 @@ class Reconnecting:
                 raise
 
 
-async def dial(address: tuple[str, int], received: Callable[[Link, bytes], None]) -> Link:
-    """Return a link over a new TCP connection to `address`; OSError if there is none."""
+async def dial(address: Address, received: Callable[[Link, bytes], None]) -> Link:
+    """Return a link over a new connection to `address`; OSError if there is none."""
+    if isinstance(address, InProcess):
+        return address.dial(received)
     loop = asyncio.get_running_loop()
     transport, link = await loop.create_connection(lambda: Link(received), *address)
     # asyncio sets it too, uvloop leaves Nagle's algorithm on in some versions.
