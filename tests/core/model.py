@@ -61,6 +61,8 @@ class Modelled:
     lease_ms: int = 0
     deadline_ms: int = 0
     dead: bool = False  # it waits for room in the DLQ
+    own_max_attempts: int = 0
+    own_lease_ms: int = 0
     logged: Logged | None = None
 
 
@@ -101,7 +103,14 @@ class Model:
 
     # -- what clients do ------------------------------------------------------------------------
 
-    def publish(self, first: Id, bodies: list[bytes], keys: list[str], delays: list[int]) -> None:
+    def publish(
+        self,
+        first: Id,
+        bodies: list[bytes],
+        keys: list[str],
+        delays: list[int],
+        terms: tuple[int, int],
+    ) -> None:
         """Messages enter, or wait for their batch."""
         durability = str(self.settings["q"]["durability"])
         for index, body in enumerate(bodies):
@@ -111,6 +120,7 @@ class Model:
             message = self.messages[id] = Modelled(
                 id, "q", keys[index], body, durability, self.epoch, "ENTERING", ready_at_ms
             )
+            message.own_max_attempts, message.own_lease_ms = terms
             if durability != "memory":
                 message.logged = Logged("q", False, ready_at_ms, delays[index], self.unix_ms)
             if durability != "sync":
@@ -135,7 +145,8 @@ class Model:
     def hand_out(
         self, message: Modelled, token: int, connection: int, lease_ms: int, *, begun: bool
     ) -> None:
-        """A delivery was made."""
+        """A delivery was made; no consumer of the model asks for a lease."""
+        assert lease_ms == self.lease_ms_of(message)
         message.lease_ms = lease_ms
         message.state, message.token = "HELD", token
         message.connection, message.session = connection, self.connected[connection]
@@ -311,7 +322,12 @@ class Model:
     # -- helpers --------------------------------------------------------------------------------
 
     def _is_last(self, message: Modelled) -> bool:
-        return message.queue == "q" and message.charged >= self.setting("q", "max_attempts")
+        most = message.own_max_attempts or self.setting("q", "max_attempts")
+        return message.queue == "q" and message.charged >= most
+
+    def lease_ms_of(self, message: Modelled) -> int:
+        """Return the lease of a message where no consumer asks for one."""
+        return message.own_lease_ms or self.setting(message.queue, "lease_ms")
 
     def setting(self, queue: str, name: str) -> int:
         """Return a setting that is an integer."""
@@ -346,6 +362,7 @@ class Model:
         assert bool(copy.lease_token) == (message.state == "BEGUN")
         assert (sum(copy.attempts), copy.attempts[0]) == (message.charged, message.failed)
         assert copy.dead == message.dead
+        self._check_terms(message, copy)
         assert (copy.marked, copy.releases) == (message.marked, message.releases)
         assert (copy.key, copy.ready_at_ms) == (message.key, message.ready_at_ms)
         begun = bool(copy.lease_token)
@@ -373,8 +390,14 @@ class Model:
             message = self.messages[copy.queue, sequence]
             assert message.logged is not None
             assert (message.charged, message.key) == (0, copy.key)
+            self._check_terms(message, copy)
             ready_at_ms = copy.ready_at_ms + copy.delay_ms
             message.logged = Logged(message.queue, False, ready_at_ms, copy.delay_ms, copy.unix_ms)
+
+    @staticmethod
+    def _check_terms(message: Modelled, copy: CopyMeta | CopyRunMeta) -> None:
+        says = (copy.own_max_attempts, copy.own_lease_ms)
+        assert says == (message.own_max_attempts, message.own_lease_ms)
 
     def _log(self, message: Modelled, delay_ms: int) -> None:
         if message.logged is not None:

@@ -23,6 +23,7 @@ indices = st.integers(0, 2**16)
 # So that a handful of messages can leave memory.
 SMALL: dict[tuple[Any, str], int] = {(paging, "AHEAD_MESSAGES"): 2, (Sums, "large_bytes"): 0}
 rarely = st.sampled_from([False, False, False, True])
+TERMS = st.sampled_from([(0, 0), (0, 0), (0, 0), (1, 0), (0, 900), (4, 5_000)])
 
 
 @dataclass(slots=True)
@@ -70,7 +71,7 @@ class Clients(RuleBasedStateMachine):
         self._now()
         self.connect()
         self.change_settings(0, 3, 2_000, 100, "sync")
-        self.publish(0, [0, 0, 0], ["", "a", ""], safe=True)
+        self.publish(0, [0, 0, 0], ["", "a", ""], (0, 0), safe=True)
         self.consume(0, "q", 3, 1)
 
     def teardown(self) -> None:
@@ -232,7 +233,10 @@ class Clients(RuleBasedStateMachine):
 
     def _keeps(self, client: Client, message: Delivered) -> bool:
         delivery = self.world.store.deliveries.get(message.token)
-        lease_ms = delivery.lease_ms if delivery else self.model.setting(message.queue, "lease_ms")
+        known = self.model.messages.get(message.id)
+        lease_ms = self.model.lease_ms_of(known) if known is not None else 0
+        if delivery is not None:
+            lease_ms = delivery.lease_ms
         return self.model.resume(
             client.session, client.connection, message.token, message.id, lease_ms
         )
@@ -255,35 +259,48 @@ class Clients(RuleBasedStateMachine):
         index=indices,
         delays=st.lists(st.sampled_from([0, 0, 0, 5, 300, 3_000, 70_000]), min_size=1, max_size=4),
         keys=st.lists(st.sampled_from(["", "", "a", "b"]), min_size=4, max_size=4),
+        terms=TERMS,
         safe=st.booleans(),
     )
-    def publish(self, index: int, delays: list[int], keys: list[str], safe: bool) -> None:
-        self._send_publish(index, delays, keys, {"delays": delays, "keys": keys[: len(delays)]})
+    def publish(
+        self, index: int, delays: list[int], keys: list[str], terms: tuple[int, int], safe: bool
+    ) -> None:
+        columns = {"delays": delays, "keys": keys[: len(delays)]}
+        self._send_publish(index, delays, keys, terms, columns)
         if safe:
             self.sync()
 
     @rule(
         index=indices,
         counts=st.lists(st.integers(1, 3), min_size=2, max_size=6),
+        terms=TERMS,
         freeze=st.booleans(),
     )
-    def pile_up(self, index: int, counts: list[int], freeze: bool) -> None:
-        """Plain messages come faster than they are taken; they may leave memory."""
-        for count in counts:
-            self._send_publish(index, [0] * count, [""] * count, {})
+    def pile_up(self, index: int, counts: list[int], terms: tuple[int, int], freeze: bool) -> None:
+        """Plain messages come faster than they are taken; they may leave memory. Each second frame has terms."""
+        for at, count in enumerate(counts):
+            each = terms if at % 2 else (0, 0)
+            self._send_publish(index, [0] * count, [""] * count, each, {})
         self.sync()
         if freeze:
             self.world.freeze()
             self._observe()
 
     def _send_publish(
-        self, index: int, delays: list[int], keys: list[str], columns: dict[str, Any]
+        self,
+        index: int,
+        delays: list[int],
+        keys: list[str],
+        terms: tuple[int, int],
+        columns: dict[str, Any],
     ) -> None:
         client = self._client(index)
         count = len(delays)
         bodies = [b"%d" % (self.bodies + i) for i in range(count)]
         self.bodies += count
         arguments = {"count": count, "bodies": bodies, "delays": delays, "keys": keys[:count]}
+        arguments["terms"] = terms
+        columns |= {"max_attempts": terms[0], "lease_ms": terms[1]}
         sent = Sent("publish", b"", arguments=arguments)
         send = lambda: client.publish("q", *bodies, **columns)  # noqa: E731
         self._apply(client, sent, client.sequence + 1, send)
@@ -360,7 +377,8 @@ class Clients(RuleBasedStateMachine):
 
     def _publish(self, sent: Sent, first: Id) -> None:
         arguments = sent.arguments
-        self.model.publish(first, arguments["bodies"], arguments["keys"], arguments["delays"])
+        told = (arguments[name] for name in ("bodies", "keys", "delays", "terms"))
+        self.model.publish(first, *told)
         if self.model.settings["q"]["durability"] == "sync":
             ids = [(first[0], first[1] + i) for i in range(arguments["count"])]
             self.entering.append((self.world.store.open_batch, ids))
@@ -428,40 +446,6 @@ class Clients(RuleBasedStateMachine):
             queue = self.world.store.by_number[known.queue_number].name
         client.consume(queue, prefetch, consumer)
         self.consumers[client.connection, consumer] = prefetch
-        self._observe()
-
-    @rule(index=indices, consumer=st.integers(1, 2))
-    def cancel(self, index: int, consumer: int) -> None:
-        client = self._client(index)
-        connection = self.world.store.connections[client.connection]
-        known = connection.consumers.get(consumer)
-        held = set()
-        if known is not None:
-            for token in connection.tokens:
-                if self.world.store.deliveries[token].consumer is known:
-                    held.add(token)
-        self._now()
-        client.cancel(consumer)
-        self.consumers.pop((client.connection, consumer), None)
-        for message in self.model.messages.values():
-            if message.state == "HELD" and message.token in held:
-                message.state = "READY"
-        self._observe()
-
-    @rule(
-        index=indices,
-        queue=st.sampled_from(["q", "q", "q.dlq"]),
-        count=st.integers(1, 5),
-        wait_ms=st.sampled_from([0, 400]),
-    )
-    def receive(self, index: int, queue: str, count: int, wait_ms: int) -> None:
-        client = self._client(index)
-        if queue == "q.dlq" and not self.model.dlq_exists:
-            queue = "q"
-        self._now()
-        answer = client.receive(queue, count, wait_ms)
-        if answer is not None:
-            client.inbox.append(answer)
         self._observe()
 
     # -- the disk -----------------------------------------------------------------

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from starts import everything
 
 from minibrokerd.core.inputs import Forward
-from minibrokerd.core.records import CopyMeta, CopyRunMeta, decode
+from minibrokerd.core.records import CopyMeta, CopyRunMeta, RunMeta, decode
 from minibrokerd.log.seam import Batch
 
 
@@ -126,7 +126,7 @@ def test_memory_is_not_copied_and_what_ended_is_not() -> None:
     one.purge("q.dlq")
     world.free(world.core.synced)
     copies = [meta for batch in world.log for meta in map(decode, batch.records)]
-    assert not [meta for meta in copies if isinstance(meta, CopyMeta | CopyRunMeta)]
+    assert not [meta for meta in copies if isinstance(meta, CopyMeta | RunMeta)]
     assert list(world.states("m").values()) == ["READY"]
 
 

@@ -156,6 +156,40 @@ class Broker(Clients):
                 self.model.lease_over(message)
         self._observe()
 
+    @rule(index=indices, consumer=st.integers(1, 2))
+    def cancel(self, index: int, consumer: int) -> None:
+        client = self._client(index)
+        connection = self.world.store.connections[client.connection]
+        known = connection.consumers.get(consumer)
+        held = set()
+        if known is not None:
+            for token in connection.tokens:
+                if self.world.store.deliveries[token].consumer is known:
+                    held.add(token)
+        self._now()
+        client.cancel(consumer)
+        self.consumers.pop((client.connection, consumer), None)
+        for message in self.model.messages.values():
+            if message.state == "HELD" and message.token in held:
+                message.state = "READY"
+        self._observe()
+
+    @rule(
+        index=indices,
+        queue=st.sampled_from(["q", "q", "q.dlq"]),
+        count=st.integers(1, 5),
+        wait_ms=st.sampled_from([0, 400]),
+    )
+    def receive(self, index: int, queue: str, count: int, wait_ms: int) -> None:
+        client = self._client(index)
+        if queue == "q.dlq" and not self.model.dlq_exists:
+            queue = "q"
+        self._now()
+        answer = client.receive(queue, count, wait_ms)
+        if answer is not None:
+            client.inbox.append(answer)
+        self._observe()
+
     @rule(jump_ms=st.sampled_from([-(10**6), -50, 3_000, 10**7]))
     def the_wall_clock_steps(self, jump_ms: int) -> None:
         self.world.unix_ms += jump_ms

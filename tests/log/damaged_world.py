@@ -10,7 +10,7 @@ from log_world import Engine
 
 from minibrokerd.core.core import Core
 from minibrokerd.core.queues import Queue
-from minibrokerd.core.records import CopyMeta, CopyRunMeta, PublishMeta, decode
+from minibrokerd.core.records import CopyMeta, PublishMeta, RunMeta, decode
 from minibrokerd.core.tails import split_bins
 from minibrokerd.log.directory import DataDirectory
 from minibrokerd.log.fileops import FileOps
@@ -170,6 +170,6 @@ def carried(record: Record) -> list[Id]:
     meta = decode(record)
     if isinstance(meta, PublishMeta):
         return [(n, first + i) for n, first in meta.targets for i in range(meta.count)]
-    if isinstance(meta, CopyRunMeta):
+    if isinstance(meta, RunMeta):
         return [(meta.queue, meta.first + i) for i in range(meta.count)]
     return [(meta.origin, meta.sequence)] if isinstance(meta, CopyMeta) else []

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
 
-from minibrokerd.core.records import CopyMeta, CopyRunMeta, PublishMeta, decode
+from minibrokerd.core.records import CopyMeta, PublishMeta, RunMeta, decode
 from minibrokerd.log import format as layout
 from minibrokerd.log.format import Kind
 from minibrokerd.log.seam import RECORD_HEAD_BYTES
@@ -122,7 +122,7 @@ def _ids_of(meta: object) -> Iterator[Id]:
     if isinstance(meta, PublishMeta):
         for origin, first in meta.targets:
             yield from ((origin, first + at) for at in range(meta.count))
-    elif isinstance(meta, CopyRunMeta):
+    elif isinstance(meta, RunMeta):
         yield from ((meta.queue, meta.first + at) for at in range(meta.count))
     elif isinstance(meta, CopyMeta):
         yield meta.origin, meta.sequence

@@ -13,7 +13,7 @@ from operator import attrgetter
 from minibroker.contract import limits
 from minibrokerd.core.deliveries import Delivery
 from minibrokerd.core.messages import CAUSES, Message, State, runs_of
-from minibrokerd.core.moving import dead_letter
+from minibrokerd.core.moving import dead_letter, is_used_up
 from minibrokerd.core.queues import Queue
 from minibrokerd.core.records import AttemptMeta, BeginMeta
 from minibrokerd.core.sessions import Session
@@ -137,7 +137,6 @@ def _end_leases(store: Store, delivery: Delivery, messages: list[Message]) -> No
     cause = _cause(store, delivery)
     queue.begun -= len(messages)
     queue.counters[cause] += len(messages)
-    most = 0 if queue.is_dlq else queue.setting("max_attempts")
     entries: dict[int, AttemptMeta] = {}  # by the time of their start
     back: list[Message] = []
     for message in messages:
@@ -147,7 +146,7 @@ def _end_leases(store: Store, delivery: Delivery, messages: list[Message]) -> No
         entry = end_attempt(store, delivery, message, cause, known=entries.get(started_unix_ms))
         entries[started_unix_ms] = entry
         message.marked = True
-        if most and message.charged >= most:
+        if is_used_up(queue, message):
             dead_letter(store, queue, message, entry)
         else:
             back.append(message)

@@ -11,10 +11,16 @@ from zlib import crc32
 
 from minibroker.contract import limits
 from minibroker.contract.wire import bin_head, pack_strings
-from minibrokerd.core.messages import Block, Span
+from minibrokerd.core.messages import Block, Span, terms
 from minibrokerd.core.publishing import COLUMNS, read_columns, spans_of
 from minibrokerd.core.queues import Queue
-from minibrokerd.core.records import CopyMeta, CopyPartMeta, CopyRunMeta, PublishMeta, decode
+from minibrokerd.core.records import (
+    CopyMeta,
+    CopyPartMeta,
+    CopyRunMeta,
+    PublishMeta,
+    decode,
+)
 from minibrokerd.core.state import Store
 from minibrokerd.core.tails import BadTail, split_bins
 from minibrokerd.log.seam import Record
@@ -45,6 +51,7 @@ def published(
             meta.unix_ms,
             meta.ready_at_ms,
             batch,
+            terms(meta.own_max_attempts, meta.own_lease_ms),
         )
         _placed(block, blob, place)
         found.append((number, block, spans_of(block, meta.delay_ms, meta.key, named)))
@@ -57,7 +64,7 @@ def copied(meta: CopyMeta, record: Record, batch: int, place: int) -> Block:
 
 
 def copied_run(
-    meta: CopyRunMeta, record: Record, batch: int, place: int
+    meta: CopyRunMeta | CopyPartMeta, record: Record, batch: int, place: int
 ) -> tuple[Block, list[Span]]:
     """Return the block and the spans of a COPYRUN or COPYPART record."""
     block = _copied(meta, record, meta.queue, meta.first, meta.count, meta.unix_ms, batch, place)
@@ -76,7 +83,7 @@ def spans_at(record: Record, queue: int, batch: int, place: int) -> list[Span]:
         ValueError: it is another kind of record, or of another queue.
     """
     meta = decode(record)
-    if isinstance(meta, CopyRunMeta) and meta.queue == queue:
+    if isinstance(meta, CopyRunMeta | CopyPartMeta) and meta.queue == queue:
         return copied_run(meta, record, batch, place)[1]
     if isinstance(meta, PublishMeta):
         for number, _, spans in published(meta, record, batch, place):
@@ -104,7 +111,7 @@ def _placed(block: Block, blob: memoryview, place: int) -> None:
 
 
 def _copied(
-    meta: CopyMeta | CopyRunMeta,
+    meta: CopyMeta | CopyRunMeta | CopyPartMeta,
     record: Record,
     origin: int,
     first: int,
@@ -128,6 +135,7 @@ def _copied(
         unix_ms,
         meta.ready_at_ms,
         batch,
+        terms(meta.own_max_attempts, meta.own_lease_ms),
     )
     _placed(block, blob, place)
     return block
@@ -153,6 +161,7 @@ def write_copy(
         encoding,
         max(span.ready_at_ms - store.now_ms, 0),
         store.unix_ms,
+        *block.terms,
     )
     store.emit(meta, tail, crc32(tail), told)
 
@@ -195,6 +204,8 @@ def write_part(store: Store, queue: Queue, spans: list[Span], block: Block) -> N
         keys.pop() if len(keys) == 1 else "",
         block.encoding,
         columns=names,
+        own_max_attempts=block.terms.max_attempts,
+        own_lease_ms=block.terms.lease_ms,
     )
     body, column = block.body, b"".join(columns[name] for name in names)
     assert isinstance(body, bytes), "it was made just now"

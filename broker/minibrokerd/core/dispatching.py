@@ -70,7 +70,9 @@ def _deliver(store: Store, queue: Queue, consumer: Consumer, most: int) -> bool:
     if not items:
         return False
     connection = store.connections[consumer.connection]
-    lease_ms = consumer.lease_ms or queue.setting("lease_ms")
+    # The same of all: `Lanes.take` ends before what has another.
+    own_ms = items[0].block.terms.lease_ms
+    lease_ms = own_ms or consumer.lease_ms or queue.setting("lease_ms")
     delivery = Delivery(
         store.next_token(),
         queue.number,

@@ -313,6 +313,8 @@ def _copy(store: Store, queue: Queue, message: Message, budget: Budget) -> None:
         started_unix_ms=message.started_unix_ms,
         dead=message.dead,
         request=lease.request if lease is not None else None,
+        own_max_attempts=block.terms.max_attempts,
+        own_lease_ms=block.terms.lease_ms,
     )
     queue.count_out(block, message.first, message.stop)
     message.block = _block(store, block, message.first, message.stop)
@@ -343,4 +345,5 @@ def _block(store: Store, old: Block, first: int, stop: int) -> Block:
         old.unix_ms,
         old.ready_at_ms,
         store.open_batch,
+        old.terms,
     )

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from minibrokerd.core.cold import ColdRun
 from minibrokerd.core.index import Index
 from minibrokerd.core.lane import NO_SPANS, KeyLane, Lane, first_of
-from minibrokerd.core.messages import Item, Span
+from minibrokerd.core.messages import NO_TERMS, Item, Span
 from minibrokerd.core.standing import Standing
 
 if TYPE_CHECKING:
@@ -123,10 +123,11 @@ class Lanes:
         """Remove and return what comes next: at most `most` messages, and about `most_bytes`.
 
         At least one message is returned, whatever its size, unless what comes next is not in memory; `ready`
-        must not be 0.
+        must not be 0. All have the same lease of their own, or none.
         """
         turn = self._turn
         items: list[Item] = []
+        terms = NO_TERMS  # of the last one
         while most and turn:
             lane = next(iter(turn))
             if lane.cold and lane.is_waiting:
@@ -136,6 +137,11 @@ class Lanes:
                 continue
             # Alone, a lane gives whole spans; with others it gives one message and the turn goes on.
             item = lane.take(most if len(turn) == 1 else 1)
+            if item.block.terms is not terms:
+                if items and item.block.terms.lease_ms != terms.lease_ms:
+                    lane.put_back(item)
+                    break
+                terms = item.block.terms
             size = item.block.bytes_of(item.first, item.stop)
             if size > most_bytes and (items or item.stop - item.first > 1):
                 fitting = self._fit(lane, item, most_bytes, first=not items)

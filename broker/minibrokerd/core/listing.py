@@ -13,7 +13,7 @@ from minibrokerd.core.cold import ColdRun
 from minibrokerd.core.finding import block_at, find_delivered, read_one
 from minibrokerd.core.handlers import handles, read_ids
 from minibrokerd.core.inputs import Frame
-from minibrokerd.core.messages import Block, Item, Message, State, place_of
+from minibrokerd.core.messages import NO_TERMS, Block, Item, Message, State, place_of
 from minibrokerd.core.places import Place, delivered_from, waiting_from
 from minibrokerd.core.queues import Queue
 from minibrokerd.core.settling import Run
@@ -257,7 +257,7 @@ def _cold_info(
 
 
 def _info_of(state: State, block: Block, key: str, sequence: int) -> dict[str, Any]:
-    return {
+    info = {
         "origin": block.origin,
         "sequence": sequence,
         "state": state.name,
@@ -265,6 +265,9 @@ def _info_of(state: State, block: Block, key: str, sequence: int) -> dict[str, A
         "key": key,
         "published_unix_ms": block.unix_ms,
     }
+    if block.terms is not NO_TERMS:
+        info |= {name: value for name, value in block.terms._asdict().items() if value}
+    return info
 
 
 def describe(state: State, item: Item, sequence: int) -> dict[str, Any]:

@@ -214,7 +214,7 @@ def _begin_again(
     message = item if isinstance(item, Message) else Message.of(item, item.first)
     delivery = store.deliveries.get(token)
     if delivery is None:
-        lease_ms = queue.setting("lease_ms")
+        lease_ms = message.block.terms.lease_ms or queue.setting("lease_ms")
         delivery = Delivery(token, queue.number, queue.home, session.id, connection, None, lease_ms)
         store.deliveries[token] = queue.deliveries[token] = delivery
         session.deliveries.add(token)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from enum import IntEnum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from minibroker.contract import limits
 from minibrokerd.core.records import AttemptMeta
@@ -50,6 +50,21 @@ class State(IntEnum):
     BEGUN = 3
 
 
+class Terms(NamedTuple):
+    """What the publisher of messages asked for instead of the settings of the queue; 0: nothing, those hold."""
+
+    max_attempts: int
+    lease_ms: int
+
+
+NO_TERMS: Final = Terms(0, 0)  # of nearly all messages: this one object
+
+
+def terms(max_attempts: int, lease_ms: int) -> Terms:
+    """Return terms; `NO_TERMS` itself if they ask for nothing."""
+    return Terms(max_attempts, lease_ms) if max_attempts or lease_ms else NO_TERMS
+
+
 class Block:
     """The messages of one publish: `count` consecutive sequences of the queue `origin`.
 
@@ -75,6 +90,7 @@ class Block:
         "place",
         "ready_at_ms",
         "size",
+        "terms",
         "unix_ms",
     )
 
@@ -92,7 +108,9 @@ class Block:
         unix_ms: int,
         ready_at_ms: int,
         batch: int,
+        terms: Terms = NO_TERMS,
     ) -> None:
+        self.terms = terms
         self.batch = batch if durability != MEMORY else NEVER
         self.place = 0
         self.origin = origin

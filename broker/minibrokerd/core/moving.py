@@ -31,6 +31,12 @@ def retry_delay_ms(queue: Queue, failures: int, jitter: float) -> int:
     return round(delay * (1 + jitter * queue.setting("retry_jitter_percent") / 100))
 
 
+def is_used_up(queue: Queue, message: Message) -> bool:
+    """Whether a message has had all its attempts: its own number, or that of the queue. A DLQ has no limit."""
+    most = message.block.terms.max_attempts or queue.setting("max_attempts")
+    return message.charged >= most and not queue.is_dlq
+
+
 def dead_letter(store: Store, queue: Queue, message: Message, entry: AttemptMeta | None) -> None:
     """Move a message, already out of its delivery, to the queue's DLQ.
 
@@ -154,4 +160,4 @@ def _end_delivery(store: Store, queue: Queue, delivery: Delivery) -> int:
     return count
 
 
-__all__ = ["dead_letter", "delete", "purge", "retry_delay_ms"]
+__all__ = ["dead_letter", "delete", "is_used_up", "purge", "retry_delay_ms"]

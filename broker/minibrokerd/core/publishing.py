@@ -12,7 +12,7 @@ from minibroker.contract.errors import ProtocolError
 from minibroker.contract.settings import DURABILITIES
 from minibroker.contract.wire import unpack_strings
 from minibrokerd.core.inputs import Frame
-from minibrokerd.core.messages import MEMORY, SYNC, Block, Span
+from minibrokerd.core.messages import MEMORY, SYNC, Block, Span, terms
 from minibrokerd.core.queues import Queue
 from minibrokerd.core.records import PublishMeta
 from minibrokerd.core.sessions import Result
@@ -61,6 +61,7 @@ def publish(store: Store, frame: Frame, part: Any) -> tuple[Result, int]:
         store.unix_ms,
         store.now_ms,
         store.open_batch,
+        terms(part.max_attempts, part.lease_ms),
     )
     spans = spans_of(block, part.delay_ms, part.key, columns)
     if durability != MEMORY:
@@ -239,6 +240,8 @@ def _write(store: Store, queue: Queue, block: Block, part: Any, frame: Frame) ->
         frame.answered_below,
         frame.checksum,
         frame.size,
+        part.max_attempts,
+        part.lease_ms,
     )
     store.emit(meta, frame.tail, frame.tail_checksum, block)
     queue.last_batch = store.open_batch

@@ -37,8 +37,9 @@ class ReserveMeta(Meta, frozen=True):
 class PublishMeta(Meta, frozen=True):
     """Messages were published; the tail is the frame from its columns on, as it came.
 
-    `targets` are (queue, first sequence); one today. `ready_at_ms` is log time without the delay. The last five
-    are the frame's outcome, as in FrameMeta: a record of its own would cost a lone publish 10 us more.
+    `targets` are (queue, first sequence); one today. `ready_at_ms` is log time without the delay. From `session`
+    to `size` stands the outcome of the frame, as in FrameMeta: a record of its own would cost a lone publish 10 us
+    more. The last two are terms of the messages, which go before the settings of the queue; 0: there are none.
     """
 
     targets: list[tuple[int, int]]
@@ -56,6 +57,8 @@ class PublishMeta(Meta, frozen=True):
     answered_below: int
     checksum: int
     size: int
+    own_max_attempts: int = 0
+    own_lease_ms: int = 0
 
 
 class BeginMeta(Meta, frozen=True):
@@ -198,12 +201,13 @@ class CopyMeta(Meta, frozen=True):
     started_unix_ms: int
     request: int | None = None  # as in BeginMeta
     dead: bool = False  # as in ReturnMeta
+    own_max_attempts: int = 0  # as in PublishMeta
+    own_lease_ms: int = 0
 
 
-class CopyRunMeta(Meta, frozen=True):
-    """Consecutive messages without a history, written again; replay of known ids replaces their places.
+class RunMeta(Meta, frozen=True):
+    """What COPYRUN and COPYPART begin with: consecutive messages of one publish, and their fields in its record.
 
-    The tail is a publish tail of these messages. Other fields are those of their PUBLISH, but for the last two:
     `wait_ms` is what was left of a delay at `wrote_unix_ms` (0: not said; the delay counts from the publish).
     """
 
@@ -221,13 +225,25 @@ class CopyRunMeta(Meta, frozen=True):
     wrote_unix_ms: int = 0
 
 
-class CopyPartMeta(CopyRunMeta, frozen=True):
+class CopyRunMeta(RunMeta, frozen=True):
+    """Consecutive messages without a history, written again; replay of known ids replaces their places.
+
+    The tail is a publish tail of these messages.
+    """
+
+    own_max_attempts: int = 0  # as in PublishMeta
+    own_lease_ms: int = 0
+
+
+class CopyPartMeta(RunMeta, frozen=True):
     """As COPYRUN, for messages of one publish whose keys, delays or encodings differ.
 
     `columns` names what stands in the columns of the tail, as in PUBLISH.
     """
 
     columns: list[str] = []
+    own_max_attempts: int = 0  # as in PublishMeta
+    own_lease_ms: int = 0
 
 
 class DamagedMeta(Meta, frozen=True):

@@ -447,7 +447,7 @@ class Replay:
         return [*self._homes.get(origin, ()), *self._nameless.values()]
 
     @_applies(CopyRunMeta, CopyPartMeta)
-    def _copy_run(self, meta: CopyRunMeta, record: Record) -> None:
+    def _copy_run(self, meta: CopyRunMeta | CopyPartMeta, record: Record) -> None:
         block, spans = blocks.copied_run(meta, record, self._number, self._place)
         stop = block.first + block.count
         wait = (meta.wrote_unix_ms, meta.wait_ms) if meta.wrote_unix_ms else None

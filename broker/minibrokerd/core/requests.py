@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from minibroker.contract import limits
-from minibroker.contract.settings import check_settings
+from minibroker.contract.settings import Settings, check_settings
 from minibrokerd.core.deliveries import Consumer
 from minibrokerd.core.dispatching import dispatch, line_up
 from minibrokerd.core.dooming import wake_doomed
@@ -134,19 +134,11 @@ def _wait_over(store: Store, timer: Timer | None, consumer: Consumer) -> None:
 @handles("queue_set")
 def queue_set(store: Store, frame: Frame, part: Any) -> None:
     """Create a queue, or change its settings."""
-    try:
-        changes = check_settings(part.settings)
-    except ValueError as error:
-        raise Refused("bad_value", str(error)) from error
-    queue = store.queues.get(part.queue)
-    if queue is None and (source := store.source_of(part.queue)) is not None:
-        queue = store.dlq_of(source)
-    if queue is None:
-        check_name(part.queue)
-        store.check_room_for_queue()
-        queue = store.create_queue(part.queue, changes)
+    changes = _checked(part.settings)
+    queue = store.queues.get(part.queue) or _make(store, part.queue, changes)
     if any(queue.settings.get(name) != value for name, value in changes.items()):
-        _check_dlq_durability(store, queue, changes)
+        if queue.is_dlq and "durability" in changes:
+            raise _foreign_durability()
         _change(store, queue, changes)
         client = store.connections[frame.connection].session.client
         store.effects.note(
@@ -164,6 +156,40 @@ def queue_set(store: Store, frame: Frame, part: Any) -> None:
     )
 
 
+@handles("queue_declare")
+def queue_declare(store: Store, frame: Frame, part: Any) -> None:
+    """Create a queue with these settings, unless it is there; answer with those that it has."""
+    settings = _checked(part.settings)
+    queue = store.queues.get(part.queue)
+    created = queue is None
+    if queue is None:
+        queue = _make(store, part.queue, settings)
+        if queue.is_dlq and settings:
+            _change(store, queue, settings)
+    value = {"created": created, "settings": dict(queue.settings)}
+    store.reply(frame.connection, frame.request, queue.last_batch, value)
+
+
+def _checked(settings: dict[str, int | str]) -> Settings:
+    try:
+        return check_settings(settings)
+    except ValueError as error:
+        raise Refused("bad_value", str(error)) from error
+
+
+def _make(store: Store, name: str, settings: Settings) -> Queue:
+    """Make a queue with these settings, or the DLQ of one that is there with its own."""
+    source = store.source_of(name)
+    if source is not None:
+        durability = source.settings["durability"]
+        if settings.get("durability", durability) != durability:
+            raise _foreign_durability()
+        return store.dlq_of(source)
+    check_name(name)
+    store.check_room_for_queue()
+    return store.create_queue(name, settings)
+
+
 def _change(store: Store, queue: Queue, changes: dict[str, int | str]) -> None:
     queue.configure(queue.settings | changes)
     store.write_queue(queue)
@@ -172,12 +198,11 @@ def _change(store: Store, queue: Queue, changes: dict[str, int | str]) -> None:
         wake_doomed(store, queue)  # there may be more room
 
 
-def _check_dlq_durability(store: Store, queue: Queue, changes: dict[str, int | str]) -> None:
-    if queue.is_dlq and "durability" in changes:
-        raise Refused(
-            "bad_value",
-            "the messages of a DLQ keep the durability of their source; set it there instead",
-        )
+def _foreign_durability() -> Refused:
+    return Refused(
+        "bad_value",
+        "the messages of a DLQ keep the durability of their source; set it there instead",
+    )
 
 
 @handles("queue_show")

@@ -18,7 +18,7 @@ from minibrokerd.core.attempts import begin_messages, drop_delivery, end_attempt
 from minibrokerd.core.deliveries import Delivery
 from minibrokerd.core.inputs import Frame
 from minibrokerd.core.messages import MEMORY, Item, Message, State, singles_of
-from minibrokerd.core.moving import dead_letter, retry_delay_ms
+from minibrokerd.core.moving import dead_letter, is_used_up, retry_delay_ms
 from minibrokerd.core.queues import Queue
 from minibrokerd.core.records import AckMeta, ExtendMeta
 from minibrokerd.core.sessions import Connection
@@ -326,7 +326,7 @@ def _fail(
     store, queue = work.store, work.queue
     queue.counters["failed"] += 1
     entry = end_attempt(store, delivery, message, "failed", name, text)
-    if message.charged >= queue.setting("max_attempts") and not queue.is_dlq:
+    if is_used_up(queue, message):
         dead_letter(store, queue, message, entry)
         return
     delay_ms = own_delay_ms

@@ -27,7 +27,6 @@ from minibrokerd.core.records import (
     AckMeta,
     BeginMeta,
     CopyMeta,
-    CopyRunMeta,
     DropMeta,
     Meta,
     MoveMeta,
@@ -36,6 +35,7 @@ from minibrokerd.core.records import (
     QueueMeta,
     ReserveMeta,
     ReturnMeta,
+    RunMeta,
     UnknownRecord,
     decode,
     record,
@@ -193,7 +193,7 @@ class Keeper:
             meta = decode(broken)
         except UnknownRecord:
             return
-        if isinstance(meta, PublishMeta | CopyMeta | CopyRunMeta):
+        if isinstance(meta, PublishMeta | CopyMeta | RunMeta):
             for queue, origin, first, count in _ids(meta, broken):
                 if 0 < count <= len(broken.tail) // LEAST_MESSAGE_BYTES:
                     self.lost.setdefault(queue, []).append((origin, first, count))
@@ -231,9 +231,11 @@ def _certain(known: Record) -> Meta | None:
         ValueError,
     ):  # every error of unpackb on bytes that are no msgpack is a ValueError
         return None
-    if isinstance(meta, PurgeMeta | DropMeta) or len(fields) != len(meta.__struct_fields__):
+    if isinstance(meta, PurgeMeta | DropMeta):
         return None
-    return meta
+    # An older release wrote fewer fields; those that came since have defaults.
+    most = len(meta.__struct_fields__)
+    return meta if most - len(meta.__struct_defaults__) <= len(fields) <= most else None
 
 
 def _ids(meta: Meta, known: Record) -> Iterator[tuple[int, int, int, int]]:
@@ -241,7 +243,7 @@ def _ids(meta: Meta, known: Record) -> Iterator[tuple[int, int, int, int]]:
     if isinstance(meta, PublishMeta):
         for number, first in meta.targets:
             yield number, number, first, meta.count
-    elif isinstance(meta, CopyRunMeta):
+    elif isinstance(meta, RunMeta):
         yield meta.queue, meta.queue, meta.first, meta.count
     elif isinstance(meta, CopyMeta):
         yield meta.queue, meta.origin, meta.sequence, 1

@@ -120,6 +120,8 @@ _CONSUMER = _int(
 _LEASE = _int(
     "lease_ms", limits.MAX_LEASE_MS, "Length of a lease; 0: as the queue says.", "ms", default=0
 )
+_ATTEMPTS = _int("max_attempts", 1_000, "Attempts before the DLQ; 0: as the queue says.", default=0)
+_SETTINGS = Field("settings", Kind.MAP, REQUIRED, 32, "entries", "Names and values; section 7.")
 _NAMES = Field(
     "columns", Kind.NAMES, (), 8, "names", "The columns that follow, in the order of the table."
 )
@@ -201,6 +203,8 @@ COMMANDS: Mapping[str, Command] = {
                 ),
                 _int("encoding", 1, "Encoding of all, if no column says.", default=0),
                 _NAMES,
+                _ATTEMPTS,
+                _LEASE,
             ),
             ("delay_ms", "key", "encoding"),
             "Store messages. The only part of its frame.",
@@ -374,14 +378,18 @@ COMMANDS: Mapping[str, Command] = {
             "queue_set",
             _MAIN,
             Answer.REPLY,
-            (
-                _QUEUE,
-                Field(
-                    "settings", Kind.MAP, REQUIRED, 32, "entries", "Names and values; section 7."
-                ),
-            ),
+            (_QUEUE, _SETTINGS),
             (),
             "Create the queue, or change its settings; those not named stay.",
+            repeatable=True,
+        ),
+        Command(
+            "queue_declare",
+            _MAIN,
+            Answer.REPLY,
+            (_QUEUE, _SETTINGS),
+            (),
+            "Create the queue with these settings; one that is there stays as it is.",
             repeatable=True,
         ),
         Command(
