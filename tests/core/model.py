@@ -392,7 +392,10 @@ class Model:
             assert (message.charged, message.key) == (0, copy.key)
             self._check_terms(message, copy)
             ready_at_ms = copy.ready_at_ms + copy.delay_ms
-            message.logged = Logged(message.queue, False, ready_at_ms, copy.delay_ms, copy.unix_ms)
+            wait = (copy.delay_ms, copy.unix_ms)
+            if copy.wrote_unix_ms:
+                wait = (copy.wait_ms, copy.wrote_unix_ms)
+            message.logged = Logged(message.queue, False, ready_at_ms, *wait)
 
     @staticmethod
     def _check_terms(message: Modelled, copy: CopyMeta | CopyRunMeta) -> None:

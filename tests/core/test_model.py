@@ -43,6 +43,7 @@ class Broker(Clients):
             lease_ms=lease_ms,
             retry_delay_ms=retry_delay_ms,
         )
+        self._now()
         self._observe()
 
     @rule(index=indices, most=st.sampled_from([0, 2]))
@@ -50,6 +51,7 @@ class Broker(Clients):
         client = self._client(index)
         if "q.dlq" in self.world.store.queues:
             client.set("q.dlq", max_messages=most, lease_ms=1_000)
+            self._now()
             self._observe()
 
     @rule(index=indices, queue=st.sampled_from(["q", "q.dlq"]), really=rarely)

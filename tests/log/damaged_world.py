@@ -40,7 +40,7 @@ def story(fillers: int = 0) -> list[Batch]:
     client.begin(*taken)
     client.settle("ack", *taken[:1])
     client.settle("nack", *taken[1:2])
-    client.publish("reports", b"later", delay_ms=60_000)
+    client.publish("reports", b"later", delay_ms=60_000, max_attempts=9, lease_ms=90_000)
     for index in range(fillers):
         client.publish("reports", b"%03d" % index * 200)
     world.restart(clean=False)
@@ -81,6 +81,23 @@ def bodies(path: Path) -> dict[str, dict[Id, bytes]]:
     """Return the messages of a data directory that have not ended, by queue and id, as a start finds them."""
     _, core = _started(path)
     return {name: dict(_messages(queue)) for name, queue in core.store.queues.items()}
+
+
+def terms(path: Path) -> dict[str, dict[Id, tuple[int, int]]]:
+    """Return attempts and lease of the messages that have some of their own, by queue and id."""
+    _, core = _started(path)
+    return {
+        name: {
+            (item.block.origin, sequence): (
+                item.block.terms.max_attempts,
+                item.block.terms.lease_ms,
+            )
+            for _, item in queue.items()
+            for sequence in range(item.first, item.stop)
+            if any(item.block.terms)
+        }
+        for name, queue in core.store.queues.items()
+    }
 
 
 def _started(path: Path) -> tuple[Recovery, Core]:

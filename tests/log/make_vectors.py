@@ -11,7 +11,7 @@ import json
 import sys
 from pathlib import Path
 
-from damaged_world import bodies, segments, start_of, story, write
+from damaged_world import bodies, segments, start_of, story, terms, write
 
 VECTORS = Path(__file__).parent.parent / "vectors"
 KEPT = ("key", "state", "segment-*.log")
@@ -35,7 +35,13 @@ def make(name: str) -> None:
 def expected(path: Path) -> dict[str, object]:
     """Return what a start finds in a data directory: the messages, and the numbers it goes on with."""
     start = start_of(path)
+    own = {
+        f"{origin}-{sequence}": list(each)
+        for found in terms(path).values()
+        for (origin, sequence), each in found.items()
+    }
     return {
+        **({"terms": own} if own else {}),
         "epoch": start.epoch,
         "next_queue_number": start.next_queue_number,
         "sequences": {str(number): sequence for number, sequence in start.sequences.items()},

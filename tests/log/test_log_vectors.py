@@ -27,8 +27,9 @@ def old(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 def test_there_are_vectors() -> None:
-    """Closed and torn, of the first format."""
-    assert {"log-1-closed", "log-1-torn"} <= {path.name for path in KEPT}
+    """Closed and torn: of the first release, and of the first one whose messages may have terms."""
+    names = {path.name for path in KEPT}
+    assert {"log-1-closed", "log-1-torn", "log-2-closed", "log-2-torn"} <= names
 
 
 def test_an_old_log_is_found_as_it_was_left(old: Path) -> None:

@@ -5,7 +5,7 @@ Behind each # stands what the bytes of its line mean; an integer in a map is big
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,6 +58,15 @@ PUBLISH = octets("""
     00000000 02000000  # no headers, a body of 2 bytes
     c4 02  # blob: 2
     6869  # hi
+""")
+PUBLISH_TERMS = octets("""
+    0000006c 94 c4 59  # payload: 108 bytes; header: 89
+    83 a5 7061727473 91 85  # map of 3: "parts": list of 1: map of 5
+    a2 6f70 a7 7075626c697368 a5 7175657565 a1 71  # "op": "publish", "queue": "q"
+    a5 636f756e74 01  # "count": 1
+    ac 6d61785f617474656d707473 03 a8 6c656173655f6d73 ce 0001d4c0  # "max_attempts": 3, "lease_ms": 120,000
+    a8 73657175656e6365 01 ae 616e7377657265645f62656c6f77 01  # "sequence": 1, "answered_below": 1
+    c4 00 c4 08 00000000 02000000 c4 02 6869  # no columns, lengths: 8: no headers, a body of 2; blob: hi
 """)
 PUBLISH_SHARED = octets("""
     00000079 94 c4 59  # payload: 121 bytes; header: 89
@@ -235,6 +244,15 @@ QUEUE_SET = octets("""
     a7 72657175657374 07  # "request": 7
     c4 00 c4 00 c4 00  # no columns, no lengths, no blob
 """)
+QUEUE_DECLARE = octets("""
+    00000048 94 c4 3f  # payload: 72 bytes; header: 63
+    82 a5 7061727473 91 83  # map of 2: "parts": list of 1: map of 3
+    a2 6f70 ad 71756575655f6465636c617265  # "op": "queue_declare"
+    a5 7175657565 a1 71  # "queue": "q"
+    a8 73657474696e6773 81 a8 6c656173655f6d73 0a  # "settings": map of 1: "lease_ms": 10
+    a7 72657175657374 07  # "request": 7
+    c4 00 c4 00 c4 00  # no columns, no lengths, no blob
+""")
 STATS = octets("""
     00000024 94 c4 1b  # payload: 36 bytes; header: 27
     82 a5 7061727473 91 81  # map of 2: "parts": list of 1: map of 1 (the server and all queues)
@@ -329,7 +347,14 @@ def q(op: str, **fields: object) -> dict[str, Any]:
 
 SECRET = bytes.fromhex("faea1d384319c7bcfbbb63d4adb60547867ce38a7104dc1723e60eb8b0e06f3d")
 LOGIN = {"protocol": 1, "session": 0x10000000001, "secret": SECRET}
-SHARED = {"delay_ms": 0, "key": "", "encoding": 0, "columns": []}
+SHARED = {
+    "delay_ms": 0,
+    "key": "",
+    "encoding": 0,
+    "columns": [],
+    "max_attempts": 0,
+    "lease_ms": 0,
+}
 ASKED, FIRST, SECOND = (7, None, 1), (None, 1, 1), (None, 2, 2)
 NAMES = ["delay_ms", "key", "encoding"]
 DELAYS_KEYS_ENCODINGS = ([0, 7, 2**53], ["a", "", "é"], [0, 1, 0])
@@ -348,9 +373,17 @@ CLIENT: Mapping[str, Vector] = {
     "publish": Vector(
         PUBLISH, [q("publish", count=1) | SHARED], FIRST, ((),), ((b"", b"hi"),), ("confirm",)
     ),
+    "publish, terms": Vector(
+        PUBLISH_TERMS,
+        [q("publish", count=1) | SHARED | {"max_attempts": 3, "lease_ms": 120_000}],
+        FIRST,
+        ((),),
+        ((b"", b"hi"),),
+        ("confirm",),
+    ),
     "publish, shared fields": Vector(
         PUBLISH_SHARED,
-        [q("publish", count=2, delay_ms=5_000, key="k", encoding=1, columns=[])],
+        [q("publish", count=2) | SHARED | {"delay_ms": 5_000, "key": "k", "encoding": 1}],
         SECOND,
         ((),),
         ((b"", b"\x07"), (b"\x81\xa1a\x01", b"\xcc\xff")),
@@ -440,6 +473,12 @@ CLIENT: Mapping[str, Vector] = {
         ASKED,
         answers=("reply",),
     ),
+    "queue_declare": Vector(
+        QUEUE_DECLARE,
+        [q("queue_declare", settings={"lease_ms": 10})],
+        ASKED,
+        answers=("reply",),
+    ),
     "stats": Vector(
         STATS, [{"op": "stats", "queue": "", "after": 0, "count": 0}], ASKED, answers=("reply",)
     ),
@@ -447,33 +486,3 @@ CLIENT: Mapping[str, Vector] = {
     "ping without a number": Vector(BARE_PING, [{"op": "ping"}], answers=("pong",)),
     "goodbye": Vector(GOODBYE, [{"op": "goodbye"}]),
 }
-
-
-def bins(payload: bytes) -> list[bytes]:
-    """Return the contents of the four bins, which are all short here."""
-    found, at = [], 1
-    for _ in range(4):
-        assert payload[at] == 0xC4, "only vectors have short bins"
-        end = at + 2 + payload[at + 1]
-        found.append(payload[at + 2 : end])
-        at = end
-    assert at == len(payload)
-    return found
-
-
-def joined(contents: list[bytes], head: bytes = b"\xc6", size: int = 4) -> bytes:
-    """Return a payload of four bins, in this form of a bin."""
-    return b"\x94" + b"".join(head + len(each).to_bytes(size, "big") + each for each in contents)
-
-
-def changed(payload: bytes, cut: bool) -> Iterator[tuple[str, bytes]]:
-    """Yield payloads of four bins, one of which was cut short in every way, or has bytes behind it."""
-    contents = bins(payload)
-    for index, name in enumerate(("header", "columns", "lengths", "blob")):
-        content = contents[index]
-        others = [content[:end] for end in range(len(content))] if cut else [content + b"\x00"]
-        for other in others:
-            yield (
-                f"{name} of {len(other)}",
-                joined([*contents[:index], other, *contents[index + 1 :]]),
-            )

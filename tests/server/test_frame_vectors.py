@@ -10,7 +10,8 @@ from zlib import crc32
 import frame_vectors
 import msgspec
 import pytest
-from frame_vectors import CLIENT, TOKEN, UNIX_MS, Vector, bins, changed, joined, run
+from frame_bins import bins, changed, joined
+from frame_vectors import CLIENT, TOKEN, UNIX_MS, Vector, run
 from hand import Hand, Peer, frame, part, prefixed
 from hypothesis import given
 from hypothesis import strategies as st

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from frame_vectors import CONFIRM, DELIVER, HELLO, PONG, PUBLISH, TOKEN, UNIX_MS, bins, octets
+from frame_bins import bins
+from frame_vectors import CONFIRM, DELIVER, HELLO, PONG, PUBLISH, TOKEN, UNIX_MS, octets
 from hand import prefixed
 
 from minibroker.contract import wire
