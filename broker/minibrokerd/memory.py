@@ -9,13 +9,32 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+YOUNG_OBJECTS: Final = (
+    5_000  # a pass looks at as many: 4 ms where each refers to others all over memory
+)
 TRIM_BYTES: Final = 8 * 1024 * 1024  # less is not worth a walk over the heap
 LAST_BYTES: Final = 1024 * 1024
-# With more than this in use, the collector would stop the loop for longer than it is worth.
-COLLECT_BYTES: Final = 64 * 1024 * 1024
 FREE_SHARE: Final = 16  # of the limit: what may always be in use, whatever else fills the process
 _STATM: Final = Path("/proc/self/statm")
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
+
+
+def collect_little() -> None:
+    """Enable the collector, for this whole process: it looks at what is new, some ms at a time, then never again.
+
+    A pass over all that waits stops the loop: over 300,000 delayed messages for 0.8 s, over the youngest 50,000
+    objects for 55 ms. What serves messages makes no circles: of 1,000 sessions that came and went, none was left.
+    """
+    gc.freeze()  # what is there goes by itself
+    gc.enable()
+    gc.set_threshold(YOUNG_OBJECTS, 1_000, 1_000)
+    if _keep not in gc.callbacks:
+        gc.callbacks.append(_keep)
+
+
+def _keep(phase: str, info: dict[str, int]) -> None:
+    if phase == "stop":
+        gc.freeze()
 
 
 def resident_bytes() -> int:
@@ -70,7 +89,5 @@ class Trimmer:
         much_less = self._most_bytes > TRIM_BYTES and used_bytes < self._most_bytes // 4
         if much_less or (self._going and used_bytes < LAST_BYTES):
             self._going, self._most_bytes = much_less and used_bytes >= LAST_BYTES, used_bytes
-            if used_bytes < COLLECT_BYTES:
-                gc.collect()  # objects in circles hold whole arenas
             if self._trim is not None:
                 self._trim(0)
