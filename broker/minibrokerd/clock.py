@@ -61,6 +61,12 @@ class Alarm:
         if self._timer is not None:
             self._timer.cancel()
 
+    def forget(self) -> None:
+        """Be set to nothing; it is set anew."""
+        self.stop()
+        if not self._due:
+            self._timer = None
+
     def _soon(self, turns: int = TURNS) -> None:
         self._due = True
         if turns:

@@ -438,6 +438,11 @@ class Engine:
     def _arm_tick(self) -> None:
         self._alarm.set(self._core.next_deadline_ms(), self.clock.now_ms())
 
+    def time_moved(self) -> None:
+        """Do what is due by now: the clock jumped, and the alarm was set by what it said before."""
+        self._alarm.forget()
+        self._tick()
+
     def _tick(self) -> None:
         # Loops can fire a little early. Then nothing is due yet, and the turn arms the alarm for the rest.
         self.before_tick()

@@ -17,6 +17,7 @@ import threading
 import traceback
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 
 # structlog would import rich, which only the tables of the command line use. That is a quarter of all that a start
@@ -97,11 +98,22 @@ class OwnText(str):
 
 def configure(format: str = "text", level: str = "info", descriptor: int = STDERR) -> None:
     """Send all events from `level` on to `descriptor`, those of the standard library's logging too."""
+    for method in LEVELS:
+        vars(_output).pop(method, None)  # of `hand_to_logging`
     _output.render = render_json if format == "json" else render_text
     _output.level = LEVELS[level]
     _output.outlet = Outlet(descriptor, _output.lost)
     logging.captureWarnings(True)
     logging.basicConfig(handlers=[_Bridge()], level=LEVELS[level], force=True)
+
+
+def hand_to_logging(name: str) -> None:
+    """Send all events to the logger of that name instead: the process is an application's, and so is its log."""
+    logger = logging.getLogger(name)
+    _output.level = LEVELS["debug"]
+    _output.render = _render_bare
+    for method, level in LEVELS.items():
+        setattr(_output, method, partial(logger.log, level, "%s"))
 
 
 def flush(seconds: float = LAST_WORDS_S) -> None:
@@ -156,7 +168,16 @@ def render_json(_: object, __: str, event: Event) -> str:
 
 def render_text(_: object, __: str, event: Event) -> str:
     """Return an event as a line for people: time, level, event, then `name=value`."""
-    words = [now(), f"{event.pop('level'):<7}", str(event.pop("event"))]
+    return f"{now()} {event.pop('level'):<7} {_words(event)}"
+
+
+def _render_bare(_: object, __: str, event: Event) -> str:
+    del event["level"]  # it is the record's
+    return _words(event)
+
+
+def _words(event: Event) -> str:
+    words = [str(event.pop("event"))]
     words += [f"{name}={_quoted(value)}" for name, value in event.items()]
     return " ".join(words)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import threading
 
+from minibrokerd import logs
 from minibrokerd.inprocess.memory_broker import MemoryBroker
 from minibrokerd.inprocess.pipe import Pipe
 
@@ -28,6 +29,15 @@ def find(name: str) -> MemoryBroker:
         return broker
 
 
+def make(name: str) -> MemoryBroker:
+    """Return a new broker under a name that has none, with a log to restart from. ValueError: it has one."""
+    with _lock:
+        if name in _named:
+            raise ValueError(f"there is a broker called {name!r} in this process already")
+        broker = _named[name] = MemoryBroker(keep=True)
+        return broker
+
+
 def forget(name: str) -> None:
     """Let the next `find` of this name make a new broker; who is connected keeps the old one."""
     with _lock:
@@ -41,6 +51,7 @@ def _after_fork() -> None:
     _named.clear()
 
 
+logs.hand_to_logging("minibroker.broker")  # nothing here owns the standard error of the process
 os.register_at_fork(after_in_child=_after_fork)
 
-__all__ = ["MemoryBroker", "Pipe", "find", "forget"]
+__all__ = ["MemoryBroker", "Pipe", "find", "forget", "make"]

@@ -7,13 +7,16 @@ import threading
 from collections.abc import Callable
 from typing import Any, cast
 
+from minibroker.contract.commands import Phase
 from minibrokerd.connections import Connections
 from minibrokerd.core.core import Core
+from minibrokerd.core.wheel import TICK_MS
 from minibrokerd.engine import Engine
 from minibrokerd.inprocess.movable_clock import MovableClock
 from minibrokerd.inprocess.pipe import Pipe
 from minibrokerd.inprocess.stepping import SteppedLoop
 from minibrokerd.log.memorylog import MemoryLog
+from minibrokerd.log.seam import Room
 
 
 class MemoryBroker:
@@ -33,6 +36,9 @@ class MemoryBroker:
         self.failure: BaseException | None = (
             None  # an error of the broker's own: it does nothing more
         )
+        # Called, in any thread, when it was stepped: somebody may wait for what has become of it.
+        self.watchers: set[Callable[[], object]] = set()
+        self._keep = keep
         self.log = MemoryLog(call_soon=self.loop.call_soon, keep=keep)
         self._told_s: float | None = None  # what the pipes know of the next timer
         self._start()
@@ -69,14 +75,102 @@ class MemoryBroker:
             next_s = self.loop.next_s()
             if next_s != self._told_s:
                 self._told_s = next_s
-                for pipe in self.pipes:
+                for pipe in list(self.pipes):
                     pipe.due()
+            for watcher in list(self.watchers):
+                watcher()
 
     def wait_s(self) -> float | None:
         """Return in how many seconds `step` is due; None: nothing is."""
         with self.lock:
             next_s = self.loop.next_s()
             return None if next_s is None else max(0.0, next_s - self.loop.time())
+
+    @property
+    def begun(self) -> int:
+        """How many messages are begun, over all queues."""
+        with self.lock:
+            return sum(queue.begun for queue in self.core.store.queues.values())
+
+    def has_client(self, session: int | None) -> bool:
+        """Whether the session has a connection on which it gets messages."""
+        with self.lock:
+            open_ = [one for one in self.connections if one.phase is Phase.OPEN]
+            return any(connection.session == session for connection in open_)
+
+    # -- what a test does to it ------------------------------------------------------------------
+
+    def stop_clock(self) -> None:
+        """Let time stand still: from now on only `advance` lets something become due."""
+        with self.lock:
+            self.clock.stop()
+            self.clock.move(-self.clock.now_ms() % TICK_MS)
+
+    def after(self, ms: int) -> int:
+        """Return the log time after this many ms, for `advance`.
+
+        Time that stands still goes on in whole ticks of the core, so what was set for then is due then.
+        """
+        with self.lock:
+            at_ms = self.clock.now_ms() + ms
+            return at_ms + -at_ms % TICK_MS if self.clock.is_stopped else at_ms
+
+    def advance(self, until_ms: int) -> bool:
+        """Go on to the next thing that is due by `until_ms` (log time), and do it; False: to then, nothing was.
+
+        Time never goes back: if it is later already, what is due by now is done.
+        """
+        with self.lock:
+            self.loop.run()  # what was asked for before is older
+            now_ms, due_ms = self.clock.now_ms(), self.core.next_deadline_ms()
+            more = due_ms is not None and due_ms <= until_ms
+            at_ms = due_ms if due_ms is not None and more else until_ms
+            self.clock.move(max(0, at_ms - now_ms))
+            self.engine.time_moved()
+            self.step()
+            return more
+
+    def drop(self, session: int | None = None) -> None:
+        """End the connections of a session, or all, as a network that breaks; clients come back by themselves."""
+        with self.lock:
+            for pipe in list(self.pipes):
+                if session is None or pipe.session == session:
+                    pipe.end()
+            self.step()
+
+    def restart(self, *, crash: bool) -> None:
+        """Stop in good order and start from the log; or, as after a power cut, from what of it was synced."""
+        if not self._keep:
+            raise RuntimeError(
+                "this broker keeps no log to start from: make it with minibroker.testing, before others connect"
+            )
+        with self.lock:
+            if not crash:
+                self.hold_syncs(False)
+                self.core.hold()
+                self.loop.finish(self.engine.drain())
+            self.drop()
+            self.loop.clear()  # timers of the life that is over
+            old = self.log
+            self.log = MemoryLog(old.batches, epoch=old.epoch, call_soon=self.loop.call_soon)
+            self.log.store_id, self.log.session_key = old.store_id, old.session_key
+            self.log.hold, self.log.room, self.log.clean = old.hold, old.room, not crash
+            self._start()
+            self.step()
+
+    def hold_syncs(self, hold: bool) -> None:
+        """Let nothing become safe any more: its confirms wait; or, without `hold`, all that waits, and go on."""
+        with self.lock:
+            self.log.hold = hold
+            if not hold and self.log.pending is not None:
+                self.log.sync_one()
+            self.step()
+
+    def fill_disk(self, full: bool) -> None:
+        """Refuse what would be written to a full disk: publishes; or have room again."""
+        with self.lock:
+            self.log.set_room(Room.REFUSED if full else Room.GRANTED)
+            self.step()
 
     def _renew(self) -> None:
         for renew in list(self.renewers):

@@ -37,6 +37,11 @@ class Pipe:
         self.is_ended = False  # by either side
         connection.connection_made(self.transport)  # type: ignore[arg-type]  # as far as it is used
 
+    @property
+    def session(self) -> int:
+        """The session that it logged in for; 0: none yet."""
+        return self._connection.session
+
     def write(self, frames: Iterable[bytes]) -> None:
         """Hand frames to the broker, which does all that follows from them before this returns."""
         with self._broker.lock:

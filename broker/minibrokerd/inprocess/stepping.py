@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Generator
 from functools import partial
 from itertools import count
 from typing import Any
@@ -27,6 +27,21 @@ class Timer:
     def cancel(self) -> None:
         """Never call it."""
         self.call = None
+
+
+class Waited:
+    """What a coroutine of the engine waits for; see `SteppedLoop.finish`."""
+
+    def __init__(self) -> None:
+        self._is_done = False
+
+    def set_result(self, result: object) -> None:
+        """Let go on who waits."""
+        self._is_done = True
+
+    def __await__(self) -> Generator[None, None, None]:
+        while not self._is_done:
+            yield
 
 
 class SteppedLoop:
@@ -51,6 +66,24 @@ class SteppedLoop:
     def call_later(self, delay_s: float, call: Callable[..., object], *arguments: Any) -> Timer:
         """Call after a while."""
         return self.call_at(self.time() + delay_s, call, *arguments)
+
+    def create_future(self) -> Waited:
+        """Return what a coroutine can wait for."""
+        return Waited()
+
+    def finish(self, coroutine: Coroutine[None, None, object]) -> None:
+        """Step until a coroutine has ended, which waits for nothing but what `run` does."""
+        while True:
+            try:
+                coroutine.send(None)
+            except StopIteration:
+                return
+            self.run()
+
+    def clear(self) -> None:
+        """Call nothing of what was asked for so far."""
+        self._ready.clear()
+        self._timers.clear()
 
     def run(self) -> None:
         """Call everything that is ready or due, and what becomes ready of it."""

@@ -122,6 +122,13 @@ class Connecting:
         self._make = broker
         self._broker: Broker | None = None
 
+    def start(self) -> Broker:
+        """Return the broker at once; it connects while its first calls wait for that."""
+        broker: Broker = self._make()
+        broker._reconnecting.start()
+        broker._driver.beat_later()
+        return broker
+
     async def _open(self) -> Broker:
         broker: Broker = self._make()
         await broker.open()

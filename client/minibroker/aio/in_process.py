@@ -196,9 +196,10 @@ class Renewal:
         due = []
         for message in self._holder.session.begun_messages():
             first_ms, renewed_ms = seen.get(message, (now_ms, -1))
-            if message.state == ENDED or now_ms - first_ms > self._holder.max_run_ms:
+            if message.state == ENDED:
                 continue
-            if renewed_ms < 0 or now_ms - renewed_ms >= self._lease_of(message) / 3:
+            is_late = now_ms - renewed_ms >= self._lease_of(message) / 3
+            if (renewed_ms < 0 or is_late) and now_ms - first_ms <= self._holder.max_run_ms:
                 due.append(message)
                 renewed_ms = now_ms
             self._seen[message] = first_ms, renewed_ms

@@ -10,6 +10,7 @@ from typing import Any, Final, Generic, TypeVar, cast
 from minibroker.aio.callables import Handler
 from minibroker.aio.consumer import Consumption
 from minibroker.aio.driver import Driver
+from minibroker.aio.joining import join
 from minibroker.aio.publishes import outcomes_of
 from minibroker.aio.running import run_slots
 from minibroker.contract import limits, wire
@@ -365,6 +366,20 @@ class Queue(Generic[Body]):
         """Return the counters of the queue: {"queues": {name: counters}}; UnknownQueue if there is none."""
         value: dict[str, Any] = await self._ask("stats", {"queue": self.name})
         return value
+
+    async def join(self, *, timeout: Span | None = None, delayed: bool = False) -> None:
+        """Return when all work of the queue is done: no message of it is ready, held or begun.
+
+        It looks at the counters, more rarely while nothing changes; what is published meanwhile counts.
+
+        Args:
+            timeout: how long to wait, in seconds; None: for as long as it takes.
+            delayed: wait for delayed messages too, those that wait for a retry among them.
+
+        Raises:
+            Timeout: it is not done by then; the text says what is left.
+        """
+        await join(self.name, self.stats, timeout, delayed)
 
     async def _ask(self, op: str, fields: Mapping[str, object], columns: bytes = b"") -> Any:
         return await self._driver.request(op, fields, self._driver.timeout_ms, columns)
