@@ -12,6 +12,7 @@ from minibroker.aio.broker import Broker, Connecting, connect
 from minibroker.aio.callables import Handler
 from minibroker.aio.consumer import Consumer, Consumption
 from minibroker.aio.losses import SettleErrorHook
+from minibroker.aio.message import Message
 from minibroker.aio.queue import Queue
 from minibroker.contract.confirms import Confirm, ConfirmRun, Confirms, MessageId
 from minibroker.contract.errors import (
@@ -38,7 +39,6 @@ from minibroker.contract.errors import (
     UnknownQueue,
 )
 from minibroker.contract.settings import Settings
-from minibroker.session.message import Message
 from minibroker.session.peek import Peeked, Peeks
 from minibroker.session.spans import Span
 

@@ -44,7 +44,7 @@ def test_headers_that_cannot_be_read_spoil_neither_peek_nor_consume(
         async with minibroker.connect(broker_server.url) as broker:
             await broker.queue(QUEUE).publish(b"x", headers={"a": 1})
 
-    monkeypatch.setattr("minibroker.aio.queue.encode_headers", lambda _: b"\xc1")
+    monkeypatch.setattr("minibroker.session.wishes.encode_headers", lambda _: b"\xc1")
     asyncio.run(publish())
     (message,) = values(broker_server, "peek", QUEUE)
     assert (message["headers"], message["body"]) == (None, "x")

@@ -34,8 +34,8 @@ class NoThread:
 def server(monkeypatch: pytest.MonkeyPatch) -> FakeServer:
     """A server that `minibroker.connect` reaches from now on."""
     fake = FakeServer()
-    monkeypatch.setattr("minibroker.aio.reconnecting.dial", fake.dial)
-    monkeypatch.setattr("minibroker.aio.reconnecting.FIRST_DELAY_S", 0.0)
+    monkeypatch.setattr("minibroker.aio.dialling.dial", fake.dial)
+    monkeypatch.setattr("minibroker.session.connecting.FIRST_DELAY_MS", 0)
     monkeypatch.setattr("minibroker.aio.driver.Attached", NoThread)
     return fake
 

@@ -64,7 +64,7 @@ class FakeServer:
         return [part for header in self.headers for part in header["parts"] if part["op"] == op]
 
     async def dial(self, address: tuple[str, int], received: Callable[[Link, bytes], None]) -> Link:
-        """Stand in for `minibroker.aio.reconnecting.dial`."""
+        """Stand in for `minibroker.aio.dialling.dial`."""
         link = MemoryLink(self, received)
         self.links.append(link)
         return link

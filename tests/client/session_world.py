@@ -8,7 +8,7 @@ from fake_server import FakeConnection, FakeServer
 
 from minibroker.session.delivery import Delivery
 from minibroker.session.events import Delivered, Event
-from minibroker.session.message import Message
+from minibroker.session.message import MessageData
 from minibroker.session.session import Session
 from minibroker.session.settlements import BEGUN, ENDED
 from support.quiet_shell import QuietShell, Waiter
@@ -53,12 +53,12 @@ class World:
         return delivery
 
 
-def end(message: Message[Any]) -> Message[Any]:
+def end(message: MessageData[Any]) -> MessageData[Any]:
     message.state = ENDED
     message.run.delivery.open -= 1
     return message
 
 
-def settle(message: Message[Any]) -> None:
+def settle(message: MessageData[Any]) -> None:
     message.run.settlements.acks.append(end(message))
     message.run.settlements.owe()

@@ -14,11 +14,12 @@ from fake_server import FakeServer
 from steps import fill, settle_loop
 
 import minibroker
-from minibroker.aio import attached, consumer, driver, queue
-from minibroker.aio.attached import STUCK_S, TICK_S, Attached
+from minibroker.aio import consumer, driver, queue
 from minibroker.contract import wire
 from minibroker.session.delivery import drop
 from minibroker.session.settlements import ENDED, HELD
+from minibroker.shell import attached
+from minibroker.shell.attached import STUCK_S, TICK_S, Attached
 
 
 class Recorder(Attached):
@@ -233,7 +234,7 @@ async def test_the_thread_outlives_an_error_of_its_own(
         raise struct.error("a frame of odd length")
 
     monkeypatch.setattr(thread, "_connect", fail)
-    monkeypatch.setattr("minibroker.aio.attached.RETRY_S", 0.01)
+    monkeypatch.setattr("minibroker.shell.attached.RETRY_S", 0.01)
     thread.start()
     for _ in range(1_000):
         await asyncio.to_thread(thread.connected.wait, 0.02)
@@ -260,7 +261,7 @@ async def test_a_thousand_lost_messages_are_two_lines(
     messages = await broker.queue("q").receive(1_000)
     for at in range(0, 1_000, 100):
         broker._driver.lose(messages[at : at + 100], minibroker.LeaseLost("gone"))
-    broker._driver._say_losses()
+    broker._driver._telling.say_the_rest()
     lines = [record.getMessage() for record in caplog.records]
     assert len(lines) == 2
     assert "and 99 others" in lines[0]

@@ -64,10 +64,10 @@ async def test_a_connection_is_tried_again_after_its_attempt_was_cancelled(
         tried.set()
         await asyncio.Event().wait()
 
-    monkeypatch.setattr("minibroker.aio.reconnecting.dial", hang)
+    monkeypatch.setattr("minibroker.aio.dialling.dial", hang)
     server.links[-1].fail(ConnectionResetError("cut"))
     await tried.wait()
-    monkeypatch.setattr("minibroker.aio.reconnecting.dial", server.dial)
+    monkeypatch.setattr("minibroker.aio.dialling.dial", server.dial)
     for task in asyncio.all_tasks() - {asyncio.current_task()}:
         task.cancel()
     assert await asyncio.wait_for(broker.queue("q").publish(b"a"), 30)
@@ -130,7 +130,7 @@ async def test_what_waited_in_vain_is_not_waited_for_again(server: FakeServer) -
 
     waits: list[int] = []
     async with minibroker.connect(timeout=0.4) as broker:
-        at = broker._driver.timer.at
+        at = broker._driver.machine.timers.at
         run = asyncio.ensure_future(broker.queue("q").run(handle))
         await seen.wait()
         await settle_loop()
@@ -140,7 +140,7 @@ async def test_what_waited_in_vain_is_not_waited_for_again(server: FakeServer) -
             waits.append(when_ms)
             return at(when_ms, item)
 
-        broker._driver.timer.at = counted  # type: ignore[method-assign]
+        broker._driver.machine.timers.at = counted  # type: ignore[method-assign]
         run.cancel()
         await asyncio.wait([run])
     assert len(set(waits)) == 1  # all of them end at the same instant

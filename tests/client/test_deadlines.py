@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from unittest.mock import Mock
-
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minibroker.aio.timer import Timer, now_ms
 from minibroker.session.deadlines import SLOT_MS, Deadlines
+from minibroker.session.timers import NEVER_MS, Timers
 
 
 def test_items_are_due_in_order_and_once() -> None:
@@ -43,16 +40,18 @@ def test_nothing_is_early_and_nothing_more_than_a_slot_late(times: list[int], no
 
 
 def test_an_entry_that_is_due_and_adds_another_delays_none_that_waits() -> None:
-    loop = Mock()
+    timers = Timers()
+    timers.at(0, "beat")
+    timers.at(500, "a call's deadline")
+    assert timers.pop_due(SLOT_MS) == ["beat"]
+    timers.at(15_000, "next beat")
+    assert 500 <= timers.wake_ms < 500 + SLOT_MS
 
-    def due(items: Sequence[str]) -> None:
-        assert items == ["beat"]
-        timer.at(now_ms() + 15_000, "next beat")
 
-    timer = Timer(loop, due)
-    timer.at(now_ms() - SLOT_MS, "beat")
-    timer.at(now_ms() + 500, "a call's deadline")
-    _, fire = loop.call_later.call_args.args
-    fire()
-    seconds, _ = loop.call_later.call_args.args
-    assert seconds < 1
+def test_nothing_is_looked_at_too_late_and_nothing_at_all_when_nothing_is_due() -> None:
+    timers = Timers()
+    slot = timers.at(80, "gone")
+    assert timers.wake_ms <= 80
+    timers.discard("gone", slot)
+    assert timers.pop_due(80) == []
+    assert timers.wake_ms == NEVER_MS

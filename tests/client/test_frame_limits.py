@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import minibroker
+from minibroker.aio.message import Message
 from minibroker.contract import limits, wire
 from minibroker.session.delivery import Delivery, DeliveryRun
-from minibroker.session.message import Message
 from minibroker.session.session import Session
 from minibroker.session.settle_frames import frames_naming
 from minibroker.session.settlements import BEGUN, ENDED, Settlement, Settlements

@@ -171,13 +171,13 @@ async def test_an_unwritten_publish_past_its_deadline_is_not_sent(
     async def unreachable(*args: Any) -> Any:
         raise ConnectionRefusedError("nobody there")
 
-    monkeypatch.setattr("minibroker.aio.reconnecting.dial", unreachable)
+    monkeypatch.setattr("minibroker.aio.dialling.dial", unreachable)
     server.links[-1].fail(ConnectionResetError("gone"))
     await settle_loop()
     with pytest.raises(minibroker.NotSent, match=r"gone|nobody") as caught:
         await broker.queue("q").publish(b"a", timeout=0.02)
     assert caught.value.retryable
-    monkeypatch.setattr("minibroker.aio.reconnecting.dial", server.dial)
+    monkeypatch.setattr("minibroker.aio.dialling.dial", server.dial)
     await broker.queue("q").publish(b"b")
     assert [stored[2] for stored in server.queue("q").ready] == [b"b"]
 
@@ -275,7 +275,7 @@ async def test_a_server_that_is_not_there_is_named(server: FakeServer, monkeypat
     async def unreachable(*args: Any) -> Any:
         raise ConnectionRefusedError("refused")
 
-    monkeypatch.setattr("minibroker.aio.reconnecting.dial", unreachable)
+    monkeypatch.setattr("minibroker.aio.dialling.dial", unreachable)
     with pytest.raises(minibroker.ConnectionLost, match=r"10.0.0.1:7272.*refused"):
         await minibroker.connect("minibroker://10.0.0.1", connect_timeout=0.05)
 

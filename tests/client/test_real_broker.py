@@ -153,8 +153,8 @@ async def attached(broker: minibroker.Broker) -> None:
 async def test_a_loop_that_stands_still_gives_back_what_waits_behind(
     broker_server: BrokerServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("minibroker.aio.attached.STUCK_S", 0.5)
-    monkeypatch.setattr("minibroker.aio.attached.TICK_S", 0.1)
+    monkeypatch.setattr("minibroker.shell.attached.STUCK_S", 0.5)
+    monkeypatch.setattr("minibroker.shell.attached.TICK_S", 0.1)
     async with minibroker.connect(broker_server.url) as broker:
         queue = broker.queue("q")
         await queue.publish_many([b"a", b"b", b"c"])

@@ -110,7 +110,7 @@ RESEND_MUTANTS: Final = (
 FRAME_MUTANTS: Final = (
     Mutant(
         "a settle frame of any length",
-        "session/settle_frames.py",
+        "session/frame_room.py",
         "        self.messages -= count\n",
         "        self.messages -= min(count, 1)\n",
         ("client/test_frame_limits.py",),
@@ -119,7 +119,7 @@ FRAME_MUTANTS: Final = (
     ),
     Mutant(
         "more parts than a frame may have",
-        "session/settle_frames.py",
+        "session/frame_room.py",
         "        self.parts -= 1\n",
         "        self.parts -= self.errors == 0\n",
         ("client/test_frame_limits.py",),

@@ -16,6 +16,7 @@ from checker import Handed, History, Intent
 from sim_loop import Life, LifeLoop
 from sim_network import Link
 
+from minibroker.aio.message import Message
 from minibroker.contract import limits
 from minibroker.contract.errors import MinibrokerError
 from minibroker.session.delivery import drop
@@ -29,7 +30,6 @@ from minibroker.session.events import (
     SettleRefused,
     Welcomed,
 )
-from minibroker.session.message import Message
 from minibroker.session.session import Session
 from minibroker.session.settlements import BEGUN, ENDED, HELD, Settlement
 from support.quiet_shell import QuietShell

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from minibroker.session.message import Message
+from minibroker.aio.message import Message
 
 
 class Waiter:

@@ -7,8 +7,7 @@ import time
 import click
 
 import minibroker
-from minibroker.aio.broker import parse_url
-from minibroker.session.address import url_of
+from minibroker.session.address import parse_url, url_of
 from minibrokerd.cli.options import client_options, option
 from minibrokerd.cli.printing import note, print_json, say
 from minibrokerd.cli.talking import CONNECT_S, talk

@@ -13,7 +13,6 @@ from typing import Final
 import click
 
 import minibroker
-from minibroker.aio.broker import parse_url
 from minibroker.contract.errors import (
     ERRORS,
     ConnectionLost,
@@ -21,6 +20,7 @@ from minibroker.contract.errors import (
     MinibrokerError,
     ProtocolError,
 )
+from minibroker.session.address import parse_url
 from minibrokerd import exits
 from minibrokerd.cli.options import timeout_s
 from minibrokerd.cli.printing import fail, leave_closed_pipe

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable
 from typing import Any, Final
 
-from minibroker.session.message import Message
+from minibroker.aio.message import Message
 from minibroker.worker.following import Follows
 from minibroker.worker.reporting import about, described
 from minibrokerd import logs

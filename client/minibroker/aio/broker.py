@@ -5,44 +5,31 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import re
 import socket
 from collections.abc import Generator
-from datetime import timedelta
-from inspect import iscoroutinefunction
 from types import TracebackType
 from typing import Any, Final, TypeVar, overload
-from urllib.parse import urlsplit
 
 from minibroker.aio.driver import Driver
-from minibroker.aio.in_process import Address, InProcess
+from minibroker.aio.leaving import leave_all
 from minibroker.aio.losses import SettleErrorHook
-from minibroker.aio.queue import MAX_TIMEOUT_MS, Queue
-from minibroker.aio.reconnecting import Reconnecting
+from minibroker.aio.queue import Queue
 from minibroker.contract import limits
-from minibroker.contract.errors import Closed, ConnectionLost
-from minibroker.session.address import URL_VARIABLE, default_url, passed_over, url_of
-from minibroker.session.error_text import cut
-from minibroker.session.spans import Span, milliseconds, of_type
+from minibroker.contract.errors import ConnectionLost
+from minibroker.session.address import url_of
+from minibroker.session.arguments import MAX_RUN, Options, never_opened, options_of
+from minibroker.session.spans import Span
 
 logger = logging.getLogger("minibroker")
 Body = TypeVar("Body")
-MEMORY: Final = "memory://"
-NAME: Final = re.compile(r"[A-Za-z0-9._-]*")
 DEFAULT_URL: Final = url_of("", limits.DEFAULT_PORT)
 
 
 class Broker:
     """An open session with a server; it reconnects by itself. Made by `connect`."""
 
-    def __init__(self, address: Address, driver: Driver, connect_ms: int) -> None:
+    def __init__(self, driver: Driver) -> None:
         self._driver = driver
-        self._connect_ms = connect_ms
-        self._reconnecting = Reconnecting(address, driver, connect_ms)
-        if isinstance(address, InProcess):
-            driver.in_process = address
-        else:
-            driver.address = address
 
     @property
     def server_version(self) -> str:
@@ -88,38 +75,36 @@ class Broker:
             return
         driver.check_loop()
         try:
-            await driver.leave()
+            await leave_all(driver)
         finally:
-            self._abandon("the connection was closed by this program")
+            driver.close("the connection was closed by this program")
 
     # ---- connecting ----
 
-    async def open(self) -> None:
-        """Connect for the first time; ConnectionLost or LoginRefused when that fails."""
-        opening = self._reconnecting
-        opening.start()
+    async def _open(self, options: Options) -> None:
+        """Connect for the first time; ConnectionLost or LoginRefused when that fails. Lazily: without waiting."""
+        driver = self._driver
+        if options.lazy:
+            driver.connect(None)
+            return
+        opened = driver.create_future()
+        driver.connect(opened)
         try:
-            async with asyncio.timeout(self._connect_ms / 1000):
-                await opening.opened
+            async with asyncio.timeout(options.connect_ms / 1000):
+                await opened
         except TimeoutError as error:
-            self._abandon("the connection was never opened")
-            text = f"no connection to {opening.where}: {self._driver.trouble}; does `minibroker serve` run there?"
-            raise ConnectionLost(text) from error
+            driver.close("the connection was never opened")
+            raise ConnectionLost(never_opened(options.where, driver.machine.trouble)) from error
         except BaseException:
-            self._abandon("the connection was never opened")
+            driver.close("the connection was never opened")
             raise
-        self._driver.beat_later()
-
-    def _abandon(self, why: str) -> None:
-        self._driver.close(why)
-        self._reconnecting.stop()
 
 
 class Connecting:
     """What `connect` returns: `async with` it, or `await` it and `close` the broker later."""
 
-    def __init__(self, broker: Any) -> None:
-        self._make = broker
+    def __init__(self, options: Options) -> None:
+        self._options = options
         self._broker: Broker | None = None
 
     def start(self) -> Broker:
@@ -130,8 +115,8 @@ class Connecting:
         return broker
 
     async def _open(self) -> Broker:
-        broker: Broker = self._make()
-        await broker.open()
+        broker = Broker(Driver(self._options))
+        await broker._open(self._options)
         self._broker = broker
         return broker
 
@@ -157,7 +142,8 @@ def connect(
     name: str | None = None,
     timeout: Span = 30,
     connect_timeout: Span = 10,
-    max_run: Span = timedelta(hours=12),
+    max_run: Span = MAX_RUN,
+    lazy: bool = False,
     on_settle_error: SettleErrorHook | None = None,
 ) -> Connecting:
     """Open a session with the server at `url` (minibroker://host:port), or with a broker in this process.
@@ -173,6 +159,7 @@ def connect(
         timeout: deadline of every call that names none, in seconds.
         connect_timeout: how long to try before giving up; later it reconnects for as long as it is open.
         max_run: leases are renewed for this long, so that no hung handler holds a message for ever.
+        lazy: do not wait for the server: calls do, within their deadlines. So an application starts without one.
         on_settle_error: called with (message, error) when a settlement is refused or a lease is lost.
 
     Raises:
@@ -181,75 +168,10 @@ def connect(
             is no port.
         ConnectionLost, LoginRefused: when awaited or entered.
     """
-    if url is not None:
-        of_type("url", url, str, "minibroker://host:port")
-    if name is not None:
-        of_type("name", name, str, "a str")
-    if on_settle_error is not None and (
-        not callable(on_settle_error) or iscoroutinefunction(on_settle_error)
-    ):
-        raise TypeError("on_settle_error must be a plain function of (message, error)")
-    if not url:
-        url = default_url(os.environ)
-        if not os.environ.get(URL_VARIABLE) and (warning := passed_over(os.environ)):
-            logger.warning(warning)
-    address = address_of(url)
-    client = cut(name or socket.gethostname(), limits.MAX_CLIENT_NAME_BYTES).decode()
-    timeout_ms = milliseconds("timeout", timeout, MAX_TIMEOUT_MS)
-    connect_ms = milliseconds("connect_timeout", connect_timeout, MAX_TIMEOUT_MS)
-    max_run_ms = milliseconds("max_run", max_run, MAX_TIMEOUT_MS)
-
-    def make() -> Broker:
-        return Broker(address, Driver(client, timeout_ms, max_run_ms, on_settle_error), connect_ms)
-
-    return Connecting(make)
-
-
-def address_of(url: str) -> Address:
-    """Return host and port of a minibroker:// url, or the broker of a memory:// url; ValueError as `parse_url`."""
-    if not url.startswith(MEMORY):
-        return parse_url(url)
-    name = url.removeprefix(MEMORY)
-    if not NAME.fullmatch(name):
-        text = "a name has letters, digits, and . _ - only; options are arguments of connect()"
-        raise ValueError(f"{_shown(url)} is not of the form memory:// or memory://name: {text}")
-    return InProcess(name)
-
-
-def parse_url(url: str) -> tuple[str, int]:
-    """Return host and port of a minibroker:// url; ValueError says what is wrong with it."""
-    form = f"is not of the form minibroker://host:{limits.DEFAULT_PORT}"
-    trouble = ""
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError as error:  # the port is no number up to 65535, or a bracket is missing
-        raise ValueError(f"{_shown(url)} {form}: {error}") from error
-    if parts.scheme == "memory":
-        trouble = (
-            "a broker in memory is in the process that says memory://, and this needs a server"
-        )
-    elif parts.scheme == "minibrokers":
-        trouble = "TLS is not spoken yet, so minibrokers:// cannot be granted"
-    elif parts.scheme != "minibroker" or not host or port == 0 or url.split() != [url]:
-        raise ValueError(f"{_shown(url)} {form}")
-    elif parts.username is not None or parts.password is not None:
-        trouble = "there is no login yet, so user and password cannot be granted"
-    elif parts.path.strip("/"):
-        trouble = f"{parts.path!r} names nothing: a server has no databases or virtual hosts"
-    elif "?" in url:
-        trouble = f"the option {parts.query!r} is not known; options are arguments of connect()"
-    elif "#" in url:
-        trouble = f"the fragment {parts.fragment!r} means nothing"
-    if trouble or host is None:
-        raise ValueError(f"{_shown(url)} {form}: {trouble}")
-    return host, port or limits.DEFAULT_PORT
-
-
-def _shown(url: str) -> str:
-    """Return the url without what stands before an @: there may be a password."""
-    scheme, mark, rest = url.rpartition("@")
-    return repr(f"{scheme.partition('://')[0]}://...@{rest}" if mark else url)
-
-
-__all__ = ["Broker", "Closed", "Connecting", "connect"]
+    timeouts = (timeout, connect_timeout, max_run)
+    options = options_of(
+        url, name, timeouts, on_settle_error, lazy, os.environ, socket.gethostname()
+    )
+    if options.warning:
+        logger.warning(options.warning)
+    return Connecting(options)

@@ -3,124 +3,46 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+import logging
 from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, Generic, TypeVar
 
 from minibroker.aio.driver import Driver
-from minibroker.aio.real_threads import Clock
-from minibroker.aio.timer import now_ms
-from minibroker.contract.errors import Closed, MinibrokerError
-from minibroker.session.delivery import Delivery, drop
-from minibroker.session.message import Message
-from minibroker.session.settlements import BEGUN, HELD
+from minibroker.aio.message import Message
+from minibroker.aio.monotonic import now_ms
+from minibroker.contract.errors import MinibrokerError
+from minibroker.session.settlements import BEGUN
+from minibroker.session.subscription import Subscription
+from minibroker.shell.real_threads import Clock
 
 Body = TypeVar("Body")
+logger = logging.getLogger("minibroker")
 
 # A handler that computes and dies must not take a begin with it that was never written: when the last
 # write is longer ago than this, what is pending is written before the application sees the message.
 QUIET_S: Final = 0.001
 
 
-class Consumer(Generic[Body]):
+class Consumer(Subscription, Generic[Body]):
     """One consumer of a queue: an async iterator of begun messages. Several tasks may share it."""
 
     def __init__(self, driver: Driver, queue: str, prefetch: int, lease_ms: int) -> None:
+        super().__init__(queue, prefetch, lease_ms, driver.session.settlements_of(queue))
         self._driver = driver
-        self.queue = queue
-        self.prefetch = prefetch
-        self._lease_ms = lease_ms
-        self._buffer: deque[Message[Body]] = deque()
-        self._waiters: deque[asyncio.Future[None]] = deque()
-        self._settlements = driver.session.settlements_of(queue)
-        self._error: MinibrokerError | None = None
-        self._ended = False
-        self._opened = False
-        self._arming: asyncio.Task[None] | None = None
-        self._number = driver.add_consumer(self)
-        self._set_half()
-
-    def _set_half(self) -> None:
-        """Let acks of the queue leave early when half of the smallest prefetch has been used up."""
-        smallest = min(
-            (
-                other.prefetch
-                for other in self._driver.consumers.values()
-                if other.queue == self.queue
-            ),
-            default=2,
-        )
-        self._settlements.half = max(1, smallest // 2)
+        driver.machine.subscribe(self)
+        driver.keep_alive()
 
     async def start(self) -> None:
         """Ask for messages; return when the server has agreed, raise what it refused."""
+        driver = self._driver
         try:
-            await self._consume(self._driver.timeout_ms)
+            await driver.request("consume", self.fields(), driver.timeout_ms)
         except BaseException:
-            self._leave()
+            driver.machine.forget(self)
             raise
-        self._opened = True
-
-    def arm(self) -> None:
-        """Ask again, on a new connection; the server forgets consumers with the connection.
-
-        Not while it opens: the session asks again what has no answer, and its caller may still withdraw that one.
-        """
-        if not self._opened:
-            return
-        if self._arming is None or self._arming.done():
-            self._arming = self._driver.loop.create_task(self._rearm())
-
-    async def _rearm(self) -> None:
-        if self._number not in self._driver.consumers:
-            return
-        try:
-            await self._consume(None)
-        except Closed:
-            pass
-        except MinibrokerError as error:
-            self.end(error)
-
-    async def _consume(self, timeout_ms: int | None) -> None:
-        fields = {"queue": self.queue, "consumer": self._number, "prefetch": self.prefetch}
-        if self._lease_ms:
-            fields["lease_ms"] = self._lease_ms
-        await self._driver.request("consume", fields, timeout_ms)
-
-    # ---- what the driver calls ----
-
-    def deliver(self, delivery: Delivery) -> None:
-        """Take a delivery into the buffer."""
-        self._buffer.extend(delivery.messages)
-        self._wake(len(delivery.messages))
-
-    def drop_buffer(self) -> None:
-        """Forget what was not begun: the connection that held it has ended."""
-        drop(self.take_buffer())
-
-    def take_buffer(self) -> list[Message[Any]]:
-        """Take out what was not begun. Also called by the attached thread: each popleft is one step."""
-        taken: list[Message[Any]] = []
-        try:
-            while True:
-                taken.append(self._buffer.popleft())
-        except IndexError:
-            return taken
-
-    def end(self, error: MinibrokerError | None) -> None:
-        """Let the iteration end, with `error` if there is one."""
-        self._error = error
-        self._ended = True
-        self._wake(len(self._waiters))
-
-    def _wake(self, count: int) -> None:
-        while count > 0 and self._waiters:
-            waiter = self._waiters.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
-                count -= 1
+        self.is_agreed = True
 
     # ---- handing over ----
 
@@ -138,7 +60,7 @@ class Consumer(Generic[Body]):
             await self._turn()
         while True:
             try:
-                message = self._buffer.popleft()
+                message: Message[Body] = self._buffer.popleft()
             except IndexError:
                 await self._more()
                 continue
@@ -179,8 +101,8 @@ class Consumer(Generic[Body]):
     async def _more(self) -> None:
         """Return when the buffer may have something; StopAsyncIteration when nothing will come."""
         if self._ended:
-            if self._error is not None:
-                raise self._error
+            if self.error is not None:
+                raise self.error
             raise StopAsyncIteration
         self._driver.check_open()
         waiter = self._driver.create_future()
@@ -194,46 +116,24 @@ class Consumer(Generic[Body]):
 
     # ---- leaving ----
 
-    def _leave(self) -> None:
-        self._driver.consumers.pop(self._number, None)
-        self._driver.session.consumers.discard(self._number)
-        self._set_half()
-        self.end(None)
-
-    def retire(self) -> None:
-        """Deliver no more, and give back what has not begun, without waiting for the answer."""
-        self._give_back()
-        session = self._driver.session
-        # While settlements wait for room, the end of the connection gives back: a cancel would overtake them.
-        if session.is_open and not session.owes_settlements():
-            session.request("cancel", {"consumer": self._number}, None)
-            self._driver.schedule()
-
-    def _give_back(self) -> None:
-        if self._arming is not None:
-            self._arming.cancel()  # a consume that is not written yet must not follow the cancel
-        self.end(self._error)
-        drop([message for message in self.take_buffer() if message.state == HELD])
-        self._leave()
-
     async def stop(self) -> None:
         """Deliver no more: settlements go first, then what has not begun goes back, at once."""
         driver = self._driver
-        if driver.consumers.get(self._number) is not self or driver.is_closed:
+        if driver.consumers.get(self.number) is not self or driver.is_closed:
             return
-        self.end(self._error)
-        by_ms = driver.leaving.by_ms()
+        self.end(self.error)
+        by_ms = driver.leaving.by_ms(now_ms())
         try:
             driver.flush()
             if driver.session.owes_settlements():
                 await driver.drained()
         except BaseException:
-            self.retire()
+            driver.machine.retire(self)
             raise
-        self._give_back()
+        driver.machine.forget(self)
         if driver.session.is_open:
             left_ms = max(0, by_ms - now_ms())
-            await driver.request("cancel", {"consumer": self._number}, left_ms)
+            await driver.request("cancel", {"consumer": self.number}, left_ms)
 
 
 class Consumption(Generic[Body]):
@@ -296,4 +196,17 @@ class LooseIterator(Generic[Body]):
 
     def __del__(self) -> None:
         with suppress(RuntimeError):  # the loop may be closed, and the connection with it
-            self._driver.loop.call_soon_threadsafe(self._driver.stop_soon, self._consumer)
+            self._driver.hand_over(_stop_soon, self._driver, self._consumer)
+
+
+def _stop_soon(driver: Driver, consumer: Consumer[Any]) -> None:
+    if not driver.is_closed:
+        driver.spawn(_leave_quietly(consumer))
+
+
+async def _leave_quietly(consumer: Consumer[Any]) -> None:
+    """Stop a consumer whose iterator is gone; nobody is there to be told of trouble."""
+    try:
+        await consumer.stop()
+    except MinibrokerError as error:
+        logger.debug("a consumer was stopped without an answer: %s", error)

@@ -1,6 +1,6 @@
-"""The asyncio shell around a session: it connects, feeds bytes in, acts on events, keeps the one timer.
+"""The asyncio shell around a machine: sockets, futures and the loop; what is said, and when, is the machine's.
 
-Everything runs in the loop's thread, except for what `attached.py` reads under its own rules.
+Everything runs in the loop's thread, except for what `shell/attached.py` reads under its own rules.
 """
 
 from __future__ import annotations
@@ -8,47 +8,42 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import random
 import weakref
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from functools import partial
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from minibroker.aio.attached import Attached
-from minibroker.aio.calls import Calls
+from minibroker.aio.dialling import Dialling
 from minibroker.aio.in_process import InProcess, Renewal
-from minibroker.aio.leaving import Departure
 from minibroker.aio.link import Link
-from minibroker.aio.losses import Losses, SettleErrorHook
-from minibroker.aio.publishes import Publishes
-from minibroker.aio.real_threads import Clock
-from minibroker.aio.timer import Timer, now_ms
-from minibroker.contract import wire
-from minibroker.contract.errors import (
-    Closed,
-    LeaseLost,
-    MinibrokerError,
-    NotSent,
-    OutcomeUnknown,
-)
+from minibroker.aio.losses import Losses
+from minibroker.aio.message import Message
+from minibroker.aio.monotonic import now_ms
+from minibroker.contract.errors import MinibrokerError, Timeout
+from minibroker.session.address import Memory
+from minibroker.session.arguments import Options
+from minibroker.session.delivery import MakeMessage
 from minibroker.session.events import (
-    Answered,
-    Delivered,
-    Event,
+    Again,
+    Away,
+    Dial,
+    HangUp,
     Leaving,
-    Published,
-    PublishFailed,
-    Settled,
-    SettleRefused,
-    Welcomed,
+    Lost,
+    Opened,
+    Renew,
 )
-from minibroker.session.message import Message
+from minibroker.session.machine import Machine
+from minibroker.session.message import MessageData
 from minibroker.session.outbox import Key, PublishGroup
-from minibroker.session.session import Session
-from minibroker.session.settlements import ENDED, Run, Settlements, SettlePart, named_by
-
-if TYPE_CHECKING:
-    from minibroker.aio.consumer import Consumer
+from minibroker.session.settlements import Run, Settlements
+from minibroker.session.subscription import Subscription
+from minibroker.session.timers import NEVER_MS
+from minibroker.shell.attached import Attached
+from minibroker.shell.real_threads import Clock
+from minibroker.shell.telling import Telling
 
 logger = logging.getLogger("minibroker")
 
@@ -57,66 +52,60 @@ FOREIGN: Final = (
     "this connection belongs to another event loop, and nothing was sent: connect in each loop, "
     "or hand the call over with asyncio.run_coroutine_threadsafe(call, loop)"
 )
-PING: Final = wire.pack_frame({"parts": [{"op": "ping"}]})
-GOODBYE: Final = wire.pack_frame({"parts": [{"op": "goodbye"}]})
-RETRY_MS: Final = 100  # before a settlement that was refused for now is tried again
+FORKED: Final = "this connection belongs to the parent process; call connect() in this one"
 
 _drivers: weakref.WeakSet[Driver] = weakref.WeakSet()
 
 
 class Driver:
-    """What the connections of one `connect()` share: the session, its waiters, its consumers."""
+    """What runs one machine in one loop."""
 
-    def __init__(
-        self,
-        name: str,
-        timeout_ms: int,
-        max_run_ms: int,
-        on_settle_error: SettleErrorHook | None,
-    ) -> None:
+    make_message: MakeMessage = Message
+    is_over: type[Exception] = asyncio.InvalidStateError
+
+    def __init__(self, options: Options) -> None:
         self.loop = asyncio.get_running_loop()
         # The loop's thread. Asking which loop runs is a system call in Python 3.11, so what runs per message looks
         # at the thread, and at the loop only when no flush is scheduled: the first call of a turn schedules one.
         self.thread = get_ident()
         self.create_future = self.loop.create_future
         self.current_task: Callable[[], Any] = partial(asyncio.current_task, self.loop)
-        self.session = Session(name, self, self.ripe)
-        self.timeout_ms = timeout_ms
-        self.max_run_ms = max_run_ms
-        self.consumers: dict[int, Consumer[Any]] = {}
+        near = options.address
+        self.in_process = InProcess(near.name) if isinstance(near, Memory) else None
+        self.address = ("", 0) if isinstance(near, Memory) else near
+        self.timeout_ms = timeout_ms = options.timeout_ms
+        self.max_run_ms = options.max_run_ms
         self.clock = Clock.monotonic  # seconds
         self.last_write = 0.0  # monotonic seconds
         self.scheduled = False  # a flush runs at the end of this turn of the loop
         self.turn_due = False  # something was written that leaves when the loop turns
-        self.address = ("", 0)
-        self.in_process: InProcess | None = None  # instead of an address
+        self.machine = Machine(options.name, timeout_ms, options.connect_ms, random.uniform, self)
+        self.session, self.consumers = self.machine.session, self.machine.consumers
+        self.leaving = self.machine.leaving
         self.link: Link | None = None
-        self.trouble = "it has not answered yet"  # why there is no connection
         self.attached: Attached | Renewal | None = None
-        self._closed: str | None = None
-        self.received_ms = 0
-        self.timer = Timer(self.loop, self._due)
-        self._calls = Calls(self.session, self.timer, self.loop, self.schedule)
-        self._publishes = Publishes(self.session, self.timer, self.schedule, self.flush)
-        losses = Losses(on_settle_error)
-        self.lose, self.failed = losses.lose, losses.failed
-        self.takes_cancellation = losses.takes_cancellation
-        self.is_cancelled, self._say_losses = losses.is_cancelled, losses.say_the_rest
-        self._room_waiters: list[asyncio.Future[None]] = []
-        self.leaving = Departure(self)
-        self.leave, self.drained = self.leaving.all, self.leaving.drained
-        self.answers = 0  # that ever came; signs of life are none
-        self._next_consumer = 1
+        self.runs: dict[Subscription, Collection[asyncio.Task[Any]]] = {}  # with their workers
+        self._dialling = Dialling(
+            self.in_process or self.address, self.received, self._dialled, self._ended
+        )
+        self._timer: asyncio.TimerHandle | None = None
+        self._armed_ms = NEVER_MS
+        self._telling = telling = Telling(
+            options.where, options.on_settle_error, self.loop.call_later
+        )
+        self._losses = losses = Losses(telling)
+        self.failed, self.takes_cancellation = telling.failed, losses.takes_cancellation
+        self.is_cancelled = losses.is_cancelled
         self._tasks: set[asyncio.Task[None]] = set()
-        self._handlers: Mapping[type, Callable[[Any], None]] = {
-            Welcomed: self._welcomed,
-            Published: self._publishes.published,
-            PublishFailed: self._publishes.failed,
-            Settled: self._settled,
-            SettleRefused: self._settle_refused,
-            Delivered: self._delivered,
-            Answered: self._answered,
-            Leaving: self._leaving,
+        self._effects: Mapping[type, Callable[[Any], None]] = {
+            Dial: self._dial,
+            HangUp: self._hang_up,
+            Opened: telling.opened,
+            Away: telling.away,
+            Again: telling.again,
+            Lost: self._lost,
+            Renew: lambda effect: self.renew_soon(effect.lease_ms),
+            Leaving: telling.leaving,
         }
         _drivers.add(self)
 
@@ -125,92 +114,109 @@ class Driver:
     @property
     def is_closed(self) -> bool:
         """Whether it was closed, or belongs to the parent of this process."""
-        return self._closed is not None
+        return self.machine.closed is not None
 
     def check_loop(self) -> None:
         """Raise RuntimeError if another event loop than this connection's runs; `Closed` after a fork."""
         if get_running_loop() is not self.loop:
-            if self._closed is not None:
-                raise Closed(self._closed)  # no loop is the right one any more
+            self.machine.check_open()  # no loop is the right one any more
             raise RuntimeError(FOREIGN)
         self.thread = get_ident()  # a loop may be run by one thread after another
 
     def check_open(self) -> None:
         """Raise `Closed` if nothing can be asked any more."""
-        if self._closed is not None:
-            raise Closed(self._closed)
+        self.machine.check_open()
         self.check_loop()
+
+    def connect(self, waiter: asyncio.Future[None] | None) -> None:
+        """Be connected from now on; the waiter hears of the first welcome."""
+        self.machine.connect(now_ms(), waiter)
+        self._after()
 
     def received(self, link: Link, data: bytes) -> None:
         """Take bytes from the current connection."""
         if link is not self.link:
             return
-        self.received_ms = now_ms()
+        machine = self.machine
+        machine.received(data, now_ms())
+        if machine.frames:
+            self.flush()
+        else:
+            self._after()
+            if not self.scheduled and self.session.has_work():
+                self.schedule()
+
+    def _dialled(self, link: Link) -> None:
+        if self.machine.dialled(now_ms()):
+            self.link = link
+            link.on_end = self._link_ended
+            self.flush()
+        else:
+            link.close()
+
+    def _link_ended(self, link: Link, error: Exception) -> None:
+        if link is self.link:  # an older one may be late to say so
+            self.link = None
+            self._ended(error)
+
+    def _ended(self, error: Exception) -> None:
+        self.machine.ended(error, now_ms())
+        self._after()
+
+    # ---- what the machine asks for ----
+
+    def _after(self) -> None:
+        """Do what the last step asks for."""
+        machine = self.machine
+        while machine.effects:
+            for effect in machine.take_effects():
+                self._effects[type(effect)](effect)
+        if machine.timers.wake_ms < self._armed_ms:
+            self._arm()
+
+    def _arm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._armed_ms = self.machine.timers.wake_ms
+        if self._armed_ms < NEVER_MS and not self.is_closed:
+            delay_s = max(0, self._armed_ms - now_ms()) / 1000
+            self._timer = self.loop.call_later(delay_s, self._due)
+
+    def _due(self) -> None:
+        # Loops can fire a little early: the armed time counts then.
+        at_ms, self._armed_ms = max(self._armed_ms, now_ms()), NEVER_MS
+        self._timer = None
         try:
-            events = self.session.receive(data)
-        except MinibrokerError as error:
-            link.fail(error)
-            return
-        self.answers += len(events)
-        self.act(events)
-        if self._room_waiters or self.leaving.is_awaited():
-            self._wake_waiters()
-        if not self.scheduled and self.session.has_work():
-            self.schedule()
+            self.machine.due(at_ms)
+        finally:
+            self.flush()
 
-    def act(self, events: Sequence[Event]) -> None:
-        """Act on events, in order."""
-        for event in events:
-            self._handlers[type(event)](event)
+    def _dial(self, effect: Dial) -> None:
+        self._dialling.start()
 
-    def disconnected(self, why: str) -> None:
-        """Note that the connection ended; what is begun goes on, what is held is gone."""
-        self.link = None
-        self.trouble = why
-        self.act(self.session.disconnected())
-        for consumer in list(self.consumers.values()):
-            consumer.drop_buffer()
-
-    def _welcomed(self, event: Welcomed) -> None:
-        assert self.link is not None
-        # A settlement that is unanswered is judged by the answer to its frame, which is sent again.
-        lost = [message for message in event.lost if message.state != ENDED]
-        self.lose(lost, LeaseLost("the server handed it out again, or it has ended"))
-        at_ms = now_ms()
-        self.act(self.session.expire(at_ms))
-        frames = self.session.resend(lambda group: not group.waiters or group.deadline_ms <= at_ms)
-        frames += self.session.retry_returned(now_ms())
-        if frames:
-            self.link.write(frames)
-        for consumer in self.consumers.values():
-            consumer.arm()
-        if not self.link.welcomed.done():
-            self.link.welcomed.set_result(None)
-        self.flush()
-
-    def _leaving(self, event: Leaving) -> None:
-        logger.info("the server is stopping: %s", event.text)
-
-    def beat(self) -> None:
-        """Send a sign of life, and end a connection that gives none."""
-        heartbeat_ms = self.session.heartbeat_ms
-        self.session.prune()
-        self.act(self.session.expire(now_ms()))
-        if self.link is not None and self.session.is_open:
-            if now_ms() - self.received_ms > 2 * heartbeat_ms:
-                self.link.fail(ConnectionResetError("the server gave no sign of life"))
+    def _hang_up(self, effect: HangUp) -> None:
+        self._dialling.stop()
+        link, self.link = self.link, None
+        if link is not None:
+            if effect.last:
+                link.write([effect.last])
+                link.close()
             else:
-                self.link.write([PING])
-        self.beat_later()
+                link.abort()
 
-    def beat_later(self) -> None:
-        """Let the next sign of life be due after half of the time that the server allows."""
-        if self._closed is None:
-            heartbeat_ms = self.session.heartbeat_ms
-            at_ms = now_ms() + heartbeat_ms // 2
-            # A peer that is gone is noticed when two intervals are over, not with the next sign of life.
-            silent_ms = self.received_ms + 2 * heartbeat_ms + 1
-            self.timer.at(min(at_ms, silent_ms) if self.link is not None else at_ms, self.beat)
+    def _lost(self, effect: Lost) -> None:
+        self._losses.lost(effect.messages, effect.error)
+
+    def lose(self, messages: Sequence[MessageData[Any]], error: MinibrokerError) -> None:
+        """Note that these messages are not this client's any more."""
+        self.machine.lose(messages, error)
+        self._after()
+
+    def lost_runs(self, runs: Sequence[Run]) -> None:
+        """Take the answer to a renewal."""
+        self.machine.lost_runs(runs)
+        self._after()
 
     # ---- writing ----
 
@@ -227,12 +233,13 @@ class Driver:
 
     def flush(self) -> None:
         """Write what waits, as far as the window has room, straight to the transport."""
-        if self._closed is not None:
-            self.session.let_go()  # settled after the end: nobody will be told
-        frames = self.session.flush(now_ms())
+        machine = self.machine
+        frames = machine.flush(now_ms())
         if frames and self.link is not None:
             self.link.write(frames)
             self.last_write = self.clock()
+        if machine.effects or machine.timers.wake_ms < self._armed_ms:
+            self._after()
 
     def ripe(self, settlements: Settlements) -> Awaitable[None] | None:
         """See to it that settlements leave; return something to wait for if there is no room.
@@ -251,41 +258,20 @@ class Driver:
     async def _room(self) -> None:
         while self.session.window.is_full():
             waiter = self.create_future()
-            self._room_waiters.append(waiter)
+            self.machine.await_room(waiter)
             await waiter
 
-    def _wake_waiters(self) -> None:
-        if self._room_waiters and not self.session.window.is_full():
-            for waiter in self._room_waiters:
-                if not waiter.done():
-                    waiter.set_result(None)
-            self._room_waiters.clear()
-        self.leaving.wake()
-
-    # ---- deadlines ----
-
-    def _due(self, items: Sequence[Any]) -> None:
-        for item in items:
-            if isinstance(item, PublishGroup):
-                self._publishes.due(item, self.trouble)
-            elif isinstance(item, asyncio.Future):
-                self._calls.due(item, "" if self.session.is_open else f"; {self.trouble}")
-            else:
-                item()
-
-    # ---- publishing ----
+    # ---- wishes ----
 
     def open_group(self, key: Key) -> PublishGroup:
         """Return a new group for a queue and time-out; it leaves with the next flush."""
         self.check_open()
-        return self._publishes.open_group(key)
+        return self.machine.open_group(key, now_ms())
 
     def group_is_full(self, key: Key) -> None:
         """Close the open group for `key`, and write it now: the server starts while others publish."""
         self.session.outbox.close(key)
         self.flush()
-
-    # ---- requests ----
 
     async def request(
         self,
@@ -302,28 +288,51 @@ class Driver:
             ConnectionLost: the connection ended meanwhile, and asking twice might do it twice.
         """
         self.check_open()
-        return await self._calls.wait(op, fields, timeout_ms, columns)
-
-    def _answered(self, event: Answered) -> None:
-        if not self._calls.answered(event):
-            self.session.take_back(event.value)  # its caller, cancelled in this turn, withdraws it
+        waiter = self.create_future()
+        by_ms = None if timeout_ms is None else now_ms() + timeout_ms
+        call = self.machine.calls.ask(waiter, op, fields, by_ms, columns)
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            self.machine.calls.gave_up(call)
+            raise
 
     def give_back(self, messages: Sequence[Message[Any]]) -> None:
         """Release messages that nobody will see."""
-        for message in messages:
-            message.release_unseen()
-        self.schedule()
+        self.machine.give_back(messages)
 
-    # ---- consuming and settling ----
+    async def confirmed(
+        self, message: Message[Any], settlements: Settlements, extends: bool = False
+    ) -> None:
+        """Return when the settlement of `message` is safe, or that it `extends`; LeaseLost, Timeout."""
+        waiter = self.create_future()
+        by_ms = now_ms() + self.timeout_ms
+        done = self.machine.await_settled(waiter, message, settlements, by_ms, extends)
+        try:
+            await waiter
+        finally:
+            done()
 
-    def add_consumer(self, consumer: Consumer[Any]) -> int:
-        """Register a consumer and return its number."""
-        number = self._next_consumer
-        self._next_consumer += 1
-        self.consumers[number] = consumer
-        self.session.consumers.add(number)
-        self.keep_alive()
-        return number
+    async def drained(self, publishes: bool = False) -> bool:
+        """Wait until no settlement (and no publish) is unconfirmed; False if that took too long."""
+        self.flush()
+        leaving = self.leaving
+        if self.is_closed or leaving.is_drained(publishes):
+            return True
+        by_ms = leaving.by_ms(now_ms())
+        if by_ms <= now_ms():
+            return False
+        waiter = self.create_future()
+        leaving.add(waiter, publishes, by_ms)
+        self._after()
+        try:
+            await waiter
+        except Timeout:
+            logger.warning("not everything was confirmed within %d ms", self.timeout_ms)
+            return False
+        return True
+
+    # ---- leases ----
 
     def keep_alive(self) -> None:
         """Have leases renewed from now on, whatever the loop does."""
@@ -331,17 +340,6 @@ class Driver:
             near = self.in_process
             self.attached = Attached(self) if near is None else Renewal(self, near.broker)
             self.attached.start()
-
-    def stop_soon(self, consumer: Consumer[Any]) -> None:
-        """Stop a consumer whose iterator is gone."""
-        if self._closed is None:
-            task = self.loop.create_task(leave_quietly(consumer))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-
-    def _delivered(self, event: Delivered) -> None:
-        self.consumers[event.consumer].deliver(event.delivery)
-        self.renew_soon(event.delivery.lease_ms)
 
     def renew_soon(self, lease_ms: int) -> None:
         """Wake the thread that renews, if what came under a lease of this length cannot wait for it."""
@@ -354,113 +352,34 @@ class Driver:
         assert self.attached is not None
         self.attached.extended(message, lease_ms)
 
-    async def confirmed(
-        self, message: Message[Any], settlements: Settlements, extends: bool = False
-    ) -> None:
-        """Return when the settlement of `message` is safe, or that it `extends`; LeaseLost, Timeout."""
-        future = self.create_future()
-        waiters = settlements.extend_waiters if extends else settlements.waiters
-        waiters.append((message, future))
-        settlements.owe()
-        slot = self.timer.at(now_ms() + self.timeout_ms, future)
-        self.schedule()
-        try:
-            await future
-        finally:
-            self.timer.discard(future, slot)
+    def hand_over(self, function: Callable[..., object], *args: Any) -> None:
+        """Call a function in the loop, from another thread; RuntimeError if it is closed."""
+        self.loop.call_soon_threadsafe(function, *args)
 
-    def _settled(self, event: Settled) -> None:
-        part = event.part
-        self.lose(event.lost, LeaseLost(f"{part.op}: the lease had ended"))
-        self._answer_waiters(part, event.lost, None)
+    # ---- the end ----
 
-    def _settle_refused(self, event: SettleRefused) -> None:
-        if event.error.retryable:
-            self.timer.at(now_ms() + (event.error.retry_ms or RETRY_MS), self._retry)
-            return
-        for part in event.parts:
-            if part.op not in ("begin", "extend"):
-                self.lose(part.messages, event.error)
-            self._answer_waiters(part, (), event.error)
-
-    def _retry(self) -> None:
-        if self.link is not None and self.session.is_open:
-            frames = self.session.retry_returned(now_ms())
-            if frames:
-                self.link.write(frames)
-
-    def _answer_waiters(
-        self, part: SettlePart, lost: Sequence[Message[Any]], error: MinibrokerError | None
-    ) -> None:
-        for message, future in part.waiters:
-            if future.done():
-                continue
-            if message in lost:
-                future.set_exception(LeaseLost(f"the lease of message {message.id} had ended"))
-            elif error is None:
-                future.set_result(None)
-            else:
-                future.set_exception(type(error)(str(error), retry_ms=error.retry_ms))
-
-    def lost_runs(self, runs: Sequence[Run]) -> None:
-        """Take the answer to a renewal: these messages are lost, if they are still begun."""
-        begun = [message for message in self.session.begun_messages() if message.state != ENDED]
-        self.lose(named_by(runs, begun), LeaseLost("the lease could not be renewed"))
-
-    # ---- leaving ----
+    def spawn(self, work: Any) -> None:
+        """Run a coroutine that nobody waits for."""
+        if not self.is_closed:
+            task = self.loop.create_task(work)
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     def close(self, why: str) -> None:
         """Say goodbye, end the connection, and fail what is still waiting."""
-        if self._closed is not None:
+        if self.is_closed:
             return
-        if self.session.is_open:
-            self.flush()  # what is not confirmed may arrive all the same
-        self._closed = why
-        link, self.link = self.link, None
-        if link is not None:
-            if self.session.is_open:
-                link.write([GOODBYE])
-            link.close()
+        self.machine.close(why, now_ms())
+        self._after()
         if self.attached is not None:
             self.attached.stop()
-        while self.session.outbox.groups:
-            self._publishes.fail(self.session.outbox.pop(), NotSent(why))
-        for sent in self.session.window:
-            if isinstance(sent.content, PublishGroup):
-                self._publishes.fail(sent.content, OutcomeUnknown(why))
-            else:
-                for part in sent.content:
-                    self._answer_waiters(part, (), OutcomeUnknown(why))
-        self._calls.fail_all(Closed(why))
-        for consumer in list(self.consumers.values()):
-            consumer.end(None)
-            consumer.drop_buffer()
-        self.session.let_go()
-        self.session.is_open = False
-        self._say_losses()
-        self.timer.stop()
+        self._telling.say_the_rest()
+        self._arm()
 
     def forget_after_fork(self) -> None:
         """In a forked child: the socket, the session, its messages and their renewal stay the parent's."""
-        self._closed = "this connection belongs to the parent process; call connect() in this one"
-        self.session.is_open = False
-        self.session.session_id = None
-        self.session.outbox.clear()  # nothing is added to what the parent will write
-        for message in list(self.session.begun_messages()):
-            message.lose()  # else a settlement would succeed here, and nobody be told
-        self.session.let_go()
-        for consumer in list(self.consumers.values()):
-            consumer.end(Closed(self._closed))
-            consumer.drop_buffer()
+        self.machine.abandon(FORKED)
         self.link = self.attached = None
-
-
-async def leave_quietly(consumer: Consumer[Any]) -> None:
-    """Stop `consumer`; nobody is there to be told of trouble."""
-    try:
-        await consumer.stop()
-    except MinibrokerError as error:
-        logger.debug("a consumer was stopped without an answer: %s", error)
 
 
 def _after_fork() -> None:

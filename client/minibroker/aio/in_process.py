@@ -14,7 +14,7 @@ from typing import Any, Protocol, cast
 
 from minibroker.aio.link import Link
 from minibroker.contract import limits, wire
-from minibroker.session.message import Message
+from minibroker.session.message import MessageData
 from minibroker.session.session import Session
 from minibroker.session.settle_frames import frames_naming
 from minibroker.session.settlements import ENDED, Run
@@ -26,9 +26,6 @@ class InProcess:
     def __init__(self, name: str) -> None:
         self._name = name
         self._broker: Any = None
-
-    def __str__(self) -> str:
-        return f"memory://{self._name}"
 
     @property
     def broker(self) -> Any:
@@ -137,11 +134,13 @@ class Holder(Protocol):
     """Whose leases are renewed."""
 
     session: Session
-    loop: asyncio.AbstractEventLoop
     max_run_ms: int
 
     def lost_runs(self, runs: Sequence[Run]) -> None:
         """Take the answer to a renewal: these are lost."""
+
+    def hand_over(self, function: Callable[..., object], *args: Any) -> None:
+        """Have a function called where the session lives; RuntimeError if that has ended."""
 
 
 class Renewal:
@@ -158,9 +157,9 @@ class Renewal:
         self._session: int | None = None
         self._request = 0
         self._seen: dict[
-            Message[Any], tuple[int, int]
+            MessageData[Any], tuple[int, int]
         ] = {}  # first, and last renewed, by its clock, in ms
-        self._leases: dict[Message[Any], int] = {}  # that the application asked for, in ms
+        self._leases: dict[MessageData[Any], int] = {}  # that the application asked for, in ms
 
     def start(self) -> None:
         """Renew from now on."""
@@ -177,7 +176,7 @@ class Renewal:
     def delivered(self, lease_ms: int) -> None:
         """Do nothing: the broker asks before a lease ends, however short it is."""
 
-    def extended(self, message: Message[Any], lease_ms: int) -> None:
+    def extended(self, message: MessageData[Any], lease_ms: int) -> None:
         """Note that the application asked for a lease of its own length: it is renewed as that."""
         self._leases[message] = lease_ms
 
@@ -191,7 +190,7 @@ class Renewal:
         if due:
             self._pipe.post(self._frames(due))
 
-    def _due(self, now_ms: int) -> list[Message[Any]]:
+    def _due(self, now_ms: int) -> list[MessageData[Any]]:
         seen, self._seen = self._seen, {}
         due = []
         for message in self._holder.session.begun_messages():
@@ -208,10 +207,10 @@ class Renewal:
         }
         return due
 
-    def _lease_of(self, message: Message[Any]) -> int:
+    def _lease_of(self, message: MessageData[Any]) -> int:
         return self._leases.get(message, message.run.delivery.lease_ms)
 
-    def _frames(self, due: Sequence[Message[Any]]) -> Iterable[bytes]:
+    def _frames(self, due: Sequence[MessageData[Any]]) -> Iterable[bytes]:
         most = self._holder.session.max_frame_bytes
         for parts in frames_naming("extend", due, self._lease_of, most):
             self._request += 1
@@ -229,7 +228,7 @@ class Renewal:
 
     def _readable(self) -> None:
         try:
-            self._holder.loop.call_soon_threadsafe(self._read)
+            self._holder.hand_over(self._read)
         except RuntimeError:  # the loop is closed: nothing begun is settled any more
             self._broker.renewers.discard(self._renew)
 
@@ -238,11 +237,3 @@ class Renewal:
             runs: list[Run] = list(wire.RUN.iter_unpack(frame.columns))
             if frame.header.get("op") == "confirm" and runs:
                 self._holder.lost_runs(runs)
-
-
-Address = tuple[str, int] | InProcess
-
-
-def where(address: Address) -> str:
-    """Return an address as the log names it."""
-    return str(address) if isinstance(address, InProcess) else f"{address[0]}:{address[1]}"

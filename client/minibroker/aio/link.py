@@ -8,16 +8,13 @@ from typing import cast
 
 
 class Link(asyncio.Protocol):
-    """The protocol of one socket. `welcomed` is done after login, `is_ended` says that the connection ended."""
+    """The protocol of one socket; `is_ended` says that the connection ended."""
 
     def __init__(self, received: Callable[[Link, bytes], None]) -> None:
-        loop = asyncio.get_running_loop()
         self._received = received
         self._transport: asyncio.Transport | None = None
-        self.welcomed: asyncio.Future[None] = loop.create_future()
         self.is_ended = False
-        self.error: BaseException | None = None
-        self.on_end: Callable[[Link, str], object] | None = None  # called at once, with the reason
+        self.on_end: Callable[[Link, Exception], object] | None = None  # called at once
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the transport; asyncio.Protocol."""
@@ -42,17 +39,17 @@ class Link(asyncio.Protocol):
         else:
             self._transport.writelines(frames)
 
-    def fail(self, error: BaseException) -> None:
-        """End the connection because of `error`; only the first one counts."""
+    def fail(self, error: Exception) -> None:
+        """End the connection because of `error`, and say so; only the first one counts."""
         if self.is_ended:
             return
-        self.error = error
-        self.is_ended = True
+        self.abort()
         if self.on_end is not None:
-            self.on_end(self, str(error) or type(error).__name__)
-        if not self.welcomed.done():
-            self.welcomed.set_exception(error)
-            self.welcomed.exception()  # it may be that nobody awaits it any more
+            self.on_end(self, error)
+
+    def abort(self) -> None:
+        """End the connection now, without a word."""
+        self.is_ended = True
         if self._transport is not None:
             self._transport.abort()
 

@@ -5,35 +5,28 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from threading import get_ident
-from typing import Any, Final, Generic, TypeVar, cast
+from typing import Any, Final, Generic, TypeVar
 
 from minibroker.aio.callables import Handler
 from minibroker.aio.consumer import Consumption
 from minibroker.aio.driver import Driver
 from minibroker.aio.joining import join
-from minibroker.aio.publishes import outcomes_of
+from minibroker.aio.message import Message
 from minibroker.aio.running import run_slots
-from minibroker.contract import limits, wire
-from minibroker.contract.bodies import encode_body, encode_headers
-from minibroker.contract.confirms import (
-    Confirm,
-    ConfirmRun,
-    Confirms,
-    Failures,
-    MessageId,
-    PartialConfirms,
-)
-from minibroker.contract.errors import BadName, BadValue, CommandError, MinibrokerError, TooLarge
-from minibroker.contract.settings import Settings, check_settings
-from minibroker.session.delivery import Delivery
-from minibroker.session.message import Message
-from minibroker.session.outbox import GROUP_MESSAGES, MESSAGE_RESERVE, Key, PublishGroup
+from minibroker.contract import limits
+from minibroker.contract.confirms import Confirm, ConfirmRun, Confirms, MessageId
+from minibroker.contract.errors import MinibrokerError
+from minibroker.contract.outcomes import Failures, PartialConfirms
+from minibroker.contract.settings import Settings
+from minibroker.session import wishes
+from minibroker.session.message import Delivery
+from minibroker.session.outbox import GROUP_MESSAGES, Key, PublishGroup
 from minibroker.session.peek import Peeks
+from minibroker.session.publishes import outcomes_of
 from minibroker.session.settlements import BEGUN
-from minibroker.session.spans import Span, milliseconds, of_type, shown, whole
+from minibroker.session.spans import Span, whole
 
 Body = TypeVar("Body")
-MAX_TIMEOUT_MS: Final = 2**40
 NO_GROUP: Final = PublishGroup(("", 0), 0)
 NO_GROUP.is_open = False
 
@@ -46,14 +39,7 @@ class Queue(Generic[Body]):
     """
 
     def __init__(self, driver: Driver, name: str) -> None:
-        of_type("name", name, str, "the name of a queue, a str")
-        size = len(_utf8(name, BadName))
-        if not 0 < size <= limits.MAX_QUEUE_NAME_CHARS + len(limits.DLQ_SUFFIX):
-            most = limits.MAX_QUEUE_NAME_CHARS
-            raise BadName(
-                f"a queue name of {size} bytes; it must have 1 to {most}, and a DLQ its suffix"
-            )
-        self.name = name
+        self.name = wishes.check_name(name)
         self._driver = driver
         self._outbox = driver.session.outbox
         self._open = self._outbox.open
@@ -126,21 +112,13 @@ class Queue(Generic[Body]):
         delay: Span | None,
         timeout: Span | None,
     ) -> Confirm:
-        if type(body) is bytes:
-            raw, encoding = cast(bytes, body), 0
-        else:
-            raw, encoding = encode_body(body)
-        packed = encode_headers(headers)
-        if len(raw) + len(packed) > self._driver.session.max_message_bytes:
-            raise self._too_large(len(raw) + len(packed))
-        key_bytes = b"" if key is None else _key_bytes(key)
-        delay_ms = 0 if delay is None else milliseconds("delay", delay, limits.MAX_DELAY_MS)
+        some = wishes.ready(body, headers, key, delay, self._driver.session.max_message_bytes)
         where = self._key
         if timeout is not None:
-            where = (self.name, milliseconds("timeout", timeout, MAX_TIMEOUT_MS))
-        group = self._group(where, 1, len(raw) + len(packed) + len(key_bytes) + MESSAGE_RESERVE)
+            where = (self.name, wishes.timeout_ms(timeout, 0))
+        group = self._group(where, 1, some.cost)
         future = self._create_future()
-        group.add(future, packed, raw, encoding, key_bytes, delay_ms)
+        group.add(future, *some[:-1])
         self._filled(group)
         confirm: Confirm = await future
         return confirm
@@ -161,21 +139,17 @@ class Queue(Generic[Body]):
         that are not stored, or of which nothing is known, and `error.failed[index]` says why. A `CancelledError`
         has both attributes, too. Raises what `publish` raises.
         """
-        raws, encodings = _encode_all(bodies)
-        packed = encode_headers(headers)
-        if raws and len(packed) + max(map(len, raws)) > self._driver.session.max_message_bytes:
-            raise self._too_large(len(packed) + max(map(len, raws)))
-        key_bytes = b"" if key is None else _key_bytes(key)
-        delay_ms = 0 if delay is None else milliseconds("delay", delay, limits.MAX_DELAY_MS)
-        where = (self.name, self._timeout_ms(timeout))
+        driver = self._driver
+        many = wishes.ready_many(bodies, headers, key, delay, driver.session.max_message_bytes)
+        where = (self.name, wishes.timeout_ms(timeout, driver.timeout_ms))
         calls = []
-        each = len(packed) + len(key_bytes) + MESSAGE_RESERVE
-        for first, stop in _chunks(raws, each, self._outbox.group_bytes):
-            some, count = raws[first:stop], stop - first
-            group = self._group(where, count, sum(map(len, some)) + count * each)
-            future: asyncio.Future[ConfirmRun] = self._driver.create_future()
+        for first, stop in wishes.chunks(many.bodies, many.each, self._outbox.group_bytes):
+            some, count = many.bodies[first:stop], stop - first
+            group = self._group(where, count, sum(map(len, some)) + count * many.each)
+            future: asyncio.Future[ConfirmRun] = driver.create_future()
             calls.append((future, count, group))
-            group.add_many(future, packed, some, encodings[first:stop], key_bytes, delay_ms)
+            encodings = many.encodings[first:stop]
+            group.add_many(future, many.headers, some, encodings, many.key, many.delay_ms)
             self._filled(group)
         return Confirms(await _runs(calls))
 
@@ -195,10 +169,6 @@ class Queue(Generic[Body]):
         else:
             self._driver.schedule()
 
-    def _too_large(self, size: int) -> TooLarge:
-        most = self._driver.session.max_message_bytes
-        return TooLarge(f"a message of {size} bytes exceeds {most}; publish a reference instead")
-
     # ---- consuming ----
 
     def consume(self, prefetch: int = 1, lease: Span | None = None) -> Consumption[Body]:
@@ -212,7 +182,7 @@ class Queue(Generic[Body]):
         `prefetch` bounds what is delivered and not settled. `lease`: as the queue says, if None.
         """
         whole("prefetch", prefetch, 1, limits.MAX_PREFETCH)
-        return Consumption(self._driver, self.name, prefetch, _lease_ms(lease))
+        return Consumption(self._driver, self.name, prefetch, wishes.lease_ms(lease))
 
     async def receive(
         self, count: int = 1, wait: Span = 0, lease: Span | None = None
@@ -222,17 +192,11 @@ class Queue(Generic[Body]):
         An empty list if nothing came. Each message must be settled: in `async with message.process()`, or by one
         of its `ack`, `nack`, `reject` and `release`.
         """
-        wait_ms = milliseconds("wait", wait, limits.MAX_WAIT_MS)
-        fields = {
-            "queue": self.name,
-            "count": whole("count", count, 1, limits.MAX_MESSAGES_PER_FRAME),
-            "wait_ms": wait_ms,
-            "lease_ms": _lease_ms(lease),
-        }
+        (op, fields, _), wait_ms = wishes.receive(self.name, count, wait, lease)
         driver = self._driver
         driver.check_open()
         driver.keep_alive()
-        delivery: Delivery = await driver.request("receive", fields, wait_ms + driver.timeout_ms)
+        delivery: Delivery = await driver.request(op, fields, wait_ms + driver.timeout_ms)
         now = driver.clock()
         for message in delivery.messages:
             message.begun_at = now
@@ -260,7 +224,7 @@ class Queue(Generic[Body]):
                 settled.
         """
         whole("concurrency", concurrency, 1, limits.MAX_PREFETCH)
-        await run_slots(self._driver, self.name, handler, concurrency, _lease_ms(lease))
+        await run_slots(self._driver, self.name, handler, concurrency, wishes.lease_ms(lease))
 
     # ---- by hand ----
 
@@ -278,16 +242,10 @@ class Queue(Generic[Body]):
         A long answer is cut at about 1 MiB: while its `next` is not empty, ask again with that as `after`. `skip`
         is at most 10,000. `ids`: only these; those that are not in the queue are missing in the answer.
         """
-        runs = _runs_of(ids)
-        if ids is not None and not runs:
+        wish = wishes.peek(self.name, count, skip, ids, state, after)
+        if wish is None:
             return Peeks()
-        of_type("state", state, str, "a str")
-        of_type("after", after, bytes, "the `next` of an earlier peek")
-        count = whole("count", count, 1, limits.MAX_MESSAGES_PER_FRAME)
-        skip = whole("skip", skip, 0, limits.MAX_PEEK_SKIP)
-        fields = {"queue": self.name, "count": count, "skip": skip, "after": after}
-        fields |= {"state": state, "runs": len(runs)}
-        peeked: Peeks = await self._ask("peek", fields, wire.pack_runs(runs))
+        peeked: Peeks = await self._ask(*wish)
         return peeked
 
     async def redrive(self, ids: Iterable[MessageId] | None = None, count: int = 0) -> int:
@@ -295,22 +253,15 @@ class Queue(Generic[Body]):
 
         Those with these `ids`, else the `count` oldest (0: all). ConnectionLost if it is not known how many.
         """
-        runs = _runs_of(ids)
-        fields = {
-            "queue": self.name,
-            "runs": len(runs),
-            "count": whole("count", count, 0, 2**53),
-        }
-        value = await self._ask("redrive", fields, wire.pack_runs(runs))
+        value = await self._ask(*wishes.redrive(self.name, ids, count))
         return int(value["redriven"])
 
     async def purge(self, ids: Iterable[MessageId] | None = None) -> int:
         """End every message of the queue, begun ones too; return how many. With `ids`: those of them that wait."""
-        runs = _runs_of(ids)
-        if ids is not None and not runs:
+        wish = wishes.purge(self.name, ids)
+        if wish is None:
             return 0
-        fields = {"queue": self.name, "runs": len(runs)}
-        value = await self._ask("purge", fields, wire.pack_runs(runs))
+        value = await self._ask(*wish)
         return int(value["purged"])
 
     async def move(
@@ -320,13 +271,10 @@ class Queue(Generic[Body]):
 
         Those with these `ids`, else the `count` oldest (0: all). ConnectionLost if it is not known how many.
         """
-        runs = _runs_of(ids)
-        if ids is not None and not runs:
+        wish = wishes.move(self.name, target, ids, count)
+        if wish is None:
             return 0
-        of_type("target", target, str, "the name of a queue, a str")
-        whole("count", count, 0, 2**53)
-        fields = {"queue": self.name, "target": target, "runs": len(runs), "count": count}
-        value = await self._ask("move", fields, wire.pack_runs(runs))
+        value = await self._ask(*wish)
         return int(value["moved"])
 
     async def delete(self, *, force: bool = False) -> int:
@@ -350,11 +298,7 @@ class Queue(Generic[Body]):
         Raises:
             BadValue: an unknown setting, or a value outside its range; nothing was changed.
         """
-        try:
-            checked = check_settings(settings)
-        except ValueError as error:
-            raise BadValue(str(error)) from error
-        value = await self._ask("queue_set", {"queue": self.name, "settings": checked})
+        value = await self._ask(*wishes.change(self.name, settings))
         return dict(value["settings"])
 
     async def settings(self) -> Settings:
@@ -384,74 +328,8 @@ class Queue(Generic[Body]):
     async def _ask(self, op: str, fields: Mapping[str, object], columns: bytes = b"") -> Any:
         return await self._driver.request(op, fields, self._driver.timeout_ms, columns)
 
-    def _timeout_ms(self, timeout: Span | None) -> int:
-        if timeout is None:
-            return self._driver.timeout_ms
-        return milliseconds("timeout", timeout, MAX_TIMEOUT_MS)
-
     def __repr__(self) -> str:
         return f"<Queue {self.name}>"
-
-
-def _runs_of(ids: Iterable[MessageId] | None) -> list[tuple[int, int, int, int]]:
-    """Return the runs that name `ids`, each of its own; TypeError if one of them is no id."""
-    if ids is None:
-        return []
-    try:
-        runs = [(0, origin, sequence, 1) for origin, sequence in ids]
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"ids is {shown(ids)}; it must be MessageIds") from error
-    for _, origin, sequence, _ in runs:
-        whole("ids: an origin", origin, 0, 2**32 - 1)
-        whole("ids: a sequence", sequence, 0, 2**64 - 1)
-    return runs
-
-
-def _lease_ms(lease: Span | None) -> int:
-    if lease is None:
-        return 0
-    return milliseconds("lease", lease, limits.MAX_LEASE_MS, limits.MIN_LEASE_MS)
-
-
-def _key_bytes(key: str) -> bytes:
-    of_type("key", key, str, "a str")
-    data = _utf8(key, BadValue)
-    if len(data) > limits.MAX_KEY_BYTES:
-        raise BadValue(f"a key of {len(data)} bytes exceeds {limits.MAX_KEY_BYTES}")
-    return data
-
-
-def _utf8(text: str, refusal: type[CommandError]) -> bytes:
-    try:
-        return text.encode()
-    except (
-        UnicodeEncodeError
-    ) as error:  # Python makes lone surrogates of arguments that are not UTF-8
-        raise refusal(f"names and keys are UTF-8, which {text!r} cannot be") from error
-
-
-def _encode_all(bodies: Iterable[Any]) -> tuple[Sequence[bytes], Sequence[int]]:
-    bodies = bodies if isinstance(bodies, (list, tuple)) else list(bodies)
-    if set(map(type, bodies)) == {bytes}:
-        return bodies, bytes(len(bodies))
-    pairs = [encode_body(body) for body in bodies]
-    return [raw for raw, _ in pairs], [encoding for _, encoding in pairs]
-
-
-def _chunks(raws: Sequence[bytes], each: int, most_bytes: int) -> list[tuple[int, int]]:
-    """Return the ranges of `raws` that go into one frame each; a message costs `each` bytes beside its body."""
-    count = len(raws)
-    if count <= GROUP_MESSAGES and sum(map(len, raws)) + count * each <= most_bytes:
-        return [(0, count)] if raws else []
-    chunks, first, size = [], 0, 0
-    for index, raw in enumerate(raws):
-        cost = len(raw) + each
-        if index > first and (index - first >= GROUP_MESSAGES or size + cost > most_bytes):
-            chunks.append((first, index))
-            first, size = index, 0
-        size += cost
-    chunks.append((first, len(raws)))
-    return chunks
 
 
 async def _runs(

@@ -31,7 +31,7 @@ async def run_slots(
             driver.loop.create_task(_take_and_call(consumer, handlers.call))
             for _ in range(concurrency)
         ]
-        driver.leaving.runs[consumer] = slots
+        driver.runs[consumer] = slots
         try:
             await _first_error(slots)
         finally:
@@ -74,7 +74,7 @@ async def _end(driver: Driver, consumer: Consumer[Any], slots: Sequence[Slot]) -
             await asyncio.gather(*slots, stopping, return_exceptions=True)
             await driver.drained()
         finally:
-            del driver.leaving.runs[consumer]
+            del driver.runs[consumer]
 
 
 async def _give_back(driver: Driver, consumer: Consumer[Any]) -> None:

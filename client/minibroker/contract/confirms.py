@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple, overload
 
 import msgspec
-
-from minibroker.contract.errors import MinibrokerError
 
 
 class MessageId(NamedTuple):
@@ -51,74 +49,6 @@ class ConfirmRun(NamedTuple):
     first: int
     messages: int
     durability: str
-
-
-Part = tuple[int, ConfirmRun | MinibrokerError]  # count of bodies, and what became of them
-
-
-class PartialConfirms(Sequence[Confirm | None]):
-    """The confirms of a `publish_many` that failed, one entry for each body: None where there is none."""
-
-    __slots__ = ("_count", "_parts")
-
-    def __init__(self, parts: Sequence[Part]) -> None:
-        self._parts = parts
-        self._count = sum(count for count, _ in parts)
-
-    def __len__(self) -> int:
-        return self._count
-
-    @overload
-    def __getitem__(self, index: int) -> Confirm | None: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Confirm | None]: ...
-    def __getitem__(self, index: int | slice) -> Confirm | list[Confirm | None] | None:
-        if isinstance(index, slice):
-            return [self[at] for at in range(*index.indices(self._count))]
-        at = index + self._count if index < 0 else index
-        if not 0 <= at < self._count:
-            raise IndexError(index)
-        for count, outcome in self._parts:
-            if at < count:
-                if not isinstance(outcome, ConfirmRun):
-                    return None
-                return Confirm(outcome.origin, outcome.first + at, outcome.durability)
-            at -= count
-        raise AssertionError("the counts add up")
-
-    def __repr__(self) -> str:
-        stored = sum(count for count, outcome in self._parts if isinstance(outcome, ConfirmRun))
-        return f"PartialConfirms({stored} of {self._count} messages)"
-
-
-class Failures(Mapping[int, MinibrokerError]):
-    """The errors of a `publish_many` that failed, by the index of the body; stored ones are not in it."""
-
-    __slots__ = ("_parts",)
-
-    def __init__(self, parts: Sequence[Part]) -> None:
-        self._parts = parts
-
-    def __getitem__(self, index: int) -> MinibrokerError:
-        at = index
-        for count, outcome in self._parts:
-            if 0 <= at < count and not isinstance(outcome, ConfirmRun):
-                return outcome
-            at -= count
-        raise KeyError(index)
-
-    def __iter__(self) -> Iterator[int]:
-        first = 0
-        for count, outcome in self._parts:
-            if not isinstance(outcome, ConfirmRun):
-                yield from range(first, first + count)
-            first += count
-
-    def __len__(self) -> int:
-        return sum(count for count, outcome in self._parts if not isinstance(outcome, ConfirmRun))
-
-    def __repr__(self) -> str:
-        return f"Failures({len(self)} messages)"
 
 
 class Confirms(Sequence[Confirm]):

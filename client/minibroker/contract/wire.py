@@ -185,3 +185,8 @@ def unpack_strings(column: bytes | memoryview, count: int) -> tuple[list[bytes],
 def pack_runs(runs: Iterable[tuple[int, int, int, int]]) -> bytes:
     """Return a run column from (token, origin, first sequence, count) entries."""
     return b"".join(RUN.pack(*run) for run in runs)
+
+
+def unpack_runs(column: bytes) -> list[tuple[int, int, int, int]]:
+    """Return the entries of a run column; what is left behind the last whole one is passed over."""
+    return list(RUN.iter_unpack(column[: len(column) // RUN.size * RUN.size]))

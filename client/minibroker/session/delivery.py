@@ -3,111 +3,21 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import accumulate
-from typing import Any, Protocol
+from typing import Any
 
 from minibroker.contract import wire
 from minibroker.contract.errors import ProtocolError
-from minibroker.session import message as message_module
-from minibroker.session.message import Message
-from minibroker.session.settlements import BEGUN, ENDED, TOLD, Settlements
+from minibroker.session.message import Delivery, DeliveryRun, MessageData
+from minibroker.session.settlements import ENDED, Settlements
+
+MakeMessage = Callable[[DeliveryRun, int, bytes, bytes], MessageData[Any]]
 
 
-class Shell(Protocol):
-    """What a message asks of the shell around the protocol logic."""
-
-    thread: int  # of the loop
-    scheduled: bool  # what is settled now is written at the end of this turn
-
-    current_task: Callable[[], Any]  # returns the task that runs now
-
-    failed: Callable[[Message[Any], BaseException], None]  # notes that a handler failed
-
-    # returns whether an error is the shell's own cancellation of a lost message's handler
-    takes_cancellation: Callable[[Message[Any], BaseException | None], bool]
-
-    def check_loop(self) -> None:
-        """Raise RuntimeError if another event loop runs than the shell's."""
-
-    def check_open(self) -> None:
-        """Raise Closed if nothing can be asked any more, or as `check_loop` does."""
-
-    def is_cancelled(self) -> bool:
-        """Return whether somebody asked the task that runs now to be cancelled."""
-
-    def flush(self) -> None:
-        """Write what waits, now, as far as there is room."""
-
-    def extended(self, message: Message[Any], lease_ms: int) -> None:
-        """Note that `message` has a lease of its own length from now on."""
-
-    async def confirmed(
-        self, message: Message[Any], settlements: Settlements, extends: bool = False
-    ) -> None:
-        """Return when the settlement of `message` that was just handed over is confirmed."""
-
-
-class Delivery:
-    """What all messages of one delivery frame share."""
-
-    __slots__ = ("lease_ms", "messages", "open", "queue", "settlements", "shell", "token")
-
-    def __init__(
-        self, queue: str, token: int, lease_ms: int, settlements: Settlements, shell: Shell
-    ) -> None:
-        self.queue = queue
-        self.token = token
-        self.lease_ms = lease_ms
-        self.settlements = settlements
-        self.shell = shell
-        self.messages: list[Message[Any]] = []
-        self.open = 0  # messages whose end was not written yet
-
-    def begun(self) -> list[Message[Any]]:
-        """Return the messages whose handlers run."""
-        return [message for message in self.messages if message.state in (BEGUN, TOLD)]
-
-
-class DeliveryRun:
-    """What consecutive messages of a delivery share."""
-
-    __slots__ = (
-        "attempt",
-        "delivery",
-        "encoding",
-        "key",
-        "marked",
-        "origin",
-        "published_unix_ms",
-        "settlements",
-    )
-
-    def __init__(
-        self,
-        delivery: Delivery,
-        origin: int,
-        attempt: int,
-        marked: bool,
-        encoding: int,
-        published_unix_ms: int,
-        key: str | None,
-    ) -> None:
-        self.delivery = delivery
-        self.settlements = delivery.settlements
-        self.origin = origin
-        self.attempt = attempt
-        self.marked = marked
-        self.encoding = encoding
-        self.published_unix_ms = published_unix_ms
-        self.key = key
-
-
-# help(Message) and inspect.signature(Message) look up the type of `run` where Message stands.
-vars(message_module)["DeliveryRun"] = DeliveryRun
-
-
-def unpack_delivery(frame: wire.Frame, settlements: Settlements, shell: Shell) -> Delivery:
+def unpack_delivery(
+    frame: wire.Frame, settlements: Settlements, shell: Any, make: MakeMessage
+) -> Delivery:
     """Return the delivery in a `deliver` frame, its messages not begun.
 
     Raises:
@@ -140,7 +50,7 @@ def unpack_delivery(frame: wire.Frame, settlements: Settlements, shell: Shell) -
         )
         # The range comes first: it ends before it takes a cut that belongs to the next run.
         for sequence, (body_at, end) in zip(range(first, first + run_count), cuts, strict=False):
-            append(Message(run, sequence, blob[at:body_at], blob[body_at:end]))
+            append(make(run, sequence, blob[at:body_at], blob[body_at:end]))
             at = end
     delivery.open = count
     return delivery
@@ -151,7 +61,7 @@ def _keys(frame: wire.Frame, at: int, count: int) -> list[str | None]:
     return [key.decode() or None for key in keys]
 
 
-def drop(messages: list[Message[Any]]) -> None:
+def drop(messages: Iterable[MessageData[Any]]) -> None:
     """Note that `messages` are given back unseen, or were lost: nothing more is owed for them."""
     for message in messages:
         if message.state != ENDED:

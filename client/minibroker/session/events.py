@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from minibroker.contract.errors import MinibrokerError
-from minibroker.session.message import Message
+from minibroker.session.message import Delivery, MessageData
 from minibroker.session.outbox import PublishGroup
 from minibroker.session.settlements import SettlePart
-
-if TYPE_CHECKING:
-    from minibroker.session.delivery import Delivery
 
 
 class Welcomed(NamedTuple):
     """The connection is open; unanswered frames are to be sent again, consumers to be armed."""
 
-    lost: Sequence[Message[Any]]
+    lost: Sequence[MessageData[Any]]
 
 
 class Published(NamedTuple):
@@ -44,7 +41,7 @@ class Settled(NamedTuple):
     """The settlements of a part are safe, apart from those of `lost` messages."""
 
     part: SettlePart
-    lost: Sequence[Message[Any]]
+    lost: Sequence[MessageData[Any]]
 
 
 class SettleRefused(NamedTuple):
@@ -78,3 +75,54 @@ class Leaving(NamedTuple):
 Event = (
     Welcomed | Published | PublishFailed | Settled | SettleRefused | Delivered | Answered | Leaving
 )
+
+
+# ---- what a machine asks of its shell, or tells it ----
+
+
+class Dial(NamedTuple):
+    """Connect; `Machine.dialled` or `Machine.ended` says what came of it."""
+
+
+class HangUp(NamedTuple):
+    """End the connection, or the attempt at one, behind `last`."""
+
+    last: bytes = b""
+
+
+class Opened(NamedTuple):
+    """There is a connection again, after `attempts`; `away_ms` since the last one was lost, None for the first."""
+
+    attempts: int
+    away_ms: int | None
+
+
+class Away(NamedTuple):
+    """The connection that was open has ended."""
+
+    why: str
+
+
+class Again(NamedTuple):
+    """The `attempt` follows in `delay_ms`; an operator should know if it `is_news`."""
+
+    attempt: int
+    delay_ms: int
+    why: str
+    is_news: bool
+
+
+class Lost(NamedTuple):
+    """These messages are not this client's any more."""
+
+    messages: Sequence[MessageData[Any]]
+    error: MinibrokerError
+
+
+class Renew(NamedTuple):
+    """Messages came under a lease of this length: whoever renews may have to look."""
+
+    lease_ms: int
+
+
+Effect = Dial | HangUp | Opened | Away | Again | Lost | Renew | Leaving

@@ -21,7 +21,7 @@ from minibroker.contract.errors import (
     error_from_wire,
 )
 from minibroker.session.asking import Requests
-from minibroker.session.delivery import Delivery, Shell, drop, unpack_delivery
+from minibroker.session.delivery import MakeMessage, drop, unpack_delivery
 from minibroker.session.events import (
     Answered,
     Delivered,
@@ -33,11 +33,12 @@ from minibroker.session.events import (
     SettleRefused,
     Welcomed,
 )
-from minibroker.session.message import Message
+from minibroker.session.frame_room import FRAME_BYTES, FrameRoom
+from minibroker.session.message import Delivery, MessageData
 from minibroker.session.outbox import Outbox, PublishGroup
 from minibroker.session.peek import unpack_peek
-from minibroker.session.settle_frames import FRAME_BYTES, FrameRoom, pack_parts, resume_runs
-from minibroker.session.settlements import Ripe, Run, Settlements, SettlePart, named_by
+from minibroker.session.settle_frames import pack_parts, resume_runs
+from minibroker.session.settlements import Ripe, Settlements, SettlePart, named_by
 from minibroker.session.suspects import Suspects
 from minibroker.session.window import Sent, Window
 
@@ -46,9 +47,14 @@ _RESUME_FIELDS: Final = frozenset(field.name for field in COMMANDS["resume"].fie
 
 
 class Session:
-    """One session: its identity, what was written and is unanswered, what waits to be written."""
+    """One session: its identity, what was written and is unanswered, what waits to be written.
 
-    def __init__(self, client: str, shell: Shell, on_ripe: Ripe) -> None:
+    A message is what `make` returns; `shell` is what its verbs ask, and opaque here.
+    """
+
+    def __init__(
+        self, client: str, shell: Any, on_ripe: Ripe, make: MakeMessage = MessageData
+    ) -> None:
         self.client = client
         self.session_id: int | None = None
         self.secret = b""
@@ -65,15 +71,16 @@ class Session:
         self.returned: list[SettlePart] = []  # refused for now; the shell says when to try again
         self._single: list[
             SettlePart
-        ] = []  # of a frame that was refused: each leaves in one of its own
+        ] = []  # their frame was refused: each leaves in one of its own
         self.deliveries: dict[int, Delivery] = {}
         self.consumers: set[int] = set()  # deliveries for others are ignored: they were cancelled
         self._suspects = Suspects()
         self._given_up: list[Event] = []  # told when the connection has ended
         self._reader = wire.FrameReader()
-        self._resumed: list[Message[Any]] = []
+        self._resumed: list[MessageData[Any]] = []
         self._prune_at = 64
         self._shell = shell
+        self._make = make
         self._on_ripe = on_ripe
         self._handlers: Mapping[str, Callable[[wire.Frame], Event | list[Event] | None]] = {
             "welcome": self._welcome,
@@ -102,7 +109,7 @@ class Session:
             part["next_sequence"] = self.window.next_sequence
         return wire.pack_frame({"parts": [part]}, wire.pack_runs(runs))
 
-    def begun_messages(self) -> Iterator[Message[Any]]:
+    def begun_messages(self) -> Iterator[MessageData[Any]]:
         """Yield the messages whose lease the client still needs: begun, or not safely settled."""
         for delivery in self.deliveries.copy().values():
             yield from delivery.begun()
@@ -341,7 +348,7 @@ class Session:
         self.max_message_bytes = header["max_message_bytes"]
         self.outbox.fit(self.max_frame_bytes)
         self.is_open = True
-        lost = named_by(_runs(frame)[: header.get("lost", 0)], self._resumed)
+        lost = named_by(wire.unpack_runs(frame.columns)[: header.get("lost", 0)], self._resumed)
         self._resumed = []
         return Welcomed(lost)
 
@@ -357,7 +364,7 @@ class Session:
         if isinstance(content, PublishGroup):
             result = results[0]
             return Published(content, result["origin"], result["first"], result["durability"])
-        runs, events, at = _runs(frame), [], 0
+        runs, events, at = wire.unpack_runs(frame.columns), [], 0
         for part, result in zip(content, results, strict=True):
             count = result.get("lost", 0)
             lost = named_by(runs[at : at + count], part.messages) if count else ()
@@ -380,7 +387,9 @@ class Session:
             request = self.requests.answer(header["request"])
             if request is None:
                 return None  # withdrawn: the server takes these back
-        delivery = unpack_delivery(frame, self.settlements_of(header["queue"]), self._shell)
+        delivery = unpack_delivery(
+            frame, self.settlements_of(header["queue"]), self._shell, self._make
+        )
         if delivery.open:
             self._keep(delivery)
         if consumer is not None:
@@ -487,9 +496,3 @@ def _given_up(sent: Sent[Content], error: MinibrokerError) -> Event:
     if isinstance(sent.content, PublishGroup):
         return PublishFailed(sent.content, unknown)
     return SettleRefused(sent.content, unknown)
-
-
-def _runs(frame: wire.Frame) -> list[Run]:
-    if not frame.columns:
-        return []
-    return list(wire.RUN.iter_unpack(frame.columns[: len(frame.columns) // 24 * 24]))

@@ -8,23 +8,21 @@ settled in the same turn of the loop need only the settlement.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
 
 from minibroker.contract import wire
-
-if TYPE_CHECKING:
-    from minibroker.session.message import Message
-    from minibroker.session.settle_frames import FrameRoom
+from minibroker.session.frame_room import FrameRoom
 
 HELD: Final = 0  # in the buffer; the application has not seen it
 BEGUN: Final = 1  # the application has it; the server was not told
 TOLD: Final = 2  # begun, and the begin was written
 ENDED: Final = 3  # settled, lost, or given back unseen
 
+Item = Any  # a MessageData: message.py builds on this module
 Run = tuple[int, int, int, int]  # token, origin, first sequence, count
 Waiter = Any  # a future of the shell, opaque here
-Ripe = Callable[["Settlements"], Awaitable[None] | None]
+Ripe = Callable[["Settlements"], Any]  # what it returns is the shell's way to wait for room
 
 
 class SettlePart:
@@ -32,16 +30,14 @@ class SettlePart:
 
     __slots__ = ("errors", "messages", "op", "queue", "runs", "value", "waiters")
 
-    def __init__(
-        self, op: str, queue: str, messages: Sequence[Message[Any]], value: int | None
-    ) -> None:
+    def __init__(self, op: str, queue: str, messages: Sequence[Item], value: int | None) -> None:
         self.op = op
         self.queue = queue
         self.messages = messages
         self.value = value  # delay_ms of a nack, lease_ms of an extend
         self.runs: list[Run] = []
         self.errors: list[tuple[bytes, bytes]] = []  # class and text, one for each run
-        self.waiters: list[tuple[Message[Any], Waiter]] = []
+        self.waiters: list[tuple[Item, Waiter]] = []
 
     def header(self) -> dict[str, object]:
         """Return the map that stands in the header of the frame."""
@@ -67,7 +63,7 @@ class Settlement:
     def __init__(
         self,
         op: str,
-        message: Message[Any],
+        message: Item,
         value: int | None = None,
         error_class: bytes = b"",
         error_text: bytes = b"",
@@ -103,12 +99,12 @@ class Settlements:
 
     def __init__(self, queue: str, owing: dict[Settlements, None], ripe: Ripe) -> None:
         self.queue = queue
-        self.begins: list[Message[Any]] = []
-        self.acks: list[Message[Any]] = []
+        self.begins: list[Item] = []
+        self.acks: list[Item] = []
         self.others: list[Settlement] = []
         # Apart, for a message may be extended and ended in one turn, and each is confirmed by its own part.
-        self.waiters: list[tuple[Message[Any], Waiter]] = []
-        self.extend_waiters: list[tuple[Message[Any], Waiter]] = []
+        self.waiters: list[tuple[Item, Waiter]] = []
+        self.extend_waiters: list[tuple[Item, Waiter]] = []
         self.half = 1  # half of the smallest prefetch: acks that are written early
         self.flush_at = 1
         self._owing = owing
@@ -119,7 +115,7 @@ class Settlements:
         self._owing[self] = None
         self.flush_at = self.half
 
-    def on_ripe(self) -> Awaitable[None] | None:
+    def on_ripe(self) -> Any:
         """Note that settlements wait, and have them written; return something to await if there is no room."""
         self.owe()
         return self._ripe(self)
@@ -192,8 +188,8 @@ class Settlements:
 
 
 def _give_waiters(
-    waiters: list[tuple[Message[Any], Waiter]], parts: Iterable[SettlePart]
-) -> list[tuple[Message[Any], Waiter]]:
+    waiters: list[tuple[Item, Waiter]], parts: Iterable[SettlePart]
+) -> list[tuple[Item, Waiter]]:
     """Hang each waiter on the part that speaks of its message; return those that no part speaks of."""
     for part in parts:
         members = set(map(id, part.messages))
@@ -202,7 +198,7 @@ def _give_waiters(
     return waiters
 
 
-def runs_of(messages: Iterable[Message[Any]]) -> list[Run]:
+def runs_of(messages: Iterable[Item]) -> list[Run]:
     """Return the runs that name `messages`, consecutive ones merged.
 
     Runs per message, so it is written out: settlements mostly come in the order of delivery.
@@ -237,7 +233,7 @@ def _merged(runs: list[Run]) -> list[Run]:
     return merged
 
 
-def named_by(runs: Sequence[Run], messages: Iterable[Message[Any]]) -> list[Message[Any]]:
+def named_by(runs: Sequence[Run], messages: Iterable[Item]) -> list[Item]:
     """Return those of `messages` that `runs` name; thousands of both cost a search each, not a walk."""
     stops: dict[tuple[int, int], dict[int, int]] = {}
     for token, origin, first, count in runs:

@@ -7,11 +7,12 @@ as well, or a message that ends every worker it meets would never come to its en
 
 from __future__ import annotations
 
-from asyncio import CancelledError
 from enum import Enum
 
 from minibroker.contract.errors import BodyError
 from minibroker.session.error_text import leaves_of
+
+Cancellation = type[BaseException] | tuple[()]
 
 
 class Ending(Enum):
@@ -23,22 +24,25 @@ class Ending(Enum):
     INTERRUPTED = "release, and the error goes on"
 
 
-def ending_of(error: BaseException, asked: bool) -> Ending:
-    """Return what an error out of a handler means; `asked`: somebody asked its task to be cancelled."""
+def ending_of(error: BaseException, asked: bool, cancellation: Cancellation = ()) -> Ending:
+    """Return what an error out of a handler means; `asked`: somebody asked its task to be cancelled.
+
+    `cancellation` is the class of error that says so where the handler runs, if there is one.
+    """
     if issubclass(type(error), BodyError):
         return Ending.UNREADABLE
-    found = {_ending_of_leaf(leaf, asked) for leaf in leaves_of(error)}
+    found = {_ending_of_leaf(leaf, asked, cancellation) for leaf in leaves_of(error)}
     return next(
         ending for ending in (Ending.INTERRUPTED, Ending.FATAL, Ending.FAILED) if ending in found
     )
 
 
-def _ending_of_leaf(error: BaseException, asked: bool) -> Ending:
+def _ending_of_leaf(error: BaseException, asked: bool, cancellation: Cancellation) -> Ending:
     if issubclass(type(error), Exception):
         return Ending.FAILED
     if issubclass(type(error), KeyboardInterrupt):
         return Ending.INTERRUPTED
-    if issubclass(type(error), CancelledError):
+    if issubclass(type(error), cancellation):
         # One that nobody asked of this task came out of something the handler awaited.
         return Ending.INTERRUPTED if asked else Ending.FAILED
     return Ending.FATAL

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, TypeVar, cast
 
-from minibroker.session.message import Message
+from minibroker.aio.message import Message
 from minibroker.session.spans import Span
 from minibroker.worker.declared import Declared, declare
 

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-from minibroker.session.message import Message
+from minibroker.aio.message import Message
 from minibroker.session.settlements import ENDED
 from minibroker.worker.declared import Declared, Takes
 from minibroker.worker.following import HandlerTimeout

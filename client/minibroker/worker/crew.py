@@ -12,11 +12,11 @@ from typing import Any, Final
 
 from minibroker.aio.broker import Broker
 from minibroker.aio.consumer import Consumption
+from minibroker.aio.message import Message
 from minibroker.aio.queue import Queue
-from minibroker.aio.real_threads import Clock
 from minibroker.contract.errors import BodyError, MinibrokerError, UnknownQueue
-from minibroker.session.message import Message
 from minibroker.session.settlements import ENDED
+from minibroker.shell.real_threads import Clock
 from minibroker.worker.calling import Call
 from minibroker.worker.declared import Declared
 from minibroker.worker.following import Follows, Reject, Retry, dlq_of, follows

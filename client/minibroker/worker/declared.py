@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final, Literal, get_args, get_origin
 
-from minibroker.aio.callables import is_async
+from minibroker.aio.message import Message
 from minibroker.contract import limits
 from minibroker.contract.settings import check_settings
-from minibroker.session.message import Message
+from minibroker.session.handling import is_async
 from minibroker.session.spans import Span, milliseconds, of_type, whole
 from minibroker.worker.typed import Convert, converter
 

@@ -10,8 +10,8 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
+from minibroker.aio.message import Message
 from minibroker.session.error_text import describe
-from minibroker.session.message import Message
 from minibroker.worker.following import Follows
 
 logger = logging.getLogger("minibroker.worker")

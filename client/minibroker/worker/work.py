@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from minibroker.aio.broker import Broker, connect
-from minibroker.aio.real_threads import Clock
 from minibroker.contract.errors import ConnectionLost, MinibrokerError
+from minibroker.shell.real_threads import Clock
 from minibroker.worker.app import App
 from minibroker.worker.calling import (
     Call,

@@ -16,19 +16,18 @@ from __future__ import annotations
 
 import _socket
 import logging
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, Protocol
 
-from minibroker.aio.real_threads import Bell, Clock, Flag, dial, start_thread
 from minibroker.contract import limits, wire
 from minibroker.contract.errors import MinibrokerError, ProtocolError
 from minibroker.session.delivery import drop
-from minibroker.session.message import Message
+from minibroker.session.message import MessageData
+from minibroker.session.session import Session
 from minibroker.session.settle_frames import frames_naming
 from minibroker.session.settlements import BEGUN, ENDED, Run
-
-if TYPE_CHECKING:
-    from minibroker.aio.driver import Driver
+from minibroker.session.subscription import Subscription
+from minibroker.shell.real_threads import Bell, Clock, Flag, dial, start_thread
 
 logger = logging.getLogger("minibroker")
 
@@ -38,10 +37,25 @@ LEAST_TICK_S: Final = 0.002
 RETRY_S: Final = 1.0
 
 
+class Owner(Protocol):
+    """The shell whose leases are renewed."""
+
+    session: Session
+    consumers: dict[int, Subscription]
+    address: tuple[str, int]
+    max_run_ms: int
+
+    def lost_runs(self, runs: Sequence[Run]) -> None:
+        """Take the answer to a renewal: these are lost. Called by way of `hand_over`."""
+
+    def hand_over(self, function: Callable[..., object], *args: Any) -> None:
+        """Have a function called where the session lives; RuntimeError if that has ended."""
+
+
 class Attached:
     """The thread; `start` it once, `stop` it when the session ends."""
 
-    def __init__(self, driver: Driver) -> None:
+    def __init__(self, driver: Owner) -> None:
         self._driver = driver
         self._stopped = False
         self._bell: Bell | None = None  # while the thread runs
@@ -52,8 +66,8 @@ class Attached:
         self._session: int | None = None
         self._request = 0
         self._extends: set[int] = set()
-        self._renewed: dict[Message[Any], float] = {}
-        self._extended: dict[Message[Any], tuple[float, int]] = {}  # when, and for how many ms
+        self._renewed: dict[MessageData[Any], float] = {}
+        self._extended: dict[MessageData[Any], tuple[float, int]] = {}  # when, and for how many ms
         self._pinged_at = 0.0
         self._asked_at = 0.0
         self._turned_at = Clock.monotonic()
@@ -75,7 +89,7 @@ class Attached:
             assert self._bell is not None, "only the thread sets when it wakes"
             self._bell.ring()
 
-    def extended(self, message: Message[Any], lease_ms: int) -> None:
+    def extended(self, message: MessageData[Any], lease_ms: int) -> None:
         """Note that the application asked for a lease of its own length: it is renewed as that."""
         self._extended[message] = (Clock.monotonic(), lease_ms)
         self.delivered(lease_ms)
@@ -158,7 +172,7 @@ class Attached:
 
     def _in_loop(self, function: Any, *args: Any) -> None:
         try:
-            self._driver.loop.call_soon_threadsafe(function, *args)
+            self._driver.hand_over(function, *args)
         except RuntimeError:  # the loop is closed: nothing will be asked of this thread any more
             self._stopped = True
 
@@ -181,7 +195,7 @@ class Attached:
 
     def _renew(self, now: float) -> None:
         renewed, extended = self._renewed, self._extended
-        due = list[Message[Any]]()
+        due = list[MessageData[Any]]()
         self._renewed, still = {}, {}
         for message in self._driver.session.begun_messages():
             if now - message.begun_at > self._driver.max_run_ms / 1000:
@@ -200,7 +214,7 @@ class Attached:
         if due:
             self._send_parts("extend", due)
 
-    def _lease_of(self, message: Message[Any]) -> int:
+    def _lease_of(self, message: MessageData[Any]) -> int:
         """Return how long its lease is, as granted or as the application last asked for, in ms."""
         _, lease_ms = self._extended.get(message, (0.0, message.run.delivery.lease_ms))
         return lease_ms
@@ -225,7 +239,7 @@ class Attached:
             self._send_parts("release", taken)
             self._in_loop(drop, taken)  # the loop keeps the accounts of its deliveries
 
-    def _send_parts(self, op: str, messages: Iterable[Message[Any]]) -> None:
+    def _send_parts(self, op: str, messages: Iterable[MessageData[Any]]) -> None:
         """Send as many frames as it takes; `_request` is the number of the last one."""
         session = self._driver.session
         for parts in frames_naming(
@@ -248,5 +262,5 @@ class Attached:
         self._socket.sendall(wire.pack_frame(header, columns))
 
 
-def _no_value(message: Message[Any]) -> None:
+def _no_value(message: MessageData[Any]) -> None:
     return None

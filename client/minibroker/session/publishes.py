@@ -6,12 +6,11 @@ call has its own, and what is refused for now is tried again until the deadline,
 
 from __future__ import annotations
 
-import asyncio
+from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import repeat
 from typing import Any, Final
 
-from minibroker.aio.calls import confirm_each, retry_delay_ms
-from minibroker.aio.timer import Timer, now_ms
 from minibroker.contract.confirms import Confirm, ConfirmRun
 from minibroker.contract.errors import (
     BadName,
@@ -25,9 +24,11 @@ from minibroker.contract.errors import (
     UnknownQueue,
     again,
 )
+from minibroker.session.calls import Jitter, retry_delay_ms
 from minibroker.session.events import Published, PublishFailed
 from minibroker.session.outbox import Key, PublishGroup
 from minibroker.session.session import Session
+from minibroker.session.timers import Timers
 
 FOR_NOW: Final = (Busy, DiskFull)
 OF_THE_QUEUE: Final = (BadName, UnknownQueue)  # refusals that every message of the group would meet
@@ -39,20 +40,23 @@ class Publishes:
     def __init__(
         self,
         session: Session,
-        timer: Timer,
+        timers: Timers,
+        jitter: Jitter,
         schedule: Callable[[], None],
-        flush: Callable[[], None],
+        is_over: type[Exception],
     ) -> None:
+        """Begin; `is_over` is what `set_result` of a waiter raises when nobody waits any more."""
         self._session = session
         self._outbox = session.outbox
-        self._timer = timer
-        self._schedule = schedule
-        self._flush = flush
+        self._timers = timers
+        self._jitter = jitter
+        self._schedule = schedule  # sees to it that what waits is written
+        self._is_over = is_over
 
-    def open_group(self, key: Key) -> PublishGroup:
+    def open_group(self, key: Key, now_ms: int) -> PublishGroup:
         """Return a new group for a queue and time-out; it leaves with the next flush."""
-        group = self._outbox.start(key, now_ms())
-        group.slot = self._timer.at(group.deadline_ms, group)
+        group = self._outbox.start(key, now_ms)
+        group.slot = self._timers.at(group.deadline_ms, group)
         self._schedule()
         return group
 
@@ -72,11 +76,11 @@ class Publishes:
         """A group is stored: give its callers their confirms."""
         group, origin, sequence = event.group, event.origin, event.first
         durability = event.durability
-        self._timer.discard(group, group.slot)
+        self._timers.discard(group, group.slot)
         if self._outbox.holds:
             self._has_answer(group, stored=True)
         if group.alone:
-            confirm_each(group.waiters, origin, sequence, durability)
+            confirm_each(group.waiters, origin, sequence, durability, self._is_over)
             group.let_go()
             return
         for waiter in group.waiters:
@@ -90,7 +94,7 @@ class Publishes:
             sequence += count or 1
         group.let_go()
 
-    def failed(self, event: PublishFailed) -> None:
+    def failed(self, event: PublishFailed, now_ms: int) -> None:
         """A group was refused: try again, take it apart, or tell its callers."""
         group, error = event.group, event.error
         # The pieces behind it are in their places before anything else of its queue may leave.
@@ -98,41 +102,49 @@ class Publishes:
             self._has_answer(group, stored=False)
             self._outbox.groups.appendleft(group)  # it left no trace: it waits for the restart
             return
-        pieces = self._pieces(group, error)
+        pieces = self._pieces(group, error, now_ms)
         self._has_answer(group, stored=isinstance(error, OutcomeUnknown))
         if not pieces:
-            self._timer.discard(group, group.slot)
+            self._timers.discard(group, group.slot)
             self.fail(group, error)
             return
-        until_ms = now_ms()
+        until_ms = now_ms
         if isinstance(error, FOR_NOW):
-            until_ms += retry_delay_ms(error, group.refusals, group.deadline_ms - until_ms) or 0
-            self._timer.at(until_ms, self._flush)
+            until_ms += self._delay_ms(group, error, now_ms) or 0
+            self._timers.at(until_ms, self._retry)
             for piece in pieces:
                 keys = piece.named_keys()
                 piece.behind = {later for later in event.later if later.named_keys() & keys}
                 piece.refusal = error
         if pieces != [group]:
-            self._timer.discard(group, group.slot)
+            self._timers.discard(group, group.slot)
             for piece in pieces:
-                piece.slot = self._timer.at(piece.deadline_ms, piece)
+                piece.slot = self._timers.at(piece.deadline_ms, piece)
         self._outbox.put_back(pieces, until_ms)
         self._schedule()
 
-    def _pieces(self, group: PublishGroup, error: MinibrokerError) -> list[PublishGroup]:
+    def _pieces(
+        self, group: PublishGroup, error: MinibrokerError, now_ms: int
+    ) -> list[PublishGroup]:
         """Return what of a refused group is to be written again; nothing: its callers get the error."""
         group.drop_withdrawn()
         if not group.waiters or not isinstance(error, CommandError):
             return []
         if isinstance(error, FOR_NOW):
-            left_ms = group.deadline_ms - now_ms()
-            if retry_delay_ms(error, group.refusals, left_ms) is None:
+            if self._delay_ms(group, error, now_ms) is None:
                 return []
             pieces = group.halves()
             if len(pieces) == 2 and not pieces[0].named_keys() & pieces[1].named_keys():
                 return pieces
             return [group]
         return [] if isinstance(error, OF_THE_QUEUE) else group.halves()
+
+    def _delay_ms(self, group: PublishGroup, error: MinibrokerError, now_ms: int) -> int | None:
+        left_ms = group.deadline_ms - now_ms
+        return retry_delay_ms(error, group.refusals, left_ms, self._jitter)
+
+    def _retry(self, now_ms: int) -> None:
+        self._schedule()
 
     def _has_answer(self, group: PublishGroup, *, stored: bool) -> None:
         self._outbox.answered(group)
@@ -141,20 +153,20 @@ class Publishes:
             assert isinstance(other.refusal, MinibrokerError)
             self._outbox.remove(other)
             self._outbox.answered(other)
-            self._timer.discard(other, other.slot)
+            self._timers.discard(other, other.slot)
             self.fail(other, other.refusal)
 
     def fail(self, group: PublishGroup, error: MinibrokerError) -> None:
         """Let the callers of a group raise `error`."""
         for waiter in group.waiters:
-            future: asyncio.Future[Any] = waiter[0] if type(waiter) is tuple else waiter
+            future: Any = waiter[0] if type(waiter) is tuple else waiter
             if not future.done():
                 future.set_exception(again(error))
         group.let_go()
 
 
 def outcomes_of(
-    calls: Sequence[tuple[asyncio.Future[ConfirmRun], int, PublishGroup]],
+    calls: Sequence[tuple[Any, int, PublishGroup]],
 ) -> list[tuple[int, ConfirmRun | MinibrokerError]]:
     """Return what became of each call's bodies so far: count, and the confirms or the error."""
     outcomes: list[tuple[int, ConfirmRun | MinibrokerError]] = []
@@ -169,3 +181,23 @@ def outcomes_of(
             outcome = NotSent("the call ended before this was written")
         outcomes.append((count, outcome))
     return outcomes
+
+
+def confirm_each(
+    waiters: Sequence[Any], origin: int, first: int, durability: str, is_over: type[Exception]
+) -> None:
+    """Answer callers who wait for one message each; `first` is the sequence of the first one.
+
+    Runs per message: the interpreter's own loops make the confirms and hand them out, and that a caller is gone is
+    found out by trying.
+    """
+    if not waiters:
+        return
+    confirms = map(Confirm, repeat(origin), range(first, first + len(waiters)), repeat(durability))
+    answers = map(type(waiters[0]).set_result, waiters, confirms)
+    while True:
+        try:
+            deque(answers, maxlen=0)
+        except is_over:
+            continue  # that caller was cancelled, or had waited for long enough; the next one follows
+        return

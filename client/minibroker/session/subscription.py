@@ -1,0 +1,103 @@
+"""One consumer of a queue: the buffer of what was delivered, who waits for it, and its place at the server."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+from minibroker.contract.errors import Closed, MinibrokerError
+from minibroker.session.delivery import drop
+from minibroker.session.message import Delivery
+from minibroker.session.settlements import HELD, Settlements
+
+
+class Subscription:
+    """What a shell's consumer is made of; those that a machine knows are asked for again on a new connection."""
+
+    def __init__(self, queue: str, prefetch: int, lease_ms: int, settlements: Settlements) -> None:
+        self.number = 0  # the machine gives it one
+        self.queue = queue
+        self.prefetch = prefetch
+        self.lease_ms = lease_ms  # 0: as the queue says
+        self.is_agreed = False  # the server has said so, once
+        self.arming: Any = None  # the call that asks again, while it has no answer
+        self._buffer: deque[Any] = deque()
+        self._waiters: deque[Any] = deque()
+        self._settlements = settlements
+        self.error: MinibrokerError | None = None
+        self._ended = False
+
+    def fields(self) -> dict[str, object]:
+        """Return what the request says that asks for messages."""
+        fields: dict[str, object] = {"queue": self.queue, "consumer": self.number}
+        fields["prefetch"] = self.prefetch
+        if self.lease_ms:
+            fields["lease_ms"] = self.lease_ms
+        return fields
+
+    def set_half(self, smallest_prefetch: int) -> None:
+        """Let acks of the queue leave early when half of the smallest prefetch has been used up."""
+        self._settlements.half = max(1, smallest_prefetch // 2)
+
+    def deliver(self, delivery: Delivery) -> None:
+        """Take a delivery into the buffer."""
+        self._buffer.extend(delivery.messages)
+        self._wake(len(delivery.messages))
+
+    def take_buffer(self) -> list[Any]:
+        """Take out what was not begun. Also called by the attached thread: each popleft is one step."""
+        taken: list[Any] = []
+        try:
+            while True:
+                taken.append(self._buffer.popleft())
+        except IndexError:
+            return taken
+
+    def drop_buffer(self) -> None:
+        """Forget what was not begun: the connection that held it has ended, or gives it back."""
+        drop([message for message in self.take_buffer() if message.state == HELD])
+
+    def end(self, error: MinibrokerError | None) -> None:
+        """Let the iteration end, with `error` if there is one."""
+        self.error = error
+        self._ended = True
+        self._wake(len(self._waiters))
+
+    def _wake(self, count: int) -> None:
+        while count > 0 and self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                count -= 1
+
+
+class Arming:
+    """Waits for the answer when messages are asked for again: a refusal ends the iteration."""
+
+    def __init__(self, subscription: Subscription) -> None:
+        self._subscription = subscription
+        self._is_done = False
+
+    def done(self) -> bool:
+        """Return whether there is an answer."""
+        return self._is_done
+
+    def cancelled(self) -> bool:
+        """Nobody gives it up by itself."""
+        return False
+
+    def exception(self) -> None:
+        """It keeps none."""
+
+    def result(self) -> None:
+        """It keeps none."""
+
+    def set_result(self, value: object) -> None:
+        """Note that the server has agreed."""
+        self._is_done = True
+
+    def set_exception(self, error: MinibrokerError) -> None:
+        """Note what the server refused."""
+        self._is_done = True
+        if not isinstance(error, Closed):
+            self._subscription.end(error)

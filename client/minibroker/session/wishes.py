@@ -1,0 +1,237 @@
+"""What an application asks of a queue, checked and in the form of the wire; how it waits for it is the shell's.
+
+A wish is an operation, its fields and its columns: the arguments of a request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from minibroker.contract import limits, wire
+from minibroker.contract.bodies import encode_body, encode_headers
+from minibroker.contract.confirms import MessageId
+from minibroker.contract.errors import BadName, BadValue, CommandError, TooLarge
+from minibroker.contract.settings import check_settings
+from minibroker.session.arguments import MAX_TIMEOUT_MS
+from minibroker.session.outbox import GROUP_MESSAGES, MESSAGE_RESERVE
+from minibroker.session.spans import Span, milliseconds, of_type, shown, whole
+
+Wish = tuple[str, dict[str, object], bytes]
+
+
+def check_name(name: str) -> str:
+    """Return the name of a queue; TypeError, BadName if it can be none."""
+    of_type("name", name, str, "the name of a queue, a str")
+    size = len(_utf8(name, BadName))
+    if not 0 < size <= limits.MAX_QUEUE_NAME_CHARS + len(limits.DLQ_SUFFIX):
+        most = limits.MAX_QUEUE_NAME_CHARS
+        raise BadName(
+            f"a queue name of {size} bytes; it must have 1 to {most}, and a DLQ its suffix"
+        )
+    return name
+
+
+# ---- publishing ----
+
+
+class Ready(NamedTuple):
+    """One message as it is published; `cost` is what it takes of a frame, in bytes."""
+
+    headers: bytes
+    body: bytes
+    encoding: int
+    key: bytes
+    delay_ms: int
+    cost: int
+
+
+class ReadyMany(NamedTuple):
+    """Many messages that share headers, key and delay; `each` is what one takes of a frame beside its body."""
+
+    headers: bytes
+    bodies: Sequence[bytes]
+    encodings: Sequence[int]
+    key: bytes
+    delay_ms: int
+    each: int
+
+
+def ready(
+    body: Any,
+    headers: Mapping[str, object] | None,
+    key: str | None,
+    delay: Span | None,
+    most_bytes: int,
+) -> Ready:
+    """Return a message as it is published; TypeError, BadValue, TooLarge if it cannot be."""
+    raw, encoding = (body, 0) if type(body) is bytes else encode_body(body)
+    packed = encode_headers(headers)
+    _check_size(len(raw) + len(packed), most_bytes)
+    key_bytes = b"" if key is None else _key_bytes(key)
+    delay_ms = 0 if delay is None else milliseconds("delay", delay, limits.MAX_DELAY_MS)
+    cost = len(raw) + len(packed) + len(key_bytes) + MESSAGE_RESERVE
+    return Ready(packed, raw, encoding, key_bytes, delay_ms, cost)
+
+
+def ready_many(
+    bodies: Iterable[Any],
+    headers: Mapping[str, object] | None,
+    key: str | None,
+    delay: Span | None,
+    most_bytes: int,
+) -> ReadyMany:
+    """Return messages as they are published; TypeError, BadValue, TooLarge if they cannot be."""
+    raws, encodings = _encode_all(bodies)
+    packed = encode_headers(headers)
+    if raws:
+        _check_size(len(packed) + max(map(len, raws)), most_bytes)
+    key_bytes = b"" if key is None else _key_bytes(key)
+    delay_ms = 0 if delay is None else milliseconds("delay", delay, limits.MAX_DELAY_MS)
+    each = len(packed) + len(key_bytes) + MESSAGE_RESERVE
+    return ReadyMany(packed, raws, encodings, key_bytes, delay_ms, each)
+
+
+def timeout_ms(timeout: Span | None, default_ms: int) -> int:
+    """Return the deadline of a call in ms."""
+    return default_ms if timeout is None else milliseconds("timeout", timeout, MAX_TIMEOUT_MS)
+
+
+def _check_size(size: int, most: int) -> None:
+    if size > most:
+        raise TooLarge(f"a message of {size} bytes exceeds {most}; publish a reference instead")
+
+
+# ---- consuming ----
+
+
+def receive(queue: str, count: int, wait: Span, lease: Span | None) -> tuple[Wish, int]:
+    """Return the wish for messages, and for how long (ms) it may wait at the server."""
+    wait_ms = milliseconds("wait", wait, limits.MAX_WAIT_MS)
+    fields = {
+        "queue": queue,
+        "count": whole("count", count, 1, limits.MAX_MESSAGES_PER_FRAME),
+        "wait_ms": wait_ms,
+        "lease_ms": lease_ms(lease),
+    }
+    return ("receive", fields, b""), wait_ms
+
+
+def lease_ms(lease: Span | None) -> int:
+    """Return a lease in ms, 0 for what the queue says."""
+    if lease is None:
+        return 0
+    return milliseconds("lease", lease, limits.MAX_LEASE_MS, limits.MIN_LEASE_MS)
+
+
+# ---- by hand: None where nothing is named, so nothing need be asked ----
+
+
+def peek(
+    queue: str, count: int, skip: int, ids: Iterable[MessageId] | None, state: str, after: bytes
+) -> Wish | None:
+    """Return the wish to look at messages."""
+    runs = runs_of(ids)
+    if ids is not None and not runs:
+        return None
+    of_type("state", state, str, "a str")
+    of_type("after", after, bytes, "the `next` of an earlier peek")
+    fields: dict[str, object] = {
+        "queue": queue,
+        "count": whole("count", count, 1, limits.MAX_MESSAGES_PER_FRAME),
+        "skip": whole("skip", skip, 0, limits.MAX_PEEK_SKIP),
+        "after": after,
+        "state": state,
+        "runs": len(runs),
+    }
+    return "peek", fields, wire.pack_runs(runs)
+
+
+def redrive(queue: str, ids: Iterable[MessageId] | None, count: int) -> Wish:
+    """Return the wish to send dead messages back."""
+    runs = runs_of(ids)
+    fields = {"queue": queue, "runs": len(runs), "count": whole("count", count, 0, 2**53)}
+    return "redrive", fields, wire.pack_runs(runs)
+
+
+def purge(queue: str, ids: Iterable[MessageId] | None) -> Wish | None:
+    """Return the wish to end messages."""
+    runs = runs_of(ids)
+    if ids is not None and not runs:
+        return None
+    return "purge", {"queue": queue, "runs": len(runs)}, wire.pack_runs(runs)
+
+
+def move(queue: str, target: str, ids: Iterable[MessageId] | None, count: int) -> Wish | None:
+    """Return the wish to move messages to another queue."""
+    runs = runs_of(ids)
+    if ids is not None and not runs:
+        return None
+    of_type("target", target, str, "the name of a queue, a str")
+    fields: dict[str, object] = {"queue": queue, "target": target, "runs": len(runs)}
+    fields["count"] = whole("count", count, 0, 2**53)
+    return "move", fields, wire.pack_runs(runs)
+
+
+def change(queue: str, settings: Mapping[str, int | str]) -> Wish:
+    """Return the wish to change settings; BadValue if one is unknown, or outside its range."""
+    try:
+        checked = check_settings(dict(settings))
+    except ValueError as error:
+        raise BadValue(str(error)) from error
+    return "queue_set", {"queue": queue, "settings": checked}, b""
+
+
+def runs_of(ids: Iterable[MessageId] | None) -> list[tuple[int, int, int, int]]:
+    """Return the runs that name `ids`, each of its own; TypeError if one of them is no id."""
+    if ids is None:
+        return []
+    try:
+        runs = [(0, origin, sequence, 1) for origin, sequence in ids]
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"ids is {shown(ids)}; it must be MessageIds") from error
+    for _, origin, sequence, _ in runs:
+        whole("ids: an origin", origin, 0, 2**32 - 1)
+        whole("ids: a sequence", sequence, 0, 2**64 - 1)
+    return runs
+
+
+def _key_bytes(key: str) -> bytes:
+    of_type("key", key, str, "a str")
+    data = _utf8(key, BadValue)
+    if len(data) > limits.MAX_KEY_BYTES:
+        raise BadValue(f"a key of {len(data)} bytes exceeds {limits.MAX_KEY_BYTES}")
+    return data
+
+
+def _utf8(text: str, refusal: type[CommandError]) -> bytes:
+    try:
+        return text.encode()
+    except (
+        UnicodeEncodeError
+    ) as error:  # Python makes lone surrogates of arguments that are not UTF-8
+        raise refusal(f"names and keys are UTF-8, which {text!r} cannot be") from error
+
+
+def _encode_all(bodies: Iterable[Any]) -> tuple[Sequence[bytes], Sequence[int]]:
+    bodies = bodies if isinstance(bodies, (list, tuple)) else list(bodies)
+    if set(map(type, bodies)) == {bytes}:
+        return bodies, bytes(len(bodies))
+    pairs = [encode_body(body) for body in bodies]
+    return [raw for raw, _ in pairs], [encoding for _, encoding in pairs]
+
+
+def chunks(raws: Sequence[bytes], each: int, most_bytes: int) -> list[tuple[int, int]]:
+    """Return the ranges of `raws` that go into one frame each; a message costs `each` bytes beside its body."""
+    count = len(raws)
+    if count <= GROUP_MESSAGES and sum(map(len, raws)) + count * each <= most_bytes:
+        return [(0, count)] if raws else []
+    chunks, first, size = [], 0, 0
+    for index, raw in enumerate(raws):
+        cost = len(raw) + each
+        if index > first and (index - first >= GROUP_MESSAGES or size + cost > most_bytes):
+            chunks.append((first, index))
+            first, size = index, 0
+        size += cost
+    chunks.append((first, len(raws)))
+    return chunks
