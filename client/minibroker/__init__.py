@@ -6,43 +6,44 @@ async with minibroker.connect("minibroker://localhost:7272") as broker:
     await emails.run(handler, concurrency=8)
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
-from minibroker.aio.broker import Broker, Connecting, connect
-from minibroker.aio.callables import Handler
-from minibroker.aio.consumer import Consumer, Consumption
-from minibroker.aio.losses import SettleErrorHook
-from minibroker.aio.message import Message
-from minibroker.aio.queue import Queue
-from minibroker.contract.confirms import Confirm, ConfirmRun, Confirms, MessageId
-from minibroker.contract.errors import (
-    BadName,
-    BadValue,
-    BodyError,
-    Busy,
-    Closed,
-    CommandError,
-    ConnectionLost,
-    DiskFull,
-    IdConflict,
-    LeaseLost,
-    LimitReached,
-    LoginRefused,
-    MinibrokerError,
-    NotSent,
-    OutcomeUnknown,
-    ProtocolError,
-    QueueInUse,
-    ShuttingDown,
-    Timeout,
-    TooLarge,
-    UnknownQueue,
-)
-from minibroker.contract.settings import Settings
-from minibroker.session.peek import Peeked, Peeks
-from minibroker.session.spans import Span
-
 if TYPE_CHECKING:
+    from minibroker import sync as sync
+    from minibroker.aio.broker import Broker, Connecting, connect
+    from minibroker.aio.callables import Handler
+    from minibroker.aio.consumer import Consumer, Consumption
+    from minibroker.aio.losses import SettleErrorHook
+    from minibroker.aio.message import Message
+    from minibroker.aio.queue import Queue
+    from minibroker.contract.confirms import Confirm, ConfirmRun, Confirms, MessageId
+    from minibroker.contract.errors import (
+        BadName,
+        BadValue,
+        BodyError,
+        Busy,
+        Closed,
+        CommandError,
+        ConnectionLost,
+        DiskFull,
+        IdConflict,
+        LeaseLost,
+        LimitReached,
+        LoginRefused,
+        MinibrokerError,
+        NotSent,
+        OutcomeUnknown,
+        ProtocolError,
+        QueueInUse,
+        ShuttingDown,
+        Timeout,
+        TooLarge,
+        UnknownQueue,
+    )
+    from minibroker.contract.settings import Settings
+    from minibroker.session.peek import Peeked, Peeks
+    from minibroker.session.spans import Span
     from minibroker.worker.app import App
 
 __version__: Final = "0.1.0"
@@ -90,11 +91,37 @@ __all__ = [
     "connect",
 ]
 
+# Where each name is defined: it is imported when it is asked for first, so that `import minibroker.sync` does not
+# load asyncio, nor an application that only publishes the worker.
+_HOMES: Final = {
+    "minibroker.aio.broker": "Broker Connecting connect",
+    "minibroker.aio.callables": "Handler",
+    "minibroker.aio.consumer": "Consumer Consumption",
+    "minibroker.aio.losses": "SettleErrorHook",
+    "minibroker.aio.message": "Message",
+    "minibroker.aio.queue": "Queue",
+    "minibroker.contract.confirms": "Confirm ConfirmRun Confirms MessageId",
+    "minibroker.contract.errors": (
+        "BadName BadValue BodyError Busy Closed CommandError ConnectionLost DiskFull "
+        "IdConflict LeaseLost LimitReached LoginRefused MinibrokerError NotSent "
+        "OutcomeUnknown ProtocolError QueueInUse ShuttingDown Timeout TooLarge UnknownQueue"
+    ),
+    "minibroker.contract.settings": "Settings",
+    "minibroker.session.peek": "Peeked Peeks",
+    "minibroker.session.spans": "Span",
+    "minibroker.worker.app": "App",
+}
+_MODULE_OF: Final = {name: module for module, names in _HOMES.items() for name in names.split()}
+
 
 def __getattr__(name: str) -> Any:
-    """Import `App` when it is asked for: an application that only publishes does not load the worker."""
-    if name == "App":
-        from minibroker.worker.app import App
+    if name == "sync":
+        return import_module("minibroker.sync")
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_MODULE_OF[name]), name)
+    return value
 
-        return App
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "sync"})

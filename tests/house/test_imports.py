@@ -43,6 +43,7 @@ ROOMS = {
     "session": {"contract", "session"},
     "shell": {"contract", "session", "shell"},
     "aio": {"contract", "session", "shell", "aio"},
+    "sync": {"contract", "session", "shell", "sync"},
     "worker": {"contract", "session", "shell", "aio", "worker"},
 }
 PURE_ROOMS = ("contract", "session")

@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import minibroker
 from minibroker.contract import limits
+from minibroker.session.connecting import Connecting
+from minibroker.session.events import Again, Effect
+from minibroker.session.timers import Timers
 from support.broker import BrokerServer
 from support.processes import DEADLINE_S
 from support.relay import Relay
@@ -137,29 +139,18 @@ async def test_what_was_begun_is_settled_after_the_restart(broker_server: Broker
     assert await bodies(broker_server.url, "jobs") == []
 
 
-async def test_no_pause_between_two_tries_outlasts_the_servers_wait(
-    monkeypatch: pytest.MonkeyPatch, broker_server: BrokerServer
-) -> None:
+def test_no_pause_between_two_tries_outlasts_the_servers_wait() -> None:
     """A later RESUME would find that what was begun has been handed out to somebody else."""
-    pauses: list[float] = []
-    enough = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    call_later = loop.call_later
-
-    def at_once(delay: float, callback: Any, *args: Any, **context: Any) -> asyncio.TimerHandle:
-        if getattr(callback, "__name__", "") != "start" or enough.is_set():
-            return call_later(delay, callback, *args, **context)
-        pauses.append(delay)
-        if len(pauses) >= 10:
-            enough.set()
-        return call_later(0, callback, *args, **context)
-
-    async with minibroker.connect(broker_server.url, timeout=0.1):
-        monkeypatch.setattr(loop, "call_later", at_once)
-        monkeypatch.setattr("random.uniform", lambda low, high: high)
-        broker_server.kill()
-        await enough.wait()
-    assert max(pauses) * 1000 < limits.RESUME_WAIT_MS
+    told: list[Effect] = []
+    connecting = Connecting(
+        Timers(), lambda low, high: high, 10_000, told.append, lambda error, now_ms: True
+    )
+    for now_ms in range(0, 100_000, 10_000):
+        connecting.start(now_ms)
+        connecting.ended(ConnectionRefusedError(), now_ms)
+    pauses_ms = [effect.delay_ms for effect in told if isinstance(effect, Again)]
+    assert len(pauses_ms) == 10
+    assert max(pauses_ms) < limits.RESUME_WAIT_MS
 
 
 # A start that takes longer than the wait for resumes, as that of a large broker does. The wait is long enough for
@@ -167,6 +158,9 @@ async def test_no_pause_between_two_tries_outlasts_the_servers_wait(
 SLOW_START = """
 import gc, threading
 from minibroker.contract import limits
+from minibroker.session.connecting import Connecting
+from minibroker.session.events import Again, Effect
+from minibroker.session.timers import Timers
 from minibrokerd.__main__ import main
 limits.RESUME_WAIT_MS = 4_000
 freeze = gc.freeze

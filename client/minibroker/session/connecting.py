@@ -93,6 +93,12 @@ class Connecting:
         is_news = self._attempts & (self._attempts - 1) == 0
         self._tell(Again(self._attempts + 1, delay_ms, why, is_news))
 
+    def restart(self, now_ms: int) -> None:
+        """Replace a connection that nobody has used for long: at once, and without a word."""
+        self._clear()
+        self.phase = Phase.IDLE
+        self.start(now_ms)
+
     def stop(self) -> None:
         """Try no more."""
         self._clear()

@@ -169,6 +169,14 @@ class Machine:
             self._opening.append(waiter)
         self.connecting.start(now_ms)
 
+    def await_open(self, waiter: Any, by_ms: int) -> None:
+        """Let `waiter` have None when the session is open, a Timeout at `by_ms`, or what the server refuses."""
+        if self.session.is_open:
+            waiter.set_result(None)
+            return
+        self._opening.append(waiter)
+        self.timers.at(by_ms, Overdue(waiter, lambda: Timeout(self.trouble)))
+
     def dialled(self, now_ms: int) -> bool:
         """There is a connection: log in. False: nobody wants it any more, close it."""
         if not self.connecting.dialled():
@@ -186,6 +194,12 @@ class Machine:
         is_new = self.connecting.phase is Phase.LOGGING_IN and self.session.session_id is None
         self._tell(HangUp(GOODBYE if is_new else b""))
         self.ended(error, now_ms)
+
+    def refresh(self, now_ms: int) -> None:
+        """Replace the connection, which ended while nobody used it: dial at once, and say nothing."""
+        self._tell(HangUp())
+        self._ended(ConnectionResetError("the connection ended while it was not used"), now_ms)
+        self.connecting.restart(now_ms)
 
     def _ended(self, error: Exception, now_ms: int) -> bool:
         """Note that there is no connection; what is begun goes on, what is held is gone."""

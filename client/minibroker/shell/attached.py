@@ -83,6 +83,14 @@ class Attached:
         if self._bell is not None:
             self._bell.ring()
 
+    def close_copy(self) -> None:
+        """In a forked child, where the thread does not run: give the descriptors back."""
+        self._stopped = True
+        if self._socket is not None:
+            self._socket.close()
+        if self._bell is not None:
+            self._bell.close()
+
     def delivered(self, lease_ms: int) -> None:
         """Note that messages came, or were extended, under a lease of this length."""
         if lease_ms < 6_000 * TICK_S and Clock.monotonic() + lease_ms / 6_000 < self._wakes_at:

@@ -96,6 +96,17 @@ class Bell:
             self._hears.recv(RINGS)
         return socket is not None and socket.fileno() in ready
 
+    def fileno(self) -> int:
+        """Return the descriptor that can be read when it rings."""
+        return self._hears.fileno()
+
+    def hear(self) -> None:
+        """Note that it rang."""
+        try:
+            self._hears.recv(RINGS)
+        except OSError:
+            return  # somebody else has
+
     def close(self) -> None:
         """Give the descriptors back."""
         self._hears.close()

@@ -1,0 +1,137 @@
+"""`connect`, and the broker that it opens."""
+
+from __future__ import annotations
+
+import os
+import socket
+from types import TracebackType
+from typing import Any, TypeVar, overload
+
+from minibroker.contract.errors import ConnectionLost
+from minibroker.session.address import Memory
+from minibroker.session.arguments import MAX_RUN, never_opened, options_of
+from minibroker.session.spans import Span
+from minibroker.shell.telling import Hook, logger
+from minibroker.sync.driver import Driver
+from minibroker.sync.queue import Queue
+
+Body = TypeVar("Body")
+
+
+class Broker:
+    """An open session with a server; it reconnects by itself. Made by `connect`. All threads may share it."""
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+
+    @property
+    def server_version(self) -> str:
+        """The version of the server, as it said at the last login."""
+        return self._driver.session.server_version
+
+    @overload
+    def queue(self, name: str) -> Queue[Any]: ...
+    @overload
+    def queue(self, name: str, body_type: type[Body]) -> Queue[Body]: ...
+    def queue(self, name: str, body_type: type[Any] | None = None) -> Queue[Any]:
+        """Return the queue called `name`; asks nothing of the server.
+
+        `body_type` tells type checkers what its bodies are; nothing is converted or checked.
+        """
+        return Queue(self._driver, name)
+
+    def stats(self) -> dict[str, Any]:
+        """Return the counters of the server and of all queues; of very many they are asked for page by page."""
+        value: dict[str, Any] = {"queues": {}}
+        after: int | None = 0
+        while after is not None:
+            fields = {"queue": "", "after": after}
+            page = self._driver.request("stats", fields, self._driver.timeout_ms)
+            value["queues"] |= page["queues"]
+            value["server"] = page["server"]
+            after = page.get("next")
+        return value
+
+    def ping(self) -> None:
+        """Return when the server has given a sign of life; Timeout if it does not."""
+        self._driver.request("ping", {}, self._driver.timeout_ms)
+
+    def close(self) -> None:
+        """Leave: within one deadline, that of the connection, whatever there is to wait for.
+
+        Runs take nothing new, and their handlers are waited for; what has not begun goes back; what is unconfirmed
+        is waited for. In a child of a fork this closes what the child has opened; the parent's connection goes on.
+        """
+        driver = self._driver
+        if driver.machine.closed is not None:
+            return
+        try:
+            driver.leave_all()
+        finally:
+            driver.close("the connection was closed by this program")
+
+    def __enter__(self) -> Broker:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _open(self) -> None:
+        """Connect for the first time; ConnectionLost or LoginRefused when that fails."""
+        try:
+            self._driver.open()
+        except TimeoutError as error:
+            trouble = self._driver.machine.trouble
+            self._driver.close("the connection was never opened")
+            raise ConnectionLost(never_opened(self._driver.options.where, trouble)) from error
+        except BaseException:
+            self._driver.close("the connection was never opened")
+            raise
+
+
+def connect(
+    url: str | None = None,
+    *,
+    name: str | None = None,
+    timeout: Span = 30,
+    connect_timeout: Span = 10,
+    max_run: Span = MAX_RUN,
+    lazy: bool = False,
+    on_settle_error: Hook | None = None,
+) -> Broker:
+    """Open a session with the server at `url` (minibroker://host:port).
+
+    Args:
+        url: None: the environment variable MINIBROKER_URL, or where `minibroker serve` would listen here
+            (MINIBROKER_HOST, MINIBROKER_PORT; by default port 7272 of this machine).
+        name: of this client, in the server's logs and in message histories; default: the host's name.
+        timeout: deadline of every call that names none, in seconds.
+        connect_timeout: how long to try before giving up; later it reconnects for as long as it is open.
+        max_run: leases are renewed for this long, so that no hung handler holds a message for ever.
+        lazy: do not connect before the first call, which waits within its own deadline. So an application starts
+            without a server, and a process that forks opens nothing before.
+        on_settle_error: called with (message, error) when a settlement is refused or a lease is lost.
+
+    Raises:
+        TypeError, BadValue: an argument is of a wrong type, or outside its range.
+        ValueError: the url is not of that form, or asks for what this version cannot do; or MINIBROKER_PORT
+            is no port.
+        ConnectionLost, LoginRefused: unless `lazy`.
+    """
+    timeouts = (timeout, connect_timeout, max_run)
+    options = options_of(
+        url, name, timeouts, on_settle_error, lazy, os.environ, socket.gethostname()
+    )
+    if isinstance(options.address, Memory):
+        raise ValueError(f"{options.where}: a broker in memory is for asyncio's client only")
+    if options.warning:
+        logger.warning(options.warning)
+    broker = Broker(Driver(options))
+    if not lazy:
+        broker._open()
+    return broker

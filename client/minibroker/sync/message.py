@@ -1,0 +1,185 @@
+"""A message in the hands of an application that blocks: its settlements, and the block of `process`."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import AbstractContextManager
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, Generic, TypeVar
+
+from minibroker.contract import limits
+from minibroker.session.error_text import describe
+from minibroker.session.message import MessageData
+from minibroker.session.settlements import ENDED, Settlement
+from minibroker.session.spans import milliseconds, of_type
+from minibroker.session.ways_out import Cancellation, Ending, ending_of
+
+Body = TypeVar("Body")
+_ERRORS: Any = (BaseException, str)
+
+
+class Message(MessageData[Body], eq=False, gc=False):
+    """One delivery of a message; it is begun, and its lease is renewed while the process lives.
+
+    A thread renews it, so a handler may compute for longer than the lease. Only an extension module that keeps the
+    GIL for that long stops the thread too: consume with a longer lease then.
+
+    Exactly one of `ack`, `nack`, `reject` and `release` ends it; `process` does so by itself. Raised by
+    all of them: `LeaseLost` if the lease has ended or another of them was called before.
+    """
+
+    def process(self, reraise: bool = False) -> AbstractContextManager[Message[Body], bool]:
+        """Return a context manager that settles the message when its block ends.
+
+        - A normal end acks.
+        - An `Exception` nacks with the error and is logged; it goes no further unless `reraise`. A `BodyError`
+          rejects instead.
+        - `SystemExit`, `GeneratorExit` and any other `BaseException` nacks, and propagates.
+        - `KeyboardInterrupt` releases, and propagates.
+
+        Of a group the gravest of its errors counts. What is settled here is written before an error propagates. A
+        message that was settled inside is left alone. When the lease is lost, `lost` is true; the block goes on,
+        for a thread cannot be stopped, and its end settles nothing.
+        """
+        return Reraising(self) if reraise else self
+
+    def ack(self, confirmed: bool = False) -> None:
+        """Say that the work is done; the message ends. With `confirmed`, return when that is safe."""
+        self._settle(None, confirmed)
+
+    def nack(
+        self,
+        error: BaseException | str | None = None,
+        delay: float | timedelta | None = None,
+        confirmed: bool = False,
+    ) -> None:
+        """Say that the attempt failed.
+
+        It comes back after `delay` seconds (None: as the queue's retry policy says), or is moved to the
+        DLQ if this was its last attempt.
+        """
+        if error is not None:
+            of_type("error", error, _ERRORS, "an exception or a str")
+        error_class, text = describe(error)
+        delay_ms = None if delay is None else milliseconds("delay", delay, limits.MAX_DELAY_MS)
+        self._settle(Settlement("nack", self, delay_ms, error_class, text), confirmed)
+
+    def reject(self, error: BaseException | str, confirmed: bool = False) -> None:
+        """Say that it can never succeed; it is moved to the DLQ now."""
+        of_type("error", error, _ERRORS, "an exception or a str")
+        self._settle(Settlement("reject", self, None, *describe(error)), confirmed)
+
+    def release(self, confirmed: bool = False) -> None:
+        """Give it back: to its place, no attempt charged."""
+        self._settle(Settlement("release", self), confirmed)
+
+    def extend(self, lease: float | timedelta | None = None) -> None:
+        """Renew the lease now, for `lease` seconds; returns when the server has done so.
+
+        Not needed for handlers that run long: leases are renewed by themselves.
+
+        Raises:
+            LeaseLost: it had ended; another consumer may hold the message.
+        """
+        lease_ms = self.run.delivery.lease_ms
+        if lease is not None:
+            lease_ms = milliseconds("lease", lease, limits.MAX_LEASE_MS, limits.MIN_LEASE_MS)
+        driver, settlements = self.run.delivery.shell, self.run.settlements
+        with driver:
+            driver.machine.check_open()
+            if self.state == ENDED:
+                raise self.lost_error()
+            driver.extended(self, lease_ms)
+            settlements.others.append(Settlement("extend", self, lease_ms))
+            waiter, done = driver.confirmed(self, settlements, extends=True)
+        driver.wait(waiter, done)
+
+    def _settle(self, settlement: Settlement | None, confirmed: bool) -> None:
+        """Hand over a settlement, None for an ack; wait for its confirm, or for room."""
+        driver, settlements = self.run.delivery.shell, self.run.settlements
+        waiter, done = None, None
+        driver.__enter__()
+        flush = False
+        try:
+            if confirmed:
+                driver.machine.check_open()
+            self._end()
+            if settlement is None:
+                settlements.acks.append(self)
+            else:
+                settlements.others.append(settlement)
+            if confirmed:
+                waiter, done = driver.confirmed(self, settlements)
+                flush = True
+            elif settlement is not None or len(settlements.acks) >= settlements.flush_at:
+                waiter = settlements.on_ripe()
+                flush = driver.wants_flush()
+        except BaseException as error:
+            driver.__exit__(type(error), error, None)
+            raise
+        driver.leave(flush=flush)
+        if waiter is not None:
+            driver.wait(waiter, done)
+
+    # ---- the block of `process` ----
+
+    def __enter__(self) -> Message[Body]:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        if error is not None:
+            return self._failed(error, reraise=False)
+        if self.state != ENDED:
+            self._settle(None, confirmed=False)
+        return False
+
+    def _failed(self, error: BaseException, reraise: bool) -> bool:
+        ending = ending_of(error, False, _cancellation())
+        goes_on = ending in (Ending.FAILED, Ending.UNREADABLE)
+        if self.state != ENDED:
+            if ending is Ending.INTERRUPTED:
+                settlement = Settlement("release", self)
+            else:
+                self.run.delivery.shell.failed(self, error)
+                op = "reject" if ending is Ending.UNREADABLE else "nack"
+                settlement = Settlement(op, self, None, *describe(error))
+            if self.state != ENDED:  # it may be lost at any time, by another thread
+                self._settle(settlement, confirmed=False)
+        return goes_on and not reraise
+
+    def __repr__(self) -> str:
+        return f"<Message {self.id} of {self.queue}, attempt {self.attempt}, {len(self.raw)} bytes>"
+
+
+def _cancellation() -> Cancellation:
+    """Return the class of asyncio's cancellations, if the application has loaded it: it is a failure here."""
+    asyncio = sys.modules.get("asyncio")
+    return () if asyncio is None else asyncio.CancelledError
+
+
+class Reraising(Generic[Body]):
+    """The block of `Message.process(reraise=True)`: what its handler raises settles the message and goes on."""
+
+    __slots__ = ("_message",)
+
+    def __init__(self, message: Message[Body]) -> None:
+        self._message = message
+
+    def __enter__(self) -> Message[Body]:
+        return self._message.__enter__()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        if error is None:
+            return self._message.__exit__(None, None, None)
+        return self._message._failed(error, reraise=True)

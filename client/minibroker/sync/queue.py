@@ -1,0 +1,276 @@
+"""A queue as a blocking application sees it: publish, consume, receive, and what is done by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Generic, TypeVar
+
+from minibroker.contract import limits
+from minibroker.contract.confirms import Confirm, ConfirmRun, Confirms, MessageId
+from minibroker.contract.outcomes import Failures, PartialConfirms
+from minibroker.contract.settings import Settings
+from minibroker.session import wishes
+from minibroker.session.message import Delivery
+from minibroker.session.outbox import GROUP_MESSAGES, PublishGroup
+from minibroker.session.peek import Peeks
+from minibroker.session.publishes import outcomes_of
+from minibroker.session.settlements import BEGUN
+from minibroker.session.spans import Span, whole
+from minibroker.sync.consumer import Consumption
+from minibroker.sync.driver import Driver
+from minibroker.sync.message import Message
+from minibroker.sync.running import Handler, run_threads
+from minibroker.sync.waiter import Waiter
+
+Body = TypeVar("Body")
+
+
+class Queue(Generic[Body]):
+    """One queue of a broker; made by `Broker.queue`. Publishing and consuming create it.
+
+    Times are seconds (or timedelta). Every call has a deadline: `timeout`, or that of the connection. The
+    dead-letter queue of `emails` is a queue, too: `broker.queue("emails.dlq")` can be peeked, consumed, redriven.
+    """
+
+    def __init__(self, driver: Driver, name: str) -> None:
+        self.name = wishes.check_name(name)
+        self._driver = driver
+
+    # ---- publishing ----
+
+    def publish(
+        self,
+        body: Body,
+        *,
+        headers: Mapping[str, object] | None = None,
+        key: str | None = None,
+        delay: Span | None = None,
+        timeout: Span | None = None,
+    ) -> Confirm:
+        """Store one message; return when it is as safe as the queue's durability says.
+
+        Args:
+            body: bytes, or None, bool, int, float, str, list, tuple and dict of such; the consumer gets the same
+                (a tuple as a list).
+            headers: for the application, any such values under str keys; the server does not read them.
+            key: messages of one key keep their order; keys take turns.
+            delay: hand it out this much later.
+            timeout: deadline of this call.
+
+        Raises:
+            TypeError, BadValue, TooLarge: it cannot be sent; nothing was.
+            NotSent: the deadline passed before it was written: it is not stored.
+            OutcomeUnknown: it was written, but no confirm came in time.
+            Busy, DiskFull: the server had no room until the deadline; nothing was stored.
+            UnknownQueue, ...: the server refused it; nothing was stored.
+        """
+        driver = self._driver
+        some = wishes.ready(body, headers, key, delay, driver.session.max_message_bytes)
+        where = (self.name, wishes.timeout_ms(timeout, driver.timeout_ms))
+        waiter = Waiter()
+        now = driver.__enter__()
+        try:
+            group = driver.group(where, 1, some.cost, now)
+            group.add(waiter, *some[:-1])
+            flush = not driver.is_busy()
+        except BaseException as error:
+            driver.__exit__(type(error), error, None)
+            raise
+        driver.leave(flush)
+        confirm: Confirm = driver.wait(waiter)
+        return confirm
+
+    def publish_many(
+        self,
+        bodies: Iterable[Body],
+        *,
+        headers: Mapping[str, object] | None = None,
+        key: str | None = None,
+        delay: Span | None = None,
+        timeout: Span | None = None,
+    ) -> Confirms:
+        """Store many messages with the same headers, key and delay; return their confirms in order.
+
+        They leave in frames of at most 500, each stored as a whole or not at all. If one fails, its error is
+        raised after all were answered; it says what became of each body: `error.confirms[index]` is None for those
+        that are not stored, or of which nothing is known, and `error.failed[index]` says why. So do
+        other errors that end the call, like a KeyboardInterrupt. Raises what `publish` raises.
+        """
+        driver = self._driver
+        many = wishes.ready_many(bodies, headers, key, delay, driver.session.max_message_bytes)
+        where = (self.name, wishes.timeout_ms(timeout, driver.timeout_ms))
+        calls = []
+        with driver as now:
+            most = driver.session.outbox.group_bytes
+            for first, stop in wishes.chunks(many.bodies, many.each, most):
+                some, count = many.bodies[first:stop], stop - first
+                group = driver.group(where, count, sum(map(len, some)) + count * many.each, now)
+                waiter = Waiter()
+                calls.append((waiter, count, group))
+                encodings = many.encodings[first:stop]
+                group.add_many(waiter, many.headers, some, encodings, many.key, many.delay_ms)
+                if group.count >= GROUP_MESSAGES or group.cost >= most:
+                    driver.session.outbox.close(where)
+        return Confirms(_runs(driver, calls))
+
+    # ---- consuming ----
+
+    def consume(self, prefetch: int = 1, lease: Span | None = None) -> Consumption[Body]:
+        """Return the messages of the queue, as they come. `run` does this for a handler.
+
+            with queue.consume(prefetch=32) as messages:
+                for message in messages:
+                    with message.process():
+                        ...
+
+        `prefetch` bounds what is delivered and not settled. `lease`: as the queue says, if None.
+        """
+        whole("prefetch", prefetch, 1, limits.MAX_PREFETCH)
+        return Consumption(self._driver, self.name, prefetch, wishes.lease_ms(lease))
+
+    def receive(
+        self, count: int = 1, wait: Span = 0, lease: Span | None = None
+    ) -> list[Message[Body]]:
+        """Return up to `count` messages, begun: what is ready, else what comes within `wait` seconds.
+
+        An empty list if nothing came. Each message must be settled: in `async with message.process()`, or by one
+        of its `ack`, `nack`, `reject` and `release`.
+        """
+        (op, fields, _), wait_ms = wishes.receive(self.name, count, wait, lease)
+        driver = self._driver
+        with driver:
+            driver.machine.check_open()
+            driver.keep_alive()
+        delivery: Delivery = driver.request(op, fields, wait_ms + driver.timeout_ms)
+        now = driver.clock()
+        for message in delivery.messages:
+            message.begun_at = now
+            message.state = BEGUN
+        if driver.attached is not None:
+            driver.attached.delivered(delivery.lease_ms)
+        return list(delivery.messages)
+
+    def run(self, handler: Handler, concurrency: int = 1, lease: Span | None = None) -> None:
+        """Call `handler` for each message, `concurrency` at a time, each inside `message.process()`.
+
+        One at a time runs in this thread, more in threads of their own; leases are renewed meanwhile. A return of
+        the handler acks, an exception nacks, and so on as `Message.process` says; it may also call
+        `message.reject(error)` or another settlement itself. `async def` handlers need asyncio's client.
+
+        Runs until it is interrupted, which Ctrl-C does and SIGTERM does not, or until the broker is closed by
+        another thread. Then no new message begins, the handlers that run are waited for, and their settlements
+        confirmed. A thread cannot be cancelled.
+
+        Raises:
+            TypeError: the handler can never handle a message; none was taken.
+            BadValue: `concurrency` is out of range.
+            SystemExit, KeyboardInterrupt, ...: what a handler raised that is no `Exception`; that message is
+                settled.
+        """
+        whole("concurrency", concurrency, 1, limits.MAX_PREFETCH)
+        run_threads(self._driver, self.name, handler, concurrency, wishes.lease_ms(lease))
+
+    # ---- by hand ----
+
+    def peek(
+        self,
+        count: int = 100,
+        skip: int = 0,
+        *,
+        ids: Iterable[MessageId] | None = None,
+        state: str = "",
+        after: bytes = b"",
+    ) -> Peeks:
+        """Return messages as they lie in the queue, in every state or in one; nothing is changed.
+
+        A long answer is cut at about 1 MiB: while its `next` is not empty, ask again with that as `after`. `skip`
+        is at most 10,000. `ids`: only these; those that are not in the queue are missing in the answer.
+        """
+        wish = wishes.peek(self.name, count, skip, ids, state, after)
+        if wish is None:
+            return Peeks()
+        peeked: Peeks = self._ask(*wish)
+        return peeked
+
+    def redrive(self, ids: Iterable[MessageId] | None = None, count: int = 0) -> int:
+        """Send dead messages of this DLQ (`broker.queue("NAME.dlq")`) back to their origin; return how many.
+
+        Those with these `ids`, else the `count` oldest (0: all). ConnectionLost if it is not known how many.
+        """
+        value = self._ask(*wishes.redrive(self.name, ids, count))
+        return int(value["redriven"])
+
+    def purge(self, ids: Iterable[MessageId] | None = None) -> int:
+        """End every message of the queue, begun ones too; return how many. With `ids`: those of them that wait."""
+        wish = wishes.purge(self.name, ids)
+        if wish is None:
+            return 0
+        value = self._ask(*wish)
+        return int(value["purged"])
+
+    def move(self, target: str, ids: Iterable[MessageId] | None = None, count: int = 0) -> int:
+        """Move messages that wait to the queue `target`; return how many.
+
+        Those with these `ids`, else the `count` oldest (0: all). ConnectionLost if it is not known how many.
+        """
+        wish = wishes.move(self.name, target, ids, count)
+        if wish is None:
+            return 0
+        value = self._ask(*wish)
+        return int(value["moved"])
+
+    def delete(self, *, force: bool = False) -> int:
+        """Delete the queue and its DLQ, with their settings; return how many messages ended.
+
+        Raises:
+            QueueInUse: it has consumers, or (without `force`) messages; nothing was deleted.
+            UnknownQueue: there is none.
+        """
+        value = self._ask("queue_delete", {"queue": self.name, "force": int(bool(force))})
+        return int(value["purged"])
+
+    def set(self, **settings: int | str) -> Settings:
+        """Create the queue or change its settings, those that are named; return all of them.
+
+            queue.set(max_attempts=3, retry_delay_ms=100)
+
+        Times are in milliseconds here. The settings, explained in protocol.md, section 7: durability, lease_ms,
+        max_attempts, retry_delay_ms, retry_factor_percent, retry_cap_ms, retry_jitter_percent, max_messages.
+
+        Raises:
+            BadValue: an unknown setting, or a value outside its range; nothing was changed.
+        """
+        value = self._ask(*wishes.change(self.name, settings))
+        return dict(value["settings"])
+
+    def settings(self) -> Settings:
+        """Return the settings of the queue; UnknownQueue if there is none."""
+        value = self._ask("queue_show", {"queue": self.name})
+        return dict(value["settings"])
+
+    def stats(self) -> dict[str, Any]:
+        """Return the counters of the queue: {"queues": {name: counters}}; UnknownQueue if there is none."""
+        value: dict[str, Any] = self._ask("stats", {"queue": self.name})
+        return value
+
+    def _ask(self, op: str, fields: Mapping[str, object], columns: bytes = b"") -> Any:
+        return self._driver.request(op, fields, self._driver.timeout_ms, columns)
+
+    def __repr__(self) -> str:
+        return f"<Queue {self.name}>"
+
+
+def _runs(driver: Driver, calls: Sequence[tuple[Waiter, int, PublishGroup]]) -> list[ConfirmRun]:
+    """Return the confirms of all calls; the error, if one failed, says what is known of each."""
+    try:
+        for waiter, *_ in calls:
+            driver.answered(waiter)
+        return [waiter.result() for waiter, *_ in calls]
+    except BaseException as error:
+        parts = outcomes_of(calls)
+        error.confirms = PartialConfirms(parts)  # type: ignore[attr-defined]
+        error.failed = Failures(parts)  # type: ignore[attr-defined]
+        with driver:
+            for waiter, *_ in calls:
+                waiter.cancel()
+        raise

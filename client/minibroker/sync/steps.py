@@ -1,0 +1,360 @@
+"""One step of a blocking client: the mutex, what is written, what the machine asks for, and the connection.
+
+What may block, or run code of the application, happens without the mutex: polling, asking for addresses, logging.
+"""
+
+from __future__ import annotations
+
+import random
+import socket
+from collections import deque
+from collections.abc import Callable, Mapping
+from time import monotonic
+from types import TracebackType
+from typing import Any, Final, Protocol
+
+from minibroker.contract.errors import MinibrokerError, OutcomeUnknown
+from minibroker.session.address import Memory
+from minibroker.session.arguments import Options
+from minibroker.session.delivery import MakeMessage
+from minibroker.session.events import Again, Away, Dial, HangUp, Leaving, Lost, Opened, Renew
+from minibroker.session.machine import Machine
+from minibroker.session.settlements import Settlements
+from minibroker.session.timers import NEVER_MS
+from minibroker.shell.attached import Attached
+from minibroker.shell.real_threads import Bell, Clock, original
+from minibroker.shell.telling import Telling
+from minibroker.sync.keeper import Keeper
+from minibroker.sync.link import WRITABLE, Link
+from minibroker.sync.message import Message
+from minibroker.sync.waiter import Over, Waiter
+
+STALE_MS: Final = (
+    1_000  # a connection that nobody looked at for so long is looked at before it is used
+)
+TORN: Final = "an interrupt struck while this client changed its state; it has begun a new session"
+
+
+def now_ms() -> int:
+    """Return the monotonic time in ms."""
+    return int(monotonic() * 1000)
+
+
+class Running(Protocol):
+    """A `run` that goes on."""
+
+    def wait(self, timeout_s: float) -> None:
+        """Wait until it is over, if it is not this thread's own."""
+
+
+class Steps:
+    """What runs one machine in whatever threads call. `with driver as now` is one step, under the mutex."""
+
+    make_message: MakeMessage = Message
+    is_over: type[Exception] = Over
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        assert not isinstance(options.address, Memory), "refused by `connect`"
+        self.address: tuple[str, int] = options.address
+        self.timeout_ms = options.timeout_ms
+        self.max_run_ms = options.max_run_ms
+        self.clock = Clock.monotonic  # seconds
+        self._telling = Telling(options.where, options.on_settle_error, self._later)
+        self.failed = self._telling.failed
+        # A lock of the interpreter, under gevent too: nothing that is done under it waits for anything.
+        self.mutex = original("_thread", "allocate_lock")()
+        self._bell = Bell()  # wakes the thread that polls
+        self._begin()
+
+    def _begin(self) -> None:
+        """Have a machine, and nothing of an earlier one."""
+        options = self.options
+        self.machine = Machine(
+            options.name, options.timeout_ms, options.connect_ms, random.uniform, self
+        )
+        self.session, self.consumers = self.machine.session, self.machine.consumers
+        self.link: Link | None = None
+        self.last_write = 0.0  # monotonic seconds
+        self.attached: Attached | None = None
+        self.keeper: Keeper | None = None
+        self.turn_due = False  # acks wait that should leave before the next message is begun
+        self._flush_due = False
+        self._started = False
+        self._leader: Waiter | None = None  # of the thread that polls
+        self._followers: dict[Waiter, None] = {}  # of those that sleep, or are about to look again
+        self.runs: set[Running] = set()
+        self._until_ms = NEVER_MS  # the leader polls no longer than that
+        self._must_resolve = False
+        self._looked_ms = 0  # when the link was last read
+        self._said: deque[Callable[[], object]] = deque()  # to be called without the mutex
+        self.todo: deque[Callable[[], object]] = deque()  # to be called with it, by the next step
+
+    # ---- one step ----
+
+    def __enter__(self) -> int:
+        """Take the mutex; return the time."""
+        self.mutex.acquire()
+        try:
+            now = now_ms()
+            if not self._started:
+                self._started = True
+                if self.machine.closed is None:
+                    self.machine.connect(now)
+            elif self._leader is None and now - self._looked_ms > STALE_MS:
+                self._catch_up(now)
+            elif now >= self.machine.timers.wake_ms:
+                self.machine.due(now)
+            while self.todo:
+                self.todo.popleft()()
+        except BaseException:
+            self._tear()
+            raise
+        return now
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Write what waits, release the mutex, and do what may not be done under it."""
+        if error is not None and not isinstance(error, MinibrokerError):
+            self._tear()
+        else:
+            self.leave(flush=True)
+
+    def leave(self, flush: bool) -> None:
+        """End a step that succeeded; `flush`: write what waits."""
+        try:
+            if flush:
+                self.flush()
+            if self.machine.effects:
+                self._do_effects()
+            if self._leader is not None and (
+                self._must_resolve or self.machine.timers.wake_ms < self._until_ms
+            ):
+                self.ring()
+        except BaseException:
+            self._tear()
+            raise
+        self.mutex.release()
+        if self._said:
+            self._say()
+
+    def flush(self) -> None:
+        """Write what waits, as far as there is room; within a step."""
+        self._flush_due = self.turn_due = False
+        frames = self.machine.flush(now_ms())
+        link = self.link
+        if frames and link is not None:
+            try:
+                link.write(b"".join(frames) if len(frames) > 1 else frames[0])
+            except OSError as error:
+                self._end_link(error)
+                return
+            self.last_write = self.clock()
+            if link.awaits() & WRITABLE:
+                self.ring()
+
+    def _say(self) -> None:
+        try:
+            while True:
+                self._said.popleft()()
+        except IndexError:
+            return
+
+    def _tear(self) -> None:
+        """An interrupt, or a mistake of ours, has struck in the middle of a step: what it left cannot be trusted.
+
+        The mutex is held, and released. The connection ends, so that the server takes back what was held; whoever
+        waits hears that the outcome is unknown; the next call begins a new session.
+        """
+        waiters = [*self._followers, *([self._leader] if self._leader else [])]
+        self._close_all()
+        try:
+            self.machine.abandon(TORN)
+        finally:
+            self._begin()
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_exception(OutcomeUnknown(TORN))
+                waiter.wake()
+            self._bell.ring()
+            self.mutex.release()
+
+    def _stop_threads(self) -> None:
+        if self.attached is not None:
+            self.attached.stop()
+        if self.keeper is not None:
+            self.keeper.stop()
+
+    def _close_all(self) -> None:
+        """Close what this process has of sockets, without a word to the server."""
+        self._stop_threads()
+        if self.link is not None:
+            self.link.close()
+
+    # ---- what the machine asks for ----
+
+    def _do_effects(self) -> None:
+        machine, telling = self.machine, self._telling
+        while machine.effects:
+            for effect in machine.take_effects():
+                if isinstance(effect, Dial):
+                    self._must_resolve = True
+                elif isinstance(effect, HangUp):
+                    self._hang_up(effect)
+                elif isinstance(effect, Renew):
+                    if self.attached is not None:
+                        self.attached.delivered(effect.lease_ms)
+                else:
+                    self._said.append(_saying(telling, effect))
+
+    def _hang_up(self, effect: HangUp) -> None:
+        link, self.link = self.link, None
+        self._must_resolve = False
+        if link is not None:
+            if effect.last and link.is_open:
+                self._last_words(link, effect.last)
+            link.close()
+            self.ring()
+
+    def _last_words(self, link: Link, data: bytes) -> None:
+        """Send what a connection ends with; a peer that takes nothing for a moment does not get it."""
+        try:
+            link.write(data)
+            for _ in range(10):
+                if not link.awaits() & WRITABLE:
+                    return
+                poll = original("select", "poll")()
+                poll.register(link.fileno(), WRITABLE)
+                poll.poll(100)
+                link.proceed()
+        except OSError:
+            return  # it had ended already
+
+    def _end_link(self, error: OSError) -> None:
+        link, self.link = self.link, None
+        if link is not None:
+            link.close()
+            self.machine.ended(error, now_ms())
+            self._do_effects()
+            self.ring()
+
+    def schedule(self) -> None:
+        """See to it that what waits is written: by the end of this step."""
+        self._flush_due = True
+
+    def ripe(self, settlements: Settlements) -> Waiter | None:
+        """See to it that settlements leave: soon, or at once when many wait; a waiter if there is no room."""
+        if settlements.others or len(settlements.acks) >= settlements.half:
+            self._flush_due = True
+        elif self.keeper is not None:
+            self.keeper.soon()
+        if self.session.window.is_full():
+            self._flush_due = True
+            waiter = Waiter()
+            self.machine.await_room(waiter)
+            return waiter
+        return None
+
+    def _later(self, seconds: float, function: Callable[[], None]) -> None:
+        """Call a function some time after; the next step that finds it due does."""
+        with self as now:
+            self.machine.timers.at(now + int(seconds * 1000), lambda _: self._said.append(function))
+
+    # ---- reading ----
+
+    def _look(self, now: int) -> None:
+        """Take what has come, go on with what was begun, do what is due."""
+        link = self.link
+        if link is not None:
+            try:
+                if not link.is_open or link.awaits() & WRITABLE:
+                    self._proceed(link, now)
+                if link.is_open and link is self.link:
+                    self._looked_ms = now
+                    data = link.read()
+                    if data:
+                        self.machine.received(data, now)
+            except OSError as error:
+                if link is self.link:
+                    self._end_link(error)
+        if now >= self.machine.timers.wake_ms:
+            self.machine.due(now)
+
+    def _proceed(self, link: Link, now: int) -> None:
+        poll = original("select", "poll")()  # the leader may have been woken by something else
+        poll.register(link.fileno(), WRITABLE)
+        if poll.poll(0) and link.proceed():
+            if self.machine.dialled(now):
+                self.flush()
+            else:
+                self._hang_up(HangUp())
+
+    def _catch_up(self, now: int) -> None:
+        """Nobody has looked for a while: a connection that has ended meanwhile is replaced without ado."""
+        machine, link = self.machine, self.link
+        self._looked_ms = now
+        if link is not None and link.is_open and self.session.is_open:
+            is_silent = now - machine.received_ms > 2 * self.session.heartbeat_ms
+            try:
+                while data := link.read():
+                    machine.received(data, now)
+                    is_silent = False
+            except OSError:
+                is_silent = True
+            if is_silent and self.session.is_open:
+                machine.refresh(now)
+        if now >= machine.timers.wake_ms:
+            machine.due(now)
+
+    def round(self) -> None:
+        """Do, without waiting, what a leader would; nothing if there is one. For a keeper."""
+        if self._leader is None:
+            with self as now:
+                if self._leader is None and not self._must_resolve:
+                    self._look(now)
+            if self._must_resolve and self._leader is None:
+                self._resolve(original("_socket", "getaddrinfo"))
+
+    def _resolve(self, getaddrinfo: Callable[..., Any]) -> None:
+        self._must_resolve = False
+        try:
+            places = getaddrinfo(*self.address, 0, socket.SOCK_STREAM)
+        except OSError as error:
+            with self as now:
+                self.machine.ended(error, now)
+            return
+        with self as now:
+            if self.link is None and self.machine.closed is None:
+                try:
+                    self.link = Link(places)
+                except OSError as error:
+                    self.machine.ended(error, now)
+            self.ring()
+
+    def ring(self) -> None:
+        """Let the leader look: something changed that it does not know."""
+        if self._leader is not None:
+            self._bell.ring()
+
+
+def _saying(telling: Telling, effect: Any) -> Callable[[], object]:
+    """Return the call that tells of an effect."""
+    if isinstance(effect, Lost):
+        return lambda: _tell_lost(telling, effect)
+    say: Mapping[type, Callable[[Any], object]] = {
+        Opened: telling.opened,
+        Away: telling.away,
+        Again: telling.again,
+        Leaving: telling.leaving,
+    }
+    return lambda: say[type(effect)](effect)
+
+
+def _tell_lost(telling: Telling, effect: Lost) -> None:
+    telling.lost(effect.messages, effect.error)
+    for message in effect.messages:
+        telling.to_hook(message, effect.error)

@@ -1,0 +1,114 @@
+"""Looks and changes by hand, and connecting, over both clients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import minibroker
+from support.broker import BrokerServer
+
+
+async def test_settings_are_set_and_shown(queue: Any) -> None:
+    assert (await queue.set(max_attempts=3))["max_attempts"] == 3
+    assert (await queue.settings())["max_attempts"] == 3
+    for wrong in ({"max_attempts": 0}, {"colour": 1}):
+        with pytest.raises(minibroker.BadValue):
+            await queue.set(**wrong)
+
+
+async def test_peek_pages_and_names(queue: Any) -> None:
+    confirms = await queue.publish_many([b"%d" % number for number in range(10)])
+    page = await queue.peek(4)
+    assert [peeked.body for peeked in page] == [b"0", b"1", b"2", b"3"]
+    rest = await queue.peek(100, after=page.next)
+    assert [peeked.id for peeked in rest] == [confirm.id for confirm in confirms][4:]
+    assert [peeked.body for peeked in await queue.peek(ids=[confirms[7].id])] == [b"7"]
+    assert [peeked.body for peeked in await queue.peek(2, skip=3)] == [b"3", b"4"]
+    assert await queue.peek(ids=[]) == []
+
+
+async def test_messages_are_moved_purged_and_their_queue_deleted(broker: Any, queue: Any) -> None:
+    confirms = await queue.publish_many([b"x"] * 10)
+    target = broker.queue(f"{queue.name}-target")
+    assert await queue.move(target.name, count=3) == 3
+    assert await queue.move(target.name, [confirms[9].id]) == 1
+    assert await queue.purge([confirms[8].id]) == 1
+    assert await queue.purge([]) == await queue.move(target.name, []) == 0
+    with pytest.raises(minibroker.QueueInUse):
+        await queue.delete()
+    assert await queue.delete(force=True) == 5
+    with pytest.raises(minibroker.UnknownQueue):
+        await queue.stats()
+    assert await target.purge() == 4
+
+
+@pytest.mark.parametrize("verb", ["peek", "redrive", "purge"])
+async def test_ids_are_message_ids(queue: Any, verb: str) -> None:
+    with pytest.raises(TypeError):
+        await getattr(queue, verb)(ids=["1-2"])
+
+
+async def test_the_server_is_looked_at(broker: Any) -> None:
+    await broker.ping()
+    value = await broker.stats()
+    assert set(value) == {"queues", "server"}
+    assert broker.server_version == minibroker.__version__
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"url": "redis://localhost"}, ValueError),
+        ({"url": 5}, TypeError),
+        ({"name": 5}, TypeError),
+        ({"timeout": "x"}, TypeError),
+        ({"timeout": -1}, minibroker.BadValue),
+        ({"lazy": 1}, TypeError),
+        ({"on_settle_error": 5}, TypeError),
+    ],
+)
+async def test_a_wrong_argument_of_connect_is_refused(
+    connect: Callable[..., Any], arguments: dict[str, Any], error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        await connect(**arguments)
+
+
+async def test_where_nobody_listens_there_is_no_connection(
+    connect: Callable[..., Any], free_port: int
+) -> None:
+    with pytest.raises(minibroker.ConnectionLost, match="does `minibroker serve` run there"):
+        await connect(f"minibroker://127.0.0.1:{free_port}", connect_timeout=0.2)
+
+
+async def test_lazily_the_server_may_come_later(
+    connect: Callable[..., Any], free_port: int, tmp_path: Any
+) -> None:
+    async with connect(f"minibroker://127.0.0.1:{free_port}", lazy=True, timeout=30) as broker:
+        server = BrokerServer(tmp_path / "late", port=free_port)
+        try:
+            await broker.queue("q").publish(b"x")
+            [message] = await broker.queue("q").receive()
+            await message.ack(confirmed=True)
+        finally:
+            server.close()
+
+
+async def test_a_lost_lease_is_told_to_the_application(
+    connect: Callable[..., Any], server: BrokerServer
+) -> None:
+    told: list[Any] = []
+    async with connect(
+        server.url, on_settle_error=lambda message, error: told.append((message.id, error))
+    ) as broker:
+        queue = broker.queue("told")
+        await queue.publish(b"x")
+        [message] = await queue.receive(wait=5)
+        await queue.purge()
+        with pytest.raises(minibroker.LeaseLost):
+            await message.ack(confirmed=True)
+    [error] = [error for number, error in told if number == message.id]
+    assert isinstance(error, minibroker.LeaseLost)
