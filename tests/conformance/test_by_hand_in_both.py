@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -112,3 +113,16 @@ async def test_a_lost_lease_is_told_to_the_application(
             await message.ack(confirmed=True)
     [error] = [error for number, error in told if number == message.id]
     assert isinstance(error, minibroker.LeaseLost)
+
+
+async def test_the_work_of_a_queue_is_waited_for(queue: Any) -> None:
+    await queue.join(timeout=1)  # of one that does not exist
+    await queue.publish(b"x")
+    with pytest.raises(minibroker.Timeout, match="1 ready"):
+        await queue.join(timeout=0.02)
+    [message] = await queue.receive()
+    waiting = asyncio.ensure_future(queue.join(timeout=30))
+    await message.nack(delay=60, confirmed=True)
+    await waiting
+    with pytest.raises(minibroker.Timeout, match="1 delayed"):
+        await queue.join(timeout=0.2, delayed=True)

@@ -109,9 +109,8 @@ class Connecting:
 
     def start(self) -> Broker:
         """Return the broker at once; it connects while its first calls wait for that."""
-        broker: Broker = self._make()
-        broker._reconnecting.start()
-        broker._driver.beat_later()
+        broker = Broker(Driver(self._options))
+        broker._driver.connect(None)
         return broker
 
     async def _open(self) -> Broker:

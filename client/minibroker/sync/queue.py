@@ -18,6 +18,7 @@ from minibroker.session.settlements import BEGUN
 from minibroker.session.spans import Span, whole
 from minibroker.sync.consumer import Consumption
 from minibroker.sync.driver import Driver
+from minibroker.sync.joining import join
 from minibroker.sync.message import Message
 from minibroker.sync.running import Handler, run_threads
 from minibroker.sync.waiter import Waiter
@@ -252,6 +253,20 @@ class Queue(Generic[Body]):
         """Return the counters of the queue: {"queues": {name: counters}}; UnknownQueue if there is none."""
         value: dict[str, Any] = self._ask("stats", {"queue": self.name})
         return value
+
+    def join(self, *, timeout: Span | None = None, delayed: bool = False) -> None:
+        """Return when all work of the queue is done: no message of it is ready, held or begun.
+
+        It looks at the counters, more rarely while nothing changes; what is published meanwhile counts.
+
+        Args:
+            timeout: how long to wait, in seconds; None: for as long as it takes.
+            delayed: wait for delayed messages too, those that wait for a retry among them.
+
+        Raises:
+            Timeout: it is not done by then; the text says what is left.
+        """
+        join(self.name, self.stats, timeout, delayed)
 
     def _ask(self, op: str, fields: Mapping[str, object], columns: bytes = b"") -> Any:
         return self._driver.request(op, fields, self._driver.timeout_ms, columns)
