@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from importlib import import_module
 from itertools import count
 from time import monotonic
@@ -10,7 +9,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from minibroker.aio.broker import Broker, connect
-from minibroker.aio.driver import Driver
+from minibroker.aio.driver import Driver, get_running_loop
 from minibroker.session.spans import Span, milliseconds
 from minibroker.testing.waiting import Watch
 
@@ -24,6 +23,7 @@ ELSEWHERE: Final = (
     "this MemoryBroker was first used in another event loop: a fixture that uses it and the test must run in one "
     "loop, so give both the same scope (pytest-asyncio: loop_scope), or make a MemoryBroker in each loop"
 )
+NO_LOOP: Final = "a MemoryBroker is used in an event loop: write the test as async def"
 _numbers = count(1)
 
 
@@ -46,10 +46,13 @@ class MemoryClient(Broker):
 
     @property
     def _driver(self) -> Driver:  # type: ignore[override]  # made when it is first asked for
+        loop = get_running_loop()
+        if loop is None:
+            raise RuntimeError(NO_LOOP)
         if self._client is None:
             self._client = connect(self._url, name=self._name).start()
         driver = self._client._driver
-        if driver.loop is not asyncio.get_running_loop():
+        if driver.loop is not loop:
             raise RuntimeError(ELSEWHERE)
         return driver
 

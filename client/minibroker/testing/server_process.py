@@ -45,6 +45,11 @@ class ServerProcess:
         """What clients connect to, in this process and in others."""
         return f"minibroker://{self._address}"
 
+    @property
+    def pid(self) -> int:
+        """The process id of its present life; 0: it was never started."""
+        return self._process.pid if self._process is not None else 0
+
     def start(self) -> None:
         """Start it; returns when it listens."""
         port = self._address.rpartition(":")[2] or "0"
