@@ -11,7 +11,9 @@ from pages import Page
 from support.source import ROOT
 
 
-@pytest.mark.parametrize("name", ["docs/tutorial.md", "docs/operating.md", "README.md"])
+@pytest.mark.parametrize(
+    "name", ["docs/tutorial.md", "docs/operating.md", "docs/testing.md", "README.md"]
+)
 def test_the_page_does_what_it_says(name: str, tmp_path: Path) -> None:
     """Its files are written, its commands run, what they print compared."""
     with socket.socket() as probe:

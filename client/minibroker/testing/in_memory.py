@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractAsyncContextManager
 from importlib import import_module
 from itertools import count
 from time import monotonic
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, overload
 
 from minibroker.aio.broker import Broker, connect
+from minibroker.aio.callables import Handler
 from minibroker.aio.driver import Driver, get_running_loop
 from minibroker.session.spans import Span, milliseconds
 from minibroker.testing.waiting import Watch
+from minibroker.testing.working import working
+
+if TYPE_CHECKING:
+    from minibroker.worker.app import App
 
 MOST_MS: Final = 100 * 366 * 86_400_000  # that a clock is moved at once
 PATIENCE_S: Final = 1.0
+WORK_S: Final = 10.0
 BACK_S: Final = 10.0  # within which a client that was cut off is back
 TURNS: Final = (
     20  # of the event loop, without anything that the broker hears of: then nothing is under way
@@ -115,6 +122,34 @@ class MemoryBroker(MemoryClient):
     def client(self, name: str = "client") -> MemoryClient:
         """Return another client of it, under a name of its own: a worker that a test can kill."""
         return MemoryClient(self._inside, self._url, name)
+
+    @overload
+    def working(
+        self, what: App, *, timeout: Span = WORK_S
+    ) -> AbstractAsyncContextManager[None]: ...
+    @overload
+    def working(
+        self, what: str, handler: Handler, *, timeout: Span = WORK_S
+    ) -> AbstractAsyncContextManager[None]: ...
+    def working(
+        self, what: App | str, handler: Handler | None = None, *, timeout: Span = WORK_S
+    ) -> AbstractAsyncContextManager[None]:
+        """Have handlers work during an `async with` block: those of an App, or `handler` for the queue `what`.
+
+        At the end of the block all that is ready is done; after an error in it, nothing is waited for.
+
+        Args:
+            what: a `minibroker.App`, which works as in `minibroker worker`; or the name of a queue.
+            handler: what `Queue.run` would call, one message at a time.
+            timeout: how long the end of the block may take, in seconds, in real time.
+
+        Raises:
+            Timeout: at the end of the block; the text says what was not done.
+            what ended the worker, as an error of its lifespan.
+        """
+        if isinstance(what, str):
+            return working(self, self.url, None, what, handler, timeout)
+        return working(self, self.url, what, "", None, timeout)
 
     # ---- time ----
 
