@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         OutcomeUnknown,
         ProtocolError,
         QueueInUse,
+        SettingsDiffer,
         ShuttingDown,
         Timeout,
         TooLarge,
@@ -81,6 +82,7 @@ __all__ = [
     "Queue",
     "QueueInUse",
     "Settings",
+    "SettingsDiffer",
     "SettleErrorHook",
     "ShuttingDown",
     "Span",
@@ -104,7 +106,8 @@ _HOMES: Final = {
     "minibroker.contract.errors": (
         "BadName BadValue BodyError Busy Closed CommandError ConnectionLost DiskFull "
         "IdConflict LeaseLost LimitReached LoginRefused MinibrokerError NotSent "
-        "OutcomeUnknown ProtocolError QueueInUse ShuttingDown Timeout TooLarge UnknownQueue"
+        "OutcomeUnknown ProtocolError QueueInUse SettingsDiffer ShuttingDown Timeout TooLarge "
+        "UnknownQueue"
     ),
     "minibroker.contract.settings": "Settings",
     "minibroker.session.peek": "Peeked Peeks",

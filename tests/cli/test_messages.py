@@ -128,6 +128,19 @@ async def test_a_dead_message_names_its_last_error_for_programs(
     assert dead["cause"] == dead["history"][-1]["cause"]
 
 
+async def test_terms_of_a_message_are_shown(broker_server: BrokerServer) -> None:
+    """Attempts and lease that it brought with it, for people and for programs."""
+    async with minibroker.connect(broker_server.url) as broker:
+        await broker.queue(QUEUE).publish(b"plain")
+        await broker.queue(QUEUE).publish(b"own", max_attempts=7, lease=120)
+    plain, own = await asyncio.to_thread(values, broker_server, "peek", QUEUE)
+    assert (plain["max_attempts"], plain["lease_ms"]) == (None, None)
+    assert (own["max_attempts"], own["lease_ms"]) == (7, 120_000)
+    lines = await asyncio.to_thread(output, broker_server, "message", "show", QUEUE, "1-1")
+    assert "at most    7 attempts, its own" in lines
+    assert "lease      2m, its own" in lines
+
+
 # -- queues -------------------------------------------------------------------------------------
 
 

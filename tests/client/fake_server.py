@@ -15,6 +15,7 @@ from typing import Any
 from minibroker.aio.link import Link
 from minibroker.contract import limits, wire
 from minibroker.contract.commands import COLUMNS, COMMANDS
+from minibroker.contract.settings import default_settings
 
 Part = dict[str, Any]
 Stored = tuple[int, bytes, bytes, int, str]  # sequence, headers, body, encoding, key
@@ -190,6 +191,9 @@ class FakeConnection:
             self.send({"op": "reply", "request": request, "value": {}})
         elif op == "ping":
             self.send({"op": "pong"})
+        elif op == "queue_declare":
+            value = {"created": True, "settings": default_settings() | part["settings"]}
+            self.send({"op": "reply", "request": request, "value": value})
         elif op in ("begin", "ack", "nack", "reject", "release", "extend"):
             result, lost, columns = self._settle(part, columns)
             if request is not None:

@@ -18,7 +18,9 @@ from minibroker.contract import limits
 from minibroker.contract.errors import ConnectionLost
 from minibroker.session.address import url_of
 from minibroker.session.arguments import MAX_RUN, Options, never_opened, options_of
+from minibroker.session.declaring import checked
 from minibroker.session.spans import Span
+from minibroker.session.wishes import check_name
 
 logger = logging.getLogger("minibroker")
 Body = TypeVar("Body")
@@ -37,15 +39,42 @@ class Broker:
         return self._driver.session.server_version
 
     @overload
-    def queue(self, name: str) -> Queue[Any]: ...
+    def queue(
+        self, name: str, body_type: None = None, *, overwrite: bool = False, **settings: int | str
+    ) -> Queue[Any]: ...
     @overload
-    def queue(self, name: str, body_type: type[Body]) -> Queue[Body]: ...
-    def queue(self, name: str, body_type: type[Any] | None = None) -> Queue[Any]:
-        """Return the queue called `name`; asks nothing of the server.
+    def queue(
+        self, name: str, body_type: type[Body], *, overwrite: bool = False, **settings: int | str
+    ) -> Queue[Body]: ...
+    def queue(
+        self,
+        name: str,
+        body_type: type[Any] | None = None,
+        *,
+        overwrite: bool = False,
+        **settings: int | str,
+    ) -> Queue[Any]:
+        """Return the queue called `name`; asks nothing of the server, unless it is to have settings.
 
-        `body_type` tells type checkers what its bodies are; nothing is converted or checked.
+            emails = broker.queue("emails", max_attempts=3, durability="lazy")
+
+        Args:
+            name: of the queue.
+            body_type: tells type checkers what its bodies are; nothing is converted or checked.
+            overwrite: change the settings of a queue that is there, now and at every reconnect.
+            settings: as for `Queue.set`. The queue is made with them if it is not there, before anything else is
+                asked for it, on every connection. One that is there stays as it is: what differs is a warning in
+                the log and stands in `Queue.differs`; `Queue.declared` raises it.
+
+        Raises:
+            BadValue: an unknown setting, one outside its range, or another part of this program declares another
+                value; nothing was sent.
         """
-        return Queue(self._driver, name)
+        if not settings:
+            return Queue(self._driver, name)
+        settings = checked(settings)
+        declaration = self._driver.declare(check_name(name), settings, overwrite=overwrite)
+        return Queue(self._driver, name, declaration)
 
     async def stats(self) -> dict[str, Any]:
         """Return the counters of the server and of all queues; of very many they are asked for page by page."""

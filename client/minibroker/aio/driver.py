@@ -22,16 +22,20 @@ from minibroker.aio.losses import Losses
 from minibroker.aio.message import Message
 from minibroker.aio.monotonic import now_ms
 from minibroker.contract.errors import MinibrokerError, Timeout
+from minibroker.contract.settings import Settings
 from minibroker.session.address import Memory
 from minibroker.session.arguments import Options
+from minibroker.session.declaring import Declaration
 from minibroker.session.delivery import MakeMessage
 from minibroker.session.events import (
     Again,
     Away,
     Dial,
+    Differs,
     HangUp,
     Leaving,
     Lost,
+    NotDeclared,
     Opened,
     Renew,
 )
@@ -106,6 +110,8 @@ class Driver:
             Lost: self._lost,
             Renew: lambda effect: self.renew_soon(effect.lease_ms),
             Leaving: telling.leaving,
+            Differs: telling.differs,
+            NotDeclared: telling.not_declared,
         }
         _drivers.add(self)
 
@@ -262,6 +268,11 @@ class Driver:
             await waiter
 
     # ---- wishes ----
+
+    def declare(self, queue: str, settings: Settings, *, overwrite: bool) -> Declaration:
+        """Have a queue with these settings; Closed, RuntimeError, BadValue."""
+        self.check_open()
+        return self.machine.declarations.declare(queue, settings, overwrite=overwrite)
 
     def open_group(self, key: Key) -> PublishGroup:
         """Return a new group for a queue and time-out; it leaves with the next flush."""

@@ -15,10 +15,11 @@ from minibroker.aio.message import Message
 from minibroker.aio.running import run_slots
 from minibroker.contract import limits
 from minibroker.contract.confirms import Confirm, ConfirmRun, Confirms, MessageId
-from minibroker.contract.errors import MinibrokerError
+from minibroker.contract.errors import MinibrokerError, SettingsDiffer
 from minibroker.contract.outcomes import Failures, PartialConfirms
 from minibroker.contract.settings import Settings
 from minibroker.session import wishes
+from minibroker.session.declaring import NOTHING, Declaration, Differences
 from minibroker.session.message import Delivery
 from minibroker.session.outbox import GROUP_MESSAGES, Key, PublishGroup
 from minibroker.session.peek import Peeks
@@ -38,13 +39,14 @@ class Queue(Generic[Body]):
     dead-letter queue of `emails` is a queue, too: `broker.queue("emails.dlq")` can be peeked, consumed, redriven.
     """
 
-    def __init__(self, driver: Driver, name: str) -> None:
+    def __init__(self, driver: Driver, name: str, declaration: Declaration | None = None) -> None:
         self.name = wishes.check_name(name)
+        self._declaration = declaration
         self._driver = driver
         self._outbox = driver.session.outbox
         self._open = self._outbox.open
         self._latest = NO_GROUP  # that `publish` added to: looking there is cheaper than in `_open`
-        self._key = (name, driver.timeout_ms)
+        self._key: Key = (name, driver.timeout_ms)
         self._create_future: Callable[[], asyncio.Future[Any]] = driver.loop.create_future
 
     # ---- publishing ----
@@ -56,6 +58,8 @@ class Queue(Generic[Body]):
         headers: Mapping[str, object] | None = None,
         key: str | None = None,
         delay: Span | None = None,
+        max_attempts: int | None = None,
+        lease: Span | None = None,
         timeout: Span | None = None,
     ) -> Confirm:
         """Store one message; return when it is as safe as the queue's durability says.
@@ -66,6 +70,8 @@ class Queue(Generic[Body]):
             headers: for the application, any such values under str keys; the server does not read them.
             key: messages of one key keep their order; keys take turns.
             delay: hand it out this much later.
+            max_attempts: for this message, instead of the setting of the queue.
+            lease: for this message, instead of that of the consumer and of the queue.
             timeout: deadline of this call.
 
         Raises:
@@ -88,6 +94,8 @@ class Queue(Generic[Body]):
             and headers is None
             and key is None
             and delay is None
+            and max_attempts is None
+            and lease is None
         ):
             where, group = self._key, self._latest
             if not group.is_open:
@@ -102,20 +110,20 @@ class Queue(Generic[Body]):
                 elif not driver.scheduled:
                     driver.schedule()
                 return await future
-        return await self._publish(body, headers, key, delay, timeout)
+        where = self._key
+        if not (timeout is None and max_attempts is None and lease is None):
+            where = wishes.place(self.name, timeout, driver.timeout_ms, max_attempts, lease)
+        return await self._publish(where, body, headers, key, delay)
 
     async def _publish(
         self,
+        where: Key,
         body: Body,
         headers: Mapping[str, object] | None,
         key: str | None,
         delay: Span | None,
-        timeout: Span | None,
     ) -> Confirm:
         some = wishes.ready(body, headers, key, delay, self._driver.session.max_message_bytes)
-        where = self._key
-        if timeout is not None:
-            where = (self.name, wishes.timeout_ms(timeout, 0))
         group = self._group(where, 1, some.cost)
         future = self._create_future()
         group.add(future, *some[:-1])
@@ -130,9 +138,11 @@ class Queue(Generic[Body]):
         headers: Mapping[str, object] | None = None,
         key: str | None = None,
         delay: Span | None = None,
+        max_attempts: int | None = None,
+        lease: Span | None = None,
         timeout: Span | None = None,
     ) -> Confirms:
-        """Store many messages with the same headers, key and delay; return their confirms in order.
+        """Store many messages with the same headers, key, delay and terms; return their confirms in order.
 
         They leave in frames of at most 500, each stored as a whole or not at all. If one fails, its error is
         raised after all were answered; it says what became of each body: `error.confirms[index]` is None for those
@@ -141,7 +151,7 @@ class Queue(Generic[Body]):
         """
         driver = self._driver
         many = wishes.ready_many(bodies, headers, key, delay, driver.session.max_message_bytes)
-        where = (self.name, wishes.timeout_ms(timeout, driver.timeout_ms))
+        where = wishes.place(self.name, timeout, driver.timeout_ms, max_attempts, lease)
         calls = []
         for first, stop in wishes.chunks(many.bodies, many.each, self._outbox.group_bytes):
             some, count = many.bodies[first:stop], stop - first
@@ -299,6 +309,26 @@ class Queue(Generic[Body]):
             BadValue: an unknown setting, or a value outside its range; nothing was changed.
         """
         value = await self._ask(*wishes.change(self.name, settings))
+        return dict(value["settings"])
+
+    @property
+    def differs(self) -> Differences:
+        """Which declared settings the queue has otherwise: {name: (declared, has)}, as the server said last.
+
+        Empty while it has not answered; `declared` asks it.
+        """
+        return NOTHING if self._declaration is None else self._declaration.differs
+
+    async def declared(self) -> Settings:
+        """Return all settings of the queue, which is made if it is not there.
+
+        Raises:
+            SettingsDiffer: it was there, with others than `Broker.queue` was given; `error.differs` has both.
+        """
+        declaration = self._declaration or Declaration(self.name, lambda effect: None)
+        value = await self._ask(*declaration.wish())
+        if declaration.compare(value["settings"]):
+            raise SettingsDiffer.of(self.name, declaration.differs)
         return dict(value["settings"])
 
     async def settings(self) -> Settings:

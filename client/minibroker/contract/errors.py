@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -150,6 +151,21 @@ class ShuttingDown(CommandError):
     retryable = True
 
 
+class SettingsDiffer(MinibrokerError):
+    """A queue has other settings than this program declares; `differs` has (declared, has) of each by name."""
+
+    code = "settings_differ"
+    differs: Mapping[str, tuple[int | str, int | str]] = MappingProxyType({})
+
+    @classmethod
+    def of(cls, queue: str, differs: Mapping[str, tuple[int | str, int | str]]) -> SettingsDiffer:
+        """Return the error for what differs."""
+        each = (f"{name} is {has!r} and not {asked!r}" for name, (asked, has) in differs.items())
+        error = cls(f"the queue {queue!r} has other settings than declared: {', '.join(each)}")
+        error.differs = differs
+        return error
+
+
 class BodyError(MinibrokerError):
     """A message body is not what its encoding says; `message.raw` still holds the bytes."""
 
@@ -197,6 +213,11 @@ _ROWS = (
     ErrorRow(NotSent, False, "Certainly not stored; publish again."),
     ErrorRow(Timeout, False, "Ask again."),
     ErrorRow(ConnectionLost, False, "Check the address and that `minibroker serve` runs."),
+    ErrorRow(
+        SettingsDiffer,
+        False,
+        "Declare what the queue has, or change it: `overwrite=True`, `Queue.set`, `minibroker queue set`.",
+    ),
     ErrorRow(BodyError, False, "Read message.raw; the message is rejected by process()."),
     ErrorRow(Closed, False, "Open a new connection."),
 )

@@ -7,7 +7,7 @@ or a consume that was is withdrawn on the wire, and whatever still comes for it 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from minibroker.contract import limits, wire
@@ -74,13 +74,19 @@ class Requests:
         self.unwritten.append(request)
         return number
 
-    def write(self) -> list[bytes]:
-        """Return the frames that were not written on this connection, and note that they are."""
-        frames = []
+    def write(self, operations: Collection[str] = COMMANDS) -> list[bytes]:
+        """Return the frames that were not written on this connection, and note that they are.
+
+        Of these operations only, where those are to be in front of all else.
+        """
+        frames, left = [], []
         for request in self.unwritten:
-            request.written = request.asked = True
-            frames.append(request.frame)
-        self.unwritten.clear()
+            if request.op in operations:
+                request.written = request.asked = True
+                frames.append(request.frame)
+            else:
+                left.append(request)
+        self.unwritten = left
         return frames
 
     def is_written(self) -> bool:

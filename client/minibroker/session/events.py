@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from minibroker.contract.errors import MinibrokerError
@@ -125,4 +125,18 @@ class Renew(NamedTuple):
     lease_ms: int
 
 
-Effect = Dial | HangUp | Opened | Away | Again | Lost | Renew | Leaving
+class Differs(NamedTuple):
+    """A queue has other settings than this program declares: (asked for, has) by name."""
+
+    queue: str
+    differs: Mapping[str, tuple[int | str, int | str]]
+
+
+class NotDeclared(NamedTuple):
+    """The server refused a declaration."""
+
+    queue: str
+    error: MinibrokerError
+
+
+Effect = Dial | HangUp | Opened | Away | Again | Lost | Renew | Leaving | Differs | NotDeclared

@@ -32,6 +32,7 @@ from minibroker.contract.errors import (
 )
 from minibroker.session.calls import Call, Calls, Jitter
 from minibroker.session.connecting import Connecting, Phase
+from minibroker.session.declaring import Declarations
 from minibroker.session.delivery import MakeMessage
 from minibroker.session.events import (
     Answered,
@@ -88,6 +89,7 @@ class Machine:
         self._publishes = Publishes(
             self.session, self.timers, jitter, shell.schedule, shell.is_over
         )
+        self.declarations = Declarations(self.session, self.calls, self._tell)
         self.leaving = Departure(self.session, self.timers, timeout_ms)
         self.connecting = Connecting(self.timers, jitter, connect_ms, self._tell, self._ended)
         self.consumers: dict[int, Subscription] = {}
@@ -230,6 +232,7 @@ class Machine:
         lost = [message for message in event.lost if message.state != ENDED]
         self.lose(lost, LeaseLost("the server handed it out again, or it has ended"))
         self._act(self.session.expire(now_ms), now_ms)
+        self.frames += self.declarations.welcomed()
         self.frames += self.session.resend(
             lambda group: not group.waiters or group.deadline_ms <= now_ms
         )

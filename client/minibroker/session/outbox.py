@@ -1,7 +1,7 @@
 """Publishes that are not written yet, grouped so that calls of one turn leave as few frames.
 
-A group is one frame to be: messages for one queue whose callers wait equally long. It is filled until
-it is written; a value that all messages share stands in the header, one that differs in a column.
+A group is one frame to be: messages for one queue and with the same terms, whose callers wait equally long. It is
+filled until it is written; a value that all messages share stands in the header, one that differs in a column.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ MESSAGE_RESERVE: Final = (
 )
 GROUP_OPEN_MS: Final = 100  # while nothing can be written: later callers have a later deadline
 
-Key = tuple[str, int]  # queue and time-out in ms
+# Queue, time-out in ms, and the terms of the messages if they have some: attempts and lease in ms, 0 for none.
+Key = tuple[str, int] | tuple[str, int, int, int]
 Waiter = Any  # a future of the shell, opaque here but for `cancelled()`; or (future, count)
 
 
@@ -250,7 +251,10 @@ class PublishGroup:
 
     def pack(self, sequence: int, answered_below: int) -> bytes:
         """Return the frame."""
-        part: dict[str, object] = {"op": "publish", "queue": self.where[0], "count": self.count}
+        where = self.where
+        part: dict[str, object] = {"op": "publish", "queue": where[0], "count": self.count}
+        if len(where) == 4:
+            part |= {"max_attempts": where[2], "lease_ms": where[3]}
         columns = self._columns(part)
         header = {"parts": [part], "sequence": sequence, "answered_below": answered_below}
         lengths = self._lengths()
@@ -301,16 +305,17 @@ class Hold:
 
 
 class Outbox:
-    """The groups of a session, oldest first; for each queue and time-out at most one is open.
+    """The groups of a session, oldest first; of each queue at most one is open, the newest: so its order holds.
 
     What was refused for now goes back to its place, and nothing of its queue overtakes it.
     """
 
-    __slots__ = ("group_bytes", "groups", "holds", "open", "plain_bytes")
+    __slots__ = ("_newest", "group_bytes", "groups", "holds", "open", "plain_bytes")
 
     def __init__(self) -> None:
         self.groups: deque[PublishGroup] = deque()
         self.open: dict[Key, PublishGroup] = {}
+        self._newest: dict[str, Key] = {}  # of the open ones, by queue
         self.holds: dict[str, Hold] = {}
         self.fit(limits.MAX_FRAME_BYTES)
 
@@ -321,8 +326,11 @@ class Outbox:
         self.plain_bytes = self.group_bytes // GROUP_MESSAGES - MESSAGE_RESERVE
 
     def start(self, key: Key, now_ms: int) -> PublishGroup:
-        """Open a new group for `key`; one that was open is closed."""
-        self.close(key)
+        """Open a new group for `key`; one of its queue that was open is closed."""
+        open = self._newest.get(key[0])
+        if open is not None:
+            self.close(open)
+        self._newest[key[0]] = key
         group = PublishGroup(key, now_ms)
         self.groups.append(group)
         self.open[key] = group
@@ -333,6 +341,7 @@ class Outbox:
         group = self.open.pop(key, None)
         if group is not None:
             group.is_open = False
+            del self._newest[key[0]]
 
     def close_older(self, now_ms: int) -> None:
         """Close the groups opened a while ago; called when nothing can be written."""

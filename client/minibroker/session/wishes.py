@@ -12,9 +12,10 @@ from minibroker.contract import limits, wire
 from minibroker.contract.bodies import encode_body, encode_headers
 from minibroker.contract.confirms import MessageId
 from minibroker.contract.errors import BadName, BadValue, CommandError, TooLarge
-from minibroker.contract.settings import check_settings
+from minibroker.contract.settings import SETTINGS
 from minibroker.session.arguments import MAX_TIMEOUT_MS
-from minibroker.session.outbox import GROUP_MESSAGES, MESSAGE_RESERVE
+from minibroker.session.declaring import checked
+from minibroker.session.outbox import GROUP_MESSAGES, MESSAGE_RESERVE, Key
 from minibroker.session.spans import Span, milliseconds, of_type, shown, whole
 
 Wish = tuple[str, dict[str, object], bytes]
@@ -90,6 +91,18 @@ def ready_many(
     delay_ms = 0 if delay is None else milliseconds("delay", delay, limits.MAX_DELAY_MS)
     each = len(packed) + len(key_bytes) + MESSAGE_RESERVE
     return ReadyMany(packed, raws, encodings, key_bytes, delay_ms, each)
+
+
+def place(
+    queue: str, timeout: Span | None, default_ms: int, max_attempts: int | None, lease: Span | None
+) -> Key:
+    """Return what publishes share that leave in one frame; TypeError, BadValue if they cannot have these terms."""
+    within_ms = timeout_ms(timeout, default_ms)
+    if max_attempts is None and lease is None:
+        return queue, within_ms
+    most = SETTINGS["max_attempts"].high
+    attempts = 0 if max_attempts is None else whole("max_attempts", max_attempts, 1, most)
+    return queue, within_ms, attempts, lease_ms(lease)
 
 
 def timeout_ms(timeout: Span | None, default_ms: int) -> int:
@@ -175,11 +188,7 @@ def move(queue: str, target: str, ids: Iterable[MessageId] | None, count: int) -
 
 def change(queue: str, settings: Mapping[str, int | str]) -> Wish:
     """Return the wish to change settings; BadValue if one is unknown, or outside its range."""
-    try:
-        checked = check_settings(dict(settings))
-    except ValueError as error:
-        raise BadValue(str(error)) from error
-    return "queue_set", {"queue": queue, "settings": checked}, b""
+    return "queue_set", {"queue": queue, "settings": checked(settings)}, b""
 
 
 def runs_of(ids: Iterable[MessageId] | None) -> list[tuple[int, int, int, int]]:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from minibroker.contract.errors import MinibrokerError
 from minibroker.session.error_text import describe
-from minibroker.session.events import Again, Away, Leaving, Opened
+from minibroker.session.events import Again, Away, Differs, Leaving, NotDeclared, Opened
 from minibroker.session.message import MessageData
 
 logger = logging.getLogger("minibroker")
@@ -52,6 +52,19 @@ class Telling:
     def leaving(self, effect: Leaving) -> None:
         """The server said that it stops."""
         logger.info("the server is stopping: %s", effect.text)
+
+    def differs(self, effect: Differs) -> None:
+        """A queue has other settings than this program declares."""
+        each = [
+            f"{name} is {has!r}, this program declares {asked!r}"
+            for name, (asked, has) in effect.differs.items()
+        ]
+        text = "the queue %s stays as it is: %s (overwrite=True or `minibroker queue set` would change it)"
+        logger.warning(text, effect.queue, "; ".join(each))
+
+    def not_declared(self, effect: NotDeclared) -> None:
+        """The server refused a declaration."""
+        logger.warning("the queue %s was not declared: %s", effect.queue, effect.error)
 
     def lost(self, messages: Sequence[MessageData[Any]], error: MinibrokerError) -> None:
         """Write one line, and for what follows within a second another one: a thousand can be lost at once."""

@@ -17,7 +17,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from minibroker.contract.errors import Closed, Timeout
+from minibroker.contract.settings import Settings
 from minibroker.session.arguments import Options
+from minibroker.session.declaring import Declaration
 from minibroker.session.message import MessageData
 from minibroker.session.outbox import Key, PublishGroup
 from minibroker.session.settlements import Run, Settlements
@@ -147,6 +149,20 @@ class Driver(Steps):
                 self._bell.hear()
 
     # ---- wishes ----
+
+    def declare(self, queue: str, settings: Settings, *, overwrite: bool) -> Declaration:
+        """Have a queue with these settings; Closed, BadValue. Opens no connection: what forks may have none."""
+        self.mutex.acquire()
+        if not self._started:
+            try:
+                self.machine.check_open()
+                return self.machine.declarations.declare(queue, settings, overwrite=overwrite)
+            finally:
+                self.mutex.release()
+        self.mutex.release()
+        with self:
+            self.machine.check_open()
+            return self.machine.declarations.declare(queue, settings, overwrite=overwrite)
 
     def group(self, where: Key, count: int, cost: int, now: int) -> PublishGroup:
         """Return a group that takes `count` messages of together `cost` bytes; within a step."""
@@ -291,7 +307,7 @@ class Driver(Steps):
         self.machine.abandon(closed or FORKED)
         self.mutex = original("_thread", "allocate_lock")()
         self._bell = Bell()
-        self._begin()
+        self._begin(self.machine.declarations)
         self.machine.closed = closed
 
 

@@ -7,9 +7,11 @@ from typing import Any, Generic, TypeVar
 
 from minibroker.contract import limits
 from minibroker.contract.confirms import Confirm, ConfirmRun, Confirms, MessageId
+from minibroker.contract.errors import SettingsDiffer
 from minibroker.contract.outcomes import Failures, PartialConfirms
 from minibroker.contract.settings import Settings
 from minibroker.session import wishes
+from minibroker.session.declaring import NOTHING, Declaration, Differences
 from minibroker.session.message import Delivery
 from minibroker.session.outbox import GROUP_MESSAGES, PublishGroup
 from minibroker.session.peek import Peeks
@@ -33,9 +35,10 @@ class Queue(Generic[Body]):
     dead-letter queue of `emails` is a queue, too: `broker.queue("emails.dlq")` can be peeked, consumed, redriven.
     """
 
-    def __init__(self, driver: Driver, name: str) -> None:
+    def __init__(self, driver: Driver, name: str, declaration: Declaration | None = None) -> None:
         self.name = wishes.check_name(name)
         self._driver = driver
+        self._declaration = declaration
 
     # ---- publishing ----
 
@@ -46,6 +49,8 @@ class Queue(Generic[Body]):
         headers: Mapping[str, object] | None = None,
         key: str | None = None,
         delay: Span | None = None,
+        max_attempts: int | None = None,
+        lease: Span | None = None,
         timeout: Span | None = None,
     ) -> Confirm:
         """Store one message; return when it is as safe as the queue's durability says.
@@ -56,6 +61,8 @@ class Queue(Generic[Body]):
             headers: for the application, any such values under str keys; the server does not read them.
             key: messages of one key keep their order; keys take turns.
             delay: hand it out this much later.
+            max_attempts: for this message, instead of the setting of the queue.
+            lease: for this message, instead of that of the consumer and of the queue.
             timeout: deadline of this call.
 
         Raises:
@@ -67,7 +74,7 @@ class Queue(Generic[Body]):
         """
         driver = self._driver
         some = wishes.ready(body, headers, key, delay, driver.session.max_message_bytes)
-        where = (self.name, wishes.timeout_ms(timeout, driver.timeout_ms))
+        where = wishes.place(self.name, timeout, driver.timeout_ms, max_attempts, lease)
         waiter = Waiter()
         now = driver.__enter__()
         try:
@@ -88,9 +95,11 @@ class Queue(Generic[Body]):
         headers: Mapping[str, object] | None = None,
         key: str | None = None,
         delay: Span | None = None,
+        max_attempts: int | None = None,
+        lease: Span | None = None,
         timeout: Span | None = None,
     ) -> Confirms:
-        """Store many messages with the same headers, key and delay; return their confirms in order.
+        """Store many messages with the same headers, key, delay and terms; return their confirms in order.
 
         They leave in frames of at most 500, each stored as a whole or not at all. If one fails, its error is
         raised after all were answered; it says what became of each body: `error.confirms[index]` is None for those
@@ -99,7 +108,7 @@ class Queue(Generic[Body]):
         """
         driver = self._driver
         many = wishes.ready_many(bodies, headers, key, delay, driver.session.max_message_bytes)
-        where = (self.name, wishes.timeout_ms(timeout, driver.timeout_ms))
+        where = wishes.place(self.name, timeout, driver.timeout_ms, max_attempts, lease)
         calls = []
         with driver as now:
             most = driver.session.outbox.group_bytes
@@ -242,6 +251,26 @@ class Queue(Generic[Body]):
             BadValue: an unknown setting, or a value outside its range; nothing was changed.
         """
         value = self._ask(*wishes.change(self.name, settings))
+        return dict(value["settings"])
+
+    @property
+    def differs(self) -> Differences:
+        """Which declared settings the queue has otherwise: {name: (declared, has)}, as the server said last.
+
+        Empty while it has not answered; `declared` asks it.
+        """
+        return NOTHING if self._declaration is None else self._declaration.differs
+
+    def declared(self) -> Settings:
+        """Return all settings of the queue, which is made if it is not there.
+
+        Raises:
+            SettingsDiffer: it was there, with others than `Broker.queue` was given; `error.differs` has both.
+        """
+        declaration = self._declaration or Declaration(self.name, lambda effect: None)
+        value = self._ask(*declaration.wish())
+        if declaration.compare(value["settings"]):
+            raise SettingsDiffer.of(self.name, declaration.differs)
         return dict(value["settings"])
 
     def settings(self) -> Settings:

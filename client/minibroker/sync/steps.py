@@ -16,8 +16,20 @@ from typing import Any, Final, Protocol
 from minibroker.contract.errors import MinibrokerError, OutcomeUnknown
 from minibroker.session.address import Memory
 from minibroker.session.arguments import Options
+from minibroker.session.declaring import Declarations
 from minibroker.session.delivery import MakeMessage
-from minibroker.session.events import Again, Away, Dial, HangUp, Leaving, Lost, Opened, Renew
+from minibroker.session.events import (
+    Again,
+    Away,
+    Dial,
+    Differs,
+    HangUp,
+    Leaving,
+    Lost,
+    NotDeclared,
+    Opened,
+    Renew,
+)
 from minibroker.session.machine import Machine
 from minibroker.session.settlements import Settlements
 from minibroker.session.timers import NEVER_MS
@@ -65,14 +77,16 @@ class Steps:
         # A lock of the interpreter, under gevent too: nothing that is done under it waits for anything.
         self.mutex = original("_thread", "allocate_lock")()
         self._bell = Bell()  # wakes the thread that polls
-        self._begin()
+        self._begin(None)
 
-    def _begin(self) -> None:
-        """Have a machine, and nothing of an earlier one."""
+    def _begin(self, declared: Declarations | None) -> None:
+        """Have a machine, and nothing of an earlier one but what was declared of queues."""
         options = self.options
         self.machine = Machine(
             options.name, options.timeout_ms, options.connect_ms, random.uniform, self
         )
+        if declared is not None:
+            self.machine.declarations.adopt(declared)
         self.session, self.consumers = self.machine.session, self.machine.consumers
         self.link: Link | None = None
         self.last_write = 0.0  # monotonic seconds
@@ -175,7 +189,7 @@ class Steps:
         try:
             self.machine.abandon(TORN)
         finally:
-            self._begin()
+            self._begin(self.machine.declarations)
             for waiter in waiters:
                 if not waiter.done():
                     waiter.set_exception(OutcomeUnknown(TORN))
@@ -350,6 +364,8 @@ def _saying(telling: Telling, effect: Any) -> Callable[[], object]:
         Away: telling.away,
         Again: telling.again,
         Leaving: telling.leaving,
+        Differs: telling.differs,
+        NotDeclared: telling.not_declared,
     }
     return lambda: say[type(effect)](effect)
 
