@@ -159,6 +159,24 @@ async def test_an_error_of_the_broker_ends_it_and_not_the_process() -> None:
     inprocess.forget("broken")
 
 
+@pytest.mark.parametrize("place", ["core.core.Core.apply", "engine.Engine._write"])
+async def test_a_mistake_of_the_broker_does_not_come_out_of_a_call(
+    place: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is told and ends the broker; the caller sees a connection that is lost."""
+    async with minibroker.connect("memory://", timeout=1) as broker:
+        await broker.queue("q").publish(b"x")
+
+        def fail(*_: object) -> None:
+            raise KeyError("injected")
+
+        monkeypatch.setattr(f"minibrokerd.{place}", fail)
+        with pytest.raises(minibroker.MinibrokerError):
+            await broker.queue("q").publish(b"y", timeout=0.1)
+        (told,) = [record for record in caplog.records if record.levelname == "ERROR"]
+        assert "KeyError: 'injected'" in told.getMessage()
+
+
 @pytest.mark.parametrize("url", ["memory://a/b", "memory://a?x=1", "memory://a b", "memory://u@x"])
 def test_a_name_is_plain(url: str) -> None:
     with pytest.raises(ValueError, match="memory://name"):

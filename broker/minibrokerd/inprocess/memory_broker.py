@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 from minibroker.contract.commands import Phase
@@ -17,6 +18,7 @@ from minibrokerd.inprocess.pipe import Pipe
 from minibrokerd.inprocess.stepping import SteppedLoop
 from minibrokerd.log.memorylog import MemoryLog
 from minibrokerd.log.seam import Room
+from minibrokerd.logs import events
 
 
 class MemoryBroker:
@@ -71,7 +73,8 @@ class MemoryBroker:
     def step(self) -> None:
         """Do all that is due; called by whoever handed something over, or waited for the next timer."""
         with self.lock:
-            self.loop.run()
+            with self.failing():
+                self.loop.run()
             next_s = self.loop.next_s()
             if next_s != self._told_s:
                 self._told_s = next_s
@@ -79,6 +82,15 @@ class MemoryBroker:
                     pipe.due()
             for watcher in list(self.watchers):
                 watcher()
+
+    @contextmanager
+    def failing(self) -> Iterator[None]:
+        """Have an error of the broker's own end the broker, as it ends a process, and not whoever stepped it."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - it is told, and every connection ends of it
+            if self.failure is None:
+                self.engine.stop_at(error)
 
     def wait_s(self) -> float | None:
         """Return in how many seconds `step` is due; None: nothing is."""
@@ -126,7 +138,8 @@ class MemoryBroker:
             more = due_ms is not None and due_ms <= until_ms
             at_ms = due_ms if due_ms is not None and more else until_ms
             self.clock.move(max(0, at_ms - now_ms))
-            self.engine.time_moved()
+            with self.failing():
+                self.engine.time_moved()
             self.step()
             return more
 
@@ -177,6 +190,9 @@ class MemoryBroker:
             renew()
 
     def _failed(self, error: BaseException) -> None:
+        if self.failure is not None:
+            return  # what it is still told, as that its connections end, fails as well
         self.failure = error
+        events.error("fault", text="the broker in process has failed, and is gone", exc_info=error)
         for pipe in list(self.pipes):
             pipe.end()

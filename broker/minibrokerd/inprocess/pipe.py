@@ -50,15 +50,17 @@ class Pipe:
 
     def post(self, frames: Iterable[bytes]) -> None:
         """Hand frames to the broker, which is being stepped: what follows from them comes in that step."""
-        for frame in frames:
-            if self.transport.closing:
-                break
-            self._connection.data_received(frame)
+        with self._broker.failing():
+            for frame in frames:
+                if self.transport.closing:
+                    break
+                self._connection.data_received(frame)
 
     def read(self) -> bytes:
         """Return all that came since the last call."""
         with self._broker.lock:
-            data = self.transport.take()
+            with self._broker.failing():
+                data = self.transport.take()
             self._broker.step()  # a reader that was slow gets more
             return data
 
