@@ -1,9 +1,9 @@
 """Documentation pages as programs: their files are written, their commands run, their output compared.
 
-A ``python`` block whose first line is `# NAME.py` is that file. In a ``console`` block, lines that start with `$ `
-are commands, all run by one bash so that jobs (`&`, `kill %1`) work; the other lines are what they print, where
-`...` stands for anything, and alone on a line for any lines. Jobs print when they get to it, so the lines of one
-block may come in any order, and the block ends with the last.
+A ``python`` block whose first line is `# NAME.py` is that file, in a folder that a command made if it names one.
+In a ``console`` block, lines that start with `$ ` are commands, all run by one bash so that jobs (`&`, `kill %1`)
+work; the other lines are what they print, where `...` stands for anything, and alone on a line for any lines. Jobs
+print when they get to it, so the lines of one block may come in any order, and the block ends with the last.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Page:
         self._reader.join(DEADLINE_S)  # the output ends with the last job that could write to it
 
     def _write(self, block: str) -> None:
-        name = re.match(r"# (\w+\.py)\n", block)
+        name = re.match(r"# ([\w/]+\.py)\n", block)
         if name is not None:
             (self._directory / name[1]).write_text(block, "utf-8")
 

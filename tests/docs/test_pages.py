@@ -10,10 +10,11 @@ from pages import Page
 
 from support.source import ROOT
 
+PAGES = ("docs/tutorial.md", "docs/operating.md", "docs/testing.md", "README.md")
+GUIDES = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/guide/*.md"))
 
-@pytest.mark.parametrize(
-    "name", ["docs/tutorial.md", "docs/operating.md", "docs/testing.md", "README.md"]
-)
+
+@pytest.mark.parametrize("name", [*PAGES, *GUIDES])
 def test_the_page_does_what_it_says(name: str, tmp_path: Path) -> None:
     """Its files are written, its commands run, what they print compared."""
     with socket.socket() as probe:
