@@ -1,22 +1,36 @@
-"""Each test of this folder runs twice: over the client that awaits, and over the one that blocks."""
+"""Each test runs over the client that awaits and the one that blocks, on a server and on a broker in process."""
 
 from __future__ import annotations
 
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import blocking
 import pytest
 
 import minibroker
+from minibrokerd import inprocess
 from support.broker import BrokerServer
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerServer]:
+class InProcess(NamedTuple):
+    """A broker in memory, where a test expects a server."""
+
+    url: str
+
+
+@pytest.fixture(scope="module", params=["server", "memory"])
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[BrokerServer | InProcess]:
     """One broker for the tests of a module: each has queues of its own."""
+    if request.param == "memory":
+        name = request.module.__name__
+        yield InProcess(f"memory://{name}")
+        inprocess.forget(name)
+        return
     started = BrokerServer(Path(tmp_path_factory.mktemp("conformance")) / "data")
     yield started
     started.close()

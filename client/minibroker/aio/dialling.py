@@ -10,8 +10,9 @@ import asyncio
 import socket
 from collections.abc import Callable
 
-from minibroker.aio.in_process import InProcess
 from minibroker.aio.link import Link
+from minibroker.aio.pipe_transport import link_to
+from minibroker.shell.in_process import InProcess
 
 
 class Dialling:
@@ -59,7 +60,7 @@ async def dial(
 ) -> Link:
     """Return a link over a new connection to `address`; OSError if there is none."""
     if isinstance(address, InProcess):
-        return address.dial(received)
+        return link_to(address.broker, received)
     loop = asyncio.get_running_loop()
     transport, link = await loop.create_connection(lambda: Link(received), *address)
     # asyncio sets it too, uvloop leaves Nagle's algorithm on in some versions.

@@ -16,7 +16,6 @@ from threading import get_ident
 from typing import Any, Final
 
 from minibroker.aio.dialling import Dialling
-from minibroker.aio.in_process import InProcess, Renewal
 from minibroker.aio.link import Link
 from minibroker.aio.losses import Losses
 from minibroker.aio.message import Message
@@ -46,6 +45,7 @@ from minibroker.session.settlements import Run, Settlements
 from minibroker.session.subscription import Subscription
 from minibroker.session.timers import NEVER_MS
 from minibroker.shell.attached import Attached
+from minibroker.shell.in_process import InProcess, Renewal
 from minibroker.shell.real_threads import Clock
 from minibroker.shell.telling import Telling
 

@@ -8,7 +8,6 @@ from types import TracebackType
 from typing import Any, TypeVar, overload
 
 from minibroker.contract.errors import ConnectionLost
-from minibroker.session.address import Memory
 from minibroker.session.arguments import MAX_RUN, never_opened, options_of
 from minibroker.session.declaring import checked
 from minibroker.session.spans import Span
@@ -133,11 +132,15 @@ def connect(
     lazy: bool = False,
     on_settle_error: Hook | None = None,
 ) -> Broker:
-    """Open a session with the server at `url` (minibroker://host:port).
+    """Open a session with the server at `url` (minibroker://host:port), or with a broker in this process.
+
+    `memory://` is a broker of this connection's own, `memory://name` one for all of this process that say so, in
+    asyncio too. Nothing of it is written to a disk: it is for tests, and for trying things out.
 
     Args:
-        url: None: the environment variable MINIBROKER_URL, or where `minibroker serve` would listen here
-            (MINIBROKER_HOST, MINIBROKER_PORT; by default port 7272 of this machine).
+        url: minibroker://host:port or memory://name. None: the environment variable MINIBROKER_URL, or where
+            `minibroker serve` would listen here (MINIBROKER_HOST, MINIBROKER_PORT; by default port 7272 of
+            this machine).
         name: of this client, in the server's logs and in message histories; default: the host's name.
         timeout: deadline of every call that names none, in seconds.
         connect_timeout: how long to try before giving up; later it reconnects for as long as it is open.
@@ -156,8 +159,6 @@ def connect(
     options = options_of(
         url, name, timeouts, on_settle_error, lazy, os.environ, socket.gethostname()
     )
-    if isinstance(options.address, Memory):
-        raise ValueError(f"{options.where}: a broker in memory is for asyncio's client only")
     if options.warning:
         logger.warning(options.warning)
     broker = Broker(Driver(options))

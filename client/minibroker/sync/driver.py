@@ -14,6 +14,7 @@ import select
 import socket
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 from minibroker.contract.errors import Closed, Timeout
@@ -22,8 +23,10 @@ from minibroker.session.arguments import Options
 from minibroker.session.declaring import Declaration
 from minibroker.session.message import MessageData
 from minibroker.session.outbox import Key, PublishGroup
+from minibroker.session.session import Session
 from minibroker.session.settlements import Run, Settlements
 from minibroker.shell.attached import Attached
+from minibroker.shell.in_process import Renewal
 from minibroker.shell.real_threads import Bell, original
 from minibroker.shell.telling import logger
 from minibroker.sync.keeper import Keeper
@@ -234,7 +237,8 @@ class Driver(Steps):
     def keep_alive(self) -> None:
         """Have leases renewed from now on, and the connection looked after; within a step."""
         if self.attached is None:
-            self.attached = Attached(self)
+            near = self.in_process
+            self.attached = Attached(self) if near is None else Renewal(Asked(self), near.broker)
             self.attached.start()
             self.keeper = Keeper(self)
             self.keeper.start()
@@ -309,6 +313,33 @@ class Driver(Steps):
         self._bell = Bell()
         self._begin(self.machine.declarations)
         self.machine.closed = closed
+
+
+class Asked:
+    """A driver as a broker in process asks it to renew: with the broker locked, in the thread of any client.
+
+    So nothing here takes the mutex, which is taken before the broker's lock everywhere else.
+    """
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+        self.max_run_ms = driver.max_run_ms
+
+    @property
+    def session(self) -> Session:
+        """The session of the present machine."""
+        return self._driver.session
+
+    def lost_runs(self, runs: Sequence[Run]) -> None:
+        """Take the answer to a renewal; called by way of `hand_over`."""
+        self._driver.lost_runs(runs)
+
+    def hand_over(self, function: Callable[..., object], *args: Any) -> None:
+        """Have a function called in the next step."""
+        if self._driver.machine.closed is not None:
+            raise RuntimeError("closed")
+        self._driver.todo.append(partial(function, *args))
+        self._driver.ring()
 
 
 def _after_fork() -> None:

@@ -34,11 +34,13 @@ from minibroker.session.machine import Machine
 from minibroker.session.settlements import Settlements
 from minibroker.session.timers import NEVER_MS
 from minibroker.shell.attached import Attached
+from minibroker.shell.in_process import InProcess, Renewal
 from minibroker.shell.real_threads import Bell, Clock, original
 from minibroker.shell.telling import Telling
 from minibroker.sync.keeper import Keeper
 from minibroker.sync.link import WRITABLE, Link
 from minibroker.sync.message import Message
+from minibroker.sync.pipe_link import PipeLink
 from minibroker.sync.waiter import Over, Waiter
 
 STALE_MS: Final = (
@@ -67,8 +69,9 @@ class Steps:
 
     def __init__(self, options: Options) -> None:
         self.options = options
-        assert not isinstance(options.address, Memory), "refused by `connect`"
-        self.address: tuple[str, int] = options.address
+        near = options.address
+        self.in_process = InProcess(near.name) if isinstance(near, Memory) else None
+        self.address = ("", 0) if isinstance(near, Memory) else near
         self.timeout_ms = options.timeout_ms
         self.max_run_ms = options.max_run_ms
         self.clock = Clock.monotonic  # seconds
@@ -88,9 +91,9 @@ class Steps:
         if declared is not None:
             self.machine.declarations.adopt(declared)
         self.session, self.consumers = self.machine.session, self.machine.consumers
-        self.link: Link | None = None
+        self.link: Link | PipeLink | None = None
         self.last_write = 0.0  # monotonic seconds
-        self.attached: Attached | None = None
+        self.attached: Attached | Renewal | None = None
         self.keeper: Keeper | None = None
         self.turn_due = False  # acks wait that should leave before the next message is begun
         self._flush_due = False
@@ -234,7 +237,7 @@ class Steps:
             link.close()
             self.ring()
 
-    def _last_words(self, link: Link, data: bytes) -> None:
+    def _last_words(self, link: Link | PipeLink, data: bytes) -> None:
         """Send what a connection ends with; a peer that takes nothing for a moment does not get it."""
         try:
             link.write(data)
@@ -298,7 +301,7 @@ class Steps:
         if now >= self.machine.timers.wake_ms:
             self.machine.due(now)
 
-    def _proceed(self, link: Link, now: int) -> None:
+    def _proceed(self, link: Link | PipeLink, now: int) -> None:
         poll = original("select", "poll")()  # the leader may have been woken by something else
         poll.register(link.fileno(), WRITABLE)
         if poll.poll(0) and link.proceed():
@@ -336,7 +339,7 @@ class Steps:
     def _resolve(self, getaddrinfo: Callable[..., Any]) -> None:
         self._must_resolve = False
         try:
-            places = getaddrinfo(*self.address, 0, socket.SOCK_STREAM)
+            dial = self._dial_to(getaddrinfo)
         except OSError as error:
             with self as now:
                 self.machine.ended(error, now)
@@ -344,10 +347,18 @@ class Steps:
         with self as now:
             if self.link is None and self.machine.closed is None:
                 try:
-                    self.link = Link(places)
+                    self.link = dial()
                 except OSError as error:
                     self.machine.ended(error, now)
             self.ring()
+
+    def _dial_to(self, getaddrinfo: Callable[..., Any]) -> Callable[[], Link | PipeLink]:
+        """Find out where the server is, which may take a while; return what begins to dial it."""
+        if self.in_process is not None:
+            broker = self.in_process.broker
+            return lambda: PipeLink(broker, self.machine.timers)
+        places = getaddrinfo(*self.address, 0, socket.SOCK_STREAM)
+        return lambda: Link(places)
 
     def ring(self) -> None:
         """Let the leader look: something changed that it does not know."""
