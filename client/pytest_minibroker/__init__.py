@@ -1,4 +1,4 @@
-"""The pytest plugin of minibroker: three fixtures. It stands apart from the package, so that a test run which uses
+"""The pytest plugin of minibroker: four fixtures. It stands apart from the package, so that a test run which uses
 none of them loads nothing of it; docs/testing.md shows how they are used.
 """
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from minibroker.testing import MemoryBroker, ServerProcess
+    from minibroker.testing import MemoryBroker, ServerProcess, SyncMemoryBroker
 
 
 @pytest.fixture
@@ -28,6 +28,16 @@ def minibroker_clock(minibroker: MemoryBroker) -> MemoryBroker:
     """The same broker, its time standing still: nothing is due before `advance`."""
     minibroker.stop_clock()
     return minibroker
+
+
+@pytest.fixture
+def minibroker_sync(monkeypatch: pytest.MonkeyPatch) -> Iterator[SyncMemoryBroker]:
+    """As `minibroker`, for tests and applications that block (`minibroker.sync`)."""
+    from minibroker.testing import SyncMemoryBroker
+
+    with SyncMemoryBroker() as broker:
+        monkeypatch.setenv("MINIBROKER_URL", broker.url)
+        yield broker
 
 
 @pytest.fixture(scope="session")

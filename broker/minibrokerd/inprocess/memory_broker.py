@@ -104,6 +104,12 @@ class MemoryBroker:
         with self.lock:
             return sum(queue.begun for queue in self.core.store.queues.values())
 
+    @property
+    def at_hand(self) -> int:
+        """How many messages are held or begun by clients, over all queues."""
+        with self.lock:
+            return sum(queue.held + queue.begun for queue in self.core.store.queues.values())
+
     def has_client(self, session: int | None) -> bool:
         """Whether the session has a connection on which it gets messages."""
         with self.lock:

@@ -7,7 +7,8 @@ async with minibroker.testing.MemoryBroker() as broker:
 docs/testing.md shows more, and the fixtures of the pytest plugin, which are made of these.
 """
 
+from minibroker.testing.blocking import SyncMemoryBroker
 from minibroker.testing.in_memory import MemoryBroker
 from minibroker.testing.server_process import ServerProcess
 
-__all__ = ["MemoryBroker", "ServerProcess"]
+__all__ = ["MemoryBroker", "ServerProcess", "SyncMemoryBroker"]
