@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable
 from typing import Any
 
@@ -55,6 +55,7 @@ class FakeServer:
         self.lease_ms = 30_000
         self.next_token = 1 << 40
         self.links: list[MemoryLink] = []
+        self.published: defaultdict[str, list[tuple[int, bytes]]] = defaultdict(list)
 
     def queue(self, name: str) -> Queue:
         """Return a queue, made when first named."""
@@ -230,6 +231,7 @@ class FakeConnection:
             end = headers_end + lengths[2 * index + 1]
             headers, body = frame.blob[at:headers_end], frame.blob[headers_end:end]
             queue.ready.append((first + index, headers, body, encodings[index], keys[index]))
+            self.server.published[part["queue"]].append((first + index, body))
             at = end
         assert at == len(frame.blob)
         queue.next_sequence += count
