@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -176,6 +177,11 @@ print("done")
         "interrupted",
         "done",
     ]
+
+
+def test_interrupts_anywhere_hang_nobody(broker_server: BrokerServer) -> None:
+    code = (Path(__file__).parent / "interrupted.py").read_text()
+    assert script(code, broker_server.url, "4").splitlines()[-1] == "done"
 
 
 def test_a_run_ends_with_ctrl_c_behind_its_handlers(broker_server: BrokerServer) -> None:

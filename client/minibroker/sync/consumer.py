@@ -59,6 +59,7 @@ class Consumer(Subscription, Generic[Body]):
                 if self._buffer:
                     continue
                 if not self._ended:
+                    waiter.owner = driver.machine
                     driver.machine.check_open()
                     self._waiters.append(waiter)
             if self._ended and not waiter.done():
@@ -70,8 +71,8 @@ class Consumer(Subscription, Generic[Body]):
     def _take(self) -> Message[Body] | None:
         """Begin the next message that is here; None if there is none."""
         driver = self._driver
-        driver.__enter__()
         try:
+            driver.__enter__()
             message = None if self._ended else self._begin_next()
             flush = message is not None and (
                 message.begun_at - driver.last_write > QUIET_S or message.run.marked

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
-from minibroker.contract.errors import Closed, Timeout
+from minibroker.contract.errors import Closed, OutcomeUnknown, Timeout
 from minibroker.contract.settings import Settings
 from minibroker.session.arguments import Options
 from minibroker.session.declaring import Declaration
@@ -27,11 +27,11 @@ from minibroker.session.session import Session
 from minibroker.session.settlements import Run, Settlements
 from minibroker.shell.attached import Attached
 from minibroker.shell.in_process import Renewal
-from minibroker.shell.real_threads import Bell, original
+from minibroker.shell.real_threads import Bell
 from minibroker.shell.telling import logger
 from minibroker.sync.keeper import Keeper
 from minibroker.sync.link import READABLE
-from minibroker.sync.steps import Steps, now_ms
+from minibroker.sync.steps import TORN, Steps, new_mutex, now_ms
 from minibroker.sync.waiter import Waiter
 
 UNDER_WAY: Final = (
@@ -61,41 +61,54 @@ class Driver(Steps):
         try:
             self.answered(waiter)
         except BaseException:
-            with self:
-                waiter.cancel()
-                if gave_up is not None:
-                    gave_up()
-                self._promote()
+            self.give_up(waiter, gave_up)
             raise
         return waiter.result()
 
+    def give_up(self, waiter: Waiter, gave_up: Callable[[], object] | None = None) -> None:
+        """The thread of `waiter` goes without its answer; `gave_up` takes back what it asked for."""
+        with self:
+            waiter.cancel()
+            if gave_up is not None:
+                gave_up()
+            if self._leader is waiter:
+                self._leader = None
+            self._promote()
+
     def _wait_or_lead(self, waiter: Waiter) -> None:
-        mutex = self.mutex
-        mutex.acquire()
-        if waiter.done():
-            mutex.release()
-        elif self._leader is not None:
-            lock = waiter.lie_down()
-            self._followers[waiter] = None
-            mutex.release()
-            try:
+        lock = None
+        try:
+            self.mutex.acquire()
+            leads = False
+            if waiter.owner is not self.machine and not waiter.done():
+                waiter.set_exception(OutcomeUnknown(TORN))
+            if not waiter.done():
+                leads = self._leader is None
+                if leads:
+                    self._leader = waiter
+                    self._until_ms = self.machine.timers.wake_ms
+                else:
+                    lock = waiter.lie_down()
+                    self._followers[waiter] = None
+            self.mutex.release()
+            if lock is not None:
                 lock.acquire()
-            finally:
-                self._followers.pop(waiter, None)
-        else:
-            self._leader = waiter
-            self._until_ms = self.machine.timers.wake_ms
-            mutex.release()
-            try:
+            elif leads:
                 self._lead(waiter)
-            finally:
-                if self._leader is waiter:
-                    with self:
-                        self._leader = None
-                        self._promote()
-                if self.machine.closed is not None:
-                    with self:
-                        self._close_bell()
+        finally:
+            self.recover()
+            if lock is not None:
+                self._followers.pop(waiter, None)
+            if self._leader is waiter or self.machine.closed is not None:
+                self._step_down(waiter)
+
+    def _step_down(self, waiter: Waiter) -> None:
+        with self:
+            if self._leader is waiter:
+                self._leader = None
+            self._promote()
+            if self.machine.closed is not None:
+                self._close_bell()
 
     def _close_bell(self) -> None:
         """Give its descriptors back, or ring it: who polls does so when he has seen that this is the end."""
@@ -117,8 +130,8 @@ class Driver(Steps):
             if self._must_resolve:
                 self._resolve(socket.getaddrinfo)
             self._sleep()
-            now = self.__enter__()
             try:
+                now = self.__enter__()
                 if self._leader is not waiter:  # torn meanwhile
                     self.leave(flush=True)
                     return
@@ -129,7 +142,7 @@ class Driver(Steps):
                     self._leader = None
                     self._promote()
             except BaseException:
-                self._tear()
+                self.recover()
                 raise
             self.leave(
                 flush=bool(self._flush_due or self.machine.frames or self.session.has_work())
@@ -197,18 +210,26 @@ class Driver(Steps):
             ConnectionLost: the connection ended meanwhile, and asking twice might do it twice.
         """
         waiter = Waiter()
-        with self as now:
-            machine = self.machine
-            machine.check_open()
-            by_ms = None if timeout_ms is None else now + timeout_ms
-            call = machine.calls.ask(waiter, op, fields, by_ms, columns)
-        return self.wait(waiter, lambda: machine.calls.gave_up(call))
+        asked: list[Callable[[], None]] = []
+        try:
+            with self as now:
+                waiter.owner = self.machine
+                calls = self.machine.calls
+                self.machine.check_open()
+                by_ms = None if timeout_ms is None else now + timeout_ms
+                call = calls.ask(waiter, op, fields, by_ms, columns)
+                asked.append(partial(calls.gave_up, call))
+            self.answered(waiter)
+        except BaseException:
+            self.give_up(waiter, asked[0] if asked else None)
+            raise
+        return waiter.result()
 
     def confirmed(
         self, message: MessageData[Any], settlements: Settlements, extends: bool = False
     ) -> tuple[Waiter, Callable[[], None]]:
         """Note that a thread wants to know when a settlement is safe; within a step. Returns what to wait for."""
-        waiter = Waiter()
+        waiter = Waiter(self.machine)
         by_ms = now_ms() + self.timeout_ms
         return waiter, self.machine.await_settled(waiter, message, settlements, by_ms, extends)
 
@@ -218,6 +239,7 @@ class Driver(Steps):
             pass  # what waits is written first
         waiter = Waiter()
         with self as now:
+            waiter.owner = self.machine
             leaving = self.machine.leaving
             if self.machine.closed is not None or leaving.is_drained(publishes):
                 return True
@@ -274,6 +296,7 @@ class Driver(Steps):
         """
         waiter = Waiter()
         with self as now:
+            waiter.owner = self.machine
             self.machine.await_open(waiter, now + self.options.connect_ms)
         self.wait(waiter)
 
@@ -309,7 +332,7 @@ class Driver(Steps):
         self._bell.close()
         closed = self.machine.closed
         self.machine.abandon(closed or FORKED)
-        self.mutex = original("_thread", "allocate_lock")()
+        self.mutex = new_mutex()
         self._bell = Bell()
         self._begin(self.machine.declarations)
         self.machine.closed = closed

@@ -99,9 +99,9 @@ class Message(MessageData[Body], eq=False, gc=False):
         """Hand over a settlement, None for an ack; wait for its confirm, or for room."""
         driver, settlements = self.run.delivery.shell, self.run.settlements
         waiter, done = None, None
-        driver.__enter__()
         flush = False
         try:
+            driver.__enter__()
             if confirmed:
                 driver.machine.check_open()
             self._end()

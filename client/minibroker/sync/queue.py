@@ -76,8 +76,9 @@ class Queue(Generic[Body]):
         some = wishes.ready(body, headers, key, delay, driver.session.max_message_bytes)
         where = wishes.place(self.name, timeout, driver.timeout_ms, max_attempts, lease)
         waiter = Waiter()
-        now = driver.__enter__()
         try:
+            now = driver.__enter__()
+            waiter.owner = driver.machine
             group = driver.group(where, 1, some.cost, now)
             group.add(waiter, *some[:-1])
             flush = not driver.is_busy()
@@ -115,7 +116,7 @@ class Queue(Generic[Body]):
             for first, stop in wishes.chunks(many.bodies, many.each, most):
                 some, count = many.bodies[first:stop], stop - first
                 group = driver.group(where, count, sum(map(len, some)) + count * many.each, now)
-                waiter = Waiter()
+                waiter = Waiter(driver.machine)
                 calls.append((waiter, count, group))
                 encodings = many.encodings[first:stop]
                 group.add_many(waiter, many.headers, some, encodings, many.key, many.delay_ms)
@@ -314,7 +315,6 @@ def _runs(driver: Driver, calls: Sequence[tuple[Waiter, int, PublishGroup]]) -> 
         parts = outcomes_of(calls)
         error.confirms = PartialConfirms(parts)  # type: ignore[attr-defined]
         error.failed = Failures(parts)  # type: ignore[attr-defined]
-        with driver:
-            for waiter, *_ in calls:
-                waiter.cancel()
+        for waiter, *_ in calls:
+            driver.give_up(waiter)
         raise

@@ -44,7 +44,7 @@ class _Run:
         self._consumer = consumer
         self._handler = handler
         self._threads: list[threading.Thread] = []
-        self._first_end = Waiter()
+        self._first_end = Waiter(driver.machine)
         self._error: BaseException | None = None
         self._idents = {threading.get_ident()}
         self._is_over = threading.Event()

@@ -54,6 +54,15 @@ def now_ms() -> int:
     return int(monotonic() * 1000)
 
 
+def new_mutex() -> Any:
+    """Return a lock of the interpreter, under gevent too: nothing that is done under it waits for anything.
+
+    It knows its owner: an interrupt can strike anywhere, and a thread finds out by it whether it has the mutex.
+    It is never taken twice.
+    """
+    return original("_thread", "RLock")()
+
+
 class Running(Protocol):
     """A `run` that goes on."""
 
@@ -77,8 +86,7 @@ class Steps:
         self.clock = Clock.monotonic  # seconds
         self._telling = Telling(options.where, options.on_settle_error, self._later)
         self.failed = self._telling.failed
-        # A lock of the interpreter, under gevent too: nothing that is done under it waits for anything.
-        self.mutex = original("_thread", "allocate_lock")()
+        self.mutex = new_mutex()
         self._bell = Bell()  # wakes the thread that polls
         self._begin(None)
 
@@ -111,8 +119,9 @@ class Steps:
 
     def __enter__(self) -> int:
         """Take the mutex; return the time."""
-        self.mutex.acquire()
+        self.recover()
         try:
+            self.mutex.acquire()
             now = now_ms()
             if not self._started:
                 self._started = True
@@ -125,7 +134,7 @@ class Steps:
             while self.todo:
                 self.todo.popleft()()
         except BaseException:
-            self._tear()
+            self.recover()
             raise
         return now
 
@@ -137,9 +146,14 @@ class Steps:
     ) -> None:
         """Write what waits, release the mutex, and do what may not be done under it."""
         if error is not None and not isinstance(error, MinibrokerError):
-            self._tear()
-        else:
+            self.recover()
+        elif error is None or self.mutex._is_owned():
             self.leave(flush=True)
+
+    def recover(self) -> None:
+        """End a step of this thread that was interrupted, if there is one."""
+        if self.mutex._is_owned():
+            self._tear()
 
     def leave(self, flush: bool) -> None:
         """End a step that succeeded; `flush`: write what waits."""
@@ -152,10 +166,10 @@ class Steps:
                 self._must_resolve or self.machine.timers.wake_ms < self._until_ms
             ):
                 self.ring()
+            self.mutex.release()
         except BaseException:
-            self._tear()
+            self.recover()
             raise
-        self.mutex.release()
         if self._said:
             self._say()
 
@@ -271,7 +285,7 @@ class Steps:
             self.keeper.soon()
         if self.session.window.is_full():
             self._flush_due = True
-            waiter = Waiter()
+            waiter = Waiter(self.machine)
             self.machine.await_room(waiter)
             return waiter
         return None
@@ -344,6 +358,9 @@ class Steps:
             with self as now:
                 self.machine.ended(error, now)
             return
+        except BaseException:
+            self._must_resolve = True  # an interrupt of this thread: another one does it
+            raise
         with self as now:
             if self.link is None and self.machine.closed is None:
                 try:

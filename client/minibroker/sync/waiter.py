@@ -17,9 +17,10 @@ class Over(Exception):
 class Waiter:
     """One answer for one thread. All of its methods are called under the driver's mutex, `sleep` apart."""
 
-    __slots__ = ("_error", "_lock", "_state", "_value")
+    __slots__ = ("_error", "_lock", "_state", "_value", "owner")
 
-    def __init__(self) -> None:
+    def __init__(self, owner: object = None) -> None:
+        self.owner = owner  # the machine that is to answer
         self._state = _WAITING
         self._value: Any = None
         self._error: BaseException | None = None
