@@ -147,7 +147,7 @@ def _introduce(app: App, options: WorkerOptions, report: Lines) -> None:
     for each in rows:
         bound = f", {each.timeout_s:g} s at most" if each.timeout_s else ""
         body = f" of {each.takes.body_type}" if each.takes.body_type else ""
-        where = {"loop": "in the loop", "thread": "in threads"}
+        where = {"loop": "in the loop", "thread": "in threads", "process": "in processes"}
         lines.append(
             f"  {each.queue:<{wide}}  {each.name}{body}, {each.concurrency} at a time "
             f"{where[each.executor]}{bound}"

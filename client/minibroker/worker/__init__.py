@@ -4,6 +4,7 @@
     declared.py  one handler as a value, checked when it is declared
     typed.py     bodies as the types of annotations: a body that does not fit is known before the handler runs
     calling.py   how a handler is called: in the loop, or in a thread; time-outs, middleware
+    children.py  processes of their own for a handler, and child.py, what runs in each
     crew.py      the slots of one handler, and what becomes of each message
     following.py what follows a failure: when it comes again, or where it goes
     work.py      all crews on one connection, from the first message to the end of the drain
@@ -15,7 +16,7 @@ a supervisor, lines for an operator (docs/decisions/0021).
 
 from minibroker.worker.app import App
 from minibroker.worker.declared import Declared
-from minibroker.worker.following import HandlerTimeout, Reject, Retry
+from minibroker.worker.following import HandlerTimeout, ProcessDied, Reject, Retry
 from minibroker.worker.reporting import LogReport, Report
 from minibroker.worker.work import Control, Ending, WorkOptions, work
 
@@ -26,6 +27,7 @@ __all__ = [
     "Ending",
     "HandlerTimeout",
     "LogReport",
+    "ProcessDied",
     "Reject",
     "Report",
     "Retry",

@@ -52,9 +52,10 @@ class App:
             queue: its name; one handler each.
             concurrency: messages at a time, in each worker process.
             timeout: seconds that a message may take; then it has failed. An async handler is cancelled, a
-                thread gets the error at its next step in Python.
+                process killed, a thread gets the error at its next step in Python.
             lease: as for `Queue.consume`; it is renewed while the handler runs.
-            executor: for `def`: "thread", which is the default.
+            executor: for `def`: "thread" (the default) or "process", which imports its module again; there
+                the message has its values, no verbs, and what the lifespan yields stays in the worker.
             settings: of the queue, as for `Queue.set`: max_attempts, retry_delay_ms, ...
 
         Raises:

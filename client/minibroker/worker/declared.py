@@ -19,7 +19,7 @@ from minibroker.session.handling import is_async
 from minibroker.session.spans import Span, milliseconds, of_type, whole
 from minibroker.worker.typed import Convert, converter
 
-Executor = Literal["loop", "thread"]
+Executor = Literal["loop", "thread", "process"]
 MAX_TIMEOUT_MS: Final = 2**40
 _EMPTY: Final = inspect.Parameter.empty
 
@@ -93,11 +93,20 @@ def _executor(function: Callable[..., Any], asked: str | None) -> Executor:
     runs_in_loop = is_async(function)
     if asked is None:
         return "loop" if runs_in_loop else "thread"
-    if asked != "thread":
-        raise ValueError(f'executor is {asked!r:.100}; it must be "thread"')
+    if asked not in ("thread", "process"):
+        raise ValueError(f'executor is {asked!r:.100}; it must be "thread" or "process"')
     if runs_in_loop:
         raise TypeError(f"an async def handler runs in the loop; executor={asked!r} is for def")
-    return "thread"
+    if asked == "process" and not _is_importable(function):
+        raise TypeError(
+            "a handler that runs in a process must be a function at the top of its module: it is imported again"
+        )
+    return "thread" if asked == "thread" else "process"
+
+
+def _is_importable(function: Callable[..., Any]) -> bool:
+    name = getattr(function, "__qualname__", "<")
+    return "<" not in name and getattr(function, "__module__", "__main__") != "__main__"
 
 
 def takes_of(function: Callable[..., Any]) -> Takes:

@@ -16,6 +16,10 @@ class HandlerTimeout(Exception):
     """A handler ran for longer than its `timeout`; the attempt failed."""
 
 
+class ProcessDied(Exception):
+    """The process of a handler ended before the handler did; the attempt failed."""
+
+
 class Reject(Exception):
     """Raised by a handler: this message can never succeed; it goes to the dead-letter queue now."""
 

@@ -20,6 +20,7 @@ from minibroker.worker.calling import (
     with_middleware,
     with_timeout,
 )
+from minibroker.worker.children import Children
 from minibroker.worker.crew import Crew
 from minibroker.worker.declared import Declared
 from minibroker.worker.reporting import Report
@@ -87,8 +88,8 @@ async def work(app: App, options: WorkOptions, report: Report, control: Control)
             return await shift.work()
     except MinibrokerError:
         raise
-    except Exception as error:  # noqa: BLE001 - of the lifespan: it is told by the caller
-        return Ending("lifespan", error)
+    except Exception as error:  # noqa: BLE001 - the application's: it is told by the caller
+        return Ending("the lifespan, or the start of a process for a handler, failed", error)
     finally:
         with suppress(TimeoutError, MinibrokerError):
             async with asyncio.timeout(RELEASE_S if control.hurried.is_set() else options.drain_s):
@@ -155,6 +156,7 @@ class _Shift:
         self._report = report
         self._control = control
         self._threads: list[Threads] = []
+        self._children: list[Children] = []
         self._crews = [Crew(each, self._call_of(each, app), broker, report) for each in chosen]
 
     def _call_of(self, declared: Declared, app: App) -> Call:
@@ -163,6 +165,10 @@ class _Shift:
             call: Call = plain
             if declared.timeout_s is not None:
                 call = with_timeout(call, declared.timeout_s)
+        elif declared.executor == "process":
+            children = Children(declared)
+            self._children.append(children)
+            call = children.call
         else:
             threads = Threads(declared, plain)
             self._threads.append(threads)
@@ -172,6 +178,7 @@ class _Shift:
     async def work(self) -> Ending:
         """Work until a stop is asked for, or something ends the worker; then drain."""
         control = self._control
+        await asyncio.gather(*(children.start() for children in self._children))
         tasks = [asyncio.ensure_future(crew.run()) for crew in self._crews]
         helpers: list[asyncio.Future[Any]] = [asyncio.ensure_future(control.stopped.wait())]
         if self._options.burst:
@@ -185,6 +192,7 @@ class _Shift:
         finally:
             for threads in self._threads:
                 threads.close()
+            await asyncio.gather(*(children.close() for children in self._children))
         error = await _first_error(tasks)
         if isinstance(error, MinibrokerError):
             raise error

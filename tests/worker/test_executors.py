@@ -1,0 +1,133 @@
+"""Handlers in threads and in processes: time-outs, kills, and what they cost."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+from test_working import HEAD, counters
+from worker_process import WorkerProcess
+
+import minibroker
+
+StartWorker = Callable[..., WorkerProcess]
+
+IN_PROCESS = (
+    HEAD
+    + """
+import os
+
+@app.handler("jobs", executor="process", concurrency=2, timeout=60)
+def work(body: str, message: Message):
+    print(body)
+    pathlib.Path(f"pid-{body}-{message.attempt}").write_text(str(os.getpid()))
+    if body == "hangs" and message.attempt == 1:
+        time.sleep(3600)
+    if body == "refused":
+        raise Reject("550")
+    if body == "fails":
+        raise LookupError("no card")
+"""
+)
+
+
+def is_running(pid: int) -> bool:
+    """Return whether there is a process of this number."""
+    return Path(f"/proc/{pid}").exists()
+
+
+async def test_a_killed_process_costs_its_message_an_attempt_and_the_others_go_on(
+    start_worker: StartWorker, broker: minibroker.Broker
+) -> None:
+    jobs = broker.queue("jobs")
+    await jobs.set(retry_delay_ms=20)
+    await jobs.publish_many(["hangs", *map(str, range(10))])
+    worker = start_worker(IN_PROCESS)
+    worker.says("done", 10)
+    os.kill(int((worker.folder / "pid-hangs-1").read_text()), signal.SIGKILL)
+    failed = worker.says("failed", error="ProcessDied")
+    assert "was killed by SIGKILL" in failed["text"]
+    assert worker.says("done", 11)["attempt"] == 2
+    numbers = await counters(broker, "jobs")
+    assert (numbers["failed"], numbers["acked"], numbers["worker_lost"]) == (1, 11, 0)
+
+
+async def test_a_time_out_kills_the_process(
+    start_worker: StartWorker, broker: minibroker.Broker
+) -> None:
+    await broker.queue("jobs").set(retry_delay_ms=20)
+    await broker.queue("jobs").publish("hangs")
+    worker = start_worker(IN_PROCESS.replace("timeout=60", "timeout=2"))
+    assert worker.says("failed", error="HandlerTimeout")["ms"] >= 2_000
+    first = int((worker.folder / "pid-hangs-1").read_text())
+    assert worker.says("done")["attempt"] == 2
+    assert not is_running(first)
+
+
+async def test_errors_of_a_process_keep_their_class_and_text(
+    start_worker: StartWorker, broker: minibroker.Broker
+) -> None:
+    await broker.queue("jobs").publish_many(["refused", "fails"])
+    await broker.queue("jobs").publish({"no": "text"})
+    worker = start_worker(IN_PROCESS)
+    worker.says("rejected", error="Reject")
+    assert worker.says("rejected", error="BodyError")["text"].startswith(
+        "the body does not fit str"
+    )
+    failed = worker.says("failed")
+    assert (failed["error"], failed["follows"][:16]) == ("LookupError", "attempt 1 of 5, ")
+    assert "no card (app/app.py:" in failed["text"]
+
+
+async def test_processes_end_with_their_worker(
+    start_worker: StartWorker, broker: minibroker.Broker
+) -> None:
+    await broker.queue("jobs").publish("hangs")
+    worker = start_worker(IN_PROCESS)
+    worker.sees("pid-hangs-1")
+    pid = int((worker.folder / "pid-hangs-1").read_text())
+    pidfd = os.pidfd_open(pid)
+    worker.signal(signal.SIGKILL)
+    worker.ends()
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    assert poll.poll(30_000), "it goes on without its worker"
+    os.close(pidfd)
+
+
+async def test_a_thread_that_runs_for_too_long_fails_and_its_slot_goes_on(
+    start_worker: StartWorker, broker: minibroker.Broker
+) -> None:
+    await broker.queue("jobs").publish_many(["spins", "next"])
+    worker = start_worker(
+        HEAD
+        + """
+@app.handler("jobs", timeout=0.2)
+def work(message):
+    while message.body == "spins" and message.attempt == 1:
+        pass
+"""
+    )
+    assert worker.says("failed", error="HandlerTimeout")["id"] == "1-0"
+    worker.says("done", 2)
+
+
+async def test_a_process_that_computes_keeps_its_lease(
+    start_worker: StartWorker, broker: minibroker.Broker
+) -> None:
+    await broker.queue("jobs").publish("x")
+    worker = start_worker(
+        HEAD
+        + """
+@app.handler("jobs", executor="process", lease=0.2)
+def work(message):
+    until = time.monotonic() + 1
+    while time.monotonic() < until:
+        pass
+"""
+    )
+    assert worker.says("done")["attempt"] == 1
+    assert (await counters(broker, "jobs"))["lost_settlements"] == 0
