@@ -22,6 +22,7 @@ class Exit:
 DONE: Final = 0
 REFUSED: Final = 1
 USAGE: Final = 2
+AGAIN: Final = 3
 DAMAGED: Final = 65
 UNREACHABLE: Final = 69
 LOG_FAILED: Final = 70
@@ -43,6 +44,11 @@ EXITS: Final = (
         "read the message: it names the cause and the next step",
     ),
     Exit(USAGE, "the command line, or a file or app that it names, is wrong", "see --help"),
+    Exit(
+        AGAIN,
+        "worker: one process reached --max-messages or --max-memory",
+        "nothing: its supervisor starts it again",
+    ),
     Exit(
         DAMAGED,
         "serve, log: the log is damaged, and nothing was changed",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 
@@ -34,6 +35,10 @@ class Notifier:
         if extend_s:
             lines.append(f"EXTEND_TIMEOUT_USEC={round(extend_s * 1_000_000)}")
         self._send(*lines)
+
+    def reloading(self) -> None:
+        """Say that what runs is being replaced; `ready` ends that (Type=notify-reload)."""
+        self._send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1_000}")
 
     def stopping(self, status: str) -> None:
         """Say that the end has begun."""

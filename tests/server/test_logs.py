@@ -16,14 +16,17 @@ from typing import Any
 import pytest
 from hand import Hand, frame, part
 
+from minibroker.worker.reporting import WORKER_EVENTS
 from minibrokerd import logs
 from minibrokerd.core.effects import Effects
 from minibrokerd.log.seam import Room
 from support.broker import BrokerServer
 from support.processes import DEADLINE_S
-from support.source import CORE, SERVER, name_of, python_files, tree
+from support.source import CLIENT, CORE, SERVER, name_of, python_files, tree
 
 SHELL = [path for path in python_files(SERVER) if "events" in path.read_text("utf-8")]
+WORKER = CLIENT / "worker"
+WORKERS = [path for path in python_files(SERVER) if path.parent.name == "workers"]
 LINE = re.compile(
     r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (debug|info|warning|error) +[a-z_]+( .*)?"
 )
@@ -186,6 +189,26 @@ def calls(path: Path) -> Iterator[tuple[ast.Call, str]]:
                 yield node, node.func.attr
 
 
+def constants(path: Path) -> set[str]:
+    """Return the names of events that stand in a module."""
+    names = {call.args[0] for call, _ in calls(path)}
+    return {str(name.value) for name in names if isinstance(name, ast.Constant)}
+
+
+def test_every_event_of_a_worker_stands_in_its_table_and_the_table_has_no_other() -> None:
+    reported = {  # through a Report, or chosen by a variable
+        str(node.args[0].value)
+        for path in [*WORKERS, *python_files(WORKER)]
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func).endswith(".event")
+        and isinstance(node.args[0], ast.Constant)
+    }
+    used = {name for path in WORKERS for name in constants(path)} | reported
+    assert used - set(logs.EVENTS) <= set(WORKER_EVENTS)
+    assert set(WORKER_EVENTS) - used <= {"done", "failed", "rejected"}
+
+
 def test_every_event_stands_in_the_table_and_the_table_has_no_other() -> None:
     """Whoever filters by name must find it again in the next release."""
     used = {  # chosen by a variable, or handed on
@@ -193,10 +216,7 @@ def test_every_event_stands_in_the_table_and_the_table_has_no_other() -> None:
         *("connection_refused", "connection_ended"),
         *("messages_moved", "messages_redriven"),
     }
-    for path in SHELL:
-        for call, _ in calls(path):
-            if isinstance(call.args[0], ast.Constant):
-                used.add(str(call.args[0].value))
+    used |= {name for path in SHELL if path not in WORKERS for name in constants(path)}
     for path in python_files(CORE):  # which leaves notes of them: `effects.note(event, ...)`
         for node in ast.walk(tree(path)):
             if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] == "note":

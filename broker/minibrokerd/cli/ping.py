@@ -9,9 +9,11 @@ import click
 import minibroker
 from minibroker.session.address import parse_url, url_of
 from minibrokerd.cli.options import client_options, option
-from minibrokerd.cli.printing import note, print_json, say
+from minibrokerd.cli.printing import fail, note, print_json, say
 from minibrokerd.cli.talking import CONNECT_S, talk
 from minibrokerd.cli.units import Duration, duration_text
+from minibrokerd.exits import UNREACHABLE
+from minibrokerd.workers.health import STALE_S, age_s
 
 
 @click.command()
@@ -33,15 +35,29 @@ from minibrokerd.cli.units import Duration, duration_text
     allow_from_autoenv=False,
     help="The port that `serve` was told to listen on, instead of --url.  [env var: MINIBROKER_PORT]",
 )
+@option(
+    "--worker",
+    type=click.Path(dir_okay=False),
+    help="Look at the file of `minibroker worker --health-file` instead: did the broker answer of late?",
+)
 @client_options
 def ping(
-    count: int, wait: float, host: str | None, port: int | None, url: str, as_json: bool
+    count: int,
+    wait: float,
+    host: str | None,
+    port: int | None,
+    worker: str | None,
+    url: str,
+    as_json: bool,
 ) -> None:
     """Ask the server for a sign of life.
 
     Without an address it asks the server that `serve` would start here, by the same variables.
-    Exit code 0: it takes work. 69: it cannot be reached.
+    Exit code 0: it takes work, or the worker does. 69: it cannot be reached, or the worker heard nothing of late.
     """
+    if worker is not None:
+        _look_at(worker, as_json)
+        return
     if host is not None or port is not None:
         near = parse_url(url)
         url = url_of(host if host is not None else near[0], port or near[1])
@@ -59,3 +75,16 @@ def ping(
     if wait > CONNECT_S:
         note(f"waiting up to {duration_text(wait * 1_000)} for {url}")
     talk(url, work, wait)
+
+
+def _look_at(path: str, as_json: bool) -> None:
+    try:
+        age = age_s(path)
+    except OSError as error:
+        fail(f"the worker's health file cannot be read: {error}", UNREACHABLE)
+    if as_json:
+        print_json({"file": path, "age_s": round(age, 3)})
+    if age > STALE_S:
+        fail(f"the worker had no answer of the broker for {age:.0f} s", UNREACHABLE)
+    if not as_json:
+        say(f"the worker had an answer of the broker {max(age, 0):.1f} s ago")

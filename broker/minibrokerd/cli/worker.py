@@ -8,8 +8,9 @@ from typing import Any
 import click
 
 from minibrokerd.cli.options import option, shared_option
-from minibrokerd.cli.units import Duration
+from minibrokerd.cli.units import Duration, Size
 from minibrokerd.stopping import StopSignals
+from minibrokerd.workers.place import Place
 
 
 @click.command()
@@ -24,6 +25,33 @@ from minibrokerd.stopping import StopSignals
     help="Work on these queues only, of those that have a handler.",
 )
 @option("--burst", is_flag=True, help="End when nothing is ready; what is delayed is left.")
+@option(
+    "--processes",
+    type=click.IntRange(1, 1_000),
+    default=1,
+    help="How many processes work, each with the concurrency of the handlers; more than one are supervised.",
+)
+@option(
+    "--max-messages",
+    type=click.IntRange(1),
+    help="Replace a process after so many messages.",
+)
+@option(
+    "--max-memory",
+    type=Size(16 * 1024 * 1024),
+    help="Replace a process that takes more memory.",
+)
+@option("--reload", is_flag=True, help="Restart when a Python file changes here; needs watchfiles.")
+@option(
+    "--health-file",
+    type=click.Path(dir_okay=False),
+    help="A file to write while the broker answers; `ping --worker FILE` looks at its age.",
+)
+@option(
+    "--health-port",
+    type=click.IntRange(0, 65_535),
+    help="A port of this machine that answers HTTP: 200 while the broker answers, else 503.",
+)
 @option(
     "--drain-timeout",
     type=Duration(0, 86_400_000),
@@ -48,15 +76,30 @@ from minibrokerd.stopping import StopSignals
     default="info",
     help="The least important events that are written; each success is `info`.",
 )
-def worker(queues: tuple[str, ...], **flags: Any) -> None:
+def worker(queues: tuple[str, ...], processes: int, reload: bool, **flags: Any) -> None:
     """Run the handlers of APP, a minibroker.App written as module:name.
 
     At SIGTERM or Ctrl-C it takes nothing new, gives back what has not begun, and waits for the handlers that run;
-    a second signal cancels them.
+    a second signal cancels them. SIGHUP replaces supervised processes one by one.
     """
     signals = StopSignals()
     signals.catch()
+    names = tuple(name for each in queues for name in each.split(",") if name)
+    place = Place.taken()
+    bounded = flags["max_messages"] is not None or flags["max_memory"] is not None
+    if place is None and (processes > 1 or reload or bounded):
+        sys.exit(_supervise(processes, reload, flags, signals))
     from minibrokerd.workers.single import WorkerOptions, run
 
-    names = tuple(name for each in queues for name in each.split(",") if name)
-    sys.exit(run(WorkerOptions(queues=names, **flags), signals))
+    sys.exit(run(WorkerOptions(queues=names, **flags), signals, place))
+
+
+def _supervise(processes: int, reload: bool, flags: dict[str, Any], signals: StopSignals) -> int:
+    from minibrokerd.workers import reloading
+    from minibrokerd.workers.supervisor import SupervisorOptions, supervise
+
+    if reload and not reloading.is_available():
+        raise click.UsageError('--reload needs watchfiles: pip install "minibroker[reload]"')
+    names = ("burst", "drain_timeout", "health_file", "health_port", "log_format", "log_level")
+    chosen = {name: flags[name] for name in names}
+    return supervise(SupervisorOptions(processes=processes, reload=reload, **chosen), signals)

@@ -64,6 +64,36 @@ class Lines:
         say(name, **{key: _plain(value) for key, value in fields.items()})
 
 
+class ClientLog(logging.Handler):
+    """Takes what the client library logs: that the broker is away and back, once each; the rest as it is.
+
+    A line for each attempt to connect would say the same again.
+    """
+
+    def __init__(self, rest: logging.Handler) -> None:
+        super().__init__()
+        self._rest = rest
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Hand a record on; logging.Handler."""
+        text = record.getMessage()
+        if text.startswith("trying again to connect"):
+            logs.events.debug("library", logger=record.name, text=text)
+        elif text.startswith("the connection to"):
+            logs.events.warning("broker_away", text=text)
+        elif text.startswith("connected to"):
+            logs.events.info("broker_back", text=text)
+        else:
+            self._rest.handle(record)
+
+
+def listen_to_client() -> None:
+    """Have the client's own log told as a worker's; `logs.configure` was called before."""
+    logger = logging.getLogger("minibroker")
+    logger.handlers = [ClientLog(logging.getLogger().handlers[0])]
+    logger.propagate = False
+
+
 def _plain(value: Any) -> Any:
     """Return a value of a field as one of the log; lists are told in one text."""
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else value

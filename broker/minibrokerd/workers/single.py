@@ -9,22 +9,28 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import uvloop
 
 import minibroker
 from minibroker.contract.errors import LoginRefused, MinibrokerError, ProtocolError
-from minibroker.session.address import default_url
 from minibroker.worker import App, Control, Ending, WorkOptions, work
-from minibrokerd import __version__, exits, logs
+from minibroker.worker.work import MAX_MESSAGES
+from minibrokerd import exits, logs
 from minibrokerd.logs import OwnText, events
-from minibrokerd.outlet import STDOUT, write_once
+from minibrokerd.notify import Notifier
 from minibrokerd.stopping import StopSignals
-from minibrokerd.workers.lines import Lines
+from minibrokerd.workers.greeting import introduce
+from minibrokerd.workers.health import Health
+from minibrokerd.workers.lines import Lines, listen_to_client
 from minibrokerd.workers.loading import CannotLoad, load
+from minibrokerd.workers.place import Place
 
+MAX_MEMORY: Final = "max_memory"  # the reason of a stop
+MEMORY_LOOK_S: Final = 1.0
 TWICE_S: Final = (
     0.25  # `timeout`, and whoever signals a whole group, send one signal twice in a moment
 )
@@ -40,14 +46,21 @@ class WorkerOptions:
     burst: bool = False
     drain_timeout: float = 30.0
     max_messages: int | None = None
+    max_memory: int | None = None
+    health_file: str | None = None
+    health_port: int | None = None
     loop: str = "uvloop"
     log_format: str = "text"
     log_level: str = "info"
 
 
-def run(options: WorkerOptions, signals: StopSignals) -> int:
-    """Work until a signal, or until there is nothing to do; return the exit code of the process."""
+def run(options: WorkerOptions, signals: StopSignals, place: Place | None = None) -> int:
+    """Work until a signal, or until there is nothing to do; return the exit code of the process.
+
+    `place`: what a supervisor gave to this process.
+    """
     logs.configure(options.log_format, options.log_level)
+    listen_to_client()
     signals.on_other = lambda name: events.info("signal_ignored", signal=name)
     signals.on_continued = lambda: events.info("continued")
     try:
@@ -59,7 +72,7 @@ def run(options: WorkerOptions, signals: StopSignals) -> int:
     factory = uvloop.new_event_loop if options.loop == "uvloop" else None
     try:
         with asyncio.Runner(loop_factory=factory) as runner:
-            code = runner.run(_work(app, options, signals))
+            code = runner.run(_Process(options, place).work(app, signals))
     finally:
         # The interpreter gives signals their defaults back while it ends: one more would be the exit code.
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -70,28 +83,90 @@ def run(options: WorkerOptions, signals: StopSignals) -> int:
     return code
 
 
-async def _work(app: App, options: WorkerOptions, signals: StopSignals) -> int:
-    control, loop = Control(), asyncio.get_running_loop()
-    _Stops(control, loop).listen(signals)
-    report = Lines(options.log_format, options.log_level)
-    asked = WorkOptions(
-        queues=options.queues,
-        url=options.url,
-        burst=options.burst,
-        drain_s=options.drain_timeout,
-        max_messages=options.max_messages,
-    )
-    try:
-        _introduce(app, options, report)
-        ending = await work(app, asked, report, control)
-    except ValueError as error:
-        return _refused(str(error))
-    except MinibrokerError as error:
-        unreachable = isinstance(error, minibroker.ConnectionLost | LoginRefused | ProtocolError)
-        code = exits.UNREACHABLE if unreachable else exits.REFUSED
-        events.error("worker_stopped", code=code, text=OwnText(error), error=error.code)
-        return code
-    return _ended(ending)
+class _Process:
+    """What surrounds the work of one process: who is told that it is alive, and what bounds it."""
+
+    def __init__(self, options: WorkerOptions, place: Place | None) -> None:
+        self._options = options
+        self._place = place
+        self._control = Control()
+        self._health = Health(1)
+        # With a supervisor, that one speaks to the service manager.
+        self._notifier = Notifier(os.environ if place is None else {})
+        self._work_unix = 0.0
+
+    async def work(self, app: App, signals: StopSignals) -> int:
+        """Work; return the exit code."""
+        options, control, loop = self._options, self._control, asyncio.get_running_loop()
+        _Stops(control, loop).listen(signals)
+        if self._place is not None:
+            self._place.on_end(loop, lambda: control.stop("the supervisor is gone"))
+        report = Lines(options.log_format, options.log_level)
+        asked = WorkOptions(
+            queues=options.queues,
+            url=options.url,
+            burst=options.burst,
+            drain_s=options.drain_timeout,
+            max_messages=options.max_messages,
+            on_ready=self._ready,
+            on_beat=self._beat,
+        )
+        helpers = [asyncio.ensure_future(each) for each in self._helpers()]
+        try:
+            introduce(app, options, report, self._place)
+            ending = await work(app, asked, report, control)
+        except ValueError as error:
+            return _refused(str(error))
+        except MinibrokerError as error:
+            unreachable = isinstance(
+                error, minibroker.ConnectionLost | LoginRefused | ProtocolError
+            )
+            code = exits.UNREACHABLE if unreachable else exits.REFUSED
+            events.error("worker_stopped", code=code, text=OwnText(error), error=error.code)
+            return code
+        finally:
+            for helper in helpers:
+                helper.cancel()
+        return _ended(ending, self._place is not None)
+
+    def _helpers(self) -> list[Coroutine[Any, Any, None]]:
+        options = self._options
+        work = [self._watchdog()]
+        if self._place is None:
+            work.append(self._health.serve(options.health_file, options.health_port))
+        if options.max_memory is not None:
+            work.append(self._watch_memory(options.max_memory))
+        return work
+
+    def _ready(self) -> None:
+        self._notifier.ready("taking messages")
+        if self._place is not None:
+            self._place.ready()
+
+    def _beat(self, worked: bool) -> None:
+        if worked:
+            self._work_unix = time.time()
+        self._health.beat(1, self._work_unix)
+        if self._place is not None:
+            self._place.beat(self._work_unix)
+
+    async def _watchdog(self) -> None:
+        while (ping_s := self._notifier.ping_s) is not None:
+            self._notifier.ping()
+            await asyncio.sleep(ping_s)
+
+    async def _watch_memory(self, most_bytes: int) -> None:
+        looks_s = asyncio.get_running_loop().time()
+        while resident_bytes() <= most_bytes:
+            looks_s += MEMORY_LOOK_S
+            await asyncio.sleep(looks_s - asyncio.get_running_loop().time())
+        self._control.stop(MAX_MEMORY)
+
+
+def resident_bytes() -> int:
+    """Return how much memory this process takes."""
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 class _Stops:
@@ -116,8 +191,10 @@ class _Stops:
             self._loop.call_soon_threadsafe(self._control.hurry)
 
 
-def _ended(ending: Ending) -> int:
+def _ended(ending: Ending, is_supervised: bool) -> int:
     code = exits.DONE
+    if is_supervised and ending.reason in (MAX_MESSAGES, MAX_MEMORY):
+        code = exits.AGAIN
     if ending.error is not None:
         code = exits.FAULT
         events.error("worker_failed", text=ending.reason, exc_info=ending.error)
@@ -125,34 +202,6 @@ def _ended(ending: Ending) -> int:
         code = exits.DRAIN
     events.info("worker_stopped", code=code, reason=ending.reason)
     return code
-
-
-def _introduce(app: App, options: WorkerOptions, report: Lines) -> None:
-    """Print the banner, and the same as an event."""
-    url = options.url or app.url or default_url(os.environ)
-    rows = [each for each in app.handlers if not options.queues or each.queue in options.queues]
-    handlers = [f"{each.queue}={each.name} x{each.concurrency} ({each.executor})" for each in rows]
-    report.event(
-        "worker_started",
-        version=__version__,
-        app=options.app,
-        broker=url,
-        handlers=handlers,
-        pid=os.getpid(),
-    )
-    if options.log_format == "json":
-        return
-    wide = max((len(each.queue) for each in rows), default=0)
-    lines = [f"minibroker {__version__} worker of {options.app} for {url}"]
-    for each in rows:
-        bound = f", {each.timeout_s:g} s at most" if each.timeout_s else ""
-        body = f" of {each.takes.body_type}" if each.takes.body_type else ""
-        where = {"loop": "in the loop", "thread": "in threads", "process": "in processes"}
-        lines.append(
-            f"  {each.queue:<{wide}}  {each.name}{body}, {each.concurrency} at a time "
-            f"{where[each.executor]}{bound}"
-        )
-    write_once(STDOUT, ("\n".join(lines) + "\n").encode("utf-8", "backslashreplace"))
 
 
 def _refused(text: str) -> int:

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import msgpack
 
-from minibroker.session.message import Message
+from minibroker.aio.message import Message
 from minibroker.worker.calling import timed_out
 from minibroker.worker.child import LENGTH, packed
 from minibroker.worker.declared import Declared

@@ -31,7 +31,7 @@ class Crew:
     def __init__(self, declared: Declared, call: Call, broker: Broker, report: Report) -> None:
         self.declared = declared
         self.count = 0  # messages whose handler ended, well or not
-        self.last_work = 0.0  # when the last one did, monotonic seconds
+        self.opened = asyncio.Event()  # messages can come
         self._call = call
         self._queue: Queue[Any] = broker.queue(declared.queue)
         self._report = report
@@ -64,6 +64,7 @@ class Crew:
             self._slots = [
                 create(self._take_and_call(messages, at)) for at in range(declared.concurrency)
             ]
+            self.opened.set()
             stopped = create(self._stop.wait())
             await asyncio.wait([stopped, *self._slots], return_when=asyncio.FIRST_COMPLETED)
             stopped.cancel()

@@ -28,8 +28,16 @@ WORKER_EVENTS: Final[Mapping[str, str]] = {
     "settings_differ": "a queue has other settings than its handler asks for; those of the server are left",
     "broker_away": "the broker gives no answer; what runs goes on",
     "broker_back": "the broker answers again",
+    "settings_unknown": "the settings of a queue could not be asked for; the work goes on",
     "worker_stopped": "the worker is done",
     "worker_failed": "the worker ends with an error of its lifespan, or of a handler that ends processes",
+    "worker_ended": "one of several workers has ended by itself (`how`), and is started again after `again_in_s`",
+    "restarting": "the workers are replaced, one after the other",
+    "reloading": "files have changed; the workers are replaced",
+    "workers_stopping": "all workers were asked to stop; for `deadline_s` they may finish what they run",
+    "workers_stopped": "all workers are done; `code` is the gravest of theirs",
+    "health": "where the health of the workers is asked",
+    "health_failed": "the health file cannot be written, or the port is taken; the work goes on",
 }
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
 from minibroker.aio.broker import Broker, connect
+from minibroker.aio.message import Message
 from minibroker.contract.errors import ConnectionLost, MinibrokerError
 from minibroker.shell.real_threads import Clock
 from minibroker.worker.app import App
@@ -27,6 +28,8 @@ from minibroker.worker.reporting import Report
 
 RELEASE_S: Final = 2.0  # behind the deadline of a drain: for what cancelled handlers give back
 IDLE_LOOK_S: Final = 0.5
+BEAT_S: Final = 5.0
+MAX_MESSAGES: Final = "max_messages"  # the reason of a stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,11 @@ class WorkOptions:
     url: str | None = None
     burst: bool = False
     drain_s: float = 30.0
-    max_messages: int | None = None
+    max_messages: int | None = None  # then it stops; those that run meanwhile are finished
+    on_ready: Callable[[], object] | None = None  # it takes messages
+    on_beat: Callable[[bool], object] | None = (
+        None  # the broker answered; whether a handler ended since
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +162,7 @@ class _Shift:
         self._options = options
         self._report = report
         self._control = control
+        self._left = options.max_messages or 0
         self._threads: list[Threads] = []
         self._children: list[Children] = []
         self._crews = [Crew(each, self._call_of(each, app), broker, report) for each in chosen]
@@ -173,7 +181,19 @@ class _Shift:
             threads = Threads(declared, plain)
             self._threads.append(threads)
             call = threads.call
-        return with_middleware(call, app.middlewares)
+        call = with_middleware(call, app.middlewares)
+        return call if self._options.max_messages is None else self._counted(call)
+
+    def _counted(self, call: Call) -> Call:
+        async def counted(message: Message[Any]) -> None:
+            try:
+                await call(message)
+            finally:
+                self._left -= 1
+                if self._left <= 0:
+                    self._control.stop(MAX_MESSAGES)
+
+        return counted
 
     async def work(self) -> Ending:
         """Work until a stop is asked for, or something ends the worker; then drain."""
@@ -181,6 +201,7 @@ class _Shift:
         await asyncio.gather(*(children.start() for children in self._children))
         tasks = [asyncio.ensure_future(crew.run()) for crew in self._crews]
         helpers: list[asyncio.Future[Any]] = [asyncio.ensure_future(control.stopped.wait())]
+        beats = asyncio.ensure_future(self._beat())
         if self._options.burst:
             helpers.append(asyncio.ensure_future(self._until_empty()))
         try:
@@ -190,6 +211,7 @@ class _Shift:
             control.stop("a handler ended the worker")
             unfinished = await self._drain(tasks)
         finally:
+            beats.cancel()
             for threads in self._threads:
                 threads.close()
             await asyncio.gather(*(children.close() for children in self._children))
@@ -236,6 +258,21 @@ class _Shift:
             for crew in self._crews
             for message in crew.running
         ]
+
+    async def _beat(self) -> None:
+        """Say that work has begun, then now and again that the broker answers."""
+        await asyncio.gather(*(crew.opened.wait() for crew in self._crews))
+        if self._options.on_ready is not None:
+            self._options.on_ready()
+        before = 0
+        while (on_beat := self._options.on_beat) is not None:
+            with suppress(TimeoutError, MinibrokerError):  # no answer, no beat
+                async with asyncio.timeout(BEAT_S):
+                    await self._broker.ping()
+                count = sum(crew.count for crew in self._crews)
+                on_beat(count != before)
+                before = count
+            await asyncio.sleep(BEAT_S)
 
     async def _until_empty(self) -> None:
         """Return when nothing is ready in the queues, and nothing runs; what is delayed is left."""
