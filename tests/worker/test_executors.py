@@ -47,6 +47,7 @@ async def test_a_killed_process_costs_its_message_an_attempt_and_the_others_go_o
     await jobs.publish_many(["hangs", *map(str, range(10))])
     worker = start_worker(IN_PROCESS)
     worker.says("done", 10)
+    worker.sees("pid-hangs-1")  # its process may be the last one that has started
     os.kill(int((worker.folder / "pid-hangs-1").read_text()), signal.SIGKILL)
     failed = worker.says("failed", error="ProcessDied")
     assert "was killed by SIGKILL" in failed["text"]

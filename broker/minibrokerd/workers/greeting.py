@@ -19,13 +19,24 @@ class Asked(Protocol):
     """What a greeting needs of the options of a worker."""
 
     @property
-    def app(self) -> str: ...
+    def app(self) -> str:
+        """The name of the app."""
+        ...
+
     @property
-    def url(self) -> str | None: ...
+    def url(self) -> str | None:
+        """The broker, where the command line names one."""
+        ...
+
     @property
-    def queues(self) -> tuple[str, ...]: ...
+    def queues(self) -> tuple[str, ...]:
+        """Those that are worked on; empty: all that have a handler."""
+        ...
+
     @property
-    def log_format(self) -> str: ...
+    def log_format(self) -> str:
+        """`text` or `json`."""
+        ...
 
 
 def introduce(app: App, options: Asked, report: Report, place: Place | None) -> None:
