@@ -102,3 +102,20 @@ async def test_what_a_crash_took_from_a_handler_is_told(minibroker_clock: Memory
     await minibroker_clock.crash()
     with pytest.raises(LeaseLost):
         await message.ack(confirmed=True)
+
+
+@pytest.mark.parametrize("_", range(12))
+async def test_a_worker_that_comes_back_after_a_crash_keeps_what_it_had_begun(
+    minibroker_clock: MemoryBroker, _: int
+) -> None:
+    """Its begin was not safe, and another consumer, who may be back first, waits: for a second, for nothing."""
+    queue, worker = minibroker_clock.queue("q"), minibroker_clock.client("worker")
+    await queue.publish(b"x")
+    minibroker_clock.hold_syncs()
+    (message,) = await worker.queue("q").receive()
+    async with queue.consume() as others:
+        await minibroker_clock.crash()
+        await message.ack(confirmed=True)
+        await queue.publish(b"y")
+        assert (await anext(aiter(others))).body == b"y"
+    worker.end()

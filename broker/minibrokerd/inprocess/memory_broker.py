@@ -110,11 +110,10 @@ class MemoryBroker:
         with self.lock:
             return sum(queue.held + queue.begun for queue in self.core.store.queues.values())
 
-    def has_client(self, session: int | None) -> bool:
-        """Whether the session has a connection on which it gets messages."""
+    def sessions(self) -> set[int]:
+        """Return the sessions that have a connection on which they get messages."""
         with self.lock:
-            open_ = [one for one in self.connections if one.phase is Phase.OPEN]
-            return any(connection.session == session for connection in open_)
+            return {one.session for one in self.connections if one.phase is Phase.OPEN}
 
     # -- what a test does to it ------------------------------------------------------------------
 
@@ -122,7 +121,6 @@ class MemoryBroker:
         """Let time stand still: from now on only `advance` lets something become due."""
         with self.lock:
             self.clock.stop()
-            self.clock.move(-self.clock.now_ms() % TICK_MS)
 
     def after(self, ms: int) -> int:
         """Return the log time after this many ms, for `advance`.

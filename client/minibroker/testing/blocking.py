@@ -18,7 +18,7 @@ from minibroker.session.arguments import MAX_RUN, options_of
 from minibroker.session.spans import Span, milliseconds
 from minibroker.sync.broker import Broker
 from minibroker.sync.driver import Driver
-from minibroker.testing.in_memory import BACK_S, MOST_MS, PATIENCE_S
+from minibroker.testing.in_memory import BACK_S, MOST_MS, OTHERS_BACK_S, PATIENCE_S
 
 _numbers = count(1)
 
@@ -129,13 +129,16 @@ class SyncMemoryBroker(Broker):
 
     def _gone(self, end: Callable[[], object]) -> None:
         self.ping()
+        inside = self._inside
+        before = inside.sessions()
         end()
-        deadline_s = monotonic() + BACK_S
-        while not self._inside.has_client(self._driver.session.session_id):
-            if monotonic() > deadline_s:
+        began_s = monotonic()
+        while self._driver.session.session_id not in inside.sessions():
+            if monotonic() > began_s + BACK_S:
                 raise TimeoutError(f"the client is not back after {BACK_S:g} s")
             with suppress(ConnectionLost):  # the one that was ended
                 self.ping()
+        self._until(lambda: before <= inside.sessions(), began_s + OTHERS_BACK_S)
 
     def _until(self, is_so: Callable[[], bool], deadline_s: float) -> None:
         """Return when something is so of the broker, looked at after each of its steps; or at the deadline."""
