@@ -6,6 +6,7 @@ variable nothing is sent; a manager that went away is no reason to stop.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import time
@@ -47,6 +48,12 @@ class Notifier:
     def ping(self) -> None:
         """Say that the event loop turns."""
         self._send("WATCHDOG=1")
+
+    async def keep_pinging(self) -> None:
+        """Ping as often as the manager wants it, until cancelled; returns at once if it does not."""
+        while self.ping_s is not None:
+            self.ping()
+            await asyncio.sleep(self.ping_s)
 
     def _send(self, *lines: str) -> None:
         if not self._address:

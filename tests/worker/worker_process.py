@@ -36,6 +36,7 @@ class WorkerProcess:
                     *flags,
                 ],
                 cwd=folder,
+                start_new_session=True,  # no terminal, as under a service manager
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

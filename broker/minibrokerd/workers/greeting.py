@@ -54,7 +54,7 @@ def introduce(app: App, options: Asked, report: Report, place: Place | None) -> 
         pid=os.getpid(),
         worker=place.number if place is not None else 1,
     )
-    if options.log_format == "text" and (place is None or place.number == 1):
+    if options.log_format == "text" and (place is None or (place.number == 1 and place.is_first)):
         count = place.count if place is not None else 1
         write_once(
             STDOUT, banner(options.app, url, rows, count).encode("utf-8", "backslashreplace")

@@ -20,16 +20,15 @@ BEAT: Final = struct.Struct("!cd")  # `r` ready, or `b` a beat with the unix tim
 class Seat:
     """The supervisor's end, for one worker; a context manager."""
 
-    def __init__(self, number: int, count: int) -> None:
-        self._number = number
-        self._count = count
+    def __init__(self, number: int, count: int, is_first: bool) -> None:
+        self._said = f"{number} {count} {int(is_first)}"
         self._ours, self._theirs = socket.socketpair()
         self._ours.setblocking(False)
 
     def environment(self) -> tuple[dict[str, str], int]:
         """Return the variables for the worker, and the descriptor to hand down."""
         descriptor = self._theirs.fileno()
-        return {VARIABLE: f"{self._number} {self._count} {descriptor}"}, descriptor
+        return {VARIABLE: f"{self._said} {descriptor}"}, descriptor
 
     def started(self) -> None:
         """Close the end that the worker has now."""
@@ -58,11 +57,12 @@ class Seat:
 
 
 class Place:
-    """The worker's end. `number` of `count` workers, from 1."""
+    """The worker's end. `number` of `count` workers, from 1; `is_first`: it replaces no other one."""
 
-    def __init__(self, number: int, count: int, descriptor: int) -> None:
+    def __init__(self, number: int, count: int, is_first: int, descriptor: int) -> None:
         self.number = number
         self.count = count
+        self.is_first = bool(is_first)
         self._socket = socket.socket(fileno=descriptor)
         self._socket.setblocking(False)
         self._socket.set_inheritable(False)

@@ -131,7 +131,7 @@ class _Process:
 
     def _helpers(self) -> list[Coroutine[Any, Any, None]]:
         options = self._options
-        work = [self._watchdog()]
+        work = [self._notifier.keep_pinging()]
         if self._place is None:
             work.append(self._health.serve(options.health_file, options.health_port))
         if options.max_memory is not None:
@@ -149,11 +149,6 @@ class _Process:
         self._health.beat(1, self._work_unix)
         if self._place is not None:
             self._place.beat(self._work_unix)
-
-    async def _watchdog(self) -> None:
-        while (ping_s := self._notifier.ping_s) is not None:
-            self._notifier.ping()
-            await asyncio.sleep(ping_s)
 
     async def _watch_memory(self, most_bytes: int) -> None:
         looks_s = asyncio.get_running_loop().time()

@@ -1,7 +1,7 @@
 """`--processes N`: starts workers, starts again those that end, and hands signals on.
 
-It never imports the app: what the app breaks ends a worker, and that is started again, later each time. Workers
-are processes of the same command line; each has a socket to here (`place.py`), whose end tells them to drain.
+It never imports the app: what the app breaks ends a worker, which is started again, later each time. Workers are
+processes of the same command line; each has a socket to here (`place.py`), whose end tells them to drain.
 """
 
 from __future__ import annotations
@@ -100,6 +100,7 @@ class Supervisor:
     def _helpers(self) -> list[Any]:
         options = self._options
         work: list[Any] = [self._health.serve(options.health_file, options.health_port)]
+        work.append(self._notifier.keep_pinging())
         if options.reload:
             from minibrokerd.workers.reloading import changes
 
@@ -191,7 +192,7 @@ class _Place:
             started_s = time.monotonic()
             code = await self._live()
             if supervisor.is_stopping or (code == exits.DONE and supervisor.options.burst):
-                supervisor.ended(exits.DRAIN if code < 0 else code)
+                supervisor.ended(_told(code))
                 return
             if code == exits.USAGE and not supervisor.options.reload and not self._asked:
                 supervisor.ended(code)  # the others would meet the same
@@ -211,12 +212,12 @@ class _Place:
 
     async def _live(self) -> int:
         """Start a worker and return its exit code, negative for a signal."""
-        seat = Seat(self._number, self._count)
+        seat = Seat(self._number, self._count, self._process is None)
         environment, descriptor = seat.environment()
         with seat:
             self._process = process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "minibrokerd", *sys.argv[1:],
-                pass_fds=[descriptor], env={**os.environ, **environment},
+                pass_fds=[descriptor], env={**_environment(), **environment},
             )  # fmt: skip
             seat.started()
             if self._supervisor.is_stopping:
@@ -252,6 +253,17 @@ class _Place:
         if self._process is not None and self._process.returncode is None:
             with suppress(ProcessLookupError):
                 self._process.send_signal(number)
+
+
+def _environment() -> dict[str, str]:
+    """Return the environment without what a service manager meant for this process."""
+    ours = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
+    return {name: value for name, value in os.environ.items() if name not in ours}
+
+
+def _told(code: int) -> int:
+    """Return the exit code of a worker as the command's: one that was killed did not finish."""
+    return exits.DRAIN if code < 0 else exits.DONE if code == exits.AGAIN else code
 
 
 def _how(code: int) -> str:
