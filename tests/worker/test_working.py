@@ -168,3 +168,28 @@ async def test_a_queue_without_handler_is_refused_and_one_of_two_is_chosen(
     assert start_worker(source, "--burst", "--queues", "a").ends() == 0
     assert (await counters(broker, "a"))["acked"] == 1
     assert (await counters(broker, "b"))["ready"] == 1
+
+
+async def test_settings_of_a_handler_are_declared_and_those_of_the_server_are_left(
+    start_worker: StartWorker, broker: minibroker.Broker
+) -> None:
+    await broker.queue("old").set(max_attempts=7)
+    worker = start_worker(
+        HEAD
+        + """
+@app.handler("new", max_attempts=2, lease_ms=5_000)
+async def work(message):
+    pass
+
+@app.handler("old", max_attempts=2)
+async def work_on(message):
+    pass
+"""
+    )
+    said = worker.says("settings_differ")["text"]
+    assert "the queue old stays as it is: max_attempts is 7, this program declares 2" in said
+    await broker.queue("new").publish("1")
+    worker.says("done")
+    settings = await broker.queue("new").settings()
+    assert (settings["max_attempts"], settings["lease_ms"]) == (2, 5_000)
+    assert (await broker.queue("old").settings())["max_attempts"] == 7

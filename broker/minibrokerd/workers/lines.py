@@ -81,6 +81,8 @@ class ClientLog(logging.Handler):
             logs.events.debug("library", logger=record.name, text=text)
         elif text.startswith("the connection to"):
             logs.events.warning("broker_away", text=text)
+        elif text.startswith("the queue ") and "stays as it is" in text:
+            logs.events.warning("settings_differ", text=text)
         elif text.startswith("connected to"):
             logs.events.info("broker_back", text=text)
         else:

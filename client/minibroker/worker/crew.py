@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 from minibroker.aio.broker import Broker
 from minibroker.aio.consumer import Consumption
 from minibroker.aio.message import Message
 from minibroker.aio.queue import Queue
-from minibroker.contract.errors import BodyError, MinibrokerError, UnknownQueue
+from minibroker.contract.errors import BodyError, MinibrokerError, SettingsDiffer
 from minibroker.session.settlements import ENDED
 from minibroker.shell.real_threads import Clock
 from minibroker.worker.calling import Call
@@ -33,7 +34,8 @@ class Crew:
         self.count = 0  # messages whose handler ended, well or not
         self.opened = asyncio.Event()  # messages can come
         self._call = call
-        self._queue: Queue[Any] = broker.queue(declared.queue)
+        settings: dict[str, Any] = dict(declared.settings)
+        self._queue: Queue[Any] = broker.queue(declared.queue, **settings)
         self._report = report
         self._running: list[Message[Any] | None] = [None] * declared.concurrency
         self._slots: list[asyncio.Task[BaseException | None]] = []
@@ -58,7 +60,9 @@ class Crew:
     async def run(self) -> BaseException | None:
         """Work until stopped; return what ended a handler and is no failure of it, such as SystemExit."""
         declared = self.declared
-        await self._declare()
+        if declared.settings:
+            with suppress(SettingsDiffer):  # the client says so, and the server's are left
+                await self._queue.declared()
         async with self._queue.consume(declared.concurrency, declared.lease) as messages:
             create = asyncio.get_running_loop().create_task
             self._slots = [
@@ -125,26 +129,6 @@ class Crew:
             except MinibrokerError as error:
                 self._report.event("settings_unknown", logging.DEBUG, error=str(error))
         return self._settings
-
-    async def _declare(self) -> None:
-        """Make the queue with the settings of its handler; say where an existing one has others."""
-        wanted = self.declared.settings
-        if not wanted:
-            return
-        try:
-            have = await self._queue.settings()
-        except UnknownQueue:
-            await self._queue.set(**wanted)
-            return
-        differ = {name: have.get(name) for name in wanted if have.get(name) != wanted[name]}
-        if differ:
-            self._report.event(
-                "settings_differ",
-                logging.WARNING,
-                queue=self.declared.queue,
-                server=differ,
-                handler={name: wanted[name] for name in differ},
-            )
 
 
 def _is_fatal(outcome: BaseException | None) -> bool:
