@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from minibroker.contract.bodies import decode_body, decode_headers, encode_body, encode_headers
 from minibroker.contract.errors import BodyError
+from support.ids import without_address
 
 SCALARS = (
     st.none()
@@ -57,7 +58,7 @@ class Colour(enum.IntEnum):
         "\ud800",
         bytearray(b"x"),
     ],
-    ids=repr,
+    ids=without_address,
 )
 def test_what_would_not_arrive_unchanged_is_a_type_error(body: object) -> None:
     with pytest.raises(TypeError):

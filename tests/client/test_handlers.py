@@ -14,6 +14,7 @@ from fake_server import FakeServer
 from steps import consume_one, fill, settle_loop, settled, until
 
 import minibroker
+from support.ids import without_address
 
 
 class HalfMade(Exception):
@@ -284,7 +285,7 @@ class _Generates:
         lambda: None,
         lambda message, other: None,
     ],
-    ids=repr,
+    ids=without_address,
 )
 async def test_what_can_never_handle_a_message_is_refused_before_one_is_taken(
     broker: minibroker.Broker, server: FakeServer, handler: Any
