@@ -269,6 +269,25 @@ def test_what_is_handed_out_in_the_middle_of_a_pass_is_copied_too(why: str) -> N
     assert sorted(world.states("q").values()) == ["BEGUN"] * 100 + ["READY"] * 100
 
 
+def test_what_is_handed_out_of_a_line_that_the_pass_has_not_come_to_is_copied_too() -> None:
+    """It is in a delivery that was not there when the pass began."""
+    world = World()
+    client = world.hello()
+    queues = [f"q{number}" for number in range(8)]
+    for queue in queues:
+        for _ in range(4):
+            client.publish(queue, b"x")
+    upto = world.core.synced
+    world.apply(Forward(upto, 1))
+    assert world.core.clear_below <= upto
+    for queue in queues:
+        client.receive_all(queue, 2)
+    world.free(upto, most_bytes=1)
+    world.restart(clean=False)
+    for queue in queues:
+        assert sorted(world.states(queue).values()) == ["BEGUN"] * 2 + ["READY"] * 2, queue
+
+
 def test_a_short_wait_of_an_old_message_stays_short_when_the_wall_clock_went_back() -> None:
     """Its copy says what is left of the wait, not how long ago it was published."""
     world = World()

@@ -43,7 +43,7 @@ def forward(store: Store, command: Forward) -> None:
     standing = store.standing
     store.forward_waits = False
     if standing.done or standing.upto != upto:
-        standing.begin(upto, len(store.deliveries))
+        standing.begin(upto)
     # In this order: nothing goes back into a line, and a delivery that gets something old is among the others.
     if not (
         _lines(store, budget, command.most_cold_bytes)
@@ -107,6 +107,8 @@ def _line(store: Store, queue: Queue, lanes: Lanes, budget: Budget, cold_bytes: 
 def _deliveries(store: Store, budget: Budget) -> bool:
     """Copy what is old of what is held or begun; False: not all, the budget is used up."""
     standing, deliveries = store.standing, store.deliveries
+    if standing.deliveries_left is None:  # those, too, that took from a line before it was walked
+        standing.deliveries_left = len(deliveries)
     while standing.deliveries_left > 0 and deliveries:
         if budget.is_used_up():
             return False

@@ -62,11 +62,11 @@ class Standing:
         self.items = 0  # in all indexes
         self.lines: dict[Lanes, None] = {}
         self.lines_left: dict[Lanes, None] = {}
-        self.deliveries_left = 0
+        self.deliveries_left: int | None = 0  # of the turn; None: it has not begun
         self.took_old = False
 
-    def begin(self, upto: int, deliveries: int) -> None:
-        """Begin a pass over all that stands in batches up to `upto`, while there are so many deliveries."""
+    def begin(self, upto: int) -> None:
+        """Begin a pass over all that stands in batches up to `upto`."""
         self._put_later_back()
         self.upto, self.done, self._last = upto, False, upto >> BUCKET_BITS
         if self.lines_left:  # the pass before was given up
@@ -74,7 +74,7 @@ class Standing:
         else:
             self.lines_left = self.lines
         self.lines = {}
-        self.deliveries_left = deliveries
+        self.deliveries_left = None
 
     # -- messages -------------------------------------------------------------------------------
 
