@@ -20,14 +20,24 @@ from pathlib import Path
 
 import pytest
 
-from minibrokerd.exits import DONE, DRAIN, EXITS, FAULT, INTERRUPTED, LOG_FAILED, PIPE, REFUSED
+from minibrokerd.exits import (
+    AGAIN,
+    DONE,
+    DRAIN,
+    EXITS,
+    FAULT,
+    INTERRUPTED,
+    LOG_FAILED,
+    PIPE,
+    REFUSED,
+)
 from support.broker import BrokerServer
 from support.processes import DEADLINE_S, look_until
 from support.source import ROOT
 
 DEPLOY = ROOT / "examples" / "deploy"
 HOME = Path(sys.executable).parent  # where the program `minibroker` is
-WORTH_ANOTHER_START = {DONE, REFUSED, LOG_FAILED, DRAIN, FAULT, INTERRUPTED, PIPE}
+WORTH_ANOTHER_START = {AGAIN, DONE, REFUSED, LOG_FAILED, DRAIN, FAULT, INTERRUPTED, PIPE}
 
 
 # -- the image ------------------------------------------------------------------------------------

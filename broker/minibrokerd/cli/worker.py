@@ -50,6 +50,7 @@ from minibrokerd.workers.place import Place
 @option(
     "--health-port",
     type=click.IntRange(0, 65_535),
+    allow_from_autoenv=False,  # Kubernetes makes a variable of that name for a Service minibroker-worker-health
     help="A port of this machine that answers HTTP: 200 while the broker answers, else 503.",
 )
 @option(

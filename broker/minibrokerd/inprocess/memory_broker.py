@@ -125,11 +125,11 @@ class MemoryBroker:
     def after(self, ms: int) -> int:
         """Return the log time after this many ms, for `advance`.
 
-        Time that stands still goes on in whole ticks of the core, so what was set for then is due then.
+        In whole ticks of the core, so that what was set for then is due then, also a moment after it was set.
         """
         with self.lock:
             at_ms = self.clock.now_ms() + ms
-            return at_ms + -at_ms % TICK_MS if self.clock.is_stopped else at_ms
+            return at_ms + -at_ms % TICK_MS
 
     def advance(self, until_ms: int) -> bool:
         """Go on to the next thing that is due by `until_ms` (log time), and do it; False: to then, nothing was.
