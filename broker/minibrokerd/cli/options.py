@@ -62,6 +62,23 @@ def data_dir_option(function: Function) -> Function:
     )(function)
 
 
+def log_options(more: str = "") -> Callable[[Function], Function]:
+    """Return `--log-format` and `--log-level`, for a command that runs on; `more`: what its events are."""
+    format_option = shared_option(
+        "--log-format",
+        type=click.Choice(["text", "json"]),
+        default="text",
+        help="How events are written to standard error.",
+    )
+    level_option = shared_option(
+        "--log-level",
+        type=click.Choice(["debug", "info", "warning", "error"]),
+        default="info",
+        help=f"The least important events that are written{more}.",
+    )
+    return lambda function: format_option(level_option(function))
+
+
 def json_option(function: Function) -> Function:
     """Add `--json` to a command."""
     return shared_option(

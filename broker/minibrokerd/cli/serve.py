@@ -12,7 +12,7 @@ from click.core import ParameterSource
 
 from minibroker.contract import limits
 from minibroker.session.address import passed_over
-from minibrokerd.cli.options import PortOption, data_dir_option, shared_option
+from minibrokerd.cli.options import PortOption, data_dir_option, log_options, shared_option
 from minibrokerd.cli.units import Duration, Size, size_text
 from minibrokerd.stopping import StopSignals
 
@@ -68,18 +68,7 @@ PAGE_BYTES: Final = 4_096  # segments are written in whole pages
     default="10s",
     help="How long a stop may take until the server leaves as after a crash.",
 )
-@shared_option(
-    "--log-format",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    help="How events are written to standard error.",
-)
-@shared_option(
-    "--log-level",
-    type=click.Choice(["debug", "info", "warning", "error"]),
-    default="info",
-    help="The least important events that are written.",
-)
+@log_options()
 def serve(insecure: bool, **flags: Any) -> None:
     """Start the broker and run it until SIGTERM or SIGINT."""
     host = flags["host"]

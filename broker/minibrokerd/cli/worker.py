@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from minibrokerd.cli.options import option, shared_option
+from minibrokerd.cli.options import log_options, option, shared_option
 from minibrokerd.cli.units import Duration, Size
 from minibrokerd.stopping import StopSignals
 from minibrokerd.workers.place import Place
@@ -50,7 +50,7 @@ from minibrokerd.workers.place import Place
 @option(
     "--health-port",
     type=click.IntRange(0, 65_535),
-    allow_from_autoenv=False,  # Kubernetes makes a variable of that name for a Service minibroker-worker-health
+    envvar="MINIBROKER_WORKER_HEALTH",  # with _PORT it would be that of a Service of Kubernetes
     help="A port of this machine that answers HTTP: 200 while the broker answers, else 503.",
 )
 @option(
@@ -65,18 +65,7 @@ from minibrokerd.workers.place import Place
     default="uvloop",
     help="The event loop to run on.",
 )
-@shared_option(
-    "--log-format",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    help="How events are written to standard error.",
-)
-@shared_option(
-    "--log-level",
-    type=click.Choice(["debug", "info", "warning", "error"]),
-    default="info",
-    help="The least important events that are written; each success is `info`.",
-)
+@log_options("; each success is `info`")
 def worker(queues: tuple[str, ...], processes: int, reload: bool, **flags: Any) -> None:
     """Run the handlers of APP, a minibroker.App written as module:name.
 

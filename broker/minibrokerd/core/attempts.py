@@ -11,6 +11,7 @@ from itertools import groupby
 from operator import attrgetter
 
 from minibroker.contract import limits
+from minibrokerd.core.credit import give_credit
 from minibrokerd.core.deliveries import Delivery
 from minibrokerd.core.messages import CAUSES, Message, State, runs_of
 from minibrokerd.core.moving import dead_letter, is_used_up
@@ -19,21 +20,6 @@ from minibrokerd.core.records import AttemptMeta, BeginMeta
 from minibrokerd.core.sessions import Session
 from minibrokerd.core.state import COUNTER_BITS, Store
 from minibrokerd.core.wheel import Timer
-
-
-def give_credit(store: Store, queue: Queue, delivery: Delivery, count: int) -> None:
-    """Let the consumer of a delivery take as many messages more."""
-    consumer = delivery.consumer
-    if consumer is None:
-        return
-    consumer.outstanding -= count
-    if (
-        consumer.active
-        and not consumer.waiting
-        and not store.connections[consumer.connection].stopped
-    ):
-        queue.stand_in_line(consumer)
-        store.touch(queue)
 
 
 def drop_delivery(store: Store, queue: Queue, delivery: Delivery) -> None:

@@ -6,6 +6,7 @@ from collections import deque
 from typing import Final
 
 from minibroker.contract.limits import DLQ_SUFFIX
+from minibrokerd.core.credit import give_credit
 from minibrokerd.core.deliveries import Delivery
 from minibrokerd.core.dooming import doom, move_message, wake_doomed
 from minibrokerd.core.messages import Message
@@ -147,16 +148,7 @@ def _end_delivery(store: Store, queue: Queue, delivery: Delivery) -> int:
     connection = store.connections.get(delivery.connection)
     if connection is not None:
         connection.tokens.discard(token)
-    consumer = delivery.consumer
-    if consumer is not None:
-        consumer.outstanding -= count
-        if (
-            consumer.active
-            and not consumer.waiting
-            and not store.connections[consumer.connection].stopped
-        ):
-            queue.stand_in_line(consumer)
-            store.touch(queue)
+    give_credit(store, queue, delivery, count)
     return count
 
 

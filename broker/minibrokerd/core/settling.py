@@ -14,7 +14,8 @@ from zlib import crc32
 
 from minibroker.contract import limits
 from minibroker.contract.wire import RUN, pack_runs
-from minibrokerd.core.attempts import begin_messages, drop_delivery, end_attempt, give_credit
+from minibrokerd.core.attempts import begin_messages, drop_delivery, end_attempt
+from minibrokerd.core.credit import give_credit
 from minibrokerd.core.deliveries import Delivery
 from minibrokerd.core.inputs import Frame
 from minibrokerd.core.messages import MEMORY, Item, Message, State, singles_of

@@ -38,11 +38,6 @@ class MovableClock(Clock):
         if self._stopped is None:
             self._stopped = _monotonic_ms(), time.time_ns() // 1_000_000
 
-    @property
-    def is_stopped(self) -> bool:
-        """Whether it stands still."""
-        return self._stopped is not None
-
     def move(self, ms: int) -> None:
         """Go on by so much at once."""
         self._moved_ms += ms

@@ -76,14 +76,14 @@ class ClientLog(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Hand a record on; logging.Handler."""
-        text = record.getMessage()
-        if text.startswith("trying again to connect"):
+        text, told = record.getMessage(), getattr(record, "told", "")
+        if told == "again":
             logs.events.debug("library", logger=record.name, text=text)
-        elif text.startswith("the connection to"):
+        elif told == "away":
             logs.events.warning("broker_away", text=text)
-        elif text.startswith("the queue ") and "stays as it is" in text:
+        elif told == "differs":
             logs.events.warning("settings_differ", text=text)
-        elif text.startswith("connected to"):
+        elif told == "back":
             logs.events.info("broker_back", text=text)
         else:
             self._rest.handle(record)

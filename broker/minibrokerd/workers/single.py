@@ -21,6 +21,7 @@ from minibroker.worker import App, Control, Ending, WorkOptions, work
 from minibroker.worker.work import MAX_MESSAGES
 from minibrokerd import exits, logs
 from minibrokerd.logs import OwnText, events
+from minibrokerd.memory import resident_bytes
 from minibrokerd.notify import Notifier
 from minibrokerd.stopping import StopSignals
 from minibrokerd.workers.greeting import introduce
@@ -156,12 +157,6 @@ class _Process:
             looks_s += MEMORY_LOOK_S
             await asyncio.sleep(looks_s - asyncio.get_running_loop().time())
         self._control.stop(MAX_MEMORY)
-
-
-def resident_bytes() -> int:
-    """Return how much memory this process takes."""
-    with open("/proc/self/statm", encoding="ascii") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 class _Stops:

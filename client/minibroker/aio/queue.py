@@ -15,7 +15,7 @@ from minibroker.aio.message import Message
 from minibroker.aio.running import run_slots
 from minibroker.contract import limits
 from minibroker.contract.confirms import Confirm, ConfirmRun, Confirms, MessageId
-from minibroker.contract.errors import MinibrokerError, SettingsDiffer
+from minibroker.contract.errors import MinibrokerError
 from minibroker.contract.outcomes import Failures, PartialConfirms
 from minibroker.contract.settings import Settings
 from minibroker.session import wishes
@@ -326,10 +326,7 @@ class Queue(Generic[Body]):
             SettingsDiffer: it was there, with others than `Broker.queue` was given; `error.differs` has both.
         """
         declaration = self._declaration or Declaration(self.name, lambda effect: None)
-        value = await self._ask(*declaration.wish())
-        if declaration.compare(value["settings"]):
-            raise SettingsDiffer.of(self.name, declaration.differs)
-        return dict(value["settings"])
+        return declaration.agreed(await self._ask(*declaration.wish()))
 
     async def settings(self) -> Settings:
         """Return the settings of the queue; UnknownQueue if there is none."""

@@ -10,7 +10,13 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
-from minibroker.contract.errors import BadValue, Closed, MinibrokerError, ProtocolError
+from minibroker.contract.errors import (
+    BadValue,
+    Closed,
+    MinibrokerError,
+    ProtocolError,
+    SettingsDiffer,
+)
 from minibroker.contract.settings import Settings, check_settings
 from minibroker.session.calls import Calls
 from minibroker.session.events import Differs, Effect, NotDeclared
@@ -77,6 +83,12 @@ class Declaration:
             }
         )
         return self.differs
+
+    def agreed(self, value: Mapping[str, Any]) -> Settings:
+        """Return the settings out of an answer; SettingsDiffer if they are others than declared."""
+        if self.compare(value["settings"]):
+            raise SettingsDiffer.of(self.queue, self.differs)
+        return dict(value["settings"])
 
     def answered(self, value: Mapping[str, Any]) -> None:
         """Take the answer, and tell what differs unless that was told before."""

@@ -13,6 +13,11 @@ from minibroker.session.message import MessageData
 
 logger = logging.getLogger("minibroker")
 QUIET_S: Final = 1.0
+# What a record is about, as its attribute `told`, for whoever says it in words of its own.
+BACK: Final = {"told": "back"}
+AWAY: Final = {"told": "away"}
+AGAIN: Final = {"told": "again"}
+DIFFERS: Final = {"told": "differs"}
 Hook = Callable[[Any, MinibrokerError], object]
 Later = Callable[[float, Callable[[], None]], object]  # calls a function after so many seconds
 
@@ -32,11 +37,11 @@ class Telling:
         if effect.away_ms is not None:
             seconds, attempts = effect.away_ms / 1000, effect.attempts
             text = "connected to %s again after %.1f s (attempt %d)"
-            logger.info(text, self._where, seconds, attempts)
+            logger.info(text, self._where, seconds, attempts, extra=BACK)
 
     def away(self, effect: Away) -> None:
         """There is none any more."""
-        logger.warning("the connection to %s is lost: %s", self._where, effect.why)
+        logger.warning("the connection to %s is lost: %s", self._where, effect.why, extra=AWAY)
 
     def again(self, effect: Again) -> None:
         """It is tried again."""
@@ -47,6 +52,7 @@ class Telling:
             effect.attempt,
             effect.delay_ms / 1000,
             effect.why,
+            extra=AGAIN,
         )
 
     def leaving(self, effect: Leaving) -> None:
@@ -60,7 +66,7 @@ class Telling:
             for name, (asked, has) in effect.differs.items()
         ]
         text = "the queue %s stays as it is: %s (overwrite=True or `minibroker queue set` would change it)"
-        logger.warning(text, effect.queue, "; ".join(each))
+        logger.warning(text, effect.queue, "; ".join(each), extra=DIFFERS)
 
     def not_declared(self, effect: NotDeclared) -> None:
         """The server refused a declaration."""

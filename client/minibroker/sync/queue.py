@@ -7,7 +7,6 @@ from typing import Any, Generic, TypeVar
 
 from minibroker.contract import limits
 from minibroker.contract.confirms import Confirm, ConfirmRun, Confirms, MessageId
-from minibroker.contract.errors import SettingsDiffer
 from minibroker.contract.outcomes import Failures, PartialConfirms
 from minibroker.contract.settings import Settings
 from minibroker.session import wishes
@@ -269,10 +268,7 @@ class Queue(Generic[Body]):
             SettingsDiffer: it was there, with others than `Broker.queue` was given; `error.differs` has both.
         """
         declaration = self._declaration or Declaration(self.name, lambda effect: None)
-        value = self._ask(*declaration.wish())
-        if declaration.compare(value["settings"]):
-            raise SettingsDiffer.of(self.name, declaration.differs)
-        return dict(value["settings"])
+        return declaration.agreed(self._ask(*declaration.wish()))
 
     def settings(self) -> Settings:
         """Return the settings of the queue; UnknownQueue if there is none."""

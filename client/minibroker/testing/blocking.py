@@ -18,12 +18,13 @@ from minibroker.session.arguments import MAX_RUN, options_of
 from minibroker.session.spans import Span, milliseconds
 from minibroker.sync.broker import Broker
 from minibroker.sync.driver import Driver
+from minibroker.testing.hand import Hand
 from minibroker.testing.in_memory import BACK_S, MOST_MS, OTHERS_BACK_S, PATIENCE_S
 
 _numbers = count(1)
 
 
-class SyncMemoryBroker(Broker):
+class SyncMemoryBroker(Hand, Broker):
     """As `MemoryBroker`, blocking: a broker in this process and a client of it, for the length of a `with` block.
 
     Others reach it by its `url`, those of asyncio as well. It connects at its first call.
@@ -49,16 +50,6 @@ class SyncMemoryBroker(Broker):
     def url(self) -> str:
         """What other clients in this process connect to."""
         return f"memory://{self._name}"
-
-    @property
-    def now_s(self) -> float:
-        """The wall time of the broker, in seconds since 1970: its `advance` moves it."""
-        now_ms: int = self._inside.clock.unix_ms()
-        return now_ms / 1000
-
-    def stop_clock(self) -> None:
-        """Let the broker's time stand still: from now on nothing is due before `advance`."""
-        self._inside.stop_clock()
 
     def advance(self, by: Span, *, patience: Span = PATIENCE_S) -> None:
         """Let this much time pass for the broker: retries, leases, delays and waits end in their order.
@@ -93,22 +84,6 @@ class SyncMemoryBroker(Broker):
         self._gone(lambda: self._inside.restart(crash=True))
         self._inside.hold_syncs(False)
         self.advance(1)
-
-    def hold_syncs(self) -> None:
-        """Let nothing be synced: confirms of durability `sync` wait, and `crash` loses what comes from now on."""
-        self._inside.hold_syncs(True)
-
-    def release_syncs(self) -> None:
-        """Sync what waits, and go on."""
-        self._inside.hold_syncs(False)
-
-    def fill_disk(self) -> None:
-        """Refuse publishes with DiskFull, as on a full disk; acks go on."""
-        self._inside.fill_disk(True)
-
-    def free_disk(self) -> None:
-        """Take publishes again."""
-        self._inside.fill_disk(False)
 
     def end(self) -> None:
         """End this client, and the broker with all that is in it, at once; nothing is waited for."""

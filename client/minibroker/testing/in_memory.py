@@ -13,6 +13,7 @@ from minibroker.aio.broker import Broker, connect
 from minibroker.aio.callables import Handler
 from minibroker.aio.driver import Driver, get_running_loop
 from minibroker.session.spans import Span, milliseconds
+from minibroker.testing.hand import Hand
 from minibroker.testing.waiting import Watch
 from minibroker.testing.working import working
 
@@ -103,7 +104,7 @@ class MemoryClient(Broker):
         self.end()
 
 
-class MemoryBroker(MemoryClient):
+class MemoryBroker(Hand, MemoryClient):
     """A broker in this process, and a client of it, for the length of a `with` block; its time can stop and jump.
 
     Others reach it by its `url`. Leaving `async with` waits for what is under way, leaving `with` ends it at once.
@@ -154,16 +155,6 @@ class MemoryBroker(MemoryClient):
 
     # ---- time ----
 
-    @property
-    def now_s(self) -> float:
-        """The wall time of the broker, in seconds since 1970: its `advance` moves it."""
-        now_ms: int = self._inside.clock.unix_ms()
-        return now_ms / 1000
-
-    def stop_clock(self) -> None:
-        """Let the broker's time stand still: from now on nothing is due before `advance`."""
-        self._inside.stop_clock()
-
     async def advance(self, by: Span, *, patience: Span = PATIENCE_S) -> None:
         """Let this much time pass for the broker: retries, leases, delays and waits end in their order.
 
@@ -207,22 +198,6 @@ class MemoryBroker(MemoryClient):
         await self._gone(lambda: self._inside.restart(crash=True))
         self._inside.hold_syncs(False)
         await self.advance(1)
-
-    def hold_syncs(self) -> None:
-        """Let nothing be synced: confirms of durability `sync` wait, and `crash` loses what comes from now on."""
-        self._inside.hold_syncs(True)
-
-    def release_syncs(self) -> None:
-        """Sync what waits, and go on."""
-        self._inside.hold_syncs(False)
-
-    def fill_disk(self) -> None:
-        """Refuse publishes with DiskFull, as on a full disk; acks go on."""
-        self._inside.fill_disk(True)
-
-    def free_disk(self) -> None:
-        """Take publishes again."""
-        self._inside.fill_disk(False)
 
     async def _gone(self, end: Any) -> None:
         """End the connections, and wait until this client, and others that go on, are logged in again."""

@@ -58,7 +58,10 @@ def _is_pydantic(kind: Any) -> bool:
 
 
 def _validated(kind: Any, value: Any) -> Any:
-    """Return `value` as the pydantic model `kind`; msgspec asks for what it does not know itself."""
+    """Return `value` as the pydantic model `kind`; msgspec asks for what it does not know itself.
+
+    NotImplementedError is how its `dec_hook` says that nobody knows the type.
+    """
     if not _is_pydantic(kind):
         raise NotImplementedError(f"no body can become {name_of(kind)}")
     try:
