@@ -30,6 +30,8 @@ from minibroker.contract.settings import SETTINGS
 from minibroker.worker.reporting import WORKER_EVENTS
 from minibrokerd.core.records import RECORD_TYPES
 from minibrokerd.exits import EXITS
+from minibrokerd.http.families import FAMILIES
+from minibrokerd.http.routes import ROUTES
 from minibrokerd.logs import EVENTS
 from minibrokerd.stopping import SIGNALS
 
@@ -183,6 +185,21 @@ def metric_table() -> str:
     return table(("metric", "kind", "meaning"), rows)
 
 
+def family_table() -> str:
+    """Return every metric that the HTTP port shows."""
+    rows = (
+        (f"`{row.sample_name}`", row.kind, ", ".join(row.labels) or "-", row.meaning)
+        for row in FAMILIES.values()
+    )
+    return table(("metric", "kind", "labels", "meaning"), rows)
+
+
+def route_table() -> str:
+    """Return every path of the HTTP port."""
+    rows = ((f"`{row.method} {row.path}`", row.need.value, row.meaning) for row in ROUTES)
+    return table(("path", "needs", "what it answers"), rows)
+
+
 def record_table() -> str:
     """Return the record types of the log, from the docstrings of their classes."""
     rows = (
@@ -244,6 +261,8 @@ DOCUMENTS: Mapping[Path, Callable[[], dict[str, str]]] = {
         "events": event_table(),
         "signals": signal_table(),
         "worker events": worker_event_table(),
+        "families": family_table(),
+        "routes": route_table(),
     },
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,6 +14,9 @@ from support.broker import BrokerServer, StartBroker
 # A run in the background of a shell script ignores Ctrl-C, and hands that down to every process that it starts:
 # the commands under test would never hear the signals that are sent to them.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# The HTTP port has one number by default, and tests start many brokers at once; those of HTTP ask for a free one.
+os.environ.setdefault("MINIBROKER_NO_HTTP", "1")
 
 
 @pytest.fixture

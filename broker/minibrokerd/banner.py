@@ -56,8 +56,11 @@ def look(store: Store, log: Log, ms: int) -> Recovered:
     )
 
 
-def banner(address: str, data_dir: Path, recovered: Recovered) -> str:
-    """Return the block that is printed when clients can come; its first line ends with the address."""
+def banner(address: str, data_dir: Path, recovered: Recovered, page: str = "") -> str:
+    """Return the block that is printed when clients can come; its first line ends with the address.
+
+    `page` is the address of the HTTP port; empty: there is none.
+    """
     how = {
         "nothing": "a new data directory",
         "stop": "after a clean stop",
@@ -70,6 +73,7 @@ def banner(address: str, data_dir: Path, recovered: Recovered) -> str:
     return "\n".join(
         (
             f"minibroker {__version__} listening on {address}",
+            *((f"  http       {page}",) if page else ()),
             f"  data       {data_dir.absolute()}",
             f"  durability {default_settings()['durability']} (the default of a queue)",
             f"  recovered  {recovered.messages} messages in {recovered.queues} queues, "

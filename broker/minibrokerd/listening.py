@@ -12,7 +12,7 @@ import resource
 import socket
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Final
+from typing import Final, NamedTuple
 
 BACKLOG: Final = 4_096  # a storm of reconnects must not overflow it; asyncio's default is 100
 # Few, so that those beyond the limit are closed before the next ones come.
@@ -24,19 +24,33 @@ MANY_DESCRIPTORS: Final = 1_048_576  # what Linux allows where nothing else is s
 
 _NOT_HERE: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 _ADVICE: Final[Mapping[int, str]] = {
-    errno.EADDRINUSE: "another program listens there; stop it, or choose another --port",
-    errno.EADDRNOTAVAIL: "this machine has no such address; give --host one of its own (`ip address` lists them)",
-    errno.EAFNOSUPPORT: "this machine does not speak that kind of address; give another --host",
-    errno.EACCES: "this user may not listen there; choose a --port above 1023",
+    errno.EADDRINUSE: "another program listens there; stop it, or choose another {port}",
+    errno.EADDRNOTAVAIL: "this machine has no such address; give {host} one of its own (`ip address` lists them)",
+    errno.EAFNOSUPPORT: "this machine does not speak that kind of address; give another {host}",
+    errno.EACCES: "this user may not listen there; choose a {port} above 1023",
 }
+
+
+class Flags(NamedTuple):
+    """What an operator changes to have another address."""
+
+    host: str
+    port: str
+    either: str
+
+
+SERVE_FLAGS: Final = Flags("--host", "--port", "--host or --port")
+HTTP_FLAGS: Final = Flags("--http", "port with --http HOST:PORT", "--http HOST:PORT")
 
 
 class CannotListen(Exception):
     """The address cannot be listened on; the text says what to change."""
 
 
-def bind(host: str, port: int) -> list[socket.socket]:
+def bind(host: str, port: int, flags: Flags = SERVE_FLAGS) -> list[socket.socket]:
     """Return a bound socket for each address of `host`; an empty host is every address of this machine.
+
+    `flags` are named in what is said of a failure.
 
     Raises:
         CannotListen: the host has no address, or none of them can be bound.
@@ -49,7 +63,7 @@ def bind(host: str, port: int) -> list[socket.socket]:
         reason = getattr(error, "strerror", None) or str(error)
         raise CannotListen(
             f"cannot find the address of the host {host!r}: {reason}; "
-            "correct --host, or give it as a number like 127.0.0.1"
+            f"correct {flags.host}, or give it as a number like 127.0.0.1"
         ) from error
     sockets: list[socket.socket] = []
     missing: OSError | None = None
@@ -61,10 +75,10 @@ def bind(host: str, port: int) -> list[socket.socket]:
         except OSError as error:
             if error.errno not in _NOT_HERE:  # `localhost` may name ::1 on a machine without IPv6
                 _close(sockets)
-                raise cannot_listen(host, port, error) from error
+                raise cannot_listen(host, port, error, flags) from error
             missing = error
     if missing is not None and not sockets:
-        raise cannot_listen(host, port, missing) from missing
+        raise cannot_listen(host, port, missing, flags) from missing
     return sockets
 
 
@@ -85,9 +99,9 @@ async def listen(
     return servers
 
 
-def cannot_listen(host: str, port: int, error: OSError) -> CannotListen:
+def cannot_listen(host: str, port: int, error: OSError, flags: Flags = SERVE_FLAGS) -> CannotListen:
     """Return the error of an operator for one of the system."""
-    advice = _ADVICE.get(error.errno or 0, "choose another --host or --port")
+    advice = _ADVICE.get(error.errno or 0, "choose another {either}").format(**flags._asdict())
     reason = errno.errorcode.get(error.errno or 0, str(error))
     return CannotListen(f"cannot listen on {show(host, port)} ({reason}): {advice}")
 

@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -24,6 +24,10 @@ from minibrokerd.core.core import Core
 from minibrokerd.core.paging import WrongRecord
 from minibrokerd.core.records import UnknownRecord
 from minibrokerd.engine import Engine
+from minibrokerd.http import options as http_options
+from minibrokerd.http.options import HttpOptions
+from minibrokerd.http.port import HttpPort, is_of_http
+from minibrokerd.http.subject import Phase, Subject
 from minibrokerd.log.failures import LogError, LogFailed, NotWritable
 from minibrokerd.log.filelog import DEFAULT_SEGMENT_BYTES, FileLog
 from minibrokerd.log.seam import Log
@@ -35,6 +39,7 @@ from minibrokerd.stopping import StopSignals
 
 BACKSTOP_S: Final = 1.0  # after the deadline, when the loop itself is stuck
 LIMIT_LOOK_S: Final = 30.0
+TURN_S: Final = 0.02  # between two turns of the loop in a recovery
 REPORT_S: Final = 2.0  # between two words of a recovery to the service manager
 EXTEND_S: Final = 30.0  # what each of them asks for: reading one segment takes far less
 FAULT: Final = OwnText(
@@ -61,6 +66,7 @@ class ServeOptions:
     log_format: str = "text"
     log_level: str = "info"
     warning: str = ""  # about the environment; it is logged
+    http: HttpOptions | None = field(default_factory=HttpOptions)  # None: no HTTP port
 
 
 class _StoppedEarly(Exception):
@@ -108,7 +114,8 @@ def _run(options: ServeOptions, signals: StopSignals) -> int:
 
 async def _serve(options: ServeOptions, signals: StopSignals) -> int:
     sockets = listening.bind(options.host, options.port)
-    server = Server(options, asyncio.get_running_loop())
+    pages = http_options.bind(options.http) if options.http is not None else []
+    server = Server(options, asyncio.get_running_loop(), pages=pages)
     try:
         await server.start(sockets, signals)
     except _StoppedEarly:
@@ -128,8 +135,13 @@ class Server:
     """A listening broker: its engine and its connections."""
 
     def __init__(
-        self, options: ServeOptions, loop: asyncio.AbstractEventLoop, log: Log | None = None
+        self,
+        options: ServeOptions,
+        loop: asyncio.AbstractEventLoop,
+        log: Log | None = None,
+        pages: list[socket.socket] | None = None,
     ) -> None:
+        """`pages` are the bound sockets of the HTTP port."""
         self._options = options
         self.loop = loop
         self._trimmer = memory.Trimmer()
@@ -151,6 +163,16 @@ class Server:
             self._memory_limit.bytes,
         )
         self.connections = Connections(self.engine, loop, listening.connection_limit())
+        self.subject = Subject(
+            core=self._core,
+            engine=self.engine,
+            log=log,
+            connections=self.connections,
+            loop=loop,
+            memory_limit_bytes=self._memory_limit.bytes,
+            started_unix=time.time(),
+        )
+        self._http = HttpPort(options.http or HttpOptions(), pages or [], self.subject)
         self._signals = StopSignals()
         self._notifier = Notifier()
         self._listeners: list[asyncio.Server] = []
@@ -169,7 +191,7 @@ class Server:
         # Reading back and scrubbing, one at a time: each thread more would have a heap of its own.
         self.loop.set_default_executor(ThreadPoolExecutor(1, "minibroker-read"))
         try:
-            recovered = self._recover()
+            recovered = await self._recover()
         except OSError as error:
             path, advice = str(self._options.data_dir), "check the disk, and the owner of the files"
             raise NotWritable(path, "read what is in", str(error), advice) from error
@@ -190,6 +212,8 @@ class Server:
             self.loop.call_later(LIMIT_LOOK_S, self._look_at_limit)
         self._scrub = Scrub(self._log, self.loop)
         self._scrub.start()
+        self.subject.phase, self.subject.recovered_ms = Phase.READY, recovered.ms
+        self._http.start()
         address = listening.show(*sockets[0].getsockname()[:2])
         data_dir = self._options.data_dir.absolute()
         events.info("recovered", **recovered.fields())
@@ -208,7 +232,9 @@ class Server:
             auto_create=self._options.auto_create,
             loop=self._options.loop,
         )
-        write_once(STDOUT, os.fsencode(f"{banner(address, data_dir, recovered)}\n"))
+        write_once(
+            STDOUT, os.fsencode(f"{banner(address, data_dir, recovered, self._http.address)}\n")
+        )
         self._notifier.ready(f"listening on {address}")
         self._ping()
         # Last, so that a stop finds all of this done; what was asked for meanwhile happens now.
@@ -235,7 +261,7 @@ class Server:
                 await self._drain()
                 events.info("drained", ms=_ms_since(began_s))
                 # In a thread: the loop must be there for the deadline while the disk takes the footer.
-                await asyncio.to_thread(self.engine.close)
+                await asyncio.gather(asyncio.to_thread(self.engine.close), self._http.stop())
         except TimeoutError:
             leave(f"the disk did not take what is left within {deadline_s:g} s")
         backstop.cancel()
@@ -244,8 +270,8 @@ class Server:
         events.info("stopped", code=exits.DONE, ms=_ms_since(began_s))
         return exits.DONE
 
-    def _recover(self) -> Recovered:
-        began_s = reported_s = time.monotonic()
+    async def _recover(self) -> Recovered:
+        began_s = reported_s = turned_s = time.monotonic()
         base_ms = 0
         self._notifier.status("reading the log", EXTEND_S)
         # Recovery makes millions of objects that stay: collecting in between would only walk them again.
@@ -254,8 +280,13 @@ class Server:
             self._stop_early()
             self._core.replay(batch)
             base_ms = max(base_ms, batch.now_ms)
-            if time.monotonic() - reported_s > REPORT_S:
-                reported_s = time.monotonic()
+            now_s = time.monotonic()
+            if now_s - turned_s > TURN_S:
+                await asyncio.sleep(0)  # whoever asks over HTTP is told how far it is
+                turned_s = now_s
+            if now_s - reported_s > REPORT_S:
+                self._http.start()
+                reported_s = now_s
                 percent = self._log.recovered_percent
                 self._notifier.status(f"recovering {percent} %", EXTEND_S)
                 events.info("recovering", percent=percent, ms=_ms_since(began_s))
@@ -293,6 +324,7 @@ class Server:
         if limit != self._memory_limit:
             self._memory_limit = limit
             self.engine.limit_memory(limit.bytes)
+            self.subject.memory_limit_bytes = limit.bytes
             events.warning("memory_limit_changed", **limit.fields())
         self.loop.call_later(LIMIT_LOOK_S, self._look_at_limit)
 
@@ -304,6 +336,7 @@ class Server:
 
     def _stop(self) -> None:
         self.connections.stopping = True
+        self.subject.phase = Phase.DRAINING
         if not self._stop_asked.done():
             self._stop_asked.set_result(None)
 
@@ -326,7 +359,7 @@ class Server:
         events.error("loop_error", text=context.get("message", ""), exc_info=error)
         # Of a socket the loop ends the connection, and nobody waits for a task. A callback of the server's own
         # that broke off is another matter: what it should have done, and set going again, is missing for good.
-        if "handle" in context and not isinstance(error, OSError | None):
+        if "handle" in context and not (isinstance(error, OSError | None) or is_of_http(error)):
             self.engine.stop_at(error)
 
     def _failed(self, error: BaseException) -> None:

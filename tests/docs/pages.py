@@ -24,18 +24,19 @@ DEADLINE_S = 30.0
 
 
 class Page:
-    """One page, run in an empty directory against the free port `port`."""
+    """One page, run in an empty directory on two free ports: that of the broker, and that of its HTTP."""
 
-    def __init__(self, path: Path, directory: Path, port: int) -> None:
+    def __init__(self, path: Path, directory: Path, port: int, http_port: int) -> None:
         self._text = path.read_text("utf-8")
         self._directory = directory
-        self._port = port
+        self._ports = {"7272": str(port), "7273": str(http_port)}
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         url = f"minibroker://127.0.0.1:{port}"
         # As a reader's shell: with it, lines of two programs run into each other.
         readers = {name: os.environ[name] for name in os.environ if name != "PYTHONUNBUFFERED"}
         bin_path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         ours = {"MINIBROKER_URL": url, "MINIBROKER_PORT": str(port), "PATH": bin_path}
+        ours |= {"MINIBROKER_HTTP": f"127.0.0.1:{http_port}", "MINIBROKER_NO_HTTP": "0"}
         self._bash = subprocess.Popen(
             ["bash", "-m"],
             stdin=subprocess.PIPE,
@@ -81,7 +82,7 @@ class Page:
             if line.startswith("$ "):
                 self._type(line[2:])
             elif line:
-                expected.append(line.replace("7272", str(self._port)))
+                expected.append(self._with_ports(line))
         # What follows is printed when the last command has ended.
         self._type("echo the block has ended")
         expected.append("the block has ended")
@@ -90,8 +91,13 @@ class Page:
     def _type(self, command: str) -> None:
         assert self._bash.stdin is not None
         if not command.startswith(NOT_RUN):
-            self._bash.stdin.write(command + "\n")
+            self._bash.stdin.write(self._with_ports(command) + "\n")
             self._bash.stdin.flush()
+
+    def _with_ports(self, line: str) -> str:
+        for usual, ours in self._ports.items():
+            line = line.replace(usual, ours)
+        return line
 
     def _compare(self, expected: list[str], block: str) -> None:
         deadline = monotonic() + DEADLINE_S

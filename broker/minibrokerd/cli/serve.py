@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import sys
 from typing import Any, Final
@@ -12,6 +11,7 @@ from click.core import ParameterSource
 
 from minibroker.contract import limits
 from minibroker.session.address import passed_over
+from minibrokerd.cli.http_options import http_of, http_options, is_loopback
 from minibrokerd.cli.options import PortOption, data_dir_option, log_options, shared_option
 from minibrokerd.cli.units import Duration, Size, size_text
 from minibrokerd.stopping import StopSignals
@@ -68,6 +68,7 @@ PAGE_BYTES: Final = 4_096  # segments are written in whole pages
     default="10s",
     help="How long a stop may take until the server leaves as after a crash.",
 )
+@http_options
 @log_options()
 def serve(insecure: bool, **flags: Any) -> None:
     """Start the broker and run it until SIGTERM or SIGINT."""
@@ -78,6 +79,7 @@ def serve(insecure: bool, **flags: Any) -> None:
             "no encryption, so whoever reaches the port may read and end every message. Listen on "
             "127.0.0.1, or add --insecure if the network itself keeps strangers out."
         )
+    http = http_of(flags, insecure=insecure)
     # From here on: importing the server takes a moment, and process 1 of a container has no default handlers.
     signals = StopSignals()
     signals.catch()
@@ -85,12 +87,4 @@ def serve(insecure: bool, **flags: Any) -> None:
 
     asked = click.get_current_context().get_parameter_source("port") is ParameterSource.COMMANDLINE
     warning = "" if asked else passed_over(os.environ)
-    sys.exit(serve(ServeOptions(**flags, warning=warning), signals))
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether only this machine reaches `host`; of names, only localhost is trusted."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    sys.exit(serve(ServeOptions(**flags, http=http, warning=warning), signals))

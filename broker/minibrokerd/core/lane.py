@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from heapq import heapify, heappop, heappush
 from itertools import islice
 from typing import Final, cast
@@ -48,6 +48,15 @@ class Lane:
 
     def __bool__(self) -> bool:
         return bool(self.fresh or self.returned or self.cold or self.late)
+
+    @property
+    def oldest_ms(self) -> int | None:
+        """Since when the one that is ready for the longest is (log time); None: nothing is ready."""
+        lines: tuple[Sequence[Span | ColdRun], ...] = (self.fresh, self.cold, self.late)
+        firsts = [line[0].ready_at_ms for line in lines if line]
+        if self.returned:
+            firsts.append(self.returned[0][0])
+        return min(firsts, default=None)
 
     @property
     def is_waiting(self) -> bool:

@@ -188,6 +188,14 @@ class Lanes:
         found = self.default.span_of(sequence)
         return found[0][found[1]] if found is not None else self.default.run_of(sequence)
 
+    def oldest_ms(self, most: int) -> int | None:
+        """Return since when the one that is ready for the longest is (log time); None: nothing is ready.
+
+        Of very many lanes with a key `most` are looked at, those whose turn comes first.
+        """
+        times = [lane.oldest_ms for lane in islice(self._turn, most)]
+        return min((time for time in times if time is not None), default=None)
+
     @property
     def turns(self) -> int:
         """How many lanes have something."""

@@ -55,6 +55,7 @@ class ServerProcess:
         port = self._address.rpartition(":")[2] or "0"
         command = [sys.executable, "-m", "minibrokerd", "serve", "--port", port]
         command += ["--data-dir", str(self.data_dir), "--segment-bytes", str(SEGMENT_BYTES)]
+        command += ["--no-http"]
         # The death signal is tied to the thread that starts the process; only the main one stays.
         if sys.platform == "linux" and threading.current_thread() is threading.main_thread():
             command = [sys.executable, "-I", "-S", "-c", _TETHERED, *command]

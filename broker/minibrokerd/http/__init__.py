@@ -1,0 +1,11 @@
+"""The HTTP port: what a browser, curl or Prometheus asks the broker; no client of queues comes here.
+
+    options.py     what `serve` was asked for, and the sockets, bound before the log opens
+    port.py        uvicorn in the broker's own loop; its failure is a line in the log, never the broker's end
+    subject.py     the broker as it is seen from here
+    gate.py        who asks, from where, and whether he may: the only place that decides it
+    routes.py      the table of all paths, each with what it needs
+    families.py    the table of all metrics; exposition.py writes them in the format that was asked for
+
+Nothing here is imported before the broker listens, so that it starts as fast, and as small, without HTTP.
+"""

@@ -1,0 +1,73 @@
+"""The ASGI application: each request passes the gate, then goes to the row of the table that its path names."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from minibrokerd.http.gate import Denied, Gate
+from minibrokerd.http.routes import ROUTES, Row
+from minibrokerd.http.subject import Subject
+
+SECURE: Final = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"cache-control", b"no-store"),
+)
+
+
+def application(subject: Subject, gate: Gate) -> ASGIApp:
+    """Return the application for one broker."""
+    routes = [
+        Route(row.path, _endpoint(row, subject, gate), methods=[row.method]) for row in ROUTES
+    ]
+    return _Secured(Starlette(routes=routes, exception_handlers={404: _not_found, 405: _not_found}))
+
+
+def _endpoint(row: Row, subject: Subject, gate: Gate) -> Any:
+    async def endpoint(request: Request) -> Response:
+        try:
+            request.state.caller = gate.check(
+                row.need, request.method, request.headers, request.url.scheme
+            )
+        except Denied as denied:
+            return _denied(denied)
+        return await row.answer(request, subject)
+
+    return endpoint
+
+
+def _denied(denied: Denied) -> Response:
+    headers = {"www-authenticate": "Bearer"} if denied.status == 401 else None
+    return JSONResponse({"code": denied.code, "text": str(denied)}, denied.status, headers)
+
+
+async def _not_found(request: Request, error: Exception) -> Response:
+    status = getattr(error, "status_code", 404)
+    return JSONResponse({"code": "no_such_path", "text": "there is nothing at this path"}, status)
+
+
+class _Secured:
+    """Adds to every answer what a browser should know of it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def secured(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                have = {name.lower() for name, _ in message["headers"]}
+                message["headers"] = [
+                    *message["headers"],
+                    *(each for each in SECURE if each[0] not in have),
+                ]
+            await send(message)
+
+        await self._app(scope, receive, secured)

@@ -1,0 +1,149 @@
+"""The exposition formats of Prometheus and OpenMetrics: which one a scraper gets, and how samples are written.
+
+Written here and not by prometheus-client (docs/decisions/0028): that library makes an answer in one go, and 10,000
+queues would stop the loop for as long. Here an answer is made in slices of a few thousand lines.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Final
+
+from minibrokerd.core.queues import Queue
+from minibrokerd.http.families import FAMILIES, Family, Labels
+from minibrokerd.http.subject import Phase, Subject
+
+SLICE_QUEUES: Final = 1_000  # written without a turn of the loop in between, of one family
+UNITS: Final = ("seconds", "bytes", "ratio")
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """One format; what is announced is what is written, whatever version was asked for beside it."""
+
+    kind: str
+    version: str
+    open_metrics: bool
+
+    @property
+    def content_type(self) -> str:
+        """The value of the header of the answer."""
+        return f"{self.kind}; version={self.version}; charset=utf-8"
+
+
+TEXT: Final = Format("text/plain", "0.0.4", open_metrics=False)
+OPEN_METRICS: Final = Format("application/openmetrics-text", "1.0.0", open_metrics=True)
+FORMATS: Final = (TEXT, OPEN_METRICS)  # of two that are as welcome, the first
+
+
+def choose(accept: str) -> Format:
+    """Return the format that an `Accept` header wants most; TEXT where it wants none of them.
+
+    A range counts for a format when type and version fit; the most exact one gives the weight, as RFC 9110 says.
+    """
+    weights: dict[Format, tuple[int, float]] = {}
+    for one in accept.split(","):
+        kind, *parameters = (part.strip() for part in one.split(";"))
+        said = dict(_pair(each) for each in parameters)
+        weight = _weight(said.get("q", "1"))
+        for form in FORMATS:
+            exact = _exactness(kind.lower(), said.get("version"), form)
+            if exact and (exact, weight) > weights.get(form, (0, -1.0)):
+                weights[form] = exact, weight
+    wanted = {form: weight for form, (_, weight) in weights.items() if weight > 0}
+    return max(FORMATS, key=lambda form: wanted.get(form, 0.0)) if wanted else TEXT
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, _, value = text.partition("=")
+    return name.strip().lower(), value.strip().strip('"')
+
+
+def _weight(text: str) -> float:
+    try:
+        return min(max(float(text), 0.0), 1.0) if text.lower() not in ("nan", "inf") else 0.0
+    except ValueError:
+        return 0.0
+
+
+def _exactness(kind: str, version: str | None, form: Format) -> int:
+    """Return how exactly a range names a format; 0: not at all."""
+    if kind == form.kind:
+        return 0 if version not in (None, form.version) else 3 + (version is not None)
+    return {"*/*": 1, f"{form.kind.partition('/')[0]}/*": 2}.get(kind, 0)
+
+
+async def write(subject: Subject, form: Format) -> AsyncIterator[bytes]:
+    """Yield an answer to a scrape, in slices between which the loop turns."""
+    ready = subject.phase is not Phase.RECOVERING
+    queues = list(subject.store.queues.values()) if ready else []
+    small: list[str] = []
+    for family in FAMILIES.values():
+        if not (ready or family.early):
+            continue
+        small.extend(_head(family, form))
+        if family.read is not None:
+            small.extend(
+                _line(family.sample_name, labels, value) for labels, value in family.read(subject)
+            )
+            continue
+        for lines in _of_queues(family, queues, subject):
+            yield ("\n".join((*small, lines)) + "\n").encode()
+            small.clear()
+            await asyncio.sleep(0)
+    if form.open_metrics:
+        small.append("# EOF")
+    yield ("\n".join(small) + "\n").encode()
+
+
+def _head(family: Family, form: Format) -> Iterator[str]:
+    name, kind = family.name, family.kind
+    if not form.open_metrics:  # which has no info, and names a family as its samples
+        name, kind = family.sample_name, "gauge" if kind == "info" else kind
+    yield f"# HELP {name} {_escaped_help(family.meaning, form)}"
+    yield f"# TYPE {name} {kind}"
+    unit = name.rpartition("_")[2]
+    if form.open_metrics and unit in UNITS:
+        yield f"# UNIT {name} {unit}"
+
+
+def _escaped_help(text: str, form: Format) -> str:
+    text = text.replace("\\", "\\\\").replace("\n", "\\n")
+    return text.replace('"', '\\"') if form.open_metrics else text
+
+
+def _of_queues(family: Family, queues: list[Queue], subject: Subject) -> Iterator[str]:
+    """Yield the lines of many queues at a time. Names of queues have nothing that is to be escaped."""
+    head, now_ms, rest = (
+        family.sample_name + '{queue="',
+        subject.engine.clock.now_ms(),
+        iter(queues),
+    )
+    counter = family.counter
+    while some := list(islice(rest, SLICE_QUEUES)):
+        if counter:
+            yield "\n".join(
+                [f'{head}{queue.name}"}} {queue.counters.get(counter, 0)}' for queue in some]
+            )
+            continue
+        assert family.of_queue is not None
+        for more, value in family.of_queue.items():
+            yield "\n".join(
+                [f'{head}{queue.name}"{more}}} {value(queue, now_ms)}' for queue in some]
+            )
+
+
+def _line(name: str, labels: Labels, value: float) -> str:
+    shown = ",".join(f'{label}="{_escaped(text)}"' for label, text in labels)
+    return f"{name}{{{shown}}} {_number(value)}" if shown else f"{name} {_number(value)}"
+
+
+def _number(value: Any) -> str:
+    return repr(value) if isinstance(value, int) or value != int(value) else str(int(value))
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
