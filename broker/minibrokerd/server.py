@@ -86,6 +86,7 @@ def serve(options: ServeOptions, signals: StopSignals) -> int:
     try:
         return _run(options, signals)
     finally:
+        signals.end()
         logs.flush()
 
 

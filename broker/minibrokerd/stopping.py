@@ -1,14 +1,17 @@
 """The signals of the process, caught from the first moment on, whatever the process is doing.
 
 One table says what becomes of each. A stop in good order is asked for once; who asks twice wants the process to
-end there and then. These are handlers of the interpreter and not of the event loop: they also run while the loop
-recovers a log or waits for a disk.
+end there and then. `timeout` of the coreutils signals its child and then the child's group, a terminal a whole
+group whose supervisor hands the signal on: so one asking may arrive as two signals, in a moment. These are
+handlers of the interpreter and not of the event loop: they also run while the loop recovers a log or waits for a
+disk.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -18,6 +21,7 @@ from minibrokerd import exits
 from minibrokerd.outlet import STDERR, write_once
 
 LAST_WORDS_S: Final = 0.25
+TWICE_S: Final = 0.25  # what comes within so much of the first asking is the same one (decision 25)
 LEFT: Final = b"minibroker: asked to stop twice: leaving at once, as after a crash\n"
 
 
@@ -64,15 +68,32 @@ def leave_at_once() -> NoReturn:
     os._exit(exits.DRAIN)
 
 
+class Asking:
+    """Tells a second asking for a stop from a first one that arrives twice. `twice_s`: within how much it may."""
+
+    def __init__(self, twice_s: float = TWICE_S) -> None:
+        self.twice_s = twice_s
+        self._first_s = 0.0
+
+    def first(self) -> None:
+        """Note that a stop is asked for."""
+        self._first_s = time.monotonic()
+
+    def is_second(self) -> bool:
+        """Return whether what asks now is another asking, behind the first."""
+        return time.monotonic() - self._first_s >= self.twice_s
+
+
 class StopSignals:
     """Catches the signals. `asked` names the first one that asked for a stop (empty: none came).
 
-    `on_second` is called when a stop is asked for again, `on_other` with the name of a signal that is ignored,
-    `on_continued` when the process goes on after it had been stopped.
+    `on_second` is called when a stop is asked for again (`asking` says whether), `on_other` with the name of a
+    signal that is ignored, `on_continued` when the process goes on after it had been stopped.
     """
 
     def __init__(self) -> None:
         self.asked = ""
+        self.asking = Asking()
         self.on_second: Callable[[], object] = leave_at_once
         self.on_other: Callable[[str], object] = lambda name: None
         self.on_continued: Callable[[], object] = lambda: None
@@ -93,6 +114,17 @@ class StopSignals:
         if self.asked:
             on_first()
 
+    def end(self) -> None:
+        """Let no signal change anything any more: the process has an exit code.
+
+        The interpreter gives signals that have a handler their defaults back while it ends, and one more SIGTERM
+        would be how the process ended; an ignored one stays ignored. A handler would speak to a loop that is gone.
+        """
+        for row in SIGNALS:
+            if row.becomes is not Becomes.CONTINUED:
+                for number in _numbers(row.names):
+                    signal.signal(number, signal.SIG_IGN)
+
     def _handler(self, becomes: Becomes) -> Callable[[int, object], object] | signal.Handlers:
         if becomes is Becomes.STOP:
             return self._stop
@@ -104,16 +136,17 @@ class StopSignals:
         return signal.SIG_IGN if becomes is Becomes.SILENCE else self._other
 
     def _stop(self, number: int, frame: object) -> None:
-        if self.asked:
-            self.on_second()
-        else:
+        if not self.asked:
             self._stop_once(number, frame)
+        elif self.asking.is_second():
+            self.on_second()
 
     def _stop_once(self, number: int, frame: object) -> None:
         if self.asked:
             self._other(number, frame)
             return
         self.asked = signal.Signals(number).name
+        self.asking.first()
         if self._on_first is not None:
             self._on_first()
 

@@ -13,6 +13,7 @@ from typing_commands import CLEAN, COMMAND, output, refusal, typed_at, values
 
 import minibroker
 from support.broker import BrokerServer
+from support.processes import insists
 
 QUEUE = "emails"
 
@@ -165,15 +166,25 @@ def test_a_signal_lets_the_command_finish(broker_server: BrokerServer, tmp_path:
     assert (counters["acked"], counters["ready"]) == (1, 1)
 
 
+def test_a_signal_that_arrives_twice_is_one(broker_server: BrokerServer, tmp_path: Path) -> None:
+    """`timeout` signals its child, and then the child's group."""
+    output(broker_server, "publish", QUEUE, "a")
+    worker = Worker(broker_server, tmp_path / "gate")
+    # Two that are pending at once would be one: each must differ.
+    worker.process.send_signal(signal.SIGTERM)
+    worker.process.send_signal(signal.SIGINT)
+    (tmp_path / "gate").touch()
+    assert worker.end() == 0
+    assert values(broker_server, "stats", QUEUE)[0]["queues"][QUEUE]["acked"] == 1
+
+
 def test_a_second_signal_gives_the_message_back(
     broker_server: BrokerServer, tmp_path: Path
 ) -> None:
     """The command is ended, and its attempt is not counted."""
     output(broker_server, "publish", QUEUE, "a")
     worker = Worker(broker_server, tmp_path / "gate")
-    # Two that are pending at once would be one: each must differ.
-    worker.process.send_signal(signal.SIGTERM)
-    worker.process.send_signal(signal.SIGINT)
+    insists(worker.process)
     assert worker.end() == 130
     (message,) = values(broker_server, "peek", QUEUE)
     assert (message["state"], sum(message["attempts"].values())) == ("ready", 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shutil
 import signal
 import socket
 import struct
@@ -13,6 +14,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from time import monotonic
 
 import pytest
 from hand import frame, part
@@ -20,10 +22,11 @@ from hand import frame, part
 import minibroker
 from minibrokerd import exits
 from support.broker import COMMAND, BrokerServer
-from support.processes import DEADLINE_S, look_until
+from support.processes import DEADLINE_S, insists, look_until
 
 GATED = (sys.executable, str(Path(__file__).parents[1] / "support" / "gated_broker.py"))
 PUBLISHERS = 8
+TIMEOUT = shutil.which("timeout")
 
 
 class Gate:
@@ -153,10 +156,45 @@ def test_a_second_signal_leaves_at_once(gated: BrokerServer, gate: Gate) -> None
     with hanging(gated, gate):
         gated.process.terminate()
         says(gated, " stopping ")
-        gated.process.send_signal(signal.SIGINT)
-        assert ends(gated) == exits.DRAIN
+        assert insists(gated.process, signal.SIGINT) == exits.DRAIN
     is_kept(gated, gate)
     assert "asked to stop twice" in gated.output
+
+
+def test_a_signal_that_arrives_twice_is_one(gated: BrokerServer, gate: Gate) -> None:
+    """`timeout` signals its child, and then the child's group: both at once, and the stop is in good order."""
+    gated.flags = ("--drain-timeout", "60")
+    gated.restart()
+    with hanging(gated, gate):
+        gated.process.send_signal(signal.SIGTERM)
+        gated.process.send_signal(signal.SIGINT)  # two of a number may be one before they arrive
+        says(gated, " stopping ")
+        gate.open()
+        assert ends(gated) == exits.DONE, gated.output
+
+
+@pytest.mark.skipif(TIMEOUT is None, reason="needs timeout of the coreutils")
+def test_timeout_of_the_coreutils_stops_it_in_good_order(tmp_path: Path) -> None:
+    """It is told to hand SIGTERM on, as when its time is over."""
+    server = BrokerServer(tmp_path / "data", command=(str(TIMEOUT), "100", *COMMAND))
+    try:
+        server.process.send_signal(signal.SIGTERM)
+        assert ends(server) == exits.DONE, server.output
+        assert b"clean" in (server.data_dir / "state").read_bytes()
+    finally:
+        server.close()
+
+
+def test_signals_that_come_late_change_nothing(broker_server: BrokerServer) -> None:
+    """Until the very end of the interpreter: no traceback, and no other exit code."""
+    broker_server.process.terminate()
+    deadline = monotonic() + DEADLINE_S
+    while broker_server.running:
+        if " stopped " in broker_server.output:
+            broker_server.process.send_signal(signal.SIGTERM)
+        assert monotonic() < deadline
+    assert broker_server.process.returncode == exits.DONE, broker_server.output
+    assert "Traceback" not in broker_server.output
 
 
 def test_a_passed_deadline_leaves_as_after_a_crash(gated: BrokerServer, gate: Gate) -> None:
@@ -192,11 +230,12 @@ def test_a_signal_during_recovery_stops_before_anything_is_written(
     try:
         process = server.launch()
         look_until(lambda: "gate: reads" in server.output, process, "gate: reads")
-        for number in (signal.SIGTERM, signal.SIGINT)[:signals]:
-            process.send_signal(number)
+        process.send_signal(signal.SIGTERM)
         if signals == 1:
             gate.open()
-        assert process.wait(DEADLINE_S) == (exits.DONE if signals == 1 else exits.DRAIN)
+            assert process.wait(DEADLINE_S) == exits.DONE
+        else:
+            assert insists(process, signal.SIGINT) == exits.DRAIN
     finally:
         server.close()
     assert {path.name: path.read_bytes() for path in server.data_dir.glob("segment*")} == before

@@ -85,6 +85,21 @@ def look_until(
         assert monotonic() < deadline, f"{what}: not within {deadline_s} s"
 
 
+def insists(
+    process: subprocess.Popen[str] | subprocess.Popen[bytes], number: int = signal.SIGTERM
+) -> int:
+    """Send a signal again and again until the process ends; return its exit code.
+
+    One that follows the first in a moment counts as the same asking, so a second one is not enough.
+    """
+    deadline = monotonic() + DEADLINE_S
+    while process.poll() is None:
+        process.send_signal(number)
+        lasts(process, LOOK_EVERY_S)
+        assert monotonic() < deadline, f"{process.args!r} goes on however often it is asked"
+    return process.returncode
+
+
 async def ends_or(
     process: subprocess.Popen[bytes], condition: Callable[[], Awaitable[bool]]
 ) -> int | None:

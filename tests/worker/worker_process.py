@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from support.processes import DEADLINE_S, TETHER, look_until
+from support.processes import DEADLINE_S, TETHER, insists, look_until
 
 
 class WorkerProcess:
@@ -66,6 +66,12 @@ class WorkerProcess:
         )
         return self.events(name, **fields)[count - 1]
 
+    def says_at_the_end(self, name: str) -> dict[str, Any]:
+        """Return an event of a worker that has ended."""
+        found = self.events(name)
+        assert found, self.output
+        return found[0]
+
     def sees(self, *names: str) -> None:
         """Wait until its handlers have made these files."""
         look_until(
@@ -73,14 +79,8 @@ class WorkerProcess:
         )
 
     def insists(self, number: int = signal.SIGTERM) -> None:
-        """Send a signal again and again: one that follows the first in a moment counts as the same."""
-
-        def sent() -> bool:
-            if self.process.poll() is None:
-                self.process.send_signal(number)
-            return bool(self.events("not_finished"))
-
-        look_until(sent, self.process, "an end that does not wait")
+        """Send a signal again and again, until the end: one that follows the first in a moment is the same."""
+        insists(self.process, number)
 
     def signal(self, number: int = signal.SIGTERM) -> None:
         """Send a signal."""

@@ -21,6 +21,7 @@ from minibrokerd.cli.printing import print_json, print_text
 from minibrokerd.cli.talking import talk
 from minibrokerd.cli.units import Duration
 from minibrokerd.cli.values import text_of
+from minibrokerd.stopping import Asking
 
 SHOWN: Final = 1_000  # messages that are kept at most to be given back in the end
 PREFETCH: Final = 32  # what printing with --ack asks for ahead
@@ -99,7 +100,11 @@ def consume(
         if crew.hurried:
             sys.exit(exits.INTERRUPTED)
 
-    talk(url, work)
+    try:
+        talk(url, work)
+    finally:
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)  # one more would be how the process ended
 
 
 class Handler(Protocol):
@@ -146,6 +151,7 @@ class _Crew:
         self._handler = handler
         self._left = math.inf if count is None else count
         self._stopping = False
+        self._asking = Asking()
         self._tasks: list[asyncio.Task[None]] = []
         self._idle: set[asyncio.Task[Any] | None] = set()
 
@@ -163,11 +169,13 @@ class _Crew:
         finally:
             for task in self._tasks:
                 task.cancel()
+            # The handlers stay: what was not begun still has to go back, within the time-out of the connection.
             await asyncio.gather(*self._tasks, return_exceptions=True)
-            for number in SIGNALS:
-                loop.remove_signal_handler(number)
 
     def _stop(self) -> None:
+        if self._stopping and not self._asking.is_second():
+            return
+        self._asking.first()
         self.hurried = self._stopping
         for task in self._tasks if self._stopping else self._idle:
             if task is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import sys
 import threading
 import time
@@ -24,6 +23,7 @@ from minibrokerd.logs import OwnText, events
 from minibrokerd.memory import resident_bytes
 from minibrokerd.notify import Notifier
 from minibrokerd.stopping import StopSignals
+from minibrokerd.workers.backstop import Backstop
 from minibrokerd.workers.greeting import introduce
 from minibrokerd.workers.health import Health
 from minibrokerd.workers.lines import Lines, listen_to_client
@@ -32,9 +32,10 @@ from minibrokerd.workers.place import Place
 
 MAX_MEMORY: Final = "max_memory"  # the reason of a stop
 MEMORY_LOOK_S: Final = 1.0
-TWICE_S: Final = (
-    0.25  # `timeout`, and whoever signals a whole group, send one signal twice in a moment
+OVERTIME_S: Final = (
+    10.0  # behind the deadline of the drain: for all that is cancelled, and for the lifespan
 )
+LAST_S: Final = 5.0  # behind the work: for threads of the application, and for the interpreter
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +71,19 @@ def run(options: WorkerOptions, signals: StopSignals, place: Place | None = None
         return _refused(str(error))
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the application's module
         return _refused(f"importing {options.app} raised {_raised(error)}")
+    if place is not None:
+        # The supervisor has told a second asking from the first; both were on their way for a moment.
+        signals.asking.twice_s /= 2
     factory = uvloop.new_event_loop if options.loop == "uvloop" else None
+    process = _Process(options, place)
     try:
         with asyncio.Runner(loop_factory=factory) as runner:
-            code = runner.run(_Process(options, place).work(app, signals))
+            try:
+                code = runner.run(process.work(app, signals))
+            finally:
+                signals.end()
+            process.backstop.start(LAST_S, code)
     finally:
-        # The interpreter gives signals their defaults back while it ends: one more would be the exit code.
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.SIG_IGN)
         logs.flush()
     if _threads_left():
         os._exit(code)  # the interpreter would wait for them, perhaps for ever
@@ -91,6 +97,7 @@ class _Process:
         self._options = options
         self._place = place
         self._control = Control()
+        self.backstop = Backstop()
         self._health = Health(1)
         # With a supervisor, that one speaks to the service manager.
         self._notifier = Notifier(os.environ if place is None else {})
@@ -99,7 +106,19 @@ class _Process:
     async def work(self, app: App, signals: StopSignals) -> int:
         """Work; return the exit code."""
         options, control, loop = self._options, self._control, asyncio.get_running_loop()
-        _Stops(control, loop).listen(signals)
+        late_s = options.drain_timeout + OVERTIME_S
+        control.on_stop = lambda: self.backstop.start(late_s, exits.DRAIN)
+
+        def first() -> None:
+            self.backstop.start(late_s, exits.DRAIN)  # here: the loop may be stuck
+            loop.call_soon_threadsafe(control.stop, signals.asked)
+
+        def second() -> None:
+            self.backstop.start(OVERTIME_S, exits.DRAIN)
+            loop.call_soon_threadsafe(control.hurry)
+
+        signals.on_second = second
+        signals.call(first)
         if self._place is not None:
             self._place.on_end(loop, lambda: control.stop("the supervisor is gone"))
         report = Lines(options.log_format, options.log_level)
@@ -157,28 +176,6 @@ class _Process:
             looks_s += MEMORY_LOOK_S
             await asyncio.sleep(looks_s - asyncio.get_running_loop().time())
         self._control.stop(MAX_MEMORY)
-
-
-class _Stops:
-    """Turns signals into a drain, and into its end. They come at any time, in the main thread."""
-
-    def __init__(self, control: Control, loop: asyncio.AbstractEventLoop) -> None:
-        self._control = control
-        self._loop = loop
-        self._first_s = 0.0
-
-    def listen(self, signals: StopSignals) -> None:
-        """Take what is asked from now on, and what was asked before."""
-        signals.on_second = self._second
-        signals.call(lambda: self._first(signals.asked))
-
-    def _first(self, name: str) -> None:
-        self._first_s = time.monotonic()
-        self._loop.call_soon_threadsafe(self._control.stop, name)
-
-    def _second(self) -> None:
-        if time.monotonic() - self._first_s >= TWICE_S:
-            self._loop.call_soon_threadsafe(self._control.hurry)
 
 
 def _ended(ending: Ending, is_supervised: bool) -> int:

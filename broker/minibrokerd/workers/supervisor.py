@@ -27,7 +27,9 @@ from minibrokerd.workers.place import Seat
 FIRST_DELAY_S: Final = 1.0
 LONGEST_DELAY_S: Final = 30.0
 STEADY_S: Final = 30.0  # who lived for this long is started again after the first delay
-OVERTIME_S: Final = 10.0  # behind the deadline of the drain; then what is left is killed
+OVERTIME_S: Final = (
+    15.0  # behind the deadline of the drain, and a worker's own; then what is left is killed
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +49,12 @@ class SupervisorOptions:
 def supervise(options: SupervisorOptions, signals: StopSignals) -> int:
     """Run workers until a signal, or until all are done; return the exit code of the process."""
     logs.configure(options.log_format, options.log_level)
-    try:
-        return asyncio.run(Supervisor(options, signals).run())
-    finally:
-        logs.flush()
+    with asyncio.Runner() as runner:
+        try:
+            return runner.run(Supervisor(options, signals).run())
+        finally:
+            signals.end()
+            logs.flush()
 
 
 class Supervisor:

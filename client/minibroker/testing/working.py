@@ -77,8 +77,9 @@ async def _consumed(broker: Broker, name: str) -> None:
 def _start_app(
     app: App, url: str
 ) -> tuple[Callable[[], object], Callable[[], object], asyncio.Task[Any]]:
+    from minibroker.worker.control import Control
     from minibroker.worker.reporting import LogReport
-    from minibroker.worker.work import Control, WorkOptions, work
+    from minibroker.worker.work import WorkOptions, work
 
     control = Control()
     task = asyncio.create_task(work(app, WorkOptions(url=url), LogReport(), control))

@@ -8,6 +8,7 @@
     crew.py      the slots of one handler, and what becomes of each message
     following.py what follows a failure: when it comes again, or where it goes
     work.py      all crews on one connection, from the first message to the end of the drain
+    control.py   how it is ended from outside; life.py, the lifespan within the deadlines of that
     reporting.py what a worker says, and to whom
 
 It stands on the public asyncio client alone. The command `minibroker worker` adds the process around it: signals,
@@ -15,10 +16,11 @@ a supervisor, lines for an operator (docs/decisions/0021).
 """
 
 from minibroker.worker.app import App
+from minibroker.worker.control import Control
 from minibroker.worker.declared import Declared
 from minibroker.worker.following import HandlerTimeout, ProcessDied, Reject, Retry
 from minibroker.worker.reporting import LogReport, Report
-from minibroker.worker.work import Control, Ending, WorkOptions, work
+from minibroker.worker.work import Ending, WorkOptions, work
 
 __all__ = [
     "App",

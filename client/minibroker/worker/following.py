@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from minibroker.contract import limits
+from minibroker.session.spans import Span, milliseconds
 
 
 class HandlerTimeout(Exception):
@@ -25,11 +26,15 @@ class Reject(Exception):
 
 
 class Retry(Exception):
-    """Raised by a handler: the attempt failed, and the message comes again after `delay` seconds."""
+    """Raised by a handler: the attempt failed, and the message comes again after `delay` seconds, or a timedelta.
 
-    def __init__(self, text: str = "", *, delay: float) -> None:
+    Raises:
+        TypeError, BadValue: it is no delay; the handler fails with that instead.
+    """
+
+    def __init__(self, text: str = "", *, delay: Span) -> None:
         super().__init__(text)
-        self.delay = delay
+        self.delay = milliseconds("delay", delay, limits.MAX_DELAY_MS) / 1000
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -22,8 +22,10 @@ from minibroker.worker.calling import (
     with_timeout,
 )
 from minibroker.worker.children import Children
+from minibroker.worker.control import Control
 from minibroker.worker.crew import Crew
 from minibroker.worker.declared import Declared
+from minibroker.worker.life import Life, LifespanLate
 from minibroker.worker.reporting import Report
 
 RELEASE_S: Final = 2.0  # behind the deadline of a drain: for what cancelled handlers give back
@@ -57,25 +59,6 @@ class Ending:
     unfinished: int = 0
 
 
-class Control:
-    """Ends a worker from outside, in its loop: `stop` drains, `hurry` lets nothing run on."""
-
-    def __init__(self) -> None:
-        self.reason = ""
-        self.stopped = asyncio.Event()
-        self.hurried = asyncio.Event()
-
-    def stop(self, reason: str) -> None:
-        """Take nothing new, and finish what runs; the first reason counts."""
-        self.reason = self.reason or reason
-        self.stopped.set()
-
-    def hurry(self) -> None:
-        """Cancel what runs."""
-        self.stop("asked twice")
-        self.hurried.set()
-
-
 async def work(app: App, options: WorkOptions, report: Report, control: Control) -> Ending:
     """Work for `app` until `control` says stop; never raises what handlers or the lifespan do.
 
@@ -87,20 +70,31 @@ async def work(app: App, options: WorkOptions, report: Report, control: Control)
     broker = await _connected(app, options, report, control)
     if broker is None:
         return Ending(control.reason)
+    ending = Ending("")  # the lifespan swallowed what ended the work
     try:
-        async with AsyncExitStack() as stack:
-            if app.life is not None:
-                app.state = await stack.enter_async_context(app.life(app))
+        async with Life(app, control, options.drain_s):
             shift = _Shift(app, chosen, broker, options, report, control)
-            return await shift.work()
+            ending = await shift.work()
     except MinibrokerError:
         raise
+    except LifespanLate as error:
+        report.event("not_finished", logging.WARNING, running=[f"the lifespan: {error}"])
+        return Ending(control.reason, ending.error, ending.unfinished + 1)
     except Exception as error:  # noqa: BLE001 - the application's: it is told by the caller
         return Ending("the lifespan, or the start of a process for a handler, failed", error)
     finally:
         with suppress(TimeoutError, MinibrokerError):
-            async with asyncio.timeout(RELEASE_S if control.hurried.is_set() else options.drain_s):
+            async with asyncio.timeout(_left_s(control, options)):
                 await broker.close()
+    return ending
+
+
+def _left_s(control: Control, options: WorkOptions) -> float:
+    """Return how long leaving the broker may take: what is left of the deadline of the drain, and a moment."""
+    if not control.stopped.is_set():
+        return options.drain_s
+    used_s = asyncio.get_running_loop().time() - control.stopped_at
+    return max(RELEASE_S, 0.0 if control.hurried.is_set() else options.drain_s - used_s)
 
 
 def _chosen(app: App, queues: Collection[str]) -> list[Declared]:
@@ -198,7 +192,8 @@ class _Shift:
     async def work(self) -> Ending:
         """Work until a stop is asked for, or something ends the worker; then drain."""
         control = self._control
-        await asyncio.gather(*(children.start() for children in self._children))
+        if not await self._has_started():
+            return Ending(control.reason)
         tasks = [asyncio.ensure_future(crew.run()) for crew in self._crews]
         helpers: list[asyncio.Future[Any]] = [asyncio.ensure_future(control.stopped.wait())]
         beats = asyncio.ensure_future(self._beat())
@@ -214,11 +209,35 @@ class _Shift:
             beats.cancel()
             for threads in self._threads:
                 threads.close()
-            await asyncio.gather(*(children.close() for children in self._children))
+            await self._close_children()
         error = await _first_error(tasks)
         if isinstance(error, MinibrokerError):
             raise error
         return Ending(control.reason, error, unfinished)
+
+    async def _has_started(self) -> bool:
+        """Start a process for each handler that has some; return whether, since a stop does not wait for that."""
+        starting: asyncio.Future[Any] = asyncio.gather(
+            *(children.start() for children in self._children)
+        )
+        stopped: asyncio.Future[Any] = asyncio.ensure_future(self._control.stopped.wait())
+        try:
+            await asyncio.wait([starting, stopped], return_when=asyncio.FIRST_COMPLETED)
+            if not self._control.stopped.is_set():
+                await starting
+                return True
+        except BaseException:
+            await self._close_children()
+            raise
+        finally:
+            stopped.cancel()
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+        await self._close_children()
+        return False
+
+    async def _close_children(self) -> None:
+        await asyncio.gather(*(children.close() for children in self._children))
 
     async def _drain(self, tasks: Sequence[asyncio.Task[Any]]) -> int:
         """Begin nothing new, wait for what runs until the deadline, cancel the rest; return how much that was."""
