@@ -14,12 +14,14 @@ from minibroker.aio.driver import Driver
 from minibroker.aio.leaving import leave_all
 from minibroker.aio.losses import SettleErrorHook
 from minibroker.aio.queue import Queue
+from minibroker.aio.typed_queue import TypedQueue
 from minibroker.contract import limits
 from minibroker.contract.errors import ConnectionLost
 from minibroker.session.address import url_of
 from minibroker.session.arguments import MAX_RUN, Options, never_opened, options_of
 from minibroker.session.declaring import checked
 from minibroker.session.spans import Span
+from minibroker.session.typed import UNTYPED
 from minibroker.session.wishes import check_name
 
 logger = logging.getLogger("minibroker")
@@ -60,21 +62,26 @@ class Broker:
 
         Args:
             name: of the queue.
-            body_type: tells type checkers what its bodies are; nothing is converted or checked.
+            body_type: what its bodies are: a dataclass, msgspec.Struct, TypedDict, pydantic model, or a type out
+                of these and what a plain body may hold. A publish is checked against it before anything is sent,
+                `message.body` is made into it, and type checkers know. None, Any, bytes: nothing is made.
             overwrite: change the settings of a queue that is there, now and at every reconnect.
             settings: as for `Queue.set`. The queue is made with them if it is not there, before anything else is
                 asked for it, on every connection. One that is there stays as it is: what differs is a warning in
                 the log and stands in `Queue.differs`; `Queue.declared` raises it.
 
         Raises:
+            TypeError: no body can be of such a type.
             BadValue: an unknown setting, one outside its range, or another part of this program declares another
                 value; nothing was sent.
         """
-        if not settings:
-            return Queue(self._driver, name)
-        settings = checked(settings)
-        declaration = self._driver.declare(check_name(name), settings, overwrite=overwrite)
-        return Queue(self._driver, name, declaration)
+        declaration = None
+        if settings:
+            settings = checked(settings)
+            declaration = self._driver.declare(check_name(name), settings, overwrite=overwrite)
+        if body_type in UNTYPED:
+            return Queue(self._driver, name, declaration)
+        return TypedQueue(self._driver, name, declaration, body_type)
 
     async def stats(self) -> dict[str, Any]:
         """Return the counters of the server and of all queues; of very many they are asked for page by page."""

@@ -15,6 +15,7 @@ from minibroker.aio.monotonic import now_ms
 from minibroker.contract.errors import MinibrokerError
 from minibroker.session.settlements import BEGUN
 from minibroker.session.subscription import Subscription
+from minibroker.session.typed import Convert
 from minibroker.shell.real_threads import Clock
 
 Body = TypeVar("Body")
@@ -28,8 +29,15 @@ QUIET_S: Final = 0.001
 class Consumer(Subscription, Generic[Body]):
     """One consumer of a queue: an async iterator of begun messages. Several tasks may share it."""
 
-    def __init__(self, driver: Driver, queue: str, prefetch: int, lease_ms: int) -> None:
-        super().__init__(queue, prefetch, lease_ms, driver.session.settlements_of(queue))
+    def __init__(
+        self,
+        driver: Driver,
+        queue: str,
+        prefetch: int,
+        lease_ms: int,
+        convert: Convert | None = None,
+    ) -> None:
+        super().__init__(queue, prefetch, lease_ms, driver.session.settlements_of(queue), convert)
         self._driver = driver
         driver.machine.subscribe(self)
         driver.keep_alive()
@@ -143,9 +151,16 @@ class Consumption(Generic[Body]):
     confirmed. Without it, the end of the loop (`break`, too) gives back what has not begun.
     """
 
-    def __init__(self, driver: Driver, queue: str, prefetch: int, lease_ms: int) -> None:
+    def __init__(
+        self,
+        driver: Driver,
+        queue: str,
+        prefetch: int,
+        lease_ms: int,
+        convert: Convert | None = None,
+    ) -> None:
         self._driver = driver
-        self._args = (queue, prefetch, lease_ms)
+        self._args = (queue, prefetch, lease_ms, convert)
         self._consumer: Consumer[Body] | None = None
 
     async def __aenter__(self) -> Consumption[Body]:

@@ -26,6 +26,7 @@ from minibroker.session.peek import Peeks
 from minibroker.session.publishes import outcomes_of
 from minibroker.session.settlements import BEGUN
 from minibroker.session.spans import Span, whole
+from minibroker.session.typed import Convert
 
 Body = TypeVar("Body")
 NO_GROUP: Final = PublishGroup(("", 0), 0)
@@ -43,6 +44,7 @@ class Queue(Generic[Body]):
         self.name = wishes.check_name(name)
         self._declaration = declaration
         self._driver = driver
+        self._convert: Convert | None = None
         self._outbox = driver.session.outbox
         self._open = self._outbox.open
         self._latest = NO_GROUP  # that `publish` added to: looking there is cheaper than in `_open`
@@ -66,7 +68,8 @@ class Queue(Generic[Body]):
 
         Args:
             body: bytes, or None, bool, int, float, str, list, tuple and dict of such; the consumer gets the same
-                (a tuple as a list).
+                (a tuple as a list). Or a dataclass, msgspec.Struct or pydantic model, with datetime, UUID,
+                Decimal, Enum and more in it, also in lists and dicts: the handler's annotation makes it again.
             headers: for the application, any such values under str keys; the server does not read them.
             key: messages of one key keep their order; keys take turns.
             delay: hand it out this much later.
@@ -75,7 +78,7 @@ class Queue(Generic[Body]):
             timeout: deadline of this call.
 
         Raises:
-            TypeError, BadValue, TooLarge: it cannot be sent; nothing was.
+            TypeError, BadValue, TooLarge: it cannot be sent; nothing was. The text says what to do.
             NotSent: the deadline passed before it was written: it is not stored.
             OutcomeUnknown: it was written, but no confirm came in time.
             Busy, DiskFull: the server had no room until the deadline; nothing was stored.
@@ -192,7 +195,7 @@ class Queue(Generic[Body]):
         `prefetch` bounds what is delivered and not settled. `lease`: as the queue says, if None.
         """
         whole("prefetch", prefetch, 1, limits.MAX_PREFETCH)
-        return Consumption(self._driver, self.name, prefetch, wishes.lease_ms(lease))
+        return Consumption(self._driver, self.name, prefetch, wishes.lease_ms(lease), self._convert)
 
     async def receive(
         self, count: int = 1, wait: Span = 0, lease: Span | None = None
@@ -208,6 +211,7 @@ class Queue(Generic[Body]):
         driver.keep_alive()
         delivery: Delivery = await driver.request(op, fields, wait_ms + driver.timeout_ms)
         now = driver.clock()
+        delivery.convert = self._convert
         for message in delivery.messages:
             message.begun_at = now
             message.state = BEGUN
@@ -234,7 +238,9 @@ class Queue(Generic[Body]):
                 settled.
         """
         whole("concurrency", concurrency, 1, limits.MAX_PREFETCH)
-        await run_slots(self._driver, self.name, handler, concurrency, wishes.lease_ms(lease))
+        await run_slots(
+            self._driver, self.name, handler, concurrency, wishes.lease_ms(lease), self._convert
+        )
 
     # ---- by hand ----
 

@@ -14,18 +14,24 @@ from typing import Any
 from minibroker.aio.callables import Call, Handler, Handlers
 from minibroker.aio.consumer import Consumer, leave
 from minibroker.aio.driver import Driver
+from minibroker.session.typed import Convert
 
 Slot = asyncio.Task[BaseException | None]
 
 
 async def run_slots(
-    driver: Driver, queue: str, handler: Handler, concurrency: int, lease_ms: int
+    driver: Driver,
+    queue: str,
+    handler: Handler,
+    concurrency: int,
+    lease_ms: int,
+    convert: Convert | None = None,
 ) -> None:
     """Consume `queue` and call `handler` for each message, until cancelled; as `Queue.run` says."""
     handlers = Handlers(handler, concurrency, queue, driver.timeout_ms / 1000)
     try:
         driver.check_open()
-        consumer: Consumer[Any] = Consumer(driver, queue, concurrency, lease_ms)
+        consumer: Consumer[Any] = Consumer(driver, queue, concurrency, lease_ms, convert)
         await consumer.start()
         slots = [
             driver.loop.create_task(_take_and_call(consumer, handlers.call))

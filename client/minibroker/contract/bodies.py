@@ -14,7 +14,7 @@ import msgpack
 from minibroker.contract import wire
 from minibroker.contract.errors import BodyError
 
-_SCALARS: Final = frozenset({type(None), bool, int, float, str, bytes})
+SCALARS: Final = frozenset({type(None), bool, int, float, str, bytes})
 _pack = msgpack.Packer(use_bin_type=True, autoreset=True).pack
 _ACCEPTED: Final = (
     "a body may hold None, bool, 64-bit int, float, str, bytes, list, tuple and dict with str keys"
@@ -59,17 +59,17 @@ def pack_value(value: object) -> bytes:
 
 def _check(value: object) -> None:
     kind = type(value)
-    if kind in _SCALARS:
+    if kind in SCALARS:
         return
     if kind is dict:
         for name, item in value.items():  # type: ignore[attr-defined]
             if type(name) is not str:
                 raise TypeError(f"a dict key is {type(name).__name__}; {_ACCEPTED}")
-            if type(item) not in _SCALARS:
+            if type(item) not in SCALARS:
                 _check(item)
     elif kind is list or kind is tuple:
         for item in value:  # type: ignore[attr-defined]
-            if type(item) not in _SCALARS:
+            if type(item) not in SCALARS:
                 _check(item)
     else:
         raise TypeError(f"{kind.__module__}.{kind.__qualname__} cannot be sent; {_ACCEPTED}")

@@ -23,7 +23,16 @@ _UNSET: Any = object()
 class Delivery:
     """What all messages of one delivery frame share."""
 
-    __slots__ = ("lease_ms", "messages", "open", "queue", "settlements", "shell", "token")
+    __slots__ = (
+        "convert",
+        "lease_ms",
+        "messages",
+        "open",
+        "queue",
+        "settlements",
+        "shell",
+        "token",
+    )
 
     def __init__(
         self, queue: str, token: int, lease_ms: int, settlements: Settlements, shell: Any
@@ -35,6 +44,7 @@ class Delivery:
         self.shell = shell
         self.messages: list[Any] = []  # of the class that the shell has for them
         self.open = 0  # messages whose end was not written yet
+        self.convert: Any = None  # makes bodies into the type that the queue was given, if it was
 
     def begun(self) -> list[Any]:
         """Return the messages whose handlers run."""
@@ -96,11 +106,14 @@ class MessageData(msgspec.Struct, Generic[Body], eq=False, gc=False):
         """The body, decoded when first read.
 
         Raises:
-            BodyError: the bytes are not what their encoding says; `raw` still has them.
+            BodyError: the bytes are not what their encoding says, or the body does not fit the type that the queue
+                was given; `raw` still has them.
         """
         if self._body is _UNSET:
-            encoding = self.run.encoding
-            self._body = decode_body(self.raw, encoding) if encoding else self.raw
+            run = self.run
+            body = decode_body(self.raw, run.encoding) if run.encoding else self.raw
+            convert = run.delivery.convert
+            self._body = body if convert is None else convert(body)
         return self._body  # type: ignore[no-any-return]
 
     @property

@@ -9,12 +9,20 @@ from minibroker.contract.errors import Closed, MinibrokerError
 from minibroker.session.delivery import drop
 from minibroker.session.message import Delivery
 from minibroker.session.settlements import HELD, Settlements
+from minibroker.session.typed import Convert
 
 
 class Subscription:
     """What a shell's consumer is made of; those that a machine knows are asked for again on a new connection."""
 
-    def __init__(self, queue: str, prefetch: int, lease_ms: int, settlements: Settlements) -> None:
+    def __init__(
+        self,
+        queue: str,
+        prefetch: int,
+        lease_ms: int,
+        settlements: Settlements,
+        convert: Convert | None = None,
+    ) -> None:
         self.number = 0  # the machine gives it one
         self.queue = queue
         self.prefetch = prefetch
@@ -24,6 +32,7 @@ class Subscription:
         self._buffer: deque[Any] = deque()
         self._waiters: deque[Any] = deque()
         self._settlements = settlements
+        self._convert = convert
         self.error: MinibrokerError | None = None
         self._ended = False
 
@@ -41,6 +50,7 @@ class Subscription:
 
     def deliver(self, delivery: Delivery) -> None:
         """Take a delivery into the buffer."""
+        delivery.convert = self._convert
         self._buffer.extend(delivery.messages)
         self._wake(len(delivery.messages))
 

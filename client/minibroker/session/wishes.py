@@ -13,6 +13,7 @@ from minibroker.contract.bodies import encode_body, encode_headers
 from minibroker.contract.confirms import MessageId
 from minibroker.contract.errors import BadName, BadValue, CommandError, TooLarge
 from minibroker.contract.settings import SETTINGS
+from minibroker.session import typed
 from minibroker.session.arguments import MAX_TIMEOUT_MS
 from minibroker.session.declaring import checked
 from minibroker.session.outbox import GROUP_MESSAGES, MESSAGE_RESERVE, Key
@@ -66,7 +67,10 @@ def ready(
     most_bytes: int,
 ) -> Ready:
     """Return a message as it is published; TypeError, BadValue, TooLarge if it cannot be."""
-    raw, encoding = (body, 0) if type(body) is bytes else encode_body(body)
+    try:
+        raw, encoding = (body, 0) if type(body) is bytes else encode_body(body)
+    except TypeError:  # no plain body: those that are pay nothing for this
+        raw, encoding = typed.write(body)
     packed = encode_headers(headers)
     _check_size(len(raw) + len(packed), most_bytes)
     key_bytes = b"" if key is None else _key_bytes(key)
@@ -226,7 +230,10 @@ def _encode_all(bodies: Iterable[Any]) -> tuple[Sequence[bytes], Sequence[int]]:
     bodies = bodies if isinstance(bodies, (list, tuple)) else list(bodies)
     if set(map(type, bodies)) == {bytes}:
         return bodies, bytes(len(bodies))
-    pairs = [encode_body(body) for body in bodies]
+    try:
+        pairs = [encode_body(body) for body in bodies]
+    except TypeError:
+        pairs = typed.write_all(bodies)
     return [raw for raw, _ in pairs], [encoding for _, encoding in pairs]
 
 

@@ -11,6 +11,7 @@ from typing import Any, Final, Generic, TypeVar
 from minibroker.contract.errors import MinibrokerError
 from minibroker.session.settlements import BEGUN
 from minibroker.session.subscription import Subscription
+from minibroker.session.typed import Convert
 from minibroker.sync.driver import Driver
 from minibroker.sync.message import Message
 from minibroker.sync.waiter import Waiter
@@ -25,10 +26,19 @@ QUIET_S: Final = 0.001
 class Consumer(Subscription, Generic[Body]):
     """One consumer of a queue: an iterator of begun messages. Several threads may share it."""
 
-    def __init__(self, driver: Driver, queue: str, prefetch: int, lease_ms: int) -> None:
+    def __init__(
+        self,
+        driver: Driver,
+        queue: str,
+        prefetch: int,
+        lease_ms: int,
+        convert: Convert | None = None,
+    ) -> None:
         with driver:
             driver.machine.check_open()
-            super().__init__(queue, prefetch, lease_ms, driver.session.settlements_of(queue))
+            super().__init__(
+                queue, prefetch, lease_ms, driver.session.settlements_of(queue), convert
+            )
             self._driver = driver
             self._machine = driver.machine
             driver.machine.subscribe(self)
@@ -151,9 +161,16 @@ class Consumption(Generic[Body]):
     confirmed. Without it, the end of the loop (`break`, too) gives back what has not begun.
     """
 
-    def __init__(self, driver: Driver, queue: str, prefetch: int, lease_ms: int) -> None:
+    def __init__(
+        self,
+        driver: Driver,
+        queue: str,
+        prefetch: int,
+        lease_ms: int,
+        convert: Convert | None = None,
+    ) -> None:
         self._driver = driver
-        self._args = (queue, prefetch, lease_ms)
+        self._args = (queue, prefetch, lease_ms, convert)
         self._consumer: Consumer[Body] | None = None
 
     def __enter__(self) -> Consumption[Body]:

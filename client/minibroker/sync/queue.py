@@ -17,6 +17,7 @@ from minibroker.session.peek import Peeks
 from minibroker.session.publishes import outcomes_of
 from minibroker.session.settlements import BEGUN
 from minibroker.session.spans import Span, whole
+from minibroker.session.typed import Convert
 from minibroker.sync.consumer import Consumption
 from minibroker.sync.driver import Driver
 from minibroker.sync.joining import join
@@ -37,6 +38,7 @@ class Queue(Generic[Body]):
     def __init__(self, driver: Driver, name: str, declaration: Declaration | None = None) -> None:
         self.name = wishes.check_name(name)
         self._driver = driver
+        self._convert: Convert | None = None
         self._declaration = declaration
 
     # ---- publishing ----
@@ -56,7 +58,8 @@ class Queue(Generic[Body]):
 
         Args:
             body: bytes, or None, bool, int, float, str, list, tuple and dict of such; the consumer gets the same
-                (a tuple as a list).
+                (a tuple as a list). Or a dataclass, msgspec.Struct or pydantic model, with datetime, UUID,
+                Decimal, Enum and more in it, also in lists and dicts: the handler's annotation makes it again.
             headers: for the application, any such values under str keys; the server does not read them.
             key: messages of one key keep their order; keys take turns.
             delay: hand it out this much later.
@@ -65,7 +68,7 @@ class Queue(Generic[Body]):
             timeout: deadline of this call.
 
         Raises:
-            TypeError, BadValue, TooLarge: it cannot be sent; nothing was.
+            TypeError, BadValue, TooLarge: it cannot be sent; nothing was. The text says what to do.
             NotSent: the deadline passed before it was written: it is not stored.
             OutcomeUnknown: it was written, but no confirm came in time.
             Busy, DiskFull: the server had no room until the deadline; nothing was stored.
@@ -136,7 +139,7 @@ class Queue(Generic[Body]):
         `prefetch` bounds what is delivered and not settled. `lease`: as the queue says, if None.
         """
         whole("prefetch", prefetch, 1, limits.MAX_PREFETCH)
-        return Consumption(self._driver, self.name, prefetch, wishes.lease_ms(lease))
+        return Consumption(self._driver, self.name, prefetch, wishes.lease_ms(lease), self._convert)
 
     def receive(
         self, count: int = 1, wait: Span = 0, lease: Span | None = None
@@ -153,6 +156,7 @@ class Queue(Generic[Body]):
             driver.keep_alive()
         delivery: Delivery = driver.request(op, fields, wait_ms + driver.timeout_ms)
         now = driver.clock()
+        delivery.convert = self._convert
         for message in delivery.messages:
             message.begun_at = now
             message.state = BEGUN
@@ -178,7 +182,9 @@ class Queue(Generic[Body]):
                 settled.
         """
         whole("concurrency", concurrency, 1, limits.MAX_PREFETCH)
-        run_threads(self._driver, self.name, handler, concurrency, wishes.lease_ms(lease))
+        run_threads(
+            self._driver, self.name, handler, concurrency, wishes.lease_ms(lease), self._convert
+        )
 
     # ---- by hand ----
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from minibroker.session.handling import check_handler, is_async
+from minibroker.session.typed import Convert
 from minibroker.sync.consumer import Consumer, leave
 from minibroker.sync.driver import Driver
 from minibroker.sync.message import Message
@@ -17,13 +18,18 @@ Handler = Callable[[Message[Any]], object]
 
 
 def run_threads(
-    driver: Driver, queue: str, handler: Handler, concurrency: int, lease_ms: int
+    driver: Driver,
+    queue: str,
+    handler: Handler,
+    concurrency: int,
+    lease_ms: int,
+    convert: Convert | None = None,
 ) -> None:
     """Consume `queue` and call `handler` for each message, until interrupted; as `Queue.run` says."""
     check_handler(handler)
     if is_async(handler):
         raise TypeError("run() of minibroker.sync takes a plain function; asyncio's awaits")
-    consumer: Consumer[Any] = Consumer(driver, queue, concurrency, lease_ms)
+    consumer: Consumer[Any] = Consumer(driver, queue, concurrency, lease_ms, convert)
     consumer.start()
     run = _Run(driver, consumer, handler)
     driver.runs.add(run)

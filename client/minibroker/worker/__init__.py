@@ -2,7 +2,6 @@
 
     app.py       what an application writes: `App`, `@app.handler`, lifespan, middleware
     declared.py  one handler as a value, checked when it is declared
-    typed.py     bodies as the types of annotations: a body that does not fit is known before the handler runs
     calling.py   how a handler is called: in the loop, or in a thread; time-outs, middleware
     children.py  processes of their own for a handler, and child.py, what runs in each
     crew.py      the slots of one handler, and what becomes of each message

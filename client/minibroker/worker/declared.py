@@ -17,7 +17,7 @@ from minibroker.contract import limits
 from minibroker.contract.settings import check_settings
 from minibroker.session.handling import is_async
 from minibroker.session.spans import Span, milliseconds, of_type, whole
-from minibroker.worker.typed import Convert, converter
+from minibroker.session.typed import Convert, converter
 
 Executor = Literal["loop", "thread", "process"]
 MAX_TIMEOUT_MS: Final = 2**40
