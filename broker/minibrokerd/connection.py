@@ -26,6 +26,7 @@ from minibrokerd.frames import ARRAY_OF_4, BadFrame, read_frame
 from minibrokerd.logs import events
 from minibrokerd.outgoing import frame_of
 from minibrokerd.strangers import FIRST_BYTES, Stranger, recognise
+from minibrokerd.tls import SealedTransport
 from minibrokerd.unfinished import Unfinished
 
 JOIN_BYTES: Final = (
@@ -35,6 +36,7 @@ LARGE_BYTES: Final = 1024 * 1024  # a frame above it that came in pieces is not 
 MAX_TEXT_CHARS: Final = 500
 _ARRAYS: Final = (b"", bytes([ARRAY_OF_4]))  # what can be the begin of a payload
 LINGER_S: Final = 0.5  # for a stranger to take its answer
+ONLY_TLS: Final = "this port takes encrypted connections only; connect with minibrokers://"
 
 
 class Refusal(Exception):
@@ -302,7 +304,8 @@ class ServerConnection(asyncio.Protocol):
     def ahead(self, outgoing: Outgoing) -> Callable[[], None] | None:
         """Encode a frame that `send` will get; return what sends it from the writer thread; engine.Sink.
 
-        That may be called while the loop stands still and waits for it. None: something goes before the frame.
+        That may be called while the loop stands still and waits for it. None: something goes before the frame, or
+        there is no socket to be written to, as under TLS, where the bytes have to be sealed in their order.
         """
         data = b"".join(frame_of(outgoing.header, outgoing.columns, outgoing.bodies))
         outgoing.pieces = [data]
@@ -347,11 +350,12 @@ class ServerConnection(asyncio.Protocol):
         """Cut the connection off; who has logged in is told why, if its socket takes that at once."""
         self._broker.ended(self, why)
         if self.session:
-            tell = self.ahead(
-                Outgoing(self.number, 0, error_header("protocol_error", why, None, None))
-            )
+            outgoing = Outgoing(self.number, 0, error_header("protocol_error", why, None, None))
+            tell = self.ahead(outgoing)
             if tell is not None:
                 tell()
+            elif isinstance(self._transport, SealedTransport) and outgoing.pieces:
+                self._transport.write_now(outgoing.pieces[0])
         self._closing = True
         if self._transport is not None:
             self._transport.abort()
@@ -375,6 +379,20 @@ class ServerConnection(asyncio.Protocol):
             self.stalled_since_s = now_s if size else None
         self._written_bytes = written_bytes
         return 0.0 if self.stalled_since_s is None else now_s - self.stalled_since_s
+
+    def refuse_plain(self, transport: asyncio.Transport, first: bytes) -> None:
+        """Answer a peer that does not speak TLS, in the clear; tls.Connection."""
+        self._transport = transport
+        stranger = recognise(first[:FIRST_BYTES])
+        if stranger is None:
+            self._refuse("login_refused", ONLY_TLS, "no TLS")
+        else:
+            self._answer(stranger)
+
+    def tls_failed(self, text: str) -> None:
+        """Note that the TLS of the peer ends the connection; tls.Connection."""
+        self._closing = True
+        self._broker.refused(self, "login_refused", f"TLS: {text}", "TLS")
 
     def _answer(self, stranger: Stranger) -> None:
         """Tell a peer that speaks something else so in its own words, and close."""

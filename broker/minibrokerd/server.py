@@ -24,6 +24,7 @@ from minibrokerd.core.core import Core
 from minibrokerd.core.paging import WrongRecord
 from minibrokerd.core.records import UnknownRecord
 from minibrokerd.engine import Engine
+from minibrokerd.entry import Entry
 from minibrokerd.http import options as http_options
 from minibrokerd.http.options import HttpOptions
 from minibrokerd.http.port import HttpPort, is_of_http
@@ -36,6 +37,7 @@ from minibrokerd.notify import Notifier
 from minibrokerd.outlet import STDOUT, write_once
 from minibrokerd.scrub import Scrub
 from minibrokerd.stopping import StopSignals
+from minibrokerd.tls import Tls, TlsFiles, TlsRefused
 
 BACKSTOP_S: Final = 1.0  # after the deadline, when the loop itself is stuck
 LIMIT_LOOK_S: Final = 30.0
@@ -65,6 +67,7 @@ class ServeOptions:
     drain_timeout: float = 10.0
     log_format: str = "text"
     log_level: str = "info"
+    tls: TlsFiles | None = None
     warning: str = ""  # about the environment; it is logged
     http: HttpOptions | None = field(default_factory=HttpOptions)  # None: no HTTP port
 
@@ -105,6 +108,9 @@ def _run(options: ServeOptions, signals: StopSignals) -> int:
             )
             events.error("start_refused", code=exits.NEWER, text=OwnText(text))
             return exits.NEWER
+        except TlsRefused as error:
+            events.error("start_refused", code=exits.USAGE, text=OwnText(error))
+            return exits.USAGE
         except listening.CannotListen as error:
             events.error("start_refused", code=exits.UNREACHABLE, text=OwnText(error))
             return exits.UNREACHABLE
@@ -114,9 +120,10 @@ def _run(options: ServeOptions, signals: StopSignals) -> int:
 
 
 async def _serve(options: ServeOptions, signals: StopSignals) -> int:
+    tls = None if options.tls is None else Tls(options.tls)
     sockets = listening.bind(options.host, options.port)
     pages = http_options.bind(options.http) if options.http is not None else []
-    server = Server(options, asyncio.get_running_loop(), pages=pages)
+    server = Server(options, asyncio.get_running_loop(), tls=tls, pages=pages)
     try:
         await server.start(sockets, signals)
     except _StoppedEarly:
@@ -140,6 +147,7 @@ class Server:
         options: ServeOptions,
         loop: asyncio.AbstractEventLoop,
         log: Log | None = None,
+        tls: Tls | None = None,
         pages: list[socket.socket] | None = None,
     ) -> None:
         """`pages` are the bound sockets of the HTTP port."""
@@ -164,6 +172,7 @@ class Server:
             self._memory_limit.bytes,
         )
         self.connections = Connections(self.engine, loop, listening.connection_limit())
+        self._entry = Entry(self.connections, loop, tls)
         self.subject = Subject(
             core=self._core,
             engine=self.engine,
@@ -203,12 +212,13 @@ class Server:
         # segment and making the state of millions of messages can take longer than either.
         self.engine.clock.start()
         try:
-            self._listeners = await listening.listen(sockets, self.connections.make, self.loop)
+            self._listeners = await listening.listen(sockets, self._entry.protocol, self.loop)
         except OSError as error:
             self.engine.close()
             host, port = self._options.host, self._options.port
             raise listening.cannot_listen(host, port, error) from error
         self.loop.call_later(SWEEP_S, self._sweep)
+        self._entry.start()
         if self._options.memory_limit is None:
             self.loop.call_later(LIMIT_LOOK_S, self._look_at_limit)
         self._scrub = Scrub(self._log, self.loop)
@@ -232,13 +242,16 @@ class Server:
             drain_timeout_s=self._options.drain_timeout,
             auto_create=self._options.auto_create,
             loop=self._options.loop,
+            tls=self._options.tls is not None,
         )
+        shown = f"{address}, with TLS" if self._options.tls else address
         write_once(
-            STDOUT, os.fsencode(f"{banner(address, data_dir, recovered, self._http.address)}\n")
+            STDOUT, os.fsencode(f"{banner(shown, data_dir, recovered, self._http.address)}\n")
         )
         self._notifier.ready(f"listening on {address}")
         self._ping()
         # Last, so that a stop finds all of this done; what was asked for meanwhile happens now.
+        signals.on_hangup = lambda: self.loop.call_soon_threadsafe(self._entry.hang_up)
         signals.call(lambda: self.loop.call_soon_threadsafe(self._stop))
 
     async def run(self) -> int:

@@ -31,7 +31,7 @@ class Becomes(Enum):
     STOP = "a stop in good order; the second one leaves at once, with 71"
     HANGUP = (
         "from the terminal that the server was started on: a stop in good order, also if it comes again. "
-        "Without a terminal it is ignored: there is no configuration to read again, and no log file to open"
+        "Without a terminal: certificates are read again; there is no log file to open"
     )
     IGNORED = "nothing but an event"
     SILENCE = "nothing: a background process may write to its terminal"
@@ -87,8 +87,9 @@ class Asking:
 class StopSignals:
     """Catches the signals. `asked` names the first one that asked for a stop (empty: none came).
 
-    `on_second` is called when a stop is asked for again (`asking` says whether), `on_other` with the name of a
-    signal that is ignored, `on_continued` when the process goes on after it had been stopped.
+    `on_second` is called when a stop is asked for again (`asking` says whether), `on_hangup` at a SIGHUP that does
+    not ask for one, `on_other` with the name of a signal that is ignored (and with that one), `on_continued` when the
+    process goes on after it had been stopped.
     """
 
     def __init__(self) -> None:
@@ -96,6 +97,7 @@ class StopSignals:
         self.asking = Asking()
         self.on_second: Callable[[], object] = leave_at_once
         self.on_other: Callable[[str], object] = lambda name: None
+        self.on_hangup: Callable[[], object] = lambda: None
         self.on_continued: Callable[[], object] = lambda: None
         self._on_first: Callable[[], object] | None = None
         self._has_terminal = False
@@ -130,7 +132,7 @@ class StopSignals:
             return self._stop
         if becomes is Becomes.HANGUP:
             # Never a second asking: managers send it behind SIGTERM, and a terminal that closes sends it twice.
-            return self._stop_once if self._has_terminal else self._other
+            return self._stop_once if self._has_terminal else self._hang_up
         if becomes is Becomes.CONTINUED:
             return lambda number, frame: self.on_continued()
         return signal.SIG_IGN if becomes is Becomes.SILENCE else self._other
@@ -149,6 +151,10 @@ class StopSignals:
         self.asking.first()
         if self._on_first is not None:
             self._on_first()
+
+    def _hang_up(self, number: int, frame: object) -> None:
+        self._other(number, frame)
+        self.on_hangup()
 
     def _other(self, number: int, _: object) -> None:
         try:

@@ -155,7 +155,7 @@ _ROWS: Final[tuple[_Row, ...]] = (
     ("STOMP", _begins(b"CONNECT\n", b"CONNECT\r\n", b"STOMP\n", b"STOMP\r\n"), _ELSEWHERE,
      _line("ERROR\nmessage:{text}\n\n\0")),
     ("HTTP", _words(_METHODS), _ELSEWHERE, _http),
-    ("TLS", lambda first: first[:2] == b"\x16\3", "connect without encryption", _tls),
+    ("TLS", lambda first: first[:2] == b"\x16\3", "connect without encryption, with minibroker://", _tls),
     ("AMQP", _begins(b"AMQP"), _ELSEWHERE, _amqp),
     ("MQTT", _is_mqtt, _ELSEWHERE, _mqtt),
     ("SSH", _begins(b"SSH-"), _ELSEWHERE, _line("{text}\r\n")),

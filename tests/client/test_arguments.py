@@ -14,7 +14,9 @@ from fake_server import FakeServer
 from steps import consume_one, fill, settle_loop
 
 import minibroker
+import minibroker.sync
 from minibroker import BadValue
+from minibroker.session.address import masked
 
 
 class Unprintable:
@@ -152,9 +154,8 @@ async def test_a_wrong_argument_is_named_and_nothing_is_sent(
 @pytest.mark.parametrize(
     ("url", "why"),
     [
-        ("minibroker://user@host", "login"),
-        ("minibroker://user:secret@host:7272", "login"),
-        ("minibroker://:secret@host", "login"),
+        ("minibroker://secret@host", "behind a colon"),
+        ("minibroker://:secret@host/vhost", "vhost"),
         ("minibroker://host/vhost", "vhost"),
         ("minibroker://host?timeout=5", "timeout=5"),
         ("minibroker://host?", "option"),
@@ -164,7 +165,9 @@ async def test_a_wrong_argument_is_named_and_nothing_is_sent(
         ("minibroker://host:x", "form"),
         ("minibroker://[::1", "form"),
         ("minibroker://", "form"),
-        ("minibrokers://host", "TLS"),
+        ("minibroker://host?ca=a.pem", "TLS"),
+        ("minibrokers://:secret@host?verify=no", "verify"),
+        ("minibrokers://:secret@host?ca=/no/such/file", "no certificates"),
         ("redis://host", "form"),
         ("localhost:7272", "form"),
         ("minibroker://ho st", "form"),
@@ -173,8 +176,25 @@ async def test_a_wrong_argument_is_named_and_nothing_is_sent(
 )
 def test_a_wish_in_the_url_that_is_not_granted_is_refused(url: str, why: str) -> None:
     with pytest.raises(ValueError, match=why) as caught:
-        minibroker.connect(url)
+        minibroker.sync.connect(url)
     assert "secret" not in str(caught.value)
+
+
+def test_what_is_for_tls_is_not_taken_without_it() -> None:
+    """Whoever names a CA believes that the connection is encrypted."""
+    with pytest.raises(ValueError, match="ca is for TLS"):
+        minibroker.connect("minibroker://host", ca="ca.pem")
+
+
+def test_a_token_is_shown_nowhere() -> None:
+    """Not where it is of a wrong type, nor in what a debugger prints."""
+    with pytest.raises(TypeError, match="token must be a str") as caught:
+        minibroker.connect("minibroker://host", token=b"secret")  # type: ignore[arg-type]
+    assert "secret" not in str(caught.value)
+    options = minibroker.connect("minibroker://:secret@host")._options
+    assert options.token == "secret"
+    assert "secret" not in repr(options)
+    assert masked("minibroker://:secret@host:1?ca=a@b") == "minibroker://***@b"  # rather too much
 
 
 @pytest.mark.parametrize(

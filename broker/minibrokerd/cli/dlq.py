@@ -12,6 +12,7 @@ from minibroker.contract import limits
 from minibroker.contract.confirms import MessageId
 from minibroker.contract.errors import UnknownQueue
 from minibroker.contract.limits import DLQ_SUFFIX
+from minibroker.session.address import masked
 from minibroker.session.peek import Peeked, Peeks
 from minibrokerd import exits
 from minibrokerd.cli.completing import complete_dead_id, complete_source
@@ -119,7 +120,7 @@ def redrive(queue: str, ids: Sequence[MessageId], url: str, as_json: bool) -> No
 @client_options
 def purge(queue: str, yes: bool, url: str, as_json: bool) -> None:
     """Remove every dead message of QUEUE, in every state."""
-    confirm(f"Remove every message of {dlq_of(queue)} at {url}?", yes)
+    confirm(f"Remove every message of {dlq_of(queue)} at {masked(url)}?", yes)
 
     async def work(broker: minibroker.Broker) -> None:
         known = await _counters(broker, queue) is not None

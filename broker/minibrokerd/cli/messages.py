@@ -10,6 +10,7 @@ import click
 import minibroker
 from minibroker.contract import limits
 from minibroker.contract.confirms import MessageId
+from minibroker.session.address import masked
 from minibrokerd import exits
 from minibrokerd.cli.completing import complete_queue
 from minibrokerd.cli.options import client_options, ids_argument, option, queue_argument
@@ -50,7 +51,7 @@ def show(queue: str, ids: Sequence[MessageId], url: str, as_json: bool) -> None:
 @client_options
 def delete(queue: str, ids: Sequence[MessageId], yes: bool, url: str, as_json: bool) -> None:
     """Remove messages of QUEUE that wait. Those that a worker has are left, and named."""
-    confirm(f"Remove {len(ids)} of the messages of {queue} at {url}?", yes)
+    confirm(f"Remove {len(ids)} of the messages of {queue} at {masked(url)}?", yes)
 
     async def work(broker: minibroker.Broker) -> None:
         await _do(broker, queue, ids, "deleted", as_json, broker.queue(queue).purge)

@@ -7,7 +7,7 @@ import time
 import click
 
 import minibroker
-from minibroker.session.address import parse_url, url_of
+from minibroker.session.address import masked, parse_url, url_of
 from minibrokerd.cli.options import client_options, option
 from minibrokerd.cli.printing import fail, note, print_json, say
 from minibrokerd.cli.talking import CONNECT_S, talk
@@ -60,7 +60,10 @@ def ping(
         return
     if host is not None or port is not None:
         near = parse_url(url)
-        url = url_of(host if host is not None else near[0], port or near[1])
+        is_sealed = near.encryption is not None
+        url = url_of(
+            host if host is not None else near.host, port or near.port, is_sealed=is_sealed
+        )
 
     async def work(broker: minibroker.Broker) -> None:
         for _ in range(count):
@@ -68,12 +71,12 @@ def ping(
             await broker.ping()
             took_ms = round((time.perf_counter() - began) * 1_000, 3)
             if as_json:
-                print_json({"url": url, "version": broker.server_version, "ms": took_ms})
+                print_json({"url": masked(url), "version": broker.server_version, "ms": took_ms})
             else:
-                say(f"{url} answered in {took_ms:.3f} ms")
+                say(f"{masked(url)} answered in {took_ms:.3f} ms")
 
     if wait > CONNECT_S:
-        note(f"waiting up to {duration_text(wait * 1_000)} for {url}")
+        note(f"waiting up to {duration_text(wait * 1_000)} for {masked(url)}")
     talk(url, work, wait)
 
 

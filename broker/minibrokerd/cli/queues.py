@@ -11,6 +11,7 @@ import click
 import minibroker
 from minibroker.contract.limits import DLQ_SUFFIX
 from minibroker.contract.settings import SETTINGS, Settings
+from minibroker.session.address import masked
 from minibrokerd.cli.completing import complete_setting
 from minibrokerd.cli.options import client_options, option, queue_argument
 from minibrokerd.cli.printing import print_json, print_table, say, shown
@@ -137,7 +138,7 @@ def delete(queue: str, force: bool, url: str, as_json: bool) -> None:
 @client_options
 def purge(queue: str, yes: bool, url: str, as_json: bool) -> None:
     """Remove every message of QUEUE, in every state: those that workers hold too."""
-    confirm(f"Remove every message of {queue} at {url}?", yes)
+    confirm(f"Remove every message of {queue} at {masked(url)}?", yes)
 
     async def work(broker: minibroker.Broker) -> None:
         print_purged(await broker.queue(queue).purge(), as_json)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import Any, Final
 
 import click
@@ -18,6 +19,7 @@ from minibrokerd.stopping import StopSignals
 
 DEFAULT_SEGMENT_BYTES: Final = 64 * 1024 * 1024
 PAGE_BYTES: Final = 4_096  # segments are written in whole pages
+PEM: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @click.command()
@@ -48,6 +50,22 @@ PAGE_BYTES: Final = 4_096  # segments are written in whole pages
     help="Queues that clients may make; DLQs come on top.",
 )
 @shared_option(
+    "--tls-cert",
+    type=PEM,
+    help="Encrypt all connections (minibrokers://): PEM file with the certificate of this server, then those "
+    "that lead to its CA. Read again when it changes, and at SIGHUP.",
+)
+@shared_option(
+    "--tls-key",
+    type=PEM,
+    help="PEM file with the key of that certificate; left out: it stands in the same file.",
+)
+@shared_option(
+    "--tls-client-ca",
+    type=PEM,
+    help="Take only clients with a certificate that a CA of this PEM file has signed.",
+)
+@shared_option(
     "--insecure", is_flag=True, help="Listen on an address that other machines reach, unprotected."
 )
 @shared_option(
@@ -70,7 +88,13 @@ PAGE_BYTES: Final = 4_096  # segments are written in whole pages
 )
 @http_options
 @log_options()
-def serve(insecure: bool, **flags: Any) -> None:
+def serve(
+    insecure: bool,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    tls_client_ca: Path | None,
+    **flags: Any,
+) -> None:
     """Start the broker and run it until SIGTERM or SIGINT."""
     host = flags["host"]
     if not insecure and not is_loopback(host):
@@ -79,12 +103,16 @@ def serve(insecure: bool, **flags: Any) -> None:
             "no encryption, so whoever reaches the port may read and end every message. Listen on "
             "127.0.0.1, or add --insecure if the network itself keeps strangers out."
         )
+    if tls_cert is None and (tls_key or tls_client_ca):
+        raise click.UsageError("--tls-key and --tls-client-ca need a certificate: --tls-cert.")
     http = http_of(flags, insecure=insecure)
     # From here on: importing the server takes a moment, and process 1 of a container has no default handlers.
     signals = StopSignals()
     signals.catch()
     from minibrokerd.server import ServeOptions, serve
+    from minibrokerd.tls import TlsFiles
 
     asked = click.get_current_context().get_parameter_source("port") is ParameterSource.COMMANDLINE
     warning = "" if asked else passed_over(os.environ)
-    sys.exit(serve(ServeOptions(**flags, http=http, warning=warning), signals))
+    tls = None if tls_cert is None else TlsFiles(tls_cert, tls_key, tls_client_ca)
+    sys.exit(serve(ServeOptions(**flags, tls=tls, http=http, warning=warning), signals))

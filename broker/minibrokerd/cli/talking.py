@@ -20,7 +20,7 @@ from minibroker.contract.errors import (
     MinibrokerError,
     ProtocolError,
 )
-from minibroker.session.address import parse_url
+from minibroker.session.address import masked, parse_url
 from minibrokerd import exits
 from minibrokerd.cli.options import timeout_s
 from minibrokerd.cli.printing import fail, leave_closed_pipe
@@ -44,17 +44,19 @@ def talk(
             runner.run(_connected(url, work, wait_s))
     except BrokenPipeError:
         leave_closed_pipe()
+    except ValueError as error:  # of a file for TLS
+        raise click.UsageError(str(error)) from error
     except ConnectionLost as error:
         cause = str(error).partition(";")[0]  # what follows is advice for programs
         fail(
-            f"cannot reach a server at {url}: {cause}. Is `minibroker serve` running there? "
+            f"cannot reach a server at {masked(url)}: {cause}. Is `minibroker serve` running there? "
             "Give another address with --url or MINIBROKER_URL.",
             exits.UNREACHABLE,
             error.code,
         )
     except (LoginRefused, ProtocolError) as error:
         fail(
-            f"what listens at {url} does not talk with this client: {error}. "
+            f"what listens at {masked(url)} does not talk with this client: {error}. "
             "Check the port, and that both have the same major version.",
             exits.UNREACHABLE,
             error.code,
@@ -62,7 +64,7 @@ def talk(
     except MinibrokerError as error:
         row = ERRORS.get(error.code)  # what the server refuses says itself what to do next
         advice = f" {row.advice}" if row and not row.on_wire else ""
-        fail(f"{url} refused: {error} ({error.code}).{advice}", exits.REFUSED, error.code)
+        fail(f"{masked(url)} refused: {error} ({error.code}).{advice}", exits.REFUSED, error.code)
     except OSError as error:
         fail(f"cannot read the input, or write the results: {error}", exits.REFUSED)
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from typing import Final, Protocol
 
-from minibroker.session.address import default_url
+from minibroker.session.address import default_url, masked
 from minibroker.worker import App, Declared, Report
 from minibrokerd import __version__
 from minibrokerd.outlet import STDOUT, write_once
@@ -41,7 +41,7 @@ class Asked(Protocol):
 
 def introduce(app: App, options: Asked, report: Report, place: Place | None) -> None:
     """Say it as an event; print the banner as well, once for all workers of a command, unless lines are JSON."""
-    url = options.url or app.url or default_url(os.environ)
+    url = masked(options.url or app.url or default_url(os.environ))
     rows = [each for each in app.handlers if not options.queues or each.queue in options.queues]
     report.event(
         "worker_started",

@@ -18,7 +18,7 @@ from minibroker.aio.typed_queue import TypedQueue
 from minibroker.contract import limits
 from minibroker.contract.errors import ConnectionLost
 from minibroker.session.address import url_of
-from minibroker.session.arguments import MAX_RUN, Options, never_opened, options_of
+from minibroker.session.arguments import MAX_RUN, Access, Options, never_opened, options_of
 from minibroker.session.declaring import checked
 from minibroker.session.spans import Span
 from minibroker.session.typed import UNTYPED
@@ -180,8 +180,16 @@ def connect(
     max_run: Span = MAX_RUN,
     lazy: bool = False,
     on_settle_error: SettleErrorHook | None = None,
+    token: str | None = None,
+    ca: str | None = None,
+    client_cert: str | None = None,
+    client_key: str | None = None,
+    server_name: str | None = None,
 ) -> Connecting:
     """Open a session with the server at `url` (minibroker://host:port), or with a broker in this process.
+
+    minibrokers://host:port is the same with TLS: the server must have a certificate for this host that is
+    trusted here.
 
     `memory://` is a broker of this connection's own, `memory://name` one for all of this process that say so.
     Nothing of it is written to a disk: it is for tests, and for trying things out.
@@ -196,16 +204,26 @@ def connect(
         max_run: leases are renewed for this long, so that no hung handler holds a message for ever.
         lazy: do not wait for the server: calls do, within their deadlines. So an application starts without one.
         on_settle_error: called with (message, error) when a settlement is refused or a lease is lost.
+        token: for a server that asks for one. None: the password in the url, MINIBROKER_TOKEN, or what the file
+            MINIBROKER_TOKEN_FILE holds, which is read at each login. It is worth as much as what it opens: better
+            not in the code.
+        ca: path of a PEM file with the CAs that may have signed the server's certificate, for minibrokers://.
+            None: `?ca=` of the url, MINIBROKER_CA, or those of the system. So are the next three.
+        client_cert, client_key: paths of the certificate of this client and its key, for a server that asks for it
+            (`?client_cert=`, MINIBROKER_CLIENT_CERT; the key may be in the same file).
+        server_name: what the server's certificate must be for, if that is not the host of the url
+            (`?server_name=`, MINIBROKER_SERVER_NAME).
 
     Raises:
         TypeError, BadValue: an argument is of a wrong type, or outside its range.
-        ValueError: the url is not of that form, or asks for what this version cannot do; or MINIBROKER_PORT
-            is no port.
+        ValueError: the url is not of that form, or asks for what this version cannot do; MINIBROKER_PORT
+            is no port; or a file for TLS cannot be read.
         ConnectionLost, LoginRefused: when awaited or entered.
     """
     timeouts = (timeout, connect_timeout, max_run)
+    access = Access(token, ca, client_cert, client_key, server_name)
     options = options_of(
-        url, name, timeouts, on_settle_error, lazy, os.environ, socket.gethostname()
+        url, name, timeouts, on_settle_error, lazy, os.environ, socket.gethostname(), access
     )
     if options.warning:
         logger.warning(options.warning)

@@ -9,10 +9,15 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from minibroker.aio.link import Link
 from minibroker.aio.pipe_transport import link_to
+from minibroker.contract.errors import MinibrokerError
 from minibroker.shell.in_process import InProcess
+
+if TYPE_CHECKING:
+    from minibroker.shell.trust import Trust
 
 
 class Dialling:
@@ -21,11 +26,14 @@ class Dialling:
     def __init__(
         self,
         address: tuple[str, int] | InProcess,
+        trust: Trust | None,
         received: Callable[[Link, bytes], None],
         done: Callable[[Link], None],
         failed: Callable[[Exception], None],
     ) -> None:
+        """`trust` is for a connection with TLS."""
         self._address = address
+        self._trust = trust
         self._received = received
         self._done = done
         self._failed = failed
@@ -43,8 +51,8 @@ class Dialling:
 
     async def _attempt(self) -> None:
         try:
-            link = await dial(self._address, self._received)
-        except OSError as error:
+            link = await self._dial()
+        except (OSError, MinibrokerError) as error:
             self._failed(error)
         except asyncio.CancelledError:
             if self._task is not None:  # by whoever cancels all tasks
@@ -54,6 +62,11 @@ class Dialling:
             self._task = None
             self._done(link)
 
+    async def _dial(self) -> Link:
+        if self._trust is None or isinstance(self._address, InProcess):
+            return await dial(self._address, self._received)
+        return await dial_sealed(self._trust, self._address, self._received)
+
 
 async def dial(
     address: tuple[str, int] | InProcess, received: Callable[[Link, bytes], None]
@@ -61,8 +74,37 @@ async def dial(
     """Return a link over a new connection to `address`; OSError if there is none."""
     if isinstance(address, InProcess):
         return link_to(address.broker, received)
-    loop = asyncio.get_running_loop()
-    transport, link = await loop.create_connection(lambda: Link(received), *address)
+    transport, link = await asyncio.get_running_loop().create_connection(
+        lambda: Link(received), *address
+    )
+    _no_delay(transport)
+    return link
+
+
+async def dial_sealed(
+    trust: Trust, address: tuple[str, int], received: Callable[[Link, bytes], None]
+) -> Link:
+    """Return a link over a new connection with TLS to `address`.
+
+    Raises:
+        OSError: there is none.
+        LoginRefused: the certificate of the server is not trusted.
+    """
+    # What it shakes hands with is imported where somebody asks for TLS.
+    from minibroker.aio.sealed_link import SealedLink
+
+    transport, link = await asyncio.get_running_loop().create_connection(
+        lambda: SealedLink(received, trust, address), *address
+    )
+    _no_delay(transport)
+    try:
+        await link.opened
+    except BaseException:
+        link.abort()
+        raise
+    return link
+
+
+def _no_delay(transport: asyncio.Transport) -> None:
     # asyncio sets it too, uvloop leaves Nagle's algorithm on in some versions.
     transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return link

@@ -45,6 +45,7 @@ from minibroker.session.settlements import Run, Settlements
 from minibroker.session.subscription import Subscription
 from minibroker.session.timers import NEVER_MS
 from minibroker.shell.attached import Attached
+from minibroker.shell.encrypting import trust_of
 from minibroker.shell.in_process import InProcess, Renewal
 from minibroker.shell.real_threads import Clock
 from minibroker.shell.telling import Telling
@@ -76,7 +77,8 @@ class Driver:
         self.current_task: Callable[[], Any] = partial(asyncio.current_task, self.loop)
         near = options.address
         self.in_process = InProcess(near.name) if isinstance(near, Memory) else None
-        self.address = ("", 0) if isinstance(near, Memory) else near
+        self.address = ("", 0) if isinstance(near, Memory) else near.place
+        self.trust = trust_of(options.encryption)
         self.timeout_ms = timeout_ms = options.timeout_ms
         self.max_run_ms = options.max_run_ms
         self.clock = Clock.monotonic  # seconds
@@ -90,7 +92,11 @@ class Driver:
         self.attached: Attached | Renewal | None = None
         self.runs: dict[Subscription, Collection[asyncio.Task[Any]]] = {}  # with their workers
         self._dialling = Dialling(
-            self.in_process or self.address, self.received, self._dialled, self._ended
+            self.in_process or self.address,
+            self.trust,
+            self.received,
+            self._dialled,
+            self._ended,
         )
         self._timer: asyncio.TimerHandle | None = None
         self._armed_ms = NEVER_MS

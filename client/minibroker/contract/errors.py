@@ -54,9 +54,12 @@ class ConnectionLost(MinibrokerError, ConnectionError):
 
 
 class LoginRefused(MinibrokerError):
-    """The server did not accept this client: wrong protocol version, unknown session, bad secret."""
+    """One side did not accept the other: protocol version, unknown session, bad secret, token or certificate."""
 
     code = "login_refused"
+    by_server = (
+        True  # False: the server's certificate is not trusted here, and the session is what it was
+    )
 
 
 class LeaseLost(CommandError):

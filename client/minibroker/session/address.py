@@ -10,14 +10,17 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from typing import Final, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from minibroker.contract import limits
 
 URL_VARIABLE: Final = "MINIBROKER_URL"
 HOST_VARIABLE: Final = "MINIBROKER_HOST"
 PORT_VARIABLE: Final = "MINIBROKER_PORT"
+CERT_VARIABLE: Final = "MINIBROKER_TLS_CERT"  # of the server: it speaks TLS
 MEMORY: Final = "memory://"
+PLAIN: Final = "minibroker"
+SEALED: Final = "minibrokers"
 NAME: Final = re.compile(r"[A-Za-z0-9._-]*")
 LOOPBACK: Final = "127.0.0.1"
 _EVERY_ADDRESS: Final = {"": LOOPBACK, "0.0.0.0": LOOPBACK, "::": "::1"}
@@ -36,13 +39,16 @@ def default_url(environment: Mapping[str, str]) -> str:
     if text and not (text.isascii() and text.isdecimal() and int(text) <= 65_535):
         raise ValueError(f"{PORT_VARIABLE} is {text!r}, which is no port")
     # Port 0 is "any free one" for the server, which nobody can know.
-    return url_of(environment.get(HOST_VARIABLE, LOOPBACK), int(text or 0) or limits.DEFAULT_PORT)
+    port = int(text or 0) or limits.DEFAULT_PORT
+    is_sealed = bool(environment.get(CERT_VARIABLE))
+    return url_of(environment.get(HOST_VARIABLE, LOOPBACK), port, is_sealed=is_sealed)
 
 
-def url_of(host: str, port: int) -> str:
+def url_of(host: str, port: int, *, is_sealed: bool = False) -> str:
     """Return the url for clients of a server that listens on `host`; on every address: on this machine's own."""
     host = _EVERY_ADDRESS.get(host, host)
-    return f"minibroker://[{host}]:{port}" if ":" in host else f"minibroker://{host}:{port}"
+    scheme = SEALED if is_sealed else PLAIN
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def is_service_link(environment: Mapping[str, str]) -> bool:
@@ -61,23 +67,60 @@ def passed_over(environment: Mapping[str, str]) -> str:
     )
 
 
+class Secret(str):
+    """A text that no log, traceback or `repr` shows."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'" if self else "''"
+
+
+class Encryption(NamedTuple):
+    """What a client goes by in TLS: paths of PEM files, and the name that the server's certificate must be for.
+
+    Empty: the CAs of the system, no certificate of its own, the key in the file of the certificate, the host
+    of the url. There is no way to switch the verification off: a certificate that nobody signed can be its
+    own `ca`.
+    """
+
+    ca: str = ""
+    client_cert: str = ""
+    client_key: str = ""
+    server_name: str = ""
+
+
 class Memory(NamedTuple):
     """A broker in this process: of its own, or the one of this name."""
 
     name: str
 
 
-Address = tuple[str, int] | Memory
+class Server(NamedTuple):
+    """A server as a url names it; `encryption` is None where the connection is plain."""
+
+    host: str
+    port: int
+    encryption: Encryption | None = None
+    token: Secret = Secret()
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """Host and port."""
+        return self.host, self.port
+
+
+Address = Server | Memory
 
 
 def address_of(url: str) -> Address:
-    """Return host and port of a minibroker:// url, or the broker of a memory:// url; ValueError as `parse_url`."""
+    """Return the server of a url, or the broker of a memory:// url; ValueError as `parse_url`."""
     if not url.startswith(MEMORY):
         return parse_url(url)
     name = url.removeprefix(MEMORY)
     if not NAME.fullmatch(name):
         text = "a name has letters, digits, and . _ - only; options are arguments of connect()"
-        raise ValueError(f"{_shown(url)} is not of the form memory:// or memory://name: {text}")
+        raise ValueError(f"{_quoted(url)} is not of the form memory:// or memory://name: {text}")
     return Memory(name)
 
 
@@ -85,40 +128,61 @@ def where(address: Address) -> str:
     """Return an address as the log names it."""
     if isinstance(address, Memory):
         return f"{MEMORY}{address.name}"
-    return f"{address[0]}:{address[1]}"
+    return f"{address.host}:{address.port}"
 
 
-def parse_url(url: str) -> tuple[str, int]:
-    """Return host and port of a minibroker:// url; ValueError says what is wrong with it."""
+def parse_url(url: str) -> Server:
+    """Return what a minibroker:// or minibrokers:// url says; ValueError says what is wrong with it."""
     form = f"is not of the form minibroker://host:{limits.DEFAULT_PORT}"
-    trouble = ""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
     except ValueError as error:  # the port is no number up to 65535, or a bracket is missing
-        raise ValueError(f"{_shown(url)} {form}: {error}") from error
+        raise ValueError(f"{_quoted(url)} {form}: {error}") from error
     if parts.scheme == "memory":
         trouble = (
             "a broker in memory is in the process that says memory://, and this needs a server"
         )
-    elif parts.scheme == "minibrokers":
-        trouble = "TLS is not spoken yet, so minibrokers:// cannot be granted"
-    elif parts.scheme != "minibroker" or not host or port == 0 or url.split() != [url]:
-        raise ValueError(f"{_shown(url)} {form}")
-    elif parts.username is not None or parts.password is not None:
-        trouble = "there is no login yet, so user and password cannot be granted"
-    elif parts.path.strip("/"):
+        raise ValueError(f"{_quoted(url)} {form}: {trouble}")
+    if parts.scheme not in (PLAIN, SEALED) or not host or port == 0 or url.split() != [url]:
+        raise ValueError(f"{_quoted(url)} {form}")
+    options, trouble = _options(parts.query, parts.scheme)
+    if parts.path.strip("/"):
         trouble = f"{parts.path!r} names nothing: a server has no databases or virtual hosts"
-    elif "?" in url:
-        trouble = f"the option {parts.query!r} is not known; options are arguments of connect()"
+    elif "?" in url and not parts.query:
+        trouble = "there is no option behind the ?"
     elif "#" in url:
         trouble = f"the fragment {parts.fragment!r} means nothing"
-    if trouble or host is None:
-        raise ValueError(f"{_shown(url)} {form}: {trouble}")
-    return host, port or limits.DEFAULT_PORT
+    elif parts.username and parts.password is None:
+        trouble = "a token stands behind a colon, as a password: minibrokers://:TOKEN@host"
+    if trouble:
+        raise ValueError(f"{_quoted(url)} {form}: {trouble}")
+    encryption = Encryption(**options) if parts.scheme == SEALED else None
+    return Server(
+        host, port or limits.DEFAULT_PORT, encryption, Secret(unquote(parts.password or ""))
+    )
 
 
-def _shown(url: str) -> str:
-    """Return the url without what stands before an @: there may be a password."""
-    scheme, mark, rest = url.rpartition("@")
-    return repr(f"{scheme.partition('://')[0]}://...@{rest}" if mark else url)
+def _options(query: str, scheme: str) -> tuple[dict[str, str], str]:
+    """Return the options in a url, and what is wrong with one of them."""
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    for name in options:
+        if name not in Encryption._fields:
+            known = ", ".join(Encryption._fields)
+            return (
+                {},
+                f"the option {name!r} is not known; minibrokers:// has {known}, others are of connect()",
+            )
+        if scheme != SEALED:
+            return {}, f"the option {name!r} is for TLS, so for minibrokers://"
+    return options, ""
+
+
+def masked(url: str) -> str:
+    """Return a url as it may be printed and logged: without the token."""
+    before, mark, rest = url.rpartition("@")
+    return f"{before.partition('://')[0]}://***@{rest}" if mark else url
+
+
+def _quoted(url: str) -> str:
+    return repr(masked(url))

@@ -11,6 +11,9 @@ from minibroker.contract import limits
 from minibroker.session.address import (
     URL_VARIABLE,
     Address,
+    Encryption,
+    Secret,
+    Server,
     address_of,
     default_url,
     passed_over,
@@ -21,6 +24,28 @@ from minibroker.session.spans import Span, milliseconds, of_type
 
 MAX_TIMEOUT_MS: Final = 2**40
 MAX_RUN: Final = timedelta(hours=12)
+TOKEN_VARIABLE: Final = "MINIBROKER_TOKEN"
+TOKEN_FILE_VARIABLE: Final = "MINIBROKER_TOKEN_FILE"
+# What a client goes by if nobody says; the files of the server are --tls-cert and others.
+ENCRYPTION_VARIABLES: Final = {
+    "ca": "MINIBROKER_CA",
+    "client_cert": "MINIBROKER_CLIENT_CERT",
+    "client_key": "MINIBROKER_CLIENT_KEY",
+    "server_name": "MINIBROKER_SERVER_NAME",
+}
+
+
+class Access(NamedTuple):
+    """The arguments of `connect` that say who the client is, and whom it trusts; None: not given."""
+
+    token: str | None = None
+    ca: str | None = None
+    client_cert: str | None = None
+    client_key: str | None = None
+    server_name: str | None = None
+
+
+NO_ACCESS: Final = Access()
 
 
 class Options(NamedTuple):
@@ -34,6 +59,9 @@ class Options(NamedTuple):
     on_settle_error: Any
     lazy: bool
     warning: str  # to be logged; mostly empty
+    encryption: Encryption | None = None  # None: plain
+    token: Secret = Secret()
+    token_file: str = ""  # which has the token, and is read at each login
 
     @property
     def where(self) -> str:
@@ -49,6 +77,7 @@ def options_of(
     lazy: bool,
     environment: Mapping[str, str],
     host: str,
+    access: Access = NO_ACCESS,
 ) -> Options:
     """Return the options that these arguments mean; `timeouts` of a call, of connecting, of a handler.
 
@@ -70,8 +99,13 @@ def options_of(
         url = default_url(environment)
         warning = "" if environment.get(URL_VARIABLE) else passed_over(environment)
     timeout, connect_timeout, max_run = timeouts
+    address = address_of(url)
+    encryption = token = None
+    if isinstance(address, Server):
+        encryption = _encryption(address.encryption, access, environment)
+        token = access.token or address.token or environment.get(TOKEN_VARIABLE)
     return Options(
-        address_of(url),
+        address,
         cut(name or host, limits.MAX_CLIENT_NAME_BYTES).decode(),
         milliseconds("timeout", timeout, MAX_TIMEOUT_MS),
         milliseconds("connect_timeout", connect_timeout, MAX_TIMEOUT_MS),
@@ -79,6 +113,30 @@ def options_of(
         on_settle_error,
         lazy,
         warning,
+        encryption,
+        Secret(token or ""),
+        "" if token else environment.get(TOKEN_FILE_VARIABLE, ""),
+    )
+
+
+def _encryption(
+    asked: Encryption | None, access: Access, environment: Mapping[str, str]
+) -> Encryption | None:
+    """Return what argument, url and environment say, in this order."""
+    for name, value in access._asdict().items():
+        if value is not None and not isinstance(value, str):
+            raise TypeError(f"{name} must be a str")  # and is not shown: it may be a token
+    given = {name: getattr(access, name) for name in Encryption._fields}
+    if asked is None:
+        for name, value in given.items():
+            if value:
+                raise ValueError(f"{name} is for TLS, so for an url with minibrokers://")
+        return None
+    return Encryption(
+        *(
+            given[name] or getattr(asked, name) or environment.get(ENCRYPTION_VARIABLES[name], "")
+            for name in Encryption._fields
+        )
     )
 
 

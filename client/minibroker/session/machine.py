@@ -205,7 +205,10 @@ class Machine:
 
     def _ended(self, error: Exception, now_ms: int) -> bool:
         """Note that there is no connection; what is begun goes on, what is held is gone."""
-        if isinstance(error, LoginRefused) and not self._forget_session(now_ms) and self._opening:
+        is_refused = isinstance(error, LoginRefused) and not (
+            error.by_server and self._forget_session(now_ms)
+        )
+        if is_refused and self._opening:
             for waiter in self._opening:
                 if not waiter.done():
                     waiter.set_exception(error)

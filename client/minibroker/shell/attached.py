@@ -14,10 +14,9 @@ takes messages out of buffers one by one with `deque.popleft`, as the loop does,
 
 from __future__ import annotations
 
-import _socket
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from minibroker.contract import limits, wire
 from minibroker.contract.errors import MinibrokerError, ProtocolError
@@ -27,7 +26,11 @@ from minibroker.session.session import Session
 from minibroker.session.settle_frames import frames_naming
 from minibroker.session.settlements import BEGUN, ENDED, Run
 from minibroker.session.subscription import Subscription
-from minibroker.shell.real_threads import Bell, Clock, Flag, dial, start_thread
+from minibroker.shell.real_threads import Bell, Clock, Flag, start_thread
+from minibroker.shell.wires import Wire, connected
+
+if TYPE_CHECKING:
+    from minibroker.shell.trust import Trust
 
 logger = logging.getLogger("minibroker")
 
@@ -43,6 +46,7 @@ class Owner(Protocol):
     session: Session
     consumers: dict[int, Subscription]
     address: tuple[str, int]
+    trust: Trust | None
     max_run_ms: int
 
     def lost_runs(self, runs: Sequence[Run]) -> None:
@@ -60,7 +64,7 @@ class Attached:
         self._stopped = False
         self._bell: Bell | None = None  # while the thread runs
         self._wakes_at = 0.0  # monotonic seconds
-        self._socket: _socket.socket | None = None
+        self._wire: Wire | None = None
         self._reader = wire.FrameReader()
         self.connected = Flag()  # between welcome and the end of a connection
         self._session: int | None = None
@@ -86,8 +90,8 @@ class Attached:
     def close_copy(self) -> None:
         """In a forked child, where the thread does not run: give the descriptors back."""
         self._stopped = True
-        if self._socket is not None:
-            self._socket.close()
+        if self._wire is not None:
+            self._wire.close()
         if self._bell is not None:
             self._bell.close()
 
@@ -127,29 +131,29 @@ class Attached:
     def _connect(self) -> None:
         driver, session = self._driver, self._driver.session
         self._session = session.session_id
-        self._socket = dial(driver.address, limits.LOGIN_DEADLINE_MS / 1000)
+        self._wire = connected(driver.address, driver.trust, limits.LOGIN_DEADLINE_MS / 1000)
         self._reader = wire.FrameReader()
         part = {"op": "attach", "protocol": limits.PROTOCOL_VERSION}
         part |= {"session": self._session, "secret": session.secret}
-        self._socket.sendall(wire.pack_frame({"parts": [part]}))
+        self._wire.send(wire.pack_frame({"parts": [part]}))
         while not self.connected.is_set():
             self._receive()
 
     def _disconnect(self) -> None:
         self.connected.clear()
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
+        if self._wire is not None:
+            self._wire.close()
+            self._wire = None
 
     def _serve(self, bell: Bell) -> None:
-        assert self._socket is not None
+        assert self._wire is not None
         while not self._stopped and self._session == self._driver.session.session_id:
             # Noted before the look: a delivery that comes behind it rings.
             self._wakes_at = Clock.monotonic() + TICK_S
             self.tick(Clock.monotonic())
             tick_s = self._tick_s()
             self._wakes_at = Clock.monotonic() + tick_s
-            if bell.wait(tick_s, self._socket):
+            if bell.wait(tick_s, self._wire):
                 self._receive()
 
     def _tick_s(self) -> float:
@@ -159,11 +163,8 @@ class Attached:
         return min(TICK_S, max(LEAST_TICK_S, min(leases_ms, default=30_000) / 6000))
 
     def _receive(self) -> None:
-        assert self._socket is not None
-        data = self._socket.recv(65_536)
-        if not data:
-            raise ConnectionResetError("the server closed the attached connection")
-        for frame in self._reader.feed(data):
+        assert self._wire is not None
+        for frame in self._reader.feed(self._wire.receive()):
             self._take(frame)
 
     def _take(self, frame: wire.Frame) -> None:
@@ -260,14 +261,14 @@ class Attached:
                 self._extends.add(self._request)
 
     def _send(self, parts: list[dict[str, object]], columns: bytes) -> None:
-        if self._socket is None:
+        if self._wire is None:
             return
         self._request += 1
         header: dict[str, object] = {"parts": parts}
         if parts[0]["op"] != "begin":
             header["request"] = self._request
-        self._socket.settimeout(limits.LOGIN_DEADLINE_MS / 1000)
-        self._socket.sendall(wire.pack_frame(header, columns))
+        self._wire.settimeout(limits.LOGIN_DEADLINE_MS / 1000)
+        self._wire.send(wire.pack_frame(header, columns))
 
 
 def _no_value(message: MessageData[Any]) -> None:

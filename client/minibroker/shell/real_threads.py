@@ -11,7 +11,7 @@ import _socket
 import importlib
 import sys
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 RINGS: Final = 4_096  # bytes read from a bell at once: how often it rang means nothing
 
@@ -69,6 +69,14 @@ class Flag:
         return self._is_set
 
 
+class Pollable(Protocol):
+    """What has a descriptor."""
+
+    def fileno(self) -> int:
+        """Return it."""
+        ...
+
+
 class Bell:
     """Wakes a thread that waits for a socket or a time. Ringing is cheap, and may come from any thread."""
 
@@ -85,7 +93,7 @@ class Bell:
         except OSError:
             return  # full: it rings already; or closed: nobody waits any more
 
-    def wait(self, timeout_s: float, socket: _socket.socket | None = None) -> bool:
+    def wait(self, timeout_s: float, socket: Pollable | None = None) -> bool:
         """Wait for the bell, a socket or the time; return whether the socket can be read."""
         poll = self._poll()
         poll.register(self._hears.fileno(), 1)  # POLLIN

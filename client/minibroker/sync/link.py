@@ -35,8 +35,7 @@ class Link:
     def proceed(self) -> bool:
         """The socket can be written: return whether it has just been opened."""
         if self.is_open:
-            unsent, self._unsent = self._unsent, b""
-            self.write(unsent)
+            self._send_rest()
             return False
         error = self._socket.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR)
         if error:
@@ -49,6 +48,21 @@ class Link:
 
     def write(self, data: bytes) -> None:
         """Send, as much as there is room for now; the rest when `proceed` is called."""
+        self._send(data)
+
+    def read(self) -> bytes:
+        """Return what has come; nothing if nothing has."""
+        return self._receive()
+
+    def close(self) -> None:
+        """End it; in a forked child: this process's copy."""
+        self._socket.close()
+
+    def _send_rest(self) -> None:
+        unsent, self._unsent = self._unsent, b""
+        self._send(unsent)
+
+    def _send(self, data: bytes) -> None:
         if self._unsent or not data:
             self._unsent += data
             return
@@ -59,8 +73,7 @@ class Link:
         if sent < len(data):
             self._unsent = data[sent:]
 
-    def read(self) -> bytes:
-        """Return what has come; nothing if nothing has."""
+    def _receive(self) -> bytes:
         try:
             data = self._socket.recv(READ_BYTES)
         except BlockingIOError:
@@ -68,10 +81,6 @@ class Link:
         if not data:
             raise ConnectionResetError("the server closed the connection")
         return data
-
-    def close(self) -> None:
-        """End it; in a forked child: this process's copy."""
-        self._socket.close()
 
     def _dial(self) -> _socket.socket:
         while self._places:

@@ -13,7 +13,7 @@ from time import monotonic
 from types import TracebackType
 from typing import Any, Final, Protocol
 
-from minibroker.contract.errors import MinibrokerError, OutcomeUnknown
+from minibroker.contract.errors import LoginRefused, MinibrokerError, OutcomeUnknown
 from minibroker.session.address import Memory
 from minibroker.session.arguments import Options
 from minibroker.session.declaring import Declarations
@@ -34,6 +34,7 @@ from minibroker.session.machine import Machine
 from minibroker.session.settlements import Settlements
 from minibroker.session.timers import NEVER_MS
 from minibroker.shell.attached import Attached
+from minibroker.shell.encrypting import trust_of
 from minibroker.shell.in_process import InProcess, Renewal
 from minibroker.shell.real_threads import Bell, Clock, original
 from minibroker.shell.telling import Telling
@@ -41,6 +42,7 @@ from minibroker.sync.keeper import Keeper
 from minibroker.sync.link import WRITABLE, Link
 from minibroker.sync.message import Message
 from minibroker.sync.pipe_link import PipeLink
+from minibroker.sync.sealed_link import SealedLink
 from minibroker.sync.waiter import Over, Waiter
 
 STALE_MS: Final = (
@@ -80,7 +82,8 @@ class Steps:
         self.options = options
         near = options.address
         self.in_process = InProcess(near.name) if isinstance(near, Memory) else None
-        self.address = ("", 0) if isinstance(near, Memory) else near
+        self.address = ("", 0) if isinstance(near, Memory) else near.place
+        self.trust = trust_of(options.encryption)
         self.timeout_ms = options.timeout_ms
         self.max_run_ms = options.max_run_ms
         self.clock = Clock.monotonic  # seconds
@@ -265,7 +268,7 @@ class Steps:
         except OSError:
             return  # it had ended already
 
-    def _end_link(self, error: OSError) -> None:
+    def _end_link(self, error: Exception) -> None:
         link, self.link = self.link, None
         if link is not None:
             link.close()
@@ -309,7 +312,7 @@ class Steps:
                     data = link.read()
                     if data:
                         self.machine.received(data, now)
-            except OSError as error:
+            except (OSError, LoginRefused) as error:
                 if link is self.link:
                     self._end_link(error)
         if now >= self.machine.timers.wake_ms:
@@ -375,7 +378,10 @@ class Steps:
             broker = self.in_process.broker
             return lambda: PipeLink(broker, self.machine.timers)
         places = getaddrinfo(*self.address, 0, socket.SOCK_STREAM)
-        return lambda: Link(places)
+        trust = self.trust
+        if trust is None:
+            return lambda: Link(places)
+        return lambda: SealedLink(places, trust, self.address)
 
     def ring(self) -> None:
         """Let the leader look: something changed that it does not know."""
