@@ -9,12 +9,14 @@ import socket
 import ssl
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import minibroker
 import minibroker.sync
 from minibroker import ConnectionLost, LoginRefused
+from minibroker.shell.attached import Attached
 from minibrokerd import exits
 from support.broker import BrokerServer, StartBroker
 from support.certificates import Authority
@@ -62,7 +64,7 @@ async def test_a_client_of_asyncio(
                     assert set(message.body) == set(b"x")
                     if not seen:
                         attached = broker._driver.attached
-                        assert attached is not None
+                        assert isinstance(attached, Attached)
                         assert await asyncio.to_thread(attached.connected.wait, DEADLINE_S)
                 seen += 1
                 if seen == 8:
@@ -105,13 +107,13 @@ def test_a_server_that_is_not_trusted_is_refused_at_once(
     ping(f"{url}?ca={authority.cert}&server_name=broker.example", blocking)
 
 
-def refused(url: str, words: str, blocking: bool, **options: str) -> None:
+def refused(url: str, words: str, blocking: bool, **options: Any) -> None:
     """Check that the first attempt is the last one: a timeout would be `ConnectionLost`."""
     with pytest.raises(LoginRefused, match=words):
         ping(url, blocking, **options)
 
 
-def ping(url: str, blocking: bool, **options: str) -> None:
+def ping(url: str, blocking: bool, **options: Any) -> None:
     """Connect, ask for a sign of life, and leave."""
 
     async def work() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +143,7 @@ class World:
 
 
 @pytest.fixture
-def world(authority: Authority, server_files: tuple[Path, Path]) -> Iterator[World]:
+def world(authority: Authority, server_files: tuple[Path, Path]) -> World:
     """A layer and its client."""
     return World(server_files, authority.cert)
 
