@@ -88,8 +88,8 @@ class StopSignals:
     """Catches the signals. `asked` names the first one that asked for a stop (empty: none came).
 
     `on_second` is called when a stop is asked for again (`asking` says whether), `on_hangup` at a SIGHUP that does
-    not ask for one, `on_other` with the name of a signal that is ignored (and with that one), `on_continued` when the
-    process goes on after it had been stopped.
+    not ask for one, `on_other` with the name of a signal that is ignored (and with that one), `on_continued` when
+    the process goes on after it had been stopped.
     """
 
     def __init__(self) -> None:
