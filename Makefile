@@ -56,8 +56,9 @@ setup: $(VENV)/.develop-ready
 serve: $(VENV)/.serve-ready
 	@exec $(BIN)/minibroker serve $(if $(PORT),--port $(PORT))
 
+# Files side by side, each in one process: the tests of a file share what they start.
 test: $(VENV)/.develop-ready
-	@$(BIN)/python -m pytest --quiet
+	@$(BIN)/python -m pytest --quiet --numprocesses auto --maxprocesses 4 --dist loadfile
 
 check: $(VENV)/.develop-ready
 	@$(BIN)/ruff format --check --quiet . || { echo "run: make format"; exit 1; }

@@ -286,6 +286,8 @@ class World:
         client.answered_below, client.requests = old.answered_below, old.requests
         column = wire.pack_runs([*(message.run for message in begun), *runs])
         self.apply(Resume(client.connection, old.session, old.name, memoryview(column)))
+        while self.store.jobs and not (client.closed or client.inbox):
+            self.run_job()
         return client
 
     def attach(self, main: Client) -> Client:

@@ -6,8 +6,9 @@ import pytest
 from core_client import Client, Delivered, settle_part
 from harness import World
 
-from minibroker.contract import limits
-from minibrokerd.core import farewells
+from minibroker.contract import limits, wire
+from minibrokerd.core import farewells, logins, walks
+from minibrokerd.core.effects import ReadBack
 from minibrokerd.core.inputs import Disconnected, Hello, Resume, Tick
 from minibrokerd.core.lanes import Lanes
 
@@ -366,4 +367,80 @@ def test_a_resume_takes_back_by_look_ups_and_walks_nothing(monkeypatch: pytest.M
     assert again.pop("welcome")["lost_runs"] == []
     monkeypatch.undo()
     assert list(world.states("q").values()).count("BEGUN") == 10
+    world.check()
+
+
+def begun_before_a_crash() -> tuple[World, Client, list[Delivered]]:
+    """A client with three messages, two of them begun by a record that a crash lost; all have left memory."""
+    world = World(auto_sync=False, segment_batches=1)
+    world.digests = True
+    one = world.hello("one")
+    one.publish("q", b"a", b"b", b"c")
+    world.sync()
+    one.consume("q", prefetch=3)
+    world.sync()
+    messages = one.messages()
+    one.publish("other", b"x")  # so that the messages stand in a segment of which a start reads a digest
+    world.sync()
+    one.begin(*messages[:2])
+    world.restart(clean=False)
+    assert world.queue("q").lanes.default.cold
+    return world, one, messages
+
+
+def test_a_resume_takes_back_what_left_memory() -> None:
+    world, one, messages = begun_before_a_crash()
+    again = world.resume(one, messages[:2])
+    assert again.pop("welcome")["lost_runs"] == []
+    assert sorted(world.states("q").values()) == ["BEGUN", "BEGUN", "READY"]
+    again.settle("ack", *messages[:2])
+    world.sync()
+    assert again.answer(sequence=again.sequence)["lost_runs"] == []
+    other = world.hello("other")
+    other.consume("q", prefetch=5)
+    world.advance(1_008)
+    world.sync()
+    assert bodies(other.messages()) == [b"c"]
+    world.check()
+
+
+def test_a_client_that_goes_while_its_messages_are_read_back_finds_them_when_it_comes_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world, one, messages = begun_before_a_crash()
+    waiting: list[ReadBack] = []
+    monkeypatch.setattr(world, "_load", waiting.append)
+    gone = world.resume(one, messages[:2])
+    assert gone.inbox == []
+    assert len(waiting) == 1
+    world.disconnect(gone)
+    monkeypatch.undo()
+    world._load(waiting[0])
+    world.run_jobs()
+    assert list(world.states("q").values()) == ["READY"] * 3
+    again = world.resume(one, messages[:2])
+    assert again.pop("welcome")["lost_runs"] == []
+    assert sorted(world.states("q").values()) == ["BEGUN", "BEGUN", "READY"]
+    world.check()
+
+
+def test_a_resume_that_names_very_many_takes_them_back_in_steps() -> None:
+    world, one, other = two_clients()
+    for _ in range(5):
+        other.publish("q", *[b"x"] * 1_000)
+    one.consume("q", prefetch=5_000)
+    messages = one.messages()
+    assert len(messages) == 5_000
+    world.disconnect(one)
+    again = world._client("one")
+    column = memoryview(wire.pack_runs([message.run for message in messages]))
+    world.apply(Resume(again.connection, one.session, "one", column))
+    steps = 1
+    while not again.inbox:
+        before = world.queue("q").begun
+        world.run_job()
+        steps += 1
+        assert world.queue("q").begun - before <= walks.LOOKS // logins.TAKE_BACK_LOOKS + 1
+    assert steps >= 10
+    assert again.pop("welcome")["lost_runs"] == []
     world.check()

@@ -13,7 +13,7 @@ from zlib import crc32
 
 from minibroker.contract.wire import pack_runs
 from minibrokerd.core.dooming import move_message, wake_doomed
-from minibrokerd.core.finding import Id, end_cold, find_delivered, read_one, take_waiting
+from minibrokerd.core.finding import Id, end_cold, find_delivered, take_cold, take_waiting
 from minibrokerd.core.handlers import handles, read_ids
 from minibrokerd.core.inputs import Frame
 from minibrokerd.core.messages import MEMORY, Item, Message, Span, State, singles_of
@@ -248,14 +248,9 @@ def take(
 ) -> Generator[bool, None, Item | None]:
     """Take a message that waits out of its queue, read back if need be; None: it does not wait there."""
     item = take_waiting(walk.store, queue, origin, sequence)
-    if item is not None or origin != queue.home or queue.lanes.default.run_of(sequence) is None:
+    if item is not None or origin != queue.home:
         return item
-    block = yield from read_one(walk, queue, sequence)
-    item = take_waiting(walk.store, queue, origin, sequence)  # it may have come back meanwhile
-    if item is None and block is not None and end_cold(queue, sequence):
-        queue.count_in(block, sequence, sequence + 1)
-        item = Message(block, sequence, "", min(block.ready_at_ms, walk.store.now_ms))
-    return item
+    return (yield from take_cold(walk, queue, sequence))
 
 
 def why_left(walk: Walk, queue: Queue, ids: list[Id]) -> Generator[bool, None, Left]:

@@ -88,6 +88,18 @@ def take_waiting(store: Store, queue: Queue, origin: int, sequence: int) -> Item
     return item
 
 
+def take_cold(walk: Walk, queue: Queue, sequence: int) -> Generator[bool, None, Item | None]:
+    """Take a message that left memory out of its lane, read back; None: it is not ready, or cannot be read."""
+    if queue.lanes.default.run_of(sequence) is None:
+        return None
+    block = yield from read_one(walk, queue, sequence)
+    item = queue.lanes.take_one(queue.home, sequence)  # it may have come back meanwhile
+    if item is None and block is not None and end_cold(queue, sequence):
+        queue.count_in(block, sequence, sequence + 1)
+        item = Message(block, sequence, "", min(block.ready_at_ms, walk.store.now_ms))
+    return item
+
+
 def end_cold(queue: Queue, sequence: int) -> bool:
     """End a message that left memory; False: it is not there."""
     run = queue.lanes.default.run_of(sequence)

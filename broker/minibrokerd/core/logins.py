@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Generator
+from typing import Any, Final
 
 from minibroker.contract import limits
 from minibroker.contract.wire import RUN, pack_runs
@@ -10,12 +11,16 @@ from minibrokerd.core.attempts import begin_messages
 from minibrokerd.core.deliveries import Delivery
 from minibrokerd.core.dispatching import line_up_all
 from minibrokerd.core.farewells import end_connection
+from minibrokerd.core.finding import take_cold
 from minibrokerd.core.inputs import Attach, Disconnected, Flow, Hello, Resume
 from minibrokerd.core.messages import Item, Message, State
 from minibrokerd.core.queues import Queue
 from minibrokerd.core.sessions import Connection, Session
 from minibrokerd.core.settling import Run, read_runs
 from minibrokerd.core.state import COUNTER_BITS, Broken, Refused, Store
+from minibrokerd.core.walks import GO_ON, Steps, Walk
+
+TAKE_BACK_LOOKS: Final = 10  # what a message that a client goes on with counts, about 10 us
 
 Id = tuple[int, int, int]  # token, origin, sequence
 
@@ -28,6 +33,7 @@ def hello(store: Store, command: Hello) -> None:
     """
     session = _new_session(store, store.next_token(), command.client)
     _connect(store, session, command.connection, main=True)
+    _came_back(store, session)
     _welcome(store, session, command.connection, known=True, lost=[])
 
 
@@ -53,11 +59,8 @@ def resume(store: Store, command: Resume) -> None:
         end_connection(store, old)
         store.effects.closes.append(old)
     _connect(store, session, command.connection, main=True)
-    ids = [(run[0], run[1], run[2] + i) for run in runs for i in range(run[3])]
-    ids = [id for id in ids if not _still_held(store, session, command.connection, id)]
-    back = _take_back(store, session, command.connection, ids)
-    lost = [(*id, 1) for id in ids if id not in back]
-    _welcome(store, session, command.connection, known=known, lost=lost)
+    walk = Walk(store, command, changes=True)
+    walk.begin(_go_on_with(walk, session, command.connection, runs, known=known))
 
 
 def attach(store: Store, command: Attach) -> None:
@@ -115,7 +118,6 @@ def _connect(store: Store, session: Session, id: int, *, main: bool) -> None:
         session.timer = None
     if main:
         session.connection = id
-        _came_back(store, session)
     else:
         session.attached.add(id)
 
@@ -150,6 +152,28 @@ def _welcome(
     store.send(connection, rests_on, header, pack_runs(lost))
 
 
+def _go_on_with(
+    walk: Walk, session: Session, connection: int, runs: list[Run], *, known: bool
+) -> Steps:
+    """Give back what a client has begun, say what of it is lost, and hand out again."""
+    store = walk.store
+    lost: list[Run] = []
+    for token, origin, first, count in runs:
+        for sequence in range(first, first + count):
+            if session.connection != connection:
+                return  # it went, or came again: with all that it has begun
+            id = token, origin, sequence
+            if not _still_held(store, session, connection, id):
+                back = yield from _take_back(walk, session, connection, id)
+                if not back:
+                    lost.append((*id, 1))
+            if walk.is_used_up(TAKE_BACK_LOOKS):
+                yield GO_ON
+    _came_back(store, session)
+    if session.connection == connection:
+        _welcome(store, session, connection, known=known, lost=lost)
+
+
 def _still_held(store: Store, session: Session, connection: int, id: Id) -> bool:
     """Give back what is still under its token, begun; False: it has no such delivery."""
     token, origin, sequence = id
@@ -171,25 +195,35 @@ def _still_held(store: Store, session: Session, connection: int, id: Id) -> bool
     return True
 
 
-def _take_back(store: Store, session: Session, connection: int, ids: list[Id]) -> set[Id]:
-    """Begin what waits but still runs in the client; return which ids.
+def _take_back(
+    walk: Walk, session: Session, connection: int, id: Id
+) -> Generator[bool, None, bool]:
+    """Begin what waits, in memory or not, but still runs in the client; False: it may not go on with it.
 
     Its hand-out was not recorded before a crash, or it came back when the connection ended.
     """
-    back: set[Id] = set()
-    for token, origin, sequence in ids:
-        source = store.by_number.get(origin)
-        dlq = store.queues.get(source.name + limits.DLQ_SUFFIX) if source is not None else None
-        for queue in (source, dlq):
-            item = queue.lanes.take_one(origin, sequence) if queue is not None else None
-            if queue is None or item is None:
-                continue
-            if _may_go_on(store, queue, session, item, token):
-                back.add((token, origin, sequence))
-                _begin_again(store, queue, session, connection, item, token)
-            else:
-                queue.put_back(item)
-    return back
+    store = walk.store
+    token, origin, sequence = id
+    source = store.by_number.get(origin)
+    dlq = store.queues.get(source.name + limits.DLQ_SUFFIX) if source is not None else None
+    for queue in (source, dlq):
+        if queue is None:
+            continue
+        item = queue.lanes.take_one(origin, sequence)
+        if item is None and origin == queue.home:
+            item = yield from take_cold(walk, queue, sequence)
+        if item is None:
+            continue
+        goes_on = session.connection == connection and _may_go_on(
+            store, queue, session, item, token
+        )
+        if goes_on:
+            _begin_again(store, queue, session, connection, item, token)
+        else:
+            queue.put_back(item)
+        store.touch(queue)
+        return goes_on
+    return False
 
 
 def _may_go_on(store: Store, queue: Queue, session: Session, item: Item, token: int) -> bool:

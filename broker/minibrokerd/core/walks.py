@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from minibrokerd.core.effects import ReadBack
-from minibrokerd.core.inputs import Frame
+from minibrokerd.core.inputs import Frame, Resume
 from minibrokerd.core.state import Refused, Store
 from minibrokerd.core.wheel import Timer
 from minibrokerd.log.seam import Record
@@ -29,7 +29,7 @@ Steps = Iterator[bool]
 class Walk:
     """One request that is answered after some steps; a job of the store."""
 
-    def __init__(self, store: Store, frame: Frame, *, changes: bool) -> None:
+    def __init__(self, store: Store, frame: Frame | Resume, *, changes: bool) -> None:
         """`changes`: it goes on when its client has gone, so that what it does is done."""
         self.store = store
         self.frame = frame
@@ -109,6 +109,7 @@ class Walk:
 
     def reply(self, rests_on: int, value: dict[str, Any]) -> None:
         """Answer the request, if its client is still there."""
+        assert isinstance(self.frame, Frame), "a resume is answered by a welcome"
         if self.frame.connection in self.store.connections:
             self.store.reply(self.frame.connection, self.frame.request, rests_on, value)
 

@@ -29,8 +29,7 @@ from minibroker.session.spans import Span, whole
 from minibroker.session.typed import Convert
 
 Body = TypeVar("Body")
-NO_GROUP: Final = PublishGroup(("", 0), 0)
-NO_GROUP.is_open = False
+NO_GROUP: Final = PublishGroup(("", 0), 0)  # that takes nothing
 
 
 class Queue(Generic[Body]):
@@ -91,25 +90,24 @@ class Queue(Generic[Body]):
         driver = self._driver
         if (
             type(plain) is bytes
-            and timeout is None
-            and len(plain) <= self._outbox.plain_bytes
-            and get_ident() == driver.thread
             and headers is None
             and key is None
             and delay is None
             and max_attempts is None
             and lease is None
+            and timeout is None
+            and get_ident() == driver.thread
         ):
-            where, group = self._key, self._latest
-            if not group.is_open:
-                group = self._latest = self._open.get(where) or driver.open_group(where)
-            if group.plain:
+            group = self._latest
+            if len(plain) > group.plain_bytes:
+                group = self._latest = self._group_for_plain(len(plain))
+            if group is not NO_GROUP:
                 future: asyncio.Future[Confirm] = self._create_future()
                 waiters = group.waiters
                 waiters.append(future)
                 group.blob.append(plain)
                 if len(waiters) >= GROUP_MESSAGES:
-                    driver.group_is_full(where)
+                    driver.group_is_full(group.where)
                 elif not driver.scheduled:
                     driver.schedule()
                 return await future
@@ -165,6 +163,13 @@ class Queue(Generic[Body]):
             group.add_many(future, many.headers, some, encodings, many.key, many.delay_ms)
             self._filled(group)
         return Confirms(await _runs(calls))
+
+    def _group_for_plain(self, size: int) -> PublishGroup:
+        """Return the open group if a plain message of this size may be appended to it, else `NO_GROUP`."""
+        if size > self._outbox.plain_bytes:
+            return NO_GROUP
+        group = self._open.get(self._key) or self._driver.open_group(self._key)
+        return group if size <= group.plain_bytes else NO_GROUP
 
     def _group(self, where: Key, count: int, cost: int) -> PublishGroup:
         """Return the open group, or another if it has no room for `count` messages of `cost` bytes."""

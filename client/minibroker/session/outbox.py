@@ -20,6 +20,7 @@ FRAME_RESERVE: Final = 1_024  # header of a publish: a queue, a key, names of co
 MESSAGE_RESERVE: Final = (
     25  # lengths of a message, and its delay, encoding and length of key in columns
 )
+NOTHING_PLAIN: Final = -1
 GROUP_OPEN_MS: Final = 100  # while nothing can be written: later callers have a later deadline
 
 # Queue, time-out in ms, and the terms of the messages if they have some: attempts and lease in ms, 0 for none.
@@ -47,12 +48,12 @@ class PublishGroup:
         "delays",
         "encoding",
         "encodings",
-        "is_open",
         "key",
         "keys",
         "opened_ms",
         "order",
         "plain",
+        "plain_bytes",
         "refusal",
         "refusals",
         "sequence",
@@ -63,12 +64,11 @@ class PublishGroup:
         "where",
     )
 
-    def __init__(self, where: Key, now_ms: int) -> None:
+    def __init__(self, where: Key, now_ms: int, plain_bytes: int = NOTHING_PLAIN) -> None:
         self.where = where
         self.opened_ms = now_ms
         self.deadline_ms = now_ms + where[1]
         self.slot = 0  # in the table of deadlines
-        self.is_open = True  # further messages may be added
         self.sequence = 0  # of the frame that it was last written in; 0: it never was
         self.order = 0  # of the frame that its messages were written in first
         self.refusal: Exception | None = None  # why it waits to be written again
@@ -76,8 +76,10 @@ class PublishGroup:
         self.behind: set[PublishGroup] = (
             set()
         )  # written after it, with a key of its own, not answered
-        # Plain messages (bytes of at most Outbox.plain_bytes, nothing else said) are only appended to `blob` and
-        # `waiters` by `Queue.publish`, without headers. False: the group has others, use `add`.
+        # Plain messages (bytes, nothing else said) of at most `plain_bytes` are only appended to `blob` and
+        # `waiters` by `Queue.publish`, without headers. When it is closed, or has others (use `add`), that is
+        # below every length: one comparison tells all of it.
+        self.plain_bytes = plain_bytes
         self.plain = self.alone = True
         self.size = 0
         self.cost = 0  # bytes of the frame that it makes, at most, beside FRAME_RESERVE; not kept while `plain`
@@ -149,6 +151,7 @@ class PublishGroup:
         self.size = self.account()
         self.cost = self.size + MESSAGE_RESERVE * len(self.blob)
         self.plain = False
+        self.plain_bytes = NOTHING_PLAIN
         bodies, self.blob = self.blob, [b""] * (2 * len(self.blob))
         self.blob[1::2] = bodies
 
@@ -225,7 +228,6 @@ class PublishGroup:
 
     def _part(self, calls: slice, first: int, stop: int) -> PublishGroup:
         part = PublishGroup(self.where, self.opened_ms)
-        part.is_open = False
         for name in ("deadline_ms", "plain", "alone", "varies", "encoding", "key", "delay_ms"):
             setattr(part, name, getattr(self, name))
         for name in ("sequence", "order", "refusal", "refusals"):
@@ -320,7 +322,9 @@ class Outbox:
         self.fit(limits.MAX_FRAME_BYTES)
 
     def fit(self, max_frame_bytes: int) -> None:
-        """Fill groups as far as a frame of the server's size allows."""
+        """Fill groups as far as a frame of the server's size allows, from the next ones on."""
+        for key in list(self.open):
+            self.close(key)
         self.group_bytes = min(GROUP_BYTES, max_frame_bytes - FRAME_RESERVE)
         # As many of these as a group may have fit into it.
         self.plain_bytes = self.group_bytes // GROUP_MESSAGES - MESSAGE_RESERVE
@@ -331,7 +335,7 @@ class Outbox:
         if open is not None:
             self.close(open)
         self._newest[key[0]] = key
-        group = PublishGroup(key, now_ms)
+        group = PublishGroup(key, now_ms, self.plain_bytes)
         self.groups.append(group)
         self.open[key] = group
         return group
@@ -340,7 +344,7 @@ class Outbox:
         """Let the next message for `key` start another group."""
         group = self.open.pop(key, None)
         if group is not None:
-            group.is_open = False
+            group.plain_bytes = NOTHING_PLAIN
             del self._newest[key[0]]
 
     def close_older(self, now_ms: int) -> None:
@@ -378,7 +382,7 @@ class Outbox:
             self.groups.popleft()
         else:
             self.groups.remove(group)
-        if group.is_open:
+        if self.open.get(group.where) is group:
             self.close(group.where)
         if self.holds and group.where[0] in self.holds:
             self.holds[group.where[0]].out = group
@@ -394,7 +398,7 @@ class Outbox:
         if group not in self.groups:
             return False
         self.groups.remove(group)
-        if group.is_open:
+        if self.open.get(group.where) is group:
             self.close(group.where)
         return True
 
