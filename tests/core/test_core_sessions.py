@@ -380,7 +380,9 @@ def begun_before_a_crash() -> tuple[World, Client, list[Delivered]]:
     one.consume("q", prefetch=3)
     world.sync()
     messages = one.messages()
-    one.publish("other", b"x")  # so that the messages stand in a segment of which a start reads a digest
+    one.publish(
+        "other", b"x"
+    )  # so that the messages stand in a segment of which a start reads a digest
     world.sync()
     one.begin(*messages[:2])
     world.restart(clean=False)

@@ -16,7 +16,7 @@ from minibrokerd.core.dooming import move_message, wake_doomed
 from minibrokerd.core.finding import Id, end_cold, find_delivered, take_cold, take_waiting
 from minibrokerd.core.handlers import handles, read_ids
 from minibrokerd.core.inputs import Frame
-from minibrokerd.core.messages import MEMORY, Item, Message, Span, State, singles_of
+from minibrokerd.core.messages import MEMORY, Item, Span, State, singles_of
 from minibrokerd.core.moving import purge
 from minibrokerd.core.paging import read_ahead
 from minibrokerd.core.queues import Queue
