@@ -275,9 +275,9 @@ def line_looks(queue: Queue) -> int:
 
 def note(walk: Walk, event: str, count: int, **fields: str) -> None:
     """Have it written to the log of the server who did what to how many messages."""
-    connection = walk.store.connections.get(walk.frame.connection)
+    connection = walk.store.connections.get(walk.connection)
     client = connection.session.client if connection is not None else ""
-    number = walk.frame.connection
+    number = walk.connection
     walk.store.effects.note(event, client=client, connection=number, messages=count, **fields)
 
 

@@ -99,14 +99,14 @@ class Page:
 
     def send(self, walk: Walk, rests_on: int, then: Place | None) -> None:
         """Answer with the page; `then` is where the next one begins."""
-        if walk.frame.connection not in walk.store.connections:
+        if walk.connection not in walk.store.connections:
             return
-        header: dict[str, Any] = {"op": "messages", "request": walk.frame.request}
+        header: dict[str, Any] = {"op": "messages", "request": walk.request}
         header["count"] = len(self._infos)
         if then is not None:
             header["next"] = then.pack()
         columns = pack_strings(self._infos)
-        walk.store.send(walk.frame.connection, rests_on, header, columns, self._bodies)
+        walk.store.send(walk.connection, rests_on, header, columns, self._bodies)
 
 
 class Peeking:

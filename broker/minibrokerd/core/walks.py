@@ -29,10 +29,11 @@ Steps = Iterator[bool]
 class Walk:
     """One request that is answered after some steps; a job of the store."""
 
-    def __init__(self, store: Store, frame: Frame | Resume, *, changes: bool) -> None:
+    def __init__(self, store: Store, asked: Frame | Resume, *, changes: bool) -> None:
         """`changes`: it goes on when its client has gone, so that what it does is done."""
         self.store = store
-        self.frame = frame
+        self.connection = asked.connection
+        self.request = asked.request if isinstance(asked, Frame) else None
         self._changes = changes
         self._steps: Steps = iter(())
         self._records: Sequence[Record | None] | None = None
@@ -45,7 +46,7 @@ class Walk:
             Refused: `busy`, its connection has very many unfinished ones.
         """
         store = self.store
-        connection = store.connections[self.frame.connection]
+        connection = store.connections[self.connection]
         if connection.walks >= MOST_WALKS:
             text = f"{connection.walks} requests of this connection are being worked on; await some of them"
             raise Refused("busy", text, 1_000)
@@ -67,11 +68,11 @@ class Walk:
         return self._step()
 
     def _step(self) -> bool:
-        if not (self._changes or self.frame.connection in self.store.connections):
+        if not (self._changes or self.connection in self.store.connections):
             return True
         waits = next(self._steps, None)
         if waits is None:
-            connection = self.store.connections.get(self.frame.connection)
+            connection = self.store.connections.get(self.connection)
             if connection is not None:
                 connection.walks -= 1
             return True
@@ -109,9 +110,8 @@ class Walk:
 
     def reply(self, rests_on: int, value: dict[str, Any]) -> None:
         """Answer the request, if its client is still there."""
-        assert isinstance(self.frame, Frame), "a resume is answered by a welcome"
-        if self.frame.connection in self.store.connections:
-            self.store.reply(self.frame.connection, self.frame.request, rests_on, value)
+        if self.connection in self.store.connections:
+            self.store.reply(self.connection, self.request, rests_on, value)
 
 
 class ReadForWalk(ReadBack):
