@@ -351,6 +351,35 @@ def test_a_connection_that_had_very_much_is_taken_apart_in_steps(
     world.check()
 
 
+@pytest.mark.parametrize("op", ["cancel", "withdraw"])
+def test_a_consumer_that_had_very_much_gives_it_back_in_steps(
+    op: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(farewells, "STEP_LOOKS", 100)
+    world, one, other = two_clients()
+    other.set("q")
+    one.consume("q", prefetch=400, consumer=1)
+    opened = one.requests
+    for _ in range(4):
+        other.publish("q", *[b"x"] * 100, keys=[f"key-{at}" for at in range(100)])
+    one.consume("q", prefetch=100, consumer=2)
+    other.publish("q", *[b"x"] * 100)
+    assert world.queue("q").held == 500
+    if op == "cancel":
+        one.cancel(1)
+    else:
+        one.request({"op": "withdraw", "withdrawn": opened})
+    last, steps = 500, 0
+    while world.store.jobs:
+        assert last - world.queue("q").held <= 101
+        last = world.queue("q").held
+        world.apply(Tick())
+        steps += 1
+    assert steps >= 3
+    assert (world.queue("q").held, world.queue("q").consumer_count) == (100, 1)
+    world.check()
+
+
 def test_a_resume_takes_back_by_look_ups_and_walks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its cost must not grow with what waits: of a storm of resumes each would pass over the whole queue."""
     world, one, other = two_clients()

@@ -44,21 +44,7 @@ def end_connection(store: Store, id: int, *, marked: bool = True) -> None:
         consumer.active = False  # it gets nothing more, wherever it still stands in line
         if consumer.timer is not None:
             store.wheel.cancel(consumer.timer)
-    tokens = sorted(connection.tokens, reverse=True)
-
-    def step() -> bool:
-        looks_left = STEP_LOOKS
-        while consumers and looks_left > 0:
-            end_consumer(store, consumers.pop())
-            looks_left -= 1
-        while tokens and looks_left > 0:
-            delivery = store.deliveries.get(tokens.pop())
-            if delivery is not None:
-                looks_left -= return_held(store, delivery, marked=marked)
-        return not (consumers or tokens)
-
-    if not step():
-        store.jobs.append(step)
+    end_in_steps(store, connection, consumers, marked=marked)
     session = connection.session
     if connection.main:
         session.connection = None
@@ -69,6 +55,35 @@ def end_connection(store: Store, id: int, *, marked: bool = True) -> None:
         await_return(store, session)
     else:
         end_session(store, session)
+
+
+def end_in_steps(
+    store: Store,
+    connection: Connection,
+    consumers: list[Consumer],
+    *,
+    marked: bool,
+    only: bool = False,
+) -> None:
+    """Let consumers leave, and put back what the connection holds; `only` what one of these consumers got."""
+    theirs = set(consumers) if only else None
+    tokens = sorted(connection.tokens, reverse=True)
+
+    def step() -> bool:
+        looks_left = STEP_LOOKS
+        while consumers and looks_left > 0:
+            end_consumer(store, consumers.pop())
+            looks_left -= 1
+        while tokens and looks_left > 0:
+            delivery = store.deliveries.get(tokens.pop())
+            if delivery is not None and (theirs is None or delivery.consumer in theirs):
+                looks_left -= return_held(store, delivery, marked=marked)
+            else:
+                looks_left -= 1
+        return not (consumers or tokens)
+
+    if not step():
+        store.jobs.append(step)
 
 
 def end_consumer(store: Store, consumer: Consumer) -> None:

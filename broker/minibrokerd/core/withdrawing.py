@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from minibrokerd.core.attempts import drop_delivery
 from minibrokerd.core.deliveries import Consumer, Delivery
-from minibrokerd.core.farewells import end_consumer, return_held
+from minibrokerd.core.farewells import end_consumer, end_in_steps
 from minibrokerd.core.inputs import Frame
 from minibrokerd.core.messages import State
 from minibrokerd.core.sessions import Connection
@@ -31,10 +31,7 @@ def cancel_consumer(store: Store, connection: Connection, consumer: Consumer) ->
     del connection.consumers[consumer.number]
     if consumer.opened_by is not None and connection.opened.get(consumer.opened_by) is consumer:
         del connection.opened[consumer.opened_by]
-    end_consumer(store, consumer)
-    for token in sorted(connection.tokens):
-        if store.deliveries[token].consumer is consumer:
-            return_held(store, store.deliveries[token], marked=False)
+    end_in_steps(store, connection, [consumer], marked=False, only=True)
     return consumer.batch  # no delivery to it may leave after the answer
 
 
