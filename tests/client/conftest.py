@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from fake_server import FakeServer
 
 import minibroker
+
+sys.path.append(
+    str(Path(__file__).parents[1] / "core")
+)  # machine_world.py has the core as its server
 
 
 class NoThread:

@@ -228,3 +228,27 @@ def test_a_connection_has_no_more_waiting_receives_than_the_limit(
     assert one.receive("q", wait_ms=1_000)["code"] == "limit_reached"
     world.advance(1_008)
     assert one.receive("q", wait_ms=1_000) is None
+
+
+def test_a_receive_asked_again_is_answered_when_its_first_answer_is_back_for_certain() -> None:
+    """Whoever has the second answer uses the number no more: after a crash the first would be held for nobody."""
+    world = World()
+    one = world.hello("one")
+    one.publish("q", b"a", keys=["k"])
+    one.requests = 1_000
+    asked(one, "q", 7, count=1)
+    world.advance(2_000)  # its lease is written
+    world.disconnect(one)
+    world.hello("two").publish("q", b"b")
+    again = world.resume(one)
+    world.auto_sync = False
+    asked(again, "q", 7, count=1)
+    assert [frame["op"] for frame in again.inbox] == ["welcome"]
+    world.sync()
+    (message,) = again.messages()
+    assert message.token != one.messages()[0].token
+    world.restart(clean=False)
+    world.auto_sync = True
+    back = world.resume(again, [message])
+    assert set(world.store.deliveries) == {message.token}
+    assert back.settle("ack", message)["results"] == [{"lost": 0}]

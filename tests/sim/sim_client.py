@@ -1,7 +1,8 @@
-"""A client of a world: the real session logic of the client library, and an application that misbehaves.
+"""An application of a world, on the client's machine: it publishes, works on what it gets, and misbehaves.
 
-It publishes, works on what it gets, loses its connection, resumes, dies and comes again as somebody else, repeats
-frames, and settles what is not its own any more. Whatever it does and is told stands in the books of the checker.
+Its process dies and comes again as somebody else, or leaves in good order; its callers go before their answers
+come; it repeats frames, and settles what is not its own any more. Whatever it does and is told stands in the books
+of the checker.
 """
 
 from __future__ import annotations
@@ -9,338 +10,242 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from random import Random
 from typing import TYPE_CHECKING, Any
 
 from checker import Handed, History, Intent
-from sim_loop import Life, LifeLoop
-from sim_network import Link
+from sim_answer import Answer
+from sim_consumer import SimulatedConsumer
+from sim_shell import MachineShell
 
-from minibroker.aio.message import Message
-from minibroker.contract import limits
-from minibroker.contract.errors import MinibrokerError
-from minibroker.session.delivery import drop
-from minibroker.session.events import (
-    Answered,
-    Delivered,
-    Leaving,
-    Published,
-    PublishFailed,
-    Settled,
-    SettleRefused,
-    Welcomed,
-)
-from minibroker.session.session import Session
-from minibroker.session.settlements import BEGUN, ENDED, HELD, Settlement
-from support.quiet_shell import QuietShell
+from minibroker.contract.errors import LeaseLost
+from minibroker.session.events import Lost
+from minibroker.session.message import Delivery, MessageData
+from minibroker.session.outbox import GROUP_MESSAGES, MESSAGE_RESERVE, Key, PublishGroup
+from minibroker.session.settlements import BEGUN, ENDED, Settlement
 
 if TYPE_CHECKING:
     from sim_world import World
 
+UNKNOWN = ("outcome_unknown", "connection_lost", "timeout", "closed")  # it may have been done
+LOOK_AGAIN_S = 3.0  # whether a queue is without its consumer
+NOT_OURS = ("lease_lost", "unknown_queue", "outcome_unknown")  # why a settlement may not count
 
-MOST_IN_FRAME = 200  # messages that wait for a connection
 
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Habits:
     """How one client behaves: frequencies are per second, shares from 0 to 1."""
 
-    publishes: float
-    most_in_batch: int
-    delayed: float
-    keyed: float
-    prefetch: int  # 0: it consumes nothing
-    work_us: int
-    nacks: float
-    rejects: float
-    releases: float
-    extends: float
-    repeats: float
-    stale: float
-
-
-class PublishWaiter:
-    """Stands for a caller's future; never cancelled."""
-
-    __slots__ = ("intent",)
-
-    def __init__(self, intent: Intent) -> None:
-        self.intent = intent
-
-    def cancelled(self) -> bool:
-        """It is not."""
-        return False
+    publishes: float = 0
+    most_in_batch: int = 1
+    delayed: float = 0
+    keyed: float = 0
+    prefetch: int = 0  # 0: it consumes nothing
+    work_us: int = 1
+    nacks: float = 0
+    rejects: float = 0
+    releases: float = 0
+    extends: float = 0
+    repeats: float = 0
+    stale: float = 0
+    goes: float = 0  # of its callers, before their answer comes
+    blind: float = 0  # of its settlements, whose outcome it does not wait for
+    timeout_ms: int = 30_000
+    declares: bool = False
 
 
 @dataclass(slots=True, eq=False)
 class Work:
     """One message in the hands of the application."""
 
-    message: Message[Any]
+    message: MessageData[Any]
     history: History
     handed: Handed
     delay_ms: int | None = None
-    extended_us: int = 0
-    stale: bool = False  # it was answered, and is settled once more on purpose
 
 
-class SimulatedClient:
-    """One client; `life` ends when its process does, and `revive` begins another."""
+class SimulatedClient(MachineShell):
+    """One client; `start` begins its process, `die` and `leave` end it, and another one begins."""
 
     def __init__(self, world: World, name: str, habits: Habits, seed: int) -> None:
-        self.world = world
         self.base_name = name
         self.habits = habits
-        self.random = Random(seed)
-        self.link: Link | None = None
         self.lives = 0
         self.quiet = False  # the world drains: nothing new is published, everything is acked
-        self._revive()
+        super().__init__(world, name, habits.timeout_ms, seed)
 
-    def _revive(self) -> None:
+    def start(self) -> None:
+        """Begin a process that does what its habits say."""
         self.lives += 1
         self.name = f"{self.base_name}.{self.lives}"
-        self.life = Life()
-        self.loop = LifeLoop(self.world.loop, self.life)
-        self.session = Session(self.name, QuietShell(), self._ripe)
+        super().start()
         self.works: dict[int, Work] = {}  # by id() of the message, which it keeps alive
         self.spent: deque[Work] = deque(maxlen=20)
-        self.old_frames: deque[tuple[int, bytes]] = deque(maxlen=5)
+        self.leaving = False
         self._count = 0
-        self._heard_us = 0
-        self._flush_due = False
-        self.loop.call_later(self.random.uniform(0, 0.2), self.connect)
-        self.loop.call_later(5, self._beat)
-        if self.habits.publishes:
-            self._later(self.habits.publishes, self._publish)
-        if self.habits.stale:
-            self._later(self.habits.stale, self._settle_stale)
-        if self.habits.repeats:
-            self._later(self.habits.repeats, self._repeat)
+        habits = self.habits
+        if habits.declares:
+            for queue, settings in self.world.settings.items():
+                self.machine.declarations.declare(queue, settings, overwrite=False)
+        if habits.prefetch:
+            self.loop.call_later(self.random.uniform(0, 0.2), self._look_after_consumers)
+        self._now_and_then(habits.publishes, self._publish)
+        self._now_and_then(habits.stale, self._settle_stale)
+        self._now_and_then(habits.repeats, self._repeat)
+
+    def calm_down(self) -> None:
+        """Publish nothing new from now on, and ack what comes."""
+        self.quiet = True
 
     def die(self) -> None:
         """End the process with all it had, and start another one."""
         self.world.note(f"{self.name} dies")
         self.world.checker.deaths += 1
+        self.world.checker.returned()
+        self._end()
+
+    def leave(self) -> None:
+        """Go in good order: no new work, the answers to what was settled and published, then goodbye."""
+        if self.leaving:
+            return
+        self.leaving = True
+        self.world.note(f"{self.name} leaves")
+        self.world.checker.deaths += 1  # what runs is not waited for
+        self.world.checker.returned()
+        for consumer in list(self.machine.consumers.values()):
+            self.machine.retire(consumer)
+        self.flush()
+        departure, life = self.machine.leaving, self.life
+        if departure.is_drained(True):
+            self._go(life)
+            return
+        by_ms = departure.by_ms(self.now_ms())
+        gone = Answer(
+            self, "leave", by_ms, lambda value, error: self.loop.call_soon(self._go, life)
+        )
+        departure.add(gone, True, by_ms)
+        self.after()
+
+    def _go(self, life: object) -> None:
+        if self.life is life:
+            self.machine.close("the application ends", self.now_ms())
+            self.after()
+            if self.waiting:
+                names = sorted(answer.what for answer in self.waiting)
+                self.world.checker.violation("I9", f"{self.name} closed, and {names} wait on")
+            self._end()
+
+    def _end(self) -> None:
         self.life.over = True
         if self.link is not None:
             self.link.drop()
-            self.link = None
-        self._revive()
+        self.start()
 
-    def _later(self, per_second: float, callback: Callable[[], None]) -> None:
-        self.loop.call_later(self.random.expovariate(per_second), callback)
+    def _now_and_then(self, per_second: float, act: Callable[[], None]) -> None:
+        """Do something at random times, `per_second` on average, until the world drains."""
+        if per_second:
+            self.loop.call_later(self.random.expovariate(per_second), self._do, per_second, act)
 
-    # -- the connection -------------------------------------------------------------------------
+    def _do(self, per_second: float, act: Callable[[], None]) -> None:
+        if not self.quiet:
+            self._now_and_then(per_second, act)
+            if not self.leaving:
+                act()
 
-    def connect(self) -> None:
-        """Connect, or try again."""
-        if self.link is not None:
-            return
-        link = self.world.accept(self)
-        if link is None:
-            self.loop.call_later(self.random.uniform(0.05, 0.7), self.connect)
-            return
-        self.link = link
-        self._heard_us = self.world.loop.now_us
-        link.send(self.session.login())
+    def _soon(self, mean_us: float, act: Callable[..., object], *arguments: Any) -> None:
+        delay_us = self.random.expovariate(1 / mean_us)
+        self.loop.call_later(delay_us / 1e6, act, *arguments)
 
-    def lost(self, link: Link) -> None:
-        """The connection ended: what is held is gone, what is begun goes on."""
-        if link is not self.link:
-            return
-        self.link = None
-        self.world.checker.troubles += 1
-        self.world.checker.returned()
-        self._act(self.session.disconnected())
-        for delivery in list(self.session.deliveries.values()):
-            held = [message for message in delivery.messages if message.state == HELD]
-            drop(held)
-            for message in held:
-                self.works.pop(id(message), None)
-        self.loop.call_later(self.random.uniform(0.01, 0.7), self.connect)
+    # -- consuming ------------------------------------------------------------------------------
 
-    def _beat(self) -> None:
-        self.loop.call_later(5, self._beat)
-        if self.link is None:
-            return
-        if self.world.loop.now_us - self._heard_us > 2_000 * limits.HEARTBEAT_MS:
-            self._give_up()
-        elif self.session.is_open:
-            self.session.request("ping", {}, None)
-            if self.quiet and self.habits.prefetch:
-                self.consume()  # of queues that were not there the last time
-            self.flush_soon()
+    def _look_after_consumers(self) -> None:
+        """Have a consumer for each queue: the first time, and whenever one has ended."""
+        self.loop.call_later(LOOK_AGAIN_S, self._look_after_consumers)
+        taken = {consumer.queue for consumer in self.machine.consumers.values()}
+        for queue in self.world.consumable:
+            if queue not in taken and not self.leaving:
+                SimulatedConsumer(self, queue, self.habits.prefetch).open()
 
-    def _give_up(self) -> None:
-        link = self.link
-        assert link is not None
-        link.drop()
-        self.lost(link)
-
-    def receive(self, link: Link, data: bytes) -> None:
-        """Take bytes that arrived."""
-        if link is not self.link:
-            return
-        self._heard_us = self.world.loop.now_us
-        try:
-            events = self.session.receive(data)
-        except MinibrokerError as error:
-            if error.code != "shutting_down":
-                self.world.checker.violation("protocol", f"{self.name} was told: {error}")
-            self._give_up()
-            return
-        self._act(events)
-        self.flush_soon()
-
-    def flush_soon(self) -> None:
-        """Write what may be written, at the end of this turn."""
-        if not self._flush_due:
-            self._flush_due = True
-            self.loop.call_soon(self._flush)
-
-    def _flush(self) -> None:
-        self._flush_due = False
-        if self.link is not None and self.session.is_open:
-            self._write(self.session.flush(self.world.loop.now_us // 1_000))
-
-    def _write(self, frames: list[bytes]) -> None:
-        if frames and self.link is not None:
-            self.link.send(b"".join(frames))
-            some = list(self.session.window)[-2:]
-            self.old_frames.extend((sent.sequence, sent.frame) for sent in some)
-
-    def _ripe(self, _: Any) -> None:
-        self.flush_soon()
-
-    # -- what happens ---------------------------------------------------------------------------
-
-    def _act(self, events: list[Any]) -> None:
-        for event in events:
-            _HANDLERS[type(event)](self, event)
-
-    def _welcomed(self, event: Welcomed) -> None:
-        for message in event.lost:
-            if message.state != ENDED:
-                work = self.works.pop(id(message), None)
-                message.lose()
-                if work is not None:
-                    work.handed.lost = True
-        now_ms = self.world.loop.now_us // 1_000
-        self._write(self.session.resend(lambda _: False) + self.session.retry_returned(now_ms))
-        if self.habits.prefetch:
-            self.consume()
-        self.welcomed()
-
-    def welcomed(self) -> None:
-        """For those who have something to do when they are connected."""
-
-    def consume(self) -> None:
-        """Make the consumers of this connection."""
-        for number, queue in enumerate(self.world.consumable, 1):
-            self.session.consumers.add(number)
-            self.session.request(
-                "consume",
-                {"queue": queue, "consumer": number, "prefetch": self.habits.prefetch},
-                None,
+    def delivered(self, consumer: SimulatedConsumer, delivery: Delivery) -> None:
+        """Messages came: they wait in the consumer's buffer, and begin one after the other."""
+        at_us = 0.0
+        for work in self.note_delivery(delivery):
+            checker = self.world.checker
+            checker.early(
+                work.history, work.handed, self.world.healthy_links(), work.handed.received_us
             )
+            at_us += self.random.expovariate(1 / self.habits.work_us)
+            self.loop.call_later(at_us / 1e6, self._begin, consumer)
 
-    def _published(self, event: Published) -> None:
-        for at, waiter in enumerate(event.group.waiters):
-            self.world.checker.stored(
-                waiter.intent, (event.origin, event.first + at), self.world.loop.now_us
-            )
-
-    def _publish_failed(self, event: PublishFailed) -> None:
-        self.world.note(f"{self.name} refused: {event.error.code}")
-        self.old_frames.clear()  # a refused frame left no trace: sent again, it would be a new one
-        if event.error.code != "outcome_unknown":
-            for waiter in event.group.waiters:
-                self.world.checker.refused(waiter.intent)
-
-    def _settled(self, event: Settled) -> None:
-        for message in event.part.messages:
-            work = self.works.get(id(message))
-            if work is None:
-                continue
-            lost = any(message is other for other in event.lost)
-            if work.stale:
-                del self.works[id(message)]
-                self.world.checker.stale_answer(work.history, message.token, lost)
-            elif event.part.op == "extend":
-                if lost:
-                    work.handed.lost = True
-                else:
-                    work.handed.leased_us = work.extended_us
-            elif event.part.op != "begin" and work.handed.ended:
-                del self.works[id(message)]
-                self.world.checker.settled(work.history, work.handed, lost, work.delay_ms)
-                self.spent.append(work)
-
-    def _settle_refused(self, event: SettleRefused) -> None:
-        self.old_frames.clear()
-        if event.error.retryable:
-            self.loop.call_later(0.5, self._retry)
-        elif event.error.code not in ("unknown_queue", "outcome_unknown"):
-            self.world.checker.violation("protocol", f"{self.name}: settling: {event.error}")
-
-    def _retry(self) -> None:
-        if self.session.is_open:
-            self._write(self.session.retry_returned(self.world.loop.now_us // 1_000))
-
-    def _answered(self, event: Answered) -> None:
-        if event.waiter is not None:
-            event.waiter(event.value, event.error)
-
-    # -- working --------------------------------------------------------------------------------
-
-    def _delivered(self, event: Delivered) -> None:
-        world, delivery, link = self.world, event.delivery, self.link
+    def note_delivery(self, delivery: Delivery) -> list[Work]:
+        """Let the books have what came."""
+        world, link, noted = self.world, self.link, []
         assert link is not None
-        at_us = 0
         for message in delivery.messages:
             handed = Handed(
                 self.name, link.number, delivery.queue, message.token, message.attempt,
                 delivery.lease_ms, world.loop.now_us, world.checker.crashes,
             )  # fmt: skip
-            history = world.checker.delivered(
-                handed, (message.origin, message.sequence), message.raw, world.loop.now_us
-            )
+            place = (message.origin, message.sequence)
+            history = world.checker.delivered(handed, place, message.raw, world.loop.now_us)
             if history is None:
                 continue
-            if self.world.draining:
+            if world.draining:
                 world.checker.drained(history, handed, fresh=self.base_name == "drain")
-            world.checker.early(history, handed, world.healthy_links(), world.loop.now_us)
-            work = Work(message, history, handed)
-            self.works[id(message)] = work
-            at_us += round(self.random.expovariate(1 / self.habits.work_us))
-            self.loop.call_later(at_us / 1e6, self._begin, work)
+            work = self.works[id(message)] = Work(message, history, handed)
+            noted.append(work)
+        return noted
 
-    def _begin(self, work: Work) -> None:
-        message = work.message
-        if message.state != HELD:
-            return
-        message.state, message.begun_at = BEGUN, self.loop.time()
+    def _begin(self, consumer: SimulatedConsumer) -> None:
+        message = consumer.take()
+        if message is None:
+            return  # the connection that held it has ended
+        self.note_begun(message, self.world.loop.now_us)
         message.run.settlements.begins.append(message)
         message.run.settlements.owe()
-        work.handed.leased_us = self.world.loop.now_us
-        self.flush_soon()
-        work_s = self.random.expovariate(1 / self.habits.work_us) / 1e6
+        self.schedule()
+        self.work_on(self.works[id(message)])
+
+    def note_begun(self, message: MessageData[Any], leased_us: int) -> None:
+        """The application has it now, under a lease that began at `leased_us` or later."""
+        message.state, message.begun_at = BEGUN, self.loop.time()
+        self.works[id(message)].handed.leased_us = leased_us
+
+    def work_on(self, work: Work) -> None:
+        """Do what it takes, then settle."""
+        work_us = self.random.expovariate(1 / self.habits.work_us)
         if not self.quiet and self.random.random() < self.habits.extends:
-            self.loop.call_later(work_s, self._extend, work)
-            work_s += self.random.expovariate(1 / self.habits.work_us) / 1e6
-        self.loop.call_later(work_s, self._end, work)
+            self.loop.call_later(work_us / 1e6, self._extend, work)
+            work_us += self.random.expovariate(1 / self.habits.work_us)
+        self.loop.call_later(work_us / 1e6, self._finish, work)
+
+    def lose(self, effect: Lost) -> None:
+        """Messages are not this client's any more."""
+        if getattr(effect.error, "code", "") not in NOT_OURS:
+            self._complain(f"settling: {effect.error}")
+        for message in effect.messages:
+            work = self.works.get(id(message))
+            if work is not None:
+                work.handed.lost = True
+
+    # -- settling -------------------------------------------------------------------------------
 
     def _extend(self, work: Work) -> None:
         message = work.message
-        if message.state != ENDED:
-            settlements = message.run.settlements
-            work.extended_us = self.world.loop.now_us
-            settlements.extend_waiters.append((message, work))
-            settlements.others.append(Settlement("extend", message, work.handed.lease_ms))
-            settlements.on_ripe()
+        if message.state == ENDED:
+            return
+        asked_us = self.world.loop.now_us
 
-    def _end(self, work: Work) -> None:
+        def told(value: Any, error: Exception | None) -> None:
+            if error is None:
+                work.handed.leased_us = asked_us
+            elif isinstance(error, LeaseLost):
+                work.handed.lost = True
+
+        lease_ms = work.handed.lease_ms
+        message.run.settlements.others.append(Settlement("extend", message, lease_ms))
+        self._await_settled(message, told, extends=True)
+
+    def _finish(self, work: Work) -> None:
         message, random, habits = work.message, self.random, self.habits
         if message.state == ENDED:
             return
@@ -359,52 +264,70 @@ class SimulatedClient:
             settlements.others.append(Settlement("release", message))
         else:
             settlements.acks.append(message)
-        message.state = ENDED
-        message.run.delivery.open -= 1
-        settlements.waiters.append((message, work))
+        message._end()
         self.world.checker.ending(work.history, work.handed, op, self.world.loop.now_us)
-        settlements.on_ripe()
+        if random.random() < habits.blind:
+            settlements.on_ripe()
+            return
+
+        def told(value: Any, error: Exception | None) -> None:
+            del self.works[id(message)]
+            if error is None or isinstance(error, LeaseLost):
+                self.world.checker.settled(
+                    work.history, work.handed, error is not None, work.delay_ms
+                )
+                self.spent.append(work)
+
+        self._await_settled(message, told)
+
+    def _await_settled(
+        self,
+        message: MessageData[Any],
+        told: Callable[[Any, Exception | None], object],
+        *,
+        extends: bool = False,
+    ) -> None:
+        by_ms = self.now_ms() + self.timeout_ms
+        answer = Answer(self, "settlement", by_ms, told)
+        settlements = message.run.settlements
+        done = self.machine.await_settled(answer, message, settlements, by_ms, extends)
+        self.after()
+        if self.random.random() < self.habits.goes:
+            self._soon(self.habits.work_us, lambda: answer.cancel() and done())
 
     def _settle_stale(self) -> None:
         """Settle again, under its old token, what was settled and answered."""
-        self._later(self.habits.stale, self._settle_stale)
-        if self.spent and self.session.is_open and not self.quiet:
-            work = self.spent.popleft()
-            message = work.message
-            settlements = self.session.settlements_of(message.queue)
-            if id(message) not in self.works:
-                self.works[id(message)] = Work(message, work.history, work.handed, stale=True)
-                settlements.waiters.append((message, work))
-                if self.random.random() < 0.5:
-                    settlements.acks.append(message)
-                else:
-                    settlements.others.append(Settlement("nack", message, 0, b"E", b"stale"))
-                settlements.on_ripe()
+        if not self.spent or not self.session.is_open:
+            return
+        work = self.spent.popleft()
+        message = work.message
+        settlements = message.run.settlements
+
+        def told(value: Any, error: Exception | None) -> None:
+            if error is None or isinstance(error, LeaseLost):
+                lost = error is not None
+                self.world.checker.stale_answer(work.history, message.token, lost)
+
+        if self.random.random() < 0.5:
+            settlements.acks.append(message)
+        else:
+            settlements.others.append(Settlement("nack", message, 0, b"E", b"stale"))
+        self._await_settled(message, told)
 
     def _repeat(self) -> None:
-        """Send a frame again that was answered; those without an answer are sent again after a resume."""
-        self._later(self.habits.repeats, self._repeat)
-        unanswered = {sent.sequence for sent in self.session.window}
-        frames = [frame for sequence, frame in self.old_frames if sequence not in unanswered]
-        if self.link is not None and self.session.is_open and frames:
-            self.link.send(self.random.choice(frames))
+        """Send a frame again that was confirmed; those without an answer are sent again after a resume."""
+        if self.link is not None and self.session.is_open and self.tap.confirmed:
+            self.link.send(self.random.choice(self.tap.confirmed))
 
     # -- publishing -----------------------------------------------------------------------------
 
     def _publish(self) -> None:
-        if self.quiet:
-            return
-        self._later(self.habits.publishes, self._publish)
         random, habits = self.random, self.habits
         queue = random.choice(self.world.queues)
-        count = random.randint(1, habits.most_in_batch)
-        now_ms = self.world.loop.now_us // 1_000
-        outbox = self.session.outbox
-        key = (queue, 30_000)
-        group = outbox.open.get(key)
-        if group is None or len(group.waiters) > MOST_IN_FRAME:
-            group = outbox.start(key, now_ms)
-        for _ in range(count):
+        timeout_ms = self.timeout_ms
+        if habits.goes and random.random() < 0.2:
+            timeout_ms = random.choice((20, 300, 2_000))
+        for _ in range(random.randint(1, habits.most_in_batch)):
             self._count += 1
             delay_ms = (
                 random.choice((1, 50, 900, 12_000)) if random.random() < habits.delayed else 0
@@ -412,25 +335,48 @@ class SimulatedClient:
             name = b"k%d" % random.randrange(3) if random.random() < habits.keyed else b""
             body = f"{self.name}-{self._count}:".encode()
             body += bytes(random.choice((0, 5, 100, self.world.largest_body)))
-            intent = Intent(
-                body, self.name, queue, self.world.loop.now_us, delay_ms, not (delay_ms or name)
-            )
-            self.world.checker.intend(intent)
-            group.add(PublishWaiter(intent), b"", body, 0, name, delay_ms)
-        self.flush_soon()
+            self._add((queue, timeout_ms), body, name, delay_ms)
+        self.schedule()
 
+    def _add(self, key: Key, body: bytes, name: bytes, delay_ms: int) -> None:
+        """Put one message into the open group, as `Queue.publish` does."""
+        world = self.world
+        intent = Intent(
+            body, self.name, key[0], world.loop.now_us, delay_ms, not (delay_ms or name)
+        )
+        world.checker.intend(intent)
+        group = self._group(key, len(body) + len(name) + MESSAGE_RESERVE)
 
-def _ignore(client: SimulatedClient, event: Any) -> None:
-    """The client reconnects when its link ends, not before."""
+        def told(value: Any, error: Exception | None) -> None:
+            code = getattr(error, "code", "")
+            if error is None:
+                world.checker.stored(intent, (value.origin, value.sequence), world.loop.now_us)
+            else:
+                world.note(f"{self.name} refused: {code}")
+                if code not in UNKNOWN:
+                    world.checker.refused(intent)
 
+        answer = Answer(self, "publish", group.deadline_ms, told)
+        if group.plain and not name and not delay_ms:
+            group.waiters.append(answer)
+            group.blob.append(body)
+        else:
+            group.add(answer, b"", body, 0, name, delay_ms)
+        if self.random.random() < self.habits.goes:
+            self._soon(20_000, self._take_back, answer, intent)
 
-_HANDLERS: dict[type, Callable[[Any, Any], None]] = {
-    Welcomed: SimulatedClient._welcomed,
-    Published: SimulatedClient._published,
-    PublishFailed: SimulatedClient._publish_failed,
-    Settled: SimulatedClient._settled,
-    SettleRefused: SimulatedClient._settle_refused,
-    Delivered: lambda client, event: client._delivered(event),  # others have their own
-    Answered: SimulatedClient._answered,
-    Leaving: _ignore,
-}
+    def _group(self, key: Key, cost: int) -> PublishGroup:
+        outbox = self.session.outbox
+        group = outbox.open.get(key)
+        if group is not None:
+            if group.takes(1, cost, outbox.group_bytes) and group.count < GROUP_MESSAGES:
+                return group
+            outbox.close(key)
+            self.flush()
+        return self.machine.open_group(key, self.now_ms())
+
+    def _take_back(self, answer: Answer, intent: Intent) -> None:
+        """Go without the answer: what was not written by now never is."""
+        waits = any(answer in group.waiters for group in self.session.outbox.groups)
+        if answer.cancel() and waits:
+            self.world.checker.refused(intent)

@@ -185,6 +185,7 @@ class FaultyDisk(SimulatedDisk):
         if self._step(f"write {len(data)} at {offset}"):
             super().write(descriptor, memoryview(data)[: self.random.randint(0, len(data))], offset)
             raise PowerCut
+        self.rot.written(self._open[descriptor], offset, len(data))
         return super().write(descriptor, data, offset)
 
     def write_synced(self, descriptor: int, data: bytes | memoryview, offset: int) -> int:

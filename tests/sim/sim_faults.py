@@ -17,7 +17,7 @@ SECOND_US = 1_000_000
 
 # Name, and how often in 10 s at most.
 FAULTS = {
-    "kill": 10, "power": 10, "stop": 4, "kill_soon": 10, "power_soon": 12, "die": 8,
+    "kill": 10, "power": 10, "stop": 4, "kill_soon": 10, "power_soon": 12, "die": 8, "leave": 6,
     "sync": 2, "hang": 1, "slow": 2, "full": 2, "read_only": 0.5, "no_files": 0.5,
     "cut": 12, "silence": 3, "stall": 4, "lag": 4, "jump": 6, "suspend": 2,
     "bad_read": 20, "flip": 25, "rot": 12, "unreadable": 5,
@@ -83,6 +83,9 @@ class Faults:
 
     def _die(self) -> None:
         self.world.random.choice(self.world.clients[1:]).die()
+
+    def _leave(self) -> None:
+        self.world.random.choice(self.world.clients[1:]).leave()
 
     # -- the disk -------------------------------------------------------------------------------
 

@@ -8,33 +8,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from checker import Handed
-from sim_client import Habits, SimulatedClient, Work
+from sim_client import Habits, SimulatedClient
+from sim_consumer import SimulatedConsumer
 
-from minibroker.contract.errors import MinibrokerError
-from minibroker.session.delivery import Delivery, drop
-from minibroker.session.events import Delivered
-from minibroker.session.settlements import BEGUN, HELD
+from minibroker.session.calls import Call
+from minibroker.session.message import Delivery
 
 if TYPE_CHECKING:
     from sim_world import World
 
 MOST_ASKED = 8  # receives that one client waits for
-
-
-class Asked:
-    """A receive, and its caller, who may go."""
-
-    __slots__ = ("client", "number")
-
-    def __init__(self, client: ImpatientClient) -> None:
-        self.client = client
-        self.number = 0
-
-    def __call__(self, value: Any, error: MinibrokerError | None) -> None:
-        """Take the answer."""
-        if self.client.asked.pop(self.number, None) is not None and isinstance(value, Delivery):
-            self.client.take(value, self.number)
+MOST_TAKING = 2  # consumers
 
 
 class ImpatientClient(SimulatedClient):
@@ -44,141 +28,80 @@ class ImpatientClient(SimulatedClient):
         self, world: World, name: str, habits: Habits, seed: int, per_second: float, patience: float
     ) -> None:
         self._per_second = per_second
-        self._patience_s = patience
+        self._patience_us = patience * 1e6
         super().__init__(world, name, habits, seed)
 
-    def _revive(self) -> None:
-        self.asked: dict[int, Asked] = {}
-        self.taking: dict[int, list[Any]] = {}  # by consumer: what was delivered to it
-        self._next_consumer = 0
-        self._opening: dict[int, int] = {}  # request of a consume, by consumer
-        super()._revive()
-        self._later(self._per_second, self._ask)
-        self._later(self._per_second / 4, self._open)
-
-    def consume(self) -> None:
-        """Ask for every open consumer again, on a new connection; the session asks again for those that open."""
-        for number in self.taking.keys() - self._opening.keys():
-            self._request_consume(number)
+    def start(self) -> None:
+        """Begin."""
+        super().start()
+        self.asked: dict[Call, None] = {}
+        self._now_and_then(self._per_second, self._ask)
+        self._now_and_then(self._per_second / 4, self._open)
 
     # -- receiving ------------------------------------------------------------------------------
 
     def _ask(self) -> None:
-        if self.quiet:
-            self._go_all()
-            return
-        self._later(self._per_second, self._ask)
         if len(self.asked) >= MOST_ASKED:
             return
         random = self.random
+        wait_ms = random.choice((0, 20, 1_000, 10_000))
         fields: dict[str, object] = {
             "queue": random.choice(self.world.queues),
             "count": random.choice((1, 1, 3, 10)),
-            "wait_ms": random.choice((0, 20, 1_000, 10_000)),
+            "wait_ms": wait_ms,
         }
-        asked = Asked(self)
-        asked.number = self.session.request("receive", fields, asked)
-        self.asked[asked.number] = asked
-        self.flush_soon()
+        within_ms = wait_ms + random.choice((10, self.timeout_ms))
+
+        asked_us = self.world.loop.now_us  # its lease runs while the answer is on its way
+
+        def told(value: Any, error: Exception | None) -> None:
+            self.asked.pop(call, None)
+            if isinstance(value, Delivery):
+                self._take(call, value, asked_us)
+            else:
+                self.world.checker.returned()  # its deadline may have passed while the answer came
+
+        call = self.ask("receive", fields, told, within_ms)
+        self.asked[call] = None
         if random.random() < 0.6:
-            self.loop.call_later(random.expovariate(1 / self._patience_s), self._go, asked)
+            self._soon(self._patience_us, self._go_away, call)
 
-    def _go(self, asked: Asked) -> None:
-        if self.asked.pop(asked.number, None) is not None:
-            self.world.note(f"{self.name} withdraws {asked.number}")
+    def _go_away(self, call: Call) -> None:
+        if call in self.asked:
+            del self.asked[call]
+            self.world.note(f"{self.name} withdraws {call.number}")
             self.world.checker.returned()
-            self.session.requests.withdraw(asked.number, "receive")
-            self.flush_soon()
+            self.give_up(call)
 
-    def take(self, delivery: Delivery, number: int) -> None:
+    def _take(self, call: Call, delivery: Delivery, asked_us: int) -> None:
         """Begin what was received, as `Queue.receive` does, or go in the very turn in which it came."""
         if self.random.random() < 0.1:
             self.world.checker.returned()
-            self.session.requests.withdraw(number, "receive")
-            self.session.take_back(delivery)
+            self.loop.call_soon(self.give_up, call)
             return
-        link = self.link
-        assert link is not None
-        for message in delivery.messages:
-            handed = Handed(
-                self.name, link.number, delivery.queue, message.token, message.attempt,
-                delivery.lease_ms, self.world.loop.now_us, self.world.checker.crashes,
-            )  # fmt: skip
-            history = self.world.checker.delivered(
-                handed, (message.origin, message.sequence), message.raw, self.world.loop.now_us
-            )
-            if history is None:
-                continue
-            message.state, message.begun_at = BEGUN, self.loop.time()
-            handed.leased_us = self.world.loop.now_us
-            if self.world.draining:
-                self.world.checker.drained(history, handed, fresh=False)
-            work = Work(message, history, handed)
-            self.works[id(message)] = work
-            work_us = self.random.expovariate(1 / self.habits.work_us)
-            self.loop.call_later(work_us / 1e6, self._end, work)
+        for work in self.note_delivery(delivery):
+            self.note_begun(work.message, asked_us)
+            self.work_on(work)
 
     # -- consuming ------------------------------------------------------------------------------
 
     def _open(self) -> None:
-        if self.quiet:
-            self._go_all()
-            return
-        self._later(self._per_second / 4, self._open)
-        if len(self.taking) >= 2:
-            return
-        self._next_consumer += 1
-        number = self._next_consumer
-        self.taking[number] = []
-        self.session.consumers.add(number)
-        self._request_consume(number)
-        self.loop.call_later(self.random.expovariate(1 / self._patience_s), self._close, number)
-
-    def _request_consume(self, number: int) -> None:
-        queue = self.world.queues[number % len(self.world.queues)]
-        fields = {"queue": queue, "consumer": number, "prefetch": 1 + number % 7}
-
-        def opened(value: Any, error: MinibrokerError | None) -> None:
-            self._opening.pop(number, None)
-
-        self._opening[number] = self.session.request("consume", fields, opened)
-        self.flush_soon()
-
-    def _close(self, number: int) -> None:
-        """Go as a caller does that is cancelled while it opens, or as a consumer that stops."""
-        if number not in self.taking:
-            return
-        if number not in self._opening and (
-            not self.session.is_open or self.session.owes_settlements()
-        ):
-            self.loop.call_later(0.01, self._close, number)  # a cancel must not overtake an ack
-            return
-        taken = self.taking.pop(number)
-        self.session.consumers.discard(number)
-        self.world.checker.returned()
-        held = [message for message in taken if message.state == HELD]
-        drop(held)
-        for message in held:
-            self.works.pop(id(message), None)
-        request = self._opening.pop(number, None)
-        if request is not None:
-            self.session.requests.withdraw(request, "consume")
-        else:
-            self.session.request("cancel", {"consumer": number}, None)
-        self.flush_soon()
-
-    def _delivered(self, event: Delivered) -> None:
-        if event.consumer in self.taking:
-            self.taking[event.consumer] += event.delivery.messages
-        super()._delivered(event)
+        if len(self.machine.consumers) < MOST_TAKING:
+            queue = self.random.choice(self.world.queues)
+            consumer = SimulatedConsumer(self, queue, self.random.randint(1, 7))
+            consumer.open()
+            self._soon(self._patience_us, consumer.close)
 
     # -- the end --------------------------------------------------------------------------------
 
-    def _go_all(self) -> None:
-        for asked in list(self.asked.values()):
-            self._go(asked)
-        for number in list(self.taking):
-            self._close(number)
+    def calm_down(self) -> None:
+        """Nothing new is asked for, and all that is open is taken back."""
+        super().calm_down()
+        for call in list(self.asked):
+            self._go_away(call)
+        for consumer in list(self.machine.consumers.values()):
+            assert isinstance(consumer, SimulatedConsumer)
+            consumer.close()
 
     def left_behind(self, store: Any) -> str:
         """Return what the server still has for calls that have gone; empty: nothing."""
@@ -186,8 +109,8 @@ class ImpatientClient(SimulatedClient):
         connection = session and store.connections.get(session.connection)
         if not connection or not self.session.is_open:
             return ""
-        receives = set(connection.receives) - set(self.asked)
-        consumers = set(connection.consumers) - set(self.taking)
+        receives = set(connection.receives) - {call.number for call in self.asked}
+        consumers = set(connection.consumers) - set(self.machine.consumers)
         return f"receives {sorted(receives)}, consumers {sorted(consumers)}" * bool(
             receives or consumers
         )

@@ -57,6 +57,12 @@ class Rot:
             for turned in self.turned.values()
         )
 
+    def written(self, file: File, offset: int, size_bytes: int) -> None:
+        """A sector that is written anew can be read again: a disk puts another one in its place."""
+        for name, turned in list(self.turned.items()):
+            if turned.unreadable and turned.file is file and 0 <= turned.at - offset < size_bytes:
+                del self.turned[name]
+
     def spoil(self, data: bytes, file: File, offset: int) -> bytes:
         """Turn one bit of what was read from an offset on; the file stays as it is."""
         end = len(data.rstrip(b"\0"))

@@ -28,14 +28,17 @@ from sim_impatient import ImpatientClient
 from sim_loop import Life, SimulatedLoop
 from sim_memory import Memory
 from sim_network import Link
+from sim_shell import MachineShell
 from sim_writer import SimulatedWriter
 
+from minibroker.contract import limits
 from minibrokerd.log.failures import DamagedLog, LogError
 from support.simulated_disk import SimulatedDisk
 
 START_UNIX_MS = 1_700_000_000_000
 SECOND_US = 1_000_000
 DRAIN_US = 300 * SECOND_US  # leases, delays and sessions end long before
+NOTICED_US = 2_000 * limits.HEARTBEAT_MS + 5 * SECOND_US  # by then a silent connection is replaced
 LENGTHS_US = (500_000, SECOND_US, SECOND_US, 2 * SECOND_US, 4 * SECOND_US)
 SEGMENTS = (8192, 16 * 1024, 32 * 1024, 64 * 1024)
 
@@ -109,8 +112,9 @@ class World:
         }
         verbs = ["peek", "stats", "set"]
         verbs += [verb for verb in ("purge", "redrive", "delete") if random.random() < 0.15]
+        habits = Habits(goes=random.choice((0, 0.1)))
         self.clients: list[SimulatedClient] = [
-            Administrator(self, random.getrandbits(32), random.uniform(0.1, 2), verbs)
+            Administrator(self, random.getrandbits(32), random.uniform(0.1, 2), verbs, habits)
         ]
         for number in range(random.randint(1, 3)):
             self._add(f"p{number}", publishes=random.choice((1, 3, 8)) * self.memory.backlog)
@@ -123,7 +127,11 @@ class World:
             if random.random() < 0.3:
                 self.settings[queue]["max_messages"] = random.choice((3, 20, 200))
         for number in range(random.choice((1, 1, 2))):
-            habits = Habits(0, 1, 0, 0, 1, random.choice((500, 50_000)), 0.1, 0.05, 0.1, 0, 0, 0)
+            habits = Habits(
+                work_us=random.choice((500, 50_000)), nacks=0.1, rejects=0.05, releases=0.1,
+                goes=random.choice((0, 0.2)), blind=random.choice((0, 0.5)),
+                timeout_ms=random.choice((500, 30_000)),
+            )  # fmt: skip
             self.clients.append(
                 ImpatientClient(
                     self, f"i{number}", habits, random.getrandbits(32),
@@ -134,18 +142,22 @@ class World:
     def _add(self, name: str, *, publishes: float = 0, prefetch: int = 0) -> None:
         random = self.random
         habits = Habits(
-            publishes,
-            random.choice((1, 3, 10)),
-            0 if self.plain else random.choice((0, 0, 0.3)),
-            0 if self.plain else random.choice((0, 0, 0.5)),
-            prefetch,
-            random.choice((500, 5_000, 50_000, 400_000)),
-            random.choice((0, 0.1, 0.4)),
-            random.choice((0, 0, 0.1)),
-            random.choice((0, 0, 0.2)),
-            random.choice((0, 0, 0.3)),
-            random.choice((0, 0.5)),
-            random.choice((0, 0.5)),
+            publishes=publishes,
+            most_in_batch=random.choice((1, 3, 10)),
+            delayed=0 if self.plain else random.choice((0, 0, 0.3)),
+            keyed=0 if self.plain else random.choice((0, 0, 0.5)),
+            prefetch=prefetch,
+            work_us=random.choice((500, 5_000, 50_000, 400_000)),
+            nacks=random.choice((0, 0.1, 0.4)),
+            rejects=random.choice((0, 0, 0.1)),
+            releases=random.choice((0, 0, 0.2)),
+            extends=random.choice((0, 0, 0.3)),
+            repeats=random.choice((0, 0.5)),
+            stale=random.choice((0, 0.5)),
+            goes=random.choice((0, 0, 0.1, 0.5)),
+            blind=random.choice((0, 0, 0.5)),
+            timeout_ms=random.choice((300, 3_000, 30_000, 30_000)),
+            declares=random.random() < 0.5,
         )
         self.clients.append(SimulatedClient(self, name, habits, random.getrandbits(32)))
 
@@ -170,7 +182,7 @@ class World:
         self.links = {number: link for number, link in self.links.items() if link.is_open}
         return {number for number, link in self.links.items() if not link.troubled}
 
-    def accept(self, client: SimulatedClient) -> Link | None:
+    def accept(self, client: MachineShell) -> Link | None:
         """Connect a client; None: there is no broker."""
         broker = self.broker
         if broker is None or broker.stopping:
@@ -239,7 +251,8 @@ class World:
         self.disk.dies_in = 0
         self.broker = broker
         self.checker.epoch = broker.log.epoch
-        self.deleted = False
+        # One that waits for a connection is still to come.
+        self.deleted = any(answer.what == "queue_delete" for answer in self.clients[0].waiting)
         counters = self._counters(broker)
         self._baseline = {name: sides(name, counters[name], counters) for name in counters}
 
@@ -345,10 +358,10 @@ class World:
             self._recover_twice()
         self.draining = True
         for client in self.clients:
-            client.quiet = True
+            client.calm_down()
         self.consumable = [*self.queues, *(f"{queue}.dlq" for queue in self.queues)]
         self._add("drain", prefetch=32)
-        self.clients[-1].quiet = True
+        self.clients[-1].calm_down()
 
     def _is_empty(self) -> bool:
         broker = self.broker
@@ -370,8 +383,12 @@ class World:
             )
         self.checker.finish(self.disk.rot.suspects)
         self._live(self.loop.now_us + 3 * SECOND_US, lambda: False)
+        if any(client.is_cut_off() for client in self.clients):
+            self._live(self.loop.now_us + NOTICED_US, lambda: False)
         self._check_limits()
         for client in self.clients:
+            for answer in client.waiting:
+                answer.check()
             if self.broker is not None and isinstance(client, ImpatientClient):
                 left = client.left_behind(self.broker.core.store)
                 if left:

@@ -20,6 +20,7 @@ from minibrokerd.core.queues import Queue
 from minibrokerd.core.state import Broken, Refused, Store, check_name
 from minibrokerd.core.wheel import Timer
 from minibrokerd.core.withdrawing import (
+    ask_again,
     cancel_consumer,
     end_receive,
     open_consumer,
@@ -103,6 +104,7 @@ def receive(store: Store, frame: Frame, part: Any) -> None:
         part.lease_ms,
         request=frame.request,
     )
+    consumer.batch = ask_again(store, frame)
     connection.receives[frame.request] = consumer
     queue.consumer_count += 1
     line_up(store, queue, consumer)
@@ -128,7 +130,9 @@ def _wait_over(store: Store, timer: Timer | None, consumer: Consumer) -> None:
         return
     end_receive(store, connection, consumer)
     empty = {"op": "deliver", "request": consumer.request, "queue": queue.name, "token": 0}
-    store.send(connection.id, 0, empty | {"lease_ms": 0, "count": 0, "runs": 0, "begun": True})
+    store.send(
+        connection.id, consumer.batch, empty | {"lease_ms": 0, "count": 0, "runs": 0, "begun": True}
+    )
 
 
 @handles("queue_set")

@@ -60,7 +60,7 @@ def withdraw(store: Store, connection: Connection, request: int) -> int:
 def reuse(store: Store, frame: Frame) -> None:
     """Let go what a number was used for before: there is nothing to withdraw under it any more.
 
-    On its own connection its answer came. A receive asked again on a new one never got it: that goes back.
+    On its own connection its answer came. A receive asked again on a new one never got it: see `ask_again`.
     """
     assert frame.request is not None
     connection = store.connections[frame.connection]
@@ -68,12 +68,20 @@ def reuse(store: Store, frame: Frame) -> None:
         connection.opened.pop(frame.request, None)
     token = connection.session.received.get(frame.request)
     delivery = store.deliveries.get(token) if token is not None else None
-    if delivery is None:
-        return
-    if delivery.connection == connection.id:
+    if delivery is not None and delivery.connection == connection.id:
         connection.session.has_answer(delivery)
-    elif frame.parts[0].op == "receive":
-        _put_back(store, delivery)
+
+
+def ask_again(store: Store, frame: Frame) -> int:
+    """Put back what a receive was answered with on an older connection; return what its next answer rests on.
+
+    With that answer the client uses the number no more: if a crash then lost that the first one had gone back, it
+    would be begun for nobody.
+    """
+    assert frame.request is not None
+    token = store.connections[frame.connection].session.received.get(frame.request, 0)
+    delivery = store.deliveries.get(token)
+    return 0 if delivery is None else _put_back(store, delivery)
 
 
 def _put_back(store: Store, delivery: Delivery) -> int:

@@ -132,6 +132,12 @@ class Calls:
         else:
             waiter.set_result(event.value)
 
+    def withdraw_all(self) -> None:
+        """See to it that the end leaves nothing of them at the server: a receive may have been answered."""
+        for call in self._waiting:
+            if call.number:
+                self._session.requests.withdraw(call.number, call.op)
+
     def fail_all(self, error: MinibrokerError) -> None:
         """Answer every caller with `error`."""
         for call in list(self._waiting):

@@ -60,6 +60,13 @@ class Departure:
                 if not waiter.done():
                     waiter.set_result(None)
 
+    def close(self) -> None:
+        """Let all of them go: nothing will be answered any more."""
+        waiters, self._waiters = self._waiters, []
+        for waiter, _ in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
 
 def _too_late() -> Timeout:
     return Timeout("not everything was confirmed in time")

@@ -101,6 +101,7 @@ class Machine:
         self.schedule = shell.schedule
         self._opening: list[Any] = []  # who waits for the first welcome
         self._room_waiters: list[Any] = []
+        self._retired: list[int] = []  # consumers that have gone, and are to be cancelled
         self._beats = False
         self._next_consumer = 1
         self._handlers: Mapping[type, Callable[[Any, int], None]] = {
@@ -146,10 +147,19 @@ class Machine:
         if self.closed is not None:
             self.session.let_go()  # settled after the end: nobody will be told
         frames = self.session.flush(now_ms)
+        if self._retired and not self.session.owes_settlements():
+            frames += self._cancel_retired(now_ms)
         if self.frames:
             frames = self.frames + frames
             self.frames = []
         return frames
+
+    def _cancel_retired(self, now_ms: int) -> list[bytes]:
+        """Return the cancels of consumers that have gone: what they settled is written, and not overtaken."""
+        for number in self._retired:
+            self.session.request("cancel", {"consumer": number}, None)
+        self._retired.clear()
+        return self.session.flush(now_ms)
 
     def take_effects(self) -> list[Effect]:
         """Return what the shell is to do, in order."""
@@ -215,6 +225,7 @@ class Machine:
             return False
         self.trouble = str(error) or type(error).__name__
         self.frames = []
+        self._retired.clear()  # the server forgets consumers with their connection
         self._act(self.session.disconnected(), now_ms)
         for consumer in list(self.consumers.values()):
             consumer.drop_buffer()
@@ -236,9 +247,7 @@ class Machine:
         self.lose(lost, LeaseLost("the server handed it out again, or it has ended"))
         self._act(self.session.expire(now_ms), now_ms)
         self.frames += self.declarations.welcomed()
-        self.frames += self.session.resend(
-            lambda group: not group.waiters or group.deadline_ms <= now_ms
-        )
+        self.frames += self.session.resend(lambda group: self._publishes.gives_up(group, now_ms))
         self.frames += self.session.retry_returned(now_ms)
         self.connecting.welcomed(now_ms)
         if not self._beats:
@@ -368,9 +377,8 @@ class Machine:
     def retire(self, consumer: Subscription) -> None:
         """Deliver no more, and give back what has not begun, without waiting for the answer."""
         self.forget(consumer)
-        # While settlements wait for room, the end of the connection gives back: a cancel would overtake them.
-        if self.session.is_open and not self.session.owes_settlements():
-            self.session.request("cancel", {"consumer": consumer.number}, None)
+        if self.session.is_open:
+            self._retired.append(consumer.number)
             self.schedule()
 
     def _delivered(self, event: Delivered, now_ms: int) -> None:
@@ -432,6 +440,7 @@ class Machine:
             return
         last = b""
         if self.session.is_open:
+            self.calls.withdraw_all()
             last = (
                 b"".join(self.flush(now_ms)) + GOODBYE
             )  # what is not confirmed may arrive all the same
@@ -456,6 +465,10 @@ class Machine:
         for waiter in self._opening:
             if not waiter.done():
                 waiter.set_exception(ConnectionLost(why))
+        self.leaving.close()
+        for item in self.timers.take_all():  # whoever waits has a deadline
+            if isinstance(item, Overdue):
+                item.end(OutcomeUnknown(why))
 
     def abandon(self, why: str) -> None:
         """Drop everything without a word to the server: it belongs to another process now.

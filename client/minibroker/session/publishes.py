@@ -72,6 +72,16 @@ class Publishes:
             error = OutcomeUnknown("no confirm came in time; it may be stored or not")
         self.fail(group, error)
 
+    def gives_up(self, group: PublishGroup, now_ms: int) -> bool:
+        """Return whether nobody waits for a group any more; those whose deadline passes just now hear so."""
+        if not group.waiters:
+            return True
+        if group.deadline_ms > now_ms:
+            return False
+        self._timers.discard(group, group.slot)
+        self.due(group, "")
+        return True
+
     def published(self, event: Published) -> None:
         """A group is stored: give its callers their confirms."""
         group, origin, sequence = event.group, event.origin, event.first

@@ -24,6 +24,10 @@ class Timers:
             self.wake_ms = when_ms
         return self._deadlines.add(item, when_ms)
 
+    def take_all(self) -> list[Any]:
+        """Take out and return everything, due or not: at the end nobody looks at deadlines any more."""
+        return self.pop_due(NEVER_MS)
+
     def pop_due(self, now_ms: int) -> list[Any]:
         """Take out and return what is due, the earliest first."""
         due = self._deadlines.pop_due(now_ms)
@@ -43,5 +47,9 @@ class Overdue:
 
     def __call__(self, now_ms: int) -> None:
         """Let the deadline pass."""
+        self.end(self._error())
+
+    def end(self, error: Exception) -> None:
+        """Answer with `error`, if there is no answer yet."""
         if not self._waiter.done():
-            self._waiter.set_exception(self._error())
+            self._waiter.set_exception(error)

@@ -1,0 +1,135 @@
+"""A server for the client's machine: the real core behind connections that cut frames as the real ones do.
+
+What a client may never do is an assertion here, where the server would end the connection: a frame beyond a limit,
+or one that is not understood. And the other way round: no frame of the server may end a connection for something
+that it was sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from harness import World
+
+from minibroker.contract import limits, wire
+from minibrokerd.core.core import error_header
+from minibrokerd.core.effects import Outgoing
+from minibrokerd.core.inputs import Frame, Hello, Resume
+from minibrokerd.core.records import PublishMeta, decode
+from minibrokerd.core.tails import split_bins
+from minibrokerd.frames import read_frame
+
+Id = tuple[int, int]
+SECRET = b"s" * 32
+
+
+class CoreServer(World):
+    """The core, with a log and a clock in a test's hands; `full`: it has no room for publishes."""
+
+    def __init__(self) -> None:
+        super().__init__(auto_sync=False)
+        self.full = False
+
+    def connect(self) -> CorePeer:
+        """Accept a connection."""
+        self._connections += 1
+        peer = CorePeer(self, self._connections)
+        self.clients[self._connections] = peer  # type: ignore[assignment]
+        return peer
+
+    def admits(self, frame: Frame) -> bool:
+        """Return whether there is room for a frame, as `Admission` judges; one that is known needs none."""
+        return not self.full or frame.parts[0].op != "publish" or self.core.knows(frame)
+
+    def stored(self) -> dict[bytes, list[Id]]:
+        """Return under which ids each body was ever stored, after a sync."""
+        found: dict[bytes, list[Id]] = {}
+        for batch in self.log:
+            for record in batch.records:
+                meta = decode(record)
+                if isinstance(meta, PublishMeta):
+                    (origin, first), *_ = meta.targets
+                    for at, body in enumerate(_bodies(record.tail)):
+                        found.setdefault(body, []).append((origin, first + at))
+        return found
+
+    def living(self) -> set[Id]:
+        """Return the ids of all messages that have not ended."""
+        return {id for name in self.store.queues for id in self.states(name)}
+
+    def in_hands(self, session: int) -> set[tuple[int, int, int]]:
+        """Return (token, origin, sequence) of what a session holds or has begun."""
+        found = set()
+        for token in self.store.sessions[session].deliveries:
+            delivery = self.store.deliveries[token]
+            for item in (*delivery.spans.values(), *delivery.singles.values()):
+                for sequence in range(item.first, item.stop):
+                    found.add((token, item.block.origin, sequence))
+        return found
+
+
+class CorePeer:
+    """One connection: `receive` takes bytes, cut anywhere; `out` has what goes to the client."""
+
+    def __init__(self, server: CoreServer, number: int) -> None:
+        self.server = server
+        self.number = number
+        self.out: list[bytes] = []
+        self.closed = False
+        self._buffer = b""
+        self._is_open = False
+
+    def receive(self, data: bytes) -> None:
+        """Apply the frames in `data`."""
+        self._buffer += data
+        while len(self._buffer) >= wire.LENGTH.size and not self.closed:
+            (length,) = wire.LENGTH.unpack_from(self._buffer)
+            most = limits.MAX_FRAME_BYTES if self._is_open else limits.MAX_LOGIN_FRAME_BYTES
+            assert length <= most, f"a frame of {length} bytes"
+            end = wire.LENGTH.size + length
+            if len(self._buffer) < end:
+                return
+            payload, self._buffer = self._buffer[wire.LENGTH.size : end], self._buffer[end:]
+            self._take(read_frame(payload, self.number, 0.0))
+
+    def _take(self, frame: Frame) -> None:
+        part, server = frame.parts[0], self.server
+        assert self._is_open != (part.op in ("hello", "resume")), part.op
+        if part.op == "hello":
+            server.apply(Hello(self.number, part.client))
+        elif part.op == "resume":
+            assert part.secret == SECRET
+            server.apply(Resume(self.number, part.session, part.client, frame.columns))
+        elif server.admits(frame):
+            server.apply(frame)
+        else:
+            header = error_header("busy", "it is full", 50, frame)
+            server._send(Outgoing(self.number, 0, header))
+        self._is_open = True
+
+    def take_frame(self, data: bytes) -> None:
+        """Send a frame of the core."""
+        frame = wire.read_payload(data[wire.LENGTH.size :])
+        header = dict(frame.header)
+        if header["op"] == "welcome":
+            data = wire.pack_frame({**header, "secret": SECRET, "version": "0"}, frame.columns)
+        blamed = header["op"] == "error" and not header.keys() & {"sequence", "request"}
+        assert not blamed, header
+        self.out.append(data)
+
+    def lose(self) -> None:
+        """The connection ends."""
+        if not self.closed:
+            self.server.disconnect(self.number)
+            self.closed = True
+
+
+def _bodies(tail: Any) -> Iterator[bytes]:
+    _, lengths, blob = split_bins(memoryview(tail), 3)
+    at = 0
+    for index in range(0, len(lengths), 8):
+        headers = int.from_bytes(lengths[index : index + 4], "little")
+        size = int.from_bytes(lengths[index + 4 : index + 8], "little")
+        yield bytes(blob[at + headers : at + headers + size])
+        at += headers + size

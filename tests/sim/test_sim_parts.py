@@ -1,0 +1,56 @@
+"""What a world itself owes to be just: each of these once accused a broker, or a client, that had done nothing."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import pytest
+from sim_disk import FaultyDisk
+from sim_impatient import ImpatientClient
+from sim_world import World
+
+
+def test_a_lost_sector_that_is_written_anew_can_be_read() -> None:
+    """A file is recycled by writing zeros over it; its lost sector came along, to messages that had none."""
+    disk = FaultyDisk(1, lambda text: None)
+    descriptor = disk.open("/log/segment", os.O_RDWR | os.O_CREAT)
+    disk.write(descriptor, b"a" * 100, 0)
+    assert disk.rot.turn("segment", disk.entries["segment"], unreadable=True)
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        disk.read(descriptor, 100, 0)
+    disk.write(descriptor, b"b" * 100, 0)
+    assert disk.read(descriptor, 100, 0) == b"b" * 100
+    assert not disk.rotten
+
+
+class SilentAtTheEnd(World):
+    """When the faults end, the connections of the clients who change their minds are silent."""
+
+    def _heal(self) -> None:
+        for client in self.clients:
+            if isinstance(client, ImpatientClient) and client.link is not None:
+                client.link.half_open = client.link.troubled = True
+                self.checker.troubles += 1
+        super()._heal()
+
+
+def test_what_a_client_left_is_judged_when_its_silent_connection_was_noticed() -> None:
+    """What it says meanwhile does not arrive; two signs of life later it says so on another connection."""
+    assert SilentAtTheEnd(74, borders=True).run().checker.violations == []
+
+
+def test_the_lease_of_what_was_received_runs_while_its_answer_is_on_its_way() -> None:
+    """It may have begun when it was asked for: nobody else who has the message later has it too early."""
+    world = World(
+        8, borders=True
+    ).run()  # with a client who receives, and whose consumers get nothing
+    handed = [
+        handed
+        for intent in world.checker.intents.values()
+        if intent.history is not None
+        for handed in intent.history.handed.values()
+        if handed.client.startswith("i") and handed.leased_us is not None
+    ]
+    assert handed
+    assert all(each.leased_us < each.received_us for each in handed if each.leased_us)
