@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test check format tables bench compare demo crash cuts faults fuzz full-disk stops starts damage sim planted growth scale bench-peers clean
+.PHONY: help setup serve test check format tables bench compare demo crash cuts faults fuzz full-disk stops starts story damage sim planted growth scale bench-peers clean
 
 help:
 	@echo "make serve    start the broker on ./data, port 7272; PORT=7300, or the variables of minibroker serve"
@@ -24,6 +24,7 @@ help:
 	@echo "make fuzz     hostile bytes for BUDGET=600 s: frames of both sides, the log; INPUT=... tries one again"
 	@echo "make full-disk  acks, restarts and deliveries on a tmpfs with no byte free: SEED, BUDGET=300 s"
 	@echo "make stops    as crash, with SIGTERM: exit code 0 within 10 s, nothing lost, nothing twice, nothing refused"
+	@echo "make story    Flask, Django and workers out of the wheel while all of it dies once: SEED, BUDGET=600 s, REQUESTS=500"
 	@echo "make starts   STARTS=1000 starts without traffic: no file grows, nothing is counted twice"
 	@echo "make damage   flip every bit of a small log, spoil it CASES=1000 times as SEED says: check finds, salvage keeps"
 	@echo "make planted  planted bugs, which the layers above must find: SEED=1, BUDGET=1800 s; ONLY=\"a name\" is one of them"
@@ -98,6 +99,9 @@ faults: $(VENV)/.develop-ready
 
 stops: $(VENV)/.develop-ready
 	@PYTHONPATH=tests SIGNAL=TERM KILLS=$(KILLS) SEED=$(SEED) BUDGET=$(BUDGET) $(BIN)/python tests/kills/campaign.py
+
+story: $(VENV)/.develop-ready
+	@PYTHONPATH=tests SEED=$(SEED) BUDGET=$(BUDGET) REQUESTS=$(REQUESTS) WHEEL=$(WHEEL) $(BIN)/python tests/story/story_campaign.py
 
 full-disk: $(VENV)/.develop-ready
 	@PYTHONPATH=tests SEED=$(SEED) BUDGET=$(BUDGET) $(BIN)/python tests/full_disk/disk_campaign.py

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
+from time import monotonic
 
 import pytest
 from test_working import HEAD, counters
 from worker_process import WorkerProcess
 
 import minibroker
+from support.broker import BrokerServer
+from support.processes import DEADLINE_S
 
 StartWorker = Callable[..., WorkerProcess]
 
@@ -83,3 +89,111 @@ async def test_a_worker_that_is_killed_costs_an_attempt(
     second.signal()
     assert second.ends() == 0
     assert (await counters(broker, "jobs"))["worker_lost"] == 1
+
+
+# -- one asking that arrives as two signals, and signals that come late ---------------------------
+
+
+async def test_a_signal_that_arrives_twice_is_one(
+    start_worker: StartWorker, broker: minibroker.Broker
+) -> None:
+    """`timeout` of the coreutils signals its child, and then the child's group."""
+    await broker.queue("jobs").publish("1")
+    worker = start_worker(WAITS)
+    worker.sees("began-1")
+    worker.signal(signal.SIGTERM)
+    worker.signal(signal.SIGINT)  # two of a number may be one before they arrive
+    worker.says("draining")
+    (worker.folder / "go").touch()
+    assert worker.ends() == 0, worker.output
+    assert (await counters(broker, "jobs"))["acked"] == 1
+
+
+async def test_ctrl_c_at_a_terminal_reaches_supervisor_and_workers_and_is_one(
+    start_worker: StartWorker, broker: minibroker.Broker
+) -> None:
+    """The supervisor hands on what the workers have had already."""
+    await broker.queue("jobs").publish_many(["1", "2"])
+    worker = start_worker(WAITS, "--processes", "2")
+    worker.says("worker_started", 2)
+    worker.sees("began-1", "began-2")
+    os.killpg(worker.process.pid, signal.SIGINT)
+    worker.says("draining", 2)
+    worker.says("workers_stopping")
+    (worker.folder / "go").touch()
+    assert worker.ends() == 0, worker.output
+    assert (await counters(broker, "jobs"))["acked"] == 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "last"), [((), "worker_stopped"), (("--processes", "2"), "workers_stopped")]
+)
+def test_signals_that_come_late_change_nothing(
+    start_worker: StartWorker, flags: tuple[str, ...], last: str
+) -> None:
+    """Until the very end of the interpreter: no traceback, and no other exit code."""
+    worker = start_worker(WAITS, *flags)
+    worker.says("worker_started", 2 if flags else 1)
+    worker.signal()
+    deadline = monotonic() + DEADLINE_S
+    while worker.process.poll() is None:
+        if worker.events(last):
+            worker.signal()
+        assert monotonic() < deadline
+    assert worker.ends() == 0, worker.output
+    assert "Traceback" not in worker.output
+
+
+# -- what cannot be stopped -----------------------------------------------------------------------
+
+
+async def test_a_thread_of_the_application_does_not_hold_the_process(
+    start_worker: StartWorker, broker: minibroker.Broker
+) -> None:
+    """The interpreter would wait for it, and so would asyncio for the one of `to_thread`."""
+    await broker.queue("jobs").publish("1")
+    worker = start_worker(
+        HEAD
+        + """
+import threading
+
+@app.handler("jobs")
+async def work(message):
+    threading.Thread(target=threading.Event().wait, name="mine").start()
+    asyncio.ensure_future(asyncio.to_thread(threading.Event().wait))
+    await asyncio.sleep(0.1)
+""",
+        "--burst",
+    )
+    assert worker.ends() == 0, worker.output
+    assert "mine" in worker.says_at_the_end("left_at_once")["threads"]
+    assert (await counters(broker, "jobs"))["acked"] == 1
+
+
+def test_the_backstop_ends_a_process_whose_loop_is_stuck() -> None:
+    """Whatever blocks it: it is another thread that looks."""
+    code = (
+        "import threading; from minibrokerd import logs; from minibrokerd.workers.backstop import Backstop; "
+        "logs.configure('text', 'info'); Backstop().start(0.1, 71); threading.Event().wait()"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+    )
+    assert ended.returncode == 71
+    assert "left_at_once code=71" in ended.stderr
+
+
+def test_a_stop_while_the_broker_is_away_does_not_wait_for_it(
+    start_worker: StartWorker, broker_server: BrokerServer
+) -> None:
+    """Nothing runs, so there is nothing to finish."""
+    worker = start_worker(WAITS, "--health-file", "health", "--drain-timeout", "1h")
+    worker.sees("health")
+    broker_server.kill()
+    worker.says("broker_away")
+    worker.signal()
+    assert worker.ends() == 0, worker.output

@@ -266,8 +266,13 @@ def _environment() -> dict[str, str]:
 
 
 def _told(code: int) -> int:
-    """Return the exit code of a worker as the command's: one that was killed did not finish."""
-    return exits.DRAIN if code < 0 else exits.DONE if code == exits.AGAIN else code
+    """Return the exit code of a worker as the command's: one that was killed did not finish.
+
+    SIGTERM kills only what has not come to catch it, and has begun nothing.
+    """
+    if code in (exits.AGAIN, -signal.SIGTERM):
+        return exits.DONE
+    return exits.DRAIN if code < 0 else code
 
 
 def _how(code: int) -> str:

@@ -45,7 +45,7 @@ class Children:
 
     async def call(self, message: Message[Any]) -> None:
         """Call the handler in a process; raise what it raised, by class and text, or ProcessDied."""
-        child = self._idle.pop() if self._idle else await _Child.start(self._declared)
+        child = self._rested() or await _Child.start(self._declared)
         self._busy.add(child)
         timeout_s = self._declared.timeout_s
         try:
@@ -63,6 +63,14 @@ class Children:
             self._busy.discard(child)
         self._idle.append(child)
         _raise_as(said)
+
+    def _rested(self) -> _Child | None:
+        """Return a process that has nothing to do, if there is one; one that died so is no message's fault."""
+        while self._idle:
+            child = self._idle.pop()
+            if child.is_alive:
+                return child
+        return None
 
     async def close(self) -> None:
         """End all processes, those with a message, too."""
@@ -107,6 +115,11 @@ class _Child:
             await child.kill()
             raise
         return child
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it has not ended, as far as is known."""
+        return self._process.returncode is None and not self._reader.at_eof()
 
     async def ask(self, fields: dict[str, Any]) -> dict[str, Any]:
         """Send a frame and return the answer; ProcessDied if there is none."""
