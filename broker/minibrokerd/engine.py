@@ -21,15 +21,10 @@ from minibrokerd.core.effects import Effects, Outgoing
 from minibrokerd.core.inputs import Command, Disconnected, Frame, Synced, Tick
 from minibrokerd.core.paging import WrongRecord
 from minibrokerd.forwarder import Forwarder
-from minibrokerd.log.seam import (
-    BATCH_HEADER_BYTES,
-    Batch,
-    Log,
-    Place,
-    Record,
-)
+from minibrokerd.log.seam import BATCH_HEADER_BYTES, Batch, Log, Place, Record
 from minibrokerd.logs import events
 from minibrokerd.pager import Pager
+from minibrokerd.pulse import Pulse
 
 LONE_WAIT_US: Final = 300  # how long the loop may wait for the sync of a single small frame
 LONE_BYTES: Final = 16 * 1024
@@ -112,6 +107,7 @@ class Engine:
         self._marked = True
         self._idle_waiters: list[asyncio.Future[None]] = []
         self.others_bytes = 0  # that were ever applied, copies apart
+        self.pulse = Pulse()
         self._pager = Pager(core, log, loop, self._apply_paged, memory_limit_bytes)
         self._forwarder = Forwarder(
             core, log, self._apply_copies, self._newest_batch, self._step_again
@@ -332,6 +328,7 @@ class Engine:
         if self._writing is None or place is None:
             return
         batch, size_bytes = self._writing
+        self.pulse.synced(self._loop.time() - self._begun_s, size_bytes, len(batch.records))
         self._core.placed(batch.records, place)
         self._unsliced += len(batch.records)
         before = self._place

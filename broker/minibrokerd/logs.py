@@ -53,6 +53,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "http_started": "the HTTP port is open at `address`; `can_change`: there is a token for changes",
     "http_unavailable": "there is no HTTP port in this run; `text` says why, and what to do",
     "http_failed": "the HTTP port is gone; the broker goes on without it",
+    "http_change": "somebody changed something over HTTP: `who`, from where (`peer`), and what (`action`)",
     "memory_limit_changed": "what bounds memory, as a control group, has another limit now; the server goes by it",
     "environment_ignored": "a variable was set for somebody else; `text` says which, and by whom",
     "start_refused": "the server cannot start; `code` is its exit code",
@@ -94,6 +95,9 @@ EVENTS: Final[Mapping[str, str]] = {
 }
 
 Event = MutableMapping[str, Any]
+
+# Called with each event that is written, its strings escaped and cut, in whatever thread it happens.
+listener: Callable[[Mapping[str, Any]], object] | None = None
 
 
 class OwnText(str):
@@ -236,6 +240,8 @@ class _Output:
         return event
 
     def line(self, logger: object, method: str, event: Event) -> str:
+        if listener is not None:
+            listener(event)
         return self.render(logger, method, event)
 
     def lost(self, count: int) -> bytes:

@@ -181,6 +181,7 @@ class Server:
             loop=loop,
             memory_limit_bytes=self._memory_limit.bytes,
             started_unix=time.time(),
+            data_dir=str(options.data_dir),
         )
         self._http = HttpPort(options.http or HttpOptions(), pages or [], self.subject)
         self._signals = StopSignals()
@@ -217,7 +218,7 @@ class Server:
             self.engine.close()
             host, port = self._options.host, self._options.port
             raise listening.cannot_listen(host, port, error) from error
-        self.loop.call_later(SWEEP_S, self._sweep)
+        self._sweep_at(self.loop.time() + SWEEP_S)
         self._entry.start()
         if self._options.memory_limit is None:
             self.loop.call_later(LIMIT_LOOK_S, self._look_at_limit)
@@ -316,12 +317,17 @@ class Server:
 
     def _sweep(self) -> None:
         """Once a second, or when the silence of a peer has lasted long enough."""
+        self.engine.pulse.late(self.loop.time() - self._sweep_due_s)
         next_s = self.connections.sweep()
         self._log.look()
         self._report()
         self._trimmer.look(self._core.memory_bytes())
         self.engine.look_at_memory()
-        self.loop.call_at(next_s, self._sweep)
+        self._sweep_at(next_s)
+
+    def _sweep_at(self, due_s: float) -> None:
+        self._sweep_due_s = due_s
+        self.loop.call_at(due_s, self._sweep)
 
     def _report(self) -> None:
         """Log what is only looked at once a second, because it happens where every message passes."""
@@ -358,6 +364,7 @@ class Server:
         for listener in self._listeners:
             listener.close()
         self._core.hold()
+        self._http.part()
         await self.engine.drain()
         self._report()
         await self.connections.part()

@@ -149,4 +149,4 @@ def test_nothing_of_queues_is_shown_before_they_are_all_there() -> None:
     """A scrape in the middle of a recovery has the rows that are known by then."""
     early = {row.name for row in FAMILIES.values() if row.early}
     assert {"minibroker_phase", "minibroker_recovery_ratio", "process_cpu_seconds"} <= early
-    assert not {row.name for row in FAMILIES.values() if row.of_queue or row.counter} & early
+    assert not {row.name for row in FAMILIES.values() if row.of_queues or row.counter} & early

@@ -47,6 +47,7 @@ def begin_messages(store: Store, queue: Queue, messages: list[Message]) -> None:
         message.timer = store.set_timer(lease_over, message, store.now_ms + lease_ms)
     queue.held -= len(messages)
     queue.begun += len(messages)
+    store.sums.waits_ms.note(store.unix_ms - messages[0].block.unix_ms, len(messages))
     store.write_leases(BeginMeta, queue, messages)
 
 

@@ -37,6 +37,7 @@ class Settlement:
     """One settle part while it is applied: its queue, its runs, and what became of them."""
 
     __slots__ = (
+        "began_unix_ms",
         "column",
         "durability",
         "errors",
@@ -45,6 +46,7 @@ class Settlement:
         "part",
         "queue",
         "runs",
+        "sent_unix_ms",
         "store",
     )
 
@@ -61,6 +63,8 @@ class Settlement:
         self.errors: Iterable[tuple[str, str]] = ()
         self.lost: list[Run] = []
         self.durability = MEMORY  # the safest of what was settled
+        # When the newest of these was begun, or published, if it was settled without a begin; 0: none was.
+        self.began_unix_ms = self.sent_unix_ms = 0
 
     def take_span(self, run: Run) -> bool:
         """Take a run that is the start of a held span, or one message: how most acks are.
@@ -82,6 +86,7 @@ class Settlement:
         self.queue.held -= count
         self.queue.count_out(span.block, first, first + count)
         give_credit(self.store, self.queue, delivery, count)
+        self.sent_unix_ms = span.block.unix_ms
         if span.block.durability < self.durability:
             self.durability = span.block.durability
         if not delivery:
@@ -150,6 +155,7 @@ class Settlement:
                 item.timer = None
             if item.state is State.BEGUN:
                 self.queue.begun -= 1
+                self.began_unix_ms = item.started_unix_ms
             else:
                 self.queue.held -= 1
         else:
@@ -218,7 +224,12 @@ def ack(work: Settlement) -> None:
             work.queue.count_out(item.block, item.first, item.stop)
     if not ended:
         return
-    work.queue.counters["acked"] += sum(run[3] for run in ended)
+    count = sum(run[3] for run in ended)
+    work.queue.counters["acked"] += count
+    if work.began_unix_ms:
+        store.sums.runs_ms.note(store.unix_ms - work.began_unix_ms, count)
+    elif work.sent_unix_ms:
+        store.sums.waits_ms.note(store.unix_ms - work.sent_unix_ms, count)
     if work.durability == MEMORY:
         return
     # Only what really ended may stand in the log: a lost run names messages that live.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from minibrokerd.core.histogram import Histogram
 from minibrokerd.core.standing import Standing
 
 if TYPE_CHECKING:
@@ -29,11 +30,22 @@ class Sums:
     """Bytes of the messages of all queues, and what else is kept in numbers.
 
     `live_bytes` are of the log, `cold_bytes` those of them whose messages left memory, `memory_bytes` of messages
-    in no log. `large` are the queues that may have more than `large_bytes` in memory: with less, a queue keeps it.
+    in no log. `waits_ms` counts messages by the time from publish to begin, `runs_ms` by that from begin to ack;
+    those of one run, or of one frame of acks, share the time of one of them. `large` are the queues that may have
+    more than `large_bytes` in memory: with less, a queue keeps it.
     """
 
     large_bytes = 8 * 1024 * 1024
-    __slots__ = ("cold_bytes", "large", "live_bytes", "memory_bytes", "outcomes", "standing")
+    __slots__ = (
+        "cold_bytes",
+        "large",
+        "live_bytes",
+        "memory_bytes",
+        "outcomes",
+        "runs_ms",
+        "standing",
+        "waits_ms",
+    )
 
     def __init__(self) -> None:
         self.live_bytes = 0
@@ -42,6 +54,8 @@ class Sums:
         self.outcomes = 0  # of frames, in the windows of all sessions
         self.large: dict[Queue, None] = {}
         self.standing = Standing()
+        self.waits_ms = Histogram()
+        self.runs_ms = Histogram()
 
     @property
     def hot_bytes(self) -> int:

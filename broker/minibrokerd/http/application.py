@@ -6,11 +6,13 @@ from typing import Any, Final
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from minibrokerd.http.gate import Denied, Gate
+from minibroker.contract.errors import MinibrokerError
+from minibrokerd.http.asking import Ask, Failure, as_json, failure_of
+from minibrokerd.http.gate import Denied, Gate, cookie_name
 from minibrokerd.http.routes import ROUTES, Row
 from minibrokerd.http.subject import Subject
 
@@ -28,23 +30,34 @@ def application(subject: Subject, gate: Gate) -> ASGIApp:
     routes = [
         Route(row.path, _endpoint(row, subject, gate), methods=[row.method]) for row in ROUTES
     ]
-    return _Secured(Starlette(routes=routes, exception_handlers={404: _not_found, 405: _not_found}))
+    app = Starlette(routes=routes, exception_handlers={404: _not_found, 405: _not_found})
+    app.state.gate = gate
+    return _Secured(app)
 
 
 def _endpoint(row: Row, subject: Subject, gate: Gate) -> Any:
     async def endpoint(request: Request) -> Response:
+        ticket = request.cookies.get(cookie_name(gate.port(request.url.port)), "")
         try:
-            request.state.caller = gate.check(
-                row.need, request.method, request.headers, request.url.scheme
+            caller = gate.check(
+                row.need, request.method, request.headers, request.url.scheme, ticket
             )
         except Denied as denied:
-            return _denied(denied)
-        return await row.answer(request, subject)
+            return _denied(denied, row)
+        try:
+            answer = await row.answer(Ask(request, subject, caller))
+        except MinibrokerError as error:
+            return failure_of(error).answer()
+        except Failure as failure:
+            return failure.answer()
+        return answer if isinstance(answer, Response) else as_json(answer)
 
     return endpoint
 
 
-def _denied(denied: Denied) -> Response:
+def _denied(denied: Denied, row: Row) -> Response:
+    if denied.code == "token_needed" and row.is_page:
+        return RedirectResponse("/sign-in", 303)
     headers = {"www-authenticate": "Bearer"} if denied.status == 401 else None
     return JSONResponse({"code": denied.code, "text": str(denied)}, denied.status, headers)
 

@@ -7,11 +7,11 @@ queues would stop the loop for as long. Here an answer is made in slices of a fe
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any, Final
 
+from minibrokerd.core.histogram import Histogram
 from minibrokerd.core.queues import Queue
 from minibrokerd.http.families import FAMILIES, Family, Labels
 from minibrokerd.http.subject import Phase, Subject
@@ -80,6 +80,7 @@ async def write(subject: Subject, form: Format) -> AsyncIterator[bytes]:
     """Yield an answer to a scrape, in slices between which the loop turns."""
     ready = subject.phase is not Phase.RECOVERING
     queues = list(subject.store.queues.values()) if ready else []
+    slices = [_Slice(queues[at : at + SLICE_QUEUES]) for at in range(0, len(queues), SLICE_QUEUES)]
     small: list[str] = []
     for family in FAMILIES.values():
         if not (ready or family.early):
@@ -90,8 +91,13 @@ async def write(subject: Subject, form: Format) -> AsyncIterator[bytes]:
                 _line(family.sample_name, labels, value) for labels, value in family.read(subject)
             )
             continue
-        for lines in _of_queues(family, queues, subject):
-            yield ("\n".join((*small, lines)) + "\n").encode()
+        if family.histogram is not None:
+            small.extend(_buckets(family, family.histogram(subject)))
+            continue
+        now_ms = subject.engine.clock.now_ms()
+        for some in slices:
+            small.extend(some.lines(family, now_ms))
+            yield ("\n".join(small) + "\n").encode()
             small.clear()
             await asyncio.sleep(0)
     if form.open_metrics:
@@ -115,25 +121,50 @@ def _escaped_help(text: str, form: Format) -> str:
     return text.replace('"', '\\"') if form.open_metrics else text
 
 
-def _of_queues(family: Family, queues: list[Queue], subject: Subject) -> Iterator[str]:
-    """Yield the lines of many queues at a time. Names of queues have nothing that is to be escaped."""
-    head, now_ms, rest = (
-        family.sample_name + '{queue="',
-        subject.engine.clock.now_ms(),
-        iter(queues),
-    )
-    counter = family.counter
-    while some := list(islice(rest, SLICE_QUEUES)):
+class _Slice:
+    """Queues whose lines are written in one go; their names have nothing that is to be escaped."""
+
+    __slots__ = ("counted", "names", "queues")
+
+    def __init__(self, queues: Sequence[Queue]) -> None:
+        self.queues = queues
+        self.names = [queue.name for queue in queues]
+        self.counted = set[str]().union(*[queue.counters for queue in queues])
+
+    def lines(self, family: Family, now_ms: int) -> Iterator[str]:
+        """Yield the lines of one family, of one value of its other labels at a time."""
+        head, counter = family.sample_name + '{queue="', family.counter
         if counter:
-            yield "\n".join(
-                [f'{head}{queue.name}"}} {queue.counters.get(counter, 0)}' for queue in some]
-            )
-            continue
-        assert family.of_queue is not None
-        for more, value in family.of_queue.items():
-            yield "\n".join(
-                [f'{head}{queue.name}"{more}}} {value(queue, now_ms)}' for queue in some]
-            )
+            if counter in self.counted:
+                values: Sequence[float] = [queue.counters.get(counter, 0) for queue in self.queues]
+                yield self._joined(head, '"} ', values)
+            else:
+                yield self._zeros(head, '"} ')
+            return
+        assert family.of_queues is not None
+        for more, read in family.of_queues.items():
+            values = read(self.queues, now_ms)
+            joined = self._joined(head, f'"{more}}} ', values) if any(values) else ""
+            yield joined or self._zeros(head, f'"{more}}} ')
+
+    def _joined(self, head: str, tail: str, values: Sequence[float]) -> str:
+        return "\n".join(
+            [f"{head}{name}{tail}{value}" for name, value in zip(self.names, values, strict=True)]
+        )
+
+    def _zeros(self, head: str, tail: str) -> str:
+        """Return the same of zeros, as most are: three times as fast."""
+        return f"{head}{f'{tail}0{chr(10)}{head}'.join(self.names)}{tail}0"
+
+
+def _buckets(family: Family, histogram: Histogram) -> Iterator[str]:
+    name, count = family.name, histogram.count
+    for exponent, below in zip(family.exponents, histogram.up_to(family.exponents), strict=True):
+        bound = 2**exponent / family.scale
+        yield f'{name}_bucket{{le="{bound}"}} {below}'
+    yield f'{name}_bucket{{le="+Inf"}} {count}'
+    yield f"{name}_sum {histogram.total / family.scale}"
+    yield f"{name}_count {count}"
 
 
 def _line(name: str, labels: Labels, value: float) -> str:

@@ -1,29 +1,29 @@
 """The table of all metrics that `/metrics` shows; exposition, documents and tests read these rows.
 
-A family of queues has a line for each queue, so its value is a function of one queue that costs next to nothing:
-with 10,000 queues it is called 10,000 times for each family. All others are read at once.
+A family of queues has a line for each queue, so its values are taken of many queues at a time, in a comprehension;
+a call for each of 10,000 queues would be most of what a scrape costs. All others are read at once.
 """
 
 from __future__ import annotations
 
 import os
 import resource
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from minibroker.contract.metrics import METRICS
 from minibrokerd import __version__, memory
+from minibrokerd.core.histogram import Histogram
 from minibrokerd.core.queues import Queue
 from minibrokerd.http.subject import Phase, Subject
 from minibrokerd.log.seam import RESERVE_SEGMENTS
 
 OLDEST_LANES: Final = 1_000  # keys that are looked at for the oldest message of a queue
-STATES: Final = ("ready", "delayed", "held", "begun")
 
 Labels = tuple[tuple[str, str], ...]
 Samples = Iterable[tuple[Labels, float]]
-OfQueue = Callable[[Queue, int], float]  # of a queue, and the log time in ms
+OfQueues = Callable[[Sequence[Queue], int], Sequence[float]]  # of queues, and the log time in ms
 NO_LABELS: Final[Labels] = ()
 
 
@@ -31,18 +31,21 @@ NO_LABELS: Final[Labels] = ()
 class Family:
     """One row; printed as one row of docs/operating.md. `name` has no `_total`, which the writer adds.
 
-    Exactly one of these: `read` returns all samples, `of_queue` the value of one queue (by the labels that stand
-    beside its name), `counter` names what is counted of each queue.
+    Exactly one of these: `read` returns all samples, `of_queues` the values of some queues (by the labels that
+    stand beside its name), `counter` names what is counted of each queue, `histogram` returns one.
     """
 
     name: str
-    kind: str  # gauge, counter or info
+    kind: str  # gauge, counter, histogram or info
     meaning: str
     read: Callable[[Subject], Samples] | None = None
-    of_queue: Mapping[str, OfQueue] | None = None  # by the end of the label set: `,state="ready"`
+    of_queues: Mapping[str, OfQueues] | None = None  # by the end of the label set: `,state="ready"`
     counter: str = ""
     early: bool = False  # known while the broker recovers, too
     labels: tuple[str, ...] = ()
+    histogram: Callable[[Subject], Histogram] | None = None
+    exponents: Sequence[int] = ()  # of its bounds: powers of two
+    scale: int = 1  # what they are divided by
 
     @property
     def sample_name(self) -> str:
@@ -54,18 +57,17 @@ def _one(value: Callable[[Subject], float]) -> Callable[[Subject], Samples]:
     return lambda subject: ((NO_LABELS, value(subject)),)
 
 
-def _age_s(queue: Queue, now_ms: int) -> float:
-    since_ms = queue.lanes.oldest_ms(OLDEST_LANES)
-    return 0 if since_ms is None else max(0, now_ms - since_ms) / 1_000
+def _ages_s(queues: Sequence[Queue], now_ms: int) -> list[float]:
+    since = [queue.lanes.oldest_ms(OLDEST_LANES) if queue.lanes.ready else None for queue in queues]
+    return [0 if each is None else max(0, now_ms - each) / 1_000 for each in since]
 
 
-def _in_state(name: str) -> OfQueue:
-    return {
-        "ready": lambda queue, now_ms: queue.lanes.ready + queue.entering,
-        "delayed": lambda queue, now_ms: queue.delayed_count,
-        "held": lambda queue, now_ms: queue.held,
-        "begun": lambda queue, now_ms: queue.begun,
-    }[name]
+_IN_STATE: Final[Mapping[str, OfQueues]] = {
+    "ready": lambda queues, now_ms: [queue.lanes.ready + queue.entering for queue in queues],
+    "delayed": lambda queues, now_ms: [queue.delayed_count for queue in queues],
+    "held": lambda queues, now_ms: [queue.held for queue in queues],
+    "begun": lambda queues, now_ms: [queue.begun for queue in queues],
+}
 
 
 def _phases(subject: Subject) -> Samples:
@@ -101,7 +103,7 @@ _QUEUE_FAMILIES: Final = (
         "minibroker_queue_messages",
         "gauge",
         "Messages that have not ended, by queue and state.",
-        of_queue={f',state="{name}"': _in_state(name) for name in STATES},
+        of_queues={f',state="{name}"': values for name, values in _IN_STATE.items()},
         labels=("queue", "state"),
     ),
     Family(
@@ -109,28 +111,28 @@ _QUEUE_FAMILIES: Final = (
         "gauge",
         "For how long the oldest ready message has been ready, while the broker ran; 0: none is. "
         f"Of more than {OLDEST_LANES:,} keys, those whose turn is next.",
-        of_queue={"": _age_s},
+        of_queues={"": _ages_s},
         labels=("queue",),
     ),
     Family(
         "minibroker_queue_consumers",
         "gauge",
         "Consumers, and receives that wait.",
-        of_queue={"": lambda queue, now_ms: queue.consumer_count},
+        of_queues={"": lambda queues, now_ms: [queue.consumer_count for queue in queues]},
         labels=("queue",),
     ),
     Family(
         "minibroker_queue_dead_waiting_messages",
         "gauge",
         "Of the delayed messages: dead ones that wait for room in the dead-letter queue.",
-        of_queue={"": lambda queue, now_ms: len(queue.doomed or ())},
+        of_queues={"": lambda queues, now_ms: [len(queue.doomed or ()) for queue in queues]},
         labels=("queue",),
     ),
     Family(
         "minibroker_queue_live_bytes",
         "gauge",
         "Bytes of the log that messages of the queue keep in use.",
-        of_queue={"": lambda queue, now_ms: queue.live_bytes},
+        of_queues={"": lambda queues, now_ms: [queue.live_bytes for queue in queues]},
         labels=("queue",),
     ),
     *(
@@ -258,6 +260,56 @@ _SERVER_FAMILIES: Final = (
     ),
 )
 
+_HISTOGRAMS: Final = (
+    Family(
+        "minibroker_wait_seconds",
+        "histogram",
+        "Time from publish to begin, delays and retries before it included; an ack without a begin is one. "
+        "Messages that are begun or acked together count as one of them.",
+        histogram=lambda subject: subject.store.sums.waits_ms,
+        exponents=range(0, 28, 2),
+        scale=1_000,
+    ),
+    Family(
+        "minibroker_run_seconds",
+        "histogram",
+        "Time from begin to ack; messages that are acked together count as one of them.",
+        histogram=lambda subject: subject.store.sums.runs_ms,
+        exponents=range(0, 28, 2),
+        scale=1_000,
+    ),
+    Family(
+        "minibroker_log_sync_seconds",
+        "histogram",
+        "Time from handing a batch to the log until it is known to be safe.",
+        histogram=lambda subject: subject.engine.pulse.syncs_us,
+        exponents=range(6, 25),
+        scale=1_000_000,
+    ),
+    Family(
+        "minibroker_log_batch_bytes",
+        "histogram",
+        "Bytes of the records of a batch, which are synced together.",
+        histogram=lambda subject: subject.engine.pulse.batch_bytes,
+        exponents=range(6, 27, 2),
+    ),
+    Family(
+        "minibroker_log_batch_records",
+        "histogram",
+        "Records of a batch.",
+        histogram=lambda subject: subject.engine.pulse.batch_records,
+        exponents=range(0, 17, 2),
+    ),
+    Family(
+        "minibroker_loop_lag_seconds",
+        "histogram",
+        "By how much the event loop was late for what it does once a second.",
+        histogram=lambda subject: subject.engine.pulse.lags_us,
+        exponents=range(6, 25, 2),
+        scale=1_000_000,
+    ),
+)
+
 _PROCESS_FAMILIES: Final = (
     Family(
         "process_cpu_seconds",
@@ -284,5 +336,5 @@ _PROCESS_FAMILIES: Final = (
 )
 
 FAMILIES: Final[Mapping[str, Family]] = {
-    row.name: row for row in (*_SERVER_FAMILIES, *_QUEUE_FAMILIES, *_PROCESS_FAMILIES)
+    row.name: row for row in (*_SERVER_FAMILIES, *_HISTOGRAMS, *_QUEUE_FAMILIES, *_PROCESS_FAMILIES)
 }

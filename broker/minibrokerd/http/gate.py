@@ -11,7 +11,9 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
-from collections.abc import Mapping
+import secrets
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
@@ -50,10 +52,18 @@ READER: Final = Caller("reader", ANYBODY.may | {Need.READ})
 OPERATOR: Final = Caller("operator", READER.may | {Need.CHANGE})
 
 
+COOKIE_S: Final = 12 * 3_600  # how long a browser stays signed in
+MOST_TICKETS: Final = 100
+CSRF_HEADER: Final = "x-minibroker-csrf"
+
+
 class Gate:
     """Decides for one HTTP port."""
 
-    def __init__(self, options: HttpOptions) -> None:
+    def __init__(self, options: HttpOptions, now_s: Callable[[], float] = time.monotonic) -> None:
+        self._now_s = now_s
+        self._tickets: dict[str, float] = {}  # of browsers that are signed in, each with its end
+        self._usual_port = options.port
         self._names = frozenset(name.lower() for name in (*options.names, "localhost"))
         self._digest = _digest(options.token) if options.token else b""
         self._stranger = READER if options.is_local or not options.token else ANYBODY
@@ -77,18 +87,67 @@ class Gate:
             )
         return OPERATOR
 
-    def check(self, need: Need, method: str, headers: Mapping[str, str], scheme: str) -> Caller:
-        """Return who asks, who may do what `need` says; header names are in lower case.
+    def port(self, port: int | None) -> int:
+        """Return the port that a browser has asked, for the name of its cookie."""
+        return port or self._usual_port
+
+    def sign_in(self, token: str) -> str:
+        """Return a ticket for the cookie of whoever knows the token.
+
+        Raises:
+            Denied: it is not the right one, or there is none.
+        """
+        if not token or self.caller(token) is not OPERATOR:
+            raise Denied(401, "wrong_token", "this is no token")
+        now_s = self._now_s()
+        for old in [ticket for ticket, end_s in self._tickets.items() if end_s < now_s]:
+            del self._tickets[old]
+        while len(self._tickets) >= MOST_TICKETS:
+            del self._tickets[next(iter(self._tickets))]
+        ticket = secrets.token_urlsafe(32)
+        self._tickets[ticket] = now_s + COOKIE_S
+        return ticket
+
+    def sign_out(self, ticket: str) -> None:
+        """Take a ticket back."""
+        self._tickets.pop(ticket, None)
+
+    def is_signed_in(self, ticket: str) -> bool:
+        """Whether a ticket is one that was given out here, and not over."""
+        return self._tickets.get(ticket, 0.0) > self._now_s()
+
+    def check(
+        self,
+        need: Need,
+        method: str,
+        headers: Mapping[str, str],
+        scheme: str,
+        ticket: str = "",
+    ) -> Caller:
+        """Return who asks, who may do what `need` says; header names are in lower case, `ticket` is the cookie.
 
         Raises:
             Denied: he may not, or comes from a page of another site.
         """
-        if need is Need.NOTHING:
+        changes = method not in ("GET", "HEAD")
+        if need is Need.NOTHING and not changes:
             return ANYBODY
         self._check_host(headers.get("host", ""))
-        if method not in ("GET", "HEAD"):
+        if changes:
             _check_origin(headers, scheme)
-        caller = self.caller(_bearer(headers.get("authorization", "")))
+        if need is Need.NOTHING:
+            return ANYBODY
+        token = _bearer(headers.get("authorization", ""))
+        if not token and self.is_signed_in(ticket):
+            if changes and not hmac.compare_digest(
+                headers.get(CSRF_HEADER, "").encode(), csrf_of(ticket).encode()
+            ):
+                raise Denied(
+                    403, "wrong_csrf", "load the page again: this change did not come from it"
+                )
+            caller = OPERATOR
+        else:
+            caller = self.caller(token)
         if need in caller.may:
             return caller
         if not self._digest:
@@ -111,6 +170,16 @@ class Gate:
                 f"{name!r:.200} is no name of this broker: ask it by address, or start it with "
                 "--http-allow-host NAME",
             )
+
+
+def csrf_of(ticket: str) -> str:
+    """Return what a page says with each change, beside the cookie that the browser adds by itself."""
+    return hashlib.sha256(f"csrf {ticket}".encode()).hexdigest()
+
+
+def cookie_name(port: int) -> str:
+    """Return the name of the cookie of a port: browsers tell hosts apart, not ports."""
+    return f"minibroker_{port}"
 
 
 def _check_origin(headers: Mapping[str, str], scheme: str) -> None:

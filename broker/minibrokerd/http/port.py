@@ -69,6 +69,13 @@ class HttpPort:
                 task.cancel()
         self._task.cancel()
         await asyncio.wait([self._task])
+        if self._subject.recent is not None:
+            self._subject.recent.stop()
+
+    def part(self) -> None:
+        """End what was asked of the broker through this port: it is draining."""
+        if self._subject.clients is not None:
+            self._subject.clients.close()
 
     async def _run(self) -> None:
         try:
@@ -92,7 +99,10 @@ class HttpPort:
         import uvicorn.protocols.http.h11_impl  # it would be imported in the loop
 
         from minibrokerd.http.application import application
+        from minibrokerd.http.events import Recent
         from minibrokerd.http.gate import Gate
+        from minibrokerd.http.near import Clients
+        from minibrokerd.http.survey import Survey
 
         class Server(uvicorn.Server):
             """One that leaves the signals of the process alone."""
@@ -102,9 +112,14 @@ class HttpPort:
                 """Capture none."""
                 yield
 
+        subject = self._subject
+        subject.clients = Clients(subject)
+        subject.survey = Survey(subject, can_change=bool(self._options.token))
+        subject.recent = Recent(subject.loop)
+        subject.recent.start()
         logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
         config = uvicorn.Config(
-            application(self._subject, Gate(self._options)),
+            application(subject, Gate(self._options)),
             loop="none",
             http="h11",
             ws="none",

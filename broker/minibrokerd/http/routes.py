@@ -1,64 +1,222 @@
-"""The table of all paths of the HTTP port: method, path, what it needs, and who answers."""
+"""The table of all paths of the HTTP port: method, path, what it needs, who answers, what it takes and gives.
+
+The application serves these rows; the OpenAPI document is printed from them, and so is the list in the docs.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
 
-from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response, StreamingResponse
-
-from minibrokerd.http import exposition
+from minibrokerd.http import (
+    deadletters,
+    events,
+    live,
+    messages,
+    openapi,
+    pages,
+    queues,
+    sessions,
+    shapes,
+    signing,
+)
+from minibrokerd.http.asking import Ask
 from minibrokerd.http.gate import Need
-from minibrokerd.http.subject import Phase, Subject
+from minibrokerd.http.probes import alive, metrics, overview, ready
 
-Answer = Callable[[Request, Subject], Awaitable[Response]]
+COUNT: Final = {"count": "Most rows to show."}
+AFTER: Final = {"after": "`next` of the list before."}
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One path. Printed as one row of docs/operating.md."""
+    """One path. Printed as one row of docs/operating.md; below /api, as an operation of the OpenAPI document."""
 
     method: str
     path: str
     need: Need
     meaning: str
-    answer: Answer
+    answer: Callable[[Ask], Awaitable[Any]]  # a response, or what becomes JSON
+    gives: Any = None
+    takes: Any = None
+    query: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_page(self) -> bool:
+        """Whether it is for people."""
+        return not self.path.startswith("/api/") and self.gives is None
 
 
-async def _alive(request: Request, subject: Subject) -> Response:
-    return PlainTextResponse("alive\n")
+def _get(path: str, meaning: str, answer: Any, gives: Any = None, **query: str) -> Row:
+    return Row("GET", path, Need.READ, meaning, answer, gives, query=query)
 
 
-async def _ready(request: Request, subject: Subject) -> Response:
-    phase = subject.phase
-    if phase is Phase.READY:
-        return PlainTextResponse("ready\n")
-    done = f" {subject.log.recovered_percent} %" if phase is Phase.RECOVERING else ""
-    return PlainTextResponse(f"{phase.value}{done}\n", 503)
+def _change(
+    method: str, path: str, meaning: str, answer: Any, gives: Any, takes: Any = None, **query: str
+) -> Row:
+    return Row(method, path, Need.CHANGE, meaning, answer, gives, takes, query)
 
 
-async def _metrics(request: Request, subject: Subject) -> Response:
-    form = exposition.choose(request.headers.get("accept", ""))
-    headers = {"content-type": form.content_type, "vary": "Accept"}
-    return StreamingResponse(exposition.write(subject, form), headers=headers)
-
-
-ROUTES: Final = (
+OPEN: Final = (
     Row(
         "GET",
         "/healthz",
         Need.NOTHING,
         "200 while the event loop turns, while it recovers and drains too",
-        _alive,
+        alive,
     ),
     Row(
         "GET",
         "/readyz",
         Need.NOTHING,
         "200 when the broker takes work; 503 with a reason while it does not",
-        _ready,
+        ready,
     ),
-    Row("GET", "/metrics", Need.READ, "all numbers, for Prometheus and OpenMetrics", _metrics),
+    Row("GET", "/metrics", Need.READ, "all numbers, for Prometheus and OpenMetrics", metrics),
 )
+API: Final = (
+    _get("/api/v1/openapi.json", "this API as an OpenAPI document", openapi.document),
+    _get("/api/v1/overview", "the broker in numbers", overview, shapes.Overview),
+    _get(
+        "/api/v1/queues",
+        "queues, by name or largest first",
+        queues.list_queues,
+        shapes.QueueList,
+        **COUNT,
+        after="`next` of the list before: the name of its last queue.",
+        match="Part of the name, or a pattern with `*` and `?`.",
+        sort="`name`, `oldest`, or a number of `stats`: largest first.",
+        dlqs="`0`: without dead-letter queues.",
+    ),
+    _get(
+        "/api/v1/settings",
+        "the settings of queues and what they mean",
+        queues.list_settings,
+        list[shapes.SettingView],
+    ),
+    _get(
+        "/api/v1/queues/{queue}",
+        "one queue, its numbers and settings",
+        queues.show_queue,
+        shapes.QueueView,
+    ),
+    _change(
+        "PUT",
+        "/api/v1/queues/{queue}/settings",
+        "make a queue, or change settings of it",
+        queues.set_queue,
+        dict[str, int | str],
+        dict[str, int | str],
+    ),
+    _change(
+        "DELETE",
+        "/api/v1/queues/{queue}",
+        "end a queue and its dead-letter queue",
+        queues.delete_queue,
+        shapes.Done,
+        force="`1`: with the messages that they have.",
+    ),
+    _change(
+        "POST",
+        "/api/v1/queues/{queue}/purge",
+        "end messages: these, or all",
+        messages.purge,
+        shapes.Done,
+        shapes.Select,
+    ),
+    _get(
+        "/api/v1/queues/{queue}/messages",
+        "messages as they lie there",
+        messages.list_messages,
+        shapes.MessageList,
+        **COUNT,
+        **AFTER,
+        state="`ready`, `delayed`, `held` or `begun`.",
+    ),
+    _change(
+        "POST",
+        "/api/v1/queues/{queue}/messages",
+        "store a message",
+        messages.publish_message,
+        shapes.Stored,
+        shapes.NewMessage,
+    ),
+    _get(
+        "/api/v1/queues/{queue}/messages/{id}",
+        "one message: body, headers, every attempt, who has it",
+        messages.show_message,
+        shapes.MessageView,
+    ),
+    _change(
+        "DELETE",
+        "/api/v1/queues/{queue}/messages/{id}",
+        "end one message",
+        messages.delete_message,
+        shapes.Done,
+    ),
+    _change(
+        "POST",
+        "/api/v1/queues/{queue}/messages/{id}/requeue",
+        "publish a message again, as it is or changed; the original stays",
+        messages.requeue_message,
+        shapes.Stored,
+        shapes.Requeue,
+    ),
+    _get(
+        "/api/v1/queues/{queue}/errors",
+        f"what the messages of a dead-letter queue died of, of up to {deadletters.MOST_LOOKED_AT:,}",
+        deadletters.list_errors,
+        shapes.ErrorGroups,
+    ),
+    _change(
+        "POST",
+        "/api/v1/queues/{queue}/redrive",
+        "send dead messages back: these, a group, the oldest, or all",
+        deadletters.redrive,
+        shapes.Done,
+        shapes.Select,
+    ),
+    _get(
+        "/api/v1/sessions",
+        "clients, those that hold most first",
+        sessions.list_sessions,
+        shapes.SessionList,
+        **COUNT,
+    ),
+    _get(
+        "/api/v1/sessions/{session}",
+        "one client, and the messages that it has",
+        sessions.show_session,
+        shapes.Holding,
+    ),
+    _get(
+        "/api/v1/events",
+        "the newest events of the log",
+        events.list_events,
+        shapes.EventList,
+        after="`last` of the list before: only newer ones.",
+    ),
+    _get(
+        "/api/v1/live",
+        "server-sent events: the overview, the rows of some queues and new events, every two seconds",
+        live.stream,
+        queues="Names of queues, with commas between them.",
+        after="Only events with a larger number.",
+    ),
+)
+PAGES: Final = (
+    _get("/", "the page: queues", pages.show_queues),
+    _get("/queues/{queue}", "one queue, its messages, its settings", pages.show_queue),
+    _get("/queues/{queue}/messages/{id}", "one message", pages.show_message),
+    _get("/queues/{queue}/errors", "dead messages by what they died of", pages.show_errors),
+    _get("/clients", "clients and what they have", pages.show_clients),
+    _get("/clients/{session}", "one client", pages.show_client),
+    _get("/log", "the log and its disk", pages.show_log),
+    _get("/events", "the newest events", pages.show_events),
+    Row("GET", "/sign-in", Need.NOTHING, "where an operator gives the token", pages.show_sign_in),
+    Row("POST", "/sign-in", Need.NOTHING, "takes the token, gives a cookie", signing.sign_in),
+    Row("POST", "/sign-out", Need.NOTHING, "takes the cookie back", signing.sign_out),
+    Row("GET", "/static/{file}", Need.NOTHING, "style, scripts, icon", pages.static),
+)
+ROUTES: Final = (*OPEN, *API, *PAGES)

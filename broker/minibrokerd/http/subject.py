@@ -14,6 +14,9 @@ from minibrokerd.log.seam import Log
 
 if TYPE_CHECKING:
     from minibrokerd.core.state import Store
+    from minibrokerd.http.events import Recent
+    from minibrokerd.http.near import Clients
+    from minibrokerd.http.survey import Survey
 
 
 class Phase(Enum):
@@ -37,6 +40,11 @@ class Subject:
     started_unix: float
     recovered_ms: int = 0
     phase: Phase = Phase.RECOVERING
+    data_dir: str = ""
+    # What the port itself adds when it opens.
+    clients: Clients | None = None
+    survey: Survey | None = None
+    recent: Recent | None = None
 
     @property
     def store(self) -> Store:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import os
 import threading
+from typing import Any
 
-from minibrokerd import logs
 from minibrokerd.inprocess.memory_broker import MemoryBroker
 from minibrokerd.inprocess.pipe import Pipe
 
@@ -38,6 +38,12 @@ def make(name: str) -> MemoryBroker:
         return broker
 
 
+def offer(name: str, broker: Any) -> None:
+    """Let clients of this process find a broker that somebody else runs; `forget` it when it ends."""
+    with _lock:
+        _named[name] = broker
+
+
 def forget(name: str) -> None:
     """Let the next `find` of this name make a new broker; who is connected keeps the old one."""
     with _lock:
@@ -51,7 +57,6 @@ def _after_fork() -> None:
     _named.clear()
 
 
-logs.hand_to_logging("minibroker.broker")  # nothing here owns the standard error of the process
 os.register_at_fork(after_in_child=_after_fork)
 
-__all__ = ["MemoryBroker", "Pipe", "find", "forget", "make"]
+__all__ = ["MemoryBroker", "Pipe", "find", "forget", "make", "offer"]

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 from minibroker.contract.commands import Phase
+from minibrokerd import logs
 from minibrokerd.connections import Connections
 from minibrokerd.core.core import Core
 from minibrokerd.core.wheel import TICK_MS
@@ -28,6 +29,9 @@ class MemoryBroker:
     """
 
     def __init__(self, *, keep: bool = False) -> None:
+        logs.hand_to_logging(
+            "minibroker.broker"
+        )  # the standard error of the process is not its own
         self.lock = threading.RLock()
         self.loop = SteppedLoop()
         self.clock = MovableClock()

@@ -1,0 +1,39 @@
+"""Counts by powers of two: what a hot path can afford, an index and two additions for many messages at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+BUCKETS: Final = 65  # of numbers up to 2**64
+
+
+class Histogram:
+    """How often whole numbers came, in buckets: that of index k has those of k bits, below 2**k."""
+
+    __slots__ = ("counts", "total")
+
+    def __init__(self) -> None:
+        self.counts = [0] * BUCKETS
+        self.total = 0  # of all numbers
+
+    def note(self, number: int, times: int = 1) -> None:
+        """Count a number; one below zero, as of a clock that was set back, as zero."""
+        if number > 0:
+            self.counts[number.bit_length()] += times
+            self.total += number * times
+        else:
+            self.counts[0] += times
+
+    def up_to(self, exponents: Sequence[int]) -> Iterator[int]:
+        """Yield for each of these ascending exponents how many numbers were below two to its power."""
+        counted = below = 0
+        for exponent in exponents:
+            counted += sum(self.counts[below : exponent + 1])
+            below = exponent + 1
+            yield counted
+
+    @property
+    def count(self) -> int:
+        """How many numbers came."""
+        return sum(self.counts)

@@ -1,0 +1,220 @@
+"""The API of messages: lists, one with its history and holder, and what is done with them."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+
+from minibroker.contract import limits
+from minibroker.contract.confirms import MessageId
+from minibroker.contract.errors import BodyError
+from minibroker.session.peek import Peeked
+from minibrokerd.cli.values import text_of
+from minibrokerd.core.messages import State
+from minibrokerd.core.queues import Queue
+from minibrokerd.http.asking import Ask, Failure, parse_id
+from minibrokerd.http.queues import source_of
+from minibrokerd.http.shapes import (
+    Attempt,
+    Done,
+    Holder,
+    MessageList,
+    MessageView,
+    NewMessage,
+    Requeue,
+    Select,
+    Stored,
+)
+
+PREVIEW_CHARS: Final = 2_000  # of a body in a list
+WHOLE_CHARS: Final = 256 * 1024  # of one that was asked for alone
+MOST_MESSAGES: Final = 500
+ORIGINAL: Final = (
+    "minibroker-original"  # header of what was published again: the id of the original
+)
+ENCODINGS: Final = ("bytes", "msgpack")
+TERMS: Final = ("max_attempts", "lease_ms")
+
+
+async def list_messages(ask: Ask) -> MessageList:
+    """Return a page of the messages of a queue."""
+    state = ask.text("state").upper()
+    page = await ask.client.queue(ask.queue_name).peek(
+        ask.number("count", 50, MOST_MESSAGES) or 1, state=state, after=ask.cursor()
+    )
+    return MessageList([view_of(message, PREVIEW_CHARS) for message in page], page.next.hex())
+
+
+async def show_message(ask: Ask) -> MessageView:
+    """Return all that is known of one message."""
+    queue, id = ask.queue(), ask.id()
+    message = await _find(ask, id)
+    view = view_of(message, WHOLE_CHARS)
+    view.body_base64 = base64.b64encode(message.raw).decode()
+    view.holder = _holder(ask, queue, id)
+    return view
+
+
+async def publish_message(ask: Ask) -> Stored:
+    """Store one message."""
+    new = await ask.body(NewMessage)
+    body = _body(new)
+    if body is msgspec.UNSET:
+        raise Failure(400, "bad_value", "a message needs one of json, text and base64")
+    confirm = await ask.client.queue(ask.queue_name).publish(
+        body, headers=new.headers or None, key=new.key or None, delay=new.delay_ms / 1_000
+    )
+    ask.changed("publish", queue=ask.queue_name, id=str(confirm.id))
+    return Stored(str(confirm.id), confirm.durability)
+
+
+async def requeue_message(ask: Ask) -> Stored:
+    """Publish a message again, as it is or changed; the original stays where it is."""
+    wish, id = await ask.body(Requeue), ask.id()
+    original = await _find(ask, id)
+    target = wish.queue or source_of(ask.queue_name)
+    body = _body(wish)
+    try:
+        body = original.body if body is msgspec.UNSET else body
+        headers = original.headers if wish.headers is None else wish.headers
+    except BodyError as error:
+        raise Failure(
+            400, "bad_value", f"what is kept of the original cannot be read: {error}"
+        ) from error
+    key = original.info.get("key", "") if wish.key is None else wish.key
+    confirm = await ask.client.queue(target).publish(
+        body, headers={**headers, ORIGINAL: str(id)}, key=key or None
+    )
+    ask.changed("requeue", queue=target, id=str(confirm.id), original=str(id))
+    return Stored(str(confirm.id), confirm.durability)
+
+
+async def delete_message(ask: Ask) -> Done:
+    """End one message that waits."""
+    id = ask.id()
+    ended = await ask.client.queue(ask.queue_name).purge([id])
+    if not ended:
+        raise _missing(ask, id)
+    ask.changed("delete_message", queue=ask.queue_name, id=str(id))
+    return Done(ended)
+
+
+async def purge(ask: Ask) -> Done:
+    """End messages of a queue: these, or all."""
+    wish = await ask.body(Select)
+    if wish.group or wish.count:
+        raise Failure(400, "bad_value", "a purge is of ids, or of all")
+    ids = None if wish.ids is None else _ids(wish.ids)
+    ended = await ask.client.queue(ask.queue_name).purge(ids)
+    ask.changed("purge", queue=ask.queue_name, messages=ended)
+    return Done(ended)
+
+
+def _ids(texts: Sequence[str]) -> list[MessageId]:
+    if len(texts) > limits.MAX_RUNS_PER_FRAME:
+        raise Failure(400, "bad_value", f"at most {limits.MAX_RUNS_PER_FRAME} ids at a time")
+    return [parse_id(text) for text in texts]
+
+
+async def _find(ask: Ask, id: MessageId) -> Peeked:
+    found = await ask.client.queue(ask.queue_name).peek(1, ids=[id])
+    if not found:
+        raise _missing(ask, id)
+    return found[0]
+
+
+def _missing(ask: Ask, id: MessageId) -> Failure:
+    return Failure(
+        404, "unknown_message", f"{ask.queue_name} has no message {id} that can be shown or changed"
+    )
+
+
+def _body(new: NewMessage | Requeue) -> Any:
+    given = [
+        value for value in (new.json, new.text, new.base64) if value not in (None, msgspec.UNSET)
+    ]
+    given += [None] if new.json is None else []
+    if len(given) > 1:
+        raise Failure(400, "bad_value", "a message has one of json, text and base64")
+    if new.base64 is None:
+        return given[0] if given else msgspec.UNSET
+    try:
+        return base64.b64decode(new.base64, validate=True)
+    except ValueError as error:
+        raise Failure(400, "bad_value", f"base64: {error}") from error
+
+
+def view_of(message: Peeked, most_chars: int) -> MessageView:
+    """Return what is shown of a message; nothing in it is taken for more than text."""
+    info = message.info
+    try:
+        text = text_of(message.body)
+    except BodyError:
+        text = text_of(message.raw)
+    try:
+        headers = _plain(message.headers)
+    except BodyError:
+        headers = {}
+    return MessageView(
+        id=str(message.id),
+        state=info["state"],
+        key=info.get("key", ""),
+        encoding=ENCODINGS[info.get("encoding", 0)],
+        published_unix_ms=info["published_unix_ms"],
+        body_bytes=len(message.raw),
+        body_text=text[:most_chars],
+        body_cut=len(text) > most_chars,
+        headers=headers,
+        attempts=message.attempts,
+        redriven=info.get("redriven", 0),
+        history=[_attempt(entry) for entry in message.history],
+        history_dropped=info.get("history_dropped", 0),
+        terms={name: info[name] for name in TERMS if name in info},
+        damaged=bool(info.get("damaged")),
+    )
+
+
+def _plain(headers: dict[str, Any]) -> dict[str, Any]:
+    """Return headers as JSON has them: what it does not know is text."""
+    return {
+        text_of(name): value if isinstance(value, str | int | bool | None) else text_of(value)
+        for name, value in headers.items()
+    }
+
+
+def _attempt(entry: dict[str, Any]) -> Attempt:
+    return Attempt(**{name: entry[name] for name in Attempt.__struct_fields__})
+
+
+def _holder(ask: Ask, queue: Queue, id: MessageId) -> Holder | None:
+    store = ask.subject.store
+    key = queue.key_of(id.origin, id.sequence)
+    for delivery in queue.deliveries.values():
+        single = delivery.singles.get(key)
+        in_span = id.origin == delivery.home and any(
+            span.first <= id.sequence < span.stop for span in delivery.spans.values()
+        )
+        if single is None and not in_span:
+            continue
+        session = store.sessions.get(delivery.session)
+        begun = single is not None and single.state is State.BEGUN
+        return Holder(
+            delivery.session,
+            session.client if session else "",
+            peer_of(ask, delivery.session),
+            "BEGUN" if begun else "HELD",
+            single.started_unix_ms if single is not None and begun else 0,
+            (single.lease_ms if single is not None else 0) or delivery.lease_ms,
+        )
+    return None
+
+
+def peer_of(ask: Ask, session: int) -> str:
+    """Return the address of the other end of a session's main connection; empty: it has none."""
+    known = ask.subject.store.sessions.get(session)
+    if known is None or known.connection is None:
+        return ""
+    return str(ask.subject.engine.describe(known.connection).get("peer", ""))

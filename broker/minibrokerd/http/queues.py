@@ -1,0 +1,81 @@
+"""The API of queues: lists, one, its settings, and what ends it."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from minibroker.contract.limits import DLQ_SUFFIX
+from minibroker.contract.settings import SETTINGS
+from minibrokerd.http.asking import Ask, Failure
+from minibrokerd.http.shapes import Done, QueueList, QueueView, SettingView
+from minibrokerd.http.subject import Phase
+from minibrokerd.http.survey import SORTS, dlq_of, listed, oldest_of, row_of
+
+MOST_ROWS: Final = 1_000
+
+
+async def list_queues(ask: Ask) -> QueueList:
+    """Return a page of queues."""
+    if ask.subject.phase is Phase.RECOVERING:
+        raise Failure(503, "not_ready", "the broker is recovering")
+    sort = ask.text("sort", "name")
+    if sort not in SORTS:
+        raise Failure(
+            400, "bad_value", f"sort is {sort!r:.100}; it must be one of {', '.join(SORTS)}"
+        )
+    count = ask.number("count", 100, MOST_ROWS)
+    found, total = await listed(
+        ask.subject,
+        match=ask.text("match"),
+        sort=sort,
+        after=ask.text("after"),
+        count=count + 1,
+        dlqs=ask.text("dlqs", "1") != "0",
+    )
+    then = found[count - 1].name if count and len(found) > count else ""
+    return QueueList([row_of(ask.subject, queue) for queue in found[:count]], total, then)
+
+
+async def show_queue(ask: Ask) -> QueueView:
+    """Return one queue."""
+    queue = ask.queue()
+    return QueueView(
+        queue.name,
+        queue.is_dlq,
+        oldest_of(ask.subject, queue),
+        queue.statistics(),
+        dict(queue.settings),
+        dlq_of(ask.subject, queue),
+        queue.live_bytes,
+    )
+
+
+async def set_queue(ask: Ask) -> dict[str, Any]:
+    """Make a queue, or change settings of it; return all of them."""
+    settings = await ask.body(dict[str, int | str])
+    made = await ask.client.queue(ask.queue_name).set(**settings)
+    ask.changed(
+        "set", queue=ask.queue_name, **{f"to_{name}": value for name, value in settings.items()}
+    )
+    return made
+
+
+async def delete_queue(ask: Ask) -> Done:
+    """End a queue and its dead-letter queue."""
+    name = ask.queue_name
+    ended = await ask.client.queue(name).delete(force=ask.text("force") == "1")
+    ask.changed("delete_queue", queue=name, messages=ended)
+    return Done(ended)
+
+
+async def list_settings(ask: Ask) -> list[SettingView]:
+    """Return the table of settings."""
+    return [
+        SettingView(row.name, row.default, row.low, row.high, list(row.choices), row.meaning)
+        for row in SETTINGS.values()
+    ]
+
+
+def source_of(name: str) -> str:
+    """Return the queue that a dead-letter queue belongs to, or the name itself."""
+    return name.removesuffix(DLQ_SUFFIX)

@@ -1,0 +1,280 @@
+"""What the API answers with and takes, as types: JSON is made and read by them, the OpenAPI document is of them.
+
+Times are unix milliseconds or milliseconds, sizes bytes, as everywhere in minibroker; names end in the unit.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+
+class QueueRow(msgspec.Struct):
+    """A queue in a list: what is in it now, and what was counted since the start of the broker."""
+
+    name: str
+    is_dlq: bool
+    oldest_ready_ms: int
+    counts: dict[str, int]
+
+
+class QueueList(msgspec.Struct):
+    """A page of queues; `next` is the `after` of the page behind it, empty on the last one."""
+
+    queues: list[QueueRow]
+    total: int
+    next: str
+
+
+class QueueView(msgspec.Struct):
+    """One queue."""
+
+    name: str
+    is_dlq: bool
+    oldest_ready_ms: int
+    counts: dict[str, int]
+    settings: dict[str, int | str]
+    dlq: str  # the name of its dead-letter queue; empty: there is none yet
+    live_bytes: int
+
+
+class SettingView(msgspec.Struct):
+    """A setting of queues, and what it means."""
+
+    name: str
+    default: int | str
+    low: int
+    high: int
+    choices: list[str]
+    meaning: str
+
+
+class Attempt(msgspec.Struct):
+    """One ended attempt of a message."""
+
+    token: int
+    started_unix_ms: int
+    ended_unix_ms: int
+    client: str
+    cause: str
+    error_class: str
+    error_text: str
+
+
+class Holder(msgspec.Struct):
+    """Who has a message that is held or begun."""
+
+    session: int
+    client: str
+    peer: str
+    state: str
+    since_unix_ms: int  # 0: it is not begun
+    lease_ms: int
+
+
+class MessageView(msgspec.Struct):
+    """A message as it lies in a queue. `body_text` is a preview for people: never HTML, cut at `preview` bytes.
+
+    `body_base64` is the whole body as bytes, of one message that was asked for alone.
+    """
+
+    id: str
+    state: str
+    key: str
+    encoding: str
+    published_unix_ms: int
+    body_bytes: int
+    body_text: str
+    body_cut: bool
+    headers: dict[str, Any]
+    attempts: dict[str, int]
+    redriven: int
+    history: list[Attempt]
+    history_dropped: int
+    terms: dict[str, int]
+    damaged: bool = False
+    body_base64: str | None = None
+    holder: Holder | None = None
+
+
+class MessageList(msgspec.Struct):
+    """A page of messages; `next` is the `after` of the page behind it, empty on the last one."""
+
+    messages: list[MessageView]
+    next: str
+
+
+class ErrorGroup(msgspec.Struct):
+    """Dead messages that died of the same: cause, class and the first line of the text, with digits as `#`."""
+
+    cause: str
+    error_class: str
+    error_text: str
+    count: int
+    first_unix_ms: int
+    last_unix_ms: int
+    example: str  # the id of one of them
+    key: str  # names the group in a redrive
+
+
+class ErrorGroups(msgspec.Struct):
+    """The dead messages of a queue by what they died of, the most frequent first."""
+
+    queue: str
+    groups: list[ErrorGroup]
+    looked_at: int
+    complete: bool  # False: there are more messages than were looked at
+
+
+class Done(msgspec.Struct):
+    """How many messages an action was about."""
+
+    messages: int
+
+
+class Stored(msgspec.Struct):
+    """A message was stored."""
+
+    id: str
+    durability: str
+
+
+class Select(msgspec.Struct, forbid_unknown_fields=True):
+    """Which messages: these ids, or those of an error group, or the oldest `count`; nothing: all."""
+
+    ids: list[str] | None = None
+    group: str | None = None
+    count: int = 0
+
+
+class NewMessage(msgspec.Struct, forbid_unknown_fields=True):
+    """A message to be stored: `json` is any JSON value, `text` a string, `base64` bytes; one of them."""
+
+    json: Any = msgspec.UNSET
+    text: str | None = None
+    base64: str | None = None
+    headers: dict[str, Any] = {}
+    key: str = ""
+    delay_ms: int = 0
+
+
+class Requeue(msgspec.Struct, forbid_unknown_fields=True):
+    """A message to be published again; what is not given is as in the original. The original stays where it is."""
+
+    queue: str = ""  # empty: where it came from
+    json: Any = msgspec.UNSET
+    text: str | None = None
+    base64: str | None = None
+    headers: dict[str, Any] | None = None
+    key: str | None = None
+
+
+class Work(msgspec.Struct):
+    """A consumer of a session: what it may have, and what it has."""
+
+    queue: str
+    prefetch: int
+    outstanding: int
+
+
+class SessionView(msgspec.Struct):
+    """A client: where it is connected from, what it consumes, and how much it holds."""
+
+    session: int
+    client: str
+    peers: list[str]
+    connected: bool
+    consumers: list[Work]
+    holds: int
+    begun: int
+    oldest_begun_unix_ms: int  # 0: it has begun nothing
+    unanswered_frames: int
+
+
+class SessionList(msgspec.Struct):
+    """Clients, those that hold most first."""
+
+    sessions: list[SessionView]
+    total: int
+
+
+class Held(msgspec.Struct):
+    """A message that a client has."""
+
+    queue: str
+    id: str
+    state: str
+    since_unix_ms: int
+    lease_ms: int
+
+
+class Holding(msgspec.Struct):
+    """What one client has; `more`: there is more than is shown."""
+
+    session: SessionView
+    messages: list[Held]
+    more: bool
+
+
+class Overview(msgspec.Struct):
+    """The broker in numbers."""
+
+    version: str
+    phase: str
+    now_unix_ms: int
+    started_unix_ms: int
+    recovered_percent: int
+    recovered_ms: int
+    queues: int
+    messages: dict[str, int]
+    counted: dict[str, int]
+    oldest_ready_ms: int
+    sessions: int
+    connections: int
+    connections_limit: int
+    memory_bytes: int
+    resident_bytes: int
+    memory_limit_bytes: int
+    log: LogView
+    can_change: bool
+
+
+class LogView(msgspec.Struct):
+    """The log and its disk."""
+
+    disk_bytes: int
+    live_bytes: int
+    segment_bytes: int
+    segments: int
+    reserve_segments: int
+    lacks_space: bool
+    written_bytes: int
+    free_bytes: int  # on the file system of the data directory; -1: not known
+    batches: int
+    sync_p50_ms: float
+    sync_p99_ms: float
+
+
+class EventView(msgspec.Struct):
+    """One event of the broker's log."""
+
+    number: int
+    time: str
+    level: str
+    event: str
+    fields: dict[str, Any]
+
+
+class EventList(msgspec.Struct):
+    """The newest events, the newest last."""
+
+    events: list[EventView]
+    last: int
+
+
+class Failed(msgspec.Struct):
+    """What is answered when nothing was done: a code that stays the same over releases, and what to do."""
+
+    code: str
+    text: str
