@@ -6,8 +6,8 @@
     gate.py        who asks, from where, and whether he may: the only place that decides it
     routes.py      the table of all paths, each with what it needs
     families.py    the table of all metrics; exposition.py writes them in the format that was asked for
-    asking.py      one request of the API; shapes.py has what it takes and gives, openapi.py describes that
-    queues.py messages.py deadletters.py sessions.py events.py survey.py live.py   who answers
+    requests.py    one request of the API; shapes.py has what it takes and gives, openapi.py describes that
+    queues.py messages.py deadletters.py sessions.py recent.py survey.py live.py   who answers
     near.py        clients in this process: what changes something goes their way
     pages.py       the page: templates/ and static/; signing.py lets a browser in
 

@@ -11,8 +11,8 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from minibroker.contract.errors import MinibrokerError
-from minibrokerd.http.asking import Ask, Failure, as_json, failure_of
 from minibrokerd.http.gate import Denied, Gate, cookie_name
+from minibrokerd.http.requests import Ask, Failure, as_json, failure_of
 from minibrokerd.http.routes import ROUTES, Row
 from minibrokerd.http.subject import Subject
 

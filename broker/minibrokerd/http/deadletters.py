@@ -10,7 +10,7 @@ from typing import Any, Final
 from minibroker.contract import limits
 from minibroker.contract.confirms import MessageId
 from minibroker.session.peek import Peeked
-from minibrokerd.http.asking import Ask, Failure, parse_id
+from minibrokerd.http.requests import Ask, Failure, parse_id
 from minibrokerd.http.shapes import Done, ErrorGroup, ErrorGroups, Select
 
 MOST_LOOKED_AT: Final = (

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from starlette.responses import Response, StreamingResponse
 
-from minibrokerd.http.asking import Ask, Failure, encode
+from minibrokerd.http.requests import Ask, Failure, encode
 from minibrokerd.http.subject import Phase
 from minibrokerd.http.survey import row_of
 

@@ -15,8 +15,8 @@ from minibroker.session.peek import Peeked
 from minibrokerd.cli.values import text_of
 from minibrokerd.core.messages import State
 from minibrokerd.core.queues import Queue
-from minibrokerd.http.asking import Ask, Failure, parse_id
 from minibrokerd.http.queues import source_of
+from minibrokerd.http.requests import Ask, Failure, parse_id
 from minibrokerd.http.shapes import (
     Attempt,
     Done,

@@ -10,8 +10,8 @@ import msgspec
 
 from minibrokerd import __version__
 from minibrokerd.http import shapes
-from minibrokerd.http.asking import Ask
 from minibrokerd.http.gate import Need
+from minibrokerd.http.requests import Ask
 
 PLACE: Final = "#/components/schemas/{name}"
 NUMBERS: Final = frozenset({"count"})

@@ -20,8 +20,8 @@ from minibroker.contract.settings import SETTINGS
 from minibrokerd import __version__
 from minibrokerd.cli.units import duration_text
 from minibrokerd.http import deadletters, messages, probes, queues, sessions
-from minibrokerd.http.asking import Ask, Failure
 from minibrokerd.http.gate import Need, cookie_name, csrf_of
+from minibrokerd.http.requests import Ask, Failure
 
 HERE: Final = Path(__file__).parent
 KINDS: Final = {

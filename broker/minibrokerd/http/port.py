@@ -99,9 +99,9 @@ class HttpPort:
         import uvicorn.protocols.http.h11_impl  # it would be imported in the loop
 
         from minibrokerd.http.application import application
-        from minibrokerd.http.events import Recent
         from minibrokerd.http.gate import Gate
         from minibrokerd.http.near import Clients
+        from minibrokerd.http.recent import Recent
         from minibrokerd.http.survey import Survey
 
         class Server(uvicorn.Server):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
 from minibrokerd.http import exposition
-from minibrokerd.http.asking import Ask, Failure
+from minibrokerd.http.requests import Ask, Failure
 from minibrokerd.http.shapes import Overview
 from minibrokerd.http.subject import Phase
 

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from minibroker.contract.limits import DLQ_SUFFIX
 from minibroker.contract.settings import SETTINGS
-from minibrokerd.http.asking import Ask, Failure
+from minibrokerd.http.requests import Ask, Failure
 from minibrokerd.http.shapes import Done, QueueList, QueueView, SettingView
 from minibrokerd.http.subject import Phase
 from minibrokerd.http.survey import SORTS, dlq_of, listed, oldest_of, row_of

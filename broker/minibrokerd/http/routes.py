@@ -11,19 +11,19 @@ from typing import Any, Final
 
 from minibrokerd.http import (
     deadletters,
-    events,
     live,
     messages,
     openapi,
     pages,
     queues,
+    recent,
     sessions,
     shapes,
     signing,
 )
-from minibrokerd.http.asking import Ask
 from minibrokerd.http.gate import Need
 from minibrokerd.http.probes import alive, metrics, overview, ready
+from minibrokerd.http.requests import Ask
 
 COUNT: Final = {"count": "Most rows to show."}
 AFTER: Final = {"after": "`next` of the list before."}
@@ -193,7 +193,7 @@ API: Final = (
     _get(
         "/api/v1/events",
         "the newest events of the log",
-        events.list_events,
+        recent.list_events,
         shapes.EventList,
         after="`last` of the list before: only newer ones.",
     ),

@@ -9,7 +9,7 @@ from typing import Final
 from minibrokerd.core.messages import State
 from minibrokerd.core.sessions import Session
 from minibrokerd.core.state import Store
-from minibrokerd.http.asking import Ask, Failure
+from minibrokerd.http.requests import Ask, Failure
 from minibrokerd.http.shapes import Held, Holding, SessionList, SessionView, Work
 from minibrokerd.http.subject import Phase
 

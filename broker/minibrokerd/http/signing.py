@@ -7,8 +7,8 @@ from urllib.parse import parse_qs
 
 from starlette.responses import RedirectResponse, Response
 
-from minibrokerd.http.asking import Ask, Failure
 from minibrokerd.http.gate import COOKIE_S, Denied, Gate, cookie_name
+from minibrokerd.http.requests import Ask, Failure
 
 MOST_BYTES: Final = 8_192
 

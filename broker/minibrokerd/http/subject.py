@@ -14,8 +14,8 @@ from minibrokerd.log.seam import Log
 
 if TYPE_CHECKING:
     from minibrokerd.core.state import Store
-    from minibrokerd.http.events import Recent
     from minibrokerd.http.near import Clients
+    from minibrokerd.http.recent import Recent
     from minibrokerd.http.survey import Survey
 
 

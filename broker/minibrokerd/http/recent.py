@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from minibrokerd import logs
-from minibrokerd.http.asking import Ask
+from minibrokerd.http.requests import Ask
 from minibrokerd.http.shapes import EventList, EventView
 
 KEPT: Final = 500
