@@ -184,6 +184,7 @@ class Server:
             data_dir=str(options.data_dir),
         )
         self._http = HttpPort(options.http or HttpOptions(), pages or [], self.subject)
+        self._sweep_due_s = loop.time()
         self._signals = StopSignals()
         self._notifier = Notifier()
         self._listeners: list[asyncio.Server] = []
