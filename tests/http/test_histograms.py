@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from http_broker import HttpBroker
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 import minibroker
-from http_broker import HttpBroker
 from minibrokerd.core.histogram import Histogram
 
 
