@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from harness import World
 
 from minibroker.contract import settings
+from minibroker.contract.settings import default_settings
 from minibrokerd.core import paging, queues
 from minibrokerd.core.effects import ReadBack
 from minibrokerd.core.inputs import Flow, Loaded, Space
@@ -167,7 +169,50 @@ def test_every_command_agrees_on_a_dlq_that_has_had_no_message() -> None:
     assert list(world.store.queues) == ["q"], "looking makes nothing"
     assert client.set("q.dlq", max_messages=5)["value"]["settings"]["max_messages"] == 5
     assert client.request({"op": "queue_show", "queue": "other.dlq"})["code"] == "unknown_queue"
-    assert client.set("other.dlq")["code"] == "bad_name"
+    assert list(world.store.queues) == ["q", "q.dlq"]
+
+
+def test_the_settings_of_a_dlq_can_be_set_before_anything_is_there() -> None:
+    world = World()
+    client = world.hello()
+    value = client.set("q.dlq", max_messages=5, durability="sync")["value"]
+    assert value["settings"]["max_messages"] == 5
+    assert (
+        client.request({"op": "queue_show", "queue": "q"})["value"]["settings"]
+        == default_settings()
+    )
+    world.restart()
+    client = world.hello()
+    shown = client.request({"op": "queue_show", "queue": "q.dlq"})
+    assert shown["value"]["settings"]["max_messages"] == 5
+    client.publish("q", b"dead")
+    client.settle("reject", *client.receive_all("q"))
+    assert len(client.peek("q.dlq")) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "code"),
+    [
+        ("q.dlq", {"durability": "lazy"}, "bad_value"),
+        ("no name.dlq", {}, "bad_name"),
+        (".dlq", {}, "bad_name"),
+        ("q.dlq.dlq", {}, "bad_name"),
+    ],
+)
+def test_a_dlq_that_cannot_be_set_leaves_no_source(name: str, settings: Any, code: str) -> None:
+    world = World()
+    assert world.hello().set(name, **settings)["code"] == code
+    assert list(world.store.queues) == []
+
+
+def test_a_dlq_has_no_dlq() -> None:
+    world = World()
+    client = world.hello()
+    client.set("q.dlq")
+    assert client.set("q.dlq.dlq")["code"] == "bad_name"
+    asked = client.request({"op": "consume", "queue": "q.dlq.dlq", "consumer": 1, "prefetch": 1})
+    assert asked["code"] == "bad_name"
+    assert list(world.store.queues) == ["q", "q.dlq"]
 
 
 def test_a_server_makes_no_more_queues_than_it_may() -> None:

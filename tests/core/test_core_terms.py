@@ -54,7 +54,7 @@ def test_the_lease_of_a_message_goes_before_that_of_consumer_and_queue(asked_ms:
     assert list(world.states("q").values()) == ["READY"]
 
 
-def test_a_delivery_has_messages_of_one_lease() -> None:
+def test_a_delivery_has_messages_of_the_same_terms() -> None:
     """So renewals, and clients that never heard of terms, need to know nothing more."""
     world = World()
     client = world.hello()
@@ -62,8 +62,11 @@ def test_a_delivery_has_messages_of_one_lease() -> None:
         client.publish("q", b"body", lease_ms=lease_ms)
     client.publish("q", b"body", lease_ms=7_000, max_attempts=2)
     client.consume("q", prefetch=10)
-    made = [(d["lease_ms"], d["count"]) for d in client.inbox if d["op"] == "deliver"]
-    assert made == [(30_000, 2), (5_000, 2), (30_000, 1), (7_000, 2)]
+    deliveries = [each for each in client.inbox if each["op"] == "deliver"]
+    made = [(each["lease_ms"], each["count"]) for each in deliveries]
+    assert made == [(30_000, 2), (5_000, 2), (30_000, 1), (7_000, 1), (7_000, 1)]
+    own = [each.get("max_attempts", "left out") for each in deliveries]
+    assert own == ["left out", "left out", "left out", "left out", 2]
 
 
 def test_keys_take_turns_whatever_the_leases() -> None:

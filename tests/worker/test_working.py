@@ -139,6 +139,40 @@ async def send(message):
     assert "no such mailbox" in last["text"]
 
 
+async def test_what_follows_is_true_for_a_message_with_attempts_of_its_own(
+    start_worker: StartWorker, broker: minibroker.Broker
+) -> None:
+    """The queue says five; what the line says is when the message really comes again, or where it goes."""
+    emails = broker.queue("emails")
+    await emails.set(max_attempts=5, retry_delay_ms=400, retry_jitter_percent=50)
+    await emails.publish("thrice", max_attempts=3)
+    await emails.publish("once", max_attempts=1)
+    worker = start_worker(
+        HEAD
+        + """
+@app.handler("emails")
+async def send(message: Message):
+    with open("times", "a") as file:
+        print(message.body, message.attempt, message.max_attempts, time.time(), file=file)
+    raise ValueError("no such mailbox")
+"""
+    )
+    worker.says("failed", 4)
+    lines = [line.split() for line in (worker.folder / "times").read_text().splitlines()]
+    assert {(body, most) for body, _, most, _ in lines} == {("thrice", "3"), ("once", "1")}
+    said = [each["follows"] for each in worker.events("failed")]
+    assert "attempt 1 of 1, to emails.dlq" in said
+    assert said[-1] == "attempt 3 of 3, to emails.dlq"
+    (first, again) = (
+        each for each in said if each.startswith(("attempt 1 of 3", "attempt 2 of 3"))
+    )
+    times = [float(at) for body, _, _, at in lines if body == "thrice"]
+    for text, before, after in ((first, times[0], times[1]), (again, times[1], times[2])):
+        promised = float(text.removesuffix(" s").rpartition(" ")[2])
+        assert promised - 0.051 <= after - before  # it is said in tenths of a second; never early
+    assert len(await broker.queue("emails.dlq").peek()) == 2
+
+
 @pytest.mark.parametrize(
     ("source", "said"),
     [

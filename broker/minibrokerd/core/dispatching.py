@@ -71,8 +71,8 @@ def _deliver(store: Store, queue: Queue, consumer: Consumer, most: int) -> bool:
         return False
     connection = store.connections[consumer.connection]
     # The same of all: `Lanes.take` ends before what has another.
-    own_ms = items[0].block.terms.lease_ms
-    lease_ms = own_ms or consumer.lease_ms or queue.setting("lease_ms")
+    terms = items[0].block.terms
+    lease_ms = terms.lease_ms or consumer.lease_ms or queue.setting("lease_ms")
     delivery = Delivery(
         store.next_token(),
         queue.number,
@@ -112,6 +112,8 @@ def _deliver(store: Store, queue: Queue, consumer: Consumer, most: int) -> bool:
         "count": count,
         "runs": runs,
     }
+    if terms.max_attempts:
+        header["max_attempts"] = terms.max_attempts
     if keyed:
         header["keyed"] = True
         column += _keys(items)

@@ -123,7 +123,7 @@ class Lanes:
         """Remove and return what comes next: at most `most` messages, and about `most_bytes`.
 
         At least one message is returned, whatever its size, unless what comes next is not in memory; `ready`
-        must not be 0. All have the same lease of their own, or none.
+        must not be 0. All have the same terms of their own, or none.
         """
         turn = self._turn
         items: list[Item] = []
@@ -138,7 +138,7 @@ class Lanes:
             # Alone, a lane gives whole spans; with others it gives one message and the turn goes on.
             item = lane.take(most if len(turn) == 1 else 1)
             if item.block.terms is not terms:
-                if items and item.block.terms.lease_ms != terms.lease_ms:
+                if items and item.block.terms != terms:
                     lane.put_back(item)
                     break
                 terms = item.block.terms

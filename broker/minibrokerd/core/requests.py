@@ -16,7 +16,7 @@ from minibrokerd.core.farewells import leave
 from minibrokerd.core.handlers import handles
 from minibrokerd.core.inputs import Frame
 from minibrokerd.core.moving import delete
-from minibrokerd.core.queues import Queue
+from minibrokerd.core.queues import DEFAULTS, Queue
 from minibrokerd.core.state import Broken, Refused, Store, check_name
 from minibrokerd.core.wheel import Timer
 from minibrokerd.core.withdrawing import (
@@ -139,10 +139,12 @@ def _wait_over(store: Store, timer: Timer | None, consumer: Consumer) -> None:
 def queue_set(store: Store, frame: Frame, part: Any) -> None:
     """Create a queue, or change its settings."""
     changes = _checked(part.settings)
-    queue = store.queues.get(part.queue) or _make(store, part.queue, changes)
+    queue = store.queues.get(part.queue)
+    if queue is None:
+        queue = _make(store, part.queue, changes, with_source=True)
     if any(queue.settings.get(name) != value for name, value in changes.items()):
-        if queue.is_dlq and "durability" in changes:
-            raise _foreign_durability()
+        if queue.is_dlq:
+            _check_durability(queue.settings, changes)
         _change(store, queue, changes)
         client = store.connections[frame.connection].session.client
         store.effects.note(
@@ -181,17 +183,31 @@ def _checked(settings: dict[str, int | str]) -> Settings:
         raise Refused("bad_value", str(error)) from error
 
 
-def _make(store: Store, name: str, settings: Settings) -> Queue:
-    """Make a queue with these settings, or the DLQ of one that is there with its own."""
+def _make(store: Store, name: str, settings: Settings, *, with_source: bool = False) -> Queue:
+    """Make a queue with these settings, or the DLQ of one; its settings are the caller's to change.
+
+    `with_source`: a DLQ whose source is not there is made with it, which has the defaults. A declaration must not
+    do that: that of the source, which may come behind it, would find other settings.
+    """
+    source_name = name.removesuffix(limits.DLQ_SUFFIX)
     source = store.source_of(name)
+    if source is None and source_name != name and with_source:
+        check_name(source_name)
+        _check_durability(DEFAULTS, settings)
+        store.check_room_for_queue()
+        source = store.create_queue(source_name, DEFAULTS)
     if source is not None:
-        durability = source.settings["durability"]
-        if settings.get("durability", durability) != durability:
-            raise _foreign_durability()
+        _check_durability(source.settings, settings)
         return store.dlq_of(source)
     check_name(name)
     store.check_room_for_queue()
     return store.create_queue(name, settings)
+
+
+def _check_durability(source: Settings, settings: Settings) -> None:
+    """Check that a DLQ is asked for no other durability than its source has."""
+    if settings.get("durability", source["durability"]) != source["durability"]:
+        raise _foreign_durability()
 
 
 def _change(store: Store, queue: Queue, changes: dict[str, int | str]) -> None:

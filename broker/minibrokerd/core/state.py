@@ -229,7 +229,7 @@ class Store:
         if queue is not None:
             return queue
         source_name = name.removesuffix(limits.DLQ_SUFFIX)
-        if source_name != name:
+        if source_name != name and not source_name.endswith(limits.DLQ_SUFFIX):
             return self.dlq_of(self.queue_or_new(source_name))
         check_name(name)
         if not self.auto_create:
@@ -243,7 +243,8 @@ class Store:
     def source_of(self, name: str) -> Queue | None:
         """Return the queue whose DLQ has this name; None: there is no such queue, or it is no name of a DLQ."""
         source_name = name.removesuffix(limits.DLQ_SUFFIX)
-        return self.queues.get(source_name) if source_name != name else None
+        has_one = not source_name.endswith(limits.DLQ_SUFFIX)  # a DLQ has no DLQ
+        return self.queues.get(source_name) if source_name != name and has_one else None
 
     def check_room_for_queue(self) -> None:
         """Check that a client may make one more queue; a DLQ is made for its messages, however many there are.
@@ -490,7 +491,7 @@ def check_name(name: str) -> None:
     if name.endswith(limits.DLQ_SUFFIX):
         raise Refused(
             "bad_name",
-            f"{name!r:.200} is the name of a dead-letter queue, which comes with its source",
+            f"{name!r:.200} is the name of a dead-letter queue, which comes with its source: make that first",
         )
     if not QUEUE_NAME.fullmatch(name):
         raise Refused(

@@ -66,6 +66,7 @@ SERVER_FRAMES: Mapping[str, ServerFrame] = {
                 "count": "messages",
                 "runs": "entries in the delivery_run column",
                 "begun": "true: the leases run already (receive); otherwise left out",
+                "max_attempts": "attempts of these messages, where their publish named it; otherwise left out",
                 "keyed": "true: a key column follows, one entry for each run; otherwise left out",
             },
             ("delivery_run", "key"),

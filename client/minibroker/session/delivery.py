@@ -26,7 +26,12 @@ def unpack_delivery(
     header = frame.header
     try:
         delivery = Delivery(
-            header["queue"], header["token"], header["lease_ms"], settlements, shell
+            header["queue"],
+            header["token"],
+            header["lease_ms"],
+            settlements,
+            shell,
+            header.get("max_attempts"),
         )
         count, columns = header["count"], header["runs"] * wire.DELIVERY_RUN.size
         lengths = struct.unpack(f"<{2 * count}I", frame.lengths)

@@ -26,6 +26,7 @@ class Delivery:
     __slots__ = (
         "convert",
         "lease_ms",
+        "max_attempts",
         "messages",
         "open",
         "queue",
@@ -35,11 +36,18 @@ class Delivery:
     )
 
     def __init__(
-        self, queue: str, token: int, lease_ms: int, settlements: Settlements, shell: Any
+        self,
+        queue: str,
+        token: int,
+        lease_ms: int,
+        settlements: Settlements,
+        shell: Any,
+        max_attempts: int | None = None,
     ) -> None:
         self.queue = queue
         self.token = token
         self.lease_ms = lease_ms
+        self.max_attempts = max_attempts
         self.settlements = settlements
         self.shell = shell
         self.messages: list[Any] = []  # of the class that the shell has for them
@@ -140,6 +148,11 @@ class MessageData(msgspec.Struct, Generic[Body], eq=False, gc=False):
     def attempt(self) -> int:
         """Which attempt this is, from 1."""
         return self.run.attempt
+
+    @property
+    def max_attempts(self) -> int | None:
+        """After how many attempts it is dead, if its publish said so; None: as its queue says."""
+        return self.run.delivery.max_attempts
 
     @property
     def key(self) -> str | None:

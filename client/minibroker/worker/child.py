@@ -45,6 +45,7 @@ class Given:
         self.id = MessageId(*fields["id"])
         self.token: int = fields["token"]
         self.attempt: int = fields["attempt"]
+        self.max_attempts: int | None = fields["max_attempts"]
         self.key: str | None = fields["key"]
         self.queue: str = fields["queue"]
         self._encoding: int = fields["encoding"]

@@ -151,6 +151,7 @@ def _fields(message: Message[Any]) -> dict[str, Any]:
         "id": [message.origin, message.sequence],
         "token": message.token,
         "attempt": message.attempt,
+        "max_attempts": message.max_attempts,
         "key": message.key,
         "queue": message.queue,
         "published_unix_ms": run.published_unix_ms,

@@ -20,7 +20,7 @@ from minibroker.session.settlements import ENDED
 from minibroker.shell.real_threads import Clock
 from minibroker.worker.calling import Call
 from minibroker.worker.declared import Declared
-from minibroker.worker.following import Follows, Reject, Retry, dlq_of, follows
+from minibroker.worker.following import Follows, Reject, Retry, dlq_of, follows, most_attempts
 from minibroker.worker.reporting import Report
 
 SETTINGS_S: Final = 30.0  # how long what a queue's settings were is believed
@@ -110,12 +110,12 @@ class Crew:
             return
         settings = await self._known_settings()
         if isinstance(error, BodyError | Reject):
-            most = int(settings["max_attempts"]) if settings else None
+            most = most_attempts(message.queue, message.max_attempts, settings)
             what = Follows(message.attempt, most, dead_letter=dlq_of(message.queue))
             await message.reject(error)
         else:
             delay_s = error.delay if isinstance(error, Retry) else None
-            what = follows(message.queue, message.attempt, settings, delay_s)
+            what = follows(message.queue, message.attempt, settings, delay_s, message.max_attempts)
             await message.nack(error, delay=what.delay_s)
         self._report.failed(message, seconds, error, what)
 

@@ -66,17 +66,32 @@ def dlq_of(queue: str) -> str:
     return queue if queue.endswith(limits.DLQ_SUFFIX) else queue + limits.DLQ_SUFFIX
 
 
+def most_attempts(
+    queue: str, own: int | None, settings: Mapping[str, int | str] | None
+) -> int | None:
+    """Return after how many attempts a message is dead: its own number, else that of its queue.
+
+    None: never, as in a dead-letter queue, or nobody knows.
+    """
+    if queue.endswith(limits.DLQ_SUFFIX):
+        return None
+    return own or (None if settings is None else int(settings["max_attempts"]))
+
+
 def follows(
-    queue: str, attempt: int, settings: Mapping[str, int | str] | None, delay_s: float | None = None
+    queue: str,
+    attempt: int,
+    settings: Mapping[str, int | str] | None,
+    delay_s: float | None = None,
+    own_max_attempts: int | None = None,
 ) -> Follows:
     """Return what follows a failed `attempt` (from 1) under these settings; `delay_s`: the handler's own wish."""
-    if settings is None:
-        return Follows(attempt, None, delay_s)
-    is_dlq = queue.endswith(limits.DLQ_SUFFIX)
-    most = None if is_dlq else int(settings["max_attempts"])
+    most = most_attempts(queue, own_max_attempts, settings)
     if most is not None and attempt >= most:
         return Follows(attempt, most, dead_letter=dlq_of(queue))
-    return Follows(attempt, most, _delay_s(attempt, settings) if delay_s is None else delay_s)
+    if delay_s is None and settings is not None:
+        delay_s = _delay_s(attempt, settings)
+    return Follows(attempt, most, delay_s)
 
 
 def _delay_s(attempt: int, settings: Mapping[str, int | str]) -> float:
