@@ -18,6 +18,7 @@ from pydantic import BaseModel
 from database import Analytics, User, Users
 from mail import MailRefused, send_welcome_mail
 from photo import make_avatar
+from queues import NewPhoto, NewUser
 from settings import Settings
 
 
@@ -75,9 +76,9 @@ def queued_app(settings: Settings) -> FastAPI:
         # Returns when all three are safe on the broker's disk. If the broker dies meanwhile, the
         # client reconnects and sends them again, and the broker knows what it has already.
         await asyncio.gather(
-            broker.queue("avatars").publish({"user_id": user.id, "photo": form.photo}),
-            broker.queue("mails").publish({"user_id": user.id}),
-            broker.queue("analytics").publish({"user_id": user.id}),
+            broker.queue("avatars").publish(NewPhoto(user.id, form.photo)),
+            broker.queue("mails").publish(NewUser(user.id)),
+            broker.queue("analytics").publish(NewUser(user.id)),
         )
         return Welcome(user_id=user.id)
 

@@ -8,10 +8,10 @@ import time
 import minibroker
 
 import deadletters
-import queues
 from ledger import Job, World, mails_delivered
 from processes import Child, Crew, DemoError
 from scenes import Scene, Script
+from service import WORKERS
 from settings import Settings
 from visitors import Answer
 
@@ -35,7 +35,6 @@ class ThroughBroker(Scene):
         await self.service.start_smtp()
         broker_process = await self.service.start_broker()
         async with minibroker.connect(self.service.settings.broker_url) as broker:
-            await queues.configure(broker, self.service.settings.lease_ms)
             mail_workers = await self.service.start_workers()
             await self.service.start_app()
             async with asyncio.TaskGroup() as group:
@@ -125,7 +124,7 @@ class ThroughBroker(Scene):
         async def quiet() -> bool:
             if self._in_hand():
                 return False
-            return not any([await broker.queue(name).peek(count=1) for name in queues.QUEUES])
+            return not any([await broker.queue(name).peek(count=1) for name in WORKERS])
 
         await self.crew.until_told(quiet, "all queues are empty and all workers idle", seconds=60)
 

@@ -1,22 +1,20 @@
-"""The queues of the signup service and their settings."""
+"""What travels through the queues: a body for each kind of work, the same types in the app and in the workers."""
 
 from __future__ import annotations
 
-import minibroker
-
-QUEUES = ("mails", "avatars", "analytics")
-
-SETTINGS: dict[str, int | str] = {
-    "durability": "sync",  # a confirmed signup survives a power cut
-    "max_attempts": 5,
-    # Short, so that five attempts are over in seconds; a real mail queue waits minutes.
-    "retry_delay_ms": 300,
-    "retry_factor_percent": 150,
-    "retry_jitter_percent": 20,
-}
+from dataclasses import dataclass
 
 
-async def configure(broker: minibroker.Broker, lease_ms: int) -> None:
-    """Create the queues, or change their settings; part of a deployment, safe to repeat."""
-    for name in QUEUES:
-        await broker.queue(name).set(lease_ms=lease_ms, **SETTINGS)
+@dataclass(frozen=True, slots=True)
+class NewUser:
+    """Somebody has signed up; the rest is in the database, as it is when the work is done."""
+
+    user_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class NewPhoto:
+    """A user's photo, uploaded to this path."""
+
+    user_id: int
+    photo: str

@@ -59,7 +59,7 @@ class Service:
     async def start_workers(self) -> dict[int, Child]:
         """Start all workers and return those for mails, by process id."""
         workers = [
-            (queue, self._start_script(f"{queue}-worker-{number}", "workers.py", queue))
+            (queue, self._start_worker(f"{queue}-worker-{number}", queue))
             for queue, count in WORKERS.items()
             for number in range(1, count + 1)
         ]
@@ -89,10 +89,15 @@ class Service:
     def _start_script(self, name: str, script: str, *arguments: str) -> Child:
         return self._start(name, str(HERE / script), *arguments)
 
+    def _start_worker(self, name: str, queue: str) -> Child:
+        return self._start(name, "-m", "minibrokerd", "worker", "workers:app", "--queues", queue)
+
     def _start(self, name: str, *arguments: str) -> Child:
         label = f"{self.settings.mode}-{name}"
         child = self._crew.start(
-            label, [sys.executable, *arguments], self.settings.to_environment()
+            label,
+            [sys.executable, *arguments],
+            self.settings.to_environment() | {"PYTHONPATH": str(HERE)},
         )
         self._children.append(child)
         return child

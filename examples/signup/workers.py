@@ -1,4 +1,4 @@
-"""The workers: one process for each kind of work. Run: python workers.py mails|avatars|analytics
+"""The handlers of the queues. Run: minibroker worker workers:app, or with --queues for some of them.
 
 A message comes at least once. So each handler asks what a second delivery does:
 - an avatar overwrites itself with the same picture: harmless;
@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
-import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -23,81 +21,64 @@ from database import Analytics, Users
 from journal import Journal
 from mail import send_welcome_mail
 from photo import make_avatar
+from queues import NewPhoto, NewUser
 from settings import Settings
 
-Work = Callable[[dict[str, Any]], Awaitable[None]]
+settings = Settings.from_environment()
+users = Users(settings.folder)
+analytics = Analytics(settings.folder, settings.analytics_seconds)
+journal = Journal(settings.folder / "journal.jsonl")
+app = minibroker.App(settings.broker_url, name=f"worker-{os.getpid()}")
 
-CONCURRENCY = {"mails": 2, "avatars": 1, "analytics": 1}  # messages at a time in one process
-
-
-class Workers:
-    """The work behind each queue; `body` is what the app published."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._users = Users(settings.folder)
-        self._analytics = Analytics(settings.folder, settings.analytics_seconds)
-
-    async def mails(self, body: dict[str, Any]) -> None:
-        """Send the welcome mail to the address the user has now, not the one at signup.
-
-        A refusal is an exception like any other, so it costs an attempt; a stricter worker would
-        call `message.reject()` on a 550 and have it in the dead-letter queue at once.
-        """
-        user = await asyncio.to_thread(self._users.find, body["user_id"])
-        await send_welcome_mail(user, self._settings.smtp_port)
-
-    async def avatars(self, body: dict[str, Any]) -> None:
-        """Make the avatar, in a thread: Pillow computes, the loop stays free."""
-        folder = self._settings.folder / "avatars"
-        await asyncio.to_thread(make_avatar, Path(body["photo"]), folder, body["user_id"])
-
-    async def analytics(self, body: dict[str, Any]) -> None:
-        """Count the signup."""
-        await asyncio.to_thread(self._analytics.count_signup, body["user_id"])
+QUEUE: dict[str, Any] = {
+    "durability": "sync",  # a confirmed signup survives a power cut
+    "lease_ms": settings.lease_ms,
+    "max_attempts": 5,
+    # Short, so that five attempts are over in seconds; a real mail queue waits minutes.
+    "retry_delay_ms": 300,
+    "retry_factor_percent": 150,
+}
 
 
-def journaled(
-    queue: str, work: Work, journal: Journal
-) -> Callable[[minibroker.Message[Any]], Awaitable[None]]:
-    """Return a handler that does the work and writes down when it starts and how it ends.
+@app.handler("mails", concurrency=2, **QUEUE)
+async def welcome(signup: NewUser) -> None:
+    """Send the welcome mail to the address the user has now, not the one at signup.
 
-    The demo reads there what was running at a kill: a start without an end.
+    A refusal is an exception like any other, so it costs an attempt; a stricter worker would
+    raise `Reject` on a 550 and have it in the dead-letter queue at once.
     """
-
-    async def handle(message: minibroker.Message[Any]) -> None:
-        entry = {"queue": queue, "user_id": message.body["user_id"], "pid": os.getpid()}
-        journal.write(event="started", **entry)
-        try:
-            await work(message.body)
-        except BaseException as error:
-            journal.write(event="failed", error=type(error).__name__, **entry)
-            raise
-        journal.write(event="done", **entry)
-
-    return handle
+    user = await asyncio.to_thread(users.find, signup.user_id)
+    await send_welcome_mail(user, settings.smtp_port)
 
 
-async def main(queue: str) -> None:
-    """Work until SIGTERM or SIGINT; then finish what was begun and give back the rest."""
-    name = f"{queue}-worker-{os.getpid()}"  # stands in the history of what fails here
-    settings = Settings.from_environment()
-    journal = Journal(settings.folder / "journal.jsonl")
-    handler = journaled(queue, getattr(Workers(settings), queue), journal)
-    async with minibroker.connect(settings.broker_url, name=name) as broker:
-        run = asyncio.ensure_future(
-            broker.queue(queue).run(handler, concurrency=CONCURRENCY[queue])
-        )
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, run.cancel)
-        journal.write(event="ready", queue=queue, pid=os.getpid())
-        await asyncio.wait([run])
-    if not run.cancelled():
-        run.result()
+@app.handler("avatars", executor="process", **QUEUE)
+def avatar(photo: NewPhoto) -> None:
+    """Make the avatar, in a process of its own: Pillow computes, and may well be killed for its memory."""
+    make_avatar(Path(photo.photo), settings.folder / "avatars", photo.user_id)
 
 
-if __name__ == "__main__":
-    if len(sys.argv) != 2 or sys.argv[1] not in CONCURRENCY:
-        sys.exit(f"usage: python workers.py {'|'.join(CONCURRENCY)}")
-    os.nice(10)  # workers on the machine of the app take what processor time the requests leave
-    asyncio.run(main(sys.argv[1]))
+@app.handler("analytics", **QUEUE)
+def count(signup: NewUser) -> None:
+    """Count the signup."""
+    analytics.count_signup(signup.user_id)
+
+
+@app.middleware
+async def journaled(message: minibroker.Message[Any]) -> AsyncIterator[None]:
+    """Write down when a handler starts and how it ends: at a kill, a start without an end is what was running."""
+    entry = {"queue": message.queue, "user_id": message.body["user_id"], "pid": os.getpid()}
+    journal.write(event="started", **entry)
+    try:
+        yield
+    except BaseException as error:
+        journal.write(event="failed", error=type(error).__name__, **entry)
+        raise
+    journal.write(event="done", **entry)
+
+
+@app.lifespan
+async def life(app: minibroker.App) -> AsyncIterator[None]:
+    """Leave the app the processor time that its requests need, and tell the demo of this worker."""
+    os.nice(10)
+    journal.write(event="ready", pid=os.getpid())
+    yield
