@@ -18,12 +18,12 @@ from pathlib import Path
 from random import Random
 from time import monotonic, monotonic_ns
 
-from services import STOP_S, Service, free_port
 from shoppers import Shoppers
 from story_books import Kill, Outcome, audited
 
 import minibroker.sync
 from support.processes import LOOK_EVERY_S, lasts, look_until
+from support.services import STOP_S, Service, free_port
 
 HERE = Path(__file__).parent
 QUEUES = ("mails", "photos", "orders")
