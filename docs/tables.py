@@ -28,6 +28,7 @@ from minibroker.contract.metrics import METRICS
 from minibroker.contract.server_frames import SERVER_FRAMES, ServerFrame
 from minibroker.contract.settings import SETTINGS
 from minibroker.worker.reporting import WORKER_EVENTS
+from minibrokerd.access.rights import RIGHTS, Right
 from minibrokerd.core.records import RECORD_TYPES
 from minibrokerd.exits import EXITS
 from minibrokerd.http.families import FAMILIES
@@ -213,6 +214,22 @@ def _first_sentences(meta: type) -> str:
     return " ".join((meta.__doc__ or "").partition("\n\n")[0].split())
 
 
+def right_table() -> str:
+    """Return what each operation needs of a token."""
+    rows = (
+        (
+            f"`{row.op}`",
+            "any"
+            if len(row.any_of) == len(Right)
+            else " or ".join(right.value for right in Right if right in row.any_of),
+            ", ".join(f"`{name}`" for name in row.queues) or "-",
+            row.says or "-",
+        )
+        for row in RIGHTS.values()
+    )
+    return table(("operation", "needs", "on the queues of", "remarks"), rows)
+
+
 def exit_table() -> str:
     """Return the exit codes of the command line."""
     rows = ((str(row.code), row.meaning, row.advice) for row in EXITS)
@@ -247,6 +264,7 @@ def protocol_tables() -> dict[str, str]:
         "errors": error_table(),
         "limits": limit_table(),
         "metrics": metric_table(),
+        "rights": right_table(),
     }
     made |= {f"command {op}": fields_of(row) for op, row in COMMANDS.items()}
     return made | {f"frame {op}": fields_of_frame(row) for op, row in SERVER_FRAMES.items()}

@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import hmac
 import os
+import time
 from collections.abc import Callable
 from typing import Any, Final, Protocol, cast
 
@@ -18,6 +19,9 @@ from minibroker.contract.commands import COMMANDS, Phase
 from minibroker.contract.errors import ERRORS
 from minibroker.contract.wire import LENGTH, RUN
 from minibrokerd import __version__, listening
+from minibrokerd.access.checker import Checker
+from minibrokerd.access.door import MISSING, UNKNOWN, Door
+from minibrokerd.access.rights import Grant
 from minibrokerd.core.core import error_header
 from minibrokerd.core.effects import Outgoing
 from minibrokerd.core.inputs import Attach, Disconnected, Flow, Frame, Hello, Resume
@@ -54,6 +58,7 @@ class Broker(Protocol):
     loop: asyncio.AbstractEventLoop
     session_key: bytes
     unfinished: Unfinished
+    door: Door
     stopping: bool  # nothing is taken any more
 
     @property
@@ -85,6 +90,8 @@ class ServerConnection(asyncio.Protocol):
         self.client = ""  # the name that it gave itself
         self.peer = ""  # the address and port of its other end
         self.host = ""
+        self.grant: Grant | None = None  # what its token allows; None: it came without one
+        self._submit: Callable[[Frame], None] = broker.engine.submit
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
         self._has_unfinished = False  # the server counts what is in the buffer
@@ -231,7 +238,7 @@ class ServerConnection(asyncio.Protocol):
         elif frame.sequence is None and frame.parts[0].op == "publish":
             raise BadFrame("publish needs a sequence")  # a refusal of it would name nothing
         else:
-            self._broker.engine.submit(frame)
+            self._submit(frame)
 
     def _login(self, frame: Frame) -> None:
         part = frame.parts[0]
@@ -247,6 +254,8 @@ class ServerConnection(asyncio.Protocol):
             raise BadFrame(f"the columns of {part.op} have {len(frame.columns)} bytes")
         if part.op != "attach" and len(part.client.encode()) > limits.MAX_CLIENT_NAME_BYTES:
             raise BadFrame(f"the name of a client exceeds {limits.MAX_CLIENT_NAME_BYTES} bytes")
+        if not self._may_come_in(part.token):
+            return
         if part.op != "hello" and not hmac.compare_digest(part.secret, self._secret(part.session)):
             raise Refusal(
                 "login_refused", "the session or its secret is not known here; start with hello"
@@ -254,17 +263,48 @@ class ServerConnection(asyncio.Protocol):
         self._broker.engine.sinks[self.number] = self
         self.client = getattr(part, "client", "")
         if part.op == "hello":
-            self._broker.engine.submit(Hello(self.number, part.client))
+            self._broker.engine.submit(Hello(self.number, part.client, self.grant))
         elif part.op == "resume":
             self._broker.engine.submit(
-                Resume(self.number, part.session, part.client, frame.columns)
+                Resume(self.number, part.session, part.client, frame.columns, self.grant)
             )
         else:
             self._broker.engine.submit(Attach(self.number, part.session))
         self.phase = Phase.ATTACHED if part.op == "attach" else Phase.OPEN
 
     def _secret(self, session: int) -> bytes:
-        return hmac.digest(self._broker.session_key, session.to_bytes(8, "big"), hashlib.sha256)
+        """Return the secret of a session: it is right for the owner of the token that the session began with."""
+        owner = self.grant.name.encode() if self.grant is not None else b""
+        text = session.to_bytes(8, "big") + owner
+        return hmac.digest(self._broker.session_key, text, hashlib.sha256)
+
+    def _may_come_in(self, token: str) -> bool:
+        """Note what the token allows; False: it is refused, by now or in a moment."""
+        door, loop = self._broker.door, self._broker.loop
+        if door.is_open:
+            return True
+        self.grant = door.identify(token, time.time())
+        if self.grant is not None:
+            self._submit = Checker(self._broker.engine, self.grant).submit
+            return True
+        text = UNKNOWN if token else MISSING
+        delay_s = door.failures.note(self.host, loop.time())
+        if not delay_s:
+            self._refuse("token_refused", text)
+            return False
+        self._closing = True  # whatever else comes is not looked at
+        loop.call_later(delay_s, self._refuse_late, text)
+        return False
+
+    def _refuse_late(self, text: str) -> None:
+        self._broker.door.failures.done(self.host)
+        self._closing = self._transport is None or self._transport.is_closing()
+        self._refuse("token_refused", text)
+
+    def cut(self, text: str) -> None:
+        """End a connection that has logged in, because its token is not valid any more."""
+        if self.phase is not Phase.NEW:
+            self._refuse("token_refused", text)
 
     # -- out ----------------------------------------------------------------------------------------
 
@@ -333,7 +373,7 @@ class ServerConnection(asyncio.Protocol):
             "session": self.session,
             "client": self.client,
             "peer": self.peer,
-        }
+        } | ({"token": self.grant.name} if self.grant is not None else {})
 
     def refused(self, code: str, text: str) -> None:
         """Note that the peer may not go on; engine.Sink."""

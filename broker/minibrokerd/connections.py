@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from minibroker.contract import limits
 from minibroker.contract.commands import Phase
+from minibrokerd.access.door import Door
 from minibrokerd.connection import ServerConnection
 from minibrokerd.engine import Engine
 from minibrokerd.logs import events
@@ -34,6 +35,7 @@ class Connections:
         self.stopping = False
         self.session_key = b""  # known after recovery
         self.unfinished = Unfinished()
+        self.door = Door()
         self.turned_away = 0  # since the last report
         self._connections: dict[int, ServerConnection] = {}
         self._next_number = 1
@@ -144,6 +146,8 @@ class Connections:
     ) -> None:
         """Log what is wrong with a peer, unless the same was said of its host just now: then it is counted."""
         of = {"host": connection.host, "client": connection.client}
+        if connection.grant is not None:
+            of["token"] = connection.grant.name
         key = (name, *of.values(), *kind)
         if self._refusals.is_first(key, {"of": name, **of, **fields}, self.loop.time()):
             events.warning(name, **connection.fields(), **fields)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import ipaddress
 import resource
 import socket
 from collections.abc import Callable, Mapping
@@ -104,6 +105,11 @@ def cannot_listen(host: str, port: int, error: OSError, flags: Flags = SERVE_FLA
     advice = _ADVICE.get(error.errno or 0, "choose another {either}").format(**flags._asdict())
     reason = errno.errorcode.get(error.errno or 0, str(error))
     return CannotListen(f"cannot listen on {show(host, port)} ({reason}): {advice}")
+
+
+def is_local(sockets: list[socket.socket]) -> bool:
+    """Whether only this machine reaches these sockets."""
+    return all(ipaddress.ip_address(sock.getsockname()[0]).is_loopback for sock in sockets)
 
 
 def show(host: str, port: int) -> str:

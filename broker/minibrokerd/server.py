@@ -18,6 +18,7 @@ import uvloop
 
 from minibroker.contract import limits
 from minibrokerd import __version__, exits, listening, logs, memory, memory_limit
+from minibrokerd.access.tokens import BadTokens
 from minibrokerd.banner import Recovered, banner, look
 from minibrokerd.connections import SWEEP_S, Connections
 from minibrokerd.core.core import Core
@@ -108,7 +109,7 @@ def _run(options: ServeOptions, signals: StopSignals) -> int:
             )
             events.error("start_refused", code=exits.NEWER, text=OwnText(text))
             return exits.NEWER
-        except TlsRefused as error:
+        except (TlsRefused, BadTokens) as error:
             events.error("start_refused", code=exits.USAGE, text=OwnText(error))
             return exits.USAGE
         except listening.CannotListen as error:
@@ -172,7 +173,7 @@ class Server:
             self._memory_limit.bytes,
         )
         self.connections = Connections(self.engine, loop, listening.connection_limit())
-        self._entry = Entry(self.connections, loop, tls)
+        self._entry = Entry(self.connections, loop, tls, options.data_dir)
         self.subject = Subject(
             core=self._core,
             engine=self.engine,
@@ -203,6 +204,7 @@ class Server:
         # Reading back and scrubbing, one at a time: each thread more would have a heap of its own.
         self.loop.set_default_executor(ThreadPoolExecutor(1, "minibroker-read"))
         try:
+            self._entry.read_tokens()
             recovered = await self._recover()
         except OSError as error:
             path, advice = str(self._options.data_dir), "check the disk, and the owner of the files"
@@ -220,7 +222,7 @@ class Server:
             host, port = self._options.host, self._options.port
             raise listening.cannot_listen(host, port, error) from error
         self._sweep_at(self.loop.time() + SWEEP_S)
-        self._entry.start()
+        self._entry.start(is_local=listening.is_local(sockets))
         if self._options.memory_limit is None:
             self.loop.call_later(LIMIT_LOOK_S, self._look_at_limit)
         self._scrub = Scrub(self._log, self.loop)
@@ -245,6 +247,7 @@ class Server:
             auto_create=self._options.auto_create,
             loop=self._options.loop,
             tls=self._options.tls is not None,
+            tokens=self._entry.asks_for_tokens,
         )
         shown = f"{address}, with TLS" if self._options.tls else address
         write_once(

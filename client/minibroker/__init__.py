@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         LimitReached,
         LoginRefused,
         MinibrokerError,
+        NotAllowed,
         NotSent,
         OutcomeUnknown,
         ProtocolError,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
         SettingsDiffer,
         ShuttingDown,
         Timeout,
+        TokenRefused,
         TooLarge,
         UnknownQueue,
     )
@@ -74,6 +76,7 @@ __all__ = [
     "Message",
     "MessageId",
     "MinibrokerError",
+    "NotAllowed",
     "NotSent",
     "OutcomeUnknown",
     "Peeked",
@@ -87,6 +90,7 @@ __all__ = [
     "ShuttingDown",
     "Span",
     "Timeout",
+    "TokenRefused",
     "TooLarge",
     "UnknownQueue",
     "__version__",
@@ -105,8 +109,8 @@ _HOMES: Final = {
     "minibroker.contract.confirms": "Confirm ConfirmRun Confirms MessageId",
     "minibroker.contract.errors": (
         "BadName BadValue BodyError Busy Closed CommandError ConnectionLost DiskFull "
-        "IdConflict LeaseLost LimitReached LoginRefused MinibrokerError NotSent "
-        "OutcomeUnknown ProtocolError QueueInUse SettingsDiffer ShuttingDown Timeout TooLarge "
+        "IdConflict LeaseLost LimitReached LoginRefused MinibrokerError NotAllowed NotSent "
+        "OutcomeUnknown ProtocolError QueueInUse SettingsDiffer ShuttingDown Timeout TokenRefused TooLarge "
         "UnknownQueue"
     ),
     "minibroker.contract.settings": "Settings",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
 from support.certificates import OPENSSL, Authority
+
+sys.path.append(str(Path(__file__).parents[1] / "server"))  # a whole server in a test's hand
 
 
 @pytest.fixture(scope="session")

@@ -362,14 +362,16 @@ XYZ = ((b"", b"x"), (b"", b"\x07"), (b"", b"y"))
 ERRORS = [("ValueError", "no"), ("", "€")]
 
 CLIENT: Mapping[str, Vector] = {
-    "hello": Vector(HELLO, [{"op": "hello", "protocol": 1, "client": "w"}], answers=("welcome",)),
+    "hello": Vector(
+        HELLO, [{"op": "hello", "protocol": 1, "client": "w", "token": ""}], answers=("welcome",)
+    ),
     "resume": Vector(
         RESUME,
-        [{"op": "resume", **LOGIN, "client": "w", "runs": 1}],
+        [{"op": "resume", **LOGIN, "client": "w", "runs": 1, "token": ""}],
         columns=([run(0, 2)],),
         answers=("welcome",),
     ),
-    "attach": Vector(ATTACH, [{"op": "attach", **LOGIN}], answers=("welcome",)),
+    "attach": Vector(ATTACH, [{"op": "attach", **LOGIN, "token": ""}], answers=("welcome",)),
     "publish": Vector(
         PUBLISH, [q("publish", count=1) | SHARED], FIRST, ((),), ((b"", b"hi"),), ("confirm",)
     ),

@@ -170,7 +170,8 @@ def test_a_frame_is_cut_out_of_the_stream(
         submitted.append(command)
         submit(command)
 
-    monkeypatch.setattr(hand.server.engine, "submit", noted)
+    monkeypatch.setattr(hand.server.engine, "submit", noted)  # of logins
+    monkeypatch.setattr(peer.connection, "_submit", noted)
     stream, at = vector.octets + frame_vectors.PING, 0
     for end in chunks(len(stream), len(vector.octets), way):
         hand.loop.now_s += PACE_S

@@ -30,6 +30,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "message": "messages",
     "purge": "queues",
     "dlq": "dlq",
+    "token": "token",
     "bench": "bench",
     "log": "log",
     "config": "config",

@@ -66,7 +66,9 @@ PEM: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
     help="Take only clients with a certificate that a CA of this PEM file has signed.",
 )
 @shared_option(
-    "--insecure", is_flag=True, help="Listen on an address that other machines reach, unprotected."
+    "--insecure",
+    is_flag=True,
+    help="Listen on an address that other machines reach, without a token.",
 )
 @shared_option(
     "--loop",
@@ -97,11 +99,11 @@ def serve(
 ) -> None:
     """Start the broker and run it until SIGTERM or SIGINT."""
     host = flags["host"]
-    if not insecure and not is_loopback(host):
+    if not (insecure or is_loopback(host) or _has_tokens(flags["data_dir"])):
         raise click.UsageError(
-            f"refusing to listen on {host or 'all addresses'}: this version has no passwords and "
-            "no encryption, so whoever reaches the port may read and end every message. Listen on "
-            "127.0.0.1, or add --insecure if the network itself keeps strangers out."
+            f"refusing to listen on {host or 'all addresses'}: without a token, whoever reaches the port may read "
+            "and end every message. Make one with `minibroker token add`, listen on 127.0.0.1, or add --insecure "
+            "if the network itself keeps strangers out."
         )
     if tls_cert is None and (tls_key or tls_client_ca):
         raise click.UsageError("--tls-key and --tls-client-ca need a certificate: --tls-cert.")
@@ -116,3 +118,13 @@ def serve(
     warning = "" if asked else passed_over(os.environ)
     tls = None if tls_cert is None else TlsFiles(tls_cert, tls_key, tls_client_ca)
     sys.exit(serve(ServeOptions(**flags, tls=tls, http=http, warning=warning), signals))
+
+
+def _has_tokens(data_dir: Path) -> bool:
+    from minibrokerd.access import token_file
+    from minibrokerd.access.tokens import BadTokens
+
+    try:
+        return bool(token_file.read(data_dir))
+    except BadTokens:
+        return True  # the start says what is wrong with them, and ends

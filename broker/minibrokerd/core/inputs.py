@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from minibrokerd.core.effects import ReadBack
@@ -72,14 +72,23 @@ class Frame:
         self.jitter = jitter
 
 
+class Scope(Protocol):
+    """Which queues a connection may touch, where the server asks for tokens."""
+
+    def covers(self, queue: str) -> bool:
+        """Whether this one."""
+        ...
+
+
 class Hello:
-    """A new connection opens a session."""
+    """A new connection opens a session. Without a `scope` it may touch every queue; so may those of `Resume`."""
 
-    __slots__ = ("client", "connection")
+    __slots__ = ("client", "connection", "scope")
 
-    def __init__(self, connection: int, client: str) -> None:
+    def __init__(self, connection: int, client: str, scope: Scope | None = None) -> None:
         self.connection = connection
         self.client = client
+        self.scope = scope
 
 
 class Resume:
@@ -88,13 +97,21 @@ class Resume:
     `runs` is the run column of what the client has begun.
     """
 
-    __slots__ = ("client", "connection", "runs", "session")
+    __slots__ = ("client", "connection", "runs", "scope", "session")
 
-    def __init__(self, connection: int, session: int, client: str, runs: memoryview) -> None:
+    def __init__(
+        self,
+        connection: int,
+        session: int,
+        client: str,
+        runs: memoryview,
+        scope: Scope | None = None,
+    ) -> None:
         self.connection = connection
         self.session = session
         self.client = client
         self.runs = runs
+        self.scope = scope
 
 
 class Attach:

@@ -48,8 +48,11 @@ def stats(store: Store, frame: Frame, part: Any) -> None:
             "sessions": len(store.sessions),
             "connections": len(store.connections),
         }
+    scope = store.connections[frame.connection].scope
     value["queues"] = {
-        queue.name: {"number": queue.number, **queue.statistics()} for queue in queues
+        queue.name: {"number": queue.number, **queue.statistics()}
+        for queue in queues
+        if scope is None or scope.covers(queue.name)
     }
     store.reply(frame.connection, frame.request, store.nowhere.last_batch, value)
 

@@ -33,6 +33,7 @@ def hello(store: Store, command: Hello) -> None:
     """
     session = _new_session(store, store.next_token(), command.client)
     _connect(store, session, command.connection, main=True)
+    store.connections[command.connection].scope = command.scope
     _came_back(store, session)
     _welcome(store, session, command.connection, known=True, lost=[])
 
@@ -59,6 +60,7 @@ def resume(store: Store, command: Resume) -> None:
         end_connection(store, old)
         store.effects.closes.append(old)
     _connect(store, session, command.connection, main=True)
+    store.connections[command.connection].scope = command.scope
     walk = Walk(store, command, changes=True)
     walk.begin(_go_on_with(walk, session, command.connection, runs, known=known))
 
@@ -203,11 +205,14 @@ def _take_back(
     Its hand-out was not recorded before a crash, or it came back when the connection ended.
     """
     store = walk.store
+    there = store.connections.get(connection)
+    scope = there.scope if there is not None else None
     token, origin, sequence = id
     source = store.by_number.get(origin)
     dlq = store.queues.get(source.name + limits.DLQ_SUFFIX) if source is not None else None
     for queue in (source, dlq):
-        if queue is None:
+        # Ids can be guessed: who may not consume from a queue does not begin its messages this way either.
+        if queue is None or (scope is not None and not scope.covers(queue.name)):
             continue
         item = queue.lanes.take_one(origin, sequence)
         if item is None and origin == queue.home:

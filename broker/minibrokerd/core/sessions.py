@@ -10,6 +10,7 @@ from itertools import takewhile
 
 from minibroker.contract import limits
 from minibrokerd.core.deliveries import Consumer, Delivery
+from minibrokerd.core.inputs import Scope
 from minibrokerd.core.records import FrameMeta
 from minibrokerd.core.wheel import Timer
 
@@ -161,6 +162,7 @@ class Connection:
         "paused",
         "receives",
         "room",
+        "scope",
         "session",
         "silent",
         "tokens",
@@ -171,6 +173,7 @@ class Connection:
         self.id = id
         self.session = session
         self.main = main
+        self.scope: Scope | None = None  # the queues that it may touch; None: all
         self.consumers: dict[int, Consumer] = {}
         self.receives: dict[int, Consumer] = {}  # waiting receives, by request number
         self.opened: dict[int, Consumer] = {}  # consumers, by the request number that made them

@@ -45,7 +45,7 @@ from minibroker.session.settlements import Run, Settlements
 from minibroker.session.subscription import Subscription
 from minibroker.session.timers import NEVER_MS
 from minibroker.shell.attached import Attached
-from minibroker.shell.encrypting import trust_of
+from minibroker.shell.credentials import token_of, trust_of
 from minibroker.shell.in_process import InProcess, Renewal
 from minibroker.shell.real_threads import Clock
 from minibroker.shell.telling import Telling
@@ -75,6 +75,7 @@ class Driver:
         self.thread = get_ident()
         self.create_future = self.loop.create_future
         self.current_task: Callable[[], Any] = partial(asyncio.current_task, self.loop)
+        self._options = options
         near = options.address
         self.in_process = InProcess(near.name) if isinstance(near, Memory) else None
         self.address = ("", 0) if isinstance(near, Memory) else near.place
@@ -205,7 +206,12 @@ class Driver:
             self.flush()
 
     def _dial(self, effect: Dial) -> None:
-        self._dialling.start()
+        try:
+            self.session.token = token_of(self._options)
+        except OSError as error:
+            self.loop.call_soon(self._ended, error)
+        else:
+            self._dialling.start()
 
     def _hang_up(self, effect: HangUp) -> None:
         self._dialling.stop()

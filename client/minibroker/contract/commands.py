@@ -43,6 +43,9 @@ _CLIENT = Field(
 )
 _SESSION = _int("session", 2**64 - 1, "Session id from welcome.")
 _SECRET = Field("secret", Kind.BYTES, REQUIRED, 64, "bytes", "Session secret from welcome.")
+_TOKEN = Field(
+    "token", Kind.STR, "", 128, "bytes", "Token, where the server asks for one; section 4.1."
+)
 _CONSUMER = _int(
     "consumer", 2**32 - 1, "Number the client gives the consumer; unique in its session."
 )
@@ -85,12 +88,14 @@ _LOGIN = (Phase.NEW,)
 COMMANDS: Mapping[str, Command] = {
     row.op: row
     for row in (
-        Command("hello", _LOGIN, Answer.WELCOME, (_PROTOCOL, _CLIENT), (), "Open a new session."),
+        Command(
+            "hello", _LOGIN, Answer.WELCOME, (_PROTOCOL, _CLIENT, _TOKEN), (), "Open a new session."
+        ),
         Command(
             "resume",
             _LOGIN,
             Answer.WELCOME,
-            (_PROTOCOL, _SESSION, _SECRET, _CLIENT, _RUNS),
+            (_PROTOCOL, _SESSION, _SECRET, _CLIENT, _RUNS, _TOKEN),
             ("run",),
             "Continue a session on a new connection. The runs name the messages that were begun; "
             "what the server can no longer give back is named in the welcome.",
@@ -99,7 +104,7 @@ COMMANDS: Mapping[str, Command] = {
             "attach",
             _LOGIN,
             Answer.WELCOME,
-            (_PROTOCOL, _SESSION, _SECRET),
+            (_PROTOCOL, _SESSION, _SECRET, _TOKEN),
             (),
             "Open the second connection of a session, for heartbeats, renewals and releases.",
         ),

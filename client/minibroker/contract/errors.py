@@ -54,12 +54,17 @@ class ConnectionLost(MinibrokerError, ConnectionError):
 
 
 class LoginRefused(MinibrokerError):
-    """One side did not accept the other: protocol version, unknown session, bad secret, token or certificate."""
+    """One side did not accept the other: protocol version, unknown session, bad secret, or certificate."""
 
     code = "login_refused"
-    by_server = (
-        True  # False: the server's certificate is not trusted here, and the session is what it was
-    )
+    ends_session = True  # False: the session, if there was one, is not what was refused
+
+
+class TokenRefused(LoginRefused):
+    """The server asks for a token, and did not get one that is valid."""
+
+    code = "token_refused"
+    ends_session = False
 
 
 class LeaseLost(CommandError):
@@ -110,6 +115,12 @@ class TooLarge(CommandError):
     """A message or a frame is larger than the server takes."""
 
     code = "too_large"
+
+
+class NotAllowed(CommandError):
+    """The token of this client does not allow this command, or not on this queue; nothing was changed."""
+
+    code = "not_allowed"
 
 
 class IdConflict(CommandError):
@@ -195,6 +206,7 @@ _ROWS = (
         ProtocolError, True, "The connection is closed. Fix the client; a retry meets the same."
     ),
     ErrorRow(LoginRefused, True, "Check the protocol version; start a new session with hello."),
+    ErrorRow(TokenRefused, True, "Give a token that is valid: `minibroker token list`."),
     ErrorRow(LeaseLost, True, "Drop the result: the message was, or will be, handed out again."),
     ErrorRow(DiskFull, True, "Retry later; free disk space on the server."),
     ErrorRow(Busy, True, "Retry after retry_ms."),
@@ -203,6 +215,7 @@ _ROWS = (
     ErrorRow(BadName, True, "Use 1-124 of A-Z a-z 0-9 . _ -; publish to the source of a DLQ."),
     ErrorRow(BadValue, True, "Correct the field that the text names."),
     ErrorRow(TooLarge, True, "Send less, or store the data elsewhere and publish its place."),
+    ErrorRow(NotAllowed, True, "Use a token with that right and that queue."),
     ErrorRow(IdConflict, True, "A bug in the client: one sequence, two frames."),
     ErrorRow(
         OutcomeUnknown,

@@ -7,6 +7,7 @@ from enum import Enum
 from typing import Any, Final
 
 from minibroker.contract import limits
+from minibroker.contract.errors import LoginRefused
 from minibroker.session.calls import Jitter
 from minibroker.session.events import Again, Away, Dial, Effect, HangUp, Opened
 from minibroker.session.timers import Timers
@@ -15,6 +16,9 @@ FIRST_DELAY_MS: Final = 50
 # With its variation below the time for which a server that crashed holds back what was begun: a longer one
 # lost begun messages to other consumers, however quickly the server was back.
 LONGEST_DELAY_MS: Final = limits.RESUME_WAIT_MS // 2
+REFUSED_DELAY_MS: Final = (
+    10_000  # with a token, or a certificate, that the other side does not take
+)
 
 
 class Phase(Enum):
@@ -87,7 +91,10 @@ class Connecting:
         if not self._ended(error, now_ms) or self.phase is not Phase.IDLE:
             return
         delay_ms = round(self._delay_ms * self._jitter(0.5, 1.5))
-        self._delay_ms = min(2 * self._delay_ms, LONGEST_DELAY_MS)
+        # Who is not let in need not hurry: nothing is begun that would be handed out again.
+        is_let_in = not isinstance(error, LoginRefused) or error.ends_session
+        longest_ms = LONGEST_DELAY_MS if is_let_in else REFUSED_DELAY_MS
+        self._delay_ms = min(2 * self._delay_ms, longest_ms)
         self._set(self.start, now_ms + delay_ms)
         # Once each: the 1st, 2nd, 4th, ... attempt of an outage that goes on is told, the others to who debugs.
         is_news = self._attempts & (self._attempts - 1) == 0

@@ -216,7 +216,7 @@ class Machine:
     def _ended(self, error: Exception, now_ms: int) -> bool:
         """Note that there is no connection; what is begun goes on, what is held is gone."""
         is_refused = isinstance(error, LoginRefused) and not (
-            error.by_server and self._forget_session(now_ms)
+            error.ends_session and self._forget_session(now_ms)
         )
         if is_refused and self._opening:
             for waiter in self._opening:

@@ -56,6 +56,7 @@ class Session:
         self, client: str, shell: Any, on_ripe: Ripe, make: MakeMessage = MessageData
     ) -> None:
         self.client = client
+        self.token = ""
         self.session_id: int | None = None
         self.secret = b""
         self.server_version = ""
@@ -99,6 +100,7 @@ class Session:
         """Return the first frame of a new connection: resume if there is a session, else hello."""
         self._reader = wire.FrameReader()  # what the welcome bounds is what the client sends
         part: dict[str, object] = {"protocol": limits.PROTOCOL_VERSION}
+        part |= {"token": self.token} if self.token else {}  # an older server does not know it
         if self.session_id is None:
             return wire.pack_frame({"parts": [{"op": "hello", **part, "client": self.client}]})
         self._resumed = list(self.begun_messages())

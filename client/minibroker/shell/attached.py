@@ -135,6 +135,8 @@ class Attached:
         self._reader = wire.FrameReader()
         part = {"op": "attach", "protocol": limits.PROTOCOL_VERSION}
         part |= {"session": self._session, "secret": session.secret}
+        if session.token:
+            part["token"] = session.token
         self._wire.send(wire.pack_frame({"parts": [part]}))
         while not self.connected.is_set():
             self._receive()

@@ -58,7 +58,7 @@ class Trust:
                 "signed it (ca=, MINIBROKER_CA), and the name it is for if that is another than the host "
                 "(server_name=, MINIBROKER_SERVER_NAME)"
             )
-            refusal.by_server = False
+            refusal.ends_session = False
             return refusal
         if isinstance(error, ssl.SSLError):
             reason = str(error.reason or error)

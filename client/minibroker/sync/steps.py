@@ -34,7 +34,7 @@ from minibroker.session.machine import Machine
 from minibroker.session.settlements import Settlements
 from minibroker.session.timers import NEVER_MS
 from minibroker.shell.attached import Attached
-from minibroker.shell.encrypting import trust_of
+from minibroker.shell.credentials import token_of, trust_of
 from minibroker.shell.in_process import InProcess, Renewal
 from minibroker.shell.real_threads import Bell, Clock, original
 from minibroker.shell.telling import Telling
@@ -377,6 +377,7 @@ class Steps:
         if self.in_process is not None:
             broker = self.in_process.broker
             return lambda: PipeLink(broker, self.machine.timers)
+        self.session.token = token_of(self.options)
         places = getaddrinfo(*self.address, 0, socket.SOCK_STREAM)
         trust = self.trust
         if trust is None:

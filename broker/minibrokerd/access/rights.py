@@ -1,0 +1,148 @@
+"""One table: what each operation needs. Dispatch, documents and tests read the same rows.
+
+A grant says which queues somebody may touch and what he may do there. The verdict is a function of the grant, the
+operation and the names of all queues that it touches; nothing else counts, and nothing here knows a connection.
+A dead-letter queue goes with its source: `mail.dlq` is touched by whoever may touch `mail`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from fnmatch import translate
+from typing import Any, Final
+
+from minibroker.contract.commands import COMMANDS
+from minibroker.contract.limits import DLQ_SUFFIX
+
+PATTERN: Final = re.compile(r"[A-Za-z0-9._*-]{1,128}")
+MOST_REMEMBERED: Final = 4_096  # verdicts of one grant
+
+
+class Right(Enum):
+    """What a token may do to its queues."""
+
+    PUBLISH = "publish"
+    CONSUME = "consume"
+    MANAGE = "manage"
+
+
+ANY: Final = frozenset(Right)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One operation: one of the rights `any_of` is needed on each queue that one of the fields `queues` names."""
+
+    op: str
+    any_of: frozenset[Right]
+    queues: tuple[str, ...]
+    says: str
+
+
+def _row(op: str, rights: Iterable[Right], queues: str, says: str) -> Row:
+    return Row(op, frozenset(rights), tuple(queues.split()), says)
+
+
+_OWN: Final = "of its own connection only"
+_HELD: Final = "messages that it was handed"
+RIGHTS: Final[Mapping[str, Row]] = {
+    row.op: row
+    for row in (
+        _row("hello", ANY, "", "any token that is valid"),
+        _row("resume", ANY, "", "the token of the session; of what was begun, only in its queues"),
+        _row("attach", ANY, "", "the token of the session"),
+        _row("publish", {Right.PUBLISH}, "queue", "makes the queue, where the server does so"),
+        _row("consume", {Right.CONSUME}, "queue", "makes the queue, where the server does so"),
+        _row("cancel", ANY, "", _OWN),
+        _row("receive", {Right.CONSUME}, "queue", "makes the queue, where the server does so"),
+        _row("begin", {Right.CONSUME}, "queue", _HELD),
+        _row("ack", {Right.CONSUME}, "queue", _HELD),
+        _row("nack", {Right.CONSUME}, "queue", _HELD),
+        _row("reject", {Right.CONSUME}, "queue", _HELD),
+        _row("release", {Right.CONSUME}, "queue", _HELD),
+        _row("extend", {Right.CONSUME}, "queue", _HELD),
+        _row("peek", {Right.CONSUME, Right.MANAGE}, "queue", "shows bodies"),
+        _row("redrive", {Right.MANAGE}, "queue", "from the dead-letter queue to its source"),
+        _row("purge", {Right.MANAGE}, "queue", ""),
+        _row("queue_set", {Right.MANAGE}, "queue", ""),
+        _row("queue_show", ANY, "queue", ""),
+        _row("queue_delete", {Right.MANAGE}, "queue", "with its dead-letter queue"),
+        _row("stats", ANY, "queue", "without a queue: those that it may touch, and the server"),
+        _row("ping", ANY, "", ""),
+        _row("goodbye", ANY, "", ""),
+        _row("withdraw", ANY, "", _OWN),
+        _row("move", {Right.MANAGE}, "queue target", "both queues"),
+        _row("queue_declare", ANY, "queue", "changes no queue that is there"),
+    )
+}
+assert set(RIGHTS) == set(COMMANDS), "every operation needs exactly one row"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much a token may have or do; 0: no limit. All but the rate are of its queues, whoever filled them."""
+
+    connections: int = 0
+    queues: int = 0
+    messages: int = 0  # that wait
+    bytes: int = 0  # of these
+    rate: int = 0  # messages published in a second
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What one token allows. `id` is that of the token, `name` that of its owner: several tokens may have one."""
+
+    name: str
+    id: str
+    may: frozenset[Right]
+    patterns: tuple[str, ...]
+    limits: Limits = Limits()
+    _matches: Any = field(init=False, repr=False, compare=False)
+    _known: dict[tuple[str, str | None], bool] = field(
+        init=False, repr=False, compare=False, default_factory=dict
+    )
+
+    def __post_init__(self) -> None:
+        # Of characters that PATTERN allows only the star means something; what it becomes never backtracks.
+        pattern = "|".join(map(translate, self.patterns)) or "(?!)"
+        object.__setattr__(self, "_matches", re.compile(pattern).match)
+
+    def covers(self, queue: str) -> bool:
+        """Whether this queue is one of its own."""
+        return self._matches(queue.removesuffix(DLQ_SUFFIX)) is not None
+
+    def allows(self, op: str, queue: str | None) -> bool:
+        """Return the verdict on one operation on one queue, or on none; remembered, for most are asked again."""
+        known = self._known.get((op, queue))
+        if known is None:
+            if len(self._known) >= MOST_REMEMBERED:  # names that a client makes up
+                self._known.clear()
+            known = self._known[op, queue] = not verdict(
+                self, op, () if queue is None else (queue,)
+            )
+        return known
+
+
+def verdict(grant: Grant, op: str, queues: Iterable[str]) -> str:
+    """Return why the grant does not allow `op` on these queues; empty: it does."""
+    row = RIGHTS[op]
+    if not grant.may & row.any_of:
+        needed = " or ".join(sorted(right.value for right in row.any_of))
+        return f"{op} needs the right to {needed}, which the token of {grant.name!r} does not give"
+    for queue in queues:
+        if not grant.covers(queue):
+            return f"{queue!r:.140} is no queue that the token of {grant.name!r} is for"
+    return ""
+
+
+def touched(op: str, fields: Any) -> list[str]:
+    """Return the names of the queues that an operation with these fields (as attributes) touches.
+
+    An empty name, as of `stats` for all queues, is none: what such an answer shows is chosen by `Grant.covers`.
+    """
+    names = (getattr(fields, name) for name in RIGHTS[op].queues)
+    return [name for name in names if name or op != "stats"]

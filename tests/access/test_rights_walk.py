@@ -1,0 +1,294 @@
+"""Every operation, by every role, on right and wrong queues, over every kind of connection: a cell for each.
+
+What is expected is written out here once more, by hand, and not read from the table that the server goes by.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hand import Hand, Peer, frame, part
+
+from minibroker.contract.commands import COMMANDS, Phase
+from minibroker.contract.wire import pack_runs
+from minibrokerd.access.rights import RIGHTS, Grant, Right, touched, verdict
+from minibrokerd.access.tokens import Row, make
+
+P, C, M = Right.PUBLISH, Right.CONSUME, Right.MANAGE
+EVERYBODY = {P, C, M}
+ALLOWED: dict[str, set[Right]] = {
+    "publish": {P},
+    "consume": {C},
+    "cancel": EVERYBODY,
+    "receive": {C},
+    "begin": {C},
+    "ack": {C},
+    "nack": {C},
+    "reject": {C},
+    "release": {C},
+    "extend": {C},
+    "peek": {C, M},
+    "redrive": {M},
+    "purge": {M},
+    "queue_set": {M},
+    "queue_show": EVERYBODY,
+    "queue_delete": {M},
+    "stats": EVERYBODY,
+    "ping": EVERYBODY,
+    "goodbye": EVERYBODY,
+    "withdraw": EVERYBODY,
+    "move": {M},
+    "queue_declare": EVERYBODY,
+}
+ROLES = ({P}, {C}, {M}, {P, C}, {P, C, M})
+MORE: dict[str, dict[str, Any]] = {
+    "publish": {"count": 1},
+    "consume": {"consumer": 1, "prefetch": 1},
+    "cancel": {"consumer": 1},
+    "receive": {"count": 1},
+    "move": {"target": "mail.b"},
+    "queue_set": {"settings": {}},
+    "queue_declare": {"settings": {}},
+    "withdraw": {"withdrawn": 77},
+}
+RUNS = ("begin", "ack", "nack", "reject", "release", "extend", "redrive")
+NO_QUEUE = ("cancel", "ping", "goodbye", "withdraw")
+OURS, THEIRS = ("mail.a", "mail.a.dlq"), ("other", "other.dlq", "mailbox", "MAIL.a", "mail", "")
+
+
+class Guarded(Hand):
+    """A server that asks for tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[Row] = []
+        self.count = 0
+        for name in ("mail.a", "mail.b", "other"):  # each with a message
+            peer = self.login()
+            lengths = struct.pack("<II", 0, 1)
+            head = part("publish", queue=name, count=1)
+            peer.give(frame(head, sequence=1, answered_below=1, lengths=lengths, blob=b"x"))
+        self.door = self.server.connections.door
+        self.door.set(self.rows)
+
+    def token(self, may: set[Right], *queues: str, name: str = "") -> str:
+        """Return a new token."""
+        self.count += 1
+        made = make(
+            lambda size: self.count.to_bytes(size, "big"),
+            self.rows,
+            name=name or f"role{self.count}",
+            queues=list(queues or ("mail.*",)),
+            may=sorted(may, key=list(Right).index),
+            created=0,
+        )
+        self.rows.append(made.row)
+        self.door.set(self.rows)
+        return made.text
+
+    def enter(self, token: str, op: str = "hello", **fields: Any) -> tuple[Peer, dict[str, Any]]:
+        """Return a new connection and what its login was answered."""
+        peer = self.connect()
+        columns = fields.pop("columns", b"")
+        peer.give(frame(part(op, protocol=1, token=token, **fields), columns=columns))
+        if not peer.transport.taken:  # a refusal takes its time
+            self.loop.timers[-1].call()
+            self.settle()
+        return peer, peer.take()[0]
+
+
+@pytest.fixture(scope="module")
+def guarded() -> Guarded:
+    """One server for all cells: a cell that is refused changes nothing, one that is allowed little."""
+    return Guarded()
+
+
+def sent(op: str, queue: str, *, attached: bool, **more: Any) -> bytes:
+    """Return a frame with this operation."""
+    fields: dict[str, Any] = {} if op in NO_QUEUE else {"queue": queue}
+    fields |= MORE.get(op, {}) | ({"runs": 0} if op in RUNS else {}) | more
+    if op == "publish":
+        names = {"sequence": 1, "answered_below": 1}
+        return frame(part(op, **fields), **names, lengths=struct.pack("<II", 0, 1), blob=b"x")
+    if op in ("ack", "nack", "reject", "release", "extend") and not attached:
+        return frame(part(op, **fields), sequence=1, answered_below=1)
+    return frame(part(op, **fields), request=9)
+
+
+def refused(peer: Peer, data: bytes) -> bool:
+    """Send a frame; return whether it was refused so: whatever else it meets is no matter of rights."""
+    peer.give(data)
+    answers = peer.take()
+    assert answers or peer.closed
+    return any(answer.get("code") == "not_allowed" for answer in answers)
+
+
+def connections(guarded: Guarded, token: str) -> Iterator[tuple[Phase, Peer]]:
+    """Yield each kind of connection that a token can have."""
+    main, welcome = guarded.enter(token)
+    yield Phase.OPEN, main
+    again = {"session": welcome["session"], "secret": welcome["secret"]}
+    resumed, answer = guarded.enter(token, "resume", runs=0, **again)
+    assert answer["op"] == "welcome"
+    yield Phase.OPEN, resumed
+    attached, answer = guarded.enter(token, "attach", **again)
+    assert answer["op"] == "welcome"
+    yield Phase.ATTACHED, attached
+
+
+def test_the_walk(guarded: Guarded) -> None:
+    """Operation x role x queue x connection."""
+    assert set(ALLOWED) == {op for op, row in COMMANDS.items() if Phase.NEW not in row.phases}
+    cells, wrong = 0, []
+    for may in ROLES:
+        token = guarded.token(may)
+        for op, roles in ALLOWED.items():
+            for queue in ("",) if op in NO_QUEUE else (*OURS, *THEIRS):
+                for phase, peer in connections(guarded, token):
+                    if phase not in COMMANDS[op].phases:
+                        continue
+                    # Of all queues `stats` shows those of the token; that is looked at below.
+                    is_ours = op in NO_QUEUE or queue in OURS or (op == "stats" and not queue)
+                    expected = not (may & roles and is_ours)
+                    got = refused(peer, sent(op, queue, attached=phase is Phase.ATTACHED))
+                    cells += 1
+                    if got != expected:
+                        wrong.append((op, sorted(right.value for right in may), queue, phase, got))
+    assert not wrong
+    assert cells > 1_500
+    print(f"{cells} cells, {cells - len(wrong)} right")
+
+
+@pytest.mark.parametrize(
+    ("queue", "target", "expected"),
+    [
+        ("mail.a", "mail.b", False),
+        ("mail.a", "other", True),
+        ("other", "mail.a", True),
+        ("other", "elsewhere", True),
+    ],
+)
+def test_a_move_needs_both_queues(
+    guarded: Guarded, queue: str, target: str, expected: bool
+) -> None:
+    """Else it would take from others, or give to them."""
+    peer, _ = guarded.enter(guarded.token({M}))
+    assert refused(peer, sent("move", queue, attached=False, target=target)) is expected
+
+
+def test_one_part_that_is_not_allowed_refuses_its_frame(guarded: Guarded) -> None:
+    """All parts are applied as one, or none."""
+    peer, _ = guarded.enter(guarded.token({C}))
+    parts = [part("ack", queue=name, runs=0) for name in ("mail.a", "other")]
+    peer.give(frame(*parts, sequence=1, answered_below=1))
+    (answer,) = peer.take()
+    assert (answer["code"], answer["sequence"]) == ("not_allowed", 1)
+
+
+def test_stats_of_all_are_those_of_its_queues(guarded: Guarded) -> None:
+    """With their dead-letter queues; others are not named."""
+    peer, _ = guarded.enter(guarded.token({P}))
+    peer.give(frame(part("stats"), request=1))
+    (reply,) = peer.take()
+    names = set(reply["value"]["queues"])
+    assert "mail.a" in names
+    assert not [name for name in names if not name.startswith("mail.")]
+
+
+def test_a_session_belongs_to_the_owner_of_its_token(guarded: Guarded) -> None:
+    """Not to others, whatever they know of it; to all tokens of that owner."""
+    token, other = guarded.token({C}, name="worker"), guarded.token({P, C, M}, "*", name="thief")
+    _, welcome = guarded.enter(token)
+    known = {"session": welcome["session"], "secret": welcome["secret"]}
+    for op, more in (("resume", {"runs": 0}), ("attach", {})):
+        _, answer = guarded.enter(other, op, **known, **more)
+        assert answer["code"] == "login_refused"
+        _, answer = guarded.enter("", op, **known, **more)
+        assert answer["code"] == "token_refused"
+        _, answer = guarded.enter(guarded.token({C}, name="worker"), op, **known, **more)
+        assert answer["op"] == "welcome"
+
+
+def test_a_resume_takes_nothing_of_other_queues() -> None:
+    """Ids and tokens of deliveries can be guessed: they are counted."""
+    guarded = Guarded()
+    theirs, _ = guarded.enter(guarded.token({C}, "*"))
+    theirs.give(frame(part("consume", queue="other", consumer=1, prefetch=1), request=1))
+    (delivered,) = [each for each in theirs.take() if each["op"] == "deliver"]
+    origin, sequence = struct.unpack_from("<IQ", delivered["columns"])
+    run = (delivered["token"], origin, sequence, 1)
+    theirs.connection.connection_lost(None)  # it waits again
+    guarded.settle()
+    for queues, lost in ((("mail.*",), 1), (("*",), 0)):
+        token = guarded.token({C}, *queues)
+        _, welcome = guarded.enter(token)
+        known = {"session": welcome["session"], "secret": welcome["secret"]}
+        _, answer = guarded.enter(token, "resume", **known, runs=1, columns=pack_runs([run]))
+        assert (answer["op"], answer["lost"]) == ("welcome", lost)
+
+
+def test_a_begin_that_is_not_allowed_changes_nothing(guarded: Guarded) -> None:
+    """It has no name, so there is nothing to answer; the connection goes on."""
+    peer, _ = guarded.enter(guarded.token({P}))
+    peer.give(frame(part("begin", queue="other", runs=0)))
+    assert peer.take() == []
+    peer.give(frame(part("ping"), request=2))
+    assert peer.take()[0]["op"] == "pong"
+
+
+def test_the_verdict_is_a_value() -> None:
+    """(grant, operation, queues) -> why not; a queue for each field that names one."""
+    grant = Grant("a", "1", frozenset({M}), ("mail.*",))
+    assert verdict(grant, "move", ("mail.a", "mail.b")) == ""
+    assert "other" in verdict(grant, "move", ("mail.a", "other"))
+    assert "publish" in verdict(grant, "publish", ("mail.a",))
+    for op, row in RIGHTS.items():
+        named = [f.name for f in COMMANDS[op].fields if f.name in ("queue", "target")]
+        assert sorted(row.queues) == sorted(named), op
+    assert not Grant("a", "1", frozenset({M}), ()).covers("")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "inside", "outside"),
+    [
+        ("mail.*", "mail.a mail. mail.a.dlq", "mail mailxa xmail.a Mail.a mail"),
+        ("mail", "mail mail.dlq", "mail.a xmail mailx"),
+        ("*", "a a.dlq b.c", ""),
+        ("a*b*c", "abc a.b.c aXbYc", "ab acb"),
+        ("a.b", "a.b", "axb a.b.c"),
+    ],
+)
+def test_patterns(pattern: str, inside: str, outside: str) -> None:
+    """The dot is a dot, the star is anything, and a DLQ goes with its source."""
+    grant = Grant("a", "1", frozenset(Right), (pattern,))
+    assert not [name for name in inside.split() if not grant.covers(name)]
+    assert not [name for name in outside.split() if grant.covers(name)]
+    assert not grant.covers("a\nb") or pattern == "*"
+
+
+def test_what_a_client_makes_up_is_not_remembered_without_end() -> None:
+    """A name for each request."""
+    grant = Grant("a", "1", frozenset(Right), ("*",))
+    for number in range(10_000):
+        assert grant.allows("publish", f"q{number}")
+    assert len(grant._known) <= 4_096
+
+
+def test_a_pattern_that_would_backtrack_does_not() -> None:
+    """Steps are bounded by the length of the name: this would take hours otherwise."""
+    grant = Grant("a", "1", frozenset(Right), ("a*" * 60 + "b",))
+    assert not grant.covers("a" * 124)
+
+
+def test_all_queues_of_an_operation_are_named() -> None:
+    """`stats` of no queue touches none; every other operation with an empty name is refused by it."""
+
+    class Fields:
+        queue, target = "", "mail.b"
+
+    assert touched("stats", Fields) == []
+    assert touched("move", Fields) == ["", "mail.b"]
+    assert touched("ping", Fields) == []
