@@ -170,6 +170,32 @@ async def work(message):
     assert (await counters(broker, "jobs"))["acked"] == 1
 
 
+@pytest.mark.parametrize("executor", ["thread", "process"])
+async def test_a_plain_handler_that_never_returns_is_left_at_the_deadline(
+    start_worker: StartWorker, broker: minibroker.Broker, executor: str
+) -> None:
+    """Its message is given back, uncharged: it is the worker that ends."""
+    await broker.queue("jobs").publish("1")
+    worker = start_worker(
+        HEAD
+        + f"""
+import threading
+
+@app.handler("jobs", executor="{executor}")
+def work(message):
+    pathlib.Path("began-1").touch()
+    threading.Event().wait()
+""",
+        *("--drain-timeout", "100ms"),
+    )
+    worker.sees("began-1")
+    worker.signal()
+    assert worker.ends() == 71, worker.output
+    assert "jobs 1-0 for" in worker.says_at_the_end("not_finished")["running"]
+    (message,) = await broker.queue("jobs").peek()
+    assert (message.info["state"], message.history) == ("READY", [])
+
+
 def test_the_backstop_ends_a_process_whose_loop_is_stuck() -> None:
     """Whatever blocks it: it is another thread that looks."""
     code = (
