@@ -135,11 +135,12 @@ def test_the_image_gives_nothing_away() -> None:
 # -- compose --------------------------------------------------------------------------------------
 
 COMPOSE = (DEPLOY / "compose.yaml").read_text("utf-8")
+BROKER = COMPOSE.partition("\n  worker:\n")[0]  # the worker's service: test_deploy_worker.py
 
 
 def compose(name: str) -> str:
-    """Return the value of a line of the compose file; it holds no structure that needs more."""
-    (found,) = re.findall(rf"^ +{name}: ([^#\n]+)", COMPOSE, re.MULTILINE)
+    """Return the value of a line of the broker's service; it holds no structure that needs more."""
+    (found,) = re.findall(rf"^ +{name}: ([^#\n]+)", BROKER, re.MULTILINE)
     return str(found).strip()
 
 
