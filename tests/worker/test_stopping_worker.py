@@ -144,6 +144,16 @@ def test_signals_that_come_late_change_nothing(
     assert "Traceback" not in worker.output
 
 
+def test_a_hangup_means_nothing_to_a_worker_without_a_supervisor(start_worker: StartWorker) -> None:
+    """It has nothing to read again, and nobody to replace it by; without a terminal it leaves an event."""
+    worker = start_worker(WAITS)
+    worker.says("worker_started")
+    worker.signal(signal.SIGHUP)
+    worker.says("signal_ignored", signal="SIGHUP")
+    worker.signal()
+    assert worker.ends() == 0, worker.output
+
+
 # -- what cannot be stopped -----------------------------------------------------------------------
 
 
