@@ -130,5 +130,5 @@ class Entry:
         now_s = time.time()
         self._expires_s = self._door.next_expiry(now_s)
         for connection in self._connections:
-            if not self._door.is_live(connection.grant, now_s):
+            if not (connection.is_inside or self._door.is_live(connection.grant, now_s)):
                 connection.cut(NEEDED if connection.grant is None else REVOKED)

@@ -139,6 +139,16 @@ def verdict(grant: Grant, op: str, queues: Iterable[str]) -> str:
     return ""
 
 
+def reach(grant: Grant) -> tuple[bool, bool]:
+    """Return whether a grant may look at everything, and change everything: what the HTTP port shows is not cut.
+
+    It shows bodies of all queues, as `peek` does, and publishes, redrives and deletes.
+    """
+    is_whole = "*" in grant.patterns
+    looks = is_whole and bool(grant.may & RIGHTS["peek"].any_of)
+    return looks, looks and {Right.PUBLISH, Right.MANAGE} <= grant.may
+
+
 def touched(op: str, fields: Any) -> list[str]:
     """Return the names of the queues that an operation with these fields (as attributes) touches.
 

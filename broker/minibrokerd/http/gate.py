@@ -4,6 +4,8 @@
   have its own name point here (DNS rebinding) and read.
 - A change needs the operator's token, and an `Origin`, where a browser sends one, that is this page's own.
 - Looking needs it, too, where other machines reach the port. Health needs nothing.
+- Where the broker asks its clients for tokens, nobody looks without one either: `access.rights.reach` says what a
+  token is good for here, and one that is revoked ends what it had signed in.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ from enum import Enum
 from typing import Final
 from urllib.parse import urlsplit
 
+from minibrokerd.access.door import Door
+from minibrokerd.access.rights import Grant, reach
 from minibrokerd.http.options import HttpOptions
 
 
@@ -32,10 +36,11 @@ class Need(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks: a name for events, and what he may."""
+    """Who asks: a name for events, and what he may; with a token of the broker, what that allows."""
 
     name: str
     may: frozenset[Need]
+    grant: Grant | None = None
 
 
 class Denied(Exception):
@@ -60,18 +65,26 @@ CSRF_HEADER: Final = "x-minibroker-csrf"
 class Gate:
     """Decides for one HTTP port."""
 
-    def __init__(self, options: HttpOptions, now_s: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        options: HttpOptions,
+        now_s: Callable[[], float] = time.monotonic,
+        door: Door | None = None,
+    ) -> None:
+        """`door` has the tokens of the broker's clients."""
         self._now_s = now_s
-        self._tickets: dict[str, float] = {}  # of browsers that are signed in, each with its end
+        self._door = door or Door()
+        # Of browsers that are signed in: the end of each, and who it is.
+        self._tickets: dict[str, tuple[float, Caller]] = {}
         self._usual_port = options.port
         self._names = frozenset(name.lower() for name in (*options.names, "localhost"))
         self._digest = _digest(options.token) if options.token else b""
-        self._stranger = READER if options.is_local or not options.token else ANYBODY
+        self._is_open = options.is_local or not options.token
 
     @property
     def can_change(self) -> bool:
         """Whether there is a token at all."""
-        return bool(self._digest)
+        return bool(self._digest) or not self._door.is_open
 
     def caller(self, token: str) -> Caller:
         """Return who has this token; empty: nobody gave one.
@@ -80,12 +93,17 @@ class Gate:
             Denied: it is not the right one.
         """
         if not token:
-            return self._stranger
-        if not self._digest or not hmac.compare_digest(_digest(token), self._digest):
-            raise Denied(
-                401, "wrong_token", "this is not the token that the broker was started with"
-            )
-        return OPERATOR
+            return READER if self._is_open and self._door.is_open else ANYBODY
+        if self._digest and hmac.compare_digest(_digest(token), self._digest):
+            return OPERATOR
+        grant = None if self._door.is_open else self._door.identify(token, time.time())
+        if grant is None:
+            raise Denied(401, "wrong_token", "this token is not known here")
+        looks, changes = reach(grant)
+        may = (
+            ANYBODY.may | ({Need.READ} if looks else set()) | ({Need.CHANGE} if changes else set())
+        )
+        return Caller(grant.name, may, grant)
 
     def port(self, port: int | None) -> int:
         """Return the port that a browser has asked, for the name of its cookie."""
@@ -97,15 +115,16 @@ class Gate:
         Raises:
             Denied: it is not the right one, or there is none.
         """
-        if not token or self.caller(token) is not OPERATOR:
-            raise Denied(401, "wrong_token", "this is no token")
+        caller = self.caller(token)
+        if not token or Need.CHANGE not in caller.may:
+            raise Denied(401, "wrong_token", "this is no token that may change something")
         now_s = self._now_s()
-        for old in [ticket for ticket, end_s in self._tickets.items() if end_s < now_s]:
+        for old in [ticket for ticket, (end_s, _) in self._tickets.items() if end_s < now_s]:
             del self._tickets[old]
         while len(self._tickets) >= MOST_TICKETS:
             del self._tickets[next(iter(self._tickets))]
         ticket = secrets.token_urlsafe(32)
-        self._tickets[ticket] = now_s + COOKIE_S
+        self._tickets[ticket] = now_s + COOKIE_S, caller
         return ticket
 
     def sign_out(self, ticket: str) -> None:
@@ -114,7 +133,15 @@ class Gate:
 
     def is_signed_in(self, ticket: str) -> bool:
         """Whether a ticket is one that was given out here, and not over."""
-        return self._tickets.get(ticket, 0.0) > self._now_s()
+        return self._signed_in(ticket) is not None
+
+    def _signed_in(self, ticket: str) -> Caller | None:
+        end_s, caller = self._tickets.get(ticket, (0.0, ANYBODY))
+        if end_s <= self._now_s():
+            return None
+        # With the broker's own token nothing can be revoked; with one of its clients, it may have been.
+        is_live = caller.grant is None or self._door.is_live(caller.grant, time.time())
+        return caller if is_live else None
 
     def check(
         self,
@@ -138,19 +165,27 @@ class Gate:
         if need is Need.NOTHING:
             return ANYBODY
         token = _bearer(headers.get("authorization", ""))
-        if not token and self.is_signed_in(ticket):
+        signed_in = None if token else self._signed_in(ticket)
+        if signed_in is not None:
             if changes and not hmac.compare_digest(
                 headers.get(CSRF_HEADER, "").encode(), csrf_of(ticket).encode()
             ):
                 raise Denied(
                     403, "wrong_csrf", "load the page again: this change did not come from it"
                 )
-            caller = OPERATOR
+            caller = signed_in
         else:
             caller = self.caller(token)
         if need in caller.may:
             return caller
-        if not self._digest:
+        if caller.grant is not None:
+            raise Denied(
+                403,
+                "not_allowed",
+                "over HTTP all queues are shown: that needs a token for '*' that may consume or manage, "
+                "and to change something one that may publish and manage",
+            )
+        if not self.can_change:
             raise Denied(
                 403,
                 "read_only",

@@ -61,7 +61,9 @@ class _Near:
 
     def connect(self, readable: Callable[[], object], due: Callable[[], object]) -> Pipe:
         """Return a new connection."""
-        pipe = Pipe(self, self._subject.connections.make(), readable, due)  # type: ignore[arg-type]
+        connection = self._subject.connections.make()
+        connection.is_inside = True  # the gate has asked for what there is to be asked for
+        pipe = Pipe(self, connection, readable, due)  # type: ignore[arg-type]
         self.pipes.add(pipe)
         return pipe
 

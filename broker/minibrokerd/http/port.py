@@ -119,7 +119,7 @@ class HttpPort:
         subject.recent.start()
         logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
         config = uvicorn.Config(
-            application(subject, Gate(self._options)),
+            application(subject, Gate(self._options, door=subject.connections.door)),
             loop="none",
             http="h11",
             ws="none",

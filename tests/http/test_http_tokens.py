@@ -1,0 +1,111 @@
+"""The HTTP port of a broker that asks for tokens: every path by every role, and what becomes of a revoked one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from http_broker import TOKEN, HttpBroker, StartHttp
+
+from minibrokerd.access import token_file
+from minibrokerd.access.rights import Right
+from minibrokerd.access.tokens import make
+from minibrokerd.http.gate import Need
+from minibrokerd.http.routes import API, OPEN
+from support.processes import look_until
+
+P, C, M = Right.PUBLISH, Right.CONSUME, Right.MANAGE
+NOBODY = frozenset({Need.NOTHING})
+READS, CHANGES = NOBODY | {Need.READ}, NOBODY | {Need.READ, Need.CHANGE}
+# Rights and queues of a token, and what it is good for here; written out, not asked of the code.
+ROLES = (
+    ({P}, "*", NOBODY),
+    ({C}, "*", READS),
+    ({M}, "*", READS),
+    ({P, M}, "*", CHANGES),
+    ({P, C, M}, "*", CHANGES),
+    ({P, C, M}, "mail.*", NOBODY),
+)
+
+
+def token(data_dir: Path, may: set[Right], queues: str) -> tuple[str, str]:
+    """Make a token; return it and its id."""
+    with token_file.changing(data_dir) as rows:
+        name = f"role{len(rows)}"
+        rights = sorted(may, key=list(Right).index)
+        made = make(os.urandom, rows, name=name, queues=[queues], may=rights, created=0)
+        rows.append(made.row)
+    return made.text, made.row.id
+
+
+def loaded(broker: HttpBroker, count: int) -> None:
+    """Wait until the server has read so many tokens."""
+    text = f"tokens_loaded tokens={count}"
+    look_until(lambda: text in broker.server.output, broker.server.process, text)
+
+
+def status(broker: HttpBroker, row: object, bearer: str) -> int:
+    """Ask for a path; return the status."""
+    path = row.path.format(queue="mail", id="1-0", session="1")  # type: ignore[attr-defined]
+    headers = {"authorization": f"Bearer {bearer}"} if bearer else {}
+    json = None if row.need is not Need.CHANGE else {"no such": "field"}  # type: ignore[attr-defined]
+    with broker.client.stream(row.method, path, headers=headers, json=json) as answer:  # type: ignore[attr-defined]
+        return answer.status_code
+
+
+def test_the_walk_over_http(start_http: StartHttp) -> None:
+    """Path x role: refused with 401 without a right token, with 403 with one that is not for it."""
+    broker = start_http(token=TOKEN)
+    made = [token(broker.server.data_dir, may, queues)[0] for may, queues, _ in ROLES]
+    loaded(broker, len(ROLES))
+    callers = [("", NOBODY, 401), ("mbt_wrong", NOBODY, 401), (TOKEN, CHANGES, 403)]
+    callers += [(text, can, 403) for text, (_, _, can) in zip(made, ROLES, strict=True)]
+    cells = 0
+    for row in (*OPEN, *API):
+        for bearer, can, refusal in callers:
+            got = status(broker, row, bearer)
+            cells += 1
+            if row.need in can:
+                assert got not in (401, 403), (row.path, got)
+            else:
+                # A page sends somebody without a token to where he can sign in.
+                expected = {303, 401} if row.is_page and not bearer else {refusal}
+                assert got in expected, (row.path, bearer[:12], got)
+    assert cells > 100
+    print(f"{cells} cells over HTTP, {cells} right")
+
+
+def test_what_the_port_does_itself_needs_no_token(start_http: StartHttp) -> None:
+    """Its own client stays when the door is shut, and is named as whoever asked."""
+    broker = start_http()
+    text, id = token(broker.server.data_dir, {P, C, M}, "*")
+    loaded(broker, 1)
+    bearer = {"authorization": f"Bearer {text}"}
+    stored = broker.client.post("/api/v1/queues/q/messages", json={"text": "x"}, headers=bearer)
+    assert stored.status_code == 200, stored.text
+    shown = broker.client.get("/api/v1/queues/q/messages", headers=bearer)
+    assert len(shown.json()["messages"]) == 1
+    assert "who=role0" in broker.server.output
+    assert broker.client.get("/api/v1/queues").status_code == 401
+    with token_file.changing(broker.server.data_dir) as rows:
+        rows.clear()
+    loaded(broker, 0)
+    assert id
+    assert broker.client.get("/api/v1/queues", headers=bearer).status_code == 401
+    assert text not in broker.server.output
+
+
+def test_a_browser_is_signed_out_by_a_revocation(start_http: StartHttp) -> None:
+    """The cookie is worth what the token is worth."""
+    broker = start_http()
+    text, _ = token(broker.server.data_dir, {P, C, M}, "*")
+    narrow, _ = token(broker.server.data_dir, {C}, "*")
+    loaded(broker, 2)
+    refused = broker.client.post("/sign-in", data={"token": narrow})
+    assert refused.headers["location"].endswith("wrong=1")
+    assert broker.client.post("/sign-in", data={"token": text}).headers["location"] == "/"
+    assert broker.client.get("/api/v1/queues").status_code == 200
+    with token_file.changing(broker.server.data_dir) as rows:
+        rows[:] = [row for row in rows if row.may == [C]]
+    loaded(broker, 1)
+    assert broker.client.get("/api/v1/queues").status_code == 401
