@@ -7,6 +7,7 @@ that it was sent.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,6 +22,7 @@ from minibrokerd.core.tails import split_bins
 from minibrokerd.frames import read_frame
 
 Id = tuple[int, int]
+Stored = tuple[Id, bytes, int, int]  # with its key, encoding, and delay in ms
 SECRET = b"s" * 32
 
 
@@ -42,16 +44,19 @@ class CoreServer(World):
         """Return whether there is room for a frame, as `Admission` judges; one that is known needs none."""
         return not self.full or frame.parts[0].op != "publish" or self.core.knows(frame)
 
-    def stored(self) -> dict[bytes, list[Id]]:
-        """Return under which ids each body was ever stored, after a sync."""
-        found: dict[bytes, list[Id]] = {}
+    def stored(self) -> dict[bytes, list[Stored]]:
+        """Return as what each body was ever stored, after a sync."""
+        found: dict[bytes, list[Stored]] = {}
         for batch in self.log:
             for record in batch.records:
                 meta = decode(record)
                 if isinstance(meta, PublishMeta):
                     (origin, first), *_ = meta.targets
-                    for at, body in enumerate(_bodies(record.tail)):
-                        found.setdefault(body, []).append((origin, first + at))
+                    terms = zip(*_columns(meta, record.tail), strict=True)
+                    for at, (body, term) in enumerate(
+                        zip(_bodies(record.tail), terms, strict=True)
+                    ):
+                        found.setdefault(body, []).append(((origin, first + at), *term))
         return found
 
     def living(self) -> set[Id]:
@@ -133,3 +138,22 @@ def _bodies(tail: Any) -> Iterator[bytes]:
         size = int.from_bytes(lengths[index + 4 : index + 8], "little")
         yield bytes(blob[at + headers : at + headers + size])
         at += headers + size
+
+
+def _columns(meta: PublishMeta, tail: Any) -> tuple[list[bytes], list[int], list[int]]:
+    """Return keys, encodings and delays of all messages of a frame."""
+    data, count = bytes(split_bins(memoryview(tail), 3)[0]), meta.count
+    keys, encodings = [meta.key.encode()] * count, [meta.encoding] * count
+    delays = [meta.delay_ms] * count
+    for name in meta.columns:
+        used = count
+        if name == "delay_ms":
+            used = 8 * count
+            delays = list(struct.unpack(f"<{count}Q", data[:used]))
+        elif name == "key":
+            keys, used = wire.unpack_strings(data, count)
+        else:
+            encodings = list(data[:used])
+        data = data[used:]
+    assert not data, "bytes are left over in the columns"
+    return keys, encodings, delays

@@ -23,13 +23,14 @@ NOT_STORED = ("not_sent", "busy", "too_large", "disk_full")
 class Asked:
     """One call of an application: its waiter, and until when it must have its answer."""
 
-    __slots__ = ("bodies", "by_ms", "call", "gone", "waiter", "what", "withdrawn")
+    __slots__ = ("bodies", "by_ms", "call", "gone", "terms", "waiter", "what", "withdrawn")
 
     def __init__(self, what: str, by_ms: int, bodies: tuple[bytes, ...] = ()) -> None:
         self.waiter = Waiter()
         self.what = what
         self.by_ms = by_ms
         self.bodies = bodies
+        self.terms: tuple[bytes, int, int] = (b"", 0, 0)  # key, encoding, and delay in ms
         self.call: Call | None = None
         self.gone = False  # its caller, before its answer or in the very turn in which it came
         self.withdrawn = False  # it went before anything of it was written
@@ -80,14 +81,15 @@ class Callers:
         key, delay_ms = self._random.choice((b"", b"", b"k", b"l")), 0
         if self._random.random() < 0.1:
             delay_ms = self._random.choice((1, 500))
-        body = self._body()
+        body, encoding = self._body(), self._random.choice((0, 0, 0, 1))
         group = self._group(self._where(), len(body) + len(key) + MESSAGE_RESERVE, 1)
         asked = self.wait("publish", group.deadline_ms, (body,))
-        if group.plain and not key and not delay_ms:
+        asked.terms = key, encoding, delay_ms
+        if group.plain and not (key or encoding or delay_ms):
             group.waiters.append(asked.waiter)
             group.blob.append(body)
         else:
-            group.add(asked.waiter, b"", body, 0, key, delay_ms)
+            group.add(asked.waiter, b"", body, encoding, key, delay_ms)
 
     def publish_many(self) -> None:
         """Some messages, for one caller."""
@@ -158,7 +160,10 @@ class Callers:
         twice = {body: ids for body, ids in stored.items() if len(ids) > 1}
         assert not twice, f"stored twice: {twice}"
         for asked in self._all:
-            places = [stored.get(body, [None])[0] for body in asked.bodies]
+            found = [stored.get(body, [None])[0] for body in asked.bodies]
+            places = [None if each is None else each[0] for each in found]
+            wrong = [each for each in found if each is not None and each[1:] != asked.terms]
+            assert not wrong, f"{asked.terms} became {wrong}"
             if asked.waiter.cancelled():
                 assert not (asked.withdrawn and any(places)), "what was taken back is stored"
                 continue

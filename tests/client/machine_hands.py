@@ -147,7 +147,7 @@ class Hands:
             if isinstance(error, LeaseLost) and op == "ack":
                 acks = [m for o, m, _ in self._settled if o == "ack" and m.id == message.id]
                 assert message.id in living or len(acks) > 1, f"a lost ack ended {message.id}"
-        stored = {id for ids in server.stored().values() for id in ids}
+        stored = {each[0] for found in server.stored().values() for each in found}
         assert stored - living <= ended, f"ended by nobody: {stored - living - ended}"
 
     def let_go(self) -> None:

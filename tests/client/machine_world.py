@@ -62,18 +62,22 @@ class MachineWorld:
     # ---- steps ----
 
     def step(self) -> None:
-        """Do one thing, by chance; now and then two of them come in one turn."""
+        """Do one thing, by chance; now and then several wishes come in one turn, as of several tasks."""
         callers, hands, random = self.callers, self.hands, self.random
-        acts = [callers.publish, callers.publish, callers.publish_many, callers.ask]
-        acts += [callers.receive, callers.receive, hands.consume, hands.settle, hands.settle]
-        acts += [hands.begin, hands.extend, callers.go, callers.go, self.tick, self.sync]
-        acts += [self.move] * 6
-        acts += [self.lose, self.fill]
+        wishes = [callers.publish, callers.publish, callers.publish_many, callers.ask]
+        wishes += [callers.receive, callers.receive, hands.consume, hands.settle, hands.settle]
+        wishes += [hands.begin, hands.extend, callers.go, callers.go]
+        inputs = [self.tick, self.sync, *[self.move] * 6, self.lose, self.fill]
         if self.restarts:
-            acts.append(self.restart)
-        random.choice(acts)()
-        if random.random() < 0.8:
+            inputs.append(self.restart)
+        if random.random() * (len(wishes) + len(inputs)) < len(wishes):
+            random.choice(wishes)()
+            if random.random() < 0.2:
+                return
+        else:
             self.settle_down()
+            random.choice(inputs)()
+        self.settle_down()
 
     def settle_down(self) -> None:
         """Write what the machine has to say, and do what it asks for."""

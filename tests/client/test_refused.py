@@ -140,6 +140,22 @@ def server_frame(server: FakeServer) -> bytes:
     return blob
 
 
+async def test_what_a_refused_group_is_taken_apart_into_is_what_each_call_said(
+    broker: minibroker.Broker, server: FakeServer
+) -> None:
+    """The second half had the key, the encoding and the delay of the first."""
+    server.refuse = publishes(lambda n, part: BUSY if n == 1 else None)
+    queue = broker.queue("q")
+    await asyncio.gather(
+        queue.publish(b"raw", key="a", delay=0.05, timeout=10),
+        queue.publish({"n": 1}, key="b", delay=7, timeout=10),
+        queue.publish({"n": 2}, key="b", delay=7, timeout=10),
+    )
+    sent = server.parts("publish")[1:]
+    said = [(part.get("key"), part.get("encoding", 0), part.get("delay_ms")) for part in sent]
+    assert said == [("a", 0, 50), ("b", 1, 7_000)]
+
+
 async def test_groups_fit_the_frames_of_the_server(server: FakeServer) -> None:
     server.max_frame_bytes = 60_000
     async with minibroker.connect() as broker:

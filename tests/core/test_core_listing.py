@@ -343,3 +343,48 @@ def test_a_cursor_that_no_listing_gave_is_refused() -> None:
     answer = client.request({"op": "peek", "queue": "q", "after": b"elsewhere"})
     assert answer["code"] == "bad_value"
     assert client.request({"op": "peek", "queue": "q", "state": "DEAD"})["code"] == "bad_value"
+
+
+class SlowReads(World):
+    """What a listing wants read back is read when the test says so."""
+
+    def __init__(self, **keywords: Any) -> None:
+        self.asked: list[Any] = []
+        super().__init__(**keywords)
+
+    def _load(self, asked: Any) -> None:
+        if isinstance(asked, walks.ReadForWalk):
+            self.asked.append(asked)
+        else:
+            super()._load(asked)
+
+    def read(self) -> None:
+        """Do the oldest of these reads."""
+        super()._load(self.asked.pop(0))
+
+
+def test_a_run_that_was_read_back_while_a_listing_read_another_is_no_place_to_look(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It has no message left, and the listing stopped the broker."""
+    monkeypatch.setattr(walks, "LOOKS", 10_000)
+    world = SlowReads(segment_batches=1)
+    client, other = world.hello(), world.hello()
+    for at in range(40):
+        client.publish("q", b"%d" % at)
+    world.freeze()
+    assert len(world.queue("q").lanes.default.cold) > 10
+    client.send(client.frame([{"op": "peek", "queue": "q", "count": 1_000}], request=77))
+    world.run_jobs()
+    while not world.asked:
+        world.run_job()
+    other.settle("ack", *other.receive_all("q", 40))
+    other.settle("ack", *other.receive_all("q", 40))
+    client.publish("q", b"fresh")
+    for _ in range(1_000):
+        world.run_jobs()
+        if (answer := client.answer(request=77)) is not None:
+            break
+        world.read()
+    assert answer is not None
+    assert answer["messages"][-1]["body"] == b"fresh"

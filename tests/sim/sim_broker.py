@@ -26,6 +26,7 @@ from minibrokerd.core.state import Store
 from minibrokerd.engine import Clock, Engine
 from minibrokerd.log.failures import LogFailed
 from minibrokerd.log.filelog import FileLog
+from minibrokerd.memory import Gauge
 from minibrokerd.unfinished import Unfinished
 
 PATH = "/log"
@@ -101,6 +102,8 @@ class SimulatedBroker:
             make_clock=partial(SimulatedClock, loop, unix_ms),
             random=random.random,
         )
+        # The size of this process says nothing of the world's, and no two runs have the same.
+        self.engine._pager._gauge = Gauge(self.core.memory_bytes)
         self.connections: dict[int, ServerConnection] = {}
         self.unfinished = Unfinished()
 

@@ -150,9 +150,11 @@ class Peeking:
                 if next_place.token:  # the page is full
                     return next_place._replace(token=0)
                 place = next_place
+                if isinstance(item, ColdRun):
+                    break  # it was read: anything may have changed meanwhile
                 if self._walk.is_used_up(SHOW_LOOKS * (item.stop - item.first)):
                     yield GO_ON
-                    break  # anything may have changed meanwhile
+                    break  # likewise
 
     def _item(self, state: State, token: int, item: Item, place: Place) -> Place:
         """Show an item from a place on; return the place behind it, with a token of 1 if the page is full."""

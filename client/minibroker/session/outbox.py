@@ -242,6 +242,8 @@ class PublishGroup:
         if self.varies:
             part.encodings = self.encodings[first:stop]
             part.keys, part.delays = self.keys[first:stop], self.delays[first:stop]
+            # What all of a part share need not be what the whole group began with.
+            part.encoding, part.key, part.delay_ms = part._values(0)
         part.cost = part.size + (stop - first) * (MESSAGE_RESERVE + len(part.key))
         part.cost += sum(map(len, part.keys))
         return part
