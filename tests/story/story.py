@@ -9,6 +9,7 @@ has ended.
 from __future__ import annotations
 
 import os
+import select
 import shutil
 import signal
 import sqlite3
@@ -119,6 +120,7 @@ class Story:
         self._await_the_end_of_the_work()
         self._stop_all(again=False)
         outcome = audited(self._ledger, self.kills, shoppers.answers)
+        outcome.faults += [f"it outlived everything: {each}" for each in self._survivors()]
         outcome.failed = shoppers.failed
         outcome.slowest_stop_s = max(each.slowest_stop_s for each in self.services)
         outcome.notes = self.notes
@@ -174,6 +176,21 @@ class Story:
                 assert monotonic() < deadline_s, f"{service.name} hangs:\n{service.output[-4000:]}"
         if not again:
             self._broker.await_end(self._broker.ask())
+
+    def _survivors(self) -> list[str]:
+        """Return what still runs of all that was started, a moment after the last service has ended."""
+        mark, found = f"STORY_LEDGER={self._ledger}".encode(), []
+        for path in Path("/proc").glob("[0-9]*"):
+            try:
+                if mark not in (path / "environ").read_bytes().split(b"\0"):
+                    continue
+                descriptor = os.pidfd_open(int(path.name))
+            except OSError:
+                continue
+            if not select.select([descriptor], [], [], STOP_S)[0]:
+                found.append((path / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+            os.close(descriptor)
+        return found
 
     def _await_work(self) -> None:
         """Return when some message is begun and not done: a kill that meets nothing proves nothing."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import select
 import signal
+import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +15,7 @@ from test_working import HEAD, counters
 from worker_process import WorkerProcess
 
 import minibroker
+from minibroker.worker.child import packed
 
 StartWorker = Callable[..., WorkerProcess]
 
@@ -132,3 +136,25 @@ def work(message):
     )
     assert worker.says("done")["attempt"] == 1
     assert (await counters(broker, "jobs"))["lost_settlements"] == 0
+
+
+def test_a_process_ends_with_a_worker_that_was_killed_before_it_had_heard_of_it() -> None:
+    """What is unread when a socket closes makes its end a reset: found by the story, as processes that stayed."""
+    ours, theirs = socket.socketpair()
+    code = f"from minibroker.worker.child import main; main({theirs.fileno()})"
+    process = subprocess.Popen([sys.executable, "-c", code], pass_fds=[theirs.fileno()])
+    theirs.close()
+    try:
+        first = {
+            "module": "minibroker.worker.following",
+            "name": "dlq_of",
+            "path": sys.path,
+            "level": 20,
+        }
+        ours.sendall(packed(first))
+        assert select.select([ours], [], [], 30)[0], "it does not say that it has started"
+        ours.close()
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.wait()

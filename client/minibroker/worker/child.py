@@ -106,11 +106,13 @@ def _handler(module: str, name: str) -> Callable[[Any], Any]:
 
 
 def _read(link: socket.socket, frames: queue.SimpleQueue[dict[str, Any]]) -> NoReturn:
-    """Take frames from the worker until it is gone."""
-    with link.makefile("rb") as stream:
-        while head := stream.read(LENGTH.size):
-            frames.put(msgpack.unpackb(stream.read(*LENGTH.unpack(head))))
-    os._exit(0)
+    """Take frames from the worker until it is gone; killed before it had read all, it resets the socket."""
+    try:
+        with link.makefile("rb") as stream:
+            while len(head := stream.read(LENGTH.size)) == LENGTH.size:
+                frames.put(msgpack.unpackb(stream.read(*LENGTH.unpack(head))))
+    finally:
+        os._exit(0)  # whatever it was: without this thread the process would stay for ever
 
 
 def main(descriptor: int) -> None:
