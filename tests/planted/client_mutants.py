@@ -57,7 +57,7 @@ CANCEL_MUTANTS: Final = (
         "session/session.py",
         "            group.drop_withdrawn()\n",
         "            group.account()\n",
-        ("client/test_publish.py",),
+        ("sim", "client/test_publish.py"),
         "what a caller took back before it was written is stored",
         CLIENT,
     ),
@@ -155,4 +155,72 @@ FRAME_MUTANTS: Final = (
     ),
 )
 
-CLIENT_MUTANTS: Final = CANCEL_MUTANTS + RESEND_MUTANTS + FRAME_MUTANTS
+LIVES: Final = "client/test_machine_model.py"
+
+MACHINE_MUTANTS: Final = (
+    Mutant(
+        "a close that takes nothing back",
+        "session/machine.py",
+        "            self.calls.withdraw_all()\n",
+        "            self.calls.fail_all(Closed(why))\n",
+        (LIVES,),
+        "I4: an answer that nobody will read is begun until its lease ends",
+        CLIENT,
+    ),
+    Mutant(
+        "who waits at the end waits on",
+        "session/machine.py",
+        "        for item in self.timers.take_all():",
+        "        for item in self.timers.pop_due(now_ms):",
+        (LIVES,),
+        "I9: a call has no end, for its connection has one",
+        CLIENT,
+    ),
+    Mutant(
+        "a consumer that goes beside an ack stays",
+        "session/machine.py",
+        "        if self._retired and not self.session.owes_settlements():\n",
+        "        if self._retired and not self.session.is_open:\n",
+        (LIVES,),
+        "I9: messages go to a consumer that is gone",
+        CLIENT,
+    ),
+    Mutant(
+        "a reconnect forgets a consumer",
+        "session/machine.py",
+        "        for consumer in self.consumers.values():\n            self._arm(consumer)\n",
+        "        for consumer in list(self.consumers.values())[1:]:\n            self._arm(consumer)\n",
+        ("sim", LIVES),
+        "I9: nothing comes any more",
+        CLIENT,
+    ),
+    Mutant(
+        "a deadline that comes late",
+        "session/calls.py",
+        "            call.slot = self._timers.at(by_ms, call)\n",
+        "            call.slot = self._timers.at(by_ms + 1_000, call)\n",
+        ("sim", LIVES),
+        "I9: a caller waits longer than it said",
+        CLIENT,
+    ),
+    Mutant(
+        "a frame without an answer is not sent again",
+        "session/session.py",
+        "        return [] if self._suspects else frames\n",
+        "        return [] if self._suspects else frames[1:]\n",
+        ("sim", LIVES),
+        "I9: what a lost connection had on its way has no answer",
+        CLIENT,
+    ),
+    Mutant(
+        "the parts of a refused group say what its first message said",
+        "session/outbox.py",
+        "            part.encoding, part.key, part.delay_ms = part._values(0)\n",
+        "            part.encoding, part.key, part.delay_ms = self._values(0)\n",
+        ("client/test_refused.py", LIVES),
+        "I3, I9: a body is decoded as what it is not, and a delay is not kept",
+        CLIENT,
+    ),
+)
+
+CLIENT_MUTANTS: Final = CANCEL_MUTANTS + RESEND_MUTANTS + FRAME_MUTANTS + MACHINE_MUTANTS

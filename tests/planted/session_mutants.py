@@ -18,7 +18,9 @@ WITHDRAWAL_MUTANTS: Final = (
     Mutant(
         "a withdrawn answer stays begun",
         "core/withdrawing.py",
+        "    delivery = store.deliveries.get(connection.session.received.get(request, 0))\n"
         "    return 0 if delivery is None else _put_back(store, delivery)\n",
+        "    delivery = store.deliveries.get(connection.session.received.get(request, 0))\n"
         "    return 0 if delivery is None else store.open_batch\n",
         ("sim", "core/test_core_withdrawing.py"),
         "I4: nobody works on it, and its lease is charged as an attempt",
@@ -43,6 +45,22 @@ WITHDRAWAL_MUTANTS: Final = (
         "            message.ready_at_ms = store.now_ms + 1_000\n",
         ("core/test_core_withdrawing.py",),
         "what was never handed out waits for a second",
+    ),
+    Mutant(
+        "a second answer leaves before the first is back",
+        "core/requests.py",
+        "    consumer.batch = ask_again(store, frame)\n",
+        "    ask_again(store, frame)\n",
+        ("core/test_core_withdrawing.py",),
+        "I4: after a crash the first is begun for nobody",
+    ),
+    Mutant(
+        "a listing that knows what was there before a read",
+        "core/listing.py",
+        "                    break  # it was read: anything may have changed meanwhile\n",
+        "                    continue\n",
+        ("core/test_core_listing.py",),
+        "E1: a look stops the broker",
     ),
     Mutant(
         "the lease of a withdrawn answer runs on",
