@@ -18,6 +18,7 @@ from sim_writer import SimulatedWriter
 
 from minibroker.contract import limits
 from minibrokerd import logs
+from minibrokerd.access.door import Door
 from minibrokerd.connection import Broker, ServerConnection
 from minibrokerd.connections import SWEEP_S, complaint
 from minibrokerd.core.core import Core
@@ -106,6 +107,7 @@ class SimulatedBroker:
         self.engine._pager._gauge = Gauge(self.core.memory_bytes)
         self.connections: dict[int, ServerConnection] = {}
         self.unfinished = Unfinished()
+        self.door = Door()  # open: nobody here has a token
 
     def start(self) -> None:
         """Recover and be ready for connections; raises what a start raises."""
