@@ -21,6 +21,7 @@ from minibroker.contract.wire import LENGTH, RUN
 from minibrokerd import __version__, listening
 from minibrokerd.access.checker import Checker
 from minibrokerd.access.door import MISSING, UNKNOWN, Door
+from minibrokerd.access.quotas import Quota
 from minibrokerd.access.rights import Grant
 from minibrokerd.core.core import error_header
 from minibrokerd.core.effects import Outgoing
@@ -61,9 +62,12 @@ class Broker(Protocol):
     door: Door
     stopping: bool  # nothing is taken any more
 
-    @property
-    def is_full(self) -> bool:
-        """Whether the newest connection is one too many."""
+    def has_room_for(self, connection: ServerConnection) -> bool:
+        """Whether a new connection may stay; another one may have to go for it."""
+        ...
+
+    def entered(self, connection: ServerConnection) -> None:
+        """Note that a connection has logged in."""
         ...
 
     def gone(self, connection: ServerConnection) -> None:
@@ -92,6 +96,7 @@ class ServerConnection(asyncio.Protocol):
         self.host = ""
         self.is_inside = False  # it belongs to the broker itself, and needs no token
         self.grant: Grant | None = None  # what its token allows; None: it came without one
+        self._quota: Quota | None = None  # that this connection is counted in
         self._submit: Callable[[Frame], None] = broker.engine.submit
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
@@ -118,8 +123,8 @@ class ServerConnection(asyncio.Protocol):
         address = transport.get_extra_info("peername")
         if address:
             self.host, self.peer = address[0], listening.show(*address[:2])
-        if self._broker.is_full:
-            self._refuse("busy", "this server has as many connections as it may have files open")
+        if not self._broker.has_room_for(self):
+            self.give_way()
 
     def data_received(self, data: bytes) -> None:
         """Cut frames and submit them; asyncio.Protocol."""
@@ -151,6 +156,8 @@ class ServerConnection(asyncio.Protocol):
         self._closing = True
         self._note_unfinished()
         self._broker.gone(self)
+        if self._quota is not None:
+            self._quota.connections -= 1
         events.debug("connection_closed", **self.fields())
         if self.phase is not Phase.NEW:
             self._broker.engine.sinks.pop(self.number, None)
@@ -272,6 +279,7 @@ class ServerConnection(asyncio.Protocol):
         else:
             self._broker.engine.submit(Attach(self.number, part.session))
         self.phase = Phase.ATTACHED if part.op == "attach" else Phase.OPEN
+        self._broker.entered(self)
 
     def _secret(self, session: int) -> bytes:
         """Return the secret of a session: it is right for the owner of the token that the session began with."""
@@ -286,7 +294,16 @@ class ServerConnection(asyncio.Protocol):
             return True
         self.grant = door.identify(token, time.time())
         if self.grant is not None:
-            self._submit = Checker(self._broker.engine, self.grant).submit
+            quota = door.quotas.of(self.grant, loop.time())
+            if quota is not None and not quota.may_connect():
+                most = self.grant.limits.connections
+                text = f"there are {most} connections of the token {self.grant.name!r}, which may have no more"
+                self._refuse("limit_reached", text, retryable=True)
+                return False
+            self._quota = quota
+            if quota is not None:
+                quota.connections += 1
+            self._submit = Checker(self._broker.engine, self.grant, quota, loop.time).submit
             return True
         text = UNKNOWN if token else MISSING
         delay_s = door.failures.note(self.host, loop.time())
@@ -301,6 +318,10 @@ class ServerConnection(asyncio.Protocol):
         self._broker.door.failures.done(self.host)
         self._closing = self._transport is None or self._transport.is_closing()
         self._refuse("token_refused", text)
+
+    def give_way(self) -> None:
+        """End a connection that has not logged in: there are too many."""
+        self._refuse("busy", "this server has as many connections as it may have files open")
 
     def cut(self, text: str) -> None:
         """End a connection that has logged in, because its token is not valid any more."""

@@ -38,6 +38,10 @@ class Connections:
         self.door = Door()
         self.turned_away = 0  # since the last report
         self._connections: dict[int, ServerConnection] = {}
+        self._new: dict[
+            int, ServerConnection
+        ] = {}  # those that have not logged in, the oldest first
+        self._parting: set[int] = set()  # were told that they are too many
         self._next_number = 1
         self._refusals = Refusals()
         self._all_gone: asyncio.Future[None] | None = None
@@ -52,18 +56,33 @@ class Connections:
     def make(self) -> ServerConnection:
         """Return the protocol of a new connection."""
         connection = ServerConnection(self, self._next_number)
-        self._connections[connection.number] = connection
+        self._connections[connection.number] = self._new[connection.number] = connection
         self._next_number += 1
         return connection
 
-    @property
-    def is_full(self) -> bool:
-        """Whether the newest connection is one too many."""
-        return len(self._connections) > self.most
+    def has_room_for(self, connection: ServerConnection) -> bool:
+        """Whether a new connection may stay: if there are too many, the oldest that has not logged in goes for it.
+
+        So whoever opens connections and says nothing takes no place from those who log in at once.
+        """
+        if len(self._connections) - len(self._parting) <= self.most:
+            return True
+        oldest = next(iter(self._new.values()))
+        self._parting.add(oldest.number)
+        del self._new[oldest.number]
+        if oldest is not connection:
+            oldest.give_way()
+        return oldest is not connection
+
+    def entered(self, connection: ServerConnection) -> None:
+        """Note that a connection has logged in."""
+        self._new.pop(connection.number, None)
 
     def gone(self, connection: ServerConnection) -> None:
         """Forget a connection that has ended."""
         self._connections.pop(connection.number, None)
+        self._new.pop(connection.number, None)
+        self._parting.discard(connection.number)
         if self._all_gone is not None and not self._connections and not self._all_gone.done():
             self._all_gone.set_result(None)
 

@@ -136,6 +136,11 @@ class Engine:
         self._turn_soon()
         self._loop.call_soon(self._freed)
 
+    @property
+    def core(self) -> Core:
+        """What it steps; to be looked at."""
+        return self._core
+
     def jitter(self) -> float:
         """Return a random number from -1 to 1."""
         return 2.0 * self._random() - 1.0

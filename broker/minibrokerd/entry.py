@@ -92,7 +92,13 @@ class Entry:
             self._load_tokens()
         elif self._expires_s is not None and time.time() >= self._expires_s:
             self._cut_off()
+        if self._door.quotas.look(self._connections.engine.core.store.queues.values()):
+            self._loop.call_soon(self._step_quotas)
         self._loop.call_later(LOOK_S, self._look_again)
+
+    def _step_quotas(self) -> None:
+        if self._door.quotas.step():
+            self._loop.call_soon(self._step_quotas)
 
     def _load_certificates(self) -> None:
         if self._tls is None:

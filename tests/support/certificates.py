@@ -1,4 +1,4 @@
-"""A CA and what it signs, made by openssl as docs/guide/security.md tells operators to."""
+"""A CA and what it signs, made by openssl as docs/security.md tells operators to."""
 
 from __future__ import annotations
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
-from minibrokerd.access.rights import Grant, touched, verdict
-from minibrokerd.core.core import error_header
+from minibrokerd.access.quotas import Quota
+from minibrokerd.access.rights import MAKES, Grant, touched, verdict
+from minibrokerd.core.core import Core, error_header
 from minibrokerd.core.effects import Outgoing
 from minibrokerd.core.inputs import Frame
 from minibrokerd.engine import Engine
@@ -16,9 +18,17 @@ _NONE: Final = (None,)
 class Checker:
     """Stands in front of the engine for one connection."""
 
-    def __init__(self, engine: Engine, grant: Grant) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        grant: Grant,
+        quota: Quota | None = None,
+        now_s: Callable[[], float] = lambda: 0.0,
+    ) -> None:
         self._engine = engine
         self._grant = grant
+        self._quota = quota
+        self._now_s = now_s
 
     def submit(self, frame: Frame) -> None:
         """Hand a frame to the engine if all of it is allowed; refuse it otherwise, and change nothing.
@@ -28,13 +38,29 @@ class Checker:
         for part in frame.parts:
             for queue in touched(part.op, part) or _NONE:
                 if not self._grant.allows(part.op, queue):
-                    self._refuse(frame, part)
+                    text = verdict(self._grant, part.op, touched(part.op, part))
+                    self._refuse(frame, "not_allowed", text, None)
                     return
-        self._engine.submit(frame)
+        if self._quota is None or self._is_within(frame, self._quota, self._engine.core):
+            self._engine.submit(frame)
 
-    def _refuse(self, frame: Frame, part: Any) -> None:
+    def _is_within(self, frame: Frame, quota: Quota, core: Core) -> bool:
+        part = frame.parts[0]
+        if part.op not in MAKES or core.knows(frame):  # one that came again was counted
+            return True
+        queue = getattr(part, "target", part.queue)
+        if queue not in core.store.queues and (text := quota.may_make()):
+            self._refuse(frame, "limit_reached", text, None)
+            return False
+        if part.op == "publish":
+            text, retry_ms = quota.may_publish(part.count, frame.size, self._now_s())
+            if text:
+                self._refuse(frame, "busy", f"{text}; nothing was stored", retry_ms)
+                return False
+        return True
+
+    def _refuse(self, frame: Frame, code: str, text: str, retry_ms: int | None) -> None:
         if frame.sequence is None and frame.request is None:
             return
-        text = verdict(self._grant, part.op, touched(part.op, part))
-        header = error_header("not_allowed", text, None, frame)
+        header: dict[str, Any] = error_header(code, text, retry_ms, frame)
         self._engine.answer(Outgoing(frame.connection, 0, header))

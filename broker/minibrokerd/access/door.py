@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from minibrokerd.access.failures import Failures
+from minibrokerd.access.quotas import Quotas
 from minibrokerd.access.rights import Grant
 from minibrokerd.access.tokens import Row, hash_of, id_of
 
@@ -23,6 +24,7 @@ class Door:
 
     def __init__(self) -> None:
         self.failures = Failures()
+        self.quotas = Quotas()
         self.is_open = True  # nobody needs a token
         self._rows: dict[str, Row] = {}
         self._grants: dict[str, Grant] = {}
@@ -36,6 +38,7 @@ class Door:
             id: known[id] if before.get(id) == row else row.grant()
             for id, row in self._rows.items()
         }
+        self.quotas.forget(row.name for row in self._rows.values())
 
     def identify(self, token: str, unix_s: float) -> Grant | None:
         """Return what a token allows; None: there is none like it. Takes the same time for any that is none."""

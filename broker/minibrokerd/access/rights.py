@@ -79,6 +79,8 @@ RIGHTS: Final[Mapping[str, Row]] = {
     )
 }
 assert set(RIGHTS) == set(COMMANDS), "every operation needs exactly one row"
+# Operations that may make the queue of `target`, or else of `queue`; they are counted.
+MAKES: Final = frozenset({"publish", "consume", "receive", "move", "queue_set", "queue_declare"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,11 @@ class Limits:
     messages: int = 0  # that wait
     bytes: int = 0  # of these
     rate: int = 0  # messages published in a second
+
+    @property
+    def any(self) -> bool:
+        """Whether there is one."""
+        return bool(self.connections or self.queues or self.messages or self.bytes or self.rate)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from minibrokerd.access.rights import Right
 from minibrokerd.access.tokens import MAX_TOKENS, NAME, BadTokens, Row, check_patterns, make
 from minibrokerd.cli.options import data_dir_option, json_option, option
 from minibrokerd.cli.printing import fail, note, print_json, print_table, say
-from minibrokerd.cli.units import Duration
+from minibrokerd.cli.units import Duration, Size
 
 FIRST: Final = (
     "This is the first token: from now on nobody logs in without one, and clients that are connected without are "
@@ -83,6 +83,28 @@ _expires = option(
     help="What it may do there: publish, consume, manage, separated by commas.",
 )
 @_expires
+@option("--max-connections", type=click.IntRange(0), default=0, help="Connections; 0: no limit.")
+@option(
+    "--max-queues", type=click.IntRange(0), default=0, help="Queues of these names; 0: no limit."
+)
+@option(
+    "--max-messages",
+    type=click.IntRange(0),
+    default=0,
+    help="Messages in its queues from which on its publishes get `busy`; 0: no limit.",
+)
+@option(
+    "--max-bytes",
+    type=Size(0),
+    default="0",
+    help="As --max-messages, in bytes of what they keep in the log.",
+)
+@option(
+    "--max-rate",
+    type=click.IntRange(0),
+    default=0,
+    help="Messages published in a second; 0: no limit.",
+)
 @data_dir_option
 @json_option
 def add(
@@ -92,6 +114,7 @@ def add(
     expires: float | None,
     data_dir: Path,
     as_json: bool,
+    **limits: int,
 ) -> None:
     """Make a token called NAME, and print it: the only time that it is shown."""
     with _changing(data_dir) as rows:
@@ -106,7 +129,9 @@ def add(
             )
         now = int(time.time())
         ends = _end(now, expires)
-        made = make(os.urandom, rows, name=name, queues=queues, may=may, created=now, expires=ends)
+        made = make(
+            os.urandom, rows, name=name, queues=queues, may=may, created=now, expires=ends, **limits
+        )
         is_first = not rows and token_file.signature(data_dir) is None
         rows.append(made.row)
     _show(made.text, made.row, as_json)

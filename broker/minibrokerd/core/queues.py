@@ -184,6 +184,11 @@ class Queue:
         return self.lanes.ready + self.delayed_count + self.held + self.begun + self.entering
 
     @property
+    def log_bytes(self) -> int:
+        """About how many bytes its messages keep in use, of the log or of memory."""
+        return self.live_bytes + self.memory_bytes
+
+    @property
     def hot_bytes(self) -> int:
         """About how many bytes its messages take of memory."""
         return self.live_bytes + self.memory_bytes - self.cold_bytes
