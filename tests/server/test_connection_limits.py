@@ -66,6 +66,28 @@ def test_a_login_takes_5_seconds_at_most(hand: Hand) -> None:
     assert not done.closed
 
 
+def test_the_oldest_that_has_not_logged_in_gives_way(hand: Hand) -> None:
+    """Never one that has; when all of them have, the newest is told to come back."""
+    hand.server.connections.most = 3
+    first, second, done = hand.connect(), hand.connect(), hand.login()
+    third = hand.connect()
+    assert first.closed
+    assert first.take()[0]["code"] == "busy"
+    hand.settle()
+    assert third.hello()
+    fourth = hand.connect()
+    assert second.closed
+    hand.settle()
+    assert fourth.hello()
+    late = hand.connect()
+    assert late.take()[0]["code"] == "busy"
+    assert [each.closed for each in (done, third, fourth)] == [False] * 3
+    hand.settle()
+    done.transport.close()
+    hand.settle()
+    assert hand.login()
+
+
 def test_before_login_a_frame_of_4_kib_is_read_and_one_byte_more_is_not(hand: Hand) -> None:
     """protocol.md 4.1: decided on the length alone."""
     padded = hand.connect().give((4_096).to_bytes(4, "big") + b"\x94" + bytes(4_094))
