@@ -252,3 +252,23 @@ def test_a_receive_asked_again_is_answered_when_its_first_answer_is_back_for_cer
     back = world.resume(again, [message])
     assert set(world.store.deliveries) == {message.token}
     assert back.settle("ack", message)["results"] == [{"lost": 0}]
+
+
+def test_a_withdrawal_that_comes_again_is_answered_when_the_first_one_is_safe() -> None:
+    """Its client forgets it with the reply: after a crash the answer would be begun for nobody."""
+    world = World()
+    one = world.hello("one")
+    one.publish("q", b"a")
+    one.requests = 1_000
+    asked(one, "q", 7)
+    world.advance(2_000)  # its lease is written
+    world.auto_sync = False
+    one.send(one.frame([{"op": "withdraw", "withdrawn": 7}], request=8))
+    world.disconnect(one)
+    again = world.resume(one)
+    again.send(again.frame([{"op": "withdraw", "withdrawn": 7}], request=8))
+    assert again.answer(request=8) is None
+    world.sync()
+    assert again.answer(request=8)["value"] == {}
+    world.restart(clean=False)
+    assert world.states("q") == {(1, 0): "READY"}

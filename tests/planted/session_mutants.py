@@ -18,10 +18,8 @@ WITHDRAWAL_MUTANTS: Final = (
     Mutant(
         "a withdrawn answer stays begun",
         "core/withdrawing.py",
-        "    delivery = store.deliveries.get(connection.session.received.get(request, 0))\n"
-        "    return 0 if delivery is None else _put_back(store, delivery)\n",
-        "    delivery = store.deliveries.get(connection.session.received.get(request, 0))\n"
-        "    return 0 if delivery is None else store.open_batch\n",
+        "    return connection.session.back_batch if delivery is None else _put_back(store, delivery)\n",
+        "    return connection.session.back_batch if delivery is None else store.open_batch\n",
         ("sim", "core/test_core_withdrawing.py"),
         "I4: nobody works on it, and its lease is charged as an attempt",
     ),

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+from pathlib import Path
 
 import pytest
 from sim_disk import FaultyDisk
 from sim_impatient import ImpatientClient
 from sim_world import World
+
+from minibrokerd import memory
 
 
 def test_a_lost_sector_that_is_written_anew_can_be_read() -> None:
@@ -54,3 +57,16 @@ def test_the_lease_of_what_was_received_runs_while_its_answer_is_on_its_way() ->
     ]
     assert handed
     assert all(each.leased_us < each.received_us for each in handed if each.leased_us)
+
+
+def test_a_world_is_the_same_in_a_process_that_has_grown(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Its broker went by the resident size of the test, so a seed alone was another world than behind others."""
+    digests = set()
+    for pages in (1, 10**6):
+        statm = tmp_path / "statm"
+        statm.write_text(f"{pages} {pages}")
+        monkeypatch.setattr(memory, "_STATM", statm)
+        digests.add(World(20282425, borders=True).run().digest)
+    assert len(digests) == 1

@@ -45,6 +45,7 @@ class Session:
     __slots__ = (
         "answered_below",
         "attached",
+        "back_batch",
         "blank",
         "client",
         "connection",
@@ -66,6 +67,7 @@ class Session:
         self.attached: set[int] = set()
         self.deliveries: set[int] = set()  # tokens
         self.received: dict[int, int] = {}  # by request: the token of an answer it may not have
+        self.back_batch = 0  # the newest that has an answer of it as put back
         self.window: dict[int, Outcome] = {}
         self.stands = -1  # the batch under which its outcomes are noted; -1: they are not
         self.answered_below = 1

@@ -54,7 +54,8 @@ def withdraw(store: Store, connection: Connection, request: int) -> int:
     if consumer is not None:
         return cancel_consumer(store, connection, consumer)
     delivery = store.deliveries.get(connection.session.received.get(request, 0))
-    return 0 if delivery is None else _put_back(store, delivery)
+    # A withdrawal that comes again finds nothing, and what the first one did may not be safe yet.
+    return connection.session.back_batch if delivery is None else _put_back(store, delivery)
 
 
 def reuse(store: Store, frame: Frame) -> None:
@@ -102,4 +103,6 @@ def _put_back(store: Store, delivery: Delivery) -> int:
         store.wait_or_ready(queue, message)
     if not delivery:
         drop_delivery(store, queue, delivery)
+    if (session := store.sessions.get(delivery.session)) is not None:
+        session.back_batch = queue.last_batch
     return queue.last_batch
