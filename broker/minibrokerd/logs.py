@@ -54,6 +54,8 @@ EVENTS: Final[Mapping[str, str]] = {
     "http_unavailable": "there is no HTTP port in this run; `text` says why, and what to do",
     "http_failed": "the HTTP port is gone; the broker goes on without it",
     "http_change": "somebody changed something over HTTP: `who`, from where (`peer`), and what (`action`)",
+    "configuration_reloaded": "SIGHUP: the file was read again; `changed` holds now, the rest `after_restart`",
+    "configuration_refused": "what was read again cannot be used; what held before still holds",
     "memory_limit_changed": "what bounds memory, as a control group, has another limit now; the server goes by it",
     "environment_ignored": "a variable was set for somebody else; `text` says which, and by whom",
     "start_refused": "the server cannot start; `code` is its exit code",
@@ -118,6 +120,12 @@ def configure(format: str = "text", level: str = "info", descriptor: int = STDER
     _output.outlet = Outlet(descriptor, _output.lost)
     logging.captureWarnings(True)
     logging.basicConfig(handlers=[_Bridge()], level=LEVELS[level], force=True)
+
+
+def set_level(level: str) -> None:
+    """Write events from `level` on from now on."""
+    _output.level = LEVELS[level]
+    logging.getLogger().setLevel(LEVELS[level])
 
 
 def hand_to_logging(name: str) -> None:

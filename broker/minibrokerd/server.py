@@ -10,16 +10,14 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final, NoReturn
 
 import uvloop
 
-from minibroker.contract import limits
 from minibrokerd import __version__, exits, listening, logs, memory, memory_limit
 from minibrokerd.access.tokens import BadTokens
 from minibrokerd.banner import Recovered, banner, look
+from minibrokerd.configuration import ServeOptions, reloaded
 from minibrokerd.connections import SWEEP_S, Connections
 from minibrokerd.core.core import Core
 from minibrokerd.core.paging import WrongRecord
@@ -31,14 +29,14 @@ from minibrokerd.http.options import HttpOptions
 from minibrokerd.http.port import HttpPort, is_of_http
 from minibrokerd.http.subject import Phase, Subject
 from minibrokerd.log.failures import LogError, LogFailed, NotWritable
-from minibrokerd.log.filelog import DEFAULT_SEGMENT_BYTES, FileLog
+from minibrokerd.log.filelog import FileLog
 from minibrokerd.log.seam import Log
 from minibrokerd.logs import OwnText, events
 from minibrokerd.notify import Notifier
 from minibrokerd.outlet import STDOUT, write_once
 from minibrokerd.scrub import Scrub
 from minibrokerd.stopping import StopSignals
-from minibrokerd.tls import Tls, TlsFiles, TlsRefused
+from minibrokerd.tls import Tls, TlsRefused
 
 BACKSTOP_S: Final = 1.0  # after the deadline, when the loop itself is stuck
 LIMIT_LOOK_S: Final = 30.0
@@ -51,26 +49,6 @@ FAULT: Final = OwnText(
 LEFT: Final = OwnText(
     "leaving at once, as after a crash: what was confirmed is kept, the rest is sent again"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class ServeOptions:
-    """What `minibroker serve` was asked for."""
-
-    data_dir: Path
-    host: str = "127.0.0.1"
-    port: int = limits.DEFAULT_PORT
-    segment_bytes: int = DEFAULT_SEGMENT_BYTES
-    auto_create: bool = True
-    max_queues: int = limits.MAX_QUEUES
-    loop: str = "uvloop"
-    memory_limit: int | None = None  # bytes; None: as memory_limit.py says
-    drain_timeout: float = 10.0
-    log_format: str = "text"
-    log_level: str = "info"
-    tls: TlsFiles | None = None
-    warning: str = ""  # about the environment; it is logged
-    http: HttpOptions | None = field(default_factory=HttpOptions)  # None: no HTTP port
 
 
 class _StoppedEarly(Exception):
@@ -223,8 +201,7 @@ class Server:
             raise listening.cannot_listen(host, port, error) from error
         self._sweep_at(self.loop.time() + SWEEP_S)
         self._entry.start(is_local=listening.is_local(sockets))
-        if self._options.memory_limit is None:
-            self.loop.call_later(LIMIT_LOOK_S, self._look_at_limit)
+        self.loop.call_later(LIMIT_LOOK_S, self._look_at_limit)
         self._scrub = Scrub(self._log, self.loop)
         self._scrub.start()
         self.subject.phase, self.subject.recovered_ms = Phase.READY, recovered.ms
@@ -256,7 +233,7 @@ class Server:
         self._notifier.ready(f"listening on {address}")
         self._ping()
         # Last, so that a stop finds all of this done; what was asked for meanwhile happens now.
-        signals.on_hangup = lambda: self.loop.call_soon_threadsafe(self._entry.hang_up)
+        signals.on_hangup = lambda: self.loop.call_soon_threadsafe(self._hang_up)
         signals.call(lambda: self.loop.call_soon_threadsafe(self._stop))
 
     async def run(self) -> int:
@@ -344,13 +321,25 @@ class Server:
 
     def _look_at_limit(self) -> None:
         """A control group's limit can be changed while its processes run."""
-        limit = memory_limit.of_option(None)
+        self._limit_memory()
+        self.loop.call_later(LIMIT_LOOK_S, self._look_at_limit)
+
+    def _limit_memory(self) -> None:
+        limit = memory_limit.of_option(self._options.memory_limit)
         if limit != self._memory_limit:
             self._memory_limit = limit
             self.engine.limit_memory(limit.bytes)
             self.subject.memory_limit_bytes = limit.bytes
             events.warning("memory_limit_changed", **limit.fields())
-        self.loop.call_later(LIMIT_LOOK_S, self._look_at_limit)
+
+    def _hang_up(self) -> None:
+        """Read everything again that may change while the server runs: SIGHUP."""
+        self._entry.hang_up()
+        self._options = reloaded(self._options)
+        logs.set_level(self._options.log_level)
+        self._core.store.auto_create = self._options.auto_create
+        self._core.store.max_queues = self._options.max_queues
+        self._limit_memory()
 
     def _ping(self) -> None:
         """Tell the service manager that the loop turns, twice in the time that it waits."""

@@ -31,7 +31,8 @@ class Becomes(Enum):
     STOP = "a stop in good order; the second one leaves at once, with 71"
     HANGUP = (
         "from the terminal that the server was started on: a stop in good order, also if it comes again. "
-        "Without a terminal: certificates and tokens are read again; there is no log file to open"
+        "Without a terminal: certificates, tokens and the file of `--config` are read again; "
+        "there is no log file to open"
     )
     IGNORED = "nothing but an event"
     SILENCE = "nothing: a background process may write to its terminal"

@@ -10,6 +10,7 @@ from click.core import ParameterSource
 
 from minibroker.session.address import passed_over
 from minibrokerd import memory_limit
+from minibrokerd.cli.config_file import FILE, NOT_IN_FILES
 from minibrokerd.cli.options import json_option
 from minibrokerd.cli.printing import note, print_json, print_table
 from minibrokerd.cli.serve import serve
@@ -29,13 +30,15 @@ SOURCES: Final = {
 def config(context: click.Context, flags: tuple[str, ...], as_json: bool) -> None:
     """Show the configuration that `serve` would run with.
 
-    It comes from the SERVE FLAGS given here and from the environment. Nothing is started.
+    It comes from the SERVE FLAGS given here, from the environment, and from the file of --config, in this order.
+    Nothing is started.
     """
     assert context.parent is not None
     if warning := passed_over(os.environ):
         note(f"minibroker: {warning}")
     with serve.make_context("serve", list(flags), parent=context.parent) as made:
-        rows = [_row(made, option) for option in serve.params if isinstance(option, click.Option)]
+        options = [each for each in serve.params if isinstance(each, click.Option)]
+        rows = [_row(made, each) for each in options if each.name not in NOT_IN_FILES]
     if as_json:
         print_json({row["name"]: row for row in rows})
         return
@@ -50,6 +53,8 @@ def _row(made: click.Context, option: click.Option) -> dict[str, Any]:
     source = made.get_parameter_source(option.name)
     assert source is not None
     value, origin = made.params[option.name], SOURCES.get(source, source.name.lower())
+    if source is ParameterSource.DEFAULT_MAP:
+        origin = str(made.meta[FILE])
     if option.name == "memory_limit" and value is None:
         limit = memory_limit.of_option(None)
         value, origin = limit.bytes, f"default: a share of {limit.origin}"

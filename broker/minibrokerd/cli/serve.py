@@ -4,25 +4,39 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 from click.core import ParameterSource
 
 from minibroker.contract import limits
 from minibroker.session.address import passed_over
+from minibrokerd.cli.config_file import config_options
 from minibrokerd.cli.http_options import http_of, http_options, is_loopback
 from minibrokerd.cli.options import PortOption, data_dir_option, log_options, shared_option
 from minibrokerd.cli.units import Duration, Size, size_text
 from minibrokerd.stopping import StopSignals
 
+if TYPE_CHECKING:
+    from minibrokerd.configuration import ServeOptions
+
 DEFAULT_SEGMENT_BYTES: Final = 64 * 1024 * 1024
 PAGE_BYTES: Final = 4_096  # segments are written in whole pages
+WORDS: Final = "minibroker.words"  # in the context of `serve`: what it was called with
 PEM: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
-@click.command()
+class _Serve(click.Command):
+    """Keeps the words that it was called with, so that they can be read again."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[WORDS] = list(args)
+        return super().parse_args(ctx, args)
+
+
+@click.command(cls=_Serve)
 @data_dir_option
 @shared_option("--host", default="127.0.0.1", help="Address to listen on.")
 @shared_option(
@@ -89,35 +103,75 @@ PEM: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
     help="How long a stop may take until the server leaves as after a crash.",
 )
 @http_options
+@config_options
 @log_options()
-def serve(
-    insecure: bool,
-    tls_cert: Path | None,
-    tls_key: Path | None,
-    tls_client_ca: Path | None,
-    **flags: Any,
-) -> None:
+def serve(check_config: bool, **flags: Any) -> None:
     """Start the broker and run it until SIGTERM or SIGINT."""
+    context = click.get_current_context()
+    refuse(context.params)
+    # From here on: importing the server takes a moment, and process 1 of a container has no default handlers.
+    signals = StopSignals()
+    signals.catch()
+    options = options_of(context)
+    if check_config:
+        try_files(options)
+        click.echo("the configuration is fine; nothing was started")
+        return
+    from minibrokerd.server import serve
+
+    sys.exit(serve(options, signals))
+
+
+def try_files(options: ServeOptions) -> None:
+    """Raise click.UsageError if a file that the options name cannot be used."""
+    from minibrokerd.tls import TlsRefused
+
+    try:
+        options.try_files()
+    except TlsRefused as error:
+        raise click.UsageError(str(error)) from error
+
+
+def refuse(flags: Mapping[str, Any]) -> None:
+    """Raise click.UsageError for flags that do not go together, or would leave the port to everybody."""
     host = flags["host"]
-    if not (insecure or is_loopback(host) or _has_tokens(flags["data_dir"])):
+    if not (flags["insecure"] or is_loopback(host) or _has_tokens(flags["data_dir"])):
         raise click.UsageError(
             f"refusing to listen on {host or 'all addresses'}: without a token, whoever reaches the port may read "
             "and end every message. Make one with `minibroker token add`, listen on 127.0.0.1, or add --insecure "
             "if the network itself keeps strangers out."
         )
-    if tls_cert is None and (tls_key or tls_client_ca):
+    if flags["tls_cert"] is None and (flags["tls_key"] or flags["tls_client_ca"]):
         raise click.UsageError("--tls-key and --tls-client-ca need a certificate: --tls-cert.")
-    http = http_of(flags, insecure=insecure)
-    # From here on: importing the server takes a moment, and process 1 of a container has no default handlers.
-    signals = StopSignals()
-    signals.catch()
-    from minibrokerd.server import ServeOptions, serve
+
+
+def options_of(context: click.Context) -> ServeOptions:
+    """Return what the parameters of `serve` mean, with a way to have them read again.
+
+    Raises:
+        click.UsageError: they do not go together.
+    """
+    from minibrokerd.configuration import CannotReload, ServeOptions
     from minibrokerd.tls import TlsFiles
 
-    asked = click.get_current_context().get_parameter_source("port") is ParameterSource.COMMANDLINE
-    warning = "" if asked else passed_over(os.environ)
-    tls = None if tls_cert is None else TlsFiles(tls_cert, tls_key, tls_client_ca)
-    sys.exit(serve(ServeOptions(**flags, tls=tls, http=http, warning=warning), signals))
+    flags = dict(context.params)
+    refuse(flags)
+    del flags["check_config"]
+    http = http_of(flags, insecure=flags.pop("insecure"))
+    cert, key, client_ca = (flags.pop(f"tls_{name}") for name in ("cert", "key", "client_ca"))
+    by_default = context.get_parameter_source("port") is ParameterSource.DEFAULT
+    warning = passed_over(os.environ) if by_default else ""
+    words, parent = list(context.meta.get(WORDS, ())), context.parent
+
+    def reread() -> ServeOptions:
+        try:
+            with serve.make_context("serve", list(words), parent=parent) as again:
+                return options_of(again)
+        except click.ClickException as error:
+            raise CannotReload(error.format_message()) from error
+
+    tls = None if cert is None else TlsFiles(cert, key, client_ca)
+    return ServeOptions(**flags, tls=tls, http=http, warning=warning, reread=reread)
 
 
 def _has_tokens(data_dir: Path) -> bool:
