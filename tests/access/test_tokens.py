@@ -52,7 +52,7 @@ def row(**fields: Any) -> Row:
 def test_only_the_hash_is_kept() -> None:
     """256 bits of it are secret, and the row is no help to find them."""
     made = make(os.urandom, (), name="a", queues=["*"], may=[Right.PUBLISH], created=0)
-    secret = made.text.rpartition("_")[2]
+    secret = made.text.split("_", 2)[2]  # which may have that character, too
     assert len(secret) * 6 >= 256
     assert secret not in encode([made.row]).decode()
     assert decode(encode([made.row])) == [made.row]

@@ -66,6 +66,19 @@ def test_a_login_takes_5_seconds_at_most(hand: Hand) -> None:
     assert not done.closed
 
 
+def test_a_crowd_is_ended_in_parts(hand: Hand) -> None:
+    """The loop turns in between; all of them are gone soon."""
+    crowd = [hand.connect() for _ in range(250)]
+    hand.loop.now_s += 6
+    looks = 0
+    while not crowd[-1].closed:
+        hand.server.connections.sweep()
+        looks += 1
+        assert sum(peer.closed for peer in crowd) <= 100 * looks
+        hand.settle()
+    assert looks == 3
+
+
 def test_the_oldest_that_has_not_logged_in_gives_way(hand: Hand) -> None:
     """Never one that has; when all of them have, the newest is told to come back."""
     hand.server.connections.most = 3
