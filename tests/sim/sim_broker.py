@@ -81,7 +81,6 @@ class SimulatedBroker:
     ) -> None:
         self.life = Life()
         self.loop = BrokerLoop(loop, self.life, random, latency_us)
-        self.is_full = False
         self.stopping = False
         self.session_key = b""
         self._failed = failed
@@ -126,6 +125,13 @@ class SimulatedBroker:
         self.connections[link.number] = connection
         link.server, link.transport = connection, Transport(link, self.loop)
         connection.connection_made(cast(Any, link.transport))
+
+    def has_room_for(self, connection: ServerConnection) -> bool:
+        """Take every connection."""
+        return True
+
+    def entered(self, connection: ServerConnection) -> None:
+        """Note nothing: a login needs no place here."""
 
     def gone(self, connection: ServerConnection) -> None:
         """Forget a connection that has ended."""
