@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: attacks help setup serve test check format tables bench compare demo crash cuts faults fuzz full-disk stops starts story damage sim planted growth scale bench-peers clean
+.PHONY: attacks help setup serve test check format tables bench compare demo crash cuts faults fuzz full-disk stops starts story damage sim planted growth scale bench-peers bench-workers bench-blocking clean
 
 help:
 	@echo "make serve    start the broker on ./data, port 7272; PORT=7300, or the variables of minibroker serve"
@@ -32,6 +32,8 @@ help:
 	@echo "make scale    receive, delays, memory, starts and more as they grow: ROWS=\"depth pauses starts memory\""
 	@echo "make bench-peers  the same work through Redis, RabbitMQ, NATS, beanstalkd and Kafka: ARGS=\"--quick --only redis --work cpu\""
 	@echo "make attacks  strangers flood a broker, COUNT=10000 times each, with and without TLS: pings of others stay below 20 ms"
+	@echo "make bench-workers   a job that does nothing through minibroker worker, Celery, Dramatiq, Taskiq and RQ: ARGS=\"--rounds 1\""
+	@echo "make bench-blocking  one publish at a time: minibroker.sync, the asyncio client, redis-py: ARGS=\"--pairs 3\""
 	@echo "make format   format the code; make tables: print the tables of protocol.md again"
 	@echo "make clean    remove everything that make made (./data stays)"
 
@@ -94,6 +96,12 @@ scale: $(VENV)/.develop-ready
 # Servers come from the system (apt-get install redis-server rabbitmq-server beanstalkd), Kafka from KAFKA_HOME; one that is missing is skipped.
 bench-peers: $(VENV)/.peers-ready
 	@$(BIN)/python -m benchmarks.peers $(ARGS)
+
+bench-workers: $(VENV)/.peers-ready
+	@$(BIN)/python -m benchmarks.workers $(ARGS)
+
+bench-blocking: $(VENV)/.peers-ready
+	@$(BIN)/python -m benchmarks.blocking $(ARGS)
 
 demo: $(VENV)/.develop-ready
 	@$(BIN)/python examples/signup/demo.py
