@@ -16,6 +16,7 @@ import pytest
 import minibroker
 import minibroker.sync
 from minibroker.contract import wire
+from minibroker.sync.link import Link
 from support.broker import BrokerServer
 
 
@@ -312,6 +313,24 @@ def test_a_connection_that_ended_while_nobody_used_it_is_replaced_without_a_word
         broker_server.kill()
         broker_server.restart()
         broker.queue("q").publish(b"y")
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
+def test_a_connection_that_the_server_ended_with_a_reason_is_replaced_without_a_word(
+    broker_server: BrokerServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it ends one that was idle for two heartbeats: the reason stands before the end, and is read with it."""
+    monkeypatch.setattr("minibroker.sync.steps.STALE_MS", 0)
+    why = {"op": "error", "code": "protocol_error", "text": "nothing was heard of its session"}
+    came = [wire.pack_frame(why)]
+    with minibroker.sync.connect(broker_server.url, timeout=20) as broker:
+        broker.queue("q").publish(b"x")
+        broker_server.kill()
+        broker_server.restart()
+        read = Link.read
+        monkeypatch.setattr(Link, "read", lambda link: came.pop() if came else read(link))
+        broker.queue("q").publish(b"y")
+    assert not came
     assert not [record for record in caplog.records if record.levelname == "WARNING"]
 
 

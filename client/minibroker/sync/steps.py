@@ -332,15 +332,19 @@ class Steps:
         machine, link = self.machine, self.link
         self._looked_ms = now
         if link is not None and link.is_open and self.session.is_open:
-            is_silent = now - machine.received_ms > 2 * self.session.heartbeat_ms
+            is_over = now - machine.received_ms > 2 * self.session.heartbeat_ms
+            came = []
             try:
                 while data := link.read():
-                    machine.received(data, now)
-                    is_silent = False
+                    came.append(data)
+                    is_over = False
             except OSError:
-                is_silent = True
-            if is_silent and self.session.is_open:
+                is_over = True
+            if is_over:  # what came before the end says why: that nothing was heard of this session
                 machine.refresh(now)
+            else:
+                for data in came:
+                    machine.received(data, now)
         if now >= machine.timers.wake_ms:
             machine.due(now)
 
