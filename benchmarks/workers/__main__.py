@@ -95,6 +95,13 @@ def report(rounds: Rounds, wanted: list[Setting], head: dict[str, Any]) -> dict[
     }
 
 
+def write(folder: Path, made: dict[str, Any]) -> None:
+    """Write both files, after each round: whoever ends the run has those before."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "workers.json").write_text(json.dumps(made, indent=1) + "\n", "utf-8")
+    (folder / "workers.md").write_text(markdown(made), "utf-8")
+
+
 def main() -> None:
     """Measure what is asked for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.workers", description=__doc__)
@@ -123,12 +130,9 @@ def main() -> None:
                 "fdatasync_p50_us": round(sync.p50_us, 1),
                 "loop_per_second": round(loop.per_second),
             }
-        made = report(rounds, wanted, head)
+            write(options.out, report(rounds, wanted, head))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "workers.json").write_text(json.dumps(made, indent=1) + "\n", "utf-8")
-    (options.out / "workers.md").write_text(markdown(made), "utf-8")
     print(f"written: {options.out}", file=sys.stderr)
 
 
