@@ -15,6 +15,7 @@ import importlib.metadata
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -27,6 +28,7 @@ from typing import Any
 
 from benchmarks import bench
 from benchmarks.gauges import LoopGauge, SyncGauge, percentile, record_bytes
+from benchmarks.peers.__main__ import stopped
 from benchmarks.peers.servers import MinibrokerServer, RedisServer
 from benchmarks.peers.sides import REDIS
 from benchmarks.rows import BODY_BYTES
@@ -239,6 +241,7 @@ def main() -> None:
     if options.client:
         CLIENTS[options.client](options.url, options.calls)
         return
+    signal.signal(signal.SIGTERM, stopped)
     folder = ROOT / "benchmarks" / "out" / f"blocking-{os.getpid()}"
     try:
         made = measure(folder, options.pairs, options.calls)

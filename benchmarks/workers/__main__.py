@@ -40,6 +40,7 @@ class Rounds:
     def __init__(self, wanted: list[Setting], folder: Path, share: float) -> None:
         self._wanted, self._folder, self._share = wanted, folder, share
         self.rates: dict[str, list[float]] = {each.name: [] for each in wanted}
+        self.cpu_us: dict[str, list[float]] = {each.name: [] for each in wanted}
         self.consume: list[float] = []
         self.failed: dict[str, str] = {}
 
@@ -57,8 +58,10 @@ class Rounds:
                 print(f"{setting.name}: failed: {error}", flush=True)
                 continue
             self.rates[setting.name].append(timed.rate)
+            self.cpu_us[setting.name].append(timed.cpu_us)
             print(
-                f"{setting.name:22} {timed.rate:>12,.0f} jobs/s ({timed.jobs:,} in {timed.seconds:.2f} s)",
+                f"{setting.name:22} {timed.rate:>12,.0f} jobs/s ({timed.jobs:,} in {timed.seconds:.2f} s), "
+                f"{timed.cpu_us:,.1f} us of CPU each",
                 flush=True,
             )
 
@@ -80,6 +83,7 @@ def report(rounds: Rounds, wanted: list[Setting], head: dict[str, Any]) -> dict[
             "source": each.source,
             "jobs": each.jobs,
             "rates": [round(rate, 1) for rate in rounds.rates[each.name]],
+            "cpu_us": [round(each_us, 2) for each_us in rounds.cpu_us[each.name]],
         }
         for each in wanted
         if each.name not in rounds.failed

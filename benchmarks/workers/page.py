@@ -9,7 +9,8 @@ from typing import Any
 from benchmarks.workers.settings import MINIBROKER
 
 HEADINGS = (
-    "| worker | how | jobs/s: median (range) | fastest minibroker is |\n| --- | --- | --- | --- |\n"
+    "| worker | how | jobs/s: median (range) | fastest minibroker is | CPU us a job, server and worker |\n"
+    "| --- | --- | --- | --- | --- |\n"
 )
 
 
@@ -20,7 +21,9 @@ def markdown(made: dict[str, Any]) -> str:
     lines = [f"# A job that does nothing\n\n{machine(made)}\n\n{HEADINGS}"]
     for row in made["rows"]:
         times = f"{ratio(ours, row)} x" if ours and row["framework"] != MINIBROKER else "-"
-        lines.append(f"| {row['name']} | {row['how']} | {spread(row['rates'])} | {times} |\n")
+        lines.append(
+            f"| {row['name']} | {row['how']} | {spread(row['rates'])} | {times} | {cost(row)} |\n"
+        )
     lines.append("\n")
     if ours and theirs:
         lines.append(
@@ -59,6 +62,11 @@ def best(rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
 def spread(rates: Sequence[float]) -> str:
     """Return median and range of rates."""
     return f"{median(rates):,.0f} ({min(rates):,.0f} - {max(rates):,.0f})"
+
+
+def cost(row: dict[str, Any]) -> str:
+    """Return the median of the CPU time of a job; that of processes which have ended is not known."""
+    return "-" if row["name"] == "rq" else f"{median(row['cpu_us']):.3g}"
 
 
 def ratio(ours: dict[str, Any], theirs: dict[str, Any]) -> str:

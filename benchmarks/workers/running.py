@@ -7,12 +7,14 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, perf_counter, sleep
 
 from benchmarks.peers.servers import MinibrokerServer, RedisServer, SideFailed
+from benchmarks.processes import cpu_seconds
 from benchmarks.rows import BODY_BYTES
 from benchmarks.workers.settings import MINIBROKER, Setting
 from benchmarks.workers.tally import PATH_VARIABLE, Tally
@@ -42,15 +44,24 @@ class MemoryRedis(RedisServer):
 
 @dataclass(frozen=True, slots=True)
 class Timed:
-    """From the first job that was seen done to the last: `jobs` in `seconds`."""
+    """From the first job that was seen done to the last: `jobs` in `seconds`.
+
+    `cpu_s` is what the server and all processes of the worker computed meanwhile, those that have ended apart.
+    """
 
     jobs: int
     seconds: float
+    cpu_s: float
 
     @property
     def rate(self) -> float:
         """Jobs a second."""
         return self.jobs / self.seconds
+
+    @property
+    def cpu_us(self) -> float:
+        """CPU time of a job in microseconds."""
+        return self.cpu_s / self.jobs * 1e6
 
 
 def repetition(setting: Setting, folder: Path, share: float) -> Timed:
@@ -85,7 +96,11 @@ def repetition(setting: Setting, folder: Path, share: float) -> Timed:
         )
         worker = start(setting, server.url, environment, folder)
         stack.callback(end, worker)
-        return watched(worker, tally, jobs, folder / "output")
+
+        def used() -> float:
+            return server.cpu_s() + cpu_seconds(worker.pid)
+
+        return watched(worker, tally, jobs, folder / "output", used)
 
 
 def start(
@@ -105,18 +120,24 @@ def start(
         )
 
 
-def watched(worker: subprocess.Popen[bytes], tally: Tally, jobs: int, output: Path) -> Timed:
+def watched(
+    worker: subprocess.Popen[bytes],
+    tally: Tally,
+    jobs: int,
+    output: Path,
+    used: Callable[[], float],
+) -> Timed:
     """Look at the tally until all jobs are done."""
-    ends, first, started = monotonic() + START_S, 0, 0.0
+    ends, first, started, used_s = monotonic() + START_S, 0, 0.0, 0.0
     while (count := tally.count()) < jobs:
         if count and not first:
-            first, started = count, perf_counter()
+            used_s, first, started = used(), count, perf_counter()
             ends = monotonic() + MOST_S
         if monotonic() > ends or worker.poll() is not None:
             said = output.read_text("utf-8", "replace")[-2_000:]
             raise SideFailed(f"{count} of {jobs} jobs were done:\n{said}")
         sleep(LOOK_S)
-    return Timed(jobs - first, perf_counter() - started)
+    return Timed(jobs - first, perf_counter() - started, used() - used_s)
 
 
 def end(worker: subprocess.Popen[bytes]) -> None:

@@ -90,7 +90,7 @@ def made(**changes: Any) -> dict[str, Any]:
     """A result of two rounds."""
 
     def row(name: str, framework: str, rates: list[float]) -> dict[str, Any]:
-        return {"name": name, "framework": framework, "how": "so", "rates": rates}
+        return {"name": name, "framework": framework, "how": "so", "rates": rates, "cpu_us": [8.0]}
 
     return {
         "date": "2026-11-28 19:55 UTC",
@@ -115,7 +115,7 @@ def made(**changes: Any) -> dict[str, Any]:
 def test_ratios_of_workers_are_taken_within_each_round() -> None:
     """The medians alone would say 50 for celery; each round saw another minute."""
     page = markdown(made())
-    assert "| celery | so | 3,000 (2,000 - 4,000) | 62.5 (25 - 100) x |" in page
+    assert "| celery | so | 3,000 (2,000 - 4,000) | 62.5 (25 - 100) x | 8 |" in page
     assert "minibroker-100 beside celery, the fastest of the others: 62.5 (25 - 100) times" in page
     assert "- minibroker-100: 0.25 (0.25 - 0.25)" in page
 
@@ -123,7 +123,7 @@ def test_ratios_of_workers_are_taken_within_each_round() -> None:
 def test_a_page_of_our_workers_alone_compares_nothing() -> None:
     """`--only minibroker`."""
     page = markdown(made(rows=made()["rows"][:1]))
-    assert "| minibroker-100 | so | 150,000 (100,000 - 200,000) | - |" in page
+    assert "| minibroker-100 | so | 150,000 (100,000 - 200,000) | - | 8 |" in page
     assert "beside" not in page
 
 

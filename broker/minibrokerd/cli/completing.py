@@ -5,23 +5,24 @@ The server is asked within a short time; where it is away, or slow, there is not
 
 from __future__ import annotations
 
-import asyncio
 import os
-from collections.abc import Awaitable, Callable
-from typing import Final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
 
 import click
 from click.shell_completion import CompletionItem
 
-import minibroker
 from minibroker.contract.errors import MinibrokerError
 from minibroker.contract.limits import DLQ_SUFFIX
 from minibroker.contract.settings import SETTINGS
 
-WITHIN_S: Final = 0.5  # somebody waits for the shell
+if TYPE_CHECKING:
+    from minibroker import sync
+
+WITHIN_S: Final = 0.5  # to connect, and again for the answer: somebody waits for the shell
 MOST: Final = 100  # messages that are offered
 
-Ask = Callable[[minibroker.Broker], Awaitable[list[str]]]
+Ask = Callable[["sync.Broker"], list[str]]
 
 
 def complete_queue(
@@ -78,29 +79,25 @@ def _items(words: list[str], incomplete: str) -> list[CompletionItem]:
     return [CompletionItem(word) for word in sorted(words) if word.startswith(incomplete)]
 
 
-async def _names(broker: minibroker.Broker) -> list[str]:
-    return list((await broker.stats())["queues"])
+def _names(broker: sync.Broker) -> list[str]:
+    return list(broker.stats()["queues"])
 
 
 def _ids(context: click.Context, queue: str) -> list[str]:
-    async def ask(broker: minibroker.Broker) -> list[str]:
-        return [str(message.id) for message in await broker.queue(queue).peek(MOST)]
+    def ask(broker: sync.Broker) -> list[str]:
+        return [str(message.id) for message in broker.queue(queue).peek(MOST)]
 
     return _asked(context, ask)
 
 
 def _asked(context: click.Context, ask: Ask) -> list[str]:
     """Return what the server answers, nothing if it does not."""
+    # Every command imports this module, and few are asked to complete anything.
+    from minibroker import sync
+
     url = context.params.get("url") or os.environ.get("MINIBROKER_URL")
-
-    async def work() -> list[str]:
-        async with asyncio.timeout(WITHIN_S):
-            async with minibroker.connect(
-                url, connect_timeout=WITHIN_S, timeout=WITHIN_S
-            ) as broker:
-                return await ask(broker)
-
     try:
-        return asyncio.run(work())
+        with sync.connect(url, connect_timeout=WITHIN_S, timeout=WITHIN_S) as broker:
+            return ask(broker)
     except (MinibrokerError, OSError, ValueError):
         return []
