@@ -29,13 +29,15 @@ def page(http_broker: HttpBroker) -> Iterator[Any]:
     """A page of a browser; what it says on its console, or throws, is in `page.complaints`."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_context(base_url=http_broker.url).new_page()
+        page: Any = browser.new_context(base_url=http_broker.url).new_page()
         page.set_default_timeout(60_000)
         complaints: list[str] = []
-        page.on(
-            "console",
-            lambda said: said.type in ("error", "warning") and complaints.append(said.text),
-        )
+
+        def note(said: Any) -> None:
+            if said.type in ("error", "warning"):
+                complaints.append(said.text)
+
+        page.on("console", note)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.complaints = complaints
         yield page
