@@ -1,4 +1,4 @@
-"""The job for `rq worker`, which runs an `async def` in an event loop of its own for each job."""
+"""The job for `rq worker`: as `def`, for an `async def` would get an event loop of its own each time."""
 
 from __future__ import annotations
 
