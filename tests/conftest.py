@@ -40,3 +40,12 @@ def start_broker(tmp_path: Path) -> Iterator[StartBroker]:
 def broker_server(start_broker: StartBroker) -> BrokerServer:
     """One running broker on a fresh directory."""
     return start_broker()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuse names that differ from process to process: tests side by side would not agree on what there is."""
+    named = [item.nodeid for item in items if " at 0x" in item.nodeid]
+    if named:
+        raise pytest.UsageError(
+            f"these tests have an address in their name; give them ids: {named}"
+        )

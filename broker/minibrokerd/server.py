@@ -42,8 +42,8 @@ from minibrokerd.tls import Tls, TlsRefused
 BACKSTOP_S: Final = 1.0  # after the deadline, when the loop itself is stuck
 LIMIT_LOOK_S: Final = 30.0
 TURN_S: Final = 0.02  # between two turns of the loop in a recovery
-# How long the loop may keep the interpreter from the thread that syncs, which asks for it three times a batch. With
-# Python's 5 ms a publish waited 60 ms while very many leases ended (decision 0032).
+# How long the loop may keep the interpreter from the thread that syncs, which asks for it three times a batch:
+# with Python's 5 ms a publish waits for many times its sync while the loop has much to do.
 SWITCH_S: Final = 0.0005
 REPORT_S: Final = 2.0  # between two words of a recovery to the service manager
 EXTEND_S: Final = 30.0  # what each of them asks for: reading one segment takes far less

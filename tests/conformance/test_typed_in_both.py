@@ -232,7 +232,9 @@ async def test_a_body_that_does_not_fit_the_queue_is_dead_at_once(broker: Any, q
     assert "does not fit DataLine: Invalid decimal string" in dead.history[0]["error_text"]
 
 
-@pytest.mark.parametrize("kind", [complex, dict[str, complex], object()], ids=str)
+@pytest.mark.parametrize(
+    "kind", [complex, dict[str, complex], object()], ids=["class", "inside", "no type"]
+)
 async def test_a_type_that_no_body_can_be_is_refused(broker: Any, kind: Any) -> None:
     with pytest.raises(TypeError, match="no body can become"):
         broker.queue("emails", kind)
