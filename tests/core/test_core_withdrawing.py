@@ -272,3 +272,31 @@ def test_a_withdrawal_that_comes_again_is_answered_when_the_first_one_is_safe() 
     assert again.answer(request=8)["value"] == {}
     world.restart(clean=False)
     assert world.states("q") == {(1, 0): "READY"}
+
+
+@pytest.mark.parametrize("ended_by", ["its lease", "a purge", "a deletion"])
+def test_a_withdrawal_of_what_has_ended_is_answered_when_that_is_safe(ended_by: str) -> None:
+    """A crash that loses the end of it begins the answer again, and its client asks for it no more."""
+    world = World(auto_sync=False)
+    one, other = world.hello("one"), world.hello("other")
+    one.publish("q", b"a")
+    world.sync()
+    one.requests = 1_000
+    asked(one, "q", 7)
+    world.sync()
+    world.disconnect(one)
+    again = world.resume(one)
+    again.pop("welcome")
+    if ended_by == "its lease":
+        world.advance(60_000)
+    elif ended_by == "a purge":
+        other.send(other.frame([{"op": "purge", "queue": "q"}], request=5))
+    else:
+        part = {"op": "queue_delete", "queue": "q", "force": 1}
+        other.send(other.frame([part], request=5))
+    world.run_jobs()
+    again.send(again.frame([{"op": "withdraw", "withdrawn": 7}], request=8))
+    assert again.inbox == []
+    world.sync()
+    assert [frame["op"] for frame in again.inbox] == ["reply"]
+    world.check()

@@ -27,7 +27,7 @@ def drop_delivery(store: Store, queue: Queue, delivery: Delivery) -> None:
     store.forget_delivery(queue, delivery.token)
     session = store.sessions.get(delivery.session)
     if session is not None:
-        session.forget_delivery(delivery)
+        session.forget_delivery(delivery, queue.last_batch)
     connection = store.connections.get(delivery.connection)
     if connection is not None:
         connection.tokens.discard(delivery.token)
@@ -138,10 +138,10 @@ def _end_leases(store: Store, delivery: Delivery, messages: list[Message]) -> No
         else:
             back.append(message)
     give_credit(store, queue, delivery, len(messages))
-    if not delivery:
-        drop_delivery(store, queue, delivery)
     for run in runs_of(back, _share_return):
         store.write_return(queue, run, 0, run[0].history[-1])
+    if not delivery:
+        drop_delivery(store, queue, delivery)
     for message in back:
         store.wait_or_ready(queue, message)
 

@@ -91,10 +91,10 @@ def _end_all(store: Store, queue: Queue) -> int:
 
 def purge(store: Store, queue: Queue) -> int:
     """End every message of a queue, those held and begun too; return how many."""
-    count = _end_all(store, queue)
-    queue.counters["purged"] += count
     store.emit(PurgeMeta(queue.number))
     queue.last_batch = store.open_batch
+    count = _end_all(store, queue)
+    queue.counters["purged"] += count
     wake_doomed(store, queue)
     return count
 
@@ -115,11 +115,10 @@ def delete(store: Store, queue: Queue, *, force: bool) -> int:
         _check_unused(each, force=force)
     count = 0
     for each in both:
+        store.emit(DropMeta(each.number))
+        store.dropped_batch = store.nowhere.last_batch = store.open_batch
         count += _end_all(store, each)
         store.remove_queue(each)
-        store.emit(DropMeta(each.number))
-        store.dropped_batch = store.open_batch
-    store.nowhere.last_batch = store.open_batch
     return count
 
 
@@ -144,7 +143,7 @@ def _end_delivery(store: Store, queue: Queue, delivery: Delivery) -> int:
             store.wheel.cancel(message.timer)
     session = store.sessions.get(delivery.session)
     if session is not None:
-        session.forget_delivery(delivery)
+        session.forget_delivery(delivery, max(queue.last_batch, store.nowhere.last_batch))
     connection = store.connections.get(delivery.connection)
     if connection is not None:
         connection.tokens.discard(token)

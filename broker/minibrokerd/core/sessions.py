@@ -67,7 +67,7 @@ class Session:
         self.attached: set[int] = set()
         self.deliveries: set[int] = set()  # tokens
         self.received: dict[int, int] = {}  # by request: the token of an answer it may not have
-        self.back_batch = 0  # the newest that has an answer of it as put back
+        self.back_batch = 0  # the newest that has an answer of it as ended
         self.window: dict[int, Outcome] = {}
         self.stands = -1  # the batch under which its outcomes are noted; -1: they are not
         self.answered_below = 1
@@ -93,8 +93,14 @@ class Session:
         if request is not None and self.received.get(request) == delivery.token:
             del self.received[request]
 
-    def forget_delivery(self, delivery: Delivery) -> None:
-        """Take a delivery that has ended from what the session holds."""
+    def forget_delivery(self, delivery: Delivery, batch: int) -> None:
+        """Take a delivery that has ended from what the session holds; `batch` has the record of that.
+
+        An answer that its client may not have is begun again if a crash loses that record: whoever withdraws it
+        is told that it is gone when the record is safe.
+        """
+        if delivery.request is not None:
+            self.back_batch = max(self.back_batch, batch)
         self.deliveries.discard(delivery.token)
         self.has_answer(delivery)
 

@@ -54,7 +54,7 @@ def withdraw(store: Store, connection: Connection, request: int) -> int:
     if consumer is not None:
         return cancel_consumer(store, connection, consumer)
     delivery = store.deliveries.get(connection.session.received.get(request, 0))
-    # A withdrawal that comes again finds nothing, and what the first one did may not be safe yet.
+    # What ended it (an earlier withdrawal, its lease, a purge) may not be safe yet.
     return connection.session.back_batch if delivery is None else _put_back(store, delivery)
 
 
