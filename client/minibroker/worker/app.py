@@ -44,6 +44,7 @@ class App:
         timeout: Span | None = None,
         lease: Span | None = None,
         executor: str | None = None,
+        overwrite: bool = False,
         **settings: int | str,
     ) -> Callable[[Function], Function]:
         """Declare a function as the handler of a queue; the function itself stays what it is.
@@ -55,7 +56,9 @@ class App:
                 process killed, a thread gets the error at its next step in Python.
             lease: as for `Queue.consume`; it is renewed while the handler runs.
             executor: for `def`: "thread" (the default) or "process", which imports its module again; there
-                the message has its values, no verbs, and what the lifespan yields stays in the worker.
+                the message has its values, no verbs, and what the lifespan yields stays in the worker. A `def`
+                that wraps an `async def` counts as that one, unless told otherwise here.
+            overwrite: change the settings of a queue that is there, as `Broker.queue` does.
             settings: of the queue, as for `Queue.set`: max_attempts, retry_delay_ms, ...
 
         Raises:
@@ -63,7 +66,9 @@ class App:
         """
 
         def add(function: Function) -> Function:
-            declared = declare(function, queue, concurrency, timeout, lease, executor, settings)
+            declared = declare(
+                function, queue, concurrency, timeout, lease, executor, settings, overwrite
+            )
             if any(each.queue == queue for each in self.handlers):
                 raise ValueError(f"the queue {queue!r} has a handler already")
             self.handlers.append(declared)

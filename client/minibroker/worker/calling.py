@@ -76,6 +76,8 @@ def with_timeout(call: Call, timeout_s: float) -> Call:
             # With the place where it was cancelled, and no word of how the loop does that.
             where = (error.__cause__ or error).__traceback__
             raise timed_out(timeout_s).with_traceback(where) from None
+        if bound.expired():  # it caught its cancellation, and went on
+            raise timed_out(timeout_s)
 
     return bounded
 
@@ -162,8 +164,8 @@ class _Step:
             self._thread = threading.get_ident()
         try:
             return self._function(self._message), None
-        except HandlerTimeout as error:
-            return None, self._timeout or error
+        except HandlerTimeout as error:  # with the place where it struck
+            return None, (self._timeout or error).with_traceback(error.__traceback__)
         except BaseException as error:  # noqa: BLE001 - raised again in the loop, where `process` judges it
             return None, error
         finally:

@@ -8,7 +8,9 @@ message belongs to others. Signals are the worker's, which hears them, too, when
 
 from __future__ import annotations
 
+import asyncio
 import importlib
+import inspect
 import logging
 import os
 import queue
@@ -17,7 +19,7 @@ import socket
 import struct
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any, Final, NoReturn
 
@@ -86,7 +88,9 @@ def packed(value: object) -> bytes:
 def outcome(function: Callable[[Any], Any], message: Given) -> dict[str, Any]:
     """Call the handler; return what the worker is told."""
     try:
-        function(message)
+        value = function(message)
+        if inspect.isawaitable(value):  # a `def` around an `async def`
+            asyncio.run(_awaited(value))
     except BaseException as error:  # noqa: BLE001 - it is the worker that judges it
         kind, text = describe(error)
         said: dict[str, Any] = {"kind": "failed", "error": kind.decode(), "text": text.decode()}
@@ -96,6 +100,10 @@ def outcome(function: Callable[[Any], Any], message: Given) -> dict[str, Any]:
             said |= {"kind": "retry", "delay": error.delay}
         return said
     return DONE
+
+
+async def _awaited(value: Awaitable[object]) -> object:
+    return await value
 
 
 def _handler(module: str, name: str) -> Callable[[Any], Any]:

@@ -35,7 +35,9 @@ class Crew:
         self.opened = asyncio.Event()  # messages can come
         self._call = call
         settings: dict[str, Any] = dict(declared.settings)
-        self._queue: Queue[Any] = broker.queue(declared.queue, **settings)
+        self._queue: Queue[Any] = broker.queue(
+            declared.queue, overwrite=declared.overwrite, **settings
+        )
         self._report = report
         self._running: list[Message[Any] | None] = [None] * declared.concurrency
         self._slots: list[asyncio.Task[BaseException | None]] = []
@@ -85,6 +87,10 @@ class Crew:
                 async with message.process():
                     try:
                         await call(message)
+                    except asyncio.CancelledError as error:
+                        if message.lost or _is_asked():
+                            raise
+                        await self._failed(message, error)  # nobody asked this task
                     except Exception as error:  # noqa: BLE001 - it is told, and the message settled
                         await self._failed(message, error)
                     else:
@@ -102,7 +108,7 @@ class Crew:
 
     # ---- failures ----
 
-    async def _failed(self, message: Message[Any], error: Exception) -> None:
+    async def _failed(self, message: Message[Any], error: BaseException) -> None:
         """Settle the message of a handler that failed, and say what follows."""
         seconds = Clock.monotonic() - message.begun_at
         if message.state == ENDED:
@@ -129,6 +135,12 @@ class Crew:
             except MinibrokerError as error:
                 self._report.event("settings_unknown", logging.DEBUG, error=str(error))
         return self._settings
+
+
+def _is_asked() -> bool:
+    """Return whether somebody asked this task to be cancelled."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _is_fatal(outcome: BaseException | None) -> bool:

@@ -49,6 +49,7 @@ class Declared:
     timeout_s: float | None = None
     lease: Span | None = None
     settings: Mapping[str, int | str] = field(default_factory=dict)
+    overwrite: bool = False
 
     @property
     def name(self) -> str:
@@ -64,6 +65,7 @@ def declare(
     lease: Span | None,
     executor: str | None,
     settings: Mapping[str, Any],
+    overwrite: bool = False,
 ) -> Declared:
     """Return a handler as a value.
 
@@ -86,6 +88,7 @@ def declare(
         timeout_s,
         lease if not isinstance(lease, timedelta) else lease.total_seconds(),
         check_settings(settings),
+        overwrite,
     )
 
 
@@ -95,7 +98,7 @@ def _executor(function: Callable[..., Any], asked: str | None) -> Executor:
         return "loop" if runs_in_loop else "thread"
     if asked not in ("thread", "process"):
         raise ValueError(f'executor is {asked!r:.100}; it must be "thread" or "process"')
-    if runs_in_loop:
+    if runs_in_loop and not _is_def(function):
         raise TypeError(f"an async def handler runs in the loop; executor={asked!r} is for def")
     if asked == "process" and not _is_importable(function):
         raise TypeError(
@@ -104,7 +107,14 @@ def _executor(function: Callable[..., Any], asked: str | None) -> Executor:
     return "thread" if asked == "thread" else "process"
 
 
+def _is_def(function: Callable[..., Any]) -> bool:
+    """Return whether it is a `def`, be it one around an `async def`: perhaps it calls asyncio.run."""
+    return inspect.isfunction(function) and not inspect.iscoroutinefunction(function)
+
+
 def _is_importable(function: Callable[..., Any]) -> bool:
+    if inspect.ismethod(function) and not inspect.isclass(function.__self__):
+        return False  # by its name there is only the function of the class, whose `self` would be the message
     name = getattr(function, "__qualname__", "<")
     return "<" not in name and getattr(function, "__module__", "__main__") != "__main__"
 
