@@ -28,6 +28,8 @@ COMMANDS: Final[Mapping[str, str]] = {
     "stats": "stats",
     "peek": "peeking",
     "message": "messages",
+    "connections": "looking",
+    "who": "looking",
     "purge": "queues",
     "dlq": "dlq",
     "token": "token",
