@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -81,8 +82,12 @@ async def test_a_wrong_argument_of_connect_is_refused(
 async def test_where_nobody_listens_there_is_no_connection(
     connect: Callable[..., Any], free_port: int
 ) -> None:
-    with pytest.raises(minibroker.ConnectionLost, match="does `minibroker serve` run there"):
+    with pytest.raises(
+        minibroker.ConnectionLost, match="does `minibroker serve` run there"
+    ) as lost:
         await connect(f"minibroker://127.0.0.1:{free_port}", connect_timeout=0.2)
+    shown = "".join(traceback.format_exception(lost.value))
+    assert "TimeoutError" not in shown, "the time-out and its cancellation say nothing more"
 
 
 async def test_lazily_the_server_may_come_later(

@@ -128,9 +128,10 @@ class Broker:
         try:
             async with asyncio.timeout(options.connect_ms / 1000):
                 await opened
-        except TimeoutError as error:
+        except TimeoutError:
             driver.close("the connection was never opened")
-            raise ConnectionLost(never_opened(options.where, driver.machine.trouble)) from error
+            # Without the time-out and what it cancelled: two tracebacks that say nothing more.
+            raise ConnectionLost(never_opened(options.where, driver.machine.trouble)) from None
         except BaseException:
             driver.close("the connection was never opened")
             raise
