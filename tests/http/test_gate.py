@@ -10,8 +10,8 @@ from minibrokerd.http.options import HttpOptions
 TOKEN = "sixteen letters and more"
 LOCAL = Gate(HttpOptions(token=TOKEN, names=("broker.internal",)))
 READ_ONLY = Gate(HttpOptions())
-REMOTE = Gate(HttpOptions(host="0.0.0.0", token=TOKEN, is_local=False))
-INSECURE = Gate(HttpOptions(host="0.0.0.0", is_local=False))
+REMOTE = Gate(HttpOptions(host="0.0.0.0", token=TOKEN, is_open=False))
+INSECURE = Gate(HttpOptions(host="0.0.0.0"))
 HOST = {"host": "127.0.0.1:7273"}
 BEARER = HOST | {"authorization": f"Bearer {TOKEN}"}
 

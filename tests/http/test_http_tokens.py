@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
+import pytest
 from http_broker import TOKEN, HttpBroker, StartHttp
 
 from minibrokerd.access import token_file
@@ -68,11 +70,58 @@ def test_the_walk_over_http(start_http: StartHttp) -> None:
             if row.need in can:
                 assert got not in (401, 403), (row.path, got)
             else:
-                # A page sends somebody without a token to where he can sign in.
-                expected = {303, 401} if row.is_page and not bearer else {refusal}
-                assert got in expected, (row.path, bearer[:12], got)
+                assert got == refusal, (row.path, bearer[:12], got)
     assert cells > 100
     print(f"{cells} cells over HTTP, {cells} right")
+
+
+def test_only_pages_send_to_where_one_signs_in(start_http: StartHttp) -> None:
+    """Prometheus is told with 401 how to come in; a person gets the form."""
+    broker = start_http()
+    token(broker.server.data_dir, {C}, "*")
+    loaded(broker, 1)
+    refused = broker.client.get("/metrics")
+    assert (refused.status_code, refused.headers["www-authenticate"]) == (401, "Bearer")
+    page = broker.client.get("/")
+    assert (page.status_code, page.headers["location"]) == (303, "/sign-in")
+
+
+@pytest.mark.parametrize("bearer", [True, False])
+def test_a_revocation_ends_a_stream_that_is_open(start_http: StartHttp, bearer: bool) -> None:
+    """Of a token that was revoked; and one that was opened when nobody needed a token."""
+    broker = start_http()
+    data_dir, headers = broker.server.data_dir, {}
+    if bearer:
+        headers = {"authorization": f"Bearer {token(data_dir, {C}, '*')[0]}"}
+        token(data_dir, {C}, "*")
+        loaded(broker, 2)
+    with broker.client.stream("GET", "/api/v1/live", headers=headers, timeout=5) as answer:
+        lines = answer.iter_lines()
+        assert next(lines) == "event: look"
+        if bearer:
+            with token_file.changing(data_dir) as rows:
+                del rows[0]
+        else:
+            token(data_dir, {C}, "*")
+        loaded(broker, 1)
+        began_s = time.monotonic()
+        rest = list(lines)
+        assert time.monotonic() - began_s < 1.0
+    assert rest.count("event: look") <= 1
+
+
+def test_with_tokens_other_machines_may_come(start_http: StartHttp, tmp_path: Path) -> None:
+    """No token of the port is needed beside them, and when the last has gone it stays closed."""
+    text, _ = token(tmp_path, {P, C, M}, "*")
+    broker = start_http("--http", "0.0.0.0:0", data_dir=tmp_path)
+    headers = {"authorization": f"Bearer {text}"}
+    assert "can_change=true" in broker.server.output
+    assert broker.client.get("/api/v1/overview", headers=headers).json()["can_change"] is True
+    assert broker.client.get("/api/v1/overview").status_code == 401
+    with token_file.changing(tmp_path) as rows:
+        rows.clear()
+    loaded(broker, 0)
+    assert broker.client.get("/api/v1/overview").status_code in (401, 403)
 
 
 def test_what_the_port_does_itself_needs_no_token(start_http: StartHttp) -> None:

@@ -57,8 +57,10 @@ def http_options(function: Function) -> Function:
     return function
 
 
-def http_of(flags: dict[str, Any], *, insecure: bool) -> Any:
+def http_of(flags: dict[str, Any], *, insecure: bool, has_tokens: bool) -> Any:
     """Take the flags out of `flags`; return the `HttpOptions` that they mean, None: no HTTP port.
+
+    `has_tokens`: the broker has tokens of its own, of which some are good for HTTP.
 
     Raises:
         click.UsageError: other machines would reach it without a token, or the token is too short.
@@ -72,15 +74,17 @@ def http_of(flags: dict[str, Any], *, insecure: bool) -> Any:
     token = path.read_text("utf-8").strip() if path else os.environ.get(TOKEN_VARIABLE, "").strip()
     if token and len(token) < MIN_TOKEN_CHARS:
         raise click.UsageError(f"the token for HTTP has less than {MIN_TOKEN_CHARS} characters")
-    if not (token or insecure or is_loopback(host)):
+    if not (token or has_tokens or insecure or is_loopback(host)):
         raise click.UsageError(
             f"refusing to open HTTP on {host} without a token, for whoever reaches it could read every message. "
-            f"Give one with --http-token-file or {TOKEN_VARIABLE}, listen on 127.0.0.1, or add --insecure if the "
-            "network itself keeps strangers out."
+            f"Make one with `minibroker token add`, give one with --http-token-file or {TOKEN_VARIABLE}, listen on "
+            "127.0.0.1, or add --insecure if the network itself keeps strangers out."
         )
     from minibrokerd.http.options import HttpOptions
 
-    return HttpOptions(host, int(port), token, is_loopback(host), tuple(names))
+    # With `--insecure` alone; it stays closed when the last of the broker's tokens has gone.
+    is_open = is_loopback(host) or (insecure and not token)
+    return HttpOptions(host, int(port), token, is_open, tuple(names))
 
 
 def is_loopback(host: str) -> bool:

@@ -157,7 +157,8 @@ def options_of(context: click.Context) -> ServeOptions:
     flags = dict(context.params)
     refuse(flags)
     del flags["check_config"]
-    http = http_of(flags, insecure=flags.pop("insecure"))
+    has_tokens = _has_tokens(flags["data_dir"])
+    http = http_of(flags, insecure=flags.pop("insecure"), has_tokens=has_tokens)
     cert, key, client_ca = (flags.pop(f"tls_{name}") for name in ("cert", "key", "client_ca"))
     by_default = context.get_parameter_source("port") is ParameterSource.DEFAULT
     warning = passed_over(os.environ) if by_default else ""

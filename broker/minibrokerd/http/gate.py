@@ -79,11 +79,11 @@ class Gate:
         self._usual_port = options.port
         self._names = frozenset(name.lower() for name in (*options.names, "localhost"))
         self._digest = _digest(options.token) if options.token else b""
-        self._is_open = options.is_local or not options.token
+        self._is_open = options.is_open
 
     @property
     def can_change(self) -> bool:
-        """Whether there is a token at all."""
+        """Whether there is a token at all: of the port, or of the broker."""
         return bool(self._digest) or not self._door.is_open
 
     def caller(self, token: str) -> Caller:
@@ -104,6 +104,12 @@ class Gate:
             ANYBODY.may | ({Need.READ} if looks else set()) | ({Need.CHANGE} if changes else set())
         )
         return Caller(grant.name, may, grant)
+
+    def still_lets(self, caller: Caller) -> bool:
+        """Whether who was let in may go on: his token may have been revoked, or the broker asks for one by now."""
+        if caller.grant is not None:
+            return self._door.is_live(caller.grant, time.time())
+        return caller is not READER or self._door.is_open
 
     def port(self, port: int | None) -> int:
         """Return the port that a browser has asked, for the name of its cookie."""
@@ -139,9 +145,7 @@ class Gate:
         end_s, caller = self._tickets.get(ticket, (0.0, ANYBODY))
         if end_s <= self._now_s():
             return None
-        # With the broker's own token nothing can be revoked; with one of its clients, it may have been.
-        is_live = caller.grant is None or self._door.is_live(caller.grant, time.time())
-        return caller if is_live else None
+        return caller if self.still_lets(caller) else None
 
     def check(
         self,

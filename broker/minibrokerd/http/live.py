@@ -13,6 +13,7 @@ from minibrokerd.http.subject import Phase
 from minibrokerd.http.survey import row_of
 
 EVERY_S: Final = 2.0
+CHECKS: Final = 8  # in between: whether the token is still good
 MOST_STREAMS: Final = 50
 MOST_QUEUES: Final = 200
 LONGEST: Final = 1_800  # looks; then the page asks again, and passes the gate again
@@ -31,7 +32,7 @@ async def stream(ask: Ask) -> Response:
 
 
 async def _looks(ask: Ask, names: list[str], after: int) -> AsyncIterator[bytes]:
-    subject, mark = ask.subject, object()
+    subject, mark, gate = ask.subject, object(), ask.request.app.state.gate
     _open.add(mark)
     try:
         for _ in range(LONGEST):
@@ -45,6 +46,9 @@ async def _looks(ask: Ask, names: list[str], after: int) -> AsyncIterator[bytes]
                 value["events"] = subject.recent.since(after)
                 after = subject.recent.last
             yield b"event: look\ndata: " + encode(value) + b"\n\n"
-            await asyncio.sleep(EVERY_S)
+            for _ in range(CHECKS):
+                await asyncio.sleep(EVERY_S / CHECKS)
+                if not gate.still_lets(ask.caller):
+                    return
     finally:
         _open.discard(mark)

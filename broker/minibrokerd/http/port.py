@@ -83,7 +83,9 @@ class HttpPort:
             server = self._server = await _in_thread(self._make)
             for sock in self._sockets:
                 sock.listen(BACKLOG)
-            events.info("http_started", address=self.address, can_change=bool(self._options.token))
+            survey = self._subject.survey
+            can_change = survey is not None and survey.can_change
+            events.info("http_started", address=self.address, can_change=can_change)
             await server.serve(sockets=self._sockets)
         except OSError as error:
             host, port = self._options.host, self._options.port
@@ -113,13 +115,14 @@ class HttpPort:
                 yield
 
         subject = self._subject
+        gate = Gate(self._options, door=subject.connections.door)
         subject.clients = Clients(subject)
-        subject.survey = Survey(subject, can_change=bool(self._options.token))
+        subject.survey = Survey(subject, can_change=lambda: gate.can_change)
         subject.recent = Recent(subject.loop)
         subject.recent.start()
         logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
         config = uvicorn.Config(
-            application(subject, Gate(self._options, door=subject.connections.door)),
+            application(subject, gate),
             loop="none",
             http="h11",
             ws="none",

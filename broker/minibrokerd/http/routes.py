@@ -45,7 +45,7 @@ class Row:
     @property
     def is_page(self) -> bool:
         """Whether it is for people."""
-        return not self.path.startswith("/api/") and self.gives is None
+        return not self.path.startswith(("/api/", "/metrics", "/healthz", "/readyz"))
 
 
 def _get(path: str, meaning: str, answer: Any, gives: Any = None, **query: str) -> Row:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
 from typing import Final
 
@@ -28,12 +28,17 @@ SORTS: Final = ("name", "oldest", *METRICS)
 class Survey:
     """Sums over all queues of one broker."""
 
-    def __init__(self, subject: Subject, *, can_change: bool) -> None:
+    def __init__(self, subject: Subject, *, can_change: Callable[[], bool]) -> None:
         self._subject = subject
         self._can_change = can_change
         self._taken_s = 0.0
         self._sums: dict[str, int] = {}
         self._oldest_ms = 0
+
+    @property
+    def can_change(self) -> bool:
+        """Whether there is a token for changes at this moment."""
+        return self._can_change()
 
     async def overview(self) -> Overview:
         """Return the broker in numbers; the sums are at most a second old."""
@@ -60,7 +65,7 @@ class Survey:
             resident_bytes=memory.resident_bytes(),
             memory_limit_bytes=subject.memory_limit_bytes,
             log=log_view(subject),
-            can_change=self._can_change,
+            can_change=self.can_change,
         )
 
     async def _look(self) -> None:
