@@ -77,8 +77,8 @@ def http_of(flags: dict[str, Any], *, insecure: bool, has_tokens: bool) -> Any:
     if not (token or has_tokens or insecure or is_loopback(host)):
         raise click.UsageError(
             f"refusing to open HTTP on {host} without a token, for whoever reaches it could read every message. "
-            f"Make one with `minibroker token add`, give one with --http-token-file or {TOKEN_VARIABLE}, listen on "
-            "127.0.0.1, or add --insecure if the network itself keeps strangers out."
+            f"Make one with `minibroker token add`, give one with --http-token-file or {TOKEN_VARIABLE}, "
+            "listen on 127.0.0.1, or add --insecure if the network itself keeps strangers out."
         )
     from minibrokerd.http.options import HttpOptions
 

@@ -17,8 +17,9 @@ DEFAULT_PORT: Final = 7273
 class HttpOptions:
     """Where the port listens, and what is needed to change something there.
 
-    `token`: whoever has it may change; empty: nobody may. `is_open`: looking needs no
-    token, as only this machine reaches the address, or the network keeps strangers out. `names` are host names that the port may be called by, beside addresses.
+    `token`: whoever has it may change; empty: nobody may. `is_open`: looking needs no token, as only this machine
+    reaches the address, or the network keeps strangers out. `names` are host names that the port may be called by,
+    beside addresses.
     """
 
     host: str = DEFAULT_HOST
