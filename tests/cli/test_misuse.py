@@ -199,7 +199,7 @@ def test_a_data_directory_may_have_any_name(tmp_path: Path) -> None:
     data_dir = tmp_path / os.fsdecode(b"\xff")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    words = ("serve", "--data-dir", str(data_dir), "--port", str(port))
+    words = ("serve", "--data-dir", str(data_dir), "--port", str(port), "--no-http")
     with subprocess.Popen([*COMMAND, *words], stdout=subprocess.PIPE, env=CLEAN) as serving:
         assert serving.stdout is not None
         assert b"listening on" in serving.stdout.readline()
