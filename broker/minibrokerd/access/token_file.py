@@ -51,7 +51,7 @@ def read(directory: Path) -> list[Row] | None:
             if found.st_uid not in (os.geteuid(), 0):
                 raise BadTokens("it belongs to another user than the one that the server runs as")
             data = file.read(MAX_BYTES + 1)
-    except (FileNotFoundError, NotADirectoryError):  # of the directory itself, the log says what is wrong
+    except (FileNotFoundError, NotADirectoryError):  # what is wrong with its path the log says
         return None
     except OSError as error:
         raise BadTokens(error.strerror or str(error)) from error
