@@ -107,12 +107,10 @@ class _Serve(click.Command):
 @log_options()
 def serve(check_config: bool, **flags: Any) -> None:
     """Start the broker and run it until SIGTERM or SIGINT."""
-    context = click.get_current_context()
-    refuse(context.params)
     # From here on: importing the server takes a moment, and process 1 of a container has no default handlers.
     signals = StopSignals()
     signals.catch()
-    options = options_of(context)
+    options = options_of(click.get_current_context())
     if check_config:
         try_files(options)
         click.echo("the configuration is fine; nothing was started")

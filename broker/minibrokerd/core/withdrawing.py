@@ -103,6 +103,4 @@ def _put_back(store: Store, delivery: Delivery) -> int:
         store.wait_or_ready(queue, message)
     if not delivery:
         drop_delivery(store, queue, delivery)
-    if (session := store.sessions.get(delivery.session)) is not None:
-        session.back_batch = queue.last_batch
     return queue.last_batch

@@ -7,23 +7,19 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from minibroker.aio.driver import Driver
 from minibroker.aio.message import Message
 from minibroker.aio.monotonic import now_ms
 from minibroker.contract.errors import MinibrokerError
 from minibroker.session.settlements import BEGUN
-from minibroker.session.subscription import Subscription
+from minibroker.session.subscription import QUIET_S, Subscription
 from minibroker.session.typed import Convert
 from minibroker.shell.real_threads import Clock
 
 Body = TypeVar("Body")
 logger = logging.getLogger("minibroker")
-
-# A handler that computes and dies must not take a begin with it that was never written: when the last
-# write is longer ago than this, what is pending is written before the application sees the message.
-QUIET_S: Final = 0.001
 
 
 class Consumer(Subscription, Generic[Body]):

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
+from typing import Any, Final
 
 from minibroker.contract.errors import Closed, MinibrokerError
 from minibroker.session.delivery import drop
 from minibroker.session.message import Delivery
 from minibroker.session.settlements import HELD, Settlements
 from minibroker.session.typed import Convert
+
+# A handler that computes and dies must not take a begin with it that was never written: when the last
+# write is longer ago than this, what is pending is written before the application sees the message.
+QUIET_S: Final = 0.001
 
 
 class Subscription:

@@ -6,21 +6,17 @@ from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from minibroker.contract.errors import MinibrokerError
 from minibroker.session.settlements import BEGUN
-from minibroker.session.subscription import Subscription
+from minibroker.session.subscription import QUIET_S, Subscription
 from minibroker.session.typed import Convert
 from minibroker.sync.driver import Driver
 from minibroker.sync.message import Message
 from minibroker.sync.waiter import Waiter
 
 Body = TypeVar("Body")
-
-# A handler that computes and dies must not take a begin with it that was never written: when the last
-# write is longer ago than this, what is pending is written before the application sees the message.
-QUIET_S: Final = 0.001
 
 
 class Consumer(Subscription, Generic[Body]):
