@@ -143,5 +143,8 @@ def test_one_text_can_be_written_and_waited_for(pipe: tuple[int, int]) -> None:
     thread = write_once(pipe[1], LINE * 1_000)  # more than a pipe holds
     thread.join(0)
     assert thread.is_alive()
-    while thread.is_alive():
-        os.read(pipe[0], 65_536)
+    left = len(LINE) * 1_000  # counted, for the thread may be alive still when all of it was read
+    while left:
+        left -= len(os.read(pipe[0], 65_536))
+    thread.join(DEADLINE_S)
+    assert not thread.is_alive()
