@@ -34,7 +34,7 @@ help:
 	@echo "make attacks  strangers flood a broker, COUNT=10000 times each, with and without TLS: pings of others stay below 20 ms"
 	@echo "make bench-workers   a job that does nothing through minibroker worker, Celery, Dramatiq, Taskiq and RQ: ARGS=\"--rounds 1\""
 	@echo "make bench-blocking  one publish at a time: minibroker.sync, the asyncio client, redis-py: ARGS=\"--pairs 3\""
-	@echo "make format   format the code; make tables: print the tables of protocol.md again"
+	@echo "make format   format the code; make tables: print the tables of the documents and the dashboard again"
 	@echo "make clean    remove everything that make made (./data stays)"
 
 # Two stamps: serving needs four small packages, developing needs the test tools and the demo as well.
@@ -80,6 +80,7 @@ format: $(VENV)/.develop-ready
 
 tables: $(VENV)/.develop-ready
 	@$(BIN)/python docs/tables.py
+	@$(BIN)/python docs/dashboard.py
 
 bench: $(VENV)/.develop-ready
 	@$(BIN)/python -m benchmarks.bench

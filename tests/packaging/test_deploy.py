@@ -15,11 +15,13 @@ import signal
 import socket
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
+from minibroker.contract import limits
 from minibrokerd.exits import (
     AGAIN,
     DONE,
@@ -31,6 +33,7 @@ from minibrokerd.exits import (
     PIPE,
     REFUSED,
 )
+from minibrokerd.http.options import DEFAULT_PORT
 from support.broker import BrokerServer
 from support.processes import DEADLINE_S, look_until
 from support.source import ROOT
@@ -86,6 +89,7 @@ def container(tmp_path: Path) -> dict[str, str]:
         **image_environment(),
         "MINIBROKER_DATA_DIR": str(tmp_path / "data"),
         "MINIBROKER_PORT": str(port),  # which the health check goes by, too
+        "MINIBROKER_HTTP": f"0.0.0.0:{free_port()}",
     }
 
 
@@ -105,6 +109,15 @@ def image_process(
     process.wait()
 
 
+def is_ready(port: str) -> bool:
+    """Whether the HTTP port says so; it opens a moment after that of the clients."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz") as answer:
+            return bool(answer.read() == b"ready\n")
+    except OSError:
+        return False
+
+
 def test_the_image_starts_is_healthy_and_stops(
     image_process: subprocess.Popen[bytes], container: Mapping[str, str], tmp_path: Path
 ) -> None:
@@ -117,9 +130,18 @@ def test_the_image_starts_is_healthy_and_stops(
         return done.returncode == 0
 
     look_until(is_healthy, image_process, "it is healthy")
+    _, _, http = container["MINIBROKER_HTTP"].rpartition(":")
+    look_until(lambda: is_ready(http), image_process, "its page answers")
     image_process.send_signal(signal.Signals[argument("STOPSIGNAL")])
     assert image_process.wait(DEADLINE_S) == 0
     assert "listening on 0.0.0.0:" in (tmp_path / "output").read_text()
+
+
+def test_the_ports_of_the_image_are_those_of_the_program() -> None:
+    """For clients, and for browsers and Prometheus."""
+    ports = [str(limits.DEFAULT_PORT), str(DEFAULT_PORT)]
+    assert argument("EXPOSE").split() == ports
+    assert image_environment()["MINIBROKER_HTTP"] == f"0.0.0.0:{ports[1]}"
 
 
 def test_the_image_gives_nothing_away() -> None:

@@ -1,0 +1,416 @@
+"""The dashboard for Grafana, printed from the table below: `make tables`, or `python docs/dashboard.py`.
+
+A dashboard in JSON is 90 % of what Grafana adds by itself; what somebody wants to read, and to change, are the
+rows of `PANELS`. A test holds the file to them, and every metric in them to the table of metrics.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+TARGET: Final = (
+    Path(__file__).resolve().parents[1]
+    / "examples/deploy/monitoring/grafana/dashboards/minibroker.json"
+)
+WIDTH: Final = 24  # columns of Grafana's grid
+SOURCE: Final = {"type": "prometheus", "uid": "${datasource}"}
+# What every expression is narrowed to by the variables at the top of the dashboard.
+BROKER: Final = 'job="$job",instance="$instance"'
+QUEUE: Final = f'{BROKER},queue=~"$queue"'
+WORK: Final = f'{QUEUE},queue!~".*[.]dlq"'
+DEAD: Final = f'{BROKER},queue=~".*[.]dlq"'
+DESCRIPTION: Final = "minibroker: queues, the time that messages take, the log, and the process."
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One panel. `series` are expressions of PromQL by their legends; `red` is where a value turns red."""
+
+    title: str
+    meaning: str
+    series: Mapping[str, str]
+    unit: str = "short"
+    kind: str = "timeseries"
+    width: int = 8
+    height: int = 8
+    stacked: bool = False
+    red: float | None = None
+
+
+def _rate(name: str, labels: str = QUEUE) -> str:
+    return f"rate({name}{{{labels}}}[$__rate_interval])"
+
+
+def _top(expression: str) -> str:
+    """Return the ten largest: a chart with 10,000 lines is none."""
+    return f"topk(10, {expression})"
+
+
+def _quantiles(name: str) -> dict[str, str]:
+    buckets = f"sum by (le) ({_rate(f'{name}_bucket', BROKER)})"
+    return {
+        f"{label} below": f"histogram_quantile({share}, {buckets})"
+        for label, share in (("50 %", 0.5), ("90 %", 0.9), ("99 %", 0.99))
+    }
+
+
+def _stat(
+    title: str, meaning: str, expression: str, unit: str = "short", red: float | None = None
+) -> Panel:
+    return Panel(title, meaning, {title: expression}, unit, "stat", 4, 4, red=red)
+
+
+PANELS: Final[Mapping[str, Sequence[Panel]]] = {
+    "Now": (
+        _stat(
+            "Ready",
+            "Messages that wait for a consumer.",
+            f'sum(minibroker_queue_messages{{{WORK},state="ready"}})',
+        ),
+        _stat(
+            "Begun",
+            "Messages that are worked on.",
+            f'sum(minibroker_queue_messages{{{WORK},state="begun"}})',
+        ),
+        _stat(
+            "Oldest ready",
+            "For how long the message that waits longest has been ready.",
+            f"max(minibroker_queue_oldest_ready_age_seconds{{{WORK}}})",
+            "s",
+            600,
+        ),
+        _stat(
+            "Dead",
+            "Messages in dead-letter queues.",
+            f"sum(minibroker_queue_messages{{{DEAD}}}) or vector(0)",
+            red=1,
+        ),
+        _stat(
+            "Consumers",
+            "Consumers, and receives that wait.",
+            f"sum(minibroker_queue_consumers{{{WORK}}})",
+        ),
+        _stat(
+            "Up for",
+            "Since the start of the broker.",
+            f"time() - minibroker_start_time_seconds{{{BROKER}}}",
+            "s",
+        ),
+    ),
+    "Queues": (
+        Panel(
+            "Messages a second",
+            "What comes in, what is done, what fails.",
+            {
+                "published": f"sum({_rate('minibroker_queue_published_total', WORK)})",
+                "acked": f"sum({_rate('minibroker_queue_acked_total', WORK)})",
+                "failed": f"sum({_rate('minibroker_queue_failed_total', WORK)})",
+                "dead-lettered": f"sum({_rate('minibroker_queue_dead_lettered_total', WORK)})",
+            },
+        ),
+        Panel(
+            "Messages by state",
+            "Ready and begun are the work; held is delivered ahead, delayed waits for its time.",
+            {"{{state}}": f"sum by (state) (minibroker_queue_messages{{{WORK}}})"},
+            stacked=True,
+        ),
+        Panel(
+            "Attempts that went wrong, a second",
+            "Handlers that failed, leases that ended, workers that died.",
+            {
+                name.replace("_", " "): f"sum({_rate(f'minibroker_queue_{name}_total', WORK)})"
+                for name in (
+                    "failed",
+                    "rejected",
+                    "expired",
+                    "worker_lost",
+                    "lost_settlements",
+                )
+            },
+        ),
+        Panel(
+            "Ready, the ten longest queues",
+            "Where work piles up.",
+            {"{{queue}}": _top(f'minibroker_queue_messages{{{WORK},state="ready"}}')},
+        ),
+        Panel(
+            "Oldest ready, the ten worst queues",
+            "A queue may be short and late, or long and quick: this is what users feel.",
+            {"{{queue}}": _top(f"minibroker_queue_oldest_ready_age_seconds{{{WORK}}}")},
+            "s",
+        ),
+        Panel(
+            "Dead, the ten longest queues",
+            "The page of the broker says what they died of.",
+            {"{{queue}}": _top(f'minibroker_queue_messages{{{DEAD},state="ready"}}')},
+        ),
+        Panel(
+            "Published a second, the ten busiest queues",
+            "Who sends.",
+            {"{{queue}}": _top(_rate("minibroker_queue_published_total", WORK))},
+        ),
+        Panel(
+            "Acked a second, the ten busiest queues",
+            "Who works.",
+            {"{{queue}}": _top(_rate("minibroker_queue_acked_total", WORK))},
+        ),
+        Panel(
+            "Waiting without a consumer",
+            "Ready messages of queues that nobody consumes.",
+            {
+                "{{queue}}": _top(
+                    f'minibroker_queue_messages{{{WORK},state="ready"}} > 0 '
+                    f"and on (job, instance, queue) minibroker_queue_consumers{{{WORK}}} == 0"
+                )
+            },
+        ),
+    ),
+    "Time": (
+        Panel(
+            "From publish to begin",
+            "Delays and retries included.",
+            _quantiles("minibroker_wait_seconds"),
+            "s",
+        ),
+        Panel(
+            "From begin to ack",
+            "How long handlers take.",
+            _quantiles("minibroker_run_seconds"),
+            "s",
+        ),
+        Panel(
+            "Sync of the log",
+            "A publish with durability sync waits for one.",
+            _quantiles("minibroker_log_sync_seconds"),
+            "s",
+            red=0.25,
+        ),
+    ),
+    "Log and disk": (
+        Panel(
+            "Bytes",
+            "The log is kept at about twice what lives in it.",
+            {
+                "on the disk": f"minibroker_log_disk_bytes{{{BROKER}}}",
+                "needed": f"minibroker_log_live_bytes{{{BROKER}}}",
+            },
+            "bytes",
+        ),
+        Panel(
+            "Written a second",
+            "Bytes of records, copies that free segments apart.",
+            {"written": _rate("minibroker_log_written_bytes_total", BROKER)},
+            "Bps",
+        ),
+        Panel(
+            "Records of a batch",
+            "Records that share a sync: the more, the busier.",
+            {
+                "mean": f"{_rate('minibroker_log_batch_records_sum', BROKER)} "
+                f"/ {_rate('minibroker_log_batch_records_count', BROKER)}"
+            },
+        ),
+        Panel(
+            "Segments in reserve, and lack of space",
+            "Three when all is well; publishes are refused before acks are.",
+            {
+                "in reserve": f"minibroker_log_reserve_segments{{{BROKER}}}",
+                "lacks space": f"minibroker_log_lacks_space{{{BROKER}}}",
+            },
+        ),
+        Panel(
+            "Damaged messages",
+            "The disk did not give back what was written: any is too many.",
+            {
+                "{{queue}}": f"increase(minibroker_queue_damaged_total{{{BROKER}}}[$__rate_interval]) > 0"
+            },
+            red=1,
+        ),
+        Panel(
+            "Recovery",
+            "How much of the log a start has read.",
+            {"read": f"minibroker_recovery_ratio{{{BROKER}}}"},
+            "percentunit",
+        ),
+    ),
+    "Process": (
+        Panel(
+            "Memory",
+            "Publishes may get `busy` at the limit.",
+            {
+                "resident": f"process_resident_memory_bytes{{{BROKER}}}",
+                "of it messages": f"minibroker_memory_bytes{{{BROKER}}}",
+                "limit": f"minibroker_memory_limit_bytes{{{BROKER}}}",
+            },
+            "bytes",
+        ),
+        Panel(
+            "Processors in use",
+            "The loop has one; the disk and reading back have threads.",
+            {"used": _rate("process_cpu_seconds_total", BROKER)},
+        ),
+        Panel(
+            "Lateness of the loop",
+            "What everything in the broker waits for.",
+            _quantiles("minibroker_loop_lag_seconds"),
+            "s",
+        ),
+        Panel(
+            "Connections and sessions",
+            "A session outlives its connection for a while.",
+            {
+                "connections": f"minibroker_connections{{{BROKER}}}",
+                "sessions": f"minibroker_sessions{{{BROKER}}}",
+                "limit": f"minibroker_connections_limit{{{BROKER}}}",
+            },
+        ),
+        Panel(
+            "Open files",
+            "Each connection takes one.",
+            {
+                "open": f"process_open_fds{{{BROKER}}}",
+                "limit": f"process_max_fds{{{BROKER}}}",
+            },
+        ),
+        Panel(
+            "Queues",
+            "Dead-letter queues too.",
+            {"queues": f"minibroker_queues{{{BROKER}}}"},
+        ),
+    ),
+}
+
+
+def dashboard() -> dict[str, Any]:
+    """Return the dashboard as Grafana reads it."""
+    return {
+        "uid": "minibroker",
+        "title": "minibroker",
+        "description": DESCRIPTION,
+        "tags": ["minibroker"],
+        "schemaVersion": 39,
+        "editable": True,
+        "graphTooltip": 1,  # the cross-hair is in all panels
+        "refresh": "10s",
+        "time": {"from": "now-1h", "to": "now"},
+        "timezone": "browser",
+        "templating": {"list": list(_variables())},
+        "annotations": {"list": [_starts()]},
+        "panels": list(_panels()),
+    }
+
+
+def _variables() -> Iterator[dict[str, Any]]:
+    yield {
+        "name": "datasource",
+        "label": "Prometheus",
+        "type": "datasource",
+        "query": "prometheus",
+        "refresh": 1,
+    }
+    for name, label, query in (
+        ("job", "Job", "label_values(minibroker_build_info, job)"),
+        ("instance", "Broker", 'label_values(minibroker_build_info{job="$job"}, instance)'),
+        ("queue", "Queue", f"label_values(minibroker_queue_messages{{{BROKER}}}, queue)"),
+    ):
+        many: dict[str, Any] = {}
+        if name == "queue":
+            many = {"multi": True, "includeAll": True, "allValue": ".*"}
+            many["current"] = {"text": ["All"], "value": ["$__all"]}
+        yield {
+            "name": name,
+            "label": label,
+            "type": "query",
+            "datasource": SOURCE,
+            "query": {"query": query, "refId": name},
+            "refresh": 2,  # whenever the range of time changes
+            "sort": 1,
+            **many,
+        }
+
+
+def _starts() -> dict[str, Any]:
+    """Return the marks where the broker was started: its counters begin anew there."""
+    return {
+        "name": "Starts",
+        "datasource": SOURCE,
+        "enable": True,
+        "expr": f"changes(minibroker_start_time_seconds{{{BROKER}}}[1m]) > 0",
+        "iconColor": "orange",
+    }
+
+
+def _panels() -> Iterator[dict[str, Any]]:
+    number = top = 0
+    for title, panels in PANELS.items():
+        number += 1
+        place = {"x": 0, "y": top, "w": WIDTH, "h": 1}
+        yield {
+            "id": number,
+            "type": "row",
+            "title": title,
+            "gridPos": place,
+            "collapsed": False,
+            "panels": [],
+        }
+        left, top = 0, top + 1
+        for panel in panels:
+            if left + panel.width > WIDTH:
+                left, top = 0, top + panel.height
+            number += 1
+            place = {"x": left, "y": top, "w": panel.width, "h": panel.height}
+            yield {"id": number, "gridPos": place, **_panel(panel)}
+            left += panel.width
+        top += panels[-1].height
+
+
+def _panel(panel: Panel) -> dict[str, Any]:
+    defaults: dict[str, Any] = {"unit": panel.unit, "min": 0}
+    if panel.red is not None:
+        steps = [{"color": "green", "value": None}, {"color": "red", "value": panel.red}]
+        defaults["thresholds"] = {"mode": "absolute", "steps": steps}
+    if panel.kind == "stat":
+        options: dict[str, Any] = {
+            "colorMode": "value" if panel.red is not None else "none",
+            "graphMode": "area",
+            "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
+        }
+    else:
+        custom: dict[str, Any] = {"fillOpacity": 10, "lineWidth": 1, "showPoints": "never"}
+        if panel.stacked:
+            custom |= {"stacking": {"mode": "normal", "group": "A"}, "fillOpacity": 30}
+        defaults["custom"] = custom
+        options = {
+            "legend": {"displayMode": "list", "placement": "bottom", "showLegend": True},
+            "tooltip": {"mode": "multi", "sort": "desc"},
+        }
+    return {
+        "type": panel.kind,
+        "title": panel.title,
+        "description": panel.meaning,
+        "datasource": SOURCE,
+        "fieldConfig": {"defaults": defaults, "overrides": []},
+        "options": options,
+        "targets": [
+            {
+                "refId": chr(ord("A") + at),
+                "datasource": SOURCE,
+                "expr": expr,
+                "legendFormat": legend,
+            }
+            for at, (legend, expr) in enumerate(panel.series.items())
+        ],
+    }
+
+
+def rendered() -> str:
+    """Return the text of the file."""
+    return json.dumps(dashboard(), indent=1, ensure_ascii=False) + "\n"
+
+
+if __name__ == "__main__":
+    TARGET.write_text(rendered(), "utf-8")
