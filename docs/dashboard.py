@@ -237,6 +237,29 @@ PANELS: Final[Mapping[str, Sequence[Panel]]] = {
             "percentunit",
         ),
     ),
+    "Clients": (
+        Panel(
+            "Handed to clients a second, the ten busiest",
+            "By session; those beyond the oldest hundred are `others`.",
+            {"{{client}} {{session}}": _top(_rate("minibroker_session_delivered_total", BROKER))},
+        ),
+        Panel(
+            "Published a second, the ten busiest clients",
+            "By session; those beyond the oldest hundred are `others`.",
+            {"{{client}} {{session}}": _top(_rate("minibroker_session_published_total", BROKER))},
+        ),
+        Panel(
+            "How full consumers are, the ten fullest",
+            "Messages that a consumer has, of those that it may have.",
+            {
+                "{{client}} {{queue}}": _top(
+                    f"minibroker_consumer_outstanding_messages{{{BROKER}}} "
+                    f"/ minibroker_consumer_prefetch_messages{{{BROKER}}}"
+                )
+            },
+            "percentunit",
+        ),
+    ),
     "Process": (
         Panel(
             "Memory",

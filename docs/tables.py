@@ -189,10 +189,16 @@ def metric_table() -> str:
 def family_table() -> str:
     """Return every metric that the HTTP port shows."""
     rows = (
-        (f"`{row.sample_name}`", row.kind, ", ".join(row.labels) or "-", row.meaning)
+        (
+            f"`{row.sample_name}`",
+            row.kind,
+            ", ".join(row.labels) or "-",
+            row.after_restart,
+            row.meaning,
+        )
         for row in FAMILIES.values()
     )
-    return table(("metric", "kind", "labels", "meaning"), rows)
+    return table(("metric", "kind", "labels", "after a restart", "meaning"), rows)
 
 
 def route_table() -> str:

@@ -19,8 +19,25 @@ class HttpBroker:
 
     def __init__(self, server: BrokerServer) -> None:
         self.server = server
-        (self.url,) = {found[1] for line in server.lines if (found := HTTP.match(line))} or {""}
-        self.client = httpx.Client(base_url=self.url, trust_env=False)
+        self.client = httpx.Client(trust_env=False)
+        self.find()
+
+    def find(self) -> None:
+        """Take the address that the broker has printed last."""
+        self.url = [found[1] for line in self.server.lines if (found := HTTP.match(line))][-1]
+        self.client.base_url = httpx.URL(self.url)
+
+    def restart(self) -> None:
+        """Start the broker again; its page has another port then."""
+        before = len(self.server.lines)
+        self.server.restart()
+        look_until(
+            lambda: any("  recovered " in line for line in self.server.lines[before:]),
+            self.server.process,
+            "a banner",
+        )
+        self.find()
+        self.wait()
 
     def wait(self) -> None:
         """Return when the port answers."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import shutil
 import subprocess
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from http_broker import HttpBroker
@@ -13,8 +15,11 @@ from prometheus_client.parser import text_string_to_metric_families as plain_tex
 
 import minibroker
 from minibroker.contract.metrics import METRICS
-from minibrokerd.http.exposition import OPEN_METRICS, TEXT, Format, choose
+from minibroker.contract.settings import default_settings
+from minibrokerd.core.queues import Queue
+from minibrokerd.http.exposition import OPEN_METRICS, SLICE_QUEUES, TEXT, Format, choose, write
 from minibrokerd.http.families import FAMILIES
+from minibrokerd.http.subject import Phase
 
 OPEN = "application/openmetrics-text"
 
@@ -135,14 +140,49 @@ def promtool(text: bytes) -> str:
     return said
 
 
-async def test_a_scrape_of_many_queues_lets_the_loop_turn(http_broker: HttpBroker) -> None:
-    """2,000 queues, in several slices: every queue has its lines in each family."""
+async def test_a_scrape_of_many_queues_is_whole_and_clean(http_broker: HttpBroker) -> None:
+    """2,000 queues, in several slices: every queue has its lines in each family, and the linter is content."""
     async with minibroker.connect(http_broker.server.url) as connection:
         await asyncio.gather(*(connection.queue(f"queue-{n}").set() for n in range(2_000)))
     answer = http_broker.client.get("/metrics")
     families = {family.name: family for family in plain_text(answer.text)}
     assert len(families["minibroker_queue_messages"].samples) == 4 * 2_000
     assert len(families["minibroker_queue_acked"].samples) == 2_000
+    if shutil.which("promtool"):
+        assert promtool(answer.content) == ""
+
+
+class Watched(Queue):
+    """A queue that counts how often it is looked at."""
+
+    __slots__ = ()
+    looks = 0
+
+    def __getattribute__(self, name: str) -> Any:
+        Watched.looks += 1
+        return super().__getattribute__(name)
+
+
+async def test_what_a_scrape_of_10000_queues_costs_the_loop() -> None:
+    """Held by counts, which no neighbour can spoil: looks at a queue, and lines between two turns of the loop.
+
+    How long that takes is in docs/performance.md.
+    """
+    queues = [Watched(n, f"queue-{n}", 1, default_settings()) for n in range(10_000)]
+    for queue in queues[::10]:
+        queue.counters["published"] += 1
+        queue.held += 1
+    nothing: Any = SimpleNamespace(
+        phase=Phase.READY, talkers=None, store=SimpleNamespace(queues={q.name: q for q in queues})
+    )
+    nothing.engine = SimpleNamespace(clock=SimpleNamespace(now_ms=lambda: 0))
+    of_queues = [row for row in FAMILIES.values() if row.of_queues or row.counter]
+    Watched.looks = 0
+    lines = [part.count(b"\n") async for part in write(nothing, TEXT, of_queues)]
+    assert Watched.looks <= 12 * len(queues)
+    per_queue = sum(len(row.of_queues or ("",)) for row in of_queues)
+    assert sum(lines) == per_queue * len(queues) + 2 * len(of_queues)
+    assert max(lines) <= 4 * SLICE_QUEUES + 4  # four states of 1,000 queues
 
 
 def test_nothing_of_queues_is_shown_before_they_are_all_there() -> None:

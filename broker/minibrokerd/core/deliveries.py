@@ -19,6 +19,7 @@ class Consumer:
         "active",
         "batch",
         "connection",
+        "delivered",
         "lease_ms",
         "number",
         "opened_by",
@@ -51,6 +52,7 @@ class Consumer:
         self.opened_by = request  # the request that made it
         self.timer: Timer | None = None  # the end of a receive's wait
         self.outstanding = 0
+        self.delivered = 0  # messages, since it is there
         self.batch = 0  # the newest that a delivery to it rested on
         self.active = True
         self.waiting = False  # stands in the queue's line

@@ -100,8 +100,11 @@ def _deliver(store: Store, queue: Queue, consumer: Consumer, most: int) -> bool:
     queue.held += count
     queue.counters["delivered"] += count
     consumer.outstanding += count
+    consumer.delivered += count
     store.deliveries[delivery.token] = queue.deliveries[delivery.token] = delivery
-    connection.session.deliveries.add(delivery.token)
+    session = connection.session
+    session.delivered += count
+    session.deliveries.add(delivery.token)
     connection.tokens.add(delivery.token)
     runs, column = _runs(items)
     header = {

@@ -68,6 +68,7 @@ def publish(store: Store, frame: Frame, part: Any) -> tuple[Result, int]:
         _write(store, queue, block, part, frame)
     rests_on = max(store.rests_on(durability, frame.size), queue.reserve_batch)
     queue.counters["published"] += count
+    store.connections[frame.connection].session.published += count
     queue.count_in(block, first, first + count)
     if durability == SYNC:
         queue.entering += count

@@ -43,14 +43,17 @@ class Session:
     """One client process's session; it outlives its connections for a while."""
 
     __slots__ = (
+        "acked",
         "answered_below",
         "attached",
         "back_batch",
         "blank",
         "client",
         "connection",
+        "delivered",
         "deliveries",
         "id",
+        "published",
         "received",
         "seen_ms",
         "seen_unix_ms",
@@ -66,6 +69,8 @@ class Session:
         self.connection: int | None = None
         self.attached: set[int] = set()
         self.deliveries: set[int] = set()  # tokens
+        # Messages, since the server runs: stored for it, handed to it, ended by it as done.
+        self.published = self.delivered = self.acked = 0
         self.received: dict[int, int] = {}  # by request: the token of an answer it may not have
         self.back_batch = 0  # the newest that has an answer of it as ended
         self.window: dict[int, Outcome] = {}

@@ -226,6 +226,8 @@ def ack(work: Settlement) -> None:
         return
     count = sum(run[3] for run in ended)
     work.queue.counters["acked"] += count
+    session = store.connections[work.frame.connection].session
+    session.acked += count
     if work.began_unix_ms:
         store.sums.runs_ms.note(store.unix_ms - work.began_unix_ms, count)
     elif work.sent_unix_ms:
@@ -240,7 +242,6 @@ def ack(work: Settlement) -> None:
         tail = tail[most:]
     meta = AckMeta(work.queue.number, 0, 0, 0, 0, 0, 0)
     if is_whole_ack(store, work.frame, work.lost):
-        session = store.connections[work.frame.connection].session
         meta = AckMeta(
             work.queue.number,
             session.id,

@@ -6,6 +6,7 @@
     gate.py        who asks, from where, and whether he may: the only place that decides it
     routes.py      the table of all paths, each with what it needs
     families.py    the table of all metrics; exposition.py writes them in the format that was asked for
+    talkers.py     totals of sessions and consumers, in a bounded number of lines
     requests.py    one request of the API; shapes.py has what it takes and gives, openapi.py describes that
     queues.py messages.py deadletters.py sessions.py recent.py survey.py live.py   who answers
     near.py        clients in this process: what changes something goes their way

@@ -7,7 +7,7 @@ queues would stop the loop for as long. Here an answer is made in slices of a fe
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -76,13 +76,17 @@ def _exactness(kind: str, version: str | None, form: Format) -> int:
     return {"*/*": 1, f"{form.kind.partition('/')[0]}/*": 2}.get(kind, 0)
 
 
-async def write(subject: Subject, form: Format) -> AsyncIterator[bytes]:
+async def write(
+    subject: Subject, form: Format, families: Iterable[Family] = tuple(FAMILIES.values())
+) -> AsyncIterator[bytes]:
     """Yield an answer to a scrape, in slices between which the loop turns."""
     ready = subject.phase is not Phase.RECOVERING
+    if ready and subject.talkers is not None:
+        await subject.talkers.look()
     queues = list(subject.store.queues.values()) if ready else []
     slices = [_Slice(queues[at : at + SLICE_QUEUES]) for at in range(0, len(queues), SLICE_QUEUES)]
     small: list[str] = []
-    for family in FAMILIES.values():
+    for family in families:
         if not (ready or family.early):
             continue
         small.extend(_head(family, form))
@@ -102,7 +106,8 @@ async def write(subject: Subject, form: Format) -> AsyncIterator[bytes]:
             await asyncio.sleep(0)
     if form.open_metrics:
         small.append("# EOF")
-    yield ("\n".join(small) + "\n").encode()
+    if small:
+        yield ("\n".join(small) + "\n").encode()
 
 
 def _head(family: Family, form: Format) -> Iterator[str]:

@@ -17,6 +17,12 @@ from minibrokerd import __version__, memory
 from minibrokerd.core.histogram import Histogram
 from minibrokerd.core.queues import Queue
 from minibrokerd.http.subject import Phase, Subject
+from minibrokerd.http.talkers import (
+    CONSUMER_LABELS,
+    MOST_CONSUMERS,
+    MOST_SESSIONS,
+    SESSION_LABELS,
+)
 from minibrokerd.log.seam import RESERVE_SEGMENTS
 
 OLDEST_LANES: Final = 1_000  # keys that are looked at for the oldest message of a queue
@@ -25,6 +31,10 @@ Labels = tuple[tuple[str, str], ...]
 Samples = Iterable[tuple[Labels, float]]
 OfQueues = Callable[[Sequence[Queue], int], Sequence[float]]  # of queues, and the log time in ms
 NO_LABELS: Final[Labels] = ()
+_OF_SESSIONS: Final = (
+    f"of the {MOST_SESSIONS} oldest, and of all `others` what they did between two scrapes."
+)
+_OF_CONSUMERS: Final = f"of the {MOST_CONSUMERS} oldest, and of all `others` together."
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +56,19 @@ class Family:
     histogram: Callable[[Subject], Histogram] | None = None
     exponents: Sequence[int] = ()  # of its bounds: powers of two
     scale: int = 1  # what they are divided by
+    goes_on: bool = False  # a counter of which the log knows how far it was before a restart
 
     @property
     def sample_name(self) -> str:
         """The name of its samples."""
         return self.name + {"counter": "_total", "info": "_info"}.get(self.kind, "")
+
+    @property
+    def after_restart(self) -> str:
+        """What a restart of the broker does to it, for the documents."""
+        if self.kind in ("gauge", "info"):
+            return "is looked at"
+        return "goes on" if self.goes_on else "from 0"
 
 
 def _one(value: Callable[[Subject], float]) -> Callable[[Subject], Samples]:
@@ -253,10 +271,90 @@ _SERVER_FAMILIES: Final = (
         _one(lambda subject: float(subject.log.lacks_space)),
     ),
     Family(
+        "minibroker_starts",
+        "counter",
+        "Starts of the broker on this data directory; each raises the epoch, as salvage and restore do.",
+        _one(lambda subject: subject.log.epoch),
+        goes_on=True,
+    ),
+    Family(
+        "minibroker_log_batches",
+        "counter",
+        "Batches that were written to this data directory; a start writes some of its own.",
+        _one(lambda subject: subject.store.open_batch - 1),
+        goes_on=True,
+    ),
+    Family(
         "minibroker_log_written_bytes",
         "counter",
         "Since the start of the broker: bytes of records for the log, copies that free segments apart.",
         _one(lambda subject: subject.engine.others_bytes),
+    ),
+)
+
+
+def _session(name: str) -> Callable[[Subject], Samples]:
+    return lambda subject: subject.talkers.sessions.of(name) if subject.talkers else ()
+
+
+def _consumer(name: str) -> Callable[[Subject], Samples]:
+    return lambda subject: subject.talkers.consumers.of(name) if subject.talkers else ()
+
+
+_TALKER_FAMILIES: Final = (
+    *(
+        Family(
+            f"minibroker_session_{name}",
+            "counter",
+            f"Messages {meaning}: {_OF_SESSIONS}",
+            _session(name),
+            labels=SESSION_LABELS,
+        )
+        for name, meaning in (
+            ("published", "stored for a session"),
+            ("delivered", "handed to a session"),
+            ("acked", "that a session ended as done"),
+        )
+    ),
+    Family(
+        "minibroker_session_deliveries",
+        "gauge",
+        f"Deliveries of which a session has messages: {_OF_SESSIONS}",
+        _session("holds"),
+        labels=SESSION_LABELS,
+    ),
+    Family(
+        "minibroker_sessions_left_out",
+        "gauge",
+        "Sessions that are summed up as `others`.",
+        _one(lambda subject: subject.talkers.sessions.left_out if subject.talkers else 0),
+    ),
+    Family(
+        "minibroker_consumer_delivered",
+        "counter",
+        f"Messages handed to a consumer since it is there: {_OF_CONSUMERS}",
+        _consumer("delivered"),
+        labels=CONSUMER_LABELS,
+    ),
+    Family(
+        "minibroker_consumer_outstanding_messages",
+        "gauge",
+        f"Messages that a consumer has: {_OF_CONSUMERS}",
+        _consumer("outstanding"),
+        labels=CONSUMER_LABELS,
+    ),
+    Family(
+        "minibroker_consumer_prefetch_messages",
+        "gauge",
+        f"Messages that a consumer may have: {_OF_CONSUMERS}",
+        _consumer("prefetch"),
+        labels=CONSUMER_LABELS,
+    ),
+    Family(
+        "minibroker_consumers_left_out",
+        "gauge",
+        "Consumers that are summed up as `others`.",
+        _one(lambda subject: subject.talkers.consumers.left_out if subject.talkers else 0),
     ),
 )
 
@@ -336,5 +434,12 @@ _PROCESS_FAMILIES: Final = (
 )
 
 FAMILIES: Final[Mapping[str, Family]] = {
-    row.name: row for row in (*_SERVER_FAMILIES, *_HISTOGRAMS, *_QUEUE_FAMILIES, *_PROCESS_FAMILIES)
+    row.name: row
+    for row in (
+        *_SERVER_FAMILIES,
+        *_HISTOGRAMS,
+        *_QUEUE_FAMILIES,
+        *_TALKER_FAMILIES,
+        *_PROCESS_FAMILIES,
+    )
 }

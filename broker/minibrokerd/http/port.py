@@ -105,6 +105,7 @@ class HttpPort:
         from minibrokerd.http.near import Clients
         from minibrokerd.http.recent import Recent
         from minibrokerd.http.survey import Survey
+        from minibrokerd.http.talkers import Talkers
 
         class Server(uvicorn.Server):
             """One that leaves the signals of the process alone."""
@@ -118,6 +119,7 @@ class HttpPort:
         gate = Gate(self._options, door=subject.connections.door)
         subject.clients = Clients(subject)
         subject.survey = Survey(subject, can_change=lambda: gate.can_change)
+        subject.talkers = Talkers(subject.store)
         subject.recent = Recent(subject.loop)
         subject.recent.start()
         logging.getLogger("uvicorn.error").setLevel(logging.WARNING)

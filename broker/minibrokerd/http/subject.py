@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from minibrokerd.http.near import Clients
     from minibrokerd.http.recent import Recent
     from minibrokerd.http.survey import Survey
+    from minibrokerd.http.talkers import Talkers
 
 
 class Phase(Enum):
@@ -45,6 +46,7 @@ class Subject:
     clients: Clients | None = None
     survey: Survey | None = None
     recent: Recent | None = None
+    talkers: Talkers | None = None
 
     @property
     def store(self) -> Store:

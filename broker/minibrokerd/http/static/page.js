@@ -3,6 +3,7 @@
 // Whatever comes from the broker is set as text, never as HTML.
 (() => {
   const KEPT = 90; // looks that charts show: three minutes
+  const SHOWN_S = 60; // what a chart shows at the least
   const one = (selector, of = document) => of.querySelector(selector);
   const all = (selector, of = document) => [...of.querySelectorAll(selector)];
   const last = new Map(); // by queue, "" for all: the counts of the look before, and when that was
@@ -27,6 +28,7 @@
     for (const unit of ["B", "KiB", "MiB", "GiB"]) { if (bytes < 1024) return `${Number(bytes.toPrecision(3))} ${unit}`; bytes /= 1024; }
     return `${Number(bytes.toPrecision(3))} TiB`;
   };
+  const clock = (seconds) => new Date(seconds * 1000).toTimeString().slice(0, 8);
   const set = (element, text) => { if (element && element.textContent !== text) element.textContent = text; };
   const shown = (name, value) => (name.endsWith("_bytes") ? size(value) : name.endsWith("_ms") ? span(value) : count(value));
 
@@ -65,11 +67,13 @@
         const style = getComputedStyle(document.documentElement);
         const of = (variable) => style.getPropertyValue(variable).trim();
         const axis = { stroke: of("--soft"), grid: { stroke: of("--line"), width: 1 }, ticks: { stroke: of("--line"), width: 1 } };
+        const times = (u, splits) => splits.map((each) => clock(each));
+        const curve = (label, variable) => ({ label, stroke: of(variable), width: 2, points: { show: false }, value: (u, value) => (value === null ? "–" : rate(value)) });
         chart = new uPlot({
           width: place.clientWidth - 26, height: 170,
-          axes: [axis, { ...axis, size: 60 }],
-          scales: { y: { range: (u, low, high) => [0, Math.max(high, 1)] } },
-          series: [{}, { label: "published", stroke: of("--accent"), width: 2 }, { label: "acked", stroke: of("--good"), width: 2 }, { label: "failed", stroke: of("--bad"), width: 2 }],
+          axes: [{ ...axis, values: times, space: 90, incrs: [5, 10, 15, 30, 60, 120, 300] }, { ...axis, size: 60 }],
+          scales: { x: { range: (u, low, high) => [Math.min(low, high - SHOWN_S), high] }, y: { range: (u, low, high) => [0, Math.max(1.1 * high, 1)] } },
+          series: [{ label: "at", value: (u, value) => (value === null ? "–" : clock(value)) }, curve("published", "--accent"), curve("acked", "--good"), curve("failed", "--bad")],
         }, series, place);
         charts.set(place, chart);
       }
@@ -113,7 +117,7 @@
     level.className = `badge ${event.level}`;
     level.textContent = event.level;
     const texts = [event.time, level, event.event, Object.entries(event.fields).map(([name, value]) => `${name}=${value}`).join("  ")];
-    texts.forEach((text, at) => { const cell = document.createElement(at === 2 ? "th" : "td"); cell.append(text); row.append(cell); });
+    texts.forEach((text, at) => { const cell = document.createElement(at === 2 ? "th" : "td"); if (at === 0) cell.className = "time"; cell.append(text); row.append(cell); });
     return row;
   };
 
