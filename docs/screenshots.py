@@ -90,9 +90,7 @@ async def consume(url: str, name: str, work_s: float, workers: int, failing: int
         await asyncio.sleep(work_s * chance.uniform(0.5, 1.5))
         if chance.randrange(1_000) < failing:
             error = chance.choice(ERRORS)
-            if chance.random() < 0.5:
-                raise error
-            await message.reject(error)
+            await (message.reject if chance.random() < 0.5 else message.nack)(error)
 
     async with minibroker.connect(url, name=f"worker-{name.partition('.')[0]}") as connection:
         await connection.queue(name).run(handle, concurrency=workers)

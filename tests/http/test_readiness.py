@@ -23,6 +23,7 @@ from support.broker import BrokerServer
 from support.processes import lasts, look_until
 
 GATED = Path(__file__).resolve().parents[1] / "support" / "gated_broker.py"
+BETWEEN_READS_S = 0.1
 OPENS_AFTER_S = 2.0  # in a recovery that takes longer, the port opens in its midst
 
 
@@ -82,7 +83,7 @@ def test_a_broker_that_recovers_is_alive_and_not_ready(gated: Any, tmp_path: Pat
     """It says how far it is, and has no queue to show yet; when it is through it is ready."""
     server, url = gated
     with minibroker.sync.connect(server.url) as broker:
-        for _ in range(60):
+        for _ in range(100):
             broker.queue("mail").publish_many([b"m" * 10_000] * 3)
     assert server.stop() == 0
     gate = tmp_path / "reads"
@@ -98,6 +99,7 @@ def test_a_broker_that_recovers_is_alive_and_not_ready(gated: Any, tmp_path: Pat
     said: dict[str, tuple[int, str]] = {}
 
     def is_told() -> bool:
+        assert lasts(process, BETWEEN_READS_S)
         let_one_through(gate)
         for path, asked in waiting.items():
             if asked.done() and not said.get(path, (0, ""))[0]:

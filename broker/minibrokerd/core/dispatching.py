@@ -70,8 +70,7 @@ def _deliver(store: Store, queue: Queue, consumer: Consumer, most: int) -> bool:
     if not items:
         return False
     connection = store.connections[consumer.connection]
-    # The same of all: `Lanes.take` ends before what has another.
-    terms = items[0].block.terms
+    terms = items[0].block.terms  # the same of all: `Lanes.take` ends before what has others
     lease_ms = terms.lease_ms or consumer.lease_ms or queue.setting("lease_ms")
     delivery = Delivery(
         store.next_token(),
@@ -102,9 +101,8 @@ def _deliver(store: Store, queue: Queue, consumer: Consumer, most: int) -> bool:
     consumer.outstanding += count
     consumer.delivered += count
     store.deliveries[delivery.token] = queue.deliveries[delivery.token] = delivery
-    session = connection.session
-    session.delivered += count
-    session.deliveries.add(delivery.token)
+    connection.session.delivered += count
+    connection.session.deliveries.add(delivery.token)
     connection.tokens.add(delivery.token)
     runs, column = _runs(items)
     header = {
