@@ -40,7 +40,7 @@ EXITS: Final = (
     ),
     Exit(
         REFUSED,
-        "the server refused the command, or answered too late",
+        "the server refused the command, or answered too late; backup: the log changed too fast",
         "read the message: it names the cause and the next step",
     ),
     Exit(USAGE, "the command line, or a file or app that it names, is wrong", "see --help"),
@@ -51,7 +51,7 @@ EXITS: Final = (
     ),
     Exit(
         DAMAGED,
-        "serve, log: the log is damaged, and nothing was changed",
+        "serve, log: the log is damaged, and nothing was changed; backup, restore: a back-up is, too",
         "copy the data directory before anything else, then run `minibroker log check`",
     ),
     Exit(
@@ -76,17 +76,17 @@ EXITS: Final = (
     ),
     Exit(
         NOT_WRITABLE,
-        "serve, log: the data directory cannot be made, read or written",
+        "serve, log, backup, restore: the directory cannot be made, read or written",
         "check its owner, its rights and the space on its disk",
     ),
     Exit(
         LOCKED,
-        "serve, log: a server holds the data directory, or the one that it is a copy of",
+        "serve, log: a server holds the data directory, or the one that it is a copy of; backup: DIR is in use",
         "stop that one first, or see `minibroker log restore`",
     ),
     Exit(
         NEWER,
-        "serve, log: the data directory was written by a newer version",
+        "serve, log, backup: the data directory was written by a newer version",
         "use that version, or a newer one",
     ),
     Exit(INTERRUPTED, "interrupted from the keyboard", "nothing"),

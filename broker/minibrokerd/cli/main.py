@@ -35,6 +35,8 @@ COMMANDS: Final[Mapping[str, str]] = {
     "token": "token",
     "bench": "bench",
     "log": "log",
+    "backup": "backup",
+    "restore": "backup",
     "config": "config",
     "completion": "completion",
     "exits": "exit_codes",

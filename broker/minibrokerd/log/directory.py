@@ -27,7 +27,9 @@ _RESERVE: Final = re.compile(r"reserve-(\d+)\.log")
 _INDEX: Final = re.compile(r"segment-(\d{10})-(\d{5})\.index")
 _TORN: Final = re.compile(r"(?:torn|damaged)-\d+-\d+\.bin")
 _TEMPORARY: Final = re.compile(r"(?:failed|key|next|reserve)\.tmp")
-_OWN: Final = frozenset({"lock", "key", "state", "failed", "tokens", "tokens.lock", "tokens.tmp"})
+_OWN: Final = frozenset(
+    {"lock", "key", "state", "failed", "restored.json", "tokens", "tokens.lock", "tokens.tmp"}
+)
 _LOCK_BYTES: Final = 4_096  # of the lock file: who holds it, and where
 _LINE_BYTES: Final = 64  # the small text files: one line, padded, with its checksum
 _IGNORED: Final = frozenset({"lost+found"})  # an empty mount point has it

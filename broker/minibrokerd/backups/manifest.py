@@ -1,0 +1,99 @@
+"""What a back-up consists of, in one small file that is written last: whatever has no manifest is no back-up.
+
+Files of segments are named by what is in them and never written twice, so nothing that a manifest names is
+touched while that manifest is there.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from minibrokerd.log.directory import SegmentName
+
+FORMAT: Final = 1
+HASH_DIGITS: Final = 16  # of a sha256 in the name of a file
+
+
+class Segment(msgspec.Struct, frozen=True):
+    """One segment of a back-up: its file, and what of its content says that it fits between others.
+
+    `bytes` count, of a file of `size_bytes` in the data directory; what follows them there is zero, or came later.
+    `head` is the crc32 of the first batch: two segments of one name in two lives of a log differ there.
+    """
+
+    file: str
+    number: int
+    generation: int
+    size_bytes: int
+    bytes: int
+    sha256: str
+    head: int
+    last: int
+    last_checksum: int
+    previous: int
+    previous_checksum: int
+    log_start: int
+    epoch: int
+
+    @property
+    def name(self) -> SegmentName:
+        """The name in the data directory."""
+        return SegmentName(self.number, self.generation)
+
+
+class SideFile(msgspec.Struct, frozen=True):
+    """A small file of the data directory beside the log: the session key, the tokens."""
+
+    file: str
+    sha256: str
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """One back-up: the log up to batch `batch`, as it was at one moment after `began_unix_ms`."""
+
+    format: int
+    number: int
+    version: str
+    store: str
+    source: str
+    batch: int
+    epoch: int
+    began_unix_ms: int
+    ended_unix_ms: int
+    segments: list[Segment]
+    side_files: dict[str, SideFile]
+
+    @property
+    def bytes(self) -> int:
+        """The bytes of all its segments."""
+        return sum(segment.bytes for segment in self.segments)
+
+    @property
+    def files(self) -> set[str]:
+        """The names of all files that it needs."""
+        return {each.file for each in self.segments} | {
+            each.file for each in self.side_files.values()
+        }
+
+
+def encode(manifest: Manifest) -> bytes:
+    """Return the content of a manifest's file."""
+    return msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n"
+
+
+def decode(data: bytes) -> Manifest:
+    """Return the manifest that `data` spells.
+
+    Raises:
+        ValueError: it is none, or one of a newer release.
+    """
+    version = msgspec.json.decode(data, type=_Format).format
+    if version > FORMAT:
+        raise ValueError(f"it has format {version}, this release knows {FORMAT}")
+    return msgspec.json.decode(data, type=Manifest)
+
+
+class _Format(msgspec.Struct):
+    format: int

@@ -1,0 +1,66 @@
+"""Whether back-ups are as they were written: every byte by the manifests, every log as a start would read it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+
+from minibrokerd.backups.failures import BackupDamaged
+from minibrokerd.backups.manifest import Manifest
+from minibrokerd.backups.presenting import Presented
+from minibrokerd.backups.shelf import Shelf
+from minibrokerd.log.checking import check
+from minibrokerd.log.directory import DataDirectory
+from minibrokerd.log.failures import LogError
+
+
+@dataclass(slots=True)
+class Verified:
+    """The verdict on one back-up; `wrong` says what of it is not as it was written."""
+
+    manifest: Manifest
+    batches: int = 0
+    records: int = 0
+    wrong: list[str] = field(default_factory=list)
+
+
+def verify(shelf: Shelf, manifest: Manifest) -> Verified:
+    """Read all of a back-up and judge it."""
+    verified = Verified(manifest)
+    expected = {each.file: each.sha256 for each in manifest.segments}
+    expected |= {each.file: each.sha256 for each in manifest.side_files.values()}
+    for file, sha256 in expected.items():
+        try:
+            read_whole(shelf, file, sha256)
+        except BackupDamaged as error:
+            verified.wrong.append(str(error))
+    if verified.wrong:
+        return verified
+    ops = Presented(shelf, manifest)
+    try:
+        checked = check(DataDirectory(shelf.path, ops), ops)
+    except LogError as error:
+        verified.wrong.append(str(error))
+        return verified
+    verified.batches, verified.records = checked.survey.batches, checked.survey.records
+    if checked.refusal is not None:
+        verified.wrong.append(str(checked.refusal))
+    elif checked.survey.number != manifest.batch:
+        text = f"its log ends with batch {checked.survey.number}, not with {manifest.batch}"
+        verified.wrong.append(text)
+    return verified
+
+
+def read_whole(shelf: Shelf, file: str, sha256: str) -> bytes:
+    """Return the content of a file of a back-up.
+
+    Raises:
+        BackupDamaged: it is not there, cannot be read, or is not as it was written.
+    """
+    try:
+        data = shelf.read(file)
+    except OSError as error:
+        raise BackupDamaged(shelf.at(file), f"cannot be read ({error.strerror})") from error
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise BackupDamaged(shelf.at(file), "is not as it was written")
+    return data
