@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: attacks screenshots help setup serve test check format tables bench compare demo crash cuts faults fuzz full-disk stops starts story damage sim planted growth scale bench-peers bench-workers bench-blocking clean
+.PHONY: attacks screenshots help setup serve test check format tables bench compare demo crash cuts faults fuzz full-disk stops starts story damage sim planted growth scale bench-peers bench-workers bench-blocking clean backups
 
 help:
 	@echo "make serve    start the broker on ./data, port 7272; PORT=7300, or the variables of minibroker serve"
@@ -25,6 +25,7 @@ help:
 	@echo "make full-disk  acks, restarts and deliveries on a tmpfs with no byte free: SEED, BUDGET=300 s"
 	@echo "make stops    as crash, with SIGTERM: exit code 0 within 10 s, nothing lost, nothing twice, nothing refused"
 	@echo "make story    Flask, Django and workers out of the wheel while all of it dies once: SEED, BUDGET=600 s, REQUESTS=500"
+	@echo "make backups  back-ups under load, something killed at random: ROUNDS=20, SEED=7, BUDGET=900 s"
 	@echo "make starts   STARTS=1000 starts without traffic: no file grows, nothing is counted twice"
 	@echo "make damage   flip every bit of a small log, spoil it CASES=1000 times as SEED says: check finds, salvage keeps"
 	@echo "make planted  planted bugs, which the layers above must find: SEED=1, BUDGET=1800 s; ONLY=\"a name\" is one of them"
@@ -126,6 +127,9 @@ full-disk: $(VENV)/.develop-ready
 
 crash: $(VENV)/.develop-ready
 	@PYTHONPATH=tests KILLS=$(KILLS) SEED=$(SEED) BUDGET=$(BUDGET) $(BIN)/python tests/kills/campaign.py
+
+backups: $(VENV)/.develop-ready
+	@PYTHONPATH=tests:tests/kills ROUNDS=$(ROUNDS) SEED=$(SEED) BUDGET=$(BUDGET) $(BIN)/python tests/backups/backup_campaign.py
 
 sim: $(VENV)/.develop-ready
 	@PYTHONPATH=tests:tests/cuts SEED=$(SEED) WORLDS=$(WORLDS) BUDGET=$(BUDGET) TRACE=$(TRACE) $(BIN)/python tests/sim/sim_campaign.py

@@ -125,6 +125,27 @@ async def test_what_happens_meanwhile_costs_nothing_that_was_confirmed_before(
     log.engine.close()
 
 
+async def test_what_is_written_while_the_newest_is_read_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a server that writes all the time would look damaged, or cost a round each time."""
+    monkeypatch.setattr(copying, "PIECE_BYTES", 512)
+    log, ops, loop = Numbered(tmp_path / "d"), Watched(), asyncio.get_running_loop()
+    await log.write()
+    await log.write()
+    ops.when = lambda name, at: name.startswith("segment-") and at == 1536 and log.written == 2
+
+    async def go_on() -> None:
+        while log.written < 5:
+            await log.write()
+
+    ops.happens = lambda: asyncio.run_coroutine_threadsafe(go_on(), loop).result(20)
+    done = await asyncio.to_thread(take, log.path, tmp_path / "b", ops)
+    assert (done.rounds, log.written) == (1, 5)
+    assert numbers(brought(tmp_path / "b", tmp_path / "r")) == [1, 2, 3, 4, 5]
+    log.engine.close()
+
+
 async def test_a_log_that_turns_over_faster_is_given_up_and_earlier_back_ups_stand(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
