@@ -11,7 +11,7 @@ from backup_campaign import run_campaign
 
 from support.processes import DEADLINE_S
 
-ROUNDS = int(os.environ.get("ROUNDS") or 3)
+ROUNDS = int(os.environ.get("ROUNDS") or 2)
 SEED = int(os.environ.get("SEED") or SystemRandom().randrange(2**32))
 
 

@@ -148,6 +148,18 @@ def test_pages_show_every_message_once_with_its_body(kind: str, count: int) -> N
     assert pages(world, client, 1_000, skip=4)[:3] == shown[4:7]
 
 
+def test_a_delayed_message_says_when_it_is_ready() -> None:
+    """By the wall clock, whenever it is asked."""
+    world = World()
+    client = world.hello()
+    client.publish("q", b"now", b"later", delays=[0, 60_000])
+    for _ in range(2):
+        now, later = pages(world, client)
+        assert "ready_unix_ms" not in now
+        assert later["ready_unix_ms"] == later["published_unix_ms"] + 60_000
+        world.advance(1_000)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_message_is_found_by_its_id_in_every_state(kind: str) -> None:
     world, client = made(kind)

@@ -161,7 +161,8 @@ class Peeking:
         origin = item.block.origin
         same = (place.token, place.origin) == (token, origin)
         for sequence in range(max(item.first, place.sequence if same else 0), item.stop):
-            if not self._page.add(describe(state, item, sequence), item.block, sequence):
+            info = describe(state, item, sequence, self._walk.store)
+            if not self._page.add(info, item.block, sequence):
                 return Place(1, origin, sequence)
         return Place(0, origin, item.stop)
 
@@ -190,7 +191,7 @@ class Peeking:
                 item = queue.lanes.find(queue.home, sequence)
                 if item is None:
                     continue
-                info, shown = _cold_info(item, block, sequence, queue.home)
+                info, shown = _cold_info(walk.store, item, block, sequence, queue.home)
                 if not self._page.add(info, shown, sequence):
                     return Place(1, queue.home, sequence)
             if walk.is_used_up(SHOW_LOOKS * (stop - low)):
@@ -237,9 +238,9 @@ class Peeking:
                 item = queue.lanes.find(origin, sequence)
                 if item is None or block is None:
                     continue  # it was taken meanwhile
-                info, shown = _cold_info(item, block, sequence, origin)
+                info, shown = _cold_info(walk.store, item, block, sequence, origin)
             elif item is not None:
-                info, shown = describe(state, item, sequence), item.block
+                info, shown = describe(state, item, sequence, walk.store), item.block
             else:
                 continue
             if self._state in (None, state) and not self._page.add(info, shown, sequence):
@@ -251,10 +252,10 @@ class Peeking:
 
 
 def _cold_info(
-    item: Item | ColdRun, block: Block | None, sequence: int, origin: int
+    store: Store, item: Item | ColdRun, block: Block | None, sequence: int, origin: int
 ) -> tuple[dict[str, Any], Block]:
     if not isinstance(item, ColdRun):  # it was read back meanwhile
-        return describe(State.READY, item, sequence), item.block
+        return describe(State.READY, item, sequence, store), item.block
     if block is None:
         nothing = Block(origin, sequence, 1, NO_BODY, bytes(8), 0, None, 0, 0, 0, 0, 0)
         return _info_of(State.READY, nothing, "", sequence) | {"damaged": True}, nothing
@@ -275,9 +276,11 @@ def _info_of(state: State, block: Block, key: str, sequence: int) -> dict[str, A
     return info
 
 
-def describe(state: State, item: Item, sequence: int) -> dict[str, Any]:
+def describe(state: State, item: Item, sequence: int, store: Store) -> dict[str, Any]:
     """Return what peek says of one message; times are unix ms."""
     info = _info_of(state, item.block, item.key, sequence)
+    if state is State.DELAYED:
+        info["ready_unix_ms"] = store.unix_ms + item.ready_at_ms - store.now_ms
     if isinstance(item, Message):
         failed, expired, worker_lost = item.attempts
         info |= {
