@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: attacks screenshots help setup serve test check format tables bench compare demo crash cuts faults fuzz full-disk stops starts story damage sim planted growth scale bench-peers bench-workers bench-blocking clean backups
+.PHONY: attacks backups screenshots help setup serve test check format tables bench compare demo crash cuts faults fuzz full-disk stops starts story damage sim planted growth scale bench-peers bench-workers bench-blocking clean
 
 help:
 	@echo "make serve    start the broker on ./data, port 7272; PORT=7300, or the variables of minibroker serve"

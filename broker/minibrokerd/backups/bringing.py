@@ -1,9 +1,9 @@
 """`minibroker restore`: a back-up becomes a data directory, whole or not at all.
 
-It is built in a directory of its own inside the one that was asked for (a mount point could not be
-renamed), raised as `log restore` raises a copy, and renamed when it is whole. Then its files move out. While
-either name is there no server starts, for neither is one of a data directory. A restore that was cut short is begun
-again while it was built, and brought to its end once it was whole.
+It is built in a directory of its own inside the one that was asked for (a mount point could not be renamed),
+raised as `log restore` raises a copy, and renamed when it is whole. Then its files move out. While either name
+is there no server starts, for neither is one of a data directory. A restore that was cut short is begun again
+while it was built, and brought to its end once it was whole.
 """
 
 from __future__ import annotations
