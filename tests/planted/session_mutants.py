@@ -134,7 +134,7 @@ RETURN_MUTANTS: Final = (
         "core/moving.py",
         "        doom(store, queue, message)\n        return\n",
         "        doom(store, queue, message)\n"
-        "        store.wait_or_ready(queue, message)\n"
+        "        wait_or_ready(store, queue, message)\n"
         "        return\n",
         ("core/test_core_full_dlq.py", "model"),
         "I4, I8: attempts beyond the maximum",

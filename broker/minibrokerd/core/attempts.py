@@ -19,6 +19,7 @@ from minibrokerd.core.queues import Queue
 from minibrokerd.core.records import AttemptMeta, BeginMeta
 from minibrokerd.core.sessions import Session
 from minibrokerd.core.state import COUNTER_BITS, Store
+from minibrokerd.core.waiting import all_back
 from minibrokerd.core.wheel import Timer
 
 
@@ -142,8 +143,7 @@ def _end_leases(store: Store, delivery: Delivery, messages: list[Message]) -> No
         store.write_return(queue, run, 0, run[0].history[-1])
     if not delivery:
         drop_delivery(store, queue, delivery)
-    for message in back:
-        store.wait_or_ready(queue, message)
+    all_back(store, queue, back)
 
 
 def _cause(store: Store, delivery: Delivery) -> str:

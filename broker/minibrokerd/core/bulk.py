@@ -23,6 +23,7 @@ from minibrokerd.core.queues import Queue
 from minibrokerd.core.records import AckMeta
 from minibrokerd.core.settling import Run
 from minibrokerd.core.state import Refused, Store, check_name
+from minibrokerd.core.waiting import wait_or_ready
 from minibrokerd.core.walks import GO_ON, Steps, Walk
 from minibrokerd.core.wheel import Timer
 
@@ -142,7 +143,7 @@ class Moving:
             self._store.wheel.cancel(timer)
             if item.stop - item.first > most:
                 assert isinstance(item, Span)
-                self._store.wait_or_ready(source, item.cut(item.first + most))
+                wait_or_ready(self._store, source, item.cut(item.first + most))
             items.append(item)
             most -= item.stop - item.first
         return items
@@ -161,7 +162,7 @@ class Moving:
             elif self._may_go_on() and self._room():
                 self._move(item)
             else:  # the target was deleted or filled while this was read back
-                self._store.wait_or_ready(self._source, item)
+                wait_or_ready(self._store, self._source, item)
                 self._left |= {"full": len(ids) - at} if self._may_go_on() else {}
                 break
             looks = TAKE_LOOKS + line_looks(self._source)

@@ -14,6 +14,7 @@ from minibrokerd.core.messages import MEMORY, Message, State
 from minibrokerd.core.queues import Queue
 from minibrokerd.core.records import AttemptMeta, MoveMeta
 from minibrokerd.core.state import Store
+from minibrokerd.core.waiting import wait_or_ready
 from minibrokerd.core.wheel import Timer
 
 LOOK_AGAIN_MS: Final = 1_000
@@ -91,7 +92,7 @@ def move_message(
         message.batch = source.last_batch = target.last_batch = store.open_batch
     source.count_out(message.block, message.first, message.stop)
     target.count_in(message.block, message.first, message.stop)
-    store.wait_or_ready(target, message)
+    wait_or_ready(store, target, message)
 
 
 __all__ = ["doom", "move_message", "wake_doomed"]

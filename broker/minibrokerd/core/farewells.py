@@ -15,6 +15,7 @@ from minibrokerd.core.messages import Message, Span, State
 from minibrokerd.core.records import EndMeta
 from minibrokerd.core.sessions import Connection, Session
 from minibrokerd.core.state import Store
+from minibrokerd.core.waiting import wait_or_ready
 from minibrokerd.core.wheel import Timer
 
 STEP_LOOKS: Final = 1_000  # consumers, and items of deliveries, that one apply takes apart: some ms
@@ -117,7 +118,7 @@ def return_held(store: Store, delivery: Delivery, *, marked: bool) -> int:
         if delivery.consumer is not None:
             delivery.consumer.outstanding -= count
         item.marked = item.marked or marked
-        store.wait_or_ready(queue, item)
+        wait_or_ready(store, queue, item)
     connection = store.connections.get(delivery.connection)
     if connection is not None:
         connection.tokens.discard(delivery.token)

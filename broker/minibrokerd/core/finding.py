@@ -15,6 +15,7 @@ from minibrokerd.core.queues import Queue
 from minibrokerd.core.records import UnknownRecord
 from minibrokerd.core.state import Store
 from minibrokerd.core.tails import BadTail
+from minibrokerd.core.waiting import wait_or_ready
 from minibrokerd.core.walks import GO_ON, Steps, Walk
 from minibrokerd.log.seam import Record
 
@@ -82,9 +83,9 @@ def take_waiting(store: Store, queue: Queue, origin: int, sequence: int) -> Item
     if isinstance(item, Span):
         if sequence > item.first:
             before, item = item, item.cut(sequence)
-            store.wait_or_ready(queue, before)
+            wait_or_ready(store, queue, before)
         if item.stop > sequence + 1:
-            store.wait_or_ready(queue, item.cut(sequence + 1))
+            wait_or_ready(store, queue, item.cut(sequence + 1))
     return item
 
 

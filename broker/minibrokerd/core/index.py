@@ -8,10 +8,11 @@ shelves, and a listing can go on behind any id, whatever came and went meanwhile
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
-from minibrokerd.core.messages import Item
+from minibrokerd.core.messages import Item, Message
 from minibrokerd.core.standing import Standing
 
 if TYPE_CHECKING:
@@ -51,15 +52,32 @@ class Index:
             number |= item.block.origin << _ORIGIN_BITS
         shelf = self._shelves.get(number)
         if shelf is None:
-            shelf = self._shelves[number] = {}
-            if self._order is not None:
-                if self._order and number <= self._order[-1]:
-                    self._order = None
-                else:
-                    self._order.append(number)
+            shelf = self._new_shelf(number)
         shelf[item.first] = item
         self._standing.items += 1
         self._standing.add(item, self)
+
+    def add_all(self, messages: Sequence[Message]) -> None:
+        """Enter messages that wait here now: a shelf is looked for once for those that share it."""
+        for number, group in groupby(messages, key=self._shelf_number):
+            shelf = self._shelves.get(number)
+            if shelf is None:
+                shelf = self._new_shelf(number)
+            for message in group:
+                shelf[message.sequence] = message
+        self._standing.add_all(messages, self)
+
+    def _new_shelf(self, number: int) -> dict[int, Item]:
+        shelf = self._shelves[number] = {}
+        if self._order is not None:
+            if self._order and number <= self._order[-1]:
+                self._order = None
+            else:
+                self._order.append(number)
+        return shelf
+
+    def _shelf_number(self, message: Message) -> int:
+        return self._shelf_of(message.block.origin, message.sequence)
 
     def discard(self, item: Item) -> bool:
         """Take an item out; False: it was not here."""

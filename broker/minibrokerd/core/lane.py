@@ -15,7 +15,7 @@ from typing import Final, cast
 
 from minibrokerd.core.cold import ColdRun
 from minibrokerd.core.index import Index
-from minibrokerd.core.messages import Item, Span
+from minibrokerd.core.messages import Item, Message, Span
 
 # What a lane has where it has nothing: a deque takes 624 bytes. They stay empty, whatever is put into them.
 NO_SPANS: Final[deque[Span]] = deque(maxlen=0)
@@ -133,6 +133,14 @@ class Lane:
         """Put what came back to its place by (ready_at_ms, origin, sequence)."""
         heappush(self.returned, (item.ready_at_ms, item.block.origin, item.first, item))
         self.index.add(item)
+
+    def put_all_back(self, messages: Sequence[Message]) -> None:
+        """Put messages that came back to their places."""
+        returned = self.returned
+        for message in messages:
+            sequence = message.sequence
+            heappush(returned, (message.ready_at_ms, message.block.origin, sequence, message))
+        self.index.add_all(messages)
 
     def take_one(self, item: Item, sequence: int) -> Item:
         """Remove and return one message of an item that the index has here; the rest of it goes back."""

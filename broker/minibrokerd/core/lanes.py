@@ -11,14 +11,15 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import OrderedDict, deque
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Iterator, Sequence
+from itertools import groupby, islice
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from minibrokerd.core.cold import ColdRun
 from minibrokerd.core.index import Index
 from minibrokerd.core.lane import NO_SPANS, KeyLane, Lane, first_of
-from minibrokerd.core.messages import NO_TERMS, Item, Span
+from minibrokerd.core.messages import NO_TERMS, Item, Message, Span
 from minibrokerd.core.standing import Standing
 
 if TYPE_CHECKING:
@@ -118,6 +119,15 @@ class Lanes:
             self._turn[lane] = None
         lane.put_back(item)
         self.ready += item.stop - item.first
+
+    def put_all_back(self, messages: Sequence[Message]) -> None:
+        """Put messages that came back to their places in their lanes."""
+        for key, group in groupby(messages, key=attrgetter("key")):
+            lane = self._lane(key)
+            if not lane:
+                self._turn[lane] = None
+            lane.put_all_back(list(group))
+        self.ready += len(messages)
 
     def take(self, most: int, most_bytes: int) -> list[Item]:
         """Remove and return what comes next: at most `most` messages, and about `most_bytes`.

@@ -13,6 +13,7 @@ from minibrokerd.core.messages import Message
 from minibrokerd.core.queues import Queue
 from minibrokerd.core.records import AttemptMeta, DropMeta, PurgeMeta
 from minibrokerd.core.state import Refused, Store
+from minibrokerd.core.waiting import wait_or_ready
 
 STEP_MESSAGES: Final = (
     1_000  # what a bulk command does in one apply, so that the loop never pauses for it
@@ -48,7 +49,7 @@ def dead_letter(store: Store, queue: Queue, message: Message, entry: AttemptMeta
         delay_ms = retry_delay_ms(queue, max(message.charged, 1), store.jitter)
         message.ready_at_ms = store.now_ms + delay_ms
         store.write_return(queue, [message], delay_ms, entry)
-        store.wait_or_ready(queue, message)
+        wait_or_ready(store, queue, message)
         return
     dlq = store.dlq_of(queue)
     if not dlq.has_room():

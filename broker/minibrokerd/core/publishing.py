@@ -17,6 +17,7 @@ from minibrokerd.core.queues import Queue
 from minibrokerd.core.records import PublishMeta
 from minibrokerd.core.sessions import Result
 from minibrokerd.core.state import Broken, Refused, Store
+from minibrokerd.core.waiting import wait_or_ready
 
 COLUMNS: Final = COMMANDS["publish"].columns
 
@@ -108,7 +109,7 @@ def enter(store: Store, queue: Queue, spans: list[Span]) -> None:
     """Let published messages wait for their delay, or into their lanes."""
     for span in spans:
         if span.ready_at_ms > store.now_ms:
-            store.wait_or_ready(queue, span)
+            wait_or_ready(store, queue, span)
         else:
             queue.enter(span)
     store.touch(queue)

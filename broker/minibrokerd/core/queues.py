@@ -7,7 +7,7 @@ given back some time after they went (`Store.rest_later`): then a queue costs le
 from __future__ import annotations
 
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, NoReturn
 
 from minibroker.contract.limits import DLQ_SUFFIX
@@ -17,7 +17,7 @@ from minibrokerd.core.cold import ColdRun
 from minibrokerd.core.deliveries import Consumer, Delivery
 from minibrokerd.core.index import Index
 from minibrokerd.core.lanes import NO_LANES, Lanes
-from minibrokerd.core.messages import NEVER, Block, Item, Span, State, key_in
+from minibrokerd.core.messages import NEVER, Block, Item, Message, Span, State, key_in
 from minibrokerd.core.sums import Sums
 from minibrokerd.core.wheel import Timer
 
@@ -164,6 +164,12 @@ class Queue:
         if self.lanes is NO_LANES:
             self.wake()
         self.lanes.put_back(item)
+
+    def put_all_back(self, messages: Sequence[Message]) -> None:
+        """Put messages that came back to their places in their lanes."""
+        if self.lanes is NO_LANES:
+            self.wake()
+        self.lanes.put_all_back(messages)
 
     def stand_in_line(self, consumer: Consumer) -> None:
         """Let a consumer have its turn."""

@@ -47,6 +47,7 @@ from minibrokerd.core.sessions import Outcome, Result, Session
 from minibrokerd.core.state import Broken, Refused, Store
 from minibrokerd.core.survivors import Live, Survivors, lease_of
 from minibrokerd.core.tails import BadTail
+from minibrokerd.core.waiting import wait_or_ready
 from minibrokerd.core.wheel import TICK_MS, Wheel
 from minibrokerd.log.seam import Batch, Digested, Record
 
@@ -203,7 +204,7 @@ class Replay:
                 self.messages += span.stop - span.first
                 queue.count_in(span.block, span.first, span.stop)
                 if delay_ms:  # its place is by the end of its delay, not where it was published
-                    store.wait_or_ready(queue, span)
+                    wait_or_ready(store, queue, span)
                 else:
                     enter(store, queue, [span])
         for key, message in waiting.messages.items():
@@ -217,7 +218,7 @@ class Replay:
                 continue
             written_ms, delay_ms = waiting.waits.get(key, (0, 0))
             message.ready_at_ms = self._still_waits(message.ready_at_ms, written_ms, delay_ms)
-            store.wait_or_ready(queue, message)
+            wait_or_ready(store, queue, message)
 
     def _finish_outcomes(self) -> None:
         """Take from the digests what can still be asked about; of most sessions that is in the last one."""

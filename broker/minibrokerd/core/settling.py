@@ -24,6 +24,7 @@ from minibrokerd.core.queues import Queue
 from minibrokerd.core.records import AckMeta, ExtendMeta
 from minibrokerd.core.sessions import Connection
 from minibrokerd.core.state import Broken, Store
+from minibrokerd.core.waiting import wait_or_ready
 
 RELEASE_DELAY_MS: Final = (
     1_000  # from the second release on, so that two workers do not play ping-pong
@@ -299,7 +300,7 @@ def release(work: Settlement) -> None:
                 item.ended_token = delivery.token
                 item.started_unix_ms = 0
                 store.write_return(queue, [item], delay_ms, None)
-            store.wait_or_ready(queue, item)
+            wait_or_ready(store, queue, item)
     _note_silence(store, store.connections[work.frame.connection])
 
 
@@ -348,7 +349,7 @@ def _fail(
     message.marked = False
     message.ready_at_ms = store.now_ms + delay_ms
     store.write_return(queue, [message], delay_ms, entry)
-    store.wait_or_ready(queue, message)
+    wait_or_ready(store, queue, message)
 
 
 # -- the table ----------------------------------------------------------------------------------

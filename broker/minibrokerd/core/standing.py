@@ -13,8 +13,10 @@ delivery that takes something old out of a bucket is put into that bucket itself
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from heapq import heappop, heappush
+from itertools import groupby
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from minibrokerd.core.messages import NEVER
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from minibrokerd.core.deliveries import Delivery
     from minibrokerd.core.index import Index
     from minibrokerd.core.lanes import Lanes
-    from minibrokerd.core.messages import Item
+    from minibrokerd.core.messages import Item, Message
 
 BUCKET_BITS: Final = 6  # batches of one bucket: 2 to the power of this
 
@@ -84,6 +86,13 @@ class Standing:
         if batch != NEVER:
             self.put(batch, item, index)
 
+    def add_all(self, messages: Sequence[Message], index: Index) -> None:
+        """Note messages that an index has: a bucket is looked for once for those that share it."""
+        self.items += len(messages)
+        for block, group in groupby(messages, key=attrgetter("block")):
+            if block.batch != NEVER:
+                self._bucket(block.batch).update(dict.fromkeys(group, index))
+
     def discard(self, item: Item) -> None:
         """Forget what waits no more."""
         batch = item.block.batch
@@ -102,15 +111,18 @@ class Standing:
 
     def put(self, batch: int, thing: object, value: object) -> None:
         """Note that something needs a record of `batch`, or of one after it."""
+        self._bucket(batch)[thing] = value
+
+    def _bucket(self, batch: int) -> dict[Any, Any]:
+        """Return where to put what needs a record of `batch`."""
         number = batch >> BUCKET_BITS
         if number == self._last and batch > self.upto:
-            self._later[thing] = value
-            return
+            return self._later
         bucket = self._buckets.get(number)
         if bucket is None:
             bucket = self._buckets[number] = {}
             heappush(self._order, number)
-        bucket[thing] = value
+        return bucket
 
     def drop(self, batch: int, thing: object) -> None:
         """Forget something that was noted under a batch."""

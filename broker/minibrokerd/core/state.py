@@ -14,7 +14,7 @@ from minibroker.contract import limits
 from minibroker.contract.settings import Settings
 from minibrokerd.core.deliveries import Delivery
 from minibrokerd.core.effects import Effects, Outgoing
-from minibrokerd.core.messages import LAZY, MEMORY, Block, Item, Message, Span, State, runs_of
+from minibrokerd.core.messages import LAZY, MEMORY, Block, Message, Span, runs_of
 from minibrokerd.core.queues import DEFAULTS, RESERVE_STEP, Queue
 from minibrokerd.core.records import (
     TYPE_OF,
@@ -382,22 +382,6 @@ class Store:
         self.wheel.schedule(timer, deadline_ms)
         return timer
 
-    def wait_or_ready(self, queue: Queue, item: Item) -> None:
-        """Put an item into its lane, or let it wait until its `ready_at_ms`."""
-        if isinstance(item, Message):
-            item.delivery = None
-            item.timer = None
-        if item.ready_at_ms > self.now_ms:
-            if isinstance(item, Message):
-                item.state = State.DELAYED
-            timer = self.set_timer(_delay_over, queue, item.ready_at_ms)
-            queue.delay(timer, item)
-            return
-        if isinstance(item, Message):
-            item.state = State.READY
-        queue.put_back(item)
-        self.touch(queue)
-
     def write_return(
         self, queue: Queue, run: Sequence[Message], delay_ms: int, entry: AttemptMeta | None
     ) -> None:
@@ -457,16 +441,6 @@ class Store:
 
 def _share_lease(one: Message, next: Message) -> bool:
     return next.lease_ms == one.lease_ms
-
-
-def _delay_over(store: Store, timer: Timer, queue: Queue) -> None:
-    item = queue.undelay(timer)
-    if item is None:
-        return
-    if isinstance(item, Message):
-        item.state, item.timer = State.READY, None
-    queue.put_back(item)
-    store.touch(queue)
 
 
 def _rest(store: Store, timer: Timer, argument: None) -> None:

@@ -16,6 +16,7 @@ from minibrokerd.core.inputs import Frame
 from minibrokerd.core.messages import State
 from minibrokerd.core.sessions import Connection
 from minibrokerd.core.state import Store
+from minibrokerd.core.waiting import wait_or_ready
 
 
 def open_consumer(connection: Connection, consumer: Consumer, request: int | None) -> None:
@@ -100,7 +101,7 @@ def _put_back(store: Store, delivery: Delivery) -> int:
             queue.held -= 1
         message.ended_token, message.started_unix_ms = delivery.token, 0
         store.write_return(queue, [message], 0, None)
-        store.wait_or_ready(queue, message)
+        wait_or_ready(store, queue, message)
     if not delivery:
         drop_delivery(store, queue, delivery)
     return queue.last_batch
