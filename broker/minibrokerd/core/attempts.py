@@ -11,6 +11,7 @@ from itertools import groupby
 from operator import attrgetter
 
 from minibroker.contract import limits
+from minibrokerd.core.comebacks import all_back
 from minibrokerd.core.credit import give_credit
 from minibrokerd.core.deliveries import Delivery
 from minibrokerd.core.messages import CAUSES, Message, State, runs_of
@@ -19,7 +20,6 @@ from minibrokerd.core.queues import Queue
 from minibrokerd.core.records import AttemptMeta, BeginMeta
 from minibrokerd.core.sessions import Session
 from minibrokerd.core.state import COUNTER_BITS, Store
-from minibrokerd.core.waiting import all_back
 from minibrokerd.core.wheel import Timer
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from zlib import crc32
 
 from minibroker.contract.wire import pack_runs
+from minibrokerd.core.comebacks import wait_or_ready
 from minibrokerd.core.dooming import move_message, wake_doomed
 from minibrokerd.core.finding import Id, end_cold, find_delivered, take_cold, take_waiting
 from minibrokerd.core.handlers import handles, read_ids
@@ -23,7 +24,6 @@ from minibrokerd.core.queues import Queue
 from minibrokerd.core.records import AckMeta
 from minibrokerd.core.settling import Run
 from minibrokerd.core.state import Refused, Store, check_name
-from minibrokerd.core.waiting import wait_or_ready
 from minibrokerd.core.walks import GO_ON, Steps, Walk
 from minibrokerd.core.wheel import Timer
 

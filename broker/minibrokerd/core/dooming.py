@@ -10,11 +10,11 @@ from __future__ import annotations
 from itertools import islice
 from typing import Final
 
+from minibrokerd.core.comebacks import wait_or_ready
 from minibrokerd.core.messages import MEMORY, Message, State
 from minibrokerd.core.queues import Queue
 from minibrokerd.core.records import AttemptMeta, MoveMeta
 from minibrokerd.core.state import Store
-from minibrokerd.core.waiting import wait_or_ready
 from minibrokerd.core.wheel import Timer
 
 LOOK_AGAIN_MS: Final = 1_000

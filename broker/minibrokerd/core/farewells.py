@@ -10,12 +10,12 @@ from typing import Final
 
 from minibroker.contract import limits
 from minibrokerd.core.attempts import drop_delivery
+from minibrokerd.core.comebacks import wait_or_ready
 from minibrokerd.core.deliveries import Consumer, Delivery
 from minibrokerd.core.messages import Message, Span, State
 from minibrokerd.core.records import EndMeta
 from minibrokerd.core.sessions import Connection, Session
 from minibrokerd.core.state import Store
-from minibrokerd.core.waiting import wait_or_ready
 from minibrokerd.core.wheel import Timer
 
 STEP_LOOKS: Final = 1_000  # consumers, and items of deliveries, that one apply takes apart: some ms

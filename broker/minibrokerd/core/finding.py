@@ -10,12 +10,12 @@ from collections.abc import Generator, Set
 
 from minibrokerd.core.blocks import spans_at
 from minibrokerd.core.cold import ColdRun
+from minibrokerd.core.comebacks import wait_or_ready
 from minibrokerd.core.messages import Block, Item, Message, Span, State, place_of
 from minibrokerd.core.queues import Queue
 from minibrokerd.core.records import UnknownRecord
 from minibrokerd.core.state import Store
 from minibrokerd.core.tails import BadTail
-from minibrokerd.core.waiting import wait_or_ready
 from minibrokerd.core.walks import GO_ON, Steps, Walk
 from minibrokerd.log.seam import Record
 

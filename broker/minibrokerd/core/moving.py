@@ -6,6 +6,7 @@ from collections import deque
 from typing import Final
 
 from minibroker.contract.limits import DLQ_SUFFIX
+from minibrokerd.core.comebacks import wait_or_ready
 from minibrokerd.core.credit import give_credit
 from minibrokerd.core.deliveries import Delivery
 from minibrokerd.core.dooming import doom, move_message, wake_doomed
@@ -13,7 +14,6 @@ from minibrokerd.core.messages import Message
 from minibrokerd.core.queues import Queue
 from minibrokerd.core.records import AttemptMeta, DropMeta, PurgeMeta
 from minibrokerd.core.state import Refused, Store
-from minibrokerd.core.waiting import wait_or_ready
 
 STEP_MESSAGES: Final = (
     1_000  # what a bulk command does in one apply, so that the loop never pauses for it

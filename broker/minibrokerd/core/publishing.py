@@ -11,13 +11,13 @@ from minibroker.contract.commands import COMMANDS
 from minibroker.contract.errors import ProtocolError
 from minibroker.contract.settings import DURABILITIES
 from minibroker.contract.wire import unpack_strings
+from minibrokerd.core.comebacks import wait_or_ready
 from minibrokerd.core.inputs import Frame
 from minibrokerd.core.messages import MEMORY, SYNC, Block, Span, terms
 from minibrokerd.core.queues import Queue
 from minibrokerd.core.records import PublishMeta
 from minibrokerd.core.sessions import Result
 from minibrokerd.core.state import Broken, Refused, Store
-from minibrokerd.core.waiting import wait_or_ready
 
 COLUMNS: Final = COMMANDS["publish"].columns
 

@@ -15,6 +15,7 @@ from minibroker.contract.wire import RUN
 from minibrokerd.core import blocks, digest
 from minibrokerd.core.attempts import lease_over
 from minibrokerd.core.cold import ColdRun
+from minibrokerd.core.comebacks import wait_or_ready
 from minibrokerd.core.deliveries import Delivery
 from minibrokerd.core.digest import Outcomes
 from minibrokerd.core.dooming import doom
@@ -47,7 +48,6 @@ from minibrokerd.core.sessions import Outcome, Result, Session
 from minibrokerd.core.state import Broken, Refused, Store
 from minibrokerd.core.survivors import Live, Survivors, lease_of
 from minibrokerd.core.tails import BadTail
-from minibrokerd.core.waiting import wait_or_ready
 from minibrokerd.core.wheel import TICK_MS, Wheel
 from minibrokerd.log.seam import Batch, Digested, Record
 

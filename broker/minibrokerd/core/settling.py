@@ -15,6 +15,7 @@ from zlib import crc32
 from minibroker.contract import limits
 from minibroker.contract.wire import RUN, pack_runs
 from minibrokerd.core.attempts import begin_messages, drop_delivery, end_attempt
+from minibrokerd.core.comebacks import wait_or_ready
 from minibrokerd.core.credit import give_credit
 from minibrokerd.core.deliveries import Delivery
 from minibrokerd.core.inputs import Frame
@@ -24,7 +25,6 @@ from minibrokerd.core.queues import Queue
 from minibrokerd.core.records import AckMeta, ExtendMeta
 from minibrokerd.core.sessions import Connection
 from minibrokerd.core.state import Broken, Store
-from minibrokerd.core.waiting import wait_or_ready
 
 RELEASE_DELAY_MS: Final = (
     1_000  # from the second release on, so that two workers do not play ping-pong

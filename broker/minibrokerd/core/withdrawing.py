@@ -10,13 +10,13 @@ that it has the answer: it names a message of it in a resume, or uses the number
 from __future__ import annotations
 
 from minibrokerd.core.attempts import drop_delivery
+from minibrokerd.core.comebacks import wait_or_ready
 from minibrokerd.core.deliveries import Consumer, Delivery
 from minibrokerd.core.farewells import end_consumer, end_in_steps
 from minibrokerd.core.inputs import Frame
 from minibrokerd.core.messages import State
 from minibrokerd.core.sessions import Connection
 from minibrokerd.core.state import Store
-from minibrokerd.core.waiting import wait_or_ready
 
 
 def open_consumer(connection: Connection, consumer: Consumer, request: int | None) -> None:
