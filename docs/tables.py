@@ -30,10 +30,11 @@ from minibroker.contract.settings import SETTINGS
 from minibroker.worker.reporting import WORKER_EVENTS
 from minibrokerd.access.rights import RIGHTS, Right
 from minibrokerd.core.records import RECORD_TYPES
-from minibrokerd.exits import EXITS
+from minibrokerd.exits import CHECK_EXITS, EXITS, Exit
 from minibrokerd.http.families import FAMILIES
 from minibrokerd.http.routes import ROUTES
 from minibrokerd.logs import EVENTS
+from minibrokerd.monitoring.checks import CHECKS
 from minibrokerd.stopping import SIGNALS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -236,9 +237,15 @@ def right_table() -> str:
     return table(("operation", "needs", "on the queues of", "remarks"), rows)
 
 
-def exit_table() -> str:
-    """Return the exit codes of the command line."""
-    rows = ((str(row.code), row.meaning, row.advice) for row in EXITS)
+def check_table() -> str:
+    """Return what `minibroker check` judges."""
+    rows = ((f"`{row.name}`", row.bounds, row.meaning) for row in CHECKS.values())
+    return table(("check", "warning, critical", "what is judged"), rows)
+
+
+def exit_table(exits: Iterable[Exit]) -> str:
+    """Return exit codes of the command line."""
+    rows = ((str(row.code), row.meaning, row.advice) for row in exits)
     return table(("code", "what happened", "what to do"), rows)
 
 
@@ -281,7 +288,9 @@ DOCUMENTS: Mapping[Path, Callable[[], dict[str, str]]] = {
     PROTOCOL: protocol_tables,
     ARCHITECTURE: lambda: {"records": record_table()},
     OPERATING: lambda: {
-        "exits": exit_table(),
+        "exits": exit_table(EXITS),
+        "check exits": exit_table(CHECK_EXITS),
+        "checks": check_table(),
         "events": event_table(),
         "signals": signal_table(),
         "worker events": worker_event_table(),

@@ -43,7 +43,11 @@ EXITS: Final = (
         "the server refused the command, or answered too late; backup: the log changed too fast",
         "read the message: it names the cause and the next step",
     ),
-    Exit(USAGE, "the command line, or a file or app that it names, is wrong", "see --help"),
+    Exit(
+        USAGE,
+        "the command line, or a file or app that it names, is wrong (but of `check`: see below)",
+        "see --help",
+    ),
     Exit(
         AGAIN,
         "worker: one process reached --max-messages or --max-memory",
@@ -91,4 +95,20 @@ EXITS: Final = (
     ),
     Exit(INTERRUPTED, "interrupted from the keyboard", "nothing"),
     Exit(PIPE, "whatever read the output stopped reading it", "nothing; the work was cut short"),
+)
+
+# `minibroker check` is called by monitoring systems, to which these four numbers mean something else than above.
+CHECK_EXITS: Final = (
+    Exit(0, "check: OK, no bound is reached", "nothing"),
+    Exit(1, "check: WARNING, a number has reached its bound", "look at what the line names"),
+    Exit(
+        2,
+        "check: CRITICAL, a number has reached its bound, or the broker cannot be reached",
+        "look at what the line names, now",
+    ),
+    Exit(
+        3,
+        "check: UNKNOWN, it was called with wrong flags, or the broker refused to answer",
+        "mend the flags, the name of the queue or the token",
+    ),
 )

@@ -33,6 +33,7 @@ from minibrokerd.log.failures import LogError, LogFailed, NotWritable
 from minibrokerd.log.filelog import FileLog
 from minibrokerd.log.seam import Log
 from minibrokerd.logs import OwnText, events
+from minibrokerd.monitoring.watch import Watch
 from minibrokerd.notify import Notifier
 from minibrokerd.outlet import STDOUT, write_once
 from minibrokerd.scrub import Scrub
@@ -167,6 +168,7 @@ class Server:
             started_unix=time.time(),
             data_dir=str(options.data_dir),
         )
+        self._watch = self.subject.watch = Watch(self.subject)
         self._http = HttpPort(options.http or HttpOptions(), pages or [], self.subject)
         self._sweep_due_s = loop.time()
         self._signals = StopSignals()
@@ -210,6 +212,7 @@ class Server:
         self._scrub = Scrub(self._log, self.loop)
         self._scrub.start()
         self.subject.phase, self.subject.recovered_ms = Phase.READY, recovered.ms
+        self._watch.start()
         self._http.start()
         address = listening.show(*sockets[0].getsockname()[:2])
         data_dir = self._options.data_dir.absolute()
@@ -254,6 +257,7 @@ class Server:
         )
         self._notifier.stopping("finishing what was taken")
         self._scrub.stop()
+        self._watch.stop()
         backstop = threading.Timer(deadline_s + BACKSTOP_S, leave, ("the event loop is stuck",))
         backstop.daemon = True
         backstop.start()

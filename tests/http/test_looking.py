@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import subprocess
 import sys
+import threading
+from pathlib import Path
 
-from http_broker import HttpBroker
+import pytest
+from commands_here import CLEAN, here, look
+from http_broker import HttpBroker, StartHttp
 
 import minibroker
 from minibrokerd import exits
-
-
-def look(broker: HttpBroker, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run a command at the HTTP port of `broker`."""
-    address = broker.url.removeprefix("http://")
-    line = [sys.executable, "-m", "minibrokerd", *words, "--http", address]
-    return subprocess.run(line, capture_output=True, text=True, timeout=30, check=False)
+from minibrokerd.cli.main import COMMANDS, main
+from minibrokerd.exits import CHECK_EXITS
 
 
 async def test_who_has_a_message_and_from_where(http_broker: HttpBroker) -> None:
@@ -29,6 +29,10 @@ async def test_who_has_a_message_and_from_where(http_broker: HttpBroker) -> None
         assert message.id == first.id
         held = look(http_broker, "who", str(first.id)).stdout
         assert f"{first.id} in mail is begun by the holder (127.0.0.1:" in held, held
+        assert "its lease of 30s ends at " in held, held
+        holder = json.loads(look(http_broker, "who", str(first.id), "--json").stdout)["holder"]
+        left_ms = holder["lease_until_unix_ms"] - holder["since_unix_ms"]
+        assert 29_000 < left_ms <= 31_000
         waits = json.loads(look(http_broker, "who", str(second.id), "--json").stdout)
         assert (waits["queue"], waits["state"], waits["holder"]) == ("mail", "ready", None)
         table = look(http_broker, "connections").stdout
@@ -49,3 +53,105 @@ def test_nobody_answers_there() -> None:
         check=False,
     )
     assert (done.returncode, "--http" in done.stderr) == (exits.UNREACHABLE, True)
+
+
+async def test_a_message_is_found_wherever_it_went(http_broker: HttpBroker) -> None:
+    """Held and not begun, delayed, in the dead-letter queue, and in a queue that it was moved to."""
+    async with minibroker.connect(http_broker.server.url) as connection:
+        mail, other = connection.queue("mail"), connection.queue("other")
+        later = await mail.publish("later", delay=60)
+        assert "in mail is delayed" in look(http_broker, "who", str(later.id)).stdout
+        dead = await mail.publish("dead")
+        (message,) = await mail.receive()
+        await message.reject(ValueError("no"), confirmed=True)
+        assert "in mail.dlq is ready" in look(http_broker, "who", str(dead.id)).stdout
+        moved = await mail.publish("moved")
+        await other.publish("x")
+        await mail.move("other", [moved.id])
+        assert "in other is ready" in look(http_broker, "who", str(moved.id)).stdout
+        assert look(http_broker, "who", str(moved.id), "--queue", "mail").returncode == 1
+
+
+def test_a_redirect_does_not_get_the_token() -> None:
+    """Whatever answers at that address is not asked to send it elsewhere."""
+    asked: list[tuple[str, str | None]] = []
+
+    class Sends(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append((self.path, self.headers.get("authorization")))
+            self.send_response(302)
+            self.send_header("location", f"http://{self.headers['host']}/elsewhere")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Sends) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        env = {
+            **CLEAN,
+            "MINIBROKER_TOKEN": "secret",
+            "MINIBROKER_HTTP": f"127.0.0.1:{server.server_port}",
+        }
+        line = [sys.executable, "-m", "minibrokerd", "connections"]
+        done = subprocess.run(
+            line, capture_output=True, text=True, timeout=30, check=False, env=env
+        )
+        server.shutdown()
+    assert done.returncode == exits.REFUSED
+    assert [authorization for _, authorization in asked] == ["Bearer secret"]
+
+
+# How each command that asks a broker is typed; those that are not here ask none.
+ASKS = {
+    "ping": (),
+    "publish": ("mail", "x"),
+    "consume": ("mail", "--count", "1"),
+    "queues": (),
+    "queue": ("show", "mail"),
+    "stats": (),
+    "peek": ("mail",),
+    "message": ("show", "mail", "1-0"),
+    "check": ("--disk-free", "off", "--consumers-gone", "off"),
+    "connections": (),
+    "who": ("1-0",),
+    "purge": ("mail", "--yes"),
+    "dlq": ("list", "mail"),
+}
+ASKS_NONE = {"serve", "token", "log", "config", "completion", "exits", "bench", "worker"}
+
+
+def test_every_command_is_walked_here() -> None:
+    """A new one has to say whether it asks a broker."""
+    assert set(COMMANDS) == set(ASKS) | ASKS_NONE
+
+
+def test_every_command_takes_its_token_from_the_file(start_http: StartHttp, tmp_path: Path) -> None:
+    """MINIBROKER_TOKEN_FILE, for the port of clients and for that of HTTP; without it none is let in."""
+    data, file = tmp_path / "data", tmp_path / "token"
+    may = ["--may", "publish,consume,manage", "--data-dir", str(data), "--json"]
+    made = here({}, "token", "add", "all", "--queues", "*", *may)
+    file.write_text(json.loads(made.stdout)["token"] + "\n")
+    broker = start_http(data_dir=data)
+    at = {"MINIBROKER_URL": broker.server.url, "MINIBROKER_HTTP": broker.url}
+    known = {**at, "MINIBROKER_TOKEN_FILE": str(file)}
+    assert here(known, "publish", "mail", "x").returncode == 0
+    for name, words in ASKS.items():
+        done = here(known, name, *words)
+        assert (done.returncode, "token" in done.said) == (0, False), (name, done)
+    for name in ("ping", "check", "connections", "who"):  # a login that fails is answered late
+        done = here(at, name, *ASKS[name])
+        refused = [CHECK_EXITS[3].code] if name == "check" else [exits.REFUSED, exits.UNREACHABLE]
+        assert (done.returncode in refused, "token" in done.said) == (True, True), (name, done)
+
+
+@pytest.mark.parametrize("word", ["https://minibroker.example", "http://[::1]:7273", "[::1]:7273"])
+def test_addresses_of_the_http_port(word: str) -> None:
+    """host:port, or the URL of a proxy in front of it."""
+    context = main.make_context(
+        "minibroker", ["connections", "--http", word], resilient_parsing=True
+    )
+    command = main.get_command(context, "connections")
+    assert command is not None
+    made = command.make_context("connections", ["--http", word], parent=context)
+    assert made.params["http"].endswith(word.removeprefix("http://").removeprefix("https://"))

@@ -13,7 +13,8 @@ import click
 from minibrokerd.cli.options import shared_option
 
 DEFAULT: Final = "127.0.0.1:7273"
-TOKEN_VARIABLE: Final = "MINIBROKER_HTTP_TOKEN"
+HTTP_TOKEN_VARIABLE: Final = "MINIBROKER_HTTP_TOKEN"
+HTTP_TOKEN_FILE_VARIABLE: Final = "MINIBROKER_HTTP_TOKEN_FILE"  # of --http-token-file
 MIN_TOKEN_CHARS: Final = 16  # of one that can be tried over a network
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -43,7 +44,7 @@ def http_options(function: Function) -> Function:
             "--http-token-file",
             type=click.Path(exists=True, dir_okay=False, path_type=Path),
             help="File with the token that whoever changes something over HTTP must have; or give the token in "
-            f"{TOKEN_VARIABLE}. Without one, HTTP is read-only.",
+            f"{HTTP_TOKEN_VARIABLE}. Without one, HTTP is read-only.",
         ),
         shared_option("--no-http", is_flag=True, help="Open no HTTP port."),
         shared_option(
@@ -71,13 +72,15 @@ def http_of(flags: dict[str, Any], *, insecure: bool, has_tokens: bool) -> Any:
         return None
     host, _, port = address.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
-    token = path.read_text("utf-8").strip() if path else os.environ.get(TOKEN_VARIABLE, "").strip()
+    token = (
+        path.read_text("utf-8").strip() if path else os.environ.get(HTTP_TOKEN_VARIABLE, "").strip()
+    )
     if token and len(token) < MIN_TOKEN_CHARS:
         raise click.UsageError(f"the token for HTTP has less than {MIN_TOKEN_CHARS} characters")
     if not (token or has_tokens or insecure or is_loopback(host)):
         raise click.UsageError(
             f"refusing to open HTTP on {host} without a token, for whoever reaches it could read every message. "
-            f"Make one with `minibroker token add`, give one with --http-token-file or {TOKEN_VARIABLE}, "
+            f"Make one with `minibroker token add`, give one with --http-token-file or {HTTP_TOKEN_VARIABLE}, "
             "listen on 127.0.0.1, or add --insecure if the network itself keeps strangers out."
         )
     from minibrokerd.http.options import HttpOptions

@@ -28,6 +28,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "stats": "stats",
     "peek": "peeking",
     "message": "messages",
+    "check": "check",
     "connections": "looking",
     "who": "looking",
     "purge": "queues",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
@@ -13,13 +14,16 @@ from minibroker.contract.confirms import MessageId
 from minibroker.contract.errors import BodyError
 from minibroker.session.peek import Peeked
 from minibrokerd.cli.values import text_of
-from minibrokerd.core.messages import State
+from minibrokerd.core.messages import Message, State
 from minibrokerd.core.queues import Queue
+from minibrokerd.core.wheel import TICK_MS
 from minibrokerd.http.queues import source_of
 from minibrokerd.http.requests import Ask, Failure, parse_id
+from minibrokerd.http.seeking import seek
 from minibrokerd.http.shapes import (
     Attempt,
     Done,
+    FoundMessage,
     Holder,
     MessageList,
     MessageView,
@@ -32,6 +36,7 @@ from minibrokerd.http.shapes import (
 PREVIEW_CHARS: Final = 2_000  # of a body in a list
 WHOLE_CHARS: Final = 256 * 1024  # of one that was asked for alone
 MOST_MESSAGES: Final = 500
+LOOKS: Final = 3  # for one that moves between two looks
 ORIGINAL: Final = (
     "minibroker-original"  # header of what was published again: the id of the original
 )
@@ -50,8 +55,23 @@ async def list_messages(ask: Ask) -> MessageList:
 
 async def show_message(ask: Ask) -> MessageView:
     """Return all that is known of one message."""
-    queue, id = ask.queue(), ask.id()
-    message = await _find(ask, id)
+    return await _shown(ask, ask.queue(), ask.id())
+
+
+async def find_message(ask: Ask) -> FoundMessage:
+    """Return one message, whichever queue it is in."""
+    id = ask.id()
+    for _ in range(LOOKS):
+        queue = await seek(ask.subject.store, id.origin, id.sequence)
+        if queue is None:
+            break
+        with suppress(Failure):  # it has moved meanwhile
+            return FoundMessage(queue.name, await _shown(ask, queue, id))
+    raise Failure(404, "unknown_message", f"no message {id} waits or is held in any queue")
+
+
+async def _shown(ask: Ask, queue: Queue, id: MessageId) -> MessageView:
+    message = await _find(ask, queue.name, id)
     view = view_of(message, WHOLE_CHARS)
     view.body_base64 = base64.b64encode(message.raw).decode()
     view.holder = _holder(ask, queue, id)
@@ -74,7 +94,7 @@ async def publish_message(ask: Ask) -> Stored:
 async def requeue_message(ask: Ask) -> Stored:
     """Publish a message again, as it is or changed; the original stays where it is."""
     wish, id = await ask.body(Requeue), ask.id()
-    original = await _find(ask, id)
+    original = await _find(ask, ask.queue_name, id)
     target = wish.queue or source_of(ask.queue_name)
     body = _body(wish)
     try:
@@ -97,7 +117,7 @@ async def delete_message(ask: Ask) -> Done:
     id = ask.id()
     ended = await ask.client.queue(ask.queue_name).purge([id])
     if not ended:
-        raise _missing(ask, id)
+        raise _missing(ask.queue_name, id)
     ask.changed("delete_message", queue=ask.queue_name, id=str(id))
     return Done(ended)
 
@@ -119,16 +139,16 @@ def _ids(texts: Sequence[str]) -> list[MessageId]:
     return [parse_id(text) for text in texts]
 
 
-async def _find(ask: Ask, id: MessageId) -> Peeked:
-    found = await ask.client.queue(ask.queue_name).peek(1, ids=[id])
+async def _find(ask: Ask, queue: str, id: MessageId) -> Peeked:
+    found = await ask.client.queue(queue).peek(1, ids=[id])
     if not found:
-        raise _missing(ask, id)
+        raise _missing(queue, id)
     return found[0]
 
 
-def _missing(ask: Ask, id: MessageId) -> Failure:
+def _missing(queue: str, id: MessageId) -> Failure:
     return Failure(
-        404, "unknown_message", f"{ask.queue_name} has no message {id} that can be shown or changed"
+        404, "unknown_message", f"{queue} has no message {id} that can be shown or changed"
     )
 
 
@@ -208,8 +228,17 @@ def _holder(ask: Ask, queue: Queue, id: MessageId) -> Holder | None:
             "BEGUN" if begun else "HELD",
             single.started_unix_ms if single is not None and begun else 0,
             (single.lease_ms if single is not None else 0) or delivery.lease_ms,
+            _lease_until(ask, single) if single is not None and begun else 0,
         )
     return None
+
+
+def _lease_until(ask: Ask, message: Message) -> int:
+    """Return when a lease ends, in unix ms; 0: none runs."""
+    if message.timer is None or not message.timer.armed:
+        return 0
+    clock = ask.subject.engine.clock
+    return clock.unix_ms() + message.timer.tick * TICK_MS - clock.now_ms()
 
 
 def peer_of(ask: Ask, session: int) -> str:

@@ -13,6 +13,7 @@ from minibrokerd.http import (
     deadletters,
     live,
     messages,
+    monitoring,
     openapi,
     pages,
     queues,
@@ -24,6 +25,7 @@ from minibrokerd.http import (
 from minibrokerd.http.gate import Need
 from minibrokerd.http.probes import alive, metrics, overview, ready
 from minibrokerd.http.requests import Ask
+from minibrokerd.monitoring.readings import Readings
 
 COUNT: Final = {"count": "Most rows to show."}
 AFTER: Final = {"after": "`next` of the list before."}
@@ -78,6 +80,15 @@ OPEN: Final = (
 API: Final = (
     _get("/api/v1/openapi.json", "this API as an OpenAPI document", openapi.document),
     _get("/api/v1/overview", "the broker in numbers", overview, shapes.Overview),
+    _get(
+        "/api/v1/readings",
+        "the numbers that `minibroker check` judges",
+        monitoring.list_readings,
+        Readings,
+        window="Seconds of the window that dead letters and syncs are counted in.",
+        queues="Only of these queues: names or patterns with `*` and `?`, with commas between them.",
+        skip="Not of these.",
+    ),
     _get(
         "/api/v1/queues",
         "queues, by name or largest first",
@@ -147,6 +158,12 @@ API: Final = (
         "one message: body, headers, every attempt, who has it",
         messages.show_message,
         shapes.MessageView,
+    ),
+    _get(
+        "/api/v1/messages/{id}",
+        "one message, whichever queue it is in: as above, and its queue",
+        messages.find_message,
+        shapes.FoundMessage,
     ),
     _change(
         "DELETE",

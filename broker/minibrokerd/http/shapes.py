@@ -71,6 +71,7 @@ class Holder(msgspec.Struct):
     state: str
     since_unix_ms: int  # 0: it is not begun
     lease_ms: int
+    lease_until_unix_ms: int = 0  # 0: it is not begun, so no lease runs
 
 
 class MessageView(msgspec.Struct):
@@ -96,6 +97,13 @@ class MessageView(msgspec.Struct):
     damaged: bool = False
     body_base64: str | None = None
     holder: Holder | None = None
+
+
+class FoundMessage(msgspec.Struct):
+    """A message that was looked for in all queues."""
+
+    queue: str
+    message: MessageView
 
 
 class MessageList(msgspec.Struct):

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from minibrokerd.http.recent import Recent
     from minibrokerd.http.survey import Survey
     from minibrokerd.http.talkers import Talkers
+    from minibrokerd.monitoring.watch import Watch
 
 
 class Phase(Enum):
@@ -42,6 +43,7 @@ class Subject:
     recovered_ms: int = 0
     phase: Phase = Phase.RECOVERING
     data_dir: str = ""
+    watch: Watch | None = None
     # What the port itself adds when it opens.
     clients: Clients | None = None
     survey: Survey | None = None

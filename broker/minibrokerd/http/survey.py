@@ -74,7 +74,7 @@ class Survey:
             return
         self._taken_s = loop.time()
         sums, oldest_ms = dict.fromkeys((*STATES, *COUNTED), 0), 0
-        for some in _steps(list(self._subject.store.queues.values())):
+        for some in steps(list(self._subject.store.queues.values())):
             sums["ready"] += sum([queue.lanes.ready + queue.entering for queue in some])
             sums["delayed"] += sum([queue.delayed_count for queue in some])
             sums["held"] += sum([queue.held for queue in some])
@@ -88,7 +88,8 @@ class Survey:
         self._sums, self._oldest_ms = sums, oldest_ms
 
 
-def _steps(queues: list[Queue]) -> Iterable[list[Queue]]:
+def steps(queues: list[Queue]) -> Iterable[list[Queue]]:
+    """Return the queues in lists of what may be looked at before the loop turns."""
     return (queues[at : at + STEP_QUEUES] for at in range(0, len(queues), STEP_QUEUES))
 
 
@@ -100,7 +101,7 @@ async def listed(
     By name, or by a number of `stats`, or `oldest`: largest first, and equal ones by name.
     """
     found: list[Queue] = []
-    for some in _steps(list(subject.store.queues.values())):
+    for some in steps(list(subject.store.queues.values())):
         found += [
             queue for queue in some if (dlqs or not queue.is_dlq) and _fits(queue.name, match)
         ]
@@ -174,11 +175,21 @@ def _quantile(histogram: Histogram, share: float) -> int:
     return 0
 
 
+def free_share(subject: Subject) -> float | None:
+    """Return how much of the file system of the data directory is free for the broker, 0 to 1; None: not known."""
+    found = _file_system(subject)
+    return None if found is None else found.f_bavail / (found.f_blocks or 1)
+
+
 def _free_bytes(subject: Subject) -> int:
+    found = _file_system(subject)
+    return -1 if found is None else found.f_bavail * found.f_frsize
+
+
+def _file_system(subject: Subject) -> os.statvfs_result | None:
     if not isinstance(subject.log, FileLog) or not subject.data_dir:
-        return -1
+        return None
     try:
-        found = os.statvfs(subject.data_dir)
+        return os.statvfs(subject.data_dir)
     except OSError:
-        return -1
-    return found.f_bavail * found.f_frsize
+        return None

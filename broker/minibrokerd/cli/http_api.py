@@ -1,0 +1,165 @@
+"""How commands ask the HTTP port of a broker: its JSON API, with the token that the environment has for it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http.client import HTTPException, HTTPResponse
+from pathlib import Path
+from typing import Any, Final
+from urllib.error import HTTPError, URLError
+from urllib.parse import urlencode, urlsplit
+from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
+
+import click
+
+from minibroker.session.arguments import TOKEN_FILE_VARIABLE, TOKEN_VARIABLE
+from minibrokerd import exits
+from minibrokerd.cli.http_options import DEFAULT, HTTP_TOKEN_FILE_VARIABLE, HTTP_TOKEN_VARIABLE
+from minibrokerd.cli.options import Function, shared_option, timeout_s
+from minibrokerd.cli.printing import fail
+
+# In this order; those of the HTTP port go before those of the port for clients, which are good here as well.
+TOKENS: Final = (
+    (HTTP_TOKEN_VARIABLE, HTTP_TOKEN_FILE_VARIABLE),
+    (TOKEN_VARIABLE, TOKEN_FILE_VARIABLE),
+)
+MOST_SAID_BYTES: Final = 10_000  # of a refusal
+
+
+class Away(Exception):
+    """No HTTP port of a broker answers there; the text says where, why, and what to do."""
+
+
+class Refused(Exception):
+    """The port answered, with a refusal: its status, and the code out of the table of the API."""
+
+    def __init__(self, status: int, code: str, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+        self.code = code
+
+
+class HttpAddress(click.ParamType):  # type: ignore[type-arg]  # it takes none in older releases
+    """Where an HTTP port is: host:port, or a URL, as of a proxy with TLS in front of it."""
+
+    name = "address"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return it as a URL without a slash at its end; click.ParamType."""
+        text = str(value)
+        url = text if "://" in text else f"http://{text}"
+        try:
+            parts = urlsplit(url)
+            is_one = parts.scheme in ("http", "https") and bool(parts.hostname)
+            has_port = parts.port is not None or "://" in text
+        except ValueError:
+            is_one = has_port = False
+        if not (is_one and has_port) or parts.query or parts.fragment or parts.username:
+            self.fail(
+                f"{text!r} is no address like {DEFAULT}, [::1]:7273 or https://minibroker.example",
+                param,
+                ctx,
+            )
+        return url.rstrip("/")
+
+
+def http_option(function: Function) -> Function:
+    """Add `--http` to a command that asks the HTTP port."""
+    return shared_option(
+        "--http",
+        type=HttpAddress(),
+        default=DEFAULT,
+        help="Address of the broker's HTTP port, or the URL of a proxy in front of it.",
+    )(function)
+
+
+def token() -> str:
+    """Return the token for the HTTP port; empty: there is none in this environment.
+
+    Raises:
+        click.UsageError: the file that should have it cannot be read.
+    """
+    for variable, file_variable in TOKENS:
+        if said := os.environ.get(variable):
+            return said.strip()
+        if path := os.environ.get(file_variable):
+            try:
+                return Path(path).read_text("ascii").strip()
+            except (OSError, UnicodeDecodeError) as error:
+                raise click.UsageError(f"{file_variable}={path}: {error}") from error
+    return ""
+
+
+class _Stay(HTTPRedirectHandler):
+    """Follows nobody: urllib would take the token along to whatever host it is sent to."""
+
+    def redirect_request(self, *_: Any) -> None:
+        """Make no other request; urllib."""
+
+
+class HttpApi:
+    """The API of one broker, at a URL."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._headers = {"Authorization": f"Bearer {said}"} if (said := token()) else {}
+
+    def get(self, path: str, **query: Any) -> Any:
+        """Return what the API answers.
+
+        Raises:
+            Away: nobody answers, or not as a broker does.
+            Refused: it has said no.
+        """
+        with self.open(path, **query) as answer:
+            try:
+                return json.load(answer)
+            except (OSError, ValueError, HTTPException) as error:
+                raise Away(self._away(error)) from error
+
+    def open(
+        self, path: str, headers: Mapping[str, str] | None = None, **query: Any
+    ) -> HTTPResponse:
+        """Return an answer to be read as it comes; raises as `get` does."""
+        request = Request(
+            f"{self.url}/api/v1/{path}?{urlencode(query)}",
+            headers={**self._headers, **(headers or {})},
+        )
+        try:
+            opener = build_opener(ProxyHandler({}), _Stay)
+            answer: HTTPResponse = opener.open(request, timeout=timeout_s())
+        except HTTPError as error:
+            raise _refusal(error) from error
+        except (URLError, OSError, ValueError, HTTPException) as error:
+            raise Away(self._away(error)) from error
+        return answer
+
+    def _away(self, error: Exception) -> str:
+        cause = error.reason if isinstance(error, URLError) else error
+        return (
+            f"no HTTP port of a broker answers at {self.url}: {cause}. "
+            "Give its address with --http or MINIBROKER_HTTP."
+        )
+
+
+def _refusal(error: HTTPError) -> Refused:
+    with error:
+        try:
+            said = json.loads(error.read(MOST_SAID_BYTES))
+            return Refused(error.code, str(said["code"]), str(said["text"]))
+        except (OSError, ValueError, TypeError, KeyError):  # not the API of a broker
+            return Refused(error.code, "", f"{error.code} {error.reason}")
+
+
+@contextmanager
+def asking(url: str) -> Iterator[HttpApi]:
+    """Yield the API at a URL; whatever it refuses ends the command with a message and a code of the table."""
+    try:
+        yield HttpApi(url)
+    except Refused as error:
+        fail(f"{url} refused: {error}", exits.REFUSED, error.code)
+    except Away as error:
+        fail(str(error), exits.UNREACHABLE)

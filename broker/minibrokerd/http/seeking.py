@@ -1,0 +1,52 @@
+"""The queue of a message of which only the id is known.
+
+An id names the queue where it was published, and there, or in the dead-letter queue of that, nearly every message
+is. One that was moved may be anywhere, so all others are asked after those, in steps: each has its messages by id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+from minibroker.contract.limits import DLQ_SUFFIX
+from minibrokerd.core.queues import Queue
+from minibrokerd.core.state import Store
+from minibrokerd.http.survey import steps
+
+
+async def seek(store: Store, origin: int, sequence: int) -> Queue | None:
+    """Return the queue that has a message; None: it has ended, or never was."""
+    near = list(_near(store, origin))
+    for some in (near, *steps(list(store.queues.values()))):
+        for queue in some:
+            if _has(queue, origin, sequence):
+                return queue
+        await asyncio.sleep(0)
+    return None
+
+
+def _near(store: Store, origin: int) -> Iterator[Queue]:
+    home = store.by_number.get(origin)
+    for queue in (home, store.queues.get(home.name + DLQ_SUFFIX) if home is not None else None):
+        if queue is not None:
+            yield queue
+
+
+def _has(queue: Queue, origin: int, sequence: int) -> bool:
+    if not queue.count():
+        return False
+    waits = queue.lanes.find(origin, sequence) or queue.later.find(origin, sequence)
+    return waits is not None or _is_delivered(queue, origin, sequence)
+
+
+def _is_delivered(queue: Queue, origin: int, sequence: int) -> bool:
+    key = queue.key_of(origin, sequence)
+    return any(
+        key in delivery.singles
+        or (
+            origin == delivery.home
+            and any(span.first <= sequence < span.stop for span in delivery.spans.values())
+        )
+        for delivery in queue.deliveries.values()
+    )

@@ -1,0 +1,158 @@
+"""Looks at the queues every two seconds for as long as the broker runs, and gives what checks judge.
+
+10,000 queues are looked at in steps between which the loop turns; of a queue in which nothing happened and nothing
+waits, a step asks two things.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Final
+
+from minibrokerd import __version__, memory
+from minibrokerd.core.queues import Queue
+from minibrokerd.http.subject import Phase, Subject
+from minibrokerd.http.survey import free_share, oldest_of, steps
+from minibrokerd.monitoring.checks import CHECKS
+from minibrokerd.monitoring.history import History, quantile
+from minibrokerd.monitoring.readings import Reading, Readings
+
+EVERY_S: Final = 2.0
+WINDOW_S: Final = 300.0
+WORST: Final = 5  # queues that a reading names
+NO_SPACE: Final = (
+    "publishes may be refused: the disk is full, or the reserve of the log is not whole"
+)
+
+Fits = Callable[[str], bool]
+
+
+class Watch:
+    """The watch over one broker. `after_look` is called with what died since the look before, by queue."""
+
+    def __init__(self, subject: Subject) -> None:
+        self._subject = subject
+        self._history = History(subject.loop.time(), self._syncs)
+        self._dead: dict[int, int] = {}  # of each queue, by its number: what its counter said
+        self._without: dict[str, float] = {}  # queues that have no consumer, and since when
+        self._task: asyncio.Task[None] | None = None
+        self.after_look: Callable[[Mapping[str, int]], None] = lambda dead: None
+
+    @property
+    def _syncs(self) -> list[int]:
+        return self._subject.engine.pulse.syncs_us.counts
+
+    def start(self) -> None:
+        """Look from now on."""
+        self._task = self._subject.loop.create_task(self._run())
+
+    def stop(self) -> None:
+        """Look no more."""
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _run(self) -> None:
+        while True:
+            dead = await self.look()
+            self.after_look(dead)
+            await asyncio.sleep(EVERY_S)
+
+    async def look(self) -> Mapping[str, int]:
+        """Look at all queues once; return what died since the look before."""
+        loop, died = self._subject.loop, {}
+        counted: dict[int, int] = {}
+        without: dict[str, float] = {}
+        for some in steps(list(self._subject.store.queues.values())):
+            for queue in some:
+                count = queue.counters.get("dead_lettered", 0) if queue.counters else 0
+                if count:
+                    counted[queue.number] = count
+                    if new := count - self._dead.get(queue.number, 0):
+                        died[queue.name] = new
+                if queue.lanes.ready and not queue.consumer_count and not queue.is_dlq:
+                    without[queue.name] = self._without.get(queue.name, loop.time())
+            await asyncio.sleep(0)
+        self._dead, self._without = counted, without
+        self._history.note(loop.time(), died, self._syncs)
+        return died
+
+    async def readings(
+        self,
+        window_s: float = WINDOW_S,
+        fits: Fits = lambda name: True,
+        names: Collection[str] = frozenset(CHECKS),
+    ) -> Readings:
+        """Return the numbers of these checks, of queues whose name fits."""
+        subject, now_s = self._subject, self._subject.loop.time()
+        recent = self._history.within(window_s, now_s, self._syncs, fits)
+        queues = 0
+        oldest: dict[str, float] = {}
+        if subject.phase is not Phase.RECOVERING:
+            for some in steps(list(subject.store.queues.values())):
+                here = [queue for queue in some if fits(queue.name)]
+                queues += len(here)
+                if "oldest-ready" in names:
+                    oldest.update(_ages(subject, here))
+                await asyncio.sleep(0)
+        gone = {name: now_s - since for name, since in self._without.items() if fits(name)}
+        unix_ms = subject.engine.clock.unix_ms()
+        made = [
+            _worst("oldest-ready", oldest, unix_ms),
+            Reading(
+                "dead-letters",
+                sum(recent.dead.values()) + recent.dead_elsewhere,
+                _first(recent.dead),
+                _unix_ms(unix_ms, now_s, recent.dead_since_s),
+            ),
+            _worst("consumers-gone", gone, unix_ms),
+            Reading("sync-p99", quantile(recent.syncs, 0.99) / 1_000_000),
+            *self._of_process(),
+        ]
+        return Readings(
+            __version__,
+            subject.phase.value,
+            subject.log.recovered_percent if subject.phase is Phase.RECOVERING else 100,
+            unix_ms,
+            queues,
+            round(min(recent.covers_s, window_s), 1),
+            [reading for reading in made if reading.check in names],
+        )
+
+    def _of_process(self) -> Iterator[Reading]:
+        subject = self._subject
+        share = free_share(subject)
+        if share is not None:
+            trouble = NO_SPACE if subject.log.lacks_space else ""
+            yield Reading("disk-free", round(100 * share, 2), trouble=trouble)
+        limit = subject.memory_limit_bytes
+        if limit:
+            yield Reading("memory", round(100 * memory.resident_bytes() / limit, 2))
+        most = subject.connections.most
+        if most:
+            yield Reading("connections", round(100 * len(subject.connections) / most, 2))
+        since = subject.engine.clock.unix_ms() / 1_000 - subject.started_unix
+        yield Reading("starting", since if subject.phase is Phase.RECOVERING else 0)
+
+
+def _ages(subject: Subject, queues: list[Queue]) -> Iterator[tuple[str, float]]:
+    return (
+        (queue.name, oldest_of(subject, queue) / 1_000)
+        for queue in queues
+        if queue.lanes.ready and not queue.is_dlq
+    )
+
+
+def _first(values: Mapping[str, float]) -> dict[str, float]:
+    names = sorted(values, key=lambda name: (-values[name], name))[:WORST]
+    return {name: values[name] for name in names}
+
+
+def _worst(check: str, ages: Mapping[str, float], unix_ms: int) -> Reading:
+    worst = {name: round(age, 3) for name, age in _first(ages).items()}
+    value = max(worst.values(), default=0)
+    return Reading(check, value, worst, unix_ms - round(value * 1_000) if worst else 0)
+
+
+def _unix_ms(unix_ms: int, now_s: float, at_s: float | None) -> int:
+    return 0 if at_s is None else unix_ms - round((now_s - at_s) * 1_000)

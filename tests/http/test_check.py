@@ -1,0 +1,126 @@
+"""`minibroker check` as a monitoring system runs it: one line, perfdata, and an exit code of its plug-in API."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from commands_here import look
+from http_broker import HttpBroker, StartHttp
+
+import minibroker
+from minibrokerd.exits import CHECK_EXITS
+from minibrokerd.monitoring.checks import CHECKS
+from support.processes import look_until
+
+OK, WARNING, CRITICAL, UNKNOWN = (row.code for row in CHECK_EXITS)
+# What the guidelines of the monitoring plug-ins allow: 'label'=value[UOM];[warn];[crit];[min];[max]
+NUMBER = r"-?\d+(?:\.\d+)?(?:e-\d+)?"
+PERFDATA = re.compile(rf"\w+={NUMBER}(?:s|%)?;(?:{NUMBER}:?)?;(?:{NUMBER}:?)?;0")
+CALM = ("--disk-free", "off", "--consumers-gone", "off")  # not what this test is about
+
+
+def checked(broker: HttpBroker, *words: str) -> tuple[int, str]:
+    """Return exit code and line."""
+    done = look(broker, "check", *words)
+    assert (done.stderr, done.stdout.count("\n")) == ("", 1)
+    return done.returncode, done.stdout.rstrip()
+
+
+async def test_a_line_with_perfdata_and_a_code(http_broker: HttpBroker) -> None:
+    """OK, then a warning, then critical, as the bounds say, in units."""
+    code, line = checked(http_broker, *CALM)
+    text, _, perfdata = line.partition(" | ")
+    assert (code, text.startswith("MINIBROKER OK - ")) == (OK, True), line
+    assert all(PERFDATA.fullmatch(each) for each in perfdata.split()), perfdata
+    labels = [each.partition("=")[0] for each in perfdata.split()]
+    assert labels == [
+        row.label for row in CHECKS.values() if row.name not in ("disk-free", "consumers-gone")
+    ]
+    async with minibroker.connect(http_broker.server.url) as connection:
+        await connection.queue("mail").publish("x")
+    code, line = checked(http_broker, *CALM, "--oldest-ready", "1ms,1h")
+    assert (code, "WARNING - oldest-ready" in line, "(mail " in line) == (WARNING, True, True)
+    code, line = checked(http_broker, *CALM, "--oldest-ready", "1ms", "--memory", ",0.001%")
+    assert code == CRITICAL
+    assert re.search(r"CRITICAL - memory \S+%; oldest-ready \S+ \(mail \S+\) \[WARNING\] \|", line)
+    assert checked(http_broker, *CALM, "--oldest-ready", "1ms", "--skip", "ma*")[0] == OK
+
+
+async def test_dead_letters_grow_within_a_window(http_broker: HttpBroker) -> None:
+    """The broker remembers it: no file on the side of who asks. A redrive does not hide that they died."""
+    async with minibroker.connect(http_broker.server.url) as connection:
+        mail = connection.queue("mail")
+        await mail.publish("x")
+        (message,) = await mail.receive()
+        await message.reject(ValueError("no"), confirmed=True)
+        look_until(lambda: _dead(http_broker) == 1, http_broker.server.process, "it is seen")
+        assert checked(http_broker, *CALM)[0] == WARNING
+        await connection.queue("mail.dlq").redrive()
+        (message,) = await mail.receive()
+        await message.ack(confirmed=True)
+    done = look(http_broker, "check", "--json", *CALM, "--dead-letters", ",1")
+    said = json.loads(done.stdout)
+    found = said["checks"]["dead-letters"]
+    assert (done.returncode, said["level"], found["level"]) == (CRITICAL, "critical", "critical")
+    assert (found["value"], found["queues"]) == (1, {"mail": 1})
+    assert 0 < said["now_unix_ms"] - found["since_unix_ms"] < 60_000
+    assert checked(http_broker, *CALM, "--queue", "mail", "--dead-letters", "2")[0] == OK
+
+
+async def test_a_queue_whose_consumers_have_gone(http_broker: HttpBroker) -> None:
+    """Since its last one left, while something is ready; one that comes back ends it."""
+    async with minibroker.connect(http_broker.server.url) as connection:
+        await connection.queue("mail").publish("x")
+        look_until(
+            lambda: _reading(http_broker, "consumers-gone")["value"] > 0,
+            http_broker.server.process,
+            "it is seen",
+        )
+        flags = ("--disk-free", "off", "--consumers-gone", "1ms")
+        code, line = checked(http_broker, *flags)
+        assert (code, "consumers-gone" in line, "(mail " in line) == (WARNING, True, True)
+        await connection.queue("mail").publish("y")
+        waits = connection.queue("mail").consume(prefetch=1)
+        async with waits:
+            look_until(
+                lambda: _reading(http_broker, "consumers-gone")["value"] == 0,
+                http_broker.server.process,
+                "it is over",
+            )
+
+
+def test_what_is_not_known_is_not_critical(http_broker: HttpBroker) -> None:
+    """Wrong flags, bounds, variables, names: 3. A broker that is not there: 2."""
+    for words in (
+        ("--nope",),
+        ("--memory", "95%,80%"),
+        ("--window", "1s"),
+        ("--queue", "nope"),
+        ("--queue", "a,b"),
+        ("surplus",),
+    ):
+        code, line = checked(http_broker, *words)
+        assert (code, line.startswith("MINIBROKER UNKNOWN - ")) == (UNKNOWN, True), words
+    http_broker.server.process.kill()
+    http_broker.server.process.wait()
+    code, line = checked(http_broker)
+    assert (code, "CRITICAL - no HTTP port" in line, "|" in line) == (CRITICAL, True, False)
+
+
+def test_a_wrong_token_is_unknown_and_the_json_says_so(start_http: StartHttp) -> None:
+    """The state of the broker is not known to somebody whom it does not talk to."""
+    broker = start_http("--http", "0.0.0.0:0", token="a token of the right length")
+    done = look(broker, "check", "--json")
+    said: Any = json.loads(done.stdout)
+    assert (done.returncode, said["level"], "token" in said["text"]) == (UNKNOWN, "unknown", True)
+
+
+def _dead(broker: HttpBroker) -> float:
+    return float(_reading(broker, "dead-letters")["value"])
+
+
+def _reading(broker: HttpBroker, name: str) -> Any:
+    readings = broker.client.get("/api/v1/readings").json()["readings"]
+    return next(each for each in readings if each["check"] == name)
