@@ -27,6 +27,7 @@ sys.modules["rich"] = None  # type: ignore[assignment]
 import structlog  # noqa: E402
 from structlog.typing import FilteringBoundLogger  # noqa: E402
 
+from minibroker.shell.tracing import current_ids  # noqa: E402
 from minibrokerd.outlet import STDERR, Outlet  # noqa: E402
 
 if _rich is None:
@@ -237,6 +238,11 @@ def _add_traceback(_: object, __: str, event: Event) -> Event:
     return event
 
 
+def _add_trace(_: object, __: str, event: Event) -> Event:
+    event.update(current_ids())  # in a worker, what a handler logs and how it failed
+    return event
+
+
 class _Output:
     """Hands lines to an outlet. A log that nobody takes does not stop the server."""
 
@@ -276,6 +282,7 @@ events: FilteringBoundLogger = structlog.wrap_logger(
         _output.select,
         structlog.processors.add_log_level,
         _add_traceback,
+        _add_trace,
         make_safe,
         _output.line,
     ],

@@ -74,7 +74,8 @@ def consume(
       65     reject: it can never succeed, to the dead-letter queue
       other  nack: it comes again after the queue's retry delay
     The last line that it wrote to standard error goes into the history. Its environment has MINIBROKER_QUEUE,
-    MINIBROKER_ID, MINIBROKER_TOKEN, MINIBROKER_ATTEMPT, MINIBROKER_KEY, and MINIBROKER_HEADERS as JSON.
+    MINIBROKER_ID, MINIBROKER_TOKEN, MINIBROKER_ATTEMPT, MINIBROKER_KEY, and MINIBROKER_HEADERS as JSON; where the
+    message has a header traceparent, TRACEPARENT, TRACESTATE and BAGGAGE as well.
     At a signal the commands that run are waited for; a second one ends them and gives their messages back.
     """
     if command is not None and ack:

@@ -10,9 +10,11 @@ from contextlib import suppress
 from typing import Any, Final
 
 import minibroker
+from minibroker.shell.tracing import CARRIED, carried
 from minibrokerd import exits
 from minibrokerd.cli.passing import Passing, Stderr
 from minibrokerd.cli.printing import print_json, printable
+from minibrokerd.cli.trace_variables import variables_of
 from minibrokerd.cli.values import json_line
 
 MOST_HEADERS: Final = 120_000  # bytes; Linux takes no variable above 128 KiB
@@ -92,13 +94,15 @@ class Executor:
 
 def environment(message: minibroker.Message[Any]) -> dict[str, str]:
     """Return what a command learns of its message beside the body."""
+    headers = message.headers
     return {
         "MINIBROKER_QUEUE": message.queue,
         "MINIBROKER_ID": str(message.id),
         "MINIBROKER_TOKEN": str(message.token),
         "MINIBROKER_ATTEMPT": str(message.attempt),
         "MINIBROKER_KEY": (message.key or "").replace("\0", ""),
-        "MINIBROKER_HEADERS": json_line(message.headers, ascii_only=True),
+        "MINIBROKER_HEADERS": json_line(headers, ascii_only=True),
+        **variables_of({**headers, **carried().get(CARRIED, {})}),
     }
 
 

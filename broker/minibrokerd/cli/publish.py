@@ -21,6 +21,7 @@ from minibrokerd.cli.printing import fail, note, print_json, progress, say
 from minibrokerd.cli.reading import LineTooLong
 from minibrokerd.cli.reading import lines as lines_of
 from minibrokerd.cli.talking import talk
+from minibrokerd.cli.trace_variables import headers_of
 from minibrokerd.cli.units import Duration
 
 BATCH: Final = 500  # one frame; its ids are printed as soon as it is confirmed
@@ -61,13 +62,15 @@ def publish(
     """Publish BODY, a file, or each line of standard input.
 
     Prints the id and the durability of each message, once it is as safe as that says. Lines are published as they
-    come: a slow pipe need not end first. The last one needs no newline.
+    come: a slow pipe need not end first. The last one needs no newline. Where TRACEPARENT is set, the messages
+    carry it as their header traceparent, with TRACESTATE and BAGGAGE.
     """
     if body is not None and file is not None:
         raise click.UsageError("give BODY or --file, not both")
     if lines and file is None:
         raise click.UsageError("--lines needs --file; standard input is read by lines anyway")
-    settings: dict[str, Any] = {"headers": _headers(headers), "key": key, "delay": delay}
+    own = headers_of(os.environ) | _headers(headers)
+    settings: dict[str, Any] = {"headers": own, "key": key, "delay": delay}
 
     async def work(broker: minibroker.Broker) -> None:
         done = 0

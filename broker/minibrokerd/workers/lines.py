@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from minibroker.aio.message import Message
+from minibroker.aio.traced import TracedMessage
 from minibroker.worker.following import Follows
 from minibroker.worker.reporting import about, described
 from minibrokerd import logs
@@ -28,7 +29,9 @@ class Lines:
         self.done: Callable[[Message[Any], float], object] | None = None
         if says_done:
             self.done = self._done
-        self._render = _json_line if format == "json" else _text_line
+        self._render, self._with_trace = _text_line, _text_trace
+        if format == "json":
+            self._render, self._with_trace = _json_line, _json_trace
         self._ended: list[tuple[Message[Any], float]] = []
         self._soon = asyncio.get_running_loop().call_soon
 
@@ -40,7 +43,10 @@ class Lines:
 
     def _write(self) -> None:
         ended, self._ended = self._ended, []
-        logs.write_lines(self._render(logs.now(), ended))
+        lines = self._render(logs.now(), ended)
+        if isinstance(ended[0][0], TracedMessage):
+            lines = list(map(self._with_trace, lines, ended))
+        logs.write_lines(lines)
 
     def failed(
         self, message: Message[Any], seconds: float, error: BaseException, what: Follows
@@ -118,3 +124,16 @@ def _json_line(now: str, ended: list[tuple[Message[Any], float]]) -> list[str]:
         f'"attempt": {message.attempt}, "ms": {seconds * 1000:.1f}}}'
         for message, seconds in ended
     ]
+
+
+def _text_trace(line: str, ended: tuple[Any, float]) -> str:
+    """Return a line with what names the span of its message; the span itself has ended by now."""
+    trace_id, span_id = ended[0].work_ids
+    return f"{line} trace_id={trace_id} span_id={span_id}" if trace_id else line
+
+
+def _json_trace(line: str, ended: tuple[Any, float]) -> str:
+    trace_id, span_id = ended[0].work_ids
+    if not trace_id:
+        return line
+    return f'{line[:-1]}, "trace_id": "{trace_id}", "span_id": "{span_id}"}}'

@@ -14,6 +14,7 @@ from minibroker.aio.driver import Driver
 from minibroker.aio.leaving import leave_all
 from minibroker.aio.losses import SettleErrorHook
 from minibroker.aio.queue import Queue
+from minibroker.aio.traced import is_traced, traced_queue
 from minibroker.aio.typed_queue import TypedQueue
 from minibroker.contract import limits
 from minibroker.contract.errors import ConnectionLost
@@ -79,6 +80,8 @@ class Broker:
         if settings:
             settings = checked(settings)
             declaration = self._driver.declare(check_name(name), settings, overwrite=overwrite)
+        if is_traced(self._driver):
+            return traced_queue(self._driver, name, declaration, body_type)
         if body_type in UNTYPED:
             return Queue(self._driver, name, declaration)
         return TypedQueue(self._driver, name, declaration, body_type)
@@ -186,6 +189,7 @@ def connect(
     client_cert: str | None = None,
     client_key: str | None = None,
     server_name: str | None = None,
+    tracing: str | None = None,
 ) -> Connecting:
     """Open a session with the server at `url` (minibroker://host:port), or with a broker in this process.
 
@@ -214,6 +218,10 @@ def connect(
             (`?client_cert=`, MINIBROKER_CLIENT_CERT; the key may be in the same file).
         server_name: what the server's certificate must be for, if that is not the host of the url
             (`?server_name=`, MINIBROKER_SERVER_NAME).
+        tracing: OpenTelemetry's spans and metrics, with the extra `otel` (docs/guide/tracing.md). "auto": if the
+            program has set up a provider by the time it asks for a queue; what is current where a message is
+            processed is the parent of that, else its producer. "link": producers are linked to, never parents.
+            "parent": they always are. "off". None: MINIBROKER_TRACING, or "auto".
 
     Raises:
         TypeError, BadValue: an argument is of a wrong type, or outside its range.
@@ -224,7 +232,15 @@ def connect(
     timeouts = (timeout, connect_timeout, max_run)
     access = Access(token, ca, client_cert, client_key, server_name)
     options = options_of(
-        url, name, timeouts, on_settle_error, lazy, os.environ, socket.gethostname(), access
+        url,
+        name,
+        timeouts,
+        on_settle_error,
+        lazy,
+        os.environ,
+        socket.gethostname(),
+        access,
+        tracing,
     )
     if options.warning:
         logger.warning(options.warning)

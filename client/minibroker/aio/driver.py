@@ -49,6 +49,7 @@ from minibroker.shell.credentials import token_of, trust_of
 from minibroker.shell.in_process import InProcess, Renewal
 from minibroker.shell.real_threads import Clock
 from minibroker.shell.telling import Telling
+from minibroker.shell.tracing import telemetry_for
 
 logger = logging.getLogger("minibroker")
 
@@ -75,7 +76,8 @@ class Driver:
         self.thread = get_ident()
         self.create_future = self.loop.create_future
         self.current_task: Callable[[], Any] = partial(asyncio.current_task, self.loop)
-        self._options = options
+        self.options = options
+        self.telemetry = telemetry_for(options)
         near = options.address
         self.in_process = InProcess(near.name) if isinstance(near, Memory) else None
         self.address = ("", 0) if isinstance(near, Memory) else near.place
@@ -207,7 +209,7 @@ class Driver:
 
     def _dial(self, effect: Dial) -> None:
         try:
-            self.session.token = token_of(self._options)
+            self.session.token = token_of(self.options)
         except OSError as error:
             self.loop.call_soon(self._ended, error)
         else:

@@ -176,12 +176,7 @@ class Message(MessageData[Body], eq=False, gc=False):
         goes_on = ending in (Ending.FAILED, Ending.UNREADABLE)
         if self.state == ENDED:
             return goes_on and not reraise
-        if ending is Ending.INTERRUPTED:
-            settlement = Settlement("release", self)
-        else:
-            shell.failed(self, error)
-            op = "reject" if ending is Ending.UNREADABLE else "nack"
-            settlement = Settlement(op, self, None, *describe(error))
+        settlement = self._answer(error, ending)
         self._end()
         if goes_on:
             await self._hand_over(settlement, confirmed=False)
@@ -192,6 +187,14 @@ class Message(MessageData[Body], eq=False, gc=False):
         settlements.owe()
         shell.flush()
         return False
+
+    def _answer(self, error: BaseException, ending: Ending) -> Settlement:
+        """Return the settlement of a message whose block has failed, which is logged."""
+        if ending is Ending.INTERRUPTED:
+            return Settlement("release", self)
+        self.run.delivery.shell.failed(self, error)
+        op = "reject" if ending is Ending.UNREADABLE else "nack"
+        return Settlement(op, self, None, *describe(error))
 
 
 class Reraising(Generic[Body]):

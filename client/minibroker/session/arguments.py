@@ -8,6 +8,7 @@ from inspect import iscoroutinefunction
 from typing import Any, Final, NamedTuple
 
 from minibroker.contract import limits
+from minibroker.contract.errors import BadValue
 from minibroker.session.address import (
     URL_VARIABLE,
     Address,
@@ -20,10 +21,12 @@ from minibroker.session.address import (
     where,
 )
 from minibroker.session.error_text import cut
-from minibroker.session.spans import Span, milliseconds, of_type
+from minibroker.session.spans import Span, milliseconds, of_type, shown
 
 MAX_TIMEOUT_MS: Final = 2**40
 MAX_RUN: Final = timedelta(hours=12)
+TRACING_VARIABLE: Final = "MINIBROKER_TRACING"
+TRACING: Final = ("auto", "link", "parent", "off")
 TOKEN_VARIABLE: Final = "MINIBROKER_TOKEN"
 TOKEN_FILE_VARIABLE: Final = "MINIBROKER_TOKEN_FILE"
 # What a client goes by if nobody says; the files of the server are --tls-cert and others.
@@ -62,6 +65,7 @@ class Options(NamedTuple):
     encryption: Encryption | None = None  # None: plain
     token: Secret = Secret()
     token_file: str = ""  # which has the token, and is read at each login
+    tracing: str = "auto"  # one of TRACING
 
     @property
     def where(self) -> str:
@@ -78,6 +82,7 @@ def options_of(
     environment: Mapping[str, str],
     host: str,
     access: Access = NO_ACCESS,
+    tracing: str | None = None,
 ) -> Options:
     """Return the options that these arguments mean; `timeouts` of a call, of connecting, of a handler.
 
@@ -116,7 +121,18 @@ def options_of(
         encryption,
         Secret(token or ""),
         "" if token else environment.get(TOKEN_FILE_VARIABLE, ""),
+        _tracing(tracing, environment),
     )
+
+
+def _tracing(asked: str | None, environment: Mapping[str, str]) -> str:
+    """Return how a connection is traced, by argument and environment."""
+    said, whose = asked, "tracing"
+    if asked is None:
+        said, whose = environment.get(TRACING_VARIABLE) or TRACING[0], TRACING_VARIABLE
+    if said not in TRACING:
+        raise BadValue(f"{whose} is {shown(said)}; it must be one of {', '.join(TRACING)}")
+    return said
 
 
 def _encryption(

@@ -81,7 +81,7 @@ class Session:
         self._resumed: list[MessageData[Any]] = []
         self._prune_at = 64
         self._shell = shell
-        self._make = make
+        self.make = make
         self._on_ripe = on_ripe
         self._handlers: Mapping[str, Callable[[wire.Frame], Event | list[Event] | None]] = {
             "welcome": self._welcome,
@@ -390,7 +390,7 @@ class Session:
             if request is None:
                 return None  # withdrawn: the server takes these back
         delivery = unpack_delivery(
-            frame, self.settlements_of(header["queue"]), self._shell, self._make
+            frame, self.settlements_of(header["queue"]), self._shell, self.make
         )
         if delivery.open:
             self._keep(delivery)

@@ -143,15 +143,18 @@ class Message(MessageData[Body], eq=False, gc=False):
         ending = ending_of(error, False, _cancellation())
         goes_on = ending in (Ending.FAILED, Ending.UNREADABLE)
         if self.state != ENDED:
-            if ending is Ending.INTERRUPTED:
-                settlement = Settlement("release", self)
-            else:
-                self.run.delivery.shell.failed(self, error)
-                op = "reject" if ending is Ending.UNREADABLE else "nack"
-                settlement = Settlement(op, self, None, *describe(error))
+            settlement = self._answer(error, ending)
             if self.state != ENDED:  # it may be lost at any time, by another thread
                 self._settle(settlement, confirmed=False)
         return goes_on and not reraise
+
+    def _answer(self, error: BaseException, ending: Ending) -> Settlement:
+        """Return the settlement of a message whose block has failed, which is logged."""
+        if ending is Ending.INTERRUPTED:
+            return Settlement("release", self)
+        self.run.delivery.shell.failed(self, error)
+        op = "reject" if ending is Ending.UNREADABLE else "nack"
+        return Settlement(op, self, None, *describe(error))
 
     def __repr__(self) -> str:
         return f"<Message {self.id} of {self.queue}, attempt {self.attempt}, {len(self.raw)} bytes>"

@@ -38,6 +38,7 @@ from minibroker.shell.credentials import token_of, trust_of
 from minibroker.shell.in_process import InProcess, Renewal
 from minibroker.shell.real_threads import Bell, Clock, original
 from minibroker.shell.telling import Telling
+from minibroker.shell.tracing import telemetry_for
 from minibroker.sync.keeper import Keeper
 from minibroker.sync.link import WRITABLE, Link
 from minibroker.sync.message import Message
@@ -80,6 +81,7 @@ class Steps:
 
     def __init__(self, options: Options) -> None:
         self.options = options
+        self.telemetry = telemetry_for(options)
         near = options.address
         self.in_process = InProcess(near.name) if isinstance(near, Memory) else None
         self.address = ("", 0) if isinstance(near, Memory) else near.place

@@ -29,6 +29,7 @@ from minibroker.contract.bodies import decode_body
 from minibroker.contract.confirms import MessageId
 from minibroker.contract.errors import BodyError
 from minibroker.session.error_text import describe
+from minibroker.shell.tracing import within
 from minibroker.worker.calling import with_arguments
 from minibroker.worker.declared import takes_of
 from minibroker.worker.following import Reject, Retry
@@ -138,4 +139,7 @@ def main(descriptor: int) -> None:
     function = _handler(first["module"], first["name"])
     link.sendall(packed(STARTED))
     while True:
-        link.sendall(packed(outcome(function, Given(frames.get()))))
+        fields = frames.get()
+        with within(fields):
+            said = outcome(function, Given(fields))
+        link.sendall(packed(said))

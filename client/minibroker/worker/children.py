@@ -17,6 +17,7 @@ from typing import Any, Final
 import msgpack
 
 from minibroker.aio.message import Message
+from minibroker.shell.tracing import carried
 from minibroker.worker.calling import timed_out
 from minibroker.worker.child import LENGTH, packed
 from minibroker.worker.declared import Declared
@@ -50,7 +51,7 @@ class Children:
         timeout_s = self._declared.timeout_s
         try:
             async with asyncio.timeout(timeout_s) as bound:
-                said = await child.ask(_fields(message))
+                said = await child.ask(_fields(message) | carried())
         except TimeoutError as error:
             await child.kill()
             if bound.expired() and timeout_s is not None:

@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 
 from minibroker.aio.message import Message
 from minibroker.session.error_text import describe
+from minibroker.shell.tracing import current_ids
 from minibroker.worker.following import Follows
 
 logger = logging.getLogger("minibroker.worker")
@@ -65,7 +66,7 @@ class LogReport:
         self.done: Done | None = self._done if logger.isEnabledFor(logging.INFO) else None
 
     def _done(self, message: Message[Any], seconds: float) -> None:
-        fields = {**about(message), "ms": round(seconds * 1000, 1)}
+        fields = {**about(message), "ms": round(seconds * 1000, 1), **current_ids()}
         logger.info(
             "done %s of %s in %.1f ms", fields["id"], message.queue, seconds * 1000, extra=fields
         )
@@ -76,6 +77,7 @@ class LogReport:
         """A handler failed; Report."""
         kind, text = described(error)
         fields = {**about(message), "ms": round(seconds * 1000, 1), "follows": what.text()}
+        fields |= current_ids()
         logger.warning(
             "failed %s of %s after %.1f ms: %s: %s; %s",
             fields["id"], message.queue, seconds * 1000, kind, text, what.text(), extra=fields,

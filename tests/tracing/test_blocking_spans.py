@@ -1,0 +1,118 @@
+"""docs/decisions/0034: what minibroker.sync records, verb by verb, in threads, with the real SDK."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from opentelemetry import trace
+from opentelemetry.trace import SpanKind
+from recorded import Recorded, attributes_of, id_of, linked_by, parent_of, trace_of
+
+import minibroker
+from minibroker.sync.message import Message
+from minibroker.sync.queue import Queue
+from minibroker.testing import SyncMemoryBroker
+
+
+@pytest.fixture
+def broker(recorded: Recorded) -> Iterator[SyncMemoryBroker]:
+    """A broker in memory whose client is traced."""
+    with SyncMemoryBroker() as made:
+        yield made
+
+
+def take(queue: Queue[Any]) -> Message[Any]:
+    """Return the next message of a queue, without a span."""
+    with queue.consume() as messages:
+        for message in messages:
+            return message
+    raise AssertionError("the iteration has ended")
+
+
+def test_a_message_is_published_and_processed_in_one_trace(
+    broker: SyncMemoryBroker, recorded: Recorded
+) -> None:
+    queue = broker.queue("emails", str)
+    confirm = queue.publish("hello", headers={"tenant": 7})
+    message = take(queue)
+    with message.process(), trace.get_tracer("test").start_as_current_span("work"):
+        pass
+    assert not trace.get_current_span().get_span_context().is_valid
+    sent, span = recorded.one("publish emails"), recorded.one("process emails")
+    assert (sent.kind, span.kind) == (SpanKind.PRODUCER, SpanKind.CONSUMER)
+    assert (parent_of(span), linked_by(span)) == (id_of(sent), [id_of(sent)])
+    assert parent_of(recorded.one("work")) == id_of(span)
+    assert attributes_of(sent)["messaging.message.id"] == str(confirm.id)
+    assert attributes_of(span)["messaging.minibroker.settlement"] == "ack"
+    assert message.headers["tenant"] == 7
+    assert recorded.points("messaging.client.consumed.messages") == {("process", ""): 1}
+
+
+def test_many_share_a_span_and_a_receive_links_to_it(
+    broker: SyncMemoryBroker, recorded: Recorded
+) -> None:
+    queue = broker.queue("emails")
+    assert queue.receive() == []
+    queue.publish_many([b"1", b"2"])
+    for message in queue.receive(5):
+        with message.process():
+            pass
+    sent, span = recorded.one("publish emails"), recorded.one("receive emails")
+    assert linked_by(span) == [id_of(sent)] * 2
+    assert attributes_of(span)["messaging.batch.message_count"] == 2
+    assert recorded.points("messaging.client.sent.messages") == {("publish", ""): 2}
+    assert recorded.points("messaging.client.consumed.messages") == {("receive", ""): 2}
+
+
+@pytest.mark.parametrize("verb", ["ack", "nack", "reject", "release"])
+def test_a_settlement_by_hand_is_a_span_of_its_own(
+    verb: str, broker: SyncMemoryBroker, recorded: Recorded
+) -> None:
+    queue = broker.queue("emails")
+    queue.publish(b"1")
+    message = take(queue)
+    getattr(message, verb)(*(["550"] if verb == "reject" else []), confirmed=True)
+    span = recorded.one(f"{verb} emails")
+    assert span.kind is SpanKind.CLIENT
+    assert linked_by(span) == [id_of(recorded.one("publish emails"))]
+    with pytest.raises(minibroker.LeaseLost):
+        message.ack()
+    assert attributes_of(recorded.named("ack emails")[-1])["error.type"] == "LeaseLost"
+
+
+@pytest.mark.parametrize("concurrency", [1, 2])
+def test_a_run_has_a_span_for_each_attempt(
+    concurrency: int, broker: SyncMemoryBroker, recorded: Recorded
+) -> None:
+    queue = broker.queue("emails", max_attempts=2, retry_delay_ms=0)
+    queue.publish(b"1")
+
+    def handler(message: Message[Any]) -> None:
+        with trace.get_tracer("test").start_as_current_span("work"):
+            if message.attempt == 1:
+                raise LookupError("no such card")
+        raise SystemExit  # which ends the run
+
+    with pytest.raises(SystemExit):
+        queue.run(handler, concurrency=concurrency)
+    sent, spans = recorded.one("publish emails"), recorded.named("process emails")
+    assert [attributes_of(span)["error.type"] for span in spans] == ["LookupError", "SystemExit"]
+    assert [parent_of(span) for span in spans] == [id_of(sent)] * 2
+    assert [parent_of(work) for work in recorded.named("work")] == [id_of(span) for span in spans]
+    assert [parent_of(nack) for nack in recorded.named("nack emails")] == [
+        id_of(span) for span in spans
+    ]
+    assert {trace_of(span) for span in recorded.exporter.get_finished_spans()} == {trace_of(sent)}
+
+
+def test_a_publish_that_fails_says_why(broker: SyncMemoryBroker, recorded: Recorded) -> None:
+    broker.fill_disk()
+    with pytest.raises(minibroker.DiskFull):
+        broker.queue("emails").publish(b"1", timeout=0.05)
+    with pytest.raises(minibroker.DiskFull):
+        broker.queue("emails").publish_many([b"1", b"2"], timeout=0.05)
+    spans = recorded.named("publish emails")
+    assert [attributes_of(span)["error.type"] for span in spans] == ["DiskFull"] * 2
+    assert recorded.points("messaging.client.sent.messages") == {("publish", "DiskFull"): 3}
