@@ -231,17 +231,8 @@ def connect(
     """
     timeouts = (timeout, connect_timeout, max_run)
     access = Access(token, ca, client_cert, client_key, server_name)
-    options = options_of(
-        url,
-        name,
-        timeouts,
-        on_settle_error,
-        lazy,
-        os.environ,
-        socket.gethostname(),
-        access,
-        tracing,
-    )
+    hook, host = on_settle_error, socket.gethostname()
+    options = options_of(url, name, timeouts, hook, lazy, os.environ, host, access, tracing)
     if options.warning:
         logger.warning(options.warning)
     return Connecting(options)

@@ -8,9 +8,9 @@ an extra (tracing.py); it imports the API alone, what becomes of spans is the pr
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from time import time_ns
 from types import TracebackType
 from typing import Any, Final
@@ -63,8 +63,9 @@ class Telemetry:
 
     def __init__(self, options: Options) -> None:
         self._mode = options.tracing
-        self._tracer = trace.get_tracer("minibroker", _version(), schema_url=SCHEMA)
-        meter = metrics.get_meter("minibroker", _version(), schema_url=SCHEMA)
+        ours: str = sys.modules["minibroker"].__version__
+        self._tracer = trace.get_tracer("minibroker", ours, schema_url=SCHEMA)
+        meter = metrics.get_meter("minibroker", ours, schema_url=SCHEMA)
         self.operation_duration = meter.create_histogram(
             "messaging.client.operation.duration",
             "s",
@@ -409,10 +410,3 @@ def _with_context(headers: Any, span: Span) -> Any:
     carrier: dict[str, object] = {} if headers is None else dict(headers)
     propagate.inject(carrier, trace.set_span_in_context(span))
     return carrier
-
-
-def _version() -> str:
-    try:
-        return version("minibroker")
-    except PackageNotFoundError:  # it runs from its sources
-        return ""
