@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import httpx
 
@@ -48,6 +50,23 @@ class HttpBroker:
             return self.client.get("/healthz").status_code == 200
         except httpx.TransportError:
             return False
+
+
+@contextmanager
+def serving(data_dir: Path, *flags: str) -> Iterator[HttpBroker]:
+    """Run one, with a token, for more than one test."""
+    env = {"MINIBROKER_NO_HTTP": "0", "MINIBROKER_HTTP_TOKEN": TOKEN}
+    server = BrokerServer(data_dir, "--http", "127.0.0.1:0", *flags, env=env)
+    try:
+        look_until(
+            lambda: any("  recovered " in line for line in server.lines), server.process, "a banner"
+        )
+        broker = HttpBroker(server)
+        broker.wait()
+        yield broker
+        broker.client.close()
+    finally:
+        server.close()
 
 
 StartHttp = Callable[..., HttpBroker]

@@ -2,46 +2,24 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from http_broker import TOKEN, HttpBroker
+from browser import browsing, needs_browser, sign_in
+from http_broker import HttpBroker
 
 import minibroker.sync
 
-try:
-    from playwright.sync_api import sync_playwright
-except ImportError:
-    sync_playwright = None  # type: ignore[assignment]
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None or sync_playwright is None,
-    reason="no browser: apt-get install chromium, pip install playwright",
-)
+pytestmark = needs_browser
 HOSTILE = "<img src=x onerror=\"document.title='taken'\"><script>document.title='taken'</script>"
 
 
 @pytest.fixture
 def page(http_broker: HttpBroker) -> Iterator[Any]:
-    """A page of a browser; what it says on its console, or throws, is in `page.complaints`."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page: Any = browser.new_context(base_url=http_broker.url).new_page()
-        page.set_default_timeout(60_000)
-        complaints: list[str] = []
-
-        def note(said: Any) -> None:
-            if said.type in ("error", "warning"):
-                complaints.append(said.text)
-
-        page.on("console", note)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.complaints = complaints
+    """A page of a browser."""
+    with browsing(http_broker.url) as page:
         yield page
-        browser.close()
 
 
 def fill(broker: HttpBroker, dead: int = 1) -> None:
@@ -94,10 +72,7 @@ def test_an_operator_signs_in_and_sends_dead_messages_back(
     fill(http_broker, dead=3)
     page.goto("/queues/mail.dlq/errors")
     assert page.get_by_role("button", name="Redrive these").count() == 0
-    page.goto("/sign-in")
-    page.get_by_label("Token").fill(TOKEN)
-    page.get_by_label("Token").press("Enter")
-    page.get_by_role("button", name="Sign out").wait_for()
+    sign_in(page)
     page.goto("/queues/mail.dlq/errors")
     page.on("dialog", lambda dialog: dialog.accept())
     page.get_by_role("button", name="Redrive these").click()
@@ -105,3 +80,45 @@ def test_an_operator_signs_in_and_sends_dead_messages_back(
     page.get_by_text("Nothing is dead here.").wait_for()
     assert "http_change action=redrive who=operator" in http_broker.server.output
     assert page.complaints == []
+
+
+def test_the_page_needs_no_mouse(http_broker: HttpBroker, page: Any) -> None:
+    """From the top of the page, with the keys Tab, Enter and those of fields: to a queue, and something done."""
+    with minibroker.sync.connect(http_broker.server.url) as connection:
+        connection.queue("mail").publish_many([b"m"] * 3)
+    sign_in(page)
+    page.locator("tr[data-queue=mail]").wait_for()
+    page.keyboard.press("Tab")
+    assert focused(page) == "Skip to the content"
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "main"
+    seen = []
+    for _ in range(12):
+        page.keyboard.press("Tab")
+        seen.append(focused(page))
+        if seen[-1] == "mail":
+            break
+    outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+    assert (seen[-1], outline) == ("mail", "solid")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/queues/mail")
+    page.on("dialog", lambda dialog: dialog.accept())
+    reach(page, "Purge")
+    page.keyboard.press("Enter")
+    page.get_by_text("Done: 3 messages.").wait_for()
+    page.locator("dd[data-count=ready]", has_text="0").wait_for()
+    assert page.complaints == []
+
+
+def focused(page: Any) -> str:
+    """Return the text of what has the focus."""
+    return str(page.evaluate("(document.activeElement.innerText || '').trim()"))
+
+
+def reach(page: Any, text: str) -> None:
+    """Press Tab until what has this text has the focus."""
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        if focused(page) == text:
+            return
+    raise AssertionError(f"no way to {text!r} with Tab")

@@ -18,6 +18,7 @@ MOST_LOOKED_AT: Final = (
 )
 MOST_GROUPS: Final = 200
 STEP: Final = limits.MAX_MESSAGES_PER_FRAME
+LOOK: Final = 250  # messages that are looked at in one turn of the loop: about 10 ms
 TEXT_CHARS: Final = 200
 NUMBERS: Final = re.compile(r"0x[0-9a-fA-F]+|\d+")
 
@@ -64,7 +65,7 @@ def _some(texts: list[str]) -> list[MessageId]:
 async def _dead(ask: Ask) -> AsyncIterator[Peeked]:
     queue, after = ask.client.queue(ask.queue_name), b""
     while True:
-        page = await queue.peek(STEP, after=after)
+        page = await queue.peek(LOOK, after=after)
         for message in page:
             yield message
         after = page.next

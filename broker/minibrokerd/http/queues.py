@@ -18,7 +18,7 @@ async def list_queues(ask: Ask) -> QueueList:
     """Return a page of queues."""
     if ask.subject.phase is Phase.RECOVERING:
         raise Failure(503, "not_ready", "the broker is recovering")
-    sort = ask.text("sort", "name")
+    sort = ask.text("sort") or "name"
     if sort not in SORTS:
         raise Failure(
             400, "bad_value", f"sort is {sort!r:.100}; it must be one of {', '.join(SORTS)}"
