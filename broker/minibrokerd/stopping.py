@@ -70,10 +70,9 @@ def leave_at_once() -> NoReturn:
 
 
 class Asking:
-    """Tells a second asking for a stop from a first one that arrives twice. `twice_s`: within how much it may."""
+    """Tells a second asking for a stop from a first one that arrives twice, by the time between the two."""
 
-    def __init__(self, twice_s: float = TWICE_S) -> None:
-        self.twice_s = twice_s
+    def __init__(self) -> None:
         self._first_s = 0.0
 
     def first(self) -> None:
@@ -82,20 +81,21 @@ class Asking:
 
     def is_second(self) -> bool:
         """Return whether what asks now is another asking, behind the first."""
-        return time.monotonic() - self._first_s >= self.twice_s
+        return time.monotonic() - self._first_s >= TWICE_S
 
 
 class StopSignals:
     """Catches the signals. `asked` names the first one that asked for a stop (empty: none came).
 
-    `on_second` is called when a stop is asked for again (`asking` says whether), `on_hangup` at a SIGHUP that does
-    not ask for one, `on_other` with the name of a signal that is ignored (and with that one), `on_continued` when
-    the process goes on after it had been stopped.
+    `on_second` is called when a stop is asked for again (`is_second` says whether a signal does, by default by the
+    clock), `on_hangup` at a SIGHUP that does not ask for one, `on_other` with the name of a signal that is ignored
+    (and with that one), `on_continued` when the process goes on after it had been stopped.
     """
 
     def __init__(self) -> None:
         self.asked = ""
-        self.asking = Asking()
+        self._asking = Asking()
+        self.is_second: Callable[[], bool] = self._asking.is_second
         self.on_second: Callable[[], object] = leave_at_once
         self.on_other: Callable[[str], object] = lambda name: None
         self.on_hangup: Callable[[], object] = lambda: None
@@ -141,7 +141,7 @@ class StopSignals:
     def _stop(self, number: int, frame: object) -> None:
         if not self.asked:
             self._stop_once(number, frame)
-        elif self.asking.is_second():
+        elif self.is_second():
             self.on_second()
 
     def _stop_once(self, number: int, frame: object) -> None:
@@ -149,7 +149,7 @@ class StopSignals:
             self._other(number, frame)
             return
         self.asked = signal.Signals(number).name
-        self.asking.first()
+        self._asking.first()
         if self._on_first is not None:
             self._on_first()
 

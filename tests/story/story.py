@@ -130,6 +130,7 @@ class Story:
         """SIGKILL a worker of its own, one that is supervised, or the process of a handler, while it works."""
         self._await_work()
         kind = self._random.choice(("alone", "supervised", "handler"))
+        pid = 0
         if kind == "alone":
             pids = self._alone.processes()
         else:
@@ -139,6 +140,7 @@ class Story:
             if kind == "handler" and len(pids) > 1:
                 pids = pids[1:2]
         self.notes.append(f"killed {kind}")
+        ended = self._pair.output.count("worker_ended")
         os.kill(pids[0], signal.SIGSTOP)  # what it starts meanwhile would be missing
         pids = _family(pids[0])
         os.kill(pids[0], signal.SIGKILL)
@@ -146,6 +148,13 @@ class Story:
         if kind == "alone":
             self._alone.process.wait(STOP_S)
             self._alone.start()
+        elif pids[0] == pid:
+            # A supervisor that learns of it together with a stop rightly ends with the code for work cut off.
+            look_until(
+                lambda: self._pair.output.count("worker_ended") > ended,
+                self._pair.process,
+                "the supervisor knows of the kill",
+            )
 
     def kill_the_broker(self) -> None:
         """SIGKILL it in the middle of work, and start it again."""

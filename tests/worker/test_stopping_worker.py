@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from time import monotonic
 
 import pytest
@@ -14,8 +15,10 @@ from test_working import HEAD, counters
 from worker_process import WorkerProcess
 
 import minibroker
+from minibrokerd.stopping import TWICE_S
+from minibrokerd.workers.place import Place, Seat
 from support.broker import BrokerServer
-from support.processes import DEADLINE_S
+from support.processes import DEADLINE_S, LOOK_EVERY_S, lasts
 
 StartWorker = Callable[..., WorkerProcess]
 
@@ -123,6 +126,83 @@ async def test_ctrl_c_at_a_terminal_reaches_supervisor_and_workers_and_is_one(
     (worker.folder / "go").touch()
     assert worker.ends() == 0, worker.output
     assert (await counters(broker, "jobs"))["acked"] == 2
+
+
+async def test_to_a_supervised_worker_signals_are_one_asking_however_late(
+    start_worker: StartWorker, broker: minibroker.Broker
+) -> None:
+    """On a busy machine that of the group and the one that is handed on may be any time apart."""
+    await broker.queue("jobs").publish_many(["1", "2"])
+    worker = start_worker(WAITS, "--processes", "2")
+    worker.says("worker_started", 2)
+    worker.sees("began-1", "began-2")
+    pids = [event["pid"] for event in worker.events("worker_started")]
+    worker.signal()
+    worker.says("draining", 2)
+    until = monotonic() + 2 * TWICE_S
+    while monotonic() < until:
+        for pid in pids:
+            with suppress(ProcessLookupError):  # one of the two may have both messages
+                os.kill(pid, signal.SIGTERM)
+        assert lasts(worker.process, LOOK_EVERY_S), worker.output
+    (worker.folder / "go").touch()
+    assert worker.ends() == 0, worker.output
+    assert (await counters(broker, "jobs"))["acked"] == 2
+
+
+async def test_a_stop_that_follows_a_hangup_cuts_nothing_off(
+    start_worker: StartWorker, broker: minibroker.Broker
+) -> None:
+    """The worker that is being replaced is asked to stop for the second time, by nobody who is in a hurry."""
+    await broker.queue("jobs").publish_many(["1", "2"])
+    worker = start_worker(WAITS, "--processes", "2")
+    worker.says("worker_started", 2)
+    worker.sees("began-1", "began-2")
+    worker.signal(signal.SIGHUP)
+    worker.says("draining")
+    assert lasts(worker.process, 2 * TWICE_S)
+    worker.signal()
+    worker.says("draining", 2)
+    (worker.folder / "go").touch()
+    assert worker.ends() == 0, worker.output
+    assert (await counters(broker, "jobs"))["acked"] == 2
+
+
+async def test_a_supervisor_that_is_asked_twice_hurries_its_workers(
+    start_worker: StartWorker, broker: minibroker.Broker
+) -> None:
+    await broker.queue("jobs").publish_many(["1", "2"])
+    worker = start_worker(WAITS, "--processes", "2")
+    worker.says("worker_started", 2)
+    worker.sees("began-1", "began-2")
+    worker.signal()
+    worker.says("draining", 2)
+    worker.insists()
+    assert worker.ends() == 71, worker.output
+    assert (await counters(broker, "jobs"))["ready"] == 2
+
+
+def test_a_worker_that_was_killed_when_the_stop_came_is_named(start_worker: StartWorker) -> None:
+    worker = start_worker(WAITS, "--processes", "2")
+    worker.says("worker_started", 2)
+    worker.signal(signal.SIGSTOP)  # it learns both at once
+    os.kill(worker.events("worker_started")[0]["pid"], signal.SIGKILL)
+    worker.signal()
+    worker.signal(signal.SIGCONT)
+    assert worker.ends() == 71, worker.output
+    assert worker.events("worker_ended")[0]["how"] == "SIGKILL"
+
+
+def test_the_handler_of_a_signal_hears_the_supervisor() -> None:
+    """So does a worker whose loop is stuck."""
+    with Seat(1, 2, is_first=True) as seat:
+        _, descriptor = seat.environment()
+        place = Place(1, 2, 1, os.dup(descriptor))
+        assert not place.is_hurried()
+        seat.hurry()
+        assert place.is_hurried()
+        assert place.is_hurried(), "it is said once"
+        place._socket.close()
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,10 @@ def worker(queues: tuple[str, ...], processes: int, reload: bool, **flags: Any) 
     signals.catch()
     names = tuple(name for each in queues for name in each.split(",") if name)
     place = Place.taken()
+    if place is not None:
+        # Of a group that is signalled each gets a signal, and some time later one from the supervisor: he says
+        # when it is a second asking.
+        signals.is_second = place.is_hurried
     bounded = flags["max_messages"] is not None or flags["max_memory"] is not None
     if place is None and (processes > 1 or reload or bounded):
         sys.exit(_supervise(processes, reload, flags, signals))

@@ -1,5 +1,7 @@
 """The socket between a supervisor and a worker: who the worker is, that it is ready, that it got an answer.
 
+The other way goes one word: that a stop was asked for again. Signals cannot say it: a worker gets some that were
+meant for the supervisor, or for their group, as well as those that he hands on.
 Its end is a message, too: a worker whose supervisor is gone drains and ends.
 """
 
@@ -10,11 +12,13 @@ import os
 import socket
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Final
 
 VARIABLE: Final = "MINIBROKER_WORKER_PLACE"
 BEAT: Final = struct.Struct("!cd")  # `r` ready, or `b` a beat with the unix time of the last work
+HURRY: Final = b"h"
 
 
 class Seat:
@@ -43,6 +47,11 @@ class Seat:
                 ready()
             beat(work_unix)
 
+    def hurry(self) -> None:
+        """Say that a stop was asked for again; a signal that follows is that asking."""
+        with suppress(OSError):  # the worker is gone
+            self._ours.send(HURRY)
+
     def __enter__(self) -> Seat:
         return self
 
@@ -66,6 +75,7 @@ class Place:
         self._socket = socket.socket(fileno=descriptor)
         self._socket.setblocking(False)
         self._socket.set_inheritable(False)
+        self._hurried = False
 
     @classmethod
     def taken(cls) -> Place | None:
@@ -73,14 +83,41 @@ class Place:
         text = os.environ.pop(VARIABLE, "")  # what this process starts has no such place
         return cls(*map(int, text.split())) if text else None
 
-    def on_end(self, loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> None:
-        """Call `call` when the supervisor is gone; it never says anything else."""
+    def listen(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        hurry: Callable[[], object],
+        gone: Callable[[], object],
+    ) -> None:
+        """Call `hurry` when the supervisor says that a stop was asked for again, and `gone` when he is gone."""
 
-        def gone() -> None:
-            loop.remove_reader(self._socket)
-            call()
+        def heard() -> None:
+            if not self._hear():
+                loop.remove_reader(self._socket)
+                gone()
+            elif self._hurried:
+                hurry()
 
-        loop.add_reader(self._socket, gone)
+        loop.add_reader(self._socket, heard)
+
+    def is_hurried(self) -> bool:
+        """Return whether the supervisor has said that a stop was asked for again; for the handler of a signal.
+
+        So he has, as it were, when he is gone: whoever signals then means this worker.
+        """
+        return not self._hear() or self._hurried
+
+    def _hear(self) -> bool:
+        """Take what he said; False if he is gone. A handler may interrupt this, and do the same."""
+        try:
+            said = self._socket.recv(16)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        if said:
+            self._hurried = True
+        return bool(said)
 
     def ready(self) -> None:
         """Say that this worker takes messages."""
@@ -94,4 +131,4 @@ class Place:
         try:
             self._socket.send(BEAT.pack(kind, work_unix))
         except OSError:
-            return  # the supervisor is gone, or does not read: `on_end` sees to the former
+            return  # the supervisor is gone, or does not read: `listen` sees to the former

@@ -71,9 +71,6 @@ def run(options: WorkerOptions, signals: StopSignals, place: Place | None = None
         return _refused(str(error))
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the application's module
         return _refused(f"importing {options.app} raised {_raised(error)}")
-    if place is not None:
-        # The supervisor has told a second asking from the first; both were on their way for a moment.
-        signals.asking.twice_s /= 2
     factory = uvloop.new_event_loop if options.loop == "uvloop" else None
     process = _Process(options, place)
     try:
@@ -120,7 +117,7 @@ class _Process:
         signals.on_second = second
         signals.call(first)
         if self._place is not None:
-            self._place.on_end(loop, lambda: control.stop("the supervisor is gone"))
+            self._place.listen(loop, second, lambda: control.stop("the supervisor is gone"))
         report = Lines(options.log_format, options.log_level)
         asked = WorkOptions(
             queues=options.queues,

@@ -63,6 +63,7 @@ class Supervisor:
     def __init__(self, options: SupervisorOptions, signals: StopSignals) -> None:
         self._options = options
         self._signals = signals
+        self.is_hurried = False  # a stop was asked for again
         self._stopping = asyncio.Event()
         self._codes: list[int] = []
         self._notifier = Notifier()
@@ -86,7 +87,7 @@ class Supervisor:
         """Keep the workers running; return the exit code."""
         loop = asyncio.get_running_loop()
         signals = self._signals
-        signals.on_second = lambda: loop.call_soon_threadsafe(self._forward, signal.SIGTERM)
+        signals.on_second = lambda: loop.call_soon_threadsafe(self._hurry)
         signals.on_other = lambda name: loop.call_soon_threadsafe(self._other, name)
         signals.call(lambda: loop.call_soon_threadsafe(self.stop, signals.asked))
         tasks = [asyncio.create_task(place.keep()) for place in self._places]
@@ -147,6 +148,11 @@ class Supervisor:
         for place in self._places:
             place.signal(number)
 
+    def _hurry(self) -> None:
+        self.is_hurried = True
+        for place in self._places:
+            place.hurry()
+
     def _other(self, name: str) -> None:
         if name == "SIGHUP":
             self._roll(self._one_by_one)
@@ -185,6 +191,7 @@ class _Place:
         self._count = count
         self._supervisor = supervisor
         self._process: asyncio.subprocess.Process | None = None
+        self._seat: Seat | None = None  # of the process
         self._asked = False  # to end, to be started again
         self._turn = asyncio.Event()  # somebody waits for the next worker to be ready, or to fail
         self._delay_s = FIRST_DELAY_S
@@ -196,6 +203,7 @@ class _Place:
             started_s = time.monotonic()
             code = await self._live()
             if supervisor.is_stopping or (code == exits.DONE and supervisor.options.burst):
+                self._tell_last(code)
                 supervisor.ended(_told(code))
                 return
             if code == exits.USAGE and not supervisor.options.reload and not self._asked:
@@ -214,11 +222,17 @@ class _Place:
             )
             await supervisor.pause(delay_s)
 
+    def _tell_last(self, code: int) -> None:
+        """Say how the last worker of this place has ended, if it did not do what it was asked to."""
+        if _told(code) != exits.DONE:
+            events.warning("worker_ended", worker=self._number, how=_how(code))
+
     async def _live(self) -> int:
         """Start a worker and return its exit code, negative for a signal."""
         seat = Seat(self._number, self._count, self._process is None)
         environment, descriptor = seat.environment()
         with seat:
+            self._seat = seat
             self._process = process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "minibrokerd", *sys.argv[1:],
                 pass_fds=[descriptor], env={**_environment(), **environment},
@@ -226,6 +240,8 @@ class _Place:
             seat.started()
             if self._supervisor.is_stopping:
                 self.signal(signal.SIGTERM)
+            if self._supervisor.is_hurried:
+                self.hurry()
             heard = asyncio.create_task(seat.listen(self._ready, self._beat))
             code = await process.wait()
             heard.cancel()
@@ -251,6 +267,12 @@ class _Place:
         await self._turn.wait()  # the old one has ended
         self._turn.clear()
         await self._turn.wait()
+
+    def hurry(self) -> None:
+        """Let the worker know that a stop was asked for again, whatever its loop is doing."""
+        if self._seat is not None:
+            self._seat.hurry()
+            self.signal(signal.SIGTERM)
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the worker, if it runs."""
