@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from minibroker import sync as sync
-    from minibroker.aio.broker import Broker, Connecting, connect
+    from minibroker.aio.broker import Broker, Connecting, LazyBroker, connect
     from minibroker.aio.callables import Handler
     from minibroker.aio.consumer import Consumer, Consumption
     from minibroker.aio.losses import SettleErrorHook
@@ -70,6 +70,7 @@ __all__ = [
     "DiskFull",
     "Handler",
     "IdConflict",
+    "LazyBroker",
     "LeaseLost",
     "LimitReached",
     "LoginRefused",
@@ -100,7 +101,7 @@ __all__ = [
 # Where each name is defined: it is imported when it is asked for first, so that `import minibroker.sync` does not
 # load asyncio, nor an application that only publishes the worker.
 _HOMES: Final = {
-    "minibroker.aio.broker": "Broker Connecting connect",
+    "minibroker.aio.broker": "Broker Connecting LazyBroker connect",
     "minibroker.aio.callables": "Handler",
     "minibroker.aio.consumer": "Consumer Consumption",
     "minibroker.aio.losses": "SettleErrorHook",

@@ -66,7 +66,7 @@ def test_it_has_a_signature_and_can_be_mocked(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["Broker", "Queue", "Message", "Consumption", "Connecting", "Peeked"]
+    "name", ["Broker", "Queue", "Message", "Consumption", "Connecting", "LazyBroker", "Peeked"]
 )
 def test_what_a_method_returns_or_takes_can_be_annotated(name: str) -> None:
     """Each class of this package in an annotation is a public name, so that users can write it, too."""

@@ -8,11 +8,12 @@ import os
 import socket
 from collections.abc import Generator
 from types import TracebackType
-from typing import Any, Final, TypeVar, overload
+from typing import Any, Final, Literal, TypeVar, overload
 
 from minibroker.aio.driver import Driver
 from minibroker.aio.leaving import leave_all
 from minibroker.aio.losses import SettleErrorHook
+from minibroker.aio.monotonic import now_ms
 from minibroker.aio.queue import Queue
 from minibroker.aio.traced import is_traced, traced_queue
 from minibroker.aio.typed_queue import TypedQueue
@@ -23,11 +24,12 @@ from minibroker.session.arguments import MAX_RUN, Access, Options, never_opened,
 from minibroker.session.declaring import checked
 from minibroker.session.spans import Span
 from minibroker.session.typed import UNTYPED
-from minibroker.session.wishes import check_name
+from minibroker.session.wishes import check_name, timeout_ms
 
 logger = logging.getLogger("minibroker")
 Body = TypeVar("Body")
 DEFAULT_URL: Final = url_of("", limits.DEFAULT_PORT)
+CLOSED: Final = "the connection was closed by this program"
 
 
 class Broker:
@@ -86,21 +88,24 @@ class Broker:
             return Queue(self._driver, name, declaration)
         return TypedQueue(self._driver, name, declaration, body_type)
 
-    async def stats(self) -> dict[str, Any]:
+    async def stats(self, *, timeout: Span | None = None) -> dict[str, Any]:
         """Return the counters of the server and of all queues; of very many they are asked for page by page."""
+        driver = self._driver
+        by_ms = now_ms() + timeout_ms(timeout, driver.timeout_ms)
         value: dict[str, Any] = {"queues": {}}
         after: int | None = 0
         while after is not None:
             fields = {"queue": "", "after": after}
-            page = await self._driver.request("stats", fields, self._driver.timeout_ms)
+            page = await driver.request("stats", fields, max(0, by_ms - now_ms()))
             value["queues"] |= page["queues"]
             value["server"] = page["server"]
             after = page.get("next")
         return value
 
-    async def ping(self) -> None:
+    async def ping(self, *, timeout: Span | None = None) -> None:
         """Return when the server has given a sign of life; Timeout if it does not."""
-        await self._driver.request("ping", {}, self._driver.timeout_ms)
+        driver = self._driver
+        await driver.request("ping", {}, timeout_ms(timeout, driver.timeout_ms))
 
     async def close(self) -> None:
         """Leave: within one deadline, that of the connection, whatever there is to wait for.
@@ -112,20 +117,21 @@ class Broker:
         driver = self._driver
         if driver.is_closed:
             return
+        if not driver.is_bound:
+            driver.close(CLOSED)  # lazy, and never used
+            return
         driver.check_loop()
         try:
             await leave_all(driver)
         finally:
-            driver.close("the connection was closed by this program")
+            driver.close(CLOSED)
 
     # ---- connecting ----
 
     async def _open(self, options: Options) -> None:
-        """Connect for the first time; ConnectionLost or LoginRefused when that fails. Lazily: without waiting."""
+        """Connect for the first time; ConnectionLost or LoginRefused when that fails."""
         driver = self._driver
-        if options.lazy:
-            driver.connect(None)
-            return
+        driver.bind()
         opened = driver.create_future()
         driver.connect(opened)
         try:
@@ -140,6 +146,36 @@ class Broker:
             raise
 
 
+class LazyBroker(Broker):
+    """What `connect(lazy=True)` returns: a broker that connects when it is used first.
+
+        broker = minibroker.connect(lazy=True)  # of a module: no event loop runs yet, and the server may be away
+        emails = broker.queue("emails")
+
+    It belongs to the event loop of its first call, and in another one raises RuntimeError. `async with broker` (or
+    `await broker`) begins to connect without waiting for it, and the end of the block closes it. It may be entered
+    again, in another loop too, as where a test begins the application anew; so it may be used when a loop is over.
+    """
+
+    async def _start(self) -> LazyBroker:
+        self._driver.open_here()
+        return self
+
+    def __await__(self) -> Generator[Any, None, LazyBroker]:
+        return self._start().__await__()
+
+    async def __aenter__(self) -> LazyBroker:
+        return await self._start()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+
 class Connecting:
     """What `connect` returns: `async with` it, or `await` it and `close` the broker later."""
 
@@ -150,6 +186,7 @@ class Connecting:
     def start(self) -> Broker:
         """Return the broker at once; it connects while its first calls wait for that."""
         broker = Broker(Driver(self._options))
+        broker._driver.bind()
         broker._driver.connect(None)
         return broker
 
@@ -175,6 +212,40 @@ class Connecting:
             await self._broker.close()
 
 
+@overload
+def connect(
+    url: str | None = None,
+    *,
+    name: str | None = None,
+    timeout: Span = 30,
+    connect_timeout: Span = 10,
+    max_run: Span = MAX_RUN,
+    lazy: Literal[False] = False,
+    on_settle_error: SettleErrorHook | None = None,
+    token: str | None = None,
+    ca: str | None = None,
+    client_cert: str | None = None,
+    client_key: str | None = None,
+    server_name: str | None = None,
+    tracing: str | None = None,
+) -> Connecting: ...
+@overload
+def connect(
+    url: str | None = None,
+    *,
+    name: str | None = None,
+    timeout: Span = 30,
+    connect_timeout: Span = 10,
+    max_run: Span = MAX_RUN,
+    lazy: Literal[True],
+    on_settle_error: SettleErrorHook | None = None,
+    token: str | None = None,
+    ca: str | None = None,
+    client_cert: str | None = None,
+    client_key: str | None = None,
+    server_name: str | None = None,
+    tracing: str | None = None,
+) -> LazyBroker: ...
 def connect(
     url: str | None = None,
     *,
@@ -190,7 +261,7 @@ def connect(
     client_key: str | None = None,
     server_name: str | None = None,
     tracing: str | None = None,
-) -> Connecting:
+) -> Connecting | LazyBroker:
     """Open a session with the server at `url` (minibroker://host:port), or with a broker in this process.
 
     minibrokers://host:port is the same with TLS: the server must have a certificate for this host that is
@@ -204,10 +275,12 @@ def connect(
             `minibroker serve` would listen here (MINIBROKER_HOST, MINIBROKER_PORT; by default port 7272 of
             this machine).
         name: of this client, in the server's logs and in message histories; default: the host's name.
-        timeout: deadline of every call that names none, in seconds.
+        timeout: deadline of every call that names none, in seconds: of all that it waits for, also a server that
+            is away.
         connect_timeout: how long to try before giving up; later it reconnects for as long as it is open.
         max_run: leases are renewed for this long, so that no hung handler holds a message for ever.
-        lazy: do not wait for the server: calls do, within their deadlines. So an application starts without one.
+        lazy: return a broker at once, which connects at its first call; that one waits within its own deadline. So
+            a broker of a module needs no event loop, and an application starts without a server (`LazyBroker`).
         on_settle_error: called with (message, error) when a settlement is refused or a lease is lost.
         token: for a server that asks for one. None: the password in the url, MINIBROKER_TOKEN, or what the file
             MINIBROKER_TOKEN_FILE holds, which is read at each login. It is worth as much as what it opens: better
@@ -227,7 +300,7 @@ def connect(
         TypeError, BadValue: an argument is of a wrong type, or outside its range.
         ValueError: the url is not of that form, or asks for what this version cannot do; MINIBROKER_PORT
             is no port; or a file for TLS cannot be read.
-        ConnectionLost, LoginRefused: when awaited or entered.
+        ConnectionLost, LoginRefused: when awaited or entered, unless `lazy`.
     """
     timeouts = (timeout, connect_timeout, max_run)
     access = Access(token, ca, client_cert, client_key, server_name)
@@ -235,4 +308,4 @@ def connect(
     options = options_of(url, name, timeouts, hook, lazy, os.environ, host, access, tracing)
     if options.warning:
         logger.warning(options.warning)
-    return Connecting(options)
+    return LazyBroker(Driver(options)) if lazy else Connecting(options)

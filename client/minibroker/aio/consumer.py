@@ -137,7 +137,7 @@ class Consumer(Subscription, Generic[Body]):
         driver.machine.forget(self)
         if driver.session.is_open:
             left_ms = max(0, by_ms - now_ms())
-            await driver.request("cancel", {"consumer": self.number}, left_ms)
+            await driver.request("cancel", {"consumer": self.number}, max(1, left_ms))
 
 
 class Consumption(Generic[Body]):
@@ -178,6 +178,7 @@ class Consumption(Generic[Body]):
     def __aiter__(self) -> Consumer[Body] | LooseIterator[Body]:
         if self._consumer is not None:
             return self._consumer
+        self._driver.check_open()
         return LooseIterator(self._driver, Consumer(self._driver, *self._args))
 
 

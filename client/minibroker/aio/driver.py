@@ -11,11 +11,11 @@ import os
 import random
 import weakref
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from functools import partial
 from threading import get_ident
 from typing import Any, Final
 
 from minibroker.aio.dialling import Dialling
+from minibroker.aio.in_loop import NO_LOOP, InLoop, get_running_loop
 from minibroker.aio.link import Link
 from minibroker.aio.losses import Losses
 from minibroker.aio.message import Message
@@ -24,7 +24,8 @@ from minibroker.contract.errors import MinibrokerError, Timeout
 from minibroker.contract.settings import Settings
 from minibroker.session.address import Memory
 from minibroker.session.arguments import Options
-from minibroker.session.declaring import Declaration
+from minibroker.session.calls import deadline
+from minibroker.session.declaring import Declaration, Declarations
 from minibroker.session.delivery import MakeMessage
 from minibroker.session.events import (
     Again,
@@ -53,7 +54,6 @@ from minibroker.shell.tracing import telemetry_for
 
 logger = logging.getLogger("minibroker")
 
-get_running_loop: Final = asyncio._get_running_loop  # None instead of an error where there is none
 FOREIGN: Final = (
     "this connection belongs to another event loop, and nothing was sent: connect in each loop, "
     "or hand the call over with asyncio.run_coroutine_threadsafe(call, loop)"
@@ -63,49 +63,28 @@ FORKED: Final = "this connection belongs to the parent process; call connect() i
 _drivers: weakref.WeakSet[Driver] = weakref.WeakSet()
 
 
-class Driver:
-    """What runs one machine in one loop."""
+class Driver(InLoop):
+    """What runs one machine in one loop.
+
+    It may be made where none runs. A lazy one belongs to the loop of the first call that waits, any other one to
+    the loop that it was connected in.
+    """
 
     make_message: MakeMessage = Message
     is_over: type[Exception] = asyncio.InvalidStateError
 
     def __init__(self, options: Options) -> None:
-        self.loop = asyncio.get_running_loop()
-        # The loop's thread. Asking which loop runs is a system call in Python 3.11, so what runs per message looks
-        # at the thread, and at the loop only when no flush is scheduled: the first call of a turn schedules one.
-        self.thread = get_ident()
-        self.create_future = self.loop.create_future
-        self.current_task: Callable[[], Any] = partial(asyncio.current_task, self.loop)
         self.options = options
         self.telemetry = telemetry_for(options)
         near = options.address
         self.in_process = InProcess(near.name) if isinstance(near, Memory) else None
         self.address = ("", 0) if isinstance(near, Memory) else near.place
         self.trust = trust_of(options.encryption)
-        self.timeout_ms = timeout_ms = options.timeout_ms
+        self.timeout_ms = options.timeout_ms
         self.max_run_ms = options.max_run_ms
         self.clock = Clock.monotonic  # seconds
-        self.last_write = 0.0  # monotonic seconds
-        self.scheduled = False  # a flush runs at the end of this turn of the loop
-        self.turn_due = False  # something was written that leaves when the loop turns
-        self.machine = Machine(options.name, timeout_ms, options.connect_ms, random.uniform, self)
-        self.session, self.consumers = self.machine.session, self.machine.consumers
-        self.leaving = self.machine.leaving
-        self.link: Link | None = None
-        self.attached: Attached | Renewal | None = None
-        self.runs: dict[Subscription, Collection[asyncio.Task[Any]]] = {}  # with their workers
-        self._dialling = Dialling(
-            self.in_process or self.address,
-            self.trust,
-            self.received,
-            self._dialled,
-            self._ended,
-        )
-        self._timer: asyncio.TimerHandle | None = None
-        self._armed_ms = NEVER_MS
-        self._telling = telling = Telling(
-            options.where, options.on_settle_error, self.loop.call_later
-        )
+        self._begin(None)
+        self._telling = telling = Telling(options.where, options.on_settle_error, self._later)
         self._losses = losses = Losses(telling)
         self.failed, self.takes_cancellation = telling.failed, losses.takes_cancellation
         self.is_cancelled = losses.is_cancelled
@@ -124,6 +103,61 @@ class Driver:
         }
         _drivers.add(self)
 
+    def _begin(self, declared: Declarations | None) -> None:
+        """Have a machine, and nothing of an earlier one but what was declared of queues; belong to no loop."""
+        options = self.options
+        self.unbind()
+        self.machine = Machine(
+            options.name, options.timeout_ms, options.connect_ms, random.uniform, self
+        )
+        if declared is not None:
+            self.machine.declarations.adopt(declared)
+        self.session, self.consumers = self.machine.session, self.machine.consumers
+        self.leaving = self.machine.leaving
+        self.last_write = 0.0  # monotonic seconds
+        self.scheduled = False  # a flush runs at the end of this turn of the loop
+        self.turn_due = False  # something was written that leaves when the loop turns
+        self.link: Link | None = None
+        self.attached: Attached | Renewal | None = None
+        self.runs: dict[Subscription, Collection[asyncio.Task[Any]]] = {}  # with their workers
+        self._dialling = Dialling(
+            self.in_process or self.address,
+            self.trust,
+            self.received,
+            self._dialled,
+            self._ended,
+        )
+        self._timer: asyncio.TimerHandle | None = None
+        self._armed_ms = NEVER_MS
+
+    def _later(self, seconds: float, function: Callable[[], None]) -> None:
+        self.loop.call_later(seconds, function)
+
+    # ---- the loop ----
+
+    def open_here(self) -> None:
+        """Be open, lazily, in the loop that runs; also if it was closed, or its loop is over.
+
+        Raises:
+            RuntimeError: it is open in another loop.
+        """
+        if self.machine.closed is not None:
+            self._begin(self.machine.declarations)
+        self.check_loop()
+
+    def _moves(self) -> bool:
+        """Begin in the loop that runs, if that is for a lazy one to do; return whether it did."""
+        if not self.options.lazy or (self.is_bound and not self.loop.is_closed()):
+            return False
+        if self.is_bound:  # a loop that is over has taken its sockets with it
+            if self.attached is not None:
+                self.attached.stop()
+            self.machine.abandon(FOREIGN)
+            self._begin(self.machine.declarations)
+        self.bind()
+        self.connect(None)
+        return True
+
     # ---- the connection ----
 
     @property
@@ -135,6 +169,8 @@ class Driver:
         """Raise RuntimeError if another event loop than this connection's runs; `Closed` after a fork."""
         if get_running_loop() is not self.loop:
             self.machine.check_open()  # no loop is the right one any more
+            if self._moves():
+                return
             raise RuntimeError(FOREIGN)
         self.thread = get_ident()  # a loop may be run by one thread after another
 
@@ -284,8 +320,9 @@ class Driver:
     # ---- wishes ----
 
     def declare(self, queue: str, settings: Settings, *, overwrite: bool) -> Declaration:
-        """Have a queue with these settings; Closed, RuntimeError, BadValue."""
-        self.check_open()
+        """Have a queue with these settings; Closed, RuntimeError, BadValue. Opens no connection."""
+        if self.is_bound:
+            self.check_open()
         return self.machine.declarations.declare(queue, settings, overwrite=overwrite)
 
     def open_group(self, key: Key) -> PublishGroup:
@@ -308,13 +345,13 @@ class Driver:
         """Ask, and return the answer.
 
         Raises:
-            Timeout: no answer within `timeout_ms`.
+            Timeout: no answer within `timeout_ms`, or nothing was asked, since that is 0.
             CommandError: the server refused.
             ConnectionLost: the connection ended meanwhile, and asking twice might do it twice.
         """
         self.check_open()
         waiter = self.create_future()
-        by_ms = None if timeout_ms is None else now_ms() + timeout_ms
+        by_ms = deadline(op, now_ms(), timeout_ms)
         call = self.machine.calls.ask(waiter, op, fields, by_ms, columns)
         try:
             return await waiter
@@ -378,7 +415,9 @@ class Driver:
         self.attached.extended(message, lease_ms)
 
     def hand_over(self, function: Callable[..., object], *args: Any) -> None:
-        """Call a function in the loop, from another thread; RuntimeError if it is closed."""
+        """Call a function in the loop, from another thread; RuntimeError if it is closed, or there is none."""
+        if not self.is_bound:
+            raise RuntimeError(NO_LOOP)
         self.loop.call_soon_threadsafe(function, *args)
 
     # ---- the end ----
@@ -402,9 +441,15 @@ class Driver:
         self._arm()
 
     def forget_after_fork(self) -> None:
-        """In a forked child: the socket, the session, its messages and their renewal stay the parent's."""
-        self.machine.abandon(FORKED)
+        """In a forked child: the socket, the session, its messages and their renewal stay the parent's.
+
+        A lazy one begins anew, at its first call in the child.
+        """
+        closed = self.machine.closed
+        self.machine.abandon(closed or FORKED)
         self.link = self.attached = None
+        if self.options.lazy and closed is None:
+            self._begin(self.machine.declarations)
 
 
 def _after_fork() -> None:

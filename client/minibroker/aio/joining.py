@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -16,33 +17,41 @@ FIRST_S: Final = (
 LONGEST_S: Final = 0.5
 OPEN: Final = ("ready", "held", "begun")
 
-Look = Callable[[], Awaitable[dict[str, Any]]]
+Look = Callable[[float | None], Awaitable[dict[str, Any]]]
 
 
 async def join(name: str, look: Look, timeout: Span | None, delayed: bool) -> None:
-    """Return when `look` (the counters of the queue `name`) shows nothing to wait for; see `Queue.join`."""
+    """Return when nothing is left to wait for; see `Queue.join`.
+
+    `look` returns the counters of the queue `name` within so many seconds (None: the deadline of a call).
+    """
     states = (*OPEN, "delayed") if delayed else OPEN
-    limit_ms = None if timeout is None else milliseconds("timeout", timeout, MOST_MS)
+    end = None
+    if timeout is not None:
+        end = time.monotonic() + milliseconds("timeout", timeout, MOST_MS) / 1000
     left: dict[str, int] = {}
-    try:
-        async with asyncio.timeout(None if limit_ms is None else limit_ms / 1000):
-            wait_s = FIRST_S
-            while True:
-                before, left = left, await _left(name, look, states)
-                if not left:
-                    return
-                wait_s = FIRST_S if left != before else min(2 * wait_s, LONGEST_S)
-                await asyncio.sleep(wait_s)
-    except TimeoutError as error:
-        if isinstance(error, Timeout):
-            raise  # of a look: the server did not answer
-        shown = ", ".join(f"{count} {state}" for state, count in left.items())
-        raise Timeout(f"{name} is not done after {timeout} s: {shown or 'no answer yet'}") from None
+    wait_s, left_s = FIRST_S, None
+    while True:
+        if end is not None:
+            left_s = max(0.0, end - time.monotonic())
+        try:
+            before, left = left, await _left(name, look, left_s, states)
+        except Timeout as error:
+            if left_s is None:
+                raise
+            shown = ", ".join(f"{count} {state}" for state, count in left.items()) or error
+            raise Timeout(f"{name} is not done after {timeout} s: {shown}") from None
+        if not left:
+            return
+        wait_s = FIRST_S if left != before else min(2 * wait_s, LONGEST_S)
+        await asyncio.sleep(wait_s if left_s is None else min(wait_s, left_s))
 
 
-async def _left(name: str, look: Look, states: tuple[str, ...]) -> dict[str, int]:
+async def _left(
+    name: str, look: Look, within_s: float | None, states: tuple[str, ...]
+) -> dict[str, int]:
     try:
-        counters = (await look())["queues"][name]
+        counters = (await look(within_s))["queues"][name]
     except UnknownQueue:
         return {}  # nothing was ever published to it
     return {state: counters[state] for state in states if counters[state]}

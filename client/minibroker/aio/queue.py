@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from threading import get_ident
 from typing import Any, Final, Generic, TypeVar
 
@@ -15,7 +15,7 @@ from minibroker.aio.message import Message
 from minibroker.aio.running import run_slots
 from minibroker.contract import limits
 from minibroker.contract.confirms import Confirm, ConfirmRun, Confirms, MessageId
-from minibroker.contract.errors import MinibrokerError
+from minibroker.contract.errors import MinibrokerError, NotSent
 from minibroker.contract.outcomes import Failures, PartialConfirms
 from minibroker.contract.settings import Settings
 from minibroker.session import wishes
@@ -23,7 +23,7 @@ from minibroker.session.declaring import NOTHING, Declaration, Differences
 from minibroker.session.message import Delivery
 from minibroker.session.outbox import GROUP_MESSAGES, Key, PublishGroup
 from minibroker.session.peek import Peeks
-from minibroker.session.publishes import outcomes_of
+from minibroker.session.publishes import none_of, outcomes_of
 from minibroker.session.settlements import BEGUN
 from minibroker.session.spans import Span, whole
 from minibroker.session.typed import Convert
@@ -35,8 +35,10 @@ NO_GROUP: Final = PublishGroup(("", 0), 0)  # that takes nothing
 class Queue(Generic[Body]):
     """One queue of a broker; made by `Broker.queue`. Publishing and consuming create it.
 
-    Times are seconds (or timedelta). Every call has a deadline: `timeout`, or that of the connection. The
-    dead-letter queue of `emails` is a queue, too: `broker.queue("emails.dlq")` can be peeked, consumed, redriven.
+    Times are seconds (or timedelta). Every call has one deadline: `timeout`, or that of the connection. All that
+    it waits for counts, also a server that is away; 0 has passed already, so nothing is sent. Publishes then raise
+    NotSent or OutcomeUnknown, all else Timeout. The dead-letter queue of `emails` is a queue, too:
+    `broker.queue("emails.dlq")` can be peeked, consumed, redriven.
     """
 
     def __init__(self, driver: Driver, name: str, declaration: Declaration | None = None) -> None:
@@ -44,11 +46,8 @@ class Queue(Generic[Body]):
         self._declaration = declaration
         self._driver = driver
         self._convert: Convert | None = None
-        self._outbox = driver.session.outbox
-        self._open = self._outbox.open
         self._latest = NO_GROUP  # that `publish` added to: looking there is cheaper than in `_open`
         self._key: Key = (name, driver.timeout_ms)
-        self._create_future: Callable[[], asyncio.Future[Any]] = driver.loop.create_future
 
     # ---- publishing ----
 
@@ -102,7 +101,7 @@ class Queue(Generic[Body]):
             if len(plain) > group.plain_bytes:
                 group = self._latest = self._group_for_plain(len(plain))
             if group is not NO_GROUP:
-                future: asyncio.Future[Confirm] = self._create_future()
+                future: asyncio.Future[Confirm] = driver.create_future()
                 waiters = group.waiters
                 waiters.append(future)
                 group.blob.append(plain)
@@ -126,7 +125,7 @@ class Queue(Generic[Body]):
     ) -> Confirm:
         some = wishes.ready(body, headers, key, delay, self._driver.session.max_message_bytes)
         group = self._group(where, 1, some.cost)
-        future = self._create_future()
+        future = self._driver.create_future()
         group.add(future, *some[:-1])
         self._filled(group)
         confirm: Confirm = await future
@@ -153,10 +152,15 @@ class Queue(Generic[Body]):
         driver = self._driver
         many = wishes.ready_many(bodies, headers, key, delay, driver.session.max_message_bytes)
         where = wishes.place(self.name, timeout, driver.timeout_ms, max_attempts, lease)
+        driver.check_open()
         calls = []
-        for first, stop in wishes.chunks(many.bodies, many.each, self._outbox.group_bytes):
+        most = driver.session.outbox.group_bytes
+        for first, stop in wishes.chunks(many.bodies, many.each, most):
             some, count = many.bodies[first:stop], stop - first
-            group = self._group(where, count, sum(map(len, some)) + count * many.each)
+            try:
+                group = self._group(where, count, sum(map(len, some)) + count * many.each)
+            except NotSent as error:
+                raise none_of(error, len(many.bodies)) from None
             future: asyncio.Future[ConfirmRun] = driver.create_future()
             calls.append((future, count, group))
             encodings = many.encodings[first:stop]
@@ -165,27 +169,34 @@ class Queue(Generic[Body]):
         return Confirms(await _runs(calls))
 
     def _group_for_plain(self, size: int) -> PublishGroup:
-        """Return the open group if a plain message of this size may be appended to it, else `NO_GROUP`."""
-        if size > self._outbox.plain_bytes:
+        """Return the open group if a plain message of this size may be appended to it, else `NO_GROUP`.
+
+        While there is no connection none may, unseen: a group may then be open for longer than its event loop.
+        """
+        session = self._driver.session
+        outbox = session.outbox
+        if size > outbox.plain_bytes or not session.is_open:
             return NO_GROUP
-        group = self._open.get(self._key) or self._driver.open_group(self._key)
+        group = outbox.open.get(self._key) or self._driver.open_group(self._key)
         return group if size <= group.plain_bytes else NO_GROUP
 
     def _group(self, where: Key, count: int, cost: int) -> PublishGroup:
         """Return the open group, or another if it has no room for `count` messages of `cost` bytes."""
         self._driver.check_open()
-        group = self._open.get(where)
+        outbox = self._driver.session.outbox
+        group = outbox.open.get(where)
         if group is not None:
-            if group.takes(count, cost, self._outbox.group_bytes):
+            if group.takes(count, cost, outbox.group_bytes):
                 return group
             self._driver.group_is_full(where)
         return self._driver.open_group(where)
 
     def _filled(self, group: PublishGroup) -> None:
-        if group.count >= GROUP_MESSAGES or group.cost >= self._outbox.group_bytes:
-            self._driver.group_is_full(group.where)
+        driver = self._driver
+        if group.count >= GROUP_MESSAGES or group.cost >= driver.session.outbox.group_bytes:
+            driver.group_is_full(group.where)
         else:
-            self._driver.schedule()
+            driver.schedule()
 
     # ---- consuming ----
 
@@ -203,18 +214,25 @@ class Queue(Generic[Body]):
         return Consumption(self._driver, self.name, prefetch, wishes.lease_ms(lease), self._convert)
 
     async def receive(
-        self, count: int = 1, wait: Span = 0, lease: Span | None = None
+        self,
+        count: int = 1,
+        wait: Span = 0,
+        lease: Span | None = None,
+        *,
+        timeout: Span | None = None,
     ) -> list[Message[Body]]:
         """Return up to `count` messages, begun: what is ready, else what comes within `wait` seconds.
 
-        An empty list if nothing came. Each message must be settled: in `async with message.process()`, or by one
-        of its `ack`, `nack`, `reject` and `release`.
+        An empty list if nothing came. `wait` passes at the server, and comes on top of the deadline. Each message
+        must be settled: in `async with message.process()`, or by one of its `ack`, `nack`, `reject` and `release`.
         """
-        (op, fields, _), wait_ms = wishes.receive(self.name, count, wait, lease)
         driver = self._driver
+        (op, fields, _), within_ms = wishes.receive(
+            self.name, count, wait, lease, timeout, driver.timeout_ms
+        )
         driver.check_open()
         driver.keep_alive()
-        delivery: Delivery = await driver.request(op, fields, wait_ms + driver.timeout_ms)
+        delivery: Delivery = await driver.request(op, fields, within_ms)
         now = driver.clock()
         delivery.convert = self._convert
         for message in delivery.messages:
@@ -257,6 +275,7 @@ class Queue(Generic[Body]):
         ids: Iterable[MessageId] | None = None,
         state: str = "",
         after: bytes = b"",
+        timeout: Span | None = None,
     ) -> Peeks:
         """Return messages as they lie in the queue, in every state or in one; nothing is changed.
 
@@ -266,27 +285,40 @@ class Queue(Generic[Body]):
         wish = wishes.peek(self.name, count, skip, ids, state, after)
         if wish is None:
             return Peeks()
-        peeked: Peeks = await self._ask(*wish)
+        peeked: Peeks = await self._ask(timeout, *wish)
         return peeked
 
-    async def redrive(self, ids: Iterable[MessageId] | None = None, count: int = 0) -> int:
+    async def redrive(
+        self,
+        ids: Iterable[MessageId] | None = None,
+        count: int = 0,
+        *,
+        timeout: Span | None = None,
+    ) -> int:
         """Send dead messages of this DLQ (`broker.queue("NAME.dlq")`) back to their origin; return how many.
 
         Those with these `ids`, else the `count` oldest (0: all). ConnectionLost if it is not known how many.
         """
-        value = await self._ask(*wishes.redrive(self.name, ids, count))
+        value = await self._ask(timeout, *wishes.redrive(self.name, ids, count))
         return int(value["redriven"])
 
-    async def purge(self, ids: Iterable[MessageId] | None = None) -> int:
+    async def purge(
+        self, ids: Iterable[MessageId] | None = None, *, timeout: Span | None = None
+    ) -> int:
         """End every message of the queue, begun ones too; return how many. With `ids`: those of them that wait."""
         wish = wishes.purge(self.name, ids)
         if wish is None:
             return 0
-        value = await self._ask(*wish)
+        value = await self._ask(timeout, *wish)
         return int(value["purged"])
 
     async def move(
-        self, target: str, ids: Iterable[MessageId] | None = None, count: int = 0
+        self,
+        target: str,
+        ids: Iterable[MessageId] | None = None,
+        count: int = 0,
+        *,
+        timeout: Span | None = None,
     ) -> int:
         """Move messages that wait to the queue `target`; return how many.
 
@@ -295,20 +327,21 @@ class Queue(Generic[Body]):
         wish = wishes.move(self.name, target, ids, count)
         if wish is None:
             return 0
-        value = await self._ask(*wish)
+        value = await self._ask(timeout, *wish)
         return int(value["moved"])
 
-    async def delete(self, *, force: bool = False) -> int:
+    async def delete(self, *, force: bool = False, timeout: Span | None = None) -> int:
         """Delete the queue and its DLQ, with their settings; return how many messages ended.
 
         Raises:
             QueueInUse: it has consumers, or (without `force`) messages; nothing was deleted.
             UnknownQueue: there is none.
         """
-        value = await self._ask("queue_delete", {"queue": self.name, "force": int(bool(force))})
+        fields = {"queue": self.name, "force": int(bool(force))}
+        value = await self._ask(timeout, "queue_delete", fields)
         return int(value["purged"])
 
-    async def set(self, **settings: int | str) -> Settings:
+    async def set(self, *, timeout: Span | None = None, **settings: int | str) -> Settings:
         """Create the queue or change its settings, those that are named; return all of them.
 
             await queue.set(max_attempts=3, retry_delay_ms=100)
@@ -319,7 +352,7 @@ class Queue(Generic[Body]):
         Raises:
             BadValue: an unknown setting, or a value outside its range; nothing was changed.
         """
-        value = await self._ask(*wishes.change(self.name, settings))
+        value = await self._ask(timeout, *wishes.change(self.name, settings))
         return dict(value["settings"])
 
     @property
@@ -330,23 +363,23 @@ class Queue(Generic[Body]):
         """
         return NOTHING if self._declaration is None else self._declaration.differs
 
-    async def declared(self) -> Settings:
+    async def declared(self, *, timeout: Span | None = None) -> Settings:
         """Return all settings of the queue, which is made if it is not there.
 
         Raises:
             SettingsDiffer: it was there, with others than `Broker.queue` was given; `error.differs` has both.
         """
         declaration = self._declaration or Declaration(self.name, lambda effect: None)
-        return declaration.agreed(await self._ask(*declaration.wish()))
+        return declaration.agreed(await self._ask(timeout, *declaration.wish()))
 
-    async def settings(self) -> Settings:
+    async def settings(self, *, timeout: Span | None = None) -> Settings:
         """Return the settings of the queue; UnknownQueue if there is none."""
-        value = await self._ask("queue_show", {"queue": self.name})
+        value = await self._ask(timeout, "queue_show", {"queue": self.name})
         return dict(value["settings"])
 
-    async def stats(self) -> dict[str, Any]:
+    async def stats(self, *, timeout: Span | None = None) -> dict[str, Any]:
         """Return the counters of the queue: {"queues": {name: counters}}; UnknownQueue if there is none."""
-        value: dict[str, Any] = await self._ask("stats", {"queue": self.name})
+        value: dict[str, Any] = await self._ask(timeout, "stats", {"queue": self.name})
         return value
 
     async def join(self, *, timeout: Span | None = None, delayed: bool = False) -> None:
@@ -355,16 +388,19 @@ class Queue(Generic[Body]):
         It looks at the counters, more rarely while nothing changes; what is published meanwhile counts.
 
         Args:
-            timeout: how long to wait, in seconds; None: for as long as it takes.
+            timeout: how long to wait, in seconds; None: for as long as it takes, while the server answers.
             delayed: wait for delayed messages too, those that wait for a retry among them.
 
         Raises:
             Timeout: it is not done by then; the text says what is left.
         """
-        await join(self.name, self.stats, timeout, delayed)
+        await join(self.name, lambda within_s: self.stats(timeout=within_s), timeout, delayed)
 
-    async def _ask(self, op: str, fields: Mapping[str, object], columns: bytes = b"") -> Any:
-        return await self._driver.request(op, fields, self._driver.timeout_ms, columns)
+    async def _ask(
+        self, timeout: Span | None, op: str, fields: Mapping[str, object], columns: bytes = b""
+    ) -> Any:
+        within_ms = wishes.timeout_ms(timeout, self._driver.timeout_ms)
+        return await self._driver.request(op, fields, within_ms, columns)
 
     def __repr__(self) -> str:
         return f"<Queue {self.name}>"

@@ -112,8 +112,8 @@ def options_of(
     return Options(
         address,
         cut(name or host, limits.MAX_CLIENT_NAME_BYTES).decode(),
-        milliseconds("timeout", timeout, MAX_TIMEOUT_MS),
-        milliseconds("connect_timeout", connect_timeout, MAX_TIMEOUT_MS),
+        milliseconds("timeout", timeout, MAX_TIMEOUT_MS, 1),
+        milliseconds("connect_timeout", connect_timeout, MAX_TIMEOUT_MS, 1),
         milliseconds("max_run", max_run, MAX_TIMEOUT_MS),
         on_settle_error,
         lazy,

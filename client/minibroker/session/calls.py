@@ -19,6 +19,7 @@ FIRST_RETRY_MS: Final = 100  # doubled each time, where the server gives no hint
 LONGEST_RETRY_MS: Final = 2_000
 LEAST_MS: Final = 20  # before the deadline: nothing is tried again in less
 FOREVER_MS: Final = 2**40
+PASSED: Final = "its deadline, timeout=0, has passed already"
 
 Jitter = Callable[[float, float], float]  # returns a random number between two
 
@@ -29,6 +30,13 @@ def retry_delay_ms(error: MinibrokerError, tries: int, left_ms: int, jitter: Jit
         return None
     hint_ms = error.retry_ms or min(LONGEST_RETRY_MS, FIRST_RETRY_MS << min(tries, 10))
     return max(1, min(round(hint_ms * jitter(0.8, 1.2)), left_ms // 2))
+
+
+def deadline(op: str, now_ms: int, timeout_ms: int | None) -> int | None:
+    """Return when a call is over that is made now; None: never. Timeout if that is over before it is made."""
+    if timeout_ms == 0:
+        raise Timeout(f"{op} was not asked: {PASSED}")
+    return None if timeout_ms is None else now_ms + timeout_ms
 
 
 class Call:

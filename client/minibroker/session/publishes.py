@@ -24,7 +24,8 @@ from minibroker.contract.errors import (
     UnknownQueue,
     again,
 )
-from minibroker.session.calls import Jitter, retry_delay_ms
+from minibroker.contract.outcomes import Failures, PartialConfirms
+from minibroker.session.calls import PASSED, Jitter, retry_delay_ms
 from minibroker.session.events import Published, PublishFailed
 from minibroker.session.outbox import Key, PublishGroup
 from minibroker.session.session import Session
@@ -54,7 +55,9 @@ class Publishes:
         self._is_over = is_over
 
     def open_group(self, key: Key, now_ms: int) -> PublishGroup:
-        """Return a new group for a queue and time-out; it leaves with the next flush."""
+        """Return a new group for a queue and time-out; it leaves with the next flush. NotSent if timeout=0."""
+        if not key[1]:
+            raise NotSent(f"not published: {PASSED}")
         group = self._outbox.start(key, now_ms)
         group.slot = self._timers.at(group.deadline_ms, group)
         self._schedule()
@@ -173,6 +176,13 @@ class Publishes:
             if not future.done():
                 future.set_exception(again(error))
         group.let_go()
+
+
+def none_of(error: NotSent, count: int) -> NotSent:
+    """Return the error of a `publish_many` that stored none of `count` bodies."""
+    parts = [(count, error)]
+    error.confirms, error.failed = PartialConfirms(parts), Failures(parts)
+    return error
 
 
 def outcomes_of(

@@ -122,8 +122,11 @@ def _check_size(size: int, most: int) -> None:
 # ---- consuming ----
 
 
-def receive(queue: str, count: int, wait: Span, lease: Span | None) -> tuple[Wish, int]:
-    """Return the wish for messages, and for how long (ms) it may wait at the server."""
+def receive(
+    queue: str, count: int, wait: Span, lease: Span | None, timeout: Span | None, default_ms: int
+) -> tuple[Wish, int]:
+    """Return the wish for messages, and within how many ms it is to be answered: it may `wait` at the server."""
+    within_ms = timeout_ms(timeout, default_ms)
     wait_ms = milliseconds("wait", wait, limits.MAX_WAIT_MS)
     fields = {
         "queue": queue,
@@ -131,7 +134,7 @@ def receive(queue: str, count: int, wait: Span, lease: Span | None) -> tuple[Wis
         "wait_ms": wait_ms,
         "lease_ms": lease_ms(lease),
     }
-    return ("receive", fields, b""), wait_ms
+    return ("receive", fields, b""), within_ms and wait_ms + within_ms
 
 
 def lease_ms(lease: Span | None) -> int:

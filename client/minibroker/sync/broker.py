@@ -12,10 +12,11 @@ from minibroker.session.arguments import MAX_RUN, Access, never_opened, options_
 from minibroker.session.declaring import checked
 from minibroker.session.spans import Span
 from minibroker.session.typed import UNTYPED
-from minibroker.session.wishes import check_name
+from minibroker.session.wishes import check_name, timeout_ms
 from minibroker.shell.telling import Hook, logger
 from minibroker.sync.driver import Driver
 from minibroker.sync.queue import Queue
+from minibroker.sync.steps import now_ms
 from minibroker.sync.traced import is_traced, traced_queue
 from minibroker.sync.typed_queue import TypedQueue
 
@@ -78,21 +79,24 @@ class Broker:
             return Queue(self._driver, name, declaration)
         return TypedQueue(self._driver, name, declaration, body_type)
 
-    def stats(self) -> dict[str, Any]:
+    def stats(self, *, timeout: Span | None = None) -> dict[str, Any]:
         """Return the counters of the server and of all queues; of very many they are asked for page by page."""
+        driver = self._driver
+        by_ms = now_ms() + timeout_ms(timeout, driver.timeout_ms)
         value: dict[str, Any] = {"queues": {}}
         after: int | None = 0
         while after is not None:
             fields = {"queue": "", "after": after}
-            page = self._driver.request("stats", fields, self._driver.timeout_ms)
+            page = driver.request("stats", fields, max(0, by_ms - now_ms()))
             value["queues"] |= page["queues"]
             value["server"] = page["server"]
             after = page.get("next")
         return value
 
-    def ping(self) -> None:
+    def ping(self, *, timeout: Span | None = None) -> None:
         """Return when the server has given a sign of life; Timeout if it does not."""
-        self._driver.request("ping", {}, self._driver.timeout_ms)
+        driver = self._driver
+        driver.request("ping", {}, timeout_ms(timeout, driver.timeout_ms))
 
     def close(self) -> None:
         """Leave: within one deadline, that of the connection, whatever there is to wait for.
@@ -161,7 +165,8 @@ def connect(
             `minibroker serve` would listen here (MINIBROKER_HOST, MINIBROKER_PORT; by default port 7272 of
             this machine).
         name: of this client, in the server's logs and in message histories; default: the host's name.
-        timeout: deadline of every call that names none, in seconds.
+        timeout: deadline of every call that names none, in seconds: of all that it waits for, also a server that
+            is away.
         connect_timeout: how long to try before giving up; later it reconnects for as long as it is open.
         max_run: leases are renewed for this long, so that no hung handler holds a message for ever.
         lazy: do not connect before the first call, which waits within its own deadline. So an application starts

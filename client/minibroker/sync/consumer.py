@@ -131,7 +131,7 @@ class Consumer(Subscription, Generic[Body]):
             is_open = machine.session.is_open
             left_ms = max(0, by_ms - now)
         if is_open:
-            driver.request("cancel", {"consumer": self.number}, left_ms)
+            driver.request("cancel", {"consumer": self.number}, max(1, left_ms))
 
     def retire(self) -> None:
         """Deliver no more, and give back what has not begun, without waiting for the answer."""

@@ -20,6 +20,7 @@ from typing import Any, Final
 from minibroker.contract.errors import Closed, OutcomeUnknown, Timeout
 from minibroker.contract.settings import Settings
 from minibroker.session.arguments import Options
+from minibroker.session.calls import deadline
 from minibroker.session.declaring import Declaration
 from minibroker.session.message import MessageData
 from minibroker.session.outbox import Key, PublishGroup
@@ -205,7 +206,7 @@ class Driver(Steps):
         """Ask, and return the answer.
 
         Raises:
-            Timeout: no answer within `timeout_ms`.
+            Timeout: no answer within `timeout_ms`, or nothing was asked, since that is 0.
             CommandError: the server refused.
             ConnectionLost: the connection ended meanwhile, and asking twice might do it twice.
         """
@@ -216,7 +217,7 @@ class Driver(Steps):
                 waiter.owner = self.machine
                 calls = self.machine.calls
                 self.machine.check_open()
-                by_ms = None if timeout_ms is None else now + timeout_ms
+                by_ms = deadline(op, now, timeout_ms)
                 call = calls.ask(waiter, op, fields, by_ms, columns)
                 asked.append(partial(calls.gave_up, call))
             self.answered(waiter)

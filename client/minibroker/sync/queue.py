@@ -7,6 +7,7 @@ from typing import Any, Generic, TypeVar
 
 from minibroker.contract import limits
 from minibroker.contract.confirms import Confirm, ConfirmRun, Confirms, MessageId
+from minibroker.contract.errors import NotSent
 from minibroker.contract.outcomes import Failures, PartialConfirms
 from minibroker.contract.settings import Settings
 from minibroker.session import wishes
@@ -14,7 +15,7 @@ from minibroker.session.declaring import NOTHING, Declaration, Differences
 from minibroker.session.message import Delivery
 from minibroker.session.outbox import GROUP_MESSAGES, PublishGroup
 from minibroker.session.peek import Peeks
-from minibroker.session.publishes import outcomes_of
+from minibroker.session.publishes import none_of, outcomes_of
 from minibroker.session.settlements import BEGUN
 from minibroker.session.spans import Span, whole
 from minibroker.session.typed import Convert
@@ -31,8 +32,10 @@ Body = TypeVar("Body")
 class Queue(Generic[Body]):
     """One queue of a broker; made by `Broker.queue`. Publishing and consuming create it.
 
-    Times are seconds (or timedelta). Every call has a deadline: `timeout`, or that of the connection. The
-    dead-letter queue of `emails` is a queue, too: `broker.queue("emails.dlq")` can be peeked, consumed, redriven.
+    Times are seconds (or timedelta). Every call has one deadline: `timeout`, or that of the connection. All that
+    it waits for counts, also a server that is away; 0 has passed already, so nothing is sent. Publishes then raise
+    NotSent or OutcomeUnknown, all else Timeout. The dead-letter queue of `emails` is a queue, too:
+    `broker.queue("emails.dlq")` can be peeked, consumed, redriven.
     """
 
     def __init__(self, driver: Driver, name: str, declaration: Declaration | None = None) -> None:
@@ -117,7 +120,11 @@ class Queue(Generic[Body]):
             most = driver.session.outbox.group_bytes
             for first, stop in wishes.chunks(many.bodies, many.each, most):
                 some, count = many.bodies[first:stop], stop - first
-                group = driver.group(where, count, sum(map(len, some)) + count * many.each, now)
+                size = sum(map(len, some)) + count * many.each
+                try:
+                    group = driver.group(where, count, size, now)
+                except NotSent as error:
+                    raise none_of(error, len(many.bodies)) from None
                 waiter = Waiter(driver.machine)
                 calls.append((waiter, count, group))
                 encodings = many.encodings[first:stop]
@@ -142,19 +149,26 @@ class Queue(Generic[Body]):
         return Consumption(self._driver, self.name, prefetch, wishes.lease_ms(lease), self._convert)
 
     def receive(
-        self, count: int = 1, wait: Span = 0, lease: Span | None = None
+        self,
+        count: int = 1,
+        wait: Span = 0,
+        lease: Span | None = None,
+        *,
+        timeout: Span | None = None,
     ) -> list[Message[Body]]:
         """Return up to `count` messages, begun: what is ready, else what comes within `wait` seconds.
 
-        An empty list if nothing came. Each message must be settled: in `async with message.process()`, or by one
-        of its `ack`, `nack`, `reject` and `release`.
+        An empty list if nothing came. `wait` passes at the server, and comes on top of the deadline. Each message
+        must be settled: in `with message.process()`, or by one of its `ack`, `nack`, `reject` and `release`.
         """
-        (op, fields, _), wait_ms = wishes.receive(self.name, count, wait, lease)
         driver = self._driver
+        (op, fields, _), within_ms = wishes.receive(
+            self.name, count, wait, lease, timeout, driver.timeout_ms
+        )
         with driver:
             driver.machine.check_open()
             driver.keep_alive()
-        delivery: Delivery = driver.request(op, fields, wait_ms + driver.timeout_ms)
+        delivery: Delivery = driver.request(op, fields, within_ms)
         now = driver.clock()
         delivery.convert = self._convert
         for message in delivery.messages:
@@ -196,6 +210,7 @@ class Queue(Generic[Body]):
         ids: Iterable[MessageId] | None = None,
         state: str = "",
         after: bytes = b"",
+        timeout: Span | None = None,
     ) -> Peeks:
         """Return messages as they lie in the queue, in every state or in one; nothing is changed.
 
@@ -205,26 +220,39 @@ class Queue(Generic[Body]):
         wish = wishes.peek(self.name, count, skip, ids, state, after)
         if wish is None:
             return Peeks()
-        peeked: Peeks = self._ask(*wish)
+        peeked: Peeks = self._ask(timeout, *wish)
         return peeked
 
-    def redrive(self, ids: Iterable[MessageId] | None = None, count: int = 0) -> int:
+    def redrive(
+        self,
+        ids: Iterable[MessageId] | None = None,
+        count: int = 0,
+        *,
+        timeout: Span | None = None,
+    ) -> int:
         """Send dead messages of this DLQ (`broker.queue("NAME.dlq")`) back to their origin; return how many.
 
         Those with these `ids`, else the `count` oldest (0: all). ConnectionLost if it is not known how many.
         """
-        value = self._ask(*wishes.redrive(self.name, ids, count))
+        value = self._ask(timeout, *wishes.redrive(self.name, ids, count))
         return int(value["redriven"])
 
-    def purge(self, ids: Iterable[MessageId] | None = None) -> int:
+    def purge(self, ids: Iterable[MessageId] | None = None, *, timeout: Span | None = None) -> int:
         """End every message of the queue, begun ones too; return how many. With `ids`: those of them that wait."""
         wish = wishes.purge(self.name, ids)
         if wish is None:
             return 0
-        value = self._ask(*wish)
+        value = self._ask(timeout, *wish)
         return int(value["purged"])
 
-    def move(self, target: str, ids: Iterable[MessageId] | None = None, count: int = 0) -> int:
+    def move(
+        self,
+        target: str,
+        ids: Iterable[MessageId] | None = None,
+        count: int = 0,
+        *,
+        timeout: Span | None = None,
+    ) -> int:
         """Move messages that wait to the queue `target`; return how many.
 
         Those with these `ids`, else the `count` oldest (0: all). ConnectionLost if it is not known how many.
@@ -232,20 +260,21 @@ class Queue(Generic[Body]):
         wish = wishes.move(self.name, target, ids, count)
         if wish is None:
             return 0
-        value = self._ask(*wish)
+        value = self._ask(timeout, *wish)
         return int(value["moved"])
 
-    def delete(self, *, force: bool = False) -> int:
+    def delete(self, *, force: bool = False, timeout: Span | None = None) -> int:
         """Delete the queue and its DLQ, with their settings; return how many messages ended.
 
         Raises:
             QueueInUse: it has consumers, or (without `force`) messages; nothing was deleted.
             UnknownQueue: there is none.
         """
-        value = self._ask("queue_delete", {"queue": self.name, "force": int(bool(force))})
+        fields = {"queue": self.name, "force": int(bool(force))}
+        value = self._ask(timeout, "queue_delete", fields)
         return int(value["purged"])
 
-    def set(self, **settings: int | str) -> Settings:
+    def set(self, *, timeout: Span | None = None, **settings: int | str) -> Settings:
         """Create the queue or change its settings, those that are named; return all of them.
 
             queue.set(max_attempts=3, retry_delay_ms=100)
@@ -256,7 +285,7 @@ class Queue(Generic[Body]):
         Raises:
             BadValue: an unknown setting, or a value outside its range; nothing was changed.
         """
-        value = self._ask(*wishes.change(self.name, settings))
+        value = self._ask(timeout, *wishes.change(self.name, settings))
         return dict(value["settings"])
 
     @property
@@ -267,23 +296,23 @@ class Queue(Generic[Body]):
         """
         return NOTHING if self._declaration is None else self._declaration.differs
 
-    def declared(self) -> Settings:
+    def declared(self, *, timeout: Span | None = None) -> Settings:
         """Return all settings of the queue, which is made if it is not there.
 
         Raises:
             SettingsDiffer: it was there, with others than `Broker.queue` was given; `error.differs` has both.
         """
         declaration = self._declaration or Declaration(self.name, lambda effect: None)
-        return declaration.agreed(self._ask(*declaration.wish()))
+        return declaration.agreed(self._ask(timeout, *declaration.wish()))
 
-    def settings(self) -> Settings:
+    def settings(self, *, timeout: Span | None = None) -> Settings:
         """Return the settings of the queue; UnknownQueue if there is none."""
-        value = self._ask("queue_show", {"queue": self.name})
+        value = self._ask(timeout, "queue_show", {"queue": self.name})
         return dict(value["settings"])
 
-    def stats(self) -> dict[str, Any]:
+    def stats(self, *, timeout: Span | None = None) -> dict[str, Any]:
         """Return the counters of the queue: {"queues": {name: counters}}; UnknownQueue if there is none."""
-        value: dict[str, Any] = self._ask("stats", {"queue": self.name})
+        value: dict[str, Any] = self._ask(timeout, "stats", {"queue": self.name})
         return value
 
     def join(self, *, timeout: Span | None = None, delayed: bool = False) -> None:
@@ -292,16 +321,19 @@ class Queue(Generic[Body]):
         It looks at the counters, more rarely while nothing changes; what is published meanwhile counts.
 
         Args:
-            timeout: how long to wait, in seconds; None: for as long as it takes.
+            timeout: how long to wait, in seconds; None: for as long as it takes, while the server answers.
             delayed: wait for delayed messages too, those that wait for a retry among them.
 
         Raises:
             Timeout: it is not done by then; the text says what is left.
         """
-        join(self.name, self.stats, timeout, delayed)
+        join(self.name, lambda within_s: self.stats(timeout=within_s), timeout, delayed)
 
-    def _ask(self, op: str, fields: Mapping[str, object], columns: bytes = b"") -> Any:
-        return self._driver.request(op, fields, self._driver.timeout_ms, columns)
+    def _ask(
+        self, timeout: Span | None, op: str, fields: Mapping[str, object], columns: bytes = b""
+    ) -> Any:
+        within_ms = wishes.timeout_ms(timeout, self._driver.timeout_ms)
+        return self._driver.request(op, fields, within_ms, columns)
 
     def __repr__(self) -> str:
         return f"<Queue {self.name}>"

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Final, Self, overload
 
 from minibroker.aio.broker import Broker, connect
 from minibroker.aio.callables import Handler
-from minibroker.aio.driver import Driver, get_running_loop
+from minibroker.aio.driver import Driver
+from minibroker.aio.in_loop import get_running_loop
 from minibroker.session.spans import Span, milliseconds
 from minibroker.testing.hand import Hand
 from minibroker.testing.waiting import Watch

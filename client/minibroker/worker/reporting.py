@@ -33,7 +33,8 @@ WORKER_EVENTS: Final[Mapping[str, str]] = {
     "worker_stopped": "the worker is done",
     "worker_failed": "the worker ends with an error of its lifespan, or of a handler that ends processes",
     "left_at_once": "the worker ends although something goes on: what cannot be stopped, or `threads` of the app",
-    "worker_ended": "one of several workers has ended by itself (`how`), and is started again after `again_in_s`",
+    "worker_ended": "one of several workers has ended by itself (`how`), and is started again after `again_in_s`; "
+    "without that: it was the last one of a stop",
     "restarting": "the workers are replaced, one after the other",
     "reloading": "files have changed; the workers are replaced",
     "workers_stopping": "all workers were asked to stop; for `deadline_s` they may finish what they run",

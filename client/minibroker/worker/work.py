@@ -137,7 +137,8 @@ async def _connected(
 
 
 async def _open(url: str | None, connection: dict[str, Any]) -> Broker:
-    return await connect(url, **connection)
+    broker: Broker = await connect(url, **connection)
+    return broker
 
 
 class _Shift:
