@@ -105,6 +105,27 @@ async def test_a_message_whose_key_was_overtaken_is_refused_not_reordered(
     assert b"1" not in bodies(server)
 
 
+async def test_those_of_its_group_with_other_keys_are_stored(
+    broker: minibroker.Broker, server: FakeServer
+) -> None:
+    """What shares a frame shares no fate: only messages of the key that was overtaken cannot follow."""
+    server.refuse = publishes(lambda n, part: BUSY if n == 1 else None)
+    queue = broker.queue("q")
+    results = await asyncio.gather(
+        queue.publish(b"1", key="k", timeout=20),
+        queue.publish_many([b"a", b"b"], key="other", timeout=20),
+        queue.publish(b"2", key="k", timeout=20),
+        queue.publish(b"c", key="other", timeout=20),
+        queue.publish(b"plain", timeout=20),
+        queue.publish(b"3", key="k", timeout=21),
+        return_exceptions=True,
+    )
+    assert [type(result).__name__ for result in results] == [
+        "Busy", "Confirms", "Busy", "Confirm", "Confirm", "Confirm",
+    ]  # fmt: skip
+    assert bodies(server) == [b"3", b"a", b"b", b"c", b"plain"]
+
+
 async def test_without_keys_both_are_stored(broker: minibroker.Broker, server: FakeServer) -> None:
     server.refuse = publishes(lambda n, part: BUSY if n == 1 else None)
     queue = broker.queue("q")

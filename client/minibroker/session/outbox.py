@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence, Set
 from typing import Any, Final
 
 from minibroker.contract import limits, wire
@@ -184,27 +184,35 @@ class PublishGroup:
             withdrawn = any(map(type(self.waiters[0]).cancelled, self.waiters))
         else:
             withdrawn = any(_future_of(waiter).cancelled() for waiter in self.waiters)
-        if not withdrawn:
-            return
+        if withdrawn:
+            self._keep(lambda waiter, key: not waiter.cancelled())
+
+    def drop_keyed(self, keys: Set[bytes]) -> list[Waiter]:
+        """Take out the calls for messages of these keys, and return who waits for them; as `drop_withdrawn`."""
+        return self._keep(lambda waiter, key: key not in keys)
+
+    def _keep(self, is_kept: Callable[[Any, bytes], bool]) -> list[Waiter]:
+        """Keep some of the calls, told by who waits and by the key of the messages; return the other ones."""
         if self.plain:
             self._end_plain()
-        kept = PublishGroup(self.where, self.opened_ms)
+        kept, dropped = PublishGroup(self.where, self.opened_ms), []
         at = 0
         for entry in self.waiters:
             waiter, count = entry if type(entry) is tuple else (entry, 1)
-            gone = waiter.cancelled()
-            for index in range(at, at + count):
-                if not gone:
+            if is_kept(waiter, self._values(at)[1]):
+                for index in range(at, at + count):
                     headers, body = self.blob[2 * index : 2 * index + 2]
                     kept.add(None, headers, body, *self._values(index))
-            at += count
-            if not gone:
                 del kept.waiters[-count:]
                 kept.waiters.append(entry)
+            else:
+                dropped.append(entry)
+            at += count
         for name in ("blob", "size", "cost", "waiters", "varies", "encodings", "keys", "delays"):
             setattr(self, name, getattr(kept, name))
         self.plain = kept.plain
         self.encoding, self.key, self.delay_ms = kept.encoding, kept.key, kept.delay_ms
+        return dropped
 
     def let_go(self) -> None:
         """Forget callers and bodies: it has its answer."""

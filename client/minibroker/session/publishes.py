@@ -27,7 +27,7 @@ from minibroker.contract.errors import (
 from minibroker.contract.outcomes import Failures, PartialConfirms
 from minibroker.session.calls import PASSED, Jitter, retry_delay_ms
 from minibroker.session.events import Published, PublishFailed
-from minibroker.session.outbox import Key, PublishGroup
+from minibroker.session.outbox import Key, PublishGroup, Waiter
 from minibroker.session.session import Session
 from minibroker.session.timers import Timers
 
@@ -162,20 +162,25 @@ class Publishes:
     def _has_answer(self, group: PublishGroup, *, stored: bool) -> None:
         self._outbox.answered(group)
         for other in self._outbox.overtaken_by(group, stored=stored):
-            # A message of one of its keys is stored that was published later: it cannot follow any more.
+            # A message of one of its keys is stored that was published later: its own cannot follow any more.
             assert isinstance(other.refusal, MinibrokerError)
-            self._outbox.remove(other)
-            self._outbox.answered(other)
-            self._timers.discard(other, other.slot)
-            self.fail(other, other.refusal)
+            _fail_all(other.drop_keyed(group.named_keys()), other.refusal)
+            if not other.waiters:
+                self._outbox.remove(other)
+                self._outbox.answered(other)
+                self._timers.discard(other, other.slot)
 
     def fail(self, group: PublishGroup, error: MinibrokerError) -> None:
         """Let the callers of a group raise `error`."""
-        for waiter in group.waiters:
-            future: Any = waiter[0] if type(waiter) is tuple else waiter
-            if not future.done():
-                future.set_exception(again(error))
+        _fail_all(group.waiters, error)
         group.let_go()
+
+
+def _fail_all(waiters: Sequence[Waiter], error: MinibrokerError) -> None:
+    for waiter in waiters:
+        future: Any = waiter[0] if type(waiter) is tuple else waiter
+        if not future.done():
+            future.set_exception(again(error))
 
 
 def none_of(error: NotSent, count: int) -> NotSent:
