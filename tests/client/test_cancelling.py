@@ -1,27 +1,46 @@
-"""Each verb is cancelled once at each of its suspension points; nothing of it is left at the server."""
+"""Each verb is cut short once at each of its suspension points; nothing of it is left at the server.
+
+It is cancelled, or its deadline passes: at once, or in the moment in which its answer has come.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Iterator
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import pytest
 
 import minibroker
+from minibroker.aio.monotonic import now_ms
+from minibroker.session.deadlines import SLOT_MS
 from support.broker import BrokerServer
 
 Verb = Callable[[minibroker.Broker], Awaitable[object]]
 MOST_POINTS = 40
+TIMEOUT_S = 10
 
 
 class Relay:
-    """Awaits a coroutine and cancels its task at the n-th suspension: at once, or when its answer has come."""
+    """Awaits a coroutine and cuts its task short at the n-th suspension: at once, or when its answer has come.
 
-    def __init__(self, awaited: Awaitable[object], point: int, *, late: bool) -> None:
+    `cut` does it; by default the task is cancelled.
+    """
+
+    def __init__(
+        self,
+        awaited: Awaitable[object],
+        point: int,
+        *,
+        late: bool,
+        cut: Callable[[], object] | None = None,
+    ) -> None:
         self._awaited = awaited
         self._point = point
         self._late = late
+        self._cut = cut
         self.points = 0
 
     def __await__(self) -> Generator[Any, Any, object]:
@@ -36,7 +55,7 @@ class Relay:
             self._suspended(future)
             try:
                 yield future
-            except asyncio.CancelledError as error:
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - passed on
                 thrown = error
 
     def _suspended(self, future: Any) -> None:
@@ -45,10 +64,11 @@ class Relay:
             return
         task = asyncio.current_task()
         assert task is not None
+        cut = self._cut or task.cancel
         if self._late and future is not None:
-            future.add_done_callback(lambda _: task.cancel())  # before the task itself is woken
+            future.add_done_callback(lambda _: cut())  # before the task itself is woken
         else:
-            asyncio.get_running_loop().call_soon(task.cancel)
+            asyncio.get_running_loop().call_soon(cut)
 
 
 async def run_quickly(broker: minibroker.Broker) -> None:
@@ -73,12 +93,25 @@ async def receive_and(broker: minibroker.Broker, verb: str, *args: Any) -> None:
             await getattr(message, verb)(*args)
 
 
+async def reject_and(broker: minibroker.Broker, verb: str, *args: Any) -> None:
+    """Have a dead message, and do something with the queue of dead ones."""
+    await receive_and(broker, "reject", "no", True)
+    await getattr(broker.queue("q.dlq"), verb)(*args)
+
+
+async def delete(broker: minibroker.Broker) -> None:
+    await broker.queue("gone").publish_many([b"x"] * 3)
+    await broker.queue("gone").receive()
+    await broker.queue("gone").delete(force=True)
+
+
 VERBS: dict[str, Verb] = {
     "receive": lambda broker: receive_and(broker, "ack", True),
     "receive of what comes": lambda broker: asyncio.wait_for(
         broker.queue("empty").receive(wait=60), 0.05
     ),
     "nack": lambda broker: receive_and(broker, "nack", "no", 0, True),
+    "reject": lambda broker: receive_and(broker, "reject", "no", True),
     "release": lambda broker: receive_and(broker, "release", True),
     "extend": lambda broker: receive_and(broker, "extend", 5),
     "consume": consume_two,
@@ -87,9 +120,24 @@ VERBS: dict[str, Verb] = {
     "publish_many": lambda broker: broker.queue("q").publish_many([b"x"] * 1_200),
     "peek": lambda broker: broker.queue("q").peek(),
     "set": lambda broker: broker.queue("q").set(max_attempts=1_000),
+    "settings": lambda broker: broker.queue("q").settings(),
+    "declared": lambda broker: broker.queue("other", max_attempts=9).declared(),
+    "redrive": lambda broker: reject_and(broker, "redrive"),
+    "purge": lambda broker: reject_and(broker, "purge"),
+    "move": lambda broker: broker.queue("q").move("other", count=1),
+    "delete": delete,
+    "join": lambda broker: broker.queue("empty").join(),
     "stats": lambda broker: broker.stats(),
     "ping": lambda broker: broker.ping(),
 }
+
+
+@pytest.fixture(scope="module")
+def broker_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerServer]:
+    """One for all tests here: each leaves nothing behind."""
+    server = BrokerServer(tmp_path_factory.mktemp("cancelling") / "data")
+    yield server
+    server.close()
 
 
 @pytest.fixture
@@ -98,6 +146,7 @@ async def watcher(broker_server: BrokerServer) -> Any:
     async with minibroker.connect(broker_server.url, name="watcher") as broker:
         await broker.queue("q").set(max_attempts=1_000)
         await broker.queue("empty").set(max_attempts=1_000)
+        await broker.queue("q").purge()
         yield broker
 
 
@@ -110,29 +159,73 @@ async def held(watcher: minibroker.Broker) -> dict[str, int]:
     return {name: count for name, count in counts.items() if count}
 
 
+def let_time_pass(broker: minibroker.Broker) -> None:
+    """Let every deadline of its calls pass."""
+    driver = broker._driver
+    driver.machine.due(now_ms() + TIMEOUT_S * 1000 + SLOT_MS)
+    driver.flush()
+
+
 @pytest.mark.parametrize("late", [False, True], ids=["at once", "when answered"])
+@pytest.mark.parametrize("cut", ["cancelled", "too late"])
 @pytest.mark.parametrize("verb", VERBS.values(), ids=VERBS.keys())
-async def test_a_cancelled_call_leaves_nothing_behind(
-    broker_server: BrokerServer, watcher: minibroker.Broker, verb: Verb, late: bool
+async def test_a_call_that_is_cut_short_leaves_nothing_behind(
+    broker_server: BrokerServer, watcher: minibroker.Broker, verb: Verb, cut: str, late: bool
 ) -> None:
-    async with minibroker.connect(broker_server.url, name="cancelled", timeout=10) as broker:
-        await broker.queue("q").publish_many([b"x"] * 20)
+    async with minibroker.connect(broker_server.url, name=cut, timeout=TIMEOUT_S) as broker:
+        await broker.queue("q").publish_many([b"x"] * 50)
         for point in range(1, MOST_POINTS):
-            relay = Relay(verb(broker), point, late=late)
+            how = None if cut == "cancelled" else partial(let_time_pass, broker)
+            relay = Relay(verb(broker), point, late=late, cut=how)
             task = asyncio.ensure_future(_through(relay))
             await asyncio.wait([task])
+            assert task.cancelled() or task.exception() is None, task
             await broker.ping()
-            assert await held(watcher) == {}, f"cancelled at suspension {point}"
+            assert await held(watcher) == {}, f"{cut} at suspension {point}"
             if relay.points < point:
                 break  # it has no such point
         assert broker._driver.consumers == {}
 
 
+@pytest.mark.parametrize("late", [False, True], ids=["at once", "when answered"])
+@pytest.mark.parametrize("cut", ["cancelled", "too late"])
+async def test_a_close_that_is_cut_short_is_one(
+    broker_server: BrokerServer, watcher: minibroker.Broker, cut: str, late: bool
+) -> None:
+    """Whatever there was to wait for: a run, messages that were delivered, an ack and a publish on their way."""
+    await watcher.queue("q").publish_many([b"x"] * 40)
+    before = (await watcher.stats())["server"]["sessions"]
+
+    async def handle(message: minibroker.Message[Any]) -> None:
+        pass
+
+    for point in range(1, MOST_POINTS):
+        broker = await minibroker.connect(broker_server.url, name=cut, timeout=TIMEOUT_S)
+        running = asyncio.ensure_future(broker.queue("empty").run(handle, concurrency=2))
+        [message] = await broker.queue("q").receive()
+        async with broker.queue("q").consume(prefetch=5):
+            await message.ack()
+            publishing = asyncio.ensure_future(broker.queue("q").publish(b"y"))
+            how = None if cut == "cancelled" else partial(let_time_pass, broker)
+            relay = Relay(broker.close(), point, late=late, cut=how)
+            closing = asyncio.ensure_future(_through(relay))
+            await asyncio.wait([closing])
+            assert broker._driver.is_closed
+        running.cancel()
+        await asyncio.gather(running, publishing, return_exceptions=True)
+        for _ in range(20):
+            await watcher.ping()
+        assert await held(watcher) == {}, f"{cut} at suspension {point}"
+        assert (await watcher.stats())["server"]["sessions"] == before
+        if relay.points < point:
+            break
+
+
 async def _through(relay: Relay) -> None:
-    try:
+    with suppress(
+        TimeoutError, minibroker.MinibrokerError
+    ):  # too late, or that the session of `close` is over
         await relay
-    except TimeoutError:
-        return
 
 
 @pytest.mark.parametrize("late", [False, True], ids=["at once", "when answered"])
@@ -158,6 +251,7 @@ async def test_a_cancelled_connect_leaves_no_session(
 async def test_a_timed_out_receive_takes_no_message(
     broker_server: BrokerServer, watcher: minibroker.Broker
 ) -> None:
+    before = (await watcher.queue("q").stats())["queues"]["q"]
     async with minibroker.connect(broker_server.url) as broker:
         for _ in range(6):
             with pytest.raises(TimeoutError):
@@ -167,5 +261,6 @@ async def test_a_timed_out_receive_takes_no_message(
         await broker.queue("q").publish(b"x")
         [message] = await asyncio.wait_for(waiting, 20)
         await message.ack(confirmed=True)
-        counters = (await watcher.queue("q").stats())["queues"]["q"]
-        assert (counters["delivered"], counters["released"]) == (1, 0)
+        after = (await watcher.queue("q").stats())["queues"]["q"]
+        assert after["delivered"] - before["delivered"] == 1
+        assert after["released"] == before["released"]
