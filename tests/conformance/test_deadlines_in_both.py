@@ -27,7 +27,6 @@ ASKS: dict[str, Verb] = {
     "purge": lambda _, queue, s: queue.purge(timeout=s),
     "move": lambda _, queue, s: queue.move("elsewhere", [ID], timeout=s),
     "delete": lambda _, queue, s: queue.delete(timeout=s),
-    "set": lambda _, queue, s: queue.set(max_attempts=3, timeout=s),
     "settings": lambda _, queue, s: queue.settings(timeout=s),
     "declared": lambda _, queue, s: queue.declared(timeout=s),
     "stats of a queue": lambda _, queue, s: queue.stats(timeout=s),

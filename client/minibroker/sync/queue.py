@@ -274,18 +274,18 @@ class Queue(Generic[Body]):
         value = self._ask(timeout, "queue_delete", fields)
         return int(value["purged"])
 
-    def set(self, *, timeout: Span | None = None, **settings: int | str) -> Settings:
+    def set(self, **settings: int | str) -> Settings:
         """Create the queue or change its settings, those that are named; return all of them.
 
             queue.set(max_attempts=3, retry_delay_ms=100)
 
-        Times are in milliseconds here. The settings, explained in protocol.md, section 7: durability, lease_ms,
+        Times are in milliseconds here; the deadline is that of the connection. The settings, explained in protocol.md, section 7: durability, lease_ms,
         max_attempts, retry_delay_ms, retry_factor_percent, retry_cap_ms, retry_jitter_percent, max_messages.
 
         Raises:
             BadValue: an unknown setting, or a value outside its range; nothing was changed.
         """
-        value = self._ask(timeout, *wishes.change(self.name, settings))
+        value = self._ask(None, *wishes.change(self.name, settings))
         return dict(value["settings"])
 
     @property
