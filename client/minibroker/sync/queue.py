@@ -279,8 +279,9 @@ class Queue(Generic[Body]):
 
             queue.set(max_attempts=3, retry_delay_ms=100)
 
-        Times are in milliseconds here; the deadline is that of the connection. The settings, explained in protocol.md, section 7: durability, lease_ms,
-        max_attempts, retry_delay_ms, retry_factor_percent, retry_cap_ms, retry_jitter_percent, max_messages.
+        Times are in milliseconds here; the deadline is that of the connection. The settings, explained in
+        protocol.md, section 7: durability, lease_ms, max_attempts, retry_delay_ms, retry_factor_percent,
+        retry_cap_ms, retry_jitter_percent, max_messages.
 
         Raises:
             BadValue: an unknown setting, or a value outside its range; nothing was changed.
