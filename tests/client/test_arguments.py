@@ -189,7 +189,7 @@ def test_what_is_for_tls_is_not_taken_without_it() -> None:
 def test_a_token_is_shown_nowhere() -> None:
     """Not where it is of a wrong type, nor in what a debugger prints."""
     with pytest.raises(TypeError, match="token must be a str") as caught:
-        minibroker.connect("minibroker://host", token=b"secret")  # type: ignore[arg-type]
+        minibroker.connect("minibroker://host", token=b"secret")  # type: ignore[call-overload]
     assert "secret" not in str(caught.value)
     options = minibroker.connect("minibroker://:secret@host")._options
     assert options.token == "secret"

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import os
 from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ import minibroker.sync
 from support.broker import BrokerServer
 
 # What an application has at the head of a module; each test makes its own.
-Module = tuple[minibroker.LazyBroker, minibroker.Queue[object]]
+Module = tuple[minibroker.LazyBroker, minibroker.Queue[Any]]
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +181,7 @@ def test_a_child_of_a_fork_connects_by_itself(module: Module) -> None:
             runner.run(emails.publish(b"parent"))
         messages = runner.run(emails.receive(9))
         runner.run(broker.close())
-    assert sorted(bytes(message.body) for message in messages) == [b"child"] * 2 + [b"parent"] * 2
+    assert sorted(message.body for message in messages) == [b"child"] * 2 + [b"parent"] * 2
 
 
 def test_an_application_starts_while_the_broker_is_away(
