@@ -69,11 +69,16 @@ class TracedQueue(Queue[Body]):
             return super().publish_many(bodies, headers=sending.headers, **options)
 
     def receive(
-        self, count: int = 1, wait: Span = 0, lease: Span | None = None
+        self,
+        count: int = 1,
+        wait: Span = 0,
+        lease: Span | None = None,
+        *,
+        timeout: Span | None = None,
     ) -> list[Message[Body]]:
         """As `Queue.receive`; the span links to where each message comes from."""
         with self._telemetry.receiving(self.name) as receiving:
-            receiving.messages = messages = super().receive(count, wait, lease)
+            receiving.messages = messages = super().receive(count, wait, lease, timeout=timeout)
         return messages
 
     @property
