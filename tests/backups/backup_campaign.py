@@ -96,8 +96,8 @@ class Campaign:
             directory / "data", "--segment-bytes", str(self.segment_bytes), "--no-http"
         )
         self._stack.callback(self.server.close)
-        self._publishers = self._scripts("load_publisher.py", LOOPS[0], LOOPS[-1])
-        self._consumers = self._scripts("load_consumer.py", LOOPS[-1])
+        self._publishers = self._scripts("load_publisher.py", LOOPS[0])
+        self._consumers = self._scripts("load_consumer.py", LOOPS[-1], LOOPS[-1])
         self._moments: dict[int, Moment] = {}  # of each back-up, by its number
         self._parked: dict[Id, int] = {}  # when it was confirmed
         self._parked_acked: dict[Id, int] = {}

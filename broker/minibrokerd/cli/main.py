@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from functools import partial
 from importlib import import_module
+from keyword import iskeyword
 from typing import Any, Final
 
 import click
@@ -31,6 +32,8 @@ COMMANDS: Final[Mapping[str, str]] = {
     "check": "check",
     "connections": "looking",
     "who": "looking",
+    "export": "exporting",
+    "import": "importing",
     "purge": "queues",
     "dlq": "dlq",
     "token": "token",
@@ -71,7 +74,8 @@ class _Commands(click.Group):
         module = COMMANDS.get(cmd_name)
         if module is None:
             return None
-        found = getattr(import_module(f"minibrokerd.cli.{module}"), cmd_name)
+        name = cmd_name + "_" * iskeyword(cmd_name)
+        found = getattr(import_module(f"minibrokerd.cli.{module}"), name)
         assert isinstance(found, click.Command)
         return found
 

@@ -51,6 +51,11 @@ class Peeked:
         """The application's headers; BodyError if they cannot be decoded."""
         return decode_headers(self._headers)
 
+    @property
+    def raw_headers(self) -> bytes:
+        """The bytes of the headers, a msgpack map; none are no bytes."""
+        return self._headers
+
     def __repr__(self) -> str:
         return f"<Peeked {self.info}>"
 

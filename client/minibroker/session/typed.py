@@ -19,7 +19,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import inspect as kinds
 
-from minibroker.contract.bodies import SCALARS, encode_body
+from minibroker.contract.bodies import SCALARS, Encoded, encode_body
 from minibroker.contract.errors import BodyError
 
 BYTES: Final = (bytes,)
@@ -158,6 +158,8 @@ def write(body: Any) -> Written:
     Raises:
         TypeError: it holds something that would not arrive as it was sent; says where, and what to do.
     """
+    if type(body) is Encoded:
+        return body.raw, body.encoding
     return encode_body(_made(body, _plain))
 
 

@@ -1,0 +1,240 @@
+"""`minibroker export` and `minibroker import`: what is carried, what is not, and where it goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import pytest
+from typing_commands import CLEAN, COMMAND, output, refusal, typed, typed_at
+
+import minibroker
+from minibroker.contract.bodies import Encoded
+from minibrokerd import exits
+from minibrokerd.cli.carrying import as_fields, from_line, from_map, line, packed
+from support.broker import BrokerServer
+from support.processes import lasts
+
+BODIES: list[Any] = [
+    b"text", b"\xff\x00", b"", "text", "", None, True, 1, 1.0, -(2**63), 2**64 - 1, float("inf"), float("nan"),
+    0.1, [1, [b"\xfe", "x"]], {"a": {"b": [None]}}, {"bin": b"x"}, "\ud7ff\u0000\u2028",
+    Encoded(b"\xc4\x01x", 1), Encoded(b"\xd0\x01", 1), Encoded(b"\x81\x01\x02", 1), Encoded(b"\xc1", 1),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerServer]:
+    """One broker for all tests of this file: each has queues of its own."""
+    directory = tmp_path_factory.mktemp("carrying") / "data"
+    server = BrokerServer(directory, "--segment-bytes", str(1024 * 1024))
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def queue(request: pytest.FixtureRequest) -> str:
+    """The name of a queue that no other test has."""
+    return f"of-{hash(request.node.name):x}"
+
+
+async def _publish(url: str, queue: str, bodies: list[Any], **more: Any) -> None:
+    async with minibroker.connect(url) as broker:
+        for body in bodies:
+            await broker.queue(queue).publish(body, **more)
+
+
+async def _look(url: str, queue: str) -> list[minibroker.Peeked]:
+    async with minibroker.connect(url) as broker:
+        return await broker.queue(queue).peek(1_000)
+
+
+def contents(messages: list[minibroker.Peeked]) -> list[tuple[object, ...]]:
+    """Return what an import must carry over, but for the delay."""
+    names = ("encoding", "key", "max_attempts", "lease_ms", "state")
+    return [
+        (each.raw, each.raw_headers, *(each.info.get(name) for name in names)) for each in messages
+    ]
+
+
+@pytest.mark.parametrize("form", ["json", "msgpack"])
+def test_every_body_header_key_delay_and_term_is_carried(
+    form: str, server: BrokerServer, queue: str, tmp_path: Path
+) -> None:
+    url, file, to = server.url, tmp_path / "messages", f"{queue}-to"
+    asyncio.run(_publish(url, queue, BODIES))
+    asyncio.run(_publish(url, queue, ["x"], headers={"a": b"\xff", "b": [1]}, key="k"))
+    asyncio.run(
+        _publish(url, queue, ["y"], headers={"a": "b"}, delay=3_600, max_attempts=9, lease=77)
+    )
+    typed_at(server, "export", queue, "--out", str(file), "--format", form)
+    output(server, "import", to, str(file), "--format", form)
+    before, after = asyncio.run(_look(url, queue)), asyncio.run(_look(url, to))
+    assert contents(after) == contents(before)
+    assert len(after) == len(BODIES) + 2
+    assert abs(after[-1].info["ready_unix_ms"] - before[-1].info["ready_unix_ms"]) < 1_000
+
+
+def test_a_line_says_what_it_is_for_whoever_reads_it(server: BrokerServer, queue: str) -> None:
+    output(server, "publish", queue, "--as", "json", "--header", "a=b", "--key", "k", '{"n": 1}')
+    (text,) = output(server, "export", queue)
+    found = json.loads(text)
+    assert found.pop("published_unix_ms")
+    assert found == {
+        "id": found["id"], "state": "ready", "encoding": "msgpack", "body": {"n": 1},
+        "headers": {"a": "b"}, "key": "k",
+    }  # fmt: skip
+
+
+def test_what_was_failed_is_told_and_begins_anew(
+    server: BrokerServer, queue: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "dead"
+    output(server, "publish", queue, "x")
+    output(server, "consume", queue, "--exec", "exit 65", "--count", "1")
+    typed_at(server, "export", f"{queue}.dlq", "--out", str(file))
+    assert json.loads(file.read_bytes())["history"][0]["cause"] == "rejected"
+    done = typed_at(server, "import", queue, str(file))
+    assert "imported 1 messages" in done.stdout
+    assert "1 had attempts or a history" in done.stderr
+    assert asyncio.run(_look(server.url, queue))[0].history == []
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (b"x", "not JSON"),
+        (b"[1]", "no JSON object"),
+        (b"{}", "neither"),
+        (b'{"body": 1, "body_base64": ""}', "and `body_base64`"),
+        (b'{"body": 1, "encoding": "bytes"}', "no text"),
+        (b'{"body": 1, "encoding": "json"}', "bytes or msgpack"),
+        (b'{"body_base64": "?"}', "no base64"),
+        (b'{"body_base64": 1}', "no base64"),
+        (b'{"body": 1, "key": 2}', "`key`"),
+        (b'{"body": 1, "delay_ms": 1.5}', "`delay_ms`"),
+        (b'{"body": 1, "delay_ms": true}', "`delay_ms`"),
+        (b'{"body": 1, "headers": [1]}', "headers"),
+        (b'{"body": 1, "headers_base64": "wQ=="}', "headers"),
+        (b'{"body": 36893488147419103232}', "64"),
+        (b'{"body": "\\ud800"}', "surrogate"),
+    ],
+)
+def test_a_line_that_is_none_is_refused(text: bytes, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        from_line(text)
+
+
+@pytest.mark.parametrize("fields", [1, {}, {"body": "x"}, {"body": b"", "encoding": 2}])
+def test_a_map_that_is_none_is_refused(fields: object) -> None:
+    with pytest.raises(ValueError, match=r"map|body|encoding"):
+        from_map(fields)
+
+
+def test_both_forms_say_the_same() -> None:
+    info = {"origin": 1, "sequence": 2, "state": "READY", "key": "", "encoding": 1}
+    fields = as_fields(minibroker.Peeked(info, b"", b"\xa1x"))
+    one, other = from_line(line(fields)), from_map(msgpack.unpackb(packed(fields)))
+    assert (one.body, other.body) == ("x", Encoded(b"\xa1x", 1))
+
+
+def test_a_wrong_line_ends_it_behind_those_before_and_skip_goes_on(
+    server: BrokerServer,
+    queue: str,
+) -> None:
+    text = '{"body": 1}\n\n{"body": 2, "delay": 3}\n{"boddy": 3}\n{"body": 4}\n'
+    done = typed_at(server, "import", queue, stdin=text)
+    assert done.returncode == exits.USAGE
+    assert "message 4 of the input is none" in done.stderr
+    assert "'delay' (1 times)" in done.stderr
+    assert f"imported 2 messages for {queue}, up to 3 of the input" in done.stdout
+    output(server, "import", queue, "--skip", "4", stdin=text)
+    assert [each.body for each in asyncio.run(_look(server.url, queue))] == [1, 2, 4]
+
+
+def test_check_publishes_nothing_and_needs_no_server() -> None:
+    done = typed("import", "q", "--check", stdin='{"body": 1}\n{"body": 2}')
+    assert done.stdout == "checked 2 messages for q, up to 2 of the input\n"
+
+
+def test_half_a_map_is_told(server: BrokerServer, queue: str, tmp_path: Path) -> None:
+    file = tmp_path / "cut"
+    file.write_bytes(msgpack.packb({"body": b"1"}) + msgpack.packb({"body": b"2"})[:-1])
+    said = typed_at(server, "import", queue, str(file), "--format", "msgpack")
+    assert said.returncode == exits.USAGE
+    assert "in the middle of message 2" in said.stderr
+    assert "imported 1" in said.stdout
+
+
+def test_an_export_takes_nothing_unless_it_is_asked(
+    server: BrokerServer, queue: str, tmp_path: Path
+) -> None:
+    output(server, "publish", queue, stdin="a\nb\nc\n")
+    output(server, "publish", queue, "later", "--delay", "1h")
+    assert len(output(server, "export", queue)) == 4
+    file = tmp_path / "taken"
+    said = typed_at(server, "export", queue, "--take", "--count", "2", "--out", str(file))
+    assert "no longer there" in said.stderr
+    assert [json.loads(text)["body"] for text in file.read_text().splitlines()] == ["a", "b"]
+    refusal(server, exits.USAGE, "export", queue, "--take", "--out", str(file))
+    assert [json.loads(text)["body"] for text in output(server, "export", queue)] == [
+        "c",
+        "later",
+    ]
+    assert len(output(server, "export", queue, "--take")) == 1
+
+
+def test_a_reader_that_leaves_costs_no_message(server: BrokerServer, queue: str) -> None:
+    output(server, "publish", queue, stdin="".join(f"{n} {'x' * 1_000}\n" for n in range(1_500)))
+    words = f"{' '.join(COMMAND)} export {queue} --take --url {server.url} | head -n 700"
+    read = subprocess.run(
+        ["bash", "-c", words], capture_output=True, text=True, env=CLEAN, timeout=30, check=True
+    )
+    got = {json.loads(text)["body"] for text in read.stdout.splitlines()}
+    left = {each.raw.decode() for each in _all(server.url, queue)}
+    assert len(got) == 700
+    assert len(got | left) == 1_500
+
+
+def _all(url: str, queue: str) -> list[minibroker.Peeked]:
+    async def look() -> list[minibroker.Peeked]:
+        found, after = list[minibroker.Peeked](), b""
+        async with minibroker.connect(url) as broker:
+            while True:
+                page = await broker.queue(queue).peek(1_000, after=after)
+                found += page
+                after = page.next
+                if not after:
+                    return found
+
+    return asyncio.run(look())
+
+
+def test_an_import_that_is_killed_goes_on_where_it_was(
+    server: BrokerServer, queue: str, tmp_path: Path
+) -> None:
+    """Each is there; at the most those of one batch are there twice, and which is said."""
+    file, journal = tmp_path / "in", tmp_path / "journal"
+    count = 5_000
+    file.write_text("".join(f'{{"body": {n}}}\n' for n in range(count)))
+    words = ["import", queue, str(file), "--progress", str(journal), "--url", server.url]
+    process = subprocess.Popen([*COMMAND, *words], env=CLEAN)
+    while not journal.exists() or json.loads(journal.read_bytes())["done"] < 1_000:
+        assert lasts(process, 0.01)
+    process.kill()
+    process.wait()
+    was = json.loads(journal.read_bytes())
+    done = typed(*words)
+    assert done.returncode == exits.DONE, done.stderr
+    assert ("may be there twice" in done.stderr) is (was["under_way"] > was["done"])
+    found = [each.body for each in _all(server.url, queue)]
+    assert set(found) == set(range(count))
+    assert len(found) - count <= was["under_way"] - was["done"] <= 500
+    again = typed(*words)
+    assert "imported 0 messages" in again.stdout
+    other = typed("import", "other", *words[2:])
+    assert (other.returncode, "another import" in other.stderr) == (exits.USAGE, True)
