@@ -19,9 +19,10 @@ from minibrokerd.log.restoring import RAISED_EPOCHS
 
 @pytest.fixture
 async def shelf(tmp_path: Path) -> Shelf:
-    """One back-up of a log of three segments."""
+    """One back-up of a log of two segments."""
     log = Numbered(tmp_path / "d")
-    await log.fill(2)
+    await log.fill(1)
+    (log.path / "tokens").write_text("hashes of tokens")
     take(log.path, tmp_path / "b")
     log.engine.close()
     return Shelf(tmp_path / "b", FileOps())
@@ -32,6 +33,7 @@ async def test_it_is_raised_as_a_copy_is(shelf: Shelf, tmp_path: Path) -> None:
     done = bring_back(shelf, None, target, FileOps(), new_sessions=False)
     assert done.restored.epoch == done.restored.epoch_before + RAISED_EPOCHS
     assert (target / "key").read_bytes() == (tmp_path / "d" / "key").read_bytes()
+    assert (target / "tokens").read_text() == "hashes of tokens"
     engine = Engine(target, segment_bytes=4096).open()
     assert (engine.log.report.foreign, engine.log.report.copied_from) == ([], "")
     engine.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Callable, Coroutine
 from itertools import count
 from pathlib import Path
@@ -18,6 +19,7 @@ from minibrokerd.backups.pace import Pace
 from minibrokerd.backups.presenting import Presented
 from minibrokerd.backups.shelf import Shelf
 from minibrokerd.backups.verifying import verify
+from minibrokerd.log.directory import DataDirectory
 from minibrokerd.log.failures import DamagedLog, NotWritable
 from minibrokerd.log.fileops import FileOps
 
@@ -179,6 +181,42 @@ async def test_damage_is_told_from_what_a_server_did(segment: int, at: int, tmp_
     with pytest.raises(NoBackup):
         brought(tmp_path / "b", tmp_path / "r")
     log.engine.log.abandon()
+
+
+@pytest.mark.parametrize("lost", ["a segment", "a batch", "the footer"])
+async def test_what_is_known_to_have_been_there_must_be_there(lost: str, tmp_path: Path) -> None:
+    """By the files `state` and `failed`, as a start knows it."""
+    log = Numbered(tmp_path / "d")
+    await log.fill(2)
+    log.engine.close()
+    directory, last = DataDirectory(log.path, FileOps()), log.path / "segment-0000000003-00001.log"
+    directory.open()
+    if lost == "a segment":
+        last.unlink()
+    elif lost == "a batch":
+        directory.write_failed(10_000)
+    else:
+        data = last.read_bytes()
+        at = data.rindex(b"MBB1")
+        last.write_bytes(data[:at] + bytes(len(data) - at))
+    directory.close()
+    with pytest.raises(DamagedLog):
+        take(log.path, tmp_path / "b")
+
+
+async def test_a_full_disk_costs_no_back_up_that_is_there(tmp_path: Path) -> None:
+    class Full(FileOps):
+        def write(self, descriptor: int, data: bytes | memoryview, offset: int) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    log = Numbered(tmp_path / "d")
+    await log.write()
+    take(log.path, tmp_path / "b")
+    await log.write()
+    with pytest.raises(NotWritable, match="No space left on device; make space"):
+        take(log.path, tmp_path / "b", Full())
+    assert numbers(brought(tmp_path / "b", tmp_path / "r")) == [1]
+    log.engine.close()
 
 
 async def test_a_place_of_another_log_or_of_something_else_is_refused(tmp_path: Path) -> None:

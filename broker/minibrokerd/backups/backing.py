@@ -64,8 +64,9 @@ def back_up(
     Raises:
         Unsettled: no round gave a whole copy.
         OtherStore: the shelf has back-ups of another log.
-        DamagedLog, NotWritable: the source cannot be copied as a whole log.
-        OSError: something could not be read or written; the back-ups that were there stand.
+        DamagedLog: the source cannot be copied as a whole log.
+        NotWritable: a file of the shelf could not be written; the back-ups that were there stand.
+        OSError: something could not be read; likewise.
     """
     began_unix_ms, older = unix_ms(), shelf.manifests()
     taking = _Taking(source, shelf, ops, pace, older)

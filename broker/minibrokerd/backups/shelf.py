@@ -171,6 +171,13 @@ class Shelf:
         return [each.number for each in old]
 
     def _write(self, name: str, data: memoryview, pace: Pace) -> None:
+        try:
+            self._write_synced(name, data, pace)
+        except OSError as exc:
+            advice = "make space or check the disk; the back-ups that are there stand"
+            raise NotWritable(self.at(name), "write", str(exc), advice) from exc
+
+    def _write_synced(self, name: str, data: memoryview, pace: Pace) -> None:
         temporary = self.at(f"{name}.tmp")
         descriptor = self.ops.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         try:
