@@ -232,15 +232,15 @@ class Campaign:
             for _, at, (origin, first, count) in read_ledger(path):
                 if at < moment.began_ns:
                     confirmed |= {(origin, first + index) for index in range(count)}
-        for path in self._consumers:
-            for verb, at, (origin, sequence, _, _) in read_ledger(path):
-                if verb == "safe" and at < moment.began_ns:
-                    acked.add((origin, sequence))
-                # What was begun before the end may have been acked before it, whenever its ledger says so.
-                if verb == "begun" and at < moment.ended_ns:
-                    maybe.add((origin, sequence))
-                elif verb == "nacked" and at < moment.began_ns:
-                    maybe.discard((origin, sequence))
+        lines = [entry for path in self._consumers for entry in read_ledger(path)]
+        for verb, at, (origin, sequence, _, _) in sorted(lines, key=lambda entry: entry.time_ns):
+            if verb == "safe" and at < moment.began_ns:
+                acked.add((origin, sequence))
+            # What was begun before the end may have been acked before it, whenever its ledger says so.
+            if verb == "begun" and at < moment.ended_ns:
+                maybe.add((origin, sequence))
+            elif verb == "nacked" and at < moment.began_ns:
+                maybe.discard((origin, sequence))
         return confirmed, acked, maybe
 
     async def _park(self) -> None:
