@@ -2,8 +2,9 @@
 
     python rabbitmq.py amqp://guest:guest@localhost:5672/ jobs [--take] > jobs.jsonl
 
-Without --take they go back to the queue, in their order, when the script ends. With it they are acked when all are
-written: a script that dies before leaves them there, and the file is to be thrown away. Needs pika.
+Without --take they go back to the queue, in their order, when the script ends; in a quorum queue that counts as a
+delivery. With it they are acked when all are written: a script that dies before leaves them there, and the file is
+to be thrown away. Needs pika.
 """
 
 from __future__ import annotations

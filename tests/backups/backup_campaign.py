@@ -181,7 +181,8 @@ class Campaign:
             if lasts(process, self._random.uniform(0.2, 1.0)):
                 process.kill()
             process.communicate()
-        if killed != "restore" or process.returncode != 0:
+        # Killed behind its last step, it is whole, and not restored once more.
+        if killed != "restore" or process.returncode != 0 and not _is_whole(target):
             self._finish(this, self._restore(target, this), "restore")
         self._finish(this, _start("log", "check", "--data-dir", str(target)), "log check")
         if this.faults:
@@ -346,6 +347,10 @@ def _start(*words: str) -> Process:
     return subprocess.Popen(
         [*COMMAND, *words], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )  # fmt: skip
+
+
+def _is_whole(target: Path) -> bool:
+    return (target / "restored.json").exists() and not (target / "restore-moving").exists()
 
 
 def _size(path: Path) -> int:

@@ -113,6 +113,7 @@ class _Taking:
         for manifest in older:
             for row in manifest.segments:
                 self._rows.setdefault(row.name, []).append(row)
+        self._files = shelf.segments()  # that were there, also those that no manifest names
 
     def run(self) -> int:
         """Go round until a copy is whole; return how many rounds it took."""
@@ -215,7 +216,7 @@ class _Taking:
         """Return what is on the shelf under a name of a segment: by a manifest, or whole without one."""
         rows = [row for row in self._rows.get(name, []) if self._shelf.has(row.file, row.bytes)]
         known = {row.file for row in rows}
-        for file in self._shelf.leftovers(name):
+        for file in self._files.pop(name, []):
             if file not in known and (row := self._leftover(name, file)) is not None:
                 rows.append(row)
         self._rows[name] = rows

@@ -75,11 +75,13 @@ def _refuse(shelf: Shelf, target: Path) -> None:
     if target.resolve() == shelf.path.resolve():
         there.add("lock")
     others = there - _PASSED_OVER - {BUILDING}
+    if NOTE in others:
+        brought = msgspec.json.decode((target / NOTE).read_bytes(), type=Brought)
+        what = f"it was restored from back-up {brought.number} before, and is whole"
+    else:
+        what = f"it is not empty ({min(others, default='')})"
     if others:
-        raise NotWritable(
-            str(target), "restore into", f"it is not empty ({min(others)})",
-            "name a new directory with --data-dir",
-        )  # fmt: skip
+        raise NotWritable(str(target), "restore into", what, "name a new directory with --data-dir")
 
 
 def _build(

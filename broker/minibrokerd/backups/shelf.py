@@ -110,12 +110,13 @@ class Shelf:
             raise NoBackup(str(self.path), number)
         return found[-1]
 
-    def leftovers(self, name: SegmentName) -> list[str]:
-        """Return the files that have content of this segment, of whichever back-up."""
-        stem = str(name).removesuffix(".log")
-        return [
-            each for each in self._names() if _SEGMENT.fullmatch(each) and each.startswith(stem)
-        ]
+    def segments(self) -> dict[SegmentName, list[str]]:
+        """Return the files of segments, those of no back-up as well, by the segment that they are of."""
+        found: dict[SegmentName, list[str]] = {}
+        for file in self._names():
+            if match := _SEGMENT.fullmatch(file):
+                found.setdefault(SegmentName(int(match[1]), int(match[2])), []).append(file)
+        return found
 
     def has(self, name: str, size_bytes: int) -> bool:
         """Whether there is a file of this name, of this size."""
