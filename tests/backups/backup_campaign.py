@@ -182,7 +182,7 @@ class Campaign:
                 process.kill()
             process.communicate()
         # Killed behind its last step, it is whole, and not restored once more.
-        if killed != "restore" or process.returncode != 0 and not _is_whole(target):
+        if killed != "restore" or (process.returncode != 0 and not _is_whole(target)):
             self._finish(this, self._restore(target, this), "restore")
         self._finish(this, _start("log", "check", "--data-dir", str(target)), "log check")
         if this.faults:

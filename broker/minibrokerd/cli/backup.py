@@ -37,11 +37,18 @@ HEADS = ("number", "began", "batch", "segments", "bytes", "as it was written")
     default="64MiB",
     help="Most bytes read and written in a second, so that a server beside it has the disk, too; 0: no limit.",
 )
-@option("--list", "lists", is_flag=True, help="Only list the back-ups that DIR has.")
+@option(
+    "--list",
+    "lists",
+    is_flag=True,
+    envvar="MINIBROKER_BACKUP_LIST",
+    help="Only list the back-ups that DIR has.",
+)
 @option(
     "--verify",
     "verifies",
     is_flag=True,
+    envvar="MINIBROKER_BACKUP_VERIFY",
     help="Only read the back-ups that DIR has, and judge them.",
 )
 @json_option

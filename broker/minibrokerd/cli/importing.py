@@ -51,6 +51,7 @@ Read = Callable[[int], AsyncIterator[tuple[int, Make]]]
     "--format",
     "form",
     type=click.Choice(["json", "msgpack"]),
+    envvar="MINIBROKER_IMPORT_FORMAT",
     default="json",
     help="json: one object a line. msgpack: one map after another.",
 )
@@ -58,6 +59,7 @@ Read = Callable[[int], AsyncIterator[tuple[int, Make]]]
     "--progress",
     "progress_file",
     type=click.Path(dir_okay=False, path_type=Path),
+    envvar="MINIBROKER_IMPORT_PROGRESS",
     help="Keep in this file how far it came: the same command goes on there.",
 )
 @option(
@@ -80,11 +82,14 @@ def import_(
 ) -> None:
     """Publish messages out of FILE, or out of standard input, to QUEUE.
 
-    \\b
+    \b
     One JSON object a line:
-      body          a value, as a Python program would publish it; with "encoding": "bytes" the bytes of a text
-      body_base64   the bytes instead; "encoding" says what they are: bytes (if not given) or msgpack
-      headers, key, delay_ms or ready_unix_ms (of the wall clock), max_attempts, lease_ms   may be there
+      body          a value, as a Python program would publish it;
+                    with "encoding": "bytes" the bytes of a text
+      body_base64   the bytes instead; "encoding" says what they are:
+                    bytes (if not given) or msgpack
+      headers, key, max_attempts, lease_ms, and delay_ms or ready_unix_ms
+                    where they are wanted
     What else `minibroker export` writes (id, state, attempts, history) is not taken over: they are new messages.
     """
     if progress_file is not None and file is None:
