@@ -54,6 +54,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "http_started": "the HTTP port is open at `address`; `can_change`: there is a token for changes",
     "http_unavailable": "there is no HTTP port in this run; `text` says why, and what to do",
     "http_failed": "the HTTP port is gone; the broker goes on without it",
+    "http_token_refused": "somebody gave a wrong token over HTTP; told at 1, 2, 4, ... `failures` of an address",
     "http_change": "somebody changed something over HTTP: `who`, from where (`peer`), and what (`action`)",
     "configuration_reloaded": "SIGHUP: the file was read again; `changed` holds now, the rest `after_restart`",
     "configuration_refused": "what was read again cannot be used; what held before still holds",

@@ -169,7 +169,7 @@ class Server:
             data_dir=str(options.data_dir),
         )
         self._watch = self.subject.watch = Watch(self.subject)
-        self._http = HttpPort(options.http or HttpOptions(), pages or [], self.subject)
+        self._http = HttpPort(options.http or HttpOptions(), pages or [], self.subject, tls)
         self._sweep_due_s = loop.time()
         self._signals = StopSignals()
         self._notifier = Notifier()

@@ -52,6 +52,7 @@ class Tls:
     def __init__(self, files: TlsFiles) -> None:
         self._files = files
         self._seen: _Signature = ()
+        self._kept: list[ssl.SSLContext] = []
         self.context = self._make()
 
     @property
@@ -67,6 +68,15 @@ class Tls:
     def load(self) -> None:
         """Read the files again; if that fails, what was read before stays."""
         self.context = self._make()
+        for kept in self._kept:
+            self._give_certificate(kept)
+
+    def context_to_keep(self) -> ssl.SSLContext:
+        """Return a context for a server that keeps it: `load` renews its certificate. It asks clients for none."""
+        made = self._make()
+        made.verify_mode = ssl.CERT_NONE
+        self._kept.append(made)
+        return made
 
     def has_changed(self) -> bool:
         """Whether the files are others than those that were read, or tried, last."""
@@ -79,19 +89,23 @@ class Tls:
         # No resumption: each login shows a certificate that is trusted now, and handshakes send nothing later.
         context.num_tickets = 0
         context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
+        self._give_certificate(context)
+        client_ca = self._files.client_ca
+        if client_ca is not None:
+            context.verify_mode = ssl.CERT_REQUIRED
+            try:
+                context.load_verify_locations(cafile=client_ca)
+            except (OSError, ssl.SSLError) as error:
+                raise TlsRefused(f"--tls-client-ca {client_ca}: {_reason(error)}") from error
+        return context
+
+    def _give_certificate(self, context: ssl.SSLContext) -> None:
         files = self._files
         try:
             context.load_cert_chain(files.cert, files.key, password=_no_password)
         except (OSError, ssl.SSLError, ValueError) as error:
             named = f"--tls-cert {files.cert}" + (f", --tls-key {files.key}" if files.key else "")
             raise TlsRefused(f"{named}: {_reason(error)}") from error
-        if files.client_ca is not None:
-            context.verify_mode = ssl.CERT_REQUIRED
-            try:
-                context.load_verify_locations(cafile=files.client_ca)
-            except (OSError, ssl.SSLError) as error:
-                raise TlsRefused(f"--tls-client-ca {files.client_ca}: {_reason(error)}") from error
-        return context
 
     def _look(self) -> _Signature:
         return tuple(_signature(path) for path in self._files if path is not None)

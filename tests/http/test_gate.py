@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from minibrokerd.http.gate import OPERATOR, READER, Denied, Gate, Need
+from minibrokerd.http.gate import (
+    COOKIE_S,
+    MOST_TICKETS,
+    OPERATOR,
+    READER,
+    Caller,
+    Denied,
+    Gate,
+    Need,
+)
 from minibrokerd.http.options import HttpOptions
 
 TOKEN = "sixteen letters and more"
@@ -99,3 +108,29 @@ def test_a_page_of_another_site_changes_nothing(headers: dict[str, str], passes:
     expected = "" if passes else "wrong_origin"
     assert denied(LOCAL, Need.CHANGE, BEARER | headers) == expected
     assert denied(LOCAL, Need.READ, BEARER | headers, "GET") == ""
+
+
+def test_a_browser_that_is_signed_out_goes_no_further() -> None:
+    """By its own will, by time, and by too many others: whatever was let in with its cookie."""
+    now_s = [0.0]
+    gate = Gate(HttpOptions(token=TOKEN), lambda: now_s[0])
+
+    def let_in(ticket: str) -> Caller:
+        return gate.check(Need.READ, "GET", HOST, "http", ticket)
+
+    ticket = gate.sign_in(TOKEN)
+    caller = let_in(ticket)
+    assert caller.name == "operator"
+    assert ticket not in repr(caller)
+    assert gate.still_lets(caller)
+    gate.sign_out(ticket)
+    assert not gate.still_lets(caller)
+    old = let_in(gate.sign_in(TOKEN))
+    now_s[0] = COOKIE_S + 1.0
+    assert not gate.still_lets(old)
+    first = let_in(gate.sign_in(TOKEN))
+    others = [let_in(gate.sign_in(TOKEN)) for _ in range(MOST_TICKETS)]
+    assert not gate.still_lets(first)
+    assert all(map(gate.still_lets, others))
+    assert gate.still_lets(READER)
+    assert gate.still_lets(OPERATOR)

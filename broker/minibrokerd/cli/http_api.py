@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.client import HTTPException, HTTPResponse
@@ -11,11 +12,15 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlencode, urlsplit
-from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
+from urllib.request import HTTPRedirectHandler, HTTPSHandler, ProxyHandler, Request, build_opener
 
 import click
 
-from minibroker.session.arguments import TOKEN_FILE_VARIABLE, TOKEN_VARIABLE
+from minibroker.session.arguments import (
+    ENCRYPTION_VARIABLES,
+    TOKEN_FILE_VARIABLE,
+    TOKEN_VARIABLE,
+)
 from minibrokerd import exits
 from minibrokerd.cli.http_options import DEFAULT, HTTP_TOKEN_FILE_VARIABLE, HTTP_TOKEN_VARIABLE
 from minibrokerd.cli.options import Function, shared_option, timeout_s
@@ -106,6 +111,7 @@ class HttpApi:
     def __init__(self, url: str) -> None:
         self.url = url
         self._headers = {"Authorization": f"Bearer {said}"} if (said := token()) else {}
+        self._context = _context() if url.startswith("https:") else None
 
     def get(self, path: str, **query: Any) -> Any:
         """Return what the API answers.
@@ -129,7 +135,7 @@ class HttpApi:
             headers={**self._headers, **(headers or {})},
         )
         try:
-            opener = build_opener(ProxyHandler({}), _Stay)
+            opener = build_opener(ProxyHandler({}), HTTPSHandler(context=self._context), _Stay)
             answer: HTTPResponse = opener.open(request, timeout=timeout_s())
         except HTTPError as error:
             raise _refusal(error) from error
@@ -143,6 +149,16 @@ class HttpApi:
             f"no HTTP port of a broker answers at {self.url}: {cause}. "
             "Give its address with --http or MINIBROKER_HTTP."
         )
+
+
+def _context() -> ssl.SSLContext:
+    """Return how the broker's certificate is checked: by the CA that clients go by, or those of this system."""
+    variable = ENCRYPTION_VARIABLES["ca"]
+    ca = os.environ.get(variable) or None
+    try:
+        return ssl.create_default_context(cafile=ca)
+    except (OSError, ssl.SSLError) as error:
+        raise click.UsageError(f"{variable}={ca}: {error}") from error
 
 
 def _refusal(error: HTTPError) -> Refused:

@@ -46,6 +46,11 @@ def http_options(function: Function) -> Function:
             help="File with the token that whoever changes something over HTTP must have; or give the token in "
             f"{HTTP_TOKEN_VARIABLE}. Without one, HTTP is read-only.",
         ),
+        shared_option(
+            "--http-tls",
+            is_flag=True,
+            help="Encrypt the HTTP port, too, with the certificate of --tls-cert: https://.",
+        ),
         shared_option("--no-http", is_flag=True, help="Open no HTTP port."),
         shared_option(
             "--http",
@@ -68,6 +73,7 @@ def http_of(flags: dict[str, Any], *, insecure: bool, has_tokens: bool) -> Any:
     """
     address, off = flags.pop("http"), flags.pop("no_http")
     names, path = flags.pop("http_allow_host"), flags.pop("http_token_file")
+    tls = flags.pop("http_tls")
     if off:
         return None
     host, _, port = address.rpartition(":")
@@ -83,11 +89,13 @@ def http_of(flags: dict[str, Any], *, insecure: bool, has_tokens: bool) -> Any:
             f"Make one with `minibroker token add`, give one with --http-token-file or {HTTP_TOKEN_VARIABLE}, "
             "listen on 127.0.0.1, or add --insecure if the network itself keeps strangers out."
         )
+    if tls and flags["tls_cert"] is None:
+        raise click.UsageError("--http-tls needs a certificate: --tls-cert")
     from minibrokerd.http.options import HttpOptions
 
     # With `--insecure` alone; it stays closed when the last of the broker's tokens has gone.
     is_open = is_loopback(host) or (insecure and not token)
-    return HttpOptions(host, int(port), token, is_open, tuple(names))
+    return HttpOptions(host, int(port), token, is_open, tuple(names), tls)
 
 
 def is_loopback(host: str) -> bool:

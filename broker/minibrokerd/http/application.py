@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from minibroker.contract.errors import MinibrokerError
 from minibrokerd.http.gate import Denied, Gate, cookie_name
-from minibrokerd.http.requests import Ask, Failure, as_json, failure_of
+from minibrokerd.http.requests import Ask, Failure, address_of, as_json, failure_of
 from minibrokerd.http.routes import ROUTES, Row
 from minibrokerd.http.subject import Subject
 
@@ -44,6 +44,8 @@ def _endpoint(row: Row, subject: Subject, gate: Gate) -> Any:
                 row.need, request.method, request.headers, request.url.scheme, ticket
             )
         except Denied as denied:
+            if denied.code == "wrong_token":
+                await gate.make_wait(*address_of(request))
             return _denied(denied, row)
         try:
             answer = await row.answer(Ask(request, subject, caller))

@@ -10,13 +10,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import ipaddress
 import secrets
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Final
 from urllib.parse import urlsplit
@@ -24,6 +25,7 @@ from urllib.parse import urlsplit
 from minibrokerd.access.door import Door
 from minibrokerd.access.rights import Grant, reach
 from minibrokerd.http.options import HttpOptions
+from minibrokerd.logs import events
 
 
 class Need(Enum):
@@ -36,11 +38,15 @@ class Need(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks: a name for events, and what he may; with a token of the broker, what that allows."""
+    """Who asks: a name for events, and what he may; with a token of the broker, what that allows.
+
+    `ticket` is the cookie of the browser that he is signed in with.
+    """
 
     name: str
     may: frozenset[Need]
     grant: Grant | None = None
+    ticket: str = field(default="", repr=False)
 
 
 class Denied(Exception):
@@ -106,10 +112,31 @@ class Gate:
         return Caller(grant.name, may, grant)
 
     def still_lets(self, caller: Caller) -> bool:
-        """Whether who was let in may go on: his token may have been revoked, or the broker asks for one by now."""
+        """Whether who was let in may go on.
+
+        His token may have been revoked, the broker ask for one by now, or his browser be signed out since.
+        """
+        if caller.ticket and self._signed_in(caller.ticket) is None:
+            return False
+        return self._has_token_still(caller)
+
+    def _has_token_still(self, caller: Caller) -> bool:
         if caller.grant is not None:
             return self._door.is_live(caller.grant, time.time())
         return caller is not READER or self._door.is_open
+
+    async def make_wait(self, host: str, peer: str) -> None:
+        """Let somebody wait who gave a wrong token, as on the port for clients, where the same failures count."""
+        failures = self._door.failures
+        delay_s = failures.note(host, time.monotonic())
+        count = failures.count(host)
+        if not count & (count - 1):  # after 1, 2, 4, ... of them
+            events.warning("http_token_refused", peer=peer, failures=count)
+        if delay_s:
+            try:
+                await asyncio.sleep(delay_s)
+            finally:
+                failures.done(host)
 
     def port(self, port: int | None) -> int:
         """Return the port that a browser has asked, for the name of its cookie."""
@@ -145,7 +172,7 @@ class Gate:
         end_s, caller = self._tickets.get(ticket, (0.0, ANYBODY))
         if end_s <= self._now_s():
             return None
-        return caller if self.still_lets(caller) else None
+        return caller if self._has_token_still(caller) else None
 
     def check(
         self,
@@ -177,7 +204,7 @@ class Gate:
                 raise Denied(
                     403, "wrong_csrf", "load the page again: this change did not come from it"
                 )
-            caller = signed_in
+            caller = replace(signed_in, ticket=ticket)
         else:
             caller = self.caller(token)
         if need in caller.may:

@@ -27,6 +27,7 @@ class HttpOptions:
     token: str = field(default="", repr=False)
     is_open: bool = True
     names: tuple[str, ...] = ()
+    tls: bool = False  # with the certificate of the port for clients
 
 
 def bind(options: HttpOptions) -> list[socket.socket]:

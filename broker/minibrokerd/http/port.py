@@ -20,6 +20,7 @@ from minibrokerd import listening
 from minibrokerd.http.options import HttpOptions, unavailable
 from minibrokerd.http.subject import Subject
 from minibrokerd.logs import OwnText, events
+from minibrokerd.tls import Tls
 
 if TYPE_CHECKING:
     import uvicorn
@@ -35,9 +36,15 @@ class HttpPort:
     """The port of one broker; without sockets it does nothing."""
 
     def __init__(
-        self, options: HttpOptions, sockets: list[socket.socket], subject: Subject
+        self,
+        options: HttpOptions,
+        sockets: list[socket.socket],
+        subject: Subject,
+        tls: Tls | None = None,
     ) -> None:
+        """`tls` has the certificate for options that ask for one."""
         self._options = options
+        self._tls = tls if options.tls else None
         self._sockets = sockets
         self._subject = subject
         self._server: uvicorn.Server | None = None
@@ -48,7 +55,8 @@ class HttpPort:
         """Where it listens, as a URL; empty: nowhere."""
         if not self._sockets:
             return ""
-        return "http://" + listening.show(*self._sockets[0].getsockname()[:2])
+        scheme = "http" if self._tls is None else "https"
+        return f"{scheme}://" + listening.show(*self._sockets[0].getsockname()[:2])
 
     def start(self) -> None:
         """Have the port opened, if that was not done yet; returns at once."""
@@ -139,6 +147,8 @@ class HttpPort:
             h11_max_incomplete_event_size=MAX_HEAD_BYTES,
         )
         config.load()
+        if self._tls is not None:
+            config.ssl = self._tls.context_to_keep()
         return Server(config)
 
 

@@ -121,9 +121,14 @@ class Ask:
 
     def changed(self, action: str, **fields: Any) -> None:
         """Have an event say what was done, and by whom."""
-        client = self.request.client
-        peer = f"{client.host}:{client.port}" if client else ""
+        _, peer = address_of(self.request)
         events.info("http_change", action=action, who=self.caller.name, peer=peer, **fields)
+
+
+def address_of(request: Request) -> tuple[str, str]:
+    """Return from where somebody asks: the address alone, and with its port."""
+    client = request.client
+    return (client.host, f"{client.host}:{client.port}") if client else ("", "")
 
 
 def parse_id(text: str) -> MessageId:

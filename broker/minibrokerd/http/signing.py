@@ -8,7 +8,7 @@ from urllib.parse import parse_qs
 from starlette.responses import RedirectResponse, Response
 
 from minibrokerd.http.gate import COOKIE_S, Denied, Gate, cookie_name
-from minibrokerd.http.requests import Ask, Failure
+from minibrokerd.http.requests import Ask, Failure, address_of
 
 MOST_BYTES: Final = 8_192
 
@@ -25,7 +25,7 @@ async def sign_in(ask: Ask) -> Response:
     try:
         ticket = gate.sign_in(fields.get("token", [""])[0])
     except Denied:
-        ask.changed("sign_in_refused")
+        await gate.make_wait(*address_of(ask.request))
         return RedirectResponse("/sign-in?wrong=1", 303)
     ask.changed("sign_in")
     answer = RedirectResponse("/", 303)
