@@ -14,10 +14,12 @@ import asyncio
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random, SystemRandom
@@ -133,9 +135,22 @@ class Campaign:
         moment.ended_ns = monotonic_ns()
         self._note(this, process, moment)
         if this.backup is not None:
-            self._judge(this, killed)
+            with self._at_rest():
+                self._judge(this, killed)
         this.seconds = monotonic() - began_s
         return this
+
+    @contextmanager
+    def _at_rest(self) -> Iterator[None]:
+        """Let the load stand still: what is judged meanwhile is a copy."""
+        scripts = [*self._publishers.values(), *self._consumers.values()]
+        for script in scripts:
+            script.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for script in scripts:
+                script.process.send_signal(signal.SIGCONT)
 
     def _back_up(self) -> Process:
         rate = self._random.choice(RATES)

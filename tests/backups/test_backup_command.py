@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
 import pytest
-from typing_commands import output, typed
+from click.testing import CliRunner
+from typing_commands import typed
 
+import minibroker
 from minibrokerd import exits
+from minibrokerd.cli.main import main
 from support.broker import StartBroker
 
 SMALL = ("--segment-bytes", "65536")
@@ -17,10 +21,9 @@ SMALL = ("--segment-bytes", "65536")
 def test_back_up_go_on_and_restore(start_broker: StartBroker, tmp_path: Path) -> None:
     server, place, target = start_broker(*SMALL), str(tmp_path / "b"), tmp_path / "r"
     where = ("--data-dir", str(server.data_dir))
-    output(server, "publish", "q", stdin="one\ntwo\n")
-    output(server, "consume", "q", "--count", "1", "--exec", "true")
+    asyncio.run(_work(server.url))
     first = json.loads(typed("backup", place, *where, "--json").stdout)
-    output(server, "publish", "q", "three")
+    asyncio.run(_work(server.url))
     done = typed("backup", place, *where)
     assert (done.returncode, done.stderr) == (exits.DONE, "")
     assert "back-up 2" in done.stdout
@@ -37,14 +40,25 @@ def test_back_up_go_on_and_restore(start_broker: StartBroker, tmp_path: Path) ->
     restored = typed("restore", place, "--data-dir", str(target), "--number", "1", "--json")
     assert json.loads(restored.stdout)["epoch"] > 65_536
     again = start_broker(*SMALL, data_dir=target)
-    found = [json.loads(line) for line in output(again, "peek", "q", "--json")]
-    assert [each["body"] for each in found] == ["two"]
+    assert asyncio.run(_bodies(again.url)) == [b"two"]
+
+
+async def _work(url: str) -> None:
+    async with minibroker.connect(url) as broker:
+        await broker.queue("q").publish_many([b"one", b"two"])
+        (message,) = await broker.queue("q").receive()
+        await message.ack(confirmed=True)
+
+
+async def _bodies(url: str) -> list[bytes]:
+    async with minibroker.connect(url) as broker:
+        return [each.raw for each in await broker.queue("q").peek()]
 
 
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
-        ("backup b --data-dir gone", exits.NOT_WRITABLE, "no data directory"),
+        ("backup b --data-dir {data}/gone", exits.NOT_WRITABLE, "no data directory"),
         ("backup {data}/b --data-dir {data}", exits.USAGE, "in the data directory"),
         ("backup {data} --data-dir {data}", exits.USAGE, "in the data directory"),
         ("backup {empty} --verify", exits.DAMAGED, "has no back-up"),
@@ -60,9 +74,8 @@ def test_what_cannot_be_is_said_and_changes_nothing(
         made.mkdir()
     (data / "state").write_text("running 0")
     there = sorted(tmp_path.rglob("*"))
-    done = typed(
-        *words.format(data=data, empty=empty).replace("new", str(tmp_path / "new")).split()
-    )
-    assert done.returncode == code, done.stderr
-    assert says in " ".join(done.stderr.split())
+    words = words.format(data=data, empty=empty).replace("new", str(tmp_path / "new"))
+    done = CliRunner().invoke(main, words.split())
+    assert done.exit_code == code, done.output
+    assert says in " ".join(done.output.split())
     assert sorted(tmp_path.rglob("*")) == there

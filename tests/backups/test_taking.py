@@ -101,8 +101,8 @@ async def _crashed(log: Numbered) -> None:
 
 
 @pytest.mark.parametrize("event", [_freed, _rotated, _all_freed, _crashed])
-@pytest.mark.parametrize("segment", [1, 2, 4])
-@pytest.mark.parametrize("offset", [0, 512, 1536])
+@pytest.mark.parametrize("segment", [1, 4])
+@pytest.mark.parametrize("offset", [0, 1536])
 async def test_what_happens_meanwhile_costs_nothing_that_was_confirmed_before(
     event: Event, segment: int, offset: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
