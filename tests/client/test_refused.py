@@ -11,6 +11,7 @@ from fake_server import FakeServer
 from steps import settle_loop
 
 import minibroker
+from minibroker.session.calls import retry_delay_ms
 
 BUSY = {"code": "busy", "text": "full", "retryable": True, "retry_ms": 20}
 FULL = {"code": "disk_full", "text": "no room", "retryable": True}
@@ -53,6 +54,25 @@ async def test_at_the_deadline_the_refusal_is_raised(
     with pytest.raises(minibroker.Busy):
         await broker.queue("q").publish(b"a", timeout=0.2)
     assert len(server.parts("publish")) > 2
+
+
+@pytest.mark.parametrize("retry_ms", [0, 20, 1_500])
+@pytest.mark.parametrize(("whole_ms", "answer_ms"), [(20_000, 900), (30_000, 900), (2_000, 90)])
+def test_the_last_try_leaves_time_for_its_answer(
+    whole_ms: int, answer_ms: int, retry_ms: int
+) -> None:
+    """Or what is known to be stored nowhere would end as OutcomeUnknown, on a busy machine."""
+    error = minibroker.DiskFull("no room", retry_ms=retry_ms)
+    now_ms, tries = answer_ms, 0
+    while True:
+        left_ms = whole_ms - now_ms
+        delay_ms = retry_delay_ms(error, tries, left_ms, whole_ms, lambda low, high: high)
+        if delay_ms is None:
+            break
+        now_ms += delay_ms + answer_ms
+        tries += 1
+        assert now_ms < whole_ms, "answered too late"
+    assert now_ms >= 0.9 * whole_ms, "it gave up early"
 
 
 async def test_a_request_refused_for_now_is_asked_again(

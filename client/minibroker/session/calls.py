@@ -17,19 +17,25 @@ from minibroker.session.timers import Timers
 
 FIRST_RETRY_MS: Final = 100  # doubled each time, where the server gives no hint
 LONGEST_RETRY_MS: Final = 2_000
-LEAST_MS: Final = 20  # before the deadline: nothing is tried again in less
+# Nothing is tried again in the last twentieth of a deadline, between these two: what had been refused, and stored
+# nowhere, would end as one of which nothing is known, wherever the answer takes as long as that.
+LEAST_MS: Final = 20
+MOST_MS: Final = 1_000
 FOREVER_MS: Final = 2**40
 PASSED: Final = "its deadline, timeout=0, has passed already"
 
 Jitter = Callable[[float, float], float]  # returns a random number between two
 
 
-def retry_delay_ms(error: MinibrokerError, tries: int, left_ms: int, jitter: Jitter) -> int | None:
-    """Return when to try again what was refused for now; None: the deadline is too near."""
-    if left_ms <= LEAST_MS:
+def retry_delay_ms(
+    error: MinibrokerError, tries: int, left_ms: int, whole_ms: int, jitter: Jitter
+) -> int | None:
+    """Return when to try again what was refused for now; None: of its `whole_ms` too little is left."""
+    spare_ms = max(LEAST_MS, min(MOST_MS, whole_ms // 20))
+    if left_ms <= spare_ms:
         return None
     hint_ms = error.retry_ms or min(LONGEST_RETRY_MS, FIRST_RETRY_MS << min(tries, 10))
-    return max(1, min(round(hint_ms * jitter(0.8, 1.2)), left_ms // 2))
+    return max(1, min(round(hint_ms * jitter(0.8, 1.2)), left_ms - spare_ms))
 
 
 def deadline(op: str, now_ms: int, timeout_ms: int | None) -> int | None:
@@ -42,7 +48,9 @@ def deadline(op: str, now_ms: int, timeout_ms: int | None) -> int | None:
 class Call:
     """One request of one caller, until it has its answer."""
 
-    __slots__ = ("by_ms", "columns", "fields", "number", "op", "slot", "tries", "waiter")
+    __slots__ = (
+        "by_ms", "columns", "fields", "number", "op", "slot", "tries", "waiter", "whole_ms",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -60,6 +68,7 @@ class Call:
         self.number = 0  # of the request; 0 while it waits to be asked again
         self.slot: int | None = None  # of the deadline
         self.tries = 0
+        self.whole_ms = 0  # of its deadline, as it stood at its first refusal
 
 
 class Calls:
@@ -128,7 +137,8 @@ class Calls:
             return
         if isinstance(error, Busy | DiskFull):
             left_ms = FOREVER_MS if call.by_ms is None else call.by_ms - now_ms
-            delay_ms = retry_delay_ms(error, call.tries, left_ms, self._jitter)
+            call.whole_ms = call.whole_ms or left_ms
+            delay_ms = retry_delay_ms(error, call.tries, left_ms, call.whole_ms, self._jitter)
             if delay_ms is not None:
                 call.number = 0
                 call.tries += 1

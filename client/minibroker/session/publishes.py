@@ -154,7 +154,7 @@ class Publishes:
 
     def _delay_ms(self, group: PublishGroup, error: MinibrokerError, now_ms: int) -> int | None:
         left_ms = group.deadline_ms - now_ms
-        return retry_delay_ms(error, group.refusals, left_ms, self._jitter)
+        return retry_delay_ms(error, group.refusals, left_ms, group.where[1], self._jitter)
 
     def _retry(self, now_ms: int) -> None:
         self._schedule()
