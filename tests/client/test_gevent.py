@@ -5,6 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
+import minibroker.sync
 from support.broker import BrokerServer
 
 COMPUTES = """
@@ -28,6 +31,15 @@ async def main():
 
 asyncio.run(main())
 """
+
+
+def test_where_poll_was_taken_away_the_refusal_names_who_does_that(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """eventlet deletes what it has no version of."""
+    monkeypatch.delattr("select.poll")
+    with pytest.raises(RuntimeError, match=r"select\.poll is not there, as under eventlet"):
+        minibroker.sync.connect("memory://", lazy=True)
 
 
 def test_a_handler_that_computes_keeps_its_lease_under_gevent(broker_server: BrokerServer) -> None:

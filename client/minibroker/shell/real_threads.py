@@ -13,15 +13,23 @@ import sys
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
+TAKEN: Final = "is not there, as under eventlet.monkey_patch(): use threads or gevent instead"
 RINGS: Final = 4_096  # bytes read from a bell at once: how often it rang means nothing
 
 
 def original(module: str, name: str) -> Any:
-    """Return an attribute of a module as it was before gevent replaced it."""
+    """Return an attribute of a module as it was before gevent replaced it.
+
+    Raises:
+        RuntimeError: it was taken away.
+    """
     monkey = sys.modules.get("gevent.monkey")
     if monkey is not None:
         return monkey.get_original(module, name)
-    return getattr(importlib.import_module(module), name)
+    try:
+        return getattr(importlib.import_module(module), name)
+    except AttributeError:
+        raise RuntimeError(f"{module}.{name} {TAKEN}") from None
 
 
 class Clock:
@@ -81,10 +89,10 @@ class Bell:
     """Wakes a thread that waits for a socket or a time. Ringing is cheap, and may come from any thread."""
 
     def __init__(self) -> None:
+        self._poll: Any = original("select", "poll")
         self._hears, self._rings = _socket.socketpair()
         self._hears.setblocking(False)
         self._rings.setblocking(False)
-        self._poll: Any = original("select", "poll")
 
     def ring(self) -> None:
         """Let `wait` return at once, now or the next time."""
