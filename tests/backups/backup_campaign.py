@@ -142,8 +142,9 @@ class Campaign:
 
     @contextmanager
     def _at_rest(self) -> Iterator[None]:
-        """Let the load stand still: what is judged meanwhile is a copy."""
-        scripts = [*self._publishers.values(), *self._consumers.values()]
+        """Let the publishers stand still: what is judged meanwhile is a copy."""
+        # Not the consumers: who does not come back at once after a kill of the server loses what he was at.
+        scripts = list(self._publishers.values())
         for script in scripts:
             script.process.send_signal(signal.SIGSTOP)
         try:
