@@ -79,8 +79,8 @@ def newest(disk: SimulatedDisk) -> int:
     manifests = shelf.manifests()
     assert not shelf.unreadable
     for manifest in manifests:
-        for each in (*manifest.segments, *manifest.side_files.values()):
-            read_whole(shelf, each.file, each.sha256)
+        for file, sha256 in manifest.files.items():
+            read_whole(shelf, file, sha256)
     return max(manifest.number for manifest in manifests)
 
 

@@ -71,11 +71,10 @@ class Manifest(msgspec.Struct, frozen=True):
         return sum(segment.bytes for segment in self.segments)
 
     @property
-    def files(self) -> set[str]:
-        """The names of all files that it needs."""
-        return {each.file for each in self.segments} | {
-            each.file for each in self.side_files.values()
-        }
+    def files(self) -> dict[str, str]:
+        """The names of all files that it needs, each with its sha256."""
+        found = {each.file: each.sha256 for each in self.segments}
+        return found | {each.file: each.sha256 for each in self.side_files.values()}
 
 
 def encode(manifest: Manifest) -> bytes:

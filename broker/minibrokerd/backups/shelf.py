@@ -161,7 +161,7 @@ class Shelf:
             if _number_of(name) in {each.number for each in old}:
                 self.ops.unlink(self.at(name))
         self.ops.sync_directory(self._directory)  # the files go behind the manifests that name them
-        needed = set().union(*(each.files for each in kept))
+        needed = {file for each in kept for file in each.files}
         for name in self._names():
             # What a manifest needs that cannot be read now, nobody knows.
             loose = not self.unreadable and name not in needed and not _MANIFEST.fullmatch(name)

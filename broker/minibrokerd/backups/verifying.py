@@ -27,9 +27,7 @@ class Verified:
 def verify(shelf: Shelf, manifest: Manifest) -> Verified:
     """Read all of a back-up and judge it."""
     verified = Verified(manifest)
-    expected = {each.file: each.sha256 for each in manifest.segments}
-    expected |= {each.file: each.sha256 for each in manifest.side_files.values()}
-    for file, sha256 in expected.items():
+    for file, sha256 in manifest.files.items():
         try:
             read_whole(shelf, file, sha256)
         except BackupDamaged as error:
