@@ -116,3 +116,19 @@ def test_a_publish_that_fails_says_why(broker: SyncMemoryBroker, recorded: Recor
     spans = recorded.named("publish emails")
     assert [attributes_of(span)["error.type"] for span in spans] == ["DiskFull"] * 2
     assert recorded.points("messaging.client.sent.messages") == {("publish", "DiskFull"): 3}
+
+
+def test_an_error_that_settles_nothing_is_that_of_the_work(
+    broker: SyncMemoryBroker, recorded: Recorded
+) -> None:
+    queue = broker.queue("emails")
+    queue.publish_many([b"1", b"2"])
+    with take(queue).process() as message:
+        message.ack()
+        raise LookupError("no such card")
+    with pytest.raises(KeyboardInterrupt), take(queue).process():
+        raise KeyboardInterrupt  # which releases
+    works = [attributes_of(span) for span in recorded.named("process emails")]
+    assert [work["error.type"] for work in works] == ["LookupError", "KeyboardInterrupt"]
+    settled = [work["messaging.minibroker.settlement"] for work in works]
+    assert settled == ["ack", "release"]
