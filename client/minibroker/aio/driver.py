@@ -72,10 +72,12 @@ class Driver(InLoop):
 
     make_message: MakeMessage = Message
     is_over: type[Exception] = asyncio.InvalidStateError
+    telemetry: Any = None
 
     def __init__(self, options: Options) -> None:
         self.options = options
-        self.telemetry = telemetry_for(options)
+        if (telemetry := telemetry_for(options)) is not None:
+            self.telemetry = telemetry
         near = options.address
         self.in_process = InProcess(near.name) if isinstance(near, Memory) else None
         self.address = ("", 0) if isinstance(near, Memory) else near.place

@@ -78,10 +78,13 @@ class Steps:
 
     make_message: MakeMessage = Message
     is_over: type[Exception] = Over
+    # Of the class: as the 30th attribute of the object it would make reading each of them dearer by a sixth.
+    telemetry: Any = None
 
     def __init__(self, options: Options) -> None:
         self.options = options
-        self.telemetry = telemetry_for(options)
+        if (telemetry := telemetry_for(options)) is not None:
+            self.telemetry = telemetry
         near = options.address
         self.in_process = InProcess(near.name) if isinstance(near, Memory) else None
         self.address = ("", 0) if isinstance(near, Memory) else near.place
