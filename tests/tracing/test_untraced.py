@@ -113,3 +113,14 @@ def test_a_blocking_connection_has_few_enough_attributes() -> None:
     """Python 3.11 reads attributes the short way up to 29 of them; the 30th made a publish dearer by a percent."""
     with minibroker.sync.connect("memory://") as broker:
         assert len(vars(broker._driver)) < 30
+
+
+async def test_a_lazy_connection_is_traced_too(recorded: Recorded) -> None:
+    broker = minibroker.connect("memory://", lazy=True, tracing="parent")
+    async with broker as connected:
+        queue = connected.queue("emails")
+        await queue.publish(b"1")
+        (message,) = await queue.receive()
+        async with message.process():
+            pass
+    assert recorded.one("process emails")

@@ -96,10 +96,8 @@ class TracedMessage(Message[Body], eq=False, gc=False):
     """A message with a span around the work on it, and around each settlement but the ack that ends the work."""
 
     work: Any = None  # Work, inside the block of `process`
-    work_ids: tuple[str, str] = (
-        "",
-        "",
-    )  # of the trace and of the span of it, also when it has ended
+    # Of the trace and of the span of the work, also when it has ended.
+    work_ids: tuple[str, str] = ("", "")
     counted: bool = False  # as delivered
 
     async def ack(self, confirmed: bool = False) -> None:
