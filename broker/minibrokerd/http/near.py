@@ -38,6 +38,7 @@ class Clients:
                 Memory(self._name), name, TIMEOUT_MS, TIMEOUT_MS, TIMEOUT_MS, None, True, ""
             )
             broker = self._brokers[name] = Broker(Driver(options))
+            broker._driver.bind()
             broker._driver.connect(None)
         return broker
 
