@@ -191,15 +191,16 @@ def render_json(_: object, __: str, event: Event) -> str:
 
 def render_text(_: object, __: str, event: Event) -> str:
     """Return an event as a line for people: time, level, event, then `name=value`."""
-    return f"{now()} {event.pop('level'):<7} {_words(event)}"
+    return f"{now()} {event.pop('level'):<7} {event_words(event)}"
 
 
 def _render_bare(_: object, __: str, event: Event) -> str:
     del event["level"]  # it is the record's
-    return _words(event)
+    return event_words(event)
 
 
-def _words(event: Event) -> str:
+def event_words(event: Event) -> str:
+    """Return an event, its name first, as the words of a line; it is used up."""
     words = [str(event.pop("event"))]
     words += [f"{name}={_quoted(value)}" for name, value in event.items()]
     return " ".join(words)

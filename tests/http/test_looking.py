@@ -114,6 +114,7 @@ ASKS = {
     "peek": ("mail",),
     "message": ("show", "mail", "1-0"),
     "check": ("--disk-free", "off", "--consumers-gone", "off"),
+    "events": (),
     "connections": (),
     "who": ("1-0",),
     "purge": ("mail", "--yes"),
@@ -149,7 +150,7 @@ def test_every_command_takes_its_token_from_the_file(start_http: StartHttp, tmp_
     for name, words in ASKS.items():
         done = here(known, name, *words)
         assert (done.returncode, "token" in done.said) == (0, False), (name, done)
-    for name in ("ping", "check", "connections", "who"):  # a login that fails is answered late
+    for name in ("ping", "check", "events", "who"):  # a login that fails is answered late
         done = here(at, name, *ASKS[name])
         refused = [CHECK_EXITS[3].code] if name == "check" else [exits.REFUSED, exits.UNREACHABLE]
         assert (done.returncode in refused, "token" in done.said) == (True, True), (name, done)

@@ -127,16 +127,21 @@ class HttpApi:
                 raise Away(self._away(error)) from error
 
     def open(
-        self, path: str, headers: Mapping[str, str] | None = None, **query: Any
+        self,
+        path: str,
+        headers: Mapping[str, str] | None = None,
+        silence_s: float = 0.0,
+        **query: Any,
     ) -> HTTPResponse:
-        """Return an answer to be read as it comes; raises as `get` does."""
+        """Return an answer to be read as it comes, which may be silent for so long; raises as `get` does."""
+        wait_s = max(timeout_s(), silence_s)
         request = Request(
             f"{self.url}/api/v1/{path}?{urlencode(query)}",
             headers={**self._headers, **(headers or {})},
         )
         try:
             opener = build_opener(ProxyHandler({}), HTTPSHandler(context=self._context), _Stay)
-            answer: HTTPResponse = opener.open(request, timeout=timeout_s())
+            answer: HTTPResponse = opener.open(request, timeout=wait_s)
         except HTTPError as error:
             raise _refusal(error) from error
         except (URLError, OSError, ValueError, HTTPException) as error:

@@ -30,6 +30,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "peek": "peeking",
     "message": "messages",
     "check": "check",
+    "events": "events",
     "connections": "looking",
     "who": "looking",
     "export": "exporting",

@@ -20,7 +20,22 @@ class Recent:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._events: deque[EventView] = deque(maxlen=KEPT)
         self._loop = loop
+        self._waiting: set[asyncio.Future[None]] = set()
         self.last = 0  # the number of the newest
+
+    @property
+    def first(self) -> int:
+        """The number of the oldest that is kept; above `last`: none is."""
+        return self._events[0].number if self._events else self.last + 1
+
+    async def news(self) -> None:
+        """Return when something has happened."""
+        happened = self._loop.create_future()
+        self._waiting.add(happened)
+        try:
+            await happened
+        finally:
+            self._waiting.discard(happened)
 
     def start(self) -> None:
         """Take events from now on."""
@@ -48,6 +63,9 @@ class Recent:
         self.last += 1
         view.number = self.last
         self._events.append(view)
+        for happened in self._waiting:
+            if not happened.done():
+                happened.set_result(None)
 
 
 async def list_events(ask: Ask) -> EventList:

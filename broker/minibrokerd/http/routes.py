@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from minibrokerd.http import (
     deadletters,
+    following,
     live,
     messages,
     monitoring,
@@ -213,6 +214,12 @@ API: Final = (
         recent.list_events,
         shapes.EventList,
         after="`last` of the list before: only newer ones.",
+    ),
+    _get(
+        "/api/v1/events/stream",
+        "server-sent events: the events of the log as they happen, with ids for `Last-Event-ID`",
+        following.follow_events,
+        after="Only events with a larger number.",
     ),
     _get(
         "/api/v1/live",
