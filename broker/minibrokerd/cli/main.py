@@ -30,7 +30,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "peek": "peeking",
     "message": "messages",
     "check": "check",
-    "events": "events",
+    "events": "happening",
     "connections": "looking",
     "who": "looking",
     "export": "exporting",
