@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from minibrokerd.http import (
     deadletters,
-    following,
+    event_stream,
     live,
     messages,
     monitoring,
@@ -218,7 +218,7 @@ API: Final = (
     _get(
         "/api/v1/events/stream",
         "server-sent events: the events of the log as they happen, with ids for `Last-Event-ID`",
-        following.follow_events,
+        event_stream.follow_events,
         after="Only events with a larger number.",
     ),
     _get(
