@@ -12,7 +12,7 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from minibrokerd.admission import Admission
 from minibrokerd.clock import Alarm, Clock
@@ -25,6 +25,7 @@ from minibrokerd.log.seam import BATCH_HEADER_BYTES, Batch, Log, Place, Record
 from minibrokerd.logs import events
 from minibrokerd.pager import Pager
 from minibrokerd.pulse import Pulse
+from minibrokerd.sinks import Sink
 
 LONE_WAIT_US: Final = 300  # how long the loop may wait for the sync of a single small frame
 LONE_BYTES: Final = 16 * 1024
@@ -42,27 +43,17 @@ DEFAULT_MEMORY_BYTES: Final = 1024 * 1024 * 1024
 IDLE_S: Final = 1.0  # after this without a batch, leases that ride are written, and a marker
 
 
-class Sink(Protocol):
-    """Where the frames of one connection go."""
-
-    def send(self, outgoing: Outgoing) -> None:
-        """Take one frame; it is written at the latest when `flush` is called."""
-
-    def flush(self) -> None:
-        """Write what was taken."""
-
-    def ahead(self, outgoing: Outgoing) -> Callable[[], None] | None:
-        """Encode a frame that `send` will get; return what sends it from the writer thread, or None."""
-
-    def refused(self, code: str, text: str) -> None:
-        """Note why the connection ends; `close` follows."""
-
-    def close(self) -> None:
-        """Write what was taken, then end the connection."""
-
-
 class Engine:
     """One broker: a core, its log, and the sinks of the connections."""
+
+    # As those of `Store`.
+    __slots__ = (
+        "_admission", "_alarm", "_begun_s", "_closed", "_closed_bytes", "_core", "_dirty", "_forwarder",
+        "_held", "_idle_waiters", "_last_sync_ms", "_late_timer", "_leaving", "_log", "_lone", "_loop",
+        "_make_clock", "_marked", "_on_failed", "_open", "_open_bytes", "_pace_timer", "_pager", "_place",
+        "_publishes", "_random", "_step_due", "_turn_due", "_under_way", "_unsliced", "_urgent", "_wake",
+        "_writing", "before_tick", "clock", "describe", "others_bytes", "pulse", "sinks",
+    )  # fmt: skip
 
     def __init__(
         self,
