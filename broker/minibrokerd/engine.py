@@ -46,15 +46,6 @@ IDLE_S: Final = 1.0  # after this without a batch, leases that ride are written,
 class Engine:
     """One broker: a core, its log, and the sinks of the connections."""
 
-    # As those of `Store`.
-    __slots__ = (
-        "_admission", "_alarm", "_begun_s", "_closed", "_closed_bytes", "_core", "_dirty", "_forwarder",
-        "_held", "_idle_waiters", "_last_sync_ms", "_late_timer", "_leaving", "_log", "_lone", "_loop",
-        "_make_clock", "_marked", "_on_failed", "_open", "_open_bytes", "_pace_timer", "_pager", "_place",
-        "_publishes", "_random", "_step_due", "_turn_due", "_under_way", "_unsliced", "_urgent", "_wake",
-        "_writing", "before_tick", "clock", "describe", "others_bytes", "pulse", "sinks",
-    )  # fmt: skip
-
     def __init__(
         self,
         core: Core,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -243,3 +244,28 @@ def test_an_import_that_is_killed_goes_on_where_it_was(
     assert "imported 0 messages" in again.stdout
     other = typed("import", "other", *words[2:])
     assert (other.returncode, "another import" in other.stderr) == (exits.USAGE, True)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("export", "q", "--out"), ("import", "q", "/dev/null", "--progress"), ("worker", "app:app", "--health-file")],
+)  # fmt: skip
+def test_what_is_no_plain_file_is_not_replaced_by_one(
+    words: tuple[str, ...], tmp_path: Path
+) -> None:
+    """A file that is renamed to its place would take that of a pipe, or of a device."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    done = typed(*words, str(pipe))
+    assert (done.returncode, pipe.is_fifo()) == (exits.USAGE, True)
+    assert "is no plain file" in done.stderr
+
+
+def test_a_link_stays_and_what_it_leads_to_is_written(
+    server: BrokerServer, queue: str, tmp_path: Path
+) -> None:
+    asyncio.run(_publish(server.url, queue, [b"a"]))
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "file")
+    typed_at(server, "export", queue, "--out", str(link))
+    assert (link.is_symlink(), len((tmp_path / "file").read_text().splitlines())) == (True, 1)

@@ -119,6 +119,8 @@ ASKS = {
     "who": ("1-0",),
     "purge": ("mail", "--yes"),
     "dlq": ("list", "mail"),
+    "export": ("mail", "--out", "OUT"),
+    "import": ("mail", "/dev/null"),
 }
 ASKS_OTHERWISE = {"serve", "worker", "bench"}  # they have an address, and run on
 
@@ -147,7 +149,8 @@ def test_every_command_takes_its_token_from_the_file(start_http: StartHttp, tmp_
     at = {"MINIBROKER_URL": broker.server.url, "MINIBROKER_HTTP": broker.url}
     known = {**at, "MINIBROKER_TOKEN_FILE": str(file)}
     assert here(known, "publish", "mail", "x").returncode == 0
-    for name, words in ASKS.items():
+    for name, asked in ASKS.items():
+        words = tuple(str(tmp_path / "out") if word == "OUT" else word for word in asked)
         done = here(known, name, *words)
         assert (done.returncode, "token" in done.said) == (0, False), (name, done)
     for name in ("ping", "check", "events", "who"):  # a login that fails is answered late

@@ -22,6 +22,7 @@ from minibrokerd.cli.options import client_options, option, queue_argument
 from minibrokerd.cli.peeking import find, pages
 from minibrokerd.cli.printing import note, print_json, progress
 from minibrokerd.cli.talking import talk
+from minibrokerd.cli.whole_file import WholeFile
 
 TAKEN_AT_ONCE: Final = 500
 FORMATS: Final[dict[str, Callable[[dict[str, Any]], bytes]]] = {"json": line, "msgpack": packed}
@@ -31,7 +32,7 @@ FORMATS: Final[dict[str, Callable[[dict[str, Any]], bytes]]] = {"json": line, "m
 @queue_argument()
 @option(
     "--out",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=WholeFile(dir_okay=False, path_type=Path),
     help="Write to this file instead of standard output; it has its name when it is whole.",
 )
 @option(

@@ -33,6 +33,7 @@ from minibrokerd.cli.options import client_options, option, queue_argument
 from minibrokerd.cli.printing import fail, note, print_json, progress, say
 from minibrokerd.cli.reading import LineTooLong, chunks, lines
 from minibrokerd.cli.talking import talk
+from minibrokerd.cli.whole_file import WholeFile
 
 BATCH: Final = 500
 Placed = tuple[
@@ -58,7 +59,7 @@ Read = Callable[[int], AsyncIterator[tuple[int, Make]]]
 @option(
     "--progress",
     "progress_file",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=WholeFile(dir_okay=False, path_type=Path),
     envvar="MINIBROKER_IMPORT_PROGRESS",
     help="Keep in this file how far it came: the same command goes on there.",
 )
@@ -90,7 +91,9 @@ def import_(
                     bytes (if not given) or msgpack
       headers, key, max_attempts, lease_ms, and delay_ms or ready_unix_ms
                     where they are wanted
-    What else `minibroker export` writes (id, state, attempts, history) is not taken over: they are new messages.
+
+    What else `minibroker export` writes (id, state, attempts, history)
+    is not taken over: they are new messages.
     """
     if progress_file is not None and file is None:
         raise click.UsageError("--progress needs FILE: a pipe cannot be begun again")

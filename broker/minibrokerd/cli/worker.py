@@ -9,6 +9,7 @@ import click
 
 from minibrokerd.cli.options import log_options, option, shared_option
 from minibrokerd.cli.units import Duration, Size
+from minibrokerd.cli.whole_file import WholeFile
 from minibrokerd.stopping import StopSignals
 from minibrokerd.workers.place import Place
 
@@ -44,7 +45,7 @@ from minibrokerd.workers.place import Place
 @option("--reload", is_flag=True, help="Restart when a Python file changes here; needs watchfiles.")
 @option(
     "--health-file",
-    type=click.Path(dir_okay=False),
+    type=WholeFile(dir_okay=False),
     help="A file to write while the broker answers; `ping --worker FILE` looks at its age.",
 )
 @option(
