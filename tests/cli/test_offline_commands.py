@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import socket
 import subprocess
@@ -205,14 +206,14 @@ def test_help_names_the_variable_of_every_flag(command: str) -> None:
     """Whoever writes a unit file or a script looks here."""
     done = typed(command, "--help")
     assert done.returncode == 0, done.stderr
-    flags = [line for line in done.stdout.splitlines() if line.startswith("  --")]
+    flags = re.findall(r"^  (?:-\w, )?--(?!help)\S+", done.stdout, re.MULTILINE)
     assert " ".join(done.stdout.split()).count("env var: MINIBROKER_") == len(flags)
 
 
 def test_the_exit_codes_stand_in_one_place() -> None:
     """Which the help of all commands names."""
-    lines = typed("exits").stdout.splitlines()
-    assert [line.split()[0] for line in lines[1:]] == [str(row.code) for row in exits.EXITS]
+    codes = re.findall(r"^ *(\d+) ", typed("exits").stdout, re.MULTILINE)
+    assert codes == [str(row.code) for row in (*exits.EXITS, *exits.CHECK_EXITS)]
     assert "`minibroker exits`" in typed("--help").stdout
 
 
