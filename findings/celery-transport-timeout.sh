@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # celery 5.7.0 on kombu 5.7.0: a TimeoutError of the transport is "no message", so the worker never reconnects and takes a CPU.
 #
-# A transport of one's own names its errors in connection_errors, and kombu's pages say that these make a worker reconnect. OSError
-# is there, and TimeoutError is an OSError. But the worker's loop catches socket.timeout (the same class since Python 3.10) before:
-# it is how drain_events() says that its wait is over. When a client behind the transport reports "the broker has
-# not answered for five seconds" that way, the loop asks again at once: some hundred thousand calls a second, no line
-# in the log, no new connection, and to its supervisor the worker looks alive. A ConnectionError is handled as documented.
-# What to do in a transport: raise queue.Empty for "nothing came" and any other listed class for a broker that is silent; let no
-# TimeoutError out of _get() and _get_many(). asyncio.TimeoutError and concurrent.futures.TimeoutError are the same class (3.11).
+# A transport of one's own names in connection_errors the "errors that can happen due to connection failure" (kombu's
+# reference); at one of them a worker reconnects. OSError is there, and TimeoutError is an OSError. But the worker's loop
+# catches socket.timeout (the same class since Python 3.10) before: it is how drain_events() says that its wait is over. When a
+# client behind the transport reports "the broker has not answered for five seconds" that way, the loop asks again at once:
+# some hundred thousand calls a second, no line in the log, no new connection, and to its supervisor the worker looks alive. A
+# ConnectionError is handled as documented. What to do in a transport: raise queue.Empty for "nothing came" and any other
+# listed class for a broker that is silent; let no TimeoutError out of _get() and _get_many().
 #
 # It needs python3 and the Python Package Index; it ends with 1 if the behaviour has changed.
 set -euo pipefail

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # cronsim 2.8: on the night when the clocks go back, the first answer can lie before the moment that one asks from.
 #
-# `next(CronSim(expression, now))` is the next run after now, and cronsim's README says of this night, in Debian's words: "care is
-# taken to avoid running jobs twice". Asked at 02:10 and 02:20 of the second pass through the hour (+01:00), "30 2 * * *"
-# answers with 02:30 of the first pass (+02:00), 40 and 50 minutes ago. "30 * * * *" is right. A scheduler that makes an iterator
-# from now after each run finds the answer due, runs the nightly job, asks, gets the same answer, and so on until 02:30:
-# the job over and over. What to do: keep one iterator from before the night, or compare in UTC and drop what is not
+# `next(CronSim(expression, now))` is the next run after now, and cronsim's README says of this night, in Debian's words: "care
+# is taken to avoid running jobs twice". Asked at 02:10 and 02:20 of the second pass through the hour (+01:00), "30 2 * * *"
+# answers with 02:30 of the first pass (+02:00), 40 and 50 minutes ago. "30 * * * *" is right. A scheduler that makes an
+# iterator from now after each run finds the answer due, runs the nightly job, asks, gets the same answer, and so on until
+# 02:30: the job over and over. What to do: keep one iterator from before the night, or compare in UTC and drop what is not
 # after now (Python compares two aware times of one ZoneInfo by the wall clock and does not see it: last column).
 #
 # It needs python3 and the Python Package Index; it ends with 1 if the behaviour has changed.

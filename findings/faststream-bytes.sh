@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # FastStream 0.7.8: a handler that asks for bytes is refused those bodies that happen to be JSON.
 #
-# FastStream's pages: bytes are sent as they are, without a content type, and a handler is given what its annotation says. For
-# `async def handler(body: bytes)` most bodies arrive as they were. But where no content type came along, the parser first tries
-# JSON; b"17", b"null" and b'{"id": 1}' become an int, None and a dict, and these are then no bytes: ValidationError, the handler
-# does not run. The same values published as str arrive as bytes. Whoever passes on compressed or signed bodies, or numbers in
-# text, has a consumer that fails for a few of its messages, and a poison message where the broker gives it back. What to
-# do: publish with the header content-type: application/octet-stream (last line), or take the message object and its .body.
+# Bytes are published as they are, without a content type, and a handler is given what its annotation says (FastStream's pages
+# on serialization). For `async def handler(body: bytes)` most bodies arrive as they were. But without a content type the
+# parser tries JSON first, whatever the handler asks for; b"17", b"null" and b'{"id": 1}' become an int, None and a dict, and
+# these are then no bytes: ValidationError, the handler does not run. The same values published as str arrive as bytes. Whoever
+# passes on compressed or signed bodies, or numbers in text, has a consumer that fails for a few of its messages, and a poison
+# message where the broker gives it back. What to do: publish with the header content-type: application/octet-stream (last
+# line), or take the message object and its .body.
 #
 # It needs python3 and the Python Package Index; it ends with 1 if the behaviour has changed.
 set -euo pipefail

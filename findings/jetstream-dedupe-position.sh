@@ -3,11 +3,11 @@
 #
 # Nats-Msg-Id makes a resend safe: within the duplicate window the server answers "duplicate" with the sequence of the first.
 # Nats-Expected-Last-Sequence makes an append conditional. A log or an event store sets both: the condition against a second
-# writer, the id for the answer that got lost. But the condition is tested first. The resend of a message that IS stored, byte for
-# byte the same, gets 10071 "wrong last sequence", the same error as from a second writer: the program takes its own success
-# for a conflict, and steps down or publishes once more at the new position (a different id or window later: stored twice).
-# The id alone gives the duplicate answer. What to do: after an unknown outcome read the message at expected + 1 and look whether
-# it is one's own, by an id in it; do not resend.
+# writer, the id for the answer that got lost. But the condition is tested first. The resend of a message that IS stored, byte
+# for byte the same, gets 10071 "wrong last sequence", the same error as from a second writer: the program takes its own
+# success for a conflict, and steps down or publishes once more at the new position (a different id or window later: stored
+# twice). The id alone gives the duplicate answer. What to do: after an unknown outcome read the message at expected + 1 and
+# look whether it is one's own, by an id in it; do not resend.
 #
 # It needs python3 and the Python Package Index; it ends with 1 if the behaviour has changed.
 set -euo pipefail

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # nats-server 2.15.1 with nats-py 2.16.0: a purge up to a sequence that is not there yet moves the numbering of the stream.
 #
-# STREAM.PURGE with `seq` removes "all messages up to but not including" that sequence; with one behind the end one expects
-# an empty stream that goes on after its last message, as a purge without seq leaves it. Up to 1000 on a stream of ten leaves
-# first 1000 and last 999: the next message is 1000, numbers 11 to 999 never were. Consumers see a hole as big as data loss, and
-# a publisher with Nats-Expected-Last-Sequence 10, who was alone and is right, is refused for good. It comes from a trim
-# whose bound is wrong (another stream's position, a checkpoint written ahead). There is no way back but a new stream.
-# What to do: bound the trim by the last sequence whose ack one holds; trust no position that comes from elsewhere.
+# STREAM.PURGE with `seq` removes "all messages up to but not including" that sequence; with one behind the end one expects an
+# empty stream that goes on after its last message, as a purge without seq leaves it. Up to 1000 on a stream of ten leaves
+# first 1000 and last 999: the next message is 1000, numbers 11 to 999 never were. Consumers see a hole as big as data loss,
+# and a publisher with Nats-Expected-Last-Sequence 10, who was alone and is right, is refused for good. It comes from a trim
+# whose bound is wrong (another stream's position, a checkpoint written ahead), and no error tells of it. What to do: bound the
+# trim by the last sequence whose ack one holds; trust no position that comes from elsewhere.
 #
 # It needs python3 and the Python Package Index; it ends with 1 if the behaviour has changed.
 set -euo pipefail

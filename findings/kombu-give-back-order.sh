@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # kombu 5.7.0 with SQLAlchemy 2.1.9: what a consumer holds when it closes goes behind all others, the last one first.
 #
-# kombu's virtual transports (SQL, filesystem, SQS and others) follow AMQP: recover(requeue=True) and the close of a channel
-# put back what was not acked, and RabbitMQ puts it to its old place. Here each message is put anew, at the tail, the newest
-# first: 1 2 3 held of 1 to 5 come back as 4 5 3 2 1; by requeue(), one message after the other, as 4 5 1 2 3. None of them is marked:
-# delivery_info has no "redelivered", which RabbitMQ and kombu's amqp transport set, so that a job cannot see that it
-# may have run before. The memory transport, which tests use, puts nothing back at close: 1 to 3 are gone. What to do: requeue() what is
-# held, in order, before close(), keep a mark of one's own for what must not run twice, and test on a real transport.
+# kombu's virtual transports (SQL, filesystem and others) follow AMQP: recover(requeue=True) and the close of a channel
+# put back what was not acked; a classic queue of RabbitMQ puts it to its old place. Here each message is put anew, at the
+# tail, the newest first: 1 2 3 held of 1 to 5 come back as 4 5 3 2 1; by requeue(), one message after the other, as 4 5 1 2 3.
+# None of them is marked: delivery_info has no "redelivered", which RabbitMQ and kombu's amqp transport set, so that a job
+# cannot see that it may have run before. The memory transport, which tests use, puts nothing back at close: 1 to 3 are gone.
+# What to do: requeue() what is held, in order, before close(), keep a mark of one's own, and test on a real transport.
 #
 # It needs python3 and the Python Package Index; it ends with 1 if the behaviour has changed.
 set -euo pipefail

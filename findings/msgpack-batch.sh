@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # msgpack 1.2.4: one object that cannot be packed takes everything with it that was packed before, without a word.
 #
-# Packer(autoreset=False) is there to collect several objects in one buffer: "If set this to false, use bytes() to get
-# content and .reset() to clear buffer", its docstring says. When pack() raises TypeError (a datetime, say), the buffer is emptied
-# as a whole, not down to where that object began. A producer that catches the error, skips the one bad message and sends what it
-# has, sends a batch without the good ones before it, and nobody is told. The C extension and the pure Python packer do the same,
-# pack_array_header() and pack_map_header() included, so that a header can be gone from under its elements: the rest of the
-# stream is then read as other objects. What to do: pack each object by itself (packb) and join, or take bytes() after each.
+# Packer(autoreset=False) is there to collect several objects in one buffer: "If set this to false, use bytes() to get content
+# and .reset() to clear buffer", its docstring says. When pack() raises TypeError (a datetime, say), the buffer is emptied as a
+# whole, not down to where that object began. A producer that catches the error, skips the one bad message and sends what it
+# has, sends a batch without the good ones before it, and nobody is told. The C extension and the pure Python packer do the
+# same, pack_array_header() and pack_map_header() included, so that a header can be gone from under its elements: the rest of
+# the stream is then read as other objects. What to do: pack each object by itself (packb) and join, or take bytes() after
+# each.
 #
 # It needs python3 and the Python Package Index; it ends with 1 if the behaviour has changed.
 set -euo pipefail

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # msgspec 0.22.0 and msgpack 1.2.4: the same timestamp, two times of day.
 #
-# MessagePack's timestamp (extension type -1) has nanoseconds, Python's datetime microseconds. Both libraries name it as the
-# common ground, and one expects one datetime from the same bytes. msgpack (`timestamp=3`, Timestamp.to_datetime()) cuts the rest
-# off, msgspec rounds it to the nearest. So for every second time that a Go, Rust or Java producer writes, a worker with msgspec
-# and one with msgpack differ by a microsecond; the last 500 ns of a second, a day or a year are the next one for msgspec.
-# Keys made of the time (deduplication, partitions by day) then differ between the two. What to do: let the producer write
-# whole microseconds, or take msgpack's Timestamp (timestamp=0) and msgspec's Ext hook and reduce the nanoseconds oneself.
+# MessagePack's timestamp (extension type -1) has nanoseconds, Python's datetime microseconds. Both libraries document it as
+# the type for aware datetimes, and one expects one datetime from the same bytes. msgpack (`timestamp=3`,
+# Timestamp.to_datetime()) cuts the rest off, msgspec rounds it to the nearest. So for every second time that a Go, Rust or
+# Java producer writes, a worker with msgspec and one with msgpack differ by a microsecond; the last 500 ns of a second, a day
+# or a year are the next one for msgspec. Keys made of the time (deduplication, partitions by day) then differ between the two.
+# What to do: let the producer write whole microseconds, make no keys of such times, and compare them with a tolerance.
 #
 # It needs python3 and the Python Package Index; it ends with 1 if the behaviour has changed.
 set -euo pipefail

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# celery 5.7.0, taskiq 0.13.0, arq 0.28.0, huey 3.5.4, procrastinate 3.10.0: one datetime without an offset, two instants
-# and a refusal.
+# celery 5.7.0, taskiq 0.13.0, arq 0.28.0, huey 3.5.4, procrastinate 3.10.0: one datetime without an offset, two instants and a
+# refusal.
 #
-# "In an hour, at half past nine" is written as datetime.now() + timedelta(hours=1). On a machine whose zone is five hours behind UTC
-# arq and huey run the job in one hour; celery and taskiq take the digits for UTC: four hours ago, so at once. Celery does
-# so although its setting `timezone` says America/Bogota, which its pages give as the zone of the app; and
-# a naive `expires` in two hours becomes an expiration of 0: a broker that honours it drops the task, a worker revokes it.
-# procrastinate refuses. Moving from one to another moves the schedules without an error.
-# What to do: pass aware times only (datetime.now(timezone.utc)), the one form that all five read alike, or delays.
+# "In an hour, at half past nine" is written as datetime.now() + timedelta(hours=1). On a machine whose zone is five hours
+# behind UTC arq and huey run the job in one hour; celery and taskiq take the digits for UTC: four hours ago, so at once.
+# Celery does so although its setting `timezone` says America/Bogota, which its pages give as the zone of the app; and a naive
+# `expires` in two hours becomes an expiration of 0: a broker that honours it drops the task, a worker revokes it.
+# procrastinate refuses. Moving from one to another moves the schedules without an error. What to do: pass aware times only
+# (datetime.now(timezone.utc)), the one form that all five read alike, or delays.
 #
 # It needs python3 and the Python Package Index; it ends with 1 if the behaviour has changed.
 set -euo pipefail

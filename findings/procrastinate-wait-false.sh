@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # procrastinate 3.10.0: with wait=False two slots leave jobs behind that one slot does.
 #
-# run_worker(wait=False) is what procrastinate's pages give for tests and for cron: "If False, the worker will terminate as soon
-# as it has caught up with the queues". Of four jobs with one lock a worker with concurrency=1 does all four. With concurrency=2
-# it does one: while that runs, the other slot asks for a job, is told that none can be had (the lock is held), and the worker takes
-# this for "caught up", waits for the one that runs and ends without an error; three jobs stay "todo". Without a
-# lock all four are done. Seen with the in-memory connector that procrastinate ships for tests.
-# What to do: concurrency=1 for such runs, or call it again until a run does no job (list_jobs with status "todo").
+# run_worker(wait=False) is what procrastinate's page on testing gives. Its docstring: "If False, the worker will terminate as
+# soon as it has caught up with the queues". Of four jobs with one lock a worker with concurrency=1 does all four. With
+# concurrency=2 it does one: while that runs, the other slot asks for a job, is told that none can be had (the lock is held),
+# and the worker takes this for "caught up", waits for the one that runs and ends without an error; three jobs stay "todo".
+# Without a lock all four are done. Seen with the in-memory connector that procrastinate ships for tests. What to do:
+# concurrency=1 for such runs, or call it again until a run does no job (list_jobs with status "todo").
 #
 # It needs python3 and the Python Package Index; it ends with 1 if the behaviour has changed.
 set -euo pipefail

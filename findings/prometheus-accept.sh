@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # prometheus-client 0.26.0: the scraper's weights are not read, and the version in the answer is the one that was asked for.
 #
-# A metrics page chooses its format from the Accept header, by RFC 9110, section 12.4.2: the largest weight q wins, and q=0 is "not
-# acceptable". choose_encoder() takes OpenMetrics wherever it is named at all, even with q=0, and text of version 0.0.4 with
-# q=1 beside it loses. The Content-Type then repeats any version from 1.0.0 on that the scraper named (2.0.0, and 9.0.0, which there
-# is not), above a body that is the same to the byte as that of 1.0.0. A scraper that parses by the Content-Type, as
-# it should, parses by rules that the body was not written by. What to do: choose from the header oneself, then call
+# A metrics page chooses its format from the Accept header, by RFC 9110, section 12.4.2: the largest weight q wins, and q=0 is
+# "not acceptable". choose_encoder() takes OpenMetrics wherever it is named at all, even with q=0, and text of version 0.0.4
+# with q=1 beside it loses. The Content-Type then repeats any version from 1.0.0 on that the scraper named (2.0.0, and 9.0.0,
+# which there is not), above a body that is the same to the byte as that of 1.0.0. A scraper that parses by the Content-Type,
+# as it should, parses by rules that the body was not written by. What to do: choose from the header oneself, then call
 # prometheus_client.generate_latest() or the one of .openmetrics.exposition, and name in Content-Type what was written.
 #
 # It needs python3 and the Python Package Index; it ends with 1 if the behaviour has changed.

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # prometheus-client 0.26.0: two metrics that differ in a dot are accepted, and the page has one name twice.
 #
-# The registry refuses a second metric of one name ("Duplicated timeseries in CollectorRegistry"), so a page that was made from it
-# should not hold one twice: the text format allows one TYPE line for a name. Names with dots are legal since UTF-8 names are.
-# A scraper that does not ask for them (curl, most agents, generate_latest()) gets dots as underscores, and that is done while
-# writing, behind the check: queue.depth (as OpenTelemetry names it) beside queue_depth gives two HELP, two TYPE and two samples
-# of one series. Prometheus keeps one of the two values or drops the scrape; the library's own parser reads one metric with two
-# samples. What to do: underscores only in names that a page shows, and a test that generate_latest() has each name once.
+# The registry refuses a second metric of one name ("Duplicated timeseries in CollectorRegistry"), so a page that was made from
+# it should not hold one twice: the text format allows one TYPE line for a name. Names with dots are legal since UTF-8 names
+# are. Whoever does not ask for them (curl, generate_latest()) gets dots as underscores, and that is done while writing, behind
+# the check: queue.depth (as OpenTelemetry would name it) beside queue_depth gives two HELP, two TYPE and two samples of one
+# series. The library's own parser reads one metric with both; which value counts is left to the scraper. What to do:
+# underscores only in names that a page shows, and a test that generate_latest() has each name once.
 #
 # It needs python3 and the Python Package Index; it ends with 1 if the behaviour has changed.
 set -euo pipefail

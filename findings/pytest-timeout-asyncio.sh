@@ -2,12 +2,13 @@
 # pytest-timeout 2.4.0 with asyncio tests: the time-out can be swallowed by a task in the background, and the test passes.
 #
 # pytest-timeout's README on its method "signal" (the default where there is SIGALRM): the signal's handler will "use
-# pytest.fail() to interrupt the test", and the run goes on with the next one. The handler raises Failed in whatever code the main thread is in. In
-# an asyncio test that is often not the test: it is a worker, a consumer or a lease renewal in a task of its own. asyncio stores
-# the exception in that task (it lets only KeyboardInterrupt and SystemExit through), and the alarm was the only one:
-# the test goes on without a limit. One that waits for something that will not come stands still for good; one that ends says
-# "passed" after three times its limit. The same test that merely waits (the second below) fails as documented.
-# What to do: a limit inside the loop (asyncio.timeout) for the test's own waiting, pytest-timeout's method "thread" as the last net.
+# pytest.fail() to interrupt the test", and the run goes on with the next one. The handler raises Failed in whatever code the
+# main thread is in. In an asyncio test that is often not the test: it is a worker, a consumer or a lease renewal in a task of
+# its own. asyncio stores the exception in that task (it lets only KeyboardInterrupt and SystemExit through), and the alarm was
+# the only one: the test goes on without a limit. One that waits for something that will not come stands still for good; one
+# that ends says "passed" after three times its limit. The same test that merely waits (the second below) fails as documented.
+# What to do: a limit inside the loop (asyncio.timeout) for the test's own waiting, pytest-timeout's method "thread" as the
+# last net.
 #
 # It needs python3 and the Python Package Index; it ends with 1 if the behaviour has changed.
 set -euo pipefail

@@ -2,12 +2,12 @@
 # uvicorn 0.54.0 inside a loop that is not its own: one SIGTERM reaches the program's own handler twice.
 #
 # Who adds an HTTP page to a worker or a broker runs `await uvicorn.Server(config).serve()` as a task beside the rest, as
-# uvicorn's page on running programmatically shows, and has a handler of its own by asyncio's loop.add_signal_handler(), which is
-# called once for a signal. serve() puts handlers of its own over it. asyncio's goes by the wake-up descriptor, so it
-# is called all the same; then, when serve() has ended, it raises each signal that it caught again, for whoever had a handler
+# uvicorn's page on running programmatically shows, and has a handler of its own by asyncio's loop.add_signal_handler(), which
+# is called once for a signal. serve() puts handlers of its own over it. asyncio's goes by the wake-up descriptor, so it is
+# called all the same; then, when serve() has ended, it raises each signal that it caught again, for whoever had a handler
 # before it, and asyncio's is called a second time. A program where the second SIGTERM means "now, without waiting for the jobs
-# that run" drops them at an orderly stop. Without a handler the process is ended before a line behind serve() runs.
-# What to do: `server.capture_signals = contextlib.nullcontext` before serve(), and server.should_exit from the one handler.
+# that run" drops them at an orderly stop. Without a handler the process is ended before a line behind serve() runs. What to
+# do: `server.capture_signals = contextlib.nullcontext` before serve(), and server.should_exit from the one handler.
 #
 # It needs python3 and the Python Package Index; it ends with 1 if the behaviour has changed.
 set -euo pipefail

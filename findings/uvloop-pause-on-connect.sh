@@ -4,9 +4,9 @@
 # asyncio's documentation of ReadTransport.pause_reading(): "No data will be passed to the protocol's data_received() method
 # until resume_reading() is called." asyncio's own loop keeps to it from the first moment on. On uvloop a plain TCP transport
 # answers is_reading() with False right after the call, then starts to read as the last step of setting the connection up, and
-# forgets the pause. It matters to servers that hold a new connection back until there is room (a limit of
-# connections, a start that is not over): the limit is none. What to do: pause in the first loop.call_soon() after
-# connection_made(), which is kept, and be ready for data until then.
+# forgets the pause. It matters to servers that hold a new connection back until there is room (a limit of connections, a start
+# that is not over): the limit is none. What to do: pause in the first loop.call_soon() after connection_made(), which is kept,
+# and be ready for data until then.
 #
 # It needs python3 and the Python Package Index; it ends with 1 if the behaviour has changed.
 set -euo pipefail

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # watchfiles 1.3.0 on Linux: a watched file that is replaced by rename is seen once, and then never again.
 #
-# awatch() takes "the paths to watch", files too, and goes on until it is stopped. Editors, deployment tools, `sed -i` and secret
-# mounts replace a file by rename. The watch lies on the inode: the first replacement comes as "deleted" and "modified", and with
-# the inode the watch is gone; no later change is seen, written in place or by rename, no error is raised and the loop waits
-# on. A worker that reloads its settings or certificates does so once, in the test and on the first day. The folder above, watched
-# with a filter for the name, sees each of them. What to do: watch the folder; or leave the loop after each change and
-# call awatch() again, reading the file once more behind that.
+# awatch() takes "filesystem paths to watch", files too, and goes on until it is stopped. Editors, deployment tools, `sed -i`
+# and secret mounts replace a file by rename. The watch lies on the inode: the first replacement comes as "deleted" and
+# "modified", and with the inode the watch is gone; no later change is seen, written in place or by rename, no error is raised
+# and the loop waits on. A worker that reloads its settings or certificates does so once, in the test and on the first day. The
+# folder above, watched with a filter for the name, sees each of them. What to do: watch the folder; or leave the loop after
+# each change and call awatch() again, reading the file once more behind that.
 #
 # It needs python3 and the Python Package Index; it ends with 1 if the behaviour has changed.
 set -euo pipefail
