@@ -188,14 +188,6 @@ class Message(MessageData[Body], eq=False, gc=False):
         shell.flush()
         return False
 
-    def _answer(self, error: BaseException, ending: Ending) -> Settlement:
-        """Return the settlement of a message whose block has failed, which is logged."""
-        if ending is Ending.INTERRUPTED:
-            return Settlement("release", self)
-        self.run.delivery.shell.failed(self, error)
-        op = "reject" if ending is Ending.UNREADABLE else "nack"
-        return Settlement(op, self, None, *describe(error))
-
 
 class Reraising(Generic[Body]):
     """The block of `Message.process(reraise=True)`: what its handler raises settles the message and goes on."""

@@ -14,7 +14,9 @@ import msgspec
 from minibroker.contract.bodies import decode_body, decode_headers
 from minibroker.contract.confirms import MessageId
 from minibroker.contract.errors import LeaseLost
+from minibroker.session.error_text import describe
 from minibroker.session.settlements import BEGUN, ENDED, HELD, TOLD, Settlement, Settlements
+from minibroker.session.ways_out import Ending
 
 Body = TypeVar("Body")
 _UNSET: Any = object()
@@ -202,3 +204,11 @@ class MessageData(msgspec.Struct, Generic[Body], eq=False, gc=False):
 
     def __repr__(self) -> str:
         return f"<Message {self.id} of {self.queue}, attempt {self.attempt}, {len(self.raw)} bytes>"
+
+    def _answer(self, error: BaseException, ending: Ending) -> Settlement:
+        """Return the settlement of a message whose block has failed, which is logged."""
+        if ending is Ending.INTERRUPTED:
+            return Settlement("release", self)
+        self.run.delivery.shell.failed(self, error)
+        op = "reject" if ending is Ending.UNREADABLE else "nack"
+        return Settlement(op, self, None, *describe(error))

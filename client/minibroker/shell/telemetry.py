@@ -210,10 +210,11 @@ class Sending:
         stored = self._stored(error)
         if stored:
             self._telemetry.sent.add(stored, self._attributes)
-        finish(self._span, self._attributes, error)
-        if stored < self._most:
+        _end(
+            self._span, self._begun_ns, self._telemetry.operation_duration, self._attributes, error
+        )
+        if stored < self._most:  # with the type of the error now
             self._telemetry.sent.add(self._most - stored, self._attributes)
-        _end(self._span, self._begun_ns, self._telemetry.operation_duration, self._attributes)
 
     def _stored(self, error: BaseException | None) -> int:
         """Return how many messages are known to be stored; the error of many says of which it is not."""
@@ -253,8 +254,7 @@ class Receiving:
         span = self._telemetry.start(
             "receive", SpanKind.CLIENT, self._attributes | count, links, at_ns=self._begun_ns
         )
-        finish(span, self._attributes, error)
-        _end(span, self._begun_ns, self._telemetry.operation_duration, self._attributes)
+        _end(span, self._begun_ns, self._telemetry.operation_duration, self._attributes, error)
 
 
 class Settling:
@@ -280,8 +280,9 @@ class Settling:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        finish(self._span, self._attributes, error)
-        _end(self._span, self._begun_ns, self._telemetry.operation_duration, self._attributes)
+        _end(
+            self._span, self._begun_ns, self._telemetry.operation_duration, self._attributes, error
+        )
 
 
 class Work:
@@ -328,8 +329,8 @@ class Work:
         """End it, with the error that ended the block, and make current what was so before."""
         if self._settlement:
             self._span.set_attribute(SETTLEMENT, self._settlement)
-        finish(self._span, self._attributes, error if error is not None else self._error)
-        _end(self._span, self._begun_ns, self._telemetry.process_duration, self._attributes)
+        why = error if error is not None else self._error
+        _end(self._span, self._begun_ns, self._telemetry.process_duration, self._attributes, why)
         context.detach(self._token)
 
 
@@ -378,18 +379,20 @@ def producer_of(message: MessageData[Any]) -> trace.SpanContext:
     return trace.get_current_span(carried_by(message, Context())).get_span_context()
 
 
-def finish(span: Span, attributes: Attributes, error: BaseException | str | None) -> None:
-    """Note on span and metrics how it ended. The exception itself is in the log, as the conventions want it."""
-    if error is None:
-        return
-    kind, text = describe(error)
-    attributes["error.type"] = kind.decode() or "_OTHER"
-    if span.is_recording():
-        span.set_attribute("error.type", attributes["error.type"])
-        span.set_status(Status(StatusCode.ERROR, text.decode()))
-
-
-def _end(span: Span, begun_ns: int, duration: metrics.Histogram, attributes: Attributes) -> None:
+def _end(
+    span: Span,
+    begun_ns: int,
+    duration: metrics.Histogram,
+    attributes: Attributes,
+    error: BaseException | str | None,
+) -> None:
+    """End a span, and say on it and in `attributes` how; the exception itself is in the log (conventions)."""
+    if error is not None:
+        kind, text = describe(error)
+        attributes["error.type"] = kind.decode() or "_OTHER"
+        if span.is_recording():
+            span.set_attribute("error.type", attributes["error.type"])
+            span.set_status(Status(StatusCode.ERROR, text.decode()))
     ended_ns = max(begun_ns, time_ns())  # the clock may have been set back
     duration.record((ended_ns - begun_ns) / 1e9, attributes, trace.set_span_in_context(span))
     span.end(ended_ns)

@@ -17,10 +17,6 @@ from minibroker.session.arguments import Options
 if TYPE_CHECKING:
     from minibroker.shell.telemetry import Telemetry
 
-PROVIDERS: Final = {
-    "opentelemetry.trace": "get_tracer_provider",
-    "opentelemetry.metrics": "get_meter_provider",
-}
 CARRIED: Final = "trace"  # field of a message for a process: what is current where it comes from
 NOTHING: Final[AbstractContextManager[None]] = nullcontext()
 EXTRA: Final = "tracing={!r} needs OpenTelemetry: pip install 'minibroker[otel]'"
@@ -40,6 +36,16 @@ def telemetry_for(options: Options) -> Telemetry | None:
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(EXTRA.format(mode), name=error.name) from error
     return Telemetry(options)
+
+
+def begin_tracing(driver: Any, make_message: Any) -> bool:
+    """Have a driver's messages made by `make_message` from now on, if its connection is traced; return that."""
+    telemetry = driver.telemetry or telemetry_for(driver.options)
+    if telemetry is None:
+        return False
+    driver.telemetry = telemetry
+    driver.make_message = driver.session.make = make_message
+    return True
 
 
 def _is_provided() -> bool:

@@ -148,14 +148,6 @@ class Message(MessageData[Body], eq=False, gc=False):
                 self._settle(settlement, confirmed=False)
         return goes_on and not reraise
 
-    def _answer(self, error: BaseException, ending: Ending) -> Settlement:
-        """Return the settlement of a message whose block has failed, which is logged."""
-        if ending is Ending.INTERRUPTED:
-            return Settlement("release", self)
-        self.run.delivery.shell.failed(self, error)
-        op = "reject" if ending is Ending.UNREADABLE else "nack"
-        return Settlement(op, self, None, *describe(error))
-
     def __repr__(self) -> str:
         return f"<Message {self.id} of {self.queue}, attempt {self.attempt}, {len(self.raw)} bytes>"
 

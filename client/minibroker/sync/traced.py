@@ -16,7 +16,7 @@ from minibroker.session.settlements import ENDED, Settlement
 from minibroker.session.spans import Span
 from minibroker.session.typed import UNTYPED
 from minibroker.session.ways_out import Ending
-from minibroker.shell.tracing import telemetry_for
+from minibroker.shell.tracing import begin_tracing
 from minibroker.sync.driver import Driver
 from minibroker.sync.message import Message
 from minibroker.sync.queue import Queue
@@ -27,12 +27,7 @@ Body = TypeVar("Body")
 
 def is_traced(driver: Driver) -> bool:
     """Return whether queues of a connection are traced from now on."""
-    telemetry = driver.telemetry or telemetry_for(driver.options)
-    if telemetry is None:
-        return False
-    driver.telemetry = telemetry
-    driver.make_message = driver.session.make = TracedMessage
-    return True
+    return begin_tracing(driver, TracedMessage)
 
 
 def traced_queue(
