@@ -29,7 +29,7 @@ Fits = Callable[[str], bool]
 
 
 class Watch:
-    """The watch over one broker. `after_look` is called with what died since the look before, by queue."""
+    """The watch over one broker."""
 
     def __init__(self, subject: Subject) -> None:
         self._subject = subject
@@ -37,7 +37,6 @@ class Watch:
         self._dead: dict[int, int] = {}  # of each queue, by its number: what its counter said
         self._without: dict[str, float] = {}  # queues that have no consumer, and since when
         self._task: asyncio.Task[None] | None = None
-        self.after_look: Callable[[Mapping[str, int]], None] = lambda dead: None
 
     @property
     def _syncs(self) -> list[int]:
@@ -54,8 +53,7 @@ class Watch:
 
     async def _run(self) -> None:
         while True:
-            dead = await self.look()
-            self.after_look(dead)
+            await self.look()
             await asyncio.sleep(EVERY_S)
 
     async def look(self) -> Mapping[str, int]:
