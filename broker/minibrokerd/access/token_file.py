@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from minibrokerd.access.tokens import BadTokens, Row, decode, encode
+from minibrokerd.log.fileops import FileOps, sync_entries
 
 NAME: Final = "tokens"
 LOCK: Final = "tokens.lock"
@@ -94,8 +95,4 @@ def _replace(directory: Path, rows: Sequence[Row]) -> None:
     finally:
         os.close(file)
     fresh.replace(directory / NAME)
-    entries = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(entries)
-    finally:
-        os.close(entries)
+    sync_entries(FileOps(), directory)

@@ -23,6 +23,7 @@ from minibrokerd.cli.peeking import find, pages
 from minibrokerd.cli.printing import note, print_json, progress
 from minibrokerd.cli.talking import talk
 from minibrokerd.cli.whole_file import WholeFile
+from minibrokerd.log.fileops import FileOps, sync_entries
 
 TAKEN_AT_ONCE: Final = 500
 FORMATS: Final[dict[str, Callable[[dict[str, Any]], bytes]]] = {"json": line, "msgpack": packed}
@@ -187,21 +188,13 @@ def _target(out: Path | None, *, keeps: bool) -> Iterator[BinaryIO]:
             raise
         _make_safe(stream)
     building.rename(out)
-    _sync_directory(out.absolute().parent)
+    sync_entries(FileOps(), out.absolute().parent)
 
 
 def _make_safe(stream: BinaryIO) -> None:
     stream.flush()
     if stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
         os.fsync(stream.fileno())
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _tell(queue: str, counted: Counter[str], take: bool, as_json: bool) -> None:

@@ -252,3 +252,12 @@ def read_all(ops: FileOps, descriptor: int, size_bytes: int) -> bytes:
         pieces.append(piece)
         offset += len(piece)
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def sync_entries(ops: FileOps, path: str | os.PathLike[str]) -> None:
+    """Return when the entries of a directory are on the disk; its rights stay as they are. OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        ops.sync_directory(descriptor)
+    finally:
+        os.close(descriptor)

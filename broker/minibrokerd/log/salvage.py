@@ -20,7 +20,7 @@ from minibrokerd.log.allocation import Allocation
 from minibrokerd.log.checking import Checked, Survey, check, read, survey_of
 from minibrokerd.log.directory import KEY_BYTES, DataDirectory, State
 from minibrokerd.log.failures import DamagedLog, NotWritable
-from minibrokerd.log.fileops import FileOps
+from minibrokerd.log.fileops import FileOps, sync_entries
 from minibrokerd.log.format import Kind
 from minibrokerd.log.keeping import Keeper, QueueRisk
 from minibrokerd.log.seam import BATCH_HEADER_BYTES, Batch
@@ -91,7 +91,7 @@ def salvage(source: Path, out: Path, ops: FileOps) -> Salvaged:
         _sync(building, ops)
         _require_whole(building)
         building.rename(out)
-        _sync_directory(out.absolute().parent, ops)
+        sync_entries(ops, out.absolute().parent)
     except BaseException as exc:
         shutil.rmtree(building, ignore_errors=True)
         if not isinstance(exc, OSError):
@@ -161,15 +161,7 @@ def _sync(building: Path, ops: FileOps) -> None:
             ops.sync(descriptor)
         finally:
             ops.close(descriptor)
-    _sync_directory(building, ops)
-
-
-def _sync_directory(path: Path, ops: FileOps) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        ops.sync_directory(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_entries(ops, building)
 
 
 def _require_whole(building: Path) -> None:
