@@ -26,6 +26,7 @@ from random import Random, SystemRandom
 from time import monotonic, monotonic_ns
 
 from books import Books
+from load_scripts import load_scripts
 from loops import LOOPS
 from worker_ledger import read_ledger
 
@@ -39,7 +40,6 @@ RATES = ("0", "16MiB", "2MiB")
 KINDS = ("nothing", "back-up", "server", "both", "restore")
 PARKED_AT_FIRST, ACKED_A_ROUND = 2_000, 40
 STILL_S = 20.0
-KILLS = Path(__file__).parent.parent / "kills"
 WAITING = ("ready", "delayed", "held")
 
 Id = tuple[int, int]
@@ -108,14 +108,7 @@ class Campaign:
         asyncio.run(self._park())
 
     def _scripts(self, name: str, *loops: str) -> dict[Path, Script]:
-        scripts = {}
-        for number, loop in enumerate(loops):
-            ledger = self._directory / f"{name}-{number}.ledger"
-            log = ledger.with_suffix(".log")
-            script = Script(KILLS / name, self.server.url, LOAD, ledger, loop, log=log)
-            self._stack.callback(script.close)
-            scripts[ledger] = script
-        return scripts
+        return load_scripts(self._stack, self._directory, name, self.server.url, LOAD, *loops)
 
     def close(self) -> None:
         """End every process."""

@@ -21,6 +21,7 @@ from random import Random, SystemRandom
 from time import monotonic, monotonic_ns
 
 from books import Books, Outcome
+from load_scripts import load_scripts
 from loops import LOOPS
 
 import minibroker
@@ -31,7 +32,6 @@ QUEUE = "load"
 SEGMENT_BYTES = (256 * 1024, 1024 * 1024, 64 * 1024 * 1024)
 STILL_S = 20.0  # a drain without progress for so long will not end
 LONGEST_STOP_S = 10.0
-HERE = Path(__file__).parent
 
 
 class Campaign:
@@ -52,14 +52,8 @@ class Campaign:
         self.consumers = self._scripts("load_consumer.py")
 
     def _scripts(self, name: str) -> dict[Path, Script]:
-        scripts = {}
-        for number, loop in enumerate((LOOPS[0], LOOPS[-1])):
-            ledger = self._directory / f"{name}-{number}.ledger"
-            log = ledger.with_suffix(".log")
-            script = Script(HERE / name, self.server.url, QUEUE, ledger, loop, log=log)
-            self._stack.callback(script.close)
-            scripts[ledger] = script
-        return scripts
+        loops = LOOPS[0], LOOPS[-1]
+        return load_scripts(self._stack, self._directory, name, self.server.url, QUEUE, *loops)
 
     def close(self) -> None:
         """End every process."""
