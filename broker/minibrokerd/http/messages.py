@@ -19,7 +19,7 @@ from minibrokerd.core.queues import Queue
 from minibrokerd.core.wheel import TICK_MS
 from minibrokerd.http.queues import source_of
 from minibrokerd.http.requests import Ask, Failure, parse_id
-from minibrokerd.http.seeking import seek
+from minibrokerd.http.seeking import delivery_of, seek
 from minibrokerd.http.shapes import (
     Attempt,
     Done,
@@ -210,27 +210,21 @@ def _attempt(entry: dict[str, Any]) -> Attempt:
 
 
 def _holder(ask: Ask, queue: Queue, id: MessageId) -> Holder | None:
-    store = ask.subject.store
-    key = queue.key_of(id.origin, id.sequence)
-    for delivery in queue.deliveries.values():
-        single = delivery.singles.get(key)
-        in_span = id.origin == delivery.home and any(
-            span.first <= id.sequence < span.stop for span in delivery.spans.values()
-        )
-        if single is None and not in_span:
-            continue
-        session = store.sessions.get(delivery.session)
-        begun = single is not None and single.state is State.BEGUN
-        return Holder(
-            delivery.session,
-            session.client if session else "",
-            peer_of(ask, delivery.session),
-            "BEGUN" if begun else "HELD",
-            single.started_unix_ms if single is not None and begun else 0,
-            (single.lease_ms if single is not None else 0) or delivery.lease_ms,
-            _lease_until(ask, single) if single is not None and begun else 0,
-        )
-    return None
+    delivery = delivery_of(queue, id.origin, id.sequence)
+    if delivery is None:
+        return None
+    single = delivery.singles.get(queue.key_of(id.origin, id.sequence))
+    session = ask.subject.store.sessions.get(delivery.session)
+    begun = single is not None and single.state is State.BEGUN
+    return Holder(
+        delivery.session,
+        session.client if session else "",
+        peer_of(ask, delivery.session),
+        "BEGUN" if begun else "HELD",
+        single.started_unix_ms if single is not None and begun else 0,
+        (single.lease_ms if single is not None else 0) or delivery.lease_ms,
+        _lease_until(ask, single) if single is not None and begun else 0,
+    )
 
 
 def _lease_until(ask: Ask, message: Message) -> int:

@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from minibroker.aio.broker import Broker
-from minibroker.aio.driver import Driver
+from minibroker.aio.broker import Broker, Connecting
 from minibroker.session.address import Memory
 from minibroker.session.arguments import Options
 from minibrokerd import inprocess
@@ -37,9 +36,7 @@ class Clients:
             options = Options(
                 Memory(self._name), name, TIMEOUT_MS, TIMEOUT_MS, TIMEOUT_MS, None, True, ""
             )
-            broker = self._brokers[name] = Broker(Driver(options))
-            broker._driver.bind()
-            broker._driver.connect(None)
+            broker = self._brokers[name] = Connecting(options).start()
         return broker
 
     def close(self) -> None:

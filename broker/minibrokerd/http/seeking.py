@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Iterator
 
 from minibroker.contract.limits import DLQ_SUFFIX
+from minibrokerd.core.deliveries import Delivery
 from minibrokerd.core.queues import Queue
 from minibrokerd.core.state import Store
 from minibrokerd.http.survey import steps
@@ -33,20 +34,20 @@ def _near(store: Store, origin: int) -> Iterator[Queue]:
             yield queue
 
 
+def delivery_of(queue: Queue, origin: int, sequence: int) -> Delivery | None:
+    """Return the delivery that has a message, held or begun; None: none of the queue has it."""
+    key = queue.key_of(origin, sequence)
+    for delivery in queue.deliveries.values():
+        if key in delivery.singles or (
+            origin == delivery.home
+            and any(span.first <= sequence < span.stop for span in delivery.spans.values())
+        ):
+            return delivery
+    return None
+
+
 def _has(queue: Queue, origin: int, sequence: int) -> bool:
     if not queue.count():
         return False
     waits = queue.lanes.find(origin, sequence) or queue.later.find(origin, sequence)
-    return waits is not None or _is_delivered(queue, origin, sequence)
-
-
-def _is_delivered(queue: Queue, origin: int, sequence: int) -> bool:
-    key = queue.key_of(origin, sequence)
-    return any(
-        key in delivery.singles
-        or (
-            origin == delivery.home
-            and any(span.first <= sequence < span.stop for span in delivery.spans.values())
-        )
-        for delivery in queue.deliveries.values()
-    )
+    return waits is not None or delivery_of(queue, origin, sequence) is not None
