@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
+from minibroker.worker import signalling
 from minibrokerd import exits, logs
 from minibrokerd.logs import events
 from minibrokerd.notify import Notifier
@@ -276,9 +277,8 @@ class _Place:
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the worker, if it runs."""
-        if self._process is not None and self._process.returncode is None:
-            with suppress(ProcessLookupError):
-                self._process.send_signal(number)
+        if self._process is not None:
+            signalling.send(self._process, number)
 
 
 def _environment() -> dict[str, str]:

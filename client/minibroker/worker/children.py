@@ -22,6 +22,7 @@ from minibroker.worker.calling import timed_out
 from minibroker.worker.child import LENGTH, packed
 from minibroker.worker.declared import Declared
 from minibroker.worker.following import ProcessDied, Reject, Retry
+from minibroker.worker.signalling import send
 
 MAIN: Final = "from minibroker.worker.child import main"
 START_S: Final = 60.0
@@ -136,8 +137,7 @@ class _Child:
     async def kill(self) -> None:
         """End the process at once, and wait until it has."""
         self._writer.close()
-        with suppress(ProcessLookupError):
-            self._process.kill()
+        send(self._process, signal.SIGKILL)
         with suppress(TimeoutError):
             async with asyncio.timeout(LAST_WORDS_S):
                 await self._process.wait()
