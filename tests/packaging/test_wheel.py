@@ -32,8 +32,10 @@ async def main():
 asyncio.run(main())
 """
 
+# Two processes write to one pipe: a line each is one write, which nothing comes between.
 WORKER = """
 import dataclasses
+import os
 import minibroker
 
 app = minibroker.App()
@@ -44,11 +46,11 @@ class Mail:
 
 @app.handler("loop")
 async def send(mail: Mail) -> None:
-    print("loop", mail.to, flush=True)
+    os.write(1, f"loop {mail.to}\\n".encode())
 
 @app.handler("process", executor="process")
 def send_apart(mail: Mail) -> None:
-    print("process", mail.to, flush=True)
+    os.write(1, f"process {mail.to}\\n".encode())
 """
 
 PLUGIN = """
