@@ -11,17 +11,19 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 from minibrokerd import exits
 from minibrokerd.outlet import STDERR, write_once
 
 LAST_WORDS_S: Final = 0.25
 TWICE_S: Final = 0.25  # what comes within so much of the first asking is the same one (decision 25)
+RACE: Final = "ignored due to race condition"
 LEFT: Final = b"minibroker: asked to stop twice: leaving at once, as after a crash\n"
 
 
@@ -67,6 +69,23 @@ def leave_at_once() -> NoReturn:
     """End the process as a crash would."""
     write_once(STDERR, LEFT).join(LAST_WORDS_S)
     os._exit(exits.DRAIN)
+
+
+def ignore(numbers: Iterable[int]) -> None:
+    """Have signals ignored until the process ends, also those that arrive in this very moment.
+
+    One that was caught before, and whose handler has not run yet, is an OSError that the interpreter gives to the hook
+    for what nobody can catch: "ignored due to race condition" (CPython, signalmodule.c).
+    """
+    hook = sys.unraisablehook
+
+    def pass_over(unraisable: Any) -> None:
+        if not (isinstance(unraisable.exc_value, OSError) and RACE in str(unraisable.exc_value)):
+            hook(unraisable)
+
+    sys.unraisablehook = pass_over
+    for number in numbers:
+        signal.signal(number, signal.SIG_IGN)
 
 
 class Asking:
@@ -123,10 +142,8 @@ class StopSignals:
         The interpreter gives signals that have a handler their defaults back while it ends, and one more SIGTERM
         would be how the process ended; an ignored one stays ignored. A handler would speak to a loop that is gone.
         """
-        for row in SIGNALS:
-            if row.becomes is not Becomes.CONTINUED:
-                for number in _numbers(row.names):
-                    signal.signal(number, signal.SIG_IGN)
+        rows = [row for row in SIGNALS if row.becomes is not Becomes.CONTINUED]
+        ignore(number for row in rows for number in _numbers(row.names))
 
     def _handler(self, becomes: Becomes) -> Callable[[int, object], object] | signal.Handlers:
         if becomes is Becomes.STOP:

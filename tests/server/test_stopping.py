@@ -197,6 +197,29 @@ def test_signals_that_come_late_change_nothing(broker_server: BrokerServer) -> N
     assert "Traceback" not in broker_server.output
 
 
+# Both signals are caught before the handler of either has run, and that of the first has the second one ignored.
+CAUGHT_AND_THEN_IGNORED = """
+import os, signal
+from minibrokerd import stopping
+
+both = {signal.SIGUSR1, signal.SIGUSR2}
+signal.signal(signal.SIGUSR1, lambda number, frame: stopping.ignore([signal.SIGUSR2]))
+signal.signal(signal.SIGUSR2, lambda number, frame: print("handled"))
+signal.pthread_sigmask(signal.SIG_BLOCK, both)
+for number in both:
+    os.kill(os.getpid(), number)
+signal.pthread_sigmask(signal.SIG_UNBLOCK, both)
+print("goes on")
+"""
+
+
+def test_a_signal_that_was_caught_before_all_are_ignored_says_nothing() -> None:
+    """The interpreter would, of the race between the two."""
+    line = [sys.executable, "-c", CAUGHT_AND_THEN_IGNORED]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=30, check=True)
+    assert (done.stdout, done.stderr) == ("goes on\n", "")
+
+
 def test_a_passed_deadline_leaves_as_after_a_crash(gated: BrokerServer, gate: Gate) -> None:
     """A disk that does not answer must not hold a stop up for ever."""
     with hanging(gated, gate):

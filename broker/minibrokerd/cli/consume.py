@@ -21,7 +21,7 @@ from minibrokerd.cli.printing import print_json, print_text
 from minibrokerd.cli.talking import talk
 from minibrokerd.cli.units import Duration
 from minibrokerd.cli.values import text_of
-from minibrokerd.stopping import Asking
+from minibrokerd.stopping import Asking, ignore
 
 SHOWN: Final = 1_000  # messages that are kept at most to be given back in the end
 PREFETCH: Final = 32  # what printing with --ack asks for ahead
@@ -104,8 +104,7 @@ def consume(
     try:
         talk(url, work)
     finally:
-        for number in SIGNALS:
-            signal.signal(number, signal.SIG_IGN)  # one more would be how the process ended
+        ignore(SIGNALS)  # one more would be how the process ended
 
 
 class Handler(Protocol):
