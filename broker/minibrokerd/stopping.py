@@ -74,8 +74,8 @@ def leave_at_once() -> NoReturn:
 def ignore(numbers: Iterable[int]) -> None:
     """Have signals ignored until the process ends, also those that arrive in this very moment.
 
-    One that was caught before, and whose handler has not run yet, is an OSError that the interpreter gives to the hook
-    for what nobody can catch: "ignored due to race condition" (CPython, signalmodule.c).
+    One that was caught before, and whose handler has not run yet, is an OSError that the interpreter gives to the
+    hook for what nobody can catch: "ignored due to race condition" (CPython, signalmodule.c).
     """
     hook = sys.unraisablehook
 
