@@ -7,6 +7,7 @@ import fcntl
 import os
 import pty
 import re
+import select
 import struct
 import subprocess
 import termios
@@ -53,12 +54,12 @@ class Terminal:
     def read_until(self, text: bytes, after: int = 0) -> int:
         """Return where `text` ends in what was written behind `after`; fail if the command ends before."""
         while text not in self.written[after:]:
-            assert self._read(), f"{text!r} never came: {self.written!r}"
+            assert self.read(), f"{text!r} never came: {self.written!r}"
         return self.written.index(text, after) + len(text)
 
     def end(self) -> str:
         """Wait for the end of the command; return all that it wrote."""
-        while self._read():
+        while self.read():
             pass
         self.process.wait(DEADLINE_S)
         return self.written.decode("utf-8", "backslashreplace").replace("\r\n", "\n")
@@ -70,7 +71,14 @@ class Terminal:
         self.process.wait()
         os.close(self._end)
 
-    def _read(self) -> bool:
+    @property
+    def settings(self) -> list[object]:
+        """Return how it treats what is typed: echo, whole lines, signals."""
+        return list(termios.tcgetattr(self._end))
+
+    def read(self) -> bool:
+        """Take what was written meanwhile; return False when nobody has the terminal open any more."""
+        assert select.select([self._end], [], [], DEADLINE_S)[0], f"silent: {self.written!r}"
         try:
             chunk = os.read(self._end, 65_536)
         except OSError as error:

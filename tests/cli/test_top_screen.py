@@ -1,65 +1,219 @@
-"""What `minibroker top` shows, at widths from 40 to 200 columns."""
+"""The screen of `minibroker top`, stepped with looks, keys and sizes; no terminal and no broker."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
+from minibroker.contract.metrics import METRICS
 from minibrokerd.cli.layout import width_of
-from minibrokerd.cli.top_screen import COLUMNS, Look, header, rate, table
+from minibrokerd.cli.top_lines import Letters, Line, Style
+from minibrokerd.cli.top_numbers import Look, Seen, rate
+from minibrokerd.cli.top_screen import Screen, Wish
 
-ZEROS = {column.number: 0 for column in COLUMNS}
+ZEROS = dict.fromkeys(METRICS, 0)
+OVERVIEW: Mapping[str, Any] = {
+    "version": "0.1.0",
+    "phase": "ready",
+    "recovered_percent": 100,
+    "started_unix_ms": 0,
+    "connections": 3,
+    "memory_bytes": 5 << 20,
+    "memory_limit_bytes": 512 << 20,
+    "log": {"disk_bytes": 64 << 20, "free_bytes": -1, "lacks_space": False, "sync_p99_ms": 1.25},
+}
 
 
-def look(now_ms: int, published: int) -> Look:
+def seen(at_ms: int, **counts: int) -> Seen:
+    """Return a queue as it was seen."""
+    return Seen(at_ms, False, 61_500, {**ZEROS, **counts})
+
+
+def look(at_ms: int, queues: Mapping[str, Seen]) -> Look:
+    """Return a look at these queues."""
+    return Look({**OVERVIEW, "now_unix_ms": at_ms, "queues": len(queues)}, queues)
+
+
+def screen_of(first: Look, *, filter: str = "", sort: str = "ready") -> Screen:
+    """Return a screen that has seen one look."""
+    return Screen(first, filter=filter, sort=sort, reverse=False)
+
+
+def texts(screen: Screen, width: int = 100, height: int = 20, now_s: float = 0.0) -> list[str]:
+    """Return what is to be seen, without the spaces at the ends of lines."""
+    return [line.text.rstrip() for line in screen.lines(width, height, now_s)]
+
+
+def names(screen: Screen, width: int = 100, height: int = 20) -> list[str]:
+    """Return the queues that are to be seen, in their order."""
+    lines = [line.text for line in screen.lines(width, height, 0.0)]
+    head = next(at for at, line in enumerate(lines) if line.startswith("queue"))
+    return [line.split()[0] for line in lines[head + 1 : -1] if line]
+
+
+def chosen(screen: Screen, height: int = 20) -> str:
+    """Return the queue that the cursor is at; it must be on the screen."""
+    (line,) = [each for each in screen.lines(100, height, 0.0) if each.style is Style.CHOSEN]
+    return line.text.split()[0]
+
+
+def busy(at_ms: int, published: int) -> Look:
     """Return a look at two queues, one with a long name."""
-    counts = {**ZEROS, "ready": 1_234_567, "published": published}
-    overview: dict[str, Any] = {
-        "version": "0.1.0",
-        "phase": "ready",
-        "now_unix_ms": now_ms,
-        "started_unix_ms": 0,
-        "queues": 2,
-        "connections": 3,
-        "memory_bytes": 5 << 20,
-        "memory_limit_bytes": 512 << 20,
-        "messages": counts,
-        "counted": counts,
-        "log": {"disk_bytes": 64 << 20, "free_bytes": -1, "sync_p99_ms": 1.25},
-    }
-    names = ("mail", "東京" * 20)
-    rows = [{"name": name, "oldest_ready_ms": 61_500, "counts": counts} for name in names]
-    return Look(overview, rows)
+    counts = {"ready": 1_234_567, "published": published}
+    return look(at_ms, {name: seen(at_ms, **counts) for name in ("mail", "東京" * 20)})
+
+
+ALL = "queue readyv begun held delayed consumers in/s done/s failed/s dead/s oldest"
 
 
 @pytest.mark.parametrize(
     ("width", "heads"),
     [
-        (40, "queue ready begun in/s"),
-        (60, "queue ready begun consumers in/s done/s"),
-        (100, "queue ready begun held delayed consumers in/s done/s failed/s dead/s oldest"),
-        (200, "queue ready begun held delayed consumers in/s done/s failed/s dead/s oldest"),
+        (40, "queue readyv begun in/s"),
+        (60, "queue readyv begun consumers in/s done/s"),
+        (100, ALL),
+        (200, ALL),
     ],
 )
 def test_what_matters_least_goes_first(width: int, heads: str) -> None:
     """No line is wider than the terminal; a name that is cut says so."""
-    head, mail, long = table(look(3_000, 700), look(1_000, 500), width, "...")
+    screen = screen_of(busy(1_000, 500))
+    screen.take(busy(3_000, 700))
+    *above, head, mail, long = [line for line in texts(screen, width)[:-1] if line]
     assert head.split() == heads.split()
     assert mail.split()[:2] == ["mail", "1,234,567"]
     assert mail.split()[heads.split().index("in/s")] == "100"
     assert ("..." in long) == (width < 200)
-    above = header(look(3_000, 700), look(1_000, 500), width, "", "...")
-    assert max(map(width_of, [head, mail, long, *above])) <= width
-    assert "in 100/s" in "  ".join(above)
+    assert "in 200/s" in "  ".join(above)
 
 
-def test_a_broker_that_is_away_is_named_first() -> None:
-    """Behind the version, in the first line, on a narrow terminal too."""
-    assert "AWAY for 5s" in header(look(1, 1), None, 40, "for 5s", "...")[0]
+def test_any_size_gets_what_fits() -> None:
+    """From one cell to 200 columns: no line too many, none too wide, and the last cell of all stays free."""
+    screen = screen_of(busy(1_000, 500))
+    screen.fail("nobody answers", 0.0)
+    for width in (1, 5, 12, 39, 40, 80, 200):
+        for height in (1, 2, 3, 4, 8, 40):
+            lines = screen.lines(width, height, 5.0)
+            assert len(lines) == height
+            assert max(width_of(line.text) for line in lines) <= width
+            assert width == 1 or width_of(lines[-1].text) < width
 
 
-def test_counters_that_begin_anew() -> None:
-    """After a restart they count from zero, and no rate is negative."""
-    assert rate("acked", None, {"acked": 9}, 1_000) == 0
-    assert rate("acked", {"acked": 100}, {"acked": 6}, 2_000) == 3
+def test_rates_are_of_counters_that_may_begin_anew() -> None:
+    """After a restart they count from zero, and no rate is negative; what was seen once has none."""
+    assert rate("acked", seen(0, acked=100), seen(2_000, acked=6)) == 3
+    screen = screen_of(look(0, {"mail": seen(0, published=100)}), sort="published")
+    assert "in -/s" in "".join(texts(screen))
+    both = {"mail": seen(10_000, published=102), "new": seen(10_000, published=50)}
+    screen.take(look(10_000, both))
+    mail, new = [line.split() for line in texts(screen) if line.startswith(("mail", "new"))]
+    assert (mail[6], new[6]) == ("0.2", "-")  # and the one that is known stands first
+
+
+def three(at_ms: int = 0, **ready: int) -> Look:
+    """Return a look at three queues with so many ready messages."""
+    counts = {"a": 1, "b": 2, "c": 3, **ready}
+    return look(at_ms, {name: seen(at_ms, ready=count) for name, count in counts.items()})
+
+
+def test_keys_sort_and_turn_the_order_round() -> None:
+    """By the column to the right or left, largest first, names from a to z; `r` turns it round."""
+    screen = screen_of(three())
+    assert names(screen) == ["c", "b", "a"]
+    screen.press("r")
+    assert names(screen) == ["a", "b", "c"]
+    screen.press("<")
+    assert (screen.sort, names(screen)) == ("queue", ["c", "b", "a"])
+    screen.press("r")
+    assert names(screen) == ["a", "b", "c"]
+    screen.press("left")
+    assert (screen.sort, "oldestv" in "".join(texts(screen, 40))) == ("oldest", True)
+    screen.press("right")
+    screen.press(">")
+    assert screen.sort == "ready"
+
+
+def test_the_cursor_stays_at_its_queue() -> None:
+    """Whatever the order becomes, on the screen too; at the first row it stays there."""
+    screen = screen_of(three())
+    screen.take(three(a=9))
+    assert chosen(screen) == "a"
+    screen.press("down")
+    assert chosen(screen) == "c"
+    screen.take(three(c=0))
+    assert (names(screen), chosen(screen)) == (["b", "a", "c"], "c")
+    assert chosen(screen, height=6) == "c"
+    assert names(screen, height=6) == ["a", "c"]
+    screen.press("home")
+    assert chosen(screen, height=6) == "b"
+    screen.press("page_down")  # of two rows
+    assert chosen(screen, height=6) == "c"
+    screen.press("up")
+    assert chosen(screen, height=6) == "a"
+    screen.press("end")
+    assert chosen(screen, height=6) == "c"
+
+
+def test_a_filter_narrows_as_it_is_typed() -> None:
+    """Enter keeps it, for the next look too; Escape brings back what was, then drops it, then ends."""
+    screen = screen_of(look(0, dict.fromkeys(("mail", "news", "male"), seen(0))))
+    for key in "/mailx":
+        assert screen.press(key) is Wish.NOTHING
+    assert texts(screen)[-1] == "/mailx_"
+    assert "no queue fits 'mailx'" in texts(screen)
+    screen.press("backspace")
+    assert names(screen) == ["mail"]
+    screen.press("escape")
+    assert names(screen) == ["mail", "male", "news"]
+    for key in "/*a?l*":
+        screen.press(key)
+    assert (screen.press("enter"), screen.filter) == (Wish.LOOK, "*a?l*")
+    assert names(screen) == ["mail"]
+    assert "1 of 3 queues" in "".join(texts(screen))
+    assert (screen.press("escape"), names(screen)) == (Wish.LOOK, ["mail", "male", "news"])
+    assert screen.press("escape") is Wish.END
+    assert screen.press("q") is Wish.END
+
+
+def test_nobody_there_is_said_until_somebody_is() -> None:
+    """With what was seen last, and for how long; an answer that takes its time, too."""
+    screen = screen_of(three())
+    screen.fail("refused\x1b", 100.0)
+    screen.fail("refused\x1b", 101.0)
+    assert texts(screen, now_s=107.2)[0] == "AWAY for 7s: refused\\x1b"
+    assert names(screen) == ["c", "b", "a"]
+    screen.take(three(c=0))
+    assert "AWAY" not in texts(screen)[0]
+    assert screen.lines(100, 20, 10.0, 5.0)[0] == Line("no answer for 5s", Style.ALARM)
+    assert screen.lines(100, 20, 10.0, 9.0)[0].style is Style.PLAIN
+
+
+def test_paused_is_said_and_ends_with_a_look() -> None:
+    """Also by a filter, which asks for something else."""
+    screen = screen_of(three())
+    assert (screen.press("p"), screen.paused) == (Wish.NOTHING, True)
+    assert "PAUSED" in "".join(texts(screen))
+    assert (screen.press("p"), screen.paused) == (Wish.LOOK, False)
+    for key in ("p", "/", "enter"):
+        screen.press(key)
+    assert not screen.paused
+
+
+def test_messages_in_dead_letter_queues_are_counted_apart() -> None:
+    """`ready` is what consumers have to do."""
+    counts = {**ZEROS, "ready": 5}
+    queues = {"mail": Seen(0, False, 0, counts), "mail.dlq": Seen(0, True, 0, counts)}
+    screen = screen_of(look(0, queues))
+    assert "ready 5  begun 0" in "".join(texts(screen))
+    assert "dead 5" in "".join(texts(screen))
+
+
+def test_letters_that_the_terminal_has_not_are_replaced() -> None:
+    """By whoever knows it."""
+    letters = Letters(clean=lambda text: text.encode("ascii", "backslashreplace").decode())
+    screen = Screen(
+        look(0, {"東": seen(0)}), filter="", sort="queue", reverse=False, letters=letters
+    )
+    assert names(screen) == ["\\u6771"]

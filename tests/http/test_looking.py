@@ -115,6 +115,7 @@ ASKS = {
     "message": ("show", "mail", "1-0"),
     "check": ("--disk-free", "off", "--consumers-gone", "off"),
     "events": (),
+    "top": ("--once", "--every", "100ms"),
     "connections": (),
     "who": ("1-0",),
     "purge": ("mail", "--yes"),

@@ -35,7 +35,11 @@ MOST_SAID_BYTES: Final = 10_000  # of a refusal
 
 
 class Away(Exception):
-    """No HTTP port of a broker answers there; the text says where, why, and what to do."""
+    """No HTTP port of a broker answers there; the text says where, why, and what to do, `cause` only why."""
+
+    def __init__(self, text: str, cause: str) -> None:
+        super().__init__(text)
+        self.cause = cause
 
 
 class Refused(Exception):
@@ -124,7 +128,7 @@ class HttpApi:
             try:
                 return json.load(answer)
             except (OSError, ValueError, HTTPException) as error:
-                raise Away(self._away(error)) from error
+                raise self._away(error) from error
 
     def open(
         self,
@@ -145,15 +149,13 @@ class HttpApi:
         except HTTPError as error:
             raise _refusal(error) from error
         except (URLError, OSError, ValueError, HTTPException) as error:
-            raise Away(self._away(error)) from error
+            raise self._away(error) from error
         return answer
 
-    def _away(self, error: Exception) -> str:
-        cause = error.reason if isinstance(error, URLError) else error
-        return (
-            f"no HTTP port of a broker answers at {self.url}: {cause}. "
-            "Give its address with --http or MINIBROKER_HTTP."
-        )
+    def _away(self, error: Exception) -> Away:
+        cause = str(error.reason if isinstance(error, URLError) else error)
+        text = f"no HTTP port of a broker answers at {self.url}: {cause}. "
+        return Away(text + "Give its address with --http or MINIBROKER_HTTP.", cause)
 
 
 def _context() -> ssl.SSLContext:

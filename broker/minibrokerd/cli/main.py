@@ -27,6 +27,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "queues": "queues",
     "queue": "queues",
     "stats": "stats",
+    "top": "top",
     "peek": "peeking",
     "message": "messages",
     "check": "check",

@@ -1,143 +1,204 @@
-"""What `minibroker top` shows of one look at a broker, as lines for a terminal of some width.
+"""The screen of `minibroker top` as a value: looks and keys go in, lines come out.
 
-Nothing here asks a terminal, a clock or a broker: two looks and a width come in, lines go out.
+It knows no terminal, no clock and no broker. Whoever drives it hands in what was found and which key was pressed,
+does what `press` returns, and draws `lines` for the size that the terminal has at that moment.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Sequence
+from enum import Enum
+from typing import Final
 
-from minibrokerd.cli.layout import GAP, fit, width_of
-from minibrokerd.cli.printing import printable
-from minibrokerd.cli.units import duration_text
-
-NAME_LEAST: Final = 12  # cells that the names keep, before a column goes
-MIB: Final = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """A column of the table of queues; those of the largest `rank` go first where there is no room."""
-
-    head: str
-    number: str  # in `counts` of a queue
-    rank: int
-    is_rate: bool = False
-
-
-COLUMNS: Final = (
-    Column("ready", "ready", 0),
-    Column("begun", "begun", 1),
-    Column("held", "held", 6),
-    Column("delayed", "delayed", 7),
-    Column("consumers", "consumers", 4),
-    Column("in/s", "published", 2, True),
-    Column("done/s", "acked", 3, True),
-    Column("failed/s", "failed", 8, True),
-    Column("dead/s", "dead_lettered", 9, True),
+from minibrokerd.cli.layout import fit
+from minibrokerd.cli.top_lines import (
+    Letters,
+    Line,
+    Style,
+    Table,
+    broker_parts,
+    flowed,
+    queue_parts,
 )
-OLDEST: Final = Column("oldest", "", 5)
+from minibrokerd.cli.top_numbers import SORTS, Look, Row, age_text, fits, ordered, rows_of
+
+SILENT_S: Final = 2.0  # an answer that takes longer is said to be waited for
+STEPS: Final = {"up": -1, "k": -1, "down": 1, "j": 1}
+HINTS: Final = (
+    "q ends",
+    "< > sort",
+    "r reverse",
+    "/ filter",
+    "p pause",
+)
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
-    """What the HTTP API said at one time: its overview and its queues."""
+class Wish(Enum):
+    """What whoever drives the screen has to do after a key."""
 
-    overview: Mapping[str, Any]
-    queues: Sequence[Mapping[str, Any]]
-
-
-def rate(name: str, before: Mapping[str, int] | None, now: Mapping[str, int], ms: int) -> int:
-    """Return how much a counter grew a second within `ms`; 0 at the first look.
-
-    Counters start at zero with the broker, and with a queue that is made again.
-    """
-    if before is None or ms <= 0:
-        return 0
-    grown = now[name] - before[name]
-    return round((grown if grown >= 0 else now[name]) * 1_000 / ms)
+    NOTHING = "nothing"
+    LOOK = "look"  # at once: what is shown is another thing now
+    END = "end"
 
 
-def table(look: Look, before: Look | None, width: int, ellipsis: str) -> list[str]:
-    """Return the head and a line for each queue, none wider than `width` cells."""
-    rows, columns = _rows(look, before), [*COLUMNS, OLDEST]
-    heads = [column.head for column in columns]
-    cells_by_column = zip(heads, *(row[1:] for row in rows), strict=True)
-    widths = [max(map(width_of, cells)) for cells in cells_by_column]
-    shown = sorted(range(len(columns)), key=lambda at: columns[at].rank)
-    while shown and _needed(widths, shown) + NAME_LEAST > width:
-        shown.pop()
-    shown.sort()
-    longest = max([width_of("queue"), *(width_of(row[0]) for row in rows)])
-    room = min(longest, max(width - _needed(widths, shown), 0))
-    lines = []
-    for name, *cells in [["queue", *heads], *rows]:
-        name = fit(name, room, ellipsis)
-        line = name + " " * (room - width_of(name))
-        lines.append(line + "".join(" " * GAP + cells[at].rjust(widths[at]) for at in shown))
-    return lines
+class Screen:
+    """What is shown, and where in it the user is."""
 
+    def __init__(
+        self, look: Look, *, filter: str, sort: str, reverse: bool, letters: Letters | None = None
+    ) -> None:
+        self.filter = filter
+        self.sort = sort
+        self.reverse = reverse
+        self.paused = False
+        self._letters = letters or Letters()
+        self._table = Table(self._letters)
+        self._look = look
+        self._all = rows_of(look, None)
+        self._away = ""  # why; empty while somebody answers
+        self._away_since_s = 0.0
+        self._typed: str | None = None  # the filter, while it is typed
+        self._rows: list[Row] = []  # those that fit the filter, in their order
+        self._sums: list[str] = []  # what they come to
+        self._chosen = ""  # the name of the queue; empty: the first one, whichever that is
+        self._at = 0  # where that is
+        self._top = 0  # the first row on the screen
+        self._page = 1  # rows on the screen
+        self._order()
 
-def _needed(widths: Sequence[int], shown: Sequence[int]) -> int:
-    return sum(widths[at] + GAP for at in shown)
+    def take(self, look: Look) -> None:
+        """Show this look."""
+        self._away = ""
+        self._all = rows_of(look, self._look)
+        self._look = look
+        self._order()
 
+    def fail(self, text: str, now_s: float) -> None:
+        """Show that a look came to nothing, and why; what was seen last stays."""
+        if not self._away:
+            self._away_since_s = now_s
+        self._away = text
 
-def _rows(look: Look, before: Look | None) -> list[list[str]]:
-    ms = look.overview["now_unix_ms"] - before.overview["now_unix_ms"] if before else 0
-    earlier = {row["name"]: row["counts"] for row in before.queues} if before else {}
-    rows = []
-    for queue in look.queues:
-        name, counts = queue["name"], queue["counts"]
-        cells = [
-            rate(column.number, earlier.get(name), counts, ms)
-            if column.is_rate
-            else counts[column.number]
-            for column in COLUMNS
+    # -- keys ------------------------------------------------------------------------------------
+
+    def press(self, key: str) -> Wish:
+        """Take a key: a character, or the name of one that has none, as `page_up`."""
+        if self._typed is not None:
+            return self._type(key)
+        if key in STEPS:
+            self._move(self._at + STEPS[key])
+        elif key in ("page_up", "page_down"):
+            self._move(self._at + self._page * (1 if key == "page_down" else -1))
+        elif key in ("home", "g"):
+            self._move(0)
+        elif key in ("end", "G"):
+            self._move(len(self._rows))
+        elif key in ("left", "<", "right", ">"):
+            step = 1 if key in ("right", ">") else -1
+            self.sort = SORTS[(SORTS.index(self.sort) + step) % len(SORTS)]
+            self._order()
+        elif key == "r":
+            self.reverse = not self.reverse
+            self._order()
+        elif key == "/":
+            self._typed = self.filter
+        elif key == "p":
+            self.paused = not self.paused
+            return Wish.NOTHING if self.paused else Wish.LOOK
+        elif key == "q":
+            return Wish.END
+        elif key == "escape":
+            return self._back()
+        return Wish.NOTHING
+
+    def _back(self) -> Wish:
+        return self._filter_by("") if self.filter else Wish.END
+
+    def _filter_by(self, filter: str) -> Wish:
+        """Show other queues; what is asked for is shown, paused or not."""
+        self.filter, self.paused = filter, False
+        self._order()
+        return Wish.LOOK
+
+    def _type(self, key: str) -> Wish:
+        assert self._typed is not None
+        if key == "enter":
+            typed, self._typed = self._typed, None
+            return self._filter_by(typed)
+        if key == "escape":
+            self._typed = None
+        elif key == "backspace":
+            self._typed = self._typed[:-1]
+        elif len(key) == 1 and key.isprintable():
+            self._typed += key
+        self._order()
+        return Wish.NOTHING
+
+    def _move(self, at: int) -> None:
+        self._at = max(0, min(at, len(self._rows) - 1))
+        # At the first row it stays there, whichever queue comes to stand in it.
+        self._chosen = self._rows[self._at].name if self._at else ""
+
+    def _order(self) -> None:
+        filter = self.filter if self._typed is None else self._typed
+        rows = [row for row in self._all if fits(row.name, filter)]
+        self._rows = ordered(rows, self.sort, self.reverse)
+        self._sums = queue_parts(rows, self._look.overview["queues"])
+        places = (at for at, row in enumerate(self._rows) if row.name == self._chosen)
+        self._at = next(places, max(0, min(self._at, len(self._rows) - 1)) if self._chosen else 0)
+
+    # -- lines -----------------------------------------------------------------------------------
+
+    def lines(
+        self, width: int, height: int, now_s: float, asked_s: float | None = None
+    ) -> list[Line]:
+        """Return what is to be seen now, at most `height` lines of at most `width` cells.
+
+        `asked_s`: since when an answer is waited for, by the same clock; None: none is.
+        """
+        lines = self._above(width, now_s, asked_s)[: max(height // 2 - 1, 0)]
+        self._page = max(height - len(lines) - 2, 1)
+        self._top = max(min(self._top, self._at), self._at - self._page + 1)
+        self._top = max(min(self._top, len(self._rows) - self._page), 0)
+        shown = self._rows[self._top : self._top + self._page]
+        head, *rows = self._table.lines(shown, width, self.sort, self.reverse)
+        lines.append(Line(head, Style.HEAD))
+        for at, text in enumerate(rows, self._top):
+            lines.append(Line(text, Style.CHOSEN if at == self._at else Style.PLAIN))
+        if not rows:
+            lines.append(Line(fit(self._empty(), width, self._letters.ellipsis)))
+        lines += [Line("")] * (height - 1 - len(lines))
+        return [*lines[: max(height - 1, 0)], self._below(width)][:height]
+
+    def _above(self, width: int, now_s: float, asked_s: float | None) -> list[Line]:
+        trouble = self._trouble(now_s, asked_s)
+        lines = [Line(fit(trouble, width, self._letters.ellipsis), Style.ALARM)] if trouble else []
+        sums = ["PAUSED", *self._sums] if self.paused else self._sums
+        return lines + [
+            Line(text)
+            for parts in (broker_parts(self._look), sums)
+            for text in flowed(parts, width, self._letters.ellipsis)
         ]
-        rows.append([printable(name), *(f"{cell:,}" for cell in cells), _age(queue)])
-    return rows
 
+    def _trouble(self, now_s: float, asked_s: float | None) -> str:
+        clean = self._letters.clean
+        if self._away:
+            return f"AWAY for {age_text((now_s - self._away_since_s) * 1_000)}: {clean(self._away)}"
+        if asked_s is not None and now_s - asked_s >= SILENT_S:
+            return f"no answer for {age_text((now_s - asked_s) * 1_000)}"
+        return ""
 
-def _age(queue: Mapping[str, Any]) -> str:
-    ms = queue["oldest_ready_ms"]
-    return duration_text(ms // 1_000 * 1_000) if queue["counts"]["ready"] else "-"
+    def _empty(self) -> str:
+        filter = self.filter if self._typed is None else self._typed
+        return f"no queue fits {self._letters.clean(filter)!r}" if filter else "no queues yet"
 
-
-def header(look: Look, before: Look | None, width: int, away: str, ellipsis: str) -> list[str]:
-    """Return the lines above the table; `away`: since when nobody answers, empty while somebody does.
-
-    What does not fit into a line goes on in the next one, and is never broken.
-    """
-    said = look.overview
-    log, ms = said["log"], 0
-    if before is not None:
-        ms = said["now_unix_ms"] - before.overview["now_unix_ms"]
-    counted = before.overview["counted"] if before else None
-    free = log["free_bytes"]
-    up_ms = (said["now_unix_ms"] - said["started_unix_ms"]) // 1_000 * 1_000
-    parts = [
-        f"minibroker {said['version']}",
-        *([f"AWAY {away}"] if away else []),
-        said["phase"],
-        f"up {duration_text(up_ms)}",
-        f"{said['connections']:,} connections",
-        f"memory {said['memory_bytes'] // MIB:,} of {said['memory_limit_bytes'] // MIB:,} MiB",
-        f"log {log['disk_bytes'] // MIB:,} MiB" + (f", {free // MIB:,} free" if free >= 0 else ""),
-        f"sync p99 {log['sync_p99_ms']:.1f} ms",
-        f"{said['queues']:,} queues",
-        f"ready {said['messages']['ready']:,}",
-        f"begun {said['messages']['begun']:,}",
-        f"in {rate('published', counted, said['counted'], ms):,}/s",
-        f"done {rate('acked', counted, said['counted'], ms):,}/s",
-        f"failed {rate('failed', counted, said['counted'], ms):,}/s",
-    ]
-    lines = [""]
-    for part in parts:
-        line = f"{lines[-1]}{' ' * GAP if lines[-1] else ''}{part}"
-        if lines[-1] and width_of(line) > width:
-            lines.append(part)
-        else:
-            lines[-1] = line
-    return [fit(line, width, ellipsis) for line in lines]
+    def _below(self, width: int) -> Line:
+        """Return the last line; it leaves the last cell free, where some terminals would scroll."""
+        if self._typed is not None:
+            # Its end is what is being typed.
+            text = self._letters.clean(self._typed)
+            return Line(f"/{text[-max(width - 3, 1) :]}_", Style.HEAD)
+        parts: Sequence[str] = HINTS
+        if self.filter:
+            parts = (f"/{self._letters.clean(self.filter)}", *parts)
+        return Line(flowed(parts, width - 1, self._letters.ellipsis)[0])

@@ -1,0 +1,218 @@
+"""`minibroker top` on a real terminal against a real broker: keys are pressed, and the screen is read."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from time import monotonic
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import pyte
+import pytest
+from terminal import DEADLINE_S, Terminal, terminal
+from typing_commands import typed
+
+import minibroker
+from minibrokerd import exits
+from support.broker import BrokerServer, StartBroker
+from support.processes import look_until
+
+HTTP = re.compile(r"^  http +http://(\S+)")
+LEAVES = b"\x1b[?1049l"  # the screen of the shell is back
+
+
+class Shown:
+    """What a person sees who sits in front of `minibroker top`."""
+
+    def __init__(self, made: Terminal, columns: int, lines: int) -> None:
+        self.terminal = made
+        self.screen = pyte.Screen(columns, lines)
+        self._stream = pyte.ByteStream(self.screen)
+        self._fed = 0
+
+    def until(self, see: Callable[[str], object]) -> str:
+        """Return the text of the screen as soon as `see` finds in it what it looks for."""
+        end_s = monotonic() + DEADLINE_S
+        while not see(text := "\n".join(self.screen.display)):
+            assert monotonic() < end_s, f"never came:\n{text}"
+            assert self.terminal.read(), f"it ended before that came:\n{text}"
+            written = self.terminal.written
+            self._stream.feed(written[self._fed :])
+            self._fed = len(written)
+        return text
+
+    def has(self, *words: str) -> str:
+        """Wait for all these words."""
+        return self.until(lambda text: all(word in text for word in words))
+
+    def resize(self, columns: int, lines: int) -> None:
+        """Give the window another size, which the kernel tells the program of."""
+        self.screen.resize(lines, columns)
+        self.terminal.resize(columns, lines)
+        self.terminal.process.send_signal(signal.SIGWINCH)
+
+
+def address_of(server: BrokerServer) -> str:
+    """Return where its HTTP port is."""
+
+    def found() -> list[str]:
+        return [match[1] for line in server.lines if (match := HTTP.match(line))]
+
+    look_until(lambda: bool(found()), server.process, "its HTTP port")
+    address = found()[-1]
+    look_until(lambda: _answers(address), server.process, "an answer")
+    return address
+
+
+def _answers(address: str) -> bool:
+    try:
+        with urlopen(f"http://{address}/healthz", timeout=5):
+            return True
+    except URLError:
+        return False
+
+
+@pytest.fixture
+def filled(start_broker: StartBroker) -> BrokerServer:
+    """A broker with an HTTP port and three queues."""
+    server = start_broker("--http", "127.0.0.1:0", env={"MINIBROKER_NO_HTTP": "0"})
+    asyncio.run(publish(server, small=1, medium=20, large=300))
+    return server
+
+
+async def publish(server: BrokerServer, **counts: int) -> None:
+    """Publish so many messages into each queue."""
+    async with minibroker.connect(server.url) as broker:
+        for name, count in counts.items():
+            await broker.queue(name).publish_many([b"x"] * count)
+
+
+@contextmanager
+def shown(
+    server: BrokerServer,
+    *words: str,
+    columns: int = 100,
+    lines: int = 20,
+    env: Mapping[str, str] | None = None,
+) -> Iterator[Shown]:
+    """Run `minibroker top` at a broker."""
+    at = {"MINIBROKER_HTTP": address_of(server)}
+    with terminal(columns, "top", *words, lines=lines, env={**at, **(env or {})}) as made:
+        yield Shown(made, columns, lines)
+
+
+def rows(text: str) -> list[str]:
+    """Return the names in the table, in their order."""
+    lines = text.splitlines()
+    head = next(at for at, line in enumerate(lines) if line.startswith("queue"))
+    return [line.split()[0] for line in lines[head + 1 : -1] if line.strip()]
+
+
+def test_keys_work_and_the_terminal_is_as_it_was(filled: BrokerServer) -> None:
+    """Order, filter, another size of the window; `q` ends with 0."""
+    with shown(filled, "--every", "100ms") as top:
+        before = top.terminal.settings
+        assert rows(top.has("large", "done 0/s")) == ["large", "medium", "small"]
+        top.terminal.type("r")
+        assert rows(top.until(lambda text: rows(text)[0] == "small")) == [
+            "small",
+            "medium",
+            "large",
+        ]
+        top.terminal.type("/med\n")
+        assert rows(top.has("1 of 3 queues")) == ["medium"]
+        top.resize(60, 8)
+        top.until(lambda text: "dead/s" not in text and "medium" in text)
+        top.terminal.type("\x1b")
+        assert len(rows(top.has("small", "medium", "large"))) == 3
+        assert top.terminal.settings != before
+        top.terminal.type("q")
+        top.terminal.end()
+        assert top.terminal.process.returncode == exits.DONE
+        assert (LEAVES in top.terminal.written, top.terminal.settings) == (True, before)
+
+
+def test_numbers_follow_the_broker(filled: BrokerServer) -> None:
+    """What is published while somebody looks is seen, with a rate, and nothing new while it is paused."""
+    with shown(filled, "--every", "100ms", "--filter", "small") as top:
+        top.has("ready 1 ", "in 0/s")
+        asyncio.run(publish(filled, small=41))
+        top.has("ready 42 ")
+        top.until(lambda text: "in 0/s" in text)
+        top.terminal.type("p")
+        top.has("PAUSED")
+        asyncio.run(publish(filled, small=8))
+        top.terminal.type("p")
+        top.has("ready 50 ")
+
+
+def test_a_broker_that_goes_is_away_until_it_is_back(
+    filled: BrokerServer, start_broker: StartBroker
+) -> None:
+    """The screen says so, keeps what was seen, and goes on by itself with the broker that comes."""
+    with shown(filled, "--every", "100ms", "--sort", "queue") as top:
+        top.has("large", "in 0/s")
+        address = address_of(filled)
+        filled.kill()
+        assert "large" in top.has("AWAY for ", "refused")
+        env = {"MINIBROKER_NO_HTTP": "0"}
+        start_broker("--http", address, data_dir=filled.data_dir, env=env)
+        top.until(lambda text: "AWAY" not in text and "large" in text)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_leaves_the_terminal_as_it_was(filled: BrokerServer, number: int) -> None:
+    """It ends the process as it ends others; Ctrl-C has its exit code."""
+    with shown(filled) as top:
+        before = top.terminal.settings
+        top.has("large")
+        top.terminal.process.send_signal(number)
+        top.terminal.end()
+        code = exits.INTERRUPTED if number == signal.SIGINT else -number
+        assert top.terminal.process.returncode == code
+        assert (LEAVES in top.terminal.written, top.terminal.settings) == (True, before)
+
+
+@pytest.mark.parametrize(("env", "colours"), [({}, True), ({"NO_COLOR": "1"}, False)])
+def test_colours_are_for_those_who_want_them(
+    filled: BrokerServer, env: dict[str, str], colours: bool
+) -> None:
+    """Without them the row of the cursor still stands out."""
+    with shown(filled, "--every", "100ms", env=env) as top:
+        top.has("large")
+        filled.kill()
+        top.has("AWAY")
+        cells = [cell for row in top.screen.buffer.values() for cell in row.values()]
+        assert ("red" in {cell.fg for cell in cells}) == colours
+        assert {cell.data for cell in cells if cell.reverse} > set("large300")
+
+
+def test_once_and_json_need_no_terminal(filled: BrokerServer) -> None:
+    """A table for people, a document for programs, with rates of two looks."""
+    env = {"MINIBROKER_HTTP": address_of(filled), "MINIBROKER_TOP_EVERY": "100ms"}
+    lines = typed("top", "--once", "--sort", "queue", env=env).stdout.splitlines()
+    assert [line.split()[0] for line in lines[2:]] == ["queue", "large", "medium", "small"]
+    assert "in 0/s" in lines[1]
+    found = json.loads(typed("top", "--once", "--json", "--filter", "m*", env=env).stdout)
+    (queue,) = found["queues"]
+    assert (queue["name"], queue["counts"]["ready"]) == ("medium", 20)
+    assert queue["rates"]["published"] == 0
+    assert found["overview"]["queues"] == 3
+
+
+def test_where_no_screen_can_be_shown_it_says_what_can(tmp_path: Path) -> None:
+    """No terminal, or one that nothing is known of: a usage error that names --once; nobody there is another."""
+    done = typed("top")
+    assert (done.returncode, "--once" in done.stderr) == (exits.USAGE, True)
+    with terminal(80, "top", env={"TERM": "no-such-terminal"}) as made:
+        text = made.end()
+        assert (made.process.returncode, "TERM=no-such-terminal" in text) == (exits.USAGE, True)
+    with terminal(80, "top", "--http", "127.0.0.1:1") as made:
+        assert "--http" in made.end()
+        assert made.process.returncode == exits.UNREACHABLE
