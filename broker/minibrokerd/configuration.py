@@ -11,10 +11,18 @@ from minibroker.contract import limits
 from minibrokerd.http.options import HttpOptions
 from minibrokerd.log.filelog import DEFAULT_SEGMENT_BYTES
 from minibrokerd.logs import OwnText, events
+from minibrokerd.monitoring.webhook import Webhook
 from minibrokerd.tls import Tls, TlsFiles
 
 # Beside these the files of certificates and tokens are read again, which have events of their own.
-RELOADABLE: Final = ("auto_create", "drain_timeout", "log_level", "max_queues", "memory_limit")
+RELOADABLE: Final = (
+    "auto_create",
+    "drain_timeout",
+    "log_level",
+    "max_queues",
+    "memory_limit",
+    "webhook",
+)
 NOT_SETTINGS: Final = ("reread", "warning")
 
 
@@ -40,6 +48,7 @@ class ServeOptions:
     tls: TlsFiles | None = None
     warning: str = ""  # about the environment; it is logged
     http: HttpOptions | None = field(default_factory=HttpOptions)  # None: no HTTP port
+    webhook: Webhook | None = None
     # Flags, environment and file read again; raises CannotReload. None: there is nothing to be read again.
     reread: Callable[[], ServeOptions] | None = field(default=None, compare=False, repr=False)
 

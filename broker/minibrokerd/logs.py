@@ -86,6 +86,8 @@ EVENTS: Final[Mapping[str, str]] = {
     "read_failed": "messages could not be read back from the log; it is tried again every second",
     "disk_full": "publishes are refused until there is space; acks go on",
     "disk_has_room": "publishes are taken again",
+    "webhook_failed": "a call of the webhook at `address` failed, of this `type`; it is made again for 15 minutes",
+    "webhook_dropped": "so many `calls` of the webhook will not be made, for `reason`",
     "stopping": "a signal asked for a stop",
     "signal_ignored": "a signal came that does not end the server, or means nothing to it",
     "continued": "the process had been stopped (SIGSTOP, Ctrl-Z) and goes on; leases ran on meanwhile",

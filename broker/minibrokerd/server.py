@@ -33,6 +33,7 @@ from minibrokerd.log.failures import LogError, LogFailed, NotWritable
 from minibrokerd.log.filelog import FileLog
 from minibrokerd.log.seam import Log
 from minibrokerd.logs import OwnText, events
+from minibrokerd.monitoring.alarm import Alarm
 from minibrokerd.monitoring.watch import Watch
 from minibrokerd.notify import Notifier
 from minibrokerd.outlet import STDOUT, write_once
@@ -40,6 +41,7 @@ from minibrokerd.scrub import Scrub
 from minibrokerd.stopping import StopSignals
 from minibrokerd.tls import Tls, TlsRefused
 
+WEBHOOK_S: Final = 2.0  # that a stop waits for a webhook, of what its deadline has left
 BACKSTOP_S: Final = 1.0  # after the deadline, when the loop itself is stuck
 LIMIT_LOOK_S: Final = 30.0
 TURN_S: Final = 0.02  # between two turns of the loop in a recovery
@@ -169,6 +171,8 @@ class Server:
             data_dir=str(options.data_dir),
         )
         self._watch = self.subject.watch = Watch(self.subject)
+        self._alarm = Alarm(self._watch, loop, options.webhook)
+        self.subject.caller = self._alarm.caller
         self._http = HttpPort(options.http or HttpOptions(), pages or [], self.subject, tls)
         self._sweep_due_s = loop.time()
         self._signals = StopSignals()
@@ -269,6 +273,8 @@ class Server:
                 await asyncio.gather(asyncio.to_thread(self.engine.close), self._http.stop())
         except TimeoutError:
             leave(f"the disk did not take what is left within {deadline_s:g} s")
+        left_s = deadline_s - (time.monotonic() - began_s)
+        await self._alarm.end(min(WEBHOOK_S, left_s))
         backstop.cancel()
         self.connections.report_rest()
         self._signals.on_second = lambda: None  # the log is closed: there is nothing left to leave
@@ -349,6 +355,7 @@ class Server:
         self._core.store.auto_create = self._options.auto_create
         self._core.store.max_queues = self._options.max_queues
         self._limit_memory()
+        self._alarm.set(self._options.webhook)
 
     def _ping(self) -> None:
         """Tell the service manager that the loop turns, twice in the time that it waits."""

@@ -17,6 +17,7 @@ from minibrokerd.cli.config_file import config_options
 from minibrokerd.cli.http_options import http_of, http_options, is_loopback
 from minibrokerd.cli.options import PortOption, data_dir_option, log_options, shared_option
 from minibrokerd.cli.units import Duration, Size, size_text
+from minibrokerd.cli.webhook_options import webhook_of, webhook_options
 from minibrokerd.stopping import StopSignals
 
 if TYPE_CHECKING:
@@ -103,6 +104,7 @@ class _Serve(click.Command):
     help="How long a stop may take until the server leaves as after a crash.",
 )
 @http_options
+@webhook_options
 @config_options
 @log_options()
 def serve(check_config: bool, **flags: Any) -> None:
@@ -157,6 +159,7 @@ def options_of(context: click.Context) -> ServeOptions:
     del flags["check_config"]
     has_tokens = _has_tokens(flags["data_dir"])
     http = http_of(flags, insecure=flags.pop("insecure"), has_tokens=has_tokens)
+    webhook = webhook_of(flags)
     cert, key, client_ca = (flags.pop(f"tls_{name}") for name in ("cert", "key", "client_ca"))
     by_default = context.get_parameter_source("port") is ParameterSource.DEFAULT
     warning = passed_over(os.environ) if by_default else ""
@@ -170,7 +173,9 @@ def options_of(context: click.Context) -> ServeOptions:
             raise CannotReload(error.format_message()) from error
 
     tls = None if cert is None else TlsFiles(cert, key, client_ca)
-    return ServeOptions(**flags, tls=tls, http=http, warning=warning, reread=reread)
+    return ServeOptions(
+        **flags, tls=tls, http=http, webhook=webhook, warning=warning, reread=reread
+    )
 
 
 def _has_tokens(data_dir: Path) -> bool:

@@ -108,6 +108,15 @@ def _build(subject: Subject) -> Samples:
     return (((("version", __version__),), 1),)
 
 
+def _webhook_calls(subject: Subject) -> Samples:
+    caller = subject.caller
+    counts = (0, 0) if caller is None else (caller.sent, caller.dropped)
+    return [
+        ((("outcome", outcome),), count)
+        for outcome, count in zip(("sent", "dropped"), counts, strict=True)
+    ]
+
+
 def _recovered(subject: Subject) -> float:
     return subject.log.recovered_percent / 100 if subject.phase is Phase.RECOVERING else 1
 
@@ -163,6 +172,22 @@ _QUEUE_FAMILIES: Final = (
         )
         for row in METRICS.values()
         if row.counter
+    ),
+)
+
+_WEBHOOK_FAMILIES: Final = (
+    Family(
+        "minibroker_webhook_calls",
+        "counter",
+        "Calls of the webhook that it took, and that will not be made.",
+        _webhook_calls,
+        labels=("outcome",),
+    ),
+    Family(
+        "minibroker_webhook_failures",
+        "counter",
+        "Attempts to call the webhook that failed.",
+        _one(lambda subject: 0 if subject.caller is None else subject.caller.failed),
     ),
 )
 
@@ -440,6 +465,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
         *_HISTOGRAMS,
         *_QUEUE_FAMILIES,
         *_TALKER_FAMILIES,
+        *_WEBHOOK_FAMILIES,
         *_PROCESS_FAMILIES,
     )
 }

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from minibrokerd.http.recent import Recent
     from minibrokerd.http.survey import Survey
     from minibrokerd.http.talkers import Talkers
+    from minibrokerd.monitoring.caller import Caller
     from minibrokerd.monitoring.watch import Watch
 
 
@@ -44,6 +45,7 @@ class Subject:
     phase: Phase = Phase.RECOVERING
     data_dir: str = ""
     watch: Watch | None = None
+    caller: Caller | None = None  # of the webhook
     # What the port itself adds when it opens.
     clients: Clients | None = None
     survey: Survey | None = None

@@ -7,7 +7,7 @@ waits, a step asks two things.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from typing import Final
 
 from minibrokerd import __version__, memory
@@ -37,6 +37,7 @@ class Watch:
         self._dead: dict[int, int] = {}  # of each queue, by its number: what its counter said
         self._without: dict[str, float] = {}  # queues that have no consumer, and since when
         self._task: asyncio.Task[None] | None = None
+        self.after_look: Callable[[Mapping[str, int]], Awaitable[None]] | None = None
 
     @property
     def _syncs(self) -> list[int]:
@@ -53,7 +54,9 @@ class Watch:
 
     async def _run(self) -> None:
         while True:
-            await self.look()
+            dead = await self.look()
+            if self.after_look is not None:
+                await self.after_look(dead)
             await asyncio.sleep(EVERY_S)
 
     async def look(self) -> Mapping[str, int]:

@@ -1,0 +1,53 @@
+"""Between the watch and the webhook: judges each look, and has the changes told."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Mapping
+
+from minibrokerd.monitoring.caller import Caller
+from minibrokerd.monitoring.changes import Changes
+from minibrokerd.monitoring.watch import Watch
+from minibrokerd.monitoring.webhook import Webhook, call_of
+
+
+class Alarm:
+    """What one broker tells. `caller` has the numbers of it."""
+
+    def __init__(
+        self, watch: Watch, loop: asyncio.AbstractEventLoop, webhook: Webhook | None
+    ) -> None:
+        self.caller = Caller()
+        self._watch, self._loop = watch, loop
+        self._webhook: Webhook | None = None
+        self._changes = Changes()
+        watch.after_look = self._look
+        self.set(webhook)
+
+    def set(self, webhook: Webhook | None) -> None:
+        """Tell this webhook from now on; one at another address is told of all trouble anew."""
+        if webhook is None or self._webhook is None or webhook.url != self._webhook.url:
+            self._changes = Changes()
+        self._webhook = webhook
+        self.caller.set(webhook)
+
+    async def _look(self, dead: Mapping[str, int]) -> None:
+        if self._webhook is None:
+            return  # nothing is judged for nobody
+        found = await self._watch.readings()
+        webhook = self._webhook
+        if webhook is None:
+            return
+        for notice in self._changes.look(self._loop.time(), found.readings, dead):
+            if notice.type in webhook.types:
+                self.caller.put(call_of(notice, f"msg_{uuid.uuid4().hex}", found.now_unix_ms))
+
+    async def end(self, within_s: float) -> None:
+        """Try once more what waits, for so long at the most, and tell nothing any more."""
+        ended = asyncio.Event()
+        self.caller.end(lambda: self._loop.call_soon_threadsafe(ended.set))
+        try:
+            await asyncio.wait_for(ended.wait(), max(0.0, within_s))
+        except TimeoutError:
+            self.caller.give_up()
