@@ -6,13 +6,17 @@ import base64
 import hashlib
 import hmac
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
+from minibrokerd import logs
 from minibrokerd.monitoring.caller import Caller, Patience
 from minibrokerd.monitoring.changes import Notice
 from minibrokerd.monitoring.webhook import (
@@ -23,6 +27,7 @@ from minibrokerd.monitoring.webhook import (
     checked_url,
     key_of,
 )
+from support.certificates import OPENSSL, Authority
 
 KEY = bytes(range(32))
 WAIT_S = 10
@@ -85,9 +90,9 @@ def receiver() -> Iterator[Receiver]:
     server.server_close()
 
 
-def made(port: int, patience: Patience = QUICK) -> Caller:
+def made(port: int, patience: Patience = QUICK, scheme: str = "http") -> Caller:
     caller = Caller(patience)
-    caller.set(Webhook(f"http://127.0.0.1:{port}/hook?a=b", KEY))
+    caller.set(Webhook(f"{scheme}://127.0.0.1:{port}/hook?a=b", KEY))
     return caller
 
 
@@ -161,7 +166,12 @@ def test_a_call_is_given_up_and_the_next_one_made(status: int, receiver: Receive
     assert (caller.failed == 1) == (status == 410)
 
 
-def test_an_end_tries_once_more_and_does_not_wait_for_the_next_attempt(receiver: Receiver) -> None:
+def test_an_end_tries_once_more_and_does_not_wait_for_the_next_attempt(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And says how many calls nobody took, and why."""
+    said: list[dict[str, object]] = []
+    monkeypatch.setattr(logs, "listener", said.append)
     receiver.answers = [500, 500]
     caller = made(receiver.server_port, Patience(0.2, 60, 60, 900, 3))
     caller.put(call(1))
@@ -170,6 +180,51 @@ def test_an_end_tries_once_more_and_does_not_wait_for_the_next_attempt(receiver:
     end(caller)
     assert time.monotonic() - began_s < 2
     assert (caller.sent, caller.dropped) == (0, 1)
+    assert [(each["calls"], each["reason"]) for each in said if "calls" in each] == [
+        (1, "the broker stops")
+    ]
+
+
+def test_an_answer_that_never_ends_is_cut_off() -> None:
+    """A receiver that sends a little all the time holds an attempt for its time, and no longer."""
+    over = threading.Event()
+
+    def trickle(server: socket.socket) -> None:
+        with server.accept()[0] as peer, suppress(OSError):
+            peer.sendall(b"HTTP/1.1 200 OK\r\n")
+            while not over.wait(0.02):
+                peer.sendall(b"X-More: and more\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=trickle, args=(server,), daemon=True)
+        thread.start()
+        caller = made(server.getsockname()[1], Patience(0.2, 0.01, 0.01, 0.1, 3))
+        caller.put(call(1))
+        began_s = time.monotonic()
+        end(caller)
+        assert time.monotonic() - began_s < 1
+        assert (caller.sent, caller.failed, caller.dropped) == (0, 1, 1)
+        over.set()
+        thread.join(WAIT_S)
+
+
+@pytest.mark.skipif(OPENSSL is None, reason="openssl is not there")
+@pytest.mark.parametrize("known", [True, False], ids=["known", "unknown"])
+def test_the_certificate_of_a_receiver_is_verified(
+    known: bool, receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the CAs of the system, of which a variable of OpenSSL names another file."""
+    authority = Authority(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*authority.sign("receiver", "IP:127.0.0.1"))
+    receiver.socket = context.wrap_socket(receiver.socket, server_side=True)
+    if known:
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority.cert))
+    caller = made(receiver.server_port, Patience(2, 60, 60, 900, 3), "https")
+    caller.put(call(1))
+    end(caller)
+    assert (caller.sent, caller.dropped) == ((1, 0) if known else (0, 1))
+    assert len(receiver.seen) == caller.sent
 
 
 def test_the_key_is_shown_nowhere_and_reads_as_the_specification_says() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import http.client
 import random
+import socket
 import threading
 import time
 from collections import deque
@@ -122,7 +123,8 @@ class Caller:
                     "webhook_failed", type=call.type, address=webhook.shown, text=trouble
                 )
                 if over:
-                    self._drop(1, "it failed for too long" if status != GONE else trouble)
+                    late = "the broker stops" if self._ending else "it failed for too long"
+                    self._drop(1, trouble if status == GONE else late)
                     return
                 self._changed.wait_for(
                     lambda: self._is_to_hurry(webhook, call),  # noqa: B023
@@ -146,7 +148,8 @@ class Caller:
         connection = kind(parts.hostname, parts.port, timeout=self._patience.attempt_s)
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         # The time-out of a socket begins anew with each byte; this one does not.
-        cut = threading.Timer(self._patience.attempt_s, _cut, (connection,))
+        within_s, began_s = self._patience.attempt_s, time.monotonic()
+        cut = threading.Timer(within_s, _cut, (connection,))
         cut.daemon = True
         cut.start()
         try:
@@ -155,21 +158,19 @@ class Caller:
             )
             with connection.getresponse() as response:
                 status = response.status
-        except (
-            OSError,
-            ValueError,
-            http.client.HTTPException,
-        ) as error:  # ValueError: no name of a host
-            return f"{type(error).__name__}: {error}", 0
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            return f"{type(error).__name__}: {error}", 0  # ValueError: that is no name of a host
         finally:
             cut.cancel()
             connection.close()
+        if time.monotonic() - began_s >= within_s:  # what was cut off may look like a whole answer
+            return f"it did not answer within {within_s:g} s", 0
         return ("" if 200 <= status < 300 else f"it answered with {status}"), status
 
 
 def _cut(connection: http.client.HTTPConnection) -> None:
     try:
         if connection.sock is not None:
-            connection.sock.shutdown(2)
+            connection.sock.shutdown(socket.SHUT_RDWR)
     except OSError:
         return  # it has ended by itself

@@ -38,9 +38,8 @@ class Changes:
 
     def __init__(self) -> None:
         self._levels: dict[str, Level] = {}
-        self._calm: dict[
-            str, tuple[Level, float]
-        ] = {}  # better levels, not told yet, and since when
+        # Better levels that are not told yet, and since when.
+        self._calm: dict[str, tuple[Level, float]] = {}
         self._told_s: dict[str, float] = {}  # queues whose dead letters were told of late
         self._untold: dict[str, int] = {}
 
