@@ -120,16 +120,28 @@ def configure(format: str = "text", level: str = "info", descriptor: int = STDER
     for method in LEVELS:
         vars(_output).pop(method, None)  # of `hand_to_logging`
     _output.render = render_json if format == "json" else render_text
-    _output.level = LEVELS[level]
     _output.outlet = Outlet(descriptor, _output.lost)
     logging.captureWarnings(True)
-    logging.basicConfig(handlers=[_Bridge()], level=LEVELS[level], force=True)
+    logging.basicConfig(handlers=[_Bridge()], force=True)
+    set_level(level)
 
 
 def set_level(level: str) -> None:
-    """Write events from `level` on from now on."""
+    """Write events from `level` on from now on: the configuration says so."""
+    _output.configured = level
+    hold_level(level)
+
+
+def hold_level(level: str) -> None:
+    """Write events from `level` on until the configuration is read again."""
     _output.level = LEVELS[level]
     logging.getLogger().setLevel(LEVELS[level])
+
+
+def levels() -> tuple[str, str]:
+    """Return the level that holds, and the one that the configuration says."""
+    held = next(name for name, level in LEVELS.items() if level == _output.level)
+    return held, _output.configured
 
 
 def hand_to_logging(name: str) -> None:
@@ -251,7 +263,8 @@ class _Output:
     """Hands lines to an outlet. A log that nobody takes does not stop the server."""
 
     def __init__(self) -> None:
-        self.level = LEVELS["warning"]  # where no server runs, as in a test, only what is wrong
+        self.configured = "warning"  # where no server runs, as in a test, only what is wrong
+        self.level = LEVELS[self.configured]
         self.render: Callable[[object, str, Event], str] = render_text
         self.outlet = Outlet(STDERR, self.lost)
 

@@ -13,6 +13,7 @@ from minibrokerd.http import (
     deadletters,
     event_stream,
     live,
+    log_level,
     messages,
     monitoring,
     openapi,
@@ -220,6 +221,20 @@ API: Final = (
         "server-sent events: the events of the log as they happen, with ids for `Last-Event-ID`",
         event_stream.follow_events,
         after="Only events with a larger number.",
+    ),
+    _get(
+        "/api/v1/log-level",
+        "from which level on events are logged",
+        log_level.show_level,
+        shapes.LogLevel,
+    ),
+    _change(
+        "PUT",
+        "/api/v1/log-level",
+        "log from another level on, until the next SIGHUP or start",
+        log_level.set_level,
+        shapes.LogLevel,
+        shapes.NewLogLevel,
     ),
     _get(
         "/api/v1/live",

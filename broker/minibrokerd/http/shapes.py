@@ -5,7 +5,7 @@ Times are unix milliseconds or milliseconds, sizes bytes, as everywhere in minib
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -279,6 +279,19 @@ class EventList(msgspec.Struct):
 
     events: list[EventView]
     last: int
+
+
+class LogLevel(msgspec.Struct):
+    """From which level on events are logged; `configured`: where a SIGHUP or a start leads back to."""
+
+    level: str
+    configured: str
+
+
+class NewLogLevel(msgspec.Struct, forbid_unknown_fields=True):
+    """The level to log from; null: that of the configuration again."""
+
+    level: Literal["debug", "info", "warning", "error"] | None
 
 
 class Failed(msgspec.Struct):
