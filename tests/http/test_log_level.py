@@ -74,4 +74,6 @@ def test_who_makes_the_log_quiet_stands_in_it_and_who_makes_it_loud_too(tmp_path
             "from_level=info to_level=warning",
             "from_level=error to_level=info",
         ):
-            look_until(lambda words=words: words in broker.server.output, broker.server.process, words)
+            look_until(
+                lambda words=words: words in broker.server.output, broker.server.process, words
+            )
