@@ -11,12 +11,13 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 from typing_commands import CLEAN, COMMAND, output, typed, typed_at
 
 from minibrokerd import exits
 from minibrokerd.cli.log import WITH_MESSAGES
-from minibrokerd.cli.main import COMMANDS
+from minibrokerd.cli.main import COMMANDS, main
 from minibrokerd.cli.stats import RATES, rates
 from minibrokerd.core.records import RECORD_TYPES
 from support.broker import BrokerServer
@@ -215,6 +216,18 @@ def test_the_exit_codes_stand_in_one_place() -> None:
     codes = re.findall(r"^ *(\d+) ", typed("exits").stdout, re.MULTILINE)
     assert codes == [str(row.code) for row in (*exits.EXITS, *exits.CHECK_EXITS)]
     assert "`minibroker exits`" in typed("--help").stdout
+
+
+def test_help_of_a_narrow_terminal_cuts_no_description() -> None:
+    """It goes on in the next line, of which none is wider than the terminal."""
+    commands = [main, *(main.get_command(click.Context(main), name) for name in COMMANDS)]
+    groups = [each for each in commands if isinstance(each, click.Group)]
+    assert len(groups) > 4
+    for group in groups:
+        narrow, wide = (group.get_help(click.Context(group, terminal_width=at)) for at in (60, 500))
+        assert max(map(len, narrow.splitlines())) <= 60
+        assert "..." not in narrow.partition("Commands:")[2]
+        assert "".join(narrow.split()) == "".join(wide.split())
 
 
 def test_help_of_subcommands_names_variables_too() -> None:

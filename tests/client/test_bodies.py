@@ -74,7 +74,7 @@ def test_a_body_in_itself_is_a_type_error() -> None:
 
 @pytest.mark.parametrize("raw", [b"", b"\xc1", b"\x01\x02", b"\xc7\x01\x05x", b"\xa1\xff", b"\x91"])
 def test_what_is_no_msgpack_is_a_body_error(raw: bytes) -> None:
-    with pytest.raises(BodyError):
+    with pytest.raises(BodyError, match=rf"the body of {len(raw)} bytes is not msgpack: \S"):
         decode_body(raw, 1)
 
 
@@ -87,5 +87,9 @@ def test_headers_are_a_dict() -> None:
     assert encode_headers(None) == encode_headers({}) == b""
     assert decode_headers(b"") == {}
     assert decode_headers(encode_headers({"trace": "x"})) == {"trace": "x"}
-    with pytest.raises(BodyError):
+    with pytest.raises(BodyError, match="the headers are int, not a map"):
         decode_headers(b"\x01")
+    with pytest.raises(
+        BodyError, match="the map of headers of 1 bytes is not msgpack: FormatError"
+    ):
+        decode_headers(b"\xc1")

@@ -198,7 +198,12 @@ async def test_a_queue_without_handler_is_refused_and_one_of_two_is_chosen(
     await broker.queue("a").publish("x")
     await broker.queue("b").publish("x")
     source = HEAD + '@app.handler("a")\n@app.handler("b")\nasync def work(message): pass\n'
-    assert start_worker(source, "--queues", "a,c").ends() == 2
+    refused = start_worker(source, "--queues", "a,c")
+    assert refused.ends() == 2
+    assert "--queues: no handler for the queue 'c'; the app has some for b, a" in refused.output
+    assert "worker_started" not in refused.output
+    empty = start_worker(source, "--queues", ",")
+    assert (empty.ends(), "names no queue" in empty.output) == (2, True)
     assert start_worker(source, "--burst", "--queues", "a").ends() == 0
     assert (await counters(broker, "a"))["acked"] == 1
     assert (await counters(broker, "b"))["ready"] == 1

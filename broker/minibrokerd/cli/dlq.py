@@ -16,6 +16,7 @@ from minibroker.session.address import masked
 from minibroker.session.peek import Peeked, Peeks
 from minibrokerd import exits
 from minibrokerd.cli.completing import complete_dead_id, complete_source
+from minibrokerd.cli.group import Group
 from minibrokerd.cli.options import client_options, ids_argument, option, queue_argument
 from minibrokerd.cli.peeking import (
     age_of,
@@ -36,7 +37,7 @@ MOST_IDS: Final = limits.MAX_RUNS_PER_FRAME
 HEADS: Final = ("id", "attempts", "cause", "error", "dead for", "body")
 
 
-@click.group()
+@click.group(cls=Group)
 def dlq() -> None:
     """Dead messages: what failed too often or was rejected. QUEUE is the queue they come from."""
 

@@ -11,6 +11,7 @@ import click
 import msgspec
 
 from minibroker.contract.wire import RUN
+from minibrokerd.cli.group import Group
 from minibrokerd.cli.log_check import check_command
 from minibrokerd.cli.log_restore import restore_command
 from minibrokerd.cli.log_salvage import salvage_command
@@ -34,7 +35,7 @@ from minibrokerd.log.seam import Batch, Record
 WITH_MESSAGES: Final = (PublishMeta, CopyMeta, CopyRunMeta, CopyPartMeta)
 
 
-@click.group()
+@click.group(cls=Group)
 def log() -> None:
     """What stands in the log on disk."""
 

@@ -15,6 +15,7 @@ import click
 from minibrokerd import __version__, exits
 from minibrokerd.cli import streams
 from minibrokerd.cli.endings import ending
+from minibrokerd.cli.group import Group
 from minibrokerd.cli.options import PREFIX
 
 # In the order of `--help`: the name and the module whose attribute of that name is the command.
@@ -51,7 +52,7 @@ COMMANDS: Final[Mapping[str, str]] = {
 EPILOG: Final = "`minibroker exits` lists the exit codes."
 
 
-class _Commands(click.Group):
+class _Commands(Group):
     """Looks commands up in the table, and imports what is asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:

@@ -13,6 +13,7 @@ from minibroker.contract.confirms import MessageId
 from minibroker.session.address import masked
 from minibrokerd import exits
 from minibrokerd.cli.completing import complete_queue
+from minibrokerd.cli.group import Group
 from minibrokerd.cli.options import client_options, ids_argument, option, queue_argument
 from minibrokerd.cli.peeking import find, show_messages
 from minibrokerd.cli.printing import fail, print_json, progress, say
@@ -26,7 +27,7 @@ target_option = option(
 )  # fmt: skip
 
 
-@click.group()
+@click.group(cls=Group)
 def message() -> None:
     """Show, delete or move single messages of a queue, by the IDs that lists print."""
 

@@ -13,6 +13,7 @@ from minibroker.contract.limits import DLQ_SUFFIX
 from minibroker.contract.settings import SETTINGS, Settings
 from minibroker.session.address import masked
 from minibrokerd.cli.completing import complete_setting
+from minibrokerd.cli.group import Group
 from minibrokerd.cli.options import client_options, option, queue_argument
 from minibrokerd.cli.printing import print_json, print_table, say, shown
 from minibrokerd.cli.selecting import list_options, matches, pattern_argument, selected
@@ -64,7 +65,7 @@ def _overview(counters: dict[str, dict[str, int]], pattern: str) -> Iterable[dic
             }
 
 
-class _QueueCommands(click.Group):
+class _QueueCommands(Group):
     """Those of this module, and `move`, which is imported when it is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:

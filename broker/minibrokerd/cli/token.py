@@ -16,6 +16,7 @@ from minibrokerd import exits
 from minibrokerd.access import token_file
 from minibrokerd.access.rights import Right
 from minibrokerd.access.tokens import MAX_TOKENS, NAME, BadTokens, Row, check_patterns, make
+from minibrokerd.cli.group import Group
 from minibrokerd.cli.options import data_dir_option, json_option, option
 from minibrokerd.cli.printing import fail, note, print_json, print_table, say
 from minibrokerd.cli.units import Duration, Size
@@ -29,7 +30,7 @@ ONCE: Final = (
 )
 
 
-@click.group()
+@click.group(cls=Group)
 def token() -> None:
     """Who may log in, and what he may do.
 

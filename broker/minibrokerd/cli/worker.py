@@ -76,6 +76,8 @@ def worker(queues: tuple[str, ...], processes: int, reload: bool, **flags: Any) 
     signals = StopSignals()
     signals.catch()
     names = tuple(name for each in queues for name in each.split(",") if name)
+    if queues and not names:
+        raise click.UsageError("--queues names no queue; leave it out to work on all.")
     place = Place.taken()
     if place is not None:
         # Of a group that is signalled each gets a signal, and some time later one from the supervisor: he says

@@ -16,7 +16,7 @@ import uvloop
 
 import minibroker
 from minibroker.contract.errors import LoginRefused, MinibrokerError, ProtocolError
-from minibroker.worker import App, Control, Ending, WorkOptions, work
+from minibroker.worker import App, Control, Ending, WorkOptions, chosen, work
 from minibroker.worker.work import MAX_MESSAGES
 from minibrokerd import exits, logs
 from minibrokerd.logs import OwnText, events
@@ -71,6 +71,10 @@ def run(options: WorkerOptions, signals: StopSignals, place: Place | None = None
         return _refused(str(error))
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the application's module
         return _refused(f"importing {options.app} raised {_raised(error)}")
+    try:
+        chosen(app, options.queues)  # before a line says that a worker has started
+    except ValueError as error:
+        return _refused(f"--queues: {error}" if options.queues else str(error))
     factory = uvloop.new_event_loop if options.loop == "uvloop" else None
     process = _Process(options, place)
     try:

@@ -85,8 +85,8 @@ def _check(value: object) -> None:
         raise TypeError(f"{kind.__module__}.{kind.__qualname__} cannot be sent; {_ACCEPTED}")
 
 
-def decode_body(raw: bytes, encoding: int) -> Any:
-    """Return the body in `raw`.
+def decode_body(raw: bytes, encoding: int, name: str = "body") -> Any:
+    """Return the body in `raw`; `name` is what errors call it.
 
     Raises:
         BodyError: the bytes are not what the encoding says; the caller still has them.
@@ -94,20 +94,21 @@ def decode_body(raw: bytes, encoding: int) -> Any:
     if encoding == wire.ENCODING_BYTES:
         return raw
     if encoding != wire.ENCODING_MSGPACK:
-        raise BodyError(f"the body has encoding {encoding}, which this client does not know")
+        raise BodyError(f"the {name} has encoding {encoding}, which this client does not know")
     try:
         return msgpack.unpackb(raw, ext_hook=_refuse_extension)
     except Exception as error:  # msgpack promises no closed set of errors: the body is one call
-        raise BodyError(f"the body of {len(raw)} bytes is not msgpack: {error}") from error
+        reason = str(error) or type(error).__name__  # some of its errors have no text
+        raise BodyError(f"the {name} of {len(raw)} bytes is not msgpack: {reason}") from error
 
 
 def decode_headers(raw: bytes) -> dict[str, Any]:
     """Return the application headers in `raw`; BodyError if they are no map."""
     if not raw:
         return {}
-    headers = decode_body(raw, wire.ENCODING_MSGPACK)
+    headers = decode_body(raw, wire.ENCODING_MSGPACK, "map of headers")
     if not isinstance(headers, dict):
-        raise BodyError("the headers are no map")
+        raise BodyError(f"the headers are {type(headers).__name__}, not a map")
     return headers
 
 

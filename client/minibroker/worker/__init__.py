@@ -19,7 +19,7 @@ from minibroker.worker.control import Control
 from minibroker.worker.declared import Declared
 from minibroker.worker.following import HandlerTimeout, ProcessDied, Reject, Retry
 from minibroker.worker.reporting import LogReport, Report
-from minibroker.worker.work import Ending, WorkOptions, work
+from minibroker.worker.work import Ending, WorkOptions, chosen, work
 
 __all__ = [
     "App",
@@ -33,5 +33,6 @@ __all__ = [
     "Report",
     "Retry",
     "WorkOptions",
+    "chosen",
     "work",
 ]

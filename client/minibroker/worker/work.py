@@ -66,14 +66,14 @@ async def work(app: App, options: WorkOptions, report: Report, control: Control)
         ValueError: the options name a queue that has no handler, or the app has none.
         MinibrokerError: the server refused the login, a queue or its settings; ConnectionLost only with `burst`.
     """
-    chosen = _chosen(app, options.queues)
+    handlers = chosen(app, options.queues)
     broker = await _connected(app, options, report, control)
     if broker is None:
         return Ending(control.reason)
     ending = Ending("")  # the lifespan swallowed what ended the work
     try:
         async with Life(app, control, options.drain_s):
-            shift = _Shift(app, chosen, broker, options, report, control)
+            shift = _Shift(app, handlers, broker, options, report, control)
             ending = await shift.work()
     except MinibrokerError:
         raise
@@ -97,12 +97,19 @@ def _left_s(control: Control, options: WorkOptions) -> float:
     return max(RELEASE_S, 0.0 if control.hurried.is_set() else options.drain_s - used_s)
 
 
-def _chosen(app: App, queues: Collection[str]) -> list[Declared]:
+def chosen(app: App, queues: Collection[str]) -> list[Declared]:
+    """Return the handlers of these queues; empty: of all.
+
+    Raises:
+        ValueError: the app has none, or none for one of the queues; says which there are.
+    """
     known = [each.queue for each in app.handlers]
     if not known:
         raise ValueError("the app has no handlers: declare one with @app.handler(queue)")
-    if unknown := [name for name in queues if name not in known]:
-        raise ValueError(f"no handler for the queue {unknown[0]!r}; there are {', '.join(known)}")
+    if unknown := ", ".join(repr(name) for name in queues if name not in known):
+        raise ValueError(
+            f"no handler for the queue {unknown}; the app has some for {', '.join(known)}"
+        )
     return [each for each in app.handlers if not queues or each.queue in queues]
 
 
