@@ -83,6 +83,10 @@ def test_every_counter_says_what_a_restart_does_to_it() -> None:
     going_on = {row.name for row in FAMILIES.values() if row.goes_on}
     assert going_on == {"minibroker_starts", "minibroker_log_batches"}
     assert {row.after_restart for row in FAMILIES.values()} == {"is looked at", "goes on", "from 0"}
+    for row in FAMILIES.values():
+        says = {"goes on": "Goes on over a restart.", "from 0": "From 0 at each start."}
+        assert row.help.endswith(says.get(row.after_restart, row.meaning))
+        assert (row.help == row.meaning) == (row.kind in ("gauge", "info"))
 
 
 async def test_what_the_log_knows_goes_on_over_a_restart(http_broker: HttpBroker) -> None:
@@ -98,3 +102,5 @@ async def test_what_the_log_knows_goes_on_over_a_restart(http_broker: HttpBroker
     assert before["minibroker_queue_published_total", "mail"] == 5
     assert after["minibroker_queue_published_total", "mail"] == 0
     assert after["minibroker_queue_messages", "mail", "ready"] == 5
+    text = http_broker.client.get("/metrics").text
+    assert "# HELP minibroker_queue_published_total Messages stored. From 0 at each start.\n" in text

@@ -114,7 +114,7 @@ def _head(family: Family, form: Format) -> Iterator[str]:
     name, kind = family.name, family.kind
     if not form.open_metrics:  # which has no info, and names a family as its samples
         name, kind = family.sample_name, "gauge" if kind == "info" else kind
-    yield f"# HELP {name} {_escaped_help(family.meaning, form)}"
+    yield f"# HELP {name} {_escaped_help(family.help, form)}"
     yield f"# TYPE {name} {kind}"
     unit = name.rpartition("_")[2]
     if form.open_metrics and unit in UNITS:

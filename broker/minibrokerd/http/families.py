@@ -70,6 +70,12 @@ class Family:
             return "is looked at"
         return "goes on" if self.goes_on else "from 0"
 
+    @property
+    def help(self) -> str:
+        """What it is for whoever reads the numbers: its meaning, and what a restart does to a counter."""
+        ends = {"goes on": " Goes on over a restart.", "from 0": " From 0 at each start."}
+        return self.meaning + ends.get(self.after_restart, "")
+
 
 def _one(value: Callable[[Subject], float]) -> Callable[[Subject], Samples]:
     return lambda subject: ((NO_LABELS, value(subject)),)
@@ -166,7 +172,7 @@ _QUEUE_FAMILIES: Final = (
         Family(
             f"minibroker_queue_{row.name}",
             "counter",
-            f"Since the start of the broker: {row.meaning}.",
+            f"{row.meaning[0].upper()}{row.meaning[1:]}.",
             counter=row.name,
             labels=("queue",),
         )
@@ -225,7 +231,7 @@ _SERVER_FAMILIES: Final = (
     Family(
         "minibroker_start_time_seconds",
         "gauge",
-        "Unix time of the start of the broker, from which on all of its counters count.",
+        "Unix time of the start of the broker, from which on those of its counters count that do not go on.",
         _one(lambda subject: subject.started_unix),
         early=True,
     ),
@@ -312,7 +318,7 @@ _SERVER_FAMILIES: Final = (
     Family(
         "minibroker_log_written_bytes",
         "counter",
-        "Since the start of the broker: bytes of records for the log, copies that free segments apart.",
+        "Bytes of records for the log, copies that free segments apart.",
         _one(lambda subject: subject.engine.others_bytes),
     ),
 )
