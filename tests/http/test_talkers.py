@@ -103,4 +103,6 @@ async def test_what_the_log_knows_goes_on_over_a_restart(http_broker: HttpBroker
     assert after["minibroker_queue_published_total", "mail"] == 0
     assert after["minibroker_queue_messages", "mail", "ready"] == 5
     text = http_broker.client.get("/metrics").text
-    assert "# HELP minibroker_queue_published_total Messages stored. From 0 at each start.\n" in text
+    assert (
+        "# HELP minibroker_queue_published_total Messages stored. From 0 at each start.\n" in text
+    )
