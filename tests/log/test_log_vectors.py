@@ -27,9 +27,10 @@ def old(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 def test_there_are_vectors() -> None:
-    """Closed and torn: of the first release, and of the first one whose messages may have terms."""
+    """Closed and torn: of the first release, of the first with terms of messages, and of whole lives."""
     names = {path.name for path in KEPT}
-    assert {"log-1-closed", "log-1-torn", "log-2-closed", "log-2-torn"} <= names
+    kinds = ("log-1", "log-2", "lived-2")
+    assert {f"{kind}-{end}" for kind in kinds for end in ("closed", "torn")} <= names
 
 
 def test_an_old_log_is_found_as_it_was_left(old: Path) -> None:
