@@ -19,7 +19,7 @@ from minibrokerd import exits
 from minibrokerd.access import token_file
 from minibrokerd.access.door import Door
 from minibrokerd.access.failures import LONGEST_DELAY_S, MAX_ADDRESSES, MAX_WAITING, Failures
-from minibrokerd.access.rights import Right
+from minibrokerd.access.rights import Grant, Limits, Right
 from minibrokerd.access.tokens import BadTokens, Row, decode, encode, hash_of, id_of, make
 from support.broker import COMMAND, BrokerServer, StartBroker
 from support.processes import look_until
@@ -58,6 +58,36 @@ def test_only_the_hash_is_kept() -> None:
     assert decode(encode([made.row])) == [made.row]
     assert made.row.hash == hash_of(made.text)
     assert id_of(made.text) == made.row.id
+
+
+OLD_FILE = b"""{"version": 1, "tokens": [
+ {"id": "0badcafe", "name": "api", "queues": ["emails", "tenant-*"], "may": ["publish"], "created": 1700000000,
+  "hash": "6ddd470fed3f6e1f3b970f81213f8b9d118f4a20e947b9a1d1e4f0f8e85e33c4", "expires": 4000000000,
+  "max_connections": 10, "max_queues": 2, "max_messages": 1000, "max_bytes": 1000000, "max_rate": 50},
+ {"id": "00c0ffee", "name": "ops", "queues": ["*"], "may": ["publish", "consume", "manage"], "created": 1700000001,
+  "hash": "1bf91d36b52a35f3ebf4b3f887b4a677828ffe1ad7c480a05af71f5323815e62"}]}"""
+OLD_TOKENS = (
+    "mbt_0badcafe_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8",
+    "mbt_00c0ffee_ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8",
+)
+
+
+def test_the_file_of_an_old_release_lets_the_same_in() -> None:
+    """Its tokens are in configurations that nobody opens again; what a row does not say has its default."""
+    api, ops = decode(OLD_FILE)
+    assert [(id_of(text), hash_of(text)) for text in OLD_TOKENS] == [
+        (api.id, api.hash),
+        (ops.id, ops.hash),
+    ]
+    assert api.grant() == Grant(
+        "api",
+        "0badcafe",
+        frozenset({Right.PUBLISH}),
+        ("emails", "tenant-*"),
+        Limits(10, 2, 1_000, 1_000_000, 50),
+    )
+    assert ops.grant() == Grant("ops", "00c0ffee", frozenset(Right), ("*",))
+    assert (api.expires, ops.expires) == (4_000_000_000, 0)
 
 
 @pytest.mark.parametrize(
