@@ -138,6 +138,31 @@ def test_keys_work_and_the_terminal_is_as_it_was(filled: BrokerServer) -> None:
         assert (LEAVES in top.terminal.written, top.terminal.settings) == (True, before)
 
 
+async def test_one_queue_is_shown_with_those_who_have_its_messages(
+    start_broker: StartBroker,
+) -> None:
+    """Enter and Escape; the client that holds most comes first, with what it works on for the longest time."""
+    server = start_broker("--http", "127.0.0.1:0", env={"MINIBROKER_NO_HTTP": "0"})
+    await publish(server, mail=3, other=1)
+    async with minibroker.connect(server.url, name="the holder") as broker:
+        messages = await broker.queue("mail").receive(2)
+        with shown(server, "--every", "100ms", "--sort", "begun") as top:
+            await asyncio.to_thread(top.has, "mail", "other", "in 0/s")
+            top.terminal.type("\n")
+            text = await asyncio.to_thread(top.has, "the holder")
+            (line,) = [line for line in text.splitlines() if line.startswith("the holder")]
+            assert (line.split()[3:7], line.split()[-1]) == (["0", "0", "0", "2"], "1-0"), text
+            for message in messages:
+                await message.ack(confirmed=True)
+            assert "acked 2" in await asyncio.to_thread(top.has, "nobody consumes it")
+            await broker.queue("mail").delete(force=True)
+            await asyncio.to_thread(top.has, "there is no such queue")
+            top.terminal.type("\x1b")
+            await asyncio.to_thread(top.until, lambda text: "1 queues" in text)
+            top.terminal.type("?")
+            await asyncio.to_thread(top.has, "any key goes back")
+
+
 def test_numbers_follow_the_broker(filled: BrokerServer) -> None:
     """What is published while somebody looks is seen, with a rate, and nothing new while it is paused."""
     with shown(filled, "--every", "100ms", "--filter", "small") as top:

@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 
 from minibroker.contract.metrics import METRICS
+from minibroker.contract.settings import default_settings
 from minibrokerd.cli.layout import width_of
+from minibrokerd.cli.top_detail import Detail
+from minibrokerd.cli.top_keys import HELP
 from minibrokerd.cli.top_lines import Letters, Line, Style
 from minibrokerd.cli.top_numbers import Look, Seen, rate
 from minibrokerd.cli.top_screen import Screen, Wish
@@ -18,6 +21,7 @@ OVERVIEW: Mapping[str, Any] = {
     "version": "0.1.0",
     "phase": "ready",
     "recovered_percent": 100,
+    "now_unix_ms": 0,
     "started_unix_ms": 0,
     "connections": 3,
     "memory_bytes": 5 << 20,
@@ -208,6 +212,92 @@ def test_messages_in_dead_letter_queues_are_counted_apart() -> None:
     screen = screen_of(look(0, queues))
     assert "ready 5  begun 0" in "".join(texts(screen))
     assert "dead 5" in "".join(texts(screen))
+
+
+def detail(at_ms: int, acked: int, *holders: Mapping[str, Any], overview: Any = OVERVIEW) -> Detail:
+    """Return what a broker says of the queue `c`."""
+    view = {
+        "is_dlq": False,
+        "oldest_ready_ms": 61_500,
+        "counts": {**ZEROS, "ready": 5, "acked": acked},
+        "settings": {**default_settings(), "lease_ms": 90_000},
+        "dlq": "c.dlq",
+        "live_bytes": 1_234,
+    }
+    found = {"holders": list(holders), "total": len(holders)}
+    return Detail({**overview, "now_unix_ms": 700_000}, "c", at_ms, view, found)
+
+
+def holder(number: int) -> Mapping[str, Any]:
+    """Return a client that has messages."""
+    return {
+        "session": number,
+        "client": f"worker-{number}",
+        "peer": "",
+        "connected": False,
+        "consumers": 1,
+        "prefetch": 20,
+        "held": 19,
+        "begun": 1,
+        "oldest_begun_unix_ms": 637_000,
+        "oldest_begun_id": f"1-{number}",
+    }
+
+
+def test_one_queue_in_detail() -> None:
+    """The one that the cursor is at, whatever the order becomes; what comes of another one is not shown."""
+    screen = screen_of(three())
+    assert (screen.press("enter"), screen.queue) == (Wish.LOOK, "c")
+    assert "c" in texts(screen)
+    screen.take(detail(0, 100, holder(7)))
+    screen.take(three(c=0))
+    screen.take(detail(10_000, 105, holder(7)))
+    screen.take(Detail(OVERVIEW, "b", 10_000))
+    lines = texts(screen)
+    text = "\n".join(lines)
+    assert "ready 5  begun 0  held 0  delayed 0  oldest 1m1s  1,234 bytes of the log" in text
+    assert "acked 105 (0.5/s)\nlease_ms=1m30s  dead letters in c.dlq\n\nclient" in text
+    (line,) = [line for line in lines if line.startswith("worker-7  away")]
+    assert line.split()[2:] == ["1", "20", "19", "1", "1m3s", "1-7"]
+    assert (screen.press("escape"), screen.queue) == (Wish.LOOK, "")
+    assert chosen(screen) == "c"
+
+
+def test_the_detail_fits_any_terminal_and_is_scrolled() -> None:
+    """Paused, it says so; it is left as the table is filtered: with a look."""
+    screen = screen_of(three())
+    screen.press("enter")
+    screen.take(detail(0, 100, *map(holder, range(50))))
+    for width in (1, 12, 40, 60, 100, 200):
+        for height in (1, 3, 8, 40):
+            lines = screen.lines(width, height, 0.0)
+            assert (len(lines), max(width_of(each.text) for each in lines) <= width) == (
+                height,
+                True,
+            )
+    assert "worker-0 " in "".join(texts(screen))
+    screen.press("end")
+    assert "worker-49" in texts(screen)[-2]
+    screen.press("page_up")
+    assert "worker-49" not in "".join(texts(screen))
+    screen.press("home")
+    assert "worker-0 " in "".join(texts(screen))
+    screen.press("p")
+    assert "PAUSED" in texts(screen)
+    assert (screen.press("enter"), screen.paused) == (Wish.LOOK, False)
+
+
+def test_the_help_names_every_key() -> None:
+    """On any terminal, scrolled where it does not fit; any other key ends it."""
+    screen = screen_of(three())
+    screen.press("?")
+    for keys, meaning in HELP:
+        assert any(line.startswith(keys) and meaning in line for line in texts(screen, 100, 40))
+    assert len(texts(screen, 40, 8)) == 8
+    screen.press("end")
+    assert "has been ready" in "".join(texts(screen, 40, 8))
+    screen.press("q")
+    assert names(screen) == ["c", "b", "a"]
 
 
 def test_letters_that_the_terminal_has_not_are_replaced() -> None:

@@ -110,7 +110,7 @@ def _print_looks(
 
 def _print_table(sort: str, reverse: bool, look: Look, before: Look) -> None:
     rows = ordered(rows_of(look, before), sort, reverse)
-    say(", ".join(broker_parts(look)))
+    say(", ".join(broker_parts(look.overview)))
     say(", ".join(queue_parts(rows, look.overview["queues"])))
     cells = [[row.name, *map(cell, COLUMNS, row.numbers)] for row in rows]
     heads = (NAME, *(column.head for column in COLUMNS))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final
+from typing import Any, Final
 
 from minibrokerd.cli.layout import GAP, fit, width_of
 from minibrokerd.cli.printing import printable
@@ -14,7 +14,6 @@ from minibrokerd.cli.top_numbers import (
     NAME,
     RATES,
     UNKNOWN,
-    Look,
     Row,
     age_text,
     cell,
@@ -58,23 +57,27 @@ class Table:
     def __init__(self, letters: Letters) -> None:
         self._letters = letters
         self._width = 0
+        self._longest = 0  # name
         self._widths: list[int] = []
 
     def lines(self, rows: Sequence[Row], width: int, sort: str, reverse: bool) -> list[str]:
-        """Return the head, with a mark at what is sorted by, and a line for each row: all of `width` cells."""
+        """Return the head, with a mark at what is sorted by, and a line for each row."""
         heads = [self._head(column.head, column.number, sort, reverse) for column in COLUMNS]
         cells = [[cell(*each) for each in zip(COLUMNS, row.numbers, strict=True)] for row in rows]
         if width != self._width:
-            self._width, self._widths = width, [0] * len(heads)
+            self._width, self._widths, self._longest = width, [0] * len(heads), 0
         for at, known in enumerate(self._widths):
             self._widths[at] = max(known, len(heads[at]), *(len(row[at]) for row in cells), 0)
         shown = self._shown(sort)
-        room = max(width - self._needed(shown), 0)
-        names = [self._letters.clean(row.name) for row in rows]
-        first = self._head(NAME, NAME, sort, not reverse)
+        names = [
+            self._head(NAME, NAME, sort, not reverse),
+            *(self._letters.clean(row.name) for row in rows),
+        ]
+        self._longest = max(self._longest, *map(width_of, names))
+        room = max(min(width - self._needed(shown), self._longest), 0)
         return [
             fit(self._line(name, room, numbers, shown), width, "")
-            for name, numbers in zip([first, *names], [heads, *cells], strict=True)
+            for name, numbers in zip(names, [heads, *cells], strict=True)
         ]
 
     def _head(self, head: str, number: str, sort: str, reverse: bool) -> str:
@@ -97,9 +100,8 @@ class Table:
         return name + "".join(" " * GAP + numbers[at].rjust(self._widths[at]) for at in shown)
 
 
-def broker_parts(look: Look) -> list[str]:
-    """Return what is said of the broker itself."""
-    said = look.overview
+def broker_parts(said: Mapping[str, Any]) -> list[str]:
+    """Return what the overview says of the broker itself."""
     log = said["log"]
     free = log["free_bytes"]
     phase = said["phase"]
@@ -111,7 +113,8 @@ def broker_parts(look: Look) -> list[str]:
         f"up {age_text(said['now_unix_ms'] - said['started_unix_ms'])}",
         f"{said['connections']:,} connections",
         f"memory {said['memory_bytes'] // MIB:,} of {said['memory_limit_bytes'] // MIB:,} MiB",
-        f"log {log['disk_bytes'] // MIB:,} MiB" + (f", {free // MIB:,} free" if free >= 0 else ""),
+        f"log {log['disk_bytes'] // MIB:,} MiB"
+        + (f", {free // MIB:,} MiB free" if free >= 0 else ""),
         *(["NO SPACE"] if log["lacks_space"] else []),
         f"sync p99 {log['sync_p99_ms']:.1f} ms",
     ]
@@ -148,4 +151,4 @@ def flowed(parts: Iterable[str], width: int, ellipsis: str) -> list[str]:
             lines.append(part)
         else:
             lines[-1] = line
-    return [fit(line, width, ellipsis) for line in lines]
+    return [fit(line, width, ellipsis) for line in lines if line]

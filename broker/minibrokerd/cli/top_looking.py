@@ -12,15 +12,18 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import quote
 
 import click
 
 from minibrokerd.cli.http_api import Away, HttpApi, Refused
+from minibrokerd.cli.top_detail import Detail
 from minibrokerd.cli.top_numbers import Look, Seen
 
 PAGE: Final = 500  # queues that are asked for at a time
-# Between two looks, for each queue: the broker needs a tenth of it to tell of one.
-PAUSE_S: Final = 100e-6
+MOST_HOLDERS: Final = 100
+# Between two looks, for each queue: the broker needs less than a tenth of it to tell of one.
+PAUSE_S: Final = 250e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +33,7 @@ class Failed:
     text: str
 
 
-Found = Look | Failed
+Found = Look | Detail | Failed
 
 
 def look_at(api: HttpApi, filter: str) -> Look:
@@ -54,6 +57,19 @@ def look_at(api: HttpApi, filter: str) -> Look:
     return Look(overview, queues)
 
 
+def look_into(api: HttpApi, queue: str) -> Detail:
+    """Return one queue, and who has its messages; raises as `look_at` does."""
+    overview, path = api.get("overview"), f"queues/{quote(queue, safe='')}"
+    at_ms = time.monotonic_ns() // 1_000_000
+    try:
+        view, holders = api.get(path), api.get(f"{path}/holders", count=MOST_HOLDERS)
+    except Refused as error:
+        if error.status != 404:
+            raise
+        return Detail(overview, queue, at_ms)
+    return Detail(overview, queue, at_ms, view, holders)
+
+
 def pause_s(look: Look) -> float:
     """Return the time that has to pass after a look at so many queues, before the next one."""
     return len(look.queues) * PAUSE_S
@@ -68,7 +84,7 @@ class Looker:
         self.results: deque[Found] = deque()
         self.asked_s: float | None = None  # since when an answer is waited for, monotonic
         self._api = api
-        self._filter = filter
+        self._wanted = filter, ""
         self._every_s = every_s
         self._found = found
         self._wakes = threading.Condition()
@@ -80,10 +96,10 @@ class Looker:
         self._thread = threading.Thread(target=self._run, name="looker", daemon=True)
         self._thread.start()
 
-    def wish(self, filter: str, *, paused: bool, at_once: bool) -> None:
-        """Look at other queues from now on, not at all while `paused`, or at once."""
+    def wish(self, filter: str, queue: str, *, paused: bool, at_once: bool) -> None:
+        """Look at these queues from now on, or into the one called `queue`; not while `paused`, or at once."""
         with self._wakes:
-            self._filter, self._paused = filter, paused
+            self._wanted, self._paused = (filter, queue), paused
             self._at_once = self._at_once or at_once
             self._wakes.notify()
 
@@ -96,9 +112,9 @@ class Looker:
     def _run(self) -> None:
         with self._context.scope(cleanup=False):
             due_s = time.monotonic() + self._every_s
-            while (filter := self._due(due_s)) is not None:
+            while (wanted := self._due(due_s)) is not None:
                 begun_s = self.asked_s = time.monotonic()
-                found = self._look(filter)
+                found = self._look(*wanted)
                 self.asked_s = None
                 with self._wakes:
                     if self._closed:
@@ -108,8 +124,8 @@ class Looker:
                 rest_s = pause_s(found) if isinstance(found, Look) else 0.0
                 due_s = max(begun_s + self._every_s, time.monotonic() + rest_s)
 
-    def _due(self, due_s: float) -> str | None:
-        """Wait until the next look is due; return the filter for it, None: it is closed."""
+    def _due(self, due_s: float) -> tuple[str, str] | None:
+        """Wait until the next look is due; return what it is for, None: it is closed."""
         with self._wakes:
             while not self._closed and not self._at_once:
                 left_s = due_s - time.monotonic()
@@ -117,11 +133,11 @@ class Looker:
                     break
                 self._wakes.wait(None if self._paused else left_s)
             self._at_once = False
-            return None if self._closed else self._filter
+            return None if self._closed else self._wanted
 
-    def _look(self, filter: str) -> Found:
+    def _look(self, filter: str, queue: str) -> Found:
         try:
-            return look_at(self._api, filter)
+            return look_into(self._api, queue) if queue else look_at(self._api, filter)
         except Away as error:
             return Failed(error.cause)
         except Refused as error:

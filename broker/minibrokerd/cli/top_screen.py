@@ -11,6 +11,8 @@ from enum import Enum
 from typing import Final
 
 from minibrokerd.cli.layout import fit
+from minibrokerd.cli.top_detail import Detail, detail_lines
+from minibrokerd.cli.top_keys import help_lines
 from minibrokerd.cli.top_lines import (
     Letters,
     Line,
@@ -23,14 +25,19 @@ from minibrokerd.cli.top_lines import (
 from minibrokerd.cli.top_numbers import SORTS, Look, Row, age_text, fits, ordered, rows_of
 
 SILENT_S: Final = 2.0  # an answer that takes longer is said to be waited for
-STEPS: Final = {"up": -1, "k": -1, "down": 1, "j": 1}
-HINTS: Final = (
-    "q ends",
-    "< > sort",
-    "r reverse",
-    "/ filter",
-    "p pause",
-)
+FAR: Final = 1 << 30  # rows
+STEPS: Final = {
+    **dict.fromkeys(("up", "k"), -1),
+    **dict.fromkeys(("down", "j"), 1),
+    **dict.fromkeys(("home", "g"), -FAR),
+    **dict.fromkeys(("end", "G"), FAR),
+}
+PAGES: Final = {"page_up": -1, "page_down": 1}
+COLUMN_STEPS: Final = {"<": -1, "left": -1, ">": 1, "right": 1}
+BACK: Final = ("escape", "enter", "left", "backspace")  # from the detail of a queue
+HINTS: Final = ("q ends", "? help", "Enter detail", "< > sort", "r reverse", "/ filter", "p pause")
+DETAIL_HINTS: Final = ("Esc back", "q ends", "? help", "up down scroll", "p pause")
+HELP_HINTS: Final = ("any key goes back", "up down scroll")
 
 
 class Wish(Enum):
@@ -51,9 +58,15 @@ class Screen:
         self.sort = sort
         self.reverse = reverse
         self.paused = False
+        self.queue = ""  # the one that is shown in detail; empty: the table is
         self._letters = letters or Letters()
         self._table = Table(self._letters)
         self._look = look
+        self._overview = look.overview
+        self._detail: Detail | None = None
+        self._detail_before: Detail | None = None
+        self._scrolled = 0  # lines, of the detail
+        self._helps = False
         self._all = rows_of(look, None)
         self._away = ""  # why; empty while somebody answers
         self._away_since_s = 0.0
@@ -66,12 +79,16 @@ class Screen:
         self._page = 1  # rows on the screen
         self._order()
 
-    def take(self, look: Look) -> None:
-        """Show this look."""
+    def take(self, found: Look | Detail) -> None:
+        """Show what was found."""
         self._away = ""
-        self._all = rows_of(look, self._look)
-        self._look = look
-        self._order()
+        self._overview = found.overview
+        if isinstance(found, Look):
+            self._all = rows_of(found, self._look)
+            self._look = found
+            self._order()
+        elif found.name == self.queue:
+            self._detail_before, self._detail = self._detail, found
 
     def fail(self, text: str, now_s: float) -> None:
         """Show that a look came to nothing, and why; what was seen last stays."""
@@ -85,31 +102,48 @@ class Screen:
         """Take a key: a character, or the name of one that has none, as `page_up`."""
         if self._typed is not None:
             return self._type(key)
-        if key in STEPS:
-            self._move(self._at + STEPS[key])
-        elif key in ("page_up", "page_down"):
-            self._move(self._at + self._page * (1 if key == "page_down" else -1))
-        elif key in ("home", "g"):
-            self._move(0)
-        elif key in ("end", "G"):
-            self._move(len(self._rows))
-        elif key in ("left", "<", "right", ">"):
-            step = 1 if key in ("right", ">") else -1
-            self.sort = SORTS[(SORTS.index(self.sort) + step) % len(SORTS)]
+        step = STEPS.get(key, 0) or PAGES.get(key, 0) * self._page
+        if self._helps:
+            self._helps = bool(step)
+            self._scrolled += step
+            return Wish.NOTHING
+        if key == "q":
+            return Wish.END
+        if key == "p":
+            self.paused = not self.paused
+            return Wish.NOTHING if self.paused else Wish.LOOK
+        if key in ("?", "h"):
+            self._helps, self._scrolled = True, 0
+            return Wish.NOTHING
+        return self._press_in_detail(key, step) if self.queue else self._press_in_table(key, step)
+
+    def _press_in_table(self, key: str, step: int) -> Wish:
+        if step:
+            self._move(self._at + step)
+        elif key in COLUMN_STEPS:
+            self.sort = SORTS[(SORTS.index(self.sort) + COLUMN_STEPS[key]) % len(SORTS)]
             self._order()
         elif key == "r":
             self.reverse = not self.reverse
             self._order()
         elif key == "/":
             self._typed = self.filter
-        elif key == "p":
-            self.paused = not self.paused
-            return Wish.NOTHING if self.paused else Wish.LOOK
-        elif key == "q":
-            return Wish.END
+        elif key == "enter" and self._rows:
+            self._chosen = self._rows[self._at].name  # where the user comes back to
+            return self._open(self._chosen)
         elif key == "escape":
             return self._back()
         return Wish.NOTHING
+
+    def _press_in_detail(self, key: str, step: int) -> Wish:
+        self._scrolled += step
+        return self._open("") if key in BACK else Wish.NOTHING
+
+    def _open(self, queue: str) -> Wish:
+        """Show a queue in detail, or the table again; what is asked for is shown, paused or not."""
+        self.queue, self.paused, self._scrolled = queue, False, 0
+        self._detail = self._detail_before = None
+        return Wish.LOOK
 
     def _back(self) -> Wish:
         return self._filter_by("") if self.filter else Wish.END
@@ -156,27 +190,52 @@ class Screen:
 
         `asked_s`: since when an answer is waited for, by the same clock; None: none is.
         """
-        lines = self._above(width, now_s, asked_s)[: max(height // 2 - 1, 0)]
-        self._page = max(height - len(lines) - 2, 1)
+        above = [] if self._helps else self._above(width, now_s, asked_s)
+        lines = above[: max(height // 2 - 1, 0)]
+        room = max(height - len(lines) - 1, 0)
+        if self._helps:
+            lines += self._scroll(help_lines(width, self._letters.ellipsis), room)
+        elif self.queue:
+            lines += self._detail_lines(width, room)
+        else:
+            lines += self._table_lines(width, room)
+        lines += [Line("")] * (height - 1 - len(lines))
+        return [*lines[: max(height - 1, 0)], self._below(width)]
+
+    def _table_lines(self, width: int, room: int) -> list[Line]:
+        self._page = max(room - 1, 1)
         self._top = max(min(self._top, self._at), self._at - self._page + 1)
         self._top = max(min(self._top, len(self._rows) - self._page), 0)
         shown = self._rows[self._top : self._top + self._page]
         head, *rows = self._table.lines(shown, width, self.sort, self.reverse)
-        lines.append(Line(head, Style.HEAD))
+        lines = [Line(head, Style.HEAD)]
         for at, text in enumerate(rows, self._top):
             lines.append(Line(text, Style.CHOSEN if at == self._at else Style.PLAIN))
         if not rows:
             lines.append(Line(fit(self._empty(), width, self._letters.ellipsis)))
-        lines += [Line("")] * (height - 1 - len(lines))
-        return [*lines[: max(height - 1, 0)], self._below(width)][:height]
+        return lines
+
+    def _detail_lines(self, width: int, room: int) -> list[Line]:
+        if self._detail is None:
+            name = self._letters.clean(self.queue)
+            return [Line(fit(name, width, self._letters.ellipsis), Style.HEAD)]
+        lines = list(detail_lines(self._detail, self._detail_before, width, self._letters))
+        return self._scroll(lines, room)
+
+    def _scroll(self, lines: list[Line], room: int) -> list[Line]:
+        self._page = max(room - 1, 1)
+        self._scrolled = max(min(self._scrolled, len(lines) - room), 0)
+        return lines[self._scrolled : self._scrolled + room]
 
     def _above(self, width: int, now_s: float, asked_s: float | None) -> list[Line]:
         trouble = self._trouble(now_s, asked_s)
         lines = [Line(fit(trouble, width, self._letters.ellipsis), Style.ALARM)] if trouble else []
-        sums = ["PAUSED", *self._sums] if self.paused else self._sums
+        sums = [] if self.queue else [*self._sums]
+        if self.paused:
+            sums.insert(0, "PAUSED")
         return lines + [
             Line(text)
-            for parts in (broker_parts(self._look), sums)
+            for parts in (broker_parts(self._overview), sums)
             for text in flowed(parts, width, self._letters.ellipsis)
         ]
 
@@ -199,6 +258,10 @@ class Screen:
             text = self._letters.clean(self._typed)
             return Line(f"/{text[-max(width - 3, 1) :]}_", Style.HEAD)
         parts: Sequence[str] = HINTS
-        if self.filter:
+        if self._helps:
+            parts = HELP_HINTS
+        elif self.queue:
+            parts = DETAIL_HINTS
+        elif self.filter:
             parts = (f"/{self._letters.clean(self.filter)}", *parts)
         return Line(flowed(parts, width - 1, self._letters.ellipsis)[0])

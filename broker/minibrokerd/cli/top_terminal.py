@@ -19,8 +19,7 @@ from typing import Any, Final
 from minibrokerd.cli.printing import shown
 from minibrokerd.cli.streams import can_show, terminal_size
 from minibrokerd.cli.top_lines import Letters, Style
-from minibrokerd.cli.top_looking import Found, Looker
-from minibrokerd.cli.top_numbers import Look
+from minibrokerd.cli.top_looking import Failed, Found, Looker
 from minibrokerd.cli.top_screen import Screen, Wish
 
 ESCAPE_MS: Final = 25  # within which the rest of a key that begins with Escape must come
@@ -98,16 +97,19 @@ class Terminal:
     def _take(self, found: Found) -> None:
         if self._screen.paused:
             return
-        if isinstance(found, Look):
-            self._screen.take(found)
-        else:
+        if isinstance(found, Failed):
             self._screen.fail(found.text, time.monotonic())
+        else:
+            self._screen.take(found)
 
     def _press(self, key: str) -> bool:
         """Press a key; return whether that was the end."""
         wish = self._screen.press(key)
         self._looker.wish(
-            self._screen.filter, paused=self._screen.paused, at_once=wish is Wish.LOOK
+            self._screen.filter,
+            self._screen.queue,
+            paused=self._screen.paused,
+            at_once=wish is Wish.LOOK,
         )
         return wish is Wish.END
 

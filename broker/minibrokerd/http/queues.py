@@ -9,7 +9,7 @@ from minibroker.contract.settings import SETTINGS
 from minibrokerd.http.requests import Ask, Failure
 from minibrokerd.http.shapes import Done, QueueList, QueueView, SettingView
 from minibrokerd.http.subject import Phase
-from minibrokerd.http.survey import SORTS, dlq_of, listed, oldest_of, row_of
+from minibrokerd.http.survey import SORTS, dlq_of, listed, oldest_of, rows_of
 
 MOST_ROWS: Final = 1_000
 
@@ -33,7 +33,7 @@ async def list_queues(ask: Ask) -> QueueList:
         dlqs=ask.text("dlqs", "1") != "0",
     )
     then = found[count - 1].name if count and len(found) > count else ""
-    return QueueList([row_of(ask.subject, queue) for queue in found[:count]], total, then)
+    return QueueList(await rows_of(ask.subject, found[:count]), total, then)
 
 
 async def show_queue(ask: Ask) -> QueueView:

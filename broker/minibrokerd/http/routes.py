@@ -12,6 +12,7 @@ from typing import Any, Final
 from minibrokerd.http import (
     deadletters,
     event_stream,
+    holders,
     live,
     log_level,
     messages,
@@ -113,6 +114,13 @@ API: Final = (
         "one queue, its numbers and settings",
         queues.show_queue,
         shapes.QueueView,
+    ),
+    _get(
+        "/api/v1/queues/{queue}/holders",
+        "who consumes a queue or has messages of it, those that have most first",
+        holders.list_holders,
+        shapes.HolderList,
+        **COUNT,
     ),
     _change(
         "PUT",

@@ -207,6 +207,28 @@ class SessionList(msgspec.Struct):
     total: int
 
 
+class QueueHolder(msgspec.Struct):
+    """A client that consumes a queue, or has messages of it."""
+
+    session: int
+    client: str
+    peer: str  # empty: it is away
+    connected: bool
+    consumers: int  # receives that wait among them
+    prefetch: int  # of all these together
+    held: int
+    begun: int
+    oldest_begun_unix_ms: int  # 0: it has begun nothing
+    oldest_begun_id: str  # empty then, too
+
+
+class HolderList(msgspec.Struct):
+    """Who works on a queue, those that have most of its messages first."""
+
+    holders: list[QueueHolder]
+    total: int
+
+
 class Held(msgspec.Struct):
     """A message that a client has."""
 

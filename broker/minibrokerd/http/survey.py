@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterable
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
-from typing import Final
+from operator import itemgetter
+from typing import Final, TypeVar
 
 from minibroker.contract.limits import DLQ_SUFFIX
 from minibroker.contract.metrics import METRICS
@@ -19,10 +21,12 @@ from minibrokerd.http.subject import Phase, Subject
 from minibrokerd.log.filelog import FileLog
 
 STEP_QUEUES: Final = 1_000
+STEP_ROWS: Final = 100  # of which every number is looked at
 FRESH_S: Final = 0.9  # several pages that look share one look
 STATES: Final = ("ready", "delayed", "held", "begun")
 COUNTED: Final = ("published", "delivered", "acked", "failed", "dead_lettered")
 SORTS: Final = ("name", "oldest", *METRICS)
+Each = TypeVar("Each", Queue, str)
 
 
 class Survey:
@@ -34,6 +38,16 @@ class Survey:
         self._taken_s = 0.0
         self._sums: dict[str, int] = {}
         self._oldest_ms = 0
+        self._names: list[str] = []
+        self._named = 0, 0
+
+    def names(self) -> list[str]:
+        """Return the names of all queues, in order; they are sorted when a queue has come or gone since."""
+        store = self._subject.store
+        now = len(store.queues), store.next_queue_number
+        if now != self._named:
+            self._names, self._named = sorted(store.queues), now
+        return self._names
 
     @property
     def can_change(self) -> bool:
@@ -88,9 +102,9 @@ class Survey:
         self._sums, self._oldest_ms = sums, oldest_ms
 
 
-def steps(queues: list[Queue]) -> Iterable[list[Queue]]:
-    """Return the queues in lists of what may be looked at before the loop turns."""
-    return (queues[at : at + STEP_QUEUES] for at in range(0, len(queues), STEP_QUEUES))
+def steps(queues: list[Each], step: int = STEP_QUEUES) -> Iterable[list[Each]]:
+    """Return queues, or their names, in lists of what may be looked at before the loop turns."""
+    return (queues[at : at + step] for at in range(0, len(queues), step))
 
 
 async def listed(
@@ -100,21 +114,43 @@ async def listed(
 
     By name, or by a number of `stats`, or `oldest`: largest first, and equal ones by name.
     """
-    found: list[Queue] = []
-    for some in steps(list(subject.store.queues.values())):
-        found += [
-            queue for queue in some if (dlqs or not queue.is_dlq) and _fits(queue.name, match)
-        ]
-        await asyncio.sleep(0)
-    found.sort(key=lambda queue: queue.name)
-    if sort == "oldest":
-        found.sort(key=lambda queue: oldest_of(subject, queue), reverse=True)
-    elif sort != "name":
-        found.sort(key=lambda queue: value_of(queue, sort), reverse=True)
+    assert subject.survey is not None
+    queues, names = subject.store.queues, subject.survey.names()
+    if match or not dlqs:
+        fitting: list[str] = []
+        for some in steps(names):
+            fitting += [
+                name for name in some if _fits(name, match) and (dlqs or not _is_dlq(queues, name))
+            ]
+            await asyncio.sleep(0)
+        names = fitting
+    if sort == "name":
+        # Behind a name that has gone meanwhile, too: whoever pages sees every other queue, and none twice.
+        start = bisect_right(names, after) if after else 0
+        page = names[start : start + count]
+        return [queues[name] for name in page if name in queues], len(names)
+    found = await _largest_first(subject, [queues[name] for name in names if name in queues], sort)
     start = (
         next((at + 1 for at, queue in enumerate(found) if queue.name == after), 0) if after else 0
     )
     return found[start : start + count], len(found)
+
+
+async def _largest_first(subject: Subject, queues: list[Queue], sort: str) -> list[Queue]:
+    """Return queues by a number; those that are equal stay as they are."""
+    pairs: list[tuple[int, Queue]] = []
+    for some in steps(queues, STEP_ROWS):
+        pairs += [
+            (oldest_of(subject, queue) if sort == "oldest" else value_of(queue, sort), queue)
+            for queue in some
+        ]
+        await asyncio.sleep(0)
+    pairs.sort(key=itemgetter(0), reverse=True)
+    return [queue for _, queue in pairs]
+
+
+def _is_dlq(queues: Mapping[str, Queue], name: str) -> bool:
+    return name in queues and queues[name].is_dlq
 
 
 def _fits(name: str, match: str) -> bool:
@@ -137,6 +173,15 @@ def oldest_of(subject: Subject, queue: Queue) -> int:
 def row_of(subject: Subject, queue: Queue) -> QueueRow:
     """Return a queue as a row of a list."""
     return QueueRow(queue.name, queue.is_dlq, oldest_of(subject, queue), queue.statistics())
+
+
+async def rows_of(subject: Subject, queues: list[Queue]) -> list[QueueRow]:
+    """Return queues as rows of a list; the loop turns meanwhile."""
+    rows: list[QueueRow] = []
+    for some in steps(queues, STEP_ROWS):
+        rows += [row_of(subject, queue) for queue in some]
+        await asyncio.sleep(0)
+    return rows
 
 
 def dlq_of(subject: Subject, queue: Queue) -> str:

@@ -1,0 +1,117 @@
+"""One queue in `minibroker top`: its numbers, what is set for it, and who consumes it or has its messages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from minibroker.contract.metrics import COUNTERS
+from minibroker.contract.settings import SETTINGS
+from minibrokerd.cli.layout import Table, fit
+from minibrokerd.cli.top_lines import Letters, Line, Style, flowed
+from minibrokerd.cli.top_numbers import Seen, age_text, rate, rate_text
+from minibrokerd.cli.units import duration_text
+
+HEADS: Final = ("client", "from", "consumers", "prefetch", "held", "begun", "longest", "message")
+STATES: Final = ("ready", "begun", "held", "delayed")
+
+
+@dataclass(frozen=True, slots=True)
+class Detail:
+    """What a broker said of one queue at one time; `view` is None when there is no such queue."""
+
+    overview: Mapping[str, Any]
+    name: str
+    at_ms: int  # of a clock that never goes back
+    view: Mapping[str, Any] | None = None
+    holders: Mapping[str, Any] | None = None
+
+    @property
+    def seen(self) -> Seen | None:
+        """It as a row of the table is made of."""
+        if self.view is None:
+            return None
+        view = self.view
+        return Seen(self.at_ms, view["is_dlq"], view["oldest_ready_ms"], view["counts"])
+
+
+def detail_lines(
+    detail: Detail, before: Detail | None, width: int, letters: Letters
+) -> Iterator[Line]:
+    """Yield all that is known of a queue, in lines of `width` cells; rates are those since `before`."""
+    name = letters.clean(detail.name)
+    yield Line(fit(name, width, letters.ellipsis), Style.HEAD)
+    if detail.view is None or detail.holders is None:
+        yield Line(fit("there is no such queue", width, letters.ellipsis), Style.ALARM)
+        return
+    parts = (_now(detail.view), _counted(detail, before), _settings(detail.view))
+    for each in parts:
+        for text in flowed(each, width, letters.ellipsis):
+            yield Line(text)
+    yield Line("")
+    yield from _holders(detail, width, letters)
+
+
+def _now(view: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what is in the queue."""
+    counts = view["counts"]
+    for state in STATES:
+        yield f"{state} {counts[state]:,}"
+    if counts["ready"]:
+        yield f"oldest {age_text(view['oldest_ready_ms'])}"
+    if counts["dead_waiting"]:
+        yield f"dead_waiting {counts['dead_waiting']:,}"
+    yield f"{view['live_bytes']:,} bytes of the log"
+
+
+def _counted(detail: Detail, before: Detail | None) -> Iterator[str]:
+    """Yield what was counted since the start of the broker, and how much it grows a second."""
+    now, earlier = detail.seen, before.seen if before else None
+    assert now is not None
+    for name in COUNTERS:
+        if now.counts[name]:
+            a_second = rate(name, earlier, now)
+            yield f"{name} {now.counts[name]:,}" + (
+                f" ({rate_text(a_second)}/s)" if a_second > 0 else ""
+            )
+
+
+def _settings(view: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what is not as it is by default, and the name of the dead-letter queue."""
+    for name, value in view["settings"].items():
+        row = SETTINGS.get(name)  # a newer broker may know more
+        if row is None or value != row.default:
+            text = duration_text(value) if name.endswith("_ms") else value
+            yield f"{name}={text}"
+    if view["dlq"]:
+        yield f"dead letters in {view['dlq']}"
+
+
+def _holders(detail: Detail, width: int, letters: Letters) -> Iterator[Line]:
+    assert detail.holders is not None
+    found = detail.holders["holders"]
+    if not found:
+        yield Line(fit("nobody consumes it or has messages of it", width, letters.ellipsis))
+        return
+    table = Table(HEADS, elastic=HEADS[:2], width=width, ellipsis=letters.ellipsis)
+    now_ms = detail.overview["now_unix_ms"]
+    lines = table.lines([_cells(each, now_ms, letters) for each in found])
+    for at, text in enumerate(lines):
+        yield Line(fit(text, width, letters.ellipsis), Style.PLAIN if at else Style.HEAD)
+    if detail.holders["total"] > len(found):
+        more = f"{detail.holders['total'] - len(found):,} more, which have less"
+        yield Line(fit(more, width, letters.ellipsis))
+
+
+def _cells(holder: Mapping[str, Any], now_ms: int, letters: Letters) -> list[str]:
+    since_ms = holder["oldest_begun_unix_ms"]
+    peer = holder["peer"] or ("in process" if holder["connected"] else "away")
+    numbers = (holder[name] for name in ("consumers", "prefetch", "held", "begun"))
+    return [
+        letters.clean(holder["client"]),
+        letters.clean(peer),
+        *(f"{number:,}" for number in numbers),
+        age_text(max(now_ms - since_ms, 0)) if since_ms else "-",
+        holder["oldest_begun_id"] or "-",
+    ]

@@ -1,0 +1,76 @@
+"""Who consumes a queue and who has its messages, and all queues in pages: what `minibroker top` asks for."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from http_broker import TOKEN, HttpBroker
+
+import minibroker
+from support.processes import look_until
+
+PATH = "/api/v1/queues/mail/holders"
+
+
+async def test_who_has_messages_of_a_queue(http_broker: HttpBroker) -> None:
+    """Held and begun, of consumers and of what was received; those that have most come first."""
+    at = http_broker.server.url
+    found: list[Any] = []
+
+    def told(*wanted: tuple[str, int, int, int, int]) -> None:
+        """Wait until the API says so: client, consumers, prefetch, held, begun."""
+
+        def look() -> bool:
+            names = ("client", "consumers", "prefetch", "held", "begun")
+            found[:] = http_broker.client.get(PATH).json()["holders"]
+            return [tuple(each[name] for name in names) for each in found] == list(wanted)
+
+        look_until(look, http_broker.server.process, f"{wanted}")
+
+    async with (
+        minibroker.connect(at, name="consumes") as one,
+        minibroker.connect(at, name="receives") as two,
+    ):
+        await one.queue("other").publish(b"x")
+        confirms = await one.queue("mail").publish_many([b"x"] * 10)
+        received = await two.queue("mail").receive(2)
+        await two.queue("other").receive()  # of another queue: not counted
+        async with one.queue("mail").consume(prefetch=5) as messages:
+            async for begun in messages:
+                message = begun
+                break
+            await asyncio.to_thread(told, ("consumes", 1, 5, 4, 1), ("receives", 0, 0, 0, 2))
+            assert found[0]["peer"].startswith("127.0.0.1:")
+            assert found[0]["oldest_begun_id"] == str(message.id) == str(confirms[2].id)
+            assert found[0]["oldest_begun_unix_ms"] > 0
+            assert http_broker.client.get(PATH + "?count=1").json()["total"] == 2
+            for each in received:
+                await each.ack(confirmed=True)
+            await message.ack(confirmed=True)
+            await asyncio.to_thread(told, ("consumes", 1, 5, 5, 0))
+            assert (found[0]["oldest_begun_unix_ms"], found[0]["oldest_begun_id"]) == (0, "")
+    assert http_broker.client.get("/api/v1/queues/nowhere/holders").status_code == 404
+
+
+async def test_pages_of_queues_go_on_behind_one_that_has_gone(http_broker: HttpBroker) -> None:
+    """Every other queue is in one page, and none in two, though the last one of a page is deleted."""
+    async with minibroker.connect(http_broker.server.url) as broker:
+        for name in "dbeac":
+            await broker.queue(name).publish(b"x")
+
+    def page(after: str, **query: str) -> tuple[list[str], str]:
+        said = http_broker.client.get(
+            "/api/v1/queues", params={"count": 2, "after": after, **query}
+        ).json()
+        return [row["name"] for row in said["queues"]], said["next"]
+
+    assert page("") == (["a", "b"], "b")
+    headers = {"authorization": f"Bearer {TOKEN}"}
+    gone = http_broker.client.delete("/api/v1/queues/b?force=1", headers=headers)
+    assert gone.status_code == 200, gone.text
+    assert page("b") == (["c", "d"], "d")
+    assert page("d") == (["e"], "")
+    assert page("b", dlqs="0", match="[de]") == (["d", "e"], "")
+    assert page("", sort="ready") == (["a", "c"], "c")
+    assert page("c", sort="published") == (["d", "e"], "")
