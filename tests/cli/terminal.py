@@ -8,11 +8,12 @@ import os
 import pty
 import re
 import select
+import signal
 import struct
 import subprocess
 import termios
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from rich.cells import cell_len
 from typing_commands import CLEAN, COMMAND
@@ -56,6 +57,17 @@ class Terminal:
         while text not in self.written[after:]:
             assert self.read(), f"{text!r} never came: {self.written!r}"
         return self.written.index(text, after) + len(text)
+
+    def interrupt(self) -> None:
+        """Press Ctrl-C, and again each second, until the command ends.
+
+        One that comes after a question was written and before its answer is read is seen when that read ends:
+        Python looks for signals before a read of the system, which is interrupted by those that come within it.
+        """
+        while self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(1.0)
 
     def end(self) -> str:
         """Wait for the end of the command; return all that it wrote."""

@@ -84,8 +84,7 @@ def test_ctrl_c_at_a_question_is_an_interruption(filled: BrokerServer) -> None:
     """130, as anywhere else; an answer of no, or none, is 1."""
     with terminal(80, "purge", QUEUE, env={"MINIBROKER_URL": filled.url}) as made:
         made.read_until(b"[y/N]")
-        made.process.send_signal(signal.SIGINT)
-        made.end()
+        made.interrupt()
         assert made.process.returncode == exits.INTERRUPTED
     assert "nothing was done" in refusal(filled, exits.REFUSED, "purge", QUEUE, stdin="n\n")
     assert "nothing was done" in refusal(filled, exits.REFUSED, "purge", QUEUE)

@@ -193,7 +193,10 @@ def test_what_was_set_is_said_to_be(tmp_path: Path) -> None:
     server = BrokerServer(
         tmp_path / "data", "--log-format", "json", "--memory-limit", str(100 * MIB)
     )
-    server.close()
+    try:
+        assert server.stop() == 0
+    finally:
+        server.close()
     event = started(server)
     assert (event["memory_limit_bytes"], event["memory_limit_from"]) == (
         100 * MIB,

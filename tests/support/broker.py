@@ -53,6 +53,7 @@ class BrokerServer:
         self.port = port
         self.lines: list[str] = []  # all that it printed, over all its lives
         self._env = {**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})}
+        self._reader: threading.Thread | None = None
         self.process = self._start()
 
     @property
@@ -78,14 +79,14 @@ class BrokerServer:
     def kill(self) -> None:
         """End the process by SIGKILL, at once, and check that this is what ended it."""
         self.process.kill()
-        code = self.process.wait(STOP_DEADLINE_S)
+        code = self._wait()
         assert code == -signal.SIGKILL, f"the broker had ended before, with {code}:\n{self.output}"
 
     def stop(self) -> int:
         """Ask the process to stop by SIGTERM and return its exit code."""
         self.process.terminate()
         try:
-            return self.process.wait(STOP_DEADLINE_S)
+            return self._wait()
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
@@ -102,13 +103,12 @@ class BrokerServer:
         """End the process if it still runs, whatever state it is in."""
         if self.running:
             self.process.kill()
-        self.process.wait()
+        self._wait()
 
     def launch(self) -> subprocess.Popen[str]:
         """Start a process that may never listen; it is the present life, and what it prints is in `lines`."""
         self.process = self._popen()
-        arrived: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        threading.Thread(target=self._drain, args=(self.process, arrived), daemon=True).start()
+        self._read(self.process)
         return self.process
 
     def _start(self) -> subprocess.Popen[str]:
@@ -136,8 +136,7 @@ class BrokerServer:
         )
 
     def _wait_for_port(self, process: subprocess.Popen[str]) -> None:
-        arrived: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        threading.Thread(target=self._drain, args=(process, arrived), daemon=True).start()
+        arrived = self._read(process)
         deadline = monotonic() + START_DEADLINE_S
         while True:
             try:
@@ -151,6 +150,19 @@ class BrokerServer:
             if found := LISTENING.search(line):
                 self.host, self.port = found["host"], int(found["port"])
                 return
+
+    def _wait(self) -> int:
+        """Return the exit code, with all in `lines` that was printed before the end."""
+        code = self.process.wait(STOP_DEADLINE_S)
+        if self._reader is not None:
+            self._reader.join(STOP_DEADLINE_S)
+        return code
+
+    def _read(self, process: subprocess.Popen[str]) -> queue.SimpleQueue[str | None]:
+        arrived: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._reader = threading.Thread(target=self._drain, args=(process, arrived), daemon=True)
+        self._reader.start()
+        return arrived
 
     def _drain(
         self, process: subprocess.Popen[str], arrived: queue.SimpleQueue[str | None]
