@@ -171,7 +171,7 @@ class Server:
             data_dir=str(options.data_dir),
         )
         self._watch = self.subject.watch = Watch(self.subject)
-        self._alarm = Alarm(self._watch, loop, options.webhook)
+        self._alarm = Alarm(self._watch, loop, self.engine.clock.unix_ms, options.webhook)
         self.subject.caller = self._alarm.caller
         self._http = HttpPort(options.http or HttpOptions(), pages or [], self.subject, tls)
         self._sweep_due_s = loop.time()

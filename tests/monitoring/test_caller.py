@@ -9,10 +9,11 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,13 +40,17 @@ class Receiver(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, port: int = 0) -> None:
-        super().__init__(("127.0.0.1", port), Handler)
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler, bind_and_activate=False)
+        self.server_bind()  # nobody else has the port, and it refuses until `open`
         self.answers: list[int] = []
         self.refused: dict[str, int] = {}  # by id
         self.seen: list[tuple[str, dict[str, str], bytes]] = []
         self.came = threading.Condition()
         self.over = threading.Event()
+
+    def open(self) -> None:
+        self.server_activate()
         threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
 
     def wait(self, count: int) -> None:
@@ -84,6 +89,7 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
     server = Receiver()
+    server.open()
     yield server
     server.over.set()
     server.shutdown()
@@ -97,7 +103,7 @@ def made(port: int, patience: Patience = QUICK, scheme: str = "http") -> Caller:
 
 
 def call(number: int) -> Call:
-    return call_of(Notice("check.changed", {"number": number}), f"msg_{number}", 1_500)
+    return call_of(Notice(f"number {number}", {"number": number}), f"msg_{number}", 1_500)
 
 
 def end(caller: Caller) -> None:
@@ -126,18 +132,27 @@ def test_a_call_is_made_until_it_is_taken_and_its_signature_holds(receiver: Rece
         outer = hashlib.sha256(bytes(one ^ 0x5C for one in key) + inner).digest()
         assert headers["webhook-signature"] == "v1," + base64.b64encode(outer).decode()
         assert body == (
-            b'{"type": "check.changed", "timestamp": "1970-01-01T00:00:01.500Z", "data": {"number": 1}}'
+            b'{"type": "number 1", "timestamp": "1970-01-01T00:00:01.500Z", "data": {"number": 1}}'
         )
 
 
-def test_what_finds_nobody_comes_when_somebody_is_there_and_the_oldest_give_way() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    caller = made(port)
+def test_what_finds_nobody_comes_when_somebody_is_there_and_the_oldest_give_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    of_third = threading.Event()
+
+    def listen(event: Mapping[str, Any]) -> None:
+        if event.get("type") == "number 2":
+            of_third.set()
+
+    monkeypatch.setattr(logs, "listener", listen)
+    server = Receiver()
+    caller = made(server.server_port)
     for number in range(5):
         caller.put(call(number))
     assert caller.dropped == 2
-    server = Receiver(port)
+    assert of_third.wait(WAIT_S)  # no attempt of one that was dropped is under way any more
+    server.open()
     try:
         server.wait(3)
         end(caller)

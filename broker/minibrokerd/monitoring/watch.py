@@ -7,6 +7,7 @@ waits, a step asks two things.
 from __future__ import annotations
 
 import asyncio
+import heapq
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from typing import Final
 
@@ -145,7 +146,7 @@ def _ages(subject: Subject, queues: list[Queue]) -> Iterator[tuple[str, float]]:
 
 
 def _first(values: Mapping[str, float]) -> dict[str, float]:
-    names = sorted(values, key=lambda name: (-values[name], name))[:WORST]
+    names = heapq.nsmallest(WORST, values, key=lambda name: (-values[name], name))
     return {name: values[name] for name in names}
 
 
