@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
+import secrets
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -54,7 +54,7 @@ class Alarm:
             return
         for notice in self._changes.look(began_s, readings, dead):
             if notice.type in webhook.types:
-                self.caller.put(call_of(notice, f"msg_{uuid.uuid4().hex}", self._unix_ms()))
+                self.caller.put(call_of(notice, f"msg_{secrets.token_hex(16)}", self._unix_ms()))
 
     async def end(self, within_s: float) -> None:
         """Try once more what waits, for so long at the most, and tell nothing any more."""
