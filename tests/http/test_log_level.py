@@ -50,6 +50,7 @@ def test_a_level_holds_until_the_configuration_is_read_again(tmp_path: Path) -> 
         assert logs_debug(broker)
         more = {"level": "info", "logger": "x"}
         wrongs: list[Any] = [{"level": "trace"}, {"level": 1}, {}, more, []]
+        assert "one of debug, info" in put(broker, {"level": ""}, 400)["text"]
         for wrong in wrongs:
             assert put(broker, wrong, 400)["code"] == "bad_value"
         assert broker.client.put(PATH, json={"level": "info"}).status_code == 401

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from minibrokerd import logs
-from minibrokerd.http.requests import Ask
+from minibrokerd.http.requests import Ask, Failure
 from minibrokerd.http.shapes import LogLevel, NewLogLevel
 
 
@@ -16,7 +16,12 @@ async def set_level(ask: Ask) -> LogLevel:
     """Hold another level until the next SIGHUP or start; null: that of the configuration again."""
     wanted = (await ask.body(NewLogLevel)).level
     before, configured = logs.levels()
-    new = wanted or configured
+    new = configured if wanted is None else wanted
+    if new not in logs.LEVELS:
+        allowed = ", ".join(logs.LEVELS)
+        raise Failure(
+            400, "bad_value", f"level is {new!r:.100}; it must be one of {allowed}, or null"
+        )
     # Said at the level of the two that says more: who silences a log stands in it.
     is_quieter = logs.LEVELS[new] > logs.LEVELS[before]
     if not is_quieter:

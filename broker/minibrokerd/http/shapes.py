@@ -5,7 +5,7 @@ Times are unix milliseconds or milliseconds, sizes bytes, as everywhere in minib
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
@@ -311,9 +311,9 @@ class LogLevel(msgspec.Struct):
 
 
 class NewLogLevel(msgspec.Struct, forbid_unknown_fields=True):
-    """The level to log from; null: that of the configuration again."""
+    """The level to log from: debug, info, warning or error; null: that of the configuration again."""
 
-    level: Literal["debug", "info", "warning", "error"] | None
+    level: str | None
 
 
 class Failed(msgspec.Struct):
