@@ -89,9 +89,13 @@ def test_full_memory_refuses_publishes_and_lets_everything_else_go_on(
 
     some = stored["keyed"] // 2
     first = publisher.drain("keyed", some)  # acks go on; in the end there is room for more
-    assert publisher.publish("keyed") == ""
+    while publisher.publish(
+        "keyed"
+    ):  # the process may have grown meanwhile, and that moves what is room
+        assert len(first) < stored["keyed"], "there is none, although a half of all is gone"
+        first += publisher.drain("keyed", 64)
     assert (
-        first + publisher.drain("keyed", len(publisher.stored["keyed"]) - some)
+        first + publisher.drain("keyed", len(publisher.stored["keyed"]) - len(first))
         == (publisher.stored["keyed"])
     )
     assert publisher.drain("delayed", stored["delayed"]) == publisher.stored["delayed"]
