@@ -6,8 +6,10 @@ import asyncio
 import json
 import re
 import signal
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from time import monotonic
 from urllib.error import URLError
@@ -24,6 +26,17 @@ from support.broker import BrokerServer, StartBroker
 from support.processes import look_until
 
 HTTP = re.compile(r"^  http +http://(\S+)")
+OVERVIEW = {
+    "version": "0.1.0",
+    "phase": "ready",
+    "queues": 0,
+    "now_unix_ms": 0,
+    "started_unix_ms": 0,
+    "connections": 0,
+    "memory_bytes": 0,
+    "memory_limit_bytes": 0,
+    "log": {"disk_bytes": 0, "free_bytes": 0, "lacks_space": True, "sync_p99_ms": 0.0},
+}
 LEAVES = b"\x1b[?1049l"  # the screen of the shell is back
 
 
@@ -189,6 +202,44 @@ def test_a_broker_that_goes_is_away_until_it_is_back(
         env = {"MINIBROKER_NO_HTTP": "0"}
         start_broker("--http", address, data_dir=filled.data_dir, env=env)
         top.until(lambda text: "AWAY" not in text and "large" in text)
+
+
+def test_a_broker_that_does_not_answer_is_not_waited_for(filled: BrokerServer) -> None:
+    """The screen says how long it has been silent, and keys work meanwhile."""
+    with shown(filled, "--every", "100ms") as top:
+        top.has("large", "in 0/s")
+        filled.process.send_signal(signal.SIGSTOP)
+        top.has("no answer for")
+        top.terminal.type("/sm\nq")
+        top.terminal.end()
+        filled.process.send_signal(signal.SIGCONT)
+        assert top.terminal.process.returncode == exits.DONE
+
+
+def test_an_error_of_its_own_leaves_the_terminal_as_it_was() -> None:
+    """It is not lost in the thread that looks; here it is an answer that no broker gives."""
+    overviews = iter([OVERVIEW, OVERVIEW, {"phase": "ready"}])
+
+    class Answers(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            is_list = "/queues" in self.path
+            said = {"queues": [], "total": 0, "next": ""} if is_list else next(overviews)
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps(said).encode())
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with HTTPServer(("127.0.0.1", 0), Answers) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        at = f"127.0.0.1:{server.server_port}"
+        with terminal(80, "top", "--every", "100ms", "--http", at) as made:
+            before = made.settings
+            text = made.end()
+            assert (made.process.returncode, made.settings) == (1, before)
+            assert "KeyError" in text.partition(LEAVES.decode())[2]
+        server.shutdown()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])

@@ -96,7 +96,7 @@ def test_what_matters_least_goes_first(width: int, heads: str) -> None:
 def test_any_size_gets_what_fits() -> None:
     """From one cell to 200 columns: no line too many, none too wide, and the last cell of all stays free."""
     screen = screen_of(busy(1_000, 500))
-    screen.fail("nobody answers", 0.0)
+    screen.fail("AWAY", "nobody answers", 0.0)
     for width in (1, 5, 12, 39, 40, 80, 200):
         for height in (1, 2, 3, 4, 8, 40):
             lines = screen.lines(width, height, 5.0)
@@ -184,14 +184,23 @@ def test_a_filter_narrows_as_it_is_typed() -> None:
 def test_nobody_there_is_said_until_somebody_is() -> None:
     """With what was seen last, and for how long; an answer that takes its time, too."""
     screen = screen_of(three())
-    screen.fail("refused\x1b", 100.0)
-    screen.fail("refused\x1b", 101.0)
+    screen.fail("AWAY", "refused\x1b", 100.0)
+    screen.fail("AWAY", "refused\x1b", 101.0)
     assert texts(screen, now_s=107.2)[0] == "AWAY for 7s: refused\\x1b"
     assert names(screen) == ["c", "b", "a"]
     screen.take(three(c=0))
     assert "AWAY" not in texts(screen)[0]
     assert screen.lines(100, 20, 10.0, 5.0)[0] == Line("no answer for 5s", Style.ALARM)
     assert screen.lines(100, 20, 10.0, 9.0)[0].style is Style.PLAIN
+
+
+def test_a_broker_that_reads_its_log_has_no_queues_yet() -> None:
+    """It says so, and how far it is."""
+    reads = {**OVERVIEW, "phase": "recovering", "recovered_percent": 40, "queues": 0}
+    screen = screen_of(Look(reads, {}), filter="mail")
+    assert "recovering 40 %" in texts(screen)[0]
+    assert "it reads its log, and has no queues until that is done" in texts(screen)
+    assert screen.press("enter") is Wish.NOTHING
 
 
 def test_paused_is_said_and_ends_with_a_look() -> None:

@@ -31,9 +31,11 @@ class Failed:
     """A look that came to nothing; the text says why."""
 
     text: str
+    refused: bool  # by a broker that is there, as when the token is good no more
 
 
-Found = Look | Detail | Failed
+# An error of our own ends the command, in the thread that has the terminal.
+Found = Look | Detail | Failed | Exception
 
 
 def look_at(api: HttpApi, filter: str) -> Look:
@@ -139,6 +141,8 @@ class Looker:
         try:
             return look_into(self._api, queue) if queue else look_at(self._api, filter)
         except Away as error:
-            return Failed(error.cause)
+            return Failed(error.cause, refused=False)
         except Refused as error:
-            return Failed(str(error))
+            return Failed(str(error), refused=True)
+        except Exception as error:  # noqa: BLE001  # it is raised where it does not go unseen
+            return error

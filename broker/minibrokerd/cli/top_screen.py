@@ -68,7 +68,7 @@ class Screen:
         self._scrolled = 0  # lines, of the detail
         self._helps = False
         self._all = rows_of(look, None)
-        self._away = ""  # why; empty while somebody answers
+        self._away: tuple[str, str] | None = None  # a word and why; None while somebody answers
         self._away_since_s = 0.0
         self._typed: str | None = None  # the filter, while it is typed
         self._rows: list[Row] = []  # those that fit the filter, in their order
@@ -81,7 +81,7 @@ class Screen:
 
     def take(self, found: Look | Detail) -> None:
         """Show what was found."""
-        self._away = ""
+        self._away = None
         self._overview = found.overview
         if isinstance(found, Look):
             self._all = rows_of(found, self._look)
@@ -90,11 +90,11 @@ class Screen:
         elif found.name == self.queue:
             self._detail_before, self._detail = self._detail, found
 
-    def fail(self, text: str, now_s: float) -> None:
-        """Show that a look came to nothing, and why; what was seen last stays."""
+    def fail(self, word: str, text: str, now_s: float) -> None:
+        """Show that a look came to nothing, in a word, and why; what was seen last stays."""
         if not self._away:
             self._away_since_s = now_s
-        self._away = text
+        self._away = word, text
 
     # -- keys ------------------------------------------------------------------------------------
 
@@ -242,12 +242,15 @@ class Screen:
     def _trouble(self, now_s: float, asked_s: float | None) -> str:
         clean = self._letters.clean
         if self._away:
-            return f"AWAY for {age_text((now_s - self._away_since_s) * 1_000)}: {clean(self._away)}"
+            word, text = self._away
+            return f"{word} for {age_text((now_s - self._away_since_s) * 1_000)}: {clean(text)}"
         if asked_s is not None and now_s - asked_s >= SILENT_S:
             return f"no answer for {age_text((now_s - asked_s) * 1_000)}"
         return ""
 
     def _empty(self) -> str:
+        if self._overview["phase"] == "recovering":
+            return "it reads its log, and has no queues until that is done"
         filter = self.filter if self._typed is None else self._typed
         return f"no queue fits {self._letters.clean(filter)!r}" if filter else "no queues yet"
 

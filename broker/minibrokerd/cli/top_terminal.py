@@ -54,7 +54,8 @@ def why_not() -> str:
         can = curses.tigetstr("cup") is not None
     except curses.error:
         can = False
-    return "" if can else f"nothing is known of the terminal TERM={os.environ.get('TERM', '')}"
+    term = os.environ.get("TERM", "")
+    return "" if can else f"a terminal of this kind (TERM={term}) cannot be drawn on"
 
 
 def letters() -> Letters:
@@ -95,10 +96,13 @@ class Terminal:
             yield self._looker.results.popleft()
 
     def _take(self, found: Found) -> None:
+        if isinstance(found, Exception):
+            raise found
         if self._screen.paused:
             return
         if isinstance(found, Failed):
-            self._screen.fail(found.text, time.monotonic())
+            word = "REFUSED" if found.refused else "AWAY"
+            self._screen.fail(word, found.text, time.monotonic())
         else:
             self._screen.take(found)
 
