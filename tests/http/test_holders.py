@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
+from types import SimpleNamespace
 from typing import Any
 
 from http_broker import TOKEN, HttpBroker
 
 import minibroker
+from minibroker.contract.settings import default_settings
+from minibrokerd.core.state import Store
+from minibrokerd.http.survey import Survey, listed, rows_of
 from support.processes import look_until
 
 PATH = "/api/v1/queues/mail/holders"
@@ -74,3 +79,37 @@ async def test_pages_of_queues_go_on_behind_one_that_has_gone(http_broker: HttpB
     assert page("b", dlqs="0", match="[de]") == (["d", "e"], "")
     assert page("", sort="ready") == (["a", "c"], "c")
     assert page("c", sort="published") == (["d", "e"], "")
+
+
+async def test_the_loop_turns_while_many_queues_are_told_of() -> None:
+    """Rows are told of in steps; so are names looked at, and numbers to sort by."""
+    store = Store(auto_create=True)
+    for number in range(2_000):
+        store.create_queue(f"queue-{number % 7}-{number}", default_settings())
+    looks_at: Any = SimpleNamespace(store=store)
+    survey, turns = Survey(looks_at, can_change=bool), [0]
+    subject: Any = SimpleNamespace(
+        store=store, survey=survey, engine=SimpleNamespace(clock=SimpleNamespace(now_ms=int))
+    )
+
+    async def turned(work: Awaitable[Any]) -> tuple[Any, int]:
+        """Return what came of it, and how often something else had its turn."""
+        before, task = turns[0], asyncio.ensure_future(count())
+        value = await work
+        task.cancel()
+        return value, turns[0] - before
+
+    async def count() -> None:
+        while True:
+            turns[0] += 1
+            await asyncio.sleep(0)
+
+    every: Any = {"match": "", "after": "", "count": 2_000, "dlqs": True, "sort": "name"}
+    (queues, total), _ = await turned(listed(subject, **every))
+    assert [queue.name for queue in queues] == sorted(store.queues)
+    rows, steps = await turned(rows_of(subject, queues[:1_000]))
+    assert (total, len(rows), steps >= 10) == (2_000, 1_000, True)
+    (few, total), steps = await turned(listed(subject, **{**every, "match": "queue-3"}))
+    assert (len(few), steps >= 2) == (total, True)
+    (few, _), steps = await turned(listed(subject, **{**every, "sort": "ready", "count": 3}))
+    assert (len(few), steps >= 20) == (3, True)
