@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from time import monotonic
+from typing import Any
 from urllib.error import URLError
 from urllib.request import urlopen
 
@@ -22,6 +23,7 @@ from typing_commands import typed
 
 import minibroker
 from minibrokerd import exits
+from minibrokerd.cli.top_looking import look_at
 from support.broker import BrokerServer, StartBroker
 from support.processes import look_until
 
@@ -176,6 +178,31 @@ async def test_one_queue_is_shown_with_those_who_have_its_messages(
             await asyncio.to_thread(top.has, "any key goes back")
 
 
+def test_all_queues_come_in_pages() -> None:
+    """None is left out, and the filter and the place in the list go along."""
+    every = [f"queue-{number}" for number in range(1_200)]
+    asked: list[str] = []
+
+    class Pages:
+        def get(self, path: str, match: str = "", count: int = 0, after: str = "") -> Any:
+            if path == "overview":
+                return OVERVIEW
+            assert match == "queue"
+            asked.append(after)
+            start = every.index(after) + 1 if after else 0
+            page = every[start : start + count]
+            row = {"is_dlq": False, "oldest_ready_ms": 0, "counts": {}}
+            last = start + count >= len(every)
+            return {
+                "queues": [{"name": name, **row} for name in page],
+                "next": "" if last else page[-1],
+            }
+
+    api: Any = Pages()
+    assert list(look_at(api, "queue").queues) == every
+    assert len(asked) == 3
+
+
 def test_numbers_follow_the_broker(filled: BrokerServer) -> None:
     """What is published while somebody looks is seen, with a rate, and nothing new while it is paused."""
     with shown(filled, "--every", "100ms", "--filter", "small") as top:
@@ -218,12 +245,12 @@ def test_a_broker_that_does_not_answer_is_not_waited_for(filled: BrokerServer) -
 
 def test_an_error_of_its_own_leaves_the_terminal_as_it_was() -> None:
     """It is not lost in the thread that looks; here it is an answer that no broker gives."""
-    overviews = iter([OVERVIEW, OVERVIEW, {"phase": "ready"}])
+    whole = {"queues": [], "total": 0, "next": ""}
+    lists = iter([whole, whole, {}])
 
     class Answers(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            is_list = "/queues" in self.path
-            said = {"queues": [], "total": 0, "next": ""} if is_list else next(overviews)
+            said = next(lists) if "/queues" in self.path else OVERVIEW
             self.send_response(200)
             self.end_headers()
             self.wfile.write(json.dumps(said).encode())
