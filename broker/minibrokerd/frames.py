@@ -16,8 +16,8 @@ import msgspec
 
 from minibroker.contract import limits
 from minibroker.contract.commands import COMMANDS, REQUIRED, Command, Field, Kind
+from minibrokerd.core.columns import check_lengths, read_columns
 from minibrokerd.core.inputs import Frame
-from minibrokerd.core.publishing import check_lengths, read_columns
 from minibrokerd.core.state import Broken, Refused
 
 

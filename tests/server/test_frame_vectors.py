@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minibroker.contract import wire
+from minibrokerd.core.columns import read_columns
 from minibrokerd.core.core import Core
 from minibrokerd.core.inputs import (
     Attach,
@@ -28,7 +29,6 @@ from minibrokerd.core.inputs import (
     Synced,
     Tick,
 )
-from minibrokerd.core.publishing import read_columns
 from minibrokerd.core.settling import VERBS_WITH_ERRORS, read_errors, read_runs
 from minibrokerd.frames import BadFrame, read_frame
 from minibrokerd.log.seam import Batch, Record

@@ -11,8 +11,8 @@ from zlib import crc32
 
 from minibroker.contract import limits
 from minibroker.contract.wire import bin_head, pack_strings
+from minibrokerd.core.columns import COLUMNS, read_columns, spans_of
 from minibrokerd.core.messages import Block, Span, terms
-from minibrokerd.core.publishing import COLUMNS, read_columns, spans_of
 from minibrokerd.core.queues import Queue
 from minibrokerd.core.records import (
     CopyMeta,
