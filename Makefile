@@ -15,7 +15,7 @@ help:
 	@echo "make test     run all tests"
 	@echo "make check    formatting, lint, types, house rules"
 	@echo "make bench    measure throughput and latency on this machine"
-	@echo "make compare  measure two commits in turn: A=HEAD~1 B=HEAD, WORK=micro or rows of bench, PAIRS=5"
+	@echo "make compare  measure two commits in turn: A=HEAD~1 B=HEAD, WORK=micro or rows of bench, PAIRS=5, OWN=1 each with its own benchmarks"
 	@echo "make demo     the signup story: kill workers and the broker, lose nothing"
 	@echo "make crash    SIGKILL the broker under load: KILLS=100 times, as SEED says, for BUDGET=600 s at most"
 	@echo "make sim      simulated worlds out of one seed, for BUDGET=600 s: SEED=7, WORLDS=1 TRACE=1 shows one alone"
@@ -98,7 +98,7 @@ bench: $(VENV)/.develop-ready
 	@$(BIN)/python -m benchmarks.bench
 
 compare: $(VENV)/.develop-ready
-	@$(BIN)/python -m benchmarks.compare $(or $(A),HEAD~1) $(or $(B),HEAD) --work $(or $(WORK),micro) --pairs $(or $(PAIRS),5)
+	@$(BIN)/python -m benchmarks.compare $(or $(A),HEAD~1) $(or $(B),HEAD) $(if $(OWN),--own) --work $(or $(WORK),micro) --pairs $(or $(PAIRS),5)
 
 growth: $(VENV)/.develop-ready
 	@$(BIN)/python -m benchmarks.growth --messages $(or $(MESSAGES),1000000) --body $(or $(BODY),200) --frame $(or $(FRAME),100) --kills $(or $(KILLS),2) $(if $(DRAIN),--drain) $(if $(PAST),--past $(PAST))

@@ -19,12 +19,12 @@ from benchmarks.rows import BODY_BYTES
 
 from minibroker.contract import wire
 from minibrokerd.core.core import Core
-from minibrokerd.core.effects import Outgoing
-from minibrokerd.core.inputs import Frame, Hello, Synced, Tick
-from minibrokerd.core.wheel import TICK_MS, Timer, Wheel
-from minibrokerd.frames import read_frame
+from minibrokerd.core.model.effects import Outgoing
+from minibrokerd.core.model.inputs import Frame, Hello, Synced, Tick
+from minibrokerd.core.model.wheel import TICK_MS, Timer, Wheel
 from minibrokerd.log.format import Header, Kind, Origin, encode_batch, encode_body, scan
 from minibrokerd.log.seam import Record
+from minibrokerd.net.frames import read_frame
 
 CONNECTION = 1
 MESSAGES = 20_000

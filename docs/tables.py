@@ -29,13 +29,13 @@ from minibroker.contract.server_frames import SERVER_FRAMES, ServerFrame
 from minibroker.contract.settings import SETTINGS
 from minibroker.worker.reporting import WORKER_EVENTS
 from minibrokerd.access.rights import RIGHTS, Right
-from minibrokerd.core.records import RECORD_TYPES
-from minibrokerd.exits import CHECK_EXITS, EXITS, Exit
+from minibrokerd.core.model.records import RECORD_TYPES
 from minibrokerd.http.families import FAMILIES
 from minibrokerd.http.routes import ROUTES
-from minibrokerd.logs import EVENTS
 from minibrokerd.monitoring.checks import CHECKS
-from minibrokerd.stopping import SIGNALS
+from minibrokerd.process.exits import CHECK_EXITS, EXITS, Exit
+from minibrokerd.process.logs import EVENTS
+from minibrokerd.process.stopping import SIGNALS
 
 ROOT = Path(__file__).resolve().parents[1]
 PROTOCOL = ROOT / "protocol.md"

@@ -1,4 +1,4 @@
-"""The minibroker server. `core/` is pure; the rest is the shell around it (docs/architecture.md)."""
+"""The minibroker server. `core/` is pure; the rooms around it and their arrows are in docs/architecture.md."""
 
 from minibroker import __version__
 

@@ -17,7 +17,7 @@ import minibroker
 import minibroker.sync
 from minibroker import ConnectionLost, LoginRefused
 from minibroker.shell.attached import Attached
-from minibrokerd import exits
+from minibrokerd.process import exits
 from support.broker import BrokerServer, StartBroker
 from support.certificates import Authority
 from support.processes import DEADLINE_S, look_until

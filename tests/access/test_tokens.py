@@ -15,12 +15,12 @@ import pytest
 import minibroker
 import minibroker.sync
 from minibroker import NotAllowed, TokenRefused
-from minibrokerd import exits
 from minibrokerd.access import token_file
 from minibrokerd.access.door import Door
 from minibrokerd.access.failures import LONGEST_DELAY_S, MAX_ADDRESSES, MAX_WAITING, Failures
 from minibrokerd.access.rights import Grant, Limits, Right
 from minibrokerd.access.tokens import BadTokens, Row, decode, encode, hash_of, id_of, make
+from minibrokerd.process import exits
 from support.broker import COMMAND, BrokerServer, StartBroker
 from support.processes import look_until
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from minibroker.shell.tunnel import Tunnel
-from minibrokerd.tls import MAX_HANDSHAKE_BYTES, SealedTransport, Tls, TlsFiles, Turns
+from minibrokerd.net.tls import MAX_HANDSHAKE_BYTES, SealedTransport, Tls, TlsFiles, Turns
 from support.certificates import Authority
 
 MIB = 1024 * 1024

@@ -15,7 +15,7 @@ from minibrokerd.backups.backing import BackedUp, back_up
 from minibrokerd.backups.bringing import bring_back
 from minibrokerd.backups.pace import Pace
 from minibrokerd.backups.shelf import Shelf
-from minibrokerd.core.records import EndMeta, decode, record
+from minibrokerd.core.model.records import EndMeta, decode, record
 from minibrokerd.log.directory import DataDirectory
 from minibrokerd.log.fileops import FileOps
 from minibrokerd.log.recovery import Recovery

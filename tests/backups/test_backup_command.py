@@ -11,8 +11,8 @@ from click.testing import CliRunner
 from typing_commands import typed
 
 import minibroker
-from minibrokerd import exits
 from minibrokerd.cli.main import main
+from minibrokerd.process import exits
 from support.broker import StartBroker
 
 SMALL = ("--segment-bytes", "65536")

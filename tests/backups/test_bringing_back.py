@@ -14,7 +14,7 @@ from minibrokerd.backups.shelf import Shelf
 from minibrokerd.backups.verifying import verify
 from minibrokerd.log.failures import NotWritable
 from minibrokerd.log.fileops import FileOps
-from minibrokerd.log.restoring import RAISED_EPOCHS
+from minibrokerd.rescue.restoring import RAISED_EPOCHS
 
 
 @pytest.fixture

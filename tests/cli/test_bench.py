@@ -12,7 +12,7 @@ import pytest
 from typing_commands import CLEAN, COMMAND, output, refusal, typed, values
 
 import minibroker
-from minibrokerd import exits
+from minibrokerd.process import exits
 from support.broker import BrokerServer
 
 Answer = TypeVar("Answer")

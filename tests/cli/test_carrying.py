@@ -16,8 +16,8 @@ from typing_commands import CLEAN, COMMAND, output, refusal, typed, typed_at
 
 import minibroker
 from minibroker.contract.bodies import Encoded
-from minibrokerd import exits
 from minibrokerd.cli.carrying import as_fields, from_line, from_map, line, packed
+from minibrokerd.process import exits
 from support.broker import BrokerServer
 from support.processes import lasts
 

@@ -14,7 +14,7 @@ from terminal import terminal
 from typing_commands import CLEAN, COMMAND, output, refusal, typed, typed_at, values
 
 import minibroker
-from minibrokerd import exits
+from minibrokerd.process import exits
 from support.broker import BrokerServer
 
 QUEUE = "emails"

@@ -13,8 +13,8 @@ from click.testing import CliRunner
 from typing_commands import output, typed, values
 
 import minibroker
-from minibrokerd import exits
 from minibrokerd.cli.main import main
+from minibrokerd.process import exits
 from support.broker import BrokerServer, StartBroker
 
 SMALL = ("--segment-bytes", "65536")

@@ -10,7 +10,7 @@ from test_commands import reject_all
 from typing_commands import output, refusal, typed, typed_at, values
 
 import minibroker
-from minibrokerd import exits
+from minibrokerd.process import exits
 from support.broker import BrokerServer
 
 QUEUE = "emails"

@@ -15,11 +15,11 @@ import click
 import pytest
 from typing_commands import CLEAN, COMMAND, output, typed, typed_at
 
-from minibrokerd import exits
 from minibrokerd.cli.log import WITH_MESSAGES
 from minibrokerd.cli.main import COMMANDS, main
 from minibrokerd.cli.stats import RATES, rates
-from minibrokerd.core.records import RECORD_TYPES
+from minibrokerd.core.model.records import RECORD_TYPES
+from minibrokerd.process import exits
 from support.broker import BrokerServer
 
 

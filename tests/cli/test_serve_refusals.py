@@ -17,11 +17,11 @@ import pytest
 from click.testing import CliRunner
 
 import minibroker
-from minibrokerd import exits
 from minibrokerd.cli.main import main
-from minibrokerd.exits import EXITS
 from minibrokerd.log import format as layout
 from minibrokerd.log.format import Header, Kind, Origin, SegmentInfo
+from minibrokerd.process import exits
+from minibrokerd.process.exits import EXITS
 from support.broker import COMMAND, BrokerServer
 from support.processes import look_until
 

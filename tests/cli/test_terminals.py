@@ -12,7 +12,7 @@ from terminal import STYLE, lines_at, terminal
 from typing_commands import CLEAN, COMMAND, output, typed
 
 import minibroker
-from minibrokerd import exits
+from minibrokerd.process import exits
 from support.broker import BrokerServer
 
 QUEUE = "bookings-of-the-week"

@@ -22,8 +22,8 @@ from terminal import DEADLINE_S, Terminal, terminal
 from typing_commands import typed
 
 import minibroker
-from minibrokerd import exits
 from minibrokerd.cli.top_looking import look_at
+from minibrokerd.process import exits
 from support.broker import BrokerServer, StartBroker
 from support.processes import look_until
 

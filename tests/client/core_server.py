@@ -15,11 +15,11 @@ from harness import World
 
 from minibroker.contract import limits, wire
 from minibrokerd.core.core import error_header
-from minibrokerd.core.effects import Outgoing
-from minibrokerd.core.inputs import Frame, Hello, Resume
-from minibrokerd.core.records import PublishMeta, decode
-from minibrokerd.core.tails import split_bins
-from minibrokerd.frames import read_frame
+from minibrokerd.core.model.effects import Outgoing
+from minibrokerd.core.model.inputs import Frame, Hello, Resume
+from minibrokerd.core.model.records import PublishMeta, decode
+from minibrokerd.core.model.tails import split_bins
+from minibrokerd.net.frames import read_frame
 
 Id = tuple[int, int]
 Stored = tuple[Id, bytes, int, int]  # with its key, encoding, and delay in ms

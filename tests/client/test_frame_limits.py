@@ -20,7 +20,7 @@ from minibroker.session.delivery import Delivery, DeliveryRun
 from minibroker.session.session import Session
 from minibroker.session.settle_frames import frames_naming
 from minibroker.session.settlements import BEGUN, ENDED, Settlement, Settlements
-from minibrokerd.frames import read_frame
+from minibrokerd.net.frames import read_frame
 from support.hypothesis_budget import fuzz_settings
 from support.quiet_shell import QuietShell, Waiter
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgpack
 
 from minibroker.contract import wire
-from minibrokerd.frames import read_frame
+from minibrokerd.net.frames import read_frame
 
 if TYPE_CHECKING:
     from harness import World

@@ -14,9 +14,10 @@ from core_client import Client, Delivered, Id, Run
 
 from minibroker.contract import wire
 from minibrokerd.core.core import Core
-from minibrokerd.core.digest import Digest
-from minibrokerd.core.effects import Effects, Outgoing, ReadBack
-from minibrokerd.core.inputs import (
+from minibrokerd.core.durable.digest import Digest
+from minibrokerd.core.durable.paging import ask
+from minibrokerd.core.model.effects import Effects, Outgoing, ReadBack
+from minibrokerd.core.model.inputs import (
     Attach,
     Command,
     Disconnected,
@@ -29,13 +30,12 @@ from minibrokerd.core.inputs import (
     Synced,
     Tick,
 )
-from minibrokerd.core.messages import State
-from minibrokerd.core.paging import ask
-from minibrokerd.core.queues import Queue
-from minibrokerd.core.records import decode
+from minibrokerd.core.model.messages import State
+from minibrokerd.core.model.queues import Queue
+from minibrokerd.core.model.records import decode
 from minibrokerd.log.seam import Batch, Digested, Place, Record
 from minibrokerd.log.sizes import LARGEST, Sizes
-from minibrokerd.outgoing import frame_of
+from minibrokerd.net.outgoing import frame_of
 
 START_UNIX_MS = 1_700_000_000_000
 TICK_MS = 8

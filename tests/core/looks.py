@@ -25,9 +25,9 @@ import pytest
 from core_client import Client
 from harness import World
 
-from minibrokerd.core import budgets
-from minibrokerd.core.effects import Effects
-from minibrokerd.core.inputs import Command
+from minibrokerd.core.model import budgets
+from minibrokerd.core.model.effects import Effects
+from minibrokerd.core.model.inputs import Command
 
 BUDGET: Final = 100
 MOST: Final = (

@@ -10,7 +10,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field, replace
 
 from minibroker.contract.settings import Settings, default_settings
-from minibrokerd.core.records import CopyMeta, CopyRunMeta
+from minibrokerd.core.model.records import CopyMeta, CopyRunMeta
 
 GRACE_MS = 60_000
 EPOCH_BITS = 40

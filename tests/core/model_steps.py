@@ -13,9 +13,9 @@ from model import Durable, Id, Model, Modelled
 from watched import Watched, see_dead_moved
 
 from minibroker.contract.settings import default_settings
-from minibrokerd.core import paging
-from minibrokerd.core.effects import Outgoing
-from minibrokerd.core.sums import Sums
+from minibrokerd.core.durable import paging
+from minibrokerd.core.model.effects import Outgoing
+from minibrokerd.core.model.sums import Sums
 
 TICK_MS = 8
 SETTLES = ("ack", "nack", "reject", "release", "extend")

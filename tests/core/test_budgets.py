@@ -9,10 +9,10 @@ from core_client import Client
 from harness import World
 from looks import MOST, counted, many, small_budget
 
-from minibrokerd.core.inputs import Forward, Freeze, Space
-from minibrokerd.core.lane import KeyLane
-from minibrokerd.core.records import decode
-from minibrokerd.core.sums import Sums
+from minibrokerd.core.model.inputs import Forward, Freeze, Space
+from minibrokerd.core.model.lane import KeyLane
+from minibrokerd.core.model.records import decode
+from minibrokerd.core.model.sums import Sums
 
 __all__ = ["small_budget"]
 pytestmark = pytest.mark.usefixtures("small_budget")

@@ -6,8 +6,8 @@ import pytest
 from core_client import Client
 from harness import World
 
-from minibrokerd.core.state import REST_MS
-from minibrokerd.core.walks import STEP_BYTES
+from minibrokerd.core.model.state import REST_MS
+from minibrokerd.core.model.walks import STEP_BYTES
 
 
 def dead(world: World, count: int, **fields: object) -> Client:

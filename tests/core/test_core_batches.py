@@ -8,7 +8,7 @@ import pytest
 from harness import World
 
 from minibroker.contract import limits
-from minibrokerd.core.records import TYPE_OF, FrameMeta
+from minibrokerd.core.model.records import TYPE_OF, FrameMeta
 from minibrokerd.log.format import max_batch_bytes
 from minibrokerd.log.sizes import LARGEST, Sizes, sizes_of
 

@@ -10,11 +10,12 @@ from harness import World
 
 from minibroker.contract import settings
 from minibroker.contract.settings import default_settings
-from minibrokerd.core import paging, queues
-from minibrokerd.core.effects import ReadBack
-from minibrokerd.core.inputs import Flow, Loaded, Space
-from minibrokerd.core.records import RECORD_TYPES, decode, encode
-from minibrokerd.core.sums import Sums
+from minibrokerd.core.durable import paging
+from minibrokerd.core.model import queues
+from minibrokerd.core.model.effects import ReadBack
+from minibrokerd.core.model.inputs import Flow, Loaded, Space
+from minibrokerd.core.model.records import RECORD_TYPES, decode, encode
+from minibrokerd.core.model.sums import Sums
 from minibrokerd.log.seam import Record
 
 # How many fields the records of the first release had: a later one may only append fields that have a default.

@@ -6,10 +6,10 @@ import pytest
 from core_client import Client
 from harness import World
 
-from minibrokerd.core import paging
-from minibrokerd.core.inputs import Forward, Loaded
-from minibrokerd.core.records import DamagedMeta, decode
-from minibrokerd.core.sums import Sums
+from minibrokerd.core.durable import paging
+from minibrokerd.core.model.inputs import Forward, Loaded
+from minibrokerd.core.model.records import DamagedMeta, decode
+from minibrokerd.core.model.sums import Sums
 
 MESSAGES = 12
 

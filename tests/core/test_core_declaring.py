@@ -9,7 +9,7 @@ from core_client import Client
 from harness import World
 
 from minibroker.contract.settings import default_settings
-from minibrokerd.core.records import QueueMeta, decode
+from minibrokerd.core.model.records import QueueMeta, decode
 
 
 def declare(client: Client, queue: str = "q", **settings: int | str) -> Any:

@@ -13,7 +13,7 @@ from core_client import Client, Delivered
 from harness import World
 from starts import known
 
-from minibrokerd.core.inputs import Forward
+from minibrokerd.core.model.inputs import Forward
 
 STEPS = 40
 VERBS = ("ack", "ack", "ack", "nack", "reject", "release", "extend")

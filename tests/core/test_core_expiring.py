@@ -9,10 +9,11 @@ import pytest
 from core_client import Client
 from harness import World
 
-from minibrokerd.core import core, wheel
-from minibrokerd.core.inputs import Tick
-from minibrokerd.core.records import MoveMeta, ReturnMeta, decode
-from minibrokerd.core.wheel import Timer, Wheel
+from minibrokerd.core import core
+from minibrokerd.core.model import wheel
+from minibrokerd.core.model.inputs import Tick
+from minibrokerd.core.model.records import MoveMeta, ReturnMeta, decode
+from minibrokerd.core.model.wheel import Timer, Wheel
 
 MANY = 5_000
 

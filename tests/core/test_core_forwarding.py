@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from starts import everything
 
-from minibrokerd.core.inputs import Forward
-from minibrokerd.core.records import CopyMeta, CopyRunMeta, RunMeta, decode
+from minibrokerd.core.model.inputs import Forward
+from minibrokerd.core.model.records import CopyMeta, CopyRunMeta, RunMeta, decode
 from minibrokerd.log.seam import Batch
 
 

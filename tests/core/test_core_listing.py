@@ -10,8 +10,10 @@ from core_client import Client, Id
 from harness import World
 
 from minibroker.contract import wire
-from minibrokerd.core import listing, paging, walks
-from minibrokerd.core.sums import Sums
+from minibrokerd.core.durable import paging
+from minibrokerd.core.model import walks
+from minibrokerd.core.model.sums import Sums
+from minibrokerd.core.verbs import listing
 
 COUNT = 60
 KINDS = (

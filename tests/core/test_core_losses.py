@@ -7,7 +7,7 @@ from core_client import Client, Delivered, settle_part
 from harness import World
 
 from minibroker.contract import limits, wire
-from minibrokerd.core.records import AckMeta, decode
+from minibrokerd.core.model.records import AckMeta, decode
 
 
 def world_with(*bodies: bytes, **settings: int | str) -> tuple[World, Client]:

@@ -10,9 +10,9 @@ from core_client import Client
 from harness import World
 
 from minibroker.contract import wire
-from minibrokerd.core import paging
-from minibrokerd.core.effects import ReadBack
-from minibrokerd.core.sums import Sums
+from minibrokerd.core.durable import paging
+from minibrokerd.core.model.effects import ReadBack
+from minibrokerd.core.model.sums import Sums
 
 COUNT = 30
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 from harness import World
 
-from minibrokerd.core import paging
-from minibrokerd.core.cold import ColdRun
-from minibrokerd.core.effects import Effects, ReadBack
-from minibrokerd.core.inputs import Command, Loaded
-from minibrokerd.core.messages import Span
-from minibrokerd.core.records import DamagedMeta, decode
-from minibrokerd.core.sums import Sums
+from minibrokerd.core.durable import paging
+from minibrokerd.core.model.cold import ColdRun
+from minibrokerd.core.model.effects import Effects, ReadBack
+from minibrokerd.core.model.inputs import Command, Loaded
+from minibrokerd.core.model.messages import Span
+from minibrokerd.core.model.records import DamagedMeta, decode
+from minibrokerd.core.model.sums import Sums
 from minibrokerd.log.seam import Record
 
 

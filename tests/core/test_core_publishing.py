@@ -8,8 +8,8 @@ import pytest
 from harness import START_UNIX_MS, World
 
 from minibroker.contract import limits, wire
-from minibrokerd.core.inputs import Frame
-from minibrokerd.frames import read_frame
+from minibrokerd.core.model.inputs import Frame
+from minibrokerd.net.frames import read_frame
 
 
 def test_a_confirm_leaves_when_its_batch_is_synced_and_not_before() -> None:

@@ -9,9 +9,9 @@ from collections.abc import Callable
 import pytest
 from harness import World
 
-from minibrokerd.core.lanes import NO_LANES
-from minibrokerd.core.queues import DEFAULTS, NOTHING, Queue
-from minibrokerd.core.state import REST_MS
+from minibrokerd.core.model.lanes import NO_LANES
+from minibrokerd.core.model.queues import DEFAULTS, NOTHING, Queue
+from minibrokerd.core.model.state import REST_MS
 
 QUEUES = 300
 MOST_BYTES = QUEUES * 1024 * 1024 // 1_000  # a MiB for a thousand of them

@@ -7,10 +7,11 @@ from core_client import Client, Delivered, settle_part
 from harness import World
 
 from minibroker.contract import limits, wire
-from minibrokerd.core import farewells, logins, walks
-from minibrokerd.core.effects import ReadBack
-from minibrokerd.core.inputs import Disconnected, Hello, Resume, Tick
-from minibrokerd.core.lanes import Lanes
+from minibrokerd.core.model import walks
+from minibrokerd.core.model.effects import ReadBack
+from minibrokerd.core.model.inputs import Disconnected, Hello, Resume, Tick
+from minibrokerd.core.model.lanes import Lanes
+from minibrokerd.core.verbs import farewells, logins
 
 
 def bodies(messages: list[Delivered]) -> list[bytes]:

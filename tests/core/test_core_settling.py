@@ -6,7 +6,7 @@ import pytest
 from core_client import Client, Delivered, settle_part
 from harness import World
 
-from minibrokerd.core.records import MoveMeta, decode
+from minibrokerd.core.model.records import MoveMeta, decode
 
 
 def world_with(*bodies: bytes, **settings: int | str) -> tuple[World, Client]:

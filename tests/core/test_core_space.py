@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from harness import World
 
-from minibrokerd.core.inputs import Space
+from minibrokerd.core.model.inputs import Space
 
 LEASES = (5, 6)  # BEGIN, EXTEND: docs/architecture.md, section 6
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import NoReturn
 
-from minibrokerd.core.messages import SYNC, Block, Span
-from minibrokerd.core.queues import DEFAULTS, Queue
-from minibrokerd.core.survivors import Live, Survivors
+from minibrokerd.core.durable.survivors import Live, Survivors
+from minibrokerd.core.model.messages import SYNC, Block, Span
+from minibrokerd.core.model.queues import DEFAULTS, Queue
 
 
 def live(first: int, count: int) -> Live:

@@ -7,11 +7,11 @@ import pytest
 from minibroker.contract.commands import COMMANDS, Phase
 from minibroker.contract.metrics import METRICS
 from minibroker.contract.settings import default_settings
-from minibrokerd.core.handlers import REQUESTS
-from minibrokerd.core.queues import Queue
-from minibrokerd.core.records import RECORD_TYPES, TYPE_OF, QueueMeta, UnknownRecord, decode
+from minibrokerd.core.model.queues import Queue
+from minibrokerd.core.model.records import RECORD_TYPES, TYPE_OF, QueueMeta, UnknownRecord, decode
 from minibrokerd.core.replay import APPLY
-from minibrokerd.core.settling import VERBS
+from minibrokerd.core.verbs.handlers import REQUESTS
+from minibrokerd.core.verbs.settling import VERBS
 from minibrokerd.log.seam import Record
 
 

@@ -8,9 +8,9 @@ import pytest
 from core_client import Client
 from harness import World
 
-from minibrokerd.core import paging
-from minibrokerd.core.records import PublishMeta, decode
-from minibrokerd.core.sums import Sums
+from minibrokerd.core.durable import paging
+from minibrokerd.core.model.records import PublishMeta, decode
+from minibrokerd.core.model.sums import Sums
 
 TERMS: dict[str, Any] = {"max_attempts": 2, "lease_ms": 90_000}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minibrokerd.core.wheel import TICK_MS, Timer, Wheel
+from minibrokerd.core.model.wheel import TICK_MS, Timer, Wheel
 
 LONGEST_MS = 2**53
 durations = st.one_of(

@@ -15,8 +15,8 @@ from starts import known
 from watched import see_dead_moved
 
 from minibroker.contract import limits
-from minibrokerd.core.inputs import Forward
-from minibrokerd.core.records import CopyMeta, CopyRunMeta
+from minibrokerd.core.model.inputs import Forward
+from minibrokerd.core.model.records import CopyMeta, CopyRunMeta
 from support.hypothesis_budget import model_settings
 
 

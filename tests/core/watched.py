@@ -9,9 +9,9 @@ import msgspec
 from harness import World
 from model import Model
 
-from minibrokerd.core.blocks import copied_run
-from minibrokerd.core.effects import Outgoing
-from minibrokerd.core.records import CopyMeta, CopyPartMeta, CopyRunMeta, Meta, decode
+from minibrokerd.core.durable.blocks import copied_run
+from minibrokerd.core.model.effects import Outgoing
+from minibrokerd.core.model.records import CopyMeta, CopyPartMeta, CopyRunMeta, Meta, decode
 from minibrokerd.log.seam import Record
 
 

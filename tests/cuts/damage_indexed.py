@@ -16,7 +16,7 @@ from judge import Violation, start
 from portraits import Portrait, Recovered, difference
 from states import State, disk_of, whole
 
-from minibrokerd.core.records import DamagedMeta, decode
+from minibrokerd.core.model.records import DamagedMeta, decode
 from minibrokerd.log.failures import DamagedLog
 from minibrokerd.log.seam import Digested
 from support.simulated_disk import SimulatedDisk

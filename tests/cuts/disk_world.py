@@ -17,8 +17,8 @@ from harness import World
 from recorder import RecordingOps, Step
 
 from minibrokerd.core.core import Core
-from minibrokerd.core.effects import ReadBack
-from minibrokerd.core.inputs import Forward
+from minibrokerd.core.model.effects import ReadBack
+from minibrokerd.core.model.inputs import Forward
 from minibrokerd.log.directory import DataDirectory
 from minibrokerd.log.filelog import FileLog
 from minibrokerd.log.fileops import FileOps

@@ -14,7 +14,7 @@ from judge import Expected, Found, Judge, start
 from recorder import Player, RecordingOps, Step
 from states import Crash, disk_of
 
-from minibrokerd.core.records import ReserveMeta, record
+from minibrokerd.core.model.records import ReserveMeta, record
 from support.simulated_disk import SimulatedDisk
 
 MOST_LIVES = 5

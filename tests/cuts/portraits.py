@@ -14,7 +14,7 @@ from disk_world import StraightLog
 from harness import START_UNIX_MS, World
 
 from minibrokerd.core.core import Core
-from minibrokerd.core.effects import ReadBack
+from minibrokerd.core.model.effects import ReadBack
 from minibrokerd.log.seam import Batch, Digested, Record
 
 Id = tuple[int, int]

@@ -18,8 +18,8 @@ from states import disk_of, whole
 from sweep import Source, Sweep, Tally
 from workloads import WORKLOADS, record
 
-from minibrokerd.core.digest import Digest
-from minibrokerd.core.records import AckMeta, Meta
+from minibrokerd.core.durable.digest import Digest
+from minibrokerd.core.model.records import AckMeta, Meta
 from minibrokerd.log import format as layout
 from minibrokerd.log.fileops import FileOps
 from minibrokerd.log.seam import Record

@@ -9,8 +9,8 @@ from typing import Any, Final
 from core_client import Client, Delivered
 from disk_world import PATH, DiskWorld, Recording, SyncFailed
 
-from minibrokerd.core import paging
-from minibrokerd.core.sums import Sums
+from minibrokerd.core.durable import paging
+from minibrokerd.core.model.sums import Sums
 
 QUEUE = "work"
 LEASE_MS = 30_000

@@ -15,8 +15,8 @@ from forked_broker import ForkedBroker
 from sabotaged_broker import FLAGS, SEGMENT_BYTES, SabotagedBroker
 from saboteur import KILL, NO_FILES, NO_SPACE, QUOTA, Fault, Hit, Saboteur
 
-from minibrokerd import exits
 from minibrokerd.log.filelog import FileLog
+from minibrokerd.process import exits
 from support.broker import COMMAND
 from support.raw_client import RawClient
 

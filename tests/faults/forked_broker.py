@@ -16,7 +16,9 @@ from pathlib import Path
 from support.broker import LISTENING
 
 WARM = get_context("forkserver")
-WARM.set_forkserver_preload(["minibrokerd.server", "minibrokerd.cli.serve", "forked_broker"])
+WARM.set_forkserver_preload(
+    ["minibrokerd.serving.server", "minibrokerd.cli.serve", "forked_broker"]
+)
 STOP_S = 20.0
 DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 SIGKILL = 9

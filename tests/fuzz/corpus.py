@@ -14,7 +14,7 @@ from disk_world import Content, content_of
 from targets import SEGMENT_BYTES, signed
 from workloads import record
 
-from minibrokerd.core.records import (
+from minibrokerd.core.model.records import (
     RECORD_TYPES,
     CopyPartMeta,
     DamagedMeta,
@@ -23,7 +23,7 @@ from minibrokerd.core.records import (
     ExtendMeta,
     PurgeMeta,
 )
-from minibrokerd.core.records import record as state
+from minibrokerd.core.model.records import record as state
 from minibrokerd.log import format as layout
 from minibrokerd.log.format import Header, Kind, Origin, SegmentInfo
 from minibrokerd.log.seam import Record

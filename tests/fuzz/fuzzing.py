@@ -24,7 +24,7 @@ from typing import Final
 from targets import NAMES
 from watch import Figures, Watch
 
-from minibrokerd import logs
+from minibrokerd.process import logs
 
 HERE: Final = Path(__file__).parent
 PROCESSES: Final = 2

@@ -19,13 +19,13 @@ from harness import START_UNIX_MS, World
 from minibroker.contract import limits, wire
 from minibroker.contract.errors import ProtocolError
 from minibrokerd.core.core import Core
-from minibrokerd.core.inputs import Frame
-from minibrokerd.core.records import UnknownRecord
-from minibrokerd.frames import BadFrame, read_frame
+from minibrokerd.core.model.inputs import Frame
+from minibrokerd.core.model.records import UnknownRecord
 from minibrokerd.log import format as layout
 from minibrokerd.log.directory import SegmentName
 from minibrokerd.log.failures import LogError
 from minibrokerd.log.seam import BATCH_HEADER_BYTES, RECORD_HEAD_BYTES, Batch
+from minibrokerd.net.frames import BadFrame, read_frame
 from support.simulated_disk import File, SimulatedDisk
 
 APPLIES: Final = 500  # frames that one broker gets, so that its state stays small

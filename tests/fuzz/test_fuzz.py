@@ -13,7 +13,7 @@ from inputs import inputs
 from targets import NAMES, signed
 from watch import Watch
 
-from minibrokerd.core.records import RECORD_TYPES
+from minibrokerd.core.model.records import RECORD_TYPES
 from minibrokerd.log import format as layout
 from minibrokerd.log.format import Origin
 from support.hypothesis_budget import fuzz_settings

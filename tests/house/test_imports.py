@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from support.source import (
     imported_roots,
     name_of,
     python_files,
+    sentence_of,
 )
 
 FORBIDDEN_IN_PURE = frozenset(
@@ -84,6 +86,88 @@ def test_each_room_of_the_client_imports_only_what_lies_below_it(room: str) -> N
         ours = {name for name in imported(path) if name.partition(".")[0] == "minibroker"}
         wrong = {name for name in ours if ".".join(name.split(".")[:2]) not in may}
         assert wrong <= {"minibroker"}, name_of(path)
+
+
+def doors() -> dict[str, tuple[str, str]]:
+    """Return the table of the server's rooms: what lives there, and what they may import."""
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    rows = re.findall(r"^\| `([a-z/]+)/` \| (.*?) \| ([a-z/, ]+) \|$", text, re.MULTILINE)
+    return {room: (sentence, may) for room, sentence, may in rows}
+
+
+SERVER_ROOMS = doors()
+PACKED = python_files(SERVER)
+
+# What goes up all the same, and why; each pair must be needed.
+UPWARD = {
+    ("monitoring.watch", "http.subject"): "the broker as both look at it; it belongs below both",
+    ("monitoring.watch", "http.survey"): "sums over all queues, as above",
+    ("monitoring.checks", "cli.units"): "how durations and sizes are written; to be below both",
+    ("http.pages", "cli.units"): "as above",
+    ("http.messages", "cli.values"): "how a body is shown, as above",
+}
+
+
+def server_room(name: str) -> str | None:
+    """Return the room of a module, by its name below the package; None: it is in none."""
+    parts = name.split(".")
+    for size in (2, 1):
+        if "/".join(parts[:size]) in SERVER_ROOMS and len(parts) >= size:
+            return "/".join(parts[:size])
+    return None
+
+
+def arrows(room: str) -> set[tuple[str, str]]:
+    """Return what modules of a room import of other rooms, both by their names below the package."""
+    found = set()
+    for path in python_files(SERVER / room):
+        name = ".".join(path.relative_to(SERVER).with_suffix("").parts)
+        if server_room(name) != room:
+            continue  # of a room within this one
+        for other in imported(path):
+            module = other.removeprefix("minibrokerd.")
+            if module != other and server_room(module) not in (room, None):
+                while not (SERVER.joinpath(*module.split(".")).with_suffix(".py")).exists():
+                    if (SERVER.joinpath(*module.split("."), "__init__.py")).exists():
+                        break
+                    module = module.rpartition(".")[0]
+                found.add((name, module))
+    return found
+
+
+def test_every_room_of_the_server_is_in_the_table() -> None:
+    """And every module is in a room, but for the two that Python asks for."""
+    rooms = {server_room(".".join(p.relative_to(SERVER).with_suffix("").parts)) for p in PACKED}
+    assert rooms == {*SERVER_ROOMS, None}
+    outside = [path for path in PACKED if path.parent == SERVER]
+    assert {path.stem for path in outside} == {"__init__", "__main__"}
+
+
+@pytest.mark.parametrize("room", SERVER_ROOMS)
+def test_a_room_says_at_its_door_what_lives_there(room: str) -> None:
+    """In the words of docs/architecture.md."""
+    assert sentence_of(SERVER / room) == SERVER_ROOMS[room][0]
+
+
+@pytest.mark.parametrize("room", SERVER_ROOMS)
+def test_each_room_of_the_server_imports_what_the_table_says(room: str) -> None:
+    """Exactly that, and only rooms above it."""
+    found = {arrow for arrow in arrows(room) if arrow not in UPWARD}
+    used = {server_room(module) for _, module in found}
+    order = list(SERVER_ROOMS)
+    above = order[: order.index(room)]
+    said = SERVER_ROOMS[room][1]
+    if said == "everything above":
+        assert used <= set(above)
+        return
+    may = [] if said == "nothing" else said.split(", ")
+    assert sorted(used, key=str) == sorted(may), sorted(found)
+    assert may == [each for each in above if each in may]
+
+
+def test_every_arrow_that_goes_up_is_still_needed() -> None:
+    """The list only becomes shorter."""
+    assert set(UPWARD) <= {arrow for room in SERVER_ROOMS for arrow in arrows(room)}
 
 
 def test_no_modules_of_the_client_import_each_other() -> None:

@@ -10,8 +10,8 @@ from commands_here import look
 from http_broker import HttpBroker, StartHttp
 
 import minibroker
-from minibrokerd.exits import CHECK_EXITS
 from minibrokerd.monitoring.checks import CHECKS
+from minibrokerd.process.exits import CHECK_EXITS
 from support.processes import look_until
 
 OK, WARNING, CRITICAL, UNKNOWN = (row.code for row in CHECK_EXITS)

@@ -15,7 +15,7 @@ from commands_here import CLEAN, here, look
 from http_broker import TOKEN, HttpBroker, StartHttp
 
 import minibroker
-from minibrokerd import exits
+from minibrokerd.process import exits
 from support.processes import look_until
 
 

@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families as plain_tex
 import minibroker
 from minibroker.contract.metrics import METRICS
 from minibroker.contract.settings import default_settings
-from minibrokerd.core.queues import Queue
+from minibrokerd.core.model.queues import Queue
 from minibrokerd.http.exposition import OPEN_METRICS, SLICE_QUEUES, TEXT, Format, choose, write
 from minibrokerd.http.families import FAMILIES
 from minibrokerd.http.subject import Phase

@@ -6,7 +6,7 @@ from http_broker import HttpBroker
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 import minibroker
-from minibrokerd.core.histogram import Histogram
+from minibrokerd.core.model.histogram import Histogram
 
 
 def test_a_number_is_below_the_first_bound_that_is_above_it() -> None:

@@ -11,7 +11,7 @@ from http_broker import TOKEN, HttpBroker
 
 import minibroker
 from minibroker.contract.settings import default_settings
-from minibrokerd.core.state import Store
+from minibrokerd.core.model.state import Store
 from minibrokerd.http.survey import Survey, listed, rows_of
 from support.processes import look_until
 

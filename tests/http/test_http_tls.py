@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from minibrokerd import exits
+from minibrokerd.process import exits
 from support.broker import BrokerServer, StartBroker
 from support.certificates import OPENSSL, Authority
 from support.processes import look_until

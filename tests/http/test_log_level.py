@@ -9,7 +9,7 @@ from typing import Any
 from http_broker import TOKEN, HttpBroker, serving
 
 from minibroker.sync import connect
-from minibrokerd.logs import LEVELS
+from minibrokerd.process.logs import LEVELS
 from support.processes import look_until
 
 PATH = "/api/v1/log-level"

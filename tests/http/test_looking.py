@@ -15,9 +15,9 @@ from commands_here import CLEAN, here, look
 from http_broker import HttpBroker, StartHttp
 
 import minibroker
-from minibrokerd import exits
 from minibrokerd.cli.main import COMMANDS, main
-from minibrokerd.exits import CHECK_EXITS
+from minibrokerd.process import exits
+from minibrokerd.process.exits import CHECK_EXITS
 
 
 async def test_who_has_a_message_and_from_where(http_broker: HttpBroker) -> None:

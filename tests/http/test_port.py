@@ -66,7 +66,7 @@ def test_no_port_without_one(start_broker: StartBroker) -> None:
 
 def test_nothing_that_serves_http_is_imported_with_the_broker() -> None:
     """A start takes as long, and as much memory, as one without HTTP."""
-    code = "import sys, minibrokerd.server; print(*sys.modules)"
+    code = "import sys, minibrokerd.serving.server; print(*sys.modules)"
     loaded = subprocess.run(
         [sys.executable, "-c", code], check=True, capture_output=True, text=True
     )

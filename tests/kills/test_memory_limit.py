@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from test_bounded_memory import resident_bytes
 
-from minibrokerd.memory import FREE_SHARE
+from minibrokerd.process.memory import FREE_SHARE
 from support.broker import StartBroker
 from support.raw_client import RawClient
 

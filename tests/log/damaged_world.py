@@ -9,15 +9,15 @@ from pathlib import Path
 from log_world import Engine
 
 from minibrokerd.core.core import Core
-from minibrokerd.core.queues import Queue
-from minibrokerd.core.records import CopyMeta, PublishMeta, RunMeta, decode
-from minibrokerd.core.tails import split_bins
+from minibrokerd.core.model.queues import Queue
+from minibrokerd.core.model.records import CopyMeta, PublishMeta, RunMeta, decode
+from minibrokerd.core.model.tails import split_bins
 from minibrokerd.log.directory import DataDirectory
 from minibrokerd.log.fileops import FileOps
 from minibrokerd.log.format import Kind, Origin, decode_header
-from minibrokerd.log.pieces import Piece
 from minibrokerd.log.recovery import Recovery
 from minibrokerd.log.seam import BATCH_HEADER_BYTES, Batch, Record
+from minibrokerd.rescue.pieces import Piece
 
 sys.path.append(str(Path(__file__).parent.parent / "core"))
 from harness import World

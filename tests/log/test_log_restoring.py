@@ -12,11 +12,11 @@ from damaged_world import bodies, start_of
 from log_world import Engine
 from make_vectors import VECTORS
 
-from minibrokerd.log.checking import check
 from minibrokerd.log.directory import DataDirectory
 from minibrokerd.log.failures import DirectoryCopied
 from minibrokerd.log.fileops import FileOps
-from minibrokerd.log.restoring import RAISED_EPOCHS, RAISED_IDS, RAISED_QUEUES, restore
+from minibrokerd.rescue.checking import check
+from minibrokerd.rescue.restoring import RAISED_EPOCHS, RAISED_IDS, RAISED_QUEUES, restore
 
 KEPT = sorted(path.name for path in VECTORS.iterdir() if path.is_dir())
 

@@ -24,14 +24,14 @@ from damaged_world import (
     write,
 )
 
-from minibrokerd.core.records import TYPE_OF, QueueMeta
-from minibrokerd.log.checking import Checked, check
+from minibrokerd.core.model.records import TYPE_OF, QueueMeta
 from minibrokerd.log.directory import DataDirectory
 from minibrokerd.log.failures import NotWritable
 from minibrokerd.log.fileops import FileOps
-from minibrokerd.log.pieces import pieces
-from minibrokerd.log.pinning import Usage
-from minibrokerd.log.salvage import Salvaged, salvage
+from minibrokerd.rescue.checking import Checked, check
+from minibrokerd.rescue.pieces import pieces
+from minibrokerd.rescue.pinning import Usage
+from minibrokerd.rescue.salvage import Salvaged, salvage
 
 FLIPS = int(os.environ.get("FLIPS", "60"))  # of each log; EVERY_BIT=1: all, half an hour
 SEED = int(os.environ.get("SEED", "1"))

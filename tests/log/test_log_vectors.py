@@ -11,9 +11,9 @@ import pytest
 from damaged_world import Start, bodies, segments, start_of, write
 from make_vectors import VECTORS, expected
 
-from minibrokerd.log.checking import check
 from minibrokerd.log.directory import DataDirectory
 from minibrokerd.log.fileops import FileOps
+from minibrokerd.rescue.checking import check
 
 KEPT = sorted(path for path in VECTORS.iterdir() if path.is_dir())
 

@@ -12,10 +12,10 @@ import pytest
 
 from minibroker.contract import wire
 from minibrokerd.core.core import Core
-from minibrokerd.core.inputs import Hello
-from minibrokerd.engine import Engine
-from minibrokerd.frames import read_frame
+from minibrokerd.core.model.inputs import Hello
+from minibrokerd.engine.engine import Engine
 from minibrokerd.log.filelog import FileLog
+from minibrokerd.net.frames import read_frame
 
 STARTS = int(os.environ.get("STARTS") or 80)
 SEGMENT_BYTES = 8 * 1024  # one is full after some forty starts

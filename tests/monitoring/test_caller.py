@@ -17,7 +17,6 @@ from typing import Any
 
 import pytest
 
-from minibrokerd import logs
 from minibrokerd.monitoring.caller import Caller, Patience
 from minibrokerd.monitoring.changes import Notice
 from minibrokerd.monitoring.webhook import (
@@ -28,6 +27,7 @@ from minibrokerd.monitoring.webhook import (
     checked_url,
     key_of,
 )
+from minibrokerd.process import logs
 from support.certificates import OPENSSL, Authority
 
 KEY = bytes(range(32))

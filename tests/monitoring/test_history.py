@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from minibrokerd.core.histogram import Histogram
+from minibrokerd.core.model.histogram import Histogram
 from minibrokerd.monitoring.history import KEPT_S, MOST_QUEUES, History, quantile
 
 NOTHING = (0,) * 65

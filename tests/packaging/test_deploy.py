@@ -22,7 +22,8 @@ from pathlib import Path
 import pytest
 
 from minibroker.contract import limits
-from minibrokerd.exits import (
+from minibrokerd.http.options import DEFAULT_PORT
+from minibrokerd.process.exits import (
     AGAIN,
     DONE,
     DRAIN,
@@ -33,7 +34,6 @@ from minibrokerd.exits import (
     PIPE,
     REFUSED,
 )
-from minibrokerd.http.options import DEFAULT_PORT
 from support.broker import BrokerServer
 from support.processes import DEADLINE_S, look_until
 from support.source import ROOT

@@ -19,7 +19,7 @@ import pytest
 from ruamel.yaml import YAML
 
 import minibroker.sync
-from minibrokerd.exits import EXITS, USAGE
+from minibrokerd.process.exits import EXITS, USAGE
 from support.broker import BrokerServer
 from support.processes import DEADLINE_S, TETHER, look_until
 from support.source import ROOT

@@ -25,7 +25,7 @@ PARTS: Final = (
 )  # fmt: skip
 MADE: Final = (".mypy_cache", "out", "data")
 FOLDERS: Final = ("core", "cuts", "sim", "planted")  # of the tests, whose modules are imported
-IMPORTS: Final = "import minibrokerd.server, minibrokerd.cli.main, minibroker"
+IMPORTS: Final = "import minibrokerd.serving.server, minibrokerd.cli.main, minibroker"
 
 
 class Ended(NamedTuple):

@@ -17,7 +17,7 @@ DELIVERY_MUTANTS: Final = (
     ),
     Mutant(
         "ack matched by message only",
-        "core/settling.py",
+        "core/verbs/settling.py",
         '        """Take the messages of a run out of their delivery; note those that are lost."""\n'
         "        token, origin, first, count = run\n"
         "        delivery = self.queue.deliveries.get(token)\n",
@@ -29,7 +29,7 @@ DELIVERY_MUTANTS: Final = (
     ),
     Mutant(
         "attempt counted at nack",
-        "core/attempts.py",
+        "core/verbs/attempts.py",
         "    if cause in CAUSES:\n        failed, expired, worker_lost = message.attempts\n",
         "    if CAUSES.get(cause) == 0:\n        failed, expired, worker_lost = message.attempts\n",
         ("model",),
@@ -37,10 +37,11 @@ DELIVERY_MUTANTS: Final = (
     ),
     Mutant(
         "dead letter as two records",
-        "core/dooming.py",
+        "core/verbs/dooming.py",
         "    if message.block.durability != MEMORY:\n        store.emit(\n            MoveMeta(\n",
         "    if message.block.durability != MEMORY and target.is_dlq:\n"
-        "        from minibrokerd.core import budgets, forwarding, records\n\n"
+        "        from minibrokerd.core.model import budgets, records\n"
+        "        from minibrokerd.core.durable import forwarding\n\n"
         "        def enter() -> bool:\n"
         "            forwarding._copy(store, target, message, budgets.Budget(1))\n"
         "            return True\n\n"
@@ -54,7 +55,7 @@ DELIVERY_MUTANTS: Final = (
     ),
     Mutant(
         "purge forgets in-flight",
-        "core/moving.py",
+        "core/verbs/moving.py",
         "    lanes = queue.empty()\n",
         "    lanes = queue.empty()\n"
         "    queue.deliveries = {token: each for token, each in deliveries.items() if not each.spans}\n"
@@ -64,7 +65,7 @@ DELIVERY_MUTANTS: Final = (
     ),
     Mutant(
         "output not paused",
-        "core/sessions.py",
+        "core/model/sessions.py",
         "        return self.paused or self.silent or self.room <= 0\n",
         "        return self.silent or self.room <= 0\n",
         ("core/test_core_delivery.py",),
@@ -72,7 +73,7 @@ DELIVERY_MUTANTS: Final = (
     ),
     Mutant(
         "an id shown before its reservation is synced",
-        "core/publishing.py",
+        "core/verbs/publishing.py",
         "    rests_on = max(store.rests_on(durability, frame.size), queue.reserve_batch)\n",
         "    rests_on = store.rests_on(durability, frame.size)\n",
         ("core/test_core_publishing.py",),
@@ -83,7 +84,7 @@ DELIVERY_MUTANTS: Final = (
 TIME_MUTANTS: Final = (
     Mutant(
         "wheel off by one slot",
-        "core/wheel.py",
+        "core/model/wheel.py",
         "        timer.tick = max(-(-deadline_ms // TICK_MS), self._next_tick)\n",
         "        timer.tick = max(deadline_ms // TICK_MS, self._next_tick)\n",
         ("sim", "core/test_core_wheel.py"),
@@ -104,7 +105,7 @@ TIME_MUTANTS: Final = (
 COPY_MUTANTS: Final = (
     Mutant(
         "outcomes forgotten in a copy",
-        "core/forwarding.py",
+        "core/durable/forwarding.py",
         "            store.emit(meta, outcome.lost, crc32(outcome.lost))\n",
         "            if outcome.lost:\n"
         "                store.emit(meta, outcome.lost, crc32(outcome.lost))\n",
@@ -113,7 +114,7 @@ COPY_MUTANTS: Final = (
     ),
     Mutant(
         "copy drops delayed",
-        "core/forwarding.py",
+        "core/durable/forwarding.py",
         "            if queue is None:\n"
         "                continue  # it ended with its queue, and is being freed\n",
         "            if queue is None or thing.ready_at_ms > store.now_ms:\n"
@@ -134,7 +135,7 @@ COPY_MUTANTS: Final = (
     ),
     Mutant(
         "copy forgets a lease",
-        "core/forwarding.py",
+        "core/durable/forwarding.py",
         "        lease_token=lease.token if lease is not None else 0,\n",
         "        lease_token=0,\n",
         ("model",),
@@ -142,7 +143,7 @@ COPY_MUTANTS: Final = (
     ),
     Mutant(
         "a copy one batch short",
-        "core/forwarding.py",
+        "core/durable/forwarding.py",
         "        if span.block.batch <= upto:\n",
         "        if span.block.batch < upto:\n",
         ("core/test_core_forwarding.py", "sim"),
@@ -150,7 +151,7 @@ COPY_MUTANTS: Final = (
     ),
     Mutant(
         "a copy misses what left memory",
-        "core/forwarding.py",
+        "core/durable/forwarding.py",
         "        if run.batch <= upto:  # their bodies",
         "        if run.batch < 0:  # their bodies",
         ("core/test_core_paging.py", "sim"),
@@ -158,7 +159,7 @@ COPY_MUTANTS: Final = (
     ),
     Mutant(
         "a copy misses what has a key",
-        "core/lane.py",
+        "core/model/lane.py",
         "            line.append(span)\n            if self.key:\n",
         "            line.append(span)\n            if self.key and self.returned:\n",
         ("core/test_core_forwarding.py",),
@@ -166,7 +167,7 @@ COPY_MUTANTS: Final = (
     ),
     Mutant(
         "a copy of several keys has one",
-        "core/blocks.py",
+        "core/durable/blocks.py",
         "    if len(keys) > 1:\n",
         "    if len(keys) > 1_000:\n",
         ("core/test_budgets.py", "model"),
@@ -174,7 +175,7 @@ COPY_MUTANTS: Final = (
     ),
     Mutant(
         "a copy goes back to where it was published",
-        "core/forwarding.py",
+        "core/durable/forwarding.py",
         "        queue=queue.number,\n        origin=block.origin,\n",
         "        queue=block.origin,\n        origin=block.origin,\n",
         ("core/test_core_forwarding.py",),
@@ -182,7 +183,7 @@ COPY_MUTANTS: Final = (
     ),
     Mutant(
         "a copy misses what is handed out behind the pass",
-        "core/dispatching.py",
+        "core/verbs/dispatching.py",
         "    if store.standing.took_old:\n        store.standing.add_delivery(delivery)\n",
         "    if store.standing.took_old:\n        store.standing.took_old = False\n",
         ("core/test_core_forwarding.py",),
@@ -193,7 +194,7 @@ COPY_MUTANTS: Final = (
 COLD_MUTANTS: Final = (
     Mutant(
         "digest applies acks before begins",
-        "core/digest.py",
+        "core/durable/digest.py",
         "        done += [_framed(item) for item in self._others if item is not None]\n"
         "        for queue, intervals in self._acks.items():\n"
         "            packed = [_INTERVAL.pack(*interval) for interval in _merged(intervals)]\n"
@@ -207,7 +208,7 @@ COLD_MUTANTS: Final = (
     ),
     Mutant(
         "digest forgets a purge's barrier",
-        "core/digest.py",
+        "core/durable/digest.py",
         "        self._close()\n        self._keep(says, record, at)\n        self._close()\n",
         "        self._keep(says, record, at)\n",
         ("core/test_core_digests.py",),
@@ -215,7 +216,7 @@ COLD_MUTANTS: Final = (
     ),
     Mutant(
         "cold run's ended messages handed out again",
-        "core/paging.py",
+        "core/durable/paging.py",
         "    return [Span(span.block, low, high, "
         '"", ready_at_ms) for low, high in run.live(first, stop)]\n',
         '    return [Span(span.block, first, stop, "", ready_at_ms)]\n',
@@ -224,7 +225,7 @@ COLD_MUTANTS: Final = (
     ),
     Mutant(
         "a place used before its record is synced",
-        "core/paging.py",
+        "core/durable/paging.py",
         "    if lane.reading or not lane.cold[0].segment or _has_enough(lane.fresh):\n",
         "    if lane.reading or _has_enough(lane.fresh):\n",
         ("core/test_core_cold.py",),
@@ -232,7 +233,7 @@ COLD_MUTANTS: Final = (
     ),
     Mutant(
         "a damaged frame that leaves no record",
-        "core/paging.py",
+        "core/durable/paging.py",
         "        store.emit(meta)\n        queue.counters",
         "        assert meta.count\n        queue.counters",
         ("core/test_core_cold.py",),

@@ -9,7 +9,7 @@ from mutant import Mutant
 WITHDRAWAL_MUTANTS: Final = (
     Mutant(
         "a withdrawal that keeps the receive",
-        "core/withdrawing.py",
+        "core/verbs/withdrawing.py",
         "    if receive is not None:\n        end_receive(store, connection, receive)\n",
         "    if receive is not None:\n        receive.request = request\n",
         ("sim", "core/test_core_withdrawing.py"),
@@ -17,7 +17,7 @@ WITHDRAWAL_MUTANTS: Final = (
     ),
     Mutant(
         "a withdrawn answer stays begun",
-        "core/withdrawing.py",
+        "core/verbs/withdrawing.py",
         "    return connection.session.back_batch if delivery is None else _put_back(store, delivery)\n",
         "    return connection.session.back_batch if delivery is None else store.open_batch\n",
         ("sim", "core/test_core_withdrawing.py"),
@@ -25,7 +25,7 @@ WITHDRAWAL_MUTANTS: Final = (
     ),
     Mutant(
         "a withdrawal that charges an attempt",
-        "core/withdrawing.py",
+        "core/verbs/withdrawing.py",
         "        message.ended_token, message.started_unix_ms = delivery.token, 0\n",
         "        message.ended_token, message.started_unix_ms = delivery.token, 0\n"
         "        failed, expired, worker_lost = message.attempts\n"
@@ -35,7 +35,7 @@ WITHDRAWAL_MUTANTS: Final = (
     ),
     Mutant(
         "a withdrawal that counts a release",
-        "core/withdrawing.py",
+        "core/verbs/withdrawing.py",
         "        message.ended_token, message.started_unix_ms = delivery.token, 0\n",
         "        message.ended_token, message.started_unix_ms = delivery.token, 0\n"
         "        message.releases += 1\n"
@@ -46,7 +46,7 @@ WITHDRAWAL_MUTANTS: Final = (
     ),
     Mutant(
         "a second answer leaves before the first is back",
-        "core/requests.py",
+        "core/verbs/requests.py",
         "    consumer.batch = ask_again(store, frame)\n",
         "    ask_again(store, frame)\n",
         ("core/test_core_withdrawing.py",),
@@ -54,7 +54,7 @@ WITHDRAWAL_MUTANTS: Final = (
     ),
     Mutant(
         "a listing that knows what was there before a read",
-        "core/listing.py",
+        "core/verbs/listing.py",
         "                    break  # it was read: anything may have changed meanwhile\n",
         "                    continue\n",
         ("core/test_core_listing.py",),
@@ -62,7 +62,7 @@ WITHDRAWAL_MUTANTS: Final = (
     ),
     Mutant(
         "the lease of a withdrawn answer runs on",
-        "core/withdrawing.py",
+        "core/verbs/withdrawing.py",
         "            store.wheel.cancel(message.timer)\n            queue.begun -= 1\n",
         "            queue.begun -= 1\n",
         ("sim", "core/test_core_withdrawing.py"),
@@ -70,7 +70,7 @@ WITHDRAWAL_MUTANTS: Final = (
     ),
     Mutant(
         "a number means its first request for ever",
-        "core/withdrawing.py",
+        "core/verbs/withdrawing.py",
         "        connection.session.has_answer(delivery)\n",
         "        connection.session.received[frame.request] = delivery.token\n",
         ("core/test_core_withdrawing.py",),
@@ -86,7 +86,7 @@ WITHDRAWAL_MUTANTS: Final = (
     ),
     Mutant(
         "a copied lease answers nothing",
-        "core/forwarding.py",
+        "core/durable/forwarding.py",
         "        request=lease.request if lease is not None else None,\n",
         "",
         ("core/test_core_withdrawing.py",),
@@ -97,7 +97,7 @@ WITHDRAWAL_MUTANTS: Final = (
 RETURN_MUTANTS: Final = (
     Mutant(
         "the outcome of a forgotten session is new",
-        "core/logins.py",
+        "core/verbs/logins.py",
         "    session.answered_below = store.forgotten.pop(session.id, session.answered_below)\n",
         "    store.forgotten.pop(session.id, None)\n",
         ("core/test_core_sessions.py",),
@@ -105,7 +105,7 @@ RETURN_MUTANTS: Final = (
     ),
     Mutant(
         "a session comes back from the dead",
-        "core/farewells.py",
+        "core/verbs/farewells.py",
         "    if recorded:\n        store.emit(EndMeta(session.id, session.answered_below, silent))\n",
         "    if recorded and silent:\n"
         "        store.emit(EndMeta(session.id, session.answered_below, silent))\n",
@@ -114,7 +114,7 @@ RETURN_MUTANTS: Final = (
     ),
     Mutant(
         "a frozen client gets back what it let expire",
-        "core/attempts.py",
+        "core/verbs/attempts.py",
         "        store.connections[session.connection].silent = True\n",
         "        store.connections[session.connection].silent = session.blank\n",
         ("core/test_core_expiring.py",),
@@ -122,7 +122,7 @@ RETURN_MUTANTS: Final = (
     ),
     Mutant(
         "a lease that ends twice",
-        "core/attempts.py",
+        "core/verbs/attempts.py",
         "        del delivery.singles[queue.key_of(message.block.origin, message.sequence)]\n"
         "        started_unix_ms",
         "        started_unix_ms",
@@ -131,7 +131,7 @@ RETURN_MUTANTS: Final = (
     ),
     Mutant(
         "the dead are handed out while their DLQ is full",
-        "core/moving.py",
+        "core/verbs/moving.py",
         "        doom(store, queue, message)\n        return\n",
         "        doom(store, queue, message)\n"
         "        wait_or_ready(store, queue, message)\n"
@@ -152,7 +152,7 @@ RETURN_MUTANTS: Final = (
 BOUND_MUTANTS: Final = (
     Mutant(
         "room for one lets a frame in",
-        "core/publishing.py",
+        "core/verbs/publishing.py",
         "    if not queue.has_room(count):\n",
         "    if not queue.has_room():\n",
         ("core/test_core_borders.py",),
@@ -160,7 +160,7 @@ BOUND_MUTANTS: Final = (
     ),
     Mutant(
         "receives without end",
-        "core/requests.py",
+        "core/verbs/requests.py",
         "    if len(connection.receives) >= limits.MAX_RECEIVES_PER_CONNECTION:\n",
         "    if len(connection.receives) >= limits.MAX_RECEIVES_PER_CONNECTION << 20:\n",
         ("core/test_core_withdrawing.py",),
@@ -168,7 +168,7 @@ BOUND_MUTANTS: Final = (
     ),
     Mutant(
         "sessions without end",
-        "core/logins.py",
+        "core/verbs/logins.py",
         "    if len(store.sessions) >= limits.MAX_SESSIONS:\n",
         "    if len(store.connections) >= limits.MAX_SESSIONS:\n",
         ("core/test_core_sessions.py",),
@@ -176,7 +176,7 @@ BOUND_MUTANTS: Final = (
     ),
     Mutant(
         "a batch larger than a segment",
-        "core/state.py",
+        "core/model/state.py",
         "        if total_bytes > self.sizes.apply_bytes and effects.records:\n",
         "        if total_bytes > 2**30 and effects.records:\n",
         ("core/test_core_batches.py",),

@@ -9,7 +9,7 @@ from mutant import Mutant
 SHELL_MUTANTS: Final = (
     Mutant(
         "confirm before write",
-        "engine.py",
+        "engine/engine.py",
         "            if not self._is_lone(batch, size_bytes):\n"
         "                self._log.append(batch)\n",
         "            if not self._is_lone(batch, size_bytes):\n"
@@ -21,7 +21,7 @@ SHELL_MUTANTS: Final = (
     ),
     Mutant(
         "two batches in flight",
-        "engine.py",
+        "engine/engine.py",
         "            if not self._is_lone(batch, size_bytes):\n"
         "                self._log.append(batch)\n"
         "                return\n",
@@ -34,7 +34,7 @@ SHELL_MUTANTS: Final = (
     ),
     Mutant(
         "old segment deleted before the copies are durable",
-        "forwarder.py",
+        "engine/forwarder.py",
         "        if self._copied > self._core.synced:\n            return False\n",
         "        if self._copied > self._core.synced + 1:\n            return False\n",
         ("server/test_forwarder.py", "sim"),
@@ -42,7 +42,7 @@ SHELL_MUTANTS: Final = (
     ),
     Mutant(
         "expiry before queued acks",
-        "clock.py",
+        "engine/clock.py",
         "        if turns:\n            self._loop.call_soon(self._soon, turns - 1)\n",
         "        if turns > TURNS:\n            self._loop.call_soon(self._soon, turns - 1)\n",
         ("server/test_engine_order.py",),
@@ -50,7 +50,7 @@ SHELL_MUTANTS: Final = (
     ),
     Mutant(
         "an early tick counts as due",
-        "engine.py",
+        "engine/engine.py",
         "        self._apply(Tick(self.jitter()))\n",
         "        now_ms = max(self.clock.now_ms(), self._alarm._at_ms)\n"
         "        self._route(self._core.apply(Tick(self.jitter()), now_ms, self.clock.unix_ms()))\n"
@@ -68,7 +68,7 @@ SHELL_MUTANTS: Final = (
     ),
     Mutant(
         "a stop that forgets what is open",
-        "engine.py",
+        "engine/engine.py",
         "        return not (self._under_way or self._closed or self._open)\n",
         "        return not (self._under_way or self._closed)\n",
         ("server/test_engine_room.py",),
@@ -76,7 +76,7 @@ SHELL_MUTANTS: Final = (
     ),
     Mutant(
         "no limit before login",
-        "connection.py",
+        "net/connection.py",
         "        most = limits.MAX_LOGIN_FRAME_BYTES if self.phase is Phase.NEW else limits.MAX_FRAME_BYTES\n",
         "        most = limits.MAX_FRAME_BYTES\n",
         ("server/test_connection_limits.py",),
@@ -84,7 +84,7 @@ SHELL_MUTANTS: Final = (
     ),
     Mutant(
         "output without end",
-        "connection.py",
+        "net/connection.py",
         "        if transport.get_write_buffer_size() > limits.OUTPUT_HARD_BYTES:\n",
         "        if transport.get_write_buffer_size() > limits.OUTPUT_HARD_BYTES * 64:\n",
         ("server/test_connection_limits.py",),
@@ -92,7 +92,7 @@ SHELL_MUTANTS: Final = (
     ),
     Mutant(
         "unfinished frames without end",
-        "unfinished.py",
+        "net/unfinished.py",
         "        while self.bytes > limits.MAX_UNFINISHED_BYTES:\n",
         "        while self.bytes > limits.MAX_UNFINISHED_BYTES * len(self._sizes):\n",
         ("server/test_connection_limits.py",),
@@ -100,7 +100,7 @@ SHELL_MUTANTS: Final = (
     ),
     Mutant(
         "an error in the middle of a step is lived with",
-        "engine.py",
+        "engine/engine.py",
         "            self._apply(command)\n        except Exception as error:\n"
         "            self.stop_at(error)\n            raise\n",
         "            self._apply(command)\n        except Exception as error:\n"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from minibrokerd import logs
+from minibrokerd.process import logs
 
 sys.path.append(str(Path(__file__).parents[1] / "core"))
 

@@ -13,9 +13,9 @@ from typing import Any, cast
 
 import msgpack
 
-from minibrokerd.configuration import ServeOptions
 from minibrokerd.log.memorylog import MemoryLog
-from minibrokerd.server import Server
+from minibrokerd.serving.configuration import ServeOptions
+from minibrokerd.serving.server import Server
 
 CHUNK_BYTES = 256 * 1024  # what the real loop reads at a time
 

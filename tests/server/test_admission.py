@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from minibroker.contract import limits, wire
-from minibrokerd.admission import BEHIND_SHARE, Admission
-from minibrokerd.core.effects import Outgoing
-from minibrokerd.core.inputs import Command, Disconnected, Frame, Space
-from minibrokerd.frames import read_frame
+from minibrokerd.core.model.effects import Outgoing
+from minibrokerd.core.model.inputs import Command, Disconnected, Frame, Space
+from minibrokerd.engine.admission import BEHIND_SHARE, Admission
 from minibrokerd.log.seam import BATCH_HEADER_BYTES, RESERVE_SEGMENTS, Room
 from minibrokerd.log.sizes import PUBLISH_OVERHEAD_BYTES, sizes_of
+from minibrokerd.net.frames import read_frame
 
 SEGMENT_BYTES = 64 * 1024
 KIB = 1024

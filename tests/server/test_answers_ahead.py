@@ -11,7 +11,7 @@ import pytest
 from hand import Hand, Peer, frame, part
 
 from minibroker.contract.wire import read_payload
-from minibrokerd.core.effects import Outgoing
+from minibrokerd.core.model.effects import Outgoing
 
 LARGE = bytes(range(256)) * 8_192  # more than the buffers of a socket take
 

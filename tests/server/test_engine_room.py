@@ -7,13 +7,13 @@ from typing import Any
 
 from minibroker.contract import wire
 from minibrokerd.core.core import Core
-from minibrokerd.core.effects import Outgoing
-from minibrokerd.core.inputs import Hello
-from minibrokerd.core.records import PublishMeta, decode
-from minibrokerd.engine import Engine
-from minibrokerd.frames import read_frame
+from minibrokerd.core.model.effects import Outgoing
+from minibrokerd.core.model.inputs import Hello
+from minibrokerd.core.model.records import PublishMeta, decode
+from minibrokerd.engine.engine import Engine
 from minibrokerd.log.memorylog import MemoryLog
 from minibrokerd.log.seam import Room
+from minibrokerd.net.frames import read_frame
 
 PART = {"op": "publish", "queue": "q", "count": 1}
 

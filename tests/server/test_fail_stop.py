@@ -10,7 +10,7 @@ import pytest
 from hand import Hand, frame, part
 
 import minibroker
-from minibrokerd import exits
+from minibrokerd.process import exits
 from support.broker import STOP_DEADLINE_S, BrokerServer
 
 # The server, with one function that raises once the file is there.
@@ -36,18 +36,18 @@ main()
 """
 
 PLACES = (
-    "minibrokerd.core.settling VERBS.nack",
-    "minibrokerd.core.attempts _entry",
+    "minibrokerd.core.verbs.settling VERBS.nack",
+    "minibrokerd.core.verbs.attempts _entry",
     "minibrokerd.core.core dispatch",
-    "minibrokerd.core.state Store.emit",
-    "minibrokerd.core.state Store.send",
-    "minibrokerd.connection frame_of",
-    "minibrokerd.engine Engine._write",
-    "minibrokerd.engine Engine._on_synced",
-    "minibrokerd.engine Engine._arm_tick",
-    "minibrokerd.core.wheel Wheel.advance",
-    "minibrokerd.engine Engine._tick",
-    "minibrokerd.server Server._report",
+    "minibrokerd.core.model.state Store.emit",
+    "minibrokerd.core.model.state Store.send",
+    "minibrokerd.net.connection frame_of",
+    "minibrokerd.engine.engine Engine._write",
+    "minibrokerd.engine.engine Engine._on_synced",
+    "minibrokerd.engine.engine Engine._arm_tick",
+    "minibrokerd.core.model.wheel Wheel.advance",
+    "minibrokerd.engine.engine Engine._tick",
+    "minibrokerd.serving.server Server._report",
 )
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from minibrokerd.core.inputs import Forward
-from minibrokerd.forwarder import Forwarder
+from minibrokerd.core.model.inputs import Forward
+from minibrokerd.engine.forwarder import Forwarder
 from minibrokerd.log.sizes import sizes_of
 
 MIB = 1024 * 1024

@@ -17,9 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minibroker.contract import wire
-from minibrokerd.core.columns import read_columns
 from minibrokerd.core.core import Core
-from minibrokerd.core.inputs import (
+from minibrokerd.core.model.columns import read_columns
+from minibrokerd.core.model.inputs import (
     Attach,
     Command,
     Disconnected,
@@ -29,10 +29,10 @@ from minibrokerd.core.inputs import (
     Synced,
     Tick,
 )
-from minibrokerd.core.settling import VERBS_WITH_ERRORS, read_errors, read_runs
-from minibrokerd.frames import BadFrame, read_frame
+from minibrokerd.core.verbs.settling import VERBS_WITH_ERRORS, read_errors, read_runs
 from minibrokerd.log.seam import Batch, Record
-from minibrokerd.outgoing import frame_of
+from minibrokerd.net.frames import BadFrame, read_frame
+from minibrokerd.net.outgoing import frame_of
 from support.hypothesis_budget import fuzz_settings
 
 

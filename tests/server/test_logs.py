@@ -17,9 +17,9 @@ import pytest
 from hand import Hand, frame, part
 
 from minibroker.worker.reporting import WORKER_EVENTS
-from minibrokerd import logs
-from minibrokerd.core.effects import Effects
+from minibrokerd.core.model.effects import Effects
 from minibrokerd.log.seam import Room
+from minibrokerd.process import logs
 from support.broker import BrokerServer
 from support.processes import DEADLINE_S
 from support.source import CLIENT, CORE, SERVER, name_of, python_files, tree

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from minibrokerd import memory
+from minibrokerd.process import memory
 
 MIB = 1024 * 1024
 
@@ -57,7 +57,7 @@ def test_the_gauge_goes_by_the_resident_size_while_it_grows() -> None:
 def test_no_pass_of_the_collector_looks_at_what_an_earlier_one_saw() -> None:
     """However much waits, a pass costs some milliseconds: what survived one is out of the next one's sight."""
     code = (
-        "import gc; from minibrokerd import memory; memory.collect_little(); seen = []\n"
+        "import gc; from minibrokerd.process import memory; memory.collect_little(); seen = []\n"
         "gc.callbacks.append(lambda phase, info: phase == 'start' and seen.append(len(gc.get_objects())))\n"
         "kept = [[n] for n in range(300_000)]\n"
         "print(len(seen), max(seen), gc.get_freeze_count() >= 295_000)"

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from hand import Hand
 
-from minibrokerd import memory_limit
-from minibrokerd.memory_limit import Bound, MemoryLimit, group_bounds, share_of
+from minibrokerd.process import memory_limit
+from minibrokerd.process.memory_limit import Bound, MemoryLimit, group_bounds, share_of
 from support.broker import COMMAND, BrokerServer
 
 MIB = 1024 * 1024

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from minibrokerd.notify import Notifier
+from minibrokerd.process.notify import Notifier
 from support.broker import StartBroker
 
 PATIENCE_S = 20.0

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from minibrokerd.outlet import Outlet, write_once
+from minibrokerd.process.outlet import Outlet, write_once
 from support.processes import DEADLINE_S
 
 LINE = b"x" * 99 + b"\n"

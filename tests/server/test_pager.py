@@ -9,12 +9,13 @@ from typing import Any, cast
 import pytest
 from harness import World
 
-from minibrokerd import pager
-from minibrokerd.core import cold, paging
-from minibrokerd.core.inputs import Freeze, Loaded
-from minibrokerd.core.sums import Sums
+from minibrokerd.core.durable import paging
+from minibrokerd.core.model import cold
+from minibrokerd.core.model.inputs import Freeze, Loaded
+from minibrokerd.core.model.sums import Sums
+from minibrokerd.engine import pager
+from minibrokerd.engine.pager import Pager
 from minibrokerd.log.seam import Log, Record
-from minibrokerd.pager import Pager
 
 
 class Shell:

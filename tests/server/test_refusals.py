@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from minibrokerd.refusals import MAX_KINDS, Refusals
+from minibrokerd.net.refusals import MAX_KINDS, Refusals
 
 
 def counts(refusals: Refusals, from_s: float, to_s: float, every_s: float) -> list[int]:

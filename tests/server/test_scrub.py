@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from minibrokerd.scrub import Scrub
+from minibrokerd.engine.scrub import Scrub
 
 
 class Log:
@@ -28,7 +28,7 @@ async def test_a_scrub_that_is_stopped_begins_no_other_stretch(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The threads go with the server: asked for one then, the loop raises, and a clean stop looks like a fault."""
-    monkeypatch.setattr("minibrokerd.scrub.PAUSE_S", 0)
+    monkeypatch.setattr("minibrokerd.engine.scrub.PAUSE_S", 0)
     loop, asked = asyncio.get_running_loop(), []
 
     def run(executor: None, function: Any, *args: Any) -> asyncio.Future[Any]:

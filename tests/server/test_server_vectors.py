@@ -13,8 +13,8 @@ from minibroker.contract import wire
 from minibroker.contract.errors import Busy, ProtocolError
 from minibroker.session.events import Answered, Delivered, Event, Leaving, Published, Welcomed
 from minibroker.session.session import Session
-from minibrokerd.core.messages import Block
-from minibrokerd.outgoing import frame_of
+from minibrokerd.core.model.messages import Block
+from minibrokerd.net.outgoing import frame_of
 from support.quiet_shell import QuietShell, Waiter
 
 WELCOME = octets("""

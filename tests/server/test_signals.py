@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from minibrokerd import exits
-from minibrokerd.stopping import SIGNALS, Becomes
+from minibrokerd.process import exits
+from minibrokerd.process.stopping import SIGNALS, Becomes
 from support.broker import COMMAND, BrokerServer
 from support.processes import DEADLINE_S, look_until
 

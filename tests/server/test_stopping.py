@@ -20,7 +20,7 @@ import pytest
 from hand import frame, part
 
 import minibroker
-from minibrokerd import exits
+from minibrokerd.process import exits
 from support.broker import COMMAND, BrokerServer
 from support.processes import DEADLINE_S, insists, look_until
 
@@ -200,7 +200,7 @@ def test_signals_that_come_late_change_nothing(broker_server: BrokerServer) -> N
 # Both signals are caught before the handler of either has run, and that of the first has the second one ignored.
 CAUGHT_AND_THEN_IGNORED = """
 import os, signal
-from minibrokerd import stopping
+from minibrokerd.process import stopping
 
 both = {signal.SIGUSR1, signal.SIGUSR2}
 signal.signal(signal.SIGUSR1, lambda number, frame: stopping.ignore([signal.SIGUSR2]))

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from hand import Hand, frame, part
 
-from minibrokerd.strangers import recognise
+from minibrokerd.net.strangers import recognise
 from support.broker import BrokerServer
 from support.processes import DEADLINE_S, look_until
 

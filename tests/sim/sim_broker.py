@@ -17,18 +17,18 @@ from sim_reading import BrokerLoop
 from sim_writer import SimulatedWriter
 
 from minibroker.contract import limits
-from minibrokerd import logs
 from minibrokerd.access.door import Door
-from minibrokerd.connection import Broker, ServerConnection
-from minibrokerd.connections import SWEEP_S, complaint
 from minibrokerd.core.core import Core
-from minibrokerd.core.queues import Queue
-from minibrokerd.core.state import Store
-from minibrokerd.engine import Clock, Engine
+from minibrokerd.core.model.queues import Queue
+from minibrokerd.core.model.state import Store
+from minibrokerd.engine.engine import Clock, Engine
 from minibrokerd.log.failures import LogFailed
 from minibrokerd.log.filelog import FileLog
-from minibrokerd.memory import Gauge
-from minibrokerd.unfinished import Unfinished
+from minibrokerd.net.connection import Broker, ServerConnection
+from minibrokerd.net.connections import SWEEP_S, complaint
+from minibrokerd.net.unfinished import Unfinished
+from minibrokerd.process import logs
+from minibrokerd.process.memory import Gauge
 
 PATH = "/log"
 

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from random import Random
 from types import ModuleType
 
-from minibrokerd import engine, pager
-from minibrokerd.core import cold, paging
-from minibrokerd.core.sums import Sums
+from minibrokerd.core.durable import paging
+from minibrokerd.core.model import cold
+from minibrokerd.core.model.sums import Sums
+from minibrokerd.engine import engine, pager
 
 Limit = tuple[ModuleType | type, str]
 NO_LIMIT_BYTES = 1024 * 1024 * 1024

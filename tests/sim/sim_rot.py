@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
 
-from minibrokerd.core.records import CopyMeta, PublishMeta, RunMeta, decode
+from minibrokerd.core.model.records import CopyMeta, PublishMeta, RunMeta, decode
 from minibrokerd.log import format as layout
 from minibrokerd.log.format import Kind
 from minibrokerd.log.seam import RECORD_HEAD_BYTES

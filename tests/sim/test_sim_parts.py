@@ -11,7 +11,7 @@ from sim_disk import FaultyDisk
 from sim_impatient import ImpatientClient
 from sim_world import World
 
-from minibrokerd import memory
+from minibrokerd.process import memory
 
 
 def test_a_lost_sector_that_is_written_anew_can_be_read() -> None:

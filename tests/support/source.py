@@ -17,6 +17,12 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 Definition = Function | ast.ClassDef
 
 
+def sentence_of(folder: Path) -> str:
+    """Return the first paragraph of what a package says at its door, in one line."""
+    text = ast.get_docstring(tree(folder / "__init__.py")) or ""
+    return " ".join(text.split("\n\n")[0].split())
+
+
 def python_files(*folders: str | Path) -> list[Path]:
     """Return all Python files below these folders of the project, sorted."""
     return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))

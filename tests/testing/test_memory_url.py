@@ -159,7 +159,7 @@ async def test_an_error_of_the_broker_ends_it_and_not_the_process() -> None:
     inprocess.forget("broken")
 
 
-@pytest.mark.parametrize("place", ["core.core.Core.apply", "engine.Engine._write"])
+@pytest.mark.parametrize("place", ["core.core.Core.apply", "engine.engine.Engine._write"])
 async def test_a_mistake_of_the_broker_does_not_come_out_of_a_call(
     place: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -13,7 +13,7 @@ from recorded import Recorded, id_of, trace_of
 from minibroker.testing import MemoryBroker
 from minibroker.worker.following import Follows
 from minibroker.worker.reporting import LogReport
-from minibrokerd import logs
+from minibrokerd.process import logs
 from minibrokerd.workers.lines import Lines
 
 

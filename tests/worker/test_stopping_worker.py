@@ -14,7 +14,7 @@ from test_working import HEAD, counters
 from worker_process import WorkerProcess
 
 import minibroker
-from minibrokerd.stopping import TWICE_S
+from minibrokerd.process.stopping import TWICE_S
 from minibrokerd.workers.place import Place, Seat
 from support.broker import BrokerServer
 from support.processes import DEADLINE_S, LOOK_EVERY_S, lasts
@@ -291,7 +291,8 @@ def work(message):
 def test_the_backstop_ends_a_process_whose_loop_is_stuck() -> None:
     """Whatever blocks it: it is another thread that looks."""
     code = (
-        "import threading; from minibrokerd import logs; from minibrokerd.workers.backstop import Backstop; "
+        "import threading; from minibrokerd.process import logs; "
+        "from minibrokerd.workers.backstop import Backstop; "
         "logs.configure('text', 'info'); Backstop().start(0.1, 71); threading.Event().wait()"
     )
     ended = subprocess.run(

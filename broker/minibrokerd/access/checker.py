@@ -8,9 +8,9 @@ from typing import Any, Final
 from minibrokerd.access.quotas import Quota
 from minibrokerd.access.rights import MAKES, Grant, touched, verdict
 from minibrokerd.core.core import Core, error_header
-from minibrokerd.core.effects import Outgoing
-from minibrokerd.core.inputs import Frame
-from minibrokerd.engine import Engine
+from minibrokerd.core.model.effects import Outgoing
+from minibrokerd.core.model.inputs import Frame
+from minibrokerd.engine.engine import Engine
 
 _NONE: Final = (None,)
 

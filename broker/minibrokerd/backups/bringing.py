@@ -22,7 +22,7 @@ from minibrokerd.backups.verifying import read_whole
 from minibrokerd.log.directory import DataDirectory
 from minibrokerd.log.failures import NotWritable
 from minibrokerd.log.fileops import FileOps, write_all
-from minibrokerd.log.restoring import Restored, restore
+from minibrokerd.rescue.restoring import Restored, restore
 
 BUILDING: Final = "restore-unfinished"
 MOVING: Final = "restore-moving"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from minibrokerd import exits
 from minibrokerd.log.failures import LogError
+from minibrokerd.process import exits
 
 
 class Unsettled(LogError):

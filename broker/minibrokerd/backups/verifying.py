@@ -9,9 +9,9 @@ from minibrokerd.backups.failures import BackupDamaged
 from minibrokerd.backups.manifest import Manifest
 from minibrokerd.backups.presenting import Presented
 from minibrokerd.backups.shelf import Shelf
-from minibrokerd.log.checking import check
 from minibrokerd.log.directory import DataDirectory
 from minibrokerd.log.failures import LogError
+from minibrokerd.rescue.checking import check
 
 
 @dataclass(slots=True)

@@ -8,7 +8,6 @@ from typing import Any
 
 import click
 
-from minibrokerd import exits
 from minibrokerd.backups.backing import BackedUp, back_up
 from minibrokerd.backups.bringing import Brought, as_map, bring_back
 from minibrokerd.backups.manifest import Manifest
@@ -21,6 +20,7 @@ from minibrokerd.cli.peeking import age_of
 from minibrokerd.cli.printing import fail, note, print_json, print_table, progress
 from minibrokerd.cli.units import Size
 from minibrokerd.log.fileops import FileOps
+from minibrokerd.process import exits
 
 HEADS = ("number", "began", "batch", "segments", "bytes", "as it was written")
 

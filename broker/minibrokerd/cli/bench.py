@@ -18,7 +18,6 @@ import uvloop
 import minibroker
 from minibroker.contract import limits
 from minibroker.contract.settings import DURABILITIES
-from minibrokerd import exits
 from minibrokerd.cli.options import FiniteRange, json_option, option, url_option
 from minibrokerd.cli.printing import fail, note, print_json, print_table, say
 from minibrokerd.cli.talking import talk
@@ -28,6 +27,7 @@ from minibrokerd.load.generator import Generator, Unusable
 from minibrokerd.load.payload import BODY_TYPES
 from minibrokerd.load.plan import Plan
 from minibrokerd.load.report import results, tables, title, verdict
+from minibrokerd.process import exits
 
 DURATION_S: Final = 10.0
 MAX_TASKS: Final = 1_000

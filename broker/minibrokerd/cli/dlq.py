@@ -14,7 +14,6 @@ from minibroker.contract.errors import UnknownQueue
 from minibroker.contract.limits import DLQ_SUFFIX
 from minibroker.session.address import masked
 from minibroker.session.peek import Peeked, Peeks
-from minibrokerd import exits
 from minibrokerd.cli.completing import complete_dead_id, complete_source
 from minibrokerd.cli.group import Group
 from minibrokerd.cli.options import client_options, ids_argument, option, queue_argument
@@ -31,6 +30,7 @@ from minibrokerd.cli.printing import fail, print_json, progress, say
 from minibrokerd.cli.queues import STATES, confirm, print_purged
 from minibrokerd.cli.talking import talk
 from minibrokerd.cli.values import text_of
+from minibrokerd.process import exits
 
 REDRIVE_STEP: Final = 10_000  # messages in one request, so that progress can be shown
 MOST_IDS: Final = limits.MAX_RUNS_PER_FRAME

@@ -12,8 +12,8 @@ from typing import NoReturn
 
 import click
 
-from minibrokerd import exits
 from minibrokerd.cli.printing import fail, leave_closed_pipe, wants_json
+from minibrokerd.process import exits
 
 
 def ending(work: Callable[[], object]) -> NoReturn:

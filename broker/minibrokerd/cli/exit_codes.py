@@ -8,7 +8,7 @@ import click
 
 from minibrokerd.cli.options import json_option
 from minibrokerd.cli.printing import print_json, print_table
-from minibrokerd.exits import CHECK_EXITS, EXITS
+from minibrokerd.process.exits import CHECK_EXITS, EXITS
 
 
 @click.command()

@@ -19,7 +19,7 @@ import click
 from minibrokerd.cli.http_api import Away, HttpApi, Refused, asking, http_option
 from minibrokerd.cli.options import json_option, option, timeout_option
 from minibrokerd.cli.printing import note, print_json, say
-from minibrokerd.logs import LEVELS, event_words
+from minibrokerd.process.logs import LEVELS, event_words
 
 SILENCE_S: Final = 30.0  # the broker gives a sign of life every 10 s
 # Before each try to reach a broker that has gone; then the last again.

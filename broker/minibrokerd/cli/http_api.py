@@ -21,10 +21,10 @@ from minibroker.session.arguments import (
     TOKEN_FILE_VARIABLE,
     TOKEN_VARIABLE,
 )
-from minibrokerd import exits
 from minibrokerd.cli.http_options import DEFAULT, HTTP_TOKEN_FILE_VARIABLE, HTTP_TOKEN_VARIABLE
 from minibrokerd.cli.options import Function, shared_option, timeout_s
 from minibrokerd.cli.printing import fail
+from minibrokerd.process import exits
 
 # In this order; those of the HTTP port go before those of the port for clients, which are good here as well.
 TOKENS: Final = (

@@ -20,7 +20,6 @@ import msgpack
 
 import minibroker
 from minibroker.contract.errors import BadValue, TooLarge
-from minibrokerd import exits
 from minibrokerd.cli.carrying import (
     HISTORY,
     LONGEST_LINE,
@@ -34,6 +33,7 @@ from minibrokerd.cli.printing import fail, note, print_json, progress, say
 from minibrokerd.cli.reading import LineTooLong, chunks, lines
 from minibrokerd.cli.talking import talk
 from minibrokerd.cli.whole_file import WholeFile
+from minibrokerd.process import exits
 
 BATCH: Final = 500
 Placed = tuple[

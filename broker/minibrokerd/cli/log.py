@@ -19,7 +19,7 @@ from minibrokerd.cli.log_stats import stats_command
 from minibrokerd.cli.offline import require_log, speaking
 from minibrokerd.cli.options import data_dir_option, option
 from minibrokerd.cli.printing import note, print_json, progress
-from minibrokerd.core.records import (
+from minibrokerd.core.model.records import (
     AckMeta,
     CopyMeta,
     CopyPartMeta,
@@ -27,7 +27,7 @@ from minibrokerd.core.records import (
     PublishMeta,
     decode,
 )
-from minibrokerd.core.tails import split_bins
+from minibrokerd.core.model.tails import split_bins
 from minibrokerd.log.fileops import FileOps
 from minibrokerd.log.recovery import Recovery
 from minibrokerd.log.seam import Batch, Record

@@ -9,16 +9,16 @@ from typing import Any, Final
 
 import click
 
-from minibrokerd import exits
 from minibrokerd.cli.offline import ids_text, require_log, speaking
 from minibrokerd.cli.options import data_dir_option, json_option
 from minibrokerd.cli.printing import note, print_json, print_table, progress, say
-from minibrokerd.log.checking import Checked, Damage, check
 from minibrokerd.log.directory import DataDirectory
 from minibrokerd.log.failures import LogError
 from minibrokerd.log.fileops import FileOps
-from minibrokerd.log.keeping import Keeper, QueueRisk
-from minibrokerd.log.pieces import Piece
+from minibrokerd.process import exits
+from minibrokerd.rescue.checking import Checked, Damage, check
+from minibrokerd.rescue.keeping import Keeper, QueueRisk
+from minibrokerd.rescue.pieces import Piece
 
 LOOKS: Final = 3  # at a directory that a server writes to meanwhile
 RISK_HEADS: Final = ("queue", "live", "lost", "lost or in memory", "may come again", "of these")

@@ -11,7 +11,7 @@ from minibrokerd.cli.offline import require_log, speaking
 from minibrokerd.cli.options import data_dir_option, json_option, option
 from minibrokerd.cli.printing import note, print_json, print_table, progress
 from minibrokerd.log.fileops import FileOps
-from minibrokerd.log.restoring import restore
+from minibrokerd.rescue.restoring import restore
 
 
 @click.command("restore")

@@ -8,14 +8,14 @@ from typing import Any
 
 import click
 
-from minibrokerd import exits
 from minibrokerd.cli.log_check import print_risks
 from minibrokerd.cli.offline import require_log, speaking
 from minibrokerd.cli.options import data_dir_option, json_option, option
 from minibrokerd.cli.printing import fail, note, print_json, print_table, progress
-from minibrokerd.log.checking import lock_holder
 from minibrokerd.log.fileops import FileOps
-from minibrokerd.log.salvage import Salvaged, refuse_target, salvage
+from minibrokerd.process import exits
+from minibrokerd.rescue.checking import lock_holder
+from minibrokerd.rescue.salvage import Salvaged, refuse_target, salvage
 
 
 @click.command("salvage")

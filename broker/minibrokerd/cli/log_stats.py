@@ -13,12 +13,12 @@ import click
 from minibrokerd.cli.offline import require_log, speaking
 from minibrokerd.cli.options import data_dir_option, json_option
 from minibrokerd.cli.printing import fail, print_json, print_table, progress, say
-from minibrokerd.forwarder import SPARE_SEGMENTS
-from minibrokerd.log.checking import Checked, check
+from minibrokerd.engine.forwarder import SPARE_SEGMENTS
 from minibrokerd.log.fileops import FileOps
-from minibrokerd.log.pieces import Piece
-from minibrokerd.log.pinning import Pin, SegmentUse, Usage
 from minibrokerd.log.seam import RESERVE_SEGMENTS
+from minibrokerd.rescue.checking import Checked, check
+from minibrokerd.rescue.pieces import Piece
+from minibrokerd.rescue.pinning import Pin, SegmentUse, Usage
 
 HEADS = (
     "segment", "generation", "written", "batches", "records", "live messages", "live bytes", "pinned by",

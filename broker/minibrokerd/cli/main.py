@@ -12,11 +12,12 @@ from typing import Any, Final
 
 import click
 
-from minibrokerd import __version__, exits
+from minibrokerd import __version__
 from minibrokerd.cli import streams
 from minibrokerd.cli.endings import ending
 from minibrokerd.cli.group import Group
 from minibrokerd.cli.options import PREFIX
+from minibrokerd.process import exits
 
 # In the order of `--help`: the name and the module whose attribute of that name is the command.
 COMMANDS: Final[Mapping[str, str]] = {

@@ -11,7 +11,6 @@ import minibroker
 from minibroker.contract import limits
 from minibroker.contract.confirms import MessageId
 from minibroker.session.address import masked
-from minibrokerd import exits
 from minibrokerd.cli.completing import complete_queue
 from minibrokerd.cli.group import Group
 from minibrokerd.cli.options import client_options, ids_argument, option, queue_argument
@@ -19,6 +18,7 @@ from minibrokerd.cli.peeking import find, show_messages
 from minibrokerd.cli.printing import fail, print_json, progress, say
 from minibrokerd.cli.queues import STATES, confirm
 from minibrokerd.cli.talking import talk
+from minibrokerd.process import exits
 
 MOVE_STEP: Final = 10_000  # messages in one request, so that progress can be shown
 target_option = option(

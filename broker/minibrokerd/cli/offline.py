@@ -7,13 +7,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from minibrokerd import exits
 from minibrokerd.cli.printing import fail, leave_closed_pipe
-from minibrokerd.core.records import UnknownRecord
+from minibrokerd.core.model.records import UnknownRecord
 from minibrokerd.log.directory import DataDirectory
 from minibrokerd.log.failures import LogError
 from minibrokerd.log.fileops import FileOps
-from minibrokerd.log.keeping import SHOWN, Ids
+from minibrokerd.process import exits
+from minibrokerd.rescue.keeping import SHOWN, Ids
 
 _NO_LOG: Final = "name another directory with --data-dir"
 

@@ -14,7 +14,7 @@ from typing import Final
 
 from minibroker.contract import limits
 from minibrokerd.cli.printing import shown
-from minibrokerd.outlet import MAX_WAITING_BYTES, STDERR, Outlet
+from minibrokerd.process.outlet import MAX_WAITING_BYTES, STDERR, Outlet
 
 CHUNK_BYTES: Final = 64 * 1024  # all that a pipe holds
 PATIENCE_S: Final = 1.0

@@ -15,12 +15,12 @@ from minibroker.contract import limits, wire
 from minibroker.contract.confirms import MessageId
 from minibroker.contract.errors import BodyError
 from minibroker.session.peek import Peeked, Peeks
-from minibrokerd import exits
 from minibrokerd.cli.options import client_options, option, queue_argument
 from minibrokerd.cli.printing import Listing, fail, note, print_json, print_table, say
 from minibrokerd.cli.talking import talk
 from minibrokerd.cli.units import duration_text
 from minibrokerd.cli.values import is_text, text_of
+from minibrokerd.process import exits
 
 HEADS: Final = ("id", "state", "attempts", "age", "key", "body")
 

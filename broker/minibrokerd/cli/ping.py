@@ -12,7 +12,7 @@ from minibrokerd.cli.options import client_options, option
 from minibrokerd.cli.printing import fail, note, print_json, say
 from minibrokerd.cli.talking import CONNECT_S, talk
 from minibrokerd.cli.units import Duration, duration_text
-from minibrokerd.exits import UNREACHABLE
+from minibrokerd.process.exits import UNREACHABLE
 from minibrokerd.workers.health import STALE_S, age_s
 
 

@@ -18,10 +18,10 @@ from minibrokerd.cli.http_options import http_of, http_options, is_loopback
 from minibrokerd.cli.options import PortOption, data_dir_option, log_options, shared_option
 from minibrokerd.cli.units import Duration, Size, size_text
 from minibrokerd.cli.webhook_options import webhook_of, webhook_options
-from minibrokerd.stopping import StopSignals
+from minibrokerd.process.stopping import StopSignals
 
 if TYPE_CHECKING:
-    from minibrokerd.configuration import ServeOptions
+    from minibrokerd.serving.configuration import ServeOptions
 
 DEFAULT_SEGMENT_BYTES: Final = 64 * 1024 * 1024
 PAGE_BYTES: Final = 4_096  # segments are written in whole pages
@@ -117,14 +117,14 @@ def serve(check_config: bool, **flags: Any) -> None:
         try_files(options)
         click.echo("the configuration is fine; nothing was started")
         return
-    from minibrokerd.server import serve
+    from minibrokerd.serving.server import serve
 
     sys.exit(serve(options, signals))
 
 
 def try_files(options: ServeOptions) -> None:
     """Raise click.UsageError if a file that the options name cannot be used."""
-    from minibrokerd.tls import TlsRefused
+    from minibrokerd.net.tls import TlsRefused
 
     try:
         options.try_files()
@@ -151,8 +151,8 @@ def options_of(context: click.Context) -> ServeOptions:
     Raises:
         click.UsageError: they do not go together.
     """
-    from minibrokerd.configuration import CannotReload, ServeOptions
-    from minibrokerd.tls import TlsFiles
+    from minibrokerd.net.tls import TlsFiles
+    from minibrokerd.serving.configuration import CannotReload, ServeOptions
 
     flags = dict(context.params)
     refuse(flags)

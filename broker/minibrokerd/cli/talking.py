@@ -21,9 +21,9 @@ from minibroker.contract.errors import (
     ProtocolError,
 )
 from minibroker.session.address import masked, parse_url
-from minibrokerd import exits
 from minibrokerd.cli.options import timeout_s
 from minibrokerd.cli.printing import fail, leave_closed_pipe
+from minibrokerd.process import exits
 
 CONNECT_S: Final = 3.0  # somebody waits in front of it
 

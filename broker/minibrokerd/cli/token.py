@@ -12,7 +12,6 @@ from typing import Any, Final
 
 import click
 
-from minibrokerd import exits
 from minibrokerd.access import token_file
 from minibrokerd.access.rights import Right
 from minibrokerd.access.tokens import MAX_TOKENS, NAME, BadTokens, Row, check_patterns, make
@@ -20,6 +19,7 @@ from minibrokerd.cli.group import Group
 from minibrokerd.cli.options import data_dir_option, json_option, option
 from minibrokerd.cli.printing import fail, note, print_json, print_table, say
 from minibrokerd.cli.units import Duration, Size
+from minibrokerd.process import exits
 
 FIRST: Final = (
     "This is the first token: from now on nobody logs in without one, and clients that are connected without are "

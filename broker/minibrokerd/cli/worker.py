@@ -10,7 +10,7 @@ import click
 from minibrokerd.cli.options import log_options, option, shared_option
 from minibrokerd.cli.units import Duration, Size
 from minibrokerd.cli.whole_file import WholeFile
-from minibrokerd.stopping import StopSignals
+from minibrokerd.process.stopping import StopSignals
 from minibrokerd.workers.place import Place
 
 

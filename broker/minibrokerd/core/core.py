@@ -18,25 +18,11 @@ from zlib import crc32
 from minibroker.contract import limits
 from minibroker.contract.commands import COMMANDS
 from minibroker.contract.wire import pack_runs
-
-# Importing bulk, listing and requests fills the table of requests.
-from minibrokerd.core import (  # noqa: F401
-    bulk,
-    forwarding,
-    listing,
-    logins,
-    paging,
-    requests,
-    withdrawing,
-)
-from minibrokerd.core.attempts import lease_over, leases_over
-from minibrokerd.core.cold import Slot
-from minibrokerd.core.digest import Digest
-from minibrokerd.core.dispatching import dispatch, line_up_all
-from minibrokerd.core.effects import Effects, ReadBack
-from minibrokerd.core.farewells import end_connection
-from minibrokerd.core.handlers import REQUESTS
-from minibrokerd.core.inputs import (
+from minibrokerd.core.durable import forwarding, paging
+from minibrokerd.core.durable.digest import Digest
+from minibrokerd.core.model.cold import Slot
+from minibrokerd.core.model.effects import Effects, ReadBack
+from minibrokerd.core.model.inputs import (
     Attach,
     Command,
     Disconnected,
@@ -51,14 +37,34 @@ from minibrokerd.core.inputs import (
     Synced,
     Tick,
 )
-from minibrokerd.core.messages import Block, Message, place_of
-from minibrokerd.core.publishing import enter, publish
-from minibrokerd.core.queues import Queue
-from minibrokerd.core.records import Meta
+from minibrokerd.core.model.messages import Block, Message, place_of
+from minibrokerd.core.model.queues import Queue
+from minibrokerd.core.model.records import Meta
+from minibrokerd.core.model.sessions import Outcome, Result
+from minibrokerd.core.model.state import Broken, Refused, Store
 from minibrokerd.core.replay import Read, Replay
-from minibrokerd.core.sessions import Outcome, Result
-from minibrokerd.core.settling import VERBS, Run, Settlement, is_whole_ack, read_settlement, settle
-from minibrokerd.core.state import Broken, Refused, Store
+
+# Importing bulk, listing and requests fills the table of requests.
+from minibrokerd.core.verbs import (  # noqa: F401
+    bulk,
+    listing,
+    logins,
+    requests,
+    withdrawing,
+)
+from minibrokerd.core.verbs.attempts import lease_over, leases_over
+from minibrokerd.core.verbs.dispatching import dispatch, line_up_all
+from minibrokerd.core.verbs.farewells import end_connection
+from minibrokerd.core.verbs.handlers import REQUESTS
+from minibrokerd.core.verbs.publishing import enter, publish
+from minibrokerd.core.verbs.settling import (
+    VERBS,
+    Run,
+    Settlement,
+    is_whole_ack,
+    read_settlement,
+    settle,
+)
 from minibrokerd.log.seam import Batch, Digested, Place, Record
 from minibrokerd.log.sizes import LARGEST, Sizes
 

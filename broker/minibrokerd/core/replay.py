@@ -12,17 +12,14 @@ from typing import Any, Final, TypeVar
 
 from minibroker.contract import limits
 from minibroker.contract.wire import RUN
-from minibrokerd.core import blocks, digest
-from minibrokerd.core.attempts import lease_over
-from minibrokerd.core.cold import ColdRun
-from minibrokerd.core.comebacks import wait_or_ready
-from minibrokerd.core.deliveries import Delivery
-from minibrokerd.core.digest import Outcomes
-from minibrokerd.core.dooming import doom
-from minibrokerd.core.messages import Message, Span, State, place_of
-from minibrokerd.core.publishing import enter, result_of
-from minibrokerd.core.queues import DEFAULTS, Queue
-from minibrokerd.core.records import (
+from minibrokerd.core.durable import blocks, digest
+from minibrokerd.core.durable.digest import Outcomes
+from minibrokerd.core.durable.survivors import Live, Survivors, lease_of
+from minibrokerd.core.model.cold import ColdRun
+from minibrokerd.core.model.deliveries import Delivery
+from minibrokerd.core.model.messages import Message, Span, State, place_of
+from minibrokerd.core.model.queues import DEFAULTS, Queue
+from minibrokerd.core.model.records import (
     AckMeta,
     BeginMeta,
     CopyMeta,
@@ -43,12 +40,15 @@ from minibrokerd.core.records import (
     UnknownRecord,
     decode,
 )
+from minibrokerd.core.model.sessions import Outcome, Result, Session
+from minibrokerd.core.model.state import Broken, Refused, Store
+from minibrokerd.core.model.tails import BadTail
+from minibrokerd.core.model.wheel import TICK_MS, Wheel
 from minibrokerd.core.returning import finish_sessions, hold_back
-from minibrokerd.core.sessions import Outcome, Result, Session
-from minibrokerd.core.state import Broken, Refused, Store
-from minibrokerd.core.survivors import Live, Survivors, lease_of
-from minibrokerd.core.tails import BadTail
-from minibrokerd.core.wheel import TICK_MS, Wheel
+from minibrokerd.core.verbs.attempts import lease_over
+from minibrokerd.core.verbs.comebacks import wait_or_ready
+from minibrokerd.core.verbs.dooming import doom
+from minibrokerd.core.verbs.publishing import enter, result_of
 from minibrokerd.log.seam import Batch, Digested, Record
 
 # A recovered lease has at least min(lease, this) from when the port opens.

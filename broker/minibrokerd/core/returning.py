@@ -9,9 +9,9 @@ there just before, if any of them consumed, and go on as soon as all of them are
 from __future__ import annotations
 
 from minibroker.contract import limits
-from minibrokerd.core.farewells import await_return
-from minibrokerd.core.sessions import Session
-from minibrokerd.core.state import Store
+from minibrokerd.core.model.sessions import Session
+from minibrokerd.core.model.state import Store
+from minibrokerd.core.verbs.farewells import await_return
 
 
 def finish_sessions(store: Store) -> None:

@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from minibrokerd.core.histogram import Histogram
-from minibrokerd.core.queues import Queue
+from minibrokerd.core.model.histogram import Histogram
+from minibrokerd.core.model.queues import Queue
 from minibrokerd.http.families import FAMILIES, Family, Labels
 from minibrokerd.http.subject import Phase, Subject
 

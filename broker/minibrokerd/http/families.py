@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from minibroker.contract.metrics import METRICS
-from minibrokerd import __version__, memory
-from minibrokerd.core.histogram import Histogram
-from minibrokerd.core.queues import Queue
+from minibrokerd import __version__
+from minibrokerd.core.model.histogram import Histogram
+from minibrokerd.core.model.queues import Queue
 from minibrokerd.http.subject import Phase, Subject
 from minibrokerd.http.talkers import (
     CONSUMER_LABELS,
@@ -24,6 +24,7 @@ from minibrokerd.http.talkers import (
     SESSION_LABELS,
 )
 from minibrokerd.log.seam import RESERVE_SEGMENTS
+from minibrokerd.process import memory
 
 OLDEST_LANES: Final = 1_000  # keys that are looked at for the oldest message of a queue
 

@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 from minibrokerd.access.door import Door
 from minibrokerd.access.rights import Grant, reach
 from minibrokerd.http.options import HttpOptions
-from minibrokerd.logs import events
+from minibrokerd.process.logs import events
 
 
 class Need(Enum):

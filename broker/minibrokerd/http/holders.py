@@ -10,10 +10,10 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import Final
 
-from minibrokerd.core.deliveries import Delivery
-from minibrokerd.core.messages import Message, State
-from minibrokerd.core.queues import Queue
-from minibrokerd.core.state import Store
+from minibrokerd.core.model.deliveries import Delivery
+from minibrokerd.core.model.messages import Message, State
+from minibrokerd.core.model.queues import Queue
+from minibrokerd.core.model.state import Store
 from minibrokerd.http.messages import peer_of
 from minibrokerd.http.requests import Ask
 from minibrokerd.http.shapes import HolderList, QueueHolder

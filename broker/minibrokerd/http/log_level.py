@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from minibrokerd import logs
 from minibrokerd.http.requests import Ask, Failure
 from minibrokerd.http.shapes import LogLevel, NewLogLevel
+from minibrokerd.process import logs
 
 
 async def show_level(ask: Ask) -> LogLevel:

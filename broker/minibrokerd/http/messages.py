@@ -14,9 +14,9 @@ from minibroker.contract.confirms import MessageId
 from minibroker.contract.errors import BodyError
 from minibroker.session.peek import Peeked
 from minibrokerd.cli.values import text_of
-from minibrokerd.core.messages import Message, State
-from minibrokerd.core.queues import Queue
-from minibrokerd.core.wheel import TICK_MS
+from minibrokerd.core.model.messages import Message, State
+from minibrokerd.core.model.queues import Queue
+from minibrokerd.core.model.wheel import TICK_MS
 from minibrokerd.http.queues import source_of
 from minibrokerd.http.requests import Ask, Failure, parse_id
 from minibrokerd.http.seeking import delivery_of, seek

@@ -6,8 +6,8 @@ import socket
 from dataclasses import dataclass, field
 from typing import Final
 
-from minibrokerd import listening
-from minibrokerd.logs import OwnText, events
+from minibrokerd.net import listening
+from minibrokerd.process.logs import OwnText, events
 
 DEFAULT_HOST: Final = "127.0.0.1"
 DEFAULT_PORT: Final = 7273

@@ -16,11 +16,11 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from minibrokerd import listening
 from minibrokerd.http.options import HttpOptions, unavailable
 from minibrokerd.http.subject import Subject
-from minibrokerd.logs import OwnText, events
-from minibrokerd.tls import Tls
+from minibrokerd.net import listening
+from minibrokerd.net.tls import Tls
+from minibrokerd.process.logs import OwnText, events
 
 if TYPE_CHECKING:
     import uvicorn

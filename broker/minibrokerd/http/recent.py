@@ -7,9 +7,9 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any, Final
 
-from minibrokerd import logs
 from minibrokerd.http.requests import Ask
 from minibrokerd.http.shapes import EventList, EventView
+from minibrokerd.process import logs
 
 KEPT: Final = 500
 

@@ -12,10 +12,10 @@ from starlette.responses import JSONResponse, Response
 from minibroker.aio.broker import Broker
 from minibroker.contract import errors
 from minibroker.contract.confirms import MessageId
-from minibrokerd.core.queues import Queue
+from minibrokerd.core.model.queues import Queue
 from minibrokerd.http.gate import Caller
 from minibrokerd.http.subject import Phase, Subject
-from minibrokerd.logs import events
+from minibrokerd.process.logs import events
 
 Wanted = TypeVar("Wanted")
 encode: Final = msgspec.json.Encoder().encode

@@ -10,9 +10,9 @@ import asyncio
 from collections.abc import Iterator
 
 from minibroker.contract.limits import DLQ_SUFFIX
-from minibrokerd.core.deliveries import Delivery
-from minibrokerd.core.queues import Queue
-from minibrokerd.core.state import Store
+from minibrokerd.core.model.deliveries import Delivery
+from minibrokerd.core.model.queues import Queue
+from minibrokerd.core.model.state import Store
 from minibrokerd.http.survey import steps
 
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Final
 
-from minibrokerd.core.messages import State
-from minibrokerd.core.sessions import Session
-from minibrokerd.core.state import Store
+from minibrokerd.core.model.messages import State
+from minibrokerd.core.model.sessions import Session
+from minibrokerd.core.model.state import Store
 from minibrokerd.http.requests import Ask, Failure
 from minibrokerd.http.shapes import Held, Holding, SessionList, SessionView, Work
 from minibrokerd.http.subject import Phase

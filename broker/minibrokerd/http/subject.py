@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from minibrokerd.connections import Connections
 from minibrokerd.core.core import Core
-from minibrokerd.engine import Engine
+from minibrokerd.engine.engine import Engine
 from minibrokerd.log.seam import Log
+from minibrokerd.net.connections import Connections
 
 if TYPE_CHECKING:
-    from minibrokerd.core.state import Store
+    from minibrokerd.core.model.state import Store
     from minibrokerd.http.near import Clients
     from minibrokerd.http.recent import Recent
     from minibrokerd.http.survey import Survey

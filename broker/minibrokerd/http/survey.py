@@ -12,13 +12,14 @@ from typing import Final, TypeVar
 
 from minibroker.contract.limits import DLQ_SUFFIX
 from minibroker.contract.metrics import METRICS
-from minibrokerd import __version__, memory
-from minibrokerd.core.histogram import Histogram
-from minibrokerd.core.queues import Queue
+from minibrokerd import __version__
+from minibrokerd.core.model.histogram import Histogram
+from minibrokerd.core.model.queues import Queue
 from minibrokerd.http.families import OLDEST_LANES
 from minibrokerd.http.shapes import LogView, Overview, QueueRow
 from minibrokerd.http.subject import Phase, Subject
 from minibrokerd.log.filelog import FileLog
+from minibrokerd.process import memory
 
 STEP_QUEUES: Final = 1_000
 STEP_ROWS: Final = 100  # of which every number is looked at

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Hashable, Iterator, Sequence
 from typing import Final
 
-from minibrokerd.core.state import Store
+from minibrokerd.core.model.state import Store
 
 MOST_SESSIONS: Final = 100
 MOST_CONSUMERS: Final = 200

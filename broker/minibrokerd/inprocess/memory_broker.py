@@ -9,17 +9,17 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 from minibroker.contract.commands import Phase
-from minibrokerd import logs
-from minibrokerd.connections import Connections
 from minibrokerd.core.core import Core
-from minibrokerd.core.wheel import TICK_MS
-from minibrokerd.engine import Engine
+from minibrokerd.core.model.wheel import TICK_MS
+from minibrokerd.engine.engine import Engine
 from minibrokerd.inprocess.movable_clock import MovableClock
 from minibrokerd.inprocess.pipe import Pipe
 from minibrokerd.inprocess.stepping import SteppedLoop
 from minibrokerd.log.memorylog import MemoryLog
 from minibrokerd.log.seam import Room
-from minibrokerd.logs import events
+from minibrokerd.net.connections import Connections
+from minibrokerd.process import logs
+from minibrokerd.process.logs import events
 
 
 class MemoryBroker:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from minibrokerd.clock import Clock
+from minibrokerd.engine.clock import Clock
 
 
 class MovableClock(Clock):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from minibrokerd.connection import ServerConnection
+from minibrokerd.net.connection import ServerConnection
 
 if TYPE_CHECKING:
     from minibrokerd.inprocess.memory_broker import MemoryBroker

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from minibrokerd import exits
+from minibrokerd.process import exits
 
 
 class LogError(Exception):

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from minibrokerd.logs import events
 from minibrokerd.monitoring.webhook import Call, Webhook, headers_of
+from minibrokerd.process.logs import events
 
 if TYPE_CHECKING:
     from http.client import HTTPConnection

@@ -11,13 +11,14 @@ import heapq
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from typing import Final
 
-from minibrokerd import __version__, memory
-from minibrokerd.core.queues import Queue
+from minibrokerd import __version__
+from minibrokerd.core.model.queues import Queue
 from minibrokerd.http.subject import Phase, Subject
 from minibrokerd.http.survey import free_share, oldest_of, steps
 from minibrokerd.monitoring.checks import CHECKS
 from minibrokerd.monitoring.history import History, quantile
 from minibrokerd.monitoring.readings import Reading, Readings
+from minibrokerd.process import memory
 
 EVERY_S: Final = 2.0
 WINDOW_S: Final = 300.0

@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import threading
 
-from minibrokerd import logs
-from minibrokerd.logs import events
+from minibrokerd.process import logs
+from minibrokerd.process.logs import events
 
 
 class Backstop:

@@ -9,7 +9,7 @@ from typing import Final, Protocol
 from minibroker.session.address import default_url, masked
 from minibroker.worker import App, Declared, Report
 from minibrokerd import __version__
-from minibrokerd.outlet import STDOUT, write_once
+from minibrokerd.process.outlet import STDOUT, write_once
 from minibrokerd.workers.place import Place
 
 WHERE: Final = {"loop": "in the loop", "thread": "in threads", "process": "in processes"}

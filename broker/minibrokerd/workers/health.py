@@ -12,7 +12,7 @@ import time
 from contextlib import suppress
 from typing import Any, Final
 
-from minibrokerd.logs import events
+from minibrokerd.process.logs import events
 
 BEAT_S: Final = 5.0
 STALE_S: Final = 4 * BEAT_S

@@ -16,7 +16,7 @@ from minibroker.aio.message import Message
 from minibroker.aio.traced import TracedMessage
 from minibroker.worker.following import Follows
 from minibroker.worker.reporting import about, described
-from minibrokerd import logs
+from minibrokerd.process import logs
 
 LEVELS: Final = {logging.DEBUG: "debug", logging.INFO: "info", logging.WARNING: "warning"}
 

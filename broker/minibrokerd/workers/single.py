@@ -18,11 +18,11 @@ import minibroker
 from minibroker.contract.errors import LoginRefused, MinibrokerError, ProtocolError
 from minibroker.worker import App, Control, Ending, WorkOptions, chosen, work
 from minibroker.worker.work import MAX_MESSAGES
-from minibrokerd import exits, logs
-from minibrokerd.logs import OwnText, events
-from minibrokerd.memory import resident_bytes
-from minibrokerd.notify import Notifier
-from minibrokerd.stopping import StopSignals
+from minibrokerd.process import exits, logs
+from minibrokerd.process.logs import OwnText, events
+from minibrokerd.process.memory import resident_bytes
+from minibrokerd.process.notify import Notifier
+from minibrokerd.process.stopping import StopSignals
 from minibrokerd.workers.backstop import Backstop
 from minibrokerd.workers.greeting import introduce
 from minibrokerd.workers.health import Health

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from minibroker.worker import signalling
-from minibrokerd import exits, logs
-from minibrokerd.logs import events
-from minibrokerd.notify import Notifier
-from minibrokerd.stopping import StopSignals
+from minibrokerd.process import exits, logs
+from minibrokerd.process.logs import events
+from minibrokerd.process.notify import Notifier
+from minibrokerd.process.stopping import StopSignals
 from minibrokerd.workers.health import Health
 from minibrokerd.workers.place import Seat
 

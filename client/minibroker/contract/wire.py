@@ -2,7 +2,7 @@
 
 A frame is a u32 big-endian payload length and one msgpack array of four bins: header (a packed map),
 columns, lengths, blob. This module knows bytes, not meanings. It needs msgpack only; the server has its
-own reader (minibrokerd.frames), because it must not trust what it reads.
+own reader (minibrokerd.net.frames), because it must not trust what it reads.
 """
 
 from __future__ import annotations

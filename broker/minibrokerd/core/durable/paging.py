@@ -1,0 +1,262 @@
+"""Messages leave memory and come back: what waits for long yet is a place in the log meanwhile.
+
+`freeze` turns spans at the far end of a queue into runs of places (cold.py). `read_ahead` asks the shell for the
+next stretch of a run before the spans in front of it are used up, and `loaded` makes spans of it again. A frame
+that does not verify any more is set aside: a record says so, and it is never delivered.
+
+Only what is ready, has no key and no history leaves memory. Nothing is ever thrown away for want of memory: at its
+hard limit the shell refuses publishes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Final
+
+from minibrokerd.core.durable.blocks import spans_at, write_copy
+from minibrokerd.core.model.cold import ColdRun, Slot
+from minibrokerd.core.model.effects import Effects, ReadBack
+from minibrokerd.core.model.inputs import Freeze, Loaded
+from minibrokerd.core.model.lane import Lane
+from minibrokerd.core.model.messages import NEVER, Span, alike, split_place
+from minibrokerd.core.model.queues import Queue
+from minibrokerd.core.model.records import (
+    TYPE_OF,
+    CopyRunMeta,
+    DamagedMeta,
+    PublishMeta,
+    UnknownRecord,
+)
+from minibrokerd.core.model.state import Store
+from minibrokerd.core.model.tails import BadTail
+from minibrokerd.core.model.walks import ReadForWalk
+from minibrokerd.log.seam import Record
+
+AHEAD_MESSAGES: Final = (
+    2_048  # read back before they are needed: two deliveries of the largest size
+)
+AHEAD_BYTES: Final = 4 * 1024 * 1024
+AHEAD_SPANS: Final = 256  # of these so many are looked at
+_WITH_BODIES: Final = (TYPE_OF[PublishMeta], TYPE_OF[CopyRunMeta])
+COPY_RUN_BYTES: Final = 100  # a copy of a span beside its bodies, about
+LOOKS: Final = 20_000  # spans that one apply turns into places, about 15 ms
+
+
+def read_ahead(store: Store, queue: Queue) -> None:
+    """Ask for the next stretch of what is cold, unless enough is in memory before it."""
+    lane = queue.lanes.default
+    if lane.reading or not lane.cold[0].segment or _has_enough(lane.fresh):
+        return
+    ask(store, queue, lane, lane.cold[0])
+
+
+def wanted(store: Store) -> Iterator[ReadBack]:
+    """Yield what is to be read back before any queue is asked: a stretch of each, then the next ones."""
+    queues = [queue for queue in store.queues.values() if queue.lanes.default.cold]
+    while queues:
+        more = []
+        for queue in queues:
+            store.effects = Effects()  # those of the last apply were routed
+            if queue.lanes.default.cold:
+                read_ahead(store, queue)
+            if store.effects.reads:
+                more.append(queue)
+                yield from store.effects.reads
+        queues = more
+
+
+def ask(store: Store, queue: Queue, lane: Lane, run: ColdRun, forward_bytes: int = 0) -> None:
+    """Ask the shell for the next frames of a run; with `forward_bytes`, in order to write them again."""
+    lane.reading = True
+    store.effects.reads.append(ReadBack(queue, lane, run, forward_bytes))
+
+
+def _has_enough(fresh: deque[Span]) -> bool:
+    return len(fresh) >= AHEAD_MESSAGES or _enough(islice(fresh, AHEAD_SPANS)) is not None
+
+
+def _enough(spans: Iterable[Span]) -> int | None:
+    """Return how many of the first spans are enough to have in memory; None: all of them are not."""
+    messages = size = 0
+    for count, span in enumerate(spans, 1):
+        messages += span.stop - span.first
+        size += span.block.bytes_of(span.first, span.stop)
+        if messages >= AHEAD_MESSAGES or size >= AHEAD_BYTES:
+            return count
+    return None
+
+
+def freeze(store: Store, command: Freeze) -> None:
+    """Turn spans into places, from the queues with most in memory on."""
+    bytes_left, looks_left = command.most_bytes, LOOKS
+    large = store.sums.large
+    for queue in sorted(large, key=lambda queue: -queue.hot_bytes):
+        if queue.hot_bytes <= store.sums.large_bytes:
+            del large[queue]
+            continue
+        if bytes_left <= 0 or looks_left <= 0:
+            return
+        frozen, looked = _freeze_lane(queue, bytes_left, looks_left)
+        bytes_left, looks_left = bytes_left - frozen, looks_left - looked
+
+
+def _freeze_lane(queue: Queue, most_bytes: int, looks: int) -> tuple[int, int]:
+    """Freeze what stands far back in a queue; return (bytes, spans looked at)."""
+    lane = queue.lanes.default
+    if not lane.cold:
+        _keep_near(lane)
+    frozen = looked = 0
+    late = lane.late
+    while late and frozen < most_bytes and looked < looks:
+        block = late[0].block
+        if not block.place and block.batch != NEVER:
+            break  # its record is not safe yet, and no record behind it is
+        span = late.popleft()
+        looked += 1
+        if _is_whole(span):
+            frozen += _append(queue, lane, span)
+        else:
+            lane.put_back(span)
+    queue.count_cold(frozen)
+    lane.close_up()
+    return frozen, looked
+
+
+def _keep_near(lane: Lane) -> None:
+    """Part the spans that come next from those that may leave."""
+    count = _enough(lane.fresh)
+    if count is not None:
+        near = deque(lane.fresh.popleft() for _ in range(count))
+        lane.fresh, lane.late = near, lane.fresh
+
+
+def _is_whole(span: Span) -> bool:
+    """Whether its record says all there is to know of a span."""
+    block = span.block
+    return (
+        bool(block.place)
+        and (span.first, span.stop) == (block.first, block.first + block.count)
+        and not (span.token or span.releases or span.marked)
+    )
+
+
+def _append(queue: Queue, lane: Lane, span: Span) -> int:
+    block = span.block
+    segment, offset = split_place(block.place)
+    run = lane.cold[-1] if lane.cold else None
+    if run is None or not run.joins(span.first, segment, offset):
+        run = ColdRun(queue.number, segment, block.batch, span.first, span.ready_at_ms)
+        if not lane.cold:
+            lane.cold = deque()
+        lane.cold.append(run)
+    cost = block.cost(span.first, span.stop)
+    run.append(block.count, offset, cost)
+    run.batch = max(run.batch, block.batch)
+    return cost
+
+
+def loaded(store: Store, command: Loaded) -> None:
+    """Go on with frames that were read back: hand them to the lane, or write them again.
+
+    Raises:
+        WrongRecord: a record that verifies is not the one that was asked for.
+    """
+    asked = command.asked
+    if isinstance(asked, ReadForWalk):
+        asked.walk.got(command.records)
+        return
+    queue, lane, run = asked.queue, asked.lane, asked.run
+    lane.reading = False
+    if asked.is_void:
+        return
+    assert run.at == asked.low, "one stretch of a lane is read at a time"
+    spans: list[Span] = []
+    bytes_left, high = asked.forward_bytes, asked.low
+    for record in command.records:
+        living = None if record is None else _living(store, run, high, record)
+        if living is None:
+            _set_aside(store, queue, run, high)
+        else:
+            spans += living
+        high += 1
+        if (
+            asked.forward_bytes
+        ):  # parts of a frame take a record each, so copies may take more than it did
+            bytes_left -= sum(map(_copy_bytes, living or ()))
+            if bytes_left <= 0:
+                break
+    share = run.read_back(high)
+    queue.count_run_out(share)
+    position = lane.cold.index(run)
+    if run.at == len(run.firsts):
+        del lane.cold[position]
+    if asked.forward_bytes:
+        _write_again(store, queue, lane, position, spans)
+    else:
+        assert not position, "what comes first is read back first"
+        for span in spans:
+            queue.count_in(span.block, span.first, span.stop)
+        lane.fresh.extend(spans)
+    lane.close_up()
+    queue.lanes.leave_if_empty(lane)
+    store.touch(queue)
+
+
+def _copy_bytes(span: Span) -> int:
+    return COPY_RUN_BYTES + span.block.bytes_of(span.first, span.stop)
+
+
+class WrongRecord(Exception):
+    """A place names a record that is not the one of these messages: memory or log are not to be trusted."""
+
+
+def _living(store: Store, run: ColdRun, index: int, record: Record) -> list[Span] | None:
+    """Return the messages of a frame that have not ended, as spans; None if it cannot be understood.
+
+    Records of 0.1.0 do not cover their type, so one that verifies may still be of a wrong one.
+    """
+    first, stop = run.bounds(index)
+    place = run.place(index)
+    if record.type not in _WITH_BODIES:
+        return None
+    try:
+        spans = spans_at(record, run.queue, run.batch, place)
+    except UnknownRecord:
+        return None
+    except (BadTail, ValueError) as error:
+        raise WrongRecord(f"queue {run.queue}: what stands at place {place:#x}: {error}") from error
+    if len(spans) != 1 or (spans[0].first, spans[0].stop) != (first, stop):
+        raise WrongRecord(f"queue {run.queue}: {first} to {stop} do not stand at place {place:#x}")
+    span = spans[0]
+    ready_at_ms = min(span.ready_at_ms, store.now_ms)
+    return [Span(span.block, low, high, "", ready_at_ms) for low, high in run.live(first, stop)]
+
+
+def _set_aside(store: Store, queue: Queue, run: ColdRun, index: int) -> None:
+    """End the messages of a damaged frame by a record that names its place."""
+    for first, stop in run.live(*run.bounds(index)):
+        meta = DamagedMeta(
+            queue.number, first, stop - first, run.segment, run.offsets[index], store.unix_ms
+        )
+        store.emit(meta)
+        queue.counters["damaged"] += stop - first
+        queue.lanes.ready -= stop - first
+        queue.last_batch = store.open_batch
+
+
+def _write_again(store: Store, queue: Queue, lane: Lane, position: int, spans: list[Span]) -> None:
+    """Copy spans forward; they are cold again, where their copies will stand."""
+    runs: list[ColdRun] = []
+    for span in spans:
+        for first, stop, encoding in alike(span.block, span):
+            if not runs or runs[-1].stop != first:
+                runs.append(ColdRun(queue.number, 0, store.open_batch, first, span.ready_at_ms))
+            run = runs[-1]
+            run.append(stop - first, 0, span.block.cost(first, stop))
+            slot = Slot(run, len(run.firsts) - 1)
+            write_copy(store, queue, span, (first, stop, encoding), slot)
+    for run in reversed(runs):
+        lane.cold.insert(position, run)
+        queue.count_run(run)

@@ -1,0 +1,121 @@
+"""The columns, lengths and spans of a publish: read out of a frame, and out of the log as it came.
+
+Nothing is believed: a column that is short, long or out of range breaks the frame, before anything is changed.
+"""
+
+from __future__ import annotations
+
+from array import array
+from itertools import groupby
+from typing import Any, Final
+
+from minibroker.contract import limits
+from minibroker.contract.commands import COMMANDS
+from minibroker.contract.errors import ProtocolError
+from minibroker.contract.wire import unpack_strings
+from minibrokerd.core.model.messages import Block, Span
+from minibrokerd.core.model.state import Broken, Refused
+
+COLUMNS: Final = COMMANDS["publish"].columns
+
+
+def check_lengths(
+    lengths: memoryview, count: int, blob_bytes: int, most_bytes: int = limits.MAX_MESSAGE_BYTES
+) -> None:
+    """Check that the lengths are for `count` messages of `most_bytes` at the most, and add up to the blob.
+
+    Raises:
+        Broken: they do not, and the stream cannot be trusted.
+        Refused: `too_large`, one message is larger than the limit.
+    """
+    if not 1 <= count <= limits.MAX_MESSAGES_PER_FRAME:
+        raise Broken(
+            f"a publish of {count} messages; 1 to {limits.MAX_MESSAGES_PER_FRAME} are allowed"
+        )
+    if len(lengths) != 8 * count:
+        raise Broken(
+            f"{len(lengths)} bytes of lengths for {count} messages; 8 for each are expected"
+        )
+    sizes = array("I")
+    sizes.frombytes(lengths)
+    if sum(sizes) != blob_bytes:
+        raise Broken(f"the lengths add up to {sum(sizes)} bytes, the blob has {blob_bytes}")
+    if blob_bytes > most_bytes:
+        largest = max(map(sum, zip(sizes[::2], sizes[1::2], strict=True)))
+        if largest > most_bytes:
+            raise Refused(
+                "too_large",
+                f"a message of {largest} bytes exceeds {most_bytes}; "
+                "store the data elsewhere and publish its place",
+            )
+
+
+def read_columns(part: Any, column_bytes: memoryview, count: int) -> dict[str, Any]:
+    """Return the publish columns that the part names: delays (array), keys (list of str), encodings (bytes).
+
+    Raises:
+        Broken: a column is unknown, twice there, too short, too long, or has a value out of range.
+    """
+    columns: dict[str, Any] = {}
+    at = 0
+    for name in part.columns:
+        if name in columns:
+            raise Broken(f"the column {name!r:.100} is named twice")
+        at = _read_column(columns, name, column_bytes, at, count)
+    if at != len(column_bytes):
+        raise Broken(f"the columns have {len(column_bytes)} bytes, {at} are accounted for")
+    return columns
+
+
+def _read_column(columns: dict[str, Any], name: str, data: memoryview, at: int, count: int) -> int:
+    if name == "delay_ms":
+        end = at + 8 * count
+        delays = array("Q")
+        delays.frombytes(_exactly(data, at, end))
+        if max(delays) > limits.MAX_DELAY_MS:
+            raise Broken(f"a delay of {max(delays)} ms exceeds {limits.MAX_DELAY_MS}")
+        columns[name] = delays
+    elif name == "encoding":
+        end = at + count
+        columns[name] = bytes(_exactly(data, at, end))
+        if max(columns[name]) > 1:
+            raise Broken(f"there is no encoding {max(columns[name])}")
+    elif name == "key":
+        columns[name], used = _read_keys(data[at:], count)
+        end = at + used
+    else:
+        raise Broken(f"publish has no column {name!r:.100}")
+    return end
+
+
+def _exactly(data: memoryview, at: int, end: int) -> memoryview:
+    if end > len(data):
+        raise Broken(f"a column ends at byte {end}, but the columns have {len(data)} bytes")
+    return data[at:end]
+
+
+def _read_keys(data: memoryview, count: int) -> tuple[list[str], int]:
+    lengths = array("I")
+    lengths.frombytes(_exactly(data, 0, 4 * count))
+    if max(lengths) > limits.MAX_KEY_BYTES:  # before a byte of it is copied
+        raise Broken(f"a key exceeds {limits.MAX_KEY_BYTES} bytes")
+    try:
+        keys, used = unpack_strings(data, count)
+        return [key.decode() for key in keys], used
+    except (ProtocolError, UnicodeDecodeError) as error:
+        raise Broken(f"the key column is wrong: {error}") from error
+
+
+def spans_of(block: Block, delay_ms: int, key: str, columns: dict[str, Any]) -> list[Span]:
+    """Return the messages of a block as spans, each with one key and one delay."""
+    first, ready_at_ms = block.first, block.ready_at_ms
+    delays, keys = columns.get("delay_ms"), columns.get("key")
+    if delays is None and keys is None:
+        return [Span(block, first, first + block.count, key, ready_at_ms + delay_ms)]
+    values = zip(delays or [delay_ms] * block.count, keys or [key] * block.count, strict=True)
+    spans = []
+    for (delay, name), group in groupby(values):
+        stop = first + sum(1 for _ in group)
+        spans.append(Span(block, first, stop, name, ready_at_ms + delay))
+        first = stop
+    return spans

@@ -1,0 +1,116 @@
+"""What the shell owes the core after one apply. The order of the fields is the order of execution."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from minibrokerd.core.model.cold import ColdRun
+from minibrokerd.core.model.lane import Lane
+from minibrokerd.core.model.messages import Block
+from minibrokerd.core.model.queues import Queue
+from minibrokerd.log.seam import Record
+
+
+class Outgoing:
+    """One frame for one connection; it leaves when batch `rests_on` is synced (0: at once).
+
+    `bodies` are (block, first sequence, stop): the shell fills in lengths and blob. `pieces` is for the shell,
+    which may encode the frame while it waits.
+    """
+
+    __slots__ = ("bodies", "columns", "connection", "header", "pieces", "rests_on")
+
+    def __init__(
+        self,
+        connection: int,
+        rests_on: int,
+        header: dict[str, Any],
+        columns: bytes = b"",
+        bodies: Sequence[tuple[Block, int, int]] = (),
+    ) -> None:
+        self.connection = connection
+        self.rests_on = rests_on
+        self.header = header
+        self.columns = columns
+        self.bodies = bodies
+        self.pieces: list[Any] | None = None
+
+
+class ReadBack:
+    """Frames of a run to be read back, from index `low` up to `high`; answered by the command `Loaded`.
+
+    `forward_bytes`: not to be handed out, but to be written again, about so much of it.
+    """
+
+    __slots__ = ("forward_bytes", "high", "lane", "low", "queue", "run")
+
+    def __init__(self, queue: Queue, lane: Lane, run: ColdRun, forward_bytes: int = 0) -> None:
+        self.queue = queue
+        self.lane = lane
+        self.run = run
+        self.low = run.at
+        self.high = run.chunk(forward_bytes)
+        self.forward_bytes = forward_bytes
+
+    @property
+    def is_void(self) -> bool:
+        """Whether nobody waits for this any more: the queue was purged, or has ended."""
+        return self.queue.lanes.default is not self.lane
+
+    @property
+    def segment(self) -> int:
+        """The segment that has the records."""
+        return self.run.segment
+
+    @property
+    def offsets(self) -> Sequence[int]:
+        """Where the records start in it, ascending."""
+        return self.run.offsets[self.low : self.high]
+
+
+class Note:
+    """Something that an operator should read in the log of the server: an event of its table, with fields."""
+
+    __slots__ = ("event", "fields")
+
+    def __init__(self, event: str, fields: dict[str, int | str]) -> None:
+        self.event = event
+        self.fields = fields
+
+
+class Effects:
+    """Effects of one apply: records first, then what rests on them, then what ends.
+
+    `wake`: the records are not only leases, so they should be synced soon even if nobody waits. `lazy`: some
+    records were confirmed before their sync, which must follow within `LAZY_SYNC_MS`. `reads` are asked for
+    at once, and rest on nothing. `notes` are for the operator. `ended` are records for batches that end with
+    them, each with its number and bytes, before `records`: of an apply that emitted more than one batch may have.
+    """
+
+    __slots__ = (
+        "closes",
+        "ended",
+        "lazy",
+        "notes",
+        "outgoing",
+        "reads",
+        "record_bytes",
+        "records",
+        "wake",
+    )
+
+    def __init__(self) -> None:
+        self.ended: list[tuple[int, list[Record], int]] = []
+        self.records: list[Record] = []
+        self.record_bytes = 0  # of `records`
+        self.outgoing: list[Outgoing] = []
+        self.closes: list[int] = []  # connections that end, after what was sent to them
+        self.reads: list[ReadBack] = []
+        self.notes: list[Note] = []
+        self.wake = False
+        self.lazy = False
+
+    def note(self, event: str, **fields: int | str) -> None:
+        """Have an event written to the log of the server."""
+        self.notes.append(Note(event, fields))

@@ -1,0 +1,226 @@
+"""What the shell can ask of the core. Frames carry parts as the command table describes them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from minibrokerd.core.model.effects import ReadBack
+    from minibrokerd.log.seam import Record
+
+NOTHING = memoryview(b"")
+
+
+class Frame:
+    """One frame of a client whose header was checked against the command table.
+
+    `parts` have the fields of their rows as attributes, and `op`. `columns` of all parts stand back to back. For
+    a publish, `tail` is what the log and the body store keep: columns, lengths and blob as they came, `body` the
+    shell's handle for it, and `tail_checksum` its crc32. `size` and `checksum` are of the whole payload;
+    `jitter` is a random number from -1 to 1 for this frame's retry delays.
+    """
+
+    __slots__ = (
+        "answered_below",
+        "blob",
+        "body",
+        "checksum",
+        "columns",
+        "connection",
+        "jitter",
+        "lengths",
+        "parts",
+        "request",
+        "sequence",
+        "size",
+        "tail",
+        "tail_checksum",
+    )
+
+    def __init__(
+        self,
+        connection: int,
+        parts: Sequence[Any],
+        columns: memoryview,
+        *,
+        request: int | None = None,
+        sequence: int | None = None,
+        answered_below: int = 1,
+        lengths: memoryview = NOTHING,
+        blob: memoryview = NOTHING,
+        tail: memoryview = NOTHING,
+        tail_checksum: int = 0,
+        checksum: int = 0,
+        size: int = 0,
+        body: object = None,
+        jitter: float = 0.0,
+    ) -> None:
+        self.connection = connection
+        self.parts = parts
+        self.columns = columns
+        self.request = request
+        self.sequence = sequence
+        self.answered_below = answered_below
+        self.lengths = lengths
+        self.blob = blob
+        self.tail = tail
+        self.tail_checksum = tail_checksum
+        self.checksum = checksum
+        self.size = size
+        self.body = body
+        self.jitter = jitter
+
+
+class Scope(Protocol):
+    """Which queues a connection may touch, where the server asks for tokens."""
+
+    def covers(self, queue: str) -> bool:
+        """Whether this one."""
+        ...
+
+
+class Hello:
+    """A new connection opens a session. Without a `scope` it may touch every queue; so may those of `Resume`."""
+
+    __slots__ = ("client", "connection", "scope")
+
+    def __init__(self, connection: int, client: str, scope: Scope | None = None) -> None:
+        self.connection = connection
+        self.client = client
+        self.scope = scope
+
+
+class Resume:
+    """A new connection continues a session whose secret the shell has checked.
+
+    `runs` is the run column of what the client has begun.
+    """
+
+    __slots__ = ("client", "connection", "runs", "scope", "session")
+
+    def __init__(
+        self,
+        connection: int,
+        session: int,
+        client: str,
+        runs: memoryview,
+        scope: Scope | None = None,
+    ) -> None:
+        self.connection = connection
+        self.session = session
+        self.client = client
+        self.runs = runs
+        self.scope = scope
+
+
+class Attach:
+    """A second connection of a session whose secret the shell has checked."""
+
+    __slots__ = ("connection", "session")
+
+    def __init__(self, connection: int, session: int) -> None:
+        self.connection = connection
+        self.session = session
+
+
+class Disconnected:
+    """A connection ended; everything received on it was applied before."""
+
+    __slots__ = ("connection",)
+
+    def __init__(self, connection: int) -> None:
+        self.connection = connection
+
+
+class Flow:
+    """A connection's output is too long (`paused`), or short enough again."""
+
+    __slots__ = ("connection", "paused")
+
+    def __init__(self, connection: int, paused: bool) -> None:
+        self.connection = connection
+        self.paused = paused
+
+
+class Synced:
+    """The log has synced every batch up to `batch`."""
+
+    __slots__ = ("batch",)
+
+    def __init__(self, batch: int) -> None:
+        self.batch = batch
+
+
+class Tick:
+    """Time has come: `next_deadline_ms` was reached. `jitter` as in `Frame`."""
+
+    __slots__ = ("jitter",)
+
+    def __init__(self, jitter: float = 0.0) -> None:
+        self.jitter = jitter
+
+
+class Space:
+    """The disk is short of space (`short`): leases and error texts are not logged. While some is being made
+    (`pause`), nothing is handed out either.
+    """
+
+    __slots__ = ("pause", "short")
+
+    def __init__(self, short: bool, pause: bool) -> None:
+        self.short = short
+        self.pause = pause
+
+
+class Forward:
+    """Write again what lives and stands in batches up to `upto`: their segment is to be freed.
+
+    About `most_bytes` of records are written in one apply, and `most_cold_bytes` when messages that were read back
+    are written again: there each apply costs a way to the disk. `Core.clear_below` says when nothing is left.
+    """
+
+    __slots__ = ("most_bytes", "most_cold_bytes", "upto")
+
+    def __init__(self, upto: int, most_bytes: int, most_cold_bytes: int = 0) -> None:
+        self.upto = upto
+        self.most_bytes = most_bytes
+        self.most_cold_bytes = max(most_cold_bytes, most_bytes)
+
+
+class Freeze:
+    """Let about `most_bytes` of messages that wait for long yet leave memory; their records stay in the log."""
+
+    __slots__ = ("most_bytes",)
+
+    def __init__(self, most_bytes: int) -> None:
+        self.most_bytes = most_bytes
+
+
+class Loaded:
+    """What a `ReadBack` asked for: a record for each frame, None for one that does not verify.
+
+    There are none where a walk asked, and what it asked for is not there any more.
+    """
+
+    __slots__ = ("asked", "records")
+
+    def __init__(self, asked: ReadBack, records: Sequence[Record | None]) -> None:
+        self.asked = asked
+        self.records = records
+
+
+Command = (
+    Frame
+    | Hello
+    | Resume
+    | Attach
+    | Disconnected
+    | Flow
+    | Synced
+    | Tick
+    | Space
+    | Forward
+    | Freeze
+    | Loaded
+)

@@ -1,0 +1,292 @@
+"""What is ready in a queue, in the order in which it is handed out.
+
+A lane has the messages of one key; those without a key share the default lane. Within a lane order is
+(ready_at_ms, sequence): fresh spans arrive in that order and wait in a deque, what came back waits in a heap
+beside it. Lanes take turns, so one busy key cannot keep the others waiting.
+
+The fresh spans of the default lane are the fast path: nothing else is kept of them. All others are in the index.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import OrderedDict, deque
+from collections.abc import Iterator, Sequence
+from itertools import groupby, islice
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from minibrokerd.core.model.cold import ColdRun
+from minibrokerd.core.model.index import Index
+from minibrokerd.core.model.lane import NO_SPANS, KeyLane, Lane, first_of
+from minibrokerd.core.model.messages import NO_TERMS, Item, Message, Span
+from minibrokerd.core.model.standing import Standing
+
+if TYPE_CHECKING:
+    from minibrokerd.core.model.queues import Queue
+
+
+class Lanes:
+    """All lanes of a queue, and the turn they take.
+
+    `lined`: `standing.lines` knows of them. No message of the default line stands in a batch before `oldest`.
+    """
+
+    __slots__ = (
+        "_home",
+        "_keyed",
+        "_turn",
+        "default",
+        "index",
+        "lined",
+        "oldest",
+        "queue",
+        "ready",
+        "standing",
+    )
+
+    def __init__(self, home: int, standing: Standing, queue: Queue | None) -> None:
+        """`home` is the origin of what is published to the queue, or of what dies in its source.
+
+        `queue` is whose lanes these are; None: of no queue any more.
+        """
+        self._home = home
+        self.queue = queue
+        self.standing = standing
+        self.lined = False
+        self.oldest = 0
+        self.index = Index(home, standing, queue)
+        self.default = Lane("", self.index)
+        self._keyed: dict[str, Lane] = {}
+        # The lanes that have something, in line. Each can leave from any place in it at no cost.
+        self._turn: OrderedDict[Lane, None] = OrderedDict()
+        self.ready = 0  # messages in all lanes
+
+    def leave(self) -> None:
+        """They are out of use: nothing that they have is to be copied any more."""
+        self.queue = self.index.queue = None
+        if self.lined:
+            self.standing.lines.pop(self, None)
+            self.standing.lines_left.pop(self, None)
+
+    def line_up(self) -> None:
+        """Have copying forward know that the default line may have something."""
+        if not self.lined:
+            self.lined = True
+            self.standing.lines[self] = None
+
+    def enter(self, span: Span) -> None:
+        """Append a fresh span to its lane."""
+        lane = self.default
+        if lane.fresh and self.lined and not (span.key or lane.cold):
+            last = lane.fresh[-1]
+            if last.first < span.first and last.ready_at_ms <= span.ready_at_ms:  # as nearly always
+                lane.fresh.append(span)
+                self.ready += span.stop - span.first
+                return
+        lane = self._lane(span.key)
+        if not lane:
+            self._turn[lane] = None
+        if not (self.lined or span.key):
+            self.line_up()
+        lane.enter(span)
+        self.ready += span.stop - span.first
+
+    def enter_cold(self, run: ColdRun) -> None:
+        """Append a run of messages that are not in memory; a start finds them in order."""
+        lane = self.default
+        if not lane:
+            self._turn[lane] = None
+        for span in lane.late:  # they came from a segment without an index, between two with one
+            lane.put_back(span)
+        lane.late = NO_SPANS
+        if not lane.cold:
+            lane.cold = deque()
+        lane.cold.append(run)
+        self.line_up()
+        self.ready += run.left
+
+    def leave_if_empty(self, lane: Lane) -> None:
+        """Take a lane out of the turn when the last it had was taken out or set aside, not delivered."""
+        if not lane:
+            del self._turn[lane]
+            self._keyed.pop(lane.key, None)
+
+    def put_back(self, item: Item) -> None:
+        """Put what came back to its place in its lane."""
+        lane = self._lane(item.key)
+        if not lane:
+            self._turn[lane] = None
+        lane.put_back(item)
+        self.ready += item.stop - item.first
+
+    def put_all_back(self, messages: Sequence[Message]) -> None:
+        """Put messages that came back to their places in their lanes."""
+        for key, group in groupby(messages, key=attrgetter("key")):
+            lane = self._lane(key)
+            if not lane:
+                self._turn[lane] = None
+            lane.put_all_back(list(group))
+        self.ready += len(messages)
+
+    def take(self, most: int, most_bytes: int) -> list[Item]:
+        """Remove and return what comes next: at most `most` messages, and about `most_bytes`.
+
+        At least one message is returned, whatever its size, unless what comes next is not in memory; `ready`
+        must not be 0. All have the same terms of their own, or none.
+        """
+        turn = self._turn
+        items: list[Item] = []
+        terms = NO_TERMS  # of the last one
+        while most and turn:
+            lane = next(iter(turn))
+            if lane.cold and lane.is_waiting:
+                if len(turn) == 1:
+                    break
+                turn.move_to_end(lane)  # there is one such lane at the most
+                continue
+            # Alone, a lane gives whole spans; with others it gives one message and the turn goes on.
+            item = lane.take(most if len(turn) == 1 else 1)
+            if item.block.terms is not terms:
+                if items and item.block.terms != terms:
+                    lane.put_back(item)
+                    break
+                terms = item.block.terms
+            size = item.block.bytes_of(item.first, item.stop)
+            if size > most_bytes and (items or item.stop - item.first > 1):
+                fitting = self._fit(lane, item, most_bytes, first=not items)
+                if fitting is None:
+                    break
+                item, most = fitting, 0
+            items.append(item)
+            most_bytes -= size
+            count = item.stop - item.first
+            self.ready -= count
+            most = max(most - count, 0)
+            if lane:
+                turn.move_to_end(lane)
+            else:
+                del turn[lane]
+                if lane.key:
+                    del self._keyed[lane.key]
+        return items
+
+    def take_one(self, origin: int, sequence: int) -> Item | None:
+        """Remove and return a message as an item of its own; None: it is not here, or not in memory."""
+        item = self.index.find(origin, sequence)
+        if item is not None:
+            lane = self._keyed[item.key] if item.key else self.default
+            single = lane.take_one(item, sequence)
+        else:
+            lane = self.default
+            found = lane.span_of(sequence) if origin == self._home else None
+            if found is None:
+                return None
+            line, at = found
+            span = line[at]
+            del line[at]
+            single = lane.cut_out(span, sequence)
+        self.ready -= 1
+        self.leave_if_empty(lane)
+        return single
+
+    def find(self, origin: int, sequence: int) -> Item | ColdRun | None:
+        """Return what has a message that is ready: an item, or the run of places that it is in."""
+        item = self.index.find(origin, sequence)
+        if item is not None or origin != self._home:
+            return item
+        found = self.default.span_of(sequence)
+        return found[0][found[1]] if found is not None else self.default.run_of(sequence)
+
+    def oldest_ms(self, most: int) -> int | None:
+        """Return since when the one that is ready for the longest is (log time); None: nothing is ready.
+
+        Of very many lanes with a key `most` are looked at, those whose turn comes first.
+        """
+        times = [lane.oldest_ms for lane in islice(self._turn, most)]
+        return min((time for time in times if time is not None), default=None)
+
+    @property
+    def turns(self) -> int:
+        """How many lanes have something."""
+        return len(self._turn)
+
+    def in_order(self, sequence: int) -> Iterator[Span | ColdRun]:
+        """Yield what has no entry in the index and has messages from `sequence` on, in the order of ids."""
+        lane = self.default
+        lines: list[Any] = [lane.fresh, lane.cold, lane.late]
+        for line in lines:
+            at = bisect_right(line, sequence, key=first_of)
+            for each in islice(line, max(at - 1, 0), None):
+                if each.stop > sequence:
+                    yield each
+
+    def free_some(self, most: int) -> bool:
+        """Drop up to about `most` items of lanes that are out of use; True: nothing is left.
+
+        A million objects freed at once would stop the loop for a tenth of a second.
+        """
+        self._turn.clear()
+        while most > 0 and (self.default or self._keyed):
+            lane = self.default or self._keyed.popitem()[1]
+            most -= 1 + lane.free_some(most)
+            if lane and lane.key:
+                self._keyed[lane.key] = lane
+        return not self.default and not self._keyed
+
+    def items(self) -> Iterator[Item]:
+        """Yield everything that is ready, lane by lane."""
+        for lane in self._all():
+            yield from lane.items()
+
+    def _all(self) -> Iterator[Lane]:
+        yield self.default
+        yield from self._keyed.values()
+
+    def _lane(self, key: str) -> Lane:
+        if not key:
+            return self.default
+        lane = self._keyed.get(key)
+        if lane is None:
+            lane = self._keyed[key] = KeyLane(key, self.index)
+        return lane
+
+    @staticmethod
+    def _fit(lane: Lane, item: Item, most_bytes: int, *, first: bool) -> Item | None:
+        """Cut `item` to what fits and put the rest back; None if nothing of it does."""
+        fits = _fitting(item, most_bytes) if isinstance(item, Span) else 0
+        if not fits and first:
+            fits = 1
+        if not fits:
+            lane.put_back(item)
+            return None
+        if isinstance(item, Span) and fits < item.stop - item.first:
+            lane.put_back(item.cut(item.first + fits))
+        return item
+
+
+class _NoLanes(Lanes):
+    """The lanes of every queue that has nothing: `Queue.wake` comes before the first message."""
+
+    __slots__ = ()
+
+    def _lane(self, key: str) -> NoReturn:
+        raise AssertionError("a queue at rest was given a message")
+
+    def enter_cold(self, run: ColdRun) -> NoReturn:
+        """Refuse: it would be in all queues."""
+        self._lane("")
+
+
+NO_LANES: Final[Lanes] = _NoLanes(0, Standing(), None)
+
+
+def _fitting(span: Span, most_bytes: int) -> int:
+    low, high = 0, span.stop - span.first
+    while low < high:
+        middle = (low + high + 1) // 2
+        if span.block.bytes_of(span.first, span.first + middle) <= most_bytes:
+            low = middle
+        else:
+            high = middle - 1
+    return low

@@ -1,0 +1,483 @@
+"""What the core knows, and the few things that every part of it does: emit a record, send a frame, find a
+queue, take back a message. The commands themselves are in the modules beside this one.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left, bisect_right, insort
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from minibroker.contract import limits
+from minibroker.contract.settings import Settings
+from minibrokerd.core.model.deliveries import Delivery
+from minibrokerd.core.model.effects import Effects, Outgoing
+from minibrokerd.core.model.messages import LAZY, MEMORY, Block, Message, Span, runs_of
+from minibrokerd.core.model.queues import DEFAULTS, RESERVE_STEP, Queue
+from minibrokerd.core.model.records import (
+    TYPE_OF,
+    AttemptMeta,
+    BeginMeta,
+    EndMeta,
+    ExtendMeta,
+    FrameMeta,
+    Meta,
+    QueueMeta,
+    ReserveMeta,
+    ReturnMeta,
+    encode,
+)
+from minibrokerd.core.model.sessions import Connection, Session
+from minibrokerd.core.model.sums import Sums
+from minibrokerd.core.model.wheel import Timer, Wheel
+from minibrokerd.log.seam import RECORD_HEAD_BYTES, Record
+from minibrokerd.log.sizes import LARGEST, Sizes
+
+COUNTER_BITS: Final = 40  # tokens and session ids are epoch << 40 | counter
+LAZY_UNSYNCED_BYTES: Final = 8 * 1024 * 1024  # lazy confirms wait while more of them is not synced
+REST_MS: Final = 1_000  # a queue that was used a moment ago keeps what it will need again
+REST_QUEUES: Final = 1_000  # looked at in one step
+GO_ON_QUEUES: Final = 200  # dispatched in one step, after a time in which none was
+MOST_NEWS: Final = 10_000
+STARTS_NO_SYNC: Final = frozenset({BeginMeta, ExtendMeta, EndMeta, FrameMeta})
+QUEUE_NAME: Final = re.compile(f"[A-Za-z0-9._-]{{1,{limits.MAX_QUEUE_NAME_CHARS}}}")
+
+Handler = Callable[["Store", Timer, Any], None]
+
+
+class Refused(Exception):
+    """A frame is refused: nothing was changed, the client gets an error frame with this code."""
+
+    def __init__(
+        self, code: str, text: str, retry_ms: int | None = None, *, retryable: bool | None = None
+    ) -> None:
+        """`retryable`: whether a retry can help, where that is not as the row of the code says."""
+        super().__init__(text)
+        self.code = code
+        self.retry_ms = retry_ms
+        self.retryable = retryable
+
+
+class Broken(Exception):
+    """The peer broke the protocol: an error frame, then its connection ends."""
+
+
+class Store:
+    """The state of the core. `effects` collects what the present apply owes the shell."""
+
+    # Slots: the interpreter reads attributes slower from the 30th of an instance on.
+    __slots__ = (
+        "_counter", "_numbers", "auto_create", "by_number", "clear_below", "connections", "deliveries", "dirty",
+        "dropped_batch", "effects", "entering", "epoch", "expected", "forgotten", "forward_waits",
+        "grace_until_ms", "held_back", "hold_until_ms", "idle", "jitter", "jobs", "lazy", "lazy_bytes",
+        "looks_left", "max_queues", "news", "next_queue_number", "now_ms", "nowhere", "open_batch", "paused",
+        "queues", "sessions", "short", "sizes", "standing", "sums", "synced", "unix_ms", "wheel",
+    )  # fmt: skip
+
+    def __init__(
+        self, *, auto_create: bool, max_queues: int = limits.MAX_QUEUES, sizes: Sizes = LARGEST
+    ) -> None:
+        self.sizes = sizes
+        self.epoch = 0
+        self.auto_create = auto_create
+        self.max_queues = max_queues
+        self.now_ms = 0
+        self.unix_ms = 0
+        self.jitter = 0.0
+        self.hold_until_ms = 0  # nothing is handed out before (log time)
+        self.short = self.paused = False  # of space on the disk: acks need what is left of it
+        self.grace_until_ms = (
+            0  # recovered leases that end before, without their session, are uncharged
+        )
+        self.open_batch = 1
+        self.synced = 0
+        self.effects = Effects()
+        self.sums = Sums()
+        self.standing = self.sums.standing
+        self.wheel = Wheel(0)
+        self.queues: dict[str, Queue] = {}
+        self.by_number: dict[int, Queue] = {}
+        self._numbers: list[int] = []  # of all queues, ascending
+        self.next_queue_number = 1
+        # Queues that were made (True) or ended, for the shell.
+        self.news: deque[tuple[bool, Queue]] = deque(maxlen=MOST_NEWS)
+        self.dropped_batch = 0  # has the newest record that a deleted queue's number was used
+        self.forward_waits = False  # the last Forward asked for something to be read back
+        self.clear_below = 0  # nothing that lives needs a record of a batch before this one
+        # Where settlements of a deleted queue go: nothing is under their tokens, so they are lost, and the other
+        # parts of their frame still count.
+        self.nowhere = Queue(0, "", 0, DEFAULTS)
+        self.sessions: dict[int, Session] = {}
+        self.connections: dict[int, Connection] = {}
+        self.forgotten: dict[
+            int, int
+        ] = {}  # sessions of which outcomes below this were forgotten unasked
+        self.expected: set[int] = set()  # sessions that hand-outs wait for after a stop
+        self.deliveries: dict[int, Delivery] = {}
+        self.entering: deque[tuple[int, Queue, Block, list[Span]]] = deque()
+        # (batch, bytes of its lazy frames) of what was confirmed, or may be, before its sync; and the sum
+        self.lazy: deque[tuple[int, int]] = deque()
+        self.lazy_bytes = 0
+        self.dirty: list[Queue] = []
+        self.held_back: dict[Queue, None] = {}  # were dirty while nothing was handed out
+        self.idle: list[Queue] = []  # to be looked at by `_rest`
+        self.jobs: deque[Callable[[], bool]] = (
+            deque()
+        )  # long work in steps; a step returns True at the end
+        self.looks_left = (
+            5_000  # of requests that look at much (walks.py), before others have a turn
+        )
+        self._counter = 0
+
+    # -- identities -----------------------------------------------------------------------------
+
+    def next_token(self) -> int:
+        """Return a number above every earlier one, over restarts too: a token, or a session id."""
+        self._counter += 1
+        assert self._counter >> COUNTER_BITS == 0, "2^40 tokens in one epoch"
+        return self.epoch << COUNTER_BITS | self._counter
+
+    def hands_out(self) -> bool:
+        """Whether messages may be delivered now."""
+        return self.now_ms >= self.hold_until_ms and not self.paused
+
+    # -- records and frames ---------------------------------------------------------------------
+
+    def emit(
+        self,
+        meta: Meta,
+        tail: bytes | memoryview = b"",
+        tail_checksum: int = 0,
+        block: object = None,
+    ) -> None:
+        """Add a record to the open batch, or to the next one where this apply has filled it.
+
+        `block` is told its place in the log once it is safe.
+        """
+        effects = self.effects
+        packed = encode(meta)
+        size_bytes = RECORD_HEAD_BYTES + len(packed) + len(tail)
+        total_bytes = effects.record_bytes + size_bytes
+        if total_bytes > self.sizes.apply_bytes and effects.records:
+            effects.ended.append((self.open_batch, effects.records, effects.record_bytes))
+            effects.records, total_bytes = [], size_bytes
+            self.open_batch += 1
+        kind = type(meta)
+        effects.records.append(Record(TYPE_OF[kind], packed, tail, tail_checksum, meta, block))
+        effects.record_bytes = total_bytes
+        if kind not in STARTS_NO_SYNC:
+            effects.wake = True
+
+    def rests_on(self, durability: int, size_bytes: int) -> int:
+        """Return the batch that a confirm of a frame of this size, whose records are emitted now, rests on."""
+        if durability == MEMORY:
+            return 0
+        if durability != LAZY:
+            return self.open_batch
+        self.effects.lazy = True
+        if self.lazy and self.lazy[-1][0] == self.open_batch:
+            before = self.lazy.pop()[1]
+            self.lazy_bytes -= before
+            size_bytes += before
+        self.lazy.append((self.open_batch, size_bytes))
+        self.lazy_bytes += size_bytes
+        # While the disk stalls, this is how much of what was confirmed a crash of the machine may take.
+        return self.lazy[0][0] if self.lazy_bytes > LAZY_UNSYNCED_BYTES else 0
+
+    def send(
+        self,
+        connection: int,
+        rests_on: int,
+        header: dict[str, Any],
+        columns: bytes = b"",
+        bodies: list[tuple[Block, int, int]] | tuple[()] = (),
+    ) -> None:
+        """Queue one frame for a connection, to leave when batch `rests_on` is synced."""
+        if rests_on <= self.synced:
+            rests_on = 0
+        self.effects.outgoing.append(Outgoing(connection, rests_on, header, columns, bodies))
+
+    def reply(
+        self, connection: int, request: int | None, rests_on: int, value: dict[str, Any]
+    ) -> None:
+        """Answer a request."""
+        self.send(connection, rests_on, {"op": "reply", "request": request, "value": value})
+
+    # -- queues ---------------------------------------------------------------------------------
+
+    def queue(self, name: str) -> Queue:
+        """Return an existing queue, or what the DLQ of an existing one is before its first message: empty.
+
+        Raises:
+            Refused: `unknown_queue`.
+        """
+        queue = self.queues.get(name)
+        if queue is not None:
+            return queue
+        source = self.source_of(name)
+        if source is not None:
+            empty = Queue(0, name, source.number, {"durability": source.settings["durability"]})
+            empty.last_batch = source.last_batch
+            return empty
+        comes = "check the spelling; a publish to it or a consumer of it makes it"
+        if not self.auto_create:
+            comes = "check the spelling, or make it with `minibroker queue set`"
+        if name.endswith(limits.DLQ_SUFFIX):
+            comes = "it is there as soon as its source is"
+        raise Refused("unknown_queue", f"there is no queue {name!r:.200}; {comes}")
+
+    def queue_or_new(self, name: str) -> Queue:
+        """Return a queue, made with defaults if need be; the DLQ of a queue is made with it.
+
+        Raises:
+            Refused: `bad_name`, `limit_reached`, or `unknown_queue` where the server makes no queues on use.
+        """
+        queue = self.queues.get(name)
+        if queue is not None:
+            return queue
+        source_name = name.removesuffix(limits.DLQ_SUFFIX)
+        if source_name != name and not source_name.endswith(limits.DLQ_SUFFIX):
+            return self.dlq_of(self.queue_or_new(source_name))
+        check_name(name)
+        if not self.auto_create:
+            raise Refused(
+                "unknown_queue",
+                f"there is no queue {name!r}, and this server makes none on use; `minibroker queue set` does",
+            )
+        self.check_room_for_queue()
+        return self.create_queue(name, DEFAULTS)
+
+    def source_of(self, name: str) -> Queue | None:
+        """Return the queue whose DLQ has this name; None: there is no such queue, or it is no name of a DLQ."""
+        source_name = name.removesuffix(limits.DLQ_SUFFIX)
+        has_one = not source_name.endswith(limits.DLQ_SUFFIX)  # a DLQ has no DLQ
+        return self.queues.get(source_name) if source_name != name and has_one else None
+
+    def check_room_for_queue(self) -> None:
+        """Check that a client may make one more queue; a DLQ is made for its messages, however many there are.
+
+        Raises:
+            Refused: `limit_reached`.
+        """
+        if len(self.queues) >= self.max_queues:
+            raise Refused(
+                "limit_reached",
+                f"this server has {len(self.queues)} queues, as many as `serve --max-queues` allows; "
+                "delete some, or use keys instead of queues",
+            )
+
+    def create_queue(self, name: str, settings: Settings, home: int | None = None) -> Queue:
+        """Make a queue; `home` is the number of the source queue for a DLQ."""
+        number = self.next_queue_number
+        self.next_queue_number += 1
+        queue = self.add_queue(Queue(number, name, home or number, settings, self.sums))
+        self.write_queue(queue)
+        self.reserve_ahead(queue)
+        return queue
+
+    def reserve(self, queue: Queue) -> None:
+        """Reserve sequences behind those that are in use; what shows one of them rests on this record."""
+        queue.reserved_until = queue.next_sequence + RESERVE_STEP
+        self.emit(ReserveMeta(queue.number, queue.reserved_until))
+        queue.reserve_batch = queue.last_batch = self.open_batch
+
+    def reserve_ahead(self, queue: Queue) -> None:
+        """Let the first publish to a queue in memory not wait for a reservation."""
+        if queue.durability == MEMORY and queue.next_sequence >= queue.reserved_until:
+            self.reserve(queue)
+
+    def add_queue(self, queue: Queue) -> Queue:
+        """Enter a queue into the indexes."""
+        self.queues[queue.name] = queue
+        self.by_number[queue.number] = queue
+        insort(self._numbers, queue.number)
+        self.news.append((True, queue))
+        self.next_queue_number = max(self.next_queue_number, queue.number + 1)
+        return queue
+
+    def remove_queue(self, queue: Queue) -> None:
+        """Take a queue out of the indexes; `next_queue_number` stays, so that no id is ever used twice."""
+        del self.queues[queue.name]
+        del self.by_number[queue.number]
+        if queue.stands >= 0:
+            self.standing.drop(queue.stands, queue)
+        del self._numbers[bisect_left(self._numbers, queue.number)]
+        self.news.append((False, queue))
+
+    def numbers_after(self, number: int, most: int) -> list[int]:
+        """Return up to `most` numbers of queues above `number`, in order."""
+        at = bisect_right(self._numbers, number)
+        return self._numbers[at : at + most]
+
+    def write_queue(self, queue: Queue) -> None:
+        """Record the settings of a queue as they are now."""
+        self.emit(QueueMeta(queue.number, queue.name, queue.home, queue.settings))
+        queue.last_batch = queue.record_batch = self.open_batch
+        if queue.stands < 0:
+            self.note_records(queue)
+
+    def note_records(self, queue: Queue) -> None:
+        """Have the settings and the reservation of a queue found when they are old."""
+        queue.stands = queue.record_batch
+        if queue.reserved_until:
+            queue.stands = min(queue.stands, queue.reserve_batch)
+        self.standing.put(queue.stands, queue, None)
+
+    def note_outcomes(self, session: Session, oldest: int) -> None:
+        """Have the outcomes of a session found when they are old; no record of one is before batch `oldest`."""
+        session.stands = oldest
+        self.standing.put(session.stands, session, None)
+
+    def dlq_of(self, queue: Queue) -> Queue:
+        """Return the dead-letter queue of a queue, made now if this is its first dead message."""
+        dlq = self.queues.get(queue.name + limits.DLQ_SUFFIX)
+        if dlq is None:
+            settings = {"durability": queue.settings["durability"]}
+            dlq = self.create_queue(queue.name + limits.DLQ_SUFFIX, settings, home=queue.number)
+        return dlq
+
+    def live_bytes(self) -> int:
+        """Return about how many bytes of the log are still needed."""
+        return self.sums.needed_bytes(len(self.queues))
+
+    def hot_bytes(self) -> int:
+        """Return about how many bytes the messages of all queues take of memory."""
+        return self.sums.hot_bytes
+
+    def touch(self, queue: Queue) -> None:
+        """Let the queue be dispatched at the end of this apply."""
+        if not queue.dirty:
+            queue.dirty = True
+            self.dirty.append(queue)
+
+    def go_on(self) -> None:
+        """Dispatch, some at a time, the queues that would have been while nothing was handed out."""
+
+        def step() -> bool:
+            for _ in range(min(GO_ON_QUEUES, len(self.held_back))):
+                self.touch(self.held_back.popitem()[0])
+            return not self.held_back or not self.hands_out()
+
+        if not step():
+            self.jobs.append(step)
+
+    def queue_of(self, delivery: Delivery) -> Queue | None:
+        """Return the queue of a delivery; None: it was purged or deleted since, so nothing of it counts."""
+        queue = self.by_number.get(delivery.queue_number)
+        live = queue is not None and queue.deliveries.get(delivery.token) is delivery
+        return queue if live else None
+
+    def forget_delivery(self, queue: Queue, token: int) -> None:
+        """Take a delivery out of the indexes."""
+        del self.deliveries[token]
+        del queue.deliveries[token]
+        if not (queue.deliveries or queue.idle):
+            self.rest_later(queue)
+
+    def rest_later(self, queue: Queue) -> None:
+        """Let the queue give back what it does not need, if it still has nothing after a while."""
+        queue.idle = True
+        if not self.idle:
+            self.set_timer(_rest, None, self.now_ms + REST_MS)
+        self.idle.append(queue)
+
+    # -- messages that come back ----------------------------------------------------------------
+
+    def set_timer(self, handler: Handler, argument: object, deadline_ms: int) -> Timer:
+        """Call `handler(store, timer, argument)` at `deadline_ms`."""
+        timer = Timer((handler, argument))
+        self.wheel.schedule(timer, deadline_ms)
+        return timer
+
+    def write_return(
+        self, queue: Queue, run: Sequence[Message], delay_ms: int, entry: AttemptMeta | None
+    ) -> None:
+        """Record that consecutive messages wait again; a delivery of them rests on this record.
+
+        All that a record says is the same of each, but for the sequence.
+        """
+        first = run[0]
+        if first.block.durability == MEMORY:
+            return
+        self.emit(
+            ReturnMeta(
+                queue.number,
+                first.block.origin,
+                first.sequence,
+                first.ended_token,
+                first.ready_at_ms,
+                delay_ms,
+                self.unix_ms,
+                first.attempts,
+                first.releases,
+                first.marked,
+                entry,
+                first.dead,
+                len(run),
+            )
+        )
+        queue.last_batch = self.open_batch
+        for message in run:
+            message.batch = self.open_batch
+
+    def write_leases(
+        self, kind: type[BeginMeta], queue: Queue, messages: Sequence[Message]
+    ) -> None:
+        """Record that the leases of messages of one delivery run (BeginMeta) or are new (ExtendMeta)."""
+        if self.short:
+            return  # a crash takes back a begin that is not logged, as one that was not synced
+        for run in (messages,) if len(messages) == 1 else runs_of(messages, _share_lease):
+            first, delivery = run[0], run[0].delivery
+            assert delivery is not None
+            if first.block.durability == MEMORY:
+                continue
+            self.emit(
+                kind(
+                    queue.number,
+                    delivery.token,
+                    delivery.session,
+                    first.block.origin,
+                    first.sequence,
+                    len(run),
+                    first.lease_ms,
+                    self.unix_ms,
+                    delivery.request,
+                )
+            )
+
+
+def _share_lease(one: Message, next: Message) -> bool:
+    return next.lease_ms == one.lease_ms
+
+
+def _rest(store: Store, timer: Timer, argument: None) -> None:
+    idle, store.idle = store.idle, []
+
+    def step() -> bool:
+        for queue in idle[-REST_QUEUES:]:
+            queue.idle = False
+            queue.rest()
+        del idle[-REST_QUEUES:]
+        return not idle
+
+    store.jobs.append(step)
+
+
+def check_name(name: str) -> None:
+    """Check the name of a queue that is to be made.
+
+    Raises:
+        Refused: `bad_name`.
+    """
+    if name.endswith(limits.DLQ_SUFFIX):
+        raise Refused(
+            "bad_name",
+            f"{name!r:.200} is the name of a dead-letter queue, which comes with its source: make that first",
+        )
+    if not QUEUE_NAME.fullmatch(name):
+        raise Refused(
+            "bad_name",
+            f"{name!r:.200} is no queue name; use 1 to {limits.MAX_QUEUE_NAME_CHARS} of A-Z a-z 0-9 . _ -",
+        )

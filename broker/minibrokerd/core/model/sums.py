@@ -1,0 +1,82 @@
+"""What all queues and sessions come to, counted where it changes: nobody walks them to know it.
+
+The sums are asked after each sync and at each look at memory, and there may be 100,000 queues.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from minibrokerd.core.model.histogram import Histogram
+from minibrokerd.core.model.standing import Standing
+
+if TYPE_CHECKING:
+    from minibrokerd.core.model.queues import Queue
+
+OUTCOME_BYTES: Final = (
+    160  # about what the record of a kept outcome takes in a log, its batch included
+)
+QUEUE_BYTES: Final = 400  # the same for the settings and the reservation of a queue
+
+# Of memory, about, beside what the messages themselves count:
+ITEM_BYTES: Final = 700  # what waits with a key, a delay or a history: its lane, timer and entries
+QUEUE_OBJECT_BYTES: Final = 1_000
+SESSION_BYTES: Final = 1_500
+DELIVERY_BYTES: Final = 1_000
+OUTCOME_OBJECT_BYTES: Final = 400
+
+
+class Sums:
+    """Bytes of the messages of all queues, and what else is kept in numbers.
+
+    `live_bytes` are of the log, `cold_bytes` those of them whose messages left memory, `memory_bytes` of messages
+    in no log. `waits_ms` counts messages by the time from publish to begin, `runs_ms` by that from begin to ack;
+    those of one run, or of one frame of acks, share the time of one of them. `large` are the queues that may have
+    more than `large_bytes` in memory: with less, a queue keeps it.
+    """
+
+    large_bytes = 8 * 1024 * 1024
+    __slots__ = (
+        "cold_bytes",
+        "large",
+        "live_bytes",
+        "memory_bytes",
+        "outcomes",
+        "runs_ms",
+        "standing",
+        "waits_ms",
+    )
+
+    def __init__(self) -> None:
+        self.live_bytes = 0
+        self.cold_bytes = 0
+        self.memory_bytes = 0
+        self.outcomes = 0  # of frames, in the windows of all sessions
+        self.large: dict[Queue, None] = {}
+        self.standing = Standing()
+        self.waits_ms = Histogram()
+        self.runs_ms = Histogram()
+
+    @property
+    def hot_bytes(self) -> int:
+        """About how many bytes the messages take of memory."""
+        return self.live_bytes + self.memory_bytes - self.cold_bytes
+
+    def needed_bytes(self, queues: int) -> int:
+        """Return about how many bytes of the log are still needed, where there are so many queues.
+
+        Outcomes count too: of clients that fell silent there may be many, and a log whose bound leaves them
+        no room would be copied for ever.
+        """
+        return self.live_bytes + QUEUE_BYTES * queues + OUTCOME_BYTES * self.outcomes
+
+    def used_bytes(self, queues: int, sessions: int, deliveries: int) -> int:
+        """Return about how many bytes of memory all takes, where there are so many of these."""
+        return (
+            self.hot_bytes
+            + ITEM_BYTES * self.standing.items
+            + QUEUE_OBJECT_BYTES * queues
+            + SESSION_BYTES * sessions
+            + DELIVERY_BYTES * deliveries
+            + OUTCOME_OBJECT_BYTES * self.outcomes
+        )

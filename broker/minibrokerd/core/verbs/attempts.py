@@ -1,0 +1,177 @@
+"""Attempts: how one begins, with its lease, and how it ends without its worker.
+
+Leases mostly end one by one. When a worker dies that had very many, all of them end in the same tick: so those of
+one delivery are ended together, and consecutive messages that are alike share one record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import groupby
+from operator import attrgetter
+
+from minibroker.contract import limits
+from minibrokerd.core.model.credit import give_credit
+from minibrokerd.core.model.deliveries import Delivery
+from minibrokerd.core.model.messages import CAUSES, Message, State, runs_of
+from minibrokerd.core.model.queues import Queue
+from minibrokerd.core.model.records import AttemptMeta, BeginMeta
+from minibrokerd.core.model.sessions import Session
+from minibrokerd.core.model.state import COUNTER_BITS, Store
+from minibrokerd.core.model.wheel import Timer
+from minibrokerd.core.verbs.comebacks import all_back
+from minibrokerd.core.verbs.moving import dead_letter, is_used_up
+
+
+def drop_delivery(store: Store, queue: Queue, delivery: Delivery) -> None:
+    """Forget a delivery that has nothing left."""
+    store.forget_delivery(queue, delivery.token)
+    session = store.sessions.get(delivery.session)
+    if session is not None:
+        session.forget_delivery(delivery, queue.last_batch)
+    connection = store.connections.get(delivery.connection)
+    if connection is not None:
+        connection.tokens.discard(delivery.token)
+
+
+def begin_messages(store: Store, queue: Queue, messages: list[Message]) -> None:
+    """Start the leases of held messages of one delivery."""
+    if not messages:
+        return
+    delivery = messages[0].delivery
+    assert delivery is not None
+    lease_ms = delivery.lease_ms
+    for message in messages:
+        message.state = State.BEGUN
+        message.started_unix_ms = store.unix_ms
+        message.lease_ms = lease_ms
+        message.timer = store.set_timer(lease_over, message, store.now_ms + lease_ms)
+    queue.held -= len(messages)
+    queue.begun += len(messages)
+    store.sums.waits_ms.note(store.unix_ms - messages[0].block.unix_ms, len(messages))
+    store.write_leases(BeginMeta, queue, messages)
+
+
+def end_attempt(
+    store: Store,
+    delivery: Delivery,
+    message: Message,
+    cause: str,
+    name: str = "",
+    text: str = "",
+    *,
+    known: AttemptMeta | None = None,
+) -> AttemptMeta:
+    """Charge an attempt to its cause (`broker_lost` charges none) and write it into the history.
+
+    `known` is what it says of another message of the delivery, when it says the same of this one.
+    """
+    if cause in CAUSES:
+        failed, expired, worker_lost = message.attempts
+        if cause == "expired":
+            expired += 1
+        elif cause != "worker_lost":
+            failed += 1
+        else:
+            worker_lost += 1
+        message.attempts = (failed, expired, worker_lost)
+    entry = known or _entry(store, delivery, message, cause, name, text)
+    message.add_history(entry)
+    message.ended_token = delivery.token
+    message.started_unix_ms = 0
+    return entry
+
+
+def _entry(
+    store: Store, delivery: Delivery, message: Message, cause: str, name: str, text: str
+) -> AttemptMeta:
+    session = store.sessions.get(delivery.session)
+    room = 0
+    if text and not store.short:
+        used = sum(len(past.error_text.encode()) for past in message.history)
+        room = max(min(limits.MAX_ERROR_TEXT_BYTES, limits.MAX_HISTORY_TEXT_BYTES - used), 0)
+    return AttemptMeta(
+        delivery.token,
+        message.started_unix_ms or store.unix_ms,
+        store.unix_ms,
+        session.client if session else "",
+        cause,
+        _cut(name, limits.MAX_ERROR_CLASS_BYTES),
+        _cut(text, room),
+    )
+
+
+def _cut(text: str, most_bytes: int) -> str:
+    """Return as much of a text as fits into its limit as UTF-8."""
+    return text.encode()[:most_bytes].decode(errors="ignore")
+
+
+def lease_over(store: Store, timer: Timer, message: Message) -> None:
+    """The lease of a begun message ended without a settlement."""
+    leases_over(store, [message])
+
+
+def leases_over(store: Store, messages: Iterable[Message]) -> None:
+    """The leases of these messages ended without a settlement."""
+    for delivery, group in groupby(messages, key=attrgetter("delivery")):
+        assert delivery is not None
+        _end_leases(store, delivery, list(group))
+
+
+def _end_leases(store: Store, delivery: Delivery, messages: list[Message]) -> None:
+    queue = store.queue_of(delivery)
+    if queue is None:
+        return
+    cause = _cause(store, delivery)
+    queue.begun -= len(messages)
+    queue.counters[cause] += len(messages)
+    entries: dict[int, AttemptMeta] = {}  # by the time of their start
+    back: list[Message] = []
+    for message in messages:
+        message.timer = None
+        del delivery.singles[queue.key_of(message.block.origin, message.sequence)]
+        started_unix_ms = message.started_unix_ms
+        entry = end_attempt(store, delivery, message, cause, known=entries.get(started_unix_ms))
+        entries[started_unix_ms] = entry
+        message.marked = True
+        if is_used_up(queue, message):
+            dead_letter(store, queue, message, entry)
+        else:
+            back.append(message)
+    give_credit(store, queue, delivery, len(messages))
+    for run in runs_of(back, _share_return):
+        store.write_return(queue, run, 0, run[0].history[-1])
+    if not delivery:
+        drop_delivery(store, queue, delivery)
+    all_back(store, queue, back)
+
+
+def _cause(store: Store, delivery: Delivery) -> str:
+    """Return why a lease ended, and note that a client which is there does not do what it should."""
+    session = store.sessions.get(delivery.session)
+    if session is not None and session.connected:
+        _silence(store, session)
+        return "expired"
+    # Only a lease that this start took over is uncharged: a worker that dies after it dies by itself.
+    recovered = delivery.token >> COUNTER_BITS < store.epoch
+    return "broker_lost" if recovered and store.now_ms <= store.grace_until_ms else "worker_lost"
+
+
+def _silence(store: Store, session: Session) -> None:
+    """Give a client nothing more before it has spoken: one that let a lease end may stand still.
+
+    What it let go would else be handed to it again. Only its main connection counts: the other one may live in a
+    thread of its own, beside a loop that does not turn.
+    """
+    if session.connection is not None:
+        store.connections[session.connection].silent = True
+
+
+def _share_return(one: Message, next: Message) -> bool:
+    return (
+        next.ready_at_ms == one.ready_at_ms
+        and next.attempts == one.attempts
+        and next.releases == one.releases
+        and next.dead == one.dead
+        and next.history[-1] is one.history[-1]
+    )

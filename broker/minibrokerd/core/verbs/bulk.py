@@ -1,0 +1,286 @@
+"""Commands of a person on many messages at once: redrive, purge, move.
+
+They act on what waits, ready or delayed, in memory or not. What a client holds or works on stays (only a purge of
+the whole queue ends that, too), and the answer says how much of it there is and why: `left`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from itertools import islice
+from typing import Any
+from zlib import crc32
+
+from minibroker.contract.wire import pack_runs
+from minibrokerd.core.durable.paging import read_ahead
+from minibrokerd.core.model.inputs import Frame
+from minibrokerd.core.model.messages import MEMORY, Item, Span, State, singles_of
+from minibrokerd.core.model.queues import Queue
+from minibrokerd.core.model.records import AckMeta
+from minibrokerd.core.model.state import Refused, Store, check_name
+from minibrokerd.core.model.walks import GO_ON, Steps, Walk
+from minibrokerd.core.model.wheel import Timer
+from minibrokerd.core.verbs.comebacks import wait_or_ready
+from minibrokerd.core.verbs.dooming import move_message, wake_doomed
+from minibrokerd.core.verbs.finding import Id, end_cold, find_delivered, take_cold, take_waiting
+from minibrokerd.core.verbs.handlers import handles, read_ids
+from minibrokerd.core.verbs.moving import purge
+from minibrokerd.core.verbs.settling import Run
+
+TAKE_LOOKS = 3  # what a message that is moved or ended counts
+TAKE_MESSAGES = 50  # of a lane, at a time
+TIMERS_AHEAD = 1_000  # asked for at a time
+LOOKS_PER_SPANS = (
+    1_000  # finding a place in the middle of a long line costs a look for so many of it
+)
+
+Left = dict[str, int]
+
+
+@handles("redrive")
+def redrive_request(store: Store, frame: Frame, part: Any) -> None:
+    """Send dead messages back to the queue in which they died."""
+    dlq = store.queue(part.queue)
+    if not dlq.is_dlq:
+        raise Refused(
+            "bad_value", f"{dlq.name!r} is not a dead-letter queue; its name would end in .dlq"
+        )
+    runs = read_ids(frame, part)
+    source = store.by_number[
+        dlq.home
+    ]  # where they died, which is not where they were published if moved
+    walk = Walk(store, frame, changes=True)
+    moving = Moving(walk, dlq, source, again=True)
+    walk.begin(moving.steps(runs, part.count, "redriven", "messages_redriven"))
+
+
+@handles("move")
+def move_request(store: Store, frame: Frame, part: Any) -> None:
+    """Move messages that wait to another queue."""
+    source = store.queue(part.queue)
+    runs = read_ids(frame, part)
+    if part.target == part.queue:
+        raise Refused("bad_value", f"{part.queue!r} is both where they are and where they go")
+    check_name(part.target)
+    target = store.queue_or_new(part.target)
+    walk = Walk(store, frame, changes=True)
+    moving = Moving(walk, source, target, again=False)
+    walk.begin(moving.steps(runs, part.count, "moved", "messages_moved"))
+
+
+class Moving:
+    """The walk of a redrive (`again`: attempts start anew) or a move."""
+
+    def __init__(self, walk: Walk, source: Queue, target: Queue, *, again: bool) -> None:
+        self._walk = walk
+        self._store = walk.store
+        self._source = source
+        self._target = target
+        self._again = again
+        self._moved = 0
+        self._left: Left = {}
+        self._records = 0  # of this apply, older than the step
+        self._timers: list[
+            Timer
+        ] = []  # of what is delayed, those that come next, the last one first
+
+    def steps(self, runs: list[Run], most: int, verb: str, event: str) -> Steps:
+        """Move those of the runs, or up to `most` (0: all that are there now), and answer."""
+        self._records = len(self._store.effects.records)
+        if runs:
+            yield from self._named(_ids(runs))
+        else:
+            yield from self._oldest(most)
+        source, value = self._source, {verb: self._moved}
+        if self._again:
+            source.counters["redriven"] += self._moved
+        if source.is_dlq:
+            wake_doomed(self._store, source)
+        note(self._walk, event, self._moved, queue=source.name, target=self._target.name)
+        rests_on = max(source.last_batch, self._target.last_batch)
+        self._walk.reply(rests_on, value | ({"left": self._left} if self._left else {}))
+
+    def _oldest(self, most: int) -> Steps:
+        source, lanes = self._source, self._source.lanes
+        there = lanes.ready + source.delayed_count
+        wanted = min(most or there, there)
+        while wanted > self._moved and self._may_go_on():
+            some = min(wanted - self._moved, TAKE_MESSAGES, self._room())
+            lanes = source.lanes
+            items = lanes.take(some, 2**62) if some and lanes.ready else []
+            if not items and some and lanes.ready and lanes.default.cold:
+                read_ahead(self._store, source)
+                yield from self._walk.pause()
+                self._records = 0
+                continue
+            if not items and some and source.delayed:
+                items = self._first_delayed(some)
+            if not items:
+                self._left |= {} if some else {"full": wanted - self._moved}
+                break
+            for item in items:
+                self._move(item)
+            if self._is_used_up(TAKE_LOOKS * sum(item.stop - item.first for item in items)):
+                yield GO_ON
+                self._records = 0
+        counts = {"held": source.held, "begun": source.begun, "entering": source.entering}
+        self._left |= {why: count for why, count in counts.items() if count}
+
+    def _first_delayed(self, most: int) -> list[Item]:
+        """Take the first of what is delayed, up to `most` messages.
+
+        The timers are asked for in advance: each look at the first entry of a table passes over all that were
+        taken out before it.
+        """
+        source, items = self._source, list[Item]()
+        while most and source.delayed:
+            if not self._timers:
+                self._timers = [*islice(source.delayed, TIMERS_AHEAD)][::-1]
+            timer = self._timers.pop()
+            item = source.undelay(timer)
+            if item is None:
+                continue  # it went another way since
+            self._store.wheel.cancel(timer)
+            if item.stop - item.first > most:
+                assert isinstance(item, Span)
+                wait_or_ready(self._store, source, item.cut(item.first + most))
+            items.append(item)
+            most -= item.stop - item.first
+        return items
+
+    def _named(self, ids: list[Id]) -> Steps:
+        missing: list[Id] = []
+        for at, (origin, sequence) in enumerate(ids):
+            if not self._may_go_on():
+                break
+            if not self._room():
+                self._left["full"] = len(ids) - at
+                break
+            item = yield from take(self._walk, self._source, origin, sequence)
+            if item is None:
+                missing.append((origin, sequence))
+            elif self._may_go_on() and self._room():
+                self._move(item)
+            else:  # the target was deleted or filled while this was read back
+                wait_or_ready(self._store, self._source, item)
+                self._left |= {"full": len(ids) - at} if self._may_go_on() else {}
+                break
+            looks = TAKE_LOOKS + line_looks(self._source)
+            if self._is_used_up(looks):
+                yield GO_ON
+                self._records = 0
+        self._left |= yield from why_left(self._walk, self._source, missing)
+
+    def _is_used_up(self, looks: int) -> bool:
+        return self._walk.is_used_up(looks) or self._walk.has_written(self._records)
+
+    def _may_go_on(self) -> bool:
+        there = self._store.by_number.get
+        return all(
+            there(each.number) is each for each in (self._source, self._target) if each.number
+        )
+
+    def _room(self) -> int:
+        limit = self._target.max_messages
+        return max(limit - self._target.count(), 0) if limit else TAKE_MESSAGES
+
+    def _move(self, item: Item) -> None:
+        for message in singles_of(item):
+            message.ready_at_ms = self._store.now_ms
+            if self._again:
+                message.attempts = (0, 0, 0)
+                message.redriven += 1
+            move_message(self._store, self._source, self._target, message, None)
+            self._moved += 1
+        self._store.touch(self._source)  # it may have nothing left
+
+
+@handles("purge")
+def purge_request(store: Store, frame: Frame, part: Any) -> None:
+    """End every message of a queue, or some of those that wait."""
+    queue = store.queue(part.queue)
+    runs = read_ids(frame, part)
+    walk = Walk(store, frame, changes=True)
+    if runs:
+        walk.begin(_purge_named(walk, queue, _ids(runs)))
+        return
+    count = purge(store, queue) if queue.number else 0
+    note(walk, "queue_purged", count, queue=queue.name)
+    store.reply(frame.connection, frame.request, queue.last_batch, {"purged": count})
+
+
+def _purge_named(walk: Walk, queue: Queue, ids: list[Id]) -> Steps:
+    store, ended, purged = walk.store, list[Run](), 0
+    missing: list[Id] = []
+    for origin, sequence in ids:
+        item = take_waiting(store, queue, origin, sequence)
+        if item is not None:
+            queue.count_out(item.block, item.first, item.stop)
+            if item.block.durability != MEMORY:
+                ended.append((0, origin, sequence, 1))
+        elif origin == queue.home and end_cold(queue, sequence):
+            ended.append((0, origin, sequence, 1))
+        else:
+            missing.append((origin, sequence))
+            continue
+        purged += 1
+        if walk.is_used_up(TAKE_LOOKS + line_looks(queue)):
+            _write_ended(store, queue, ended)
+            yield GO_ON
+    _write_ended(store, queue, ended)
+    queue.counters["purged"] += purged
+    store.touch(queue)
+    wake_doomed(store, queue)
+    left = yield from why_left(walk, queue, missing)
+    note(walk, "queue_purged", purged, queue=queue.name)
+    walk.reply(queue.last_batch, {"purged": purged} | ({"left": left} if left else {}))
+
+
+def _write_ended(store: Store, queue: Queue, ended: list[Run]) -> None:
+    if ended:
+        tail = pack_runs(ended)
+        store.emit(AckMeta(queue.number, 0, 0, 0, 0, 0, 0), tail, crc32(tail))
+        queue.last_batch = store.open_batch
+        ended.clear()
+
+
+def take(
+    walk: Walk, queue: Queue, origin: int, sequence: int
+) -> Generator[bool, None, Item | None]:
+    """Take a message that waits out of its queue, read back if need be; None: it does not wait there."""
+    item = take_waiting(walk.store, queue, origin, sequence)
+    if item is not None or origin != queue.home:
+        return item
+    return (yield from take_cold(walk, queue, sequence))
+
+
+def why_left(walk: Walk, queue: Queue, ids: list[Id]) -> Generator[bool, None, Left]:
+    """Return how many of these messages, which do not wait, are in which state, or `missing`."""
+    found: dict[Id, tuple[State, Item]] = {}
+    if ids:
+        yield from find_delivered(walk, queue, set(ids), found)
+    left: Left = {}
+    for id in ids:
+        why = found[id][0].name.lower() if id in found else "missing"
+        left[why] = left.get(why, 0) + 1
+    return left
+
+
+def line_looks(queue: Queue) -> int:
+    """Return what taking one message out of the middle of a queue counts."""
+    lane = queue.lanes.default
+    return (
+        len(lane.fresh) + len(lane.late)
+    ) // LOOKS_PER_SPANS + queue.lanes.turns // LOOKS_PER_SPANS
+
+
+def note(walk: Walk, event: str, count: int, **fields: str) -> None:
+    """Have it written to the log of the server who did what to how many messages."""
+    connection = walk.store.connections.get(walk.connection)
+    client = connection.session.client if connection is not None else ""
+    number = walk.connection
+    walk.store.effects.note(event, client=client, connection=number, messages=count, **fields)
+
+
+def _ids(runs: list[Run]) -> list[Id]:
+    return [(origin, first + i) for _, origin, first, count in runs for i in range(count)]

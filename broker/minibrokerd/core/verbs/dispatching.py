@@ -1,0 +1,190 @@
+"""Who gets what: ready messages meet waiting consumers, at the end of every apply.
+
+Consumers take turns, and with W of them waiting none gets more than its share of what is ready. A delivery
+is one token and one frame: runs of messages that share everything the header would say of them.
+"""
+
+from __future__ import annotations
+
+from minibroker.contract import limits
+from minibroker.contract.wire import DELIVERY_RUN, MARKED, pack_strings
+from minibrokerd.core.durable.paging import read_ahead
+from minibrokerd.core.model.deliveries import Consumer, Delivery
+from minibrokerd.core.model.lanes import NO_LANES
+from minibrokerd.core.model.messages import Item, alike
+from minibrokerd.core.model.queues import Queue
+from minibrokerd.core.model.sessions import Connection
+from minibrokerd.core.model.state import Store
+from minibrokerd.core.verbs.attempts import begin_messages
+
+
+def dispatch(store: Store, queue: Queue) -> None:
+    """Deliver until nothing is ready or nobody can take more."""
+    line = queue.consumers
+    share = turns = 0
+    while line and queue.lanes.ready:
+        if not turns:  # a share is fixed for a round: what later ones got must not make it smaller
+            turns = len(line)
+            share = -(-queue.lanes.ready // turns)
+        turns -= 1
+        consumer, _ = line.popitem(last=False)
+        credit = consumer.credit()
+        if credit <= 0 or store.connections[consumer.connection].stopped:
+            consumer.waiting = False
+            continue
+        most = min(credit, share, limits.MAX_MESSAGES_PER_FRAME)
+        if not _deliver(store, queue, consumer, most):
+            line[consumer] = None
+            line.move_to_end(consumer, last=False)
+            break
+        if consumer.credit() > 0:
+            line[consumer] = None
+        else:
+            consumer.waiting = False
+    if queue.lanes.default.cold:
+        read_ahead(store, queue)
+    elif not (queue.idle or queue.lanes.ready or queue.lanes is NO_LANES):
+        store.rest_later(queue)
+
+
+def line_up(store: Store, queue: Queue, consumer: Consumer) -> None:
+    """Let a consumer that can take something stand in the queue's line."""
+    if (
+        not consumer.waiting
+        and consumer.credit() > 0
+        and not store.connections[consumer.connection].stopped
+    ):
+        queue.stand_in_line(consumer)
+        store.touch(queue)
+
+
+def line_up_all(store: Store, connection: Connection) -> None:
+    """Let every consumer of a connection that can take something stand in its line."""
+    for consumer in [*connection.consumers.values(), *connection.receives.values()]:
+        line_up(store, store.by_number[consumer.queue_number], consumer)
+
+
+def _deliver(store: Store, queue: Queue, consumer: Consumer, most: int) -> bool:
+    """Deliver something; False: what comes next has to be read back first."""
+    items = queue.lanes.take(most, limits.DELIVERY_BYTES)
+    if not items:
+        return False
+    connection = store.connections[consumer.connection]
+    terms = items[0].block.terms  # the same of all: `Lanes.take` ends before what has others
+    lease_ms = terms.lease_ms or consumer.lease_ms or queue.setting("lease_ms")
+    delivery = Delivery(
+        store.next_token(),
+        queue.number,
+        queue.home,
+        consumer.session,
+        connection.id,
+        consumer,
+        lease_ms,
+    )
+    rests_on = count = size = 0
+    keyed = False
+    bodies = []
+    for item in items:
+        delivery.add(item)
+        block, first, stop = item.block, item.first, item.stop
+        bodies.append((block, first, stop))
+        count += stop - first
+        size += block.bytes_of(first, stop)
+        if item.batch > rests_on:
+            rests_on = item.batch
+        if item.key:
+            keyed = True
+    if store.standing.took_old:
+        store.standing.add_delivery(delivery)
+    queue.held += count
+    queue.counters["delivered"] += count
+    consumer.outstanding += count
+    consumer.delivered += count
+    store.deliveries[delivery.token] = queue.deliveries[delivery.token] = delivery
+    connection.session.delivered += count
+    connection.session.deliveries.add(delivery.token)
+    connection.tokens.add(delivery.token)
+    runs, column = _runs(items)
+    header = {
+        "op": "deliver",
+        "queue": queue.name,
+        "token": delivery.token,
+        "lease_ms": lease_ms,
+        "count": count,
+        "runs": runs,
+    }
+    if terms.max_attempts:
+        header["max_attempts"] = terms.max_attempts
+    if keyed:
+        header["keyed"] = True
+        column += _keys(items)
+    if consumer.request is None:
+        header["consumer"] = consumer.number
+    else:
+        header["request"] = consumer.request
+        header["begun"] = True
+    # Not before the one in front of it, which may rest on a record that is not safe yet: what comes back
+    # in it must not make the fresh messages beside it late.
+    if rests_on > consumer.batch:
+        consumer.batch = rests_on
+    store.send(connection.id, consumer.batch, header, column, bodies)
+    connection.room -= size + len(column)
+    if connection.room <= 0:
+        _refill_later(store, connection)
+    if consumer.request is not None:
+        _end_receive(store, queue, consumer, delivery)
+    return True
+
+
+def _refill_later(store: Store, connection: Connection) -> None:
+    """A large credit must not become one burst: after 1 MiB the shell has a turn to write, and to say stop."""
+
+    def refill() -> bool:
+        connection.room = limits.OUTPUT_SOFT_BYTES
+        if connection.id in store.connections:
+            line_up_all(store, connection)
+        return True
+
+    store.jobs.append(refill)
+
+
+def _end_receive(store: Store, queue: Queue, consumer: Consumer, delivery: Delivery) -> None:
+    """A receive takes one delivery, which it begins, and is done."""
+    assert consumer.request is not None
+    connection = store.connections[consumer.connection]
+    del connection.receives[consumer.request]
+    connection.session.note_answer(consumer.request, delivery)
+    if consumer.timer is not None:
+        store.wheel.cancel(consumer.timer)
+    consumer.active = False
+    queue.consumer_count -= 1
+    begin_messages(store, queue, delivery.all_singles())
+    connection.tokens.discard(delivery.token)
+
+
+def _runs(items: list[Item]) -> tuple[int, bytes]:
+    packed = []
+    for item in items:
+        block = item.block
+        flags = MARKED if item.marked else 0
+        attempt = item.charged + 1
+        if block.encodings is None:  # all alike, as nearly always
+            count = item.stop - item.first
+            packed.append(
+                DELIVERY_RUN.pack(
+                    block.origin, item.first, count, attempt, flags, block.encoding, block.unix_ms
+                )
+            )
+            continue
+        for first, stop, encoding in alike(block, item):
+            packed.append(
+                DELIVERY_RUN.pack(
+                    block.origin, first, stop - first, attempt, flags, encoding, block.unix_ms
+                )
+            )
+    return len(packed), b"".join(packed)
+
+
+def _keys(items: list[Item]) -> bytes:
+    keys = [item.key.encode() for item in items for _ in alike(item.block, item)]
+    return pack_strings(keys)

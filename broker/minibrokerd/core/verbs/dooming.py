@@ -1,0 +1,98 @@
+"""Messages whose last attempt is over and whose DLQ is full: they wait in their source until there is room.
+
+Their outcome is in the log (`dead` in RETURN and COPY), so nothing about them is decided again: not after a start,
+and not by another attempt. Room comes by a purge, a redrive, other settings, or an ack of a consumer of the DLQ;
+the first three wake them, for the last they look again every second.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Final
+
+from minibrokerd.core.model.messages import MEMORY, Message, State
+from minibrokerd.core.model.queues import Queue
+from minibrokerd.core.model.records import AttemptMeta, MoveMeta
+from minibrokerd.core.model.state import Store
+from minibrokerd.core.model.wheel import Timer
+from minibrokerd.core.verbs.comebacks import wait_or_ready
+
+LOOK_AGAIN_MS: Final = 1_000
+STEP_MESSAGES: Final = 100  # moved in one apply
+
+
+def doom(store: Store, queue: Queue, message: Message) -> None:
+    """Let a dead message wait, DELAYED, for room in the DLQ of its queue."""
+    message.delivery = message.timer = None
+    message.state = State.DELAYED
+    timer = Timer(None)  # never armed: it is the name of the message among the delayed ones
+    queue.delay(timer, message)
+    if queue.doomed is None:
+        queue.doomed = {}
+        store.effects.note("dlq_full", queue=queue.name)
+        store.set_timer(_look, queue, store.now_ms + LOOK_AGAIN_MS)
+    queue.doomed[timer] = None
+
+
+def wake_doomed(store: Store, dlq: Queue) -> None:
+    """Move what waits for room in a DLQ, in steps: there may be some."""
+    source = store.by_number.get(dlq.home)
+    if source is not None and source.doomed:
+        store.jobs.append(lambda: _move_some(store, source))
+
+
+def _look(store: Store, timer: Timer, queue: Queue) -> None:
+    if store.by_number.get(queue.number) is not queue or queue.doomed is None:
+        return
+    if not queue.doomed:
+        queue.doomed = None
+        store.effects.note("dlq_has_room", queue=queue.name)
+        return
+    store.set_timer(_look, queue, store.now_ms + LOOK_AGAIN_MS)
+    if store.dlq_of(queue).has_room():
+        store.jobs.append(lambda: _move_some(store, queue))
+
+
+def _move_some(store: Store, queue: Queue) -> bool:
+    """Move dead messages as far as a step and the room go; True: no more can be done now."""
+    if store.by_number.get(queue.number) is not queue:
+        return True
+    dlq = store.dlq_of(queue)
+    for timer in list(islice(queue.doomed or (), STEP_MESSAGES)):
+        if not dlq.has_room():
+            return True
+        message = queue.undelay(timer)
+        assert isinstance(message, Message)
+        message.ready_at_ms = store.now_ms
+        queue.counters["dead_lettered"] += 1
+        move_message(store, queue, dlq, message, None)
+    return not queue.doomed
+
+
+def move_message(
+    store: Store, source: Queue, target: Queue, message: Message, entry: AttemptMeta | None
+) -> None:
+    """Let a message that stands nowhere wait in another queue; `entry` is the attempt that ended with it."""
+    message.releases, message.marked, message.dead = 0, False, False
+    if message.block.durability != MEMORY:
+        store.emit(
+            MoveMeta(
+                source.number,
+                target.number,
+                message.block.origin,
+                message.sequence,
+                message.ended_token,
+                message.ready_at_ms,
+                message.attempts,
+                message.redriven,
+                entry,
+                store.unix_ms,
+            )
+        )
+        message.batch = source.last_batch = target.last_batch = store.open_batch
+    source.count_out(message.block, message.first, message.stop)
+    target.count_in(message.block, message.first, message.stop)
+    wait_or_ready(store, target, message)
+
+
+__all__ = ["doom", "move_message", "wake_doomed"]

@@ -1,0 +1,113 @@
+"""One message by its id, wherever it is: in a lane, in memory or not, delayed, or in a delivery.
+
+None of this walks what is ready. A delivery is found by its token, not by what it has, so what is held or begun is
+looked through once for all ids of a request, in steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Set
+
+from minibrokerd.core.durable.blocks import spans_at
+from minibrokerd.core.model.cold import ColdRun
+from minibrokerd.core.model.messages import Block, Item, Message, Span, State, place_of
+from minibrokerd.core.model.queues import Queue
+from minibrokerd.core.model.records import UnknownRecord
+from minibrokerd.core.model.state import Store
+from minibrokerd.core.model.tails import BadTail
+from minibrokerd.core.model.walks import GO_ON, Steps, Walk
+from minibrokerd.core.verbs.comebacks import wait_or_ready
+from minibrokerd.log.seam import Record
+
+Id = tuple[int, int]
+
+
+def find_delivered(
+    walk: Walk, queue: Queue, ids: Set[Id], found: dict[Id, tuple[State, Item]]
+) -> Steps:
+    """Enter into `found` which of these are held or begun."""
+    for token in list(queue.deliveries):
+        delivery = queue.deliveries.get(token)
+        if delivery is None:
+            continue
+        items: list[Item] = [*delivery.spans.values(), *delivery.singles.values()]
+        for item in items:
+            for sequence in range(item.first, item.stop):
+                id = item.block.origin, sequence
+                if id in ids:
+                    state = item.state if isinstance(item, Message) else State.HELD
+                    found[id] = state, item
+        if walk.is_used_up(1 + delivery.count()):
+            yield GO_ON
+
+
+def block_at(record: Record | None, queue: int, batch: int, place: int) -> Block | None:
+    """Return the block of a record that was read back; None: it cannot be understood."""
+    if record is None:
+        return None
+    try:
+        return spans_at(record, queue, batch, place)[0].block
+    except (UnknownRecord, BadTail, ValueError):
+        return None
+
+
+def read_one(walk: Walk, queue: Queue, sequence: int) -> Generator[bool, None, Block | None]:
+    """Read the block of a message that left memory; None: it came back meanwhile, or cannot be read."""
+    while True:
+        run = queue.lanes.find(queue.home, sequence)
+        if not isinstance(run, ColdRun):
+            return None if run is None else run.block
+        index = run.index_of(sequence)
+        if not run.segment:
+            yield from walk.pause()
+            continue
+        segment, batch, offset = run.segment, run.batch, run.offsets[index]
+        yield from walk.read(segment, [offset])
+        if walk.records is not None:
+            return block_at(walk.records[0], queue.number, batch, place_of(segment, offset))
+        yield from walk.pause()
+
+
+def take_waiting(store: Store, queue: Queue, origin: int, sequence: int) -> Item | None:
+    """Take a message that waits out of its queue, as an item of its own; None: it is not there in memory."""
+    item = queue.lanes.take_one(origin, sequence)
+    if item is not None:
+        return item
+    item = queue.later.find(origin, sequence)
+    if item is None:
+        return None
+    timer = item.timer
+    assert timer is not None
+    queue.undelay(timer)
+    store.wheel.cancel(timer)
+    if isinstance(item, Span):
+        if sequence > item.first:
+            before, item = item, item.cut(sequence)
+            wait_or_ready(store, queue, before)
+        if item.stop > sequence + 1:
+            wait_or_ready(store, queue, item.cut(sequence + 1))
+    return item
+
+
+def take_cold(walk: Walk, queue: Queue, sequence: int) -> Generator[bool, None, Item | None]:
+    """Take a message that left memory out of its lane, read back; None: it is not ready, or cannot be read."""
+    if queue.lanes.default.run_of(sequence) is None:
+        return None
+    block = yield from read_one(walk, queue, sequence)
+    item = queue.lanes.take_one(queue.home, sequence)  # it may have come back meanwhile
+    if item is None and block is not None and end_cold(queue, sequence):
+        queue.count_in(block, sequence, sequence + 1)
+        item = Message(block, sequence, "", min(block.ready_at_ms, walk.store.now_ms))
+    return item
+
+
+def end_cold(queue: Queue, sequence: int) -> bool:
+    """End a message that left memory; False: it is not there."""
+    run = queue.lanes.default.run_of(sequence)
+    if run is None:
+        return False
+    cost = run.cost
+    run.end(sequence, sequence + 1)
+    queue.count_run_out(cost - run.cost)
+    queue.lanes.ready -= 1
+    return True

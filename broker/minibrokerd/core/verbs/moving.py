@@ -1,0 +1,155 @@
+"""Messages that leave their queue: to its dead-letter queue, back from there, or to their end by a purge."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+from minibroker.contract.limits import DLQ_SUFFIX
+from minibrokerd.core.model.credit import give_credit
+from minibrokerd.core.model.deliveries import Delivery
+from minibrokerd.core.model.messages import Message
+from minibrokerd.core.model.queues import Queue
+from minibrokerd.core.model.records import AttemptMeta, DropMeta, PurgeMeta
+from minibrokerd.core.model.state import Refused, Store
+from minibrokerd.core.verbs.comebacks import wait_or_ready
+from minibrokerd.core.verbs.dooming import doom, move_message, wake_doomed
+
+STEP_MESSAGES: Final = (
+    1_000  # what a bulk command does in one apply, so that the loop never pauses for it
+)
+
+
+def retry_delay_ms(queue: Queue, failures: int, jitter: float) -> int:
+    """Return the delay after `failures` failures: it grows by a factor up to a cap; `jitter` is -1 to 1."""
+    delay = float(queue.setting("retry_delay_ms"))
+    cap = float(queue.setting("retry_cap_ms"))
+    factor = queue.setting("retry_factor_percent") / 100
+    for _ in range(failures - 1):
+        if delay >= cap or factor == 1:
+            break
+        delay *= factor
+    delay = min(delay, cap)
+    return round(delay * (1 + jitter * queue.setting("retry_jitter_percent") / 100))
+
+
+def is_used_up(queue: Queue, message: Message) -> bool:
+    """Whether a message has had all its attempts: its own number, or that of the queue. A DLQ has no limit."""
+    most = message.block.terms.max_attempts or queue.setting("max_attempts")
+    return message.charged >= most and not queue.is_dlq
+
+
+def dead_letter(store: Store, queue: Queue, message: Message, entry: AttemptMeta | None) -> None:
+    """Move a message, already out of its delivery, to the queue's DLQ.
+
+    While that is full the message stays DELAYED in its source, and is moved when there is room: its outcome
+    stands, so it is not handed out again. In a DLQ, which has none, it only waits again.
+    """
+    if queue.is_dlq:
+        delay_ms = retry_delay_ms(queue, max(message.charged, 1), store.jitter)
+        message.ready_at_ms = store.now_ms + delay_ms
+        store.write_return(queue, [message], delay_ms, entry)
+        wait_or_ready(store, queue, message)
+        return
+    dlq = store.dlq_of(queue)
+    if not dlq.has_room():
+        queue.counters["dlq_full"] += 1
+        message.dead = True
+        store.write_return(queue, [message], 0, entry)
+        doom(store, queue, message)
+        return
+    message.ready_at_ms = store.now_ms
+    queue.counters["dead_lettered"] += 1
+    move_message(store, queue, dlq, message, entry)
+
+
+def _end_all(store: Store, queue: Queue) -> int:
+    """Forget every message of a queue and return how many there were.
+
+    Later settlements of them are lost at once, for its deliveries are others now. What is taken apart is large, so
+    it is freed in steps; consumers have their credit back as the deliveries to them are.
+    """
+    count = queue.count()
+    if queue.entering:
+        store.entering = deque(entry for entry in store.entering if entry[1] is not queue)
+    deliveries, delayed, later = queue.deliveries, queue.delayed, queue.later
+    lanes = queue.empty()
+
+    def free() -> bool:
+        looks = 0
+        while deliveries and looks < STEP_MESSAGES:
+            looks += 1 + _end_delivery(store, queue, deliveries.popitem()[1])
+        for _ in range(min(len(delayed), STEP_MESSAGES)):
+            timer, item = delayed.popitem()
+            store.wheel.cancel(timer)
+            later.discard(item)
+        return lanes.free_some(STEP_MESSAGES) and not delayed and not deliveries
+
+    if count and not free():
+        store.jobs.append(free)
+    return count
+
+
+def purge(store: Store, queue: Queue) -> int:
+    """End every message of a queue, those held and begun too; return how many."""
+    store.emit(PurgeMeta(queue.number))
+    queue.last_batch = store.open_batch
+    count = _end_all(store, queue)
+    queue.counters["purged"] += count
+    wake_doomed(store, queue)
+    return count
+
+
+def delete(store: Store, queue: Queue, *, force: bool) -> int:
+    """End a queue and its DLQ; return how many messages ended with them.
+
+    Raises:
+        Refused: `queue_in_use`, `bad_value` (a DLQ goes with its source only).
+    """
+    if queue.is_dlq:
+        raise Refused(
+            "bad_value", f"{queue.name!r} goes when its source is deleted; purge it instead"
+        )
+    dlq = store.queues.get(queue.name + DLQ_SUFFIX)
+    both = [queue] if dlq is None else [dlq, queue]
+    for each in both:
+        _check_unused(each, force=force)
+    count = 0
+    for each in both:
+        store.emit(DropMeta(each.number))
+        store.dropped_batch = store.nowhere.last_batch = store.open_batch
+        count += _end_all(store, each)
+        store.remove_queue(each)
+    return count
+
+
+def _check_unused(queue: Queue, *, force: bool) -> None:
+    if queue.consumer_count:
+        raise Refused(
+            "queue_in_use", f"{queue.name!r} has {queue.consumer_count} consumers; stop them first"
+        )
+    if queue.count() and not force:
+        raise Refused(
+            "queue_in_use",
+            f"{queue.name!r} has {queue.count()} messages; purge it first, or delete with force",
+        )
+
+
+def _end_delivery(store: Store, queue: Queue, delivery: Delivery) -> int:
+    """Forget a delivery whose messages have ended; return how many it had."""
+    token, count = delivery.token, delivery.count()
+    store.deliveries.pop(token, None)
+    for message in delivery.singles.values():
+        if message.timer is not None:
+            store.wheel.cancel(message.timer)
+    session = store.sessions.get(delivery.session)
+    if session is not None:
+        session.forget_delivery(delivery, max(queue.last_batch, store.nowhere.last_batch))
+    connection = store.connections.get(delivery.connection)
+    if connection is not None:
+        connection.tokens.discard(token)
+    give_credit(store, queue, delivery, count)
+    return count
+
+
+__all__ = ["dead_letter", "delete", "is_used_up", "purge", "retry_delay_ms"]

@@ -1,0 +1,264 @@
+"""Requests: the commands that are answered by a reply, one handler for each.
+
+Those that may have to look at very much stand in modules of their own: `listing` and `bulk`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from minibroker.contract import limits
+from minibroker.contract.settings import Settings, check_settings
+from minibrokerd.core.model.deliveries import Consumer
+from minibrokerd.core.model.inputs import Frame
+from minibrokerd.core.model.queues import DEFAULTS, Queue
+from minibrokerd.core.model.state import Broken, Refused, Store, check_name
+from minibrokerd.core.model.wheel import Timer
+from minibrokerd.core.verbs.dispatching import dispatch, line_up
+from minibrokerd.core.verbs.dooming import wake_doomed
+from minibrokerd.core.verbs.farewells import leave
+from minibrokerd.core.verbs.handlers import handles
+from minibrokerd.core.verbs.moving import delete
+from minibrokerd.core.verbs.withdrawing import (
+    ask_again,
+    cancel_consumer,
+    end_receive,
+    open_consumer,
+    withdraw,
+)
+
+LOOK_AGAIN_MS: Final = 100  # whether what is ready can be handed out by now
+
+
+@handles("consume")
+def consume(store: Store, frame: Frame, part: Any) -> None:
+    """Add a consumer, or change the prefetch of one that is there."""
+    connection = store.connections[frame.connection]
+    consumer = connection.consumers.get(part.consumer)
+    if consumer is None:
+        if len(connection.consumers) >= limits.MAX_CONSUMERS_PER_CONNECTION:
+            raise Refused(
+                "limit_reached",
+                f"this connection has {len(connection.consumers)} consumers, as many as one may have; "
+                "give fewer of them a larger prefetch, or open another connection",
+            )
+        queue = store.queue_or_new(part.queue)
+        consumer = Consumer(
+            connection.id,
+            connection.session.id,
+            part.consumer,
+            queue.number,
+            part.prefetch,
+            part.lease_ms,
+        )
+        open_consumer(connection, consumer, frame.request)
+        queue.consumer_count += 1
+    else:
+        queue = store.by_number[consumer.queue_number]
+        if queue.name != part.queue:
+            raise Refused(
+                "bad_value",
+                f"consumer {part.consumer} takes from {queue.name!r}; cancel it first, or use another number",
+            )
+        consumer.prefetch, consumer.lease_ms = part.prefetch, part.lease_ms
+    line_up(store, queue, consumer)
+    store.reply(frame.connection, frame.request, queue.last_batch, {})
+
+
+@handles("cancel")
+def cancel(store: Store, frame: Frame, part: Any) -> None:
+    """End a consumer: what it has not begun goes back, unmarked, for it was given back on purpose."""
+    connection = store.connections[frame.connection]
+    consumer = connection.consumers.get(part.consumer)
+    rests_on = cancel_consumer(store, connection, consumer) if consumer is not None else 0
+    store.reply(frame.connection, frame.request, rests_on, {})
+
+
+@handles("withdraw")
+def withdraw_request(store: Store, frame: Frame, part: Any) -> None:
+    """End what nobody waits for any more; after the reply no answer to it follows."""
+    rests_on = withdraw(store, store.connections[frame.connection], part.withdrawn)
+    store.reply(frame.connection, frame.request, rests_on, {})
+
+
+@handles("receive")
+def receive(store: Store, frame: Frame, part: Any) -> None:
+    """Deliver once: now, or when something comes within wait_ms."""
+    connection = store.connections[frame.connection]
+    assert frame.request is not None, "it needs a request number"
+    if frame.request in connection.receives:
+        raise Broken(f"a receive needs a request number of its own; {frame.request} waits already")
+    if len(connection.receives) >= limits.MAX_RECEIVES_PER_CONNECTION:
+        raise Refused(
+            "limit_reached",
+            f"{len(connection.receives)} receives of this connection wait, as many as may; "
+            "await some of them first, or consume",
+        )
+    queue = store.queue_or_new(part.queue)
+    consumer = Consumer(
+        connection.id,
+        connection.session.id,
+        0,
+        queue.number,
+        max(part.count, 1),
+        part.lease_ms,
+        request=frame.request,
+    )
+    consumer.batch = ask_again(store, frame)
+    connection.receives[frame.request] = consumer
+    queue.consumer_count += 1
+    line_up(store, queue, consumer)
+    if part.wait_ms:
+        consumer.timer = store.set_timer(_wait_over, consumer, store.now_ms + part.wait_ms)
+        return
+    if store.hands_out():
+        dispatch(store, queue)
+    if consumer.active:
+        _wait_over(store, None, consumer)
+
+
+def _wait_over(store: Store, timer: Timer | None, consumer: Consumer) -> None:
+    """Answer "none", if that is true: while messages are ready, something is about to make them available.
+
+    They are read back from the log, or hand-outs are held back after a start or for want of space, or the
+    connection had its share of output.
+    """
+    queue = store.by_number[consumer.queue_number]
+    connection = store.connections[consumer.connection]
+    if queue.lanes.ready:
+        consumer.timer = store.set_timer(_wait_over, consumer, store.now_ms + LOOK_AGAIN_MS)
+        return
+    end_receive(store, connection, consumer)
+    empty = {"op": "deliver", "request": consumer.request, "queue": queue.name, "token": 0}
+    store.send(
+        connection.id, consumer.batch, empty | {"lease_ms": 0, "count": 0, "runs": 0, "begun": True}
+    )
+
+
+@handles("queue_set")
+def queue_set(store: Store, frame: Frame, part: Any) -> None:
+    """Create a queue, or change its settings."""
+    changes = _checked(part.settings)
+    queue = store.queues.get(part.queue)
+    if queue is None:
+        queue = _make(store, part.queue, changes, with_source=True)
+    if any(queue.settings.get(name) != value for name, value in changes.items()):
+        if queue.is_dlq:
+            _check_durability(queue.settings, changes)
+        _change(store, queue, changes)
+        client = store.connections[frame.connection].session.client
+        store.effects.note(
+            "queue_changed",
+            client=client,
+            connection=frame.connection,
+            queue=queue.name,
+            settings=", ".join(f"{name}={value}" for name, value in changes.items()),
+        )
+        dlq = store.queues.get(queue.name + limits.DLQ_SUFFIX)
+        if dlq is not None and "durability" in changes:
+            _change(store, dlq, {"durability": changes["durability"]})
+    store.reply(
+        frame.connection, frame.request, queue.last_batch, {"settings": dict(queue.settings)}
+    )
+
+
+@handles("queue_declare")
+def queue_declare(store: Store, frame: Frame, part: Any) -> None:
+    """Create a queue with these settings, unless it is there; answer with those that it has."""
+    settings = _checked(part.settings)
+    queue = store.queues.get(part.queue)
+    created = queue is None
+    if queue is None:
+        queue = _make(store, part.queue, settings)
+        if queue.is_dlq and settings:
+            _change(store, queue, settings)
+    value = {"created": created, "settings": dict(queue.settings)}
+    store.reply(frame.connection, frame.request, queue.last_batch, value)
+
+
+def _checked(settings: dict[str, int | str]) -> Settings:
+    try:
+        return check_settings(settings)
+    except ValueError as error:
+        raise Refused("bad_value", str(error)) from error
+
+
+def _make(store: Store, name: str, settings: Settings, *, with_source: bool = False) -> Queue:
+    """Make a queue with these settings, or the DLQ of one; its settings are the caller's to change.
+
+    `with_source`: a DLQ whose source is not there is made with it, which has the defaults. A declaration must not
+    do that: that of the source, which may come behind it, would find other settings.
+    """
+    source_name = name.removesuffix(limits.DLQ_SUFFIX)
+    source = store.source_of(name)
+    if source is None and source_name != name and with_source:
+        check_name(source_name)
+        _check_durability(DEFAULTS, settings)
+        store.check_room_for_queue()
+        source = store.create_queue(source_name, DEFAULTS)
+    if source is not None:
+        _check_durability(source.settings, settings)
+        return store.dlq_of(source)
+    check_name(name)
+    store.check_room_for_queue()
+    return store.create_queue(name, settings)
+
+
+def _check_durability(source: Settings, settings: Settings) -> None:
+    """Check that a DLQ is asked for no other durability than its source has."""
+    if settings.get("durability", source["durability"]) != source["durability"]:
+        raise _foreign_durability()
+
+
+def _change(store: Store, queue: Queue, changes: dict[str, int | str]) -> None:
+    queue.configure(queue.settings | changes)
+    store.write_queue(queue)
+    store.reserve_ahead(queue)
+    if queue.is_dlq:
+        wake_doomed(store, queue)  # there may be more room
+
+
+def _foreign_durability() -> Refused:
+    return Refused(
+        "bad_value",
+        "the messages of a DLQ keep the durability of their source; set it there instead",
+    )
+
+
+@handles("queue_show")
+def queue_show(store: Store, frame: Frame, part: Any) -> None:
+    """Answer with the settings of a queue."""
+    queue = store.queue(part.queue)
+    store.reply(
+        frame.connection, frame.request, queue.last_batch, {"settings": dict(queue.settings)}
+    )
+
+
+@handles("queue_delete")
+def queue_delete(store: Store, frame: Frame, part: Any) -> None:
+    """End a queue and its DLQ."""
+    count = delete(store, store.queue(part.queue), force=bool(part.force))
+    client = store.connections[frame.connection].session.client
+    store.effects.note(
+        "queue_ended",
+        client=client,
+        connection=frame.connection,
+        queue=part.queue,
+        messages=count,
+    )
+    store.reply(frame.connection, frame.request, store.nowhere.last_batch, {"purged": count})
+
+
+@handles("ping")
+def ping(store: Store, frame: Frame, part: Any) -> None:
+    """Answer a sign of life."""
+    header: dict[str, Any] = {"op": "pong"}
+    if frame.request is not None:
+        header["request"] = frame.request
+    store.send(frame.connection, 0, header)
+
+
+@handles("goodbye")
+def goodbye(store: Store, frame: Frame, part: Any) -> None:
+    """The client leaves on purpose: the session ends with its connections."""
+    leave(store, store.connections[frame.connection])

@@ -1,0 +1,481 @@
+"""The engine joins the core and the log: it closes batches, and holds back what is not safe yet.
+
+One batch is under way at a time; meanwhile the records of all commands gather in the open one, so a sync
+serves everybody who waited for the one before (group commit). Whatever rests on a batch leaves when that batch
+is synced; whatever rests on nothing leaves at once. Sessions talk to `submit` and are called back on their
+`Sink`; there is no future and no coroutine for a message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+
+from minibrokerd.core.core import Core
+from minibrokerd.core.durable.paging import WrongRecord
+from minibrokerd.core.model.effects import Effects, Outgoing
+from minibrokerd.core.model.inputs import Command, Disconnected, Frame, Synced, Tick
+from minibrokerd.engine.admission import Admission
+from minibrokerd.engine.clock import Alarm, Clock
+from minibrokerd.engine.forwarder import Forwarder
+from minibrokerd.engine.pager import Pager
+from minibrokerd.engine.pulse import Pulse
+from minibrokerd.engine.sinks import Sink
+from minibrokerd.log.seam import BATCH_HEADER_BYTES, Batch, Log, Place, Record
+from minibrokerd.process.logs import events
+
+LONE_WAIT_US: Final = 300  # how long the loop may wait for the sync of a single small frame
+LONE_BYTES: Final = 16 * 1024
+# Batches of settlements alone start at most this often: their senders go on without waiting, and a sync for
+# each frame of 16 acks costs more than the rest of it (measured: consuming at prefetch 32 went from 53 to
+# 82 thousand messages a second; docs/decisions/0006).
+SETTLE_PACE_S: Final = 0.001
+LAZY_SYNC_S: Final = 0.05
+CLOSED: Final = -1  # in the place of the batch under way: no other will be written
+# Of a segment, between two slices of its side index. What follows the last one is read record by record at a
+# start: 4,096 records take about 0.2 s.
+SLICE_BYTES: Final = 8 * 1024 * 1024
+SLICE_RECORDS: Final = 4_096
+DEFAULT_MEMORY_BYTES: Final = 1024 * 1024 * 1024
+IDLE_S: Final = 1.0  # after this without a batch, leases that ride are written, and a marker
+
+
+class Engine:
+    """One broker: a core, its log, and the sinks of the connections."""
+
+    def __init__(
+        self,
+        core: Core,
+        log: Log,
+        loop: asyncio.AbstractEventLoop,
+        on_failed: Callable[[BaseException], None],
+        memory_limit_bytes: int = DEFAULT_MEMORY_BYTES,
+        make_clock: Callable[[int], Clock] = Clock,
+        random: Callable[[], float] = random.random,
+    ) -> None:
+        self._core = core
+        self._log = log
+        self._loop = loop
+        self._on_failed = on_failed
+        self._make_clock = make_clock
+        self.clock = make_clock(0)
+        self.sinks: dict[int, Sink] = {}
+        self.describe: Callable[[int], dict[str, Any]] = lambda connection: {}  # for events
+        self.before_tick: Callable[[], object] = lambda: None
+        self._dirty: set[int] = set()
+        self._open: list[Record] = []
+        self._open_bytes = 0
+        self._wake = False  # the open batch has something that is to be synced now
+        # Batches that wait for the one under way, each with the bytes of its records, and their sum.
+        self._closed: deque[tuple[Batch, int]] = deque()
+        self._closed_bytes = 0
+        self._under_way = 0  # number of the batch that is being written; 0: none
+        self._writing: tuple[Batch, int] | None = None  # that batch, and the bytes of its records
+        self._place = Place(0, 0)  # up to where the segment that is written is in its side index
+        self._unsliced = 0  # records behind that place
+        self._held: dict[int, list[Outgoing]] = {}
+        self._turn_due = False
+        self._alarm = Alarm(loop, self._tick)
+        self._late_timer: asyncio.TimerHandle | None = None
+        self._urgent = False  # somebody waits for the open batch and does nothing else meanwhile
+        self._begun_s = 0.0  # when the last batch was begun
+        self._pace_timer: asyncio.TimerHandle | None = None
+        self._publishes = 0  # publish frames since the last batch was begun
+        self._lone = 0  # batches in a row that served one small publish
+        self._last_sync_ms = 0
+        self._marked = True
+        self._idle_waiters: list[asyncio.Future[None]] = []
+        self.others_bytes = 0  # that were ever applied, copies apart
+        self.pulse = Pulse()
+        self._pager = Pager(core, log, loop, self._apply_paged, memory_limit_bytes)
+        self._forwarder = Forwarder(
+            core, log, self._apply_copies, self._newest_batch, self._step_again
+        )
+        self._admission = Admission(core, log, self._forwarder, self._pager, self)
+        self._leaving = False
+        self._step_due = False  # of the forwarder
+        self._random = random  # spreads retries, protects nothing
+
+    def start(self, base_ms: int) -> None:
+        """Make the log appendable and the core ready; blocks. `base_ms`: highest log time found."""
+        self.clock = self._make_clock(base_ms + 1)
+        now_ms, unix_ms = self.clock.now_ms(), self.clock.unix_ms()
+        self._log.start(now_ms, unix_ms, self._on_synced, self._admission.go_on, self._on_failed)
+        self._core.opened(
+            self._log.epoch,
+            now_ms,
+            unix_ms,
+            clean=self._log.clean,
+            next_batch=self._log.next_number,
+        )
+        self._place = self._log.last_place or self._place
+        for segment in self._core.digested():
+            self._keep_digest(segment)
+        self._pager.fill()
+        self._turn_soon()
+        self._loop.call_soon(self._freed)
+
+    @property
+    def core(self) -> Core:
+        """What it steps; to be looked at."""
+        return self._core
+
+    def jitter(self) -> float:
+        """Return a random number from -1 to 1."""
+        return 2.0 * self._random() - 1.0
+
+    def submit(self, command: Command) -> None:
+        """Apply a command; its effects follow by themselves.
+
+        What raises here has left the state in the middle of a step: nothing of that may be written or sent, and
+        the caller, a connection whose loop would swallow the error, can do nothing about it.
+        """
+        try:
+            if not self._admission.admits(command):
+                return
+            if isinstance(command, Frame) and command.parts[0].op == "publish":
+                self._publishes += 1
+            self._apply(command)
+        except Exception as error:
+            self.stop_at(error)
+            raise
+
+    def stop_at(self, error: BaseException) -> None:
+        """Fail-stop: write and send nothing more, and have the process ended."""
+        self._under_way = CLOSED
+        self.sinks.clear()
+        self._alarm.stop()
+        self._on_failed(error)
+
+    def _apply(self, command: Command) -> None:
+        self._route(self._core.apply(command, self.clock.now_ms(), self.clock.unix_ms()))
+        self._turn_soon()
+
+    def _apply_copies(self, command: Command) -> None:
+        others_bytes = self.others_bytes
+        self._apply(command)
+        self.others_bytes = others_bytes
+
+    def _apply_paged(self, command: Command) -> None:
+        try:
+            self._apply_copies(command)
+        except WrongRecord as error:  # a start reads everything anew
+            self._on_failed(error)
+        self._bound_disk_soon()  # it may have waited for what was read
+
+    def _route(self, effects: Effects) -> None:
+        for number, records, size_bytes in effects.ended:
+            self._gather(records, size_bytes)
+            self._end_batch(number)
+        if effects.records:
+            self._gather(effects.records, effects.record_bytes)
+            self._wake = self._wake or (effects.wake and not effects.lazy)
+            if effects.lazy or not effects.wake:
+                self._sync_later(LAZY_SYNC_S if effects.lazy else IDLE_S)
+        for outgoing in effects.outgoing:
+            if outgoing.rests_on:
+                self._held.setdefault(outgoing.rests_on, []).append(outgoing)
+                self._wake = True
+                if self._publishes or outgoing.header["op"] != "confirm":
+                    self._urgent = True
+            else:
+                self._send(outgoing)
+        if effects.reads:
+            self._pager.read(effects.reads)
+        for note in effects.notes:
+            fields = note.fields
+            if "connection" in fields:  # of whoever did it: the core knows no addresses
+                fields = self.describe(int(fields["connection"])) | fields
+            events.info(note.event, **fields)
+        for connection in effects.closes:
+            sink = self.sinks.pop(connection, None)
+            if sink is not None:
+                _tell_why(sink, connection, effects)
+                sink.close()
+        if self._open_bytes >= self._log.sizes.open_bytes:
+            self._close_batch()
+
+    def _gather(self, records: list[Record], size_bytes: int) -> None:
+        self._open += records
+        self._open_bytes += size_bytes
+        self.others_bytes += size_bytes
+
+    def _send(self, outgoing: Outgoing) -> None:
+        sink = self.sinks.get(outgoing.connection)
+        if sink is not None:
+            sink.send(outgoing)
+            self._dirty.add(outgoing.connection)
+
+    # -- batches --------------------------------------------------------------------------------
+
+    def _turn_soon(self) -> None:
+        if not self._turn_due:
+            self._turn_due = True
+            self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        """The end of a turn of the loop: everything that came in it shares a batch and a write."""
+        self._turn_due = False
+        self._write()
+        self._flush_sinks()
+        self._arm_tick()
+
+    def _write(self) -> None:
+        while not self._under_way:
+            if not self._closed:
+                if not (self._open and self._wake) or self._is_early():
+                    return
+                self._close_batch()
+            batch, size_bytes = self._closed.popleft()
+            self._closed_bytes -= size_bytes
+            self._under_way, self._writing = batch.number, (batch, size_bytes)
+            self._begun_s = self._loop.time()
+            if not self._is_lone(batch, size_bytes):
+                self._log.append(batch)
+                return
+            self._flush_sinks()
+            if not self._log.append_now(batch, LONE_WAIT_US, self._answer_ahead):
+                return
+            self._after_sync(batch.number)
+
+    def _is_early(self) -> bool:
+        """Whether the open batch should gather more settlements first."""
+        if self._urgent:
+            return False
+        wait_s = self._begun_s + SETTLE_PACE_S - self._loop.time()
+        if wait_s > 0 and self._pace_timer is None:
+            self._pace_timer = self._loop.call_later(wait_s, self._paced)
+        return wait_s > 0
+
+    def _paced(self) -> None:
+        self._pace_timer = None
+        self._urgent = True
+        self._turn()
+
+    def _answer_ahead(self) -> Callable[[], None] | None:
+        """While the writer thread wakes up: encode the answer that waits for it; return what sends it."""
+        (outgoing,) = self._held[self._under_way]
+        sink = self.sinks.get(outgoing.connection)
+        if sink is None or outgoing.header["op"] != "confirm":
+            return None  # others are large, or get their last fields when they are sent
+        return sink.ahead(outgoing)
+
+    def _close_batch(self) -> None:
+        if self._open:
+            self._end_batch(self._core.close_batch())
+
+    def _end_batch(self, number: int) -> None:
+        batch = Batch(number, self._open, self.clock.now_ms(), self.clock.unix_ms())
+        self._closed.append((batch, self._open_bytes))
+        self._closed_bytes += self._open_bytes
+        self.others_bytes += BATCH_HEADER_BYTES
+        self._open, self._open_bytes, self._wake, self._urgent = [], 0, False, False
+
+    def _is_lone(self, batch: Batch, size_bytes: int) -> bool:
+        """Whether to wait for this sync: a lone publisher should not pay for the way round the loop.
+
+        Measured: the wait saves about 60 us of a publish that is awaited one at a time. Settlements are
+        not waited for: their senders go on, and more of them come in while the sync runs.
+        """
+        publishes, self._publishes = self._publishes, 0
+        lone = publishes == 1 and len(self._held.get(batch.number, ())) == 1 and not self._closed
+        lone = lone and size_bytes <= LONE_BYTES
+        self._lone = self._lone + 1 if lone else 0
+        return self._lone > 2
+
+    def _on_synced(self, number: int) -> None:
+        self._after_sync(number)
+        self._turn()
+
+    def _after_sync(self, number: int) -> None:
+        if self._under_way == CLOSED:
+            return  # it stopped in the middle of a step
+        self._under_way = 0
+        self._marked = False
+        # The answers first: whoever waits for them should not wait for what the sync sets free.
+        for outgoing in self._held.pop(number, ()):
+            self._send(outgoing)
+        self._flush_sinks()
+        self._note_places()
+        self._route(self._core.apply(Synced(number), self.clock.now_ms(), self.clock.unix_ms()))
+        self._sync_later(IDLE_S)
+        self._bound_disk()
+        self._look_at_reserve()
+        if self._idle_waiters and self.is_idle:
+            for waiter in self._idle_waiters:
+                waiter.set_result(None)
+            self._idle_waiters.clear()
+
+    def _note_places(self) -> None:
+        """Tell the core where the records of the batch stand, and the log what a long stretch of it says."""
+        place = self._log.last_place
+        if self._writing is None or place is None:
+            return
+        batch, size_bytes = self._writing
+        self.pulse.synced(self._loop.time() - self._begun_s, size_bytes, len(batch.records))
+        self._core.placed(batch.records, place)
+        self._unsliced += len(batch.records)
+        before = self._place
+        if place.segment != before.segment:
+            self._keep_digest(before.segment)
+            self._place, self._unsliced = Place(place.segment, 0), len(batch.records)
+        elif place.offset - before.offset >= SLICE_BYTES or self._unsliced >= SLICE_RECORDS:
+            self._keep_digest(place.segment)
+            self._place, self._unsliced = place, 0
+        self._pager.wrote(size_bytes)
+        self._forwarder.wrote(size_bytes)
+
+    def _keep_digest(self, segment: int) -> None:
+        self._log.keep_digest(segment, self._core.digest_of(segment))
+
+    def _newest_batch(self) -> int:
+        return self._core.store.open_batch - (not self._open)
+
+    def _bound_disk(self) -> None:
+        """Have the oldest segment emptied and freed while the log is longer than it should be."""
+        if self._leaving:
+            return
+        if self._forwarder.step(self.clock.now_ms(), self.clock.unix_ms()):
+            self._bound_disk_soon()
+        else:
+            self._admission.look_at_waiting()
+
+    def _bound_disk_soon(self) -> None:
+        if not self._step_due:
+            self._step_due = True
+            self._loop.call_soon(self._bound_disk_now)
+
+    def _bound_disk_now(self) -> None:
+        self._step_due = False
+        self._bound_disk()
+
+    def _look_at_reserve(self) -> None:
+        news = self._admission.look_at_reserve()
+        if news is not None:
+            self._apply(news)
+
+    def _step_again(self) -> None:
+        self._loop.call_soon(self._freed)
+
+    def _freed(self) -> None:
+        """A segment was given up: whoever waited for that goes on."""
+        self._forwarder.freed()
+        self._admission.freed()
+        self._bound_disk()
+        self._look_at_reserve()
+        self._admission.go_on()
+
+    def _sync_later(self, delay_s: float) -> None:
+        """See to it that what nobody waits for is written, and that an idle log gets its marker."""
+        timer, due = self._late_timer, self._loop.time() + delay_s
+        if timer is not None:
+            if timer.when() <= due:
+                return
+            timer.cancel()
+        self._late_timer = self._loop.call_at(due, self._late)
+
+    def _late(self) -> None:
+        self._late_timer = None
+        if self._open:
+            self._wake = self._urgent = True
+            self._turn()
+        elif not self._under_way and not self._marked:
+            self._marked = True
+            self._log.mark(self.clock.now_ms(), self.clock.unix_ms())
+
+    # -- what admission asks for ----------------------------------------------------------------
+
+    @property
+    def pending_bytes(self) -> int:
+        """The bytes of records that were applied and not appended yet."""
+        return self._open_bytes + self._closed_bytes
+
+    def answer(self, outgoing: Outgoing) -> None:
+        """Send a frame that rests on nothing."""
+        self._send(outgoing)
+        self._turn_soon()
+
+    def make_room(self) -> None:
+        """Have the forwarder asked: somebody begins to wait for it, and it may have stopped for want of room."""
+        self._bound_disk_soon()
+
+    def cut_off(self, connection: int, code: str, text: str) -> None:
+        """End a connection."""
+        sink = self.sinks.pop(connection, None)
+        if sink is not None:
+            sink.refused(code, text)
+            sink.close()
+
+    def limit_memory(self, limit_bytes: int) -> None:
+        """Go by another memory limit from now on."""
+        self._pager.limit(limit_bytes)
+
+    def look_at_memory(self) -> None:
+        """Compare what the process takes with its limit; called once a second."""
+        self._pager.look()
+
+    # -- time -----------------------------------------------------------------------------------
+
+    def _arm_tick(self) -> None:
+        self._alarm.set(self._core.next_deadline_ms(), self.clock.now_ms())
+
+    def time_moved(self) -> None:
+        """Do what is due by now: the clock jumped, and the alarm was set by what it said before."""
+        self._alarm.forget()
+        self._tick()
+
+    def _tick(self) -> None:
+        # Loops can fire a little early. Then nothing is due yet, and the turn arms the alarm for the rest.
+        self.before_tick()
+        self._apply(Tick(self.jitter()))
+
+    def _flush_sinks(self) -> None:
+        if self._dirty:
+            for connection in self._dirty:
+                sink = self.sinks.get(connection)
+                if sink is not None:
+                    sink.flush()
+            self._dirty.clear()
+
+    # -- the end --------------------------------------------------------------------------------
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether everything applied so far is synced."""
+        return not (self._under_way or self._closed or self._open)
+
+    async def drain(self) -> None:
+        """Return when everything applied so far is synced."""
+        self._leaving = True
+        while not self.is_idle:
+            self._wake = self._urgent = True
+            waiter = self._loop.create_future()
+            self._idle_waiters.append(waiter)
+            self._turn_soon()
+            await waiter
+        self._flush_sinks()
+
+    def close(self) -> None:
+        """Write the footer of a clean stop; after `drain`. Blocks, and may be called in a thread of its own.
+
+        What is applied later is not written any more: nothing of it leaves, so a client sends it again.
+        """
+        self._under_way = CLOSED
+        self._alarm.stop()
+        if self._late_timer is not None:
+            self._late_timer.cancel()
+        if self._place.segment:
+            self._keep_digest(self._place.segment)
+        self._log.close(self.clock.now_ms(), self.clock.unix_ms())
+
+
+def _tell_why(sink: Sink, connection: int, effects: Effects) -> None:
+    for outgoing in effects.outgoing:
+        if outgoing.connection == connection and outgoing.header["op"] == "error":
+            sink.refused(outgoing.header["code"], outgoing.header["text"])
+
+
+__all__ = ["Clock", "Disconnected", "Engine", "Sink"]

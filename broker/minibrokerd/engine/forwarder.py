@@ -1,0 +1,169 @@
+"""Keeps the log on disk bounded: it has what lives copied out of the oldest segment, then has that freed.
+
+The order is what makes it safe. All that lives in the oldest segment is written again; then the batches of these
+copies are synced; then the log says in a synced batch that it starts later; then the file goes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from minibrokerd.core.core import Core
+from minibrokerd.core.model.inputs import Forward
+from minibrokerd.log.seam import RESERVE_SEGMENTS, Log
+
+STEP_BYTES: Final = 128 * 1024  # of copies in one apply: 400 small messages, about 15 ms
+# And at most, when much is written meanwhile, or was read back.
+MOST_STEP_BYTES: Final = 1024 * 1024
+LAST_STEPS_BYTES: Final = (
+    32 * 1024,
+    8 * 1024,
+    2 * 1024,
+)  # what is left to copy may be as little as the room
+# Copying begins when the log is 1.5 times what lives, and copies twice what is written meanwhile. What lives is
+# copied once, then, before the log is 2 times that; and a segment behind it that is dead goes for nothing.
+BEGIN_RATIO: Final = 1.5
+COPY_RATIO: Final = 2
+BOUND_RATIO: Final = 2  # beyond it, what is written meanwhile should be little
+SPARE_SEGMENTS: Final = (
+    2  # beside twice what lives: the one that is written, and the one that is emptied
+)
+
+
+class Forwarder:
+    """Asked after every sync whether there is something to do; does a step of it, and then one in every turn."""
+
+    def __init__(
+        self,
+        core: Core,
+        log: Log,
+        apply: Callable[[Forward], None],
+        newest_batch: Callable[[], int],
+        again: Callable[[], None],
+    ) -> None:
+        """`newest_batch` returns the newest batch that has records; `again` calls `freed`, then `step`, in a turn
+        of its own.
+        """
+        self._core = core
+        self._log = log
+        self._apply = apply
+        self._newest_batch = newest_batch
+        self._again = again
+        self._upto = 0  # what the segment has that is being emptied; 0: none is
+        self._copied = 0  # the batch of the last copies, once all are made
+        self._freeing = False
+        self._freed = 0  # up to here the log was asked to free
+        self._written_bytes = 0  # since the last step
+        self.is_behind = (
+            False  # the log is longer than it should be: what is written meanwhile should be little
+        )
+        self._pass_upto = 0  # of a pass over the whole log while space is short
+        # What was on the disk when it began, and what of that lived; or when space began to be short.
+        self._pass_start: tuple[int, int] | None = None
+
+    @property
+    def makes_room(self) -> bool:
+        """Whether a segment is being emptied, and that can go on."""
+        if not self._upto:
+            return self._freeing
+        return self._core.clear_below > self._upto or self._step_bytes() > 0
+
+    @property
+    def allowance_bytes(self) -> int:
+        """What others may write for each segment that is freed: a pass over the log must fit into what is left."""
+        log = self._log
+        return log.segment_bytes**2 // max(log.disk_bytes, 1)
+
+    def _step_bytes(self) -> int:
+        """Return what may be copied in one apply: less, where the last room has no more; 0: nothing.
+
+        Whoever waits because of `makes_room` counts on the next step, so both go by this.
+        """
+        most_bytes = min(max(STEP_BYTES, COPY_RATIO * self._written_bytes), MOST_STEP_BYTES)
+        return self._first_that_fits(most_bytes, STEP_BYTES, *LAST_STEPS_BYTES)
+
+    def _first_that_fits(self, *sizes_bytes: int) -> int:
+        for some_bytes in sizes_bytes:
+            size_bytes = min(some_bytes, self._log.sizes.batch_bytes // 4)
+            if self._log.last_room_for(size_bytes, copies=True):
+                return size_bytes
+        return 0
+
+    def wrote(self, size_bytes: int) -> None:
+        """Note what was written to the log."""
+        self._written_bytes += size_bytes
+
+    def freed(self) -> None:
+        """Note that the file is gone; `makes_room` held until now, so nobody slips in between two segments."""
+        self._freeing = False
+
+    def step(self, now_ms: int, unix_ms: int) -> bool:
+        """Go on: copy some more, or free what was copied; True: there is more to copy in the next turn."""
+        if not self._upto and not self._begin():
+            self.is_behind = False
+            return False
+        self.is_behind = self._is_behind()
+        if self._core.clear_below <= self._upto:
+            step_bytes, self._written_bytes = self._step_bytes(), 0
+            if not step_bytes:
+                return False
+            cold_bytes = self._first_that_fits(MOST_STEP_BYTES, step_bytes)
+            self._apply(Forward(self._upto, step_bytes, cold_bytes))
+            if self._core.clear_below <= self._upto:
+                return not self._core.is_reading
+            self._copied = self._newest_batch()
+        if self._copied > self._core.synced:
+            return False
+        self._freeing = True
+        self._log.free(self._upto, now_ms, unix_ms, self._again)
+        self._freed, self._upto = self._upto, 0
+        return False
+
+    def _is_behind(self) -> bool:
+        return self._exceeds(BOUND_RATIO, self._core.live_bytes())
+
+    def _exceeds(self, ratio: float, live_bytes: int) -> bool:
+        """Whether the log is longer than two segments and `ratio` times what lives."""
+        spare_bytes = SPARE_SEGMENTS * self._log.segment_bytes
+        return self._log.disk_bytes > spare_bytes + ratio * live_bytes
+
+    def _begin(self) -> bool:
+        """Whether the oldest segment is to be emptied now: the log has grown beyond what lives."""
+        log = self._log
+        if not self._exceeds(0, 0):  # the common case asks nothing of the queues
+            return False
+        oldest = log.oldest_upto
+        if oldest is None or oldest <= self._freed:
+            return False
+        live_bytes = self._core.live_bytes()
+        if not self._exceeds(BEGIN_RATIO, live_bytes) and not self._may_gain(live_bytes):
+            return False
+        self._upto = oldest
+        return True
+
+    def _may_gain(self, live_bytes: int) -> bool:
+        """Whether space is short, and copying everything once is likely to give some back.
+
+        How much lives is an estimate, so what counts is how much has ended since the last pass over the log began.
+        A pass is cheap where whole segments have ended, and the last resort where each holds something that lives.
+        """
+        log = self._log
+        before, now = self._pass_start, (log.disk_bytes, live_bytes)
+        oldest = log.oldest_upto
+        if not log.lacks_space or oldest is None:
+            self._pass_start, self._pass_upto = None, 0
+            return False
+        if oldest <= self._pass_upto:
+            return True
+        is_short = log.reserve_segments < RESERVE_SEGMENTS
+        if before is None:
+            self._pass_start = now
+        else:
+            ended_bytes = before[1] - now[1] + max(0, now[0] - before[0])
+            wanted_bytes = log.segment_bytes // 4 if is_short else log.disk_bytes // 8
+            if ended_bytes < wanted_bytes:
+                return False
+        if before is not None or is_short:
+            self._pass_start, self._pass_upto = now, self._newest_batch()
+        return self._pass_upto > 0

@@ -1,0 +1,134 @@
+"""Keeps memory bounded: messages leave it while their queue is long, and are read back before they are needed.
+
+The core says what it wants read (`Effects.reads`); the reading is done in a thread, so that a slow disk does not
+stop the loop. Above a watermark messages leave; at the hard limit publishes are refused until there is room.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Final
+
+from minibrokerd.core.core import Core
+from minibrokerd.core.model.effects import ReadBack
+from minibrokerd.core.model.inputs import Freeze, Loaded
+from minibrokerd.core.model.walks import ReadForWalk
+from minibrokerd.log.seam import Log, Record
+from minibrokerd.process.logs import events
+from minibrokerd.process.memory import Gauge
+
+LOOK_BYTES: Final = 1024 * 1024  # of records written between two looks at how much is in memory
+MOST_HOT_BYTES: Final = (
+    96 * 1024 * 1024
+)  # more brings nothing: it is read back faster than it is handed out
+FILL_BYTES: Final = 64 * 1024 * 1024  # read back by a start, over all queues
+# What a read costs beside its bytes, in these: about 0.15 ms, with what the core makes of it. So a start on
+# very many queues reads for a thousand of them, and the others wait for theirs until they are asked.
+READ_BYTES: Final = 64 * 1024
+RETRY_S: Final = 1.0
+
+
+class Pager:
+    """Looks at memory after every sync, and answers what the core wants to have read."""
+
+    def __init__(
+        self,
+        core: Core,
+        log: Log,
+        loop: asyncio.AbstractEventLoop,
+        apply: Callable[[Freeze | Loaded], None],
+        memory_limit_bytes: int,
+    ) -> None:
+        self._core = core
+        self._log = log
+        self._loop = loop
+        self._apply = apply
+        self.limit(memory_limit_bytes)
+        self._written_bytes = 0
+        self._gauge = Gauge()
+        self._full = False
+        self._filling: deque[ReadBack] | None = (
+            None  # what is still to be read while `fill` goes on
+        )
+
+    def limit(self, memory_limit_bytes: int) -> None:
+        """Go by another limit from now on. Half of it is for messages, the rest for what they cost."""
+        self._limit_bytes = memory_limit_bytes
+        self._most_bytes = memory_limit_bytes // 2
+        self._hot_bytes = min(MOST_HOT_BYTES, memory_limit_bytes // 4)
+
+    def wrote(self, size_bytes: int) -> None:
+        """Note what was written to the log; now and then, let messages leave memory."""
+        self._written_bytes += size_bytes
+        if self._written_bytes < LOOK_BYTES:
+            return
+        written_bytes, self._written_bytes = self._written_bytes, 0
+        hot_bytes = self._core.hot_bytes()
+        if hot_bytes > self._hot_bytes:
+            # Twice what came in: so it gets less, and each step stays short.
+            self._apply(Freeze(2 * written_bytes))
+        self.look()
+
+    def look(self) -> None:
+        """Compare what the process takes of memory with its limit."""
+        self._gauge.look(self._core.memory_bytes(), self._limit_bytes)
+        self._full = self._is_above()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether memory has room for no more messages."""
+        if self._full:
+            self._full = self._is_above()
+        return self._full
+
+    def _is_above(self) -> bool:
+        if self._core.hot_bytes() > self._most_bytes:
+            return True
+        return self._gauge.is_above(self._core.memory_bytes(), self._limit_bytes)
+
+    def read(self, reads: Iterable[ReadBack]) -> None:
+        """Have these read; the core gets what they have as `Loaded`."""
+        if self._filling is not None:
+            self._filling += reads
+            return
+        for asked in reads:
+            future = self._loop.run_in_executor(None, self._log.read, asked.segment, asked.offsets)
+            future.add_done_callback(partial(self._done, asked))
+
+    def fill(self) -> None:
+        """Read back the first messages of the queues; blocks, before the port opens.
+
+        What is left is read when it is needed.
+        """
+        left_bytes, wanted = FILL_BYTES, self._core.wanted()
+        reads: deque[ReadBack] = deque()
+        self._filling = reads
+        while left_bytes > 0:
+            asked = next(wanted, None)
+            if asked is None and not reads:
+                break
+            asked = asked or reads.popleft()
+            left_bytes -= asked.offsets[-1] - asked.offsets[0] + READ_BYTES
+            # What is to be read next, the core says in the effects of this (it comes to `read`), or when it is
+            # asked: while hand-outs wait for resumes it looks at no queue by itself.
+            self._apply(Loaded(asked, self._log.read(asked.segment, asked.offsets)))
+        self._filling = None
+        self.read(reads)
+
+    def _done(self, asked: ReadBack, future: asyncio.Future[list[Record | None]]) -> None:
+        if future.cancelled() or asked.is_void:
+            return
+        error = future.exception()
+        if error is not None and isinstance(asked, ReadForWalk):
+            self._apply(
+                Loaded(asked, ())
+            )  # its segment was freed: it looks again where the messages are
+            return
+        if error is not None:
+            events.error("read_failed", segment=asked.segment, exc_info=error)
+            self._loop.call_later(RETRY_S, self.read, [asked])
+            return
+        self._apply(Loaded(asked, future.result()))

@@ -1,0 +1,27 @@
+"""What the engine knows of a connection: where its frames go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from minibrokerd.core.model.effects import Outgoing
+
+
+class Sink(Protocol):
+    """Where the frames of one connection go."""
+
+    def send(self, outgoing: Outgoing) -> None:
+        """Take one frame; it is written at the latest when `flush` is called."""
+
+    def flush(self) -> None:
+        """Write what was taken."""
+
+    def ahead(self, outgoing: Outgoing) -> Callable[[], None] | None:
+        """Encode a frame that `send` will get; return what sends it from the writer thread, or None."""
+
+    def refused(self, code: str, text: str) -> None:
+        """Note why the connection ends; `close` follows."""
+
+    def close(self) -> None:
+        """Write what was taken, then end the connection."""

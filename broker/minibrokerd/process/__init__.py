@@ -1,0 +1,3 @@
+"""What the process is among others: exit codes, signals, the service manager, memory, and its lines for an
+operator.
+"""

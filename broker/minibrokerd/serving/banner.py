@@ -1,0 +1,83 @@
+"""What an operator sees at a start: where the server listens, on which data, and what it found there."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from minibroker.contract.settings import default_settings
+from minibrokerd import __version__
+from minibrokerd.core.model.state import Store
+from minibrokerd.log.filelog import FileLog
+from minibrokerd.log.recovery import RecoveryReport
+from minibrokerd.log.seam import Log
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """What a start found in the data directory, and how long it took until the log was open again.
+
+    `after` is `nothing` (a new directory), `stop` or `crash`; `torn_bytes` are of an append that a crash cut
+    short, `torn_kept` is the file that keeps them.
+    """
+
+    after: str
+    queues: int
+    messages: int
+    leases: int
+    sessions: int
+    segments: int
+    batches: int
+    torn_bytes: int
+    torn_kept: str | None
+    ms: int
+
+    def fields(self) -> dict[str, Any]:
+        """Return it as the fields of an event."""
+        return asdict(self)
+
+
+def look(store: Store, log: Log, ms: int) -> Recovered:
+    """Return what stands in `store` after a replay of `log`."""
+    report = log.report if isinstance(log, FileLog) else RecoveryReport()
+    after = "nothing" if not report.segments else "stop" if report.clean else "crash"
+    return Recovered(
+        after,
+        len(store.queues),
+        sum(queue.count() for queue in store.queues.values()),
+        sum(queue.begun for queue in store.queues.values()),
+        len(store.sessions),
+        report.segments,
+        report.batches,
+        report.torn_bytes,
+        report.torn_kept,
+        ms,
+    )
+
+
+def banner(address: str, data_dir: Path, recovered: Recovered, page: str = "") -> str:
+    """Return the block that is printed when clients can come; its first line ends with the address.
+
+    `page` is the address of the HTTP port; empty: there is none.
+    """
+    how = {
+        "nothing": "a new data directory",
+        "stop": "after a clean stop",
+        "crash": "after a crash or a power cut",
+    }[recovered.after]
+    torn = ""
+    if recovered.torn_bytes:
+        kept = f", kept in {recovered.torn_kept}" if recovered.torn_kept else ""
+        torn = f"; {recovered.torn_bytes} bytes of an unfinished write were cut{kept}"
+    return "\n".join(
+        (
+            f"minibroker {__version__} listening on {address}",
+            *((f"  http       {page}",) if page else ()),
+            f"  data       {data_dir.absolute()}",
+            f"  durability {default_settings()['durability']} (the default of a queue)",
+            f"  recovered  {recovered.messages} messages in {recovered.queues} queues, "
+            f"{recovered.leases} leases, {recovered.sessions} sessions in {recovered.ms} ms",
+            f"  started    {how}{torn}",
+        )
+    )
