@@ -61,6 +61,17 @@ def test_connections_are_counted_by_owner() -> None:
     assert answer["op"] == "welcome"
 
 
+def test_a_limit_that_was_taken_back_is_none_any_more() -> None:
+    """A token was revoked while its client was there, and another one of that name made without limits."""
+    guarded = Guarded()
+    guarded.enter(limited(guarded, "a", max_connections=1))
+    guarded.rows.clear()
+    fresh = limited(guarded, "a")
+    for _ in range(3):
+        _, answer = guarded.enter(fresh)
+        assert answer["op"] == "welcome", answer
+
+
 @pytest.mark.parametrize("limits", [{"max_messages": 5}, {"max_bytes": 5 * 300}])
 def test_what_waits_is_bounded(limits: dict[str, int]) -> None:
     """The one that was there counts, whoever published it; what was acked makes room with the next look."""

@@ -207,6 +207,17 @@ def test_what_makes_no_token_changes_nothing(words: tuple[str, ...], tmp_path: P
     assert not (tmp_path / "data" / token_file.NAME).exists()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes files for others")
+def test_what_root_makes_belongs_to_whoever_has_the_directory(tmp_path: Path) -> None:
+    """The lock as well: that user could not change a token any more."""
+    os.chown(tmp_path, 4_321, 4_321)
+    token(tmp_path, "add", "a", "--queues", "*", "--may", "publish")
+    assert {each.name: each.stat().st_uid for each in tmp_path.iterdir()} == {
+        token_file.NAME: 4_321,
+        token_file.LOCK: 4_321,
+    }
+
+
 def test_many_at_once_lose_nothing(tmp_path: Path) -> None:
     """Each changes what the other has written."""
     commands = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -92,3 +93,37 @@ async def test_a_flipped_or_missing_file_is_found_and_nothing_is_restored(
             assert not list((tmp_path / f"r{index}").iterdir())
         path.write_bytes(data)
     assert not verify(shelf, manifest).wrong
+
+
+async def test_a_manifest_that_names_files_elsewhere_brings_nothing(
+    shelf: Shelf, tmp_path: Path
+) -> None:
+    """Neither to be written nor to be read: whoever has made it would choose what is overwritten."""
+    (path,) = shelf.path.glob("backup-*.json")
+    made = json.loads(path.read_bytes())
+    side = made["side_files"]["tokens"]
+    (tmp_path / "copy").write_bytes((shelf.path / side["file"]).read_bytes())
+    for side_files in (
+        {"../../outside": side},
+        {str(tmp_path / "outside"): side},
+        {"tokens": side | {"file": "../copy"}},
+    ):
+        path.write_text(json.dumps(made | {"side_files": side_files}))
+        with pytest.raises(BackupDamaged, match="cannot be read"):
+            bring_back(shelf, None, tmp_path / "r", FileOps(), new_sessions=False)
+        assert not (tmp_path / "outside").exists()
+
+
+async def test_a_damaged_manifest_is_told_and_the_next_back_up_is_taken(
+    shelf: Shelf, tmp_path: Path
+) -> None:
+    """Cut off, empty, of another kind, no text: the restore names it, and those that come later do not suffer."""
+    (path,) = shelf.path.glob("backup-*.json")
+    data = path.read_bytes()
+    for spoilt in (data[:-20], b"", b"{}", b"\xff" + data):
+        path.write_bytes(spoilt)
+        with pytest.raises(BackupDamaged, match="cannot be read"):
+            bring_back(shelf, None, tmp_path / "r", FileOps(), new_sessions=False)
+    take(tmp_path / "d", shelf.path)
+    assert shelf.manifest(None).number == 2
+    assert shelf.unreadable == [path.name]

@@ -86,9 +86,12 @@ def test_a_check_starts_nothing(tmp_path: Path) -> None:
 
 
 def test_a_hang_up_reads_the_file_again(tmp_path: Path) -> None:
-    file = tmp_path / "minibroker.toml"
+    file, token = tmp_path / "minibroker.toml", tmp_path / "token"
     file.write_text("max-queues = 1\n")
-    server = BrokerServer(tmp_path / "data", "--config", str(file))
+    token.write_bytes(b"\xff" * 20)
+    server = BrokerServer(
+        tmp_path / "data", "--config", str(file), "--http", "127.0.0.1:0", env={"MINIBROKER_NO_HTTP": "0"}
+    )  # fmt: skip
 
     def hang_up(text: str, says: str) -> None:
         file.write_text(text)
@@ -104,7 +107,8 @@ def test_a_hang_up_reads_the_file_again(tmp_path: Path) -> None:
         assert publish("two") != 0
         hang_up("max-queues = 2\nloop = 'asyncio'", "changed=max-queues after_restart=loop")
         assert publish("two") == 0
-        hang_up("max-queues = x", "configuration_refused")
+        for text in ("max-queues = x", f"http-token-file = '{token}'", 'tls-cert = "a\\u0000b"'):
+            hang_up(text, "configuration_refused")
         hang_up('max-queues = 2\nlog-level = "debug"', "changed=log-level after_restart=nothing")
         assert publish("two") == 0
         look_until(lambda: "session_opened" in server.output, server.process, "a debug event")

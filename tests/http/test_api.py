@@ -262,6 +262,22 @@ def test_what_does_not_fit_is_refused_in_words(http_broker: HttpBroker) -> None:
     for data in (b"{", b"\xff", b"[" * 100_000, b'{"json": ' + b"[" * 5_000 + b"]" * 5_000 + b"}"):
         answer = http_broker.client.post("/api/v1/queues/q/messages", content=data, headers=BEARER)
         assert answer.status_code == 400, answer.text
+    digits = "9" * 5_000
+    for path in (f"queues?count={digits}", f"readings?window={digits}", f"events?after={digits}"):
+        assert http_broker.client.get(f"/api/v1/{path}").json()["code"] == "bad_value"
+    long = "*a" * 10_000
+    for path in (f"queues?match={long}", f"readings?queues=q,{long}", f"readings?skip={long}"):
+        assert http_broker.client.get(f"/api/v1/{path}").json()["code"] == "bad_value"
+    assert http_broker.client.get(f"/api/v1/sessions/{digits}").status_code == 404
+    last_id = {"last-event-id": f"{get(http_broker, 'overview')['started_unix_ms']}-{digits}"}
+    with http_broker.client.stream("GET", "/api/v1/events/stream", headers=last_id) as answer:
+        assert answer.status_code == 200
+    large = 10**30  # msgpack has none
+    act(http_broker, "POST", "queues/q/messages", {"json": large}, 400)
+    act(http_broker, "POST", "queues/q/messages", {"text": "x", "headers": {"a": large}}, 400)
+    act(http_broker, "POST", "queues/q/messages", {"text": "x", "delay_ms": -1}, 400)
+    act(http_broker, "PUT", "queues/q/settings", {"self": 1}, 400)
+    assert "Traceback" not in http_broker.server.output
     assert get(http_broker, "queues/q")["counts"]["ready"] == 1
 
 
@@ -340,6 +356,7 @@ def test_signing_in_gives_a_cookie_that_needs_the_pages_own_word(http_broker: Ht
     )
     signed = client.post("/sign-in", data={"token": TOKEN})
     assert signed.headers["location"] == "/"
+    assert get(http_broker, "events")["events"][-1]["fields"]["who"] == "operator"
     cookie = signed.headers["set-cookie"].lower()
     assert "httponly" in cookie
     assert "samesite=strict" in cookie

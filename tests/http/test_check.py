@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from typing import Any
 
-from commands_here import look
+from commands_here import here, look
 from http_broker import HttpBroker, StartHttp
 
 import minibroker
@@ -115,6 +118,39 @@ def test_a_wrong_token_is_unknown_and_the_json_says_so(start_http: StartHttp) ->
     done = look(broker, "check", "--json")
     said: Any = json.loads(done.stdout)
     assert (done.returncode, said["level"], "token" in said["text"]) == (UNKNOWN, "unknown", True)
+
+
+def test_a_file_with_more_than_a_token_is_unknown_and_not_shown(
+    http_broker: HttpBroker, tmp_path: Path
+) -> None:
+    """As it comes of `token add NAME > FILE 2>&1`."""
+    path = tmp_path / "token"
+    path.write_text("mbt_secret\nIt is shown this once\n")
+    env = {
+        "MINIBROKER_HTTP": http_broker.url.removeprefix("http://"),
+        "MINIBROKER_HTTP_TOKEN_FILE": str(path),
+    }
+    done = here(env, "check")
+    assert (done.returncode, "holds no token" in done.stdout) == (UNKNOWN, True)
+    assert "mbt_secret" not in done.said
+
+
+def test_what_is_no_broker_is_unknown(http_broker: HttpBroker) -> None:
+    """It answers everything, with JSON of its own."""
+
+    class Other(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Other) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        code, line = checked(http_broker, "--http", f"127.0.0.1:{server.server_port}")
+    assert (code, "is no broker" in line) == (UNKNOWN, True)
 
 
 def _dead(broker: HttpBroker) -> float:

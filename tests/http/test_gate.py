@@ -95,7 +95,8 @@ def test_only_names_that_cannot_be_rebound_pass(host: str, passes: bool) -> None
         ({"origin": "http://127.0.0.1:7273"}, True),
         ({"origin": "http://127.0.0.1:7273", "sec-fetch-site": "same-origin"}, True),
         ({"origin": "http://127.0.0.1:8000"}, False),
-        ({"origin": "https://127.0.0.1:7273"}, False),
+        ({"origin": "https://127.0.0.1:7273"}, True),  # a proxy has put TLS in front
+        ({"origin": "https://127.0.0.1:8000"}, False),
         ({"origin": "http://evil.example"}, False),
         ({"origin": "null"}, False),
         ({"origin": ""}, False),
@@ -108,6 +109,14 @@ def test_a_page_of_another_site_changes_nothing(headers: dict[str, str], passes:
     expected = "" if passes else "wrong_origin"
     assert denied(LOCAL, Need.CHANGE, BEARER | headers) == expected
     assert denied(LOCAL, Need.READ, BEARER | headers, "GET") == ""
+
+
+def test_with_tls_the_page_is_one_of_https_alone() -> None:
+    """One without encryption is another site."""
+    headers = BEARER | {"origin": "https://127.0.0.1:7273"}
+    assert LOCAL.check(Need.CHANGE, "POST", headers, "https") is OPERATOR
+    with pytest.raises(Denied, match="another site"):
+        LOCAL.check(Need.CHANGE, "POST", headers | {"origin": "http://127.0.0.1:7273"}, "https")
 
 
 def test_a_browser_that_is_signed_out_goes_no_further() -> None:

@@ -158,3 +158,22 @@ def test_a_browser_is_signed_out_by_a_revocation(start_http: StartHttp) -> None:
         rows[:] = [row for row in rows if row.may == [C]]
     loaded(broker, 1)
     assert broker.client.get("/api/v1/queues").status_code == 401
+
+
+def test_the_limits_of_a_token_hold_over_http(start_http: StartHttp) -> None:
+    """A publish, and a message that is published again, count as those of a client do."""
+    broker = start_http()
+    with token_file.changing(broker.server.data_dir) as rows:
+        fields = {"name": "a", "queues": ["*"], "may": [P, M], "created": 0, "max_rate": 1}
+        made = make(os.urandom, rows, **fields)
+        rows.append(made.row)
+    loaded(broker, 1)
+    headers = {"authorization": f"Bearer {made.text}"}
+    path, json = "/api/v1/queues/mail/messages", {"text": "x"}
+    answers = [broker.client.post(path, json=json, headers=headers) for _ in range(5)]
+    assert answers[0].status_code == 200
+    busy = [each.json()["text"] for each in answers if each.status_code == 503]
+    assert "may publish 1 messages a second" in busy[0]
+    again = f"{path}/{answers[0].json()['id']}/requeue"
+    answers = [broker.client.post(again, json={}, headers=headers) for _ in range(5)]
+    assert {each.json()["code"] for each in answers if each.status_code == 503} == {"busy"}

@@ -5,12 +5,14 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
 import pytest
 from http_broker import HttpBroker, StartHttp
 
+from minibrokerd.http.visitors import MOST_CONNECTIONS
 from support.broker import BrokerServer, StartBroker
 from support.processes import look_until
 
@@ -154,12 +156,35 @@ def test_hostile_requests_end_their_connection_and_nothing_else(http_broker: Htt
     assert not said(http_broker.server, "Traceback")
 
 
-def test_more_connections_than_are_taken_are_told_so(http_broker: HttpBroker) -> None:
-    """And the broker answers again when they have gone."""
+def test_connections_that_ask_for_nothing_give_way(http_broker: HttpBroker) -> None:
+    """Those that say nothing, or begin a body that never comes, are bounded; whoever asks is answered."""
     host, _, port = http_broker.url.removeprefix("http://").rpartition(":")
-    socks = [socket.create_connection((host, int(port))) for _ in range(205)]
-    with httpx.Client(base_url=http_broker.url, trust_env=False) as another:
-        assert another.get("/healthz").status_code == 503
-    for sock in socks:
-        sock.close()
+    body = b"POST /sign-in HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 10\r\n\r\nt"
+    process = http_broker.server.process
+    descriptors = Path(f"/proc/{process.pid}/fd")
+    before = len(list(descriptors.iterdir()))
+    with ExitStack() as stack:
+        for number in range(450):
+            sock = stack.enter_context(socket.create_connection((host, int(port))))
+            if number % 2:
+                sock.sendall(body)
+        with httpx.Client(base_url=http_broker.url, trust_env=False) as another:
+            assert another.get("/healthz").status_code == 200
+        look_until(
+            lambda: len(list(descriptors.iterdir())) <= before + MOST_CONNECTIONS + 5,
+            process,
+            "they have gone",
+        )
     http_broker.wait()
+    assert not said(http_broker.server, "Traceback")
+
+
+def test_what_strangers_cause_does_not_fill_the_log(http_broker: HttpBroker) -> None:
+    """Of 100 requests that are none, the 1st, 2nd, 4th, ... is told."""
+    host, _, port = http_broker.url.removeprefix("http://").rpartition(":")
+    for _ in range(100):
+        with socket.create_connection((host, int(port)), 5) as sock:
+            sock.sendall(b"no request\r\n\r\n")
+            assert sock.recv(100).startswith(b"HTTP/1.1 400")
+    assert http_broker.server.stop() == 0
+    assert len(said(http_broker.server, "Invalid HTTP request")) == 7

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -200,9 +201,21 @@ def test_an_end_tries_once_more_and_does_not_wait_for_the_next_attempt(
     ]
 
 
-def test_an_answer_that_never_ends_is_cut_off() -> None:
-    """A receiver that sends a little all the time holds an attempt for its time, and no longer."""
+@pytest.mark.parametrize("late", [False, True], ids=["at once", "after the time is over"])
+def test_an_answer_that_never_ends_is_cut_off(late: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A receiver that sends a little all the time holds an attempt for its time, and no longer.
+
+    Also one whose name took so long to be looked up, or whose handshake.
+    """
     over = threading.Event()
+    connect = HTTPConnection.connect
+
+    def slowly(self: HTTPConnection) -> None:
+        over.wait(0.25)
+        connect(self)
+
+    if late:
+        monkeypatch.setattr(HTTPConnection, "connect", slowly)
 
     def trickle(server: socket.socket) -> None:
         with server.accept()[0] as peer, suppress(OSError):

@@ -121,11 +121,11 @@ class Quotas:
     def of(self, grant: Grant, now_s: float) -> Quota | None:
         """Return the account of an owner; None: he has no limits."""
         quota = self._known.get(grant.name)
-        if not grant.limits.any:
-            return quota
-        if quota is None:
+        if quota is None and grant.limits.any:
             quota = self._known[grant.name] = Quota(grant, now_s)
-        quota.grant = grant  # of several tokens of one owner the newest login says
+        if quota is not None:
+            # Of several tokens of one owner the newest login says, also that there is no limit.
+            quota.grant = grant
         return quota
 
     def look(self, queues: Iterable[Counted]) -> bool:

@@ -72,6 +72,7 @@ def changing(directory: Path) -> Iterator[list[Row]]:
         directory.mkdir(mode=0o700, parents=True)
     lock = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE)
     try:
+        _give(lock, directory)
         fcntl.flock(lock, fcntl.LOCK_EX)
         rows = read(directory) or []
         yield rows
@@ -80,14 +81,19 @@ def changing(directory: Path) -> Iterator[list[Row]]:
         os.close(lock)
 
 
+def _give(file: int, directory: Path) -> None:
+    """Let a file that root has made be of whoever has the directory: an administrator does it for the server."""
+    owner = directory.stat()
+    if os.geteuid() == 0 and owner.st_uid != 0:
+        os.fchown(file, owner.st_uid, owner.st_gid)
+
+
 def _replace(directory: Path, rows: Sequence[Row]) -> None:
     fresh = directory / FRESH
     fresh.unlink(missing_ok=True)  # of somebody who did not come to its end
     file = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE)
     try:
-        owner = directory.stat()
-        if os.geteuid() == 0 and owner.st_uid != 0:
-            os.fchown(file, owner.st_uid, owner.st_gid)  # an administrator does it for the server
+        _give(file, directory)
         with os.fdopen(file, "wb", closefd=False) as out:
             out.write(encode(rows))
             out.flush()

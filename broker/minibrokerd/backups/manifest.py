@@ -86,12 +86,19 @@ def decode(data: bytes) -> Manifest:
     """Return the manifest that `data` spells.
 
     Raises:
-        ValueError: it is none, or one of a newer release.
+        ValueError: it is none, or one of a newer release, or names a file in another directory.
     """
-    version = msgspec.json.decode(data, type=_Format).format
-    if version > FORMAT:
-        raise ValueError(f"it has format {version}, this release knows {FORMAT}")
-    return msgspec.json.decode(data, type=Manifest)
+    try:
+        version = msgspec.json.decode(data, type=_Format).format
+        if version > FORMAT:
+            raise ValueError(f"it has format {version}, this release knows {FORMAT}")
+        manifest = msgspec.json.decode(data, type=Manifest)
+    except msgspec.DecodeError as error:  # which is no ValueError
+        raise ValueError(f"it is none: {error}") from error
+    for name in (*manifest.files, *manifest.side_files):
+        if "/" in name or "\0" in name or name in ("", ".", ".."):
+            raise ValueError(f"it names {name!r:.100}, which is no file beside it")
+    return manifest
 
 
 class _Format(msgspec.Struct):

@@ -180,6 +180,8 @@ def check(
             Level.CRITICAL if error.status >= 500 else Level.UNKNOWN,
             f"{http} refused: {error}",
         )
+    if not isinstance(said, dict) or not said.keys() >= {"readings", "queues", "phase"}:
+        _end(Level.UNKNOWN, f"what answers at {http} is no broker")
     if queues and not said["queues"] and said["phase"] != "recovering":
         _end(Level.UNKNOWN, f"no queue fits {', '.join(queues)}")
     judged = judge(said["readings"], bounds)

@@ -89,17 +89,24 @@ def token() -> str:
     """Return the token for the HTTP port; empty: there is none in this environment.
 
     Raises:
-        click.UsageError: the file that should have it cannot be read.
+        click.UsageError: the file that should have it cannot be read, or has something else.
     """
     for variable, file_variable in TOKENS:
         if said := os.environ.get(variable):
-            return said.strip()
+            return _checked(said.strip(), variable)
         if path := os.environ.get(file_variable):
             try:
-                return Path(path).read_text("ascii").strip()
+                said = Path(path).read_text("ascii").strip()
             except (OSError, UnicodeDecodeError) as error:
                 raise click.UsageError(f"{file_variable}={path}: {error}") from error
+            return _checked(said, f"{file_variable}={path}")
     return ""
+
+
+def _checked(said: str, where: str) -> str:
+    if not said.isprintable():  # http.client would refuse it with a text that shows it
+        raise click.UsageError(f"{where}: it holds no token, or more than one line")
+    return said
 
 
 class _Stay(HTTPRedirectHandler):

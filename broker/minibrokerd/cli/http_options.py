@@ -78,9 +78,7 @@ def http_of(flags: dict[str, Any], *, insecure: bool, has_tokens: bool) -> Any:
         return None
     host, _, port = address.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
-    token = (
-        path.read_text("utf-8").strip() if path else os.environ.get(HTTP_TOKEN_VARIABLE, "").strip()
-    )
+    token = _read(path) if path else os.environ.get(HTTP_TOKEN_VARIABLE, "").strip()
     if token and len(token) < MIN_TOKEN_CHARS:
         raise click.UsageError(f"the token for HTTP has less than {MIN_TOKEN_CHARS} characters")
     if not (token or has_tokens or insecure or is_loopback(host)):
@@ -96,6 +94,14 @@ def http_of(flags: dict[str, Any], *, insecure: bool, has_tokens: bool) -> Any:
     # With `--insecure` alone; it stays closed when the last of the broker's tokens has gone.
     is_open = is_loopback(host) or (insecure and not token)
     return HttpOptions(host, int(port), token, is_open, tuple(names), tls)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise click.UsageError(f"the file of --http-token-file cannot be read: {why}") from None
 
 
 def is_loopback(host: str) -> bool:

@@ -171,6 +171,8 @@ def options_of(context: click.Context) -> ServeOptions:
                 return options_of(again)
         except click.ClickException as error:
             raise CannotReload(error.format_message()) from error
+        except Exception as error:  # of whatever reads a value: no file ends a broker that runs
+            raise CannotReload(f"{type(error).__name__}: {error}") from error
 
     tls = None if cert is None else TlsFiles(cert, key, client_ca)
     return ServeOptions(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -53,6 +53,8 @@ def _endpoint(row: Row, subject: Subject, gate: Gate) -> Any:
             return failure_of(error).answer()
         except Failure as failure:
             return failure.answer()
+        except ClientDisconnect:  # in the middle of its body; nobody reads this
+            return Response(status_code=400)
         return answer if isinstance(answer, Response) else as_json(answer)
 
     return endpoint

@@ -13,7 +13,7 @@ from typing import Final
 from starlette.responses import Response, StreamingResponse
 
 from minibrokerd.http.recent import Recent
-from minibrokerd.http.requests import Ask, Failure, encode
+from minibrokerd.http.requests import Ask, Failure, encode, whole
 
 BEAT_S: Final = 10.0  # between two signs of life, where nothing happens
 CHECK_S: Final = 0.5  # in between: whether the token is still good
@@ -35,8 +35,7 @@ async def follow_events(ask: Ask) -> Response:
     seen_run, _, seen = ask.request.headers.get(LAST_ID, "").partition("-")
     after = ask.number("after", 0, 2**53)
     if seen_run:  # of another run, all of this one is new
-        is_ours = seen_run == str(run) and seen.isascii() and seen.isdecimal()
-        after = int(seen) if is_ours else 0
+        after = (whole(seen) or 0) if seen_run == str(run) else 0
     headers = {"content-type": "text/event-stream", "x-accel-buffering": "no"}
     return StreamingResponse(_follow(ask, recent, run, after), headers=headers)
 

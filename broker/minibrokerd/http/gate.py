@@ -2,7 +2,8 @@
 
 - `Host` must be an address, `localhost`, or a name that `--http-allow-host` gives: a page of another site cannot
   have its own name point here (DNS rebinding) and read.
-- A change needs the operator's token, and an `Origin`, where a browser sends one, that is this page's own.
+- A change needs the operator's token, and an `Origin`, where a browser sends one, that is this page's own. Of a
+  port without TLS that may be the one of https, too: a proxy in front may have it.
 - Looking needs it, too, where other machines reach the port. Health needs nothing.
 - Where the broker asks its clients for tokens, nobody looks without one either: `access.rights.reach` says what a
   token is good for here, and one that is revoked ends what it had signed in.
@@ -116,7 +117,7 @@ class Gate:
 
         His token may have been revoked, the broker ask for one by now, or his browser be signed out since.
         """
-        if caller.ticket and self._signed_in(caller.ticket) is None:
+        if caller.ticket and self.signed_in(caller.ticket) is None:
             return False
         return self._has_token_still(caller)
 
@@ -166,9 +167,10 @@ class Gate:
 
     def is_signed_in(self, ticket: str) -> bool:
         """Whether a ticket is one that was given out here, and not over."""
-        return self._signed_in(ticket) is not None
+        return self.signed_in(ticket) is not None
 
-    def _signed_in(self, ticket: str) -> Caller | None:
+    def signed_in(self, ticket: str) -> Caller | None:
+        """Return who has signed in with a ticket; None: it was not given out here, or is over."""
         end_s, caller = self._tickets.get(ticket, (0.0, ANYBODY))
         if end_s <= self._now_s():
             return None
@@ -196,7 +198,7 @@ class Gate:
         if need is Need.NOTHING:
             return ANYBODY
         token = _bearer(headers.get("authorization", ""))
-        signed_in = None if token else self._signed_in(ticket)
+        signed_in = None if token else self.signed_in(ticket)
         if signed_in is not None:
             if changes and not hmac.compare_digest(
                 headers.get(CSRF_HEADER, "").encode(), csrf_of(ticket).encode()
@@ -250,9 +252,8 @@ def cookie_name(port: int) -> str:
 
 def _check_origin(headers: Mapping[str, str], scheme: str) -> None:
     origin, site = headers.get("origin"), headers.get("sec-fetch-site", "same-origin")
-    if site not in ("same-origin", "none") or (
-        origin is not None and origin != f"{scheme}://{headers.get('host', '')}"
-    ):
+    ours = [f"{each}://{headers.get('host', '')}" for each in (scheme, "https")]
+    if site not in ("same-origin", "none") or (origin is not None and origin not in ours):
         raise Denied(403, "wrong_origin", "a page of another site asked for this change")
 
 

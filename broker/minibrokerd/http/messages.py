@@ -18,7 +18,7 @@ from minibrokerd.core.model.messages import Message, State
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.wheel import TICK_MS
 from minibrokerd.http.queues import source_of
-from minibrokerd.http.requests import Ask, Failure, parse_id
+from minibrokerd.http.requests import Ask, Failure, fitting, parse_id
 from minibrokerd.http.seeking import delivery_of, seek
 from minibrokerd.http.shapes import (
     Attempt,
@@ -84,9 +84,12 @@ async def publish_message(ask: Ask) -> Stored:
     body = _body(new)
     if body is msgspec.UNSET:
         raise Failure(400, "bad_value", "a message needs one of json, text and base64")
-    confirm = await ask.client.queue(ask.queue_name).publish(
-        body, headers=new.headers or None, key=new.key or None, delay=new.delay_ms / 1_000
-    )
+    queue = ask.client.queue(ask.queue_name)
+    ask.spend(ask.queue_name, ask.body_bytes)
+    with fitting():
+        confirm = await queue.publish(
+            body, headers=new.headers or None, key=new.key or None, delay=new.delay_ms / 1_000
+        )
     ask.changed("publish", queue=ask.queue_name, id=str(confirm.id))
     return Stored(str(confirm.id), confirm.durability)
 
@@ -97,17 +100,19 @@ async def requeue_message(ask: Ask) -> Stored:
     original = await _find(ask, ask.queue_name, id)
     target = wish.queue or source_of(ask.queue_name)
     body = _body(wish)
+    is_new = body is not msgspec.UNSET
     try:
-        body = original.body if body is msgspec.UNSET else body
+        body = body if is_new else original.body
         headers = original.headers if wish.headers is None else wish.headers
     except BodyError as error:
         raise Failure(
             400, "bad_value", f"what is kept of the original cannot be read: {error}"
         ) from error
     key = original.info.get("key", "") if wish.key is None else wish.key
-    confirm = await ask.client.queue(target).publish(
-        body, headers={**headers, ORIGINAL: str(id)}, key=key or None
-    )
+    queue = ask.client.queue(target)
+    ask.spend(target, ask.body_bytes if is_new else len(original.raw))
+    with fitting():
+        confirm = await queue.publish(body, headers={**headers, ORIGINAL: str(id)}, key=key or None)
     ask.changed("requeue", queue=target, id=str(confirm.id), original=str(id))
     return Stored(str(confirm.id), confirm.durability)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from fnmatch import fnmatchcase
 from typing import Final
 
-from minibrokerd.http.requests import Ask, Failure
+from minibrokerd.http.requests import Ask, Failure, checked_pattern
 from minibrokerd.monitoring.history import KEPT_S
 from minibrokerd.monitoring.readings import Readings
 from minibrokerd.monitoring.watch import WINDOW_S
@@ -24,7 +24,7 @@ async def list_readings(ask: Ask) -> Readings:
 
 
 def _patterns(ask: Ask, name: str) -> list[str]:
-    patterns = [each for each in ask.text(name).split(",") if each]
+    patterns = [checked_pattern(name, each) for each in ask.text(name).split(",") if each]
     if len(patterns) > MOST_PATTERNS:
         raise Failure(400, "bad_value", f"{name} has more than {MOST_PATTERNS} patterns")
     return patterns

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     import uvicorn
 
 BACKLOG: Final = 128
-MOST_CONNECTIONS: Final = 200  # at a time; more are answered with 503
 KEEP_ALIVE_S: Final = 75
 MAX_HEAD_BYTES: Final = 64 * 1024
 FOREIGN: Final = ("uvicorn", "starlette", "h11", "anyio", "jinja2", "minibrokerd.http")
@@ -106,7 +105,6 @@ class HttpPort:
 
     def _make(self) -> uvicorn.Server:
         import uvicorn
-        import uvicorn.protocols.http.h11_impl  # it would be imported in the loop
 
         from minibrokerd.http.application import application
         from minibrokerd.http.gate import Gate
@@ -114,6 +112,7 @@ class HttpPort:
         from minibrokerd.http.recent import Recent
         from minibrokerd.http.survey import Survey
         from minibrokerd.http.talkers import Talkers
+        from minibrokerd.http.visitors import FEWER, MOST_CONNECTIONS, Visitor
 
         class Server(uvicorn.Server):
             """One that leaves the signals of the process alone."""
@@ -131,10 +130,11 @@ class HttpPort:
         subject.recent = Recent(subject.loop)
         subject.recent.start()
         logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+        logging.getLogger("uvicorn.error").addFilter(FEWER)
         config = uvicorn.Config(
             application(subject, gate),
             loop="none",
-            http="h11",
+            http=Visitor,
             ws="none",
             lifespan="off",
             log_config=None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from minibroker.contract.limits import DLQ_SUFFIX
-from minibroker.contract.settings import SETTINGS
+from minibroker.contract.settings import SETTINGS, check_settings
 from minibrokerd.http.requests import Ask, Failure
 from minibrokerd.http.shapes import Done, QueueList, QueueView, SettingView
 from minibrokerd.http.subject import Phase
@@ -26,7 +26,7 @@ async def list_queues(ask: Ask) -> QueueList:
     count = ask.number("count", 100, MOST_ROWS)
     found, total = await listed(
         ask.subject,
-        match=ask.text("match"),
+        match=ask.pattern("match"),
         sort=sort,
         after=ask.text("after"),
         count=count + 1,
@@ -52,7 +52,12 @@ async def show_queue(ask: Ask) -> QueueView:
 
 async def set_queue(ask: Ask) -> dict[str, Any]:
     """Make a queue, or change settings of it; return all of them."""
-    settings = await ask.body(dict[str, int | str])
+    wish = await ask.body(dict[str, int | str])
+    try:
+        settings = check_settings(wish)
+    except ValueError as error:
+        raise Failure(400, "bad_value", str(error)) from error
+    ask.make(ask.queue_name)
     made = await ask.client.queue(ask.queue_name).set(**settings)
     ask.changed(
         "set", queue=ask.queue_name, **{f"to_{name}": value for name, value in settings.items()}

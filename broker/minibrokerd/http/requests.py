@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -12,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 from minibroker.aio.broker import Broker
 from minibroker.contract import errors
 from minibroker.contract.confirms import MessageId
+from minibrokerd.access.quotas import Quota
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.http.gate import Caller
 from minibrokerd.http.subject import Phase, Subject
@@ -20,6 +22,8 @@ from minibrokerd.process.logs import events
 Wanted = TypeVar("Wanted")
 encode: Final = msgspec.json.Encoder().encode
 MAX_BODY_BYTES: Final = 32 * 1024 * 1024
+MOST_PATTERN_CHARS: Final = 256
+MOST_DIGITS: Final = 20  # `int` refuses thousands of them
 # What the errors of a client mean as a status; every other one is 400.
 STATUS: Final[dict[type[errors.MinibrokerError], int]] = {
     errors.UnknownQueue: 404,
@@ -53,6 +57,7 @@ class Ask:
         self.request = request
         self.subject = subject
         self.caller = caller
+        self.body_bytes = 0  # after `body`
 
     @property
     def client(self) -> Broker:
@@ -89,16 +94,21 @@ class Ask:
         """Return a parameter of the query."""
         return self.request.query_params.get(name, default)
 
+    def pattern(self, name: str) -> str:
+        """Return a part or a pattern of names of the query; to compile a long one would stop the loop."""
+        return checked_pattern(name, self.text(name))
+
     def number(self, name: str, default: int, high: int) -> int:
         """Return a whole number of the query, from 0 to `high`."""
         text = self.text(name)
         if not text:
             return default
-        if not (text.isascii() and text.isdecimal() and int(text) <= high):
+        number = whole(text)
+        if number is None or number > high:
             raise Failure(
                 400, "bad_value", f"{name} is {text!r:.100}; it must be an integer from 0 to {high}"
             )
-        return int(text)
+        return number
 
     def cursor(self) -> bytes:
         """Return where a list goes on: the `next` of the one before."""
@@ -114,15 +124,61 @@ class Ask:
             data += chunk
             if len(data) > MAX_BODY_BYTES:
                 raise Failure(413, "too_large", f"a request has at most {MAX_BODY_BYTES} bytes")
+        self.body_bytes = len(data)
         try:
             return msgspec.json.decode(bytes(data) or b"{}", type=kind)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise Failure(400, "bad_value", f"the body does not fit: {error}") from error
 
+    def make(self, queue: str) -> None:
+        """Count a queue that is not there yet in the limits of the token that this is asked with; 400: no more."""
+        quota = self._quota()
+        if quota is None or queue in self.subject.store.queues:
+            return
+        if text := quota.may_make():
+            raise Failure(400, "limit_reached", text)
+
+    def spend(self, queue: str, size_bytes: int) -> None:
+        """Likewise a message that goes to a queue, which it may make; 503: not now."""
+        self.make(queue)
+        quota = self._quota()
+        if quota is None:
+            return
+        text, _ = quota.may_publish(1, size_bytes, self.subject.loop.time())
+        if text:
+            raise Failure(503, "busy", f"{text}; nothing was stored")
+
+    def _quota(self) -> Quota | None:
+        if self.caller.grant is None:
+            return None
+        door = self.subject.connections.door
+        return door.quotas.of(self.caller.grant, self.subject.loop.time())
+
     def changed(self, action: str, **fields: Any) -> None:
         """Have an event say what was done, and by whom."""
         _, peer = address_of(self.request)
         events.info("http_change", action=action, who=self.caller.name, peer=peer, **fields)
+
+
+def checked_pattern(name: str, text: str) -> str:
+    """Return a pattern of names; 400 if it is longer than any that has a use."""
+    if len(text) > MOST_PATTERN_CHARS:
+        raise Failure(400, "bad_value", f"{name} has more than {MOST_PATTERN_CHARS} characters")
+    return text
+
+
+@contextmanager
+def fitting() -> Iterator[None]:
+    """Answer 400 where what the client is given is of a kind that no message may have."""
+    try:
+        yield
+    except TypeError as error:
+        raise Failure(400, "bad_value", str(error)) from error
+
+
+def whole(text: str) -> int | None:
+    """Return the whole number that a text is, of up to 20 digits; None: it is none."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= MOST_DIGITS else None
 
 
 def address_of(request: Request) -> tuple[str, str]:

@@ -9,7 +9,7 @@ from typing import Final
 from minibrokerd.core.model.messages import State
 from minibrokerd.core.model.sessions import Session
 from minibrokerd.core.model.state import Store
-from minibrokerd.http.requests import Ask, Failure
+from minibrokerd.http.requests import Ask, Failure, whole
 from minibrokerd.http.shapes import Held, Holding, SessionList, SessionView, Work
 from minibrokerd.http.subject import Phase
 
@@ -33,9 +33,8 @@ async def list_sessions(ask: Ask) -> SessionList:
 async def show_session(ask: Ask) -> Holding:
     """Return what one client has."""
     text = str(ask.request.path_params["session"])
-    session = (
-        ask.subject.store.sessions.get(int(text)) if text.isascii() and text.isdecimal() else None
-    )
+    number = whole(text)
+    session = ask.subject.store.sessions.get(number) if number is not None else None
     if session is None:
         raise Failure(404, "unknown_session", f"there is no session {text!r:.100}")
     held = list(islice(_held(ask.subject.store, session), MOST_HELD + 1))

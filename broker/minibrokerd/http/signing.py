@@ -27,6 +27,7 @@ async def sign_in(ask: Ask) -> Response:
     except Denied:
         await gate.make_wait(*address_of(ask.request))
         return RedirectResponse("/sign-in?wrong=1", 303)
+    ask.caller = gate.signed_in(ticket) or ask.caller
     ask.changed("sign_in")
     answer = RedirectResponse("/", 303)
     answer.set_cookie(

@@ -152,10 +152,15 @@ class Caller:
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         # The time-out of a socket begins anew with each byte; this one does not.
         within_s, began_s = self._patience.attempt_s, time.monotonic()
+        late = f"it did not answer within {within_s:g} s"
         cut = threading.Timer(within_s, _cut, (connection,))
         cut.daemon = True
         cut.start()
         try:
+            connection.connect()
+            # A cut while it was looked up, connected or encrypted has found no socket to cut.
+            if time.monotonic() - began_s >= within_s:
+                return late, 0
             connection.request(
                 "POST", path, call.body, headers_of(call, webhook.key, int(time.time()))
             )
@@ -167,7 +172,7 @@ class Caller:
             cut.cancel()
             connection.close()
         if time.monotonic() - began_s >= within_s:  # what was cut off may look like a whole answer
-            return f"it did not answer within {within_s:g} s", 0
+            return late, 0
         return ("" if 200 <= status < 300 else f"it answered with {status}"), status
 
 
