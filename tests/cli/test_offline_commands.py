@@ -62,6 +62,7 @@ def test_a_server_that_speaks_something_else_is_told_apart() -> None:
         answering.join()
     assert done.returncode == exits.UNREACHABLE
     assert url in done.stderr
+    assert "speaks HTTP" in done.stderr
 
 
 def _answer_as_http(listener: socket.socket) -> None:

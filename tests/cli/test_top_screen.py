@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -24,7 +25,8 @@ OVERVIEW: Mapping[str, Any] = {
     "now_unix_ms": 0,
     "started_unix_ms": 0,
     "connections": 3,
-    "memory_bytes": 5 << 20,
+    "memory_bytes": 1 << 20,
+    "resident_bytes": 5 << 20,
     "memory_limit_bytes": 512 << 20,
     "log": {"disk_bytes": 64 << 20, "free_bytes": -1, "lacks_space": False, "sync_p99_ms": 1.25},
 }
@@ -264,12 +266,23 @@ def test_one_queue_in_detail() -> None:
     screen.take(Detail(OVERVIEW, "b", 10_000))
     lines = texts(screen)
     text = "\n".join(lines)
+    assert "memory 5 of 512 MiB" in text  # resident, as the limit is
     assert "ready 5  begun 0  held 0  delayed 0  oldest 1m1s  1,234 bytes of the log" in text
     assert "acked 105 (0.5/s)\nlease_ms=1m30s  dead letters in c.dlq\n\nclient" in text
     (line,) = [line for line in lines if line.startswith("worker-7  away")]
     assert line.split()[2:] == ["1", "20", "19", "1", "1m3s", "1-7"]
     assert (screen.press("escape"), screen.queue) == (Wish.LOOK, "")
     assert chosen(screen) == "c"
+
+
+def test_a_queue_with_the_default_settings_says_so() -> None:
+    """Settings that are not shown could be missing, or not known."""
+    screen = screen_of(three())
+    screen.press("enter")
+    plain = detail(0, 100)
+    assert plain.view is not None
+    screen.take(replace(plain, view={**plain.view, "settings": default_settings()}))
+    assert "settings as by default  dead letters in c.dlq" in texts(screen)
 
 
 def test_the_detail_fits_any_terminal_and_is_scrolled() -> None:

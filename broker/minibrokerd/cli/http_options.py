@@ -56,7 +56,7 @@ def http_options(function: Function) -> Function:
             "--http",
             type=HostPort(),
             default=DEFAULT,
-            help="Address of the HTTP port: health, /metrics. Port 0: any free one.",
+            help="Address of the HTTP port: the page, its API, health, /metrics. Port 0: any free one.",
         ),
     ):
         function = add(function)

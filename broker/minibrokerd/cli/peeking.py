@@ -246,6 +246,7 @@ def _print_message(message: Peeked) -> None:
         ("lease", f"{duration_text(info['lease_ms'])}, its own" if info["lease_ms"] else ""),
         ("redriven", f"{info['redriven']} times"),
         ("headers", text_of(info["headers"]) if info["headers"] else ""),
+        ("encoding", "bytes" if info["encoding"] == "bytes" else ""),  # looks as the value that it spells
         ("body", text_of(info["body"])),
     ]
     for name, value in rows:

@@ -78,12 +78,16 @@ def _counted(detail: Detail, before: Detail | None) -> Iterator[str]:
 
 
 def _settings(view: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what is not as it is by default, and the name of the dead-letter queue."""
+    """Yield what is not as it is by default, or that nothing is, and the name of the dead-letter queue."""
+    settings_are_default = True
     for name, value in view["settings"].items():
         row = SETTINGS.get(name)  # a newer broker may know more
         if row is None or value != row.default:
             text = duration_text(value) if name.endswith("_ms") else value
             yield f"{name}={text}"
+            settings_are_default = False
+    if settings_are_default:
+        yield "settings as by default"
     if view["dlq"]:
         yield f"dead letters in {view['dlq']}"
 

@@ -112,7 +112,7 @@ def broker_parts(said: Mapping[str, Any]) -> list[str]:
         phase,
         f"up {age_text(said['now_unix_ms'] - said['started_unix_ms'])}",
         f"{said['connections']:,} connections",
-        f"memory {said['memory_bytes'] // MIB:,} of {said['memory_limit_bytes'] // MIB:,} MiB",
+        f"memory {said['resident_bytes'] // MIB:,} of {said['memory_limit_bytes'] // MIB:,} MiB",
         f"log {log['disk_bytes'] // MIB:,} MiB"
         + (f", {free // MIB:,} MiB free" if free >= 0 else ""),
         *(["NO SPACE"] if log["lacks_space"] else []),

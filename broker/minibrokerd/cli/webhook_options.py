@@ -22,7 +22,7 @@ def webhook_options(function: Function) -> Function:
             "--webhook-events",
             type=click.Choice(TYPES),
             multiple=True,
-            help="What the webhook is told; left out: all.",
+            help="What the webhook is told; may be given more than once; left out: all.",
         ),
         shared_option(
             "--webhook-secret-file",
@@ -31,7 +31,8 @@ def webhook_options(function: Function) -> Function:
         ),
         shared_option(
             "--webhook",
-            help="URL that is called when a check changes its level and when there are new dead letters, "
+            metavar="URL",
+            help="Called when a check changes its level and when there are new dead letters, "
             "as Standard Webhooks say.",
         ),
     ):

@@ -129,7 +129,7 @@ class FrameReader:
         while size - at >= LENGTH.size:
             (length,) = LENGTH.unpack_from(data, at)
             if length > self.max_frame_bytes:
-                raise ProtocolError(f"a frame of {length} bytes exceeds {self.max_frame_bytes}")
+                raise ProtocolError(_too_long(length, self.max_frame_bytes))
             end = at + LENGTH.size + length
             if end > size:
                 self._needed = end - at
@@ -140,6 +140,13 @@ class FrameReader:
         if self._held:
             self._chunks.append(data[at:] if at else data)
         return frames
+
+
+def _too_long(length: int, most: int) -> str:
+    """Return what is wrong with such a length: mostly that it is none, but the port of something else."""
+    if LENGTH.pack(length) == b"HTTP":
+        return "what answers there speaks HTTP; clients have a port of their own"
+    return f"a frame of {length} bytes exceeds {most}"
 
 
 def read_payload(payload: bytes | memoryview) -> Frame:
