@@ -157,7 +157,8 @@ def test_every_command_takes_its_token_from_the_file(start_http: StartHttp, tmp_
     for name in ("ping", "check", "events", "who"):  # a login that fails is answered late
         done = here(at, name, *ASKS[name])
         refused = [CHECK_EXITS[3].code] if name == "check" else [exits.REFUSED, exits.UNREACHABLE]
-        assert (done.returncode in refused, "token" in done.said) == (True, True), (name, done)
+        assert (done.returncode in refused, "MINIBROKER_TOKEN" in done.said) == (True, True), done
+        assert "version" not in done.said  # it is the right port, and only a token is missing
 
 
 @pytest.mark.parametrize("word", ["https://minibroker.example", "http://[::1]:7273", "[::1]:7273"])

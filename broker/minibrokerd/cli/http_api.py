@@ -31,6 +31,7 @@ TOKENS: Final = (
     (HTTP_TOKEN_VARIABLE, HTTP_TOKEN_FILE_VARIABLE),
     (TOKEN_VARIABLE, TOKEN_FILE_VARIABLE),
 )
+TOKEN_ADVICE: Final = "; set " + " or ".join(variable for variable, _ in TOKENS)
 MOST_SAID_BYTES: Final = 10_000  # of a refusal
 
 
@@ -179,7 +180,9 @@ def _refusal(error: HTTPError) -> Refused:
     with error:
         try:
             said = json.loads(error.read(MOST_SAID_BYTES))
-            return Refused(error.code, str(said["code"]), str(said["text"]))
+            code, text = str(said["code"]), str(said["text"])
+            advice = TOKEN_ADVICE if code in {"token_needed", "wrong_token"} else ""
+            return Refused(error.code, code, text + advice)
         except (OSError, ValueError, TypeError, KeyError):  # not the API of a broker
             return Refused(error.code, "", f"{error.code} {error.reason}")
 

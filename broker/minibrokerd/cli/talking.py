@@ -19,6 +19,7 @@ from minibroker.contract.errors import (
     LoginRefused,
     MinibrokerError,
     ProtocolError,
+    TokenRefused,
 )
 from minibroker.session.address import masked, parse_url
 from minibrokerd.cli.options import timeout_s
@@ -54,6 +55,8 @@ def talk(
             exits.UNREACHABLE,
             error.code,
         )
+    except TokenRefused as error:  # the right port, which says what is missing
+        fail(f"{masked(url)} refused: {error} ({error.code}).", exits.UNREACHABLE, error.code)
     except (LoginRefused, ProtocolError) as error:
         fail(
             f"what listens at {masked(url)} does not talk with this client: {error}. "
