@@ -33,7 +33,7 @@ def test_messages_are_shown_by_id_whatever_their_state(broker_server: BrokerServ
     done = typed_at(broker_server, "message", "show", QUEUE, "1-1", "1-77")
     assert (done.returncode, "1-77" in done.stderr) == (exits.REFUSED, True)
     assert "state      ready" in done.stdout
-    assert "encoding   bytes" in done.stdout  # a worker that waits for a value cannot tell why by the text
+    assert "encoding   bytes" in done.stdout  # looks like the value it spells
     assert "no message id" in refusal(broker_server, exits.USAGE, "message", "show", QUEUE, "x")
 
 
