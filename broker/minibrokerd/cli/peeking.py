@@ -246,7 +246,8 @@ def _print_message(message: Peeked) -> None:
         ("lease", f"{duration_text(info['lease_ms'])}, its own" if info["lease_ms"] else ""),
         ("redriven", f"{info['redriven']} times"),
         ("headers", text_of(info["headers"]) if info["headers"] else ""),
-        ("encoding", "bytes" if info["encoding"] == "bytes" else ""),  # looks as the value that it spells
+        # Bytes look as the value that they spell.
+        ("encoding", "bytes" if info["encoding"] == "bytes" else ""),
         ("body", text_of(info["body"])),
     ]
     for name, value in rows:
