@@ -88,13 +88,10 @@ def decode(data: bytes) -> Manifest:
     Raises:
         ValueError: it is none, or one of a newer release, or names a file in another directory.
     """
-    try:
-        version = msgspec.json.decode(data, type=_Format).format
-        if version > FORMAT:
-            raise ValueError(f"it has format {version}, this release knows {FORMAT}")
-        manifest = msgspec.json.decode(data, type=Manifest)
-    except msgspec.DecodeError as error:  # which is no ValueError
-        raise ValueError(f"it is none: {error}") from error
+    version = msgspec.json.decode(data, type=_Format).format
+    if version > FORMAT:
+        raise ValueError(f"it has format {version}, this release knows {FORMAT}")
+    manifest = msgspec.json.decode(data, type=Manifest)
     for name in (*manifest.files, *manifest.side_files):
         if "/" in name or "\0" in name or name in ("", ".", ".."):
             raise ValueError(f"it names {name!r:.100}, which is no file beside it")
