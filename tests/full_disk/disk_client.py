@@ -13,9 +13,17 @@ QUEUE = "jobs"
 CONSUMER = 1
 WINDOW = 1_000  # messages that it holds, in whatever order it acks them
 LEASE_MS = 30_000
+MOST_REFUSED = 2_000  # in a row, and nothing is freed any more: see NoRoom
 MOST_NACKS = 3  # of one message; two more and it would go to the DLQ
 
 Id = tuple[int, int]
+
+
+class NoRoom(Exception):
+    """Settlements are refused until there is space: small messages, acked one by one.
+
+    Their acks take more of the log than they free, and copying forward what lives takes more than it gives.
+    """
 
 
 class DiskLedger:
@@ -91,20 +99,23 @@ class DiskClient:
     def thin_out(self, keep_every: int) -> None:
         """Ack all but a few messages, so that each segment is left with about one that lives."""
         kept: list[dict[str, Any]] = []
-        while len(self.ledger.live) > len(kept):
-            self._take()
-            kept += [message for message in self.held if not message["id"][1] % keep_every]
-            some = [message for message in self.held if message["id"][1] % keep_every]
-            self.held.clear()
-            if some:
-                self._settle("ack", *some)
-                self._ended(some)
-        self.held.extend(kept)
+        try:
+            while len(self.ledger.live) > len(kept):
+                self._take()
+                kept += [message for message in self.held if not message["id"][1] % keep_every]
+                some = [message for message in self.held if message["id"][1] % keep_every]
+                self.held.clear()
+                if some:
+                    self._settle("ack", *some)
+                    self._ended(some)
+        finally:
+            self.held.extend(kept)
 
     def drain(self) -> None:
         """Ack everything that lives, as much as is held at a time."""
         while self.ledger.live:
-            self._take()
+            if not self.held:  # a full window brings nothing before something of it is acked
+                self._take()
             some = list(self.held)
             self.held.clear()
             self._settle("ack", *some)
@@ -118,12 +129,20 @@ class DiskClient:
         return self.held.popleft()
 
     def _settle(self, verb: str, *messages: dict[str, Any], **fields: int) -> None:
-        """Settle, again and again while there is no room for it."""
+        """Settle, again and again while there is no room for it.
+
+        Raises:
+            NoRoom: there will be none; the messages are held as before.
+        """
+        most = self.ledger.refused + MOST_REFUSED
         while (answer := self._raw.answer(self._raw.settle(verb, QUEUE, *messages, **fields)))[
             "op"
         ] == "error":
             assert (answer["code"], answer["retryable"]) == ("disk_full", True), answer
             self.ledger.refused += 1
+            if self.ledger.refused == most:
+                self.held.extendleft(messages)
+                raise NoRoom
         assert answer["results"] == [{"lost": 0}], answer
 
     def _ended(self, messages: list[dict[str, Any]]) -> None:

@@ -176,7 +176,6 @@ def test_compose_starts_a_worker_that_works_is_healthy_and_stops(
     kind, program, *check = worker["healthcheck"]["test"]
     assert (kind, program, check[-1]) == ("CMD", "minibroker", "/tmp/health")
     environment = {"MINIBROKER_URL": broker_server.url}
-    process = run(arguments, environment)
 
     def is_healthy() -> bool:
         asked = subprocess.run(
@@ -185,6 +184,7 @@ def test_compose_starts_a_worker_that_works_is_healthy_and_stops(
         return asked.returncode == 0
 
     assert not is_healthy()
+    process = run(arguments, environment)
     look_until(is_healthy, process, "it is healthy")
     works(process, broker_server, tmp_path / "output")
     process.terminate()

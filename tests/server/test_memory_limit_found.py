@@ -246,10 +246,10 @@ def test_a_control_group_is_seen_and_said(group: tuple[Path, str], tmp_path: Pat
     command = (sys.executable, "-c", enter, str(folder / "cgroup.procs"), *COMMAND)
     server = BrokerServer(tmp_path / "data", "--log-format", "json", command=command)
     try:
+        assert server.stop() == 0  # all its lines are there
         event = started(server)
         assert event["memory_limit_bytes"] == 153 * MIB
         assert re.fullmatch(rf"cgroup:{folder}/{file}|cgroup:{folder}/memory.stat:.*",
                             str(event["memory_limit_from"]))  # fmt: skip
-        assert server.stop() == 0
     finally:
         server.close()
