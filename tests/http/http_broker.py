@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,6 +45,14 @@ class HttpBroker:
     def wait(self) -> None:
         """Return when the port answers."""
         look_until(self._answers, self.server.process, "its page answers")
+
+    def first_line(self, request: str) -> str:
+        """Send a request as it stands here; return the first line of the answer."""
+        host, _, port = self.url.removeprefix("http://").rpartition(":")
+        with socket.create_connection((host, int(port)), 10) as sock:
+            sock.sendall(request.encode())
+            with sock.makefile() as answer:
+                return answer.readline().rstrip()
 
     def _answers(self) -> bool:
         try:

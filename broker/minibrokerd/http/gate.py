@@ -1,7 +1,7 @@
 """Who asks, from where, and whether he may: the only place of the HTTP port that decides it.
 
 - `Host` must be an address, `localhost`, or a name that `--http-allow-host` gives: a page of another site cannot
-  have its own name point here (DNS rebinding) and read.
+  have its own name point here (DNS rebinding) and read. The application asks that before anything else.
 - A change needs the operator's token, and an `Origin`, where a browser sends one, that is this page's own. Of a
   port without TLS that may be the one of https, too: a proxy in front may have it.
 - Looking needs it, too, where other machines reach the port. Health needs nothing.
@@ -176,6 +176,21 @@ class Gate:
             return None
         return caller if self._has_token_still(caller) else None
 
+    def check_host(self, host: str) -> None:
+        """Look at the `Host` of a request, whatever it asks for.
+
+        Raises:
+            Denied: it is no name of this broker, so a page of another site may have sent it.
+        """
+        name = _host_name(host)
+        if name.lower() not in self._names and not _is_address(name):
+            raise Denied(
+                421,
+                "wrong_host",
+                f"{name!r:.200} is no name of this broker: ask it by address, or start it with "
+                "--http-allow-host NAME",
+            )
+
     def check(
         self,
         need: Need,
@@ -187,12 +202,11 @@ class Gate:
         """Return who asks, who may do what `need` says; header names are in lower case, `ticket` is the cookie.
 
         Raises:
-            Denied: he may not, or comes from a page of another site.
+            Denied: he may not, or his change comes from a page of another site.
         """
         changes = method not in ("GET", "HEAD")
         if need is Need.NOTHING and not changes:
             return ANYBODY
-        self._check_host(headers.get("host", ""))
         if changes:
             _check_origin(headers, scheme)
         if need is Need.NOTHING:
@@ -228,16 +242,6 @@ class Gate:
         raise Denied(
             401, "token_needed", "this needs the operator's token: Authorization: Bearer TOKEN"
         )
-
-    def _check_host(self, host: str) -> None:
-        name = _host_name(host)
-        if name.lower() not in self._names and not _is_address(name):
-            raise Denied(
-                421,
-                "wrong_host",
-                f"{name!r:.200} is no name of this broker: ask it by address, or start it with "
-                "--http-allow-host NAME",
-            )
 
 
 def csrf_of(ticket: str) -> str:
