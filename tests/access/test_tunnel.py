@@ -119,7 +119,7 @@ class World:
         self.wire, self.plain = Wire(), Plain()
         tls = Tls(TlsFiles(*files))
         turns = Turns(self.loop)  # type: ignore[arg-type]
-        self.layer = SealedTransport(self.plain, tls, turns)
+        self.layer = SealedTransport(self.plain, tls.context, turns)
         self.layer.connection_made(self.wire)  # type: ignore[arg-type]
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         self.context.load_verify_locations(ca)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import re
 import shutil
+import socket
 import ssl
 import subprocess
 import sys
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import httpx
 import pytest
 
+from minibrokerd.http.port import BACKLOG
+from minibrokerd.http.visitors import MOST_CONNECTIONS
 from minibrokerd.process import exits
 from support.broker import BrokerServer, StartBroker
 from support.certificates import OPENSSL, Authority
@@ -28,6 +32,16 @@ def answers(url: str, ca: Path) -> bool:
         return httpx.get(f"{url}/readyz", verify=context, trust_env=False).status_code == 200
     except httpx.TransportError:
         return False
+
+
+def client_hello() -> bytes:
+    """Return the first flight of a client."""
+    out = ssl.MemoryBIO()
+    with suppress(ssl.SSLWantReadError):
+        ssl.create_default_context().wrap_bio(
+            ssl.MemoryBIO(), out, server_hostname="localhost"
+        ).do_handshake()
+    return out.read()
 
 
 def page_of(server: BrokerServer) -> str:
@@ -92,3 +106,46 @@ def test_tls_without_a_certificate_is_refused(tmp_path: Path) -> None:
     )
     assert (done.returncode, "--tls-cert" in done.stderr) == (exits.USAGE, True)
     assert not (tmp_path / "data").exists()
+
+
+def test_who_never_shakes_hands_is_bounded_in_number_and_time(
+    start_broker: StartBroker, tmp_path: Path
+) -> None:
+    """Silent ones and half a handshake; another is answered meanwhile, and after a login's time they have gone."""
+    authority = Authority(tmp_path / "one")
+    cert, key = authority.sign("server", "IP:127.0.0.1")
+    flags = ("--http", "127.0.0.1:0", "--http-tls", "--tls-cert", str(cert), "--tls-key", str(key))
+    server = start_broker(*flags, env=ENV)
+    url = page_of(server)
+    look_until(lambda: answers(url, authority.cert), server.process, "it answers")
+    host, _, port = url.removeprefix("https://").rpartition(":")
+    descriptors = Path(f"/proc/{server.pid}/fd")
+    before = len(list(descriptors.iterdir()))
+    half = client_hello()[:-1]
+    with ExitStack() as stack:
+        for number in range(450):
+            sock = stack.enter_context(socket.create_connection((host, int(port))))
+            if number % 2:
+                sock.sendall(half)
+        assert len(list(descriptors.iterdir())) <= before + MOST_CONNECTIONS + BACKLOG
+        assert answers(url, authority.cert)
+        look_until(
+            lambda: len(list(descriptors.iterdir())) <= before, server.process, "they have gone"
+        )
+    assert server.stop() == 0
+    assert "Traceback" not in server.output
+
+
+def test_who_asks_without_encryption_is_told_so(start_broker: StartBroker, tmp_path: Path) -> None:
+    """In the clear, as a browser shows it; and whoever trusts another CA leaves a line in the log."""
+    authority, other = Authority(tmp_path / "one"), Authority(tmp_path / "two")
+    cert, key = authority.sign("server", "IP:127.0.0.1")
+    flags = ("--http", "127.0.0.1:0", "--http-tls", "--tls-cert", str(cert), "--tls-key", str(key))
+    server = start_broker(*flags, env=ENV)
+    url = page_of(server)
+    look_until(lambda: answers(url, authority.cert), server.process, "it answers")
+    found = httpx.get(url.replace("https", "http"), trust_env=False)
+    assert (found.status_code, "https://" in found.text) == (400, True)
+    assert not answers(url, other.cert)
+    look_until(lambda: "TLS failed" in server.output, server.process, "its line")
+    assert server.stop() == 0

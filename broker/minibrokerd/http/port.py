@@ -112,7 +112,7 @@ class HttpPort:
         from minibrokerd.http.recent import Recent
         from minibrokerd.http.survey import Survey
         from minibrokerd.http.talkers import Talkers
-        from minibrokerd.http.visitors import FEWER, MOST_CONNECTIONS, Visitor
+        from minibrokerd.http.visitors import FEWER, MOST_CONNECTIONS, Visitor, sealed
 
         class Server(uvicorn.Server):
             """One that leaves the signals of the process alone."""
@@ -134,7 +134,7 @@ class HttpPort:
         config = uvicorn.Config(
             application(subject, gate),
             loop="none",
-            http=Visitor,
+            http=Visitor if self._tls is None else sealed(self._tls, subject.loop),
             ws="none",
             lifespan="off",
             log_config=None,
@@ -147,8 +147,6 @@ class HttpPort:
             h11_max_incomplete_event_size=MAX_HEAD_BYTES,
         )
         config.load()
-        if self._tls is not None:
-            config.ssl = self._tls.context_to_keep()
         return Server(config)
 
 

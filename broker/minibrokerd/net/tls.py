@@ -43,7 +43,7 @@ class TlsRefused(Exception):
 
 
 class Tls:
-    """The context for new connections; open ones keep theirs.
+    """The context for new connections, and one that asks no certificate of them; open ones keep theirs.
 
     Raises:
         TlsRefused: from the constructor and `load`.
@@ -52,8 +52,7 @@ class Tls:
     def __init__(self, files: TlsFiles) -> None:
         self._files = files
         self._seen: _Signature = ()
-        self._kept: list[ssl.SSLContext] = []
-        self.context = self._make()
+        self.context, self.context_for_anybody = self._make()
 
     @property
     def asks_clients(self) -> bool:
@@ -67,45 +66,38 @@ class Tls:
 
     def load(self) -> None:
         """Read the files again; if that fails, what was read before stays."""
-        self.context = self._make()
-        for kept in self._kept:
-            self._give_certificate(kept)
-
-    def context_to_keep(self) -> ssl.SSLContext:
-        """Return a context for a server that keeps it: `load` renews its certificate. It asks clients for none."""
-        made = self._make()
-        made.verify_mode = ssl.CERT_NONE
-        self._kept.append(made)
-        return made
+        self.context, self.context_for_anybody = self._make()
 
     def has_changed(self) -> bool:
         """Whether the files are others than those that were read, or tried, last."""
         return self._look() != self._seen
 
-    def _make(self) -> ssl.SSLContext:
+    def _make(self) -> tuple[ssl.SSLContext, ssl.SSLContext]:
         self._seen = self._look()
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        # No resumption: each login shows a certificate that is trusted now, and handshakes send nothing later.
-        context.num_tickets = 0
-        context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
-        self._give_certificate(context)
+        context = for_anybody = self._make_for_anybody()
         client_ca = self._files.client_ca
         if client_ca is not None:
+            context = self._make_for_anybody()
             context.verify_mode = ssl.CERT_REQUIRED
             try:
                 context.load_verify_locations(cafile=client_ca)
             except (OSError, ssl.SSLError) as error:
                 raise TlsRefused(f"--tls-client-ca {client_ca}: {_reason(error)}") from error
-        return context
+        return context, for_anybody
 
-    def _give_certificate(self, context: ssl.SSLContext) -> None:
+    def _make_for_anybody(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        # No resumption: each login shows a certificate that is trusted now, and handshakes send nothing later.
+        context.num_tickets = 0
+        context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
         files = self._files
         try:
             context.load_cert_chain(files.cert, files.key, password=_no_password)
         except (OSError, ssl.SSLError, ValueError) as error:
             named = f"--tls-cert {files.cert}" + (f", --tls-key {files.key}" if files.key else "")
             raise TlsRefused(f"{named}: {_reason(error)}") from error
+        return context
 
     def _look(self) -> _Signature:
         return tuple(_signature(path) for path in self._files if path is not None)
@@ -144,9 +136,10 @@ class Turns:
         self._waiting.append(end)
 
     def _step(self) -> None:
-        self._waiting.popleft().step()
-        if self._waiting:
+        end = self._waiting.popleft()
+        if self._waiting:  # before its step: what that raises is not to stop the others
             self._loop.call_soon(self._step)
+        end.step()
 
 
 class Connection(Protocol):
@@ -177,15 +170,20 @@ class Connection(Protocol):
 class SealedTransport(asyncio.Protocol):
     """The layer of one connection."""
 
-    def __init__(self, connection: Connection, tls: Tls, turns: Turns) -> None:
+    def __init__(self, connection: Connection, context: ssl.SSLContext, turns: Turns) -> None:
         self._connection = connection
-        self._tls = tls
+        self._context = context
         self._turns = turns
         self._tunnel: Tunnel | None = None  # from the first bytes of a handshake on
         self._arrived = b""  # of the handshake, until its turn
         self._arrived_bytes = 0  # in all, before it was done
         self._transport: Any = None  # of the socket
         self._waits = self._is_plain = self._is_ended = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the handshake is done."""
+        return self._tunnel is not None and self._tunnel.is_open
 
     @property
     def peer_name(self) -> str:
@@ -239,7 +237,7 @@ class SealedTransport(asyncio.Protocol):
         if self._is_ended or self._transport.is_closing():
             return
         if self._tunnel is None:
-            self._tunnel = Tunnel(self._tls.context, server_side=True)
+            self._tunnel = Tunnel(self._context, server_side=True)
         arrived, self._arrived = self._arrived, b""
         self._step(arrived)
 
@@ -279,7 +277,17 @@ class SealedTransport(asyncio.Protocol):
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """Return what there is to know, but never the socket: what is written there must be sealed."""
+        if name == "sslcontext":
+            return self._context
         return default if name == "socket" else self._transport.get_extra_info(name, default)
+
+    def pause_reading(self) -> None:
+        """Take no more from the socket; asyncio.Transport."""
+        self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Go on with that; asyncio.Transport."""
+        self._transport.resume_reading()
 
     def is_closing(self) -> bool:
         """Whether it is closed; asyncio.Transport."""

@@ -78,7 +78,7 @@ class Entry:
         connection = self._connections.make()
         if self._tls is None:
             return connection
-        return SealedTransport(connection, self._tls, self._turns)
+        return SealedTransport(connection, self._tls.context, self._turns)
 
     def hang_up(self) -> None:
         """Read all files again, whether they look as before or not: SIGHUP."""
