@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,16 +17,12 @@ from attacks import ATTACKS, LASTING, told
 import minibroker
 import minibroker.sync
 from minibrokerd.access.failures import MAX_ADDRESSES
-from support.broker import COMMAND, BrokerServer
+from support.broker import COMMAND, BrokerServer, with_files
 from support.certificates import Authority
 
 COUNT = 120
 LIMIT = 96
 SMALL = ("--segment-bytes", "1MiB", "--no-http")
-LIMITED = (
-    f"import os, resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, ({LIMIT}, {LIMIT})); "
-    "os.execv(sys.argv[1], sys.argv[1:])"
-)
 
 
 def descriptors(server: BrokerServer) -> int:
@@ -72,8 +67,7 @@ def test_each_attack_is_refused_and_pings_are_answered(
 async def test_half_open_peers_take_no_place_from_clients(tmp_path: Path) -> None:
     """More of them than there may be connections, coming without end: whoever logs in at once has his place."""
     token = allow_everything(tmp_path / "data")
-    limited = (sys.executable, "-c", LIMITED, *COMMAND)
-    server = BrokerServer(tmp_path / "data", *SMALL, command=limited)
+    server = BrokerServer(tmp_path / "data", *SMALL, command=with_files(LIMIT))
     try:
         stop = asyncio.Event()
 

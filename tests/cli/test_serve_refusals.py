@@ -7,7 +7,6 @@ import os
 import re
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -22,16 +21,12 @@ from minibrokerd.log import format as layout
 from minibrokerd.log.format import Header, Kind, Origin, SegmentInfo
 from minibrokerd.process import exits
 from minibrokerd.process.exits import EXITS
-from support.broker import COMMAND, BrokerServer
+from support.broker import COMMAND, BrokerServer, with_files
 from support.processes import look_until
 
 SMALL = ("--segment-bytes", "65536")  # a start makes four segments
 UNROUTED = "203.0.113.7"  # of the range for documentation: no machine has it
 LOW_LIMIT = 96
-LIMITED = (
-    f"import os, resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, ({LOW_LIMIT}, {LOW_LIMIT})); "
-    "os.execv(sys.argv[1], sys.argv[1:])"
-)
 PATIENCE_S = 20.0
 
 
@@ -284,8 +279,7 @@ def processor_s(server: BrokerServer) -> float:
 @pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
 async def test_more_connections_than_files_may_be_open(loop: str, tmp_path: Path) -> None:
     """Those beyond are told to come back; the others go on, also into new segments; later there is room again."""
-    limited = (sys.executable, "-c", LIMITED, *COMMAND)
-    server = BrokerServer(tmp_path / "data", *SMALL, "--loop", loop, command=limited)
+    server = BrokerServer(tmp_path / "data", *SMALL, "--loop", loop, command=with_files(LOW_LIMIT))
     try:
         async with minibroker.connect(server.url) as broker, asyncio.timeout(PATIENCE_S):
             queue: minibroker.Queue[bytes] = broker.queue("q")

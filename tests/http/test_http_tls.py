@@ -14,8 +14,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from minibrokerd.http.options import MOST_VISITORS
 from minibrokerd.http.port import BACKLOG
-from minibrokerd.http.visitors import MOST_CONNECTIONS
 from minibrokerd.process import exits
 from support.broker import BrokerServer, StartBroker
 from support.certificates import OPENSSL, Authority
@@ -127,7 +127,7 @@ def test_who_never_shakes_hands_is_bounded_in_number_and_time(
             sock = stack.enter_context(socket.create_connection((host, int(port))))
             if number % 2:
                 sock.sendall(half)
-        assert len(list(descriptors.iterdir())) <= before + MOST_CONNECTIONS + BACKLOG
+        assert len(list(descriptors.iterdir())) <= before + MOST_VISITORS + BACKLOG
         assert answers(url, authority.cert)
         look_until(
             lambda: len(list(descriptors.iterdir())) <= before, server.process, "they have gone"

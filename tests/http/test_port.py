@@ -12,11 +12,13 @@ import httpx
 import pytest
 from http_broker import HttpBroker, StartHttp
 
-from minibrokerd.http.visitors import MOST_CONNECTIONS
-from support.broker import BrokerServer, StartBroker
+import minibroker.sync
+from minibrokerd.http.options import MOST_VISITORS
+from support.broker import BrokerServer, StartBroker, with_files
 from support.processes import look_until
 
 OPEN = {"MINIBROKER_NO_HTTP": "0"}
+LOW_LIMIT = 128
 
 
 def said(server: BrokerServer, word: str) -> list[str]:
@@ -171,12 +173,32 @@ def test_connections_that_ask_for_nothing_give_way(http_broker: HttpBroker) -> N
         with httpx.Client(base_url=http_broker.url, trust_env=False) as another:
             assert another.get("/healthz").status_code == 200
         look_until(
-            lambda: len(list(descriptors.iterdir())) <= before + MOST_CONNECTIONS + 5,
+            lambda: len(list(descriptors.iterdir())) <= before + MOST_VISITORS + 5,
             process,
             "they have gone",
         )
     http_broker.wait()
     assert not said(http_broker.server, "Traceback")
+
+
+def test_strangers_on_both_ports_leave_the_log_its_descriptors(tmp_path: Path) -> None:
+    """More of them than files may be open: new segments are made, and a visitor is answered."""
+    flags = ("--http", "127.0.0.1:0", "--segment-bytes", "65536")
+    server = BrokerServer(tmp_path / "data", *flags, command=with_files(LOW_LIMIT), env=OPEN)
+    try:
+        look_until(lambda: bool(said(server, "http_started")), server.process, "its page")
+        host, _, port = said(server, "http_started")[0].split("//")[1].split()[0].rpartition(":")
+        with minibroker.sync.connect(server.url) as broker, ExitStack() as crowd:
+            for _ in range(LOW_LIMIT):
+                for address in ((host, int(port)), (server.host, server.port)):
+                    crowd.enter_context(socket.create_connection(address))
+            assert httpx.get(f"http://{host}:{port}/readyz", trust_env=False).text == "ready\n"
+            for _ in range(10):
+                broker.queue("q").publish(b"x" * 20_000)
+        assert server.stop() == 0
+        assert not said(server, "disk_full")
+    finally:
+        server.close()
 
 
 def test_what_strangers_cause_does_not_fill_the_log(http_broker: HttpBroker) -> None:

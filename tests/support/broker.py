@@ -22,6 +22,18 @@ from typing import Protocol
 START_DEADLINE_S = 60.0
 STOP_DEADLINE_S = 60.0
 COMMAND = (sys.executable, "-m", "minibrokerd")
+_LIMITING = """
+import os, resource, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[1]),) * 2)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+def with_files(most: int) -> Sequence[str]:
+    """Return the command of a broker that may have so many files open, connections among them."""
+    return (sys.executable, "-c", _LIMITING, str(most), *COMMAND)
+
+
 LISTENING = re.compile(r"listening on (?P<host>\S+):(?P<port>\d+)")
 
 # The kernel ends the broker when the test run dies without cleaning up (PR_SET_PDEATHSIG, 9).

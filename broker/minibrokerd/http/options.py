@@ -11,6 +11,7 @@ from minibrokerd.process.logs import OwnText, events
 
 DEFAULT_HOST: Final = "127.0.0.1"
 DEFAULT_PORT: Final = 7273
+MOST_VISITORS: Final = 200  # connections at a time; fewer where few files may be open
 
 
 @dataclass(frozen=True, slots=True)

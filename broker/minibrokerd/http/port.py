@@ -39,12 +39,14 @@ class HttpPort:
         options: HttpOptions,
         sockets: list[socket.socket],
         subject: Subject,
+        most: int,
         tls: Tls | None = None,
     ) -> None:
-        """`tls` has the certificate for options that ask for one."""
+        """At most `most` connections are taken; `tls` has the certificate for options that ask for one."""
         self._options = options
         self._tls = tls if options.tls else None
         self._sockets = sockets
+        self._most = most
         self._subject = subject
         self._server: uvicorn.Server | None = None
         self._task: asyncio.Task[None] | None = None
@@ -112,7 +114,7 @@ class HttpPort:
         from minibrokerd.http.recent import Recent
         from minibrokerd.http.survey import Survey
         from minibrokerd.http.talkers import Talkers
-        from minibrokerd.http.visitors import FEWER, MOST_CONNECTIONS, Visitor, sealed
+        from minibrokerd.http.visitors import FEWER, Visitor, sealed
 
         class Server(uvicorn.Server):
             """One that leaves the signals of the process alone."""
@@ -142,7 +144,7 @@ class HttpPort:
             proxy_headers=False,
             server_header=False,
             backlog=BACKLOG,
-            limit_concurrency=MOST_CONNECTIONS,
+            limit_concurrency=self._most,
             timeout_keep_alive=KEEP_ALIVE_S,
             h11_max_incomplete_event_size=MAX_HEAD_BYTES,
         )

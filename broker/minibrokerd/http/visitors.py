@@ -18,7 +18,6 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from minibrokerd.net.tls import SealedTransport, Tls, Turns
 
-MOST_CONNECTIONS: Final = 200  # at a time
 HANDSHAKE_S: Final = 5.0  # as long as a login may take
 ONLY_TLS: Final = b"this port speaks HTTPS: ask it with https://\n"
 _REFUSAL: Final = (
@@ -42,7 +41,7 @@ class Visitor(H11Protocol):
             if address:  # without a socket uvicorn knows only those of IPv4
                 self.client = address[0], address[1]
             self._handshake = self.loop.call_later(HANDSHAKE_S, self._end_handshake, transport)
-        if len(self.connections) < MOST_CONNECTIONS:
+        if self.limit_concurrency is None or len(self.connections) < self.limit_concurrency:
             return
         others: list[Any] = [each for each in self.connections if each is not self]
         waiting = [each for each in others if each.is_waiting]

@@ -117,14 +117,26 @@ def show(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def connection_limit() -> int:
-    """Raise the limit of open files as far as this user may, and return how many connections fit below it."""
+class Shares(NamedTuple):
+    """How many connections there may be: of clients, and over HTTP."""
+
+    clients: int
+    visitors: int
+
+
+def connection_limits(most_visitors: int) -> Shares:
+    """Raise the limit of open files as far as this user may, and share what fits below it.
+
+    HTTP gets what it asks for, a quarter at most.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = hard if hard != resource.RLIM_INFINITY else MANY_DESCRIPTORS
     with suppress(OSError, ValueError):  # a sandbox may forbid it; then it stays as it is
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
         soft = wanted
-    return max(1, soft - SPARE_DESCRIPTORS)
+    free = max(2, soft - SPARE_DESCRIPTORS)
+    visitors = min(most_visitors, max(1, free // 4))
+    return Shares(free - visitors, visitors)
 
 
 def _bound(family: int, address: tuple[object, ...]) -> socket.socket:

@@ -23,7 +23,7 @@ from minibrokerd.core.model.records import UnknownRecord
 from minibrokerd.engine.engine import Engine
 from minibrokerd.engine.scrub import Scrub
 from minibrokerd.http import options as http_options
-from minibrokerd.http.options import HttpOptions
+from minibrokerd.http.options import MOST_VISITORS, HttpOptions
 from minibrokerd.http.port import HttpPort, is_of_http
 from minibrokerd.http.subject import Phase, Subject
 from minibrokerd.log.failures import LogError, LogFailed, NotWritable
@@ -160,7 +160,8 @@ class Server:
             self._failed,
             self._memory_limit.bytes,
         )
-        self.connections = Connections(self.engine, loop, listening.connection_limit())
+        shares = listening.connection_limits(MOST_VISITORS if pages else 0)
+        self.connections = Connections(self.engine, loop, shares.clients)
         self._entry = Entry(self.connections, loop, tls, options.data_dir)
         self.subject = Subject(
             core=self._core,
@@ -175,7 +176,9 @@ class Server:
         self._watch = self.subject.watch = Watch(self.subject)
         self._alarm = Alarm(self._watch, loop, self.engine.clock.unix_ms, options.webhook)
         self.subject.caller = self._alarm.caller
-        self._http = HttpPort(options.http or HttpOptions(), pages or [], self.subject, tls)
+        self._http = HttpPort(
+            options.http or HttpOptions(), pages or [], self.subject, shares.visitors, tls
+        )
         self._sweep_due_s = loop.time()
         self._signals = StopSignals()
         self._notifier = Notifier()
