@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import ssl
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import minibroker.sync
 from minibroker import ConnectionLost, LoginRefused
 from minibroker.shell.attached import Attached
 from minibrokerd.process import exits
-from support.broker import BrokerServer, StartBroker
+from support.broker import COMMAND, BrokerServer, StartBroker
 from support.certificates import Authority
 from support.processes import DEADLINE_S, look_until
 
@@ -105,6 +106,21 @@ def test_a_server_that_is_not_trusted_is_refused_at_once(
     refused(f"{url}?ca={other.cert}", "not trusted", blocking)
     refused(f"{url}?ca={authority.cert}", "IP address mismatch", blocking)
     ping(f"{url}?ca={authority.cert}&server_name=broker.example", blocking)
+
+
+def test_a_command_says_what_to_give_for_a_server_that_is_not_trusted(
+    start_broker: StartBroker, server_files: Files
+) -> None:
+    """And not to look for another port."""
+    server = start_broker(*flags(server_files))
+    env = {"MINIBROKER_URL": address(server)}
+    done = subprocess.run(
+        [*COMMAND, "queues"], env=env, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (exits.UNREACHABLE, "")
+    assert "is not trusted" in done.stderr
+    assert "MINIBROKER_CA" in done.stderr
+    assert "port" not in done.stderr
 
 
 def refused(url: str, words: str, blocking: bool, **options: Any) -> None:

@@ -87,6 +87,25 @@ def test_every_body_header_key_delay_and_term_is_carried(
     assert abs(after[-1].info["ready_unix_ms"] - before[-1].info["ready_unix_ms"]) < 1_000
 
 
+def test_a_file_is_for_its_owner_unless_it_was_there(
+    server: BrokerServer, queue: str, tmp_path: Path
+) -> None:
+    """Whatever the umask, and what one that was killed has left there."""
+    file = tmp_path / "messages"
+    asyncio.run(_publish(server.url, queue, ["secret"]))
+    (tmp_path / "messages.tmp").touch(0o666)
+    before = os.umask(0)
+    try:
+        typed_at(server, "export", queue, "--out", str(file))
+        assert file.stat().st_mode & 0o777 == 0o600
+        file.chmod(0o640)
+        typed_at(server, "export", queue, "--out", str(file))
+        assert file.stat().st_mode & 0o777 == 0o640
+    finally:
+        os.umask(before)
+    assert b"secret" in file.read_bytes()
+
+
 def test_a_line_says_what_it_is_for_whoever_reads_it(server: BrokerServer, queue: str) -> None:
     asyncio.run(_publish(server.url, queue, [{"n": 1}], headers={"a": "b"}, key="k"))
     (text,) = output(server, "export", queue)

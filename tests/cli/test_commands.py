@@ -267,13 +267,24 @@ def test_a_setting_that_is_not_allowed_changes_nothing(
     assert output(broker_server, "queues") == ["no queues yet"]
 
 
-def test_a_queue_is_deleted_when_it_is_empty_or_by_force(broker_server: BrokerServer) -> None:
-    """With its dead messages."""
+def test_a_queue_with_messages_is_deleted_after_a_question(broker_server: BrokerServer) -> None:
+    """With its dead messages; an empty one without a word, and one with consumers not at all."""
     output(broker_server, "publish", QUEUE, stdin="a\nb\n")
     output(broker_server, "consume", QUEUE, "--exec", "exit 65", "--count", "1")
-    assert "queue_in_use" in refusal(broker_server, 1, "queue", "delete", QUEUE)
-    lines = output(broker_server, "queue", "delete", QUEUE, "--force")
+    said = refusal(broker_server, 1, "queue", "delete", QUEUE)
+    assert "Delete emails with its 2 messages" in said
+    assert "cannot be brought back" in said
+    refusal(broker_server, 1, "queue", "delete", QUEUE, stdin="n\n")
+    lines = output(broker_server, "queue", "delete", QUEUE, stdin="y\n")
     assert lines == ["deleted emails, and 2 messages with it"]
+    for flag in ("--yes", "--force"):  # as it was called in 0.1.0
+        output(broker_server, "publish", QUEUE, "x")
+        lines = output(broker_server, "queue", "delete", QUEUE, flag)
+        assert lines == ["deleted emails, and 1 messages with it"]
+    output(broker_server, "queue", "set", QUEUE)
+    assert output(broker_server, "queue", "delete", QUEUE) == [
+        "deleted emails, and 0 messages with it"
+    ]
     assert output(broker_server, "queues") == ["no queues yet"]
 
 
@@ -402,6 +413,6 @@ def test_json_for_programs_has_one_value_a_line(broker_server: BrokerServer) -> 
     """Of every command that prints a result."""
     published: list[Any] = values(broker_server, "publish", QUEUE, "x")
     assert published == [{"id": "1-0", "durability": "sync"}]
-    assert values(broker_server, "queue", "delete", QUEUE, "--force") == [
+    assert values(broker_server, "queue", "delete", QUEUE, "--yes") == [
         {"deleted": QUEUE, "purged": 1}
     ]

@@ -52,6 +52,25 @@ def test_redrive_of_named_ids_takes_those_and_counts_what_it_found() -> None:
     assert len(client.receive_all("q.dlq")) == 8
 
 
+def test_what_changed_nothing_leaves_no_event() -> None:
+    world = World()
+    client = dead(world, 1)
+    notes: list[tuple[str, object]] = []
+    apply = world.core.apply
+
+    def noting(*args: object) -> object:
+        effects = apply(*args)  # type: ignore[arg-type]
+        notes.extend((note.event, note.fields["messages"]) for note in effects.notes)
+        return effects
+
+    world.core.apply = noting  # type: ignore[assignment]
+    for _ in range(2):
+        client.redrive("q.dlq")
+    for _ in range(2):
+        client.purge("q")
+    assert notes == [("messages_redriven", 1), ("queue_purged", 1)]
+
+
 def test_redrive_of_a_count_takes_the_oldest() -> None:
     world = World()
     client = dead(world, 5)

@@ -78,7 +78,31 @@ async def test_queues_come_in_pages_that_can_be_searched_and_sorted(
     first = get(http_broker, "queues", sort="ready", count=1)["queues"][0]
     assert (first["name"], first["counts"]["ready"]) == ("b.x", 4)
     assert http_broker.client.get("/api/v1/queues?sort=size").json()["code"] == "bad_value"
+    for after in ("a", "one:a", "1:"):
+        answer = http_broker.client.get(f"/api/v1/queues?sort=ready&after={after}")
+        assert answer.json()["code"] == "bad_value"
     assert http_broker.client.get("/api/v1/queues?count=-1").status_code == 400
+
+
+async def test_pages_by_a_number_go_on_when_their_last_queue_has_gone(
+    http_broker: HttpBroker,
+) -> None:
+    """Or has another number: each queue that stays as it was comes once."""
+    async with minibroker.connect(http_broker.server.url) as connection:
+        for name, count in (("a", 1), ("b", 3), ("c", 2), ("d", 2), ("e", 1)):
+            await connection.queue(name).publish_many([b"m"] * count)
+        page = get(http_broker, "queues", sort="ready", count=2)
+        assert [row["name"] for row in page["queues"]] == ["b", "c"]
+        await connection.queue("c").delete(force=True)
+        page = get(http_broker, "queues", sort="ready", count=1, after=page["next"])
+        assert [row["name"] for row in page["queues"]] == ["d"]
+        await connection.queue("d").publish_many([b"m"] * 9)
+        page = get(http_broker, "queues", sort="ready", count=2, after=page["next"])
+        assert ([row["name"] for row in page["queues"]], page["next"]) == (["a", "e"], "")
+        oldest = get(http_broker, "queues", sort="oldest", count=1)
+        assert oldest["queues"][0]["name"] == "a"
+        page = get(http_broker, "queues", sort="oldest", count=9, after=oldest["next"])
+        assert "a" not in [row["name"] for row in page["queues"]]
 
 
 async def test_one_queue_and_its_settings(http_broker: HttpBroker) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -151,6 +152,32 @@ def test_what_is_no_broker_is_unknown(http_broker: HttpBroker) -> None:
         threading.Thread(target=server.handle_request, daemon=True).start()
         code, line = checked(http_broker, "--http", f"127.0.0.1:{server.server_port}")
     assert (code, "is no broker" in line) == (UNKNOWN, True)
+
+
+def test_the_timeout_is_for_the_whole_call(http_broker: HttpBroker) -> None:
+    """Who sends a byte now and then is always in time for the next read."""
+    ended = threading.Event()
+
+    class Slow(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            with suppress(OSError):  # the command has gone
+                while not ended.wait(0.05):
+                    self.wfile.write(b" ")
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Slow) as server:
+        serving = threading.Thread(target=server.handle_request, daemon=True)
+        serving.start()
+        code, line = checked(
+            http_broker, "--timeout", "300ms", "--http", f"127.0.0.1:{server.server_port}"
+        )
+        ended.set()
+        serving.join()
+    assert (code, "no whole answer within 0.3 s" in line) == (CRITICAL, True), line
 
 
 def _dead(broker: HttpBroker) -> float:

@@ -96,6 +96,7 @@ def test_our_commands_ask_over_tls(start_broker: StartBroker, tmp_path: Path) ->
         env = {"MINIBROKER_CA": str(ca)} if ca else {}
         done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
         assert done.returncode == code, done.stderr
+        assert ("not trusted" in done.stderr) == ("MINIBROKER_CA" in done.stderr) == (ca is None)
 
 
 def test_tls_without_a_certificate_is_refused(tmp_path: Path) -> None:

@@ -109,8 +109,9 @@ def test_a_check_of_the_configuration_covers_it(tmp_path: Path) -> None:
     assert run(*check, *fine)[0] == 0
     code, said = run(*check, *fine[:2], "--webhook-secret-file", str(bad))
     assert (code, "24 to 64 bytes" in said, "tooshort" in said) == (2, True, False)
+    assert "Error: --webhook-secret-file: " in said
     code, said = run(*check, "--webhook", "https://a:b@example.com", *fine[2:])
-    assert (code, "no name and password" in said) == (2, True)
+    assert (code, "Error: --webhook: " in said, "no name and password" in said) == (2, True, True)
     assert run(*check, *fine[:2])[0] == 2
     code, said = run("config", "--", *fine)
     assert (code, SECRET in said) == (0, False)

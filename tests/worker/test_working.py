@@ -139,6 +139,36 @@ async def send(message):
     assert "no such mailbox" in last["text"]
 
 
+async def test_whatever_fails_together_knows_of_how_many_attempts_it_was_one(
+    start_worker: StartWorker, broker: minibroker.Broker
+) -> None:
+    """Those that fail while the settings are asked for, too; what was acked before does not come again."""
+    await broker.queue("emails").publish_many([b"x"] * 8)
+    await broker.queue("bills").publish("x")
+    worker = start_worker(
+        HEAD
+        + """
+all = asyncio.Barrier(8)
+
+@app.handler("emails", concurrency=8)
+async def send(message):
+    if message.attempt == 1:
+        await all.wait()
+    raise ValueError("no such mailbox")
+
+@app.handler("bills")
+async def pay(message):
+    await message.ack()
+    raise ValueError("the printer")
+"""
+    )
+    worker.says("failed", 9)
+    failed = worker.events("failed")[:9]
+    assert {each["follows"].partition(",")[0] for each in failed} == {"attempt 1 of 5"}
+    (bill,) = [each for each in failed if each["queue"] == "bills"]
+    assert bill["follows"] == "attempt 1 of 5, settled or lost before"
+
+
 async def test_what_follows_is_true_for_a_message_with_attempts_of_its_own(
     start_worker: StartWorker, broker: minibroker.Broker
 ) -> None:

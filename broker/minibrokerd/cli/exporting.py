@@ -26,6 +26,7 @@ from minibrokerd.cli.whole_file import WholeFile
 from minibrokerd.log.fileops import FileOps, sync_entries
 
 TAKEN_AT_ONCE: Final = 500
+PRIVATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 FORMATS: Final[dict[str, Callable[[dict[str, Any]], bytes]]] = {"json": line, "msgpack": packed}
 
 
@@ -34,7 +35,8 @@ FORMATS: Final[dict[str, Callable[[dict[str, Any]], bytes]]] = {"json": line, "m
 @option(
     "--out",
     type=WholeFile(dir_okay=False, path_type=Path),
-    help="Write to this file instead of standard output; it has its name when it is whole.",
+    help="Write to this file instead of standard output; it has its name when it is whole, and only its owner "
+    "may read it, unless it was there and others may.",
 )
 @option(
     "--format",
@@ -177,7 +179,10 @@ def _target(out: Path | None, *, keeps: bool) -> Iterator[BinaryIO]:
         raise click.UsageError(
             f"{there} is there, and may have the only copy of messages; name another file"
         )
-    with building.open("wb") as stream:
+    building.unlink(missing_ok=True)  # left by one that was killed
+    with os.fdopen(os.open(building, PRIVATE, 0o600), "wb") as stream:
+        if out.exists():  # whoever made it has said who may read
+            os.fchmod(stream.fileno(), stat.S_IMODE(out.stat().st_mode))
         try:
             yield stream
         except BaseException:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
-from typing import Any, Final
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import Any, Final, NoReturn, TypeVar
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlencode, urlsplit
 from urllib.request import HTTPRedirectHandler, HTTPSHandler, ProxyHandler, Request, build_opener
@@ -33,6 +36,7 @@ TOKENS: Final = (
 )
 TOKEN_ADVICE: Final = "; set " + " or ".join(variable for variable, _ in TOKENS)
 MOST_SAID_BYTES: Final = 10_000  # of a refusal
+Result = TypeVar("Result")
 
 
 class Away(Exception):
@@ -126,13 +130,20 @@ class HttpApi:
         self._context = _context() if url.startswith("https:") else None
 
     def get(self, path: str, **query: Any) -> Any:
-        """Return what the API answers.
+        """Return what the API answers, all of it within `--timeout`.
 
         Raises:
             Away: nobody answers, or not as a broker does.
             Refused: it has said no.
         """
-        with self.open(path, **query) as answer:
+        wait_s = timeout_s()
+        try:
+            return within(wait_s, partial(self._get, path, wait_s, query))
+        except TimeoutError as error:
+            raise self._away(error) from error
+
+    def _get(self, path: str, wait_s: float, query: Mapping[str, Any]) -> Any:
+        with self._open(path, {}, wait_s, query) as answer:
             try:
                 return json.load(answer)
             except (OSError, ValueError, HTTPException) as error:
@@ -146,10 +157,13 @@ class HttpApi:
         **query: Any,
     ) -> HTTPResponse:
         """Return an answer to be read as it comes, which may be silent for so long; raises as `get` does."""
-        wait_s = max(timeout_s(), silence_s)
+        return self._open(path, headers or {}, max(timeout_s(), silence_s), query)
+
+    def _open(
+        self, path: str, headers: Mapping[str, str], wait_s: float, query: Mapping[str, Any]
+    ) -> HTTPResponse:
         request = Request(
-            f"{self.url}/api/v1/{path}?{urlencode(query)}",
-            headers={**self._headers, **(headers or {})},
+            f"{self.url}/api/v1/{path}?{urlencode(query)}", headers={**self._headers, **headers}
         )
         try:
             opener = build_opener(ProxyHandler({}), HTTPSHandler(context=self._context), _Stay)
@@ -161,9 +175,42 @@ class HttpApi:
         return answer
 
     def _away(self, error: Exception) -> Away:
-        cause = str(error.reason if isinstance(error, URLError) else error)
+        why = error.reason if isinstance(error, URLError) else error
+        if isinstance(why, ssl.SSLCertVerificationError):
+            cause = f"its certificate is not trusted: {why.verify_message}"
+            advice = f"give the CA that signed it with {ENCRYPTION_VARIABLES['ca']}."
+            return Away(f"{self.url}: {cause}; {advice}", cause)
+        cause = str(why)
         text = f"no HTTP port of a broker answers at {self.url}: {cause}. "
         return Away(text + "Give its address with --http or MINIBROKER_HTTP.", cause)
+
+
+def within(limit_s: float, work: Callable[[], Result]) -> Result:
+    """Return what `work` does, or raise what it raises, in a thread of its own: a socket bounds each read only.
+
+    Raises:
+        TimeoutError: it takes longer; what it still does, nobody waits for.
+    """
+    ended: SimpleQueue[Callable[[], Result]] = SimpleQueue()
+
+    def run() -> None:
+        try:
+            result = work()
+        except BaseException as error:  # noqa: BLE001 - raised where somebody waits
+            ended.put(partial(_throw, error))
+        else:
+            ended.put(lambda: result)
+
+    Thread(target=run, name="minibroker-http-api", daemon=True).start()
+    try:
+        tell = ended.get(timeout=limit_s)
+    except Empty:
+        raise TimeoutError(f"no whole answer within {limit_s:g} s") from None
+    return tell()
+
+
+def _throw(error: BaseException) -> NoReturn:
+    raise error
 
 
 def _context() -> ssl.SSLContext:

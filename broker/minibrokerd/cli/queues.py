@@ -118,19 +118,47 @@ def set_(queue: str, settings: tuple[str, ...], url: str, as_json: bool) -> None
 
 @queue.command()
 @queue_argument()
-@option("--force", is_flag=True, help="Delete it with the messages that it and its DLQ have.")
+@option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--force", is_flag=True, hidden=True, help="What --yes was called in 0.1.0.")
 @client_options
-def delete(queue: str, force: bool, url: str, as_json: bool) -> None:
-    """Delete QUEUE and its DLQ. It must be empty, unless --force, and have no consumers."""
+def delete(queue: str, yes: bool, force: bool, url: str, as_json: bool) -> None:
+    """Delete QUEUE and its DLQ, which have no consumers. Asks first, if they have messages."""
+    with_messages = yes or force
+    messages = 0
 
     async def work(broker: minibroker.Broker) -> None:
-        ended = await broker.queue(queue).delete(force=force)
-        if as_json:
-            print_json({"deleted": queue, "purged": ended})
+        nonlocal messages
+        try:
+            ended = await broker.queue(queue).delete(force=with_messages)
+        except minibroker.QueueInUse:
+            messages = 0 if with_messages else await _messages_of(broker, queue)
+            if not messages:  # it has consumers
+                raise
         else:
-            say(f"deleted {queue}, and {ended:,} messages with it")
+            if as_json:
+                print_json({"deleted": queue, "purged": ended})
+            else:
+                say(f"deleted {queue}, and {ended:,} messages with it")
 
     talk(url, work)
+    if messages:
+        confirm(f"Delete {queue} with its {messages:,} messages at {masked(url)}?", yes)
+        with_messages = True
+        talk(url, work)
+
+
+async def _messages_of(broker: minibroker.Broker, queue: str) -> int:
+    """Return how many messages a queue and its DLQ have; 0, too, where one of them has consumers."""
+    messages = 0
+    for name in (queue, queue + DLQ_SUFFIX):
+        try:
+            counters = (await broker.queue(name).stats())["queues"][name]
+        except minibroker.UnknownQueue:
+            continue
+        if counters["consumers"]:
+            return 0
+        messages += sum(counters[state] for state in STATES)
+    return messages
 
 
 @click.command()

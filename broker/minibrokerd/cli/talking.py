@@ -58,6 +58,10 @@ def talk(
     except TokenRefused as error:  # the right port, which says what is missing
         fail(f"{masked(url)} refused: {error} ({error.code}).", exits.UNREACHABLE, error.code)
     except (LoginRefused, ProtocolError) as error:
+        if (
+            isinstance(error, LoginRefused) and not error.ends_session
+        ):  # a certificate: it says what to give
+            fail(f"{masked(url)}: {error}.", exits.UNREACHABLE, error.code)
         fail(
             f"what listens at {masked(url)} does not talk with this client: {error}. "
             "Check the port, and that both have the same major version.",

@@ -56,11 +56,15 @@ def webhook_of(flags: dict[str, Any]) -> Any:
     if path is None:
         raise click.UsageError("--webhook needs --webhook-secret-file: calls are signed.")
     try:
+        address = checked_url(url)
+    except BadWebhook as error:
+        raise click.UsageError(f"--webhook: {error}") from error
+    try:
         with path.open(encoding="utf-8") as file:
             secret = file.read(MAX_SECRET_CHARS).strip()
-        return Webhook(checked_url(url), key_of(secret), tuple(types) or TYPES)
+        return Webhook(address, key_of(secret), tuple(types) or TYPES)
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is no text"
         raise click.UsageError(f"the file of --webhook-secret-file cannot be read: {why}") from None
     except BadWebhook as error:
-        raise click.UsageError(f"--webhook: {error}") from error
+        raise click.UsageError(f"--webhook-secret-file: {error}") from error

@@ -24,16 +24,18 @@ async def list_queues(ask: Ask) -> QueueList:
             400, "bad_value", f"sort is {sort!r:.100}; it must be one of {', '.join(SORTS)}"
         )
     count = ask.number("count", 100, MOST_ROWS)
-    found, total = await listed(
-        ask.subject,
-        match=ask.pattern("match"),
-        sort=sort,
-        after=ask.text("after"),
-        count=count + 1,
-        dlqs=ask.text("dlqs", "1") != "0",
-    )
-    then = found[count - 1].name if count and len(found) > count else ""
-    return QueueList(await rows_of(ask.subject, found[:count]), total, then)
+    try:
+        found, total, then = await listed(
+            ask.subject,
+            match=ask.pattern("match"),
+            sort=sort,
+            after=ask.text("after"),
+            count=count,
+            dlqs=ask.text("dlqs", "1") != "0",
+        )
+    except ValueError as error:
+        raise Failure(400, "bad_value", str(error)) from error
+    return QueueList(await rows_of(ask.subject, found), total, then)
 
 
 async def show_queue(ask: Ask) -> QueueView:

@@ -98,7 +98,7 @@ API: Final = (
         queues.list_queues,
         shapes.QueueList,
         **COUNT,
-        after="`next` of the list before: the name of its last queue.",
+        after="`next` of the list before, in the same order.",
         match="Part of the name, or a pattern with `*` and `?`.",
         sort="`name`, `oldest`, or a number of `stats`: largest first.",
         dlqs="`0`: without dead-letter queues.",

@@ -16,6 +16,7 @@ from minibrokerd import __version__
 from minibrokerd.core.model.histogram import Histogram
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.http.families import OLDEST_LANES
+from minibrokerd.http.requests import whole
 from minibrokerd.http.shapes import LogView, Overview, QueueRow
 from minibrokerd.http.subject import Phase, Subject
 from minibrokerd.log.filelog import FileLog
@@ -23,6 +24,7 @@ from minibrokerd.process import memory
 
 STEP_QUEUES: Final = 1_000
 STEP_ROWS: Final = 100  # of which every number is looked at
+ALWAYS_MS: Final = 2**62  # later than any time of the log
 FRESH_S: Final = 0.9  # several pages that look share one look
 STATES: Final = ("ready", "delayed", "held", "begun")
 COUNTED: Final = ("published", "delivered", "acked", "failed", "dead_lettered")
@@ -110,10 +112,14 @@ def steps(queues: list[Each], step: int = STEP_QUEUES) -> Iterable[list[Each]]:
 
 async def listed(
     subject: Subject, *, match: str, sort: str, after: str, count: int, dlqs: bool
-) -> tuple[list[Queue], int]:
-    """Return up to `count` queues behind the one called `after`, and how many fit in all.
+) -> tuple[list[Queue], int, str]:
+    """Return up to `count` queues behind `after`, how many fit in all, and where the rest begins; empty: none.
 
-    By name, or by a number of `stats`, or `oldest`: largest first, and equal ones by name.
+    By name, or by a number of `stats`, or `oldest`: largest first, and equal ones by name. `after` is where a page
+    ended, not which queue was its last: that one may have gone, or have another number.
+
+    Raises:
+        ValueError: `after` is no place in a list by that number.
     """
     assert subject.survey is not None
     queues, names = subject.store.queues, subject.survey.names()
@@ -129,25 +135,45 @@ async def listed(
         # Behind a name that has gone meanwhile, too: whoever pages sees every other queue, and none twice.
         start = bisect_right(names, after) if after else 0
         page = names[start : start + count]
-        return [queues[name] for name in page if name in queues], len(names)
-    found = await _largest_first(subject, [queues[name] for name in names if name in queues], sort)
-    start = (
-        next((at + 1 for at, queue in enumerate(found) if queue.name == after), 0) if after else 0
-    )
-    return found[start : start + count], len(found)
+        then = page[-1] if page and start + count < len(names) else ""
+        return [queues[name] for name in page if name in queues], len(names), then
+    place = _place(after) if after else None
+    found = await _largest_first([queues[name] for name in names if name in queues], sort)
+    start = bisect_right(found, place, key=_place_of) if place else 0
+    rows = found[start : start + count]
+    then = f"{rows[-1][0]}:{rows[-1][1].name}" if rows and start + count < len(found) else ""
+    return [queue for _, queue in rows], len(found), then
 
 
-async def _largest_first(subject: Subject, queues: list[Queue], sort: str) -> list[Queue]:
-    """Return queues by a number; those that are equal stay as they are."""
+def _place_of(row: tuple[int, Queue]) -> tuple[int, str]:
+    return -row[0], row[1].name
+
+
+def _place(after: str) -> tuple[int, str]:
+    text, _, name = after.partition(":")
+    number = whole(text)
+    if number is None or not name:
+        raise ValueError(f"after is {after!r:.100}; it must be the `next` of the page before")
+    return -number, name
+
+
+async def _largest_first(queues: list[Queue], sort: str) -> list[tuple[int, Queue]]:
+    """Return queues by a number, and that; those that are equal stay as they are."""
     pairs: list[tuple[int, Queue]] = []
     for some in steps(queues, STEP_ROWS):
         pairs += [
-            (oldest_of(subject, queue) if sort == "oldest" else value_of(queue, sort), queue)
+            (_seniority(queue) if sort == "oldest" else value_of(queue, sort), queue)
             for queue in some
         ]
         await asyncio.sleep(0)
     pairs.sort(key=itemgetter(0), reverse=True)
-    return [queue for _, queue in pairs]
+    return pairs
+
+
+def _seniority(queue: Queue) -> int:
+    """Return a number that is larger the longer the oldest ready message waits, and stays while it does."""
+    since_ms = queue.lanes.oldest_ms(OLDEST_LANES)
+    return 0 if since_ms is None else ALWAYS_MS - since_ms
 
 
 def _is_dlq(queues: Mapping[str, Queue], name: str) -> bool:

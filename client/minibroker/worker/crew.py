@@ -44,6 +44,7 @@ class Crew:
         self._stop = asyncio.Event()
         self._settings: Mapping[str, int | str] | None = None
         self._settings_at = -SETTINGS_S
+        self._asking = asyncio.Lock()  # for the settings: who fails meanwhile waits for the answer
 
     @property
     def running(self) -> list[Message[Any]]:
@@ -111,12 +112,11 @@ class Crew:
     async def _failed(self, message: Message[Any], error: BaseException) -> None:
         """Settle the message of a handler that failed, and say what follows."""
         seconds = Clock.monotonic() - message.begun_at
-        if message.state == ENDED:
-            self._report.failed(message, seconds, error, Follows(message.attempt, None, None, ""))
-            return
         settings = await self._known_settings()
-        if isinstance(error, BodyError | Reject):
-            most = most_attempts(message.queue, message.max_attempts, settings)
+        most = most_attempts(message.queue, message.max_attempts, settings)
+        if message.state == ENDED:
+            what = Follows(message.attempt, most, is_over=True)
+        elif isinstance(error, BodyError | Reject):
             what = Follows(message.attempt, most, dead_letter=dlq_of(message.queue))
             await message.reject(error)
         else:
@@ -127,13 +127,13 @@ class Crew:
 
     async def _known_settings(self) -> Mapping[str, int | str] | None:
         """Return the settings of the queue as they were a moment ago; None if they cannot be had."""
-        now = Clock.monotonic()
-        if now - self._settings_at >= SETTINGS_S:
-            self._settings_at = now
-            try:
-                self._settings = await self._queue.settings()
-            except MinibrokerError as error:
-                self._report.event("settings_unknown", logging.DEBUG, error=str(error))
+        async with self._asking:
+            if Clock.monotonic() - self._settings_at >= SETTINGS_S:
+                try:
+                    self._settings = await self._queue.settings()
+                except MinibrokerError as error:
+                    self._report.event("settings_unknown", logging.DEBUG, error=str(error))
+                self._settings_at = Clock.monotonic()
         return self._settings
 
 

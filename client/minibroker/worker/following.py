@@ -42,17 +42,20 @@ class Follows:
     """What becomes of a message whose attempt failed.
 
     `delay_s` until it comes again, None: as the queue says, which is not known here. `dead_letter`: the queue that
-    it is moved to instead; empty: it comes again.
+    it is moved to instead; empty: it comes again. `is_over`: it was settled, or lost, before the handler failed.
     """
 
     attempt: int
     max_attempts: int | None
     delay_s: float | None = None
     dead_letter: str = ""
+    is_over: bool = False
 
     def text(self) -> str:
         """Return it in words, as `attempt 2 of 5, again in 2.1 s`."""
         of = "" if self.max_attempts is None else f" of {self.max_attempts}"
+        if self.is_over:
+            return f"attempt {self.attempt}{of}, settled or lost before"
         if self.dead_letter:
             return f"attempt {self.attempt}{of}, to {self.dead_letter}"
         when = (

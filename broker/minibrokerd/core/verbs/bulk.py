@@ -276,6 +276,8 @@ def line_looks(queue: Queue) -> int:
 
 def note(walk: Walk, event: str, count: int, **fields: str) -> None:
     """Have it written to the log of the server who did what to how many messages."""
+    if not count:  # nothing was done
+        return
     connection = walk.store.connections.get(walk.connection)
     client = connection.session.client if connection is not None else ""
     number = walk.connection
