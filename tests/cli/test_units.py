@@ -5,14 +5,8 @@ from __future__ import annotations
 import click
 import pytest
 
-from minibrokerd.cli.units import (
-    Duration,
-    Size,
-    duration_text,
-    parse_bytes,
-    parse_ms,
-    size_text,
-)
+from minibrokerd.cli.ranges import Duration, Size
+from minibrokerd.text.units import duration_text, parse_bytes, parse_ms, size_text
 
 
 @pytest.mark.parametrize(

@@ -98,15 +98,6 @@ def doors() -> dict[str, tuple[str, str]]:
 SERVER_ROOMS = doors()
 PACKED = python_files(SERVER)
 
-# What goes up all the same, and why; each pair must be needed.
-UPWARD = {
-    ("monitoring.watch", "http.subject"): "the broker as both look at it; it belongs below both",
-    ("monitoring.watch", "http.survey"): "sums over all queues, as above",
-    ("monitoring.checks", "cli.units"): "how durations and sizes are written; to be below both",
-    ("http.pages", "cli.units"): "as above",
-    ("http.messages", "cli.values"): "how a body is shown, as above",
-}
-
 
 def server_room(name: str) -> str | None:
     """Return the room of a module, by its name below the package; None: it is in none."""
@@ -152,7 +143,7 @@ def test_a_room_says_at_its_door_what_lives_there(room: str) -> None:
 @pytest.mark.parametrize("room", SERVER_ROOMS)
 def test_each_room_of_the_server_imports_what_the_table_says(room: str) -> None:
     """Exactly that, and only rooms above it."""
-    found = {arrow for arrow in arrows(room) if arrow not in UPWARD}
+    found = arrows(room)
     used = {server_room(module) for _, module in found}
     order = list(SERVER_ROOMS)
     above = order[: order.index(room)]
@@ -163,11 +154,6 @@ def test_each_room_of_the_server_imports_what_the_table_says(room: str) -> None:
     may = [] if said == "nothing" else said.split(", ")
     assert sorted(used, key=str) == sorted(may), sorted(found)
     assert may == [each for each in above if each in may]
-
-
-def test_every_arrow_that_goes_up_is_still_needed() -> None:
-    """The list only becomes shorter."""
-    assert set(UPWARD) <= {arrow for room in SERVER_ROOMS for arrow in arrows(room)}
 
 
 def test_no_modules_of_the_client_import_each_other() -> None:

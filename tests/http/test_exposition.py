@@ -19,7 +19,7 @@ from minibroker.contract.settings import default_settings
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.http.exposition import OPEN_METRICS, SLICE_QUEUES, TEXT, Format, choose, write
 from minibrokerd.http.families import FAMILIES
-from minibrokerd.http.subject import Phase
+from minibrokerd.monitoring.view import Phase
 
 OPEN = "application/openmetrics-text"
 

@@ -18,7 +18,7 @@ import minibroker.sync
 from minibrokerd.http.application import application
 from minibrokerd.http.gate import Gate
 from minibrokerd.http.options import HttpOptions
-from minibrokerd.http.subject import Phase
+from minibrokerd.monitoring.view import Phase
 from support.broker import BrokerServer
 from support.processes import lasts, look_until
 

@@ -18,7 +18,7 @@ from minibrokerd.cli.offline import require_log, speaking
 from minibrokerd.cli.options import data_dir_option, json_option, option
 from minibrokerd.cli.peeking import age_of
 from minibrokerd.cli.printing import fail, note, print_json, print_table, progress
-from minibrokerd.cli.units import Size
+from minibrokerd.cli.ranges import Size
 from minibrokerd.log.fileops import FileOps
 from minibrokerd.process import exits
 

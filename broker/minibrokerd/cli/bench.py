@@ -20,8 +20,8 @@ from minibroker.contract import limits
 from minibroker.contract.settings import DURABILITIES
 from minibrokerd.cli.options import FiniteRange, json_option, option, url_option
 from minibrokerd.cli.printing import fail, note, print_json, print_table, say
+from minibrokerd.cli.ranges import Duration, Size
 from minibrokerd.cli.talking import talk
-from minibrokerd.cli.units import Duration, Size
 from minibrokerd.load.consumers import Stranger
 from minibrokerd.load.generator import Generator, Unusable
 from minibrokerd.load.payload import BODY_TYPES

@@ -17,7 +17,7 @@ import click
 from minibrokerd.cli.http_api import Away, HttpApi, Refused, http_option
 from minibrokerd.cli.options import json_option, option, timeout_option
 from minibrokerd.cli.printing import print_json, say, wants_json
-from minibrokerd.cli.units import Duration, duration_text
+from minibrokerd.cli.ranges import Duration
 from minibrokerd.monitoring.checks import (
     CHECKS,
     Bounds,
@@ -29,6 +29,7 @@ from minibrokerd.monitoring.checks import (
 )
 from minibrokerd.monitoring.history import KEPT_S
 from minibrokerd.monitoring.watch import WINDOW_S
+from minibrokerd.text.units import duration_text
 
 NAMED_QUEUES: Final = 3  # in the line
 

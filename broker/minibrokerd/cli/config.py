@@ -12,9 +12,10 @@ from minibroker.session.address import passed_over
 from minibrokerd.cli.config_file import FILE, NOT_IN_FILES
 from minibrokerd.cli.options import json_option
 from minibrokerd.cli.printing import note, print_json, print_table
+from minibrokerd.cli.ranges import Duration, Size
 from minibrokerd.cli.serve import serve
-from minibrokerd.cli.units import Duration, Size, duration_text, size_text
 from minibrokerd.process import memory_limit
+from minibrokerd.text.units import duration_text, size_text
 
 SOURCES: Final = {
     ParameterSource.COMMANDLINE: "command line",

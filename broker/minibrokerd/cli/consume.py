@@ -17,11 +17,11 @@ from minibrokerd.cli.executing import Executor
 from minibrokerd.cli.options import client_options, option, queue_argument
 from minibrokerd.cli.peeking import body_fields, body_of, headers_of
 from minibrokerd.cli.printing import print_json, print_text
+from minibrokerd.cli.ranges import Duration
 from minibrokerd.cli.talking import talk
-from minibrokerd.cli.units import Duration
-from minibrokerd.cli.values import text_of
 from minibrokerd.process import exits
 from minibrokerd.process.stopping import Asking, ignore
+from minibrokerd.text.values import text_of
 
 SHOWN: Final = 1_000  # messages that are kept at most to be given back in the end
 PREFETCH: Final = 32  # what printing with --ack asks for ahead

@@ -29,8 +29,8 @@ from minibrokerd.cli.peeking import (
 from minibrokerd.cli.printing import fail, print_json, progress, say
 from minibrokerd.cli.queues import STATES, confirm, print_purged
 from minibrokerd.cli.talking import talk
-from minibrokerd.cli.values import text_of
 from minibrokerd.process import exits
+from minibrokerd.text.values import text_of
 
 REDRIVE_STEP: Final = 10_000  # messages in one request, so that progress can be shown
 MOST_IDS: Final = limits.MAX_RUNS_PER_FRAME

@@ -14,8 +14,8 @@ from minibroker.shell.tracing import CARRIED, carried
 from minibrokerd.cli.passing import Passing, Stderr
 from minibrokerd.cli.printing import print_json, printable
 from minibrokerd.cli.trace_variables import variables_of
-from minibrokerd.cli.values import json_line
 from minibrokerd.process import exits
+from minibrokerd.text.values import json_line
 
 MOST_HEADERS: Final = 120_000  # bytes; Linux takes no variable above 128 KiB
 REJECT: Final = exits.DAMAGED  # EX_DATAERR of sysexits.h: the input can never be used

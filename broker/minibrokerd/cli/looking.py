@@ -12,8 +12,8 @@ from minibroker.contract.confirms import MessageId
 from minibrokerd.cli.http_api import HttpApi, Refused, asking, http_option
 from minibrokerd.cli.options import Id, json_option, option, timeout_option
 from minibrokerd.cli.printing import fail, note, print_json, print_table, say
-from minibrokerd.cli.units import duration_text
 from minibrokerd.process import exits
+from minibrokerd.text.units import duration_text
 
 PAGE: Final = 500  # rows that are asked for at a time
 

@@ -18,7 +18,7 @@ from minibroker.contract.confirms import MessageId
 from minibroker.session.address import URL_VARIABLE, default_url, is_service_link, passed_over
 from minibrokerd.cli.completing import complete_id, complete_queue
 from minibrokerd.cli.printing import note
-from minibrokerd.cli.units import Duration
+from minibrokerd.cli.ranges import Duration
 
 PREFIX: Final = "MINIBROKER"
 TIMEOUT: Final = "minibroker.timeout"  # in the context of a command

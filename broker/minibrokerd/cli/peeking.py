@@ -18,9 +18,9 @@ from minibroker.session.peek import Peeked, Peeks
 from minibrokerd.cli.options import client_options, option, queue_argument
 from minibrokerd.cli.printing import Listing, fail, note, print_json, print_table, say
 from minibrokerd.cli.talking import talk
-from minibrokerd.cli.units import duration_text
-from minibrokerd.cli.values import is_text, text_of
 from minibrokerd.process import exits
+from minibrokerd.text.units import duration_text
+from minibrokerd.text.values import is_text, text_of
 
 HEADS: Final = ("id", "state", "attempts", "age", "key", "body")
 

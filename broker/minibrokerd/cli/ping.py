@@ -10,9 +10,10 @@ import minibroker
 from minibroker.session.address import masked, parse_url, url_of
 from minibrokerd.cli.options import client_options, option
 from minibrokerd.cli.printing import fail, note, print_json, say
+from minibrokerd.cli.ranges import Duration
 from minibrokerd.cli.talking import CONNECT_S, talk
-from minibrokerd.cli.units import Duration, duration_text
 from minibrokerd.process.exits import UNREACHABLE
+from minibrokerd.text.units import duration_text
 from minibrokerd.workers.health import STALE_S, age_s
 
 

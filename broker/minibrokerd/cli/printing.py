@@ -16,10 +16,10 @@ from typing import Final, NoReturn, TextIO
 
 import click
 
-from minibrokerd.cli import values
 from minibrokerd.cli.layout import Table
 from minibrokerd.cli.streams import can_show, can_steer, terminal_size
 from minibrokerd.process import exits
+from minibrokerd.text import values
 
 Advance = Callable[[int], None]
 PAGE: Final = 1_000  # rows of a table that are laid out together

@@ -17,11 +17,11 @@ import minibroker
 from minibroker.contract import limits
 from minibrokerd.cli.options import client_options, option, queue_argument
 from minibrokerd.cli.printing import fail, note, print_json, progress, say
+from minibrokerd.cli.ranges import Duration
 from minibrokerd.cli.reading import LineTooLong
 from minibrokerd.cli.reading import lines as lines_of
 from minibrokerd.cli.talking import talk
 from minibrokerd.cli.trace_variables import headers_of
-from minibrokerd.cli.units import Duration
 from minibrokerd.process import exits
 
 BATCH: Final = 500  # one frame; its ids are printed as soon as it is confirmed

@@ -18,7 +18,7 @@ from minibrokerd.cli.options import client_options, option, queue_argument
 from minibrokerd.cli.printing import print_json, print_table, say, shown
 from minibrokerd.cli.selecting import list_options, matches, pattern_argument, selected
 from minibrokerd.cli.talking import talk
-from minibrokerd.cli.units import duration_text, parse_ms
+from minibrokerd.text.units import duration_text, parse_ms
 
 STATES: Final = ("ready", "delayed", "held", "begun")
 HEADS: Final = ("queue", "messages", *STATES, "dead", "consumers")

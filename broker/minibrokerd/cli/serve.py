@@ -16,9 +16,10 @@ from minibroker.session.address import passed_over
 from minibrokerd.cli.config_file import config_options
 from minibrokerd.cli.http_options import http_of, http_options, is_loopback
 from minibrokerd.cli.options import PortOption, data_dir_option, log_options, shared_option
-from minibrokerd.cli.units import Duration, Size, size_text
+from minibrokerd.cli.ranges import Duration, Size
 from minibrokerd.cli.webhook_options import webhook_of, webhook_options
 from minibrokerd.process.stopping import StopSignals
+from minibrokerd.text.units import size_text
 
 if TYPE_CHECKING:
     from minibrokerd.serving.configuration import ServeOptions

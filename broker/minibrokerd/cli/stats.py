@@ -14,6 +14,7 @@ import minibroker
 from minibroker.contract.metrics import METRICS
 from minibrokerd.cli.options import client_options, option
 from minibrokerd.cli.printing import print_json, print_table
+from minibrokerd.cli.ranges import Duration
 from minibrokerd.cli.selecting import (
     TOTAL,
     is_pattern,
@@ -24,7 +25,6 @@ from minibrokerd.cli.selecting import (
     total,
 )
 from minibrokerd.cli.talking import talk
-from minibrokerd.cli.units import Duration
 from minibrokerd.cli.watching import watching
 
 # What a terminal of 80 columns has room for, beside a name of 20.

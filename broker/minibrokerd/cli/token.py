@@ -18,7 +18,7 @@ from minibrokerd.access.tokens import MAX_TOKENS, NAME, BadTokens, Row, check_pa
 from minibrokerd.cli.group import Group
 from minibrokerd.cli.options import data_dir_option, json_option, option
 from minibrokerd.cli.printing import fail, note, print_json, print_table, say
-from minibrokerd.cli.units import Duration, Size
+from minibrokerd.cli.ranges import Duration, Size
 from minibrokerd.process import exits
 
 FIRST: Final = (

@@ -12,6 +12,7 @@ import click
 from minibrokerd.cli.http_api import Away, HttpApi, Refused, asking, http_option
 from minibrokerd.cli.options import json_option, option, timeout_option
 from minibrokerd.cli.printing import note, print_json, print_table, say
+from minibrokerd.cli.ranges import Duration
 from minibrokerd.cli.top_lines import broker_parts, queue_parts
 from minibrokerd.cli.top_looking import Looker, look_at, pause_s
 from minibrokerd.cli.top_numbers import (
@@ -26,7 +27,6 @@ from minibrokerd.cli.top_numbers import (
     rows_of,
 )
 from minibrokerd.cli.top_screen import Screen
-from minibrokerd.cli.units import Duration
 
 Shown = Callable[[Look, Look], None]
 

@@ -11,7 +11,7 @@ from minibroker.contract.settings import SETTINGS
 from minibrokerd.cli.layout import Table, fit
 from minibrokerd.cli.top_lines import Letters, Line, Style, flowed
 from minibrokerd.cli.top_numbers import Seen, age_text, rate, rate_text
-from minibrokerd.cli.units import duration_text
+from minibrokerd.text.units import duration_text
 
 HEADS: Final = ("client", "from", "consumers", "prefetch", "held", "begun", "longest", "message")
 STATES: Final = ("ready", "begun", "held", "delayed")

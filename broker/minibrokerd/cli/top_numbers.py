@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from typing import Any, Final
 
 from minibrokerd.cli.selecting import is_pattern
-from minibrokerd.cli.units import duration_text
+from minibrokerd.text.units import duration_text
 
 NAME: Final = "queue"  # to sort by it
 UNKNOWN: Final = -1.0  # a rate, of what was looked at once

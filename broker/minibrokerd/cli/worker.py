@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from minibrokerd.cli.options import log_options, option, shared_option
-from minibrokerd.cli.units import Duration, Size
+from minibrokerd.cli.ranges import Duration, Size
 from minibrokerd.cli.whole_file import WholeFile
 from minibrokerd.process.stopping import StopSignals
 from minibrokerd.workers.place import Place

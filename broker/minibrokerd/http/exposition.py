@@ -14,7 +14,8 @@ from typing import Any, Final
 from minibrokerd.core.model.histogram import Histogram
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.http.families import FAMILIES, Family, Labels
-from minibrokerd.http.subject import Phase, Subject
+from minibrokerd.http.subject import Subject
+from minibrokerd.monitoring.view import Phase
 
 SLICE_QUEUES: Final = 1_000  # written without a turn of the loop in between, of one family
 UNITS: Final = ("seconds", "bytes", "ratio")

@@ -16,7 +16,7 @@ from minibroker.contract.metrics import METRICS
 from minibrokerd import __version__
 from minibrokerd.core.model.histogram import Histogram
 from minibrokerd.core.model.queues import Queue
-from minibrokerd.http.subject import Phase, Subject
+from minibrokerd.http.subject import Subject
 from minibrokerd.http.talkers import (
     CONSUMER_LABELS,
     MOST_CONSUMERS,
@@ -24,9 +24,9 @@ from minibrokerd.http.talkers import (
     SESSION_LABELS,
 )
 from minibrokerd.log.seam import RESERVE_SEGMENTS
+from minibrokerd.monitoring.ages import OLDEST_LANES
+from minibrokerd.monitoring.view import Phase
 from minibrokerd.process import memory
-
-OLDEST_LANES: Final = 1_000  # keys that are looked at for the oldest message of a queue
 
 Labels = tuple[tuple[str, str], ...]
 Samples = Iterable[tuple[Labels, float]]

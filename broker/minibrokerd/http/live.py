@@ -9,8 +9,8 @@ from typing import Any, Final
 from starlette.responses import Response, StreamingResponse
 
 from minibrokerd.http.requests import Ask, Failure, encode
-from minibrokerd.http.subject import Phase
 from minibrokerd.http.survey import row_of
+from minibrokerd.monitoring.view import Phase
 
 EVERY_S: Final = 2.0
 CHECKS: Final = 8  # in between: whether the token is still good

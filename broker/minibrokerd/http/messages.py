@@ -13,7 +13,6 @@ from minibroker.contract import limits
 from minibroker.contract.confirms import MessageId
 from minibroker.contract.errors import BodyError
 from minibroker.session.peek import Peeked
-from minibrokerd.cli.values import text_of
 from minibrokerd.core.model.messages import Message, State
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.wheel import TICK_MS
@@ -32,6 +31,7 @@ from minibrokerd.http.shapes import (
     Select,
     Stored,
 )
+from minibrokerd.text.values import text_of
 
 PREVIEW_CHARS: Final = 2_000  # of a body in a list
 WHOLE_CHARS: Final = 256 * 1024  # of one that was asked for alone

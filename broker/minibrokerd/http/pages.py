@@ -18,10 +18,10 @@ from starlette.responses import Response
 from minibroker.contract.limits import DLQ_SUFFIX
 from minibroker.contract.settings import SETTINGS
 from minibrokerd import __version__
-from minibrokerd.cli.units import duration_text
 from minibrokerd.http import deadletters, messages, probes, queues, sessions
 from minibrokerd.http.gate import Need, cookie_name, csrf_of
 from minibrokerd.http.requests import Ask, Failure
+from minibrokerd.text.units import duration_text
 
 HERE: Final = Path(__file__).parent
 KINDS: Final = {

@@ -7,7 +7,7 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from minibrokerd.http import exposition
 from minibrokerd.http.requests import Ask, Failure
 from minibrokerd.http.shapes import Overview
-from minibrokerd.http.subject import Phase
+from minibrokerd.monitoring.view import Phase
 
 
 async def alive(ask: Ask) -> Response:

@@ -8,8 +8,9 @@ from minibroker.contract.limits import DLQ_SUFFIX
 from minibroker.contract.settings import SETTINGS, check_settings
 from minibrokerd.http.requests import Ask, Failure
 from minibrokerd.http.shapes import Done, QueueList, QueueView, SettingView
-from minibrokerd.http.subject import Phase
-from minibrokerd.http.survey import SORTS, dlq_of, listed, oldest_of, rows_of
+from minibrokerd.http.survey import SORTS, dlq_of, listed, rows_of
+from minibrokerd.monitoring.ages import oldest_of
+from minibrokerd.monitoring.view import Phase
 
 MOST_ROWS: Final = 1_000
 

@@ -16,7 +16,8 @@ from minibroker.contract.confirms import MessageId
 from minibrokerd.access.quotas import Quota
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.http.gate import Caller
-from minibrokerd.http.subject import Phase, Subject
+from minibrokerd.http.subject import Subject
+from minibrokerd.monitoring.view import Phase
 from minibrokerd.process.logs import events
 
 Wanted = TypeVar("Wanted")

@@ -13,7 +13,7 @@ from minibroker.contract.limits import DLQ_SUFFIX
 from minibrokerd.core.model.deliveries import Delivery
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.state import Store
-from minibrokerd.http.survey import steps
+from minibrokerd.monitoring.portions import steps
 
 
 async def seek(store: Store, origin: int, sequence: int) -> Queue | None:

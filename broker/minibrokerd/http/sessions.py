@@ -11,7 +11,7 @@ from minibrokerd.core.model.sessions import Session
 from minibrokerd.core.model.state import Store
 from minibrokerd.http.requests import Ask, Failure, whole
 from minibrokerd.http.shapes import Held, Holding, SessionList, SessionView, Work
-from minibrokerd.http.subject import Phase
+from minibrokerd.monitoring.view import Phase
 
 MOST_SESSIONS: Final = 500
 MOST_HELD: Final = 1_000

@@ -1,19 +1,13 @@
-"""The broker as the HTTP port sees it: what it may look at, and in which phase of its life it is."""
+"""The broker as the HTTP port sees it: all that may be looked at, and what the port itself adds when it opens."""
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
-from enum import Enum
 from typing import TYPE_CHECKING
 
-from minibrokerd.core.core import Core
-from minibrokerd.engine.engine import Engine
-from minibrokerd.log.seam import Log
-from minibrokerd.net.connections import Connections
+from minibrokerd.monitoring.view import View
 
 if TYPE_CHECKING:
-    from minibrokerd.core.model.state import Store
     from minibrokerd.http.near import Clients
     from minibrokerd.http.recent import Recent
     from minibrokerd.http.survey import Survey
@@ -22,37 +16,13 @@ if TYPE_CHECKING:
     from minibrokerd.monitoring.watch import Watch
 
 
-class Phase(Enum):
-    """Where the broker stands in its life; only one that is READY takes work."""
-
-    RECOVERING = "recovering"
-    READY = "ready"
-    DRAINING = "draining"
-
-
 @dataclass(slots=True)
-class Subject:
-    """One broker. It is changed through `connections` alone, as by any client; the rest is read."""
+class Subject(View):
+    """One broker with its watch, its webhook, and what is kept for the port."""
 
-    core: Core
-    engine: Engine
-    log: Log
-    connections: Connections
-    loop: asyncio.AbstractEventLoop
-    memory_limit_bytes: int
-    started_unix: float
-    recovered_ms: int = 0
-    phase: Phase = Phase.RECOVERING
-    data_dir: str = ""
     watch: Watch | None = None
     caller: Caller | None = None  # of the webhook
-    # What the port itself adds when it opens.
     clients: Clients | None = None
     survey: Survey | None = None
     recent: Recent | None = None
     talkers: Talkers | None = None
-
-    @property
-    def store(self) -> Store:
-        """Queues, sessions and deliveries."""
-        return self.core.store

@@ -3,33 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 from operator import itemgetter
-from typing import Final, TypeVar
+from typing import Final
 
 from minibroker.contract.limits import DLQ_SUFFIX
 from minibroker.contract.metrics import METRICS
 from minibrokerd import __version__
 from minibrokerd.core.model.histogram import Histogram
 from minibrokerd.core.model.queues import Queue
-from minibrokerd.http.families import OLDEST_LANES
 from minibrokerd.http.requests import whole
 from minibrokerd.http.shapes import LogView, Overview, QueueRow
-from minibrokerd.http.subject import Phase, Subject
-from minibrokerd.log.filelog import FileLog
+from minibrokerd.http.subject import Subject
+from minibrokerd.monitoring.ages import OLDEST_LANES, oldest_of
+from minibrokerd.monitoring.disk import file_system
+from minibrokerd.monitoring.portions import steps
+from minibrokerd.monitoring.view import Phase
 from minibrokerd.process import memory
 
-STEP_QUEUES: Final = 1_000
 STEP_ROWS: Final = 100  # of which every number is looked at
 ALWAYS_MS: Final = 2**62  # later than any time of the log
 FRESH_S: Final = 0.9  # several pages that look share one look
 STATES: Final = ("ready", "delayed", "held", "begun")
 COUNTED: Final = ("published", "delivered", "acked", "failed", "dead_lettered")
 SORTS: Final = ("name", "oldest", *METRICS)
-Each = TypeVar("Each", Queue, str)
 
 
 class Survey:
@@ -103,11 +102,6 @@ class Survey:
                     oldest_ms = max(oldest_ms, oldest_of(self._subject, queue))
             await asyncio.sleep(0)
         self._sums, self._oldest_ms = sums, oldest_ms
-
-
-def steps(queues: list[Each], step: int = STEP_QUEUES) -> Iterable[list[Each]]:
-    """Return queues, or their names, in lists of what may be looked at before the loop turns."""
-    return (queues[at : at + step] for at in range(0, len(queues), step))
 
 
 async def listed(
@@ -191,12 +185,6 @@ def value_of(queue: Queue, name: str) -> int:
     return queue.statistics()[name]
 
 
-def oldest_of(subject: Subject, queue: Queue) -> int:
-    """Return for how long the oldest ready message of a queue is ready, in ms."""
-    since_ms = queue.lanes.oldest_ms(OLDEST_LANES)
-    return 0 if since_ms is None else max(0, subject.engine.clock.now_ms() - since_ms)
-
-
 def row_of(subject: Subject, queue: Queue) -> QueueRow:
     """Return a queue as a row of a list."""
     return QueueRow(queue.name, queue.is_dlq, oldest_of(subject, queue), queue.statistics())
@@ -247,21 +235,6 @@ def _quantile(histogram: Histogram, share: float) -> int:
     return 0
 
 
-def free_share(subject: Subject) -> float | None:
-    """Return how much of the file system of the data directory is free for the broker, 0 to 1; None: not known."""
-    found = _file_system(subject)
-    return None if found is None else found.f_bavail / (found.f_blocks or 1)
-
-
 def _free_bytes(subject: Subject) -> int:
-    found = _file_system(subject)
+    found = file_system(subject)
     return -1 if found is None else found.f_bavail * found.f_frsize
-
-
-def _file_system(subject: Subject) -> os.statvfs_result | None:
-    if not isinstance(subject.log, FileLog) or not subject.data_dir:
-        return None
-    try:
-        return os.statvfs(subject.data_dir)
-    except OSError:
-        return None

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum, IntEnum
 from typing import Final
 
-from minibrokerd.cli.units import duration_text, parse_ms
+from minibrokerd.text.units import duration_text, parse_ms
 
 OFF: Final = "off"
 

@@ -13,11 +13,13 @@ from typing import Final
 
 from minibrokerd import __version__
 from minibrokerd.core.model.queues import Queue
-from minibrokerd.http.subject import Phase, Subject
-from minibrokerd.http.survey import free_share, oldest_of, steps
+from minibrokerd.monitoring.ages import oldest_of
 from minibrokerd.monitoring.checks import CHECKS
+from minibrokerd.monitoring.disk import free_share
 from minibrokerd.monitoring.history import History, quantile
+from minibrokerd.monitoring.portions import steps
 from minibrokerd.monitoring.readings import Reading, Readings
+from minibrokerd.monitoring.view import Phase, View
 from minibrokerd.process import memory
 
 EVERY_S: Final = 2.0
@@ -33,9 +35,9 @@ Fits = Callable[[str], bool]
 class Watch:
     """The watch over one broker."""
 
-    def __init__(self, subject: Subject) -> None:
-        self._subject = subject
-        self._history = History(subject.loop.time(), self._syncs)
+    def __init__(self, view: View) -> None:
+        self._view = view
+        self._history = History(view.loop.time(), self._syncs)
         self._dead: dict[int, int] = {}  # of each queue, by its number: what its counter said
         self._without: dict[str, float] = {}  # queues that have no consumer, and since when
         self._task: asyncio.Task[None] | None = None
@@ -43,11 +45,11 @@ class Watch:
 
     @property
     def _syncs(self) -> list[int]:
-        return self._subject.engine.pulse.syncs_us.counts
+        return self._view.engine.pulse.syncs_us.counts
 
     def start(self) -> None:
         """Look from now on."""
-        self._task = self._subject.loop.create_task(self._run())
+        self._task = self._view.loop.create_task(self._run())
 
     def stop(self) -> None:
         """Look no more."""
@@ -63,10 +65,10 @@ class Watch:
 
     async def look(self) -> Mapping[str, int]:
         """Look at all queues once; return what died since the look before."""
-        loop, died = self._subject.loop, {}
+        loop, died = self._view.loop, {}
         counted: dict[int, int] = {}
         without: dict[str, float] = {}
-        for some in steps(list(self._subject.store.queues.values())):
+        for some in steps(list(self._view.store.queues.values())):
             for queue in some:
                 count = queue.counters.get("dead_lettered", 0) if queue.counters else 0
                 if count:
@@ -87,19 +89,19 @@ class Watch:
         names: Collection[str] = frozenset(CHECKS),
     ) -> Readings:
         """Return the numbers of these checks, of queues whose name fits."""
-        subject, now_s = self._subject, self._subject.loop.time()
+        view, now_s = self._view, self._view.loop.time()
         recent = self._history.within(window_s, now_s, self._syncs, fits)
         queues = 0
         oldest: dict[str, float] = {}
-        if subject.phase is not Phase.RECOVERING:
-            for some in steps(list(subject.store.queues.values())):
+        if view.phase is not Phase.RECOVERING:
+            for some in steps(list(view.store.queues.values())):
                 here = [queue for queue in some if fits(queue.name)]
                 queues += len(here)
                 if "oldest-ready" in names:
-                    oldest.update(_ages(subject, here))
+                    oldest.update(_ages(view, here))
                 await asyncio.sleep(0)
         gone = {name: now_s - since for name, since in self._without.items() if fits(name)}
-        unix_ms = subject.engine.clock.unix_ms()
+        unix_ms = view.engine.clock.unix_ms()
         made = [
             _worst("oldest-ready", oldest, unix_ms),
             Reading(
@@ -114,8 +116,8 @@ class Watch:
         ]
         return Readings(
             __version__,
-            subject.phase.value,
-            subject.log.recovered_percent if subject.phase is Phase.RECOVERING else 100,
+            view.phase.value,
+            view.log.recovered_percent if view.phase is Phase.RECOVERING else 100,
             unix_ms,
             queues,
             round(min(recent.covers_s, window_s), 1),
@@ -123,24 +125,24 @@ class Watch:
         )
 
     def _of_process(self) -> Iterator[Reading]:
-        subject = self._subject
-        share = free_share(subject)
+        view = self._view
+        share = free_share(view)
         if share is not None:
-            trouble = NO_SPACE if subject.log.lacks_space else ""
+            trouble = NO_SPACE if view.log.lacks_space else ""
             yield Reading("disk-free", round(100 * share, 2), trouble=trouble)
-        limit = subject.memory_limit_bytes
+        limit = view.memory_limit_bytes
         if limit:
             yield Reading("memory", round(100 * memory.resident_bytes() / limit, 2))
-        most = subject.connections.most
+        most = view.connections.most
         if most:
-            yield Reading("connections", round(100 * len(subject.connections) / most, 2))
-        since = subject.engine.clock.unix_ms() / 1_000 - subject.started_unix
-        yield Reading("starting", since if subject.phase is Phase.RECOVERING else 0)
+            yield Reading("connections", round(100 * len(view.connections) / most, 2))
+        since = view.engine.clock.unix_ms() / 1_000 - view.started_unix
+        yield Reading("starting", since if view.phase is Phase.RECOVERING else 0)
 
 
-def _ages(subject: Subject, queues: list[Queue]) -> Iterator[tuple[str, float]]:
+def _ages(view: View, queues: list[Queue]) -> Iterator[tuple[str, float]]:
     return (
-        (queue.name, oldest_of(subject, queue) / 1_000)
+        (queue.name, oldest_of(view, queue) / 1_000)
         for queue in queues
         if queue.lanes.ready and not queue.is_dlq
     )

@@ -25,11 +25,12 @@ from minibrokerd.engine.scrub import Scrub
 from minibrokerd.http import options as http_options
 from minibrokerd.http.options import MOST_VISITORS, HttpOptions
 from minibrokerd.http.port import HttpPort, is_of_http
-from minibrokerd.http.subject import Phase, Subject
+from minibrokerd.http.subject import Subject
 from minibrokerd.log.failures import LogError, LogFailed, NotWritable
 from minibrokerd.log.filelog import FileLog
 from minibrokerd.log.seam import Log
 from minibrokerd.monitoring.alarm import Alarm
+from minibrokerd.monitoring.view import Phase
 from minibrokerd.monitoring.watch import Watch
 from minibrokerd.net import listening
 from minibrokerd.net.connections import SWEEP_S, Connections

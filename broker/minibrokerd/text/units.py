@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Any, Final
-
-import click
+from typing import Final
 
 MS: Final[dict[str, int]] = {
     "ms": 1,
@@ -25,7 +23,6 @@ BYTES: Final[dict[str, int]] = {
     **{f"{letter}b": 1000**power for power, letter in enumerate("kmgt", 1)},
 }
 SHOWN_BYTES: Final = ("TiB", "GiB", "MiB", "KiB")
-LONGEST_MS: Final = 365 * MS["d"]  # of an option that has no bound of its own
 DURATIONS: Final = "like 250ms, 30s, 5m, 1h30m or 2d"
 SIZES: Final = "like 4096, 512K, 64MiB or 2G (of 1,024; kB, MB and GB are of 1,000)"
 
@@ -100,54 +97,3 @@ def size_text(size: int) -> str:
         if size and not size % BYTES[unit.lower()]:
             return f"{size // BYTES[unit.lower()]}{unit}"
     return f"{size}B"
-
-
-class Duration(click.ParamType):  # type: ignore[type-arg]  # it takes none in older releases
-    """A duration in a range; a plain number is one of seconds, and the value is a float of seconds."""
-
-    name = "duration"
-
-    def __init__(self, low_ms: int = 0, high_ms: int = LONGEST_MS) -> None:
-        self.low_ms = low_ms
-        self.high_ms = high_ms
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        """Return the seconds; click.ParamType."""
-        if isinstance(value, int | float):
-            return float(value)
-        try:
-            ms = parse_ms(str(value))
-        except (ValueError, OverflowError) as error:
-            self.fail(str(error), param, ctx)
-        if not self.low_ms <= ms <= self.high_ms:
-            least, most = map(duration_text, (self.low_ms, self.high_ms))
-            self.fail(f"{value} is out of range: at least {least} and at most {most}", param, ctx)
-        return ms / 1_000
-
-
-class Size(click.ParamType):  # type: ignore[type-arg]
-    """A size in a range; the value is an integer of bytes."""
-
-    name = "size"
-
-    def __init__(self, low: int = 0, high: int | None = None, step: int = 1) -> None:
-        self.low = low
-        self.high = high
-        self.step = step  # sizes are multiples of it
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Return the bytes; click.ParamType."""
-        if isinstance(value, int):
-            return value
-        try:
-            size = parse_bytes(str(value))
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-        if size < self.low or (self.high is not None and size > self.high):
-            most = "" if self.high is None else f" and at most {size_text(self.high)}"
-            self.fail(f"{value} is out of range: at least {size_text(self.low)}{most}", param, ctx)
-        if size % self.step:
-            self.fail(f"{value} is not a multiple of {size_text(self.step)}", param, ctx)
-        return size

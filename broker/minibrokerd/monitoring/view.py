@@ -1,0 +1,45 @@
+"""The broker as whoever looks at it sees it: what may be looked at, and in which phase of its life it is."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from minibrokerd.core.core import Core
+from minibrokerd.engine.engine import Engine
+from minibrokerd.log.seam import Log
+from minibrokerd.net.connections import Connections
+
+if TYPE_CHECKING:
+    from minibrokerd.core.model.state import Store
+
+
+class Phase(Enum):
+    """Where the broker stands in its life; only one that is READY takes work."""
+
+    RECOVERING = "recovering"
+    READY = "ready"
+    DRAINING = "draining"
+
+
+@dataclass(slots=True)
+class View:
+    """One broker. It is changed through `connections` alone, as by any client; the rest is read."""
+
+    core: Core
+    engine: Engine
+    log: Log
+    connections: Connections
+    loop: asyncio.AbstractEventLoop
+    memory_limit_bytes: int
+    started_unix: float
+    recovered_ms: int = 0
+    phase: Phase = Phase.RECOVERING
+    data_dir: str = ""
+
+    @property
+    def store(self) -> Store:
+        """Queues, sessions and deliveries."""
+        return self.core.store
