@@ -25,6 +25,7 @@ from minibroker.contract.commands import (
 )
 from minibroker.contract.errors import ERRORS
 from minibroker.contract.metrics import METRICS
+from minibroker.contract.reasons import REASONS
 from minibroker.contract.server_frames import SERVER_FRAMES, ServerFrame
 from minibroker.contract.settings import SETTINGS
 from minibroker.worker.reporting import WORKER_EVENTS
@@ -160,6 +161,12 @@ def error_table() -> str:
     return table(("code", "raised by", "retryable", "meaning", "what to do"), rows)
 
 
+def reason_table() -> str:
+    """Return why a message is not running, and what lets it go on."""
+    rows = ((f"`{row.code}`", row.states, row.says, row.release or "-") for row in REASONS.values())
+    return table(("reason", "state", "meaning", "what lets it go on"), rows)
+
+
 def limit_table() -> str:
     """Return every number on which both sides must agree."""
     rows = ((f"`{name}`", _number(value), unit) for name, value, unit in limit_rows())
@@ -275,6 +282,7 @@ def protocol_tables() -> dict[str, str]:
         "columns": column_table(),
         "settings": setting_table(),
         "errors": error_table(),
+        "reasons": reason_table(),
         "limits": limit_table(),
         "metrics": metric_table(),
         "rights": right_table(),

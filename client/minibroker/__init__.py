@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         UnknownQueue,
     )
     from minibroker.contract.settings import Settings
+    from minibroker.session.explanation import Explanation
     from minibroker.session.peek import Peeked, Peeks
     from minibroker.session.spans import Span
     from minibroker.worker.app import App
@@ -68,6 +69,7 @@ __all__ = [
     "Consumer",
     "Consumption",
     "DiskFull",
+    "Explanation",
     "Handler",
     "IdConflict",
     "LazyBroker",
@@ -115,6 +117,7 @@ _HOMES: Final = {
         "UnknownQueue"
     ),
     "minibroker.contract.settings": "Settings",
+    "minibroker.session.explanation": "Explanation",
     "minibroker.session.peek": "Peeked Peeks",
     "minibroker.session.spans": "Span",
     "minibroker.worker.app": "App",

@@ -42,6 +42,7 @@ ALLOWED: dict[str, set[Right]] = {
     "withdraw": EVERYBODY,
     "move": {M},
     "queue_declare": EVERYBODY,
+    "explain": {C, M},
 }
 ROLES = ({P}, {C}, {M}, {P, C}, {P, C, M})
 MORE: dict[str, dict[str, Any]] = {
@@ -53,6 +54,7 @@ MORE: dict[str, dict[str, Any]] = {
     "queue_set": {"settings": {}},
     "queue_declare": {"settings": {}},
     "withdraw": {"withdrawn": 77},
+    "explain": {"runs": 0},
 }
 RUNS = ("begin", "ack", "nack", "reject", "release", "extend", "redrive")
 NO_QUEUE = ("cancel", "ping", "goodbye", "withdraw")
@@ -150,8 +152,9 @@ def test_the_walk(guarded: Guarded) -> None:
                 for phase, peer in connections(guarded, token):
                     if phase not in COMMANDS[op].phases:
                         continue
-                    # Of all queues `stats` shows those of the token; that is looked at below.
-                    is_ours = op in NO_QUEUE or queue in OURS or (op == "stats" and not queue)
+                    # Of all queues these tell of those of the token; that is looked at below.
+                    of_all = op in ("stats", "explain") and not queue
+                    is_ours = op in NO_QUEUE or queue in OURS or of_all
                     expected = not (may & roles and is_ours)
                     got = refused(peer, sent(op, queue, attached=phase is Phase.ATTACHED))
                     cells += 1
@@ -196,6 +199,20 @@ def test_stats_of_all_are_those_of_its_queues(guarded: Guarded) -> None:
     names = set(reply["value"]["queues"])
     assert "mail.a" in names
     assert not [name for name in names if not name.startswith("mail.")]
+
+
+def test_explain_tells_only_of_its_own_queues() -> None:
+    """A message of another queue is as one that never was, whichever queue is asked."""
+    guarded = Guarded()
+    peer, _ = guarded.enter(guarded.token({C}))
+    told = {}
+    for request, (origin, queue) in enumerate(((1, ""), (3, ""), (3, "mail.a")), 1):
+        run = pack_runs([(0, origin, 0, 1)])
+        peer.give(frame(part("explain", queue=queue, runs=1), request=request, columns=run))
+        (reply,) = peer.take()
+        told[origin, queue] = (reply["value"]["queue"], reply["value"]["reason"])
+    assert told[1, ""] == ("mail.a", "no_consumer")
+    assert told[3, ""] == told[3, "mail.a"] == ("", "unknown")
 
 
 def test_a_session_belongs_to_the_owner_of_its_token(guarded: Guarded) -> None:

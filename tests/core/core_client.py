@@ -235,6 +235,17 @@ class Client:
         """End every message of a queue."""
         return self.request({"op": "purge", "queue": queue})
 
+    def explain(self, id: Id, queue: str = "") -> dict[str, Any]:
+        """Return why a message is not running."""
+        part = {"op": "explain", "queue": queue, "runs": 1}
+        answer = self.request(part, wire.pack_runs([(0, *id, 1)]))
+        while answer is None:  # looking everywhere takes steps; what is not safe is no answer
+            self.world.run_jobs()
+            self.world.sync()
+            answer = self.answer(request=self.requests)
+        value: dict[str, Any] = answer["value"]
+        return value
+
     def queue_names(self) -> list[str]:
         """Return the names of all queues."""
         return list(self.request({"op": "stats"})["value"]["queues"])

@@ -76,11 +76,15 @@ RIGHTS: Final[Mapping[str, Row]] = {
         _row("withdraw", ANY, "", _OWN),
         _row("move", {Right.MANAGE}, "queue target", "both queues"),
         _row("queue_declare", ANY, "queue", "changes no queue that is there"),
+        _row("explain", {Right.CONSUME, Right.MANAGE}, "queue", "tells only of its own queues"),
     )
 }
 assert set(RIGHTS) == set(COMMANDS), "every operation needs exactly one row"
 # Operations that may make the queue of `target`, or else of `queue`; they are counted.
 MAKES: Final = frozenset({"publish", "consume", "receive", "move", "queue_set", "queue_declare"})
+MAY_NAME_NONE: Final = frozenset(
+    {"stats", "explain"}
+)  # then they are about all queues of the token
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +163,8 @@ def reach(grant: Grant) -> tuple[bool, bool]:
 def touched(op: str, fields: Any) -> list[str]:
     """Return the names of the queues that an operation with these fields (as attributes) touches.
 
-    An empty name, as of `stats` for all queues, is none: what such an answer shows is chosen by `Grant.covers`.
+    An empty name, as of `stats` for all queues, is none: what such an answer shows is chosen by
+    `Grant.covers`.
     """
     names = (getattr(fields, name) for name in RIGHTS[op].queues)
-    return [name for name in names if name or op != "stats"]
+    return [name for name in names if name or op not in MAY_NAME_NONE]

@@ -32,6 +32,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "top": "top",
     "peek": "peeking",
     "message": "messages",
+    "explain": "explaining",
     "check": "check",
     "events": "happening",
     "connections": "looking",

@@ -47,6 +47,7 @@ from minibrokerd.core.replay import Read, Replay
 # Importing bulk, listing and requests fills the table of requests.
 from minibrokerd.core.verbs import (  # noqa: F401
     bulk,
+    explaining,
     listing,
     logins,
     requests,

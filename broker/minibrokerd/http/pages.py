@@ -16,9 +16,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.responses import Response
 
 from minibroker.contract.limits import DLQ_SUFFIX
+from minibroker.contract.reasons import ENDED
 from minibroker.contract.settings import SETTINGS
 from minibrokerd import __version__
-from minibrokerd.http import deadletters, messages, probes, queues, sessions
+from minibrokerd.http import deadletters, explaining, messages, probes, queues, sessions
 from minibrokerd.http.gate import Need, cookie_name, csrf_of
 from minibrokerd.http.requests import Ask, Failure
 from minibrokerd.text.units import duration_text
@@ -167,10 +168,20 @@ async def show_message(ask: Ask) -> Response:
     """One message with its history."""
 
     async def values() -> dict[str, Any]:
+        ask.queue()  # 404 if there is none
+        why = await explaining.explain_message(ask)
+        if why.state == ENDED:
+            raise Failure(404, "unknown_message", why.text)
         view = await messages.show_message(ask)
         name = ask.queue_name
         source = queues.source_of(name)
-        return {"name": name, "message": view, "source": source, "is_dlq": name != source}
+        return {
+            "name": name,
+            "message": view,
+            "source": source,
+            "is_dlq": name != source,
+            "why": why,
+        }
 
     return await _or_failure(ask, "message.html", values())
 

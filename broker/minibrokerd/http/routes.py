@@ -12,6 +12,7 @@ from typing import Any, Final
 from minibrokerd.http import (
     deadletters,
     event_stream,
+    explaining,
     holders,
     live,
     log_level,
@@ -174,6 +175,18 @@ API: Final = (
         "one message, whichever queue it is in: as above, and its queue",
         messages.find_message,
         shapes.FoundMessage,
+    ),
+    _get(
+        "/api/v1/queues/{queue}/messages/{id}/explain",
+        "why a message is not running, since when, and what lets it go on",
+        explaining.explain_message,
+        shapes.Explained,
+    ),
+    _get(
+        "/api/v1/messages/{id}/explain",
+        "likewise, whichever queue it is in",
+        explaining.explain_found,
+        shapes.Explained,
     ),
     _change(
         "DELETE",

@@ -99,6 +99,21 @@ class MessageView(msgspec.Struct):
     holder: Holder | None = None
 
 
+class Explained(msgspec.Struct):
+    """Why a message is not running; protocol.md, 6.26, has the table of the reasons."""
+
+    id: str
+    queue: str  # empty: it is nowhere
+    state: str
+    reason: str
+    since_unix_ms: int  # 0: it is not known
+    until_unix_ms: int  # 0: it ends by no time
+    by: str
+    says: str
+    release: str
+    text: str  # all of it, as a sentence
+
+
 class FoundMessage(msgspec.Struct):
     """A message that was looked for in all queues."""
 

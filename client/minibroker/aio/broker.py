@@ -18,10 +18,13 @@ from minibroker.aio.queue import Queue
 from minibroker.aio.traced import is_traced, traced_queue
 from minibroker.aio.typed_queue import TypedQueue
 from minibroker.contract import limits
+from minibroker.contract.confirms import MessageId
 from minibroker.contract.errors import ConnectionLost
+from minibroker.session import explanation
 from minibroker.session.address import url_of
 from minibroker.session.arguments import MAX_RUN, Access, Options, never_opened, options_of
 from minibroker.session.declaring import checked
+from minibroker.session.explanation import Explanation
 from minibroker.session.spans import Span
 from minibroker.session.typed import UNTYPED
 from minibroker.session.wishes import check_name, timeout_ms
@@ -101,6 +104,13 @@ class Broker:
             value["server"] = page["server"]
             after = page.get("next")
         return value
+
+    async def explain(self, id: MessageId, *, timeout: Span | None = None) -> Explanation:
+        """Return why a message is not running, whichever queue it is in, as `Queue.explain` does."""
+        driver = self._driver
+        op, fields, columns = explanation.explain("", id)
+        within_ms = timeout_ms(timeout, driver.timeout_ms)
+        return explanation.read(id, await driver.request(op, fields, within_ms, columns))
 
     async def ping(self, *, timeout: Span | None = None) -> None:
         """Return when the server has given a sign of life; Timeout if it does not."""

@@ -426,6 +426,25 @@ COMMANDS: Mapping[str, Command] = {
             "Create the queue with these settings; one that is there stays as it is.",
             repeatable=True,
         ),
+        Command(
+            "explain",
+            _MAIN,
+            Answer.REPLY,
+            (
+                Field(
+                    "queue",
+                    Kind.STR,
+                    "",
+                    limits.MAX_QUEUE_NAME_CHARS + len(limits.DLQ_SUFFIX),
+                    "bytes",
+                    "Where to look first; empty: where it was published.",
+                ),
+                _RUNS,
+            ),
+            ("run",),
+            "Why a message is not running, since when, and until when; changes nothing.",
+            repeatable=True,
+        ),
     )
 }
 

@@ -7,9 +7,12 @@ import socket
 from types import TracebackType
 from typing import Any, TypeVar, overload
 
+from minibroker.contract.confirms import MessageId
 from minibroker.contract.errors import ConnectionLost
+from minibroker.session import explanation
 from minibroker.session.arguments import MAX_RUN, Access, never_opened, options_of
 from minibroker.session.declaring import checked
+from minibroker.session.explanation import Explanation
 from minibroker.session.spans import Span
 from minibroker.session.typed import UNTYPED
 from minibroker.session.wishes import check_name, timeout_ms
@@ -92,6 +95,13 @@ class Broker:
             value["server"] = page["server"]
             after = page.get("next")
         return value
+
+    def explain(self, id: MessageId, *, timeout: Span | None = None) -> Explanation:
+        """Return why a message is not running, whichever queue it is in, as `Queue.explain` does."""
+        driver = self._driver
+        op, fields, columns = explanation.explain("", id)
+        within_ms = timeout_ms(timeout, driver.timeout_ms)
+        return explanation.read(id, driver.request(op, fields, within_ms, columns))
 
     def ping(self, *, timeout: Span | None = None) -> None:
         """Return when the server has given a sign of life; Timeout if it does not."""

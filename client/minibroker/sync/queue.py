@@ -10,8 +10,9 @@ from minibroker.contract.confirms import Confirm, ConfirmRun, Confirms, MessageI
 from minibroker.contract.errors import NotSent
 from minibroker.contract.outcomes import Failures, PartialConfirms
 from minibroker.contract.settings import Settings
-from minibroker.session import wishes
+from minibroker.session import explanation, wishes
 from minibroker.session.declaring import NOTHING, Declaration, Differences
+from minibroker.session.explanation import Explanation
 from minibroker.session.message import Delivery
 from minibroker.session.outbox import GROUP_MESSAGES, PublishGroup
 from minibroker.session.peek import Peeks
@@ -222,6 +223,14 @@ class Queue(Generic[Body]):
             return Peeks()
         peeked: Peeks = self._ask(timeout, *wish)
         return peeked
+
+    def explain(self, id: MessageId, *, timeout: Span | None = None) -> Explanation:
+        """Return why a message is not running, since when, and what would let it go on.
+
+        It is looked for here, in the dead-letter queue, then everywhere; `str()` of the answer is a sentence.
+        """
+        value = self._ask(timeout, *explanation.explain(self.name, id))
+        return explanation.read(id, value)
 
     def redrive(
         self,

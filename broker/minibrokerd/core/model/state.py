@@ -14,6 +14,7 @@ from minibroker.contract import limits
 from minibroker.contract.settings import Settings
 from minibrokerd.core.model.deliveries import Delivery
 from minibrokerd.core.model.effects import Effects, Outgoing
+from minibrokerd.core.model.endings import Endings
 from minibrokerd.core.model.messages import LAZY, MEMORY, Block, Message, Span, runs_of
 from minibrokerd.core.model.queues import DEFAULTS, RESERVE_STEP, Queue
 from minibrokerd.core.model.records import (
@@ -70,7 +71,7 @@ class Store:
     # Slots: the interpreter reads attributes slower from the 30th of an instance on.
     __slots__ = (
         "_counter", "_numbers", "auto_create", "by_number", "clear_below", "connections", "deliveries", "dirty",
-        "dropped_batch", "effects", "entering", "epoch", "expected", "forgotten", "forward_waits",
+        "dropped_batch", "effects", "endings", "entering", "epoch", "expected", "forgotten", "forward_waits",
         "grace_until_ms", "held_back", "hold_until_ms", "idle", "jitter", "jobs", "lazy", "lazy_bytes",
         "looks_left", "max_queues", "news", "next_queue_number", "now_ms", "nowhere", "open_batch", "paused",
         "queues", "sessions", "short", "sizes", "standing", "sums", "synced", "unix_ms", "wheel",
@@ -95,6 +96,7 @@ class Store:
         self.synced = 0
         self.effects = Effects()
         self.sums = Sums()
+        self.endings = Endings()
         self.standing = self.sums.standing
         self.wheel = Wheel(0)
         self.queues: dict[str, Queue] = {}

@@ -225,9 +225,9 @@ def _purge_named(walk: Walk, queue: Queue, ids: list[Id]) -> Steps:
             continue
         purged += 1
         if walk.is_used_up(TAKE_LOOKS + line_looks(queue)):
-            _write_ended(store, queue, ended)
+            _write_ended(walk, queue, ended)
             yield GO_ON
-    _write_ended(store, queue, ended)
+    _write_ended(walk, queue, ended)
     queue.counters["purged"] += purged
     store.touch(queue)
     wake_doomed(store, queue)
@@ -236,9 +236,12 @@ def _purge_named(walk: Walk, queue: Queue, ids: list[Id]) -> Steps:
     walk.reply(queue.last_batch, {"purged": purged} | ({"left": left} if left else {}))
 
 
-def _write_ended(store: Store, queue: Queue, ended: list[Run]) -> None:
+def _write_ended(walk: Walk, queue: Queue, ended: list[Run]) -> None:
     if ended:
-        tail = pack_runs(ended)
+        store, tail = walk.store, pack_runs(ended)
+        connection = store.connections.get(walk.connection)
+        by = connection.session.client if connection is not None else ""
+        store.endings.note(queue.name, "purged", by, store.unix_ms, tail)
         store.emit(AckMeta(queue.number, 0, 0, 0, 0, 0, 0), tail, crc32(tail))
         queue.last_batch = store.open_batch
         ended.clear()

@@ -233,10 +233,11 @@ def ack(work: Settlement) -> None:
         store.sums.runs_ms.note(store.unix_ms - work.began_unix_ms, count)
     elif work.sent_unix_ms:
         store.sums.waits_ms.note(store.unix_ms - work.sent_unix_ms, count)
-    if work.durability == MEMORY:
-        return
     # Only what really ended may stand in the log: a lost run names messages that live.
     tail = pack_runs(ended) if work.lost else bytes(work.column)
+    store.endings.note(work.queue.name, "acked", session.client, store.unix_ms, tail)
+    if work.durability == MEMORY:
+        return
     most = store.sizes.runs_bytes
     while len(tail) > most:  # a frame as large as a segment, or many gaps in one run
         store.emit(AckMeta(work.queue.number, 0, 0, 0, 0, 0, 0), tail[:most], crc32(tail[:most]))

@@ -1,0 +1,122 @@
+"""Why a message is not running: a function of what is there now. It changes nothing, and promises nothing.
+
+What dispatch asks is asked here in the order in which a person would: is somebody there, are messages handed out
+at all, may one of the consumers take more, does it read, is the message in memory, is it its turn. The first no is
+the reason; `minibroker.contract.reasons` has the table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from minibroker.contract.limits import DLQ_SUFFIX
+from minibrokerd.core.model.cold import ColdRun
+from minibrokerd.core.model.deliveries import Consumer, Delivery
+from minibrokerd.core.model.messages import Item, Message, State
+from minibrokerd.core.model.queues import Queue
+from minibrokerd.core.model.records import AttemptMeta
+from minibrokerd.core.model.state import Store
+from minibrokerd.core.model.wheel import TICK_MS
+
+FOR_EVER_MS: Final = 2**60  # a hold that no start has set ends never: the server is stopping
+MOST_NAMED: Final = 3  # clients in one answer
+
+
+class Why(NamedTuple):
+    """The answer: a state, the code of a reason, times in unix ms (0: none), and who or what it is because of."""
+
+    state: str
+    reason: str
+    since_unix_ms: int = 0
+    until_unix_ms: int = 0
+    by: str = ""
+
+
+def why_waits(store: Store, queue: Queue, item: Item | ColdRun, at: Sequence[Consumer]) -> Why:
+    """Return why a message of `item`, which is READY, is not handed out; `at` are all consumers of its queue."""
+    reason, until_ms, by = _what_keeps(store, queue, item, at)
+    since = 0 if isinstance(item, ColdRun) else _unix_ms(store, item.ready_at_ms)
+    return Why(State.READY.name, reason, since, _unix_ms(store, until_ms) if until_ms else 0, by)
+
+
+def _what_keeps(
+    store: Store, queue: Queue, item: Item | ColdRun, at: Sequence[Consumer]
+) -> tuple[str, int, str]:
+    """Return (reason, log time of its end or 0, by whom)."""
+    if not at:
+        return "no_consumer", 0, ""
+    if store.paused:
+        return "no_space", 0, ""
+    if not store.hands_out():
+        if store.hold_until_ms > FOR_EVER_MS:
+            return "stopping", 0, ""
+        return "starting", store.hold_until_ms, ""
+    hungry = [consumer for consumer in at if consumer.credit() > 0]
+    if not hungry:
+        return "no_credit", 0, _clients(store, at)
+    reading = [consumer for consumer in hungry if _reads(store, consumer)]
+    if not reading:
+        return "not_reading", 0, _clients(store, hungry)
+    if isinstance(item, ColdRun):
+        return "reading_back", 0, ""
+    if sum(consumer.credit() for consumer in reading) < queue.lanes.ready:
+        return "in_line", 0, ""
+    return "next", 0, ""
+
+
+def why_delayed(store: Store, queue: Queue, item: Item) -> Why:
+    """Return why a message that is DELAYED is."""
+    state = State.DELAYED.name
+    last = item.history[-1] if isinstance(item, Message) and item.history else None
+    if isinstance(item, Message) and item.dead:
+        since = last.ended_unix_ms if last is not None else 0
+        return Why(state, "dlq_full", since, 0, queue.name + DLQ_SUFFIX)
+    until = _unix_ms(store, item.ready_at_ms)
+    if last is None or item.releases:  # a release waits, too, from the second one on
+        return Why(state, "delayed", 0, until)
+    return Why(state, "retry_delay", last.ended_unix_ms, until, _error(last))
+
+
+def why_held(store: Store, delivery: Delivery, item: Item) -> Why:
+    """Return by whom a message that was delivered is held or worked on."""
+    session = store.sessions.get(delivery.session)
+    by = session.client if session is not None else ""
+    if not isinstance(item, Message) or item.state is not State.BEGUN:
+        return Why(State.HELD.name, "held", 0, 0, by)
+    armed = item.timer is not None and item.timer.armed
+    until = _unix_ms(store, item.timer.tick * TICK_MS) if item.timer is not None and armed else 0
+    reason = "running" if session is not None and session.connected else "worker_away"
+    return Why(State.BEGUN.name, reason, item.started_unix_ms, until, by)
+
+
+def why_dead(why: Why, item: Item | ColdRun) -> Why:
+    """Return the answer for a message that was looked for in its source, and lies in the dead-letter queue."""
+    last = item.history[-1] if isinstance(item, Message) and item.history else None
+    if last is None:
+        return Why(why.state, "dead", 0, 0, "its attempts are not in memory")
+    return Why(why.state, "dead", last.ended_unix_ms, 0, _error(last))
+
+
+def _reads(store: Store, consumer: Consumer) -> bool:
+    """Whether deliveries may go to a consumer; one that only waits for a turn of the shell gets them at once."""
+    connection = store.connections[consumer.connection]
+    return not (connection.paused or connection.silent)
+
+
+def _clients(store: Store, consumers: Sequence[Consumer]) -> str:
+    """Return names of clients, those of the first few consumers."""
+    sessions = dict.fromkeys(store.connections[each.connection].session for each in consumers)
+    names = [session.client or "a client without a name" for session in sessions]
+    more = [f"{len(names) - MOST_NAMED} more"] if len(names) > MOST_NAMED else []
+    return ", ".join(names[:MOST_NAMED] + more)
+
+
+def _error(attempt: AttemptMeta) -> str:
+    error = ": ".join(filter(None, (attempt.error_class, attempt.error_text.partition("\n")[0])))
+    return f"{attempt.cause}, {error}" if error else attempt.cause
+
+
+def _unix_ms(store: Store, log_ms: int) -> int:
+    """Return a log time by the wall clock."""
+    return store.unix_ms + log_ms - store.now_ms
