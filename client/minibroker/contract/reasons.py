@@ -135,7 +135,7 @@ _ROWS: Final = (
     Reason(
         "ended",
         ENDED,
-        "it is not there any more; how it ended is not remembered",
+        "it is not there: it ended, or a start left its id out; how it ended is not remembered",
         "",
     ),
     Reason("unknown", ENDED, "no message has had this id", ""),
