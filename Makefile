@@ -35,7 +35,7 @@ help:
 	@echo "make attacks  strangers flood a broker, COUNT=10000 times each, with and without TLS: pings of others stay below 20 ms"
 	@echo "make bench-workers   a job that does nothing through minibroker worker, Celery, Dramatiq, Taskiq and RQ: ARGS=\"--rounds 1\""
 	@echo "make bench-blocking  one publish at a time: minibroker.sync, the asyncio client, redis-py: ARGS=\"--pairs 3\""
-	@echo "make bench-http  what it costs to be watched: scrapes, an open page, tokens; ARGS=\"rates --pairs 7\""
+	@echo "make bench-http  what it costs to be watched: scrapes, an open page, tokens; and encrypted; ARGS=\"rates --pairs 7\""
 	@echo "make page     the page in Chromium with 10,000 queues and 100,000 dead messages; how long each page takes to load"
 	@echo "make screenshots  the picture of the page in README.md, of a broker at work; ALL=folder: every page, light, dark, and on a phone"
 	@echo "make format   format the code; make tables: print the tables of the documents and the dashboard again"

@@ -1,8 +1,9 @@
-"""`make bench-http`: what it costs to be watched, in pairs on one machine; docs/performance.md has the figures.
+"""`make bench-http`: what it costs to be watched or encrypted, in pairs on one machine (docs/performance.md).
 
 - Everything on (the HTTP port, a scrape every ten seconds, an open page, tokens) beside everything off: rates.
 - Publishes of 1,000 tasks beside a scrape a second and an open page, of a broker with 1,000 queues: their p99.
 - One scrape of 10,000 queues, half of them with counts: the CPU of the server, which is its loop's.
+- With TLS beside without: the rates of all rows of `make bench`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
@@ -83,7 +84,7 @@ def serving(folder: Path, *flags: str) -> Iterator[Broker]:
     try:
         assert process.stdout is not None
         text = process.stdout.readline() + process.stdout.readline()
-        found = re.search(r"listening on (\S+)(?:\n +http +(\S+))?", text)
+        found = re.search(r"listening on ([^\s,]+)[^\n]*(?:\n +http +(\S+))?", text)
         assert found, text
         yield Broker(f"minibroker://{found[1]}", found[2] or "", process.pid)
     finally:
@@ -123,30 +124,59 @@ def rates(folder: Path, pairs: int) -> None:
         serving(folder / "off", "--no-http") as off,
         watching(on, token, SCRAPE_S),
     ):
-        for name in RATE_ROWS:
-            row = next(row for row in ROWS if row.name == name)
-            with ExitStack() as stack:
-                clients = [start_client(stack, each.url, row, "uvloop") for each in (on, off)]
-                for client in clients:
-                    repeat(client)  # to warm up
-                ratios, costs, figures = [], [], []
-                for at in range(pairs):
-                    rate, used = [0.0, 0.0], [0.0, 0.0]
-                    for side in (0, 1) if at % 2 else (1, 0):
-                        before_s = cpu_seconds((on, off)[side].pid)
-                        done = repeat(clients[side])
-                        used[side] = cpu_seconds((on, off)[side].pid) - before_s
-                        rate[side] = done["messages"] / done["seconds"]
-                    figures.append(rate[0])
-                    ratios.append(rate[0] / rate[1])
-                    costs.append(used[0] / used[1])
-            print(
-                f"on/off {name}: rate {median(ratios):.3f} ({min(ratios):.3f} - {max(ratios):.3f}), "
-                f"CPU of the server {median(costs):.3f} ({min(costs):.3f} - {max(costs):.3f}), "
-                f"on {median(figures):,.0f} messages/s, pairs {pairs}",
-                flush=True,
-            )
+        beside("on/off", on, off, RATE_ROWS, pairs)
     del os.environ["MINIBROKER_TOKEN"]
+
+
+def encrypted(folder: Path, pairs: int) -> None:
+    """Print the rates with TLS beside those without."""
+    certificate, key = folder / "cert.pem", folder / "key.pem"
+    asked = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1 -subj /CN=bench"
+    files = [
+        "-addext",
+        "subjectAltName=IP:127.0.0.1",
+        "-keyout",
+        str(key),
+        "-out",
+        str(certificate),
+    ]
+    subprocess.run(["openssl", *asked.split(), *files], check=True, capture_output=True)
+    flags = ["--tls-cert", str(certificate), "--tls-key", str(key)]
+    os.environ["MINIBROKER_CA"] = str(certificate)
+    with (
+        serving(folder / "tls", "--no-http", *flags) as sealed,
+        serving(folder / "plain", "--no-http") as plain,
+    ):
+        sealed = sealed._replace(url=sealed.url.replace("minibroker:", "minibrokers:"))
+        beside("TLS/plain", sealed, plain, [row.name for row in ROWS], pairs)
+    del os.environ["MINIBROKER_CA"]
+
+
+def beside(what: str, one: Broker, other: Broker, names: Iterable[str], pairs: int) -> None:
+    """Print a line for each row: the rate of `one` in times of that of `other`, and the CPU of both servers."""
+    for name in names:
+        row = next(row for row in ROWS if row.name == name)
+        with ExitStack() as stack:
+            clients = [start_client(stack, each.url, row, "uvloop") for each in (one, other)]
+            for client in clients:
+                repeat(client)  # to warm up
+            ratios, costs, figures = [], [], []
+            for at in range(pairs):
+                rate, used = [0.0, 0.0], [0.0, 0.0]
+                for side in (0, 1) if at % 2 else (1, 0):
+                    before_s = cpu_seconds((one, other)[side].pid)
+                    done = repeat(clients[side])
+                    used[side] = cpu_seconds((one, other)[side].pid) - before_s
+                    rate[side] = done["messages"] / done["seconds"]
+                figures.append(rate[0])
+                ratios.append(rate[0] / rate[1])
+                costs.append(used[0] / used[1])
+        print(
+            f"{what} {name}: rate {median(ratios):.3f} ({min(ratios):.3f} - {max(ratios):.3f}), "
+            f"CPU of the server {median(costs):.3f} ({min(costs):.3f} - {max(costs):.3f}), "
+            f"{median(figures):,.0f} messages/s, pairs {pairs}",
+            flush=True,
+        )
 
 
 async def publish_for(url: str, seconds: float) -> list[float]:
@@ -220,17 +250,18 @@ def run(work: Coroutine[Any, Any, Any]) -> Any:
     return uvloop.run(work)
 
 
+PARTS: Final = {part.__name__: part for part in (scrapes, latencies, rates, encrypted)}
+
+
 def main() -> None:
     """Run what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("parts", nargs="*", default=["scrapes", "latencies", "rates"])
+    parser.add_argument("parts", nargs="*", default=list(PARTS))
     parser.add_argument("--pairs", type=int, default=5)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=ROOT / "benchmarks") as made:
         for part in options.parts:
-            {"rates": rates, "latencies": latencies, "scrapes": scrapes}[part](
-                Path(made), options.pairs
-            )
+            PARTS[part](Path(made), options.pairs)
 
 
 if __name__ == "__main__":
