@@ -16,7 +16,7 @@ from harness import World
 from minibroker.contract import limits, wire
 from minibrokerd.core.core import error_header
 from minibrokerd.core.model.effects import Outgoing
-from minibrokerd.core.model.inputs import Frame, Hello, Resume
+from minibrokerd.core.model.inputs import Frame
 from minibrokerd.core.model.records import PublishMeta, decode
 from minibrokerd.core.model.tails import split_bins
 from minibrokerd.net.frames import read_frame
@@ -42,7 +42,7 @@ class CoreServer(World):
 
     def admits(self, frame: Frame) -> bool:
         """Return whether there is room for a frame, as `Admission` judges; one that is known needs none."""
-        return not self.full or frame.parts[0].op != "publish" or self.core.knows(frame)
+        return not self.full or frame.parts[0].row.op != "publish" or self.core.knows(frame)
 
     def stored(self) -> dict[bytes, list[Stored]]:
         """Return as what each body was ever stored, after a sync."""
@@ -100,12 +100,11 @@ class CorePeer:
 
     def _take(self, frame: Frame) -> None:
         part, server = frame.parts[0], self.server
-        assert self._is_open != (part.op in ("hello", "resume")), part.op
-        if part.op == "hello":
-            server.apply(Hello(self.number, part.client))
-        elif part.op == "resume":
-            assert part.secret == SECRET
-            server.apply(Resume(self.number, part.session, part.client, frame.columns))
+        login = part.row.login
+        assert self._is_open != (login is not None), part.row.op
+        if login is not None:
+            assert getattr(part, "secret", SECRET) == SECRET
+            server.apply(login(self.number, part, frame.columns, None))
         elif server.admits(frame):
             server.apply(frame)
         else:

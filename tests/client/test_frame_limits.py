@@ -73,7 +73,7 @@ class Reader:
             frame = read_frame(payload, 1, 0.0)  # header bytes, parts, fields
             runs = sum(getattr(part, "runs", 0) for part in frame.parts)
             assert runs <= limits.MAX_RUNS_PER_FRAME
-            if frame.parts[0].op == "publish":
+            if frame.parts[0].row.op == "publish":
                 assert len(frame.parts) == 1
                 assert 0 < frame.parts[0].count <= limits.MAX_MESSAGES_PER_FRAME
             else:
@@ -131,7 +131,7 @@ def messages_named(frame: Any) -> int:
         column = frame.columns[at : at + 24 * runs]
         total += sum(run[3] for run in wire.RUN.iter_unpack(column))
         at += 24 * runs
-        for _ in range(2 if part.op in ("nack", "reject") else 0):
+        for _ in range(2 if part.row.errors else 0):
             _, used = wire.unpack_strings(frame.columns[at:], runs)
             at += used
     return total

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import pytest
 
-from minibroker.contract.commands import COMMANDS, Phase
 from minibroker.contract.metrics import METRICS
 from minibroker.contract.settings import default_settings
+from minibrokerd.core.model.inputs import Needs
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.records import RECORD_TYPES, TYPE_OF, QueueMeta, UnknownRecord, decode
 from minibrokerd.core.replay import APPLY
-from minibrokerd.core.verbs.handlers import REQUESTS
-from minibrokerd.core.verbs.settling import VERBS
+from minibrokerd.core.verbs.operations import OPERATIONS, Operation
 from minibrokerd.log.seam import Record
 
 
-def test_every_command_has_a_handler() -> None:
-    logins = {op for op, row in COMMANDS.items() if row.phases == (Phase.NEW,)}
-    assert set(REQUESTS) | set(VERBS) | logins | {"publish"} == set(COMMANDS)
+@pytest.mark.parametrize("row", OPERATIONS.values(), ids=OPERATIONS)
+def test_every_operation_has_one_function(row: Operation) -> None:
+    functions = [each for each in (row.login, row.request, row.settle) if each is not None]
+    assert len(functions) == (row.needs is not Needs.ROOM)
+    assert row.settles == (row.settle is not None)
+    assert row.alone == (row.login is not None or row.request is not None)
 
 
 def test_every_record_type_can_be_replayed() -> None:

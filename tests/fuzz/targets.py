@@ -69,7 +69,8 @@ class Server:
             self._client.set("q")
         self._applied += 1
         frame = read_frame(data, self._client.connection, 0.0)
-        if frame.parts[0].op not in ("hello", "resume", "attach", "ping", "goodbye", "heartbeat"):
+        row = frame.parts[0].row
+        if row.login is None and row.op not in ("ping", "goodbye"):
             self._world.apply(frame)
             self._client.inbox.clear()
 

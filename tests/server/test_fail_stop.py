@@ -36,7 +36,7 @@ main()
 """
 
 PLACES = (
-    "minibrokerd.core.verbs.settling VERBS.nack",
+    "minibrokerd.core.verbs.settling _fail",
     "minibrokerd.core.verbs.attempts _entry",
     "minibrokerd.core.core dispatch",
     "minibrokerd.core.model.state Store.emit",

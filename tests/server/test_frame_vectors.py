@@ -20,7 +20,6 @@ from minibroker.contract import wire
 from minibrokerd.core.core import Core
 from minibrokerd.core.model.columns import read_columns
 from minibrokerd.core.model.inputs import (
-    Attach,
     Command,
     Disconnected,
     Frame,
@@ -29,7 +28,7 @@ from minibrokerd.core.model.inputs import (
     Synced,
     Tick,
 )
-from minibrokerd.core.verbs.settling import VERBS_WITH_ERRORS, read_errors, read_runs
+from minibrokerd.core.verbs.runs import read_errors, read_runs
 from minibrokerd.log.seam import Batch, Record
 from minibrokerd.net.frames import BadFrame, read_frame
 from minibrokerd.net.outgoing import frame_of
@@ -41,14 +40,14 @@ def values_of(columns: memoryview, parts: list[Any]) -> tuple[Any, ...]:
     values: list[Any] = []
     at = 0
     for each in parts:
-        if each.op == "publish":
+        if each.row.op == "publish":
             read = read_columns(each, columns, each.count)
             values.append(tuple(list(column) for column in read.values()))
             at = len(columns)
         elif hasattr(each, "runs"):
             values.append(read_runs(columns[at:], each.runs))
             at += wire.RUN.size * each.runs
-            if each.op in VERBS_WITH_ERRORS:
+            if each.row.errors:
                 errors, used = read_errors(columns[at:], each.runs)
                 values.append(list(errors))
                 at += used
@@ -69,7 +68,7 @@ def messages_of(frame: Frame) -> tuple[tuple[bytes, bytes], ...]:
 
 def check_fields(frame: Frame, vector: Vector) -> None:
     """Compare everything that was read with the vector."""
-    parts = [{"op": each.op, **msgspec.structs.asdict(each)} for each in frame.parts]
+    parts = [{"op": each.row.op, **msgspec.structs.asdict(each)} for each in frame.parts]
     assert parts == vector.parts
     assert (frame.request, frame.sequence, frame.answered_below) == vector.numbers
     assert values_of(frame.columns, list(frame.parts)) == vector.columns
@@ -317,13 +316,10 @@ class Broker:
 
 def command_of(frame: Frame) -> Command:
     """Return a frame, or the login that a connection makes of it; the secret always opens."""
-    login: Any = frame.parts[0]
-    if len(frame.parts) == 1 and login.op == "hello":
-        return Hello(frame.connection, login.client)
-    if len(frame.parts) == 1 and login.op == "attach":
-        return Attach(frame.connection, login.session)
-    if len(frame.parts) == 1 and login.op == "resume":
-        return Resume(frame.connection, login.session, login.client, frame.columns)
+    part = frame.parts[0]
+    if len(frame.parts) == 1 and part.row.login is not None:
+        login: Command = part.row.login(frame.connection, part, frame.columns, None)
+        return login
     return frame
 
 

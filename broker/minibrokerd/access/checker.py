@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from minibrokerd.access.quotas import Quota
-from minibrokerd.access.rights import MAKES, Grant, touched, verdict
+from minibrokerd.access.rights import Grant, touched, verdict
 from minibrokerd.core.core import Core, error_header
 from minibrokerd.core.model.effects import Outgoing
-from minibrokerd.core.model.inputs import Frame
+from minibrokerd.core.model.inputs import Frame, Needs
 from minibrokerd.engine.engine import Engine
 
 _NONE: Final = (None,)
@@ -36,9 +36,10 @@ class Checker:
         One that has no name wants no answer: what it begins was never handed to this connection.
         """
         for part in frame.parts:
-            for queue in touched(part.op, part) or _NONE:
-                if not self._grant.allows(part.op, queue):
-                    text = verdict(self._grant, part.op, touched(part.op, part))
+            op = part.row.op
+            for queue in touched(op, part) or _NONE:
+                if not self._grant.allows(op, queue):
+                    text = verdict(self._grant, op, touched(op, part))
                     self._refuse(frame, "not_allowed", text, None)
                     return
         if self._quota is None or self._is_within(frame, self._quota, self._engine.core):
@@ -46,13 +47,13 @@ class Checker:
 
     def _is_within(self, frame: Frame, quota: Quota, core: Core) -> bool:
         part = frame.parts[0]
-        if part.op not in MAKES or core.knows(frame):  # one that came again was counted
+        makes = part.row.makes
+        if not makes or core.knows(frame):  # one that came again was counted
             return True
-        queue = getattr(part, "target", part.queue)
-        if queue not in core.store.queues and (text := quota.may_make()):
+        if getattr(part, makes) not in core.store.queues and (text := quota.may_make()):
             self._refuse(frame, "limit_reached", text, None)
             return False
-        if part.op == "publish":
+        if frame.needs is Needs.ROOM:
             text, retry_ms = quota.may_publish(part.count, frame.size, self._now_s())
             if text:
                 self._refuse(frame, "busy", f"{text}; nothing was stored", retry_ms)

@@ -40,10 +40,13 @@ class Row:
     any_of: frozenset[Right]
     queues: tuple[str, ...]
     says: str
+    some: bool  # it may be about no one queue: an empty name is none
 
 
 def _row(op: str, rights: Iterable[Right], queues: str, says: str) -> Row:
-    return Row(op, frozenset(rights), tuple(queues.split()), says)
+    names = queues.split()
+    some = any(field.name in names and field.default == "" for field in COMMANDS[op].fields)
+    return Row(op, frozenset(rights), tuple(names), says, some)
 
 
 _OWN: Final = "of its own connection only"
@@ -80,11 +83,6 @@ RIGHTS: Final[Mapping[str, Row]] = {
     )
 }
 assert set(RIGHTS) == set(COMMANDS), "every operation needs exactly one row"
-# Operations that may make the queue of `target`, or else of `queue`; they are counted.
-MAKES: Final = frozenset({"publish", "consume", "receive", "move", "queue_set", "queue_declare"})
-MAY_NAME_NONE: Final = frozenset(
-    {"stats", "explain"}
-)  # then they are about all queues of the token
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,8 +161,8 @@ def reach(grant: Grant) -> tuple[bool, bool]:
 def touched(op: str, fields: Any) -> list[str]:
     """Return the names of the queues that an operation with these fields (as attributes) touches.
 
-    An empty name, as of `stats` for all queues, is none: what such an answer shows is chosen by
-    `Grant.covers`.
+    What an answer about no one queue shows is chosen by `Grant.covers`.
     """
-    names = (getattr(fields, name) for name in RIGHTS[op].queues)
-    return [name for name in names if name or op not in MAY_NAME_NONE]
+    row = RIGHTS[op]
+    names = (getattr(fields, name) for name in row.queues)
+    return [name for name in names if name or not row.some]

@@ -16,7 +16,6 @@ from typing import Any, Final
 from zlib import crc32
 
 from minibroker.contract import limits
-from minibroker.contract.commands import COMMANDS
 from minibroker.contract.wire import pack_runs
 from minibrokerd.core.durable import forwarding, paging
 from minibrokerd.core.durable.digest import Digest
@@ -32,6 +31,7 @@ from minibrokerd.core.model.inputs import (
     Freeze,
     Hello,
     Loaded,
+    Needs,
     Resume,
     Space,
     Synced,
@@ -43,29 +43,14 @@ from minibrokerd.core.model.records import Meta
 from minibrokerd.core.model.sessions import Outcome, Result
 from minibrokerd.core.model.state import Broken, Refused, Store
 from minibrokerd.core.replay import Read, Replay
-
-# Importing bulk, listing and requests fills the table of requests.
-from minibrokerd.core.verbs import (  # noqa: F401
-    bulk,
-    explaining,
-    listing,
-    logins,
-    requests,
-    withdrawing,
-)
+from minibrokerd.core.verbs import logins, withdrawing
 from minibrokerd.core.verbs.attempts import lease_over, leases_over
 from minibrokerd.core.verbs.dispatching import dispatch, line_up_all
 from minibrokerd.core.verbs.farewells import end_connection
-from minibrokerd.core.verbs.handlers import REQUESTS
+from minibrokerd.core.verbs.operations import NAMELESS, SEQUENCE
 from minibrokerd.core.verbs.publishing import enter, publish
-from minibrokerd.core.verbs.settling import (
-    VERBS,
-    Run,
-    Settlement,
-    is_whole_ack,
-    read_settlement,
-    settle,
-)
+from minibrokerd.core.verbs.runs import Run
+from minibrokerd.core.verbs.settling import Settlement, has_outcome, read_settlement, settle
 from minibrokerd.log.seam import Batch, Digested, Place, Record
 from minibrokerd.log.sizes import LARGEST, Sizes
 
@@ -262,7 +247,7 @@ def _frame(store: Store, frame: Frame) -> None:
     try:
         if frame.sequence is not None:
             _sequenced(store, frame, frame.sequence)
-        elif frame.parts[0].op in REQUESTS:
+        elif frame.parts[0].row.alone:
             _request(store, frame)
         else:
             _unsequenced(store, frame)
@@ -286,16 +271,16 @@ def _cut_off(store: Store, connection: int, header: dict[str, Any]) -> None:
 
 def _request(store: Store, frame: Frame) -> None:
     part = frame.parts[0]
+    row = part.row
     if len(frame.parts) > 1:
-        raise Broken(f"{part.op} must be the only part of its frame")
-    row = COMMANDS[part.op]
-    if frame.request is None and not row.nameless:
-        raise Broken(f"{part.op} needs a request number")
+        raise Broken(f"{row.op} must be the only part of its frame")
+    if frame.request is None and not row.named & NAMELESS:
+        raise Broken(f"{row.op} needs a request number")
     if frame.columns and not row.columns:
-        raise Broken(f"{part.op} has no columns, but {len(frame.columns)} bytes of them came")
+        raise Broken(f"{row.op} has no columns, but {len(frame.columns)} bytes of them came")
     if frame.request is not None:
         withdrawing.reuse(store, frame)
-    REQUESTS[part.op](store, frame, part)
+    row.request(store, frame, part)
 
 
 def _sequenced(store: Store, frame: Frame, sequence: int) -> None:
@@ -323,7 +308,6 @@ def _sequenced(store: Store, frame: Frame, sequence: int) -> None:
             f"frame {sequence} is too far ahead of {session.answered_below}, the oldest unanswered"
         )
     results, lost, rests_on = _apply_parts(store, frame)
-    is_publish = frame.parts[0].op == "publish"
     # A message in memory is gone after a restart: its frame, when it comes again, must not be taken for known.
     recorded = bool(store.effects.records) and results[0].get("durability") != "memory"
     # What no segment can hold is forgotten by a start: then the frame is judged as one that was never seen.
@@ -339,16 +323,19 @@ def _sequenced(store: Store, frame: Frame, sequence: int) -> None:
         store.note_outcomes(session, store.open_batch)
     session.seen_ms = store.now_ms
     # The record of a publish, or of an ack that is all of its frame, has the outcome itself.
-    if recorded and not is_publish and not is_whole_ack(store, frame, lost):
+    row = frame.parts[0].row
+    if recorded and not (
+        row.outcome and (row.needs is Needs.ROOM or has_outcome(store, frame, lost))
+    ):
         meta = session.record_of(sequence, store.unix_ms)
         store.emit(meta, lost, crc32(lost))
     _confirm(store, frame, results, lost, rests_on)
 
 
 def _unsequenced(store: Store, frame: Frame) -> None:
-    if frame.parts[0].op == "publish":
-        raise Broken("publish needs a sequence")
-    if frame.request is None and any(part.op != "begin" for part in frame.parts):
+    if frame.parts[0].row.named == SEQUENCE:
+        raise Broken(f"{frame.parts[0].row.op} needs a sequence")
+    if frame.request is None and not all(part.row.named & NAMELESS for part in frame.parts):
         raise Broken("only a frame of begin parts may have neither sequence nor request")
     results, lost, rests_on = _apply_parts(store, frame)
     if frame.request is not None:
@@ -358,9 +345,9 @@ def _unsequenced(store: Store, frame: Frame) -> None:
 def _apply_parts(store: Store, frame: Frame) -> tuple[list[Result], bytes, int]:
     """Apply publish or settle parts: (one result for each, the lost runs packed, what the answer rests on)."""
     first = frame.parts[0]
-    if first.op == "publish":
+    if first.row.needs is Needs.ROOM:
         if len(frame.parts) > 1:
-            raise Broken("publish must be the only part of its frame")
+            raise Broken(f"{first.row.op} must be the only part of its frame")
         result, rests_on = publish(store, frame, first)
         return [result], b"", rests_on
     results: list[Result] = []
@@ -382,8 +369,10 @@ def _read_parts(store: Store, frame: Frame) -> list[Settlement]:
     ):
         raise Broken(f"a frame has more than {limits.MAX_RUNS_PER_FRAME} runs")
     for part in frame.parts:
-        if part.op not in VERBS:
-            raise Broken(f"{part.op} has no place in a frame with other parts, or with a sequence")
+        if not part.row.settles:
+            raise Broken(
+                f"{part.row.op} has no place in a frame with other parts, or with a sequence"
+            )
         work, used = read_settlement(store, frame, part, frame.columns[at:])
         parts.append(work)
         at += used

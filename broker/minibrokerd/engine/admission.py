@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 from minibroker.contract import limits
 from minibrokerd.core.core import Core, error_header
 from minibrokerd.core.model.effects import Outgoing
-from minibrokerd.core.model.inputs import Command, Frame, Space
+from minibrokerd.core.model.inputs import Command, Frame, Needs, Space
 from minibrokerd.engine.forwarder import Forwarder
 from minibrokerd.engine.pager import Pager
 from minibrokerd.log.seam import RESERVE_SEGMENTS, Log, Room
@@ -84,9 +84,13 @@ class Admission:
             return False
         if not isinstance(command, Frame):
             return True
-        if command.parts[0].op == "publish":
+        if command.needs is Needs.ROOM:
             return self._admits_publish(command)
-        return not self._tight or self._admits_settlement(command)
+        return (
+            not self._tight
+            or command.needs is not Needs.RESERVE
+            or self._admits_settlement(command)
+        )
 
     def look_at_waiting(self) -> None:
         """Take or refuse what waits for room that is not being made: nothing else would end that wait."""

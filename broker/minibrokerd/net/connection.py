@@ -15,8 +15,8 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol, cast
 
 from minibroker.contract import limits
-from minibroker.contract.commands import COMMANDS, Phase
 from minibroker.contract.errors import ERRORS
+from minibroker.contract.rows import Phase
 from minibroker.contract.wire import LENGTH, RUN
 from minibrokerd import __version__
 from minibrokerd.access.checker import Checker
@@ -25,7 +25,8 @@ from minibrokerd.access.quotas import Quota
 from minibrokerd.access.rights import Grant
 from minibrokerd.core.core import error_header
 from minibrokerd.core.model.effects import Outgoing
-from minibrokerd.core.model.inputs import Attach, Disconnected, Flow, Frame, Hello, Resume
+from minibrokerd.core.model.inputs import Attach, Disconnected, Flow, Frame
+from minibrokerd.core.verbs.operations import SEQUENCE
 from minibrokerd.engine.engine import Engine
 from minibrokerd.net import listening
 from minibrokerd.net.frames import ARRAY_OF_4, BadFrame, read_frame
@@ -236,16 +237,17 @@ class ServerConnection(asyncio.Protocol):
     def _take(self, payload: bytes | memoryview) -> None:
         frame = read_frame(payload, self.number, self._broker.engine.jitter())
         for part in frame.parts:
-            if self.phase not in COMMANDS[part.op].phases:
+            if self.phase not in part.row.phases:
                 raise BadFrame(
-                    f"{part.op} is not allowed on a connection that is {self.phase.value}"
+                    f"{part.row.op} is not allowed on a connection that is {self.phase.value}"
                 )
         if self.phase is Phase.NEW:
             self._login(frame)
         elif self.phase is Phase.ATTACHED and frame.sequence is not None:
             raise BadFrame("frames of an attached connection have a request number, no sequence")
-        elif frame.sequence is None and frame.parts[0].op == "publish":
-            raise BadFrame("publish needs a sequence")  # a refusal of it would name nothing
+        elif frame.sequence is None and frame.parts[0].row.named == SEQUENCE:
+            # A refusal of it would name nothing.
+            raise BadFrame(f"{frame.parts[0].row.op} needs a sequence")
         else:
             self._submit(frame)
 
@@ -259,27 +261,23 @@ class ServerConnection(asyncio.Protocol):
             )
         if len(frame.parts) > 1 or frame.sequence is not None or frame.request is not None:
             raise BadFrame("the first frame of a connection has one part and no number of its own")
-        if len(frame.columns) != RUN.size * (part.runs if part.op == "resume" else 0):
-            raise BadFrame(f"the columns of {part.op} have {len(frame.columns)} bytes")
-        if part.op != "attach" and len(part.client.encode()) > limits.MAX_CLIENT_NAME_BYTES:
+        if len(frame.columns) != RUN.size * getattr(part, "runs", 0):
+            raise BadFrame(f"the columns of {part.row.op} have {len(frame.columns)} bytes")
+        client = getattr(part, "client", "")
+        if len(client.encode()) > limits.MAX_CLIENT_NAME_BYTES:
             raise BadFrame(f"the name of a client exceeds {limits.MAX_CLIENT_NAME_BYTES} bytes")
         if not self._may_come_in(part.token):
             return
-        if part.op != "hello" and not hmac.compare_digest(part.secret, self._secret(part.session)):
+        session = getattr(part, "session", None)
+        if session is not None and not hmac.compare_digest(part.secret, self._secret(session)):
             raise Refusal(
                 "login_refused", "the session or its secret is not known here; start with hello"
             )
         self._broker.engine.sinks[self.number] = self
-        self.client = getattr(part, "client", "")
-        if part.op == "hello":
-            self._broker.engine.submit(Hello(self.number, part.client, self.grant))
-        elif part.op == "resume":
-            self._broker.engine.submit(
-                Resume(self.number, part.session, part.client, frame.columns, self.grant)
-            )
-        else:
-            self._broker.engine.submit(Attach(self.number, part.session))
-        self.phase = Phase.ATTACHED if part.op == "attach" else Phase.OPEN
+        self.client = client
+        command = part.row.login(self.number, part, frame.columns, self.grant)
+        self._broker.engine.submit(command)
+        self.phase = Phase.ATTACHED if isinstance(command, Attach) else Phase.OPEN
         self._broker.entered(self)
 
     def _secret(self, session: int) -> bytes:

@@ -17,8 +17,9 @@ import msgspec
 from minibroker.contract import limits
 from minibroker.contract.commands import COMMANDS, REQUIRED, Command, Field, Kind
 from minibrokerd.core.model.columns import check_lengths, read_columns
-from minibrokerd.core.model.inputs import Frame
+from minibrokerd.core.model.inputs import Frame, Needs
 from minibrokerd.core.model.state import Broken, Refused
+from minibrokerd.core.verbs.operations import OPERATIONS
 
 
 class BadFrame(Exception):
@@ -63,8 +64,8 @@ def _struct_of(command: Command) -> type:
 
 PARTS: Final[Mapping[str, type]] = {op: _struct_of(row) for op, row in COMMANDS.items()}
 for _op, _part in PARTS.items():
-    # The tag is read back as `part.op`, so that handlers can be looked up by it.
-    _part.op = _op  # type: ignore[attr-defined]
+    # What is done about a part is asked of its row.
+    _part.row = OPERATIONS[_op]  # type: ignore[attr-defined]
 
 _Header = msgspec.defstruct(
     "Header",
@@ -108,7 +109,9 @@ def read_frame(payload: bytes | memoryview, connection: int, jitter: float) -> F
     header = read_header(header_bytes)
     if header.sequence is not None and header.request is not None:
         raise BadFrame("a frame has a sequence or a request number, not both")
-    if (lengths or blob) and header.parts[0].op != "publish":
+    parts = header.parts
+    needs = parts[0].row.needs
+    if (lengths or blob) and needs is not Needs.ROOM:
         raise BadFrame("only a publish carries lengths and a blob")
     tail, tail_checksum, checksum = memoryview(b""), 0, 0
     body: object = None
@@ -119,14 +122,15 @@ def read_frame(payload: bytes | memoryview, connection: int, jitter: float) -> F
             tail = memoryview(body)
         else:
             body = tail = payload[start:]
-        if isinstance(payload, bytes) or _adds_up(header.parts, columns, lengths, blob):
+        if isinstance(payload, bytes) or _adds_up(parts, columns, lengths, blob):
             # Both sums in one pass: the tail's goes to the log, and is the start of the frame's own.
             tail_checksum = crc32(tail)
             checksum = crc32(header_bytes, tail_checksum)
     return Frame(
         connection,
-        header.parts,
+        parts,
         columns,
+        needs=needs,
         request=header.request,
         sequence=header.sequence,
         answered_below=header.answered_below,
@@ -145,7 +149,7 @@ def _adds_up(
     parts: Sequence[Any], columns: memoryview, lengths: memoryview, blob: memoryview
 ) -> bool:
     """Before 16 MiB are summed: do the counts add up? False: the core will refuse the frame."""
-    if parts[0].op != "publish":
+    if parts[0].row.needs is not Needs.ROOM:
         if sum(getattr(part, "runs", 0) for part in parts) > limits.MAX_RUNS_PER_FRAME:
             raise BadFrame(f"a frame has more than {limits.MAX_RUNS_PER_FRAME} runs")
         return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -12,10 +13,19 @@ if TYPE_CHECKING:
 NOTHING = memoryview(b"")
 
 
+class Needs(Enum):
+    """What must be there before an operation may be applied."""
+
+    NOTHING = "nothing"
+    RESERVE = "reserve"  # some of what the log keeps for settlements
+    ROOM = "room"  # in log and memory
+
+
 class Frame:
     """One frame of a client whose header was checked against the command table.
 
-    `parts` have the fields of their rows as attributes, and `op`. `columns` of all parts stand back to back. For
+    `parts` have the fields of their rows as attributes, and `row`: what the server does with each. `needs` is what
+    the most demanding of them needs. `columns` of all parts stand back to back. For
     a publish, `tail` is what the log and the body store keep: columns, lengths and blob as they came, `body` the
     shell's handle for it, and `tail_checksum` its crc32. `size` and `checksum` are of the whole payload;
     `jitter` is a random number from -1 to 1 for this frame's retry delays.
@@ -30,6 +40,7 @@ class Frame:
         "connection",
         "jitter",
         "lengths",
+        "needs",
         "parts",
         "request",
         "sequence",
@@ -44,6 +55,7 @@ class Frame:
         parts: Sequence[Any],
         columns: memoryview,
         *,
+        needs: Needs = Needs.NOTHING,
         request: int | None = None,
         sequence: int | None = None,
         answered_below: int = 1,
@@ -59,6 +71,7 @@ class Frame:
         self.connection = connection
         self.parts = parts
         self.columns = columns
+        self.needs = needs
         self.request = request
         self.sequence = sequence
         self.answered_below = answered_below

@@ -23,9 +23,8 @@ from minibrokerd.core.model.wheel import Timer
 from minibrokerd.core.verbs.comebacks import wait_or_ready
 from minibrokerd.core.verbs.dooming import move_message, wake_doomed
 from minibrokerd.core.verbs.finding import Id, end_cold, find_delivered, take_cold, take_waiting
-from minibrokerd.core.verbs.handlers import handles, read_ids
 from minibrokerd.core.verbs.moving import purge
-from minibrokerd.core.verbs.settling import Run
+from minibrokerd.core.verbs.runs import Run, read_ids
 
 TAKE_LOOKS = 3  # what a message that is moved or ended counts
 TAKE_MESSAGES = 50  # of a lane, at a time
@@ -37,7 +36,6 @@ LOOKS_PER_SPANS = (
 Left = dict[str, int]
 
 
-@handles("redrive")
 def redrive_request(store: Store, frame: Frame, part: Any) -> None:
     """Send dead messages back to the queue in which they died."""
     dlq = store.queue(part.queue)
@@ -54,7 +52,6 @@ def redrive_request(store: Store, frame: Frame, part: Any) -> None:
     walk.begin(moving.steps(runs, part.count, "redriven", "messages_redriven"))
 
 
-@handles("move")
 def move_request(store: Store, frame: Frame, part: Any) -> None:
     """Move messages that wait to another queue."""
     source = store.queue(part.queue)
@@ -195,7 +192,6 @@ class Moving:
         self._store.touch(self._source)  # it may have nothing left
 
 
-@handles("purge")
 def purge_request(store: Store, frame: Frame, part: Any) -> None:
     """End every message of a queue, or some of those that wait."""
     queue = store.queue(part.queue)

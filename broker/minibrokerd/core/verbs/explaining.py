@@ -19,10 +19,9 @@ from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.state import Refused, Store
 from minibrokerd.core.model.walks import GO_ON, Steps, Walk
 from minibrokerd.core.verbs.finding import Id, find_delivered
-from minibrokerd.core.verbs.handlers import handles, read_ids
+from minibrokerd.core.verbs.runs import read_ids
 
 
-@handles("explain")
 def explain(store: Store, frame: Frame, part: Any) -> None:
     """Answer why a message is not running, since when, and until when."""
     asked = store.queue(part.queue) if part.queue else None

@@ -17,8 +17,7 @@ from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.state import Refused, Store
 from minibrokerd.core.model.walks import GO_ON, Steps, Walk
 from minibrokerd.core.verbs.finding import block_at, find_delivered, read_one
-from minibrokerd.core.verbs.handlers import handles, read_ids
-from minibrokerd.core.verbs.settling import Run
+from minibrokerd.core.verbs.runs import Run, read_ids
 
 pack: Final = msgspec.msgpack.Encoder().encode
 SHOW_LOOKS: Final = 10  # what a message that is shown counts
@@ -26,7 +25,6 @@ LOOKS_A_TURN: Final = 3_000  # deliveries are looked up anew after so many
 NO_BODY: Final = b"\xc4\x00\xc4\x08" + bytes(8) + b"\xc4\x00"  # of a message that cannot be read
 
 
-@handles("stats")
 def stats(store: Store, frame: Frame, part: Any) -> None:
     """Answer with counters: of one queue, or of the server and a page of the queues in the order of their numbers.
 
@@ -57,7 +55,6 @@ def stats(store: Store, frame: Frame, part: Any) -> None:
     store.reply(frame.connection, frame.request, store.nowhere.last_batch, value)
 
 
-@handles("peek")
 def peek(store: Store, frame: Frame, part: Any) -> None:
     """Show messages of every state, with their histories; also those that left memory."""
     queue = store.queue(part.queue)

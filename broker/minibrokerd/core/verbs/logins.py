@@ -18,7 +18,7 @@ from minibrokerd.core.verbs.attempts import begin_messages
 from minibrokerd.core.verbs.dispatching import line_up_all
 from minibrokerd.core.verbs.farewells import end_connection
 from minibrokerd.core.verbs.finding import take_cold
-from minibrokerd.core.verbs.settling import Run, read_runs
+from minibrokerd.core.verbs.runs import Run, read_runs
 
 TAKE_BACK_LOOKS: Final = 10  # what a message that a client goes on with counts, about 10 us
 

@@ -1,4 +1,4 @@
-"""Requests: the commands that are answered by a reply, one handler for each.
+"""Requests: the operations that are answered by a reply, a function for each, which its row names.
 
 Those that may have to look at very much stand in modules of their own: `listing` and `bulk`.
 """
@@ -17,7 +17,6 @@ from minibrokerd.core.model.wheel import Timer
 from minibrokerd.core.verbs.dispatching import dispatch, line_up
 from minibrokerd.core.verbs.dooming import wake_doomed
 from minibrokerd.core.verbs.farewells import leave
-from minibrokerd.core.verbs.handlers import handles
 from minibrokerd.core.verbs.moving import delete
 from minibrokerd.core.verbs.withdrawing import (
     ask_again,
@@ -30,7 +29,6 @@ from minibrokerd.core.verbs.withdrawing import (
 LOOK_AGAIN_MS: Final = 100  # whether what is ready can be handed out by now
 
 
-@handles("consume")
 def consume(store: Store, frame: Frame, part: Any) -> None:
     """Add a consumer, or change the prefetch of one that is there."""
     connection = store.connections[frame.connection]
@@ -65,7 +63,6 @@ def consume(store: Store, frame: Frame, part: Any) -> None:
     store.reply(frame.connection, frame.request, queue.last_batch, {})
 
 
-@handles("cancel")
 def cancel(store: Store, frame: Frame, part: Any) -> None:
     """End a consumer: what it has not begun goes back, unmarked, for it was given back on purpose."""
     connection = store.connections[frame.connection]
@@ -74,14 +71,12 @@ def cancel(store: Store, frame: Frame, part: Any) -> None:
     store.reply(frame.connection, frame.request, rests_on, {})
 
 
-@handles("withdraw")
 def withdraw_request(store: Store, frame: Frame, part: Any) -> None:
     """End what nobody waits for any more; after the reply no answer to it follows."""
     rests_on = withdraw(store, store.connections[frame.connection], part.withdrawn)
     store.reply(frame.connection, frame.request, rests_on, {})
 
 
-@handles("receive")
 def receive(store: Store, frame: Frame, part: Any) -> None:
     """Deliver once: now, or when something comes within wait_ms."""
     connection = store.connections[frame.connection]
@@ -135,7 +130,6 @@ def _wait_over(store: Store, timer: Timer | None, consumer: Consumer) -> None:
     )
 
 
-@handles("queue_set")
 def queue_set(store: Store, frame: Frame, part: Any) -> None:
     """Create a queue, or change its settings."""
     changes = _checked(part.settings)
@@ -162,7 +156,6 @@ def queue_set(store: Store, frame: Frame, part: Any) -> None:
     )
 
 
-@handles("queue_declare")
 def queue_declare(store: Store, frame: Frame, part: Any) -> None:
     """Create a queue with these settings, unless it is there; answer with those that it has."""
     settings = _checked(part.settings)
@@ -225,7 +218,6 @@ def _foreign_durability() -> Refused:
     )
 
 
-@handles("queue_show")
 def queue_show(store: Store, frame: Frame, part: Any) -> None:
     """Answer with the settings of a queue."""
     queue = store.queue(part.queue)
@@ -234,7 +226,6 @@ def queue_show(store: Store, frame: Frame, part: Any) -> None:
     )
 
 
-@handles("queue_delete")
 def queue_delete(store: Store, frame: Frame, part: Any) -> None:
     """End a queue and its DLQ."""
     count = delete(store, store.queue(part.queue), force=bool(part.force))
@@ -249,7 +240,6 @@ def queue_delete(store: Store, frame: Frame, part: Any) -> None:
     store.reply(frame.connection, frame.request, store.nowhere.last_batch, {"purged": count})
 
 
-@handles("ping")
 def ping(store: Store, frame: Frame, part: Any) -> None:
     """Answer a sign of life."""
     header: dict[str, Any] = {"op": "pong"}
@@ -258,7 +248,6 @@ def ping(store: Store, frame: Frame, part: Any) -> None:
     store.send(frame.connection, 0, header)
 
 
-@handles("goodbye")
 def goodbye(store: Store, frame: Frame, part: Any) -> None:
     """The client leaves on purpose: the session ends with its connections."""
     leave(store, store.connections[frame.connection])

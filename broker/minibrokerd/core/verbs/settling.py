@@ -6,13 +6,10 @@ in the answer and nothing is changed for it. The table of attempts is in protoco
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import accumulate
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 from zlib import crc32
 
-from minibroker.contract import limits
 from minibroker.contract.wire import RUN, pack_runs
 from minibrokerd.core.model.credit import give_credit
 from minibrokerd.core.model.deliveries import Delivery
@@ -21,17 +18,15 @@ from minibrokerd.core.model.messages import MEMORY, Item, Message, State, single
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.records import AckMeta, ExtendMeta
 from minibrokerd.core.model.sessions import Connection
-from minibrokerd.core.model.state import Broken, Store
+from minibrokerd.core.model.state import Store
 from minibrokerd.core.verbs.attempts import begin_messages, drop_delivery, end_attempt
 from minibrokerd.core.verbs.comebacks import wait_or_ready
 from minibrokerd.core.verbs.moving import dead_letter, is_used_up, retry_delay_ms
+from minibrokerd.core.verbs.runs import Run, read_errors, read_runs
 
 RELEASE_DELAY_MS: Final = (
     1_000  # from the second release on, so that two workers do not play ping-pong
 )
-
-Run = tuple[int, int, int, int]
-_COUNT_WORD: Final = 5  # of the six words of a run: its count
 
 
 class Settlement:
@@ -173,32 +168,6 @@ class Settlement:
             self.lost.append((token, origin, sequence, 1))
 
 
-def read_runs(data: memoryview, count: int) -> list[Run]:
-    """Return the entries of a run column that starts `data`.
-
-    Raises:
-        Broken: the column is shorter than `count` entries, names more messages than one frame may, or none.
-    """
-    size = count * RUN.size
-    if len(data) < size:
-        raise Broken(f"{count} runs need {size} bytes, the columns have {len(data)}")
-    if count == 1:
-        runs = list(RUN.iter_unpack(data[:size]))
-        _, _, first, messages = runs[0]
-        if not 0 < messages <= limits.MAX_RUNS_PER_FRAME or first + messages > 2**64:
-            raise Broken("a run names no message, too many, or goes beyond the largest sequence")
-        return runs
-    # The counts alone first: 10,000 tuples for a frame that is refused would cost 5 ms.
-    words = array("I")
-    words.frombytes(data[:size])
-    if sum(words[_COUNT_WORD :: RUN.size // 4]) > limits.MAX_RUNS_PER_FRAME:
-        raise Broken(f"the runs of one part name more than {limits.MAX_RUNS_PER_FRAME} messages")
-    runs = list(RUN.iter_unpack(data[:size]))
-    if any(not messages or first + messages > 2**64 for _, _, first, messages in runs):
-        raise Broken("a run names no message, or goes beyond the largest sequence")
-    return runs
-
-
 # -- the verbs ----------------------------------------------------------------------------------
 
 
@@ -243,7 +212,7 @@ def ack(work: Settlement) -> None:
         store.emit(AckMeta(work.queue.number, 0, 0, 0, 0, 0, 0), tail[:most], crc32(tail[:most]))
         tail = tail[most:]
     meta = AckMeta(work.queue.number, 0, 0, 0, 0, 0, 0)
-    if is_whole_ack(store, work.frame, work.lost):
+    if has_outcome(store, work.frame, work.lost):
         meta = AckMeta(
             work.queue.number,
             session.id,
@@ -257,12 +226,11 @@ def ack(work: Settlement) -> None:
     work.queue.last_batch = work.store.open_batch
 
 
-def is_whole_ack(store: Store, frame: Frame, lost: Sequence[object]) -> bool:
-    """Whether the frame is one ack that lost nothing, in one ACK record: that carries its outcome."""
+def has_outcome(store: Store, frame: Frame, lost: Sequence[object]) -> bool:
+    """Whether the frame is one part that lost nothing, in one record: an ACK has its outcome then."""
     return (
         frame.sequence is not None
         and len(frame.parts) == 1
-        and frame.parts[0].op == "ack"
         and not lost
         and len(frame.columns) <= store.sizes.runs_bytes
     )
@@ -353,49 +321,6 @@ def _fail(
     wait_or_ready(store, queue, message)
 
 
-# -- the table ----------------------------------------------------------------------------------
-
-
-def read_errors(data: memoryview, count: int) -> tuple[Iterator[tuple[str, str]], int]:
-    """Return (class, text) for each run from the two error columns that start `data`, and their size.
-
-    Each is cut to its limit and decoded when it is asked for: 10,000 of them must not stand there at once.
-
-    Raises:
-        Broken: the columns are too short.
-    """
-    names, used = _read_texts(data, count, limits.MAX_ERROR_CLASS_BYTES)
-    texts, more = _read_texts(data[used:], count, limits.MAX_ERROR_TEXT_BYTES)
-    return zip(names, texts, strict=True), used + more
-
-
-def _read_texts(data: memoryview, count: int, most_bytes: int) -> tuple[Iterator[str], int]:
-    head = 4 * count
-    if len(data) < head:
-        raise Broken(f"a string column of {count} entries is {len(data)} bytes long")
-    lengths = array("I")
-    lengths.frombytes(data[:head])
-    end = head + sum(lengths)
-    if end > len(data):
-        raise Broken(f"the lengths of a string column exceed it by {end - len(data)} bytes")
-    starts = accumulate(lengths, initial=head)
-    return (
-        bytes(data[at : at + min(length, most_bytes)]).decode(errors="replace")
-        for at, length in zip(starts, lengths, strict=False)
-    ), end
-
-
-VERBS: Mapping[str, Callable[[Settlement], None]] = {
-    "begin": begin,
-    "ack": ack,
-    "nack": nack,
-    "reject": reject,
-    "release": release,
-    "extend": extend,
-}
-VERBS_WITH_ERRORS: Final = frozenset({"nack", "reject"})
-
-
 def read_settlement(
     store: Store, frame: Frame, part: Any, data: memoryview
 ) -> tuple[Settlement, int]:
@@ -407,8 +332,7 @@ def read_settlement(
     queue = store.queues.get(part.queue, store.nowhere)
     size = part.runs * RUN.size
     # The errors first: whether their columns are whole costs nothing.
-    with_errors = part.op in VERBS_WITH_ERRORS
-    errors, more = read_errors(data[size:], part.runs) if with_errors else ((), 0)
+    errors, more = read_errors(data[size:], part.runs) if part.row.errors else ((), 0)
     work = Settlement(store, frame, part, queue, read_runs(data, part.runs))
     work.column, work.errors = data[:size], errors
     return work, size + more
@@ -416,10 +340,11 @@ def read_settlement(
 
 def settle(work: Settlement) -> int:
     """Apply a settlement that was checked; return the batch that the answer rests on. `work.lost` is filled."""
-    VERBS[work.part.op](work)
+    row = work.part.row
+    row.settle(work)
     rests_on = 0
     if work.lost:
-        if work.part.op != "extend":  # a renewal that an ack overtook is no trouble of anybody's
+        if row.counts_lost:
             work.queue.counters["lost_settlements"] += sum(run[3] for run in work.lost)
         rests_on = work.queue.last_batch
     # What left no record (a release of what was only held) rests on nothing that could ever be synced.
