@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
-from zlib import crc32
 
 from minibroker.contract import limits
 from minibroker.contract.wire import pack_runs
@@ -328,7 +327,7 @@ def _sequenced(store: Store, frame: Frame, sequence: int) -> None:
         row.outcome and (row.needs is Needs.ROOM or has_outcome(store, frame, lost))
     ):
         meta = session.record_of(sequence, store.unix_ms)
-        store.emit(meta, lost, crc32(lost))
+        store.emit(meta, lost)
     _confirm(store, frame, results, lost, rests_on)
 
 

@@ -159,14 +159,17 @@ def own_room(segment_bytes: int) -> int:
 
 
 def encode_body(records: Sequence[Record]) -> Body:
-    """Encode records; the checksum of each tail is taken from the record, not computed again."""
+    """Encode records; the checksum of a tail is taken from the record where it is known."""
     pieces: list[bytes | memoryview] = []
     body_bytes = heads_checksum = 0
     for record in records:
         meta, tail = record.meta, record.tail
         meta_bytes = len(meta)
         payload_bytes = meta_bytes + len(tail)
-        checksum = crc32(meta, record.tail_checksum) ^ _TYPE_MARKS[record.type]
+        tail_checksum = record.tail_checksum
+        if tail_checksum is None:
+            tail_checksum = crc32(tail)
+        checksum = crc32(meta, tail_checksum) ^ _TYPE_MARKS[record.type]
         head = _RECORD.pack(payload_bytes, meta_bytes, record.type, _NO_BYTES, checksum)
         heads_checksum = crc32(head, heads_checksum)
         pieces += (head, meta, tail)

@@ -21,10 +21,10 @@ Meanwhile = Callable[[], Callable[[], None] | None]  # see `Log.append_now`
 class Record:
     """One outcome, as the core states it: a type, packed fields, raw bytes that travel unchanged.
 
-    `tail` is empty except for records that carry message bodies. `tail_checksum` is crc32 of the
-    tail (0 for an empty one); the session computed it when the bytes came in, so they are summed
-    once. `says` is what `meta` was packed from, for whoever digests the batch (None: decode it);
-    `block` is what wants to know where the record stands, once it is safe.
+    `tail` is empty except for records that carry message bodies or runs. `tail_checksum` is its crc32 if that was
+    computed when the bytes came in, so that they are summed once (None: the log sums them). `says` is what `meta`
+    was packed from, for whoever digests the batch (None: decode it); `block` is what wants to know where the record
+    stands, once it is safe.
     """
 
     __slots__ = ("block", "meta", "says", "tail", "tail_checksum", "type")
@@ -34,7 +34,7 @@ class Record:
         type: int,
         meta: bytes,
         tail: bytes | memoryview = b"",
-        tail_checksum: int = 0,
+        tail_checksum: int | None = None,
         says: object = None,
         block: object = None,
     ) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from array import array
 from typing import Any, Final
-from zlib import crc32
 
 from minibroker.contract import limits
 from minibroker.contract.wire import bin_head, pack_strings
@@ -163,7 +162,7 @@ def write_copy(
         store.unix_ms,
         *block.terms,
     )
-    store.emit(meta, tail, crc32(tail), told)
+    store.emit(meta, tail, block=told)
 
 
 def may_be_part(span: Span) -> bool:
@@ -210,7 +209,7 @@ def write_part(store: Store, queue: Queue, spans: list[Span], block: Block) -> N
     body, column = block.body, b"".join(columns[name] for name in names)
     assert isinstance(body, bytes), "it was made just now"
     tail = b"".join((bin_head(len(column)), column, body[len(_NO_COLUMNS) :]))
-    store.emit(meta, tail, crc32(tail), block)
+    store.emit(meta, tail, block=block)
 
 
 def tail_of(block: Block, first: int, stop: int) -> bytes:

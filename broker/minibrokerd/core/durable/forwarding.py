@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from itertools import islice
 from typing import Final
-from zlib import crc32
 
 from minibrokerd.core.durable.blocks import may_be_part, tail_of, write_copy, write_part
 from minibrokerd.core.durable.paging import ask
@@ -253,7 +252,7 @@ def _outcomes(store: Store, session: Session, budget: Budget) -> bool:
                 store.standing.put(session.stands, session, None)
                 return False
             meta = session.record_of(sequence, seen_unix_ms)
-            store.emit(meta, outcome.lost, crc32(outcome.lost))
+            store.emit(meta, outcome.lost)
             outcome.recorded = store.open_batch
             budget.bytes_left -= OUTCOME_BYTES + len(outcome.lost)
         elif outcome.recorded:
@@ -323,7 +322,7 @@ def _copy(store: Store, queue: Queue, message: Message, budget: Budget) -> None:
     queue.count_in(message.block, message.first, message.stop)
     tail = message.block.body
     assert isinstance(tail, bytes)
-    store.emit(meta, tail, crc32(tail), message.block)
+    store.emit(meta, tail, block=message.block)
     budget.bytes_left -= COPY_BYTES + len(tail)
 
 

@@ -293,9 +293,12 @@ _DECODERS: Final = {number: msgspec.msgpack.Decoder(meta) for number, meta in RE
 
 
 def record(
-    meta: Meta, tail: bytes | memoryview = b"", tail_checksum: int = 0, block: object = None
+    meta: Meta,
+    tail: bytes | memoryview = b"",
+    tail_checksum: int | None = None,
+    block: object = None,
 ) -> Record:
-    """Return `meta` as a record for the log; `tail_checksum` is crc32 of `tail` (0 when empty).
+    """Return `meta` as a record for the log; `tail_checksum` is its crc32 where that is known.
 
     `block` is told where the record stands, once it is safe.
     """

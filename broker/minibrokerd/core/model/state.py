@@ -151,7 +151,7 @@ class Store:
         self,
         meta: Meta,
         tail: bytes | memoryview = b"",
-        tail_checksum: int = 0,
+        tail_checksum: int | None = None,
         block: object = None,
     ) -> None:
         """Add a record to the open batch, or to the next one where this apply has filled it.

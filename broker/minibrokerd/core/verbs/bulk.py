@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Generator
 from itertools import islice
 from typing import Any
-from zlib import crc32
 
 from minibroker.contract.wire import pack_runs
 from minibrokerd.core.durable.paging import read_ahead
@@ -238,7 +237,7 @@ def _write_ended(walk: Walk, queue: Queue, ended: list[Run]) -> None:
         connection = store.connections.get(walk.connection)
         by = connection.session.client if connection is not None else ""
         store.endings.note(queue.name, "purged", by, store.unix_ms, tail)
-        store.emit(AckMeta(queue.number, 0, 0, 0, 0, 0, 0), tail, crc32(tail))
+        store.emit(AckMeta(queue.number, 0, 0, 0, 0, 0, 0), tail)
         queue.last_batch = store.open_batch
         ended.clear()
 

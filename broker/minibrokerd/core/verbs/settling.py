@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
-from zlib import crc32
 
 from minibroker.contract.wire import RUN, pack_runs
 from minibrokerd.core.model.credit import give_credit
@@ -209,7 +208,7 @@ def ack(work: Settlement) -> None:
         return
     most = store.sizes.runs_bytes
     while len(tail) > most:  # a frame as large as a segment, or many gaps in one run
-        store.emit(AckMeta(work.queue.number, 0, 0, 0, 0, 0, 0), tail[:most], crc32(tail[:most]))
+        store.emit(AckMeta(work.queue.number, 0, 0, 0, 0, 0, 0), tail[:most])
         tail = tail[most:]
     meta = AckMeta(work.queue.number, 0, 0, 0, 0, 0, 0)
     if has_outcome(store, work.frame, work.lost):
@@ -222,7 +221,7 @@ def ack(work: Settlement) -> None:
             store.unix_ms,
             work.frame.size,
         )
-    store.emit(meta, tail, crc32(tail))
+    store.emit(meta, tail)
     work.queue.last_batch = work.store.open_batch
 
 
