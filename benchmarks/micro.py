@@ -18,6 +18,7 @@ from benchmarks.gauges import META_BYTES
 from benchmarks.rows import BODY_BYTES
 
 from minibroker.contract import wire
+from minibrokerd.bodies.store import BodyStore
 from minibrokerd.core.core import Core
 from minibrokerd.core.model.effects import Outgoing
 from minibrokerd.core.model.inputs import Frame, Hello, Synced, Tick
@@ -57,7 +58,7 @@ class Stepper:
     """A core with one session, whose batches are synced by hand."""
 
     def __init__(self) -> None:
-        self.core = Core()
+        self.core = Core(BodyStore())
         self.core.opened(1, 0, 0, clean=True)
         self.core.apply(Hello(CONNECTION, "micro"), 0, 0)
         self.sync()

@@ -21,6 +21,7 @@ from typing import Any, Final
 
 import minibroker
 import minibrokerd
+from minibrokerd.bodies.store import BodyStore
 from minibrokerd.core.core import Core
 from minibrokerd.engine.engine import Engine
 from minibrokerd.log.filelog import FileLog
@@ -76,7 +77,7 @@ async def broker(folder: Path) -> AsyncIterator[str]:
     """Run a broker in this loop and yield its URL."""
     loop = asyncio.get_running_loop()
     log = FileLog(folder, segment_bytes=1024 * 1024)
-    core = Core(read=log.read_one, sizes=log.sizes)
+    core = Core(BodyStore(log.read_one), sizes=log.sizes)
     engine = Engine(core, log, loop, lambda error: loop.stop())
     connections = Connections(engine, loop, sys.maxsize)
     for batch in log.recover():

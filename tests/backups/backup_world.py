@@ -6,7 +6,6 @@ import asyncio
 import os
 from collections.abc import Callable
 from pathlib import Path
-from zlib import crc32
 
 from log_world import NOW_MS, PATIENCE_SECONDS, UNIX_MS, Engine
 
@@ -40,7 +39,7 @@ class Numbered:
     async def write(self, life: int = 1) -> None:
         """Write the next number; `life` tells two lives of a log apart."""
         engine, tail = self.engine, RUN.pack(life, 1, self.written + 1, 1) * 17
-        end = record(EndMeta(1, 1, False), tail, crc32(tail))
+        end = record(EndMeta(1, 1, False), tail)
         engine.news.clear()
         engine.log.append(Batch(engine.log.next_number, [end], NOW_MS, UNIX_MS))
         await asyncio.wait_for(engine.news.wait(), PATIENCE_SECONDS)

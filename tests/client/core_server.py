@@ -14,11 +14,11 @@ from typing import Any
 from harness import World
 
 from minibroker.contract import limits, wire
+from minibrokerd.bodies.tails import split_bins
 from minibrokerd.core.core import error_header
 from minibrokerd.core.model.effects import Outgoing
 from minibrokerd.core.model.inputs import Frame
 from minibrokerd.core.model.records import PublishMeta, decode
-from minibrokerd.core.model.tails import split_bins
 from minibrokerd.net.frames import read_frame
 
 Id = tuple[int, int]

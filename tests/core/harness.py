@@ -13,6 +13,8 @@ from typing import Any
 from core_client import Client, Delivered, Id, Run
 
 from minibroker.contract import wire
+from minibrokerd.bodies.shelves import stands, tell_places
+from minibrokerd.bodies.store import BodyStore
 from minibrokerd.core.core import Core
 from minibrokerd.core.durable.digest import Digest
 from minibrokerd.core.durable.paging import ask
@@ -108,7 +110,8 @@ class World:
         self._route(self.core.apply(loaded, self.now_ms, self.unix_ms))
 
     def _read(self, asked: ReadBack) -> list[Record | None]:
-        return [self.records[asked.segment, offset] for offset in asked.offsets]
+        segment, offsets = stands(asked)
+        return [self.records[segment, offset] for offset in offsets]
 
     def _send(self, outgoing: Outgoing) -> None:
         client = self.clients.get(outgoing.connection)
@@ -132,6 +135,7 @@ class World:
         self.log.append(batch)
         self._place(batch)
         assert batch.place is not None
+        tell_places(batch.records, batch.place)
         self.core.placed(batch.records, batch.place)
         leaving = [outgoing for outgoing in self.held if outgoing.rests_on <= batch.number]
         self.held = [outgoing for outgoing in self.held if outgoing.rests_on > batch.number]
@@ -239,7 +243,9 @@ class World:
 
     def _start(self, *, clean: bool) -> None:
         self.core = Core(
-            auto_create=self.auto_create, read=lambda *at: self.records[at], sizes=self.sizes
+            BodyStore(lambda *at: self.records[at]),
+            auto_create=self.auto_create,
+            sizes=self.sizes,
         )
         self.open = []
         self.closed = []
@@ -258,7 +264,7 @@ class World:
             if batches[-1] is self.log[-1]:
                 yield from batches
                 continue
-            digest = Digest(segment)
+            digest = Digest()
             for batch in batches:
                 assert batch.place is not None
                 offset = batch.place.offset

@@ -51,7 +51,7 @@ def test_copies_of_what_is_cold_are_not_read_before_they_are_safe() -> None:
     world, client = frozen()
     world.auto_sync = False
     cold = world.queue("q").lanes.default.cold
-    while not any(run.segment == 0 for run in cold):
+    while not any(run.batch > world.core.synced for run in cold):
         world.apply(Forward(world.core.synced, 2**30))
     for _ in range(MESSAGES):
         client.receive("q", 1, 60_000)  # whatever is in memory before the copies goes
@@ -90,3 +90,15 @@ def test_a_frame_that_does_not_verify_is_set_aside_once_and_for_all() -> None:
     assert len([meta for meta in says if isinstance(meta, DamagedMeta)]) == 1
     world.restart(clean=False)
     assert world.states("q") == {}
+
+
+def test_what_was_copied_is_read_where_its_copy_stands() -> None:
+    """The first place is freed with its segment."""
+    world, client = frozen()
+    while world.core.synced < world.segment_batches:
+        client.publish("r", b"")  # so that the copies stand in another segment
+    world.free(world.core.synced)
+    assert {segment for segment, _ in world.records} == {2}
+    assert world.queue("q").lanes.default.cold, "nothing came back for the copy"
+    assert drained(client) == [b"%d" % number for number in range(MESSAGES)]
+    world.check()

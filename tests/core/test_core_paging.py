@@ -5,6 +5,9 @@ from __future__ import annotations
 import pytest
 from harness import World
 
+from minibrokerd.bodies.memory_extents import MemoryExtent
+from minibrokerd.bodies.shelves import pack_place, stands
+from minibrokerd.bodies.store import BodyStore
 from minibrokerd.core.durable import paging
 from minibrokerd.core.model.cold import ColdRun
 from minibrokerd.core.model.effects import Effects, ReadBack
@@ -12,7 +15,7 @@ from minibrokerd.core.model.inputs import Command, Loaded
 from minibrokerd.core.model.messages import Span
 from minibrokerd.core.model.records import DamagedMeta, decode
 from minibrokerd.core.model.sums import Sums
-from minibrokerd.log.seam import Record
+from minibrokerd.log.seam import Place, Record
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +42,7 @@ def read_back(world: World) -> tuple[ReadBack, list[Record | None]]:
     lane = queue.lanes.default
     paging.ask(world.store, queue, lane, lane.cold[0])
     (asked,) = world.store.effects.reads
-    return asked, [world.records[asked.segment, at] for at in asked.offsets]
+    return asked, world._read(asked)
 
 
 def test_what_left_memory_comes_back_in_order_with_its_bodies() -> None:
@@ -71,7 +74,7 @@ def test_a_frame_that_cannot_be_read_back_is_set_aside_alone(spoil: str) -> None
     effects = world.core.apply(Loaded(asked, records), world.now_ms, world.unix_ms)
     (said,) = map(decode, effects.records)
     assert isinstance(said, DamagedMeta)
-    assert (said.first, said.count, said.segment, said.offset) == (3, 1, 1, asked.offsets[1])
+    assert (said.first, said.count, said.segment, said.offset) == (3, 1, 1, stands(asked)[1][1])
     assert queue.counters["damaged"] == 1
     world._route(effects)
     world.sync()
@@ -118,10 +121,19 @@ def test_a_queue_whose_last_cold_message_was_set_aside_goes_on() -> None:
 
 def test_a_run_is_read_in_the_order_of_the_file() -> None:
     """What had come back to its queue may be copied behind a later message."""
-    run = ColdRun(1, 7, 3, 147, 0)
-    run.append(1, 3_381, 100)
-    assert not run.joins(148, 7, 3_249)
-    assert run.joins(148, 7, 3_500)
+
+    def stored(segment: int, offset: int) -> MemoryExtent:
+        extent = BodyStore().nothing
+        extent.placed(pack_place(Place(segment, offset)))
+        return extent
+
+    run = ColdRun(1, BodyStore().shelf(), 3, 147, 0)
+    run.shelf.append(stored(7, 3_381))
+    run.append(1, 100)
+    assert not run.joins(148, stored(7, 3_249))
+    assert not run.joins(148, stored(8, 3_500))
+    assert not run.joins(149, stored(7, 3_500))
+    assert run.joins(148, stored(7, 3_500))
 
 
 def test_after_a_start_what_was_delayed_stands_where_its_delay_ended() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NoReturn
 
+from minibrokerd.bodies.store import BodyStore
 from minibrokerd.core.durable.survivors import Live, Survivors
 from minibrokerd.core.model.messages import SYNC, Block, Span
 from minibrokerd.core.model.queues import DEFAULTS, Queue
@@ -11,8 +12,7 @@ from minibrokerd.core.model.queues import DEFAULTS, Queue
 
 def live(first: int, count: int) -> Live:
     """Return so many messages of one empty byte each."""
-    lengths = memoryview(bytes([0, 0, 0, 0, 1, 0, 0, 0]) * count)
-    block = Block(1, first, count, b"", lengths, 0, None, SYNC, 1, 0, 0, 1)
+    block = Block(1, first, count, BodyStore().nothing, (1, None), 0, None, SYNC, 1, 0, 0, 1)
     return Live([Span(block, first, first + count, "", 0)], count)
 
 

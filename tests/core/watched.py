@@ -9,6 +9,7 @@ import msgspec
 from harness import World
 from model import Model
 
+from minibrokerd.bodies.store import BodyStore
 from minibrokerd.core.durable.blocks import copied_run
 from minibrokerd.core.model.effects import Outgoing
 from minibrokerd.core.model.records import CopyMeta, CopyPartMeta, CopyRunMeta, Meta, decode
@@ -44,7 +45,7 @@ def _copies(record: Record) -> Iterator[Meta]:
     """Yield what a record copies; a part of a publish as a run for each of its spans."""
     meta = decode(record)
     if isinstance(meta, CopyPartMeta):
-        for span in copied_run(meta, record, 0, 0)[1]:
+        for span in copied_run(BodyStore(), meta, record, 0, 0)[1]:
             run = CopyRunMeta(*(getattr(meta, name) for name in CopyRunMeta.__struct_fields__))
             delay_ms = span.ready_at_ms - meta.ready_at_ms
             count = span.stop - span.first

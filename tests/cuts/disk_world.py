@@ -16,6 +16,8 @@ from typing import Any, NamedTuple, cast
 from harness import World
 from recorder import RecordingOps, Step
 
+from minibrokerd.bodies.shelves import stands
+from minibrokerd.bodies.store import BodyStore
 from minibrokerd.core.core import Core
 from minibrokerd.core.model.effects import ReadBack
 from minibrokerd.core.model.inputs import Forward
@@ -202,7 +204,7 @@ class DiskWorld(World):
             self.path,
             digests=True,
         )
-        self.core = Core(auto_create=self.auto_create, read=log.read_one, sizes=log.sizes)
+        self.core = Core(BodyStore(log.read_one), auto_create=self.auto_create, sizes=log.sizes)
         for part in log.recover():
             self.core.replay(part)
         self.now_ms = log.now_ms + 1
@@ -226,7 +228,7 @@ class DiskWorld(World):
                 break
 
     def _read(self, asked: ReadBack) -> list[Record | None]:
-        return self.disk_log.read(asked.segment, asked.offsets)
+        return self.disk_log.read(*stands(asked))
 
     def _place(self, batch: Batch) -> None:
         batch.place = self.disk_log.last_place

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 from disk_world import StraightLog
 from harness import START_UNIX_MS, World
 
+from minibrokerd.bodies.shelves import stands
+from minibrokerd.bodies.store import BodyStore
 from minibrokerd.core.core import Core
 from minibrokerd.core.model.effects import ReadBack
 from minibrokerd.log.seam import Batch, Digested, Record
@@ -66,7 +68,7 @@ class Recovered(World):
 
     def _start(self, *, clean: bool) -> None:
         log = self._log
-        self.core = core = Core(read=log.read_one, sizes=log.sizes)
+        self.core = core = Core(BodyStore(log.read_one), sizes=log.sizes)
         self.open, self.closed, self.held = [], [], []
         for part in self._parts:
             core.replay(part)
@@ -76,7 +78,7 @@ class Recovered(World):
         self.digests_due = [(segment, core.digest_of(segment)) for segment in core.digested()]
 
     def _read(self, asked: ReadBack) -> list[Record | None]:
-        return self._log.read(asked.segment, asked.offsets)
+        return self._log.read(*stands(asked))
 
     def portrait(self) -> Portrait:
         """Read everything back, look at it, and have it delivered."""

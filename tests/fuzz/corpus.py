@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Final
-from zlib import crc32
 
 import frame_vectors
 from disk_world import Content, content_of
@@ -68,7 +67,7 @@ def _logs() -> list[bytes]:
     # One message of a publish whose encodings differ: columns, lengths, bodies.
     tail = b"\xc4\x01\x01" + b"\xc4\x08" + (1).to_bytes(8, "little") + b"\xc4\x01x"
     part = CopyPartMeta(1, 1, 1, 1, 1, 1, 2, 0, "", 0, columns=["encoding"])
-    copied = state(part, tail, crc32(tail))
+    copied = state(part, tail)
     batches.append(content_of([*(state(meta) for meta in rare), copied]))
     logs.append(segment(batches))
     logs.append(segment(some[:6]))

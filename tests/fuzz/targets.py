@@ -18,6 +18,7 @@ from harness import START_UNIX_MS, World
 
 from minibroker.contract import limits, wire
 from minibroker.contract.errors import ProtocolError
+from minibrokerd.bodies.store import BodyStore
 from minibrokerd.core.core import Core
 from minibrokerd.core.model.inputs import Frame
 from minibrokerd.core.model.records import UnknownRecord
@@ -51,7 +52,7 @@ class Server:
         view = self._decode(memoryview(data))
         # Of a view the counts are looked at here, of bytes by the core: only what both take can be compared.
         if frame is not None and view is not None:
-            assert (frame.checksum, frame.tail_checksum) == (view.checksum, view.tail_checksum)
+            assert _sums(frame) == _sums(view)
             self._apply(data)
         return taken_s
 
@@ -73,6 +74,10 @@ class Server:
         if row.login is None and row.op not in ("ping", "goodbye"):
             self._world.apply(frame)
             self._client.inbox.clear()
+
+
+def _sums(frame: Frame) -> tuple[int, int | None]:
+    return frame.checksum, frame.extent.checksum if frame.extent is not None else None
 
 
 def client(data: bytes) -> float:
@@ -145,7 +150,7 @@ def _recover(data: bytes) -> float:
 
 
 def _replay(batches: list[Batch], log: StraightLog) -> None:
-    core = Core()
+    core = Core(BodyStore())
     try:
         for batch in batches:
             core.replay(batch)

@@ -11,6 +11,7 @@ from http_broker import TOKEN, HttpBroker
 
 import minibroker
 from minibroker.contract.settings import default_settings
+from minibrokerd.bodies.store import BodyStore
 from minibrokerd.core.model.state import Store
 from minibrokerd.http.survey import Survey, listed, rows_of
 from support.processes import look_until
@@ -87,7 +88,7 @@ async def test_pages_of_queues_go_on_behind_one_that_has_gone(http_broker: HttpB
 
 async def test_the_loop_turns_while_many_queues_are_told_of() -> None:
     """Rows are told of in steps; so are names looked at, and numbers to sort by."""
-    store = Store(auto_create=True)
+    store = Store(BodyStore(), auto_create=True)
     for number in range(2_000):
         store.create_queue(f"queue-{number % 7}-{number}", default_settings())
     looks_at: Any = SimpleNamespace(store=store)

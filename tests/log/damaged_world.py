@@ -8,15 +8,16 @@ from pathlib import Path
 
 from log_world import Engine
 
+from minibrokerd.bodies.store import BodyStore
 from minibrokerd.core.core import Core
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.records import CopyMeta, PublishMeta, RunMeta, decode
-from minibrokerd.core.model.tails import split_bins
 from minibrokerd.log.directory import DataDirectory
 from minibrokerd.log.fileops import FileOps
 from minibrokerd.log.format import Kind, Origin, decode_header
 from minibrokerd.log.recovery import Recovery
 from minibrokerd.log.seam import BATCH_HEADER_BYTES, Batch, Record
+from minibrokerd.net.outgoing import slices_of
 from minibrokerd.rescue.pieces import Piece
 
 sys.path.append(str(Path(__file__).parent.parent / "core"))
@@ -102,7 +103,7 @@ def terms(path: Path) -> dict[str, dict[Id, tuple[int, int]]]:
 
 def _started(path: Path) -> tuple[Recovery, Core]:
     recovery = Recovery(DataDirectory(path, FileOps()), FileOps())
-    core = Core()
+    core = Core(BodyStore())
     for batch in recovery.batches():
         core.replay(batch)
     core.opened(recovery.epoch + 1, recovery.now_ms, 2**41, clean=True)
@@ -113,18 +114,10 @@ def _messages(queue: Queue) -> list[tuple[Id, bytes]]:
     found = []
     for _, item in queue.items():
         block = item.block
-        blob = split_bins(memoryview(bytes_of(block.body)), 3)[2]
         for sequence in range(item.first, item.stop):
-            start = block.bytes_of(block.first, sequence)
-            text = bytes(blob[start : start + block.bytes_of(sequence, sequence + 1)])
-            found.append(((block.origin, sequence), text))
+            _, text = slices_of(block, sequence, sequence + 1)
+            found.append(((block.origin, sequence), bytes(text)))
     return found
-
-
-def bytes_of(body: object) -> bytes:
-    """Return the bytes of a body that is in memory, as after a replay."""
-    assert isinstance(body, bytes)
-    return body
 
 
 @dataclass(frozen=True)

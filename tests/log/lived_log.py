@@ -14,6 +14,7 @@ from typing import Any
 from lived_story import HOUR_MS, Lived
 
 from minibroker.contract import limits
+from minibrokerd.bodies.store import BodyStore
 from minibrokerd.core.core import Core
 from minibrokerd.log.directory import DataDirectory
 from minibrokerd.log.filelog import FileLog
@@ -37,7 +38,7 @@ async def write(path: Path, lived: Lived, *, segment_bytes: int, closed: bool) -
     """Write a data directory with side indexes: each life is a start of its own, and ends as it did."""
     for number, life in enumerate(lived.lives):
         log = FileLog(path, segment_bytes=segment_bytes, digests=True)
-        core = Core(read=log.read_one)
+        core = Core(BodyStore(log.read_one))
         for part in log.recover():
             core.replay(part)
         synced = asyncio.Queue[int]()

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from minibroker.contract import wire
+from minibrokerd.bodies.store import BodyStore
 from minibrokerd.core.core import Core
 from minibrokerd.core.model.inputs import Hello
 from minibrokerd.engine.engine import Engine
@@ -46,7 +47,7 @@ class Life:
 
     def __init__(self, path: Path) -> None:
         self.log = FreeingLog(path)
-        self.core = Core(read=self.log.read_one, sizes=self.log.sizes)
+        self.core = Core(BodyStore(self.log.read_one), sizes=self.log.sizes)
         loop = asyncio.get_running_loop()
         self.failed: asyncio.Future[None] = loop.create_future()
         self.engine = Engine(self.core, self.log, loop, self.failed.set_exception)

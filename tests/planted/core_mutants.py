@@ -106,9 +106,8 @@ COPY_MUTANTS: Final = (
     Mutant(
         "outcomes forgotten in a copy",
         "core/durable/forwarding.py",
-        "            store.emit(meta, outcome.lost, crc32(outcome.lost))\n",
-        "            if outcome.lost:\n"
-        "                store.emit(meta, outcome.lost, crc32(outcome.lost))\n",
+        "            store.emit(meta, outcome.lost)\n",
+        "            if outcome.lost:\n                store.emit(meta, outcome.lost)\n",
         ("model",),
         "I2, N10: a frame that is sent again is stored again",
     ),
@@ -226,7 +225,7 @@ COLD_MUTANTS: Final = (
     Mutant(
         "a place used before its record is synced",
         "core/durable/paging.py",
-        "    if lane.reading or not lane.cold[0].segment or _has_enough(lane.fresh):\n",
+        "    if lane.reading or lane.cold[0].batch > store.synced or _has_enough(lane.fresh):\n",
         "    if lane.reading or _has_enough(lane.fresh):\n",
         ("core/test_core_cold.py",),
         "I3: another record is read, or none",
@@ -238,6 +237,14 @@ COLD_MUTANTS: Final = (
         "        assert meta.count\n        queue.counters",
         ("core/test_core_cold.py",),
         "I8: what was set aside is asked for again by every start",
+    ),
+    Mutant(
+        "a copy that names the old place",
+        "core/durable/paging.py",
+        "            record.extent = run.shelf.expect(extent)\n",
+        "            run.shelf.append(span.block.extent)\n",
+        ("core/test_core_cold.py", "sim"),
+        "I1: what was copied is read where it stood before, in a segment that is freed",
     ),
 )
 

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 from minibroker.contract import wire
+from minibrokerd.bodies.store import BodyStore
 from minibrokerd.core.core import Core
 from minibrokerd.core.model.effects import Outgoing
 from minibrokerd.core.model.inputs import Hello
@@ -52,7 +53,7 @@ class Inbox:
 async def test_a_publish_that_came_before_is_answered_on_a_full_disk() -> None:
     """It was stored, and its client did not get the confirm: "nothing was stored" would be untrue."""
     log = MemoryLog()
-    engine = Engine(Core(), log, asyncio.get_running_loop(), lambda error: None)
+    engine = Engine(Core(BodyStore()), log, asyncio.get_running_loop(), lambda error: None)
     assert list(log.recover()) == []
     engine.start(0)
     inbox = engine.sinks[1] = Inbox()
@@ -73,7 +74,7 @@ async def test_a_publish_that_came_before_is_answered_on_a_full_disk() -> None:
 async def test_a_stop_writes_what_was_confirmed_and_nobody_waits_for() -> None:
     """The confirm of a lazy publish comes before its sync: a clean stop may not lose the message."""
     log = MemoryLog()
-    engine = Engine(Core(), log, asyncio.get_running_loop(), lambda error: None)
+    engine = Engine(Core(BodyStore()), log, asyncio.get_running_loop(), lambda error: None)
     engine.start(0)
     inbox = engine.sinks[1] = Inbox()
     engine.submit(Hello(1, "c"))

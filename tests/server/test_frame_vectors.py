@@ -17,6 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minibroker.contract import wire
+from minibrokerd.bodies.memory_extents import MemoryExtent
+from minibrokerd.bodies.store import BodyStore
+from minibrokerd.bodies.tails import split_bins
 from minibrokerd.core.core import Core
 from minibrokerd.core.model.columns import read_columns
 from minibrokerd.core.model.inputs import (
@@ -57,12 +60,14 @@ def values_of(columns: memoryview, parts: list[Any]) -> tuple[Any, ...]:
 
 def messages_of(frame: Frame) -> tuple[tuple[bytes, bytes], ...]:
     """Return headers and body of each message of a publish."""
-    sizes = memoryview(bytes(frame.lengths)).cast("I")
+    if frame.extent is None:
+        return ()
+    _, lengths, blob = split_bins(memoryview(frame.extent.tail), 3)
     pieces, at = [], 0
-    for size in sizes:
-        pieces.append(bytes(frame.blob[at : at + size]))
+    for size in lengths.cast("I"):
+        pieces.append(bytes(blob[at : at + size]))
         at += size
-    assert at == len(frame.blob)
+    assert at == len(blob)
     return tuple(zip(pieces[::2], pieces[1::2], strict=True))
 
 
@@ -79,9 +84,11 @@ def check_tail(frame: Frame, payload: bytes) -> None:
     """What the log keeps of a sequenced frame is all of it but the header, byte for byte."""
     header = bins(payload)[0]
     tail = payload[3 + len(header) :] if frame.sequence is not None else b""
-    assert (bytes(frame.tail), frame.tail_checksum) == (tail, crc32(tail))
     assert frame.checksum == (crc32(header, crc32(tail)) if tail else 0)
-    assert frame.body is None if not tail else bytes(memoryview(frame.body)) == tail  # type: ignore[arg-type]
+    assert (frame.extent is not None) == (frame.parts[0].op == "publish")
+    if frame.extent is not None:
+        assert (bytes(frame.extent.tail), frame.extent.checksum) == (tail, crc32(tail))
+        assert bytes(frame.extent.columns()) == frame.columns
     assert (frame.size, frame.connection, frame.jitter) == (len(payload), 5, 0.25)
 
 
@@ -99,14 +106,15 @@ def test_a_frame_of_a_client_is_read_field_by_field(name: str) -> None:
 @pytest.mark.parametrize(("head", "size"), [(b"\xc5", 2), (b"\xc6", 4)])
 @pytest.mark.parametrize("name", CLIENT)
 def test_a_bin_may_have_a_longer_form(name: str, head: bytes, size: int) -> None:
-    """protocol.md 3: 0xc4, 0xc5 or 0xc6; the tail is found behind each of them."""
+    """protocol.md 3: 0xc4, 0xc5 or 0xc6; the tail is found behind each of them, and the lengths in it."""
     payload = joined(bins(CLIENT[name].payload), head, size)
     read = read_frame(payload, 5, 0.25)
     check_fields(read, CLIENT[name])
-    assert bytes(read.tail) == (payload[-len(read.tail) :] if read.tail else b"")
-    assert len(read.tail) == (
-        0 if read.sequence is None else len(payload) - 2 - size - len(bins(CLIENT[name].payload)[0])
-    )
+    if read.parts[0].op == "publish":
+        assert isinstance(read.extent, MemoryExtent)
+        header, _, lengths, blob = bins(CLIENT[name].payload)
+        assert bytes(read.extent.tail) == payload[2 + size + len(header) :]
+        assert read.extent.cut(0, read.parts[0].count, 0, len(blob)) == (lengths, blob)
 
 
 PACE_S = 0.01  # after which settlements alone are synced again
@@ -279,7 +287,7 @@ class Broker:
     """A core whose log is safe at once, its frames encoded, and what a restart would find of it."""
 
     def __init__(self) -> None:
-        self.core = Core()
+        self.core = Core(BodyStore())
         self.core.opened(1, 1, UNIX_MS, clean=True)
         self.now_ms = 1
         self.batches: list[Batch] = []
@@ -308,7 +316,7 @@ class Broker:
 
     def restart(self) -> None:
         """A new core reads what this one has logged."""
-        core = Core()
+        core = Core(BodyStore())
         for batch in self.batches:
             core.replay(batch)
         core.opened(2, self.now_ms, UNIX_MS, clean=False, next_batch=len(self.batches) + 1)

@@ -13,7 +13,9 @@ from minibroker.contract import wire
 from minibroker.contract.errors import Busy, ProtocolError
 from minibroker.session.events import Answered, Delivered, Event, Leaving, Published, Welcomed
 from minibroker.session.session import Session
+from minibrokerd.bodies.store import BodyStore
 from minibrokerd.core.model.messages import Block
+from minibrokerd.log.seam import Record
 from minibrokerd.net.outgoing import frame_of
 from support.quiet_shell import QuietShell, Waiter
 
@@ -113,9 +115,9 @@ HI = b"\xc4\x00\xc4\x08" + bytes(4) + b"\x02\0\0\0" + b"\xc4\x02hi"
 
 
 def block(origin: int, first: int, count: int, tail: bytes) -> Block:
-    """Return published messages, whose lengths start at the fifth byte of their tail."""
-    lengths = tail[4 : 4 + 8 * count]
-    return Block(origin, first, count, tail, lengths, 0, None, 0, 1, UNIX_MS, 0, 1)
+    """Return published messages."""
+    extent = BodyStore().extent(Record(4, b"", tail), 0)
+    return Block(origin, first, count, extent, extent.sizes(count), 0, None, 0, 1, UNIX_MS, 0, 1)
 
 
 MARKED_BODIES = [(block(1, 0, 2, ONE), 0, 2), (block(2, 8, 2, TWO), 9, 10)]

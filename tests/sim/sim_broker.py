@@ -18,6 +18,7 @@ from sim_writer import SimulatedWriter
 
 from minibroker.contract import limits
 from minibrokerd.access.door import Door
+from minibrokerd.bodies.store import BodyStore
 from minibrokerd.core.core import Core
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.state import Store
@@ -92,7 +93,7 @@ class SimulatedBroker:
             digests=memory.digests,
             make_writer=partial(writer, self.loop, random, latency_us),
         )
-        self.core = Core(read=self.log.read_one, sizes=self.log.sizes)
+        self.core = Core(BodyStore(self.log.read_one), sizes=self.log.sizes)
         self.engine = Engine(
             self.core,
             self.log,

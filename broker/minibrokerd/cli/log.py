@@ -11,6 +11,7 @@ import click
 import msgspec
 
 from minibroker.contract.wire import RUN
+from minibrokerd.bodies.tails import split_bins
 from minibrokerd.cli.group import Group
 from minibrokerd.cli.log_check import check_command
 from minibrokerd.cli.log_restore import restore_command
@@ -27,7 +28,6 @@ from minibrokerd.core.model.records import (
     PublishMeta,
     decode,
 )
-from minibrokerd.core.model.tails import split_bins
 from minibrokerd.log.fileops import FileOps
 from minibrokerd.log.recovery import Recovery
 from minibrokerd.log.seam import Batch, Record

@@ -1,6 +1,6 @@
 """The core as one value that the shell steps: a command and two times in, effects out.
 
-    core = Core()
+    core = Core(bodies)
     for batch in log.recover(): core.replay(batch)
     core.opened(log.epoch, now_ms, unix_ms, clean=log.clean)
     effects = core.apply(command, now_ms, unix_ms)
@@ -18,8 +18,8 @@ from minibroker.contract import limits
 from minibroker.contract.wire import pack_runs
 from minibrokerd.core.durable import forwarding, paging
 from minibrokerd.core.durable.digest import Digest
-from minibrokerd.core.model.cold import Slot
 from minibrokerd.core.model.effects import Effects, ReadBack
+from minibrokerd.core.model.extents import Bodies
 from minibrokerd.core.model.inputs import (
     Attach,
     Command,
@@ -36,12 +36,12 @@ from minibrokerd.core.model.inputs import (
     Synced,
     Tick,
 )
-from minibrokerd.core.model.messages import Block, Message, place_of
+from minibrokerd.core.model.messages import Message
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.records import Meta
 from minibrokerd.core.model.sessions import Outcome, Result
 from minibrokerd.core.model.state import Broken, Refused, Store
-from minibrokerd.core.replay import Read, Replay
+from minibrokerd.core.replay import Replay
 from minibrokerd.core.verbs import logins, withdrawing
 from minibrokerd.core.verbs.attempts import lease_over, leases_over
 from minibrokerd.core.verbs.dispatching import dispatch, line_up_all
@@ -62,15 +62,15 @@ class Core:
 
     def __init__(
         self,
+        bodies: Bodies,
         *,
         auto_create: bool = True,
-        read: Read | None = None,
         max_queues: int = limits.MAX_QUEUES,
         sizes: Sizes = LARGEST,
     ) -> None:
-        """`read(segment, offset)` returns a record of the log, where it has digests; `sizes` are the log's."""
-        self.store = Store(auto_create=auto_create, max_queues=max_queues, sizes=sizes)
-        self._replay: Replay | None = Replay(self.store, read or _nothing_to_read)
+        """`bodies` makes extents; `sizes` are those of the log."""
+        self.store = Store(bodies, auto_create=auto_create, max_queues=max_queues, sizes=sizes)
+        self._replay: Replay | None = Replay(self.store)
         self._digests: dict[int, Digest] = {}
 
     def replay(self, batch: Batch | Digested) -> None:
@@ -153,13 +153,9 @@ class Core:
         """Take note of where the records of a batch stand, once they are safe; before `Synced`."""
         digest, offset = self._digest(place.segment), place.offset
         for each in records:
-            says, block = each.says, each.block
+            says = each.says
             assert isinstance(says, Meta)
             digest.add(each, says, offset)
-            if isinstance(block, Block | Slot):
-                block.place = place_of(place.segment, offset)
-            if isinstance(block, Slot) and (queue := self.store.by_number.get(block.queue)):
-                self.store.touch(queue)  # it may have waited for this
             offset += each.size()
 
     def digest_of(self, segment: int) -> bytes:
@@ -174,7 +170,7 @@ class Core:
     def _digest(self, segment: int) -> Digest:
         digest = self._digests.get(segment)
         if digest is None:
-            digest = self._digests[segment] = Digest(segment)
+            digest = self._digests[segment] = Digest()
         return digest
 
     def knows(self, frame: Frame) -> bool:
@@ -229,10 +225,6 @@ class Core:
         if self.store.hold_until_ms:  # also when it is over: the queues learn that from a tick
             deadline = min(deadline or self.store.hold_until_ms, self.store.hold_until_ms)
         return deadline
-
-
-def _nothing_to_read(segment: int, offset: int) -> Record:
-    raise AssertionError(f"a digest needs the record at byte {offset} of segment {segment}")
 
 
 def _frame(store: Store, frame: Frame) -> None:
@@ -417,6 +409,10 @@ def _synced(store: Store, command: Synced) -> None:
         _, queue, block, spans = store.entering.popleft()
         queue.entering -= block.count
         enter(store, queue, spans)
+    while store.copied and store.copied[0][0] <= command.batch:
+        _, queue = store.copied.popleft()
+        if store.by_number.get(queue.number) is queue:
+            store.touch(queue)  # it may have waited for this
 
 
 def _tick(store: Store, command: Tick) -> None:

@@ -17,7 +17,8 @@ from minibrokerd.core.durable.digest import Outcomes
 from minibrokerd.core.durable.survivors import Live, Survivors, lease_of
 from minibrokerd.core.model.cold import ColdRun
 from minibrokerd.core.model.deliveries import Delivery
-from minibrokerd.core.model.messages import Message, Span, State, place_of
+from minibrokerd.core.model.extents import BadTail
+from minibrokerd.core.model.messages import Message, Span, State
 from minibrokerd.core.model.queues import DEFAULTS, Queue
 from minibrokerd.core.model.records import (
     AckMeta,
@@ -42,7 +43,6 @@ from minibrokerd.core.model.records import (
 )
 from minibrokerd.core.model.sessions import Outcome, Result, Session
 from minibrokerd.core.model.state import Broken, Refused, Store
-from minibrokerd.core.model.tails import BadTail
 from minibrokerd.core.model.wheel import TICK_MS, Wheel
 from minibrokerd.core.returning import finish_sessions, hold_back
 from minibrokerd.core.verbs.attempts import lease_over
@@ -73,21 +73,15 @@ def _applies(*metas: type[Meta]) -> Callable[[Apply], Apply]:
     return enter
 
 
-Read = Callable[[int, int], Record]
-
-
 class Replay:
-    """Applies records, or digests of them, to a store that is not open yet.
+    """Applies records, or digests of them, to a store that is not open yet."""
 
-    `read(segment, offset)` returns a record whose body is needed; digests have none.
-    """
-
-    def __init__(self, store: Store, read: Read) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
-        self._read = read
-        self._place = 0  # of the record that is applied
+        self._bodies = store.bodies
+        self._place: Any = None  # of the record that is applied
         self._outcomes: dict[int, list[tuple[Outcomes, int]]] = {}  # of digests, with their batch
-        self._last_read: tuple[int, list[Span]] = (0, [])
+        self._last_read: tuple[Any, list[Span]] = (None, [])
         self._queues: dict[int, Survivors] = {}
         self._homes: dict[int, list[Survivors]] = {}  # a queue and its DLQ, by number of the queue
         self._nameless: dict[int, Survivors] = {}  # those of which no record of settings came yet
@@ -101,13 +95,10 @@ class Replay:
             UnknownRecord: a record is of a newer version, or its parts do not fit each other.
         """
         self._number = batch.number
-        at = place_of(*batch.place) if batch.place else 0
-        for record in batch.records:
+        for record, place in zip(batch.records, self._bodies.places(batch), strict=True):
+            self._place = place
             record.says = meta = decode(record)
-            self._place = at
             self._apply(meta, record)
-            if at:
-                at += record.size()
 
     def digested(self, part: Digested) -> None:
         """Apply what a digest says.
@@ -119,12 +110,12 @@ class Replay:
         try:
             self._digested(part)
         except INCONSISTENT as error:
-            raise _misfit(f"the side index of segment {part.segment}", error) from error
+            raise _misfit(str(part), error) from error
 
     def _digested(self, part: Digested) -> None:
         for kind, content in digest.items(part.payload):
             if kind == digest.RUNS:
-                run = digest.read_run(content, part.segment, part.number)
+                run = digest.read_run(content, part, self._bodies)
                 self._at(run.queue).replace(run.first, run.stop, run)
             elif kind == digest.OUTCOMES:
                 outcomes = digest.read_outcomes(content)
@@ -135,14 +126,13 @@ class Replay:
                 for origin, first, stop in intervals:
                     waiting.end_run(origin, first, stop - first)
             else:
-                self._digested_record(part.segment, kind, content)
+                self._digested_record(part, kind, content)
 
-    def _digested_record(self, segment: int, kind: int, content: bytes) -> None:
-        self._place = 0
+    def _digested_record(self, part: Digested, kind: int, content: bytes) -> None:
         if kind == digest.PLACED:
-            _, offset = digest.read_placed(content)
-            record = self._read(segment, offset)
-            self._place = place_of(segment, offset)
+            _, place = digest.read_placed(content)
+            self._place = self._bodies.place_of(part, place)
+            record = self._bodies.read(self._place)
         else:
             record = digest.read_record(content)
         self._apply(decode(record), record)
@@ -320,7 +310,9 @@ class Replay:
 
     @_applies(PublishMeta)
     def _publish(self, meta: PublishMeta, record: Record) -> None:
-        for number, block, spans in blocks.published(meta, record, self._number, self._place):
+        for number, block, spans in blocks.published(
+            self._bodies, meta, record, self._number, self._place
+        ):
             self._at(number).add(block.first, Live(spans, meta.count), meta.count)
             self._remember(meta, [result_of(block)], b"")
 
@@ -424,7 +416,7 @@ class Replay:
     def _copy(self, meta: CopyMeta, record: Record) -> None:
         for waiting in self._places(meta.origin):  # a known id replaces its place, never adds
             waiting.take(meta.origin, meta.sequence)
-        block = blocks.copied(meta, record, self._number, self._place)
+        block = blocks.copied(self._bodies, meta, record, self._number, self._place)
         message = Message(block, meta.sequence, meta.key, meta.ready_at_ms)
         message.attempts, message.releases, message.marked = (
             meta.attempts,
@@ -449,7 +441,7 @@ class Replay:
 
     @_applies(CopyRunMeta, CopyPartMeta)
     def _copy_run(self, meta: CopyRunMeta | CopyPartMeta, record: Record) -> None:
-        block, spans = blocks.copied_run(meta, record, self._number, self._place)
+        block, spans = blocks.copied_run(self._bodies, meta, record, self._number, self._place)
         stop = block.first + block.count
         wait = (meta.wrote_unix_ms, meta.wait_ms) if meta.wrote_unix_ms else None
         self._at(meta.queue).replace(block.first, stop, Live(spans, block.count, wait))
@@ -462,10 +454,13 @@ class Replay:
     def _spans_of(self, run: ColdRun, sequence: int) -> list[Span]:
         """Read back the frame of a run that has a message."""
         index = run.index_of(sequence)
-        place = run.place(index)
+        place = run.shelf.place(index)
         if self._last_read[0] != place:
-            record = self._read(run.segment, run.offsets[index])
-            self._last_read = place, blocks.spans_at(record, run.queue, run.batch, place)
+            record = self._bodies.read(place)
+            self._last_read = (
+                place,
+                blocks.spans_at(self._bodies, record, run.queue, run.batch, place),
+            )
         return self._last_read[1]
 
 

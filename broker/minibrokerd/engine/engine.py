@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
+from minibrokerd.bodies.shelves import tell_places
 from minibrokerd.core.core import Core
 from minibrokerd.core.durable.paging import WrongRecord
 from minibrokerd.core.model.effects import Effects, Outgoing
@@ -316,6 +317,7 @@ class Engine:
             return
         batch, size_bytes = self._writing
         self.pulse.synced(self._loop.time() - self._begun_s, size_bytes, len(batch.records))
+        tell_places(batch.records, place)
         self._core.placed(batch.records, place)
         self._unsliced += len(batch.records)
         before = self._place

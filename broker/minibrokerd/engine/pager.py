@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Final
 
+from minibrokerd.bodies.shelves import stands
 from minibrokerd.core.core import Core
 from minibrokerd.core.model.effects import ReadBack
 from minibrokerd.core.model.inputs import Freeze, Loaded
@@ -95,7 +96,7 @@ class Pager:
             self._filling += reads
             return
         for asked in reads:
-            future = self._loop.run_in_executor(None, self._log.read, asked.segment, asked.offsets)
+            future = self._loop.run_in_executor(None, self._log.read, *stands(asked))
             future.add_done_callback(partial(self._done, asked))
 
     def fill(self) -> None:
@@ -111,10 +112,11 @@ class Pager:
             if asked is None and not reads:
                 break
             asked = asked or reads.popleft()
-            left_bytes -= asked.offsets[-1] - asked.offsets[0] + READ_BYTES
+            segment, offsets = stands(asked)
+            left_bytes -= offsets[-1] - offsets[0] + READ_BYTES
             # What is to be read next, the core says in the effects of this (it comes to `read`), or when it is
             # asked: while hand-outs wait for resumes it looks at no queue by itself.
-            self._apply(Loaded(asked, self._log.read(asked.segment, asked.offsets)))
+            self._apply(Loaded(asked, self._log.read(segment, offsets)))
         self._filling = None
         self.read(reads)
 
@@ -128,7 +130,7 @@ class Pager:
             )  # its segment was freed: it looks again where the messages are
             return
         if error is not None:
-            events.error("read_failed", segment=asked.segment, exc_info=error)
+            events.error("read_failed", segment=stands(asked)[0], exc_info=error)
             self._loop.call_later(RETRY_S, self.read, [asked])
             return
         self._apply(Loaded(asked, future.result()))

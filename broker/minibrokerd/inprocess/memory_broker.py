@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 from minibroker.contract.commands import Phase
+from minibrokerd.bodies.store import BodyStore
 from minibrokerd.core.core import Core
 from minibrokerd.core.model.wheel import TICK_MS
 from minibrokerd.engine.engine import Engine
@@ -51,7 +52,7 @@ class MemoryBroker:
 
     def _start(self) -> None:
         loop = cast(Any, self.loop)
-        self.core = Core(read=self.log.read_one, sizes=self.log.sizes)
+        self.core = Core(BodyStore(self.log.read_one), sizes=self.log.sizes)
         self.engine = Engine(
             self.core, self.log, loop, self._failed, make_clock=self.clock.starting_at
         )

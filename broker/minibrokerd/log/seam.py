@@ -18,16 +18,34 @@ from minibrokerd.log.sizes import Sizes
 Meanwhile = Callable[[], Callable[[], None] | None]  # see `Log.append_now`
 
 
+class Tail(Protocol):
+    """Raw bytes of a record that somebody else keeps; they never change."""
+
+    @property
+    def tail(self) -> bytes | memoryview:
+        """The bytes."""
+        ...
+
+    @property
+    def checksum(self) -> int:
+        """Their crc32."""
+        ...
+
+    def placed(self, place: int) -> None:
+        """Learn where the record stands, once it is safe."""
+        ...
+
+
 class Record:
     """One outcome, as the core states it: a type, packed fields, raw bytes that travel unchanged.
 
     `tail` is empty except for records that carry message bodies or runs. `tail_checksum` is its crc32 if that was
     computed when the bytes came in, so that they are summed once (None: the log sums them). `says` is what `meta`
-    was packed from, for whoever digests the batch (None: decode it); `block` is what wants to know where the record
-    stands, once it is safe.
+    was packed from, for whoever digests the batch (None: decode it). Bodies come with their `extent`, which has
+    tail and checksum.
     """
 
-    __slots__ = ("block", "meta", "says", "tail", "tail_checksum", "type")
+    __slots__ = ("extent", "meta", "says", "tail", "tail_checksum", "type")
 
     def __init__(
         self,
@@ -36,14 +54,16 @@ class Record:
         tail: bytes | memoryview = b"",
         tail_checksum: int | None = None,
         says: object = None,
-        block: object = None,
+        extent: Tail | None = None,
     ) -> None:
         self.type = type
         self.meta = meta
+        self.says = says
+        self.extent = extent
+        if extent is not None:
+            tail, tail_checksum = extent.tail, extent.checksum
         self.tail = tail
         self.tail_checksum = tail_checksum
-        self.says = says
-        self.block = block
 
     def size(self) -> int:
         """Return the bytes of this record in a batch, its head included."""
@@ -98,6 +118,9 @@ class Digested(NamedTuple):
     now_ms: int
     payload: bytes
     complete: bool
+
+    def __str__(self) -> str:
+        return f"the side index of segment {self.segment}"
 
 
 class Room(Enum):

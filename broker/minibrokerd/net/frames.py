@@ -16,7 +16,8 @@ import msgspec
 
 from minibroker.contract import limits
 from minibroker.contract.commands import COMMANDS, REQUIRED, Command, Field, Kind
-from minibrokerd.core.model.columns import check_lengths, read_columns
+from minibrokerd.bodies.memory_extents import MemoryExtent
+from minibrokerd.core.model.columns import check_sizes, read_columns
 from minibrokerd.core.model.inputs import Frame, Needs
 from minibrokerd.core.model.state import Broken, Refused
 from minibrokerd.core.verbs.operations import OPERATIONS
@@ -113,19 +114,19 @@ def read_frame(payload: bytes | memoryview, connection: int, jitter: float) -> F
     needs = parts[0].row.needs
     if (lengths or blob) and needs is not Needs.ROOM:
         raise BadFrame("only a publish carries lengths and a blob")
-    tail, tail_checksum, checksum = memoryview(b""), 0, 0
-    body: object = None
+    extent: MemoryExtent | None = None
+    checksum = 0
     if header.sequence is not None:
         start = _tail_start(payload, len(header_bytes))
-        if isinstance(payload, bytes):
-            body = payload[start:]
-            tail = memoryview(body)
-        else:
-            body = tail = payload[start:]
-        if isinstance(payload, bytes) or _adds_up(parts, columns, lengths, blob):
+        tail = payload[start:]
+        if needs is Needs.ROOM:
+            extent = MemoryExtent(tail, 0, len(lengths), len(blob))
+        if isinstance(payload, bytes) or _adds_up(parts, columns, extent):
             # Both sums in one pass: the tail's goes to the log, and is the start of the frame's own.
             tail_checksum = crc32(tail)
             checksum = crc32(header_bytes, tail_checksum)
+            if extent is not None:
+                extent.checksum = tail_checksum
     return Frame(
         connection,
         parts,
@@ -134,27 +135,21 @@ def read_frame(payload: bytes | memoryview, connection: int, jitter: float) -> F
         request=header.request,
         sequence=header.sequence,
         answered_below=header.answered_below,
-        lengths=lengths,
-        blob=blob,
-        tail=tail,
-        tail_checksum=tail_checksum,
+        extent=extent,
         checksum=checksum,
         size=len(payload),
-        body=body,
         jitter=jitter,
     )
 
 
-def _adds_up(
-    parts: Sequence[Any], columns: memoryview, lengths: memoryview, blob: memoryview
-) -> bool:
+def _adds_up(parts: Sequence[Any], columns: memoryview, extent: MemoryExtent | None) -> bool:
     """Before 16 MiB are summed: do the counts add up? False: the core will refuse the frame."""
-    if parts[0].row.needs is not Needs.ROOM:
+    if extent is None:
         if sum(getattr(part, "runs", 0) for part in parts) > limits.MAX_RUNS_PER_FRAME:
             raise BadFrame(f"a frame has more than {limits.MAX_RUNS_PER_FRAME} runs")
         return True
     try:
-        check_lengths(lengths, parts[0].count, len(blob))
+        check_sizes(extent, parts[0].count)
         read_columns(parts[0], columns, parts[0].count)
     except Broken as error:
         raise BadFrame(str(error)) from error

@@ -8,8 +8,8 @@ from typing import Any, Final
 import msgspec
 
 from minibroker.contract.wire import LENGTH, bin_head
+from minibrokerd.bodies.memory_extents import MemoryExtent
 from minibrokerd.core.model.messages import Block
-from minibrokerd.core.model.tails import bin_bounds
 
 _TWO_EMPTY_BINS: Final = b"\xc4\x00\xc4\x00"
 _encode: Final = msgspec.msgpack.Encoder().encode
@@ -54,14 +54,9 @@ def frame_of(
 
 def slices_of(block: Block, first: int, stop: int) -> tuple[memoryview, memoryview]:
     """Return lengths and bytes of consecutive messages of a block, as views of what was published."""
-    body = block.body
-    assert isinstance(body, bytes | memoryview)
-    view = memoryview(body)
-    if not block.blob_at:
-        _, (block.lengths_at, _), (block.blob_at, _) = bin_bounds(view, 3)
-    low, high, blob_at = first - block.first, stop - block.first, block.blob_at
-    lengths_at = block.lengths_at
-    lengths = view[lengths_at + 8 * low : lengths_at + 8 * high]
-    if block.offsets is None:
-        return lengths, view[blob_at + block.size * low : blob_at + block.size * high]
-    return lengths, view[blob_at + block.offsets[low] : blob_at + block.offsets[high]]
+    extent = block.extent
+    assert isinstance(extent, MemoryExtent), "what is delivered was read back before"
+    low, high = first - block.first, stop - block.first
+    if block.starts is None:
+        return extent.cut(low, high, block.size * low, block.size * high)
+    return extent.cut(low, high, block.starts[low], block.starts[high])

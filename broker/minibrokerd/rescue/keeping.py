@@ -21,6 +21,7 @@ import msgpack
 from minibroker.contract.limits import DLQ_SUFFIX
 from minibroker.contract.settings import default_settings
 from minibroker.contract.wire import RUN
+from minibrokerd.bodies.store import BodyStore
 from minibrokerd.core.core import Core
 from minibrokerd.core.model.queues import RESERVE_STEP
 from minibrokerd.core.model.records import (
@@ -75,7 +76,7 @@ class Keeper:
         self.dropped_records = 0
         self.lost: dict[int, list[Ids]] = {}
         self.unknown: dict[int, list[Ids]] = {}
-        self._core = Core()
+        self._core = Core(BodyStore())
         self._damaged_upto = 0
         self._number = 0  # of the newest batch of the damaged log
         self.now_ms = self.unix_ms = 0  # the highest seen

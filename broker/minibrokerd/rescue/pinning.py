@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from minibrokerd.bodies.store import BodyStore
 from minibrokerd.core.core import Core
 from minibrokerd.core.model.messages import Item
 from minibrokerd.log.format import Kind
@@ -52,7 +53,7 @@ class Usage:
     """Takes the pieces of a whole log in their order; `segments` ends the replay and returns the rows."""
 
     def __init__(self) -> None:
-        self._core = Core()
+        self._core = Core(BodyStore())
         self._rows: list[SegmentUse] = []
         self._now_ms = self._unix_ms = 0
 

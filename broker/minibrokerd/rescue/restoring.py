@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
+from minibrokerd.bodies.store import BodyStore
 from minibrokerd.core.core import Core
 from minibrokerd.core.model.records import ReserveMeta, record
 from minibrokerd.log.directory import DataDirectory
@@ -79,7 +80,7 @@ def restore(directory: DataDirectory, ops: FileOps, *, new_sessions: bool) -> Re
         raised_epochs=RAISED_EPOCHS,
         adopts_copy=True,
     )
-    core = Core(read=log.read_one, sizes=log.sizes)
+    core = Core(BodyStore(log.read_one), sizes=log.sizes)
     for batch in log.recover():
         core.replay(batch)
     before, now_ms, unix_ms = log.epoch, log.now_ms + 1, time.time_ns() // 1_000_000

@@ -17,6 +17,7 @@ import uvloop
 
 from minibrokerd import __version__
 from minibrokerd.access.tokens import BadTokens
+from minibrokerd.bodies.store import BodyStore
 from minibrokerd.core.core import Core
 from minibrokerd.core.durable.paging import WrongRecord
 from minibrokerd.core.model.records import UnknownRecord
@@ -149,9 +150,9 @@ class Server:
             log = FileLog(options.data_dir, segment_bytes=options.segment_bytes, digests=True)
         self._log = log
         self._core = Core(
+            BodyStore(log.read_one),
             auto_create=options.auto_create,
             max_queues=options.max_queues,
-            read=log.read_one,
             sizes=log.sizes,
         )
         self.engine = Engine(

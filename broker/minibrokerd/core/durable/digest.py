@@ -13,6 +13,7 @@ are one.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterable, Iterator
 from struct import Struct
 from typing import Any, Final, NamedTuple
@@ -21,6 +22,7 @@ from minibroker.contract import limits
 from minibroker.contract.settings import DURABILITIES
 from minibroker.contract.wire import RUN
 from minibrokerd.core.model.cold import ColdRun
+from minibrokerd.core.model.extents import Bodies
 from minibrokerd.core.model.messages import FRAME_BYTES, MESSAGE_BYTES
 from minibrokerd.core.model.records import (
     AckMeta,
@@ -42,9 +44,9 @@ from minibrokerd.core.model.records import (
     ReturnMeta,
     record,
 )
-from minibrokerd.log.seam import Record
+from minibrokerd.log.seam import Digested, Record
 
-RUNS: Final = 1  # a ColdRun
+RUNS: Final = 1  # frames in their order, which a start makes a ColdRun of
 RECORD: Final = 2  # a record, as it was written
 PLACED: Final = 3  # a record whose tail is read from the log: bodies do not belong here
 ACKS: Final = 4  # ascending (origin, first, stop) of a queue
@@ -52,13 +54,28 @@ OUTCOMES: Final = 5  # of the frames of a session that it may ask about: FRAME r
 _ITEM: Final = Struct("<BI")
 _RUN: Final = Struct("<IQIQQQ")  # queue, first, frames, stop, ready_at_ms, cost
 _RECORD: Final = Struct("<BI")  # type, size of the meta
-_PLACED: Final = Struct("<BI")  # type, offset
+_PLACED: Final = Struct("<BI")  # type, place
 _INTERVAL: Final = Struct("<IQQ")
 _OUTCOMES: Final = Struct("<QQQQ")  # session, answered_below, highest sequence, newest unix_ms
 _OWN_LENGTHS: Final = (
     8  # bytes of a publish tail that say how long a message is: `cost` has them, too
 )
 _PRUNE_AT: Final = 4_096  # outcomes kept of one session before the forgotten ones are dropped
+
+
+class _Run:
+    """Frames of one queue, one behind the other; see `ColdRun`."""
+
+    __slots__ = ("cost", "first", "firsts", "places", "queue", "ready_at_ms", "stop")
+
+    def __init__(self, queue: int, first: int, ready_at_ms: int) -> None:
+        self.queue = queue
+        self.first = self.stop = first
+        self.ready_at_ms = ready_at_ms
+        self.firsts = array("I")
+        self.places = array("I")
+        self.cost = 0
+
 
 _Item = tuple[int, bytes]
 _Kept = dict[
@@ -79,11 +96,10 @@ def _adds(*metas: type[Meta]) -> Callable[[_Add], _Add]:
 class Digest:
     """Takes the records of one segment in their order; `seal` returns the payload and begins anew."""
 
-    def __init__(self, segment: int) -> None:
-        self.segment = segment
+    def __init__(self) -> None:
         self._done: list[bytes] = []
-        self._runs: list[ColdRun] = []
-        self._last: dict[int, ColdRun] = {}  # the run of a queue that may go on
+        self._runs: list[_Run] = []
+        self._last: dict[int, _Run] = {}  # the run of a queue that may go on
         self._others: list[_Item | None] = []
         self._said: dict[tuple[int, int], list[int]] = {}  # which of the others are about a message
         self._left: dict[int, int] = {}  # how many of them live, of one that is about several
@@ -95,9 +111,9 @@ class Digest:
         self._close()
         self._done.append(payload)
 
-    def add(self, record: Record, says: Meta, offset: int) -> None:
-        """Take one record, which starts at `offset` of the segment and says `says`."""
-        _ADD[type(says)](self, says, record, offset)
+    def add(self, record: Record, says: Meta, place: int) -> None:
+        """Take one record, which says `says`; `place` says in 4 bytes where it stands."""
+        _ADD[type(says)](self, says, record, place)
 
     def seal(self) -> bytes:
         """Return the payload of what was added since the last call."""
@@ -129,12 +145,14 @@ class Digest:
         at: int,
     ) -> None:
         run = self._last.get(queue)
-        if run is None or not run.joins(first, self.segment, at):
-            run = ColdRun(queue, self.segment, 0, first, says.ready_at_ms)
+        if run is None or run.stop != first or first - run.first >= 2**32:
+            run = _Run(queue, first, says.ready_at_ms)
             self._last[queue] = run
             self._runs.append(run)
-        cost = size + (MESSAGE_BYTES - _OWN_LENGTHS + FRAME_BYTES // count) * count
-        run.append(count, at, cost)
+        run.firsts.append(run.stop - run.first)
+        run.places.append(at)
+        run.stop += count
+        run.cost += size + (MESSAGE_BYTES - _OWN_LENGTHS + FRAME_BYTES // count) * count
 
     @_adds(PublishMeta)
     def _publish(self, says: PublishMeta, record: Record, at: int) -> None:
@@ -258,13 +276,13 @@ def items(payload: bytes) -> Iterator[tuple[int, bytes]]:
         at += size
 
 
-def read_run(content: bytes, segment: int, batch: int) -> ColdRun:
-    """Return the run in an item of kind RUNS."""
+def read_run(content: bytes, part: Digested, bodies: Bodies) -> ColdRun:
+    """Return the run in an item of kind RUNS of a digest."""
     queue, first, frames, stop, ready_at_ms, cost = _RUN.unpack_from(content)
-    run = ColdRun(queue, segment, batch, first, ready_at_ms)
     middle = _RUN.size + 4 * frames
+    shelf = bodies.shelf_of(part, content[middle:])
+    run = ColdRun(queue, shelf, part.number, first, ready_at_ms)
     run.firsts.frombytes(content[_RUN.size : middle])
-    run.offsets.frombytes(content[middle:])
     run.stop, run.left, run.cost = stop, stop - first, cost
     return run
 
@@ -277,9 +295,9 @@ def read_record(content: bytes) -> Record:
 
 
 def read_placed(content: bytes) -> tuple[int, int]:
-    """Return type and offset of the record that an item of kind PLACED names."""
-    type_, offset = _PLACED.unpack(content)
-    return type_, offset
+    """Return type and place of the record that an item of kind PLACED names."""
+    type_, place = _PLACED.unpack(content)
+    return type_, place
 
 
 def read_acks(content: bytes) -> tuple[int, Iterator[tuple[int, int, int]]]:
@@ -326,9 +344,9 @@ def _packed(record: Record, tail: bytes) -> bytes:
     return _RECORD.pack(record.type, len(record.meta)) + record.meta + tail
 
 
-def _packed_run(run: ColdRun) -> bytes:
+def _packed_run(run: _Run) -> bytes:
     head = _RUN.pack(run.queue, run.first, len(run.firsts), run.stop, run.ready_at_ms, run.cost)
-    return head + run.firsts.tobytes() + run.offsets.tobytes()
+    return head + run.firsts.tobytes() + run.places.tobytes()
 
 
 def _merged(intervals: list[list[int]]) -> list[list[int]]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 from itertools import islice
 from typing import Final
 
-from minibrokerd.core.durable.blocks import may_be_part, tail_of, write_copy, write_part
+from minibrokerd.core.durable.blocks import columns_of, may_be_part, write_copy, write_part
 from minibrokerd.core.durable.paging import ask
 from minibrokerd.core.model.budgets import Budget
 from minibrokerd.core.model.deliveries import Delivery
@@ -29,7 +29,6 @@ from minibrokerd.core.model.records import CopyMeta, ReserveMeta
 from minibrokerd.core.model.sessions import Session
 from minibrokerd.core.model.state import Store
 from minibrokerd.core.model.sums import OUTCOME_BYTES, QUEUE_BYTES
-from minibrokerd.core.model.tails import split_bins
 from minibrokerd.core.model.wheel import TICK_MS
 
 COPY_BYTES: Final = 200  # a copy beside its bodies, about
@@ -217,10 +216,11 @@ class _Part:
             _copy_run(store, queue, spans[0], None)
         else:
             block, first, stop = spans[0].block, spans[0].first, spans[-1].stop
+            columns = columns_of(spans, _encodings(block, first, stop))
             queue.count_out(block, first, stop)
-            new = _block(store, block, first, stop)
+            new = _block(store, block, first, stop, b"".join(columns.values()))
             queue.count_in(new, first, stop)
-            write_part(store, queue, spans, new)
+            write_part(store, queue, spans, new, list(columns))
             for span in spans:
                 span.block = new
         for span in spans:
@@ -275,8 +275,12 @@ def _copy_run(store: Store, queue: Queue, span: Span, budget: Budget | None) -> 
     queue.count_out(block, span.first, span.stop)  # the frame's share of a message is another now
     span.block = _block(store, block, span.first, span.stop)
     queue.count_in(span.block, span.first, span.stop)
-    for part in parts:
-        write_copy(store, queue, span, part, span.block if len(parts) == 1 else None)
+    if len(parts) == 1:
+        write_copy(store, queue, span, parts[0], span.block.extent)
+        span.block.batch = store.open_batch
+    else:
+        for part in parts:
+            write_copy(store, queue, span, part, block.part(part[0], part[1]))
     if budget is not None:
         budget.bytes_left -= COPY_BYTES + block.bytes_of(span.first, span.stop)
 
@@ -320,27 +324,23 @@ def _copy(store: Store, queue: Queue, message: Message, budget: Budget) -> None:
     queue.count_out(block, message.first, message.stop)
     message.block = _block(store, block, message.first, message.stop)
     queue.count_in(message.block, message.first, message.stop)
-    tail = message.block.body
-    assert isinstance(tail, bytes)
-    store.emit(meta, tail, block=message.block)
-    budget.bytes_left -= COPY_BYTES + len(tail)
+    extent = message.block.extent
+    store.emit(meta, extent=extent)
+    message.block.batch = store.open_batch
+    budget.bytes_left -= COPY_BYTES + extent.size
 
 
-def _block(store: Store, old: Block, first: int, stop: int) -> Block:
+def _block(store: Store, old: Block, first: int, stop: int, columns: bytes = b"") -> Block:
     """Return a block with some messages of another one, whose record will be in the open batch."""
-    tail = tail_of(old, first, stop)
-    _, lengths, _ = split_bins(memoryview(tail), 3)
-    encodings = old.encodings
-    if encodings is not None:
-        encodings = encodings[first - old.first : stop - old.first]
+    extent = old.part(first, stop, columns)
     return Block(
         old.origin,
         first,
         stop - first,
-        tail,
-        lengths,
+        extent,
+        extent.sizes(stop - first),
         old.encoding,
-        encodings,
+        _encodings(old, first, stop),
         old.durability,
         old.epoch,
         old.unix_ms,
@@ -348,3 +348,9 @@ def _block(store: Store, old: Block, first: int, stop: int) -> Block:
         store.open_batch,
         old.terms,
     )
+
+
+def _encodings(block: Block, first: int, stop: int) -> bytes | None:
+    if block.encodings is None:
+        return None
+    return block.encodings[first - block.first : stop - block.first]

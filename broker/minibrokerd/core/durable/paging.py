@@ -16,11 +16,12 @@ from itertools import islice
 from typing import Final
 
 from minibrokerd.core.durable.blocks import spans_at, write_copy
-from minibrokerd.core.model.cold import ColdRun, Slot
+from minibrokerd.core.model.cold import ColdRun
 from minibrokerd.core.model.effects import Effects, ReadBack
+from minibrokerd.core.model.extents import BadTail
 from minibrokerd.core.model.inputs import Freeze, Loaded
 from minibrokerd.core.model.lane import Lane
-from minibrokerd.core.model.messages import NEVER, Span, alike, split_place
+from minibrokerd.core.model.messages import NEVER, Span, alike
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.records import (
     TYPE_OF,
@@ -30,7 +31,6 @@ from minibrokerd.core.model.records import (
     UnknownRecord,
 )
 from minibrokerd.core.model.state import Store
-from minibrokerd.core.model.tails import BadTail
 from minibrokerd.core.model.walks import ReadForWalk
 from minibrokerd.log.seam import Record
 
@@ -47,7 +47,7 @@ LOOKS: Final = 20_000  # spans that one apply turns into places, about 15 ms
 def read_ahead(store: Store, queue: Queue) -> None:
     """Ask for the next stretch of what is cold, unless enough is in memory before it."""
     lane = queue.lanes.default
-    if lane.reading or not lane.cold[0].segment or _has_enough(lane.fresh):
+    if lane.reading or lane.cold[0].batch > store.synced or _has_enough(lane.fresh):
         return
     ask(store, queue, lane, lane.cold[0])
 
@@ -98,11 +98,11 @@ def freeze(store: Store, command: Freeze) -> None:
             continue
         if bytes_left <= 0 or looks_left <= 0:
             return
-        frozen, looked = _freeze_lane(queue, bytes_left, looks_left)
+        frozen, looked = _freeze_lane(store, queue, bytes_left, looks_left)
         bytes_left, looks_left = bytes_left - frozen, looks_left - looked
 
 
-def _freeze_lane(queue: Queue, most_bytes: int, looks: int) -> tuple[int, int]:
+def _freeze_lane(store: Store, queue: Queue, most_bytes: int, looks: int) -> tuple[int, int]:
     """Freeze what stands far back in a queue; return (bytes, spans looked at)."""
     lane = queue.lanes.default
     if not lane.cold:
@@ -110,13 +110,12 @@ def _freeze_lane(queue: Queue, most_bytes: int, looks: int) -> tuple[int, int]:
     frozen = looked = 0
     late = lane.late
     while late and frozen < most_bytes and looked < looks:
-        block = late[0].block
-        if not block.place and block.batch != NEVER:
+        if store.synced < late[0].block.batch < NEVER:
             break  # its record is not safe yet, and no record behind it is
         span = late.popleft()
         looked += 1
         if _is_whole(span):
-            frozen += _append(queue, lane, span)
+            frozen += _append(store, queue, lane, span)
         else:
             lane.put_back(span)
     queue.count_cold(frozen)
@@ -136,23 +135,24 @@ def _is_whole(span: Span) -> bool:
     """Whether its record says all there is to know of a span."""
     block = span.block
     return (
-        bool(block.place)
+        block.extent.is_stored
         and (span.first, span.stop) == (block.first, block.first + block.count)
         and not (span.token or span.releases or span.marked)
     )
 
 
-def _append(queue: Queue, lane: Lane, span: Span) -> int:
+def _append(store: Store, queue: Queue, lane: Lane, span: Span) -> int:
     block = span.block
-    segment, offset = split_place(block.place)
     run = lane.cold[-1] if lane.cold else None
-    if run is None or not run.joins(span.first, segment, offset):
-        run = ColdRun(queue.number, segment, block.batch, span.first, span.ready_at_ms)
+    if run is None or not run.joins(span.first, block.extent):
+        shelf = store.bodies.shelf()
+        run = ColdRun(queue.number, shelf, block.batch, span.first, span.ready_at_ms)
         if not lane.cold:
             lane.cold = deque()
         lane.cold.append(run)
     cost = block.cost(span.first, span.stop)
-    run.append(block.count, offset, cost)
+    run.shelf.append(block.extent)
+    run.append(block.count, cost)
     run.batch = max(run.batch, block.batch)
     return cost
 
@@ -218,17 +218,19 @@ def _living(store: Store, run: ColdRun, index: int, record: Record) -> list[Span
     Records of 0.1.0 do not cover their type, so one that verifies may still be of a wrong one.
     """
     first, stop = run.bounds(index)
-    place = run.place(index)
+    place = run.shelf.place(index)
     if record.type not in _WITH_BODIES:
         return None
     try:
-        spans = spans_at(record, run.queue, run.batch, place)
+        spans = spans_at(store.bodies, record, run.queue, run.batch, place)
     except UnknownRecord:
         return None
     except (BadTail, ValueError) as error:
-        raise WrongRecord(f"queue {run.queue}: what stands at place {place:#x}: {error}") from error
+        where = store.bodies.told(place)
+        raise WrongRecord(f"queue {run.queue}: what stands at {where}: {error}") from error
     if len(spans) != 1 or (spans[0].first, spans[0].stop) != (first, stop):
-        raise WrongRecord(f"queue {run.queue}: {first} to {stop} do not stand at place {place:#x}")
+        where = store.bodies.told(place)
+        raise WrongRecord(f"queue {run.queue}: {first} to {stop} do not stand at {where}")
     span = spans[0]
     ready_at_ms = min(span.ready_at_ms, store.now_ms)
     return [Span(span.block, low, high, "", ready_at_ms) for low, high in run.live(first, stop)]
@@ -237,9 +239,8 @@ def _living(store: Store, run: ColdRun, index: int, record: Record) -> list[Span
 def _set_aside(store: Store, queue: Queue, run: ColdRun, index: int) -> None:
     """End the messages of a damaged frame by a record that names its place."""
     for first, stop in run.live(*run.bounds(index)):
-        meta = DamagedMeta(
-            queue.number, first, stop - first, run.segment, run.offsets[index], store.unix_ms
-        )
+        where = store.bodies.told(run.shelf.place(index))
+        meta = DamagedMeta(queue.number, first, stop - first, *where, store.unix_ms)
         store.emit(meta)
         queue.counters["damaged"] += stop - first
         queue.lanes.ready -= stop - first
@@ -251,12 +252,16 @@ def _write_again(store: Store, queue: Queue, lane: Lane, position: int, spans: l
     runs: list[ColdRun] = []
     for span in spans:
         for first, stop, encoding in alike(span.block, span):
-            if not runs or runs[-1].stop != first:
-                runs.append(ColdRun(queue.number, 0, store.open_batch, first, span.ready_at_ms))
+            extent = span.block.part(first, stop)
+            record = write_copy(store, queue, span, (first, stop, encoding), extent)
+            # What is read together stands together: one batch is always in one segment, two may not be.
+            if not runs or (runs[-1].stop, runs[-1].batch) != (first, store.open_batch):
+                shelf, batch = store.bodies.shelf(), store.open_batch
+                runs.append(ColdRun(queue.number, shelf, batch, first, span.ready_at_ms))
+                store.copied.append((batch, queue))
             run = runs[-1]
-            run.append(stop - first, 0, span.block.cost(first, stop))
-            slot = Slot(run, len(run.firsts) - 1)
-            write_copy(store, queue, span, (first, stop, encoding), slot)
+            record.extent = run.shelf.expect(extent)
+            run.append(stop - first, span.block.cost(first, stop))
     for run in reversed(runs):
         lane.cold.insert(position, run)
         queue.count_run(run)

@@ -1,7 +1,7 @@
-"""Messages that left memory: what is left of them is where their records stand in the log.
+"""Messages that left memory: what is left of them is where their extents stand.
 
-A run has consecutive messages of one queue, ready and without a history, whose records stand in one segment.
-It costs 8 bytes for each frame that was published (an offset and a first sequence), however many messages
+A run has consecutive messages of one queue, ready and without a history, whose extents are on one shelf.
+It costs 8 bytes for each frame that was published (a place and a first sequence), however many messages
 that had and however large they were. The rest is read back, in whole stretches, before it is needed.
 """
 
@@ -12,9 +12,9 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from typing import Final
 
-from minibrokerd.core.model.messages import place_of, split_place
+from minibrokerd.core.model.extents import Extent, Shelf
 
-CHUNK_BYTES: Final = 1024 * 1024  # of a segment that are read back in one go
+CHUNK_BYTES: Final = 1024 * 1024  # of the log that are read back in one go
 CHUNK_FRAMES: Final = 2_000  # and frames: turning one back into messages takes about 5 us
 
 
@@ -22,7 +22,7 @@ class ColdRun:
     """Frames `first` up to but not including `stop`; those before the frame with index `at` were read back.
 
     `gone` has the messages that have ended, as ascending intervals. `left` counts the messages that are here,
-    `cost` is about how many bytes of the log they keep in use. `segment` is 0 until the records are safe.
+    `cost` is about how many bytes of the log they keep in use. They can be read once `batch` is synced.
     """
 
     __slots__ = (
@@ -33,38 +33,34 @@ class ColdRun:
         "firsts",
         "gone",
         "left",
-        "offsets",
         "queue",
         "ready_at_ms",
-        "segment",
+        "shelf",
         "stop",
     )
 
-    def __init__(self, queue: int, segment: int, batch: int, first: int, ready_at_ms: int) -> None:
+    def __init__(self, queue: int, shelf: Shelf, batch: int, first: int, ready_at_ms: int) -> None:
         self.queue = queue
-        self.segment = segment
+        self.shelf = shelf
         self.batch = batch
         self.first = self.stop = first
         self.ready_at_ms = ready_at_ms
         self.firsts = array("I")  # of each frame, less `first`
-        self.offsets = array("I")  # of the record of each frame in its segment
         self.at = 0
         self.left = 0
         self.cost = 0
         self.gone: list[tuple[int, int]] = []
 
-    def joins(self, first: int, segment: int, offset: int) -> bool:
-        """Whether a frame that begins with `first` can be appended: stretches are read in the file's order.
+    def joins(self, first: int, extent: Extent) -> bool:
+        """Whether a frame that begins with `first` can be appended: stretches are read in the order of the log.
 
         What had come back to its queue is copied forward out of order, so a later message may stand before it.
         """
-        follows = self.stop == first and first - self.first < 2**32
-        return follows and self.segment == segment and self.offsets[-1] < offset
+        return self.stop == first and first - self.first < 2**32 and self.shelf.joins(extent)
 
-    def append(self, count: int, offset: int, cost: int) -> None:
-        """Add the next `count` messages, which stand in one record."""
+    def append(self, count: int, cost: int) -> None:
+        """Add the next `count` messages, whose extent has come onto the shelf."""
         self.firsts.append(self.stop - self.first)
-        self.offsets.append(offset)
         self.stop += count
         self.left += count
         self.cost += cost
@@ -73,10 +69,6 @@ class ColdRun:
         """Return the first and one behind the last sequence of a frame."""
         stop = self.firsts[index + 1] + self.first if index + 1 < len(self.firsts) else self.stop
         return self.first + self.firsts[index], stop
-
-    def place(self, index: int) -> int:
-        """Return where the record of a frame stands, as `Block.place`."""
-        return place_of(self.segment, self.offsets[index])
 
     def index_of(self, sequence: int) -> int:
         """Return the index of the frame that has a sequence of this run."""
@@ -129,21 +121,19 @@ class ColdRun:
     def split(self, at: int) -> ColdRun:
         """Keep the messages below `at` and return the others; a frame that has both is in both."""
         index = self.index_of(at)
-        rest = ColdRun(
-            self.queue, self.segment, self.batch, self.first + self.firsts[index], self.ready_at_ms
-        )
         base = self.firsts[index]
-        rest.firsts = array("I", [first - base for first in self.firsts[index:]])
-        rest.offsets = self.offsets[index:]
-        rest.stop = self.stop
         shared = base + self.first < at
         keep = index + shared
+        shelf = self.shelf.split(index, keep)
+        rest = ColdRun(self.queue, shelf, self.batch, self.first + base, self.ready_at_ms)
+        rest.firsts = array("I", [first - base for first in self.firsts[index:]])
+        rest.stop = self.stop
         before = sum(stop - first for first, stop in self.live(self.first, at))
         rest.left = self.left - before
         rest.cost = self.cost * rest.left // max(self.left, 1)
         rest.gone = [gone for gone in self.gone if gone[1] > rest.first]
         own_stop = self.bounds(keep - 1)[1] if keep else self.first
-        del self.firsts[keep:], self.offsets[keep:]
+        del self.firsts[keep:]
         self.cost, self.left, self.stop = self.cost - rest.cost, before, own_stop
         self.gone = [gone for gone in self.gone if gone[0] < own_stop]
         if shared:
@@ -158,8 +148,7 @@ class ColdRun:
     def chunk_from(self, index: int, most_bytes: int = 0) -> int:
         """As `chunk`, for the frame with this index."""
         most_bytes = min(most_bytes or CHUNK_BYTES, CHUNK_BYTES)
-        high = bisect_right(self.offsets, self.offsets[index] + most_bytes, index + 1)
-        return min(high, index + CHUNK_FRAMES)
+        return min(self.shelf.stretch(index, most_bytes), index + CHUNK_FRAMES)
 
     def read_back(self, high: int) -> int:
         """Take the frames below index `high` as read back; return the share of the cost that leaves."""
@@ -182,23 +171,3 @@ def _cross(run: ColdRun, first: int, stop: int) -> None:
     left, cost = run.left, run.cost
     run.end(first, stop)
     run.left, run.cost = left, cost
-
-
-class Slot:
-    """The place of a frame whose record is on its way into the log."""
-
-    __slots__ = ("_index", "_run", "queue")
-
-    def __init__(self, run: ColdRun, index: int) -> None:
-        self.queue = run.queue
-        self._run = run
-        self._index = index
-
-    @property
-    def place(self) -> int:
-        """Where the record stands, as `Block.place`."""
-        return self._run.place(self._index)
-
-    @place.setter
-    def place(self, place: int) -> None:
-        self._run.segment, self._run.offsets[self._index] = split_place(place)

@@ -1,4 +1,4 @@
-"""The columns, lengths and spans of a publish: read out of a frame, and out of the log as it came.
+"""The columns and spans of a publish: out of a frame, or out of the log; the sizes of its messages.
 
 Nothing is believed: a column that is short, long or out of range breaks the frame, before anything is changed.
 """
@@ -7,47 +7,44 @@ from __future__ import annotations
 
 from array import array
 from itertools import groupby
+from operator import sub
 from typing import Any, Final
 
 from minibroker.contract import limits
 from minibroker.contract.commands import COMMANDS
 from minibroker.contract.errors import ProtocolError
 from minibroker.contract.wire import unpack_strings
+from minibrokerd.core.model.extents import BadTail, Extent, Sizes
 from minibrokerd.core.model.messages import Block, Span
 from minibrokerd.core.model.state import Broken, Refused
 
 COLUMNS: Final = COMMANDS["publish"].columns
 
 
-def check_lengths(
-    lengths: memoryview, count: int, blob_bytes: int, most_bytes: int = limits.MAX_MESSAGE_BYTES
-) -> None:
-    """Check that the lengths are for `count` messages of `most_bytes` at the most, and add up to the blob.
+def check_sizes(extent: Extent, count: int, most_bytes: int = limits.MAX_MESSAGE_BYTES) -> Sizes:
+    """Return the sizes of `count` messages of `most_bytes` at the most, which have all bytes of an extent.
 
     Raises:
-        Broken: they do not, and the stream cannot be trusted.
+        Broken: they have not, and the stream cannot be trusted.
         Refused: `too_large`, one message is larger than the limit.
     """
     if not 1 <= count <= limits.MAX_MESSAGES_PER_FRAME:
         raise Broken(
             f"a publish of {count} messages; 1 to {limits.MAX_MESSAGES_PER_FRAME} are allowed"
         )
-    if len(lengths) != 8 * count:
-        raise Broken(
-            f"{len(lengths)} bytes of lengths for {count} messages; 8 for each are expected"
-        )
-    sizes = array("I")
-    sizes.frombytes(lengths)
-    if sum(sizes) != blob_bytes:
-        raise Broken(f"the lengths add up to {sum(sizes)} bytes, the blob has {blob_bytes}")
-    if blob_bytes > most_bytes:
-        largest = max(map(sum, zip(sizes[::2], sizes[1::2], strict=True)))
+    try:
+        size, starts = sizes = extent.sizes(count)
+    except BadTail as error:
+        raise Broken(str(error)) from error
+    if extent.size > most_bytes:
+        largest = size if starts is None else max(map(sub, starts[1:], starts))
         if largest > most_bytes:
             raise Refused(
                 "too_large",
                 f"a message of {largest} bytes exceeds {most_bytes}; "
                 "store the data elsewhere and publish its place",
             )
+    return sizes
 
 
 def read_columns(part: Any, column_bytes: memoryview, count: int) -> dict[str, Any]:

@@ -38,17 +38,18 @@ class Outgoing:
 
 
 class ReadBack:
-    """Frames of a run to be read back, from index `low` up to `high`; answered by the command `Loaded`.
+    """Extents of a shelf to be read back, from index `low` up to `high`; answered by the command `Loaded`.
 
     `forward_bytes`: not to be handed out, but to be written again, about so much of it.
     """
 
-    __slots__ = ("forward_bytes", "high", "lane", "low", "queue", "run")
+    __slots__ = ("forward_bytes", "high", "lane", "low", "queue", "run", "shelf")
 
     def __init__(self, queue: Queue, lane: Lane, run: ColdRun, forward_bytes: int = 0) -> None:
         self.queue = queue
         self.lane = lane
         self.run = run
+        self.shelf = run.shelf
         self.low = run.at
         self.high = run.chunk(forward_bytes)
         self.forward_bytes = forward_bytes
@@ -57,16 +58,6 @@ class ReadBack:
     def is_void(self) -> bool:
         """Whether nobody waits for this any more: the queue was purged, or has ended."""
         return self.queue.lanes.default is not self.lane
-
-    @property
-    def segment(self) -> int:
-        """The segment that has the records."""
-        return self.run.segment
-
-    @property
-    def offsets(self) -> Sequence[int]:
-        """Where the records start in it, ascending."""
-        return self.run.offsets[self.low : self.high]
 
 
 class Note:

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from minibrokerd.core.model.effects import ReadBack
+    from minibrokerd.core.model.extents import Extent
     from minibrokerd.log.seam import Record
-
-NOTHING = memoryview(b"")
 
 
 class Needs(Enum):
@@ -26,27 +25,22 @@ class Frame:
 
     `parts` have the fields of their rows as attributes, and `row`: what the server does with each. `needs` is what
     the most demanding of them needs. `columns` of all parts stand back to back. For
-    a publish, `tail` is what the log and the body store keep: columns, lengths and blob as they came, `body` the
-    shell's handle for it, and `tail_checksum` its crc32. `size` and `checksum` are of the whole payload;
+    a publish, `extent` has columns, lengths and blob as they came. `size` and `checksum` are of the whole payload;
     `jitter` is a random number from -1 to 1 for this frame's retry delays.
     """
 
     __slots__ = (
         "answered_below",
-        "blob",
-        "body",
         "checksum",
         "columns",
         "connection",
+        "extent",
         "jitter",
-        "lengths",
         "needs",
         "parts",
         "request",
         "sequence",
         "size",
-        "tail",
-        "tail_checksum",
     )
 
     def __init__(
@@ -59,13 +53,9 @@ class Frame:
         request: int | None = None,
         sequence: int | None = None,
         answered_below: int = 1,
-        lengths: memoryview = NOTHING,
-        blob: memoryview = NOTHING,
-        tail: memoryview = NOTHING,
-        tail_checksum: int = 0,
+        extent: Extent | None = None,
         checksum: int = 0,
         size: int = 0,
-        body: object = None,
         jitter: float = 0.0,
     ) -> None:
         self.connection = connection
@@ -75,13 +65,9 @@ class Frame:
         self.request = request
         self.sequence = sequence
         self.answered_below = answered_below
-        self.lengths = lengths
-        self.blob = blob
-        self.tail = tail
-        self.tail_checksum = tail_checksum
+        self.extent = extent
         self.checksum = checksum
         self.size = size
-        self.body = body
         self.jitter = jitter
 
 

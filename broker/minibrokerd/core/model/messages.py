@@ -8,12 +8,12 @@ and deliveries treat them alike: `first`, `stop`, `ready_at_ms`, `token`, `batch
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Callable, Iterator, Sequence
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from minibroker.contract import limits
+from minibrokerd.core.model.extents import Extent, Sizes
 from minibrokerd.core.model.records import AttemptMeta
 from minibrokerd.core.model.wheel import Timer
 
@@ -26,19 +26,8 @@ MEMORY: Final = 2  # index of the durability in minibroker.contract.settings.DUR
 LAZY: Final = 1
 SYNC: Final = 0
 NEVER: Final = 2**62  # the batch of what is in no log
-PLACE_BITS: Final = 32  # of a place that say at which byte of its segment a record starts
 MESSAGE_BYTES: Final = 48  # what a message costs the log beside its bytes, about
 FRAME_BYTES: Final = 120  # what the frame costs in which it was published, about
-
-
-def place_of(segment: int, offset: int) -> int:
-    """Return a place in the log as one number: of a million blocks, each has one."""
-    return segment << PLACE_BITS | offset
-
-
-def split_place(place: int) -> tuple[int, int]:
-    """Return segment and offset of a place."""
-    return place >> PLACE_BITS, place & (1 << PLACE_BITS) - 1
 
 
 class State(IntEnum):
@@ -68,28 +57,22 @@ def terms(max_attempts: int, lease_ms: int) -> Terms:
 class Block:
     """The messages of one publish: `count` consecutive sequences of the queue `origin`.
 
-    `body` is the shell's handle for their bytes, `batch` has the record that they stand in, `place` is where that
-    starts in the log (0: not safe yet, or in no file). `size` is the bytes
-    of each message if all are alike, else 0, and `offsets` has where each one starts and the last one ends in
-    the blob.
+    `extent` has their bytes, `batch` the record that they stand in; `size` and `starts` are its `Sizes`.
     """
 
     __slots__ = (
         "batch",
-        "blob_at",
-        "body",
         "count",
         "durability",
         "encoding",
         "encodings",
         "epoch",
+        "extent",
         "first",
-        "lengths_at",
-        "offsets",
         "origin",
-        "place",
         "ready_at_ms",
         "size",
+        "starts",
         "terms",
         "unix_ms",
     )
@@ -99,8 +82,8 @@ class Block:
         origin: int,
         first: int,
         count: int,
-        body: object,
-        lengths: bytes | memoryview,
+        extent: Extent,
+        sizes: Sizes,
         encoding: int,
         encodings: bytes | None,
         durability: int,
@@ -112,25 +95,29 @@ class Block:
     ) -> None:
         self.terms = terms
         self.batch = batch if durability != MEMORY else NEVER
-        self.place = 0
         self.origin = origin
         self.first = first
         self.count = count
-        self.body = body
-        self.lengths_at = self.blob_at = 0  # where they start in the body; 0: not looked up yet
+        self.extent = extent
+        self.size, self.starts = sizes
         self.encoding = encoding
         self.encodings = encodings
         self.durability = durability
         self.epoch = epoch
         self.unix_ms = unix_ms
         self.ready_at_ms = ready_at_ms
-        self.size, self.offsets = _sizes(lengths, count)
 
     def bytes_of(self, first: int, stop: int) -> int:
         """Return the bytes of headers and bodies of the messages with these sequences."""
-        if self.offsets is None:
+        if self.starts is None:
             return self.size * (stop - first)
-        return self.offsets[stop - self.first] - self.offsets[first - self.first]
+        return self.starts[stop - self.first] - self.starts[first - self.first]
+
+    def part(self, first: int, stop: int, columns: bytes = b"") -> Extent:
+        """Return the bytes of some of its messages as an extent of their own."""
+        low, start = first - self.first, self.bytes_of(self.first, first)
+        size = self.bytes_of(first, stop)
+        return self.extent.part(low, stop - self.first, start, start + size, columns)
 
     def cost(self, first: int, stop: int) -> int:
         """Return about how many bytes these messages keep in use, of the log and of memory."""
@@ -140,18 +127,6 @@ class Block:
     def encoding_of(self, sequence: int) -> int:
         """Return the body encoding of one message."""
         return self.encoding if self.encodings is None else self.encodings[sequence - self.first]
-
-
-def _sizes(lengths: bytes | memoryview, count: int) -> tuple[int, array[int] | None]:
-    if count == 1 or lengths == bytes(lengths[:8]) * count:
-        return int.from_bytes(lengths[:4], "little") + int.from_bytes(lengths[4:8], "little"), None
-    pairs = array("I")
-    pairs.frombytes(lengths)
-    offsets, at = array("Q", bytes(8)), 0
-    for index in range(0, 2 * count, 2):
-        at += pairs[index] + pairs[index + 1]
-        offsets.append(at)
-    return 0, offsets
 
 
 class Span:

@@ -292,17 +292,9 @@ encode: Final = msgspec.msgpack.Encoder().encode
 _DECODERS: Final = {number: msgspec.msgpack.Decoder(meta) for number, meta in RECORD_TYPES.items()}
 
 
-def record(
-    meta: Meta,
-    tail: bytes | memoryview = b"",
-    tail_checksum: int | None = None,
-    block: object = None,
-) -> Record:
-    """Return `meta` as a record for the log; `tail_checksum` is its crc32 where that is known.
-
-    `block` is told where the record stands, once it is safe.
-    """
-    return Record(TYPE_OF[type(meta)], encode(meta), tail, tail_checksum, meta, block)
+def record(meta: Meta, tail: bytes | memoryview = b"") -> Record:
+    """Return `meta` as a record for the log."""
+    return Record(TYPE_OF[type(meta)], encode(meta), tail, None, meta)
 
 
 def decode(record: Record) -> Meta:

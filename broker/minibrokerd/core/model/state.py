@@ -15,6 +15,7 @@ from minibroker.contract.settings import Settings
 from minibrokerd.core.model.deliveries import Delivery
 from minibrokerd.core.model.effects import Effects, Outgoing
 from minibrokerd.core.model.endings import Endings
+from minibrokerd.core.model.extents import Bodies, Extent
 from minibrokerd.core.model.messages import LAZY, MEMORY, Block, Message, Span, runs_of
 from minibrokerd.core.model.queues import DEFAULTS, RESERVE_STEP, Queue
 from minibrokerd.core.model.records import (
@@ -70,16 +71,23 @@ class Store:
 
     # Slots: the interpreter reads attributes slower from the 30th of an instance on.
     __slots__ = (
-        "_counter", "_numbers", "auto_create", "by_number", "clear_below", "connections", "deliveries", "dirty",
-        "dropped_batch", "effects", "endings", "entering", "epoch", "expected", "forgotten", "forward_waits",
-        "grace_until_ms", "held_back", "hold_until_ms", "idle", "jitter", "jobs", "lazy", "lazy_bytes",
-        "looks_left", "max_queues", "news", "next_queue_number", "now_ms", "nowhere", "open_batch", "paused",
-        "queues", "sessions", "short", "sizes", "standing", "sums", "synced", "unix_ms", "wheel",
+        "_counter", "_numbers", "auto_create", "bodies", "by_number", "clear_below", "connections", "copied",
+        "deliveries", "dirty", "dropped_batch", "effects", "endings", "entering", "epoch", "expected",
+        "forgotten", "forward_waits", "grace_until_ms", "held_back", "hold_until_ms", "idle", "jitter", "jobs",
+        "lazy", "lazy_bytes", "looks_left", "max_queues", "news", "next_queue_number", "now_ms", "nowhere",
+        "open_batch", "paused", "queues", "sessions", "short", "sizes", "standing", "sums", "synced", "unix_ms",
+        "wheel",
     )  # fmt: skip
 
     def __init__(
-        self, *, auto_create: bool, max_queues: int = limits.MAX_QUEUES, sizes: Sizes = LARGEST
+        self,
+        bodies: Bodies,
+        *,
+        auto_create: bool,
+        max_queues: int = limits.MAX_QUEUES,
+        sizes: Sizes = LARGEST,
     ) -> None:
+        self.bodies = bodies
         self.sizes = sizes
         self.epoch = 0
         self.auto_create = auto_create
@@ -106,6 +114,8 @@ class Store:
         # Queues that were made (True) or ended, for the shell.
         self.news: deque[tuple[bool, Queue]] = deque(maxlen=MOST_NEWS)
         self.dropped_batch = 0  # has the newest record that a deleted queue's number was used
+        # (batch, queue) of what is cold and was written again: it can be read once that is synced.
+        self.copied: deque[tuple[int, Queue]] = deque()
         self.forward_waits = False  # the last Forward asked for something to be read back
         self.clear_below = 0  # nothing that lives needs a record of a batch before this one
         # Where settlements of a deleted queue go: nothing is under their tokens, so they are lost, and the other
@@ -151,26 +161,26 @@ class Store:
         self,
         meta: Meta,
         tail: bytes | memoryview = b"",
-        tail_checksum: int | None = None,
-        block: object = None,
-    ) -> None:
-        """Add a record to the open batch, or to the next one where this apply has filled it.
+        extent: Extent | None = None,
+    ) -> Record:
+        """Add a record to the open batch, or to the next one where this apply has filled it; return it.
 
-        `block` is told its place in the log once it is safe.
+        Bodies come as an `extent`, what else follows the fields of a record as its `tail`.
         """
         effects = self.effects
         packed = encode(meta)
-        size_bytes = RECORD_HEAD_BYTES + len(packed) + len(tail)
+        record = Record(TYPE_OF[type(meta)], packed, tail, None, meta, extent)
+        size_bytes = RECORD_HEAD_BYTES + len(packed) + len(record.tail)
         total_bytes = effects.record_bytes + size_bytes
         if total_bytes > self.sizes.apply_bytes and effects.records:
             effects.ended.append((self.open_batch, effects.records, effects.record_bytes))
             effects.records, total_bytes = [], size_bytes
             self.open_batch += 1
-        kind = type(meta)
-        effects.records.append(Record(TYPE_OF[kind], packed, tail, tail_checksum, meta, block))
+        effects.records.append(record)
         effects.record_bytes = total_bytes
-        if kind not in STARTS_NO_SYNC:
+        if type(meta) not in STARTS_NO_SYNC:
             effects.wake = True
+        return record
 
     def rests_on(self, durability: int, size_bytes: int) -> int:
         """Return the batch that a confirm of a frame of this size, whose records are emitted now, rests on."""

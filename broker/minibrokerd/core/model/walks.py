@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from minibrokerd.core.model.effects import ReadBack
+from minibrokerd.core.model.extents import Shelf
 from minibrokerd.core.model.inputs import Frame, Resume
 from minibrokerd.core.model.state import Refused, Store
 from minibrokerd.core.model.wheel import Timer
@@ -87,10 +88,10 @@ class Walk:
         """Whether the records of this apply, of which `records` are older than the walk, are enough for a step."""
         return sum(record.size() for record in self.store.effects.records[records:]) >= STEP_BYTES
 
-    def read(self, segment: int, offsets: Sequence[int]) -> Iterator[bool]:
-        """Read records of the log; then `records` has them."""
+    def read(self, shelf: Shelf, low: int, high: int) -> Iterator[bool]:
+        """Read extents of a shelf, from index `low` up to `high`; then `records` has them."""
         self._records = None
-        self.store.effects.reads.append(ReadForWalk(self, segment, offsets))
+        self.store.effects.reads.append(ReadForWalk(self, shelf, low, high))
         yield WAIT
 
     @property
@@ -115,30 +116,19 @@ class Walk:
 
 
 class ReadForWalk(ReadBack):
-    """Records to be read for a walk; answered by the command `Loaded`, too."""
+    """Extents to be read for a walk; answered by the command `Loaded`, too."""
 
-    __slots__ = ("_offsets", "_segment", "walk")
+    __slots__ = ("walk",)
 
-    def __init__(self, walk: Walk, segment: int, offsets: Sequence[int]) -> None:
+    def __init__(self, walk: Walk, shelf: Shelf, low: int, high: int) -> None:
         self.walk = walk
-        self._segment = segment
-        self._offsets = offsets
+        self.shelf, self.low, self.high = shelf, low, high
         self.forward_bytes = 0
 
     @property
     def is_void(self) -> bool:
         """Whether nobody waits for this any more: never, for the walk ends by itself."""
         return False
-
-    @property
-    def segment(self) -> int:
-        """The segment that has the records."""
-        return self._segment
-
-    @property
-    def offsets(self) -> Sequence[int]:
-        """Where the records start in it, ascending."""
-        return self._offsets
 
 
 def _refill(store: Store) -> bool:

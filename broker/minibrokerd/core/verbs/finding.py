@@ -7,14 +7,15 @@ looked through once for all ids of a request, in steps.
 from __future__ import annotations
 
 from collections.abc import Generator, Set
+from typing import Any
 
 from minibrokerd.core.durable.blocks import spans_at
 from minibrokerd.core.model.cold import ColdRun
-from minibrokerd.core.model.messages import Block, Item, Message, Span, State, place_of
+from minibrokerd.core.model.extents import BadTail, Bodies
+from minibrokerd.core.model.messages import Block, Item, Message, Span, State
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.records import UnknownRecord
 from minibrokerd.core.model.state import Store
-from minibrokerd.core.model.tails import BadTail
 from minibrokerd.core.model.walks import GO_ON, Steps, Walk
 from minibrokerd.core.verbs.comebacks import wait_or_ready
 from minibrokerd.log.seam import Record
@@ -41,12 +42,14 @@ def find_delivered(
             yield GO_ON
 
 
-def block_at(record: Record | None, queue: int, batch: int, place: int) -> Block | None:
+def block_at(
+    bodies: Bodies, record: Record | None, queue: int, batch: int, place: Any
+) -> Block | None:
     """Return the block of a record that was read back; None: it cannot be understood."""
     if record is None:
         return None
     try:
-        return spans_at(record, queue, batch, place)[0].block
+        return spans_at(bodies, record, queue, batch, place)[0].block
     except (UnknownRecord, BadTail, ValueError):
         return None
 
@@ -58,13 +61,13 @@ def read_one(walk: Walk, queue: Queue, sequence: int) -> Generator[bool, None, B
         if not isinstance(run, ColdRun):
             return None if run is None else run.block
         index = run.index_of(sequence)
-        if not run.segment:
+        if run.batch > walk.store.synced:
             yield from walk.pause()
             continue
-        segment, batch, offset = run.segment, run.batch, run.offsets[index]
-        yield from walk.read(segment, [offset])
+        shelf, batch, place = run.shelf, run.batch, run.shelf.place(index)
+        yield from walk.read(shelf, index, index + 1)
         if walk.records is not None:
-            return block_at(walk.records[0], queue.number, batch, place_of(segment, offset))
+            return block_at(walk.store.bodies, walk.records[0], queue.number, batch, place)
         yield from walk.pause()
 
 

@@ -11,7 +11,7 @@ from minibroker.contract import limits
 from minibroker.contract.wire import pack_strings
 from minibrokerd.core.model.cold import ColdRun
 from minibrokerd.core.model.inputs import Frame
-from minibrokerd.core.model.messages import NO_TERMS, Block, Item, Message, State, place_of
+from minibrokerd.core.model.messages import NO_TERMS, Block, Item, Message, State
 from minibrokerd.core.model.places import Place, delivered_from, waiting_from
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.state import Refused, Store
@@ -22,7 +22,6 @@ from minibrokerd.core.verbs.runs import Run, read_ids
 pack: Final = msgspec.msgpack.Encoder().encode
 SHOW_LOOKS: Final = 10  # what a message that is shown counts
 LOOKS_A_TURN: Final = 3_000  # deliveries are looked up anew after so many
-NO_BODY: Final = b"\xc4\x00\xc4\x08" + bytes(8) + b"\xc4\x00"  # of a message that cannot be read
 
 
 def stats(store: Store, frame: Frame, part: Any) -> None:
@@ -172,18 +171,19 @@ class Peeking:
         if live is None:
             return Place(0, queue.home, run.stop)
         index = max(run.index_of(live[0]), index)
-        if not run.segment:
+        if run.batch > walk.store.synced:
             yield from walk.pause()
             return None
         high = run.chunk_from(index)
-        offsets, bounds = run.offsets[index:high], [run.bounds(at) for at in range(index, high)]
-        segment, batch = run.segment, run.batch
-        yield from walk.read(segment, offsets)
+        bounds = [run.bounds(at) for at in range(index, high)]
+        shelf, batch, bodies = run.shelf, run.batch, walk.store.bodies
+        yield from walk.read(shelf, index, high)
         if walk.records is None:
             yield from walk.pause()
             return None
-        for (low, stop), offset, record in zip(bounds, offsets, walk.records, strict=True):
-            block = block_at(record, queue.number, batch, place_of(segment, offset))
+        for (low, stop), record in zip(bounds, walk.records, strict=True):
+            block = block_at(bodies, record, queue.number, batch, shelf.place(index))
+            index += 1
             for sequence in range(max(low, first), stop):
                 item = queue.lanes.find(queue.home, sequence)
                 if item is None:
@@ -254,7 +254,9 @@ def _cold_info(
     if not isinstance(item, ColdRun):  # it was read back meanwhile
         return describe(State.READY, item, sequence, store), item.block
     if block is None:
-        nothing = Block(origin, sequence, 1, NO_BODY, bytes(8), 0, None, 0, 0, 0, 0, 0)
+        nothing = Block(
+            origin, sequence, 1, store.bodies.nothing, (0, None), 0, None, 0, 0, 0, 0, 0
+        )
         return _info_of(State.READY, nothing, "", sequence) | {"damaged": True}, nothing
     return _info_of(State.READY, block, "", sequence), block
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from minibroker.contract import limits
 from minibroker.contract.settings import DURABILITIES
-from minibrokerd.core.model.columns import COLUMNS, check_lengths, read_columns, spans_of
+from minibrokerd.core.model.columns import COLUMNS, check_sizes, read_columns, spans_of
 from minibrokerd.core.model.inputs import Frame
 from minibrokerd.core.model.messages import MEMORY, SYNC, Block, Span, terms
 from minibrokerd.core.model.queues import Queue
@@ -24,7 +24,9 @@ def publish(store: Store, frame: Frame, part: Any) -> tuple[Result, int]:
         Broken: counts, lengths or columns do not add up.
     """
     count = part.count
-    check_lengths(frame.lengths, count, len(frame.blob), store.sizes.message_bytes)
+    extent = frame.extent
+    assert extent is not None, "the shell makes one of each publish"
+    sizes = check_sizes(extent, count, store.sizes.message_bytes)
     columns = read_columns(part, frame.columns, count)
     if part.columns and part.columns != [name for name in COLUMNS if name in columns]:
         raise Broken("the columns of a publish stand in the order of its table")
@@ -47,8 +49,8 @@ def publish(store: Store, frame: Frame, part: Any) -> tuple[Result, int]:
         queue.number,
         first,
         count,
-        frame.body,
-        frame.lengths,
+        extent,
+        sizes,
         part.encoding,
         columns.get("encoding"),
         durability,
@@ -137,5 +139,5 @@ def _write(store: Store, queue: Queue, block: Block, part: Any, frame: Frame) ->
         part.max_attempts,
         part.lease_ms,
     )
-    store.emit(meta, frame.tail, frame.tail_checksum, block)
-    queue.last_batch = store.open_batch
+    store.emit(meta, extent=block.extent)
+    queue.last_batch = block.batch = store.open_batch

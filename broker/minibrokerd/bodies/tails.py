@@ -1,17 +1,16 @@
 """The tail of a publish: columns, lengths and blob as they came, three msgpack bins back to back.
 
-The log keeps it, the body store keeps it, deliveries are cut out of it; nothing in it is ever decoded.
+The log keeps it, extents are made of it, deliveries are cut out of it; nothing in it is ever decoded.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
+from minibrokerd.core.model.extents import BadTail
+
+LENGTHS_BYTES: Final = 8  # of the headers and of the body of a message, 4 each
 _BIN_BYTES: Final = {0xC4: 1, 0xC5: 2, 0xC6: 4}  # msgpack bin 8, 16, 32: the size of the length
-
-
-class BadTail(Exception):
-    """The bytes are not bins that end where the buffer ends."""
 
 
 def split_bins(data: memoryview, count: int) -> list[memoryview]:

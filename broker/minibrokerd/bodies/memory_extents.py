@@ -1,0 +1,97 @@
+"""Extents in memory: the tail of a publish as it came, or of some of its messages that are written again."""
+
+from __future__ import annotations
+
+from array import array
+from typing import Final
+from zlib import crc32
+
+from minibroker.contract.wire import bin_head
+from minibrokerd.bodies.tails import LENGTHS_BYTES, bin_bounds
+from minibrokerd.core.model.extents import BadTail, Sizes
+
+_BIN_8: Final = 0xC4
+_BIN_16: Final = 0xC5
+
+
+class MemoryExtent:
+    """Bytes of messages: columns, lengths and blob, three msgpack bins back to back, and their crc32."""
+
+    __slots__ = ("blob_at", "checksum", "lengths_at", "lengths_bytes", "place", "size", "tail")
+
+    def __init__(
+        self, tail: bytes | memoryview, checksum: int, lengths_bytes: int, blob_bytes: int
+    ) -> None:
+        """`tail` is three bins; the second and the third one have so many bytes."""
+        self.tail = tail
+        self.checksum = checksum
+        self.place = 0  # of the one record that has all of it; 0: not safe yet, or in no log
+        self.size = size = len(tail)
+        self.lengths_bytes = lengths_bytes
+        self.blob_at = blob_at = size - blob_bytes
+        # The head of the blob is mostly the shortest that can say its length. What stands where such a head would
+        # begin is a length, of another value, if it is not.
+        if blob_bytes < 256:
+            is_short, width = tail[blob_at - 2] == _BIN_8, 2
+        elif blob_bytes < 65_536:
+            is_short, width = tail[blob_at - 3] == _BIN_16, 3
+        else:
+            is_short, width = True, 5
+        if is_short:
+            self.lengths_at = blob_at - width - lengths_bytes
+        else:
+            _, (self.lengths_at, _), _ = bin_bounds(memoryview(tail), 3)
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether the log has it; see `Extent.is_stored`."""
+        return self.place != 0
+
+    def placed(self, place: int) -> None:
+        """Note where its record stands, which is safe."""
+        self.place = place
+
+    def columns(self) -> memoryview:
+        """Return the columns that were published with the messages."""
+        view = memoryview(self.tail)
+        (start, stop), _, _ = bin_bounds(view, 3)
+        return view[start:stop]
+
+    def sizes(self, count: int) -> Sizes:
+        """Return how long the messages are, of which there should be so many; see `Extent.sizes`."""
+        lengths_bytes, blob_bytes = self.lengths_bytes, self.size - self.blob_at
+        if not 0 < LENGTHS_BYTES * count == lengths_bytes:
+            raise BadTail(
+                f"{lengths_bytes} bytes of lengths for {count} messages; 8 for each are expected"
+            )
+        lengths = self.tail[self.lengths_at : self.lengths_at + lengths_bytes]
+        sizes = array("I")
+        sizes.frombytes(lengths)
+        if sum(sizes) != blob_bytes:
+            raise BadTail(f"the lengths add up to {sum(sizes)} bytes, the blob has {blob_bytes}")
+        if count == 1 or lengths == bytes(lengths[:LENGTHS_BYTES]) * count:
+            return blob_bytes // count, None
+        starts, at = array("Q", bytes(8)), 0
+        for index in range(0, 2 * count, 2):
+            at += sizes[index] + sizes[index + 1]
+            starts.append(at)
+        return 0, starts
+
+    def cut(self, low: int, high: int, start: int, stop: int) -> tuple[memoryview, memoryview]:
+        """Return lengths and bytes of the messages with these indexes, as views of what was published.
+
+        Their bytes are `start` to `stop` of those of all.
+        """
+        view = memoryview(self.tail)
+        lengths_at, blob_at = self.lengths_at, self.blob_at
+        lengths = view[lengths_at + LENGTHS_BYTES * low : lengths_at + LENGTHS_BYTES * high]
+        return lengths, view[blob_at + start : blob_at + stop]
+
+    def part(
+        self, low: int, high: int, start: int, stop: int, columns: bytes = b""
+    ) -> MemoryExtent:
+        """Return some messages as an extent of their own; as `cut`, with other columns."""
+        lengths, blob = self.cut(low, high, start, stop)
+        heads = [bin_head(len(bin)) for bin in (columns, lengths, blob)]
+        tail = b"".join((heads[0], columns, heads[1], lengths, heads[2], blob))
+        return MemoryExtent(tail, crc32(tail), len(lengths), len(blob))
