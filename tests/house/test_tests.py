@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
-from support.source import TESTS, imported_roots, name_of, python_files, tree
+from support.source import TESTS, imported_roots, nodes, offenders, python_files
 
 WORLD = frozenset(
     (
@@ -29,13 +28,13 @@ FILE_FIXTURES = frozenset(
 )
 
 
-@pytest.mark.parametrize("path", python_files(TESTS), ids=name_of)
-def test_no_test_sleeps_to_wait_for_an_event(path: Path) -> None:
+def test_no_test_sleeps_to_wait_for_an_event() -> None:
     """A sleep is too short on a busy machine and too long on every other; `sleep(0)` is no wait."""
-    sleeps = [
-        node.lineno for node in ast.walk(tree(path)) if isinstance(node, ast.Call) and _sleeps(node)
-    ]
-    assert not sleeps
+    assert not offenders(python_files(TESTS), _sleeping_lines)
+
+
+def _sleeping_lines(path: Path) -> Iterator[int]:
+    return (node.lineno for node in nodes(path) if isinstance(node, ast.Call) and _sleeps(node))
 
 
 def _sleeps(call: ast.Call) -> bool:
@@ -44,11 +43,12 @@ def _sleeps(call: ast.Call) -> bool:
     return [ast.unparse(argument) for argument in call.args] != ["0"]
 
 
-@pytest.mark.parametrize("path", python_files(TESTS / "core"), ids=name_of)
-def test_core_tests_open_no_socket_and_no_file(path: Path) -> None:
+def test_core_tests_open_no_socket_and_no_file() -> None:
     """The core is a value that a test steps; what needs a file or a loop is a test of the shell."""
-    calls = {ast.unparse(node.func) for node in ast.walk(tree(path)) if isinstance(node, ast.Call)}
-    arguments = {node.arg for node in ast.walk(tree(path)) if isinstance(node, ast.arg)}
-    assert not imported_roots(path) & WORLD
-    assert "open" not in calls
-    assert not arguments & FILE_FIXTURES
+    assert not offenders(python_files(TESTS / "core"), _world_of)
+
+
+def _world_of(path: Path) -> set[str]:
+    calls = {ast.unparse(node.func) for node in nodes(path) if isinstance(node, ast.Call)}
+    arguments = {node.arg for node in nodes(path) if isinstance(node, ast.arg)}
+    return imported_roots(path) & WORLD | calls & {"open"} | arguments & FILE_FIXTURES

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVER = ROOT / "broker" / "minibrokerd"
@@ -14,6 +15,7 @@ CORE = SERVER / "core"
 TESTS = ROOT / "tests"
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
+Offence = TypeVar("Offence")
 Definition = Function | ast.ClassDef
 
 
@@ -39,16 +41,37 @@ def name_of(path: Path) -> str:
 @cache
 def tree(path: Path) -> ast.Module:
     """Return the syntax tree of a file."""
-    return ast.parse(path.read_text("utf-8"), str(path))
+    return ast.parse(text(path), str(path))
 
 
+@cache
+def text(path: Path) -> str:
+    """Return what a file says."""
+    return path.read_text("utf-8")
+
+
+@cache
+def nodes(path: Path) -> tuple[ast.AST, ...]:
+    """Return all nodes of the syntax tree of a file."""
+    return tuple(ast.walk(tree(path)))
+
+
+def offenders(
+    files: Iterable[Path], rule: Callable[[Path], Iterable[Offence]]
+) -> dict[str, list[Offence]]:
+    """Return what `rule` finds in these files, by their names; files that keep it are left out."""
+    offences = {name_of(path): list(rule(path)) for path in files}
+    return {name: found for name, found in offences.items() if found}
+
+
+@cache
 def imported(path: Path) -> set[str]:
     """Return the dotted names of all modules that a file imports, wherever the statement stands.
 
     `from a import b` gives `a` and `a.b`, since b may be a module.
     """
     names: set[str] = set()
-    for node in ast.walk(tree(path)):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -110,6 +133,8 @@ def definitions(
 def _statements(parent: ast.AST) -> Iterator[ast.AST]:
     # Through `if` and `try`, where a definition may stand, but not into definitions.
     for node in ast.iter_child_nodes(parent):
+        if isinstance(node, ast.expr):  # most of all nodes, and none of them defines anything
+            continue
         yield node
         if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             yield from _statements(node)
