@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         MinibrokerError,
         NotAllowed,
         NotSent,
+        NotWaiting,
         OutcomeUnknown,
         ProtocolError,
         QueueInUse,
@@ -81,6 +82,7 @@ __all__ = [
     "MinibrokerError",
     "NotAllowed",
     "NotSent",
+    "NotWaiting",
     "OutcomeUnknown",
     "Peeked",
     "Peeks",
@@ -112,7 +114,7 @@ _HOMES: Final = {
     "minibroker.contract.confirms": "Confirm ConfirmRun Confirms MessageId",
     "minibroker.contract.errors": (
         "BadName BadValue BodyError Busy Closed CommandError ConnectionLost DiskFull "
-        "IdConflict LeaseLost LimitReached LoginRefused MinibrokerError NotAllowed NotSent "
+        "IdConflict LeaseLost LimitReached LoginRefused MinibrokerError NotAllowed NotSent NotWaiting "
         "OutcomeUnknown ProtocolError QueueInUse SettingsDiffer ShuttingDown Timeout TokenRefused TooLarge "
         "UnknownQueue"
     ),

@@ -43,6 +43,7 @@ ALLOWED: dict[str, set[Right]] = {
     "move": {M},
     "queue_declare": EVERYBODY,
     "explain": {C, M},
+    "retime": {M},
 }
 ROLES = ({P}, {C}, {M}, {P, C}, {P, C, M})
 MORE: dict[str, dict[str, Any]] = {
@@ -56,7 +57,7 @@ MORE: dict[str, dict[str, Any]] = {
     "withdraw": {"withdrawn": 77},
     "explain": {"runs": 0},
 }
-RUNS = ("begin", "ack", "nack", "reject", "release", "extend", "redrive")
+RUNS = ("begin", "ack", "nack", "reject", "release", "extend", "redrive", "retime")
 NO_QUEUE = ("cancel", "ping", "goodbye", "withdraw")
 OURS, THEIRS = ("mail.a", "mail.a.dlq"), ("other", "other.dlq", "mailbox", "MAIL.a", "mail", "")
 

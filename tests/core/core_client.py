@@ -231,6 +231,13 @@ class Client:
         part = {"op": "redrive", "queue": queue, "runs": len(ids), "count": count}
         return self.request(part, wire.pack_runs((0, *id, 1) for id in ids))
 
+    def retime(self, queue: str, id: Id, delay_ms: int) -> Any:
+        """Let a message be ready at another time."""
+        part = {"op": "retime", "queue": queue, "runs": 1, "delay_ms": delay_ms}
+        answer = self.request(part, wire.pack_runs([(0, *id, 1)]))
+        self.world.run_jobs()
+        return answer
+
     def purge(self, queue: str) -> Any:
         """End every message of a queue."""
         return self.request({"op": "purge", "queue": queue})

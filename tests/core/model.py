@@ -232,6 +232,11 @@ class Model:
         message.charged = message.failed = 0
         self._move(message, "q")
 
+    def retime(self, message: Modelled, delay_ms: int) -> None:
+        """It waits anew; one that is ready, and is to be so now, keeps its place."""
+        if delay_ms or message.state == "DELAYED":
+            self._return(message, delay_ms)
+
     def purge(self, queue: str) -> int:
         """End everything in a queue."""
         gone = self.of(queue)

@@ -90,6 +90,24 @@ class Broker(Clients):
             self.model.redrive(message)
         self._observe()
 
+    @rule(
+        index=indices,
+        back=indices,
+        queue=st.sampled_from(["q", "q", "q.dlq"]),
+        delay_ms=st.sampled_from([0, 400, 5_000]),
+    )
+    def retime(self, index: int, back: int, queue: str, delay_ms: int) -> None:
+        client = self._client(index)
+        self._now()
+        waiting = [m for m in self.model.of(queue) if m.state in ("READY", "DELAYED")]
+        if not waiting:
+            return
+        picked = waiting[back % len(waiting)]
+        client.retime(queue, picked.id, delay_ms)
+        if not picked.dead:
+            self.model.retime(picked, delay_ms)
+        self._observe()
+
     @rule(index=indices, back=indices)
     def a_frame_comes_twice(self, index: int, back: int) -> None:
         """The second answer waits for the disk as the first one does."""

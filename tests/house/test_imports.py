@@ -56,6 +56,7 @@ ALLOWED_IN_PURE = {
     "session/arguments.py": ({"datetime"}, "a default is a timedelta; no clock is read"),
     "session/explanation.py": ({"datetime"}, "dates as values; no clock is read"),
     "session/message.py": ({"datetime"}, "dates as values; no clock is read"),
+    "session/rescheduling.py": ({"datetime"}, "dates as values; no clock is read"),
     "session/spans.py": ({"datetime"}, "takes timedelta; no clock is read"),
 }
 

@@ -7,11 +7,13 @@ import json
 from typing import Any
 
 from commands_here import here
-from http_broker import HttpBroker
+from http_broker import TOKEN, HttpBroker
 
 import minibroker
 import minibroker.sync
 from minibrokerd.process import exits
+
+MAY = {"authorization": f"Bearer {TOKEN}"}
 
 
 async def test_over_http_and_on_the_page_of_the_message(http_broker: HttpBroker) -> None:
@@ -60,3 +62,40 @@ def test_by_the_command(http_broker: HttpBroker) -> None:
 def explained(http_broker: HttpBroker, *words: str) -> Any:
     """Run the command against the broker, over its own protocol."""
     return here({"MINIBROKER_URL": http_broker.server.url}, "explain", *words)
+
+
+def test_another_time_over_http_and_by_the_command(http_broker: HttpBroker) -> None:
+    """By a delay, a time, or now; what does not wait ends the command with 1, and is a 409."""
+    with minibroker.sync.connect(http_broker.server.url) as connection:
+        mail = connection.queue("mail")
+        ids = [str(mail.publish("a", delay=delay).id) for delay in (60, 30)]
+        env = {"MINIBROKER_URL": http_broker.server.url}
+        assert due(http_broker) == [ids[1], ids[0]]
+        answer = http_broker.client.post(
+            f"/api/v1/queues/mail/messages/{ids[0]}/retime", json={"delay_ms": 1_000}, headers=MAY
+        )
+        assert answer.json() == {"messages": 1}
+        assert due(http_broker) == ids
+        assert "is DELAYED" in here(env, "retime", ids[0], "2090-01-31T09:00+01:00").stdout
+        assert due(http_broker) == [ids[1], ids[0]]
+        assert json.loads(here(env, "retime", ids[1], "now", "--json").stdout)["state"] == "ready"
+        (line,) = here(env, "peek", "mail", "--due").stdout.splitlines()[1:]
+        assert line.split()[:3] == [ids[0], "2090-01-31", "08:00:00.000"]
+        (message,) = mail.receive()
+        refused = here(env, "retime", ids[1], "5m")
+        assert (refused.returncode, "a worker works on it" in refused.stderr) == (
+            exits.REFUSED,
+            True,
+        )
+        path = f"/api/v1/queues/mail/messages/{ids[1]}/retime"
+        refused_too = http_broker.client.post(path, json={}, headers=MAY)
+        assert (refused_too.status_code, refused_too.json()["code"]) == (409, "not_waiting")
+        message.ack(confirmed=True)
+    assert "acked" in here(env, "retime", ids[1], "5m").stderr
+    assert here(env, "retime", ids[1], "soon").returncode == exits.USAGE
+
+
+def due(http_broker: HttpBroker) -> list[str]:
+    """Return the ids of what is delayed in `mail`, by when it is due."""
+    found = http_broker.client.get("/api/v1/queues/mail/messages?order=due").json()
+    return [message["id"] for message in found["messages"]]

@@ -80,6 +80,7 @@ RIGHTS: Final[Mapping[str, Row]] = {
         _row("move", {Right.MANAGE}, "queue target", "both queues"),
         _row("queue_declare", ANY, "queue", "changes no queue that is there"),
         _row("explain", {Right.CONSUME, Right.MANAGE}, "queue", "tells only of its own queues"),
+        _row("retime", {Right.MANAGE}, "queue", ""),
     )
 }
 assert set(RIGHTS) == set(COMMANDS), "every operation needs exactly one row"

@@ -33,6 +33,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "peek": "peeking",
     "message": "messages",
     "explain": "explaining",
+    "retime": "retiming",
     "check": "check",
     "events": "happening",
     "connections": "looking",

@@ -22,6 +22,7 @@ from minibrokerd.process import exits
 from minibrokerd.text.units import duration_text
 from minibrokerd.text.values import is_text, text_of
 
+DUE_HEADS: Final = ("id", "due", "attempts", "age", "key", "body")
 HEADS: Final = ("id", "state", "attempts", "age", "key", "body")
 
 
@@ -45,18 +46,32 @@ HEADS: Final = ("id", "state", "attempts", "age", "key", "body")
     type=click.Choice(["ready", "delayed", "held", "begun"]),
     help="Only messages in this state.",
 )
+@option("--due", is_flag=True, help="The delayed ones, by when they are due.")
 @client_options
 def peek(
-    queue: str, count: int, after: bytes, skip: int, state: str | None, url: str, as_json: bool
+    queue: str,
+    count: int,
+    after: bytes,
+    skip: int,
+    state: str | None,
+    due: bool,
+    url: str,
+    as_json: bool,
 ) -> None:
     """Show messages of QUEUE in every state; nothing is changed.
 
     First those that wait, ready and delayed ones, by their ids; then those that workers have.
     """
+    if due and state not in (None, "delayed"):
+        raise click.UsageError("--due shows delayed messages: leave --state out.")
 
     async def work(broker: minibroker.Broker) -> None:
-        found = pages(broker, queue, count, after=after, skip=skip, state=(state or "").upper())
-        await print_messages(found, as_json, _row, HEADS, f"{queue} is empty", ("key", "body"))
+        order = "due" if due else ""
+        only = (state or "").upper()
+        found = pages(broker, queue, count, after=after, skip=skip, state=only, order=order)
+        heads, row = (DUE_HEADS, _due_row) if due else (HEADS, _row)
+        empty = f"{queue} has no delayed message" if due else f"{queue} is empty"
+        await print_messages(found, as_json, row, heads, empty, ("key", "body"))
 
     talk(url, work)
 
@@ -77,12 +92,13 @@ async def pages(
     after: bytes = b"",
     skip: int = 0,
     state: str = "",
+    order: str = "",
 ) -> AsyncIterator[Peeks]:
     """Yield up to `count` messages, page by page: one answer has at most about 1 MiB of them."""
     asked = broker.queue(queue)
     while count > 0:
         page = await asked.peek(
-            min(count, limits.MAX_MESSAGES_PER_FRAME), skip, after=after, state=state
+            min(count, limits.MAX_MESSAGES_PER_FRAME), skip, after=after, state=state, order=order
         )
         yield page
         count -= len(page)
@@ -185,6 +201,7 @@ def as_map(message: Peeked) -> dict[str, Any]:
         "damaged": bool(message.info.get("damaged")),
         "key": message.info["key"],
         "published_unix_ms": message.info["published_unix_ms"],
+        "ready_unix_ms": message.info.get("ready_unix_ms"),
         "attempts": message.attempts,
         "max_attempts": message.info.get("max_attempts"),
         "lease_ms": message.info.get("lease_ms"),
@@ -233,6 +250,11 @@ def _row(message: Peeked) -> Sequence[object]:
     )
 
 
+def _due_row(message: Peeked) -> Sequence[object]:
+    id, _, *rest = _row(message)
+    return id, _when(message.info["ready_unix_ms"]), *rest
+
+
 def _print_message(message: Peeked) -> None:
     info = as_map(message)
     attempts = ", ".join(f"{count} {cause}" for cause, count in info["attempts"].items() if count)
@@ -241,6 +263,7 @@ def _print_message(message: Peeked) -> None:
         ("state", state_of(message)),
         ("key", info["key"]),
         ("published", _when(info["published_unix_ms"])),
+        ("due", _when(info["ready_unix_ms"]) if info["ready_unix_ms"] and not info["dead"] else ""),
         ("attempts", attempts or "none"),
         ("at most", f"{info['max_attempts']} attempts, its own" if info["max_attempts"] else ""),
         ("lease", f"{duration_text(info['lease_ms'])}, its own" if info["lease_ms"] else ""),

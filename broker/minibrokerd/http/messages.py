@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
@@ -28,6 +29,7 @@ from minibrokerd.http.shapes import (
     MessageView,
     NewMessage,
     Requeue,
+    Retime,
     Select,
     Stored,
 )
@@ -48,7 +50,10 @@ async def list_messages(ask: Ask) -> MessageList:
     """Return a page of the messages of a queue."""
     state = ask.text("state").upper()
     page = await ask.client.queue(ask.queue_name).peek(
-        ask.number("count", 50, MOST_MESSAGES) or 1, state=state, after=ask.cursor()
+        ask.number("count", 50, MOST_MESSAGES) or 1,
+        state=state,
+        after=ask.cursor(),
+        order=ask.text("order"),
     )
     return MessageList([view_of(message, PREVIEW_CHARS) for message in page], page.next.hex())
 
@@ -115,6 +120,27 @@ async def requeue_message(ask: Ask) -> Stored:
         confirm = await queue.publish(body, headers={**headers, ORIGINAL: str(id)}, key=key or None)
     ask.changed("requeue", queue=target, id=str(confirm.id), original=str(id))
     return Stored(str(confirm.id), confirm.durability)
+
+
+async def retime_message(ask: Ask) -> Done:
+    """Let a message that waits be ready at another time."""
+    wish, id = await ask.body(Retime), ask.id()
+    if wish.delay_ms and wish.at_unix_ms:
+        raise Failure(400, "bad_value", "a message is ready after a delay, or at a time")
+    queue = ask.client.queue(ask.queue_name)
+    if wish.at_unix_ms:
+        await queue.reschedule(id, at=_time(wish.at_unix_ms))
+    else:
+        await queue.reschedule(id, delay=wish.delay_ms / 1_000)
+    ask.changed("retime", queue=ask.queue_name, id=str(id))
+    return Done(1)
+
+
+def _time(unix_ms: int) -> datetime:
+    try:
+        return datetime.fromtimestamp(unix_ms / 1_000, UTC)
+    except (ValueError, OverflowError) as error:
+        raise Failure(400, "bad_value", f"at_unix_ms: {error}") from error
 
 
 async def delete_message(ask: Ask) -> Done:
@@ -199,6 +225,7 @@ def view_of(message: Peeked, most_chars: int) -> MessageView:
         history_dropped=info.get("history_dropped", 0),
         terms={name: info[name] for name in TERMS if name in info},
         damaged=bool(info.get("damaged")),
+        ready_unix_ms=info.get("ready_unix_ms", 0),
     )
 
 

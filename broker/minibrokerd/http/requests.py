@@ -30,6 +30,7 @@ STATUS: Final[dict[type[errors.MinibrokerError], int]] = {
     errors.UnknownQueue: 404,
     errors.QueueInUse: 409,
     errors.IdConflict: 409,
+    errors.NotWaiting: 409,
     errors.TooLarge: 413,
     errors.Busy: 503,
     errors.DiskFull: 503,

@@ -155,6 +155,7 @@ API: Final = (
         **COUNT,
         **AFTER,
         state="`ready`, `delayed`, `held` or `begun`.",
+        order="`due`: the delayed ones, by when they are due.",
     ),
     _change(
         "POST",
@@ -187,6 +188,14 @@ API: Final = (
         "likewise, whichever queue it is in",
         explaining.explain_found,
         shapes.Explained,
+    ),
+    _change(
+        "POST",
+        "/api/v1/queues/{queue}/messages/{id}/retime",
+        "let a message that waits be ready at another time",
+        messages.retime_message,
+        shapes.Done,
+        shapes.Retime,
     ),
     _change(
         "DELETE",

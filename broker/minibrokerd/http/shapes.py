@@ -95,6 +95,7 @@ class MessageView(msgspec.Struct):
     history_dropped: int
     terms: dict[str, int]
     damaged: bool = False
+    ready_unix_ms: int = 0  # 0: it is not delayed
     body_base64: str | None = None
     holder: Holder | None = None
 
@@ -180,6 +181,13 @@ class NewMessage(msgspec.Struct, forbid_unknown_fields=True):
     headers: dict[str, Any] = {}
     key: str = ""
     delay_ms: int = 0
+
+
+class Retime(msgspec.Struct, forbid_unknown_fields=True):
+    """When a message is ready: after a delay from now, or at a time. Nothing: now."""
+
+    delay_ms: int = 0
+    at_unix_ms: int = 0
 
 
 class Requeue(msgspec.Struct, forbid_unknown_fields=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from threading import get_ident
 from typing import Any, Final, Generic, TypeVar
 
@@ -18,7 +19,7 @@ from minibroker.contract.confirms import Confirm, ConfirmRun, Confirms, MessageI
 from minibroker.contract.errors import MinibrokerError, NotSent
 from minibroker.contract.outcomes import Failures, PartialConfirms
 from minibroker.contract.settings import Settings
-from minibroker.session import explanation, wishes
+from minibroker.session import explanation, rescheduling, wishes
 from minibroker.session.declaring import NOTHING, Declaration, Differences
 from minibroker.session.explanation import Explanation
 from minibroker.session.message import Delivery
@@ -276,14 +277,16 @@ class Queue(Generic[Body]):
         ids: Iterable[MessageId] | None = None,
         state: str = "",
         after: bytes = b"",
+        order: str = "",
         timeout: Span | None = None,
     ) -> Peeks:
         """Return messages as they lie in the queue, in every state or in one; nothing is changed.
 
         A long answer is cut at about 1 MiB: while its `next` is not empty, ask again with that as `after`. `skip`
         is at most 10,000. `ids`: only these; those that are not in the queue are missing in the answer.
+        `order="due"`: the delayed ones, by when they are due.
         """
-        wish = wishes.peek(self.name, count, skip, ids, state, after)
+        wish = wishes.peek(self.name, count, skip, ids, state, after, order)
         if wish is None:
             return Peeks()
         peeked: Peeks = await self._ask(timeout, *wish)
@@ -296,6 +299,25 @@ class Queue(Generic[Body]):
         """
         value = await self._ask(timeout, *explanation.explain(self.name, id))
         return explanation.read(id, value)
+
+    async def reschedule(
+        self,
+        id: MessageId,
+        *,
+        delay: Span | None = None,
+        at: datetime | None = None,
+        timeout: Span | None = None,
+    ) -> None:
+        """Let a message that waits, ready or delayed, be ready after `delay` from now, or at `at`; 0: at once.
+
+        `peek(order="due")` lists what is delayed. The attempts stay as they are, and a start finds the new time.
+
+        Raises:
+            NotWaiting: a worker has it, or it is not there; nothing was changed.
+            TypeError: neither or both are given, or `at` has no time zone.
+        """
+        value = await self._ask(timeout, *rescheduling.reschedule(self.name, id, delay, at))
+        rescheduling.check(self.name, id, value)
 
     async def redrive(
         self,

@@ -87,6 +87,12 @@ class Busy(CommandError):
     retryable = True
 
 
+class NotWaiting(CommandError):
+    """A message that is held, in work, dead or not there was to be ready at another time; nothing was changed."""
+
+    code = "not_waiting"
+
+
 class UnknownQueue(CommandError):
     """The queue does not exist, and this command does not make it."""
 
@@ -227,6 +233,9 @@ _ROWS = (
     ),
     ErrorRow(ShuttingDown, True, "Retry; the client library reconnects by itself."),
     ErrorRow(NotSent, False, "Certainly not stored; publish again."),
+    ErrorRow(
+        NotWaiting, False, "Ask `explain` where it is; what a worker has can only be cancelled."
+    ),
     ErrorRow(Timeout, False, "Ask again."),
     ErrorRow(ConnectionLost, False, "Check the address and that `minibroker serve` runs."),
     ErrorRow(

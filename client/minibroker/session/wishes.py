@@ -148,13 +148,20 @@ def lease_ms(lease: Span | None) -> int:
 
 
 def peek(
-    queue: str, count: int, skip: int, ids: Iterable[MessageId] | None, state: str, after: bytes
+    queue: str,
+    count: int,
+    skip: int,
+    ids: Iterable[MessageId] | None,
+    state: str,
+    after: bytes,
+    order: str,
 ) -> Wish | None:
     """Return the wish to look at messages."""
     runs = runs_of(ids)
     if ids is not None and not runs:
         return None
     of_type("state", state, str, "a str")
+    of_type("order", order, str, "a str")
     of_type("after", after, bytes, "the `next` of an earlier peek")
     fields: dict[str, object] = {
         "queue": queue,
@@ -164,6 +171,8 @@ def peek(
         "state": state,
         "runs": len(runs),
     }
+    if order:  # a server of an earlier release knows no such field
+        fields["order"] = order
     return "peek", fields, wire.pack_runs(runs)
 
 

@@ -36,7 +36,7 @@ class Endings:
         self._notes: deque[Ending] = deque()
         self._bytes = 0
 
-    def note(self, queue: str, reason: str, by: str, unix_ms: int, runs: bytes) -> None:
+    def remember(self, queue: str, reason: str, by: str, unix_ms: int, runs: bytes) -> None:
         """Keep that the messages of a run column ended; forget the oldest ones if need be."""
         self._notes.append(Ending(queue, reason, by, unix_ms, runs))
         self._bytes += len(runs) + NOTE_BYTES

@@ -60,7 +60,8 @@ def waiting_from(queue: Queue, place: Place, state: State | None) -> tuple[list[
     if state in (None, State.DELAYED):
         sources.append((State.DELAYED, _indexed(queue.later, place)))
     found = [(state, item) for state, items in sources for item in islice(items, MOST)]
-    found.sort(key=lambda each: _order(home, each[1]))
+    from_on = place.sequence if place.origin == home else 0
+    found.sort(key=lambda each: _order(home, each[1], from_on))
     return found[:MOST], len(found)
 
 
@@ -68,9 +69,19 @@ def _indexed(index: Index, place: Place) -> Iterator[Item]:
     return chain.from_iterable(index.after(place.origin, place.sequence))
 
 
-def _order(home: int, item: Item | ColdRun) -> tuple[bool, int, int]:
-    if isinstance(item, ColdRun):  # what was read back of it stands before it, in memory
-        return False, home, item.bounds(item.at)[0]
+def cold_from(run: ColdRun, sequence: int) -> int:
+    """Return the first message of a run from this one on that waits there; what was read back stands before it.
+
+    What was taken out of its middle and waits again stands in its place, in memory.
+    """
+    first = max(run.bounds(run.at)[0], sequence)
+    live = next(run.live(first, run.stop), None)
+    return run.stop if live is None else live[0]
+
+
+def _order(home: int, item: Item | ColdRun, from_on: int) -> tuple[bool, int, int]:
+    if isinstance(item, ColdRun):
+        return False, home, cold_from(item, from_on)
     return item.block.origin != home, item.block.origin, item.first
 
 

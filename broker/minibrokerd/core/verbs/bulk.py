@@ -84,7 +84,7 @@ class Moving:
         """Move those of the runs, or up to `most` (0: all that are there now), and answer."""
         self._records = len(self._store.effects.records)
         if runs:
-            yield from self._named(_ids(runs))
+            yield from self._named(ids_of(runs))
         else:
             yield from self._oldest(most)
         source, value = self._source, {verb: self._moved}
@@ -197,7 +197,7 @@ def purge_request(store: Store, frame: Frame, part: Any) -> None:
     runs = read_ids(frame, part)
     walk = Walk(store, frame, changes=True)
     if runs:
-        walk.begin(_purge_named(walk, queue, _ids(runs)))
+        walk.begin(_purge_named(walk, queue, ids_of(runs)))
         return
     count = purge(store, queue) if queue.number else 0
     note(walk, "queue_purged", count, queue=queue.name)
@@ -236,7 +236,7 @@ def _write_ended(walk: Walk, queue: Queue, ended: list[Run]) -> None:
         store, tail = walk.store, pack_runs(ended)
         connection = store.connections.get(walk.connection)
         by = connection.session.client if connection is not None else ""
-        store.endings.note(queue.name, "purged", by, store.unix_ms, tail)
+        store.endings.remember(queue.name, "purged", by, store.unix_ms, tail)
         store.emit(AckMeta(queue.number, 0, 0, 0, 0, 0, 0), tail)
         queue.last_batch = store.open_batch
         ended.clear()
@@ -282,5 +282,6 @@ def note(walk: Walk, event: str, count: int, **fields: str) -> None:
     walk.store.effects.note(event, client=client, connection=number, messages=count, **fields)
 
 
-def _ids(runs: list[Run]) -> list[Id]:
+def ids_of(runs: list[Run]) -> list[Id]:
+    """Return the id of each message of runs."""
     return [(origin, first + i) for _, origin, first, count in runs for i in range(count)]

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import Any, Final
 
-import msgspec
-
 from minibroker.contract import limits
-from minibroker.contract.wire import pack_strings
 from minibrokerd.core.model.cold import ColdRun
 from minibrokerd.core.model.inputs import Frame
-from minibrokerd.core.model.messages import NO_TERMS, Block, Item, Message, State
-from minibrokerd.core.model.places import Place, delivered_from, waiting_from
+from minibrokerd.core.model.messages import Block, Item, State
+from minibrokerd.core.model.places import Found, Place, cold_from, delivered_from, waiting_from
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.state import Refused, Store
 from minibrokerd.core.model.walks import GO_ON, Steps, Walk
+from minibrokerd.core.verbs.due import Due
 from minibrokerd.core.verbs.finding import block_at, find_delivered, read_one
 from minibrokerd.core.verbs.runs import Run, read_ids
+from minibrokerd.core.verbs.showing import SHOW_LOOKS, Page, describe, info_of
 
-pack: Final = msgspec.msgpack.Encoder().encode
-SHOW_LOOKS: Final = 10  # what a message that is shown counts
+ORDERS: Final = ("", "due")
+DELAYED_ONLY: Final = ("", State.DELAYED.name)
 LOOKS_A_TURN: Final = 3_000  # deliveries are looked up anew after so many
 
 
@@ -67,45 +66,15 @@ def peek(store: Store, frame: Frame, part: Any) -> None:
         place = Place.unpack(part.after) if part.after else Place(0, queue.home, 0)
     except ValueError as error:
         raise Refused("bad_value", str(error)) from error
+    if part.order not in ORDERS or (part.order and (runs or part.state not in DELAYED_ONLY)):
+        raise Refused("bad_value", "the order `due` is of delayed messages, and of no ids")
     walk = Walk(store, frame, changes=False)
     page = Page(part.count, part.skip)
+    if part.order:
+        walk.begin(Due(walk, queue, page).steps(place, part.count + part.skip))
+        return
     peeking = Peeking(walk, queue, page, State[part.state] if part.state else None)
     walk.begin(peeking.named(runs, place.sequence) if runs else peeking.all(place))
-
-
-class Page:
-    """One answer while it is filled."""
-
-    def __init__(self, count: int, skip: int) -> None:
-        self._count = count
-        self._skip = skip
-        self._room = limits.DELIVERY_BYTES
-        self._infos: list[bytes] = []
-        self._bodies: list[tuple[Block, int, int]] = []
-
-    def add(self, info: dict[str, Any], block: Block, sequence: int) -> bool:
-        """Add a message; False: it belongs to the next page."""
-        if self._skip:
-            self._skip -= 1
-            return True
-        packed = pack(info)
-        self._room -= len(packed) + block.bytes_of(sequence, sequence + 1)
-        if len(self._infos) == self._count or (self._room < 0 and self._infos):
-            return False
-        self._infos.append(packed)
-        self._bodies.append((block, sequence, sequence + 1))
-        return True
-
-    def send(self, walk: Walk, rests_on: int, then: Place | None) -> None:
-        """Answer with the page; `then` is where the next one begins."""
-        if walk.connection not in walk.store.connections:
-            return
-        header: dict[str, Any] = {"op": "messages", "request": walk.request}
-        header["count"] = len(self._infos)
-        if then is not None:
-            header["next"] = then.pack()
-        columns = pack_strings(self._infos)
-        walk.store.send(walk.connection, rests_on, header, columns, self._bodies)
 
 
 class Peeking:
@@ -136,9 +105,11 @@ class Peeking:
             if self._walk.is_used_up(looks):
                 yield GO_ON
                 found = waiting_from(queue, place, self._state)[0]
-            for state, item in found:
+            for at, (state, item) in enumerate(found):
                 if isinstance(item, ColdRun):
-                    next_place = yield from self._cold(item, place)
+                    if at and at == len(found) - 1:
+                        break  # what stands in the middle of it may be cut off
+                    next_place = yield from self._cold(item, place, self._stop(found[at + 1 :]))
                     if next_place is None:
                         break  # it is not where it was: look again from the same place on
                 else:
@@ -152,6 +123,13 @@ class Peeking:
                     yield GO_ON
                     break  # likewise
 
+    def _stop(self, found: Sequence[Found]) -> int:
+        """Return where a run ends for now: at what follows, which may stand in the middle of it."""
+        for _, item in found[:1]:
+            if not isinstance(item, ColdRun) and item.block.origin == self._queue.home:
+                return item.first
+        return 2**64
+
     def _item(self, state: State, token: int, item: Item, place: Place) -> Place:
         """Show an item from a place on; return the place behind it, with a token of 1 if the page is full."""
         origin = item.block.origin
@@ -162,15 +140,13 @@ class Peeking:
                 return Place(1, origin, sequence)
         return Place(0, origin, item.stop)
 
-    def _cold(self, run: ColdRun, place: Place) -> Generator[bool, None, Place | None]:
+    def _cold(self, run: ColdRun, place: Place, until: int) -> Generator[bool, None, Place | None]:
         """Show some of a run: what is read in one go; None: it could not be read where it was said to be."""
         queue, walk = self._queue, self._walk
-        first = max(place.sequence if place.origin == queue.home else 0, run.bounds(run.at)[0])
-        index = max(run.index_of(first), run.at)
-        live = next(run.live(first, run.stop), None)
-        if live is None:
+        first = cold_from(run, place.sequence if place.origin == queue.home else 0)
+        if first == run.stop:
             return Place(0, queue.home, run.stop)
-        index = max(run.index_of(live[0]), index)
+        index = run.index_of(first)
         if run.batch > walk.store.synced:
             yield from walk.pause()
             return None
@@ -184,7 +160,7 @@ class Peeking:
         for (low, stop), record in zip(bounds, walk.records, strict=True):
             block = block_at(bodies, record, queue.number, batch, shelf.place(index))
             index += 1
-            for sequence in range(max(low, first), stop):
+            for sequence in range(max(low, first), min(stop, until)):
                 item = queue.lanes.find(queue.home, sequence)
                 if item is None:
                     continue
@@ -193,7 +169,7 @@ class Peeking:
                     return Place(1, queue.home, sequence)
             if walk.is_used_up(SHOW_LOOKS * (stop - low)):
                 yield GO_ON
-        return Place(0, queue.home, bounds[-1][1])
+        return Place(0, queue.home, min(bounds[-1][1], until))
 
     def _delivered(self, place: Place) -> Generator[bool, None, Place | None]:
         """Show what is held or begun; return where to go on."""
@@ -257,37 +233,5 @@ def _cold_info(
         nothing = Block(
             origin, sequence, 1, store.bodies.nothing, (0, None), 0, None, 0, 0, 0, 0, 0
         )
-        return _info_of(State.READY, nothing, "", sequence) | {"damaged": True}, nothing
-    return _info_of(State.READY, block, "", sequence), block
-
-
-def _info_of(state: State, block: Block, key: str, sequence: int) -> dict[str, Any]:
-    info = {
-        "origin": block.origin,
-        "sequence": sequence,
-        "state": state.name,
-        "encoding": block.encoding_of(sequence),
-        "key": key,
-        "published_unix_ms": block.unix_ms,
-    }
-    if block.terms is not NO_TERMS:
-        info |= {name: value for name, value in block.terms._asdict().items() if value}
-    return info
-
-
-def describe(state: State, item: Item, sequence: int, store: Store) -> dict[str, Any]:
-    """Return what peek says of one message; times are unix ms."""
-    info = _info_of(state, item.block, item.key, sequence)
-    if state is State.DELAYED:
-        info["ready_unix_ms"] = store.unix_ms + item.ready_at_ms - store.now_ms
-    if isinstance(item, Message):
-        failed, expired, worker_lost = item.attempts
-        info |= {
-            "attempts": {"failed": failed, "expired": expired, "worker_lost": worker_lost},
-            "redriven": item.redriven,
-            "history": [msgspec.structs.asdict(entry) for entry in item.history],
-            "history_dropped": item.dropped,
-        }
-        if item.dead:
-            info["dead"] = True
-    return info
+        return info_of(State.READY, nothing, "", sequence) | {"damaged": True}, nothing
+    return info_of(State.READY, block, "", sequence), block

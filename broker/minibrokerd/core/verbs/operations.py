@@ -15,7 +15,7 @@ from minibroker.contract.commands import COMMANDS
 from minibroker.contract.rows import Phase
 from minibrokerd.core.model.inputs import Attach, Frame, Hello, Needs, Resume, Scope
 from minibrokerd.core.model.state import Store
-from minibrokerd.core.verbs import bulk, explaining, listing, requests, settling
+from minibrokerd.core.verbs import bulk, explaining, listing, requests, retiming, settling
 from minibrokerd.core.verbs.settling import Settlement
 
 # How a frame with this operation may be named: by a sequence, by a request number, or not at all.
@@ -113,6 +113,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         _request("peek", listing.peek),
         _request("stats", listing.stats),
         _request("explain", explaining.explain),
+        _request("retime", retiming.retime),
         _request("redrive", bulk.redrive_request),
         _request("move", bulk.move_request, makes="target"),
         _request("purge", bulk.purge_request),

@@ -203,7 +203,7 @@ def ack(work: Settlement) -> None:
         store.sums.waits_ms.note(store.unix_ms - work.sent_unix_ms, count)
     # Only what really ended may stand in the log: a lost run names messages that live.
     tail = pack_runs(ended) if work.lost else bytes(work.column)
-    store.endings.note(work.queue.name, "acked", session.client, store.unix_ms, tail)
+    store.endings.remember(work.queue.name, "acked", session.client, store.unix_ms, tail)
     if work.durability == MEMORY:
         return
     most = store.sizes.runs_bytes

@@ -1,0 +1,78 @@
+"""`minibroker retime`: a message that waits is ready at another time."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import click
+
+import minibroker
+from minibroker.contract.confirms import MessageId
+from minibroker.contract.reasons import ENDED
+from minibrokerd.cli.completing import complete_queue
+from minibrokerd.cli.options import Id, client_options
+from minibrokerd.cli.printing import fail, print_json, say
+from minibrokerd.cli.talking import talk
+from minibrokerd.process import exits
+from minibrokerd.text.units import DURATIONS, parse_ms
+
+NOW = "now"
+
+
+class When(click.ParamType):  # type: ignore[type-arg]  # it takes none in older releases
+    """A time: `now`, a duration from now on, or a date with a time and a zone."""
+
+    name = "when"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float | datetime:
+        """Return seconds from now, or the time; click.ParamType."""
+        text = str(value)
+        if text == NOW:
+            return 0.0
+        try:
+            at = datetime.fromisoformat(text)
+            return at if at.tzinfo is not None else at.astimezone()
+        except (ValueError, OverflowError):  # it is no date, or one of no year that a zone has
+            pass
+        try:
+            return parse_ms(text) / 1_000
+        except ValueError:
+            self.fail(
+                f"{text!r} is no time: write `now`, a duration {DURATIONS}, or 2030-01-31T09:00+01:00",
+                param,
+                ctx,
+            )
+
+
+@click.command()
+@click.argument("id", type=Id(), metavar="ID")
+@click.argument("when", type=When(), metavar="WHEN")
+@click.argument("queue", required=False, shell_complete=complete_queue)
+@client_options
+def retime(
+    id: MessageId, when: float | datetime, queue: str | None, url: str, as_json: bool
+) -> None:
+    """Let the message ID, which waits, be ready at WHEN: `now`, `5m` from now on, or 2030-01-31T09:00+01:00.
+
+    A date without a zone is one of this machine. QUEUE is where the message is; it is looked for, if not given.
+    """
+
+    async def work(broker: minibroker.Broker) -> None:
+        found = await broker.explain(id)
+        name = queue or found.queue
+        if not queue and found.state == ENDED:
+            fail(str(found), exits.REFUSED)
+        asked = broker.queue(name)
+        if isinstance(when, datetime):
+            await asked.reschedule(id, at=when)
+        else:
+            await asked.reschedule(id, delay=when)
+        after = await asked.explain(id)
+        if as_json:
+            print_json({"id": str(id), "queue": after.queue, "state": after.state.lower()})
+        else:
+            say(str(after))
+
+    talk(url, work)

@@ -1,0 +1,72 @@
+"""`retime`: messages that wait, ready or delayed, are ready at another time.
+
+The record is that of a message which came back (RETURN): it says from when on it is ready, and keeps its attempts.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from minibroker.contract import limits
+from minibrokerd.core.model.inputs import Frame
+from minibrokerd.core.model.messages import Item, Message, singles_of
+from minibrokerd.core.model.queues import Queue
+from minibrokerd.core.model.state import Refused, Store
+from minibrokerd.core.model.walks import GO_ON, Steps, Walk
+from minibrokerd.core.verbs.bulk import TAKE_LOOKS, ids_of, line_looks, note, take, why_left
+from minibrokerd.core.verbs.comebacks import wait_or_ready
+from minibrokerd.core.verbs.finding import Id
+from minibrokerd.core.verbs.runs import read_ids
+
+DEAD: Final = "dead"  # why one is left that is DELAYED until its DLQ has room
+
+
+def retime(store: Store, frame: Frame, part: Any) -> None:
+    """Set when messages are ready."""
+    queue = store.queue(part.queue)
+    runs = read_ids(frame, part)
+    if part.delay_ms and part.at_unix_ms:
+        raise Refused("bad_value", "a message is ready after a delay, or at a time; both came")
+    delay_ms = max(part.at_unix_ms - store.unix_ms, 0) if part.at_unix_ms else part.delay_ms
+    if not runs:
+        raise Refused("bad_value", "no message was named that is to be ready at another time")
+    walk = Walk(store, frame, changes=True)
+    ready_at_ms = store.now_ms + min(delay_ms, limits.MAX_DELAY_MS)
+    walk.begin(_steps(walk, queue, ids_of(runs), ready_at_ms))
+
+
+def _steps(walk: Walk, queue: Queue, ids: list[Id], ready_at_ms: int) -> Steps:
+    store, retimed, dead = walk.store, 0, 0
+    records = len(store.effects.records)
+    missing: list[Id] = []
+    for origin, sequence in ids:
+        if _is_dead(queue.later.find(origin, sequence)):
+            dead += 1
+            continue
+        if ready_at_ms <= store.now_ms and queue.lanes.find(origin, sequence) is not None:
+            retimed += 1  # it is ready, and keeps its place
+            continue
+        item = yield from take(walk, queue, origin, sequence)
+        if item is None:
+            missing.append((origin, sequence))
+            continue
+        _wait_anew(store, queue, item, ready_at_ms)
+        retimed += 1
+        if walk.is_used_up(TAKE_LOOKS + line_looks(queue)) or walk.has_written(records):
+            yield GO_ON
+            records = 0
+    left = yield from why_left(walk, queue, missing)
+    left |= {DEAD: dead} if dead else {}
+    note(walk, "messages_retimed", retimed, queue=queue.name)
+    walk.reply(queue.last_batch, {"retimed": retimed} | ({"left": left} if left else {}))
+
+
+def _wait_anew(store: Store, queue: Queue, item: Item, ready_at_ms: int) -> None:
+    for message in singles_of(item):
+        message.ready_at_ms = max(ready_at_ms, store.now_ms)
+        store.write_return(queue, [message], message.ready_at_ms - store.now_ms, None)
+        wait_or_ready(store, queue, message)
+
+
+def _is_dead(item: Item | None) -> bool:
+    return isinstance(item, Message) and item.dead
