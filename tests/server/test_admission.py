@@ -347,6 +347,26 @@ def test_nothing_is_refused_while_a_batch_is_under_way() -> None:
     assert world.sequences == [(1, 1)]
 
 
+def test_a_settlement_waits_for_a_reserve_that_is_only_being_made() -> None:
+    """As after a start without its files: only when that has failed is the disk full."""
+    world = World()
+    world.tighten(0)
+    world.has_last_room = world.makes_room = False
+    world.room = Room.WAIT
+    world.ack(1)
+    world.ack(2)
+    world.admission.look_at_waiting()
+    assert (world.applied, world.refusals) == ([], [])
+    world.room = Room.REFUSED
+    world.admission.go_on()
+    assert [refusal["code"] for refusal in world.refusals] == ["disk_full"] * 2
+    world.room = Room.WAIT
+    world.ack(3)
+    world.has_last_room = True
+    world.admission.go_on()
+    assert world.sequences == [(1, 3)]
+
+
 def test_the_core_is_told_of_the_reserve_once_for_each_change() -> None:
     world = World()
     assert world.admission.look_at_reserve() is None

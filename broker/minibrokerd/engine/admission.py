@@ -184,6 +184,9 @@ class Admission:
             # The sync of what is under way may free something, and asks for what waits in any case.
             if not self._door.is_idle:
                 return self._wait(frame)
+            # The reserve may only be in the making, as after a start: its end asks for what waits, too.
+            if self._log.room_for(self._door.pending_bytes + size) is Room.WAIT:
+                return self._wait(frame)
             text = "the disk is full, and nothing can be freed: make space, or purge a queue"
             return self._refuse(frame, "disk_full", text, 1_000)
         return True
