@@ -81,7 +81,7 @@ async def broker(folder: Path) -> AsyncIterator[str]:
     engine = Engine(core, log, loop, lambda error: loop.stop())
     connections = Connections(engine, loop, sys.maxsize)
     for batch in log.recover():
-        core.replay(batch)
+        engine.replay(batch)
     connections.session_key = log.session_key
     engine.start(0)
     server = await loop.create_server(connections.make, "127.0.0.1", 0)

@@ -13,7 +13,7 @@ from typing import Any
 from core_client import Client, Delivered, Id, Run
 
 from minibroker.contract import wire
-from minibrokerd.bodies.shelves import stands, tell_places
+from minibrokerd.bodies.shelves import stands
 from minibrokerd.bodies.store import BodyStore
 from minibrokerd.core.core import Core
 from minibrokerd.core.durable.digest import Digest
@@ -35,6 +35,7 @@ from minibrokerd.core.model.inputs import (
 from minibrokerd.core.model.messages import State
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.records import decode
+from minibrokerd.engine.indexer import Indexer
 from minibrokerd.log.seam import Batch, Digested, Place, Record
 from minibrokerd.log.sizes import LARGEST, Sizes
 from minibrokerd.net.outgoing import frame_of
@@ -135,8 +136,7 @@ class World:
         self.log.append(batch)
         self._place(batch)
         assert batch.place is not None
-        tell_places(batch.records, batch.place)
-        self.core.placed(batch.records, batch.place)
+        self.indexer.placed(batch.records, batch.place)
         leaving = [outgoing for outgoing in self.held if outgoing.rests_on <= batch.number]
         self.held = [outgoing for outgoing in self.held if outgoing.rests_on > batch.number]
         for outgoing in leaving:
@@ -247,11 +247,13 @@ class World:
             auto_create=self.auto_create,
             sizes=self.sizes,
         )
+        self.indexer = Indexer()
         self.open = []
         self.closed = []
         self.held = []
         for part in self._digested() if self.digests else self.log:
             self.core.replay(part)
+            self.indexer.replayed(part)
         self.epoch += 1
         self.now_ms = max((batch.now_ms for batch in self.log), default=0) + 1
         next_batch = max((batch.number for batch in self.log), default=0) + 1

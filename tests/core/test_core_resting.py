@@ -25,7 +25,7 @@ def grown_bytes(world: World, work: Callable[[], None]) -> int:
         work()
         world.advance(REST_MS + 100)
         world.run_jobs()
-        world.core.digest_of(1)  # a side index takes this with it, now and then
+        world.indexer.take(1)  # a side index takes this with it, now and then
         world.log.clear()
         world.records.clear()
         gc.collect()

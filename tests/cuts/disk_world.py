@@ -21,6 +21,7 @@ from minibrokerd.bodies.store import BodyStore
 from minibrokerd.core.core import Core
 from minibrokerd.core.model.effects import ReadBack
 from minibrokerd.core.model.inputs import Forward
+from minibrokerd.engine.indexer import Indexer
 from minibrokerd.log.directory import DataDirectory
 from minibrokerd.log.filelog import FileLog
 from minibrokerd.log.fileops import FileOps
@@ -205,8 +206,10 @@ class DiskWorld(World):
             digests=True,
         )
         self.core = Core(BodyStore(log.read_one), auto_create=self.auto_create, sizes=log.sizes)
+        self.indexer = Indexer()
         for part in log.recover():
             self.core.replay(part)
+            self.indexer.replayed(part)
         self.now_ms = log.now_ms + 1
         log.start(self.now_ms, self.unix_ms)
         if self.recording.synced[-1:] == [2**31]:
@@ -216,8 +219,8 @@ class DiskWorld(World):
             log.epoch, self.now_ms, self.unix_ms, clean=log.clean, next_batch=log.next_number
         )
         self.noted = log.last_place or self.noted
-        for segment in self.core.digested():
-            log.keep_digest(segment, self.core.digest_of(segment))
+        for segment in self.indexer.segments():
+            log.keep_digest(segment, self.indexer.take(segment))
         self._fill()
 
     def _fill(self) -> None:
@@ -238,10 +241,10 @@ class DiskWorld(World):
         place, before, log = self.disk_log.last_place, self.noted, self.disk_log
         assert place is not None
         if place.segment != before.segment:
-            log.keep_digest(before.segment, self.core.digest_of(before.segment))
+            log.keep_digest(before.segment, self.indexer.take(before.segment))
             self.noted = Place(place.segment, 0)
         elif place.offset - before.offset >= self.random.randrange(self.recording.segment_bytes):
-            log.keep_digest(place.segment, self.core.digest_of(place.segment))
+            log.keep_digest(place.segment, self.indexer.take(place.segment))
             self.noted = place
 
     def _compare(self, contents: list[Content]) -> None:
@@ -309,7 +312,7 @@ class DiskWorld(World):
         """Write what a clean stop writes."""
         if self.noted.segment:
             segment = self.noted.segment
-            self.disk_log.keep_digest(segment, self.core.digest_of(segment))
+            self.disk_log.keep_digest(segment, self.indexer.take(segment))
         self.disk_log.close(self.now_ms, self.unix_ms)
 
     def die(self) -> None:

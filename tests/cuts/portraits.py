@@ -17,6 +17,7 @@ from minibrokerd.bodies.shelves import stands
 from minibrokerd.bodies.store import BodyStore
 from minibrokerd.core.core import Core
 from minibrokerd.core.model.effects import ReadBack
+from minibrokerd.engine.indexer import Indexer
 from minibrokerd.log.seam import Batch, Digested, Record
 
 Id = tuple[int, int]
@@ -70,12 +71,15 @@ class Recovered(World):
         log = self._log
         self.core = core = Core(BodyStore(log.read_one), sizes=log.sizes)
         self.open, self.closed, self.held = [], [], []
+        self.indexer = Indexer()
         for part in self._parts:
             core.replay(part)
+            self.indexer.replayed(part)
         self.now_ms, self.epoch = log.now_ms + 1, log.epoch + 1
         next_batch = log._recovery.last_number + 2
         core.opened(self.epoch, self.now_ms, START_UNIX_MS, clean=log.clean, next_batch=next_batch)
-        self.digests_due = [(segment, core.digest_of(segment)) for segment in core.digested()]
+        segments = self.indexer.segments()
+        self.digests_due = [(segment, self.indexer.take(segment)) for segment in segments]
 
     def _read(self, asked: ReadBack) -> list[Record | None]:
         return self._log.read(*stands(asked))

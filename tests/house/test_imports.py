@@ -18,6 +18,7 @@ from support.source import (
     imported,
     imported_roots,
     name_of,
+    names_in,
     offenders,
     python_files,
     sentence_of,
@@ -171,6 +172,25 @@ def test_the_core_knows_nothing_of_its_shell() -> None:
     """It runs under a simulator and over other logs: no aiofiles, click, structlog or uvloop."""
     shell = {"aiofiles", "click", "structlog", "uvloop"}
     assert not offenders(python_files(CORE), lambda path: imported_roots(path) & shell)
+
+
+# Names in the core of what only `bodies/` and `log/` know, and why.
+PLACES = re.compile("crc|zlib|segment|offset")
+ALLOWED_PLACES = {
+    ("records.py", "segment"): "a field of DAMAGED, which is in logs, and for an operator",
+    ("records.py", "offset"): "as above",
+}
+
+
+def test_the_core_knows_no_place_in_a_log_and_no_sum_of_bytes() -> None:
+    """Decision 44: it names extents, so that they may stand in another kind of log."""
+    found = {
+        (path.name, name)
+        for path in python_files(CORE)
+        for name in names_in(path)
+        if PLACES.search(name.lower())
+    }
+    assert found == set(ALLOWED_PLACES)
 
 
 def test_the_client_never_imports_the_server() -> None:

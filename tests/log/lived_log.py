@@ -16,6 +16,7 @@ from lived_story import HOUR_MS, Lived
 from minibroker.contract import limits
 from minibrokerd.bodies.store import BodyStore
 from minibrokerd.core.core import Core
+from minibrokerd.engine.indexer import Indexer
 from minibrokerd.log.directory import DataDirectory
 from minibrokerd.log.filelog import FileLog
 from minibrokerd.log.fileops import FileOps
@@ -39,8 +40,10 @@ async def write(path: Path, lived: Lived, *, segment_bytes: int, closed: bool) -
     for number, life in enumerate(lived.lives):
         log = FileLog(path, segment_bytes=segment_bytes, digests=True)
         core = Core(BodyStore(log.read_one))
+        indexer = Indexer()
         for part in log.recover():
             core.replay(part)
+            indexer.replayed(part)
         synced = asyncio.Queue[int]()
         log.start(life[0].now_ms, life[0].unix_ms, synced.put_nowait, lambda: None, _failed)
         now_ms, unix_ms = life[0].now_ms, life[0].unix_ms
@@ -55,13 +58,13 @@ async def write(path: Path, lived: Lived, *, segment_bytes: int, closed: bool) -
             await synced.get()
             place = log.last_place
             assert place is not None
-            core.placed(records, place)
+            indexer.placed(records, place)
             if before is not None and before.segment != place.segment:
-                log.keep_digest(before.segment, core.digest_of(before.segment))
+                log.keep_digest(before.segment, indexer.take(before.segment))
             before = place
         if number == 0 or (closed and number == len(lived.lives) - 1):
             assert before is not None
-            log.keep_digest(before.segment, core.digest_of(before.segment))
+            log.keep_digest(before.segment, indexer.take(before.segment))
             log.close(life[-1].now_ms, life[-1].unix_ms)
         else:
             log.abandon()

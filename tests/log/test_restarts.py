@@ -53,7 +53,7 @@ class Life:
         self.engine = Engine(self.core, self.log, loop, self.failed.set_exception)
         base_ms = 0
         for part in self.log.recover():
-            self.core.replay(part)
+            self.engine.replay(part)
             base_ms = max(base_ms, part.now_ms)
         self.engine.start(base_ms)
 

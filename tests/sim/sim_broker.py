@@ -113,7 +113,7 @@ class SimulatedBroker:
         """Recover and be ready for connections; raises what a start raises."""
         base_ms = 0
         for batch in self.log.recover():
-            self.core.replay(batch)
+            self.engine.replay(batch)
             base_ms = max(base_ms, batch.now_ms)
         self.session_key = self.log.session_key
         self.engine.start(base_ms)

@@ -80,6 +80,16 @@ def imported(path: Path) -> set[str]:
     return names
 
 
+def names_in(path: Path) -> set[str]:
+    """Return every name that stands in a file, imported ones too: no strings, no comments."""
+    return {
+        value
+        for node in ast.walk(tree(path))
+        for field in ("id", "attr", "arg", "name", "module")
+        if isinstance(value := getattr(node, field, None), str)
+    }
+
+
 def imported_roots(path: Path) -> set[str]:
     """Return the top-level packages that a file imports."""
     return {name.partition(".")[0] for name in imported(path)}

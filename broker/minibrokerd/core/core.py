@@ -11,13 +11,12 @@ be written; `apply(Synced(n))` tells that batches up to n are safe.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from minibroker.contract import limits
 from minibroker.contract.wire import pack_runs
 from minibrokerd.core.durable import forwarding, paging
-from minibrokerd.core.durable.digest import Digest
 from minibrokerd.core.model.effects import Effects, ReadBack
 from minibrokerd.core.model.extents import Bodies
 from minibrokerd.core.model.inputs import (
@@ -38,7 +37,6 @@ from minibrokerd.core.model.inputs import (
 )
 from minibrokerd.core.model.messages import Message
 from minibrokerd.core.model.queues import Queue
-from minibrokerd.core.model.records import Meta
 from minibrokerd.core.model.sessions import Outcome, Result
 from minibrokerd.core.model.state import Broken, Refused, Store
 from minibrokerd.core.replay import Replay
@@ -50,7 +48,7 @@ from minibrokerd.core.verbs.operations import NAMELESS, SEQUENCE
 from minibrokerd.core.verbs.publishing import enter, publish
 from minibrokerd.core.verbs.runs import Run
 from minibrokerd.core.verbs.settling import Settlement, has_outcome, read_settlement, settle
-from minibrokerd.log.seam import Batch, Digested, Place, Record
+from minibrokerd.log.seam import Batch, Digested
 from minibrokerd.log.sizes import LARGEST, Sizes
 
 HOLD_FOR_EVER_MS: Final = 2**62
@@ -71,19 +69,14 @@ class Core:
         """`bodies` makes extents; `sizes` are those of the log."""
         self.store = Store(bodies, auto_create=auto_create, max_queues=max_queues, sizes=sizes)
         self._replay: Replay | None = Replay(self.store)
-        self._digests: dict[int, Digest] = {}
 
     def replay(self, batch: Batch | Digested) -> None:
         """Apply the records of a batch read from the log, or what a digest says instead, before `opened`."""
         assert self._replay is not None, "replay ends with opened()"
         if isinstance(batch, Digested):
             self._replay.digested(batch)
-            if not batch.complete:  # more of this segment follows
-                self._digest(batch.segment).adopt(batch.payload)
-            return
-        self._replay.batch(batch)
-        if batch.place is not None:
-            self.placed(batch.records, batch.place)
+        else:
+            self._replay.batch(batch)
 
     def opened(
         self, epoch: int, now_ms: int, unix_ms: int, *, clean: bool, next_batch: int = 1
@@ -148,30 +141,6 @@ class Core:
         """Hand nothing out any more: the server is stopping."""
         self.store.hold_until_ms = HOLD_FOR_EVER_MS
         self.store.expected.clear()
-
-    def placed(self, records: Sequence[Record], place: Place) -> None:
-        """Take note of where the records of a batch stand, once they are safe; before `Synced`."""
-        digest, offset = self._digest(place.segment), place.offset
-        for each in records:
-            says = each.says
-            assert isinstance(says, Meta)
-            digest.add(each, says, offset)
-            offset += each.size()
-
-    def digest_of(self, segment: int) -> bytes:
-        """Return what the batches of a segment say that were placed since the last call for it."""
-        digest = self._digests.pop(segment, None)
-        return b"" if digest is None else digest.seal()
-
-    def digested(self) -> list[int]:
-        """Return the segments that have something to be digested, in their order."""
-        return sorted(self._digests)
-
-    def _digest(self, segment: int) -> Digest:
-        digest = self._digests.get(segment)
-        if digest is None:
-            digest = self._digests[segment] = Digest()
-        return digest
 
     def knows(self, frame: Frame) -> bool:
         """Whether a sequenced frame came before, so that it changes nothing now; its outcome may be forgotten."""

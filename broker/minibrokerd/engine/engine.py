@@ -14,7 +14,6 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
-from minibrokerd.bodies.shelves import tell_places
 from minibrokerd.core.core import Core
 from minibrokerd.core.durable.paging import WrongRecord
 from minibrokerd.core.model.effects import Effects, Outgoing
@@ -22,10 +21,11 @@ from minibrokerd.core.model.inputs import Command, Disconnected, Frame, Needs, S
 from minibrokerd.engine.admission import Admission
 from minibrokerd.engine.clock import Alarm, Clock
 from minibrokerd.engine.forwarder import Forwarder
+from minibrokerd.engine.indexer import Indexer
 from minibrokerd.engine.pager import Pager
 from minibrokerd.engine.pulse import Pulse
 from minibrokerd.engine.sinks import Sink
-from minibrokerd.log.seam import BATCH_HEADER_BYTES, Batch, Log, Place, Record
+from minibrokerd.log.seam import BATCH_HEADER_BYTES, Batch, Digested, Log, Place, Record
 from minibrokerd.process.logs import events
 
 LONE_WAIT_US: Final = 300  # how long the loop may wait for the sync of a single small frame
@@ -91,6 +91,7 @@ class Engine:
         self._idle_waiters: list[asyncio.Future[None]] = []
         self.others_bytes = 0  # that were ever applied, copies apart
         self.pulse = Pulse()
+        self._indexer = Indexer()
         self._pager = Pager(core, log, loop, self._apply_paged, memory_limit_bytes)
         self._forwarder = Forwarder(
             core, log, self._apply_copies, self._newest_batch, self._step_again
@@ -99,6 +100,11 @@ class Engine:
         self._leaving = False
         self._step_due = False  # of the forwarder
         self._random = random  # spreads retries, protects nothing
+
+    def replay(self, part: Batch | Digested) -> None:
+        """Have the core know what the log says; before `start`."""
+        self._core.replay(part)
+        self._indexer.replayed(part)
 
     def start(self, base_ms: int) -> None:
         """Make the log appendable and the core ready; blocks. `base_ms`: highest log time found."""
@@ -113,7 +119,7 @@ class Engine:
             next_batch=self._log.next_number,
         )
         self._place = self._log.last_place or self._place
-        for segment in self._core.digested():
+        for segment in self._indexer.segments():
             self._keep_digest(segment)
         self._pager.fill()
         self._turn_soon()
@@ -317,8 +323,7 @@ class Engine:
             return
         batch, size_bytes = self._writing
         self.pulse.synced(self._loop.time() - self._begun_s, size_bytes, len(batch.records))
-        tell_places(batch.records, place)
-        self._core.placed(batch.records, place)
+        self._indexer.placed(batch.records, place)
         self._unsliced += len(batch.records)
         before = self._place
         if place.segment != before.segment:
@@ -331,7 +336,7 @@ class Engine:
         self._forwarder.wrote(size_bytes)
 
     def _keep_digest(self, segment: int) -> None:
-        self._log.keep_digest(segment, self._core.digest_of(segment))
+        self._log.keep_digest(segment, self._indexer.take(segment))
 
     def _newest_batch(self) -> int:
         return self._core.store.open_batch - (not self._open)

@@ -60,7 +60,7 @@ class MemoryBroker:
         self.connections = Connections(self.engine, loop, sys.maxsize)
         base_ms = 0
         for batch in self.log.recover():
-            self.core.replay(batch)
+            self.engine.replay(batch)
             base_ms = max(base_ms, batch.now_ms)
         self.connections.session_key = self.log.session_key
         self.engine.start(base_ms)

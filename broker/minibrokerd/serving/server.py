@@ -296,7 +296,7 @@ class Server:
         gc.disable()
         for batch in self._log.recover():
             self._stop_early()
-            self._core.replay(batch)
+            self.engine.replay(batch)
             base_ms = max(base_ms, batch.now_ms)
             now_s = time.monotonic()
             if now_s - turned_s > TURN_S:
