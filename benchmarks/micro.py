@@ -135,7 +135,7 @@ def consume_all(stepper: Stepper, costs: Costs, size: int) -> None:
     with costs.of("core: ack"):
         for frame in frames:
             stepper.core.apply(frame, 0, 0)
-    assert stepper.core.store.queues["q"].counters["acked"] == MESSAGES
+    assert stepper.core.store.queues["q"].group.counters["acked"] == MESSAGES
 
 
 def measure_wheel() -> Costs:

@@ -187,7 +187,7 @@ class MachineWorld:
         self._wait()
         self._check_server(session)
         queues = self.server.store.queues.values()
-        assert not any(queue.held + queue.begun for queue in queues), "held for nobody"
+        assert not any(queue.group.held + queue.group.begun for queue in queues), "held for nobody"
         self._leave()
 
     def _wait(self) -> None:

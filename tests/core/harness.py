@@ -185,7 +185,7 @@ class World:
     def thaw(self) -> None:
         """Read everything back."""
         for queue in self.store.queues.values():
-            lane = queue.lanes.default
+            lane = queue.group.lanes.default
             while lane.cold:
                 ask(self.store, queue, lane, lane.cold[0])
                 reads, self.store.effects.reads = self.store.effects.reads, []
@@ -340,12 +340,12 @@ class World:
             return {}
         queue = self.queue(name)
         found: dict[Id, str] = {}
-        for state, item in queue.items():
+        for state, item in queue.group.items():
             for sequence in range(item.first, item.stop):
                 id = item.block.origin, sequence
                 assert id not in found, f"{id} is in {name} twice"
                 found[id] = State(state).name
-        for run in queue.lanes.default.cold:
+        for run in queue.group.lanes.default.cold:
             start = run.bounds(run.at)[0]
             for first, stop in run.live(start, run.stop):
                 for sequence in range(first, stop):
@@ -363,17 +363,17 @@ class World:
         for queue in self.store.queues.values():
             by_state = list(self.states(queue.name).values())
             counts = {
-                "READY": queue.lanes.ready,
-                "DELAYED": queue.delayed_count,
-                "HELD": queue.held,
-                "BEGUN": queue.begun,
-                "ENTERING": queue.entering,
+                "READY": queue.group.lanes.ready,
+                "DELAYED": queue.group.delayed_count,
+                "HELD": queue.group.held,
+                "BEGUN": queue.group.begun,
+                "ENTERING": queue.group.entering,
             }
             assert counts == {state: by_state.count(state) for state in counts}, queue.name
-            cold = queue.lanes.default.cold
+            cold = queue.group.lanes.default.cold
             assert queue.cold_bytes == sum(run.cost for run in cold), queue.name
-            if not queue.count() - queue.entering:
-                assert not queue.live_bytes or queue.entering, queue.name
+            if not queue.count() - queue.group.entering:
+                assert not queue.live_bytes or queue.group.entering, queue.name
 
 
 def _segment_of(batch: Batch) -> int:

@@ -13,7 +13,7 @@ def everything(world: World) -> dict[str, list[Any]]:
     found: dict[str, list[Any]] = {}
     for queue in world.store.queues.values():
         entries = []
-        for state, item in queue.items():
+        for state, item in queue.group.items():
             for sequence in range(item.first, item.stop):
                 entries.append(describe(state.name, item, sequence))
         found[queue.name] = sorted(entries, key=lambda entry: entry[0])

@@ -139,10 +139,10 @@ def test_a_lane_that_is_emptied_by_an_id_leaves_the_turn_without_a_walk(
 
     monkeypatch.setattr(KeyLane, "__eq__", equals)
     queue = world.queue("keys")
-    ids = [(item.block.origin, item.first) for item in queue.lanes.items()]
+    ids = [(item.block.origin, item.first) for item in queue.group.lanes.items()]
     for origin, sequence in reversed(ids):
-        assert queue.lanes.take_one(origin, sequence) is not None
-    assert (queue.lanes.ready, queue.lanes.turns) == (0, 0)
+        assert queue.group.lanes.take_one(origin, sequence) is not None
+    assert (queue.group.lanes.ready, queue.group.lanes.turns) == (0, 0)
     assert len(compared) <= 2 * MANY
 
 

@@ -31,7 +31,7 @@ def cold_world(monkeypatch: pytest.MonkeyPatch) -> World:
     for n in range(40):
         client.publish("q", b"%d" % n)
     world.freeze()
-    assert world.queue("q").lanes.default.cold
+    assert world.queue("q").group.lanes.default.cold
     return world
 
 

@@ -28,7 +28,7 @@ def frozen() -> tuple[World, Client]:
     for number in range(MESSAGES):
         client.publish("q", b"%d" % number)
     world.freeze()
-    assert world.queue("q").lanes.default.cold
+    assert world.queue("q").group.lanes.default.cold
     return world, client
 
 
@@ -50,7 +50,7 @@ def test_copies_of_what_is_cold_are_not_read_before_they_are_safe() -> None:
     """A place is known once the record is; until then a queue waits with what is ready."""
     world, client = frozen()
     world.auto_sync = False
-    cold = world.queue("q").lanes.default.cold
+    cold = world.queue("q").group.lanes.default.cold
     while not any(run.batch > world.core.synced for run in cold):
         world.apply(Forward(world.core.synced, 2**30))
     for _ in range(MESSAGES):
@@ -99,6 +99,6 @@ def test_what_was_copied_is_read_where_its_copy_stands() -> None:
         client.publish("r", b"")  # so that the copies stand in another segment
     world.free(world.core.synced)
     assert {segment for segment, _ in world.records} == {2}
-    assert world.queue("q").lanes.default.cold, "nothing came back for the copy"
+    assert world.queue("q").group.lanes.default.cold, "nothing came back for the copy"
     assert drained(client) == [b"%d" % number for number in range(MESSAGES)]
     world.check()

@@ -27,10 +27,10 @@ def test_held_messages_go_back_at_once_in_their_old_order_uncharged_and_marked()
     one.consume("q", prefetch=6)
     held = one.messages()
     one.settle("ack", held[2])
-    assert world.queue("q").held == 6
+    assert world.queue("q").group.held == 6
     world.advance(1_000)
     world.disconnect(one)
-    assert world.queue("q").held == 0
+    assert world.queue("q").group.held == 0
     two.consume("q", prefetch=20)
     got = two.messages()
     assert [m.body[0] for m in got] == [0, 1, 3, 4, 5, 6, 7, 8, 9]
@@ -242,7 +242,7 @@ def test_a_delivery_to_a_consumer_that_does_not_read_waits_until_it_does() -> No
     world.flow(one, paused=False)
     assert len(one.messages()) == 2
     world.flow(one, paused=False)
-    line = list(world.queue("q").consumers or ())
+    line = list(world.queue("q").group.consumers or ())
     assert len(line) == len(set(line))
     two.settle("ack", *got)
     two.publish("q", b"")
@@ -267,14 +267,14 @@ def test_receive_gives_what_is_ready_begun() -> None:
     assert answer["begun"] is True
     assert bodies(answer["messages"]) == [b"a", b"b"]
     assert sorted(world.states("q").values()) == ["BEGUN", "BEGUN", "READY"]
-    assert world.queue("q").consumer_count == 0
+    assert world.queue("q").group.consumer_count == 0
 
 
 def test_receive_without_a_wait_is_answered_at_once() -> None:
     world, one, _ = two_clients()
     answer = one.receive("q")
     assert answer["count"] == 0
-    assert world.queue("q").consumer_count == 0
+    assert world.queue("q").group.consumer_count == 0
     one.publish("q", b"a")
     assert one.messages() == []
 
@@ -304,7 +304,7 @@ def test_several_waiting_receives_are_served_in_turn() -> None:
     assert bodies(two.answer(request=1)["messages"]) == [b"b"]
     assert one.inbox == []
     world.disconnect(one)
-    assert world.queue("q").consumer_count == 0
+    assert world.queue("q").group.consumer_count == 0
     two.publish("q", b"c")
     assert list(world.states("q").values()).count("READY") == 1
     world.advance(2_000)

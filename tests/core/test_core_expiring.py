@@ -137,7 +137,7 @@ def test_what_ends_together_ends_in_small_steps(what: str, monkeypatch: pytest.M
             assert len(records) <= 110
     assert steps >= MANY // 100
     queue = world.queue("q.dlq" if what == "dead" else "q")
-    assert queue.lanes.ready == MANY
+    assert queue.group.lanes.ready == MANY
     world.check()
 
 

@@ -387,7 +387,7 @@ def test_a_run_that_was_read_back_while_a_listing_read_another_is_no_place_to_lo
     for at in range(40):
         client.publish("q", b"%d" % at)
     world.freeze()
-    assert len(world.queue("q").lanes.default.cold) > 10
+    assert len(world.queue("q").group.lanes.default.cold) > 10
     client.send(client.frame([{"op": "peek", "queue": "q", "count": 1_000}], request=77))
     world.run_jobs()
     while not world.asked:

@@ -89,7 +89,7 @@ def test_delayed_messages_are_found_without_passing_over_those_that_have_gone() 
     for _ in range(2):
         client.publish("q", *[b"x"] * 1_000, delays=[10**6 + n for n in range(1_000)])
     queue = world.queue("q")
-    queue.delayed = Table(queue.delayed)
+    queue.group.delayed = Table(queue.group.delayed)
     assert client.request({"op": "move", "queue": "q", "target": "t", "count": 1_900}) is None
     move = client.requests
     for _ in range(100):

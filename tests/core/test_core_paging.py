@@ -32,14 +32,14 @@ def frozen(count: int) -> World:
     for number in range(count):
         client.publish("q", b"%d" % number)
     world.freeze()
-    assert sum(run.left for run in world.queue("q").lanes.default.cold) == count - 2
+    assert sum(run.left for run in world.queue("q").group.lanes.default.cold) == count - 2
     return world
 
 
 def read_back(world: World) -> tuple[ReadBack, list[Record | None]]:
     """Return what a core asks for that wants its first cold messages, and what the log has there."""
     queue = world.queue("q")
-    lane = queue.lanes.default
+    lane = queue.group.lanes.default
     paging.ask(world.store, queue, lane, lane.cold[0])
     (asked,) = world.store.effects.reads
     return asked, world._read(asked)
@@ -75,7 +75,7 @@ def test_a_frame_that_cannot_be_read_back_is_set_aside_alone(spoil: str) -> None
     (said,) = map(decode, effects.records)
     assert isinstance(said, DamagedMeta)
     assert (said.first, said.count, said.segment, said.offset) == (3, 1, 1, stands(asked)[1][1])
-    assert queue.counters["damaged"] == 1
+    assert queue.group.counters["damaged"] == 1
     world._route(effects)
     world.sync()
     assert sorted(world.states("q")) == [(1, n) for n in (0, 1, 2, 4, 5)]
@@ -111,7 +111,7 @@ def test_a_queue_whose_last_cold_message_was_set_aside_goes_on() -> None:
     asked, _ = read_back(world)
     client.settle("ack", *client.receive_all("q"))
     world.apply(Loaded(asked, [None]))
-    assert (queue.counters["damaged"], queue.lanes.ready) == (1, 0)
+    assert (queue.group.counters["damaged"], queue.group.lanes.ready) == (1, 0)
     client.publish("q", b"plain")
     assert [message.body for message in client.receive_all("q")] == [b"plain"]
     client.publish("q", b"keyed", key="k")
@@ -145,14 +145,14 @@ def test_after_a_start_what_was_delayed_stands_where_its_delay_ended() -> None:
         client.publish("q", b"%d" % number)
     world.advance(1_000)
     world.restart()
-    lane = world.queue("q").lanes.default
+    lane = world.queue("q").group.lanes.default
     assert [(span.first, span.stop) for span in lane.fresh] == [(n, n + 1) for n in range(1, 6)]
     assert [entry[2] for entry in lane.returned] == [0]
 
 
 def test_what_enters_behind_cold_messages_that_are_ready_later_takes_its_own_place() -> None:
     world = frozen(9)
-    lane = world.queue("q").lanes.default
+    lane = world.queue("q").group.lanes.default
     lane.close_up()
     lane.late.clear()
     lane.cold[-1].ready_at_ms = 500

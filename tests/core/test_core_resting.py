@@ -9,8 +9,9 @@ from collections.abc import Callable
 import pytest
 from harness import World
 
+from minibrokerd.core.model.group import NOTHING
 from minibrokerd.core.model.lanes import NO_LANES
-from minibrokerd.core.model.queues import DEFAULTS, NOTHING, Queue
+from minibrokerd.core.model.queues import DEFAULTS, Queue
 from minibrokerd.core.model.state import REST_MS
 
 QUEUES = 300
@@ -140,9 +141,9 @@ def test_the_line_of_consumers_goes_with_the_last_one() -> None:
     for client in (one, two):
         client.consume("q", prefetch=1)
     one.cancel()
-    assert len(world.queue("q").consumers or ()) == 1
+    assert len(world.queue("q").group.consumers or ()) == 1
     world.disconnect(two)
-    assert world.queue("q").consumers is None
+    assert world.queue("q").group.consumers is None
     one.publish("q", b"a")
     one.consume("q", prefetch=1)
     assert len(one.messages()) == 1
@@ -152,7 +153,7 @@ def test_what_queues_at_rest_share_takes_nothing() -> None:
     """One message in it would be in every queue."""
     world = World()
     world.hello().publish("q", b"a")
-    (_, item) = next(world.queue("q").items())
+    (_, item) = next(world.queue("q").group.items())
     for give in (NO_LANES.enter, NO_LANES.put_back):
         with pytest.raises(AssertionError, match="at rest"):
             give(item)  # type: ignore[arg-type]
@@ -162,4 +163,8 @@ def test_what_queues_at_rest_share_takes_nothing() -> None:
 
 def at_rest(queue: Queue) -> bool:
     """Whether a queue has given back what only messages need."""
-    return queue.lanes is NO_LANES and queue.delayed is NOTHING and queue.deliveries is NOTHING
+    return (
+        queue.group.lanes is NO_LANES
+        and queue.group.delayed is NOTHING
+        and queue.group.deliveries is NOTHING
+    )

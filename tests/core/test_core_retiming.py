@@ -66,7 +66,7 @@ def waiting(kind: str) -> tuple[World, Client, Id]:
         for name in names:
             client.publish("q", name)
         world.freeze()
-        assert world.queue("q").lanes.default.cold
+        assert world.queue("q").group.lanes.default.cold
         return world, client, (1, 14)
     if kind == "retried":
         client.settle("nack", *client.receive_all("q"), delay_ms=60_000, error=("E", "no"))

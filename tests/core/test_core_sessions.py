@@ -209,7 +209,7 @@ def test_a_session_that_ended_does_not_come_back_with_a_start(clean: bool, diges
     stays.publish("q", b"b")
     world.restart(clean=clean)
     assert list(world.store.sessions) == [stays.session]
-    assert world.queue("q").lanes.ready == 21
+    assert world.queue("q").group.lanes.ready == 21
 
 
 @pytest.mark.parametrize("first", ["resume", "attach"])
@@ -230,7 +230,7 @@ def test_a_frame_whose_outcome_was_forgotten_is_not_stored_again(first: str, res
     assert again.resend(1, one)["code"] == "outcome_unknown"
     assert again.publish("q", b"b")["op"] == "confirm"  # it came after what was forgotten
     assert again.resend(2)["op"] == "confirm"
-    assert world.queue("q").lanes.ready == 2
+    assert world.queue("q").group.lanes.ready == 2
 
 
 def test_a_frame_that_was_lost_in_a_crash_is_stored_once() -> None:
@@ -244,7 +244,7 @@ def test_a_frame_that_was_lost_in_a_crash_is_stored_once() -> None:
     again.resend(1, one)
     world.sync()
     assert again.answer(sequence=1) is not None
-    assert world.queue("q").lanes.ready == 1
+    assert world.queue("q").group.lanes.ready == 1
 
 
 def test_there_are_no_more_sessions_than_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -335,20 +335,23 @@ def test_a_connection_that_had_very_much_is_taken_apart_in_steps(
     for number in range(300):
         one.consume("q", prefetch=1, consumer=number)
         assert one.receive("free", wait_ms=1_000) is None
-    last = world.queue("q").held
+    last = world.queue("q").group.held
     world.apply(Disconnected(one.connection))
     world.now_ms += 2_000  # the wait of a receive that is still to leave may end meanwhile
     steps = 0
     while world.store.jobs:
-        held = world.queue("q").held
+        held = world.queue("q").group.held
         assert last - held <= 101
         last = held
         world.apply(Tick())
         steps += 1
     assert steps >= 5
-    assert (world.queue("free").consumer_count, world.queue("q").consumer_count) == (0, 1)
-    assert world.queue("free").consumers is None
-    assert world.queue("q").held == 1
+    assert (world.queue("free").group.consumer_count, world.queue("q").group.consumer_count) == (
+        0,
+        1,
+    )
+    assert world.queue("free").group.consumers is None
+    assert world.queue("q").group.held == 1
     world.check()
 
 
@@ -365,19 +368,19 @@ def test_a_consumer_that_had_very_much_gives_it_back_in_steps(
         other.publish("q", *[b"x"] * 100, keys=[f"key-{at}" for at in range(100)])
     one.consume("q", prefetch=100, consumer=2)
     other.publish("q", *[b"x"] * 100)
-    assert world.queue("q").held == 500
+    assert world.queue("q").group.held == 500
     if op == "cancel":
         one.cancel(1)
     else:
         one.request({"op": "withdraw", "withdrawn": opened})
     last, steps = 500, 0
     while world.store.jobs:
-        assert last - world.queue("q").held <= 101
-        last = world.queue("q").held
+        assert last - world.queue("q").group.held <= 101
+        last = world.queue("q").group.held
         world.apply(Tick())
         steps += 1
     assert steps >= 3
-    assert (world.queue("q").held, world.queue("q").consumer_count) == (100, 1)
+    assert (world.queue("q").group.held, world.queue("q").group.consumer_count) == (100, 1)
     world.check()
 
 
@@ -416,7 +419,7 @@ def begun_before_a_crash() -> tuple[World, Client, list[Delivered]]:
     world.sync()
     one.begin(*messages[:2])
     world.restart(clean=False)
-    assert world.queue("q").lanes.default.cold
+    assert world.queue("q").group.lanes.default.cold
     return world, one, messages
 
 
@@ -469,10 +472,10 @@ def test_a_resume_that_names_very_many_takes_them_back_in_steps() -> None:
     world.apply(Resume(again.connection, one.session, "one", column))
     steps = 1
     while not again.inbox:
-        before = world.queue("q").begun
+        before = world.queue("q").group.begun
         world.run_job()
         steps += 1
-        assert world.queue("q").begun - before <= walks.LOOKS // logins.TAKE_BACK_LOOKS + 1
+        assert world.queue("q").group.begun - before <= walks.LOOKS // logins.TAKE_BACK_LOOKS + 1
     assert steps >= 10
     assert again.pop("welcome")["lost_runs"] == []
     world.check()

@@ -33,7 +33,7 @@ def test_a_receive_that_waits_ends_without_an_answer() -> None:
     one.requests = 1_000
     asked(one, "q", 7, wait_ms=60_000)
     withdraw(one, 7)
-    assert world.queue("q").consumer_count == 0
+    assert world.queue("q").group.consumer_count == 0
     two.publish("q", b"a")
     assert [m.body for m in two.receive_all("q")] == [b"a"]
     world.advance(120_000)
@@ -116,9 +116,9 @@ def test_an_opening_consume_ends_and_gives_everything_back() -> None:
     one.requests = 1_000
     part = {"op": "consume", "queue": "q", "consumer": 3, "prefetch": 100}
     one.send(one.frame([part], request=7))
-    assert world.queue("q").held == 100
+    assert world.queue("q").group.held == 100
     withdraw(one, 7)
-    assert world.queue("q").consumer_count == 0
+    assert world.queue("q").group.consumer_count == 0
     got = two.receive_all("q")
     assert len(got) == 100
     assert not any(m.marked for m in got)
@@ -137,7 +137,7 @@ def test_a_number_that_was_used_again_means_its_newest_request() -> None:
     one.requests = 1_000
     withdraw(one, 7)
     withdraw(one, 8)
-    assert world.queue("other").consumer_count == 1
+    assert world.queue("other").group.consumer_count == 1
     assert list(world.states("q").values()) == ["BEGUN"]
 
 

@@ -149,7 +149,7 @@ class Broker(Clients):
         actual = {
             (id, item.token, state.name)
             for queue in self.world.store.queues.values()
-            for state, item in queue.items()
+            for state, item in queue.group.items()
             if state.name in ("DELAYED", "BEGUN")
             for id in [(item.block.origin, s) for s in range(item.first, item.stop)]
         }
@@ -311,10 +311,10 @@ class Broker(Clients):
     def nothing_waits_that_somebody_could_have(self) -> None:
         store = self.world.store
         for queue in store.queues.values():
-            if queue.lanes.default.is_waiting:
+            if queue.group.lanes.default.is_waiting:
                 continue  # for a sync of what was written again, or for a read
-            if queue.lanes.ready and store.now_ms >= store.hold_until_ms:
-                idle = [c for c in queue.consumers or () if c.credit() > 0]
+            if queue.group.lanes.ready and store.now_ms >= store.hold_until_ms:
+                idle = [c for c in queue.group.consumers or () if c.credit() > 0]
                 assert not idle, "a consumer with credit waits beside ready messages"
 
     @invariant()

@@ -35,7 +35,7 @@ def see_dead_moved(world: World, model: Model) -> None:
     """Tell the model which dead messages left their source because their DLQ had room for them."""
     dlq = world.store.queues.get("q.dlq")
     waiting = {id for id, message in model.messages.items() if message.dead}
-    for _, item in dlq.items() if dlq is not None and waiting else ():
+    for _, item in dlq.group.items() if dlq is not None and waiting else ():
         id = item.block.origin, item.first
         if id in waiting:
             model.has_moved(model.messages[id], item.ready_at_ms)

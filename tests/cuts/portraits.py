@@ -104,7 +104,7 @@ class Recovered(World):
         self.advance(LATER_MS)
         delivered = {name: _deliver(client, name) for name in queues}
         self.check()
-        damaged = sum(queue.counters["damaged"] for queue in store.queues.values())
+        damaged = sum(queue.group.counters["damaged"] for queue in store.queues.values())
         return Portrait(queues, outcomes, described, delivered, damaged)
 
 

@@ -170,8 +170,8 @@ async def test_what_a_scrape_of_10000_queues_costs_the_loop() -> None:
     """
     queues = [Watched(n, f"queue-{n}", 1, default_settings()) for n in range(10_000)]
     for queue in queues[::10]:
-        queue.counters["published"] += 1
-        queue.held += 1
+        queue.group.counters["published"] += 1
+        queue.group.held += 1
     nothing: Any = SimpleNamespace(
         phase=Phase.READY, talkers=None, store=SimpleNamespace(queues={q.name: q for q in queues})
     )

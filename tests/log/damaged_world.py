@@ -93,7 +93,7 @@ def terms(path: Path) -> dict[str, dict[Id, tuple[int, int]]]:
                 item.block.terms.max_attempts,
                 item.block.terms.lease_ms,
             )
-            for _, item in queue.items()
+            for _, item in queue.group.items()
             for sequence in range(item.first, item.stop)
             if any(item.block.terms)
         }
@@ -112,7 +112,7 @@ def _started(path: Path) -> tuple[Recovery, Core]:
 
 def _messages(queue: Queue) -> list[tuple[Id, bytes]]:
     found = []
-    for _, item in queue.items():
+    for _, item in queue.group.items():
         block = item.block
         for sequence in range(item.first, item.stop):
             _, text = slices_of(block, sequence, sequence + 1)

@@ -20,10 +20,10 @@ DELIVERY_MUTANTS: Final = (
         "core/verbs/settling.py",
         '        """Take the messages of a run out of their delivery; note those that are lost."""\n'
         "        token, origin, first, count = run\n"
-        "        delivery = self.queue.deliveries.get(token)\n",
+        "        delivery = self.group.deliveries.get(token)\n",
         '        """Take the messages of a run out of their delivery; note those that are lost."""\n'
         "        token, origin, first, count = run\n"
-        "        delivery = self.queue.deliveries.get(max(self.queue.deliveries, default=token))\n",
+        "        delivery = self.group.deliveries.get(max(self.group.deliveries, default=token))\n",
         ("model",),
         "I6, L2: a stale ack ends somebody else's delivery",
     ),
@@ -58,7 +58,7 @@ DELIVERY_MUTANTS: Final = (
         "core/verbs/moving.py",
         "    lanes = queue.empty()\n",
         "    lanes = queue.empty()\n"
-        "    queue.deliveries = {token: each for token, each in deliveries.items() if not each.spans}\n"
+        "    queue.group.deliveries = {token: each for token, each in deliveries.items() if not each.spans}\n"
         "    deliveries = {token: each for token, each in deliveries.items() if each.spans}\n",
         ("core/test_core_administration.py", "model"),
         "I8: what was begun when its queue was purged comes again",
@@ -233,8 +233,8 @@ COLD_MUTANTS: Final = (
     Mutant(
         "a damaged frame that leaves no record",
         "core/durable/paging.py",
-        "        store.emit(meta)\n        queue.counters",
-        "        assert meta.count\n        queue.counters",
+        "        store.emit(meta)\n        queue.group.counters",
+        "        assert meta.count\n        queue.group.counters",
         ("core/test_core_cold.py",),
         "I8: what was set aside is asked for again by every start",
     ),

@@ -63,8 +63,8 @@ WITHDRAWAL_MUTANTS: Final = (
     Mutant(
         "the lease of a withdrawn answer runs on",
         "core/verbs/withdrawing.py",
-        "            store.wheel.cancel(message.timer)\n            queue.begun -= 1\n",
-        "            queue.begun -= 1\n",
+        "            store.wheel.cancel(message.timer)\n            queue.group.begun -= 1\n",
+        "            queue.group.begun -= 1\n",
         ("sim", "core/test_core_withdrawing.py"),
         "I5, I8: a lease ends that nobody has",
     ),

@@ -73,7 +73,7 @@ async def test_a_start_reads_every_stretch_once(
     shell.pager.fill()
     assert bool(shell.reads) == (fill_bytes > 0)
     assert len(set(shell.reads + shell.later)) == len(shell.reads) + len(shell.later)
-    lane = world.queue("q").lanes.default
+    lane = world.queue("q").group.lanes.default
     assert lane.reading == bool(shell.later)
     if fill_bytes > 1:
         assert len(lane.fresh) >= 8, "the first messages are there when the port opens"
@@ -87,7 +87,7 @@ async def test_a_start_reads_enough_while_hand_outs_wait_for_resumes(
     monkeypatch.setattr(paging, "AHEAD_MESSAGES", 8)
     world.store.hold_until_ms = world.now_ms + 1_000
     Shell(world).pager.fill()
-    assert len(world.queue("q").lanes.default.fresh) >= 8
+    assert len(world.queue("q").group.lanes.default.fresh) >= 8
 
 
 async def test_a_start_on_very_many_queues_reads_for_some_of_them(

@@ -284,7 +284,7 @@ class World:
     def _count_damaged(self, broker: SimulatedBroker) -> None:
         """What was set aside had a bit that turned; see sim_rot.py."""
         queues = broker.core.store.queues.values()
-        damaged = sum(queue.counters["damaged"] for queue in queues)
+        damaged = sum(queue.group.counters["damaged"] for queue in queues)
         self.damaged += damaged
         if damaged > len(self.disk.rot.suspects):
             text = f"{damaged} messages were set aside, {len(self.disk.rot.suspects)} may be"

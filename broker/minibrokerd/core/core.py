@@ -117,12 +117,12 @@ class Core:
             header = error_header(error.code, str(error), error.retry_ms, None)
             _cut_off(store, command.connection, header | {"retryable": bool(error.retryable)})
         while store.dirty:
-            queue = store.dirty.pop()
-            queue.dirty = False
+            group = store.dirty.pop()
+            group.dirty = False
             if store.hands_out():
-                dispatch(store, queue)
+                dispatch(store, group)
             else:
-                store.held_back[queue] = None
+                store.held_back[group] = None
         return effects
 
     def close_batch(self) -> int:
@@ -376,12 +376,12 @@ def _synced(store: Store, command: Synced) -> None:
         store.lazy_bytes -= store.lazy.popleft()[1]
     while store.entering and store.entering[0][0] <= command.batch:
         _, queue, block, spans = store.entering.popleft()
-        queue.entering -= block.count
+        queue.group.entering -= block.count
         enter(store, queue, spans)
     while store.copied and store.copied[0][0] <= command.batch:
         _, queue = store.copied.popleft()
         if store.by_number.get(queue.number) is queue:
-            store.touch(queue)  # it may have waited for this
+            store.touch(queue.group)  # it may have waited for this
 
 
 def _tick(store: Store, command: Tick) -> None:

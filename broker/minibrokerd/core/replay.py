@@ -178,7 +178,7 @@ class Replay:
         store.dirty.clear()
         store.news.clear()
         for queue in store.queues.values():
-            queue.dirty = False
+            queue.group.dirty = False
             store.note_records(queue)
 
     def _finish_queue(self, waiting: Survivors) -> None:
@@ -236,8 +236,8 @@ class Replay:
             return
         self.messages += run.left
         queue.count_run(run)
-        queue.enter_cold(run)
-        self._store.touch(queue)
+        queue.group.enter_cold(run)
+        self._store.touch(queue.group)
 
     def _still_waits(self, ready_at_ms: int, written_unix_ms: int, delay_ms: int) -> int:
         """Return the log time from which an item is ready: never longer than its delay from now."""
@@ -255,8 +255,8 @@ class Replay:
             delivery = Delivery(
                 meta.token, queue.number, queue.home, session.id, 0, None, meta.lease_ms
             )
-            queue.wake()
-            store.deliveries[meta.token] = queue.deliveries[meta.token] = delivery
+            queue.group.wake()
+            store.deliveries[meta.token] = queue.group.deliveries[meta.token] = delivery
             session.deliveries.add(meta.token)
             if meta.request is not None:
                 session.note_answer(meta.request, delivery)
@@ -268,7 +268,7 @@ class Replay:
         message.state = State.BEGUN
         message.lease_ms = meta.lease_ms
         message.timer = store.set_timer(lease_over, message, store.now_ms + left)
-        queue.begun += 1
+        queue.group.begun += 1
 
     # -- one method for each record type ---------------------------------------------------------
 

@@ -135,14 +135,16 @@ class _Slice:
     def __init__(self, queues: Sequence[Queue]) -> None:
         self.queues = queues
         self.names = [queue.name for queue in queues]
-        self.counted = set[str]().union(*[queue.counters for queue in queues])
+        self.counted = set[str]().union(*[queue.group.counters for queue in queues])
 
     def lines(self, family: Family, now_ms: int) -> Iterator[str]:
         """Yield the lines of one family, of one value of its other labels at a time."""
         head, counter = family.sample_name + '{queue="', family.counter
         if counter:
             if counter in self.counted:
-                values: Sequence[float] = [queue.counters.get(counter, 0) for queue in self.queues]
+                values: Sequence[float] = [
+                    queue.group.counters.get(counter, 0) for queue in self.queues
+                ]
                 yield self._joined(head, '"} ', values)
             else:
                 yield self._zeros(head, '"} ')

@@ -83,15 +83,20 @@ def _one(value: Callable[[Subject], float]) -> Callable[[Subject], Samples]:
 
 
 def _ages_s(queues: Sequence[Queue], now_ms: int) -> list[float]:
-    since = [queue.lanes.oldest_ms(OLDEST_LANES) if queue.lanes.ready else None for queue in queues]
+    since = [
+        queue.group.lanes.oldest_ms(OLDEST_LANES) if queue.group.lanes.ready else None
+        for queue in queues
+    ]
     return [0 if each is None else max(0, now_ms - each) / 1_000 for each in since]
 
 
 _IN_STATE: Final[Mapping[str, OfQueues]] = {
-    "ready": lambda queues, now_ms: [queue.lanes.ready + queue.entering for queue in queues],
-    "delayed": lambda queues, now_ms: [queue.delayed_count for queue in queues],
-    "held": lambda queues, now_ms: [queue.held for queue in queues],
-    "begun": lambda queues, now_ms: [queue.begun for queue in queues],
+    "ready": lambda queues, now_ms: [
+        queue.group.lanes.ready + queue.group.entering for queue in queues
+    ],
+    "delayed": lambda queues, now_ms: [queue.group.delayed_count for queue in queues],
+    "held": lambda queues, now_ms: [queue.group.held for queue in queues],
+    "begun": lambda queues, now_ms: [queue.group.begun for queue in queues],
 }
 
 
@@ -152,14 +157,14 @@ _QUEUE_FAMILIES: Final = (
         "minibroker_queue_consumers",
         "gauge",
         "Consumers, and receives that wait.",
-        of_queues={"": lambda queues, now_ms: [queue.consumer_count for queue in queues]},
+        of_queues={"": lambda queues, now_ms: [queue.group.consumer_count for queue in queues]},
         labels=("queue",),
     ),
     Family(
         "minibroker_queue_dead_waiting_messages",
         "gauge",
         "Of the delayed messages: dead ones that wait for room in the dead-letter queue.",
-        of_queues={"": lambda queues, now_ms: [len(queue.doomed or ()) for queue in queues]},
+        of_queues={"": lambda queues, now_ms: [len(queue.group.doomed or ()) for queue in queues]},
         labels=("queue",),
     ),
     Family(

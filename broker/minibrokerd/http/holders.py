@@ -65,7 +65,7 @@ async def _holders(store: Store, queue: Queue) -> dict[int, _Holds]:
         if not at % STEP:
             await asyncio.sleep(0)
     looked_at = 0
-    for delivery in list(queue.deliveries.values()):
+    for delivery in list(queue.group.deliveries.values()):
         if delivery:  # not what has ended since the list was made
             found[delivery.session].add(delivery)
         looked_at += 1 + len(delivery.singles)

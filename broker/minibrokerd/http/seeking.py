@@ -37,7 +37,7 @@ def _near(store: Store, origin: int) -> Iterator[Queue]:
 def delivery_of(queue: Queue, origin: int, sequence: int) -> Delivery | None:
     """Return the delivery that has a message, held or begun; None: none of the queue has it."""
     key = queue.key_of(origin, sequence)
-    for delivery in queue.deliveries.values():
+    for delivery in queue.group.deliveries.values():
         if key in delivery.singles or (
             origin == delivery.home
             and any(span.first <= sequence < span.stop for span in delivery.spans.values())
@@ -49,5 +49,5 @@ def delivery_of(queue: Queue, origin: int, sequence: int) -> Delivery | None:
 def _has(queue: Queue, origin: int, sequence: int) -> bool:
     if not queue.count():
         return False
-    waits = queue.lanes.find(origin, sequence) or queue.later.find(origin, sequence)
+    waits = queue.group.lanes.find(origin, sequence) or queue.group.later.find(origin, sequence)
     return waits is not None or delivery_of(queue, origin, sequence) is not None

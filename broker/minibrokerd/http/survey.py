@@ -91,14 +91,14 @@ class Survey:
         self._taken_s = loop.time()
         sums, oldest_ms = dict.fromkeys((*STATES, *COUNTED), 0), 0
         for some in steps(list(self._subject.store.queues.values())):
-            sums["ready"] += sum([queue.lanes.ready + queue.entering for queue in some])
-            sums["delayed"] += sum([queue.delayed_count for queue in some])
-            sums["held"] += sum([queue.held for queue in some])
-            sums["begun"] += sum([queue.begun for queue in some])
+            sums["ready"] += sum([queue.group.lanes.ready + queue.group.entering for queue in some])
+            sums["delayed"] += sum([queue.group.delayed_count for queue in some])
+            sums["held"] += sum([queue.group.held for queue in some])
+            sums["begun"] += sum([queue.group.begun for queue in some])
             for name in COUNTED:
-                sums[name] += sum([queue.counters.get(name, 0) for queue in some])
+                sums[name] += sum([queue.group.counters.get(name, 0) for queue in some])
             for queue in some:
-                if queue.lanes.ready and not queue.is_dlq:
+                if queue.group.lanes.ready and not queue.is_dlq:
                     oldest_ms = max(oldest_ms, oldest_of(self._subject, queue))
             await asyncio.sleep(0)
         self._sums, self._oldest_ms = sums, oldest_ms
@@ -166,7 +166,7 @@ async def _largest_first(queues: list[Queue], sort: str) -> list[tuple[int, Queu
 
 def _seniority(queue: Queue) -> int:
     """Return a number that is larger the longer the oldest ready message waits, and stays while it does."""
-    since_ms = queue.lanes.oldest_ms(OLDEST_LANES)
+    since_ms = queue.group.lanes.oldest_ms(OLDEST_LANES)
     return 0 if since_ms is None else ALWAYS_MS - since_ms
 
 

@@ -107,13 +107,15 @@ class MemoryBroker:
     def begun(self) -> int:
         """How many messages are begun, over all queues."""
         with self.lock:
-            return sum(queue.begun for queue in self.core.store.queues.values())
+            return sum(queue.group.begun for queue in self.core.store.queues.values())
 
     @property
     def at_hand(self) -> int:
         """How many messages are held or begun by clients, over all queues."""
         with self.lock:
-            return sum(queue.held + queue.begun for queue in self.core.store.queues.values())
+            return sum(
+                queue.group.held + queue.group.begun for queue in self.core.store.queues.values()
+            )
 
     def sessions(self) -> set[int]:
         """Return the sessions that have a connection on which they get messages."""

@@ -12,5 +12,5 @@ OLDEST_LANES: Final = 1_000  # keys that are looked at for the oldest message of
 
 def oldest_of(view: View, queue: Queue) -> int:
     """Return for how long the oldest ready message of a queue is ready, in ms."""
-    since_ms = queue.lanes.oldest_ms(OLDEST_LANES)
+    since_ms = queue.group.lanes.oldest_ms(OLDEST_LANES)
     return 0 if since_ms is None else max(0, view.engine.clock.now_ms() - since_ms)

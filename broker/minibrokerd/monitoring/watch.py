@@ -70,12 +70,12 @@ class Watch:
         without: dict[str, float] = {}
         for some in steps(list(self._view.store.queues.values())):
             for queue in some:
-                count = queue.counters.get("dead_lettered", 0) if queue.counters else 0
+                count = queue.group.counters.get("dead_lettered", 0) if queue.group.counters else 0
                 if count:
                     counted[queue.number] = count
                     if new := count - self._dead.get(queue.number, 0):
                         died[queue.name] = new
-                if queue.lanes.ready and not queue.consumer_count and not queue.is_dlq:
+                if queue.group.lanes.ready and not queue.group.consumer_count and not queue.is_dlq:
                     without[queue.name] = self._without.get(queue.name, loop.time())
             await asyncio.sleep(0)
         self._dead, self._without = counted, without
@@ -144,7 +144,7 @@ def _ages(view: View, queues: list[Queue]) -> Iterator[tuple[str, float]]:
     return (
         (queue.name, oldest_of(view, queue) / 1_000)
         for queue in queues
-        if queue.lanes.ready and not queue.is_dlq
+        if queue.group.lanes.ready and not queue.is_dlq
     )
 
 

@@ -128,7 +128,7 @@ class Keeper:
         risks = {number: QueueRisk(f"queue {number}") for number in {*self.lost, *self.unknown}}
         for number, queue in self._core.store.by_number.items():
             risk = risks[number] = QueueRisk(queue.name)
-            for _, item in queue.items():
+            for _, item in queue.group.items():
                 risk.live += item.stop - item.first
                 if item.block.batch <= self._damaged_upto:
                     risk.again += item.stop - item.first

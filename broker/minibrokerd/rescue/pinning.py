@@ -79,7 +79,7 @@ class Usage:
         upto = self._rows[-1].upto if self._rows else 0
         self._core.opened(1, self._now_ms, self._unix_ms, clean=True, next_batch=upto + 1)
         for queue in self._core.store.queues.values():
-            for _, item in queue.items():
+            for _, item in queue.group.items():
                 self._count(queue.name, item)
         for pin in self._settings():
             self._pin(pin)

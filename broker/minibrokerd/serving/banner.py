@@ -46,7 +46,7 @@ def look(store: Store, log: Log, ms: int) -> Recovered:
         after,
         len(store.queues),
         sum(queue.count() for queue in store.queues.values()),
-        sum(queue.begun for queue in store.queues.values()),
+        sum(queue.group.begun for queue in store.queues.values()),
         len(store.sessions),
         report.segments,
         report.batches,

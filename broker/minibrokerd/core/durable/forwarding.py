@@ -124,7 +124,7 @@ def _delivery(store: Store, delivery: Delivery, budget: Budget) -> bool:
     """Copy what is old in a delivery, which has no more messages than a frame; False: not all, too many bytes."""
     upto, queue = store.standing.upto, store.by_number.get(delivery.queue_number)
     budget.looks_left -= 1
-    if queue is None or queue.deliveries.get(delivery.token) is not delivery:
+    if queue is None or queue.group.deliveries.get(delivery.token) is not delivery:
         return True  # it ended by a purge, and is being freed
     items: list[Item] = [*delivery.spans.values(), *delivery.singles.values()]
     for item in items:

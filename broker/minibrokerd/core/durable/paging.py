@@ -46,7 +46,7 @@ LOOKS: Final = 20_000  # spans that one apply turns into places, about 15 ms
 
 def read_ahead(store: Store, queue: Queue) -> None:
     """Ask for the next stretch of what is cold, unless enough is in memory before it."""
-    lane = queue.lanes.default
+    lane = queue.group.lanes.default
     if lane.reading or lane.cold[0].batch > store.synced or _has_enough(lane.fresh):
         return
     ask(store, queue, lane, lane.cold[0])
@@ -54,12 +54,12 @@ def read_ahead(store: Store, queue: Queue) -> None:
 
 def wanted(store: Store) -> Iterator[ReadBack]:
     """Yield what is to be read back before any queue is asked: a stretch of each, then the next ones."""
-    queues = [queue for queue in store.queues.values() if queue.lanes.default.cold]
+    queues = [queue for queue in store.queues.values() if queue.group.lanes.default.cold]
     while queues:
         more = []
         for queue in queues:
             store.effects = Effects()  # those of the last apply were routed
-            if queue.lanes.default.cold:
+            if queue.group.lanes.default.cold:
                 read_ahead(store, queue)
             if store.effects.reads:
                 more.append(queue)
@@ -104,7 +104,7 @@ def freeze(store: Store, command: Freeze) -> None:
 
 def _freeze_lane(store: Store, queue: Queue, most_bytes: int, looks: int) -> tuple[int, int]:
     """Freeze what stands far back in a queue; return (bytes, spans looked at)."""
-    lane = queue.lanes.default
+    lane = queue.group.lanes.default
     if not lane.cold:
         _keep_near(lane)
     frozen = looked = 0
@@ -200,8 +200,8 @@ def loaded(store: Store, command: Loaded) -> None:
             queue.count_in(span.block, span.first, span.stop)
         lane.fresh.extend(spans)
     lane.close_up()
-    queue.lanes.leave_if_empty(lane)
-    store.touch(queue)
+    queue.group.lanes.leave_if_empty(lane)
+    store.touch(queue.group)
 
 
 def _copy_bytes(span: Span) -> int:
@@ -242,8 +242,8 @@ def _set_aside(store: Store, queue: Queue, run: ColdRun, index: int) -> None:
         where = store.bodies.told(run.shelf.place(index))
         meta = DamagedMeta(queue.number, first, stop - first, *where, store.unix_ms)
         store.emit(meta)
-        queue.counters["damaged"] += stop - first
-        queue.lanes.ready -= stop - first
+        queue.group.counters["damaged"] += stop - first
+        queue.group.lanes.ready -= stop - first
         queue.last_batch = store.open_batch
 
 

@@ -1,3 +1,3 @@
-"""What the core knows: queues, lanes, messages, deliveries, sessions, timers, sums, and the records that say
-it.
+"""What the core knows: queues, groups, lanes, messages, deliveries, sessions, timers, sums, and the records that
+say it.
 """

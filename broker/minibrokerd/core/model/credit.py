@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from minibrokerd.core.model.deliveries import Delivery
-from minibrokerd.core.model.queues import Queue
+from minibrokerd.core.model.group import Group
 from minibrokerd.core.model.state import Store
 
 
-def give_credit(store: Store, queue: Queue, delivery: Delivery, count: int) -> None:
+def give_credit(store: Store, group: Group, delivery: Delivery, count: int) -> None:
     """Let the consumer of a delivery take as many messages more."""
     consumer = delivery.consumer
     if consumer is None:
@@ -18,5 +18,5 @@ def give_credit(store: Store, queue: Queue, delivery: Delivery, count: int) -> N
         and not consumer.waiting
         and not store.connections[consumer.connection].stopped
     ):
-        queue.stand_in_line(consumer)
-        store.touch(queue)
+        group.stand_in_line(consumer)
+        store.touch(group)

@@ -57,7 +57,7 @@ class ReadBack:
     @property
     def is_void(self) -> bool:
         """Whether nobody waits for this any more: the queue was purged, or has ended."""
-        return self.queue.lanes.default is not self.lane
+        return self.queue.group.lanes.default is not self.lane
 
 
 class Note:

@@ -60,7 +60,7 @@ def _what_keeps(
         return "not_reading", 0, _clients(store, hungry)
     if isinstance(item, ColdRun):
         return "reading_back", 0, ""
-    if sum(consumer.credit() for consumer in reading) < queue.lanes.ready:
+    if sum(consumer.credit() for consumer in reading) < queue.group.lanes.ready:
         return "in_line", 0, ""
     return "next", 0, ""
 

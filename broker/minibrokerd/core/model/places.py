@@ -55,10 +55,10 @@ def waiting_from(queue: Queue, place: Place, state: State | None) -> tuple[list[
     sources: list[tuple[State, Iterator[Item | ColdRun]]] = []
     if state in (None, State.READY):
         if place.origin == home:
-            sources.append((State.READY, queue.lanes.in_order(place.sequence)))
-        sources.append((State.READY, _indexed(queue.lanes.index, place)))
+            sources.append((State.READY, queue.group.lanes.in_order(place.sequence)))
+        sources.append((State.READY, _indexed(queue.group.lanes.index, place)))
     if state in (None, State.DELAYED):
-        sources.append((State.DELAYED, _indexed(queue.later, place)))
+        sources.append((State.DELAYED, _indexed(queue.group.later, place)))
     found = [(state, item) for state, items in sources for item in islice(items, MOST)]
     from_on = place.sequence if place.origin == home else 0
     found.sort(key=lambda each: _order(home, each[1], from_on))
@@ -87,9 +87,9 @@ def _order(home: int, item: Item | ColdRun, from_on: int) -> tuple[bool, int, in
 
 def delivered_from(queue: Queue, place: Place) -> Iterator[tuple[State, int, Item]]:
     """Yield (state, token, item) of what is held or begun from a place on."""
-    tokens = sorted(queue.deliveries)
+    tokens = sorted(queue.group.deliveries)
     for token in tokens[bisect_left(tokens, place.token) :]:
-        delivery = queue.deliveries[token]
+        delivery = queue.group.deliveries[token]
         items: list[Item] = [*delivery.spans.values(), *delivery.singles.values()]
         items.sort(key=lambda item: (item.block.origin, item.first))
         for item in items:

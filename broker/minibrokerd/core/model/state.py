@@ -16,6 +16,7 @@ from minibrokerd.core.model.deliveries import Delivery
 from minibrokerd.core.model.effects import Effects, Outgoing
 from minibrokerd.core.model.endings import Endings
 from minibrokerd.core.model.extents import Bodies, Extent
+from minibrokerd.core.model.group import Group
 from minibrokerd.core.model.messages import LAZY, MEMORY, Block, Message, Span, runs_of
 from minibrokerd.core.model.queues import DEFAULTS, RESERVE_STEP, Queue
 from minibrokerd.core.model.records import (
@@ -40,8 +41,8 @@ from minibrokerd.log.sizes import LARGEST, Sizes
 COUNTER_BITS: Final = 40  # tokens and session ids are epoch << 40 | counter
 LAZY_UNSYNCED_BYTES: Final = 8 * 1024 * 1024  # lazy confirms wait while more of them is not synced
 REST_MS: Final = 1_000  # a queue that was used a moment ago keeps what it will need again
-REST_QUEUES: Final = 1_000  # looked at in one step
-GO_ON_QUEUES: Final = 200  # dispatched in one step, after a time in which none was
+REST_GROUPS: Final = 1_000  # looked at in one step
+GO_ON_GROUPS: Final = 200  # dispatched in one step, after a time in which none was
 MOST_NEWS: Final = 10_000
 STARTS_NO_SYNC: Final = frozenset({BeginMeta, ExtendMeta, EndMeta, FrameMeta})
 QUEUE_NAME: Final = re.compile(f"[A-Za-z0-9._-]{{1,{limits.MAX_QUEUE_NAME_CHARS}}}")
@@ -132,9 +133,9 @@ class Store:
         # (batch, bytes of its lazy frames) of what was confirmed, or may be, before its sync; and the sum
         self.lazy: deque[tuple[int, int]] = deque()
         self.lazy_bytes = 0
-        self.dirty: list[Queue] = []
-        self.held_back: dict[Queue, None] = {}  # were dirty while nothing was handed out
-        self.idle: list[Queue] = []  # to be looked at by `_rest`
+        self.dirty: list[Group] = []
+        self.held_back: dict[Group, None] = {}  # were dirty while nothing was handed out
+        self.idle: list[Group] = []  # to be looked at by `_rest`
         self.jobs: deque[Callable[[], bool]] = (
             deque()
         )  # long work in steps; a step returns True at the end
@@ -358,17 +359,17 @@ class Store:
         """Return about how many bytes the messages of all queues take of memory."""
         return self.sums.hot_bytes
 
-    def touch(self, queue: Queue) -> None:
-        """Let the queue be dispatched at the end of this apply."""
-        if not queue.dirty:
-            queue.dirty = True
-            self.dirty.append(queue)
+    def touch(self, group: Group) -> None:
+        """Let the group be dispatched at the end of this apply."""
+        if not group.dirty:
+            group.dirty = True
+            self.dirty.append(group)
 
     def go_on(self) -> None:
-        """Dispatch, some at a time, the queues that would have been while nothing was handed out."""
+        """Dispatch, some at a time, the groups that would have been while nothing was handed out."""
 
         def step() -> bool:
-            for _ in range(min(GO_ON_QUEUES, len(self.held_back))):
+            for _ in range(min(GO_ON_GROUPS, len(self.held_back))):
                 self.touch(self.held_back.popitem()[0])
             return not self.held_back or not self.hands_out()
 
@@ -378,22 +379,23 @@ class Store:
     def queue_of(self, delivery: Delivery) -> Queue | None:
         """Return the queue of a delivery; None: it was purged or deleted since, so nothing of it counts."""
         queue = self.by_number.get(delivery.queue_number)
-        live = queue is not None and queue.deliveries.get(delivery.token) is delivery
+        live = queue is not None and queue.group.deliveries.get(delivery.token) is delivery
         return queue if live else None
 
     def forget_delivery(self, queue: Queue, token: int) -> None:
         """Take a delivery out of the indexes."""
+        group = queue.group
         del self.deliveries[token]
-        del queue.deliveries[token]
-        if not (queue.deliveries or queue.idle):
-            self.rest_later(queue)
+        del group.deliveries[token]
+        if not (group.deliveries or group.idle):
+            self.rest_later(group)
 
-    def rest_later(self, queue: Queue) -> None:
-        """Let the queue give back what it does not need, if it still has nothing after a while."""
-        queue.idle = True
+    def rest_later(self, group: Group) -> None:
+        """Let the group give back what it does not need, if it still has nothing after a while."""
+        group.idle = True
         if not self.idle:
             self.set_timer(_rest, None, self.now_ms + REST_MS)
-        self.idle.append(queue)
+        self.idle.append(group)
 
     # -- messages that come back ----------------------------------------------------------------
 
@@ -468,10 +470,10 @@ def _rest(store: Store, timer: Timer, argument: None) -> None:
     idle, store.idle = store.idle, []
 
     def step() -> bool:
-        for queue in idle[-REST_QUEUES:]:
-            queue.idle = False
-            queue.rest()
-        del idle[-REST_QUEUES:]
+        for group in idle[-REST_GROUPS:]:
+            group.idle = False
+            group.rest()
+        del idle[-REST_GROUPS:]
         return not idle
 
     store.jobs.append(step)

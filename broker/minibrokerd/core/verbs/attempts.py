@@ -46,8 +46,8 @@ def begin_messages(store: Store, queue: Queue, messages: list[Message]) -> None:
         message.started_unix_ms = store.unix_ms
         message.lease_ms = lease_ms
         message.timer = store.set_timer(lease_over, message, store.now_ms + lease_ms)
-    queue.held -= len(messages)
-    queue.begun += len(messages)
+    queue.group.held -= len(messages)
+    queue.group.begun += len(messages)
     store.sums.waits_ms.note(store.unix_ms - messages[0].block.unix_ms, len(messages))
     store.write_leases(BeginMeta, queue, messages)
 
@@ -122,9 +122,9 @@ def _end_leases(store: Store, delivery: Delivery, messages: list[Message]) -> No
     queue = store.queue_of(delivery)
     if queue is None:
         return
-    cause = _cause(store, delivery)
-    queue.begun -= len(messages)
-    queue.counters[cause] += len(messages)
+    cause, group = _cause(store, delivery), queue.group
+    group.begun -= len(messages)
+    group.counters[cause] += len(messages)
     entries: dict[int, AttemptMeta] = {}  # by the time of their start
     back: list[Message] = []
     for message in messages:
@@ -138,7 +138,7 @@ def _end_leases(store: Store, delivery: Delivery, messages: list[Message]) -> No
             dead_letter(store, queue, message, entry)
         else:
             back.append(message)
-    give_credit(store, queue, delivery, len(messages))
+    give_credit(store, group, delivery, len(messages))
     for run in runs_of(back, _share_return):
         store.write_return(queue, run, 0, run[0].history[-1])
     if not delivery:

@@ -89,7 +89,7 @@ class Moving:
             yield from self._oldest(most)
         source, value = self._source, {verb: self._moved}
         if self._again:
-            source.counters["redriven"] += self._moved
+            source.group.counters["redriven"] += self._moved
         if source.is_dlq:
             wake_doomed(self._store, source)
         note(self._walk, event, self._moved, queue=source.name, target=self._target.name)
@@ -97,19 +97,19 @@ class Moving:
         self._walk.reply(rests_on, value | ({"left": self._left} if self._left else {}))
 
     def _oldest(self, most: int) -> Steps:
-        source, lanes = self._source, self._source.lanes
-        there = lanes.ready + source.delayed_count
+        source, group = self._source, self._source.group
+        there = group.lanes.ready + group.delayed_count
         wanted = min(most or there, there)
         while wanted > self._moved and self._may_go_on():
             some = min(wanted - self._moved, TAKE_MESSAGES, self._room())
-            lanes = source.lanes
+            lanes = group.lanes
             items = lanes.take(some, 2**62) if some and lanes.ready else []
             if not items and some and lanes.ready and lanes.default.cold:
                 read_ahead(self._store, source)
                 yield from self._walk.pause()
                 self._records = 0
                 continue
-            if not items and some and source.delayed:
+            if not items and some and group.delayed:
                 items = self._first_delayed(some)
             if not items:
                 self._left |= {} if some else {"full": wanted - self._moved}
@@ -119,7 +119,7 @@ class Moving:
             if self._is_used_up(TAKE_LOOKS * sum(item.stop - item.first for item in items)):
                 yield GO_ON
                 self._records = 0
-        counts = {"held": source.held, "begun": source.begun, "entering": source.entering}
+        counts = {"held": group.held, "begun": group.begun, "entering": group.entering}
         self._left |= {why: count for why, count in counts.items() if count}
 
     def _first_delayed(self, most: int) -> list[Item]:
@@ -129,11 +129,11 @@ class Moving:
         taken out before it.
         """
         source, items = self._source, list[Item]()
-        while most and source.delayed:
+        while most and source.group.delayed:
             if not self._timers:
-                self._timers = [*islice(source.delayed, TIMERS_AHEAD)][::-1]
+                self._timers = [*islice(source.group.delayed, TIMERS_AHEAD)][::-1]
             timer = self._timers.pop()
-            item = source.undelay(timer)
+            item = source.group.undelay(timer)
             if item is None:
                 continue  # it went another way since
             self._store.wheel.cancel(timer)
@@ -188,7 +188,7 @@ class Moving:
                 message.redriven += 1
             move_message(self._store, self._source, self._target, message, None)
             self._moved += 1
-        self._store.touch(self._source)  # it may have nothing left
+        self._store.touch(self._source.group)  # it may have nothing left
 
 
 def purge_request(store: Store, frame: Frame, part: Any) -> None:
@@ -223,8 +223,8 @@ def _purge_named(walk: Walk, queue: Queue, ids: list[Id]) -> Steps:
             _write_ended(walk, queue, ended)
             yield GO_ON
     _write_ended(walk, queue, ended)
-    queue.counters["purged"] += purged
-    store.touch(queue)
+    queue.group.counters["purged"] += purged
+    store.touch(queue.group)
     wake_doomed(store, queue)
     left = yield from why_left(walk, queue, missing)
     note(walk, "queue_purged", purged, queue=queue.name)
@@ -266,10 +266,10 @@ def why_left(walk: Walk, queue: Queue, ids: list[Id]) -> Generator[bool, None, L
 
 def line_looks(queue: Queue) -> int:
     """Return what taking one message out of the middle of a queue counts."""
-    lane = queue.lanes.default
+    lane = queue.group.lanes.default
     return (
         len(lane.fresh) + len(lane.late)
-    ) // LOOKS_PER_SPANS + queue.lanes.turns // LOOKS_PER_SPANS
+    ) // LOOKS_PER_SPANS + queue.group.lanes.turns // LOOKS_PER_SPANS
 
 
 def note(walk: Walk, event: str, count: int, **fields: str) -> None:

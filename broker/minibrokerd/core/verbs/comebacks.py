@@ -19,12 +19,12 @@ def wait_or_ready(store: Store, queue: Queue, item: Item) -> None:
         if isinstance(item, Message):
             item.state = State.DELAYED
         timer = store.set_timer(_delay_over, queue, item.ready_at_ms)
-        queue.delay(timer, item)
+        queue.group.delay(timer, item)
         return
     if isinstance(item, Message):
         item.state = State.READY
-    queue.put_back(item)
-    store.touch(queue)
+    queue.group.put_back(item)
+    store.touch(queue.group)
 
 
 def all_back(store: Store, queue: Queue, messages: Sequence[Message]) -> None:
@@ -39,15 +39,15 @@ def all_back(store: Store, queue: Queue, messages: Sequence[Message]) -> None:
         message.state = State.READY
         due.append(message)
     if due:
-        queue.put_all_back(due)
-        store.touch(queue)
+        queue.group.put_all_back(due)
+        store.touch(queue.group)
 
 
 def _delay_over(store: Store, timer: Timer, queue: Queue) -> None:
-    item = queue.undelay(timer)
+    item = queue.group.undelay(timer)
     if item is None:
         return
     if isinstance(item, Message):
         item.state, item.timer = State.READY, None
-    queue.put_back(item)
-    store.touch(queue)
+    queue.group.put_back(item)
+    store.touch(queue.group)

@@ -10,6 +10,7 @@ from minibroker.contract import limits
 from minibroker.contract.wire import DELIVERY_RUN, MARKED, pack_strings
 from minibrokerd.core.durable.paging import read_ahead
 from minibrokerd.core.model.deliveries import Consumer, Delivery
+from minibrokerd.core.model.group import Group
 from minibrokerd.core.model.lanes import NO_LANES
 from minibrokerd.core.model.messages import Item, alike
 from minibrokerd.core.model.queues import Queue
@@ -18,14 +19,14 @@ from minibrokerd.core.model.state import Store
 from minibrokerd.core.verbs.attempts import begin_messages
 
 
-def dispatch(store: Store, queue: Queue) -> None:
+def dispatch(store: Store, group: Group) -> None:
     """Deliver until nothing is ready or nobody can take more."""
-    line = queue.consumers
+    line = group.consumers
     share = turns = 0
-    while line and queue.lanes.ready:
+    while line and group.lanes.ready:
         if not turns:  # a share is fixed for a round: what later ones got must not make it smaller
             turns = len(line)
-            share = -(-queue.lanes.ready // turns)
+            share = -(-group.lanes.ready // turns)
         turns -= 1
         consumer, _ = line.popitem(last=False)
         credit = consumer.credit()
@@ -33,7 +34,7 @@ def dispatch(store: Store, queue: Queue) -> None:
             consumer.waiting = False
             continue
         most = min(credit, share, limits.MAX_MESSAGES_PER_FRAME)
-        if not _deliver(store, queue, consumer, most):
+        if not _deliver(store, group, consumer, most):
             line[consumer] = None
             line.move_to_end(consumer, last=False)
             break
@@ -41,10 +42,10 @@ def dispatch(store: Store, queue: Queue) -> None:
             line[consumer] = None
         else:
             consumer.waiting = False
-    if queue.lanes.default.cold:
-        read_ahead(store, queue)
-    elif not (queue.idle or queue.lanes.ready or queue.lanes is NO_LANES):
-        store.rest_later(queue)
+    if group.lanes.default.cold:
+        read_ahead(store, group.queue)
+    elif not (group.idle or group.lanes.ready or group.lanes is NO_LANES):
+        store.rest_later(group)
 
 
 def line_up(store: Store, queue: Queue, consumer: Consumer) -> None:
@@ -54,8 +55,8 @@ def line_up(store: Store, queue: Queue, consumer: Consumer) -> None:
         and consumer.credit() > 0
         and not store.connections[consumer.connection].stopped
     ):
-        queue.stand_in_line(consumer)
-        store.touch(queue)
+        queue.group.stand_in_line(consumer)
+        store.touch(queue.group)
 
 
 def line_up_all(store: Store, connection: Connection) -> None:
@@ -64,12 +65,12 @@ def line_up_all(store: Store, connection: Connection) -> None:
         line_up(store, store.by_number[consumer.queue_number], consumer)
 
 
-def _deliver(store: Store, queue: Queue, consumer: Consumer, most: int) -> bool:
+def _deliver(store: Store, group: Group, consumer: Consumer, most: int) -> bool:
     """Deliver something; False: what comes next has to be read back first."""
-    items = queue.lanes.take(most, limits.DELIVERY_BYTES)
+    items = group.lanes.take(most, limits.DELIVERY_BYTES)
     if not items:
         return False
-    connection = store.connections[consumer.connection]
+    queue, connection = group.queue, store.connections[consumer.connection]
     terms = items[0].block.terms  # the same of all: `Lanes.take` ends before what has others
     lease_ms = terms.lease_ms or consumer.lease_ms or queue.setting("lease_ms")
     delivery = Delivery(
@@ -96,11 +97,11 @@ def _deliver(store: Store, queue: Queue, consumer: Consumer, most: int) -> bool:
             keyed = True
     if store.standing.took_old:
         store.standing.add_delivery(delivery)
-    queue.held += count
-    queue.counters["delivered"] += count
+    group.held += count
+    group.counters["delivered"] += count
     consumer.outstanding += count
     consumer.delivered += count
-    store.deliveries[delivery.token] = queue.deliveries[delivery.token] = delivery
+    store.deliveries[delivery.token] = group.deliveries[delivery.token] = delivery
     connection.session.delivered += count
     connection.session.deliveries.add(delivery.token)
     connection.tokens.add(delivery.token)
@@ -132,7 +133,7 @@ def _deliver(store: Store, queue: Queue, consumer: Consumer, most: int) -> bool:
     if connection.room <= 0:
         _refill_later(store, connection)
     if consumer.request is not None:
-        _end_receive(store, queue, consumer, delivery)
+        _end_receive(store, group, consumer, delivery)
     return True
 
 
@@ -148,7 +149,7 @@ def _refill_later(store: Store, connection: Connection) -> None:
     store.jobs.append(refill)
 
 
-def _end_receive(store: Store, queue: Queue, consumer: Consumer, delivery: Delivery) -> None:
+def _end_receive(store: Store, group: Group, consumer: Consumer, delivery: Delivery) -> None:
     """A receive takes one delivery, which it begins, and is done."""
     assert consumer.request is not None
     connection = store.connections[consumer.connection]
@@ -157,8 +158,8 @@ def _end_receive(store: Store, queue: Queue, consumer: Consumer, delivery: Deliv
     if consumer.timer is not None:
         store.wheel.cancel(consumer.timer)
     consumer.active = False
-    queue.consumer_count -= 1
-    begin_messages(store, queue, delivery.all_singles())
+    group.consumer_count -= 1
+    begin_messages(store, group.queue, delivery.all_singles())
     connection.tokens.discard(delivery.token)
 
 

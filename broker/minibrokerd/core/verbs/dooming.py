@@ -23,29 +23,30 @@ STEP_MESSAGES: Final = 100  # moved in one apply
 
 def doom(store: Store, queue: Queue, message: Message) -> None:
     """Let a dead message wait, DELAYED, for room in the DLQ of its queue."""
+    group = queue.group
     message.delivery = message.timer = None
     message.state = State.DELAYED
     timer = Timer(None)  # never armed: it is the name of the message among the delayed ones
-    queue.delay(timer, message)
-    if queue.doomed is None:
-        queue.doomed = {}
+    group.delay(timer, message)
+    if group.doomed is None:
+        group.doomed = {}
         store.effects.note("dlq_full", queue=queue.name)
         store.set_timer(_look, queue, store.now_ms + LOOK_AGAIN_MS)
-    queue.doomed[timer] = None
+    group.doomed[timer] = None
 
 
 def wake_doomed(store: Store, dlq: Queue) -> None:
     """Move what waits for room in a DLQ, in steps: there may be some."""
     source = store.by_number.get(dlq.home)
-    if source is not None and source.doomed:
+    if source is not None and source.group.doomed:
         store.jobs.append(lambda: _move_some(store, source))
 
 
 def _look(store: Store, timer: Timer, queue: Queue) -> None:
-    if store.by_number.get(queue.number) is not queue or queue.doomed is None:
+    if store.by_number.get(queue.number) is not queue or queue.group.doomed is None:
         return
-    if not queue.doomed:
-        queue.doomed = None
+    if not queue.group.doomed:
+        queue.group.doomed = None
         store.effects.note("dlq_has_room", queue=queue.name)
         return
     store.set_timer(_look, queue, store.now_ms + LOOK_AGAIN_MS)
@@ -58,15 +59,15 @@ def _move_some(store: Store, queue: Queue) -> bool:
     if store.by_number.get(queue.number) is not queue:
         return True
     dlq = store.dlq_of(queue)
-    for timer in list(islice(queue.doomed or (), STEP_MESSAGES)):
+    for timer in list(islice(queue.group.doomed or (), STEP_MESSAGES)):
         if not dlq.has_room():
             return True
-        message = queue.undelay(timer)
+        message = queue.group.undelay(timer)
         assert isinstance(message, Message)
         message.ready_at_ms = store.now_ms
-        queue.counters["dead_lettered"] += 1
+        queue.group.counters["dead_lettered"] += 1
         move_message(store, queue, dlq, message, None)
-    return not queue.doomed
+    return not queue.group.doomed
 
 
 def move_message(

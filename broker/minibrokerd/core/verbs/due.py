@@ -39,7 +39,7 @@ class Due:
         """Show up to `most` messages that come behind a place; each is shown as it is when it is its turn."""
         behind = _At(*place)
         found: list[_At] = []
-        for items in self._queue.later.after(self._queue.home, 0):
+        for items in self._queue.group.later.after(self._queue.home, 0):
             for item in items:
                 if not _is_dead(item):  # one that waits for room in the DLQ is due at no time
                     found += (each for each in _places(item) if each > behind)
@@ -52,7 +52,7 @@ class Due:
     def _show(self, found: list[_At], most: int) -> Steps:
         last: _At | None = None
         for at in found:
-            item = self._queue.later.find(at.origin, at.sequence)
+            item = self._queue.group.later.find(at.origin, at.sequence)
             if item is None or item.ready_at_ms != at.ready_at_ms:
                 continue  # it was due, or another time was set, meanwhile
             info = describe(State.DELAYED, item, at.sequence, self._walk.store)

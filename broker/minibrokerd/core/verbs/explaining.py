@@ -88,11 +88,11 @@ class _Explaining:
         if not queue.count():
             return None
         origin, sequence = self._id
-        waits = queue.lanes.find(origin, sequence)
+        waits = queue.group.lanes.find(origin, sequence)
         if waits is not None:
             why = why_waits(self._store, queue, waits, self._consumers(queue))
             return why_dead(why, waits) if self._is_dead(queue) else why
-        later = queue.later.find(origin, sequence)
+        later = queue.group.later.find(origin, sequence)
         if later is not None:
             return why_delayed(self._store, queue, later)
         if self._enters(queue):
@@ -100,7 +100,7 @@ class _Explaining:
         found: dict[Id, tuple[State, Item]] = {}
         yield from find_delivered(self._walk, queue, {self._id}, found)
         item = found[self._id][1] if found else None
-        delivery = queue.deliveries.get(item.token) if item is not None else None
+        delivery = queue.group.deliveries.get(item.token) if item is not None else None
         return why_held(self._store, delivery, item) if item and delivery else None
 
     def _is_dead(self, queue: Queue) -> bool:

@@ -91,8 +91,8 @@ def end_consumer(store: Store, consumer: Consumer) -> None:
     """Let a consumer, or a receive that waits, leave its queue."""
     queue = store.by_number[consumer.queue_number]
     consumer.active = False
-    queue.leave_line(consumer)
-    queue.consumer_count -= 1
+    queue.group.leave_line(consumer)
+    queue.group.consumer_count -= 1
     if consumer.timer is not None:
         store.wheel.cancel(consumer.timer)
 
@@ -114,7 +114,7 @@ def return_held(store: Store, delivery: Delivery, *, marked: bool) -> int:
         if isinstance(item, Message):
             del delivery.singles[queue.key_of(item.block.origin, item.sequence)]
         count = item.stop - item.first
-        queue.held -= count
+        queue.group.held -= count
         if delivery.consumer is not None:
             delivery.consumer.outstanding -= count
         item.marked = item.marked or marked

@@ -27,8 +27,8 @@ def find_delivered(
     walk: Walk, queue: Queue, ids: Set[Id], found: dict[Id, tuple[State, Item]]
 ) -> Steps:
     """Enter into `found` which of these are held or begun."""
-    for token in list(queue.deliveries):
-        delivery = queue.deliveries.get(token)
+    for token in list(queue.group.deliveries):
+        delivery = queue.group.deliveries.get(token)
         if delivery is None:
             continue
         items: list[Item] = [*delivery.spans.values(), *delivery.singles.values()]
@@ -57,7 +57,7 @@ def block_at(
 def read_one(walk: Walk, queue: Queue, sequence: int) -> Generator[bool, None, Block | None]:
     """Read the block of a message that left memory; None: it came back meanwhile, or cannot be read."""
     while True:
-        run = queue.lanes.find(queue.home, sequence)
+        run = queue.group.lanes.find(queue.home, sequence)
         if not isinstance(run, ColdRun):
             return None if run is None else run.block
         index = run.index_of(sequence)
@@ -73,15 +73,15 @@ def read_one(walk: Walk, queue: Queue, sequence: int) -> Generator[bool, None, B
 
 def take_waiting(store: Store, queue: Queue, origin: int, sequence: int) -> Item | None:
     """Take a message that waits out of its queue, as an item of its own; None: it is not there in memory."""
-    item = queue.lanes.take_one(origin, sequence)
+    item = queue.group.lanes.take_one(origin, sequence)
     if item is not None:
         return item
-    item = queue.later.find(origin, sequence)
+    item = queue.group.later.find(origin, sequence)
     if item is None:
         return None
     timer = item.timer
     assert timer is not None
-    queue.undelay(timer)
+    queue.group.undelay(timer)
     store.wheel.cancel(timer)
     if isinstance(item, Span):
         if sequence > item.first:
@@ -94,10 +94,10 @@ def take_waiting(store: Store, queue: Queue, origin: int, sequence: int) -> Item
 
 def take_cold(walk: Walk, queue: Queue, sequence: int) -> Generator[bool, None, Item | None]:
     """Take a message that left memory out of its lane, read back; None: it is not ready, or cannot be read."""
-    if queue.lanes.default.run_of(sequence) is None:
+    if queue.group.lanes.default.run_of(sequence) is None:
         return None
     block = yield from read_one(walk, queue, sequence)
-    item = queue.lanes.take_one(queue.home, sequence)  # it may have come back meanwhile
+    item = queue.group.lanes.take_one(queue.home, sequence)  # it may have come back meanwhile
     if item is None and block is not None and end_cold(queue, sequence):
         queue.count_in(block, sequence, sequence + 1)
         item = Message(block, sequence, "", min(block.ready_at_ms, walk.store.now_ms))
@@ -106,11 +106,11 @@ def take_cold(walk: Walk, queue: Queue, sequence: int) -> Generator[bool, None, 
 
 def end_cold(queue: Queue, sequence: int) -> bool:
     """End a message that left memory; False: it is not there."""
-    run = queue.lanes.default.run_of(sequence)
+    run = queue.group.lanes.default.run_of(sequence)
     if run is None:
         return False
     cost = run.cost
     run.end(sequence, sequence + 1)
     queue.count_run_out(cost - run.cost)
-    queue.lanes.ready -= 1
+    queue.group.lanes.ready -= 1
     return True

@@ -161,7 +161,7 @@ class Peeking:
             block = block_at(bodies, record, queue.number, batch, shelf.place(index))
             index += 1
             for sequence in range(max(low, first), min(stop, until)):
-                item = queue.lanes.find(queue.home, sequence)
+                item = queue.group.lanes.find(queue.home, sequence)
                 if item is None:
                     continue
                 info, shown = _cold_info(walk.store, item, block, sequence, queue.home)
@@ -198,9 +198,9 @@ class Peeking:
         delivered: dict[tuple[int, int], tuple[State, Item]] | None = None
         for index in range(start, len(ids)):
             origin, sequence = ids[index]
-            state, item = State.READY, queue.lanes.find(origin, sequence)
+            state, item = State.READY, queue.group.lanes.find(origin, sequence)
             if item is None:
-                state, item = State.DELAYED, queue.later.find(origin, sequence)
+                state, item = State.DELAYED, queue.group.later.find(origin, sequence)
             if item is None:
                 if delivered is None:
                     delivered = {}
@@ -208,7 +208,7 @@ class Peeking:
                 state, item = delivered.get((origin, sequence), (state, None))
             if isinstance(item, ColdRun):
                 block = yield from read_one(walk, queue, sequence)
-                item = queue.lanes.find(origin, sequence)
+                item = queue.group.lanes.find(origin, sequence)
                 if item is None or block is None:
                     continue  # it was taken meanwhile
                 info, shown = _cold_info(walk.store, item, block, sequence, origin)

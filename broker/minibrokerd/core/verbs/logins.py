@@ -214,7 +214,7 @@ def _take_back(
         # Ids can be guessed: who may not consume from a queue does not begin its messages this way either.
         if queue is None or (scope is not None and not scope.covers(queue.name)):
             continue
-        item = queue.lanes.take_one(origin, sequence)
+        item = queue.group.lanes.take_one(origin, sequence)
         if item is None and origin == queue.home:
             item = yield from take_cold(walk, queue, sequence)
         if item is None:
@@ -225,8 +225,8 @@ def _take_back(
         if goes_on:
             _begin_again(store, queue, session, connection, item, token)
         else:
-            queue.put_back(item)
-        store.touch(queue)
+            queue.group.put_back(item)
+        store.touch(queue.group)
         return goes_on
     return False
 
@@ -255,10 +255,10 @@ def _begin_again(
     if delivery is None:
         lease_ms = message.block.terms.lease_ms or queue.setting("lease_ms")
         delivery = Delivery(token, queue.number, queue.home, session.id, connection, None, lease_ms)
-        store.deliveries[token] = queue.deliveries[token] = delivery
+        store.deliveries[token] = queue.group.deliveries[token] = delivery
         session.deliveries.add(token)
     delivery.add(message)
     if message.block.batch <= store.standing.upto:
         store.standing.add_delivery(delivery)
-    queue.held += 1
+    queue.group.held += 1
     begin_messages(store, queue, [message])

@@ -53,13 +53,13 @@ def dead_letter(store: Store, queue: Queue, message: Message, entry: AttemptMeta
         return
     dlq = store.dlq_of(queue)
     if not dlq.has_room():
-        queue.counters["dlq_full"] += 1
+        queue.group.counters["dlq_full"] += 1
         message.dead = True
         store.write_return(queue, [message], 0, entry)
         doom(store, queue, message)
         return
     message.ready_at_ms = store.now_ms
-    queue.counters["dead_lettered"] += 1
+    queue.group.counters["dead_lettered"] += 1
     move_message(store, queue, dlq, message, entry)
 
 
@@ -70,9 +70,9 @@ def _end_all(store: Store, queue: Queue) -> int:
     it is freed in steps; consumers have their credit back as the deliveries to them are.
     """
     count = queue.count()
-    if queue.entering:
+    if queue.group.entering:
         store.entering = deque(entry for entry in store.entering if entry[1] is not queue)
-    deliveries, delayed, later = queue.deliveries, queue.delayed, queue.later
+    deliveries, delayed, later = queue.group.deliveries, queue.group.delayed, queue.group.later
     lanes = queue.empty()
 
     def free() -> bool:
@@ -95,7 +95,7 @@ def purge(store: Store, queue: Queue) -> int:
     store.emit(PurgeMeta(queue.number))
     queue.last_batch = store.open_batch
     count = _end_all(store, queue)
-    queue.counters["purged"] += count
+    queue.group.counters["purged"] += count
     wake_doomed(store, queue)
     return count
 
@@ -124,9 +124,10 @@ def delete(store: Store, queue: Queue, *, force: bool) -> int:
 
 
 def _check_unused(queue: Queue, *, force: bool) -> None:
-    if queue.consumer_count:
+    if queue.group.consumer_count:
         raise Refused(
-            "queue_in_use", f"{queue.name!r} has {queue.consumer_count} consumers; stop them first"
+            "queue_in_use",
+            f"{queue.name!r} has {queue.group.consumer_count} consumers; stop them first",
         )
     if queue.count() and not force:
         raise Refused(
@@ -148,7 +149,7 @@ def _end_delivery(store: Store, queue: Queue, delivery: Delivery) -> int:
     connection = store.connections.get(delivery.connection)
     if connection is not None:
         connection.tokens.discard(token)
-    give_credit(store, queue, delivery, count)
+    give_credit(store, queue.group, delivery, count)
     return count
 
 

@@ -64,11 +64,11 @@ def publish(store: Store, frame: Frame, part: Any) -> tuple[Result, int]:
     if durability != MEMORY:
         _write(store, queue, block, part, frame)
     rests_on = max(store.rests_on(durability, frame.size), queue.reserve_batch)
-    queue.counters["published"] += count
+    queue.group.counters["published"] += count
     store.connections[frame.connection].session.published += count
     queue.count_in(block, first, first + count)
     if durability == SYNC:
-        queue.entering += count
+        queue.group.entering += count
         store.entering.append((store.open_batch, queue, block, spans))
     else:
         for span in spans:
@@ -107,8 +107,8 @@ def enter(store: Store, queue: Queue, spans: list[Span]) -> None:
         if span.ready_at_ms > store.now_ms:
             wait_or_ready(store, queue, span)
         else:
-            queue.enter(span)
-    store.touch(queue)
+            queue.group.enter(span)
+    store.touch(queue.group)
 
 
 def _reserve(store: Store, queue: Queue, count: int) -> int:

@@ -50,7 +50,7 @@ def consume(store: Store, frame: Frame, part: Any) -> None:
             part.lease_ms,
         )
         open_consumer(connection, consumer, frame.request)
-        queue.consumer_count += 1
+        queue.group.consumer_count += 1
     else:
         queue = store.by_number[consumer.queue_number]
         if queue.name != part.queue:
@@ -101,13 +101,13 @@ def receive(store: Store, frame: Frame, part: Any) -> None:
     )
     consumer.batch = ask_again(store, frame)
     connection.receives[frame.request] = consumer
-    queue.consumer_count += 1
+    queue.group.consumer_count += 1
     line_up(store, queue, consumer)
     if part.wait_ms:
         consumer.timer = store.set_timer(_wait_over, consumer, store.now_ms + part.wait_ms)
         return
     if store.hands_out():
-        dispatch(store, queue)
+        dispatch(store, queue.group)
     if consumer.active:
         _wait_over(store, None, consumer)
 
@@ -120,7 +120,7 @@ def _wait_over(store: Store, timer: Timer | None, consumer: Consumer) -> None:
     """
     queue = store.by_number[consumer.queue_number]
     connection = store.connections[consumer.connection]
-    if queue.lanes.ready:
+    if queue.group.lanes.ready:
         consumer.timer = store.set_timer(_wait_over, consumer, store.now_ms + LOOK_AGAIN_MS)
         return
     end_receive(store, connection, consumer)

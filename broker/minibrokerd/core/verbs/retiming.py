@@ -40,10 +40,10 @@ def _steps(walk: Walk, queue: Queue, ids: list[Id], ready_at_ms: int) -> Steps:
     records = len(store.effects.records)
     missing: list[Id] = []
     for origin, sequence in ids:
-        if _is_dead(queue.later.find(origin, sequence)):
+        if _is_dead(queue.group.later.find(origin, sequence)):
             dead += 1
             continue
-        if ready_at_ms <= store.now_ms and queue.lanes.find(origin, sequence) is not None:
+        if ready_at_ms <= store.now_ms and queue.group.lanes.find(origin, sequence) is not None:
             retimed += 1  # it is ready, and keeps its place
             continue
         item = yield from take(walk, queue, origin, sequence)

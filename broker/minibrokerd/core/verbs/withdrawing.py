@@ -96,9 +96,9 @@ def _put_back(store: Store, delivery: Delivery) -> int:
         if message.state is State.BEGUN:
             assert message.timer is not None
             store.wheel.cancel(message.timer)
-            queue.begun -= 1
+            queue.group.begun -= 1
         else:
-            queue.held -= 1
+            queue.group.held -= 1
         message.ended_token, message.started_unix_ms = delivery.token, 0
         store.write_return(queue, [message], 0, None)
         wait_or_ready(store, queue, message)

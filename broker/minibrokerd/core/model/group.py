@@ -1,0 +1,178 @@
+"""A group of a queue: what waits in it, who holds what, who waits for more, and what was counted.
+
+A queue has one, number 0. There may be very many queues that have nothing. What only messages and consumers need
+is made when they come, and given back some time after they went (`Store.rest_later`): then a queue costs less than
+a KiB.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, defaultdict
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from minibrokerd.core.model.cold import ColdRun
+from minibrokerd.core.model.deliveries import Consumer, Delivery
+from minibrokerd.core.model.index import Index
+from minibrokerd.core.model.lanes import NO_LANES, Lanes
+from minibrokerd.core.model.messages import Item, Message, Span, State
+from minibrokerd.core.model.wheel import Timer
+
+if TYPE_CHECKING:
+    from minibrokerd.core.model.queues import Queue
+
+
+class _Nothing(dict[Any, Any]):
+    """What a queue at rest has, shared by all of them: it stays empty."""
+
+    def __setitem__(self, key: object, value: object) -> NoReturn:
+        raise AssertionError("a queue at rest was given a message")
+
+
+NOTHING: Final = _Nothing()
+
+
+class Group:
+    """The messages of a queue as one set of consumers sees them; the core changes it, nobody else."""
+
+    __slots__ = (
+        "begun",
+        "consumer_count",
+        "consumers",
+        "counters",
+        "delayed",
+        "delayed_count",
+        "deliveries",
+        "dirty",
+        "doomed",
+        "entering",
+        "held",
+        "idle",
+        "lanes",
+        "later",
+        "number",
+        "queue",
+    )
+
+    def __init__(self, queue: Queue, number: int = 0) -> None:
+        self.queue = queue
+        self.number = number
+        self.lanes = NO_LANES
+        self.delayed: dict[Timer, Item] = NOTHING
+        self.later = NO_LANES.index  # the delayed ones by their ids
+        self.delayed_count = 0
+        # The delayed ones that wait for room in the DLQ.
+        self.doomed: dict[Timer, Any] | None = None
+        self.deliveries: dict[int, Delivery] = NOTHING
+        self.held = 0
+        self.begun = 0
+        self.entering = 0  # published, not yet synced
+        self.consumer_count = 0
+        # Those that can take something now, in line. Each can leave from any place in it at no cost.
+        self.consumers: OrderedDict[Consumer, None] | None = None
+        self.dirty = False  # waits for a dispatch at the end of the apply
+        self.idle = False  # waits to be looked at: it may be at rest soon
+        self.counters: defaultdict[str, int] = defaultdict(int)  # those of COUNTERS that are not 0
+
+    def wake(self) -> None:
+        """Make what messages need, before the first one comes."""
+        if self.lanes is NO_LANES:
+            queue = self.queue
+            standing = queue.sums.standing
+            self.lanes = Lanes(queue.home, standing, queue)
+            self.later = Index(queue.home, standing, queue)
+            self.delayed, self.deliveries = {}, {}
+
+    def rest(self) -> None:
+        """Give back what is not needed now."""
+        if not self.count() and not (self.delayed or self.deliveries or self.lanes.default):
+            self.lanes.leave()
+            self.lanes, self.delayed, self.deliveries = NO_LANES, NOTHING, NOTHING
+            self.later = NO_LANES.index
+        if not self.consumer_count:
+            self.consumers = None
+
+    def enter(self, span: Span) -> None:
+        """Append a fresh span to its lane."""
+        if self.lanes is NO_LANES:
+            self.wake()
+        self.lanes.enter(span)
+
+    def enter_cold(self, run: ColdRun) -> None:
+        """Append a run of messages that are not in memory."""
+        self.wake()
+        self.lanes.enter_cold(run)
+
+    def put_back(self, item: Item) -> None:
+        """Put what came back to its place in its lane."""
+        if self.lanes is NO_LANES:
+            self.wake()
+        self.lanes.put_back(item)
+
+    def put_all_back(self, messages: Sequence[Message]) -> None:
+        """Put messages that came back to their places in their lanes."""
+        if self.lanes is NO_LANES:
+            self.wake()
+        self.lanes.put_all_back(messages)
+
+    def stand_in_line(self, consumer: Consumer) -> None:
+        """Let a consumer have its turn."""
+        consumer.waiting = True
+        if self.consumers is None:
+            self.consumers = OrderedDict()
+        self.consumers[consumer] = None
+
+    def leave_line(self, consumer: Consumer) -> None:
+        """Take a consumer out of the line, if it stands there."""
+        if consumer.waiting and self.consumers is not None:
+            consumer.waiting = False
+            del self.consumers[consumer]
+        self.consumers = self.consumers or None
+
+    def count(self) -> int:
+        """Return the messages that have not ended, in every state."""
+        return self.lanes.ready + self.delayed_count + self.held + self.begun + self.entering
+
+    def delay(self, timer: Timer, item: Item) -> None:
+        """Count `item` as DELAYED under a timer that the caller arms."""
+        self.wake()
+        self.delayed[timer] = item
+        item.timer = timer
+        self.later.add(item)
+        self.delayed_count += item.stop - item.first
+
+    def undelay(self, timer: Timer) -> Item | None:
+        """Take out what waits under `timer`; None if it left by another way."""
+        item = self.delayed.pop(timer, None)
+        if item is not None:
+            self.delayed_count -= item.stop - item.first
+            self.later.discard(item)
+            if self.doomed is not None:
+                self.doomed.pop(timer, None)
+        return item
+
+    def items(self) -> Iterator[tuple[State, Item]]:
+        """Yield everything that has not ended with its state: ready, delayed, then held and begun."""
+        for item in self.lanes.items():
+            yield State.READY, item
+        yield from self.moved_items()
+
+    def moved_items(self) -> Iterator[tuple[State, Item]]:
+        """Yield what is not ready, with its state: delayed, then held and begun."""
+        for item in self.delayed.values():
+            yield State.DELAYED, item
+        for delivery in self.deliveries.values():
+            for span in delivery.spans.values():
+                yield State.HELD, span
+            for message in delivery.singles.values():
+                yield message.state, message
+
+    def empty(self) -> Lanes:
+        """Forget every message and return the old lanes, to be freed in steps."""
+        old, self.lanes = self.lanes, NO_LANES
+        old.leave()
+        self.later.queue = None
+        self.delayed, self.deliveries, self.doomed = NOTHING, NOTHING, None
+        self.later = NO_LANES.index
+        self.delayed_count = self.held = self.begun = self.entering = 0
+        return old
