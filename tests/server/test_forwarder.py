@@ -27,7 +27,7 @@ class World:
         self.oldest_upto: int | None = 10
         self.reserve_segments = 3
         self.lacks_space = False
-        self.last_room_bytes = 64 * MIB
+        self.last_room_bytes = self.rest_bytes = 64 * MIB
         self.freed: list[int] = []
         self.applied: list[Forward] = []
         self.again = 0

@@ -178,18 +178,34 @@ class Admission:
         if not self._forwarder.makes_room:
             # What was written so far is for the next pass to give back.
             self._paid_bytes = self._door.others_bytes
+            self._ask_early(size)
         elif is_last or self._owed_bytes() >= self._forwarder.allowance_bytes:
             return self._wait_for_copying(frame)
         if is_last:
             # The sync of what is under way may free something, and asks for what waits in any case.
             if not self._door.is_idle:
                 return self._wait(frame)
+            if self._forwarder.begin_pass(self._door.others_bytes):
+                return self._wait_for_copying(frame)
             # The reserve may only be in the making, as after a start: its end asks for what waits, too.
             if self._log.room_for(self._door.pending_bytes + size) is Room.WAIT:
                 return self._wait(frame)
             text = "the disk is full, and nothing can be freed: make space, or purge a queue"
             return self._refuse(frame, "disk_full", text, 1_000)
         return True
+
+    def _ask_early(self, size_bytes: int) -> None:
+        """Begin a pass while half of the room of settlements is left.
+
+        What they took out of the middle of a copy makes more copies of it, and those come first: the records of
+        the settlements are dead, but stand at the end of the log.
+        """
+        segment_bytes = self._log.segment_bytes
+        needed_bytes = self._door.pending_bytes + size_bytes + segment_bytes // 2
+        if not self._log.last_room_for(needed_bytes, copies=False) and self._forwarder.begin_pass(
+            self._door.others_bytes, segment_bytes // 4
+        ):
+            self._door.make_room()
 
     def _owed_bytes(self) -> int:
         return self._door.others_bytes - self._paid_bytes

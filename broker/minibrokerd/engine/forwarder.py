@@ -58,9 +58,24 @@ class Forwarder:
         self.is_behind = (
             False  # the log is longer than it should be: what is written meanwhile should be little
         )
+        self._is_for_settlements = False  # the pass: it ends when the reserve is whole
+        self._asked_at = 0  # what others had written when settlements had no room left
         self._pass_upto = 0  # of a pass over the whole log while space is short
         # What was on the disk when it began, and what of that lived; or when space began to be short.
         self._pass_start: tuple[int, int] | None = None
+
+    def begin_pass(self, others_bytes: int, least_bytes: int = 1) -> bool:
+        """Begin a pass for settlements, if others wrote `least_bytes` since the last one; whether it begins.
+
+        `others_bytes`: that they ever wrote. Records of settlements are dead when the pass comes to them, so what
+        was written since is what a pass may give back; one after which nothing was written gives nothing.
+        """
+        if others_bytes < self._asked_at + least_bytes:
+            return False
+        self._asked_at = others_bytes
+        self._pass_start = self._log.disk_bytes, self._core.live_bytes()
+        self._pass_upto, self._is_for_settlements = self._newest_batch(), True
+        return True
 
     @property
     def makes_room(self) -> bool:
@@ -84,8 +99,14 @@ class Forwarder:
         return self._first_that_fits(most_bytes, STEP_BYTES, *LAST_STEPS_BYTES)
 
     def _first_that_fits(self, *sizes_bytes: int) -> int:
+        # What is left of the segment is used, too: what stays empty in each is what a pass costs on a full disk.
+        most_bytes = self._log.sizes.batch_bytes // 4
+        if self._log.reserve_segments < RESERVE_SEGMENTS:
+            rest_bytes = self._log.rest_bytes
+            if rest_bytes >= LAST_STEPS_BYTES[-1]:
+                most_bytes = min(most_bytes, rest_bytes)
         for some_bytes in sizes_bytes:
-            size_bytes = min(some_bytes, self._log.sizes.batch_bytes // 4)
+            size_bytes = min(some_bytes, most_bytes)
             if self._log.last_room_for(size_bytes, copies=True):
                 return size_bytes
         return 0
@@ -154,9 +175,13 @@ class Forwarder:
         if not log.lacks_space or oldest is None:
             self._pass_start, self._pass_upto = None, 0
             return False
-        if oldest <= self._pass_upto:
-            return True
         is_short = log.reserve_segments < RESERVE_SEGMENTS
+        if oldest <= self._pass_upto:
+            if is_short or not self._is_for_settlements:
+                return True
+            # The reserve is whole again: what a pass gave beyond that would be the disk's, and is not given back.
+            self._pass_upto, self._is_for_settlements = 0, False
+            return False
         if before is None:
             self._pass_start = now
         else:
@@ -166,4 +191,5 @@ class Forwarder:
                 return False
         if before is not None or is_short:
             self._pass_start, self._pass_upto = now, self._newest_batch()
+            self._is_for_settlements = False
         return self._pass_upto > 0

@@ -135,22 +135,25 @@ class FileLog:
     @property
     def lacks_space(self) -> bool:
         """Whether the reserve is not whole, or the disk was full when it was last asked."""
-        allocation = self._allocation
-        return allocation.failed is not None or allocation.expected_count < RESERVE_SEGMENTS
+        return self._allocation.failed is not None or self.reserve_segments < RESERVE_SEGMENTS
+
+    @property
+    def rest_bytes(self) -> int:
+        """See `Log`."""
+        return self._tail.room_bytes - self._under_way_bytes - _BATCH_OVERHEAD_BYTES
 
     def last_room_for(self, size_bytes: int, *, copies: bool) -> bool:
         """Whether records of so many bytes leave alone what is kept of the reserve.
 
         Of several segments, half may stay empty at the end, where a batch is too large for the rest.
         """
-        allocation = self._allocation
         kept = _KEPT_FOR_START if copies else _KEPT_FOR_START + _KEPT_FOR_COPIES
-        spare = allocation.expected_count + allocation.next_ready - kept
+        spare = self.reserve_segments + self._allocation.next_ready - kept
         if spare < 0 and not copies:
             return False  # the segment that is written is the one that was kept for copies
-        needed = self._under_way_bytes + _BATCH_OVERHEAD_BYTES + size_bytes
         more_bytes = (spare + 1) * self.sizes.batch_bytes // 2 if spare > 0 else 0
-        return needed <= max(self._tail.room_bytes, more_bytes)
+        more_bytes -= self._under_way_bytes + _BATCH_OVERHEAD_BYTES
+        return size_bytes <= max(self.rest_bytes, more_bytes)
 
     def recover(self) -> Iterator[Batch | Digested]:
         """Open and lock the directory, then yield every batch of data, oldest first.
@@ -256,8 +259,7 @@ class FileLog:
     @property
     def oldest_upto(self) -> int | None:
         """The newest batch in the oldest segment; None while that one is still written."""
-        sealed = self._tail.sealed
-        return sealed[0].upto if sealed else None
+        return sealed[0].upto if (sealed := self._tail.sealed) else None
 
     def free(self, upto: int, now_ms: int, unix_ms: int, done: Callable[[], None]) -> None:
         """Give up the segments whose batches are `upto` or older."""

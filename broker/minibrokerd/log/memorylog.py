@@ -102,6 +102,11 @@ class MemoryLog:
         """Answer `room`."""
         return self.room
 
+    @property
+    def rest_bytes(self) -> int:
+        """Memory has no segments."""
+        return 0
+
     def last_room_for(self, size_bytes: int, *, copies: bool) -> bool:
         """Memory has no reserve."""
         return True

@@ -205,6 +205,11 @@ class Log(Protocol):
         """Whether the reserve is not whole, or the disk was full when it was last asked."""
         ...
 
+    @property
+    def rest_bytes(self) -> int:
+        """What one more batch of records may take of the segment that is written; may be negative."""
+        ...
+
     def last_room_for(self, size_bytes: int, *, copies: bool) -> bool:
         """Whether records of so many bytes leave alone what is kept of the reserve.
 
