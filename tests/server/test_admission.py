@@ -29,6 +29,8 @@ class World:
         self.segment_bytes = SEGMENT_BYTES
         self.reserve_segments = RESERVE_SEGMENTS
         self.has_last_room = True
+        self.last_room_bytes = 16 * SEGMENT_BYTES
+        self.passes: list[int] = []  # that were asked for, with what is to be written before
         self.is_behind = False
         self.makes_room = True
         self.allowance_bytes = 8 * KIB
@@ -54,11 +56,12 @@ class World:
         return self.room
 
     def begin_pass(self, others_bytes: int, least_bytes: int = 1) -> bool:
+        self.passes.append(least_bytes)
         return False  # a pass would give nothing
 
     def last_room_for(self, size_bytes: int, *, copies: bool) -> bool:
         assert not copies, "what frees a segment needs room after all others"
-        return self.has_last_room
+        return self.has_last_room and size_bytes <= self.last_room_bytes
 
     # -- engine
 
@@ -384,3 +387,12 @@ def test_the_core_is_told_of_the_reserve_once_for_each_change() -> None:
     whole = world.tighten(RESERVE_SEGMENTS)
     assert whole is not None
     assert (whole.short, whole.pause) == (False, False)
+
+
+def test_a_pass_begins_before_the_room_for_settlements_is_used_up() -> None:
+    """Copies come before the records that they make good for are freed."""
+    world = World()
+    world.tighten()
+    world.makes_room, world.last_room_bytes = False, SEGMENT_BYTES // 3
+    world.ack(1)
+    assert (world.sequences, world.passes) == ([(1, 1)], [SEGMENT_BYTES // 4])

@@ -187,3 +187,31 @@ def test_a_step_that_copies_nothing_is_followed_by_another() -> None:
     world = World()
     world.steps_left = 2
     assert world.forwarder.step(0, 0)
+
+
+def test_a_pass_for_settlements_needs_something_written_since_the_last_one() -> None:
+    """It ends when the reserve is whole: what it gave beyond that would be the disk's."""
+    world = World()
+    world.live, world.lacks_space, world.reserve_segments = 4 * MIB, True, 3
+    world.step()
+    assert not world.applied, "nothing has ended"
+    world.reserve_segments = 2
+    assert world.forwarder.begin_pass(1_000)
+    assert not world.forwarder.begin_pass(1_000)
+    assert not world.forwarder.begin_pass(1_999, 1_000)
+    world.step()
+    assert len(world.applied) == 1
+    world.synced = 51
+    world.step()
+    assert world.freed == [10]
+    world.oldest_upto, world.reserve_segments = 20, 3
+    world.step()
+    assert len(world.applied) == 1
+
+
+def test_while_the_reserve_is_not_whole_copies_fill_the_segment() -> None:
+    """A part of each segment that stays empty is what a pass over a long log would cost."""
+    world = World()
+    world.reserve_segments, world.rest_bytes = 2, 5_000
+    world.step()
+    assert world.applied[0].most_bytes == 5_000
