@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         LeaseLost,
         LimitReached,
         LoginRefused,
+        MessageCancelled,
         MinibrokerError,
         NotAllowed,
         NotSent,
@@ -78,6 +79,7 @@ __all__ = [
     "LimitReached",
     "LoginRefused",
     "Message",
+    "MessageCancelled",
     "MessageId",
     "MinibrokerError",
     "NotAllowed",
@@ -114,9 +116,9 @@ _HOMES: Final = {
     "minibroker.contract.confirms": "Confirm ConfirmRun Confirms MessageId",
     "minibroker.contract.errors": (
         "BadName BadValue BodyError Busy Closed CommandError ConnectionLost DiskFull "
-        "IdConflict LeaseLost LimitReached LoginRefused MinibrokerError NotAllowed NotSent NotWaiting "
-        "OutcomeUnknown ProtocolError QueueInUse SettingsDiffer ShuttingDown Timeout TokenRefused TooLarge "
-        "UnknownQueue"
+        "IdConflict LeaseLost LimitReached LoginRefused MessageCancelled MinibrokerError NotAllowed "
+        "NotSent NotWaiting OutcomeUnknown ProtocolError QueueInUse SettingsDiffer ShuttingDown "
+        "Timeout TokenRefused TooLarge UnknownQueue"
     ),
     "minibroker.contract.settings": "Settings",
     "minibroker.session.explanation": "Explanation",

@@ -44,6 +44,7 @@ ALLOWED: dict[str, set[Right]] = {
     "queue_declare": EVERYBODY,
     "explain": {C, M},
     "retime": {M},
+    "cancel_messages": {M},
 }
 ROLES = ({P}, {C}, {M}, {P, C}, {P, C, M})
 MORE: dict[str, dict[str, Any]] = {

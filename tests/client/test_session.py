@@ -13,6 +13,7 @@ from minibroker.contract import limits, wire
 from minibroker.contract.errors import Busy, LoginRefused, OutcomeUnknown, ProtocolError
 from minibroker.session.events import (
     Answered,
+    Leaving,
     Published,
     PublishFailed,
     Settled,
@@ -341,7 +342,7 @@ def test_an_error_without_an_address_ends_the_connection() -> None:
 
 
 @pytest.mark.parametrize(
-    "header", [{}, {"op": "what"}, {"op": "deliver"}, {"op": "confirm", "sequence": 1}]
+    "header", [{}, {"op": ["what"]}, {"op": "deliver"}, {"op": "confirm", "sequence": 1}]
 )
 def test_a_frame_that_is_not_understood_is_a_protocol_error(header: dict[str, Any]) -> None:
     world = World()
@@ -351,6 +352,14 @@ def test_a_frame_that_is_not_understood_is_a_protocol_error(header: dict[str, An
     world.peer.send(header)
     with pytest.raises(ProtocolError):
         world.read()
+
+
+def test_a_frame_of_a_newer_server_is_passed_over() -> None:
+    """protocol.md 10: what follows it counts."""
+    world = World()
+    world.peer.send({"op": "what", "runs": 3})
+    world.peer.send({"op": "goodbye", "text": "over"})
+    assert [type(event) for event in world.read()] == [Leaving]
 
 
 def test_runs_and_names_are_inverse() -> None:

@@ -70,7 +70,7 @@ class Client:
             header["messages"] = _messages(header, frame)
         elif header["op"] == "messages":
             header["messages"] = _peeked(header, frame)
-        elif header["op"] in ("confirm", "welcome"):
+        elif header["op"] in ("confirm", "welcome", "cancelled"):
             header["lost_runs"] = list(wire.RUN.iter_unpack(frame.columns))
         self.inbox.append(header)
 
@@ -230,6 +230,13 @@ class Client:
         """Send dead messages back."""
         part = {"op": "redrive", "queue": queue, "runs": len(ids), "count": count}
         return self.request(part, wire.pack_runs((0, *id, 1) for id in ids))
+
+    def cancel_messages(self, queue: str, *ids: Id, **fields: str) -> Any:
+        """Cancel messages: these, or those that a filter is about."""
+        part = {"op": "cancel_messages", "queue": queue, "runs": len(ids), **fields}
+        answer = self.request(part, wire.pack_runs((0, *id, 1) for id in ids))
+        self.world.run_jobs()
+        return answer or self.answer(request=self.requests)
 
     def retime(self, queue: str, id: Id, delay_ms: int) -> Any:
         """Let a message be ready at another time."""

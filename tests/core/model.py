@@ -90,7 +90,7 @@ class Model:
         self.now_ms = 0
         self.unix_ms = 0
         self.connected: dict[int, int] = {}  # connection -> session
-        self.counters = dict.fromkeys(("published", "acked", "purged"), 0)
+        self.counters = dict.fromkeys(("published", "acked", "purged", "cancelled"), 0)
 
     def durable(self) -> Durable:
         """Return a copy of what the records so far say."""
@@ -237,6 +237,11 @@ class Model:
         if delay_ms or message.state == "DELAYED":
             self._return(message, delay_ms)
 
+    def cancel(self, message: Modelled) -> None:
+        """It ends, wherever it is."""
+        del self.messages[message.id]
+        self.counters["cancelled"] += 1
+
     def purge(self, queue: str) -> int:
         """End everything in a queue."""
         gone = self.of(queue)
@@ -300,7 +305,7 @@ class Model:
         for message in self.messages.values():
             assert message.logged is not None
             self._recover(message, message.logged)
-        self.counters = {"published": len(self.messages), "acked": 0, "purged": 0}
+        self.counters = {"published": len(self.messages), "acked": 0, "purged": 0, "cancelled": 0}
 
     def _recover(self, message: Modelled, logged: Logged) -> None:
         message.queue = logged.queue

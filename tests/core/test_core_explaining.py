@@ -257,6 +257,12 @@ def test_purged_by_whom() -> None:
     assert told(client, "purged")["by"] == "boss"
 
 
+def test_cancelled_by_whom() -> None:
+    _, client = ready()
+    client.cancel_messages("q", FIRST)
+    assert told(client, "cancelled")["by"] == "boss"
+
+
 def test_ended_when_it_is_forgotten_how() -> None:
     world, client = ready()
     client.settle("ack", *client.receive_all("q"))

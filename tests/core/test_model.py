@@ -94,6 +94,29 @@ class Broker(Clients):
         index=indices,
         back=indices,
         queue=st.sampled_from(["q", "q", "q.dlq"]),
+        by_key=st.booleans(),
+    )
+    def cancel_messages(self, index: int, back: int, queue: str, by_key: bool) -> None:
+        client = self._client(index)
+        self._now()
+        there = [m for m in self.model.of(queue) if m.state != "ENTERING"]
+        if not there:
+            return
+        picked = there[back % len(there)]
+        if by_key and picked.key:
+            client.cancel_messages(queue, key=picked.key)
+            gone = [m for m in there if m.key == picked.key]
+        else:
+            client.cancel_messages(queue, picked.id)
+            gone = [picked]
+        for message in gone:
+            self.model.cancel(message)
+        self._observe()
+
+    @rule(
+        index=indices,
+        back=indices,
+        queue=st.sampled_from(["q", "q", "q.dlq"]),
         delay_ms=st.sampled_from([0, 400, 5_000]),
     )
     def retime(self, index: int, back: int, queue: str, delay_ms: int) -> None:
@@ -329,7 +352,8 @@ class Broker(Clients):
     def counters_conserve_messages(self) -> None:
         counted = self.model.counters
         live = len(self.model.messages)
-        assert counted["published"] == live + counted["acked"] + counted["purged"]
+        ended = counted["acked"] + counted["purged"] + counted["cancelled"]
+        assert counted["published"] == live + ended
 
 
 TestBroker = pytest.mark.timeout(0)(Broker.TestCase)  # a larger budget takes its time

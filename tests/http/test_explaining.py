@@ -80,7 +80,7 @@ def test_another_time_over_http_and_by_the_command(http_broker: HttpBroker) -> N
         assert due(http_broker) == [ids[1], ids[0]]
         assert json.loads(here(env, "retime", ids[1], "now", "--json").stdout)["state"] == "ready"
         (line,) = here(env, "peek", "mail", "--due").stdout.splitlines()[1:]
-        assert line.split()[:3] == [ids[0], "2090-01-31", "08:00:00.000"]
+        assert line.startswith(f"{ids[0]}  2090-01-31 08:00:00.00")  # of two clocks, each rounded
         (message,) = mail.receive()
         refused = here(env, "retime", ids[1], "5m")
         assert (refused.returncode, "a worker works on it" in refused.stderr) == (
@@ -93,6 +93,44 @@ def test_another_time_over_http_and_by_the_command(http_broker: HttpBroker) -> N
         message.ack(confirmed=True)
     assert "acked" in here(env, "retime", ids[1], "5m").stderr
     assert here(env, "retime", ids[1], "soon").returncode == exits.USAGE
+
+
+def test_cancelled_over_http_and_by_the_command(http_broker: HttpBroker) -> None:
+    """One that is worked on, with the button of its page; those of a key; what is not there."""
+    with minibroker.sync.connect(http_broker.server.url, name="the worker") as connection:
+        mail = connection.queue("mail")
+        ids = [str(mail.publish("a", key=key).id) for key in ("x", "x", "y", "y")]
+        (message, *_) = mail.receive(1)
+        assert f'{{"ids": ["{message.id}"]}}'.replace('"', "&#34;") in page_text(
+            http_broker, message.id
+        )
+        path = "/api/v1/queues/mail/cancel"
+        answer = http_broker.client.post(path, json={"client": "the worker"}, headers=MAY)
+        assert answer.json() == {"messages": 1}
+        assert mail.explain(message.id).by == "http operator"
+        env = {"MINIBROKER_URL": http_broker.server.url}
+        key = "y" if str(message.id) in ids[:2] else "x"
+        assert here(env, "cancel", "mail", "--key", key, "--yes").stdout == "cancelled 2\n"
+        (last,) = (
+            set(ids) - {str(message.id)} - {id for id in ids if (id in ids[:2]) == (key == "x")}
+        )
+        assert json.loads(here(env, "cancel", "mail", last, "--yes", "--json").stdout) == {
+            "cancelled": 1
+        }
+        gone = here(env, "cancel", "mail", last, "--yes")
+        assert (gone.returncode, "not in mail" in gone.stderr) == (exits.REFUSED, True)
+        assert here(env, "cancel", "mail", "--yes").returncode == exits.USAGE
+        assert http_broker.client.post(path, json={}, headers=MAY).status_code == 400
+        assert http_broker.client.post(path, json={"key": "x"}).status_code in (401, 403)
+
+
+def page_text(http_broker: HttpBroker, id: minibroker.MessageId) -> str:
+    """Return the page of a message of `mail`, as an operator who may change things sees it."""
+    client = http_broker.client
+    client.post("/sign-in", data={"token": TOKEN}, headers={"origin": http_broker.url})
+    text = client.get(page(id)).text
+    client.cookies.clear()
+    return text
 
 
 def due(http_broker: HttpBroker) -> list[str]:

@@ -451,7 +451,7 @@ CLIENT: Mapping[str, Vector] = {
     ),
     "peek": Vector(
         PEEK,
-        [q("peek", count=2, skip=1, after=b"", state="", runs=0)],
+        [q("peek", count=2, skip=1, after=b"", state="", runs=0, order="")],
         ASKED,
         ([],),
         answers=("messages",),

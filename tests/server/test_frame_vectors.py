@@ -85,7 +85,7 @@ def check_tail(frame: Frame, payload: bytes) -> None:
     header = bins(payload)[0]
     tail = payload[3 + len(header) :] if frame.sequence is not None else b""
     assert frame.checksum == (crc32(header, crc32(tail)) if tail else 0)
-    assert (frame.extent is not None) == (frame.parts[0].op == "publish")
+    assert (frame.extent is not None) == (frame.parts[0].row.op == "publish")
     if frame.extent is not None:
         assert (bytes(frame.extent.tail), frame.extent.checksum) == (tail, crc32(tail))
         assert bytes(frame.extent.columns()) == frame.columns
@@ -110,7 +110,7 @@ def test_a_bin_may_have_a_longer_form(name: str, head: bytes, size: int) -> None
     payload = joined(bins(CLIENT[name].payload), head, size)
     read = read_frame(payload, 5, 0.25)
     check_fields(read, CLIENT[name])
-    if read.parts[0].op == "publish":
+    if read.parts[0].row.op == "publish":
         assert isinstance(read.extent, MemoryExtent)
         header, _, lengths, blob = bins(CLIENT[name].payload)
         assert bytes(read.extent.tail) == payload[2 + size + len(header) :]

@@ -81,6 +81,7 @@ RIGHTS: Final[Mapping[str, Row]] = {
         _row("queue_declare", ANY, "queue", "changes no queue that is there"),
         _row("explain", {Right.CONSUME, Right.MANAGE}, "queue", "tells only of its own queues"),
         _row("retime", {Right.MANAGE}, "queue", ""),
+        _row("cancel_messages", {Right.MANAGE}, "queue", "also those that workers have"),
     )
 }
 assert set(RIGHTS) == set(COMMANDS), "every operation needs exactly one row"

@@ -34,6 +34,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "message": "messages",
     "explain": "explaining",
     "retime": "retiming",
+    "cancel": "cancelling",
     "check": "check",
     "events": "happening",
     "connections": "looking",

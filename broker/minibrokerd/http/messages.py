@@ -22,6 +22,7 @@ from minibrokerd.http.requests import Ask, Failure, fitting, parse_id
 from minibrokerd.http.seeking import delivery_of, seek
 from minibrokerd.http.shapes import (
     Attempt,
+    Cancel,
     Done,
     FoundMessage,
     Holder,
@@ -161,6 +162,18 @@ async def purge(ask: Ask) -> Done:
     ids = None if wish.ids is None else _ids(wish.ids)
     ended = await ask.client.queue(ask.queue_name).purge(ids)
     ask.changed("purge", queue=ask.queue_name, messages=ended)
+    return Done(ended)
+
+
+async def cancel(ask: Ask) -> Done:
+    """Cancel messages, those that workers have, too."""
+    wish = await ask.body(Cancel)
+    ids = None if wish.ids is None else _ids(wish.ids)
+    with fitting():
+        ended = await ask.client.queue(ask.queue_name).cancel(
+            ids, key=wish.key, state=wish.state, client=wish.client
+        )
+    ask.changed("cancel", queue=ask.queue_name, messages=ended)
     return Done(ended)
 
 

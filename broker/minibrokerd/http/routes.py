@@ -147,6 +147,14 @@ API: Final = (
         shapes.Done,
         shapes.Select,
     ),
+    _change(
+        "POST",
+        "/api/v1/queues/{queue}/cancel",
+        "cancel messages: these, or those of a key, in a state, with a client; also those that workers have",
+        messages.cancel,
+        shapes.Done,
+        shapes.Cancel,
+    ),
     _get(
         "/api/v1/queues/{queue}/messages",
         "messages as they lie there",

@@ -172,6 +172,15 @@ class Select(msgspec.Struct, forbid_unknown_fields=True):
     count: int = 0
 
 
+class Cancel(msgspec.Struct, forbid_unknown_fields=True):
+    """Which messages: these ids, or all that have this key, are in this state, are with a client of this name."""
+
+    ids: list[str] | None = None
+    key: str = ""
+    state: str = ""
+    client: str = ""
+
+
 class NewMessage(msgspec.Struct, forbid_unknown_fields=True):
     """A message to be stored: `json` is any JSON value, `text` a string, `base64` bytes; one of them."""
 

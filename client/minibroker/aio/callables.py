@@ -19,6 +19,7 @@ from typing import Any
 from minibroker.aio.message import Message
 from minibroker.session.handling import check_handler, is_async
 from minibroker.session.settlements import ENDED
+from minibroker.shell.telling import tell_goes_on
 
 Handler = Callable[[Message[Any]], Awaitable[object] | object]
 Call = Callable[[Message[Any]], Awaitable[object]]
@@ -69,6 +70,7 @@ class Handlers:
         Its message is settled as the call ends, or released when it goes on beyond the deadline of the connection.
         A message that was lost has no deadline: the next one must not begin beside it.
         """
+        tell_goes_on(message)
         await asyncio.wait([future], timeout=None if message.lost else self._grace_s)
         if not future.done() or message.state == ENDED:
             return

@@ -27,7 +27,7 @@ class Losses:
             task = message.task
             if isinstance(task, asyncio.Task) and not task.done():
                 message.task = task.cancelling()  # what `takes_cancellation` compares with
-                task.cancel()
+                task.cancel(str(error))
             self._telling.to_hook(message, error)
 
     def takes_cancellation(self, message: Message[Any], error: BaseException | None) -> bool:

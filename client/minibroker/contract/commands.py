@@ -9,77 +9,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from minibroker.contract import limits
+from minibroker.contract.fields import (
+    ATTEMPTS,
+    CLIENT,
+    COLUMNS,
+    CONSUMER,
+    IDS,
+    LEASE,
+    NAMES,
+    PROTOCOL,
+    QUEUE,
+    RUNS,
+    SECRET,
+    SESSION,
+    SETTINGS,
+    TOKEN,
+    whole,
+)
 from minibroker.contract.rows import REQUIRED, Answer, Column, Command, Field, Kind, Phase
-
-
-def _int(name: str, high: int, meaning: str, unit: str = "", default: object = REQUIRED) -> Field:
-    return Field(name, Kind.INT, default, high, unit, meaning)
-
-
-_QUEUE = Field(
-    "queue",
-    Kind.STR,
-    REQUIRED,
-    limits.MAX_QUEUE_NAME_CHARS + len(limits.DLQ_SUFFIX),
-    "bytes",
-    "Queue name.",
-)
-_RUNS = _int("runs", limits.MAX_RUNS_PER_FRAME, "Number of entries in the run column.", "entries")
-_IDS = _int(
-    "runs",
-    limits.MAX_RUNS_PER_FRAME,
-    "Number of entries in the run column; only these messages (token 0). 0: all.",
-    "entries",
-    default=0,
-)
-_PROTOCOL = _int("protocol", 2**16 - 1, "Protocol version; this document describes 1.")
-_CLIENT = Field(
-    "client",
-    Kind.STR,
-    "",
-    limits.MAX_CLIENT_NAME_BYTES,
-    "bytes",
-    "Name of the client in logs and histories.",
-)
-_SESSION = _int("session", 2**64 - 1, "Session id from welcome.")
-_SECRET = Field("secret", Kind.BYTES, REQUIRED, 64, "bytes", "Session secret from welcome.")
-_TOKEN = Field(
-    "token", Kind.STR, "", 128, "bytes", "Token, where the server asks for one; section 4.1."
-)
-_CONSUMER = _int(
-    "consumer", 2**32 - 1, "Number the client gives the consumer; unique in its session."
-)
-_LEASE = _int(
-    "lease_ms", limits.MAX_LEASE_MS, "Length of a lease; 0: as the queue says.", "ms", default=0
-)
-_ATTEMPTS = _int("max_attempts", 1_000, "Attempts before the DLQ; 0: as the queue says.", default=0)
-_SETTINGS = Field("settings", Kind.MAP, REQUIRED, 32, "entries", "Names and values; section 7.")
-_NAMES = Field(
-    "columns", Kind.NAMES, (), 8, "names", "The columns that follow, in the order of the table."
-)
-
-COLUMNS: Mapping[str, Column] = {
-    row.name: row
-    for row in (
-        Column("delay_ms", "Q", "Delay of each message in ms."),
-        Column("key", "str", "Key of each message or run; empty: none."),
-        Column("encoding", "B", "Body encoding of each message: 0 bytes, 1 msgpack."),
-        Column(
-            "run",
-            "QIQI",
-            "token, origin, first sequence, count: consecutive messages of one delivery.",
-        ),
-        Column("error_class", "str", "Class of the error of each run; empty: none."),
-        Column("error_text", "str", "Text of the error of each run."),
-        Column(
-            "delivery_run",
-            "IQIIBBQ",
-            "origin, first sequence, count, attempt number, flags (1: marked), encoding, "
-            "published_unix_ms: consecutive messages that share these.",
-        ),
-        Column("info", "str", "One msgpack map for each message."),
-    )
-}
 
 _MAIN = (Phase.OPEN,)
 _BOTH = (Phase.OPEN, Phase.ATTACHED)
@@ -89,13 +36,13 @@ COMMANDS: Mapping[str, Command] = {
     row.op: row
     for row in (
         Command(
-            "hello", _LOGIN, Answer.WELCOME, (_PROTOCOL, _CLIENT, _TOKEN), (), "Open a new session."
+            "hello", _LOGIN, Answer.WELCOME, (PROTOCOL, CLIENT, TOKEN), (), "Open a new session."
         ),
         Command(
             "resume",
             _LOGIN,
             Answer.WELCOME,
-            (_PROTOCOL, _SESSION, _SECRET, _CLIENT, _RUNS, _TOKEN),
+            (PROTOCOL, SESSION, SECRET, CLIENT, RUNS, TOKEN),
             ("run",),
             "Continue a session on a new connection. The runs name the messages that were begun; "
             "what the server can no longer give back is named in the welcome.",
@@ -104,7 +51,7 @@ COMMANDS: Mapping[str, Command] = {
             "attach",
             _LOGIN,
             Answer.WELCOME,
-            (_PROTOCOL, _SESSION, _SECRET, _TOKEN),
+            (PROTOCOL, SESSION, SECRET, TOKEN),
             (),
             "Open the second connection of a session, for heartbeats, renewals and releases.",
         ),
@@ -113,14 +60,14 @@ COMMANDS: Mapping[str, Command] = {
             _MAIN,
             Answer.CONFIRM,
             (
-                _QUEUE,
-                _int(
+                QUEUE,
+                whole(
                     "count",
                     limits.MAX_MESSAGES_PER_FRAME,
                     "Messages in this part; 0 is a protocol error.",
                     "messages",
                 ),
-                _int(
+                whole(
                     "delay_ms",
                     limits.MAX_DELAY_MS,
                     "Delay of all, if no column says.",
@@ -135,10 +82,10 @@ COMMANDS: Mapping[str, Command] = {
                     "bytes",
                     "Key of all, if no column says.",
                 ),
-                _int("encoding", 1, "Encoding of all, if no column says.", default=0),
-                _NAMES,
-                _ATTEMPTS,
-                _LEASE,
+                whole("encoding", 1, "Encoding of all, if no column says.", default=0),
+                NAMES,
+                ATTEMPTS,
+                LEASE,
             ),
             ("delay_ms", "key", "encoding"),
             "Store messages. The only part of its frame.",
@@ -148,15 +95,15 @@ COMMANDS: Mapping[str, Command] = {
             _MAIN,
             Answer.REPLY,
             (
-                _QUEUE,
-                _CONSUMER,
-                _int(
+                QUEUE,
+                CONSUMER,
+                whole(
                     "prefetch",
                     limits.MAX_PREFETCH,
                     "Most unsettled messages at a time.",
                     "messages",
                 ),
-                _LEASE,
+                LEASE,
             ),
             (),
             "Deliver messages of the queue until cancelled, or change the prefetch of the consumer.",
@@ -166,7 +113,7 @@ COMMANDS: Mapping[str, Command] = {
             "cancel",
             _MAIN,
             Answer.REPLY,
-            (_CONSUMER,),
+            (CONSUMER,),
             (),
             "Deliver no more; what the consumer has not begun goes back to its place, uncharged.",
         ),
@@ -175,21 +122,21 @@ COMMANDS: Mapping[str, Command] = {
             _MAIN,
             Answer.DELIVER,
             (
-                _QUEUE,
-                _int(
+                QUEUE,
+                whole(
                     "count",
                     limits.MAX_MESSAGES_PER_FRAME,
                     "Most messages to return; 0: one.",
                     "messages",
                 ),
-                _int(
+                whole(
                     "wait_ms",
                     limits.MAX_WAIT_MS,
                     "How long to wait for the first.",
                     "ms",
                     default=0,
                 ),
-                _LEASE,
+                LEASE,
             ),
             (),
             "Deliver once, begun: what is ready, else what comes within wait_ms, else none.",
@@ -199,19 +146,19 @@ COMMANDS: Mapping[str, Command] = {
             "begin",
             _BOTH,
             Answer.NONE,
-            (_QUEUE, _RUNS),
+            (QUEUE, RUNS),
             ("run",),
             "A handler starts: the lease clock runs.",
         ),
-        Command("ack", _MAIN, Answer.CONFIRM, (_QUEUE, _RUNS), ("run",), "Done: the messages end."),
+        Command("ack", _MAIN, Answer.CONFIRM, (QUEUE, RUNS), ("run",), "Done: the messages end."),
         Command(
             "nack",
             _MAIN,
             Answer.CONFIRM,
             (
-                _QUEUE,
-                _RUNS,
-                _int(
+                QUEUE,
+                RUNS,
+                whole(
                     "delay_ms",
                     limits.MAX_DELAY_MS,
                     "Back after this; left out: the queue's retry policy.",
@@ -226,7 +173,7 @@ COMMANDS: Mapping[str, Command] = {
             "reject",
             _MAIN,
             Answer.CONFIRM,
-            (_QUEUE, _RUNS),
+            (QUEUE, RUNS),
             ("run", "error_class", "error_text"),
             "Can never succeed: to the DLQ now.",
         ),
@@ -234,7 +181,7 @@ COMMANDS: Mapping[str, Command] = {
             "release",
             _BOTH,
             Answer.CONFIRM,
-            (_QUEUE, _RUNS),
+            (QUEUE, RUNS),
             ("run",),
             "Not done, not failed: back to its place, uncharged; after 1 s from the second time on.",
         ),
@@ -242,7 +189,7 @@ COMMANDS: Mapping[str, Command] = {
             "extend",
             _BOTH,
             Answer.CONFIRM,
-            (_QUEUE, _RUNS, _LEASE),
+            (QUEUE, RUNS, LEASE),
             ("run",),
             "Renew the lease of begun messages from now.",
         ),
@@ -251,15 +198,15 @@ COMMANDS: Mapping[str, Command] = {
             _MAIN,
             Answer.MESSAGES,
             (
-                _QUEUE,
-                _int(
+                QUEUE,
+                whole(
                     "count",
                     limits.MAX_MESSAGES_PER_FRAME,
                     "Most messages to show.",
                     "messages",
                     default=100,
                 ),
-                _int(
+                whole(
                     "skip",
                     limits.MAX_PEEK_SKIP,
                     "Messages to pass over first.",
@@ -282,7 +229,7 @@ COMMANDS: Mapping[str, Command] = {
                     "bytes",
                     "READY, DELAYED, HELD or BEGUN; empty: every state.",
                 ),
-                _IDS,
+                IDS,
                 Field(
                     "order",
                     Kind.STR,
@@ -301,9 +248,9 @@ COMMANDS: Mapping[str, Command] = {
             _MAIN,
             Answer.REPLY,
             (
-                _QUEUE,
-                _RUNS,
-                _int("count", 2**53, "Most messages to send back; 0: all.", "messages", default=0),
+                QUEUE,
+                RUNS,
+                whole("count", 2**53, "Most messages to send back; 0: all.", "messages", default=0),
             ),
             ("run",),
             "Send dead messages of a DLQ back to their origin: those of the runs (token 0), or the oldest.",
@@ -312,7 +259,7 @@ COMMANDS: Mapping[str, Command] = {
             "purge",
             _MAIN,
             Answer.REPLY,
-            (_QUEUE, _IDS),
+            (QUEUE, IDS),
             ("run",),
             "End every message of the queue, held ones too; or those of the runs that wait.",
         ),
@@ -320,7 +267,7 @@ COMMANDS: Mapping[str, Command] = {
             "queue_set",
             _MAIN,
             Answer.REPLY,
-            (_QUEUE, _SETTINGS),
+            (QUEUE, SETTINGS),
             (),
             "Create the queue, or change its settings; those not named stay.",
             repeatable=True,
@@ -329,7 +276,7 @@ COMMANDS: Mapping[str, Command] = {
             "queue_show",
             _MAIN,
             Answer.REPLY,
-            (_QUEUE,),
+            (QUEUE,),
             (),
             "The settings of a queue.",
             repeatable=True,
@@ -339,8 +286,8 @@ COMMANDS: Mapping[str, Command] = {
             _MAIN,
             Answer.REPLY,
             (
-                _QUEUE,
-                _int("force", 1, "1: end the messages that it and its DLQ have.", default=0),
+                QUEUE,
+                whole("force", 1, "1: end the messages that it and its DLQ have.", default=0),
             ),
             (),
             "End a queue and its DLQ. It must have no consumers and, without force, no messages.",
@@ -358,13 +305,13 @@ COMMANDS: Mapping[str, Command] = {
                     "bytes",
                     "One queue; empty: the server and all queues.",
                 ),
-                _int(
+                whole(
                     "after",
                     2**32 - 1,
                     "`next` of the page before: only queues with a larger number.",
                     default=0,
                 ),
-                _int(
+                whole(
                     "count",
                     limits.MAX_STATS_QUEUES,
                     "Most queues to show; 0: as many as one answer may have.",
@@ -399,7 +346,7 @@ COMMANDS: Mapping[str, Command] = {
             "withdraw",
             _MAIN,
             Answer.REPLY,
-            (_int("withdrawn", 2**32 - 1, "Request number that nobody waits for any more."),),
+            (whole("withdrawn", 2**32 - 1, "Request number that nobody waits for any more."),),
             (),
             "The caller of a receive or of a consume is gone: it ends, and what it was answered with and "
             "has not settled goes back to its place as if it had never been handed out.",
@@ -410,7 +357,7 @@ COMMANDS: Mapping[str, Command] = {
             _MAIN,
             Answer.REPLY,
             (
-                _QUEUE,
+                QUEUE,
                 Field(
                     "target",
                     Kind.STR,
@@ -419,8 +366,8 @@ COMMANDS: Mapping[str, Command] = {
                     "bytes",
                     "Name of the queue that gets them.",
                 ),
-                _IDS,
-                _int("count", 2**53, "Most messages to move; 0: all.", "messages", default=0),
+                IDS,
+                whole("count", 2**53, "Most messages to move; 0: all.", "messages", default=0),
             ),
             ("run",),
             "Move messages that wait to another queue: those of the runs, or the oldest.",
@@ -429,7 +376,7 @@ COMMANDS: Mapping[str, Command] = {
             "queue_declare",
             _MAIN,
             Answer.REPLY,
-            (_QUEUE, _SETTINGS),
+            (QUEUE, SETTINGS),
             (),
             "Create the queue with these settings; one that is there stays as it is.",
             repeatable=True,
@@ -447,7 +394,7 @@ COMMANDS: Mapping[str, Command] = {
                     "bytes",
                     "Where to look first; empty: where it was published.",
                 ),
-                _RUNS,
+                RUNS,
             ),
             ("run",),
             "Why a message is not running, since when, and until when; changes nothing.",
@@ -458,10 +405,10 @@ COMMANDS: Mapping[str, Command] = {
             _MAIN,
             Answer.REPLY,
             (
-                _QUEUE,
-                _RUNS,
-                _int("delay_ms", limits.MAX_DELAY_MS, "Ready so long from now.", "ms", default=0),
-                _int(
+                QUEUE,
+                RUNS,
+                whole("delay_ms", limits.MAX_DELAY_MS, "Ready so long from now.", "ms", default=0),
+                whole(
                     "at_unix_ms",
                     2**53,
                     "Or at this time, by the clock of the server; 0: by the delay.",
@@ -472,6 +419,40 @@ COMMANDS: Mapping[str, Command] = {
             ("run",),
             "Let messages of the runs (token 0) that wait, ready or delayed, be ready at another time.",
             repeatable=True,
+        ),
+        Command(
+            "cancel_messages",
+            _MAIN,
+            Answer.REPLY,
+            (
+                QUEUE,
+                whole(
+                    "runs",
+                    limits.MAX_RUNS_PER_FRAME,
+                    "Number of entries in the run column: these messages (token 0). 0: by the fields below.",
+                    "entries",
+                    default=0,
+                ),
+                Field("key", Kind.STR, "", limits.MAX_KEY_BYTES, "bytes", "All of this key."),
+                Field(
+                    "state",
+                    Kind.STR,
+                    "",
+                    limits.MAX_STATE_CHARS,
+                    "bytes",
+                    "All that are READY, DELAYED, HELD or BEGUN.",
+                ),
+                Field(
+                    "client",
+                    Kind.STR,
+                    "",
+                    limits.MAX_CLIENT_NAME_BYTES,
+                    "bytes",
+                    "All that a client of this name has.",
+                ),
+            ),
+            ("run",),
+            "End messages that wait, and those that workers have: they are told, and cannot settle them any more.",
         ),
     )
 }

@@ -73,6 +73,12 @@ class LeaseLost(CommandError):
     code = "lease_lost"
 
 
+class MessageCancelled(LeaseLost):
+    """Somebody cancelled the message while it was held or in work: nothing that is said of it counts any more."""
+
+    code = "cancelled"
+
+
 class DiskFull(CommandError):
     """The server found no room for the frame; nothing was stored or changed."""
 
@@ -214,6 +220,7 @@ _ROWS = (
     ErrorRow(LoginRefused, True, "Check the protocol version; start a new session with hello."),
     ErrorRow(TokenRefused, True, "Give a token that is valid: `minibroker token list`."),
     ErrorRow(LeaseLost, True, "Drop the result: the message was, or will be, handed out again."),
+    ErrorRow(MessageCancelled, False, "Stop the work; the message has ended, and comes to nobody."),
     ErrorRow(DiskFull, True, "Retry later; free disk space on the server."),
     ErrorRow(Busy, True, "Retry after retry_ms."),
     ErrorRow(UnknownQueue, True, "Check the spelling; `minibroker queues` lists them."),

@@ -46,6 +46,7 @@ METRICS: Final[Mapping[str, Metric]] = {
         Metric("dead_lettered", True, True, "messages moved to the DLQ"),
         Metric("redriven", True, False, "messages sent back from this DLQ"),
         Metric("purged", True, False, "messages ended by purge"),
+        Metric("cancelled", True, False, "messages that were cancelled, waiting or in work"),
         Metric("lost_settlements", True, True, "settlements that came too late, extends apart"),
         Metric(
             "damaged", True, True, "messages set aside: the disk did not give back what was written"

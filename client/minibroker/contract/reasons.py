@@ -132,6 +132,7 @@ _ROWS: Final = (
     ),
     Reason("acked", ENDED, "{by} acked it at {since}", ""),
     Reason("purged", ENDED, "{by} purged it at {since}", ""),
+    Reason("cancelled", ENDED, "{by} cancelled it at {since}", ""),
     Reason(
         "ended",
         ENDED,

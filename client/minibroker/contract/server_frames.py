@@ -95,6 +95,16 @@ SERVER_FRAMES: Mapping[str, ServerFrame] = {
             (),
             "A frame was refused and left no trace, or the connection ends.",
         ),
+        ServerFrame(
+            "cancelled",
+            {
+                "queue": "the queue",
+                "runs": "entries in the run column: messages that this client has, by their tokens",
+                "by": "name of the client that cancelled them",
+            },
+            ("run",),
+            "Messages of this client were cancelled: stop work on them; what it says of them is lost.",
+        ),
         ServerFrame("pong", {"request": "of the ping (may be missing)"}, (), "A sign of life."),
         ServerFrame("goodbye", {"text": "why"}, (), "The server is stopping; reconnect later."),
     )

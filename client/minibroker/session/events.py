@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from minibroker.contract.errors import MinibrokerError
+from minibroker.contract.errors import MinibrokerError, OutcomeUnknown
 from minibroker.session.message import Delivery, MessageData
 from minibroker.session.outbox import PublishGroup
 from minibroker.session.settlements import SettlePart
@@ -66,6 +66,13 @@ class Answered(NamedTuple):
     error: MinibrokerError | None
 
 
+class Cancelled(NamedTuple):
+    """Messages that this client has were cancelled, by a client of this name."""
+
+    messages: Sequence[MessageData[Any]]
+    by: str
+
+
 class Leaving(NamedTuple):
     """The server is stopping."""
 
@@ -73,8 +80,26 @@ class Leaving(NamedTuple):
 
 
 Event = (
-    Welcomed | Published | PublishFailed | Settled | SettleRefused | Delivered | Answered | Leaving
+    Welcomed
+    | Published
+    | PublishFailed
+    | Settled
+    | SettleRefused
+    | Delivered
+    | Answered
+    | Cancelled
+    | Leaving
 )
+
+
+def given_up(content: PublishGroup | Sequence[SettlePart], error: MinibrokerError) -> Event:
+    """Return what is told of a frame for which the server ended the connection: it is not sent again."""
+    unknown = OutcomeUnknown(
+        f"the server ended the connection for it, and it is not sent again: {error}"
+    )
+    if isinstance(content, PublishGroup):
+        return PublishFailed(content, unknown)
+    return SettleRefused(content, unknown)
 
 
 # ---- what a machine asks of its shell, or tells it ----

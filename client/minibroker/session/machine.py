@@ -25,17 +25,20 @@ from minibroker.contract.errors import (
     ConnectionLost,
     LeaseLost,
     LoginRefused,
+    MessageCancelled,
     MinibrokerError,
     NotSent,
     OutcomeUnknown,
     Timeout,
 )
+from minibroker.session import revoked
 from minibroker.session.calls import Call, Calls, Jitter
 from minibroker.session.connecting import Connecting, Phase
 from minibroker.session.declaring import Declarations
 from minibroker.session.delivery import MakeMessage
 from minibroker.session.events import (
     Answered,
+    Cancelled,
     Delivered,
     Effect,
     Event,
@@ -112,6 +115,7 @@ class Machine:
             SettleRefused: self._settle_refused,
             Delivered: self._delivered,
             Answered: self.calls.answered,
+            Cancelled: self._cancelled,
             Leaving: self._leaving,
         }
 
@@ -332,9 +336,12 @@ class Machine:
         """Note that these messages are not this client's any more."""
         lost = [message for message in messages if not message.lost]
         for message in lost:
-            message.lose()
+            message.lose(cancelled=isinstance(error, MessageCancelled))
         if lost:
             self._tell(Lost(lost, error))
+
+    def _cancelled(self, event: Cancelled, now_ms: int) -> None:
+        self.lose(revoked.seen(event, self.consumers.values()), revoked.error_of(event))
 
     def lost_runs(self, runs: Sequence[Run]) -> None:
         """Take the answer to a renewal: these messages are lost, if they are still begun."""
@@ -414,7 +421,7 @@ class Machine:
             if waiter.done():
                 continue
             if message in lost:
-                waiter.set_exception(LeaseLost(f"the lease of message {message.id} had ended"))
+                waiter.set_exception(message.lost_error())
             elif error is None:
                 waiter.set_result(None)
             else:

@@ -7,19 +7,21 @@ Objects of this module are made for every message, so they are small, and what m
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
 from minibroker.contract.bodies import decode_body, decode_headers
 from minibroker.contract.confirms import MessageId
-from minibroker.contract.errors import LeaseLost
+from minibroker.contract.errors import LeaseLost, MessageCancelled
 from minibroker.session.error_text import describe
 from minibroker.session.settlements import BEGUN, ENDED, HELD, TOLD, Settlement, Settlements
 from minibroker.session.ways_out import Ending
 
 Body = TypeVar("Body")
 _UNSET: Any = object()
+LOST: Final = 1  # its lease ended, or it was handed out again
+CANCELLED: Final = 2
 
 
 class Delivery:
@@ -107,7 +109,7 @@ class MessageData(msgspec.Struct, Generic[Body], eq=False, gc=False):
     raw: bytes
     _body: Any = _UNSET
     state: int = HELD
-    lost: bool = False
+    lost: int = 0  # LOST, or CANCELLED
     begun_at: float = 0.0  # monotonic seconds
     task: Any = None
 
@@ -184,9 +186,14 @@ class MessageData(msgspec.Struct, Generic[Body], eq=False, gc=False):
             settlements.others.append(Settlement("release", self))
             settlements.owe()
 
-    def lose(self) -> None:
+    @property
+    def cancelled(self) -> bool:
+        """Whether somebody has cancelled it: what runs in a thread can look here, and stop."""
+        return self.lost == CANCELLED
+
+    def lose(self, *, cancelled: bool = False) -> None:
         """Note that it is not this client's any more."""
-        self.lost = True
+        self.lost = CANCELLED if cancelled else LOST
         if self.state != ENDED:
             self._end()
 
@@ -198,6 +205,8 @@ class MessageData(msgspec.Struct, Generic[Body], eq=False, gc=False):
 
     def lost_error(self) -> LeaseLost:
         """Return what is raised by a settlement that comes too late."""
+        if self.cancelled:
+            return MessageCancelled(f"message {self.id} of {self.queue} was cancelled")
         if self.lost:
             return LeaseLost(f"the lease of message {self.id} of {self.queue} was lost")
         return LeaseLost(f"message {self.id} of {self.queue} was settled before")

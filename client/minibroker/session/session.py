@@ -32,11 +32,13 @@ from minibroker.session.events import (
     Settled,
     SettleRefused,
     Welcomed,
+    given_up,
 )
 from minibroker.session.frame_room import FRAME_BYTES, FrameRoom
 from minibroker.session.message import Delivery, MessageData
 from minibroker.session.outbox import Outbox, PublishGroup
 from minibroker.session.peek import unpack_peek
+from minibroker.session.revoked import cancelled
 from minibroker.session.settle_frames import pack_parts, resume_runs
 from minibroker.session.settlements import Ripe, Settlements, SettlePart, named_by
 from minibroker.session.suspects import Suspects
@@ -92,6 +94,7 @@ class Session:
             "error": self._error,
             "pong": self._pong,
             "goodbye": self._goodbye,
+            "cancelled": lambda frame: cancelled(frame, self.deliveries, self._settle_parts()),
         }
 
     # ---- connecting ----
@@ -329,8 +332,8 @@ class Session:
         """
         events: list[Event] = []
         for frame in self._reader.feed(data):
-            try:
-                event = self._handlers[frame.header["op"]](frame)
+            try:  # a frame of a newer server is passed over
+                event = self._handlers.get(frame.header["op"], _pass_over)(frame)
             except (KeyError, IndexError, TypeError, ValueError) as error:
                 raise ProtocolError(f"the server sent a frame not understood: {error!r}") from error
             if event is None:
@@ -460,7 +463,7 @@ class Session:
             guilty = self._suspects.accuse(sequences, only_these=alone)
             sent = None if guilty is None else self.window.answer(guilty)
             if sent is not None:
-                self._given_up.append(_given_up(sent, error))
+                self._given_up.append(given_up(sent.content, error))
         else:
             self._given_up += self.requests.blame(error)
 
@@ -491,10 +494,5 @@ class Session:
         return SettleRefused(content, error)
 
 
-def _given_up(sent: Sent[Content], error: MinibrokerError) -> Event:
-    unknown = OutcomeUnknown(
-        f"the server ended the connection for it, and it is not sent again: {error}"
-    )
-    if isinstance(sent.content, PublishGroup):
-        return PublishFailed(sent.content, unknown)
-    return SettleRefused(sent.content, unknown)
+def _pass_over(frame: wire.Frame) -> None:
+    return None

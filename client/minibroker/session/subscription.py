@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from minibroker.contract.errors import Closed, MinibrokerError
@@ -66,6 +68,12 @@ class Subscription:
                 taken.append(self._buffer.popleft())
         except IndexError:
             return taken
+
+    def take_out(self, messages: Sequence[Any]) -> None:
+        """Take messages out that were cancelled before they began. Another thread may have taken one meanwhile."""
+        for message in messages:
+            with suppress(ValueError):
+                self._buffer.remove(message)
 
     def drop_buffer(self) -> None:
         """Forget what was not begun: the connection that held it has ended, or gives it back."""

@@ -18,8 +18,18 @@ BACK: Final = {"told": "back"}
 AWAY: Final = {"told": "away"}
 AGAIN: Final = {"told": "again"}
 DIFFERS: Final = {"told": "differs"}
+GOES_ON: Final = (
+    "message %s of %s was cancelled while its handler runs in a thread, which cannot be interrupted: it goes on "
+    "to its end, unless it looks at message.cancelled"
+)
 Hook = Callable[[Any, MinibrokerError], object]
 Later = Callable[[float, Callable[[], None]], object]  # calls a function after so many seconds
+
+
+def tell_goes_on(message: MessageData[Any]) -> None:
+    """Say that a cancelled message is worked on all the same, if it is."""
+    if message.cancelled:
+        logger.warning(GOES_ON, message.id, message.queue)
 
 
 class Telling:

@@ -12,6 +12,7 @@ from minibroker.contract.errors import NotSent
 from minibroker.contract.outcomes import Failures, PartialConfirms
 from minibroker.contract.settings import Settings
 from minibroker.session import explanation, rescheduling, wishes
+from minibroker.session.cancel_wish import cancel_wish
 from minibroker.session.declaring import NOTHING, Declaration, Differences
 from minibroker.session.explanation import Explanation
 from minibroker.session.message import Delivery
@@ -253,6 +254,27 @@ class Queue(Generic[Body]):
         """
         value = self._ask(timeout, *rescheduling.reschedule(self.name, id, delay, at))
         rescheduling.check(self.name, id, value)
+
+    def cancel(
+        self,
+        ids: Iterable[MessageId] | None = None,
+        *,
+        key: str | None = None,
+        state: str = "",
+        client: str = "",
+        timeout: Span | None = None,
+    ) -> int:
+        """Cancel messages, whether they wait or are worked on; return how many. They end, and come to nobody.
+
+        Those with these `ids`; or all that have this `key`, are in this `state`, are with a `client` of this name,
+        as far as that is given. A worker that has one is told, and stops (docs/guide/cancel.md). ConnectionLost if
+        it is not known how many.
+        """
+        wish = cancel_wish(self.name, ids, key, state, client)
+        if wish is None:
+            return 0
+        value = self._ask(timeout, *wish)
+        return int(value["cancelled"])
 
     def redrive(
         self,

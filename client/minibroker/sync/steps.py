@@ -37,7 +37,7 @@ from minibroker.shell.attached import Attached
 from minibroker.shell.credentials import token_of, trust_of
 from minibroker.shell.in_process import InProcess, Renewal
 from minibroker.shell.real_threads import Bell, Clock, original
-from minibroker.shell.telling import Telling
+from minibroker.shell.telling import Telling, tell_goes_on
 from minibroker.shell.tracing import telemetry_for
 from minibroker.sync.keeper import Keeper
 from minibroker.sync.link import WRITABLE, Link
@@ -417,4 +417,5 @@ def _saying(telling: Telling, effect: Any) -> Callable[[], object]:
 def _tell_lost(telling: Telling, effect: Lost) -> None:
     telling.lost(effect.messages, effect.error)
     for message in effect.messages:
+        tell_goes_on(message)
         telling.to_hook(message, effect.error)

@@ -18,6 +18,7 @@ from typing import Any
 
 from minibroker.aio.message import Message
 from minibroker.session.settlements import ENDED
+from minibroker.shell.telling import tell_goes_on
 from minibroker.worker.declared import Declared, Takes
 from minibroker.worker.following import HandlerTimeout
 
@@ -124,6 +125,7 @@ class Threads:
         A message that was lost has no deadline: the next one must not begin beside it. Otherwise the worker ends.
         """
         if message.lost:
+            tell_goes_on(message)
             await asyncio.wait([future])
         if not future.done() or message.state == ENDED:
             return

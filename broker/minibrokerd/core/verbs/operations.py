@@ -15,7 +15,15 @@ from minibroker.contract.commands import COMMANDS
 from minibroker.contract.rows import Phase
 from minibrokerd.core.model.inputs import Attach, Frame, Hello, Needs, Resume, Scope
 from minibrokerd.core.model.state import Store
-from minibrokerd.core.verbs import bulk, explaining, listing, requests, retiming, settling
+from minibrokerd.core.verbs import (
+    bulk,
+    cancelling,
+    explaining,
+    listing,
+    requests,
+    retiming,
+    settling,
+)
 from minibrokerd.core.verbs.settling import Settlement
 
 # How a frame with this operation may be named: by a sequence, by a request number, or not at all.
@@ -114,6 +122,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         _request("stats", listing.stats),
         _request("explain", explaining.explain),
         _request("retime", retiming.retime),
+        _request("cancel_messages", cancelling.cancel_messages),
         _request("redrive", bulk.redrive_request),
         _request("move", bulk.move_request, makes="target"),
         _request("purge", bulk.purge_request),

@@ -1,0 +1,79 @@
+"""What rows of the command table share: fields that several commands have, and the columns of their frames."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from minibroker.contract import limits
+from minibroker.contract.rows import REQUIRED, Column, Field, Kind
+
+
+def whole(name: str, high: int, meaning: str, unit: str = "", default: object = REQUIRED) -> Field:
+    """Return a field that is an integer from 0 to `high`."""
+    return Field(name, Kind.INT, default, high, unit, meaning)
+
+
+QUEUE = Field(
+    "queue",
+    Kind.STR,
+    REQUIRED,
+    limits.MAX_QUEUE_NAME_CHARS + len(limits.DLQ_SUFFIX),
+    "bytes",
+    "Queue name.",
+)
+RUNS = whole("runs", limits.MAX_RUNS_PER_FRAME, "Number of entries in the run column.", "entries")
+IDS = whole(
+    "runs",
+    limits.MAX_RUNS_PER_FRAME,
+    "Number of entries in the run column; only these messages (token 0). 0: all.",
+    "entries",
+    default=0,
+)
+PROTOCOL = whole("protocol", 2**16 - 1, "Protocol version; this document describes 1.")
+CLIENT = Field(
+    "client",
+    Kind.STR,
+    "",
+    limits.MAX_CLIENT_NAME_BYTES,
+    "bytes",
+    "Name of the client in logs and histories.",
+)
+SESSION = whole("session", 2**64 - 1, "Session id from welcome.")
+SECRET = Field("secret", Kind.BYTES, REQUIRED, 64, "bytes", "Session secret from welcome.")
+TOKEN = Field(
+    "token", Kind.STR, "", 128, "bytes", "Token, where the server asks for one; section 4.1."
+)
+CONSUMER = whole(
+    "consumer", 2**32 - 1, "Number the client gives the consumer; unique in its session."
+)
+LEASE = whole(
+    "lease_ms", limits.MAX_LEASE_MS, "Length of a lease; 0: as the queue says.", "ms", default=0
+)
+ATTEMPTS = whole("max_attempts", 1_000, "Attempts before the DLQ; 0: as the queue says.", default=0)
+SETTINGS = Field("settings", Kind.MAP, REQUIRED, 32, "entries", "Names and values; section 7.")
+NAMES = Field(
+    "columns", Kind.NAMES, (), 8, "names", "The columns that follow, in the order of the table."
+)
+
+COLUMNS: Mapping[str, Column] = {
+    row.name: row
+    for row in (
+        Column("delay_ms", "Q", "Delay of each message in ms."),
+        Column("key", "str", "Key of each message or run; empty: none."),
+        Column("encoding", "B", "Body encoding of each message: 0 bytes, 1 msgpack."),
+        Column(
+            "run",
+            "QIQI",
+            "token, origin, first sequence, count: consecutive messages of one delivery.",
+        ),
+        Column("error_class", "str", "Class of the error of each run; empty: none."),
+        Column("error_text", "str", "Text of the error of each run."),
+        Column(
+            "delivery_run",
+            "IQIIBBQ",
+            "origin, first sequence, count, attempt number, flags (1: marked), encoding, "
+            "published_unix_ms: consecutive messages that share these.",
+        ),
+        Column("info", "str", "One msgpack map for each message."),
+    )
+}
