@@ -6,6 +6,7 @@ output. Its clients (core_client.py) speak the real protocol. There is no socket
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 from typing import Any
@@ -374,6 +375,23 @@ class World:
             assert queue.cold_bytes == sum(run.cost for run in cold), queue.name
             if not queue.count() - queue.group.entering:
                 assert not queue.live_bytes or queue.group.entering, queue.name
+        self._check_extents()
+
+    def _check_extents(self) -> None:
+        """Each extent knows how many messages are in it; what a purge has not freed yet may still be counted."""
+        refs: Counter[Any] = Counter()
+        for queue in self.store.queues.values():
+            for _, item in queue.group.items():
+                refs[item.block.extent] += item.stop - item.first
+        for _, _, block, _ in self.store.entering:
+            refs[block.extent] += block.count
+        held_bytes = sum(extent.size for extent in refs)
+        if self.store.jobs:
+            assert all(extent.refs >= count for extent, count in refs.items())
+            assert self.store.sums.held_bytes >= held_bytes
+        else:
+            assert all(extent.refs == count for extent, count in refs.items())
+            assert self.store.sums.held_bytes == held_bytes
 
 
 def _segment_of(batch: Batch) -> int:

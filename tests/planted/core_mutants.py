@@ -246,6 +246,22 @@ COLD_MUTANTS: Final = (
         ("core/test_core_cold.py", "sim"),
         "I1: what was copied is read where it stood before, in a segment that is freed",
     ),
+    Mutant(
+        "an extent freed while a delivery has messages of it",
+        "core/model/queues.py",
+        "        extent.refs -= stop - first\n",
+        "        extent.refs -= block.count\n",
+        ("core/test_core_extents.py", "model"),
+        "bounds of memory: bytes are in memory that nobody counts",
+    ),
+    Mutant(
+        "an extent that is never freed",
+        "core/durable/paging.py",
+        "    run.shelf.append(block.extent)\n    store.sums.let_go(span)\n",
+        "    run.shelf.append(block.extent)\n",
+        ("core/test_core_extents.py", "model"),
+        "bounds of memory: publishes are refused for bytes that left it",
+    ),
 )
 
 CORE_MUTANTS: Final = DELIVERY_MUTANTS + TIME_MUTANTS + COPY_MUTANTS + COLD_MUTANTS

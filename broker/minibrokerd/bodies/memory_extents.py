@@ -17,7 +17,16 @@ _BIN_16: Final = 0xC5
 class MemoryExtent:
     """Bytes of messages: columns, lengths and blob, three msgpack bins back to back, and their crc32."""
 
-    __slots__ = ("blob_at", "checksum", "lengths_at", "lengths_bytes", "place", "size", "tail")
+    __slots__ = (
+        "blob_at",
+        "checksum",
+        "lengths_at",
+        "lengths_bytes",
+        "place",
+        "refs",
+        "size",
+        "tail",
+    )
 
     def __init__(
         self, tail: bytes | memoryview, checksum: int, lengths_bytes: int, blob_bytes: int
@@ -25,6 +34,7 @@ class MemoryExtent:
         """`tail` is three bins; the second and the third one have so many bytes."""
         self.tail = tail
         self.checksum = checksum
+        self.refs = 0
         self.place = 0  # of the one record that has all of it; 0: not safe yet, or in no log
         self.size = size = len(tail)
         self.lengths_bytes = lengths_bytes

@@ -176,6 +176,10 @@ class Core:
         """Return about how many bytes the messages take of memory."""
         return self.store.hot_bytes()
 
+    def held_bytes(self) -> int:
+        """Return how many bytes the bodies take of memory: a frame as long as one message of it is there."""
+        return self.store.sums.held_bytes
+
     def memory_bytes(self) -> int:
         """Return about how many bytes all that it knows takes of memory."""
         store = self.store

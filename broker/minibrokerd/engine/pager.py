@@ -86,7 +86,7 @@ class Pager:
         return self._full
 
     def _is_above(self) -> bool:
-        if self._core.hot_bytes() > self._most_bytes:
+        if max(self._core.hot_bytes(), self._core.held_bytes()) > self._most_bytes:
             return True
         return self._gauge.is_above(self._core.memory_bytes(), self._limit_bytes)
 

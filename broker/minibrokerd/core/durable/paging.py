@@ -152,6 +152,7 @@ def _append(store: Store, queue: Queue, lane: Lane, span: Span) -> int:
         lane.cold.append(run)
     cost = block.cost(span.first, span.stop)
     run.shelf.append(block.extent)
+    store.sums.let_go(span)
     run.append(block.count, cost)
     run.batch = max(run.batch, block.batch)
     return cost

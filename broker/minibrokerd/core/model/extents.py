@@ -22,7 +22,12 @@ class BadTail(Exception):
 
 
 class Extent(Tail, Protocol):
-    """The bytes of the messages of one publish, or of some that were written again: one record has them all."""
+    """The bytes of the messages of one publish, or of some that were written again: one record has them all.
+
+    `refs` counts the messages in memory, of whatever queue, that have their bytes here; the core does that.
+    """
+
+    refs: int
 
     @property
     def size(self) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from heapq import heapify, heappop, heappush
 from itertools import islice
 from typing import Final, cast
@@ -172,18 +172,24 @@ class Lane:
         at = bisect_right(line, sequence, key=first_of) - 1
         return at if at >= 0 else None
 
-    def free_some(self, most: int) -> int:
-        """Drop up to `most` items of a lane that is out of use; return how many."""
+    def free_some(self, most: int, drop: Callable[[Item], object]) -> int:
+        """Take up to `most` items out of a lane that is out of use, `drop` those in memory; return how many."""
         dropped = 0
         for line in (self.fresh, self.cold, self.late):
             while line and dropped < most:
                 item = line.popleft()
                 dropped += 1
-                if self.key and isinstance(item, Span):
+                if isinstance(item, ColdRun):
+                    continue
+                drop(item)
+                if self.key:
                     self.index.discard(item)
         while self.returned and dropped < most:
-            self.index.discard(self.returned.pop()[3])
+            entry = self.returned.pop()
             dropped += 1
+            if self._is_live(entry):
+                drop(entry[3])
+                self.index.discard(entry[3])
         return dropped
 
     def unseen(self, upto: int) -> Iterator[Span]:
@@ -282,11 +288,11 @@ class KeyLane(Lane):
                 return span
         return super().take(most)
 
-    def free_some(self, most: int) -> int:
-        """Drop up to `most` items of a lane that is out of use; return how many."""
+    def free_some(self, most: int, drop: Callable[[Item], object]) -> int:
+        """Take items out of a lane that is out of use, as any lane does."""
         if _is_list(self.fresh):
             self.fresh = deque(self.fresh)
-        return super().free_some(most)
+        return super().free_some(most, drop)
 
 
 def first_of(each: Span | ColdRun) -> int:

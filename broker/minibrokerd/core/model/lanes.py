@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import OrderedDict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby, islice
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, NoReturn
@@ -221,15 +221,15 @@ class Lanes:
                 if each.stop > sequence:
                     yield each
 
-    def free_some(self, most: int) -> bool:
-        """Drop up to about `most` items of lanes that are out of use; True: nothing is left.
+    def free_some(self, most: int, drop: Callable[[Item], object]) -> bool:
+        """Take up to about `most` items out of lanes that are out of use, and `drop` them; True: nothing is left.
 
         A million objects freed at once would stop the loop for a tenth of a second.
         """
         self._turn.clear()
         while most > 0 and (self.default or self._keyed):
             lane = self.default or self._keyed.popitem()[1]
-            most -= 1 + lane.free_some(most)
+            most -= 1 + lane.free_some(most, drop)
             if lane and lane.key:
                 self._keyed[lane.key] = lane
         return not self.default and not self._keyed

@@ -102,7 +102,11 @@ class Queue:
         return self.live_bytes + self.memory_bytes - self.cold_bytes
 
     def count_in(self, block: Block, first: int, stop: int) -> None:
-        """Count the bytes of messages that are here now."""
+        """Count the bytes of messages that are here now, in memory."""
+        extent = block.extent
+        if not extent.refs:
+            self.sums.held_bytes += extent.size
+        extent.refs += stop - first
         cost = block.cost(first, stop)
         if block.batch == NEVER:
             self.memory_bytes += cost
@@ -115,6 +119,10 @@ class Queue:
 
     def count_out(self, block: Block, first: int, stop: int) -> None:
         """Count the bytes of messages that are here no more."""
+        extent = block.extent
+        extent.refs -= stop - first
+        if not extent.refs:
+            self.sums.held_bytes -= extent.size
         cost = block.cost(first, stop)
         if block.batch == NEVER:
             self.memory_bytes -= cost

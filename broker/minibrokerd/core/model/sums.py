@@ -11,6 +11,7 @@ from minibrokerd.core.model.histogram import Histogram
 from minibrokerd.core.model.standing import Standing
 
 if TYPE_CHECKING:
+    from minibrokerd.core.model.messages import Item
     from minibrokerd.core.model.queues import Queue
 
 OUTCOME_BYTES: Final = (
@@ -30,7 +31,8 @@ class Sums:
     """Bytes of the messages of all queues, and what else is kept in numbers.
 
     `live_bytes` are of the log, `cold_bytes` those of them whose messages left memory, `memory_bytes` of messages
-    in no log. `waits_ms` counts messages by the time from publish to begin, `runs_ms` by that from begin to ack;
+    in no log. `held_bytes` are what extents take: all of a publish as long as one of its messages is in memory.
+    `waits_ms` counts messages by the time from publish to begin, `runs_ms` by that from begin to ack;
     those of one run, or of one frame of acks, share the time of one of them. `large` are the queues that may have
     more than `large_bytes` in memory: with less, a queue keeps it.
     """
@@ -38,6 +40,7 @@ class Sums:
     large_bytes = 8 * 1024 * 1024
     __slots__ = (
         "cold_bytes",
+        "held_bytes",
         "large",
         "live_bytes",
         "memory_bytes",
@@ -51,6 +54,7 @@ class Sums:
         self.live_bytes = 0
         self.cold_bytes = 0
         self.memory_bytes = 0
+        self.held_bytes = 0
         self.outcomes = 0  # of frames, in the windows of all sessions
         self.large: dict[Queue, None] = {}
         self.standing = Standing()
@@ -61,6 +65,14 @@ class Sums:
     def hot_bytes(self) -> int:
         """About how many bytes the messages take of memory."""
         return self.live_bytes + self.memory_bytes - self.cold_bytes
+
+    def let_go(self, item: Item) -> None:
+        """Note that messages which were counted in are not in memory any more."""
+        extent = item.block.extent
+        extent.refs -= item.stop - item.first
+        assert extent.refs >= 0, "what is let go was counted in, once"
+        if not extent.refs:
+            self.held_bytes -= extent.size
 
     def needed_bytes(self, queues: int) -> int:
         """Return about how many bytes of the log are still needed, where there are so many queues.
@@ -73,7 +85,7 @@ class Sums:
     def used_bytes(self, queues: int, sessions: int, deliveries: int) -> int:
         """Return about how many bytes of memory all takes, where there are so many of these."""
         return (
-            self.hot_bytes
+            max(self.hot_bytes, self.held_bytes)
             + ITEM_BYTES * self.standing.items
             + QUEUE_OBJECT_BYTES * queues
             + SESSION_BYTES * sessions

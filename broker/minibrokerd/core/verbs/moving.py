@@ -70,8 +70,15 @@ def _end_all(store: Store, queue: Queue) -> int:
     it is freed in steps; consumers have their credit back as the deliveries to them are.
     """
     count = queue.count()
+    let_go = store.sums.let_go
     if queue.group.entering:
-        store.entering = deque(entry for entry in store.entering if entry[1] is not queue)
+        entering, store.entering = store.entering, deque()
+        for entry in entering:
+            if entry[1] is not queue:
+                store.entering.append(entry)
+                continue
+            for span in entry[3]:
+                let_go(span)
     deliveries, delayed, later = queue.group.deliveries, queue.group.delayed, queue.group.later
     lanes = queue.empty()
 
@@ -83,7 +90,8 @@ def _end_all(store: Store, queue: Queue) -> int:
             timer, item = delayed.popitem()
             store.wheel.cancel(timer)
             later.discard(item)
-        return lanes.free_some(STEP_MESSAGES) and not delayed and not deliveries
+            let_go(item)
+        return lanes.free_some(STEP_MESSAGES, let_go) and not delayed and not deliveries
 
     if count and not free():
         store.jobs.append(free)
@@ -140,7 +148,10 @@ def _end_delivery(store: Store, queue: Queue, delivery: Delivery) -> int:
     """Forget a delivery whose messages have ended; return how many it had."""
     token, count = delivery.token, delivery.count()
     store.deliveries.pop(token, None)
+    for span in delivery.spans.values():
+        store.sums.let_go(span)
     for message in delivery.singles.values():
+        store.sums.let_go(message)
         if message.timer is not None:
             store.wheel.cancel(message.timer)
     session = store.sessions.get(delivery.session)
