@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import msgpack
 
 from minibroker.contract import wire
-from minibrokerd.net.frames import read_frame
+from minibrokerd.core.model.inputs import Disconnected
+from minibrokerd.net.frames import BadFrame, read_frame
 
 if TYPE_CHECKING:
     from harness import World
@@ -75,8 +76,14 @@ class Client:
         self.inbox.append(header)
 
     def send(self, payload: bytes) -> None:
-        """Let the server have one payload."""
-        self.world.apply(read_frame(payload, self.connection, self.world.jitter))
+        """Let the server have one payload; one that breaks the protocol ends the connection."""
+        try:
+            frame = read_frame(payload, self.connection, self.world.jitter)
+        except BadFrame:
+            self.closed = True
+            self.world.apply(Disconnected(self.connection))
+            return
+        self.world.apply(frame)
 
     def frame(
         self,

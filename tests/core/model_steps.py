@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 from core_client import Client, Delivered, settle_part
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 from model import Durable, Id, Model, Modelled
+from model_frames import Sent, step_frame
 from watched import Watched, see_dead_moved
 
 from minibroker.contract.settings import default_settings
@@ -24,20 +24,6 @@ indices = st.integers(0, 2**16)
 SMALL: dict[tuple[Any, str], int] = {(paging, "AHEAD_MESSAGES"): 2, (Sums, "large_bytes"): 0}
 rarely = st.sampled_from([False, False, False, True])
 TERMS = st.sampled_from([(0, 0), (0, 0), (0, 0), (1, 0), (0, 900), (4, 5_000)])
-
-
-@dataclass(slots=True)
-class Sent:
-    """A sequenced frame that a client may have to send again."""
-
-    kind: str
-    payload: bytes
-    queue: str = ""
-    messages: list[Delivered] = field(default_factory=list)
-    arguments: dict[str, Any] = field(default_factory=dict)
-    lost: list[tuple[int, int, int, int]] = field(default_factory=list)
-    known: bool = True  # the server has its outcome, or will say that it has
-    answer: Any = None
 
 
 class Clients(RuleBasedStateMachine):
@@ -162,16 +148,17 @@ class Clients(RuleBasedStateMachine):
             self._confirmed(sent, frame)
 
     def _confirmed(self, sent: Sent, frame: dict[str, Any]) -> None:
-        if sent.kind == "publish":
-            result = frame["results"][0]
+        if sent.kind in ("publish", "step"):
+            result = frame["results"][-1]
             ids = [(result["origin"], result["first"] + i) for i in range(sent.arguments["count"])]
             if result["durability"] == "sync":
                 self.confirmed.update(ids)
+        if sent.kind == "publish":
             return
         lost = set(frame["lost_runs"])
         singles = {(t, o, first + i, 1) for t, o, first, n in lost for i in range(n)}
         assert singles == set(sent.lost)
-        if sent.kind == "ack":
+        if sent.kind in ("ack", "step"):
             self.acked.update(
                 m.id for m in sent.messages if m.run not in singles and m.id in self.confirmed
             )
@@ -346,6 +333,39 @@ class Clients(RuleBasedStateMachine):
         if safe:
             self.sync()
 
+    @rule(
+        index=indices,
+        back=indices,
+        count=st.integers(1, 4),
+        delays=st.lists(st.sampled_from([0, 0, 300]), min_size=1, max_size=3),
+        keys=st.lists(st.sampled_from(["", "a", "b"]), min_size=3, max_size=3),
+        safe=st.booleans(),
+    )
+    def step(
+        self, index: int, back: int, count: int, delays: list[int], keys: list[str], safe: bool
+    ) -> None:
+        """Ack some and publish some in one frame: both, or nothing where one is not held any more."""
+        client = self._client(index)
+        messages = list(
+            {message.id: message for message in self._pick(client, back, count)}.values()
+        )
+        if not messages:
+            return
+        queue, keys = messages[0].queue, keys[: len(delays)]
+        bodies = [b"%d" % (self.bodies + i) for i in range(len(delays))]
+        self.bodies += len(delays)
+        send = lambda: client.sequenced(*step_frame(messages, bodies, delays, keys))  # noqa: E731
+        before, holds = len(self.world.open), self.model.holds
+        if not all(holds(client.session, queue, m.token, m.id) for m in messages):
+            assert (send()["code"], len(self.world.open)) == ("lease_lost", before)
+            return
+        arguments = {"count": len(delays), "bodies": bodies, "delays": delays, "keys": keys}
+        arguments |= {"terms": (0, 0), "begin": False}
+        sent = Sent("step", b"", queue, messages, arguments)
+        self._apply(client, sent, client.sequence + 1, send)
+        if safe:
+            self.sync()
+
     def _apply(self, client: Client, sent: Sent, sequence: int, send: Any) -> None:
         """Send a frame that the server does not know, and do the same to the model."""
         self._now()
@@ -358,13 +378,14 @@ class Clients(RuleBasedStateMachine):
         records = self.world.open[before:]
         sent.payload, sent.known, sent.answer = client.sent[sequence], True, None
         self.sent[client.session][sequence] = sent
-        if sent.kind == "publish":
+        durable = bool(records)
+        if sent.kind != "publish":
+            self._settle(client, sent)
+        if sent.kind in ("publish", "step"):
             assert first is not None or "q" in self.world.store.queues
             self._publish(sent, first or (self.world.queue("q").number, 0))
+        if sent.kind == "publish":
             durable = self.model.settings["q"]["durability"] != "memory"
-        else:
-            self._settle(client, sent)
-            durable = bool(records)
         if durable:
             self.model.frames.add((client.session, sequence))
         self._observe()
@@ -397,7 +418,7 @@ class Clients(RuleBasedStateMachine):
     def _settle_one(self, message: Modelled, verb: str, arguments: dict[str, Any]) -> None:
         if verb == "begin":
             self.model.begin(message)
-        elif verb == "ack":
+        elif verb in ("ack", "step"):
             self.model.ack(message)
         elif verb == "nack":
             self.model.fail(message, arguments.get("delay_ms"))

@@ -6,7 +6,6 @@ import pytest
 
 from minibroker.contract.metrics import METRICS
 from minibroker.contract.settings import default_settings
-from minibrokerd.core.model.inputs import Needs
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.records import RECORD_TYPES, TYPE_OF, QueueMeta, UnknownRecord, decode
 from minibrokerd.core.replay import APPLY
@@ -16,10 +15,11 @@ from minibrokerd.log.seam import Record
 
 @pytest.mark.parametrize("row", OPERATIONS.values(), ids=OPERATIONS)
 def test_every_operation_has_one_function(row: Operation) -> None:
-    functions = [each for each in (row.login, row.request, row.settle) if each is not None]
-    assert len(functions) == (row.needs is not Needs.ROOM)
+    """A login, a request, or a part that is checked and applied; a settlement has its verb, too."""
+    assert [row.login, row.request, row.apply].count(None) == 2
+    assert [row.slices, row.check, row.apply].count(None) in (0, 3)
+    assert row.alone == (row.apply is None)
     assert row.settles == (row.settle is not None)
-    assert row.alone == (row.login is not None or row.request is not None)
 
 
 def test_every_record_type_can_be_replayed() -> None:

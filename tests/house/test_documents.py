@@ -47,6 +47,14 @@ EXAMPLES = (
     },
     {"op": "confirm", "sequence": 2, "results": [{"lost": 0}]},
     {
+        "parts": [
+            {"op": "ack", "queue": "q", "runs": 1},
+            {"op": "publish", "queue": "r", "count": 1},
+        ],
+        "sequence": 2,
+        "answered_below": 2,
+    },
+    {
         "parts": [{"op": "nack", "queue": "q", "runs": 1}],
         "sequence": 2,
         "answered_below": 2,
@@ -142,7 +150,7 @@ def test_the_worked_example_is_what_the_code_writes() -> None:
         for block in re.findall(r"(?:^    .*\n)+", section("9. A worked example"), re.MULTILINE)
     ]
     lengths, blob = bytes([0, 0, 0, 0, 2, 0, 0, 0]), b"hi"
-    hello, publish, confirm, deliver, ack, acked, nack = EXAMPLES
+    hello, publish, confirm, deliver, ack, acked, step, nack = EXAMPLES
     delivered = struct.pack("<IQIIBBQ", 1, 0, 1, 1, 0, 0, 1_700_000_000_000)
     run = wire.pack_runs([(2**40 + 2, 1, 0, 1)])
     error = wire.pack_strings([b"ValueError"]) + wire.pack_strings([b"no"])
@@ -153,6 +161,7 @@ def test_the_worked_example_is_what_the_code_writes() -> None:
         wire.pack_frame(deliver, delivered, lengths, blob),
         wire.pack_frame(ack, run),
         wire.pack_frame(acked),
+        wire.pack_frame(step, run, lengths, b"ok"),
         wire.pack_frame(nack, run + error),
     ]
 

@@ -74,10 +74,45 @@ DELIVERY_MUTANTS: Final = (
     Mutant(
         "an id shown before its reservation is synced",
         "core/verbs/publishing.py",
-        "    rests_on = max(store.rests_on(durability, frame.size), queue.reserve_batch)\n",
-        "    rests_on = store.rests_on(durability, frame.size)\n",
+        "    rests_on = max(store.rests_on(durability, size), queue.reserve_batch)\n",
+        "    rests_on = store.rests_on(durability, size)\n",
         ("core/test_core_publishing.py",),
         "I2: an id of a message in memory means another one after a crash",
+    ),
+)
+
+STEP_MUTANTS: Final = (
+    Mutant(
+        "a check that makes a queue",
+        "core/verbs/publishing.py",
+        "        store.check_new_queue(name, len(claims.new) if claims is not None else 0)\n",
+        "        store.queue_or_new(name)\n",
+        ("core/test_core_steps.py",),
+        "a frame that is refused leaves a trace",
+    ),
+    Mutant(
+        "two parts have the last place of a queue",
+        "core/verbs/publishing.py",
+        "        count = claims.add_messages(name, count)\n",
+        "        claims.add_messages(name, count)\n",
+        ("core/test_core_steps.py",),
+        "more messages than max_messages says",
+    ),
+    Mutant(
+        "a step goes on without what it lost",
+        "core/verbs/settling.py",
+        "            if not work.holds(run):\n",
+        "            if run[3] > 1 and not work.holds(run):\n",
+        ("core/test_core_steps.py", "model"),
+        "I6: the follow-ups of a job are published twice",
+    ),
+    Mutant(
+        "a publish of a step has the outcome of its frame",
+        "core/verbs/publishing.py",
+        "    if len(frame.parts) == 1:\n        session",
+        "    if frame.parts:\n        session",
+        ("core/test_core_steps.py",),
+        "N10: after a restart the frame is confirmed with one result instead of three",
     ),
 )
 
@@ -264,4 +299,4 @@ COLD_MUTANTS: Final = (
     ),
 )
 
-CORE_MUTANTS: Final = DELIVERY_MUTANTS + TIME_MUTANTS + COPY_MUTANTS + COLD_MUTANTS
+CORE_MUTANTS: Final = DELIVERY_MUTANTS + STEP_MUTANTS + TIME_MUTANTS + COPY_MUTANTS + COLD_MUTANTS

@@ -9,7 +9,7 @@ from minibrokerd.access.quotas import Quota
 from minibrokerd.access.rights import Grant, touched, verdict
 from minibrokerd.core.core import Core, error_header
 from minibrokerd.core.model.effects import Outgoing
-from minibrokerd.core.model.inputs import Frame, Needs
+from minibrokerd.core.model.inputs import NEEDS_ROOM, Frame
 from minibrokerd.engine.engine import Engine
 
 _NONE: Final = (None,)
@@ -46,15 +46,16 @@ class Checker:
             self._engine.submit(frame)
 
     def _is_within(self, frame: Frame, quota: Quota, core: Core) -> bool:
-        part = frame.parts[0]
-        makes = part.row.makes
-        if not makes or core.knows(frame):  # one that came again was counted
+        named = {getattr(part, part.row.makes) for part in frame.parts if part.row.makes}
+        if not named or core.knows(frame):  # one that came again was counted
             return True
-        if getattr(part, makes) not in core.store.queues and (text := quota.may_make()):
+        made = len(named - core.store.queues.keys())
+        if made and (text := quota.may_make(made)):
             self._refuse(frame, "limit_reached", text, None)
             return False
-        if frame.needs is Needs.ROOM:
-            text, retry_ms = quota.may_publish(part.count, frame.size, self._now_s())
+        if frame.needs == NEEDS_ROOM:
+            count = sum(part.count for part in frame.parts if part.row.needs == NEEDS_ROOM)
+            text, retry_ms = quota.may_publish(count, frame.size, self._now_s())
             if text:
                 self._refuse(frame, "busy", f"{text}; nothing was stored", retry_ms)
                 return False

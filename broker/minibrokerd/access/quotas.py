@@ -99,14 +99,14 @@ class Quota:
         self._since[2] += size
         return "", 0
 
-    def may_make(self) -> str:
-        """Take a new queue into account; return why not, empty: it may be made."""
+    def may_make(self, count: int = 1) -> str:
+        """Take new queues into account; return why not, empty: they may be made."""
         most = self.grant.limits.queues
         if not most:
             return ""
         has = self._seen[0] + self._since[0]
-        if self._is_known and has < most:
-            self._since[0] += 1
+        if self._is_known and has + count <= most:
+            self._since[0] += count
             return ""
         return f"there are {has} queues of the token {self.grant.name!r}, which may have {most}"
 

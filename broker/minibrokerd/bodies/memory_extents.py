@@ -102,6 +102,11 @@ class MemoryExtent:
     ) -> MemoryExtent:
         """Return some messages as an extent of their own; as `cut`, with other columns."""
         lengths, blob = self.cut(low, high, start, stop)
-        heads = [bin_head(len(bin)) for bin in (columns, lengths, blob)]
-        tail = b"".join((heads[0], columns, heads[1], lengths, heads[2], blob))
-        return MemoryExtent(tail, crc32(tail), len(lengths), len(blob))
+        return extent_of(columns, lengths, blob)
+
+
+def extent_of(columns: bytes | memoryview, lengths: memoryview, blob: memoryview) -> MemoryExtent:
+    """Return an extent with a copy of these bytes."""
+    heads = [bin_head(len(bin)) for bin in (columns, lengths, blob)]
+    tail = b"".join((heads[0], columns, heads[1], lengths, heads[2], blob))
+    return MemoryExtent(tail, crc32(tail), len(lengths), len(blob))

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from minibroker.contract import limits
-from minibroker.contract.wire import pack_runs
 from minibrokerd.core.durable import forwarding, paging
 from minibrokerd.core.model.effects import Effects, ReadBack
 from minibrokerd.core.model.extents import Bodies
@@ -29,7 +28,6 @@ from minibrokerd.core.model.inputs import (
     Freeze,
     Hello,
     Loaded,
-    Needs,
     Resume,
     Space,
     Synced,
@@ -37,17 +35,17 @@ from minibrokerd.core.model.inputs import (
 )
 from minibrokerd.core.model.messages import Message
 from minibrokerd.core.model.queues import Queue
+from minibrokerd.core.model.refusals import Broken, Refused
 from minibrokerd.core.model.sessions import Outcome, Result
-from minibrokerd.core.model.state import Broken, Refused, Store
+from minibrokerd.core.model.state import Store
 from minibrokerd.core.replay import Replay
 from minibrokerd.core.verbs import logins, withdrawing
 from minibrokerd.core.verbs.attempts import lease_over, leases_over
 from minibrokerd.core.verbs.dispatching import dispatch, line_up_all
 from minibrokerd.core.verbs.farewells import end_connection
 from minibrokerd.core.verbs.operations import NAMELESS, SEQUENCE
-from minibrokerd.core.verbs.publishing import enter, publish
-from minibrokerd.core.verbs.runs import Run
-from minibrokerd.core.verbs.settling import Settlement, has_outcome, read_settlement, settle
+from minibrokerd.core.verbs.parts import apply_parts
+from minibrokerd.core.verbs.publishing import enter
 from minibrokerd.log.seam import Batch, Digested
 from minibrokerd.log.sizes import LARGEST, Sizes
 
@@ -271,9 +269,11 @@ def _sequenced(store: Store, frame: Frame, sequence: int) -> None:
         raise Broken(
             f"frame {sequence} is too far ahead of {session.answered_below}, the oldest unanswered"
         )
-    results, lost, rests_on = _apply_parts(store, frame)
+    results, lost, rests_on = apply_parts(store, frame)
     # A message in memory is gone after a restart: its frame, when it comes again, must not be taken for known.
-    recorded = bool(store.effects.records) and results[0].get("durability") != "memory"
+    recorded = bool(store.effects.records) and (
+        results[0].get("durability") != "memory" or not _is_in_memory(results)
+    )
     # What no segment can hold is forgotten by a start: then the frame is judged as one that was never seen.
     recorded = recorded and len(lost) <= store.sizes.apply_bytes // 2
     session.remember(
@@ -286,66 +286,25 @@ def _sequenced(store: Store, frame: Frame, sequence: int) -> None:
     if session.stands < 0 and recorded:
         store.note_outcomes(session, store.open_batch)
     session.seen_ms = store.now_ms
-    # The record of a publish, or of an ack that is all of its frame, has the outcome itself.
-    row = frame.parts[0].row
-    if recorded and not (
-        row.outcome and (row.needs is Needs.ROOM or has_outcome(store, frame, lost))
-    ):
+    if recorded and not store.effects.has_outcome:
         meta = session.record_of(sequence, store.unix_ms)
         store.emit(meta, lost)
     _confirm(store, frame, results, lost, rests_on)
 
 
+def _is_in_memory(results: list[Result]) -> bool:
+    return all(each.get("durability") == "memory" for each in results)
+
+
 def _unsequenced(store: Store, frame: Frame) -> None:
-    if frame.parts[0].row.named == SEQUENCE:
-        raise Broken(f"{frame.parts[0].row.op} needs a sequence")
+    for part in frame.parts:
+        if part.row.named == SEQUENCE:
+            raise Broken(f"{part.row.op} needs a sequence")
     if frame.request is None and not all(part.row.named & NAMELESS for part in frame.parts):
         raise Broken("only a frame of begin parts may have neither sequence nor request")
-    results, lost, rests_on = _apply_parts(store, frame)
+    results, lost, rests_on = apply_parts(store, frame)
     if frame.request is not None:
         _confirm(store, frame, results, lost, rests_on)
-
-
-def _apply_parts(store: Store, frame: Frame) -> tuple[list[Result], bytes, int]:
-    """Apply publish or settle parts: (one result for each, the lost runs packed, what the answer rests on)."""
-    first = frame.parts[0]
-    if first.row.needs is Needs.ROOM:
-        if len(frame.parts) > 1:
-            raise Broken(f"{first.row.op} must be the only part of its frame")
-        result, rests_on = publish(store, frame, first)
-        return [result], b"", rests_on
-    results: list[Result] = []
-    lost: list[Run] = []
-    rests_on = 0
-    for work in _read_parts(store, frame):
-        rests_on = max(rests_on, settle(work))
-        results.append({"lost": len(work.lost)})
-        lost += work.lost
-    return results, pack_runs(lost) if lost else b"", rests_on
-
-
-def _read_parts(store: Store, frame: Frame) -> list[Settlement]:
-    """Check all parts before any is applied: a refused frame leaves no trace."""
-    parts, at, messages = [], 0, 0
-    if (
-        len(frame.parts) > 1
-        and sum(getattr(part, "runs", 0) for part in frame.parts) > limits.MAX_RUNS_PER_FRAME
-    ):
-        raise Broken(f"a frame has more than {limits.MAX_RUNS_PER_FRAME} runs")
-    for part in frame.parts:
-        if not part.row.settles:
-            raise Broken(
-                f"{part.row.op} has no place in a frame with other parts, or with a sequence"
-            )
-        work, used = read_settlement(store, frame, part, frame.columns[at:])
-        parts.append(work)
-        at += used
-        messages += sum(run[3] for run in work.runs)
-        if messages > limits.MAX_RUNS_PER_FRAME:
-            raise Broken(f"a frame names more than {limits.MAX_RUNS_PER_FRAME} messages")
-    if at != len(frame.columns):
-        raise Broken(f"the columns have {len(frame.columns)} bytes, {at} are accounted for")
-    return parts
 
 
 def _confirm(store: Store, frame: Frame, results: list[Result], lost: bytes, rests_on: int) -> None:

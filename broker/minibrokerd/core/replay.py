@@ -41,8 +41,9 @@ from minibrokerd.core.model.records import (
     UnknownRecord,
     decode,
 )
+from minibrokerd.core.model.refusals import Broken, Refused
 from minibrokerd.core.model.sessions import Outcome, Result, Session
-from minibrokerd.core.model.state import Broken, Refused, Store
+from minibrokerd.core.model.state import Store
 from minibrokerd.core.model.wheel import TICK_MS, Wheel
 from minibrokerd.core.returning import finish_sessions, hold_back
 from minibrokerd.core.verbs.attempts import lease_over
@@ -314,7 +315,8 @@ class Replay:
             self._bodies, meta, record, self._number, self._place
         ):
             self._at(number).add(block.first, Live(spans, meta.count), meta.count)
-            self._remember(meta, [result_of(block)], b"")
+            if meta.session:
+                self._remember(meta, [result_of(block)], b"")
 
     @_applies(BeginMeta, ExtendMeta)
     def _begin(self, meta: BeginMeta, record: Record) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 from minibroker.contract import limits
 from minibrokerd.core.core import Core, error_header
 from minibrokerd.core.model.effects import Outgoing
-from minibrokerd.core.model.inputs import Command, Frame, Needs, Space
+from minibrokerd.core.model.inputs import NEEDS_RESERVE, NEEDS_ROOM, Command, Frame, Space
 from minibrokerd.engine.forwarder import Forwarder
 from minibrokerd.engine.pager import Pager
 from minibrokerd.log.seam import RESERVE_SEGMENTS, Log, Room
@@ -84,13 +84,9 @@ class Admission:
             return False
         if not isinstance(command, Frame):
             return True
-        if command.needs is Needs.ROOM:
+        if command.needs == NEEDS_ROOM:
             return self._admits_publish(command)
-        return (
-            not self._tight
-            or command.needs is not Needs.RESERVE
-            or self._admits_settlement(command)
-        )
+        return not self._tight or command.needs != NEEDS_RESERVE or self._admits_settlement(command)
 
     def look_at_waiting(self) -> None:
         """Take or refuse what waits for room that is not being made: nothing else would end that wait."""
@@ -126,7 +122,7 @@ class Admission:
         return Space(*space)
 
     def _admits_publish(self, frame: Frame) -> bool:
-        size = frame.size + PUBLISH_OVERHEAD_BYTES
+        size = frame.size + PUBLISH_OVERHEAD_BYTES * len(frame.parts)
         too_large = frame.size > self._log.sizes.frame_bytes
         room = Room.REFUSED
         if not (too_large or self._pager.is_full):

@@ -17,7 +17,7 @@ from typing import Any, Final
 from minibrokerd.core.core import Core
 from minibrokerd.core.durable.paging import WrongRecord
 from minibrokerd.core.model.effects import Effects, Outgoing
-from minibrokerd.core.model.inputs import Command, Disconnected, Frame, Needs, Synced, Tick
+from minibrokerd.core.model.inputs import NEEDS_ROOM, Command, Disconnected, Frame, Synced, Tick
 from minibrokerd.engine.admission import Admission
 from minibrokerd.engine.clock import Alarm, Clock
 from minibrokerd.engine.forwarder import Forwarder
@@ -143,7 +143,7 @@ class Engine:
         try:
             if not self._admission.admits(command):
                 return
-            if isinstance(command, Frame) and command.needs is Needs.ROOM:
+            if isinstance(command, Frame) and command.needs == NEEDS_ROOM:
                 self._publishes += 1
             self._apply(command)
         except Exception as error:

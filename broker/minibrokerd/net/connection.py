@@ -25,8 +25,7 @@ from minibrokerd.access.quotas import Quota
 from minibrokerd.access.rights import Grant
 from minibrokerd.core.core import error_header
 from minibrokerd.core.model.effects import Outgoing
-from minibrokerd.core.model.inputs import Attach, Disconnected, Flow, Frame
-from minibrokerd.core.verbs.operations import SEQUENCE
+from minibrokerd.core.model.inputs import NEEDS_ROOM, Attach, Disconnected, Flow, Frame
 from minibrokerd.engine.engine import Engine
 from minibrokerd.net import listening
 from minibrokerd.net.frames import ARRAY_OF_4, BadFrame, read_frame
@@ -245,9 +244,8 @@ class ServerConnection(asyncio.Protocol):
             self._login(frame)
         elif self.phase is Phase.ATTACHED and frame.sequence is not None:
             raise BadFrame("frames of an attached connection have a request number, no sequence")
-        elif frame.sequence is None and frame.parts[0].row.named == SEQUENCE:
-            # A refusal of it would name nothing.
-            raise BadFrame(f"{frame.parts[0].row.op} needs a sequence")
+        elif frame.sequence is None and frame.needs == NEEDS_ROOM:
+            raise BadFrame("publish needs a sequence")  # a refusal of it would name nothing
         else:
             self._submit(frame)
 

@@ -9,6 +9,7 @@ byte (measured: a header that costs msgpack-python 44 MiB and 49 ms costs this o
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from operator import add
 from typing import Annotated, Any, Final, Union
 from zlib import crc32
 
@@ -16,10 +17,10 @@ import msgspec
 
 from minibroker.contract import limits
 from minibroker.contract.commands import COMMANDS, REQUIRED, Command, Field, Kind
-from minibrokerd.bodies.memory_extents import MemoryExtent
+from minibrokerd.bodies.memory_extents import MemoryExtent, extent_of
 from minibrokerd.core.model.columns import check_sizes, read_columns
-from minibrokerd.core.model.inputs import Frame, Needs
-from minibrokerd.core.model.state import Broken, Refused
+from minibrokerd.core.model.inputs import NEEDS_ROOM, Frame, Slice
+from minibrokerd.core.model.refusals import Broken, Refused
 from minibrokerd.core.verbs.operations import OPERATIONS
 
 
@@ -111,15 +112,19 @@ def read_frame(payload: bytes | memoryview, connection: int, jitter: float) -> F
     if header.sequence is not None and header.request is not None:
         raise BadFrame("a frame has a sequence or a request number, not both")
     parts = header.parts
-    needs = parts[0].row.needs
-    if (lengths or blob) and needs is not Needs.ROOM:
+    needs: int = parts[0].row.needs
+    slices: Sequence[Slice] = ()
+    if len(parts) > 1:
+        needs = max(part.row.needs for part in parts)
+        slices = _cut(parts, columns, lengths, blob)
+    if (lengths or blob) and needs != NEEDS_ROOM:
         raise BadFrame("only a publish carries lengths and a blob")
     extent: MemoryExtent | None = None
     checksum = 0
     if header.sequence is not None:
         start = _tail_start(payload, len(header_bytes))
         tail = payload[start:]
-        if needs is Needs.ROOM:
+        if needs == NEEDS_ROOM and len(parts) == 1:
             extent = MemoryExtent(tail, 0, len(lengths), len(blob))
         if isinstance(payload, bytes) or _adds_up(parts, columns, extent):
             # Both sums in one pass: the tail's goes to the log, and is the start of the frame's own.
@@ -131,7 +136,6 @@ def read_frame(payload: bytes | memoryview, connection: int, jitter: float) -> F
         connection,
         parts,
         columns,
-        needs=needs,
         request=header.request,
         sequence=header.sequence,
         answered_below=header.answered_below,
@@ -139,7 +143,42 @@ def read_frame(payload: bytes | memoryview, connection: int, jitter: float) -> F
         checksum=checksum,
         size=len(payload),
         jitter=jitter,
+        needs=needs,
+        slices=slices,
     )
+
+
+def _cut(
+    parts: Sequence[Any], columns: memoryview, lengths: memoryview, blob: memoryview
+) -> list[Slice]:
+    """Give each of several parts its own of columns, lengths and blob; nothing may be left."""
+    sizes, ends = [], (0, 0, 0)
+    for part in parts:
+        row = part.row
+        if row.slices is None:
+            raise BadFrame(f"{row.op} must be the only part of its frame")
+        try:
+            size = row.slices(part, columns[ends[0] :], lengths[ends[1] :])
+        except Broken as error:
+            raise BadFrame(str(error)) from error
+        sizes.append(size)
+        ends = tuple(map(add, ends, size))
+    came = len(columns), len(lengths), len(blob)
+    if ends != came:
+        raise BadFrame(
+            f"columns, lengths and blob have {came} bytes, the parts of the frame take {ends}"
+        )
+    slices = []
+    at = 0, 0, 0
+    for part, size in zip(parts, sizes, strict=True):
+        end = tuple(map(add, at, size))
+        own = Slice(columns[at[0] : end[0]])
+        if part.row.needs == NEEDS_ROOM:  # the log has it apart from the others
+            own.extent = extent_of(own.columns, lengths[at[1] : end[1]], blob[at[2] : end[2]])
+            own.size = own.extent.size
+        slices.append(own)
+        at = end
+    return slices
 
 
 def _adds_up(parts: Sequence[Any], columns: memoryview, extent: MemoryExtent | None) -> bool:
@@ -147,7 +186,7 @@ def _adds_up(parts: Sequence[Any], columns: memoryview, extent: MemoryExtent | N
     if extent is None:
         if sum(getattr(part, "runs", 0) for part in parts) > limits.MAX_RUNS_PER_FRAME:
             raise BadFrame(f"a frame has more than {limits.MAX_RUNS_PER_FRAME} runs")
-        return True
+        return True  # those of several parts were cut, which adds them up
     try:
         check_sizes(extent, parts[0].count)
         read_columns(parts[0], columns, parts[0].count)

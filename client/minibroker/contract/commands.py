@@ -88,7 +88,7 @@ COMMANDS: Mapping[str, Command] = {
                 LEASE,
             ),
             ("delay_ms", "key", "encoding"),
-            "Store messages. The only part of its frame.",
+            "Store messages; alone, or in a step with acks and other publishes (section 3).",
         ),
         Command(
             "consume",

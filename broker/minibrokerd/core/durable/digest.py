@@ -163,7 +163,8 @@ class Digest:
         else:
             queue, first = says.targets[0]
             self._run(queue, first, says.count, says, len(record.tail), at)
-        self._outcome(says, b"")
+        if says.session:
+            self._outcome(says, b"")
 
     @_adds(CopyRunMeta)
     def _copy_run(self, says: CopyRunMeta, record: Record, at: int) -> None:

@@ -16,9 +16,14 @@ from minibroker.contract.errors import ProtocolError
 from minibroker.contract.wire import unpack_strings
 from minibrokerd.core.model.extents import BadTail, Extent, Sizes
 from minibrokerd.core.model.messages import Block, Span
-from minibrokerd.core.model.state import Broken, Refused
+from minibrokerd.core.model.refusals import Broken, Refused
 
 COLUMNS: Final = COMMANDS["publish"].columns
+_BYTES_OF: Final = {
+    "delay_ms": 8,
+    "key": 4,
+    "encoding": 1,
+}  # of a message; the text of a key is beside that
 
 
 def check_sizes(extent: Extent, count: int, most_bytes: int = limits.MAX_MESSAGE_BYTES) -> Sizes:
@@ -45,6 +50,28 @@ def check_sizes(extent: Extent, count: int, most_bytes: int = limits.MAX_MESSAGE
                 "store the data elsewhere and publish its place",
             )
     return sizes
+
+
+def slice_of_publish(part: Any, columns: memoryview, lengths: memoryview) -> tuple[int, int, int]:
+    """Return how many bytes of columns, lengths and blob a publish takes, which start these columns and lengths.
+
+    Raises:
+        Broken: they are shorter than that.
+    """
+    count = part.count
+    if count > limits.MAX_MESSAGES_PER_FRAME:
+        raise Broken(f"a publish of {count} messages")
+    used = 0
+    for name in part.columns:
+        if name == "key":
+            key_bytes = array("I")
+            key_bytes.frombytes(_exactly(columns, used, used + 4 * count))
+            used += sum(key_bytes)
+        used += _BYTES_OF.get(name, 0) * count
+    sizes = array("I")
+    sizes.frombytes(_exactly(lengths, 0, 8 * count))
+    _exactly(columns, 0, used)
+    return used, 8 * count, sum(sizes)
 
 
 def read_columns(part: Any, column_bytes: memoryview, count: int) -> dict[str, Any]:

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from minibrokerd.core.model.messages import Item, Message, Span, State, key_in
 from minibrokerd.core.model.wheel import Timer
 
+Run = tuple[int, int, int, int]  # token, origin, first sequence, count
+
 
 class Consumer:
     """A place that takes messages: a `consume`, or a `receive` that waits for its answer."""
@@ -149,6 +151,21 @@ class Delivery:
             message = self.singles.pop(key_in(self.home, origin, at), None)
             yield at if message is None else message
             at += 1
+
+    def holds(self, origin: int, first: int, count: int) -> bool:
+        """Whether all of a run is here."""
+        at, stop = first, first + count
+        while at < stop:
+            if origin == self.home:
+                spans = self.spans.values()
+                span = next((each for each in spans if each.first <= at < each.stop), None)
+                if span is not None:
+                    at = span.stop
+                    continue
+            if key_in(self.home, origin, at) not in self.singles:
+                return False
+            at += 1
+        return True
 
     def count(self) -> int:
         """Return the messages that it still has, held and begun."""

@@ -77,11 +77,13 @@ class Effects:
     records were confirmed before their sync, which must follow within `LAZY_SYNC_MS`. `reads` are asked for
     at once, and rest on nothing. `notes` are for the operator. `ended` are records for batches that end with
     them, each with its number and bytes, before `records`: of an apply that emitted more than one batch may have.
+    `has_outcome`: one of them has the outcome of the frame beside what it says.
     """
 
     __slots__ = (
         "closes",
         "ended",
+        "has_outcome",
         "lazy",
         "notes",
         "outgoing",
@@ -101,6 +103,7 @@ class Effects:
         self.notes: list[Note] = []
         self.wake = False
         self.lazy = False
+        self.has_outcome = False
 
     def note(self, event: str, **fields: int | str) -> None:
         """Have an event written to the log of the server."""

@@ -39,7 +39,8 @@ class PublishMeta(Meta, frozen=True):
 
     `targets` are (queue, first sequence); one today. `ready_at_ms` is log time without the delay. From `session`
     to `size` stands the outcome of the frame, as in FrameMeta: a record of its own would cost a lone publish 10 us
-    more. The last two are terms of the messages, which go before the settings of the queue; 0: there are none.
+    more. Where it is not all of its frame, `session` is 0. The last two are terms of the messages, which go before
+    the settings of the queue; 0: there are none.
     """
 
     targets: list[tuple[int, int]]

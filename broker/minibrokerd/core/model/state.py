@@ -4,7 +4,6 @@ queue, take back a message. The commands themselves are in the modules beside th
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_left, bisect_right, insort
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -32,6 +31,7 @@ from minibrokerd.core.model.records import (
     ReturnMeta,
     encode,
 )
+from minibrokerd.core.model.refusals import Refused, check_name
 from minibrokerd.core.model.sessions import Connection, Session
 from minibrokerd.core.model.sums import Sums
 from minibrokerd.core.model.wheel import Timer, Wheel
@@ -45,26 +45,8 @@ REST_GROUPS: Final = 1_000  # looked at in one step
 GO_ON_GROUPS: Final = 200  # dispatched in one step, after a time in which none was
 MOST_NEWS: Final = 10_000
 STARTS_NO_SYNC: Final = frozenset({BeginMeta, ExtendMeta, EndMeta, FrameMeta})
-QUEUE_NAME: Final = re.compile(f"[A-Za-z0-9._-]{{1,{limits.MAX_QUEUE_NAME_CHARS}}}")
 
 Handler = Callable[["Store", Timer, Any], None]
-
-
-class Refused(Exception):
-    """A frame is refused: nothing was changed, the client gets an error frame with this code."""
-
-    def __init__(
-        self, code: str, text: str, retry_ms: int | None = None, *, retryable: bool | None = None
-    ) -> None:
-        """`retryable`: whether a retry can help, where that is not as the row of the code says."""
-        super().__init__(text)
-        self.code = code
-        self.retry_ms = retry_ms
-        self.retryable = retryable
-
-
-class Broken(Exception):
-    """The peer broke the protocol: an error frame, then its connection ends."""
 
 
 class Store:
@@ -253,14 +235,22 @@ class Store:
         source_name = name.removesuffix(limits.DLQ_SUFFIX)
         if source_name != name and not source_name.endswith(limits.DLQ_SUFFIX):
             return self.dlq_of(self.queue_or_new(source_name))
+        self.check_new_queue(name)
+        return self.create_queue(name, DEFAULTS)
+
+    def check_new_queue(self, name: str, claimed: int = 0) -> None:
+        """Check that the use of a name may make its queue, beside so many that are claimed already.
+
+        Raises:
+            Refused: as `queue_or_new`.
+        """
         check_name(name)
         if not self.auto_create:
             raise Refused(
                 "unknown_queue",
                 f"there is no queue {name!r}, and this server makes none on use; `minibroker queue set` does",
             )
-        self.check_room_for_queue()
-        return self.create_queue(name, DEFAULTS)
+        self.check_room_for_queue(claimed)
 
     def source_of(self, name: str) -> Queue | None:
         """Return the queue whose DLQ has this name; None: there is no such queue, or it is no name of a DLQ."""
@@ -268,13 +258,15 @@ class Store:
         has_one = not source_name.endswith(limits.DLQ_SUFFIX)  # a DLQ has no DLQ
         return self.queues.get(source_name) if source_name != name and has_one else None
 
-    def check_room_for_queue(self) -> None:
+    def check_room_for_queue(self, claimed: int = 0) -> None:
         """Check that a client may make one more queue; a DLQ is made for its messages, however many there are.
+
+        `claimed` are about to be made.
 
         Raises:
             Refused: `limit_reached`.
         """
-        if len(self.queues) >= self.max_queues:
+        if len(self.queues) + claimed >= self.max_queues:
             raise Refused(
                 "limit_reached",
                 f"this server has {len(self.queues)} queues, as many as `serve --max-queues` allows; "
@@ -477,21 +469,3 @@ def _rest(store: Store, timer: Timer, argument: None) -> None:
         return not idle
 
     store.jobs.append(step)
-
-
-def check_name(name: str) -> None:
-    """Check the name of a queue that is to be made.
-
-    Raises:
-        Refused: `bad_name`.
-    """
-    if name.endswith(limits.DLQ_SUFFIX):
-        raise Refused(
-            "bad_name",
-            f"{name!r:.200} is the name of a dead-letter queue, which comes with its source: make that first",
-        )
-    if not QUEUE_NAME.fullmatch(name):
-        raise Refused(
-            "bad_name",
-            f"{name!r:.200} is no queue name; use 1 to {limits.MAX_QUEUE_NAME_CHARS} of A-Z a-z 0-9 . _ -",
-        )

@@ -13,7 +13,8 @@ from typing import Any, Final
 from minibrokerd.core.model.effects import ReadBack
 from minibrokerd.core.model.extents import Shelf
 from minibrokerd.core.model.inputs import Frame, Resume
-from minibrokerd.core.model.state import Refused, Store
+from minibrokerd.core.model.refusals import Refused
+from minibrokerd.core.model.state import Store
 from minibrokerd.core.model.wheel import Timer
 from minibrokerd.log.seam import Record
 

@@ -12,18 +12,20 @@ from typing import Any
 
 from minibroker.contract.wire import pack_runs
 from minibrokerd.core.durable.paging import read_ahead
+from minibrokerd.core.model.deliveries import Run
 from minibrokerd.core.model.inputs import Frame
 from minibrokerd.core.model.messages import MEMORY, Item, Span, State, singles_of
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.records import AckMeta
-from minibrokerd.core.model.state import Refused, Store, check_name
+from minibrokerd.core.model.refusals import Refused, check_name
+from minibrokerd.core.model.state import Store
 from minibrokerd.core.model.walks import GO_ON, Steps, Walk
 from minibrokerd.core.model.wheel import Timer
 from minibrokerd.core.verbs.comebacks import wait_or_ready
 from minibrokerd.core.verbs.dooming import move_message, wake_doomed
 from minibrokerd.core.verbs.finding import Id, end_cold, find_delivered, take_cold, take_waiting
 from minibrokerd.core.verbs.moving import purge
-from minibrokerd.core.verbs.runs import Run, read_ids
+from minibrokerd.core.verbs.runs import read_ids
 
 TAKE_LOOKS = 3  # what a message that is moved or ended counts
 TAKE_MESSAGES = 50  # of a lane, at a time

@@ -15,19 +15,20 @@ from typing import Any, Final, NamedTuple
 from minibroker.contract.wire import pack_runs
 from minibrokerd.core.model.cold import ColdRun
 from minibrokerd.core.model.credit import give_credit
-from minibrokerd.core.model.deliveries import Delivery
+from minibrokerd.core.model.deliveries import Delivery, Run
 from minibrokerd.core.model.inputs import Frame
 from minibrokerd.core.model.messages import MEMORY, Item, Message, State
 from minibrokerd.core.model.places import Place, delivered_from, waiting_from
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.records import AckMeta
-from minibrokerd.core.model.state import Refused, Store
+from minibrokerd.core.model.refusals import Refused
+from minibrokerd.core.model.state import Store
 from minibrokerd.core.model.walks import GO_ON, Steps, Walk
 from minibrokerd.core.verbs.attempts import drop_delivery
 from minibrokerd.core.verbs.bulk import TAKE_LOOKS, ids_of, line_looks, note
 from minibrokerd.core.verbs.dooming import wake_doomed
 from minibrokerd.core.verbs.finding import Id, end_cold, find_delivered, take_waiting
-from minibrokerd.core.verbs.runs import Run, read_ids
+from minibrokerd.core.verbs.runs import read_ids
 
 COLD_MESSAGES: Final = 1_000  # of a run, at a time
 LOOKS: Final = 1_000  # of a queue, before it is looked at anew

@@ -16,7 +16,8 @@ from minibrokerd.core.model.explaining import Why, why_dead, why_delayed, why_he
 from minibrokerd.core.model.inputs import Frame, Scope
 from minibrokerd.core.model.messages import Item, State
 from minibrokerd.core.model.queues import Queue
-from minibrokerd.core.model.state import Refused, Store
+from minibrokerd.core.model.refusals import Refused
+from minibrokerd.core.model.state import Store
 from minibrokerd.core.model.walks import GO_ON, Steps, Walk
 from minibrokerd.core.verbs.finding import Id, find_delivered
 from minibrokerd.core.verbs.runs import read_ids

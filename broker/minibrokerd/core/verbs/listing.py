@@ -7,15 +7,17 @@ from typing import Any, Final
 
 from minibroker.contract import limits
 from minibrokerd.core.model.cold import ColdRun
+from minibrokerd.core.model.deliveries import Run
 from minibrokerd.core.model.inputs import Frame
 from minibrokerd.core.model.messages import Block, Item, State
 from minibrokerd.core.model.places import Found, Place, cold_from, delivered_from, waiting_from
 from minibrokerd.core.model.queues import Queue
-from minibrokerd.core.model.state import Refused, Store
+from minibrokerd.core.model.refusals import Refused
+from minibrokerd.core.model.state import Store
 from minibrokerd.core.model.walks import GO_ON, Steps, Walk
 from minibrokerd.core.verbs.due import Due
 from minibrokerd.core.verbs.finding import block_at, find_delivered, read_one
-from minibrokerd.core.verbs.runs import Run, read_ids
+from minibrokerd.core.verbs.runs import read_ids
 from minibrokerd.core.verbs.showing import SHOW_LOOKS, Page, describe, info_of
 
 ORDERS: Final = ("", "due")

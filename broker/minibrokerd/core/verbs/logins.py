@@ -7,18 +7,19 @@ from typing import Any, Final
 
 from minibroker.contract import limits
 from minibroker.contract.wire import RUN, pack_runs
-from minibrokerd.core.model.deliveries import Delivery
+from minibrokerd.core.model.deliveries import Delivery, Run
 from minibrokerd.core.model.inputs import Attach, Disconnected, Flow, Hello, Resume
 from minibrokerd.core.model.messages import Item, Message, State
 from minibrokerd.core.model.queues import Queue
+from minibrokerd.core.model.refusals import Broken, Refused
 from minibrokerd.core.model.sessions import Connection, Session
-from minibrokerd.core.model.state import COUNTER_BITS, Broken, Refused, Store
+from minibrokerd.core.model.state import COUNTER_BITS, Store
 from minibrokerd.core.model.walks import GO_ON, Steps, Walk
 from minibrokerd.core.verbs.attempts import begin_messages
 from minibrokerd.core.verbs.dispatching import line_up_all
 from minibrokerd.core.verbs.farewells import end_connection
 from minibrokerd.core.verbs.finding import take_cold
-from minibrokerd.core.verbs.runs import Run, read_runs
+from minibrokerd.core.verbs.runs import read_runs
 
 TAKE_BACK_LOOKS: Final = 10  # what a message that a client goes on with counts, about 10 us
 

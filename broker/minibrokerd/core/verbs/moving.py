@@ -11,7 +11,8 @@ from minibrokerd.core.model.deliveries import Delivery
 from minibrokerd.core.model.messages import Message
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.records import AttemptMeta, DropMeta, PurgeMeta
-from minibrokerd.core.model.state import Refused, Store
+from minibrokerd.core.model.refusals import Refused
+from minibrokerd.core.model.state import Store
 from minibrokerd.core.verbs.comebacks import wait_or_ready
 from minibrokerd.core.verbs.dooming import doom, move_message, wake_doomed
 

@@ -7,23 +7,39 @@ function.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from minibroker.contract.commands import COMMANDS
 from minibroker.contract.rows import Phase
-from minibrokerd.core.model.inputs import Attach, Frame, Hello, Needs, Resume, Scope
+from minibrokerd.core.model.claims import Claims
+from minibrokerd.core.model.columns import slice_of_publish
+from minibrokerd.core.model.deliveries import Run
+from minibrokerd.core.model.inputs import (
+    NEEDS_NOTHING,
+    NEEDS_RESERVE,
+    NEEDS_ROOM,
+    Attach,
+    Frame,
+    Hello,
+    Resume,
+    Scope,
+    Slice,
+)
+from minibrokerd.core.model.sessions import Result
 from minibrokerd.core.model.state import Store
 from minibrokerd.core.verbs import (
     bulk,
     cancelling,
     explaining,
     listing,
+    publishing,
     requests,
     retiming,
     settling,
 )
+from minibrokerd.core.verbs.runs import slice_of_runs
 from minibrokerd.core.verbs.settling import Settlement
 
 # How a frame with this operation may be named: by a sequence, by a request number, or not at all.
@@ -38,20 +54,25 @@ Login = Callable[[int, Any, memoryview, Scope | None], Hello | Resume | Attach]
 class Operation:
     """What the server does about one operation.
 
-    Exactly one of `login`, `request` and `settle` is its function; publish has `core/verbs/publishing.py`.
+    It has a function `login`, or `request`, or three for a part that may share its frame: `slices` says what is
+    its own of the rest of columns and lengths; `check` returns the work, or refuses, and changes nothing; `apply`
+    cannot fail. All parts of a frame are checked before one is applied.
     """
 
     op: str
     named: int
-    needs: Needs = Needs.NOTHING
+    needs: int = NEEDS_NOTHING
     alone: bool = False  # it is the only part of its frame
     makes: str = ""  # the field that names a queue which it may make
     settles: bool = False  # its runs are of deliveries: what is lost is answered
     counts_lost: bool = True  # what it lost stands in the metrics
-    outcome: bool = False  # its record has the outcome of a frame that it is all of
+    steps: bool = False  # it may share a frame with a publish
     login: Login | None = None
     request: Callable[[Store, Frame, Any], None] | None = None
-    settle: Callable[[Settlement], None] | None = None
+    slices: Callable[[Any, memoryview, memoryview], tuple[int, int, int]] | None = None
+    check: Callable[[Store, Frame, Any, Slice, Claims | None], Any] | None = None
+    apply: Callable[[Any], tuple[Result, Sequence[Run], int]] | None = None
+    settle: Callable[[Settlement], None] | None = None  # what `apply` of a settlement does
     # Of its row in the command table.
     phases: tuple[Phase, ...] = field(init=False)
     columns: tuple[str, ...] = field(init=False)
@@ -74,15 +95,18 @@ def _settlement(
     named: int = SEQUENCE | REQUEST,
     *,
     counts_lost: bool = True,
-    outcome: bool = False,
+    steps: bool = False,
 ) -> Operation:
     return Operation(
         op,
         named,
-        Needs.RESERVE,
+        NEEDS_RESERVE,
         settles=True,
         counts_lost=counts_lost,
-        outcome=outcome,
+        steps=steps,
+        slices=slice_of_runs,
+        check=settling.check_settlement,
+        apply=settling.settle,
         settle=settle,
     )
 
@@ -106,9 +130,18 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
             lambda on, part, runs, scope: Resume(on, part.session, part.client, runs, scope),
         ),
         _login("attach", lambda on, part, runs, scope: Attach(on, part.session)),
-        Operation("publish", SEQUENCE, Needs.ROOM, makes="queue", outcome=True),
+        Operation(
+            "publish",
+            SEQUENCE,
+            NEEDS_ROOM,
+            makes="queue",
+            steps=True,
+            slices=slice_of_publish,
+            check=publishing.check_publish,
+            apply=publishing.publish,
+        ),
         _settlement("begin", settling.begin, SEQUENCE | REQUEST | NAMELESS),
-        _settlement("ack", settling.ack, outcome=True),
+        _settlement("ack", settling.ack, steps=True),
         _settlement("nack", settling.nack),
         _settlement("reject", settling.reject),
         _settlement("release", settling.release),

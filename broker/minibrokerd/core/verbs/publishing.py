@@ -1,33 +1,42 @@
-"""PUBLISH: a frame of messages becomes one block, one record, and spans that enter their lanes once synced."""
+"""PUBLISH: a part with messages becomes one block, one record, and spans that enter their lanes once synced."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from minibroker.contract import limits
 from minibroker.contract.settings import DURABILITIES
+from minibrokerd.core.model.claims import Claims
 from minibrokerd.core.model.columns import COLUMNS, check_sizes, read_columns, spans_of
-from minibrokerd.core.model.inputs import Frame
+from minibrokerd.core.model.deliveries import Run
+from minibrokerd.core.model.extents import Extent, Sizes
+from minibrokerd.core.model.inputs import Frame, Slice
 from minibrokerd.core.model.messages import MEMORY, SYNC, Block, Span, terms
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.records import PublishMeta
+from minibrokerd.core.model.refusals import Broken, Refused
 from minibrokerd.core.model.sessions import Result
-from minibrokerd.core.model.state import Broken, Refused, Store
+from minibrokerd.core.model.state import Store
 from minibrokerd.core.verbs.comebacks import wait_or_ready
 
+# A plain tuple: an object of its own costs 1 % of a lone publish.
+Publishing = tuple[Store, Frame, Any, int, Queue | None, Extent, Sizes, dict[str, Any]]
 
-def publish(store: Store, frame: Frame, part: Any) -> tuple[Result, int]:
-    """Apply one publish part: return its result and the batch that the result rests on.
+
+def check_publish(
+    store: Store, frame: Frame, part: Any, own: Slice, claims: Claims | None
+) -> Publishing:
+    """Return what one publish part comes to; nothing is changed. `claims` are of a frame of several parts.
 
     Raises:
-        Refused: nothing was changed.
+        Refused: its queue may not be made, or has no room.
         Broken: counts, lengths or columns do not add up.
     """
-    count = part.count
-    extent = frame.extent
+    count, name, extent = part.count, part.queue, own.extent
     assert extent is not None, "the shell makes one of each publish"
     sizes = check_sizes(extent, count, store.sizes.message_bytes)
-    columns = read_columns(part, frame.columns, count)
+    columns = read_columns(part, own.columns, count)
     if part.columns and part.columns != [name for name in COLUMNS if name in columns]:
         raise Broken("the columns of a publish stand in the order of its table")
     if (
@@ -36,13 +45,27 @@ def publish(store: Store, frame: Frame, part: Any) -> tuple[Result, int]:
         and len(part.key.encode()) > limits.MAX_KEY_BYTES
     ):
         raise Broken(f"a key exceeds {limits.MAX_KEY_BYTES} bytes")
-    if part.queue.endswith(limits.DLQ_SUFFIX):
-        raise Refused(
-            "bad_name", f"{part.queue!r:.200} is a dead-letter queue; publish to its source"
-        )
-    queue = store.queue_or_new(part.queue)
-    if not queue.has_room(count):
-        raise _full(queue, count)
+    if name.endswith(limits.DLQ_SUFFIX):
+        raise Refused("bad_name", f"{name!r:.200} is a dead-letter queue; publish to its source")
+    queue = store.queues.get(name)
+    if claims is not None:
+        count = claims.add_messages(name, count)
+    if queue is not None:
+        if not queue.has_room(count):
+            raise _full(queue, count)
+    elif claims is None or name not in claims.new:
+        store.check_new_queue(name, len(claims.new) if claims is not None else 0)
+        if claims is not None:
+            claims.new.add(name)
+    return store, frame, part, own.size, queue, extent, sizes, columns
+
+
+def publish(work: Publishing) -> tuple[Result, Sequence[Run], int]:
+    """Apply a publish part that was checked: return its result, nothing lost, and the batch that it rests on."""
+    store, frame, part, size, queue, extent, sizes, columns = work
+    count = part.count
+    if queue is None:  # unless a part before it made it
+        queue = store.queue_or_new(part.queue)
     durability = queue.durability
     first = _reserve(store, queue, count)
     block = Block(
@@ -63,7 +86,7 @@ def publish(store: Store, frame: Frame, part: Any) -> tuple[Result, int]:
     spans = spans_of(block, part.delay_ms, part.key, columns)
     if durability != MEMORY:
         _write(store, queue, block, part, frame)
-    rests_on = max(store.rests_on(durability, frame.size), queue.reserve_batch)
+    rests_on = max(store.rests_on(durability, size), queue.reserve_batch)
     queue.group.counters["published"] += count
     store.connections[frame.connection].session.published += count
     queue.count_in(block, first, first + count)
@@ -74,7 +97,7 @@ def publish(store: Store, frame: Frame, part: Any) -> tuple[Result, int]:
         for span in spans:
             span.batch = queue.reserve_batch  # no id is shown before it is safe from a second use
         enter(store, queue, spans)
-    return result_of(block), rests_on
+    return result_of(block), (), rests_on
 
 
 def _full(queue: Queue, count: int) -> Refused:
@@ -120,6 +143,10 @@ def _reserve(store: Store, queue: Queue, count: int) -> int:
 
 
 def _write(store: Store, queue: Queue, block: Block, part: Any, frame: Frame) -> None:
+    session = 0  # the outcome of a frame of several parts has a record of its own
+    if len(frame.parts) == 1:
+        session = store.connections[frame.connection].session.id
+        store.effects.has_outcome = True
     meta = PublishMeta(
         [(queue.number, block.first)],
         block.count,
@@ -131,7 +158,7 @@ def _write(store: Store, queue: Queue, block: Block, part: Any, frame: Frame) ->
         part.key,
         part.encoding,
         part.columns,
-        store.connections[frame.connection].session.id,
+        session,
         frame.sequence or 0,
         frame.answered_below,
         frame.checksum,

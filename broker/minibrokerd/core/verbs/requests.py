@@ -12,7 +12,8 @@ from minibroker.contract.settings import Settings, check_settings
 from minibrokerd.core.model.deliveries import Consumer
 from minibrokerd.core.model.inputs import Frame
 from minibrokerd.core.model.queues import DEFAULTS, Queue
-from minibrokerd.core.model.state import Broken, Refused, Store, check_name
+from minibrokerd.core.model.refusals import Broken, Refused, check_name
+from minibrokerd.core.model.state import Store
 from minibrokerd.core.model.wheel import Timer
 from minibrokerd.core.verbs.dispatching import dispatch, line_up
 from minibrokerd.core.verbs.dooming import wake_doomed

@@ -11,7 +11,8 @@ from minibroker.contract import limits
 from minibrokerd.core.model.inputs import Frame
 from minibrokerd.core.model.messages import Item, Message, singles_of
 from minibrokerd.core.model.queues import Queue
-from minibrokerd.core.model.state import Refused, Store
+from minibrokerd.core.model.refusals import Refused
+from minibrokerd.core.model.state import Store
 from minibrokerd.core.model.walks import GO_ON, Steps, Walk
 from minibrokerd.core.verbs.bulk import TAKE_LOOKS, ids_of, line_looks, note, take, why_left
 from minibrokerd.core.verbs.comebacks import wait_or_ready

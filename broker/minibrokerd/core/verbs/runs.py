@@ -9,11 +9,25 @@ from typing import Any, Final
 
 from minibroker.contract import limits
 from minibroker.contract.wire import RUN
+from minibrokerd.core.model.deliveries import Run
 from minibrokerd.core.model.inputs import Frame
-from minibrokerd.core.model.state import Broken
+from minibrokerd.core.model.refusals import Broken
 
-Run = tuple[int, int, int, int]
 _COUNT_WORD: Final = 5  # of the six words of a run: its count
+
+
+def slice_of_runs(part: Any, columns: memoryview, lengths: memoryview) -> tuple[int, int, int]:
+    """Return how many bytes of columns, lengths and blob a part of runs takes, which start these columns.
+
+    Raises:
+        Broken: they are shorter than that.
+    """
+    used = RUN.size * part.runs
+    for _ in range(2 if part.row.errors else 0):
+        used += _read_texts(columns[used:], part.runs, 0)[1]
+    if used > len(columns):
+        raise Broken(f"{part.runs} runs need {used} bytes, the columns have {len(columns)}")
+    return used, 0, 0
 
 
 def read_runs(data: memoryview, count: int) -> list[Run]:

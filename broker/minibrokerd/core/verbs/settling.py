@@ -10,18 +10,20 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from minibroker.contract.wire import RUN, pack_runs
+from minibrokerd.core.model.claims import Claims
 from minibrokerd.core.model.credit import give_credit
-from minibrokerd.core.model.deliveries import Delivery
-from minibrokerd.core.model.inputs import Frame
+from minibrokerd.core.model.deliveries import Delivery, Run
+from minibrokerd.core.model.inputs import Frame, Slice
 from minibrokerd.core.model.messages import MEMORY, Item, Message, State, singles_of
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.records import AckMeta, ExtendMeta
-from minibrokerd.core.model.sessions import Connection
+from minibrokerd.core.model.refusals import Broken, Refused
+from minibrokerd.core.model.sessions import Connection, Result
 from minibrokerd.core.model.state import Store
 from minibrokerd.core.verbs.attempts import begin_messages, drop_delivery, end_attempt
 from minibrokerd.core.verbs.comebacks import wait_or_ready
 from minibrokerd.core.verbs.moving import dead_letter, is_used_up, retry_delay_ms
-from minibrokerd.core.verbs.runs import Run, read_errors, read_runs
+from minibrokerd.core.verbs.runs import read_errors, read_runs
 
 RELEASE_DELAY_MS: Final = (
     1_000  # from the second release on, so that two workers do not play ping-pong
@@ -121,6 +123,17 @@ class Settlement:
         if not delivery:
             drop_delivery(self.store, self.queue, delivery)
 
+    def holds(self, run: Run) -> bool:
+        """Whether all of a run is under its token."""
+        token, origin, first, count = run
+        delivery = self.group.deliveries.get(token)
+        return (
+            delivery is not None
+            and delivery.queue_number == self.queue.number
+            and self._may(delivery)
+            and delivery.holds(origin, first, count)
+        )
+
     def singles(self, run: Run) -> Iterator[Message]:
         """Yield each message of a run as one of its own, left in its delivery; note those that are lost."""
         token, origin, first, count = run
@@ -213,7 +226,8 @@ def ack(work: Settlement) -> None:
         store.emit(AckMeta(work.queue.number, 0, 0, 0, 0, 0, 0), tail[:most])
         tail = tail[most:]
     meta = AckMeta(work.queue.number, 0, 0, 0, 0, 0, 0)
-    if has_outcome(store, work.frame, work.lost):
+    if _has_outcome(store, work.frame, work.lost):
+        store.effects.has_outcome = True
         meta = AckMeta(
             work.queue.number,
             session.id,
@@ -227,8 +241,8 @@ def ack(work: Settlement) -> None:
     work.queue.last_batch = work.store.open_batch
 
 
-def has_outcome(store: Store, frame: Frame, lost: Sequence[object]) -> bool:
-    """Whether the frame is one part that lost nothing, in one record: an ACK has its outcome then."""
+def _has_outcome(store: Store, frame: Frame, lost: Sequence[object]) -> bool:
+    """Whether the frame is one ack that lost nothing, in one ACK record: that has its outcome."""
     return (
         frame.sequence is not None
         and len(frame.parts) == 1
@@ -322,25 +336,37 @@ def _fail(
     wait_or_ready(store, queue, message)
 
 
-def read_settlement(
-    store: Store, frame: Frame, part: Any, data: memoryview
-) -> tuple[Settlement, int]:
-    """Check one begin or settle part whose columns start `data`: what to do, and the bytes of columns used.
+def check_settlement(
+    store: Store, frame: Frame, part: Any, own: Slice, claims: Claims | None
+) -> Settlement:
+    """Return what one begin or settle part comes to; nothing is changed. `claims` are of a frame of several parts.
 
     Raises:
         Broken: the columns do not hold what the part says.
+        Refused: `lease_lost`, in a step: something is not held any more.
     """
     queue = store.queues.get(part.queue, store.nowhere)
-    size = part.runs * RUN.size
+    data, size = own.columns, part.runs * RUN.size
     # The errors first: whether their columns are whole costs nothing.
     errors, more = read_errors(data[size:], part.runs) if part.row.errors else ((), 0)
     work = Settlement(store, frame, part, queue, read_runs(data, part.runs))
     work.column, work.errors = data[:size], errors
-    return work, size + more
+    if size + more != len(data):
+        raise Broken(f"the columns have {len(data)} bytes, {size + more} are accounted for")
+    if claims is not None and claims.is_step:
+        for run in work.runs:
+            if not claims.settle(run):
+                raise Broken("a frame that publishes names a message twice")
+            if not work.holds(run):
+                raise Refused(
+                    "lease_lost",
+                    f"messages of {part.queue!r:.200} are not held any more; nothing of the frame was done",
+                )
+    return work
 
 
-def settle(work: Settlement) -> int:
-    """Apply a settlement that was checked; return the batch that the answer rests on. `work.lost` is filled."""
+def settle(work: Settlement) -> tuple[Result, Sequence[Run], int]:
+    """Apply a settlement that was checked: return its result, what was lost, and the batch that it rests on."""
     row = work.part.row
     row.settle(work)
     rests_on = 0
@@ -351,4 +377,4 @@ def settle(work: Settlement) -> int:
     # What left no record (a release of what was only held) rests on nothing that could ever be synced.
     if work.durability != MEMORY and work.store.effects.records:
         rests_on = max(rests_on, work.store.rests_on(work.durability, work.frame.size))
-    return rests_on
+    return {"lost": len(work.lost)}, work.lost, rests_on

@@ -1,0 +1,45 @@
+"""How the core says no: a frame that is refused, a peer that broke the protocol, a name that no queue may have."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from minibroker.contract import limits
+
+QUEUE_NAME: Final = re.compile(f"[A-Za-z0-9._-]{{1,{limits.MAX_QUEUE_NAME_CHARS}}}")
+
+
+class Refused(Exception):
+    """A frame is refused: nothing was changed, the client gets an error frame with this code."""
+
+    def __init__(
+        self, code: str, text: str, retry_ms: int | None = None, *, retryable: bool | None = None
+    ) -> None:
+        """`retryable`: whether a retry can help, where that is not as the row of the code says."""
+        super().__init__(text)
+        self.code = code
+        self.retry_ms = retry_ms
+        self.retryable = retryable
+
+
+class Broken(Exception):
+    """The peer broke the protocol: an error frame, then its connection ends."""
+
+
+def check_name(name: str) -> None:
+    """Check the name of a queue that is to be made.
+
+    Raises:
+        Refused: `bad_name`.
+    """
+    if name.endswith(limits.DLQ_SUFFIX):
+        raise Refused(
+            "bad_name",
+            f"{name!r:.200} is the name of a dead-letter queue, which comes with its source: make that first",
+        )
+    if not QUEUE_NAME.fullmatch(name):
+        raise Refused(
+            "bad_name",
+            f"{name!r:.200} is no queue name; use 1 to {limits.MAX_QUEUE_NAME_CHARS} of A-Z a-z 0-9 . _ -",
+        )

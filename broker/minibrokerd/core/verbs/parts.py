@@ -1,0 +1,81 @@
+"""The parts of a frame: all are checked, then all are applied, so a frame that is refused leaves no trace.
+
+A frame that publishes and does more is a step: all of it happens, or nothing. Its records are in one batch, which
+the log has as a whole or not at all; and its settlements must hold what they name, where those of another frame
+say what they lost and do the rest.
+"""
+
+from __future__ import annotations
+
+from minibroker.contract import limits
+from minibroker.contract.wire import pack_runs
+from minibrokerd.core.model.claims import Claims
+from minibrokerd.core.model.deliveries import Run
+from minibrokerd.core.model.inputs import NEEDS_ROOM, Frame
+from minibrokerd.core.model.refusals import Broken, Refused
+from minibrokerd.core.model.sessions import Result
+from minibrokerd.core.model.state import Store
+from minibrokerd.core.verbs.settling import Settlement
+from minibrokerd.log.sizes import PUBLISH_OVERHEAD_BYTES
+
+
+def apply_parts(store: Store, frame: Frame) -> tuple[list[Result], bytes, int]:
+    """Check all parts, then apply them: (one result for each, the lost runs packed, what the answer rests on).
+
+    Raises:
+        Broken: a part is not what the protocol says.
+        Refused: a part may not be applied now. In both cases nothing was changed.
+    """
+    if len(frame.parts) > 1:
+        return _apply_several(store, frame)
+    part = frame.parts[0]
+    row = part.row
+    if row.check is None:
+        raise Broken(f"{row.op} has no place in a frame with a sequence")
+    result, lost, rests_on = row.apply(row.check(store, frame, part, frame, None))
+    return [result], pack_runs(lost) if lost else b"", rests_on
+
+
+def _apply_several(store: Store, frame: Frame) -> tuple[list[Result], bytes, int]:
+    if sum(getattr(part, "runs", 0) for part in frame.parts) > limits.MAX_RUNS_PER_FRAME:
+        raise Broken(f"a frame has more than {limits.MAX_RUNS_PER_FRAME} runs")
+    claims = Claims(is_step=frame.needs == NEEDS_ROOM)
+    if claims.is_step:
+        _check_step(store, frame)
+    works = [
+        part.row.check(store, frame, part, own, claims)
+        for part, own in zip(frame.parts, frame.slices, strict=True)
+    ]
+    settlements = [work for work in works if isinstance(work, Settlement)]
+    if sum(run[3] for work in settlements for run in work.runs) > limits.MAX_RUNS_PER_FRAME:
+        raise Broken(f"a frame names more than {limits.MAX_RUNS_PER_FRAME} messages")
+    results: list[Result] = []
+    lost: list[Run] = []
+    rests_on = 0
+    for part, work in zip(frame.parts, works, strict=True):
+        result, lost_of_part, rests_of_part = part.row.apply(work)
+        results.append(result)
+        lost += lost_of_part
+        rests_on = max(rests_on, rests_of_part)
+    return results, pack_runs(lost) if lost else b"", rests_on
+
+
+def _check_step(store: Store, frame: Frame) -> None:
+    """Check that the records of a frame that publishes, and does more, can be one batch.
+
+    Raises:
+        Broken: a part of it has no place there, or it has more messages than a frame may.
+        Refused: `too_large`.
+    """
+    others = [part.row.op for part in frame.parts if not part.row.steps]
+    if others:
+        raise Broken(f"{others[0]} has no place in a frame that publishes")
+    count = sum(part.count for part in frame.parts if part.row.needs == NEEDS_ROOM)
+    if count > limits.MAX_MESSAGES_PER_FRAME:
+        raise Broken(f"a frame has more than {limits.MAX_MESSAGES_PER_FRAME} messages")
+    if frame.size + PUBLISH_OVERHEAD_BYTES * len(frame.parts) > store.sizes.apply_bytes:
+        raise Refused(
+            "too_large",
+            f"a frame of {frame.size} bytes in {len(frame.parts)} parts exceeds {store.sizes.apply_bytes} "
+            "with its records; nothing was stored",
+        )
