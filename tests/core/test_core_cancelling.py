@@ -113,6 +113,23 @@ def test_a_worker_is_told_and_cannot_settle_it(kind: str, durability: str) -> No
     world.check()
 
 
+@pytest.mark.parametrize("begins", [True, False])
+def test_a_worker_gets_another_one_at_once(begins: bool) -> None:
+    """Its place is free, though it has said nothing of what was cancelled, and never will."""
+    world = World()
+    boss, worker = world.hello("boss"), world.hello("worker")
+    worker.consume("q", prefetch=1)
+    for n in range(5):
+        boss.publish("q", b"%d" % n)
+        (message,) = worker.messages()
+        assert message.body == b"%d" % n
+        if begins:
+            worker.begin(message)
+        boss.cancel_messages("q", message.id)
+    assert boss.stats("q")["cancelled"] == 5
+    world.check()
+
+
 def test_a_worker_that_is_away_is_told_that_it_is_lost() -> None:
     """When it comes back, on a server that was restarted, too."""
     for restart in (False, True):

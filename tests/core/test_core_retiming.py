@@ -56,7 +56,7 @@ def by_due(client: Client, count: int = 1_000, after: bytes = b"") -> tuple[list
 
 def waiting(kind: str) -> tuple[World, Client, Id]:
     """Return a world with some messages of a kind in `q`, and one that is to have another time."""
-    world = World(segment_batches=3)
+    world = World(segment_batches=100 if kind == "cold" else 3)  # what left memory is one run
     client = world.hello()
     names = [b"%d" % each for each in range(9)]
     delay_ms = 60_000 if kind == "delayed" else 0

@@ -21,7 +21,7 @@ from minibrokerd.core.model.inputs import Space
 from minibrokerd.core.model.sums import Sums
 
 STEPS = 40
-WORLDS = 16
+WORLDS = 30
 TICK_MS = 8
 RARE = {
     "not_synced",
@@ -65,6 +65,8 @@ class Walked:
             self.disk,
             self.freeze,
             self.restart,
+            self.retime,
+            self.cancel,
         )
         self.random.choice(steps)()
 
@@ -75,6 +77,14 @@ class Walked:
         count = self.random.randint(1, 3)
         result = self.boss.publish("q", *[b"x"] * count, **fields)["results"][0]
         self.ids += [(result["origin"], result["first"] + n) for n in range(count)]
+
+    def retime(self) -> None:
+        if self.ids:
+            self.boss.retime("q", self.random.choice(self.ids), self.random.choice([0, 700]))
+
+    def cancel(self) -> None:
+        if self.ids and self.random.random() < 0.3:
+            self.boss.cancel_messages("q", self.random.choice(self.ids))
 
     def worker_comes(self) -> None:
         if len(self.workers) < 3:
@@ -226,5 +236,5 @@ def test_what_is_said_is_what_happens(seed: int) -> None:
 
 def test_the_walk_meets_most_reasons() -> None:
     """Those that it cannot reach, or hardly, have tests of their own (test_core_explaining.py)."""
-    said = sum((walk(seed) for seed in range(100, 106)), Counter[str]())
+    said = sum((walk(seed) for seed in range(100, 112)), Counter[str]())
     assert set(REASONS) - set(said) <= RARE

@@ -331,6 +331,15 @@ class Broker(Clients):
             assert self.world.states(queue) == expected
 
     @invariant()
+    def what_waits_is_found_by_its_id(self) -> None:
+        """In memory or not: else nobody can look at it, move it, or end it."""
+        for name in ("q", "q.dlq"):
+            for id, state in self.world.states(name).items():
+                group = self.world.queue(name).group
+                assert state != "READY" or group.lanes.find(*id) is not None, id
+                assert state != "DELAYED" or group.later.find(*id) is not None, id
+
+    @invariant()
     def nothing_waits_that_somebody_could_have(self) -> None:
         store = self.world.store
         for queue in store.queues.values():

@@ -8,11 +8,18 @@ from backup_mutants import BACKUP_MUTANTS
 from client_mutants import CLIENT_MUTANTS
 from core_mutants import CORE_MUTANTS
 from log_mutants import LOG_MUTANTS
+from message_mutants import MESSAGE_MUTANTS
 from session_mutants import SESSION_MUTANTS
 from shell_mutants import SHELL_MUTANTS
 
 MUTANTS: Final = (
-    LOG_MUTANTS + SHELL_MUTANTS + CORE_MUTANTS + SESSION_MUTANTS + CLIENT_MUTANTS + BACKUP_MUTANTS
+    LOG_MUTANTS
+    + SHELL_MUTANTS
+    + CORE_MUTANTS
+    + MESSAGE_MUTANTS
+    + SESSION_MUTANTS
+    + CLIENT_MUTANTS
+    + BACKUP_MUTANTS
 )
 BY_NAME: Final = {mutant.name: mutant for mutant in MUTANTS}
 assert len(BY_NAME) == len(MUTANTS), "each has a name of its own"

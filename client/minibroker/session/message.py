@@ -20,8 +20,8 @@ from minibroker.session.ways_out import Ending
 
 Body = TypeVar("Body")
 _UNSET: Any = object()
-LOST: Final = 1  # its lease ended, or it was handed out again
-CANCELLED: Final = 2
+LOST: Final = True  # its lease ended, or it was handed out again
+CANCELLED: Final = 2  # somebody cancelled it, which is lost, too
 
 
 class Delivery:
@@ -109,7 +109,7 @@ class MessageData(msgspec.Struct, Generic[Body], eq=False, gc=False):
     raw: bytes
     _body: Any = _UNSET
     state: int = HELD
-    lost: int = 0  # LOST, or CANCELLED
+    lost: int = False  # True, or CANCELLED
     begun_at: float = 0.0  # monotonic seconds
     task: Any = None
 

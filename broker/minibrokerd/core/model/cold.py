@@ -81,13 +81,14 @@ class ColdRun:
         index = bisect_right(self.gone, (sequence, 2**64)) - 1
         return index < 0 or self.gone[index][1] <= sequence
 
+    @property
+    def start(self) -> int:
+        """The first sequence that was not read back; `stop` if all were."""
+        return self.bounds(self.at)[0] if self.at < len(self.firsts) else self.stop
+
     def waits(self, sequence: int) -> bool:
         """Whether a message is here, has not ended, and was not read back."""
-        return (
-            self.at < len(self.firsts)
-            and sequence >= self.bounds(self.at)[0]
-            and self.has(sequence)
-        )
+        return sequence >= self.start and self.has(sequence)
 
     def end(self, first: int, stop: int) -> int:
         """Take the messages from `first` up to `stop` as ended; return how many had not before."""

@@ -296,8 +296,11 @@ class KeyLane(Lane):
 
 
 def first_of(each: Span | ColdRun) -> int:
-    """Return the lowest sequence, to search a line by it."""
-    return each.first
+    """Return the lowest sequence that waits here, to search a line by it.
+
+    What a run has lost at its start can be another run in front of it, when it was written again.
+    """
+    return each.first if isinstance(each, Span) else each.start
 
 
 def _place(span: Span) -> tuple[int, int]:

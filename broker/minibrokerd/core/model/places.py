@@ -74,7 +74,7 @@ def cold_from(run: ColdRun, sequence: int) -> int:
 
     What was taken out of its middle and waits again stands in its place, in memory.
     """
-    first = max(run.bounds(run.at)[0], sequence)
+    first = max(run.start, sequence)
     live = next(run.live(first, run.stop), None)
     return run.stop if live is None else live[0]
 

@@ -264,6 +264,6 @@ def _ids(item: Item) -> Iterator[Id]:
 
 
 def _cold_ids(run: ColdRun) -> Iterator[Id]:
-    for first, stop in run.live(run.bounds(run.at)[0], run.stop):
+    for first, stop in run.live(run.start, run.stop):
         for sequence in range(first, stop):
             yield run.queue, sequence

@@ -1,0 +1,142 @@
+"""Bugs of what is asked and done by the id of a message: explain, retime, cancel."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from mutant import CLIENT, Mutant
+
+EXPLAIN_MUTANTS: Final = (
+    Mutant(
+        "explain counts those who may take no more",
+        "core/model/explaining.py",
+        "    hungry = [consumer for consumer in at if consumer.credit() > 0]\n",
+        "    hungry = list(at)\n",
+        ("core/test_explained_worlds.py",),
+        "explain: what is said to be next is not handed out",
+    ),
+    Mutant(
+        "explain takes a hold after a start for none",
+        "core/model/explaining.py",
+        "    if not store.hands_out():\n",
+        "    if store.paused:\n",
+        ("core/test_explained_worlds.py",),
+        "explain: what waits for the workers of before is said to be next, or to have no one with credit",
+    ),
+    Mutant(
+        "explain says of a lease how long it is",
+        "core/model/explaining.py",
+        "    until = _unix_ms(store, item.timer.tick * TICK_MS) if",
+        "    until = store.unix_ms + item.lease_ms + 0 * TICK_MS if",
+        ("core/test_explained_worlds.py",),
+        "explain: the end of a lease moves away while nobody renews it",
+    ),
+    Mutant(
+        "explain tells of queues of others",
+        "core/verbs/explaining.py",
+        "        return self._scope is None or self._scope.covers(name)\n",
+        "        return bool(name)\n",
+        ("access/test_rights_walk.py::test_explain_tells_only_of_its_own_queues",),
+        "rights: a token sees where messages of other queues are, and who has them",
+    ),
+)
+
+RETIME_MUTANTS: Final = (
+    Mutant(
+        "a retime without a record",
+        "core/verbs/retiming.py",
+        "        store.write_return(queue, [message], message.ready_at_ms - store.now_ms, None)\n",
+        "",
+        ("model",),
+        "I1: after a restart a message is ready at its old time",
+    ),
+    Mutant(
+        "a retime of what is dead",
+        "core/verbs/retiming.py",
+        "        if _is_dead(queue.group.later.find(origin, sequence)):\n",
+        "        if not queue.number and _is_dead(queue.group.later.find(origin, sequence)):\n",
+        ("core/test_core_retiming.py", "model"),
+        "I4: what used all its attempts is handed out again",
+    ),
+    Mutant(
+        "what is due at one time is on one page only",
+        "core/verbs/due.py",
+        "                    found += (each for each in _places(item) if each > behind)\n",
+        "                    found += (\n"
+        "                        each for each in _places(item) if each.ready_at_ms > behind.ready_at_ms\n"
+        "                    )\n",
+        ("core/test_core_retiming.py",),
+        "peek: a page passes over what is due at the time at which the one before ended",
+    ),
+    Mutant(
+        "a listing passes over what stands in the middle of what left memory",
+        "core/verbs/listing.py",
+        "                return item.first\n        return 2**64\n",
+        "                return 2**64\n        return 2**64\n",
+        ("core/test_core_retiming.py",),
+        "peek: a message that waits all the time is shown in no page",
+    ),
+)
+
+CANCEL_MUTANTS: Final = (
+    Mutant(
+        "a run is looked for by where it began",
+        "core/model/lane.py",
+        "    return each.first if isinstance(each, Span) else each.start\n",
+        "    return each.first\n",
+        ("model",),
+        "a message that left memory, and was written again, is not found by its id",
+    ),
+    Mutant(
+        "a cancel of what is worked on without a record",
+        "core/verbs/cancelling.py",
+        "            if item.block.durability != MEMORY:\n                self._ended.append(run)\n",
+        "            if item.block.durability != MEMORY and delivery is None:\n"
+        "                self._ended.append(run)\n",
+        ("model",),
+        "I1: a restart hands out again what was cancelled",
+    ),
+    Mutant(
+        "a cancelled lease ends all the same",
+        "core/verbs/cancelling.py",
+        "                store.wheel.cancel(item.timer)\n                item.timer = None\n",
+        "                item.timer = None\n",
+        ("model",),
+        "the end of a lease finds no message under it, and the broker stops",
+    ),
+    Mutant(
+        "a cancel keeps the credit of its worker",
+        "core/verbs/cancelling.py",
+        "            give_credit(store, queue.group, delivery, 1)\n",
+        "            give_credit(store, queue.group, delivery, 0)\n",
+        ("core/test_core_cancelling.py", "model"),
+        "I5: a worker gets less and less, and nothing at the end",
+    ),
+    Mutant(
+        "a worker is not told of a cancel",
+        "core/verbs/cancelling.py",
+        "            _tell(store, number, queue, taken, self._by)\n",
+        "            _tell(store, -number, queue, taken, self._by)\n",
+        ("core/test_core_cancelling.py",),
+        "a handler goes on with what nobody wants any more",
+    ),
+    Mutant(
+        "a worker is told of a cancel that a crash may take back",
+        "core/verbs/cancelling.py",
+        "    store.send(known.connection, queue.last_batch, header, pack_runs(runs))\n",
+        "    store.send(known.connection, 0, header, pack_runs(runs))\n",
+        ("core/test_core_cancelling.py",),
+        "I1: a worker drops what is handed out again after a crash, charged for a dead lease",
+    ),
+    Mutant(
+        "what was cancelled in a buffer begins",
+        "session/revoked.py",
+        "        consumer.take_out(unseen)\n",
+        "        consumer.take_out(())\n",
+        ("client/test_cancel.py::test_what_was_taken_in_advance_never_begins",),
+        "a handler gets a message that was cancelled before it began",
+        CLIENT,
+    ),
+)
+
+MESSAGE_MUTANTS: Final = EXPLAIN_MUTANTS + RETIME_MUTANTS + CANCEL_MUTANTS
