@@ -21,6 +21,7 @@ from minibrokerd.core.model.records import (
     EndMeta,
     ExtendMeta,
     PurgeMeta,
+    StateMeta,
 )
 from minibrokerd.core.model.records import record as state
 from minibrokerd.log import format as layout
@@ -63,6 +64,7 @@ def _logs() -> list[bytes]:
         PurgeMeta(2),
         DropMeta(2),
         EndMeta(7, 3, True),
+        StateMeta(1, (8,), (3, 1), 0),
     )
     # One message of a publish whose encodings differ: columns, lengths, bodies.
     tail = b"\xc4\x01\x01" + b"\xc4\x08" + (1).to_bytes(8, "little") + b"\xc4\x01x"

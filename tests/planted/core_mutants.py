@@ -116,6 +116,60 @@ STEP_MUTANTS: Final = (
     ),
 )
 
+KEPT_MUTANTS: Final = (
+    Mutant(
+        "a kept entry is lost by a digest",
+        "core/durable/digest.py",
+        "        self._done += map(_framed, self._states.values())\n",
+        "        self._done += map(_framed, [*self._states.values()][:1])\n",
+        ("core/test_core_kept.py",),
+        "I2: what was kept is forgotten by a start",
+    ),
+    Mutant(
+        "the end of a kept entry is lost by a digest",
+        "core/durable/digest.py",
+        '        self._states[says.kind, says.key] = RECORD, _packed(record, b"")\n',
+        "        if says.value is None:\n"
+        "            self._states.pop((says.kind, says.key), None)\n"
+        "            return\n"
+        '        self._states[says.kind, says.key] = RECORD, _packed(record, b"")\n',
+        ("core/test_core_kept.py",),
+        "I8: what ended in a later segment stands again",
+    ),
+    Mutant(
+        "a kept entry is copied for ever",
+        "core/model/kept.py",
+        "        if entry.batch <= upto:\n            self._emit(store, entry)\n",
+        "        if entry.batch:\n            self._emit(store, entry)\n",
+        ("core/test_core_kept.py",),
+        "each pass writes all of it again",
+    ),
+    Mutant(
+        "what ended is copied",
+        "core/model/kept.py",
+        "            if entry.batch != NEVER:\n                self._sums.standing.drop(entry.batch, entry)\n",
+        "            if entry.batch == NEVER:\n                self._sums.standing.drop(entry.batch, entry)\n",
+        ("core/test_core_kept.py",),
+        "I8: it stands again after a start",
+    ),
+    Mutant(
+        "a kept entry does not expire",
+        "core/model/kept.py",
+        "    store.jobs.append(lambda: store.kept.empty_bucket(number))\n",
+        "    _arm(store, number + 1)\n",
+        ("core/test_core_kept.py",),
+        "memory grows with all that was ever kept",
+    ),
+    Mutant(
+        "a kept entry is over with its bucket",
+        "core/model/kept.py",
+        "        if entry is None or 0 < entry.expires_unix_ms <= store.unix_ms:\n            return None\n",
+        "        if entry is None:\n            return None\n",
+        ("core/test_core_kept.py",),
+        "a window of a second is one of nine",
+    ),
+)
+
 TIME_MUTANTS: Final = (
     Mutant(
         "wheel off by one slot",
@@ -299,4 +353,6 @@ COLD_MUTANTS: Final = (
     ),
 )
 
-CORE_MUTANTS: Final = DELIVERY_MUTANTS + STEP_MUTANTS + TIME_MUTANTS + COPY_MUTANTS + COLD_MUTANTS
+CORE_MUTANTS: Final = (
+    DELIVERY_MUTANTS + STEP_MUTANTS + KEPT_MUTANTS + TIME_MUTANTS + COPY_MUTANTS + COLD_MUTANTS
+)

@@ -18,6 +18,7 @@ from minibrokerd.core.durable.survivors import Live, Survivors, lease_of
 from minibrokerd.core.model.cold import ColdRun
 from minibrokerd.core.model.deliveries import Delivery
 from minibrokerd.core.model.extents import BadTail
+from minibrokerd.core.model.kept import ENDED
 from minibrokerd.core.model.messages import Message, Span, State
 from minibrokerd.core.model.queues import DEFAULTS, Queue
 from minibrokerd.core.model.records import (
@@ -38,6 +39,7 @@ from minibrokerd.core.model.records import (
     QueueMeta,
     ReserveMeta,
     ReturnMeta,
+    StateMeta,
     UnknownRecord,
     decode,
 )
@@ -173,6 +175,7 @@ class Replay:
             queue.next_sequence = queue.reserved_until
             self._finish_queue(waiting)
         self._finish_outcomes()
+        store.kept.opened(store)
         finish_sessions(store)
         if self.messages:
             hold_back(store, clean=clean)
@@ -410,9 +413,17 @@ class Replay:
 
     @_applies(EndMeta)
     def _end(self, meta: EndMeta, record: Record) -> None:
-        self._session(meta.session).forget_below(meta.answered_below)
-        if meta.silent:
-            self._store.forgotten[meta.session] = meta.answered_below
+        value = meta.answered_below, int(meta.silent)
+        self._state(StateMeta(ENDED.number, (meta.session,), value, 0), record)
+
+    @_applies(StateMeta)
+    def _state(self, meta: StateMeta, record: Record) -> None:
+        kind = self._store.kept.replayed(meta, self._number)
+        if kind is ENDED and meta.value is not None:
+            (session,), (answered_below, _) = meta.key, meta.value
+            assert isinstance(session, int)
+            assert isinstance(answered_below, int)
+            self._session(session).forget_below(answered_below)
 
     @_applies(CopyMeta)
     def _copy(self, meta: CopyMeta, record: Record) -> None:

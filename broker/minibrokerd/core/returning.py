@@ -9,6 +9,7 @@ there just before, if any of them consumed, and go on as soon as all of them are
 from __future__ import annotations
 
 from minibroker.contract import limits
+from minibrokerd.core.model.kept import ENDED
 from minibrokerd.core.model.sessions import Session
 from minibrokerd.core.model.state import Store
 from minibrokerd.core.verbs.farewells import await_return
@@ -26,7 +27,7 @@ def finish_sessions(store: Store) -> None:
             if session.window:
                 oldest = min(outcome.recorded for outcome in session.window.values())
                 store.note_outcomes(session, oldest)
-            store.forgotten.pop(session.id, None)
+            store.kept.forget(ENDED, (session.id,))
             await_return(store, session)
         else:
             del store.sessions[session.id]

@@ -109,6 +109,10 @@ class Usage:
                 name = f"session {session.id}"
                 yield Pin("outcome of a frame", name, session.seen_unix_ms, outcome.recorded)
 
+        for entry in store.kept:
+            if entry.kind.copied:
+                yield Pin(f"a kept {entry.kind.name}", "-", 0, entry.batch)
+
     def _row(self, batch: int) -> SegmentUse | None:
         """Return the segment that holds a batch; None: no record of it is in the log."""
         at = bisect_left(self._rows, batch, key=lambda row: row.upto)

@@ -23,6 +23,7 @@ from minibroker.contract.settings import DURABILITIES
 from minibroker.contract.wire import RUN
 from minibrokerd.core.model.cold import ColdRun
 from minibrokerd.core.model.extents import Bodies
+from minibrokerd.core.model.kept import Key
 from minibrokerd.core.model.messages import FRAME_BYTES, MESSAGE_BYTES
 from minibrokerd.core.model.records import (
     AckMeta,
@@ -42,6 +43,7 @@ from minibrokerd.core.model.records import (
     QueueMeta,
     ReserveMeta,
     ReturnMeta,
+    StateMeta,
     record,
 )
 from minibrokerd.log.seam import Digested, Record
@@ -105,6 +107,7 @@ class Digest:
         self._left: dict[int, int] = {}  # how many of them live, of one that is about several
         self._acks: dict[int, list[list[int]]] = {}
         self._outcomes: dict[int, _Kept] = {}
+        self._states: dict[tuple[int, Key], _Item] = {}  # the last one of each kind and key
 
     def adopt(self, payload: bytes) -> None:
         """Begin with what an older payload says of the same segment."""
@@ -120,8 +123,9 @@ class Digest:
         self._close()
         for session, outcomes in self._outcomes.items():
             self._done.append(_framed((OUTCOMES, _packed_outcomes(session, outcomes))))
+        self._done += map(_framed, self._states.values())
         payload = b"".join(self._done)
-        self._done, self._outcomes = [], {}
+        self._done, self._outcomes, self._states = [], {}, {}
         return payload
 
     def _close(self) -> None:
@@ -217,6 +221,10 @@ class Digest:
     @_adds(FrameMeta)
     def _frame(self, says: FrameMeta, record: Record, at: int) -> None:
         self._outcome(says, bytes(record.tail))
+
+    @_adds(StateMeta)
+    def _state(self, says: StateMeta, record: Record, at: int) -> None:
+        self._states[says.kind, says.key] = RECORD, _packed(record, b"")
 
     def _note(self, origin: int, first: int, count: int) -> None:
         """Note what the next of the others is about: it is dropped once all these messages have ended."""

@@ -22,6 +22,7 @@ from minibrokerd.core.model.budgets import Budget
 from minibrokerd.core.model.deliveries import Delivery
 from minibrokerd.core.model.index import Index
 from minibrokerd.core.model.inputs import Forward
+from minibrokerd.core.model.kept import Entry
 from minibrokerd.core.model.lanes import Lanes
 from minibrokerd.core.model.messages import Block, Item, Message, Span, State, alike
 from minibrokerd.core.model.queues import Queue
@@ -162,6 +163,8 @@ def _others(store: Store, budget: Budget) -> bool:
                 standing.add(thing, index)
         elif isinstance(thing, Queue):
             _settings(store, thing, budget)
+        elif isinstance(thing, Entry):
+            budget.bytes_left -= store.kept.copy(store, thing, upto)
         elif isinstance(thing, Session):
             complete = _outcomes(store, thing, budget)
         elif isinstance(thing, Delivery) and thing.token in store.deliveries:

@@ -259,7 +259,7 @@ class DamagedMeta(Meta, frozen=True):
 
 
 class EndMeta(Meta, frozen=True):
-    """A session ended: its outcomes below `answered_below` are forgotten.
+    """A session ended: its outcomes below `answered_below` are forgotten. Only read: STATE says it today.
 
     `silent`: its client did not say so, and may still ask. While this record lives, it is told that they are.
     """
@@ -267,6 +267,18 @@ class EndMeta(Meta, frozen=True):
     session: int
     answered_below: int
     silent: bool
+
+
+class StateMeta(Meta, frozen=True):
+    """An entry of what is kept beside messages (core/model/kept.py); the last one of its kind and key stands.
+
+    `value` is None where it ended. It is over at `expires_unix_ms` (0: not by time).
+    """
+
+    kind: int
+    key: tuple[int | str, ...]
+    value: tuple[int | bytes, ...] | None
+    expires_unix_ms: int
 
 
 RECORD_TYPES: Final[Mapping[int, type[Meta]]] = {
@@ -286,6 +298,7 @@ RECORD_TYPES: Final[Mapping[int, type[Meta]]] = {
     15: DamagedMeta,
     16: EndMeta,
     17: CopyPartMeta,
+    18: StateMeta,
 }
 TYPE_OF: Final[Mapping[type[Meta], int]] = {meta: number for number, meta in RECORD_TYPES.items()}
 

@@ -16,19 +16,20 @@ from minibrokerd.core.model.effects import Effects, Outgoing
 from minibrokerd.core.model.endings import Endings
 from minibrokerd.core.model.extents import Bodies, Extent
 from minibrokerd.core.model.group import Group
+from minibrokerd.core.model.kept import Kept
 from minibrokerd.core.model.messages import LAZY, MEMORY, Block, Message, Span, runs_of
 from minibrokerd.core.model.queues import DEFAULTS, RESERVE_STEP, Queue
 from minibrokerd.core.model.records import (
     TYPE_OF,
     AttemptMeta,
     BeginMeta,
-    EndMeta,
     ExtendMeta,
     FrameMeta,
     Meta,
     QueueMeta,
     ReserveMeta,
     ReturnMeta,
+    StateMeta,
     encode,
 )
 from minibrokerd.core.model.refusals import Refused, check_name
@@ -44,7 +45,7 @@ REST_MS: Final = 1_000  # a queue that was used a moment ago keeps what it will 
 REST_GROUPS: Final = 1_000  # looked at in one step
 GO_ON_GROUPS: Final = 200  # dispatched in one step, after a time in which none was
 MOST_NEWS: Final = 10_000
-STARTS_NO_SYNC: Final = frozenset({BeginMeta, ExtendMeta, EndMeta, FrameMeta})
+STARTS_NO_SYNC: Final = frozenset({BeginMeta, ExtendMeta, FrameMeta, StateMeta})
 
 Handler = Callable[["Store", Timer, Any], None]
 
@@ -56,7 +57,7 @@ class Store:
     __slots__ = (
         "_counter", "_numbers", "auto_create", "bodies", "by_number", "clear_below", "connections", "copied",
         "deliveries", "dirty", "dropped_batch", "effects", "endings", "entering", "epoch", "expected",
-        "forgotten", "forward_waits", "grace_until_ms", "held_back", "hold_until_ms", "idle", "jitter", "jobs",
+        "forward_waits", "grace_until_ms", "held_back", "hold_until_ms", "idle", "jitter", "jobs", "kept",
         "lazy", "lazy_bytes", "looks_left", "max_queues", "news", "next_queue_number", "now_ms", "nowhere",
         "open_batch", "paused", "queues", "sessions", "short", "sizes", "standing", "sums", "synced", "unix_ms",
         "wheel",
@@ -89,6 +90,7 @@ class Store:
         self.sums = Sums()
         self.endings = Endings()
         self.standing = self.sums.standing
+        self.kept = Kept(self.sums)
         self.wheel = Wheel(0)
         self.queues: dict[str, Queue] = {}
         self.by_number: dict[int, Queue] = {}
@@ -106,9 +108,6 @@ class Store:
         self.nowhere = Queue(0, "", 0, DEFAULTS)
         self.sessions: dict[int, Session] = {}
         self.connections: dict[int, Connection] = {}
-        self.forgotten: dict[
-            int, int
-        ] = {}  # sessions of which outcomes below this were forgotten unasked
         self.expected: set[int] = set()  # sessions that hand-outs wait for after a stop
         self.deliveries: dict[int, Delivery] = {}
         self.entering: deque[tuple[int, Queue, Block, list[Span]]] = deque()

@@ -41,6 +41,8 @@ class Sums:
     __slots__ = (
         "cold_bytes",
         "held_bytes",
+        "kept_bytes",
+        "kept_log_bytes",
         "large",
         "live_bytes",
         "memory_bytes",
@@ -55,6 +57,8 @@ class Sums:
         self.cold_bytes = 0
         self.memory_bytes = 0
         self.held_bytes = 0
+        self.kept_bytes = 0  # what entries of Kept take of memory
+        self.kept_log_bytes = 0  # and of the log, those that are copied
         self.outcomes = 0  # of frames, in the windows of all sessions
         self.large: dict[Queue, None] = {}
         self.standing = Standing()
@@ -80,7 +84,8 @@ class Sums:
         Outcomes count too: of clients that fell silent there may be many, and a log whose bound leaves them
         no room would be copied for ever.
         """
-        return self.live_bytes + QUEUE_BYTES * queues + OUTCOME_BYTES * self.outcomes
+        outcome_bytes = OUTCOME_BYTES * self.outcomes
+        return self.live_bytes + QUEUE_BYTES * queues + outcome_bytes + self.kept_log_bytes
 
     def used_bytes(self, queues: int, sessions: int, deliveries: int) -> int:
         """Return about how many bytes of memory all takes, where there are so many of these."""
@@ -91,4 +96,5 @@ class Sums:
             + SESSION_BYTES * sessions
             + DELIVERY_BYTES * deliveries
             + OUTCOME_OBJECT_BYTES * self.outcomes
+            + self.kept_bytes
         )

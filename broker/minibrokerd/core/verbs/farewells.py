@@ -10,8 +10,8 @@ from typing import Final
 
 from minibroker.contract import limits
 from minibrokerd.core.model.deliveries import Consumer, Delivery
+from minibrokerd.core.model.kept import ENDED
 from minibrokerd.core.model.messages import Message, Span, State
-from minibrokerd.core.model.records import EndMeta
 from minibrokerd.core.model.sessions import Connection, Session
 from minibrokerd.core.model.state import Store
 from minibrokerd.core.model.wheel import Timer
@@ -162,9 +162,7 @@ def _forget_outcomes(store: Store, session: Session, *, silent: bool) -> None:
     recorded = any(outcome.recorded for outcome in session.window.values())
     known_below = session.answered_below
     store.sums.outcomes -= session.forget_all()
-    if recorded:
-        store.emit(EndMeta(session.id, session.answered_below, silent))
-    if silent and session.answered_below > known_below:
-        store.forgotten[session.id] = session.answered_below
-        if len(store.forgotten) > limits.MAX_SESSIONS:
-            del store.forgotten[next(iter(store.forgotten))]
+    says = silent and session.answered_below > known_below
+    if recorded or says:
+        value = session.answered_below, int(says)
+        store.kept.put(store, ENDED, (session.id,), value, logged=recorded)

@@ -9,6 +9,7 @@ from minibroker.contract import limits
 from minibroker.contract.wire import RUN, pack_runs
 from minibrokerd.core.model.deliveries import Delivery, Run
 from minibrokerd.core.model.inputs import Attach, Disconnected, Flow, Hello, Resume
+from minibrokerd.core.model.kept import ENDED
 from minibrokerd.core.model.messages import Item, Message, State
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.refusals import Broken, Refused
@@ -111,7 +112,10 @@ def _begin_anew(store: Store, session: Session) -> None:
     a server that crashed, is as good as new.
     """
     session.blank = False
-    session.answered_below = store.forgotten.pop(session.id, session.answered_below)
+    ended = store.kept.get(store, ENDED, (session.id,))
+    if ended is not None:
+        session.answered_below = int(ended[0])
+        store.kept.forget(ENDED, (session.id,))
 
 
 def _connect(store: Store, session: Session, id: int, *, main: bool) -> None:

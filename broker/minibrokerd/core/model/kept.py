@@ -1,0 +1,232 @@
+"""What is kept beside queues and messages: entries of a kind and a key, each with a value and mostly an end.
+
+One record says one of them (STATE), and the last one of its kind and key stands: in a replay, and in a digest,
+which has the last one alone. An entry is over at `expires_unix_ms` by the wall clock, without a record; those that
+end within the same 8 seconds share a timer and are taken out in steps. What a kind needs beside that is its row of
+`KINDS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from minibroker.contract import limits
+from minibrokerd.core.model.messages import NEVER
+from minibrokerd.core.model.records import StateMeta
+from minibrokerd.core.model.sums import Sums
+
+if TYPE_CHECKING:
+    from minibrokerd.core.model.state import Store
+    from minibrokerd.core.model.wheel import Timer
+
+Key = tuple[int | str, ...]
+Value = tuple[int | bytes, ...]
+
+ENTRY_BYTES: Final = 120  # of memory, and about of the log, beside the bytes of key and value
+BUCKET_MS: Final = 8_192  # entries that end within so long share a timer
+STEP_ENTRIES: Final = 1_000  # taken out in one apply, below 1 ms
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of entries; `key` and `value` are the types of theirs.
+
+    `copied`: an entry outlives the segment of its record. `most`: beyond so many the oldest is forgotten; 0: no
+    bound. `remembers` says of a value whether it is kept in memory; None: each is.
+    """
+
+    number: int
+    name: str
+    key: tuple[type, ...]
+    value: tuple[type, ...]
+    copied: bool = True
+    most: int = 0
+    remembers: Callable[[Value], bool] | None = None
+
+
+# A session of which outcomes are forgotten, by its id: those below a sequence, and 1 if its client may still ask.
+# While the record lives, that client is told that they are; the outcomes themselves stand in older segments.
+ENDED: Final = Kind(
+    1, "ended session", (int,), (int, int), copied=False, most=limits.MAX_SESSIONS,
+    remembers=lambda value: bool(value[1]),
+)  # fmt: skip
+KINDS: Mapping[int, Kind] = {kind.number: kind for kind in (ENDED,)}
+
+
+class Entry:
+    """One entry that stands; `batch` has its record, NEVER if none has."""
+
+    __slots__ = ("batch", "expires_unix_ms", "key", "kind", "value")
+
+    def __init__(
+        self, kind: Kind, key: Key, value: Value, expires_unix_ms: int, batch: int
+    ) -> None:
+        self.kind = kind
+        self.key = key
+        self.value = value
+        self.expires_unix_ms = expires_unix_ms  # 0: not by time
+        self.batch = batch
+
+    def size(self) -> int:
+        """Return about how many bytes it takes, of memory and of the log."""
+        plain = (*self.key, *self.value)
+        return ENTRY_BYTES + sum(8 if isinstance(each, int) else len(each) for each in plain)
+
+
+class Kept:
+    """All entries, by kind and key."""
+
+    __slots__ = ("_buckets", "_kinds", "_sums")
+
+    def __init__(self, sums: Sums) -> None:
+        self._kinds: dict[int, dict[Key, Entry]] = {}
+        self._buckets: dict[int, dict[Entry, None]] = {}  # by the end of each, in BUCKET_MS
+        self._sums = sums
+
+    def __iter__(self) -> Iterator[Entry]:
+        return (entry for entries in self._kinds.values() for entry in entries.values())
+
+    def get(self, store: Store, kind: Kind, key: Key) -> Value | None:
+        """Return the value of an entry; None: there is none, or it is over."""
+        entry = self._kinds.get(kind.number, {}).get(key)
+        if entry is None or 0 < entry.expires_unix_ms <= store.unix_ms:
+            return None
+        return entry.value
+
+    def put(
+        self,
+        store: Store,
+        kind: Kind,
+        key: Key,
+        value: Value,
+        expires_unix_ms: int = 0,
+        *,
+        logged: bool = True,
+    ) -> None:
+        """Let an entry stand from now on; `logged`: over a restart, too, once the open batch is safe."""
+        entry = Entry(kind, key, value, expires_unix_ms, NEVER)
+        self.forget(kind, key)
+        if logged:
+            self._emit(store, entry)
+        if kind.remembers is None or kind.remembers(value):
+            self._add(entry)
+            self._settle_in(store, entry)
+
+    def end(self, store: Store, kind: Kind, key: Key) -> None:
+        """Let an entry stand no more, over a restart, too."""
+        entry = self._kinds.get(kind.number, {}).get(key)
+        if entry is not None:
+            self.forget(kind, key)
+            if entry.batch != NEVER:
+                store.emit(StateMeta(kind.number, key, None, 0))
+
+    def forget(self, kind: Kind, key: Key) -> None:
+        """Take an entry out of memory, if there is one; what the log says of it stays."""
+        entries = self._kinds.get(kind.number, {})
+        entry = entries.pop(key, None)
+        if entry is None:
+            return
+        self._sums.kept_bytes -= entry.size()
+        if kind.copied:
+            self._sums.kept_log_bytes -= entry.size()
+            if entry.batch != NEVER:
+                self._sums.standing.drop(entry.batch, entry)
+        number = _bucket_of(entry)
+        bucket = self._buckets.get(number)
+        if bucket is not None:
+            bucket.pop(entry, None)
+
+    # -- the log --------------------------------------------------------------------------------
+
+    def replayed(self, meta: StateMeta, batch: int) -> Kind:
+        """Apply a record of a log, before `opened`; return the kind of its entry.
+
+        Raises:
+            ValueError: key or value are not those of their kind.
+        """
+        kind = KINDS[meta.kind]
+        known = meta.value is None or tuple(map(type, meta.value)) == kind.value
+        if tuple(map(type, meta.key)) != kind.key or not known:
+            raise ValueError(f"a kept {kind.name} is {meta.key!r:.200}: {meta.value!r:.200}")
+        self.forget(kind, meta.key)
+        if meta.value is not None and (kind.remembers is None or kind.remembers(meta.value)):
+            self._add(Entry(kind, meta.key, meta.value, meta.expires_unix_ms, batch))
+        return kind
+
+    def opened(self, store: Store) -> None:
+        """End the replay: what is over is forgotten, and the rest waits for its end."""
+        for entry in list(self):
+            if 0 < entry.expires_unix_ms <= store.unix_ms:
+                self.forget(entry.kind, entry.key)
+            else:
+                self._settle_in(store, entry)
+
+    def copy(self, store: Store, entry: Entry, upto: int) -> int:
+        """Write an entry again if its record stands in a batch up to `upto`; return about how many bytes it wrote.
+
+        The caller took it out of `Standing`.
+        """
+        if 0 < entry.expires_unix_ms <= store.unix_ms:
+            self.forget(entry.kind, entry.key)
+            return 0
+        copied_bytes = 0
+        if entry.batch <= upto:
+            self._emit(store, entry)
+            copied_bytes = entry.size()
+        store.standing.put(entry.batch, entry, None)
+        return copied_bytes
+
+    def _emit(self, store: Store, entry: Entry) -> None:
+        store.emit(StateMeta(entry.kind.number, entry.key, entry.value, entry.expires_unix_ms))
+        entry.batch = store.open_batch
+
+    # -- memory, and the end --------------------------------------------------------------------
+
+    def _add(self, entry: Entry) -> None:
+        kind = entry.kind
+        entries = self._kinds.setdefault(kind.number, {})
+        entries[entry.key] = entry
+        self._sums.kept_bytes += entry.size()
+        if kind.copied:
+            self._sums.kept_log_bytes += entry.size()
+        if kind.most and len(entries) > kind.most:
+            self.forget(kind, next(iter(entries)))
+
+    def _settle_in(self, store: Store, entry: Entry) -> None:
+        if entry.kind.copied and entry.batch != NEVER:
+            store.standing.put(entry.batch, entry, None)
+        if entry.expires_unix_ms:
+            number = _bucket_of(entry)
+            if number not in self._buckets:
+                self._buckets[number] = {}
+                _arm(store, number)
+            self._buckets[number][entry] = None
+
+    def empty_bucket(self, number: int) -> bool:
+        """Forget some of what has ended; return whether that was all of a bucket."""
+        bucket = self._buckets[number]
+        for _ in range(min(STEP_ENTRIES, len(bucket))):
+            entry = next(iter(bucket))
+            self.forget(entry.kind, entry.key)
+        if bucket:
+            return False
+        del self._buckets[number]
+        return True
+
+
+def _bucket_of(entry: Entry) -> int:
+    return -(-entry.expires_unix_ms // BUCKET_MS)
+
+
+def _arm(store: Store, number: int) -> None:
+    left_ms = max(number * BUCKET_MS - store.unix_ms, 0)
+    store.set_timer(_bucket_over, number, store.now_ms + left_ms)
+
+
+def _bucket_over(store: Store, timer: Timer, number: int) -> None:
+    if number * BUCKET_MS > store.unix_ms:  # the wall clock was set back meanwhile
+        _arm(store, number)
+        return
+    store.jobs.append(lambda: store.kept.empty_bucket(number))
