@@ -331,7 +331,7 @@ COLD_MUTANTS: Final = (
         "a copy that names the old place",
         "core/durable/paging.py",
         "            record.extent = run.shelf.expect(extent)\n",
-        "            run.shelf.append(span.block.extent)\n",
+        "            record.extent = extent\n            run.shelf.append(span.block.extent)\n",
         ("core/test_core_cold.py", "sim"),
         "I1: what was copied is read where it stood before, in a segment that is freed",
     ),
