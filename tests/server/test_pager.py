@@ -16,6 +16,7 @@ from minibrokerd.core.model.sums import Sums
 from minibrokerd.engine import pager
 from minibrokerd.engine.pager import Pager
 from minibrokerd.log.seam import Log, Record
+from minibrokerd.process.memory import Gauge
 
 
 class Shell:
@@ -106,3 +107,20 @@ async def test_a_start_on_very_many_queues_reads_for_some_of_them(
     shell = Shell(world)
     shell.pager.fill()
     assert 500 < len(shell.reads) <= 1_024
+
+
+def test_memory_is_full_of_what_one_message_keeps() -> None:
+    """Of a publish that takes more than messages may, all has ended but one message; its bytes are still there."""
+    world = World()
+    client, shell = world.hello("p"), Shell(world)
+    client.publish("q", *[b"x" * 1_000] * 100)
+    got = client.receive_all("q", 100)
+    client.settle("ack", *got[1:])
+    shell.pager._gauge = Gauge(lambda: 0)  # the size of this process says nothing
+    shell.pager.limit(150_000)  # half of it is for messages
+    assert world.core.hot_bytes() < 75_000 < world.core.held_bytes()
+    shell.pager.look()
+    assert shell.pager.is_full
+    client.settle("ack", got[0])
+    assert world.core.held_bytes() == 0
+    assert not shell.pager.is_full

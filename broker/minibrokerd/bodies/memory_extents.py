@@ -24,7 +24,6 @@ class MemoryExtent:
         "lengths_bytes",
         "place",
         "refs",
-        "size",
         "tail",
     )
 
@@ -36,9 +35,8 @@ class MemoryExtent:
         self.checksum = checksum
         self.refs = 0
         self.place = 0  # of the one record that has all of it; 0: not safe yet, or in no log
-        self.size = size = len(tail)
         self.lengths_bytes = lengths_bytes
-        self.blob_at = blob_at = size - blob_bytes
+        self.blob_at = blob_at = len(tail) - blob_bytes
         # The head of the blob is mostly the shortest that can say its length. What stands where such a head would
         # begin is a length, of another value, if it is not.
         if blob_bytes < 256:
@@ -53,13 +51,19 @@ class MemoryExtent:
             _, (self.lengths_at, _), _ = bin_bounds(memoryview(tail), 3)
 
     @property
+    def size(self) -> int:
+        """The bytes of the tail."""
+        return len(self.tail)
+
+    @property
     def is_stored(self) -> bool:
         """Whether the log has it; see `Extent.is_stored`."""
         return self.place != 0
 
     def placed(self, place: int) -> None:
-        """Note where its record stands, which is safe."""
+        """Note where its record stands, which is safe and has the sum: here it would take 32 bytes more."""
         self.place = place
+        self.checksum = 0
 
     def columns(self) -> memoryview:
         """Return the columns that were published with the messages."""
