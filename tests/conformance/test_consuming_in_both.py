@@ -132,6 +132,23 @@ async def test_a_run_calls_its_handler_for_each_until_the_connection_is_closed(
         assert [found[name] for name in ("ready", "held", "begun", "acked")] == [0, 0, 0, 40]
 
 
+async def test_a_consumer_that_is_quick_finds_a_larger_prefetch_by_itself(
+    broker: Any, queue: Any
+) -> None:
+    await queue.publish_many([b"x"] * 3_000)
+    done = most = 0
+    async with queue.consume(prefetch="auto") as messages:
+        async for message in messages:
+            await message.ack()
+            done += 1
+            if done % 100 == 50:
+                most = max(most, (await counters(queue))["held"])
+            if done == 3_000:
+                break
+    assert most > 1  # it began with one at a time
+    assert (await counters(queue))["acked"] == 3_000
+
+
 @pytest.mark.parametrize("handler", [5, lambda: None, "name"])
 async def test_what_can_handle_nothing_takes_nothing(queue: Any, handler: Any) -> None:
     with pytest.raises(TypeError):

@@ -13,6 +13,7 @@ from minibroker.aio.driver import Driver
 from minibroker.aio.message import Message
 from minibroker.aio.monotonic import now_ms
 from minibroker.contract.errors import MinibrokerError
+from minibroker.session.pacing import Pacing
 from minibroker.session.settlements import BEGUN
 from minibroker.session.subscription import QUIET_S, Subscription
 from minibroker.session.typed import Convert
@@ -29,7 +30,7 @@ class Consumer(Subscription, Generic[Body]):
         self,
         driver: Driver,
         queue: str,
-        prefetch: int,
+        prefetch: tuple[int, Pacing | None],
         lease_ms: int,
         convert: Convert | None = None,
     ) -> None:
@@ -40,13 +41,14 @@ class Consumer(Subscription, Generic[Body]):
 
     async def start(self) -> None:
         """Ask for messages; return when the server has agreed, raise what it refused."""
-        driver = self._driver
+        driver, asked_ms = self._driver, now_ms()
         try:
             await driver.request("consume", self.fields(), driver.timeout_ms)
         except BaseException:
             driver.machine.forget(self)
             raise
         self.is_agreed = True
+        self.answered(now_ms() - asked_ms)
 
     # ---- handing over ----
 
@@ -110,7 +112,7 @@ class Consumer(Subscription, Generic[Body]):
             raise StopAsyncIteration
         self._driver.check_open()
         waiter = self._driver.create_future()
-        self._waiters.append(waiter)
+        self._wait(waiter, now_ms())
         try:
             await waiter
         except asyncio.CancelledError:
@@ -151,7 +153,7 @@ class Consumption(Generic[Body]):
         self,
         driver: Driver,
         queue: str,
-        prefetch: int,
+        prefetch: tuple[int, Pacing | None],
         lease_ms: int,
         convert: Convert | None = None,
     ) -> None:

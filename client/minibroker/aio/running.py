@@ -14,6 +14,7 @@ from typing import Any
 from minibroker.aio.callables import Call, Handler, Handlers
 from minibroker.aio.consumer import Consumer, leave
 from minibroker.aio.driver import Driver
+from minibroker.session.pacing import Pacing
 from minibroker.session.typed import Convert
 
 Slot = asyncio.Task[BaseException | None]
@@ -24,6 +25,7 @@ async def run_slots(
     queue: str,
     handler: Handler,
     concurrency: int,
+    prefetch: tuple[int, Pacing | None],
     lease_ms: int,
     convert: Convert | None = None,
 ) -> None:
@@ -31,7 +33,7 @@ async def run_slots(
     handlers = Handlers(handler, concurrency, queue, driver.timeout_ms / 1000)
     try:
         driver.check_open()
-        consumer: Consumer[Any] = Consumer(driver, queue, concurrency, lease_ms, convert)
+        consumer: Consumer[Any] = Consumer(driver, queue, prefetch, lease_ms, convert)
         await consumer.start()
         slots = [
             driver.loop.create_task(_take_and_call(consumer, handlers.call))

@@ -369,7 +369,8 @@ class Machine:
         Not while it opens: the session asks again what has no answer, and its caller may still withdraw that one.
         """
         if consumer.is_agreed and (consumer.arming is None or consumer.arming.waiter.done()):
-            consumer.arming = self.calls.ask(Arming(consumer), "consume", consumer.fields(), None)
+            arming = Arming(consumer, lambda: self.received_ms)
+            consumer.arming = self.calls.ask(arming, "consume", consumer.fields(), None)
 
     def forget(self, consumer: Subscription) -> None:
         """Know a consumer no more; nothing that comes for it is taken."""
@@ -389,8 +390,10 @@ class Machine:
             self.schedule()
 
     def _delivered(self, event: Delivered, now_ms: int) -> None:
-        delivery = event.delivery
-        self.consumers[event.consumer].deliver(delivery)
+        delivery, consumer = event.delivery, self.consumers[event.consumer]
+        if consumer.deliver(delivery, now_ms):
+            self._set_half(consumer)
+            self._arm(consumer)
         if delivery.lease_ms < SHORT_LEASE_MS:
             self._tell(Renew(delivery.lease_ms))
 

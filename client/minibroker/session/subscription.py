@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
 from minibroker.contract.errors import Closed, MinibrokerError
 from minibroker.session.delivery import drop
 from minibroker.session.message import Delivery
+from minibroker.session.pacing import Pacing
 from minibroker.session.settlements import HELD, Settlements
 from minibroker.session.typed import Convert
 
@@ -24,19 +25,20 @@ class Subscription:
     def __init__(
         self,
         queue: str,
-        prefetch: int,
+        prefetch: tuple[int, Pacing | None],
         lease_ms: int,
         settlements: Settlements,
         convert: Convert | None = None,
     ) -> None:
         self.number = 0  # the machine gives it one
         self.queue = queue
-        self.prefetch = prefetch
+        self.prefetch, self._pacing = prefetch
         self.lease_ms = lease_ms  # 0: as the queue says
         self.is_agreed = False  # the server has said so, once
         self.arming: Any = None  # the call that asks again, while it has no answer
         self._buffer: deque[Any] = deque()
         self._waiters: deque[Any] = deque()
+        self._waits_since_ms = 0  # the first of those that wait
         self._settlements = settlements
         self._convert = convert
         self.error: MinibrokerError | None = None
@@ -54,11 +56,34 @@ class Subscription:
         """Let acks of the queue leave early when half of the smallest prefetch has been used up."""
         self._settlements.half = max(1, smallest_prefetch // 2)
 
-    def deliver(self, delivery: Delivery) -> None:
-        """Take a delivery into the buffer."""
+    def deliver(self, delivery: Delivery, now_ms: int) -> bool:
+        """Take a delivery into the buffer; return whether to ask for messages again, with another prefetch."""
         delivery.convert = self._convert
+        count, before = len(delivery.messages), self.prefetch
+        if self._pacing is not None and self.is_agreed and not self._is_asked_again():
+            self.prefetch = self._paced(self._pacing, count, now_ms)
         self._buffer.extend(delivery.messages)
-        self._wake(len(delivery.messages))
+        self._wake(count)
+        return self.prefetch != before
+
+    def answered(self, took_ms: int) -> None:
+        """Note how long the server took to answer a request of this consumer."""
+        if self._pacing is not None:
+            self._pacing.answered(took_ms)
+
+    def _paced(self, pacing: Pacing, count: int, now_ms: int) -> int:
+        waiting = 0 if self._buffer else len(self._waiters)
+        waits_ms = now_ms - self._waits_since_ms if waiting else 0
+        return pacing.delivered(now_ms, count, len(self._buffer), self.prefetch, waiting, waits_ms)
+
+    def _is_asked_again(self) -> bool:
+        return self.arming is not None and not self.arming.waiter.done()
+
+    def _wait(self, waiter: object, now_ms: int) -> None:
+        """Let `waiter` know when there is something in the buffer, or will be nothing."""
+        if not self._waiters:
+            self._waits_since_ms = now_ms
+        self._waiters.append(waiter)
 
     def take_buffer(self) -> list[Any]:
         """Take out what was not begun. Also called by the attached thread: each popleft is one step."""
@@ -96,8 +121,11 @@ class Subscription:
 class Arming:
     """Waits for the answer when messages are asked for again: a refusal ends the iteration."""
 
-    def __init__(self, subscription: Subscription) -> None:
+    def __init__(self, subscription: Subscription, received_ms: Callable[[], int]) -> None:
+        """`received_ms` returns when the newest bytes came."""
         self._subscription = subscription
+        self._received_ms = received_ms
+        self._asked_ms = received_ms()
         self._is_done = False
 
     def done(self) -> bool:
@@ -117,6 +145,7 @@ class Arming:
     def set_result(self, value: object) -> None:
         """Note that the server has agreed."""
         self._is_done = True
+        self._subscription.answered(self._received_ms() - self._asked_ms)
 
     def set_exception(self, error: MinibrokerError) -> None:
         """Note what the server refused."""

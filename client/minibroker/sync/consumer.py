@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from minibroker.contract.errors import MinibrokerError
+from minibroker.session.pacing import Pacing
 from minibroker.session.settlements import BEGUN
 from minibroker.session.subscription import QUIET_S, Subscription
 from minibroker.session.typed import Convert
@@ -26,7 +27,7 @@ class Consumer(Subscription, Generic[Body]):
         self,
         driver: Driver,
         queue: str,
-        prefetch: int,
+        prefetch: tuple[int, Pacing | None],
         lease_ms: int,
         convert: Convert | None = None,
     ) -> None:
@@ -43,6 +44,7 @@ class Consumer(Subscription, Generic[Body]):
     def start(self) -> None:
         """Ask for messages; return when the server has agreed, raise what it refused."""
         driver = self._driver
+        asked = driver.clock()
         try:
             driver.request("consume", self.fields(), driver.timeout_ms)
         except BaseException:
@@ -50,6 +52,7 @@ class Consumer(Subscription, Generic[Body]):
                 self._machine.forget(self)
             raise
         self.is_agreed = True
+        self.answered(round((driver.clock() - asked) * 1_000))
 
     def __iter__(self) -> Consumer[Body]:
         return self
@@ -61,13 +64,13 @@ class Consumer(Subscription, Generic[Body]):
                 return message
             waiter = Waiter()
             driver = self._driver
-            with driver:
+            with driver as now:
                 if self._buffer:
                     continue
                 if not self._ended:
                     waiter.owner = driver.machine
                     driver.machine.check_open()
-                    self._waiters.append(waiter)
+                    self._wait(waiter, now)
             if self._ended and not waiter.done():
                 if self.error is not None:
                     raise self.error
@@ -161,7 +164,7 @@ class Consumption(Generic[Body]):
         self,
         driver: Driver,
         queue: str,
-        prefetch: int,
+        prefetch: tuple[int, Pacing | None],
         lease_ms: int,
         convert: Convert | None = None,
     ) -> None:

@@ -17,6 +17,7 @@ from minibroker.session.declaring import NOTHING, Declaration, Differences
 from minibroker.session.explanation import Explanation
 from minibroker.session.message import Delivery
 from minibroker.session.outbox import GROUP_MESSAGES, PublishGroup
+from minibroker.session.pacing import Prefetch, prefetch_of
 from minibroker.session.peek import Peeks
 from minibroker.session.publishes import none_of, outcomes_of
 from minibroker.session.settlements import BEGUN
@@ -138,7 +139,7 @@ class Queue(Generic[Body]):
 
     # ---- consuming ----
 
-    def consume(self, prefetch: int = 1, lease: Span | None = None) -> Consumption[Body]:
+    def consume(self, prefetch: Prefetch = 1, lease: Span | None = None) -> Consumption[Body]:
         """Return the messages of the queue, as they come. `run` does this for a handler.
 
             with queue.consume(prefetch=32) as messages:
@@ -146,10 +147,14 @@ class Queue(Generic[Body]):
                     with message.process():
                         ...
 
-        `prefetch` bounds what is delivered and not settled. `lease`: as the queue says, if None.
+        `prefetch` bounds what is delivered and not settled; "auto": what is worked off in about 10 ms, and
+        in the time of the way to the server and back. `lease`: as the queue says, if None.
+
+        Raises:
+            TypeError, BadValue: `prefetch` or `lease` is none.
         """
-        whole("prefetch", prefetch, 1, limits.MAX_PREFETCH)
-        return Consumption(self._driver, self.name, prefetch, wishes.lease_ms(lease), self._convert)
+        in_hand = prefetch_of(prefetch)
+        return Consumption(self._driver, self.name, in_hand, wishes.lease_ms(lease), self._convert)
 
     def receive(
         self,
@@ -181,12 +186,21 @@ class Queue(Generic[Body]):
             driver.attached.delivered(delivery.lease_ms)
         return list(delivery.messages)
 
-    def run(self, handler: Handler, concurrency: int = 1, lease: Span | None = None) -> None:
+    def run(
+        self,
+        handler: Handler,
+        concurrency: int = 1,
+        lease: Span | None = None,
+        *,
+        prefetch: Prefetch | None = None,
+    ) -> None:
         """Call `handler` for each message, `concurrency` at a time, each inside `message.process()`.
 
         One at a time runs in this thread, more in threads of their own; leases are renewed meanwhile. A return of
         the handler acks, an exception nacks, and so on as `Message.process` says; it may also call
         `message.reject(error)` or another settlement itself. `async def` handlers need asyncio's client.
+
+        `prefetch` is as `consume` has it; None: as many as run at once.
 
         Runs until it is interrupted, which Ctrl-C does and SIGTERM does not, or until the broker is closed by
         another thread. Then no new message begins, the handlers that run are waited for, and their settlements
@@ -194,14 +208,14 @@ class Queue(Generic[Body]):
 
         Raises:
             TypeError: the handler can never handle a message; none was taken.
-            BadValue: `concurrency` is out of range.
+            BadValue: `concurrency` or `prefetch` is out of range.
             SystemExit, KeyboardInterrupt, ...: what a handler raised that is no `Exception`; that message is
                 settled.
         """
         whole("concurrency", concurrency, 1, limits.MAX_PREFETCH)
-        run_threads(
-            self._driver, self.name, handler, concurrency, wishes.lease_ms(lease), self._convert
-        )
+        in_hand = prefetch_of(concurrency if prefetch is None else prefetch, concurrency)
+        lease_ms = wishes.lease_ms(lease)
+        run_threads(self._driver, self.name, handler, concurrency, in_hand, lease_ms, self._convert)
 
     # ---- by hand ----
 

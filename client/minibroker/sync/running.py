@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from minibroker.session.handling import check_handler, is_async
+from minibroker.session.pacing import Pacing
 from minibroker.session.typed import Convert
 from minibroker.sync.consumer import Consumer, leave
 from minibroker.sync.driver import Driver
@@ -22,6 +23,7 @@ def run_threads(
     queue: str,
     handler: Handler,
     concurrency: int,
+    prefetch: tuple[int, Pacing | None],
     lease_ms: int,
     convert: Convert | None = None,
 ) -> None:
@@ -29,7 +31,7 @@ def run_threads(
     check_handler(handler)
     if is_async(handler):
         raise TypeError("run() of minibroker.sync takes a plain function; asyncio's awaits")
-    consumer: Consumer[Any] = Consumer(driver, queue, concurrency, lease_ms, convert)
+    consumer: Consumer[Any] = Consumer(driver, queue, prefetch, lease_ms, convert)
     consumer.start()
     run = _Run(driver, consumer, handler)
     driver.runs.add(run)
