@@ -234,7 +234,7 @@ def test_help_of_a_narrow_terminal_cuts_no_description() -> None:
 def test_help_of_subcommands_names_variables_too() -> None:
     """Their own, unlike each other."""
     assert "MINIBROKER_DLQ_LIST_COUNT" in typed("dlq", "list", "--help").stdout
-    assert "MINIBROKER_QUEUE_DELETE_FORCE" in typed("queue", "delete", "--help").stdout
+    assert "MINIBROKER_QUEUE_DELETE_YES" in typed("queue", "delete", "--help").stdout
 
 
 def test_an_unknown_command_or_flag_names_what_is_near() -> None:

@@ -106,7 +106,10 @@ def test_a_redirect_does_not_get_the_token() -> None:
 # How each command that asks a broker is typed; those that are not here are below, or ask none.
 ASKS = {
     "ping": (),
+    "retime": ("1-0", "now"),
+    "explain": ("1-0",),
     "publish": ("mail", "x"),
+    "cancel": ("mail", "1-1", "--yes"),
     "consume": ("mail", "--count", "1"),
     "queues": (),
     "queue": ("show", "mail"),

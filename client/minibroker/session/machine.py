@@ -356,12 +356,7 @@ class Machine:
         self._next_consumer += 1
         self.consumers[subscription.number] = subscription
         self.session.consumers.add(subscription.number)
-        self._set_half(subscription)
-
-    def _set_half(self, subscription: Subscription) -> None:
-        queue = subscription.queue
-        others = (each.prefetch for each in self.consumers.values() if each.queue == queue)
-        subscription.set_half(min(others, default=2))
+        subscription.set_half(self.consumers.values())
 
     def _arm(self, consumer: Subscription) -> None:
         """Ask again, on a new connection; the server forgets consumers with the connection.
@@ -378,7 +373,7 @@ class Machine:
             self.calls.gave_up(consumer.arming)  # it must not follow the cancel
         self.consumers.pop(consumer.number, None)
         self.session.consumers.discard(consumer.number)
-        self._set_half(consumer)
+        consumer.set_half(self.consumers.values())
         consumer.end(consumer.error)
         consumer.drop_buffer()
 
@@ -392,7 +387,7 @@ class Machine:
     def _delivered(self, event: Delivered, now_ms: int) -> None:
         delivery, consumer = event.delivery, self.consumers[event.consumer]
         if consumer.deliver(delivery, now_ms):
-            self._set_half(consumer)
+            consumer.set_half(self.consumers.values())
             self._arm(consumer)
         if delivery.lease_ms < SHORT_LEASE_MS:
             self._tell(Renew(delivery.lease_ms))

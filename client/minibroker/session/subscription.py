@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -52,9 +52,10 @@ class Subscription:
             fields["lease_ms"] = self.lease_ms
         return fields
 
-    def set_half(self, smallest_prefetch: int) -> None:
+    def set_half(self, consumers: Iterable[Subscription]) -> None:
         """Let acks of the queue leave early when half of the smallest prefetch has been used up."""
-        self._settlements.half = max(1, smallest_prefetch // 2)
+        smallest = min((each.prefetch for each in consumers if each.queue == self.queue), default=2)
+        self._settlements.half = max(1, smallest // 2)
 
     def deliver(self, delivery: Delivery, now_ms: int) -> bool:
         """Take a delivery into the buffer; return whether to ask for messages again, with another prefetch."""
