@@ -9,6 +9,7 @@ from core_server import CoreServer, Id
 
 from minibroker.contract.errors import LeaseLost, MinibrokerError
 from minibroker.session.message import MessageData
+from minibroker.session.pacing import Prefetch, prefetch_of
 from minibroker.session.settlements import BEGUN, ENDED, Settlement
 from minibroker.session.subscription import Subscription
 
@@ -57,7 +58,8 @@ class Hands:
             return
         queue = self._random.choice(("a", "b"))
         settlements = self._machine.session.settlements_of(queue)
-        consumer = Subscription(queue, self._random.choice((1, 4, 20)), 0, settlements)
+        prefetch: Prefetch = self._random.choice((1, 4, "auto"))
+        consumer = Subscription(queue, prefetch_of(prefetch), 0, settlements)
         self._machine.subscribe(consumer)
         self._opening[consumer] = self._world.callers.request("consume", consumer.fields())
 

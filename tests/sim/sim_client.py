@@ -21,6 +21,7 @@ from minibroker.contract.errors import LeaseLost
 from minibroker.session.events import Lost
 from minibroker.session.message import Delivery, MessageData
 from minibroker.session.outbox import GROUP_MESSAGES, MESSAGE_RESERVE, Key, PublishGroup
+from minibroker.session.pacing import Prefetch
 from minibroker.session.settlements import BEGUN, ENDED, Settlement
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class Habits:
     most_in_batch: int = 1
     delayed: float = 0
     keyed: float = 0
-    prefetch: int = 0  # 0: it consumes nothing
+    prefetch: Prefetch = 0  # 0: it consumes nothing
     work_us: int = 1
     nacks: float = 0
     rejects: float = 0

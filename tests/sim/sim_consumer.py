@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from minibroker.session.calls import Call
 from minibroker.session.message import Delivery, MessageData
+from minibroker.session.pacing import Prefetch, prefetch_of
 from minibroker.session.subscription import Subscription
 
 if TYPE_CHECKING:
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
 class SimulatedConsumer(Subscription):
     """Known to the machine from its making on; `open` asks for messages."""
 
-    def __init__(self, client: SimulatedClient, queue: str, prefetch: int) -> None:
-        super().__init__(queue, prefetch, 0, client.session.settlements_of(queue))
+    def __init__(self, client: SimulatedClient, queue: str, prefetch: Prefetch) -> None:
+        super().__init__(queue, prefetch_of(prefetch), 0, client.session.settlements_of(queue))
         self._client = client
         self._call: Call | None = None
         self._is_leaving = False
@@ -33,10 +34,11 @@ class SimulatedConsumer(Subscription):
         else:
             self._client.loop.call_soon(self._client.machine.forget, self)
 
-    def deliver(self, delivery: Delivery) -> None:
+    def deliver(self, delivery: Delivery, now_ms: int) -> bool:
         """Take messages into the buffer."""
-        super().deliver(delivery)
+        again = super().deliver(delivery, now_ms)
         self._client.delivered(self, delivery)
+        return again
 
     def take(self) -> MessageData[Any] | None:
         """Take out the message that begins next."""

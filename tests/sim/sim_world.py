@@ -32,6 +32,7 @@ from sim_shell import MachineShell
 from sim_writer import SimulatedWriter
 
 from minibroker.contract import limits
+from minibroker.session.pacing import Prefetch
 from minibrokerd.log.failures import DamagedLog, LogError
 from support.simulated_disk import SimulatedDisk
 
@@ -119,7 +120,7 @@ class World:
         for number in range(random.randint(1, 3)):
             self._add(f"p{number}", publishes=random.choice((1, 3, 8)) * self.memory.backlog)
         for number in range(random.randint(0, 1 if self.memory.backlog > 1 else 3)):
-            prefetch = random.choice((1, 2, 8, 32))
+            prefetch: Prefetch = random.choice((1, 2, "auto", 32))
             self._add(f"c{number}", publishes=random.choice((0, 0, 2)), prefetch=prefetch)
 
     def _make_borders(self, random: Random) -> None:
@@ -139,7 +140,7 @@ class World:
                 )
             )  # fmt: skip
 
-    def _add(self, name: str, *, publishes: float = 0, prefetch: int = 0) -> None:
+    def _add(self, name: str, *, publishes: float = 0, prefetch: Prefetch = 0) -> None:
         random = self.random
         habits = Habits(
             publishes=publishes,
