@@ -28,11 +28,13 @@ from minibroker.contract.metrics import METRICS
 from minibroker.contract.reasons import REASONS
 from minibroker.contract.server_frames import SERVER_FRAMES, ServerFrame
 from minibroker.contract.settings import SETTINGS
+from minibroker.contract.versions import PROTOCOL_VERSIONS, Version
 from minibroker.worker.reporting import WORKER_EVENTS
 from minibrokerd.access.rights import RIGHTS, Right
 from minibrokerd.core.model.records import RECORD_TYPES
 from minibrokerd.http.families import FAMILIES
 from minibrokerd.http.routes import ROUTES
+from minibrokerd.log.log_versions import LOG_VERSIONS
 from minibrokerd.monitoring.checks import CHECKS
 from minibrokerd.process.exits import CHECK_EXITS, EXITS, Exit
 from minibrokerd.process.logs import EVENTS
@@ -250,6 +252,12 @@ def check_table() -> str:
     return table(("check", "warning, critical", "what is judged"), rows)
 
 
+def version_table(versions: Iterable[Version]) -> str:
+    """Return the rows of a table of versions, of the protocol or of the log."""
+    rows = ((str(each.number), each.release, each.added) for each in versions)
+    return table(("version", "since release", "added"), rows)
+
+
 def exit_table(exits: Iterable[Exit]) -> str:
     """Return exit codes of the command line."""
     rows = ((str(row.code), row.meaning, row.advice) for row in exits)
@@ -286,6 +294,7 @@ def protocol_tables() -> dict[str, str]:
         "limits": limit_table(),
         "metrics": metric_table(),
         "rights": right_table(),
+        "protocol versions": version_table(PROTOCOL_VERSIONS),
     }
     made |= {f"command {op}": fields_of(row) for op, row in COMMANDS.items()}
     return made | {f"frame {op}": fields_of_frame(row) for op, row in SERVER_FRAMES.items()}
@@ -294,7 +303,10 @@ def protocol_tables() -> dict[str, str]:
 # The tables that each document must have, by the name in their markers.
 DOCUMENTS: Mapping[Path, Callable[[], dict[str, str]]] = {
     PROTOCOL: protocol_tables,
-    ARCHITECTURE: lambda: {"records": record_table()},
+    ARCHITECTURE: lambda: {
+        "records": record_table(),
+        "log versions": version_table(row.version for row in LOG_VERSIONS),
+    },
     OPERATING: lambda: {
         "exits": exit_table(EXITS),
         "check exits": exit_table(CHECK_EXITS),

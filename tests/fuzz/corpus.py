@@ -26,6 +26,7 @@ from minibrokerd.core.model.records import (
 from minibrokerd.core.model.records import record as state
 from minibrokerd.log import format as layout
 from minibrokerd.log.format import Header, Kind, Origin, SegmentInfo
+from minibrokerd.log.log_versions import LOG_VERSIONS
 from minibrokerd.log.seam import Record
 
 HERE: Final = Path(__file__).parent / "corpus"
@@ -79,7 +80,7 @@ def _logs() -> list[bytes]:
 def segment(contents: list[Content]) -> bytes:
     """Return a first segment with these batches, up to the last byte that is not zero."""
     origin = Origin(bytes(16), 1, 1)
-    info = SegmentInfo(layout.FORMAT_VERSION, SEGMENT_BYTES, 1, 0, 0)
+    info = SegmentInfo(LOG_VERSIONS[0].version.number, SEGMENT_BYTES, 1, 0, 0)
     data = _batch(origin, 1, Kind.SEGMENT, [info.record()])
     for number, content in enumerate(contents, 2):
         data += _batch(origin, number, Kind.DATA, [Record(*fields) for fields in content])

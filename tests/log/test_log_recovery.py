@@ -297,7 +297,7 @@ async def test_a_newest_file_with_a_torn_header_is_no_segment_yet(tmp_path: Path
 async def test_a_newer_format_is_refused_and_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "d"
     path.mkdir()
-    body = layout.encode_body([SegmentInfo(2, SMALL, 1, 0, 0).record()])
+    body = layout.encode_body([SegmentInfo(99, SMALL, 1, 0, 0).record()])
     sizes = (body.body_bytes, body.record_count, body.heads_checksum)
     header = Header(Origin(bytes(16), 1, 1), 1, 0, 1, Kind.SEGMENT, *sizes, 1, 1)
     data = layout.encode_batch(header, body).ljust(SMALL, b"\0")

@@ -13,6 +13,7 @@ from minibrokerd.log import format as layout
 from minibrokerd.log.directory import SegmentName
 from minibrokerd.log.fileops import FileOps
 from minibrokerd.log.format import Kind, Origin, SegmentInfo
+from minibrokerd.log.log_versions import FORMAT_VERSION
 
 PIECE_BYTES: Final = 256 * 1024
 
@@ -62,7 +63,7 @@ def head_of(data: bytes, name: SegmentName) -> Head | None:
     if header is None or records is None or header.kind is not Kind.SEGMENT:
         return None
     info = layout.decode_segment_info(records)
-    if info is None or info.format_version > layout.FORMAT_VERSION:
+    if info is None or info.format_version > FORMAT_VERSION:
         return None
     if (header.origin.segment, header.origin.generation) != (name.number, name.generation):
         return None

@@ -381,7 +381,7 @@ class FileLog:
             allocation.adopt([], recovery.replaced)
             recovery.replaced = []
         tail.store_id, tail.epoch = self.store_id, recovery.epoch + self._raised_epochs
-        tail.log_start = recovery.log_start
+        tail.log_start, tail.format_version = recovery.log_start, recovery.format_version
         tail.last_number, tail.last_checksum = recovery.last_number, recovery.last_checksum
         tail.last_data = tail.last_safe = recovery.last_number
         tail.sealed.extend(recovery.sealed)

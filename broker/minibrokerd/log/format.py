@@ -20,10 +20,10 @@ from zlib import crc32
 
 import msgpack
 
+from minibrokerd.log.log_versions import FORMAT_VERSION
 from minibrokerd.log.seam import BATCH_HEADER_BYTES, RECORD_HEAD_BYTES, Record
 
 MAGIC: Final = b"MBB1"
-FORMAT_VERSION: Final = 1
 ALIGNMENT: Final = 8
 SEGMENT_RECORD: Final = 1  # the record type of the log's own batches (section 6)
 OWN_BATCH_BYTES: Final = 144  # an upper bound: header, head and a SEGMENT record, padded
@@ -125,6 +125,7 @@ class Body:
     body_bytes: int
     record_count: int
     heads_checksum: int
+    newest_type: int  # the highest of its records
 
     @property
     def batch_bytes(self) -> int:
@@ -161,8 +162,10 @@ def own_room(segment_bytes: int) -> int:
 def encode_body(records: Sequence[Record]) -> Body:
     """Encode records; the checksum of a tail is taken from the record where it is known."""
     pieces: list[bytes | memoryview] = []
-    body_bytes = heads_checksum = 0
+    body_bytes = heads_checksum = newest_type = 0
     for record in records:
+        if record.type > newest_type:
+            newest_type = record.type
         meta, tail = record.meta, record.tail
         meta_bytes = len(meta)
         payload_bytes = meta_bytes + len(tail)
@@ -174,7 +177,7 @@ def encode_body(records: Sequence[Record]) -> Body:
         heads_checksum = crc32(head, heads_checksum)
         pieces += (head, meta, tail)
         body_bytes += RECORD_HEAD_BYTES + payload_bytes
-    return Body(pieces, body_bytes, len(records), heads_checksum)
+    return Body(pieces, body_bytes, len(records), heads_checksum, newest_type)
 
 
 def encode_header(header: Header) -> bytes:

@@ -24,6 +24,7 @@ from minibrokerd.log.failures import DamagedLog, NewerFormat, NotWritable
 from minibrokerd.log.fileops import FileOps, read_all
 from minibrokerd.log.format import Found, Header, Kind, SegmentInfo
 from minibrokerd.log.index import Region, Slice, decode_slices
+from minibrokerd.log.log_versions import FORMAT_VERSION
 from minibrokerd.log.seam import BATCH_HEADER_BYTES, Batch, Digested, Place
 from minibrokerd.log.tail import Sealed
 
@@ -84,6 +85,7 @@ class Recovery:
         self.epoch = 0
         self.now_ms = 0
         self.log_start = 1
+        self.format_version = 1  # of the last segment
         self.last: Segment | None = None
         self.sealed: list[Sealed] = []  # the segments before it
         self.last_number = 0
@@ -122,6 +124,7 @@ class Recovery:
             self.store_id = last.header.origin.store_id
             last.slices = self._whole_slices(last)
             self.log_start = _newest_log_start(last)
+            self.format_version = last.info.format_version
             yield from self._read_chain(names, last)
             self._judge_end(last, closed=state is not None and state.clean)
         self._compare_failed()
@@ -191,11 +194,11 @@ class Recovery:
         records = layout.decode_records(data, 0, header) if header else None
         if header is None or records is None:
             if _is_newer(data):
-                raise NewerFormat(path, int(data[3:4]), layout.FORMAT_VERSION)
+                raise NewerFormat(path, int(data[3:4]), FORMAT_VERSION)
             return None
         info = layout.decode_segment_info(records)
-        if info is not None and info.format_version > layout.FORMAT_VERSION:
-            raise NewerFormat(path, info.format_version, layout.FORMAT_VERSION)
+        if info is not None and info.format_version > FORMAT_VERSION:
+            raise NewerFormat(path, info.format_version, FORMAT_VERSION)
         if header.kind is not Kind.SEGMENT or info is None:
             raise DamagedLog(path, 0, header.number, 0, "its first batch is no segment header")
         if (header.origin.segment, header.origin.generation) != (name.number, name.generation):
@@ -434,7 +437,7 @@ def _is_newer(data: bytes) -> bool:
     header = layout.decode_header(ours, 0)
     records = layout.decode_records(ours, 0, header) if header else None
     info = layout.decode_segment_info(records) if records else None
-    return info is None or info.format_version > layout.FORMAT_VERSION
+    return info is None or info.format_version > FORMAT_VERSION
 
 
 def _bad_header(path: str, later: Header | None) -> DamagedLog:

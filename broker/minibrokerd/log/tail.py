@@ -18,6 +18,7 @@ from minibrokerd.log.directory import DataDirectory, SegmentName, State
 from minibrokerd.log.fileops import FileOps, write_all, write_all_synced
 from minibrokerd.log.format import Header, Kind, Origin, SegmentInfo
 from minibrokerd.log.index import Region, Slice, encode_slice
+from minibrokerd.log.log_versions import version_of
 from minibrokerd.log.seam import BATCH_HEADER_BYTES
 
 _NEXT_FROM: Final = 0.25  # how full a segment is when the one after it is allocated
@@ -58,6 +59,8 @@ class Tail:
         self.store_id = store_id
         self.epoch = 0
         self.log_start = 1
+        self.format_version = 1  # of the current segment
+        self._newest_type = layout.SEGMENT_RECORD  # the highest of the records appended so far
         self.last_number = 0
         self.last_safe = 0  # of those, the newest that a start finds: its segment has its name
         self.last_checksum = 0
@@ -90,6 +93,8 @@ class Tail:
         if body.batch_bytes > self.room_bytes:
             self.begin_segment(now_ms, unix_ms, layout.segment_bytes_for(body.batch_bytes))
         self._write(Kind.DATA, body, now_ms, unix_ms)
+        if body.newest_type > self._newest_type:
+            self._newest_type = body.newest_type
         self.last_safe = self.last_number
         self.last_data = number
         assert self.segment is not None
@@ -120,6 +125,7 @@ class Tail:
             self.ended[full.name.number] = self.region
         self.segment = OpenSegment(name, descriptor, size_bytes, 0, zeroed)
         self.region = self._region(0, 0, 0)
+        self.format_version = max(self.format_version, version_of(self._newest_type))
         self._write(Kind.SEGMENT, self._own_body(), now_ms, unix_ms)
         self._ops.rename(self._directory.at("next.tmp"), self._directory.at(name))
         self._directory.sync()
@@ -237,7 +243,7 @@ class Tail:
     def _own_body(self) -> layout.Body:
         assert self.segment is not None
         info = SegmentInfo(
-            layout.FORMAT_VERSION,
+            self.format_version,
             self.segment.size_bytes,
             self.log_start,
             self.last_number,

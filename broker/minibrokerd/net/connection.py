@@ -17,6 +17,7 @@ from typing import Any, Final, Protocol, cast
 from minibroker.contract import limits
 from minibroker.contract.errors import ERRORS
 from minibroker.contract.rows import Phase
+from minibroker.contract.versions import PROTOCOL_VERSIONS
 from minibroker.contract.wire import LENGTH, RUN
 from minibrokerd import __version__
 from minibrokerd.access.checker import Checker
@@ -251,10 +252,11 @@ class ServerConnection(asyncio.Protocol):
 
     def _login(self, frame: Frame) -> None:
         part = frame.parts[0]
-        if part.protocol != limits.PROTOCOL_VERSION:
+        spoken = [version.number for version in PROTOCOL_VERSIONS]
+        if part.protocol not in spoken:
             raise Refusal(
                 "login_refused",
-                f"this server speaks protocol {limits.PROTOCOL_VERSION}, the client {part.protocol}; "
+                f"this server speaks protocol {' and '.join(map(str, spoken))}, the client {part.protocol}; "
                 "use a client of the same major version",
             )
         if len(frame.parts) > 1 or frame.sequence is not None or frame.request is not None:

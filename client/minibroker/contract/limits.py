@@ -5,7 +5,9 @@ A limit stands here once; the server enforces it, the client stays below it, pro
 
 from typing import Final
 
-PROTOCOL_VERSION: Final = 1
+from minibroker.contract.versions import PROTOCOL_VERSIONS
+
+PROTOCOL_VERSION: Final = PROTOCOL_VERSIONS[-1].number  # what a client says
 DEFAULT_PORT: Final = 7272
 
 MAX_HEADER_BYTES: Final = 16 * 1024
