@@ -10,6 +10,7 @@ from minibrokerd.core.durable import paging
 from minibrokerd.core.model.inputs import Forward, Loaded
 from minibrokerd.core.model.records import DamagedMeta, decode
 from minibrokerd.core.model.sums import Sums
+from minibrokerd.log.sizes import LARGEST
 
 MESSAGES = 12
 
@@ -101,4 +102,23 @@ def test_what_was_copied_is_read_where_its_copy_stands() -> None:
     assert {segment for segment, _ in world.records} == {2}
     assert world.queue("q").group.lanes.default.cold, "nothing came back for the copy"
     assert drained(client) == [b"%d" % number for number in range(MESSAGES)]
+    world.check()
+
+
+def test_copies_that_fill_several_batches_are_read_where_each_stands() -> None:
+    """Two batches may stand in two segments, and a run is read out of one."""
+    world = World(segment_batches=MESSAGES)  # all of them are read in one go
+    client = world.hello()
+    bodies = [b"%02d" % number * 100 for number in range(MESSAGES)]
+    for body in bodies:
+        client.publish("q", body)
+    world.freeze()
+    while world.core.synced % world.segment_batches:
+        client.publish("r", b"")
+    world.segment_batches = 1
+    world.store.sizes = world.store.sizes._replace(apply_bytes=1_000)
+    world.free(world.core.synced)
+    world.store.sizes = LARGEST
+    assert len({segment for segment, _ in world.records}) > 2, "one batch had all copies"
+    assert drained(client) == bodies
     world.check()

@@ -336,6 +336,14 @@ COLD_MUTANTS: Final = (
         "I1: what was copied is read where it stood before, in a segment that is freed",
     ),
     Mutant(
+        "copies of two batches in one run",
+        "core/durable/paging.py",
+        "            if not runs or (runs[-1].stop, runs[-1].batch) != (first, store.open_batch):\n",
+        "            if not runs or runs[-1].stop != first:\n",
+        ("core/test_core_cold.py",),
+        "I1: what was copied is looked for in the segment of the last copy",
+    ),
+    Mutant(
         "an extent freed while a delivery has messages of it",
         "core/model/queues.py",
         "        extent.refs -= stop - first\n",

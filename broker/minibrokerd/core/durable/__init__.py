@@ -1,1 +1,1 @@
-"""What stands in the log of what the core knows: bodies as they came, digests, places, copies."""
+"""What stands in the log of what the core knows: blocks, digests, copies, and the way out of memory and back."""
