@@ -156,7 +156,7 @@ def test_every_command_takes_its_token_from_the_file(start_http: StartHttp, tmp_
     for name, asked in ASKS.items():
         words = tuple(str(tmp_path / "out") if word == "OUT" else word for word in asked)
         done = here(known, name, *words)
-        assert (done.returncode, "token" in done.said) == (0, False), (name, done)
+        assert (done.returncode, "MINIBROKER_TOKEN" in done.said) == (0, False), (name, done)
     for name in ("ping", "check", "events", "who"):  # a login that fails is answered late
         done = here(at, name, *ASKS[name])
         refused = [CHECK_EXITS[3].code] if name == "check" else [exits.REFUSED, exits.UNREACHABLE]
