@@ -373,6 +373,7 @@ class World:
             assert counts == {state: by_state.count(state) for state in counts}, queue.name
             cold = queue.group.lanes.default.cold
             assert queue.cold_bytes == sum(run.cost for run in cold), queue.name
+            self._check_timers(queue)
             if not queue.count() - queue.group.entering:
                 assert not queue.live_bytes or queue.group.entering, queue.name
         self._check_extents()
@@ -392,6 +393,24 @@ class World:
         else:
             assert all(extent.refs == count for extent, count in refs.items())
             assert self.store.sums.held_bytes == held_bytes
+
+        self._check_credit()
+
+    def _check_timers(self, queue: Queue) -> None:
+        """A timer runs for what is begun or delayed, but for the dead; for nothing else."""
+        for state, item in queue.group.items():
+            timer = getattr(item, "timer", None)
+            waits = state in (State.BEGUN, State.DELAYED) and not getattr(item, "dead", False)
+            assert (timer is not None and timer.armed) == waits, (queue.name, state, item.first)
+
+    def _check_credit(self) -> None:
+        """A consumer has as many messages outstanding as its deliveries have."""
+        outstanding = Counter[Any]()
+        for delivery in self.store.deliveries.values():
+            outstanding[delivery.consumer] += delivery.count()
+        for connection in self.store.connections.values():
+            for consumer in (*connection.consumers.values(), *connection.receives.values()):
+                assert consumer.outstanding == outstanding[consumer], consumer.number
 
 
 def _segment_of(batch: Batch) -> int:

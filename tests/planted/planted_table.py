@@ -11,12 +11,14 @@ from log_mutants import LOG_MUTANTS
 from message_mutants import MESSAGE_MUTANTS
 from session_mutants import SESSION_MUTANTS
 from shell_mutants import SHELL_MUTANTS
+from transition_mutants import TRANSITION_MUTANTS
 
 MUTANTS: Final = (
     LOG_MUTANTS
     + SHELL_MUTANTS
     + CORE_MUTANTS
     + MESSAGE_MUTANTS
+    + TRANSITION_MUTANTS
     + SESSION_MUTANTS
     + CLIENT_MUTANTS
     + BACKUP_MUTANTS

@@ -61,14 +61,6 @@ WITHDRAWAL_MUTANTS: Final = (
         "E1: a look stops the broker",
     ),
     Mutant(
-        "the lease of a withdrawn answer runs on",
-        "core/verbs/withdrawing.py",
-        "            store.wheel.cancel(message.timer)\n            queue.group.begun -= 1\n",
-        "            queue.group.begun -= 1\n",
-        ("sim", "core/test_core_withdrawing.py"),
-        "I5, I8: a lease ends that nobody has",
-    ),
-    Mutant(
         "a number means its first request for ever",
         "core/verbs/withdrawing.py",
         "        connection.session.has_answer(delivery)\n",
@@ -133,7 +125,7 @@ RETURN_MUTANTS: Final = (
         "core/verbs/moving.py",
         "        doom(store, queue, message)\n        return\n",
         "        doom(store, queue, message)\n"
-        "        wait_or_ready(store, queue, message)\n"
+        "        wait(store, queue.group, message)\n"
         "        return\n",
         ("core/test_core_full_dlq.py", "model"),
         "I4, I8: attempts beyond the maximum",

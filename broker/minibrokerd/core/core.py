@@ -18,6 +18,7 @@ from minibroker.contract import limits
 from minibrokerd.core.durable import forwarding, paging
 from minibrokerd.core.model.effects import Effects, ReadBack
 from minibrokerd.core.model.extents import Bodies
+from minibrokerd.core.model.group import Group
 from minibrokerd.core.model.inputs import (
     Attach,
     Command,
@@ -38,9 +39,10 @@ from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.refusals import Broken, Refused
 from minibrokerd.core.model.sessions import Outcome, Result
 from minibrokerd.core.model.state import Store
+from minibrokerd.core.model.transitions import delay_over
 from minibrokerd.core.replay import Replay
 from minibrokerd.core.verbs import logins, withdrawing
-from minibrokerd.core.verbs.attempts import lease_over, leases_over
+from minibrokerd.core.verbs.attempts import leases_over
 from minibrokerd.core.verbs.dispatching import dispatch, line_up_all
 from minibrokerd.core.verbs.farewells import end_connection
 from minibrokerd.core.verbs.operations import NAMELESS, SEQUENCE
@@ -355,10 +357,13 @@ def _tick(store: Store, command: Tick) -> None:
         store.go_on()
     ended: list[Message] = []  # leases: those of one delivery end together
     for timer in store.wheel.advance(store.now_ms, TIMERS_PER_APPLY):
-        handler, argument = timer.item
-        if handler is lease_over:
-            ended.append(argument)
+        item = timer.item
+        if isinstance(item, Message):
+            ended.append(item)
+        elif isinstance(item, Group):
+            delay_over(store, item, timer)
         else:
+            handler, argument = item
             handler(store, timer, argument)
     leases_over(store, ended)
     if store.jobs:

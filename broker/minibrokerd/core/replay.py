@@ -46,10 +46,9 @@ from minibrokerd.core.model.records import (
 from minibrokerd.core.model.refusals import Broken, Refused
 from minibrokerd.core.model.sessions import Outcome, Result, Session
 from minibrokerd.core.model.state import Store
+from minibrokerd.core.model.transitions import change, wait
 from minibrokerd.core.model.wheel import TICK_MS, Wheel
 from minibrokerd.core.returning import finish_sessions, hold_back
-from minibrokerd.core.verbs.attempts import lease_over
-from minibrokerd.core.verbs.comebacks import wait_or_ready
 from minibrokerd.core.verbs.dooming import doom
 from minibrokerd.core.verbs.publishing import enter, result_of
 from minibrokerd.log.seam import Batch, Digested, Record
@@ -193,12 +192,12 @@ class Replay:
                 continue
             for span in live.live():
                 delay_ms = span.ready_at_ms - span.block.ready_at_ms
-                wait = live.wait or (span.block.unix_ms, delay_ms)
-                span.ready_at_ms = self._still_waits(span.ready_at_ms, *wait)
+                waits = live.wait or (span.block.unix_ms, delay_ms)
+                span.ready_at_ms = self._still_waits(span.ready_at_ms, *waits)
                 self.messages += span.stop - span.first
                 queue.count_in(span.block, span.first, span.stop)
                 if delay_ms:  # its place is by the end of its delay, not where it was published
-                    wait_or_ready(store, queue, span)
+                    wait(store, queue.group, span)
                 else:
                     enter(store, queue, [span])
         for key, message in waiting.messages.items():
@@ -212,7 +211,7 @@ class Replay:
                 continue
             written_ms, delay_ms = waiting.waits.get(key, (0, 0))
             message.ready_at_ms = self._still_waits(message.ready_at_ms, written_ms, delay_ms)
-            wait_or_ready(store, queue, message)
+            wait(store, queue.group, message)
 
     def _finish_outcomes(self) -> None:
         """Take from the digests what can still be asked about; of most sessions that is in the last one."""
@@ -269,10 +268,9 @@ class Replay:
         delivery.add(message)
         # Log time stands still while the server is down: what was begun is not to wait for its delay again.
         message.ready_at_ms = min(message.ready_at_ms, store.now_ms)
-        message.state = State.BEGUN
         message.lease_ms = meta.lease_ms
-        message.timer = store.set_timer(lease_over, message, store.now_ms + left)
-        queue.group.begun += 1
+        until_ms = store.now_ms + left
+        change(store, queue.group, (message,), None, State.BEGUN, until_ms=until_ms)
 
     # -- one method for each record type ---------------------------------------------------------
 

@@ -62,7 +62,7 @@ class Group:
         self.later = NO_LANES.index  # the delayed ones by their ids
         self.delayed_count = 0
         # The delayed ones that wait for room in the DLQ.
-        self.doomed: dict[Timer, Any] | None = None
+        self.doomed: dict[Timer, Message] | None = None
         self.deliveries: dict[int, Delivery] = NOTHING
         self.held = 0
         self.begun = 0
@@ -134,18 +134,15 @@ class Group:
         return self.lanes.ready + self.delayed_count + self.held + self.begun + self.entering
 
     def delay(self, timer: Timer, item: Item) -> None:
-        """Count `item` as DELAYED under a timer that the caller arms."""
+        """Enter an item among the delayed ones, under its timer."""
         self.wake()
         self.delayed[timer] = item
-        item.timer = timer
         self.later.add(item)
-        self.delayed_count += item.stop - item.first
 
     def undelay(self, timer: Timer) -> Item | None:
         """Take out what waits under `timer`; None if it left by another way."""
         item = self.delayed.pop(timer, None)
         if item is not None:
-            self.delayed_count -= item.stop - item.first
             self.later.discard(item)
             if self.doomed is not None:
                 self.doomed.pop(timer, None)

@@ -11,15 +11,13 @@ from itertools import groupby
 from operator import attrgetter
 
 from minibroker.contract import limits
-from minibrokerd.core.model.credit import give_credit
 from minibrokerd.core.model.deliveries import Delivery
 from minibrokerd.core.model.messages import CAUSES, Message, State, runs_of
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.records import AttemptMeta, BeginMeta
 from minibrokerd.core.model.sessions import Session
 from minibrokerd.core.model.state import COUNTER_BITS, Store
-from minibrokerd.core.model.wheel import Timer
-from minibrokerd.core.verbs.comebacks import all_back
+from minibrokerd.core.model.transitions import begin, change, wait
 from minibrokerd.core.verbs.moving import dead_letter, is_used_up
 
 
@@ -42,12 +40,10 @@ def begin_messages(store: Store, queue: Queue, messages: list[Message]) -> None:
     assert delivery is not None
     lease_ms = delivery.lease_ms
     for message in messages:
-        message.state = State.BEGUN
         message.started_unix_ms = store.unix_ms
         message.lease_ms = lease_ms
-        message.timer = store.set_timer(lease_over, message, store.now_ms + lease_ms)
-    queue.group.held -= len(messages)
-    queue.group.begun += len(messages)
+    until_ms = store.now_ms + lease_ms
+    begin(store, queue.group, messages, until_ms)
     store.sums.waits_ms.note(store.unix_ms - messages[0].block.unix_ms, len(messages))
     store.write_leases(BeginMeta, queue, messages)
 
@@ -106,11 +102,6 @@ def _cut(text: str, most_bytes: int) -> str:
     return text.encode()[:most_bytes].decode(errors="ignore")
 
 
-def lease_over(store: Store, timer: Timer, message: Message) -> None:
-    """The lease of a begun message ended without a settlement."""
-    leases_over(store, [message])
-
-
 def leases_over(store: Store, messages: Iterable[Message]) -> None:
     """The leases of these messages ended without a settlement."""
     for delivery, group in groupby(messages, key=attrgetter("delivery")):
@@ -123,12 +114,10 @@ def _end_leases(store: Store, delivery: Delivery, messages: list[Message]) -> No
     if queue is None:
         return
     cause, group = _cause(store, delivery), queue.group
-    group.begun -= len(messages)
     group.counters[cause] += len(messages)
     entries: dict[int, AttemptMeta] = {}  # by the time of their start
     back: list[Message] = []
     for message in messages:
-        message.timer = None
         del delivery.singles[queue.key_of(message.block.origin, message.sequence)]
         started_unix_ms = message.started_unix_ms
         entry = end_attempt(store, delivery, message, cause, known=entries.get(started_unix_ms))
@@ -138,12 +127,16 @@ def _end_leases(store: Store, delivery: Delivery, messages: list[Message]) -> No
             dead_letter(store, queue, message, entry)
         else:
             back.append(message)
-    give_credit(store, group, delivery, len(messages))
     for run in runs_of(back, _share_return):
         store.write_return(queue, run, 0, run[0].history[-1])
     if not delivery:
         drop_delivery(store, queue, delivery)
-    all_back(store, queue, back)
+    due = [message for message in back if message.ready_at_ms <= store.now_ms]
+    if due:
+        change(store, group, due, State.BEGUN, State.READY, delivery)
+    for message in back:
+        if message.ready_at_ms > store.now_ms:
+            wait(store, group, message, delivery)
 
 
 def _cause(store: Store, delivery: Delivery) -> str:

@@ -19,9 +19,9 @@ from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.records import AckMeta
 from minibrokerd.core.model.refusals import Refused, check_name
 from minibrokerd.core.model.state import Store
+from minibrokerd.core.model.transitions import take_delayed, wait
 from minibrokerd.core.model.walks import GO_ON, Steps, Walk
 from minibrokerd.core.model.wheel import Timer
-from minibrokerd.core.verbs.comebacks import wait_or_ready
 from minibrokerd.core.verbs.dooming import move_message, wake_doomed
 from minibrokerd.core.verbs.finding import Id, end_cold, find_delivered, take_cold, take_waiting
 from minibrokerd.core.verbs.moving import purge
@@ -135,13 +135,13 @@ class Moving:
             if not self._timers:
                 self._timers = [*islice(source.group.delayed, TIMERS_AHEAD)][::-1]
             timer = self._timers.pop()
-            item = source.group.undelay(timer)
+            item = source.group.delayed.get(timer)
             if item is None:
                 continue  # it went another way since
-            self._store.wheel.cancel(timer)
+            take_delayed(self._store, source.group, item)
             if item.stop - item.first > most:
                 assert isinstance(item, Span)
-                wait_or_ready(self._store, source, item.cut(item.first + most))
+                wait(self._store, source.group, item.cut(item.first + most))
             items.append(item)
             most -= item.stop - item.first
         return items
@@ -160,7 +160,7 @@ class Moving:
             elif self._may_go_on() and self._room():
                 self._move(item)
             else:  # the target was deleted or filled while this was read back
-                wait_or_ready(self._store, self._source, item)
+                wait(self._store, self._source.group, item)
                 self._left |= {"full": len(ids) - at} if self._may_go_on() else {}
                 break
             looks = TAKE_LOOKS + line_looks(self._source)

@@ -14,15 +14,15 @@ from typing import Any, Final, NamedTuple
 
 from minibroker.contract.wire import pack_runs
 from minibrokerd.core.model.cold import ColdRun
-from minibrokerd.core.model.credit import give_credit
 from minibrokerd.core.model.deliveries import Delivery, Run
 from minibrokerd.core.model.inputs import Frame
-from minibrokerd.core.model.messages import MEMORY, Item, Message, State
+from minibrokerd.core.model.messages import MEMORY, Item, State
 from minibrokerd.core.model.places import Place, delivered_from, waiting_from
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.records import AckMeta
 from minibrokerd.core.model.refusals import Refused
 from minibrokerd.core.model.state import Store
+from minibrokerd.core.model.transitions import change, state_in
 from minibrokerd.core.model.walks import GO_ON, Steps, Walk
 from minibrokerd.core.verbs.attempts import drop_delivery
 from minibrokerd.core.verbs.bulk import TAKE_LOOKS, ids_of, line_looks, note
@@ -198,14 +198,7 @@ class _Cancelling:
             if isinstance(item, int):
                 continue
             assert delivery is not None
-            if isinstance(item, Message) and item.timer is not None:
-                store.wheel.cancel(item.timer)
-                item.timer = None
-            if isinstance(item, Message) and item.state is State.BEGUN:
-                queue.group.begun -= 1
-            else:
-                queue.group.held -= 1
-            give_credit(store, queue.group, delivery, 1)
+            change(store, queue.group, (item,), state_in(item, delivery), None, delivery)
             queue.count_out(item.block, item.first, item.stop)
             run = (token, origin, sequence, 1)
             if item.block.durability != MEMORY:

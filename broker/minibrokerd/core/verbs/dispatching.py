@@ -16,6 +16,7 @@ from minibrokerd.core.model.messages import Item, alike
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.sessions import Connection
 from minibrokerd.core.model.state import Store
+from minibrokerd.core.model.transitions import deliver
 from minibrokerd.core.verbs.attempts import begin_messages
 
 
@@ -97,9 +98,8 @@ def _deliver(store: Store, group: Group, consumer: Consumer, most: int) -> bool:
             keyed = True
     if store.standing.took_old:
         store.standing.add_delivery(delivery)
-    group.held += count
     group.counters["delivered"] += count
-    consumer.outstanding += count
+    deliver(group, consumer, count)
     consumer.delivered += count
     store.deliveries[delivery.token] = group.deliveries[delivery.token] = delivery
     connection.session.delivered += count

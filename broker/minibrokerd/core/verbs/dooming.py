@@ -14,8 +14,8 @@ from minibrokerd.core.model.messages import MEMORY, Message, State
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.records import AttemptMeta, MoveMeta
 from minibrokerd.core.model.state import Store
+from minibrokerd.core.model.transitions import change, state_in, take_delayed, wait
 from minibrokerd.core.model.wheel import Timer
-from minibrokerd.core.verbs.comebacks import wait_or_ready
 
 LOOK_AGAIN_MS: Final = 1_000
 STEP_MESSAGES: Final = 100  # moved in one apply
@@ -24,15 +24,14 @@ STEP_MESSAGES: Final = 100  # moved in one apply
 def doom(store: Store, queue: Queue, message: Message) -> None:
     """Let a dead message wait, DELAYED, for room in the DLQ of its queue."""
     group = queue.group
-    message.delivery = message.timer = None
-    message.state = State.DELAYED
-    timer = Timer(None)  # never armed: it is the name of the message among the delayed ones
-    group.delay(timer, message)
+    source = state_in(message, message.delivery)
+    change(store, group, (message,), source, State.DELAYED, message.delivery)
     if group.doomed is None:
         group.doomed = {}
         store.effects.note("dlq_full", queue=queue.name)
         store.set_timer(_look, queue, store.now_ms + LOOK_AGAIN_MS)
-    group.doomed[timer] = None
+    assert message.timer is not None
+    group.doomed[message.timer] = message
 
 
 def wake_doomed(store: Store, dlq: Queue) -> None:
@@ -59,11 +58,10 @@ def _move_some(store: Store, queue: Queue) -> bool:
     if store.by_number.get(queue.number) is not queue:
         return True
     dlq = store.dlq_of(queue)
-    for timer in list(islice(queue.group.doomed or (), STEP_MESSAGES)):
+    for message in list(islice((queue.group.doomed or {}).values(), STEP_MESSAGES)):
         if not dlq.has_room():
             return True
-        message = queue.group.undelay(timer)
-        assert isinstance(message, Message)
+        take_delayed(store, queue.group, message)
         message.ready_at_ms = store.now_ms
         queue.group.counters["dead_lettered"] += 1
         move_message(store, queue, dlq, message, None)
@@ -73,7 +71,13 @@ def _move_some(store: Store, queue: Queue) -> bool:
 def move_message(
     store: Store, source: Queue, target: Queue, message: Message, entry: AttemptMeta | None
 ) -> None:
-    """Let a message that stands nowhere wait in another queue; `entry` is the attempt that ended with it."""
+    """Let a message, out of a delivery or from nowhere, wait in another queue.
+
+    `entry` is the attempt that ended with it.
+    """
+    if message.delivery is not None:
+        change(store, source.group, (message,), message.state, None, message.delivery)
+        message.delivery = None
     message.releases, message.marked, message.dead = 0, False, False
     if message.block.durability != MEMORY:
         store.emit(
@@ -93,7 +97,7 @@ def move_message(
         message.batch = source.last_batch = target.last_batch = store.open_batch
     source.count_out(message.block, message.first, message.stop)
     target.count_in(message.block, message.first, message.stop)
-    wait_or_ready(store, target, message)
+    wait(store, target.group, message)
 
 
 __all__ = ["doom", "move_message", "wake_doomed"]

@@ -14,9 +14,9 @@ from minibrokerd.core.model.kept import ENDED
 from minibrokerd.core.model.messages import Message, Span, State
 from minibrokerd.core.model.sessions import Connection, Session
 from minibrokerd.core.model.state import Store
+from minibrokerd.core.model.transitions import wait
 from minibrokerd.core.model.wheel import Timer
 from minibrokerd.core.verbs.attempts import drop_delivery
-from minibrokerd.core.verbs.comebacks import wait_or_ready
 
 STEP_LOOKS: Final = 1_000  # consumers, and items of deliveries, that one apply takes apart: some ms
 
@@ -113,12 +113,8 @@ def return_held(store: Store, delivery: Delivery, *, marked: bool) -> int:
     for item in items:
         if isinstance(item, Message):
             del delivery.singles[queue.key_of(item.block.origin, item.sequence)]
-        count = item.stop - item.first
-        queue.group.held -= count
-        if delivery.consumer is not None:
-            delivery.consumer.outstanding -= count
         item.marked = item.marked or marked
-        wait_or_ready(store, queue, item)
+        wait(store, queue.group, item, delivery)
     connection = store.connections.get(delivery.connection)
     if connection is not None:
         connection.tokens.discard(delivery.token)

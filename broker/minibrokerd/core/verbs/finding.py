@@ -16,8 +16,8 @@ from minibrokerd.core.model.messages import Block, Item, Message, Span, State
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.records import UnknownRecord
 from minibrokerd.core.model.state import Store
+from minibrokerd.core.model.transitions import take_delayed, wait
 from minibrokerd.core.model.walks import GO_ON, Steps, Walk
-from minibrokerd.core.verbs.comebacks import wait_or_ready
 from minibrokerd.log.seam import Record
 
 Id = tuple[int, int]
@@ -79,16 +79,13 @@ def take_waiting(store: Store, queue: Queue, origin: int, sequence: int) -> Item
     item = queue.group.later.find(origin, sequence)
     if item is None:
         return None
-    timer = item.timer
-    assert timer is not None
-    queue.group.undelay(timer)
-    store.wheel.cancel(timer)
+    take_delayed(store, queue.group, item)
     if isinstance(item, Span):
         if sequence > item.first:
             before, item = item, item.cut(sequence)
-            wait_or_ready(store, queue, before)
+            wait(store, queue.group, before)
         if item.stop > sequence + 1:
-            wait_or_ready(store, queue, item.cut(sequence + 1))
+            wait(store, queue.group, item.cut(sequence + 1))
     return item
 
 

@@ -15,6 +15,7 @@ from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.refusals import Broken, Refused
 from minibrokerd.core.model.sessions import Connection, Session
 from minibrokerd.core.model.state import COUNTER_BITS, Store
+from minibrokerd.core.model.transitions import change
 from minibrokerd.core.model.walks import GO_ON, Steps, Walk
 from minibrokerd.core.verbs.attempts import begin_messages
 from minibrokerd.core.verbs.dispatching import line_up_all
@@ -262,8 +263,7 @@ def _begin_again(
         delivery = Delivery(token, queue.number, queue.home, session.id, connection, None, lease_ms)
         store.deliveries[token] = queue.group.deliveries[token] = delivery
         session.deliveries.add(token)
-    delivery.add(message)
+    change(store, queue.group, (message,), None, State.HELD, delivery)
     if message.block.batch <= store.standing.upto:
         store.standing.add_delivery(delivery)
-    queue.group.held += 1
     begin_messages(store, queue, [message])

@@ -6,14 +6,13 @@ from collections import deque
 from typing import Final
 
 from minibroker.contract.limits import DLQ_SUFFIX
-from minibrokerd.core.model.credit import give_credit
 from minibrokerd.core.model.deliveries import Delivery
 from minibrokerd.core.model.messages import Message
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.records import AttemptMeta, DropMeta, PurgeMeta
 from minibrokerd.core.model.refusals import Refused
 from minibrokerd.core.model.state import Store
-from minibrokerd.core.verbs.comebacks import wait_or_ready
+from minibrokerd.core.model.transitions import give_credit, wait
 from minibrokerd.core.verbs.dooming import doom, move_message, wake_doomed
 
 STEP_MESSAGES: Final = (
@@ -41,7 +40,7 @@ def is_used_up(queue: Queue, message: Message) -> bool:
 
 
 def dead_letter(store: Store, queue: Queue, message: Message, entry: AttemptMeta | None) -> None:
-    """Move a message, already out of its delivery, to the queue's DLQ.
+    """Move a message, just taken out of its delivery, to the queue's DLQ.
 
     While that is full the message stays DELAYED in its source, and is moved when there is room: its outcome
     stands, so it is not handed out again. In a DLQ, which has none, it only waits again.
@@ -50,7 +49,7 @@ def dead_letter(store: Store, queue: Queue, message: Message, entry: AttemptMeta
         delay_ms = retry_delay_ms(queue, max(message.charged, 1), store.jitter)
         message.ready_at_ms = store.now_ms + delay_ms
         store.write_return(queue, [message], delay_ms, entry)
-        wait_or_ready(store, queue, message)
+        wait(store, queue.group, message, message.delivery)
         return
     dlq = store.dlq_of(queue)
     if not dlq.has_room():

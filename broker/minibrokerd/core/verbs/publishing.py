@@ -18,7 +18,7 @@ from minibrokerd.core.model.records import PublishMeta
 from minibrokerd.core.model.refusals import Broken, Refused
 from minibrokerd.core.model.sessions import Result
 from minibrokerd.core.model.state import Store
-from minibrokerd.core.verbs.comebacks import wait_or_ready
+from minibrokerd.core.model.transitions import wait
 
 # A plain tuple: an object of its own costs 1 % of a lone publish.
 Publishing = tuple[Store, Frame, Any, int, Queue | None, Extent, Sizes, dict[str, Any]]
@@ -128,7 +128,7 @@ def enter(store: Store, queue: Queue, spans: list[Span]) -> None:
     """Let published messages wait for their delay, or into their lanes."""
     for span in spans:
         if span.ready_at_ms > store.now_ms:
-            wait_or_ready(store, queue, span)
+            wait(store, queue.group, span)
         else:
             queue.group.enter(span)
     store.touch(queue.group)

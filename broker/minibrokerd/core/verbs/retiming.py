@@ -13,9 +13,9 @@ from minibrokerd.core.model.messages import Item, Message, singles_of
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.refusals import Refused
 from minibrokerd.core.model.state import Store
+from minibrokerd.core.model.transitions import wait
 from minibrokerd.core.model.walks import GO_ON, Steps, Walk
 from minibrokerd.core.verbs.bulk import TAKE_LOOKS, ids_of, line_looks, note, take, why_left
-from minibrokerd.core.verbs.comebacks import wait_or_ready
 from minibrokerd.core.verbs.finding import Id
 from minibrokerd.core.verbs.runs import read_ids
 
@@ -66,7 +66,7 @@ def _wait_anew(store: Store, queue: Queue, item: Item, ready_at_ms: int) -> None
     for message in singles_of(item):
         message.ready_at_ms = max(ready_at_ms, store.now_ms)
         store.write_return(queue, [message], message.ready_at_ms - store.now_ms, None)
-        wait_or_ready(store, queue, message)
+        wait(store, queue.group, message)
 
 
 def _is_dead(item: Item | None) -> bool:

@@ -11,7 +11,6 @@ from typing import Any, Final
 
 from minibroker.contract.wire import RUN, pack_runs
 from minibrokerd.core.model.claims import Claims
-from minibrokerd.core.model.credit import give_credit
 from minibrokerd.core.model.deliveries import Delivery, Run
 from minibrokerd.core.model.inputs import Frame, Slice
 from minibrokerd.core.model.messages import MEMORY, Item, Message, State, singles_of
@@ -20,8 +19,8 @@ from minibrokerd.core.model.records import AckMeta, ExtendMeta
 from minibrokerd.core.model.refusals import Broken, Refused
 from minibrokerd.core.model.sessions import Connection, Result
 from minibrokerd.core.model.state import Store
+from minibrokerd.core.model.transitions import change, end_begun, end_held, state_in, wait
 from minibrokerd.core.verbs.attempts import begin_messages, drop_delivery, end_attempt
-from minibrokerd.core.verbs.comebacks import wait_or_ready
 from minibrokerd.core.verbs.moving import dead_letter, is_used_up, retry_delay_ms
 from minibrokerd.core.verbs.runs import read_errors, read_runs
 
@@ -82,9 +81,8 @@ class Settlement:
         del delivery.spans[first]
         if span.stop - first > count:
             delivery.spans[first + count] = span.cut(first + count)
-        self.group.held -= count
         self.queue.count_out(span.block, first, first + count)
-        give_credit(self.store, self.group, delivery, count)
+        end_held(self.store, self.group, delivery, count)
         self.sent_unix_ms = span.block.unix_ms
         if span.block.durability < self.durability:
             self.durability = span.block.durability
@@ -97,7 +95,11 @@ class Settlement:
         if message is None or delivery.queue_number != self.queue.number:
             return False
         del delivery.singles[sequence]
-        self._account(delivery, message)
+        self._note(message)
+        if message.state is State.BEGUN:
+            end_begun(self.store, self.group, delivery, message)
+        else:
+            change(self.store, self.group, (message,), State.HELD, None, delivery)
         self.queue.count_out(message.block, sequence, sequence + 1)
         if not delivery:
             drop_delivery(self.store, self.queue, delivery)
@@ -118,7 +120,7 @@ class Settlement:
             if isinstance(item, int):
                 self._lose(token, origin, item)
                 continue
-            self._account(delivery, item)
+            self._note(item)
             yield delivery, item
         if not delivery:
             drop_delivery(self.store, self.queue, delivery)
@@ -157,20 +159,10 @@ class Settlement:
         connection = self.store.connections[self.frame.connection]
         return delivery.session == connection.session.id
 
-    def _account(self, delivery: Delivery, item: Item) -> None:
-        count = item.stop - item.first
-        if isinstance(item, Message):
-            if item.timer is not None:
-                self.store.wheel.cancel(item.timer)
-                item.timer = None
-            if item.state is State.BEGUN:
-                self.group.begun -= 1
-                self.began_unix_ms = item.started_unix_ms
-            else:
-                self.group.held -= 1
-        else:
-            self.group.held -= count
-        give_credit(self.store, self.group, delivery, count)
+    def _note(self, item: Item) -> None:
+        """Take note of what is settled: since when it was worked on, and how safe it is to be."""
+        if isinstance(item, Message) and item.state is State.BEGUN:
+            self.began_unix_ms = item.started_unix_ms
         if item.block.durability < self.durability:
             self.durability = item.block.durability
 
@@ -205,6 +197,7 @@ def ack(work: Settlement) -> None:
             continue
         for delivery, item in work.found(run):
             ended.append((delivery.token, run[1], item.first, item.stop - item.first))
+            change(store, work.group, (item,), state_in(item, delivery), None, delivery)
             work.queue.count_out(item.block, item.first, item.stop)
     if not ended:
         return
@@ -256,7 +249,7 @@ def nack(work: Settlement) -> None:
     own_delay_ms = work.part.delay_ms
     for run, (name, text) in zip(work.runs, work.errors, strict=True):
         for delivery, item in work.found(run):
-            for message in singles_of(item):
+            for message in held_singles(delivery, item):
                 _fail(work, delivery, message, own_delay_ms, name, text)
 
 
@@ -264,7 +257,7 @@ def reject(work: Settlement) -> None:
     """Can never succeed: to the DLQ now."""
     for run, (name, text) in zip(work.runs, work.errors, strict=True):
         for delivery, item in work.found(run):
-            for message in singles_of(item):
+            for message in held_singles(delivery, item):
                 work.group.counters["rejected"] += 1
                 entry = end_attempt(work.store, delivery, message, "rejected", name, text)
                 dead_letter(work.store, work.queue, message, entry)
@@ -284,7 +277,7 @@ def release(work: Settlement) -> None:
                 item.ended_token = delivery.token
                 item.started_unix_ms = 0
                 store.write_return(queue, [item], delay_ms, None)
-            wait_or_ready(store, queue, item)
+            wait(store, work.group, item, delivery)
     _note_silence(store, store.connections[work.frame.connection])
 
 
@@ -313,6 +306,14 @@ def extend(work: Settlement) -> None:
     # A renewal that is lost in a crash is made good by the start: nobody waits.
 
 
+def held_singles(delivery: Delivery, item: Item) -> Iterator[Message]:
+    """Yield each message of an item that was taken out of a delivery as one of its own, as it was there."""
+    for message in singles_of(item):
+        if message.delivery is None:
+            message.delivery, message.state = delivery, State.HELD
+        yield message
+
+
 def _fail(
     work: Settlement,
     delivery: Delivery,
@@ -333,7 +334,7 @@ def _fail(
     message.marked = False
     message.ready_at_ms = store.now_ms + delay_ms
     store.write_return(queue, [message], delay_ms, entry)
-    wait_or_ready(store, queue, message)
+    wait(store, work.group, message, delivery)
 
 
 def check_settlement(

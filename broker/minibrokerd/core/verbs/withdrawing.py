@@ -11,11 +11,10 @@ from __future__ import annotations
 
 from minibrokerd.core.model.deliveries import Consumer, Delivery
 from minibrokerd.core.model.inputs import Frame
-from minibrokerd.core.model.messages import State
 from minibrokerd.core.model.sessions import Connection
 from minibrokerd.core.model.state import Store
+from minibrokerd.core.model.transitions import wait
 from minibrokerd.core.verbs.attempts import drop_delivery
-from minibrokerd.core.verbs.comebacks import wait_or_ready
 from minibrokerd.core.verbs.farewells import end_consumer, end_in_steps
 
 
@@ -93,15 +92,9 @@ def _put_back(store: Store, delivery: Delivery) -> int:
         return 0
     singles, delivery.singles = delivery.singles, {}
     for message in singles.values():
-        if message.state is State.BEGUN:
-            assert message.timer is not None
-            store.wheel.cancel(message.timer)
-            queue.group.begun -= 1
-        else:
-            queue.group.held -= 1
         message.ended_token, message.started_unix_ms = delivery.token, 0
         store.write_return(queue, [message], 0, None)
-        wait_or_ready(store, queue, message)
+        wait(store, queue.group, message, delivery)
     if not delivery:
         drop_delivery(store, queue, delivery)
     return queue.last_batch

@@ -1,0 +1,217 @@
+"""Each change of state of a message: a table of what it counts, arms and gives back, and the function for a row.
+
+A message is READY, DELAYED, HELD or BEGUN, or stands nowhere in its group: it has not come in yet, has ended, or
+was just taken out to go elsewhere. What is READY is in a lane, which counts it. What is DELAYED is among the
+delayed ones. What is HELD or BEGUN is in its delivery; its verb takes it out of that before the row.
+
+What nearly all messages do goes a shorter way: `Group.enter`, and the functions at the end; by the table a receive
+and its ack took 4 % more instructions. A test holds each to its row (tests/core/test_core_transitions.py).
+A purge is no row: it ends the messages of a group all at once (`Group.empty`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from minibrokerd.core.model.deliveries import Consumer, Delivery
+from minibrokerd.core.model.group import Group
+from minibrokerd.core.model.messages import Item, Message, State
+from minibrokerd.core.model.state import Store
+from minibrokerd.core.model.wheel import Timer
+
+
+class Row(NamedTuple):
+    """What one change of state does, beside putting the message where it belongs."""
+
+    leaves: str = ""  # the counter of the group that has it no more; "": its lane counts, or none
+    enters: str = ""  # the one that has it now
+    disarms: bool = False  # its timer ends: of a delay, or of a lease
+    arms: bool = False  # one begins
+    credit: int = 0  # 1: its consumer may take one more, -1: one less
+
+
+READY, DELAYED, HELD, BEGUN = State
+Rows = dict[tuple[State | None, State | None], Row]
+# From and to; None: it stands nowhere in the group.
+ROWS: Final[Rows] = {
+    (None, READY): Row(),
+    (None, DELAYED): Row(enters="delayed_count", arms=True),
+    (None, HELD): Row(enters="held", credit=-1),
+    (None, BEGUN): Row(enters="begun", arms=True),  # a start found its lease
+    (DELAYED, READY): Row(leaves="delayed_count", disarms=True),
+    (DELAYED, None): Row(leaves="delayed_count", disarms=True),
+    (READY, HELD): Row(enters="held", credit=-1),
+    (HELD, BEGUN): Row(leaves="held", enters="begun", arms=True),
+    (HELD, READY): Row(leaves="held", credit=1),
+    (HELD, DELAYED): Row(leaves="held", enters="delayed_count", arms=True, credit=1),
+    (HELD, None): Row(leaves="held", credit=1),
+    (BEGUN, READY): Row(leaves="begun", disarms=True, credit=1),
+    (BEGUN, DELAYED): Row(
+        leaves="begun", enters="delayed_count", disarms=True, arms=True, credit=1
+    ),
+    (BEGUN, None): Row(leaves="begun", disarms=True, credit=1),
+}
+
+
+def change(
+    store: Store,
+    group: Group,
+    items: Sequence[Item],
+    source: State | None,
+    target: State | None,
+    delivery: Delivery | None = None,
+    *,
+    until_ms: int = 0,
+) -> None:
+    """Do one row of the table with items that are alike.
+
+    `delivery` is the one that has, had or gets them; its consumer has the credit. `until_ms` is when a lease ends
+    (log time); a delay ends when its item is ready.
+    """
+    row = ROWS[source, target]
+    count = sum([item.stop - item.first for item in items])
+    if row.leaves:
+        setattr(group, row.leaves, getattr(group, row.leaves) - count)
+    if row.enters:
+        setattr(group, row.enters, getattr(group, row.enters) + count)
+    if row.disarms:
+        for item in items:
+            _disarm(store, group, item, source)
+    if row.credit and delivery is not None:
+        give_credit(store, group, delivery, row.credit * count)
+    if row.arms:
+        for item in items:
+            _arm(store, group, item, target, until_ms)
+    if target is not None:
+        _PUT[target](store, group, items, delivery)
+
+
+def wait(store: Store, group: Group, item: Item, delivery: Delivery | None = None) -> None:
+    """Let an item wait: ready, or DELAYED until its `ready_at_ms`; out of a delivery, or from nowhere."""
+    target = DELAYED if item.ready_at_ms > store.now_ms else READY
+    change(store, group, (item,), state_in(item, delivery), target, delivery)
+
+
+def state_in(item: Item, delivery: Delivery | None) -> State | None:
+    """Return the state of an item that was taken out of a delivery; None: out of none."""
+    if delivery is None:
+        return None
+    return item.state if isinstance(item, Message) else HELD
+
+
+def take_delayed(store: Store, group: Group, item: Item) -> None:
+    """Take out what is DELAYED, so that it stands nowhere."""
+    change(store, group, (item,), DELAYED, None)
+
+
+def delay_over(store: Store, group: Group, timer: Timer) -> None:
+    """The time of what is DELAYED under a timer has come."""
+    item = group.delayed.get(timer)
+    if item is not None:
+        change(store, group, (item,), DELAYED, READY)
+
+
+def give_credit(store: Store, group: Group, delivery: Delivery, count: int) -> None:
+    """Let the consumer of a delivery take as many messages more; fewer, where that is below 0."""
+    consumer = delivery.consumer
+    if consumer is None:
+        return
+    consumer.outstanding -= count
+    if (
+        consumer.active
+        and not consumer.waiting
+        and count > 0
+        and not store.connections[consumer.connection].stopped
+    ):
+        group.stand_in_line(consumer)
+        store.touch(group)
+
+
+def _disarm(store: Store, group: Group, item: Item, source: State | None) -> None:
+    timer = item.timer
+    assert timer is not None
+    store.wheel.cancel(timer)
+    if source is DELAYED:
+        group.undelay(timer)
+    if isinstance(item, Message):
+        item.timer = None
+
+
+def _arm(store: Store, group: Group, item: Item, target: State | None, until_ms: int) -> None:
+    item.timer = timer = Timer(item if target is BEGUN else group)
+    if target is BEGUN:
+        store.wheel.schedule(timer, until_ms)
+    elif not (isinstance(item, Message) and item.dead):
+        # What is dead waits for no time, but for room: its timer is only its name among the others.
+        store.wheel.schedule(timer, item.ready_at_ms)
+
+
+def _ready(store: Store, group: Group, items: Sequence[Item], delivery: Delivery | None) -> None:
+    messages = [item for item in items if isinstance(item, Message)]
+    for message in messages:
+        message.state, message.delivery = READY, None
+    if len(messages) > 1:
+        group.put_all_back(messages)
+    else:
+        for item in items:
+            group.put_back(item)
+    store.touch(group)
+
+
+def _delayed(store: Store, group: Group, items: Sequence[Item], delivery: Delivery | None) -> None:
+    for item in items:
+        if isinstance(item, Message):
+            item.state, item.delivery = DELAYED, None
+        assert item.timer is not None
+        group.delay(item.timer, item)
+
+
+def _held(store: Store, group: Group, items: Sequence[Item], delivery: Delivery | None) -> None:
+    assert delivery is not None
+    for item in items:
+        delivery.add(item)
+
+
+def _begun(store: Store, group: Group, items: Sequence[Item], delivery: Delivery | None) -> None:
+    for item in items:
+        assert isinstance(item, Message)
+        item.state = BEGUN
+
+
+_PUT: Final = {READY: _ready, DELAYED: _delayed, HELD: _held, BEGUN: _begun}
+
+
+# -- the fast path: what nearly all messages do, as whole spans ---------------------------------------
+
+
+def deliver(group: Group, consumer: Consumer, count: int) -> None:
+    """READY to HELD: messages that were put into a delivery of this consumer."""
+    group.held += count
+    consumer.outstanding += count
+
+
+def begin(store: Store, group: Group, messages: Sequence[Message], until_ms: int) -> None:
+    """HELD to BEGUN: messages of one delivery, whose leases end together."""
+    schedule = store.wheel.schedule
+    for message in messages:
+        message.state = BEGUN
+        message.timer = timer = Timer(message)
+        schedule(timer, until_ms)
+    group.held -= len(messages)
+    group.begun += len(messages)
+
+
+def end_begun(store: Store, group: Group, delivery: Delivery, message: Message) -> None:
+    """BEGUN to None: one message that was taken out of its delivery."""
+    assert message.timer is not None
+    store.wheel.cancel(message.timer)
+    message.timer = None
+    group.begun -= 1
+    give_credit(store, group, delivery, 1)
+
+
+def end_held(store: Store, group: Group, delivery: Delivery, count: int) -> None:
+    """HELD to None: messages without a history that were taken out of their delivery."""
+    group.held -= count
+    give_credit(store, group, delivery, count)
