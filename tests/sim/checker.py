@@ -32,6 +32,7 @@ class Intent:
     sent_us: int  # when its client had it; it was written then or later
     delay_ms: int
     plain: bool  # neither key nor delay: it has its place among the others
+    retimed: bool = False  # somebody asked for another time: when it comes says nothing
     outcome: str = UNKNOWN
     confirmed_us: int = 0
     id: Id | None = None
@@ -90,6 +91,7 @@ class Checker:
         self.intents: dict[bytes, Intent] = {}
         self.by_id: dict[Id, Intent] = {}
         self.removals: list[Removal] = []
+        self.cancels: dict[Id, bool] = {}  # asked for; True: it is known that they ended by that
         self.owner_of_token: dict[int, tuple[str, int]] = {}
         self.max_attempts = 5
         self.crashes = 0
@@ -202,7 +204,7 @@ class Checker:
 
     def _check_time(self, handed: Handed, history: History, now_us: int) -> None:
         intent = history.intent
-        if self.redriven or handed.queue != intent.queue:
+        if self.redriven or intent.retimed or handed.queue != intent.queue:
             return
         if not self.crashes and now_us < intent.sent_us + intent.delay_ms * 1_000 - SLACK_US:
             self.violation("I9", f"{intent.id} came before its delay of {intent.delay_ms} ms")
@@ -296,6 +298,8 @@ class Checker:
                 continue
             if history is not None and (history.acked_token or _may_be_acked(history)):
                 continue
+            if intent.id in self.cancels:
+                continue
             if not self._may_be_removed(intent) and intent.id not in suspects:
                 self.violation("I1", f"{intent.id} of {intent.queue} was confirmed, and is lost")
 
@@ -308,6 +312,8 @@ class Checker:
         history.drained = True
         if history.acked_token and (fresh or handed.token >= history.acked_token):
             self.violation("I7", f"{history.intent.id} is there at the end, and was acked")
+        if fresh and self.cancels.get(history.intent.id or (0, 0)):
+            self.violation("I7", f"{history.intent.id} is there at the end, and was cancelled")
         if fresh and self._is_removed(history.intent) and not handed.queue.endswith(".dlq"):
             self.violation("I7", f"{history.intent.id} is there at the end, and was purged")
 
@@ -348,6 +354,7 @@ def sides(queue: str, counter: dict[str, int], counters: dict[str, dict[str, int
     """Return what is in the queue less what its counters say has come in since the start."""
     there = sum(counter[state] for state in ("ready", "delayed", "held", "begun"))
     came = counter["published"] - counter["acked"] - counter["purged"] - counter["damaged"]
+    came -= counter["cancelled"]
     if queue.endswith(".dlq"):
         source = counters.get(queue.removesuffix(".dlq"))
         came += (source["dead_lettered"] if source else 0) - counter["redriven"]

@@ -1,16 +1,20 @@
-"""An administrator of a world: settings, peeks, counters, purges, redrives, deletions, at random times."""
+"""An administrator of a world: settings, looks, purges, redrives, cancels and more, at random times."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from checker import Removal
+from checker import Id, Removal
 from sim_client import UNKNOWN, Habits, SimulatedClient
 
+from minibroker.contract.wire import pack_runs
 from minibroker.session.calls import Call
 
 if TYPE_CHECKING:
     from sim_world import World
+
+
+KNOWN = 20  # of the newest messages, one is asked for
 
 
 class Administrator(SimulatedClient):
@@ -68,6 +72,41 @@ class Administrator(SimulatedClient):
                 self.ask("queue_set", {"queue": queue, "settings": {}}, _seen)
 
         return self.ask(op, fields, done)
+
+    def _id(self, queue: str) -> Id | None:
+        """Return the id of some message that was stored in a queue, whatever became of it."""
+        ids = [id for id, intent in self.world.checker.by_id.items() if intent.queue == queue]
+        return self.random.choice(ids[-KNOWN:]) if ids else None
+
+    def _explain(self, queue: str) -> Call:
+        id = self._id(queue) or (1, 0)
+        return self.ask(
+            "explain", {"queue": "", "runs": 1}, _seen, columns=pack_runs([(0, *id, 1)])
+        )
+
+    def _retime(self, queue: str) -> Call:
+        """One that waits is ready later, or at once: when it comes is not judged after this."""
+        id = self._id(queue)
+        if id is None:
+            return self._peek(queue)
+        self.world.checker.by_id[id].retimed = True
+        self.world.checker.returned()
+        fields = {"queue": queue, "runs": 1, "delay_ms": self.random.choice((0, 50, 2_000))}
+        return self.ask("retime", fields, _seen, columns=pack_runs([(0, *id, 1)]))
+
+    def _cancel(self, queue: str) -> Call:
+        id = self._id(queue)
+        if id is None:
+            return self._peek(queue)
+        cancels = self.world.checker.cancels
+        cancels.setdefault(id, False)
+
+        def done(value: Any, error: Exception | None) -> None:
+            if error is None and value["cancelled"]:
+                cancels[id] = True
+
+        fields = {"queue": queue, "runs": 1}
+        return self.ask("cancel_messages", fields, done, columns=pack_runs([(0, *id, 1)]))
 
     def _redrive(self, queue: str) -> Call:
         self.world.checker.redriven = True

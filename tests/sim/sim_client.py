@@ -29,7 +29,12 @@ if TYPE_CHECKING:
 
 UNKNOWN = ("outcome_unknown", "connection_lost", "timeout", "closed")  # it may have been done
 LOOK_AGAIN_S = 3.0  # whether a queue is without its consumer
-NOT_OURS = ("lease_lost", "unknown_queue", "outcome_unknown")  # why a settlement may not count
+NOT_OURS = (
+    "lease_lost",
+    "cancelled",
+    "unknown_queue",
+    "outcome_unknown",
+)  # why a settlement may not count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -227,11 +227,17 @@ class MachineShell:
     # -- what an application asks for -----------------------------------------------------------
 
     def ask(
-        self, op: str, fields: Mapping[str, object], told: Told, within_ms: int | None = None
+        self,
+        op: str,
+        fields: Mapping[str, object],
+        told: Told,
+        within_ms: int | None = None,
+        *,
+        columns: bytes = b"",
     ) -> Call:
         """Ask, until a deadline; `told` gets the answer or the error."""
         by_ms = self.now_ms() + (self.timeout_ms if within_ms is None else within_ms)
-        return self.machine.calls.ask(Answer(self, op, by_ms, told), op, fields, by_ms)
+        return self.machine.calls.ask(Answer(self, op, by_ms, told), op, fields, by_ms, columns)
 
     def give_up(self, call: Call) -> None:
         """Go while a call waits, or in the very turn in which it is answered."""

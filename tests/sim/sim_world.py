@@ -113,6 +113,9 @@ class World:
         }
         verbs = ["peek", "stats", "set"]
         verbs += [verb for verb in ("purge", "redrive", "delete") if random.random() < 0.15]
+        ids = Random(self.seed)  # of its own: the other worlds stay as they are
+        for verb in ("explain", "retime", "cancel"):
+            verbs += [verb] * 4 if ids.random() < 0.3 else []
         habits = Habits(goes=random.choice((0, 0.1)))
         self.clients: list[SimulatedClient] = [
             Administrator(self, random.getrandbits(32), random.uniform(0.1, 2), verbs, habits)
