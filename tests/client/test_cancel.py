@@ -9,10 +9,14 @@ from time import monotonic
 from typing import Any
 
 import pytest
+from session_world import World
 
 import minibroker
 import minibroker.sync
 from minibroker import LeaseLost, MessageCancelled, MessageId
+from minibroker.session.events import Welcomed
+from minibroker.session.revoked import told
+from minibroker.session.settlements import BEGUN, ENDED
 from minibrokerd import inprocess
 
 WITHIN_S = 1.0
@@ -89,6 +93,25 @@ async def test_what_is_said_of_it_is_refused_by_a_code(verb: str) -> None:
         assert caught.value.code == "cancelled"
         assert told == [(id, "cancelled")]
         assert await queue.receive() == []
+
+
+@pytest.mark.parametrize("over", [False, True])
+def test_a_session_that_comes_back_learns_what_was_cancelled(over: bool) -> None:
+    """Of the lost ones the first; also where the ack of it was made while the connection was away."""
+    world = World()
+    world.publish(b"a", b"b")
+    world.turn()
+    first, second = world.consume().messages
+    for message in (first, second):
+        message.state = BEGUN
+    if over:
+        first.state = ENDED
+    event = Welcomed([first, second], [first])
+    for lost, error in told(event):
+        for message in lost:
+            message.lose(cancelled=isinstance(error, MessageCancelled))
+    assert (first.cancelled, second.cancelled, second.lost) == (True, False, True)
+    assert first.lost_error().code == "cancelled"
 
 
 async def test_an_ack_on_its_way_is_refused_too() -> None:

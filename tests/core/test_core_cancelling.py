@@ -130,18 +130,22 @@ def test_a_worker_gets_another_one_at_once(begins: bool) -> None:
     world.check()
 
 
-def test_a_worker_that_is_away_is_told_that_it_is_lost() -> None:
-    """When it comes back, on a server that was restarted, too."""
-    for restart in (False, True):
+def test_a_worker_that_is_away_is_told_when_it_comes_back() -> None:
+    """Which of the lost ones were cancelled; by a server that was restarted, or has freed that log, too."""
+    for restart in ("no", "crash", "forwarded"):
         world, boss, worker, ids = world_of("begun")
         messages = worker.messages()
         world.disconnect(worker)
         boss.cancel_messages("q", ids[1])
-        if restart:
+        if restart == "forwarded":
+            world.free(world.core.synced)
+        if restart != "no":
             world.restart(clean=False)
-        worker = world.resume(worker, messages)
+        gone = (messages[0].token, 1, 77, 1)
+        worker = world.resume(worker, messages, runs=[gone])
         welcome = worker.pop("welcome")
-        assert welcome["lost_runs"] == [messages[1].run]
+        assert welcome["lost_runs"] == [messages[1].run, gone]
+        assert welcome["cancelled"] == 1
         assert worker.settle("ack", messages[1])["results"] == [{"lost": 1}]
         assert worker.settle("ack", messages[0])["results"] == [{"lost": 0}]
 

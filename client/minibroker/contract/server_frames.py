@@ -30,6 +30,7 @@ SERVER_FRAMES: Mapping[str, ServerFrame] = {
                 "max_frame_bytes": "largest frame that a client may send; its segments take no larger publish",
                 "max_message_bytes": "largest headers + body of one message",
                 "lost": "resume: number of entries in the run column, the begun messages that are lost",
+                "cancelled": "resume: so many of these, the first ones, were cancelled; left out: none",
                 "known": "resume: the server still knew this session",
             },
             ("run",),

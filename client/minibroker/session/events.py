@@ -15,6 +15,7 @@ class Welcomed(NamedTuple):
     """The connection is open; unanswered frames are to be sent again, consumers to be armed."""
 
     lost: Sequence[MessageData[Any]]
+    cancelled: Sequence[MessageData[Any]] = ()  # of these
 
 
 class Published(NamedTuple):

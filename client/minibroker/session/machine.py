@@ -246,9 +246,8 @@ class Machine:
         return True
 
     def _welcomed(self, event: Welcomed, now_ms: int) -> None:
-        # A settlement that is unanswered is judged by the answer to its frame, which is sent again.
-        lost = [message for message in event.lost if message.state != ENDED]
-        self.lose(lost, LeaseLost("the server handed it out again, or it has ended"))
+        for lost, error in revoked.told(event):
+            self.lose(lost, error)
         self._act(self.session.expire(now_ms), now_ms)
         self.frames += self.declarations.welcomed()
         self.frames += self.session.resend(lambda group: self._publishes.gives_up(group, now_ms))

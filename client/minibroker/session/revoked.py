@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from minibroker.contract import wire
-from minibroker.contract.errors import MessageCancelled
-from minibroker.session.events import Cancelled
+from minibroker.contract.errors import LeaseLost, MessageCancelled
+from minibroker.session.events import Cancelled, Welcomed
 from minibroker.session.message import Delivery, MessageData
-from minibroker.session.settlements import HELD, SettlePart, named_by
+from minibroker.session.settlements import ENDED, HELD, SettlePart, named_by
 from minibroker.session.subscription import Subscription
 
 
-def cancelled(
+def cancelled_by(
     frame: wire.Frame, deliveries: Mapping[int, Delivery], parts: Iterable[SettlePart]
 ) -> Cancelled:
     """Return which messages a frame speaks of: those that are here, and those whose settlement is on its way."""
@@ -36,6 +36,16 @@ def seen(event: Cancelled, consumers: Iterable[Subscription]) -> list[MessageDat
     for consumer in consumers if unseen else ():
         consumer.take_out(unseen)
     return [message for message in event.messages if not message.lost]
+
+
+def told(event: Welcomed) -> Iterator[tuple[Sequence[MessageData[Any]], LeaseLost]]:
+    """Yield what a session that came back has lost, and why.
+
+    A settlement that is unanswered is judged by the answer to its frame, which is sent again.
+    """
+    yield [m for m in event.cancelled if not m.lost], MessageCancelled("cancelled meanwhile")
+    lost = [m for m in event.lost if m.state != ENDED]
+    yield lost, LeaseLost("the server handed it out again, or it has ended")
 
 
 def error_of(event: Cancelled) -> MessageCancelled:

@@ -38,7 +38,7 @@ from minibroker.session.frame_room import FRAME_BYTES, FrameRoom
 from minibroker.session.message import Delivery, MessageData
 from minibroker.session.outbox import Outbox, PublishGroup
 from minibroker.session.peek import unpack_peek
-from minibroker.session.revoked import cancelled
+from minibroker.session.revoked import cancelled_by
 from minibroker.session.settle_frames import pack_parts, resume_runs
 from minibroker.session.settlements import Ripe, Settlements, SettlePart, named_by
 from minibroker.session.suspects import Suspects
@@ -94,7 +94,7 @@ class Session:
             "error": self._error,
             "pong": self._pong,
             "goodbye": self._goodbye,
-            "cancelled": lambda frame: cancelled(frame, self.deliveries, self._settle_parts()),
+            "cancelled": lambda frame: cancelled_by(frame, self.deliveries, self._settle_parts()),
         }
 
     # ---- connecting ----
@@ -353,9 +353,11 @@ class Session:
         self.max_message_bytes = header["max_message_bytes"]
         self.outbox.fit(self.max_frame_bytes)
         self.is_open = True
-        lost = named_by(wire.unpack_runs(frame.columns)[: header.get("lost", 0)], self._resumed)
+        runs = wire.unpack_runs(frame.columns)
+        lost = named_by(runs[: header.get("lost", 0)], self._resumed)
+        cancelled = named_by(runs[: header.get("cancelled", 0)], self._resumed)
         self._resumed = []
-        return Welcomed(lost)
+        return Welcomed(lost, cancelled)
 
     def _confirm(self, frame: wire.Frame) -> Event | list[Event] | None:
         header = frame.header

@@ -52,7 +52,9 @@ ENDED: Final = Kind(
     1, "ended session", (int,), (int, int), copied=False, most=limits.MAX_SESSIONS,
     remembers=lambda value: bool(value[1]),
 )  # fmt: skip
-KINDS: Mapping[int, Kind] = {kind.number: kind for kind in (ENDED,)}
+# A message that was cancelled while it was worked on, by its id: the token of that. Its worker may be away.
+CANCELLED: Final = Kind(2, "cancelled message", (int, int), (int,), most=100_000)
+KINDS: Mapping[int, Kind] = {kind.number: kind for kind in (ENDED, CANCELLED)}
 
 
 class Entry:

@@ -16,6 +16,7 @@ from minibroker.contract.wire import pack_runs
 from minibrokerd.core.model.cold import ColdRun
 from minibrokerd.core.model.deliveries import Delivery, Run
 from minibrokerd.core.model.inputs import Frame
+from minibrokerd.core.model.kept import CANCELLED
 from minibrokerd.core.model.messages import MEMORY, Item, State
 from minibrokerd.core.model.places import Place, delivered_from, waiting_from
 from minibrokerd.core.model.queues import Queue
@@ -32,6 +33,7 @@ from minibrokerd.core.verbs.runs import read_ids
 
 COLD_MESSAGES: Final = 1_000  # of a run, at a time
 LOOKS: Final = 1_000  # of a queue, before it is looked at anew
+REMEMBERED_MS: Final = 3_600_000  # for a worker that comes back, that it was cancelled
 MOST_PASSES: Final = 5  # over a queue whose messages move while they are looked for
 
 
@@ -198,7 +200,12 @@ class _Cancelling:
             if isinstance(item, int):
                 continue
             assert delivery is not None
-            change(store, queue.group, (item,), state_in(item, delivery), None, delivery)
+            state = state_in(item, delivery)
+            change(store, queue.group, (item,), state, None, delivery)
+            if state is State.BEGUN:
+                is_logged = item.block.durability != MEMORY
+                key, until_unix_ms = (origin, sequence), store.unix_ms + REMEMBERED_MS
+                store.kept.put(store, CANCELLED, key, (token,), until_unix_ms, logged=is_logged)
             queue.count_out(item.block, item.first, item.stop)
             run = (token, origin, sequence, 1)
             if item.block.durability != MEMORY:
@@ -246,7 +253,7 @@ def _tell(store: Store, session: int, queue: Queue, runs: list[Run], by: str) ->
     """Tell a client which of its messages were cancelled, and by whom."""
     known = store.sessions.get(session)
     if known is None or known.connection is None:
-        return  # it is told that they are lost when it comes back
+        return  # it is told when it comes back
     header = {"op": "cancelled", "queue": queue.name, "by": by, "runs": len(runs)}
     store.send(known.connection, queue.last_batch, header, pack_runs(runs))
 

@@ -9,7 +9,7 @@ from minibroker.contract import limits
 from minibroker.contract.wire import RUN, pack_runs
 from minibrokerd.core.model.deliveries import Delivery, Run
 from minibrokerd.core.model.inputs import Attach, Disconnected, Flow, Hello, Resume
-from minibrokerd.core.model.kept import ENDED
+from minibrokerd.core.model.kept import CANCELLED, ENDED
 from minibrokerd.core.model.messages import Item, Message, State
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.refusals import Broken, Refused
@@ -152,6 +152,12 @@ def _welcome(
         "lost": len(lost),
         "known": known,
     }
+    cancelled = [
+        run for run in lost if store.kept.get(store, CANCELLED, (run[1], run[2])) == (run[0],)
+    ]
+    if cancelled:
+        header["cancelled"] = len(cancelled)
+        lost = [*cancelled, *sorted(set(lost) - set(cancelled))]
     origins = {run[1] for run in lost} & store.by_number.keys()
     touched = [store.by_number[origin] for origin in origins]
     if lost:
