@@ -1,8 +1,8 @@
 """Looks at the queues every two seconds for as long as the broker runs, and gives what checks judge.
 
 10,000 queues are looked at in steps between which the loop turns; of a queue in which nothing happened and nothing
-waits, a step asks two things, which takes 2 us. Of more of them looks come less often, and take a fiftieth of the loop
-at the most: of 100,000 every ten seconds.
+waits, a step asks two things, which takes 2 us. Of more of them looks come less often, and take a fiftieth of the
+loop at the most: of 100,000 every ten seconds.
 """
 
 from __future__ import annotations
