@@ -234,6 +234,9 @@ class Clients(RuleBasedStateMachine):
             return
         records = len(self.world.open)
         if not sent.known:
+            if sent.kind == "step" and not self._holds_all(client, sent.queue, sent.messages):
+                self._refuse_step(client, sequence, lambda: client.send(sent.payload))
+                return
             self._apply(client, sent, sequence, lambda: client.send(sent.payload))
             return
         client.send(sent.payload)
@@ -355,9 +358,8 @@ class Clients(RuleBasedStateMachine):
         bodies = [b"%d" % (self.bodies + i) for i in range(len(delays))]
         self.bodies += len(delays)
         send = lambda: client.sequenced(*step_frame(messages, bodies, delays, keys))  # noqa: E731
-        before, holds = len(self.world.open), self.model.holds
-        if not all(holds(client.session, queue, m.token, m.id) for m in messages):
-            assert (send()["code"], len(self.world.open)) == ("lease_lost", before)
+        if not self._holds_all(client, queue, messages):
+            self._refuse_step(client, client.sequence + 1, send)
             return
         arguments = {"count": len(delays), "bodies": bodies, "delays": delays, "keys": keys}
         arguments |= {"terms": (0, 0), "begin": False}
@@ -365,6 +367,18 @@ class Clients(RuleBasedStateMachine):
         self._apply(client, sent, client.sequence + 1, send)
         if safe:
             self.sync()
+
+    def _holds_all(self, client: Client, queue: str, messages: list[Delivered]) -> bool:
+        holds = self.model.holds
+        return all(holds(client.session, queue, each.token, each.id) for each in messages)
+
+    def _refuse_step(self, client: Client, sequence: int, send: Any) -> None:
+        """Send a step of which something is not held: a crash took the begin, or its lease is over."""
+        before = len(self.world.open)
+        answer = send() or client.answer(sequence=sequence)
+        assert answer["code"] == "lease_lost"
+        assert len(self.world.open) == before, "a refused step has left something"
+        self.sent[client.session].pop(sequence, None)
 
     def _apply(self, client: Client, sent: Sent, sequence: int, send: Any) -> None:
         """Send a frame that the server does not know, and do the same to the model."""
