@@ -6,8 +6,11 @@ records of a message say of it: that, as it was when a batch was closed, is what
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
+
+from core_client import Delivered
 
 from minibroker.contract.settings import Settings, default_settings
 from minibrokerd.core.model.records import CopyMeta, CopyRunMeta
@@ -141,6 +144,19 @@ class Model:
             return None
         same = (message.token, message.session, message.queue) == (token, session, queue)
         return message if same else None
+
+    def holds_all(self, session: int, queue: str, messages: Iterable[Delivered]) -> bool:
+        """Return whether all of them are held or begun by this session."""
+        return all(self.holds(session, queue, each.token, each.id) for each in messages)
+
+    def first_of_lane(self, message: Modelled) -> Modelled:
+        """Return the message that is to be handed out first of those with its key."""
+        lane = [
+            other
+            for other in self.of(message.queue)
+            if other.key == message.key and other.state == "READY"
+        ]
+        return min(lane, key=lambda other: (other.ready_at_ms, other.id))
 
     def hand_out(
         self, message: Modelled, token: int, connection: int, lease_ms: int, *, begun: bool

@@ -118,7 +118,7 @@ class Clients(RuleBasedStateMachine):
             assert (message.queue, message.state) == (got.queue, "READY")
             assert (got.attempt, got.marked) == (message.charged + 1, message.marked)
             assert (got.body, got.key) == (message.body, message.key)
-            assert message is self._first_of_lane(message), "not the first of its lane"
+            assert message is self.model.first_of_lane(message), "not the first of its lane"
             self.model.hand_out(
                 message,
                 got.token,
@@ -126,14 +126,6 @@ class Clients(RuleBasedStateMachine):
                 header["lease_ms"],
                 begun=header.get("begun", False),
             )
-
-    def _first_of_lane(self, message: Modelled) -> Modelled:
-        lane = [
-            other
-            for other in self.model.of(message.queue)
-            if other.key == message.key and other.state == "READY"
-        ]
-        return min(lane, key=lambda other: (other.ready_at_ms, other.id))
 
     def _arrived(self, client: Client, frame: dict[str, Any]) -> None:
         if frame["op"] == "deliver":
@@ -234,7 +226,9 @@ class Clients(RuleBasedStateMachine):
             return
         records = len(self.world.open)
         if not sent.known:
-            if sent.kind == "step" and not self._holds_all(client, sent.queue, sent.messages):
+            if sent.kind == "step" and not self.model.holds_all(
+                client.session, sent.queue, sent.messages
+            ):
                 self._refuse_step(client, sequence, lambda: client.send(sent.payload))
                 return
             self._apply(client, sent, sequence, lambda: client.send(sent.payload))
@@ -358,7 +352,7 @@ class Clients(RuleBasedStateMachine):
         bodies = [b"%d" % (self.bodies + i) for i in range(len(delays))]
         self.bodies += len(delays)
         send = lambda: client.sequenced(*step_frame(messages, bodies, delays, keys))  # noqa: E731
-        if not self._holds_all(client, queue, messages):
+        if not self.model.holds_all(client.session, queue, messages):
             self._refuse_step(client, client.sequence + 1, send)
             return
         arguments = {"count": len(delays), "bodies": bodies, "delays": delays, "keys": keys}
@@ -368,16 +362,11 @@ class Clients(RuleBasedStateMachine):
         if safe:
             self.sync()
 
-    def _holds_all(self, client: Client, queue: str, messages: list[Delivered]) -> bool:
-        holds = self.model.holds
-        return all(holds(client.session, queue, each.token, each.id) for each in messages)
-
     def _refuse_step(self, client: Client, sequence: int, send: Any) -> None:
         """Send a step of which something is not held: a crash took the begin, or its lease is over."""
         before = len(self.world.open)
         answer = send() or client.answer(sequence=sequence)
-        assert answer["code"] == "lease_lost"
-        assert len(self.world.open) == before, "a refused step has left something"
+        assert (answer["code"], len(self.world.open)) == ("lease_lost", before)
         self.sent[client.session].pop(sequence, None)
 
     def _apply(self, client: Client, sent: Sent, sequence: int, send: Any) -> None:
