@@ -226,12 +226,7 @@ class Clients(RuleBasedStateMachine):
             return
         records = len(self.world.open)
         if not sent.known:
-            if sent.kind == "step" and not self.model.holds_all(
-                client.session, sent.queue, sent.messages
-            ):
-                self._refuse_step(client, sequence, lambda: client.send(sent.payload))
-                return
-            self._apply(client, sent, sequence, lambda: client.send(sent.payload))
+            self._do(client, sent, sequence, lambda: client.send(sent.payload))
             return
         client.send(sent.payload)
         assert len(self.world.open) == records, "a frame was applied twice"
@@ -352,18 +347,18 @@ class Clients(RuleBasedStateMachine):
         bodies = [b"%d" % (self.bodies + i) for i in range(len(delays))]
         self.bodies += len(delays)
         send = lambda: client.sequenced(*step_frame(messages, bodies, delays, keys))  # noqa: E731
-        if not self.model.holds_all(client.session, queue, messages):
-            self._refuse_step(client, client.sequence + 1, send)
-            return
         arguments = {"count": len(delays), "bodies": bodies, "delays": delays, "keys": keys}
         arguments |= {"terms": (0, 0), "begin": False}
         sent = Sent("step", b"", queue, messages, arguments)
-        self._apply(client, sent, client.sequence + 1, send)
+        self._do(client, sent, client.sequence + 1, send)
         if safe:
             self.sync()
 
-    def _refuse_step(self, client: Client, sequence: int, send: Any) -> None:
-        """Send a step of which something is not held: a crash took the begin, or its lease is over."""
+    def _do(self, client: Client, sent: Sent, sequence: int, send: Any) -> None:
+        """Apply a frame, unless it is a step of which something is not held: that is refused."""
+        if sent.kind != "step" or self.model.holds_all(client.session, sent.queue, sent.messages):
+            self._apply(client, sent, sequence, send)
+            return
         before = len(self.world.open)
         answer = send() or client.answer(sequence=sequence)
         assert (answer["code"], len(self.world.open)) == ("lease_lost", before)
