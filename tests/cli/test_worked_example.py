@@ -42,12 +42,12 @@ def _exactly(connection: socket.socket, size: int) -> bytes:
     return data
 
 
-@pytest.mark.parametrize("settlement", ["ack", "nack"])
+@pytest.mark.parametrize("settlement", ["ack", "step", "nack"])
 def test_the_worked_example_is_answered_as_printed(
     broker_server: BrokerServer, settlement: str
 ) -> None:
     """Hello, welcome, publish, confirm; then a consumer's delivery, and what becomes of it."""
-    hello, publish, confirm, deliver, ack, settled, nack = printed_frames()
+    hello, publish, confirm, deliver, ack, settled, step, nack = printed_frames()
     with socket.create_connection(
         (broker_server.host, broker_server.port), timeout=10
     ) as connection:
@@ -63,8 +63,12 @@ def test_the_worked_example_is_answered_as_printed(
         assert (header, bodies) == (printed_header, printed_bodies)
         # All but the time of the publish.
         assert bytes(columns)[:-8] == bytes(printed_columns)[:-8]
-        connection.sendall({"ack": ack, "nack": nack}[settlement])
-        assert meaning(read_frame(connection)) == meaning(settled)
+        connection.sendall({"ack": ack, "step": step, "nack": nack}[settlement])
+        header, *rest = meaning(settled)
+        if settlement == "step":
+            stored = {"origin": 2, "first": 0, "durability": "sync"}
+            header = {**header, "results": [*header["results"], stored]}
+        assert meaning(read_frame(connection)) == (header, *rest)
 
 
 def test_the_same_frame_again_gets_the_same_answer(broker_server: BrokerServer) -> None:

@@ -188,9 +188,9 @@ CLOSED: Mapping[str, Callable[[], bytes]] = {
     "publish: key of 256 bytes": lambda: columned(struct.pack("<I", 256) + b"k" * 256, "key"),
     "publish: key is not UTF-8": lambda: columned(struct.pack("<I", 1) + b"\xff", "key"),
     "publish: header key of 510 bytes": lambda: publish(key="\u00e9" * 255),
-    "publish: beside an ack": lambda: sequenced(
+    "publish: beside a nack": lambda: sequenced(
         part("publish", queue="q", count=1),
-        part("ack", queue="q", runs=0),
+        part("nack", queue="q", runs=0),
         lengths=struct.pack("<II", 0, 1),
         blob=b"x",
     ),
