@@ -19,11 +19,13 @@ from minibroker.contract.fields import (
     NAMES,
     PROTOCOL,
     QUEUE,
+    QUEUE_BYTES,
     RUNS,
     SECRET,
     SESSION,
     SETTINGS,
     TOKEN,
+    text,
     whole,
 )
 from minibroker.contract.rows import REQUIRED, Answer, Column, Command, Field, Kind, Phase
@@ -74,14 +76,7 @@ COMMANDS: Mapping[str, Command] = {
                     "ms",
                     default=0,
                 ),
-                Field(
-                    "key",
-                    Kind.STR,
-                    "",
-                    limits.MAX_KEY_BYTES,
-                    "bytes",
-                    "Key of all, if no column says.",
-                ),
+                text("key", limits.MAX_KEY_BYTES, "Key of all, if no column says."),
                 whole("encoding", 1, "Encoding of all, if no column says.", default=0),
                 NAMES,
                 ATTEMPTS,
@@ -221,21 +216,15 @@ COMMANDS: Mapping[str, Command] = {
                     "bytes",
                     "`next` of the page before; empty: from the start.",
                 ),
-                Field(
+                text(
                     "state",
-                    Kind.STR,
-                    "",
                     limits.MAX_STATE_CHARS,
-                    "bytes",
                     "READY, DELAYED, HELD or BEGUN; empty: every state.",
                 ),
                 IDS,
-                Field(
+                text(
                     "order",
-                    Kind.STR,
-                    "",
                     limits.MAX_STATE_CHARS,
-                    "bytes",
                     "`due`: the delayed ones, by when they are due; empty: by ids.",
                 ),
             ),
@@ -297,14 +286,7 @@ COMMANDS: Mapping[str, Command] = {
             _MAIN,
             Answer.REPLY,
             (
-                Field(
-                    "queue",
-                    Kind.STR,
-                    "",
-                    128,
-                    "bytes",
-                    "One queue; empty: the server and all queues.",
-                ),
+                text("queue", QUEUE_BYTES, "One queue; empty: the server and all queues."),
                 whole(
                     "after",
                     2**32 - 1,
@@ -358,13 +340,11 @@ COMMANDS: Mapping[str, Command] = {
             Answer.REPLY,
             (
                 QUEUE,
-                Field(
+                text(
                     "target",
-                    Kind.STR,
-                    REQUIRED,
                     limits.MAX_QUEUE_NAME_CHARS,
-                    "bytes",
                     "Name of the queue that gets them.",
+                    REQUIRED,
                 ),
                 IDS,
                 whole("count", 2**53, "Most messages to move; 0: all.", "messages", default=0),
@@ -386,14 +366,7 @@ COMMANDS: Mapping[str, Command] = {
             _MAIN,
             Answer.REPLY,
             (
-                Field(
-                    "queue",
-                    Kind.STR,
-                    "",
-                    limits.MAX_QUEUE_NAME_CHARS + len(limits.DLQ_SUFFIX),
-                    "bytes",
-                    "Where to look first; empty: where it was published.",
-                ),
+                text("queue", QUEUE_BYTES, "Where to look first; empty: where it was published."),
                 RUNS,
             ),
             ("run",),
@@ -433,23 +406,11 @@ COMMANDS: Mapping[str, Command] = {
                     "entries",
                     default=0,
                 ),
-                Field("key", Kind.STR, "", limits.MAX_KEY_BYTES, "bytes", "All of this key."),
-                Field(
-                    "state",
-                    Kind.STR,
-                    "",
-                    limits.MAX_STATE_CHARS,
-                    "bytes",
-                    "All that are READY, DELAYED, HELD or BEGUN.",
+                text("key", limits.MAX_KEY_BYTES, "All of this key."),
+                text(
+                    "state", limits.MAX_STATE_CHARS, "All that are READY, DELAYED, HELD or BEGUN."
                 ),
-                Field(
-                    "client",
-                    Kind.STR,
-                    "",
-                    limits.MAX_CLIENT_NAME_BYTES,
-                    "bytes",
-                    "All that a client of this name has.",
-                ),
+                text("client", limits.MAX_CLIENT_NAME_BYTES, "All that a client of this name has."),
             ),
             ("run",),
             "End messages that wait, and those that workers have: they are told, and cannot settle them any more.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 from minibroker.contract import limits
 from minibroker.contract.rows import REQUIRED, Column, Field, Kind
@@ -13,14 +14,13 @@ def whole(name: str, high: int, meaning: str, unit: str = "", default: object = 
     return Field(name, Kind.INT, default, high, unit, meaning)
 
 
-QUEUE = Field(
-    "queue",
-    Kind.STR,
-    REQUIRED,
-    limits.MAX_QUEUE_NAME_CHARS + len(limits.DLQ_SUFFIX),
-    "bytes",
-    "Queue name.",
-)
+def text(name: str, most_bytes: int, meaning: str, default: object = "") -> Field:
+    """Return a field that is a text of at most `most_bytes`."""
+    return Field(name, Kind.STR, default, most_bytes, "bytes", meaning)
+
+
+QUEUE_BYTES: Final = limits.MAX_QUEUE_NAME_CHARS + len(limits.DLQ_SUFFIX)  # of a DLQ's name, too
+QUEUE = text("queue", QUEUE_BYTES, "Queue name.", REQUIRED)
 RUNS = whole("runs", limits.MAX_RUNS_PER_FRAME, "Number of entries in the run column.", "entries")
 IDS = whole(
     "runs",
@@ -30,19 +30,10 @@ IDS = whole(
     default=0,
 )
 PROTOCOL = whole("protocol", 2**16 - 1, "Protocol version; this document describes 1.")
-CLIENT = Field(
-    "client",
-    Kind.STR,
-    "",
-    limits.MAX_CLIENT_NAME_BYTES,
-    "bytes",
-    "Name of the client in logs and histories.",
-)
+CLIENT = text("client", limits.MAX_CLIENT_NAME_BYTES, "Name of the client in logs and histories.")
 SESSION = whole("session", 2**64 - 1, "Session id from welcome.")
 SECRET = Field("secret", Kind.BYTES, REQUIRED, 64, "bytes", "Session secret from welcome.")
-TOKEN = Field(
-    "token", Kind.STR, "", 128, "bytes", "Token, where the server asks for one; section 4.1."
-)
+TOKEN = text("token", 128, "Token, where the server asks for one; section 4.1.")
 CONSUMER = whole(
     "consumer", 2**32 - 1, "Number the client gives the consumer; unique in its session."
 )
