@@ -26,7 +26,7 @@ EXPLAIN_MUTANTS: Final = (
     Mutant(
         "explain says of a lease how long it is",
         "core/model/explaining.py",
-        "    until = _unix_ms(store, item.timer.tick * TICK_MS) if",
+        "    until = store.unix_ms_at(item.timer.tick * TICK_MS) if",
         "    until = store.unix_ms + item.lease_ms + 0 * TICK_MS if",
         ("core/test_explained_worlds.py",),
         "explain: the end of a lease moves away while nobody renews it",
@@ -53,8 +53,8 @@ RETIME_MUTANTS: Final = (
     Mutant(
         "a retime of what is dead",
         "core/verbs/retiming.py",
-        "        if _is_dead(queue.group.later.find(origin, sequence)):\n",
-        "        if not queue.number and _is_dead(queue.group.later.find(origin, sequence)):\n",
+        "        if is_dead(queue.group.later.find(origin, sequence)):\n",
+        "        if not queue.number and is_dead(queue.group.later.find(origin, sequence)):\n",
         ("core/test_core_retiming.py", "model"),
         "I4: what used all its attempts is handed out again",
     ),

@@ -75,7 +75,7 @@ class SegmentShelf:
 
     def place(self, index: int) -> int:
         """Return where the record of an extent stands."""
-        return self._segment << _OFFSET_BITS | self._offsets[index]
+        return pack_place(Place(self._segment, self._offsets[index]))
 
     def stands(self, low: int, high: int) -> tuple[int, Sequence[int]]:
         """Return the segment, and where the records of some extents start in it, ascending."""

@@ -362,13 +362,13 @@ class Machine:
 
         Not while it opens: the session asks again what has no answer, and its caller may still withdraw that one.
         """
-        if consumer.is_agreed and (consumer.arming is None or consumer.arming.waiter.done()):
+        if consumer.is_agreed and not consumer.is_asked_again:
             arming = Arming(consumer, lambda: self.received_ms)
             consumer.arming = self.calls.ask(arming, "consume", consumer.fields(), None)
 
     def forget(self, consumer: Subscription) -> None:
         """Know a consumer no more; nothing that comes for it is taken."""
-        if consumer.arming is not None and not consumer.arming.waiter.done():
+        if consumer.is_asked_again:
             self.calls.gave_up(consumer.arming)  # it must not follow the cancel
         self.consumers.pop(consumer.number, None)
         self.session.consumers.discard(consumer.number)

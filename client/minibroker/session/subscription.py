@@ -61,7 +61,7 @@ class Subscription:
         """Take a delivery into the buffer; return whether to ask for messages again, with another prefetch."""
         delivery.convert = self._convert
         count, before = len(delivery.messages), self.prefetch
-        if self._pacing is not None and self.is_agreed and not self._is_asked_again():
+        if self._pacing is not None and self.is_agreed and not self.is_asked_again:
             self.prefetch = self._paced(self._pacing, count, now_ms)
         self._buffer.extend(delivery.messages)
         self._wake(count)
@@ -77,7 +77,9 @@ class Subscription:
         waits_ms = now_ms - self._waits_since_ms if waiting else 0
         return pacing.delivered(now_ms, count, len(self._buffer), self.prefetch, waiting, waits_ms)
 
-    def _is_asked_again(self) -> bool:
+    @property
+    def is_asked_again(self) -> bool:
+        """Whether it has been asked for again, and there is no answer yet."""
         return self.arming is not None and not self.arming.waiter.done()
 
     def _wait(self, waiter: object, now_ms: int) -> None:

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from minibroker.contract.limits import DLQ_SUFFIX
 from minibrokerd.core.model.cold import ColdRun
 from minibrokerd.core.model.deliveries import Consumer, Delivery
-from minibrokerd.core.model.messages import Item, Message, State
+from minibrokerd.core.model.messages import Item, Message, State, is_dead
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.records import AttemptMeta
 from minibrokerd.core.model.state import Store
@@ -36,8 +36,8 @@ class Why(NamedTuple):
 def why_waits(store: Store, queue: Queue, item: Item | ColdRun, at: Sequence[Consumer]) -> Why:
     """Return why a message of `item`, which is READY, is not handed out; `at` are all consumers of its queue."""
     reason, until_ms, by = _what_keeps(store, queue, item, at)
-    since = 0 if isinstance(item, ColdRun) else _unix_ms(store, item.ready_at_ms)
-    return Why(State.READY.name, reason, since, _unix_ms(store, until_ms) if until_ms else 0, by)
+    since = 0 if isinstance(item, ColdRun) else store.unix_ms_at(item.ready_at_ms)
+    return Why(State.READY.name, reason, since, store.unix_ms_at(until_ms) if until_ms else 0, by)
 
 
 def _what_keeps(
@@ -69,10 +69,10 @@ def why_delayed(store: Store, queue: Queue, item: Item) -> Why:
     """Return why a message that is DELAYED is."""
     state = State.DELAYED.name
     last = item.history[-1] if isinstance(item, Message) and item.history else None
-    if isinstance(item, Message) and item.dead:
+    if is_dead(item):
         since = last.ended_unix_ms if last is not None else 0
         return Why(state, "dlq_full", since, 0, queue.name + DLQ_SUFFIX)
-    until = _unix_ms(store, item.ready_at_ms)
+    until = store.unix_ms_at(item.ready_at_ms)
     if last is None or item.releases:  # a release waits, too, from the second one on
         return Why(state, "delayed", 0, until)
     return Why(state, "retry_delay", last.ended_unix_ms, until, _error(last))
@@ -85,7 +85,7 @@ def why_held(store: Store, delivery: Delivery, item: Item) -> Why:
     if not isinstance(item, Message) or item.state is not State.BEGUN:
         return Why(State.HELD.name, "held", 0, 0, by)
     armed = item.timer is not None and item.timer.armed
-    until = _unix_ms(store, item.timer.tick * TICK_MS) if item.timer is not None and armed else 0
+    until = store.unix_ms_at(item.timer.tick * TICK_MS) if item.timer is not None and armed else 0
     reason = "running" if session is not None and session.connected else "worker_away"
     return Why(State.BEGUN.name, reason, item.started_unix_ms, until, by)
 
@@ -115,8 +115,3 @@ def _clients(store: Store, consumers: Sequence[Consumer]) -> str:
 def _error(attempt: AttemptMeta) -> str:
     error = ": ".join(filter(None, (attempt.error_class, attempt.error_text.partition("\n")[0])))
     return f"{attempt.cause}, {error}" if error else attempt.cause
-
-
-def _unix_ms(store: Store, log_ms: int) -> int:
-    """Return a log time by the wall clock."""
-    return store.unix_ms + log_ms - store.now_ms

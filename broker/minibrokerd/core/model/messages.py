@@ -264,6 +264,11 @@ class Message:
 Item = Span | Message
 
 
+def is_dead(item: Item | None) -> bool:
+    """Return whether an item is dead, and waits for room in its DLQ."""
+    return isinstance(item, Message) and item.dead
+
+
 def singles_of(item: Item) -> Iterator[Message]:
     """Yield the messages of an item, each as one of its own; the caller has taken the item out of its queue."""
     if isinstance(item, Message):

@@ -133,6 +133,10 @@ class Store:
         assert self._counter >> COUNTER_BITS == 0, "2^40 tokens in one epoch"
         return self.epoch << COUNTER_BITS | self._counter
 
+    def unix_ms_at(self, log_ms: int) -> int:
+        """Return a log time by the wall clock as it goes now."""
+        return self.unix_ms + log_ms - self.now_ms
+
     def hands_out(self) -> bool:
         """Whether messages may be delivered now."""
         return self.now_ms >= self.hold_until_ms and not self.paused

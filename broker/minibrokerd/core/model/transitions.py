@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 from minibrokerd.core.model.deliveries import Consumer, Delivery
 from minibrokerd.core.model.group import Group
-from minibrokerd.core.model.messages import Item, Message, State
+from minibrokerd.core.model.messages import Item, Message, State, is_dead
 from minibrokerd.core.model.state import Store
 from minibrokerd.core.model.wheel import Timer
 
@@ -142,7 +142,7 @@ def _arm(store: Store, group: Group, item: Item, target: State | None, until_ms:
     item.timer = timer = Timer(item if target is BEGUN else group)
     if target is BEGUN:
         store.wheel.schedule(timer, until_ms)
-    elif not (isinstance(item, Message) and item.dead):
+    elif not is_dead(item):
         # What is dead waits for no time, but for room: its timer is only its name among the others.
         store.wheel.schedule(timer, item.ready_at_ms)
 

@@ -28,7 +28,7 @@ from minibrokerd.core.model.walks import GO_ON, Steps, Walk
 from minibrokerd.core.verbs.attempts import drop_delivery
 from minibrokerd.core.verbs.bulk import TAKE_LOOKS, ids_of, line_looks, note
 from minibrokerd.core.verbs.dooming import wake_doomed
-from minibrokerd.core.verbs.finding import Id, end_cold, find_delivered, take_waiting
+from minibrokerd.core.verbs.finding import Id, end_cold, find_delivered, is_entering, take_waiting
 from minibrokerd.core.verbs.runs import read_ids
 
 COLD_MESSAGES: Final = 1_000  # of a run, at a time
@@ -88,7 +88,7 @@ class _Cancelling:
         """End the messages of these ids."""
         missing: list[Id] = []
         for id in ids:
-            while self._enters(id):
+            while is_entering(self._store, self._queue, id):
                 self._write()
                 yield from self._walk.pause()
             if not self._end_waiting(*id):
@@ -167,16 +167,6 @@ class _Cancelling:
                 yield GO_ON
 
     # -- one message ------------------------------------------------------------------------------
-
-    def _enters(self, id: Id) -> bool:
-        """Whether a message was published, and is not safe yet: in a moment it waits."""
-        origin, sequence = id
-        return self._queue.group.entering > 0 and any(
-            queue is self._queue
-            and block.origin == origin
-            and 0 <= sequence - block.first < block.count
-            for _, queue, block, _ in self._store.entering
-        )
 
     def _end_waiting(self, origin: int, sequence: int) -> bool:
         """End a message that waits, in memory or not; False: it does not."""

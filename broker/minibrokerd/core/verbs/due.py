@@ -10,7 +10,7 @@ from __future__ import annotations
 from heapq import nsmallest
 from typing import Final, NamedTuple
 
-from minibrokerd.core.model.messages import Item, Message, State
+from minibrokerd.core.model.messages import Item, State, is_dead
 from minibrokerd.core.model.places import Place
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.walks import GO_ON, Steps, Walk
@@ -41,7 +41,7 @@ class Due:
         found: list[_At] = []
         for items in self._queue.group.later.after(self._queue.home, 0):
             for item in items:
-                if not _is_dead(item):  # one that waits for room in the DLQ is due at no time
+                if not is_dead(item):  # one that waits for room in the DLQ is due at no time
                     found += (each for each in _places(item) if each > behind)
             if len(found) > most + KEPT:
                 found = nsmallest(most + 1, found)
@@ -69,7 +69,3 @@ class Due:
 def _places(item: Item) -> list[_At]:
     origin, at_ms = item.block.origin, item.ready_at_ms
     return [_At(at_ms, origin, sequence) for sequence in range(item.first, item.stop)]
-
-
-def _is_dead(item: Item) -> bool:
-    return isinstance(item, Message) and item.dead

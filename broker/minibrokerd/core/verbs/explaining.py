@@ -19,7 +19,7 @@ from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.refusals import Refused
 from minibrokerd.core.model.state import Store
 from minibrokerd.core.model.walks import GO_ON, Steps, Walk
-from minibrokerd.core.verbs.finding import Id, find_delivered
+from minibrokerd.core.verbs.finding import Id, find_delivered, is_entering
 from minibrokerd.core.verbs.runs import read_ids
 
 
@@ -96,7 +96,7 @@ class _Explaining:
         later = queue.group.later.find(origin, sequence)
         if later is not None:
             return why_delayed(self._store, queue, later)
-        if self._enters(queue):
+        if is_entering(self._store, queue, self._id):
             return Why("ENTERING", "not_synced")
         found: dict[Id, tuple[State, Item]] = {}
         yield from find_delivered(self._walk, queue, {self._id}, found)
@@ -117,15 +117,6 @@ class _Explaining:
             for consumer in (*connection.consumers.values(), *connection.receives.values())
             if consumer.queue_number == queue.number
         ]
-
-    def _enters(self, queue: Queue) -> bool:
-        origin, sequence = self._id
-        return any(
-            entered is queue
-            and block.origin == origin
-            and 0 <= sequence - block.first < block.count
-            for _, entered, block, _ in self._store.entering
-        )
 
     def _answer_unknown(self) -> None:
         """It is nowhere: its id was used, or never."""

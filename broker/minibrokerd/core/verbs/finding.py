@@ -42,6 +42,15 @@ def find_delivered(
             yield GO_ON
 
 
+def is_entering(store: Store, queue: Queue, id: Id) -> bool:
+    """Return whether a message was published, and the log is not safe yet: in a moment it waits."""
+    origin, sequence = id
+    return queue.group.entering > 0 and any(
+        entered is queue and block.origin == origin and 0 <= sequence - block.first < block.count
+        for _, entered, block, _ in store.entering
+    )
+
+
 def block_at(
     bodies: Bodies, record: Record | None, queue: int, batch: int, place: Any
 ) -> Block | None:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from minibroker.contract import limits
 from minibrokerd.core.model.inputs import Frame
-from minibrokerd.core.model.messages import Item, Message, singles_of
+from minibrokerd.core.model.messages import Item, is_dead, singles_of
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.refusals import Refused
 from minibrokerd.core.model.state import Store
@@ -41,7 +41,7 @@ def _steps(walk: Walk, queue: Queue, ids: list[Id], ready_at_ms: int) -> Steps:
     records = len(store.effects.records)
     missing: list[Id] = []
     for origin, sequence in ids:
-        if _is_dead(queue.group.later.find(origin, sequence)):
+        if is_dead(queue.group.later.find(origin, sequence)):
             dead += 1
             continue
         if ready_at_ms <= store.now_ms and queue.group.lanes.find(origin, sequence) is not None:
@@ -67,7 +67,3 @@ def _wait_anew(store: Store, queue: Queue, item: Item, ready_at_ms: int) -> None
         message.ready_at_ms = max(ready_at_ms, store.now_ms)
         store.write_return(queue, [message], message.ready_at_ms - store.now_ms, None)
         wait(store, queue.group, message)
-
-
-def _is_dead(item: Item | None) -> bool:
-    return isinstance(item, Message) and item.dead
