@@ -1,4 +1,4 @@
-"""protocol.md 6.28: what was cancelled comes to nobody, whether it waited or was worked on."""
+"""protocol.md, `cancel_messages`: what was cancelled comes to nobody, whether it waited or was worked on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""protocol.md 6.26: why a message is not running. A test for each row of the table of reasons, in virtual time."""
+"""protocol.md, `explain`: why a message is not running. A test for each row of the table of reasons, in virtual time."""
 
 from __future__ import annotations
 

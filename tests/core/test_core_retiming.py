@@ -1,4 +1,4 @@
-"""protocol.md 6.27 and 6.14: delayed messages by when they are due, and another time for what waits."""
+"""protocol.md, `retime` and `peek`: delayed messages by when they are due, and another time for what waits."""
 
 from __future__ import annotations
 

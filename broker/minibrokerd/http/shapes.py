@@ -101,7 +101,7 @@ class MessageView(msgspec.Struct):
 
 
 class Explained(msgspec.Struct):
-    """Why a message is not running; protocol.md, 6.26, has the table of the reasons."""
+    """Why a message is not running; protocol.md, `explain`, has the table of the reasons."""
 
     id: str
     queue: str  # empty: it is nowhere

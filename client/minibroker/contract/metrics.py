@@ -13,7 +13,7 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One row; printed as one row of protocol.md, section 6.20."""
+    """One row; printed as one row of protocol.md, section `stats`."""
 
     name: str
     counter: bool  # counts events since the start of the server; else what is there now

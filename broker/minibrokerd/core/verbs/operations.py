@@ -1,7 +1,7 @@
 """The operations: each row of the command table joined with what the server does about it.
 
 A part has its row (`part.row`, set where headers are read), and that is asked: nothing else in the server compares
-the names of operations. To add one: a row in `contract/commands.py`, one here and in `access/rights.py`, and its
+the names of operations. To add one: a row in `contract/*_commands.py`, one here and in `access/rights.py`, and its
 function.
 """
 

@@ -1,0 +1,155 @@
+"""Rows of the command table: publishing, what hands messages out, and what settles them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from minibroker.contract import limits
+from minibroker.contract.fields import (
+    ATTEMPTS,
+    CONSUMER,
+    LEASE,
+    NAMES,
+    QUEUE,
+    RUNS,
+    text,
+    whole,
+)
+from minibroker.contract.rows import Answer, Command, Phase
+
+_MAIN = (Phase.OPEN,)
+_BOTH = (Phase.OPEN, Phase.ATTACHED)
+
+MESSAGE_COMMANDS: Final[tuple[Command, ...]] = (
+    Command(
+        "publish",
+        _MAIN,
+        Answer.CONFIRM,
+        (
+            QUEUE,
+            whole(
+                "count",
+                limits.MAX_MESSAGES_PER_FRAME,
+                "Messages in this part; 0 is a protocol error.",
+                "messages",
+            ),
+            whole(
+                "delay_ms",
+                limits.MAX_DELAY_MS,
+                "Delay of all, if no column says.",
+                "ms",
+                default=0,
+            ),
+            text("key", limits.MAX_KEY_BYTES, "Key of all, if no column says."),
+            whole("encoding", 1, "Encoding of all, if no column says.", default=0),
+            NAMES,
+            ATTEMPTS,
+            LEASE,
+        ),
+        ("delay_ms", "key", "encoding"),
+        "Store messages; alone, or in a step with acks and other publishes (section 3).",
+    ),
+    Command(
+        "consume",
+        _MAIN,
+        Answer.REPLY,
+        (
+            QUEUE,
+            CONSUMER,
+            whole(
+                "prefetch",
+                limits.MAX_PREFETCH,
+                "Most unsettled messages at a time.",
+                "messages",
+            ),
+            LEASE,
+        ),
+        (),
+        "Deliver messages of the queue until cancelled, or change the prefetch of the consumer.",
+        repeatable=True,
+    ),
+    Command(
+        "cancel",
+        _MAIN,
+        Answer.REPLY,
+        (CONSUMER,),
+        (),
+        "Deliver no more; what the consumer has not begun goes back to its place, uncharged.",
+    ),
+    Command(
+        "receive",
+        _MAIN,
+        Answer.DELIVER,
+        (
+            QUEUE,
+            whole(
+                "count",
+                limits.MAX_MESSAGES_PER_FRAME,
+                "Most messages to return; 0: one.",
+                "messages",
+            ),
+            whole(
+                "wait_ms",
+                limits.MAX_WAIT_MS,
+                "How long to wait for the first.",
+                "ms",
+                default=0,
+            ),
+            LEASE,
+        ),
+        (),
+        "Deliver once, begun: what is ready, else what comes within wait_ms, else none.",
+        repeatable=True,
+    ),
+    Command(
+        "begin",
+        _BOTH,
+        Answer.NONE,
+        (QUEUE, RUNS),
+        ("run",),
+        "A handler starts: the lease clock runs.",
+    ),
+    Command("ack", _MAIN, Answer.CONFIRM, (QUEUE, RUNS), ("run",), "Done: the messages end."),
+    Command(
+        "nack",
+        _MAIN,
+        Answer.CONFIRM,
+        (
+            QUEUE,
+            RUNS,
+            whole(
+                "delay_ms",
+                limits.MAX_DELAY_MS,
+                "Back after this; left out: the queue's retry policy.",
+                "ms",
+                default=None,
+            ),
+        ),
+        ("run", "error_class", "error_text"),
+        "Failed: back after a delay, or to the DLQ if this was the last attempt.",
+    ),
+    Command(
+        "reject",
+        _MAIN,
+        Answer.CONFIRM,
+        (QUEUE, RUNS),
+        ("run", "error_class", "error_text"),
+        "Can never succeed: to the DLQ now.",
+    ),
+    Command(
+        "release",
+        _BOTH,
+        Answer.CONFIRM,
+        (QUEUE, RUNS),
+        ("run",),
+        "Not done, not failed: back to its place, uncharged; after 1 s from the second time on.",
+    ),
+    Command(
+        "extend",
+        _BOTH,
+        Answer.CONFIRM,
+        (QUEUE, RUNS, LEASE),
+        ("run",),
+        "Renew the lease of begun messages from now.",
+    ),
+)
