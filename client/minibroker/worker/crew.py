@@ -99,6 +99,10 @@ class Crew:
                             done(message, clock() - message.begun_at)
                 running[at] = None
                 self.count += 1
+                if (
+                    self._stop.is_set()
+                ):  # not after the turns of the loop that `run` needs to hear of it
+                    return None
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # noqa: BLE001 - raised in a task, SystemExit would stop the loop at once

@@ -194,6 +194,8 @@ class _Shift:
                 self._left -= 1
                 if self._left <= 0:
                     self._control.stop(MAX_MESSAGES)
+                    for crew in self._crews:
+                        crew.stop()
 
         return counted
 
