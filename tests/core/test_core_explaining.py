@@ -1,4 +1,4 @@
-"""protocol.md, `explain`: why a message is not running. A test for each row of the table of reasons, in virtual time."""
+"""protocol.md, `explain`: why a message is not running. A test for each reason of the table, in virtual time."""
 
 from __future__ import annotations
 

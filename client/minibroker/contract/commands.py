@@ -1,7 +1,8 @@
 """The command table: every operation on the wire, with its fields, columns, phase and answer.
 
 Server dispatch, header validation, protocol.md and the tests read these rows; to add a command, add a
-row to one of these modules and one to `core/verbs/operations.py`. Sizes and times are integers, in bytes and milliseconds.
+row to one of these modules and one to `core/verbs/operations.py`. Sizes and times are integers, in bytes and
+milliseconds.
 """
 
 from __future__ import annotations
