@@ -203,7 +203,7 @@ def test_no_frame_exceeds_a_limit(wishes: list[tuple[Any, ...]]) -> None:
     world = Reader()
     for wish in wishes:
         act(world, wish)
-    while world.unanswered or world.session.owes_settlements() or world.session.outbox.groups:
+    while world.unanswered or world.session.owed.is_any() or world.session.outbox.groups:
         world.turn()
         for _ in range(100):
             world.answer(0)

@@ -60,7 +60,7 @@ def test_an_answer_that_was_taken_back_is_kept_nowhere() -> None:
     assert isinstance(answer, Answered)
     assert isinstance(answer.value, Delivery)
     world.session.requests.withdraw(number, "receive")
-    world.session.take_back(answer.value)
+    world.session.deliveries.take_back(answer.value)
     assert (world.session.deliveries, answer.value.messages) == ({}, [])
     world.turn()
     assert withdrawn(world) == [number]

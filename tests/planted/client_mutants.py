@@ -45,8 +45,8 @@ CANCEL_MUTANTS: Final = (
     ),
     Mutant(
         "an answer that was taken back is kept",
-        "session/session.py",
-        "            answer.messages.clear()\n            self.deliveries.pop(answer.token, None)\n",
+        "session/delivery.py",
+        "            self.forget(answer.token, answer)\n",
         "            answer.messages.clear()\n",
         ("client/test_withdrawing.py",),
         "I11: whoever changes his mind often has all that he was ever answered in memory",
@@ -179,7 +179,7 @@ MACHINE_MUTANTS: Final = (
     Mutant(
         "a consumer that goes beside an ack stays",
         "session/machine.py",
-        "        if self._retired and not self.session.owes_settlements():\n",
+        "        if self._retired and not self.session.owed.is_any():\n",
         "        if self._retired and not self.session.is_open:\n",
         (LIVES,),
         "I9: messages go to a consumer that is gone",

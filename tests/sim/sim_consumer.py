@@ -60,14 +60,14 @@ class SimulatedConsumer(Subscription):
             return
         self.end(None)
         client.flush()
-        if client.session.owes_settlements() and client.random.random() < 0.7:
+        if client.session.owed.is_any() and client.random.random() < 0.7:
             self._await_settlements()
         else:
             machine.retire(self)  # as one that is cancelled while it waits
 
     def _await_settlements(self) -> None:
         client = self._client
-        if client.session.owes_settlements():
+        if client.session.owed.is_any():
             client.loop.call_later(0.01, self._await_settlements)
             return
         client.machine.forget(self)

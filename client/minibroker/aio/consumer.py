@@ -131,7 +131,7 @@ class Consumer(Subscription, Generic[Body]):
         by_ms = driver.leaving.by_ms(now_ms())
         try:
             driver.flush()
-            if driver.session.owes_settlements():
+            if driver.session.owed.is_any():
                 await driver.drained()
         except BaseException:
             driver.machine.retire(self)

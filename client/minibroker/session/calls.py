@@ -112,7 +112,9 @@ class Calls:
         # Answered in the same turn or not: its caller does not get it.
         waiter = call.waiter
         if waiter.done() and not waiter.cancelled():
-            self._session.take_back(waiter.result() if waiter.exception() is None else None)
+            self._session.deliveries.take_back(
+                waiter.result() if waiter.exception() is None else None
+            )
 
     def due(self, call: Call, trouble: str) -> None:
         """Let a caller's deadline pass; `trouble` says what there is with the connection."""
@@ -133,7 +135,9 @@ class Calls:
             return
         waiter, error = call.waiter, event.error
         if call not in self._waiting or waiter.done():
-            self._session.take_back(event.value)  # its caller, cancelled in this turn, withdraws it
+            self._session.deliveries.take_back(
+                event.value
+            )  # its caller, cancelled in this turn, withdraws it
             return
         if isinstance(error, Busy | DiskFull):
             left_ms = FOREVER_MS if call.by_ms is None else call.by_ms - now_ms

@@ -1,16 +1,18 @@
-"""Delivery frames as messages: one delivery, its runs, and the messages cut out of its blob."""
+"""Delivery frames as messages: one delivery, its runs, the messages cut out of its blob; and all of them."""
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable
 from itertools import accumulate
-from typing import Any
+from typing import Any, Final
 
 from minibroker.contract import wire
 from minibroker.contract.errors import ProtocolError
 from minibroker.session.message import Delivery, DeliveryRun, MessageData
 from minibroker.session.settlements import ENDED, Settlements
+
+FIRST_LOOK: Final = 64  # deliveries, before it is looked through for those of which nothing is left
 
 MakeMessage = Callable[[DeliveryRun, int, bytes, bytes], MessageData[Any]]
 
@@ -72,3 +74,41 @@ def drop(messages: Iterable[MessageData[Any]]) -> None:
         if message.state != ENDED:
             message.state = ENDED
             message.run.delivery.open -= 1
+
+
+class Deliveries(dict[int, Delivery]):
+    """What was delivered and has not ended; what has is forgotten with its answer, or when there are many."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._prune_at = FIRST_LOOK
+
+    def keep(self, delivery: Delivery) -> None:
+        """Know a delivery until nothing of it is left."""
+        if len(self) >= self._prune_at:
+            self.prune()
+        self[delivery.token] = delivery
+
+    def prune(self) -> None:
+        """Forget the deliveries of which nothing is left, and with them the bodies."""
+        for token, kept in self.copy().items():
+            if kept.open <= 0:
+                self.forget(token, kept)
+        self._prune_at = FIRST_LOOK + 2 * len(self)
+
+    def forget(self, token: int, delivery: Delivery) -> None:
+        """Know a delivery no more, and nothing of its messages."""
+        self.pop(token, None)
+        delivery.messages.clear()  # the collector would not see this circle (message.py)
+
+    def take_back(self, answer: object) -> None:
+        """Drop an answer that came when its caller went: the withdrawal gives it back at the server."""
+        if isinstance(answer, Delivery):
+            drop(answer.messages)
+            self.forget(answer.token, answer)
+
+    def let_go(self) -> None:
+        """Forget every message, at the end: the collector would not see their circles (message.py)."""
+        for delivery in self.values():
+            delivery.messages.clear()
+        self.clear()

@@ -40,7 +40,8 @@ class Departure:
     def is_drained(self, publishes: bool) -> bool:
         """Return whether no settlement (and no publish) is unconfirmed."""
         session = self._session
-        if session.owes_settlements() or session.returned or (publishes and session.outbox.groups):
+        owed = session.owed
+        if owed.is_any() or owed.returned or (publishes and session.outbox.groups):
             return False
         return not any(
             publishes or not isinstance(sent.content, PublishGroup) for sent in session.window

@@ -52,6 +52,7 @@ from minibroker.session.events import (
     SettleRefused,
     Welcomed,
 )
+from minibroker.session.heartbeat import Heartbeat
 from minibroker.session.leaving import Departure
 from minibroker.session.message import MessageData
 from minibroker.session.outbox import Key, PublishGroup
@@ -61,7 +62,6 @@ from minibroker.session.settlements import ENDED, Run, Settlements, SettlePart, 
 from minibroker.session.subscription import Arming, Subscription
 from minibroker.session.timers import Overdue, Timers
 
-PING: Final = wire.pack_frame({"parts": [{"op": "ping"}]})
 GOODBYE: Final = wire.pack_frame({"parts": [{"op": "goodbye"}]})
 RETRY_MS: Final = 100  # before a settlement that was refused for now is tried again
 SHORT_LEASE_MS: Final = 6_000  # a shorter one may end before whoever renews looks again by himself
@@ -93,6 +93,7 @@ class Machine:
             self.session, self.timers, jitter, shell.schedule, shell.is_over
         )
         self.declarations = Declarations(self.session, self.calls, self._tell)
+        self._heartbeat = Heartbeat(self)
         self.leaving = Departure(self.session, self.timers, timeout_ms)
         self.connecting = Connecting(self.timers, jitter, connect_ms, self._tell, self._ended)
         self.consumers: dict[int, Subscription] = {}
@@ -105,7 +106,6 @@ class Machine:
         self._opening: list[Any] = []  # who waits for the first welcome
         self._room_waiters: list[Any] = []
         self._retired: list[int] = []  # consumers that have gone, and are to be cancelled
-        self._beats = False
         self._next_consumer = 1
         self._handlers: Mapping[type, Callable[[Any, int], None]] = {
             Welcomed: self._welcomed,
@@ -151,7 +151,7 @@ class Machine:
         if self.closed is not None:
             self.session.let_go()  # settled after the end: nobody will be told
         frames = self.session.flush(now_ms)
-        if self._retired and not self.session.owes_settlements():
+        if self._retired and not self.session.owed.is_any():
             frames += self._cancel_retired(now_ms)
         if self.frames:
             frames = self.frames + frames
@@ -173,7 +173,8 @@ class Machine:
     def _tell(self, effect: Effect) -> None:
         self.effects.append(effect)
 
-    def _act(self, events: Sequence[Event], now_ms: int) -> None:
+    def act(self, events: Sequence[Event], now_ms: int) -> None:
+        """Do what is to be done about what happened."""
         for event in events:
             self._handlers[type(event)](event, now_ms)
 
@@ -230,7 +231,7 @@ class Machine:
         self.trouble = str(error) or type(error).__name__
         self.frames = []
         self._retired.clear()  # the server forgets consumers with their connection
-        self._act(self.session.disconnected(), now_ms)
+        self.act(self.session.disconnected(), now_ms)
         for consumer in list(self.consumers.values()):
             consumer.drop_buffer()
         return self.closed is None
@@ -241,21 +242,19 @@ class Machine:
         if session.session_id is None:
             return False
         begun = [message for message in session.begun_messages() if message.state != ENDED]
-        self._act(session.forget(), now_ms)
+        self.act(session.forget(), now_ms)
         self.lose(begun, LeaseLost("the server does not know this session any more"))
         return True
 
     def _welcomed(self, event: Welcomed, now_ms: int) -> None:
         for lost, error in revoked.told(event):
             self.lose(lost, error)
-        self._act(self.session.expire(now_ms), now_ms)
+        self.act(self.session.expire(now_ms), now_ms)
         self.frames += self.declarations.welcomed()
         self.frames += self.session.resend(lambda group: self._publishes.gives_up(group, now_ms))
         self.frames += self.session.retry_returned(now_ms)
         self.connecting.welcomed(now_ms)
-        if not self._beats:
-            self._beats = True
-            self._beat_later(now_ms)
+        self._heartbeat.begin(now_ms)
         for consumer in self.consumers.values():
             self._arm(consumer)
         opening, self._opening = self._opening, []
@@ -266,26 +265,6 @@ class Machine:
 
     def _leaving(self, event: Leaving, now_ms: int) -> None:
         self._tell(event)
-
-    def _beat(self, now_ms: int) -> None:
-        """Send a sign of life, and end a connection that gives none."""
-        self.session.prune()
-        self._act(self.session.expire(now_ms), now_ms)
-        if self.session.is_open:
-            if now_ms - self.received_ms > 2 * self.session.heartbeat_ms:
-                self.fail(ConnectionResetError("the server gave no sign of life"), now_ms)
-            else:
-                self.frames.append(PING)
-        self._beat_later(now_ms)
-
-    def _beat_later(self, now_ms: int) -> None:
-        """Let the next sign of life be due after half of the time that the server allows."""
-        if self.closed is None:
-            heartbeat_ms = self.session.heartbeat_ms
-            at_ms = now_ms + heartbeat_ms // 2
-            # A peer that is gone is noticed when two intervals are over, not with the next sign of life.
-            silent_ms = self.received_ms + 2 * heartbeat_ms + 1
-            self.timers.at(min(at_ms, silent_ms) if self.session.is_open else at_ms, self._beat)
 
     # ---- wishes ----
 

@@ -102,7 +102,7 @@ class MessageData(msgspec.Struct, Generic[Body], eq=False, gc=False):
 
     # A struct of msgspec is made in a third of the time of a class with slots. `gc=False`: the collector does not
     # look at a thousand of them again and again (a fifth of what consuming cost). The circles they are in, with
-    # their delivery and with what waits to be written, are broken by hand (Session._keep, Session.let_go).
+    # their delivery and with what waits to be written, are broken by hand (delivery.py).
     run: DeliveryRun
     sequence: int
     _headers: bytes

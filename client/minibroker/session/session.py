@@ -21,7 +21,7 @@ from minibroker.contract.errors import (
     error_from_wire,
 )
 from minibroker.session.asking import Requests
-from minibroker.session.delivery import MakeMessage, drop, unpack_delivery
+from minibroker.session.delivery import Deliveries, MakeMessage, unpack_delivery
 from minibroker.session.events import (
     Answered,
     Delivered,
@@ -34,12 +34,11 @@ from minibroker.session.events import (
     Welcomed,
     given_up,
 )
-from minibroker.session.frame_room import FRAME_BYTES, FrameRoom
-from minibroker.session.message import Delivery, MessageData
+from minibroker.session.message import MessageData
 from minibroker.session.outbox import Outbox, PublishGroup
 from minibroker.session.peek import unpack_peek
 from minibroker.session.revoked import cancelled_by
-from minibroker.session.settle_frames import pack_parts, resume_runs
+from minibroker.session.settle_frames import Owed, resume_runs, write_singly
 from minibroker.session.settlements import Ripe, Settlements, SettlePart, named_by
 from minibroker.session.suspects import Suspects
 from minibroker.session.window import Sent, Window
@@ -69,19 +68,15 @@ class Session:
         self.window: Window[Content] = Window()
         self.outbox = Outbox()
         self.requests = Requests()
-        self.owing: dict[Settlements, None] = {}  # those that have something to be written
+        self.owed = Owed()
+        self.owing = self.owed.owing  # looked at by each flush
         self._settlements: WeakValueDictionary[str, Settlements] = WeakValueDictionary()
-        self.returned: list[SettlePart] = []  # refused for now; the shell says when to try again
-        self._single: list[
-            SettlePart
-        ] = []  # their frame was refused: each leaves in one of its own
-        self.deliveries: dict[int, Delivery] = {}
+        self.deliveries = Deliveries()
         self.consumers: set[int] = set()  # deliveries for others are ignored: they were cancelled
         self._suspects = Suspects()
         self._given_up: list[Event] = []  # told when the connection has ended
         self._reader = wire.FrameReader()
         self._resumed: list[MessageData[Any]] = []
-        self._prune_at = 64
         self._shell = shell
         self.make = make
         self._on_ripe = on_ripe
@@ -118,16 +113,14 @@ class Session:
         """Yield the messages whose lease the client still needs: begun, or not safely settled."""
         for delivery in self.deliveries.copy().values():
             yield from delivery.begun()
-        for settlements in list(self.owing):
-            yield from list(settlements.acks)
-            yield from [other.message for other in settlements.others if other.op != "extend"]
+        yield from self.owed.messages()
         for part in self._settle_parts():
             if part.op not in ("begin", "extend"):
                 yield from part.messages
 
     def _settle_parts(self) -> Iterator[SettlePart]:
-        yield from self.returned
-        yield from self._single
+        yield from self.owed.returned
+        yield from self.owed.single
         for sent in self.window:
             if not isinstance(sent.content, PublishGroup):
                 yield from sent.content
@@ -159,14 +152,8 @@ class Session:
 
     def let_go(self) -> None:
         """Forget every message, at the end: the collector would not see their circles (message.py)."""
-        for delivery in self.deliveries.values():
-            delivery.messages.clear()
-        self.deliveries.clear()
-        for settlements in self.owing:
-            settlements.let_go()
-        self.owing.clear()
-        self.returned.clear()
-        self._single.clear()
+        self.deliveries.let_go()
+        self.owed.let_go()
         self._resumed.clear()
         self.window = Window()
 
@@ -211,13 +198,6 @@ class Session:
         """Add a request, to be written by the next flush, and return its number; BadValue, TooLarge."""
         return self.requests.add(op, fields, waiter, columns)
 
-    def take_back(self, answer: object) -> None:
-        """Drop an answer that came when its caller went: the withdrawal gives it back at the server."""
-        if isinstance(answer, Delivery):
-            drop(answer.messages)
-            answer.messages.clear()
-            self.deliveries.pop(answer.token, None)
-
     def flush(self, now_ms: int) -> list[bytes]:
         """Return the frames that may be written now, in order."""
         frames: list[bytes] = []
@@ -228,10 +208,8 @@ class Session:
             if not self.is_open or self._suspects:
                 return frames
         # Settlements first: a cancel gives back what has not begun, so it must not overtake an ack.
-        if self._single:
-            self._write_singly(self._single, frames, now_ms)
-        if self.owing:
-            self._flush_settlements(frames, now_ms)
+        if self.owing or self.owed.single:
+            self.owed.write(frames, self.window, self.max_frame_bytes, now_ms)
         if self.requests.unwritten:
             frames += self.requests.write()
         if self.outbox.groups:
@@ -244,50 +222,11 @@ class Session:
         if sent is not None:
             frames.append(sent.frame)
 
-    def _flush_settlements(self, frames: list[bytes], now_ms: int) -> None:
-        while self.owing:
-            room, parts = FrameRoom(self.max_frame_bytes), list[SettlePart]()
-            has_room = self.window.has_room(FRAME_BYTES)
-            seen = []
-            for settlements in self.owing:
-                if not room.parts:
-                    break  # thousands of queues are looked at for the frame that they leave in, not for each
-                seen.append(settlements)
-                if has_room and (settlements.acks or settlements.others):
-                    parts += settlements.take(room)
-            is_sequenced = bool(parts)
-            for settlements in seen:
-                if settlements.begins:
-                    parts += settlements.take_begins(room)
-            if not parts:
-                self._forget_written(list(self.owing))
-                break
-            if is_sequenced:
-                self._write(frames, parts, self._pack_settlements(parts), now_ms)
-            else:
-                # No settlement to ride with: not sequenced, so it needs no room and gets no answer.
-                frames.append(pack_parts(parts, {}))
-            self._forget_written(seen)
-
-    def _forget_written(self, seen: list[Settlements]) -> None:
-        for settlements in seen:
-            settlements.flush_at = 1
-            if not (settlements.acks or settlements.others or settlements.begins):
-                del self.owing[settlements]
-
-    def owes_settlements(self) -> bool:
-        """Return whether settlements wait to be written."""
-        return bool(self._single) or any(not waiting.is_empty() for waiting in self.owing)
-
     def has_work(self) -> bool:
         """Return whether an answer that arrived lets something more be written."""
-        return bool(self.outbox.groups or self._suspects) or self.owes_settlements()
-
-    def _pack_settlements(self, parts: list[SettlePart]) -> bytes:
-        return pack_parts(
-            parts,
-            {"sequence": self.window.next_sequence, "answered_below": self.window.answered_below},
-        )
+        if self.outbox.groups or self._suspects or self.owed.single:
+            return True
+        return bool(self.owing) and self.owed.is_any()
 
     def _write(self, frames: list[bytes], content: Content, frame: bytes, now_ms: int) -> None:
         self.window.add(frame, content, now_ms)
@@ -314,13 +253,8 @@ class Session:
         """Return frames for the settlements that were refused for now, each under a new sequence."""
         frames: list[bytes] = []
         if not self._suspects:
-            self._write_singly(self.returned, frames, now_ms)
+            write_singly(self.owed.returned, frames, self.window, now_ms)
         return frames
-
-    def _write_singly(self, waiting: list[SettlePart], frames: list[bytes], now_ms: int) -> None:
-        while waiting and self.window.has_room(FRAME_BYTES):
-            part = waiting.pop(0)
-            self._write(frames, [part], self._pack_settlements([part]), now_ms)
 
     # ---- what arrives ----
 
@@ -379,7 +313,8 @@ class Session:
             for token, *_ in part.runs:
                 ended = self.deliveries.get(token)
                 if ended is not None and ended.open <= 0:
-                    self._forget(token, ended)
+                    del self.deliveries[token]
+                    ended.messages.clear()  # as `Deliveries.forget`
             if lost or part.waiters:
                 events.append(Settled(part, lost))
         return events  # type: ignore[return-value]
@@ -398,27 +333,11 @@ class Session:
             frame, self.settlements_of(header["queue"]), self._shell, self.make
         )
         if delivery.open:
-            self._keep(delivery)
+            self.deliveries.keep(delivery)
         if consumer is not None:
             return Delivered(consumer, delivery)
         assert request is not None
         return Answered(request.waiter, delivery, None)
-
-    def prune(self) -> None:
-        """Forget the deliveries of which nothing is left, and with them the bodies."""
-        for token, kept in self.deliveries.copy().items():
-            if kept.open <= 0:
-                self._forget(token, kept)
-        self._prune_at = 64 + 2 * len(self.deliveries)
-
-    def _forget(self, token: int, delivery: Delivery) -> None:
-        self.deliveries.pop(token, None)
-        delivery.messages.clear()  # the collector would not see this circle (message.py)
-
-    def _keep(self, delivery: Delivery) -> None:
-        if len(self.deliveries) >= self._prune_at:
-            self.prune()
-        self.deliveries[delivery.token] = delivery
 
     def _reply(self, frame: wire.Frame) -> Event | None:
         return self._answer(frame.header["request"], frame.header["value"])
@@ -488,10 +407,10 @@ class Session:
                 content, error, self._later(sent, content) if error.retryable else ()
             )
         if error.retryable:
-            self.returned += [part for part in content if part.op != "begin"]
+            self.owed.returned += [part for part in content if part.op != "begin"]
         elif len(content) > 1 and not isinstance(error, OutcomeUnknown | ProtocolError):
             # Parts that only shared a frame do not share its refusal: each is sent once more, alone.
-            self._single += [part for part in content if part.op != "begin"]
+            self.owed.single += [part for part in content if part.op != "begin"]
             return None
         return SettleRefused(content, error)
 

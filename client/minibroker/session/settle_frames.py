@@ -1,13 +1,14 @@
-"""Frames of begins and settlements: the packing of parts, within what frame_room.py says that a frame holds."""
+"""Frames of begins and settlements: what is owed, and the packing of parts within what frame_room.py allows."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 from minibroker.contract import limits, wire
-from minibroker.session.frame_room import FrameRoom
-from minibroker.session.settlements import Item, Run, SettlePart, runs_of
+from minibroker.session.frame_room import FRAME_BYTES, FrameRoom
+from minibroker.session.settlements import Item, Run, Settlements, SettlePart, runs_of
+from minibroker.session.window import Window
 
 # A login frame may have 4 KiB; this many runs fit with the other fields. Only a lease that was lost in a crash
 # needs to be named, and a crash loses the latest ones: those begun first stay begun at the server all the same.
@@ -68,3 +69,88 @@ def resume_runs(messages: list[Item]) -> list[Run]:
 
 def _begun_at(message: Item) -> float:
     return float(message.begun_at)
+
+
+class Owed:
+    """Begins and settlements that are not written yet, and parts of frames that were refused.
+
+    `owing` has the queues of which something waits; `single` are parts whose frame was refused: each leaves in one
+    of its own; `returned` were refused for now: the shell says when to try again.
+    """
+
+    __slots__ = ("owing", "returned", "single")
+
+    def __init__(self) -> None:
+        self.owing: dict[Settlements, None] = {}
+        self.single: list[SettlePart] = []
+        self.returned: list[SettlePart] = []
+
+    def is_any(self) -> bool:
+        """Return whether settlements wait to be written."""
+        return bool(self.single) or any(not waiting.is_empty() for waiting in self.owing)
+
+    def messages(self) -> Iterator[Item]:
+        """Yield the messages of settlements that wait and end them."""
+        for settlements in list(self.owing):
+            yield from list(settlements.acks)
+            yield from [other.message for other in settlements.others if other.op != "extend"]
+
+    def let_go(self) -> None:
+        """Forget what waits: nobody will be told of it any more."""
+        for settlements in self.owing:
+            settlements.let_go()
+        self.owing.clear()
+        self.returned.clear()
+        self.single.clear()
+
+    def write(
+        self, frames: list[bytes], window: Window[Any], max_frame_bytes: int, now_ms: int
+    ) -> None:
+        """Add the frames that may be written now to `frames` and to the window."""
+        if self.single:
+            write_singly(self.single, frames, window, now_ms)
+        while self.owing:
+            room, parts = FrameRoom(max_frame_bytes), list[SettlePart]()
+            has_room = window.has_room(FRAME_BYTES)
+            seen = []
+            for settlements in self.owing:
+                if not room.parts:
+                    break  # thousands of queues are looked at for the frame that they leave in, not for each
+                seen.append(settlements)
+                if has_room and (settlements.acks or settlements.others):
+                    parts += settlements.take(room)
+            is_sequenced = bool(parts)
+            for settlements in seen:
+                if settlements.begins:
+                    parts += settlements.take_begins(room)
+            if not parts:
+                self._forget_written(list(self.owing))
+                break
+            if is_sequenced:
+                _write(parts, frames, window, now_ms)
+            else:
+                # No settlement to ride with: not sequenced, so it needs no room and gets no answer.
+                frames.append(pack_parts(parts, {}))
+            self._forget_written(seen)
+
+    def _forget_written(self, seen: list[Settlements]) -> None:
+        for settlements in seen:
+            settlements.flush_at = 1
+            if not (settlements.acks or settlements.others or settlements.begins):
+                del self.owing[settlements]
+
+
+def write_singly(
+    waiting: list[SettlePart], frames: list[bytes], window: Window[Any], now_ms: int
+) -> None:
+    """Write each of these parts in a frame of its own, under a new sequence, as far as the window has room."""
+    while waiting and window.has_room(FRAME_BYTES):
+        _write([waiting.pop(0)], frames, window, now_ms)
+
+
+def _write(parts: list[SettlePart], frames: list[bytes], window: Window[Any], now_ms: int) -> None:
+    frame = pack_parts(
+        parts, {"sequence": window.next_sequence, "answered_below": window.answered_below}
+    )
+    window.add(frame, parts, now_ms)
+    frames.append(frame)

@@ -123,7 +123,7 @@ class Consumer(Subscription, Generic[Body]):
             by_ms = machine.leaving.by_ms(now)
         try:
             with driver:
-                owes = machine.session.owes_settlements()
+                owes = machine.session.owed.is_any()
             if owes:
                 driver.drained()
         except BaseException:
