@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import Sequence
+from typing import Final, Protocol
 
 from minibroker.contract import wire
-
-if TYPE_CHECKING:
-    from minibroker.session.machine import Machine
+from minibroker.session.events import Event
+from minibroker.session.session import Session
+from minibroker.session.timers import Timers
 
 PING: Final = wire.pack_frame({"parts": [{"op": "ping"}]})
+
+
+class Living(Protocol):
+    """The machine that gives signs of life, and looks for those of its server."""
+
+    session: Session
+    timers: Timers
+    frames: list[bytes]
+    closed: str | None
+    received_ms: int
+
+    def act(self, events: Sequence[Event], now_ms: int) -> None:
+        """Do what is to be done about what happened."""
+
+    def fail(self, error: Exception, now_ms: int) -> None:
+        """End the connection because of `error`."""
 
 
 class Heartbeat:
     """The signs of life of one machine, from its first welcome to its end."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Living) -> None:
         self._machine = machine
         self._beats = False
 
