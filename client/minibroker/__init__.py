@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         UnknownQueue,
     )
     from minibroker.contract.settings import Settings
+    from minibroker.session.dead import ErrorGroup, Where
     from minibroker.session.explanation import Explanation
     from minibroker.session.peek import Peeked, Peeks
     from minibroker.session.spans import Span
@@ -71,6 +72,7 @@ __all__ = [
     "Consumer",
     "Consumption",
     "DiskFull",
+    "ErrorGroup",
     "Explanation",
     "Handler",
     "IdConflict",
@@ -100,6 +102,7 @@ __all__ = [
     "TokenRefused",
     "TooLarge",
     "UnknownQueue",
+    "Where",
     "__version__",
     "connect",
 ]
@@ -121,6 +124,7 @@ _HOMES: Final = {
         "Timeout TokenRefused TooLarge UnknownQueue"
     ),
     "minibroker.contract.settings": "Settings",
+    "minibroker.session.dead": "ErrorGroup Where",
     "minibroker.session.explanation": "Explanation",
     "minibroker.session.peek": "Peeked Peeks",
     "minibroker.session.spans": "Span",

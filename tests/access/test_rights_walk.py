@@ -32,6 +32,7 @@ ALLOWED: dict[str, set[Right]] = {
     "extend": {C},
     "peek": {C, M},
     "redrive": {M},
+    "error_groups": {C, M},
     "purge": {M},
     "queue_set": {M},
     "queue_show": EVERYBODY,

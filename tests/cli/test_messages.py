@@ -85,6 +85,7 @@ def test_a_list_goes_on_behind_its_last_message(broker_server: BrokerServer) -> 
     ("words", "answer"),
     [
         (("list",), []),
+        (("groups",), []),
         (("redrive",), [{"redriven": 0}]),
         (("purge", "--yes"), [{"purged": 0}]),
     ],
@@ -106,6 +107,28 @@ def test_a_dead_message_of_a_queue_without_a_dlq_is_not_there(broker_server: Bro
     text = refusal(broker_server, exits.REFUSED, "dlq", "show", QUEUE, "1-0")
     assert "emails.dlq" in text
     assert "unknown_queue" in refusal(broker_server, exits.REFUSED, "dlq", "show", "nope", "1-0")
+
+
+async def test_dead_messages_are_grouped_and_a_group_goes_back(broker_server: BrokerServer) -> None:
+    """By name, or by any other condition; all that are given must hold."""
+    await reject_all(broker_server, 3)
+    (group,) = values(broker_server, "dlq", "groups", QUEUE)
+    assert (group["count"], group["error_class"], group["example"]) == (3, "ValueError", "1-0")
+    (line,) = output(broker_server, "dlq", "groups", QUEUE)[1:]
+    assert "ValueError: no such\\x1b[#m address" in line
+    for condition in ("class=KeyError", "older=1h", "key=k", "group=0"):
+        assert values(broker_server, "dlq", "groups", QUEUE, "--where", condition) == []
+    both = ("--where", f"group={group['group']}", "--where", "text=no such")
+    assert output(broker_server, "dlq", "redrive", QUEUE, *both) == ["redriven 3"]
+    assert output(broker_server, "dlq", "groups", QUEUE) == ["no such message is in emails.dlq"]
+
+
+@pytest.mark.parametrize(
+    "condition", ["class", "class=", "older=soon", "colour=red", f"key={'k' * 300}"]
+)
+def test_a_condition_that_is_none_is_refused(broker_server: BrokerServer, condition: str) -> None:
+    refusal(broker_server, 2, "dlq", "redrive", QUEUE, "--where", condition)
+    refusal(broker_server, 2, "dlq", "groups", QUEUE, "--where", condition)
 
 
 async def test_a_redrive_tells_what_it_left(broker_server: BrokerServer) -> None:

@@ -47,6 +47,40 @@ async def test_messages_are_moved_purged_and_their_queue_deleted(broker: Any, qu
     assert await target.purge() == 4
 
 
+async def test_dead_messages_are_grouped_and_go_back_by_a_filter(broker: Any, queue: Any) -> None:
+    """The place in the code tells two groups of one class apart."""
+    await queue.publish_many([b"%d" % number for number in range(5)], key="k")
+    for message in await queue.receive(5):
+        try:
+            _fail(int(message.body))
+        except ValueError as error:
+            await message.reject(error)
+    dead = broker.queue(f"{queue.name}.dlq")
+    most, least = await dead.error_groups()
+    assert (most.count, least.count) == (3, 2)
+    assert {most.error_class, least.error_class} == {"ValueError"}
+    assert most.place.endswith("in _fail")
+    assert most.place != least.place
+    assert most.first <= most.last
+    where = minibroker.Where(group=least.group, key="k", younger=3600)
+    assert [group.count for group in await dead.error_groups(where=where)] == [2]
+    assert await dead.redrive(where=where) == 2
+    assert [group.group for group in await dead.error_groups()] == [most.group]
+    assert await dead.redrive(where=minibroker.Where(older=3600)) == 0
+    with pytest.raises(TypeError):
+        await dead.redrive([most.example], where=where)
+    with pytest.raises(TypeError):
+        await dead.redrive(where="key = k")
+    with pytest.raises(minibroker.BadValue):
+        await dead.redrive(where=minibroker.Where(key="k" * 300))
+
+
+def _fail(number: int) -> None:
+    if number % 2:
+        raise ValueError(f"{number} is odd")
+    raise ValueError(f"{number} is even")
+
+
 @pytest.mark.parametrize("verb", ["peek", "redrive", "purge"])
 async def test_ids_are_message_ids(queue: Any, verb: str) -> None:
     with pytest.raises(TypeError):

@@ -167,9 +167,11 @@ class Looks:
 
 
 @contextmanager
-def counted(world: World) -> Iterator[Looks]:
-    """Count the looks of each apply of a world."""
-    _instrument(world.store, set())
+def counted(world: World, *more: Any) -> Iterator[Looks]:
+    """Count the looks of each apply of a world; `more`: also in these, which are not counted else."""
+    seen: set[int] = set()
+    for thing in (world.store, *more):
+        _instrument(thing, seen)
     looks, apply = Looks(), world.core.apply
 
     def counting(command: Command, now_ms: int, unix_ms: int) -> Effects:

@@ -335,6 +335,13 @@ class Vector:
         return self.parts[0]["op"] in ("hello", "resume", "attach")
 
 
+# A filter of dead messages, left out.
+ANY_DEAD: dict[str, Any] = {
+    **dict.fromkeys(("cause", "error_class", "error_text", "group", "key", "origin"), ""),
+    **dict.fromkeys(("older_ms", "younger_ms"), 0),
+}
+
+
 def run(first: int, count: int, token: int = TOKEN) -> tuple[int, int, int, int]:
     """Return an entry of a run column."""
     return token, 1, first, count
@@ -458,7 +465,7 @@ CLIENT: Mapping[str, Vector] = {
     ),
     "redrive": Vector(
         REDRIVE,
-        [{"op": "redrive", "queue": "q.dlq", "runs": 1, "count": 1}],
+        [{"op": "redrive", "queue": "q.dlq", "runs": 1, "count": 1, **ANY_DEAD}],
         ASKED,
         ([run(4, 1, token=0)],),
         answers=("reply",),

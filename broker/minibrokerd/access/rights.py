@@ -69,6 +69,7 @@ RIGHTS: Final[Mapping[str, Row]] = {
         _row("extend", {Right.CONSUME}, "queue", _HELD),
         _row("peek", {Right.CONSUME, Right.MANAGE}, "queue", "shows bodies"),
         _row("redrive", {Right.MANAGE}, "queue", "from the dead-letter queue to its source"),
+        _row("error_groups", {Right.CONSUME, Right.MANAGE}, "queue", "shows texts of errors"),
         _row("purge", {Right.MANAGE}, "queue", ""),
         _row("queue_set", {Right.MANAGE}, "queue", ""),
         _row("queue_show", ANY, "queue", ""),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import asdict
 from typing import Any, Final
 
 import click
@@ -13,8 +14,10 @@ from minibroker.contract.confirms import MessageId
 from minibroker.contract.errors import UnknownQueue
 from minibroker.contract.limits import DLQ_SUFFIX
 from minibroker.session.address import masked
+from minibroker.session.dead import ErrorGroup, Where
 from minibroker.session.peek import Peeked, Peeks
 from minibrokerd.cli.completing import complete_dead_id, complete_source
+from minibrokerd.cli.dead_filter import where_option
 from minibrokerd.cli.group import Group
 from minibrokerd.cli.options import client_options, ids_argument, option, queue_argument
 from minibrokerd.cli.peeking import (
@@ -26,7 +29,7 @@ from minibrokerd.cli.peeking import (
     print_messages,
     show_messages,
 )
-from minibrokerd.cli.printing import fail, print_json, progress, say
+from minibrokerd.cli.printing import fail, note, print_json, print_table, progress, say
 from minibrokerd.cli.queues import STATES, confirm, print_purged
 from minibrokerd.cli.talking import talk
 from minibrokerd.process import exits
@@ -34,6 +37,7 @@ from minibrokerd.text.values import text_of
 
 REDRIVE_STEP: Final = 10_000  # messages in one request, so that progress can be shown
 MOST_IDS: Final = limits.MAX_RUNS_PER_FRAME
+GROUP_HEADS: Final = ("count", "cause", "error", "place", "first", "last", "example", "group")
 HEADS: Final = ("id", "attempts", "cause", "error", "dead for", "body")
 
 
@@ -80,26 +84,56 @@ def show(queue: str, ids: Sequence[MessageId], url: str, as_json: bool) -> None:
 
 @dlq.command()
 @queue_argument(complete_source)
-@ids_argument(complete_dead_id, required=False)
+@where_option
+@option("--count", type=click.IntRange(min=1), default=100, help="Most groups to show.")
 @client_options
-def redrive(queue: str, ids: Sequence[MessageId], url: str, as_json: bool) -> None:
-    """Send dead messages of QUEUE back to it: these IDs, or all that wait.
+def groups(queue: str, where: Where | None, count: int, url: str, as_json: bool) -> None:
+    """Show what the dead messages of QUEUE died of: how many, where in the code, since when, and one of them."""
+
+    async def work(broker: minibroker.Broker) -> None:
+        known = await _counters(broker, queue) is not None
+        found = await broker.queue(dlq_of(queue)).error_groups(where=where) if known else []
+        if as_json:
+            for group in found[:count]:
+                print_json(_group_json(group))
+            return
+        rows = ([*map(str, _group_row(group))] for group in found[:count])
+        print_table(GROUP_HEADS, rows, f"no such message is in {dlq_of(queue)}", ("error",))
+        if len(found) > count:
+            note(f"and {len(found) - count:,} smaller groups; --count shows more")
+
+    talk(url, work)
+
+
+@dlq.command()
+@queue_argument(complete_source)
+@ids_argument(complete_dead_id, required=False)
+@where_option
+@client_options
+def redrive(
+    queue: str, ids: Sequence[MessageId], where: Where | None, url: str, as_json: bool
+) -> None:
+    """Send dead messages of QUEUE back to it: these IDs, those of a filter, or all that wait.
 
     Those that a consumer of the dead-letter queue has are left, and told.
     """
     if len(ids) > MOST_IDS:
         raise click.UsageError(f"at most {MOST_IDS:,} ids at a time; leave them out to redrive all")
+    if ids and where is not None:
+        raise click.UsageError("Name IDs, or say which ones with --where.")
 
     async def work(broker: minibroker.Broker) -> None:
         counters = await _counters(broker, queue)
         dead = broker.queue(dlq_of(queue))
         if counters is None:
             moved = 0
+        elif where is not None:
+            moved = await dead.redrive(where=where)
         else:
             moved = await (dead.redrive(ids) if ids else _redrive_all(broker, queue))
             counters = await _counters(broker, queue)
         states = {state: (counters or {}).get(state, 0) for state in STATES}
-        left = {state: count for state, count in states.items() if count and not ids}
+        left = {s: count for s, count in states.items() if count and not (ids or where)}
         if as_json:
             print_json({"redriven": moved} | ({"left": left} if left else {}))
         else:
@@ -172,6 +206,17 @@ async def _counters(broker: minibroker.Broker, queue: str) -> dict[str, int] | N
         await broker.queue(name.removesuffix(DLQ_SUFFIX)).settings()
         return None
     return counters
+
+
+def _group_row(group: ErrorGroup) -> Sequence[Any]:
+    error = ": ".join(filter(None, (group.error_class, group.text)))
+    first, last = (age_of(round(each.timestamp() * 1_000)) for each in (group.first, group.last))
+    return group.count, group.cause, error, group.place, first, last, group.example, group.group
+
+
+def _group_json(group: ErrorGroup) -> dict[str, Any]:
+    times = {"first": group.first.isoformat(), "last": group.last.isoformat()}
+    return asdict(group) | times | {"example": str(group.example)}
 
 
 def _row(message: Peeked) -> Sequence[Any]:

@@ -222,7 +222,7 @@ API: Final = (
     ),
     _get(
         "/api/v1/queues/{queue}/errors",
-        f"what the messages of a dead-letter queue died of, of up to {deadletters.MOST_LOOKED_AT:,}",
+        f"what the messages of a dead-letter queue died of, up to {deadletters.MOST_GROUPS} groups of them",
         deadletters.list_errors,
         shapes.ErrorGroups,
     ),

@@ -129,12 +129,13 @@ class MessageList(msgspec.Struct):
     next: str
 
 
-class ErrorGroup(msgspec.Struct):
-    """Dead messages that died of the same: cause, class and the first line of the text, with digits as `#`."""
+class ErrorGroupView(msgspec.Struct):
+    """Dead messages of one cause, class, and place in the code; without a place the text counts, digits as `#`."""
 
     cause: str
     error_class: str
-    error_text: str
+    error_text: str  # the first line of one of them
+    place: str  # file:line in function; empty: not known
     count: int
     first_unix_ms: int
     last_unix_ms: int
@@ -143,12 +144,12 @@ class ErrorGroup(msgspec.Struct):
 
 
 class ErrorGroups(msgspec.Struct):
-    """The dead messages of a queue by what they died of, the most frequent first."""
+    """The dead messages of a queue that wait, by what they died of, the most frequent first."""
 
     queue: str
-    groups: list[ErrorGroup]
+    groups: list[ErrorGroupView]
     looked_at: int
-    complete: bool  # False: there are more messages than were looked at
+    complete: bool  # False: there are more groups than are shown
 
 
 class Done(msgspec.Struct):

@@ -10,8 +10,9 @@ from minibroker.aio.driver import Driver
 from minibroker.aio.joining import join
 from minibroker.contract.confirms import MessageId
 from minibroker.contract.settings import Settings
-from minibroker.session import explanation, rescheduling, wishes
+from minibroker.session import dead, explanation, rescheduling, wishes
 from minibroker.session.cancel_wish import cancel_wish
+from minibroker.session.dead import ErrorGroup, Where
 from minibroker.session.declaring import NOTHING, Declaration, Differences
 from minibroker.session.explanation import Explanation
 from minibroker.session.peek import Peeks
@@ -102,14 +103,30 @@ class QueueByHand:
         ids: Iterable[MessageId] | None = None,
         count: int = 0,
         *,
+        where: Where | None = None,
         timeout: Span | None = None,
     ) -> int:
         """Send dead messages of this DLQ (`broker.queue("NAME.dlq")`) back to their origin; return how many.
 
-        Those with these `ids`, else the `count` oldest (0: all). ConnectionLost if it is not known how many.
+        Those with these `ids`; or those that `where` is about, `count` of them (0: all), in the order of ids;
+        else the `count` oldest (0: all). ConnectionLost if it is not known how many.
         """
-        value = await self._ask(timeout, *wishes.redrive(self.name, ids, count))
+        value = await self._ask(timeout, *dead.redrive(self.name, ids, count, where))
         return int(value["redriven"])
+
+    async def error_groups(
+        self, *, where: Where | None = None, timeout: Span | None = None
+    ) -> list[ErrorGroup]:
+        """Return the messages of this DLQ that wait, by what they died of, the largest group first.
+
+        It is asked page by page, each with the deadline of a call; what dies or goes meanwhile may be missing.
+        """
+        groups = dead.Groups()
+        while groups.add(
+            await self._ask(timeout, *dead.error_groups(self.name, where, groups.after))
+        ):
+            pass
+        return groups.largest()
 
     async def purge(
         self, ids: Iterable[MessageId] | None = None, *, timeout: Span | None = None

@@ -45,6 +45,25 @@ SETTINGS = Field("settings", Kind.MAP, REQUIRED, 32, "entries", "Names and value
 NAMES = Field(
     "columns", Kind.NAMES, (), 8, "names", "The columns that follow, in the order of the table."
 )
+AFTER = Field(
+    "after",
+    Kind.BYTES,
+    b"",
+    limits.MAX_CURSOR_BYTES,
+    "bytes",
+    "`next` of the page before; empty: from the start.",
+)
+# Which dead messages: those of which all holds that is given.
+WHERE = (
+    text("cause", limits.MAX_CAUSE_CHARS, "Those that ended so: failed, rejected, expired, ..."),
+    text("error_class", limits.MAX_ERROR_CLASS_BYTES, "Those with an error of this class."),
+    text("error_text", limits.MAX_ERROR_TEXT_BYTES, "Those whose error text has this in it."),
+    text("group", limits.MAX_GROUP_CHARS, "Those of this error group (`error_groups`)."),
+    text("key", limits.MAX_KEY_BYTES, "Those of this key."),
+    text("origin", limits.MAX_QUEUE_NAME_CHARS, "Those that were published to this queue."),
+    whole("older_ms", 2**53, "Those that are dead for so long at least.", "ms", default=0),
+    whole("younger_ms", 2**53, "Those that are dead for less; 0: any.", "ms", default=0),
+)
 
 COLUMNS: Mapping[str, Column] = {
     row.name: row

@@ -6,15 +6,17 @@ from typing import Final
 
 from minibroker.contract import limits
 from minibroker.contract.fields import (
+    AFTER,
     IDS,
     QUEUE,
     QUEUE_BYTES,
     RUNS,
     SETTINGS,
+    WHERE,
     text,
     whole,
 )
-from minibroker.contract.rows import REQUIRED, Answer, Command, Field, Kind, Phase
+from minibroker.contract.rows import REQUIRED, Answer, Command, Phase
 
 _MAIN = (Phase.OPEN,)
 
@@ -39,14 +41,7 @@ QUEUE_COMMANDS: Final[tuple[Command, ...]] = (
                 "messages",
                 default=0,
             ),
-            Field(
-                "after",
-                Kind.BYTES,
-                b"",
-                limits.MAX_CURSOR_BYTES,
-                "bytes",
-                "`next` of the page before; empty: from the start.",
-            ),
+            AFTER,
             text(
                 "state",
                 limits.MAX_STATE_CHARS,
@@ -83,9 +78,31 @@ QUEUE_COMMANDS: Final[tuple[Command, ...]] = (
             QUEUE,
             RUNS,
             whole("count", 2**53, "Most messages to send back; 0: all.", "messages", default=0),
+            *WHERE,
         ),
         ("run",),
-        "Send dead messages of a DLQ back to their origin: those of the runs (token 0), or the oldest.",
+        "Send dead messages of a DLQ back to their origin: those of the runs (token 0), those of a filter, or the "
+        "oldest.",
+    ),
+    Command(
+        "error_groups",
+        _MAIN,
+        Answer.REPLY,
+        (
+            QUEUE,
+            whole(
+                "count",
+                limits.MAX_GROUPED,
+                "Most messages to look at; 0: as many as one answer may be about.",
+                "messages",
+                default=0,
+            ),
+            AFTER,
+            *WHERE,
+        ),
+        (),
+        "The dead messages of a DLQ that wait, by what they died of; changes nothing.",
+        repeatable=True,
     ),
     Command(
         "purge",

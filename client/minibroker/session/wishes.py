@@ -176,13 +176,6 @@ def peek(
     return "peek", fields, wire.pack_runs(runs)
 
 
-def redrive(queue: str, ids: Iterable[MessageId] | None, count: int) -> Wish:
-    """Return the wish to send dead messages back."""
-    runs = runs_of(ids)
-    fields = {"queue": queue, "runs": len(runs), "count": whole("count", count, 0, 2**53)}
-    return "redrive", fields, wire.pack_runs(runs)
-
-
 def purge(queue: str, ids: Iterable[MessageId] | None) -> Wish | None:
     """Return the wish to end messages."""
     runs = runs_of(ids)

@@ -12,9 +12,11 @@ from typing import Any
 
 from minibroker.contract.wire import pack_runs
 from minibrokerd.core.durable.paging import read_ahead
+from minibrokerd.core.model.deaths import Where
 from minibrokerd.core.model.deliveries import Run
 from minibrokerd.core.model.inputs import Frame
 from minibrokerd.core.model.messages import MEMORY, Item, Span, State, singles_of
+from minibrokerd.core.model.places import Place
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.records import AckMeta
 from minibrokerd.core.model.refusals import Refused, check_name
@@ -24,6 +26,7 @@ from minibrokerd.core.model.walks import GO_ON, Steps, Walk
 from minibrokerd.core.model.wheel import Timer
 from minibrokerd.core.verbs.dooming import move_message, wake_doomed
 from minibrokerd.core.verbs.finding import Id, end_cold, find_delivered, take_cold, take_waiting
+from minibrokerd.core.verbs.grouping import is_here, look, read_where
 from minibrokerd.core.verbs.moving import purge
 from minibrokerd.core.verbs.runs import read_ids
 
@@ -45,11 +48,16 @@ def redrive_request(store: Store, frame: Frame, part: Any) -> None:
             "bad_value", f"{dlq.name!r} is not a dead-letter queue; its name would end in .dlq"
         )
     runs = read_ids(frame, part)
+    where = read_where(store, part)
+    if where is not None:
+        where.below_token = store.next_token()  # not what dies again meanwhile
+    if runs and where is not None:
+        raise Refused("bad_value", "name messages, or say which ones by a filter; both came")
     source = store.by_number[
         dlq.home
     ]  # where they died, which is not where they were published if moved
     walk = Walk(store, frame, changes=True)
-    moving = Moving(walk, dlq, source, again=True)
+    moving = Moving(walk, dlq, source, again=True, where=where)
     walk.begin(moving.steps(runs, part.count, "redriven", "messages_redriven"))
 
 
@@ -69,8 +77,17 @@ def move_request(store: Store, frame: Frame, part: Any) -> None:
 class Moving:
     """The walk of a redrive (`again`: attempts start anew) or a move."""
 
-    def __init__(self, walk: Walk, source: Queue, target: Queue, *, again: bool) -> None:
+    def __init__(
+        self,
+        walk: Walk,
+        source: Queue,
+        target: Queue,
+        *,
+        again: bool,
+        where: Where | None = None,
+    ) -> None:
         self._walk = walk
+        self._where = where
         self._store = walk.store
         self._source = source
         self._target = target
@@ -87,6 +104,8 @@ class Moving:
         self._records = len(self._store.effects.records)
         if runs:
             yield from self._named(ids_of(runs))
+        elif self._where is not None:
+            yield from self._filtered(self._where, most)
         else:
             yield from self._oldest(most)
         source, value = self._source, {verb: self._moved}
@@ -168,6 +187,28 @@ class Moving:
                 yield GO_ON
                 self._records = 0
         self._left |= yield from why_left(self._walk, self._source, missing)
+
+    def _filtered(self, where: Where, most: int) -> Steps:
+        """Move what a filter is about, in the order of ids: up to `most` of it (0: all)."""
+        place: Place | None = Place(0, self._source.home, 0)
+        while place is not None:
+            found, place, looks = look(self._source, place, where)
+            for message in found:
+                if not self._may_go_on() or (most and self._moved >= most):
+                    return
+                if not self._room():
+                    self._left["full"] = self._left.get("full", 0) + 1
+                elif where.wants(message) and is_here(self._source, message):
+                    take_waiting(self._store, self._source, message.block.origin, message.sequence)
+                    self._move(message)
+                looks += TAKE_LOOKS + line_looks(self._source)
+                if self._is_used_up(looks):
+                    yield GO_ON
+                    self._records = 0
+                looks = 0
+            if self._is_used_up(looks):
+                yield GO_ON
+                self._records = 0
 
     def _is_used_up(self, looks: int) -> bool:
         return self._walk.is_used_up(looks) or self._walk.has_written(self._records)
