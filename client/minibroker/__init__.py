@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         TokenRefused,
         TooLarge,
         UnknownQueue,
+        UnknownSchedule,
     )
     from minibroker.contract.settings import Settings
     from minibroker.session.dead import ErrorGroup, Where
@@ -102,6 +103,7 @@ __all__ = [
     "TokenRefused",
     "TooLarge",
     "UnknownQueue",
+    "UnknownSchedule",
     "Where",
     "__version__",
     "connect",
@@ -121,7 +123,7 @@ _HOMES: Final = {
         "BadName BadValue BodyError Busy Closed CommandError ConnectionLost DiskFull "
         "IdConflict LeaseLost LimitReached LoginRefused MessageCancelled MinibrokerError NotAllowed "
         "NotSent NotWaiting OutcomeUnknown ProtocolError QueueInUse SettingsDiffer ShuttingDown "
-        "Timeout TokenRefused TooLarge UnknownQueue"
+        "Timeout TokenRefused TooLarge UnknownQueue UnknownSchedule"
     ),
     "minibroker.contract.settings": "Settings",
     "minibroker.session.dead": "ErrorGroup Where",

@@ -327,8 +327,17 @@ def _peeked(header: dict[str, Any], frame: wire.Frame) -> list[dict[str, Any]]:
     bodies = _bodies(frame)
     assert len(bodies) == len(infos)
     return [
-        {**msgpack.unpackb(info), "body": body} for info, body in zip(infos, bodies, strict=True)
+        {**msgpack.unpackb(info), "headers": headers, "body": body}
+        for info, headers, body in zip(infos, _headers(frame), bodies, strict=True)
     ]
+
+
+def _headers(frame: wire.Frame) -> list[bytes]:
+    headers, at = [], 0
+    for header_bytes, body_bytes in struct.iter_unpack("<II", frame.lengths):
+        headers.append(frame.blob[at : at + header_bytes])
+        at += header_bytes + body_bytes
+    return headers
 
 
 def _bodies(frame: wire.Frame) -> list[bytes]:

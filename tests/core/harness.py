@@ -40,6 +40,7 @@ from minibrokerd.engine.indexer import Indexer
 from minibrokerd.log.seam import Batch, Digested, Place, Record
 from minibrokerd.log.sizes import LARGEST, Sizes
 from minibrokerd.net.outgoing import frame_of
+from minibrokerd.schedules.on_demand import calendar_of
 
 START_UNIX_MS = 1_700_000_000_000
 TICK_MS = 8
@@ -247,6 +248,7 @@ class World:
             BodyStore(lambda *at: self.records[at]),
             auto_create=self.auto_create,
             sizes=self.sizes,
+            calendar_of=calendar_of,
         )
         self.indexer = Indexer()
         self.open = []

@@ -83,6 +83,11 @@ RIGHTS: Final[Mapping[str, Row]] = {
         _row("explain", {Right.CONSUME, Right.MANAGE}, "queue", "tells only of its own queues"),
         _row("retime", {Right.MANAGE}, "queue", ""),
         _row("cancel_messages", {Right.MANAGE}, "queue", "also those that workers have"),
+        _row("schedule_set", {Right.PUBLISH}, "queue", "makes the queue, where the server does so"),
+        _row("schedules", ANY, "", "those of its own queues"),
+        _row("schedule_delete", {Right.PUBLISH, Right.MANAGE}, "", "those of its own queues"),
+        _row("schedule_pause", {Right.MANAGE}, "", "those of its own queues"),
+        _row("schedule_run", {Right.PUBLISH}, "", "those of its own queues"),
     )
 }
 assert set(RIGHTS) == set(COMMANDS), "every operation needs exactly one row"

@@ -37,6 +37,7 @@ from minibrokerd.core.model.inputs import (
 from minibrokerd.core.model.messages import Message
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.refusals import Broken, Refused
+from minibrokerd.core.model.schedules import CalendarOf, no_calendars
 from minibrokerd.core.model.sessions import Outcome, Result
 from minibrokerd.core.model.state import Store
 from minibrokerd.core.model.transitions import delay_over
@@ -45,6 +46,7 @@ from minibrokerd.core.verbs import logins, withdrawing
 from minibrokerd.core.verbs.attempts import leases_over
 from minibrokerd.core.verbs.dispatching import dispatch, line_up_all
 from minibrokerd.core.verbs.farewells import end_connection
+from minibrokerd.core.verbs.firing import watch
 from minibrokerd.core.verbs.operations import NAMELESS, SEQUENCE
 from minibrokerd.core.verbs.parts import apply_parts
 from minibrokerd.core.verbs.publishing import enter
@@ -65,9 +67,16 @@ class Core:
         auto_create: bool = True,
         max_queues: int = limits.MAX_QUEUES,
         sizes: Sizes = LARGEST,
+        calendar_of: CalendarOf = no_calendars,
     ) -> None:
-        """`bodies` makes extents; `sizes` are those of the log."""
-        self.store = Store(bodies, auto_create=auto_create, max_queues=max_queues, sizes=sizes)
+        """`bodies` makes extents, `calendar_of` calendars of schedules; `sizes` are those of the log."""
+        self.store = Store(
+            bodies,
+            auto_create=auto_create,
+            max_queues=max_queues,
+            sizes=sizes,
+            calendar_of=calendar_of,
+        )
         self._replay: Replay | None = Replay(self.store)
 
     def replay(self, batch: Batch | Digested) -> None:
@@ -88,6 +97,7 @@ class Core:
         assert self._replay is not None, "opened() is called once"
         self.store.open_batch, self.store.synced = next_batch, next_batch - 1
         self._replay.finish(epoch, now_ms, unix_ms, clean=clean)
+        watch(self.store)
         self._replay = None
 
     def apply(self, command: Command, now_ms: int, unix_ms: int) -> Effects:
@@ -149,6 +159,11 @@ class Core:
             return False
         session = connection.session
         return frame.sequence in session.window or frame.sequence < session.answered_below
+
+    def is_due(self, unix_ms: int) -> bool:
+        """Whether a schedule is due: then the next `Tick` is to say whether there is room for its job."""
+        at_unix_ms = self.store.schedules.next_unix_ms()
+        return at_unix_ms is not None and at_unix_ms <= unix_ms
 
     @property
     def synced(self) -> int:
@@ -350,7 +365,7 @@ def _synced(store: Store, command: Synced) -> None:
 
 
 def _tick(store: Store, command: Tick) -> None:
-    store.jitter = command.jitter
+    store.jitter, store.has_room = command.jitter, command.has_room
     if store.hold_until_ms and store.now_ms >= store.hold_until_ms:
         store.hold_until_ms = 0
         store.expected.clear()

@@ -175,6 +175,7 @@ class Replay:
             self._finish_queue(waiting)
         self._finish_outcomes()
         store.kept.opened(store)
+        store.schedules.opened(store)
         finish_sessions(store)
         if self.messages:
             hold_back(store, clean=clean)

@@ -21,6 +21,7 @@ from minibrokerd.log.seam import Room
 from minibrokerd.net.connections import Connections
 from minibrokerd.process import logs
 from minibrokerd.process.logs import events
+from minibrokerd.schedules.on_demand import calendar_of
 
 
 class MemoryBroker:
@@ -52,7 +53,9 @@ class MemoryBroker:
 
     def _start(self) -> None:
         loop = cast(Any, self.loop)
-        self.core = Core(BodyStore(self.log.read_one), sizes=self.log.sizes)
+        self.core = Core(
+            BodyStore(self.log.read_one), sizes=self.log.sizes, calendar_of=calendar_of
+        )
         self.engine = Engine(
             self.core, self.log, loop, self._failed, make_clock=self.clock.starting_at
         )

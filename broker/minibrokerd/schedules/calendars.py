@@ -20,6 +20,8 @@ from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
 
+from minibroker.contract import limits
+
 NICKNAMES: Final = {
     "@yearly": "0 0 1 1 *",
     "@annually": "0 0 1 1 *",
@@ -29,7 +31,6 @@ NICKNAMES: Final = {
     "@midnight": "0 0 * * *",
     "@hourly": "0 * * * *",
 }
-MAX_CHARS: Final = 256  # of an expression; a list of all minutes has 169
 FORM: Final = (
     "five fields (minute, hour, day of month, month, weekday), six with seconds first, or one of "
     + ", ".join(NICKNAMES)
@@ -70,9 +71,9 @@ class Calendar(NamedTuple):
 
 def calendar_of(expression: str, zone: str = "UTC") -> Calendar:
     """Return the calendar of a cron expression; NotACalendar."""
-    if len(expression) > MAX_CHARS:
+    if len(expression) > limits.MAX_CRON_CHARS:
         raise NotACalendar(
-            f"a cron expression has at most {MAX_CHARS} characters, not {len(expression)}"
+            f"a cron expression has at most {limits.MAX_CRON_CHARS} characters, not {len(expression)}"
         )
     text = expression.strip()
     if text.startswith("@"):

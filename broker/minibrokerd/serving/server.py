@@ -41,6 +41,7 @@ from minibrokerd.process.logs import OwnText, events
 from minibrokerd.process.notify import Notifier
 from minibrokerd.process.outlet import STDOUT, write_once
 from minibrokerd.process.stopping import StopSignals
+from minibrokerd.schedules.on_demand import calendar_of
 from minibrokerd.serving.banner import Recovered, banner, look
 from minibrokerd.serving.configuration import ServeOptions, reloaded
 from minibrokerd.serving.entry import Entry
@@ -154,6 +155,7 @@ class Server:
             auto_create=options.auto_create,
             max_queues=options.max_queues,
             sizes=log.sizes,
+            calendar_of=calendar_of,
         )
         self.engine = Engine(
             self._core,

@@ -15,6 +15,7 @@ from minibroker.aio.leaving import leave_all
 from minibroker.aio.losses import SettleErrorHook
 from minibroker.aio.monotonic import now_ms
 from minibroker.aio.queue import Queue
+from minibroker.aio.schedules import Schedules
 from minibroker.aio.traced import is_traced, traced_queue
 from minibroker.aio.typed_queue import TypedQueue
 from minibroker.contract import limits
@@ -90,6 +91,11 @@ class Broker:
         if body_type in UNTYPED:
             return Queue(self._driver, name, declaration)
         return TypedQueue(self._driver, name, declaration, body_type)
+
+    @property
+    def schedules(self) -> Schedules:
+        """The schedules of the server: jobs that it publishes by a calendar."""
+        return Schedules(self._driver)
 
     async def stats(self, *, timeout: Span | None = None) -> dict[str, Any]:
         """Return the counters of the server and of all queues; of very many they are asked for page by page."""

@@ -105,6 +105,12 @@ class UnknownQueue(CommandError):
     code = "unknown_queue"
 
 
+class UnknownSchedule(CommandError):
+    """There is no schedule of that name; or it is of a queue that is not this client's."""
+
+    code = "unknown_schedule"
+
+
 class QueueInUse(CommandError):
     """The queue has consumers, or messages that nobody said may be lost; nothing was deleted."""
 
@@ -224,6 +230,7 @@ _ROWS = (
     ErrorRow(DiskFull, True, "Retry later; free disk space on the server."),
     ErrorRow(Busy, True, "Retry after retry_ms."),
     ErrorRow(UnknownQueue, True, "Check the spelling; `minibroker queues` lists them."),
+    ErrorRow(UnknownSchedule, True, "Check the spelling; `minibroker schedule list` shows them."),
     ErrorRow(QueueInUse, True, "Stop its consumers; purge it first, or delete it with force."),
     ErrorRow(BadName, True, "Use 1-124 of A-Z a-z 0-9 . _ -; publish to the source of a DLQ."),
     ErrorRow(BadValue, True, "Correct the field that the text names."),

@@ -84,6 +84,9 @@ COLUMNS: Mapping[str, Column] = {
             "origin, first sequence, count, attempt number, flags (1: marked), encoding, "
             "published_unix_ms: consecutive messages that share these.",
         ),
+        Column(
+            "content", "str", "Two entries: the headers of a message (none: empty), and its body."
+        ),
         Column("info", "str", "One msgpack map for each message."),
     )
 }

@@ -19,6 +19,7 @@ from minibroker.session.wishes import check_name, timeout_ms
 from minibroker.shell.telling import Hook, logger
 from minibroker.sync.driver import Driver
 from minibroker.sync.queue import Queue
+from minibroker.sync.schedules import Schedules
 from minibroker.sync.steps import now_ms
 from minibroker.sync.traced import is_traced, traced_queue
 from minibroker.sync.typed_queue import TypedQueue
@@ -81,6 +82,11 @@ class Broker:
         if body_type in UNTYPED:
             return Queue(self._driver, name, declaration)
         return TypedQueue(self._driver, name, declaration, body_type)
+
+    @property
+    def schedules(self) -> Schedules:
+        """The schedules of the server: jobs that it publishes by a calendar."""
+        return Schedules(self._driver)
 
     def stats(self, *, timeout: Span | None = None) -> dict[str, Any]:
         """Return the counters of the server and of all queues; of very many they are asked for page by page."""

@@ -165,12 +165,16 @@ class Synced:
 
 
 class Tick:
-    """Time has come: `next_deadline_ms` was reached. `jitter` as in `Frame`."""
+    """Time has come: `next_deadline_ms` was reached. `jitter` as in `Frame`.
 
-    __slots__ = ("jitter",)
+    `has_room`: what is due of schedules may be published, as log and memory have room for it.
+    """
 
-    def __init__(self, jitter: float = 0.0) -> None:
+    __slots__ = ("has_room", "jitter")
+
+    def __init__(self, jitter: float = 0.0, has_room: bool = True) -> None:
         self.jitter = jitter
+        self.has_room = has_room
 
 
 class Space:

@@ -54,7 +54,10 @@ ENDED: Final = Kind(
 )  # fmt: skip
 # A message that was cancelled while it was worked on, by its id: the token of that. Its worker may be away.
 CANCELLED: Final = Kind(2, "cancelled message", (int, int), (int,), most=100_000)
-KINDS: Mapping[int, Kind] = {kind.number: kind for kind in (ENDED, CANCELLED)}
+# A schedule, by its name (schedules.py): what it was asked for, its job, the next instant and the last one, flags
+# (1: paused), and how many jobs in a row were late.
+SCHEDULE: Final = Kind(5, "schedule", (str,), (bytes, bytes, int, int, int, int))
+KINDS: Mapping[int, Kind] = {kind.number: kind for kind in (ENDED, CANCELLED, SCHEDULE)}
 
 
 class Entry:

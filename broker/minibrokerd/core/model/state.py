@@ -33,6 +33,7 @@ from minibrokerd.core.model.records import (
     encode,
 )
 from minibrokerd.core.model.refusals import Refused, check_name
+from minibrokerd.core.model.schedules import CalendarOf, Schedules, no_calendars
 from minibrokerd.core.model.sessions import Connection, Session
 from minibrokerd.core.model.sums import Sums
 from minibrokerd.core.model.wheel import Timer, Wheel
@@ -55,12 +56,12 @@ class Store:
 
     # Slots: the interpreter reads attributes slower from the 30th of an instance on.
     __slots__ = (
-        "_counter", "_numbers", "auto_create", "bodies", "by_number", "clear_below", "connections", "copied",
-        "deliveries", "dirty", "dropped_batch", "effects", "endings", "entering", "epoch", "expected",
-        "forward_waits", "grace_until_ms", "held_back", "hold_until_ms", "idle", "jitter", "jobs", "kept",
-        "lazy", "lazy_bytes", "looks_left", "max_queues", "news", "next_queue_number", "now_ms", "nowhere",
-        "open_batch", "paused", "queues", "sessions", "short", "sizes", "standing", "sums", "synced", "unix_ms",
-        "wheel",
+        "_counter", "_numbers", "auto_create", "bodies", "by_number", "calendar_of", "clear_below",
+        "connections", "copied", "deliveries", "dirty", "dropped_batch", "effects", "endings", "entering",
+        "epoch", "expected", "forward_waits", "grace_until_ms", "has_room", "held_back", "hold_until_ms",
+        "idle", "jitter", "jobs", "kept", "lazy", "lazy_bytes", "looks_left", "max_queues", "news",
+        "next_queue_number", "now_ms", "nowhere", "open_batch", "paused", "queues", "schedules", "sessions",
+        "short", "sizes", "standing", "sums", "synced", "unix_ms", "wheel",
     )  # fmt: skip
 
     def __init__(
@@ -70,7 +71,9 @@ class Store:
         auto_create: bool,
         max_queues: int = limits.MAX_QUEUES,
         sizes: Sizes = LARGEST,
+        calendar_of: CalendarOf = no_calendars,
     ) -> None:
+        self.calendar_of = calendar_of
         self.bodies = bodies
         self.sizes = sizes
         self.epoch = 0
@@ -91,6 +94,8 @@ class Store:
         self.endings = Endings()
         self.standing = self.sums.standing
         self.kept = Kept(self.sums)
+        self.schedules = Schedules()
+        self.has_room = True  # for what the server itself publishes
         self.wheel = Wheel(0)
         self.queues: dict[str, Queue] = {}
         self.by_number: dict[int, Queue] = {}
@@ -167,6 +172,14 @@ class Store:
         if type(meta) not in STARTS_NO_SYNC:
             effects.wake = True
         return record
+
+    def keep_together(self, size_bytes: int) -> None:
+        """See to it that the next records, of so many bytes, stand in one batch."""
+        effects = self.effects
+        if effects.records and effects.record_bytes + size_bytes > self.sizes.apply_bytes:
+            effects.ended.append((self.open_batch, effects.records, effects.record_bytes))
+            effects.records, effects.record_bytes = [], 0
+            self.open_batch += 1
 
     def rests_on(self, durability: int, size_bytes: int) -> int:
         """Return the batch that a confirm of a frame of this size, whose records are emitted now, rests on."""

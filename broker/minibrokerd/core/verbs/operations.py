@@ -38,6 +38,7 @@ from minibrokerd.core.verbs import (
     publishing,
     requests,
     retiming,
+    scheduling,
     settling,
 )
 from minibrokerd.core.verbs.runs import slice_of_runs
@@ -118,8 +119,9 @@ def _request(
     named: int = REQUEST,
     *,
     makes: str = "",
+    needs: int = NEEDS_NOTHING,
 ) -> Operation:
-    return Operation(op, named, alone=True, makes=makes, request=request)
+    return Operation(op, named, needs, alone=True, makes=makes, request=request)
 
 
 OPERATIONS: Final[Mapping[str, Operation]] = {
@@ -165,6 +167,11 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         _request("queue_declare", requests.queue_declare, makes="queue"),
         _request("queue_show", requests.queue_show),
         _request("queue_delete", requests.queue_delete),
+        _request("schedule_set", scheduling.schedule_set, makes="queue", needs=NEEDS_ROOM),
+        _request("schedules", scheduling.schedules),
+        _request("schedule_delete", scheduling.schedule_delete),
+        _request("schedule_pause", scheduling.schedule_pause),
+        _request("schedule_run", scheduling.schedule_run, needs=NEEDS_ROOM),
         _request("ping", requests.ping, REQUEST | NAMELESS),
         _request("goodbye", requests.goodbye, REQUEST | NAMELESS),
     )

@@ -88,7 +88,8 @@ def publish(work: Publishing) -> tuple[Result, Sequence[Run], int]:
         _write(store, queue, block, part, frame)
     rests_on = max(store.rests_on(durability, size), queue.reserve_batch)
     queue.group.counters["published"] += count
-    store.connections[frame.connection].session.published += count
+    if frame.parts:  # a schedule publishes without a session
+        store.connections[frame.connection].session.published += count
     queue.count_in(block, first, first + count)
     if durability == SYNC:
         queue.group.entering += count
