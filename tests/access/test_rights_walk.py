@@ -13,7 +13,7 @@ import pytest
 from hand import Hand, Peer, frame, part
 
 from minibroker.contract.commands import COMMANDS, Phase
-from minibroker.contract.wire import pack_runs
+from minibroker.contract.wire import pack_runs, pack_strings
 from minibrokerd.access.rights import RIGHTS, Grant, Right, touched, verdict
 from minibrokerd.access.tokens import Row, make
 
@@ -46,6 +46,11 @@ ALLOWED: dict[str, set[Right]] = {
     "explain": {C, M},
     "retime": {M},
     "cancel_messages": {M},
+    "schedule_set": {P},
+    "schedules": EVERYBODY,
+    "schedule_delete": {P, M},
+    "schedule_pause": {M},
+    "schedule_run": {P},
 }
 ROLES = ({P}, {C}, {M}, {P, C}, {P, C, M})
 MORE: dict[str, dict[str, Any]] = {
@@ -58,9 +63,14 @@ MORE: dict[str, dict[str, Any]] = {
     "queue_declare": {"settings": {}},
     "withdraw": {"withdrawn": 77},
     "explain": {"runs": 0},
+    "schedule_set": {"name": "s", "cron": "@yearly", "terms": {}},
+    "schedule_delete": {"name": "s"},
+    "schedule_pause": {"name": "s", "paused": 0},
+    "schedule_run": {"name": "s"},
 }
 RUNS = ("begin", "ack", "nack", "reject", "release", "extend", "redrive", "retime")
-NO_QUEUE = ("cancel", "ping", "goodbye", "withdraw")
+SCHEDULES = ("schedules", "schedule_delete", "schedule_pause", "schedule_run")
+NO_QUEUE = ("cancel", "ping", "goodbye", "withdraw", *SCHEDULES)
 OURS, THEIRS = ("mail.a", "mail.a.dlq"), ("other", "other.dlq", "mailbox", "MAIL.a", "mail", "")
 
 
@@ -202,6 +212,32 @@ def test_stats_of_all_are_those_of_its_queues(guarded: Guarded) -> None:
     names = set(reply["value"]["queues"])
     assert "mail.a" in names
     assert not [name for name in names if not name.startswith("mail.")]
+
+
+def test_schedules_are_those_of_its_queues() -> None:
+    """Others are as if they were not there, and their names cannot be taken over."""
+    guarded = Guarded()
+    theirs, _ = guarded.enter(guarded.token({P, M}, "*"))
+    mine, _ = guarded.enter(guarded.token({P, M}))
+    column = pack_strings([b"", b""])
+
+    def asked(peer: Peer, op: str, **fields: Any) -> Any:
+        columns = column if op == "schedule_set" else b""
+        peer.give(frame(part(op, **fields), request=1, columns=columns))
+        (answer,) = peer.take()
+        return answer.get("value", answer.get("code"))
+
+    daily = {"cron": "@daily", "terms": {}}
+    assert asked(theirs, "schedule_set", name="a", queue="other", **daily)["created"] == 1
+    assert asked(mine, "schedule_set", name="b", queue="mail.a", **daily)["created"] == 1
+    assert [each["name"] for each in asked(mine, "schedules")["schedules"]] == ["b"]
+    assert [each["name"] for each in asked(theirs, "schedules")["schedules"]] == ["a", "b"]
+    assert asked(mine, "schedules", name="a") == "unknown_schedule"
+    assert asked(mine, "schedule_set", name="a", queue="mail.a", **daily) == "not_allowed"
+    assert asked(mine, "schedule_pause", name="a", paused=1) == "unknown_schedule"
+    assert asked(mine, "schedule_run", name="a") == "unknown_schedule"
+    assert asked(mine, "schedule_delete", name="a") == {"deleted": 0}
+    assert asked(theirs, "schedules", name="a")["schedules"][0]["paused"] == 0
 
 
 def test_explain_tells_only_of_its_own_queues() -> None:

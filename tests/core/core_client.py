@@ -327,7 +327,7 @@ def _peeked(header: dict[str, Any], frame: wire.Frame) -> list[dict[str, Any]]:
     bodies = _bodies(frame)
     assert len(bodies) == len(infos)
     return [
-        {**msgpack.unpackb(info), "headers": headers, "body": body}
+        {**msgpack.unpackb(info), "body": body} | ({"headers": headers} if headers else {})
         for info, headers, body in zip(infos, _headers(frame), bodies, strict=True)
     ]
 

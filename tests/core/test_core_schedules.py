@@ -11,7 +11,7 @@ from core_client import Client
 from harness import START_UNIX_MS, World
 
 from minibroker.contract import limits, wire
-from minibrokerd.core.model import schedules
+from minibrokerd.core.model import scheduled
 from minibrokerd.core.model.inputs import Tick
 from minibrokerd.core.model.records import PublishMeta, StateMeta, decode
 from minibrokerd.log.sizes import sizes_of
@@ -181,7 +181,7 @@ def test_skip_leaves_out_what_is_more_than_a_minute_ago() -> None:
     client = world.hello()
     put(client, cron="@hourly", misfire="skip")
     due_ms = shown(client)["next_unix_ms"]
-    world.restart(wall_ms=due_ms - world.unix_ms + schedules.GRACE_MS + 1_000)
+    world.restart(wall_ms=due_ms - world.unix_ms + scheduled.GRACE_MS + 1_000)
     world.advance(100)
     client = world.hello()
     found = shown(client)
@@ -192,7 +192,7 @@ def test_skip_leaves_out_what_is_more_than_a_minute_ago() -> None:
 
 def test_all_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """At most 1,000 jobs in a row make up for what passed, then the last one; also over a crash between them."""
-    monkeypatch.setattr(schedules, "MOST_MISSED", 5)
+    monkeypatch.setattr(scheduled, "MOST_MISSED", 5)
     world = World()
     client = world.hello()
     put(client, misfire="all")

@@ -121,6 +121,7 @@ ASKS = {
     "connections": (),
     "who": ("1-0",),
     "cancel": ("mail", "1-1", "--yes"),
+    "schedule": ("list",),
     "purge": ("mail", "--yes"),
     "dlq": ("list", "mail"),
     "export": ("mail", "--out", "OUT"),

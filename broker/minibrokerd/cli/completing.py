@@ -40,6 +40,17 @@ def complete_source(
     return _items([name for name in names if name + DLQ_SUFFIX in names], incomplete)
 
 
+def complete_schedule(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Return the names of schedules that begin with `incomplete`."""
+
+    def ask(broker: sync.Broker) -> list[str]:
+        return [each.name for each in broker.schedules.list()]
+
+    return _items(_asked(context, ask), incomplete)
+
+
 def complete_id(
     context: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:

@@ -35,6 +35,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "explain": "explaining",
     "retime": "retiming",
     "cancel": "cancelling",
+    "schedule": "schedule",
     "check": "check",
     "events": "happening",
     "connections": "looking",

@@ -69,7 +69,7 @@ def publish(
         raise click.UsageError("give BODY or --file, not both")
     if lines and file is None:
         raise click.UsageError("--lines needs --file; standard input is read by lines anyway")
-    own = headers_of(os.environ) | _headers(headers)
+    own = headers_of(os.environ) | headers_given(headers)
     settings: dict[str, Any] = {"headers": own, "key": key, "delay": delay}
 
     async def work(broker: minibroker.Broker) -> None:
@@ -77,7 +77,7 @@ def publish(
         try:
             with progress(f"publishing to {queue}", None, prints=True) as advance:
                 async for batch in _batches(body, file, lines):
-                    bodies, wrong = _decoded(batch, body_type, done)
+                    bodies, wrong = decoded(batch, body_type, done)
                     confirms = await _publish(broker.queue(queue), bodies, settings)
                     done += len(bodies)
                     advance(len(bodies))
@@ -129,7 +129,7 @@ async def _batches(
                     yield found[at : at + BATCH]
 
 
-def _decoded(
+def decoded(
     batch: Sequence[bytes], body_type: str, before: int
 ) -> tuple[Sequence[Any], click.BadParameter | None]:
     """Return the bodies as values, up to the first that is none, and what is wrong with that."""
@@ -145,7 +145,8 @@ def _decoded(
     return values, None
 
 
-def _headers(pairs: Iterable[str]) -> dict[str, str]:
+def headers_given(pairs: Iterable[str]) -> dict[str, str]:
+    """Return headers given as NAME=VALUE; click.BadParameter says which one is not."""
     headers = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")

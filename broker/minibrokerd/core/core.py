@@ -37,7 +37,7 @@ from minibrokerd.core.model.inputs import (
 from minibrokerd.core.model.messages import Message
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.refusals import Broken, Refused
-from minibrokerd.core.model.schedules import CalendarOf, no_calendars
+from minibrokerd.core.model.scheduled import CalendarOf, no_calendars
 from minibrokerd.core.model.sessions import Outcome, Result
 from minibrokerd.core.model.state import Store
 from minibrokerd.core.model.transitions import delay_over

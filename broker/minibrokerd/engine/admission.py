@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 from minibroker.contract import limits
 from minibrokerd.core.core import Core, error_header
 from minibrokerd.core.model.effects import Outgoing
-from minibrokerd.core.model.inputs import NEEDS_RESERVE, NEEDS_ROOM, Command, Frame, Space
+from minibrokerd.core.model.inputs import NEEDS_RESERVE, NEEDS_SPACE, Command, Frame, Space
 from minibrokerd.engine.forwarder import Forwarder
 from minibrokerd.engine.pager import Pager
 from minibrokerd.log.seam import RESERVE_SEGMENTS, Log, Room
@@ -84,7 +84,7 @@ class Admission:
             return False
         if not isinstance(command, Frame):
             return True
-        if command.needs == NEEDS_ROOM:
+        if command.needs >= NEEDS_SPACE:
             return self._admits_publish(command)
         return not self._tight or command.needs != NEEDS_RESERVE or self._admits_settlement(command)
 

@@ -117,7 +117,7 @@ def read_frame(payload: bytes | memoryview, connection: int, jitter: float) -> F
     if len(parts) > 1:
         needs = max(part.row.needs for part in parts)
         slices = _cut(parts, columns, lengths, blob)
-    if (lengths or blob) and (needs != NEEDS_ROOM or header.sequence is None):
+    if (lengths or blob) and needs != NEEDS_ROOM:
         raise BadFrame("only a publish carries lengths and a blob")
     extent: MemoryExtent | None = None
     checksum = 0

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from minibroker.contract.confirms import Confirm
-from minibroker.session import scheduling
-from minibroker.session.scheduling import Schedule
+from minibroker.session import schedule_wishes
+from minibroker.session.schedule_wishes import Schedule
 from minibroker.session.spans import Span
 from minibroker.session.wishes import Wish, timeout_ms
 from minibroker.sync.driver import Driver
@@ -60,7 +60,7 @@ class Schedules:
             TypeError, BadValue, TooLarge: no such schedule can be; the text says why.
             LimitReached: there are 10,000.
         """
-        wish = scheduling.change(
+        wish = schedule_wishes.change(
             name,
             cron,
             queue,
@@ -73,7 +73,7 @@ class Schedules:
             max_attempts=max_attempts,
             lease=lease,
         )
-        return scheduling.read(self._ask(timeout, wish))
+        return schedule_wishes.read(self._ask(timeout, wish))
 
     def list(self, *, timeout: Span | None = None) -> list[Schedule]:
         """Return all schedules, by their names; of very many they are asked for page by page."""
@@ -81,31 +81,31 @@ class Schedules:
         found: list[Schedule] = []
         after: str | None = ""
         while after is not None:
-            page = self._ask(max(0, by_ms - now_ms()) / 1_000, scheduling.page(after))
-            found += scheduling.read_page(page)
+            page = self._ask(max(0, by_ms - now_ms()) / 1_000, schedule_wishes.page(after))
+            found += schedule_wishes.read_page(page)
             after = page.get("next")
         return found
 
     def show(self, name: str, *, timeout: Span | None = None) -> Schedule:
         """Return one schedule; UnknownSchedule if there is none."""
-        (found,) = scheduling.read_page(self._ask(timeout, scheduling.one(name)))
+        (found,) = schedule_wishes.read_page(self._ask(timeout, schedule_wishes.one(name)))
         return found
 
     def delete(self, name: str, *, timeout: Span | None = None) -> bool:
         """End a schedule; return whether there was one. What it published stays."""
-        return bool(self._ask(timeout, scheduling.delete(name))["deleted"])
+        return bool(self._ask(timeout, schedule_wishes.delete(name))["deleted"])
 
     def pause(self, name: str, *, timeout: Span | None = None) -> Schedule:
         """Let a schedule publish nothing until `resume`; UnknownSchedule if there is none."""
-        return scheduling.read(self._ask(timeout, scheduling.pause(name, paused=True)))
+        return schedule_wishes.read(self._ask(timeout, schedule_wishes.pause(name, paused=True)))
 
     def resume(self, name: str, *, timeout: Span | None = None) -> Schedule:
         """Let a schedule go on with its next time: those that passed meanwhile are left out."""
-        return scheduling.read(self._ask(timeout, scheduling.pause(name, paused=False)))
+        return schedule_wishes.read(self._ask(timeout, schedule_wishes.pause(name, paused=False)))
 
     def run(self, name: str, *, timeout: Span | None = None) -> Confirm:
         """Publish its job now, beside its times; ConnectionLost if it is not known whether it was."""
-        return scheduling.confirm(self._ask(timeout, scheduling.run(name)))
+        return schedule_wishes.confirm(self._ask(timeout, schedule_wishes.run(name)))
 
     def _ask(self, timeout: Span | None, wish: Wish) -> Any:
         op, fields, columns = wish

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 # one is a call in Python 3.11, and a publish asks four times.
 NEEDS_NOTHING: Final = 0
 NEEDS_RESERVE: Final = 1  # some of what the log keeps for settlements
-NEEDS_ROOM: Final = 2  # in log and memory
+NEEDS_SPACE: Final = 2  # in log and memory, for something that is no message
+NEEDS_ROOM: Final = 3  # the same for messages
 
 
 class Slice:

@@ -54,7 +54,7 @@ ENDED: Final = Kind(
 )  # fmt: skip
 # A message that was cancelled while it was worked on, by its id: the token of that. Its worker may be away.
 CANCELLED: Final = Kind(2, "cancelled message", (int, int), (int,), most=100_000)
-# A schedule, by its name (schedules.py): what it was asked for, its job, the next instant and the last one, flags
+# A schedule, by its name (scheduled.py): what it was asked for, its job, the next instant and the last one, flags
 # (1: paused), and how many jobs in a row were late.
 SCHEDULE: Final = Kind(5, "schedule", (str,), (bytes, bytes, int, int, int, int))
 KINDS: Mapping[int, Kind] = {kind.number: kind for kind in (ENDED, CANCELLED, SCHEDULE)}
@@ -92,6 +92,10 @@ class Kept:
 
     def __iter__(self) -> Iterator[Entry]:
         return (entry for entries in self._kinds.values() for entry in entries.values())
+
+    def of(self, kind: Kind) -> Iterator[Entry]:
+        """Return the entries of a kind."""
+        return iter(self._kinds.get(kind.number, {}).values())
 
     def get(self, store: Store, kind: Kind, key: Key) -> Value | None:
         """Return the value of an entry; None: there is none, or it is over."""

@@ -33,7 +33,7 @@ from minibrokerd.core.model.records import (
     encode,
 )
 from minibrokerd.core.model.refusals import Refused, check_name
-from minibrokerd.core.model.schedules import CalendarOf, Schedules, no_calendars
+from minibrokerd.core.model.scheduled import CalendarOf, Schedules, no_calendars
 from minibrokerd.core.model.sessions import Connection, Session
 from minibrokerd.core.model.sums import Sums
 from minibrokerd.core.model.wheel import Timer, Wheel

@@ -17,7 +17,7 @@ from minibroker.contract.commands import COMMANDS, Kind
 from minibrokerd.core.model.inputs import Frame, Slice
 from minibrokerd.core.model.records import TYPE_OF, PublishMeta
 from minibrokerd.core.model.refusals import Refused
-from minibrokerd.core.model.schedules import FUTURE, Schedule, plan_of
+from minibrokerd.core.model.scheduled import FUTURE, Schedule, plan_of
 from minibrokerd.core.model.sessions import Result
 from minibrokerd.core.model.state import Store
 from minibrokerd.core.model.wheel import Timer

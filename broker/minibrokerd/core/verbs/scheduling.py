@@ -16,7 +16,7 @@ from minibroker.contract.errors import ProtocolError
 from minibroker.contract.schedule_commands import MISFIRES
 from minibrokerd.core.model.inputs import Frame
 from minibrokerd.core.model.refusals import Broken, Refused, check_name
-from minibrokerd.core.model.schedules import FUTURE, Definition, Schedule
+from minibrokerd.core.model.scheduled import FUTURE, Definition, Schedule
 from minibrokerd.core.model.state import Store
 from minibrokerd.core.verbs.firing import job_of, publish_job, room_of, watch
 
@@ -76,7 +76,9 @@ def _when(schedule: Schedule) -> tuple[str, str]:
 
 def _check_new(store: Store, name: str) -> None:
     if name in store.schedules.by_name:  # and out of the reach of this connection
-        raise Refused("bad_value", f"there is a schedule {name!r} of a queue that is not yours")
+        raise Refused(
+            "not_allowed", f"the schedule {name!r} is of a queue that this token is not for"
+        )
     if len(store.schedules.by_name) >= limits.MAX_SCHEDULES:
         text = f"this server has {limits.MAX_SCHEDULES} schedules, as many as it can; delete some"
         raise Refused("limit_reached", text)

@@ -136,9 +136,8 @@ class Schedules:
 
     def opened(self, store: Store) -> None:
         """Take up what stands after a replay; ValueError if it cannot be understood."""
-        for entry in store.kept:
-            if entry.kind is SCHEDULE:
-                self.enter(schedule_of(str(entry.key[0]), entry.value))
+        for entry in store.kept.of(SCHEDULE):
+            self.enter(schedule_of(str(entry.key[0]), entry.value))
 
     def put(self, store: Store, schedule: Schedule) -> None:
         """Let a schedule stand as it is now, over a restart, too."""
