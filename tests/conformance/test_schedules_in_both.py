@@ -45,7 +45,7 @@ async def test_a_schedule_is_set_shown_paused_and_deleted(broker: Any, queue: An
 async def test_a_job_is_published_every_second(broker: Any, queue: Any) -> None:
     """By a real clock: two jobs, one for each second."""
     await broker.schedules.set(queue.name, "* * * * * *", queue.name, b"tick")
-    jobs = []
+    jobs: list[Any] = []
     while len(jobs) < 2:
         jobs += await queue.receive(2, wait=10)
     await broker.schedules.delete(queue.name)
