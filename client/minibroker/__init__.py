@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from minibroker import sync as sync
+    from minibroker.aio.atomic_step import Step
     from minibroker.aio.broker import Broker, Connecting, LazyBroker, connect
     from minibroker.aio.callables import Handler
     from minibroker.aio.consumer import Consumer, Consumption
@@ -99,6 +100,7 @@ __all__ = [
     "SettleErrorHook",
     "ShuttingDown",
     "Span",
+    "Step",
     "Timeout",
     "TokenRefused",
     "TooLarge",
@@ -112,6 +114,7 @@ __all__ = [
 # Where each name is defined: it is imported when it is asked for first, so that `import minibroker.sync` does not
 # load asyncio, nor an application that only publishes the worker.
 _HOMES: Final = {
+    "minibroker.aio.atomic_step": "Step",
     "minibroker.aio.broker": "Broker Connecting LazyBroker connect",
     "minibroker.aio.callables": "Handler",
     "minibroker.aio.consumer": "Consumer Consumption",

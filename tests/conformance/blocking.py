@@ -9,10 +9,10 @@ from typing import Any
 
 import minibroker.sync
 from minibroker.session.peek import Peeks
+from minibroker.session.step import StepData
 
-AT_ONCE = frozenset(
-    {"queue", "consume", "process"}
-)  # they wait for nothing in asyncio's client either
+# They wait for nothing in asyncio's client either.
+AT_ONCE = frozenset({"queue", "consume", "process", "step"})
 
 
 def shown(value: Any) -> Any:
@@ -44,6 +44,8 @@ class Shown:
         value = getattr(self.inner, name)
         if not inspect.ismethod(value):
             return shown(value)
+        if isinstance(self.inner, StepData):  # says what is to be done, and waits at its end
+            return lambda *args, **kwargs: value(*map(_inner, args), **kwargs)
         if name in AT_ONCE:
             return lambda *args, **kwargs: shown(value(*args, **kwargs))
 
@@ -66,6 +68,10 @@ class Shown:
         if value is None:
             raise StopAsyncIteration
         return shown(value)
+
+
+def _inner(value: Any) -> Any:
+    return value.inner if isinstance(value, Shown) else value
 
 
 class Connecting:

@@ -102,13 +102,13 @@ class Client:
         columns: bytes = b"",
         lengths: bytes = b"",
         blob: bytes = b"",
+        **header: int,
     ) -> Any:
         """Send a frame under the next sequence; return its answer, or None if that has to wait."""
         self.sequence += 1
         sequence = self.sequence
-        payload = self.frame(
-            parts, columns, lengths, blob, sequence=sequence, answered_below=self.answered_below
-        )
+        header |= {"sequence": sequence, "answered_below": self.answered_below}
+        payload = self.frame(parts, columns, lengths, blob, **header)
         self.sent[sequence] = payload
         self.send(payload)
         return self.answer(sequence=sequence)

@@ -32,10 +32,12 @@ def publishes(queue: str, *bodies: bytes, keys: tuple[str, ...] = ()) -> Piece:
     return part, columns, lengths, b"".join(bodies)
 
 
-def step(client: Client, *pieces: Piece) -> Any:
+def step(client: Client, *pieces: Piece, **header: int) -> Any:
     """Send a step; return its answer, if it is there."""
     parts, columns, lengths, blobs = zip(*pieces, strict=True)
-    return client.sequenced(list(parts), b"".join(columns), b"".join(lengths), b"".join(blobs))
+    return client.sequenced(
+        list(parts), b"".join(columns), b"".join(lengths), b"".join(blobs), **header
+    )
 
 
 def working(*bodies: bytes, **options: Any) -> tuple[World, Client, list[Delivered]]:
@@ -119,6 +121,24 @@ def test_a_settlement_that_is_lost_stops_the_step() -> None:
     assert (answer["code"], answer["retryable"]) == ("lease_lost", False)
     assert trace(world) == before
     assert step(client, publishes("new", b"x"), acks("jobs", one))["op"] == "confirm"
+
+
+@pytest.mark.parametrize("queues", [("jobs", "jobs"), ("jobs",)], ids=["two parts", "one part"])
+def test_acks_alone_are_a_step_where_the_frame_says_so(queues: tuple[str, ...]) -> None:
+    world, client, (one, two, three) = working(b"1", b"2", b"3")
+    client.settle("release", two)
+    before = trace(world)
+    pieces = (
+        [acks("jobs", one, two)] if len(queues) == 1 else [acks("jobs", one), acks("jobs", two)]
+    )
+    assert step(client, *pieces, step=1)["code"] == "lease_lost"
+    assert trace(world) == before
+    answer = step(client, acks("jobs", one, three), step=1)
+    assert answer["results"] == [{"lost": 0}]
+    assert step(client, publishes("mail", b"a"), step=1)["results"][0]["first"] == 0
+    world.sync()
+    world.restart()
+    assert list(world.states("jobs").values()) == ["READY"]
 
 
 def test_a_message_of_another_session_stops_the_step() -> None:

@@ -82,6 +82,7 @@ _Header = msgspec.defstruct(
         ("request", Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)] | None, None),
         ("sequence", Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)] | None, None),
         ("answered_below", Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)], 1),
+        ("step", Annotated[int, msgspec.Meta(ge=0, le=1)], 0),
     ],
     forbid_unknown_fields=True,
     gc=False,
@@ -114,9 +115,11 @@ def read_frame(payload: bytes | memoryview, connection: int, jitter: float) -> F
     parts = header.parts
     needs: int = parts[0].row.needs
     slices: Sequence[Slice] = ()
-    if len(parts) > 1:
+    is_step = False
+    if len(parts) > 1 or header.step:
         needs = max(part.row.needs for part in parts)
         slices = _cut(parts, columns, lengths, blob)
+        is_step = needs == NEEDS_ROOM or header.step == 1
     if (lengths or blob) and needs != NEEDS_ROOM:
         raise BadFrame("only a publish carries lengths and a blob")
     extent: MemoryExtent | None = None
@@ -145,6 +148,7 @@ def read_frame(payload: bytes | memoryview, connection: int, jitter: float) -> F
         jitter=jitter,
         needs=needs,
         slices=slices,
+        is_step=is_step,
     )
 
 
@@ -198,7 +202,7 @@ def _adds_up(parts: Sequence[Any], columns: memoryview, extent: MemoryExtent | N
 
 
 def read_header(data: memoryview) -> Any:
-    """Return the header struct: `parts`, `request`, `sequence`, `answered_below`.
+    """Return the header struct: `parts`, `request`, `sequence`, `answered_below`, `step`.
 
     Raises:
         BadFrame: it is too long, not msgpack, or not in the command table.

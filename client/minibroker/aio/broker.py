@@ -10,6 +10,7 @@ from collections.abc import Generator
 from types import TracebackType
 from typing import Any, Final, Literal, TypeVar, overload
 
+from minibroker.aio.atomic_step import Step
 from minibroker.aio.driver import Driver
 from minibroker.aio.leaving import leave_all
 from minibroker.aio.losses import SettleErrorHook
@@ -96,6 +97,18 @@ class Broker:
     def schedules(self) -> Schedules:
         """The schedules of the server: jobs that it publishes by a calendar."""
         return Schedules(self._driver)
+
+    def step(self, *, timeout: Span | None = None) -> Step:
+        """Return a context manager: what is said in its block happens at its end, all of it or nothing.
+
+            async with broker.step() as step:
+                step.ack(message)
+                step.publish("mails", {"to": "bob@example.com"})
+                step.publish("audit", b"ordered")
+
+        `timeout` is the deadline of its end, that of the connection by default; see `Message.step`, too.
+        """
+        return Step(self._driver, timeout)
 
     async def stats(self, *, timeout: Span | None = None) -> dict[str, Any]:
         """Return the counters of the server and of all queues; of very many they are asked for page by page."""

@@ -9,11 +9,12 @@ from threading import get_ident
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
+from minibroker.aio.atomic_step import Step
 from minibroker.contract import limits
 from minibroker.session.error_text import describe
 from minibroker.session.message import MessageData
 from minibroker.session.settlements import ENDED, Settlement
-from minibroker.session.spans import milliseconds, of_type
+from minibroker.session.spans import Span, milliseconds, of_type
 from minibroker.session.ways_out import Ending, ending_of
 
 Body = TypeVar("Body")
@@ -109,6 +110,23 @@ class Message(MessageData[Body], eq=False, gc=False):
         shell.extended(self, lease_ms)
         settlements.others.append(Settlement("extend", self, lease_ms))
         await shell.confirmed(self, settlements, extends=True)
+
+    def step(self, *, timeout: Span | None = None) -> Step:
+        """Return a context manager: at the end of its block the message is acked, with all that is said in it.
+
+            async with message.step() as step:
+                step.publish("mails", {"to": "bob@example.com"})
+
+        All of it happens, or nothing: see `Step`. `timeout` is its deadline, that of the connection by default.
+
+        Raises:
+            LeaseLost: the lease has ended, or the message was settled before. At the end of the block, too: then
+                nothing of it was done.
+            NotSent, OutcomeUnknown, Busy, ...: at the end of the block, as `Queue.publish` says.
+        """
+        step = Step(self.run.delivery.shell, timeout)
+        step.ack(self)
+        return step
 
     def _check(self, confirmed: bool) -> None:
         """Raise before anything is changed: RuntimeError in a foreign loop, Closed if an answer is due."""

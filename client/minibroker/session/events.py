@@ -9,6 +9,9 @@ from minibroker.contract.errors import MinibrokerError, OutcomeUnknown
 from minibroker.session.message import Delivery, MessageData
 from minibroker.session.outbox import PublishGroup
 from minibroker.session.settlements import SettlePart
+from minibroker.session.step_frame import StepFrame
+
+Content = PublishGroup | list[SettlePart] | StepFrame  # of a frame with a sequence
 
 
 class Welcomed(NamedTuple):
@@ -52,6 +55,21 @@ class SettleRefused(NamedTuple):
     error: MinibrokerError
 
 
+class StepDone(NamedTuple):
+    """All of a step was done; `results` are those of its parts. Acks alone may have `lost` some."""
+
+    frame: StepFrame
+    results: Sequence[Mapping[str, Any]]
+    lost: Sequence[MessageData[Any]]
+
+
+class StepFailed(NamedTuple):
+    """The server refused a step, or can no longer say what became of it."""
+
+    frame: StepFrame
+    error: MinibrokerError
+
+
 class Delivered(NamedTuple):
     """Messages for a consumer; HELD until they are handed to the application."""
 
@@ -86,6 +104,8 @@ Event = (
     | PublishFailed
     | Settled
     | SettleRefused
+    | StepDone
+    | StepFailed
     | Delivered
     | Answered
     | Cancelled
@@ -93,14 +113,21 @@ Event = (
 )
 
 
-def given_up(content: PublishGroup | Sequence[SettlePart], error: MinibrokerError) -> Event:
+def failed(content: Content, error: MinibrokerError) -> Event:
+    """Return what is told of a frame that ended with `error`."""
+    if isinstance(content, PublishGroup):
+        return PublishFailed(content, error)
+    if isinstance(content, StepFrame):
+        return StepFailed(content, error)
+    return SettleRefused(content, error)
+
+
+def given_up(content: Content, error: MinibrokerError) -> Event:
     """Return what is told of a frame for which the server ended the connection: it is not sent again."""
     unknown = OutcomeUnknown(
         f"the server ended the connection for it, and it is not sent again: {error}"
     )
-    if isinstance(content, PublishGroup):
-        return PublishFailed(content, unknown)
-    return SettleRefused(content, unknown)
+    return failed(content, unknown)
 
 
 # ---- what a machine asks of its shell, or tells it ----

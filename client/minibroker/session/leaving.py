@@ -41,7 +41,9 @@ class Departure:
         """Return whether no settlement (and no publish) is unconfirmed."""
         session = self._session
         owed = session.owed
-        if owed.is_any() or owed.returned or (publishes and session.outbox.groups):
+        if owed.is_any() or owed.returned or session.steps:
+            return False
+        if publishes and session.outbox.groups:
             return False
         return not any(
             publishes or not isinstance(sent.content, PublishGroup) for sent in session.window

@@ -50,6 +50,8 @@ from minibroker.session.events import (
     Renew,
     Settled,
     SettleRefused,
+    StepDone,
+    StepFailed,
     Welcomed,
 )
 from minibroker.session.heartbeat import Heartbeat
@@ -59,6 +61,8 @@ from minibroker.session.outbox import Key, PublishGroup
 from minibroker.session.publishes import Publishes
 from minibroker.session.session import Session
 from minibroker.session.settlements import ENDED, Run, Settlements, SettlePart, named_by
+from minibroker.session.step_calls import StepCalls
+from minibroker.session.step_frame import StepFrame
 from minibroker.session.subscription import Arming, Subscription
 from minibroker.session.timers import Overdue, Timers
 
@@ -92,6 +96,7 @@ class Machine:
         self._publishes = Publishes(
             self.session, self.timers, jitter, shell.schedule, shell.is_over
         )
+        self.steps = StepCalls(self.session, self.timers, jitter, shell.schedule, self.lose)
         self.declarations = Declarations(self.session, self.calls, self._tell)
         self._heartbeat = Heartbeat(self)
         self.leaving = Departure(self.session, self.timers, timeout_ms)
@@ -113,6 +118,8 @@ class Machine:
             PublishFailed: self._publishes.failed,
             Settled: self._settled,
             SettleRefused: self._settle_refused,
+            StepDone: self.steps.done,
+            StepFailed: self.steps.failed,
             Delivered: self._delivered,
             Answered: self.calls.answered,
             Cancelled: self._cancelled,
@@ -143,6 +150,8 @@ class Machine:
                 self._publishes.due(item, self.trouble)
             elif isinstance(item, Call):
                 self.calls.due(item, "" if self.session.is_open else f"; {self.trouble}")
+            elif isinstance(item, StepFrame):
+                self.steps.due(item, self.trouble)
             else:
                 item(now_ms)
 
@@ -251,7 +260,10 @@ class Machine:
             self.lose(lost, error)
         self.act(self.session.expire(now_ms), now_ms)
         self.frames += self.declarations.welcomed()
-        self.frames += self.session.resend(lambda group: self._publishes.gives_up(group, now_ms))
+        self.frames += self.session.resend(
+            lambda group: self._publishes.gives_up(group, now_ms),
+            lambda step: self.steps.gives_up(step, now_ms),
+        )
         self.frames += self.session.retry_returned(now_ms)
         self.connecting.welcomed(now_ms)
         self._heartbeat.begin(now_ms)
@@ -437,9 +449,10 @@ class Machine:
         for sent in self.session.window:
             if isinstance(sent.content, PublishGroup):
                 self._publishes.fail(sent.content, OutcomeUnknown(why))
-            else:
+            elif not isinstance(sent.content, StepFrame):
                 for part in sent.content:
                     self._answer_waiters(part, (), OutcomeUnknown(why))
+        self.steps.close(why)
         self.calls.fail_all(Closed(why))
         self._end_all(None)
         for waiter in self._room_waiters:

@@ -261,15 +261,18 @@ class PublishGroup:
             return self.encodings[index], self.keys[index], self.delays[index]
         return self.encoding, self.key, self.delay_ms
 
-    def pack(self, sequence: int, answered_below: int) -> bytes:
-        """Return the frame."""
+    def part(self) -> tuple[dict[str, object], bytes, bytes]:
+        """Return its part of a frame: what stands in the header, its columns, its lengths."""
         where = self.where
         part: dict[str, object] = {"op": "publish", "queue": where[0], "count": self.count}
         if len(where) == 4:
             part |= {"max_attempts": where[2], "lease_ms": where[3]}
-        columns = self._columns(part)
+        return part, self._columns(part), self._lengths()
+
+    def pack(self, sequence: int, answered_below: int) -> bytes:
+        """Return the frame that has nothing else."""
+        part, columns, lengths = self.part()
         header = {"parts": [part], "sequence": sequence, "answered_below": answered_below}
-        lengths = self._lengths()
         return b"".join(wire.frame_pieces(header, columns, lengths, self.blob, self.account()))
 
     def _lengths(self) -> bytes:

@@ -7,7 +7,7 @@ gives the first frame of the next, and what had no answer is sent again, byte fo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 from weakref import WeakValueDictionary
 
@@ -24,6 +24,7 @@ from minibroker.session.asking import Requests
 from minibroker.session.delivery import Deliveries, MakeMessage, unpack_delivery
 from minibroker.session.events import (
     Answered,
+    Content,
     Delivered,
     Event,
     Leaving,
@@ -31,7 +32,9 @@ from minibroker.session.events import (
     PublishFailed,
     Settled,
     SettleRefused,
+    StepDone,
     Welcomed,
+    failed,
     given_up,
 )
 from minibroker.session.message import MessageData
@@ -39,11 +42,11 @@ from minibroker.session.outbox import Outbox, PublishGroup
 from minibroker.session.peek import unpack_peek
 from minibroker.session.revoked import cancelled_by
 from minibroker.session.settle_frames import Owed, resume_runs, write_singly
-from minibroker.session.settlements import Ripe, Settlements, SettlePart, named_by
+from minibroker.session.settlements import Ripe, Run, Settlements, SettlePart, named_by
+from minibroker.session.step_frame import StepFrame
 from minibroker.session.suspects import Suspects
 from minibroker.session.window import Sent, Window
 
-Content = PublishGroup | list[SettlePart]
 _RESUME_FIELDS: Final = frozenset(field.name for field in COMMANDS["resume"].fields)
 
 
@@ -71,6 +74,7 @@ class Session:
         self.owed = Owed()
         self.owing = self.owed.owing  # looked at by each flush
         self._settlements: WeakValueDictionary[str, Settlements] = WeakValueDictionary()
+        self.steps: dict[StepFrame, None] = {}  # that are not written, or were refused for now
         self.deliveries = Deliveries()
         self.consumers: set[int] = set()  # deliveries for others are ignored: they were cancelled
         self._suspects = Suspects()
@@ -121,6 +125,8 @@ class Session:
     def _settle_parts(self) -> Iterator[SettlePart]:
         yield from self.owed.returned
         yield from self.owed.single
+        for step in list(self.steps):
+            yield from step
         for sent in self.window:
             if not isinstance(sent.content, PublishGroup):
                 yield from sent.content
@@ -141,11 +147,7 @@ class Session:
         unknown = OutcomeUnknown(
             "the session is gone; what was written may have been stored or not"
         )
-        for sent in self.window:
-            if isinstance(sent.content, PublishGroup):
-                events.append(PublishFailed(sent.content, unknown))
-            else:
-                events.append(SettleRefused(sent.content, unknown))
+        events += [failed(sent.content, unknown) for sent in self.window]
         self.window = Window()
         self._suspects = Suspects()
         return events
@@ -158,19 +160,21 @@ class Session:
         self.window = Window()
 
     def expire(self, now_ms: int) -> list[Event]:
-        """Give up the publishes whose outcome the server may have forgotten: unanswered for that long."""
+        """Give up publishes and steps whose outcome the server may have forgotten: unanswered for that long."""
         unknown = OutcomeUnknown("no confirm came for so long that it cannot come any more")
         events: list[Event] = []
         for sent in self.window:
             if now_ms - sent.written_ms < limits.FRAME_OUTCOME_MS - 2 * self.heartbeat_ms:
                 break  # the oldest come first
-            if isinstance(sent.content, PublishGroup):
+            if isinstance(sent.content, PublishGroup | StepFrame):
                 self.window.answer(sent.sequence)
-                events.append(PublishFailed(sent.content, unknown))
+                events.append(failed(sent.content, unknown))
         return events
 
-    def resend(self, given_up: Callable[[PublishGroup], bool]) -> list[bytes]:
-        """Return the unanswered frames; publishes whose callers have gone are never sent again.
+    def resend(
+        self, given_up: Callable[[PublishGroup], bool], over: Callable[[StepFrame], bool]
+    ) -> list[bytes]:
+        """Return the unanswered frames, but for publishes whose callers have gone, and steps that are `over`.
 
         None while it is looked for the frame that ended a connection: `flush` returns them one by one.
         """
@@ -179,6 +183,8 @@ class Session:
             if isinstance(sent.content, PublishGroup) and given_up(sent.content):
                 self.window.answer(sent.sequence)
                 self.outbox.answered(sent.content)
+            elif isinstance(sent.content, StepFrame) and over(sent.content):
+                self.window.answer(sent.sequence)
             else:
                 frames.append(sent.frame)
         return [] if self._suspects else frames
@@ -212,6 +218,8 @@ class Session:
             self.owed.write(frames, self.window, self.max_frame_bytes, now_ms)
         if self.requests.unwritten:
             frames += self.requests.write()
+        if self.steps:
+            self._flush_steps(frames, now_ms)
         if self.outbox.groups:
             self._flush_publishes(frames, now_ms)
         return frames
@@ -224,13 +232,24 @@ class Session:
 
     def has_work(self) -> bool:
         """Return whether an answer that arrived lets something more be written."""
-        if self.outbox.groups or self._suspects or self.owed.single:
+        if self.outbox.groups or self._suspects or self.owed.single or self.steps:
             return True
         return bool(self.owing) and self.owed.is_any()
 
     def _write(self, frames: list[bytes], content: Content, frame: bytes, now_ms: int) -> None:
         self.window.add(frame, content, now_ms)
         frames.append(frame)
+
+    def _flush_steps(self, frames: list[bytes], now_ms: int) -> None:
+        window = self.window
+        for step in list(self.steps):
+            if step.until_ms > now_ms:
+                continue
+            if not window.has_room(step.size):
+                break
+            del self.steps[step]
+            frame = step.pack(window.next_sequence, window.answered_below)
+            self._write(frames, step, frame, now_ms)
 
     def _flush_publishes(self, frames: list[bytes], now_ms: int) -> None:
         outbox, window = self.outbox, self.window
@@ -306,18 +325,32 @@ class Session:
             result = results[0]
             return Published(content, result["origin"], result["first"], result["durability"])
         runs, events, at = wire.unpack_runs(frame.columns), [], 0
+        if isinstance(content, StepFrame):
+            return self._step_done(content, results, runs)
         for part, result in zip(content, results, strict=True):
             count = result.get("lost", 0)
             lost = named_by(runs[at : at + count], part.messages) if count else ()
             at += count
-            for token, *_ in part.runs:
-                ended = self.deliveries.get(token)
-                if ended is not None and ended.open <= 0:
-                    del self.deliveries[token]
-                    ended.messages.clear()  # as `Deliveries.forget`
+            self._forget_ended(part)
             if lost or part.waiters:
                 events.append(Settled(part, lost))
         return events  # type: ignore[return-value]
+
+    def _step_done(
+        self, step: StepFrame, results: Sequence[Mapping[str, Any]], runs: Sequence[Run]
+    ) -> Event:
+        step.end()
+        for part in step:
+            self._forget_ended(part)
+        return StepDone(step, results, named_by(runs, step.messages()) if runs else ())
+
+    def _forget_ended(self, part: SettlePart) -> None:
+        """Forget the deliveries of which nothing is left behind a part that has its answer."""
+        for token, *_ in part.runs:
+            ended = self.deliveries.get(token)
+            if ended is not None and ended.open <= 0:
+                del self.deliveries[token]
+                ended.messages.clear()  # as `Deliveries.forget`
 
     def _deliver(self, frame: wire.Frame) -> Event | None:
         header = frame.header
@@ -406,6 +439,8 @@ class Session:
             return PublishFailed(
                 content, error, self._later(sent, content) if error.retryable else ()
             )
+        if isinstance(content, StepFrame):
+            return failed(content, error)
         if error.retryable:
             self.owed.returned += [part for part in content if part.op != "begin"]
         elif len(content) > 1 and not isinstance(error, OutcomeUnknown | ProtocolError):

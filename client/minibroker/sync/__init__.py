@@ -8,10 +8,11 @@ with minibroker.sync.connect("minibroker://localhost:7272") as broker:
 A broker may be shared by all threads, and held over a fork: a child opens a connection of its own when it calls.
 """
 
+from minibroker.sync.atomic_step import Step
 from minibroker.sync.broker import Broker, connect
 from minibroker.sync.consumer import Consumer, Consumption
 from minibroker.sync.message import Message
 from minibroker.sync.queue import Queue
 from minibroker.sync.running import Handler
 
-__all__ = ["Broker", "Consumer", "Consumption", "Handler", "Message", "Queue", "connect"]
+__all__ = ["Broker", "Consumer", "Consumption", "Handler", "Message", "Queue", "Step", "connect"]

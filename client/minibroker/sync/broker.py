@@ -17,6 +17,7 @@ from minibroker.session.spans import Span
 from minibroker.session.typed import UNTYPED
 from minibroker.session.wishes import check_name, timeout_ms
 from minibroker.shell.telling import Hook, logger
+from minibroker.sync.atomic_step import Step
 from minibroker.sync.driver import Driver
 from minibroker.sync.queue import Queue
 from minibroker.sync.schedules import Schedules
@@ -87,6 +88,18 @@ class Broker:
     def schedules(self) -> Schedules:
         """The schedules of the server: jobs that it publishes by a calendar."""
         return Schedules(self._driver)
+
+    def step(self, *, timeout: Span | None = None) -> Step:
+        """Return a context manager: what is said in its block happens at its end, all of it or nothing.
+
+            with broker.step() as step:
+                step.ack(message)
+                step.publish("mails", {"to": "bob@example.com"})
+                step.publish("audit", b"ordered")
+
+        `timeout` is the deadline of its end, that of the connection by default; see `Message.step`, too.
+        """
+        return Step(self._driver, timeout)
 
     def stats(self, *, timeout: Span | None = None) -> dict[str, Any]:
         """Return the counters of the server and of all queues; of very many they are asked for page by page."""

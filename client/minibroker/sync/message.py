@@ -12,8 +12,9 @@ from minibroker.contract import limits
 from minibroker.session.error_text import describe
 from minibroker.session.message import MessageData
 from minibroker.session.settlements import ENDED, Settlement
-from minibroker.session.spans import milliseconds, of_type
+from minibroker.session.spans import Span, milliseconds, of_type
 from minibroker.session.ways_out import Cancellation, Ending, ending_of
+from minibroker.sync.atomic_step import Step
 
 Body = TypeVar("Body")
 _ERRORS: Any = (BaseException, str)
@@ -94,6 +95,23 @@ class Message(MessageData[Body], eq=False, gc=False):
             settlements.others.append(Settlement("extend", self, lease_ms))
             waiter, done = driver.confirmed(self, settlements, extends=True)
         driver.wait(waiter, done)
+
+    def step(self, *, timeout: Span | None = None) -> Step:
+        """Return a context manager: at the end of its block the message is acked, with all that is said in it.
+
+            with message.step() as step:
+                step.publish("mails", {"to": "bob@example.com"})
+
+        All of it happens, or nothing: see `Step`. `timeout` is its deadline, that of the connection by default.
+
+        Raises:
+            LeaseLost: the lease has ended, or the message was settled before. At the end of the block, too: then
+                nothing of it was done.
+            NotSent, OutcomeUnknown, Busy, ...: at the end of the block, as `Queue.publish` says.
+        """
+        step = Step(self.run.delivery.shell, timeout)
+        step.ack(self)
+        return step
 
     def _settle(self, settlement: Settlement | None, confirmed: bool) -> None:
         """Hand over a settlement, None for an ack; wait for its confirm, or for room."""

@@ -34,3 +34,6 @@ class TypedQueue(Queue[Body]):
     def publish_many(self, bodies: Iterable[Body], **options: Any) -> Confirms:
         """As `Queue.publish_many`; TypeError names the first body that does not fit, and nothing was sent."""
         return super().publish_many(make_all(self._plain, bodies), **options)
+
+    def _made(self, body: Any) -> Any:
+        return self._plain(body)

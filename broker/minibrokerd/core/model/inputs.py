@@ -38,14 +38,15 @@ class Frame(Slice):
 
     `parts` have the fields of their rows as attributes, and `row`: what the server does with each. `needs` is what
     the most demanding of them needs. A frame of one part is the slice of that part; of several, each has one of
-    `slices`. `size` and `checksum` are of the whole payload; `jitter` is a random number from -1 to 1 for this
-    frame's retry delays.
+    `slices`. `is_step`: all of it happens or nothing does. `size` and `checksum` are of the whole payload;
+    `jitter` is a random number from -1 to 1 for this frame's retry delays.
     """
 
     __slots__ = (
         "answered_below",
         "checksum",
         "connection",
+        "is_step",
         "jitter",
         "needs",
         "parts",
@@ -69,6 +70,7 @@ class Frame(Slice):
         jitter: float = 0.0,
         needs: int = NEEDS_NOTHING,
         slices: Sequence[Slice] = (),
+        is_step: bool = False,
     ) -> None:
         # All by itself: one is made for each frame, and a call of the other __init__ would be one more.
         self.columns = columns
@@ -78,6 +80,7 @@ class Frame(Slice):
         self.parts = parts
         self.needs = needs
         self.slices = slices
+        self.is_step = is_step
         self.request = request
         self.sequence = sequence
         self.answered_below = answered_below

@@ -1,8 +1,8 @@
 """The parts of a frame: all are checked, then all are applied, so a frame that is refused leaves no trace.
 
-A frame that publishes and does more is a step: all of it happens, or nothing. Its records are in one batch, which
-the log has as a whole or not at all; and its settlements must hold what they name, where those of another frame
-say what they lost and do the rest.
+A frame that publishes and does more, or says so, is a step: all of it happens, or nothing. Its records are in one
+batch, which the log has as a whole or not at all; and its settlements must hold what they name, where those of
+another frame say what they lost and do the rest.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def apply_parts(store: Store, frame: Frame) -> tuple[list[Result], bytes, int]:
         Broken: a part is not what the protocol says.
         Refused: a part may not be applied now. In both cases nothing was changed.
     """
-    if len(frame.parts) > 1:
+    if frame.slices:
         return _apply_several(store, frame)
     part = frame.parts[0]
     row = part.row
@@ -39,7 +39,7 @@ def apply_parts(store: Store, frame: Frame) -> tuple[list[Result], bytes, int]:
 def _apply_several(store: Store, frame: Frame) -> tuple[list[Result], bytes, int]:
     if sum(getattr(part, "runs", 0) for part in frame.parts) > limits.MAX_RUNS_PER_FRAME:
         raise Broken(f"a frame has more than {limits.MAX_RUNS_PER_FRAME} runs")
-    claims = Claims(is_step=frame.needs == NEEDS_ROOM)
+    claims = Claims(is_step=frame.is_step)
     if claims.is_step:
         _check_step(store, frame)
     works = [
@@ -61,7 +61,7 @@ def _apply_several(store: Store, frame: Frame) -> tuple[list[Result], bytes, int
 
 
 def _check_step(store: Store, frame: Frame) -> None:
-    """Check that the records of a frame that publishes, and does more, can be one batch.
+    """Check that the records of a step can be one batch.
 
     Raises:
         Broken: a part of it has no place there, or it has more messages than a frame may.
@@ -69,7 +69,7 @@ def _check_step(store: Store, frame: Frame) -> None:
     """
     others = [part.row.op for part in frame.parts if not part.row.steps]
     if others:
-        raise Broken(f"{others[0]} has no place in a frame that publishes")
+        raise Broken(f"{others[0]} has no place in a step")
     count = sum(part.count for part in frame.parts if part.row.needs == NEEDS_ROOM)
     if count > limits.MAX_MESSAGES_PER_FRAME:
         raise Broken(f"a frame has more than {limits.MAX_MESSAGES_PER_FRAME} messages")

@@ -357,7 +357,7 @@ def check_settlement(
     if claims is not None and claims.is_step:
         for run in work.runs:
             if not claims.settle(run):
-                raise Broken("a frame that publishes names a message twice")
+                raise Broken("a step names a message twice")
             if not work.holds(run):
                 raise Refused(
                     "lease_lost",

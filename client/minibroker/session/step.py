@@ -1,0 +1,146 @@
+"""What an application says in a step: acks and what follows from them. Nothing of it is sent before its end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from minibroker.contract import limits
+from minibroker.contract.confirms import ConfirmRun, Confirms
+from minibroker.contract.errors import TooLarge
+from minibroker.session import wishes
+from minibroker.session.message import MessageData
+from minibroker.session.outbox import PublishGroup
+from minibroker.session.settlements import ENDED
+from minibroker.session.spans import Span
+from minibroker.session.step_frame import StepFrame
+from minibroker.session.typed import make_all
+
+TWICE: Final = "this step is over; begin another one"
+
+
+class StepData:
+    """What happens at once, or not at all; nothing is sent before its end."""
+
+    def __init__(self, driver: Any, timeout: Span | None) -> None:
+        self._driver = driver
+        self._timeout_ms = wishes.timeout_ms(timeout, driver.timeout_ms)
+        self._messages: dict[MessageData[Any], None] = {}
+        self._groups: list[PublishGroup] = []
+        self._newest: dict[str, PublishGroup] = {}  # of each queue
+        self._calls: list[tuple[int, int, int]] = []  # group, first message in it, count
+        self._count = 0
+        self._is_over = False
+        self._confirms = Confirms(())
+
+    @property
+    def confirms(self) -> Confirms:
+        """The confirms of what it published, in the order of the calls; none before its end."""
+        return self._confirms
+
+    def ack(self, message: MessageData[Any]) -> None:
+        """Say that the work on a message is done, if the step comes to its end.
+
+        Raises:
+            LeaseLost: the lease has ended, or the message was settled before.
+            ValueError: it was delivered to another connection.
+        """
+        self._check()
+        if message.run.delivery.shell is not self._driver:
+            raise ValueError(f"{message!r} was delivered to another connection than this step's")
+        if message.state == ENDED:
+            raise message.lost_error()
+        self._messages[message] = None
+
+    def publish(
+        self,
+        queue: Any,
+        body: Any,
+        *,
+        headers: Mapping[str, object] | None = None,
+        key: str | None = None,
+        delay: Span | None = None,
+        max_attempts: int | None = None,
+        lease: Span | None = None,
+    ) -> None:
+        """Store a message in a queue, given by its name or as a `Queue`; the rest is as `Queue.publish` has it.
+
+        Raises:
+            TypeError, BadValue, TooLarge: it cannot be sent, and is no part of the step.
+        """
+        name, made = self._queue(queue)
+        most_bytes = self._driver.session.max_message_bytes
+        some = wishes.ready(made(body), headers, key, delay, most_bytes)
+        group = self._group(name, max_attempts, lease, 1)
+        group.add(None, *some[:-1])
+
+    def publish_many(
+        self,
+        queue: Any,
+        bodies: Iterable[Any],
+        *,
+        headers: Mapping[str, object] | None = None,
+        key: str | None = None,
+        delay: Span | None = None,
+        max_attempts: int | None = None,
+        lease: Span | None = None,
+    ) -> None:
+        """Store many messages with the same headers, key, delay and terms; see `publish`."""
+        name, made = self._queue(queue)
+        most_bytes = self._driver.session.max_message_bytes
+        many = wishes.ready_many(make_all(made, bodies), headers, key, delay, most_bytes)
+        if many.bodies:
+            group = self._group(name, max_attempts, lease, len(many.bodies))
+            group.add_many(None, many.headers, many.bodies, many.encodings, many.key, many.delay_ms)
+
+    def _check(self) -> None:
+        if self._is_over:
+            raise RuntimeError(TWICE)
+
+    def _queue(self, queue: Any) -> tuple[str, Any]:
+        """Return the name of a queue, and what makes bodies for it."""
+        self._check()
+        if isinstance(queue, str):
+            return wishes.check_name(queue), _as_it_is
+        driver = getattr(queue, "_driver", None)
+        if driver is None:
+            raise TypeError(f"queue is {queue!r:.200}; it must be the name of a queue, or a Queue")
+        if driver is not self._driver:
+            raise ValueError(f"{queue!r} is of another connection than this step's")
+        return queue.name, queue._made
+
+    def _group(
+        self, name: str, max_attempts: int | None, lease: Span | None, count: int
+    ) -> PublishGroup:
+        where = wishes.place(name, self._timeout_ms / 1000, 0, max_attempts, lease)
+        if self._count + count > limits.MAX_MESSAGES_PER_FRAME:
+            raise TooLarge(f"a step publishes at most {limits.MAX_MESSAGES_PER_FRAME} messages")
+        group = self._newest.get(name)
+        if group is None or group.where != where:
+            group = self._newest[name] = PublishGroup(where, 0)
+            self._groups.append(group)
+        self._calls.append((self._groups.index(group), group.count, count))
+        self._count += count
+        return group
+
+    def _frame(self) -> StepFrame | None:
+        """End it, and return the frame to be written; None: there is nothing to do."""
+        self._check()
+        self._is_over = True
+        if not self._messages and not self._groups:
+            return None
+        frame = StepFrame(list(self._messages), self._groups)
+        frame.check(self._driver.session.max_frame_bytes)
+        return frame
+
+    def _confirmed(self, runs: Sequence[ConfirmRun]) -> None:
+        self._confirms = Confirms(
+            [
+                ConfirmRun(runs[at].origin, runs[at].first + first, count, runs[at].durability)
+                for at, first, count in self._calls
+            ]
+        )
+
+
+def _as_it_is(body: Any) -> Any:
+    return body
