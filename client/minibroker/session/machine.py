@@ -260,10 +260,7 @@ class Machine:
             self.lose(lost, error)
         self.act(self.session.expire(now_ms), now_ms)
         self.frames += self.declarations.welcomed()
-        self.frames += self.session.resend(
-            lambda group: self._publishes.gives_up(group, now_ms),
-            lambda step: self.steps.gives_up(step, now_ms),
-        )
+        self.frames += self.session.resend(lambda content: self._gives_up(content, now_ms))
         self.frames += self.session.retry_returned(now_ms)
         self.connecting.welcomed(now_ms)
         self._heartbeat.begin(now_ms)
@@ -274,6 +271,11 @@ class Machine:
             if not waiter.done():
                 waiter.set_result(None)
         self.schedule()
+
+    def _gives_up(self, content: PublishGroup | StepFrame, now_ms: int) -> bool:
+        if isinstance(content, StepFrame):
+            return self.steps.gives_up(content, now_ms)
+        return self._publishes.gives_up(content, now_ms)
 
     def _leaving(self, event: Leaving, now_ms: int) -> None:
         self._tell(event)

@@ -171,20 +171,18 @@ class Session:
                 events.append(failed(sent.content, unknown))
         return events
 
-    def resend(
-        self, given_up: Callable[[PublishGroup], bool], over: Callable[[StepFrame], bool]
-    ) -> list[bytes]:
-        """Return the unanswered frames, but for publishes whose callers have gone, and steps that are `over`.
+    def resend(self, given_up: Callable[[PublishGroup | StepFrame], bool]) -> list[bytes]:
+        """Return the unanswered frames; publishes and steps whose callers have gone are never sent again.
 
         None while it is looked for the frame that ended a connection: `flush` returns them one by one.
         """
         frames = []
         for sent in self.window:
-            if isinstance(sent.content, PublishGroup) and given_up(sent.content):
+            content = sent.content
+            if isinstance(content, PublishGroup | StepFrame) and given_up(content):
                 self.window.answer(sent.sequence)
-                self.outbox.answered(sent.content)
-            elif isinstance(sent.content, StepFrame) and over(sent.content):
-                self.window.answer(sent.sequence)
+                if isinstance(content, PublishGroup):
+                    self.outbox.answered(content)
             else:
                 frames.append(sent.frame)
         return [] if self._suspects else frames
