@@ -63,7 +63,7 @@ async def _look(url: str, queue: str) -> list[minibroker.Peeked]:
 
 def contents(messages: list[minibroker.Peeked]) -> list[tuple[object, ...]]:
     """Return what an import must carry over, but for the delay."""
-    names = ("encoding", "key", "max_attempts", "lease_ms", "state")
+    names = ("encoding", "key", "max_attempts", "lease_ms", "priority", "state")
     return [
         (each.raw, each.raw_headers, *(each.info.get(name) for name in names)) for each in messages
     ]
@@ -77,7 +77,9 @@ def test_every_body_header_key_delay_and_term_is_carried(
     asyncio.run(_publish(url, queue, BODIES))
     asyncio.run(_publish(url, queue, ["x"], headers={"a": b"\xff", "b": [1]}, key="k"))
     asyncio.run(
-        _publish(url, queue, ["y"], headers={"a": "b"}, delay=3_600, max_attempts=9, lease=77)
+        _publish(
+            url, queue, ["y"], headers={"a": "b"}, delay=3_600, max_attempts=9, lease=77, priority=4
+        )
     )
     typed_at(server, "export", queue, "--out", str(file), "--format", form)
     output(server, "import", to, str(file), "--format", form)

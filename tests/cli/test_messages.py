@@ -156,13 +156,15 @@ async def test_terms_of_a_message_are_shown(broker_server: BrokerServer) -> None
     """Attempts and lease that it brought with it, for people and for programs."""
     async with minibroker.connect(broker_server.url) as broker:
         await broker.queue(QUEUE).publish(b"plain")
-        await broker.queue(QUEUE).publish(b"own", max_attempts=7, lease=120)
+        await broker.queue(QUEUE).publish(b"own", max_attempts=7, lease=120, priority=9)
     plain, own = await asyncio.to_thread(values, broker_server, "peek", QUEUE)
+    assert (plain["priority"], own["priority"]) == (0, 9)
     assert (plain["max_attempts"], plain["lease_ms"]) == (None, None)
     assert (own["max_attempts"], own["lease_ms"]) == (7, 120_000)
     lines = await asyncio.to_thread(output, broker_server, "message", "show", QUEUE, "1-1")
     assert "at most    7 attempts, its own" in lines
     assert "lease      2m, its own" in lines
+    assert "priority   9" in lines
 
 
 # -- queues -------------------------------------------------------------------------------------

@@ -67,6 +67,7 @@ PUBLISH = (
     ("timeout", NO_SPAN, BAD_SPAN),
     ("key", NO_TEXT, ("k" * 256, "\udc80")),
     ("headers", NO_HEADERS, ()),
+    ("priority", NO_COUNT, (*BAD_COUNT, 10)),
 )
 IDS = ("ids", (5, ["1-0"], [5], [("a", "b")], [None]), ([(-1, 0)], [(2**32, 0)], [(1, 2**64)]))
 ARGUMENTS: dict[str, tuple[tuple[str, tuple[Any, ...], tuple[Any, ...]], ...]] = {

@@ -22,6 +22,15 @@ async def test_what_is_published_is_what_comes(queue: Any, body: Any) -> None:
     await message.ack(confirmed=True)
 
 
+async def test_a_higher_priority_is_handed_out_first(queue: Any) -> None:
+    await queue.publish(b"normal")
+    await queue.publish_many([b"low", b"low too"], priority=0)
+    await queue.publish_many([b"soon", b"soon too"], priority=4)
+    await queue.publish(b"now", priority=9)
+    got = [message.body for message in await queue.receive(10)]
+    assert got == [b"now", b"soon", b"soon too", b"normal", b"low", b"low too"]
+
+
 async def test_many_are_confirmed_in_order(queue: Any) -> None:
     bodies = [f"body {number}".encode() for number in range(1_234)]
     confirms = await queue.publish_many(bodies)

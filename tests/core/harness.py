@@ -19,6 +19,7 @@ from minibrokerd.bodies.store import BodyStore
 from minibrokerd.core.core import Core
 from minibrokerd.core.durable.digest import Digest
 from minibrokerd.core.durable.paging import ask
+from minibrokerd.core.model.cold import ColdRun
 from minibrokerd.core.model.effects import Effects, Outgoing, ReadBack
 from minibrokerd.core.model.inputs import (
     Attach,
@@ -187,12 +188,12 @@ class World:
     def thaw(self) -> None:
         """Read everything back."""
         for queue in self.store.queues.values():
-            lane = queue.group.lanes.default
-            while lane.cold:
-                ask(self.store, queue, lane, lane.cold[0])
-                reads, self.store.effects.reads = self.store.effects.reads, []
-                for asked in reads:
-                    self._load(asked)
+            for lanes in queue.group.lanes.levels:
+                while lanes.default.cold:
+                    ask(self.store, queue, lanes, lanes.default.cold[0])
+                    reads, self.store.effects.reads = self.store.effects.reads, []
+                    for asked in reads:
+                        self._load(asked)
 
     # -- time -----------------------------------------------------------------------------------
 
@@ -348,7 +349,7 @@ class World:
                 id = item.block.origin, sequence
                 assert id not in found, f"{id} is in {name} twice"
                 found[id] = State(state).name
-        for run in queue.group.lanes.default.cold:
+        for run in cold_runs(queue):
             start = run.bounds(run.at)[0]
             for first, stop in run.live(start, run.stop):
                 for sequence in range(first, stop):
@@ -373,7 +374,7 @@ class World:
                 "ENTERING": queue.group.entering,
             }
             assert counts == {state: by_state.count(state) for state in counts}, queue.name
-            cold = queue.group.lanes.default.cold
+            cold = cold_runs(queue)
             assert queue.cold_bytes == sum(run.cost for run in cold), queue.name
             self._check_timers(queue)
             if not queue.count() - queue.group.entering:
@@ -413,6 +414,11 @@ class World:
         for connection in self.store.connections.values():
             for consumer in (*connection.consumers.values(), *connection.receives.values()):
                 assert consumer.outstanding == outstanding[consumer], consumer.number
+
+
+def cold_runs(queue: Queue) -> list[ColdRun]:
+    """Return the runs of what left memory, of all priorities."""
+    return [run for lanes in queue.group.lanes.levels for run in lanes.default.cold]
 
 
 def _segment_of(batch: Batch) -> int:

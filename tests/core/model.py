@@ -66,6 +66,7 @@ class Modelled:
     dead: bool = False  # it waits for room in the DLQ
     own_max_attempts: int = 0
     own_lease_ms: int = 0
+    priority: int = 0
     logged: Logged | None = None
 
 
@@ -112,7 +113,7 @@ class Model:
         bodies: list[bytes],
         keys: list[str],
         delays: list[int],
-        terms: tuple[int, int],
+        terms: tuple[int, int, int],
     ) -> None:
         """Messages enter, or wait for their batch."""
         durability = str(self.settings["q"]["durability"])
@@ -123,7 +124,7 @@ class Model:
             message = self.messages[id] = Modelled(
                 id, "q", keys[index], body, durability, self.epoch, "ENTERING", ready_at_ms
             )
-            message.own_max_attempts, message.own_lease_ms = terms
+            message.own_max_attempts, message.own_lease_ms, message.priority = terms
             if durability != "memory":
                 message.logged = Logged("q", False, ready_at_ms, delays[index], self.unix_ms)
             if durability != "sync":
@@ -150,13 +151,11 @@ class Model:
         return all(self.holds(session, queue, each.token, each.id) for each in messages)
 
     def first_of_lane(self, message: Modelled) -> Modelled:
-        """Return the message that is to be handed out first of those with its key."""
-        lane = [
-            other
-            for other in self.of(message.queue)
-            if other.key == message.key and other.state == "READY"
-        ]
-        return min(lane, key=lambda other: (other.ready_at_ms, other.id))
+        """Return the message that is to be handed out first of those with its key: one of the highest priority."""
+        ready = [other for other in self.of(message.queue) if other.state == "READY"]
+        highest = max(other.priority for other in ready)
+        lane = [other for other in ready if (other.key, other.priority) == (message.key, highest)]
+        return min(lane, key=lambda other: (other.ready_at_ms, other.id), default=ready[0])
 
     def hand_out(
         self, message: Modelled, token: int, connection: int, lease_ms: int, *, begun: bool
@@ -425,8 +424,8 @@ class Model:
 
     @staticmethod
     def _check_terms(message: Modelled, copy: CopyMeta | CopyRunMeta) -> None:
-        says = (copy.own_max_attempts, copy.own_lease_ms)
-        assert says == (message.own_max_attempts, message.own_lease_ms)
+        says = (copy.own_max_attempts, copy.own_lease_ms, copy.own_priority)
+        assert says == (message.own_max_attempts, message.own_lease_ms, message.priority)
 
     def _log(self, message: Modelled, delay_ms: int) -> None:
         if message.logged is not None:

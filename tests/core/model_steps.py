@@ -2,235 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-from core_client import Client, Delivered, settle_part
+from core_client import Client, settle_part
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
-from model import Durable, Id, Model, Modelled
+from hypothesis.stateful import precondition, rule
+from model import Id, Modelled
+from model_connections import NO_TERMS, Connections, indices
 from model_frames import Sent, step_frame
-from watched import Watched, see_dead_moved
-
-from minibroker.contract.settings import default_settings
-from minibrokerd.core.durable import paging
-from minibrokerd.core.model.effects import Outgoing
-from minibrokerd.core.model.sums import Sums
 
 TICK_MS = 8
 SETTLES = ("ack", "nack", "reject", "release", "extend")
-indices = st.integers(0, 2**16)
-# So that a handful of messages can leave memory.
-SMALL: dict[tuple[Any, str], int] = {(paging, "AHEAD_MESSAGES"): 2, (Sums, "large_bytes"): 0}
-rarely = st.sampled_from([False, False, False, True])
-TERMS = st.sampled_from([(0, 0), (0, 0), (0, 0), (1, 0), (0, 900), (4, 5_000)])
+TERMS = st.tuples(
+    st.sampled_from([0, 0, 0, 1, 4]),
+    st.sampled_from([0, 0, 0, 900, 5_000]),
+    st.sampled_from([0, 0, 0, 3, 9]),
+)
 
 
-class Clients(RuleBasedStateMachine):
-    """Steps of clients, of the disk, of time and of fate."""
-
-    # Rules of the machine, which stand in test_model.py.
-    change_settings: Callable[[int, int, int, int, str], None]
-    time_passes: Callable[[int], None]
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.limits = {(owner, name): getattr(owner, name) for owner, name in SMALL}
-        for (owner, name), value in SMALL.items():
-            setattr(owner, name, value)
-        self.world = Watched()
-        self.model = Model()
-        self.durables: list[Durable] = []  # of the closed batches
-        self.safe = Durable()
-        self.entering: list[tuple[int, list[Id]]] = []
-        self.clients: list[Client] = []
-        self.gone: list[Client] = []
-        self.got: dict[int, list[Delivered]] = {}  # by session, newest last
-        self.sent: dict[int, dict[int, Sent]] = {}
-        self.consumers: dict[tuple[int, int], int] = {}  # prefetch by (connection, consumer)
-        self.newest_token = 0
-        self.bodies = 0
-        self.forgotten = False
-        self.welcome: dict[str, Any] = {}
-        self.confirmed: set[Id] = set()
-        self.acked: set[Id] = set()
-        self._now()
-        self.connect()
-        self.change_settings(0, 3, 2_000, 100, "sync")
-        self.publish(0, [0, 0, 0], ["", "a", ""], (0, 0), safe=True)
-        self.consume(0, "q", 3, 1)
-
-    def teardown(self) -> None:
-        """Give the limits back that were made small."""
-        for (owner, name), value in self.limits.items():
-            setattr(owner, name, value)
-
-    # -- helpers --------------------------------------------------------------------------------
-
-    def _now(self) -> None:
-        self.model.now_ms, self.model.unix_ms = self.world.now_ms, self.world.unix_ms
-        self.model.dlq_exists = "q.dlq" in self.world.store.queues
-        for name in self.model.settings:
-            queue = self.world.store.queues.get(name)
-            self.model.settings[name] = dict(queue.settings) if queue else default_settings()
-
-    def _client(self, index: int) -> Client:
-        if not self.clients:
-            self.connect()
-        return self.clients[index % len(self.clients)]
-
-    def _pick(self, client: Client, index: int, count: int) -> list[Delivered]:
-        got = self.got[client.session]
-        if index % 4:  # mostly what it still has
-            live = [m for m in got if self.model.holds(client.session, m.queue, m.token, m.id)]
-            got = live or got
-        if not got:
-            return []
-        at = max(len(got) - 1 - index % 8, 0)
-        picked = got[at : at + count]
-        return [message for message in picked if message.queue == picked[0].queue]
-
-    def _observe(self) -> None:
-        """Apply to the model what the core handed out, and read what arrived."""
-        see_dead_moved(self.world, self.model)
-        made, self.world.made = self.world.made, []
-        for outgoing in made:
-            self._handed_out(outgoing)
-        for client in self.clients:
-            inbox, client.inbox = client.inbox, []
-            for frame in inbox:
-                self._arrived(client, frame)
-
-    def _handed_out(self, outgoing: Outgoing) -> None:
-        header = outgoing.header
-        if not header["count"]:
-            return
-        assert header["token"] > self.newest_token, "a token did not grow"
-        self.newest_token = header["token"]
-        reader = Client(self.world, outgoing.connection, "reader")
-        self.world.clients, clients = {outgoing.connection: reader}, self.world.clients
-        self.world._send(outgoing)
-        self.world.clients = clients
-        for got in reader.messages():
-            message = self.model.messages.get(got.id)
-            assert message is not None, f"{got.id} had ended"
-            assert got.id not in self.acked, f"{got.id} was acked, and that was confirmed"
-            assert (message.queue, message.state) == (got.queue, "READY")
-            assert (got.attempt, got.marked) == (message.charged + 1, message.marked)
-            assert (got.body, got.key) == (message.body, message.key)
-            assert message is self.model.first_of_lane(message), "not the first of its lane"
-            self.model.hand_out(
-                message,
-                got.token,
-                outgoing.connection,
-                header["lease_ms"],
-                begun=header.get("begun", False),
-            )
-
-    def _arrived(self, client: Client, frame: dict[str, Any]) -> None:
-        if frame["op"] == "deliver":
-            self.got[client.session] += frame["messages"]
-        elif frame["op"] == "welcome":
-            self.welcome = frame
-        elif "sequence" in frame:
-            sent = self.sent[client.session][frame["sequence"]]
-            assert frame["op"] == "confirm", frame
-            assert sent.answer in (None, frame), "two answers to one frame"
-            sent.answer = frame
-            self._confirmed(sent, frame)
-
-    def _confirmed(self, sent: Sent, frame: dict[str, Any]) -> None:
-        if sent.kind in ("publish", "step"):
-            result = frame["results"][-1]
-            ids = [(result["origin"], result["first"] + i) for i in range(sent.arguments["count"])]
-            if result["durability"] == "sync":
-                self.confirmed.update(ids)
-        if sent.kind == "publish":
-            return
-        lost = set(frame["lost_runs"])
-        singles = {(t, o, first + i, 1) for t, o, first, n in lost for i in range(n)}
-        assert singles == set(sent.lost)
-        if sent.kind in ("ack", "step"):
-            self.acked.update(
-                m.id for m in sent.messages if m.run not in singles and m.id in self.confirmed
-            )
-
-    # -- connections ----------------------------------------------------------------------------
-
-    @rule()
-    def connect(self) -> None:
-        if len(self.clients) < 3:
-            self._add(self.world.hello("c"))
-
-    def _add(self, client: Client) -> None:
-        self.clients.append(client)
-        self.got.setdefault(client.session, [])
-        self.sent.setdefault(client.session, {})
-        self.model.connected[client.connection] = client.session
-
-    def _end(self, client: Client, *, marked: bool = True) -> None:
-        self.clients.remove(client)
-        self.gone.append(client)
-        self.model.connection_ends(client.connection, marked=marked)
-        del self.model.connected[client.connection]
-        self.consumers = {k: v for k, v in self.consumers.items() if k[0] != client.connection}
-
-    @rule(index=indices)
-    def disconnect(self, index: int) -> None:
-        client = self._client(index)
-        self.world.disconnect(client)
-        self._end(client)
-        self._observe()
-
-    @rule(index=indices, really=rarely)
-    def goodbye(self, index: int, really: bool) -> None:
-        if not really:
-            self.time_passes(0)
-            return
-        client = self._client(index)
-        client.send(client.frame([{"op": "goodbye"}]))
-        self._end(client, marked=False)
-        self.sent[client.session] = {}
-        self._observe()
-
-    @precondition(lambda self: bool(self.gone))
-    @rule(index=indices, count=st.integers(0, 4), back=indices)
-    def resume(self, index: int, count: int, back: int) -> None:
-        old = self.gone.pop(index % len(self.gone))
-        begun = self._pick(old, back, count)
-        seen: dict[Id, Delivered] = {message.id: message for message in begun}
-        client = self.world.resume(old, seen.values())
-        client.sent = old.sent
-        self._now()
-        self._add(client)
-        expected = [message.run for message in seen.values() if not self._keeps(client, message)]
-        self._observe()
-        self.sync()
-        assert self.welcome["lost_runs"] == expected
-        for sequence in sorted(self.sent[client.session]):
-            self._resend(client, sequence)
-
-    def _keeps(self, client: Client, message: Delivered) -> bool:
-        delivery = self.world.store.deliveries.get(message.token)
-        known = self.model.messages.get(message.id)
-        lease_ms = self.model.lease_ms_of(known) if known is not None else 0
-        if delivery is not None:
-            lease_ms = delivery.lease_ms
-        return self.model.resume(
-            client.session, client.connection, message.token, message.id, lease_ms
-        )
-
-    def _resend(self, client: Client, sequence: int) -> None:
-        sent = self.sent[client.session][sequence]
-        if sequence < client.answered_below or self.forgotten:
-            return
-        records = len(self.world.open)
-        if not sent.known:
-            self._do(client, sent, sequence, lambda: client.send(sent.payload))
-            return
-        client.send(sent.payload)
-        assert len(self.world.open) == records, "a frame was applied twice"
-        self._observe()
+class Clients(Connections):
+    """What clients send, and what the disk does."""
 
     # -- frames ---------------------------------------------------------------------------------
 
@@ -242,7 +33,12 @@ class Clients(RuleBasedStateMachine):
         safe=st.booleans(),
     )
     def publish(
-        self, index: int, delays: list[int], keys: list[str], terms: tuple[int, int], safe: bool
+        self,
+        index: int,
+        delays: list[int],
+        keys: list[str],
+        terms: tuple[int, int, int],
+        safe: bool,
     ) -> None:
         columns = {"delays": delays, "keys": keys[: len(delays)]}
         self._send_publish(index, delays, keys, terms, columns)
@@ -255,10 +51,12 @@ class Clients(RuleBasedStateMachine):
         terms=TERMS,
         freeze=st.booleans(),
     )
-    def pile_up(self, index: int, counts: list[int], terms: tuple[int, int], freeze: bool) -> None:
+    def pile_up(
+        self, index: int, counts: list[int], terms: tuple[int, int, int], freeze: bool
+    ) -> None:
         """Plain messages come faster than they are taken; they may leave memory. Each second frame has terms."""
         for at, count in enumerate(counts):
-            each = terms if at % 2 else (0, 0)
+            each = terms if at % 2 else NO_TERMS
             self._send_publish(index, [0] * count, [""] * count, each, {})
         self.sync()
         if freeze:
@@ -270,7 +68,7 @@ class Clients(RuleBasedStateMachine):
         index: int,
         delays: list[int],
         keys: list[str],
-        terms: tuple[int, int],
+        terms: tuple[int, int, int],
         columns: dict[str, Any],
     ) -> None:
         client = self._client(index)
@@ -279,7 +77,7 @@ class Clients(RuleBasedStateMachine):
         self.bodies += count
         arguments = {"count": count, "bodies": bodies, "delays": delays, "keys": keys[:count]}
         arguments["terms"] = terms
-        columns |= {"max_attempts": terms[0], "lease_ms": terms[1]}
+        columns |= {"max_attempts": terms[0], "lease_ms": terms[1], "priority": terms[2]}
         sent = Sent("publish", b"", arguments=arguments)
         send = lambda: client.publish("q", *bodies, **columns)  # noqa: E731
         self._apply(client, sent, client.sequence + 1, send)
@@ -348,7 +146,7 @@ class Clients(RuleBasedStateMachine):
         self.bodies += len(delays)
         send = lambda: client.sequenced(*step_frame(messages, bodies, delays, keys))  # noqa: E731
         arguments = {"count": len(delays), "bodies": bodies, "delays": delays, "keys": keys}
-        arguments |= {"terms": (0, 0), "begin": False}
+        arguments |= {"terms": NO_TERMS, "begin": False}
         sent = Sent("step", b"", queue, messages, arguments)
         self._do(client, sent, client.sequence + 1, send)
         if safe:

@@ -39,8 +39,8 @@ def frozen(count: int) -> World:
 def read_back(world: World) -> tuple[ReadBack, list[Record | None]]:
     """Return what a core asks for that wants its first cold messages, and what the log has there."""
     queue = world.queue("q")
-    lane = queue.group.lanes.default
-    paging.ask(world.store, queue, lane, lane.cold[0])
+    lanes = queue.group.lanes.foremost
+    paging.ask(world.store, queue, lanes, lanes.default.cold[0])
     (asked,) = world.store.effects.reads
     return asked, world._read(asked)
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant, rule
-from model_steps import TICK_MS, Clients, indices, rarely
+from model_connections import indices, rarely
+from model_steps import TICK_MS, Clients
 from starts import known
 from watched import see_dead_moved
 
@@ -75,7 +76,7 @@ class Broker(Clients):
         self._now()
         ready = sorted(
             (m for m in self.model.of("q.dlq") if m.state == "READY"),
-            key=lambda m: (m.ready_at_ms, m.id),
+            key=lambda m: (-m.priority, m.ready_at_ms, m.id),
         )
         if named:
             picked = [m for m in ready if m.id[1] % 3 == back % 3]

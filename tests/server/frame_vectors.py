@@ -360,6 +360,7 @@ SHARED = {
     "encoding": 0,
     "columns": [],
     "max_attempts": 0,
+    "priority": 0,
     "lease_ms": 0,
 }
 ASKED, FIRST, SECOND = (7, None, 1), (None, 1, 1), (None, 2, 2)

@@ -191,7 +191,7 @@ def contents(store: Store) -> list[tuple[str, Runs]]:
 
 def _runs(queue: Queue) -> Runs:
     runs = [(item.block.origin, item.first, item.stop) for _, item in queue.group.items()]
-    for run in queue.group.lanes.default.cold:
+    for run in [run for lanes in queue.group.lanes.levels for run in lanes.default.cold]:
         start = run.bounds(run.at)[0]
         runs += [(run.queue, first, stop) for first, stop in run.live(start, run.stop)]
     return sorted(runs)

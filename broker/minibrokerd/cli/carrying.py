@@ -29,7 +29,7 @@ ENCODINGS: Final = {"bytes": wire.ENCODING_BYTES, "msgpack": wire.ENCODING_MSGPA
 TAKEN: Final = frozenset(
     (
         "body", "body_base64", "encoding", "headers", "headers_base64", "key",
-        "delay_ms", "ready_unix_ms", "max_attempts", "lease_ms",
+        "delay_ms", "ready_unix_ms", "max_attempts", "lease_ms", "priority",
     )
 )  # fmt: skip
 LONGEST_LINE: Final = 2 * limits.MAX_MESSAGE_BYTES + 1024 * 1024  # base64, and a history
@@ -47,6 +47,7 @@ class Carried(NamedTuple):
     ready_unix_ms: int = 0
     max_attempts: int | None = None
     lease_ms: int | None = None
+    priority: int = 0
     others: frozenset[str] = frozenset()  # names of what else was said
 
     def delay_at(self, unix_ms: int) -> int:
@@ -62,7 +63,14 @@ def as_fields(message: Peeked) -> dict[str, Any]:
     fields: dict[str, Any] = {"id": str(message.id), "state": info["state"].lower()}
     fields["encoding"] = info.get("encoding", wire.ENCODING_BYTES)
     fields |= {"body": message.raw, "headers": message.raw_headers, "key": info["key"]}
-    for name in ("ready_unix_ms", "max_attempts", "lease_ms", "published_unix_ms", "dead"):
+    for name in (
+        "ready_unix_ms",
+        "max_attempts",
+        "lease_ms",
+        "priority",
+        "published_unix_ms",
+        "dead",
+    ):
         if info.get(name):
             fields[name] = info[name]
     if info.get("history") or any(info.get("attempts", {}).values()):
@@ -171,6 +179,7 @@ def _carried(body: Any, headers: Any, fields: Mapping[str, Any]) -> Carried:
         _whole(fields, "ready_unix_ms", 2**53) or 0,
         _whole(fields, "max_attempts", 2**31),
         _whole(fields, "lease_ms", limits.MAX_LEASE_MS),
+        _whole(fields, "priority", limits.MAX_PRIORITY) or 0,
         frozenset(map(str, fields.keys() - TAKEN)),
     )  # fmt: skip
 

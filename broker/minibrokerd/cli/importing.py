@@ -89,8 +89,8 @@ def import_(
                     with "encoding": "bytes" the bytes of a text
       body_base64   the bytes instead; "encoding" says what they are:
                     bytes (if not given) or msgpack
-      headers, key, max_attempts, lease_ms, and delay_ms or ready_unix_ms
-                    where they are wanted
+      headers, key, max_attempts, lease_ms, priority, and
+      delay_ms or ready_unix_ms, where they are wanted
 
     What else `minibroker export` writes (id, state, attempts, history)
     is not taken over: they are new messages.
@@ -209,6 +209,7 @@ async def _publish(queue: minibroker.Queue[Any], message: Carried, now_ms: int) 
         delay=timedelta(milliseconds=delay_ms) if delay_ms else None,
         max_attempts=message.max_attempts,
         lease=timedelta(milliseconds=lease_ms) if lease_ms else None,
+        priority=message.priority,
     )
 
 

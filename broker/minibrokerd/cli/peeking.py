@@ -205,6 +205,7 @@ def as_map(message: Peeked) -> dict[str, Any]:
         "attempts": message.attempts,
         "max_attempts": message.info.get("max_attempts"),
         "lease_ms": message.info.get("lease_ms"),
+        "priority": message.info.get("priority", 0),
         "redriven": message.info.get("redriven", 0),
         "cause": last.get("cause"),
         "error_class": last.get("error_class"),
@@ -267,6 +268,7 @@ def _print_message(message: Peeked) -> None:
         ("attempts", attempts or "none"),
         ("at most", f"{info['max_attempts']} attempts, its own" if info["max_attempts"] else ""),
         ("lease", f"{duration_text(info['lease_ms'])}, its own" if info["lease_ms"] else ""),
+        ("priority", info["priority"]),
         ("redriven", f"{info['redriven']} times"),
         ("headers", text_of(info["headers"]) if info["headers"] else ""),
         # Bytes look as the value that they spell.

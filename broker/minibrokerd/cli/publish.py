@@ -46,6 +46,12 @@ BATCH: Final = 500  # one frame; its ids are printed as soon as it is confirmed
 @option("--header", "headers", multiple=True, metavar="NAME=VALUE", help="A header; repeatable.")
 @option("--key", default="", help="Key of the messages.")
 @option("--delay", type=Duration(), default="0s", help="Hand them out this much later.")
+@option(
+    "--priority",
+    type=click.IntRange(0, limits.MAX_PRIORITY),
+    default=0,
+    help="Hand them out before those of a lower one.",
+)
 @client_options
 def publish(
     queue: str,
@@ -56,6 +62,7 @@ def publish(
     headers: tuple[str, ...],
     key: str,
     delay: float,
+    priority: int,
     url: str,
     as_json: bool,
 ) -> None:
@@ -70,7 +77,7 @@ def publish(
     if lines and file is None:
         raise click.UsageError("--lines needs --file; standard input is read by lines anyway")
     own = headers_of(os.environ) | headers_given(headers)
-    settings: dict[str, Any] = {"headers": own, "key": key, "delay": delay}
+    settings: dict[str, Any] = {"headers": own, "key": key, "delay": delay, "priority": priority}
 
     async def work(broker: minibroker.Broker) -> None:
         done = 0

@@ -44,7 +44,7 @@ ORIGINAL: Final = (
     "minibroker-original"  # header of what was published again: the id of the original
 )
 ENCODINGS: Final = ("bytes", "msgpack")
-TERMS: Final = ("max_attempts", "lease_ms")
+TERMS: Final = ("max_attempts", "lease_ms", "priority")
 
 
 async def list_messages(ask: Ask) -> MessageList:
@@ -94,7 +94,11 @@ async def publish_message(ask: Ask) -> Stored:
     ask.spend(ask.queue_name, ask.body_bytes)
     with fitting():
         confirm = await queue.publish(
-            body, headers=new.headers or None, key=new.key or None, delay=new.delay_ms / 1_000
+            body,
+            headers=new.headers or None,
+            key=new.key or None,
+            delay=new.delay_ms / 1_000,
+            priority=new.priority,
         )
     ask.changed("publish", queue=ask.queue_name, id=str(confirm.id))
     return Stored(str(confirm.id), confirm.durability)
@@ -118,7 +122,12 @@ async def requeue_message(ask: Ask) -> Stored:
     queue = ask.client.queue(target)
     ask.spend(target, ask.body_bytes if is_new else len(original.raw))
     with fitting():
-        confirm = await queue.publish(body, headers={**headers, ORIGINAL: str(id)}, key=key or None)
+        confirm = await queue.publish(
+            body,
+            headers={**headers, ORIGINAL: str(id)},
+            key=key or None,
+            priority=original.info.get("priority", 0),
+        )
     ask.changed("requeue", queue=target, id=str(confirm.id), original=str(id))
     return Stored(str(confirm.id), confirm.durability)
 

@@ -191,6 +191,7 @@ class NewMessage(msgspec.Struct, forbid_unknown_fields=True):
     headers: dict[str, Any] = {}
     key: str = ""
     delay_ms: int = 0
+    priority: int = 0
 
 
 class Retime(msgspec.Struct, forbid_unknown_fields=True):

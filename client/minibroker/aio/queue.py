@@ -57,6 +57,7 @@ class Queue(QueueByHand, Generic[Body]):
         delay: Span | None = None,
         max_attempts: int | None = None,
         lease: Span | None = None,
+        priority: int = 0,
         timeout: Span | None = None,
     ) -> Confirm:
         """Store one message; return when it is as safe as the queue's durability says.
@@ -70,6 +71,7 @@ class Queue(QueueByHand, Generic[Body]):
             delay: hand it out this much later.
             max_attempts: for this message, instead of the setting of the queue.
             lease: for this message, instead of that of the consumer and of the queue.
+            priority: 0 to 9; a higher one is handed out before all lower ones of the queue.
             timeout: deadline of this call.
 
         Raises:
@@ -91,6 +93,7 @@ class Queue(QueueByHand, Generic[Body]):
             and delay is None
             and max_attempts is None
             and lease is None
+            and priority == 0
             and timeout is None
             and get_ident() == driver.thread
         ):
@@ -108,8 +111,10 @@ class Queue(QueueByHand, Generic[Body]):
                     driver.schedule()
                 return await future
         where = self._key
-        if not (timeout is None and max_attempts is None and lease is None):
-            where = wishes.place(self.name, timeout, driver.timeout_ms, max_attempts, lease)
+        if not (timeout is None and max_attempts is None and lease is None and priority == 0):
+            where = wishes.place(
+                self.name, timeout, driver.timeout_ms, max_attempts, lease, priority
+            )
         return await self._publish(where, body, headers, key, delay)
 
     async def _publish(
@@ -137,6 +142,7 @@ class Queue(QueueByHand, Generic[Body]):
         delay: Span | None = None,
         max_attempts: int | None = None,
         lease: Span | None = None,
+        priority: int = 0,
         timeout: Span | None = None,
     ) -> Confirms:
         """Store many messages with the same headers, key, delay and terms; return their confirms in order.
@@ -148,7 +154,7 @@ class Queue(QueueByHand, Generic[Body]):
         """
         driver = self._driver
         many = wishes.ready_many(bodies, headers, key, delay, driver.session.max_message_bytes)
-        where = wishes.place(self.name, timeout, driver.timeout_ms, max_attempts, lease)
+        where = wishes.place(self.name, timeout, driver.timeout_ms, max_attempts, lease, priority)
         driver.check_open()
         calls = []
         most = driver.session.outbox.group_bytes

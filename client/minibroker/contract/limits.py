@@ -49,6 +49,7 @@ MAX_SCHEDULE_BYTES: Final = 16 * 1024  # headers and body of the job of one sche
 MAX_CRON_CHARS: Final = 256  # of an expression; a list of all minutes has 169
 MAX_ZONE_BYTES: Final = 64
 MAX_KEY_BYTES: Final = 255
+MAX_PRIORITY: Final = 9  # goes first; 0 is that of messages without one
 MAX_CLIENT_NAME_BYTES: Final = 200
 MAX_ERROR_CLASS_BYTES: Final = 200
 MAX_ERROR_TEXT_BYTES: Final = 1_024

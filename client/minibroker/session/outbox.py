@@ -23,8 +23,9 @@ MESSAGE_RESERVE: Final = (
 NOTHING_PLAIN: Final = -1
 GROUP_OPEN_MS: Final = 100  # while nothing can be written: later callers have a later deadline
 
-# Queue, time-out in ms, and the terms of the messages if they have some: attempts and lease in ms, 0 for none.
-Key = tuple[str, int] | tuple[str, int, int, int]
+# Queue, time-out in ms, and the terms of the messages if they have some: those of `TERMS`, 0 for none.
+Key = tuple[str, int] | tuple[str, int, int, int, int]
+TERMS: Final = ("max_attempts", "lease_ms", "priority")
 Waiter = Any  # a future of the shell, opaque here but for `cancelled()`; or (future, count)
 
 
@@ -265,8 +266,9 @@ class PublishGroup:
         """Return its part of a frame: what stands in the header, its columns, its lengths."""
         where = self.where
         part: dict[str, object] = {"op": "publish", "queue": where[0], "count": self.count}
-        if len(where) == 4:
-            part |= {"max_attempts": where[2], "lease_ms": where[3]}
+        if len(where) > 2:
+            # A server of an earlier release knows the first ones only: what is not asked for is left out.
+            part |= {name: value for name, value in zip(TERMS, where[2:], strict=True) if value}
         return part, self._columns(part), self._lengths()
 
     def pack(self, sequence: int, answered_below: int) -> bytes:

@@ -98,15 +98,21 @@ def ready_many(
 
 
 def place(
-    queue: str, timeout: Span | None, default_ms: int, max_attempts: int | None, lease: Span | None
+    queue: str,
+    timeout: Span | None,
+    default_ms: int,
+    max_attempts: int | None,
+    lease: Span | None,
+    priority: int,
 ) -> Key:
     """Return what publishes share that leave in one frame; TypeError, BadValue if they cannot have these terms."""
     within_ms = timeout_ms(timeout, default_ms)
-    if max_attempts is None and lease is None:
+    if max_attempts is None and lease is None and priority == 0:
         return queue, within_ms
     most = SETTINGS["max_attempts"].high
     attempts = 0 if max_attempts is None else whole("max_attempts", max_attempts, 1, most)
-    return queue, within_ms, attempts, lease_ms(lease)
+    whole("priority", priority, 0, limits.MAX_PRIORITY)
+    return queue, within_ms, attempts, lease_ms(lease), priority
 
 
 def timeout_ms(timeout: Span | None, default_ms: int) -> int:

@@ -52,6 +52,7 @@ class Queue(QueueByHand, Generic[Body]):
         delay: Span | None = None,
         max_attempts: int | None = None,
         lease: Span | None = None,
+        priority: int = 0,
         timeout: Span | None = None,
     ) -> Confirm:
         """Store one message; return when it is as safe as the queue's durability says.
@@ -65,6 +66,7 @@ class Queue(QueueByHand, Generic[Body]):
             delay: hand it out this much later.
             max_attempts: for this message, instead of the setting of the queue.
             lease: for this message, instead of that of the consumer and of the queue.
+            priority: 0 to 9; a higher one is handed out before all lower ones of the queue.
             timeout: deadline of this call.
 
         Raises:
@@ -76,7 +78,7 @@ class Queue(QueueByHand, Generic[Body]):
         """
         driver = self._driver
         some = wishes.ready(body, headers, key, delay, driver.session.max_message_bytes)
-        where = wishes.place(self.name, timeout, driver.timeout_ms, max_attempts, lease)
+        where = wishes.place(self.name, timeout, driver.timeout_ms, max_attempts, lease, priority)
         waiter = Waiter()
         try:
             now = driver.__enter__()
@@ -100,6 +102,7 @@ class Queue(QueueByHand, Generic[Body]):
         delay: Span | None = None,
         max_attempts: int | None = None,
         lease: Span | None = None,
+        priority: int = 0,
         timeout: Span | None = None,
     ) -> Confirms:
         """Store many messages with the same headers, key, delay and terms; return their confirms in order.
@@ -111,7 +114,7 @@ class Queue(QueueByHand, Generic[Body]):
         """
         driver = self._driver
         many = wishes.ready_many(bodies, headers, key, delay, driver.session.max_message_bytes)
-        where = wishes.place(self.name, timeout, driver.timeout_ms, max_attempts, lease)
+        where = wishes.place(self.name, timeout, driver.timeout_ms, max_attempts, lease, priority)
         calls = []
         with driver as now:
             most = driver.session.outbox.group_bytes

@@ -47,7 +47,7 @@ def published(
             meta.unix_ms,
             meta.ready_at_ms,
             batch,
-            terms(meta.own_max_attempts, meta.own_lease_ms),
+            terms(meta.own_max_attempts, meta.own_lease_ms, meta.own_priority),
         )
         found.append((number, block, spans_of(block, meta.delay_ms, meta.key, named)))
     return found
@@ -110,7 +110,7 @@ def _copied(
         unix_ms,
         meta.ready_at_ms,
         batch,
-        terms(meta.own_max_attempts, meta.own_lease_ms),
+        terms(meta.own_max_attempts, meta.own_lease_ms, meta.own_priority),
     )
 
 
@@ -189,6 +189,7 @@ def write_part(
         columns=columns,
         own_max_attempts=block.terms.max_attempts,
         own_lease_ms=block.terms.lease_ms,
+        own_priority=block.terms.priority,
     )
     store.emit(meta, extent=block.extent)
     block.batch = store.open_batch

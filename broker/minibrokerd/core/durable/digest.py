@@ -160,7 +160,7 @@ class Digest:
 
     @_adds(PublishMeta)
     def _publish(self, says: PublishMeta, record: Record, at: int) -> None:
-        if says.delay_ms or says.key or says.columns or len(says.targets) > 1:
+        if says.delay_ms or says.key or says.columns or says.own_priority or len(says.targets) > 1:
             if says.count == 1:
                 self._said.setdefault(says.targets[0], []).append(len(self._others))
             self._keep_place(record, at)
@@ -172,7 +172,7 @@ class Digest:
 
     @_adds(CopyRunMeta)
     def _copy_run(self, says: CopyRunMeta, record: Record, at: int) -> None:
-        if says.delay_ms or says.key:
+        if says.delay_ms or says.key or says.own_priority:
             self._keep_place(record, at)
         else:
             self._run(says.queue, says.first, says.count, says, len(record.tail), at)

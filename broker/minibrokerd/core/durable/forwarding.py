@@ -97,7 +97,7 @@ def _line(store: Store, queue: Queue, lanes: Lanes, budget: Budget, cold_bytes: 
         budget.looks_left -= 1
         if run.batch <= upto:  # their bodies are read first; more follows when they are there
             if not lane.reading:
-                ask(store, queue, lane, run, cold_bytes)
+                ask(store, queue, lanes, run, cold_bytes)
             store.forward_waits = True
             return False
     return True
@@ -323,6 +323,7 @@ def _copy(store: Store, queue: Queue, message: Message, budget: Budget) -> None:
         request=lease.request if lease is not None else None,
         own_max_attempts=block.terms.max_attempts,
         own_lease_ms=block.terms.lease_ms,
+        own_priority=block.terms.priority,
     )
     queue.count_out(block, message.first, message.stop)
     message.block = _block(store, block, message.first, message.stop)

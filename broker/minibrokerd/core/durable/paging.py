@@ -21,6 +21,7 @@ from minibrokerd.core.model.effects import Effects, ReadBack
 from minibrokerd.core.model.extents import BadTail
 from minibrokerd.core.model.inputs import Freeze, Loaded
 from minibrokerd.core.model.lane import Lane
+from minibrokerd.core.model.lanes import Lanes
 from minibrokerd.core.model.messages import NEVER, Span, alike
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.records import (
@@ -46,10 +47,11 @@ LOOKS: Final = 20_000  # spans that one apply turns into places, about 15 ms
 
 def read_ahead(store: Store, queue: Queue) -> None:
     """Ask for the next stretch of what is cold, unless enough is in memory before it."""
-    lane = queue.group.lanes.default
+    lanes = queue.group.lanes.foremost
+    lane = lanes.default
     if lane.reading or lane.cold[0].batch > store.synced or _has_enough(lane.fresh):
         return
-    ask(store, queue, lane, lane.cold[0])
+    ask(store, queue, lanes, lane.cold[0])
 
 
 def wanted(store: Store) -> Iterator[ReadBack]:
@@ -67,10 +69,10 @@ def wanted(store: Store) -> Iterator[ReadBack]:
         queues = more
 
 
-def ask(store: Store, queue: Queue, lane: Lane, run: ColdRun, forward_bytes: int = 0) -> None:
+def ask(store: Store, queue: Queue, lanes: Lanes, run: ColdRun, forward_bytes: int = 0) -> None:
     """Ask the shell for the next frames of a run; with `forward_bytes`, in order to write them again."""
-    lane.reading = True
-    store.effects.reads.append(ReadBack(queue, lane, run, forward_bytes))
+    lanes.default.reading = True
+    store.effects.reads.append(ReadBack(queue, lanes, run, forward_bytes))
 
 
 def _has_enough(fresh: deque[Span]) -> bool:
@@ -98,13 +100,15 @@ def freeze(store: Store, command: Freeze) -> None:
             continue
         if bytes_left <= 0 or looks_left <= 0:
             return
-        frozen, looked = _freeze_lane(store, queue, bytes_left, looks_left)
-        bytes_left, looks_left = bytes_left - frozen, looks_left - looked
+        for lanes in reversed(queue.group.lanes.levels):  # a low priority waits for the longest
+            frozen, looked = _freeze_lane(store, queue, lanes.default, bytes_left, looks_left)
+            bytes_left, looks_left = bytes_left - frozen, looks_left - looked
 
 
-def _freeze_lane(store: Store, queue: Queue, most_bytes: int, looks: int) -> tuple[int, int]:
-    """Freeze what stands far back in a queue; return (bytes, spans looked at)."""
-    lane = queue.group.lanes.default
+def _freeze_lane(
+    store: Store, queue: Queue, lane: Lane, most_bytes: int, looks: int
+) -> tuple[int, int]:
+    """Freeze what stands far back in a lane; return (bytes, spans looked at)."""
     if not lane.cold:
         _keep_near(lane)
     frozen = looked = 0
@@ -168,7 +172,8 @@ def loaded(store: Store, command: Loaded) -> None:
     if isinstance(asked, ReadForWalk):
         asked.walk.got(command.records)
         return
-    queue, lane, run = asked.queue, asked.lane, asked.run
+    queue, lanes, run = asked.queue, asked.lanes, asked.run
+    lane = lanes.default
     lane.reading = False
     if asked.is_void:
         return
@@ -178,7 +183,7 @@ def loaded(store: Store, command: Loaded) -> None:
     for record in command.records:
         living = None if record is None else _living(store, run, high, record)
         if living is None:
-            _set_aside(store, queue, run, high)
+            _set_aside(store, queue, lanes, run, high)
         else:
             spans += living
         high += 1
@@ -201,7 +206,7 @@ def loaded(store: Store, command: Loaded) -> None:
             queue.count_in(span.block, span.first, span.stop)
         lane.fresh.extend(spans)
     lane.close_up()
-    queue.group.lanes.leave_if_empty(lane)
+    lanes.leave_if_empty(lane)
     store.touch(queue.group)
 
 
@@ -237,14 +242,14 @@ def _living(store: Store, run: ColdRun, index: int, record: Record) -> list[Span
     return [Span(span.block, low, high, "", ready_at_ms) for low, high in run.live(first, stop)]
 
 
-def _set_aside(store: Store, queue: Queue, run: ColdRun, index: int) -> None:
+def _set_aside(store: Store, queue: Queue, lanes: Lanes, run: ColdRun, index: int) -> None:
     """End the messages of a damaged frame by a record that names its place."""
     for first, stop in run.live(*run.bounds(index)):
         where = store.bodies.told(run.shelf.place(index))
         meta = DamagedMeta(queue.number, first, stop - first, *where, store.unix_ms)
         store.emit(meta)
         queue.group.counters["damaged"] += stop - first
-        queue.group.lanes.ready -= stop - first
+        lanes.ready -= stop - first
         queue.last_batch = store.open_batch
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from minibrokerd.core.model.cold import ColdRun
-from minibrokerd.core.model.lane import Lane
+from minibrokerd.core.model.lanes import Lanes
 from minibrokerd.core.model.messages import Block
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.log.seam import Record
@@ -43,11 +43,11 @@ class ReadBack:
     `forward_bytes`: not to be handed out, but to be written again, about so much of it.
     """
 
-    __slots__ = ("forward_bytes", "high", "lane", "low", "queue", "run", "shelf")
+    __slots__ = ("forward_bytes", "high", "lanes", "low", "queue", "run", "shelf")
 
-    def __init__(self, queue: Queue, lane: Lane, run: ColdRun, forward_bytes: int = 0) -> None:
+    def __init__(self, queue: Queue, lanes: Lanes, run: ColdRun, forward_bytes: int = 0) -> None:
         self.queue = queue
-        self.lane = lane
+        self.lanes = lanes
         self.run = run
         self.shelf = run.shelf
         self.low = run.at
@@ -57,7 +57,7 @@ class ReadBack:
     @property
     def is_void(self) -> bool:
         """Whether nobody waits for this any more: the queue was purged, or has ended."""
-        return self.queue.group.lanes.default is not self.lane
+        return self.lanes.queue is None
 
 
 class Note:

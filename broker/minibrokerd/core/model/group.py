@@ -15,7 +15,8 @@ from minibrokerd.core.model.cold import ColdRun
 from minibrokerd.core.model.deliveries import Consumer, Delivery
 from minibrokerd.core.model.index import Index
 from minibrokerd.core.model.lanes import NO_LANES, Lanes
-from minibrokerd.core.model.messages import Item, Message, Span, State
+from minibrokerd.core.model.messages import NO_TERMS, Item, Message, Span, State
+from minibrokerd.core.model.priorities import PriorityLanes
 from minibrokerd.core.model.wheel import Timer
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class Group:
     def __init__(self, queue: Queue, number: int = 0) -> None:
         self.queue = queue
         self.number = number
-        self.lanes = NO_LANES
+        self.lanes: Lanes | PriorityLanes = NO_LANES
         self.delayed: dict[Timer, Item] = NOTHING
         self.later = NO_LANES.index  # the delayed ones by their ids
         self.delayed_count = 0
@@ -85,7 +86,7 @@ class Group:
 
     def rest(self) -> None:
         """Give back what is not needed now."""
-        if not self.count() and not (self.delayed or self.deliveries or self.lanes.default):
+        if not self.count() and not (self.delayed or self.deliveries or self.lanes.has_any()):
             self.lanes.leave()
             self.lanes, self.delayed, self.deliveries = NO_LANES, NOTHING, NOTHING
             self.later = NO_LANES.index
@@ -96,6 +97,8 @@ class Group:
         """Append a fresh span to its lane."""
         if self.lanes is NO_LANES:
             self.wake()
+        if span.block.terms is not NO_TERMS:
+            self._rank(span)
         self.lanes.enter(span)
 
     def enter_cold(self, run: ColdRun) -> None:
@@ -107,13 +110,23 @@ class Group:
         """Put what came back to its place in its lane."""
         if self.lanes is NO_LANES:
             self.wake()
+        if item.block.terms is not NO_TERMS:
+            self._rank(item)
         self.lanes.put_back(item)
 
     def put_all_back(self, messages: Sequence[Message]) -> None:
         """Put messages that came back to their places in their lanes."""
         if self.lanes is NO_LANES:
             self.wake()
+        for message in messages:
+            if message.block.terms is not NO_TERMS:
+                self._rank(message)
         self.lanes.put_all_back(messages)
+
+    def _rank(self, item: Item) -> None:
+        """Have lanes for each priority, where an item comes in that has one."""
+        if item.block.terms.priority and isinstance(self.lanes, Lanes):
+            self.lanes = PriorityLanes(self.lanes)
 
     def stand_in_line(self, consumer: Consumer) -> None:
         """Let a consumer have its turn."""
@@ -164,7 +177,7 @@ class Group:
             for message in delivery.singles.values():
                 yield message.state, message
 
-    def empty(self) -> Lanes:
+    def empty(self) -> Lanes | PriorityLanes:
         """Forget every message and return the old lanes, to be freed in steps."""
         old, self.lanes = self.lanes, NO_LANES
         old.leave()

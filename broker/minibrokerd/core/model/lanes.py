@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Lanes:
-    """All lanes of a queue, and the turn they take.
+    """All lanes of a queue whose messages have one priority, and the turn they take.
 
     `lined`: `standing.lines` knows of them. No message of the default line stands in a batch before `oldest`.
     """
@@ -62,12 +62,30 @@ class Lanes:
         self._turn: OrderedDict[Lane, None] = OrderedDict()
         self.ready = 0  # messages in all lanes
 
+    @property
+    def levels(self) -> Sequence[Lanes]:
+        """The lanes of each priority, the highest first; these have one."""
+        return (self,)
+
+    @property
+    def foremost(self) -> Lanes:
+        """Those of `levels` that give what comes next."""
+        return self
+
     def leave(self) -> None:
         """They are out of use: nothing that they have is to be copied any more."""
         self.queue = self.index.queue = None
         if self.lined:
             self.standing.lines.pop(self, None)
             self.standing.lines_left.pop(self, None)
+
+    def another(self) -> Lanes:
+        """Return lanes of the same queue, for messages of another priority."""
+        return Lanes(self._home, self.standing, self.queue)
+
+    def has_any(self) -> bool:
+        """Whether the default lane has anything."""
+        return bool(self.default)
 
     def line_up(self) -> None:
         """Have copying forward know that the default line may have something."""

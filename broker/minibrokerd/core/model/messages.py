@@ -44,14 +44,17 @@ class Terms(NamedTuple):
 
     max_attempts: int
     lease_ms: int
+    priority: int
 
 
-NO_TERMS: Final = Terms(0, 0)  # of nearly all messages: this one object
+NO_TERMS: Final = Terms(0, 0, 0)  # of nearly all messages: this one object
 
 
-def terms(max_attempts: int, lease_ms: int) -> Terms:
+def terms(max_attempts: int, lease_ms: int, priority: int) -> Terms:
     """Return terms; `NO_TERMS` itself if they ask for nothing."""
-    return Terms(max_attempts, lease_ms) if max_attempts or lease_ms else NO_TERMS
+    if max_attempts or lease_ms or priority:
+        return Terms(max_attempts, lease_ms, priority)
+    return NO_TERMS
 
 
 class Block:

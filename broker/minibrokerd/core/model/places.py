@@ -53,10 +53,10 @@ def waiting_from(queue: Queue, place: Place, state: State | None) -> tuple[list[
     """Return what waits from a place on, some of it, in the order of ids; and how many were looked at."""
     home = queue.home
     sources: list[tuple[State, Iterator[Item | ColdRun]]] = []
-    if state in (None, State.READY):
+    for lanes in queue.group.lanes.levels if state in (None, State.READY) else ():
         if place.origin == home:
-            sources.append((State.READY, queue.group.lanes.in_order(place.sequence)))
-        sources.append((State.READY, _indexed(queue.group.lanes.index, place)))
+            sources.append((State.READY, lanes.in_order(place.sequence)))
+        sources.append((State.READY, _indexed(lanes.index, place)))
     if state in (None, State.DELAYED):
         sources.append((State.DELAYED, _indexed(queue.group.later, place)))
     found = [(state, item) for state, items in sources for item in islice(items, MOST)]

@@ -14,6 +14,7 @@ from minibrokerd.core.model.cold import ColdRun
 from minibrokerd.core.model.group import Group
 from minibrokerd.core.model.lanes import Lanes
 from minibrokerd.core.model.messages import NEVER, Block, key_in
+from minibrokerd.core.model.priorities import PriorityLanes
 from minibrokerd.core.model.sums import Sums
 
 RESERVE_STEP: Final = 2**20  # sequences reserved by one record
@@ -152,7 +153,7 @@ class Queue:
         """Whether its settings allow so many messages more."""
         return not self.max_messages or self.count() + count <= self.max_messages
 
-    def empty(self) -> Lanes:
+    def empty(self) -> Lanes | PriorityLanes:
         """Forget every message and return the old lanes, to be freed in steps."""
         sums = self.sums
         sums.live_bytes -= self.live_bytes

@@ -39,7 +39,7 @@ class PublishMeta(Meta, frozen=True):
 
     `targets` are (queue, first sequence); one today. `ready_at_ms` is log time without the delay. From `session`
     to `size` stands the outcome of the frame, as in FrameMeta: a record of its own would cost a lone publish 10 us
-    more. Where it is not all of its frame, `session` is 0. The last two are terms of the messages, which go before
+    more. Where it is not all of its frame, `session` is 0. Behind it are terms of the messages, which go before
     the settings of the queue; 0: there are none.
     """
 
@@ -60,6 +60,7 @@ class PublishMeta(Meta, frozen=True):
     size: int
     own_max_attempts: int = 0
     own_lease_ms: int = 0
+    own_priority: int = 0
 
 
 class BeginMeta(Meta, frozen=True):
@@ -204,6 +205,7 @@ class CopyMeta(Meta, frozen=True):
     dead: bool = False  # as in ReturnMeta
     own_max_attempts: int = 0  # as in PublishMeta
     own_lease_ms: int = 0
+    own_priority: int = 0
 
 
 class RunMeta(Meta, frozen=True):
@@ -234,6 +236,7 @@ class CopyRunMeta(RunMeta, frozen=True):
 
     own_max_attempts: int = 0  # as in PublishMeta
     own_lease_ms: int = 0
+    own_priority: int = 0
 
 
 class CopyPartMeta(RunMeta, frozen=True):
@@ -245,6 +248,7 @@ class CopyPartMeta(RunMeta, frozen=True):
     columns: list[str] = []
     own_max_attempts: int = 0  # as in PublishMeta
     own_lease_ms: int = 0
+    own_priority: int = 0
 
 
 class DamagedMeta(Meta, frozen=True):

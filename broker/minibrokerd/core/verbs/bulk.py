@@ -309,10 +309,11 @@ def why_left(walk: Walk, queue: Queue, ids: list[Id]) -> Generator[bool, None, L
 
 def line_looks(queue: Queue) -> int:
     """Return what taking one message out of the middle of a queue counts."""
-    lane = queue.group.lanes.default
-    return (
-        len(lane.fresh) + len(lane.late)
-    ) // LOOKS_PER_SPANS + queue.group.lanes.turns // LOOKS_PER_SPANS
+    spans = turns = 0
+    for lanes in queue.group.lanes.levels:
+        spans += len(lanes.default.fresh) + len(lanes.default.late)
+        turns += lanes.turns
+    return spans // LOOKS_PER_SPANS + turns // LOOKS_PER_SPANS
 
 
 def note(walk: Walk, event: str, count: int, **fields: str) -> None:

@@ -100,7 +100,7 @@ def take_waiting(store: Store, queue: Queue, origin: int, sequence: int) -> Item
 
 def take_cold(walk: Walk, queue: Queue, sequence: int) -> Generator[bool, None, Item | None]:
     """Take a message that left memory out of its lane, read back; None: it is not ready, or cannot be read."""
-    if queue.group.lanes.default.run_of(sequence) is None:
+    if not isinstance(queue.group.lanes.find(queue.home, sequence), ColdRun):
         return None
     block = yield from read_one(walk, queue, sequence)
     item = queue.group.lanes.take_one(queue.home, sequence)  # it may have come back meanwhile
@@ -112,11 +112,12 @@ def take_cold(walk: Walk, queue: Queue, sequence: int) -> Generator[bool, None, 
 
 def end_cold(queue: Queue, sequence: int) -> bool:
     """End a message that left memory; False: it is not there."""
-    run = queue.group.lanes.default.run_of(sequence)
-    if run is None:
-        return False
-    cost = run.cost
-    run.end(sequence, sequence + 1)
-    queue.count_run_out(cost - run.cost)
-    queue.group.lanes.ready -= 1
-    return True
+    for lanes in queue.group.lanes.levels:
+        run = lanes.default.run_of(sequence)
+        if run is not None:
+            cost = run.cost
+            run.end(sequence, sequence + 1)
+            queue.count_run_out(cost - run.cost)
+            lanes.ready -= 1
+            return True
+    return False

@@ -119,4 +119,5 @@ def look(dlq: Queue, place: Place, where: Where) -> tuple[list[Message], Place |
 
 def is_here(dlq: Queue, message: Message) -> bool:
     """Whether a message that was found a while ago still waits in a queue."""
-    return dlq.group.lanes.index.has(message) or dlq.group.later.has(message)
+    group = dlq.group
+    return group.later.has(message) or any(lanes.index.has(message) for lanes in group.lanes.levels)

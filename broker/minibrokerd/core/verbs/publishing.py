@@ -81,7 +81,7 @@ def publish(work: Publishing) -> tuple[Result, Sequence[Run], int]:
         store.unix_ms,
         store.now_ms,
         store.open_batch,
-        terms(part.max_attempts, part.lease_ms),
+        terms(part.max_attempts, part.lease_ms, part.priority),
     )
     spans = spans_of(block, part.delay_ms, part.key, columns)
     if durability != MEMORY:
@@ -127,12 +127,13 @@ def result_of(block: Block) -> Result:
 
 def enter(store: Store, queue: Queue, spans: list[Span]) -> None:
     """Let published messages wait for their delay, or into their lanes."""
+    group = queue.group
     for span in spans:
         if span.ready_at_ms > store.now_ms:
-            wait(store, queue.group, span)
+            wait(store, group, span)
         else:
-            queue.group.enter(span)
-    store.touch(queue.group)
+            group.enter(span)
+    store.touch(group)
 
 
 def _reserve(store: Store, queue: Queue, count: int) -> int:
@@ -166,6 +167,7 @@ def _write(store: Store, queue: Queue, block: Block, part: Any, frame: Frame) ->
         frame.size,
         part.max_attempts,
         part.lease_ms,
+        part.priority,
     )
     store.emit(meta, extent=block.extent)
     queue.last_batch = block.batch = store.open_batch
