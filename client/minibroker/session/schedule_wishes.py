@@ -14,6 +14,7 @@ from minibroker.contract.errors import BadValue, TooLarge
 from minibroker.contract.schedule_commands import MISFIRES
 from minibroker.contract.wire import pack_strings
 from minibroker.session import wishes
+from minibroker.session.outbox import TERMS
 from minibroker.session.spans import Span, of_type
 from minibroker.session.wishes import Wish
 
@@ -24,7 +25,7 @@ class Schedule:
 
     `next` and `last` are instants of its calendar, in UTC; None: there is none. `waits`: why its job is not
     published although it is due; empty: it is not, or nothing keeps it. `terms`: what its messages have of key,
-    delay_ms, max_attempts and lease_ms.
+    delay_ms, max_attempts, lease_ms and priority.
     """
 
     name: str
@@ -65,6 +66,7 @@ def change(
     delay: Span | None,
     max_attempts: int | None,
     lease: Span | None,
+    priority: int,
 ) -> Wish:
     """Return the wish for a schedule; TypeError, BadValue, TooLarge if it can be none."""
     for what, value in (("name", name), ("cron", cron), ("zone", zone), ("misfire", misfire)):
@@ -77,13 +79,9 @@ def change(
     if len(content) > limits.MAX_SCHEDULE_BYTES:
         text = f"the job of a schedule has {len(content)} bytes, and {limits.MAX_SCHEDULE_BYTES} are allowed"
         raise TooLarge(f"{text}; store the data elsewhere and publish its place")
-    attempts, lease_ms = wishes.place(queue, 0, 0, max_attempts, lease)[2:] or (0, 0)
-    terms: dict[str, object] = {
-        "key": ready.key.decode(),
-        "delay_ms": ready.delay_ms,
-        "max_attempts": attempts,
-        "lease_ms": lease_ms,
-    }
+    own = wishes.place(queue, 0, 0, max_attempts, lease, priority)[2:]
+    terms: dict[str, object] = {"key": ready.key.decode(), "delay_ms": ready.delay_ms}
+    terms |= zip(TERMS, own, strict=False)
     fields: dict[str, object] = {
         "name": name,
         "queue": queue,
