@@ -47,7 +47,7 @@ async def test_a_step_acks_and_publishes_to_several_queues(broker: Any, queue: A
         step.publish(mails, {"n": 1}, key="k", headers={"h": 1})
         step.publish(audit, b"a")
         step.publish_many(mails, ["x", b"y"])
-        step.publish(mails, b"z", max_attempts=3, delay=60)
+        step.publish(mails, b"z", max_attempts=3, delay=60, priority=6)
         assert len(step.confirms) == 0
     assert await bodies(broker, queue.name, mails, audit.name) == [
         [], [{"n": 1}, "x", b"y", b"z"], [b"a"],
@@ -55,6 +55,7 @@ async def test_a_step_acks_and_publishes_to_several_queues(broker: Any, queue: A
     peeked = await broker.queue(mails).peek()
     first = peeked[0]
     assert (first.info["key"], first.headers, peeked[3].info["state"]) == ("k", {"h": 1}, "DELAYED")
+    assert (peeked[3].info["max_attempts"], peeked[3].info["priority"]) == (3, 6)
     expected = [peeked[0].id, (await audit.peek())[0].id, *(each.id for each in peeked[1:])]
     assert [confirm.id for confirm in step.confirms] == expected
     with pytest.raises(minibroker.LeaseLost, match="settled before"):
