@@ -49,7 +49,7 @@ if TYPE_CHECKING:
         UnknownSchedule,
     )
     from minibroker.contract.settings import Settings
-    from minibroker.session.dead import ErrorGroup, Where
+    from minibroker.session.dead import ErrorGroup, Redrive, Where
     from minibroker.session.explanation import Explanation
     from minibroker.session.peek import Peeked, Peeks
     from minibroker.session.spans import Span
@@ -95,6 +95,7 @@ __all__ = [
     "ProtocolError",
     "Queue",
     "QueueInUse",
+    "Redrive",
     "Settings",
     "SettingsDiffer",
     "SettleErrorHook",
@@ -129,7 +130,7 @@ _HOMES: Final = {
         "Timeout TokenRefused TooLarge UnknownQueue UnknownSchedule"
     ),
     "minibroker.contract.settings": "Settings",
-    "minibroker.session.dead": "ErrorGroup Where",
+    "minibroker.session.dead": "ErrorGroup Redrive Where",
     "minibroker.session.explanation": "Explanation",
     "minibroker.session.peek": "Peeked Peeks",
     "minibroker.session.spans": "Span",

@@ -86,6 +86,8 @@ def test_a_list_goes_on_behind_its_last_message(broker_server: BrokerServer) -> 
     [
         (("list",), []),
         (("groups",), []),
+        (("status",), [{}]),
+        (("stop",), [{}]),
         (("redrive",), [{"redriven": 0}]),
         (("purge", "--yes"), [{"purged": 0}]),
     ],
@@ -121,6 +123,44 @@ async def test_dead_messages_are_grouped_and_a_group_goes_back(broker_server: Br
     both = ("--where", f"group={group['group']}", "--where", "text=no such")
     assert output(broker_server, "dlq", "redrive", QUEUE, *both) == ["redriven 3"]
     assert output(broker_server, "dlq", "groups", QUEUE) == ["no such message is in emails.dlq"]
+
+
+async def test_a_canary_goes_first_and_says_why_the_others_stay(
+    broker_server: BrokerServer,
+) -> None:
+    """The command waits until it has ended; without waiting it is looked at, and stopped."""
+    await reject_all(broker_server, 60)
+    words = ("dlq", "redrive", QUEUE, "--where", "class=ValueError", "--canary", "2")
+    async with minibroker.connect(broker_server.url) as broker:
+        typing = asyncio.create_task(asyncio.to_thread(typed_at, broker_server, *words))
+        for message in await broker.queue(QUEUE).receive(2, wait=30):
+            await message.reject(ValueError("still no address"))
+        done = await typing
+    assert (done.returncode, done.stdout.split(";")[0]) == (
+        exits.REFUSED, f"{QUEUE}: stopped, redriven 2"
+    )  # fmt: skip
+    assert "one of the 2 sent first, died again: ValueError" in done.stderr
+    output(broker_server, "dlq", "redrive", QUEUE, "--rate", "1", "--detach")
+    (state,) = values(broker_server, "dlq", "status", QUEUE)
+    assert (state["state"], state["rate"], state["canary"]) == ("sending", 1, 0)
+    assert "limit_reached" in refusal(broker_server, 1, "dlq", "redrive", QUEUE, "--canary", "1")
+    (line,) = output(broker_server, "dlq", "stop", QUEUE)
+    assert line.startswith(f"{QUEUE}: stopped, redriven")
+
+
+async def test_a_dead_message_is_changed_and_published_again(broker_server: BrokerServer) -> None:
+    """The original stays; what is not given is as in it."""
+    await reject_all(broker_server, 1)
+    words = ("dlq", "requeue", QUEUE, "1-0", '{"number": 2}', "--as", "json", "--key", "k")
+    assert output(broker_server, *words) == ["1-1 sync"]
+    assert output(broker_server, "dlq", "requeue", QUEUE, "1-0", "--to", "other") == ["3-0 sync"]
+    (new,) = values(broker_server, "peek", QUEUE)
+    assert (new["body"], new["key"]) == ({"number": 2}, "k")
+    assert new["headers"] == {"minibroker-original": "1-0"}
+    assert values(broker_server, "peek", "other")[0]["body"] == {"number": 0}
+    assert values(broker_server, "dlq", "list", QUEUE)[0]["id"] == "1-0"
+    refusal(broker_server, 2, "dlq", "requeue", QUEUE, "1-0", "{", "--as", "json")
+    assert "no message 1-7" in refusal(broker_server, 1, "dlq", "requeue", QUEUE, "1-7")
 
 
 @pytest.mark.parametrize(

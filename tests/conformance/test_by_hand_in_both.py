@@ -75,6 +75,47 @@ async def test_dead_messages_are_grouped_and_go_back_by_a_filter(broker: Any, qu
         await dead.redrive(where=minibroker.Where(key="k" * 300))
 
 
+async def test_a_redrive_that_goes_on_by_itself(broker: Any, queue: Any) -> None:
+    """It is shown, ends, can be stopped, and there is one at a time."""
+    await queue.publish_many([b"x"] * 5)
+    for message in await queue.receive(5):
+        await message.reject("no")
+    dead = broker.queue(f"{queue.name}.dlq")
+    assert await dead.redrive_state() is None
+    assert await dead.stop_redrive() is None
+    state = await dead.start_redrive(where=minibroker.Where(cause="rejected"), canary=1, rate=1)
+    assert (state.canary, state.rate, state.ended, state.is_over) == (1, 1, None, False)
+    with pytest.raises(minibroker.LimitReached):
+        await dead.start_redrive()
+    state = await dead.stop_redrive()
+    assert (state.state, state.is_over) == ("stopped", True)
+    wrongs: tuple[dict[str, Any], ...] = ({"ids": []}, {"rate": -1}, {"canary": 101})
+    for wrong in wrongs:
+        with pytest.raises(minibroker.BadValue):
+            await dead.start_redrive(**wrong)
+    with pytest.raises(TypeError):
+        await dead.start_redrive([(1, 0)], where=minibroker.Where())
+    assert (await dead.redrive_state()).why.endswith("stopped it")
+
+
+async def test_a_message_is_published_again_changed_or_not(broker: Any, queue: Any) -> None:
+    """The original stays where it is, and is named in the new one."""
+    confirm = await queue.publish({"to": "ann"}, headers={"n": 1}, key="k")
+    (message,) = await queue.receive()
+    await message.reject("no such box")
+    dead = broker.queue(f"{queue.name}.dlq")
+    await dead.requeue(confirm.id)
+    await dead.requeue(confirm.id, {"to": "bob"}, headers={"n": 2}, key="", queue=queue.name)
+    one, other = await queue.peek()
+    original = {"minibroker-original": str(confirm.id)}
+    assert (one.body, one.headers) == ({"to": "ann"}, {"n": 1, **original})
+    assert (other.body, other.headers) == ({"to": "bob"}, {"n": 2, **original})
+    assert (one.info["key"], other.info["key"]) == ("k", "")
+    assert [each.id for each in await dead.peek()] == [confirm.id]
+    with pytest.raises(minibroker.BadValue):
+        await dead.requeue(one.id)
+
+
 def _fail(number: int) -> None:
     if number % 2:
         raise ValueError(f"{number} is odd")

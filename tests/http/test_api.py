@@ -187,6 +187,22 @@ async def test_dead_messages_by_what_they_died_of_and_back(http_broker: HttpBrok
     assert get(http_broker, "queues/mail")["counts"]["ready"] == 8
 
 
+async def test_a_redrive_by_the_server_is_started_shown_and_stopped(
+    http_broker: HttpBroker,
+) -> None:
+    """One at a time; what it waits for, and who stopped it."""
+    await filled(http_broker)
+    path = "queues/mail.dlq/redrives"
+    assert get(http_broker, path) == act(http_broker, "DELETE", path) == {"redrive": None}
+    wish = {"error_class": "ValueError", "canary": 1, "rate": 5, "younger_ms": 3_600_000}
+    begun = act(http_broker, "POST", path, wish)["redrive"]
+    assert (begun["state"], begun["rate"], begun["canary"]) == ("canary", 5, 1)
+    assert act(http_broker, "POST", path, {}, 400)["code"] == "limit_reached"
+    stopped = act(http_broker, "DELETE", path)["redrive"]
+    assert (stopped["state"], stopped["ended_unix_ms"] > 0) == ("stopped", True)
+    assert get(http_broker, path)["redrive"] == stopped
+
+
 async def test_a_message_is_edited_and_requeued_and_the_original_kept(
     http_broker: HttpBroker,
 ) -> None:

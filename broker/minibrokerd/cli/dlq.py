@@ -11,13 +11,14 @@ import click
 import minibroker
 from minibroker.contract import limits
 from minibroker.contract.confirms import MessageId
-from minibroker.contract.errors import UnknownQueue
-from minibroker.contract.limits import DLQ_SUFFIX
 from minibroker.session.address import masked
 from minibroker.session.dead import ErrorGroup, Where
 from minibroker.session.peek import Peeked, Peeks
 from minibrokerd.cli.completing import complete_dead_id, complete_source
 from minibrokerd.cli.dead_filter import where_option
+from minibrokerd.cli.dead_queue import counters_of, dlq_of
+from minibrokerd.cli.dead_redrive import begin, status, stop
+from minibrokerd.cli.dead_requeue import requeue
 from minibrokerd.cli.group import Group
 from minibrokerd.cli.options import client_options, ids_argument, option, queue_argument
 from minibrokerd.cli.peeking import (
@@ -44,6 +45,11 @@ HEADS: Final = ("id", "attempts", "cause", "error", "dead for", "body")
 @click.group(cls=Group)
 def dlq() -> None:
     """Dead messages: what failed too often or was rejected. QUEUE is the queue they come from."""
+
+
+dlq.add_command(status)
+dlq.add_command(stop)
+dlq.add_command(requeue)
 
 
 @dlq.command("list")
@@ -75,7 +81,7 @@ def show(queue: str, ids: Sequence[MessageId], url: str, as_json: bool) -> None:
     """Show dead messages of QUEUE, and their attempts."""
 
     async def work(broker: minibroker.Broker) -> None:
-        if await _counters(broker, queue) is None:
+        if await counters_of(broker, queue) is None:
             fail(f"{dlq_of(queue)} is empty: no message of {queue} ever died", exits.REFUSED)
         await show_messages(broker, dlq_of(queue), ids, as_json)
 
@@ -91,7 +97,7 @@ def groups(queue: str, where: Where | None, count: int, url: str, as_json: bool)
     """Show what the dead messages of QUEUE died of: how many, where in the code, since when, and one of them."""
 
     async def work(broker: minibroker.Broker) -> None:
-        known = await _counters(broker, queue) is not None
+        known = await counters_of(broker, queue) is not None
         found = await broker.queue(dlq_of(queue)).error_groups(where=where) if known else []
         if as_json:
             for group in found[:count]:
@@ -109,21 +115,49 @@ def groups(queue: str, where: Where | None, count: int, url: str, as_json: bool)
 @queue_argument(complete_source)
 @ids_argument(complete_dead_id, required=False)
 @where_option
+@option(
+    "--rate",
+    type=click.IntRange(0, limits.MAX_REDRIVE_RATE),
+    default=0,
+    help="Most messages a second; 0: as fast as it goes.",
+)
+@option(
+    "--canary",
+    type=click.IntRange(0, limits.MAX_CANARY),
+    default=0,
+    help="So many go first; the others only when these have ended and none of them died again.",
+)
+@option("--detach", is_flag=True, help="With --rate or --canary: do not wait until it has ended.")
 @client_options
 def redrive(
-    queue: str, ids: Sequence[MessageId], where: Where | None, url: str, as_json: bool
+    queue: str,
+    ids: Sequence[MessageId],
+    where: Where | None,
+    rate: int,
+    canary: int,
+    detach: bool,
+    url: str,
+    as_json: bool,
 ) -> None:
     """Send dead messages of QUEUE back to it: these IDs, those of a filter, or all that wait.
 
-    Those that a consumer of the dead-letter queue has are left, and told.
+    Those that a consumer of the dead-letter queue has are left, and told. With --rate or --canary the server does
+    it by itself, over restarts, too: `dlq status` shows it, and `dlq stop` ends it.
     """
+    by_itself = bool(rate or canary or detach)
+    if by_itself and len(ids) > limits.MAX_REDRIVE_IDS:
+        raise click.UsageError(f"with --rate or --canary at most {limits.MAX_REDRIVE_IDS} ids")
     if len(ids) > MOST_IDS:
         raise click.UsageError(f"at most {MOST_IDS:,} ids at a time; leave them out to redrive all")
     if ids and where is not None:
         raise click.UsageError("Name IDs, or say which ones with --where.")
 
     async def work(broker: minibroker.Broker) -> None:
-        counters = await _counters(broker, queue)
+        if by_itself:
+            each = list(dict.fromkeys(ids))
+            await begin(broker, queue, each, where, rate, canary, detach=detach, as_json=as_json)
+            return
+        counters = await counters_of(broker, queue)
         dead = broker.queue(dlq_of(queue))
         if counters is None:
             moved = 0
@@ -131,7 +165,7 @@ def redrive(
             moved = await dead.redrive(where=where)
         else:
             moved = await (dead.redrive(ids) if ids else _redrive_all(broker, queue))
-            counters = await _counters(broker, queue)
+            counters = await counters_of(broker, queue)
         states = {state: (counters or {}).get(state, 0) for state in STATES}
         left = {s: count for s, count in states.items() if count and not (ids or where)}
         if as_json:
@@ -158,22 +192,17 @@ def purge(queue: str, yes: bool, url: str, as_json: bool) -> None:
     confirm(f"Remove every message of {dlq_of(queue)} at {masked(url)}?", yes)
 
     async def work(broker: minibroker.Broker) -> None:
-        known = await _counters(broker, queue) is not None
+        known = await counters_of(broker, queue) is not None
         print_purged(await broker.queue(dlq_of(queue)).purge() if known else 0, as_json)
 
     talk(url, work)
-
-
-def dlq_of(queue: str) -> str:
-    """Return the name of the dead-letter queue of `queue`, which may be one already."""
-    return queue if queue.endswith(DLQ_SUFFIX) else queue + DLQ_SUFFIX
 
 
 async def _redrive_all(broker: minibroker.Broker, queue: str) -> int:
     """Send back what is there now: what dies again meanwhile is left for the next call."""
     name = dlq_of(queue)
     dead = broker.queue(name)
-    counters = await _counters(broker, queue) or {}
+    counters = await counters_of(broker, queue) or {}
     left = counters.get("ready", 0) + counters.get("delayed", 0)
     moved = 0
     with progress(f"redriving {name}", left, prints=False) as advance:
@@ -191,21 +220,9 @@ async def _dead(
     broker: minibroker.Broker, queue: str, count: int, after: bytes
 ) -> AsyncIterator[Peeks]:
     """Yield pages of dead messages; none if the queue never had one. UnknownQueue if there is no such queue."""
-    if await _counters(broker, queue) is not None:
+    if await counters_of(broker, queue) is not None:
         async for page in pages(broker, dlq_of(queue), count, after=after):
             yield page
-
-
-async def _counters(broker: minibroker.Broker, queue: str) -> dict[str, int] | None:
-    """Return the counters of the DLQ, None if no message ever died. UnknownQueue if there is no such queue."""
-    name = dlq_of(queue)
-    try:
-        counters: dict[str, int] = (await broker.queue(name).stats())["queues"][name]
-    except UnknownQueue:
-        # Raises if the queue itself is not known either.
-        await broker.queue(name.removesuffix(DLQ_SUFFIX)).settings()
-        return None
-    return counters
 
 
 def _group_row(group: ErrorGroup) -> Sequence[Any]:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Final
 
 from minibroker.contract import limits
 from minibroker.contract.confirms import MessageId
-from minibroker.session.dead import ErrorGroup, Where
+from minibroker.session.dead import ErrorGroup, Redrive, Where
 from minibrokerd.http.requests import Ask, Failure, fitting, parse_id
-from minibrokerd.http.shapes import Done, ErrorGroups, ErrorGroupView, Select
+from minibrokerd.http.shapes import (
+    Done,
+    ErrorGroups,
+    ErrorGroupView,
+    NewRedrive,
+    RedriveState,
+    RedriveView,
+    Select,
+)
 
 MOST_GROUPS: Final = 200
 
@@ -34,6 +43,57 @@ async def redrive(ask: Ask) -> Done:
     return Done(moved)
 
 
+async def start_redrive(ask: Ask) -> RedriveState:
+    """Let the server send dead messages back by itself."""
+    wish = await ask.body(NewRedrive)
+    queue = ask.client.queue(ask.queue_name)
+    with fitting():
+        where = Where(
+            error_class=wish.error_class,
+            error_text=wish.error_text,
+            cause=wish.cause,
+            group=wish.group,
+            key=wish.key,
+            origin=wish.origin,
+            older=wish.older_ms / 1_000,
+            younger=wish.younger_ms / 1_000,
+        )
+        ids = None if wish.ids is None else _some(wish.ids)
+        state = await queue.start_redrive(
+            ids, where=where if where != Where() else None, rate=wish.rate, canary=wish.canary
+        )
+    ask.changed("start_redrive", queue=ask.queue_name)
+    return _state(state)
+
+
+async def show_redrive(ask: Ask) -> RedriveState:
+    """Return how the redrive of a queue stands."""
+    return _state(await ask.client.queue(ask.queue_name).redrive_state())
+
+
+async def stop_redrive(ask: Ask) -> RedriveState:
+    """Let it send no more."""
+    state = await ask.client.queue(ask.queue_name).stop_redrive()
+    if state is not None:
+        ask.changed("stop_redrive", queue=ask.queue_name)
+    return _state(state)
+
+
+def _state(state: Redrive | None) -> RedriveState:
+    if state is None:
+        return RedriveState(None)
+    ended = 0 if state.ended is None else _unix_ms(state.ended)
+    started = _unix_ms(state.started)
+    view = RedriveView(
+        state.state, state.why, state.by, started, ended, state.rate, state.canary, state.redriven
+    )
+    return RedriveState(view)
+
+
+def _unix_ms(time: datetime) -> int:
+    return round(time.timestamp() * 1_000)
+
+
 def _some(texts: list[str]) -> list[MessageId]:
     if not 0 < len(texts) <= limits.MAX_RUNS_PER_FRAME:
         raise Failure(400, "bad_value", f"a redrive is of 1 to {limits.MAX_RUNS_PER_FRAME} ids")
@@ -47,8 +107,8 @@ def _row(group: ErrorGroup) -> ErrorGroupView:
         error_text=group.text,
         place=group.place,
         count=group.count,
-        first_unix_ms=round(group.first.timestamp() * 1_000),
-        last_unix_ms=round(group.last.timestamp() * 1_000),
+        first_unix_ms=_unix_ms(group.first),
+        last_unix_ms=_unix_ms(group.last),
         example=str(group.example),
         key=group.group,
     )

@@ -14,6 +14,7 @@ from minibroker.contract import limits
 from minibroker.contract.confirms import MessageId
 from minibroker.contract.errors import BodyError
 from minibroker.session.peek import Peeked
+from minibroker.session.requeueing import SAME, requeued
 from minibrokerd.core.model.messages import Message, State
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.wheel import TICK_MS
@@ -40,9 +41,6 @@ PREVIEW_CHARS: Final = 2_000  # of a body in a list
 WHOLE_CHARS: Final = 256 * 1024  # of one that was asked for alone
 MOST_MESSAGES: Final = 500
 LOOKS: Final = 3  # for one that moves between two looks
-ORIGINAL: Final = (
-    "minibroker-original"  # header of what was published again: the id of the original
-)
 ENCODINGS: Final = ("bytes", "msgpack")
 TERMS: Final = ("max_attempts", "lease_ms", "priority")
 
@@ -112,22 +110,17 @@ async def requeue_message(ask: Ask) -> Stored:
     body = _body(wish)
     is_new = body is not msgspec.UNSET
     try:
-        body = body if is_new else original.body
-        headers = original.headers if wish.headers is None else wish.headers
+        again = requeued(
+            ask.queue_name, id, [original], body if is_new else SAME, wish.headers, wish.key
+        )
     except BodyError as error:
         raise Failure(
             400, "bad_value", f"what is kept of the original cannot be read: {error}"
         ) from error
-    key = original.info.get("key", "") if wish.key is None else wish.key
     queue = ask.client.queue(target)
     ask.spend(target, ask.body_bytes if is_new else len(original.raw))
     with fitting():
-        confirm = await queue.publish(
-            body,
-            headers={**headers, ORIGINAL: str(id)},
-            key=key or None,
-            priority=original.info.get("priority", 0),
-        )
+        confirm = await queue.publish(**again._asdict())
     ask.changed("requeue", queue=target, id=str(confirm.id), original=str(id))
     return Stored(str(confirm.id), confirm.durability)
 

@@ -195,6 +195,7 @@ async def show_errors(ask: Ask) -> Response:
             "name": name,
             "source": queues.source_of(name),
             "found": await deadletters.list_errors(ask),
+            "redrive": (await deadletters.show_redrive(ask)).redrive,
         }
 
     return await _or_failure(ask, "errors.html", values())

@@ -234,6 +234,27 @@ API: Final = (
         shapes.Done,
         shapes.Select,
     ),
+    _change(
+        "POST",
+        "/api/v1/queues/{queue}/redrives",
+        "let the server send dead messages back by itself: at a rate, after a canary",
+        deadletters.start_redrive,
+        shapes.RedriveState,
+        shapes.NewRedrive,
+    ),
+    _get(
+        "/api/v1/queues/{queue}/redrives",
+        "how that stands, or ended within the last day",
+        deadletters.show_redrive,
+        shapes.RedriveState,
+    ),
+    _change(
+        "DELETE",
+        "/api/v1/queues/{queue}/redrives",
+        "send no more of them",
+        deadletters.stop_redrive,
+        shapes.RedriveState,
+    ),
     _get(
         "/api/v1/sessions",
         "clients, those that hold most first",

@@ -152,6 +152,41 @@ class ErrorGroups(msgspec.Struct):
     complete: bool  # False: there are more groups than are shown
 
 
+class NewRedrive(msgspec.Struct, forbid_unknown_fields=True):
+    """Which dead messages the server is to send back by itself: these ids, or those of which all holds."""
+
+    ids: list[str] | None = None
+    group: str = ""
+    cause: str = ""
+    error_class: str = ""
+    error_text: str = ""
+    key: str = ""
+    origin: str = ""
+    older_ms: int = 0
+    younger_ms: int = 0
+    rate: int = 0  # messages a second; 0: as fast as it goes
+    canary: int = 0  # so many go first; the others when these have ended and none died again
+
+
+class RedriveView(msgspec.Struct):
+    """How a redrive stands that the server does by itself."""
+
+    state: str  # canary, watching, sending, done, stopped
+    why: str
+    by: str
+    started_unix_ms: int
+    ended_unix_ms: int  # 0: it is under way
+    rate: int
+    canary: int
+    redriven: int
+
+
+class RedriveState(msgspec.Struct):
+    """The redrive of a queue; null: none was started within the last day."""
+
+    redrive: RedriveView | None
+
+
 class Done(msgspec.Struct):
     """How many messages an action was about."""
 

@@ -78,6 +78,8 @@ EVENTS: Final[Mapping[str, str]] = {
     "queue_ended": "a client deleted a queue and its DLQ, with `messages` messages",
     "queue_purged": "a client ended messages of a queue: `messages` of them",
     "messages_redriven": "a client sent dead messages back: `messages` of them",
+    "redrive_started": "a client began a redrive that goes on by itself",
+    "redrive_ended": "it is done, or was stopped: `text` says why, `messages` were sent back",
     "messages_cancelled": "a client had messages cancelled, waiting or in work: `messages` of them",
     "messages_retimed": "a client had messages ready at another time: `messages` of them",
     "messages_moved": "a client moved messages to another queue: `messages` of them",

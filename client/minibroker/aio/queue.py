@@ -14,10 +14,10 @@ from minibroker.aio.message import Message
 from minibroker.aio.queue_by_hand import QueueByHand
 from minibroker.aio.running import run_slots
 from minibroker.contract import limits
-from minibroker.contract.confirms import Confirm, ConfirmRun, Confirms
+from minibroker.contract.confirms import Confirm, ConfirmRun, Confirms, MessageId
 from minibroker.contract.errors import MinibrokerError, NotSent
 from minibroker.contract.outcomes import Failures, PartialConfirms
-from minibroker.session import wishes
+from minibroker.session import requeueing, wishes
 from minibroker.session.declaring import Declaration
 from minibroker.session.message import Delivery
 from minibroker.session.outbox import GROUP_MESSAGES, Key, PublishGroup
@@ -200,6 +200,30 @@ class Queue(QueueByHand, Generic[Body]):
             driver.group_is_full(group.where)
         else:
             driver.schedule()
+
+    async def requeue(
+        self,
+        id: MessageId,
+        body: Any = requeueing.SAME,
+        *,
+        headers: Mapping[str, object] | None = None,
+        key: str | None = None,
+        queue: str | None = None,
+        timeout: Span | None = None,
+    ) -> Confirm:
+        """Publish a message of this queue again, as it is or changed; the original stays where it is.
+
+        What is not given is as in the original, which the new one names in its header `minibroker-original`. It
+        goes to `queue`, else to this one, from a DLQ to where it died. Raises what `publish` raises, and:
+
+        Raises:
+            BadValue: there is no such message here.
+            BodyError: what is kept of it cannot be read.
+        """
+        found = await self.peek(1, ids=[id], timeout=timeout)
+        again = requeueing.requeued(self.name, id, found, body, headers, key)
+        target: Queue[Any] = Queue(self._driver, queue or requeueing.source_of(self.name))
+        return await target.publish(**again._asdict(), timeout=timeout)
 
     # ---- consuming ----
 

@@ -1,4 +1,4 @@
-"""Dead messages: which ones (`Where`), and what they died of (`ErrorGroup`)."""
+"""Dead messages: which ones (`Where`), what they died of (`ErrorGroup`), how they go back (`Redrive`)."""
 
 from __future__ import annotations
 
@@ -78,6 +78,29 @@ class ErrorGroup:
     example: MessageId
 
 
+@dataclass(frozen=True, slots=True)
+class Redrive:
+    """How a redrive stands that the server does by itself.
+
+    `state`: `canary` (its first messages are being sent), `watching` (until each of these has ended), `sending`
+    (the others), `done`, or `stopped`; `why` says why it was stopped, or what it waits for.
+    """
+
+    state: str
+    why: str
+    by: str  # name of the client that started it
+    started: datetime  # by the server's clock (UTC)
+    ended: datetime | None
+    rate: int  # messages a second; 0: as fast as it goes
+    canary: int
+    redriven: int  # messages sent back so far
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it is done, or was stopped."""
+        return self.ended is not None
+
+
 class Groups:
     """Puts the pages of an answer together."""
 
@@ -115,6 +138,39 @@ def redrive(queue: str, ids: Iterable[MessageId] | None, count: int, where: Wher
     fields: dict[str, object] = {"queue": queue, "runs": len(runs)}
     fields["count"] = whole("count", count, 0, 2**53)
     return "redrive", fields | filter_of(where), wire.pack_runs(runs)
+
+
+def start_redrive(
+    queue: str, ids: Iterable[MessageId] | None, where: Where | None, rate: int, canary: int
+) -> Wish:
+    """Return the wish to have dead messages sent back; BadValue, TypeError if there can be no such redrive."""
+    runs = runs_of(ids)
+    if ids is not None and where is not None:
+        raise TypeError("a redrive is of ids or of a filter, not of both")
+    if ids is not None and not 0 < len(runs) <= limits.MAX_REDRIVE_IDS:
+        raise BadValue(f"a redrive of ids has 1 to {limits.MAX_REDRIVE_IDS} of them")
+    fields: dict[str, object] = {
+        "queue": queue,
+        "runs": len(runs),
+        "rate": whole("rate", rate, 0, limits.MAX_REDRIVE_RATE),
+        "canary": whole("canary", canary, 0, limits.MAX_CANARY),
+    }
+    return "redrive_start", fields | filter_of(where), wire.pack_runs(runs)
+
+
+def read_redrive(value: Mapping[str, Any]) -> Redrive:
+    """Return how a redrive stands, as the server said it."""
+    said = value["redrive"]
+    return Redrive(
+        str(said["state"]),
+        str(said["why"]),
+        str(said["by"]),
+        _time(said["started_unix_ms"]),
+        _time(said["ended_unix_ms"]) if said["ended_unix_ms"] else None,
+        int(said["rate"]),
+        int(said["canary"]),
+        int(said["redriven"]),
+    )
 
 
 def filter_of(where: Where | None) -> dict[str, object]:

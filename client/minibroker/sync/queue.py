@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from minibroker.contract import limits
-from minibroker.contract.confirms import Confirm, ConfirmRun, Confirms
+from minibroker.contract.confirms import Confirm, ConfirmRun, Confirms, MessageId
 from minibroker.contract.errors import NotSent
 from minibroker.contract.outcomes import Failures, PartialConfirms
-from minibroker.session import wishes
+from minibroker.session import requeueing, wishes
 from minibroker.session.declaring import Declaration
 from minibroker.session.message import Delivery
 from minibroker.session.outbox import GROUP_MESSAGES, PublishGroup
@@ -132,6 +132,30 @@ class Queue(QueueByHand, Generic[Body]):
                 if group.count >= GROUP_MESSAGES or group.cost >= most:
                     driver.session.outbox.close(where)
         return Confirms(_runs(driver, calls))
+
+    def requeue(
+        self,
+        id: MessageId,
+        body: Any = requeueing.SAME,
+        *,
+        headers: Mapping[str, object] | None = None,
+        key: str | None = None,
+        queue: str | None = None,
+        timeout: Span | None = None,
+    ) -> Confirm:
+        """Publish a message of this queue again, as it is or changed; the original stays where it is.
+
+        What is not given is as in the original, which the new one names in its header `minibroker-original`. It
+        goes to `queue`, else to this one, from a DLQ to where it died. Raises what `publish` raises, and:
+
+        Raises:
+            BadValue: there is no such message here.
+            BodyError: what is kept of it cannot be read.
+        """
+        found = self.peek(1, ids=[id], timeout=timeout)
+        again = requeueing.requeued(self.name, id, found, body, headers, key)
+        target: Queue[Any] = Queue(self._driver, queue or requeueing.source_of(self.name))
+        return target.publish(**again._asdict(), timeout=timeout)
 
     # ---- consuming ----
 

@@ -10,7 +10,7 @@ from minibroker.contract.confirms import MessageId
 from minibroker.contract.settings import Settings
 from minibroker.session import dead, explanation, rescheduling, wishes
 from minibroker.session.cancel_wish import cancel_wish
-from minibroker.session.dead import ErrorGroup, Where
+from minibroker.session.dead import ErrorGroup, Redrive, Where
 from minibroker.session.declaring import NOTHING, Declaration, Differences
 from minibroker.session.explanation import Explanation
 from minibroker.session.peek import Peeks
@@ -117,6 +117,36 @@ class QueueByHand:
         """
         value = self._ask(timeout, *dead.redrive(self.name, ids, count, where))
         return int(value["redriven"])
+
+    def start_redrive(
+        self,
+        ids: Iterable[MessageId] | None = None,
+        *,
+        where: Where | None = None,
+        rate: int = 0,
+        canary: int = 0,
+        timeout: Span | None = None,
+    ) -> Redrive:
+        """Let the server send dead messages of this DLQ back by itself, over restarts, too; return how it stands.
+
+        Those with these `ids` (500 at most), or those that `where` is about, or all; `rate` of them a second (0:
+        as fast as it goes). First `canary` of them: the others follow when these have ended, and none died again.
+
+        Raises:
+            LimitReached: one is under way.
+        """
+        wish = dead.start_redrive(self.name, ids, where, rate, canary)
+        return dead.read_redrive(self._ask(timeout, *wish))
+
+    def redrive_state(self, *, timeout: Span | None = None) -> Redrive | None:
+        """Return how the redrive that was started stands, or ended within the last day; None: there was none."""
+        value = self._ask(timeout, "redrive_show", {"queue": self.name})
+        return dead.read_redrive(value) if value else None
+
+    def stop_redrive(self, *, timeout: Span | None = None) -> Redrive | None:
+        """Let it send no more; return how it stands. What it sent back stays there."""
+        value = self._ask(timeout, "redrive_stop", {"queue": self.name})
+        return dead.read_redrive(value) if value else None
 
     def error_groups(
         self, *, where: Where | None = None, timeout: Span | None = None

@@ -57,7 +57,9 @@ CANCELLED: Final = Kind(2, "cancelled message", (int, int), (int,), most=100_000
 # A schedule, by its name (scheduled.py): what it was asked for, its job, the next instant and the last one, flags
 # (1: paused), and how many jobs in a row were late.
 SCHEDULE: Final = Kind(5, "schedule", (str,), (bytes, bytes, int, int, int, int))
-KINDS: Mapping[int, Kind] = {kind.number: kind for kind in (ENDED, CANCELLED, SCHEDULE)}
+# A redrive that goes on by itself (redrives.py), by its DLQ: as it stands (0), and what it is to do (1).
+REDRIVE: Final = Kind(10, "redrive", (int, int), (bytes,))
+KINDS: Mapping[int, Kind] = {kind.number: kind for kind in (ENDED, CANCELLED, SCHEDULE, REDRIVE)}
 
 
 class Entry:

@@ -116,6 +116,29 @@ class Walk:
             self.store.reply(self.connection, self.request, rests_on, value)
 
 
+class Errand(Walk):
+    """Work of the server's own in steps: no client waits for it, and it has whole steps."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.connection = 0  # none has this number
+        self.request = None
+        self._changes = True
+        self._steps = iter(())
+        self._records = None
+        self._left = 0
+
+    def begin(self, steps: Steps) -> None:
+        """Take the first step soon."""
+        self._steps = steps
+        self.store.jobs.append(self)
+
+    def wait_until(self, log_ms: int) -> Iterator[bool]:
+        """Go on at a time."""
+        self.store.set_timer(_go_on, self, log_ms)
+        yield WAIT
+
+
 class ReadForWalk(ReadBack):
     """Extents to be read for a walk; answered by the command `Loaded`, too."""
 

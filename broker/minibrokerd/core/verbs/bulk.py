@@ -15,7 +15,7 @@ from minibrokerd.core.durable.paging import read_ahead
 from minibrokerd.core.model.deaths import Where
 from minibrokerd.core.model.deliveries import Run
 from minibrokerd.core.model.inputs import Frame
-from minibrokerd.core.model.messages import MEMORY, Item, Span, State, singles_of
+from minibrokerd.core.model.messages import MEMORY, Item, Message, Span, State, singles_of
 from minibrokerd.core.model.places import Place
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.records import AckMeta
@@ -225,13 +225,21 @@ class Moving:
 
     def _move(self, item: Item) -> None:
         for message in singles_of(item):
-            message.ready_at_ms = self._store.now_ms
             if self._again:
-                message.attempts = (0, 0, 0)
-                message.redriven += 1
-            move_message(self._store, self._source, self._target, message, None)
+                send_back(self._store, self._source, self._target, message)
+            else:
+                message.ready_at_ms = self._store.now_ms
+                move_message(self._store, self._source, self._target, message, None)
             self._moved += 1
         self._store.touch(self._source.group)  # it may have nothing left
+
+
+def send_back(store: Store, dlq: Queue, source: Queue, message: Message) -> None:
+    """Let a dead message, which was taken out of its DLQ, wait where it died, with all its attempts."""
+    message.ready_at_ms = store.now_ms
+    message.attempts = (0, 0, 0)
+    message.redriven += 1
+    move_message(store, dlq, source, message, None)
 
 
 def purge_request(store: Store, frame: Frame, part: Any) -> None:
