@@ -152,10 +152,30 @@ class Model:
 
     def first_of_lane(self, message: Modelled) -> Modelled:
         """Return the message that is to be handed out first of those with its key: one of the highest priority."""
-        ready = [other for other in self.of(message.queue) if other.state == "READY"]
+        ready = [other for other in self.of(message.queue) if self.may_go(other)]
         highest = max(other.priority for other in ready)
         lane = [other for other in ready if (other.key, other.priority) == (message.key, highest)]
         return min(lane, key=lambda other: (other.ready_at_ms, other.id), default=ready[0])
+
+    def holder(self, queue: str, key: str) -> Modelled | None:
+        """Return the message that came back and goes before all others of its key, where order is strict."""
+        if not key or self.setting(queue, "key_concurrency") != 1:
+            return None
+        back = [
+            message
+            for message in self.of(queue)
+            if message.key == key and message.state in ("READY", "DELAYED")
+            if (message.charged or message.releases) and not message.dead
+        ]
+        return min(back, key=lambda message: message.id, default=None)
+
+    def may_go(self, message: Modelled) -> bool:
+        """Whether a message is ready, and neither its key nor one before it of that keeps it."""
+        of_key = [m for m in self.of(message.queue) if m.key == message.key]
+        most = self.setting(message.queue, "key_concurrency") if message.key else 0
+        is_open = not most or sum(m.state in ("HELD", "BEGUN") for m in of_key) < most
+        holder = self.holder(message.queue, message.key)
+        return message.state == "READY" and is_open and holder in (None, message)
 
     def hand_out(
         self, message: Modelled, token: int, connection: int, lease_ms: int, *, begun: bool

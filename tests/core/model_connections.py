@@ -7,7 +7,7 @@ from typing import Any
 
 from core_client import Client, Delivered
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 from model import Durable, Id, Model
 from model_frames import Sent
 from watched import Watched, see_dead_moved
@@ -21,6 +21,7 @@ indices = st.integers(0, 2**16)
 # So that a handful of messages can leave memory.
 SMALL: dict[tuple[Any, str], int] = {(paging, "AHEAD_MESSAGES"): 2, (Sums, "large_bytes"): 0}
 rarely = st.sampled_from([False, False, False, True])
+KEY_CONCURRENCY = st.sampled_from([0, 1, 1, 2])
 NO_TERMS = (0, 0, 0)
 
 
@@ -28,7 +29,7 @@ class Connections(RuleBasedStateMachine):
     """Who is connected, and has what."""
 
     # Rules of the machine, which stand in model_steps.py and test_model.py.
-    change_settings: Callable[[int, int, int, int, str], None]
+    change_settings: Callable[[int, int, int, int, str, int], None]
     time_passes: Callable[[int], None]
     publish: Callable[..., None]
     consume: Callable[[int, str, int, int], None]
@@ -58,8 +59,12 @@ class Connections(RuleBasedStateMachine):
         self.acked: set[Id] = set()
         self._now()
         self.connect()
-        self.change_settings(0, 3, 2_000, 100, "sync")
-        self.publish(0, [0, 0, 0], ["", "a", ""], NO_TERMS, safe=True)
+
+    @initialize(key_concurrency=KEY_CONCURRENCY)
+    def begin_with(self, key_concurrency: int) -> None:
+        """Three messages, and a consumer that can take three."""
+        self.change_settings(0, 3, 2_000, 100, "sync", key_concurrency)
+        self.publish(0, [0, 0, 0], ["a", "a", ""], NO_TERMS, safe=True)
         self.consume(0, "q", 3, 1)
 
     def teardown(self) -> None:
@@ -120,6 +125,7 @@ class Connections(RuleBasedStateMachine):
             assert (message.queue, message.state) == (got.queue, "READY")
             assert (got.attempt, got.marked) == (message.charged + 1, message.marked)
             assert (got.body, got.key) == (message.body, message.key)
+            assert self.model.may_go(message), "its key is closed"
             assert message is self.model.first_of_lane(message), "not the first of its lane"
             self.model.hand_out(
                 message,

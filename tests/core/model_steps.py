@@ -158,9 +158,11 @@ class Clients(Connections):
             self._apply(client, sent, sequence, send)
             return
         before = len(self.world.open)
+        self._now()
         answer = send() or client.answer(sequence=sequence)
         assert (answer["code"], len(self.world.open)) == ("lease_lost", before)
         self.sent[client.session].pop(sequence, None)
+        self._observe()  # it broke its silence, and may be handed something
 
     def _apply(self, client: Client, sent: Sent, sequence: int, send: Any) -> None:
         """Send a frame that the server does not know, and do the same to the model."""

@@ -144,6 +144,27 @@ def test_no_consumer_since_it_is_ready() -> None:
     assert (answer["queue"], answer["since_unix_ms"]) == ("q", since)
 
 
+def test_key_busy_names_the_message_and_who_has_it() -> None:
+    _world, client = ready()
+    client.set("q", key_concurrency=1)
+    client.publish("q", b"b", b"c", keys=["k", "k"])
+    client.consume("q", 10)
+    assert told(client, "key_busy", (1, 2))["by"] == "1-1 at boss"
+    client.settle("ack", client.messages()[1])
+    told(client, "held", (1, 2))
+
+
+def test_key_waits_for_the_retry_of_another() -> None:
+    world, client = ready()
+    client.set("q", key_concurrency=1)
+    client.publish("q", b"b", b"c", keys=["k", "k"])
+    client.consume("q", 10)
+    client.settle("nack", client.messages()[1], delay_ms=5_000)
+    answer = told(client, "key_waits", (1, 2))
+    assert (answer["by"], answer["until_unix_ms"]) == ("1-1", at(world, 5_000))
+    told(client, "retry_delay", (1, 1))
+
+
 def test_no_credit_names_those_who_have_it() -> None:
     world, client = ready()
     client.publish("q", *[b"x"] * 8)

@@ -186,7 +186,7 @@ def end(scene: Scene, *, fast: bool) -> None:
     scene.delivery.spans.clear()
     store, group = scene.world.store, scene.group
     if fast:
-        transitions.end_held(store, group, scene.delivery, 2)
+        transitions.end_held(store, group, scene.delivery, "", 2)
     else:
         change(store, group, [span], HELD, None, scene.delivery)
 

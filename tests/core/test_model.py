@@ -10,7 +10,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant, rule
-from model_connections import indices, rarely
+from model_connections import KEY_CONCURRENCY, indices, rarely
 from model_steps import TICK_MS, Clients
 from starts import known
 from watched import see_dead_moved
@@ -32,9 +32,16 @@ class Broker(Clients):
         lease_ms=st.sampled_from([200, 2_000, 90_000]),
         retry_delay_ms=st.sampled_from([0, 100, 5_000]),
         durability=st.sampled_from(["sync", "sync", "lazy", "memory"]),
+        key_concurrency=KEY_CONCURRENCY,
     )
     def change_settings(
-        self, index: int, attempts: int, lease_ms: int, retry_delay_ms: int, durability: str
+        self,
+        index: int,
+        attempts: int,
+        lease_ms: int,
+        retry_delay_ms: int,
+        durability: str,
+        key_concurrency: int,
     ) -> None:
         client = self._client(index)
         client.set(
@@ -43,6 +50,7 @@ class Broker(Clients):
             max_attempts=attempts,
             lease_ms=lease_ms,
             retry_delay_ms=retry_delay_ms,
+            key_concurrency=key_concurrency,
         )
         self._now()
         self._observe()
@@ -346,9 +354,16 @@ class Broker(Clients):
         for queue in store.queues.values():
             if queue.group.lanes.default.is_waiting:
                 continue  # for a sync of what was written again, or for a read
-            if queue.group.lanes.ready and store.now_ms >= store.hold_until_ms:
+            if queue.group.lanes.turns and store.now_ms >= store.hold_until_ms:
                 idle = [c for c in queue.group.consumers or () if c.credit() > 0]
                 assert not idle, "a consumer with credit waits beside ready messages"
+
+    @invariant()
+    def what_is_ready_stands_in_turn_unless_its_key_is_closed(self) -> None:
+        for queue in self.world.store.queues.values():
+            ready = [m for m in self.model.of(queue.name) if self.model.may_go(m)]
+            in_turn = [lane.key for lanes in queue.group.lanes.levels for lane in lanes._turn]
+            assert sorted(in_turn) == sorted(key for key, _ in {(m.key, m.priority) for m in ready})
 
     @invariant()
     def no_consumer_has_more_than_its_prefetch_and_all_are_in_line(self) -> None:

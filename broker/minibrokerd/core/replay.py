@@ -19,6 +19,7 @@ from minibrokerd.core.model.cold import ColdRun
 from minibrokerd.core.model.deliveries import Delivery
 from minibrokerd.core.model.extents import BadTail
 from minibrokerd.core.model.kept import ENDED
+from minibrokerd.core.model.keys import arrange
 from minibrokerd.core.model.messages import Message, Span, State
 from minibrokerd.core.model.queues import DEFAULTS, Queue
 from minibrokerd.core.model.records import (
@@ -187,6 +188,7 @@ class Replay:
 
     def _finish_queue(self, waiting: Survivors) -> None:
         store, queue = self._store, waiting.queue
+        arrange(store, queue)
         for live in waiting.lives:
             if isinstance(live, ColdRun):
                 self._finish_run(queue, live)

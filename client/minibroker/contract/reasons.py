@@ -77,6 +77,18 @@ _ROWS: Final = (
         "a worker for {queue}",
     ),
     Reason(
+        "key_busy",
+        _WAITS,
+        "its key has as many messages in work as it may (key_concurrency): {by}",
+        "the end of one of those",
+    ),
+    Reason(
+        "key_waits",
+        _WAITS,
+        "one before it of its key, {by}, was in work and waits until {until}, and their order is strict",
+        "the end of that one: its next attempt, a cancel, or its death",
+    ),
+    Reason(
         "no_credit",
         _WAITS,
         "all who consume {queue} have as many messages as they may have: {by}",

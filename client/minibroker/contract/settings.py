@@ -44,6 +44,14 @@ SETTINGS: Mapping[str, Setting] = {
         Setting(
             "max_messages", 0, 0, 2**53, (), "Most messages; 0: no limit. Publishes above it: busy."
         ),
+        Setting(
+            "key_concurrency",
+            0,
+            0,
+            10_000,
+            (),
+            "Most messages of a key in work; 0: no limit; 1: in strict order, over retries, too.",
+        ),
     )
 }
 

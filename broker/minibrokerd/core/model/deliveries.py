@@ -171,6 +171,11 @@ class Delivery:
         """Return the messages that it still has, held and begun."""
         return sum(span.stop - span.first for span in self.spans.values()) + len(self.singles)
 
+    def items(self) -> Iterator[Item]:
+        """Yield all that it still has; it must not change meanwhile."""
+        yield from self.spans.values()
+        yield from self.singles.values()
+
     def __bool__(self) -> bool:
         return bool(self.spans or self.singles)
 

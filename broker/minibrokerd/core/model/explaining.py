@@ -1,8 +1,8 @@
 """Why a message is not running: a function of what is there now. It changes nothing, and promises nothing.
 
-What dispatch asks is asked here in the order in which a person would: is somebody there, are messages handed out
-at all, may one of the consumers take more, does it read, is the message in memory, is it its turn. The first no is
-the reason; `minibroker.contract.reasons` has the table.
+What dispatch asks is asked here in the order in which a person would: is its key open, is somebody there, are
+messages handed out at all, may one of the consumers take more, does it read, is the message in memory, is it its
+turn. The first no is the reason; `minibroker.contract.reasons` has the table.
 """
 
 from __future__ import annotations
@@ -33,17 +33,29 @@ class Why(NamedTuple):
     by: str = ""
 
 
-def why_waits(store: Store, queue: Queue, item: Item | ColdRun, at: Sequence[Consumer]) -> Why:
-    """Return why a message of `item`, which is READY, is not handed out; `at` are all consumers of its queue."""
-    reason, until_ms, by = _what_keeps(store, queue, item, at)
+def why_waits(
+    store: Store, queue: Queue, item: Item | ColdRun, at: Sequence[Consumer], has_key: str = ""
+) -> Why:
+    """Return why a message of `item`, which is READY, is not handed out; `at` are all consumers of its queue.
+
+    `has_key` says who has the messages of its key that are in work.
+    """
+    reason, until_ms, by = _what_keeps(store, queue, item, at, has_key)
     since = 0 if isinstance(item, ColdRun) else store.unix_ms_at(item.ready_at_ms)
     return Why(State.READY.name, reason, since, store.unix_ms_at(until_ms) if until_ms else 0, by)
 
 
 def _what_keeps(
-    store: Store, queue: Queue, item: Item | ColdRun, at: Sequence[Consumer]
+    store: Store, queue: Queue, item: Item | ColdRun, at: Sequence[Consumer], has_key: str
 ) -> tuple[str, int, str]:
     """Return (reason, log time of its end or 0, by whom)."""
+    keys = queue.group.keys
+    if keys is not None and not isinstance(item, ColdRun) and item.key:
+        reason, first = keys.why_closed(item.key)
+        if first is not None:
+            return reason, first.ready_at_ms, f"{first.block.origin}-{first.sequence}"
+        if reason:
+            return reason, 0, has_key
     if not at:
         return "no_consumer", 0, ""
     if store.paused:

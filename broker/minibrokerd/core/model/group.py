@@ -1,6 +1,6 @@
 """A group of a queue: what waits in it, who holds what, who waits for more, and what was counted.
 
-A queue has one, number 0. There may be very many queues that have nothing. What only messages and consumers need
+A queue has one. There may be very many queues that have nothing. What only messages and consumers need
 is made when they come, and given back some time after they went (`Store.rest_later`): then a queue costs less than
 a KiB.
 """
@@ -20,6 +20,7 @@ from minibrokerd.core.model.priorities import PriorityLanes
 from minibrokerd.core.model.wheel import Timer
 
 if TYPE_CHECKING:
+    from minibrokerd.core.model.keys import Keys
     from minibrokerd.core.model.queues import Queue
 
 
@@ -49,16 +50,16 @@ class Group:
         "entering",
         "held",
         "idle",
+        "keys",
         "lanes",
         "later",
-        "number",
         "queue",
     )
 
-    def __init__(self, queue: Queue, number: int = 0) -> None:
+    def __init__(self, queue: Queue) -> None:
         self.queue = queue
-        self.number = number
         self.lanes: Lanes | PriorityLanes = NO_LANES
+        self.keys: Keys | None = None  # where the settings limit them
         self.delayed: dict[Timer, Item] = NOTHING
         self.later = NO_LANES.index  # the delayed ones by their ids
         self.delayed_count = 0
@@ -81,6 +82,7 @@ class Group:
             queue = self.queue
             standing = queue.sums.standing
             self.lanes = Lanes(queue.home, standing, queue)
+            self.lanes.keys = self.keys
             self.later = Index(queue.home, standing, queue)
             self.delayed, self.deliveries = {}, {}
 
@@ -151,6 +153,8 @@ class Group:
         self.wake()
         self.delayed[timer] = item
         self.later.add(item)
+        if self.keys is not None:
+            self.keys.waits(item)
 
     def undelay(self, timer: Timer) -> Item | None:
         """Take out what waits under `timer`; None if it left by another way."""
@@ -159,6 +163,8 @@ class Group:
             self.later.discard(item)
             if self.doomed is not None:
                 self.doomed.pop(timer, None)
+            if self.keys is not None:
+                self.keys.left(item)
         return item
 
     def items(self) -> Iterator[tuple[State, Item]]:
@@ -185,4 +191,6 @@ class Group:
         self.delayed, self.deliveries, self.doomed = NOTHING, NOTHING, None
         self.later = NO_LANES.index
         self.delayed_count = self.held = self.begun = self.entering = 0
+        if self.keys is not None:
+            self.keys.forget_messages()
         return old

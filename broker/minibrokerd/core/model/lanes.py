@@ -12,7 +12,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
-from itertools import groupby, islice
+from itertools import chain, groupby, islice
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -23,6 +23,7 @@ from minibrokerd.core.model.messages import NO_TERMS, Item, Message, Span
 from minibrokerd.core.model.standing import Standing
 
 if TYPE_CHECKING:
+    from minibrokerd.core.model.keys import Keys
     from minibrokerd.core.model.queues import Queue
 
 
@@ -38,6 +39,7 @@ class Lanes:
         "_turn",
         "default",
         "index",
+        "keys",
         "lined",
         "oldest",
         "queue",
@@ -58,7 +60,8 @@ class Lanes:
         self.index = Index(home, standing, queue)
         self.default = Lane("", self.index)
         self._keyed: dict[str, Lane] = {}
-        # The lanes that have something, in line. Each can leave from any place in it at no cost.
+        self.keys: Keys | None = None  # which of them may hand out; None: all
+        # The lanes that have something and may hand out, in line. Each can leave from any place in it at no cost.
         self._turn: OrderedDict[Lane, None] = OrderedDict()
         self.ready = 0  # messages in all lanes
 
@@ -81,7 +84,9 @@ class Lanes:
 
     def another(self) -> Lanes:
         """Return lanes of the same queue, for messages of another priority."""
-        return Lanes(self._home, self.standing, self.queue)
+        lanes = Lanes(self._home, self.standing, self.queue)
+        lanes.keys = self.keys
+        return lanes
 
     def has_any(self) -> bool:
         """Whether the default lane has anything."""
@@ -104,7 +109,7 @@ class Lanes:
                 return
         lane = self._lane(span.key)
         if not lane:
-            self._turn[lane] = None
+            self._has_something(lane)
         if not (self.lined or span.key):
             self.line_up()
         lane.enter(span)
@@ -127,33 +132,72 @@ class Lanes:
     def leave_if_empty(self, lane: Lane) -> None:
         """Take a lane out of the turn when the last it had was taken out or set aside, not delivered."""
         if not lane:
-            del self._turn[lane]
+            self._turn.pop(lane, None)
             self._keyed.pop(lane.key, None)
 
     def put_back(self, item: Item) -> None:
         """Put what came back to its place in its lane."""
         lane = self._lane(item.key)
         if not lane:
-            self._turn[lane] = None
+            self._has_something(lane)
         lane.put_back(item)
         self.ready += item.stop - item.first
+        if self.keys is not None:
+            self.keys.waits(item)
+
+    def untake(self, item: Item) -> None:
+        """Put back what `take` returned, and was not delivered."""
+        self.put_back(item)
+        if self.keys is not None and item.key:
+            self.keys.ended_work(item.key, item.stop - item.first)
 
     def put_all_back(self, messages: Sequence[Message]) -> None:
         """Put messages that came back to their places in their lanes."""
         for key, group in groupby(messages, key=attrgetter("key")):
             lane = self._lane(key)
             if not lane:
-                self._turn[lane] = None
+                self._has_something(lane)
             lane.put_all_back(list(group))
         self.ready += len(messages)
+        if self.keys is not None:
+            for message in messages:
+                self.keys.waits(message)
+
+    def _has_something(self, lane: Lane) -> None:
+        """Let a lane stand in turn that gets its first message, unless its key is closed."""
+        if self.keys is None or not lane.key or self.keys.is_open(lane.key, self):
+            self._turn[lane] = None
+
+    def put_in_turn(self, key: str, *, is_open: bool) -> bool:
+        """Let the lane of a key stand in turn, or out of it; return whether it may hand out now, and could not."""
+        lane = self._keyed.get(key)
+        if lane is None or not is_open:
+            if lane is not None:
+                self._turn.pop(lane, None)
+            return False
+        if not lane or lane in self._turn:
+            return False
+        self._turn[lane] = None
+        return True
+
+    def put_all_in_turn(self) -> Iterator[int]:
+        """Let each lane of a key stand where it should; it may be left at each step."""
+        for lane in list(self._keyed.values()):
+            if self._keyed.get(lane.key) is lane:
+                is_open = self.keys is None or self.keys.is_open(lane.key, self)
+                self.put_in_turn(lane.key, is_open=is_open)
+            yield 1
 
     def take(self, most: int, most_bytes: int) -> list[Item]:
         """Remove and return what comes next: at most `most` messages, and about `most_bytes`.
 
         At least one message is returned, whatever its size, unless what comes next is not in memory; `ready`
-        must not be 0. All have the same terms of their own, or none.
+        must not be 0. All have the same terms of their own, or none. Nothing is returned, too, while all that is
+        ready is of keys that are closed.
         """
-        turn = self._turn
+        turn, keys = self._turn, self.keys
+        if keys is not None and keys.is_counting:
+            return []
         items: list[Item] = []
         terms = NO_TERMS  # of the last one
         while most and turn:
@@ -164,7 +208,12 @@ class Lanes:
                 turn.move_to_end(lane)  # there is one such lane at the most
                 continue
             # Alone, a lane gives whole spans; with others it gives one message and the turn goes on.
-            item = lane.take(most if len(turn) == 1 else 1)
+            wanted = most if len(turn) == 1 else 1
+            item = (
+                lane.take(wanted)
+                if keys is None or not lane.key
+                else self._take_open(keys, lane, wanted)
+            )
             if item.block.terms is not terms:
                 if items and item.block.terms != terms:
                     lane.put_back(item)
@@ -181,12 +230,42 @@ class Lanes:
             count = item.stop - item.first
             self.ready -= count
             most = max(most - count, 0)
-            if lane:
+            if keys is not None and lane.key and not keys.took(item):
+                if not lane:
+                    del self._keyed[lane.key]
+            elif lane:
                 turn.move_to_end(lane)
             else:
                 del turn[lane]
                 if lane.key:
                     del self._keyed[lane.key]
+        return items
+
+    @staticmethod
+    def _take_open(keys: Keys, lane: Lane, most: int) -> Item:
+        """Take what comes next of an open key: that which holds its place, or what is first in its lane."""
+        first = keys.next_of(lane.key)
+        if first is not None:
+            return lane.take_one(first, first.sequence)
+        return lane.take(min(most, keys.room(lane.key)))
+
+    def take_any(self, most: int) -> list[Item]:
+        """Remove and return up to `most` messages that are not delivered, in turn; closed keys go, too.
+
+        Nothing is returned while what comes next is not in memory.
+        """
+        keys = self.keys
+        if keys is None:
+            return self.take(most, 2**62)
+        closed = [lane for lane in islice(self._keyed.values(), most) if lane not in self._turn]
+        self._turn |= dict.fromkeys(closed)
+        self.keys = None
+        items = self.take(most, 2**62)
+        self.keys = keys
+        for lane in closed:
+            self._turn.pop(lane, None)
+        for item in items:
+            keys.left(item)
         return items
 
     def take_one(self, origin: int, sequence: int) -> Item | None:
@@ -206,6 +285,8 @@ class Lanes:
             single = lane.cut_out(span, sequence)
         self.ready -= 1
         self.leave_if_empty(lane)
+        if self.keys is not None:
+            self.keys.left(single)
         return single
 
     def find(self, origin: int, sequence: int) -> Item | ColdRun | None:
@@ -221,12 +302,13 @@ class Lanes:
 
         Of very many lanes with a key `most` are looked at, those whose turn comes first.
         """
-        times = [lane.oldest_ms for lane in islice(self._turn, most)]
+        lanes = self._turn if self.keys is None else chain(self._turn, self._keyed.values())
+        times = [lane.oldest_ms for lane in islice(lanes, most)]
         return min((time for time in times if time is not None), default=None)
 
     @property
     def turns(self) -> int:
-        """How many lanes have something."""
+        """How many lanes have something and may hand out."""
         return len(self._turn)
 
     def in_order(self, sequence: int) -> Iterator[Span | ColdRun]:

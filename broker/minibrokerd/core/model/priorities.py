@@ -47,7 +47,7 @@ class PriorityLanes:
     @property
     def foremost(self) -> Lanes:
         """Those of `levels` that give what comes next."""
-        return next((lanes for lanes in self.levels if lanes.ready), self.levels[-1])
+        return next((lanes for lanes in self.levels if lanes.turns), self.levels[-1])
 
     @property
     def default(self) -> Lane:
@@ -97,20 +97,27 @@ class PriorityLanes:
         """
         items: list[Item] = []
         for lanes in self.levels:
-            if not lanes.ready:
-                continue
+            if not lanes.turns:
+                continue  # it has nothing, or all of it is of closed keys
             more = lanes.take(most, most_bytes)
             size = sum([item.block.bytes_of(item.first, item.stop) for item in more])
             if items and (size > most_bytes or _differ(items[-1], more)):
                 for item in more:
-                    lanes.put_back(item)
+                    lanes.untake(item)
                 break
             items += more
             most -= sum([item.stop - item.first for item in more])
             most_bytes -= size
-            if lanes.ready or most <= 0 or most_bytes <= 0:
+            if lanes.turns or most <= 0 or most_bytes <= 0:
                 break
         return items
+
+    def take_any(self, most: int) -> list[Item]:
+        """Remove and return messages that are not delivered, as `Lanes.take_any` does, of one priority."""
+        for lanes in self.levels:
+            if lanes.ready:
+                return lanes.take_any(most)
+        return []
 
     def take_one(self, origin: int, sequence: int) -> Item | None:
         """Remove and return a message as an item of its own; None: it is not here, or not in memory."""

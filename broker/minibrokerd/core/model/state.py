@@ -17,6 +17,7 @@ from minibrokerd.core.model.endings import Endings
 from minibrokerd.core.model.extents import Bodies, Extent
 from minibrokerd.core.model.group import Group
 from minibrokerd.core.model.kept import Kept
+from minibrokerd.core.model.keys import arrange
 from minibrokerd.core.model.messages import LAZY, MEMORY, Block, Message, Span, runs_of
 from minibrokerd.core.model.queues import DEFAULTS, RESERVE_STEP, Queue
 from minibrokerd.core.model.records import (
@@ -294,6 +295,7 @@ class Store:
         number = self.next_queue_number
         self.next_queue_number += 1
         queue = self.add_queue(Queue(number, name, home or number, settings, self.sums))
+        arrange(self, queue)
         self.write_queue(queue)
         self.reserve_ahead(queue)
         return queue

@@ -12,13 +12,16 @@ A purge is no row: it ends the messages of a group all at once (`Group.empty`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from minibrokerd.core.model.deliveries import Consumer, Delivery
 from minibrokerd.core.model.group import Group
 from minibrokerd.core.model.messages import Item, Message, State, is_dead
 from minibrokerd.core.model.state import Store
 from minibrokerd.core.model.wheel import Timer
+
+if TYPE_CHECKING:
+    from minibrokerd.core.model.keys import Keys
 
 
 class Row(NamedTuple):
@@ -85,6 +88,23 @@ def change(
             _arm(store, group, item, target, until_ms)
     if target is not None:
         _PUT[target](store, group, items, delivery)
+    if group.keys is not None:
+        _count_keys(group.keys, items, source, target)
+
+
+def _count_keys(
+    keys: Keys, items: Sequence[Item], source: State | None, target: State | None
+) -> None:
+    """Note what is in work now, or no more; a key is open or closed by it."""
+    was_in_work = source in (HELD, BEGUN)
+    if was_in_work == (target in (HELD, BEGUN)):
+        return
+    if not was_in_work:
+        keys.works(items)
+        return
+    for item in items:
+        if item.key:
+            keys.ended_work(item.key, item.stop - item.first)
 
 
 def wait(store: Store, group: Group, item: Item, delivery: Delivery | None = None) -> None:
@@ -209,9 +229,13 @@ def end_begun(store: Store, group: Group, delivery: Delivery, message: Message) 
     message.timer = None
     group.begun -= 1
     give_credit(store, group, delivery, 1)
+    if group.keys is not None and message.key:
+        group.keys.ended_work(message.key, 1)
 
 
-def end_held(store: Store, group: Group, delivery: Delivery, count: int) -> None:
-    """HELD to None: messages without a history that were taken out of their delivery."""
+def end_held(store: Store, group: Group, delivery: Delivery, key: str, count: int) -> None:
+    """HELD to None: messages without a history, all of this key, that were taken out of their delivery."""
     group.held -= count
     give_credit(store, group, delivery, count)
+    if group.keys is not None and key:
+        group.keys.ended_work(key, count)

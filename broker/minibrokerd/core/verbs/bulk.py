@@ -124,7 +124,7 @@ class Moving:
         while wanted > self._moved and self._may_go_on():
             some = min(wanted - self._moved, TAKE_MESSAGES, self._room())
             lanes = group.lanes
-            items = lanes.take(some, 2**62) if some and lanes.ready else []
+            items = lanes.take_any(some) if some and lanes.ready else []
             if not items and some and lanes.ready and lanes.default.cold:
                 read_ahead(self._store, source)
                 yield from self._walk.pause()

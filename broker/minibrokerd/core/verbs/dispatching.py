@@ -24,10 +24,12 @@ def dispatch(store: Store, group: Group) -> None:
     """Deliver until nothing is ready or nobody can take more."""
     line = group.consumers
     share = turns = 0
+    keys = group.keys
     while line and group.lanes.ready:
         if not turns:  # a share is fixed for a round: what later ones got must not make it smaller
             turns = len(line)
-            share = -(-group.lanes.ready // turns)
+            most = group.lanes.ready if keys is None else keys.most_now()
+            share = -(-most // turns) or 1
         turns -= 1
         consumer, _ = line.popitem(last=False)
         credit = consumer.credit()
@@ -67,7 +69,7 @@ def line_up_all(store: Store, connection: Connection) -> None:
 
 
 def _deliver(store: Store, group: Group, consumer: Consumer, most: int) -> bool:
-    """Deliver something; False: what comes next has to be read back first."""
+    """Deliver something; False: what comes next has to be read back first, or all is of closed keys."""
     items = group.lanes.take(most, limits.DELIVERY_BYTES)
     if not items:
         return False

@@ -10,10 +10,12 @@ from collections.abc import Generator, Iterator
 from typing import Any
 
 from minibroker.contract.limits import DLQ_SUFFIX
+from minibrokerd.core.model.cold import ColdRun
 from minibrokerd.core.model.deliveries import Consumer
 from minibrokerd.core.model.endings import Ending
 from minibrokerd.core.model.explaining import Why, why_dead, why_delayed, why_held, why_waits
 from minibrokerd.core.model.inputs import Frame, Scope
+from minibrokerd.core.model.keys import BUSY
 from minibrokerd.core.model.messages import Item, State
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.refusals import Refused
@@ -91,7 +93,8 @@ class _Explaining:
         origin, sequence = self._id
         waits = queue.group.lanes.find(origin, sequence)
         if waits is not None:
-            why = why_waits(self._store, queue, waits, self._consumers(queue))
+            has_key = yield from self._who_has(queue, waits)
+            why = why_waits(self._store, queue, waits, self._consumers(queue), has_key)
             return why_dead(why, waits) if self._is_dead(queue) else why
         later = queue.group.later.find(origin, sequence)
         if later is not None:
@@ -103,6 +106,20 @@ class _Explaining:
         item = found[self._id][1] if found else None
         delivery = queue.group.deliveries.get(item.token) if item is not None else None
         return why_held(self._store, delivery, item) if item and delivery else None
+
+    def _who_has(self, queue: Queue, waits: Item | ColdRun) -> Generator[bool, None, str]:
+        """Return which message of a closed key is in work, and who has it; empty: the key is open."""
+        keys = queue.group.keys
+        if keys is None or isinstance(waits, ColdRun) or keys.why_closed(waits.key)[0] != BUSY:
+            return ""
+        for delivery in list(queue.group.deliveries.values()):
+            for item in delivery.items():
+                if item.key == waits.key:
+                    by = why_held(self._store, delivery, item).by or "a client without a name"
+                    return f"{item.block.origin}-{item.first} at {by}"
+            if self._walk.is_used_up(1 + delivery.count()):
+                yield GO_ON
+        return ""
 
     def _is_dead(self, queue: Queue) -> bool:
         """Whether it was looked for where it died; asked of the DLQ itself, it is one of the messages there."""

@@ -11,6 +11,7 @@ from minibroker.contract import limits
 from minibroker.contract.settings import Settings, check_settings
 from minibrokerd.core.model.deliveries import Consumer
 from minibrokerd.core.model.inputs import Frame
+from minibrokerd.core.model.keys import arrange
 from minibrokerd.core.model.queues import DEFAULTS, Queue
 from minibrokerd.core.model.refusals import Broken, Refused, check_name
 from minibrokerd.core.model.state import Store
@@ -116,12 +117,12 @@ def receive(store: Store, frame: Frame, part: Any) -> None:
 def _wait_over(store: Store, timer: Timer | None, consumer: Consumer) -> None:
     """Answer "none", if that is true: while messages are ready, something is about to make them available.
 
-    They are read back from the log, or hand-outs are held back after a start or for want of space, or the
-    connection had its share of output.
+    Those of closed keys do not count. Others are read back from the log, or hand-outs are held back after a start
+    or for want of space, or the connection had its share of output.
     """
     queue = store.by_number[consumer.queue_number]
     connection = store.connections[consumer.connection]
-    if queue.group.lanes.ready:
+    if queue.group.lanes.turns:
         consumer.timer = store.set_timer(_wait_over, consumer, store.now_ms + LOOK_AGAIN_MS)
         return
     end_receive(store, connection, consumer)
@@ -139,7 +140,7 @@ def queue_set(store: Store, frame: Frame, part: Any) -> None:
         queue = _make(store, part.queue, changes, with_source=True)
     if any(queue.settings.get(name) != value for name, value in changes.items()):
         if queue.is_dlq:
-            _check_durability(queue.settings, changes)
+            _check_for_dlq(queue.settings, changes)
         _change(store, queue, changes)
         client = store.connections[frame.connection].session.client
         store.effects.note(
@@ -187,25 +188,29 @@ def _make(store: Store, name: str, settings: Settings, *, with_source: bool = Fa
     source = store.source_of(name)
     if source is None and source_name != name and with_source:
         check_name(source_name)
-        _check_durability(DEFAULTS, settings)
+        _check_for_dlq(DEFAULTS, settings)
         store.check_room_for_queue()
         source = store.create_queue(source_name, DEFAULTS)
     if source is not None:
-        _check_durability(source.settings, settings)
+        _check_for_dlq(source.settings, settings)
         return store.dlq_of(source)
     check_name(name)
     store.check_room_for_queue()
     return store.create_queue(name, settings)
 
 
-def _check_durability(source: Settings, settings: Settings) -> None:
-    """Check that a DLQ is asked for no other durability than its source has."""
+def _check_for_dlq(source: Settings, settings: Settings) -> None:
+    """Check that a DLQ is asked for no other durability than its source has, and for nothing about keys."""
     if settings.get("durability", source["durability"]) != source["durability"]:
         raise _foreign_durability()
+    for name, value in settings.items():
+        if name.startswith("key_") and value != DEFAULTS[name]:
+            raise Refused("bad_value", f"a dead-letter queue has no {name}; set it at its source")
 
 
 def _change(store: Store, queue: Queue, changes: dict[str, int | str]) -> None:
     queue.configure(queue.settings | changes)
+    arrange(store, queue)
     store.write_queue(queue)
     store.reserve_ahead(queue)
     if queue.is_dlq:

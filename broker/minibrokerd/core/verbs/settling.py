@@ -82,7 +82,7 @@ class Settlement:
         if span.stop - first > count:
             delivery.spans[first + count] = span.cut(first + count)
         self.queue.count_out(span.block, first, first + count)
-        end_held(self.store, self.group, delivery, count)
+        end_held(self.store, self.group, delivery, span.key, count)
         self.sent_unix_ms = span.block.unix_ms
         if span.block.durability < self.durability:
             self.durability = span.block.durability
@@ -267,7 +267,7 @@ def release(work: Settlement) -> None:
     """Not done, not failed: back to its place, uncharged."""
     store, queue = work.store, work.queue
     for run in work.runs:
-        for delivery, item in work.found(run):
+        for delivery, item in _each(work, run):
             queue.group.counters["released"] += item.stop - item.first
             item.releases += 1
             delay_ms = RELEASE_DELAY_MS if item.releases > 1 else 0
@@ -279,6 +279,15 @@ def release(work: Settlement) -> None:
                 store.write_return(queue, [item], delay_ms, None)
             wait(store, work.group, item, delivery)
     _note_silence(store, store.connections[work.frame.connection])
+
+
+def _each(work: Settlement, run: Run) -> Iterator[tuple[Delivery, Item]]:
+    """Yield what is given back; each by itself of what has a key, for it may hold the place of it (keys.py)."""
+    for delivery, item in work.found(run):
+        if item.key:
+            yield from ((delivery, message) for message in held_singles(delivery, item))
+        else:
+            yield delivery, item
 
 
 def _note_silence(store: Store, connection: Connection) -> None:
