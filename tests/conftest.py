@@ -7,10 +7,12 @@ import os
 import signal
 from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
 from support.broker import BrokerServer, StartBroker
+from support.warm import CLAIMS
 
 # A run in the background of a shell script ignores Ctrl-C, and hands that down to every process that it starts:
 # the commands under test would never hear the signals that are sent to them.
@@ -41,6 +43,14 @@ def start_broker(tmp_path: Path) -> Iterator[StartBroker]:
 def broker_server(start_broker: StartBroker) -> BrokerServer:
     """One running broker on a fresh directory."""
     return start_broker()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the folder by which the processes of a run agree on who is first; see support/warm.py."""
+    if CLAIMS not in os.environ:
+        folder = TemporaryDirectory(prefix="minibroker-tests-")
+        os.environ[CLAIMS] = folder.name
+        config.add_cleanup(folder.cleanup)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -21,6 +21,7 @@ from minibrokerd.access.failures import LONGEST_DELAY_S, MAX_ADDRESSES, MAX_WAIT
 from minibrokerd.access.rights import Grant, Limits, Right
 from minibrokerd.access.tokens import BadTokens, Row, decode, encode, hash_of, id_of, make
 from minibrokerd.process import exits
+from support import warm
 from support.broker import COMMAND, BrokerServer, StartBroker
 from support.processes import look_until
 
@@ -29,8 +30,7 @@ SMALL = ("--segment-bytes", "1MiB", "--no-http")
 
 def typed(*words: str, data_dir: Path) -> subprocess.CompletedProcess[str]:
     """Run `minibroker token`."""
-    command = [*COMMAND, "token", *words, "--data-dir", str(data_dir)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    return warm.run(["token", *words, "--data-dir", str(data_dir)])
 
 
 def token(data_dir: Path, *words: str) -> str:

@@ -32,7 +32,8 @@ from worker_ledger import read_ledger
 
 import minibroker
 from support.broker import COMMAND, BrokerServer
-from support.processes import Script, lasts, look_until, was_killed
+from support.processes import lasts, look_until, was_killed
+from support.scripts import Script
 
 LOAD, PARKED = "load", "parked"
 SEGMENT_BYTES = (64 * 1024, 256 * 1024, 1024 * 1024)

@@ -16,7 +16,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 
 from rich.cells import cell_len
-from typing_commands import CLEAN, COMMAND
+from typing_commands import CLEAN
+
+from support import warm
 
 STYLE = re.compile(r"\x1b\[[0-9;]*m")
 DEADLINE_S = 30.0
@@ -33,14 +35,8 @@ class Terminal:
     def __init__(self, columns: int, lines: int, *words: str, env: Mapping[str, str]) -> None:
         self._end, theirs = pty.openpty()
         self.resize(columns, lines)
-        self.process = subprocess.Popen(
-            [*COMMAND, *words],
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
-            env={**BARE, "TERM": "xterm-256color", **env},
-            start_new_session=True,
-        )
+        variables = {**BARE, "TERM": "xterm-256color", **env}
+        self.process = warm.in_session(words, variables, theirs)
         os.close(theirs)
         self.written = b""
 

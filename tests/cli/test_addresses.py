@@ -16,7 +16,8 @@ import pytest
 import minibroker
 from minibroker.session.address import default_url, passed_over, url_of
 from minibrokerd.cli.main import COMMANDS, main
-from support.broker import COMMAND, BrokerServer
+from support import warm
+from support.broker import BrokerServer
 from support.source import ROOT
 
 # What Kubernetes sets for a Service called minibroker with one port, and what links of Docker set.
@@ -97,14 +98,7 @@ def test_no_other_variable_has_a_name_of_that_family() -> None:
 
 def typed(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
-    return subprocess.run(
-        [*COMMAND, *words],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        env={**CLEAN, **env},
-        check=False,
-    )
+    return warm.run(words, {**CLEAN, **env})
 
 
 def test_ping_asks_the_port_that_serve_uses(tmp_path: Path) -> None:

@@ -9,11 +9,11 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, TypeVar
 
 import pytest
-from typing_commands import CLEAN, COMMAND, output, refusal, typed, values
+from typing_commands import CLEAN, output, refusal, typed, values
 
 import minibroker
 from minibrokerd.process import exits
-from support.broker import BrokerServer
+from support.broker import COMMAND, BrokerServer
 
 Answer = TypeVar("Answer")
 PERCENTILES = ["count", "p50", "p90", "p99", "p99.9", "max"]

@@ -12,13 +12,13 @@ from typing import Any
 
 import msgpack
 import pytest
-from typing_commands import CLEAN, COMMAND, output, refusal, typed, typed_at
+from typing_commands import CLEAN, output, refusal, typed, typed_at
 
 import minibroker
 from minibroker.contract.bodies import Encoded
 from minibrokerd.cli.carrying import as_fields, from_line, from_map, line, packed
 from minibrokerd.process import exits
-from support.broker import BrokerServer
+from support.broker import COMMAND, BrokerServer
 from support.processes import lasts
 
 BODIES: list[Any] = [

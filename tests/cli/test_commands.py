@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typing_commands import CLEAN, COMMAND, output, refusal, typed_at, values
+from typing_commands import CLEAN, output, refusal, typed_at, values
 
 import minibroker
-from support.broker import BrokerServer
+from support.broker import COMMAND, BrokerServer
 from support.processes import insists
 
 QUEUE = "emails"

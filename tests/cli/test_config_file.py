@@ -5,19 +5,18 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from support import warm
 from support.broker import BrokerServer
 from support.processes import look_until
 
 
 def run(*words: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """Run a command that ends by itself."""
-    command = [sys.executable, "-m", "minibrokerd", *words]
-    return subprocess.run(command, capture_output=True, text=True, timeout=20, env=env, check=False)
+    return warm.run(words, env)
 
 
 def test_the_environment_goes_before_the_file_and_the_command_line_before_both(

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 from terminal import terminal
-from typing_commands import CLEAN, COMMAND, output, refusal, typed, typed_at, values
+from typing_commands import CLEAN, output, refusal, typed, typed_at, values
 
 import minibroker
 from minibrokerd.process import exits
-from support.broker import BrokerServer
+from support.broker import COMMAND, BrokerServer
 
 QUEUE = "emails"
 COMMANDS_THAT_LIST = (

@@ -12,11 +12,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from typing_commands import CLEAN, COMMAND, output, refusal, typed_at, values
+from typing_commands import CLEAN, output, refusal, typed_at, values
 
 import minibroker
 from minibrokerd.cli import executing
-from support.broker import BrokerServer
+from support.broker import COMMAND, BrokerServer
 
 QUEUE = "emails"
 

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import click
 import pytest
-from typing_commands import CLEAN, COMMAND, output, typed, typed_at
+from typing_commands import CLEAN, output, typed, typed_at
 
 from minibrokerd.cli.log import WITH_MESSAGES
 from minibrokerd.cli.main import COMMANDS, main
 from minibrokerd.cli.stats import RATES, rates
 from minibrokerd.core.model.records import RECORD_TYPES
 from minibrokerd.process import exits
-from support.broker import BrokerServer
+from support.broker import COMMAND, BrokerServer
 
 
 @pytest.fixture

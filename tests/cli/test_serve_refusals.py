@@ -21,7 +21,8 @@ from minibrokerd.log import format as layout
 from minibrokerd.log.format import Header, Kind, Origin, SegmentInfo
 from minibrokerd.process import exits
 from minibrokerd.process.exits import EXITS
-from support.broker import COMMAND, BrokerServer, with_files
+from support import warm
+from support.broker import BrokerServer, with_files
 from support.processes import look_until
 
 SMALL = ("--segment-bytes", "65536")  # a start makes four segments
@@ -32,14 +33,7 @@ PATIENCE_S = 20.0
 
 def serve(*flags: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """Run `serve` to an end that is expected to come soon; it prints no banner and no traceback."""
-    done = subprocess.run(
-        [*COMMAND, "serve", "--port", "0", *SMALL, *flags],
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-        env={**os.environ, **(env or {})},
-        check=False,
-    )
+    done = warm.run(["serve", "--port", "0", *SMALL, *flags], {**os.environ, **(env or {})})
     assert done.stdout == ""
     assert "Traceback" not in done.stderr
     return done

@@ -9,11 +9,11 @@ import subprocess
 
 import pytest
 from terminal import STYLE, lines_at, terminal
-from typing_commands import CLEAN, COMMAND, output, typed
+from typing_commands import CLEAN, output, typed
 
 import minibroker
 from minibrokerd.process import exits
-from support.broker import BrokerServer
+from support.broker import COMMAND, BrokerServer
 
 QUEUE = "bookings-of-the-week"
 LONG = "Kraków → 東京 " * 30

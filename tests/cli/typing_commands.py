@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Mapping
 from typing import Any
 
+from support import warm
 from support.broker import BrokerServer
 
-COMMAND = (sys.executable, "-m", "minibrokerd")
 CLEAN = {name: value for name, value in os.environ.items() if not name.startswith("MINIBROKER_")}
 
 
@@ -19,15 +18,7 @@ def typed(
     *words: str, stdin: str = "", env: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run `minibroker WORDS` to its end."""
-    return subprocess.run(
-        [*COMMAND, *words],
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-        env={**CLEAN, **(env or {})},
-    )
+    return warm.run(words, {**CLEAN, **(env or {})}, stdin=stdin)
 
 
 def typed_at(

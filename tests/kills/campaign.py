@@ -26,7 +26,8 @@ from loops import LOOPS
 
 import minibroker
 from support.broker import BrokerServer
-from support.processes import Script, lasts, look_until
+from support.processes import lasts, look_until
+from support.scripts import Script
 
 QUEUE = "load"
 SEGMENT_BYTES = (256 * 1024, 1024 * 1024, 64 * 1024 * 1024)

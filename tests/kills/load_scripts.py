@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from pathlib import Path
 
-from support.processes import Script
+from support.scripts import Script
 
 HERE = Path(__file__).resolve().parent
 

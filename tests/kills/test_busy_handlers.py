@@ -11,7 +11,8 @@ from worker_ledger import read_ledger
 
 import minibroker
 from support.broker import BrokerServer
-from support.processes import DEADLINE_S, Script
+from support.processes import DEADLINE_S
+from support.scripts import Script
 
 WORKER = Path(__file__).with_name("busy_worker.py")
 LEASE_S = 0.5

@@ -14,7 +14,8 @@ from worker_ledger import read_ledger
 
 import minibroker
 from support.broker import BrokerServer
-from support.processes import DEADLINE_S, Script, ends_or, lasts, was_killed
+from support.processes import DEADLINE_S, ends_or, lasts, was_killed
+from support.scripts import Script
 
 WORKER = Path(__file__).with_name("poison_worker.py")
 MESSAGES = 40  # more than a prefetch, so that some are never delivered together with the poison

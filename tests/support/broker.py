@@ -16,12 +16,15 @@ import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import monotonic
-from typing import Protocol
+from typing import IO, Protocol
+
+from support import warm
+from support.processes import Process
+from support.warm import COMMAND
 
 # Far above what a start takes: they end a test of a broker that hangs, and measure nothing.
 START_DEADLINE_S = 60.0
 STOP_DEADLINE_S = 60.0
-COMMAND = (sys.executable, "-m", "minibrokerd")
 _LIMITING = """
 import os, resource, sys
 resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[1]),) * 2)
@@ -47,7 +50,8 @@ class BrokerServer:
     """One data directory and the broker that runs on it, started by the constructor.
 
     `flags` are those of `serve`. After a `restart` the directory and the port are the same, so clients
-    find the new process.
+    find the new process. Where that is the same, the process is forked off one that has imported the server
+    (support/warm.py); `is_warm=False` is for tests of the start itself, or of how much memory there is.
     """
 
     def __init__(
@@ -57,10 +61,12 @@ class BrokerServer:
         port: int = 0,
         env: Mapping[str, str] | None = None,
         command: Sequence[str] = COMMAND,
+        is_warm: bool = True,
     ) -> None:
         self.data_dir = data_dir
         self.flags = flags
         self.command = command
+        self.is_warm = is_warm
         self.host = "127.0.0.1"
         self.port = port
         self.lines: list[str] = []  # all that it printed, over all its lives
@@ -117,38 +123,43 @@ class BrokerServer:
             self.process.kill()
         self._wait()
 
-    def launch(self) -> subprocess.Popen[str]:
+    def launch(self) -> Process:
         """Start a process that may never listen; it is the present life, and what it prints is in `lines`."""
-        self.process = self._popen()
-        self._read(self.process)
+        self.process, output = self._popen()
+        self._read(output)
         return self.process
 
-    def _start(self) -> subprocess.Popen[str]:
-        process = self._popen()
+    def _start(self) -> Process:
+        process, output = self._popen()
         try:
-            self._wait_for_port(process)
+            self._wait_for_port(process, output)
         except BaseException:
             process.kill()
             process.wait()
             raise
         return process
 
-    def _popen(self) -> subprocess.Popen[str]:
+    def _popen(self) -> tuple[Process, IO[str]]:
         address = ["--data-dir", str(self.data_dir), "--port", str(self.port)]
+        words = ["serve", *address, *self.flags]
+        if self.is_warm and self.command == COMMAND and warm.fits(words, self._env):
+            return warm.with_output(words, self._env)
         # The death signal is tied to the thread that starts the process; only the main one stays.
         tethered = sys.platform == "linux" and threading.current_thread() is threading.main_thread()
         launch = [sys.executable, "-I", "-S", "-c", _TETHERED] if tethered else []
-        return subprocess.Popen(
-            [*launch, *self.command, "serve", *address, *self.flags],
+        process = subprocess.Popen(
+            [*launch, *self.command, *words],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             env=self._env,
         )
+        assert process.stdout is not None
+        return process, process.stdout
 
-    def _wait_for_port(self, process: subprocess.Popen[str]) -> None:
-        arrived = self._read(process)
+    def _wait_for_port(self, process: Process, output: IO[str]) -> None:
+        arrived = self._read(output)
         deadline = monotonic() + START_DEADLINE_S
         while True:
             try:
@@ -170,19 +181,16 @@ class BrokerServer:
             self._reader.join(STOP_DEADLINE_S)
         return code
 
-    def _read(self, process: subprocess.Popen[str]) -> queue.SimpleQueue[str | None]:
+    def _read(self, output: IO[str]) -> queue.SimpleQueue[str | None]:
         arrived: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        self._reader = threading.Thread(target=self._drain, args=(process, arrived), daemon=True)
+        self._reader = threading.Thread(target=self._drain, args=(output, arrived), daemon=True)
         self._reader.start()
         return arrived
 
-    def _drain(
-        self, process: subprocess.Popen[str], arrived: queue.SimpleQueue[str | None]
-    ) -> None:
+    def _drain(self, output: IO[str], arrived: queue.SimpleQueue[str | None]) -> None:
         # Read to the end, in a thread: a broker whose pipe is full would stop at its next log line.
-        assert process.stdout is not None
-        with process.stdout:
-            for line in process.stdout:
+        with output:
+            for line in output:
                 self.lines.append(line.rstrip("\n"))
                 arrived.put(line)
         arrived.put(None)

@@ -7,13 +7,11 @@ looks whenever a slice of that wait is over, and learns at once when the process
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import subprocess
-import sys
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from time import monotonic
+from typing import Protocol
 
 DEADLINE_S = 30.0
 LOOK_EVERY_S = 0.02
@@ -25,45 +23,46 @@ TETHER = (
 )
 
 
-class Script:
-    """A Python file that runs in a process of its own; what it prints is kept in a file."""
-
-    def __init__(self, path: Path, *arguments: object, log: Path) -> None:
-        self.log = log
-        command = [sys.executable, str(path), *map(str, arguments)]
-        with log.open("ab") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", TETHER, *command],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, "PYTHONUNBUFFERED": "1"},
-            )
+class Process(Protocol):
+    """What the tests use of subprocess.Popen."""
 
     @property
-    def running(self) -> bool:
-        """Whether it has not ended."""
-        return self.process.poll() is None
+    def args(self) -> object:
+        """What it was started with, for the text of a failing assert."""
+        ...
 
     @property
-    def output(self) -> str:
-        """What it printed, for the text of a failing assert."""
-        return self.log.read_text("utf-8", "replace")
+    def pid(self) -> int:
+        """Its number."""
+        ...
 
-    def stop(self) -> None:
-        """Ask it to stop by SIGTERM, and check that it did so in good order."""
-        self.process.terminate()
-        code = self.process.wait(DEADLINE_S)
-        assert code == 0, f"{self.process.args!r} ended with {code}:\n{self.output}"
+    @property
+    def returncode(self) -> int | None:
+        """The exit code, if somebody has asked since it ended."""
+        ...
 
-    def close(self) -> None:
-        """End it if it still runs, whatever state it is in."""
-        if self.running:
-            self.process.kill()
-        self.process.wait()
+    def poll(self) -> int | None:
+        """Return the exit code, None if it still runs."""
+        ...
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Return the exit code; subprocess.TimeoutExpired if it still runs after `timeout`."""
+        ...
+
+    def send_signal(self, sig: int, /) -> None:
+        """Send a signal, unless it has ended."""
+        ...
+
+    def terminate(self) -> None:
+        """Send SIGTERM."""
+        ...
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        ...
 
 
-def lasts(process: subprocess.Popen[str] | subprocess.Popen[bytes], seconds: float) -> bool:
+def lasts(process: Process, seconds: float) -> bool:
     """Wait for the end of a process, at most `seconds`; return whether it still runs."""
     try:
         process.wait(seconds)
@@ -74,7 +73,7 @@ def lasts(process: subprocess.Popen[str] | subprocess.Popen[bytes], seconds: flo
 
 def look_until(
     condition: Callable[[], bool],
-    process: subprocess.Popen[str] | subprocess.Popen[bytes],
+    process: Process,
     what: str,
     deadline_s: float = DEADLINE_S,
 ) -> None:
@@ -85,9 +84,7 @@ def look_until(
         assert monotonic() < deadline, f"{what}: not within {deadline_s} s"
 
 
-def insists(
-    process: subprocess.Popen[str] | subprocess.Popen[bytes], number: int = signal.SIGTERM
-) -> int:
+def insists(process: Process, number: int = signal.SIGTERM) -> int:
     """Send a signal again and again until the process ends; return its exit code.
 
     One that follows the first in a moment counts as the same asking, so a second one is not enough.
@@ -97,12 +94,10 @@ def insists(
         process.send_signal(number)
         lasts(process, LOOK_EVERY_S)
         assert monotonic() < deadline, f"{process.args!r} goes on however often it is asked"
-    return process.returncode
+    return process.wait()
 
 
-async def ends_or(
-    process: subprocess.Popen[bytes], condition: Callable[[], Awaitable[bool]]
-) -> int | None:
+async def ends_or(process: Process, condition: Callable[[], Awaitable[bool]]) -> int | None:
     """Wait until `process` ends (its exit code) or `condition` holds (None)."""
     deadline = monotonic() + DEADLINE_S
     while await asyncio.to_thread(lasts, process, LOOK_EVERY_S):

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
-from support.processes import DEADLINE_S, TETHER, insists, look_until
+from support import warm
+from support.processes import DEADLINE_S, insists, look_until
 
 
 class WorkerProcess:
@@ -21,27 +20,13 @@ class WorkerProcess:
         folder.mkdir(exist_ok=True)
         (folder / "app.py").write_text(source, "utf-8")
         self._log = folder / f"worker-{len(list(folder.glob('*.log')))}.log"
-        command = [sys.executable, "-m", "minibrokerd", "worker", "app:app"]
-        with self._log.open("ab") as output:
-            self.process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-I",
-                    "-S",
-                    "-c",
-                    TETHER,
-                    *command,
-                    "--log-format",
-                    "json",
-                    *flags,
-                ],
-                cwd=folder,
-                start_new_session=True,  # no terminal, as under a service manager
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, "MINIBROKER_URL": url, "PYTHONDONTWRITEBYTECODE": "1"},
-            )
+        self.process = warm.start_logged(
+            ["worker", "app:app", "--log-format", "json", *flags],
+            {**os.environ, "MINIBROKER_URL": url, "PYTHONDONTWRITEBYTECODE": "1"},
+            self._log,
+            folder=folder,
+            start_new_session=True,  # no terminal, as under a service manager
+        )
 
     @property
     def output(self) -> str:
