@@ -143,7 +143,7 @@ class Client:
     # -- commands -------------------------------------------------------------------------------
 
     def publish(self, queue: str, *bodies: bytes, **fields: Any) -> Any:
-        """Publish; `delays`, `keys` and `encodings` become columns, the rest are fields."""
+        """Publish; `delays`, `keys`, `encodings`, `uniques` and `dedupes` become columns, the rest are fields."""
         columns, names = b"", []
         if (delays := fields.pop("delays", None)) is not None:
             columns, names = struct.pack(f"<{len(delays)}Q", *delays), ["delay_ms"]
@@ -153,6 +153,10 @@ class Client:
         if (encodings := fields.pop("encodings", None)) is not None:
             columns += bytes(encodings)
             names.append("encoding")
+        for name, field in (("unique_key", "uniques"), ("dedupe_id", "dedupes")):
+            if (texts := fields.pop(field, None)) is not None:
+                columns += wire.pack_strings([text.encode() for text in texts])
+                names.append(name)
         part = {"op": "publish", "queue": queue, "count": len(bodies), **fields}
         if names:
             part["columns"] = names

@@ -355,11 +355,13 @@ class World:
                 for sequence in range(first, stop):
                     assert (run.queue, sequence) not in found
                     found[run.queue, sequence] = "READY"
-        for _, entered, block, _ in self.store.entering:
+        for _, entered, block, spans, count in self.store.entering:
             if entered is queue:
-                for sequence in range(block.first, block.first + block.count):
-                    assert (block.origin, sequence) not in found
-                    found[block.origin, sequence] = "ENTERING"
+                assert count == sum(span.stop - span.first for span in spans)
+                for span in spans:
+                    for sequence in range(span.first, span.stop):
+                        assert (block.origin, sequence) not in found
+                        found[block.origin, sequence] = "ENTERING"
         return found
 
     def check(self) -> None:
@@ -377,6 +379,7 @@ class World:
             cold = cold_runs(queue)
             assert queue.cold_bytes == sum(run.cost for run in cold), queue.name
             self._check_timers(queue)
+            self._check_unique_keys(queue)
             if not queue.count() - queue.group.entering:
                 assert not queue.live_bytes or queue.group.entering, queue.name
         self._check_extents()
@@ -387,8 +390,8 @@ class World:
         for queue in self.store.queues.values():
             for _, item in queue.group.items():
                 refs[item.block.extent] += item.stop - item.first
-        for _, _, block, _ in self.store.entering:
-            refs[block.extent] += block.count
+        for _, _, block, _, count in self.store.entering:
+            refs[block.extent] += count
         held_bytes = sum(extent.size for extent in refs)
         if self.store.jobs:
             assert all(extent.refs >= count for extent, count in refs.items())
@@ -405,6 +408,22 @@ class World:
             timer = getattr(item, "timer", None)
             waits = state in (State.BEGUN, State.DELAYED) and not getattr(item, "dead", False)
             assert (timer is not None and timer.armed) == waits, (queue.name, state, item.first)
+
+    def _check_unique_keys(self, queue: Queue) -> None:
+        """A unique key is held by the messages of its queue that have it, and by nothing else."""
+        items = [item for _, item in queue.group.items()]
+        for _, entered, _, spans, _ in self.store.entering:
+            items += spans if entered is queue else []
+        held: dict[str, list[Id]] = {}
+        for item in items:
+            block = item.block
+            for sequence in range(item.first, item.stop):
+                key = block.uniques[sequence - block.first] if block.uniques else ""
+                if key:
+                    held.setdefault(key, []).append((block.origin, sequence))
+        keys = queue.unique
+        said = {key: sorted(keys.holders(key)) for key in keys} if keys is not None else {}
+        assert said == {key: sorted(ids) for key, ids in held.items()}, queue.name
 
     def _check_credit(self) -> None:
         """A consumer has as many messages outstanding as its deliveries have."""

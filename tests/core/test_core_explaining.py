@@ -343,6 +343,25 @@ def test_it_changes_nothing() -> None:
     assert list(world.store.queues) == ["q"]
 
 
+def test_replaced() -> None:
+    world = World()
+    client = world.hello("ann")
+    client.publish("q", b"old", uniques=["k"])
+    client.publish("q", b"new", uniques=["k"], unique_mode="replace")
+    why = client.explain((1, 0))
+    assert (why["state"], why["reason"], why["by"]) == ("ENDED", "replaced", "1-1 (ann)")
+    assert why["since_unix_ms"] == world.unix_ms
+
+
+def test_duplicate() -> None:
+    """Of one that was not stored beside others: a confirm names the message that stands."""
+    client = World().hello()
+    client.publish("q", b"stands", uniques=["k"])
+    client.publish("q", b"duplicate", b"stored", uniques=["k", ""])
+    why = client.explain((1, 1))
+    assert (why["reason"], why["by"]) == ("duplicate", "1-0")
+
+
 def test_every_reason_has_a_test() -> None:
     """Named after it."""
     names = [name for name in globals() if name.startswith("test_")]

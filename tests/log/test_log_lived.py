@@ -19,6 +19,7 @@ import pytest
 from lived_story import live
 from make_vectors import VECTORS
 
+from minibroker.contract.settings import default_settings
 from minibrokerd.log.directory import DataDirectory
 from minibrokerd.log.fileops import FileOps
 from minibrokerd.log.recovery import Recovery
@@ -37,8 +38,13 @@ def copied(name: str, tmp_path: Path) -> Path:
 
 
 def said(name: str) -> dict[str, Any]:
-    """Return what was found in an old directory, and what its clients know."""
+    """Return what was found in an old directory, and what its clients know.
+
+    A setting that came since has its default.
+    """
     content: dict[str, Any] = json.loads((VECTORS / f"{name}.found.json").read_text())
+    for queue in content["found"]["queues"].values():
+        queue["settings"]["settings"] = default_settings() | queue["settings"]["settings"]
     return content
 
 

@@ -7,7 +7,7 @@ from random import Random
 from typing import Any
 from zlib import crc32
 
-import frame_vectors
+import frame_octets
 import msgspec
 import pytest
 from frame_bins import bins, changed, joined
@@ -179,7 +179,7 @@ def test_a_frame_is_cut_out_of_the_stream(
 
     monkeypatch.setattr(hand.server.engine, "submit", noted)  # of logins
     monkeypatch.setattr(peer.connection, "_submit", noted)
-    stream, at = vector.octets + frame_vectors.PING, 0
+    stream, at = vector.octets + frame_octets.PING, 0
     for end in chunks(len(stream), len(vector.octets), way):
         hand.loop.now_s += PACE_S
         peer.give(stream[at:end])
@@ -208,7 +208,7 @@ def check_submitted(command: Command, vector: Vector) -> None:
 def check_refused(hand: Hand, vector: Vector, payload: bytes, what: str) -> None:
     """One error frame that names no frame, then the end; the others go on."""
     peer = hand.connect() if vector.is_login else hand.login()
-    peer.give(prefixed(payload) + frame_vectors.PING)
+    peer.give(prefixed(payload) + frame_octets.PING)
     errors = [(header["op"], header.get("code")) for header in peer.take()]
     assert (errors, peer.closed) == ([("error", "protocol_error")], True), what
 
@@ -221,7 +221,7 @@ def audience() -> tuple[Hand, Peer]:
 
 def alive(peer: Peer) -> bool:
     """Whether the server still answers a connection."""
-    return [header["op"] for header in peer.give(frame_vectors.PING).take()] == ["pong"]
+    return [header["op"] for header in peer.give(frame_octets.PING).take()] == ["pong"]
 
 
 @pytest.mark.parametrize("name", CLIENT)
@@ -351,12 +351,12 @@ def test_the_core_makes_the_golden_delivery_of_the_golden_publish() -> None:
     broker.sent.clear()
     broker.take(CLIENT["consume"].payload, 1)
     broker.take(CLIENT["ping"].payload, 1)
-    assert sorted(broker.sent[1], key=len)[-1] == frame_vectors.DELIVER
-    assert frame_vectors.PONG in broker.sent[1]
+    assert sorted(broker.sent[1], key=len)[-1] == frame_octets.DELIVER
+    assert frame_octets.PONG in broker.sent[1]
     fresh = Broker()
     fresh.apply(Hello(1, "w"))
-    fresh.take(frame_vectors.PUBLISH[4:], 1)
-    assert fresh.sent[1][-1] == frame_vectors.CONFIRM
+    fresh.take(frame_octets.PUBLISH[4:], 1)
+    assert fresh.sent[1][-1] == frame_octets.CONFIRM
 
 
 EDITS: dict[str, Callable[[bytearray, int, int], None]] = {

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 from frame_bins import bins
-from frame_vectors import CONFIRM, DELIVER, HELLO, PONG, PUBLISH, TOKEN, UNIX_MS, octets
+from frame_octets import CONFIRM, DELIVER, HELLO, PONG, PUBLISH, octets
+from frame_vectors import TOKEN, UNIX_MS
 from hand import prefixed
 
 from minibroker.contract import wire

@@ -15,6 +15,7 @@ import click
 
 import minibroker
 from minibroker.contract import limits
+from minibroker.contract.settings import UNIQUE_MODES
 from minibrokerd.cli.options import client_options, option, queue_argument
 from minibrokerd.cli.printing import fail, note, print_json, progress, say
 from minibrokerd.cli.ranges import Duration
@@ -52,6 +53,21 @@ BATCH: Final = 500  # one frame; its ids are printed as soon as it is confirmed
     default=0,
     help="Hand them out before those of a lower one.",
 )
+@option(
+    "--unique-key", default="", help="Unique key: one message of it at a time, until that ends."
+)
+@option(
+    "--unique",
+    type=click.Choice(UNIQUE_MODES),
+    default=UNIQUE_MODES[0],
+    help="While one of its key is there. drop: not stored. replace: instead of the one that waits. "
+    "keep-latest: the same, at the time of that one.",
+)
+@option(
+    "--dedupe-id",
+    default="",
+    help="Not stored if one with this id was, within the window; for one message.",
+)
 @client_options
 def publish(
     queue: str,
@@ -63,6 +79,9 @@ def publish(
     key: str,
     delay: float,
     priority: int,
+    unique_key: str,
+    unique: str,
+    dedupe_id: str,
     url: str,
     as_json: bool,
 ) -> None:
@@ -74,10 +93,15 @@ def publish(
     """
     if body is not None and file is not None:
         raise click.UsageError("give BODY or --file, not both")
+    if dedupe_id and (lines or (body is None and file is None)):
+        raise click.UsageError(
+            "--dedupe-id is of one message; give BODY, or --file without --lines"
+        )
     if lines and file is None:
         raise click.UsageError("--lines needs --file; standard input is read by lines anyway")
     own = headers_of(os.environ) | headers_given(headers)
     settings: dict[str, Any] = {"headers": own, "key": key, "delay": delay, "priority": priority}
+    settings |= {"unique": unique} | ({"dedupe_ids": [dedupe_id]} if dedupe_id else {})
 
     async def work(broker: minibroker.Broker) -> None:
         done = 0
@@ -85,7 +109,8 @@ def publish(
             with progress(f"publishing to {queue}", None, prints=True) as advance:
                 async for batch in _batches(body, file, lines):
                     bodies, wrong = decoded(batch, body_type, done)
-                    confirms = await _publish(broker.queue(queue), bodies, settings)
+                    keys = {"unique_keys": [unique_key] * len(bodies)} if unique_key else {}
+                    confirms = await _publish(broker.queue(queue), bodies, settings | keys)
                     done += len(bodies)
                     advance(len(bodies))
                     _print_ids(confirms, as_json)
@@ -113,10 +138,15 @@ async def _publish(
 
 def _print_ids(confirms: Iterable[minibroker.Confirm], as_json: bool) -> None:
     for confirm in confirms:
+        more: dict[str, Any] = {"duplicate": True} if confirm.duplicate else {}
+        if confirm.replaced is not None:
+            more["replaced"] = str(confirm.replaced)
         if as_json:
-            print_json({"id": str(confirm.id), "durability": confirm.durability})
+            print_json({"id": str(confirm.id), "durability": confirm.durability, **more})
         else:
-            say(f"{confirm.id} {confirm.durability}")
+            said = " duplicate" if confirm.duplicate else ""
+            said += f" replaced {confirm.replaced}" if confirm.replaced is not None else ""
+            say(f"{confirm.id} {confirm.durability}{said}")
 
 
 async def _batches(

@@ -356,8 +356,8 @@ def _synced(store: Store, command: Synced) -> None:
     while store.lazy and store.lazy[0][0] <= command.batch:
         store.lazy_bytes -= store.lazy.popleft()[1]
     while store.entering and store.entering[0][0] <= command.batch:
-        _, queue, block, spans = store.entering.popleft()
-        queue.group.entering -= block.count
+        _, queue, _, spans, count = store.entering.popleft()
+        queue.group.entering -= count
         enter(store, queue, spans)
     while store.copied and store.copied[0][0] <= command.batch:
         _, queue = store.copied.popleft()

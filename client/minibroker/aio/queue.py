@@ -28,6 +28,7 @@ from minibroker.session.spans import Span, whole
 from minibroker.session.typed import Convert
 
 Body = TypeVar("Body")
+NOTHING_ASKED: Final = (None, None, None, 0, None, None)
 NO_GROUP: Final = PublishGroup(("", 0), 0)  # that takes nothing
 
 
@@ -58,6 +59,10 @@ class Queue(QueueByHand, Generic[Body]):
         max_attempts: int | None = None,
         lease: Span | None = None,
         priority: int = 0,
+        unique_key: str | None = None,
+        unique: str = wishes.DROP,
+        dedupe_id: str | None = None,
+        dedupe_window: Span | None = None,
         timeout: Span | None = None,
     ) -> Confirm:
         """Store one message; return when it is as safe as the queue's durability says.
@@ -72,6 +77,10 @@ class Queue(QueueByHand, Generic[Body]):
             max_attempts: for this message, instead of the setting of the queue.
             lease: for this message, instead of that of the consumer and of the queue.
             priority: 0 to 9; a higher one is handed out before all lower ones of the queue.
+            unique_key: one message of this key at a time, from its publish to its end (docs/guide/unique.md).
+            unique: while one is there, "drop": not stored. "replace": in the place of one that waits, with its own
+                delay. "keep-latest": the same, ready when that would have been.
+            dedupe_id: not stored if one with this id was, within `dedupe_window` (None: as the queue says).
             timeout: deadline of this call.
 
         Raises:
@@ -87,16 +96,10 @@ class Queue(QueueByHand, Generic[Body]):
         plain: Any = body
         driver = self._driver
         if (
-            type(plain) is bytes
-            and headers is None
-            and key is None
-            and delay is None
-            and max_attempts is None
-            and lease is None
-            and priority == 0
-            and timeout is None
-            and get_ident() == driver.thread
-        ):
+            type(plain) is bytes and headers is None and key is None and delay is None and priority == 0
+            and max_attempts is None and lease is None and unique_key is None and dedupe_id is None
+            and timeout is None and get_ident() == driver.thread
+        ):  # fmt: skip
             group = self._latest
             if len(plain) > group.plain_bytes:
                 group = self._latest = self._group_for_plain(len(plain))
@@ -111,11 +114,10 @@ class Queue(QueueByHand, Generic[Body]):
                     driver.schedule()
                 return await future
         where = self._key
-        if not (timeout is None and max_attempts is None and lease is None and priority == 0):
-            where = wishes.place(
-                self.name, timeout, driver.timeout_ms, max_attempts, lease, priority
-            )
-        return await self._publish(where, body, headers, key, delay)
+        if (timeout, max_attempts, lease, priority, unique_key, dedupe_id) != NOTHING_ASKED:
+            terms = max_attempts, lease, priority, unique, dedupe_window
+            where = wishes.place(self.name, timeout, driver.timeout_ms, *terms)
+        return await self._publish(where, body, headers, key, delay, unique_key, dedupe_id)
 
     async def _publish(
         self,
@@ -124,11 +126,16 @@ class Queue(QueueByHand, Generic[Body]):
         headers: Mapping[str, object] | None,
         key: str | None,
         delay: Span | None,
+        unique_key: str | None,
+        dedupe_id: str | None,
     ) -> Confirm:
-        some = wishes.ready(body, headers, key, delay, self._driver.session.max_message_bytes)
+        most = self._driver.session.max_message_bytes
+        some = wishes.ready(body, headers, key, delay, most, unique_key, dedupe_id)
         group = self._group(where, 1, some.cost)
         future = self._driver.create_future()
-        group.add(future, *some[:-1])
+        group.add(future, *some[:-2])
+        if some.names is not wishes.NO_NAMES:
+            group.name_last([some.names])
         self._filled(group)
         confirm: Confirm = await future
         return confirm
@@ -143,9 +150,15 @@ class Queue(QueueByHand, Generic[Body]):
         max_attempts: int | None = None,
         lease: Span | None = None,
         priority: int = 0,
+        unique_keys: Iterable[str] | None = None,
+        unique: str = wishes.DROP,
+        dedupe_ids: Iterable[str] | None = None,
+        dedupe_window: Span | None = None,
         timeout: Span | None = None,
     ) -> Confirms:
         """Store many messages with the same headers, key, delay and terms; return their confirms in order.
+
+        `unique_keys` and `dedupe_ids` have one for each body.
 
         They leave in frames of at most 500, each stored as a whole or not at all. If one fails, its error is
         raised after all were answered; it says what became of each body: `error.confirms[index]` is None for those
@@ -153,8 +166,10 @@ class Queue(QueueByHand, Generic[Body]):
         has both attributes, too. Raises what `publish` raises.
         """
         driver = self._driver
-        many = wishes.ready_many(bodies, headers, key, delay, driver.session.max_message_bytes)
-        where = wishes.place(self.name, timeout, driver.timeout_ms, max_attempts, lease, priority)
+        most = driver.session.max_message_bytes
+        many = wishes.ready_many(bodies, headers, key, delay, most, unique_keys, dedupe_ids)
+        terms = max_attempts, lease, priority, unique, dedupe_window
+        where = wishes.place(self.name, timeout, driver.timeout_ms, *terms)
         driver.check_open()
         calls = []
         most = driver.session.outbox.group_bytes
@@ -168,6 +183,7 @@ class Queue(QueueByHand, Generic[Body]):
             calls.append((future, count, group))
             encodings = many.encodings[first:stop]
             group.add_many(future, many.headers, some, encodings, many.key, many.delay_ms)
+            group.name_last(many.names[first:stop])
             self._filled(group)
         return Confirms(await _runs(calls))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, overload
 
 import msgspec
@@ -30,11 +30,17 @@ class MessageId(NamedTuple):
 
 
 class Confirm(msgspec.Struct, frozen=True, gc=False):
-    """One message is stored, as safely as `durability` says (sync, lazy or memory)."""
+    """One message is stored, as safely as `durability` says (sync, lazy or memory).
+
+    `duplicate`: it was not stored, because its unique key or dedupe id was known; the id is that of the message
+    which stands. `replaced`: the one that waited under its unique key, and that it replaced.
+    """
 
     origin: int
     sequence: int
     durability: str
+    duplicate: bool = False
+    replaced: MessageId | None = None
 
     @property
     def id(self) -> MessageId:
@@ -43,12 +49,27 @@ class Confirm(msgspec.Struct, frozen=True, gc=False):
 
 
 class ConfirmRun(NamedTuple):
-    """Consecutive messages that were confirmed together."""
+    """Consecutive messages that were confirmed together.
+
+    `known` has, by their index in the run, those that are no plain ones: a duplicate (True) of a message, or what
+    replaced it (False).
+    """
 
     origin: int
     first: int
     messages: int
     durability: str
+    known: Mapping[int, tuple[bool, MessageId]] | None = None
+
+    def confirm(self, at: int) -> Confirm:
+        """Return the confirm of the message with this index."""
+        found = self.known.get(at) if self.known is not None else None
+        if found is None:
+            return Confirm(self.origin, self.first + at, self.durability)
+        is_duplicate, id = found
+        if is_duplicate:
+            return Confirm(*id, self.durability, duplicate=True)
+        return Confirm(self.origin, self.first + at, self.durability, replaced=id)
 
 
 class Confirms(Sequence[Confirm]):
@@ -77,7 +98,7 @@ class Confirms(Sequence[Confirm]):
         if at >= 0:
             for run in self.runs:
                 if at < run.messages:
-                    return Confirm(run.origin, run.first + at, run.durability)
+                    return run.confirm(at)
                 at -= run.messages
         raise IndexError(index)
 

@@ -74,6 +74,8 @@ COLUMNS: Mapping[str, Column] = {
         Column("delay_ms", "Q", "Delay of each message in ms."),
         Column("key", "str", "Key of each message or run; empty: none."),
         Column("encoding", "B", "Body encoding of each message: 0 bytes, 1 msgpack."),
+        Column("unique_key", "str", "Unique key of each message; empty: none."),
+        Column("dedupe_id", "str", "Dedupe id of each message; empty: none."),
         Column(
             "run",
             "QIQI",

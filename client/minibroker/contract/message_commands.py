@@ -47,8 +47,21 @@ MESSAGE_COMMANDS: Final[tuple[Command, ...]] = (
             ATTEMPTS,
             LEASE,
             PRIORITY,
+            text(
+                "unique_mode",
+                limits.MAX_MODE_CHARS,
+                "What becomes of a message whose unique key is held: drop, replace or keep-latest (section 5.9); "
+                "empty: drop.",
+            ),
+            whole(
+                "dedupe_window_ms",
+                limits.MAX_DELAY_MS,
+                "How long dedupe ids are remembered; 0: as the queue says.",
+                "ms",
+                default=0,
+            ),
         ),
-        ("delay_ms", "key", "encoding"),
+        ("delay_ms", "key", "encoding", "unique_key", "dedupe_id"),
         "Store messages; alone, or in a step with acks and other publishes (section 3).",
     ),
     Command(

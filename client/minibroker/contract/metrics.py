@@ -52,6 +52,24 @@ METRICS: Final[Mapping[str, Metric]] = {
             "damaged", True, True, "messages set aside: the disk did not give back what was written"
         ),
         Metric("dlq_full", True, False, "messages that stayed because their DLQ was full"),
+        Metric(
+            "duplicates",
+            True,
+            False,
+            "messages not stored: their unique key or dedupe id was known",
+        ),
+        Metric(
+            "dedupe_forgotten",
+            True,
+            False,
+            "dedupe ids forgotten within their window: there were too many",
+        ),
+        Metric(
+            "replaced",
+            True,
+            False,
+            "messages that waited, and a later one of their unique key replaced",
+        ),
     )
 }
 COUNTERS: Final = tuple(row.name for row in METRICS.values() if row.counter)

@@ -37,7 +37,7 @@ class PartialConfirms(Sequence[Confirm | None]):
             if at < count:
                 if not isinstance(outcome, ConfirmRun):
                     return None
-                return Confirm(outcome.origin, outcome.first + at, outcome.durability)
+                return outcome.confirm(at)
             at -= count
         raise AssertionError("the counts add up")
 

@@ -145,6 +145,8 @@ _ROWS: Final = (
     Reason("acked", ENDED, "{by} acked it at {since}", ""),
     Reason("purged", ENDED, "{by} purged it at {since}", ""),
     Reason("cancelled", ENDED, "{by} cancelled it at {since}", ""),
+    Reason("replaced", ENDED, "{by} has its unique key, and replaced it at {since}", ""),
+    Reason("duplicate", ENDED, "it is a duplicate of {by}, and was not stored", ""),
     Reason(
         "ended",
         ENDED,

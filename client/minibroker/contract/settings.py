@@ -8,6 +8,7 @@ from typing import Final
 
 from minibroker.contract import limits
 
+UNIQUE_MODES: Final = ("drop", "replace", "keep-latest")  # the first one if nothing is said
 DURABILITIES: Final = ("sync", "lazy", "memory")  # from the safest to the fastest
 
 
@@ -51,6 +52,14 @@ SETTINGS: Mapping[str, Setting] = {
             10_000,
             (),
             "Most messages of a key in work; 0: no limit; 1: in strict order, over retries, too.",
+        ),
+        Setting(
+            "dedupe_window_ms",
+            3_600_000,
+            0,
+            limits.MAX_DELAY_MS,
+            (),
+            "How long a dedupe id is remembered, where the publish does not say.",
         ),
     )
 }

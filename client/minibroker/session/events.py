@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from minibroker.contract.errors import MinibrokerError, OutcomeUnknown
 from minibroker.session.message import Delivery, MessageData
 from minibroker.session.outbox import PublishGroup
-from minibroker.session.settlements import SettlePart
+from minibroker.session.settlements import Run, SettlePart
 from minibroker.session.step_frame import StepFrame
 
 Content = PublishGroup | list[SettlePart] | StepFrame  # of a frame with a sequence
@@ -22,12 +22,16 @@ class Welcomed(NamedTuple):
 
 
 class Published(NamedTuple):
-    """The messages of a group are stored, with ids from `first` on."""
+    """The messages of a group are stored, with ids from `first` on.
+
+    `known` names those that were there already, or that replace one: a run for each, as the confirm has them.
+    """
 
     group: PublishGroup
     origin: int
     first: int
     durability: str
+    known: Sequence[Run] = ()
 
 
 class PublishFailed(NamedTuple):

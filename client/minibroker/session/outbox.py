@@ -20,13 +20,20 @@ FRAME_RESERVE: Final = 1_024  # header of a publish: a queue, a key, names of co
 MESSAGE_RESERVE: Final = (
     25  # lengths of a message, and its delay, encoding and length of key in columns
 )
+NAMES_RESERVE: Final = 8  # lengths of a unique key and of a dedupe id
 NOTHING_PLAIN: Final = -1
 GROUP_OPEN_MS: Final = 100  # while nothing can be written: later callers have a later deadline
 
-# Queue, time-out in ms, and the terms of the messages if they have some: those of `TERMS`, 0 for none.
-Key = tuple[str, int] | tuple[str, int, int, int, int]
-TERMS: Final = ("max_attempts", "lease_ms", "priority")
+# Queue, time-out in ms, and the terms of the messages if they have some: those of `TERMS`, 0 or "" for none.
+Key = tuple[str, int] | tuple[str, int, int, int, int, str, int]
+TERMS: Final = ("max_attempts", "lease_ms", "priority", "unique_mode", "dedupe_window_ms")
 Waiter = Any  # a future of the shell, opaque here but for `cancelled()`; or (future, count)
+
+
+_NAMELESS: Final = b"", b""
+_OF_MESSAGES: Final = (
+    "blob", "size", "cost", "waiters", "varies", "encodings", "keys", "delays", "names",
+)  # fmt: skip
 
 
 def _future_of(entry: Waiter) -> Any:
@@ -51,6 +58,7 @@ class PublishGroup:
         "encodings",
         "key",
         "keys",
+        "names",
         "opened_ms",
         "order",
         "plain",
@@ -93,6 +101,8 @@ class PublishGroup:
         self.encodings: list[int] = []
         self.keys: list[bytes] = []
         self.delays: list[int] = []
+        # Unique key and dedupe id of the messages that have one, by index.
+        self.names: dict[int, tuple[bytes, bytes]] = {}
 
     def add(
         self, waiter: Waiter, headers: bytes, body: bytes, encoding: int, key: bytes, delay_ms: int
@@ -137,6 +147,14 @@ class PublishGroup:
         self.size += size
         self.cost += size + count * (len(key) + MESSAGE_RESERVE)
         self.waiters.append((waiter, count))
+
+    def name_last(self, names: Sequence[tuple[bytes, bytes]]) -> None:
+        """Give the messages that were added last a unique key and a dedupe id each; empty: none."""
+        first = self.count - len(names)
+        for index, (unique, dedupe) in enumerate(names, first):
+            if unique or dedupe:
+                self.names[index] = unique, dedupe
+                self.cost += len(unique) + len(dedupe) + NAMES_RESERVE
 
     def account(self) -> int:
         """Return the bytes of the blob."""
@@ -204,12 +222,14 @@ class PublishGroup:
                 for index in range(at, at + count):
                     headers, body = self.blob[2 * index : 2 * index + 2]
                     kept.add(None, headers, body, *self._values(index))
+                    if index in self.names:
+                        kept.name_last([self.names[index]])
                 del kept.waiters[-count:]
                 kept.waiters.append(entry)
             else:
                 dropped.append(entry)
             at += count
-        for name in ("blob", "size", "cost", "waiters", "varies", "encodings", "keys", "delays"):
+        for name in _OF_MESSAGES:
             setattr(self, name, getattr(kept, name))
         self.plain = kept.plain
         self.encoding, self.key, self.delay_ms = kept.encoding, kept.key, kept.delay_ms
@@ -255,6 +275,10 @@ class PublishGroup:
             part.encoding, part.key, part.delay_ms = part._values(0)
         part.cost = part.size + (stop - first) * (MESSAGE_RESERVE + len(part.key))
         part.cost += sum(map(len, part.keys))
+        for index in range(first, stop) if self.names else ():
+            if index in self.names:
+                part.names[index - first] = self.names[index]
+                part.cost += sum(map(len, self.names[index])) + NAMES_RESERVE
         return part
 
     def _values(self, index: int) -> tuple[int, bytes, int]:
@@ -305,6 +329,11 @@ class PublishGroup:
             columns.append(bytes(self.encodings))
         elif self.encoding:
             part["encoding"] = self.encoding
+        for at, name in enumerate(("unique_key", "dedupe_id")) if self.names else ():
+            texts = [self.names.get(index, _NAMELESS)[at] for index in range(self.count)]
+            if any(texts):
+                names.append(name)
+                columns.append(wire.pack_strings(texts))
         if names:
             part["columns"] = names
         return b"".join(columns)

@@ -321,7 +321,9 @@ class Session:
         results = header["results"]
         if isinstance(content, PublishGroup):
             result = results[0]
-            return Published(content, result["origin"], result["first"], result["durability"])
+            told = result["origin"], result["first"], result["durability"]
+            known = wire.unpack_runs(frame.columns) if "known" in result else ()
+            return Published(content, *told, known)
         runs, events, at = wire.unpack_runs(frame.columns), [], 0
         if isinstance(content, StepFrame):
             return self._step_done(content, results, runs)

@@ -73,7 +73,7 @@ class StepData:
         most_bytes = self._driver.session.max_message_bytes
         some = wishes.ready(made(body), headers, key, delay, most_bytes)
         group = self._group(name, (max_attempts, lease, priority), 1)
-        group.add(None, *some[:-1])
+        group.add(None, *some[:-2])
 
     def publish_many(
         self,

@@ -6,20 +6,22 @@ A wish is an operation, its fields and its columns: the arguments of a request.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from minibroker.contract import limits, wire
 from minibroker.contract.bodies import encode_body, encode_headers
 from minibroker.contract.confirms import MessageId
 from minibroker.contract.errors import BadName, BadValue, CommandError, TooLarge
-from minibroker.contract.settings import SETTINGS
+from minibroker.contract.settings import SETTINGS, UNIQUE_MODES
 from minibroker.session import typed
 from minibroker.session.arguments import MAX_TIMEOUT_MS
 from minibroker.session.declaring import checked
-from minibroker.session.outbox import GROUP_MESSAGES, MESSAGE_RESERVE, Key
+from minibroker.session.outbox import GROUP_MESSAGES, MESSAGE_RESERVE, NAMES_RESERVE, Key
 from minibroker.session.spans import Span, milliseconds, of_type, shown, whole
 
 Wish = tuple[str, dict[str, object], bytes]
+DROP: Final = UNIQUE_MODES[0]
+NO_NAMES: Final = b"", b""
 
 
 def check_name(name: str) -> str:
@@ -38,24 +40,29 @@ def check_name(name: str) -> str:
 
 
 class Ready(NamedTuple):
-    """One message as it is published; `cost` is what it takes of a frame, in bytes."""
+    """One message as it is published; `names`: its unique key and dedupe id; `cost`: its bytes in a frame."""
 
     headers: bytes
     body: bytes
     encoding: int
     key: bytes
     delay_ms: int
+    names: tuple[bytes, bytes]
     cost: int
 
 
 class ReadyMany(NamedTuple):
-    """Many messages that share headers, key and delay; `each` is what one takes of a frame beside its body."""
+    """Many messages that share headers, key and delay; `each` is what one takes of a frame beside its body.
+
+    `names` are the unique key and the dedupe id of each; empty: nobody has one.
+    """
 
     headers: bytes
     bodies: Sequence[bytes]
     encodings: Sequence[int]
     key: bytes
     delay_ms: int
+    names: Sequence[tuple[bytes, bytes]]
     each: int
 
 
@@ -65,6 +72,8 @@ def ready(
     key: str | None,
     delay: Span | None,
     most_bytes: int,
+    unique_key: str | None = None,
+    dedupe_id: str | None = None,
 ) -> Ready:
     """Return a message as it is published; TypeError, BadValue, TooLarge if it cannot be."""
     try:
@@ -76,7 +85,11 @@ def ready(
     key_bytes = b"" if key is None else _key_bytes(key)
     delay_ms = 0 if delay is None else milliseconds("delay", delay, limits.MAX_DELAY_MS)
     cost = len(raw) + len(packed) + len(key_bytes) + MESSAGE_RESERVE
-    return Ready(packed, raw, encoding, key_bytes, delay_ms, cost)
+    names = NO_NAMES
+    if not (unique_key is None and dedupe_id is None):
+        names = _name_bytes("unique_key", unique_key), _name_bytes("dedupe_id", dedupe_id)
+        cost += sum(map(len, names)) + NAMES_RESERVE
+    return Ready(packed, raw, encoding, key_bytes, delay_ms, names, cost)
 
 
 def ready_many(
@@ -85,6 +98,8 @@ def ready_many(
     key: str | None,
     delay: Span | None,
     most_bytes: int,
+    unique_keys: Iterable[str] | None = None,
+    dedupe_ids: Iterable[str] | None = None,
 ) -> ReadyMany:
     """Return messages as they are published; TypeError, BadValue, TooLarge if they cannot be."""
     raws, encodings = _encode_all(bodies)
@@ -94,7 +109,26 @@ def ready_many(
     key_bytes = b"" if key is None else _key_bytes(key)
     delay_ms = 0 if delay is None else milliseconds("delay", delay, limits.MAX_DELAY_MS)
     each = len(packed) + len(key_bytes) + MESSAGE_RESERVE
-    return ReadyMany(packed, raws, encodings, key_bytes, delay_ms, each)
+    names = _names_of_all(len(raws), unique_keys, dedupe_ids)
+    if names:
+        each += max(len(unique) + len(dedupe) for unique, dedupe in names) + NAMES_RESERVE
+    return ReadyMany(packed, raws, encodings, key_bytes, delay_ms, names, each)
+
+
+def _names_of_all(
+    count: int, unique_keys: Iterable[str] | None, dedupe_ids: Iterable[str] | None
+) -> list[tuple[bytes, bytes]]:
+    if unique_keys is None and dedupe_ids is None:
+        return []
+    columns = []
+    for what, texts in (("unique_key", unique_keys), ("dedupe_id", dedupe_ids)):
+        packed = [b""] * count if texts is None else [_name_bytes(what, text) for text in texts]
+        if len(packed) != count:
+            raise BadValue(
+                f"{len(packed)} {what}s came for {count} bodies; it must be one for each"
+            )
+        columns.append(packed)
+    return list(zip(*columns, strict=True))
 
 
 def place(
@@ -104,15 +138,23 @@ def place(
     max_attempts: int | None,
     lease: Span | None,
     priority: int,
+    unique: str = DROP,
+    dedupe_window: Span | None = None,
 ) -> Key:
     """Return what publishes share that leave in one frame; TypeError, BadValue if they cannot have these terms."""
     within_ms = timeout_ms(timeout, default_ms)
-    if max_attempts is None and lease is None and priority == 0:
+    if (max_attempts, lease, priority, unique, dedupe_window) == (None, None, 0, DROP, None):
         return queue, within_ms
     most = SETTINGS["max_attempts"].high
     attempts = 0 if max_attempts is None else whole("max_attempts", max_attempts, 1, most)
     whole("priority", priority, 0, limits.MAX_PRIORITY)
-    return queue, within_ms, attempts, lease_ms(lease), priority
+    if unique not in UNIQUE_MODES:
+        raise BadValue(f"unique is {shown(unique)}; it must be one of {', '.join(UNIQUE_MODES)}")
+    mode = "" if unique == DROP else unique
+    window_ms = 0
+    if dedupe_window is not None:
+        window_ms = milliseconds("dedupe_window", dedupe_window, limits.MAX_DELAY_MS, 1)
+    return queue, within_ms, attempts, lease_ms(lease), priority, mode, window_ms
 
 
 def timeout_ms(timeout: Span | None, default_ms: int) -> int:
@@ -225,6 +267,17 @@ def _key_bytes(key: str) -> bytes:
     data = _utf8(key, BadValue)
     if len(data) > limits.MAX_KEY_BYTES:
         raise BadValue(f"a key of {len(data)} bytes exceeds {limits.MAX_KEY_BYTES}")
+    return data
+
+
+def _name_bytes(what: str, name: str | None) -> bytes:
+    """Return a unique key or a dedupe id as bytes; empty: there is none."""
+    if name is None:
+        return b""
+    of_type(what, name, str, "a str")
+    data = _utf8(name, BadValue)
+    if not 0 < len(data) <= limits.MAX_KEY_BYTES:
+        raise BadValue(f"{what} has {len(data)} bytes; it must have 1 to {limits.MAX_KEY_BYTES}")
     return data
 
 

@@ -53,6 +53,10 @@ class Queue(QueueByHand, Generic[Body]):
         max_attempts: int | None = None,
         lease: Span | None = None,
         priority: int = 0,
+        unique_key: str | None = None,
+        unique: str = wishes.DROP,
+        dedupe_id: str | None = None,
+        dedupe_window: Span | None = None,
         timeout: Span | None = None,
     ) -> Confirm:
         """Store one message; return when it is as safe as the queue's durability says.
@@ -67,6 +71,10 @@ class Queue(QueueByHand, Generic[Body]):
             max_attempts: for this message, instead of the setting of the queue.
             lease: for this message, instead of that of the consumer and of the queue.
             priority: 0 to 9; a higher one is handed out before all lower ones of the queue.
+            unique_key: one message of this key at a time, from its publish to its end (docs/guide/unique.md).
+            unique: while one is there, "drop": not stored. "replace": in the place of one that waits, with its own
+                delay. "keep-latest": the same, ready when that would have been.
+            dedupe_id: not stored if one with this id was, within `dedupe_window` (None: as the queue says).
             timeout: deadline of this call.
 
         Raises:
@@ -77,14 +85,18 @@ class Queue(QueueByHand, Generic[Body]):
             UnknownQueue, ...: the server refused it; nothing was stored.
         """
         driver = self._driver
-        some = wishes.ready(body, headers, key, delay, driver.session.max_message_bytes)
-        where = wishes.place(self.name, timeout, driver.timeout_ms, max_attempts, lease, priority)
+        most = driver.session.max_message_bytes
+        some = wishes.ready(body, headers, key, delay, most, unique_key, dedupe_id)
+        terms = max_attempts, lease, priority, unique, dedupe_window
+        where = wishes.place(self.name, timeout, driver.timeout_ms, *terms)
         waiter = Waiter()
         try:
             now = driver.__enter__()
             waiter.owner = driver.machine
             group = driver.group(where, 1, some.cost, now)
-            group.add(waiter, *some[:-1])
+            group.add(waiter, *some[:-2])
+            if some.names is not wishes.NO_NAMES:
+                group.name_last([some.names])
             flush = not driver.is_busy()
         except BaseException as error:
             driver.__exit__(type(error), error, None)
@@ -103,9 +115,15 @@ class Queue(QueueByHand, Generic[Body]):
         max_attempts: int | None = None,
         lease: Span | None = None,
         priority: int = 0,
+        unique_keys: Iterable[str] | None = None,
+        unique: str = wishes.DROP,
+        dedupe_ids: Iterable[str] | None = None,
+        dedupe_window: Span | None = None,
         timeout: Span | None = None,
     ) -> Confirms:
         """Store many messages with the same headers, key, delay and terms; return their confirms in order.
+
+        `unique_keys` and `dedupe_ids` have one for each body.
 
         They leave in frames of at most 500, each stored as a whole or not at all. If one fails, its error is
         raised after all were answered; it says what became of each body: `error.confirms[index]` is None for those
@@ -113,8 +131,10 @@ class Queue(QueueByHand, Generic[Body]):
         other errors that end the call, like a KeyboardInterrupt. Raises what `publish` raises.
         """
         driver = self._driver
-        many = wishes.ready_many(bodies, headers, key, delay, driver.session.max_message_bytes)
-        where = wishes.place(self.name, timeout, driver.timeout_ms, max_attempts, lease, priority)
+        most = driver.session.max_message_bytes
+        many = wishes.ready_many(bodies, headers, key, delay, most, unique_keys, dedupe_ids)
+        terms = max_attempts, lease, priority, unique, dedupe_window
+        where = wishes.place(self.name, timeout, driver.timeout_ms, *terms)
         calls = []
         with driver as now:
             most = driver.session.outbox.group_bytes
@@ -129,6 +149,7 @@ class Queue(QueueByHand, Generic[Body]):
                 calls.append((waiter, count, group))
                 encodings = many.encodings[first:stop]
                 group.add_many(waiter, many.headers, some, encodings, many.key, many.delay_ms)
+                group.name_last(many.names[first:stop])
                 if group.count >= GROUP_MESSAGES or group.cost >= most:
                     driver.session.outbox.close(where)
         return Confirms(_runs(driver, calls))

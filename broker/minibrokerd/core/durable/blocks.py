@@ -48,6 +48,7 @@ def published(
             meta.ready_at_ms,
             batch,
             terms(meta.own_max_attempts, meta.own_lease_ms, meta.own_priority),
+            named.get("unique_key"),
         )
         found.append((number, block, spans_of(block, meta.delay_ms, meta.key, named)))
     return found
@@ -56,7 +57,9 @@ def published(
 def copied(bodies: Bodies, meta: CopyMeta, record: Record, batch: int, place: Any) -> Block:
     """Return the block of a COPY record: its one message."""
     extent = bodies.extent(record, place)
-    return _copied(extent, meta, meta.origin, meta.sequence, 1, meta.publish_unix_ms, batch)
+    block = _copied(extent, meta, meta.origin, meta.sequence, 1, meta.publish_unix_ms, batch)
+    block.uniques = [meta.unique_key] if meta.unique_key else None
+    return block
 
 
 def copied_run(
@@ -69,6 +72,7 @@ def copied_run(
     if isinstance(meta, CopyPartMeta):
         named = read_columns(meta, extent.columns(), meta.count)
         block.encodings = named.get("encoding")
+        block.uniques = named.get("unique_key")
     return block, spans_of(block, meta.delay_ms, meta.key, named)
 
 
@@ -167,6 +171,9 @@ def columns_of(spans: list[Span], encodings: bytes | None) -> dict[str, bytes]:
         )
     if encodings is not None:
         columns["encoding"] = encodings
+    if block.uniques is not None:
+        low, high = spans[0].first - block.first, spans[-1].stop - block.first
+        columns["unique_key"] = pack_strings([key.encode() for key in block.uniques[low:high]])
     return {name: columns[name] for name in COLUMNS if name in columns}
 
 
@@ -174,7 +181,7 @@ def write_part(
     store: Store, queue: Queue, spans: list[Span], block: Block, columns: list[str]
 ) -> None:
     """Write spans of one block again, one behind the other; `block` has them now, with these columns."""
-    first = spans[0]
+    first, alone = spans[0], len(spans) == 1
     meta = CopyPartMeta(
         queue.number,
         block.first,
@@ -186,6 +193,8 @@ def write_part(
         0 if "delay_ms" in columns else first.ready_at_ms - block.ready_at_ms,
         "" if "key" in columns else first.key,
         block.encoding,
+        max(first.ready_at_ms - store.now_ms, 0) if alone else 0,
+        store.unix_ms if alone else 0,
         columns=columns,
         own_max_attempts=block.terms.max_attempts,
         own_lease_ms=block.terms.lease_ms,

@@ -218,14 +218,7 @@ class _Part:
         if len(spans) == 1:
             _copy_run(store, queue, spans[0], None)
         else:
-            block, first, stop = spans[0].block, spans[0].first, spans[-1].stop
-            columns = columns_of(spans, _encodings(block, first, stop))
-            queue.count_out(block, first, stop)
-            new = _block(store, block, first, stop, b"".join(columns.values()))
-            queue.count_in(new, first, stop)
-            write_part(store, queue, spans, new, list(columns))
-            for span in spans:
-                span.block = new
+            _copy_part(store, queue, spans)
         for span in spans:
             store.standing.add(span, index)
 
@@ -273,6 +266,11 @@ def _outcomes(store: Store, session: Session, budget: Budget) -> bool:
 def _copy_run(store: Store, queue: Queue, span: Span, budget: Budget | None) -> None:
     """Copy the messages of a span; it goes on as they are in the log now."""
     block = span.block
+    if budget is not None:
+        budget.bytes_left -= COPY_BYTES + block.bytes_of(span.first, span.stop)
+    if block.uniques is not None:  # they have a column in their copy
+        _copy_part(store, queue, [span])
+        return
     # Parts of one span with different encodings need a record each, but stay one block here.
     parts = alike(block, span)
     queue.count_out(block, span.first, span.stop)  # the frame's share of a message is another now
@@ -284,8 +282,18 @@ def _copy_run(store: Store, queue: Queue, span: Span, budget: Budget | None) -> 
     else:
         for part in parts:
             write_copy(store, queue, span, part, block.part(part[0], part[1]))
-    if budget is not None:
-        budget.bytes_left -= COPY_BYTES + block.bytes_of(span.first, span.stop)
+
+
+def _copy_part(store: Store, queue: Queue, spans: list[Span]) -> None:
+    """Copy spans of one block, one behind the other, as one record with columns."""
+    block, first, stop = spans[0].block, spans[0].first, spans[-1].stop
+    columns = columns_of(spans, _encodings(block, first, stop))
+    queue.count_out(block, first, stop)
+    new = _block(store, block, first, stop, b"".join(columns.values()))
+    queue.count_in(new, first, stop)
+    write_part(store, queue, spans, new, list(columns))
+    for span in spans:
+        span.block = new
 
 
 def _copy(store: Store, queue: Queue, message: Message, budget: Budget) -> None:
@@ -324,6 +332,7 @@ def _copy(store: Store, queue: Queue, message: Message, budget: Budget) -> None:
         own_max_attempts=block.terms.max_attempts,
         own_lease_ms=block.terms.lease_ms,
         own_priority=block.terms.priority,
+        unique_key=block.uniques[message.sequence - block.first] if block.uniques else "",
     )
     queue.count_out(block, message.first, message.stop)
     message.block = _block(store, block, message.first, message.stop)
@@ -351,6 +360,7 @@ def _block(store: Store, old: Block, first: int, stop: int, columns: bytes = b""
         old.ready_at_ms,
         store.open_batch,
         old.terms,
+        old.uniques[first - old.first : stop - old.first] if old.uniques else None,
     )
 
 

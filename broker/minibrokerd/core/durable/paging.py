@@ -4,8 +4,8 @@
 next stretch of a run before the spans in front of it are used up, and `loaded` makes spans of it again. A frame
 that does not verify any more is set aside: a record says so, and it is never delivered.
 
-Only what is ready, has no key and no history leaves memory. Nothing is ever thrown away for want of memory: at its
-hard limit the shell refuses publishes.
+Only what is ready, has no key, no unique key and no history leaves memory. Nothing is ever thrown away for want
+of memory: at its hard limit the shell refuses publishes.
 """
 
 from __future__ import annotations
@@ -142,6 +142,7 @@ def _is_whole(span: Span) -> bool:
         block.extent.is_stored
         and (span.first, span.stop) == (block.first, block.first + block.count)
         and not (span.token or span.releases or span.marked)
+        and block.uniques is None
     )
 
 

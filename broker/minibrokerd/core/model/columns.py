@@ -19,11 +19,9 @@ from minibrokerd.core.model.messages import Block, Span
 from minibrokerd.core.model.refusals import Broken, Refused
 
 COLUMNS: Final = COMMANDS["publish"].columns
-_BYTES_OF: Final = {
-    "delay_ms": 8,
-    "key": 4,
-    "encoding": 1,
-}  # of a message; the text of a key is beside that
+# Of a message; the text of a key or an id is beside that.
+_BYTES_OF: Final = {"delay_ms": 8, "key": 4, "encoding": 1, "unique_key": 4, "dedupe_id": 4}
+_TEXTS: Final = frozenset({"key", "unique_key", "dedupe_id"})
 
 
 def check_sizes(extent: Extent, count: int, most_bytes: int = limits.MAX_MESSAGE_BYTES) -> Sizes:
@@ -63,7 +61,7 @@ def slice_of_publish(part: Any, columns: memoryview, lengths: memoryview) -> tup
         raise Broken(f"a publish of {count} messages")
     used = 0
     for name in part.columns:
-        if name == "key":
+        if name in _TEXTS:
             key_bytes = array("I")
             key_bytes.frombytes(_exactly(columns, used, used + 4 * count))
             used += sum(key_bytes)
@@ -75,7 +73,7 @@ def slice_of_publish(part: Any, columns: memoryview, lengths: memoryview) -> tup
 
 
 def read_columns(part: Any, column_bytes: memoryview, count: int) -> dict[str, Any]:
-    """Return the publish columns that the part names: delays (array), keys (list of str), encodings (bytes).
+    """Return the publish columns that the part names: delays (array), texts (list of str), encodings (bytes).
 
     Raises:
         Broken: a column is unknown, twice there, too short, too long, or has a value out of range.
@@ -104,8 +102,8 @@ def _read_column(columns: dict[str, Any], name: str, data: memoryview, at: int, 
         columns[name] = bytes(_exactly(data, at, end))
         if max(columns[name]) > 1:
             raise Broken(f"there is no encoding {max(columns[name])}")
-    elif name == "key":
-        columns[name], used = _read_keys(data[at:], count)
+    elif name in _TEXTS:
+        columns[name], used = _read_texts(data[at:], count, name)
         end = at + used
     else:
         raise Broken(f"publish has no column {name!r:.100}")
@@ -118,16 +116,16 @@ def _exactly(data: memoryview, at: int, end: int) -> memoryview:
     return data[at:end]
 
 
-def _read_keys(data: memoryview, count: int) -> tuple[list[str], int]:
+def _read_texts(data: memoryview, count: int, name: str) -> tuple[list[str], int]:
     lengths = array("I")
     lengths.frombytes(_exactly(data, 0, 4 * count))
     if max(lengths) > limits.MAX_KEY_BYTES:  # before a byte of it is copied
-        raise Broken(f"a key exceeds {limits.MAX_KEY_BYTES} bytes")
+        raise Broken(f"a value of {name} exceeds {limits.MAX_KEY_BYTES} bytes")
     try:
         keys, used = unpack_strings(data, count)
         return [key.decode() for key in keys], used
     except (ProtocolError, UnicodeDecodeError) as error:
-        raise Broken(f"the key column is wrong: {error}") from error
+        raise Broken(f"the column {name} is wrong: {error}") from error
 
 
 def spans_of(block: Block, delay_ms: int, key: str, columns: dict[str, Any]) -> list[Span]:

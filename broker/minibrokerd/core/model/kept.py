@@ -54,12 +54,15 @@ ENDED: Final = Kind(
 )  # fmt: skip
 # A message that was cancelled while it was worked on, by its id: the token of that. Its worker may be away.
 CANCELLED: Final = Kind(2, "cancelled message", (int, int), (int,), most=100_000)
+# A dedupe id of a queue, by its number: the id of the message that was stored under it first.
+DEDUPE: Final = Kind(4, "dedupe id", (int, str), (int, int), most=1_000_000)
 # A schedule, by its name (scheduled.py): what it was asked for, its job, the next instant and the last one, flags
 # (1: paused), and how many jobs in a row were late.
 SCHEDULE: Final = Kind(5, "schedule", (str,), (bytes, bytes, int, int, int, int))
 # A redrive that goes on by itself (redrives.py), by its DLQ: as it stands (0), and what it is to do (1).
 REDRIVE: Final = Kind(10, "redrive", (int, int), (bytes,))
-KINDS: Mapping[int, Kind] = {kind.number: kind for kind in (ENDED, CANCELLED, SCHEDULE, REDRIVE)}
+_ALL: Final = (ENDED, CANCELLED, DEDUPE, SCHEDULE, REDRIVE)
+KINDS: Mapping[int, Kind] = {kind.number: kind for kind in _ALL}
 
 
 class Entry:
@@ -115,15 +118,20 @@ class Kept:
         expires_unix_ms: int = 0,
         *,
         logged: bool = True,
-    ) -> None:
-        """Let an entry stand from now on; `logged`: over a restart, too, once the open batch is safe."""
+    ) -> Key | None:
+        """Let an entry stand from now on; `logged`: over a restart, too, once the open batch is safe.
+
+        Returns the key of one that had to be forgotten for it, where its kind has a bound.
+        """
         entry = Entry(kind, key, value, expires_unix_ms, NEVER)
         self.forget(kind, key)
         if logged:
             self._emit(store, entry)
+        forgotten = None
         if kind.remembers is None or kind.remembers(value):
-            self._add(entry)
+            forgotten = self._add(entry)
             self._settle_in(store, entry)
+        return forgotten
 
     def end(self, store: Store, kind: Kind, key: Key) -> None:
         """Let an entry stand no more, over a restart, too."""
@@ -195,15 +203,18 @@ class Kept:
 
     # -- memory, and the end --------------------------------------------------------------------
 
-    def _add(self, entry: Entry) -> None:
+    def _add(self, entry: Entry) -> Key | None:
         kind = entry.kind
         entries = self._kinds.setdefault(kind.number, {})
         entries[entry.key] = entry
         self._sums.kept_bytes += entry.size()
         if kind.copied:
             self._sums.kept_log_bytes += entry.size()
-        if kind.most and len(entries) > kind.most:
-            self.forget(kind, next(iter(entries)))
+        if not kind.most or len(entries) <= kind.most:
+            return None
+        oldest = next(iter(entries))
+        self.forget(kind, oldest)
+        return oldest
 
     def _settle_in(self, store: Store, entry: Entry) -> None:
         if entry.kind.copied and entry.batch != NEVER:

@@ -60,7 +60,8 @@ def terms(max_attempts: int, lease_ms: int, priority: int) -> Terms:
 class Block:
     """The messages of one publish: `count` consecutive sequences of the queue `origin`.
 
-    `extent` has their bytes, `batch` the record that they stand in; `size` and `starts` are its `Sizes`.
+    `extent` has their bytes, `batch` the record that they stand in; `size` and `starts` are its `Sizes`. `uniques`
+    are the unique keys, one for each message, empty for none; None: nobody has one.
     """
 
     __slots__ = (
@@ -77,6 +78,7 @@ class Block:
         "size",
         "starts",
         "terms",
+        "uniques",
         "unix_ms",
     )
 
@@ -95,8 +97,10 @@ class Block:
         ready_at_ms: int,
         batch: int,
         terms: Terms = NO_TERMS,
+        uniques: list[str] | None = None,
     ) -> None:
         self.terms = terms
+        self.uniques = uniques
         self.batch = batch if durability != MEMORY else NEVER
         self.origin = origin
         self.first = first

@@ -16,6 +16,7 @@ from minibrokerd.core.model.lanes import Lanes
 from minibrokerd.core.model.messages import NEVER, Block, key_in
 from minibrokerd.core.model.priorities import PriorityLanes
 from minibrokerd.core.model.sums import Sums
+from minibrokerd.core.model.unique_keys import UniqueKeys
 
 RESERVE_STEP: Final = 2**20  # sequences reserved by one record
 DEFAULTS: Final = default_settings()  # shared by all queues that have no settings of their own
@@ -42,6 +43,7 @@ class Queue:
         "settings",
         "stands",
         "sums",
+        "unique",
     )
 
     def __init__(
@@ -62,6 +64,7 @@ class Queue:
         self.cold_bytes = 0  # of these, those of messages that left memory
         self.memory_bytes = 0  # of messages that are in no log
         self.last_batch = 0  # the newest batch that changed what this queue shows
+        self.unique: UniqueKeys | None = None  # those that its messages hold
         self.group = Group(self)
 
     @property
@@ -103,7 +106,11 @@ class Queue:
         return self.live_bytes + self.memory_bytes - self.cold_bytes
 
     def count_in(self, block: Block, first: int, stop: int) -> None:
-        """Count the bytes of messages that are here now, in memory."""
+        """Count the bytes of messages that are here now, in memory; they hold their unique keys."""
+        if block.uniques is not None:
+            if self.unique is None:
+                self.unique = UniqueKeys(self.home, self.sums)
+            self.unique.hold(block, first, stop)
         extent = block.extent
         if not extent.refs:
             self.sums.held_bytes += extent.size
@@ -119,7 +126,9 @@ class Queue:
             self.sums.large[self] = None
 
     def count_out(self, block: Block, first: int, stop: int) -> None:
-        """Count the bytes of messages that are here no more."""
+        """Count the bytes of messages that are here no more; they hold their unique keys no more."""
+        if block.uniques is not None and self.unique is not None:
+            self.unique.let_go(block, first, stop)
         extent = block.extent
         extent.refs -= stop - first
         if not extent.refs:
@@ -161,6 +170,8 @@ class Queue:
         sums.memory_bytes -= self.memory_bytes
         self.live_bytes = self.cold_bytes = self.memory_bytes = 0
         sums.large.pop(self, None)
+        if self.unique is not None:
+            self.unique.clear()
         return self.group.empty()
 
     def key_of(self, origin: int, sequence: int) -> int:

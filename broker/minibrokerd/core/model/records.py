@@ -206,6 +206,7 @@ class CopyMeta(Meta, frozen=True):
     own_max_attempts: int = 0  # as in PublishMeta
     own_lease_ms: int = 0
     own_priority: int = 0
+    unique_key: str = ""
 
 
 class RunMeta(Meta, frozen=True):

@@ -116,7 +116,8 @@ class Store:
         self.connections: dict[int, Connection] = {}
         self.expected: set[int] = set()  # sessions that hand-outs wait for after a stop
         self.deliveries: dict[int, Delivery] = {}
-        self.entering: deque[tuple[int, Queue, Block, list[Span]]] = deque()
+        # (batch, queue, block, spans, messages in them) of what was published, and is not synced
+        self.entering: deque[tuple[int, Queue, Block, list[Span], int]] = deque()
         # (batch, bytes of its lazy frames) of what was confirmed, or may be, before its sync; and the sum
         self.lazy: deque[tuple[int, int]] = deque()
         self.lazy_bytes = 0

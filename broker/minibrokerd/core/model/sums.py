@@ -25,6 +25,7 @@ QUEUE_OBJECT_BYTES: Final = 1_000
 SESSION_BYTES: Final = 1_500
 DELIVERY_BYTES: Final = 1_000
 OUTCOME_OBJECT_BYTES: Final = 400
+UNIQUE_KEY_BYTES: Final = 300  # one that is held: its name, and who holds it
 
 
 class Sums:
@@ -49,6 +50,7 @@ class Sums:
         "outcomes",
         "runs_ms",
         "standing",
+        "unique_keys",
         "waits_ms",
     )
 
@@ -60,6 +62,7 @@ class Sums:
         self.kept_bytes = 0  # what entries of Kept take of memory
         self.kept_log_bytes = 0  # and of the log, those that are copied
         self.outcomes = 0  # of frames, in the windows of all sessions
+        self.unique_keys = 0  # that are held, in all queues
         self.large: dict[Queue, None] = {}
         self.standing = Standing()
         self.waits_ms = Histogram()
@@ -96,5 +99,6 @@ class Sums:
             + SESSION_BYTES * sessions
             + DELIVERY_BYTES * deliveries
             + OUTCOME_OBJECT_BYTES * self.outcomes
+            + UNIQUE_KEY_BYTES * self.unique_keys
             + self.kept_bytes
         )

@@ -47,7 +47,7 @@ def is_entering(store: Store, queue: Queue, id: Id) -> bool:
     origin, sequence = id
     return queue.group.entering > 0 and any(
         entered is queue and block.origin == origin and 0 <= sequence - block.first < block.count
-        for _, entered, block, _ in store.entering
+        for _, entered, block, _, _ in store.entering
     )
 
 

@@ -19,9 +19,10 @@ from minibrokerd.core.model.refusals import Broken, Refused
 from minibrokerd.core.model.sessions import Result
 from minibrokerd.core.model.state import Store
 from minibrokerd.core.model.transitions import wait
+from minibrokerd.core.verbs.uniqueness import Plan, check_plan
 
 # A plain tuple: an object of its own costs 1 % of a lone publish.
-Publishing = tuple[Store, Frame, Any, int, Queue | None, Extent, Sizes, dict[str, Any]]
+Publishing = tuple[Store, Frame, Any, int, Queue | None, Extent, Sizes, dict[str, Any], Plan | None]
 
 
 def check_publish(
@@ -48,6 +49,9 @@ def check_publish(
     if name.endswith(limits.DLQ_SUFFIX):
         raise Refused("bad_name", f"{name!r:.200} is a dead-letter queue; publish to its source")
     queue = store.queues.get(name)
+    plan = _plan(store, frame, part, columns, claims) if columns else None
+    if plan is not None and plan.is_made:
+        count = plan.stored  # what is there already needs no room
     if claims is not None:
         count = claims.add_messages(name, count)
     if queue is not None:
@@ -57,16 +61,32 @@ def check_publish(
         store.check_new_queue(name, len(claims.new) if claims is not None else 0)
         if claims is not None:
             claims.new.add(name)
-    return store, frame, part, own.size, queue, extent, sizes, columns
+    return store, frame, part, own.size, queue, extent, sizes, columns, plan
+
+
+def _plan(
+    store: Store, frame: Frame, part: Any, columns: dict[str, Any], claims: Claims | None
+) -> Plan | None:
+    """Return what is to be looked at of a publish with unique keys or dedupe ids; None: it has none."""
+    if "unique_key" not in columns and "dedupe_id" not in columns:
+        return None
+    plan = Plan(store, part, columns, check_plan(store, frame, part))
+    if claims is None:  # else a part before it may change what is there
+        plan.make(store.queues.get(part.queue))
+    return plan
 
 
 def publish(work: Publishing) -> tuple[Result, Sequence[Run], int]:
     """Apply a publish part that was checked: return its result, nothing lost, and the batch that it rests on."""
-    store, frame, part, size, queue, extent, sizes, columns = work
+    store, frame, part, size, queue, extent, sizes, columns, plan = work
     count = part.count
     if queue is None:  # unless a part before it made it
         queue = store.queue_or_new(part.queue)
-    durability = queue.durability
+    durability, stored, before = queue.durability, count, queue.last_batch
+    if plan is not None:
+        stored = plan.stored_in(queue)
+        if not stored:
+            return _confirm_planned(work, queue, None, before)
     first = _reserve(store, queue, count)
     block = Block(
         queue.number,
@@ -82,23 +102,47 @@ def publish(work: Publishing) -> tuple[Result, Sequence[Run], int]:
         store.now_ms,
         store.open_batch,
         terms(part.max_attempts, part.lease_ms, part.priority),
+        columns.get("unique_key"),
     )
     spans = spans_of(block, part.delay_ms, part.key, columns)
+    if plan is not None:
+        spans = plan.living(block, spans)
     if durability != MEMORY:
-        _write(store, queue, block, part, frame)
+        _write(store, queue, block, part, frame, has_outcome=plan is None)
     rests_on = max(store.rests_on(durability, size), queue.reserve_batch)
-    queue.group.counters["published"] += count
+    queue.group.counters["published"] += stored
     if frame.parts:  # a schedule publishes without a session
-        store.connections[frame.connection].session.published += count
+        store.connections[frame.connection].session.published += stored
     queue.count_in(block, first, first + count)
     if durability == SYNC:
-        queue.group.entering += count
-        store.entering.append((store.open_batch, queue, block, spans))
+        queue.group.entering += stored
+        store.entering.append((store.open_batch, queue, block, spans, stored))
     else:
         for span in spans:
             span.batch = queue.reserve_batch  # no id is shown before it is safe from a second use
         enter(store, queue, spans)
+    if plan is not None:
+        return _confirm_planned(work, queue, block, max(rests_on, before))
     return result_of(block), (), rests_on
+
+
+def _confirm_planned(
+    work: Publishing, queue: Queue, block: Block | None, rests_on: int
+) -> tuple[Result, Sequence[Run], int]:
+    """Do what a plan says beside what is stored (None: nothing is), and return what a publish returns."""
+    store, frame, *_, plan = work
+    assert plan is not None
+    by = store.connections[frame.connection].session.client
+    plan.apply(queue, block, by)
+    runs = plan.known_runs(queue, block)
+    result = result_of(block) if block is not None else _nothing_stored(queue)
+    if runs:
+        result["known"] = len(runs)
+    return result, runs, max(rests_on, queue.last_batch if block is None else 0)
+
+
+def _nothing_stored(queue: Queue) -> Result:
+    return {"origin": queue.number, "first": 0, "durability": str(queue.settings["durability"])}
 
 
 def _full(queue: Queue, count: int) -> Refused:
@@ -144,9 +188,11 @@ def _reserve(store: Store, queue: Queue, count: int) -> int:
     return first
 
 
-def _write(store: Store, queue: Queue, block: Block, part: Any, frame: Frame) -> None:
+def _write(
+    store: Store, queue: Queue, block: Block, part: Any, frame: Frame, *, has_outcome: bool
+) -> None:
     session = 0  # the outcome of a frame of several parts has a record of its own
-    if len(frame.parts) == 1:
+    if has_outcome and len(frame.parts) == 1:
         session = store.connections[frame.connection].session.id
         store.effects.has_outcome = True
     meta = PublishMeta(

@@ -1,0 +1,84 @@
+"""Unique keys and dedupe ids, over both clients: what the confirm says, one by one and in many."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+import minibroker
+
+
+async def test_a_duplicate_is_confirmed_with_the_message_that_stands(queue: Any) -> None:
+    first = await queue.publish("first", unique_key="k")
+    again = await queue.publish("again", unique_key="k")
+    assert (again.id, again.duplicate, again.replaced) == (first.id, True, None)
+    assert (first.duplicate, first.replaced) == (False, None)
+    [message] = await queue.receive(10)
+    assert message.body == "first"
+    await message.ack(confirmed=True)
+    assert not (await queue.publish("next", unique_key="k")).duplicate
+
+
+async def test_calls_at_the_same_time_each_hear_of_their_own(queue: Any) -> None:
+    """They share a frame, with plain ones between them."""
+    keys = ["a", None, "b", "a", None, "b", "a"]
+    confirms = await asyncio.gather(*[queue.publish(b"x", unique_key=key) for key in keys])
+    stored = [c for c in confirms if not c.duplicate]
+    assert len({c.id for c in stored}) == len(stored) == 4
+    by_key = {
+        key: {c.id for c, own in zip(confirms, keys, strict=True) if own == key} for key in "ab"
+    }
+    assert all(len(ids) == 1 for ids in by_key.values())
+    assert len(await queue.peek()) == 4
+
+
+async def test_replace_names_what_it_replaced(queue: Any) -> None:
+    old = await queue.publish("old", unique_key="k", delay=60)
+    new = await queue.publish("new", unique_key="k", unique="replace")
+    assert (new.duplicate, new.replaced) == (False, old.id)
+    latest = await queue.publish("latest", unique_key="k", unique="keep-latest", delay=60)
+    assert latest.replaced == new.id
+    [message] = await queue.receive(10)
+    assert (message.body, message.id) == ("latest", latest.id)
+    beside = await queue.publish("beside", unique_key="k", unique="replace")
+    assert (beside.duplicate, beside.replaced) == (False, None)
+    explained = await queue.explain(old.id)
+    assert f"{new.id} (tester) has its unique key" in str(explained)
+
+
+async def test_many_with_ids_are_safe_to_repeat(queue: Any) -> None:
+    bodies = list(range(1_200))
+    ids = [f"order-{number}" for number in bodies]
+    first = await queue.publish_many(bodies[:700], dedupe_ids=ids[:700])
+    again = await queue.publish_many(bodies, dedupe_ids=ids)
+    assert [c.duplicate for c in again] == [True] * 700 + [False] * 500
+    assert [c.id for c in again][:700] == [c.id for c in first]
+    assert sorted(m.body for m in await queue.peek(1_000)) == bodies[:1_000]
+    assert (await queue.stats())["queues"][queue.name]["duplicates"] == 700
+
+
+async def test_the_window_is_over_at_once_where_the_publish_says_so(queue: Any) -> None:
+    await queue.publish(1, dedupe_id="1", dedupe_window=0.001)
+    await queue.publish(2, dedupe_id="2", dedupe_window=60)
+    while (await queue.publish(1, dedupe_id="1", dedupe_window=0.001)).duplicate:
+        pass
+    assert (await queue.publish(2, dedupe_id="2")).duplicate
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"unique_key": 5}, TypeError),
+        ({"unique_key": ""}, minibroker.BadValue),
+        ({"dedupe_id": "x" * 256}, minibroker.BadValue),
+        ({"unique_key": "k", "unique": "sometimes"}, minibroker.BadValue),
+        ({"dedupe_id": "1", "dedupe_window": 0}, minibroker.BadValue),
+    ],
+)
+async def test_what_cannot_be_sent(queue: Any, arguments: Any, error: Any) -> None:
+    with pytest.raises(error):
+        await queue.publish(b"", **arguments)
+    with pytest.raises(minibroker.BadValue):
+        await queue.publish_many([1, 2], unique_keys=["only one"])
