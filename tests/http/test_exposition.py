@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import subprocess
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,7 +18,15 @@ import minibroker
 from minibroker.contract.metrics import METRICS
 from minibroker.contract.settings import default_settings
 from minibrokerd.core.model.queues import Queue
-from minibrokerd.http.exposition import OPEN_METRICS, SLICE_QUEUES, TEXT, Format, choose, write
+from minibrokerd.http.exposition import (
+    OPEN_METRICS,
+    SEND_BYTES,
+    SLICE_QUEUES,
+    TEXT,
+    Format,
+    choose,
+    write,
+)
 from minibrokerd.http.families import FAMILIES
 from minibrokerd.monitoring.view import Phase
 
@@ -164,7 +173,7 @@ class Watched(Queue):
 
 
 async def test_what_a_scrape_of_10000_queues_costs_the_loop() -> None:
-    """Held by counts, which no neighbour can spoil: looks at a queue, and lines between two turns of the loop.
+    """Held by counts, which no neighbour can spoil: looks at queues, in all and in a turn of the loop, and sends.
 
     How long that takes is in docs/performance.md.
     """
@@ -178,11 +187,23 @@ async def test_what_a_scrape_of_10000_queues_costs_the_loop() -> None:
     nothing.engine = SimpleNamespace(clock=SimpleNamespace(now_ms=lambda: 0))
     of_queues = [row for row in FAMILIES.values() if row.of_queues or row.counter]
     Watched.looks = 0
-    lines = [part.count(b"\n") async for part in write(nothing, TEXT, of_queues)]
+    turns: list[int] = []
+
+    async def turn() -> None:
+        while True:
+            turns.append(Watched.looks)
+            await asyncio.sleep(0)
+
+    turning = asyncio.create_task(turn())
+    parts = [part async for part in write(nothing, TEXT, of_queues)]
+    turning.cancel()
     assert Watched.looks <= 12 * len(queues)
     per_queue = sum(len(row.of_queues or ("",)) for row in of_queues)
-    assert sum(lines) == per_queue * len(queues) + 2 * len(of_queues)
-    assert max(lines) <= 4 * SLICE_QUEUES + 4  # four states of 1,000 queues
+    lines = sum(part.count(b"\n") for part in parts)
+    assert lines == per_queue * len(queues) + 2 * len(of_queues)
+    looks = [after - before for before, after in pairwise(turns)]
+    assert max(looks) <= 5 * SLICE_QUEUES  # for the four states of 1,000 queues
+    assert min(map(len, parts[:-1])) >= SEND_BYTES
 
 
 def test_nothing_of_queues_is_shown_before_they_are_all_there() -> None:
