@@ -41,6 +41,7 @@ ALLOWED: dict[str, set[Right]] = {
     "queue_show": EVERYBODY,
     "queue_delete": {M},
     "stats": EVERYBODY,
+    "accept": EVERYBODY,
     "ping": EVERYBODY,
     "goodbye": EVERYBODY,
     "withdraw": EVERYBODY,
@@ -73,7 +74,7 @@ MORE: dict[str, dict[str, Any]] = {
 }
 RUNS = ("begin", "ack", "nack", "reject", "release", "extend", "redrive", "retime")
 SCHEDULES = ("schedules", "schedule_delete", "schedule_pause", "schedule_run")
-NO_QUEUE = ("cancel", "ping", "goodbye", "withdraw", *SCHEDULES)
+NO_QUEUE = ("accept", "cancel", "ping", "goodbye", "withdraw", *SCHEDULES)
 OURS, THEIRS = ("mail.a", "mail.a.dlq"), ("other", "other.dlq", "mailbox", "MAIL.a", "mail", "")
 
 

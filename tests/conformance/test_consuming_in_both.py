@@ -209,3 +209,24 @@ async def test_a_consumer_goes_on_after_a_restart(
                 await asyncio.to_thread(server.restart)
     async with connect(server.url) as broker:
         assert (await counters(broker.queue("q")))["ready"] == 0
+
+
+async def test_what_a_busy_consumer_has_not_begun_goes_to_an_idle_one(
+    connect: Callable[..., Any], server: BrokerServer, queue: Any
+) -> None:
+    """While its handler runs: it keeps what it works on, and nothing is charged."""
+    confirms = await queue.publish_many([b"%d" % number for number in range(5)])
+    got = []
+    async with queue.consume(prefetch=5) as messages, connect(server.url, name="idle") as idle:
+        async for message in messages:
+            for _ in range(4):
+                got += await idle.queue(queue.name).receive(wait=10)
+            await message.ack(confirmed=True)
+            assert message.id == confirms[0].id
+            break
+        assert sorted(each.id for each in got) == [confirm.id for confirm in confirms[1:]]
+        assert {each.attempt for each in got} == {1}
+        found = await counters(queue)
+        assert [found[name] for name in ("recalled", "released", "held")] == [4, 0, 0]
+        for each in got:
+            await each.ack(confirmed=True)

@@ -166,7 +166,7 @@ CLIENT: Mapping[str, Vector] = {
     ),
     "release": Vector(
         RELEASE,
-        [q("release", runs=1)],
+        [q("release", runs=1, recalled=0)],
         (2**32 - 1, None, 1),
         ([run(0, 4)],),
         answers=("confirm",),

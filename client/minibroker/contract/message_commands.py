@@ -155,7 +155,17 @@ MESSAGE_COMMANDS: Final[tuple[Command, ...]] = (
         "release",
         _BOTH,
         Answer.CONFIRM,
-        (QUEUE, RUNS),
+        (
+            QUEUE,
+            RUNS,
+            whole(
+                "recalled",
+                1,
+                "1: the server asked for them (frame `recall`); what is held goes back as if it "
+                "had never been handed out.",
+                default=0,
+            ),
+        ),
         ("run",),
         "Not done, not failed: back to its place, uncharged; after 1 s from the second time on.",
     ),

@@ -43,6 +43,7 @@ METRICS: Final[Mapping[str, Metric]] = {
             "broker_lost", True, False, "leases cut off by a restart of the server; not charged"
         ),
         Metric("released", True, False, "messages given back"),
+        Metric("recalled", True, False, "messages that a busy client gave back for an idle one"),
         Metric("dead_lettered", True, True, "messages moved to the DLQ"),
         Metric("redriven", True, False, "messages sent back from this DLQ"),
         Metric("purged", True, False, "messages ended by purge"),

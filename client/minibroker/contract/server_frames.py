@@ -32,6 +32,7 @@ SERVER_FRAMES: Mapping[str, ServerFrame] = {
                 "lost": "resume: number of entries in the run column, the begun messages that are lost",
                 "cancelled": "resume: so many of these, the first ones, were cancelled; left out: none",
                 "known": "resume: the server still knew this session",
+                "recalls": "true: it asks for messages back from clients that accept that",
             },
             ("run",),
             "The connection is open.",
@@ -106,6 +107,15 @@ SERVER_FRAMES: Mapping[str, ServerFrame] = {
             },
             ("run",),
             "Messages of this client were cancelled: stop work on them; what it says of them is lost.",
+        ),
+        ServerFrame(
+            "recall",
+            {
+                "queue": "the queue",
+                "runs": "entries in the run column: messages that this client holds, by their tokens",
+            },
+            ("run",),
+            "Another consumer has nothing to do: give back those of these messages that have not begun.",
         ),
         ServerFrame("pong", {"request": "of the ping (may be missing)"}, (), "A sign of life."),
         ServerFrame("goodbye", {"text": "why"}, (), "The server is stopping; reconnect later."),

@@ -39,6 +39,15 @@ SESSION_COMMANDS: Final[tuple[Command, ...]] = (
         "Open the second connection of a session, for heartbeats, renewals and releases.",
     ),
     Command(
+        "accept",
+        _MAIN,
+        Answer.REPLY,
+        (whole("recalls", 1, "1: the frame `recall`.", default=0),),
+        (),
+        "The client knows these frames, which a server does not send to others.",
+        nameless=True,
+    ),
+    Command(
         "ping",
         _BOTH,
         Answer.PONG,

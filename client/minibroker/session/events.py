@@ -96,6 +96,12 @@ class Cancelled(NamedTuple):
     by: str
 
 
+class Recalled(NamedTuple):
+    """The server asks for these messages back, as far as they have not begun."""
+
+    messages: Sequence[MessageData[Any]]
+
+
 class Leaving(NamedTuple):
     """The server is stopping."""
 
@@ -113,6 +119,7 @@ Event = (
     | Delivered
     | Answered
     | Cancelled
+    | Recalled
     | Leaving
 )
 

@@ -31,7 +31,7 @@ from minibroker.contract.errors import (
     OutcomeUnknown,
     Timeout,
 )
-from minibroker.session import revoked
+from minibroker.session import recalled, revoked
 from minibroker.session.calls import Call, Calls, Jitter
 from minibroker.session.connecting import Connecting, Phase
 from minibroker.session.declaring import Declarations
@@ -47,6 +47,7 @@ from minibroker.session.events import (
     Lost,
     Published,
     PublishFailed,
+    Recalled,
     Renew,
     Settled,
     SettleRefused,
@@ -123,6 +124,7 @@ class Machine:
             Delivered: self._delivered,
             Answered: self.calls.answered,
             Cancelled: self._cancelled,
+            Recalled: self._recalled,
             Leaving: self._leaving,
         }
 
@@ -259,6 +261,7 @@ class Machine:
         for lost, error in revoked.told(event):
             self.lose(lost, error)
         self.act(self.session.expire(now_ms), now_ms)
+        self.frames += [recalled.ACCEPT] if self.session.recalls else []
         self.frames += self.declarations.welcomed()
         self.frames += self.session.resend(lambda content: self._gives_up(content, now_ms))
         self.frames += self.session.retry_returned(now_ms)
@@ -334,6 +337,10 @@ class Machine:
 
     def _cancelled(self, event: Cancelled, now_ms: int) -> None:
         self.lose(revoked.seen(event, self.consumers.values()), revoked.error_of(event))
+
+    def _recalled(self, event: Recalled, now_ms: int) -> None:
+        if recalled.give_back(event, self.consumers.values()):
+            self.schedule()
 
     def lost_runs(self, runs: Sequence[Run]) -> None:
         """Take the answer to a renewal: these messages are lost, if they are still begun."""

@@ -178,12 +178,12 @@ class MessageData(msgspec.Struct, Generic[Body], eq=False, gc=False):
         """Whether it came back before without an end: an earlier handler may have died with it."""
         return self.run.marked
 
-    def release_unseen(self) -> None:
-        """Give back a message that the application never saw."""
+    def release_unseen(self, recalled: int | None = None) -> None:
+        """Give back a message that the application never saw; `recalled`: the server asked for it."""
         if self.state != ENDED:
             self._end()
             settlements = self.run.settlements
-            settlements.others.append(Settlement("release", self))
+            settlements.others.append(Settlement("release", self, recalled))
             settlements.owe()
 
     @property

@@ -39,6 +39,10 @@ class Pacing:
         """Note how long the server took to answer: the quickest answer says how far it is."""
         self._way_ms = min(self._way_ms, max(0, took_ms))
 
+    def gave_back(self, count: int) -> None:
+        """Note that messages left the buffer, and were not worked off."""
+        self._left = max(0, self._left - count)
+
     def delivered(
         self, now_ms: int, count: int, left: int, prefetch: int, waiting: int, waits_ms: int
     ) -> int:

@@ -40,6 +40,7 @@ from minibroker.session.events import (
 from minibroker.session.message import MessageData
 from minibroker.session.outbox import Outbox, PublishGroup
 from minibroker.session.peek import unpack_peek
+from minibroker.session.recalled import recalled_by
 from minibroker.session.revoked import cancelled_by
 from minibroker.session.settle_frames import Owed, resume_runs, write_singly
 from minibroker.session.settlements import Ripe, Run, Settlements, SettlePart, named_by
@@ -68,6 +69,7 @@ class Session:
         self.max_frame_bytes = limits.MAX_FRAME_BYTES
         self.max_message_bytes = limits.MAX_MESSAGE_BYTES
         self.is_open = False
+        self.recalls = False  # the server asks for messages back
         self.window: Window[Content] = Window()
         self.outbox = Outbox()
         self.requests = Requests()
@@ -93,6 +95,7 @@ class Session:
             "error": self._error,
             "pong": self._pong,
             "goodbye": self._goodbye,
+            "recall": lambda frame: recalled_by(frame, self.deliveries),
             "cancelled": lambda frame: cancelled_by(frame, self.deliveries, self._settle_parts()),
         }
 
@@ -303,6 +306,7 @@ class Session:
         self.max_frame_bytes = self.requests.max_frame_bytes = header["max_frame_bytes"]
         self.max_message_bytes = header["max_message_bytes"]
         self.outbox.fit(self.max_frame_bytes)
+        self.recalls = bool(header.get("recalls"))
         self.is_open = True
         runs = wire.unpack_runs(frame.columns)
         lost = named_by(runs[: header.get("lost", 0)], self._resumed)

@@ -25,6 +25,10 @@ Waiter = Any  # a future of the shell, opaque here
 Ripe = Callable[["Settlements"], Any]  # what it returns is the shell's way to wait for room
 
 
+# What the value of a part is, by its operation.
+_VALUES: Final = {"nack": "delay_ms", "extend": "lease_ms", "release": "recalled"}
+
+
 class SettlePart:
     """One part of a frame to be, and the messages it speaks of."""
 
@@ -34,7 +38,9 @@ class SettlePart:
         self.op = op
         self.queue = queue
         self.messages = messages
-        self.value = value  # delay_ms of a nack, lease_ms of an extend
+        self.value = (
+            value  # delay_ms of a nack, lease_ms of an extend, 1 of a release that was asked for
+        )
         self.runs: list[Run] = []
         self.errors: list[tuple[bytes, bytes]] = []  # class and text, one for each run
         self.waiters: list[tuple[Item, Waiter]] = []
@@ -43,7 +49,7 @@ class SettlePart:
         """Return the map that stands in the header of the frame."""
         part: dict[str, object] = {"op": self.op, "queue": self.queue, "runs": len(self.runs)}
         if self.value is not None:
-            part["delay_ms" if self.op == "nack" else "lease_ms"] = self.value
+            part[_VALUES[self.op]] = self.value
         return part
 
     def columns(self) -> bytes:

@@ -97,11 +97,16 @@ class Subscription:
         except IndexError:
             return taken
 
-    def take_out(self, messages: Sequence[Any]) -> None:
-        """Take messages out that were cancelled before they began. Another thread may have taken one meanwhile."""
+    def take_out(self, messages: Sequence[Any]) -> list[Any]:
+        """Take messages out that are not to begin here; return those. Another thread may have taken one before."""
+        taken = []
         for message in messages:
             with suppress(ValueError):
                 self._buffer.remove(message)
+                taken.append(message)
+        if taken and self._pacing is not None:
+            self._pacing.gave_back(len(taken))
+        return taken
 
     def drop_buffer(self) -> None:
         """Forget what was not begun: the connection that held it has ended, or gives it back."""

@@ -19,6 +19,7 @@ class Consumer:
 
     __slots__ = (
         "active",
+        "at_work",
         "batch",
         "connection",
         "delivered",
@@ -57,6 +58,8 @@ class Consumer:
         self.delivered = 0  # messages, since it is there
         self.batch = 0  # the newest that a delivery to it rested on
         self.active = True
+        # How many it worked on when it gave back what it had not begun: with so many it is busy. 0: it never did.
+        self.at_work = 0
         self.waiting = False  # stands in the queue's line
 
     def credit(self) -> int:

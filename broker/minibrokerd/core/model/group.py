@@ -22,6 +22,7 @@ from minibrokerd.core.model.wheel import Timer
 if TYPE_CHECKING:
     from minibrokerd.core.model.keys import Keys
     from minibrokerd.core.model.queues import Queue
+    from minibrokerd.core.model.recalls import Recall
 
 
 class _Nothing(dict[Any, Any]):
@@ -54,6 +55,7 @@ class Group:
         "lanes",
         "later",
         "queue",
+        "recall",
     )
 
     def __init__(self, queue: Queue) -> None:
@@ -73,6 +75,7 @@ class Group:
         # Those that can take something now, in line. Each can leave from any place in it at no cost.
         self.consumers: OrderedDict[Consumer, None] | None = None
         self.dirty = False  # waits for a dispatch at the end of the apply
+        self.recall: Recall | None = None  # while somebody waits, and others hold something
         self.idle = False  # waits to be looked at: it may be at rest soon
         self.counters: defaultdict[str, int] = defaultdict(int)  # those of COUNTERS that are not 0
 

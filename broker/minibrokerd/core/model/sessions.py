@@ -173,6 +173,7 @@ class Connection:
         "main",
         "opened",
         "paused",
+        "recalls",
         "receives",
         "room",
         "scope",
@@ -195,6 +196,7 @@ class Connection:
         self.silent = (
             False  # its client's loop stands still: the attached connection gave its buffer back
         )
+        self.recalls = False  # its client gives back what it is asked for
         self.walks = 0  # requests of it that are being worked on, in steps
         self.room = limits.OUTPUT_SOFT_BYTES  # what it may get before the shell has a turn to write
 

@@ -18,6 +18,7 @@ from minibrokerd.core.model.sessions import Connection
 from minibrokerd.core.model.state import Store
 from minibrokerd.core.model.transitions import deliver
 from minibrokerd.core.verbs.attempts import begin_messages
+from minibrokerd.core.verbs.recalling import watch
 
 
 def dispatch(store: Store, group: Group) -> None:
@@ -45,6 +46,8 @@ def dispatch(store: Store, group: Group) -> None:
             line[consumer] = None
         else:
             consumer.waiting = False
+    if line and group.held and group.recall is None and not group.lanes.ready:
+        watch(store, group)  # somebody has nothing to do, and somebody else more than he has begun
     if group.lanes.default.cold:
         read_ahead(store, group.queue)
     elif not (group.idle or group.lanes.ready or group.lanes is NO_LANES):

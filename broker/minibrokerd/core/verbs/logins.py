@@ -151,6 +151,7 @@ def _welcome(
         "max_message_bytes": store.sizes.message_bytes,
         "lost": len(lost),
         "known": known,
+        "recalls": True,
     }
     cancelled = [
         run for run in lost if store.kept.get(store, CANCELLED, (run[1], run[2])) == (run[0],)

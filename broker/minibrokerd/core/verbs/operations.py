@@ -177,6 +177,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         _request("schedule_delete", scheduling.schedule_delete),
         _request("schedule_pause", scheduling.schedule_pause),
         _request("schedule_run", scheduling.schedule_run, needs=NEEDS_SPACE),
+        _request("accept", requests.accept, REQUEST | NAMELESS),
         _request("ping", requests.ping, REQUEST | NAMELESS),
         _request("goodbye", requests.goodbye, REQUEST | NAMELESS),
     )

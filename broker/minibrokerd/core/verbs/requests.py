@@ -246,6 +246,13 @@ def queue_delete(store: Store, frame: Frame, part: Any) -> None:
     store.reply(frame.connection, frame.request, store.nowhere.last_batch, {"purged": count})
 
 
+def accept(store: Store, frame: Frame, part: Any) -> None:
+    """Note which frames a client knows that others may not."""
+    store.connections[frame.connection].recalls = bool(part.recalls)
+    if frame.request is not None:
+        store.reply(frame.connection, frame.request, 0, {})
+
+
 def ping(store: Store, frame: Frame, part: Any) -> None:
     """Answer a sign of life."""
     header: dict[str, Any] = {"op": "pong"}

@@ -22,6 +22,7 @@ from minibrokerd.core.model.state import Store
 from minibrokerd.core.model.transitions import change, end_begun, end_held, state_in, wait
 from minibrokerd.core.verbs.attempts import begin_messages, drop_delivery, end_attempt
 from minibrokerd.core.verbs.moving import dead_letter, is_used_up, retry_delay_ms
+from minibrokerd.core.verbs.recalling import given_back
 from minibrokerd.core.verbs.runs import read_errors, read_runs
 
 RELEASE_DELAY_MS: Final = (
@@ -266,8 +267,14 @@ def reject(work: Settlement) -> None:
 def release(work: Settlement) -> None:
     """Not done, not failed: back to its place, uncharged."""
     store, queue = work.store, work.queue
+    recalled = bool(work.part.recalled)
     for run in work.runs:
         for delivery, item in _each(work, run):
+            if recalled and state_in(item, delivery) is State.HELD:
+                queue.group.counters["recalled"] += item.stop - item.first
+                wait(store, work.group, item, delivery)
+                given_back(work.group, delivery.consumer)
+                continue
             queue.group.counters["released"] += item.stop - item.first
             item.releases += 1
             delay_ms = RELEASE_DELAY_MS if item.releases > 1 else 0
