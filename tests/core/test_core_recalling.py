@@ -184,7 +184,7 @@ def test_what_comes_back_is_as_it_was_and_goes_to_the_idle_one() -> None:
 
 
 def test_the_order_of_what_went_back_and_what_waits_is_kept() -> None:
-    world, busy, messages, idle = busy_and_idle(3)
+    _world, busy, messages, idle = busy_and_idle(3)
     idle.cancel()
     idle.publish("q", b"new")
     give_back(busy, messages)
@@ -206,7 +206,7 @@ def test_what_was_begun_or_settled_meanwhile_is_left() -> None:
 
 
 def test_nothing_is_asked_for_while_something_is_ready_or_nobody_is_idle() -> None:
-    world, busy, _, idle = busy_and_idle(4, prefetch=1)
+    world, busy, _, _idle = busy_and_idle(4, prefetch=1)
     busy.publish("q", *[b"y"] * 3)
     world.advance(3 * recalling.LOOK_MS)
     assert recalls(busy) == [], "the idle one holds something, and more waits"
@@ -224,7 +224,7 @@ def test_one_that_gave_back_gets_what_is_published_then() -> None:
 
 @pytest.mark.parametrize("how", ["disconnect", "restart", "delete"])
 def test_it_ends_with_the_consumer_the_queue_and_the_server(how: str) -> None:
-    world, busy, messages, idle = busy_and_idle(3)
+    world, busy, _messages, idle = busy_and_idle(3)
     world.advance(3 * recalling.LOOK_MS)
     if how == "disconnect":
         world.disconnect(busy)

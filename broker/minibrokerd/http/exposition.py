@@ -18,7 +18,9 @@ from minibrokerd.http.subject import Subject
 from minibrokerd.monitoring.view import Phase
 
 SLICE_QUEUES: Final = 1_000  # written without a turn of the loop in between, of one family
-SEND_BYTES: Final = 256 * 1024  # given to the transport at a time: a send costs as much as 500 lines
+SEND_BYTES: Final = (
+    256 * 1024
+)  # given to the transport at a time: a send costs as much as 500 lines
 UNITS: Final = ("seconds", "bytes", "ratio")
 
 
@@ -158,7 +160,9 @@ class _Slice:
             yield joined or self._alike(head, f'"{more}}} ', "0")
 
     def _joined(self, head: str, tail: str, values: Sequence[float]) -> str:
-        text = self._alike(head, tail, "%s")  # filled at once: a line at a time takes a quarter longer
+        text = self._alike(
+            head, tail, "%s"
+        )  # filled at once: a line at a time takes a quarter longer
         return text % tuple(values)
 
     def _alike(self, head: str, tail: str, value: str) -> str:
