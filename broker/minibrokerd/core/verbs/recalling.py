@@ -7,8 +7,8 @@ is asked only if it said that it knows the frame (`accept`).
 While somebody waits in the line of a group that has nothing ready, and something of it is held, the group is
 looked at ten times a second. Idle is who could take more, holds nothing itself, and works on less than when it
 last gave something back: so what moved does not come back to one that is as busy as before. Asked back is the
-newer half of what a busy one has held for that long, never more than the idle ones could take; what moved must be held
-for that long again before it can move again.
+newer half of what a busy one has held for that long, never more than the idle ones could take; what moved must be
+held for that long again before it can move again.
 """
 
 from __future__ import annotations
