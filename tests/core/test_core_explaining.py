@@ -165,6 +165,17 @@ def test_key_waits_for_the_retry_of_another() -> None:
     told(client, "retry_delay", (1, 1))
 
 
+@pytest.mark.parametrize("reason", ["key_rate", "rate"])
+def test_key_rate_and_rate_say_when_there_is_a_token(reason: str) -> None:
+    world, client = ready()
+    client.publish("q", b"b", b"c", keys=["k", "k"])
+    client.set("q", **{reason: 1, f"{reason}_period_ms": 5_000})
+    client.consume("q", 1 if reason == "rate" else 2)
+    answer = told(client, reason, (1, 2))
+    assert answer["until_unix_ms"] - at(world, 5_000) in range(-8, 1)
+    assert answer["by"] == ""
+
+
 def test_no_credit_names_those_who_have_it() -> None:
     world, client = ready()
     client.publish("q", *[b"x"] * 8)

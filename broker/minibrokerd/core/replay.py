@@ -15,11 +15,11 @@ from minibroker.contract.wire import RUN
 from minibrokerd.core.durable import blocks, digest
 from minibrokerd.core.durable.digest import Outcomes
 from minibrokerd.core.durable.survivors import Live, Survivors, lease_of
+from minibrokerd.core.model import keys
 from minibrokerd.core.model.cold import ColdRun
 from minibrokerd.core.model.deliveries import Delivery
 from minibrokerd.core.model.extents import BadTail
 from minibrokerd.core.model.kept import ENDED
-from minibrokerd.core.model.keys import arrange
 from minibrokerd.core.model.messages import Message, Span, State
 from minibrokerd.core.model.queues import DEFAULTS, Queue
 from minibrokerd.core.model.records import (
@@ -176,6 +176,7 @@ class Replay:
             self._finish_queue(waiting)
         self._finish_outcomes()
         store.kept.opened(store)
+        keys.opened(store)
         store.schedules.opened(store)
         finish_sessions(store)
         if self.messages:
@@ -188,7 +189,7 @@ class Replay:
 
     def _finish_queue(self, waiting: Survivors) -> None:
         store, queue = self._store, waiting.queue
-        arrange(store, queue)
+        keys.arrange(store, queue)
         for live in waiting.lives:
             if isinstance(live, ColdRun):
                 self._finish_run(queue, live)

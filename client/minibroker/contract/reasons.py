@@ -89,6 +89,18 @@ _ROWS: Final = (
         "the end of that one: its next attempt, a cancel, or its death",
     ),
     Reason(
+        "key_rate",
+        _WAITS,
+        "as many messages of its key were handed out as may be (key_rate), until {until}",
+        "that time",
+    ),
+    Reason(
+        "rate",
+        _WAITS,
+        "as many messages of {queue} were handed out as may be (rate), until {until}",
+        "that time",
+    ),
+    Reason(
         "no_credit",
         _WAITS,
         "all who consume {queue} have as many messages as they may have: {by}",

@@ -24,6 +24,17 @@ class Setting:
     meaning: str
 
 
+def _rate(name: str, meaning: str) -> tuple[Setting, Setting, Setting]:
+    """Return the rows of a rate: a bucket of `_burst` tokens, into which so many more come in each period."""
+    return (
+        Setting(name, 0, 0, 1_000_000, (), meaning),
+        Setting(f"{name}_period_ms", 1_000, 1, 86_400_000, (), "That period."),
+        Setting(
+            f"{name}_burst", 1, 1, 1_000_000, (), "How many may go at once after a quiet time."
+        ),
+    )
+
+
 SETTINGS: Mapping[str, Setting] = {
     row.name: row
     for row in (
@@ -61,6 +72,8 @@ SETTINGS: Mapping[str, Setting] = {
             (),
             "How long a dedupe id is remembered, where the publish does not say.",
         ),
+        *_rate("key_rate", "Most messages of a key handed out in each period; 0: no limit."),
+        *_rate("rate", "Most messages of the queue handed out in each period; 0: no limit."),
     )
 }
 

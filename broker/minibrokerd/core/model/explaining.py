@@ -50,12 +50,13 @@ def _what_keeps(
 ) -> tuple[str, int, str]:
     """Return (reason, log time of its end or 0, by whom)."""
     keys = queue.group.keys
-    if keys is not None and not isinstance(item, ColdRun) and item.key:
-        reason, first = keys.why_closed(item.key)
-        if first is not None:
-            return reason, first.ready_at_ms, f"{first.block.origin}-{first.sequence}"
-        if reason:
-            return reason, 0, has_key
+    if keys is not None:
+        closed = keys.why_closed("" if isinstance(item, ColdRun) else item.key)
+        if closed is not None and closed.first is not None:
+            first = closed.first
+            return closed.reason, first.ready_at_ms, f"{first.block.origin}-{first.sequence}"
+        if closed is not None:
+            return closed.reason, closed.until_ms, has_key
     if not at:
         return "no_consumer", 0, ""
     if store.paused:

@@ -89,6 +89,13 @@ class Group:
             self.later = Index(queue.home, standing, queue)
             self.delayed, self.deliveries = {}, {}
 
+    def use_keys(self, keys: Keys | None) -> None:
+        """Let its lanes ask this which keys are open; None: all are."""
+        self.keys = keys
+        if self.lanes is not NO_LANES:
+            for lanes in self.lanes.levels:
+                lanes.keys = keys
+
     def rest(self) -> None:
         """Give back what is not needed now."""
         if not self.count() and not (self.delayed or self.deliveries or self.lanes.has_any()):
@@ -132,6 +139,12 @@ class Group:
         """Have lanes for each priority, where an item comes in that has one."""
         if item.block.terms.priority and isinstance(self.lanes, Lanes):
             self.lanes = PriorityLanes(self.lanes)
+
+    def has_some_to_hand_out(self) -> bool:
+        """Whether something that is ready is neither of a closed key nor kept by the rate of the queue."""
+        if not self.lanes.turns:
+            return False
+        return self.keys is None or self.keys.queue_room(1) > 0
 
     def stand_in_line(self, consumer: Consumer) -> None:
         """Let a consumer have its turn."""

@@ -59,9 +59,13 @@ DEDUPE: Final = Kind(4, "dedupe id", (int, str), (int, int), most=1_000_000)
 # A schedule, by its name (scheduled.py): what it was asked for, its job, the next instant and the last one, flags
 # (1: paused), and how many jobs in a row were late.
 SCHEDULE: Final = Kind(5, "schedule", (str,), (bytes, bytes, int, int, int, int))
+# Tokens of a rate that are taken (rates.py), by queue and key (empty: those of the queue itself): up to when.
+RATE: Final = Kind(7, "rate", (int, str), (int,))
+# A key of a queue (keys.py): its weight.
+KEY: Final = Kind(11, "key", (int, str), (int,))
 # A redrive that goes on by itself (redrives.py), by its DLQ: as it stands (0), and what it is to do (1).
 REDRIVE: Final = Kind(10, "redrive", (int, int), (bytes,))
-_ALL: Final = (ENDED, CANCELLED, DEDUPE, SCHEDULE, REDRIVE)
+_ALL: Final = (ENDED, CANCELLED, DEDUPE, SCHEDULE, RATE, REDRIVE, KEY)
 KINDS: Mapping[int, Kind] = {kind.number: kind for kind in _ALL}
 
 

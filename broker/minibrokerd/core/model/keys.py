@@ -1,22 +1,24 @@
 """What a queue knows of its keys where it limits them: which are open, and which are closed for now.
 
-A key is an object while something of it is in work (held or begun), or came back and holds its place; a queue
-without such a limit has none. The lane of a closed key stands out of turn, with all that it has; it is looked
-at again when something of that key ends or comes back, never by a walk over keys.
+A key is an object while something of it is in work (held or begun), came back and holds its place, or is set for
+it; a queue without any of this has none. The lane of a closed key stands out of turn, with all that it has; it is
+looked at again when something of that key ends or comes back, or at a time, never by a walk over keys.
 
 Where one message of a key is in work at a time their order is strict: one that was in work and waits again, for a
 retry or because its worker gave it back, holds the key until it was handed out again or has ended. That it was in
-work stands in the message itself (`came_back`), so a start knows the same.
+work stands in the message itself (`is_back`), so a start knows the same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from heapq import heappop, heappush
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from minibrokerd.core.model.lanes import NO_LANES
+from minibrokerd.core.model.kept import RATE
+from minibrokerd.core.model.key import FOR_EVER_MS, Key, is_back
 from minibrokerd.core.model.messages import Item, Message
+from minibrokerd.core.model.rates import Rate, rate_of
+from minibrokerd.core.model.wheel import TICK_MS
 
 if TYPE_CHECKING:
     from minibrokerd.core.model.group import Group
@@ -24,71 +26,106 @@ if TYPE_CHECKING:
     from minibrokerd.core.model.lanes import Lanes
     from minibrokerd.core.model.queues import Queue
     from minibrokerd.core.model.state import Store
+    from minibrokerd.core.model.wheel import Timer
 
 STEP_LOOKS: Final = 2_000  # items or lanes that one step of other settings looks at, about 2 ms
-
-BUSY: Final = "key_busy"  # why a key is closed: codes of minibroker.contract.reasons
+AHEAD_MS: Final = (
+    1_000  # a record says that tokens of a rate are taken so far ahead, so few are written
+)
+OF_QUEUE: Final = ""  # the name of the bucket of the queue itself
+# Why a key, or its queue, hands nothing out: codes of minibroker.contract.reasons.
+BUSY: Final = "key_busy"
 WAITS: Final = "key_waits"
+RATED: Final = "key_rate"
+QUEUE_RATED: Final = "rate"
 
-Place = tuple[int, int]  # origin and sequence
+
+class Closed(NamedTuple):
+    """Why a key is closed: a code, when that is over (log time; 0: nobody knows), and the message it is about."""
+
+    reason: str
+    until_ms: int = 0
+    first: Message | None = None
 
 
-class Key:
-    """One key: how many of its messages are in work, and which came back and hold their place."""
+class Says(NamedTuple):
+    """What the settings of a queue say: messages of a key in work, and rates as (count, period in ms, burst)."""
 
-    __slots__ = ("back", "name", "order", "work")
+    most: int
+    each: tuple[int, int, int]
+    whole: tuple[int, int, int]
 
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.work = 0
-        self.back: dict[Place, Message] | None = None
-        self.order: list[Place] = []  # a heap of those, and of some that went
 
-    def first(self) -> Message | None:
-        """Return the one of those that came back whose turn is next."""
-        if not self.back:
-            return None
-        while self.order[0] not in self.back:
-            heappop(self.order)
-        return self.back[self.order[0]]
+NO_RATE: Final = (0, 0, 0)
+NOTHING_SAID: Final = Says(0, NO_RATE, NO_RATE)
 
 
 class Keys:
-    """The keys of a group that has a limit for them."""
+    """The keys of a group; `most` of the messages of each may be in work (0: any number)."""
 
-    __slots__ = ("_by_name", "_group", "_store", "is_counting", "most")
+    __slots__ = (
+        "_by_name",
+        "_counts",
+        "_group",
+        "_store",
+        "each",
+        "is_counting",
+        "most",
+        "says",
+        "whole",
+    )
 
-    def __init__(self, store: Store, group: Group, most: int) -> None:
-        """`most` is how many messages of a key may be in work at a time."""
+    def __init__(self, store: Store, group: Group) -> None:
         self._store = store
         self._group = group
         self._by_name: dict[str, Key] = {}
-        self.most = most
+        self._counts = 0  # how often it was counted anew
         self.is_counting = False  # after other settings: nothing is handed out meanwhile
+        self.says = NOTHING_SAID
+        self.most = 0
+        self.each: Rate | None = None  # of each key
+        self.whole: Rate | None = None  # of the queue
+
+    def __len__(self) -> int:
+        return len(self._by_name)
 
     @property
     def is_strict(self) -> bool:
         """Whether the messages of a key are worked on in their order."""
         return self.most == 1
 
-    def get(self, name: str) -> Key | None:
-        """Return a key, if something of it is in work or holds its place."""
-        return self._by_name.get(name)
-
-    def __len__(self) -> int:
-        return len(self._by_name)
+    @property
+    def is_needed(self) -> bool:
+        """Whether anything is limited, or set for a key."""
+        return self.says != NOTHING_SAID or bool(self._by_name)
 
     # -- for those who hand out -------------------------------------------------------------------
 
     def is_open(self, name: str, lanes: Lanes) -> bool:
-        """Whether something of a key may be handed out now, out of these lanes."""
+        """Whether something of a key may be handed out now, out of these lanes; if not, it is woken then."""
         key = self._by_name.get(name)
-        return key is None or (self._is_open(key) and _is_next_in(lanes, key.first()))
+        if key is None:
+            if (
+                self.each is None
+                or self.each.due_ms(name, self._store.now_ms) <= self._store.now_ms
+            ):
+                return True
+            key = self._made(name)
+        return self._look(key) and _is_next_in(lanes, key.first())
 
-    def room(self, name: str) -> int:
-        """Return how many messages of an open key may be handed out now."""
+    def room(self, name: str, wanted: int) -> int:
+        """Return how many of `wanted` messages of an open key may be handed out now; one at least."""
+        if self.most:
+            key = self._by_name.get(name)
+            wanted = min(wanted, self.most if key is None else self.most - key.work)
+        if self.each is not None:
+            wanted = min(wanted, self.each.room(name, self._store.now_ms))
+        return max(wanted, 1)
+
+    def share(self, name: str) -> int:
+        """Return how many messages a key gives in its turn, beside others."""
         key = self._by_name.get(name)
-        return self.most if key is None else self.most - key.work
+        return 1 if key is None else key.left or key.weight
 
     def next_of(self, name: str) -> Message | None:
         """Return the message of an open key that goes before what is first in its lane."""
@@ -100,108 +137,199 @@ class Keys:
 
         If it is not, no lane of it stands in turn any more.
         """
-        key = self._by_name.get(item.key)
+        name, count = item.key, item.stop - item.first
+        key = self._by_name.get(name)
+        if self.most:
+            if key is None:
+                key = self._by_name[name] = Key(name)
+            key.work += count
+            key.went(item)
+        if self.each is not None:
+            self._charge(self.each, name, count, item)
+            key = key or self._made(name)
         if key is None:
-            key = self._by_name[item.key] = Key(item.key)
-        key.work += item.stop - item.first
-        if key.back:
-            key.back.pop((item.block.origin, item.first), None)
-        if self._is_open(key):
+            return True
+        if self._look(key):
+            self._drop_if_unused(key)
             return True
         for lanes in self._group.lanes.levels:
-            lanes.put_in_turn(key.name, is_open=False)
+            lanes.put_in_turn(name, is_open=False)
         return False
+
+    def untook(self, item: Item) -> None:
+        """An item was not delivered after all, and waits again."""
+        count = item.stop - item.first
+        if self.each is not None:
+            self.each.take(item.key, -count, self._store.now_ms)
+        self.ended_work(item.key, count)
+
+    def keeps_turn(self, name: str, count: int) -> bool:
+        """Whether a key that gave so many messages in its turn gives more of them."""
+        key = self._by_name.get(name)
+        if key is None or key.weight <= 1:
+            return False
+        key.left = max((key.left or key.weight) - count, 0)
+        return key.left > 0
 
     def most_now(self) -> int:
         """Return how many messages may be handed out now, at the most."""
         lanes = self._group.lanes
-        return lanes.ready if lanes.has_any() else min(lanes.ready, lanes.turns * self.most)
+        if lanes.has_any() or not self.most:
+            return lanes.ready
+        return min(lanes.ready, lanes.turns * self.most)
 
-    def why_closed(self, name: str) -> tuple[str, Message | None]:
-        """Return the reason why a key is closed, and the message that waits; an empty one: it is open."""
-        key = self._by_name.get(name)
-        if key is None or self._is_open(key):
-            return "", None
-        return (BUSY, None) if key.work >= self.most else (WAITS, key.first())
+    def queue_room(self, wanted: int) -> int:
+        """Return how many of `wanted` messages the rate of the queue allows now; none: it is woken."""
+        if self.whole is None:
+            return wanted
+        room = self.whole.room(OF_QUEUE, self._store.now_ms)
+        if not room:
+            self._wake_at(self._made(OF_QUEUE), self._due_of_queue())
+        return min(wanted, room)
+
+    def delivered(self, items: Sequence[Item]) -> None:
+        """Count messages that are delivered, whatever their keys."""
+        if self.whole is not None:
+            count = sum([item.stop - item.first for item in items])
+            self._charge(self.whole, OF_QUEUE, count, items[0])
+
+    def why_closed(self, name: str) -> Closed | None:
+        """Return why a key is closed, or its queue; None: both are open."""
+        key = self._by_name.get(name) if name else None
+        closed = self._why(key) if key is not None else None
+        if closed is None and self.whole is not None and self._due_of_queue() > self._store.now_ms:
+            return Closed(QUEUE_RATED, self._due_of_queue())
+        return closed
 
     # -- for those who change the state of a message ------------------------------------------------
 
     def works(self, items: Sequence[Item]) -> None:
         """Count items that are in work now, and were not handed out."""
-        for item in items:
-            if item.key:
-                key = self._made(item.key)
-                key.work += item.stop - item.first
-                self._settle(key)
+        if self.most:
+            for item in items:
+                if item.key:
+                    key = self._made(item.key)
+                    key.work += item.stop - item.first
+                    self._settle(key)
 
     def ended_work(self, name: str, count: int) -> None:
         """Count messages of a key that are in work no more."""
-        key = self._by_name[name]
-        key.work -= count
-        assert key.work >= 0, "more messages of a key ended than were in work"
-        self._settle(key)
+        if self.most:
+            key = self._by_name[name]
+            key.work -= count
+            assert key.work >= 0, "more messages of a key ended than were in work"
+            self._settle(key)
 
     def waits(self, item: Item) -> None:
         """Note an item that waits now, ready or delayed."""
-        if self.is_strict and item.key and came_back(item):
+        if self.is_strict and item.key and is_back(item):
             assert isinstance(item, Message)
-            key, place = self._made(item.key), (item.block.origin, item.sequence)
-            if key.back is None:
-                key.back = {}
-            if place not in key.back:
-                heappush(key.order, place)
-            key.back[place] = item
+            key = self._made(item.key)
+            key.came_back(item)
             self._settle(key)
 
     def left(self, item: Item) -> None:
         """Note an item that was taken out, by its id or because its delay is over; it does not wait here now."""
         key = self._by_name.get(item.key)
-        if key is not None and key.back and key.back.pop((item.block.origin, item.first), None):
+        if key is not None and key.went(item):
             self._settle(key)
 
     def forget_messages(self) -> None:
         """The group has no message any more."""
-        self._by_name = {}
+        for key in list(self._by_name.values()):
+            key.work, key.back = 0, None
+            if key.timer is not None:
+                self._store.wheel.cancel(key.timer)
+                key.timer = None
+            self._drop_if_unused(key)
+
+    # -- for those who set something ----------------------------------------------------------------
+
+    def set_weight(self, name: str, weight: int) -> None:
+        """Let a key give so many messages in its turn."""
+        key = self._made(name)
+        key.weight, key.left = weight, 0
+        self._drop_if_unused(key)
+
+    def recover(self, name: str, taken_to_ms: float) -> None:
+        """A start found that tokens are taken up to a time."""
+        rate = self.each if name else self.whole
+        if rate is not None:
+            rate.put(name, taken_to_ms, self._store.now_ms)
+            if name:
+                self._settle(self._made(name))
+
+    def configure(self, says: Says) -> None:
+        """Do what the settings say from now on."""
+        self.says, self.most = says, says.most
+        self.each, self.whole = rate_of(*says.each), rate_of(*says.whole)
+        if self._group.count():
+            self.count_anew()
 
     def count_anew(self) -> None:
         """Look at all that is there: the settings are others, or were set when messages were there already.
 
         What is in work is counted at once; the rest in steps, in which nothing is handed out.
         """
-        self._by_name = {}
+        self.forget_messages()
         self.is_counting = True
-        for delivery in self._group.deliveries.values():
+        self._counts += 1
+        for delivery in self._group.deliveries.values() if self.most else ():
             for item in delivery.items():
                 if item.key:
                     self._made(item.key).work += item.stop - item.first
-        _in_steps(self._store, self._counting())
+        in_steps(self._store, self._counting(self._counts))
 
-    def _counting(self) -> Iterator[int]:
+    def _counting(self, number: int) -> Iterator[int]:
         group = self._group
+        levels = group.lanes.levels
         if self.is_strict:
-            for index in (group.later, *[lanes.index for lanes in group.lanes.levels]):
-                yield from self._found_back(index)
-        for lanes in group.lanes.levels:
+            for index in (group.later, *[lanes.index for lanes in levels]):
+                yield from self._found_back(index, number)
+        for lanes in levels:
             yield from lanes.put_all_in_turn()
-        if group.keys is self:
+        if self._counts == number:
             self.is_counting = False
             self._store.touch(group)
+            if not self.is_needed:
+                group.use_keys(None)
 
-    def _found_back(self, index: Index) -> Iterator[int]:
+    def _found_back(self, index: Index, number: int) -> Iterator[int]:
         for items in index.after(0, 0):
-            if index.queue is None or self._group.keys is not self:
+            if index.queue is None or self._counts != number:
                 return  # a purge took all of it, or the settings are others again
             for item in items:
                 self.waits(item)
             yield len(items)
 
-    # -- helpers ------------------------------------------------------------------------------------
+    # -- open or closed -----------------------------------------------------------------------------
 
-    def _is_open(self, key: Key) -> bool:
-        if key.work >= self.most:
-            return False
+    def _why(self, key: Key) -> Closed | None:
+        now_ms = self._store.now_ms
+        if self.most and key.work >= self.most:
+            return Closed(BUSY)
         first = key.first()
-        return first is None or first.timer is None  # else it is DELAYED
+        if first is not None and first.timer is not None:  # it is DELAYED
+            return Closed(WAITS, 0, first)
+        if self.each is not None and self.each.due_ms(key.name, now_ms) > now_ms:
+            return Closed(RATED, self.each.due_ms(key.name, now_ms))
+        return None
+
+    def _look(self, key: Key) -> bool:
+        """Return whether a key is open; if it is not, and a time ends that, what waits is looked at again then."""
+        closed = self._why(key)
+        waits = any(lanes.has_key(key.name) for lanes in self._group.lanes.levels)
+        if closed is not None and closed.until_ms and waits:
+            self._wake_at(key, closed.until_ms)
+        return closed is None
+
+    def _settle(self, key: Key) -> None:
+        """Let the lanes of a key stand in turn or out of it, as they should now."""
+        is_open, first = self._look(key), key.first()
+        self._drop_if_unused(key)
+        for lanes in self._group.lanes.levels:
+            if lanes.put_in_turn(key.name, is_open=is_open and _is_next_in(lanes, first)):
+                self._store.touch(self._group)
 
     def _made(self, name: str) -> Key:
         key = self._by_name.get(name)
@@ -209,14 +337,53 @@ class Keys:
             key = self._by_name[name] = Key(name)
         return key
 
-    def _settle(self, key: Key) -> None:
-        """Let the lane of a key stand in turn or out of it, as it should now."""
-        is_open, first = self._is_open(key), key.first()
-        if not (key.work or key.back):
+    def _drop_if_unused(self, key: Key) -> None:
+        if not key.is_needed:
             self._by_name.pop(key.name, None)
-        for lanes in self._group.lanes.levels:
-            if lanes.put_in_turn(key.name, is_open=is_open and _is_next_in(lanes, first)):
-                self._store.touch(self._group)
+
+    # -- time ---------------------------------------------------------------------------------------
+
+    def _charge(self, rate: Rate, name: str, count: int, item: Item) -> None:
+        """Take tokens; if the log must know of it, the delivery of an item rests on that."""
+        store = self._store
+        taken_to = rate.take(name, count, store.now_ms)
+        until_unix_ms = store.unix_ms_at(round(taken_to))
+        number = self._group.queue.number
+        known = store.kept.get(store, RATE, (number, name))
+        if known is None or int(known[0]) < until_unix_ms:
+            until_unix_ms += AHEAD_MS if rate.interval_ms < AHEAD_MS else 0
+            store.kept.put(store, RATE, (number, name), (until_unix_ms,), until_unix_ms)
+            item.batch = max(item.batch, store.open_batch)
+            store.effects.wake = True
+
+    def _due_of_queue(self) -> int:
+        assert self.whole is not None
+        return self.whole.due_ms(OF_QUEUE, self._store.now_ms)
+
+    def _wake_at(self, key: Key, at_ms: int) -> None:
+        if at_ms >= FOR_EVER_MS:
+            return
+        if key.timer is None:
+            key.timer = self._store.set_timer(_time_over, (self, key.name), at_ms)
+        elif key.timer.tick * TICK_MS > at_ms:
+            self._store.wheel.schedule(key.timer, at_ms)
+
+    def time_over(self, name: str) -> None:
+        """The time has come at which a key, or the queue, may be open again."""
+        key = self._by_name.get(name)
+        if key is None:
+            return
+        key.timer = None
+        if name:
+            self._settle(key)
+        else:
+            self._drop_if_unused(key)
+            self._store.touch(self._group)
+
+
+def _time_over(store: Store, timer: Timer, argument: tuple[Keys, str]) -> None:
+    keys, name = argument
+    keys.time_over(name)
 
 
 def _is_next_in(lanes: Lanes, first: Message | None) -> bool:
@@ -224,33 +391,42 @@ def _is_next_in(lanes: Lanes, first: Message | None) -> bool:
     return first is None or lanes.index.has(first)
 
 
-def came_back(item: Item) -> bool:
-    """Return whether a message that waits was in work before; one that is dead waits for nobody of its key."""
-    return isinstance(item, Message) and bool(item.charged or item.releases) and not item.dead
+# -- settings ---------------------------------------------------------------------------------------
 
 
 def arrange(store: Store, queue: Queue) -> None:
-    """Have the group of a queue do what the settings of the queue say of keys."""
-    group, most = queue.group, queue.setting("key_concurrency")
-    if (group.keys.most if group.keys is not None else 0) == most:
-        return
-    group.keys = Keys(store, group, most) if most else None
-    if group.lanes is not NO_LANES:
-        for lanes in group.lanes.levels:
-            lanes.keys = group.keys
+    """Have the group of a queue do what the settings of the queue say of keys and rates."""
+    says = Says(queue.setting("key_concurrency"), _rate(queue, "key_rate"), _rate(queue, "rate"))
+    if says != (queue.group.keys.says if queue.group.keys is not None else NOTHING_SAID):
+        keys_of(store, queue).configure(says)
+
+
+def keys_of(store: Store, queue: Queue) -> Keys:
+    """Return what a queue knows of its keys, made now if need be."""
+    group = queue.group
     if group.keys is None:
-        _in_steps(store, _all_in_turn(store, group))
-    elif group.count():
-        group.keys.count_anew()
+        group.use_keys(Keys(store, group))
+    assert group.keys is not None
+    return group.keys
 
 
-def _all_in_turn(store: Store, group: Group) -> Iterator[int]:
-    for lanes in group.lanes.levels:
-        yield from lanes.put_all_in_turn()
-    store.touch(group)
+def opened(store: Store) -> None:
+    """End a replay: what is kept of keys is theirs again."""
+    for entry in list(store.kept.of(RATE)):
+        number, name = entry.key
+        queue = store.by_number.get(int(number))
+        if queue is not None and queue.group.keys is not None:
+            taken_to_ms = store.now_ms + int(entry.value[0]) - store.unix_ms
+            queue.group.keys.recover(str(name), taken_to_ms)
 
 
-def _in_steps(store: Store, work: Iterator[int]) -> None:
+def _rate(queue: Queue, name: str) -> tuple[int, int, int]:
+    count = queue.setting(name)
+    more = queue.setting(f"{name}_period_ms"), queue.setting(f"{name}_burst")
+    return (count, *more) if count else NO_RATE
+
+
+def in_steps(store: Store, work: Iterator[int]) -> None:
     """Do work that yields how much it looked at: some of it now, the rest in steps."""
 
     def step() -> bool:

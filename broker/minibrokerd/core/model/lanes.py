@@ -149,7 +149,7 @@ class Lanes:
         """Put back what `take` returned, and was not delivered."""
         self.put_back(item)
         if self.keys is not None and item.key:
-            self.keys.ended_work(item.key, item.stop - item.first)
+            self.keys.untook(item)
 
     def put_all_back(self, messages: Sequence[Message]) -> None:
         """Put messages that came back to their places in their lanes."""
@@ -180,6 +180,10 @@ class Lanes:
         self._turn[lane] = None
         return True
 
+    def has_key(self, key: str) -> bool:
+        """Whether something of a key is ready here."""
+        return key in self._keyed
+
     def put_all_in_turn(self) -> Iterator[int]:
         """Let each lane of a key stand where it should; it may be left at each step."""
         for lane in list(self._keyed.values()):
@@ -208,12 +212,10 @@ class Lanes:
                 turn.move_to_end(lane)  # there is one such lane at the most
                 continue
             # Alone, a lane gives whole spans; with others it gives one message and the turn goes on.
-            wanted = most if len(turn) == 1 else 1
-            item = (
-                lane.take(wanted)
-                if keys is None or not lane.key
-                else self._take_open(keys, lane, wanted)
-            )
+            if keys is None or not lane.key:
+                item = lane.take(most if len(turn) == 1 else 1)
+            else:
+                item = self._take_open(keys, lane, most)
             if item.block.terms is not terms:
                 if items and item.block.terms != terms:
                     lane.put_back(item)
@@ -230,9 +232,8 @@ class Lanes:
             count = item.stop - item.first
             self.ready -= count
             most = max(most - count, 0)
-            if keys is not None and lane.key and not keys.took(item):
-                if not lane:
-                    del self._keyed[lane.key]
+            if keys is not None and lane.key:
+                self._took(keys, lane, item)
             elif lane:
                 turn.move_to_end(lane)
             else:
@@ -241,13 +242,23 @@ class Lanes:
                     del self._keyed[lane.key]
         return items
 
-    @staticmethod
-    def _take_open(keys: Keys, lane: Lane, most: int) -> Item:
+    def _take_open(self, keys: Keys, lane: Lane, most: int) -> Item:
         """Take what comes next of an open key: that which holds its place, or what is first in its lane."""
         first = keys.next_of(lane.key)
         if first is not None:
             return lane.take_one(first, first.sequence)
-        return lane.take(min(most, keys.room(lane.key)))
+        if len(self._turn) > 1:
+            most = min(most, keys.share(lane.key))
+        return lane.take(keys.room(lane.key, most))
+
+    def _took(self, keys: Keys, lane: Lane, item: Item) -> None:
+        """Let the turn go on, where a key may give several messages in its turn, or none any more."""
+        if not lane:
+            del self._turn[lane]
+            del self._keyed[lane.key]
+        is_open = keys.took(item)
+        if is_open and lane and not keys.keeps_turn(lane.key, item.stop - item.first):
+            self._turn.move_to_end(lane)
 
     def take_any(self, most: int) -> list[Item]:
         """Remove and return up to `most` messages that are not delivered, in turn; closed keys go, too.

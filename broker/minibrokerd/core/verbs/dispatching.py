@@ -38,7 +38,9 @@ def dispatch(store: Store, group: Group) -> None:
             consumer.waiting = False
             continue
         most = min(credit, share, limits.MAX_MESSAGES_PER_FRAME)
-        if not _deliver(store, group, consumer, most):
+        if keys is not None:
+            most = keys.queue_room(most)
+        if not most or not _deliver(store, group, consumer, most):
             line[consumer] = None
             line.move_to_end(consumer, last=False)
             break
@@ -76,6 +78,8 @@ def _deliver(store: Store, group: Group, consumer: Consumer, most: int) -> bool:
     items = group.lanes.take(most, limits.DELIVERY_BYTES)
     if not items:
         return False
+    if group.keys is not None:
+        group.keys.delivered(items)
     queue, connection = group.queue, store.connections[consumer.connection]
     terms = items[0].block.terms  # the same of all: `Lanes.take` ends before what has others
     lease_ms = terms.lease_ms or consumer.lease_ms or queue.setting("lease_ms")

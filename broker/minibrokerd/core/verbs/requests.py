@@ -122,7 +122,7 @@ def _wait_over(store: Store, timer: Timer | None, consumer: Consumer) -> None:
     """
     queue = store.by_number[consumer.queue_number]
     connection = store.connections[consumer.connection]
-    if queue.group.lanes.turns:
+    if queue.group.has_some_to_hand_out():
         consumer.timer = store.set_timer(_wait_over, consumer, store.now_ms + LOOK_AGAIN_MS)
         return
     end_receive(store, connection, consumer)

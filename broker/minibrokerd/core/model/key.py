@@ -1,0 +1,67 @@
+"""One key of a queue that limits its keys, pauses one, or gives one a weight."""
+
+from __future__ import annotations
+
+from heapq import heappop, heappush
+from typing import Final
+
+from minibrokerd.core.model.messages import Item, Message
+from minibrokerd.core.model.wheel import Timer
+
+FOR_EVER_MS: Final = 2**62  # until when a key is paused that waits for a word
+Place = tuple[int, int]  # origin and sequence
+
+
+class Key:
+    """How many messages of a key are in work, which came back and hold their place, and what was set for it."""
+
+    __slots__ = ("_order", "back", "left", "name", "paused_ms", "timer", "weight", "work")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.work = 0
+        self.back: dict[Place, Message] | None = None
+        self._order: list[Place] | None = None  # a heap of those, and of some that went
+        self.paused_ms = 0  # until when (log time); 0: it is not
+        self.timer: Timer | None = None  # looks whether it is open
+        self.weight = 1
+        self.left = 0  # messages that it may hand out in this turn beyond the present one
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether there is something to know of it."""
+        return bool(
+            self.work or self.back or self.paused_ms or self.timer is not None or self.weight > 1
+        )
+
+    def first(self) -> Message | None:
+        """Return the one of those that came back whose turn is next."""
+        if not self.back:
+            return None
+        assert self._order is not None
+        while self._order[0] not in self.back:
+            heappop(self._order)
+        return self.back[self._order[0]]
+
+    def came_back(self, message: Message) -> None:
+        """Let a message hold its place."""
+        if self.back is None:
+            self.back, self._order = {}, []
+        place = message.block.origin, message.sequence
+        if place not in self.back:
+            assert self._order is not None
+            heappush(self._order, place)
+        self.back[place] = message
+
+    def went(self, item: Item) -> bool:
+        """Let an item hold no place any more; False: it did not."""
+        if not self.back or self.back.pop((item.block.origin, item.first), None) is None:
+            return False
+        if not self.back:
+            self.back = self._order = None
+        return True
+
+
+def is_back(item: Item) -> bool:
+    """Return whether a message that waits was in work before; one that is dead waits for nobody of its key."""
+    return isinstance(item, Message) and bool(item.charged or item.releases) and not item.dead
