@@ -83,14 +83,9 @@ def _deliver(store: Store, group: Group, consumer: Consumer, most: int) -> bool:
     queue, connection = group.queue, store.connections[consumer.connection]
     terms = items[0].block.terms  # the same of all: `Lanes.take` ends before what has others
     lease_ms = terms.lease_ms or consumer.lease_ms or queue.setting("lease_ms")
+    token = store.next_token()
     delivery = Delivery(
-        store.next_token(),
-        queue.number,
-        queue.home,
-        consumer.session,
-        connection.id,
-        consumer,
-        lease_ms,
+        token, queue.number, queue.home, consumer.session, connection.id, consumer, lease_ms
     )
     rests_on = count = size = 0
     keyed = False
@@ -110,15 +105,15 @@ def _deliver(store: Store, group: Group, consumer: Consumer, most: int) -> bool:
     group.counters["delivered"] += count
     deliver(group, consumer, count)
     consumer.delivered += count
-    store.deliveries[delivery.token] = group.deliveries[delivery.token] = delivery
+    store.deliveries[token] = group.deliveries[token] = delivery
     connection.session.delivered += count
-    connection.session.deliveries.add(delivery.token)
-    connection.tokens.add(delivery.token)
+    connection.session.deliveries.add(token)
+    connection.tokens.add(token)
     runs, column = _runs(items)
     header = {
         "op": "deliver",
         "queue": queue.name,
-        "token": delivery.token,
+        "token": token,
         "lease_ms": lease_ms,
         "count": count,
         "runs": runs,
