@@ -34,6 +34,8 @@ RARE = {
     "unknown",
     "worker_away",
     "key_waits",
+    "key_rate",
+    "rate",
 }
 STAYS = ("no_consumer", "no_credit", "not_reading", "no_space", "starting")
 
