@@ -36,6 +36,8 @@ RARE = {
     "key_waits",
     "key_rate",
     "rate",
+    "duplicate",
+    "replaced",
 }
 STAYS = ("no_consumer", "no_credit", "not_reading", "no_space", "starting")
 
