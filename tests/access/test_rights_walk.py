@@ -50,6 +50,9 @@ ALLOWED: dict[str, set[Right]] = {
     "explain": {C, M},
     "retime": {M},
     "cancel_messages": {M},
+    "pause": {M},
+    "unpause": {M},
+    "pauses": EVERYBODY,
     "schedule_set": {P},
     "schedules": EVERYBODY,
     "schedule_delete": {P, M},
@@ -67,6 +70,8 @@ MORE: dict[str, dict[str, Any]] = {
     "queue_declare": {"settings": {}},
     "withdraw": {"withdrawn": 77},
     "explain": {"runs": 0},
+    "pause": {"client": "w"},
+    "unpause": {"client": "w"},
     "schedule_set": {"name": "s", "cron": "@yearly", "terms": {}},
     "schedule_delete": {"name": "s"},
     "schedule_pause": {"name": "s", "paused": 0},
@@ -74,7 +79,7 @@ MORE: dict[str, dict[str, Any]] = {
 }
 RUNS = ("begin", "ack", "nack", "reject", "release", "extend", "redrive", "retime")
 SCHEDULES = ("schedules", "schedule_delete", "schedule_pause", "schedule_run")
-NO_QUEUE = ("accept", "cancel", "ping", "goodbye", "withdraw", *SCHEDULES)
+NO_QUEUE = ("accept", "cancel", "ping", "goodbye", "withdraw", "pauses", *SCHEDULES)
 OURS, THEIRS = ("mail.a", "mail.a.dlq"), ("other", "other.dlq", "mailbox", "MAIL.a", "mail", "")
 
 
@@ -242,6 +247,26 @@ def test_schedules_are_those_of_its_queues() -> None:
     assert asked(mine, "schedule_run", name="a") == "unknown_schedule"
     assert asked(mine, "schedule_delete", name="a") == {"deleted": 0}
     assert asked(theirs, "schedules", name="a")["schedules"][0]["paused"] == 0
+
+
+def test_only_who_may_manage_every_queue_pauses_workers() -> None:
+    """For a worker may work on any; of queues it sees its own pauses."""
+    guarded = Guarded()
+    theirs, _ = guarded.enter(guarded.token({P, C, M}, "*"))
+    mine, _ = guarded.enter(guarded.token({P, C, M}))
+
+    def asked(peer: Peer, op: str, **fields: Any) -> Any:
+        peer.give(frame(part(op, **fields), request=1))
+        (answer,) = peer.take()
+        return answer.get("value", answer.get("code"))
+
+    assert asked(mine, "pause", client="w") == "not_allowed"
+    assert asked(theirs, "pause", client="w")["client"] == "w"
+    assert asked(mine, "unpause", client="w") == "not_allowed"
+    assert asked(mine, "pause", queue="mail.a")["queue"] == "mail.a"
+    assert asked(theirs, "pause", queue="other")["queue"] == "other"
+    assert [each["queue"] for each in asked(mine, "pauses")["pauses"]] == ["mail.a"]
+    assert len(asked(theirs, "pauses")["pauses"]) == 3
 
 
 def test_explain_tells_only_of_its_own_queues() -> None:

@@ -344,6 +344,25 @@ def test_what_is_refused() -> None:
         assert answer["code"] == code
 
 
+def test_queue_paused() -> None:
+    """Whether or not somebody consumes it; with the time and who did it."""
+    world, client = ready()
+    client.request({"op": "pause", "queue": "q", "for_ms": 60_000})
+    answer = told(client, "queue_paused")
+    assert (answer["by"], answer["since_unix_ms"]) == ("boss", at(world))
+    assert answer["until_unix_ms"] == at(world, 60_000)
+
+
+def test_worker_paused() -> None:
+    """The one who could take it is named; another one takes it."""
+    world, client = ready()
+    client.request({"op": "pause", "client": "w"})
+    world.hello("w").consume("q")
+    assert told(client, "worker_paused")["by"] == "w"
+    world.hello("other").consume("q")
+    told(client, "held")
+
+
 def test_it_changes_nothing() -> None:
     """No record is written, no queue made: not the DLQ that a reason names either."""
     world, client = ready()

@@ -38,8 +38,17 @@ RARE = {
     "rate",
     "duplicate",
     "replaced",
+    "worker_paused",
 }
-STAYS = ("no_consumer", "no_credit", "not_reading", "no_space", "starting")
+STAYS = (
+    "no_consumer",
+    "no_credit",
+    "not_reading",
+    "no_space",
+    "starting",
+    "queue_paused",
+    "worker_paused",
+)
 
 
 class Walked:
@@ -75,6 +84,7 @@ class Walked:
             self.restart,
             self.retime,
             self.cancel,
+            self.pause,
         )
         self.random.choice(steps)()
 
@@ -93,6 +103,15 @@ class Walked:
     def cancel(self) -> None:
         if self.ids and self.random.random() < 0.3:
             self.boss.cancel_messages("q", self.random.choice(self.ids))
+
+    def pause(self) -> None:
+        """A queue or a worker is paused, for a time or for good, or resumed."""
+        what = {"queue": "q"} if self.random.random() < 0.5 else {"client": "w0"}
+        if self.random.random() < 0.5 and self.world.store.queues:
+            for_ms = self.random.choice([0, 1_500])
+            self.boss.request({"op": "pause", **what, "for_ms": for_ms})
+        elif self.world.store.queues:
+            self.boss.request({"op": "unpause", **what})
 
     def worker_comes(self) -> None:
         if len(self.workers) < 3:
@@ -209,6 +228,17 @@ class Walked:
 
     def _not_reading(self, id: Id, answer: dict[str, Any]) -> None:
         self._someone_comes(id)
+
+    def _worker_paused(self, id: Id, answer: dict[str, Any]) -> None:
+        self._someone_comes(id)
+
+    def _queue_paused(self, id: Id, answer: dict[str, Any]) -> None:
+        """It is over at its time, or when somebody says so."""
+        if answer["until_unix_ms"]:
+            self._in_time(id, answer)
+        else:
+            self.boss.request({"op": "unpause", "queue": "q"})
+        assert self.boss.explain(id, "q")["reason"] != "queue_paused"
 
     def _no_space(self, id: Id, answer: dict[str, Any]) -> None:
         self.world.apply(Space(short=False, pause=False))

@@ -99,11 +99,13 @@ ERRORS = [("ValueError", "no"), ("", "€")]
 
 CLIENT: Mapping[str, Vector] = {
     "hello": Vector(
-        HELLO, [{"op": "hello", "protocol": 1, "client": "w", "token": ""}], answers=("welcome",)
+        HELLO,
+        [{"op": "hello", "protocol": 1, "client": "w", "token": "", "version": ""}],
+        answers=("welcome",),
     ),
     "resume": Vector(
         RESUME,
-        [{"op": "resume", **LOGIN, "client": "w", "runs": 1, "token": ""}],
+        [{"op": "resume", **LOGIN, "client": "w", "runs": 1, "token": "", "version": ""}],
         columns=([run(0, 2)],),
         answers=("welcome",),
     ),

@@ -42,7 +42,7 @@ from minibrokerd.core.model.sessions import Outcome, Result
 from minibrokerd.core.model.state import Store
 from minibrokerd.core.model.transitions import delay_over
 from minibrokerd.core.replay import Replay
-from minibrokerd.core.verbs import logins, redriving, withdrawing
+from minibrokerd.core.verbs import logins, pausing, redriving, withdrawing
 from minibrokerd.core.verbs.attempts import leases_over
 from minibrokerd.core.verbs.dispatching import dispatch, line_up_all
 from minibrokerd.core.verbs.farewells import end_connection
@@ -99,6 +99,7 @@ class Core:
         self._replay.finish(epoch, now_ms, unix_ms, clean=clean)
         watch(self.store)
         redriving.go_on(self.store)
+        pausing.watch(self.store)
         self._replay = None
 
     def apply(self, command: Command, now_ms: int, unix_ms: int) -> Effects:

@@ -178,6 +178,7 @@ class Replay:
         store.kept.opened(store)
         keys.opened(store)
         store.schedules.opened(store)
+        store.pauses.opened(store)
         finish_sessions(store)
         if self.messages:
             hold_back(store, clean=clean)

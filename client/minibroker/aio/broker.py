@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 from collections.abc import Generator
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Final, Literal, TypeVar, overload
 
@@ -22,14 +23,15 @@ from minibroker.aio.typed_queue import TypedQueue
 from minibroker.contract import limits
 from minibroker.contract.confirms import MessageId
 from minibroker.contract.errors import ConnectionLost
-from minibroker.session import explanation
+from minibroker.session import explanation, pause_wishes
 from minibroker.session.address import url_of
 from minibroker.session.arguments import MAX_RUN, Access, Options, never_opened, options_of
 from minibroker.session.declaring import checked
 from minibroker.session.explanation import Explanation
+from minibroker.session.pause_wishes import Pause
 from minibroker.session.spans import Span
 from minibroker.session.typed import UNTYPED
-from minibroker.session.wishes import check_name, timeout_ms
+from minibroker.session.wishes import Wish, check_name, timeout_ms
 
 logger = logging.getLogger("minibroker")
 Body = TypeVar("Body")
@@ -130,6 +132,44 @@ class Broker:
         op, fields, columns = explanation.explain("", id)
         within_ms = timeout_ms(timeout, driver.timeout_ms)
         return explanation.read(id, await driver.request(op, fields, within_ms, columns))
+
+    async def pause_workers(
+        self,
+        name: str = "",
+        *,
+        below: str = "",
+        for_: Span | None = None,
+        until: datetime | None = None,
+        deadline: Span | None = None,
+        timeout: Span | None = None,
+    ) -> Pause:
+        """Let workers get nothing more: those whose connections have this `name`, or a version below one.
+
+        What they have in hand stays theirs until it ends, or until the `deadline` (in seconds): then it goes back,
+        uncharged, to others, and they are told as of a cancel. `in_hand` says how much that is, `clients` how many
+        they are. Those that come later get nothing either, until `resume_workers`, or the end of the pause. Who
+        says no version (`connect(version=)`) is below each.
+
+        Raises:
+            TypeError, BadValue: it is about nobody in particular, `below` is no version, or both ends are given.
+            NotAllowed: the token is not for every queue.
+        """
+        wish = pause_wishes.pause_workers(name, below, for_, until, deadline)
+        return pause_wishes.read(await self._ask(timeout, wish))
+
+    async def resume_workers(self, name: str = "", *, timeout: Span | None = None) -> bool:
+        """Let workers go on that were paused under this name; return whether they were."""
+        wish = pause_wishes.resume_workers(name)
+        return bool((await self._ask(timeout, wish))["resumed"])
+
+    async def pauses(self, *, timeout: Span | None = None) -> list[Pause]:
+        """Return what is paused: queues, and workers."""
+        return pause_wishes.read_all(await self._ask(timeout, pause_wishes.all_pauses()))
+
+    async def _ask(self, timeout: Span | None, wish: Wish) -> Any:
+        op, fields, columns = wish
+        within_ms = timeout_ms(timeout, self._driver.timeout_ms)
+        return await self._driver.request(op, fields, within_ms, columns)
 
     async def ping(self, *, timeout: Span | None = None) -> None:
         """Return when the server has given a sign of life; Timeout if it does not."""
@@ -257,6 +297,7 @@ def connect(
     client_key: str | None = None,
     server_name: str | None = None,
     tracing: str | None = None,
+    version: str | None = None,
 ) -> Connecting: ...
 @overload
 def connect(
@@ -274,6 +315,7 @@ def connect(
     client_key: str | None = None,
     server_name: str | None = None,
     tracing: str | None = None,
+    version: str | None = None,
 ) -> LazyBroker: ...
 def connect(
     url: str | None = None,
@@ -290,6 +332,7 @@ def connect(
     client_key: str | None = None,
     server_name: str | None = None,
     tracing: str | None = None,
+    version: str | None = None,
 ) -> Connecting | LazyBroker:
     """Open a session with the server at `url` (minibroker://host:port), or with a broker in this process.
 
@@ -324,6 +367,8 @@ def connect(
             program has set up a provider by the time it asks for a queue; what is current where a message is
             processed is the parent of that, else its producer. "link": producers are linked to, never parents.
             "parent": they always are. "off". None: MINIBROKER_TRACING, or "auto".
+        version: of the application, numbers with dots: so that workers below one can be paused for a deployment
+            (docs/guide/pause.md). None: MINIBROKER_APP_VERSION, or none.
 
     Raises:
         TypeError, BadValue: an argument is of a wrong type, or outside its range.
@@ -333,8 +378,8 @@ def connect(
     """
     timeouts = (timeout, connect_timeout, max_run)
     access = Access(token, ca, client_cert, client_key, server_name)
-    hook, host = on_settle_error, socket.gethostname()
-    options = options_of(url, name, timeouts, hook, lazy, os.environ, host, access, tracing)
+    hook, host, world = on_settle_error, socket.gethostname(), os.environ
+    options = options_of(url, name, timeouts, hook, lazy, world, host, access, tracing, version)
     if options.warning:
         logger.warning(options.warning)
     return LazyBroker(Driver(options)) if lazy else Connecting(options)

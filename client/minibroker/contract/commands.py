@@ -12,6 +12,7 @@ from typing import Final
 
 from minibroker.contract.fields import COLUMNS
 from minibroker.contract.message_commands import MESSAGE_COMMANDS
+from minibroker.contract.pause_commands import PAUSE_COMMANDS
 from minibroker.contract.queue_commands import QUEUE_COMMANDS
 from minibroker.contract.rows import REQUIRED, Answer, Column, Command, Field, Kind, Phase
 from minibroker.contract.schedule_commands import SCHEDULE_COMMANDS
@@ -19,7 +20,13 @@ from minibroker.contract.session_commands import SESSION_COMMANDS
 
 COMMANDS: Final[Mapping[str, Command]] = {
     row.op: row
-    for row in (*SESSION_COMMANDS, *MESSAGE_COMMANDS, *QUEUE_COMMANDS, *SCHEDULE_COMMANDS)
+    for row in (
+        *SESSION_COMMANDS,
+        *MESSAGE_COMMANDS,
+        *QUEUE_COMMANDS,
+        *SCHEDULE_COMMANDS,
+        *PAUSE_COMMANDS,
+    )
 }
 
 __all__ = [

@@ -34,6 +34,11 @@ CLIENT = text("client", limits.MAX_CLIENT_NAME_BYTES, "Name of the client in log
 SESSION = whole("session", 2**64 - 1, "Session id from welcome.")
 SECRET = Field("secret", Kind.BYTES, REQUIRED, 64, "bytes", "Session secret from welcome.")
 TOKEN = text("token", 128, "Token, where the server asks for one; section 4.1.")
+VERSION = text(
+    "version",
+    limits.MAX_VERSION_BYTES,
+    "Version of the client: numbers with dots; empty: not said.",
+)
 CONSUMER = whole(
     "consumer", 2**32 - 1, "Number the client gives the consumer; unique in its session."
 )

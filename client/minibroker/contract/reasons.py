@@ -53,6 +53,12 @@ _ROWS: Final = (
         "room there: redrive or purge some of it, or let it hold more (max_messages)",
     ),
     Reason(
+        "queue_paused",
+        _WAITS,
+        "{queue} is paused since {since}, by {by}",
+        "`minibroker resume {queue}`, or the end of the pause, if it has one: {until}",
+    ),
+    Reason(
         "no_space",
         _WAITS,
         "the server hands out nothing while its disk is full",
@@ -105,6 +111,12 @@ _ROWS: Final = (
         _WAITS,
         "all who consume {queue} have as many messages as they may have: {by}",
         "the end of one of those, a larger prefetch, or one more worker",
+    ),
+    Reason(
+        "worker_paused",
+        _WAITS,
+        "who consumes {queue} and could take it is paused: {by}",
+        "the end of that pause (`minibroker pauses` lists them), or another worker",
     ),
     Reason(
         "not_reading",

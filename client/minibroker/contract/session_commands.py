@@ -11,6 +11,7 @@ from minibroker.contract.fields import (
     SECRET,
     SESSION,
     TOKEN,
+    VERSION,
     whole,
 )
 from minibroker.contract.rows import Answer, Command, Phase
@@ -20,12 +21,19 @@ _BOTH = (Phase.OPEN, Phase.ATTACHED)
 _LOGIN = (Phase.NEW,)
 
 SESSION_COMMANDS: Final[tuple[Command, ...]] = (
-    Command("hello", _LOGIN, Answer.WELCOME, (PROTOCOL, CLIENT, TOKEN), (), "Open a new session."),
+    Command(
+        "hello",
+        _LOGIN,
+        Answer.WELCOME,
+        (PROTOCOL, CLIENT, TOKEN, VERSION),
+        (),
+        "Open a new session.",
+    ),
     Command(
         "resume",
         _LOGIN,
         Answer.WELCOME,
-        (PROTOCOL, SESSION, SECRET, CLIENT, RUNS, TOKEN),
+        (PROTOCOL, SESSION, SECRET, CLIENT, RUNS, TOKEN, VERSION),
         ("run",),
         "Continue a session on a new connection. The runs name the messages that were begun; "
         "what the server can no longer give back is named in the welcome.",

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Final
+
+APP_VERSION: Final = re.compile(
+    r"[0-9]{1,9}(\.[0-9]{1,9}){0,5}"
+)  # what an application may say of itself
 
 
 @dataclass(frozen=True, slots=True)

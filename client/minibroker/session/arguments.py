@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from minibroker.contract import limits
 from minibroker.contract.errors import BadValue
+from minibroker.contract.versions import APP_VERSION
 from minibroker.session.address import (
     URL_VARIABLE,
     Address,
@@ -27,6 +28,7 @@ MAX_TIMEOUT_MS: Final = 2**40
 MAX_RUN: Final = timedelta(hours=12)
 TRACING_VARIABLE: Final = "MINIBROKER_TRACING"
 TRACING: Final = ("auto", "link", "parent", "off")
+VERSION_VARIABLE: Final = "MINIBROKER_APP_VERSION"
 TOKEN_VARIABLE: Final = "MINIBROKER_TOKEN"
 TOKEN_FILE_VARIABLE: Final = "MINIBROKER_TOKEN_FILE"
 # What a client goes by if nobody says; the files of the server are --tls-cert and others.
@@ -66,6 +68,7 @@ class Options(NamedTuple):
     token: Secret = Secret()
     token_file: str = ""  # which has the token, and is read at each login
     tracing: str = "auto"  # one of TRACING
+    version: str = ""  # of the application, if it says one
 
     @property
     def where(self) -> str:
@@ -83,6 +86,7 @@ def options_of(
     host: str,
     access: Access = NO_ACCESS,
     tracing: str | None = None,
+    version: str | None = None,
 ) -> Options:
     """Return the options that these arguments mean; `timeouts` of a call, of connecting, of a handler.
 
@@ -122,7 +126,16 @@ def options_of(
         Secret(token or ""),
         "" if token else environment.get(TOKEN_FILE_VARIABLE, ""),
         _tracing(tracing, environment),
+        _version(environment.get(VERSION_VARIABLE) or "" if version is None else version),
     )
+
+
+def _version(text: str) -> str:
+    """Return the version of an application; BadValue if it is none."""
+    of_type("version", text, str, "numbers with dots, a str")
+    if text and not APP_VERSION.fullmatch(text):
+        raise BadValue(f"version is {shown(text)}; it must be numbers with dots, like 1.4.2")
+    return text
 
 
 def _tracing(asked: str | None, environment: Mapping[str, str]) -> str:

@@ -29,7 +29,7 @@ def reschedule(queue: str, id: MessageId, delay: Span | None, at: datetime | Non
     if delay is not None:
         fields["delay_ms"] = milliseconds("delay", delay, limits.MAX_DELAY_MS)
     else:
-        fields["at_unix_ms"] = _unix_ms(at)
+        fields["at_unix_ms"] = unix_ms_of("at", at)
     return "retime", fields, pack_runs(runs_of([id]))
 
 
@@ -41,12 +41,13 @@ def check(queue: str, id: MessageId, value: Mapping[str, Any]) -> None:
         raise NotWaiting(text)
 
 
-def _unix_ms(at: object) -> int:
-    of_type("at", at, datetime, "a datetime")
+def unix_ms_of(name: str, at: object) -> int:
+    """Return the argument `name`, a time, in ms; TypeError, BadValue if it is none, or one of no zone."""
+    of_type(name, at, datetime, "a datetime")
     assert isinstance(at, datetime)
     if at.tzinfo is None:
-        raise TypeError(f"at is {shown(at)}, a time of no zone; datetime.now(UTC) has one")
+        raise TypeError(f"{name} is {shown(at)}, a time of no zone; datetime.now(UTC) has one")
     unix_ms = round(at.timestamp() * 1_000)
     if unix_ms > 2**53:
-        raise BadValue(f"at is {shown(at)}, later than any time")
+        raise BadValue(f"{name} is {shown(at)}, later than any time")
     return max(unix_ms, 1)

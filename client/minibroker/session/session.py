@@ -61,7 +61,7 @@ class Session:
         self, client: str, shell: Any, on_ripe: Ripe, make: MakeMessage = MessageData
     ) -> None:
         self.client = client
-        self.token = ""
+        self.token = self.version = ""
         self.session_id: int | None = None
         self.secret = b""
         self.server_version = ""
@@ -106,6 +106,7 @@ class Session:
         self._reader = wire.FrameReader()  # what the welcome bounds is what the client sends
         part: dict[str, object] = {"protocol": limits.PROTOCOL_VERSION}
         part |= {"token": self.token} if self.token else {}  # an older server does not know it
+        part |= {"version": self.version} if self.version else {}
         if self.session_id is None:
             return wire.pack_frame({"parts": [{"op": "hello", **part, "client": self.client}]})
         self._resumed = list(self.begun_messages())

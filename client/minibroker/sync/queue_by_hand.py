@@ -8,11 +8,12 @@ from typing import Any
 
 from minibroker.contract.confirms import MessageId
 from minibroker.contract.settings import Settings
-from minibroker.session import dead, explanation, rescheduling, wishes
+from minibroker.session import dead, explanation, pause_wishes, rescheduling, wishes
 from minibroker.session.cancel_wish import cancel_wish
 from minibroker.session.dead import ErrorGroup, Redrive, Where
 from minibroker.session.declaring import NOTHING, Declaration, Differences
 from minibroker.session.explanation import Explanation
+from minibroker.session.pause_wishes import Pause
 from minibroker.session.peek import Peeks
 from minibroker.session.spans import Span
 from minibroker.sync.driver import Driver
@@ -185,6 +186,30 @@ class QueueByHand:
             return 0
         value = self._ask(timeout, *wish)
         return int(value["moved"])
+
+    def pause(
+        self,
+        *,
+        for_: Span | None = None,
+        until: datetime | None = None,
+        timeout: Span | None = None,
+    ) -> Pause:
+        """Hand out nothing of the queue: for so long, until a time, or until `resume`; a restart keeps that.
+
+        Publishes go on. What workers have in hand stays theirs: `held` and `begun` say how much. A queue that is
+        paused already has the new end.
+
+        Raises:
+            UnknownQueue: there is none.
+            TypeError, BadValue: both ends are given, or one that is none.
+        """
+        wish = pause_wishes.pause_queue(self.name, for_, until)
+        return pause_wishes.read(self._ask(timeout, *wish))
+
+    def resume(self, *, timeout: Span | None = None) -> bool:
+        """Let the queue go on; return whether it was paused."""
+        wish = pause_wishes.resume_queue(self.name)
+        return bool((self._ask(timeout, *wish))["resumed"])
 
     def delete(self, *, force: bool = False, timeout: Span | None = None) -> int:
         """Delete the queue and its DLQ, with their settings; return how many messages ended.

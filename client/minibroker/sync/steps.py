@@ -104,6 +104,7 @@ class Steps:
         self.machine = Machine(
             options.name, options.timeout_ms, options.connect_ms, random.uniform, self
         )
+        self.machine.session.version = options.version
         if declared is not None:
             self.machine.declarations.adopt(declared)
         self.session, self.consumers = self.machine.session, self.machine.consumers

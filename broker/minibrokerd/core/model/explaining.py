@@ -14,6 +14,7 @@ from minibroker.contract.limits import DLQ_SUFFIX
 from minibrokerd.core.model.cold import ColdRun
 from minibrokerd.core.model.deliveries import Consumer, Delivery
 from minibrokerd.core.model.messages import Item, Message, State, is_dead
+from minibrokerd.core.model.pauses import QUEUE
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.records import AttemptMeta
 from minibrokerd.core.model.state import Store
@@ -40,6 +41,10 @@ def why_waits(
 
     `has_key` says who has the messages of its key that are in work.
     """
+    pause = store.pauses.get((QUEUE, queue.number, ""))
+    if pause is not None:
+        state = State.READY.name
+        return Why(state, "queue_paused", pause.since_unix_ms, pause.until_unix_ms, pause.by)
     reason, until_ms, by = _what_keeps(store, queue, item, at, has_key)
     since = 0 if isinstance(item, ColdRun) else store.unix_ms_at(item.ready_at_ms)
     return Why(State.READY.name, reason, since, store.unix_ms_at(until_ms) if until_ms else 0, by)
@@ -68,9 +73,12 @@ def _what_keeps(
     hungry = [consumer for consumer in at if consumer.credit() > 0]
     if not hungry:
         return "no_credit", 0, _clients(store, at)
-    reading = [consumer for consumer in hungry if _reads(store, consumer)]
+    working = [each for each in hungry if not store.connections[each.connection].resting]
+    if not working:
+        return "worker_paused", 0, _clients(store, hungry)
+    reading = [consumer for consumer in working if _reads(store, consumer)]
     if not reading:
-        return "not_reading", 0, _clients(store, hungry)
+        return "not_reading", 0, _clients(store, working)
     if isinstance(item, ColdRun):
         return "reading_back", 0, ""
     if sum(consumer.credit() for consumer in reading) < queue.group.lanes.ready:

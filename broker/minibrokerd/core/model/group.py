@@ -54,6 +54,7 @@ class Group:
         "keys",
         "lanes",
         "later",
+        "paused",
         "queue",
         "recall",
     )
@@ -74,6 +75,7 @@ class Group:
         self.consumer_count = 0
         # Those that can take something now, in line. Each can leave from any place in it at no cost.
         self.consumers: OrderedDict[Consumer, None] | None = None
+        self.paused = False  # hands nothing out, as somebody wants it
         self.dirty = False  # waits for a dispatch at the end of the apply
         self.recall: Recall | None = None  # while somebody waits, and others hold something
         self.idle = False  # waits to be looked at: it may be at rest soon

@@ -99,9 +99,12 @@ class Scope(Protocol):
 class Hello:
     """A new connection opens a session. Without a `scope` it may touch every queue; so may those of `Resume`."""
 
-    __slots__ = ("client", "connection", "scope")
+    __slots__ = ("client", "connection", "scope", "version")
 
-    def __init__(self, connection: int, client: str, scope: Scope | None = None) -> None:
+    def __init__(
+        self, connection: int, client: str, scope: Scope | None = None, version: str = ""
+    ) -> None:
+        self.version = version
         self.connection = connection
         self.client = client
         self.scope = scope
@@ -113,7 +116,7 @@ class Resume:
     `runs` is the run column of what the client has begun.
     """
 
-    __slots__ = ("client", "connection", "runs", "scope", "session")
+    __slots__ = ("client", "connection", "runs", "scope", "session", "version")
 
     def __init__(
         self,
@@ -122,7 +125,9 @@ class Resume:
         client: str,
         runs: memoryview,
         scope: Scope | None = None,
+        version: str = "",
     ) -> None:
+        self.version = version
         self.connection = connection
         self.session = session
         self.client = client

@@ -59,13 +59,16 @@ DEDUPE: Final = Kind(4, "dedupe id", (int, str), (int, int), most=1_000_000)
 # A schedule, by its name (scheduled.py): what it was asked for, its job, the next instant and the last one, flags
 # (1: paused), and how many jobs in a row were late.
 SCHEDULE: Final = Kind(5, "schedule", (str,), (bytes, bytes, int, int, int, int))
+# A pause, by what (1: a queue, 2: a key of one, 3: clients), the number of the queue, and the key or name: since
+# when, and the rest as a map (pauses.py).
+PAUSE: Final = Kind(6, "pause", (int, int, str), (int, bytes))
 # Tokens of a rate that are taken (rates.py), by queue and key (empty: those of the queue itself): up to when.
 RATE: Final = Kind(7, "rate", (int, str), (int,))
 # A key of a queue (keys.py): its weight.
 KEY: Final = Kind(11, "key", (int, str), (int,))
 # A redrive that goes on by itself (redrives.py), by its DLQ: as it stands (0), and what it is to do (1).
 REDRIVE: Final = Kind(10, "redrive", (int, int), (bytes,))
-_ALL: Final = (ENDED, CANCELLED, DEDUPE, SCHEDULE, RATE, REDRIVE, KEY)
+_ALL: Final = (ENDED, CANCELLED, DEDUPE, SCHEDULE, PAUSE, RATE, REDRIVE, KEY)
 KINDS: Mapping[int, Kind] = {kind.number: kind for kind in _ALL}
 
 

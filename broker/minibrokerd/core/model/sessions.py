@@ -60,12 +60,14 @@ class Session:
         "stands",
         "timer",
         "unanswered_bytes",
+        "version",
         "window",
     )
 
     def __init__(self, id: int, client: str) -> None:
         self.id = id
         self.client = client
+        self.version = ""  # of the client, if it says one
         self.connection: int | None = None
         self.attached: set[int] = set()
         self.deliveries: set[int] = set()  # tokens
@@ -175,6 +177,7 @@ class Connection:
         "paused",
         "recalls",
         "receives",
+        "resting",
         "room",
         "scope",
         "session",
@@ -197,10 +200,11 @@ class Connection:
             False  # its client's loop stands still: the attached connection gave its buffer back
         )
         self.recalls = False  # its client gives back what it is asked for
+        self.resting = False  # its client is paused
         self.walks = 0  # requests of it that are being worked on, in steps
         self.room = limits.OUTPUT_SOFT_BYTES  # what it may get before the shell has a turn to write
 
     @property
     def stopped(self) -> bool:
         """Whether nothing may be delivered to it now."""
-        return self.paused or self.silent or self.room <= 0
+        return self.paused or self.silent or self.resting or self.room <= 0

@@ -19,6 +19,7 @@ from minibrokerd.core.model.group import Group
 from minibrokerd.core.model.kept import Kept
 from minibrokerd.core.model.keys import arrange
 from minibrokerd.core.model.messages import LAZY, MEMORY, Block, Message, Span, runs_of
+from minibrokerd.core.model.pauses import Pauses
 from minibrokerd.core.model.queues import DEFAULTS, RESERVE_STEP, Queue
 from minibrokerd.core.model.records import (
     TYPE_OF,
@@ -61,8 +62,8 @@ class Store:
         "connections", "copied", "deliveries", "dirty", "dropped_batch", "effects", "endings", "entering",
         "epoch", "expected", "forward_waits", "grace_until_ms", "has_room", "held_back", "hold_until_ms",
         "idle", "jitter", "jobs", "kept", "lazy", "lazy_bytes", "looks_left", "max_queues", "news",
-        "next_queue_number", "now_ms", "nowhere", "open_batch", "paused", "queues", "schedules", "sessions",
-        "short", "sizes", "standing", "sums", "synced", "unix_ms", "wheel",
+        "next_queue_number", "now_ms", "nowhere", "open_batch", "paused", "pauses", "queues", "schedules",
+        "sessions", "short", "sizes", "standing", "sums", "synced", "unix_ms", "wheel",
     )  # fmt: skip
 
     def __init__(
@@ -96,6 +97,7 @@ class Store:
         self.standing = self.sums.standing
         self.kept = Kept(self.sums)
         self.schedules = Schedules()
+        self.pauses = Pauses()
         self.has_room = True  # for what the server itself publishes
         self.wheel = Wheel(0)
         self.queues: dict[str, Queue] = {}

@@ -224,7 +224,7 @@ class _Cancelling:
             tail = tail[most:]
             queue.last_batch = store.open_batch
         for number, taken in self._taken.items():
-            _tell(store, number, queue, taken, self._by)
+            tell(store, number, queue, taken, self._by)
         self._ended, self._taken = [], defaultdict(list)
 
     def _finish(self, more: dict[str, Any]) -> None:
@@ -239,7 +239,7 @@ class _Cancelling:
         self._walk.reply(queue.last_batch, value)
 
 
-def _tell(store: Store, session: int, queue: Queue, runs: list[Run], by: str) -> None:
+def tell(store: Store, session: int, queue: Queue, runs: list[Run], by: str) -> None:
     """Tell a client which of its messages were cancelled, and by whom."""
     known = store.sessions.get(session)
     if known is None or known.connection is None:

@@ -23,6 +23,8 @@ from minibrokerd.core.verbs.recalling import watch
 
 def dispatch(store: Store, group: Group) -> None:
     """Deliver until nothing is ready or nobody can take more."""
+    if group.paused:
+        return
     line = group.consumers
     share = turns = 0
     keys = group.keys

@@ -11,6 +11,7 @@ from minibrokerd.core.model.deliveries import Delivery, Run
 from minibrokerd.core.model.inputs import Attach, Disconnected, Flow, Hello, Resume
 from minibrokerd.core.model.kept import CANCELLED, ENDED
 from minibrokerd.core.model.messages import Item, Message, State
+from minibrokerd.core.model.pauses import checked_version
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.refusals import Broken, Refused
 from minibrokerd.core.model.sessions import Connection, Session
@@ -21,6 +22,7 @@ from minibrokerd.core.verbs.attempts import begin_messages
 from minibrokerd.core.verbs.dispatching import line_up_all
 from minibrokerd.core.verbs.farewells import end_connection
 from minibrokerd.core.verbs.finding import take_cold
+from minibrokerd.core.verbs.pausing import drain_late, rest_or_work
 from minibrokerd.core.verbs.runs import read_runs
 
 TAKE_BACK_LOOKS: Final = 10  # what a message that a client goes on with counts, about 10 us
@@ -34,7 +36,9 @@ def hello(store: Store, command: Hello) -> None:
     Raises:
         Refused: `limit_reached`, there are as many sessions as there may be.
     """
+    version = checked_version(command.version)
     session = _new_session(store, store.next_token(), command.client)
+    session.version = version
     _connect(store, session, command.connection, main=True)
     store.connections[command.connection].scope = command.scope
     _came_back(store, session)
@@ -53,11 +57,13 @@ def resume(store: Store, command: Resume) -> None:
     runs = read_runs(command.runs, entries)
     session = store.sessions.get(command.session)
     known = session is not None and not session.blank
+    version = checked_version(command.version)
     if session is None:
         session = _new_session(store, command.session, command.client)
     if not known:
         _begin_anew(store, session)
     session.client = command.client or session.client
+    session.version = version
     if session.connection is not None:
         old = session.connection
         end_connection(store, old)
@@ -120,7 +126,9 @@ def _begin_anew(store: Store, session: Session) -> None:
 
 
 def _connect(store: Store, session: Session, id: int, *, main: bool) -> None:
-    store.connections[id] = Connection(id, session, main=main)
+    connection = store.connections[id] = Connection(id, session, main=main)
+    if len(store.pauses):
+        rest_or_work(store, connection)
     if session.timer is not None:
         store.wheel.cancel(session.timer)
         session.timer = None
@@ -187,6 +195,8 @@ def _go_on_with(
     _came_back(store, session)
     if session.connection == connection:
         _welcome(store, session, connection, known=known, lost=lost)
+        if len(store.pauses):
+            drain_late(store, session)
 
 
 def _still_held(store: Store, session: Session, connection: int, id: Id) -> bool:

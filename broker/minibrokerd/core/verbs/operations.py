@@ -36,6 +36,7 @@ from minibrokerd.core.verbs import (
     explaining,
     grouping,
     listing,
+    pausing,
     publishing,
     redriving,
     requests,
@@ -129,10 +130,12 @@ def _request(
 OPERATIONS: Final[Mapping[str, Operation]] = {
     row.op: row
     for row in (
-        _login("hello", lambda on, part, runs, scope: Hello(on, part.client, scope)),
+        _login("hello", lambda on, part, runs, scope: Hello(on, part.client, scope, part.version)),
         _login(
             "resume",
-            lambda on, part, runs, scope: Resume(on, part.session, part.client, runs, scope),
+            lambda on, part, runs, scope: Resume(
+                on, part.session, part.client, runs, scope, part.version
+            ),
         ),
         _login("attach", lambda on, part, runs, scope: Attach(on, part.session)),
         Operation(
@@ -173,6 +176,9 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         _request("queue_show", requests.queue_show),
         _request("queue_delete", requests.queue_delete),
         _request("schedule_set", scheduling.schedule_set, makes="queue", needs=NEEDS_SPACE),
+        _request("pause", pausing.pause),
+        _request("unpause", pausing.unpause),
+        _request("pauses", pausing.pauses),
         _request("schedules", scheduling.schedules),
         _request("schedule_delete", scheduling.schedule_delete),
         _request("schedule_pause", scheduling.schedule_pause),

@@ -20,6 +20,7 @@ from minibrokerd.core.verbs.dispatching import dispatch, line_up
 from minibrokerd.core.verbs.dooming import wake_doomed
 from minibrokerd.core.verbs.farewells import leave
 from minibrokerd.core.verbs.moving import delete
+from minibrokerd.core.verbs.pausing import end_pause_of
 from minibrokerd.core.verbs.withdrawing import (
     ask_again,
     cancel_consumer,
@@ -118,11 +119,11 @@ def _wait_over(store: Store, timer: Timer | None, consumer: Consumer) -> None:
     """Answer "none", if that is true: while messages are ready, something is about to make them available.
 
     Those of closed keys do not count. Others are read back from the log, or hand-outs are held back after a start
-    or for want of space, or the connection had its share of output.
+    or for want of space, or the connection had its share of output. Not so while the queue, or the client, is paused.
     """
     queue = store.by_number[consumer.queue_number]
     connection = store.connections[consumer.connection]
-    if queue.group.has_some_to_hand_out():
+    if queue.group.has_some_to_hand_out() and not connection.resting:
         consumer.timer = store.set_timer(_wait_over, consumer, store.now_ms + LOOK_AGAIN_MS)
         return
     end_receive(store, connection, consumer)
@@ -234,7 +235,11 @@ def queue_show(store: Store, frame: Frame, part: Any) -> None:
 
 def queue_delete(store: Store, frame: Frame, part: Any) -> None:
     """End a queue and its DLQ."""
-    count = delete(store, store.queue(part.queue), force=bool(part.force))
+    queue = store.queue(part.queue)
+    dlq = store.queues.get(queue.name + limits.DLQ_SUFFIX)
+    count = delete(store, queue, force=bool(part.force))
+    for each in filter(None, (queue, dlq)):
+        end_pause_of(store, each)
     client = store.connections[frame.connection].session.client
     store.effects.note(
         "queue_ended",

@@ -1,0 +1,204 @@
+"""Requests about pauses: a queue hands nothing out, a client gets nothing, until it is resumed or its time comes.
+
+What is published meanwhile waits. What workers have in hand, begun or not, stays theirs: the answer says how much.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from minibroker.contract import limits
+from minibrokerd.core.model.inputs import Frame
+from minibrokerd.core.model.pauses import CLIENT, QUEUE, Key, Pause, checked_version
+from minibrokerd.core.model.queues import Queue
+from minibrokerd.core.model.refusals import Refused
+from minibrokerd.core.model.sessions import Connection, Session
+from minibrokerd.core.model.state import Store
+from minibrokerd.core.model.wheel import Timer
+from minibrokerd.core.verbs.dispatching import line_up_all
+from minibrokerd.core.verbs.draining import drain
+
+LOOK_MS: Final = 10_000  # the wall clock may be set forward
+EVERY_QUEUE: Final = "*"  # no name of a queue: who may touch it may touch all of them
+
+
+def pause(store: Store, frame: Frame, part: Any) -> None:
+    """Pause a queue, or clients by name and version."""
+    if bool(part.queue) == bool(part.client or part.below):
+        text = "name a queue; or a client, the version below which clients rest, or both"
+        raise Refused("bad_value", text)
+    key = _key(store, frame, part)
+    until_unix_ms = _until(store, part)
+    checked_version(part.below)
+    if store.pauses.get(key) is None and len(store.pauses) >= limits.MAX_PAUSES:
+        text = f"this server has {limits.MAX_PAUSES} pauses, as many as it can; resume some"
+        raise Refused("limit_reached", text)
+    by = store.connections[frame.connection].session.client
+    deadline_unix_ms = store.unix_ms + part.deadline_ms if part.deadline_ms else 0
+    if part.queue and part.deadline_ms:
+        raise Refused("bad_value", "a deadline is one of clients: what they have then goes back")
+    pause = Pause(key, store.unix_ms, until_unix_ms, by, part.below, deadline_unix_ms)
+    store.pauses.put(store, pause)
+    _set_flags(store, key)
+    watch(store)
+    _note(store, frame, "paused", pause)
+    value = _info(store, pause) | _left(store, pause)
+    store.reply(frame.connection, frame.request, store.pauses.last_batch, value)
+
+
+def unpause(store: Store, frame: Frame, part: Any) -> None:
+    """Let what is paused go on."""
+    ended = store.pauses.end(store, _key(store, frame, part))
+    if ended is not None:
+        _set_flags(store, ended.key)
+        _note(store, frame, "resumed", ended)
+    value = {"resumed": int(ended is not None)}
+    store.reply(frame.connection, frame.request, store.pauses.last_batch, value)
+
+
+def pauses(store: Store, frame: Frame, part: Any) -> None:
+    """Show what is paused: of queues that this connection may touch, and of clients."""
+    scope = store.connections[frame.connection].scope
+    found = []
+    for each in store.pauses:
+        info = _info(store, each)
+        if scope is None or scope.covers(info.get("queue", EVERY_QUEUE)):
+            found.append(info | _left(store, each))
+    value = {"pauses": found}
+    store.reply(frame.connection, frame.request, store.pauses.last_batch, value)
+
+
+def _key(store: Store, frame: Frame, part: Any) -> Key:
+    if part.queue:
+        if part.client:
+            raise Refused("bad_value", "a queue is paused, or clients: both were named")
+        queue = store.queue(part.queue)
+        if not queue.number:
+            raise Refused("unknown_queue", f"{part.queue!r} is there with its first dead message")
+        return QUEUE, queue.number, ""
+    scope = store.connections[frame.connection].scope
+    if scope is not None and not scope.covers(EVERY_QUEUE):
+        raise Refused(
+            "not_allowed", "a client may work on any queue, and this token is not for all"
+        )
+    return CLIENT, 0, part.client
+
+
+def _until(store: Store, part: Any) -> int:
+    if part.for_ms and part.until_unix_ms:
+        raise Refused("bad_value", "a pause ends after a time, or at one; both came")
+    if part.until_unix_ms and part.until_unix_ms <= store.unix_ms:
+        raise Refused("bad_value", "a pause must end in the future, by the clock of the server")
+    return store.unix_ms + part.for_ms if part.for_ms else int(part.until_unix_ms)
+
+
+# -- what is paused --------------------------------------------------------------------------------
+
+
+def _set_flags(store: Store, key: Key) -> None:
+    """Have what a pause is about be asked for it, or go on."""
+    what, number, _ = key
+    if what == QUEUE:
+        group = store.by_number[number].group
+        group.paused = store.pauses.get(key) is not None
+        if not group.paused:
+            store.touch(group)
+        return
+    for connection in list(store.connections.values()):
+        rest_or_work(store, connection)
+
+
+def rest_or_work(store: Store, connection: Connection) -> None:
+    """Let a connection get nothing while its client is paused."""
+    was = connection.resting
+    connection.resting = bool(len(store.pauses)) and store.pauses.of(connection.session) is not None
+    if was and not connection.resting:
+        line_up_all(store, connection)
+
+
+def end_pause_of(store: Store, queue: Queue) -> None:
+    """The queue ends, and its pause with it."""
+    store.pauses.end(store, (QUEUE, queue.number, ""))
+
+
+# -- time ------------------------------------------------------------------------------------------
+
+
+def watch(store: Store) -> None:
+    """Look for pauses that are over, and for deadlines, when the next one comes, and every now and then."""
+    at_unix_ms = store.pauses.next_unix_ms(store.pauses.drained_unix_ms)
+    if store.pauses.timer is not None:
+        store.wheel.cancel(store.pauses.timer)
+    if at_unix_ms is not None:
+        left_ms = min(max(at_unix_ms - store.unix_ms, 0), LOOK_MS)
+        store.pauses.timer = store.set_timer(_look, None, store.now_ms + left_ms)
+
+
+def drain_late(store: Store, session: Session) -> None:
+    """A client came back: if the deadline of its pause is over, it has nothing in hand."""
+    pause = store.pauses.of(session)
+    if pause is not None and 0 < pause.deadline_unix_ms <= store.unix_ms:
+        drain(store, [session], pause)
+
+
+def _look(store: Store, timer: Timer, argument: None) -> None:
+    for each in list(store.pauses):
+        if 0 < each.until_unix_ms <= store.unix_ms:
+            store.pauses.end(store, each.key)
+            _set_flags(store, each.key)
+            store.effects.note("resumed", **_named(store, each), reason="its time has come")
+        elif store.pauses.drained_unix_ms < each.deadline_unix_ms <= store.unix_ms:
+            drain(store, [it for it in store.sessions.values() if each.is_of(it)], each)
+    store.pauses.drained_unix_ms = max(store.pauses.drained_unix_ms, store.unix_ms)
+    watch(store)
+
+
+# -- what is said ----------------------------------------------------------------------------------
+
+
+def _named(store: Store, pause: Pause) -> dict[str, str]:
+    what, number, name = pause.key
+    if what == QUEUE:
+        return {"queue": store.by_number[number].name}
+    return {"worker": name, "below": pause.below}
+
+
+def _info(store: Store, pause: Pause) -> dict[str, Any]:
+    what, number, name = pause.key
+    info: dict[str, Any] = {
+        "since_unix_ms": pause.since_unix_ms,
+        "until_unix_ms": pause.until_unix_ms,
+        "by": pause.by,
+    }
+    if pause.deadline_unix_ms:
+        info["deadline_unix_ms"] = pause.deadline_unix_ms
+    if what == QUEUE:
+        return info | {"queue": store.by_number[number].name}
+    return info | {"client": name, "below": pause.below}
+
+
+def _left(store: Store, pause: Pause) -> dict[str, int]:
+    """Return what workers still have of a queue, or what paused clients still have, and how many these are."""
+    what, number, _ = pause.key
+    if what == QUEUE:
+        group = store.by_number[number].group
+        return {"held": group.held, "begun": group.begun}
+    sessions = [each for each in store.sessions.values() if pause.is_of(each)]
+    return {"in_hand": sum(map(_in_hand(store), sessions)), "clients": len(sessions)}
+
+
+def _in_hand(store: Store) -> Any:
+    def count(session: Session) -> int:
+        found = (store.deliveries.get(token) for token in session.deliveries)
+        return sum(delivery.count() for delivery in found if delivery is not None)
+
+    return count
+
+
+def _note(store: Store, frame: Frame, event: str, pause: Pause) -> None:
+    store.effects.note(
+        event,
+        client=store.connections[frame.connection].session.client,
+        connection=frame.connection,
+        **_named(store, pause),
+    )
