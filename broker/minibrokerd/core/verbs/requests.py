@@ -119,7 +119,7 @@ def _wait_over(store: Store, timer: Timer | None, consumer: Consumer) -> None:
     """Answer "none", if that is true: while messages are ready, something is about to make them available.
 
     Those of closed keys do not count. Others are read back from the log, or hand-outs are held back after a start
-    or for want of space, or the connection had its share of output. Not so while the queue, or the client, is paused.
+    or for want of space, or the connection had its share of output. Not so while queue or client are paused.
     """
     queue = store.by_number[consumer.queue_number]
     connection = store.connections[consumer.connection]
