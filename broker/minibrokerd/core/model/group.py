@@ -143,7 +143,7 @@ class Group:
             self.lanes = PriorityLanes(self.lanes)
 
     def has_some_to_hand_out(self) -> bool:
-        """Whether something that is ready is neither of a closed key nor kept by a rate or a pause of the queue."""
+        """Whether something is ready, and not kept by its closed key, a rate, or a pause of the queue."""
         if self.paused or not self.lanes.turns:
             return False
         return self.keys is None or self.keys.queue_room(1) > 0
