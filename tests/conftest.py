@@ -22,6 +22,39 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("MINIBROKER_NO_HTTP", "1")
 
 
+# The files that last longest, longest first: the others are taken in their order.
+SLOWEST = (
+    "cuts/test_cuts.py",
+    "cli/test_endings.py",
+    "cli/test_offline_commands.py",
+    "docs/test_pages.py",
+    "packaging/test_wheel.py",
+    "server/test_stopping.py",
+    "http/test_http_tokens.py",
+    "demo/test_signup_demo.py",
+    "access/test_attacks.py",
+    "server/test_small_segments.py",
+    "server/test_fail_stop.py",
+    "worker/test_stopping_worker.py",
+    "worker/test_ways_out.py",
+    "cli/test_commands.py",
+    "cli/test_terminals.py",
+    "kills/test_broker_kills.py",
+    "core/test_model.py",
+    "sim/test_lost_syncs.py",
+    "sim/test_sim.py",
+    "planted/test_planted.py",
+    "story/test_story.py",
+    "full_disk/test_full_disk.py",
+    "faults/test_faults.py",
+    "backups/test_backup_kills.py",
+    "server/test_unread_log.py",
+    "sync/test_prefork.py",
+    "testing/test_plugin.py",
+)
+RANKS = {f"tests/{name}": rank for rank, name in enumerate(SLOWEST)}
+
+
 @pytest.fixture
 def start_broker(tmp_path: Path) -> Iterator[StartBroker]:
     """Start as many brokers as a test needs: `start_broker("--no-auto-create")`."""
@@ -65,7 +98,11 @@ def pytest_collection() -> Generator[None, object, object]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Refuse names that differ from process to process: tests side by side would not agree on what there is."""
+    """Put the slowest files first, so that no process of the run is left alone with one of them at its end.
+
+    Names that differ from process to process are refused: tests side by side would not agree on what there is.
+    """
+    items.sort(key=lambda item: RANKS.get(item.nodeid.partition("::")[0], len(RANKS)))
     named = [item.nodeid for item in items if " at 0x" in item.nodeid]
     if named:
         raise pytest.UsageError(

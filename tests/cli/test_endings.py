@@ -15,6 +15,7 @@ from typing_commands import CLEAN, output, refusal, typed, typed_at, values
 
 import minibroker
 from minibrokerd.process import exits
+from support import warm
 from support.broker import COMMAND, BrokerServer
 
 QUEUE = "emails"
@@ -50,34 +51,40 @@ def in_bash(server: BrokerServer, script: str) -> subprocess.CompletedProcess[st
     )
 
 
+def wrote_to(output: int, server: BrokerServer, words: str, folder: Path) -> tuple[int, str]:
+    """Return the exit code of a command whose output goes to this descriptor, and its standard error."""
+    errors = folder / "errors"
+    environment = {**CLEAN, "MINIBROKER_URL": server.url}
+    try:
+        process = warm.start_logged(words.split(), environment, errors, stdout=output)
+        return process.wait(60), errors.read_text()
+    finally:
+        os.close(output)
+
+
 @pytest.mark.parametrize("words", COMMANDS_THAT_LIST)
-def test_a_reader_that_has_gone_ends_every_list(filled: BrokerServer, words: str) -> None:
+def test_a_reader_that_has_gone_ends_every_list(
+    filled: BrokerServer, words: str, tmp_path: Path
+) -> None:
     """141, whether it took a line or none, and not a word."""
     if words.startswith(("peek", "stats")):  # the others may have written all before it goes
         piped = in_bash(filled, f"$M {words} | head -c1 > /dev/null; echo ${{PIPESTATUS[0]}}")
         assert (piped.stdout, piped.stderr) == ("141\n", "")
     reader, writer = os.pipe()
     os.close(reader)
-    done = subprocess.run(
-        [*COMMAND, *words.split()],
-        stdout=writer,
-        stderr=subprocess.PIPE,
-        timeout=60,
-        check=False,
-        env={**CLEAN, "MINIBROKER_URL": filled.url},
-    )
-    os.close(writer)
-    assert (done.returncode, done.stderr) == (exits.PIPE, b"")
+    assert wrote_to(writer, filled, words, tmp_path) == (exits.PIPE, "")
 
 
 @pytest.mark.parametrize("words", [*COMMANDS_THAT_LIST, f"publish {QUEUE} x", "ping"])
-def test_output_that_cannot_be_written_is_said_once(filled: BrokerServer, words: str) -> None:
+def test_output_that_cannot_be_written_is_said_once(
+    filled: BrokerServer, words: str, tmp_path: Path
+) -> None:
     """1, and the reason that the system gives."""
-    done = in_bash(filled, f"$M {words} > /dev/full")
-    assert done.returncode == exits.REFUSED
-    assert done.stderr.count("No space left") == 1
-    assert "Traceback" not in done.stderr
-    assert "Exception ignored" not in done.stderr
+    code, said = wrote_to(os.open("/dev/full", os.O_WRONLY), filled, words, tmp_path)
+    assert code == exits.REFUSED
+    assert said.count("No space left") == 1
+    assert "Traceback" not in said
+    assert "Exception ignored" not in said
 
 
 def test_ctrl_c_at_a_question_is_an_interruption(filled: BrokerServer) -> None:

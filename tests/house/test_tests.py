@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from support.source import TESTS, imported_roots, nodes, offenders, python_files
+from support.source import TESTS, imported_roots, nodes, offenders, python_files, text
 
 WORLD = frozenset(
     (
@@ -41,6 +42,13 @@ def _sleeps(call: ast.Call) -> bool:
     if ast.unparse(call.func).rpartition(".")[2] != "sleep":
         return False
     return [ast.unparse(argument) for argument in call.args] != ["0"]
+
+
+def test_the_slowest_files_are_there() -> None:
+    """One that was renamed would be taken late, and the run last longer."""
+    names = re.findall(r'^    "(\w+/test_\w+\.py)",$', text(TESTS / "conftest.py"), re.MULTILINE)
+    assert len(names) > 20
+    assert not [name for name in names if not (TESTS / name).is_file()]
 
 
 def test_core_tests_open_no_socket_and_no_file() -> None:

@@ -102,7 +102,15 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # An environment that has nothing is filled from outside.
     venv.create(folder / "environment", with_pip=False)
     programs = folder / "environment" / "bin"
-    run(*pip, f"--python={programs / 'python'}", "install", wheel, "pytest", cwd=folder)
+    run(
+        *pip,
+        f"--python={programs / 'python'}",
+        "install",
+        "--no-compile",
+        wheel,
+        "pytest",
+        cwd=folder,
+    )
     return programs
 
 

@@ -11,7 +11,7 @@ from hand import Hand, frame, part
 
 import minibroker
 from minibrokerd.process import exits
-from support.broker import STOP_DEADLINE_S, BrokerServer
+from support.broker import COMMAND, STOP_DEADLINE_S, BrokerServer
 
 # The server, with one function that raises once the file is there.
 BROKEN = """
@@ -72,7 +72,7 @@ async def test_an_error_in_the_middle_of_a_step_ends_the_server_and_loses_nothin
             assert code == exits.FAULT, server.output
             assert "fault" in server.output
             assert "KeyError: 'injected'" in server.output
-            armed.unlink()
+            server.command = COMMAND
             await asyncio.to_thread(server.restart)
             left = {m.id for m in await queue.peek()}
             assert left == {failed.id, held.id}

@@ -48,10 +48,9 @@ def fits(words: Sequence[str], environment: Mapping[str, str]) -> bool:
         found = {name: value for name, value in variables.items() if name.startswith(READ_AT_START)}
         return {name: value for name, value in found.items() if name not in SEEN_TO}
 
-    # Help is asked of every command: each module has to import all that it needs.
     return (
         sys.platform == "linux"
-        and not {"--help", "-h", BY_SIZE}.intersection(words)
+        and BY_SIZE not in words
         and read(environment) == read(os.environ)
         and all(word.isprintable() for word in words)
     )
@@ -162,16 +161,20 @@ def start_logged(
     *,
     file: Path | None = None,
     folder: Path | None = None,
+    stdout: int | None = None,
     start_new_session: bool = False,
 ) -> Process:
-    """Start `minibroker WORDS`, or a file, with its output at the end of `log`; forked where that is the same."""
+    """Start `minibroker WORDS`, or a file, with its output at the end of `log`; forked where that is the same.
+
+    `stdout`: where the standard output goes instead.
+    """
     with log.open("ab") as output, open(os.devnull) as nothing:
         if fits(words, environment):
             return Warm(
                 words,
                 environment,
                 stdin=nothing.fileno(),
-                stdout=output.fileno(),
+                stdout=output.fileno() if stdout is None else stdout,
                 stderr=output.fileno(),
                 file=file,
                 folder=folder,
@@ -181,8 +184,8 @@ def start_logged(
         return subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", TETHER, *command, *words],
             stdin=nothing,
-            stdout=output,
-            stderr=subprocess.STDOUT,
+            stdout=output if stdout is None else stdout,
+            stderr=output,
             env=environment,
             cwd=folder,
             start_new_session=start_new_session,
