@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from minibroker.session.explanation import Explanation
     from minibroker.session.peek import Peeked, Peeks
     from minibroker.session.spans import Span
+    from minibroker.session.times import QueueTimes
     from minibroker.worker.app import App
 
 __version__: Final = "0.1.0"
@@ -95,6 +96,7 @@ __all__ = [
     "ProtocolError",
     "Queue",
     "QueueInUse",
+    "QueueTimes",
     "Redrive",
     "Settings",
     "SettingsDiffer",
@@ -134,6 +136,7 @@ _HOMES: Final = {
     "minibroker.session.explanation": "Explanation",
     "minibroker.session.peek": "Peeked Peeks",
     "minibroker.session.spans": "Span",
+    "minibroker.session.times": "QueueTimes",
     "minibroker.worker.app": "App",
 }
 _MODULE_OF: Final = {name: module for module, names in _HOMES.items() for name in names.split()}

@@ -42,6 +42,7 @@ ALLOWED: dict[str, set[Right]] = {
     "queue_delete": {M},
     "stats": EVERYBODY,
     "accept": EVERYBODY,
+    "times": EVERYBODY,
     "ping": EVERYBODY,
     "goodbye": EVERYBODY,
     "withdraw": EVERYBODY,

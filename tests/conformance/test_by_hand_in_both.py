@@ -116,6 +116,18 @@ async def test_a_message_is_published_again_changed_or_not(broker: Any, queue: A
         await dead.requeue(one.id)
 
 
+async def test_times_are_read(queue: Any) -> None:
+    await queue.publish_many([b"x"] * 3)
+    (message, _) = await queue.receive(2)
+    assert (await queue.times()).handlers is None
+    await message.ack(confirmed=True)
+    found = await queue.times(target=60)
+    assert (found.waits.count, found.runs.count, found.backlog, found.at_work) == (2, 1, 1, 1)
+    assert found.handlers >= 0
+    with pytest.raises(minibroker.BadValue):
+        await queue.times(target=0)
+
+
 def _fail(number: int) -> None:
     if number % 2:
         raise ValueError(f"{number} is odd")

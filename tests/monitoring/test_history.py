@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from minibrokerd.core.model.histogram import Histogram
-from minibrokerd.monitoring.history import KEPT_S, MOST_QUEUES, History, quantile
+from minibrokerd.core.model.histogram import Histogram, quantile
+from minibrokerd.monitoring.history import KEPT_S, MOST_QUEUES, History
 
 NOTHING = (0,) * 65
 

@@ -79,6 +79,7 @@ RIGHTS: Final[Mapping[str, Row]] = {
         _row("queue_delete", {Right.MANAGE}, "queue", "with its dead-letter queue"),
         _row("stats", ANY, "queue", "without a queue: those that it may touch, and the server"),
         _row("accept", ANY, "", _OWN),
+        _row("times", ANY, "queue", ""),
         _row("ping", ANY, "", ""),
         _row("goodbye", ANY, "", ""),
         _row("withdraw", ANY, "", _OWN),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from dataclasses import asdict
 from typing import Any, Final
 
 import click
@@ -16,6 +17,7 @@ from minibrokerd.cli.completing import complete_setting
 from minibrokerd.cli.group import Group
 from minibrokerd.cli.options import client_options, option, queue_argument
 from minibrokerd.cli.printing import print_json, print_table, say, shown
+from minibrokerd.cli.ranges import Duration
 from minibrokerd.cli.selecting import list_options, matches, pattern_argument, selected
 from minibrokerd.cli.talking import talk
 from minibrokerd.text.units import duration_text, parse_ms
@@ -94,6 +96,38 @@ def show(queue: str, url: str, as_json: bool) -> None:
         _print_settings(await broker.queue(queue).settings(), as_json)
 
     talk(url, work)
+
+
+@queue.command()
+@queue_argument()
+@option(
+    "--target", type=Duration(1), default="5m", help="Time within which what waits is to be done."
+)
+@client_options
+def times(queue: str, target: float, url: str, as_json: bool) -> None:
+    """Show how long messages of QUEUE wait and run, and how many handlers would be enough.
+
+    Of the last one to two minutes. `handlers`: the mean run, times publishes a second and backlog / --target.
+    """
+
+    async def work(broker: minibroker.Broker) -> None:
+        found = asdict(await broker.queue(queue).times(target=target))
+        if as_json:
+            print_json(found)
+            return
+        flat = [(name, value) for name, value in found.items() if not isinstance(value, dict)]
+        for kind in ("waits", "runs"):
+            flat += [(f"{kind} {name}", value) for name, value in found[kind].items()]
+        rows = [(name, _number(value)) for name, value in flat]
+        print_table(("what", "number"), rows, "")
+
+    talk(url, work)
+
+
+def _number(value: float | int | None) -> str:
+    if value is None:
+        return "not known"
+    return f"{value:,.3f}" if isinstance(value, float) else f"{value:,}"
 
 
 @queue.command("set")

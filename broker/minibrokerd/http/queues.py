@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any, Final
 
+from minibroker.contract import limits
 from minibroker.contract.limits import DLQ_SUFFIX
 from minibroker.contract.settings import SETTINGS, check_settings
 from minibrokerd.http.requests import Ask, Failure
@@ -51,6 +53,12 @@ async def show_queue(ask: Ask) -> QueueView:
         dlq_of(ask.subject, queue),
         queue.live_bytes,
     )
+
+
+async def show_times(ask: Ask) -> dict[str, Any]:
+    """Return how long messages wait and run, and how many handlers would be enough."""
+    target_ms = ask.number("target_ms", 300_000, limits.MAX_DELAY_MS) or 1
+    return asdict(await ask.client.queue(ask.queue_name).times(target=target_ms / 1_000))
 
 
 async def set_queue(ask: Ask) -> dict[str, Any]:

@@ -123,6 +123,13 @@ API: Final = (
         shapes.HolderList,
         **COUNT,
     ),
+    _get(
+        "/api/v1/queues/{queue}/times",
+        "how long messages wait and run, and how many handlers would be enough",
+        queues.show_times,
+        dict[str, Any],
+        target_ms="Time within which what waits is to be done, in ms; five minutes, if not given.",
+    ),
     _change(
         "PUT",
         "/api/v1/queues/{queue}/settings",

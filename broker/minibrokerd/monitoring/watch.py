@@ -13,11 +13,12 @@ from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from typing import Final
 
 from minibrokerd import __version__
+from minibrokerd.core.model.histogram import quantile
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.monitoring.ages import oldest_of
 from minibrokerd.monitoring.checks import CHECKS
 from minibrokerd.monitoring.disk import free_share
-from minibrokerd.monitoring.history import History, quantile
+from minibrokerd.monitoring.history import History
 from minibrokerd.monitoring.portions import steps
 from minibrokerd.monitoring.readings import Reading, Readings
 from minibrokerd.monitoring.view import Phase, View

@@ -18,6 +18,7 @@ from minibroker.session.explanation import Explanation
 from minibroker.session.pause_wishes import Pause
 from minibroker.session.peek import Peeks
 from minibroker.session.spans import Span
+from minibroker.session.times import QueueTimes, read_times, times
 
 
 class QueueByHand:
@@ -267,6 +268,10 @@ class QueueByHand:
         """Return the counters of the queue: {"queues": {name: counters}}; UnknownQueue if there is none."""
         value: dict[str, Any] = await self._ask(timeout, "stats", {"queue": self.name})
         return value
+
+    async def times(self, *, target: Span = 300, timeout: Span | None = None) -> QueueTimes:
+        """Return how long messages wait and run, and how many handlers would do what waits within `target` s."""
+        return read_times(await self._ask(timeout, *times(self.name, target)))
 
     async def join(self, *, timeout: Span | None = None, delayed: bool = False) -> None:
         """Return when all work of the queue is done: no message of it is ready, held or begun.

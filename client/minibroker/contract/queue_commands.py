@@ -282,4 +282,22 @@ QUEUE_COMMANDS: Final[tuple[Command, ...]] = (
         "Counters.",
         repeatable=True,
     ),
+    Command(
+        "times",
+        _MAIN,
+        Answer.REPLY,
+        (
+            QUEUE,
+            whole(
+                "target_ms",
+                limits.MAX_DELAY_MS,
+                "Within which what waits is to be worked off; 0: five minutes.",
+                "ms",
+                default=0,
+            ),
+        ),
+        (),
+        "How long messages of a queue wait and run, and how many handlers would be enough.",
+        repeatable=True,
+    ),
 )

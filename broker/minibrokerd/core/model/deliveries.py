@@ -23,6 +23,8 @@ class Consumer:
         "batch",
         "connection",
         "delivered",
+        "idle_ms",
+        "idle_since_ms",
         "lease_ms",
         "number",
         "opened_by",
@@ -31,6 +33,7 @@ class Consumer:
         "queue_number",
         "request",
         "session",
+        "since_ms",
         "timer",
         "waiting",
     )
@@ -44,7 +47,10 @@ class Consumer:
         prefetch: int,
         lease_ms: int,
         request: int | None = None,
+        now_ms: int = 0,
     ) -> None:
+        self.since_ms = self.idle_since_ms = now_ms  # it is there; it had something
+        self.idle_ms = 0  # for which it had nothing, before
         self.connection = connection
         self.session = session
         self.number = number

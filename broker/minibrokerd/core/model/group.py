@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from minibrokerd.core.model.keys import Keys
     from minibrokerd.core.model.queues import Queue
     from minibrokerd.core.model.recalls import Recall
+    from minibrokerd.core.model.times import Times
 
 
 class _Nothing(dict[Any, Any]):
@@ -57,6 +58,7 @@ class Group:
         "paused",
         "queue",
         "recall",
+        "times",
     )
 
     def __init__(self, queue: Queue) -> None:
@@ -78,6 +80,7 @@ class Group:
         self.paused = False  # hands nothing out, as somebody wants it
         self.dirty = False  # waits for a dispatch at the end of the apply
         self.recall: Recall | None = None  # while somebody waits, and others hold something
+        self.times: Times | None = None  # since something was begun or done
         self.idle = False  # waits to be looked at: it may be at rest soon
         self.counters: defaultdict[str, int] = defaultdict(int)  # those of COUNTERS that are not 0
 

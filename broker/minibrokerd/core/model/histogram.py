@@ -37,3 +37,17 @@ class Histogram:
     def count(self) -> int:
         """How many numbers came."""
         return sum(self.counts)
+
+
+def quantile(counts: Sequence[int], share: float) -> float:
+    """Return the number below which a share of those lie that were counted by powers of two; 0: there are none.
+
+    Within a bucket they are taken to lie evenly, as Prometheus does.
+    """
+    wanted, seen = share * sum(counts), 0
+    for exponent, count in enumerate(counts):
+        if count and seen + count >= wanted:
+            low = 2.0 ** (exponent - 1) if exponent else 0.0
+            return low + (2.0**exponent - low) * (wanted - seen) / count
+        seen += count
+    return 0.0

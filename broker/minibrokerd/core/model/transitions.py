@@ -138,6 +138,8 @@ def give_credit(store: Store, group: Group, delivery: Delivery, count: int) -> N
     if consumer is None:
         return
     consumer.outstanding -= count
+    if not consumer.outstanding:
+        consumer.idle_since_ms = store.now_ms
     if (
         consumer.active
         and not consumer.waiting

@@ -19,6 +19,7 @@ from minibrokerd.core.model.sessions import Session
 from minibrokerd.core.model.state import COUNTER_BITS, Store
 from minibrokerd.core.model.transitions import begin, change, wait
 from minibrokerd.core.verbs.moving import dead_letter, is_used_up
+from minibrokerd.core.verbs.timing import times_of
 
 
 def drop_delivery(store: Store, queue: Queue, delivery: Delivery) -> None:
@@ -44,7 +45,9 @@ def begin_messages(store: Store, queue: Queue, messages: list[Message]) -> None:
         message.lease_ms = lease_ms
     until_ms = store.now_ms + lease_ms
     begin(store, queue.group, messages, until_ms)
-    store.sums.waits_ms.note(store.unix_ms - messages[0].block.unix_ms, len(messages))
+    waited_ms = store.unix_ms - messages[0].block.unix_ms
+    store.sums.waits_ms.note(waited_ms, len(messages))
+    times_of(store, queue.group).waits.note(waited_ms, len(messages))
     store.write_leases(BeginMeta, queue, messages)
 
 
@@ -74,6 +77,10 @@ def end_attempt(
     entry = known or _entry(store, delivery, message, cause, name, text)
     message.add_history(entry)
     message.ended_token = delivery.token
+    queue = store.by_number.get(delivery.queue_number)
+    if message.started_unix_ms and queue is not None:
+        ran_ms = store.unix_ms - message.started_unix_ms
+        times_of(store, queue.group).runs.note(ran_ms, 1)
     message.started_unix_ms = 0
     return entry
 

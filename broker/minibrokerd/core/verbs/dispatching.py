@@ -105,6 +105,8 @@ def _deliver(store: Store, group: Group, consumer: Consumer, most: int) -> bool:
     if store.standing.took_old:
         store.standing.add_delivery(delivery)
     group.counters["delivered"] += count
+    if not consumer.outstanding:
+        consumer.idle_ms += store.now_ms - consumer.idle_since_ms
     deliver(group, consumer, count)
     consumer.delivered += count
     store.deliveries[token] = group.deliveries[token] = delivery

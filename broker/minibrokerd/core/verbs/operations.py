@@ -43,6 +43,7 @@ from minibrokerd.core.verbs import (
     retiming,
     scheduling,
     settling,
+    timing,
 )
 from minibrokerd.core.verbs.runs import slice_of_runs
 from minibrokerd.core.verbs.settling import Settlement
@@ -161,6 +162,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         _request("withdraw", requests.withdraw_request),
         _request("peek", listing.peek),
         _request("stats", listing.stats),
+        _request("times", timing.times),
         _request("explain", explaining.explain),
         _request("retime", retiming.retime),
         _request("cancel_messages", cancelling.cancel_messages),

@@ -51,6 +51,7 @@ def consume(store: Store, frame: Frame, part: Any) -> None:
             queue.number,
             part.prefetch,
             part.lease_ms,
+            now_ms=store.now_ms,
         )
         open_consumer(connection, consumer, frame.request)
         queue.group.consumer_count += 1

@@ -24,6 +24,7 @@ from minibrokerd.core.verbs.attempts import begin_messages, drop_delivery, end_a
 from minibrokerd.core.verbs.moving import dead_letter, is_used_up, retry_delay_ms
 from minibrokerd.core.verbs.recalling import given_back
 from minibrokerd.core.verbs.runs import read_errors, read_runs
+from minibrokerd.core.verbs.timing import times_of
 
 RELEASE_DELAY_MS: Final = (
     1_000  # from the second release on, so that two workers do not play ping-pong
@@ -207,9 +208,15 @@ def ack(work: Settlement) -> None:
     session = store.connections[work.frame.connection].session
     session.acked += count
     if work.began_unix_ms:
-        store.sums.runs_ms.note(store.unix_ms - work.began_unix_ms, count)
+        ran_ms = store.unix_ms - work.began_unix_ms
+        store.sums.runs_ms.note(ran_ms, count)
+        times_of(store, work.group).runs.note(ran_ms, count)
     elif work.sent_unix_ms:
-        store.sums.waits_ms.note(store.unix_ms - work.sent_unix_ms, count)
+        waited_ms = store.unix_ms - work.sent_unix_ms
+        store.sums.waits_ms.note(waited_ms, count)
+        times = times_of(store, work.group)
+        times.waits.note(waited_ms, count)
+        times.runs.note(0, count)  # begun and done in one turn of its client's loop
     # Only what really ended may stand in the log: a lost run names messages that live.
     tail = pack_runs(ended) if work.lost else bytes(work.column)
     store.endings.remember(work.queue.name, "acked", session.client, store.unix_ms, tail)
