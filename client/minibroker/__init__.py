@@ -52,8 +52,8 @@ if TYPE_CHECKING:
     from minibroker.session.dead import ErrorGroup, Redrive, Where
     from minibroker.session.explanation import Explanation
     from minibroker.session.peek import Peeked, Peeks
+    from minibroker.session.queue_times import QueueTimes
     from minibroker.session.spans import Span
-    from minibroker.session.times import QueueTimes
     from minibroker.worker.app import App
 
 __version__: Final = "0.1.0"
@@ -136,7 +136,7 @@ _HOMES: Final = {
     "minibroker.session.explanation": "Explanation",
     "minibroker.session.peek": "Peeked Peeks",
     "minibroker.session.spans": "Span",
-    "minibroker.session.times": "QueueTimes",
+    "minibroker.session.queue_times": "QueueTimes",
     "minibroker.worker.app": "App",
 }
 _MODULE_OF: Final = {name: module for module, names in _HOMES.items() for name in names.split()}

@@ -17,8 +17,8 @@ from minibroker.session.declaring import NOTHING, Declaration, Differences
 from minibroker.session.explanation import Explanation
 from minibroker.session.pause_wishes import Pause
 from minibroker.session.peek import Peeks
+from minibroker.session.queue_times import QueueTimes, read_times, times
 from minibroker.session.spans import Span
-from minibroker.session.times import QueueTimes, read_times, times
 
 
 class QueueByHand:
