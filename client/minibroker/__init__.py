@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         NotWaiting,
         OutcomeUnknown,
         ProtocolError,
+        QueueFull,
         QueueInUse,
         SettingsDiffer,
         ShuttingDown,
@@ -95,6 +96,7 @@ __all__ = [
     "Peeks",
     "ProtocolError",
     "Queue",
+    "QueueFull",
     "QueueInUse",
     "QueueTimes",
     "Redrive",
@@ -128,7 +130,7 @@ _HOMES: Final = {
     "minibroker.contract.errors": (
         "BadName BadValue BodyError Busy Closed CommandError ConnectionLost DiskFull "
         "IdConflict LeaseLost LimitReached LoginRefused MessageCancelled MinibrokerError NotAllowed "
-        "NotSent NotWaiting OutcomeUnknown ProtocolError QueueInUse SettingsDiffer ShuttingDown "
+        "NotSent NotWaiting OutcomeUnknown ProtocolError QueueFull QueueInUse SettingsDiffer ShuttingDown "
         "Timeout TokenRefused TooLarge UnknownQueue UnknownSchedule"
     ),
     "minibroker.contract.settings": "Settings",

@@ -383,6 +383,15 @@ def test_replaced() -> None:
     assert why["since_unix_ms"] == world.unix_ms
 
 
+def test_dropped() -> None:
+    client = World().hello()
+    client.set("q", max_messages=1, overflow="drop-oldest")
+    client.publish("q", b"oldest")
+    client.publish("q", b"newest")
+    why = client.explain((1, 0))
+    assert (why["state"], why["reason"], why["queue"]) == ("ENDED", "dropped", "q")
+
+
 def test_duplicate() -> None:
     """Of one that was not stored beside others: a confirm names the message that stands."""
     client = World().hello()

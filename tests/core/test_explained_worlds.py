@@ -36,6 +36,7 @@ RARE = {
     "key_waits",
     "key_rate",
     "rate",
+    "dropped",
     "duplicate",
     "replaced",
     "worker_paused",

@@ -95,6 +95,8 @@ EVENTS: Final[Mapping[str, str]] = {
     "schedule_waits": "the job of a schedule is due and cannot be published; `text` says why",
     "dlq_full": "dead messages of `queue` wait there, delayed, for room in its dead-letter queue",
     "dlq_has_room": "no dead message of `queue` waits for room any more",
+    "queue_full": "a publish found no room in `queue`, which `holds` so much; its `overflow` says what follows",
+    "queue_has_room": "a publish found `queue`, which was full, below 90 % of its limits",
     "queue_deleted": "a queue is gone, with the messages that it had",
     "damage_found": "a sealed segment is not as it was written; its messages are set aside when they are read",
     "read_failed": "messages could not be read back from the log; it is tried again every second",

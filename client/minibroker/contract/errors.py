@@ -93,6 +93,12 @@ class Busy(CommandError):
     retryable = True
 
 
+class QueueFull(CommandError):
+    """The queue is at its limit, and its overflow is `reject`; nothing was stored."""
+
+    code = "queue_full"
+
+
 class NotWaiting(CommandError):
     """A message that is held, in work, dead or not there was to be ready at another time; nothing was changed."""
 
@@ -229,6 +235,7 @@ _ROWS = (
     ErrorRow(MessageCancelled, False, "Stop the work; the message has ended, and comes to nobody."),
     ErrorRow(DiskFull, True, "Retry later; free disk space on the server."),
     ErrorRow(Busy, True, "Retry after retry_ms."),
+    ErrorRow(QueueFull, True, "Publish less, let its workers catch up, or raise its limits."),
     ErrorRow(UnknownQueue, True, "Check the spelling; `minibroker queues` lists them."),
     ErrorRow(UnknownSchedule, True, "Check the spelling; `minibroker schedule list` shows them."),
     ErrorRow(QueueInUse, True, "Stop its consumers; purge it first, or delete it with force."),

@@ -54,6 +54,19 @@ METRICS: Final[Mapping[str, Metric]] = {
         ),
         Metric("dlq_full", True, False, "messages that stayed because their DLQ was full"),
         Metric(
+            "overflow_refused",
+            True,
+            False,
+            "messages refused because the queue was full, each time",
+        ),
+        Metric("overflow_dropped", True, False, "messages that ended to make room in a full queue"),
+        Metric(
+            "overflow_dead_lettered",
+            True,
+            False,
+            "of the dead-lettered: messages that made room in a full queue",
+        ),
+        Metric(
             "duplicates",
             True,
             False,

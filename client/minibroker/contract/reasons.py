@@ -170,6 +170,7 @@ _ROWS: Final = (
     Reason("purged", ENDED, "{by} purged it at {since}", ""),
     Reason("cancelled", ENDED, "{by} cancelled it at {since}", ""),
     Reason("replaced", ENDED, "{by} has its unique key, and replaced it at {since}", ""),
+    Reason("dropped", ENDED, "{queue} was full at {since}, and it was the oldest that waited", ""),
     Reason("duplicate", ENDED, "it is a duplicate of {by}, and was not stored", ""),
     Reason(
         "ended",

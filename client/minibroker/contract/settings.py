@@ -8,6 +8,12 @@ from typing import Final
 
 from minibroker.contract import limits
 
+OVERFLOWS: Final = (
+    "block",
+    "reject",
+    "drop-oldest",
+    "dead-letter",
+)  # the first one if nothing is said
 UNIQUE_MODES: Final = ("drop", "replace", "keep-latest")  # the first one if nothing is said
 DURABILITIES: Final = ("sync", "lazy", "memory")  # from the safest to the fastest
 
@@ -53,9 +59,7 @@ SETTINGS: Mapping[str, Setting] = {
         Setting(
             "retry_jitter_percent", 20, 0, 100, (), "The delay varies by up to this, both ways."
         ),
-        Setting(
-            "max_messages", 0, 0, 2**53, (), "Most messages; 0: no limit. Publishes above it: busy."
-        ),
+        Setting("max_messages", 0, 0, 2**53, (), "Most messages, those in work, too; 0: no limit."),
         Setting(
             "key_concurrency",
             0,
@@ -74,6 +78,22 @@ SETTINGS: Mapping[str, Setting] = {
         ),
         *_rate("key_rate", "Most messages of a key handed out in each period; 0: no limit."),
         *_rate("rate", "Most messages of the queue handed out in each period; 0: no limit."),
+        Setting(
+            "max_bytes",
+            0,
+            0,
+            2**53,
+            (),
+            "Most bytes that its messages keep in use, those in work, too; 0: no limit.",
+        ),
+        Setting(
+            "overflow",
+            OVERFLOWS[0],
+            0,
+            0,
+            OVERFLOWS,
+            "What a publish does that would exceed max_messages or max_bytes (section 5.11).",
+        ),
     )
 }
 

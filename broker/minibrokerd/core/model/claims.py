@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+from typing import Final, NamedTuple
+
 from minibrokerd.core.model.deliveries import Run
+
+
+class Asked(NamedTuple):
+    """Room that is needed: by how many messages, for how many bytes, and who leaves for them anyway."""
+
+    messages: int
+    cost: int
+    leaving: Container[tuple[int, int]] = ()
+
+
+NOTHING_ASKED: Final = Asked(0, 0)
 
 
 class Claims:
@@ -11,19 +25,20 @@ class Claims:
     `is_step`: all of the frame happens or nothing does, so a part may not lose anything.
     """
 
-    __slots__ = ("_messages", "_settled", "is_step", "new")
+    __slots__ = ("_asked", "_settled", "is_step", "new")
 
     def __init__(self, *, is_step: bool) -> None:
         self.is_step = is_step
         self.new: set[str] = set()  # names of queues that are about to be made
-        self._messages: dict[str, int] = {}
+        self._asked: dict[str, Asked] = {}
         self._settled: set[tuple[int, int, int]] = set()
 
-    def add_messages(self, queue: str, count: int) -> int:
-        """Note messages that go into a queue; return how many with those of the parts before."""
-        count += self._messages.get(queue, 0)
-        self._messages[queue] = count
-        return count
+    def add(self, queue: str, asked: Asked) -> Asked:
+        """Note messages that go into a queue; return what is asked with those of the parts before."""
+        before = self._asked.get(queue, NOTHING_ASKED)
+        both = Asked(before.messages + asked.messages, before.cost + asked.cost, asked.leaving)
+        self._asked[queue] = both
+        return both
 
     def settle(self, run: Run) -> bool:
         """Note the messages of a run as settled; False: one of them is already."""

@@ -65,6 +65,15 @@ def waiting_from(queue: Queue, place: Place, state: State | None) -> tuple[list[
     return found[:MOST], len(found)
 
 
+def in_order_of_ids(queue: Queue) -> list[Iterator[Item | ColdRun]]:
+    """Return what waits as several lines, each in the order of ids: to be merged, as far as is needed."""
+    start = Place(0, queue.home, 0)
+    lines: list[Iterator[Item | ColdRun]] = [_indexed(queue.group.later, start)]
+    for lanes in queue.group.lanes.levels:
+        lines += [lanes.in_order(0), _indexed(lanes.index, start)]
+    return lines
+
+
 def _indexed(index: Index, place: Place) -> Iterator[Item]:
     return chain.from_iterable(index.after(place.origin, place.sequence))
 

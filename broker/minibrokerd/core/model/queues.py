@@ -30,8 +30,11 @@ class Queue:
         "durability",
         "group",
         "home",
+        "is_full",
+        "is_limited",
         "last_batch",
         "live_bytes",
+        "max_bytes",
         "max_messages",
         "memory_bytes",
         "name",
@@ -65,6 +68,7 @@ class Queue:
         self.memory_bytes = 0  # of messages that are in no log
         self.last_batch = 0  # the newest batch that changed what this queue shows
         self.unique: UniqueKeys | None = None  # those that its messages hold
+        self.is_full = False  # a publish found no room, and it was noted
         self.group = Group(self)
 
     @property
@@ -81,7 +85,7 @@ class Queue:
     def configure(self, settings: Settings) -> None:
         """Take other settings; they are never changed in place, for they may be shared.
 
-        What each publish asks stands beside them: `durability`, an index of `DURABILITIES`, and `max_messages`.
+        What each publish asks stands beside them: `durability`, an index of `DURABILITIES`, and limits.
         """
         if settings is not DEFAULTS:
             # Of a log that was written before a setting existed, that has its default.
@@ -90,6 +94,8 @@ class Queue:
         self.settings = settings
         self.durability = DURABILITIES.index(str(settings["durability"]))
         self.max_messages = self.setting("max_messages")
+        self.max_bytes = self.setting("max_bytes")
+        self.is_limited = bool(self.max_messages or self.max_bytes)
 
     def count(self) -> int:
         """Return the messages that have not ended, in every state."""
@@ -158,9 +164,18 @@ class Queue:
         self.cold_bytes += cost
         self.sums.cold_bytes += cost
 
-    def has_room(self, count: int = 1) -> bool:
-        """Whether its settings allow so many messages more."""
+    def has_room(self, count: int = 1, cost: int = 0) -> bool:
+        """Whether its settings allow so many messages more, which keep so many bytes in use."""
+        if self.max_bytes and self.log_bytes + cost > self.max_bytes:
+            return False
         return not self.max_messages or self.count() + count <= self.max_messages
+
+    def is_calm(self, percent: int) -> bool:
+        """Whether not more than so much of its limits is used."""
+        count, size = self.count() * 100, self.log_bytes * 100
+        return (not self.max_messages or count <= self.max_messages * percent) and (
+            not self.max_bytes or size <= self.max_bytes * percent
+        )
 
     def empty(self) -> Lanes | PriorityLanes:
         """Forget every message and return the old lanes, to be freed in steps."""

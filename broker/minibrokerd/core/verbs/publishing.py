@@ -19,6 +19,7 @@ from minibrokerd.core.model.refusals import Broken, Refused
 from minibrokerd.core.model.sessions import Result
 from minibrokerd.core.model.state import Store
 from minibrokerd.core.model.transitions import wait
+from minibrokerd.core.verbs.overflowing import asked_of, check_room, make_room
 from minibrokerd.core.verbs.uniqueness import Plan, check_plan
 
 # A plain tuple: an object of its own costs 1 % of a lone publish.
@@ -50,13 +51,10 @@ def check_publish(
         raise Refused("bad_name", f"{name!r:.200} is a dead-letter queue; publish to its source")
     queue = store.queues.get(name)
     plan = _plan(store, frame, part, columns, claims) if columns else None
-    if plan is not None and plan.is_made:
-        count = plan.stored  # what is there already needs no room
-    if claims is not None:
-        count = claims.add_messages(name, count)
     if queue is not None:
-        if not queue.has_room(count):
-            raise _full(queue, count)
+        if queue.is_limited:
+            asked = asked_of(sizes, count, plan)
+            check_room(store, queue, asked if claims is None else claims.add(name, asked))
     elif claims is None or name not in claims.new:
         store.check_new_queue(name, len(claims.new) if claims is not None else 0)
         if claims is not None:
@@ -82,6 +80,8 @@ def publish(work: Publishing) -> tuple[Result, Sequence[Run], int]:
     count = part.count
     if queue is None:  # unless a part before it made it
         queue = store.queue_or_new(part.queue)
+    if queue.is_limited:
+        make_room(store, queue, asked_of(sizes, count, plan))
     durability, stored, before = queue.durability, count, queue.last_batch
     if plan is not None:
         stored = plan.stored_in(queue)
@@ -143,21 +143,6 @@ def _confirm_planned(
 
 def _nothing_stored(queue: Queue) -> Result:
     return {"origin": queue.number, "first": 0, "durability": str(queue.settings["durability"])}
-
-
-def _full(queue: Queue, count: int) -> Refused:
-    limit = queue.max_messages
-    if count > limit:
-        return Refused(
-            "too_large",
-            f"a frame of {count} messages, and the queue {queue.name!r} holds at most {limit}; "
-            "publish fewer at a time",
-        )
-    return Refused(
-        "busy",
-        f"the queue {queue.name!r} holds {queue.count()} of its {limit} max_messages; retry when it is shorter",
-        1_000,
-    )
 
 
 def result_of(block: Block) -> Result:

@@ -81,6 +81,11 @@ class Plan:
         """How many of the messages are stored and stay."""
         return self.count - len(self.gone)
 
+    @property
+    def replaced(self) -> set[Id]:
+        """The ids of what waits, and is replaced."""
+        return {id for id, _ in self._replaced}
+
     def stored_in(self, queue: Queue) -> int:
         """Return how many are stored in a queue, worked out now where that was not done."""
         if not self.is_made:

@@ -1,0 +1,207 @@
+"""Queues at their limit: what a publish does when `max_messages` or `max_bytes` is used up.
+
+All messages of a queue count, those that workers have and those that are not synced yet, too. Whether there is
+room, or can be made, is found out before anything is changed. The oldest is the one with the lowest id of those
+that wait, ready or delayed; what a worker has is never taken from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from heapq import merge
+from typing import Final
+
+from minibroker.contract.limits import DLQ_SUFFIX
+from minibroker.contract.settings import OVERFLOWS
+from minibroker.contract.wire import pack_runs
+from minibrokerd.core.durable.paging import read_ahead
+from minibrokerd.core.model.claims import Asked
+from minibrokerd.core.model.cold import ColdRun
+from minibrokerd.core.model.deliveries import Run
+from minibrokerd.core.model.extents import Sizes
+from minibrokerd.core.model.messages import (
+    FRAME_BYTES,
+    MEMORY,
+    MESSAGE_BYTES,
+    Item,
+    is_dead,
+    singles_of,
+)
+from minibrokerd.core.model.places import in_order_of_ids
+from minibrokerd.core.model.queues import Queue
+from minibrokerd.core.model.records import AckMeta, AttemptMeta
+from minibrokerd.core.model.refusals import Refused
+from minibrokerd.core.model.state import Store
+from minibrokerd.core.verbs.dooming import move_message
+from minibrokerd.core.verbs.finding import Id, end_cold, take_waiting
+from minibrokerd.core.verbs.uniqueness import Plan
+
+_BLOCK, REJECT, DROP_OLDEST, DEAD_LETTER = OVERFLOWS
+OVERFLOW: Final = "overflow"  # the cause in the history of what was dead-lettered for room
+RETRY_MS: Final = 1_000
+CALM_PERCENT: Final = 90  # below this a queue that was full is not any more, for who reads the log
+
+
+def asked_of(sizes: Sizes, count: int, plan: Plan | None) -> Asked:
+    """Return the room that a publish needs; its bytes are counted as `Block.cost` does.
+
+    What is there already needs none, and what is replaced makes some.
+    """
+    size, starts = sizes
+    each = MESSAGE_BYTES + FRAME_BYTES // count
+    if plan is None or not plan.is_made:
+        body_bytes = size * count if starts is None else starts[-1] - starts[0]
+        return Asked(count, body_bytes + each * count)
+    stored = [index for index in range(count) if index not in plan.gone]
+    body_bytes = sum(size if starts is None else starts[i + 1] - starts[i] for i in stored)
+    replaced = plan.replaced
+    return Asked(len(stored) - len(replaced), body_bytes + each * len(stored), replaced)
+
+
+def check_room(store: Store, queue: Queue, asked: Asked) -> None:
+    """Check that messages have room, or can be given it.
+
+    Raises:
+        Refused: `too_large`, they never will; `busy` or `queue_full`, they have none now.
+    """
+    if asked.messages <= 0 or queue.has_room(asked.messages, asked.cost):
+        return
+    _check_possible(queue, asked)
+    if queue.settings["overflow"] in (DROP_OLDEST, DEAD_LETTER):
+        leaving = _oldest(store, queue, asked)
+        if leaving is not None and _may_leave(store, queue, len(leaving)):
+            return
+    queue.group.counters["overflow_refused"] += asked.messages
+    _note_full(store, queue)
+    text = f"the queue {queue.name!r} holds {_told(queue)}"
+    if queue.settings["overflow"] == REJECT:
+        raise Refused("queue_full", f"{text}, and its overflow is reject; nothing was stored")
+    raise Refused("busy", f"{text}; retry when it is shorter", RETRY_MS)
+
+
+def make_room(store: Store, queue: Queue, asked: Asked) -> None:
+    """Let the oldest messages leave until those that come have room; it was checked that they can."""
+    if asked.messages <= 0 or queue.has_room(asked.messages, asked.cost):
+        if queue.is_full and queue.is_calm(CALM_PERCENT):
+            queue.is_full = False
+            store.effects.note("queue_has_room", queue=queue.name)
+        return
+    leaving = _oldest(store, queue, asked)
+    assert leaving is not None, "it was checked that room can be made"
+    _note_full(store, queue)
+    if queue.settings["overflow"] == DEAD_LETTER:
+        _dead_letter(store, queue, leaving)
+    else:
+        _drop(store, queue, leaving)
+
+
+def _check_possible(queue: Queue, asked: Asked) -> None:
+    for what, needed, limit in (
+        ("messages", asked.messages, queue.max_messages),
+        ("bytes", asked.cost, queue.max_bytes),
+    ):
+        if 0 < limit < needed:
+            raise Refused(
+                "too_large",
+                f"a frame of {needed} {what}, and the queue {queue.name!r} holds at most {limit}; "
+                "publish fewer at a time",
+            )
+
+
+def _told(queue: Queue) -> str:
+    messages = f"{queue.count()} of its {queue.max_messages} max_messages"
+    used = f"{queue.log_bytes} of its {queue.max_bytes} max_bytes"
+    told = [messages] if queue.max_messages else []
+    return " and ".join(told + ([used] if queue.max_bytes else []))
+
+
+def _note_full(store: Store, queue: Queue) -> None:
+    if not queue.is_full:
+        queue.is_full = True
+        overflow = str(queue.settings["overflow"])
+        store.effects.note("queue_full", queue=queue.name, overflow=overflow, holds=_told(queue))
+
+
+def _may_leave(store: Store, queue: Queue, count: int) -> bool:
+    """Whether so many may go where they go: the dead-letter queue may be full itself."""
+    if queue.settings["overflow"] != DEAD_LETTER:
+        return True
+    dlq = store.queues.get(queue.name + DLQ_SUFFIX)
+    return dlq is None or dlq.has_room(count)
+
+
+def _oldest(store: Store, queue: Queue, asked: Asked) -> list[Id] | None:
+    """Return which messages must leave for others, the oldest first; None: not enough of them wait."""
+    left_count = queue.count() + asked.messages - queue.max_messages if queue.max_messages else 0
+    left_bytes = queue.log_bytes + asked.cost - queue.max_bytes if queue.max_bytes else 0
+    leaving: list[Id] = []
+    moves = queue.settings["overflow"] == DEAD_LETTER
+    for id, freed_bytes in _waiting(queue):
+        if left_count <= 0 and left_bytes <= 0:
+            break
+        if id in asked.leaving:
+            continue
+        if moves and queue.group.lanes.default.run_of(id[1]) is not None and id[0] == queue.home:
+            read_ahead(store, queue)  # to move it, its body is needed: soon it is there
+            return None
+        leaving.append(id)
+        left_count -= 1
+        left_bytes -= freed_bytes
+    return leaving if left_count <= 0 and left_bytes <= 0 else None
+
+
+def _waiting(queue: Queue) -> Iterator[tuple[Id, int]]:
+    """Yield the ids of what waits, the oldest first, each with the bytes that it frees, at the least."""
+    for item in merge(*in_order_of_ids(queue), key=lambda item: _place(queue, item)):
+        if isinstance(item, ColdRun):
+            each = item.cost // max(item.left, 1)
+            for first, stop in item.live(item.start, item.stop):
+                yield from (((item.queue, sequence), each) for sequence in range(first, stop))
+        elif not is_dead(item):
+            for sequence in range(item.first, item.stop):
+                yield (item.block.origin, sequence), item.block.cost(sequence, sequence + 1)
+
+
+def _place(queue: Queue, item: Item | ColdRun) -> tuple[bool, int, int]:
+    if isinstance(item, ColdRun):
+        return False, queue.home, item.start
+    return item.block.origin != queue.home, item.block.origin, item.first
+
+
+def _drop(store: Store, queue: Queue, leaving: list[Id]) -> None:
+    """End messages: their record stands before that of the publish which takes their place."""
+    logged: list[Run] = []
+    for id in leaving:
+        item = take_waiting(store, queue, *id)
+        if item is not None:
+            queue.count_out(item.block, item.first, item.stop)
+        else:
+            end_cold(queue, id[1])
+        if item is None or item.block.durability != MEMORY:
+            logged.append((0, *id, 1))
+    runs = pack_runs([(0, *id, 1) for id in leaving])
+    store.endings.remember(queue.name, "dropped", queue.name, store.unix_ms, runs)
+    most = store.sizes.runs_bytes
+    tail = pack_runs(logged)
+    while tail:
+        store.emit(AckMeta(queue.number, 0, 0, 0, 0, 0, 0), tail[:most])
+        tail = tail[most:]
+        queue.last_batch = store.open_batch
+    queue.group.counters["overflow_dropped"] += len(leaving)
+
+
+def _dead_letter(store: Store, queue: Queue, leaving: list[Id]) -> None:
+    """Move messages to the dead-letter queue, where their history says why."""
+    dlq = store.dlq_of(queue)
+    entry = AttemptMeta(
+        0, store.unix_ms, store.unix_ms, "", OVERFLOW, "QueueFull", f"it holds {_told(queue)}"
+    )
+    for id in leaving:
+        item = take_waiting(store, queue, *id)
+        assert item is not None, "what is to leave is in memory"
+        for message in singles_of(item):
+            message.ready_at_ms = store.now_ms
+            message.add_history(entry)
+            move_message(store, queue, dlq, message, entry)
+    queue.group.counters["dead_lettered"] += len(leaving)
+    queue.group.counters["overflow_dead_lettered"] += len(leaving)
