@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         LimitReached,
         LoginRefused,
         MessageCancelled,
+        MessageFailed,
         MinibrokerError,
         NotAllowed,
         NotSent,
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from minibroker.session.explanation import Explanation
     from minibroker.session.peek import Peeked, Peeks
     from minibroker.session.queue_times import QueueTimes
+    from minibroker.session.result_wish import Progress
     from minibroker.session.spans import Span
     from minibroker.worker.app import App
 
@@ -86,6 +88,7 @@ __all__ = [
     "LoginRefused",
     "Message",
     "MessageCancelled",
+    "MessageFailed",
     "MessageId",
     "MinibrokerError",
     "NotAllowed",
@@ -94,6 +97,7 @@ __all__ = [
     "OutcomeUnknown",
     "Peeked",
     "Peeks",
+    "Progress",
     "ProtocolError",
     "Queue",
     "QueueFull",
@@ -129,14 +133,20 @@ _HOMES: Final = {
     "minibroker.contract.confirms": "Confirm ConfirmRun Confirms MessageId",
     "minibroker.contract.errors": (
         "BadName BadValue BodyError Busy Closed CommandError ConnectionLost DiskFull "
+<<<<<<< HEAD
         "IdConflict LeaseLost LimitReached LoginRefused MessageCancelled MinibrokerError NotAllowed "
         "NotSent NotWaiting OutcomeUnknown ProtocolError QueueFull QueueInUse SettingsDiffer ShuttingDown "
+=======
+        "IdConflict LeaseLost LimitReached LoginRefused MessageCancelled MessageFailed MinibrokerError NotAllowed "
+        "NotSent NotWaiting OutcomeUnknown ProtocolError QueueInUse SettingsDiffer ShuttingDown "
+>>>>>>> c3b4d40 (Results: what a message came to is kept where somebody asked, pushed to who waits, with progress; calls; over both clients, HTTP and the command line)
         "Timeout TokenRefused TooLarge UnknownQueue UnknownSchedule"
     ),
     "minibroker.contract.settings": "Settings",
     "minibroker.session.dead": "ErrorGroup Redrive Where",
     "minibroker.session.explanation": "Explanation",
     "minibroker.session.peek": "Peeked Peeks",
+    "minibroker.session.result_wish": "Progress",
     "minibroker.session.spans": "Span",
     "minibroker.session.queue_times": "QueueTimes",
     "minibroker.worker.app": "App",

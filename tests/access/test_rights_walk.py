@@ -26,6 +26,9 @@ ALLOWED: dict[str, set[Right]] = {
     "receive": {C},
     "begin": {C},
     "ack": {C},
+    "complete": {C},
+    "progress": {C},
+    "result": {P, C},
     "nack": {C},
     "reject": {C},
     "release": {C},
@@ -73,12 +76,24 @@ MORE: dict[str, dict[str, Any]] = {
     "explain": {"runs": 0},
     "pause": {"client": "w"},
     "unpause": {"client": "w"},
+    "progress": {"permille": 1},
     "schedule_set": {"name": "s", "cron": "@yearly", "terms": {}},
     "schedule_delete": {"name": "s"},
     "schedule_pause": {"name": "s", "paused": 0},
     "schedule_run": {"name": "s"},
 }
-RUNS = ("begin", "ack", "nack", "reject", "release", "extend", "redrive", "retime")
+RUNS = (
+    "begin",
+    "ack",
+    "complete",
+    "progress",
+    "nack",
+    "reject",
+    "release",
+    "extend",
+    "redrive",
+    "retime",
+)
 SCHEDULES = ("schedules", "schedule_delete", "schedule_pause", "schedule_run")
 NO_QUEUE = ("accept", "cancel", "ping", "goodbye", "withdraw", "pauses", *SCHEDULES)
 OURS, THEIRS = ("mail.a", "mail.a.dlq"), ("other", "other.dlq", "mailbox", "MAIL.a", "mail", "")
@@ -138,7 +153,10 @@ def sent(op: str, queue: str, *, attached: bool, **more: Any) -> bytes:
     if op == "publish":
         names = {"sequence": 1, "answered_below": 1}
         return frame(part(op, **fields), **names, lengths=struct.pack("<II", 0, 1), blob=b"x")
-    if op in ("ack", "nack", "reject", "release", "extend") and not attached:
+    if (
+        op in ("ack", "complete", "progress", "nack", "reject", "release", "extend")
+        and not attached
+    ):
         return frame(part(op, **fields), sequence=1, answered_below=1)
     return frame(part(op, **fields), request=9)
 
@@ -175,8 +193,8 @@ def test_the_walk(guarded: Guarded) -> None:
                 for phase, peer in connections(guarded, token):
                     if phase not in COMMANDS[op].phases:
                         continue
-                    # Of all queues these tell of those of the token; that is looked at below.
-                    of_all = op in ("stats", "explain") and not queue
+                    # Of all queues these tell of those of the token: see below, and test_core_results.py.
+                    of_all = op in ("stats", "explain", "result") and not queue
                     is_ours = op in NO_QUEUE or queue in OURS or of_all
                     expected = not (may & roles and is_ours)
                     got = refused(peer, sent(op, queue, attached=phase is Phase.ATTACHED))

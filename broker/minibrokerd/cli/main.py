@@ -33,6 +33,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "peek": "peeking",
     "message": "messages",
     "explain": "explaining",
+    "result": "result",
     "retime": "retiming",
     "cancel": "cancelling",
     "schedule": "schedule",

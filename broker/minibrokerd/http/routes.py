@@ -22,6 +22,7 @@ from minibrokerd.http import (
     pages,
     queues,
     recent,
+    results,
     sessions,
     shapes,
     signing,
@@ -203,6 +204,12 @@ API: Final = (
         "likewise, whichever queue it is in",
         explaining.explain_found,
         shapes.Explained,
+    ),
+    _get(
+        "/api/v1/queues/{queue}/messages/{id}/result",
+        "what a message came to, or how far it is; wait: for so many seconds, at most 60",
+        results.show_result,
+        shapes.ResultView,
     ),
     _change(
         "POST",

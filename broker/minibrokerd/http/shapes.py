@@ -115,6 +115,18 @@ class Explained(msgspec.Struct):
     text: str  # all of it, as a sentence
 
 
+class ResultView(msgspec.Struct):
+    """What a message came to, where its queue or its worker keeps that."""
+
+    id: str
+    state: str  # done, dead, cancelled, purged; none: nothing that is kept, yet
+    result: Any = None  # of a done one; bytes as text
+    error_class: str = ""
+    error_text: str = ""
+    progress: float = 0.0  # of one that somebody works on, 0 to 1
+    note: str = ""
+
+
 class FoundMessage(msgspec.Struct):
     """A message that was looked for in all queues."""
 

@@ -59,5 +59,10 @@ def _plain(value: object, depth: int = 0) -> Any:
     return str(value)
 
 
+def plain(value: object) -> Any:
+    """Return a value as what JSON knows, by the rules of `json_line`."""
+    return _plain(value)
+
+
 def _key(name: object) -> str:
     return name if isinstance(name, str) else text_of(name)

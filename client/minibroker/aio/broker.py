@@ -6,11 +6,12 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Final, Literal, TypeVar, overload
 
+from minibroker.aio.asking_results import result_of
 from minibroker.aio.atomic_step import Step
 from minibroker.aio.driver import Driver
 from minibroker.aio.leaving import leave_all
@@ -29,6 +30,7 @@ from minibroker.session.arguments import MAX_RUN, Access, Options, never_opened,
 from minibroker.session.declaring import checked
 from minibroker.session.explanation import Explanation
 from minibroker.session.pause_wishes import Pause
+from minibroker.session.result_wish import Progress
 from minibroker.session.spans import Span
 from minibroker.session.typed import UNTYPED
 from minibroker.session.wishes import Wish, check_name, timeout_ms
@@ -125,6 +127,18 @@ class Broker:
             value["server"] = page["server"]
             after = page.get("next")
         return value
+
+    async def result(
+        self,
+        id: MessageId,
+        *,
+        result_type: Any = None,
+        on_progress: Callable[[Progress], object] | None = None,
+        wait: Span | None = None,
+        timeout: Span | None = None,
+    ) -> Any:
+        """Return what a message came to, whichever queue it is of, as `Queue.result` does."""
+        return await result_of(self._driver, "", id, result_type, on_progress, wait, timeout)
 
     async def explain(self, id: MessageId, *, timeout: Span | None = None) -> Explanation:
         """Return why a message is not running, whichever queue it is in, as `Queue.explain` does."""

@@ -62,7 +62,7 @@ class Handlers:
             raise error
         if inspect.isawaitable(value):
             return await value
-        return None
+        return value
 
     async def _wait_for_thread(self, message: Message[Any], future: asyncio.Future[Any]) -> None:
         """Wait for a call whose task was cancelled: a thread cannot be stopped.

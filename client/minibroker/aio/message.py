@@ -13,6 +13,7 @@ from minibroker.aio.atomic_step import Step
 from minibroker.contract import limits
 from minibroker.session.error_text import describe
 from minibroker.session.message import MessageData
+from minibroker.session.result_wish import completion, progress
 from minibroker.session.settlements import ENDED, Settlement
 from minibroker.session.spans import Span, milliseconds, of_type
 from minibroker.session.ways_out import Ending, ending_of
@@ -58,6 +59,32 @@ class Message(MessageData[Body], eq=False, gc=False):
             wait = settlements.on_ripe()
             if wait is not None:
                 await wait
+
+    async def complete(
+        self, result: Any, *, kept: Span | None = None, confirmed: bool = False
+    ) -> None:
+        """Say that the work is done and what it came to: as `ack`, and `Queue.result` returns it.
+
+        Args:
+            result: any value that a body can be, of at most 64 KiB.
+            kept: for so long; None: as the queue says (its setting `result_ms`), and if that is 0, not at all.
+            confirmed: return when it is safe.
+
+        Raises:
+            TypeError, BadValue, TooLarge: it can be no result; the message is still to be settled.
+        """
+        settlement = completion(self, result, kept)
+        self._check(confirmed)
+        self._end()
+        await self._hand_over(settlement, confirmed)
+
+    async def progress(self, share: float, note: str = "") -> None:
+        """Say how far the work is, 0.0 to 1.0: told to those who wait for the result, and kept nowhere else."""
+        said = progress(self, share, note)
+        self._check(confirmed=False)
+        if self.state == ENDED:
+            raise self.lost_error()
+        await self._hand_over(said, confirmed=False)
 
     async def nack(
         self,
@@ -145,6 +172,11 @@ class Message(MessageData[Body], eq=False, gc=False):
             wait = settlements.on_ripe()
             if wait is not None:
                 await wait
+
+    async def returned(self, value: Any) -> None:
+        """Take what a handler returned for the result, where the queue keeps those and it is not settled yet."""
+        if self.run.delivery.keeps_results and self.state != ENDED:
+            await self.complete(value)
 
     # ---- the block of `process` ----
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from threading import get_ident
 from typing import Any, Final, Generic, TypeVar
 
@@ -11,6 +11,7 @@ from minibroker.aio.callables import Handler
 from minibroker.aio.consumer import Consumption
 from minibroker.aio.driver import Driver
 from minibroker.aio.message import Message
+from minibroker.aio.monotonic import now_ms
 from minibroker.aio.queue_by_hand import QueueByHand
 from minibroker.aio.running import run_slots
 from minibroker.contract import limits
@@ -23,6 +24,7 @@ from minibroker.session.message import Delivery
 from minibroker.session.outbox import GROUP_MESSAGES, Key, PublishGroup
 from minibroker.session.pacing import Prefetch, prefetch_of
 from minibroker.session.publishes import none_of, outcomes_of
+from minibroker.session.result_wish import Progress
 from minibroker.session.settlements import BEGUN
 from minibroker.session.spans import Span, whole
 from minibroker.session.typed import Convert
@@ -240,6 +242,30 @@ class Queue(QueueByHand, Generic[Body]):
         again = requeueing.requeued(self.name, id, found, body, headers, key)
         target: Queue[Any] = Queue(self._driver, queue or requeueing.source_of(self.name))
         return await target.publish(**again._asdict(), timeout=timeout)
+
+    async def call(
+        self,
+        body: Body,
+        *,
+        result_type: Any = None,
+        on_progress: Callable[[Progress], object] | None = None,
+        timeout: Span | None = None,
+        **options: Any,
+    ) -> Any:
+        """Publish a message and return what it came to; `options` are those of `publish`, the rest of `result`.
+
+        The queue must keep results (its setting `result_ms`). At the deadline the message stays where it is.
+
+        Raises:
+            NotSent, OutcomeUnknown, Busy, ...: as `publish`.
+            MessageFailed, Timeout, BodyError: as `result`.
+        """
+        by_ms = now_ms() + wishes.timeout_ms(timeout, self._driver.timeout_ms)
+        confirm = await self.publish(body, timeout=timeout, **options)
+        left_s = max(0, by_ms - now_ms()) / 1_000
+        return await self.result(
+            confirm.id, result_type=result_type, on_progress=on_progress, timeout=left_s
+        )
 
     # ---- consuming ----
 

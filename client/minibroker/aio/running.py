@@ -52,7 +52,9 @@ async def _take_and_call(consumer: Consumer[Any], call: Call) -> BaseException |
     try:
         async for message in consumer:
             async with message.process():
-                await call(message)
+                value = await call(message)
+                if value is not None:
+                    await message.returned(value)
     except asyncio.CancelledError:
         raise
     except BaseException as error:  # noqa: BLE001 - raised by `run`: see the head of this module

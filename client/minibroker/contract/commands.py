@@ -14,6 +14,7 @@ from minibroker.contract.fields import COLUMNS
 from minibroker.contract.message_commands import MESSAGE_COMMANDS
 from minibroker.contract.pause_commands import PAUSE_COMMANDS
 from minibroker.contract.queue_commands import QUEUE_COMMANDS
+from minibroker.contract.result_commands import RESULT_COMMANDS
 from minibroker.contract.rows import REQUIRED, Answer, Column, Command, Field, Kind, Phase
 from minibroker.contract.schedule_commands import SCHEDULE_COMMANDS
 from minibroker.contract.session_commands import SESSION_COMMANDS
@@ -23,6 +24,7 @@ COMMANDS: Final[Mapping[str, Command]] = {
     for row in (
         *SESSION_COMMANDS,
         *MESSAGE_COMMANDS,
+        *RESULT_COMMANDS,
         *QUEUE_COMMANDS,
         *SCHEDULE_COMMANDS,
         *PAUSE_COMMANDS,

@@ -105,6 +105,18 @@ class NotWaiting(CommandError):
     code = "not_waiting"
 
 
+class MessageFailed(CommandError):
+    """A message whose result was asked for ended without one.
+
+    `state` is DEAD, CANCELLED or PURGED; of a dead one `error_class` and `error_text` are of its last attempt.
+    """
+
+    code = "message_failed"
+    state = ""
+    error_class = ""
+    error_text = ""
+
+
 class UnknownQueue(CommandError):
     """The queue does not exist, and this command does not make it."""
 
@@ -256,6 +268,11 @@ _ROWS = (
     ErrorRow(NotSent, False, "Certainly not stored; publish again."),
     ErrorRow(
         NotWaiting, False, "Ask `explain` where it is; what a worker has can only be cancelled."
+    ),
+    ErrorRow(
+        MessageFailed,
+        False,
+        "Look at why it died: `minibroker explain`; redrive it or publish again.",
     ),
     ErrorRow(Timeout, False, "Ask again."),
     ErrorRow(ConnectionLost, False, "Check the address and that `minibroker serve` runs."),

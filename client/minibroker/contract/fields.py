@@ -97,6 +97,10 @@ COLUMNS: Mapping[str, Column] = {
         Column(
             "content", "str", "Two entries: the headers of a message (none: empty), and its body."
         ),
+        Column(
+            "result", "str", "What the messages of each run came to: one msgpack value, or nothing."
+        ),
+        Column("note", "str", "What a worker says of each run, UTF-8."),
         Column("info", "str", "One msgpack map for each message."),
     )
 }

@@ -70,6 +70,7 @@ SERVER_FRAMES: Mapping[str, ServerFrame] = {
                 "runs": "entries in the delivery_run column",
                 "begun": "true: the leases run already (receive); otherwise left out",
                 "max_attempts": "attempts of these messages, where their publish named it; otherwise left out",
+                "results": "true: the queue keeps what its messages come to (`complete`); otherwise left out",
                 "keyed": "true: a key column follows, one entry for each run; otherwise left out",
             },
             ("delivery_run", "key"),

@@ -93,6 +93,12 @@ SETTINGS: Mapping[str, Setting] = {
             0,
             OVERFLOWS,
             "What a publish does that would exceed max_messages or max_bytes (section 5.11).",
+            "result_ms",
+            0,
+            0,
+            limits.MAX_RESULT_MS,
+            (),
+            "What messages come to is kept for so long (`result`); 0: only where a worker says so.",
         ),
     )
 }

@@ -35,6 +35,8 @@ def unpack_delivery(
             shell,
             header.get("max_attempts"),
         )
+        if "results" in header:
+            delivery.keeps_results = bool(header["results"])
         count, columns = header["count"], header["runs"] * wire.DELIVERY_RUN.size
         lengths = struct.unpack(f"<{2 * count}I", frame.lengths)
         rows = list(wire.DELIVERY_RUN.iter_unpack(frame.columns[:columns]))

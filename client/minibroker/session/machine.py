@@ -61,7 +61,7 @@ from minibroker.session.message import MessageData
 from minibroker.session.outbox import Key, PublishGroup
 from minibroker.session.publishes import Publishes
 from minibroker.session.session import Session
-from minibroker.session.settlements import ENDED, Run, Settlements, SettlePart, named_by
+from minibroker.session.settlements import ENDED, GOES_ON, Run, Settlements, SettlePart, named_by
 from minibroker.session.step_calls import StepCalls
 from minibroker.session.step_frame import StepFrame
 from minibroker.session.subscription import Arming, Subscription
@@ -403,7 +403,7 @@ class Machine:
             self.timers.at(now_ms + (event.error.retry_ms or RETRY_MS), self._retry)
             return
         for part in event.parts:
-            if part.op not in ("begin", "extend"):
+            if part.op not in GOES_ON:
                 self.lose(part.messages, event.error)
             self._answer_waiters(part, (), event.error)
 

@@ -29,6 +29,7 @@ class Delivery:
 
     __slots__ = (
         "convert",
+        "keeps_results",
         "lease_ms",
         "max_attempts",
         "messages",
@@ -56,6 +57,7 @@ class Delivery:
         self.shell = shell
         self.messages: list[Any] = []  # of the class that the shell has for them
         self.open = 0  # messages whose end was not written yet
+        self.keeps_results = False  # the queue does
         self.convert: Any = None  # makes bodies into the type that the queue was given, if it was
 
     def begun(self) -> list[Any]:

@@ -43,7 +43,7 @@ from minibroker.session.peek import unpack_peek
 from minibroker.session.recalled import recalled_by
 from minibroker.session.revoked import cancelled_by
 from minibroker.session.settle_frames import Owed, resume_runs, write_singly
-from minibroker.session.settlements import Ripe, Run, Settlements, SettlePart, named_by
+from minibroker.session.settlements import GOES_ON, Ripe, Run, Settlements, SettlePart, named_by
 from minibroker.session.step_frame import StepFrame
 from minibroker.session.suspects import Suspects
 from minibroker.session.window import Sent, Window
@@ -123,7 +123,7 @@ class Session:
             yield from delivery.begun()
         yield from self.owed.messages()
         for part in self._settle_parts():
-            if part.op not in ("begin", "extend"):
+            if part.op not in GOES_ON:
                 yield from part.messages
 
     def _settle_parts(self) -> Iterator[SettlePart]:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from minibroker.contract import limits, wire
 from minibroker.session.frame_room import FRAME_BYTES, FrameRoom
-from minibroker.session.settlements import Item, Run, Settlements, SettlePart, runs_of
+from minibroker.session.settlements import GOES_ON, Item, Run, Settlements, SettlePart, runs_of
 from minibroker.session.window import Window
 
 # A login frame may have 4 KiB; this many runs fit with the other fields. Only a lease that was lost in a crash
@@ -93,7 +93,7 @@ class Owed:
         """Yield the messages of settlements that wait and end them."""
         for settlements in list(self.owing):
             yield from list(settlements.acks)
-            yield from [other.message for other in settlements.others if other.op != "extend"]
+            yield from [other.message for other in settlements.others if other.op not in GOES_ON]
 
     def let_go(self) -> None:
         """Forget what waits: nobody will be told of it any more."""

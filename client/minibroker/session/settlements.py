@@ -19,14 +19,20 @@ BEGUN: Final = 1  # the application has it; the server was not told
 TOLD: Final = 2  # begun, and the begin was written
 ENDED: Final = 3  # settled, lost, or given back unseen
 
+GOES_ON: Final = frozenset({"begin", "extend", "progress"})  # parts that end no message
+# What the value of a part is called, where it has one.
+_VALUES: Final = {
+    "nack": "delay_ms",
+    "extend": "lease_ms",
+    "release": "recalled",
+    "complete": "kept_ms",
+    "progress": "permille",
+}
+
 Item = Any  # a MessageData: message.py builds on this module
 Run = tuple[int, int, int, int]  # token, origin, first sequence, count
 Waiter = Any  # a future of the shell, opaque here
 Ripe = Callable[["Settlements"], Any]  # what it returns is the shell's way to wait for room
-
-
-# What the value of a part is, by its operation.
-_VALUES: Final = {"nack": "delay_ms", "extend": "lease_ms", "release": "recalled"}
 
 
 class SettlePart:
@@ -38,11 +44,11 @@ class SettlePart:
         self.op = op
         self.queue = queue
         self.messages = messages
-        self.value = (
-            value  # delay_ms of a nack, lease_ms of an extend, 1 of a release that was asked for
-        )
+        self.value = value  # as `_VALUES` says
         self.runs: list[Run] = []
-        self.errors: list[tuple[bytes, bytes]] = []  # class and text, one for each run
+        self.errors: list[
+            tuple[bytes, bytes]
+        ] = []  # class and text, or what else is said, one for each run
         self.waiters: list[tuple[Item, Waiter]] = []
 
     def header(self) -> dict[str, object]:
@@ -58,11 +64,13 @@ class SettlePart:
         if self.op in ("nack", "reject"):
             packed += wire.pack_strings([error_class for error_class, _ in self.errors])
             packed += wire.pack_strings([text for _, text in self.errors])
+        elif self.op in ("complete", "progress"):
+            packed += wire.pack_strings([said for _, said in self.errors])
         return packed
 
 
 class Settlement:
-    """One settlement other than a plain ack."""
+    """One settlement other than a plain ack; `error_text` is a result, or a note, where those are said."""
 
     __slots__ = ("error_class", "error_text", "message", "op", "value")
 

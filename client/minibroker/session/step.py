@@ -11,7 +11,8 @@ from minibroker.contract.errors import TooLarge
 from minibroker.session import wishes
 from minibroker.session.message import MessageData
 from minibroker.session.outbox import PublishGroup
-from minibroker.session.settlements import ENDED
+from minibroker.session.result_wish import completion
+from minibroker.session.settlements import ENDED, Settlement
 from minibroker.session.spans import Span
 from minibroker.session.step_frame import StepFrame
 from minibroker.session.typed import make_all
@@ -25,7 +26,7 @@ class StepData:
     def __init__(self, driver: Any, timeout: Span | None) -> None:
         self._driver = driver
         self._timeout_ms = wishes.timeout_ms(timeout, driver.timeout_ms)
-        self._messages: dict[MessageData[Any], None] = {}
+        self._messages: dict[MessageData[Any], Settlement | None] = {}
         self._groups: list[PublishGroup] = []
         self._newest: dict[str, PublishGroup] = {}  # of each queue
         self._calls: list[tuple[int, int, int]] = []  # group, first message in it, count
@@ -51,6 +52,24 @@ class StepData:
         if message.state == ENDED:
             raise message.lost_error()
         self._messages[message] = None
+
+    def result(
+        self, value: Any, *, kept: Span | None = None, message: MessageData[Any] | None = None
+    ) -> None:
+        """Say what a message of the step came to; `kept` and the value are as `Message.complete` has them.
+
+        Raises:
+            ValueError: the step does not ack one message alone, and `message` is none of those that it acks.
+            TypeError, BadValue, TooLarge: it can be no result.
+        """
+        self._check()
+        if message is None and len(self._messages) == 1:
+            [message] = self._messages
+        if message is None or message not in self._messages:
+            raise ValueError(
+                "say of which message of the step this is the result, and ack that first"
+            )
+        self._messages[message] = completion(message, value, kept)
 
     def publish(
         self,
@@ -131,7 +150,7 @@ class StepData:
         self._is_over = True
         if not self._messages and not self._groups:
             return None
-        frame = StepFrame(list(self._messages), self._groups)
+        frame = StepFrame(self._messages, self._groups)
         frame.check(self._driver.session.max_frame_bytes)
         return frame
 

@@ -12,11 +12,15 @@ from typing import Any, Final
 from minibroker.contract import limits, wire
 from minibroker.contract.confirms import ConfirmRun
 from minibroker.contract.errors import TooLarge
+from minibroker.session.frame_room import STRING_BYTES
 from minibroker.session.message import MessageData
 from minibroker.session.outbox import FRAME_RESERVE, PublishGroup
-from minibroker.session.settlements import BEGUN, ENDED, SettlePart, runs_of
+from minibroker.session.settlements import BEGUN, ENDED, Settlement, SettlePart, runs_of
 
 SMALL_PARTS: Final = 16  # the header of so many fits into what a header may have, whatever they say
+
+# The messages that a step acks, each with its completion where it has a result.
+Acked = Mapping[MessageData[Any], Settlement | None]
 
 
 class StepFrame:
@@ -27,18 +31,12 @@ class StepFrame:
         "waiter", "whole_ms",
     )  # fmt: skip
 
-    def __init__(
-        self, messages: Sequence[MessageData[Any]], groups: Sequence[PublishGroup]
-    ) -> None:
-        by_queue: dict[str, list[MessageData[Any]]] = {}
-        for message in messages:
-            by_queue.setdefault(message.queue, []).append(message)
-        self.acks = [SettlePart("ack", queue, acked, None) for queue, acked in by_queue.items()]
-        for part in self.acks:
-            part.runs = runs_of(part.messages)
+    def __init__(self, acked: Acked, groups: Sequence[PublishGroup]) -> None:
+        self.acks = _parts_of(acked)
         self.groups = groups
         self.size = sum(group.cost + FRAME_RESERVE for group in groups)  # bytes, at most
-        self.size += len(messages) * wire.RUN.size + limits.MAX_HEADER_BYTES
+        self.size += len(acked) * (wire.RUN.size + STRING_BYTES) + limits.MAX_HEADER_BYTES
+        self.size += sum(len(done.error_text) for done in acked.values() if done is not None)
         self.waiter: Any = None
         self.deadline_ms = self.whole_ms = self.slot = 0
         self.until_ms = 0  # it is not written before that
@@ -129,3 +127,21 @@ class StepFrame:
             ConfirmRun(result["origin"], result["first"], group.count, result["durability"])
             for group, result in zip(self.groups, results[len(self.acks) :], strict=True)
         ]
+
+
+def _parts_of(acked: Acked) -> list[SettlePart]:
+    """Return the parts that end these messages: one for each queue, and for how long results are kept there."""
+    parts: dict[tuple[str, int | None], SettlePart] = {}
+    for message, done in acked.items():
+        value = None if done is None else done.value
+        part = parts.get((message.queue, value))
+        if part is None:
+            op = "ack" if done is None else done.op
+            part = parts[message.queue, value] = SettlePart(op, message.queue, [], value)
+        part.messages.append(message)  # type: ignore[attr-defined]
+        if done is not None:
+            part.runs.append((message.token, message.origin, message.sequence, 1))
+            part.errors.append((b"", done.error_text))
+    for part in parts.values():
+        part.runs = part.runs or runs_of(part.messages)
+    return list(parts.values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
 from datetime import datetime
 from types import TracebackType
 from typing import Any, TypeVar, overload
@@ -15,10 +16,12 @@ from minibroker.session.arguments import MAX_RUN, Access, never_opened, options_
 from minibroker.session.declaring import checked
 from minibroker.session.explanation import Explanation
 from minibroker.session.pause_wishes import Pause
+from minibroker.session.result_wish import Progress
 from minibroker.session.spans import Span
 from minibroker.session.typed import UNTYPED
 from minibroker.session.wishes import Wish, check_name, timeout_ms
 from minibroker.shell.telling import Hook, logger
+from minibroker.sync.asking_results import result_of
 from minibroker.sync.atomic_step import Step
 from minibroker.sync.driver import Driver
 from minibroker.sync.queue import Queue
@@ -116,6 +119,18 @@ class Broker:
             value["server"] = page["server"]
             after = page.get("next")
         return value
+
+    def result(
+        self,
+        id: MessageId,
+        *,
+        result_type: Any = None,
+        on_progress: Callable[[Progress], object] | None = None,
+        wait: Span | None = None,
+        timeout: Span | None = None,
+    ) -> Any:
+        """Return what a message came to, whichever queue it is of, as `Queue.result` does."""
+        return result_of(self._driver, "", id, result_type, on_progress, wait, timeout)
 
     def explain(self, id: MessageId, *, timeout: Span | None = None) -> Explanation:
         """Return why a message is not running, whichever queue it is in, as `Queue.explain` does."""

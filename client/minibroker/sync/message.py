@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 from minibroker.contract import limits
 from minibroker.session.error_text import describe
 from minibroker.session.message import MessageData
+from minibroker.session.result_wish import completion, progress
 from minibroker.session.settlements import ENDED, Settlement
 from minibroker.session.spans import Span, milliseconds, of_type
 from minibroker.session.ways_out import Cancellation, Ending, ending_of
@@ -48,6 +49,31 @@ class Message(MessageData[Body], eq=False, gc=False):
     def ack(self, confirmed: bool = False) -> None:
         """Say that the work is done; the message ends. With `confirmed`, return when that is safe."""
         self._settle(None, confirmed)
+
+    def complete(self, result: Any, *, kept: Span | None = None, confirmed: bool = False) -> None:
+        """Say that the work is done and what it came to: as `ack`, and `Queue.result` returns it.
+
+        Args:
+            result: any value that a body can be, of at most 64 KiB.
+            kept: for so long; None: as the queue says (its setting `result_ms`), and if that is 0, not at all.
+            confirmed: return when it is safe.
+
+        Raises:
+            TypeError, BadValue, TooLarge: it can be no result; the message is still to be settled.
+        """
+        self._settle(completion(self, result, kept), confirmed)
+
+    def progress(self, share: float, note: str = "") -> None:
+        """Say how far the work is, 0.0 to 1.0: told to those who wait for the result, and kept nowhere else."""
+        said = progress(self, share, note)
+        driver, settlements = self.run.delivery.shell, self.run.settlements
+        with driver:
+            if self.state == ENDED:
+                raise self.lost_error()
+            settlements.others.append(said)
+            waiter = settlements.on_ripe()
+        if waiter is not None:
+            driver.wait(waiter)
 
     def nack(
         self,
@@ -139,6 +165,11 @@ class Message(MessageData[Body], eq=False, gc=False):
         driver.leave(flush=flush)
         if waiter is not None:
             driver.wait(waiter, done)
+
+    def returned(self, value: Any) -> None:
+        """Take what a handler returned for the result, where the queue keeps those and it is not settled yet."""
+        if self.run.delivery.keeps_results and self.state != ENDED:
+            self.complete(value)
 
     # ---- the block of `process` ----
 

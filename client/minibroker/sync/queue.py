@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 from minibroker.contract import limits
@@ -15,6 +15,7 @@ from minibroker.session.message import Delivery
 from minibroker.session.outbox import GROUP_MESSAGES, PublishGroup
 from minibroker.session.pacing import Prefetch, prefetch_of
 from minibroker.session.publishes import none_of, outcomes_of
+from minibroker.session.result_wish import Progress
 from minibroker.session.settlements import BEGUN
 from minibroker.session.spans import Span, whole
 from minibroker.session.typed import Convert
@@ -23,6 +24,7 @@ from minibroker.sync.driver import Driver
 from minibroker.sync.message import Message
 from minibroker.sync.queue_by_hand import QueueByHand
 from minibroker.sync.running import Handler, run_threads
+from minibroker.sync.steps import now_ms
 from minibroker.sync.waiter import Waiter
 
 Body = TypeVar("Body")
@@ -177,6 +179,30 @@ class Queue(QueueByHand, Generic[Body]):
         again = requeueing.requeued(self.name, id, found, body, headers, key)
         target: Queue[Any] = Queue(self._driver, queue or requeueing.source_of(self.name))
         return target.publish(**again._asdict(), timeout=timeout)
+
+    def call(
+        self,
+        body: Body,
+        *,
+        result_type: Any = None,
+        on_progress: Callable[[Progress], object] | None = None,
+        timeout: Span | None = None,
+        **options: Any,
+    ) -> Any:
+        """Publish a message and return what it came to; `options` are those of `publish`, the rest of `result`.
+
+        The queue must keep results (its setting `result_ms`). At the deadline the message stays where it is.
+
+        Raises:
+            NotSent, OutcomeUnknown, Busy, ...: as `publish`.
+            MessageFailed, Timeout, BodyError: as `result`.
+        """
+        by_ms = now_ms() + wishes.timeout_ms(timeout, self._driver.timeout_ms)
+        confirm = self.publish(body, timeout=timeout, **options)
+        left_s = max(0, by_ms - now_ms()) / 1_000
+        return self.result(
+            confirm.id, result_type=result_type, on_progress=on_progress, timeout=left_s
+        )
 
     # ---- consuming ----
 

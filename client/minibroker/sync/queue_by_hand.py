@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -16,7 +16,9 @@ from minibroker.session.explanation import Explanation
 from minibroker.session.pause_wishes import Pause
 from minibroker.session.peek import Peeks
 from minibroker.session.queue_times import QueueTimes, read_times, times
+from minibroker.session.result_wish import Progress
 from minibroker.session.spans import Span
+from minibroker.sync.asking_results import result_of
 from minibroker.sync.driver import Driver
 from minibroker.sync.joining import join
 
@@ -55,6 +57,34 @@ class QueueByHand:
             return Peeks()
         peeked: Peeks = self._ask(timeout, *wish)
         return peeked
+
+    def result(
+        self,
+        id: MessageId,
+        *,
+        result_type: Any = None,
+        on_progress: Callable[[Progress], object] | None = None,
+        wait: Span | None = None,
+        timeout: Span | None = None,
+    ) -> Any:
+        """Return what a message came to: at once, or when it has.
+
+        It is kept where the queue says so (its setting `result_ms`), or the worker does; None where the handler
+        returned nothing. It may be asked for before and after, and by several.
+
+        Args:
+            id: of the message; it was published to this queue, or ended in it.
+            result_type: what the result is made into, as the `body_type` of a queue.
+            on_progress: called with each `Progress` that the worker tells of.
+            wait: for so long; None: until the deadline. 0: what is there now.
+            timeout: deadline of this call.
+
+        Raises:
+            MessageFailed: it ended without one: dead, cancelled, purged.
+            Timeout: it has not come to anything in time, or nothing is kept of it.
+            BodyError: the result does not fit `result_type`.
+        """
+        return result_of(self._driver, self.name, id, result_type, on_progress, wait, timeout)
 
     def explain(self, id: MessageId, *, timeout: Span | None = None) -> Explanation:
         """Return why a message is not running, since when, and what would let it go on.

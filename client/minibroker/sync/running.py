@@ -108,3 +108,5 @@ class _Run:
         if inspect.iscoroutine(value):
             value.close()
             raise TypeError("the handler returned a coroutine, which nobody awaits here")
+        if value is not None:
+            message.returned(value)

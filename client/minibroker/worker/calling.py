@@ -57,9 +57,10 @@ def with_middleware(call: Call, middlewares: Sequence[Middleware]) -> Call:
 
 
 def _inside(call: Call, middleware: Middleware) -> Call:
-    async def surrounded(message: Message[Any]) -> None:
+    async def surrounded(message: Message[Any]) -> object:
         async with middleware(message):
-            await call(message)
+            return await call(message)
+        return None
 
     return surrounded
 
@@ -67,10 +68,11 @@ def _inside(call: Call, middleware: Middleware) -> Call:
 def with_timeout(call: Call, timeout_s: float) -> Call:
     """Return `call`, cancelled after `timeout_s` seconds, which raises HandlerTimeout."""
 
-    async def bounded(message: Message[Any]) -> None:
+    async def bounded(message: Message[Any]) -> object:
+        value: object = None
         try:
             async with asyncio.timeout(timeout_s) as bound:
-                await call(message)
+                value = await call(message)
         except TimeoutError as error:
             if not bound.expired():
                 raise
@@ -79,6 +81,7 @@ def with_timeout(call: Call, timeout_s: float) -> Call:
             raise timed_out(timeout_s).with_traceback(where) from None
         if bound.expired():  # it caught its cancellation, and went on
             raise timed_out(timeout_s)
+        return value
 
     return bounded
 
@@ -117,7 +120,7 @@ class Threads:
             raise error
         if inspect.isawaitable(value):
             return await value
-        return None
+        return value
 
     async def _left(self, message: Message[Any], future: asyncio.Future[Any]) -> None:
         """See to a call whose task was cancelled: a thread cannot be stopped.

@@ -87,7 +87,9 @@ class Crew:
                 running[at] = message
                 async with message.process():
                     try:
-                        await call(message)
+                        value = await call(message)
+                        if value is not None:
+                            await message.returned(value)
                     except asyncio.CancelledError as error:
                         if message.lost or _is_asked():
                             raise

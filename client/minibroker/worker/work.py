@@ -187,9 +187,9 @@ class _Shift:
         return call if self._options.max_messages is None else self._counted(call)
 
     def _counted(self, call: Call) -> Call:
-        async def counted(message: Message[Any]) -> None:
+        async def counted(message: Message[Any]) -> object:
             try:
-                await call(message)
+                return await call(message)
             finally:
                 self._left -= 1
                 if self._left <= 0:

@@ -34,7 +34,7 @@ class Kind:
     """One kind of entries; `key` and `value` are the types of theirs.
 
     `copied`: an entry outlives the segment of its record. `most`: beyond so many the oldest is forgotten; 0: no
-    bound. `remembers` says of a value whether it is kept in memory; None: each is.
+    bound; so `most_bytes`, of memory. `remembers` says of a value whether it is kept in memory; None: each is.
     """
 
     number: int
@@ -43,6 +43,7 @@ class Kind:
     value: tuple[type, ...]
     copied: bool = True
     most: int = 0
+    most_bytes: int = 0
     remembers: Callable[[Value], bool] | None = None
 
 
@@ -68,7 +69,13 @@ RATE: Final = Kind(7, "rate", (int, str), (int,))
 KEY: Final = Kind(11, "key", (int, str), (int,))
 # A redrive that goes on by itself (redrives.py), by its DLQ: as it stands (0), and what it is to do (1).
 REDRIVE: Final = Kind(10, "redrive", (int, int), (bytes,))
-_ALL: Final = (ENDED, CANCELLED, DEDUPE, SCHEDULE, PAUSE, RATE, REDRIVE, KEY)
+# What a message came to, by its id: an `Outcome` (results.py), the result or the error, when it ended, and the
+# number of the queue in which it did.
+RESULT: Final = Kind(
+    3, "result", (int, int), (int, bytes, int, int), most=limits.MAX_RESULTS,
+    most_bytes=limits.MAX_RESULTS_BYTES,
+)  # fmt: skip
+_ALL: Final = (ENDED, CANCELLED, RESULT, DEDUPE, SCHEDULE, PAUSE, RATE, REDRIVE, KEY)
 KINDS: Mapping[int, Kind] = {kind.number: kind for kind in _ALL}
 
 
@@ -95,11 +102,12 @@ class Entry:
 class Kept:
     """All entries, by kind and key."""
 
-    __slots__ = ("_buckets", "_kinds", "_sums")
+    __slots__ = ("_buckets", "_bytes", "_kinds", "_sums")
 
     def __init__(self, sums: Sums) -> None:
         self._kinds: dict[int, dict[Key, Entry]] = {}
         self._buckets: dict[int, dict[Entry, None]] = {}  # by the end of each, in BUCKET_MS
+        self._bytes: dict[int, int] = {}  # by kind, of those that have a bound
         self._sums = sums
 
     def __iter__(self) -> Iterator[Entry]:
@@ -111,10 +119,15 @@ class Kept:
 
     def get(self, store: Store, kind: Kind, key: Key) -> Value | None:
         """Return the value of an entry; None: there is none, or it is over."""
+        entry = self.find(store, kind, key)
+        return entry.value if entry is not None else None
+
+    def find(self, store: Store, kind: Kind, key: Key) -> Entry | None:
+        """Return an entry; None: there is none, or it is over."""
         entry = self._kinds.get(kind.number, {}).get(key)
         if entry is None or 0 < entry.expires_unix_ms <= store.unix_ms:
             return None
-        return entry.value
+        return entry
 
     def put(
         self,
@@ -155,6 +168,8 @@ class Kept:
         if entry is None:
             return
         self._sums.kept_bytes -= entry.size()
+        if kind.most_bytes:
+            self._bytes[kind.number] -= entry.size()
         if kind.copied:
             self._sums.kept_log_bytes -= entry.size()
             if entry.batch != NEVER:
@@ -217,6 +232,10 @@ class Kept:
         self._sums.kept_bytes += entry.size()
         if kind.copied:
             self._sums.kept_log_bytes += entry.size()
+        if kind.most_bytes:
+            self._bytes[kind.number] = self._bytes.get(kind.number, 0) + entry.size()
+            while self._bytes[kind.number] > kind.most_bytes:
+                self.forget(kind, next(iter(entries)))
         if not kind.most or len(entries) <= kind.most:
             return None
         oldest = next(iter(entries))

@@ -12,6 +12,7 @@ from minibroker.contract import limits
 from minibrokerd.core.model.deliveries import Consumer, Delivery
 from minibrokerd.core.model.inputs import Scope
 from minibrokerd.core.model.records import FrameMeta
+from minibrokerd.core.model.results import Asked
 from minibrokerd.core.model.wheel import Timer
 
 Result = dict[str, int | str]
@@ -170,6 +171,7 @@ class Connection:
     """One connection of a session: the main one, with its consumers, or the attached one."""
 
     __slots__ = (
+        "asked",
         "consumers",
         "id",
         "main",
@@ -193,6 +195,7 @@ class Connection:
         self.scope: Scope | None = None  # the queues that it may touch; None: all
         self.consumers: dict[int, Consumer] = {}
         self.receives: dict[int, Consumer] = {}  # waiting receives, by request number
+        self.asked: dict[int, Asked] = {}  # requests for results that wait, by number
         self.opened: dict[int, Consumer] = {}  # consumers, by the request number that made them
         self.tokens: set[int] = set()  # deliveries of which it holds something unbegun
         self.paused = False  # its peer does not read: nothing is delivered to it

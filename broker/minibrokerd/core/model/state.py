@@ -35,6 +35,7 @@ from minibrokerd.core.model.records import (
     encode,
 )
 from minibrokerd.core.model.refusals import Refused, check_name
+from minibrokerd.core.model.results import Results
 from minibrokerd.core.model.scheduled import CalendarOf, Schedules, no_calendars
 from minibrokerd.core.model.sessions import Connection, Session
 from minibrokerd.core.model.sums import Sums
@@ -62,8 +63,8 @@ class Store:
         "connections", "copied", "deliveries", "dirty", "dropped_batch", "effects", "endings", "entering",
         "epoch", "expected", "forward_waits", "grace_until_ms", "has_room", "held_back", "hold_until_ms",
         "idle", "jitter", "jobs", "kept", "lazy", "lazy_bytes", "looks_left", "max_queues", "news",
-        "next_queue_number", "now_ms", "nowhere", "open_batch", "paused", "pauses", "queues", "schedules",
-        "sessions", "short", "sizes", "standing", "sums", "synced", "unix_ms", "wheel",
+        "next_queue_number", "now_ms", "nowhere", "open_batch", "paused", "pauses", "queues", "results",
+        "schedules", "sessions", "short", "sizes", "standing", "sums", "synced", "unix_ms", "wheel",
     )  # fmt: skip
 
     def __init__(
@@ -98,6 +99,7 @@ class Store:
         self.kept = Kept(self.sums)
         self.schedules = Schedules()
         self.pauses = Pauses()
+        self.results = Results()
         self.has_room = True  # for what the server itself publishes
         self.wheel = Wheel(0)
         self.queues: dict[str, Queue] = {}

@@ -20,6 +20,7 @@ from minibrokerd.core.model.places import Place
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.records import AckMeta
 from minibrokerd.core.model.refusals import Refused, check_name
+from minibrokerd.core.model.results import Outcome
 from minibrokerd.core.model.state import Store
 from minibrokerd.core.model.transitions import take_delayed, wait
 from minibrokerd.core.model.walks import GO_ON, Steps, Walk
@@ -28,6 +29,7 @@ from minibrokerd.core.verbs.dooming import move_message, wake_doomed
 from minibrokerd.core.verbs.finding import Id, end_cold, find_delivered, take_cold, take_waiting
 from minibrokerd.core.verbs.grouping import is_here, look, read_where
 from minibrokerd.core.verbs.moving import purge
+from minibrokerd.core.verbs.results import keep_all
 from minibrokerd.core.verbs.runs import read_ids
 
 TAKE_LOOKS = 3  # what a message that is moved or ended counts
@@ -288,6 +290,8 @@ def _write_ended(walk: Walk, queue: Queue, ended: list[Run]) -> None:
         connection = store.connections.get(walk.connection)
         by = connection.session.client if connection is not None else ""
         store.endings.remember(queue.name, "purged", by, store.unix_ms, tail)
+        if queue.setting("result_ms"):
+            keep_all(store, queue, ids_of(ended), Outcome.PURGED)
         store.emit(AckMeta(queue.number, 0, 0, 0, 0, 0, 0), tail)
         queue.last_batch = store.open_batch
         ended.clear()

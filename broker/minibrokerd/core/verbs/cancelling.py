@@ -22,6 +22,7 @@ from minibrokerd.core.model.places import Place, delivered_from, waiting_from
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.records import AckMeta
 from minibrokerd.core.model.refusals import Refused
+from minibrokerd.core.model.results import Outcome
 from minibrokerd.core.model.state import Store
 from minibrokerd.core.model.transitions import change, state_in
 from minibrokerd.core.model.walks import GO_ON, Steps, Walk
@@ -29,6 +30,7 @@ from minibrokerd.core.verbs.attempts import drop_delivery
 from minibrokerd.core.verbs.bulk import TAKE_LOOKS, ids_of, line_looks, note
 from minibrokerd.core.verbs.dooming import wake_doomed
 from minibrokerd.core.verbs.finding import Id, end_cold, find_delivered, is_entering, take_waiting
+from minibrokerd.core.verbs.results import keep_all
 from minibrokerd.core.verbs.runs import read_ids
 
 COLD_MESSAGES: Final = 1_000  # of a run, at a time
@@ -213,6 +215,8 @@ class _Cancelling:
         """Record what has ended, and tell the workers that had some of it, once that is safe."""
         store, queue = self._store, self._queue
         runs = self._ended + [run for runs in self._taken.values() for run in runs]
+        if queue.setting("result_ms"):
+            keep_all(store, queue, {run[1:3]: None for run in runs}, Outcome.CANCELLED)
         if runs:
             store.endings.remember(
                 queue.name, "cancelled", self._by, store.unix_ms, pack_runs(dict.fromkeys(runs))

@@ -89,8 +89,7 @@ def _deliver(store: Store, group: Group, consumer: Consumer, most: int) -> bool:
     delivery = Delivery(
         token, queue.number, queue.home, consumer.session, connection.id, consumer, lease_ms
     )
-    rests_on = count = size = 0
-    keyed = False
+    rests_on, count, size, keyed = 0, 0, 0, False
     bodies = []
     for item in items:
         delivery.add(item)
@@ -124,6 +123,8 @@ def _deliver(store: Store, group: Group, consumer: Consumer, most: int) -> bool:
     }
     if terms.max_attempts:
         header["max_attempts"] = terms.max_attempts
+    if queue.settings["result_ms"]:
+        header["results"] = True
     if keyed:
         header["keyed"] = True
         column += _keys(items)

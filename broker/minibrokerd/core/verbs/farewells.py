@@ -17,6 +17,7 @@ from minibrokerd.core.model.state import Store
 from minibrokerd.core.model.transitions import wait
 from minibrokerd.core.model.wheel import Timer
 from minibrokerd.core.verbs.attempts import drop_delivery
+from minibrokerd.core.verbs.results import forget
 
 STEP_LOOKS: Final = 1_000  # consumers, and items of deliveries, that one apply takes apart: some ms
 
@@ -45,6 +46,8 @@ def end_connection(store: Store, id: int, *, marked: bool = True) -> None:
         consumer.active = False  # it gets nothing more, wherever it still stands in line
         if consumer.timer is not None:
             store.wheel.cancel(consumer.timer)
+    for asked in list(connection.asked.values()):
+        forget(store, asked)
     end_in_steps(store, connection, consumers, marked=marked)
     session = connection.session
     if connection.main:

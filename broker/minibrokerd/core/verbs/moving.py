@@ -14,6 +14,7 @@ from minibrokerd.core.model.refusals import Refused
 from minibrokerd.core.model.state import Store
 from minibrokerd.core.model.transitions import give_credit, wait
 from minibrokerd.core.verbs.dooming import doom, move_message, wake_doomed
+from minibrokerd.core.verbs.results import keep_dead, tell_purged
 
 STEP_MESSAGES: Final = (
     1_000  # what a bulk command does in one apply, so that the loop never pauses for it
@@ -51,6 +52,8 @@ def dead_letter(store: Store, queue: Queue, message: Message, entry: AttemptMeta
         store.write_return(queue, [message], delay_ms, entry)
         wait(store, queue.group, message, message.delivery)
         return
+    if queue.setting("result_ms"):
+        keep_dead(store, queue, message, entry)
     dlq = store.dlq_of(queue)
     if not dlq.has_room():
         queue.group.counters["dlq_full"] += 1
@@ -103,6 +106,7 @@ def purge(store: Store, queue: Queue) -> int:
     store.emit(PurgeMeta(queue.number))
     queue.last_batch = store.open_batch
     count = _end_all(store, queue)
+    tell_purged(store, queue)
     queue.group.counters["purged"] += count
     wake_doomed(store, queue)
     return count
@@ -127,6 +131,7 @@ def delete(store: Store, queue: Queue, *, force: bool) -> int:
         store.emit(DropMeta(each.number))
         store.dropped_batch = store.nowhere.last_batch = store.open_batch
         count += _end_all(store, each)
+        tell_purged(store, each)
         store.remove_queue(each)
     return count
 

@@ -40,6 +40,7 @@ from minibrokerd.core.verbs import (
     publishing,
     redriving,
     requests,
+    results,
     retiming,
     scheduling,
     settling,
@@ -83,12 +84,14 @@ class Operation:
     phases: tuple[Phase, ...] = field(init=False)
     columns: tuple[str, ...] = field(init=False)
     errors: bool = field(init=False)  # columns of errors follow its runs
+    texts: int = field(init=False)  # string columns behind its runs
 
     def __post_init__(self) -> None:
         row = COMMANDS[self.op]
         object.__setattr__(self, "phases", row.phases)
         object.__setattr__(self, "columns", row.columns)
         object.__setattr__(self, "errors", "error_class" in row.columns)
+        object.__setattr__(self, "texts", len(row.columns) - 1)
 
 
 def _login(op: str, login: Login) -> Operation:
@@ -151,11 +154,15 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         ),
         _settlement("begin", settling.begin, SEQUENCE | REQUEST | NAMELESS),
         _settlement("ack", settling.ack, steps=True),
+        _settlement("complete", settling.complete, steps=True),
         _settlement("nack", settling.nack),
         _settlement("reject", settling.reject),
         _settlement("release", settling.release),
         # A renewal that an ack overtook is no trouble of anybody's.
         _settlement("extend", settling.extend, counts_lost=False),
+        # What is said of a message that somebody else has by now is of no interest.
+        _settlement("progress", settling.progress, counts_lost=False),
+        _request("result", results.result),
         _request("consume", requests.consume, makes="queue"),
         _request("cancel", requests.cancel),
         _request("receive", requests.receive, makes="queue"),

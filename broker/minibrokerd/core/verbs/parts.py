@@ -73,7 +73,9 @@ def _check_step(store: Store, frame: Frame) -> None:
     count = sum(part.count for part in frame.parts if part.row.needs == NEEDS_ROOM)
     if count > limits.MAX_MESSAGES_PER_FRAME:
         raise Broken(f"a frame has more than {limits.MAX_MESSAGES_PER_FRAME} messages")
-    if frame.size + PUBLISH_OVERHEAD_BYTES * len(frame.parts) > store.sizes.apply_bytes:
+    # Beside the record of each part, one of each result.
+    records = len(frame.parts) + sum(part.runs for part in frame.parts if part.row.texts == 1)
+    if frame.size + PUBLISH_OVERHEAD_BYTES * records > store.sizes.apply_bytes:
         raise Refused(
             "too_large",
             f"a frame of {frame.size} bytes in {len(frame.parts)} parts exceeds {store.sizes.apply_bytes} "

@@ -11,7 +11,7 @@ from minibroker.contract import limits
 from minibroker.contract.wire import RUN
 from minibrokerd.core.model.deliveries import Run
 from minibrokerd.core.model.inputs import Frame
-from minibrokerd.core.model.refusals import Broken
+from minibrokerd.core.model.refusals import Broken, Refused
 
 _COUNT_WORD: Final = 5  # of the six words of a run: its count
 
@@ -23,7 +23,7 @@ def slice_of_runs(part: Any, columns: memoryview, lengths: memoryview) -> tuple[
         Broken: they are shorter than that.
     """
     used = RUN.size * part.runs
-    for _ in range(2 if part.row.errors else 0):
+    for _ in range(part.row.texts):
         used += _read_texts(columns[used:], part.runs, 0)[1]
     if used > len(columns):
         raise Broken(f"{part.runs} runs need {used} bytes, the columns have {len(columns)}")
@@ -78,6 +78,25 @@ def read_errors(data: memoryview, count: int) -> tuple[Iterator[tuple[str, str]]
     names, used = _read_texts(data, count, limits.MAX_ERROR_CLASS_BYTES)
     texts, more = _read_texts(data[used:], count, limits.MAX_ERROR_TEXT_BYTES)
     return zip(names, texts, strict=True), used + more
+
+
+def read_values(data: memoryview, count: int, most_bytes: int) -> tuple[list[bytes], int]:
+    """Return the entry of each run in the string column that starts `data`, and its size.
+
+    Raises:
+        Broken: the column is too short.
+        Refused: `too_large`, an entry exceeds `most_bytes`.
+    """
+    head = 4 * count
+    lengths = array("I")
+    lengths.frombytes(data[:head])
+    end = head + sum(lengths)
+    if end > len(data) or len(lengths) < count:
+        raise Broken(f"a string column of {count} entries has {len(data)} bytes")
+    if max(lengths, default=0) > most_bytes:
+        raise Refused("too_large", f"{max(lengths)} bytes of one run exceed {most_bytes}")
+    starts = accumulate(lengths, initial=head)
+    return [bytes(data[at : at + size]) for at, size in zip(starts, lengths, strict=False)], end
 
 
 def _read_texts(data: memoryview, count: int, most_bytes: int) -> tuple[Iterator[str], int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
+from minibroker.contract import limits
 from minibroker.contract.wire import RUN, pack_runs
 from minibrokerd.core.model.claims import Claims
 from minibrokerd.core.model.deliveries import Delivery, Run
@@ -17,18 +18,21 @@ from minibrokerd.core.model.messages import MEMORY, Item, Message, State, single
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.records import AckMeta, ExtendMeta
 from minibrokerd.core.model.refusals import Broken, Refused
+from minibrokerd.core.model.results import Outcome
 from minibrokerd.core.model.sessions import Connection, Result
 from minibrokerd.core.model.state import Store
 from minibrokerd.core.model.transitions import change, end_begun, end_held, state_in, wait
 from minibrokerd.core.verbs.attempts import begin_messages, drop_delivery, end_attempt
 from minibrokerd.core.verbs.moving import dead_letter, is_used_up, retry_delay_ms
 from minibrokerd.core.verbs.recalling import given_back
-from minibrokerd.core.verbs.runs import read_errors, read_runs
+from minibrokerd.core.verbs.results import keep, progressed
+from minibrokerd.core.verbs.runs import read_errors, read_runs, read_values
 from minibrokerd.core.verbs.timing import times_of
 
 RELEASE_DELAY_MS: Final = (
     1_000  # from the second release on, so that two workers do not play ping-pong
 )
+_MOST_BYTES: Final = {"result": limits.MAX_RESULT_BYTES, "note": limits.MAX_NOTE_BYTES}
 
 
 class Settlement:
@@ -47,6 +51,7 @@ class Settlement:
         "runs",
         "sent_unix_ms",
         "store",
+        "values",
     )
 
     def __init__(
@@ -61,6 +66,8 @@ class Settlement:
         self.column = memoryview(b"")  # the runs as they came
         # (class, text) for each run of a nack or reject
         self.errors: Iterable[tuple[str, str]] = ()
+        # What each run of a `complete` came to, or what is said of it in a `progress`; None: another part.
+        self.values: list[bytes] | None = None
         self.lost: list[Run] = []
         self.durability = MEMORY  # the safest of what was settled
         # When the newest of these was begun, or published, if it was settled without a begin; 0: none was.
@@ -217,6 +224,8 @@ def ack(work: Settlement) -> None:
         times = times_of(store, work.group)
         times.waits.note(waited_ms, count)
         times.runs.note(0, count)  # begun and done in one turn of its client's loop
+    if work.values is not None or work.queue.settings["result_ms"]:
+        _keep_results(work, ended)
     # Only what really ended may stand in the log: a lost run names messages that live.
     tail = pack_runs(ended) if work.lost else bytes(work.column)
     store.endings.remember(work.queue.name, "acked", session.client, store.unix_ms, tail)
@@ -240,6 +249,47 @@ def ack(work: Settlement) -> None:
         )
     store.emit(meta, tail)
     work.queue.last_batch = work.store.open_batch
+
+
+def complete(work: Settlement) -> None:
+    """Done, with a result for each run."""
+    ack(work)
+
+
+def _keep_results(work: Settlement, ended: list[Run]) -> None:
+    """Keep what messages that ended as done came to, if somebody asked for it."""
+    kept_ms, values = work.queue.setting("result_ms"), dict[tuple[int, int, int], bytes]()
+    if work.values is not None:
+        kept_ms = work.part.kept_ms or kept_ms
+        for (token, origin, first, count), value in zip(work.runs, work.values, strict=True):
+            values |= {(token, origin, first + at): value for at in range(count)}
+    if not kept_ms:
+        return
+    is_logged = work.durability != MEMORY
+    for token, origin, first, count in ended:
+        for sequence in range(first, first + count):
+            value = values.get((token, origin, sequence), b"")
+            keep(
+                work.store,
+                work.queue,
+                (origin, sequence),
+                Outcome.DONE,
+                value,
+                kept_ms,
+                logged=is_logged,
+            )
+
+
+def progress(work: Settlement) -> None:
+    """Say how far messages are; what is only held has begun."""
+    assert work.values is not None, "it was checked"
+    for run, note in zip(work.runs, work.values, strict=True):
+        for message in work.singles(run):
+            begin_messages(work.store, work.queue, _not_begun([message]))
+            id = message.block.origin, message.sequence
+            progressed(
+                work.store, work.queue, id, work.part.permille, note.decode(errors="replace")
+            )
 
 
 def _has_outcome(store: Store, frame: Frame, lost: Sequence[object]) -> bool:
@@ -374,6 +424,8 @@ def check_settlement(
     # The errors first: whether their columns are whole costs nothing.
     errors, more = read_errors(data[size:], part.runs) if part.row.errors else ((), 0)
     work = Settlement(store, frame, part, queue, read_runs(data, part.runs))
+    if part.row.texts == 1:
+        work.values, more = read_values(data[size:], part.runs, _MOST_BYTES[part.row.columns[1]])
     work.column, work.errors = data[:size], errors
     if size + more != len(data):
         raise Broken(f"the columns have {len(data)} bytes, {size + more} are accounted for")

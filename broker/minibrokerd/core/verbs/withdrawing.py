@@ -16,6 +16,7 @@ from minibrokerd.core.model.state import Store
 from minibrokerd.core.model.transitions import wait
 from minibrokerd.core.verbs.attempts import drop_delivery
 from minibrokerd.core.verbs.farewells import end_consumer, end_in_steps
+from minibrokerd.core.verbs.results import forget
 
 
 def open_consumer(connection: Connection, consumer: Consumer, request: int | None) -> None:
@@ -43,13 +44,16 @@ def end_receive(store: Store, connection: Connection, consumer: Consumer) -> Non
 
 
 def withdraw(store: Store, connection: Connection, request: int) -> int:
-    """End the receive or consume of this number, and give back its answer; return what the reply rests on.
+    """End the receive, consume or result of this number, and give back its answer; return what the reply rests on.
 
     A number that means nothing here (it was withdrawn before, or never used) changes nothing.
     """
     receive = connection.receives.get(request)
     if receive is not None:
         end_receive(store, connection, receive)
+    asked = connection.asked.get(request)
+    if asked is not None:
+        forget(store, asked)
     consumer = connection.opened.get(request)
     if consumer is not None:
         return cancel_consumer(store, connection, consumer)

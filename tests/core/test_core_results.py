@@ -1,0 +1,281 @@
+"""Results in virtual time: kept with the end that they tell of, told to who asks before and after, bounded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgpack
+import pytest
+from core_client import Client, Delivered
+from harness import World
+
+from minibroker.contract import limits, wire
+from minibrokerd.core.model import kept
+
+HOUR_MS = 3_600_000
+
+
+def told(client: Client, *messages: Delivered, op: str = "complete", **fields: Any) -> Any:
+    """Complete messages with their bodies as results, or say them as notes of a progress; return the answer."""
+    part = {"op": op, "queue": messages[0].queue, "runs": len(messages), **fields}
+    texts = [msgpack.packb(m.body) if op == "complete" else m.body for m in messages]
+    columns = wire.pack_runs([m.run for m in messages]) + wire.pack_strings(texts)
+    return client.sequenced([part], columns)
+
+
+def ask(
+    client: Client, id: tuple[int, int], queue: str = "jobs", wait_ms: int = 0, **more: int
+) -> Any:
+    """Ask for a result; None: the answer waits."""
+    part = {"op": "result", "queue": queue, "runs": 1, "wait_ms": wait_ms, **more}
+    answer = client.request(part, wire.pack_runs([(0, *id, 1)]))
+    return answer if answer is None or answer["op"] == "error" else answer["value"]
+
+
+def later(client: Client, request: int = 0) -> Any:
+    """Take the answer of a request that waited; None: it is not there."""
+    answer = client.answer(request=request or client.requests)
+    return None if answer is None else answer["value"]
+
+
+def working(*bodies: bytes, result_ms: int = HOUR_MS, **options: Any) -> Any:
+    """Return a world, a client that holds messages of `jobs`, and those."""
+    world = World(**options)
+    client = world.hello()
+    client.set("jobs", result_ms=result_ms)
+    client.publish("jobs", *bodies)
+    jobs = client.receive_all("jobs", len(bodies))
+    world.auto_sync = False
+    return world, client, jobs
+
+
+def test_a_result_is_told_to_who_waits_when_the_ack_is_safe_and_not_before() -> None:
+    """Within 20 ms of the ack: in the very step that its sync ends, no time passes."""
+    world, client, (job,) = working(b"done")
+    caller = world.hello("caller")
+    assert ask(caller, job.id, wait_ms=30_000) is None
+    told(client, job)
+    assert later(caller) is None, "a crash could still undo it"
+    now_ms = world.now_ms
+    world.sync()
+    value = later(caller)
+    assert (value["state"], msgpack.unpackb(value["result"])) == ("DONE", b"done")
+    assert value["ended_unix_ms"] == world.unix_ms
+    assert world.now_ms == now_ms
+    assert ask(caller, job.id)["result"] == value["result"], "also afterwards, and twice"
+    assert ask(caller, job.id, queue="")["state"] == "DONE"
+
+
+@pytest.mark.parametrize("digests", [False, True])
+def test_results_survive_restarts_and_their_segment_and_end_in_time(digests: bool) -> None:
+    world, client, jobs = working(b"1", b"2")
+    world.digests = digests
+    told(client, jobs[0])
+    client.settle("ack", jobs[1])
+    world.sync()
+    for _ in range(2):
+        world.free(world.core.synced)
+        world.restart()
+        caller = world.hello()
+        assert msgpack.unpackb(ask(caller, jobs[0].id)["result"]) == b"1"
+        answer = ask(caller, jobs[1].id)
+        assert (answer["state"], answer.get("result")) == ("DONE", None)
+    world.advance(HOUR_MS + 1)
+    assert ask(caller, jobs[0].id)["state"] == "NONE"
+    world.advance(kept.BUCKET_MS)
+    world.run_jobs()
+    assert world.store.sums.kept_log_bytes == 0
+
+
+@pytest.mark.parametrize("kept_in_time", [True, False])
+def test_a_crash_before_the_sync_leaves_the_message_and_no_result(kept_in_time: bool) -> None:
+    world, client, (job,) = working(b"1")
+    told(client, job)
+    if kept_in_time:
+        world.sync()
+    world.restart(clean=False)
+    caller = world.hello()
+    assert ask(caller, job.id)["state"] == ("DONE" if kept_in_time else "NONE")
+    assert len(world.states("jobs")) == (0 if kept_in_time else 1)
+
+
+def test_nothing_is_kept_where_nobody_asked() -> None:
+    world, client, (one, two, three) = working(b"1", b"2", b"3", result_ms=0)
+    told(client, one)
+    client.settle("ack", two)
+    told(client, three, kept_ms=60_000)
+    world.sync()
+    assert [ask(client, m.id)["state"] for m in (one, two, three)] == ["NONE", "NONE", "DONE"]
+
+
+def test_a_message_that_dies_is_cancelled_or_purged_has_that_as_its_result() -> None:
+    world, client, (dead, cancelled, purged, all_purged) = working(b"1", b"2", b"3", b"4")
+    caller = world.hello()
+    for message in (dead, cancelled, purged, all_purged):
+        ask(caller, message.id, wait_ms=30_000)
+    first = caller.requests - 3
+    part = {"op": "reject", "queue": "jobs", "runs": 1}
+    texts = wire.pack_strings([b"ValueError"]) + wire.pack_strings([b"never"])
+    client.sequenced([part], wire.pack_runs([dead.run]) + texts)
+    world.sync()
+    value = later(caller, first)
+    assert (value["state"], value["error_class"], value["error_text"]) == (
+        "DEAD",
+        "ValueError",
+        "never",
+    )
+    client.request(
+        {"op": "cancel_messages", "queue": "jobs", "runs": 1},
+        wire.pack_runs([(0, *cancelled.id, 1)]),
+    )
+    client.settle("release", purged)
+    client.request(
+        {"op": "purge", "queue": "jobs", "runs": 1}, wire.pack_runs([(0, *purged.id, 1)])
+    )
+    world.sync()
+    assert later(caller, first + 1)["state"] == "CANCELLED"
+    assert later(caller, first + 2)["state"] == "PURGED"
+    client.request({"op": "purge", "queue": "jobs", "runs": 0})
+    world.sync()
+    assert later(caller, first + 3)["state"] == "PURGED"
+    assert world.store.results.waiting == {}
+    # What was dead may be done all the same.
+    client.request({"op": "redrive", "queue": "jobs.dlq", "runs": 0})
+    world.run_jobs()
+    world.sync()
+    [again] = client.receive_all("jobs")
+    told(client, again)
+    world.sync()
+    assert ask(caller, dead.id)["state"] == "DONE"
+
+
+def test_a_lost_lease_stores_nothing() -> None:
+    world, client, (job,) = working(b"1")
+    client.settle("release", job)
+    answer = told(client, job)
+    world.sync()
+    answer = answer or client.answer(sequence=client.sequence)
+    assert answer["results"] == [{"lost": 1}]
+    assert ask(client, job.id)["state"] == "NONE"
+
+
+def test_a_result_is_a_part_of_a_step() -> None:
+    world, client, (job,) = working(b"1")
+    texts = wire.pack_strings([msgpack.packb(7)])
+    done = {"op": "complete", "queue": "jobs", "runs": 1}
+    next = {"op": "publish", "queue": "next", "count": 1}
+    lengths = (0).to_bytes(4, "little") + (1).to_bytes(4, "little")
+    answer = client.sequenced([done, next], wire.pack_runs([job.run]) + texts, lengths, b"n")
+    assert answer is None
+    world.sync()
+    assert msgpack.unpackb(ask(client, job.id)["result"]) == 7
+    assert list(world.states("next").values()) == ["READY"]
+
+
+def test_who_waits_too_long_or_goes_is_waited_for_no_more() -> None:
+    world, client, (job,) = working(b"1")
+    caller = world.hello()
+    assert ask(caller, job.id, wait_ms=1_000) is None
+    world.advance(992)
+    assert later(caller) is None
+    world.advance(16)
+    assert later(caller)["state"] == "NONE"
+    assert ask(caller, job.id, wait_ms=1_000) is None
+    caller.request({"op": "withdraw", "withdrawn": caller.requests})
+    assert ask(caller, job.id, wait_ms=1_000) is None
+    world.disconnect(caller)
+    assert world.store.results.waiting == {}
+    told(client, job)
+    world.sync()
+    world.advance(2_000)
+
+
+def test_a_result_is_of_the_queue_where_it_was_published_or_ended() -> None:
+    world, client, (job,) = working(b"1")
+    client.publish("other", b"x")
+    world.sync()
+    assert ask(client, job.id, queue="other", wait_ms=1_000) is None
+    other = client.requests
+    told(client, job)
+    world.sync()
+    assert later(client, other) is None
+    assert ask(client, job.id, queue="other")["state"] == "NONE"
+    assert ask(client, job.id, queue="nowhere")["code"] == "unknown_queue"
+
+
+def test_results_are_bounded_in_number_and_bytes() -> None:
+    """The oldest are forgotten; one that is too large is refused, and nothing is settled."""
+    object.__setattr__(kept.RESULT, "most", 3)
+    try:
+        world, client, jobs = working(*(b"%d" % number for number in range(5)))
+        told(client, *jobs)
+        world.sync()
+        states = [ask(client, job.id)["state"] for job in jobs]
+        assert states == ["NONE", "NONE", "DONE", "DONE", "DONE"]
+    finally:
+        object.__setattr__(kept.RESULT, "most", limits.MAX_RESULTS)
+    entry_bytes = kept.ENTRY_BYTES + 40 + limits.MAX_RESULT_BYTES // 2
+    object.__setattr__(kept.RESULT, "most_bytes", 2 * entry_bytes + 200)
+    try:
+        half = b"x" * (limits.MAX_RESULT_BYTES // 2)
+        world, client, jobs = working(half, half, half, b"x" * limits.MAX_RESULT_BYTES)
+        told(client, *jobs[:3])
+        world.sync()
+        assert [ask(client, job.id)["state"] for job in jobs[:3]] == ["NONE", "DONE", "DONE"]
+        assert told(client, jobs[3])["code"] == "too_large"
+        assert world.states("jobs")[jobs[3].id] == "BEGUN"
+    finally:
+        object.__setattr__(kept.RESULT, "most_bytes", limits.MAX_RESULTS_BYTES)
+
+
+def test_progress_is_told_to_who_wants_it_and_left_behind_at_the_end() -> None:
+    world, client, (job,) = working(b"half way")
+    caller = world.hello()
+    assert ask(caller, job.id, wait_ms=30_000, mark=0) is None
+    with_it = caller.requests
+    assert ask(caller, job.id, wait_ms=30_000) is None
+    records = len(world.log)
+    told(client, job, op="progress", permille=500)
+    value = later(caller, with_it)
+    assert (value["state"], value["permille"], value["note"]) == ("NONE", 500, "half way")
+    assert later(caller) is None, "who did not ask for it hears of the end only"
+    assert len(world.log) == records
+    assert ask(caller, job.id, wait_ms=30_000, mark=value["mark"]) is None
+    assert ask(world.hello(), job.id, wait_ms=30_000, mark=0)["permille"] == 500
+    told(client, job)
+    world.sync()
+    assert later(caller)["state"] == "DONE"
+    assert world.store.results.progress == {}
+    assert told(client, job, op="progress", permille=1)["results"] == [{"lost": 1}]
+
+
+class Only:
+    """The scope of a token for some queues."""
+
+    def __init__(self, *names: str) -> None:
+        self._names = names
+
+    def covers(self, queue: str) -> bool:
+        """Whether this one."""
+        return queue in self._names
+
+
+@pytest.mark.parametrize("covered", [True, False])
+def test_who_names_no_queue_hears_of_those_that_its_token_is_for(covered: bool) -> None:
+    world, client, (job,) = working(b"1")
+    early, late = world.hello(), world.hello()
+    for caller in (early, late):
+        world.store.connections[caller.connection].scope = Only("jobs" if covered else "other")
+    assert ask(early, job.id, queue="", wait_ms=30_000, mark=0) is None
+    told(client, job, op="progress", permille=5)
+    value = later(early)
+    assert (value is not None) is covered
+    assert ("permille" in ask(late, job.id, queue="")) is covered
+    if covered:
+        assert ask(early, job.id, queue="", wait_ms=30_000) is None
+    told(client, job)
+    world.sync()
+    assert (later(early) is not None) is covered
+    assert ask(late, job.id, queue="")["state"] == ("DONE" if covered else "NONE")
+    client.request({"op": "queue_delete", "queue": "jobs", "force": 1})
+    world.sync()
