@@ -133,13 +133,8 @@ _HOMES: Final = {
     "minibroker.contract.confirms": "Confirm ConfirmRun Confirms MessageId",
     "minibroker.contract.errors": (
         "BadName BadValue BodyError Busy Closed CommandError ConnectionLost DiskFull "
-<<<<<<< HEAD
-        "IdConflict LeaseLost LimitReached LoginRefused MessageCancelled MinibrokerError NotAllowed "
-        "NotSent NotWaiting OutcomeUnknown ProtocolError QueueFull QueueInUse SettingsDiffer ShuttingDown "
-=======
         "IdConflict LeaseLost LimitReached LoginRefused MessageCancelled MessageFailed MinibrokerError NotAllowed "
-        "NotSent NotWaiting OutcomeUnknown ProtocolError QueueInUse SettingsDiffer ShuttingDown "
->>>>>>> c3b4d40 (Results: what a message came to is kept where somebody asked, pushed to who waits, with progress; calls; over both clients, HTTP and the command line)
+        "NotSent NotWaiting OutcomeUnknown ProtocolError QueueFull QueueInUse SettingsDiffer ShuttingDown "
         "Timeout TokenRefused TooLarge UnknownQueue UnknownSchedule"
     ),
     "minibroker.contract.settings": "Settings",

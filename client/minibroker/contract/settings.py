@@ -93,6 +93,8 @@ SETTINGS: Mapping[str, Setting] = {
             0,
             OVERFLOWS,
             "What a publish does that would exceed max_messages or max_bytes (section 5.11).",
+        ),
+        Setting(
             "result_ms",
             0,
             0,
