@@ -18,9 +18,34 @@ import threading
 from pathlib import Path
 from time import monotonic
 
+from support import warm
+
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 NOT_RUN = ("pip install",)  # tests/packaging installs the wheel into an empty environment
-DEADLINE_S = 30.0
+FORKED = re.compile(r"^minibroker(?= (?!serve|worker)[^&]*$)")
+DEADLINE_S = 60.0
+LOOKS_S = 10.0  # how long a reader waits for what a line should print, before the next one
+
+
+class Output:
+    """What a block prints, and what of it has not come yet."""
+
+    def __init__(self, block: str, expected: list[str], *, is_cut: bool) -> None:
+        self.missing = [line for line in expected if line != "..."]
+        self._block = block
+        self._printed: list[str] = []
+        self._is_cut = is_cut
+
+    def take(self, line: str) -> None:
+        """Cross a printed line off; AssertionError if it does not stand there."""
+        self._printed.append(line)
+        fits = [pattern for pattern in self.missing if _fits(pattern, line)]
+        assert fits or self._is_cut or not line, f"not on the page: {line!r}\n{self}"
+        if fits:
+            self.missing.remove(fits[0])
+
+    def __str__(self) -> str:
+        return f"missing: {self.missing}\nprinted: {self._printed}\nin:\n{self._block}"
 
 
 class Page:
@@ -34,6 +59,7 @@ class Page:
         url = f"minibroker://127.0.0.1:{port}"
         # As a reader's shell: with it, lines of two programs run into each other.
         readers = {name: os.environ[name] for name in os.environ if name != "PYTHONUNBUFFERED"}
+        self._forked, warmer = warm.for_shells()
         bin_path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         ours = {"MINIBROKER_URL": url, "MINIBROKER_PORT": str(port), "PATH": bin_path}
         ours |= {"MINIBROKER_HTTP": f"127.0.0.1:{http_port}", "MINIBROKER_NO_HTTP": "0"}
@@ -46,6 +72,7 @@ class Page:
             cwd=directory,
             env={**readers, **ours},
             start_new_session=True,
+            pass_fds=[warmer],
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -77,20 +104,28 @@ class Page:
             (self._directory / name[1]).write_text(block, "utf-8")
 
     def _console(self, block: str) -> None:
-        expected: list[str] = []
-        for line in block.splitlines():
+        steps: list[tuple[str, list[str]]] = [("true", [])]
+        for line in filter(None, block.splitlines()):
             if line.startswith("$ "):
-                self._type(line[2:])
-            elif line:
-                expected.append(self._with_ports(line))
+                steps.append((line[2:], []))
+            else:
+                steps[-1][1].append(self._with_ports(line))
         # What follows is printed when the last command has ended.
-        self._type("echo the block has ended")
-        expected.append("the block has ended")
-        self._compare(expected, block)
+        steps.append(("echo the block has ended", ["the block has ended"]))
+        missing = [line for _, lines in steps for line in lines]
+        output = Output(block, missing, is_cut="..." in missing)
+        for index, (command, _) in enumerate(steps, 1):
+            self._type(command)
+            # As a reader, who types the next line when this one has done what it says.
+            later = [line for _, lines in steps[index:] for line in lines]
+            self._take(output, later, LOOKS_S if index < len(steps) else DEADLINE_S)
+        assert not output.missing, output
 
     def _type(self, command: str) -> None:
         assert self._bash.stdin is not None
         if not command.startswith(NOT_RUN):
+            # It starts once in full in every run, with its help; what signals are sent to is never forked.
+            command = FORKED.sub(self._forked, command)
             self._bash.stdin.write(self._with_ports(command) + "\n")
             self._bash.stdin.flush()
 
@@ -99,24 +134,16 @@ class Page:
             line = line.replace(usual, ours)
         return line
 
-    def _compare(self, expected: list[str], block: str) -> None:
-        deadline = monotonic() + DEADLINE_S
-        printed: list[str] = []
-        cut = "..." in expected
-        expected = [line for line in expected if line != "..."]
-        while expected:
+    def _take(self, output: Output, later: list[str], most_s: float) -> None:
+        """Take lines until nothing is missing but what comes later, or so much time has passed."""
+        deadline = monotonic() + most_s
+        while any(output.missing.count(line) > later.count(line) for line in output.missing):
             try:
                 line = self._lines.get(timeout=max(0.0, deadline - monotonic()))
             except queue.Empty:
-                line = None
-            assert line is not None, f"missing: {expected}\nprinted: {printed}\nin:\n{block}"
-            printed.append(line)
-            fits = [pattern for pattern in expected if _fits(pattern, line)]
-            assert fits or cut or not line, (
-                f"not on the page: {line!r}\nmissing: {expected}\nin:\n{block}"
-            )
-            if fits:
-                expected.remove(fits[0])
+                return
+            assert line is not None, f"the shell has ended: {output}"
+            output.take(line)
 
     def _read(self) -> None:
         assert self._bash.stdout is not None

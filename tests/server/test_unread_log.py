@@ -19,6 +19,7 @@ from support.broker import COMMAND, START_DEADLINE_S
 from support.processes import DEADLINE_S, look_until
 
 EVENTS = 5_000
+AT_ONCE = 50
 DRAIN_S = 5
 
 
@@ -64,6 +65,14 @@ def chatter(port: int, count: int) -> None:
         assert answers(port)
 
 
+def await_frames(peer: socket.socket, count: int) -> None:
+    """Read so many frames."""
+    with peer.makefile("rb") as answers:
+        for _ in range(count):
+            length = int.from_bytes(answers.read(4), "big")
+            assert len(answers.read(length)) == length > 0
+
+
 @pytest.mark.timeout(120)
 def test_a_pipe_that_nobody_reads(tmp_path: Path) -> None:
     """Events beyond what pipe and server keep are lost and counted; nothing waits, not even the stop."""
@@ -89,11 +98,13 @@ def test_a_reader_that_comes_back_hears_what_it_missed(tmp_path: Path) -> None:
             peer.sendall(frame(part("hello", protocol=1)))
             peer.recv(4_096)
             name = "q" * 100
-            for request in range(1, EVENTS + 1):
-                peer.sendall(
+            for first in range(1, EVENTS + 1, AT_ONCE):  # in one sync
+                frames = [
                     frame(part("queue_set", queue=f"{name}{request}", settings={}), request=request)
-                )
-                peer.recv(65_536)
+                    for request in range(first, first + AT_ONCE)
+                ]
+                peer.sendall(b"".join(frames))
+                await_frames(peer, AT_ONCE)
         text = b""
         while not re.search(rb"lines_dropped lines_dropped=\d+\n", text):
             text += os.read(reader, 65_536)

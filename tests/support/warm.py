@@ -29,6 +29,7 @@ from typing import IO, Final
 from support.processes import TETHER, Process
 
 WARMER: Final = Path(__file__).with_name("warmer.py")
+ASKING: Final = WARMER.with_name("ask_warmer.py")
 COMMAND: Final = (sys.executable, "-m", "minibrokerd")
 GROUPS: Final = frozenset(
     {"dlq", "log", "message", "queue", "token"}
@@ -264,6 +265,12 @@ def _write(fd: int, text: str) -> None:
     # What is not read is nobody's fault; subprocess.run takes no offence, either.
     with suppress(BrokenPipeError), os.fdopen(fd, "w") as stream:
         stream.write(text)
+
+
+def for_shells() -> tuple[str, int]:
+    """Return what a shell may call instead of `minibroker`, and the descriptor that it has to be given."""
+    fd = _warmer().fileno()
+    return f"{sys.executable} -I -S {ASKING} {fd}", fd
 
 
 @cache
