@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from minibroker.contract.settings import Settings
     from minibroker.session.dead import ErrorGroup, Redrive, Where
     from minibroker.session.explanation import Explanation
+    from minibroker.session.key_wishes import KeySetting
     from minibroker.session.peek import Peeked, Peeks
     from minibroker.session.queue_times import QueueTimes
     from minibroker.session.result_wish import Progress
@@ -82,6 +83,7 @@ __all__ = [
     "Explanation",
     "Handler",
     "IdConflict",
+    "KeySetting",
     "LazyBroker",
     "LeaseLost",
     "LimitReached",
@@ -140,6 +142,7 @@ _HOMES: Final = {
     "minibroker.contract.settings": "Settings",
     "minibroker.session.dead": "ErrorGroup Redrive Where",
     "minibroker.session.explanation": "Explanation",
+    "minibroker.session.key_wishes": "KeySetting",
     "minibroker.session.peek": "Peeked Peeks",
     "minibroker.session.result_wish": "Progress",
     "minibroker.session.spans": "Span",

@@ -42,6 +42,8 @@ ALLOWED: dict[str, set[Right]] = {
     "purge": {M},
     "queue_set": {M},
     "queue_show": EVERYBODY,
+    "key_set": {M},
+    "keys": EVERYBODY,
     "queue_delete": {M},
     "stats": EVERYBODY,
     "accept": EVERYBODY,

@@ -165,6 +165,15 @@ def test_key_waits_for_the_retry_of_another() -> None:
     told(client, "retry_delay", (1, 1))
 
 
+def test_key_paused_by_whom_until_when() -> None:
+    world, client = ready()
+    client.publish("q", b"b", key="k")
+    part = {"op": "key_set", "queue": "q", "key": "k", "pause_ms": 5_000}
+    client.request(part)
+    answer = told(client, "key_paused", (1, 1))
+    assert (answer["by"], answer["until_unix_ms"]) == ("boss", at(world, 5_000))
+
+
 @pytest.mark.parametrize("reason", ["key_rate", "rate"])
 def test_key_rate_and_rate_say_when_there_is_a_token(reason: str) -> None:
     world, client = ready()

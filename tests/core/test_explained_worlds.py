@@ -35,6 +35,7 @@ RARE = {
     "worker_away",
     "key_waits",
     "key_rate",
+    "key_paused",
     "rate",
     "dropped",
     "duplicate",

@@ -60,6 +60,7 @@ ALLOWED_IN_PURE = {
     "session/message.py": ({"datetime"}, "dates as values; no clock is read"),
     "session/rescheduling.py": ({"datetime"}, "dates as values; no clock is read"),
     "session/pause_wishes.py": ({"datetime"}, "dates as values; no clock is read"),
+    "session/key_wishes.py": ({"datetime"}, "dates as values; no clock is read"),
     "session/schedule_wishes.py": ({"datetime"}, "dates as values; no clock is read"),
     "session/spans.py": ({"datetime"}, "takes timedelta; no clock is read"),
 }

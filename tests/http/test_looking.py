@@ -126,6 +126,7 @@ ASKS = {
     "pause": ("--worker", "nobody"),
     "resume": ("--worker", "nobody"),
     "pauses": (),
+    "key": ("list", "mail"),
     "purge": ("mail", "--yes"),
     "dlq": ("list", "mail"),
     "export": ("mail", "--out", "OUT"),

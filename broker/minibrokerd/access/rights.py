@@ -79,6 +79,8 @@ RIGHTS: Final[Mapping[str, Row]] = {
         _row("purge", {Right.MANAGE}, "queue", ""),
         _row("queue_set", {Right.MANAGE}, "queue", ""),
         _row("queue_show", ANY, "queue", ""),
+        _row("key_set", {Right.MANAGE}, "queue", ""),
+        _row("keys", ANY, "queue", ""),
         _row("queue_delete", {Right.MANAGE}, "queue", "with its dead-letter queue"),
         _row("stats", ANY, "queue", "without a queue: those that it may touch, and the server"),
         _row("accept", ANY, "", _OWN),

@@ -40,6 +40,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "pause": "pausing",
     "resume": "pausing",
     "pauses": "pausing",
+    "key": "keys",
     "check": "check",
     "events": "happening",
     "connections": "looking",

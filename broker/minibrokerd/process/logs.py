@@ -86,6 +86,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "paused": "a client paused a queue, or workers by name (`worker`) and version (those `below` one)",
     "resumed": "such a pause is over: a client ended it, or its time has come",
     "worker_drained": "the deadline of a pause: `messages` that a paused worker still had went back",
+    "key_changed": "a client set the weight of a key, paused it (`paused`=1) or let it go on",
     "schedule_set": "a client made or changed a schedule",
     "schedule_deleted": "a client deleted a schedule",
     "schedule_paused": "a client let a schedule rest",

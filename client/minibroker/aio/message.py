@@ -91,19 +91,24 @@ class Message(MessageData[Body], eq=False, gc=False):
         error: BaseException | str | None = None,
         delay: float | timedelta | None = None,
         confirmed: bool = False,
+        *,
+        key_delay: float | timedelta | None = None,
     ) -> None:
         """Say that the attempt failed.
 
         It comes back after `delay` seconds (None: as the queue's retry policy says), or is moved to the
-        DLQ if this was its last attempt.
+        DLQ if this was its last attempt. Nothing of its key comes for `key_delay` seconds, as after an answer
+        "too many requests".
         """
         if error is not None:
             of_type("error", error, _ERRORS, "an exception or a str")
         error_class, text = describe(error)
         delay_ms = None if delay is None else milliseconds("delay", delay, limits.MAX_DELAY_MS)
+        key_delay_ms = milliseconds("key_delay", key_delay or 0, limits.MAX_DELAY_MS)
         self._check(confirmed)
         self._end()
-        await self._hand_over(Settlement("nack", self, delay_ms, error_class, text), confirmed)
+        settlement = Settlement("nack", self, delay_ms, error_class, text, key_delay_ms)
+        await self._hand_over(settlement, confirmed)
 
     async def reject(self, error: BaseException | str, confirmed: bool = False) -> None:
         """Say that it can never succeed; it is moved to the DLQ now."""

@@ -11,11 +11,12 @@ from minibroker.aio.driver import Driver
 from minibroker.aio.joining import join
 from minibroker.contract.confirms import MessageId
 from minibroker.contract.settings import Settings
-from minibroker.session import dead, explanation, pause_wishes, rescheduling, wishes
+from minibroker.session import dead, explanation, key_wishes, pause_wishes, rescheduling, wishes
 from minibroker.session.cancel_wish import cancel_wish
 from minibroker.session.dead import ErrorGroup, Redrive, Where
 from minibroker.session.declaring import NOTHING, Declaration, Differences
 from minibroker.session.explanation import Explanation
+from minibroker.session.key_wishes import KeySetting
 from minibroker.session.pause_wishes import Pause
 from minibroker.session.peek import Peeks
 from minibroker.session.queue_times import QueueTimes, read_times, times
@@ -133,6 +134,28 @@ class QueueByHand:
             return 0
         value = await self._ask(timeout, *wish)
         return int(value["cancelled"])
+
+    async def set_key_weight(
+        self, key: str, weight: int, *, timeout: Span | None = None
+    ) -> KeySetting:
+        """Let a key give `weight` messages in its turn, where others give one (docs/guide/keys.md)."""
+        wish = key_wishes.weight(self.name, key, weight)
+        return key_wishes.read(await self._ask(timeout, *wish))
+
+    async def pause_key(
+        self, key: str, for_: Span | None = None, *, timeout: Span | None = None
+    ) -> KeySetting:
+        """Hand out nothing of a key `for_` so long, or until `resume_key`; what workers have stays theirs."""
+        return key_wishes.read(await self._ask(timeout, *key_wishes.pause(self.name, key, for_)))
+
+    async def resume_key(self, key: str, *, timeout: Span | None = None) -> KeySetting:
+        """Let a key go on."""
+        return key_wishes.read(await self._ask(timeout, *key_wishes.resume(self.name, key)))
+
+    async def keys(self, *, timeout: Span | None = None) -> list[KeySetting]:
+        """Return the keys for which something is set, at most 1,000."""
+        value = await self._ask(timeout, "keys", {"queue": self.name}, b"")
+        return [key_wishes.read(each) for each in value["keys"]]
 
     async def redrive(
         self,

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from minibroker.contract.fields import COLUMNS
+from minibroker.contract.key_commands import KEY_COMMANDS
 from minibroker.contract.message_commands import MESSAGE_COMMANDS
 from minibroker.contract.pause_commands import PAUSE_COMMANDS
 from minibroker.contract.queue_commands import QUEUE_COMMANDS
@@ -26,6 +27,7 @@ COMMANDS: Final[Mapping[str, Command]] = {
         *MESSAGE_COMMANDS,
         *RESULT_COMMANDS,
         *QUEUE_COMMANDS,
+        *KEY_COMMANDS,
         *SCHEDULE_COMMANDS,
         *PAUSE_COMMANDS,
     )

@@ -55,6 +55,7 @@ MAX_RESULT_MS: Final = 604_800_000  # for which it is kept
 MAX_RESULTS: Final = 100_000  # that are kept; beyond these two bounds the oldest are forgotten
 MAX_RESULTS_BYTES: Final = 128 * 1024 * 1024
 MAX_NOTE_BYTES: Final = 200  # of a progress
+MAX_KEY_WEIGHT: Final = 1_000
 MAX_KEY_BYTES: Final = 255  # of a unique key and of a dedupe id, too
 MAX_PRIORITY: Final = 9  # goes first; 0 is that of messages without one
 MAX_MODE_CHARS: Final = 16  # of a word that says how

@@ -139,6 +139,13 @@ MESSAGE_COMMANDS: Final[tuple[Command, ...]] = (
                 "ms",
                 default=None,
             ),
+            whole(
+                "key_delay_ms",
+                limits.MAX_DELAY_MS,
+                "Hand out nothing of its key for so long, either.",
+                "ms",
+                default=0,
+            ),
         ),
         ("run", "error_class", "error_text"),
         "Failed: back after a delay, or to the DLQ if this was the last attempt.",

@@ -95,6 +95,12 @@ _ROWS: Final = (
         "the end of that one: its next attempt, a cancel, or its death",
     ),
     Reason(
+        "key_paused",
+        _WAITS,
+        "{by} paused its key until {until}",
+        "that time, or a resume of the key",
+    ),
+    Reason(
         "key_rate",
         _WAITS,
         "as many messages of its key were handed out as may be (key_rate), until {until}",

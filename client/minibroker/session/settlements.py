@@ -38,13 +38,14 @@ Ripe = Callable[["Settlements"], Any]  # what it returns is the shell's way to w
 class SettlePart:
     """One part of a frame to be, and the messages it speaks of."""
 
-    __slots__ = ("errors", "messages", "op", "queue", "runs", "value", "waiters")
+    __slots__ = ("errors", "key_delay_ms", "messages", "op", "queue", "runs", "value", "waiters")
 
     def __init__(self, op: str, queue: str, messages: Sequence[Item], value: int | None) -> None:
         self.op = op
         self.queue = queue
         self.messages = messages
         self.value = value  # as `_VALUES` says
+        self.key_delay_ms = 0  # of a nack: nothing of its key comes for so long
         self.runs: list[Run] = []
         self.errors: list[
             tuple[bytes, bytes]
@@ -56,6 +57,8 @@ class SettlePart:
         part: dict[str, object] = {"op": self.op, "queue": self.queue, "runs": len(self.runs)}
         if self.value is not None:
             part[_VALUES[self.op]] = self.value
+        if self.key_delay_ms:
+            part["key_delay_ms"] = self.key_delay_ms
         return part
 
     def columns(self) -> bytes:
@@ -72,7 +75,7 @@ class SettlePart:
 class Settlement:
     """One settlement other than a plain ack; `error_text` is a result, or a note, where those are said."""
 
-    __slots__ = ("error_class", "error_text", "message", "op", "value")
+    __slots__ = ("error_class", "error_text", "key_delay_ms", "message", "op", "value")
 
     def __init__(
         self,
@@ -81,7 +84,9 @@ class Settlement:
         value: int | None = None,
         error_class: bytes = b"",
         error_text: bytes = b"",
+        key_delay_ms: int = 0,
     ) -> None:
+        self.key_delay_ms = key_delay_ms
         self.op = op
         self.message = message
         self.value = value
@@ -179,17 +184,17 @@ class Settlements:
         return parts
 
     def _take_others(self, room: FrameRoom) -> list[SettlePart]:
-        groups: dict[tuple[str, int | None], SettlePart] = {}
+        groups: dict[tuple[str, int | None, int], SettlePart] = {}
         taken = 0
         for other in self.others:
-            part = groups.get((other.op, other.value))
+            alike = other.op, other.value, other.key_delay_ms
+            part = groups.get(alike)
             alone = part is None and room.is_whole()
             if not alone and not room.takes_error(self.queue if part is None else None, other):
                 break  # what stands behind it waits, too: a message may be extended, then ended
             if part is None:
-                part = groups[other.op, other.value] = SettlePart(
-                    other.op, self.queue, [], other.value
-                )
+                part = groups[alike] = SettlePart(other.op, self.queue, [], other.value)
+                part.key_delay_ms = other.key_delay_ms
                 room.add_part(self.queue)
             room.add_error(other)
             message = other.message

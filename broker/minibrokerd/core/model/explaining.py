@@ -61,7 +61,8 @@ def _what_keeps(
             first = closed.first
             return closed.reason, first.ready_at_ms, f"{first.block.origin}-{first.sequence}"
         if closed is not None:
-            return closed.reason, closed.until_ms, has_key
+            until_ms = closed.until_ms if closed.until_ms < FOR_EVER_MS else 0
+            return closed.reason, until_ms, has_key
     if not at:
         return "no_consumer", 0, ""
     if store.paused:

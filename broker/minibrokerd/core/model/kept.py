@@ -65,8 +65,8 @@ SCHEDULE: Final = Kind(5, "schedule", (str,), (bytes, bytes, int, int, int, int)
 PAUSE: Final = Kind(6, "pause", (int, int, str), (int, bytes))
 # Tokens of a rate that are taken (rates.py), by queue and key (empty: those of the queue itself): up to when.
 RATE: Final = Kind(7, "rate", (int, str), (int,))
-# A key of a queue (keys.py): its weight.
-KEY: Final = Kind(11, "key", (int, str), (int,))
+# Set for a key of a queue (keys.py): its weight, until when it is paused (0: it is not), since when and by whom.
+KEY: Final = Kind(11, "key", (int, str), (int, int, int, bytes))
 # A redrive that goes on by itself (redrives.py), by its DLQ: as it stands (0), and what it is to do (1).
 REDRIVE: Final = Kind(10, "redrive", (int, int), (bytes,))
 # What a message came to, by its id: an `Outcome` (results.py), the result or the error, when it ended, and the

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from minibrokerd.core.model.kept import RATE
+from minibrokerd.core.model.kept import KEY, RATE
 from minibrokerd.core.model.key import FOR_EVER_MS, Key, is_back
 from minibrokerd.core.model.messages import Item, Message
 from minibrokerd.core.model.rates import Rate, rate_of
@@ -36,6 +36,7 @@ OF_QUEUE: Final = ""  # the name of the bucket of the queue itself
 # Why a key, or its queue, hands nothing out: codes of minibroker.contract.reasons.
 BUSY: Final = "key_busy"
 WAITS: Final = "key_waits"
+PAUSED: Final = "key_paused"
 RATED: Final = "key_rate"
 QUEUE_RATED: Final = "rate"
 
@@ -245,11 +246,11 @@ class Keys:
 
     # -- for those who set something ----------------------------------------------------------------
 
-    def set_weight(self, name: str, weight: int) -> None:
-        """Let a key give so many messages in its turn."""
+    def put(self, name: str, weight: int, paused_ms: int) -> None:
+        """Let a key give so many messages in its turn, and none before a time (log time; 0: now)."""
         key = self._made(name)
-        key.weight, key.left = weight, 0
-        self._drop_if_unused(key)
+        key.weight, key.left, key.paused_ms = weight, 0, paused_ms
+        self._settle(key)
 
     def recover(self, name: str, taken_to_ms: float) -> None:
         """A start found that tokens are taken up to a time."""
@@ -305,9 +306,13 @@ class Keys:
     # -- open or closed -----------------------------------------------------------------------------
 
     def _why(self, key: Key) -> Closed | None:
+        """Return why a key is closed; None: it is open."""
         now_ms = self._store.now_ms
         if self.most and key.work >= self.most:
             return Closed(BUSY)
+        if key.paused_ms > now_ms:
+            return Closed(PAUSED, key.paused_ms)
+        key.paused_ms = 0
         first = key.first()
         if first is not None and first.timer is not None:  # it is DELAYED
             return Closed(WAITS, 0, first)
@@ -410,8 +415,74 @@ def keys_of(store: Store, queue: Queue) -> Keys:
     return group.keys
 
 
+class Setting(NamedTuple):
+    """What is set for a key; times are those of the wall clock."""
+
+    weight: int = 1
+    paused_until_unix_ms: int = 0  # 0: it is not
+    since_unix_ms: int = 0
+    by: str = ""
+
+
+def setting_of(store: Store, queue: Queue, name: str) -> Setting:
+    """Return what is set for a key."""
+    value = store.kept.get(store, KEY, (queue.number, name))
+    return _read(store, value) if value is not None else Setting()
+
+
+def settings_of(store: Store, queue: Queue) -> Iterator[tuple[str, Setting]]:
+    """Yield the keys of a queue for which something is set."""
+    for entry in store.kept.of(KEY):
+        number, name = entry.key
+        if number == queue.number and store.kept.get(store, KEY, entry.key) is not None:
+            yield str(name), _read(store, entry.value)
+
+
+def set_key(store: Store, queue: Queue, name: str, setting: Setting) -> None:
+    """Let something be set for a key, over restarts, too."""
+    key = queue.number, name
+    if setting.weight == 1 and setting.paused_until_unix_ms <= store.unix_ms:
+        store.kept.end(store, KEY, key)
+    else:
+        over = setting.paused_until_unix_ms if setting.weight == 1 else 0
+        over = over if over < FOR_EVER_MS else 0
+        value = *setting[:3], setting.by.encode()
+        store.kept.put(store, KEY, key, value, over)
+        store.effects.wake = True
+    queue.last_batch = store.open_batch
+    _take_up(store, queue, name, setting)
+
+
+def _take_up(store: Store, queue: Queue, name: str, setting: Setting) -> None:
+    until = setting.paused_until_unix_ms
+    left_ms = until - store.unix_ms if until < FOR_EVER_MS else FOR_EVER_MS
+    keys_of(store, queue).put(name, setting.weight, store.now_ms + left_ms if left_ms > 0 else 0)
+
+
+def _read(store: Store, value: tuple[int | bytes, ...]) -> Setting:
+    weight, until, since, by = value
+    assert isinstance(by, bytes)
+    if int(until) <= store.unix_ms:  # a pause that is over
+        return Setting(int(weight))
+    return Setting(int(weight), int(until), int(since), by.decode())
+
+
+def forget_all(store: Store, queue: Queue) -> None:
+    """The queue ends: what was set for its keys, and what its rates have taken, goes with it."""
+    for kind in (KEY, RATE):
+        for entry in [entry for entry in store.kept.of(kind) if entry.key[0] == queue.number]:
+            store.kept.end(store, kind, entry.key)
+
+
 def opened(store: Store) -> None:
     """End a replay: what is kept of keys is theirs again."""
+    for entry in list(store.kept.of(KEY)):
+        number, name = entry.key
+        queue = store.by_number.get(int(number))
+        if queue is None:
+            store.kept.forget(KEY, entry.key)  # it was deleted since
+        else:
+            _take_up(store, queue, str(name), _read(store, entry.value))
     for entry in list(store.kept.of(RATE)):
         number, name = entry.key
         queue = store.by_number.get(int(number))

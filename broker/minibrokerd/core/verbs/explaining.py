@@ -15,7 +15,7 @@ from minibrokerd.core.model.deliveries import Consumer
 from minibrokerd.core.model.endings import Ending
 from minibrokerd.core.model.explaining import Why, why_dead, why_delayed, why_held, why_waits
 from minibrokerd.core.model.inputs import Frame, Scope
-from minibrokerd.core.model.keys import BUSY, Closed
+from minibrokerd.core.model.keys import BUSY, PAUSED, setting_of
 from minibrokerd.core.model.messages import Item, State
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.refusals import Refused
@@ -110,7 +110,12 @@ class _Explaining:
     def _who_has(self, queue: Queue, waits: Item | ColdRun) -> Generator[bool, None, str]:
         """Return which message of a closed key is in work, and who has it; empty: the key is open."""
         keys = queue.group.keys
-        if keys is None or isinstance(waits, ColdRun) or keys.why_closed(waits.key) != Closed(BUSY):
+        closed = keys.why_closed(waits.key) if keys and not isinstance(waits, ColdRun) else None
+        if closed is None or isinstance(waits, ColdRun):
+            return ""
+        if closed.reason == PAUSED:
+            return setting_of(self._store, queue, waits.key).by
+        if closed.reason != BUSY:
             return ""
         for delivery in list(queue.group.deliveries.values()):
             for item in delivery.items():

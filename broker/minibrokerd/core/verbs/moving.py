@@ -7,6 +7,7 @@ from typing import Final
 
 from minibroker.contract.limits import DLQ_SUFFIX
 from minibrokerd.core.model.deliveries import Delivery
+from minibrokerd.core.model.keys import forget_all
 from minibrokerd.core.model.messages import Message
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.records import AttemptMeta, DropMeta, PurgeMeta
@@ -132,6 +133,8 @@ def delete(store: Store, queue: Queue, *, force: bool) -> int:
         store.dropped_batch = store.nowhere.last_batch = store.open_batch
         count += _end_all(store, each)
         tell_purged(store, each)
+        if each.group.keys is not None:
+            forget_all(store, each)
         store.remove_queue(each)
     return count
 

@@ -23,6 +23,7 @@ from minibrokerd.core.model.sessions import Connection, Result
 from minibrokerd.core.model.state import Store
 from minibrokerd.core.model.transitions import change, end_begun, end_held, state_in, wait
 from minibrokerd.core.verbs.attempts import begin_messages, drop_delivery, end_attempt
+from minibrokerd.core.verbs.keying import back_off
 from minibrokerd.core.verbs.moving import dead_letter, is_used_up, retry_delay_ms
 from minibrokerd.core.verbs.recalling import given_back
 from minibrokerd.core.verbs.results import keep, progressed
@@ -309,6 +310,9 @@ def nack(work: Settlement) -> None:
         for delivery, item in work.found(run):
             for message in held_singles(delivery, item):
                 _fail(work, delivery, message, own_delay_ms, name, text)
+                if work.part.key_delay_ms:
+                    client = work.store.connections[work.frame.connection].session.client
+                    back_off(work.store, work.queue, message.key, work.part.key_delay_ms, client)
 
 
 def reject(work: Settlement) -> None:

@@ -1,0 +1,74 @@
+"""Requests about one key of a queue: its weight, and a pause; and the back-off of a nack."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Any, Final
+
+from minibroker.contract import limits
+from minibrokerd.core.model.inputs import Frame
+from minibrokerd.core.model.key import FOR_EVER_MS
+from minibrokerd.core.model.keys import Setting, set_key, setting_of, settings_of
+from minibrokerd.core.model.queues import Queue
+from minibrokerd.core.model.refusals import Refused
+from minibrokerd.core.model.state import Store
+
+MOST_SHOWN: Final = 1_000  # keys in one answer
+
+
+def key_set(store: Store, frame: Frame, part: Any) -> None:
+    """Set a weight, pause a key or let it go on; answer with what is set."""
+    queue = _real(store, part.queue)
+    _check(queue, part.key)
+    now = setting_of(store, queue, part.key)
+    by = store.connections[frame.connection].session.client
+    new = now._replace(weight=part.weight or now.weight)
+    if part.pause_ms is not None:
+        until = (
+            store.unix_ms + part.pause_ms if part.pause_ms < limits.MAX_DELAY_MS else FOR_EVER_MS
+        )
+        new = new._replace(paused_until_unix_ms=until if part.pause_ms else 0)
+        new = new._replace(since_unix_ms=store.unix_ms, by=by)
+    if new != now:
+        set_key(store, queue, part.key, new)
+        store.effects.note(
+            "key_changed",
+            client=by,
+            connection=frame.connection,
+            queue=queue.name,
+            key=part.key,
+            weight=new.weight,
+            paused=int(bool(new.paused_until_unix_ms)),
+        )
+    store.reply(frame.connection, frame.request, queue.last_batch, _told(part.key, new))
+
+
+def keys(store: Store, frame: Frame, part: Any) -> None:
+    """Answer with the keys of a queue for which something is set; the first thousand of them."""
+    queue = store.queue(part.queue)
+    found = [_told(name, each) for name, each in islice(settings_of(store, queue), MOST_SHOWN)]
+    store.reply(frame.connection, frame.request, queue.last_batch, {"keys": found})
+
+
+def back_off(store: Store, queue: Queue, name: str, delay_ms: int, by: str) -> None:
+    """A nack asks that nothing of its key is handed out for a while; a longer pause that is there stays."""
+    now = setting_of(store, queue, name)
+    until = store.unix_ms + delay_ms
+    if name and until > now.paused_until_unix_ms:
+        set_key(store, queue, name, Setting(now.weight, until, store.unix_ms, by))
+
+
+def _real(store: Store, name: str) -> Queue:
+    queue = store.queue(name)
+    if queue.is_dlq:
+        raise Refused("bad_value", "keys are set at the source of a dead-letter queue")
+    return queue
+
+
+def _check(queue: Queue, key: str) -> None:
+    if not key:
+        raise Refused("bad_value", f"no key of {queue.name!r} was named")
+
+
+def _told(name: str, setting: Setting) -> dict[str, Any]:
+    return {"key": name, **setting._asdict()}

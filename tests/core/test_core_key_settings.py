@@ -1,0 +1,243 @@
+"""Promises about single keys: a weight, a pause, and the back-off of a nack, over restarts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+from core_client import Client
+from harness import World
+
+FOR_EVER = 2**53
+
+
+def key_set(client: Client, key: str, **fields: int) -> dict[str, Any]:
+    """Set something for a key of `q`; return what is set then."""
+    answer = client.request({"op": "key_set", "queue": "q", "key": key, **fields})
+    value: dict[str, Any] = answer["value"]
+    return value
+
+
+def keys(client: Client) -> dict[str, dict[str, Any]]:
+    """Return the keys of `q` for which something is set."""
+    found = client.request({"op": "keys", "queue": "q"})["value"]["keys"]
+    return {each["key"]: each for each in found}
+
+
+def world_of(**counts: int) -> tuple[World, Client]:
+    """Return a world whose `q` has so many messages of each key, in this order."""
+    world = World()
+    client = world.hello("w")
+    client.publish("q", b"first")
+    client.settle("ack", *client.receive_all("q"))
+    for key, count in counts.items():
+        for start in range(0, count, 1_000):
+            some = min(count - start, 1_000)
+            client.publish("q", *[b"x"] * some, key=key)
+    return world, client
+
+
+def work_off(client: Client, count: int, prefetch: int = 1) -> list[str]:
+    """Work off so many messages as a worker with this prefetch does; return their keys, in order."""
+    client.consume("q", prefetch)
+    done: list[str] = []
+    while len(done) < count:
+        messages = client.messages()
+        assert messages
+        done += [message.key for message in messages]
+        client.settle("ack", *messages)
+        client.answered_below = client.sequence + 1
+    return done[:count]
+
+
+# -- weights ----------------------------------------------------------------------------------------
+
+
+def test_ten_of_one_tenant_start_within_two_dispatches_beside_100_000_of_another() -> None:
+    """Each time that a worker is free it gets one of each in turn, whoever waits for longer."""
+    _, client = world_of(large=100_000)
+    client.consume("q", 1)
+    (message,) = client.messages()
+    client.publish("q", *[b"x"] * 10, key="small")
+    started: list[str] = []
+    for _ in range(20):
+        client.settle("ack", message)
+        (message,) = client.messages()
+        started.append(message.key)
+    assert started == ["large", "small"] * 10
+
+
+def test_alone_a_tenant_gets_everything() -> None:
+    _, client = world_of(large=1_000)
+    key_set(client, "large", weight=1)
+    key_set(client, "other", weight=50)
+    assert work_off(client, 1_000, 100) == ["large"] * 1_000
+
+
+@pytest.mark.parametrize("prefetch", [1, 7, 100])
+def test_three_to_one(prefetch: int) -> None:
+    """75 of 100, give or take 3, at any time and with any prefetch."""
+    _, client = world_of(gold=3_000, iron=3_000)
+    key_set(client, "gold", weight=3)
+    done = work_off(client, 2_000, prefetch)
+    for start in range(0, 2_000, 400):
+        share = Counter(done[start : start + 400])["gold"] / 4
+        assert 72 <= share <= 78, share
+
+
+def test_a_weight_beside_those_of_many() -> None:
+    _, client = world_of(**{f"k{n}": 100 for n in range(5)}, gold=200)
+    key_set(client, "gold", weight=5)
+    counts = Counter(work_off(client, 200))
+    assert counts["gold"] == 100
+    assert {counts[f"k{n}"] for n in range(5)} == {20}
+
+
+def test_a_weight_with_a_limit() -> None:
+    """Both hold: never more in work than the limit says."""
+    _, client = world_of(gold=100, iron=100)
+    client.set("q", key_concurrency=2)
+    key_set(client, "gold", weight=9)
+    client.consume("q", 50)
+    assert Counter(message.key for message in client.messages()) == {"gold": 2, "iron": 2}
+
+
+# -- pauses -----------------------------------------------------------------------------------------
+
+
+def test_a_paused_key_is_passed_over_until_it_goes_on() -> None:
+    world, client = world_of(a=2, b=2)
+    told = key_set(client, "a", pause_ms=FOR_EVER)
+    assert (told["by"], told["paused_until_unix_ms"]) == ("w", 2**62)
+    client.consume("q", 10)
+    assert [message.key for message in client.messages()] == ["b", "b"]
+    client.publish("q", b"x", key="a")
+    world.advance(10**8)
+    client.request({"op": "ping"})
+    client.messages()
+    assert keys(client)["a"]["weight"] == 1
+    key_set(client, "a", pause_ms=0)
+    assert [message.key for message in client.messages()] == ["a", "a", "a"]
+    assert keys(client) == {}
+
+
+@pytest.mark.parametrize("clean", [False, True])
+def test_a_pause_ends_at_its_time_over_restarts(clean: bool) -> None:
+    world, client = world_of(a=2)
+    key_set(client, "a", pause_ms=20_000, weight=4)
+    world.advance(5_000)
+    world.restart(clean=clean, wall_ms=3_000)
+    client = world.hello("w")
+    client.consume("q", 10)
+    world.advance(11_900)
+    assert client.messages() == []
+    world.advance(200)
+    assert len(client.messages()) == 2
+    assert [(key, each["weight"]) for key, each in keys(client).items()] == [("a", 4)]
+    assert not keys(client)["a"]["paused_until_unix_ms"]
+
+
+def test_what_a_worker_has_stays_its() -> None:
+    world, client = world_of(a=2)
+    client.consume("q", 1)
+    (message,) = client.messages()
+    key_set(client, "a", pause_ms=FOR_EVER)
+    client.settle("ack", message)
+    assert client.messages() == []
+    world.check()
+
+
+def test_a_pause_is_said_by_explain() -> None:
+    world, client = world_of(a=2)
+    key_set(client, "a", pause_ms=5_000)
+    answer = client.explain((1, 1))
+    assert (answer["reason"], answer["by"]) == ("key_paused", "w")
+    assert answer["until_unix_ms"] == world.unix_ms + 5_000
+    key_set(client, "a", pause_ms=FOR_EVER)
+    assert client.explain((1, 1))["until_unix_ms"] == 0
+
+
+# -- back-off ---------------------------------------------------------------------------------------
+
+
+def test_a_nack_delays_the_whole_key() -> None:
+    """As after "too many requests": the others of its key are not charged for it."""
+    world, client = world_of(a=3, b=1)
+    client.consume("q", 1)
+    (message,) = client.messages()
+    assert message.key == "a"
+    client.settle("nack", message, delay_ms=0, key_delay_ms=30_000)
+    (other,) = client.messages()
+    assert other.key == "b"
+    client.settle("ack", other)
+    world.advance(29_900)
+    assert client.messages() == []
+    world.advance(200)
+    seen = []
+    for _ in range(3):
+        (message,) = client.messages()
+        seen.append(message.attempt)
+        client.settle("ack", message)
+    assert sorted(seen) == [1, 1, 2]
+
+
+def test_a_longer_pause_stays_and_a_message_without_a_key_delays_nobody() -> None:
+    world, client = world_of(a=1)
+    client.publish("q", b"x", b"y")
+    client.consume("q", 1)
+    keyed, plain = None, None
+    for _ in range(2):
+        (message,) = client.messages()
+        keyed, plain = (message, plain) if message.key else (keyed, message)
+        if message.key:
+            client.settle("nack", message, delay_ms=0, key_delay_ms=30_000)
+        else:
+            client.settle("nack", message, delay_ms=0, key_delay_ms=30_000)
+    until = keys(client)["a"]["paused_until_unix_ms"]
+    assert until == world.unix_ms + 30_000
+    key_set(client, "a", pause_ms=60_000)
+    assert list(keys(client)) == ["a"]
+    assert len(client.messages()) == 1, "those without a key go on"
+
+
+def test_very_many_keys_that_back_off_are_forgotten_when_they_are_over() -> None:
+    world, client = world_of()
+    client.publish("q", *[b"x"] * 500, keys=[f"k{n}" for n in range(500)])
+    client.settle("nack", *client.receive_all("q"), delay_ms=0, key_delay_ms=1_000)
+    client.consume("q", 1_000)
+    assert client.messages() == []
+    world.advance(1_100)
+    for message in client.messages():
+        client.settle("ack", message)
+    world.advance(20_000)
+    assert world.queue("q").count() == 0
+    assert not len(world.queue("q").group.keys or ())
+    assert not list(world.store.kept)
+
+
+# -- refusals ---------------------------------------------------------------------------------------
+
+
+def test_what_is_refused() -> None:
+    _, client = world_of(a=1)
+    ask = client.request
+    assert ask({"op": "key_set", "queue": "q", "key": "", "weight": 2})["code"] == "bad_value"
+    assert ask({"op": "key_set", "queue": "q.dlq", "key": "a"})["code"] == "bad_value"
+    assert ask({"op": "key_set", "queue": "no", "key": "a"})["code"] == "unknown_queue"
+    assert key_set(client, "a") == {
+        "key": "a",
+        "weight": 1,
+        "paused_until_unix_ms": 0,
+        "since_unix_ms": 0,
+        "by": "",
+    }
+
+
+def test_a_queue_that_is_deleted_takes_what_was_set_with_it() -> None:
+    world, client = world_of(a=1)
+    key_set(client, "a", weight=3)
+    client.delete("q", force=True)
+    assert not list(world.store.kept)
+    world.restart(clean=False)
+    assert not list(world.store.kept)
