@@ -76,6 +76,7 @@ MORE: dict[str, dict[str, Any]] = {
     "queue_declare": {"settings": {}},
     "withdraw": {"withdrawn": 77},
     "explain": {"runs": 0},
+    "key_set": {"key": "k"},
     "pause": {"client": "w"},
     "unpause": {"client": "w"},
     "progress": {"permille": 1},

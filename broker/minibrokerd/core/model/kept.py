@@ -60,7 +60,7 @@ DEDUPE: Final = Kind(4, "dedupe id", (int, str), (int, int), most=1_000_000)
 # A schedule, by its name (scheduled.py): what it was asked for, its job, the next instant and the last one, flags
 # (1: paused), and how many jobs in a row were late.
 SCHEDULE: Final = Kind(5, "schedule", (str,), (bytes, bytes, int, int, int, int))
-# A pause, by what (1: a queue, 2: a key of one, 3: clients), the number of the queue, and the key or name: since
+# A pause, by what (1: a queue, 3: clients), the number of the queue, and the name of the clients: since
 # when, and the rest as a map (pauses.py).
 PAUSE: Final = Kind(6, "pause", (int, int, str), (int, bytes))
 # Tokens of a rate that are taken (rates.py), by queue and key (empty: those of the queue itself): up to when.
