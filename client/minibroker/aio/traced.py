@@ -105,10 +105,12 @@ class TracedMessage(Message[Body], eq=False, gc=False):
         error: BaseException | str | None = None,
         delay: float | timedelta | None = None,
         confirmed: bool = False,
+        *,
+        key_delay: float | timedelta | None = None,
     ) -> None:
         """As `Message.nack`."""
         with self._telemetry.settling(self, "nack", error):
-            await super().nack(error, delay, confirmed)
+            await super().nack(error, delay, confirmed, key_delay=key_delay)
 
     async def reject(self, error: BaseException | str, confirmed: bool = False) -> None:
         """As `Message.reject`."""
