@@ -154,7 +154,7 @@ CLIENT: Mapping[str, Vector] = {
     "ack": Vector(ACK, [q("ack", runs=2)], SECOND, ([run(0, 2), run(3, 1)],), answers=("confirm",)),
     "nack": Vector(
         NACK,
-        [q("nack", runs=2, delay_ms=100_000)],
+        [q("nack", runs=2, delay_ms=100_000, key_delay_ms=0)],
         (None, 512, 2),
         ([run(0, 1), run(2, 2)], ERRORS),
         answers=("confirm",),
@@ -182,7 +182,7 @@ CLIENT: Mapping[str, Vector] = {
     ),
     "three parts": Vector(
         MIXED,
-        [q("begin", runs=1), q("nack", runs=1, delay_ms=None), q("ack", runs=1)],
+        [q("begin", runs=1), q("nack", runs=1, delay_ms=None, key_delay_ms=0), q("ack", runs=1)],
         (None, 2, 1),
         ([run(0, 1)], [run(1, 1)], [("E", "t")], [run(2, 2)]),
         answers=("confirm",),

@@ -15,7 +15,7 @@ from minibroker.contract.wire import RUN
 from minibrokerd.core.durable import blocks, digest
 from minibrokerd.core.durable.digest import Outcomes
 from minibrokerd.core.durable.survivors import Live, Survivors, lease_of
-from minibrokerd.core.model import keys
+from minibrokerd.core.model import key_settings
 from minibrokerd.core.model.cold import ColdRun
 from minibrokerd.core.model.deliveries import Delivery
 from minibrokerd.core.model.extents import BadTail
@@ -176,7 +176,7 @@ class Replay:
             self._finish_queue(waiting)
         self._finish_outcomes()
         store.kept.opened(store)
-        keys.opened(store)
+        key_settings.opened(store)
         store.schedules.opened(store)
         store.pauses.opened(store)
         finish_sessions(store)
@@ -190,7 +190,7 @@ class Replay:
 
     def _finish_queue(self, waiting: Survivors) -> None:
         store, queue = self._store, waiting.queue
-        keys.arrange(store, queue)
+        key_settings.arrange(store, queue)
         for live in waiting.lives:
             if isinstance(live, ColdRun):
                 self._finish_run(queue, live)

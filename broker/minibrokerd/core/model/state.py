@@ -17,7 +17,7 @@ from minibrokerd.core.model.endings import Endings
 from minibrokerd.core.model.extents import Bodies, Extent
 from minibrokerd.core.model.group import Group
 from minibrokerd.core.model.kept import Kept
-from minibrokerd.core.model.keys import arrange
+from minibrokerd.core.model.key_settings import arrange
 from minibrokerd.core.model.messages import LAZY, MEMORY, Block, Message, Span, runs_of
 from minibrokerd.core.model.pauses import Pauses
 from minibrokerd.core.model.queues import DEFAULTS, RESERVE_STEP, Queue

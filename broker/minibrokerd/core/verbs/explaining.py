@@ -15,7 +15,8 @@ from minibrokerd.core.model.deliveries import Consumer
 from minibrokerd.core.model.endings import Ending
 from minibrokerd.core.model.explaining import Why, why_dead, why_delayed, why_held, why_waits
 from minibrokerd.core.model.inputs import Frame, Scope
-from minibrokerd.core.model.keys import BUSY, PAUSED, setting_of
+from minibrokerd.core.model.key_settings import setting_of
+from minibrokerd.core.model.keys import BUSY, PAUSED
 from minibrokerd.core.model.messages import Item, State
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.refusals import Refused

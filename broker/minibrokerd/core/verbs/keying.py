@@ -8,7 +8,7 @@ from typing import Any, Final
 from minibroker.contract import limits
 from minibrokerd.core.model.inputs import Frame
 from minibrokerd.core.model.key import FOR_EVER_MS
-from minibrokerd.core.model.keys import Setting, set_key, setting_of, settings_of
+from minibrokerd.core.model.key_settings import Setting, set_key, setting_of, settings_of
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.refusals import Refused
 from minibrokerd.core.model.state import Store

@@ -7,7 +7,7 @@ from typing import Final
 
 from minibroker.contract.limits import DLQ_SUFFIX
 from minibrokerd.core.model.deliveries import Delivery
-from minibrokerd.core.model.keys import forget_all
+from minibrokerd.core.model.key_settings import forget_all
 from minibrokerd.core.model.messages import Message
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.records import AttemptMeta, DropMeta, PurgeMeta

@@ -11,7 +11,7 @@ from minibroker.contract import limits
 from minibroker.contract.settings import Settings, check_settings
 from minibrokerd.core.model.deliveries import Consumer
 from minibrokerd.core.model.inputs import Frame
-from minibrokerd.core.model.keys import arrange
+from minibrokerd.core.model.key_settings import arrange
 from minibrokerd.core.model.queues import DEFAULTS, Queue
 from minibrokerd.core.model.refusals import Broken, Refused, check_name
 from minibrokerd.core.model.state import Store
