@@ -274,7 +274,7 @@ def test_no_change_without_a_token(http_broker: HttpBroker) -> None:
     assert len(changes) > 5
     origin = BEARER | {"origin": "http://evil.example"}
     for row in changes:
-        path = row.path.format(queue="mail", id="1-0")
+        path = row.path.format(queue="mail", id="1-0", schedule="s")
         for headers, status in (({}, 401), ({"authorization": "Bearer no"}, 401), (origin, 403)):
             answer = http_broker.client.request(row.method, path, headers=headers, json={})
             assert answer.status_code == status, row

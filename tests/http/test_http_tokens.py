@@ -48,7 +48,8 @@ def loaded(broker: HttpBroker, count: int) -> None:
 
 def status(broker: HttpBroker, row: object, bearer: str) -> int:
     """Ask for a path; return the status."""
-    path = row.path.format(queue="mail", id="1-0", session="1")  # type: ignore[attr-defined]
+    names = {"queue": "mail", "id": "1-0", "session": "1", "schedule": "s"}
+    path = row.path.format(**names)  # type: ignore[attr-defined]
     headers = {"authorization": f"Bearer {bearer}"} if bearer else {}
     json = None if row.need is not Need.CHANGE else {"no such": "field"}  # type: ignore[attr-defined]
     with broker.client.stream(row.method, path, headers=headers, json=json) as answer:  # type: ignore[attr-defined]

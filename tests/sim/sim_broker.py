@@ -30,6 +30,7 @@ from minibrokerd.net.connections import SWEEP_S, complaint
 from minibrokerd.net.unfinished import Unfinished
 from minibrokerd.process import logs
 from minibrokerd.process.memory import Gauge
+from minibrokerd.schedules.on_demand import calendar_of
 
 PATH = "/log"
 
@@ -93,7 +94,9 @@ class SimulatedBroker:
             digests=memory.digests,
             make_writer=partial(writer, self.loop, random, latency_us),
         )
-        self.core = Core(BodyStore(self.log.read_one), sizes=self.log.sizes)
+        self.core = Core(
+            BodyStore(self.log.read_one), sizes=self.log.sizes, calendar_of=calendar_of
+        )
         self.engine = Engine(
             self.core,
             self.log,

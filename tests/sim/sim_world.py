@@ -29,6 +29,8 @@ from sim_loop import Life, SimulatedLoop
 from sim_memory import Memory
 from sim_network import Link
 from sim_shell import MachineShell
+from sim_timekeeper import QUEUE as TICKS
+from sim_timekeeper import Timekeeper
 from sim_writer import SimulatedWriter
 
 from minibroker.contract import limits
@@ -95,6 +97,12 @@ class World:
         edge = Random(f"borders of {seed}")  # of its own, as above
         if borders and edge.random() < 0.5:
             self._make_borders(edge)
+        self.timekeeper: Timekeeper | None = None
+        clock = Random(f"schedules of {seed}")
+        if borders and clock.random() < 0.4:
+            misfire = clock.choice(("once", "all"))
+            self.timekeeper = Timekeeper(self, misfire, clock.getrandbits(32))
+            self.clients.append(self.timekeeper)
 
     # -- what there is --------------------------------------------------------------------------
 
@@ -371,7 +379,8 @@ class World:
         broker = self.broker
         if broker is None:
             return False
-        if any(queue.count() for queue in broker.core.store.queues.values()):
+        queues = broker.core.store.queues.values()
+        if any(queue.count() for queue in queues if queue.name != TICKS):
             return False
         sessions = [client.session for client in self.clients]
         return not any(session.outbox.groups or len(session.window) for session in sessions)
@@ -390,6 +399,12 @@ class World:
         if any(client.is_cut_off() for client in self.clients):
             self._live(self.loop.now_us + NOTICED_US, lambda: False)
         self._check_limits()
+        if self.timekeeper is not None:
+            self.timekeeper.look()
+            self._live(self.loop.now_us + SECOND_US // 2, lambda: False)
+            whole = self.wall_ms == START_UNIX_MS and not self.disk.rot.suspects
+            for text in self.timekeeper.violations(whole=whole):
+                self.checker.violation("S1", text)
         for client in self.clients:
             for answer in client.waiting:
                 answer.check()

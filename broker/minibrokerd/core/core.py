@@ -46,7 +46,7 @@ from minibrokerd.core.verbs import logins, pausing, redriving, withdrawing
 from minibrokerd.core.verbs.attempts import leases_over
 from minibrokerd.core.verbs.dispatching import dispatch, line_up_all
 from minibrokerd.core.verbs.farewells import end_connection
-from minibrokerd.core.verbs.firing import watch
+from minibrokerd.core.verbs.firing import bytes_of, watch
 from minibrokerd.core.verbs.operations import NAMELESS, SEQUENCE
 from minibrokerd.core.verbs.parts import apply_parts
 from minibrokerd.core.verbs.publishing import enter
@@ -162,10 +162,10 @@ class Core:
         session = connection.session
         return frame.sequence in session.window or frame.sequence < session.answered_below
 
-    def is_due(self, unix_ms: int) -> bool:
-        """Whether a schedule is due: then the next `Tick` is to say whether there is room for its job."""
-        at_unix_ms = self.store.schedules.next_unix_ms()
-        return at_unix_ms is not None and at_unix_ms <= unix_ms
+    def due_bytes(self, unix_ms: int) -> int:
+        """Return what the next job of a schedule takes of a batch; `Tick` says if it has room. 0: none is due."""
+        schedule = self.store.schedules.next_due(unix_ms)
+        return 0 if schedule is None else bytes_of(schedule)
 
     @property
     def synced(self) -> int:

@@ -88,9 +88,8 @@ class Admission:
             return self._admits_publish(command)
         return not self._tight or command.needs != NEEDS_RESERVE or self._admits_settlement(command)
 
-    def has_room(self) -> bool:
-        """Whether the server itself may publish a job of a schedule: as `admits` judges a frame of that size."""
-        size = limits.MAX_SCHEDULE_BYTES + 4 * PUBLISH_OVERHEAD_BYTES
+    def has_room(self, size: int) -> bool:
+        """Whether the server itself may publish so many bytes: as `admits` judges a frame."""
         if self._pager.is_full or (self._forwarder.is_behind and not self._may_write(size)):
             return False
         return self._log.room_for(self._door.pending_bytes + size) is Room.GRANTED

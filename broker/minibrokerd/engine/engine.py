@@ -437,7 +437,8 @@ class Engine:
     def _tick(self) -> None:
         # Loops can fire a little early. Then nothing is due yet, and the turn arms the alarm for the rest.
         self.before_tick()
-        has_room = not self._core.is_due(self.clock.unix_ms()) or self._admission.has_room()
+        due_bytes = self._core.due_bytes(self.clock.unix_ms())
+        has_room = not due_bytes or self._admission.has_room(due_bytes)
         self._apply(Tick(self.jitter(), has_room))
 
     def _flush_sinks(self) -> None:

@@ -85,7 +85,7 @@ async def _shown(ask: Ask, queue: Queue, id: MessageId) -> MessageView:
 async def publish_message(ask: Ask) -> Stored:
     """Store one message."""
     new = await ask.body(NewMessage)
-    body = _body(new)
+    body = body_of(new)
     if body is msgspec.UNSET:
         raise Failure(400, "bad_value", "a message needs one of json, text and base64")
     queue = ask.client.queue(ask.queue_name)
@@ -107,7 +107,7 @@ async def requeue_message(ask: Ask) -> Stored:
     wish, id = await ask.body(Requeue), ask.id()
     original = await _find(ask, ask.queue_name, id)
     target = wish.queue or source_of(ask.queue_name)
-    body = _body(wish)
+    body = body_of(wish)
     is_new = body is not msgspec.UNSET
     try:
         again = requeued(
@@ -198,7 +198,8 @@ def _missing(queue: str, id: MessageId) -> Failure:
     )
 
 
-def _body(new: NewMessage | Requeue) -> Any:
+def body_of(new: NewMessage | Requeue) -> Any:
+    """Return the body that a request gives, in one of three ways; UNSET if in none, 400 if in several."""
     given = [
         value for value in (new.json, new.text, new.base64) if value not in (None, msgspec.UNSET)
     ]

@@ -19,7 +19,16 @@ from minibroker.contract.limits import DLQ_SUFFIX
 from minibroker.contract.reasons import ENDED
 from minibroker.contract.settings import SETTINGS
 from minibrokerd import __version__
-from minibrokerd.http import deadletters, explaining, messages, probes, queues, sessions
+from minibrokerd.http import (
+    deadletters,
+    explaining,
+    messages,
+    probes,
+    queues,
+    resting,
+    sessions,
+    timetable,
+)
 from minibrokerd.http.gate import Need, cookie_name, csrf_of
 from minibrokerd.http.requests import Ask, Failure
 from minibrokerd.text.units import duration_text
@@ -36,6 +45,7 @@ POLICY: Final = (
 )
 NAVIGATION: Final = (
     ("/", "Queues"),
+    ("/schedules", "Schedules"),
     ("/clients", "Clients"),
     ("/log", "Log"),
     ("/events", "Events"),
@@ -159,9 +169,19 @@ async def show_queue(ask: Ask) -> Response:
             "meanings": SETTINGS,
             "source": queues.source_of(view.name),
             "dead": _waiting(ask.subject.store.queues.get(view.dlq)) if view.dlq else 0,
+            "pause": await resting.pause_of(ask),
         }
 
     return await _or_failure(ask, "queue.html", values())
+
+
+async def show_schedules(ask: Ask) -> Response:
+    """All schedules."""
+
+    async def values() -> dict[str, Any]:
+        return {"found": await timetable.list_schedules(ask)}
+
+    return await _or_failure(ask, "schedules.html", values())
 
 
 async def show_message(ask: Ask) -> Response:

@@ -163,6 +163,12 @@ class Schedules:
         """Return when to look; None: nothing is due at any time."""
         return self._heap[0][0] if self._heap else None
 
+    def next_due(self, unix_ms: int) -> Schedule | None:
+        """Return what `take_due` may take next; None: nothing is due."""
+        if not self._heap or self._heap[0][0] > unix_ms:
+            return None
+        return self.by_name.get(self._heap[0][1])
+
     def take_due(self, unix_ms: int) -> Schedule | None:
         """Take out and return a schedule that is due; None: none is by now."""
         while self._heap and self._heap[0][0] <= unix_ms:

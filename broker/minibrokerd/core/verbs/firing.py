@@ -122,9 +122,14 @@ def publish_job(store: Store, schedule: Schedule, instant_unix_ms: int) -> Resul
         Refused: its queue takes nothing now; nothing was changed.
     """
     work = job_of(store, schedule, instant_unix_ms)
-    store.keep_together(2 * PUBLISH_OVERHEAD_BYTES + 2 * room_of(schedule))
+    store.keep_together(bytes_of(schedule))
     result, _, _ = publish(work)
     return result
+
+
+def bytes_of(schedule: Schedule) -> int:
+    """Return how many bytes of a batch a job takes at the most, with all that stands beside it."""
+    return 2 * PUBLISH_OVERHEAD_BYTES + 2 * room_of(schedule)
 
 
 def room_of(schedule: Schedule) -> int:

@@ -18,7 +18,7 @@ from minibrokerd.core.model.inputs import Frame
 from minibrokerd.core.model.refusals import Broken, Refused, check_name
 from minibrokerd.core.model.scheduled import FUTURE, Definition, Schedule
 from minibrokerd.core.model.state import Store
-from minibrokerd.core.verbs.firing import job_of, publish_job, room_of, watch
+from minibrokerd.core.verbs.firing import bytes_of, job_of, publish_job, room_of, watch
 
 SHOWN_BYTES: Final = limits.DELIVERY_BYTES  # of one page, about
 _OWN: Final = ("queue", "count", "encoding", "columns")  # of a publish: no terms
@@ -52,7 +52,7 @@ def schedule_set(store: Store, frame: Frame, part: Any) -> None:
     old = _known(store, frame, part.name)
     if old is None:
         _check_new(store, part.name)
-    if 2 * room_of(schedule) > store.sizes.message_bytes:
+    if bytes_of(schedule) > store.sizes.apply_bytes:
         raise Refused("too_large", "a job so large does not fit into a segment with its schedule")
     if part.queue not in store.queues:
         job_of(store, schedule, store.unix_ms)  # refused where its queue may not be made

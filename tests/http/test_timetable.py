@@ -1,0 +1,87 @@
+"""Schedules and pauses over HTTP and on the page."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from http_broker import TOKEN, HttpBroker
+
+import minibroker.sync
+
+MAY = {"authorization": f"Bearer {TOKEN}"}
+
+
+def call(broker: HttpBroker, method: str, path: str, status: int = 200, **body: Any) -> Any:
+    """Return what a request of the API is answered with."""
+    json = body if method in ("POST", "PUT") else None
+    answer = broker.client.request(method, f"/api/v1/{path}", json=json, headers=MAY)
+    assert answer.status_code == status, answer.text
+    return answer.json()
+
+
+def test_schedules(http_broker: HttpBroker) -> None:
+    """Made, shown, run, paused, resumed and deleted; on the page, too."""
+    wish = {"queue": "reports", "cron": "0 3 29 2 *", "zone": "Europe/Berlin", "json": {"n": 1}}
+    made = call(http_broker, "PUT", "schedules/nightly", **wish, key="k", headers={"a": "b"})
+    assert (made["queue"], made["zone"], made["misfire"]) == ("reports", "Europe/Berlin", "once")
+    assert (made["terms"], made["headers"], made["body_text"]) == (
+        {"key": "k"},
+        {"a": "b"},
+        '{"n": 1}',
+    )
+    assert made["next_unix_ms"] > 0
+    assert call(http_broker, "GET", "schedules") == {"schedules": [made]}
+    assert call(http_broker, "GET", "schedules/nightly") == made
+    page = http_broker.client.get("/schedules").text
+    assert "0 3 29 2 *" in page
+    stored = call(http_broker, "POST", "schedules/nightly/run")
+    with minibroker.sync.connect(http_broker.server.url) as connection:
+        (job,) = connection.queue("reports").receive()
+        assert (str(job.id), job.body, job.headers["a"]) == (stored["id"], {"n": 1}, "b")
+        job.ack()
+    assert call(http_broker, "POST", "schedules/nightly/pause")["paused"]
+    assert "paused" in http_broker.client.get("/schedules").text
+    assert not call(http_broker, "POST", "schedules/nightly/resume")["paused"]
+    assert call(http_broker, "DELETE", "schedules/nightly") == {"deleted": True}
+    assert call(http_broker, "DELETE", "schedules/nightly", 404)["code"] == "unknown_schedule"
+    assert call(http_broker, "GET", "schedules/nightly", 404)["code"] == "unknown_schedule"
+    assert "There is no schedule" in http_broker.client.get("/schedules").text
+    bad = wish | {"cron": "61 * * * *"}
+    assert call(http_broker, "PUT", "schedules/nightly", 400, **bad)["code"] == "bad_value"
+
+
+def test_pauses(http_broker: HttpBroker) -> None:
+    """Of a queue, whose page says so, and of workers."""
+    with minibroker.sync.connect(http_broker.server.url) as connection:
+        connection.queue("mail").publish(b"x")
+        made = call(http_broker, "POST", "queues/mail/pause", for_ms=60_000)
+        assert made["until_unix_ms"] - made["since_unix_ms"] == 60_000
+        assert connection.queue("mail").receive() == []
+        assert "is paused" in http_broker.client.get("/queues/mail").text
+        call(http_broker, "POST", "workers/pause", worker="w", below="1.10", deadline_ms=5_000)
+        queue, workers = call(http_broker, "GET", "pauses")["pauses"]
+        assert (queue["queue"], workers["worker"], workers["below"]) == ("mail", "w", "1.10")
+        assert call(http_broker, "DELETE", "queues/mail/pause") == {"resumed": True}
+        assert call(http_broker, "DELETE", "queues/mail/pause") == {"resumed": False}
+        assert call(http_broker, "DELETE", "workers/pause?worker=w") == {"resumed": True}
+        assert len(connection.queue("mail").receive()) == 1
+        assert "is paused" not in http_broker.client.get("/queues/mail").text
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("queues/nowhere/pause", {}, 404),
+        ("queues/mail/pause", {"for_ms": 1, "until_unix_ms": 2**40}, 400),
+        ("queues/mail/pause", {"until_unix_ms": 2**62}, 400),
+        ("workers/pause", {}, 400),
+        ("workers/pause", {"below": "v1"}, 400),
+    ],
+)
+def test_what_can_be_no_pause_is_refused(
+    http_broker: HttpBroker, path: str, body: dict[str, Any], status: int
+) -> None:
+    """With a code, and nothing is paused."""
+    call(http_broker, "POST", path, status, **body)
+    assert call(http_broker, "GET", "pauses") == {"pauses": []}

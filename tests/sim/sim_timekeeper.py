@@ -1,0 +1,68 @@
+"""A program of a world that has a job published every second, and looks at the end which times had one.
+
+Nobody takes its jobs: all that were ever published lie in their queue when the world has drained.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Final
+
+from sim_client import Habits, SimulatedClient
+
+from minibroker.contract.wire import pack_strings
+from minibroker.session.peek import Peeks
+
+if TYPE_CHECKING:
+    from sim_world import World
+
+QUEUE: Final = "ticks"
+SECOND_MS: Final = 1_000
+
+
+class Timekeeper(SimulatedClient):
+    """Sets its schedule at each start, as programs do; jobs are published to the end of the world."""
+
+    def __init__(self, world: World, misfire: str, seed: int) -> None:
+        self._misfire = misfire
+        self._dues: list[int] = []
+        super().__init__(world, "timekeeper", Habits(), seed)
+
+    def start(self) -> None:
+        """Begin."""
+        super().start()
+        fields: dict[str, object] = {"name": "tick", "queue": QUEUE, "cron": "* * * * * *"}
+        fields |= {"misfire": self._misfire, "terms": {}}
+        self.ask("schedule_set", fields, _seen, 600_000, columns=pack_strings([b"", b"tick"]))
+
+    def look(self, after: bytes = b"") -> None:
+        """Ask for all jobs, page by page."""
+
+        def shown(value: Any, error: Exception | None) -> None:
+            if error is None:
+                assert isinstance(value, Peeks)
+                self._dues += [each.headers["minibroker-due-unix-ms"] for each in value]
+                if value.next:
+                    self.look(value.next)
+
+        self.ask("peek", {"queue": QUEUE, "count": 1_000, "after": after}, shown)
+
+    def violations(self, *, whole: bool) -> list[str]:
+        """Return what is wrong: a time with two jobs; or with none, where each must have one (`whole`)."""
+        twice = sorted(due for due, count in Counter(self._dues).items() if count > 1)
+        found = ["nothing was published in the whole world"] if whole and not self._dues else []
+        found += [f"{due} has more than one job" for due in twice]
+        if whole and self._misfire == "all" and self._dues:
+            expected = range(min(self._dues), max(self._dues) + 1, SECOND_MS)
+            missing = sorted(set(expected) - set(self._dues))
+            found += [f"{due} has no job" for due in missing]
+        return found
+
+    @property
+    def ticks(self) -> int:
+        """How many jobs there are."""
+        return len(self._dues)
+
+
+def _seen(value: Any, error: Exception | None) -> None:
+    """Whatever it is: the connection may have ended."""
