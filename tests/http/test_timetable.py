@@ -22,7 +22,12 @@ def call(broker: HttpBroker, method: str, path: str, status: int = 200, **body: 
 
 def test_schedules(http_broker: HttpBroker) -> None:
     """Made, shown, run, paused, resumed and deleted; on the page, too."""
-    wish = {"queue": "reports", "cron": "0 3 29 2 *", "zone": "Europe/Berlin", "json": {"n": 1}}
+    wish: dict[str, Any] = {
+        "queue": "reports",
+        "cron": "0 3 29 2 *",
+        "zone": "Europe/Berlin",
+        "json": {"n": 1},
+    }
     made = call(http_broker, "PUT", "schedules/nightly", **wish, key="k", headers={"a": "b"})
     assert (made["queue"], made["zone"], made["misfire"]) == ("reports", "Europe/Berlin", "once")
     assert (made["terms"], made["headers"], made["body_text"]) == (
