@@ -413,4 +413,5 @@ def test_duplicate() -> None:
 def test_every_reason_has_a_test() -> None:
     """Named after it."""
     names = [name for name in globals() if name.startswith("test_")]
-    assert not [reason for reason in REASONS if not any(reason in name for name in names)]
+    elsewhere = {"circuit_open", "circuit_probing"}  # test_core_circuits.py
+    assert not [r for r in REASONS if not any(r in name for name in names) and r not in elsewhere]

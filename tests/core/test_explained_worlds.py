@@ -41,6 +41,8 @@ RARE = {
     "duplicate",
     "replaced",
     "worker_paused",
+    "circuit_open",
+    "circuit_probing",
 }
 STAYS = (
     "no_consumer",

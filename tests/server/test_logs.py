@@ -214,6 +214,10 @@ def test_every_event_of_a_worker_stands_in_its_table_and_the_table_has_no_other(
     assert set(WORKER_EVENTS) - used <= {"done", "failed", "rejected", "settings_differ"}
 
 
+def _name(node: ast.Call) -> str:
+    return ast.unparse(node.func).rpartition(".")[2]
+
+
 def test_every_event_stands_in_the_table_and_the_table_has_no_other() -> None:
     """Whoever filters by name must find it again in the next release."""
     used = {  # chosen by a variable, or handed on
@@ -222,11 +226,14 @@ def test_every_event_stands_in_the_table_and_the_table_has_no_other() -> None:
         *("messages_moved", "messages_redriven"),
     }
     used |= {name for path in SHELL if path not in WORKERS for name in constants(path)}
-    for path in python_files(CORE):  # which leaves notes of them: `effects.note(event, ...)`
+    for path in python_files(
+        CORE
+    ):  # which leaves notes of them: `effects.note(event, ...)`, `_note(..., event)`
         for node in ast.walk(tree(path)):
-            if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] == "note":
-                names = [each.value for each in node.args if isinstance(each, ast.Constant)]
-                used |= set(map(str, names[:1]))
+            if isinstance(node, ast.Call) and _name(node).lstrip("_") == "note":
+                inside = [each for arg in node.args[:3] for each in ast.walk(arg)]
+                texts = [each.value for each in inside if isinstance(each, ast.Constant)]
+                used |= {text for text in texts if isinstance(text, str) and text}
     assert used == set(logs.EVENTS)
 
 

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from minibroker.contract import limits
 from minibrokerd.core.durable import forwarding, paging
+from minibrokerd.core.model import circuits
 from minibrokerd.core.model.effects import Effects, ReadBack
 from minibrokerd.core.model.extents import Bodies
 from minibrokerd.core.model.group import Group
@@ -99,6 +100,7 @@ class Core:
         self._replay.finish(epoch, now_ms, unix_ms, clean=clean)
         watch(self.store)
         redriving.go_on(self.store)
+        circuits.go_on(self.store)
         pausing.watch(self.store)
         self._replay = None
 

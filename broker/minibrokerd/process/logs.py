@@ -95,6 +95,8 @@ EVENTS: Final[Mapping[str, str]] = {
     "schedule_missed": "times of a schedule passed without a job, by its misfire policy; it is `ms` late",
     "schedule_waits": "the job of a schedule is due and cannot be published; `text` says why",
     "dlq_full": "dead messages of `queue` wait there, delayed, for room in its dead-letter queue",
+    "circuit_opened": "`queue` hands nothing out for a while: `text` says why",
+    "circuit_closed": "`queue` hands messages out again",
     "dlq_has_room": "no dead message of `queue` waits for room any more",
     "queue_full": "a publish found no room in `queue`, which `holds` so much; its `overflow` says what follows",
     "queue_has_room": "a publish found `queue`, which was full, below 90 % of its limits",

@@ -59,6 +59,18 @@ _ROWS: Final = (
         "`minibroker resume {queue}`, or the end of the pause, if it has one: {until}",
     ),
     Reason(
+        "circuit_open",
+        _WAITS,
+        "the circuit of {queue} is open since {since}: {by}",
+        "its time: at {until} one message is tried",
+    ),
+    Reason(
+        "circuit_probing",
+        _WAITS,
+        "the circuit of {queue} is open since {since}, and one message at a time is tried: {by}",
+        "an ack of that message",
+    ),
+    Reason(
         "no_space",
         _WAITS,
         "the server hands out nothing while its disk is full",

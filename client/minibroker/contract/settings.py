@@ -102,6 +102,26 @@ SETTINGS: Mapping[str, Setting] = {
             (),
             "What messages come to is kept for so long (`result`); 0: only where a worker says so.",
         ),
+        Setting(
+            "circuit_failures_percent",
+            0,
+            0,
+            100,
+            (),
+            "Share of failed attempts with which the circuit opens: nothing is handed out; 0: never.",
+        ),
+        Setting(
+            "circuit_attempts", 10, 1, 1_000_000, (), "But only if so many ended in the window."
+        ),
+        Setting("circuit_window_ms", 60_000, 1_000, 86_400_000, (), "That window."),
+        Setting(
+            "circuit_open_ms",
+            30_000,
+            10,
+            86_400_000,
+            (),
+            "How long it stays open before one message is tried.",
+        ),
     )
 }
 

@@ -45,6 +45,13 @@ def why_waits(
     if pause is not None:
         state = State.READY.name
         return Why(state, "queue_paused", pause.since_unix_ms, pause.until_unix_ms, pause.by)
+    circuit = queue.group.circuit
+    if circuit is not None and circuit.state:
+        said = circuit.said(store)
+        reason = "circuit_open" if said["until_unix_ms"] else "circuit_probing"
+        return Why(
+            State.READY.name, reason, said["since_unix_ms"], said["until_unix_ms"], said["why"]
+        )
     reason, until_ms, by = _what_keeps(store, queue, item, at, has_key)
     since = 0 if isinstance(item, ColdRun) else store.unix_ms_at(item.ready_at_ms)
     return Why(State.READY.name, reason, since, store.unix_ms_at(until_ms) if until_ms else 0, by)

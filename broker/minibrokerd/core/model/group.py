@@ -20,6 +20,7 @@ from minibrokerd.core.model.priorities import PriorityLanes
 from minibrokerd.core.model.wheel import Timer
 
 if TYPE_CHECKING:
+    from minibrokerd.core.model.circuits import Circuit
     from minibrokerd.core.model.keys import Keys
     from minibrokerd.core.model.queues import Queue
     from minibrokerd.core.model.recalls import Recall
@@ -41,6 +42,7 @@ class Group:
 
     __slots__ = (
         "begun",
+        "circuit",
         "consumer_count",
         "consumers",
         "counters",
@@ -79,6 +81,7 @@ class Group:
         self.consumers: OrderedDict[Consumer, None] | None = None
         self.paused = False  # hands nothing out, as somebody wants it
         self.dirty = False  # waits for a dispatch at the end of the apply
+        self.circuit: Circuit | None = None  # where the settings want one
         self.recall: Recall | None = None  # while somebody waits, and others hold something
         self.times: Times | None = None  # since something was begun or done
         self.idle = False  # waits to be looked at: it may be at rest soon
@@ -147,6 +150,8 @@ class Group:
 
     def has_some_to_hand_out(self) -> bool:
         """Whether something is ready, and not kept by its closed key, a rate, or a pause of the queue."""
+        if self.circuit is not None and self.circuit.state:
+            return False  # nothing, or one at a time
         if self.paused or not self.lanes.turns:
             return False
         return self.keys is None or self.keys.queue_room(1) > 0

@@ -67,6 +67,8 @@ PAUSE: Final = Kind(6, "pause", (int, int, str), (int, bytes))
 RATE: Final = Kind(7, "rate", (int, str), (int,))
 # Set for a key of a queue (keys.py): its weight, until when it is paused (0: it is not), since when and by whom.
 KEY: Final = Kind(11, "key", (int, str), (int, int, int, bytes))
+# The circuit of a queue that is not closed (circuits.py), by its number: state, since and until (unix ms), why.
+CIRCUIT: Final = Kind(8, "circuit", (int,), (int, int, int, bytes))
 # A redrive that goes on by itself (redrives.py), by its DLQ: as it stands (0), and what it is to do (1).
 REDRIVE: Final = Kind(10, "redrive", (int, int), (bytes,))
 # What a message came to, by its id: an `Outcome` (results.py), the result or the error, when it ended, and the
@@ -75,7 +77,7 @@ RESULT: Final = Kind(
     3, "result", (int, int), (int, bytes, int, int), most=limits.MAX_RESULTS,
     most_bytes=limits.MAX_RESULTS_BYTES,
 )  # fmt: skip
-_ALL: Final = (ENDED, CANCELLED, RESULT, DEDUPE, SCHEDULE, PAUSE, RATE, REDRIVE, KEY)
+_ALL: Final = (ENDED, CANCELLED, RESULT, DEDUPE, SCHEDULE, PAUSE, RATE, CIRCUIT, REDRIVE, KEY)
 KINDS: Mapping[int, Kind] = {kind.number: kind for kind in _ALL}
 
 

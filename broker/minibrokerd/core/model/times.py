@@ -24,7 +24,7 @@ class Spread:
         self.counts: dict[int, int] = {}
         self.total_ms = 0
 
-    def note(self, ms: int, times: int) -> None:
+    def add(self, ms: int, times: int) -> None:
         """Count a time; one below zero, as of a clock that was set back, as zero."""
         exponent = ms.bit_length() if ms > 0 else 0
         self.counts[exponent] = self.counts.get(exponent, 0) + times

@@ -11,6 +11,7 @@ from itertools import groupby
 from operator import attrgetter
 
 from minibroker.contract import limits
+from minibrokerd.core.model.circuits import ended, is_open
 from minibrokerd.core.model.deliveries import Delivery
 from minibrokerd.core.model.messages import CAUSES, Message, State, runs_of
 from minibrokerd.core.model.queues import Queue
@@ -47,7 +48,7 @@ def begin_messages(store: Store, queue: Queue, messages: list[Message]) -> None:
     begin(store, queue.group, messages, until_ms)
     waited_ms = store.unix_ms - messages[0].block.unix_ms
     store.sums.waits_ms.note(waited_ms, len(messages))
-    times_of(store, queue.group).waits.note(waited_ms, len(messages))
+    times_of(store, queue.group).waits.add(waited_ms, len(messages))
     store.write_leases(BeginMeta, queue, messages)
 
 
@@ -65,22 +66,27 @@ def end_attempt(
 
     `known` is what it says of another message of the delivery, when it says the same of this one.
     """
-    if cause in CAUSES:
-        failed, expired, worker_lost = message.attempts
+    queue = store.by_number.get(delivery.queue_number)
+    is_charged = cause in CAUSES and (queue is None or not is_open(queue.group))
+    if is_charged:
+        by_failure, expired, worker_lost = message.attempts
         if cause == "expired":
             expired += 1
         elif cause != "worker_lost":
-            failed += 1
+            by_failure += 1
         else:
             worker_lost += 1
-        message.attempts = (failed, expired, worker_lost)
+        message.attempts = (by_failure, expired, worker_lost)
     entry = known or _entry(store, delivery, message, cause, name, text)
     message.add_history(entry)
     message.ended_token = delivery.token
-    queue = store.by_number.get(delivery.queue_number)
+    if queue is not None and queue.group.circuit is not None and cause in CAUSES:
+        # A reject is about the message, not about what it calls.
+        failed = int(cause != "rejected")
+        ended(store, queue, delivery.token, failed=failed, count=1, why=name or cause)
     if message.started_unix_ms and queue is not None:
         ran_ms = store.unix_ms - message.started_unix_ms
-        times_of(store, queue.group).runs.note(ran_ms, 1)
+        times_of(store, queue.group).runs.add(ran_ms, 1)
     message.started_unix_ms = 0
     return entry
 

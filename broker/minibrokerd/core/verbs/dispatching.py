@@ -9,6 +9,7 @@ from __future__ import annotations
 from minibroker.contract import limits
 from minibroker.contract.wire import DELIVERY_RUN, MARKED, pack_strings
 from minibrokerd.core.durable.paging import read_ahead
+from minibrokerd.core.model.circuits import hands_out, is_open
 from minibrokerd.core.model.deliveries import Consumer, Delivery
 from minibrokerd.core.model.group import Group
 from minibrokerd.core.model.lanes import NO_LANES
@@ -27,6 +28,9 @@ def dispatch(store: Store, group: Group) -> None:
         return
     line = group.consumers
     share = turns = 0
+    tried = group.circuit is not None and is_open(group)
+    if tried and not hands_out(group):
+        return
     keys = group.keys
     while line and group.lanes.ready:
         if not turns:  # a share is fixed for a round: what later ones got must not make it smaller
@@ -42,6 +46,8 @@ def dispatch(store: Store, group: Group) -> None:
         most = min(credit, share, limits.MAX_MESSAGES_PER_FRAME)
         if keys is not None:
             most = keys.queue_room(most)
+        if tried:
+            most = min(most, hands_out(group))
         if not most or not _deliver(store, group, consumer, most):
             line[consumer] = None
             line.move_to_end(consumer, last=False)

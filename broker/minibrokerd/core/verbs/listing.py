@@ -48,11 +48,16 @@ def stats(store: Store, frame: Frame, part: Any) -> None:
         }
     scope = store.connections[frame.connection].scope
     value["queues"] = {
-        queue.name: {"number": queue.number, **queue.statistics()}
+        queue.name: {"number": queue.number, **queue.statistics(), **_circuit(store, queue)}
         for queue in queues
         if scope is None or scope.covers(queue.name)
     }
     store.reply(frame.connection, frame.request, store.nowhere.last_batch, value)
+
+
+def _circuit(store: Store, queue: Queue) -> dict[str, Any]:
+    circuit = queue.group.circuit
+    return {} if circuit is None else {"circuit": circuit.said(store)}
 
 
 def peek(store: Store, frame: Frame, part: Any) -> None:

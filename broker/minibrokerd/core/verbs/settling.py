@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from minibroker.contract import limits
 from minibroker.contract.wire import RUN, pack_runs
+from minibrokerd.core.model.circuits import ended as attempts_ended
 from minibrokerd.core.model.claims import Claims
 from minibrokerd.core.model.deliveries import Delivery, Run
 from minibrokerd.core.model.inputs import Frame, Slice
@@ -215,16 +216,18 @@ def ack(work: Settlement) -> None:
     work.group.counters["acked"] += count
     session = store.connections[work.frame.connection].session
     session.acked += count
+    if work.group.circuit is not None:
+        attempts_ended(store, work.queue, max(run[0] for run in ended), failed=0, count=count)
     if work.began_unix_ms:
         ran_ms = store.unix_ms - work.began_unix_ms
         store.sums.runs_ms.note(ran_ms, count)
-        times_of(store, work.group).runs.note(ran_ms, count)
+        times_of(store, work.group).runs.add(ran_ms, count)
     elif work.sent_unix_ms:
         waited_ms = store.unix_ms - work.sent_unix_ms
         store.sums.waits_ms.note(waited_ms, count)
         times = times_of(store, work.group)
-        times.waits.note(waited_ms, count)
-        times.runs.note(0, count)  # begun and done in one turn of its client's loop
+        times.waits.add(waited_ms, count)
+        times.runs.add(0, count)  # begun and done in one turn of its client's loop
     if work.values is not None or work.queue.settings["result_ms"]:
         _keep_results(work, ended)
     # Only what really ended may stand in the log: a lost run names messages that live.
