@@ -15,7 +15,7 @@ from minibrokerd.core.model.walks import GO_ON, Steps, Walk
 TARGET_MS: Final = 300_000  # where the request names none
 MOST_LANES: Final = 1_000  # keys that are looked at for the oldest message
 LOOKS: Final = 1_000  # connections that are looked at in one go
-CONNECTIONS_A_LOOK: Final = 5
+CONNECTIONS_A_LOOK: Final = 20
 
 
 def times(store: Store, frame: Frame, part: Any) -> None:
@@ -50,7 +50,7 @@ def _steps(walk: Walk, queue: Queue, target_ms: int) -> Steps:
                     count += 1
                     idle_ms += _idle_ms(consumer, store.now_ms)
                     there_ms += store.now_ms - consumer.since_ms
-        if walk.is_used_up(len(some) // CONNECTIONS_A_LOOK + 1):
+        if walk.is_used_up(len(some) // CONNECTIONS_A_LOOK):
             yield GO_ON
     published = group.counters["published"]
     said = times_of(store, group).said(store.now_ms, published)
