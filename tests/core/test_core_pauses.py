@@ -220,6 +220,31 @@ def test_at_the_deadline_what_a_worker_still_has_goes_back(how: str) -> None:
     assert set(world.states("q")) == {(1, 0), (1, 2)}
 
 
+@pytest.mark.parametrize("crash", [False, True])
+def test_nobody_goes_on_with_what_went_back_at_a_deadline(crash: bool) -> None:
+    """Not when the pause is over, nor after a crash: others may have it by then."""
+    world = World()
+    boss, old = world.hello("boss"), named(world, "w")
+    boss.set("q", lease_ms=HOUR_MS)
+    old.consume("q")
+    boss.publish("q", b"0")
+    mine = old.messages()
+    old.begin(*mine)
+    asked(boss, "pause", client="w", deadline_ms=MINUTE_MS)
+    world.advance(MINUTE_MS + 20)
+    assert world.states("q") == {(1, 0): "READY"}
+    asked(boss, "unpause", client="w")
+    if crash:
+        world.restart(clean=False)
+    else:
+        asked(boss, "pause", queue="q")  # it stays where it is
+        world.disconnect(old)
+    assert world.states("q") == {(1, 0): "READY"}
+    old = resumed(world, old, "", mine)
+    assert old.pop("welcome")["lost_runs"] == [mine[0].run]
+    assert world.states("q") == {(1, 0): "READY"}
+
+
 def resumed(world: World, old: Client, version: str, begun: list[Delivered]) -> Client:
     """Return a new connection of a session, of a client that says its version."""
     client = world._client(old.name)
