@@ -234,6 +234,21 @@ def test_what_is_not_synced_is_not_taken_for_old() -> None:
     assert effects.records == []
 
 
+def test_copies_begin_another_batch_where_the_segment_ends() -> None:
+    """Those that do not fit would take all the others of their batch along, and leave the rest of it empty."""
+    world = World(auto_sync=False)
+    client = world.hello()
+    for _ in range(20):
+        client.publish("q", bytes(100))
+    world.sync()
+    command = Forward(world.core.synced, 2**30, rest_bytes=1_000)
+    effects = world.core.apply(command, world.now_ms, world.unix_ms)
+    (_, records, size_bytes), *others = effects.ended
+    assert not others
+    assert 800 < size_bytes == sum(record.size() for record in records) <= 1_000
+    assert effects.record_bytes > 1_000, "and there the others are"
+
+
 def test_an_ack_in_the_batch_of_the_copy_ends_the_message() -> None:
     """Copy and ack stand in one batch, one behind the other: the ack is about the copy, too."""
     world = World()

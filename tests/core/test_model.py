@@ -313,7 +313,7 @@ class Broker(Clients):
     def _forward(self, upto: int, most_bytes: int) -> None:
         self._now()
         self.world.copies.clear()
-        self.world.apply(Forward(upto, most_bytes))
+        self.world.apply(Forward(upto, most_bytes, rest_bytes=most_bytes // 2))
         for copy in self.world.copies:
             if isinstance(copy, CopyMeta):
                 self.model.copied(copy)

@@ -12,7 +12,14 @@ from model import Model
 from minibrokerd.bodies.store import BodyStore
 from minibrokerd.core.durable.blocks import copied_run
 from minibrokerd.core.model.effects import Outgoing
-from minibrokerd.core.model.records import CopyMeta, CopyPartMeta, CopyRunMeta, Meta, decode
+from minibrokerd.core.model.records import (
+    CopyMeta,
+    CopyPartMeta,
+    CopyRunMeta,
+    CopySomeMeta,
+    Meta,
+    decode,
+)
 from minibrokerd.log.seam import Record
 
 
@@ -44,7 +51,7 @@ def see_dead_moved(world: World, model: Model) -> None:
 def _copies(record: Record) -> Iterator[Meta]:
     """Yield what a record copies; a part of a publish as a run for each of its spans."""
     meta = decode(record)
-    if isinstance(meta, CopyPartMeta):
+    if isinstance(meta, CopyPartMeta | CopySomeMeta):
         for span in copied_run(BodyStore(), meta, record, 0, 0)[1]:
             run = CopyRunMeta(*(getattr(meta, name) for name in CopyRunMeta.__struct_fields__))
             delay_ms = span.ready_at_ms - meta.ready_at_ms

@@ -16,6 +16,7 @@ from workloads import record
 from minibrokerd.core.model.records import (
     RECORD_TYPES,
     CopyPartMeta,
+    CopySomeMeta,
     DamagedMeta,
     DropMeta,
     EndMeta,
@@ -70,8 +71,12 @@ def _logs() -> list[bytes]:
     # One message of a publish whose encodings differ: columns, lengths, bodies.
     tail = b"\xc4\x01\x01" + b"\xc4\x08" + (1).to_bytes(8, "little") + b"\xc4\x01x"
     part = CopyPartMeta(1, 1, 1, 1, 1, 1, 2, 0, "", 0, columns=["encoding"])
-    copied = state(part, tail)
-    batches.append(content_of([*(state(meta) for meta in rare), copied]))
+    others = CopySomeMeta(
+        1, 2, 3, 1, 1, 1, 2, 0, "", 0, living=b"\x05"
+    )  # the one in the middle has ended
+    lengths = b"".join(size.to_bytes(8, "little") for size in (1 << 32, 0, 1 << 32))
+    copied = state(part, tail), state(others, b"\xc4\x00\xc4\x18" + lengths + b"\xc4\x02xy")
+    batches.append(content_of([*(state(meta) for meta in rare), *copied]))
     logs.append(segment(batches))
     logs.append(segment(some[:6]))
     return logs

@@ -28,12 +28,15 @@ class World:
         self.reserve_segments = 3
         self.lacks_space = False
         self.last_room_bytes = self.rest_bytes = 64 * MIB
+        self.pending_bytes: int | None = 0
         self.freed: list[int] = []
         self.applied: list[Forward] = []
         self.again = 0
         core: Any = self
         log: Any = self
-        self.forwarder = Forwarder(core, log, self._apply, lambda: self.newest, self._again)
+        self.forwarder = Forwarder(
+            core, log, self._apply, lambda: self.newest, lambda: self.pending_bytes, self._again
+        )
 
     def last_room_for(self, size_bytes: int, *, copies: bool) -> bool:
         assert copies
@@ -209,9 +212,28 @@ def test_a_pass_for_settlements_needs_something_written_since_the_last_one() -> 
     assert len(world.applied) == 1
 
 
-def test_while_the_reserve_is_not_whole_copies_fill_the_segment() -> None:
+def test_copies_fill_the_segment_that_is_written() -> None:
     """A part of each segment that stays empty is what a pass over a long log would cost."""
     world = World()
-    world.reserve_segments, world.rest_bytes = 2, 5_000
+    world.reserve_segments, world.rest_bytes, world.pending_bytes = 2, 5_000, 1_000
     world.step()
-    assert world.applied[0].most_bytes == 5_000
+    assert world.applied[0].rest_bytes == 4_000
+
+
+def test_while_the_reserve_is_not_whole_copies_wait_until_it_is_known_where_they_begin() -> None:
+    """Another batch is on its way: the one that follows it may begin in this segment or in the next one."""
+    world = World()
+    world.reserve_segments, world.pending_bytes = 2, None
+    world.step()
+    assert not world.applied
+    world.pending_bytes = 0
+    world.step()
+    assert len(world.applied) == 1
+
+
+def test_where_there_is_space_copies_wait_for_nothing() -> None:
+    """A pass beside a load would take as many syncs as it has steps, and each would be a small one."""
+    world = World()
+    world.pending_bytes = None
+    world.step()
+    assert [command.rest_bytes for command in world.applied] == [0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 from typing import Final
 from zlib import crc32
 
@@ -107,6 +108,19 @@ class MemoryExtent:
         """Return some messages as an extent of their own; as `cut`, with other columns."""
         lengths, blob = self.cut(low, high, start, stop)
         return extent_of(columns, lengths, blob)
+
+    def parts(
+        self, pieces: Sequence[tuple[int, int, int, int]], columns: bytes = b""
+    ) -> MemoryExtent:
+        """Return some messages as an extent of their own, with zeros for the lengths of those between them."""
+        at, lengths, blob = pieces[0][0], bytearray(), bytearray()
+        for low, high, start, stop in pieces:
+            some_lengths, some_bytes = self.cut(low, high, start, stop)
+            lengths += bytes(LENGTHS_BYTES * (low - at))
+            lengths += some_lengths
+            blob += some_bytes
+            at = high
+        return extent_of(columns, memoryview(lengths), memoryview(blob))
 
 
 def extent_of(columns: bytes | memoryview, lengths: memoryview, blob: memoryview) -> MemoryExtent:

@@ -25,6 +25,7 @@ from minibrokerd.core.model.records import (
     CopyMeta,
     CopyPartMeta,
     CopyRunMeta,
+    CopySomeMeta,
     PublishMeta,
     decode,
 )
@@ -32,7 +33,7 @@ from minibrokerd.log.fileops import FileOps
 from minibrokerd.log.recovery import Recovery
 from minibrokerd.log.seam import Batch, Record
 
-WITH_MESSAGES: Final = (PublishMeta, CopyMeta, CopyRunMeta, CopyPartMeta)
+WITH_MESSAGES: Final = (PublishMeta, CopyMeta, CopyRunMeta, CopyPartMeta, CopySomeMeta)
 
 
 @click.group(cls=Group)

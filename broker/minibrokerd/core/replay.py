@@ -28,6 +28,7 @@ from minibrokerd.core.model.records import (
     CopyMeta,
     CopyPartMeta,
     CopyRunMeta,
+    CopySomeMeta,
     DamagedMeta,
     DropMeta,
     EndMeta,
@@ -461,6 +462,15 @@ class Replay:
         stop = block.first + block.count
         wait = (meta.wrote_unix_ms, meta.wait_ms) if meta.wrote_unix_ms else None
         self._at(meta.queue).replace(block.first, stop, Live(spans, block.count, wait))
+
+    @_applies(CopySomeMeta)
+    def _copy_some(self, meta: CopySomeMeta, record: Record) -> None:
+        _, spans = blocks.copied_run(self._bodies, meta, record, self._number, self._place)
+        wait = (meta.wrote_unix_ms, meta.wait_ms) if meta.wrote_unix_ms else None
+        waiting = self._at(meta.queue)
+        for span in spans:  # what stands between them is known from another record, or has ended
+            live = Live([span], span.stop - span.first, wait)
+            waiting.replace(span.first, span.stop, live)
 
     @_applies(DamagedMeta)
     def _damaged(self, meta: DamagedMeta, record: Record) -> None:

@@ -94,7 +94,12 @@ class Engine:
         self._indexer = Indexer()
         self._pager = Pager(core, log, loop, self._apply_paged, memory_limit_bytes)
         self._forwarder = Forwarder(
-            core, log, self._apply_copies, self._newest_batch, self._step_again
+            core,
+            log,
+            self._apply_copies,
+            self._newest_batch,
+            lambda: None if self._under_way or self._closed else self._open_bytes,
+            self._step_again,
         )
         self._admission = Admission(core, log, self._forwarder, self._pager, self)
         self._leaving = False

@@ -40,15 +40,18 @@ class Forwarder:
         log: Log,
         apply: Callable[[Forward], None],
         newest_batch: Callable[[], int],
+        pending_bytes: Callable[[], int | None],
         again: Callable[[], None],
     ) -> None:
-        """`newest_batch` returns the newest batch that has records; `again` calls `freed`, then `step`, in a turn
-        of its own.
+        """`newest_batch` returns the newest batch that has records, `pending_bytes` what is written in one batch
+        with what is applied next (None: others are written before that); `again` calls `freed`, then `step`, in a
+        turn of its own.
         """
         self._core = core
         self._log = log
         self._apply = apply
         self._newest_batch = newest_batch
+        self._pending_bytes = pending_bytes
         self._again = again
         self._upto = 0  # what the segment has that is being emptied; 0: none is
         self._copied = 0  # the batch of the last copies, once all are made
@@ -98,13 +101,19 @@ class Forwarder:
         most_bytes = min(max(STEP_BYTES, COPY_RATIO * self._written_bytes), MOST_STEP_BYTES)
         return self._first_that_fits(most_bytes, STEP_BYTES, *LAST_STEPS_BYTES)
 
+    def _rest_bytes(self) -> int | None:
+        """Return what copies may take of the segment that is written; None: only the next sync tells.
+
+        What stays empty in each segment is what a pass over a full disk costs, so what does not fit begins another
+        batch. Where there is space that need not be, and nothing waits for it.
+        """
+        pending_bytes = self._pending_bytes()
+        if pending_bytes is None:
+            return None if self._log.reserve_segments < RESERVE_SEGMENTS else 0
+        return max(self._log.rest_bytes - pending_bytes, 0)
+
     def _first_that_fits(self, *sizes_bytes: int) -> int:
-        # What is left of the segment is used, too: what stays empty in each is what a pass costs on a full disk.
         most_bytes = self._log.sizes.batch_bytes // 4
-        if self._log.reserve_segments < RESERVE_SEGMENTS:
-            rest_bytes = self._log.rest_bytes
-            if rest_bytes >= LAST_STEPS_BYTES[-1]:
-                most_bytes = min(most_bytes, rest_bytes)
         for some_bytes in sizes_bytes:
             size_bytes = min(some_bytes, most_bytes)
             if self._log.last_room_for(size_bytes, copies=True):
@@ -126,11 +135,12 @@ class Forwarder:
             return False
         self.is_behind = self._is_behind()
         if self._core.clear_below <= self._upto:
-            step_bytes, self._written_bytes = self._step_bytes(), 0
-            if not step_bytes:
+            step_bytes, rest_bytes = self._step_bytes(), self._rest_bytes()
+            if not step_bytes or rest_bytes is None:
                 return False
+            self._written_bytes = 0
             cold_bytes = self._first_that_fits(MOST_STEP_BYTES, step_bytes)
-            self._apply(Forward(self._upto, step_bytes, cold_bytes))
+            self._apply(Forward(self._upto, step_bytes, cold_bytes, rest_bytes))
             if self._core.clear_below <= self._upto:
                 return not self._core.is_reading
             self._copied = self._newest_batch()

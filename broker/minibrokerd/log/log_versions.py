@@ -21,7 +21,7 @@ class LogVersion(NamedTuple):
 
 LOG_VERSIONS: Final = (
     LogVersion(Version(1, "0.1.0", "Records of the types 1 to 13."), 1),
-    LogVersion(Version(2, "the next one", "Records of the types 14 to 18."), 14),
+    LogVersion(Version(2, "the next one", "Records of the types 14 to 19."), 14),
 )
 FORMAT_VERSION: Final = LOG_VERSIONS[-1].version.number  # the newest that this release reads
 

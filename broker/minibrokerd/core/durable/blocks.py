@@ -18,11 +18,14 @@ from minibrokerd.core.model.records import (
     CopyMeta,
     CopyPartMeta,
     CopyRunMeta,
+    CopySomeMeta,
     PublishMeta,
     decode,
 )
 from minibrokerd.core.model.state import Store
 from minibrokerd.log.seam import Record
+
+CopiedRun = CopyRunMeta | CopyPartMeta | CopySomeMeta
 
 
 def published(
@@ -63,17 +66,43 @@ def copied(bodies: Bodies, meta: CopyMeta, record: Record, batch: int, place: An
 
 
 def copied_run(
-    bodies: Bodies, meta: CopyRunMeta | CopyPartMeta, record: Record, batch: int, place: Any
+    bodies: Bodies, meta: CopiedRun, record: Record, batch: int, place: Any
 ) -> tuple[Block, list[Span]]:
-    """Return the block and the spans of a COPYRUN or COPYPART record."""
+    """Return the block and the spans of a COPYRUN, COPYPART or COPYSOME record."""
     extent = bodies.extent(record, place)
     block = _copied(extent, meta, meta.queue, meta.first, meta.count, meta.unix_ms, batch)
     named: dict[str, Any] = {}
-    if isinstance(meta, CopyPartMeta):
+    if isinstance(meta, CopyPartMeta | CopySomeMeta):
         named = read_columns(meta, extent.columns(), meta.count)
         block.encodings = named.get("encoding")
         block.uniques = named.get("unique_key")
-    return block, spans_of(block, meta.delay_ms, meta.key, named)
+    spans = spans_of(block, meta.delay_ms, meta.key, named)
+    if isinstance(meta, CopySomeMeta):
+        spans = _living(spans, meta.living)
+    return block, spans
+
+
+def _living(spans: list[Span], bits: bytes) -> list[Span]:
+    """Return what is left of spans of a block, all of it, where these bits are set.
+
+    Raises:
+        ValueError: there are not as many bits as messages.
+    """
+    first, stop = spans[0].first, spans[-1].stop
+    if len(bits) != (stop - first + 7) // 8:
+        raise ValueError(f"{len(bits)} bytes of bits for {stop - first} messages")
+    number = int.from_bytes(bits, "little")
+    living: list[Span] = []
+    for span in spans:
+        for sequence in range(span.first, span.stop):
+            if not number >> (sequence - first) & 1:
+                continue
+            last = living[-1] if living else None
+            if last is not None and last.stop == sequence > span.first:
+                last.stop += 1
+            else:
+                living.append(Span(span.block, sequence, sequence + 1, span.key, span.ready_at_ms))
+    return living
 
 
 def spans_at(bodies: Bodies, record: Record, queue: int, batch: int, place: Any) -> list[Span]:
@@ -83,7 +112,7 @@ def spans_at(bodies: Bodies, record: Record, queue: int, batch: int, place: Any)
         ValueError: it is another kind of record, or of another queue.
     """
     meta = decode(record)
-    if isinstance(meta, CopyRunMeta | CopyPartMeta) and meta.queue == queue:
+    if isinstance(meta, CopiedRun) and meta.queue == queue:
         return copied_run(bodies, meta, record, batch, place)[1]
     if isinstance(meta, PublishMeta):
         for number, _, spans in published(bodies, meta, record, batch, place):
@@ -94,7 +123,7 @@ def spans_at(bodies: Bodies, record: Record, queue: int, batch: int, place: Any)
 
 def _copied(
     extent: Extent,
-    meta: CopyMeta | CopyRunMeta | CopyPartMeta,
+    meta: CopyMeta | CopiedRun,
     origin: int,
     first: int,
     count: int,
@@ -154,20 +183,25 @@ def may_be_part(span: Span) -> bool:
 
 
 def columns_of(spans: list[Span], encodings: bytes | None) -> dict[str, bytes]:
-    """Return the columns of spans of one block, one behind the other: what is not the same of all of them."""
+    """Return the columns of spans of one block in their order: what is not the same of all of them.
+
+    What stands between two of them is as the one before it.
+    """
     block = spans[0].block
     columns: dict[str, bytes] = {}
+    stops = [span.first for span in spans[1:]] + [spans[-1].stop]
+    counts = [stop - span.first for span, stop in zip(spans, stops, strict=True)]
     delays = {span.ready_at_ms - block.ready_at_ms for span in spans}
     if len(delays) > 1:
         each = array("Q")
-        for span in spans:
-            each.extend([span.ready_at_ms - block.ready_at_ms] * (span.stop - span.first))
+        for span, count in zip(spans, counts, strict=True):
+            each.extend([span.ready_at_ms - block.ready_at_ms] * count)
         columns["delay_ms"] = each.tobytes()
     keys = {span.key for span in spans}
     if len(keys) > 1:
         packed = {key: key.encode() for key in keys}
         columns["key"] = pack_strings(
-            [packed[span.key] for span in spans for _ in range(span.first, span.stop)]
+            [packed[s.key] for s, count in zip(spans, counts, strict=True) for _ in range(count)]
         )
     if encodings is not None:
         columns["encoding"] = encodings
@@ -178,27 +212,37 @@ def columns_of(spans: list[Span], encodings: bytes | None) -> dict[str, bytes]:
 
 
 def write_part(
-    store: Store, queue: Queue, spans: list[Span], block: Block, columns: list[str]
+    store: Store, queue: Queue, spans: list[Span], extent: Extent, columns: list[str]
 ) -> None:
-    """Write spans of one block again, one behind the other; `block` has them now, with these columns."""
-    first, alone = spans[0], len(spans) == 1
-    meta = CopyPartMeta(
+    """Write spans of one block again, ascending; `extent` has their bytes, with these columns."""
+    first, count, alone = spans[0], spans[-1].stop - spans[0].first, len(spans) == 1
+    block = first.block
+    delay_ms = 0 if "delay_ms" in columns else first.ready_at_ms - block.ready_at_ms
+    key = "" if "key" in columns else first.key
+    fields = (
         queue.number,
-        block.first,
-        block.count,
+        first.first,
+        count,
         block.unix_ms,
         block.ready_at_ms,
         block.epoch,
         block.durability,
-        0 if "delay_ms" in columns else first.ready_at_ms - block.ready_at_ms,
-        "" if "key" in columns else first.key,
+        delay_ms,
+        key,
         block.encoding,
         max(first.ready_at_ms - store.now_ms, 0) if alone else 0,
         store.unix_ms if alone else 0,
-        columns=columns,
-        own_max_attempts=block.terms.max_attempts,
-        own_lease_ms=block.terms.lease_ms,
-        own_priority=block.terms.priority,
+        columns,
     )
-    store.emit(meta, extent=block.extent)
-    block.batch = store.open_batch
+    if sum(span.stop - span.first for span in spans) == count:
+        store.emit(CopyPartMeta(*fields, *block.terms), extent=extent)
+    else:
+        store.emit(CopySomeMeta(*fields, _bits(spans), *block.terms), extent=extent)
+
+
+def _bits(spans: list[Span]) -> bytes:
+    """Return a bit for each message from the first span on, set for those that the spans have."""
+    first, bits = spans[0].first, 0
+    for span in spans:
+        bits |= (1 << span.stop - first) - (1 << span.first - first)
+    return bits.to_bytes((spans[-1].stop - first + 7) // 8, "little")

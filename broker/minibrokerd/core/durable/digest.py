@@ -31,6 +31,7 @@ from minibrokerd.core.model.records import (
     CopyMeta,
     CopyPartMeta,
     CopyRunMeta,
+    CopySomeMeta,
     DamagedMeta,
     DropMeta,
     EndMeta,
@@ -177,7 +178,7 @@ class Digest:
         else:
             self._run(says.queue, says.first, says.count, says, len(record.tail), at)
 
-    @_adds(CopyMeta, CopyPartMeta)
+    @_adds(CopyMeta, CopyPartMeta, CopySomeMeta)
     def _copy(self, says: Meta, record: Record, at: int) -> None:
         self._keep_place(record, at)
 

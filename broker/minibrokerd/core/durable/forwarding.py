@@ -14,17 +14,16 @@ in the copy, or about something that has ended.
 from __future__ import annotations
 
 from itertools import islice
-from typing import Final
+from operator import attrgetter
 
-from minibrokerd.core.durable.blocks import columns_of, may_be_part, write_copy, write_part
 from minibrokerd.core.durable.paging import ask
+from minibrokerd.core.durable.parts import COPY_BYTES, Part, part_of
 from minibrokerd.core.model.budgets import Budget
 from minibrokerd.core.model.deliveries import Delivery
-from minibrokerd.core.model.index import Index
 from minibrokerd.core.model.inputs import Forward
 from minibrokerd.core.model.kept import Entry
 from minibrokerd.core.model.lanes import Lanes
-from minibrokerd.core.model.messages import Block, Item, Message, Span, State, alike
+from minibrokerd.core.model.messages import Item, Message, Span, State
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.records import CopyMeta, ReserveMeta
 from minibrokerd.core.model.sessions import Session
@@ -32,13 +31,17 @@ from minibrokerd.core.model.state import Store
 from minibrokerd.core.model.sums import OUTCOME_BYTES, QUEUE_BYTES
 from minibrokerd.core.model.wheel import TICK_MS
 
-COPY_BYTES: Final = 200  # a copy beside its bodies, about
-PART_BYTES: Final = 32  # a message of a part of a publish, the same
-
 
 def forward(store: Store, command: Forward) -> None:
     """Write again what lives and stands in old batches, as far as the budget goes or until nothing is left."""
     upto, budget = min(command.upto, store.synced), Budget(command.most_bytes)
+    apply_bytes = store.sizes.apply_bytes
+    store.room_bytes = min(command.rest_bytes or apply_bytes, apply_bytes)
+    _forward(store, command, upto, budget)
+    store.room_bytes = apply_bytes
+
+
+def _forward(store: Store, command: Forward, upto: int, budget: Budget) -> None:
     standing = store.standing
     store.forward_waits = False
     if standing.done or standing.upto != upto:
@@ -86,13 +89,15 @@ def _line(store: Store, queue: Queue, lanes: Lanes, budget: Budget, cold_bytes: 
 
     Fresh spans can be very many, but do not move, so each is looked at once, over many applies.
     """
-    upto, lane = store.standing.upto, lanes.default
+    upto, lane, part = store.standing.upto, lanes.default, Part(store, budget)
     for span in lane.unseen(upto):
         budget.looks_left -= 1
         if span.block.batch <= upto:
-            _copy_run(store, queue, span, budget)
+            part.add(queue, span)
         if budget.is_used_up():
+            part.write()
             return False
+    part.write()
     for run in lane.cold:
         budget.looks_left -= 1
         if run.batch <= upto:  # their bodies are read first; more follows when they are there
@@ -108,26 +113,32 @@ def _deliveries(store: Store, budget: Budget) -> bool:
     standing, deliveries = store.standing, store.deliveries
     if standing.deliveries_left is None:  # those, too, that took from a line before it was walked
         standing.deliveries_left = len(deliveries)
+    part = Part(store, budget)
     while standing.deliveries_left > 0 and deliveries:
         if budget.is_used_up():
+            part.write()
             return False
         for token in [*islice(deliveries, min(standing.deliveries_left, 100))]:
             delivery = deliveries[token]
-            if not _delivery(store, delivery, budget):
+            if not _delivery(store, delivery, part, budget):
+                part.write()
                 return False
             del deliveries[token]  # to the end: all go round once
             deliveries[token] = delivery
             standing.deliveries_left -= 1
+    part.write()
     return True
 
 
-def _delivery(store: Store, delivery: Delivery, budget: Budget) -> bool:
+def _delivery(store: Store, delivery: Delivery, part: Part, budget: Budget) -> bool:
     """Copy what is old in a delivery, which has no more messages than a frame; False: not all, too many bytes."""
     upto, queue = store.standing.upto, store.by_number.get(delivery.queue_number)
     budget.looks_left -= 1
     if queue is None or queue.group.deliveries.get(delivery.token) is not delivery:
         return True  # it ended by a purge, and is being freed
-    items: list[Item] = [*delivery.spans.values(), *delivery.singles.values()]
+    # In the order of their ids: what was settled in the middle of them has changed it.
+    spans = sorted(delivery.spans.values(), key=attrgetter("first"))
+    items: list[Item] = [*spans, *delivery.singles.values()]
     for item in items:
         budget.looks_left -= 1
         if item.block.batch > upto:
@@ -137,7 +148,7 @@ def _delivery(store: Store, delivery: Delivery, budget: Budget) -> bool:
         if isinstance(item, Message):
             _copy(store, queue, item, budget)
         else:
-            _copy_run(store, queue, item, budget)
+            part.add(queue, item)
     return True
 
 
@@ -147,7 +158,7 @@ def _delivery(store: Store, delivery: Delivery, budget: Budget) -> bool:
 def _others(store: Store, budget: Budget) -> bool:
     """Copy what is old of all else; False: not all, the budget is used up."""
     standing = store.standing
-    upto, part, complete = standing.upto, _Part(store), True
+    upto, part, complete = standing.upto, Part(store, budget), True
     for thing, index in standing.oldest():
         budget.looks_left -= 1
         if isinstance(thing, Span | Message):
@@ -157,7 +168,7 @@ def _others(store: Store, budget: Budget) -> bool:
             if thing.block.batch > upto:
                 standing.add(thing, index)
             elif isinstance(thing, Span):
-                part.add(thing, index, budget)
+                part.add(queue, thing, index)
             else:
                 _copy(store, queue, thing, budget)
                 standing.add(thing, index)
@@ -168,7 +179,7 @@ def _others(store: Store, budget: Budget) -> bool:
         elif isinstance(thing, Session):
             complete = _outcomes(store, thing, budget)
         elif isinstance(thing, Delivery) and thing.token in store.deliveries:
-            complete = _delivery(store, thing, budget)
+            complete = _delivery(store, thing, part, budget)
             if not complete:
                 standing.put(upto, thing, None)
         if budget.is_used_up() or not complete:
@@ -176,51 +187,6 @@ def _others(store: Store, budget: Budget) -> bool:
             break
     part.write()
     return complete
-
-
-class _Part:
-    """Spans of one block, one behind the other, that are written again as one record.
-
-    They come in any order; the newest first, mostly.
-    """
-
-    __slots__ = ("_index", "_spans", "_store")
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._index: Index | None = None
-        self._spans: list[Span] = []  # the last one first
-
-    def add(self, span: Span, index: Index, budget: Budget) -> None:
-        """Take one span, and write what was there if it does not go with that."""
-        last = self._spans[-1] if self._spans else None
-        if last is not None and (
-            last.block is not span.block
-            or last.first != span.stop
-            or not may_be_part(span)
-            or not may_be_part(last)
-        ):
-            self.write()
-        if not self._spans:
-            budget.bytes_left -= COPY_BYTES
-        self._spans.append(span)
-        self._index = index
-        budget.bytes_left -= PART_BYTES + span.block.bytes_of(span.first, span.stop)
-
-    def write(self) -> None:
-        """Write what was taken."""
-        if not self._spans or self._index is None:
-            return
-        spans, index, store = self._spans[::-1], self._index, self._store
-        self._spans = []
-        queue = index.queue
-        assert queue is not None
-        if len(spans) == 1:
-            _copy_run(store, queue, spans[0], None)
-        else:
-            _copy_part(store, queue, spans)
-        for span in spans:
-            store.standing.add(span, index)
 
 
 def _settings(store: Store, queue: Queue, budget: Budget) -> None:
@@ -263,39 +229,6 @@ def _outcomes(store: Store, session: Session, budget: Budget) -> bool:
 # -- copies -----------------------------------------------------------------------------------------
 
 
-def _copy_run(store: Store, queue: Queue, span: Span, budget: Budget | None) -> None:
-    """Copy the messages of a span; it goes on as they are in the log now."""
-    block = span.block
-    if budget is not None:
-        budget.bytes_left -= COPY_BYTES + block.bytes_of(span.first, span.stop)
-    if block.uniques is not None:  # they have a column in their copy
-        _copy_part(store, queue, [span])
-        return
-    # Parts of one span with different encodings need a record each, but stay one block here.
-    parts = alike(block, span)
-    queue.count_out(block, span.first, span.stop)  # the frame's share of a message is another now
-    span.block = _block(store, block, span.first, span.stop)
-    queue.count_in(span.block, span.first, span.stop)
-    if len(parts) == 1:
-        write_copy(store, queue, span, parts[0], span.block.extent)
-        span.block.batch = store.open_batch
-    else:
-        for part in parts:
-            write_copy(store, queue, span, part, block.part(part[0], part[1]))
-
-
-def _copy_part(store: Store, queue: Queue, spans: list[Span]) -> None:
-    """Copy spans of one block, one behind the other, as one record with columns."""
-    block, first, stop = spans[0].block, spans[0].first, spans[-1].stop
-    columns = columns_of(spans, _encodings(block, first, stop))
-    queue.count_out(block, first, stop)
-    new = _block(store, block, first, stop, b"".join(columns.values()))
-    queue.count_in(new, first, stop)
-    write_part(store, queue, spans, new, list(columns))
-    for span in spans:
-        span.block = new
-
-
 def _copy(store: Store, queue: Queue, message: Message, budget: Budget) -> None:
     """Copy one message with all that is known of it."""
     block = message.block
@@ -335,36 +268,9 @@ def _copy(store: Store, queue: Queue, message: Message, budget: Budget) -> None:
         unique_key=block.uniques[message.sequence - block.first] if block.uniques else "",
     )
     queue.count_out(block, message.first, message.stop)
-    message.block = _block(store, block, message.first, message.stop)
+    message.block = part_of(store, block, message.first, message.stop)
     queue.count_in(message.block, message.first, message.stop)
     extent = message.block.extent
     store.emit(meta, extent=extent)
     message.block.batch = store.open_batch
     budget.bytes_left -= COPY_BYTES + extent.size
-
-
-def _block(store: Store, old: Block, first: int, stop: int, columns: bytes = b"") -> Block:
-    """Return a block with some messages of another one, whose record will be in the open batch."""
-    extent = old.part(first, stop, columns)
-    return Block(
-        old.origin,
-        first,
-        stop - first,
-        extent,
-        extent.sizes(stop - first),
-        old.encoding,
-        _encodings(old, first, stop),
-        old.durability,
-        old.epoch,
-        old.unix_ms,
-        old.ready_at_ms,
-        store.open_batch,
-        old.terms,
-        old.uniques[first - old.first : stop - old.first] if old.uniques else None,
-    )
-
-
-def _encodings(block: Block, first: int, stop: int) -> bytes | None:
-    if block.encodings is None:
-        return None
-    return block.encodings[first - block.first : stop - block.first]

@@ -7,7 +7,7 @@ out of memory, at once.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 from minibrokerd.log.seam import Batch, Digested, Record, Tail
@@ -53,6 +53,10 @@ class Extent(Tail, Protocol):
 
     def part(self, low: int, high: int, start: int, stop: int, columns: bytes = b"") -> Extent:
         """Return the messages with these indexes as an extent of their own; their bytes are `start` to `stop`."""
+        ...
+
+    def parts(self, pieces: Sequence[tuple[int, int, int, int]], columns: bytes = b"") -> Extent:
+        """As `part`, for ascending pieces; the messages between two of them have no bytes there."""
         ...
 
 

@@ -202,15 +202,20 @@ class Forward:
     """Write again what lives and stands in batches up to `upto`: their segment is to be freed.
 
     About `most_bytes` of records are written in one apply, and `most_cold_bytes` when messages that were read back
-    are written again: there each apply costs a way to the disk. `Core.clear_below` says when nothing is left.
+    are written again: there each apply costs a way to the disk. A batch ends where `rest_bytes` do, those of the
+    segment that is written (0: it does not matter): what stays empty there is what copying costs on a full disk.
+    `Core.clear_below` says when nothing is left.
     """
 
-    __slots__ = ("most_bytes", "most_cold_bytes", "upto")
+    __slots__ = ("most_bytes", "most_cold_bytes", "rest_bytes", "upto")
 
-    def __init__(self, upto: int, most_bytes: int, most_cold_bytes: int = 0) -> None:
+    def __init__(
+        self, upto: int, most_bytes: int, most_cold_bytes: int = 0, rest_bytes: int = 0
+    ) -> None:
         self.upto = upto
         self.most_bytes = most_bytes
         self.most_cold_bytes = max(most_cold_bytes, most_bytes)
+        self.rest_bytes = rest_bytes
 
 
 class Freeze:

@@ -210,7 +210,7 @@ class CopyMeta(Meta, frozen=True):
 
 
 class RunMeta(Meta, frozen=True):
-    """What COPYRUN and COPYPART begin with: consecutive messages of one publish, and their fields in its record.
+    """What COPYRUN, COPYPART and COPYSOME begin with: messages of one publish, and their fields in its record.
 
     `wait_ms` is what was left of a delay at `wrote_unix_ms` (0: not said; the delay counts from the publish).
     """
@@ -247,6 +247,20 @@ class CopyPartMeta(RunMeta, frozen=True):
     """
 
     columns: list[str] = []
+    own_max_attempts: int = 0  # as in PublishMeta
+    own_lease_ms: int = 0
+    own_priority: int = 0
+
+
+class CopySomeMeta(RunMeta, frozen=True):
+    """As COPYPART, for some messages of one publish: of those between them it says nothing.
+
+    `living` has a bit for each from `first` on, the lowest of the first byte for that one; the others have no
+    bytes in the tail.
+    """
+
+    columns: list[str] = []
+    living: bytes = b""
     own_max_attempts: int = 0  # as in PublishMeta
     own_lease_ms: int = 0
     own_priority: int = 0
@@ -304,6 +318,7 @@ RECORD_TYPES: Final[Mapping[int, type[Meta]]] = {
     16: EndMeta,
     17: CopyPartMeta,
     18: StateMeta,
+    19: CopySomeMeta,
 }
 TYPE_OF: Final[Mapping[type[Meta], int]] = {meta: number for number, meta in RECORD_TYPES.items()}
 

@@ -64,7 +64,7 @@ class Store:
         "connections", "copied", "deliveries", "dirty", "dropped_batch", "effects", "endings", "entering",
         "epoch", "expected", "forward_waits", "grace_until_ms", "has_room", "held_back", "hold_until_ms",
         "idle", "jitter", "jobs", "kept", "lazy", "lazy_bytes", "looks_left", "max_queues", "news",
-        "next_queue_number", "now_ms", "nowhere", "open_batch", "paused", "pauses", "queues", "results",
+        "next_queue_number", "now_ms", "nowhere", "open_batch", "paused", "pauses", "queues", "results", "room_bytes",
         "schedules", "sessions", "short", "sizes", "standing", "sums", "synced", "unix_ms", "wheel",
     )  # fmt: skip
 
@@ -80,6 +80,7 @@ class Store:
         self.calendar_of = calendar_of
         self.bodies = bodies
         self.sizes = sizes
+        self.room_bytes = sizes.apply_bytes  # of records in the open batch, for one apply
         self.epoch = 0
         self.auto_create = auto_create
         self.max_queues = max_queues
@@ -170,10 +171,11 @@ class Store:
         record = Record(TYPE_OF[type(meta)], packed, tail, None, meta, extent)
         size_bytes = RECORD_HEAD_BYTES + len(packed) + len(record.tail)
         total_bytes = effects.record_bytes + size_bytes
-        if total_bytes > self.sizes.apply_bytes and effects.records:
+        if total_bytes > self.room_bytes and effects.records:
             effects.ended.append((self.open_batch, effects.records, effects.record_bytes))
             effects.records, total_bytes = [], size_bytes
             self.open_batch += 1
+            self.room_bytes = self.sizes.apply_bytes
         effects.records.append(record)
         effects.record_bytes = total_bytes
         if type(meta) not in STARTS_NO_SYNC:

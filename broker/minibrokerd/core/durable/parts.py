@@ -1,0 +1,193 @@
+"""Messages without a history, written again: those of one publish as one record, whoever has them.
+
+A record of its own for each piece would make copies larger than what they are copies of: a message of ten bytes
+that ends between two others frees eighteen bytes, and a record more takes sixty. So pieces go together, and their
+record says which of the messages between its first and its last one it has.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from operator import attrgetter
+from typing import Final
+
+from minibrokerd.core.durable.blocks import columns_of, may_be_part, write_copy, write_part
+from minibrokerd.core.model.budgets import Budget
+from minibrokerd.core.model.extents import Extent
+from minibrokerd.core.model.index import Index
+from minibrokerd.core.model.messages import Block, Span, alike
+from minibrokerd.core.model.queues import Queue
+from minibrokerd.core.model.state import Store
+
+COPY_BYTES: Final = 200  # a copy beside its bodies, about
+PART_BYTES: Final = 32  # a piece of a part of a publish, the same
+LENGTHS_BYTES: Final = 8  # of a message, beside its bytes
+HEAD_BYTES: Final = 128  # at most, of a record beside its messages and their key
+LEAST_BYTES: Final = 512  # to fill a segment with: a record more costs some
+
+
+class Part:
+    """Spans of one block that are written again as one record; of one segment, or of two.
+
+    They come in any order: in that of their ids, or the newest first. Until `write` they are as they were.
+    """
+
+    __slots__ = ("_budget", "_queue", "_spans", "_store")
+
+    def __init__(self, store: Store, budget: Budget) -> None:
+        self._store = store
+        self._budget = budget
+        self._queue: Queue | None = None
+        self._spans: list[tuple[Span, Index | None]] = []
+
+    def add(self, queue: Queue, span: Span, index: Index | None = None) -> None:
+        """Take one span, and write what was there if it does not go with that; `index` is where it waits."""
+        budget = self._budget
+        if self._spans:
+            last = self._spans[-1][0]
+            if last.block is not span.block or not (may_be_part(span) and may_be_part(last)):
+                self.write()
+        if not self._spans:
+            budget.bytes_left -= COPY_BYTES
+        else:
+            budget.bytes_left -= PART_BYTES
+        self._queue = queue
+        self._spans.append((span, index))
+        budget.bytes_left -= span.block.bytes_of(span.first, span.stop)
+
+    def write(self) -> None:
+        """Write what was taken."""
+        if not self._spans or self._queue is None:
+            return
+        taken, self._spans = self._spans, []
+        spans = sorted((span for span, _ in taken), key=attrgetter("first"))
+        if len(spans) == 1:
+            _copy_run(self._store, self._queue, spans[0])
+        else:
+            _copy_part(self._store, self._queue, spans)
+        for span, index in taken:
+            if index is not None:
+                self._store.standing.add(span, index)
+
+
+def _copy_run(store: Store, queue: Queue, span: Span) -> None:
+    """Copy the messages of a span; it goes on as they are in the log now."""
+    old = span.block
+    if old.uniques is not None:  # they have a column in their copy
+        _copy_part(store, queue, [span])
+        return
+    # Parts of one span with different encodings need a record each, but stay one block here.
+    parts = alike(old, span)
+    if len(parts) == 1:
+        pieces = _fitted(store, [span])
+        first, _, encoding = parts[0]
+        if len(pieces) > 1:
+            middle = pieces[1][0].first
+            parts = [(first, middle, encoding), (middle, span.stop, encoding)]
+    queue.count_out(old, span.first, span.stop)  # the frame's share of a message is another now
+    span.block = part_of(store, old, span.first, span.stop)
+    queue.count_in(span.block, span.first, span.stop)
+    if len(parts) == 1:
+        write_copy(store, queue, span, parts[0], span.block.extent)
+        span.block.batch = store.open_batch
+    else:  # in one batch, or in two: it is copied again when the first of them is freed
+        for part in parts:
+            write_copy(store, queue, span, part, old.part(part[0], part[1]))
+
+
+def _copy_part(store: Store, queue: Queue, spans: list[Span]) -> None:
+    """Copy spans of one block, ascending; they go on as they are in the log now."""
+    old, first, stop = spans[0].block, spans[0].first, spans[-1].stop
+    pieces = _fitted(store, spans)
+    columns = [
+        columns_of(piece, _encodings(old, piece[0].first, piece[-1].stop)) for piece in pieces
+    ]
+    whole = old.parts(spans, b"".join(columns[0].values()) if len(pieces) == 1 else b"")
+    for span in spans:
+        queue.count_out(old, span.first, span.stop)
+    new = _block(store, old, first, stop, whole)
+    for span in spans:
+        queue.count_in(new, span.first, span.stop)
+    for piece, named in zip(pieces, columns, strict=True):
+        extent = whole if len(pieces) == 1 else old.parts(piece, b"".join(named.values()))
+        write_part(store, queue, piece, extent, list(named))
+    if len(pieces) == 1:
+        new.batch = store.open_batch
+    for span in spans:
+        span.block = new
+
+
+def _fitted(store: Store, spans: list[Span]) -> list[list[Span]]:
+    """Return spans of one block, ascending, as they are: or what fits into the segment, and then the rest.
+
+    In two pieces they are spans for these records alone; nobody waits in them.
+    """
+    room = store.room_bytes - store.effects.record_bytes
+    block, last = spans[0].block, spans[-1]
+    size = block.bytes_of(spans[0].first, last.stop)
+    each = LENGTHS_BYTES
+    if len(spans) > 1 or block.encodings is not None:  # columns: a delay, an encoding, a key
+        each += 8 + 1 + 4 + max(len(span.key.encode()) for span in spans)
+    if block.uniques is not None:
+        each += 4 + max(len(key.encode()) for key in block.uniques)
+    room -= HEAD_BYTES + len(spans[0].key.encode())
+    if size + each * (last.stop - spans[0].first) <= room or room < LEAST_BYTES:
+        return [spans]
+    front: list[Span] = []
+    at = spans[0].first
+    for index, span in enumerate(spans):
+        room -= each * (span.first - at)
+        size = block.bytes_of(span.first, span.stop) + each * (span.stop - span.first)
+        at = span.stop
+        if size <= room:
+            room -= size
+            front.append(span)
+            continue
+        rest = spans[index:]
+        many = _how_many(block, span, each, room)
+        if many:
+            front.append(_piece(span, span.first, span.first + many))
+            rest = [_piece(span, span.first + many, span.stop), *rest[1:]]
+        return [front, rest] if front else [spans]
+    return [spans]
+
+
+def _how_many(block: Block, span: Span, each: int, room: int) -> int:
+    """Return how many of the first messages of a span take `room` bytes at the most, with `each` more for one."""
+    counts = range(1, span.stop - span.first + 1)
+    first = span.first
+    return bisect_right(counts, room, key=lambda n: block.bytes_of(first, first + n) + each * n)
+
+
+def _piece(span: Span, first: int, stop: int) -> Span:
+    return Span(span.block, first, stop, span.key, span.ready_at_ms)
+
+
+def part_of(store: Store, old: Block, first: int, stop: int) -> Block:
+    """Return a block with some messages of another one, whose record will be in the open batch."""
+    return _block(store, old, first, stop, old.part(first, stop))
+
+
+def _block(store: Store, old: Block, first: int, stop: int, extent: Extent) -> Block:
+    return Block(
+        old.origin,
+        first,
+        stop - first,
+        extent,
+        extent.sizes(stop - first),
+        old.encoding,
+        _encodings(old, first, stop),
+        old.durability,
+        old.epoch,
+        old.unix_ms,
+        old.ready_at_ms,
+        store.open_batch,
+        old.terms,
+        old.uniques[first - old.first : stop - old.first] if old.uniques else None,
+    )
+
+
+def _encodings(block: Block, first: int, stop: int) -> bytes | None:
+    if block.encodings is None:
+        return None
+    return block.encodings[first - block.first : stop - block.first]
