@@ -10,7 +10,7 @@ import pytest
 from minibroker.contract import limits, wire
 from minibrokerd.core.model.effects import Outgoing
 from minibrokerd.core.model.inputs import Command, Disconnected, Frame, Space
-from minibrokerd.engine.admission import BEHIND_SHARE, Admission
+from minibrokerd.engine.admission import BEHIND_SHARE, GROWTH_BYTES, Admission
 from minibrokerd.log.seam import BATCH_HEADER_BYTES, RESERVE_SEGMENTS, Room
 from minibrokerd.log.sizes import PUBLISH_OVERHEAD_BYTES, sizes_of
 from minibrokerd.net.frames import read_frame
@@ -28,11 +28,15 @@ class World:
         self.sizes = sizes_of(SEGMENT_BYTES)
         self.segment_bytes = SEGMENT_BYTES
         self.reserve_segments = RESERVE_SEGMENTS
+        self.is_full_disk = False
         self.has_last_room = True
         self.last_room_bytes = 16 * SEGMENT_BYTES
         self.passes: list[int] = []  # that were asked for, with what is to be written before
         self.is_behind = False
         self.makes_room = True
+        self.freed_upto = 0
+        self.store = self
+        self.open_batch = 1
         self.allowance_bytes = 8 * KIB
         self.is_full = False  # memory
         self.pending_bytes = 0
@@ -55,7 +59,13 @@ class World:
         self.asked.append(size_bytes)
         return self.room
 
-    def begin_pass(self, others_bytes: int, least_bytes: int = 1) -> bool:
+    @property
+    def lacks_space(self) -> bool:
+        return self.is_full_disk or self.reserve_segments < RESERVE_SEGMENTS
+
+    def begin_pass(
+        self, others_bytes: int, least_bytes: int = 1, *, goes_round: bool = False
+    ) -> bool:
         self.passes.append(least_bytes)
         return False  # a pass would give nothing
 
@@ -89,6 +99,11 @@ class World:
         part = {"op": "ack", "queue": "q", "runs": runs}
         columns = struct.pack("<QIQI", 1, 1, 1, 1) * runs
         self._frame([part], connection, sequence=sequence, columns=columns)
+
+    def release(self, sequence: int, count: int) -> None:
+        part = {"op": "release", "queue": "q", "runs": 1}
+        columns = struct.pack("<QIQI", 1, 1, 1, count)
+        self._frame([part], 1, sequence=sequence, columns=columns)
 
     def ask(self, op: str, connection: int = 1) -> None:
         self._frame([{"op": op, "queue": "q"}], connection, request=1)
@@ -396,3 +411,33 @@ def test_a_pass_begins_before_the_room_for_settlements_is_used_up() -> None:
     world.makes_room, world.last_room_bytes = False, SEGMENT_BYTES // 3
     world.ack(1)
     assert (world.sequences, world.passes) == ([(1, 1)], [SEGMENT_BYTES // 4])
+
+
+def test_what_makes_messages_larger_leaves_room_to_those_that_end_some() -> None:
+    """A history is written again with its message: if that has no room, acks have none either, ever."""
+    world = World()
+    world.tighten()
+    world.makes_room, world.last_room_bytes = False, SEGMENT_BYTES // 2 + 40 * GROWTH_BYTES
+    world.release(1, count=41)
+    assert [refusal["code"] for refusal in world.refusals] == ["disk_full"]
+    world.release(2, count=20)
+    world.release(3, count=20)
+    assert world.sequences == [(1, 2)], "what was let through grows later"
+    world.ack(4)
+    assert world.sequences == [(1, 2), (1, 4)]
+    world.freed_upto = world.open_batch
+    world.release(5, count=20)
+    assert world.sequences[-1] == (1, 5), "it has grown, and there is as much room as before"
+
+
+def test_growth_is_noted_on_a_full_disk_whose_reserve_is_whole() -> None:
+    """The last segment that was given has room for more nacks than their histories have later."""
+    world = World()
+    world.is_full_disk = True
+    world.admission.look_at_reserve()
+    world.release(1, count=30)
+    world.tighten()
+    world.makes_room, world.last_room_bytes = False, SEGMENT_BYTES // 2 + 40 * GROWTH_BYTES
+    world.release(2, count=20)
+    world.ack(3)
+    assert world.sequences == [(1, 1), (1, 3)]

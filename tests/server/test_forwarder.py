@@ -212,18 +212,18 @@ def test_a_pass_for_settlements_needs_something_written_since_the_last_one() -> 
     assert len(world.applied) == 1
 
 
-def test_copies_fill_the_segment_that_is_written() -> None:
+def test_while_space_is_short_copies_fill_the_segment_that_is_written() -> None:
     """A part of each segment that stays empty is what a pass over a long log would cost."""
     world = World()
-    world.reserve_segments, world.rest_bytes, world.pending_bytes = 2, 5_000, 1_000
+    world.lacks_space, world.rest_bytes, world.pending_bytes = True, 5_000, 1_000
     world.step()
     assert world.applied[0].rest_bytes == 4_000
 
 
-def test_while_the_reserve_is_not_whole_copies_wait_until_it_is_known_where_they_begin() -> None:
+def test_then_they_wait_until_it_is_known_where_they_begin() -> None:
     """Another batch is on its way: the one that follows it may begin in this segment or in the next one."""
     world = World()
-    world.reserve_segments, world.pending_bytes = 2, None
+    world.lacks_space, world.pending_bytes = True, None
     world.step()
     assert not world.applied
     world.pending_bytes = 0

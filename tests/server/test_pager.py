@@ -26,8 +26,9 @@ class Shell:
         self.world = world
         self.reads: list[int] = []
         self.later: list[int] = []
+        self.rest_bytes: int | None = 0
         log, loop = cast(Log, self), cast(asyncio.AbstractEventLoop, self)
-        self.pager = Pager(world.core, log, loop, self.apply, 2**30)
+        self.pager = Pager(world.core, log, loop, self.apply, lambda: self.rest_bytes, 2**30)
 
     def read(self, segment: int, offsets: Sequence[int]) -> list[Record | None]:
         """Read, as the log does."""

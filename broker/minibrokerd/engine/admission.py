@@ -11,6 +11,7 @@ from collections import deque
 from typing import Any, Final, Protocol
 
 from minibroker.contract import limits
+from minibroker.contract.wire import RUN
 from minibrokerd.core.core import Core, error_header
 from minibrokerd.core.model.effects import Outgoing
 from minibrokerd.core.model.inputs import NEEDS_RESERVE, NEEDS_SPACE, Command, Frame, Space
@@ -21,6 +22,11 @@ from minibrokerd.log.sizes import PUBLISH_OVERHEAD_BYTES
 from minibrokerd.process.logs import events
 
 BEHIND_SHARE: Final = 8  # of a segment
+# What ends nothing leaves the same, of the room of settlements, to acks: a nack makes its message larger.
+ACKS_SHARE: Final = 2
+GROWTH_BYTES: Final = (
+    256  # by which a message grows, about, when it is written again with an attempt in its history
+)
 
 
 class Door(Protocol):
@@ -74,6 +80,10 @@ class Admission:
         self._full = False  # the log refused room, and has not granted any since
         self._space = (False, False)  # what the core was told: short, and pause
         self._tight = False  # the reserve is not whole: settlements go on as it is made whole
+        self._lacks_space = False
+        # By how much messages will grow when they are copied, each with the newest batch when that was settled.
+        self._growth: deque[tuple[int, int]] = deque()
+        self._growth_bytes = 0
         self._written_bytes = 0  # by publishes, since a segment was freed
         self._paid_bytes = 0  # of the others' bytes, those that freed segments have made up for
 
@@ -86,7 +96,11 @@ class Admission:
             return True
         if command.needs >= NEEDS_SPACE:
             return self._admits_publish(command)
-        return not self._tight or command.needs != NEEDS_RESERVE or self._admits_settlement(command)
+        return (
+            not self._lacks_space
+            or command.needs != NEEDS_RESERVE
+            or self._admits_settlement(command)
+        )
 
     def has_room(self, size: int) -> bool:
         """Whether the server itself may publish so many bytes: as `admits` judges a frame."""
@@ -118,6 +132,7 @@ class Admission:
     def look_at_reserve(self) -> Space | None:
         """Return what the core should be told of the reserve, if that is news."""
         self._tight = self._log.reserve_segments < RESERVE_SEGMENTS
+        self._lacks_space = self._log.lacks_space
         if not self._tight:
             self._paid_bytes = self._door.others_bytes
         # A pause without an end would be worse than a full disk: what frees something comes after deliveries.
@@ -175,8 +190,24 @@ class Admission:
         """
         if frame.sequence is None or self._core.knows(frame):
             return True
+        growth_bytes = _growth_bytes(frame)
+        if (self._tight or growth_bytes) and not self._has_room(frame, growth_bytes):
+            return False
+        if growth_bytes:
+            self._growth.append((self._core.store.open_batch, growth_bytes))
+            self._growth_bytes += growth_bytes
+        return True
+
+    def _has_room(self, frame: Frame, growth_bytes: int) -> bool:
+        """Whether a settlement has room, and what it makes larger by so much has when that is copied."""
         size = frame.size + PUBLISH_OVERHEAD_BYTES
-        is_last = not self._log.last_room_for(self._door.pending_bytes + size, copies=False)
+        needed_bytes = self._door.pending_bytes + size
+        if growth_bytes:
+            while self._growth and self._growth[0][0] <= self._forwarder.freed_upto:
+                self._growth_bytes -= self._growth.popleft()[1]
+            needed_bytes += growth_bytes + self._growth_bytes
+            needed_bytes += self._log.segment_bytes // ACKS_SHARE
+        is_last = not self._log.last_room_for(needed_bytes, copies=False)
         if not self._forwarder.makes_room:
             # What was written so far is for the next pass to give back.
             self._paid_bytes = self._door.others_bytes
@@ -187,12 +218,12 @@ class Admission:
             # The sync of what is under way may free something, and asks for what waits in any case.
             if not self._door.is_idle:
                 return self._wait(frame)
-            if self._forwarder.begin_pass(self._door.others_bytes):
+            if self._forwarder.begin_pass(self._door.others_bytes, goes_round=growth_bytes > 0):
                 return self._wait_for_copying(frame)
             # The reserve may only be in the making, as after a start: its end asks for what waits, too.
             if self._log.room_for(self._door.pending_bytes + size) is Room.WAIT:
                 return self._wait(frame)
-            text = "the disk is full, and nothing can be freed: make space, or purge a queue"
+            text = "the disk is full, and nothing can be freed: ack messages, make space or purge a queue"
             return self._refuse(frame, "disk_full", text, 1_000)
         return True
 
@@ -237,3 +268,13 @@ class Admission:
         header = error_header(code, text, retry_ms, frame)
         self._door.answer(Outgoing(frame.connection, 0, header))
         return False
+
+
+def _growth_bytes(frame: Frame) -> int:
+    """Return by how much messages will grow that a frame settles and does not end."""
+    growth_bytes = 0
+    for part, its in zip(frame.parts, frame.slices or (frame,), strict=True):
+        if part.row.settles and not part.row.ends:
+            runs = its.columns[: RUN.size * min(part.runs, len(its.columns) // RUN.size)]
+            growth_bytes += its.size + GROWTH_BYTES * sum(run[3] for run in RUN.iter_unpack(runs))
+    return growth_bytes

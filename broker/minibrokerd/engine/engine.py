@@ -92,7 +92,6 @@ class Engine:
         self.others_bytes = 0  # that were ever applied, copies apart
         self.pulse = Pulse()
         self._indexer = Indexer()
-        self._pager = Pager(core, log, loop, self._apply_paged, memory_limit_bytes)
         self._forwarder = Forwarder(
             core,
             log,
@@ -101,6 +100,8 @@ class Engine:
             lambda: None if self._under_way or self._closed else self._open_bytes,
             self._step_again,
         )
+        rest_bytes = self._forwarder.rest_bytes
+        self._pager = Pager(core, log, loop, self._apply_paged, rest_bytes, memory_limit_bytes)
         self._admission = Admission(core, log, self._forwarder, self._pager, self)
         self._leaving = False
         self._step_due = False  # of the forwarder
@@ -315,6 +316,7 @@ class Engine:
         self._route(self._core.apply(Synced(number), self.clock.now_ms(), self.clock.unix_ms()))
         self._sync_later(IDLE_S)
         self._bound_disk()
+        self._pager.go_on()
         self._look_at_reserve()
         if self._idle_waiters and self.is_idle:
             for waiter in self._idle_waiters:

@@ -56,7 +56,7 @@ class Forwarder:
         self._upto = 0  # what the segment has that is being emptied; 0: none is
         self._copied = 0  # the batch of the last copies, once all are made
         self._freeing = False
-        self._freed = 0  # up to here the log was asked to free
+        self.freed_upto = 0  # up to here the log was asked to free
         self._written_bytes = 0  # since the last step
         self.is_behind = (
             False  # the log is longer than it should be: what is written meanwhile should be little
@@ -67,17 +67,20 @@ class Forwarder:
         # What was on the disk when it began, and what of that lived; or when space began to be short.
         self._pass_start: tuple[int, int] | None = None
 
-    def begin_pass(self, others_bytes: int, least_bytes: int = 1) -> bool:
+    def begin_pass(
+        self, others_bytes: int, least_bytes: int = 1, *, goes_round: bool = False
+    ) -> bool:
         """Begin a pass for settlements, if others wrote `least_bytes` since the last one; whether it begins.
 
         `others_bytes`: that they ever wrote. Records of settlements are dead when the pass comes to them, so what
-        was written since is what a pass may give back; one after which nothing was written gives nothing.
+        was written since is what a pass may give back; one after which nothing was written gives nothing. It
+        `goes_round` all that there is, or ends when the reserve is whole.
         """
         if others_bytes < self._asked_at + least_bytes:
             return False
         self._asked_at = others_bytes
         self._pass_start = self._log.disk_bytes, self._core.live_bytes()
-        self._pass_upto, self._is_for_settlements = self._newest_batch(), True
+        self._pass_upto, self._is_for_settlements = self._newest_batch(), not goes_round
         return True
 
     @property
@@ -101,16 +104,16 @@ class Forwarder:
         most_bytes = min(max(STEP_BYTES, COPY_RATIO * self._written_bytes), MOST_STEP_BYTES)
         return self._first_that_fits(most_bytes, STEP_BYTES, *LAST_STEPS_BYTES)
 
-    def _rest_bytes(self) -> int | None:
+    def rest_bytes(self) -> int | None:
         """Return what copies may take of the segment that is written; None: only the next sync tells.
 
         What stays empty in each segment is what a pass over a full disk costs, so what does not fit begins another
-        batch. Where there is space that need not be, and nothing waits for it.
+        batch. Where there is space that need not be: 0.
         """
+        if not self._log.lacks_space:
+            return 0
         pending_bytes = self._pending_bytes()
-        if pending_bytes is None:
-            return None if self._log.reserve_segments < RESERVE_SEGMENTS else 0
-        return max(self._log.rest_bytes - pending_bytes, 0)
+        return None if pending_bytes is None else max(self._log.rest_bytes - pending_bytes, 0)
 
     def _first_that_fits(self, *sizes_bytes: int) -> int:
         most_bytes = self._log.sizes.batch_bytes // 4
@@ -135,7 +138,7 @@ class Forwarder:
             return False
         self.is_behind = self._is_behind()
         if self._core.clear_below <= self._upto:
-            step_bytes, rest_bytes = self._step_bytes(), self._rest_bytes()
+            step_bytes, rest_bytes = self._step_bytes(), self.rest_bytes()
             if not step_bytes or rest_bytes is None:
                 return False
             self._written_bytes = 0
@@ -148,7 +151,7 @@ class Forwarder:
             return False
         self._freeing = True
         self._log.free(self._upto, now_ms, unix_ms, self._again)
-        self._freed, self._upto = self._upto, 0
+        self.freed_upto, self._upto = self._upto, 0
         return False
 
     def _is_behind(self) -> bool:
@@ -165,7 +168,7 @@ class Forwarder:
         if not self._exceeds(0, 0):  # the common case asks nothing of the queues
             return False
         oldest = log.oldest_upto
-        if oldest is None or oldest <= self._freed:
+        if oldest is None or oldest <= self.freed_upto:
             return False
         live_bytes = self._core.live_bytes()
         if not self._exceeds(BEGIN_RATIO, live_bytes) and not self._may_gain(live_bytes):

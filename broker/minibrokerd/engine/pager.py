@@ -41,12 +41,16 @@ class Pager:
         log: Log,
         loop: asyncio.AbstractEventLoop,
         apply: Callable[[Freeze | Loaded], None],
+        rest_bytes: Callable[[], int | None],
         memory_limit_bytes: int,
     ) -> None:
+        """`rest_bytes` is what copies may take now, as `Forwarder.rest_bytes`."""
         self._core = core
         self._log = log
         self._loop = loop
         self._apply = apply
+        self._rest_bytes = rest_bytes
+        self._to_copy: list[Loaded] = []  # what was read to be written again, after the next sync
         self.limit(memory_limit_bytes)
         self._written_bytes = 0
         self._gauge = Gauge()
@@ -133,4 +137,19 @@ class Pager:
             events.error("read_failed", segment=stands(asked)[0], exc_info=error)
             self._loop.call_later(RETRY_S, self.read, [asked])
             return
-        self._apply(Loaded(asked, future.result()))
+        self._loaded(Loaded(asked, future.result()))
+
+    def go_on(self) -> None:
+        """Have copied what waited for a sync."""
+        waiting, self._to_copy = self._to_copy, []
+        for loaded in waiting:
+            self._loaded(loaded)
+
+    def _loaded(self, loaded: Loaded) -> None:
+        if loaded.asked.forward_bytes:
+            rest_bytes = self._rest_bytes()
+            if rest_bytes is None:
+                self._to_copy.append(loaded)
+                return
+            loaded.rest_bytes = rest_bytes
+        self._apply(loaded)

@@ -35,10 +35,8 @@ from minibrokerd.core.model.wheel import TICK_MS
 def forward(store: Store, command: Forward) -> None:
     """Write again what lives and stands in old batches, as far as the budget goes or until nothing is left."""
     upto, budget = min(command.upto, store.synced), Budget(command.most_bytes)
-    apply_bytes = store.sizes.apply_bytes
-    store.room_bytes = min(command.rest_bytes or apply_bytes, apply_bytes)
-    _forward(store, command, upto, budget)
-    store.room_bytes = apply_bytes
+    with store.filling(command.rest_bytes):
+        _forward(store, command, upto, budget)
 
 
 def _forward(store: Store, command: Forward, upto: int, budget: Budget) -> None:

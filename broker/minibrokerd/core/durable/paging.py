@@ -200,7 +200,8 @@ def loaded(store: Store, command: Loaded) -> None:
     if run.at == len(run.firsts):
         del lane.cold[position]
     if asked.forward_bytes:
-        _write_again(store, queue, lane, position, spans)
+        with store.filling(command.rest_bytes):
+            _write_again(store, queue, lane, position, spans)
     else:
         assert not position, "what comes first is read back first"
         for span in spans:

@@ -38,13 +38,18 @@ class Part:
         self._store = store
         self._budget = budget
         self._queue: Queue | None = None
-        self._spans: list[tuple[Span, Index | None]] = []
+        self._spans: dict[Span, Index | None] = {}
 
     def add(self, queue: Queue, span: Span, index: Index | None = None) -> None:
-        """Take one span, and write what was there if it does not go with that; `index` is where it waits."""
+        """Take one span, and write what was there if it does not go with that; `index` is where it waits.
+
+        A delivery may be looked at twice before anything is written; it is taken once.
+        """
         budget = self._budget
+        if span in self._spans:
+            return
         if self._spans:
-            last = self._spans[-1][0]
+            last = next(reversed(self._spans))
             if last.block is not span.block or not (may_be_part(span) and may_be_part(last)):
                 self.write()
         if not self._spans:
@@ -52,20 +57,20 @@ class Part:
         else:
             budget.bytes_left -= PART_BYTES
         self._queue = queue
-        self._spans.append((span, index))
+        self._spans[span] = index
         budget.bytes_left -= span.block.bytes_of(span.first, span.stop)
 
     def write(self) -> None:
         """Write what was taken."""
         if not self._spans or self._queue is None:
             return
-        taken, self._spans = self._spans, []
-        spans = sorted((span for span, _ in taken), key=attrgetter("first"))
+        taken, self._spans = self._spans, {}
+        spans = sorted(taken, key=attrgetter("first"))
         if len(spans) == 1:
             _copy_run(self._store, self._queue, spans[0])
         else:
             _copy_part(self._store, self._queue, spans)
-        for span, index in taken:
+        for span, index in taken.items():
             if index is not None:
                 self._store.standing.add(span, index)
 

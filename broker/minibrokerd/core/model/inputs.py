@@ -230,14 +230,16 @@ class Freeze:
 class Loaded:
     """What a `ReadBack` asked for: a record for each frame, None for one that does not verify.
 
-    There are none where a walk asked, and what it asked for is not there any more.
+    There are none where a walk asked, and what it asked for is not there any more. `rest_bytes` are for what is
+    written again, as in `Forward`.
     """
 
-    __slots__ = ("asked", "records")
+    __slots__ = ("asked", "records", "rest_bytes")
 
     def __init__(self, asked: ReadBack, records: Sequence[Record | None]) -> None:
         self.asked = asked
         self.records = records
+        self.rest_bytes = 0
 
 
 Command = (

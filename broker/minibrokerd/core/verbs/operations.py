@@ -73,6 +73,7 @@ class Operation:
     alone: bool = False  # it is the only part of its frame
     makes: str = ""  # the field that names a queue which it may make
     settles: bool = False  # its runs are of deliveries: what is lost is answered
+    ends: bool = False  # what it settles is over; others make it larger in the log
     counts_lost: bool = True  # what it lost stands in the metrics
     steps: bool = False  # it may share a frame with a publish
     login: Login | None = None
@@ -105,6 +106,7 @@ def _settlement(
     named: int = SEQUENCE | REQUEST,
     *,
     counts_lost: bool = True,
+    ends: bool = False,
     steps: bool = False,
 ) -> Operation:
     return Operation(
@@ -112,6 +114,7 @@ def _settlement(
         named,
         NEEDS_RESERVE,
         settles=True,
+        ends=ends,
         counts_lost=counts_lost,
         steps=steps,
         slices=slice_of_runs,
@@ -154,7 +157,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
             apply=publishing.publish,
         ),
         _settlement("begin", settling.begin, SEQUENCE | REQUEST | NAMELESS),
-        _settlement("ack", settling.ack, steps=True),
+        _settlement("ack", settling.ack, ends=True, steps=True),
         _settlement("complete", settling.complete, steps=True),
         _settlement("nack", settling.nack),
         _settlement("reject", settling.reject),
