@@ -13,17 +13,9 @@ QUEUE = "jobs"
 CONSUMER = 1
 WINDOW = 1_000  # messages that it holds, in whatever order it acks them
 LEASE_MS = 30_000
-MOST_REFUSED = 2_000  # in a row, and nothing is freed any more: see NoRoom
 MOST_NACKS = 3  # of one message; two more and it would go to the DLQ
 
 Id = tuple[int, int]
-
-
-class NoRoom(Exception):
-    """Settlements are refused until there is space: small messages, acked one by one.
-
-    Their acks take more of the log than they free, and copying forward what lives takes more than it gives.
-    """
 
 
 class DiskLedger:
@@ -34,7 +26,6 @@ class DiskLedger:
         self.acked: set[Id] = set()
         self.published = 0
         self.nacked: Counter[Id] = Counter()
-        self.refused = 0  # acks, for want of space; they were sent again
 
 
 class DiskClient:
@@ -84,17 +75,22 @@ class DiskClient:
         message = self._next(shuffled=shuffled)
         if extends:
             self._settle("extend", message, lease_ms=LEASE_MS)
-        self._settle("ack", message)
+        assert self._settle("ack", message), "an ack is refused"
         self._ended([message])
 
-    def nack_one(self) -> None:
-        """Give one message back as failed; it comes again under another token."""
+    def nack_one(self) -> bool:
+        """Give one message back as failed, unless it was often; False: the disk has no room for its history."""
         message = self._next(shuffled=True)
-        if self.ledger.nacked[message["id"]] == MOST_NACKS:
+        nacked = self.ledger.nacked
+        if nacked[message["id"]] == MOST_NACKS:
             self.held.append(message)
-            return
-        self.ledger.nacked[message["id"]] += 1
-        self._settle("nack", message, delay_ms=0)
+            return True
+        is_taken = self._settle("nack", message, delay_ms=0)
+        if is_taken:
+            nacked[message["id"]] += 1
+        else:
+            self.held.append(message)
+        return is_taken
 
     def thin_out(self, keep_every: int) -> None:
         """Ack all but a few messages, so that each segment is left with about one that lives."""
@@ -106,7 +102,7 @@ class DiskClient:
                 some = [message for message in self.held if message["id"][1] % keep_every]
                 self.held.clear()
                 if some:
-                    self._settle("ack", *some)
+                    assert self._settle("ack", *some), "acks are refused"
                     self._ended(some)
         finally:
             self.held.extend(kept)
@@ -118,7 +114,7 @@ class DiskClient:
                 self._take()
             some = list(self.held)
             self.held.clear()
-            self._settle("ack", *some)
+            assert self._settle("ack", *some), "acks are refused"
             self._ended(some)
 
     def _next(self, *, shuffled: bool) -> dict[str, Any]:
@@ -128,22 +124,14 @@ class DiskClient:
             self.held.rotate(self._random.randrange(len(self.held)))
         return self.held.popleft()
 
-    def _settle(self, verb: str, *messages: dict[str, Any], **fields: int) -> None:
-        """Settle, again and again while there is no room for it.
-
-        Raises:
-            NoRoom: there will be none; the messages are held as before.
-        """
-        most = self.ledger.refused + MOST_REFUSED
-        while (answer := self._raw.answer(self._raw.settle(verb, QUEUE, *messages, **fields)))[
-            "op"
-        ] == "error":
+    def _settle(self, verb: str, *messages: dict[str, Any], **fields: int) -> bool:
+        """Settle; False: the disk is full, which an ack never hears."""
+        answer = self._raw.answer(self._raw.settle(verb, QUEUE, *messages, **fields))
+        if answer["op"] == "error":
             assert (answer["code"], answer["retryable"]) == ("disk_full", True), answer
-            self.ledger.refused += 1
-            if self.ledger.refused == most:
-                self.held.extendleft(messages)
-                raise NoRoom
+            return False
         assert answer["results"] == [{"lost": 0}], answer
+        return True
 
     def _ended(self, messages: list[dict[str, Any]]) -> None:
         ids = {message["id"] for message in messages}

@@ -186,7 +186,8 @@ class FullWorld:
 
     def fill(self, count: int, body_bytes: int, keys: int = 0) -> int:
         """Publish until the disk is full, and let somebody take what is left; return how many messages."""
-        messages, fields = 0, {}
+        messages = 0
+        fields: dict[str, str] = {}
         with silenced():
             while self.publish(count, body_bytes, **fields):
                 messages += count
