@@ -313,7 +313,9 @@ class Broker(Clients):
     def _forward(self, upto: int, most_bytes: int) -> None:
         self._now()
         self.world.copies.clear()
+        closed = len(self.world.closed)
         self.world.apply(Forward(upto, most_bytes, rest_bytes=most_bytes // 2))
+        self.durables += [self.model.durable() for _ in self.world.closed[closed:]]
         for copy in self.world.copies:
             if isinstance(copy, CopyMeta):
                 self.model.copied(copy)

@@ -32,7 +32,8 @@ class Watched(World):
         super().__init__(auto_sync=False, segment_batches=3)
 
     def _route(self, effects: Any) -> None:
-        for record in effects.records:
+        ended = [record for _, records, _ in effects.ended for record in records]
+        for record in (*ended, *effects.records):
             self.copies += _copies(record)
         self.made += [out for out in effects.outgoing if out.header["op"] == "deliver"]
         super()._route(effects)
