@@ -26,9 +26,6 @@ from minibrokerd.core.model.records import (
     AckMeta,
     BeginMeta,
     CopyMeta,
-    CopyPartMeta,
-    CopyRunMeta,
-    CopySomeMeta,
     DamagedMeta,
     DropMeta,
     EndMeta,
@@ -456,21 +453,13 @@ class Replay:
         """Return the queues that can have messages of `origin`: it, its DLQ, and those not named yet."""
         return [*self._homes.get(origin, ()), *self._nameless.values()]
 
-    @_applies(CopyRunMeta, CopyPartMeta)
-    def _copy_run(self, meta: CopyRunMeta | CopyPartMeta, record: Record) -> None:
-        block, spans = blocks.copied_run(self._bodies, meta, record, self._number, self._place)
-        stop = block.first + block.count
-        wait = (meta.wrote_unix_ms, meta.wait_ms) if meta.wrote_unix_ms else None
-        self._at(meta.queue).replace(block.first, stop, Live(spans, block.count, wait))
-
-    @_applies(CopySomeMeta)
-    def _copy_some(self, meta: CopySomeMeta, record: Record) -> None:
+    @_applies(*blocks.COPIED_RUNS)
+    def _copy_run(self, meta: blocks.CopiedRun, record: Record) -> None:
         _, spans = blocks.copied_run(self._bodies, meta, record, self._number, self._place)
         wait = (meta.wrote_unix_ms, meta.wait_ms) if meta.wrote_unix_ms else None
-        waiting = self._at(meta.queue)
-        for span in spans:  # what stands between them is known from another record, or has ended
-            live = Live([span], span.stop - span.first, wait)
-            waiting.replace(span.first, span.stop, live)
+        for some in blocks.apart(meta, spans):
+            live = Live(some, some[-1].stop - some[0].first, wait)
+            self._at(meta.queue).replace(some[0].first, some[-1].stop, live)
 
     @_applies(DamagedMeta)
     def _damaged(self, meta: DamagedMeta, record: Record) -> None:

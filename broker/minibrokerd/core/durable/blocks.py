@@ -26,6 +26,7 @@ from minibrokerd.core.model.state import Store
 from minibrokerd.log.seam import Record
 
 CopiedRun = CopyRunMeta | CopyPartMeta | CopySomeMeta
+COPIED_RUNS = CopyRunMeta, CopyPartMeta, CopySomeMeta
 
 
 def published(
@@ -80,6 +81,14 @@ def copied_run(
     if isinstance(meta, CopySomeMeta):
         spans = _living(spans, meta.living)
     return block, spans
+
+
+def apart(meta: CopiedRun, spans: list[Span]) -> list[list[Span]]:
+    """Return the spans of a record so that each list has all from its first to its last message.
+
+    What stands between those of a COPYSOME is known from another record, or has ended.
+    """
+    return [[span] for span in spans] if isinstance(meta, CopySomeMeta) else [spans]
 
 
 def _living(spans: list[Span], bits: bytes) -> list[Span]:

@@ -16,6 +16,7 @@ from __future__ import annotations
 from itertools import islice
 from operator import attrgetter
 
+from minibrokerd.core.durable.filling import filling
 from minibrokerd.core.durable.paging import ask
 from minibrokerd.core.durable.parts import COPY_BYTES, Part, part_of
 from minibrokerd.core.model.budgets import Budget
@@ -35,7 +36,7 @@ from minibrokerd.core.model.wheel import TICK_MS
 def forward(store: Store, command: Forward) -> None:
     """Write again what lives and stands in old batches, as far as the budget goes or until nothing is left."""
     upto, budget = min(command.upto, store.synced), Budget(command.most_bytes)
-    with store.filling(command.rest_bytes):
+    with filling(store, command.rest_bytes):
         _forward(store, command, upto, budget)
 
 

@@ -16,6 +16,7 @@ from itertools import islice
 from typing import Final
 
 from minibrokerd.core.durable.blocks import spans_at, write_copy
+from minibrokerd.core.durable.filling import filling
 from minibrokerd.core.model.cold import ColdRun
 from minibrokerd.core.model.effects import Effects, ReadBack
 from minibrokerd.core.model.extents import BadTail
@@ -200,7 +201,7 @@ def loaded(store: Store, command: Loaded) -> None:
     if run.at == len(run.firsts):
         del lane.cold[position]
     if asked.forward_bytes:
-        with store.filling(command.rest_bytes):
+        with filling(store, command.rest_bytes):
             _write_again(store, queue, lane, position, spans)
     else:
         assert not position, "what comes first is read back first"

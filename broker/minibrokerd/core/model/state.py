@@ -6,8 +6,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from minibroker.contract import limits
@@ -65,8 +64,8 @@ class Store:
         "connections", "copied", "deliveries", "dirty", "dropped_batch", "effects", "endings", "entering",
         "epoch", "expected", "forward_waits", "grace_until_ms", "has_room", "held_back", "hold_until_ms",
         "idle", "jitter", "jobs", "kept", "lazy", "lazy_bytes", "looks_left", "max_queues", "news",
-        "next_queue_number", "now_ms", "nowhere", "open_batch", "paused", "pauses", "queues", "results", "room_bytes",
-        "schedules", "sessions", "short", "sizes", "standing", "sums", "synced", "unix_ms", "wheel",
+        "next_queue_number", "now_ms", "nowhere", "open_batch", "paused", "pauses", "queues", "results",
+        "room_bytes", "schedules", "sessions", "short", "sizes", "standing", "sums", "synced", "unix_ms", "wheel",
     )  # fmt: skip
 
     def __init__(
@@ -156,21 +155,6 @@ class Store:
         return self.now_ms >= self.hold_until_ms and not self.paused
 
     # -- records and frames ---------------------------------------------------------------------
-
-    @contextmanager
-    def filling(self, rest_bytes: int) -> Iterator[None]:
-        """Have what is emitted meanwhile begin another batch behind so many bytes (0: it does not matter).
-
-        The batch ends with it, too: what others emit would not fit any more, and move all of it.
-        """
-        apply_bytes, effects = self.sizes.apply_bytes, self.effects
-        self.room_bytes = min(rest_bytes or apply_bytes, apply_bytes)
-        yield
-        self.room_bytes = apply_bytes
-        if rest_bytes and effects.records:
-            effects.ended.append((self.open_batch, effects.records, effects.record_bytes))
-            effects.records, effects.record_bytes = [], 0
-            self.open_batch += 1
 
     def emit(
         self,
