@@ -26,6 +26,7 @@ class Timekeeper(SimulatedClient):
     def __init__(self, world: World, misfire: str, seed: int) -> None:
         self._misfire = misfire
         self._dues: list[int] = []
+        self.has_looked = False  # at all jobs
         super().__init__(world, "timekeeper", Habits(), seed)
 
     def start(self) -> None:
@@ -44,6 +45,8 @@ class Timekeeper(SimulatedClient):
                 self._dues += [each.headers["minibroker-due-unix-ms"] for each in value]
                 if value.next:
                     self.look(value.next)
+                else:
+                    self.has_looked = True
 
         self.ask("peek", {"queue": QUEUE, "count": 1_000, "after": after}, shown)
 

@@ -400,9 +400,12 @@ class World:
             self._live(self.loop.now_us + NOTICED_US, lambda: False)
         self._check_limits()
         if self.timekeeper is not None:
-            self.timekeeper.look()
-            self._live(self.loop.now_us + SECOND_US // 2, lambda: False)
+            keeper = self.timekeeper
+            keeper.look()
+            self._live(self.loop.now_us + 30 * SECOND_US, lambda: keeper.has_looked)
             whole = self.wall_ms == START_UNIX_MS and not self.disk.rot.suspects
+            # While its memory is full, the server publishes nothing itself either.
+            whole = whole and not (self.broker and self.broker.engine._pager.is_full)
             for text in self.timekeeper.violations(whole=whole):
                 self.checker.violation("S1", text)
         for client in self.clients:
