@@ -7,6 +7,7 @@ from typing import Final
 from backup_mutants import BACKUP_MUTANTS
 from client_mutants import CLIENT_MUTANTS
 from core_mutants import CORE_MUTANTS
+from limit_mutants import LIMIT_MUTANTS
 from log_mutants import LOG_MUTANTS
 from message_mutants import MESSAGE_MUTANTS
 from session_mutants import SESSION_MUTANTS
@@ -18,6 +19,7 @@ MUTANTS: Final = (
     + SHELL_MUTANTS
     + CORE_MUTANTS
     + MESSAGE_MUTANTS
+    + LIMIT_MUTANTS
     + TRANSITION_MUTANTS
     + SESSION_MUTANTS
     + CLIENT_MUTANTS
