@@ -226,6 +226,12 @@ def test_a_queue_in_memory_knows_its_duplicates_until_a_restart() -> None:
     assert told(publish(world.hello())) == {}
 
 
+def test_peek_shows_the_key() -> None:
+    client = World().hello()
+    client.publish("q", b"1", b"2", uniques=["k", ""])
+    assert [each.get("unique_key") for each in client.peek("q")] == ["k", None]
+
+
 def test_keys_belong_to_their_queue() -> None:
     client = World().hello()
     client.publish("a", b"1", uniques=["k"])

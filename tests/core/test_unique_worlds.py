@@ -82,7 +82,8 @@ class Worlds:
             assert stands in states or stands in before or stands[1] >= first
         keys = self.world.queue("q").unique
         stored = {unique for index, unique in enumerate(uniques) if unique and index not in known}
-        for key in stored if keys is not None and not self.brought else ():
+        for key in stored if not self.brought else ():
+            assert keys is not None
             waiting = [id for id in keys.holders(key) if states[id] in ("READY", "DELAYED")]
             assert len(waiting) == 1, (key, mode, waiting)
 

@@ -100,12 +100,4 @@ LIMIT_MUTANTS: Final = (
         OVERFLOW,
         "5.11: dropped messages run after a restart",
     ),
-    Mutant(
-        "the parts of a step have the same last place",
-        "core/model/claims.py",
-        "        both = Asked(before.messages + asked.messages, before.cost + asked.cost, asked.leaving)\n",
-        "        both = Asked(asked.messages, before.cost + asked.cost, asked.leaving)\n",
-        OVERFLOW,
-        "5.11: a frame puts more into a queue than it may hold",
-    ),
 )

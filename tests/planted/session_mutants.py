@@ -143,9 +143,9 @@ RETURN_MUTANTS: Final = (
 BOUND_MUTANTS: Final = (
     Mutant(
         "room for one lets a frame in",
-        "core/verbs/publishing.py",
-        "    if not queue.has_room(count):\n",
-        "    if not queue.has_room():\n",
+        "core/verbs/overflowing.py",
+        "    if asked.messages <= 0 or queue.has_room(asked.messages, asked.cost):\n        return\n    _check",
+        "    if asked.messages <= 0 or queue.has_room(1, asked.cost):\n        return\n    _check",
         ("core/test_core_borders.py",),
         "max_messages: a thousand go into a queue with room for one",
     ),

@@ -206,6 +206,7 @@ def as_map(message: Peeked) -> dict[str, Any]:
         "max_attempts": message.info.get("max_attempts"),
         "lease_ms": message.info.get("lease_ms"),
         "priority": message.info.get("priority", 0),
+        "unique_key": message.info.get("unique_key"),
         "redriven": message.info.get("redriven", 0),
         "cause": last.get("cause"),
         "error_class": last.get("error_class"),
@@ -269,6 +270,7 @@ def _print_message(message: Peeked) -> None:
         ("at most", f"{info['max_attempts']} attempts, its own" if info["max_attempts"] else ""),
         ("lease", f"{duration_text(info['lease_ms'])}, its own" if info["lease_ms"] else ""),
         ("priority", info["priority"]),
+        ("unique key", info["unique_key"]),
         ("redriven", f"{info['redriven']} times"),
         ("headers", text_of(info["headers"]) if info["headers"] else ""),
         # Bytes look as the value that they spell.
