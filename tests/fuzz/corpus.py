@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-import frame_vectors
+import frame_octets
 from disk_world import Content, content_of
 from targets import SEGMENT_BYTES, signed
 from workloads import record
@@ -37,7 +37,7 @@ FROM_SERVER: Final = ("CONFIRM", "DELIVER", "PONG")
 def built() -> dict[str, bytes]:
     """Return the files of the corpus by their paths."""
     files: dict[str, bytes] = {}
-    for name, value in vars(frame_vectors).items():
+    for name, value in vars(frame_octets).items():
         if name.isupper() and isinstance(value, bytes) and value[4:5] == b"\x94":
             if name in FROM_SERVER:
                 files[f"client/{name.lower()}"] = value
