@@ -216,6 +216,72 @@ def test_very_many_keys_that_back_off_are_forgotten_when_they_are_over() -> None
     assert not list(world.store.kept)
 
 
+# -- a death ----------------------------------------------------------------------------------------
+
+
+def dead_first(**settings: Any) -> tuple[World, Client]:
+    """Return a world in which the first message of key a has died, with two behind it."""
+    world, client = world_of()
+    client.set("q", key_concurrency=1, key_on_dead="block", max_attempts=1, **settings)
+    client.publish("q", b"a1", b"a2", b"a3", key="a")
+    client.consume("q", 10)
+    (message,) = client.messages()
+    client.settle("nack", message)
+    return world, client
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+@pytest.mark.parametrize("full", [False, True])
+def test_a_death_blocks_its_key_until_it_is_sent_back(restarts: bool, full: bool) -> None:
+    world, client = world_of()
+    client.set("q", key_concurrency=1, key_on_dead="block", max_attempts=1)
+    client.set("q.dlq", max_messages=1)
+    if full:
+        client.publish("q", b"x")
+        client.settle("reject", *client.receive_all("q"))
+    client.publish("q", b"a1", b"a2", b"a3", key="a")
+    client.consume("q", 10)
+    (message,) = client.messages()
+    client.settle("nack", message)
+    if full:
+        client.purge("q.dlq")
+        world.run_jobs()
+    if restarts:
+        world.restart(clean=False)
+        client = world.hello()
+        client.consume("q", 10)
+        world.advance(5_000)
+    assert client.messages() == []
+    (told,) = keys(client).values()
+    assert told["by"] == f"the death of 1-{message.id[1]}"
+    assert client.explain((1, message.id[1] + 1))["reason"] == "key_paused"
+    client.redrive("q.dlq", [message.id])
+    seen = []
+    for _ in range(3):
+        (message,) = client.messages()
+        seen.append(message.body)
+        client.settle("ack", message)
+    assert seen == [b"a1", b"a2", b"a3"]
+    assert keys(client) == {}
+
+
+def test_a_key_that_a_death_blocks_can_be_let_go_on_without_it() -> None:
+    _, client = dead_first()
+    assert client.messages() == []
+    key_set(client, "a", pause_ms=0)
+    assert [message.body for message in client.messages()] == [b"a2"]
+
+
+def test_a_death_of_another_message_lets_no_key_go_on() -> None:
+    world, client = dead_first()
+    client.publish("q", b"b1", b"b2", key="b")
+    client.settle("reject", *client.messages())
+    (other,) = [id for id in world.states("q.dlq") if id[1] == 4]
+    client.redrive("q.dlq", [other])
+    assert [message.body for message in client.messages()] == [b"b1"]
+    assert list(keys(client)) == ["a"]
+
+
 # -- refusals ---------------------------------------------------------------------------------------
 
 

@@ -76,6 +76,14 @@ SETTINGS: Mapping[str, Setting] = {
             (),
             "How long a dedupe id is remembered, where the publish does not say.",
         ),
+        Setting(
+            "key_on_dead",
+            "skip",
+            0,
+            0,
+            ("skip", "block"),
+            "When a message dies: the next of its key goes on, or the key is paused until it is redriven.",
+        ),
         *_rate("key_rate", "Most messages of a key handed out in each period; 0: no limit."),
         *_rate("rate", "Most messages of the queue handed out in each period; 0: no limit."),
         Setting(

@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 
 def arrange(store: Store, queue: Queue) -> None:
     """Have the group of a queue do what the settings of the queue say of keys and rates."""
-    says = Says(queue.setting("key_concurrency"), _rate(queue, "key_rate"), _rate(queue, "rate"))
+    says = Says(
+        queue.setting("key_concurrency"),
+        _rate(queue, "key_rate"),
+        _rate(queue, "rate"),
+        queue.settings["key_on_dead"] == "block",
+    )
     if says != (queue.group.keys.says if queue.group.keys is not None else NOTHING_SAID):
         keys_of(store, queue).configure(says)
 

@@ -49,11 +49,15 @@ class Closed(NamedTuple):
 
 
 class Says(NamedTuple):
-    """What the settings of a queue say: messages of a key in work, and rates as (count, period in ms, burst)."""
+    """What the settings of a queue say: messages of a key in work, and rates as (count, period in ms, burst).
+
+    `blocks`: a message that died and was sent back goes first again.
+    """
 
     most: int
     each: tuple[int, int, int]
     whole: tuple[int, int, int]
+    blocks: bool = False
 
 
 NO_RATE: Final = (0, 0, 0)
@@ -222,8 +226,9 @@ class Keys:
 
     def waits(self, item: Item) -> None:
         """Note an item that waits now, ready or delayed."""
-        if self.is_strict and item.key and is_back(item):
-            assert isinstance(item, Message)
+        if not (self.is_strict and item.key and isinstance(item, Message)):
+            return
+        if is_back(item) or (self.says.blocks and item.redriven and not item.dead):
             key = self._made(item.key)
             key.came_back(item)
             self._settle(key)

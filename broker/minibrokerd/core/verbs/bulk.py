@@ -28,6 +28,7 @@ from minibrokerd.core.model.wheel import Timer
 from minibrokerd.core.verbs.dooming import move_message, wake_doomed
 from minibrokerd.core.verbs.finding import Id, end_cold, find_delivered, take_cold, take_waiting
 from minibrokerd.core.verbs.grouping import is_here, look, read_where
+from minibrokerd.core.verbs.keying import unblock
 from minibrokerd.core.verbs.moving import purge
 from minibrokerd.core.verbs.results import keep_all
 from minibrokerd.core.verbs.runs import read_ids
@@ -242,6 +243,7 @@ def send_back(store: Store, dlq: Queue, source: Queue, message: Message) -> None
     message.attempts = (0, 0, 0)
     message.redriven += 1
     move_message(store, dlq, source, message, None)
+    unblock(store, source, message)
 
 
 def purge_request(store: Store, frame: Frame, part: Any) -> None:

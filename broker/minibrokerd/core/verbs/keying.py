@@ -9,6 +9,7 @@ from minibroker.contract import limits
 from minibrokerd.core.model.inputs import Frame
 from minibrokerd.core.model.key import FOR_EVER_MS
 from minibrokerd.core.model.key_settings import Setting, set_key, setting_of, settings_of
+from minibrokerd.core.model.messages import Message
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.refusals import Refused
 from minibrokerd.core.model.state import Store
@@ -56,6 +57,26 @@ def back_off(store: Store, queue: Queue, name: str, delay_ms: int, by: str) -> N
     until = store.unix_ms + delay_ms
     if name and until > now.paused_until_unix_ms:
         set_key(store, queue, name, Setting(now.weight, until, store.unix_ms, by))
+
+
+def block(store: Store, queue: Queue, message: Message) -> None:
+    """A message died: if the queue says so, its key waits until it is sent back, or somebody resumes the key."""
+    if message.key and queue.settings["key_on_dead"] == "block":
+        now = setting_of(store, queue, message.key)
+        new = Setting(now.weight, FOR_EVER_MS, store.unix_ms, _death_of(message))
+        set_key(store, queue, message.key, new)
+
+
+def unblock(store: Store, queue: Queue, message: Message) -> None:
+    """A dead message is sent back: the key that its death paused goes on with it."""
+    if message.key and queue.group.keys is not None:
+        now = setting_of(store, queue, message.key)
+        if now.by == _death_of(message):
+            set_key(store, queue, message.key, Setting(now.weight))
+
+
+def _death_of(message: Message) -> str:
+    return f"the death of {message.block.origin}-{message.sequence}"
 
 
 def _real(store: Store, name: str) -> Queue:

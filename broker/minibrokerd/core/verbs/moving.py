@@ -15,6 +15,7 @@ from minibrokerd.core.model.refusals import Refused
 from minibrokerd.core.model.state import Store
 from minibrokerd.core.model.transitions import give_credit, wait
 from minibrokerd.core.verbs.dooming import doom, move_message, wake_doomed
+from minibrokerd.core.verbs.keying import block
 from minibrokerd.core.verbs.results import keep_dead, tell_purged
 
 STEP_MESSAGES: Final = (
@@ -55,6 +56,7 @@ def dead_letter(store: Store, queue: Queue, message: Message, entry: AttemptMeta
         return
     if queue.setting("result_ms"):
         keep_dead(store, queue, message, entry)
+    block(store, queue, message)
     dlq = store.dlq_of(queue)
     if not dlq.has_room():
         queue.group.counters["dlq_full"] += 1
