@@ -216,6 +216,15 @@ def test_very_many_keys_that_back_off_are_forgotten_when_they_are_over() -> None
     assert not list(world.store.kept)
 
 
+def test_a_back_off_does_not_shorten_a_pause() -> None:
+    _, client = world_of(a=2)
+    client.consume("q", 1)
+    (message,) = client.messages()
+    key_set(client, "a", pause_ms=FOR_EVER)
+    client.settle("nack", message, delay_ms=0, key_delay_ms=1_000)
+    assert keys(client)["a"]["paused_until_unix_ms"] == 2**62
+
+
 # -- a death ----------------------------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ from typing import Final
 from backup_mutants import BACKUP_MUTANTS
 from client_mutants import CLIENT_MUTANTS
 from core_mutants import CORE_MUTANTS
+from key_mutants import KEY_MUTANTS
 from limit_mutants import LIMIT_MUTANTS
 from log_mutants import LOG_MUTANTS
 from message_mutants import MESSAGE_MUTANTS
@@ -21,6 +22,7 @@ MUTANTS: Final = (
     + MESSAGE_MUTANTS
     + LIMIT_MUTANTS
     + TRANSITION_MUTANTS
+    + KEY_MUTANTS
     + SESSION_MUTANTS
     + CLIENT_MUTANTS
     + BACKUP_MUTANTS
