@@ -56,7 +56,7 @@ def dispatch(store: Store, group: Group) -> None:
             line[consumer] = None
         else:
             consumer.waiting = False
-    if line and group.held and group.recall is None and not group.lanes.ready:
+    if line and group.held and group.recall is None and not group.lanes.turns:
         watch(store, group)  # somebody has nothing to do, and somebody else more than he has begun
     if group.lanes.default.cold:
         read_ahead(store, group.queue)

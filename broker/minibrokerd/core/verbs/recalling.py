@@ -60,7 +60,7 @@ def _look(store: Store, timer: Timer, group: Group) -> None:
     if recall.apart:
         recall.apart = []
         store.touch(group)
-    if group.paused or not group.consumers or group.lanes.ready or not group.held:
+    if group.paused or not group.consumers or group.lanes.turns or not group.held:
         group.recall = None
         return
     if store.hands_out():
