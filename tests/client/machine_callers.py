@@ -103,7 +103,7 @@ class Callers:
         timeout_ms = self._random.choice((50, 500, 5_000))
         queue = self._random.choice(QUEUES)
         return (
-            (queue, timeout_ms, 3, 700, 0, "", 0)
+            (queue, timeout_ms, 3, 700, 0, "", 0, 0)
             if self._random.random() < 0.1
             else (queue, timeout_ms)
         )

@@ -68,6 +68,7 @@ PUBLISH = (
     ("key", NO_TEXT, ("k" * 256, "\udc80")),
     ("headers", NO_HEADERS, ()),
     ("priority", NO_COUNT, (*BAD_COUNT, 10)),
+    ("ttl", NO_SPAN, (*BAD_SPAN, 0)),
 )
 IDS = ("ids", (5, ["1-0"], [5], [("a", "b")], [None]), ([(-1, 0)], [(2**32, 0)], [(1, 2**64)]))
 ARGUMENTS: dict[str, tuple[tuple[str, tuple[Any, ...], tuple[Any, ...]], ...]] = {

@@ -64,21 +64,14 @@ async def test_publishes_of_one_turn_with_other_terms_leave_in_other_frames_in_t
 ) -> None:
     """An open frame is not filled past one that came later: messages of a key keep their order."""
     queue = broker.queue("q")
-    terms: list[dict[str, Any]] = [
-        {},
-        {},
-        {"lease": 60},
-        {"lease": 60},
-        {"max_attempts": 2},
-        {"priority": 0},
-        {"priority": 9},
-    ]
+    terms: list[dict[str, Any]] = [{}, {}, {"lease": 60}, {"lease": 60}, {"max_attempts": 2}, {}]
+    terms += [{"priority": 0}, {"priority": 9}, {"ttl": 5}]
     await asyncio.gather(*[queue.publish(b"%d" % at, key="k", **t) for at, t in enumerate(terms)])
     parts = server.parts("publish")
-    names = ("max_attempts", "lease_ms", "priority")
+    names = ("max_attempts", "lease_ms", "priority", "ttl_ms")
     told = [(part["count"], {name: part[name] for name in names if name in part}) for part in parts]
-    own: list[dict[str, int]] = [{}, {"lease_ms": 60_000}, {"max_attempts": 2}, {}, {"priority": 9}]
-    assert told == list(zip((2, 2, 1, 1, 1), own, strict=True))
+    own = [{}, {"lease_ms": 60_000}, {"max_attempts": 2}, {}, {"priority": 9}, {"ttl_ms": 5_000}]
+    assert told == list(zip((2, 2, 1, 2, 1, 1), own, strict=True))
 
 
 def test_a_declaration_at_module_level_opens_no_connection_and_holds_in_a_child(

@@ -17,6 +17,7 @@ from minibrokerd.core.model.records import CopyMeta, CopyRunMeta
 
 GRACE_MS = 60_000
 EPOCH_BITS = 40
+ENDED = ("acked", "purged", "cancelled", "expired")  # counters of how messages ended
 
 Id = tuple[int, int]
 
@@ -39,6 +40,7 @@ class Logged:
     session: int = 0
     lease_ms: int = 0
     dead: bool = False
+    redriven: bool = False
 
 
 @dataclass(slots=True)
@@ -67,6 +69,10 @@ class Modelled:
     own_max_attempts: int = 0
     own_lease_ms: int = 0
     priority: int = 0
+    ttl_ms: int = 0
+    published_unix_ms: int = 0
+    expires_ms: int = 0
+    redriven: bool = False
     logged: Logged | None = None
 
 
@@ -94,7 +100,7 @@ class Model:
         self.now_ms = 0
         self.unix_ms = 0
         self.connected: dict[int, int] = {}  # connection -> session
-        self.counters = dict.fromkeys(("published", "acked", "purged", "cancelled"), 0)
+        self.counters = dict.fromkeys(("published", *ENDED), 0)
 
     def durable(self) -> Durable:
         """Return a copy of what the records so far say."""
@@ -113,7 +119,7 @@ class Model:
         bodies: list[bytes],
         keys: list[str],
         delays: list[int],
-        terms: tuple[int, int, int],
+        terms: tuple[int, int, int, int],
     ) -> None:
         """Messages enter, or wait for their batch."""
         durability = str(self.settings["q"]["durability"])
@@ -124,7 +130,9 @@ class Model:
             message = self.messages[id] = Modelled(
                 id, "q", keys[index], body, durability, self.epoch, "ENTERING", ready_at_ms
             )
-            message.own_max_attempts, message.own_lease_ms, message.priority = terms
+            message.own_max_attempts, message.own_lease_ms, message.priority, message.ttl_ms = terms
+            message.published_unix_ms = self.unix_ms
+            message.expires_ms = self.now_ms + message.ttl_ms
             if durability != "memory":
                 message.logged = Logged("q", False, ready_at_ms, delays[index], self.unix_ms)
             if durability != "sync":
@@ -265,6 +273,7 @@ class Model:
     def redrive(self, message: Modelled) -> None:
         """Back from the DLQ."""
         message.charged = message.failed = 0
+        message.redriven = True
         self._move(message, "q")
 
     def retime(self, message: Modelled, delay_ms: int) -> None:
@@ -329,6 +338,19 @@ class Model:
         else:
             self._return(message, 0, at_end=False)
 
+    def may_expire(self, message: Modelled) -> bool:
+        """Whether its time to live ends it, if it is over."""
+        may = message.state in ("READY", "DELAYED", "HELD") and message.queue == "q"
+        return bool(message.ttl_ms) and may and not (message.dead or message.redriven)
+
+    def expire(self, message: Modelled) -> None:
+        """Its time to live is over."""
+        if self.settings["q"]["on_expired"] == "drop":
+            del self.messages[message.id]
+            self.counters["expired"] += 1
+        else:
+            self.dead_letter(message)
+
     # -- restarts -------------------------------------------------------------------------------
 
     def restart(self, durable: Durable, epoch: int, now_ms: int, unix_ms: int) -> None:
@@ -340,7 +362,7 @@ class Model:
         for message in self.messages.values():
             assert message.logged is not None
             self._recover(message, message.logged)
-        self.counters = {"published": len(self.messages), "acked": 0, "purged": 0, "cancelled": 0}
+        self.counters = dict.fromkeys(ENDED, 0) | {"published": len(self.messages)}
 
     def _recover(self, message: Modelled, logged: Logged) -> None:
         message.queue = logged.queue
@@ -348,7 +370,9 @@ class Model:
         message.marked, message.releases = logged.marked, logged.releases
         message.token, message.ended = logged.token, logged.ended
         message.session, message.connection = logged.session, 0
-        message.dead = logged.dead
+        message.dead, message.redriven = logged.dead, logged.redriven
+        left = message.published_unix_ms + message.ttl_ms - self.unix_ms
+        message.expires_ms = self.now_ms + min(max(left, 0), message.ttl_ms)
         if logged.begun:
             left = logged.written_unix_ms + logged.lease_ms - self.unix_ms
             left = min(max(left, 0), logged.lease_ms)
@@ -427,6 +451,7 @@ class Model:
             copy.session,
             copy.lease_ms,
             copy.dead,
+            bool(copy.redriven),
         )
 
     def run_copied(self, copy: CopyRunMeta) -> None:
@@ -444,8 +469,9 @@ class Model:
 
     @staticmethod
     def _check_terms(message: Modelled, copy: CopyMeta | CopyRunMeta) -> None:
-        says = (copy.own_max_attempts, copy.own_lease_ms, copy.own_priority)
-        assert says == (message.own_max_attempts, message.own_lease_ms, message.priority)
+        says = (copy.own_max_attempts, copy.own_lease_ms, copy.own_priority, copy.own_ttl_ms)
+        own = (message.own_max_attempts, message.own_lease_ms, message.priority, message.ttl_ms)
+        assert says == own
 
     def _log(self, message: Modelled, delay_ms: int) -> None:
         if message.logged is not None:
@@ -462,4 +488,5 @@ class Model:
                 message.logged.token,
                 message.ended,
                 dead=message.dead,
+                redriven=message.redriven,
             )

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 from model import Durable, Id, Model
 from model_frames import Sent
-from watched import Watched, see_dead_moved
+from watched import Watched, see_dead_moved, see_expired
 
 from minibroker.contract.settings import default_settings
 from minibrokerd.core.durable import paging
@@ -22,7 +22,7 @@ indices = st.integers(0, 2**16)
 SMALL: dict[tuple[Any, str], int] = {(paging, "AHEAD_MESSAGES"): 2, (Sums, "large_bytes"): 0}
 rarely = st.sampled_from([False, False, False, True])
 KEY_CONCURRENCY = st.sampled_from([0, 1, 1, 2])
-NO_TERMS = (0, 0, 0)
+NO_TERMS = (0, 0, 0, 0)
 
 
 class Connections(RuleBasedStateMachine):
@@ -100,6 +100,7 @@ class Connections(RuleBasedStateMachine):
     def _observe(self) -> None:
         """Apply to the model what the core handed out, and read what arrived."""
         see_dead_moved(self.world, self.model)
+        see_expired(self.world, self.model)
         made, self.world.made = self.world.made, []
         for outgoing in made:
             self._handed_out(outgoing)
@@ -123,6 +124,8 @@ class Connections(RuleBasedStateMachine):
             assert message is not None, f"{got.id} had ended"
             assert got.id not in self.acked, f"{got.id} was acked, and that was confirmed"
             assert (message.queue, message.state) == (got.queue, "READY")
+            late = self.model.may_expire(message) and message.expires_ms <= self.world.now_ms
+            assert not late, "handed out though its time to live was over"
             assert (got.attempt, got.marked) == (message.charged + 1, message.marked)
             assert (got.body, got.key) == (message.body, message.key)
             assert self.model.may_go(message), "its key is closed"

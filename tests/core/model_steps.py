@@ -17,6 +17,7 @@ TERMS = st.tuples(
     st.sampled_from([0, 0, 0, 1, 4]),
     st.sampled_from([0, 0, 0, 900, 5_000]),
     st.sampled_from([0, 0, 0, 3, 9]),
+    st.sampled_from([0, 0, 0, 300, 3_000]),
 )
 
 
@@ -37,7 +38,7 @@ class Clients(Connections):
         index: int,
         delays: list[int],
         keys: list[str],
-        terms: tuple[int, int, int],
+        terms: tuple[int, int, int, int],
         safe: bool,
     ) -> None:
         columns = {"delays": delays, "keys": keys[: len(delays)]}
@@ -52,7 +53,7 @@ class Clients(Connections):
         freeze=st.booleans(),
     )
     def pile_up(
-        self, index: int, counts: list[int], terms: tuple[int, int, int], freeze: bool
+        self, index: int, counts: list[int], terms: tuple[int, int, int, int], freeze: bool
     ) -> None:
         """Plain messages come faster than they are taken; they may leave memory. Each second frame has terms."""
         for at, count in enumerate(counts):
@@ -68,7 +69,7 @@ class Clients(Connections):
         index: int,
         delays: list[int],
         keys: list[str],
-        terms: tuple[int, int, int],
+        terms: tuple[int, int, int, int],
         columns: dict[str, Any],
     ) -> None:
         client = self._client(index)
@@ -77,7 +78,12 @@ class Clients(Connections):
         self.bodies += count
         arguments = {"count": count, "bodies": bodies, "delays": delays, "keys": keys[:count]}
         arguments["terms"] = terms
-        columns |= {"max_attempts": terms[0], "lease_ms": terms[1], "priority": terms[2]}
+        columns |= {
+            "max_attempts": terms[0],
+            "lease_ms": terms[1],
+            "priority": terms[2],
+            "ttl_ms": terms[3],
+        }
         sent = Sent("publish", b"", arguments=arguments)
         send = lambda: client.publish("q", *bodies, **columns)  # noqa: E731
         self._apply(client, sent, client.sequence + 1, send)

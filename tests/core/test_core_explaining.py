@@ -410,6 +410,15 @@ def test_duplicate() -> None:
     assert (why["reason"], why["by"]) == ("duplicate", "1-0")
 
 
+def test_ttl_expired() -> None:
+    world = World()
+    client = world.hello()
+    client.publish("q", b"a", ttl_ms=5_000)
+    told(client, "no_consumer")
+    world.advance(6_000)
+    assert abs(told(client, "ttl_expired")["since_unix_ms"] - at(world, -1_000)) <= 8
+
+
 def test_every_reason_has_a_test() -> None:
     """Named after it."""
     names = [name for name in globals() if name.startswith("test_")]

@@ -12,7 +12,7 @@ from minibrokerd.core.durable import paging
 from minibrokerd.core.model.records import PublishMeta, decode
 from minibrokerd.core.model.sums import Sums
 
-TERMS: dict[str, Any] = {"max_attempts": 2, "lease_ms": 90_000, "priority": 7}
+TERMS: dict[str, Any] = {"max_attempts": 2, "lease_ms": 90_000, "priority": 7, "ttl_ms": 3_600_000}
 
 
 def die_once(world: World, client: Client) -> list[tuple[str, str]]:
@@ -82,7 +82,7 @@ def test_keys_take_turns_whatever_the_leases() -> None:
 
 def own_of(client: Client, queue: str) -> list[dict[str, Any]]:
     """Return what peek says of the terms of each message."""
-    names = ("max_attempts", "lease_ms", "priority")
+    names = ("max_attempts", "lease_ms", "priority", "ttl_ms")
     return [{k: v for k, v in m.items() if k in names} for m in client.peek(queue)]
 
 
@@ -135,9 +135,10 @@ def test_the_record_of_an_older_release_has_no_terms() -> None:
     client = world.hello()
     client.publish("q", b"body", **TERMS)
     (record,) = [r for b in world.log for r in b.records if isinstance(decode(r), PublishMeta)]
-    assert record.meta.endswith(b"\x02\xce\x00\x01\x5f\x90\x07"), "2, 90,000 and 7 in msgpack"
+    own = b"\x02\xce\x00\x01\x5f\x90\x07\xce\x00\x36\xee\x80"
+    assert record.meta.endswith(own), "2, 90,000, 7 and 3,600,000 in msgpack"
     count = len(PublishMeta.__struct_fields__)
-    record.meta = bytes([0xDC, 0, count - 3]) + record.meta[3:-7]
+    record.meta = bytes([0xDC, 0, count - 4]) + record.meta[3 : -len(own)]
     meta = decode(record)
     assert isinstance(meta, PublishMeta)
-    assert (meta.own_max_attempts, meta.own_lease_ms, meta.own_priority) == (0, 0, 0)
+    assert meta.own_max_attempts == meta.own_lease_ms == meta.own_priority == meta.own_ttl_ms == 0

@@ -31,6 +31,7 @@ RARE = {
     "in_line",
     "next",
     "purged",
+    "ttl_expired",
     "unknown",
     "worker_away",
     "key_waits",

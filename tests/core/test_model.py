@@ -10,6 +10,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant, rule
+from model import ENDED
 from model_connections import KEY_CONCURRENCY, indices, rarely
 from model_steps import TICK_MS, Clients
 from starts import known
@@ -52,6 +53,12 @@ class Broker(Clients):
             retry_delay_ms=retry_delay_ms,
             key_concurrency=key_concurrency,
         )
+        self._now()
+        self._observe()
+
+    @rule(index=indices, on_expired=st.sampled_from(["drop", "dead_letter"]))
+    def change_what_expires(self, index: int, on_expired: str) -> None:
+        self._client(index).set("q", on_expired=on_expired)
         self._now()
         self._observe()
 
@@ -379,8 +386,7 @@ class Broker(Clients):
     def counters_conserve_messages(self) -> None:
         counted = self.model.counters
         live = len(self.model.messages)
-        ended = counted["acked"] + counted["purged"] + counted["cancelled"]
-        assert counted["published"] == live + ended
+        assert counted["published"] == live + sum(counted[end] for end in ENDED)
 
 
 TestBroker = pytest.mark.timeout(0)(Broker.TestCase)  # a larger budget takes its time

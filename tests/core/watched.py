@@ -20,6 +20,7 @@ from minibrokerd.core.model.records import (
     Meta,
     decode,
 )
+from minibrokerd.core.model.wheel import TICK_MS
 from minibrokerd.log.seam import Record
 
 
@@ -47,6 +48,24 @@ def see_dead_moved(world: World, model: Model) -> None:
         id = item.block.origin, item.first
         if id in waiting:
             model.has_moved(model.messages[id], item.ready_at_ms)
+
+
+def see_expired(world: World, model: Model) -> None:
+    """Tell the model which messages are gone because their time to live is over: none may still wait.
+
+    Within its tick it may have fired or not; what came back, or was there at a start, goes with the next one.
+    """
+    over = [m for m in model.messages.values() if m.expires_ms <= world.now_ms]
+    over = [message for message in over if model.may_expire(message)]
+    waiting, dead = (world.states(name) if over else {} for name in ("q", "q.dlq"))
+    doomed = world.queue("q").group.doomed if over else None
+    doomed_ids = {(m.block.origin, m.sequence) for m in (doomed or {}).values()}
+    for message in sorted(over, key=lambda each: (each.id not in dead, each.id)):
+        if message.id in waiting and message.id not in doomed_ids:
+            late = message.expires_ms + TICK_MS <= world.now_ms
+            assert world.store.overdue or not late, f"{message.id} outlives its time"
+        else:
+            model.expire(message)
 
 
 def _copies(record: Record) -> Iterator[Meta]:

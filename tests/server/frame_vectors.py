@@ -87,6 +87,7 @@ SHARED = {
     "columns": [],
     "max_attempts": 0,
     "priority": 0,
+    "ttl_ms": 0,
     "lease_ms": 0,
     "unique_mode": "",
     "dedupe_window_ms": 0,

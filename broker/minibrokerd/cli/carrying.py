@@ -29,7 +29,8 @@ ENCODINGS: Final = {"bytes": wire.ENCODING_BYTES, "msgpack": wire.ENCODING_MSGPA
 TAKEN: Final = frozenset(
     (
         "body", "body_base64", "encoding", "headers", "headers_base64", "key",
-        "delay_ms", "ready_unix_ms", "max_attempts", "lease_ms", "priority",
+        "delay_ms", "ready_unix_ms", "max_attempts", "lease_ms", "priority", "ttl_ms", "expires_unix_ms",
+        "ttl_ms", "expires_unix_ms",
     )
 )  # fmt: skip
 LONGEST_LINE: Final = 2 * limits.MAX_MESSAGE_BYTES + 1024 * 1024  # base64, and a history
@@ -48,6 +49,8 @@ class Carried(NamedTuple):
     max_attempts: int | None = None
     lease_ms: int | None = None
     priority: int = 0
+    ttl_ms: int = 0
+    expires_unix_ms: int = 0
     others: frozenset[str] = frozenset()  # names of what else was said
 
     def delay_at(self, unix_ms: int) -> int:
@@ -55,6 +58,15 @@ class Carried(NamedTuple):
         if self.ready_unix_ms:
             return max(self.ready_unix_ms - unix_ms, 0)
         return self.delay_ms
+
+    def ttl_at(self, unix_ms: int) -> int:
+        """Return its time to live, in ms, when it is published now; 0: it has none.
+
+        One whose time is over has a moment left: its new queue says what becomes of it.
+        """
+        if self.expires_unix_ms:
+            return max(self.expires_unix_ms - unix_ms, 1)
+        return self.ttl_ms
 
 
 def as_fields(message: Peeked) -> dict[str, Any]:
@@ -68,6 +80,7 @@ def as_fields(message: Peeked) -> dict[str, Any]:
         "max_attempts",
         "lease_ms",
         "priority",
+        "expires_unix_ms",
         "published_unix_ms",
         "dead",
     ):
@@ -180,6 +193,8 @@ def _carried(body: Any, headers: Any, fields: Mapping[str, Any]) -> Carried:
         _whole(fields, "max_attempts", 2**31),
         _whole(fields, "lease_ms", limits.MAX_LEASE_MS),
         _whole(fields, "priority", limits.MAX_PRIORITY) or 0,
+        _whole(fields, "ttl_ms", limits.MAX_DELAY_MS) or 0,
+        _whole(fields, "expires_unix_ms", 2**53) or 0,
         frozenset(map(str, fields.keys() - TAKEN)),
     )  # fmt: skip
 

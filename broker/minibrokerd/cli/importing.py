@@ -89,8 +89,8 @@ def import_(
                     with "encoding": "bytes" the bytes of a text
       body_base64   the bytes instead; "encoding" says what they are:
                     bytes (if not given) or msgpack
-      headers, key, max_attempts, lease_ms, priority, and
-      delay_ms or ready_unix_ms, where they are wanted
+      headers, key, max_attempts, lease_ms, priority, delay_ms or
+      ready_unix_ms, and ttl_ms or expires_unix_ms, where they are wanted
 
     What else `minibroker export` writes (id, state, attempts, history)
     is not taken over: they are new messages.
@@ -202,6 +202,7 @@ class _Import:
 
 async def _publish(queue: minibroker.Queue[Any], message: Carried, now_ms: int) -> None:
     delay_ms, lease_ms = message.delay_at(now_ms), message.lease_ms
+    ttl_ms = message.ttl_at(now_ms)
     await queue.publish(
         message.body,
         headers=message.headers,
@@ -210,6 +211,7 @@ async def _publish(queue: minibroker.Queue[Any], message: Carried, now_ms: int) 
         max_attempts=message.max_attempts,
         lease=timedelta(milliseconds=lease_ms) if lease_ms else None,
         priority=message.priority,
+        ttl=timedelta(milliseconds=ttl_ms) if ttl_ms else None,
     )
 
 

@@ -207,6 +207,7 @@ def as_map(message: Peeked) -> dict[str, Any]:
         "lease_ms": message.info.get("lease_ms"),
         "priority": message.info.get("priority", 0),
         "unique_key": message.info.get("unique_key"),
+        "expires_unix_ms": message.info.get("expires_unix_ms"),
         "redriven": message.info.get("redriven", 0),
         "cause": last.get("cause"),
         "error_class": last.get("error_class"),
@@ -271,6 +272,7 @@ def _print_message(message: Peeked) -> None:
         ("lease", f"{duration_text(info['lease_ms'])}, its own" if info["lease_ms"] else ""),
         ("priority", info["priority"]),
         ("unique key", info["unique_key"]),
+        ("ends", _when(info["expires_unix_ms"]) if info["expires_unix_ms"] else ""),
         ("redriven", f"{info['redriven']} times"),
         ("headers", text_of(info["headers"]) if info["headers"] else ""),
         # Bytes look as the value that they spell.

@@ -68,6 +68,11 @@ BATCH: Final = 500  # one frame; its ids are printed as soon as it is confirmed
     default="",
     help="Not stored if one with this id was, within the window; for one message.",
 )
+@option(
+    "--ttl",
+    type=Duration(1),
+    help="Drop them, or let them die (on_expired of the queue), if they have not begun so long after.",
+)
 @client_options
 def publish(
     queue: str,
@@ -82,6 +87,7 @@ def publish(
     unique_key: str,
     unique: str,
     dedupe_id: str,
+    ttl: float | None,
     url: str,
     as_json: bool,
 ) -> None:
@@ -102,6 +108,7 @@ def publish(
     own = headers_of(os.environ) | headers_given(headers)
     settings: dict[str, Any] = {"headers": own, "key": key, "delay": delay, "priority": priority}
     settings |= {"unique": unique} | ({"dedupe_ids": [dedupe_id]} if dedupe_id else {})
+    settings["ttl"] = ttl
 
     async def work(broker: minibroker.Broker) -> None:
         done = 0

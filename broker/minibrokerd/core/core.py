@@ -35,6 +35,7 @@ from minibrokerd.core.model.inputs import (
     Synced,
     Tick,
 )
+from minibrokerd.core.model.lifetimes import Lifetime
 from minibrokerd.core.model.messages import Message
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.refusals import Broken, Refused
@@ -46,6 +47,7 @@ from minibrokerd.core.replay import Replay
 from minibrokerd.core.verbs import logins, pausing, redriving, withdrawing
 from minibrokerd.core.verbs.attempts import leases_over
 from minibrokerd.core.verbs.dispatching import dispatch, line_up_all
+from minibrokerd.core.verbs.expiring import expire_some
 from minibrokerd.core.verbs.farewells import end_connection
 from minibrokerd.core.verbs.firing import bytes_of, watch
 from minibrokerd.core.verbs.operations import NAMELESS, SEQUENCE
@@ -211,7 +213,7 @@ class Core:
 
     def next_deadline_ms(self) -> int | None:
         """Return when (log time) to apply `Tick` next; None: nothing waits for time."""
-        if self.store.jobs:
+        if self.store.jobs or self.store.overdue:
             return self.store.now_ms
         deadline = self.store.wheel.next_deadline_ms()
         if self.store.hold_until_ms:  # also when it is over: the queues learn that from a tick
@@ -381,10 +383,14 @@ def _tick(store: Store, command: Tick) -> None:
             ended.append(item)
         elif isinstance(item, Group):
             delay_over(store, item, timer)
+        elif isinstance(timer, Lifetime):
+            store.overdue.append(timer)
         else:
             handler, argument = item
             handler(store, timer, argument)
     leases_over(store, ended)
+    if store.overdue:
+        expire_some(store)
     if store.jobs:
         job = store.jobs.popleft()
         if not job():

@@ -17,7 +17,6 @@ from minibrokerd.core.durable.digest import Outcomes
 from minibrokerd.core.durable.survivors import Live, Survivors, lease_of
 from minibrokerd.core.model import key_settings
 from minibrokerd.core.model.cold import ColdRun
-from minibrokerd.core.model.deliveries import Delivery
 from minibrokerd.core.model.extents import BadTail
 from minibrokerd.core.model.kept import ENDED
 from minibrokerd.core.model.messages import Message, Span, State
@@ -43,17 +42,14 @@ from minibrokerd.core.model.records import (
     decode,
 )
 from minibrokerd.core.model.refusals import Broken, Refused
-from minibrokerd.core.model.sessions import Outcome, Result, Session
+from minibrokerd.core.model.sessions import Outcome, Result
 from minibrokerd.core.model.state import Store
-from minibrokerd.core.model.transitions import change, wait
 from minibrokerd.core.model.wheel import TICK_MS, Wheel
 from minibrokerd.core.returning import finish_sessions, hold_back
-from minibrokerd.core.verbs.dooming import doom
-from minibrokerd.core.verbs.publishing import enter, result_of
+from minibrokerd.core.surviving import LEASE_GRACE_MS, finish_queue, session_of
+from minibrokerd.core.verbs.publishing import result_of
 from minibrokerd.log.seam import Batch, Digested, Record
 
-# A recovered lease has at least min(lease, this) from when the port opens.
-LEASE_GRACE_MS: Final = 60_000
 MOST_SEQUENCES: Final = 2**64 - 1
 # Raised by what reads a record whose checksum holds and whose parts do not fit each other: no damage makes one.
 INCONSISTENT: Final = (
@@ -171,7 +167,7 @@ class Replay:
                     f"the log has records of queue {queue.number}, and nothing names it"
                 )
             queue.next_sequence = queue.reserved_until
-            self._finish_queue(waiting)
+            self.messages += finish_queue(store, waiting)
         self._finish_outcomes()
         store.kept.opened(store)
         key_settings.opened(store)
@@ -186,40 +182,10 @@ class Replay:
             queue.group.dirty = False
             store.note_records(queue)
 
-    def _finish_queue(self, waiting: Survivors) -> None:
-        store, queue = self._store, waiting.queue
-        key_settings.arrange(store, queue)
-        for live in waiting.lives:
-            if isinstance(live, ColdRun):
-                self._finish_run(queue, live)
-                continue
-            for span in live.live():
-                delay_ms = span.ready_at_ms - span.block.ready_at_ms
-                waits = live.wait or (span.block.unix_ms, delay_ms)
-                span.ready_at_ms = self._still_waits(span.ready_at_ms, *waits)
-                self.messages += span.stop - span.first
-                queue.count_in(span.block, span.first, span.stop)
-                if delay_ms:  # its place is by the end of its delay, not where it was published
-                    wait(store, queue.group, span)
-                else:
-                    enter(store, queue, [span])
-        for key, message in waiting.messages.items():
-            self.messages += 1
-            queue.count_in(message.block, message.first, message.stop)
-            if message.state is State.BEGUN:
-                self._lease(queue, message, waiting.leases[key])
-                continue
-            if message.dead:
-                doom(store, queue, message)
-                continue
-            written_ms, delay_ms = waiting.waits.get(key, (0, 0))
-            message.ready_at_ms = self._still_waits(message.ready_at_ms, written_ms, delay_ms)
-            wait(store, queue.group, message)
-
     def _finish_outcomes(self) -> None:
         """Take from the digests what can still be asked about; of most sessions that is in the last one."""
         for number, parts in self._outcomes.items():
-            session = self._session(number)
+            session = session_of(self._store, number)
             below = max(session.answered_below, *(part.answered_below for part, _ in parts))
             newer = session.window
             session.window = {}
@@ -236,44 +202,6 @@ class Replay:
                         )
             session.window |= newer
             session.answered_below = below
-
-    def _finish_run(self, queue: Queue, run: ColdRun) -> None:
-        if not run.left:
-            return
-        self.messages += run.left
-        queue.count_run(run)
-        queue.group.enter_cold(run)
-        self._store.touch(queue.group)
-
-    def _still_waits(self, ready_at_ms: int, written_unix_ms: int, delay_ms: int) -> int:
-        """Return the log time from which an item is ready: never longer than its delay from now."""
-        store = self._store
-        if not delay_ms:
-            return min(ready_at_ms, store.now_ms)
-        left = min(max(written_unix_ms + delay_ms - store.unix_ms, 0), delay_ms)
-        return store.now_ms + left if left else min(ready_at_ms, store.now_ms)
-
-    def _lease(self, queue: Queue, message: Message, meta: BeginMeta) -> None:
-        store = self._store
-        session = self._session(meta.session)
-        delivery = store.deliveries.get(meta.token)
-        if delivery is None:
-            delivery = Delivery(
-                meta.token, queue.number, queue.home, session.id, 0, None, meta.lease_ms
-            )
-            queue.group.wake()
-            store.deliveries[meta.token] = queue.group.deliveries[meta.token] = delivery
-            session.deliveries.add(meta.token)
-            if meta.request is not None:
-                session.note_answer(meta.request, delivery)
-        left = min(max(meta.unix_ms + meta.lease_ms - store.unix_ms, 0), meta.lease_ms)
-        left = max(left, min(meta.lease_ms, LEASE_GRACE_MS))
-        delivery.add(message)
-        # Log time stands still while the server is down: what was begun is not to wait for its delay again.
-        message.ready_at_ms = min(message.ready_at_ms, store.now_ms)
-        message.lease_ms = meta.lease_ms
-        until_ms = store.now_ms + left
-        change(store, queue.group, (message,), None, State.BEGUN, until_ms=until_ms)
 
     # -- one method for each record type ---------------------------------------------------------
 
@@ -400,17 +328,10 @@ class Replay:
     def _remember(
         self, meta: FrameMeta | PublishMeta | AckMeta, results: list[Result], lost: bytes
     ) -> None:
-        session = self._session(meta.session)
+        session = session_of(self._store, meta.session)
         session.forget_below(meta.answered_below)
         session.remember(meta.sequence, _outcome(meta, results, lost, self._number))
         session.seen_unix_ms = max(session.seen_unix_ms, meta.unix_ms)
-
-    def _session(self, number: int) -> Session:
-        sessions = self._store.sessions
-        session = sessions.get(number)
-        if session is None:
-            session = sessions[number] = Session(number, "")
-        return session
 
     @_applies(EndMeta)
     def _end(self, meta: EndMeta, record: Record) -> None:
@@ -424,7 +345,7 @@ class Replay:
             (session,), (answered_below, _) = meta.key, meta.value
             assert isinstance(session, int)
             assert isinstance(answered_below, int)
-            self._session(session).forget_below(answered_below)
+            session_of(self._store, session).forget_below(answered_below)
 
     @_applies(CopyMeta)
     def _copy(self, meta: CopyMeta, record: Record) -> None:

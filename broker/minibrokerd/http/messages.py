@@ -42,7 +42,7 @@ WHOLE_CHARS: Final = 256 * 1024  # of one that was asked for alone
 MOST_MESSAGES: Final = 500
 LOOKS: Final = 3  # for one that moves between two looks
 ENCODINGS: Final = ("bytes", "msgpack")
-TERMS: Final = ("max_attempts", "lease_ms", "priority")
+TERMS: Final = ("max_attempts", "lease_ms", "priority", "ttl_ms", "expires_unix_ms")
 
 
 async def list_messages(ask: Ask) -> MessageList:
@@ -97,6 +97,7 @@ async def publish_message(ask: Ask) -> Stored:
             key=new.key or None,
             delay=new.delay_ms / 1_000,
             priority=new.priority,
+            ttl=new.ttl_ms / 1_000 or None,
         )
     ask.changed("publish", queue=ask.queue_name, id=str(confirm.id))
     return Stored(str(confirm.id), confirm.durability)

@@ -239,6 +239,7 @@ class NewMessage(msgspec.Struct, forbid_unknown_fields=True):
     key: str = ""
     delay_ms: int = 0
     priority: int = 0
+    ttl_ms: int = 0
 
 
 class Retime(msgspec.Struct, forbid_unknown_fields=True):

@@ -81,6 +81,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "redrive_started": "a client began a redrive that goes on by itself",
     "redrive_ended": "it is done, or was stopped: `text` says why, `messages` were sent back",
     "messages_cancelled": "a client had messages cancelled, waiting or in work: `messages` of them",
+    "messages_expired": "the time to live of messages was over before they began: of `messages` in 10 s",
     "messages_retimed": "a client had messages ready at another time: `messages` of them",
     "messages_moved": "a client moved messages to another queue: `messages` of them",
     "paused": "a client paused a queue, or workers by name (`worker`) and version (those `below` one)",

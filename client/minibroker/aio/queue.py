@@ -30,7 +30,7 @@ from minibroker.session.spans import Span, whole
 from minibroker.session.typed import Convert
 
 Body = TypeVar("Body")
-NOTHING_ASKED: Final = (None, None, None, 0, None, None)
+NOTHING_ASKED: Final = (None, None, None, 0, None, None, None)
 NO_GROUP: Final = PublishGroup(("", 0), 0)  # that takes nothing
 
 
@@ -65,6 +65,7 @@ class Queue(QueueByHand, Generic[Body]):
         unique: str = wishes.DROP,
         dedupe_id: str | None = None,
         dedupe_window: Span | None = None,
+        ttl: Span | None = None,
         timeout: Span | None = None,
     ) -> Confirm:
         """Store one message; return when it is as safe as the queue's durability says.
@@ -80,9 +81,9 @@ class Queue(QueueByHand, Generic[Body]):
             lease: for this message, instead of that of the consumer and of the queue.
             priority: 0 to 9; a higher one is handed out before all lower ones of the queue.
             unique_key: one message of this key at a time, from its publish to its end (docs/guide/unique.md).
-            unique: while one is there, "drop": not stored. "replace": in the place of one that waits, with its own
-                delay. "keep-latest": the same, ready when that would have been.
+            unique: what becomes of it while one is there: "drop", "replace" or "keep-latest" (the same page).
             dedupe_id: not stored if one with this id was, within `dedupe_window` (None: as the queue says).
+            ttl: if it has not begun so long after the publish, it is dropped, or dies (`on_expired` of the queue).
             timeout: deadline of this call.
 
         Raises:
@@ -100,7 +101,7 @@ class Queue(QueueByHand, Generic[Body]):
         if (
             type(plain) is bytes and headers is None and key is None and delay is None and priority == 0
             and max_attempts is None and lease is None and unique_key is None and dedupe_id is None
-            and timeout is None and get_ident() == driver.thread
+            and ttl is None and timeout is None and get_ident() == driver.thread
         ):  # fmt: skip
             group = self._latest
             if len(plain) > group.plain_bytes:
@@ -116,8 +117,8 @@ class Queue(QueueByHand, Generic[Body]):
                     driver.schedule()
                 return await future
         where = self._key
-        if (timeout, max_attempts, lease, priority, unique_key, dedupe_id) != NOTHING_ASKED:
-            terms = max_attempts, lease, priority, unique, dedupe_window
+        if (timeout, max_attempts, lease, priority, unique_key, dedupe_id, ttl) != NOTHING_ASKED:
+            terms = max_attempts, lease, priority, unique, dedupe_window, ttl
             where = wishes.place(self.name, timeout, driver.timeout_ms, *terms)
         return await self._publish(where, body, headers, key, delay, unique_key, dedupe_id)
 
@@ -156,6 +157,7 @@ class Queue(QueueByHand, Generic[Body]):
         unique: str = wishes.DROP,
         dedupe_ids: Iterable[str] | None = None,
         dedupe_window: Span | None = None,
+        ttl: Span | None = None,
         timeout: Span | None = None,
     ) -> Confirms:
         """Store many messages with the same headers, key, delay and terms; return their confirms in order.
@@ -170,7 +172,7 @@ class Queue(QueueByHand, Generic[Body]):
         driver = self._driver
         most = driver.session.max_message_bytes
         many = wishes.ready_many(bodies, headers, key, delay, most, unique_keys, dedupe_ids)
-        terms = max_attempts, lease, priority, unique, dedupe_window
+        terms = max_attempts, lease, priority, unique, dedupe_window, ttl
         where = wishes.place(self.name, timeout, driver.timeout_ms, *terms)
         driver.check_open()
         calls = []

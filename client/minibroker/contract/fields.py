@@ -49,6 +49,13 @@ ATTEMPTS = whole("max_attempts", 1_000, "Attempts before the DLQ; 0: as the queu
 PRIORITY = whole(
     "priority", limits.MAX_PRIORITY, "Higher ones are handed out before lower ones.", default=0
 )
+TTL = whole(
+    "ttl_ms",
+    limits.MAX_DELAY_MS,
+    "Time to live from the publish on; 0: as the queue says.",
+    "ms",
+    default=0,
+)
 SETTINGS = Field("settings", Kind.MAP, REQUIRED, 32, "entries", "Names and values; section 7.")
 NAMES = Field(
     "columns", Kind.NAMES, (), 8, "names", "The columns that follow, in the order of the table."

@@ -13,6 +13,7 @@ from minibroker.contract.fields import (
     PRIORITY,
     QUEUE,
     RUNS,
+    TTL,
     text,
     whole,
 )
@@ -60,6 +61,7 @@ MESSAGE_COMMANDS: Final[tuple[Command, ...]] = (
                 "ms",
                 default=0,
             ),
+            TTL,
         ),
         ("delay_ms", "key", "encoding", "unique_key", "dedupe_id"),
         "Store messages; alone, or in a step with acks and other publishes (section 3).",

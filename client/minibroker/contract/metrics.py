@@ -47,6 +47,7 @@ METRICS: Final[Mapping[str, Metric]] = {
         Metric("dead_lettered", True, True, "messages moved to the DLQ"),
         Metric("redriven", True, False, "messages sent back from this DLQ"),
         Metric("purged", True, False, "messages ended by purge"),
+        Metric("ttl_expired", True, False, "messages whose time to live ended before they began"),
         Metric("cancelled", True, False, "messages that were cancelled, waiting or in work"),
         Metric("lost_settlements", True, True, "settlements that came too late, extends apart"),
         Metric(

@@ -190,6 +190,7 @@ _ROWS: Final = (
     Reason("replaced", ENDED, "{by} has its unique key, and replaced it at {since}", ""),
     Reason("dropped", ENDED, "{queue} was full at {since}, and it was the oldest that waited", ""),
     Reason("duplicate", ENDED, "it is a duplicate of {by}, and was not stored", ""),
+    Reason("ttl_expired", ENDED, "its time to live was over at {since}, before it had begun", ""),
     Reason(
         "ended",
         ENDED,

@@ -130,6 +130,22 @@ SETTINGS: Mapping[str, Setting] = {
             (),
             "How long it stays open before one message is tried.",
         ),
+        Setting(
+            "message_ttl_ms",
+            0,
+            0,
+            limits.MAX_DELAY_MS,
+            (),
+            "Time to live of messages published from now on without one of their own; 0: none.",
+        ),
+        Setting(
+            "on_expired",
+            "drop",
+            0,
+            0,
+            ("drop", "dead_letter"),
+            "What becomes of a message whose time to live is over.",
+        ),
     )
 }
 

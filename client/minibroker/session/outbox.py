@@ -25,8 +25,8 @@ NOTHING_PLAIN: Final = -1
 GROUP_OPEN_MS: Final = 100  # while nothing can be written: later callers have a later deadline
 
 # Queue, time-out in ms, and the terms of the messages if they have some: those of `TERMS`, 0 or "" for none.
-Key = tuple[str, int] | tuple[str, int, int, int, int, str, int]
-TERMS: Final = ("max_attempts", "lease_ms", "priority", "unique_mode", "dedupe_window_ms")
+Key = tuple[str, int] | tuple[str, int, int, int, int, str, int, int]
+TERMS: Final = ("max_attempts", "lease_ms", "priority", "unique_mode", "dedupe_window_ms", "ttl_ms")
 Waiter = Any  # a future of the shell, opaque here but for `cancelled()`; or (future, count)
 
 

@@ -25,7 +25,7 @@ class Schedule:
 
     `next` and `last` are instants of its calendar, in UTC; None: there is none. `waits`: why its job is not
     published although it is due; empty: it is not, or nothing keeps it. `terms`: what its messages have of key,
-    delay_ms, max_attempts, lease_ms and priority.
+    delay_ms, max_attempts, lease_ms, priority and ttl_ms.
     """
 
     name: str
@@ -67,6 +67,7 @@ def change(
     max_attempts: int | None,
     lease: Span | None,
     priority: int,
+    ttl: Span | None,
 ) -> Wish:
     """Return the wish for a schedule; TypeError, BadValue, TooLarge if it can be none."""
     for what, value in (("name", name), ("cron", cron), ("zone", zone), ("misfire", misfire)):
@@ -79,7 +80,7 @@ def change(
     if len(content) > limits.MAX_SCHEDULE_BYTES:
         text = f"the job of a schedule has {len(content)} bytes, and {limits.MAX_SCHEDULE_BYTES} are allowed"
         raise TooLarge(f"{text}; store the data elsewhere and publish its place")
-    own = wishes.place(queue, 0, 0, max_attempts, lease, priority)[2:]
+    own = wishes.place(queue, 0, 0, max_attempts, lease, priority, ttl=ttl)[2:]
     terms: dict[str, object] = {"key": ready.key.decode(), "delay_ms": ready.delay_ms}
     terms |= zip(TERMS, own, strict=False)
     fields: dict[str, object] = {

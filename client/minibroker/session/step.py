@@ -82,6 +82,7 @@ class StepData:
         max_attempts: int | None = None,
         lease: Span | None = None,
         priority: int = 0,
+        ttl: Span | None = None,
     ) -> None:
         """Store a message in a queue, given by its name or as a `Queue`; the rest is as `Queue.publish` has it.
 
@@ -91,7 +92,7 @@ class StepData:
         name, made = self._queue(queue)
         most_bytes = self._driver.session.max_message_bytes
         some = wishes.ready(made(body), headers, key, delay, most_bytes)
-        group = self._group(name, (max_attempts, lease, priority), 1)
+        group = self._group(name, (max_attempts, lease, priority, ttl), 1)
         group.add(None, *some[:-2])
 
     def publish_many(
@@ -105,13 +106,14 @@ class StepData:
         max_attempts: int | None = None,
         lease: Span | None = None,
         priority: int = 0,
+        ttl: Span | None = None,
     ) -> None:
         """Store many messages with the same headers, key, delay and terms; see `publish`."""
         name, made = self._queue(queue)
         most_bytes = self._driver.session.max_message_bytes
         many = wishes.ready_many(make_all(made, bodies), headers, key, delay, most_bytes)
         if many.bodies:
-            group = self._group(name, (max_attempts, lease, priority), len(many.bodies))
+            group = self._group(name, (max_attempts, lease, priority, ttl), len(many.bodies))
             group.add_many(None, many.headers, many.bodies, many.encodings, many.key, many.delay_ms)
 
     def _check(self) -> None:
@@ -131,9 +133,9 @@ class StepData:
         return queue.name, queue._made
 
     def _group(
-        self, name: str, terms: tuple[int | None, Span | None, int], count: int
+        self, name: str, terms: tuple[int | None, Span | None, int, Span | None], count: int
     ) -> PublishGroup:
-        where = wishes.place(name, self._timeout_ms / 1000, 0, *terms)
+        where = wishes.place(name, self._timeout_ms / 1000, 0, *terms[:3], ttl=terms[3])
         if self._count + count > limits.MAX_MESSAGES_PER_FRAME:
             raise TooLarge(f"a step publishes at most {limits.MAX_MESSAGES_PER_FRAME} messages")
         group = self._newest.get(name)

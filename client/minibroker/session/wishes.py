@@ -140,10 +140,12 @@ def place(
     priority: int,
     unique: str = DROP,
     dedupe_window: Span | None = None,
+    ttl: Span | None = None,
 ) -> Key:
     """Return what publishes share that leave in one frame; TypeError, BadValue if they cannot have these terms."""
     within_ms = timeout_ms(timeout, default_ms)
-    if (max_attempts, lease, priority, unique, dedupe_window) == (None, None, 0, DROP, None):
+    asked = max_attempts, lease, priority, unique, dedupe_window, ttl
+    if asked == (None, None, 0, DROP, None, None):
         return queue, within_ms
     most = SETTINGS["max_attempts"].high
     attempts = 0 if max_attempts is None else whole("max_attempts", max_attempts, 1, most)
@@ -154,7 +156,8 @@ def place(
     window_ms = 0
     if dedupe_window is not None:
         window_ms = milliseconds("dedupe_window", dedupe_window, limits.MAX_DELAY_MS, 1)
-    return queue, within_ms, attempts, lease_ms(lease), priority, mode, window_ms
+    ttl_ms = 0 if ttl is None else milliseconds("ttl", ttl, limits.MAX_DELAY_MS, 1)
+    return queue, within_ms, attempts, lease_ms(lease), priority, mode, window_ms, ttl_ms
 
 
 def timeout_ms(timeout: Span | None, default_ms: int) -> int:

@@ -59,6 +59,7 @@ class Queue(QueueByHand, Generic[Body]):
         unique: str = wishes.DROP,
         dedupe_id: str | None = None,
         dedupe_window: Span | None = None,
+        ttl: Span | None = None,
         timeout: Span | None = None,
     ) -> Confirm:
         """Store one message; return when it is as safe as the queue's durability says.
@@ -77,6 +78,7 @@ class Queue(QueueByHand, Generic[Body]):
             unique: while one is there, "drop": not stored. "replace": in the place of one that waits, with its own
                 delay. "keep-latest": the same, ready when that would have been.
             dedupe_id: not stored if one with this id was, within `dedupe_window` (None: as the queue says).
+            ttl: if it has not begun so long after the publish, it is dropped, or dies (`on_expired` of the queue).
             timeout: deadline of this call.
 
         Raises:
@@ -89,7 +91,7 @@ class Queue(QueueByHand, Generic[Body]):
         driver = self._driver
         most = driver.session.max_message_bytes
         some = wishes.ready(body, headers, key, delay, most, unique_key, dedupe_id)
-        terms = max_attempts, lease, priority, unique, dedupe_window
+        terms = max_attempts, lease, priority, unique, dedupe_window, ttl
         where = wishes.place(self.name, timeout, driver.timeout_ms, *terms)
         waiter = Waiter()
         try:
@@ -121,6 +123,7 @@ class Queue(QueueByHand, Generic[Body]):
         unique: str = wishes.DROP,
         dedupe_ids: Iterable[str] | None = None,
         dedupe_window: Span | None = None,
+        ttl: Span | None = None,
         timeout: Span | None = None,
     ) -> Confirms:
         """Store many messages with the same headers, key, delay and terms; return their confirms in order.
@@ -135,7 +138,7 @@ class Queue(QueueByHand, Generic[Body]):
         driver = self._driver
         most = driver.session.max_message_bytes
         many = wishes.ready_many(bodies, headers, key, delay, most, unique_keys, dedupe_ids)
-        terms = max_attempts, lease, priority, unique, dedupe_window
+        terms = max_attempts, lease, priority, unique, dedupe_window, ttl
         where = wishes.place(self.name, timeout, driver.timeout_ms, *terms)
         calls = []
         with driver as now:

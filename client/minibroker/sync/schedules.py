@@ -35,6 +35,7 @@ class Schedules:
         max_attempts: int | None = None,
         lease: Span | None = None,
         priority: int = 0,
+        ttl: Span | None = None,
         timeout: Span | None = None,
     ) -> Schedule:
         """Have a job published whenever a calendar is due; or change the schedule of that name.
@@ -50,7 +51,7 @@ class Schedules:
             cron: five fields (minute, hour, day of month, month, weekday), six with seconds first, or @hourly,
                 @daily, @weekly, @monthly, @yearly.
             queue: where it is published.
-            body, headers, key, delay, max_attempts, lease, priority: as for `Queue.publish`; 16 KiB at the most.
+            body, headers, key, delay, max_attempts, lease, priority, ttl: as for `Queue.publish`; 16 KiB at most.
             zone: the time zone of `cron`, by its IANA name. docs/guide/schedules.md has what becomes of times
                 when clocks change.
             misfire: of times that have passed when the server can publish again: "once" has a job for the last of
@@ -74,6 +75,7 @@ class Schedules:
             max_attempts=max_attempts,
             lease=lease,
             priority=priority,
+            ttl=ttl,
         )
         return schedule_wishes.read(self._ask(timeout, wish))
 

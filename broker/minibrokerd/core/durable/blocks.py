@@ -12,7 +12,7 @@ from minibroker.contract import limits
 from minibroker.contract.wire import pack_strings
 from minibrokerd.core.model.columns import COLUMNS, read_columns, spans_of
 from minibrokerd.core.model.extents import Bodies, Extent
-from minibrokerd.core.model.messages import Block, Span, terms
+from minibrokerd.core.model.messages import Block, Span, Terms, terms
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.records import (
     CopyMeta,
@@ -51,7 +51,7 @@ def published(
             meta.unix_ms,
             meta.ready_at_ms,
             batch,
-            terms(meta.own_max_attempts, meta.own_lease_ms, meta.own_priority),
+            _terms(meta),
             named.get("unique_key"),
         )
         found.append((number, block, spans_of(block, meta.delay_ms, meta.key, named)))
@@ -114,6 +114,10 @@ def _living(spans: list[Span], bits: bytes) -> list[Span]:
     return living
 
 
+def _terms(meta: PublishMeta | CopyMeta | CopiedRun) -> Terms:
+    return terms(meta.own_max_attempts, meta.own_lease_ms, meta.own_priority, meta.own_ttl_ms)
+
+
 def spans_at(bodies: Bodies, record: Record, queue: int, batch: int, place: Any) -> list[Span]:
     """Return the spans of the record of a publish to `queue`, or of a copy of a run of it.
 
@@ -152,7 +156,7 @@ def _copied(
         unix_ms,
         meta.ready_at_ms,
         batch,
-        terms(meta.own_max_attempts, meta.own_lease_ms, meta.own_priority),
+        _terms(meta),
     )
 
 

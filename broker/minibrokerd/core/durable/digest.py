@@ -161,7 +161,7 @@ class Digest:
 
     @_adds(PublishMeta)
     def _publish(self, says: PublishMeta, record: Record, at: int) -> None:
-        if says.delay_ms or says.key or says.columns or says.own_priority or len(says.targets) > 1:
+        if _stands_alone(says) or says.columns or len(says.targets) > 1:
             if says.count == 1:
                 self._said.setdefault(says.targets[0], []).append(len(self._others))
             self._keep_place(record, at)
@@ -173,7 +173,7 @@ class Digest:
 
     @_adds(CopyRunMeta)
     def _copy_run(self, says: CopyRunMeta, record: Record, at: int) -> None:
-        if says.delay_ms or says.key or says.own_priority:
+        if _stands_alone(says):
             self._keep_place(record, at)
         else:
             self._run(says.queue, says.first, says.count, says, len(record.tail), at)
@@ -253,6 +253,11 @@ class Digest:
         outcomes[says.sequence] = says, tail
         if len(outcomes) > _PRUNE_AT:
             self._outcomes[says.session] = _still_asked(outcomes)
+
+
+def _stands_alone(says: PublishMeta | CopyRunMeta) -> bool:
+    """Whether there is more to know of messages than where they are."""
+    return bool(says.delay_ms or says.key or says.own_priority or says.own_ttl_ms)
 
 
 def _outcome_of(says: Meta) -> FrameMeta:

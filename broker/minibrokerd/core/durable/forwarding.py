@@ -265,9 +265,10 @@ def _copy(store: Store, queue: Queue, message: Message, budget: Budget) -> None:
         own_lease_ms=block.terms.lease_ms,
         own_priority=block.terms.priority,
         unique_key=block.uniques[message.sequence - block.first] if block.uniques else "",
+        own_ttl_ms=block.terms.ttl_ms,
     )
-    queue.count_out(block, message.first, message.stop)
     message.block = part_of(store, block, message.first, message.stop)
+    queue.count_out(block, message.first, message.stop)
     queue.count_in(message.block, message.first, message.stop)
     extent = message.block.extent
     store.emit(meta, extent=extent)

@@ -142,7 +142,7 @@ def _is_whole(span: Span) -> bool:
     return (
         block.extent.is_stored
         and (span.first, span.stop) == (block.first, block.first + block.count)
-        and not (span.token or span.releases or span.marked)
+        and not (span.token or span.releases or span.marked or block.terms.ttl_ms)
         and block.uniques is None
     )
 

@@ -15,6 +15,7 @@ from minibrokerd.core.durable.blocks import columns_of, may_be_part, write_copy,
 from minibrokerd.core.model.budgets import Budget
 from minibrokerd.core.model.extents import Extent
 from minibrokerd.core.model.index import Index
+from minibrokerd.core.model.lifetimes import inherit
 from minibrokerd.core.model.messages import Block, Span, alike
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.state import Store
@@ -89,8 +90,8 @@ def _copy_run(store: Store, queue: Queue, span: Span) -> None:
         if len(pieces) > 1:
             middle = pieces[1][0].first
             parts = [(first, middle, encoding), (middle, span.stop, encoding)]
-    queue.count_out(old, span.first, span.stop)  # the frame's share of a message is another now
     span.block = part_of(store, old, span.first, span.stop)
+    queue.count_out(old, span.first, span.stop)  # the frame's share of a message is another now
     queue.count_in(span.block, span.first, span.stop)
     if len(parts) == 1:
         write_copy(store, queue, span, parts[0], span.block.extent)
@@ -108,9 +109,9 @@ def _copy_part(store: Store, queue: Queue, spans: list[Span]) -> None:
         columns_of(piece, _encodings(old, piece[0].first, piece[-1].stop)) for piece in pieces
     ]
     whole = old.parts(spans, b"".join(columns[0].values()) if len(pieces) == 1 else b"")
+    new = _block(store, old, first, stop, whole)
     for span in spans:
         queue.count_out(old, span.first, span.stop)
-    new = _block(store, old, first, stop, whole)
     for span in spans:
         queue.count_in(new, span.first, span.stop)
     for piece, named in zip(pieces, columns, strict=True):
@@ -174,7 +175,7 @@ def part_of(store: Store, old: Block, first: int, stop: int) -> Block:
 
 
 def _block(store: Store, old: Block, first: int, stop: int, extent: Extent) -> Block:
-    return Block(
+    block = Block(
         old.origin,
         first,
         stop - first,
@@ -190,6 +191,9 @@ def _block(store: Store, old: Block, first: int, stop: int, extent: Extent) -> B
         old.terms,
         old.uniques[first - old.first : stop - old.first] if old.uniques else None,
     )
+    if old.terms.ttl_ms:
+        inherit(store, old, block)
+    return block
 
 
 def _encodings(block: Block, first: int, stop: int) -> bytes | None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
-from minibrokerd.core.model.messages import Item, Message
+from minibrokerd.core.model.messages import Block, Item, Message
 from minibrokerd.core.model.standing import Standing
 
 if TYPE_CHECKING:
@@ -108,6 +108,18 @@ class Index:
                 if item.first <= sequence < item.stop and item.block.origin == origin:
                     return item
         return None
+
+    def items_of(self, block: Block) -> list[Item]:
+        """Return the items of a block."""
+        found: list[Item] = []
+        at, stop = block.first, block.first + block.count if self._shelves else 0
+        while at < stop:
+            shelf = self._shelves.get(self._shelf_of(block.origin, at))
+            item = shelf.get(at) if shelf is not None else None
+            if item is not None and item.block is block:
+                found.append(item)
+            at = item.stop if item is not None else at + 1
+        return found
 
     def after(self, origin: int, sequence: int) -> Iterator[list[Item]]:
         """Yield what has messages from this id on, by ids, a shelf at a time; those of `home` first."""

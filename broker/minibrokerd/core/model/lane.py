@@ -15,7 +15,7 @@ from typing import Final, cast
 
 from minibrokerd.core.model.cold import ColdRun
 from minibrokerd.core.model.index import Index
-from minibrokerd.core.model.messages import Item, Message, Span
+from minibrokerd.core.model.messages import Block, Item, Message, Span
 
 # What a lane has where it has nothing: a deque takes 624 bytes. They stay empty, whatever is put into them.
 NO_SPANS: Final[deque[Span]] = deque(maxlen=0)
@@ -144,6 +144,11 @@ class Lane:
 
     def take_one(self, item: Item, sequence: int) -> Item:
         """Remove and return one message of an item that the index has here; the rest of it goes back."""
+        self.take_out(item)
+        return self.cut_out(item, sequence)
+
+    def take_out(self, item: Item) -> None:
+        """Remove an item that the index has here."""
         self.index.discard(item)
         at = self._place_in(self.fresh, item.first)
         if at is not None and self.fresh[at] is item:
@@ -151,7 +156,17 @@ class Lane:
         else:
             self.dead += 1
             self._drop_dead()
-        return self.cut_out(item, sequence)
+
+    def spans_in(self, block: Block) -> list[Item]:
+        """Return the spans of a block, of those that stand in the order of ids."""
+        found: list[Item] = []
+        for line in (self.fresh, self.late):
+            at = max(self._place_in(line, block.first) or 0, 0)
+            while at < len(line) and line[at].first < block.first + block.count:
+                if line[at].block is block:
+                    found.append(line[at])
+                at += 1
+        return found
 
     def span_of(self, sequence: int) -> tuple[deque[Span], int] | None:
         """Return line and place of the span that has a message, of those that stand in the order of ids."""

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from minibrokerd.core.model.cold import ColdRun
 from minibrokerd.core.model.index import Index
 from minibrokerd.core.model.lane import NO_SPANS, KeyLane, Lane, first_of
-from minibrokerd.core.model.messages import NO_TERMS, Item, Message, Span
+from minibrokerd.core.model.messages import NO_TERMS, Block, Item, Message, Span
 from minibrokerd.core.model.standing import Standing
 
 if TYPE_CHECKING:
@@ -217,7 +217,7 @@ class Lanes:
             else:
                 item = self._take_open(keys, lane, most)
             if item.block.terms is not terms:
-                if items and item.block.terms != terms:
+                if items and terms.differ(item.block.terms):
                     lane.put_back(item)
                     break
                 terms = item.block.terms
@@ -299,6 +299,28 @@ class Lanes:
         if self.keys is not None:
             self.keys.left(single)
         return single
+
+    def items_of(self, block: Block) -> list[Item]:
+        """Return what is ready of a block, in memory."""
+        found = self.index.items_of(block)
+        if block.origin == self._home:
+            found += self.default.spans_in(block)
+        return found
+
+    def take_out(self, item: Item) -> None:
+        """Remove an item that is here, as it is."""
+        lane = self._keyed[item.key] if item.key else self.default
+        if self.index.has(item):
+            lane.take_out(item)
+        else:
+            found = lane.span_of(item.first)
+            assert found is not None, "it is here"
+            line, at = found
+            del line[at]
+        self.ready -= item.stop - item.first
+        self.leave_if_empty(lane)
+        if self.keys is not None:
+            self.keys.left(item)
 
     def find(self, origin: int, sequence: int) -> Item | ColdRun | None:
         """Return what has a message that is ready: an item, or the run of places that it is in."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from enum import IntEnum
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from minibroker.contract import limits
@@ -45,15 +46,22 @@ class Terms(NamedTuple):
     max_attempts: int
     lease_ms: int
     priority: int
+    ttl_ms: int
+
+    def differ(self, other: Terms) -> bool:
+        """Whether messages of these terms may not be in one delivery: it says once what holds for all of it."""
+        return self[:2] != other[:2]
 
 
-NO_TERMS: Final = Terms(0, 0, 0)  # of nearly all messages: this one object
+NO_TERMS: Final = Terms(0, 0, 0, 0)  # of nearly all messages: this one object
+# Those of many publishes are alike, and share one object.
+_known_terms: Final = lru_cache(1_000)(Terms)
 
 
-def terms(max_attempts: int, lease_ms: int, priority: int) -> Terms:
+def terms(max_attempts: int, lease_ms: int, priority: int, ttl_ms: int) -> Terms:
     """Return terms; `NO_TERMS` itself if they ask for nothing."""
-    if max_attempts or lease_ms or priority:
-        return Terms(max_attempts, lease_ms, priority)
+    if max_attempts or lease_ms or priority or ttl_ms:
+        return _known_terms(max_attempts, lease_ms, priority, ttl_ms)
     return NO_TERMS
 
 

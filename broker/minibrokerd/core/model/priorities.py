@@ -101,7 +101,11 @@ class PriorityLanes:
                 continue  # it has nothing, or all of it is of closed keys
             more = lanes.take(most, most_bytes)
             size = sum([item.block.bytes_of(item.first, item.stop) for item in more])
-            if items and (size > most_bytes or _differ(items[-1], more)):
+            if (
+                items
+                and more
+                and (size > most_bytes or items[-1].block.terms.differ(more[0].block.terms))
+            ):
                 for item in more:
                     lanes.untake(item)
                 break
@@ -149,9 +153,3 @@ class PriorityLanes:
         """Yield everything that is ready, lane by lane."""
         for lanes in self.levels:
             yield from lanes.items()
-
-
-def _differ(item: Item, more: Sequence[Item]) -> bool:
-    """Whether items may not follow in one delivery: it says once what holds for all of it."""
-    one = item.block.terms
-    return any(one[:2] != other.block.terms[:2] for other in more[:1])

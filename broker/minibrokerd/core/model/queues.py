@@ -13,6 +13,7 @@ from minibroker.contract.settings import DURABILITIES, Settings, default_setting
 from minibrokerd.core.model.cold import ColdRun
 from minibrokerd.core.model.group import Group
 from minibrokerd.core.model.lanes import Lanes
+from minibrokerd.core.model.lifetimes import forget
 from minibrokerd.core.model.messages import NEVER, Block, key_in
 from minibrokerd.core.model.priorities import PriorityLanes
 from minibrokerd.core.model.sums import Sums
@@ -139,6 +140,8 @@ class Queue:
         extent.refs -= stop - first
         if not extent.refs:
             self.sums.held_bytes -= extent.size
+            if self.sums.lifetimes:
+                forget(self.sums.lifetimes, block)
         cost = block.cost(first, stop)
         if block.batch == NEVER:
             self.memory_bytes -= cost

@@ -61,6 +61,7 @@ class PublishMeta(Meta, frozen=True):
     own_max_attempts: int = 0
     own_lease_ms: int = 0
     own_priority: int = 0
+    own_ttl_ms: int = 0
 
 
 class BeginMeta(Meta, frozen=True):
@@ -207,6 +208,7 @@ class CopyMeta(Meta, frozen=True):
     own_lease_ms: int = 0
     own_priority: int = 0
     unique_key: str = ""
+    own_ttl_ms: int = 0
 
 
 class RunMeta(Meta, frozen=True):
@@ -238,6 +240,7 @@ class CopyRunMeta(RunMeta, frozen=True):
     own_max_attempts: int = 0  # as in PublishMeta
     own_lease_ms: int = 0
     own_priority: int = 0
+    own_ttl_ms: int = 0
 
 
 class CopyPartMeta(RunMeta, frozen=True):
@@ -250,6 +253,7 @@ class CopyPartMeta(RunMeta, frozen=True):
     own_max_attempts: int = 0  # as in PublishMeta
     own_lease_ms: int = 0
     own_priority: int = 0
+    own_ttl_ms: int = 0
 
 
 class CopySomeMeta(RunMeta, frozen=True):
@@ -264,6 +268,7 @@ class CopySomeMeta(RunMeta, frozen=True):
     own_max_attempts: int = 0  # as in PublishMeta
     own_lease_ms: int = 0
     own_priority: int = 0
+    own_ttl_ms: int = 0
 
 
 class DamagedMeta(Meta, frozen=True):

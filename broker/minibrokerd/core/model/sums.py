@@ -8,10 +8,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from minibrokerd.core.model.histogram import Histogram
+from minibrokerd.core.model.lifetimes import forget
 from minibrokerd.core.model.standing import Standing
 
 if TYPE_CHECKING:
-    from minibrokerd.core.model.messages import Item
+    from minibrokerd.core.model.lifetimes import Lifetime
+    from minibrokerd.core.model.messages import Block, Item
     from minibrokerd.core.model.queues import Queue
 
 OUTCOME_BYTES: Final = (
@@ -35,7 +37,8 @@ class Sums:
     in no log. `held_bytes` are what extents take: all of a publish as long as one of its messages is in memory.
     `waits_ms` counts messages by the time from publish to begin, `runs_ms` by that from begin to ack;
     those of one run, or of one frame of acks, share the time of one of them. `large` are the queues that may have
-    more than `large_bytes` in memory: with less, a queue keeps it.
+    more than `large_bytes` in memory: with less, a queue keeps it. `lifetimes` are of the blocks in memory whose
+    messages have a time to live.
     """
 
     large_bytes = 8 * 1024 * 1024
@@ -45,6 +48,7 @@ class Sums:
         "kept_bytes",
         "kept_log_bytes",
         "large",
+        "lifetimes",
         "live_bytes",
         "memory_bytes",
         "outcomes",
@@ -64,6 +68,7 @@ class Sums:
         self.outcomes = 0  # of frames, in the windows of all sessions
         self.unique_keys = 0  # that are held, in all queues
         self.large: dict[Queue, None] = {}
+        self.lifetimes: dict[Block, Lifetime] = {}
         self.standing = Standing()
         self.waits_ms = Histogram()
         self.runs_ms = Histogram()
@@ -80,6 +85,8 @@ class Sums:
         assert extent.refs >= 0, "what is let go was counted in, once"
         if not extent.refs:
             self.held_bytes -= extent.size
+            if self.lifetimes:
+                forget(self.lifetimes, item.block)
 
     def needed_bytes(self, queues: int) -> int:
         """Return about how many bytes of the log are still needed, where there are so many queues.

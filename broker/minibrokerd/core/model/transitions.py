@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from minibrokerd.core.model.deliveries import Consumer, Delivery
 from minibrokerd.core.model.group import Group
+from minibrokerd.core.model.lifetimes import see_waiting
 from minibrokerd.core.model.messages import Item, Message, State, is_dead
 from minibrokerd.core.model.state import Store
 from minibrokerd.core.model.wheel import Timer
@@ -178,6 +179,8 @@ def _ready(store: Store, group: Group, items: Sequence[Item], delivery: Delivery
     else:
         for item in items:
             group.put_back(item)
+    if store.sums.lifetimes:
+        see_waiting(store, group, items)
     store.touch(group)
 
 
@@ -187,6 +190,8 @@ def _delayed(store: Store, group: Group, items: Sequence[Item], delivery: Delive
             item.state, item.delivery = DELAYED, None
         assert item.timer is not None
         group.delay(item.timer, item)
+    if store.sums.lifetimes:
+        see_waiting(store, group, items)
 
 
 def _held(store: Store, group: Group, items: Sequence[Item], delivery: Delivery | None) -> None:

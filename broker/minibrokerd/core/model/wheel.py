@@ -49,7 +49,8 @@ class Wheel:
         timer.tick = max(-(-deadline_ms // TICK_MS), self._next_tick)
         self._place(timer)
 
-    def cancel(self, timer: Timer) -> None:
+    @staticmethod
+    def cancel(timer: Timer) -> None:
         """Disarm `timer`; nothing happens if it is not armed."""
         slot = timer._slot
         if slot is not None:

@@ -19,6 +19,7 @@ from minibrokerd.core.model.sessions import Connection
 from minibrokerd.core.model.state import Store
 from minibrokerd.core.model.transitions import deliver
 from minibrokerd.core.verbs.attempts import begin_messages
+from minibrokerd.core.verbs.expiring import alive
 from minibrokerd.core.verbs.recalling import watch
 
 
@@ -86,12 +87,16 @@ def _deliver(store: Store, group: Group, consumer: Consumer, most: int) -> bool:
     items = group.lanes.take(most, limits.DELIVERY_BYTES)
     if not items:
         return False
+    token = store.next_token()
+    if store.sums.lifetimes:
+        items = alive(store, group, items, token)
+        if not items:
+            return True
     if group.keys is not None:
         group.keys.delivered(items)
     queue, connection = group.queue, store.connections[consumer.connection]
     terms = items[0].block.terms  # the same of all: `Lanes.take` ends before what has others
     lease_ms = terms.lease_ms or consumer.lease_ms or queue.setting("lease_ms")
-    token = store.next_token()
     delivery = Delivery(
         token, queue.number, queue.home, consumer.session, connection.id, consumer, lease_ms
     )

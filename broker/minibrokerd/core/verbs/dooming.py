@@ -95,8 +95,10 @@ def move_message(
             )
         )
         message.batch = source.last_batch = target.last_batch = store.open_batch
+    target.count_in(
+        message.block, message.first, message.stop
+    )  # before it leaves, or nobody has it
     source.count_out(message.block, message.first, message.stop)
-    target.count_in(message.block, message.first, message.stop)
     wait(store, target.group, message)
 
 

@@ -12,8 +12,9 @@ from minibrokerd.core.model.columns import COLUMNS, check_sizes, read_columns, s
 from minibrokerd.core.model.deliveries import Run
 from minibrokerd.core.model.extents import Extent, Sizes
 from minibrokerd.core.model.inputs import Frame, Slice
+from minibrokerd.core.model.lifetimes import limit, see_waiting
 from minibrokerd.core.model.messages import MEMORY, SYNC, Block, Span, terms
-from minibrokerd.core.model.queues import Queue
+from minibrokerd.core.model.queues import DEFAULTS, Queue
 from minibrokerd.core.model.records import PublishMeta
 from minibrokerd.core.model.refusals import Broken, Refused
 from minibrokerd.core.model.sessions import Result
@@ -83,6 +84,9 @@ def publish(work: Publishing) -> tuple[Result, Sequence[Run], int]:
     if queue.is_limited:
         make_room(store, queue, asked_of(sizes, count, plan))
     durability, stored, before = queue.durability, count, queue.last_batch
+    ttl_ms = part.ttl_ms
+    if not ttl_ms and queue.settings is not DEFAULTS:
+        ttl_ms = queue.setting("message_ttl_ms")
     if plan is not None:
         stored = plan.stored_in(queue)
         if not stored:
@@ -101,9 +105,11 @@ def publish(work: Publishing) -> tuple[Result, Sequence[Run], int]:
         store.unix_ms,
         store.now_ms,
         store.open_batch,
-        terms(part.max_attempts, part.lease_ms, part.priority),
+        terms(part.max_attempts, part.lease_ms, part.priority, ttl_ms),
         columns.get("unique_key"),
     )
+    if ttl_ms:
+        limit(store, block, store.now_ms + ttl_ms, (queue.number,))
     spans = spans_of(block, part.delay_ms, part.key, columns)
     if plan is not None:
         spans = plan.living(block, spans)
@@ -162,6 +168,8 @@ def enter(store: Store, queue: Queue, spans: list[Span]) -> None:
             wait(store, group, span)
         else:
             group.enter(span)
+    if store.sums.lifetimes:
+        see_waiting(store, group, spans)
     store.touch(group)
 
 
@@ -199,6 +207,7 @@ def _write(
         part.max_attempts,
         part.lease_ms,
         part.priority,
+        block.terms.ttl_ms,
     )
     store.emit(meta, extent=block.extent)
     queue.last_batch = block.batch = store.open_batch

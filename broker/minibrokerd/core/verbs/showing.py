@@ -64,6 +64,8 @@ def info_of(state: State, block: Block, key: str, sequence: int) -> dict[str, An
     }
     if block.terms is not NO_TERMS:
         info |= {name: value for name, value in block.terms._asdict().items() if value}
+        if block.terms.ttl_ms:
+            info["expires_unix_ms"] = block.unix_ms + block.terms.ttl_ms
     if block.uniques is not None and block.uniques[sequence - block.first]:
         info["unique_key"] = block.uniques[sequence - block.first]
     return info
