@@ -124,14 +124,8 @@ def _deliver(store: Store, group: Group, consumer: Consumer, most: int) -> bool:
     connection.session.deliveries.add(token)
     connection.tokens.add(token)
     runs, column = _runs(items)
-    header = {
-        "op": "deliver",
-        "queue": queue.name,
-        "token": token,
-        "lease_ms": lease_ms,
-        "count": count,
-        "runs": runs,
-    }
+    header = {"op": "deliver", "queue": queue.name, "token": token, "lease_ms": lease_ms}
+    header["count"], header["runs"] = count, runs
     if terms.max_attempts:
         header["max_attempts"] = terms.max_attempts
     if queue.settings["result_ms"]:
