@@ -63,7 +63,7 @@ def see_expired(world: World, model: Model) -> None:
     for message in sorted(over, key=lambda each: (each.id not in dead, each.id)):
         if message.id in waiting and message.id not in doomed_ids:
             late = message.expires_ms + TICK_MS <= world.now_ms
-            assert world.store.overdue or not late, f"{message.id} outlives its time"
+            assert world.store.sums.lifetimes.overdue or not late, f"{message.id} outlives its time"
         else:
             model.expire(message)
 

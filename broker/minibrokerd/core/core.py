@@ -213,7 +213,7 @@ class Core:
 
     def next_deadline_ms(self) -> int | None:
         """Return when (log time) to apply `Tick` next; None: nothing waits for time."""
-        if self.store.jobs or self.store.overdue:
+        if self.store.jobs or self.store.sums.lifetimes.overdue:
             return self.store.now_ms
         deadline = self.store.wheel.next_deadline_ms()
         if self.store.hold_until_ms:  # also when it is over: the queues learn that from a tick
@@ -384,12 +384,12 @@ def _tick(store: Store, command: Tick) -> None:
         elif isinstance(item, Group):
             delay_over(store, item, timer)
         elif isinstance(timer, Lifetime):
-            store.overdue.append(timer)
+            store.sums.lifetimes.overdue.append(timer)
         else:
             handler, argument = item
             handler(store, timer, argument)
     leases_over(store, ended)
-    if store.overdue:
+    if store.sums.lifetimes.overdue:
         expire_some(store)
     if store.jobs:
         job = store.jobs.popleft()

@@ -6,6 +6,7 @@ time to live, as nearly all are, is not known here at all.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,18 @@ class Lifetime(Timer):
         self.expires_ms = expires_ms
         self.queues = queues
         self.tokens: tuple[int, ...] = ()
+
+
+class Lifetimes(dict["Block", Lifetime]):
+    """The ends of blocks that have messages in memory.
+
+    `overdue` have some that are to be ended; `expired` counts by queue, since an operator was told.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.overdue: deque[Lifetime] = deque()
+        self.expired: dict[str, int] = {}
 
 
 def limit(store: Store, block: Block, expires_ms: int, queues: tuple[int, ...]) -> Lifetime:
@@ -63,7 +76,7 @@ def inherit(store: Store, old: Block, new: Block) -> None:
         limit(store, new, found.expires_ms, found.queues).tokens = found.tokens
 
 
-def forget(lifetimes: dict[Block, Lifetime], block: Block) -> None:
+def forget(lifetimes: Lifetimes, block: Block) -> None:
     """Note that no message of a block is in memory any more."""
     found = lifetimes.pop(block, None)
     if found is not None:
@@ -79,7 +92,7 @@ def see_waiting(store: Store, group: Group, items: Iterable[Item]) -> None:
         if group.queue.number not in found.queues:
             found.queues += (group.queue.number,)
         if found.expires_ms <= store.now_ms and may_expire(group.queue, item):
-            store.overdue.append(found)
+            store.sums.lifetimes.overdue.append(found)
 
 
 def may_expire(queue: Queue, item: Item) -> bool:

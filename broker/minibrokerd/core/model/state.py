@@ -19,7 +19,6 @@ from minibrokerd.core.model.extents import Bodies, Extent
 from minibrokerd.core.model.group import Group
 from minibrokerd.core.model.kept import Kept
 from minibrokerd.core.model.key_settings import arrange
-from minibrokerd.core.model.lifetimes import Lifetime
 from minibrokerd.core.model.messages import LAZY, MEMORY, Block, Message, Span, runs_of
 from minibrokerd.core.model.pauses import Pauses
 from minibrokerd.core.model.queues import DEFAULTS, RESERVE_STEP, Queue
@@ -63,9 +62,9 @@ class Store:
     __slots__ = (
         "_counter", "_numbers", "auto_create", "bodies", "by_number", "calendar_of", "clear_below",
         "connections", "copied", "deliveries", "dirty", "dropped_batch", "effects", "endings", "entering",
-        "epoch", "expected", "expired", "forward_waits", "grace_until_ms", "has_room", "held_back",
+        "epoch", "expected", "forward_waits", "grace_until_ms", "has_room", "held_back",
         "hold_until_ms", "idle", "jitter", "jobs", "kept", "lazy", "lazy_bytes", "looks_left", "max_queues",
-        "news", "next_queue_number", "now_ms", "nowhere", "open_batch", "overdue", "paused", "pauses",
+        "news", "next_queue_number", "now_ms", "nowhere", "open_batch", "paused", "pauses",
         "queues", "results", "room_bytes", "schedules", "sessions", "short", "sizes", "standing", "sums",
         "synced", "unix_ms", "wheel",
     )  # fmt: skip
@@ -91,9 +90,8 @@ class Store:
         self.jitter = 0.0
         self.hold_until_ms = 0  # nothing is handed out before (log time)
         self.short = self.paused = False  # of space on the disk: acks need what is left of it
-        self.grace_until_ms = (
-            0  # recovered leases that end before, without their session, are uncharged
-        )
+        # Recovered leases that end before, without their session, are uncharged.
+        self.grace_until_ms = 0
         self.open_batch = 1
         self.synced = 0
         self.effects = Effects()
@@ -126,8 +124,6 @@ class Store:
         self.deliveries: dict[int, Delivery] = {}
         # (batch, queue, block, spans, messages in them) of what was published, and is not synced
         self.entering: deque[tuple[int, Queue, Block, list[Span], int]] = deque()
-        self.overdue: deque[Lifetime] = deque()  # of blocks whose messages are to be ended
-        self.expired: dict[str, int] = {}  # messages by queue, since an operator was told
         # (batch, bytes of its lazy frames) of what was confirmed, or may be, before its sync; and the sum
         self.lazy: deque[tuple[int, int]] = deque()
         self.lazy_bytes = 0

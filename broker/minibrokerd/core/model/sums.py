@@ -8,12 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from minibrokerd.core.model.histogram import Histogram
-from minibrokerd.core.model.lifetimes import forget
+from minibrokerd.core.model.lifetimes import Lifetimes, forget
 from minibrokerd.core.model.standing import Standing
 
 if TYPE_CHECKING:
-    from minibrokerd.core.model.lifetimes import Lifetime
-    from minibrokerd.core.model.messages import Block, Item
+    from minibrokerd.core.model.messages import Item
     from minibrokerd.core.model.queues import Queue
 
 OUTCOME_BYTES: Final = (
@@ -68,7 +67,7 @@ class Sums:
         self.outcomes = 0  # of frames, in the windows of all sessions
         self.unique_keys = 0  # that are held, in all queues
         self.large: dict[Queue, None] = {}
-        self.lifetimes: dict[Block, Lifetime] = {}
+        self.lifetimes = Lifetimes()
         self.standing = Standing()
         self.waits_ms = Histogram()
         self.runs_ms = Histogram()

@@ -64,9 +64,9 @@ def _live(store: Store, tokens: tuple[int, ...]) -> Iterable[int]:
 
 def expire_some(store: Store) -> None:
     """End what waits of blocks whose time is over, as far as a step goes."""
-    looks = 0
-    while store.overdue and looks < LOOKS:
-        lifetime = store.overdue.popleft()
+    looks, overdue = 0, store.sums.lifetimes.overdue
+    while overdue and looks < LOOKS:
+        lifetime = overdue.popleft()
         if store.sums.lifetimes.get(lifetime.block) is not lifetime:
             continue
         for number in lifetime.queues:
@@ -128,9 +128,10 @@ def expire(store: Store, queue: Queue, items: Sequence[Item]) -> None:
     if not count:
         return
     queue.group.counters["ttl_expired"] += count
-    if not store.expired:
+    expired = store.sums.lifetimes.expired
+    if not expired:
         store.set_timer(_tell_operator, None, store.now_ms + TELL_MS)
-    store.expired[queue.name] = store.expired.get(queue.name, 0) + count
+    expired[queue.name] = expired.get(queue.name, 0) + count
     if queue.settings["on_expired"] == "dead_letter":
         for item in items:
             for message in singles_of(item):
@@ -165,6 +166,7 @@ def _drop(store: Store, queue: Queue, items: Sequence[Item]) -> None:
 
 
 def _tell_operator(store: Store, timer: Timer, argument: None) -> None:
-    expired, store.expired = store.expired, {}
+    lifetimes = store.sums.lifetimes
+    expired, lifetimes.expired = lifetimes.expired, {}
     for name, count in expired.items():
         store.effects.note("messages_expired", queue=name, messages=count)
