@@ -9,8 +9,10 @@ from typing import Any, cast
 import pytest
 from harness import World
 
+from minibrokerd.bodies.shelves import stands
 from minibrokerd.core.durable import paging
 from minibrokerd.core.model import cold
+from minibrokerd.core.model.effects import ReadBack
 from minibrokerd.core.model.inputs import Freeze, Loaded
 from minibrokerd.core.model.sums import Sums
 from minibrokerd.engine import pager
@@ -125,3 +127,25 @@ def test_memory_is_full_of_what_one_message_keeps() -> None:
     client.settle("ack", got[0])
     assert world.core.held_bytes() == 0
     assert not shell.pager.is_full
+
+
+async def test_what_is_read_to_be_copied_waits_until_it_is_known_where_copies_begin(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On a full disk: behind a batch that is on its way they could leave the rest of a segment empty."""
+    world = cold_world(monkeypatch)
+    shell = Shell(world)
+    applied: list[Loaded] = []
+    monkeypatch.setattr(shell.pager, "_apply", applied.append)
+    queue = world.queue("q")
+    lanes: Any = queue.group.lanes
+    asked = ReadBack(queue, lanes, lanes.default.cold[0], forward_bytes=1_000)
+    read: asyncio.Future[list[Record | None]] = asyncio.get_running_loop().create_future()
+    read.set_result(shell.read(*stands(asked)))
+    shell.rest_bytes = None
+    shell.pager._done(asked, read)
+    shell.pager.go_on()
+    assert (applied, len(shell.pager.to_copy)) == ([], 1)
+    shell.rest_bytes = 700
+    shell.pager.go_on()
+    assert ([loaded.rest_bytes for loaded in applied], shell.pager.to_copy) == ([700], [])

@@ -131,8 +131,8 @@ class Admission:
 
     def look_at_reserve(self) -> Space | None:
         """Return what the core should be told of the reserve, if that is news."""
-        self._tight = self._log.reserve_segments < RESERVE_SEGMENTS
         self._lacks_space = self._log.lacks_space
+        self._tight = self._lacks_space and self._log.reserve_segments < RESERVE_SEGMENTS
         if not self._tight:
             self._paid_bytes = self._door.others_bytes
         # A pause without an end would be worse than a full disk: what frees something comes after deliveries.

@@ -316,7 +316,8 @@ class Engine:
         self._route(self._core.apply(Synced(number), self.clock.now_ms(), self.clock.unix_ms()))
         self._sync_later(IDLE_S)
         self._bound_disk()
-        self._pager.go_on()
+        if self._pager.to_copy:
+            self._pager.go_on()
         self._look_at_reserve()
         if self._idle_waiters and self.is_idle:
             for waiter in self._idle_waiters:

@@ -50,7 +50,7 @@ class Pager:
         self._loop = loop
         self._apply = apply
         self._rest_bytes = rest_bytes
-        self._to_copy: list[Loaded] = []  # what was read to be written again, after the next sync
+        self.to_copy: list[Loaded] = []  # what was read to be written again, after the next sync
         self.limit(memory_limit_bytes)
         self._written_bytes = 0
         self._gauge = Gauge()
@@ -141,7 +141,7 @@ class Pager:
 
     def go_on(self) -> None:
         """Have copied what waited for a sync."""
-        waiting, self._to_copy = self._to_copy, []
+        waiting, self.to_copy = self.to_copy, []
         for loaded in waiting:
             self._loaded(loaded)
 
@@ -149,7 +149,7 @@ class Pager:
         if loaded.asked.forward_bytes:
             rest_bytes = self._rest_bytes()
             if rest_bytes is None:
-                self._to_copy.append(loaded)
+                self.to_copy.append(loaded)
                 return
             loaded.rest_bytes = rest_bytes
         self._apply(loaded)

@@ -135,7 +135,7 @@ class FileLog:
     @property
     def lacks_space(self) -> bool:
         """Whether the reserve is not whole, or the disk was full when it was last asked."""
-        return self._allocation.failed is not None or self.reserve_segments < RESERVE_SEGMENTS
+        return bool((made := self._allocation).failed) or made.expected_count < RESERVE_SEGMENTS
 
     @property
     def rest_bytes(self) -> int:
