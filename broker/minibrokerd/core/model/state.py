@@ -174,8 +174,7 @@ class Store:
         if total_bytes > self.room_bytes and effects.records:
             effects.ended.append((self.open_batch, effects.records, effects.record_bytes))
             effects.records, total_bytes = [], size_bytes
-            self.open_batch += 1
-            self.room_bytes = self.sizes.apply_bytes
+            self.open_batch, self.room_bytes = self.open_batch + 1, self.sizes.apply_bytes
         effects.records.append(record)
         effects.record_bytes = total_bytes
         if type(meta) not in STARTS_NO_SYNC:
