@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 import pytest
 from core_client import Client, settle_part
 from harness import World
 
+from minibroker.contract import wire
 from minibrokerd.core.durable import paging
 from minibrokerd.core.model.sums import Sums
 
@@ -189,4 +191,59 @@ def test_what_is_replaced_makes_room_and_is_not_the_oldest(overflow: str) -> Non
     assert sorted(bodies(client)) == [b"2", b"3", b"4"]
     client.publish("q", b"5", uniques=["k"])
     assert sorted(bodies(client)) == [b"2", b"3", b"4"], "a duplicate needs no room"
+    world.check()
+
+
+def deduped(*parts: tuple[str, str, bytes]) -> tuple[list[dict[str, Any]], bytes, bytes, bytes]:
+    """Return a frame of publishes, each of one message: its queue, its dedupe id, its body."""
+    fields = {"op": "publish", "count": 1, "columns": ["dedupe_id"]}
+    return (
+        [fields | {"queue": queue} for queue, _, _ in parts],
+        b"".join(wire.pack_strings([id.encode()]) for _, id, _ in parts),
+        b"".join(struct.pack("<II", 0, len(body)) for _, _, body in parts),
+        b"".join(body for _, _, body in parts),
+    )
+
+
+@pytest.mark.parametrize("overflow", ["drop-oldest", "dead-letter"])
+@pytest.mark.parametrize("other", ["q", "other"])
+def test_nobody_gives_way_to_what_is_there_already(overflow: str, other: str) -> None:
+    """Two publishes that share a frame are sent again after a lost connection."""
+    world, client = world_of(max_messages=2, overflow=overflow)
+    frame = deduped(("q", "1", b"0"), (other, "2", b"1"))
+    client.sequenced(*frame)
+    client.publish("q", b"2") if other == "other" else None
+    before = bodies(client)
+    assert len(before) == 2
+    assert client.sequenced(*frame)["results"][0]["known"] == 1
+    assert bodies(client) == before
+    world.check()
+
+
+@pytest.mark.parametrize("overflow", ["block", "reject"])
+def test_what_is_there_already_needs_no_room_beside_publishes_to_others(overflow: str) -> None:
+    world, client = world_of(max_messages=1, overflow=overflow)
+    frame = deduped(("q", "1", b"0"), ("other", "2", b"1"))
+    client.sequenced(*frame)
+    answer = client.sequenced(*frame)
+    assert [result["known"] for result in answer["results"]] == [1, 1]
+    world.check()
+
+
+@pytest.mark.parametrize("overflow", ["block", "reject", "drop-oldest", "dead-letter"])
+def test_what_replaces_another_has_its_bytes_and_no_more(overflow: str) -> None:
+    most = 3 * (EACH_BYTES + 10)
+    world, client = world_of(max_bytes=most, overflow=overflow)
+    for key in "abc":
+        client.publish("q", bytes(10), uniques=[key])
+    again = {"uniques": ["c"], "unique_mode": "replace"}
+    assert client.publish("q", bytes(10), **again)["op"] == "confirm"
+    assert client.publish("q", bytes(most), **again)["code"] == "too_large"
+    answer = client.publish("q", bytes(11), **again)
+    if overflow in ("block", "reject"):
+        assert answer["code"] == ("busy" if overflow == "block" else "queue_full")
+        assert client.publish("q", bytes(9), **again)["op"] == "confirm"
+    else:
+        assert [len(body) for body in bodies(client)] == [10, 11], "the oldest gave way"
+    assert world.queue("q").log_bytes <= most
     world.check()

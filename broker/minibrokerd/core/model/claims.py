@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
-from typing import Final, NamedTuple
+from collections import Counter
+from collections.abc import Container, Sequence
+from typing import Any, Final, NamedTuple
 
 from minibrokerd.core.model.deliveries import Run
 
@@ -14,6 +15,7 @@ class Asked(NamedTuple):
     messages: int
     cost: int
     leaving: Container[tuple[int, int]] = ()
+    freed_bytes: int = 0  # by those
 
 
 NOTHING_ASKED: Final = Asked(0, 0)
@@ -25,18 +27,30 @@ class Claims:
     `is_step`: all of the frame happens or nothing does, so a part may not lose anything.
     """
 
-    __slots__ = ("_asked", "_settled", "is_step", "new")
+    __slots__ = ("_asked", "_named", "_settled", "is_step", "new")
 
     def __init__(self, *, is_step: bool) -> None:
         self.is_step = is_step
         self.new: set[str] = set()  # names of queues that are about to be made
         self._asked: dict[str, Asked] = {}
         self._settled: set[tuple[int, int, int]] = set()
+        self._named: Counter[str] | None = None  # how many parts are about each queue
+
+    def is_alone(self, parts: Sequence[Any], queue: str) -> bool:
+        """Whether only one of the parts of the frame is about a queue: no other changes what is there."""
+        if self._named is None:
+            self._named = Counter(part.queue for part in parts)
+        return self._named[queue] == 1
 
     def add(self, queue: str, asked: Asked) -> Asked:
         """Note messages that go into a queue; return what is asked with those of the parts before."""
         before = self._asked.get(queue, NOTHING_ASKED)
-        both = Asked(before.messages + asked.messages, before.cost + asked.cost, asked.leaving)
+        both = Asked(
+            before.messages + asked.messages,
+            before.cost + asked.cost,
+            asked.leaving,
+            asked.freed_bytes,
+        )
         self._asked[queue] = both
         return both
 

@@ -167,9 +167,9 @@ class Queue:
         self.cold_bytes += cost
         self.sums.cold_bytes += cost
 
-    def has_room(self, count: int = 1, cost: int = 0) -> bool:
-        """Whether its settings allow so many messages more, which keep so many bytes in use."""
-        if self.max_bytes and self.log_bytes + cost > self.max_bytes:
+    def has_room(self, count: int = 1) -> bool:
+        """Whether its settings allow so many messages more."""
+        if self.max_bytes and self.log_bytes > self.max_bytes:
             return False
         return not self.max_messages or self.count() + count <= self.max_messages
 

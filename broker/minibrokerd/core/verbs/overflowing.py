@@ -55,7 +55,8 @@ def asked_of(sizes: Sizes, count: int, plan: Plan | None) -> Asked:
     stored = [index for index in range(count) if index not in plan.gone]
     body_bytes = sum(size if starts is None else starts[i + 1] - starts[i] for i in stored)
     replaced = plan.replaced
-    return Asked(len(stored) - len(replaced), body_bytes + each * len(stored), replaced)
+    cost = body_bytes + each * len(stored)
+    return Asked(len(stored) - len(replaced), cost, replaced, plan.replaced_bytes)
 
 
 def check_room(store: Store, queue: Queue, asked: Asked) -> None:
@@ -64,14 +65,14 @@ def check_room(store: Store, queue: Queue, asked: Asked) -> None:
     Raises:
         Refused: `too_large`, they never will; `busy` or `queue_full`, they have none now.
     """
-    if asked.messages <= 0 or queue.has_room(asked.messages, asked.cost):
+    if _has_room(queue, asked):
         return
     _check_possible(queue, asked)
     if queue.settings["overflow"] in (DROP_OLDEST, DEAD_LETTER):
         leaving = _oldest(store, queue, asked)
         if leaving is not None and _may_leave(store, queue, len(leaving)):
             return
-    queue.group.counters["overflow_refused"] += asked.messages
+    queue.group.counters["overflow_refused"] += max(asked.messages, 1)
     _note_full(store, queue)
     text = f"the queue {queue.name!r} holds {_told(queue)}"
     if queue.settings["overflow"] == REJECT:
@@ -81,7 +82,7 @@ def check_room(store: Store, queue: Queue, asked: Asked) -> None:
 
 def make_room(store: Store, queue: Queue, asked: Asked) -> None:
     """Let the oldest messages leave until those that come have room; it was checked that they can."""
-    if asked.messages <= 0 or queue.has_room(asked.messages, asked.cost):
+    if _has_room(queue, asked):
         if queue.is_full and queue.is_calm(CALM_PERCENT):
             queue.is_full = False
             store.effects.note("queue_has_room", queue=queue.name)
@@ -93,6 +94,16 @@ def make_room(store: Store, queue: Queue, asked: Asked) -> None:
         _dead_letter(store, queue, leaving)
     else:
         _drop(store, queue, leaving)
+
+
+def _has_room(queue: Queue, asked: Asked) -> bool:
+    """Whether there is room without anybody's leaving; what makes a full queue no fuller always has it."""
+    more_bytes = asked.cost - asked.freed_bytes
+    if queue.max_bytes and more_bytes > 0 and queue.log_bytes + more_bytes > queue.max_bytes:
+        return False
+    if not queue.max_messages or asked.messages <= 0:
+        return True
+    return queue.count() + asked.messages <= queue.max_messages
 
 
 def _check_possible(queue: Queue, asked: Asked) -> None:
@@ -133,7 +144,8 @@ def _may_leave(store: Store, queue: Queue, count: int) -> bool:
 def _oldest(store: Store, queue: Queue, asked: Asked) -> list[Id] | None:
     """Return which messages must leave for others, the oldest first; None: not enough of them wait."""
     left_count = queue.count() + asked.messages - queue.max_messages if queue.max_messages else 0
-    left_bytes = queue.log_bytes + asked.cost - queue.max_bytes if queue.max_bytes else 0
+    more_bytes = asked.cost - asked.freed_bytes
+    left_bytes = queue.log_bytes + more_bytes - queue.max_bytes if queue.max_bytes else 0
     leaving: list[Id] = []
     moves = queue.settings["overflow"] == DEAD_LETTER
     for id, freed_bytes in _waiting(queue):

@@ -70,7 +70,8 @@ def _plan(
     if "unique_key" not in columns and "dedupe_id" not in columns:
         return None
     plan = Plan(store, part, columns, check_plan(store, frame, part))
-    if claims is None:  # else a part before it may change what is there
+    # Else a part before it may change what is there.
+    if claims is None or claims.is_alone(frame.parts, part.queue):
         plan.make(store.queues.get(part.queue))
     return plan
 
@@ -81,16 +82,16 @@ def publish(work: Publishing) -> tuple[Result, Sequence[Run], int]:
     count = part.count
     if queue is None:  # unless a part before it made it
         queue = store.queue_or_new(part.queue)
+    # Before anything leaves for it: what is there already needs no room.
+    stored = count if plan is None else plan.stored_in(queue)
     if queue.is_limited:
         make_room(store, queue, asked_of(sizes, count, plan))
-    durability, stored, before = queue.durability, count, queue.last_batch
+    durability, before = queue.durability, queue.last_batch
+    if plan is not None and not stored:
+        return _confirm_planned(work, queue, None, before)
     ttl_ms = part.ttl_ms
     if not ttl_ms and queue.settings is not DEFAULTS:
         ttl_ms = queue.setting("message_ttl_ms")
-    if plan is not None:
-        stored = plan.stored_in(queue)
-        if not stored:
-            return _confirm_planned(work, queue, None, before)
     first = _reserve(store, queue, count)
     block = Block(
         queue.number,

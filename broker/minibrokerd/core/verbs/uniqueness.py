@@ -49,7 +49,7 @@ class Plan:
 
     __slots__ = (
         "_dedupes", "_delays", "_ids", "_kept_times", "_known", "_latest", "_most_replaced", "_part", "_replaced",
-        "_store", "_uniques", "count", "gone", "is_made",
+        "_store", "_uniques", "count", "gone", "is_made", "replaced_bytes",
     )  # fmt: skip
 
     def __init__(
@@ -63,6 +63,7 @@ class Plan:
         self._uniques: list[str] | None = columns.get("unique_key")
         self._dedupes: list[str] | None = columns.get("dedupe_id")
         self.is_made = False
+        self.replaced_bytes = 0  # of what waits, and is replaced
         self.gone: dict[int, _Stands] = {}  # why: what stands, or what replaced it
         self._known: list[tuple[int, int, _Stands]] = []  # index, how, and the other message
         self._ids: dict[str, _Stands] = {}  # dedupe ids that are new
@@ -145,6 +146,7 @@ class Plan:
             item = waiting_item(self._store, queue, id)
             if item is not None and len(self._replaced) < self._most_replaced:
                 self._replaced.append((id, index))
+                self.replaced_bytes += item.block.cost(id[1], id[1] + 1)
                 self._replace(index, id, item.ready_at_ms)
         self._latest[key] = index
         return None
