@@ -199,3 +199,26 @@ def test_a_deleted_queue_takes_its_circuit_along() -> None:
     world.advance(OPEN_MS + SECOND_MS)
     world.restart(clean=False)
     assert not list(world.store.kept)
+
+
+@pytest.mark.parametrize("restart", [False, True])
+@pytest.mark.parametrize("how", ["nack", "lease"])
+def test_what_failed_uncharged_keeps_the_place_of_its_key(how: str, restart: bool) -> None:
+    """Where one message of a key is in work at a time, the next one waits for the retry of the first."""
+    world, client = closed(1, circuit_attempts=1, key_concurrency=1, retry_delay_ms=2 * OPEN_MS)
+    (opens,) = client.receive_all("q")
+    client.publish("q", b"1", b"2", key="k")
+    client.settle("nack", opens, error=("E", "e"))
+    world.advance(OPEN_MS + SECOND_MS)
+    (first,) = client.receive_all("q", lease_ms=SECOND_MS)
+    assert first.body == b"1"
+    if how == "nack":
+        client.settle("nack", first, error=("E", "e"))
+    world.advance(2 * SECOND_MS)
+    assert circuit(client)["state"] == "open"
+    if restart:
+        world.restart(clean=True)
+        client = world.hello("worker")
+    world.advance(OPEN_MS + SECOND_MS)
+    found = [message.body for message in client.receive_all("q")]
+    assert found == ([b"x"] if how == "nack" else [b"1"])

@@ -77,6 +77,8 @@ def end_attempt(
         else:
             worker_lost += 1
         message.attempts = (by_failure, expired, worker_lost)
+    elif cause in CAUSES:
+        message.releases += 1  # given back as far as its key knows: it keeps its place (keys.py)
     entry = known or _entry(store, delivery, message, cause, name, text)
     message.add_history(entry)
     message.ended_token = delivery.token
