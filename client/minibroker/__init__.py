@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from minibroker.session.dead import ErrorGroup, Redrive, Where
     from minibroker.session.explanation import Explanation
     from minibroker.session.key_wishes import KeySetting
+    from minibroker.session.pause_wishes import Pause
     from minibroker.session.peek import Peeked, Peeks
     from minibroker.session.queue_times import QueueTimes
     from minibroker.session.result_wish import Progress
@@ -97,6 +98,7 @@ __all__ = [
     "NotSent",
     "NotWaiting",
     "OutcomeUnknown",
+    "Pause",
     "Peeked",
     "Peeks",
     "Progress",
@@ -143,6 +145,7 @@ _HOMES: Final = {
     "minibroker.session.dead": "ErrorGroup Redrive Where",
     "minibroker.session.explanation": "Explanation",
     "minibroker.session.key_wishes": "KeySetting",
+    "minibroker.session.pause_wishes": "Pause",
     "minibroker.session.peek": "Peeked Peeks",
     "minibroker.session.result_wish": "Progress",
     "minibroker.session.spans": "Span",
