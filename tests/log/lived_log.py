@@ -16,6 +16,7 @@ from lived_story import HOUR_MS, Lived
 from minibroker.contract import limits
 from minibrokerd.bodies.store import BodyStore
 from minibrokerd.core.core import Core
+from minibrokerd.core.model.state import COUNTER_BITS
 from minibrokerd.engine.indexer import Indexer
 from minibrokerd.log.directory import DataDirectory
 from minibrokerd.log.filelog import FileLog
@@ -88,6 +89,7 @@ class Found:
         world.restart(clean=recovery.clean)
         world.thaw()
         self._start_ms = world.now_ms
+        self._numbers: list[int] = []  # sessions and tokens that are used
 
     def everything(self) -> dict[str, Any]:
         """Ask in this order: looks first, then who comes back, then all messages until none is left."""
@@ -133,6 +135,7 @@ class Found:
             again = client.answer(request=known["received"])
             found["received"] = [list(one.run) for one in again["messages"]]
         world.disconnect(client)
+        self._numbers += [known["session"], *[run[0] for run in known["begun"]]]
         return found
 
     def _drained(self, queues: list[str]) -> list[Any]:
@@ -146,6 +149,7 @@ class Found:
         while True:
             while messages := client.messages():
                 for message in messages:
+                    self._numbers.append(message.token)
                     found.append(self._delivered(message))
                     again = message.queue in RELEASED and message.id not in seen
                     seen.add(message.id)
@@ -169,7 +173,10 @@ class Found:
         ]
 
     def _goes_on(self, queues: list[str]) -> dict[str, Any]:
-        """Nothing is left, and no number is given twice."""
+        """Nothing is left, and no number is given twice.
+
+        A session has one above all that were used. Which one is not said: what looks at messages takes some, too.
+        """
         client = self._world.hello("next")
         self._world.advance(limits.RESUME_WAIT_MS)
         left = {name: client.peek(name) for name in queues}
@@ -179,7 +186,8 @@ class Found:
             if not name.endswith(limits.DLQ_SUFFIX)
         }
         new = client.publish("new", b"new")["results"][0]
-        return {"left": left, "first": first, "new": new, "session": client.session}
+        assert client.session > max(self._numbers)
+        return {"left": left, "first": first, "new": new, "epoch": client.session >> COUNTER_BITS}
 
 
 def _records(path: Path) -> dict[tuple[int, int], Record]:
