@@ -76,13 +76,9 @@ RESEND_MUTANTS: Final = (
     Mutant(
         "a forgotten session's frames go to its successor",
         "session/session.py",
-        "                events.append(PublishFailed(sent.content, unknown))\n"
-        "            else:\n"
-        "                events.append(SettleRefused(sent.content, unknown))\n"
+        "        events += [failed(sent.content, unknown) for sent in self.window]\n"
         "        self.window = Window()\n",
-        "                events.append(PublishFailed(sent.content, unknown))\n"
-        "            else:\n"
-        "                events.append(SettleRefused(sent.content, unknown))\n",
+        "        events += [failed(sent.content, unknown) for sent in self.window]\n",
         ("client/test_withdrawing.py",),
         "I2: what may have been stored is stored under a new name",
         CLIENT,

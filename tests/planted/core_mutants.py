@@ -30,8 +30,9 @@ DELIVERY_MUTANTS: Final = (
     Mutant(
         "attempt counted at nack",
         "core/verbs/attempts.py",
-        "    if cause in CAUSES:\n        failed, expired, worker_lost = message.attempts\n",
-        "    if CAUSES.get(cause) == 0:\n        failed, expired, worker_lost = message.attempts\n",
+        '        if cause == "expired":\n            expired += 1\n        elif cause != "worker_lost":\n'
+        "            by_failure += 1\n        else:\n            worker_lost += 1\n",
+        "        by_failure += int(CAUSES[cause] == 0)\n",
         ("model",),
         "I4, L9: a message that kills its workers does so for ever",
     ),
@@ -66,8 +67,8 @@ DELIVERY_MUTANTS: Final = (
     Mutant(
         "output not paused",
         "core/model/sessions.py",
-        "        return self.paused or self.silent or self.room <= 0\n",
-        "        return self.silent or self.room <= 0\n",
+        "        return self.paused or self.silent or self.resting or self.room <= 0\n",
+        "        return self.silent or self.resting or self.room <= 0\n",
         ("core/test_core_delivery.py",),
         "N6: deliveries to a peer that does not read go on",
     ),
@@ -181,11 +182,9 @@ TIME_MUTANTS: Final = (
     ),
     Mutant(
         "delay from wall clock",
-        "core/replay.py",
-        "        left = min(max(written_unix_ms + delay_ms - store.unix_ms, 0), delay_ms)\n"
-        "        return store.now_ms",
-        "        left = max(written_unix_ms + delay_ms - store.unix_ms, 0)\n"
-        "        return store.now_ms",
+        "core/surviving.py",
+        "    left = min(max(written_unix_ms + delay_ms - store.unix_ms, 0), delay_ms)\n",
+        "    left = max(written_unix_ms + delay_ms - store.unix_ms, 0)\n",
         ("sim",),
         "I9, T3: a message waits for ten years",
     ),

@@ -115,8 +115,8 @@ CANCEL_MUTANTS: Final = (
     Mutant(
         "a worker is not told of a cancel",
         "core/verbs/cancelling.py",
-        "            _tell(store, number, queue, taken, self._by)\n",
-        "            _tell(store, -number, queue, taken, self._by)\n",
+        "            tell(store, number, queue, taken, self._by)\n",
+        "            tell(store, -number, queue, taken, self._by)\n",
         ("core/test_core_cancelling.py",),
         "a handler goes on with what nobody wants any more",
     ),

@@ -70,9 +70,9 @@ WITHDRAWAL_MUTANTS: Final = (
     ),
     Mutant(
         "a start forgets which request a lease answers",
-        "core/replay.py",
-        "            if meta.request is not None:\n",
-        "            if meta.request is not None and meta.token not in store.deliveries:\n",
+        "core/surviving.py",
+        "        if meta.request is not None:\n",
+        "        if meta.request is not None and meta.token not in store.deliveries:\n",
         ("core/test_core_withdrawing.py",),
         "I4: an answer that was lost with its server is charged to a worker that never was",
     ),
@@ -144,8 +144,8 @@ BOUND_MUTANTS: Final = (
     Mutant(
         "room for one lets a frame in",
         "core/verbs/overflowing.py",
-        "    if asked.messages <= 0 or queue.has_room(asked.messages, asked.cost):\n        return\n    _check",
-        "    if asked.messages <= 0 or queue.has_room(1, asked.cost):\n        return\n    _check",
+        "    return queue.count() + asked.messages <= queue.max_messages\n",
+        "    return queue.count() + 1 <= queue.max_messages\n",
         ("core/test_core_borders.py",),
         "max_messages: a thousand go into a queue with room for one",
     ),
@@ -168,7 +168,7 @@ BOUND_MUTANTS: Final = (
     Mutant(
         "a batch larger than a segment",
         "core/model/state.py",
-        "        if total_bytes > self.sizes.apply_bytes and effects.records:\n",
+        "        if total_bytes > self.room_bytes and effects.records:\n",
         "        if total_bytes > 2**30 and effects.records:\n",
         ("core/test_core_batches.py",),
         "what one frame emits ends the process, at every try",

@@ -51,9 +51,9 @@ SHELL_MUTANTS: Final = (
     Mutant(
         "an early tick counts as due",
         "engine/engine.py",
-        "        self._apply(Tick(self.jitter()))\n",
+        "        self._apply(Tick(self.jitter(), has_room))\n",
         "        now_ms = max(self.clock.now_ms(), self._alarm._at_ms)\n"
-        "        self._route(self._core.apply(Tick(self.jitter()), now_ms, self.clock.unix_ms()))\n"
+        "        self._route(self._core.apply(Tick(self.jitter(), has_room), now_ms, self.clock.unix_ms()))\n"
         "        self._turn_soon()\n",
         ("sim",),
         "I5, I9: a lease or a delay ends as much too early as the loop's timers are",
