@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: attacks backups page screenshots help setup serve test check format tables bench compare demo crash cuts faults fuzz full-disk stops starts story damage sim planted growth scale bench-peers bench-workers bench-blocking bench-http clean
+.PHONY: attacks backups page screenshots help setup serve test check format tables bench compare demo crash cuts faults fuzz full-disk stops starts story damage sim planted growth scale bench-peers bench-workers bench-blocking bench-http bench-tenants clean
 
 help:
 	@echo "make serve    start the broker on ./data, port 7272; PORT=7300, or the variables of minibroker serve"
@@ -36,6 +36,7 @@ help:
 	@echo "make bench-peers  the same work through Redis, RabbitMQ, NATS, beanstalkd and Kafka: ARGS=\"--quick --only redis --work cpu\""
 	@echo "make attacks  strangers flood a broker, COUNT=10000 times each, with and without TLS: pings of others stay below 20 ms"
 	@echo "make bench-workers   a job that does nothing through minibroker worker, Celery, Dramatiq, Taskiq and RQ: ARGS=\"--rounds 1\""
+	@echo "make bench-tenants   tenants, rates, priorities, doubles, schedules: minibroker, BullMQ, Faktory, RabbitMQ, Celery: ARGS=\"--only celery\""
 	@echo "make bench-blocking  one publish at a time: minibroker.sync, the asyncio client, redis-py: ARGS=\"--pairs 3\""
 	@echo "make bench-http  what it costs to be watched: scrapes, an open page, tokens; and encrypted; ARGS=\"rates --pairs 7\""
 	@echo "make page     the page in Chromium with 10,000 queues and 100,000 dead messages; how long each page takes to load"
@@ -114,6 +115,9 @@ bench-peers: $(VENV)/.peers-ready
 
 bench-workers: $(VENV)/.peers-ready
 	@$(BIN)/python -m benchmarks.workers $(ARGS)
+
+bench-tenants: $(VENV)/.peers-ready
+	@$(BIN)/python -m benchmarks.tenants $(ARGS)
 
 bench-blocking: $(VENV)/.peers-ready
 	@$(BIN)/python -m benchmarks.blocking $(ARGS)
