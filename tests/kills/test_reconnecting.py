@@ -139,8 +139,8 @@ async def test_what_was_begun_is_settled_after_the_restart(broker_server: Broker
     assert await bodies(broker_server.url, "jobs") == []
 
 
-def test_no_pause_between_two_tries_outlasts_the_servers_wait() -> None:
-    """A later RESUME would find that what was begun has been handed out to somebody else."""
+def test_a_pause_between_two_tries_leaves_half_of_the_servers_wait() -> None:
+    """A later RESUME finds that what was begun has been handed out; connecting takes time, too."""
     told: list[Effect] = []
     connecting = Connecting(
         Timers(), lambda low, high: high, 10_000, told.append, lambda error, now_ms: True
@@ -150,7 +150,7 @@ def test_no_pause_between_two_tries_outlasts_the_servers_wait() -> None:
         connecting.ended(ConnectionRefusedError(), now_ms)
     pauses_ms = [effect.delay_ms for effect in told if isinstance(effect, Again)]
     assert len(pauses_ms) == 10
-    assert max(pauses_ms) < limits.RESUME_WAIT_MS
+    assert max(pauses_ms) <= limits.RESUME_WAIT_MS // 2
 
 
 # A start that takes longer than the wait for resumes, as that of a large broker does. The wait is long enough for

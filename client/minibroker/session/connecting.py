@@ -13,9 +13,10 @@ from minibroker.session.events import Again, Away, Dial, Effect, HangUp, Opened
 from minibroker.session.timers import Timers
 
 FIRST_DELAY_MS: Final = 50
-# With its variation below the time for which a server that crashed holds back what was begun: a longer one
-# lost begun messages to other consumers, however quickly the server was back.
-LONGEST_DELAY_MS: Final = limits.RESUME_WAIT_MS // 2
+# With its variation half of the time for which a server that crashed holds back what was begun. The other half is
+# for connecting and logging in: on a machine with too much to do a quarter of it was not enough, and what had been
+# begun just before the crash was handed out to other consumers.
+LONGEST_DELAY_MS: Final = limits.RESUME_WAIT_MS // 3
 REFUSED_DELAY_MS: Final = (
     10_000  # with a token, or a certificate, that the other side does not take
 )
