@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -72,9 +73,9 @@ def test_the_walk_over_http(start_http: StartHttp) -> None:
     callers = [("", NOBODY, 401), (WRONG, NOBODY, 401), (TOKEN, CHANGES, 403)]
     callers += [(text, can, 403) for text, (_, _, can) in zip(made, ROLES, strict=True)]
     rows = (*OPEN, *API)
-    # The answer to a wrong token waits for two seconds, but only eight of an address wait: they are asked together.
+    # The answer to a wrong token waits for two seconds, but only eight of an address do: they are asked together.
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        wrong = list(pool.map(lambda row: status(broker, row, WRONG), rows))
+        wrong = list(pool.map(partial(status, broker, bearer=WRONG), rows))
     cells = 0
     for row, refused in zip(rows, wrong, strict=True):
         for bearer, can, refusal in callers:
