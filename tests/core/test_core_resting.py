@@ -9,10 +9,12 @@ from collections.abc import Callable
 import pytest
 from harness import World
 
+from minibrokerd.core.model.endings import Endings
 from minibrokerd.core.model.group import NOTHING
 from minibrokerd.core.model.lanes import NO_LANES
 from minibrokerd.core.model.queues import DEFAULTS, Queue
 from minibrokerd.core.model.state import REST_MS
+from minibrokerd.core.model.times import WINDOW_MS
 
 QUEUES = 300
 MOST_BYTES = QUEUES * 1024 * 1024 // 1_000  # a MiB for a thousand of them
@@ -26,6 +28,8 @@ def grown_bytes(world: World, work: Callable[[], None]) -> int:
         work()
         world.advance(REST_MS + 100)
         world.run_jobs()
+        world.advance(2 * WINDOW_MS)  # so long it is known how long messages took
+        world.store.endings = Endings()  # a note for all queues, of a MiB at the most
         world.indexer.take(1)  # a side index takes this with it, now and then
         world.log.clear()
         world.records.clear()
@@ -133,6 +137,21 @@ def test_a_dead_letter_queue_rests_after_a_redrive_and_a_purged_one_at_once() ->
     assert not at_rest(world.queue("q"))
     client.purge("q")
     assert at_rest(world.queue("q"))
+
+
+def test_times_are_given_back_when_they_are_over_however_often_a_queue_rested() -> None:
+    world = World()
+    client = world.hello()
+    for pause_ms in (2 * REST_MS, WINDOW_MS, 2 * REST_MS):
+        client.publish("q", b"a")
+        client.settle("ack", *client.receive_all("q"))
+        world.advance(pause_ms)
+        assert world.queue("q").group.times is not None
+    world.advance(2 * WINDOW_MS)
+    assert world.queue("q").group.times is None
+    client.publish("q", b"a")
+    client.settle("ack", *client.receive_all("q"))
+    assert client.request({"op": "times", "queue": "q"})["value"]["runs"]["count"] == 1
 
 
 def test_the_line_of_consumers_goes_with_the_last_one() -> None:

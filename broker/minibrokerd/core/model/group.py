@@ -83,7 +83,7 @@ class Group:
         self.dirty = False  # waits for a dispatch at the end of the apply
         self.circuit: Circuit | None = None  # where the settings want one
         self.recall: Recall | None = None  # while somebody waits, and others hold something
-        self.times: Times | None = None  # since something was begun or done
+        self.times: Times | None = None  # of what was begun or done of late
         self.idle = False  # waits to be looked at: it may be at rest soon
         self.counters: defaultdict[str, int] = defaultdict(int)  # those of COUNTERS that are not 0
 

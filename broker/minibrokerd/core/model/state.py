@@ -36,6 +36,7 @@ from minibrokerd.core.model.records import (
     encode,
 )
 from minibrokerd.core.model.refusals import Refused, check_name
+from minibrokerd.core.model.resting import rest
 from minibrokerd.core.model.results import Results
 from minibrokerd.core.model.scheduled import CalendarOf, Schedules, no_calendars
 from minibrokerd.core.model.sessions import Connection, Session
@@ -47,7 +48,6 @@ from minibrokerd.log.sizes import LARGEST, Sizes
 COUNTER_BITS: Final = 40  # tokens and session ids are epoch << 40 | counter
 LAZY_UNSYNCED_BYTES: Final = 8 * 1024 * 1024  # lazy confirms wait while more of them is not synced
 REST_MS: Final = 1_000  # a queue that was used a moment ago keeps what it will need again
-REST_GROUPS: Final = 1_000  # looked at in one step
 GO_ON_GROUPS: Final = 200  # dispatched in one step, after a time in which none was
 MOST_NEWS: Final = 10_000
 STARTS_NO_SYNC: Final = frozenset({BeginMeta, ExtendMeta, FrameMeta, StateMeta})
@@ -129,7 +129,7 @@ class Store:
         self.lazy_bytes = 0
         self.dirty: list[Group] = []
         self.held_back: dict[Group, None] = {}  # were dirty while nothing was handed out
-        self.idle: list[Group] = []  # to be looked at by `_rest`
+        self.idle: list[Group] = []  # to be looked at by `rest`
         self.jobs: deque[Callable[[], bool]] = (
             deque()
         )  # long work in steps; a step returns True at the end
@@ -332,6 +332,7 @@ class Store:
         """Take a queue out of the indexes; `next_queue_number` stays, so that no id is ever used twice."""
         del self.queues[queue.name]
         del self.by_number[queue.number]
+        queue.group.times = None
         if queue.stands >= 0:
             self.standing.drop(queue.stands, queue)
         del self._numbers[bisect_left(self._numbers, queue.number)]
@@ -412,7 +413,7 @@ class Store:
         """Let the group give back what it does not need, if it still has nothing after a while."""
         group.idle = True
         if not self.idle:
-            self.set_timer(_rest, None, self.now_ms + REST_MS)
+            self.set_timer(rest, None, self.now_ms + REST_MS)
         self.idle.append(group)
 
     # -- messages that come back ----------------------------------------------------------------
@@ -482,16 +483,3 @@ class Store:
 
 def _share_lease(one: Message, next: Message) -> bool:
     return next.lease_ms == one.lease_ms
-
-
-def _rest(store: Store, timer: Timer, argument: None) -> None:
-    idle, store.idle = store.idle, []
-
-    def step() -> bool:
-        for group in idle[-REST_GROUPS:]:
-            group.idle = False
-            group.rest()
-        del idle[-REST_GROUPS:]
-        return not idle
-
-    store.jobs.append(step)

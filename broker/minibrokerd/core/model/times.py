@@ -1,7 +1,7 @@
 """How long messages of a queue wait and run, of late: two windows of a minute, the older of which is whole.
 
 What is asked is about both, so about one to two minutes. A window begins with the first message that is begun or
-done in it; a queue in which nothing ever was has none.
+done in it; a queue in which nothing was of late has none.
 """
 
 from __future__ import annotations
@@ -33,15 +33,19 @@ class Spread:
 
 
 class Times:
-    """What came since `since_ms`, and in the window `before` that; `published` is what the counter said then."""
+    """What came since `since_ms`, and in the window `before` that; `published` is what the counter said then.
 
-    __slots__ = ("before", "published", "runs", "since_ms", "until_ms", "waits")
+    `leaves`: they are looked at again when both windows are over.
+    """
+
+    __slots__ = ("before", "leaves", "published", "runs", "since_ms", "until_ms", "waits")
 
     def __init__(self, now_ms: int, published: int, before: Times | None = None) -> None:
         self.since_ms = now_ms
         self.until_ms = now_ms + WINDOW_MS
         self.published = published
         self.before = before
+        self.leaves = False
         self.runs = Spread()
         self.waits = Spread()
 
@@ -50,7 +54,11 @@ class Times:
         if now_ms < self.until_ms:
             return self
         self.before = None
-        return Times(now_ms, published, self if now_ms < self.until_ms + WINDOW_MS else None)
+        return Times(now_ms, published, None if self.is_over(now_ms) else self)
+
+    def is_over(self, now_ms: int) -> bool:
+        """Whether nothing of both windows is asked for any more."""
+        return now_ms >= self.until_ms + WINDOW_MS
 
     def said(self, now_ms: int, published: int) -> dict[str, Any]:
         """Return what came in the last one to two minutes."""
