@@ -17,6 +17,7 @@ from minibroker.contract.wire import pack_runs, pack_strings
 from minibrokerd.access.rights import RIGHTS, Grant, Right, touched, verdict
 from minibrokerd.access.tokens import Row, make
 
+TICKS = 100  # that an answer may take
 P, C, M = Right.PUBLISH, Right.CONSUME, Right.MANAGE
 EVERYBODY = {P, C, M}
 ALLOWED: dict[str, set[Right]] = {
@@ -167,6 +168,12 @@ def sent(op: str, queue: str, *, attached: bool, **more: Any) -> bytes:
 def refused(peer: Peer, data: bytes) -> bool:
     """Send a frame; return whether it was refused so: whatever else it meets is no matter of rights."""
     peer.give(data)
+    for _ in range(TICKS):
+        if peer.transport.taken or peer.closed:
+            break
+        # Those before looked at so much that this one waits for a tick; and the time of the loop stands still.
+        peer.hand.server.engine.time_moved()
+        peer.hand.settle()
     answers = peer.take()
     assert answers or peer.closed
     return any(answer.get("code") == "not_allowed" for answer in answers)
