@@ -19,7 +19,7 @@ from minibrokerd.core.model.sums import Sums
 from minibrokerd.log.seam import Record
 
 # How many fields the records of the first release had: a later one may only append fields that have a default.
-FIRST_FIELDS = dict(enumerate((4, 2, 15, 8, 8, 7, 11, 10, 1, 7, 22, 1, 10, 6, 3, 10, 4), 2))
+FIRST_FIELDS = dict(enumerate((4, 2, 15, 8, 8, 7, 11, 10, 1, 7, 22, 1, 10, 6, 3, 10, 4, 10), 2))
 
 
 def cold_world(monkeypatch: pytest.MonkeyPatch) -> World:
