@@ -66,7 +66,7 @@ def test_every_reason_is_a_sentence(reason: str) -> None:
 
 
 def test_a_reason_of_a_newer_server_stays_readable() -> None:
-    value = {"queue": "q", "state": "READY", "reason": "rate", "by": "key k", "until_unix_ms": 1}
+    value = {"queue": "q", "state": "READY", "reason": "tides", "by": "key k", "until_unix_ms": 1}
     found = read(MessageId(1, 2), value)
-    assert str(found) == "message 1-2 of q is READY: rate key k"
+    assert str(found) == "message 1-2 of q is READY: tides key k"
     assert (found.since, found.until) == (None, datetime.fromtimestamp(0.001, UTC))
