@@ -63,7 +63,7 @@ def test_pauses(http_broker: HttpBroker) -> None:
         made = call(http_broker, "POST", "queues/mail/pause", for_ms=60_000)
         assert made["until_unix_ms"] - made["since_unix_ms"] == 60_000
         assert connection.queue("mail").receive() == []
-        assert "is paused" in http_broker.client.get("/queues/mail").text
+        assert "mail is paused since" in http_broker.client.get("/queues/mail").text
         call(http_broker, "POST", "workers/pause", worker="w", below="1.10", deadline_ms=5_000)
         queue, workers = call(http_broker, "GET", "pauses")["pauses"]
         assert (queue["queue"], workers["worker"], workers["below"]) == ("mail", "w", "1.10")
@@ -71,7 +71,7 @@ def test_pauses(http_broker: HttpBroker) -> None:
         assert call(http_broker, "DELETE", "queues/mail/pause") == {"resumed": False}
         assert call(http_broker, "DELETE", "workers/pause?worker=w") == {"resumed": True}
         assert len(connection.queue("mail").receive()) == 1
-        assert "is paused" not in http_broker.client.get("/queues/mail").text
+        assert "mail is paused since" not in http_broker.client.get("/queues/mail").text
 
 
 @pytest.mark.parametrize(
