@@ -158,7 +158,8 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         ),
         _settlement("begin", settling.begin, SEQUENCE | REQUEST | NAMELESS),
         _settlement("ack", settling.ack, ends=True, steps=True),
-        _settlement("complete", settling.complete, steps=True),
+        # An ack, with a result for each run.
+        _settlement("complete", settling.ack, steps=True),
         _settlement("nack", settling.nack),
         _settlement("reject", settling.reject),
         _settlement("release", settling.release),

@@ -255,11 +255,6 @@ def ack(work: Settlement) -> None:
     work.queue.last_batch = work.store.open_batch
 
 
-def complete(work: Settlement) -> None:
-    """Done, with a result for each run."""
-    ack(work)
-
-
 def _keep_results(work: Settlement, ended: list[Run]) -> None:
     """Keep what messages that ended as done came to, if somebody asked for it."""
     kept_ms, values = work.queue.setting("result_ms"), dict[tuple[int, int, int], bytes]()
