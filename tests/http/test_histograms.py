@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from http_broker import HttpBroker
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
+from prometheus_client.parser import (
+    text_string_to_metric_families as plain_text,
+)
 
 import minibroker
 from minibrokerd.core.model.histogram import Histogram
@@ -46,3 +49,42 @@ async def test_waits_and_runs_are_counted_by_message(http_broker: HttpBroker) ->
         >= 2
     )
     assert 0 < found["minibroker_log_sync_seconds_sum", ""] < 60
+
+
+async def test_queues_have_waits_runs_and_idle_consumers_of_their_own(
+    http_broker: HttpBroker,
+) -> None:
+    """By queue and for all others together; and how many handlers would be enough, while something runs."""
+    async with minibroker.connect(http_broker.server.url) as connection:
+        for name, count in (("slow", 3), ("idle", 1)):
+            queue = connection.queue(name)
+            await queue.publish_many([b"x"] * (count + 5))
+            for message in await queue.receive(count):
+                await message.ack()
+        async with connection.queue("idle").consume(prefetch=2) as messages:
+            async for message in messages:
+                await message.ack()
+                break
+            await connection.ping()
+            answer = http_broker.client.get("/metrics")
+            later = http_broker.client.get("/metrics")
+    first, second = samples(answer.text), samples(later.text)
+    for name in ("minibroker_queue_wait_seconds", "minibroker_queue_run_seconds"):
+        assert first[f"{name}_count", "slow"] == first[f"{name}_bucket", "slow", "+Inf"] == 3
+        assert first[f"{name}_bucket", "slow", "0.001"] <= 3
+        assert first[f"{name}_count", "others"] == 0
+    assert first["minibroker_queue_wait_seconds_count", "idle"] >= 1
+    assert ("minibroker_queue_handlers_wanted", "slow") in second
+    assert second["minibroker_queues_without_times",] == 0
+    there, idle = (f"minibroker_queue_consumer_{what}seconds_total" for what in ("", "idle_"))
+    assert second[there, "idle"] >= first[there, "idle"] >= first[idle, "idle"] >= 0
+    assert second[there, "slow"] == second[there, "others"] == 0
+
+
+def samples(text: str) -> dict[tuple[str, ...], float]:
+    """Return what a scrape says, by name and values of labels."""
+    return {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in plain_text(text)
+        for sample in family.samples
+    }

@@ -9,14 +9,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
 from minibrokerd.core.model.histogram import Histogram
 from minibrokerd.core.model.queues import Queue
-from minibrokerd.http.families import FAMILIES, Family, Labels
+from minibrokerd.http.families import FAMILIES
+from minibrokerd.http.family import Family, Labels
 from minibrokerd.http.subject import Subject
 from minibrokerd.monitoring.view import Phase
 
+SLICE_HISTOGRAMS: Final = 20  # likewise, of those with labels
 SLICE_QUEUES: Final = 1_000  # written without a turn of the loop in between, of one family
 SEND_BYTES: Final = (
     256 * 1024
@@ -100,7 +103,13 @@ async def write(
             )
             continue
         if family.histogram is not None:
-            small.extend(_buckets(family, family.histogram(subject)))
+            small.append(_buckets(family, (), family.histogram(subject)))
+            continue
+        if family.histograms is not None:
+            for at, (labels, histogram) in enumerate(family.histograms(subject), 1):
+                small.append(_buckets(family, labels, histogram))
+                if not at % SLICE_HISTOGRAMS:
+                    await asyncio.sleep(0)
             continue
         now_ms = subject.engine.clock.now_ms()
         for some in slices:
@@ -170,19 +179,32 @@ class _Slice:
         return f"{head}{f'{tail}{value}{chr(10)}{head}'.join(self.names)}{tail}{value}"
 
 
-def _buckets(family: Family, histogram: Histogram) -> Iterator[str]:
-    name, count = family.name, histogram.count
-    for exponent, below in zip(family.exponents, histogram.up_to(family.exponents), strict=True):
-        bound = 2**exponent / family.scale
-        yield f'{name}_bucket{{le="{bound}"}} {below}'
-    yield f'{name}_bucket{{le="+Inf"}} {count}'
-    yield f"{name}_sum {histogram.total / family.scale}"
-    yield f"{name}_count {count}"
+def _buckets(family: Family, labels: Labels, histogram: Histogram) -> str:
+    own = _shown(labels)
+    inside, alone = own + "," * bool(own), f"{{{own}}}" if own else ""
+    values: list[object] = []
+    for below in (*histogram.up_to(family.exponents), histogram.count):
+        values += (inside, below)
+    values += (alone, histogram.total / family.scale, alone, histogram.count)
+    template = _histogram_template(family.name, tuple(family.exponents), family.scale)
+    return template % tuple(values)
+
+
+@cache
+def _histogram_template(name: str, exponents: tuple[int, ...], scale: int) -> str:
+    """Return the lines of a histogram, with places for its labels and its numbers."""
+    bounds = [*(str(2**exponent / scale) for exponent in exponents), "+Inf"]
+    lines = [f'{name}_bucket{{%sle="{bound}"}} %d' for bound in bounds]
+    return "\n".join([*lines, f"{name}_sum%s %s", f"{name}_count%s %d"])
 
 
 def _line(name: str, labels: Labels, value: float) -> str:
-    shown = ",".join(f'{label}="{_escaped(text)}"' for label, text in labels)
+    shown = _shown(labels)
     return f"{name}{{{shown}}} {_number(value)}" if shown else f"{name} {_number(value)}"
+
+
+def _shown(labels: Labels) -> str:
+    return ",".join(f'{label}="{_escaped(text)}"' for label, text in labels)
 
 
 def _number(value: Any) -> str:

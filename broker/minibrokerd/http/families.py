@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import os
 import resource
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from minibroker.contract.metrics import METRICS
 from minibrokerd import __version__
-from minibrokerd.core.model.histogram import Histogram
 from minibrokerd.core.model.queues import Queue
+from minibrokerd.http.family import Family, Labels, OfQueues, Samples
 from minibrokerd.http.subject import Subject
 from minibrokerd.http.talkers import (
     CONSUMER_LABELS,
@@ -23,59 +22,17 @@ from minibrokerd.http.talkers import (
     MOST_SESSIONS,
     SESSION_LABELS,
 )
+from minibrokerd.http.timed_families import TIMED_FAMILIES
 from minibrokerd.log.seam import RESERVE_SEGMENTS
 from minibrokerd.monitoring.ages import OLDEST_LANES
 from minibrokerd.monitoring.view import Phase
 from minibrokerd.process import memory
 
-Labels = tuple[tuple[str, str], ...]
-Samples = Iterable[tuple[Labels, float]]
-OfQueues = Callable[[Sequence[Queue], int], Sequence[float]]  # of queues, and the log time in ms
 NO_LABELS: Final[Labels] = ()
 _OF_SESSIONS: Final = (
     f"of the {MOST_SESSIONS} oldest, and of all `others` what they did between two scrapes."
 )
 _OF_CONSUMERS: Final = f"of the {MOST_CONSUMERS} oldest, and of all `others` together."
-
-
-@dataclass(frozen=True, slots=True)
-class Family:
-    """One row; printed as one row of docs/operating.md. `name` has no `_total`, which the writer adds.
-
-    Exactly one of these: `read` returns all samples, `of_queues` the values of some queues (by the labels that
-    stand beside its name), `counter` names what is counted of each queue, `histogram` returns one.
-    """
-
-    name: str
-    kind: str  # gauge, counter, histogram or info
-    meaning: str
-    read: Callable[[Subject], Samples] | None = None
-    of_queues: Mapping[str, OfQueues] | None = None  # by the end of the label set: `,state="ready"`
-    counter: str = ""
-    early: bool = False  # known while the broker recovers, too
-    labels: tuple[str, ...] = ()
-    histogram: Callable[[Subject], Histogram] | None = None
-    exponents: Sequence[int] = ()  # of its bounds: powers of two
-    scale: int = 1  # what they are divided by
-    goes_on: bool = False  # a counter of which the log knows how far it was before a restart
-
-    @property
-    def sample_name(self) -> str:
-        """The name of its samples."""
-        return self.name + {"counter": "_total", "info": "_info"}.get(self.kind, "")
-
-    @property
-    def after_restart(self) -> str:
-        """What a restart of the broker does to it, for the documents."""
-        if self.kind in ("gauge", "info"):
-            return "is looked at"
-        return "goes on" if self.goes_on else "from 0"
-
-    @property
-    def help(self) -> str:
-        """What it is for whoever reads the numbers: its meaning, and what a restart does to a counter."""
-        ends = {"goes on": " Goes on over a restart.", "from 0": " From 0 at each start."}
-        return self.meaning + ends.get(self.after_restart, "")
 
 
 def _one(value: Callable[[Subject], float]) -> Callable[[Subject], Samples]:
@@ -408,7 +365,8 @@ _HISTOGRAMS: Final = (
     Family(
         "minibroker_run_seconds",
         "histogram",
-        "Time from begin to ack; messages that are acked together count as one of them.",
+        "Time from begin to the end of the attempt, failed ones too; messages that are acked together count as "
+        "one of them, and those that were begun and done in one turn of their client as zero.",
         histogram=lambda subject: subject.store.sums.runs_ms,
         exponents=range(0, 28, 2),
         scale=1_000,
@@ -475,6 +433,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
     for row in (
         *_SERVER_FAMILIES,
         *_HISTOGRAMS,
+        *TIMED_FAMILIES,
         *_QUEUE_FAMILIES,
         *_TALKER_FAMILIES,
         *_WEBHOOK_FAMILIES,

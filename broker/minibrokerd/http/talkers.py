@@ -8,6 +8,7 @@ line of their total never falls when one of them ends.
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Hashable, Iterator, Sequence
 from typing import Final
 
@@ -83,6 +84,9 @@ class Talkers:
         self._looking = asyncio.Lock()
         self.sessions = Totals(MOST_SESSIONS, SESSION_LABELS, SESSION_COUNTS)
         self.consumers = Totals(MOST_CONSUMERS, CONSUMER_LABELS, CONSUMER_COUNTS)
+        # For how long the consumers of each queue, by its number, are there, and had nothing: ms of all of them.
+        self.there_ms: dict[int, int] = {}
+        self.idle_ms: dict[int, int] = {}
 
     async def look(self) -> None:
         """Look at all sessions and consumers, in steps between which the loop turns."""
@@ -99,14 +103,19 @@ class Talkers:
         self.sessions.end()
 
     async def _look_at_consumers(self) -> None:
-        queues = self._store.by_number
+        queues, now_ms = self._store.by_number, self._store.now_ms
+        there_ms: dict[int, int] = defaultdict(int)
+        idle_ms: dict[int, int] = defaultdict(int)
         for at, connection in enumerate(list(self._store.connections.values()), 1):
             who = str(connection.session.id), connection.session.client
             for number, each in connection.consumers.items():
                 queue = queues.get(each.queue_number)
                 name = queue.name if queue is not None else ""
+                there_ms[each.queue_number] += max(now_ms - each.since_ms, 0)
+                idle_ms[each.queue_number] += max(each.idle_for_ms(now_ms), 0)
                 counts = each.delivered, each.outstanding, each.prefetch
                 self.consumers.note((connection.id, number), (*who, str(number), name), counts)
             if not at % STEP:
                 await asyncio.sleep(0)
         self.consumers.end()
+        self.there_ms, self.idle_ms = there_ms, idle_ms

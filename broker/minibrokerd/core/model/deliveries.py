@@ -72,6 +72,10 @@ class Consumer:
         """Return how many messages more it may hold."""
         return self.prefetch - self.outstanding if self.active else 0
 
+    def idle_for_ms(self, now_ms: int) -> int:
+        """Return for how long it had nothing at all, since it is there."""
+        return self.idle_ms + (0 if self.outstanding else now_ms - self.idle_since_ms)
+
 
 class Delivery:
     """Messages under one token; it ends when the last one left it."""

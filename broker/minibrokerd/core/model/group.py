@@ -174,6 +174,10 @@ class Group:
         """Return the messages that have not ended, in every state."""
         return self.lanes.ready + self.delayed_count + self.held + self.begun + self.entering
 
+    def backlog(self) -> int:
+        """Return how many messages wait to be begun, held ones too; not those that wait for their time."""
+        return self.lanes.ready + self.entering + self.held
+
     def delay(self, timer: Timer, item: Item) -> None:
         """Enter an item among the delayed ones, under its timer."""
         self.wake()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from minibrokerd.core.model.times import Spread
 
 BUCKETS: Final = 65  # of numbers up to 2**64
 
@@ -24,6 +27,12 @@ class Histogram:
             self.total += number * times
         else:
             self.counts[0] += times
+
+    def add(self, spread: Spread) -> None:
+        """Count all that a spread has."""
+        for exponent, count in spread.counts.items():
+            self.counts[exponent] += count
+        self.total += spread.total_ms
 
     def up_to(self, exponents: Sequence[int]) -> Iterator[int]:
         """Yield for each of these ascending exponents how many numbers were below two to its power."""

@@ -40,7 +40,7 @@ def _forget_times(store: Store, timer: Timer, groups: list[Group]) -> None:
     for group in groups:
         times = group.times
         if times is not None and times.is_over(store.now_ms):
-            group.times = None
+            store.sums.timed.rest(group)
         elif times is not None and not times.leaves:
             times.leaves = True
             used.append(group)

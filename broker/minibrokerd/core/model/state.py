@@ -332,7 +332,7 @@ class Store:
         """Take a queue out of the indexes; `next_queue_number` stays, so that no id is ever used twice."""
         del self.queues[queue.name]
         del self.by_number[queue.number]
-        queue.group.times = None
+        self.sums.timed.forget(queue.group)
         if queue.stands >= 0:
             self.standing.drop(queue.stands, queue)
         del self._numbers[bisect_left(self._numbers, queue.number)]

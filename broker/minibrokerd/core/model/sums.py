@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from minibrokerd.core.model.histogram import Histogram
 from minibrokerd.core.model.lifetimes import Lifetimes, forget
 from minibrokerd.core.model.standing import Standing
+from minibrokerd.core.model.timed import Timed
 
 if TYPE_CHECKING:
     from minibrokerd.core.model.messages import Item
@@ -34,10 +35,10 @@ class Sums:
 
     `live_bytes` are of the log, `cold_bytes` those of them whose messages left memory, `memory_bytes` of messages
     in no log. `held_bytes` are what extents take: all of a publish as long as one of its messages is in memory.
-    `waits_ms` counts messages by the time from publish to begin, `runs_ms` by that from begin to ack;
-    those of one run, or of one frame of acks, share the time of one of them. `large` are the queues that may have
-    more than `large_bytes` in memory: with less, a queue keeps it. `lifetimes` are of the blocks in memory whose
-    messages have a time to live.
+    `waits_ms` counts messages by the time from publish to begin, `runs_ms` attempts by that from begin to their
+    end; those of one run, or of one frame of acks, share the time of one of them. `timed` has the times of some
+    queues alone. `large` are the queues that may have more than `large_bytes` in memory: with less, a queue keeps
+    it. `lifetimes` are of the blocks in memory whose messages have a time to live.
     """
 
     large_bytes = 8 * 1024 * 1024
@@ -53,6 +54,7 @@ class Sums:
         "outcomes",
         "runs_ms",
         "standing",
+        "timed",
         "unique_keys",
         "waits_ms",
     )
@@ -71,6 +73,7 @@ class Sums:
         self.standing = Standing()
         self.waits_ms = Histogram()
         self.runs_ms = Histogram()
+        self.timed = Timed()
 
     @property
     def hot_bytes(self) -> int:

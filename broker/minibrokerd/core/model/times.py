@@ -12,6 +12,7 @@ from typing import Any, Final
 from minibrokerd.core.model.histogram import BUCKETS, quantile
 
 WINDOW_MS: Final = 60_000
+TARGET_MS: Final = 300_000  # within which a backlog is to be worked off, where nobody says
 SHARES: Final = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 
 
@@ -30,6 +31,12 @@ class Spread:
         self.counts[exponent] = self.counts.get(exponent, 0) + times
         if ms > 0:
             self.total_ms += ms * times
+
+    def add_all(self, other: Spread) -> None:
+        """Count all that another has."""
+        for exponent, count in other.counts.items():
+            self.counts[exponent] = self.counts.get(exponent, 0) + count
+        self.total_ms += other.total_ms
 
 
 class Times:
@@ -50,10 +57,9 @@ class Times:
         self.waits = Spread()
 
     def at(self, now_ms: int, published: int) -> Times:
-        """Return the window of this time."""
+        """Return the window of this time; if it is a new one, that before this is asked for no more."""
         if now_ms < self.until_ms:
             return self
-        self.before = None
         return Times(now_ms, published, None if self.is_over(now_ms) else self)
 
     def is_over(self, now_ms: int) -> bool:

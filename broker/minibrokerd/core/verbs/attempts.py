@@ -88,6 +88,7 @@ def end_attempt(
         ended(store, queue, delivery.token, failed=failed, count=1, why=name or cause)
     if message.started_unix_ms and queue is not None:
         ran_ms = store.unix_ms - message.started_unix_ms
+        store.sums.runs_ms.note(ran_ms)
         times_of(store, queue.group).runs.add(ran_ms, 1)
     message.started_unix_ms = 0
     return entry

@@ -96,6 +96,8 @@ def end_consumer(store: Store, consumer: Consumer) -> None:
     consumer.active = False
     queue.group.leave_line(consumer)
     queue.group.consumer_count -= 1
+    if consumer.request is None:
+        store.sums.timed.left(queue.group, consumer, store.now_ms)
     if consumer.timer is not None:
         store.wheel.cancel(consumer.timer)
 

@@ -225,6 +225,7 @@ def ack(work: Settlement) -> None:
     elif work.sent_unix_ms:
         waited_ms = store.unix_ms - work.sent_unix_ms
         store.sums.waits_ms.note(waited_ms, count)
+        store.sums.runs_ms.counts[0] += count
         times = times_of(store, work.group)
         times.waits.add(waited_ms, count)
         times.runs.add(0, count)  # begun and done in one turn of its client's loop

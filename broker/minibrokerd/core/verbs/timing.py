@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from minibrokerd.core.model.deliveries import Consumer
 from minibrokerd.core.model.group import Group
 from minibrokerd.core.model.inputs import Frame
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.state import Store
-from minibrokerd.core.model.times import Times, handlers_for
+from minibrokerd.core.model.times import TARGET_MS, Times, handlers_for
 from minibrokerd.core.model.walks import GO_ON, Steps, Walk
 
-TARGET_MS: Final = 300_000  # where the request names none
 MOST_LANES: Final = 1_000  # keys that are looked at for the oldest message
 LOOKS: Final = 1_000  # connections that are looked at in one go
 CONNECTIONS_A_LOOK: Final = 20
@@ -30,9 +28,9 @@ def times_of(store: Store, group: Group) -> Times:
     times = group.times
     if times is None or store.now_ms >= times.until_ms:
         published = group.counters["published"]
-        times = (
-            Times(store.now_ms, published) if times is None else times.at(store.now_ms, published)
-        )
+        old = times
+        times = Times(store.now_ms, published) if old is None else old.at(store.now_ms, published)
+        store.sums.timed.turn(group, old, times)
         group.times = times
     return times
 
@@ -48,13 +46,13 @@ def _steps(walk: Walk, queue: Queue, target_ms: int) -> Steps:
             for consumer in connection.consumers.values() if connection is not None else ():
                 if consumer.queue_number == queue.number:
                     count += 1
-                    idle_ms += _idle_ms(consumer, store.now_ms)
+                    idle_ms += consumer.idle_for_ms(store.now_ms)
                     there_ms += store.now_ms - consumer.since_ms
         if walk.is_used_up(len(some) // CONNECTIONS_A_LOOK):
             yield GO_ON
     published = group.counters["published"]
     said = times_of(store, group).said(store.now_ms, published)
-    backlog = group.lanes.ready + group.entering + group.held
+    backlog = group.backlog()
     since_ms = group.lanes.oldest_ms(MOST_LANES)
     value = {
         **said,
@@ -67,8 +65,3 @@ def _steps(walk: Walk, queue: Queue, target_ms: int) -> Steps:
     }
     handlers = handlers_for(said, backlog, target_ms)
     walk.reply(queue.last_batch, value | ({} if handlers is None else {"handlers": handlers}))
-
-
-def _idle_ms(consumer: Consumer, now_ms: int) -> int:
-    """Return for how long a consumer had nothing at all, since it is there."""
-    return consumer.idle_ms + (0 if consumer.outstanding else now_ms - consumer.idle_since_ms)
