@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import minibroker
-from minibroker.aio.monotonic import now_ms
+from minibroker.shell.monotonic import now_ms
 from minibroker.session.deadlines import SLOT_MS
 from support.broker import BrokerServer
 

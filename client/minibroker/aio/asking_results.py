@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 from minibroker.aio.driver import Driver
-from minibroker.aio.monotonic import now_ms
 from minibroker.contract.confirms import MessageId
 from minibroker.session import wishes
 from minibroker.session.result_wish import Asking, Progress
 from minibroker.session.spans import Span
 from minibroker.session.typed import UNTYPED, converter
+from minibroker.shell.monotonic import now_ms
 
 
 async def result_of(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from types import TracebackType
 
-from minibroker.aio.monotonic import now_ms
 from minibroker.session.step import StepData
+from minibroker.shell.monotonic import now_ms
 
 
 class Step(StepData):

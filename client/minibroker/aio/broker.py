@@ -16,7 +16,6 @@ from minibroker.aio.atomic_step import Step
 from minibroker.aio.driver import Driver
 from minibroker.aio.leaving import leave_all
 from minibroker.aio.losses import SettleErrorHook
-from minibroker.aio.monotonic import now_ms
 from minibroker.aio.queue import Queue
 from minibroker.aio.schedules import Schedules
 from minibroker.aio.traced import is_traced, traced_queue
@@ -34,6 +33,7 @@ from minibroker.session.result_wish import Progress
 from minibroker.session.spans import Span
 from minibroker.session.typed import UNTYPED
 from minibroker.session.wishes import Wish, check_name, timeout_ms
+from minibroker.shell.monotonic import now_ms
 
 logger = logging.getLogger("minibroker")
 Body = TypeVar("Body")

@@ -11,12 +11,12 @@ from typing import Any, Generic, TypeVar
 
 from minibroker.aio.driver import Driver
 from minibroker.aio.message import Message
-from minibroker.aio.monotonic import now_ms
 from minibroker.contract.errors import MinibrokerError
 from minibroker.session.pacing import Pacing
 from minibroker.session.settlements import BEGUN
 from minibroker.session.subscription import QUIET_S, Subscription
 from minibroker.session.typed import Convert
+from minibroker.shell.monotonic import now_ms
 from minibroker.shell.real_threads import Clock
 
 Body = TypeVar("Body")

@@ -19,7 +19,6 @@ from minibroker.aio.in_loop import NO_LOOP, InLoop, get_running_loop
 from minibroker.aio.link import Link
 from minibroker.aio.losses import Losses
 from minibroker.aio.message import Message
-from minibroker.aio.monotonic import now_ms
 from minibroker.contract.errors import MinibrokerError, Timeout
 from minibroker.contract.settings import Settings
 from minibroker.session.address import Memory
@@ -48,6 +47,7 @@ from minibroker.session.timers import NEVER_MS
 from minibroker.shell.attached import Attached
 from minibroker.shell.credentials import token_of, trust_of
 from minibroker.shell.in_process import InProcess, Renewal
+from minibroker.shell.monotonic import now_ms
 from minibroker.shell.real_threads import Clock
 from minibroker.shell.telling import Telling
 from minibroker.shell.tracing import telemetry_for

@@ -6,7 +6,7 @@ import asyncio
 from typing import Final
 
 from minibroker.aio.driver import Driver
-from minibroker.aio.monotonic import now_ms
+from minibroker.shell.monotonic import now_ms
 
 RELEASE_MS: Final = (
     1_000  # of a deadline, at most half: for what handlers release that are cancelled at its end

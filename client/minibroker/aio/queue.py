@@ -11,7 +11,6 @@ from minibroker.aio.callables import Handler
 from minibroker.aio.consumer import Consumption
 from minibroker.aio.driver import Driver
 from minibroker.aio.message import Message
-from minibroker.aio.monotonic import now_ms
 from minibroker.aio.queue_by_hand import QueueByHand
 from minibroker.aio.running import run_slots
 from minibroker.contract import limits
@@ -28,6 +27,7 @@ from minibroker.session.result_wish import Progress
 from minibroker.session.settlements import BEGUN
 from minibroker.session.spans import Span, whole
 from minibroker.session.typed import Convert
+from minibroker.shell.monotonic import now_ms
 
 Body = TypeVar("Body")
 NOTHING_ASKED: Final = (None, None, None, 0, None, None, None)

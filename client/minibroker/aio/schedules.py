@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from minibroker.aio.driver import Driver
-from minibroker.aio.monotonic import now_ms
 from minibroker.contract.confirms import Confirm
 from minibroker.session import schedule_wishes
 from minibroker.session.schedule_wishes import Schedule
 from minibroker.session.spans import Span
 from minibroker.session.wishes import Wish, timeout_ms
+from minibroker.shell.monotonic import now_ms
 
 
 class Schedules:

@@ -10,8 +10,8 @@ from minibroker.session import wishes
 from minibroker.session.result_wish import Asking, Progress
 from minibroker.session.spans import Span
 from minibroker.session.typed import UNTYPED, converter
+from minibroker.shell.monotonic import now_ms
 from minibroker.sync.driver import Driver
-from minibroker.sync.steps import now_ms
 
 
 def result_of(

@@ -20,13 +20,13 @@ from minibroker.session.result_wish import Progress
 from minibroker.session.spans import Span
 from minibroker.session.typed import UNTYPED
 from minibroker.session.wishes import Wish, check_name, timeout_ms
+from minibroker.shell.monotonic import now_ms
 from minibroker.shell.telling import Hook, logger
 from minibroker.sync.asking_results import result_of
 from minibroker.sync.atomic_step import Step
 from minibroker.sync.driver import Driver
 from minibroker.sync.queue import Queue
 from minibroker.sync.schedules import Schedules
-from minibroker.sync.steps import now_ms
 from minibroker.sync.traced import is_traced, traced_queue
 from minibroker.sync.typed_queue import TypedQueue
 

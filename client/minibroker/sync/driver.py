@@ -28,11 +28,12 @@ from minibroker.session.session import Session
 from minibroker.session.settlements import Run, Settlements
 from minibroker.shell.attached import Attached
 from minibroker.shell.in_process import Renewal
+from minibroker.shell.monotonic import now_ms
 from minibroker.shell.real_threads import Bell
 from minibroker.shell.telling import logger
 from minibroker.sync.keeper import Keeper
 from minibroker.sync.link import READABLE
-from minibroker.sync.steps import TORN, Steps, new_mutex, now_ms
+from minibroker.sync.steps import TORN, Steps, new_mutex
 from minibroker.sync.waiter import Waiter
 
 UNDER_WAY: Final = (

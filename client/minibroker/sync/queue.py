@@ -19,12 +19,12 @@ from minibroker.session.result_wish import Progress
 from minibroker.session.settlements import BEGUN
 from minibroker.session.spans import Span, whole
 from minibroker.session.typed import Convert
+from minibroker.shell.monotonic import now_ms
 from minibroker.sync.consumer import Consumption
 from minibroker.sync.driver import Driver
 from minibroker.sync.message import Message
 from minibroker.sync.queue_by_hand import QueueByHand
 from minibroker.sync.running import Handler, run_threads
-from minibroker.sync.steps import now_ms
 from minibroker.sync.waiter import Waiter
 
 Body = TypeVar("Body")

@@ -10,8 +10,8 @@ from minibroker.session import schedule_wishes
 from minibroker.session.schedule_wishes import Schedule
 from minibroker.session.spans import Span
 from minibroker.session.wishes import Wish, timeout_ms
+from minibroker.shell.monotonic import now_ms
 from minibroker.sync.driver import Driver
-from minibroker.sync.steps import now_ms
 
 
 class Schedules:

@@ -9,7 +9,6 @@ import random
 import socket
 from collections import deque
 from collections.abc import Callable, Mapping
-from time import monotonic
 from types import TracebackType
 from typing import Any, Final, Protocol
 
@@ -36,6 +35,7 @@ from minibroker.session.timers import NEVER_MS
 from minibroker.shell.attached import Attached
 from minibroker.shell.credentials import token_of, trust_of
 from minibroker.shell.in_process import InProcess, Renewal
+from minibroker.shell.monotonic import now_ms
 from minibroker.shell.real_threads import Bell, Clock, original
 from minibroker.shell.telling import Telling, tell_goes_on
 from minibroker.shell.tracing import telemetry_for
@@ -50,11 +50,6 @@ STALE_MS: Final = (
     1_000  # a connection that nobody looked at for so long is looked at before it is used
 )
 TORN: Final = "an interrupt struck while this client changed its state; it has begun a new session"
-
-
-def now_ms() -> int:
-    """Return the monotonic time in ms."""
-    return int(monotonic() * 1000)
 
 
 def new_mutex() -> Any:
