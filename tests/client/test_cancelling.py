@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 import minibroker
-from minibroker.shell.monotonic import now_ms
 from minibroker.session.deadlines import SLOT_MS
+from minibroker.shell.monotonic import now_ms
 from support.broker import BrokerServer
 
 Verb = Callable[[minibroker.Broker], Awaitable[object]]
