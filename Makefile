@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: attacks backups page screenshots help setup serve test check format tables bench compare demo crash cuts faults fuzz full-disk stops starts story damage sim planted growth scale bench-peers bench-workers bench-blocking bench-http bench-tenants clean
+.PHONY: attacks backups page screenshots help setup serve test check format tables bench compare counted demo crash cuts faults fuzz full-disk stops starts story damage sim planted growth scale bench-peers bench-workers bench-blocking bench-http bench-tenants clean
 
 help:
 	@echo "make serve    start the broker on ./data, port 7272; PORT=7300, or the variables of minibroker serve"
@@ -18,6 +18,7 @@ help:
 	@echo "make check    formatting, lint, types, house rules"
 	@echo "make bench    measure throughput and latency on this machine"
 	@echo "make compare  measure two commits in turn: A=HEAD~1 B=HEAD, WORK=micro or rows of bench, PAIRS=5, OWN=1 each with its own benchmarks"
+	@echo "make counted  instructions of the broker for a message, of two commits, by valgrind: A=HEAD~1 B=HEAD"
 	@echo "make demo     the signup story: kill workers and the broker, lose nothing"
 	@echo "make crash    SIGKILL the broker under load: KILLS=100 times, as SEED says, for BUDGET=600 s at most"
 	@echo "make sim      simulated worlds out of one seed, for BUDGET=600 s: SEED=7, WORLDS=1 TRACE=1 shows one alone"
@@ -102,6 +103,9 @@ bench: $(VENV)/.develop-ready
 
 compare: $(VENV)/.develop-ready
 	@$(BIN)/python -m benchmarks.compare $(or $(A),HEAD~1) $(or $(B),HEAD) $(if $(OWN),--own) --work $(or $(WORK),micro) --pairs $(or $(PAIRS),5)
+
+counted: $(VENV)/.develop-ready
+	@$(BIN)/python -m benchmarks.counted $(or $(A),HEAD~1) $(or $(B),HEAD)
 
 growth: $(VENV)/.develop-ready
 	@$(BIN)/python -m benchmarks.growth --messages $(or $(MESSAGES),1000000) --body $(or $(BODY),200) --frame $(or $(FRAME),100) --kills $(or $(KILLS),2) $(if $(DRAIN),--drain) $(if $(PAST),--past $(PAST))

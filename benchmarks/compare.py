@@ -153,9 +153,9 @@ def lines(pairs: Sequence[tuple[Figures, Figures]]) -> list[tuple[str, ...]]:
     return made
 
 
-def print_table(rows: Sequence[Sequence[str]]) -> None:
-    """Print rows under `HEADS`, figures to the right."""
-    table = [HEADS, *rows]
+def print_table(rows: Sequence[Sequence[str]], heads: Sequence[str] = HEADS) -> None:
+    """Print rows under their heads, figures to the right."""
+    table = [heads, *rows]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for line in table:
         first, *rest = (cell.rjust(width) for cell, width in zip(line, widths, strict=True))
