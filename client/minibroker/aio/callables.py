@@ -1,7 +1,8 @@
 """Handlers of `Queue.run`: which callables are taken, and how each is called.
 
 An `async def` handler is awaited in the loop. Any other callable may block, so it runs in a thread of the run's
-own pool; what it returns is awaited if it can be, so that a plain function may return a coroutine. What can never
+own pool, and the verbs of its message block (in_thread.py); what it returns is awaited if it can be, so that a
+plain function may return a coroutine. What can never
 be right (a generator, a coroutine that was called already, a function without a place for the message) is refused
 before the first message is taken: found later, its work would be done, or not done, at each attempt.
 """
@@ -16,6 +17,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from minibroker.aio.in_thread import MessageInThread
 from minibroker.aio.message import Message
 from minibroker.session.handling import check_handler, is_async
 from minibroker.session.settlements import ENDED
@@ -51,7 +53,8 @@ class Handlers:
 
     async def _call_in_thread(self, message: Message[Any]) -> object:
         loop = asyncio.get_running_loop()
-        run = functools.partial(contextvars.copy_context().run, _outcome, self._handler, message)
+        given = MessageInThread(message, loop)
+        run = functools.partial(contextvars.copy_context().run, _outcome, self._handler, given)
         future = loop.run_in_executor(self._pool, run)
         try:
             value, error = await asyncio.shield(future)
@@ -83,7 +86,7 @@ class Handlers:
             await message.nack(error)
 
 
-def _outcome(handler: Handler, message: Message[Any]) -> tuple[object, BaseException | None]:
+def _outcome(handler: Any, message: MessageInThread) -> tuple[object, BaseException | None]:
     """Call a handler, in its thread. Its error is a value: a future takes no StopIteration."""
     try:
         return handler(message), None

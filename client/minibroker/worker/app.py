@@ -56,8 +56,9 @@ class App:
                 process killed, a thread gets the error at its next step in Python.
             lease: as for `Queue.consume`; it is renewed while the handler runs.
             executor: for `def`: "thread" (the default) or "process", which imports its module again; there
-                the message has its values, no verbs, and what the lifespan yields stays in the worker. A `def`
-                that wraps an `async def` counts as that one, unless told otherwise here.
+                the message has its values, `progress`, `extend` and `step`, and what the lifespan yields stays in
+                the worker. In a thread the verbs are those of `minibroker.sync.Message`. A `def` that wraps an
+                `async def` counts as that one, unless told otherwise here.
             overwrite: change the settings of a queue that is there, as `Broker.queue` does.
             settings: of the queue, as for `Queue.set`: max_attempts, retry_delay_ms, ...
 

@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
+from minibroker.aio.in_thread import MessageInThread
 from minibroker.aio.message import Message
 from minibroker.session.settlements import ENDED
 from minibroker.shell.telling import tell_goes_on
@@ -102,7 +103,7 @@ class Threads:
     async def call(self, message: Message[Any]) -> object:
         """Call the handler; what it returns is awaited if it can be."""
         loop = asyncio.get_running_loop()
-        step = _Step(self._function, message)
+        step = _Step(self._function, MessageInThread(message, loop))
         context = contextvars.copy_context()
         future = loop.run_in_executor(self._pool, functools.partial(context.run, step.run))
         timer = None
@@ -148,7 +149,7 @@ class Threads:
 class _Step:
     """One call in a thread, which can be interrupted at its next step in Python."""
 
-    def __init__(self, function: Plain, message: Message[Any]) -> None:
+    def __init__(self, function: Plain, message: Any) -> None:
         self._function = function
         self._message = message
         self._lock = threading.Lock()

@@ -1,7 +1,8 @@
 """A process of its own for one `def` handler: it calls the handler for one message after the other.
 
 Started by `children.py`, which speaks to it over a socket: a frame is its length in four bytes, then msgpack. The
-first frame names the handler, each further one is a message, and each is answered.
+first frame names the handler, each further one is a message, and each is answered. Before that answer the handler
+may ask for something (`asking.py`), and is answered in turn.
 The end of the socket ends the process at once, whatever the handler does: nobody waits for it any more, and the
 message belongs to others. Signals are the worker's, which hears them, too, when a whole group is signalled.
 """
@@ -20,7 +21,7 @@ import struct
 import sys
 import threading
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NoReturn
 
 import msgpack
@@ -29,7 +30,9 @@ from minibroker.contract.bodies import decode_body
 from minibroker.contract.confirms import MessageId
 from minibroker.contract.errors import BodyError
 from minibroker.session.error_text import describe
+from minibroker.session.result_wish import encoded
 from minibroker.shell.tracing import within
+from minibroker.worker.asking import GivenStep, plain, refused
 from minibroker.worker.calling import with_arguments
 from minibroker.worker.declared import takes_of
 from minibroker.worker.following import Reject, Retry
@@ -40,9 +43,11 @@ DONE: Final = {"kind": "done"}
 
 
 class Given:
-    """A message as a handler in a process has it: its values, without the verbs."""
+    """A message as a handler in a process has it: its values, and what it may ask for while it works."""
 
-    def __init__(self, fields: dict[str, Any]) -> None:
+    def __init__(self, fields: dict[str, Any], link: Link) -> None:
+        self._link = link
+        self._asking = threading.Lock()  # a handler may have threads of its own
         self.raw: bytes = fields["raw"]
         self.headers: dict[str, Any] = fields["headers"]
         self.id = MessageId(*fields["id"])
@@ -72,8 +77,32 @@ class Given:
         """When the server took it, by the server's wall clock (UTC)."""
         return datetime.fromtimestamp(self._published_unix_ms / 1000, UTC)
 
+    def progress(self, share: float, note: str = "") -> None:
+        """Say how far the work is, 0.0 to 1.0; see `minibroker.sync.Message.progress`."""
+        self.ask(kind="progress", share=share, note=note)
+
+    def extend(self, lease: float | timedelta | None = None) -> None:
+        """Renew the lease now, for `lease` seconds; see `minibroker.sync.Message.extend`."""
+        self.ask(kind="extend", lease=plain(lease))
+
+    def step(self, *, timeout: float | timedelta | None = None) -> GivenStep:
+        """Return a block as `minibroker.sync.Message.step` does: `with message.step() as step:`."""
+        return GivenStep(self, timeout)
+
+    def ask(self, **asked: Any) -> dict[str, Any]:
+        """Ask the worker for something, and return its answer.
+
+        Raises:
+            MinibrokerError, TypeError, ValueError: as the verb of a message does that was asked for.
+        """
+        with self._asking:
+            said = self._link.ask(asked)
+        if said["kind"] == "refused":
+            raise refused(said)
+        return said
+
     def __getattr__(self, name: str) -> NoReturn:
-        if name in ("ack", "nack", "reject", "release", "extend", "process"):
+        if name in ("ack", "complete", "nack", "reject", "release", "process"):
             raise AttributeError(
                 f"a handler in a process cannot {name}: return, or raise Reject or Retry of minibroker.worker"
             )
@@ -86,12 +115,36 @@ def packed(value: object) -> bytes:
     return LENGTH.pack(len(data)) + data
 
 
-def outcome(function: Callable[[Any], Any], message: Given) -> dict[str, Any]:
-    """Call the handler; return what the worker is told."""
+class Link:
+    """The socket to the worker, and what a thread has read from it."""
+
+    def __init__(self, link: socket.socket) -> None:
+        self._socket = link
+        self._frames: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        threading.Thread(target=_read, args=(link, self._frames), daemon=True).start()
+
+    def next(self) -> dict[str, Any]:
+        """Wait for the next frame."""
+        return self._frames.get()
+
+    def tell(self, said: dict[str, Any]) -> None:
+        """Send a frame."""
+        self._socket.sendall(packed(said))
+
+    def ask(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """Send a frame and wait for the next one, its answer: the worker sends no other while a handler works."""
+        self.tell(asked)
+        return self.next()
+
+
+def outcome(function: Callable[[Any], Any], message: Given, keeps_results: bool) -> dict[str, Any]:
+    """Call the handler; return what the worker is told, with what it returned where that is kept."""
     try:
         value = function(message)
         if inspect.isawaitable(value):  # a `def` around an `async def`
-            asyncio.run(_awaited(value))
+            value = asyncio.run(_awaited(value))
+        if value is not None and keeps_results:
+            return DONE | {"result": encoded(value)}
     except BaseException as error:  # noqa: BLE001 - it is the worker that judges it
         kind, text = describe(error)
         said: dict[str, Any] = {"kind": "failed", "error": kind.decode(), "text": text.decode()}
@@ -128,18 +181,16 @@ def main(descriptor: int) -> None:
     """Serve the worker at the other end of the socket."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    link = socket.socket(fileno=descriptor)
-    frames: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
-    threading.Thread(target=_read, args=(link, frames), daemon=True).start()
-    first = frames.get()
+    link = Link(socket.socket(fileno=descriptor))
+    first = link.next()
     sys.path[:] = first["path"]
     logging.basicConfig(
         level=first["level"], format="%(asctime)s %(levelname)s %(name)s %(message)s"
     )
     function = _handler(first["module"], first["name"])
-    link.sendall(packed(STARTED))
+    link.tell(STARTED)
     while True:
-        fields = frames.get()
+        fields = link.next()
         with within(fields):
-            said = outcome(function, Given(fields))
-        link.sendall(packed(said))
+            said = outcome(function, Given(fields, link), fields["keeps_results"])
+        link.tell(said)

@@ -17,7 +17,10 @@ from typing import Any, Final
 import msgpack
 
 from minibroker.aio.message import Message
+from minibroker.contract.bodies import decode_body
+from minibroker.session.result_wish import MSGPACK
 from minibroker.shell.tracing import carried
+from minibroker.worker.asking import ASKED, answer
 from minibroker.worker.calling import timed_out
 from minibroker.worker.child import LENGTH, packed
 from minibroker.worker.declared import Declared
@@ -45,14 +48,19 @@ class Children:
         """
         self._idle.append(await _Child.start(self._declared))
 
-    async def call(self, message: Message[Any]) -> None:
-        """Call the handler in a process; raise what it raised, by class and text, or ProcessDied."""
+    async def call(self, message: Message[Any]) -> object:
+        """Call the handler in a process; raise what it raised, by class and text, or ProcessDied.
+
+        Returns what it returned where the queue keeps results, else None.
+        """
         child = self._rested() or await _Child.start(self._declared)
         self._busy.add(child)
         timeout_s = self._declared.timeout_s
         try:
             async with asyncio.timeout(timeout_s) as bound:
                 said = await child.ask(_fields(message) | carried())
+                while said["kind"] in ASKED:
+                    said = await child.ask(await answer(message, said))
         except TimeoutError as error:
             await child.kill()
             if bound.expired() and timeout_s is not None:
@@ -65,6 +73,7 @@ class Children:
             self._busy.discard(child)
         self._idle.append(child)
         _raise_as(said)
+        return decode_body(said["result"], MSGPACK) if "result" in said else None
 
     def _rested(self) -> _Child | None:
         """Return a process that has nothing to do, if there is one; one that died so is no message's fault."""
@@ -156,6 +165,7 @@ def _fields(message: Message[Any]) -> dict[str, Any]:
         "key": message.key,
         "queue": message.queue,
         "published_unix_ms": run.published_unix_ms,
+        "keeps_results": run.delivery.keeps_results,
     }
 
 

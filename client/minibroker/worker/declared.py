@@ -7,6 +7,7 @@ made into the type of its annotation. A single one without an annotation gets th
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -79,6 +80,10 @@ def declare(
         timeout_s = milliseconds("timeout", timeout, MAX_TIMEOUT_MS, 1) / 1000
     if lease is not None:
         milliseconds("lease", lease, limits.MAX_LEASE_MS, limits.MIN_LEASE_MS)
+    if executor is None and is_async(function) and _takes_blocking(function):
+        raise TypeError(
+            f"{function!r:.100} is an async def, and its message is a minibroker.Message: the verbs are awaited"
+        )
     return Declared(
         queue,
         function,
@@ -165,7 +170,19 @@ def _assigned(parameters: list[inspect.Parameter], wanted: str) -> Takes:
 
 
 def _is_message(annotation: Any) -> bool:
-    return annotation is Message or get_origin(annotation) is Message
+    kind = get_origin(annotation) or annotation
+    return kind is Message or _is_blocking(kind)
+
+
+def _is_blocking(kind: Any) -> bool:
+    """Return whether it is `minibroker.sync.Message`: the verbs of a `def` handler's message are that one's."""
+    module = sys.modules.get("minibroker.sync.message")
+    return module is not None and kind is module.Message
+
+
+def _takes_blocking(function: Callable[..., Any]) -> bool:
+    parameters = inspect.signature(function, eval_str=True).parameters.values()
+    return any(_is_blocking(get_origin(each.annotation) or each.annotation) for each in parameters)
 
 
 def _shown(kind: Any) -> str:

@@ -1,0 +1,112 @@
+"""What a handler in a process asks its worker for while it works: progress, a longer lease, a step.
+
+`GivenStep` is of the process, `answer` of the worker; between them are frames as `child.py` has them, each asking
+answered by one, before the answer that the handler itself comes to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, Final
+
+from minibroker.aio.message import Message
+from minibroker.contract import errors
+from minibroker.contract.bodies import decode_body, encode_body
+from minibroker.contract.confirms import Confirm
+from minibroker.contract.errors import MinibrokerError
+from minibroker.session import typed
+
+ASKED: Final = frozenset({"progress", "extend", "step"})
+FINE: Final = {"kind": "fine"}
+
+
+class GivenStep:
+    """A step as a handler in a process has it: what is said in its block is asked for at its end."""
+
+    def __init__(self, given: Any, timeout: Any) -> None:
+        self._given = given
+        self._timeout = timeout
+        self._parts: list[dict[str, Any]] = []
+        self._result: dict[str, Any] = {}
+        self.confirms: list[Confirm] = []  # of what it published, in the order of the calls
+
+    def publish(self, queue: str, body: Any, **wishes: Any) -> None:
+        """Store a message in a queue, given by its name; the rest is as `minibroker.sync.Queue.publish` has it.
+
+        What cannot be sent is refused here, with a TypeError; all else at the end of the block.
+        """
+        self.publish_many(queue, [body], **wishes)
+
+    def publish_many(self, queue: str, bodies: Iterable[Any], **wishes: Any) -> None:
+        """Store many messages with the same headers, key, delay and terms; see `publish`."""
+        if not isinstance(queue, str):
+            raise TypeError("a handler in a process names the queue of a publish by a str")
+        made = [list(_encoded(body)) for body in bodies]
+        named = {name: plain(value) for name, value in wishes.items()}
+        self._parts.append({"queue": queue, "bodies": made, "wishes": named})
+
+    def result(self, value: Any, *, kept: Any = None) -> None:
+        """Say what the message came to; see `minibroker.sync.Step.result`."""
+        self._result = {"result": list(_encoded(value)), "kept": plain(kept)}
+
+    def __enter__(self) -> GivenStep:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is None:
+            said = self._given.ask(
+                kind="step", timeout=plain(self._timeout), parts=self._parts, **self._result
+            )
+            self.confirms = [Confirm(*each) for each in said["confirms"]]
+
+
+def _encoded(value: Any) -> tuple[bytes, int]:
+    try:
+        return encode_body(value)
+    except TypeError:
+        return typed.write(value)
+
+
+def plain(value: Any) -> Any:
+    """Return a value of a verb as a frame can have it: a span as seconds."""
+    return value.total_seconds() if isinstance(value, timedelta) else value
+
+
+async def answer(message: Message[Any], asked: dict[str, Any]) -> dict[str, Any]:
+    """Do what is asked for a message; return the frame that answers it. An error of it is the handler's."""
+    try:
+        if asked["kind"] == "progress":
+            await message.progress(asked["share"], asked["note"])
+        elif asked["kind"] == "extend":
+            await message.extend(asked["lease"])
+        else:
+            return FINE | {"confirms": await _step(message, asked)}
+    except Exception as error:  # noqa: BLE001 - raised again in the process, where the handler may know what to do
+        return {"kind": "refused", "error": type(error).__name__, "text": str(error)}
+    return FINE
+
+
+async def _step(message: Message[Any], asked: dict[str, Any]) -> list[tuple[int, int, str]]:
+    async with message.step(timeout=asked["timeout"]) as step:
+        for part in asked["parts"]:
+            bodies = [decode_body(raw, encoding) for raw, encoding in part["bodies"]]
+            step.publish_many(part["queue"], bodies, **part["wishes"])
+        if "result" in asked:
+            step.result(decode_body(*asked["result"]), kept=asked["kept"])
+    return [(each.origin, each.sequence, each.durability) for each in step.confirms]
+
+
+def refused(said: dict[str, Any]) -> Exception:
+    """Return the error of an answer: of the same class if that is one of this package or built in."""
+    name, text = said["error"], said["text"]
+    kind = getattr(errors, name, None)
+    if isinstance(kind, type) and issubclass(kind, MinibrokerError):
+        return kind(text)
+    return {"TypeError": TypeError, "ValueError": ValueError}.get(name, RuntimeError)(text)
