@@ -191,7 +191,13 @@ def test_all_queues_come_in_pages() -> None:
             asked.append(after)
             start = every.index(after) + 1 if after else 0
             page = every[start : start + count]
-            row = {"is_dlq": False, "oldest_ready_ms": 0, "counts": {}}
+            row = {
+                "is_dlq": False,
+                "oldest_ready_ms": 0,
+                "counts": {},
+                "wait_p95_ms": -1,
+                "run_p95_ms": -1,
+            }
             last = start + count >= len(every)
             return {
                 "queues": [{"name": name, **row} for name in page],

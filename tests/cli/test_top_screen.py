@@ -34,7 +34,7 @@ OVERVIEW: Mapping[str, Any] = {
 
 def seen(at_ms: int, **counts: int) -> Seen:
     """Return a queue as it was seen."""
-    return Seen(at_ms, False, 61_500, {**ZEROS, **counts})
+    return Seen(at_ms, False, 61_500, {**ZEROS, **counts}, 250, 2_500)
 
 
 def look(at_ms: int, queues: Mapping[str, Seen]) -> Look:
@@ -71,7 +71,7 @@ def busy(at_ms: int, published: int) -> Look:
     return look(at_ms, {name: seen(at_ms, **counts) for name in ("mail", "東京" * 20)})
 
 
-ALL = "queue readyv begun held delayed consumers in/s done/s failed/s dead/s oldest"
+ALL = "queue readyv begun held delayed consumers in/s done/s failed/s dead/s oldest wait run"
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ ALL = "queue readyv begun held delayed consumers in/s done/s failed/s dead/s old
     [
         (40, "queue readyv begun in/s"),
         (60, "queue readyv begun consumers in/s done/s"),
-        (100, ALL),
+        (100, "queue readyv begun held consumers in/s done/s failed/s dead/s oldest wait run"),
         (200, ALL),
     ],
 )
@@ -92,6 +92,8 @@ def test_what_matters_least_goes_first(width: int, heads: str) -> None:
     assert mail.split()[:2] == ["mail", "1,234,567"]
     assert mail.split()[heads.split().index("in/s")] == "100"
     assert ("..." in long) == (width < 200)
+    times = [mail.split()[heads.split().index(name)] for name in ("wait", "run") if name in heads]
+    assert times == ["250ms", "2.5s"][: len(times)]
     assert "in 200/s" in "  ".join(above)
 
 
@@ -114,7 +116,7 @@ def test_rates_are_of_counters_that_may_begin_anew() -> None:
     assert "in -/s" in "".join(texts(screen))
     both = {"mail": seen(10_000, published=102), "new": seen(10_000, published=50)}
     screen.take(look(10_000, both))
-    mail, new = [line.split() for line in texts(screen) if line.startswith(("mail", "new"))]
+    mail, new = [line.split() for line in texts(screen, 200) if line.startswith(("mail", "new"))]
     assert (mail[6], new[6]) == ("0.2", "-")  # and the one that is known stands first
 
 
@@ -135,7 +137,7 @@ def test_keys_sort_and_turn_the_order_round() -> None:
     screen.press("r")
     assert names(screen) == ["a", "b", "c"]
     screen.press("left")
-    assert (screen.sort, "oldestv" in "".join(texts(screen, 40))) == ("oldest", True)
+    assert (screen.sort, "runv" in "".join(texts(screen, 40))) == ("run", True)
     screen.press("right")
     screen.press(">")
     assert screen.sort == "ready"
@@ -236,7 +238,9 @@ def detail(at_ms: int, acked: int, *holders: Mapping[str, Any], overview: Any = 
         "live_bytes": 1_234,
     }
     found = {"holders": list(holders), "total": len(holders)}
-    return Detail({**overview, "now_unix_ms": 700_000}, "c", at_ms, view, found)
+    shares = {"count": 9, "mean": 0.5, "p50": 0.25, "p95": 4.0, "p99": 61.0}
+    times = {"waits": shares, "runs": shares, "consumers": 2, "idle": 0.125, "handlers": 1_200}
+    return Detail({**overview, "now_unix_ms": 700_000}, "c", at_ms, view, found, times)
 
 
 def holder(number: int) -> Mapping[str, Any]:
@@ -268,6 +272,9 @@ def test_one_queue_in_detail() -> None:
     text = "\n".join(lines)
     assert "memory 5 of 512 MiB" in text  # resident, as the limit is
     assert "ready 5  begun 0  held 0  delayed 0  oldest 1m1s  1,234 bytes of the log" in text
+    waits = "p50 250ms, p95 4.0s, p99 1m1s"
+    assert f"waits {waits}  runs {waits}  consumers idle 12%" in text
+    assert "handlers wanted 1,200" in text
     assert "acked 105 (0.5/s)\nlease_ms=1m30s  dead letters in c.dlq\n\nclient" in text
     (line,) = [line for line in lines if line.startswith("worker-7  away")]
     assert line.split()[2:] == ["1", "20", "19", "1", "1m3s", "1-7"]

@@ -43,6 +43,12 @@ def test_numbers_change_while_one_looks(http_broker: HttpBroker, page: Any) -> N
     cell = 'tr[data-queue="mail"] td[data-count="ready"]'
     page.locator(cell, has_text="4").wait_for()
     page.locator("[data-chart] .uplot").wait_for()
+    assert (
+        page.locator('tr[data-queue="mail"] td[data-span="run_p95_ms"]').inner_text()
+        != "\N{EN DASH}"
+    )
+    page.goto("/queues/mail")
+    assert "Handlers wanted" in page.locator("dl.tiles").inner_text()
     assert page.complaints == []
 
 

@@ -128,6 +128,8 @@ def _value(row: Row, look: Look) -> dict[str, Any]:
         "name": row.name,
         "is_dlq": row.is_dlq,
         "oldest_ready_ms": seen.oldest_ms,
+        "wait_p95_ms": seen.wait_ms if seen.wait_ms >= 0 else None,
+        "run_p95_ms": seen.run_ms if seen.run_ms >= 0 else None,
         "counts": seen.counts,
         "rates": {name: round(row[name], 3) if row[name] >= 0 else None for name in RATES},
     }

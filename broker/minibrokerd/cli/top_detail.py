@@ -10,10 +10,11 @@ from minibroker.contract.metrics import COUNTERS
 from minibroker.contract.settings import SETTINGS
 from minibrokerd.cli.layout import Table, fit
 from minibrokerd.cli.top_lines import Letters, Line, Style, flowed
-from minibrokerd.cli.top_numbers import Seen, age_text, rate, rate_text
+from minibrokerd.cli.top_numbers import Seen, age_text, rate, rate_text, span_text
 from minibrokerd.text.units import duration_text
 
 HEADS: Final = ("client", "from", "consumers", "prefetch", "held", "begun", "longest", "message")
+SHARES: Final = ("p50", "p95", "p99")
 STATES: Final = ("ready", "begun", "held", "delayed")
 
 
@@ -26,6 +27,7 @@ class Detail:
     at_ms: int  # of a clock that never goes back
     view: Mapping[str, Any] | None = None
     holders: Mapping[str, Any] | None = None
+    times: Mapping[str, Any] | None = None
 
     @property
     def seen(self) -> Seen | None:
@@ -45,7 +47,7 @@ def detail_lines(
     if detail.view is None or detail.holders is None:
         yield Line(fit("there is no such queue", width, letters.ellipsis), Style.ALARM)
         return
-    parts = (_now(detail.view), _counted(detail, before), _settings(detail.view))
+    parts = (_now(detail.view), _times(detail), _counted(detail, before), _settings(detail.view))
     for each in parts:
         for text in flowed(each, width, letters.ellipsis):
             yield Line(text)
@@ -63,6 +65,22 @@ def _now(view: Mapping[str, Any]) -> Iterator[str]:
     if counts["dead_waiting"]:
         yield f"dead_waiting {counts['dead_waiting']:,}"
     yield f"{view['live_bytes']:,} bytes of the log"
+
+
+def _times(detail: Detail) -> Iterator[str]:
+    """Yield how long messages wait and run of late, what consumers had nothing, how many handlers are wanted."""
+    times = detail.times
+    if times is None:
+        return
+    for name in ("waits", "runs"):
+        spread = times[name]
+        if spread["count"]:
+            shares = (f"{share} {span_text(spread[share] * 1_000)}" for share in SHARES)
+            yield f"{name} {', '.join(shares)}"
+    if times["consumers"]:
+        yield f"consumers idle {times['idle']:.0%}"
+    if times["handlers"] is not None:
+        yield f"handlers wanted {times['handlers']:,}"
 
 
 def _counted(detail: Detail, before: Detail | None) -> Iterator[str]:

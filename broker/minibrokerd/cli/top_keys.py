@@ -26,7 +26,8 @@ MEANINGS: Final = (
     "ready: messages that wait for a consumer; begun: a handler works on them;",
     "held: delivered ahead to a client; delayed: they wait for their time;",
     "in/s: published; done/s: acked; failed/s: nacked; dead/s: to the dead-letter queue;",
-    "oldest: for how long the oldest ready message has been ready.",
+    "oldest: for how long the oldest ready message has been ready;",
+    "wait, run: 95 of 100 messages waited, and ran, for less, in the last minutes.",
 )
 
 

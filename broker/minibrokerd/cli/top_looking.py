@@ -52,7 +52,8 @@ def look_at(api: HttpApi, filter: str) -> Look:
         page = api.get("queues", match=filter, count=PAGE, after=after)
         at_ms = time.monotonic_ns() // 1_000_000
         for row in page["queues"]:
-            queues[row["name"]] = Seen(at_ms, row["is_dlq"], row["oldest_ready_ms"], row["counts"])
+            shared = row["is_dlq"], row["oldest_ready_ms"], row["counts"]
+            queues[row["name"]] = Seen(at_ms, *shared, row["wait_p95_ms"], row["run_p95_ms"])
         after = page["next"]
         if not after:
             break
@@ -65,11 +66,12 @@ def look_into(api: HttpApi, queue: str) -> Detail:
     at_ms = time.monotonic_ns() // 1_000_000
     try:
         view, holders = api.get(path), api.get(f"{path}/holders", count=MOST_HOLDERS)
+        times = api.get(f"{path}/times")
     except Refused as error:
         if error.status != 404:
             raise
         return Detail(overview, queue, at_ms)
-    return Detail(overview, queue, at_ms, view, holders)
+    return Detail(overview, queue, at_ms, view, holders, times)
 
 
 def pause_s(look: Look) -> float:

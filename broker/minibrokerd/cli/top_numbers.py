@@ -30,17 +30,20 @@ class Column:
 COLUMNS: Final = (
     Column("ready", "ready", 0),
     Column("begun", "begun", 1),
-    Column("held", "held", 6),
-    Column("delayed", "delayed", 7),
+    Column("held", "held", 9),
+    Column("delayed", "delayed", 11),
     Column("consumers", "consumers", 4),
     Column("in/s", "published", 2, True),
     Column("done/s", "acked", 3, True),
     Column("failed/s", "failed", 8, True),
-    Column("dead/s", "dead_lettered", 9, True),
+    Column("dead/s", "dead_lettered", 10, True),
     Column("oldest", "oldest", 5),
+    Column("wait", "wait", 6),
+    Column("run", "run", 7),
 )
 AT: Final = {column.number: at for at, column in enumerate(COLUMNS)}
 RATES: Final = tuple(column.number for column in COLUMNS if column.is_rate)
+SPANS: Final = ("wait", "run")
 SORTS: Final = (NAME, *AT)
 
 
@@ -52,6 +55,8 @@ class Seen:
     is_dlq: bool
     oldest_ms: int  # for which the oldest ready message has been ready
     counts: Mapping[str, int]  # what `stats` says
+    wait_ms: float = UNKNOWN  # for less than which 95 of 100 waited of late
+    run_ms: float = UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +109,8 @@ def _number(column: Column, before: Seen | None, now: Seen) -> float:
         return rate(column.number, before, now)
     if column.number == "oldest":
         return now.oldest_ms if now.counts["ready"] else UNKNOWN
+    if column.number in SPANS:
+        return now.wait_ms if column.number == "wait" else now.run_ms
     return now.counts[column.number]
 
 
@@ -127,6 +134,8 @@ def cell(column: Column, number: float) -> str:
         return "-"
     if column.number == "oldest":
         return age_text(number)
+    if column.number in SPANS:
+        return span_text(number)
     return rate_text(number) if column.is_rate else f"{number:,}"
 
 
@@ -135,6 +144,13 @@ def rate_text(number: float) -> str:
     if number < 0:
         return "-"
     return f"{number:,.0f}" if number >= 10 or number == 0 else f"{number:.1f}"
+
+
+def span_text(ms: float) -> str:
+    """Return a time that may be short: in ms, or with a decimal of a second."""
+    if ms < 1_000:
+        return f"{ms:.0f}ms"
+    return f"{ms / 1_000:.1f}s" if ms < 10_000 else age_text(ms)
 
 
 def age_text(ms: float) -> str:

@@ -15,7 +15,7 @@ from typing import Any, Final
 from minibrokerd.core.model.histogram import Histogram
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.http.families import FAMILIES
-from minibrokerd.http.family import Family, Labels
+from minibrokerd.http.family import MOST_ZEROS, Family, Labels
 from minibrokerd.http.subject import Subject
 from minibrokerd.monitoring.view import Phase
 
@@ -113,7 +113,11 @@ async def write(
             continue
         now_ms = subject.engine.clock.now_ms()
         for some in slices:
-            small.extend(some.lines(family, now_ms))
+            small.extend(
+                some.counted_lines(family)
+                if family.rare and len(queues) > MOST_ZEROS
+                else some.lines(family, now_ms)
+            )
             if sum(map(len, small)) >= SEND_BYTES:
                 yield ("\n".join(small) + "\n").encode()
                 small.clear()
@@ -149,6 +153,15 @@ class _Slice:
         self.queues = queues
         self.names = [queue.name for queue in queues]
         self.counted = set[str]().union(*[queue.group.counters for queue in queues])
+
+    def counted_lines(self, family: Family) -> Iterator[str]:
+        """Yield the lines of a counter of those queues in which it is not 0."""
+        counter, head = family.counter, family.sample_name + '{queue="'
+        if counter in self.counted:
+            counts = [queue.group.counters.get(counter) for queue in self.queues]
+            for name, count in zip(self.names, counts, strict=True):
+                if count:
+                    yield f'{head}{name}"}} {count}'
 
     def lines(self, family: Family, now_ms: int) -> Iterator[str]:
         """Yield the lines of one family, of one value of its other labels at a time."""

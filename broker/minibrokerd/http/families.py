@@ -41,8 +41,8 @@ def _one(value: Callable[[Subject], float]) -> Callable[[Subject], Samples]:
 
 def _ages_s(queues: Sequence[Queue], now_ms: int) -> list[float]:
     since = [
-        queue.group.lanes.oldest_ms(OLDEST_LANES) if queue.group.lanes.ready else None
-        for queue in queues
+        lanes.oldest_ms(OLDEST_LANES) if lanes.ready else None
+        for lanes in [queue.group.lanes for queue in queues]
     ]
     return [0 if each is None else max(0, now_ms - each) / 1_000 for each in since]
 
@@ -137,6 +137,7 @@ _QUEUE_FAMILIES: Final = (
             "counter",
             f"{row.meaning[0].upper()}{row.meaning[1:]}.",
             counter=row.name,
+            rare=not row.shown,
             labels=("queue",),
         )
         for row in METRICS.values()

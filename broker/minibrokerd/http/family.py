@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from minibrokerd.core.model.histogram import Histogram
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.http.subject import Subject
 
+MOST_ZEROS: Final = 1_000  # queues of which rare counters are shown that are 0
 Labels = tuple[tuple[str, str], ...]
 Samples = Iterable[tuple[Labels, float]]
 OfQueues = Callable[[Sequence[Queue], int], Sequence[float]]  # of queues, and the log time in ms
@@ -29,6 +31,9 @@ class Family:
     read: Callable[[Subject], Samples] | None = None
     of_queues: Mapping[str, OfQueues] | None = None  # by the end of the label set: `,state="ready"`
     counter: str = ""
+    rare: bool = (
+        False  # a counter of which most queues have none: of very many queues, zeros are left out
+    )
     early: bool = False  # known while the broker recovers, too
     labels: tuple[str, ...] = ()
     histogram: Callable[[Subject], Histogram] | None = None
@@ -53,4 +58,7 @@ class Family:
     def help(self) -> str:
         """What it is for whoever reads the numbers: its meaning, and what a restart does to a counter."""
         ends = {"goes on": " Goes on over a restart.", "from 0": " From 0 at each start."}
-        return self.meaning + ends.get(self.after_restart, "")
+        zeros = (
+            f" Of more than {MOST_ZEROS:,} queues, those where it is not 0." if self.rare else ""
+        )
+        return self.meaning + ends.get(self.after_restart, "") + zeros

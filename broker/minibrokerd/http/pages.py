@@ -70,7 +70,9 @@ def _count(number: int) -> str:
 
 
 def _span(ms: float) -> str:
-    """Return a duration for people: the largest two units."""
+    """Return a duration for people: the largest two units; below 0: there is none."""
+    if ms < 0:
+        return "\N{EN DASH}"
     if ms < 1_000:
         return f"{ms:.3g} ms" if ms else "0"
     return " ".join(duration_text(int(ms) // 1_000 * 1_000).split()[:2])
@@ -161,8 +163,11 @@ async def show_queue(ask: Ask) -> Response:
 
     async def values() -> dict[str, Any]:
         view = await queues.show_queue(ask)
+        times = await queues.show_times(ask)
         return {
             "queue": view,
+            "times": times,
+            "times_p95": {name: _p95_ms(times[name]) for name in ("waits", "runs")},
             "found": await messages.list_messages(ask),
             "state": ask.text("state"),
             "states": ("ready", "delayed", "held", "begun"),
@@ -173,6 +178,10 @@ async def show_queue(ask: Ask) -> Response:
         }
 
     return await _or_failure(ask, "queue.html", values())
+
+
+def _p95_ms(spread: dict[str, Any]) -> float:
+    return spread["p95"] * 1_000 if spread["count"] else -1
 
 
 async def show_schedules(ask: Ask) -> Response:

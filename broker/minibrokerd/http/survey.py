@@ -14,6 +14,7 @@ from minibroker.contract.metrics import METRICS
 from minibrokerd import __version__
 from minibrokerd.core.model.histogram import Histogram
 from minibrokerd.core.model.queues import Queue
+from minibrokerd.core.model.times import p95_of
 from minibrokerd.http.requests import whole
 from minibrokerd.http.shapes import LogView, Overview, QueueRow
 from minibrokerd.http.subject import Subject
@@ -187,7 +188,9 @@ def value_of(queue: Queue, name: str) -> int:
 
 def row_of(subject: Subject, queue: Queue) -> QueueRow:
     """Return a queue as a row of a list."""
-    return QueueRow(queue.name, queue.is_dlq, oldest_of(subject, queue), queue.statistics())
+    wait_ms, run_ms = p95_of(queue.group.times, subject.engine.clock.now_ms())
+    oldest_ms = oldest_of(subject, queue)
+    return QueueRow(queue.name, queue.is_dlq, oldest_ms, queue.statistics(), wait_ms, run_ms)
 
 
 async def rows_of(subject: Subject, queues: list[Queue]) -> list[QueueRow]:

@@ -52,6 +52,8 @@ class Lane:
     @property
     def oldest_ms(self) -> int | None:
         """Since when the one that is ready for the longest is (log time); None: nothing is ready."""
+        if self.fresh and not (self.returned or self.cold or self.late):  # nearly always
+            return self.fresh[0].ready_at_ms
         lines: tuple[Sequence[Span | ColdRun], ...] = (self.fresh, self.cold, self.late)
         firsts = [line[0].ready_at_ms for line in lines if line]
         if self.returned:

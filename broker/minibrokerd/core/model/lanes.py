@@ -335,6 +335,8 @@ class Lanes:
 
         Of very many lanes with a key `most` are looked at, those whose turn comes first.
         """
+        if len(self._turn) == 1 and self.keys is None:
+            return next(iter(self._turn)).oldest_ms
         lanes = self._turn if self.keys is None else chain(self._turn, self._keyed.values())
         times = [lane.oldest_ms for lane in islice(lanes, most)]
         return min((time for time in times if time is not None), default=None)

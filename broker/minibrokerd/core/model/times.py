@@ -78,6 +78,19 @@ class Times:
         }
 
 
+def p95_of(times: Times | None, now_ms: int) -> tuple[int, int]:
+    """Return below which time 95 of 100 waits and runs of late were, in ms; -1: there were none."""
+    if times is None or times.is_over(now_ms):
+        return -1, -1
+    windows = [times] if times.before is None else [times.before, times]
+    waits, runs = (_counts([getattr(each, name) for each in windows]) for name in ("waits", "runs"))
+    share = SHARES["p95"]
+    return (
+        round(quantile(waits, share)) if any(waits) else -1,
+        round(quantile(runs, share)) if any(runs) else -1,
+    )
+
+
 def handlers_for(said: dict[str, Any], backlog: int, target_ms: int) -> int | None:
     """Return how many handlers at once would work off the backlog within a time, and what comes meanwhile.
 
@@ -92,10 +105,15 @@ def handlers_for(said: dict[str, Any], backlog: int, target_ms: int) -> int | No
     return handlers
 
 
-def _sums(spreads: list[Spread]) -> dict[str, int]:
+def _counts(spreads: list[Spread]) -> list[int]:
     counts = [0] * BUCKETS
     for spread in spreads:
         for exponent, count in spread.counts.items():
             counts[exponent] += count
+    return counts
+
+
+def _sums(spreads: list[Spread]) -> dict[str, int]:
+    counts = _counts(spreads)
     said = {"count": sum(counts), "total_ms": sum(spread.total_ms for spread in spreads)}
     return said | {name: round(quantile(counts, share)) for name, share in SHARES.items()}

@@ -102,6 +102,7 @@
       for (const place of all(`[data-queue="${CSS.escape(row.name)}"]`)) {
         all("[data-count]", place).forEach((cell) => set(cell, count(row.counts[cell.dataset.count])));
         all("[data-rate]", place).forEach((cell) => set(cell, rate(made ? made[cell.dataset.rate] : null)));
+        all("[data-span]", place).forEach((cell) => set(cell, row[cell.dataset.span] < 0 ? "–" : span(row[cell.dataset.span])));
         all("[data-oldest]", place).forEach((cell) => set(cell, span(row.oldest_ready_ms)));
         spark(place, row.name, row.counts.ready);
       }
