@@ -137,7 +137,8 @@ class Story:
             supervised = self._pair.processes()[1:]
             pid = self._random.choice(_with_children(supervised) or supervised)
             pids = _family(pid)
-            if kind == "handler" and len(pids) > 1:
+            # One that still starts is no handler yet: its end is that of the worker, as a kill of that one is.
+            if kind == "handler" and len(pids) > 1 and self._has_worked(pids[1]):
                 pids = pids[1:2]
         self.notes.append(f"killed {kind}")
         ended = self._pair.output.count("worker_ended")
@@ -200,6 +201,10 @@ class Story:
                 found.append((path / "cmdline").read_bytes().replace(b"\0", b" ").decode())
             os.close(descriptor)
         return found
+
+    def _has_worked(self, pid: int) -> bool:
+        lines = map(str.split, self._ledger.read_text().splitlines())
+        return any(line[0] == "begun" and line[6] == str(pid) for line in lines)
 
     def _await_work(self) -> None:
         """Return when some message is begun and not done: a kill that meets nothing proves nothing."""
