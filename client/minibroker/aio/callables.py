@@ -17,10 +17,9 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from minibroker.aio.in_thread import MessageInThread
+from minibroker.aio.in_thread import MessageInThread, settle
 from minibroker.aio.message import Message
 from minibroker.session.handling import check_handler, is_async
-from minibroker.session.settlements import ENDED
 from minibroker.shell.telling import tell_goes_on
 
 Handler = Callable[[Message[Any]], Awaitable[object] | object]
@@ -75,15 +74,8 @@ class Handlers:
         """
         tell_goes_on(message)
         await asyncio.wait([future], timeout=None if message.lost else self._grace_s)
-        if not future.done() or message.state == ENDED:
-            return
-        value, error = future.result()
-        if inspect.iscoroutine(value):
-            value.close()  # it was to be awaited by a task that is cancelled
-        elif error is None:
-            await message.ack()
-        elif isinstance(error, Exception):
-            await message.nack(error)
+        if future.done():
+            await settle(message, *future.result())
 
 
 def _outcome(handler: Any, message: MessageInThread) -> tuple[object, BaseException | None]:

@@ -7,6 +7,7 @@ for it. What a handler returns may be awaited, in the loop: there the same verbs
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Callable, Coroutine
 from threading import get_ident
 from types import TracebackType
@@ -14,6 +15,7 @@ from typing import Any
 
 from minibroker.aio.atomic_step import Step
 from minibroker.aio.message import Message
+from minibroker.session.settlements import ENDED
 from minibroker.session.spans import Span
 
 
@@ -80,6 +82,18 @@ class StepInThread(Step):
     ) -> None:
         if error is None:
             wait_for(self._commit(), self.loop)
+
+
+async def settle(message: Message[Any], value: object, error: BaseException | None) -> None:
+    """Settle a message whose call came to its end after its task was cancelled, as far as it has ended."""
+    if message.state == ENDED:
+        return
+    if inspect.iscoroutine(value):
+        value.close()  # it was to be awaited by the task
+    elif error is None:
+        await message.ack()
+    elif isinstance(error, Exception):
+        await message.nack(error)
 
 
 def wait_for(asked: Coroutine[Any, Any, Any], loop: asyncio.AbstractEventLoop) -> Any:

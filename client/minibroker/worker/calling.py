@@ -16,9 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-from minibroker.aio.in_thread import MessageInThread
+from minibroker.aio.in_thread import MessageInThread, settle
 from minibroker.aio.message import Message
-from minibroker.session.settlements import ENDED
 from minibroker.shell.telling import tell_goes_on
 from minibroker.worker.declared import Declared, Takes
 from minibroker.worker.following import HandlerTimeout
@@ -131,15 +130,8 @@ class Threads:
         if message.lost:
             tell_goes_on(message)
             await asyncio.wait([future])
-        if not future.done() or message.state == ENDED:
-            return
-        value, error = future.result()
-        if inspect.iscoroutine(value):
-            value.close()  # it was to be awaited by a task that is cancelled
-        elif error is None:
-            await message.ack()
-        elif isinstance(error, Exception):
-            await message.nack(error)
+        if future.done():
+            await settle(message, *future.result())
 
     def close(self) -> None:
         """Let the threads end when they are idle."""
