@@ -64,6 +64,25 @@ async def test_a_retry_that_names_no_delay_says_so(
     assert worker.says("done")["attempt"] == 2
 
 
+@EXECUTORS
+async def test_a_retry_may_let_its_whole_key_wait(
+    start_worker: StartWorker, broker: minibroker.Broker, executor: str
+) -> None:
+    """As after "too many requests": the next of the key waits, that of another does not."""
+    jobs = broker.queue("jobs")
+    await jobs.set(retry_delay_ms=10, retry_jitter_percent=0)
+    for key in ("alice", "alice", "bob"):
+        await jobs.publish("x", key=key)
+    body = 'if message.key == "alice":\n    raise Retry("slow down", key_delay=600)'
+    worker = start_worker(source(executor, body))
+    assert worker.says("done")["queue"] == "jobs"
+    assert worker.says("failed", error="Retry")["follows"] == "attempt 1 of 5, again in 0.0 s"
+    assert len(worker.events("failed")) == 1
+    found = await jobs.peek()
+    assert [message.info["key"] for message in found] == ["alice", "alice"]
+    assert (await jobs.explain(found[-1].id)).reason == "key_paused"
+
+
 # -- what is no Exception -------------------------------------------------------------------------
 
 FALLS = [

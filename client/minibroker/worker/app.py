@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, TypeVar, cast
 
 from minibroker.aio.message import Message
-from minibroker.session.spans import Span
+from minibroker.session.spans import Span, of_type
 from minibroker.worker.declared import Declared, declare
+from minibroker.worker.timetable import Scheduled, check_schedule
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Middleware = Callable[[Message[Any]], AbstractAsyncContextManager[Any, Any]]
@@ -25,14 +26,18 @@ class App:
         async def send(email: Email) -> None:
             await app.state.mailer.send(email)
 
-    `url` and `connection` are those of `minibroker.connect`. `state` is what the lifespan yielded.
+    `url` and `connection` are those of `minibroker.connect`. `state` is what the lifespan yielded. `owner` names
+    the application: schedules of the same owner that its code has no more are deleted at the start of a worker.
     """
 
-    def __init__(self, url: str | None = None, **connection: Any) -> None:
+    def __init__(self, url: str | None = None, *, owner: str = "", **connection: Any) -> None:
+        of_type("owner", owner, str, "a str")
         self.url = url
+        self.owner = owner
         self.connection = connection
         self.state: Any = None
         self.handlers: list[Declared] = []
+        self.schedules: list[Scheduled] = []
         self.middlewares: list[Middleware] = []
         self.life: Lifespan | None = None
 
@@ -73,6 +78,62 @@ class App:
             if any(each.queue == queue for each in self.handlers):
                 raise ValueError(f"the queue {queue!r} has a handler already")
             self.handlers.append(declared)
+            return function
+
+        return add
+
+    def schedule(
+        self,
+        cron: str,
+        body: Any = None,
+        *,
+        name: str = "",
+        queue: str = "",
+        zone: str = "UTC",
+        misfire: str = "once",
+        headers: Mapping[str, object] | None = None,
+        key: str | None = None,
+        delay: Span | None = None,
+        max_attempts: int | None = None,
+        lease: Span | None = None,
+        priority: int = 0,
+        ttl: Span | None = None,
+    ) -> Callable[[Function], Function]:
+        """Declare a schedule: the server publishes a message for a handler whenever a calendar is due.
+
+            @app.schedule("0 3 * * *", zone="Europe/Berlin")
+            @app.handler("reports")
+            async def report(message): ...
+
+        The worker sets it at its start, as `broker.schedules.set` does: one that is so already is not touched, and
+        a pause stays. It needs the right to manage the queue. One that is taken out of the code stays in the
+        server, until `minibroker schedule delete NAME`; with `App(owner="shop")` the next worker that starts
+        without --queues deletes it.
+
+        Args:
+            cron, body, zone, misfire, headers, ...: as for `broker.schedules.set`.
+            name: of the schedule in the whole server; empty: the queue and the function, as "reports.report".
+            queue: where it is published; empty: the queue that the function handles.
+
+        Raises:
+            TypeError, BadValue, TooLarge: no such schedule can be.
+        """
+        how = {
+            "zone": zone,
+            "misfire": misfire,
+            "headers": headers,
+            "key": key,
+            "delay": delay,
+            "max_attempts": max_attempts,
+            "lease": lease,
+            "priority": priority,
+            "ttl": ttl,
+        }
+
+        check_schedule(cron, name, queue, body, how)
+
+        def add(function: Function) -> Function:
+            self.schedules.append(Scheduled(function, cron, name, queue, body, how))
             return function
 
         return add

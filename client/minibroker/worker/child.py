@@ -151,7 +151,7 @@ def outcome(function: Callable[[Any], Any], message: Given, keeps_results: bool)
         if isinstance(error, Reject | BodyError):
             said["kind"] = "rejected"
         elif isinstance(error, Retry):
-            said |= {"kind": "retry", "delay": error.delay}
+            said |= {"kind": "retry", "delay": error.delay, "key_delay": error.key_delay}
         return said
     return DONE
 

@@ -177,9 +177,8 @@ def _raise_as(said: dict[str, Any]) -> None:
     base: type[Exception] = (
         Reject if kind == "rejected" else Retry if kind == "retry" else Exception
     )
-    error = type(said["error"], (base,), {})(
-        said["text"], **({"delay": said["delay"]} if base is Retry else {})
-    )
+    wishes = {name: said[name] for name in ("delay", "key_delay") if base is Retry}
+    error = type(said["error"], (base,), {})(said["text"], **wishes)
     raise error
 
 

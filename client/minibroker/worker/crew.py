@@ -126,9 +126,11 @@ class Crew:
             what = Follows(message.attempt, most, dead_letter=dlq_of(message.queue))
             await message.reject(error)
         else:
-            delay_s = error.delay if isinstance(error, Retry) else None
+            wish = error if isinstance(error, Retry) else None
+            delay_s = None if wish is None else wish.delay
             what = follows(message.queue, message.attempt, settings, delay_s, message.max_attempts)
-            await message.nack(error, delay=what.delay_s)
+            key_delay_s = None if wish is None else wish.key_delay
+            await message.nack(error, delay=what.delay_s, key_delay=key_delay_s)
         self._report.failed(message, seconds, error, what)
 
     async def _known_settings(self) -> Mapping[str, int | str] | None:

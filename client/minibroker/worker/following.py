@@ -28,13 +28,23 @@ class Reject(Exception):
 class Retry(Exception):
     """Raised by a handler: the attempt failed, and the message comes again after `delay` seconds, or a timedelta.
 
+    Without a delay it comes as its queue says. `key_delay`: nothing of its key comes for so long, as after an
+    answer "too many requests".
+
     Raises:
         TypeError, BadValue: it is no delay; the handler fails with that instead.
     """
 
-    def __init__(self, text: str = "", *, delay: Span) -> None:
+    def __init__(
+        self, text: str = "", *, delay: Span | None = None, key_delay: Span | None = None
+    ) -> None:
         super().__init__(text)
-        self.delay = milliseconds("delay", delay, limits.MAX_DELAY_MS) / 1000
+        self.delay = _seconds("delay", delay)
+        self.key_delay = _seconds("key_delay", key_delay)
+
+
+def _seconds(name: str, span: Span | None) -> float | None:
+    return None if span is None else milliseconds(name, span, limits.MAX_DELAY_MS) / 1000
 
 
 @dataclass(frozen=True, slots=True)

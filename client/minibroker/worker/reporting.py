@@ -27,6 +27,7 @@ WORKER_EVENTS: Final[Mapping[str, str]] = {
     "draining": "the worker was asked to stop; it takes nothing new, and waits `deadline_s` for what is `running`",
     "not_finished": "the deadline of the drain is over; what `running` names was cancelled and given back",
     "settings_differ": "a queue has other settings than its handler asks for; those of the server are left",
+    "schedules": "the server has the schedules of the app; `deleted`: those of its owner that it has no more",
     "broker_away": "the broker gives no answer; what runs goes on",
     "broker_back": "the broker answers again",
     "settings_unknown": "the settings of a queue could not be asked for; the work goes on",

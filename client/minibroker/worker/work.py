@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
@@ -27,6 +27,7 @@ from minibroker.worker.crew import Crew
 from minibroker.worker.declared import Declared
 from minibroker.worker.life import Life, LifespanLate
 from minibroker.worker.reporting import Report
+from minibroker.worker.timetable import Scheduled, declare_all, placed
 
 RELEASE_S: Final = 2.0  # behind the deadline of a drain: for what cancelled handlers give back
 IDLE_LOOK_S: Final = 0.5
@@ -63,15 +64,21 @@ async def work(app: App, options: WorkOptions, report: Report, control: Control)
     """Work for `app` until `control` says stop; never raises what handlers or the lifespan do.
 
     Raises:
-        ValueError: the options name a queue that has no handler, or the app has none.
-        MinibrokerError: the server refused the login, a queue or its settings; ConnectionLost only with `burst`.
+        ValueError: the options name a queue that has no handler, or the app has none; or a schedule has no queue.
+        MinibrokerError: the server refused the login, a queue or its settings, or a schedule; ConnectionLost only
+            with `burst`.
     """
     handlers = chosen(app, options.queues)
+    schedules = placed(app.schedules, app.handlers)
     broker = await _connected(app, options, report, control)
     if broker is None:
         return Ending(control.reason)
     ending = Ending("")  # the lifespan swallowed what ended the work
     try:
+        if schedules or app.owner:
+            declaring = declare_all(broker, schedules, app.owner, options.queues)
+            if await _unless_stopped(_tell_schedules(declaring, schedules, report), control):
+                return Ending(control.reason)
         async with Life(app, control, options.drain_s):
             shift = _Shift(app, handlers, broker, options, report, control)
             ending = await shift.work()
@@ -87,6 +94,29 @@ async def work(app: App, options: WorkOptions, report: Report, control: Control)
             async with asyncio.timeout(_left_s(control, options)):
                 await broker.close()
     return ending
+
+
+async def _tell_schedules(
+    declaring: Coroutine[Any, Any, list[str]], schedules: Sequence[Scheduled], report: Report
+) -> None:
+    deleted = await declaring
+    report.event("schedules", schedules=[each.name for each in schedules], deleted=deleted)
+
+
+async def _unless_stopped(work: Coroutine[Any, Any, None], control: Control) -> bool:
+    """Wait for some work, or for a stop, which ends it; return whether there was one."""
+    task = asyncio.ensure_future(work)
+    stop = asyncio.ensure_future(control.stopped.wait())
+    try:
+        await asyncio.wait([task, stop], return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            task.result()
+            return False
+        return True
+    finally:
+        for each in (task, stop):
+            each.cancel()
+        await asyncio.gather(task, stop, return_exceptions=True)
 
 
 def _left_s(control: Control, options: WorkOptions) -> float:
