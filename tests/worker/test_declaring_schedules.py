@@ -10,7 +10,7 @@ from worker_process import WorkerProcess
 
 import minibroker
 from minibroker.worker import App
-from minibroker.worker.timetable import OWNER_HEADER, placed
+from minibroker.worker.recurring import OWNER_HEADER, placed
 
 StartWorker = Callable[..., WorkerProcess]
 HEAD = """

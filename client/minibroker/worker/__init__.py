@@ -2,7 +2,7 @@
 
     app.py       what an application writes: `App`, `@app.handler`, lifespan, middleware
     declared.py  one handler as a value, checked when it is declared
-    timetable.py the schedules of the app, and how the server is told of them
+    recurring.py the schedules of the app, and how the server is told of them
     calling.py   how a handler is called: in the loop, or in a thread; time-outs, middleware
     children.py  processes of their own for a handler, and child.py, what runs in each
     crew.py      the slots of one handler, and what becomes of each message

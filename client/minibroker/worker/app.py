@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 from minibroker.aio.message import Message
 from minibroker.session.spans import Span, of_type
 from minibroker.worker.declared import Declared, declare
-from minibroker.worker.timetable import Scheduled, check_schedule
+from minibroker.worker.recurring import Scheduled, check_schedule
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Middleware = Callable[[Message[Any]], AbstractAsyncContextManager[Any, Any]]
