@@ -26,8 +26,8 @@ from minibroker.worker.control import Control
 from minibroker.worker.crew import Crew
 from minibroker.worker.declared import Declared
 from minibroker.worker.life import Life, LifespanLate
-from minibroker.worker.reporting import Report
 from minibroker.worker.recurring import Scheduled, declare_all, placed
+from minibroker.worker.reporting import Report
 
 RELEASE_S: Final = 2.0  # behind the deadline of a drain: for what cancelled handlers give back
 IDLE_LOOK_S: Final = 0.5
