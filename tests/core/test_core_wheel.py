@@ -25,6 +25,7 @@ steps = st.lists(
         st.tuples(st.just("pass"), durations),
         st.tuples(st.just("budget"), durations, st.integers(1, 3)),
         st.tuples(st.just("next")),
+        st.tuples(st.just("ask")),
     ),
     max_size=60,
 )
@@ -84,6 +85,13 @@ class Reference:
             assert next_ms < min(self.deadlines.values()) + 2 * TICK_MS
             self.passes(max(next_ms - self.now_ms, 0))
         assert len(self.deadlines) < before, "it woke up for nothing again and again"
+
+    def ask(self) -> None:
+        """The answer is never later than the first deadline, whatever came since it was asked for last."""
+        next_ms = self.wheel.next_deadline_ms()
+        assert (next_ms is None) == (not self.deadlines)
+        if next_ms is not None:
+            assert next_ms <= min(timer.tick for timer in self.deadlines) * TICK_MS
 
     def _is_due(self, timer: Timer) -> bool:
         # A tick that was over when the timer was set is the one that comes next.

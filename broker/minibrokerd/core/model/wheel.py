@@ -41,6 +41,10 @@ class Wheel:
         self._next_tick = now_ms // TICK_MS  # every earlier tick has fired
         self._levels: list[dict[int, dict[Timer, None]]] = [{} for _ in range(8)]
         self._occupied = [0] * 8  # one bit for each slot, to find the next one without a search
+        # What was found last, and the slot itself: the first one still, unless something earlier is placed, the
+        # slot is empty, or time goes on. After each apply somebody asks when to call next.
+        self._found: tuple[int, int, int] | None = None
+        self._found_slot: dict[Timer, None] = {}
 
     def schedule(self, timer: Timer, deadline_ms: int) -> None:
         """Arm `timer` for `deadline_ms`, moving it if it is armed already."""
@@ -60,8 +64,13 @@ class Wheel:
 
     def next_deadline_ms(self) -> int | None:
         """Return when to call `advance` next (not later than the first deadline), or None."""
-        found = self._first_slot()
-        return None if found is None else found[0] * TICK_MS
+        found = self._found
+        if found is None or not self._found_slot:
+            found = self._found = self._first_slot()
+            if found is None:
+                return None
+            self._found_slot = self._levels[found[1]][found[2]]
+        return found[0] * TICK_MS
 
     def advance(self, now_ms: int, most: int) -> list[Timer]:
         """Disarm and return up to `most` timers whose deadline has come, in order of their ticks.
@@ -69,6 +78,7 @@ class Wheel:
         If there are more, or some of a crowded slot are not sorted yet, `next_deadline_ms` stays at or below
         `now_ms`.
         """
+        self._found = None
         target = now_ms // TICK_MS
         due: list[Timer] = []
         moves_left = CASCADE_TIMERS
@@ -130,6 +140,9 @@ class Wheel:
             self._occupied[level] |= 1 << index
         slot[timer] = None
         timer._slot = slot
+        found = self._found
+        if found is not None and timer.tick <= found[0]:
+            self._found = None
 
     def _first_slot(self) -> tuple[int, int, int] | None:
         """Return (first tick, level, index) of the earliest slot that holds a timer.
