@@ -186,7 +186,7 @@ def end(scene: Scene, *, fast: bool) -> None:
     scene.delivery.spans.clear()
     store, group = scene.world.store, scene.group
     if fast:
-        transitions.end_held(store, group, scene.delivery, "", 2)
+        transitions.end_held(store, group, scene.delivery, [span], 2)
     else:
         change(store, group, [span], HELD, None, scene.delivery)
 
@@ -206,7 +206,7 @@ def end_begun(scene: Scene, *, fast: bool) -> None:
     message = scene.delivery.singles.pop(0)
     store, group = scene.world.store, scene.group
     if fast:
-        transitions.end_begun(store, group, scene.delivery, message)
+        transitions.end_begun(store, group, scene.delivery, [message])
     else:
         change(store, group, [message], BEGUN, None, scene.delivery)
     assert message.timer is None

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from minibrokerd.core.model.deliveries import Consumer, Delivery
 from minibrokerd.core.model.group import Group
 from minibrokerd.core.model.lifetimes import see_waiting
-from minibrokerd.core.model.messages import Item, Message, State, is_dead
+from minibrokerd.core.model.messages import Item, Message, Span, State, is_dead
 from minibrokerd.core.model.state import Store
 from minibrokerd.core.model.wheel import Timer
 
@@ -229,20 +229,24 @@ def begin(store: Store, group: Group, messages: Sequence[Message], until_ms: int
     group.begun += len(messages)
 
 
-def end_begun(store: Store, group: Group, delivery: Delivery, message: Message) -> None:
-    """BEGUN to None: one message that was taken out of its delivery."""
-    assert message.timer is not None
-    store.wheel.cancel(message.timer)
-    message.timer = None
-    group.begun -= 1
-    give_credit(store, group, delivery, 1)
-    if group.keys is not None and message.key:
-        group.keys.ended_work(message.key, 1)
+def end_begun(store: Store, group: Group, delivery: Delivery, messages: Sequence[Message]) -> None:
+    """BEGUN to None: messages that were taken out of their delivery."""
+    cancel = store.wheel.cancel
+    for message in messages:
+        assert message.timer is not None
+        cancel(message.timer)
+        message.timer = None
+    group.begun -= len(messages)
+    give_credit(store, group, delivery, len(messages))
+    if group.keys is not None:
+        _count_keys(group.keys, messages, BEGUN, None)
 
 
-def end_held(store: Store, group: Group, delivery: Delivery, key: str, count: int) -> None:
-    """HELD to None: messages without a history, all of this key, that were taken out of their delivery."""
+def end_held(
+    store: Store, group: Group, delivery: Delivery, spans: Sequence[Span], count: int
+) -> None:
+    """HELD to None: messages without a history, so many in these spans, that were taken out of their delivery."""
     group.held -= count
     give_credit(store, group, delivery, count)
-    if group.keys is not None and key:
-        group.keys.ended_work(key, count)
+    if group.keys is not None:
+        _count_keys(group.keys, spans, HELD, None)
