@@ -24,10 +24,11 @@ from minibrokerd.core.model.deliveries import Delivery
 from minibrokerd.core.model.inputs import Forward
 from minibrokerd.core.model.kept import Entry
 from minibrokerd.core.model.lanes import Lanes
-from minibrokerd.core.model.messages import Item, Message, Span, State
+from minibrokerd.core.model.messages import NEVER, Item, Message, Span, State
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.records import CopyMeta, ReserveMeta
 from minibrokerd.core.model.sessions import Session
+from minibrokerd.core.model.shelf import Shelf
 from minibrokerd.core.model.state import Store
 from minibrokerd.core.model.sums import OUTCOME_BYTES, QUEUE_BYTES
 from minibrokerd.core.model.wheel import TICK_MS
@@ -158,19 +159,11 @@ def _others(store: Store, budget: Budget) -> bool:
     """Copy what is old of all else; False: not all, the budget is used up."""
     standing = store.standing
     upto, part, complete = standing.upto, Part(store, budget), True
-    for thing, index in standing.oldest():
+    for thing, _ in standing.oldest():
         budget.looks_left -= 1
-        if isinstance(thing, Span | Message):
-            queue = index.queue
-            if queue is None:
-                continue  # it ended with its queue, and is being freed
-            if thing.block.batch > upto:
-                standing.add(thing, index)
-            elif isinstance(thing, Span):
-                part.add(queue, thing, index)
-            else:
-                _copy(store, queue, thing, budget)
-                standing.add(thing, index)
+        if isinstance(thing, Shelf):
+            complete = _shelf(store, thing, part, budget)
+            standing.note(thing) if complete else standing.note_rest(thing)
         elif isinstance(thing, Queue):
             _settings(store, thing, budget)
         elif isinstance(thing, Entry):
@@ -186,6 +179,31 @@ def _others(store: Store, budget: Budget) -> bool:
             break
     part.write()
     return complete
+
+
+def _shelf(store: Store, shelf: Shelf, part: Part, budget: Budget) -> bool:
+    """Copy what is old in a shelf; False: not all, the budget is used up."""
+    upto, queue = store.standing.upto, shelf.index.queue
+    if queue is None:
+        shelf.low = NEVER  # it ended with its queue, and is being freed
+        return True
+    if shelf.upto != upto or not shelf.at:
+        shelf.upto, shelf.at, shelf.low = upto, 0, NEVER
+    for place, item in shelf.from_place(shelf.at):
+        if budget.is_used_up():
+            shelf.at = place
+            return False
+        budget.looks_left -= 1
+        batch = item.block.batch
+        if batch <= upto:
+            batch = store.open_batch  # that of its copy, or one before it
+            if isinstance(item, Span):
+                part.add(queue, item)
+            else:
+                _copy(store, queue, item, budget)
+        shelf.low = min(shelf.low, batch)
+    shelf.at = 0
+    return True
 
 
 def _settings(store: Store, queue: Queue, budget: Budget) -> None:

@@ -14,7 +14,6 @@ from typing import Final
 from minibrokerd.core.durable.blocks import columns_of, may_be_part, write_copy, write_part
 from minibrokerd.core.model.budgets import Budget
 from minibrokerd.core.model.extents import Extent
-from minibrokerd.core.model.index import Index
 from minibrokerd.core.model.lifetimes import inherit
 from minibrokerd.core.model.messages import Block, Span, alike
 from minibrokerd.core.model.queues import Queue
@@ -39,10 +38,10 @@ class Part:
         self._store = store
         self._budget = budget
         self._queue: Queue | None = None
-        self._spans: dict[Span, Index | None] = {}
+        self._spans: dict[Span, None] = {}
 
-    def add(self, queue: Queue, span: Span, index: Index | None = None) -> None:
-        """Take one span, and write what was there if it does not go with that; `index` is where it waits.
+    def add(self, queue: Queue, span: Span) -> None:
+        """Take one span, and write what was there if it does not go with that.
 
         A delivery may be looked at twice before anything is written; it is taken once.
         """
@@ -58,7 +57,7 @@ class Part:
         else:
             budget.bytes_left -= PART_BYTES
         self._queue = queue
-        self._spans[span] = index
+        self._spans[span] = None
         budget.bytes_left -= span.block.bytes_of(span.first, span.stop)
 
     def write(self) -> None:
@@ -71,9 +70,6 @@ class Part:
             _copy_run(self._store, self._queue, spans[0])
         else:
             _copy_part(self._store, self._queue, spans)
-        for span, index in taken.items():
-            if index is not None:
-                self._store.standing.add(span, index)
 
 
 def _copy_run(store: Store, queue: Queue, span: Span) -> None:

@@ -1,8 +1,8 @@
 """Where a message waits, by its id: what stands in no order of ids is found here.
 
 The spans that were published and have no key need no entry: they stand in the order of their ids (lanes.py).
-What came back, has a key or a delay has one, in shelves of 1,024 sequences. So a look-up costs a look at two
-shelves, and a listing can go on behind any id, whatever came and went meanwhile.
+What came back, has a key or a delay has one, on shelves of 1,024 sequences (shelf.py). So a look-up costs looks at
+two shelves, and a listing can go on behind any id, whatever came and went meanwhile.
 """
 
 from __future__ import annotations
@@ -13,21 +13,19 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
 from minibrokerd.core.model.messages import Block, Item, Message
+from minibrokerd.core.model.shelf import SHELF_BITS, Shelf
 from minibrokerd.core.model.standing import Standing
 
 if TYPE_CHECKING:
     from minibrokerd.core.model.queues import Queue
 
-SHELF_BITS: Final = (
-    10  # a span has at most 1,000 messages: it begins on its shelf or on the one before
-)
 _ORIGIN_BITS: Final = 64
 
 
 class Index:
     """Items by the id of their first message; `home` is the origin of nearly all of them.
 
-    What is here is noted in `standing`, too, so that copying forward finds it.
+    Its shelves are noted in `standing`, so that copying forward finds what they have.
     """
 
     __slots__ = ("_home", "_order", "_shelves", "_standing", "queue")
@@ -37,7 +35,7 @@ class Index:
         self.queue = queue
         self._standing = standing
         self._home = home
-        self._shelves: dict[int, dict[int, Item]] = {}
+        self._shelves: dict[int, Shelf] = {}
         self._order: (
             list[int] | None
         ) = []  # the shelves that are there, and some that were; None: unknown
@@ -53,9 +51,10 @@ class Index:
         shelf = self._shelves.get(number)
         if shelf is None:
             shelf = self._new_shelf(number)
-        shelf[item.first] = item
+        shelf.put(item)
         self._standing.items += 1
-        self._standing.add(item, self)
+        if item.block.batch < shelf.low:
+            self._standing.lower(shelf, item.block.batch)
 
     def add_all(self, messages: Sequence[Message]) -> None:
         """Enter messages that wait here now: a shelf is looked for once for those that share it."""
@@ -64,11 +63,13 @@ class Index:
             if shelf is None:
                 shelf = self._new_shelf(number)
             for message in group:
-                shelf[message.sequence] = message
-        self._standing.add_all(messages, self)
+                shelf.put(message)
+                if message.block.batch < shelf.low:
+                    self._standing.lower(shelf, message.block.batch)
+        self._standing.items += len(messages)
 
-    def _new_shelf(self, number: int) -> dict[int, Item]:
-        shelf = self._shelves[number] = {}
+    def _new_shelf(self, number: int) -> Shelf:
+        shelf = self._shelves[number] = Shelf(self)
         if self._order is not None:
             if self._order and number <= self._order[-1]:
                 self._order = None
@@ -85,11 +86,14 @@ class Index:
         shelf = self._shelves.get(number)
         if shelf is None or shelf.get(item.first) is not item:
             return False
-        del shelf[item.first]
-        if not shelf:
+        shelf.remove(item.first)
+        standing = self._standing
+        if not shelf.count:
             del self._shelves[number]
-        self._standing.items -= 1
-        self._standing.discard(item)
+            standing.forget(shelf)
+        standing.items -= 1
+        if item.block.batch <= standing.upto:
+            standing.took_old = True
         return True
 
     def has(self, item: Item) -> bool:
@@ -101,13 +105,11 @@ class Index:
         """Return the item that has a message."""
         number = self._shelf_of(origin, sequence)
         shelf = self._shelves.get(number)
-        if shelf is not None and (item := shelf.get(sequence)) is not None:
-            return item
-        for each in (shelf, self._shelves.get(number - 1)):
-            for item in each.values() if each is not None else ():
-                if item.first <= sequence < item.stop and item.block.origin == origin:
-                    return item
-        return None
+        item = shelf.before(sequence) if shelf is not None else None
+        if item is None:
+            shelf = self._shelves.get(number - 1)
+            item = shelf.before(-1) if shelf is not None else None
+        return item if item is not None and sequence < item.stop else None
 
     def items_of(self, block: Block) -> list[Item]:
         """Return the items of a block."""
@@ -132,13 +134,9 @@ class Index:
         for number in order[at:]:
             shelf = self._shelves.get(number)
             if shelf is not None:
-                items = sorted(shelf.values(), key=_first)
+                items = shelf.values()
                 yield [i for i in items if i.stop > sequence or i.block.origin != origin]
 
     def _shelf_of(self, origin: int, sequence: int) -> int:
         number = sequence >> SHELF_BITS
         return number if origin == self._home else number | origin << _ORIGIN_BITS
-
-
-def _first(item: Item) -> int:
-    return item.first

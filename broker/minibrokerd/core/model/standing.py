@@ -4,8 +4,8 @@ Nothing is looked at twice, and nothing that is new is looked at to find what is
 
 - What waits in the default line of a queue is many spans in order; a pass walks each such line once.
 - What is held or begun is found by its delivery; a pass turns once round all deliveries.
-- All else (what is delayed, has a key, or came back; settings of queues; outcomes of sessions) stands here in
-  buckets by the batch of its record: a pass takes whole buckets from the oldest on.
+- All else stands here in buckets by the batch of its record: settings of queues, outcomes of sessions, and shelves
+  (shelf.py) of what is delayed, has a key, or came back. A pass takes whole buckets from the oldest on.
 
 A message moves between the three at any time. It never moves into the default line, so that is walked first; and a
 delivery that takes something old out of a bucket is put into that bucket itself.
@@ -13,19 +13,16 @@ delivery that takes something old out of a bucket is put into that bucket itself
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from heapq import heappop, heappush
-from itertools import groupby
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from minibrokerd.core.model.messages import NEVER
 
 if TYPE_CHECKING:
     from minibrokerd.core.model.deliveries import Delivery
-    from minibrokerd.core.model.index import Index
     from minibrokerd.core.model.lanes import Lanes
-    from minibrokerd.core.model.messages import Item, Message
+    from minibrokerd.core.model.shelf import Shelf
 
 BUCKET_BITS: Final = 6  # batches of one bucket: 2 to the power of this
 
@@ -80,27 +77,32 @@ class Standing:
 
     # -- messages -------------------------------------------------------------------------------
 
-    def add(self, item: Item, index: Index) -> None:
-        """Note what waits outside of a default line, where an index of its queue has it."""
-        batch = item.block.batch
-        if batch != NEVER:
-            self.put(batch, item, index)
-
-    def add_all(self, messages: Sequence[Message], index: Index) -> None:
-        """Note messages that an index has: a bucket is looked for once for those that share it."""
-        self.items += len(messages)
-        for block, group in groupby(messages, key=attrgetter("block")):
-            if block.batch != NEVER:
-                self._bucket(block.batch).update(dict.fromkeys(group, index))
-
-    def discard(self, item: Item) -> None:
-        """Forget what waits no more."""
-        batch = item.block.batch
-        if batch == NEVER:
-            return
-        self.drop(batch, item)
+    def lower(self, shelf: Shelf, batch: int) -> None:
+        """Note that something in a shelf stands in an older batch than all that was known of it."""
+        shelf.low = batch
         if batch <= self.upto:
-            self.took_old = True
+            shelf.at = 0  # the pass may have been behind its place
+        if batch < shelf.noted:
+            self.note(shelf)
+
+    def note(self, shelf: Shelf) -> None:
+        """Note a shelf under what is known of it now."""
+        self.forget(shelf)
+        shelf.noted = shelf.low
+        if shelf.noted != NEVER:  # what is in no log is not copied
+            self.put(shelf.noted, shelf, None)
+
+    def note_rest(self, shelf: Shelf) -> None:
+        """Note a shelf that the pass has looked at in part: it comes again in this pass."""
+        self.forget(shelf)
+        shelf.noted = self.upto
+        self.put(self.upto, shelf, None)
+
+    def forget(self, shelf: Shelf) -> None:
+        """Do not look at a shelf any more, unless it is noted again."""
+        if shelf.noted != NEVER:
+            self.drop(shelf.noted, shelf)
+            shelf.noted = NEVER
 
     def add_delivery(self, delivery: Delivery) -> None:
         """Have a delivery looked at that got something old after the pass came by."""

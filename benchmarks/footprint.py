@@ -1,0 +1,90 @@
+"""`python -m benchmarks.footprint`: resident bytes of a waiting message beside its bytes as they came.
+
+Each row is a process of its own with a core alone: no sockets and no log, so nothing else grows. Its messages wait
+as they were published: plain ones, each with a key of its own, each with a delay of its own, or with both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import os
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+
+from benchmarks.micro import CONNECTION, LENGTH_BYTES, Stepper
+from benchmarks.processes import resident_bytes
+from benchmarks.rows import BODY_BYTES
+
+from minibroker.contract import wire
+from minibrokerd.net.frames import read_frame
+
+HOUR_MS = 3_600_000
+SYNC_EVERY = 500  # frames
+KINDS = ("plain", "keyed", "delayed", "both")
+SIZES = (100, 1)
+
+
+def frames(kind: str, count: int, size: int) -> Iterator[bytes]:
+    """Yield the payloads of `count` messages in frames of `size`, with what the kind says of each."""
+    lengths, blob = struct.pack("<II", 0, BODY_BYTES) * size, b"x" * (BODY_BYTES * size)
+    for number in range(count // size):
+        ids = range(number * size, (number + 1) * size)
+        columns, names = b"", []
+        if kind in ("delayed", "both"):
+            names.append("delay_ms")
+            # In no order, spread over an hour: as retries and reminders are.
+            columns += struct.pack(f"<{size}Q", *(HOUR_MS + id * 7_919 % HOUR_MS for id in ids))
+        if kind in ("keyed", "both"):
+            names.append("key")
+            keys = [b"customer-%07d" % id for id in ids]
+            columns += struct.pack(f"<{size}I", *map(len, keys)) + b"".join(keys)
+        part = {"op": "publish", "queue": "q", "count": size, "columns": names}
+        header = {"parts": [part], "sequence": number + 1, "answered_below": number + 1}
+        yield wire.pack_frame(header, columns, lengths, blob)[LENGTH_BYTES:]
+
+
+def measure(kind: str, count: int, size: int) -> float:
+    """Return the resident bytes that each message took in this process beside its own."""
+    gc.set_threshold(5_000, 1_000, 1_000)  # as the server sets it
+    stepper, came = Stepper(), 0
+    warm = 0
+    for number, payload in enumerate(frames(kind, count + 20 * size, size)):
+        frame = read_frame(payload, CONNECTION, 0.0)
+        assert frame.parts, "it was read"
+        if number == 20:  # what is imported and made once is there
+            stepper.sync()
+            gc.collect()
+            warm = resident_bytes(os.getpid())
+        if number >= 20:
+            came += len(frame.extent.tail) if frame.extent is not None else 0
+        stepper.core.apply(frame, 0, 0)
+        if number % SYNC_EVERY == SYNC_EVERY - 1:
+            stepper.sync()
+    stepper.sync()
+    group = stepper.core.store.queues["q"].group
+    assert group.count() == count + 20 * size
+    gc.collect()
+    return (resident_bytes(os.getpid()) - warm - came) / count
+
+
+def main() -> None:
+    """Print each row, or the one that is named."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.footprint", description=__doc__)
+    parser.add_argument("--count", type=int, default=200_000, help="messages of a row")
+    parser.add_argument("--only", nargs=2, metavar=("KIND", "SIZE"), help=f"one of {KINDS}")
+    asked = parser.parse_args()
+    if asked.only:
+        kind, size = asked.only
+        print(f"{kind} in frames of {size}: {measure(kind, asked.count, int(size)):.1f} bytes")
+        return
+    for kind in KINDS:
+        for size in SIZES:
+            own = ["--count", str(asked.count), "--only", kind, str(size)]
+            subprocess.run([sys.executable, "-m", "benchmarks.footprint", *own], check=True)
+
+
+if __name__ == "__main__":
+    main()
