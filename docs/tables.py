@@ -23,6 +23,7 @@ from minibroker.contract.commands import (
     Field,
     Kind,
 )
+from minibroker.contract.ends import ENDS
 from minibroker.contract.errors import ERRORS
 from minibroker.contract.metrics import METRICS
 from minibroker.contract.reasons import REASONS
@@ -169,6 +170,12 @@ def reason_table() -> str:
     return table(("reason", "state", "meaning", "what lets it go on"), rows)
 
 
+def end_table() -> str:
+    """Return how a message may end, and what those who wait for its result are told."""
+    rows = ((f"`{state}`", f"`{row.reason}`", row.says or "-") for state, row in ENDS.items())
+    return table(("state", "reason", "what the error of the clients says"), rows)
+
+
 def limit_table() -> str:
     """Return every number on which both sides must agree."""
     rows = ((f"`{name}`", _number(value), unit) for name, value, unit in limit_rows())
@@ -291,6 +298,7 @@ def protocol_tables() -> dict[str, str]:
         "settings": setting_table(),
         "errors": error_table(),
         "reasons": reason_table(),
+        "ends": end_table(),
         "limits": limit_table(),
         "metrics": metric_table(),
         "rights": right_table(),

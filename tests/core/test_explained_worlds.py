@@ -24,6 +24,8 @@ STEPS = 40
 WORLDS = 30
 TICK_MS = 8
 RARE = {
+    "deleted",
+    "damaged",
     "not_synced",
     "stopping",
     "dlq_full",

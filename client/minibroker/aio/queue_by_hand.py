@@ -81,7 +81,7 @@ class QueueByHand:
             timeout: deadline of this call.
 
         Raises:
-            MessageFailed: it ended without one: dead, cancelled, purged.
+            MessageFailed: it ended without one: dead, cancelled, dropped, ... (`reason` says how).
             Timeout: it has not come to anything in time, or nothing is kept of it.
             BodyError: the result does not fit `result_type`.
         """

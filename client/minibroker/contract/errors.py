@@ -108,11 +108,13 @@ class NotWaiting(CommandError):
 class MessageFailed(CommandError):
     """A message whose result was asked for ended without one.
 
-    `state` is DEAD, CANCELLED or PURGED; of a dead one `error_class` and `error_text` are of its last attempt.
+    `state` is that of a row of `minibroker.contract.ends`, as DEAD or CANCELLED, and `reason` its code, as
+    `explain` has it; of a dead one `error_class` and `error_text` are of its last attempt.
     """
 
     code = "message_failed"
     state = ""
+    reason = ""
     error_class = ""
     error_text = ""
 

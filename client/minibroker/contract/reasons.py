@@ -191,6 +191,8 @@ _ROWS: Final = (
     Reason("dropped", ENDED, "{queue} was full at {since}, and it was the oldest that waited", ""),
     Reason("duplicate", ENDED, "it is a duplicate of {by}, and was not stored", ""),
     Reason("ttl_expired", ENDED, "its time to live was over at {since}, before it had begun", ""),
+    Reason("damaged", ENDED, "what the log has of it is damaged: it was set aside at {since}", ""),
+    Reason("deleted", ENDED, "its queue was deleted; how it ended is not remembered", ""),
     Reason(
         "ended",
         ENDED,

@@ -10,6 +10,7 @@ import msgspec
 from minibroker.contract import limits
 from minibroker.contract.bodies import decode_body, encode_body
 from minibroker.contract.confirms import MessageId
+from minibroker.contract.ends import ENDS
 from minibroker.contract.errors import BadValue, MessageFailed, Timeout, TooLarge
 from minibroker.contract.wire import pack_runs
 from minibroker.session import typed
@@ -19,11 +20,6 @@ from minibroker.session.typed import Convert
 from minibroker.session.wishes import Wish, runs_of
 
 MSGPACK: Final = 1  # the encoding of every result
-FAILED: Final = {
-    "DEAD": "is dead: {error}",
-    "CANCELLED": "was cancelled",
-    "PURGED": "was purged",
-}
 
 
 class Progress(NamedTuple):
@@ -134,9 +130,13 @@ class Asking:
         if state != "DONE":
             error_class, text = answer.get("error_class", ""), answer.get("error_text", "")
             error = ": ".join(filter(None, (error_class, text)))
-            says = FAILED.get(state, f"ended as {state}").format(error=error or "it says no error")
+            by = answer.get("by", "") or "a client without a name"
+            end = ENDS.get(state)
+            says = end.says if end is not None else f"ended as {state}"
+            says = says.format(error=error or "it says no error", by=by)
             failed = MessageFailed(f"message {MessageId(*self._id)} {says}")
             failed.state, failed.error_class, failed.error_text = state, error_class, text
+            failed.reason = end.reason if end is not None else ""
             raise failed
         raw = answer.get("result", b"")
         value = decode_body(raw, MSGPACK) if raw else None

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Final
 
+from minibroker.contract.ends import Outcome
 from minibrokerd.core.durable.blocks import spans_at, write_copy
 from minibrokerd.core.durable.filling import filling
 from minibrokerd.core.model.cold import ColdRun
@@ -24,6 +25,7 @@ from minibrokerd.core.model.inputs import Freeze, Loaded
 from minibrokerd.core.model.lane import Lane
 from minibrokerd.core.model.lanes import Lanes
 from minibrokerd.core.model.messages import NEVER, Span, alike
+from minibrokerd.core.model.noting import note_ended
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.records import (
     TYPE_OF,
@@ -249,6 +251,8 @@ def _set_aside(store: Store, queue: Queue, lanes: Lanes, run: ColdRun, index: in
     """End the messages of a damaged frame by a record that names its place."""
     for first, stop in run.live(*run.bounds(index)):
         where = store.bodies.told(run.shelf.place(index))
+        runs = [(0, queue.home, first, stop - first)]
+        note_ended(store, queue, Outcome.DAMAGED, runs, runs)
         meta = DamagedMeta(queue.number, first, stop - first, *where, store.unix_ms)
         store.emit(meta)
         queue.group.counters["damaged"] += stop - first

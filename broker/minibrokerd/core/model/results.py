@@ -5,7 +5,6 @@ What a message came to is an entry of `kept.py`, of kind RESULT.
 
 from __future__ import annotations
 
-from enum import IntEnum
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
@@ -14,15 +13,6 @@ if TYPE_CHECKING:
 Id = tuple[int, int]  # origin and sequence of a message
 
 MOST_PROGRESS: Final = 10_000  # messages of which it is known how far they are
-
-
-class Outcome(IntEnum):
-    """What became of a message; the number stands in the log."""
-
-    DONE = 0
-    DEAD = 1
-    CANCELLED = 2
-    PURGED = 3
 
 
 class Progress(NamedTuple):

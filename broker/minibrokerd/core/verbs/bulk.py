@@ -10,17 +10,16 @@ from collections.abc import Generator
 from itertools import islice
 from typing import Any
 
-from minibroker.contract.wire import pack_runs
+from minibroker.contract.ends import Outcome
 from minibrokerd.core.durable.paging import read_ahead
 from minibrokerd.core.model.deaths import Where
 from minibrokerd.core.model.deliveries import Run
 from minibrokerd.core.model.inputs import Frame
 from minibrokerd.core.model.messages import MEMORY, Item, Message, Span, State, singles_of
+from minibrokerd.core.model.noting import end_runs
 from minibrokerd.core.model.places import Place
 from minibrokerd.core.model.queues import Queue
-from minibrokerd.core.model.records import AckMeta
 from minibrokerd.core.model.refusals import Refused, check_name
-from minibrokerd.core.model.results import Outcome
 from minibrokerd.core.model.state import Store
 from minibrokerd.core.model.transitions import take_delayed, wait
 from minibrokerd.core.model.walks import GO_ON, Steps, Walk
@@ -30,7 +29,6 @@ from minibrokerd.core.verbs.finding import Id, end_cold, find_delivered, take_co
 from minibrokerd.core.verbs.grouping import is_here, look, read_where
 from minibrokerd.core.verbs.keying import unblock
 from minibrokerd.core.verbs.moving import purge
-from minibrokerd.core.verbs.results import keep_all
 from minibrokerd.core.verbs.runs import read_ids
 
 TAKE_LOOKS = 3  # what a message that is moved or ended counts
@@ -254,30 +252,32 @@ def purge_request(store: Store, frame: Frame, part: Any) -> None:
     if runs:
         walk.begin(_purge_named(walk, queue, ids_of(runs)))
         return
-    count = purge(store, queue) if queue.number else 0
+    by = client_of(store, frame.connection)
+    count = purge(store, queue, by) if queue.number else 0
     note(walk, "queue_purged", count, queue=queue.name)
     store.reply(frame.connection, frame.request, queue.last_batch, {"purged": count})
 
 
 def _purge_named(walk: Walk, queue: Queue, ids: list[Id]) -> Steps:
-    store, ended, purged = walk.store, list[Run](), 0
+    store, ended, logged, purged = walk.store, list[Run](), list[Run](), 0
     missing: list[Id] = []
     for origin, sequence in ids:
         item = take_waiting(store, queue, origin, sequence)
         if item is not None:
             queue.count_out(item.block, item.first, item.stop)
             if item.block.durability != MEMORY:
-                ended.append((0, origin, sequence, 1))
+                logged.append((0, origin, sequence, 1))
         elif origin == queue.home and end_cold(queue, sequence):
-            ended.append((0, origin, sequence, 1))
+            logged.append((0, origin, sequence, 1))
         else:
             missing.append((origin, sequence))
             continue
         purged += 1
+        ended.append((0, origin, sequence, 1))
         if walk.is_used_up(TAKE_LOOKS + line_looks(queue)):
-            _write_ended(walk, queue, ended)
+            _write_ended(walk, queue, ended, logged)
             yield GO_ON
-    _write_ended(walk, queue, ended)
+    _write_ended(walk, queue, ended, logged)
     queue.group.counters["purged"] += purged
     store.touch(queue.group)
     wake_doomed(store, queue)
@@ -286,17 +286,11 @@ def _purge_named(walk: Walk, queue: Queue, ids: list[Id]) -> Steps:
     walk.reply(queue.last_batch, {"purged": purged} | ({"left": left} if left else {}))
 
 
-def _write_ended(walk: Walk, queue: Queue, ended: list[Run]) -> None:
-    if ended:
-        store, tail = walk.store, pack_runs(ended)
-        connection = store.connections.get(walk.connection)
-        by = connection.session.client if connection is not None else ""
-        store.endings.remember(queue.name, "purged", by, store.unix_ms, tail)
-        if queue.setting("result_ms"):
-            keep_all(store, queue, ids_of(ended), Outcome.PURGED)
-        store.emit(AckMeta(queue.number, 0, 0, 0, 0, 0, 0), tail)
-        queue.last_batch = store.open_batch
-        ended.clear()
+def _write_ended(walk: Walk, queue: Queue, ended: list[Run], logged: list[Run]) -> None:
+    store = walk.store
+    end_runs(store, queue, Outcome.PURGED, ended, logged, client_of(store, walk.connection))
+    ended.clear()
+    logged.clear()
 
 
 def take(
@@ -334,10 +328,15 @@ def note(walk: Walk, event: str, count: int, **fields: str) -> None:
     """Have it written to the log of the server who did what to how many messages."""
     if not count:  # nothing was done
         return
-    connection = walk.store.connections.get(walk.connection)
-    client = connection.session.client if connection is not None else ""
+    client = client_of(walk.store, walk.connection)
     number = walk.connection
     walk.store.effects.note(event, client=client, connection=number, messages=count, **fields)
+
+
+def client_of(store: Store, connection: int) -> str:
+    """Return the name of the client at a connection; empty: it has none, or is gone."""
+    known = store.connections.get(connection)
+    return known.session.client if known is not None else ""
 
 
 def ids_of(runs: list[Run]) -> list[Id]:

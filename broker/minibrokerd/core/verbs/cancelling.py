@@ -12,17 +12,17 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
+from minibroker.contract.ends import Outcome
 from minibroker.contract.wire import pack_runs
 from minibrokerd.core.model.cold import ColdRun
 from minibrokerd.core.model.deliveries import Delivery, Run
 from minibrokerd.core.model.inputs import Frame
 from minibrokerd.core.model.kept import CANCELLED
 from minibrokerd.core.model.messages import MEMORY, Item, State
+from minibrokerd.core.model.noting import end_runs
 from minibrokerd.core.model.places import Place, delivered_from, waiting_from
 from minibrokerd.core.model.queues import Queue
-from minibrokerd.core.model.records import AckMeta
 from minibrokerd.core.model.refusals import Refused
-from minibrokerd.core.model.results import Outcome
 from minibrokerd.core.model.state import Store
 from minibrokerd.core.model.transitions import change, state_in
 from minibrokerd.core.model.walks import GO_ON, Steps, Walk
@@ -30,7 +30,6 @@ from minibrokerd.core.verbs.attempts import drop_delivery
 from minibrokerd.core.verbs.bulk import TAKE_LOOKS, ids_of, line_looks, note
 from minibrokerd.core.verbs.dooming import wake_doomed
 from minibrokerd.core.verbs.finding import Id, end_cold, find_delivered, is_entering, take_waiting
-from minibrokerd.core.verbs.results import keep_all
 from minibrokerd.core.verbs.runs import read_ids
 
 COLD_MESSAGES: Final = 1_000  # of a run, at a time
@@ -82,7 +81,8 @@ class _Cancelling:
         self._queue = queue
         connection = walk.store.connections[walk.connection]
         self._by = connection.session.client
-        self._ended: list[Run] = []  # not recorded yet
+        self._ended: list[Run] = []  # not noted yet
+        self._logged: list[Run] = []  # of these, those that are to be recorded
         self._taken: dict[int, list[Run]] = defaultdict(list)  # by session, which is to be told
         self._waited = self._running = 0
 
@@ -176,11 +176,12 @@ class _Cancelling:
         if item is not None:
             self._queue.count_out(item.block, item.first, item.stop)
             if item.block.durability != MEMORY:
-                self._ended.append((0, origin, sequence, 1))
+                self._logged.append((0, origin, sequence, 1))
         elif origin == self._queue.home and end_cold(self._queue, sequence):
-            self._ended.append((0, origin, sequence, 1))
+            self._logged.append((0, origin, sequence, 1))
         else:
             return False
+        self._ended.append((0, origin, sequence, 1))
         self._waited += 1
         return True
 
@@ -200,8 +201,9 @@ class _Cancelling:
                 store.kept.put(store, CANCELLED, key, (token,), until_unix_ms, logged=is_logged)
             queue.count_out(item.block, item.first, item.stop)
             run = (token, origin, sequence, 1)
+            self._ended.append(run)
             if item.block.durability != MEMORY:
-                self._ended.append(run)
+                self._logged.append(run)
             self._taken[delivery.session].append(run)
             if not delivery:
                 drop_delivery(store, queue, delivery)
@@ -214,22 +216,10 @@ class _Cancelling:
     def _write(self) -> None:
         """Record what has ended, and tell the workers that had some of it, once that is safe."""
         store, queue = self._store, self._queue
-        runs = self._ended + [run for runs in self._taken.values() for run in runs]
-        if queue.setting("result_ms"):
-            keep_all(store, queue, {run[1:3]: None for run in runs}, Outcome.CANCELLED)
-        if runs:
-            store.endings.remember(
-                queue.name, "cancelled", self._by, store.unix_ms, pack_runs(dict.fromkeys(runs))
-            )
-        most = store.sizes.runs_bytes
-        tail = pack_runs(self._ended)
-        while tail:
-            store.emit(AckMeta(queue.number, 0, 0, 0, 0, 0, 0), tail[:most])
-            tail = tail[most:]
-            queue.last_batch = store.open_batch
+        end_runs(store, queue, Outcome.CANCELLED, self._ended, self._logged, self._by)
         for number, taken in self._taken.items():
             tell(store, number, queue, taken, self._by)
-        self._ended, self._taken = [], defaultdict(list)
+        self._ended, self._logged, self._taken = [], [], defaultdict(list)
 
     def _finish(self, more: dict[str, Any]) -> None:
         self._write()

@@ -13,13 +13,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from minibroker.contract.wire import pack_runs
+from minibroker.contract.ends import Outcome
 from minibrokerd.core.model.deliveries import Delivery, Run
 from minibrokerd.core.model.group import Group
 from minibrokerd.core.model.lifetimes import Lifetime, may_expire
 from minibrokerd.core.model.messages import MEMORY, Block, Item, Message, State, singles_of
+from minibrokerd.core.model.noting import end_runs
 from minibrokerd.core.model.queues import Queue
-from minibrokerd.core.model.records import AckMeta, AttemptMeta
+from minibrokerd.core.model.records import AttemptMeta
 from minibrokerd.core.model.state import Store
 from minibrokerd.core.model.transitions import change, take_delayed
 from minibrokerd.core.model.wheel import Timer
@@ -157,12 +158,7 @@ def _drop(store: Store, queue: Queue, items: Sequence[Item]) -> None:
         if item.block.durability != MEMORY:
             logged.append(run)
         queue.count_out(item.block, item.first, item.stop)
-    store.endings.remember(queue.name, CAUSE, "", store.unix_ms, pack_runs(runs))
-    tail, most = pack_runs(logged), store.sizes.runs_bytes
-    while tail:
-        store.emit(AckMeta(queue.number, 0, 0, 0, 0, 0, 0), tail[:most])
-        tail = tail[most:]
-        queue.last_batch = store.open_batch
+    end_runs(store, queue, Outcome.EXPIRED, runs, logged)
 
 
 def _tell_operator(store: Store, timer: Timer, argument: None) -> None:

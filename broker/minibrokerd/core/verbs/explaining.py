@@ -150,7 +150,8 @@ class _Explaining:
         used = used and bool(origin)
         if home is not None and not self._may_see(home.name):
             home, used = None, False
-        why = Why("ENDED", "ended" if used else "unknown")
+        ended = "deleted" if origin not in store.by_number else "ended"
+        why = Why("ENDED", ended if used else "unknown")
         self._answer(home, home.name if home is not None else "", why)
 
     def _answer(self, queue: Queue | None, name: str, why: Why) -> None:

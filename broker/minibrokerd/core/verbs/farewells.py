@@ -12,12 +12,12 @@ from minibroker.contract import limits
 from minibrokerd.core.model.deliveries import Consumer, Delivery
 from minibrokerd.core.model.kept import ENDED
 from minibrokerd.core.model.messages import Message, Span, State
+from minibrokerd.core.model.noting import forget
 from minibrokerd.core.model.sessions import Connection, Session
 from minibrokerd.core.model.state import Store
 from minibrokerd.core.model.transitions import wait
 from minibrokerd.core.model.wheel import Timer
 from minibrokerd.core.verbs.attempts import drop_delivery
-from minibrokerd.core.verbs.results import forget
 
 STEP_LOOKS: Final = 1_000  # consumers, and items of deliveries, that one apply takes apart: some ms
 

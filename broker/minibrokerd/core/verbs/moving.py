@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
+from minibroker.contract.ends import Outcome
 from minibroker.contract.limits import DLQ_SUFFIX
 from minibrokerd.core.model.deliveries import Delivery
 from minibrokerd.core.model.key_settings import forget_all
 from minibrokerd.core.model.messages import Message
+from minibrokerd.core.model.noting import ids_in, note_dead, tell_all
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.records import AttemptMeta, DropMeta, PurgeMeta
 from minibrokerd.core.model.refusals import Refused
@@ -16,7 +18,6 @@ from minibrokerd.core.model.state import Store
 from minibrokerd.core.model.transitions import give_credit, wait
 from minibrokerd.core.verbs.dooming import doom, move_message, wake_doomed
 from minibrokerd.core.verbs.keying import block
-from minibrokerd.core.verbs.results import keep_dead, tell_purged
 
 STEP_MESSAGES: Final = (
     1_000  # what a bulk command does in one apply, so that the loop never pauses for it
@@ -54,8 +55,7 @@ def dead_letter(store: Store, queue: Queue, message: Message, entry: AttemptMeta
         store.write_return(queue, [message], delay_ms, entry)
         wait(store, queue.group, message, message.delivery)
         return
-    if queue.setting("result_ms"):
-        keep_dead(store, queue, message, entry)
+    note_dead(store, queue, message, entry)
     block(store, queue, message)
     dlq = store.dlq_of(queue)
     if not dlq.has_room():
@@ -104,12 +104,13 @@ def _end_all(store: Store, queue: Queue) -> int:
     return count
 
 
-def purge(store: Store, queue: Queue) -> int:
-    """End every message of a queue, those held and begun too; return how many."""
+def purge(store: Store, queue: Queue, by: str) -> int:
+    """End every message of a queue, those held and begun too, as `by` wants; return how many."""
+    awaited = ids_in(store, queue, store.results.waiting)
     store.emit(PurgeMeta(queue.number))
     queue.last_batch = store.open_batch
     count = _end_all(store, queue)
-    tell_purged(store, queue)
+    tell_all(store, queue, awaited, Outcome.PURGED, by)
     queue.group.counters["purged"] += count
     wake_doomed(store, queue)
     return count
@@ -131,10 +132,11 @@ def delete(store: Store, queue: Queue, *, force: bool) -> int:
         _check_unused(each, force=force)
     count = 0
     for each in both:
+        awaited = ids_in(store, each, store.results.waiting)
         store.emit(DropMeta(each.number))
         store.dropped_batch = store.nowhere.last_batch = store.open_batch
         count += _end_all(store, each)
-        tell_purged(store, each)
+        tell_all(store, each, awaited, Outcome.DELETED, each.name)
         if each.group.keys is not None:
             forget_all(store, each)
         store.remove_queue(each)

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from heapq import merge
 from typing import Final
 
+from minibroker.contract.ends import Outcome
 from minibroker.contract.limits import DLQ_SUFFIX
 from minibroker.contract.settings import OVERFLOWS
-from minibroker.contract.wire import pack_runs
 from minibrokerd.core.durable.paging import read_ahead
 from minibrokerd.core.model.claims import Asked
 from minibrokerd.core.model.cold import ColdRun
@@ -27,9 +27,10 @@ from minibrokerd.core.model.messages import (
     is_dead,
     singles_of,
 )
+from minibrokerd.core.model.noting import end_runs, note_dead
 from minibrokerd.core.model.places import in_order_of_ids
 from minibrokerd.core.model.queues import Queue
-from minibrokerd.core.model.records import AckMeta, AttemptMeta
+from minibrokerd.core.model.records import AttemptMeta
 from minibrokerd.core.model.refusals import Refused
 from minibrokerd.core.model.state import Store
 from minibrokerd.core.verbs.dooming import move_message
@@ -182,23 +183,18 @@ def _place(queue: Queue, item: Item | ColdRun) -> tuple[bool, int, int]:
 
 def _drop(store: Store, queue: Queue, leaving: list[Id]) -> None:
     """End messages: their record stands before that of the publish which takes their place."""
+    ended: list[Run] = []
     logged: list[Run] = []
     for id in leaving:
         item = take_waiting(store, queue, *id)
+        ended.append((0, *id, 1))
         if item is not None:
             queue.count_out(item.block, item.first, item.stop)
         else:
             end_cold(queue, id[1])
         if item is None or item.block.durability != MEMORY:
             logged.append((0, *id, 1))
-    runs = pack_runs([(0, *id, 1) for id in leaving])
-    store.endings.remember(queue.name, "dropped", queue.name, store.unix_ms, runs)
-    most = store.sizes.runs_bytes
-    tail = pack_runs(logged)
-    while tail:
-        store.emit(AckMeta(queue.number, 0, 0, 0, 0, 0, 0), tail[:most])
-        tail = tail[most:]
-        queue.last_batch = store.open_batch
+    end_runs(store, queue, Outcome.DROPPED, ended, logged, queue.name)
     queue.group.counters["overflow_dropped"] += len(leaving)
 
 
@@ -214,6 +210,7 @@ def _dead_letter(store: Store, queue: Queue, leaving: list[Id]) -> None:
         for message in singles_of(item):
             message.ready_at_ms = store.now_ms
             message.add_history(entry)
+            note_dead(store, queue, message, entry)
             move_message(store, queue, dlq, message, entry)
     queue.group.counters["dead_lettered"] += len(leaving)
     queue.group.counters["overflow_dead_lettered"] += len(leaving)

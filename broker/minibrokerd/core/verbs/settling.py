@@ -10,16 +10,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from minibroker.contract import limits
+from minibroker.contract.ends import Outcome
 from minibroker.contract.wire import RUN, pack_runs
 from minibrokerd.core.model.circuits import ended as attempts_ended
 from minibrokerd.core.model.claims import Claims
 from minibrokerd.core.model.deliveries import Delivery, Run
 from minibrokerd.core.model.inputs import Frame, Slice
 from minibrokerd.core.model.messages import MEMORY, Item, Message, Span, State, singles_of
+from minibrokerd.core.model.noting import note_one
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.records import AckMeta, ExtendMeta
 from minibrokerd.core.model.refusals import Broken, Refused
-from minibrokerd.core.model.results import Outcome
 from minibrokerd.core.model.sessions import Connection, Result
 from minibrokerd.core.model.state import Store
 from minibrokerd.core.model.transitions import change, end_held, state_in, wait
@@ -27,7 +28,7 @@ from minibrokerd.core.verbs.attempts import begin_messages, drop_delivery, end_a
 from minibrokerd.core.verbs.keying import back_off
 from minibrokerd.core.verbs.moving import dead_letter, is_used_up, retry_delay_ms
 from minibrokerd.core.verbs.recalling import given_back
-from minibrokerd.core.verbs.results import keep, progressed
+from minibrokerd.core.verbs.results import progressed
 from minibrokerd.core.verbs.runs import read_errors, read_runs, read_values
 from minibrokerd.core.verbs.taking import take_begun, take_spans
 from minibrokerd.core.verbs.timing import times_of
@@ -240,7 +241,7 @@ def ack(work: Settlement) -> None:
         times = times_of(store, work.group)
         times.waits.add(waited_ms, count)
         times.runs.add(0, count)  # begun and done in one turn of its client's loop
-    if work.values is not None or work.queue.settings["result_ms"]:
+    if work.values is not None or work.queue.settings["result_ms"] or store.results.waiting:
         _keep_results(work, ended)
     # Only what really ended may stand in the log: a lost run names messages that live.
     tail = pack_runs(ended) if work.lost else bytes(work.column)
@@ -268,27 +269,20 @@ def ack(work: Settlement) -> None:
 
 
 def _keep_results(work: Settlement, ended: list[Run]) -> None:
-    """Keep what messages that ended as done came to, if somebody asked for it."""
+    """Keep what messages that ended as done came to, if somebody asked for it, and tell those who wait."""
     kept_ms, values = work.queue.setting("result_ms"), dict[tuple[int, int, int], bytes]()
     if work.values is not None:
         kept_ms = work.part.kept_ms or kept_ms
         for (token, origin, first, count), value in zip(work.runs, work.values, strict=True):
             values |= {(token, origin, first + at): value for at in range(count)}
-    if not kept_ms:
-        return
-    is_logged = work.durability != MEMORY
-    for token, origin, first, count in ended:
+    store, is_logged = work.store, work.durability != MEMORY
+    # A worker sends no results where none are kept, so that there is none is nothing to be told.
+    outcome = Outcome.DONE if kept_ms or work.values is not None else Outcome.ACKED
+    for token, origin, first, count in ended if kept_ms or store.results.waiting else ():
         for sequence in range(first, first + count):
             value = values.get((token, origin, sequence), b"")
-            keep(
-                work.store,
-                work.queue,
-                (origin, sequence),
-                Outcome.DONE,
-                value,
-                kept_ms,
-                logged=is_logged,
-            )
+            id = origin, sequence
+            note_one(store, work.queue, id, outcome, value, kept_ms, logged=is_logged)
 
 
 def progress(work: Settlement) -> None:

@@ -14,25 +14,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
+from minibroker.contract.ends import Outcome
 from minibroker.contract.settings import UNIQUE_MODES
-from minibroker.contract.wire import RUN, pack_runs
+from minibroker.contract.wire import RUN
 from minibrokerd.core.model.cold import ColdRun
 from minibrokerd.core.model.deliveries import Run
 from minibrokerd.core.model.inputs import Frame
 from minibrokerd.core.model.kept import DEDUPE
 from minibrokerd.core.model.messages import MEMORY, Block, Item, Span, is_dead
+from minibrokerd.core.model.noting import RESULT_BYTES, note_ended, write_ended
 from minibrokerd.core.model.queues import Queue
-from minibrokerd.core.model.records import AckMeta, ReturnMeta
+from minibrokerd.core.model.records import ReturnMeta
 from minibrokerd.core.model.refusals import Refused
 from minibrokerd.core.model.state import Store
 from minibrokerd.core.verbs.finding import Id, take_waiting
 from minibrokerd.log.sizes import PUBLISH_OVERHEAD_BYTES
 
 DROP, _, KEEP_LATEST = UNIQUE_MODES
-EACH_BYTES: Final = (
-    256  # of records of a message, beside itself and its ids: what it ends, what is said of it
-)
-REPLACED_BYTES: Final = 2 * RUN.size  # of one that is replaced: its end, and what the confirm says
+# Of records of a message, beside itself and its ids: what it ends, what is said of it.
+EACH_BYTES: Final = 256 + RESULT_BYTES
+# Of one that is replaced: its end, what is kept of that, and what the confirm says.
+REPLACED_BYTES: Final = 2 * RUN.size + RESULT_BYTES
 # What a confirm says of a message, in the word of a run that has a token elsewhere: its index and one of these.
 DUPLICATE: Final = 0
 REPLACES: Final = 1
@@ -193,18 +195,19 @@ class Plan:
             assert item is not None, "it waited when this was worked out, in the same apply"
             queue.count_out(item.block, item.first, item.stop)
             run = (0, *id, 1)
-            ended += [run] if item.block.durability != MEMORY else []
+            logged = [run] if item.block.durability != MEMORY else []
             said = f"{queue.number}-{block.first + index}" + (f" ({by})" if by else "")
-            store.endings.remember(queue.name, "replaced", said, store.unix_ms, pack_runs([run]))
-        _write_ended(store, queue, ended)
+            note_ended(store, queue, Outcome.REPLACED, [run], logged, said)
+            ended += logged
+        write_ended(store, queue, ended)
         queue.group.counters["replaced"] += len(self._replaced)
         queue.group.counters["duplicates"] += sum(how == DUPLICATE for _, how, _ in self._known)
         window_ms = self._part.dedupe_window_ms or queue.setting("dedupe_window_ms")
         for name, stands in self._ids.items():
             key, until_unix_ms = (queue.number, name), store.unix_ms + window_ms
             value = self._id(queue, block, stands)
-            logged = durability != MEMORY
-            forgotten = store.kept.put(store, DEDUPE, key, value, until_unix_ms, logged=logged)
+            in_log = durability != MEMORY
+            forgotten = store.kept.put(store, DEDUPE, key, value, until_unix_ms, logged=in_log)
             if forgotten is not None:
                 _count_forgotten(store, forgotten[0])
         if self._ids and durability != MEMORY:
@@ -218,11 +221,12 @@ class Plan:
             ended.append(run)
             queue.count_out(block, block.first + index, block.first + index + 1)
             origin, sequence = self._id(queue, block, stands)
-            reason = "replaced" if isinstance(stands, int) and stands > index else "duplicate"
-            told = f"{origin}-{sequence}"
-            store.endings.remember(queue.name, reason, told, store.unix_ms, pack_runs([run]))
+            is_replaced = isinstance(stands, int) and stands > index
+            outcome = Outcome.REPLACED if is_replaced else Outcome.DUPLICATE
+            logged = [run] if block.durability != MEMORY else []
+            note_ended(store, queue, outcome, [run], logged, f"{origin}-{sequence}")
         if block.durability != MEMORY:
-            _write_ended(store, queue, ended)
+            write_ended(store, queue, ended)
 
     def known_runs(self, queue: Queue, block: Block | None) -> list[Run]:
         """Return what the confirm says of single messages: index and how, and the message that stands or stood."""
@@ -315,12 +319,6 @@ def _cut_out(span: Span, sequence: int, before: list[Span]) -> tuple[Span, Span 
         before.append(span)
         span = rest
     return span, span.cut(sequence + 1) if span.stop > sequence + 1 else None
-
-
-def _write_ended(store: Store, queue: Queue, runs: list[Run]) -> None:
-    if runs:
-        store.emit(AckMeta(queue.number, 0, 0, 0, 0, 0, 0), pack_runs(runs))
-        queue.last_batch = store.open_batch
 
 
 def _count_forgotten(store: Store, number: int | str) -> None:

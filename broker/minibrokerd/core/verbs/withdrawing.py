@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from minibrokerd.core.model.deliveries import Consumer, Delivery
 from minibrokerd.core.model.inputs import Frame
+from minibrokerd.core.model.noting import forget
 from minibrokerd.core.model.sessions import Connection
 from minibrokerd.core.model.state import Store
 from minibrokerd.core.model.transitions import wait
 from minibrokerd.core.verbs.attempts import drop_delivery
 from minibrokerd.core.verbs.farewells import end_consumer, end_in_steps
-from minibrokerd.core.verbs.results import forget
 
 
 def open_consumer(connection: Connection, consumer: Consumer, request: int | None) -> None:

@@ -1,0 +1,185 @@
+"""Messages that leave for good: noted for `explain`, kept where somebody asked for it, told to those who wait.
+
+Every way out of a queue comes by `note_ended` (or `note_done`, `note_dead`, which know more of it), with the row
+of the table of ends that says which one it is. What is kept stands in the log before the record of the end, in the
+same batch, and is told when that is safe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from minibroker.contract.ends import ENDS, Outcome
+from minibroker.contract.wire import RUN, pack_runs
+from minibrokerd.core.model.deliveries import Run
+from minibrokerd.core.model.kept import RESULT
+from minibrokerd.core.model.messages import MEMORY, Item, Message
+from minibrokerd.core.model.queues import Queue
+from minibrokerd.core.model.records import AckMeta, AttemptMeta
+from minibrokerd.core.model.results import Asked, Id
+from minibrokerd.core.model.state import Store
+
+RESULT_BYTES: Final = 256  # of the record of an end without a result, at the most
+_pack = msgspec.msgpack.Encoder().encode
+_unpack_texts = msgspec.msgpack.Decoder(tuple[str, str]).decode
+
+
+def end_runs(
+    store: Store,
+    queue: Queue,
+    outcome: Outcome,
+    runs: Sequence[Run],
+    logged: Sequence[Run],
+    by: str = "",
+) -> None:
+    """Note the end of messages of `queue` that were taken out of it, and record it of those that the log has."""
+    note_ended(store, queue, outcome, runs, logged, by)
+    write_ended(store, queue, logged)
+
+
+def note_ended(
+    store: Store,
+    queue: Queue,
+    outcome: Outcome,
+    runs: Sequence[Run],
+    logged: Sequence[Run],
+    by: str = "",
+) -> None:
+    """Note that messages of `queue` ended without a result; their record comes next.
+
+    `runs` are all of them, `logged` those that are in the log, `by` who or what it was.
+    """
+    if not runs:
+        return
+    packed = pack_runs(runs)
+    store.endings.remember(queue.name, ENDS[outcome.name].reason, by, store.unix_ms, packed)
+    kept_ms = queue.setting("result_ms")
+    if not kept_ms and not store.results.waiting:
+        return
+    value = by.encode()
+    ids = list(_ids(runs))
+    in_log = frozenset(_ids(logged))
+    if kept_ms:
+        store.keep_together((RESULT_BYTES + len(value) + RUN.size) * len(ids))
+    for id in ids:
+        note_one(store, queue, id, outcome, value, kept_ms, logged=id in in_log)
+
+
+def _ids(runs: Iterable[Run]) -> Iterable[Id]:
+    return ((origin, first + at) for _, origin, first, count in runs for at in range(count))
+
+
+def note_one(
+    store: Store,
+    queue: Queue,
+    id: Id,
+    outcome: Outcome,
+    value: bytes,
+    kept_ms: int,
+    *,
+    logged: bool,
+) -> None:
+    """Keep what a message of `queue` came to for `kept_ms` (0: not at all), and tell those who wait."""
+    entry_value = (int(outcome), value, store.unix_ms, queue.number)
+    if kept_ms:
+        expires_unix_ms = store.unix_ms + kept_ms
+        store.kept.put(store, RESULT, id, entry_value, expires_unix_ms, logged=logged)
+    store.results.progress.pop(id, None)
+    for asked in list(store.results.waiting.get(id, ())):
+        if may_know(store, asked, queue.number):
+            answer(store, asked, store.open_batch if logged else 0, value_of(entry_value))
+
+
+def note_dead(store: Store, queue: Queue, message: Message, entry: AttemptMeta | None) -> None:
+    """Note that a message of `queue` is dead, and of which error; its record comes next."""
+    kept_ms = queue.setting("result_ms")
+    if not kept_ms and not store.results.waiting:
+        return
+    texts = ("", "") if entry is None else (entry.error_class or entry.cause, entry.error_text)
+    id, is_logged = (message.block.origin, message.sequence), message.block.durability != MEMORY
+    note_one(store, queue, id, Outcome.DEAD, _pack(texts), kept_ms, logged=is_logged)
+
+
+def write_ended(store: Store, queue: Queue, runs: Sequence[Run]) -> None:
+    """Record that messages ended, in as many records as it takes."""
+    tail, most = pack_runs(runs), store.sizes.runs_bytes
+    while tail:
+        store.emit(AckMeta(queue.number, 0, 0, 0, 0, 0, 0), tail[:most])
+        tail = tail[most:]
+        queue.last_batch = store.open_batch
+
+
+def ids_in(store: Store, queue: Queue, ids: Iterable[Id]) -> set[Id]:
+    """Return which of these messages are in a queue now, whatever their state."""
+    group, missing = queue.group, set(ids)
+    if not queue.count():
+        return set()
+    found = {id for id in missing if group.lanes.find(*id) or group.later.find(*id)}
+    missing -= found
+    if missing and (group.held or group.begun):
+        items = (item for each in group.deliveries.values() for item in each.items())
+        found |= {id for item in items for id in ids_of(item) if id in missing}
+    if missing and group.entering:
+        spans = (span for _, each, _, spans, _ in store.entering if each is queue for span in spans)
+        found |= {id for span in spans for id in ids_of(span) if id in missing}
+    return found
+
+
+def ids_of(item: Item) -> Iterable[Id]:
+    """Return the id of each message of an item."""
+    return ((item.block.origin, sequence) for sequence in range(item.first, item.stop))
+
+
+def tell_all(store: Store, queue: Queue, ids: Iterable[Id], outcome: Outcome, by: str) -> None:
+    """Tell those who wait for these messages of `queue`, which ended with all others of it; nothing is kept."""
+    for id in ids:
+        note_one(store, queue, id, outcome, by.encode(), 0, logged=True)
+
+
+def value_of(kept: Any) -> dict[str, Any]:
+    """Return what an answer says of an entry that is kept."""
+    outcome, value, unix_ms, _ = kept
+    said: dict[str, Any] = {"state": Outcome(outcome).name, "ended_unix_ms": unix_ms}
+    if outcome == Outcome.DEAD:
+        said["error_class"], said["error_text"] = _unpack_texts(value)
+    elif value:
+        said["result" if outcome == Outcome.DONE else "by"] = (
+            value if outcome == Outcome.DONE else value.decode()
+        )
+    return said
+
+
+# ---- those who wait ----
+
+
+def may_know(store: Store, asked: Asked, number: int) -> bool:
+    """Whether a message that ended, or is worked on, in the queue `number` is one of those that were asked for.
+
+    It was published to the queue that was named, or is in it; if none was, to one that the connection may touch.
+    """
+    places = (asked.id[0], number)
+    if asked.queue:
+        return asked.queue in places
+    scope = store.connections[asked.connection].scope
+    names = [store.by_number[place].name for place in places if place in store.by_number]
+    return scope is None or any(scope.covers(name) for name in names)
+
+
+def answer(store: Store, asked: Asked, rests_on: int, value: dict[str, Any]) -> None:
+    """Answer a request that waits."""
+    forget(store, asked)
+    store.reply(asked.connection, asked.request, rests_on, value)
+
+
+def forget(store: Store, asked: Asked) -> None:
+    """Let a request wait no more; it is not answered."""
+    store.results.forget(asked)
+    connection = store.connections.get(asked.connection)
+    if connection is not None:
+        connection.asked.pop(asked.request, None)
+    if asked.timer is not None:
+        store.wheel.cancel(asked.timer)
+        asked.timer = None
