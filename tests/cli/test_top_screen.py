@@ -236,6 +236,8 @@ def detail(at_ms: int, acked: int, *holders: Mapping[str, Any], overview: Any = 
         "settings": {**default_settings(), "lease_ms": 90_000},
         "dlq": "c.dlq",
         "live_bytes": 1_234,
+        "paused": True,
+        "resumes_unix_ms": 763_000,
     }
     found = {"holders": list(holders), "total": len(holders)}
     shares = {"count": 9, "mean": 0.5, "p50": 0.25, "p95": 4.0, "p99": 61.0}
@@ -272,6 +274,7 @@ def test_one_queue_in_detail() -> None:
     text = "\n".join(lines)
     assert "memory 5 of 512 MiB" in text  # resident, as the limit is
     assert "ready 5  begun 0  held 0  delayed 0  oldest 1m1s  1,234 bytes of the log" in text
+    assert "PAUSED, goes on in 1m3s" in text
     waits = "p50 250ms, p95 4.0s, p99 1m1s"
     assert f"waits {waits}  runs {waits}  consumers idle 12%" in text
     assert "handlers wanted 1,200" in text

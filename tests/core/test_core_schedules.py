@@ -185,8 +185,18 @@ def test_skip_leaves_out_what_is_more_than_a_minute_ago() -> None:
     client = world.hello()
     found = shown(client)
     assert (found["last_unix_ms"], found["next_unix_ms"]) == (0, due_ms + HOUR_MS)
+    schedules = world.store.schedules
+    assert (schedules.counted, schedules.misfires) == (
+        {"published": 0, "skipped": 1, "by_hand": 0},
+        1,
+    )
     world.advance(HOUR_MS)
     assert jobs(client) == [("s", due_ms + HOUR_MS)]
+    asked(client, {"op": "schedule_run", "name": "s"})
+    assert (schedules.counted, schedules.misfires) == (
+        {"published": 1, "skipped": 1, "by_hand": 1},
+        1,
+    )
 
 
 def test_all_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from http_broker import TOKEN, HttpBroker
+from prometheus_client.parser import text_string_to_metric_families
 
 import minibroker.sync
 
@@ -90,3 +91,34 @@ def test_what_can_be_no_pause_is_refused(
     """With a code, and nothing is paused."""
     call(http_broker, "POST", path, status, **body)
     assert call(http_broker, "GET", "pauses") == {"pauses": []}
+
+
+def test_schedules_and_pauses_are_metrics(http_broker: HttpBroker) -> None:
+    """How many in which state, what became of their times, when each is due; and what is paused."""
+    with minibroker.sync.connect(http_broker.server.url) as broker:
+        broker.schedules.set("nightly", "0 3 * * *", "reports")
+        broker.schedules.set("resting", "@hourly", "reports")
+        broker.schedules.pause("resting")
+        broker.schedules.run("nightly")
+        due = broker.schedules.show("nightly").next
+        broker.queue("reports").pause(for_=3_600)
+        broker.pause_workers("w1")
+    found = {
+        (sample.name.removeprefix("minibroker_"), *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(http_broker.client.get("/metrics").text)
+        for sample in family.samples
+    }
+    assert due is not None
+    assert found["schedules", "on"] == found["schedules", "paused"] == 1
+    assert found["schedules", "waiting"] == found["schedule_misfires_total",] == 0
+    assert found["schedule_jobs_total", "by_hand"] == 1
+    assert found["schedule_next_due_time_seconds", "nightly"] == due.timestamp()
+    assert ("schedule_next_due_time_seconds", "resting") not in found
+    assert found["pauses", "queues"] == found["pauses", "workers"] == 1
+    assert found["queue_paused", "reports"] == 1
+    row = http_broker.client.get("/api/v1/queues").json()["queues"][0]
+    view = http_broker.client.get("/api/v1/queues/reports").json()
+    assert row["paused"] is view["paused"] is True
+    assert row["resumes_unix_ms"] == view["resumes_unix_ms"] > 0
+    page = http_broker.client.get("/").text
+    assert "paused until" in page

@@ -12,7 +12,7 @@ from minibroker.session.pause_wishes import Pause
 from minibrokerd.cli.completing import complete_queue
 from minibrokerd.cli.options import client_options, option
 from minibrokerd.cli.printing import fail, print_json, print_table, say
-from minibrokerd.cli.ranges import Duration
+from minibrokerd.cli.ranges import Duration, When
 from minibrokerd.cli.talking import talk
 from minibrokerd.process import exits
 
@@ -33,6 +33,11 @@ worker_option = option(
     help="Of workers: what they still have after this goes back, uncharged, to others.",
 )
 @option("--for", "for_", type=Duration(1), help="Go on after this; until `resume`, if not given.")
+@option(
+    "--until",
+    type=When(),
+    help="Go on at this time, like 2030-01-31T09:00+01:00, or after a duration.",
+)
 @client_options
 def pause(
     queue: str,
@@ -40,23 +45,32 @@ def pause(
     below: str,
     deadline: float | None,
     for_: float | None,
+    until: float | datetime | None,
     url: str,
     as_json: bool,
 ) -> None:
     """Hand out nothing of QUEUE, or nothing to workers; what they have in hand stays theirs.
 
-    Publishes go on. It lasts until `minibroker resume`, or for as long as --for says, over restarts too.
+    Publishes go on. It lasts until `minibroker resume`, or as --for or --until says, over restarts too.
     """
     _one_of(queue, worker is not None or bool(below))
     if queue and deadline is not None:
         raise click.UsageError("--deadline is one of workers.")
+    if for_ is not None and until is not None:
+        raise click.UsageError(
+            "A pause ends after a time, or at one: give one of --for and --until."
+        )
+    if until == 0:
+        raise click.UsageError("--until now is no pause.")
+    for_ = until if isinstance(until, float) else for_
+    at = until if isinstance(until, datetime) else None
 
     async def work(broker: minibroker.Broker) -> None:
         if queue:
-            found = await broker.queue(queue).pause(for_=for_)
+            found = await broker.queue(queue).pause(for_=for_, until=at)
         else:
             found = await broker.pause_workers(
-                worker or "", below=below, for_=for_, deadline=deadline
+                worker or "", below=below, for_=for_, until=at, deadline=deadline
             )
         if as_json:
             print_json(_told(found))

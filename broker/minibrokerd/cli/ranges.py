@@ -1,13 +1,22 @@
-"""Durations and sizes as options take them: with units, and in a range."""
+"""Durations, times and sizes as options take them: with units, and in a range."""
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any, Final
 
 import click
 
-from minibrokerd.text.units import MS, duration_text, parse_bytes, parse_ms, size_text
+from minibrokerd.text.units import (
+    DURATIONS,
+    MS,
+    duration_text,
+    parse_bytes,
+    parse_ms,
+    size_text,
+)
 
+NOW: Final = "now"
 LONGEST_MS: Final = 365 * MS["d"]  # of an option that has no bound of its own
 
 
@@ -60,3 +69,30 @@ class Size(click.ParamType):  # type: ignore[type-arg]
         if size % self.step:
             self.fail(f"{value} is not a multiple of {size_text(self.step)}", param, ctx)
         return size
+
+
+class When(click.ParamType):  # type: ignore[type-arg]  # it takes none in older releases
+    """A time: `now`, a duration from now on, or a date with a time and a zone."""
+
+    name = "when"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float | datetime:
+        """Return seconds from now, or the time; click.ParamType."""
+        text = str(value)
+        if text == NOW:
+            return 0.0
+        try:
+            at = datetime.fromisoformat(text)
+            return at if at.tzinfo is not None else at.astimezone()
+        except (ValueError, OverflowError):  # it is no date, or one of no year that a zone has
+            pass
+        try:
+            return parse_ms(text) / 1_000
+        except ValueError:
+            self.fail(
+                f"{text!r} is no time: write `now`, a duration {DURATIONS}, or 2030-01-31T09:00+01:00",
+                param,
+                ctx,
+            )

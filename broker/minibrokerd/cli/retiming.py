@@ -12,38 +12,9 @@ from minibroker.contract.reasons import ENDED
 from minibrokerd.cli.completing import complete_queue
 from minibrokerd.cli.options import Id, client_options
 from minibrokerd.cli.printing import fail, print_json, say
+from minibrokerd.cli.ranges import When
 from minibrokerd.cli.talking import talk
 from minibrokerd.process import exits
-from minibrokerd.text.units import DURATIONS, parse_ms
-
-NOW = "now"
-
-
-class When(click.ParamType):  # type: ignore[type-arg]  # it takes none in older releases
-    """A time: `now`, a duration from now on, or a date with a time and a zone."""
-
-    name = "when"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float | datetime:
-        """Return seconds from now, or the time; click.ParamType."""
-        text = str(value)
-        if text == NOW:
-            return 0.0
-        try:
-            at = datetime.fromisoformat(text)
-            return at if at.tzinfo is not None else at.astimezone()
-        except (ValueError, OverflowError):  # it is no date, or one of no year that a zone has
-            pass
-        try:
-            return parse_ms(text) / 1_000
-        except ValueError:
-            self.fail(
-                f"{text!r} is no time: write `now`, a duration {DURATIONS}, or 2030-01-31T09:00+01:00",
-                param,
-                ctx,
-            )
 
 
 @click.command()

@@ -47,7 +47,8 @@ def detail_lines(
     if detail.view is None or detail.holders is None:
         yield Line(fit("there is no such queue", width, letters.ellipsis), Style.ALARM)
         return
-    parts = (_now(detail.view), _times(detail), _counted(detail, before), _settings(detail.view))
+    now = _now(detail.view, detail.overview["now_unix_ms"])
+    parts = (now, _times(detail), _counted(detail, before), _settings(detail.view))
     for each in parts:
         for text in flowed(each, width, letters.ellipsis):
             yield Line(text)
@@ -55,7 +56,7 @@ def detail_lines(
     yield from _holders(detail, width, letters)
 
 
-def _now(view: Mapping[str, Any]) -> Iterator[str]:
+def _now(view: Mapping[str, Any], now_ms: int) -> Iterator[str]:
     """Yield what is in the queue."""
     counts = view["counts"]
     for state in STATES:
@@ -65,6 +66,9 @@ def _now(view: Mapping[str, Any]) -> Iterator[str]:
     if counts["dead_waiting"]:
         yield f"dead_waiting {counts['dead_waiting']:,}"
     yield f"{view['live_bytes']:,} bytes of the log"
+    if view["paused"]:
+        until = view["resumes_unix_ms"]
+        yield "PAUSED" + (f", goes on in {age_text(max(until - now_ms, 0))}" if until else "")
 
 
 def _times(detail: Detail) -> Iterator[str]:

@@ -15,6 +15,7 @@ from minibroker.contract.metrics import METRICS
 from minibrokerd import __version__
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.http.family import Family, Labels, OfQueues, Samples
+from minibrokerd.http.rest_families import REST_FAMILIES
 from minibrokerd.http.subject import Subject
 from minibrokerd.http.talkers import (
     CONSUMER_LABELS,
@@ -437,6 +438,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
         *TIMED_FAMILIES,
         *_QUEUE_FAMILIES,
         *_TALKER_FAMILIES,
+        *REST_FAMILIES,
         *_WEBHOOK_FAMILIES,
         *_PROCESS_FAMILIES,
     )

@@ -10,7 +10,7 @@ from minibroker.contract.limits import DLQ_SUFFIX
 from minibroker.contract.settings import SETTINGS, check_settings
 from minibrokerd.http.requests import Ask, Failure
 from minibrokerd.http.shapes import Done, QueueList, QueueView, SettingView
-from minibrokerd.http.survey import SORTS, dlq_of, listed, rows_of
+from minibrokerd.http.survey import SORTS, dlq_of, listed, rest_of, rows_of
 from minibrokerd.monitoring.ages import oldest_of
 from minibrokerd.monitoring.view import Phase
 
@@ -52,6 +52,7 @@ async def show_queue(ask: Ask) -> QueueView:
         dict(queue.settings),
         dlq_of(ask.subject, queue),
         queue.live_bytes,
+        *rest_of(ask.subject, queue),
     )
 
 

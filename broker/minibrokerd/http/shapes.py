@@ -22,6 +22,8 @@ class QueueRow(msgspec.Struct):
     counts: dict[str, int]
     wait_p95_ms: int
     run_p95_ms: int
+    paused: bool
+    resumes_unix_ms: int  # when a pause ends by itself; 0: it does not, or there is none
 
 
 class QueueList(msgspec.Struct):
@@ -42,6 +44,8 @@ class QueueView(msgspec.Struct):
     settings: dict[str, int | str]
     dlq: str  # the name of its dead-letter queue; empty: there is none yet
     live_bytes: int
+    paused: bool
+    resumes_unix_ms: int
 
 
 class SettingView(msgspec.Struct):

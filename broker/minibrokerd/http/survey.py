@@ -13,6 +13,7 @@ from minibroker.contract.limits import DLQ_SUFFIX
 from minibroker.contract.metrics import METRICS
 from minibrokerd import __version__
 from minibrokerd.core.model.histogram import Histogram
+from minibrokerd.core.model.pauses import QUEUE
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.times import p95_of
 from minibrokerd.http.requests import whole
@@ -190,7 +191,14 @@ def row_of(subject: Subject, queue: Queue) -> QueueRow:
     """Return a queue as a row of a list."""
     wait_ms, run_ms = p95_of(queue.group.times, subject.engine.clock.now_ms())
     oldest_ms = oldest_of(subject, queue)
-    return QueueRow(queue.name, queue.is_dlq, oldest_ms, queue.statistics(), wait_ms, run_ms)
+    counts, rest = queue.statistics(), rest_of(subject, queue)
+    return QueueRow(queue.name, queue.is_dlq, oldest_ms, counts, wait_ms, run_ms, *rest)
+
+
+def rest_of(subject: Subject, queue: Queue) -> tuple[bool, int]:
+    """Return whether a queue is paused, and when that ends by itself; 0: it does not."""
+    pause = subject.store.pauses.get((QUEUE, queue.number, "")) if queue.group.paused else None
+    return queue.group.paused, 0 if pause is None else pause.until_unix_ms
 
 
 async def rows_of(subject: Subject, queues: list[Queue]) -> list[QueueRow]:

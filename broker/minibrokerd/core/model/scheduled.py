@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from minibrokerd.core.model.wheel import Timer
 
 GRACE_MS: Final = 60_000  # so much later than its instant a job of `skip` is still published
+PUBLISHED, SKIPPED, BY_HAND = OUTCOMES = "published", "skipped", "by_hand"  # of an instant
 MOST_MISSED: Final = 1_000  # jobs of `all`, one after the other, that are published late
 FUTURE: Final = 2**53  # a time in ms that never comes
 
@@ -123,7 +124,7 @@ def schedule_of(name: str, value: tuple[Any, ...]) -> Schedule:
 class Schedules:
     """All schedules by name, and which is due next."""
 
-    __slots__ = ("_heap", "by_name", "is_firing", "last_batch", "timer")
+    __slots__ = ("_heap", "by_name", "counted", "is_firing", "last_batch", "misfires", "timer")
 
     def __init__(self) -> None:
         self.by_name: dict[str, Schedule] = {}
@@ -132,6 +133,8 @@ class Schedules:
         ] = []  # of those that are not paused; what is over is passed over
         self.is_firing = False  # a job of the store is publishing what is due
         self.last_batch = 0  # has the newest record of any
+        self.counted = dict.fromkeys(OUTCOMES, 0)  # instants by what became of them, in this run
+        self.misfires = 0  # how often some had passed that got no job
         self.timer: Timer | None = None  # looks at what is due
 
     def opened(self, store: Store) -> None:

@@ -17,7 +17,7 @@ from minibroker.contract.commands import COMMANDS, Kind
 from minibrokerd.core.model.inputs import Frame, Slice
 from minibrokerd.core.model.records import TYPE_OF, PublishMeta
 from minibrokerd.core.model.refusals import Refused
-from minibrokerd.core.model.scheduled import FUTURE, Schedule, plan_of
+from minibrokerd.core.model.scheduled import FUTURE, PUBLISHED, SKIPPED, Schedule, plan_of
 from minibrokerd.core.model.sessions import Result
 from minibrokerd.core.model.state import Store
 from minibrokerd.core.model.wheel import Timer
@@ -84,12 +84,16 @@ def _fire(store: Store, schedule: Schedule) -> None:
         except Refused as error:
             _wait(store, schedule, str(error))
             return
+        store.schedules.counted[PUBLISHED] += 1
         schedule.last_unix_ms = plan.instant
         is_late = plan.next <= store.unix_ms and not plan.missed
         schedule.late = schedule.late + 1 if is_late else 0
+    else:
+        store.schedules.counted[SKIPPED] += 1
     schedule.waits = ""
     schedule.next_unix_ms = plan.next
     if plan.missed:
+        store.schedules.misfires += 1
         store.effects.note(
             "schedule_missed", schedule=schedule.name, queue=schedule.definition.queue, ms=late_ms
         )

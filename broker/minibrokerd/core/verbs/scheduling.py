@@ -16,7 +16,7 @@ from minibroker.contract.errors import ProtocolError
 from minibroker.contract.schedule_commands import MISFIRES
 from minibrokerd.core.model.inputs import Frame
 from minibrokerd.core.model.refusals import Broken, Refused, check_name
-from minibrokerd.core.model.scheduled import FUTURE, Definition, Schedule
+from minibrokerd.core.model.scheduled import BY_HAND, FUTURE, Definition, Schedule
 from minibrokerd.core.model.state import Store
 from minibrokerd.core.verbs.firing import bytes_of, job_of, publish_job, room_of, watch
 
@@ -170,6 +170,7 @@ def schedule_run(store: Store, frame: Frame, part: Any) -> None:
     """Publish a job now, beside the instants of the calendar."""
     schedule = _named(store, frame, part.name)
     result = publish_job(store, schedule, store.unix_ms)
+    store.schedules.counted[BY_HAND] += 1
     queue = store.queues[schedule.definition.queue]
     _note(store, frame, "schedule_run", schedule)
     rests_on = max(store.schedules.last_batch, queue.last_batch, queue.reserve_batch)

@@ -1,0 +1,112 @@
+"""Metrics of what runs by a calendar, and of what is paused: a bounded number of lines of single ones."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Final
+
+from minibrokerd.core.model.pauses import QUEUE
+from minibrokerd.core.model.scheduled import FUTURE, OUTCOMES, Schedule
+from minibrokerd.http.family import Family, Samples
+from minibrokerd.http.subject import Subject
+
+MOST_SCHEDULES: Final = 100
+MOST_PAUSED: Final = 100
+_OF: Final = f"of the {MOST_SCHEDULES} that this run of the broker knows for the longest"
+STATES: Final = ("on", "paused", "waiting")
+
+
+def _states(subject: Subject) -> Samples:
+    found = dict.fromkeys(STATES, 0)
+    for each in list(subject.store.schedules.by_name.values()):
+        found["paused" if each.paused else "waiting" if each.waits else "on"] += 1
+    return [((("state", state),), count) for state, count in found.items()]
+
+
+def _jobs(subject: Subject) -> Samples:
+    counted = subject.store.schedules.counted
+    return [((("outcome", outcome),), counted.get(outcome, 0)) for outcome in OUTCOMES]
+
+
+def _shown(subject: Subject) -> list[Schedule]:
+    return list(islice(subject.store.schedules.by_name.values(), MOST_SCHEDULES))
+
+
+def _next(subject: Subject) -> Samples:
+    for each in _shown(subject):
+        if not each.paused and each.next_unix_ms < FUTURE:
+            yield (("schedule", each.name),), each.next_unix_ms / 1_000
+
+
+def _last(subject: Subject) -> Samples:
+    for each in _shown(subject):
+        if each.last_unix_ms:
+            yield (("schedule", each.name),), each.last_unix_ms / 1_000
+
+
+def _pauses(subject: Subject) -> Samples:
+    queues = sum(each.key[0] == QUEUE for each in subject.store.pauses)
+    return [
+        ((("of", "queues"),), queues),
+        ((("of", "workers"),), len(subject.store.pauses) - queues),
+    ]
+
+
+def _paused(subject: Subject) -> Samples:
+    numbers = [each.key[1] for each in subject.store.pauses if each.key[0] == QUEUE]
+    known = [subject.store.by_number.get(number) for number in numbers]
+    return [((("queue", each.name),), 1) for each in known if each is not None][:MOST_PAUSED]
+
+
+REST_FAMILIES: Final = (
+    Family(
+        "minibroker_schedules",
+        "gauge",
+        "Schedules; `waiting`: what is due cannot be published, as its queue takes nothing.",
+        _states,
+        labels=("state",),
+    ),
+    Family(
+        "minibroker_schedule_jobs",
+        "counter",
+        "Times of schedules, by what became of them: a job was published, or none, as it was too late (`skipped`);"
+        " and jobs that were published by hand.",
+        _jobs,
+        labels=("outcome",),
+    ),
+    Family(
+        "minibroker_schedule_misfires",
+        "counter",
+        "How often a schedule had passed times that got no job of their own, as the broker was away or a "
+        "queue full.",
+        lambda subject: (((), subject.store.schedules.misfires),),
+    ),
+    Family(
+        "minibroker_schedule_next_due_time_seconds",
+        "gauge",
+        f"Unix time at which a schedule is due next, {_OF}; none while it is paused.",
+        _next,
+        labels=("schedule",),
+    ),
+    Family(
+        "minibroker_schedule_last_time_seconds",
+        "gauge",
+        f"Unix time that the newest job of a schedule was for, {_OF}.",
+        _last,
+        labels=("schedule",),
+    ),
+    Family(
+        "minibroker_pauses",
+        "gauge",
+        "Queues that are paused, and pauses of workers.",
+        _pauses,
+        labels=("of",),
+    ),
+    Family(
+        "minibroker_queue_paused",
+        "gauge",
+        f"1 for a queue that is paused; the first {MOST_PAUSED} of them.",
+        _paused,
+        labels=("queue",),
+    ),
+)
