@@ -159,11 +159,19 @@ class Model:
         return all(self.holds(session, queue, each.token, each.id) for each in messages)
 
     def first_of_lane(self, message: Modelled) -> Modelled:
-        """Return the message that is to be handed out first of those with its key: one of the highest priority."""
+        """Return the message that is to be handed out first of those with its key, of what is next."""
         ready = [other for other in self.of(message.queue) if self.may_go(other)]
-        highest = max(other.priority for other in ready)
-        lane = [other for other in ready if (other.key, other.priority) == (message.key, highest)]
+        first = self._next_priority(message.queue, ready)
+        lane = [other for other in ready if (other.key, other.priority) == (message.key, first)]
         return min(lane, key=lambda other: (other.ready_at_ms, other.id), default=ready[0])
+
+    def _next_priority(self, queue: str, ready: list[Modelled]) -> int:
+        """Return the highest priority, or that of the one that waited the longest, if that was too long."""
+        max_wait_ms = self.setting(queue, "max_wait_ms")
+        oldest = min(ready, key=lambda other: (other.ready_at_ms, -other.priority))
+        if max_wait_ms and oldest.ready_at_ms + max_wait_ms <= self.now_ms:
+            return oldest.priority
+        return max(other.priority for other in ready)
 
     def holder(self, queue: str, key: str) -> Modelled | None:
         """Return the message that came back and goes before all others of its key, where order is strict."""

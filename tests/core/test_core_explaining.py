@@ -185,6 +185,29 @@ def test_key_rate_and_rate_say_when_there_is_a_token(reason: str) -> None:
     assert answer["by"] == ""
 
 
+@pytest.mark.parametrize("key", ["", "k"])
+def test_outranked_and_outranked_until_count_what_is_before_it(key: str) -> None:
+    world, client = ready()
+    client.settle("ack", *client.receive_all("q"))
+    for priority in (0, 5, 9, 9, 9):
+        client.publish("q", b"x", priority=priority, key=key)
+    client.consume("q", prefetch=1)
+    assert told(client, "outranked", (1, 1))["by"] == "3 messages"
+    assert told(client, "outranked", (1, 2))["by"] == "2 messages"
+    told(client, "no_credit", (1, 4))
+    world.advance(1_000)
+    client.set("q", max_wait_ms=10_000)
+    world.run_jobs()
+    answer = told(client, "outranked_until", (1, 1))
+    assert answer["until_unix_ms"] == at(world, 9_000)
+    world.advance(8_999)
+    assert told(client, "outranked_until", (1, 1)) == answer
+    client.publish("q", b"x", priority=5, key=key)
+    world.advance(1)
+    told(client, "no_credit", (1, 1))  # and not the newest one of a higher priority goes before it
+    assert told(client, "outranked_until", (1, 6))["by"] == "2 messages"
+
+
 def test_no_credit_names_those_who_have_it() -> None:
     world, client = ready()
     client.publish("q", *[b"x"] * 8)

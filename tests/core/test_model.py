@@ -62,6 +62,19 @@ class Broker(Clients):
         self._now()
         self._observe()
 
+    @rule(
+        index=indices,
+        queue=st.sampled_from(["q", "q", "q.dlq"]),
+        max_wait_ms=st.sampled_from([0, 1, 300, 3_000]),
+    )
+    def bound_the_wait(self, index: int, queue: str, max_wait_ms: int) -> None:
+        """From then on a priority whose oldest message waited for so long goes first."""
+        client = self._client(index)
+        if queue in self.world.store.queues:
+            client.set(queue, max_wait_ms=max_wait_ms)
+            self._now()
+            self._observe()
+
     @rule(index=indices, most=st.sampled_from([0, 2]))
     def limit_dlq(self, index: int, most: int) -> None:
         client = self._client(index)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from minibrokerd.core.durable.survivors import Survivors
+from minibrokerd.core.model.ageing import arrange_wait
 from minibrokerd.core.model.cold import ColdRun
 from minibrokerd.core.model.deliveries import Delivery
 from minibrokerd.core.model.key_settings import arrange
@@ -30,6 +31,7 @@ def finish_queue(store: Store, waiting: Survivors) -> int:
     """Let what is left of a queue wait, or be worked on; return how many messages that is."""
     queue, messages = waiting.queue, 0
     arrange(store, queue)
+    arrange_wait(store, queue)
     for live in waiting.lives:
         if isinstance(live, ColdRun):
             messages += _finish_run(store, queue, live)

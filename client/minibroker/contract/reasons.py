@@ -125,6 +125,18 @@ _ROWS: Final = (
         "that time",
     ),
     Reason(
+        "outranked",
+        _WAITS,
+        "before it there is ready of a higher priority: {by}",
+        "the end of those; the setting max_wait_ms of {queue} would bound that time",
+    ),
+    Reason(
+        "outranked_until",
+        _WAITS,
+        "before it there is ready of a higher priority: {by}",
+        "the end of those, or else {until}: from then on its priority goes before theirs (max_wait_ms)",
+    ),
+    Reason(
         "no_credit",
         _WAITS,
         "all who consume {queue} have as many messages as they may have: {by}",

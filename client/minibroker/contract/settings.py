@@ -59,6 +59,14 @@ SETTINGS: Mapping[str, Setting] = {
         Setting(
             "retry_jitter_percent", 20, 0, 100, (), "The delay varies by up to this, both ways."
         ),
+        Setting(
+            "max_wait_ms",
+            0,
+            0,
+            limits.MAX_DELAY_MS,
+            (),
+            "Longest time that ready messages wait behind those of higher priorities; 0: for ever.",
+        ),
         Setting("max_messages", 0, 0, 2**53, (), "Most messages, those in work, too; 0: no limit."),
         Setting(
             "key_concurrency",

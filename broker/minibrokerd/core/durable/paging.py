@@ -48,9 +48,8 @@ COPY_RUN_BYTES: Final = 100  # a copy of a span beside its bodies, about
 LOOKS: Final = 20_000  # spans that one apply turns into places, about 15 ms
 
 
-def read_ahead(store: Store, queue: Queue) -> None:
-    """Ask for the next stretch of what is cold, unless enough is in memory before it."""
-    lanes = queue.group.lanes.foremost
+def read_ahead(store: Store, queue: Queue, lanes: Lanes) -> None:
+    """Ask for the next stretch of what is cold in lanes that give next, unless enough is in memory before it."""
     lane = lanes.default
     if lane.reading or lane.cold[0].batch > store.synced or _has_enough(lane.fresh):
         return
@@ -65,7 +64,7 @@ def wanted(store: Store) -> Iterator[ReadBack]:
         for queue in queues:
             store.effects = Effects()  # those of the last apply were routed
             if queue.group.lanes.default.cold:
-                read_ahead(store, queue)
+                read_ahead(store, queue, queue.group.lanes.foremost)
             if store.effects.reads:
                 more.append(queue)
                 yield from store.effects.reads

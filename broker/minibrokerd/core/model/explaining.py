@@ -78,6 +78,9 @@ def _what_keeps(
         if store.hold_until_ms > FOR_EVER_MS:
             return "stopping", 0, ""
         return "starting", store.hold_until_ms, ""
+    higher = _higher(store, queue, item)
+    if higher is not None:
+        return higher
     hungry = [consumer for consumer in at if consumer.credit() > 0]
     if not hungry:
         return "no_credit", 0, _clients(store, at)
@@ -92,6 +95,29 @@ def _what_keeps(
     if sum(consumer.credit() for consumer in reading) < queue.group.lanes.ready:
         return "in_line", 0, ""
     return "next", 0, ""
+
+
+def _higher(store: Store, queue: Queue, item: Item | ColdRun) -> tuple[str, int, str] | None:
+    """Return what is said where messages of higher priorities go first; None: none do."""
+    group = queue.group
+    count = 0
+    for lanes in group.lanes.levels:
+        if lanes.has(item):
+            break
+        count += lanes.ready if lanes.turns else 0
+    else:
+        return None
+    if not count:
+        return None
+    by = f"{count} message{'s' if count > 1 else ''}"
+    if not group.max_wait_ms:
+        return "outranked", 0, by
+    if group.lanes.first_by_age(store.now_ms - group.max_wait_ms) is lanes:
+        return None  # it, or one beside it, waited for long enough
+    if isinstance(item, ColdRun):
+        return "outranked_until", 0, by  # only its record says since when it waits
+    until_ms = item.ready_at_ms + group.max_wait_ms
+    return ("outranked_until", until_ms, by) if until_ms > store.now_ms else None
 
 
 def why_delayed(store: Store, queue: Queue, item: Item) -> Why:

@@ -57,6 +57,7 @@ class Group:
         "keys",
         "lanes",
         "later",
+        "max_wait_ms",
         "paused",
         "queue",
         "recall",
@@ -81,6 +82,7 @@ class Group:
         self.consumers: OrderedDict[Consumer, None] | None = None
         self.paused = False  # hands nothing out, as somebody wants it
         self.dirty = False  # waits for a dispatch at the end of the apply
+        self.max_wait_ms = 0  # for so long something waits behind higher priorities; 0: for ever
         self.circuit: Circuit | None = None  # where the settings want one
         self.recall: Recall | None = None  # while somebody waits, and others hold something
         self.times: Times | None = None  # of what was begun or done of late
@@ -94,6 +96,8 @@ class Group:
             standing = queue.sums.standing
             self.lanes = Lanes(queue.home, standing, queue)
             self.lanes.keys = self.keys
+            if self.max_wait_ms:
+                self.lanes.use_ages()
             self.later = Index(queue.home, standing, queue)
             self.delayed, self.deliveries = {}, {}
 

@@ -61,6 +61,17 @@ class Lane:
         return min(firsts, default=None)
 
     @property
+    def next_count(self) -> int:
+        """How many messages the piece has that comes next, all ready since the same instant."""
+        if self._returned_first():
+            item = self.returned[0][3]
+        elif self.fresh:
+            item = self.fresh[0]
+        else:
+            return 1  # it is not in memory
+        return item.stop - item.first
+
+    @property
     def is_waiting(self) -> bool:
         """Whether what comes next is not in memory."""
         if not self.cold or self.fresh:

@@ -16,6 +16,7 @@ from itertools import chain, groupby, islice
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from minibrokerd.core.model.ages import Ages, oldest_of
 from minibrokerd.core.model.cold import ColdRun
 from minibrokerd.core.model.index import Index
 from minibrokerd.core.model.lane import NO_SPANS, KeyLane, Lane, first_of
@@ -37,6 +38,7 @@ class Lanes:
         "_home",
         "_keyed",
         "_turn",
+        "ages",
         "default",
         "index",
         "keys",
@@ -64,6 +66,9 @@ class Lanes:
         # The lanes that have something and may hand out, in line. Each can leave from any place in it at no cost.
         self._turn: OrderedDict[Lane, None] = OrderedDict()
         self.ready = 0  # messages in all lanes
+        self.ages: Ages | None = (
+            None  # of the keys in turn, where the time that they wait is bounded
+        )
 
     @property
     def levels(self) -> Sequence[Lanes]:
@@ -86,7 +91,14 @@ class Lanes:
         """Return lanes of the same queue, for messages of another priority."""
         lanes = Lanes(self._home, self.standing, self.queue)
         lanes.keys = self.keys
+        if self.ages is not None:
+            lanes.use_ages()
         return lanes
+
+    def use_ages(self) -> Ages:
+        """Know from now on which key in turn waits for the longest; those that do already are to be filled in."""
+        self.ages = Ages(self._turn)
+        return self.ages
 
     def has_any(self) -> bool:
         """Whether the default lane has anything."""
@@ -114,6 +126,13 @@ class Lanes:
             self.line_up()
         lane.enter(span)
         self.ready += span.stop - span.first
+        if self.ages is not None:
+            self._came(lane)
+
+    def _came(self, lane: Lane) -> None:
+        """Note how long something waits that came to the lane of a key, or that stands in turn again."""
+        if self.ages is not None and lane.key and lane in self._turn:
+            self.ages.came(lane)
 
     def enter_cold(self, run: ColdRun) -> None:
         """Append a run of messages that are not in memory; a start finds them in order."""
@@ -144,6 +163,8 @@ class Lanes:
         self.ready += item.stop - item.first
         if self.keys is not None:
             self.keys.waits(item)
+        if self.ages is not None:
+            self._came(lane)
 
     def untake(self, item: Item) -> None:
         """Put back what `take` returned, and was not delivered."""
@@ -158,6 +179,8 @@ class Lanes:
             if not lane:
                 self._has_something(lane)
             lane.put_all_back(list(group))
+            if self.ages is not None:
+                self._came(lane)
         self.ready += len(messages)
         if self.keys is not None:
             for message in messages:
@@ -178,11 +201,19 @@ class Lanes:
         if not lane or lane in self._turn:
             return False
         self._turn[lane] = None
+        if self.ages is not None:
+            self._came(lane)
         return True
 
     def has_key(self, key: str) -> bool:
         """Whether something of a key is ready here."""
         return key in self._keyed
+
+    def has(self, item: Item | ColdRun) -> bool:
+        """Whether an item, or a run, that `find` returned is here."""
+        if isinstance(item, ColdRun):
+            return item in self.default.cold
+        return self.find(item.block.origin, item.first) is item
 
     def put_all_in_turn(self) -> Iterator[int]:
         """Let each lane of a key stand where it should; it may be left at each step."""
@@ -259,6 +290,14 @@ class Lanes:
         is_open = keys.took(item)
         if is_open and lane and not keys.keeps_turn(lane.key, item.stop - item.first):
             self._turn.move_to_end(lane)
+
+    def take_by_age(self, upto_ms: int, most: int, most_bytes: int) -> list[Item]:
+        """As `take`: of one priority nothing goes before its order."""
+        return self.take(most, most_bytes)
+
+    def first_by_age(self, upto_ms: int) -> Lanes:
+        """Return those of `levels` that give what comes next, as `foremost`."""
+        return self
 
     def take_any(self, most: int) -> list[Item]:
         """Remove and return up to `most` messages that are not delivered, in turn; closed keys go, too.
@@ -340,6 +379,18 @@ class Lanes:
         lanes = self._turn if self.keys is None else chain(self._turn, self._keyed.values())
         times = [lane.oldest_ms for lane in islice(lanes, most)]
         return min((time for time in times if time is not None), default=None)
+
+    @property
+    def oldest_in_turn_ms(self) -> int | None:
+        """Since when the one is ready (log time) that waits for the longest of those that may go now."""
+        return oldest_of(
+            self.default.oldest_ms, None if self.ages is None else self.ages.oldest_ms()
+        )
+
+    @property
+    def next_count(self) -> int:
+        """How many messages go next together, all ready since the same instant."""
+        return self.default.next_count if len(self._turn) == 1 and self.default else 1
 
     @property
     def turns(self) -> int:

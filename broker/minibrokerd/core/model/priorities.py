@@ -20,6 +20,34 @@ from minibrokerd.core.model.messages import Item, Message, Span
 _PRIORITY: Final = attrgetter("block.terms.priority")
 
 
+class _Load:
+    """What one delivery gets: at most so many messages and, about, so many bytes more."""
+
+    __slots__ = ("items", "most", "most_bytes")
+
+    def __init__(self, most: int, most_bytes: int) -> None:
+        self.items: list[Item] = []
+        self.most = most
+        self.most_bytes = most_bytes
+
+    def add(self, lanes: Lanes, most: int) -> bool:
+        """Take up to `most` messages of one priority; False: nothing may follow them."""
+        more = lanes.take(min(most, self.most), self.most_bytes)
+        size = sum([item.block.bytes_of(item.first, item.stop) for item in more])
+        if (
+            self.items
+            and more
+            and (size > self.most_bytes or self.items[-1].block.terms.differ(more[0].block.terms))
+        ):
+            for item in more:
+                lanes.untake(item)
+            return False
+        self.items += more
+        self.most -= sum([item.stop - item.first for item in more])
+        self.most_bytes -= size
+        return bool(more) and self.most > 0 and self.most_bytes > 0
+
+
 class PriorityLanes:
     """Lanes by priority. They stay as long as the queue has messages: most will be used again."""
 
@@ -95,26 +123,44 @@ class PriorityLanes:
         Where the lanes of one priority do not give all that they have, nothing follows: it is to be read back, or
         goes into a delivery of its own.
         """
-        items: list[Item] = []
+        load = _Load(most, most_bytes)
+        self._fill(load)
+        return load.items
+
+    def take_by_age(self, upto_ms: int, most: int, most_bytes: int) -> list[Item]:
+        """As `take`; but what was ready at `upto_ms` (log time) already goes before all that was ready later.
+
+        It goes with its priority, which gives what is next in its own order until it has nothing so old.
+        """
+        load = _Load(most, most_bytes)
+        while (lanes := self._aged(upto_ms)) is not None:
+            if not load.add(lanes, lanes.next_count):
+                return load.items
+        self._fill(load)
+        return load.items
+
+    def first_by_age(self, upto_ms: int) -> Lanes:
+        """Return those of `levels` that give what comes next by `take_by_age`."""
+        return self._aged(upto_ms) or self.foremost
+
+    def _aged(self, upto_ms: int) -> Lanes | None:
+        """Return the lanes that go before all others, as theirs is the oldest message, and it is too old."""
+        in_turn = [lanes for lanes in self.levels if lanes.turns]
+        if len(in_turn) < 2:
+            return None  # it has its own order
+        found = None
+        for lanes in in_turn:
+            since_ms = lanes.oldest_in_turn_ms
+            if since_ms is not None and since_ms <= upto_ms:
+                found, upto_ms = lanes, since_ms - 1
+        return found
+
+    def _fill(self, load: _Load) -> None:
         for lanes in self.levels:
             if not lanes.turns:
                 continue  # it has nothing, or all of it is of closed keys
-            more = lanes.take(most, most_bytes)
-            size = sum([item.block.bytes_of(item.first, item.stop) for item in more])
-            if (
-                items
-                and more
-                and (size > most_bytes or items[-1].block.terms.differ(more[0].block.terms))
-            ):
-                for item in more:
-                    lanes.untake(item)
+            if not load.add(lanes, load.most) or lanes.turns:
                 break
-            items += more
-            most -= sum([item.stop - item.first for item in more])
-            most_bytes -= size
-            if lanes.turns or most <= 0 or most_bytes <= 0:
-                break
-        return items
 
     def take_any(self, most: int) -> list[Item]:
         """Remove and return messages that are not delivered, as `Lanes.take_any` does, of one priority."""

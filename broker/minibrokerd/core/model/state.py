@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from minibroker.contract import limits
 from minibroker.contract.settings import Settings
+from minibrokerd.core.model.ageing import arrange_wait
 from minibrokerd.core.model.circuits import arrange_circuit
 from minibrokerd.core.model.deliveries import Delivery
 from minibrokerd.core.model.effects import Effects, Outgoing
@@ -303,6 +304,7 @@ class Store:
         self.next_queue_number += 1
         queue = self.add_queue(Queue(number, name, home or number, settings, self.sums))
         arrange(self, queue)
+        arrange_wait(self, queue)
         arrange_circuit(self, queue)
         self.write_queue(queue)
         self.reserve_ahead(queue)

@@ -127,7 +127,7 @@ class Moving:
             lanes = group.lanes
             items = lanes.take_any(some) if some and lanes.ready else []
             if not items and some and lanes.ready and lanes.default.cold:
-                read_ahead(self._store, source)
+                read_ahead(self._store, source, lanes.foremost)
                 yield from self._walk.pause()
                 self._records = 0
                 continue

@@ -59,8 +59,11 @@ def dispatch(store: Store, group: Group) -> None:
             consumer.waiting = False
     if line and group.held and group.recall is None and not group.lanes.turns:
         watch(store, group)  # somebody has nothing to do, and somebody else more than he has begun
-    if group.lanes.default.cold:
-        read_ahead(store, group.queue)
+    lanes = group.lanes
+    if group.max_wait_ms and group.queue.cold_bytes:
+        lanes = lanes.first_by_age(store.now_ms - group.max_wait_ms)
+    if lanes.default.cold:
+        read_ahead(store, group.queue, lanes.foremost)
     elif not (group.idle or group.lanes.ready or group.lanes is NO_LANES):
         store.rest_later(group)
 
@@ -84,7 +87,10 @@ def line_up_all(store: Store, connection: Connection) -> None:
 
 def _deliver(store: Store, group: Group, consumer: Consumer, most: int) -> bool:
     """Deliver something; False: what comes next has to be read back first, or all is of closed keys."""
-    items = group.lanes.take(most, limits.DELIVERY_BYTES)
+    if group.max_wait_ms:
+        items = _take_by_age(store, group, most)
+    else:
+        items = group.lanes.take(most, limits.DELIVERY_BYTES)
     if not items:
         return False
     token = store.next_token()
@@ -149,6 +155,11 @@ def _deliver(store: Store, group: Group, consumer: Consumer, most: int) -> bool:
     if consumer.request is not None:
         _end_receive(store, group, consumer, delivery)
     return True
+
+
+def _take_by_age(store: Store, group: Group, most: int) -> list[Item]:
+    upto_ms = store.now_ms - group.max_wait_ms
+    return group.lanes.take_by_age(upto_ms, most, limits.DELIVERY_BYTES)
 
 
 def _refill_later(store: Store, connection: Connection) -> None:

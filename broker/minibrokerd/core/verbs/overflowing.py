@@ -155,7 +155,8 @@ def _oldest(store: Store, queue: Queue, asked: Asked) -> list[Id] | None:
         if id in asked.leaving:
             continue
         if moves and queue.group.lanes.default.run_of(id[1]) is not None and id[0] == queue.home:
-            read_ahead(store, queue)  # to move it, its body is needed: soon it is there
+            # To move it, its body is needed: soon it is there.
+            read_ahead(store, queue, queue.group.lanes.foremost)
             return None
         leaving.append(id)
         left_count -= 1
