@@ -66,7 +66,12 @@ class Walked:
         self.world = World(segment_batches=4)
         self.boss = self.world.hello("boss")
         self.boss.set(
-            "q", max_attempts=2, lease_ms=2_000, retry_delay_ms=300, key_concurrency=seed % 2
+            "q",
+            max_attempts=2,
+            lease_ms=2_000,
+            retry_delay_ms=300,
+            key_concurrency=seed % 2,
+            max_wait_ms=3_000 * (seed // 2 % 2),
         )
         self.workers: list[Client] = []
         self.keyed = 0.3 + 0.6 * (seed % 2)
@@ -99,6 +104,8 @@ class Walked:
         fields: dict[str, Any] = {"delay_ms": self.random.choice([0, 0, 500])}
         if self.random.random() < self.keyed:
             fields["key"] = self.random.choice("ab")
+        if self.random.random() < 0.3:
+            fields["priority"] = self.random.choice([3, 9])
         count = self.random.randint(1, 3)
         result = self.boss.publish("q", *[b"x"] * count, **fields)["results"][0]
         self.ids += [(result["origin"], result["first"] + n) for n in range(count)]
@@ -233,6 +240,8 @@ class Walked:
     def _no_credit(self, id: Id, answer: dict[str, Any]) -> None:
         self._someone_comes(id)
 
+    _outranked = _outranked_until = _no_credit
+
     def _not_reading(self, id: Id, answer: dict[str, Any]) -> None:
         self._someone_comes(id)
 
@@ -294,5 +303,5 @@ def test_what_is_said_is_what_happens(seed: int) -> None:
 
 def test_the_walk_meets_most_reasons() -> None:
     """Those that it cannot reach, or hardly, have tests of their own (test_core_explaining.py)."""
-    said = sum((walk(seed) for seed in range(100, 112)), Counter[str]())
+    said = sum((walk(seed) for seed in range(100, 124)), Counter[str]())
     assert set(REASONS) - set(said) <= RARE
