@@ -203,3 +203,20 @@ def test_tokens_of_a_bucket() -> None:
     rate.take("a", -1, 1_000)
     assert rate.room("a", 1_000) == 1
     assert rate.room("b", 1_000) == 3
+
+
+def test_a_key_whose_tokens_are_gone_is_not_remembered_beside_them() -> None:
+    """Of a key with one message nothing stays but its bucket."""
+    world, workers = rated(key_rate=1, key_rate_period_ms=60_000)
+    names = [f"k{number}" for number in range(50)]
+    workers[0].publish("q", *[b"x"] * 50, keys=names)
+    times = Times(world, workers)
+    assert set(times.by_key) == set(names)
+    keys = world.queue("q").group.keys
+    assert keys is not None
+    assert len(keys) == 0
+    workers[0].publish("q", *[b"x"] * 50, keys=names)
+    times.pass_by(59_000, 1_000)
+    assert [len(each) for each in times.by_key.values()] == [1] * 50
+    times.pass_by(2_000)
+    assert [len(each) for each in times.by_key.values()] == [2] * 50

@@ -17,9 +17,9 @@ class Key:
 
     __slots__ = ("_order", "back", "left", "name", "paused_ms", "timer", "weight", "work")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, work: int = 0) -> None:
         self.name = name
-        self.work = 0
+        self.work = work
         self.back: dict[Place, Message] | None = None
         self._order: list[Place] | None = None  # a heap of those, and of some that went
         self.paused_ms = 0  # until when (log time); 0: it is not
@@ -33,6 +33,11 @@ class Key:
         return bool(
             self.work or self.back or self.paused_ms or self.timer is not None or self.weight > 1
         )
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether there is nothing to know of it but what is in work, as of nearly all keys."""
+        return not (self.back or self.paused_ms or self.timer is not None or self.weight > 1)
 
     def first(self) -> Message | None:
         """Return the one of those that came back whose turn is next."""

@@ -117,24 +117,26 @@ class Keys:
             key = self._made(name)
         return self._look(key) and _is_next_in(lanes, key.first())
 
-    def room(self, name: str, wanted: int) -> int:
-        """Return how many of `wanted` messages of an open key may be handed out now; one at least."""
-        if self.most:
-            key = self._by_name.get(name)
-            wanted = min(wanted, self.most if key is None else self.most - key.work)
-        if self.each is not None:
+    def turn_of(self, name: str, wanted: int, *, alone: bool) -> tuple[Message | None, int]:
+        """Return what an open key gives: the message that goes before all others of it, or how many of `wanted`.
+
+        At least one. Beside others a key gives in its turn as many as its weight says.
+        """
+        key, most = self._by_name.get(name), self.most
+        if key is None:
+            if not alone:
+                return None, 1
+            wanted = min(wanted, most or wanted)
+        else:
+            if key.back:
+                return key.first(), 1
+            if not alone:
+                wanted = min(wanted, key.left or key.weight)
+            if most:
+                wanted = min(wanted, most - key.work)
+        if self.each is not None and wanted > 1:
             wanted = min(wanted, self.each.room(name, self._store.now_ms))
-        return max(wanted, 1)
-
-    def share(self, name: str) -> int:
-        """Return how many messages a key gives in its turn, beside others."""
-        key = self._by_name.get(name)
-        return 1 if key is None else key.left or key.weight
-
-    def next_of(self, name: str) -> Message | None:
-        """Return the message of an open key that goes before what is first in its lane."""
-        key = self._by_name.get(name)
-        return None if key is None else key.first()
+        return None, max(wanted, 1)
 
     def took(self, item: Item) -> bool:
         """Count an item that is being delivered; return whether its key is open still.
@@ -142,23 +144,25 @@ class Keys:
         If it is not, no lane of it stands in turn any more.
         """
         name, count = item.key, item.stop - item.first
-        key = self._by_name.get(name)
+        key, each = self._by_name.get(name), self.each
+        has_tokens = True
+        if each is not None:
+            has_tokens = each.due_after(self._charge(each, name, count, item)) <= self._store.now_ms
         if self.most:
             if key is None:
-                key = self._by_name[name] = Key(name)
-            key.work += count
-            key.went(item)
-        if self.each is not None:
-            self._charge(self.each, name, count, item)
-            key = key or self._made(name)
-        if key is None:
+                key = self._by_name[name] = Key(name, count)
+            else:
+                key.work += count
+                key.went(item)
+        if key is None and has_tokens:
             return True
-        if self._look(key):
-            self._drop_if_unused(key)
-            return True
-        for lanes in self._group.lanes.levels:
+        key = key or self._made(name)
+        is_simple = has_tokens and key.is_plain  # as nearly always
+        is_open = (not self.most or key.work < self.most) if is_simple else self._look(key)
+        self._drop_if_unused(key)  # of a closed one, too: what comes later looks at its tokens
+        for lanes in () if is_open else self._group.lanes.levels:
             lanes.put_in_turn(name, is_open=False)
-        return False
+        return is_open
 
     def untook(self, item: Item) -> None:
         """An item was not delivered after all, and waits again."""
@@ -222,7 +226,14 @@ class Keys:
             key = self._by_name[name]
             key.work -= count
             assert key.work >= 0, "more messages of a key ended than were in work"
-            self._settle(key)
+            if self.each is not None or not key.is_plain:
+                self._settle(key)
+                return
+            if not key.work:
+                del self._by_name[name]
+            for lanes in self._group.lanes.levels if key.work < self.most else ():
+                if lanes.put_in_turn(name, is_open=True):
+                    self._store.touch(self._group)
 
     def waits(self, item: Item) -> None:
         """Note an item that waits now, ready or delayed."""
@@ -352,8 +363,8 @@ class Keys:
 
     # -- time ---------------------------------------------------------------------------------------
 
-    def _charge(self, rate: Rate, name: str, count: int, item: Item) -> None:
-        """Take tokens; if the log must know of it, the delivery of an item rests on that."""
+    def _charge(self, rate: Rate, name: str, count: int, item: Item) -> float:
+        """Take tokens; if the log must know of it, the delivery of an item rests on that. Return `Rate.take`'s."""
         store = self._store
         taken_to = rate.take(name, count, store.now_ms)
         until_unix_ms = store.unix_ms_at(round(taken_to))
@@ -364,6 +375,7 @@ class Keys:
             store.kept.put(store, RATE, (number, name), (until_unix_ms,), until_unix_ms)
             item.batch = max(item.batch, store.open_batch)
             store.effects.wake = True
+        return taken_to
 
     def _due_of_queue(self) -> int:
         assert self.whole is not None

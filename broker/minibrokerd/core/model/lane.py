@@ -103,7 +103,7 @@ class Lane:
 
         Not called while `is_waiting`.
         """
-        if self._returned_first():
+        if self.returned and self._returned_first():
             item = self._pop()
             if item.stop - item.first > most and isinstance(item, Span):
                 rest = item.cut(item.first + most)
@@ -308,10 +308,14 @@ class KeyLane(Lane):
 
     def take(self, most: int) -> Item:
         """Remove and return what comes next, as any lane does."""
-        if _is_list(self.fresh) and self.fresh and not self._returned_first():
-            span = self.fresh[0]
+        fresh = self.fresh
+        if fresh and not (self.returned and self._returned_first()):
+            span = fresh[0]
             if span.stop - span.first <= most:
-                self.fresh = NO_SPANS
+                if _is_list(fresh):
+                    self.fresh = NO_SPANS
+                else:
+                    fresh.popleft()
                 self.index.discard(span)
                 return span
         return super().take(most)

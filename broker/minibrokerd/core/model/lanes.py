@@ -275,12 +275,10 @@ class Lanes:
 
     def _take_open(self, keys: Keys, lane: Lane, most: int) -> Item:
         """Take what comes next of an open key: that which holds its place, or what is first in its lane."""
-        first = keys.next_of(lane.key)
+        first, most = keys.turn_of(lane.key, most, alone=len(self._turn) == 1)
         if first is not None:
             return lane.take_one(first, first.sequence)
-        if len(self._turn) > 1:
-            most = min(most, keys.share(lane.key))
-        return lane.take(keys.room(lane.key, most))
+        return lane.take(most)
 
     def _took(self, keys: Keys, lane: Lane, item: Item) -> None:
         """Let the turn go on, where a key may give several messages in its turn, or none any more."""

@@ -39,7 +39,11 @@ class Rate:
 
     def due_ms(self, name: str, now_ms: int) -> int:
         """Return when there is a token; not after now: there is one."""
-        return ceil(self._taken_to(name, now_ms) - self.ahead_ms - ROUNDING)
+        return self.due_after(self._taken_to(name, now_ms))
+
+    def due_after(self, taken_to: float) -> int:
+        """Return when there is a token of a name whose tokens are taken up to then."""
+        return ceil(taken_to - self.ahead_ms - ROUNDING)
 
     def take(self, name: str, count: int, now_ms: int) -> float:
         """Take tokens; a negative count gives them back. Return up to when they are taken."""

@@ -6,6 +6,8 @@ is one token and one frame: runs of messages that share everything the header wo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from minibroker.contract import limits
 from minibroker.contract.wire import DELIVERY_RUN, MARKED, pack_strings
 from minibrokerd.core.durable.paging import read_ahead
@@ -13,7 +15,7 @@ from minibrokerd.core.model.circuits import hands_out, is_open
 from minibrokerd.core.model.deliveries import Consumer, Delivery
 from minibrokerd.core.model.group import Group
 from minibrokerd.core.model.lanes import NO_LANES
-from minibrokerd.core.model.messages import Item, alike
+from minibrokerd.core.model.messages import Block, Item, Span, alike
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.sessions import Connection
 from minibrokerd.core.model.state import Store
@@ -106,14 +108,11 @@ def _deliver(store: Store, group: Group, consumer: Consumer, most: int) -> bool:
     delivery = Delivery(
         token, queue.number, queue.home, consumer.session, connection.id, consumer, lease_ms
     )
-    rests_on, count, size, keyed = 0, 0, 0, False
-    bodies = []
-    for item in items:
-        delivery.add(item)
-        block, first, stop = item.block, item.first, item.stop
-        bodies.append((block, first, stop))
-        count += stop - first
+    bodies, count = _fill(delivery, items)
+    size, rests_on, keyed = 0, 0, False
+    for block, first, stop in bodies:
         size += block.bytes_of(first, stop)
+    for item in items:
         if item.batch > rests_on:
             rests_on = item.batch
         if item.key:
@@ -162,6 +161,30 @@ def _take_by_age(store: Store, group: Group, most: int) -> list[Item]:
     return group.lanes.take_by_age(upto_ms, most, limits.DELIVERY_BYTES)
 
 
+def _fill(delivery: Delivery, items: Sequence[Item]) -> tuple[list[tuple[Block, int, int]], int]:
+    """Put items into a delivery; return whose bytes go with it, and how many messages they are.
+
+    Keys that take turns mostly give neighbours of one publish: their bytes are cut as one piece.
+    """
+    bodies, spans, token, count = [], delivery.spans, delivery.token, 0
+    at_block, at_first = items[0].block, items[0].first
+    at_stop = at_first
+    for item in items:
+        if type(item) is Span:
+            item.token = token
+            spans[item.first] = item
+        else:
+            delivery.add(item)
+        block, first, stop = item.block, item.first, item.stop
+        if first != at_stop or block is not at_block:
+            bodies.append((at_block, at_first, at_stop))
+            at_block, at_first = block, first
+        at_stop = stop
+        count += stop - first
+    bodies.append((at_block, at_first, at_stop))
+    return bodies, count
+
+
 def _refill_later(store: Store, connection: Connection) -> None:
     """A large credit must not become one burst: after 1 MiB the shell has a turn to write, and to say stop."""
 
@@ -190,27 +213,31 @@ def _end_receive(store: Store, group: Group, consumer: Consumer, delivery: Deliv
 
 def _runs(items: list[Item]) -> tuple[int, bytes]:
     packed = []
+    pack = DELIVERY_RUN.pack
     for item in items:
-        block = item.block
+        block, first, stop = item.block, item.first, item.stop
         flags = MARKED if item.marked else 0
-        attempt = item.charged + 1
+        attempt = 1 if type(item) is Span else item.charged + 1
         if block.encodings is None:  # all alike, as nearly always
-            count = item.stop - item.first
             packed.append(
-                DELIVERY_RUN.pack(
-                    block.origin, item.first, count, attempt, flags, block.encoding, block.unix_ms
+                pack(
+                    block.origin, first, stop - first, attempt, flags, block.encoding, block.unix_ms
                 )
             )
             continue
-        for first, stop, encoding in alike(block, item):
+        for one, next_one, encoding in alike(block, item):
             packed.append(
-                DELIVERY_RUN.pack(
-                    block.origin, first, stop - first, attempt, flags, encoding, block.unix_ms
-                )
+                pack(block.origin, one, next_one - one, attempt, flags, encoding, block.unix_ms)
             )
     return len(packed), b"".join(packed)
 
 
 def _keys(items: list[Item]) -> bytes:
-    keys = [item.key.encode() for item in items for _ in alike(item.block, item)]
+    keys = []
+    for item in items:
+        key = item.key.encode()
+        if item.block.encodings is None:
+            keys.append(key)
+        else:
+            keys += [key] * len(alike(item.block, item))
     return pack_strings(keys)
