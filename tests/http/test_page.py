@@ -128,3 +128,30 @@ def reach(page: Any, text: str) -> None:
         if focused(page) == text:
             return
     raise AssertionError(f"no way to {text!r} with Tab")
+
+
+def test_an_operator_sets_keys_and_publishes_what_is_unique(
+    http_broker: HttpBroker, page: Any
+) -> None:
+    """A weight and a pause out of one form, the pause ended by a button; the second of a unique key says so."""
+    fill(http_broker)
+    sign_in(page)
+    page.goto("/queues/mail")
+    keys = page.locator('form[data-api$="/keys"][data-fields]')
+    keys.get_by_label("Key").fill("true")
+    keys.get_by_label("Weight").fill("3")
+    keys.get_by_label("State").select_option("paused")
+    keys.get_by_role("button", name="Set").click()
+    row = page.locator("tr", has=page.get_by_role("button", name="Resume"))
+    row.wait_for()
+    assert row.locator("td").first.inner_text() == "3"
+    row.get_by_role("button", name="Resume").click()
+    page.locator("tr", has_text="on").get_by_role("button", name="Pause").wait_for()
+    for said in ("Stored as", "It is there already, as"):
+        form = page.locator('form[data-fields="message"]')
+        form.get_by_label("Body").fill("1")
+        form.get_by_label("Unique key").fill("u")
+        form.get_by_label("Priority").fill("7")
+        form.get_by_role("button", name="Publish").click()
+        page.get_by_text(said).wait_for()
+    assert page.complaints == []

@@ -29,10 +29,17 @@ def test_schedules(http_broker: HttpBroker) -> None:
         "zone": "Europe/Berlin",
         "json": {"n": 1},
     }
-    made = call(http_broker, "PUT", "schedules/nightly", **wish, key="k", headers={"a": "b"})
+    terms: dict[str, Any] = {
+        "key": "k",
+        "ttl_ms": 60_000,
+        "priority": 3,
+        "max_attempts": 2,
+        "lease_ms": 5_000,
+    }
+    made = call(http_broker, "PUT", "schedules/nightly", **wish, **terms, headers={"a": "b"})
     assert (made["queue"], made["zone"], made["misfire"]) == ("reports", "Europe/Berlin", "once")
     assert (made["terms"], made["headers"], made["body_text"]) == (
-        {"key": "k"},
+        terms,
         {"a": "b"},
         '{"n": 1}',
     )

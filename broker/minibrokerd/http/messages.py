@@ -29,6 +29,7 @@ from minibrokerd.http.shapes import (
     Holder,
     MessageList,
     MessageView,
+    NewJob,
     NewMessage,
     Requeue,
     Retime,
@@ -96,11 +97,25 @@ async def publish_message(ask: Ask) -> Stored:
             headers=new.headers or None,
             key=new.key or None,
             delay=new.delay_ms / 1_000,
-            priority=new.priority,
-            ttl=new.ttl_ms / 1_000 or None,
+            unique_key=new.unique_key or None,
+            unique=new.unique,
+            dedupe_id=new.dedupe_id or None,
+            dedupe_window=new.dedupe_window_ms / 1_000 or None,
+            **terms_of(new),
         )
     ask.changed("publish", queue=ask.queue_name, id=str(confirm.id))
-    return Stored(str(confirm.id), confirm.durability)
+    replaced = "" if confirm.replaced is None else str(confirm.replaced)
+    return Stored(str(confirm.id), confirm.durability, confirm.duplicate, replaced)
+
+
+def terms_of(new: NewJob) -> dict[str, Any]:
+    """Return what a message asks for instead of the settings of its queue, as a client takes it."""
+    return {
+        "max_attempts": new.max_attempts or None,
+        "lease": new.lease_ms / 1_000 or None,
+        "priority": new.priority,
+        "ttl": new.ttl_ms / 1_000 or None,
+    }
 
 
 async def requeue_message(ask: Ask) -> Stored:
@@ -199,7 +214,7 @@ def _missing(queue: str, id: MessageId) -> Failure:
     )
 
 
-def body_of(new: NewMessage | Requeue) -> Any:
+def body_of(new: NewJob | Requeue) -> Any:
     """Return the body that a request gives, in one of three ways; UNSET if in none, 400 if in several."""
     given = [
         value for value in (new.json, new.text, new.base64) if value not in (None, msgspec.UNSET)

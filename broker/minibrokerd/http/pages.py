@@ -15,13 +15,14 @@ from typing import Any, Final
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.responses import Response
 
-from minibroker.contract.limits import DLQ_SUFFIX
+from minibroker.contract.limits import DLQ_SUFFIX, MAX_KEY_WEIGHT
 from minibroker.contract.reasons import ENDED
 from minibroker.contract.settings import SETTINGS
 from minibrokerd import __version__
 from minibrokerd.http import (
     deadletters,
     explaining,
+    keying,
     messages,
     probes,
     queues,
@@ -172,9 +173,11 @@ async def show_queue(ask: Ask) -> Response:
             "state": ask.text("state"),
             "states": ("ready", "delayed", "held", "begun"),
             "meanings": SETTINGS,
+            "most_weight": MAX_KEY_WEIGHT,
             "source": queues.source_of(view.name),
             "dead": _waiting(ask.subject.store.queues.get(view.dlq)) if view.dlq else 0,
             "pause": await resting.pause_of(ask),
+            "keys": (await keying.list_keys(ask)).keys,
         }
 
     return await _or_failure(ask, "queue.html", values())

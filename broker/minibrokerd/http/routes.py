@@ -14,6 +14,7 @@ from minibrokerd.http import (
     event_stream,
     explaining,
     holders,
+    keying,
     live,
     log_level,
     messages,
@@ -132,6 +133,20 @@ API: Final = (
         queues.show_times,
         dict[str, Any],
         target_ms="Time within which what waits is to be done, in ms; five minutes, if not given.",
+    ),
+    _get(
+        "/api/v1/queues/{queue}/keys",
+        "the keys of a queue that have a weight, or are paused",
+        keying.list_keys,
+        keying.KeyList,
+    ),
+    _change(
+        "PUT",
+        "/api/v1/queues/{queue}/keys",
+        "give a key a weight, pause it, or let it go on",
+        keying.set_key,
+        keying.KeyView,
+        keying.NewKey,
     ),
     _change(
         "PUT",

@@ -215,10 +215,12 @@ class Done(msgspec.Struct):
 
 
 class Stored(msgspec.Struct):
-    """A message was stored."""
+    """A message was stored; or not, as a `duplicate`: its unique key or dedupe id was known, that has `id`."""
 
     id: str
     durability: str
+    duplicate: bool = False
+    replaced: str = ""  # the id of the one that waited under its unique key
 
 
 class Select(msgspec.Struct, forbid_unknown_fields=True):
@@ -238,8 +240,8 @@ class Cancel(msgspec.Struct, forbid_unknown_fields=True):
     client: str = ""
 
 
-class NewMessage(msgspec.Struct, forbid_unknown_fields=True):
-    """A message to be stored: `json` is any JSON value, `text` a string, `base64` bytes; one of them."""
+class NewJob(msgspec.Struct, forbid_unknown_fields=True):
+    """What a message is to be: `json` is any JSON value, `text` a string, `base64` bytes; one of them."""
 
     json: Any = msgspec.UNSET
     text: str | None = None
@@ -249,6 +251,17 @@ class NewMessage(msgspec.Struct, forbid_unknown_fields=True):
     delay_ms: int = 0
     priority: int = 0
     ttl_ms: int = 0
+    max_attempts: int = 0  # 0: as the queue says
+    lease_ms: int = 0  # 0: likewise
+
+
+class NewMessage(NewJob, kw_only=True, forbid_unknown_fields=True):
+    """A message to be stored, or only if it is not there yet; docs/guide/unique.md says what `unique` may be."""
+
+    unique_key: str = ""
+    unique: str = "drop"
+    dedupe_id: str = ""
+    dedupe_window_ms: int = 0  # 0: as the queue says
 
 
 class Retime(msgspec.Struct, forbid_unknown_fields=True):

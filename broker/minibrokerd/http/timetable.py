@@ -9,9 +9,9 @@ import msgspec
 
 from minibroker.contract.bodies import Encoded
 from minibroker.session.schedule_wishes import Schedule
-from minibrokerd.http.messages import body_of
+from minibrokerd.http.messages import body_of, terms_of
 from minibrokerd.http.requests import Ask, Failure, fitting
-from minibrokerd.http.shapes import NewMessage, Stored
+from minibrokerd.http.shapes import NewJob, Stored
 from minibrokerd.text.values import text_of
 
 PREVIEW_CHARS = 2_000
@@ -40,7 +40,7 @@ class ScheduleList(msgspec.Struct):
     schedules: list[ScheduleView]
 
 
-class NewSchedule(NewMessage, kw_only=True, forbid_unknown_fields=True):
+class NewSchedule(NewJob, kw_only=True, forbid_unknown_fields=True):
     """What a schedule is to be: the message that it publishes, where, and when."""
 
     queue: str
@@ -81,7 +81,7 @@ async def set_schedule(ask: Ask) -> ScheduleView:
             headers=wish.headers or None,
             key=wish.key or None,
             delay=wish.delay_ms / 1_000,
-            priority=wish.priority,
+            **terms_of(wish),
         )
     ask.changed("set_schedule", schedule=found.name, queue=found.queue, cron=found.cron)
     return view_of(found)

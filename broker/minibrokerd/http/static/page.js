@@ -153,13 +153,19 @@
       if (kind === "json") made.json = JSON.parse(text);
       else if (kind === "bytes") made.base64 = btoa(String.fromCharCode(...new TextEncoder().encode(text)));
       else made[kind] = text;
-      if (fields.get("key")) made.key = fields.get("key");
+      for (const name of ["key", "unique_key"]) if (fields.get(name)) made[name] = fields.get(name);
+      for (const name of ["priority", "delay_ms"]) if (Number(fields.get(name))) made[name] = Number(fields.get(name));
       return made;
+    }
+    if (form.dataset.fields === "values") {
+      const value = (name, text) => (one(`[name="${name}"]`, form).type === "number" ? Number(text) : { true: true, false: false }[text] ?? text);
+      return Object.fromEntries([...fields].filter(([name, text]) => text !== "").map(([name, text]) => [name, name === "key" ? text : value(name, text)]));
     }
     return JSON.parse(form.dataset.body || "{}");
   };
 
   const told = (answer) => {
+    if (answer.duplicate) return `It is there already, as ${answer.id}.`;
     if (answer.id) return `Stored as ${answer.id}.`;
     if (typeof answer.messages === "number") return `Done: ${count(answer.messages)} message${answer.messages === 1 ? "" : "s"}.`;
     return "Done.";

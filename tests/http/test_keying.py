@@ -1,0 +1,94 @@
+"""Keys over HTTP and on the page; publishes with terms, unique keys and dedupe ids."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from http_broker import TOKEN, HttpBroker
+
+import minibroker.sync
+
+MAY = {"authorization": f"Bearer {TOKEN}"}
+
+
+def call(broker: HttpBroker, method: str, path: str, status: int = 200, **body: Any) -> Any:
+    """Return what a request of the API is answered with."""
+    answer = broker.client.request(method, f"/api/v1/{path}", json=body or None, headers=MAY)
+    assert answer.status_code == status, answer.text
+    return answer.json()
+
+
+def test_keys_have_weights_and_rest(http_broker: HttpBroker) -> None:
+    """Whatever letters they have; on the page, too."""
+    name = 'a/b "c" <i>'
+    with minibroker.sync.connect(http_broker.server.url) as broker:
+        queue = broker.queue("mail")
+        queue.publish(b"x", key=name)
+        assert call(http_broker, "GET", "queues/mail/keys") == {"keys": []}
+        made = call(http_broker, "PUT", "queues/mail/keys", key=name, weight=3, paused=True)
+        assert (made["key"], made["weight"], made["paused"]) == (name, 3, True)
+        assert (made["resumes_unix_ms"], made["by"]) == (0, "http operator")
+        assert queue.receive() == []
+        assert call(http_broker, "GET", "queues/mail/keys") == {"keys": [made]}
+        page = http_broker.client.get("/queues/mail").text
+        assert "1 keys have a weight, or are paused" in page
+        assert "<i>" not in page
+        wish: dict[str, Any] = {"key": name, "paused": True, "for_ms": 60_000}
+        made = call(http_broker, "PUT", "queues/mail/keys", **wish)
+        assert made["resumes_unix_ms"] - made["since_unix_ms"] == pytest.approx(60_000, abs=1_000)
+        made = call(http_broker, "PUT", "queues/mail/keys", key=name, paused=False)
+        assert (made["weight"], made["paused"]) == (3, False)
+        assert len(queue.receive()) == 1
+    assert "http_change action=set_key who=operator" in http_broker.server.output
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({"key": "k"}, 400),
+        ({"key": "", "weight": 2}, 400),
+        ({"key": "k", "weight": 0}, 400),
+        ({"key": "k", "weight": 2, "for_ms": 5}, 400),
+        ({"key": "k", "paused": True, "for_ms": -5}, 400),
+        ({"key": "k", "paused": True, "for_ms": 2**60}, 400),
+        ({"key": "k", "weight": 2, "color": "red"}, 400),
+    ],
+)
+def test_what_can_be_set_for_no_key_is_refused(
+    http_broker: HttpBroker, body: dict[str, Any], status: int
+) -> None:
+    with minibroker.sync.connect(http_broker.server.url) as broker:
+        broker.queue("mail").set()
+    assert call(http_broker, "PUT", "queues/mail/keys", status, **body)["code"] == "bad_value"
+    assert call(http_broker, "GET", "queues/mail/keys") == {"keys": []}
+    call(http_broker, "PUT", "queues/nowhere/keys", 404, key="k", weight=2)
+
+
+def test_a_message_has_the_terms_that_it_is_published_with(http_broker: HttpBroker) -> None:
+    terms = {"max_attempts": 2, "lease_ms": 5_000, "priority": 7, "ttl_ms": 60_000}
+    stored = call(
+        http_broker, "POST", "queues/mail/messages", text="x", key="k", delay_ms=90_000, **terms
+    )
+    assert (stored["duplicate"], stored["replaced"]) == (False, "")
+    message = call(http_broker, "GET", f"queues/mail/messages/{stored['id']}")
+    assert (message["key"], message["state"]) == ("k", "DELAYED")
+    assert message["terms"] | terms == message["terms"]
+
+
+def test_what_is_there_already_is_not_stored_twice(http_broker: HttpBroker) -> None:
+    """By a unique key, whose message may be replaced, and by a dedupe id within its window."""
+
+    def publish(status: int = 200, **more: Any) -> Any:
+        return call(http_broker, "POST", "queues/mail/messages", status, text="x", **more)
+
+    first = publish(unique_key="u")
+    again = publish(unique_key="u")
+    assert (again["id"], again["duplicate"]) == (first["id"], True)
+    later = publish(unique_key="u", unique="replace")
+    assert (later["duplicate"], later["replaced"]) == (False, first["id"])
+    first = publish(dedupe_id="d", dedupe_window_ms=60_000)
+    again = publish(dedupe_id="d")
+    assert (again["id"], again["duplicate"]) == (first["id"], True)
+    assert publish(400, unique_key="u", unique="sometimes")["code"] == "bad_value"
+    assert publish(400, dedupe_id="e", dedupe_window_ms=-1)["code"] == "bad_value"
