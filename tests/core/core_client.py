@@ -175,6 +175,13 @@ class Client:
             }
         )
 
+    def take_from(self, queue: str) -> None:
+        """Be in the log as one that takes from a queue, so that its deliveries rest on nothing more."""
+        self.consume(queue, prefetch=0, consumer=99)
+        self.world.sync()
+        self.cancel(99)
+        self.inbox.clear()
+
     def cancel(self, consumer: int = 1) -> Any:
         """End a consumer."""
         return self.request({"op": "cancel", "consumer": consumer})

@@ -37,6 +37,7 @@ from minibrokerd.core.model.inputs import (
 from minibrokerd.core.model.messages import State
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.records import decode
+from minibrokerd.core.verbs.takers import wait_no_longer
 from minibrokerd.engine.indexer import Indexer
 from minibrokerd.log.seam import Batch, Digested, Place, Record
 from minibrokerd.log.sizes import LARGEST, Sizes
@@ -224,13 +225,20 @@ class World:
     # -- restarts -------------------------------------------------------------------------------
 
     def restart(
-        self, *, clean: bool = True, lose_unsynced: bool = True, wall_ms: int | None = None
+        self,
+        *,
+        clean: bool = True,
+        lose_unsynced: bool = True,
+        wall_ms: int | None = None,
+        waits: bool = False,
     ) -> None:
         """Stop (`clean`) or crash, and start again; the wall clock moves by `wall_ms` meanwhile.
 
-        A crash loses the open batch; `lose_unsynced` says whether it also loses the closed ones.
+        A crash loses the open batch; `lose_unsynced` says whether it also loses the closed ones. `waits`: for the
+        sessions of before, as it does; else it is as if that time were over.
         """
         if clean:
+            self.core.hold()
             for connection in list(self.clients):
                 self.disconnect(connection)
             self.sync()
@@ -243,6 +251,12 @@ class World:
         self.clients.clear()
         self.unix_ms += wall_ms or 0
         self._start(clean=clean)
+        if not waits:
+            self.wait_no_longer()
+
+    def wait_no_longer(self) -> None:
+        """Hand out what waits for the sessions of before, as if they had been given up."""
+        wait_no_longer(self.store)
 
     def _start(self, *, clean: bool) -> None:
         self.core = Core(

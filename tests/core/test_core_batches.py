@@ -45,6 +45,7 @@ def full_of(count: int, sizes: Sizes = SMALL, **settings: int) -> tuple[World, A
     world = World(sizes=sizes, auto_sync=False)
     client = world.hello()
     client.set("q", **(settings or {"max_attempts": 3}))
+    client.take_from("q")
     for at in range(0, count, 1_000):
         client.publish("q", *[b"x"] * min(1_000, count - at))
         world.sync()

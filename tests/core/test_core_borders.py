@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from harness import World
 
-from minibroker.contract import settings
+from minibroker.contract import limits, settings
 from minibroker.contract.settings import default_settings
 from minibrokerd.core.durable import paging
 from minibrokerd.core.model import queues
@@ -67,7 +67,8 @@ def test_a_receive_without_a_wait_is_not_told_none_while_hand_outs_are_held_back
     client = world.hello()
     client.publish("q", b"a")
     if why == "hold":
-        world.restart(clean=False)
+        client.take_from("q")
+        world.restart(clean=False, waits=True)
         client = world.hello()
     elif why == "space":
         world.apply(Space(True, True))
@@ -78,7 +79,7 @@ def test_a_receive_without_a_wait_is_not_told_none_while_hand_outs_are_held_back
     assert client.answer(request=client.requests) is None
     world.apply(Space(False, False))
     world.apply(Flow(client.connection, False))
-    world.advance(1_000)
+    world.advance(limits.RESUME_WAIT_MS)
     assert client.answer(request=client.requests)["count"] == 1
 
 

@@ -8,6 +8,8 @@ import pytest
 from core_client import Client
 from harness import World
 
+from minibrokerd.core.model.kept import CIRCUIT
+
 SECOND_MS = 1_000
 OPEN_MS = 30_000
 SETTINGS: dict[str, int] = {
@@ -188,7 +190,7 @@ def test_other_settings_close_it_and_a_queue_without_has_none() -> None:
     assert len(client.receive_all("q", 5)) == 5
     answer = client.request({"op": "stats", "queue": "q"})
     assert "circuit" not in answer["value"]["queues"]["q"]
-    assert not list(world.store.kept)
+    assert not list(world.store.kept.of(CIRCUIT))
     world.advance(OPEN_MS + SECOND_MS)
     world.check()
 
@@ -198,7 +200,7 @@ def test_a_deleted_queue_takes_its_circuit_along() -> None:
     client.delete("q", force=True)
     world.advance(OPEN_MS + SECOND_MS)
     world.restart(clean=False)
-    assert not list(world.store.kept)
+    assert not list(world.store.kept.of(CIRCUIT))
 
 
 @pytest.mark.parametrize("restart", [False, True])

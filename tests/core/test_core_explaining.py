@@ -118,7 +118,7 @@ def test_starting_until_the_workers_are_back() -> None:
     world, client = ready()
     client.receive_all("q")
     client.publish("q", b"b")
-    world.restart(clean=False)
+    world.restart(clean=False, waits=True)
     client = world.hello()
     client.consume("q")
     answer = told(client, "starting", (1, 1))

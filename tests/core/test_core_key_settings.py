@@ -9,6 +9,8 @@ import pytest
 from core_client import Client
 from harness import World
 
+from minibrokerd.core.model.kept import KEY
+
 FOR_EVER = 2**53
 
 
@@ -213,7 +215,7 @@ def test_very_many_keys_that_back_off_are_forgotten_when_they_are_over() -> None
     world.advance(20_000)
     assert world.queue("q").count() == 0
     assert not len(world.queue("q").group.keys or ())
-    assert not list(world.store.kept)
+    assert not list(world.store.kept.of(KEY))
 
 
 def test_a_back_off_does_not_shorten_a_pause() -> None:
@@ -313,6 +315,6 @@ def test_a_queue_that_is_deleted_takes_what_was_set_with_it() -> None:
     world, client = world_of(a=1)
     key_set(client, "a", weight=3)
     client.delete("q", force=True)
-    assert not list(world.store.kept)
+    assert not list(world.store.kept.of(KEY))
     world.restart(clean=False)
-    assert not list(world.store.kept)
+    assert not list(world.store.kept.of(KEY))

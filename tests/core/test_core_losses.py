@@ -179,6 +179,7 @@ def test_a_settlement_of_a_lazy_queue_is_confirmed_without_a_sync() -> None:
     world = World(auto_sync=False)
     client = world.hello()
     client.set("q", durability="lazy")
+    client.take_from("q")
     client.publish("q", b"a")
     world.sync()
     message = only(client.receive_all("q"))
@@ -191,6 +192,7 @@ def test_a_settlement_of_a_lazy_queue_is_confirmed_without_a_sync() -> None:
 def test_a_confirm_that_tells_of_a_loss_rests_on_what_ended_the_message() -> None:
     world = World(auto_sync=False)
     one, two = world.hello("one"), world.hello("two")
+    one.take_from("q")
     one.publish("q", b"a")
     world.sync()
     message = only(one.receive_all("q"))

@@ -19,6 +19,7 @@ KIB = 1024
 def held(client: Client, count: int) -> list[Delivered]:
     """Return messages that are held, and not begun."""
     client.consume("q", prefetch=count)
+    client.world.sync()
     return client.messages()
 
 
@@ -93,6 +94,7 @@ def test_what_does_not_fit_into_the_segment_goes_on_in_the_next_one() -> None:
     """A publish is written in two records then, and stays whole for who waits for it."""
     world = World(auto_sync=False)
     client = world.hello()
+    client.take_from("q")
     client.publish("q", *(b"%03d" % n + bytes(97) for n in range(100)))
     world.sync()
     upto = world.core.synced

@@ -211,7 +211,7 @@ def test_what_ended_is_known_for_a_day() -> None:
     world.advance(2 * SECOND_MS)
     assert stands(client) == stands(client, "redrive_stop") == {}
     world.advance(10 * SECOND_MS)
-    assert not list(world.store.kept)
+    assert not list(world.store.kept.of(REDRIVE))
 
 
 def test_some_go_by_their_ids_and_what_is_no_filter_is_refused() -> None:

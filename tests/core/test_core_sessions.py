@@ -125,50 +125,20 @@ def test_a_lost_begin_record_is_honoured_in_a_resume_after_a_crash() -> None:
     first, second, third = one.messages()
     one.begin(first, second)
     two.consume("q")
-    world.restart(clean=False)  # the BEGIN was in the open batch
+    world.restart(clean=False, waits=True)  # the BEGIN was in the open batch
     other = world.hello("other")
     other.consume("q", prefetch=5)
-    assert other.messages() == []  # 1 s for those who come back
+    assert other.messages() == []  # not before those who had some are back
     again = world.resume(one, [first])
     assert again.pop("welcome")["lost_runs"] == []
     world.sync()
-    world.advance(1_008)
+    world.advance(limits.RESUME_WAIT_MS + 8)
     assert bodies(other.messages()) == [b"b", b"c"]
     late = world.resume(two, [second])
     assert late.pop("welcome")["lost_runs"] == [second.run]
     again.settle("ack", first, third)
     world.sync()
     assert again.answer(sequence=2)["lost_runs"] == [third.run]
-
-
-@pytest.mark.parametrize("clean", [True, False])
-def test_after_an_unclean_start_nothing_old_is_handed_out_for_one_second(clean: bool) -> None:
-    world = World()
-    world.hello().publish("q", b"a")
-    world.restart(clean=clean)
-    client = world.hello()
-    client.consume("q")
-    assert bodies(client.messages()) == ([b"a"] if clean else [])
-    world.advance(999)
-    assert bodies(client.messages()) == []
-    world.advance(9)
-    assert bodies(client.messages()) == ([] if clean else [b"a"])
-
-
-@pytest.mark.parametrize("down_ms", [0, 59_000, 61_000])
-def test_a_clean_stop_with_consumers_is_followed_by_the_same_second(down_ms: int) -> None:
-    """They began some of what they had when the server had stopped reading, and say so when they resume."""
-    world = World()
-    client = world.hello()
-    client.publish("q", b"a", b"b")
-    client.settle("ack", client.receive_all("q", 1)[0])
-    client.consume("q")
-    world.restart(wall_ms=down_ms)
-    other = world.hello()
-    other.consume("q")
-    assert bodies(other.messages()) == ([] if down_ms < limits.SESSION_KEPT_MS else [b"b"])
-    world.advance(1_008)
-    assert bodies(other.messages()) == ([b"b"] if down_ms < limits.SESSION_KEPT_MS else [])
 
 
 def test_a_session_with_a_lease_lives_a_minute_without_a_connection() -> None:
@@ -264,30 +234,6 @@ def test_there_are_no_more_sessions_than_the_limit(monkeypatch: pytest.MonkeyPat
     turned_away = world._client("one too many again")
     world.apply(Hello(turned_away.connection, "one too many again"))
     assert turned_away.pop("error")["code"] == "limit_reached"
-
-
-def test_hand_outs_go_on_when_those_who_were_there_at_a_stop_are_back() -> None:
-    world = World()
-    workers = [world.hello(), world.hello()]
-    workers[0].publish("q", *[b"x"] * 9)
-    for worker in workers:
-        worker.settle("ack", *worker.receive_all("q", 2))
-    world.restart()
-    assert not world.store.hands_out()
-    first = world.resume(workers[0])
-    assert first.receive("q", 9, wait_ms=60_000) is None
-    world.resume(workers[1])
-    assert len(first.messages()) == 5
-
-
-def test_nothing_is_held_back_after_a_stop_when_nobody_can_come_back() -> None:
-    world = World()
-    worker = world.hello()
-    worker.publish("q", *[b"x"] * 9)
-    worker.settle("ack", *worker.receive_all("q", 2))
-    worker.send(worker.frame([{"op": "goodbye"}]))
-    world.restart()
-    assert len(world.hello().receive_all("q")) == 7
 
 
 def test_a_welcome_that_names_a_loss_rests_on_what_caused_it() -> None:
@@ -433,7 +379,7 @@ def test_a_resume_takes_back_what_left_memory() -> None:
     assert again.answer(sequence=again.sequence)["lost_runs"] == []
     other = world.hello("other")
     other.consume("q", prefetch=5)
-    world.advance(1_008)
+    world.advance(limits.RESUME_WAIT_MS + 8)
     world.sync()
     assert bodies(other.messages()) == [b"c"]
     world.check()

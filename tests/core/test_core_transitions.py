@@ -52,6 +52,7 @@ def redriven(world: World, client: Client) -> None:
 
 def taken_back(world: World, client: Client) -> None:
     """What a crash has lost is begun, but its client goes on with it."""
+    client.take_from("q")
     client.publish("q", b"x")
     world.auto_sync = False
     begun = client.receive_all("q")

@@ -166,7 +166,7 @@ class Walked:
 
     def restart(self) -> None:
         if self.random.random() < 0.3:
-            self.world.restart(clean=self.random.random() < 0.5)
+            self.world.restart(clean=self.random.random() < 0.5, waits=True)
             self.workers.clear()
             self.boss = self.world.hello("boss")
 
@@ -234,7 +234,7 @@ class Walked:
             for connection in self.world.store.connections.values()
             for consumer in connection.consumers.values()
         )
-        if self.world.store.hands_out():
+        if self.world.store.hands_out(self.world.queue("q").group):
             self._someone_comes(id)
 
     def _no_credit(self, id: Id, answer: dict[str, Any]) -> None:

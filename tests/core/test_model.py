@@ -291,7 +291,7 @@ class Broker(Clients):
         for client in list(self.clients):
             self._end(client)
         self.world.digests = digests
-        self.world.restart(clean=clean, lose_unsynced=lose, wall_ms=down_ms)
+        self.world.restart(clean=clean, lose_unsynced=lose, wall_ms=down_ms, waits=True)
         ended = self.confirmed - self.safe.messages.keys()
         self.durables.clear()
         self.entering.clear()
@@ -376,7 +376,7 @@ class Broker(Clients):
         for queue in store.queues.values():
             if queue.group.lanes.default.is_waiting:
                 continue  # for a sync of what was written again, or for a read
-            if queue.group.lanes.turns and store.now_ms >= store.hold_until_ms:
+            if queue.group.lanes.turns and store.hands_out(queue.group):
                 idle = [c for c in queue.group.consumers or () if c.credit() > 0]
                 assert not idle, "a consumer with credit waits beside ready messages"
 

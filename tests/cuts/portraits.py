@@ -21,7 +21,7 @@ from minibrokerd.engine.indexer import Indexer
 from minibrokerd.log.seam import Batch, Digested, Record
 
 Id = tuple[int, int]
-LATER_MS = 5_000  # what was held back for a RESUME after a crash is handed out by then
+LATER_MS = 5_000  # what is delayed is handed out by then
 MOST = 1_000
 
 
@@ -101,6 +101,7 @@ class Recovered(World):
                 key = name, (said.pop("origin"), said.pop("sequence"))
                 assert key not in described, f"{key} is there twice"
                 described[key] = said
+        self.wait_no_longer()
         self.advance(LATER_MS)
         delivered = {name: _deliver(client, name) for name in queues}
         self.check()

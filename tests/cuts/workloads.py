@@ -77,6 +77,7 @@ class Shift:
             self.world.die()
         self.begun = []
         self.client = self.world.hello()
+        self.world.wait_no_longer()
         self.world.advance(2_000)
 
 

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from lived_story import HOUR_MS, Lived
+from lived_story import HOUR_MS, SECOND_MS, Lived
 
 from minibroker.contract import limits
 from minibrokerd.bodies.store import BodyStore
@@ -130,9 +130,8 @@ class Found:
             found["frames"][number] = _answer(client.answer(sequence=int(number)))
         if "received" in known:
             client.requests = known["received"] - 1
-            client.receive("once", 1, wait_ms=HOUR_MS)
-            world.advance(limits.RESUME_WAIT_MS)  # nothing is handed out right after a start
-            again = client.answer(request=known["received"])
+            world.advance(SECOND_MS)
+            again = client.receive("once", 1, wait_ms=HOUR_MS)
             found["received"] = [list(one.run) for one in again["messages"]]
         world.disconnect(client)
         self._numbers += [known["session"], *[run[0] for run in known["begun"]]]
@@ -178,7 +177,7 @@ class Found:
         A session has one above all that were used. Which one is not said: what looks at messages takes some, too.
         """
         client = self._world.hello("next")
-        self._world.advance(limits.RESUME_WAIT_MS)
+        self._world.advance(SECOND_MS)
         left = {name: client.peek(name) for name in queues}
         first = {
             name: client.publish(name, b"next")["results"][0]["first"]

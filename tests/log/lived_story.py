@@ -21,6 +21,7 @@ sys.path.append(str(Path(__file__).parent.parent / "core"))
 from core_client import Client, Delivered, settle_part
 from harness import World
 
+SECOND_MS = 1_000
 HOUR_MS = 3_600_000
 
 
@@ -110,7 +111,7 @@ def _is_set_aside(world: World) -> None:
     found = world.records[place]
     world.records[place] = None  # type: ignore[assignment]
     world.thaw()
-    world.advance(limits.RESUME_WAIT_MS)
+    world.advance(SECOND_MS)
     world.records[place] = found
 
 
@@ -144,7 +145,7 @@ def _goes_on(world: World, lived: Lived, before: Client, taken: list[Delivered])
     """It comes back with some of it; what it does not name is `broker_lost`, or not begun."""
     client = world.resume(before, taken[:3])
     client.sent |= before.sent
-    world.advance(limits.RESUME_WAIT_MS)
+    world.advance(SECOND_MS)
     client.settle("ack", taken[2])
     client.settle("ack", taken[2])  # lost: it has ended
     world.advance(700_000)

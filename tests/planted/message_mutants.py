@@ -18,7 +18,7 @@ EXPLAIN_MUTANTS: Final = (
     Mutant(
         "explain takes a hold after a start for none",
         "core/model/explaining.py",
-        "    if not store.hands_out():\n",
+        "    if not store.hands_out(queue.group):\n",
         "    if store.paused:\n",
         ("core/test_explained_worlds.py",),
         "explain: what waits for the workers of before is said to be next, or to have no one with credit",

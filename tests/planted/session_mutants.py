@@ -8,6 +8,38 @@ from mutant import Mutant
 
 WITHDRAWAL_MUTANTS: Final = (
     Mutant(
+        "a start waits for nobody",
+        "core/returning.py",
+        "    return bool(queue.group.lanes.ready or queue.group.delayed_count)\n",
+        "    return False\n",
+        ("core/test_core_absent.py", "sim"),
+        "I5: what was begun just before a crash is handed to somebody else before its client is back",
+    ),
+    Mutant(
+        "a session delivers before it is known",
+        "core/verbs/dispatching.py",
+        "        consumer.batch = max(consumer.batch, note_taking(store, connection.session, queue))\n",
+        "        note_taking(store, connection.session, queue)\n",
+        ("core/test_core_absent.py",),
+        "I5: a crash loses who had the first message of a session, and nobody waits for it",
+    ),
+    Mutant(
+        "a stop takes its sessions for gone",
+        "core/verbs/farewells.py",
+        "    if not (store.is_stopping or session.id in store.absent):  # else it is about to be back\n",
+        "    if session.id not in store.absent:\n",
+        ("core/test_core_absent.py",),
+        "I5: what was begun in the last moment of a stop is handed to somebody else",
+    ),
+    Mutant(
+        "a session that is back frees all queues",
+        "core/verbs/takers.py",
+        "    if not absent:\n        store.effects.note",
+        "    if len(absent) >= 0:\n        store.effects.note",
+        ("core/test_core_absent.py",),
+        "I5: one worker is back, and what the others had is handed out",
+    ),
+    Mutant(
         "a withdrawal that keeps the receive",
         "core/verbs/withdrawing.py",
         "    if receive is not None:\n        end_receive(store, connection, receive)\n",

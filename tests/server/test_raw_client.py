@@ -174,6 +174,9 @@ def test_what_was_confirmed_survives_sigkill_at_random_moments(
         broker_server.kill()
         thread.join(60)
         broker_server.restart()
+        ledger.client.close()
+        ledger.client.resume([], broker_server.port)  # else its queue would wait for it
+        ledger.client.close()
         assert not [id for id in ledger.confirmed if id <= highest_id], f"seed={seed}"
         assert min(ledger.tokens, default=highest_token + 1) > highest_token, f"seed={seed}"
         highest_id = max(highest_id, *ledger.confirmed)

@@ -98,6 +98,7 @@ class Checker:
         # What a client got and never told of, for it died, or never got, may have been charged to its lease.
         self.deaths = self.troubles = 0
         self.epoch = 0  # of the broker that runs
+        self.started_us = self.crashed_us = 0  # since when, and when the one before it ended
         self.redriven = False  # attempts start anew, and the dead rise: some checks are void
         self.calm = True  # nothing has come back so far: order can be judged
         self.newest: dict[tuple[str, str, str], Id] = {}
@@ -231,6 +232,34 @@ class Checker:
                         f"{history.intent.id} came to {handed.client} {ends_us - now_us} us "
                         f"before the lease of {old.client} could end",
                     )
+
+    def taken_over(
+        self, history: History, handed: Handed, kept: Container[int], wait_us: int, now_us: int
+    ) -> None:
+        """Judge whether this was somebody else's when the broker died, who may still come back for it; see I5.
+
+        `kept` are the links that had no trouble before and whose clients live; the broker waits for `wait_us`.
+        """
+        since_us = self.started_us
+        for old in history.handed.values():
+            if old.token >= handed.token or old.leased_us is None or old.lost:
+                continue
+            # An ack that was made later waits for the way back; before, it may be one of the confirmed.
+            if old.ended and (old.ended != "ack" or old.ended_us < self.crashed_us):
+                continue
+            if (
+                old.link not in kept
+                or old.crashes != self.crashes - 1
+                or old.client == handed.client
+            ):
+                continue
+            ends_us = since_us + min(wait_us, old.lease_ms * 1_000) - SLACK_US
+            if now_us < ends_us and not (self.redriven or history.intent.retimed):
+                self.violation(
+                    "I5",
+                    f"{history.intent.id} came to {handed.client} {now_us - since_us} us after the start, and "
+                    f"{old.client} had begun it before the crash",
+                )
 
     def _check_order(self, handed: Handed, history: History, id: Id) -> None:
         intent = history.intent

@@ -16,7 +16,7 @@ from sim_broker import SimulatedClock, silenced
 from sim_loop import Life, LifeLoop, SimulatedLoop
 from sim_reading import BrokerLoop
 
-from minibroker.contract import wire
+from minibroker.contract import limits, wire
 from minibrokerd.bodies.store import BodyStore
 from minibrokerd.core.core import Core
 from minibrokerd.core.model.effects import Outgoing
@@ -30,7 +30,8 @@ from support.simulated_disk import SimulatedDisk
 Run = tuple[int, int, int, int]  # token, origin, sequence, 1
 RETRY_S = 0.25
 TURN_US = 5_000
-MOST_TURNS = 400  # two seconds in which nothing comes: nothing will
+# Two seconds beyond the wait for the session of before, in which nothing comes: nothing will.
+MOST_TURNS = 400 + 1_000 * limits.RESUME_WAIT_MS // TURN_US
 START_UNIX_MS = 1_700_000_000_000
 
 

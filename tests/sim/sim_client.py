@@ -179,6 +179,10 @@ class SimulatedClient(MachineShell):
             checker.early(
                 work.history, work.handed, self.world.healthy_links(), work.handed.received_us
             )
+            checker.taken_over(
+                work.history, work.handed, self.world.kept_links(),
+                1_000 * self.world.resume_wait_ms, work.handed.received_us,
+            )  # fmt: skip
             at_us += self.random.expovariate(1 / self.habits.work_us)
             self.loop.call_later(at_us / 1e6, self._begin, consumer)
 

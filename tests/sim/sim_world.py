@@ -81,6 +81,7 @@ class World:
         self.ended = False
         self.crashes = self.starts = self.refusals = self.damaged = self.reads = 0
         self.links: dict[int, Link] = {}
+        self._kept: dict[int, str] = {}  # those of the last life, and their clients
         self._link_count = 0
         self.wall_ms = START_UNIX_MS
         self.latency_us = random.choice((100, 100, 1_000, 8_000))
@@ -92,6 +93,11 @@ class World:
         self.length_us = random.choice(LENGTHS_US)
         self.memory = Memory.drawn(random)
         self.plain = self.memory.backlog > 1 and random.random() < 0.7  # no keys, no delays
+        # Who died before a crash is waited for as long; the world is to go on in most cases.
+        waits = Random(f"waits of {seed}")  # of its own, as above
+        self.resume_wait_ms = waits.choice((300, 1_000, 1_000, limits.RESUME_WAIT_MS))
+        for name in ("RESUME_WAIT_MS", "STOP_RESUME_WAIT_MS"):
+            self.memory.limits[limits, name] = min(self.resume_wait_ms, getattr(limits, name))
         self.faults = Faults(self)
         self._make_people()
         edge = Random(f"borders of {seed}")  # of its own, as above
@@ -194,6 +200,11 @@ class World:
         self.links = {number: link for number, link in self.links.items() if link.is_open}
         return {number for number, link in self.links.items() if not link.troubled}
 
+    def kept_links(self) -> set[int]:
+        """Return the connections that had no trouble before the last end of the broker, and whose clients live."""
+        living = {client.name for client in self.clients}
+        return {number for number, name in self._kept.items() if name in living}
+
     def accept(self, client: MachineShell) -> Link | None:
         """Connect a client; None: there is no broker."""
         broker = self.broker
@@ -263,6 +274,7 @@ class World:
         self.disk.dies_in = 0
         self.broker = broker
         self.checker.epoch = broker.log.epoch
+        self.checker.started_us = self.loop.now_us
         # One that waits for a connection is still to come.
         self.deleted = any(answer.what == "queue_delete" for answer in self.clients[0].waiting)
         counters = self._counters(broker)
@@ -280,7 +292,13 @@ class World:
         self.loop.at(self.loop.now_us + down_us, self.life, self._start)
 
     def _end_life(self, *, silent: bool) -> None:
+        self.checker.crashed_us = self.loop.now_us
+        healthy = self.healthy_links()
+        owners = {client.link.number: client for client in self.clients if client.link is not None}
+        self._kept = {number: owners[number].name for number in healthy if number in owners}
         broker, self.broker = self.broker, None
+        if broker is not None and broker.core.store.short:
+            self._kept = {}  # then neither leases nor sessions are written
         if broker is not None:
             self._count_damaged(broker)
             self.reads += broker.loop.reads

@@ -41,7 +41,7 @@ from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.refusals import Broken, Refused
 from minibrokerd.core.model.scheduled import CalendarOf, no_calendars
 from minibrokerd.core.model.sessions import Outcome, Result
-from minibrokerd.core.model.state import Store
+from minibrokerd.core.model.state import HOLD_FOR_EVER_MS, Store
 from minibrokerd.core.model.transitions import delay_over
 from minibrokerd.core.replay import Replay
 from minibrokerd.core.verbs import logins, pausing, redriving, withdrawing
@@ -53,10 +53,10 @@ from minibrokerd.core.verbs.firing import bytes_of, watch
 from minibrokerd.core.verbs.operations import NAMELESS, SEQUENCE
 from minibrokerd.core.verbs.parts import apply_parts
 from minibrokerd.core.verbs.publishing import enter
+from minibrokerd.core.verbs.takers import note_consumers, wait_no_longer
 from minibrokerd.log.seam import Batch, Digested
 from minibrokerd.log.sizes import LARGEST, Sizes
 
-HOLD_FOR_EVER_MS: Final = 2**62
 TIMERS_PER_APPLY: Final = 500  # what fires in one apply, 2 to 8 ms; the rest fires in the next ones
 
 
@@ -135,7 +135,7 @@ class Core:
         while store.dirty:
             group = store.dirty.pop()
             group.dirty = False
-            if store.hands_out():
+            if store.hands_out(group):
                 dispatch(store, group)
             else:
                 store.held_back[group] = None
@@ -156,7 +156,7 @@ class Core:
     def hold(self) -> None:
         """Hand nothing out any more: the server is stopping."""
         self.store.hold_until_ms = HOLD_FOR_EVER_MS
-        self.store.expected.clear()
+        self.store.absent.clear()
 
     def knows(self, frame: Frame) -> bool:
         """Whether a sequenced frame came before, so that it changes nothing now; its outcome may be forgotten."""
@@ -373,9 +373,7 @@ def _synced(store: Store, command: Synced) -> None:
 def _tick(store: Store, command: Tick) -> None:
     store.jitter, store.has_room = command.jitter, command.has_room
     if store.hold_until_ms and store.now_ms >= store.hold_until_ms:
-        store.hold_until_ms = 0
-        store.expected.clear()
-        store.go_on()
+        wait_no_longer(store)
     ended: list[Message] = []  # leases: those of one delivery end together
     for timer in store.wheel.advance(store.now_ms, TIMERS_PER_APPLY):
         item = timer.item
@@ -398,7 +396,10 @@ def _tick(store: Store, command: Tick) -> None:
 
 
 def _space(store: Store, command: Space) -> None:
+    was_short = store.short
     store.short, store.paused = command.short, command.pause
+    if was_short and not store.short:
+        note_consumers(store)
     if not store.paused:
         store.go_on()
 

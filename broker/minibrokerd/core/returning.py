@@ -1,18 +1,20 @@
 """After a start: which sessions can come back, and how long what they had is held back for them.
 
-A session is remembered while it has leases, or outcomes that may be asked for. After an unclean start everything
-is held back for a moment, for what was begun just before the crash may be in no record. After a stop in good order
-only what a client began behind the server's last read is not known: hand-outs wait for the sessions that were
-there just before, if any of them consumed, and go on as soon as all of them are back.
+A session is remembered while it has leases, or outcomes that may be asked for. What was begun just before a crash
+may be in no record, and after a stop in good order what a client began behind the server's last read. So a queue
+waits for the sessions that took from it and were there at the end (verbs/takers.py), and goes on as soon as all of
+them are back. After a stop they were told, and come at once or not at all.
 """
 
 from __future__ import annotations
 
 from minibroker.contract import limits
-from minibrokerd.core.model.kept import ENDED
-from minibrokerd.core.model.sessions import Session
+from minibrokerd.core.model.absent import Absentee
+from minibrokerd.core.model.kept import ENDED, TAKING
+from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.state import Store
 from minibrokerd.core.verbs.farewells import await_return
+from minibrokerd.core.verbs.takers import give_up, queues_of
 
 
 def finish_sessions(store: Store) -> None:
@@ -34,16 +36,27 @@ def finish_sessions(store: Store) -> None:
 
 
 def hold_back(store: Store, *, clean: bool) -> None:
-    """Hand nothing out before those who were there could come back."""
-    if clean:
-        since_unix_ms = store.unix_ms - limits.SESSION_KEPT_MS
-        recent = [each for each in store.sessions.values() if each.seen_unix_ms > since_unix_ms]
-        if any(map(_consumed, recent)):  # what the others did before their last frame is not known
-            store.expected = {session.id for session in recent}
-    if store.expected or not clean:
-        store.hold_until_ms = store.now_ms + limits.RESUME_WAIT_MS
+    """Hand nothing out of queues from which sessions took messages that can come back now."""
+    absent, ids = store.absent, []
+    has_any = any(_has_messages(queue) for queue in store.queues.values())
+    for entry in store.kept.of(TAKING):
+        id, client = entry.key[0], entry.value[0]
+        assert isinstance(id, int)
+        assert isinstance(client, bytes)
+        ids.append(id)
+        numbers = queues_of(entry.value)
+        queues = [store.by_number[number] for number in numbers or () if number in store.by_number]
+        groups = tuple(queue.group for queue in queues if _has_messages(queue))
+        if groups or (numbers is None and has_any):
+            absent.add(id, Absentee(client.decode(), groups, numbers is None))
+    wait_ms = limits.STOP_RESUME_WAIT_MS if clean else limits.RESUME_WAIT_MS
+    if ids:
+        store.set_timer(give_up, ids, store.now_ms + wait_ms)
+    if absent:
+        absent.since_ms = store.now_ms
+        store.hold_until_ms = store.now_ms + wait_ms
 
 
-def _consumed(session: Session) -> bool:
-    outcomes = session.window.values()
-    return bool(session.deliveries) or any("lost" in outcome.results[0] for outcome in outcomes)
+def _has_messages(queue: Queue) -> bool:
+    """Whether a queue has some that look as if nobody had them."""
+    return bool(queue.group.lanes.ready or queue.group.delayed_count)

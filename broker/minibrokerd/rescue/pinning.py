@@ -20,7 +20,8 @@ from minibrokerd.log.format import Kind
 from minibrokerd.log.seam import Batch
 from minibrokerd.rescue.pieces import Piece
 
-ORDER: Final = ("message", "settings", "outcome")  # of pins of one segment: what is told first
+# Of pins of one segment, by their first word: what is told first. "a": something that is kept beside messages.
+ORDER: Final = ("message", "settings", "a", "outcome")
 
 
 @dataclass(slots=True)

@@ -20,6 +20,7 @@ from minibrokerd.access.tokens import BadTokens
 from minibrokerd.bodies.store import BodyStore
 from minibrokerd.core.core import Core
 from minibrokerd.core.durable.paging import WrongRecord
+from minibrokerd.core.model.absent import MOST_NAMED
 from minibrokerd.core.model.records import UnknownRecord
 from minibrokerd.engine.engine import Engine
 from minibrokerd.engine.scrub import Scrub
@@ -230,6 +231,7 @@ class Server:
         address = listening.show(*sockets[0].getsockname()[:2])
         data_dir = self._options.data_dir.absolute()
         events.info("recovered", **recovered.fields())
+        self._say_who_is_awaited()
         if isinstance(self._log, FileLog) and self._log.report.copied_from:
             events.warning("directory_copied", original=self._log.report.copied_from)
         events.info(
@@ -256,6 +258,16 @@ class Server:
         # Last, so that a stop finds all of this done; what was asked for meanwhile happens now.
         signals.on_hangup = lambda: self.loop.call_soon_threadsafe(self._hang_up)
         signals.call(lambda: self.loop.call_soon_threadsafe(self._stop))
+
+    def _say_who_is_awaited(self) -> None:
+        store = self._core.store
+        if store.absent:
+            events.info(
+                "sessions_awaited",
+                sessions=len(store.absent),
+                clients=", ".join(store.absent.names(None, MOST_NAMED)),
+                until_ms=store.hold_until_ms - store.now_ms,
+            )
 
     async def run(self) -> int:
         """Serve until a signal; return the exit code."""

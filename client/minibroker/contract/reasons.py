@@ -79,8 +79,8 @@ _ROWS: Final = (
     Reason(
         "starting",
         _WAITS,
-        "the server has just started, and lets its workers come back first, until {until}",
-        "the workers, or that time",
+        "the server has just started, and waits until {until} for workers of {queue} to come back: {by}",
+        "those workers, or that time",
     ),
     Reason(
         "stopping",

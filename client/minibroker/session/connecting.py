@@ -13,10 +13,10 @@ from minibroker.session.events import Again, Away, Dial, Effect, HangUp, Opened
 from minibroker.session.timers import Timers
 
 FIRST_DELAY_MS: Final = 50
-# With its variation half of the time for which a server that crashed holds back what was begun. The other half is
-# for connecting and logging in: on a machine with too much to do a quarter of it was not enough, and what had been
-# begun just before the crash was handed out to other consumers.
-LONGEST_DELAY_MS: Final = limits.RESUME_WAIT_MS // 3
+MOST_JITTER: Final = 1.5
+# With its variation far below the time for which a server that crashed holds back what was begun: nearly all of
+# that is for noticing, for connecting, and for a machine with too much to do.
+LONGEST_DELAY_MS: Final = int(limits.RECONNECT_PAUSE_MS / MOST_JITTER)
 REFUSED_DELAY_MS: Final = (
     10_000  # with a token, or a certificate, that the other side does not take
 )
@@ -91,7 +91,7 @@ class Connecting:
             self._tell(Away(why))
         if not self._ended(error, now_ms) or self.phase is not Phase.IDLE:
             return
-        delay_ms = round(self._delay_ms * self._jitter(0.5, 1.5))
+        delay_ms = round(self._delay_ms * self._jitter(0.5, MOST_JITTER))
         # Who is not let in need not hurry: nothing is begun that would be handed out again.
         is_let_in = not isinstance(error, LoginRefused) or error.ends_session
         longest_ms = LONGEST_DELAY_MS if is_let_in else REFUSED_DELAY_MS

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from minibroker.contract.limits import DLQ_SUFFIX
+from minibrokerd.core.model.absent import MOST_NAMED
 from minibrokerd.core.model.cold import ColdRun
 from minibrokerd.core.model.deliveries import Consumer, Delivery
 from minibrokerd.core.model.messages import Item, Message, State, is_dead
@@ -21,7 +22,6 @@ from minibrokerd.core.model.state import Store
 from minibrokerd.core.model.wheel import TICK_MS
 
 FOR_EVER_MS: Final = 2**60  # a hold that no start has set ends never: the server is stopping
-MOST_NAMED: Final = 3  # clients in one answer
 
 
 class Why(NamedTuple):
@@ -74,10 +74,15 @@ def _what_keeps(
         return "no_consumer", 0, ""
     if store.paused:
         return "no_space", 0, ""
-    if not store.hands_out():
-        if store.hold_until_ms > FOR_EVER_MS:
+    if not store.hands_out(queue.group):
+        if store.is_stopping:
             return "stopping", 0, ""
-        return "starting", store.hold_until_ms, ""
+        absent = store.absent
+        return (
+            "starting",
+            store.hold_until_ms,
+            _listed(absent.names(queue.group, MOST_NAMED), absent.count(queue.group)),
+        )
     higher = _higher(store, queue, item)
     if higher is not None:
         return higher
@@ -163,8 +168,12 @@ def _clients(store: Store, consumers: Sequence[Consumer]) -> str:
     """Return names of clients, those of the first few consumers."""
     sessions = dict.fromkeys(store.connections[each.connection].session for each in consumers)
     names = [session.client or "a client without a name" for session in sessions]
-    more = [f"{len(names) - MOST_NAMED} more"] if len(names) > MOST_NAMED else []
-    return ", ".join(names[:MOST_NAMED] + more)
+    return _listed(names[:MOST_NAMED], len(names))
+
+
+def _listed(names: list[str], count: int) -> str:
+    more = [f"{count - len(names)} more"] if count > len(names) else []
+    return ", ".join(names + more)
 
 
 def _error(attempt: AttemptMeta) -> str:

@@ -77,7 +77,11 @@ RESULT: Final = Kind(
     3, "result", (int, int), (int, bytes, int, int), most=limits.MAX_RESULTS,
     most_bytes=limits.MAX_RESULTS_BYTES,
 )  # fmt: skip
-_ALL: Final = (ENDED, CANCELLED, RESULT, DEDUPE, SCHEDULE, PAUSE, RATE, CIRCUIT, REDRIVE, KEY)
+# A session that takes messages (verbs/takers.py), by its id: the name of its client, and numbers of queues.
+TAKING: Final = Kind(12, "session that takes messages", (int,), (bytes, bytes))
+_ALL: Final = (
+    ENDED, CANCELLED, RESULT, DEDUPE, SCHEDULE, PAUSE, RATE, CIRCUIT, REDRIVE, KEY, TAKING,
+)  # fmt: skip
 KINDS: Mapping[int, Kind] = {kind.number: kind for kind in _ALL}
 
 

@@ -59,6 +59,8 @@ class Session:
         "seen_ms",
         "seen_unix_ms",
         "stands",
+        "taken",
+        "taken_batch",
         "timer",
         "unanswered_bytes",
         "version",
@@ -78,6 +80,9 @@ class Session:
         self.back_batch = 0  # the newest that has an answer of it as ended
         self.window: dict[int, Outcome] = {}
         self.stands = -1  # the batch under which its outcomes are noted; -1: they are not
+        # Numbers of the queues that it took from, as the log has them; None: very many. And the batch of that.
+        self.taken: frozenset[int] | None = frozenset()
+        self.taken_batch = 0
         self.answered_below = 1
         self.unanswered_bytes = 0
         self.seen_ms = 0  # log time of its newest frame outcome

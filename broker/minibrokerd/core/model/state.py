@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from minibroker.contract import limits
 from minibroker.contract.settings import Settings
+from minibrokerd.core.model.absent import Absent
 from minibrokerd.core.model.ageing import arrange_wait
 from minibrokerd.core.model.circuits import arrange_circuit
 from minibrokerd.core.model.deliveries import Delivery
@@ -48,6 +49,7 @@ from minibrokerd.log.sizes import LARGEST, Sizes
 
 COUNTER_BITS: Final = 40  # tokens and session ids are epoch << 40 | counter
 LAZY_UNSYNCED_BYTES: Final = 8 * 1024 * 1024  # lazy confirms wait while more of them is not synced
+HOLD_FOR_EVER_MS: Final = 2**62
 REST_MS: Final = 1_000  # a queue that was used a moment ago keeps what it will need again
 GO_ON_GROUPS: Final = 200  # dispatched in one step, after a time in which none was
 MOST_NEWS: Final = 10_000
@@ -61,9 +63,9 @@ class Store:
 
     # Slots: the interpreter reads attributes slower from the 30th of an instance on.
     __slots__ = (
-        "_counter", "_numbers", "auto_create", "bodies", "by_number", "calendar_of", "clear_below",
+        "_counter", "_numbers", "absent", "auto_create", "bodies", "by_number", "calendar_of", "clear_below",
         "connections", "copied", "deliveries", "dirty", "dropped_batch", "effects", "endings", "entering",
-        "epoch", "expected", "forward_waits", "grace_until_ms", "has_room", "held_back",
+        "epoch", "forward_waits", "grace_until_ms", "has_room", "held_back",
         "hold_until_ms", "idle", "jitter", "jobs", "kept", "lazy", "lazy_bytes", "looks_left", "max_queues",
         "news", "next_queue_number", "now_ms", "nowhere", "open_batch", "paused", "pauses",
         "queues", "results", "room_bytes", "schedules", "sessions", "short", "sizes", "standing", "sums",
@@ -121,7 +123,7 @@ class Store:
         self.nowhere = Queue(0, "", 0, DEFAULTS)
         self.sessions: dict[int, Session] = {}
         self.connections: dict[int, Connection] = {}
-        self.expected: set[int] = set()  # sessions that hand-outs wait for after a stop
+        self.absent = Absent()  # sessions that hand-outs wait for after a start
         self.deliveries: dict[int, Delivery] = {}
         # (batch, queue, block, spans, messages in them) of what was published, and is not synced
         self.entering: deque[tuple[int, Queue, Block, list[Span], int]] = deque()
@@ -151,9 +153,16 @@ class Store:
         """Return a log time by the wall clock as it goes now."""
         return self.unix_ms + log_ms - self.now_ms
 
-    def hands_out(self) -> bool:
-        """Whether messages may be delivered now."""
-        return self.now_ms >= self.hold_until_ms and not self.paused
+    def hands_out(self, group: Group) -> bool:
+        """Whether messages of a group may be delivered now."""
+        if self.paused:
+            return False
+        return self.now_ms >= self.hold_until_ms or self.absent.lets_go(group)
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether nothing is handed out any more, for the server stops."""
+        return self.hold_until_ms == HOLD_FOR_EVER_MS
 
     # -- records and frames ---------------------------------------------------------------------
 
@@ -388,11 +397,12 @@ class Store:
 
     def go_on(self) -> None:
         """Dispatch, some at a time, the groups that would have been while nothing was handed out."""
+        waiting, self.held_back = self.held_back, {}
 
         def step() -> bool:
-            for _ in range(min(GO_ON_GROUPS, len(self.held_back))):
-                self.touch(self.held_back.popitem()[0])
-            return not self.held_back or not self.hands_out()
+            for _ in range(min(GO_ON_GROUPS, len(waiting))):
+                self.touch(waiting.popitem()[0])  # it is held back again if it still has to be
+            return not waiting
 
         if not step():
             self.jobs.append(step)

@@ -23,6 +23,7 @@ from minibrokerd.core.model.transitions import deliver
 from minibrokerd.core.verbs.attempts import begin_messages
 from minibrokerd.core.verbs.expiring import alive
 from minibrokerd.core.verbs.recalling import watch
+from minibrokerd.core.verbs.takers import note_taking
 
 
 def dispatch(store: Store, group: Group) -> None:
@@ -143,6 +144,7 @@ def _deliver(store: Store, group: Group, consumer: Consumer, most: int) -> bool:
     else:
         header["request"] = consumer.request
         header["begun"] = True
+        consumer.batch = max(consumer.batch, note_taking(store, connection.session, queue))
     # Not before the one in front of it, which may rest on a record that is not safe yet: what comes back
     # in it must not make the fresh messages beside it late.
     if rests_on > consumer.batch:

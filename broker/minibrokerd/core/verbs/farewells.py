@@ -18,6 +18,7 @@ from minibrokerd.core.model.state import Store
 from minibrokerd.core.model.transitions import wait
 from minibrokerd.core.model.wheel import Timer
 from minibrokerd.core.verbs.attempts import drop_delivery
+from minibrokerd.core.verbs.takers import take_no_more
 
 STEP_LOOKS: Final = 1_000  # consumers, and items of deliveries, that one apply takes apart: some ms
 
@@ -31,13 +32,14 @@ def leave(store: Store, connection: Connection) -> None:
         store.effects.closes.append(id)
     if not connection.main:
         return
+    take_no_more(store, session)
     _forget_outcomes(store, session, silent=False)
     if not session.deliveries:
         end_session(store, session)
 
 
-def end_connection(store: Store, id: int, *, marked: bool = True) -> None:
-    """Forget a connection; its session goes on for a while. `marked` as in `return_held`."""
+def end_connection(store: Store, id: int, *, marked: bool = True, replaced: bool = False) -> None:
+    """Forget a connection; its session goes on for a while, or on the next one. `marked` as in `return_held`."""
     connection = store.connections.pop(id, None)
     if connection is None:
         return
@@ -53,8 +55,10 @@ def end_connection(store: Store, id: int, *, marked: bool = True) -> None:
     if connection.main:
         session.connection = None
     session.attached.discard(id)
-    if session.connected:
+    if session.connected or replaced:
         return
+    if not (store.is_stopping or session.id in store.absent):  # else it is about to be back
+        take_no_more(store, session)
     if session.is_worth_keeping:
         await_return(store, session)
     else:

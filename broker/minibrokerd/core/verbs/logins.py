@@ -24,6 +24,7 @@ from minibrokerd.core.verbs.farewells import end_connection
 from minibrokerd.core.verbs.finding import take_cold
 from minibrokerd.core.verbs.pausing import drain_late, rest_or_work
 from minibrokerd.core.verbs.runs import read_runs
+from minibrokerd.core.verbs.takers import came_back, note_taking
 
 TAKE_BACK_LOOKS: Final = 10  # what a message that a client goes on with counts, about 10 us
 
@@ -41,7 +42,6 @@ def hello(store: Store, command: Hello) -> None:
     session.version = version
     _connect(store, session, command.connection, main=True)
     store.connections[command.connection].scope = command.scope
-    _came_back(store, session)
     _welcome(store, session, command.connection, known=True, lost=[])
 
 
@@ -66,7 +66,7 @@ def resume(store: Store, command: Resume) -> None:
     session.version = version
     if session.connection is not None:
         old = session.connection
-        end_connection(store, old)
+        end_connection(store, old, replaced=True)
         store.effects.closes.append(old)
     _connect(store, session, command.connection, main=True)
     store.connections[command.connection].scope = command.scope
@@ -138,15 +138,6 @@ def _connect(store: Store, session: Session, id: int, *, main: bool) -> None:
         session.attached.add(id)
 
 
-def _came_back(store: Store, session: Session) -> None:
-    """Hand out again when the last session is there that this waits for."""
-    if session.id in store.expected:
-        store.expected.discard(session.id)
-        if not store.expected:
-            store.hold_until_ms = 0
-            store.go_on()
-
-
 def _welcome(
     store: Store, session: Session, connection: int, *, known: bool, lost: list[Run]
 ) -> None:
@@ -192,7 +183,7 @@ def _go_on_with(
                     lost.append((*id, 1))
             if walk.is_used_up(TAKE_BACK_LOOKS):
                 yield GO_ON
-    _came_back(store, session)
+    came_back(store, session.id)
     if session.connection == connection:
         _welcome(store, session, connection, known=known, lost=lost)
         if len(store.pauses):
@@ -274,6 +265,7 @@ def _begin_again(
     store: Store, queue: Queue, session: Session, connection: int, item: Item, token: int
 ) -> None:
     message = item if isinstance(item, Message) else Message.of(item, item.first)
+    note_taking(store, session, queue)  # for the next crash
     delivery = store.deliveries.get(token)
     if delivery is None:
         lease_ms = message.block.terms.lease_ms or queue.setting("lease_ms")

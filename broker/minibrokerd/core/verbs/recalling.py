@@ -63,7 +63,7 @@ def _look(store: Store, timer: Timer, group: Group) -> None:
     if group.paused or not group.consumers or group.lanes.turns or not group.held:
         group.recall = None
         return
-    if store.hands_out():
+    if store.hands_out(group):
         _ask_back(store, group, recall)
     recall.below = store.next_token()
     store.set_timer(_look, group, store.now_ms + LOOK_MS)

@@ -23,6 +23,7 @@ from minibrokerd.core.verbs.dooming import wake_doomed
 from minibrokerd.core.verbs.farewells import leave
 from minibrokerd.core.verbs.moving import delete
 from minibrokerd.core.verbs.pausing import end_pause_of
+from minibrokerd.core.verbs.takers import note_consumers, note_taking
 from minibrokerd.core.verbs.withdrawing import (
     ask_again,
     cancel_consumer,
@@ -55,6 +56,7 @@ def consume(store: Store, frame: Frame, part: Any) -> None:
             part.lease_ms,
             now_ms=store.now_ms,
         )
+        consumer.batch = note_taking(store, connection.session, queue)
         open_consumer(connection, consumer, frame.request)
         queue.group.consumer_count += 1
     else:
@@ -112,7 +114,7 @@ def receive(store: Store, frame: Frame, part: Any) -> None:
     if part.wait_ms:
         consumer.timer = store.set_timer(_wait_over, consumer, store.now_ms + part.wait_ms)
         return
-    if store.hands_out():
+    if store.hands_out(queue.group):
         dispatch(store, queue.group)
     if consumer.active:
         _wait_over(store, None, consumer)
@@ -219,6 +221,8 @@ def _change(store: Store, queue: Queue, changes: dict[str, int | str]) -> None:
     arrange_circuit(store, queue)
     store.write_queue(queue)
     store.reserve_ahead(queue)
+    if "durability" in changes:
+        note_consumers(store, queue)
     if queue.is_dlq:
         wake_doomed(store, queue)  # there may be more room
 

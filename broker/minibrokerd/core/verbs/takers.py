@@ -1,0 +1,131 @@
+"""Which sessions take messages, as the log has it: a start waits for them, as what they had may be in no record.
+
+What is held leaves no record, and that of a begin is waited for by nobody (decisions 2 and 55). What the log knows
+instead is who may have begun anything: one entry for a session, written when it first takes from a queue, and
+synced before the first message leaves. It ends with the session's last connection: by then all that it had begun
+and said is in the log before that. Not so while the server stops, or waits for that session.
+"""
+
+from __future__ import annotations
+
+from struct import iter_unpack, pack
+from typing import Final
+
+from minibrokerd.core.model.absent import MOST_NAMED
+from minibrokerd.core.model.kept import TAKING, Value
+from minibrokerd.core.model.messages import MEMORY
+from minibrokerd.core.model.queues import Queue
+from minibrokerd.core.model.sessions import Session
+from minibrokerd.core.model.state import Store
+from minibrokerd.core.model.wheel import Timer
+
+MOST_QUEUES: Final = 32  # that an entry names; with more of them a session has everything wait
+STEP_SESSIONS: Final = 1_000  # that are looked at in one apply
+
+
+def note_taking(store: Store, session: Session, queue: Queue) -> int:
+    """Have a session known as one that takes from a queue; return the batch that its first delivery rests on."""
+    taken = session.taken
+    if taken is not None and queue.number not in taken:
+        if store.short or queue.durability == MEMORY:
+            return 0  # leases are not written either
+        _write(store, session, queue)
+    return session.taken_batch
+
+
+def note_consumers(store: Store, only: Queue | None = None) -> None:
+    """Have all consumers known that are there, some at a time: what they get from now on outlives a crash.
+
+    `only`: those of this queue.
+    """
+    ids = list(store.connections)
+
+    def step() -> bool:
+        for _ in range(min(STEP_SESSIONS, len(ids))):
+            connection = store.connections.get(ids.pop())
+            consumers = connection.consumers.values() if connection is not None else ()
+            for consumer in consumers:
+                queue = store.by_number.get(consumer.queue_number)
+                if queue is not None and only in (None, queue):
+                    assert connection is not None
+                    batch = note_taking(store, connection.session, queue)
+                    consumer.batch = max(consumer.batch, batch)
+        return not ids
+
+    if not step():
+        store.jobs.append(step)
+
+
+def _write(store: Store, session: Session, queue: Queue) -> None:
+    entry = store.kept.find(store, TAKING, (session.id,))
+    known = frozenset() if entry is None else queues_of(entry.value)
+    if entry is not None and (known is None or queue.number in known):  # the server started since
+        session.taken, session.taken_batch = known, entry.batch
+        return
+    assert known is not None
+    taken = known | {queue.number}
+    session.taken = taken if len(taken) <= MOST_QUEUES else None
+    packed = b"".join(pack("<I", number) for number in sorted(session.taken or ()))
+    store.kept.put(store, TAKING, (session.id,), (session.client.encode(), packed))
+    session.taken_batch = store.open_batch
+    store.effects.wake = True  # mostly it is safe before there is something to deliver
+
+
+def queues_of(value: Value) -> frozenset[int] | None:
+    """Return the numbers of the queues that an entry names; None: it stands for all of them."""
+    packed = value[1]
+    assert isinstance(packed, bytes)
+    return frozenset(number for (number,) in iter_unpack("<I", packed)) if packed else None
+
+
+def take_no_more(store: Store, session: Session) -> None:
+    """Forget, over a start, too, that a session takes messages: it has no connection any more."""
+    session.taken = frozenset()
+    store.kept.end(store, TAKING, (session.id,))
+
+
+def came_back(store: Store, id: int) -> None:
+    """Hand out what waited for this session alone."""
+    absent = store.absent
+    if id not in absent:
+        return
+    everything = absent.keeps_everything
+    for group in absent.back(id):
+        if group in store.held_back:
+            del store.held_back[group]
+            store.touch(group)
+    if not absent:
+        store.effects.note("sessions_back", ms=store.now_ms - absent.since_ms)
+        wait_no_longer(store)
+    elif everything and not absent.keeps_everything:
+        store.go_on()
+
+
+def wait_no_longer(store: Store) -> None:
+    """Hand everything out: all are back, or the time is over."""
+    absent = store.absent
+    if absent:
+        store.effects.note(
+            "sessions_missing",
+            sessions=len(absent),
+            clients=", ".join(absent.names(None, MOST_NAMED)),
+            ms=store.now_ms - absent.since_ms,
+        )
+        absent.clear()
+    store.hold_until_ms = 0
+    store.go_on()
+
+
+def give_up(store: Store, timer: Timer, ids: list[int]) -> None:
+    """End the entries of sessions that were known at the start and are not back, some at a time."""
+
+    def step() -> bool:
+        for _ in range(min(STEP_SESSIONS, len(ids))):
+            id = ids.pop()
+            session = store.sessions.get(id)
+            if session is None or not session.connected:
+                store.kept.end(store, TAKING, (id,))
+        return not ids
+
+    if not step():
+        store.jobs.append(step)
