@@ -31,3 +31,12 @@ def test_a_schedule_from_the_command_line(broker_server: BrokerServer) -> None:
     refusal(broker_server, exits.REFUSED, "schedule", "show", "nightly")
     text = refusal(broker_server, exits.REFUSED, "schedule", "add", "n", "61 * * * *", "reports")
     assert "five fields" in text
+
+
+def test_a_schedule_with_a_unique_key(broker_server: BrokerServer) -> None:
+    """Its second job is not stored while the first one waits."""
+    output(broker_server, "schedule", "add", "s", "@yearly", "reports", "--unique-key", "u")
+    assert output(broker_server, "schedule", "run", "s") == ["1-0 sync"]
+    assert output(broker_server, "schedule", "run", "s") == ["1-0 sync duplicate"]
+    (told,) = values(broker_server, "schedule", "show", "s")
+    assert told["unique_key"] == "u"

@@ -25,12 +25,15 @@ async def test_a_schedule_is_set_shown_paused_and_deleted(broker: Any, queue: An
         max_attempts=3,
         lease=60,
         priority=8,
+        unique_key="u",
+        unique="replace",
     )
     assert (made.cron, made.zone, made.misfire) == ("30 2 29 2 *", "Europe/Berlin", "skip")
     assert made.next > datetime.now(UTC)
     assert (made.next.month, made.next.day, made.next.hour, made.last) == (2, 29, 1, None)
     assert (made.body, made.headers) == ({"all": True}, {"a": "b"})
     terms = {"key": "k", "delay_ms": 1_500, "max_attempts": 3, "lease_ms": 60_000, "priority": 8}
+    terms |= {"unique_key": "u", "unique_mode": "replace"}
     assert made.terms == terms
     assert await broker.schedules.show(name) == made
     assert made in await broker.schedules.list()

@@ -187,14 +187,14 @@ def test_skip_leaves_out_what_is_more_than_a_minute_ago() -> None:
     assert (found["last_unix_ms"], found["next_unix_ms"]) == (0, due_ms + HOUR_MS)
     schedules = world.store.schedules
     assert (schedules.counted, schedules.misfires) == (
-        {"published": 0, "skipped": 1, "by_hand": 0},
+        {"published": 0, "duplicate": 0, "skipped": 1, "by_hand": 0},
         1,
     )
     world.advance(HOUR_MS)
     assert jobs(client) == [("s", due_ms + HOUR_MS)]
     asked(client, {"op": "schedule_run", "name": "s"})
     assert (schedules.counted, schedules.misfires) == (
-        {"published": 1, "skipped": 1, "by_hand": 1},
+        {"published": 1, "duplicate": 0, "skipped": 1, "by_hand": 1},
         1,
     )
 
@@ -411,3 +411,54 @@ def test_a_thousand_schedules_of_one_minute_are_published_within_it() -> None:
     world.advance(FIRST_MS - world.unix_ms - 1)
     world.advance(10)
     assert sorted(jobs(client)) == sorted((f"s{at}", FIRST_MS) for at in range(1_000))
+
+
+@pytest.mark.parametrize("durability", ["sync", "lazy", "memory"])
+def test_a_job_with_a_unique_key_waits_for_nobody_and_does_not_pile_up(durability: str) -> None:
+    """While one has not ended, its times have no other; that holds over restarts, and ends with the job."""
+    world = World()
+    client = world.hello()
+    client.set("q", durability=durability)
+    put(client, terms={"unique_key": "nightly"})
+    world.advance(3 * MINUTE_MS)
+    assert jobs(client) == minutes(1)
+    counted = world.store.schedules.counted
+    assert (counted["published"], counted["duplicate"]) == (1, 2)
+    run = asked(client, {"op": "schedule_run", "name": "s"})
+    assert (run["first"], run["duplicate"]) == (0, 1)
+    world.check()
+    world.restart(clean=False)
+    client = world.hello()
+    world.advance(MINUTE_MS)
+    there = jobs(client)
+    assert len(there) == 1
+    client.settle("ack", *client.receive_all("q"))
+    world.advance(MINUTE_MS)
+    assert len(jobs(client)) == 1
+    assert jobs(client) != there
+    assert client.peek("q")[0]["unique_key"] == "nightly"
+    world.check()
+
+
+def test_a_job_may_replace_the_one_that_waits() -> None:
+    """The newest is what is worked on, and what became of the other is known, over a restart, too."""
+    world = World()
+    client = world.hello()
+    put(client, terms={"unique_key": "k", "unique_mode": "replace"})
+    world.advance(3 * MINUTE_MS)
+    assert jobs(client) == minutes(3)[2:]
+    assert (client.stats("q")["replaced"], world.store.schedules.counted["published"]) == (2, 3)
+    world.restart(clean=False)
+    client = world.hello()
+    assert jobs(client) == minutes(3)[2:]
+    world.check()
+
+
+@pytest.mark.parametrize(
+    "terms", [{"unique_key": 7}, {"unique_key": "x" * 2_000}, {"dedupe_id": "d"}]
+)
+def test_what_is_no_unique_key_of_a_schedule_is_refused(terms: dict[str, Any]) -> None:
+    world = World()
+    client = world.hello()
+    assert put(client, terms=terms)["code"] == "bad_value"
+    assert asked(client, {"op": "schedules"}) == {"schedules": []}

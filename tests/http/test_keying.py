@@ -92,3 +92,13 @@ def test_what_is_there_already_is_not_stored_twice(http_broker: HttpBroker) -> N
     assert (again["id"], again["duplicate"]) == (first["id"], True)
     assert publish(400, unique_key="u", unique="sometimes")["code"] == "bad_value"
     assert publish(400, dedupe_id="e", dedupe_window_ms=-1)["code"] == "bad_value"
+
+
+def test_a_schedule_has_one_job_at_a_time(http_broker: HttpBroker) -> None:
+    """By its unique key; the answer of a run names the job that is there."""
+    made = call(
+        http_broker, "PUT", "schedules/s", queue="mail", cron="@yearly", text="x", unique_key="u"
+    )
+    assert made["terms"] == {"unique_key": "u"}
+    first, again = (call(http_broker, "POST", "schedules/s/run") for _ in range(2))
+    assert (first["duplicate"], again["duplicate"], again["id"]) == (False, True, first["id"])

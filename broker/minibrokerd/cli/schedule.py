@@ -11,6 +11,7 @@ import click
 
 import minibroker
 from minibroker.contract.schedule_commands import MISFIRES
+from minibroker.contract.settings import UNIQUE_MODES
 from minibroker.session.schedule_wishes import Schedule
 from minibrokerd.cli.completing import complete_schedule
 from minibrokerd.cli.group import Group
@@ -55,6 +56,13 @@ def schedule() -> None:
 @option("--header", "headers", multiple=True, metavar="NAME=VALUE", help="A header; repeatable.")
 @option("--key", default="", help="Key of the messages.")
 @option("--delay", type=Duration(), default="0s", help="Hand them out this much later.")
+@option("--unique-key", help="No job while one of this key has not ended.")
+@option(
+    "--unique",
+    type=click.Choice(UNIQUE_MODES),
+    default=UNIQUE_MODES[0],
+    help="What becomes of a job whose key is held, as for `publish`.",
+)
 @client_options
 def add(
     name: str,
@@ -67,6 +75,8 @@ def add(
     headers: tuple[str, ...],
     key: str,
     delay: float,
+    unique_key: str | None,
+    unique: str,
     url: str,
     as_json: bool,
 ) -> None:
@@ -93,6 +103,8 @@ def add(
             headers=headers_given(headers),
             key=key,
             delay=delay,
+            unique_key=unique_key,
+            unique=unique,
         )
         _print_next(found, as_json)
 
@@ -208,7 +220,7 @@ def run(name: str, url: str, as_json: bool) -> None:
         if as_json:
             print_json({"id": str(confirm.id), "durability": confirm.durability})
         else:
-            say(f"{confirm.id} {confirm.durability}")
+            say(f"{confirm.id} {confirm.durability}" + " duplicate" * confirm.duplicate)
 
     talk(url, work)
 

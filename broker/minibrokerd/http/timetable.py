@@ -47,6 +47,8 @@ class NewSchedule(NewJob, kw_only=True, forbid_unknown_fields=True):
     cron: str
     zone: str = "UTC"
     misfire: str = "once"
+    unique_key: str = ""  # while a job of it has not ended, there is no other
+    unique: str = "drop"
 
 
 class Deleted(msgspec.Struct):
@@ -81,6 +83,8 @@ async def set_schedule(ask: Ask) -> ScheduleView:
             headers=wish.headers or None,
             key=wish.key or None,
             delay=wish.delay_ms / 1_000,
+            unique_key=wish.unique_key or None,
+            unique=wish.unique,
             **terms_of(wish),
         )
     ask.changed("set_schedule", schedule=found.name, queue=found.queue, cron=found.cron)
@@ -114,7 +118,7 @@ async def run_schedule(ask: Ask) -> Stored:
     """Publish the job of a schedule now."""
     confirm = await ask.client.schedules.run(_name(ask))
     ask.changed("run_schedule", schedule=_name(ask), id=str(confirm.id))
-    return Stored(str(confirm.id), confirm.durability)
+    return Stored(str(confirm.id), confirm.durability, confirm.duplicate)
 
 
 def view_of(schedule: Schedule) -> ScheduleView:

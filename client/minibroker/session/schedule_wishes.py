@@ -25,7 +25,7 @@ class Schedule:
 
     `next` and `last` are instants of its calendar, in UTC; None: there is none. `waits`: why its job is not
     published although it is due; empty: it is not, or nothing keeps it. `terms`: what its messages have of key,
-    delay_ms, max_attempts, lease_ms, priority and ttl_ms.
+    delay_ms, max_attempts, lease_ms, priority, ttl_ms, unique_key and unique_mode.
     """
 
     name: str
@@ -68,6 +68,8 @@ def change(
     lease: Span | None,
     priority: int,
     ttl: Span | None,
+    unique_key: str | None,
+    unique: str,
 ) -> Wish:
     """Return the wish for a schedule; TypeError, BadValue, TooLarge if it can be none."""
     for what, value in (("name", name), ("cron", cron), ("zone", zone), ("misfire", misfire)):
@@ -75,13 +77,14 @@ def change(
     if misfire not in MISFIRES:
         raise BadValue(f"misfire is {misfire!r:.100}; it must be one of {', '.join(MISFIRES)}")
     wishes.check_name(queue)
-    ready = wishes.ready(body, headers, key, delay, limits.MAX_MESSAGE_BYTES)
+    ready = wishes.ready(body, headers, key, delay, limits.MAX_MESSAGE_BYTES, unique_key)
     content = pack_strings([ready.headers, ready.body])
     if len(content) > limits.MAX_SCHEDULE_BYTES:
         text = f"the job of a schedule has {len(content)} bytes, and {limits.MAX_SCHEDULE_BYTES} are allowed"
         raise TooLarge(f"{text}; store the data elsewhere and publish its place")
-    own = wishes.place(queue, 0, 0, max_attempts, lease, priority, ttl=ttl)[2:]
+    own = wishes.place(queue, 0, 0, max_attempts, lease, priority, unique, ttl=ttl)[2:]
     terms: dict[str, object] = {"key": ready.key.decode(), "delay_ms": ready.delay_ms}
+    terms["unique_key"] = unique_key
     terms |= zip(TERMS, own, strict=False)
     fields: dict[str, object] = {
         "name": name,
@@ -153,7 +156,8 @@ def read_page(value: Mapping[str, Any]) -> list[Schedule]:
 
 def confirm(value: Mapping[str, Any]) -> Confirm:
     """Return the confirm of a job that was published now."""
-    return Confirm(value["origin"], value["first"], value["durability"])
+    is_there = bool(value.get("duplicate"))
+    return Confirm(value["origin"], value["first"], value["durability"], is_there)
 
 
 def _time(unix_ms: int) -> datetime | None:

@@ -36,6 +36,8 @@ class Schedules:
         lease: Span | None = None,
         priority: int = 0,
         ttl: Span | None = None,
+        unique_key: str | None = None,
+        unique: str = "drop",
         timeout: Span | None = None,
     ) -> Schedule:
         """Have a job published whenever a calendar is due; or change the schedule of that name.
@@ -52,6 +54,7 @@ class Schedules:
                 @daily, @weekly, @monthly, @yearly.
             queue: where it is published.
             body, headers, key, delay, max_attempts, lease, priority, ttl: as for `Queue.publish`; 16 KiB at most.
+            unique_key, unique: likewise: while the job before has not ended, there is none, or it is replaced.
             zone: the time zone of `cron`, by its IANA name. docs/guide/schedules.md has what becomes of times
                 when clocks change.
             misfire: of times that have passed when the server can publish again: "once" has a job for the last of
@@ -76,6 +79,8 @@ class Schedules:
             lease=lease,
             priority=priority,
             ttl=ttl,
+            unique_key=unique_key,
+            unique=unique,
         )
         return schedule_wishes.read(self._ask(timeout, wish))
 

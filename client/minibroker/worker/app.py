@@ -98,6 +98,8 @@ class App:
         lease: Span | None = None,
         priority: int = 0,
         ttl: Span | None = None,
+        unique_key: str | None = None,
+        unique: str = "drop",
     ) -> Callable[[Function], Function]:
         """Declare a schedule: the server publishes a message for a handler whenever a calendar is due.
 
@@ -106,7 +108,7 @@ class App:
             async def report(message): ...
 
         The worker sets it at its start, as `broker.schedules.set` does: one that is so already is not touched, and
-        a pause stays. It needs the right to manage the queue. One that is taken out of the code stays in the
+        a pause stays. It needs the right to publish to the queue. One that is taken out of the code stays in the
         server, until `minibroker schedule delete NAME`; with `App(owner="shop")` the next worker that starts
         without --queues deletes it.
 
@@ -128,6 +130,8 @@ class App:
             "lease": lease,
             "priority": priority,
             "ttl": ttl,
+            "unique_key": unique_key,
+            "unique": unique,
         }
 
         check_schedule(cron, name, queue, body, how)

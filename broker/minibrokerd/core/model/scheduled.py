@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from minibrokerd.core.model.wheel import Timer
 
 GRACE_MS: Final = 60_000  # so much later than its instant a job of `skip` is still published
-PUBLISHED, SKIPPED, BY_HAND = OUTCOMES = "published", "skipped", "by_hand"  # of an instant
+# What becomes of an instant; `duplicate`: another message had the unique key of the job.
+PUBLISHED, DUPLICATE, SKIPPED, BY_HAND = OUTCOMES = "published", "duplicate", "skipped", "by_hand"
 MOST_MISSED: Final = 1_000  # jobs of `all`, one after the other, that are published late
 FUTURE: Final = 2**53  # a time in ms that never comes
 

@@ -17,14 +17,24 @@ from minibroker.contract.commands import COMMANDS, Kind
 from minibrokerd.core.model.inputs import Frame, Slice
 from minibrokerd.core.model.records import TYPE_OF, PublishMeta
 from minibrokerd.core.model.refusals import Refused
-from minibrokerd.core.model.scheduled import FUTURE, PUBLISHED, SKIPPED, Schedule, plan_of
+from minibrokerd.core.model.scheduled import (
+    DUPLICATE,
+    FUTURE,
+    PUBLISHED,
+    SKIPPED,
+    Schedule,
+    plan_of,
+)
 from minibrokerd.core.model.sessions import Result
 from minibrokerd.core.model.state import Store
 from minibrokerd.core.model.wheel import Timer
 from minibrokerd.core.verbs.publishing import Publishing, check_publish, publish
+from minibrokerd.core.verbs.uniqueness import DUPLICATE as KNOWN
+from minibrokerd.core.verbs.uniqueness import EACH_BYTES, HOW_SHIFT, REPLACED_BYTES
 from minibrokerd.log.seam import Record
 from minibrokerd.log.sizes import PUBLISH_OVERHEAD_BYTES
 
+UNIQUE_KEY: Final = "unique_key"  # a term of a job, which is a column of other publishes
 LOOK_MS: Final = 10_000
 AGAIN_MS: Final = 1_000  # after a job could not be published
 NO_ROOM: Final = "no room on the disk or in memory"
@@ -80,11 +90,11 @@ def _fire(store: Store, schedule: Schedule) -> None:
             _wait(store, schedule, NO_ROOM)
             return
         try:
-            publish_job(store, schedule, plan.instant)
+            is_there = publish_job(store, schedule, plan.instant)[1]
         except Refused as error:
             _wait(store, schedule, str(error))
             return
-        store.schedules.counted[PUBLISHED] += 1
+        store.schedules.counted[DUPLICATE if is_there else PUBLISHED] += 1
         schedule.last_unix_ms = plan.instant
         is_late = plan.next <= store.unix_ms and not plan.missed
         schedule.late = schedule.late + 1 if is_late else 0
@@ -119,21 +129,27 @@ def _give_up(store: Store, schedule: Schedule, why: str) -> None:
     )
 
 
-def publish_job(store: Store, schedule: Schedule, instant_unix_ms: int) -> Result:
+def publish_job(store: Store, schedule: Schedule, instant_unix_ms: int) -> tuple[Result, bool]:
     """Publish the job of a schedule for an instant; what is recorded next stands in the same batch.
+
+    Returns what a confirm says, and whether nothing was stored, as another message has its unique key: its id.
 
     Raises:
         Refused: its queue takes nothing now; nothing was changed.
     """
     work = job_of(store, schedule, instant_unix_ms)
     store.keep_together(bytes_of(schedule))
-    result, _, _ = publish(work)
-    return result
+    result, runs, _ = publish(work)
+    is_there = bool(runs) and runs[0][0] >> HOW_SHIFT == KNOWN
+    if is_there:
+        _, result["origin"], result["first"], _ = runs[0]
+    return result, is_there
 
 
 def bytes_of(schedule: Schedule) -> int:
     """Return how many bytes of a batch a job takes at the most, with all that stands beside it."""
-    return 2 * PUBLISH_OVERHEAD_BYTES + 2 * room_of(schedule)
+    unique = EACH_BYTES + REPLACED_BYTES if schedule.definition.terms.get(UNIQUE_KEY) else 0
+    return 2 * PUBLISH_OVERHEAD_BYTES + 2 * room_of(schedule) + unique
 
 
 def room_of(schedule: Schedule) -> int:
@@ -155,12 +171,18 @@ def job_of(store: Store, schedule: Schedule, instant_unix_ms: int) -> Publishing
     (headers, body), _ = wire.unpack_strings(schedule.content, 2)
     headers = _headers(headers, schedule.name, instant_unix_ms)
     lengths = len(headers).to_bytes(4, "little") + len(body).to_bytes(4, "little")
-    bins = (wire.bin_head(0), wire.bin_head(8), lengths, wire.bin_head(len(headers) + len(body)))
+    unique = str(definition.terms.get(UNIQUE_KEY, ""))
+    columns = wire.pack_strings([unique.encode()]) if unique else b""
+    bins = (
+        *(wire.bin_head(len(columns)), columns, wire.bin_head(8), lengths),
+        wire.bin_head(len(headers) + len(body)),
+    )
     tail = b"".join((*bins, headers, body))
     extent = store.bodies.extent(Record(TYPE_OF[PublishMeta], b"", tail), 0)
-    fields = {"queue": definition.queue, "count": 1, "encoding": definition.encoding}
+    fields: dict[str, Any] = {"queue": definition.queue, "count": 1}
+    fields |= {"encoding": definition.encoding, "columns": [UNIQUE_KEY] if unique else []}
     part: Any = SimpleNamespace(**(_DEFAULTS | definition.terms | fields))
-    own = Slice(memoryview(b""), extent, len(tail))
+    own = Slice(memoryview(columns), extent, len(tail))
     # A frame without parts is nobody's: no session has its outcome.
     return check_publish(store, Frame(0, (), memoryview(b"")), part, own, None)
 

@@ -139,7 +139,8 @@ def _confirm_planned(
     """Do what a plan says beside what is stored (None: nothing is), and return what a publish returns."""
     store, frame, *_, plan = work
     assert plan is not None
-    by = store.connections[frame.connection].session.client
+    # A schedule publishes without a session.
+    by = store.connections[frame.connection].session.client if frame.parts else "a schedule"
     plan.apply(queue, block, by)
     runs = plan.known_runs(queue, block)
     result = result_of(block) if block is not None else _nothing_stored(queue)

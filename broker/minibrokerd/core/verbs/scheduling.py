@@ -13,18 +13,19 @@ import msgspec
 from minibroker.contract import limits, wire
 from minibroker.contract.commands import COMMANDS, Kind
 from minibroker.contract.errors import ProtocolError
+from minibroker.contract.fields import text as text_field
 from minibroker.contract.schedule_commands import MISFIRES
 from minibrokerd.core.model.inputs import Frame
 from minibrokerd.core.model.refusals import Broken, Refused, check_name
 from minibrokerd.core.model.scheduled import BY_HAND, FUTURE, Definition, Schedule
 from minibrokerd.core.model.state import Store
-from minibrokerd.core.verbs.firing import bytes_of, job_of, publish_job, room_of, watch
+from minibrokerd.core.verbs.firing import UNIQUE_KEY, bytes_of, job_of, publish_job, room_of, watch
 
 SHOWN_BYTES: Final = limits.DELIVERY_BYTES  # of one page, about
 _OWN: Final = ("queue", "count", "encoding", "columns")  # of a publish: no terms
 _TERMS: Final = {
     field.name: field for field in COMMANDS["publish"].fields if field.name not in _OWN
-}
+} | {UNIQUE_KEY: text_field(UNIQUE_KEY, limits.MAX_KEY_BYTES, "One job of this key at a time.")}
 _read_headers = msgspec.msgpack.Decoder(dict[str, Any]).decode
 
 
@@ -169,12 +170,14 @@ def schedule_pause(store: Store, frame: Frame, part: Any) -> None:
 def schedule_run(store: Store, frame: Frame, part: Any) -> None:
     """Publish a job now, beside the instants of the calendar."""
     schedule = _named(store, frame, part.name)
-    result = publish_job(store, schedule, store.unix_ms)
+    result, is_there = publish_job(store, schedule, store.unix_ms)
     store.schedules.counted[BY_HAND] += 1
     queue = store.queues[schedule.definition.queue]
     _note(store, frame, "schedule_run", schedule)
     rests_on = max(store.schedules.last_batch, queue.last_batch, queue.reserve_batch)
-    store.reply(frame.connection, frame.request, rests_on, dict(result))
+    value = {name: result[name] for name in ("origin", "first", "durability")}
+    more = {"duplicate": 1} if is_there else {}
+    store.reply(frame.connection, frame.request, rests_on, value | more)
 
 
 def _known(store: Store, frame: Frame, name: str) -> Schedule | None:

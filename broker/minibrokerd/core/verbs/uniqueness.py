@@ -38,7 +38,7 @@ REPLACED_BYTES: Final = 2 * RUN.size + RESULT_BYTES
 # What a confirm says of a message, in the word of a run that has a token elsewhere: its index and one of these.
 DUPLICATE: Final = 0
 REPLACES: Final = 1
-_HOW_SHIFT: Final = 32
+HOW_SHIFT: Final = 32
 
 _Stands = Id | int  # a message: its id, or its index among those of the same publish
 
@@ -231,7 +231,7 @@ class Plan:
     def known_runs(self, queue: Queue, block: Block | None) -> list[Run]:
         """Return what the confirm says of single messages: index and how, and the message that stands or stood."""
         return [
-            (how << _HOW_SHIFT | index, *self._id(queue, block, stands), 1)
+            (how << HOW_SHIFT | index, *self._id(queue, block, stands), 1)
             for index, how, stands in self._known
         ]
 
