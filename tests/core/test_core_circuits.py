@@ -84,6 +84,28 @@ def test_rejects_are_no_failures_of_what_is_called() -> None:
     assert circuit(client)["state"] == "closed"
 
 
+def test_rejects_make_no_share_of_failures_smaller() -> None:
+    """They say nothing of what is called, good or bad."""
+    _, client = closed()
+    end(client, "reject", 6)
+    end(client, "nack", 3)
+    assert circuit(client)["state"] == "closed"
+    end(client, "nack")
+    assert circuit(client)["why"] == "4 of 4 attempts failed, the last one with ConnectionError"
+
+
+def test_what_is_tried_and_rejected_leaves_it_to_the_next() -> None:
+    """Nothing is known of what it calls: neither open for as long again, nor closed."""
+    world, client = opened()
+    world.advance(OPEN_MS + SECOND_MS)
+    for _ in range(3):
+        assert end(client, "reject", 10) == 1
+        assert circuit(client)["state"] == "probing"
+    assert client.stats("q.dlq")["ready"] == 3
+    assert end(client, "ack", 10) == 1
+    assert circuit(client)["state"] == "closed"
+
+
 def test_one_message_is_tried_and_its_ack_closes_it() -> None:
     world, client = opened()
     world.advance(OPEN_MS - SECOND_MS)

@@ -11,6 +11,7 @@ from key_mutants import KEY_MUTANTS
 from limit_mutants import LIMIT_MUTANTS
 from log_mutants import LOG_MUTANTS
 from message_mutants import MESSAGE_MUTANTS
+from order_mutants import ORDER_MUTANTS
 from session_mutants import SESSION_MUTANTS
 from shell_mutants import SHELL_MUTANTS
 from transition_mutants import TRANSITION_MUTANTS
@@ -23,6 +24,7 @@ MUTANTS: Final = (
     + LIMIT_MUTANTS
     + TRANSITION_MUTANTS
     + KEY_MUTANTS
+    + ORDER_MUTANTS
     + SESSION_MUTANTS
     + CLIENT_MUTANTS
     + BACKUP_MUTANTS

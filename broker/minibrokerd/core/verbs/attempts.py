@@ -82,10 +82,10 @@ def end_attempt(
     entry = known or _entry(store, delivery, message, cause, name, text)
     message.add_history(entry)
     message.ended_token = delivery.token
-    if queue is not None and queue.group.circuit is not None and cause in CAUSES:
-        # A reject is about the message, not about what it calls.
-        failed = int(cause != "rejected")
-        ended(store, queue, delivery.token, failed=failed, count=1, why=name or cause)
+    # A reject is about the message: of what it calls it says nothing, good or bad.
+    tells = cause in CAUSES and cause != "rejected"
+    if tells and queue is not None and queue.group.circuit is not None:
+        ended(store, queue, delivery.token, failed=1, count=1, why=name or cause)
     if message.started_unix_ms and queue is not None:
         ran_ms = store.unix_ms - message.started_unix_ms
         store.sums.runs_ms.note(ran_ms)
