@@ -144,10 +144,23 @@ class Keys:
         If it is not, no lane of it stands in turn any more.
         """
         name, count = item.key, item.stop - item.first
-        key, each = self._by_name.get(name), self.each
-        has_tokens = True
+        key = self._by_name.get(name)
+        if key is None and self.each is None:  # nothing else is known of it, as of nearly all keys
+            if not self.most:
+                return True
+            self._by_name[name] = Key(name, count)
+            is_open = count < self.most
+        else:
+            is_open = self._took(key, item, count)
+        for lanes in () if is_open else self._group.lanes.levels:
+            lanes.put_in_turn(name, is_open=False)
+        return is_open
+
+    def _took(self, key: Key | None, item: Item, count: int) -> bool:
+        name, each, has_tokens = item.key, self.each, True
         if each is not None:
-            has_tokens = each.due_after(self._charge(each, name, count, item)) <= self._store.now_ms
+            taken_to = self._charge(each, name, count, item)
+            has_tokens = each.due_after(taken_to) <= self._store.now_ms
         if self.most:
             if key is None:
                 key = self._by_name[name] = Key(name, count)
@@ -157,11 +170,9 @@ class Keys:
         if key is None and has_tokens:
             return True
         key = key or self._made(name)
-        is_simple = has_tokens and key.is_plain  # as nearly always
+        is_simple = has_tokens and key.is_plain
         is_open = (not self.most or key.work < self.most) if is_simple else self._look(key)
         self._drop_if_unused(key)  # of a closed one, too: what comes later looks at its tokens
-        for lanes in () if is_open else self._group.lanes.levels:
-            lanes.put_in_turn(name, is_open=False)
         return is_open
 
     def untook(self, item: Item) -> None:

@@ -247,22 +247,25 @@ class Lanes:
                 item = lane.take(most if len(turn) == 1 else 1)
             else:
                 item = self._take_open(keys, lane, most)
-            if item.block.terms is not terms:
-                if items and terms.differ(item.block.terms):
+            block, count = item.block, item.stop - item.first
+            if block.terms is not terms:
+                if items and terms.differ(block.terms):
                     lane.put_back(item)
                     break
-                terms = item.block.terms
-            size = item.block.bytes_of(item.first, item.stop)
+                terms = block.terms
+            size = block.size * count  # of most publishes: all of them are of one size
+            if block.starts is not None:
+                size = block.bytes_of(item.first, item.stop)
             if size > most_bytes and (items or item.stop - item.first > 1):
                 fitting = self._fit(lane, item, most_bytes, first=not items)
                 if fitting is None:
                     break
                 item, most = fitting, 0
+                count = item.stop - item.first
             items.append(item)
             most_bytes -= size
-            count = item.stop - item.first
             self.ready -= count
-            most = max(most - count, 0)
+            most = most - count if most > count else 0
             if keys is not None and lane.key:
                 self._took(keys, lane, item)
             elif lane:

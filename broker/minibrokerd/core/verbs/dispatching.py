@@ -109,15 +109,10 @@ def _deliver(store: Store, group: Group, consumer: Consumer, most: int) -> bool:
     delivery = Delivery(
         token, queue.number, queue.home, consumer.session, connection.id, consumer, lease_ms
     )
-    bodies, count = _fill(delivery, items)
-    size, rests_on, keyed = 0, 0, False
+    bodies, count, rests_on = _fill(delivery, items)
+    size = 0
     for block, first, stop in bodies:
         size += block.bytes_of(first, stop)
-    for item in items:
-        if item.batch > rests_on:
-            rests_on = item.batch
-        if item.key:
-            keyed = True
     if store.standing.took_old:
         store.standing.add_delivery(delivery)
     group.counters["delivered"] += count
@@ -136,7 +131,7 @@ def _deliver(store: Store, group: Group, consumer: Consumer, most: int) -> bool:
         header["max_attempts"] = terms.max_attempts
     if queue.settings["result_ms"]:
         header["results"] = True
-    if keyed:
+    if items[0].key or any(item.key for item in items):
         header["keyed"] = True
         column += _keys(items)
     if consumer.request is None:
@@ -163,12 +158,15 @@ def _take_by_age(store: Store, group: Group, most: int) -> list[Item]:
     return group.lanes.take_by_age(upto_ms, most, limits.DELIVERY_BYTES)
 
 
-def _fill(delivery: Delivery, items: Sequence[Item]) -> tuple[list[tuple[Block, int, int]], int]:
-    """Put items into a delivery; return whose bytes go with it, and how many messages they are.
+def _fill(
+    delivery: Delivery, items: Sequence[Item]
+) -> tuple[list[tuple[Block, int, int]], int, int]:
+    """Put items into a delivery; return whose bytes go with it, how many messages they are, and what it rests on.
 
     Keys that take turns mostly give neighbours of one publish: their bytes are cut as one piece.
     """
-    bodies, spans, token, count = [], delivery.spans, delivery.token, 0
+    bodies, spans, token = [], delivery.spans, delivery.token
+    count = rests_on = 0
     at_block, at_first = items[0].block, items[0].first
     at_stop = at_first
     for item in items:
@@ -183,8 +181,10 @@ def _fill(delivery: Delivery, items: Sequence[Item]) -> tuple[list[tuple[Block, 
             at_block, at_first = block, first
         at_stop = stop
         count += stop - first
+        if item.batch > rests_on:
+            rests_on = item.batch
     bodies.append((at_block, at_first, at_stop))
-    return bodies, count
+    return bodies, count, rests_on
 
 
 def _refill_later(store: Store, connection: Connection) -> None:
@@ -220,17 +220,12 @@ def _runs(items: list[Item]) -> tuple[int, bytes]:
         block, first, stop = item.block, item.first, item.stop
         flags = MARKED if item.marked else 0
         attempt = 1 if type(item) is Span else item.charged + 1
+        origin, encoding, unix_ms = block.origin, block.encoding, block.unix_ms
         if block.encodings is None:  # all alike, as nearly always
-            packed.append(
-                pack(
-                    block.origin, first, stop - first, attempt, flags, block.encoding, block.unix_ms
-                )
-            )
+            packed.append(pack(origin, first, stop - first, attempt, flags, encoding, unix_ms))
             continue
         for one, next_one, encoding in alike(block, item):
-            packed.append(
-                pack(block.origin, one, next_one - one, attempt, flags, encoding, block.unix_ms)
-            )
+            packed.append(pack(origin, one, next_one - one, attempt, flags, encoding, unix_ms))
     return len(packed), b"".join(packed)
 
 
