@@ -55,11 +55,20 @@ async def publish_one_at_a_time(queue: Any, row: Row) -> Measured:
     return {"seconds": perf_counter() - started, "messages": row.messages, "calls": took}
 
 
+async def fill(queue: Any, row: Row) -> None:
+    """Publish what is to be consumed: in batches, or with keys that take turns, put together by the client."""
+    body = b"x" * BODY_BYTES
+    for at in range(0, row.messages, FILL_BATCH):
+        if row.keys:
+            names = [f"key-{(at + each) % row.keys}" for each in range(FILL_BATCH)]
+            await asyncio.gather(*[queue.publish(body, key=name) for name in names])
+        else:
+            await queue.publish_many([body] * FILL_BATCH)
+
+
 async def consume(queue: Any, row: Row) -> Measured:
     """Fill the queue, then consume it: read each body, ack each message."""
-    bodies = [b"x" * BODY_BYTES] * FILL_BATCH
-    for _ in range(row.messages // FILL_BATCH):
-        await queue.publish_many(bodies)
+    await fill(queue, row)
     left, read_bytes = row.messages, 0
     started = perf_counter()
     async with queue.consume(prefetch=row.prefetch) as messages:
@@ -80,6 +89,8 @@ async def serve(url: str, row: Row) -> None:
     loop = asyncio.get_running_loop()
     async with minibroker.connect(url) as broker:
         queue = broker.queue("bench")
+        if row.settings:
+            await queue.set(**dict(row.settings))
         while await loop.run_in_executor(None, sys.stdin.readline):
             print(json.dumps(await measure(queue, row)), flush=True)
             await queue.purge()

@@ -12,7 +12,8 @@ class Row:
     """One row. `messages` is the number in each repetition; `target` is in messages a second.
 
     `calls` are calls that wait for their confirm at the same time, `batch` the messages of one call.
-    A row with a `prefetch` consumes; else it publishes. `max_ratio` bounds p50 / S of one call.
+    A row with a `prefetch` consumes; else it publishes. `max_ratio` bounds p50 / S of one call. Of so many `keys`
+    one message each takes its turn; `settings` are those of the queue.
     """
 
     name: str
@@ -24,6 +25,8 @@ class Row:
     target: int = 0
     max_ratio: float = 0.0
     durability: str = "sync"
+    keys: int = 0
+    settings: tuple[tuple[str, int], ...] = ()
 
     @property
     def frame(self) -> str:
@@ -46,6 +49,24 @@ ROWS = (
     Row("consume-32", "consume, process(), one ack each", 150_000, prefetch=32, target=150_000),
     Row(
         "consume-1000", "consume, process(), one ack each", 300_000, prefetch=1_000, target=300_000
+    ),
+    # The same with keys. No rate is used up: what it costs to ask, not to wait.
+    Row("keys-32", "consume, 1,000 keys", 30_000, prefetch=32, keys=1_000),
+    Row(
+        "ordered-32",
+        "consume, 1,000 keys, in order",
+        30_000,
+        prefetch=32,
+        keys=1_000,
+        settings=(("key_concurrency", 1),),
+    ),
+    Row(
+        "rated-32",
+        "consume, 1,000 keys, a rate each",
+        30_000,
+        prefetch=32,
+        keys=1_000,
+        settings=(("key_rate", 1_000_000), ("key_rate_burst", 1_000_000)),
     ),
     Row("latency", "one publish at a time", 2_000, max_ratio=2.0),
 )
