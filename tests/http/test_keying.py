@@ -32,7 +32,7 @@ def test_keys_have_weights_and_rest(http_broker: HttpBroker) -> None:
         assert queue.receive() == []
         assert call(http_broker, "GET", "queues/mail/keys") == {"keys": [made]}
         page = http_broker.client.get("/queues/mail").text
-        assert "1 keys have a weight, or are paused" in page
+        assert "Keys that have a weight, or are paused: 1" in page
         assert "<i>" not in page
         wish: dict[str, Any] = {"key": name, "paused": True, "for_ms": 60_000}
         made = call(http_broker, "PUT", "queues/mail/keys", **wish)
