@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from time import monotonic
 from typing import Any
 
 import pytest
@@ -19,10 +18,10 @@ from minibroker.session.revoked import told
 from minibroker.session.settlements import BEGUN, ENDED
 from minibrokerd import inprocess
 
-WITHIN_S = 1.0
+LEASE_S = 36_000  # a renewal is hours away, and tells nobody that a message was cancelled
 
 
-async def test_a_handler_is_cancelled_within_a_second_and_the_next_message_runs() -> None:
+async def test_a_handler_is_cancelled_at_once_and_the_next_message_runs() -> None:
     """With a reason that names who did it; what waited never runs; nothing goes to the dead-letter queue."""
     stopped: asyncio.Queue[tuple[Any, str, bool]] = asyncio.Queue()
     began: asyncio.Queue[Any] = asyncio.Queue()
@@ -40,15 +39,13 @@ async def test_a_handler_is_cancelled_within_a_second_and_the_next_message_runs(
         minibroker.connect("memory://cancel", name="boss") as boss,
     ):
         jobs = boss.queue("jobs", max_attempts=1)
-        run = asyncio.create_task(broker.queue("jobs").run(handler))
+        run = asyncio.create_task(broker.queue("jobs").run(handler, lease=LEASE_S))
         ids = [(await jobs.publish(n)).id for n in range(4)]
         assert await began.get() == 0
         assert await jobs.cancel(ids[1:3]) == 2
-        start = monotonic()
         assert await jobs.cancel([ids[0]]) == 1
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             assert await stopped.get() == (0, "cancelled by boss", True)
-            assert monotonic() - start < WITHIN_S
             assert await began.get() == 3
             assert await jobs.cancel(client="worker") == 1
             assert await stopped.get() == (3, "cancelled by boss", True)
@@ -154,15 +151,14 @@ def test_a_thread_is_told_that_it_should_stop(caplog: pytest.LogCaptureFixture) 
     ):
         jobs = boss.queue("jobs")
         id = jobs.publish(b"x").id
-        run = threading.Thread(target=lambda: broker.queue("jobs").run(handler))
+        run = threading.Thread(target=lambda: broker.queue("jobs").run(handler, lease=LEASE_S))
         run.start()
         assert began.wait(20)
-        start = monotonic()
         assert jobs.cancel([id]) == 1
         jobs.join(timeout=20)
         broker.close()
         run.join(20)
-        assert monotonic() - start < 10
+        assert not run.is_alive()
     assert seen == [False, True]
     assert "which cannot be interrupted" in caplog.text
     inprocess.forget("threads")

@@ -189,12 +189,10 @@ def test_an_end_tries_once_more_and_does_not_wait_for_the_next_attempt(
     said: list[dict[str, object]] = []
     monkeypatch.setattr(logs, "listener", said.append)
     receiver.answers = [500, 500]
-    caller = made(receiver.server_port, Patience(0.2, 60, 60, 900, 3))
+    caller = made(receiver.server_port, Patience(0.2, 3_600, 3_600, 36_000, 3))
     caller.put(call(1))
     receiver.wait(1)
-    began_s = time.monotonic()
-    end(caller)
-    assert time.monotonic() - began_s < 2
+    end(caller)  # waits for less than the hour until the next attempt
     assert (caller.sent, caller.dropped) == (0, 1)
     assert [(each["calls"], each["reason"]) for each in said if "calls" in each] == [
         (1, "the broker stops")
@@ -228,9 +226,7 @@ def test_an_answer_that_never_ends_is_cut_off(late: bool, monkeypatch: pytest.Mo
         thread.start()
         caller = made(server.getsockname()[1], Patience(0.2, 0.01, 0.01, 0.1, 3))
         caller.put(call(1))
-        began_s = time.monotonic()
-        end(caller)
-        assert time.monotonic() - began_s < 1
+        end(caller)  # what comes to it has no end, so this has one by the broker's patience alone
         assert (caller.sent, caller.failed, caller.dropped) == (0, 1, 1)
         over.set()
         thread.join(WAIT_S)
