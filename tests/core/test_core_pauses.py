@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from core_client import Client, Delivered
 from harness import World
+from looks import counted
 
 from minibroker.contract import wire
 from minibrokerd.core.model.inputs import Hello, Resume
@@ -34,6 +35,21 @@ def named(world: World, name: str, version: str = "") -> Client:
 def bodies(client: Client) -> list[bytes]:
     """Return the bodies that were delivered to a consumer."""
     return [message.body for message in client.messages()]
+
+
+def test_a_pause_looks_at_no_other_pause() -> None:
+    """Whatever their number: one of a client is found by its name, a time is compared with times."""
+    world = World()
+    boss = world.hello("boss")
+    for number in range(300):
+        asked(boss, "pause", client=f"worker-{number}")
+    worker = world.hello("worker-7")
+    with counted(world) as looks:
+        asked(boss, "pause", client="worker-300")
+        asked(boss, "pause", client="worker-7", below="2.0")
+        asked(boss, "unpause", client="worker-8")
+        worker.consume("q")
+    assert looks.most < 30
 
 
 def test_a_paused_queue_takes_and_hands_nothing_out() -> None:

@@ -102,7 +102,14 @@ class Pauses:
 
     def of(self, session: Session) -> Pause | None:
         """Return a pause that keeps a client from getting anything; None: there is none."""
-        return next((each for each in self._by_key.values() if each.is_of(session)), None)
+        for name in (
+            session.client,
+            "",
+        ):  # two at most are about it: that of its name, and that of all
+            pause = self._by_key.get((CLIENT, 0, name))
+            if pause is not None and pause.is_of(session):
+                return pause
+        return None
 
     def put(self, store: Store, pause: Pause) -> None:
         """Let a pause stand, over a restart, too; the flags of what it is about are the caller's."""

@@ -40,7 +40,8 @@ def pause(store: Store, frame: Frame, part: Any) -> None:
     pause = Pause(key, store.unix_ms, until_unix_ms, by, part.below, deadline_unix_ms)
     store.pauses.put(store, pause)
     _set_flags(store, key)
-    watch(store)
+    if until_unix_ms or deadline_unix_ms:  # without a time it changes nothing of when to look
+        watch(store)
     _note(store, frame, "paused", pause)
     value = _info(store, pause) | _left(store, pause)
     store.reply(frame.connection, frame.request, store.pauses.last_batch, value)
