@@ -108,8 +108,11 @@ async def test_what_a_crash_took_from_a_handler_is_told(minibroker_clock: Memory
 async def test_a_worker_that_comes_back_after_a_crash_keeps_what_it_had_begun(
     minibroker_clock: MemoryBroker, _: int
 ) -> None:
-    """Its begin was not safe, and another consumer, who may be back first, waits: for a second, for nothing."""
+    """Its begin was not safe, and another consumer, who may be back first, waits for it."""
     queue, worker = minibroker_clock.queue("q"), minibroker_clock.client("worker")
+    await queue.publish(b"w")
+    (first,) = await worker.queue("q").receive()  # that it takes from the queue is safe
+    await first.ack(confirmed=True)
     await queue.publish(b"x")
     minibroker_clock.hold_syncs()
     (message,) = await worker.queue("q").receive()

@@ -6,7 +6,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from minibroker.contract.commands import Phase
 from minibrokerd.bodies.store import BodyStore
@@ -22,6 +22,9 @@ from minibrokerd.net.connections import Connections
 from minibrokerd.process import logs
 from minibrokerd.process.logs import events
 from minibrokerd.schedules.on_demand import calendar_of
+
+# How long a start waits for sessions of before: who lives in this process is back at once.
+BACK_MS: Final = 1_000
 
 
 class MemoryBroker:
@@ -183,6 +186,8 @@ class MemoryBroker:
             self.log.store_id, self.log.session_key = old.store_id, old.session_key
             self.log.hold, self.log.room, self.log.clean = old.hold, old.room, not crash
             self._start()
+            store = self.core.store
+            store.hold_until_ms = min(store.hold_until_ms, store.now_ms + BACK_MS)
             self.step()
 
     def hold_syncs(self, hold: bool) -> None:
