@@ -247,6 +247,21 @@ def test_settings_are_shown_and_changed(broker_server: BrokerServer) -> None:
     assert lines[2].split()[:3] == ["lease_ms", "1m", "30s"]
 
 
+def test_a_circuit_that_is_open_is_told_below_the_settings(broker_server: BrokerServer) -> None:
+    """Since when, why, and when one message is tried; with --json there are the settings alone."""
+    changes = ("circuit_failures_percent=50", "circuit_attempts=1")
+    output(broker_server, "queue", "set", QUEUE, *changes)
+    output(broker_server, "publish", QUEUE, "x")
+    assert "circuit is" not in "\n".join(output(broker_server, "queue", "show", QUEUE))
+    output(broker_server, "consume", QUEUE, "--exec", "exit 1", "--count", "1")
+    last = output(broker_server, "queue", "show", QUEUE)[-1]
+    assert last.startswith("the circuit is open since ")
+    assert "UTC: 1 of 1 attempts failed" in last
+    assert last.endswith("UTC one message is tried")
+    (settings,) = values(broker_server, "queue", "show", QUEUE)
+    assert settings["circuit_attempts"] == 1
+
+
 @pytest.mark.parametrize(
     ("code", "words", "says"),
     [

@@ -82,6 +82,25 @@ def test_pauses(http_broker: HttpBroker) -> None:
         assert "mail is paused since" not in http_broker.client.get("/queues/mail").text
 
 
+def test_a_circuit_says_its_state_and_why(http_broker: HttpBroker) -> None:
+    """In the API, and on the page of its queue, while it is not closed."""
+    with minibroker.sync.connect(http_broker.server.url) as connection:
+        mails = connection.queue("mail", circuit_failures_percent=50, circuit_attempts=1)
+        mails.publish_many([b"x"] * 2)
+        assert call(http_broker, "GET", "queues/mail")["circuit"]["state"] == "closed"
+        assert "The circuit of mail" not in http_broker.client.get("/queues/mail").text
+        (message,) = mails.receive()
+        message.nack(ConnectionError("no answer"), confirmed=True)
+    circuit = call(http_broker, "GET", "queues/mail")["circuit"]
+    assert circuit["state"] == "open"
+    assert circuit["why"] == "1 of 1 attempts failed, the last one with ConnectionError"
+    assert circuit["until_unix_ms"] - circuit["since_unix_ms"] == pytest.approx(30_000, abs=1_000)
+    page = http_broker.client.get("/queues/mail").text
+    assert "The circuit of mail is open since" in page
+    assert circuit["why"] in page
+    assert call(http_broker, "GET", "queues/mail.dlq", 404)["code"] == "unknown_queue"
+
+
 @pytest.mark.parametrize(
     ("path", "body", "status"),
     [

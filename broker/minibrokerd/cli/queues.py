@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import click
@@ -90,12 +91,29 @@ def queue() -> None:
 @queue_argument()
 @client_options
 def show(queue: str, url: str, as_json: bool) -> None:
-    """Show the settings of QUEUE."""
+    """Show the settings of QUEUE, and its circuit if that is not closed."""
 
     async def work(broker: minibroker.Broker) -> None:
         _print_settings(await broker.queue(queue).settings(), as_json)
+        if not as_json:
+            found = (await broker.queue(queue).stats())["queues"].get(queue, {})
+            _say_circuit(found.get("circuit"))
 
     talk(url, work)
+
+
+def _say_circuit(circuit: Mapping[str, Any] | None) -> None:
+    """Tell of a circuit that is not closed."""
+    if circuit is None or circuit["state"] == "closed":
+        return
+    since, until = circuit["since_unix_ms"], circuit["until_unix_ms"]
+    tried = f"at {_when(until)} one message is tried" if until else "one is tried now"
+    say()
+    say(f"the circuit is {circuit['state']} since {_when(since)}: {circuit['why']}; {tried}")
+
+
+def _when(unix_ms: int) -> str:
+    return datetime.fromtimestamp(unix_ms / 1_000, UTC).isoformat(" ", "seconds")[:-6] + " UTC"
 
 
 @queue.command()

@@ -69,6 +69,12 @@ def _now(view: Mapping[str, Any], now_ms: int) -> Iterator[str]:
     if view["paused"]:
         until = view["resumes_unix_ms"]
         yield "PAUSED" + (f", goes on in {age_text(max(until - now_ms, 0))}" if until else "")
+    circuit = view.get("circuit")  # an older broker says nothing of it
+    if circuit and circuit["state"] != "closed":
+        since, until = circuit["since_unix_ms"], circuit["until_unix_ms"]
+        tried = f"one tried in {age_text(max(until - now_ms, 0))}" if until else "one is tried"
+        yield f"CIRCUIT {circuit['state']} for {age_text(max(now_ms - since, 0))}, {tried}"
+        yield circuit["why"]
 
 
 def _times(detail: Detail) -> Iterator[str]:

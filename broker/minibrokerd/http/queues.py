@@ -8,8 +8,9 @@ from typing import Any, Final
 from minibroker.contract import limits
 from minibroker.contract.limits import DLQ_SUFFIX
 from minibroker.contract.settings import SETTINGS, check_settings
+from minibrokerd.core.model.queues import Queue
 from minibrokerd.http.requests import Ask, Failure
-from minibrokerd.http.shapes import Done, QueueList, QueueView, SettingView
+from minibrokerd.http.shapes import CircuitView, Done, QueueList, QueueView, SettingView
 from minibrokerd.http.survey import SORTS, dlq_of, listed, rest_of, rows_of
 from minibrokerd.monitoring.ages import oldest_of
 from minibrokerd.monitoring.view import Phase
@@ -53,7 +54,13 @@ async def show_queue(ask: Ask) -> QueueView:
         dlq_of(ask.subject, queue),
         queue.live_bytes,
         *rest_of(ask.subject, queue),
+        _circuit_of(ask, queue),
     )
+
+
+def _circuit_of(ask: Ask, queue: Queue) -> CircuitView | None:
+    circuit = queue.group.circuit
+    return None if circuit is None else CircuitView(**circuit.said(ask.subject.store))
 
 
 async def show_times(ask: Ask) -> dict[str, Any]:

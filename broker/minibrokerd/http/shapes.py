@@ -34,8 +34,17 @@ class QueueList(msgspec.Struct):
     next: str
 
 
+class CircuitView(msgspec.Struct):
+    """The circuit of a queue: `closed`, `open` or `probing` (one message is tried), since when and why."""
+
+    state: str
+    why: str  # with the class of the last error; empty: it is closed
+    since_unix_ms: int  # 0: it is closed
+    until_unix_ms: int  # when a message is tried; 0: not by time
+
+
 class QueueView(msgspec.Struct):
-    """One queue."""
+    """One queue; `circuit` is null where its settings want none."""
 
     name: str
     is_dlq: bool
@@ -46,6 +55,7 @@ class QueueView(msgspec.Struct):
     live_bytes: int
     paused: bool
     resumes_unix_ms: int
+    circuit: CircuitView | None
 
 
 class SettingView(msgspec.Struct):
