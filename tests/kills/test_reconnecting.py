@@ -151,7 +151,7 @@ def test_a_pause_between_two_tries_leaves_nearly_all_of_the_servers_wait() -> No
     pauses_ms = [effect.delay_ms for effect in told if isinstance(effect, Again)]
     assert len(pauses_ms) == 10
     assert max(pauses_ms) <= limits.RECONNECT_PAUSE_MS
-    assert limits.RECONNECT_PAUSE_MS <= limits.STOP_RESUME_WAIT_MS // 10
+    assert limits.RECONNECT_PAUSE_MS <= limits.RESUME_WAIT_MS // 10
 
 
 # A start that takes longer than the wait for resumes, as that of a large broker does. The wait is long enough for

@@ -96,8 +96,7 @@ class World:
         # Who died before a crash is waited for as long; the world is to go on in most cases.
         waits = Random(f"waits of {seed}")  # of its own, as above
         self.resume_wait_ms = waits.choice((300, 1_000, 1_000, limits.RESUME_WAIT_MS))
-        for name in ("RESUME_WAIT_MS", "STOP_RESUME_WAIT_MS"):
-            self.memory.limits[limits, name] = min(self.resume_wait_ms, getattr(limits, name))
+        self.memory.limits[limits, "RESUME_WAIT_MS"] = self.resume_wait_ms
         self.faults = Faults(self)
         self._make_people()
         edge = Random(f"borders of {seed}")  # of its own, as above

@@ -174,7 +174,7 @@ class Replay:
         store.schedules.opened(store)
         store.pauses.opened(store)
         finish_sessions(store)
-        hold_back(store, clean=clean)
+        hold_back(store)
         store.dirty.clear()
         store.news.clear()
         for queue in store.queues.values():

@@ -3,7 +3,7 @@
 A session is remembered while it has leases, or outcomes that may be asked for. What was begun just before a crash
 may be in no record, and after a stop in good order what a client began behind the server's last read. So a queue
 waits for the sessions that took from it and were there at the end (verbs/takers.py), and goes on as soon as all of
-them are back. After a stop they were told, and come at once or not at all.
+them are back.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def finish_sessions(store: Store) -> None:
             del store.sessions[session.id]
 
 
-def hold_back(store: Store, *, clean: bool) -> None:
+def hold_back(store: Store) -> None:
     """Hand nothing out of queues from which sessions took messages that can come back now."""
     absent, ids = store.absent, []
     has_any = any(_has_messages(queue) for queue in store.queues.values())
@@ -49,12 +49,11 @@ def hold_back(store: Store, *, clean: bool) -> None:
         groups = tuple(queue.group for queue in queues if _has_messages(queue))
         if groups or (numbers is None and has_any):
             absent.add(id, Absentee(client.decode(), groups, numbers is None))
-    wait_ms = limits.STOP_RESUME_WAIT_MS if clean else limits.RESUME_WAIT_MS
     if ids:
-        store.set_timer(give_up, ids, store.now_ms + wait_ms)
+        store.set_timer(give_up, ids, store.now_ms + limits.RESUME_WAIT_MS)
     if absent:
         absent.since_ms = store.now_ms
-        store.hold_until_ms = store.now_ms + wait_ms
+        store.hold_until_ms = store.now_ms + limits.RESUME_WAIT_MS
 
 
 def _has_messages(queue: Queue) -> bool:

@@ -76,12 +76,9 @@ HISTORY_LAST: Final = 5
 LOGIN_DEADLINE_MS: Final = 5_000
 FRAME_DEADLINE_MS: Final = 30_000
 HEARTBEAT_MS: Final = 15_000  # each way; a session is dead after two without a sign of life
-# From an unclean start until what had been begun is handed out although its client is not back: one that was told
-# nothing notices at its next sign of life, and then has what every login has.
-RESUME_WAIT_MS: Final = HEARTBEAT_MS + LOGIN_DEADLINE_MS
-STOP_RESUME_WAIT_MS: Final = (
-    LOGIN_DEADLINE_MS  # the same after a stop in good order, which was told
-)
+# From a start until what had been begun is handed out although its client is not back: that tries again every
+# RECONNECT_PAUSE_MS, and then has what every login has.
+RESUME_WAIT_MS: Final = LOGIN_DEADLINE_MS
 RECONNECT_PAUSE_MS: Final = 500  # the longest of a client between two tries
 SESSION_KEPT_MS: Final = 60_000  # at the least, after its last connection ended
 OUTPUT_SOFT_BYTES: Final = 1024 * 1024  # deliveries to this connection pause above it
