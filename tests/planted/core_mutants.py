@@ -202,10 +202,9 @@ COPY_MUTANTS: Final = (
     Mutant(
         "copy drops delayed",
         "core/durable/forwarding.py",
-        "            if queue is None:\n"
-        "                continue  # it ended with its queue, and is being freed\n",
-        "            if queue is None or thing.ready_at_ms > store.now_ms:\n"
-        "                continue  # it ended with its queue, and is being freed\n",
+        "        if batch <= upto:\n            batch = store.open_batch",
+        "        if item.ready_at_ms > store.now_ms:\n            batch = NEVER\n"
+        "        if batch <= upto:\n            batch = store.open_batch",
         ("sim",),
         "I1: what waits for its time is in no segment any more",
     ),
@@ -246,9 +245,9 @@ COPY_MUTANTS: Final = (
     ),
     Mutant(
         "a copy misses what has a key",
-        "core/model/lane.py",
-        "            line.append(span)\n            if self.key:\n",
-        "            line.append(span)\n            if self.key and self.returned:\n",
+        "core/model/lanes.py",
+        "            self.index.add(span)\n            self.ready += span.stop - span.first\n",
+        "            self.ready += span.stop - span.first\n",
         ("core/test_core_forwarding.py",),
         "I1: fresh messages with a key are freed with their segment",
     ),

@@ -20,6 +20,6 @@ def arrange_wait(store: Store, queue: Queue) -> None:
         return
     for lanes in group.lanes.levels:
         if group.max_wait_ms:
-            in_steps(store, lanes.use_ages().fill())
+            in_steps(store, lanes.use_ages())
         else:
             lanes.ages = None

@@ -8,11 +8,11 @@ its oldest message is its first.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
 from heapq import heapify, heappop, heappush, heapreplace
 from typing import Final
 
 from minibrokerd.core.model.lane import Lane
+from minibrokerd.core.model.turn import Turn
 
 SPARE: Final = 1_000  # entries beyond twice the lanes in turn: then the dead ones are swept out
 
@@ -22,7 +22,7 @@ class Ages:
 
     __slots__ = ("_count", "_heap", "_since", "_turn")
 
-    def __init__(self, turn: Collection[Lane]) -> None:
+    def __init__(self, turn: Turn) -> None:
         self._turn = turn
         self._heap: list[tuple[int, int, Lane]] = []
         self._since: dict[Lane, int] = {}  # the time of the entry that counts, by lane
@@ -41,13 +41,6 @@ class Ages:
         heappush(self._heap, (since_ms, self._count, lane))
         if len(self._heap) > 2 * len(self._turn) + SPARE:
             self._sweep()
-
-    def fill(self) -> Iterator[int]:
-        """Note all that stand in turn; it may be left at each step."""
-        for lane in list(self._turn):
-            if lane.key and lane in self._turn:
-                self.came(lane)
-            yield 1
 
     def oldest_ms(self) -> int | None:
         """Return since when the oldest message of the lanes in turn is ready (log time); None: there is none."""

@@ -138,6 +138,7 @@ def spans_of(block: Block, delay_ms: int, key: str, columns: dict[str, Any]) -> 
     spans = []
     for (delay, name), group in groupby(values):
         stop = first + sum(1 for _ in group)
-        spans.append(Span(block, first, stop, name, ready_at_ms + delay))
+        # A sum would be a number of its own for each message.
+        spans.append(Span(block, first, stop, name, ready_at_ms + delay if delay else ready_at_ms))
         first = stop
     return spans

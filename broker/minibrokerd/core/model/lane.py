@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from heapq import heapify, heappop, heappush
 from itertools import islice
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from minibrokerd.core.model.cold import ColdRun
 from minibrokerd.core.model.index import Index
@@ -32,12 +32,18 @@ class Lane:
     beside the three. `reading` is set while what comes next is read back.
     """
 
-    __slots__ = ("cold", "dead", "fresh", "index", "key", "late", "reading", "returned", "seen")
+    __slots__ = (
+        "before", "behind",
+        "cold", "dead", "fresh", "index", "key", "late", "reading", "returned", "seen",
+    )  # fmt: skip
+    before: Any  # its neighbours in the turn (turn.py)
+    behind: Any
 
     def __init__(self, key: str, index: Index) -> None:
         """`index` has what is `returned`, and all that has a key."""
         self.key = key
         self.index = index
+        self.before = self.behind = None
         self.dead = 0  # entries of `returned` whose items were taken out by their ids
         self.fresh: deque[Span] = deque()
         self.cold = NO_RUNS
@@ -288,6 +294,7 @@ class KeyLane(Lane):
     def __init__(self, key: str, index: Index) -> None:
         self.key = key
         self.index = index
+        self.before = self.behind = None
         self.dead = 0
         self.fresh = NO_SPANS
         self.cold = NO_RUNS
@@ -295,6 +302,13 @@ class KeyLane(Lane):
         self.reading = False
         self.returned = []
         self.seen = (0, 0, 0)
+
+    @classmethod
+    def of(cls, span: Span, index: Index) -> KeyLane:
+        """Return the lane of a span that waited alone, and is in the index."""
+        lane = cls(span.key, index)
+        lane.fresh = cast("deque[Span]", [span])
+        return lane
 
     def enter(self, span: Span) -> None:
         """Append a fresh span; one alone stands in a list, for a deque takes 600 bytes more."""
@@ -341,3 +355,27 @@ def _place(span: Span) -> tuple[int, int]:
 
 def _is_list(line: object) -> bool:
     return type(line) is list
+
+
+def fit(lane: Lane, item: Item, most_bytes: int, *, first: bool) -> Item | None:
+    """Cut an item of a lane to what fits and put the rest back; None: nothing fits, and it is not the first."""
+    fits = _fitting(item, most_bytes) if isinstance(item, Span) else 0
+    if not fits and first:
+        fits = 1
+    if not fits:
+        lane.put_back(item)
+        return None
+    if isinstance(item, Span) and fits < item.stop - item.first:
+        lane.put_back(item.cut(item.first + fits))
+    return item
+
+
+def _fitting(span: Span, most_bytes: int) -> int:
+    low, high = 0, span.stop - span.first
+    while low < high:
+        middle = (low + high + 1) // 2
+        if span.block.bytes_of(span.first, span.first + middle) <= most_bytes:
+            low = middle
+        else:
+            high = middle - 1
+    return low

@@ -10,7 +10,7 @@ The fresh spans of the default lane are the fast path: nothing else is kept of t
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, groupby, islice
 from operator import attrgetter
@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from minibrokerd.core.model.ages import Ages, oldest_of
 from minibrokerd.core.model.cold import ColdRun
 from minibrokerd.core.model.index import Index
-from minibrokerd.core.model.lane import NO_SPANS, KeyLane, Lane, first_of
+from minibrokerd.core.model.lane import NO_SPANS, KeyLane, Lane, first_of, fit
 from minibrokerd.core.model.messages import NO_TERMS, Block, Item, Message, Span
 from minibrokerd.core.model.standing import Standing
+from minibrokerd.core.model.turn import Member, Turn, oldest_ms_of
 
 if TYPE_CHECKING:
     from minibrokerd.core.model.keys import Keys
@@ -61,10 +62,10 @@ class Lanes:
         self.oldest = 0
         self.index = Index(home, standing, queue)
         self.default = Lane("", self.index)
-        self._keyed: dict[str, Lane] = {}
+        # The lane of each key that has something; or its only span, which has waited alone since it came.
+        self._keyed: dict[str, Member] = {}
         self.keys: Keys | None = None  # which of them may hand out; None: all
-        # The lanes that have something and may hand out, in line. Each can leave from any place in it at no cost.
-        self._turn: OrderedDict[Lane, None] = OrderedDict()
+        self._turn = Turn()  # of those that have something and may hand out
         self.ready = 0  # messages in all lanes
         self.ages: Ages | None = (
             None  # of the keys in turn, where the time that they wait is bounded
@@ -95,10 +96,16 @@ class Lanes:
             lanes.use_ages()
         return lanes
 
-    def use_ages(self) -> Ages:
-        """Know from now on which key in turn waits for the longest; those that do already are to be filled in."""
+    def use_ages(self) -> Iterator[int]:
+        """Know from now on which key in turn waits for the longest; return the work of noting what is there."""
         self.ages = Ages(self._turn)
-        return self.ages
+        return self._fill_ages()
+
+    def _fill_ages(self) -> Iterator[int]:
+        for member in list(self._turn):
+            if member in self._turn:
+                self._came(member)
+            yield 1
 
     def has_any(self) -> bool:
         """Whether the default lane has anything."""
@@ -119,6 +126,13 @@ class Lanes:
                 lane.fresh.append(span)
                 self.ready += span.stop - span.first
                 return
+        if span.key and self.ages is None and span.key not in self._keyed:
+            self._keyed[span.key] = span
+            span.before = span.behind = None
+            self._has_something(span)
+            self.index.add(span)
+            self.ready += span.stop - span.first
+            return
         lane = self._lane(span.key)
         if not lane:
             self._has_something(lane)
@@ -129,16 +143,16 @@ class Lanes:
         if self.ages is not None:
             self._came(lane)
 
-    def _came(self, lane: Lane) -> None:
+    def _came(self, lane: Member) -> None:
         """Note how long something waits that came to the lane of a key, or that stands in turn again."""
         if self.ages is not None and lane.key and lane in self._turn:
-            self.ages.came(lane)
+            self.ages.came(self._lane(lane.key))
 
     def enter_cold(self, run: ColdRun) -> None:
         """Append a run of messages that are not in memory; a start finds them in order."""
         lane = self.default
         if not lane:
-            self._turn[lane] = None
+            self._turn.append(lane)
         for span in lane.late:  # they came from a segment without an index, between two with one
             lane.put_back(span)
         lane.late = NO_SPANS
@@ -151,7 +165,7 @@ class Lanes:
     def leave_if_empty(self, lane: Lane) -> None:
         """Take a lane out of the turn when the last it had was taken out or set aside, not delivered."""
         if not lane:
-            self._turn.pop(lane, None)
+            self._turn.leave(lane)
             self._keyed.pop(lane.key, None)
 
     def put_back(self, item: Item) -> None:
@@ -186,21 +200,21 @@ class Lanes:
             for message in messages:
                 self.keys.waits(message)
 
-    def _has_something(self, lane: Lane) -> None:
+    def _has_something(self, lane: Member) -> None:
         """Let a lane stand in turn that gets its first message, unless its key is closed."""
         if self.keys is None or not lane.key or self.keys.is_open(lane.key, self):
-            self._turn[lane] = None
+            self._turn.append(lane)
 
     def put_in_turn(self, key: str, *, is_open: bool) -> bool:
         """Let the lane of a key stand in turn, or out of it; return whether it may hand out now, and could not."""
         lane = self._keyed.get(key)
         if lane is None or not is_open:
             if lane is not None:
-                self._turn.pop(lane, None)
+                self._turn.leave(lane)
             return False
         if not lane or lane in self._turn:
             return False
-        self._turn[lane] = None
+        self._turn.append(lane)
         if self.ages is not None:
             self._came(lane)
         return True
@@ -235,16 +249,25 @@ class Lanes:
             return []
         items: list[Item] = []
         terms = NO_TERMS  # of the last one
-        while most and turn:
-            lane = next(iter(turn))
+        while most and turn.count:
+            lane = turn.behind
+            if type(lane) is Span:
+                if keys is None and self._may_go_alone(lane, most, most_bytes, items):
+                    self._take_alone(lane)
+                    items.append(lane)
+                    terms = lane.block.terms
+                    most_bytes -= lane.block.bytes_of(lane.first, lane.stop)
+                    most -= lane.stop - lane.first
+                    continue
+                lane = self._lane(lane.key)
             if lane.cold and lane.is_waiting:
-                if len(turn) == 1:
+                if turn.count == 1:
                     break
                 turn.move_to_end(lane)  # there is one such lane at the most
                 continue
             # Alone, a lane gives whole spans; with others it gives one message and the turn goes on.
             if keys is None or not lane.key:
-                item = lane.take(most if len(turn) == 1 else 1)
+                item = lane.take(most if turn.count == 1 else 1)
             else:
                 item = self._take_open(keys, lane, most)
             block, count = item.block, item.stop - item.first
@@ -257,7 +280,7 @@ class Lanes:
             if block.starts is not None:
                 size = block.bytes_of(item.first, item.stop)
             if size > most_bytes and (items or item.stop - item.first > 1):
-                fitting = self._fit(lane, item, most_bytes, first=not items)
+                fitting = fit(lane, item, most_bytes, first=not items)
                 if fitting is None:
                     break
                 item, most = fitting, 0
@@ -271,14 +294,29 @@ class Lanes:
             elif lane:
                 turn.move_to_end(lane)
             else:
-                del turn[lane]
+                turn.leave(lane)
                 if lane.key:
                     del self._keyed[lane.key]
         return items
 
+    def _may_go_alone(self, span: Span, most: int, most_bytes: int, items: list[Item]) -> bool:
+        """Whether a span that waits alone for its key goes as it is, behind these."""
+        if span.stop - span.first > (most if self._turn.count == 1 else 1):
+            return False
+        block = span.block
+        if items and items[-1].block.terms.differ(block.terms):
+            return False
+        return block.bytes_of(span.first, span.stop) <= most_bytes
+
+    def _take_alone(self, span: Span) -> None:
+        self._turn.leave(span)
+        del self._keyed[span.key]
+        self.index.discard(span)
+        self.ready -= span.stop - span.first
+
     def _take_open(self, keys: Keys, lane: Lane, most: int) -> Item:
         """Take what comes next of an open key: that which holds its place, or what is first in its lane."""
-        first, most = keys.turn_of(lane.key, most, alone=len(self._turn) == 1)
+        first, most = keys.turn_of(lane.key, most, alone=self._turn.count == 1)
         if first is not None:
             return lane.take_one(first, first.sequence)
         return lane.take(most)
@@ -286,7 +324,7 @@ class Lanes:
     def _took(self, keys: Keys, lane: Lane, item: Item) -> None:
         """Let the turn go on, where a key may give several messages in its turn, or none any more."""
         if not lane:
-            del self._turn[lane]
+            self._turn.leave(lane)
             del self._keyed[lane.key]
         is_open = keys.took(item)
         if is_open and lane and not keys.keeps_turn(lane.key, item.stop - item.first):
@@ -308,13 +346,15 @@ class Lanes:
         keys = self.keys
         if keys is None:
             return self.take(most, 2**62)
-        closed = [lane for lane in islice(self._keyed.values(), most) if lane not in self._turn]
-        self._turn |= dict.fromkeys(closed)
+        closed = [key for key, lane in islice(self._keyed.items(), most) if lane not in self._turn]
+        for key in closed:
+            self._turn.append(self._keyed[key])
         self.keys = None
         items = self.take(most, 2**62)
         self.keys = keys
-        for lane in closed:
-            self._turn.pop(lane, None)
+        for key in closed:
+            if key in self._keyed:
+                self._turn.leave(self._keyed[key])
         for item in items:
             keys.left(item)
         return items
@@ -323,7 +363,7 @@ class Lanes:
         """Remove and return a message as an item of its own; None: it is not here, or not in memory."""
         item = self.index.find(origin, sequence)
         if item is not None:
-            lane = self._keyed[item.key] if item.key else self.default
+            lane = self._lane(item.key)
             single = lane.take_one(item, sequence)
         else:
             lane = self.default
@@ -349,7 +389,7 @@ class Lanes:
 
     def take_out(self, item: Item) -> None:
         """Remove an item that is here, as it is."""
-        lane = self._keyed[item.key] if item.key else self.default
+        lane = self._lane(item.key)
         if self.index.has(item):
             lane.take_out(item)
         else:
@@ -375,10 +415,10 @@ class Lanes:
 
         Of very many lanes with a key `most` are looked at, those whose turn comes first.
         """
-        if len(self._turn) == 1 and self.keys is None:
-            return next(iter(self._turn)).oldest_ms
+        if self._turn.count == 1 and self.keys is None:
+            return oldest_ms_of(self._turn.behind)
         lanes = self._turn if self.keys is None else chain(self._turn, self._keyed.values())
-        times = [lane.oldest_ms for lane in islice(lanes, most)]
+        times = [oldest_ms_of(lane) for lane in islice(lanes, most)]
         return min((time for time in times if time is not None), default=None)
 
     @property
@@ -391,12 +431,12 @@ class Lanes:
     @property
     def next_count(self) -> int:
         """How many messages go next together, all ready since the same instant."""
-        return self.default.next_count if len(self._turn) == 1 and self.default else 1
+        return self.default.next_count if self._turn.count == 1 and self.default else 1
 
     @property
     def turns(self) -> int:
         """How many lanes have something and may hand out."""
-        return len(self._turn)
+        return self._turn.count
 
     def in_order(self, sequence: int) -> Iterator[Span | ColdRun]:
         """Yield what has no entry in the index and has messages from `sequence` on, in the order of ids."""
@@ -413,9 +453,11 @@ class Lanes:
 
         A million objects freed at once would stop the loop for a tenth of a second.
         """
-        self._turn.clear()
         while most > 0 and (self.default or self._keyed):
             lane = self.default or self._keyed.popitem()[1]
+            self._turn.leave(lane)  # its links keep it, and it others
+            if isinstance(lane, Span):
+                lane = KeyLane.of(lane, self.index)
             most -= 1 + lane.free_some(most, drop)
             if lane and lane.key:
                 self._keyed[lane.key] = lane
@@ -423,12 +465,12 @@ class Lanes:
 
     def items(self) -> Iterator[Item]:
         """Yield everything that is ready, lane by lane."""
-        for lane in self._all():
-            yield from lane.items()
-
-    def _all(self) -> Iterator[Lane]:
-        yield self.default
-        yield from self._keyed.values()
+        yield from self.default.items()
+        for lane in self._keyed.values():
+            if isinstance(lane, Span):
+                yield lane
+            else:
+                yield from lane.items()
 
     def _lane(self, key: str) -> Lane:
         if not key:
@@ -436,20 +478,11 @@ class Lanes:
         lane = self._keyed.get(key)
         if lane is None:
             lane = self._keyed[key] = KeyLane(key, self.index)
+        elif isinstance(lane, Span):
+            alone, lane = lane, KeyLane.of(lane, self.index)
+            self._keyed[key] = lane
+            self._turn.replace(alone, lane)
         return lane
-
-    @staticmethod
-    def _fit(lane: Lane, item: Item, most_bytes: int, *, first: bool) -> Item | None:
-        """Cut `item` to what fits and put the rest back; None if nothing of it does."""
-        fits = _fitting(item, most_bytes) if isinstance(item, Span) else 0
-        if not fits and first:
-            fits = 1
-        if not fits:
-            lane.put_back(item)
-            return None
-        if isinstance(item, Span) and fits < item.stop - item.first:
-            lane.put_back(item.cut(item.first + fits))
-        return item
 
 
 class _NoLanes(Lanes):
@@ -466,14 +499,3 @@ class _NoLanes(Lanes):
 
 
 NO_LANES: Final[Lanes] = _NoLanes(0, Standing(), None)
-
-
-def _fitting(span: Span, most_bytes: int) -> int:
-    low, high = 0, span.stop - span.first
-    while low < high:
-        middle = (low + high + 1) // 2
-        if span.block.bytes_of(span.first, span.first + middle) <= most_bytes:
-            low = middle
-        else:
-            high = middle - 1
-    return low

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from enum import IntEnum
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from minibroker.contract import limits
 from minibrokerd.core.model.extents import Extent, Sizes
@@ -159,6 +159,8 @@ class Span:
 
     __slots__ = (
         "batch",
+        "before",
+        "behind",
         "block",
         "first",
         "key",
@@ -170,6 +172,8 @@ class Span:
         "token",
     )
     timer: Timer  # only while it is DELAYED: most spans never are
+    before: Any  # only while it waits alone for its key (turn.py)
+    behind: Any
 
     def __init__(self, block: Block, first: int, stop: int, key: str, ready_at_ms: int) -> None:
         self.block = block

@@ -1,0 +1,75 @@
+"""The line in which keys, and what has no key, take turns: a ring of links in its members.
+
+Each can leave from any place in it at no cost, and stands in it for 16 bytes; an `OrderedDict` took about 120.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from minibrokerd.core.model.lane import Lane
+from minibrokerd.core.model.messages import Span
+
+Member = Lane | Span  # a span that waits alone for its key stands in the line itself
+
+
+class Turn:
+    """Members in line, the first one as `behind`; a member that stands in none has None there."""
+
+    __slots__ = ("before", "behind", "count")
+
+    def __init__(self) -> None:
+        self.before: Any = self
+        self.behind: Any = self
+        self.count = 0
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __contains__(self, member: Member) -> bool:
+        return member.behind is not None
+
+    def __iter__(self) -> Iterator[Member]:
+        member = self.behind
+        while member is not self:
+            yield member
+            member = member.behind
+
+    def append(self, member: Member) -> None:
+        """Let a member stand at the end, unless it stands in line."""
+        if member.behind is not None:
+            return
+        last = self.before
+        member.before, member.behind = last, self
+        last.behind = self.before = member
+        self.count += 1
+
+    def leave(self, member: Member) -> None:
+        """Take a member out, if it stands in line."""
+        before, behind = member.before, member.behind
+        if behind is None:
+            return
+        before.behind, behind.before = behind, before
+        member.before = member.behind = None
+        self.count -= 1
+
+    def move_to_end(self, member: Member) -> None:
+        """Let a member that stands in line stand at the end."""
+        if member.behind is not self:
+            self.leave(member)
+            self.append(member)
+
+    def replace(self, old: Member, new: Member) -> None:
+        """Let a member stand where another one stood, if that did."""
+        before, behind = old.before, old.behind
+        if behind is None:
+            return
+        new.before, new.behind = before, behind
+        before.behind = behind.before = new
+        old.before = old.behind = None
+
+
+def oldest_ms_of(member: Member) -> int | None:
+    """Return since when the oldest message of a member is ready (log time)."""
+    return member.ready_at_ms if isinstance(member, Span) else member.oldest_ms

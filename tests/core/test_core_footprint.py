@@ -1,0 +1,45 @@
+"""What a waiting message takes of memory beside its bytes: counted by the interpreter, as bytes handed out."""
+
+from __future__ import annotations
+
+import gc
+import tracemalloc
+
+from harness import World
+
+FRAMES, SIZE = 20, 100
+KEYS = "customer-{:07d}"
+COLUMN_BYTES = 4 + 16  # of a key, as it came
+
+
+def fill(world: World, kind: str) -> None:
+    """Publish frames of messages that wait, each with what the kind says."""
+    client = world.hello()
+    for frame in range(FRAMES):
+        client.answered_below = client.sequence + 1
+        ids = range(frame * SIZE, (frame + 1) * SIZE)
+        keys = [KEYS.format(id) for id in ids] if kind == "keyed" else []
+        client.publish("q", *[b"x"] * SIZE, **({"keys": keys} if keys else {}))
+        world.log.clear()
+
+
+def traced_bytes(kind: str) -> float:
+    """Return what each message took, of those that the core was given."""
+    world = World()
+    gc.collect()
+    tracemalloc.start()
+    try:
+        fill(world, kind)
+        world.records.clear()
+        gc.collect()
+        took, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert world.queue("q").count() == FRAMES * SIZE
+    return took / (FRAMES * SIZE)
+
+
+def test_a_key_of_its_own_takes_no_more_than_that() -> None:
+    traced_bytes("plain")  # what is made once is there
+    more = traced_bytes("keyed") - traced_bytes("plain")
+    assert more - COLUMN_BYTES <= 290
