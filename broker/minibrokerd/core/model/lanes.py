@@ -67,9 +67,7 @@ class Lanes:
         self.keys: Keys | None = None  # which of them may hand out; None: all
         self._turn = Turn()  # of those that have something and may hand out
         self.ready = 0  # messages in all lanes
-        self.ages: Ages | None = (
-            None  # of the keys in turn, where the time that they wait is bounded
-        )
+        self.ages: Ages | None = None  # of the keys in turn, where their wait is bounded
 
     @property
     def levels(self) -> Sequence[Lanes]:
