@@ -133,26 +133,34 @@ def test_oldest_is_by_id_whatever_key_or_delay(fields: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("overflow", ["drop-oldest", "dead-letter"])
-def test_what_left_memory_gives_way_too(overflow: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """To be moved it is read back first: the publish is refused for that moment."""
+@pytest.mark.parametrize("priority", [0, 5])
+def test_what_left_memory_gives_way_too(
+    overflow: str, priority: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To be moved it is read back first, of whatever priority: the publish is refused for that moment."""
     monkeypatch.setattr(Sums, "large_bytes", 0)
     monkeypatch.setattr(paging, "AHEAD_MESSAGES", 0)
     world, client = world_of(max_messages=6, overflow=overflow)
     client.publish("q", b"0", b"1", b"2")
-    fill(client)
+    fill(client, 2)
+    client.publish("q", b"first", priority=priority)
     world.freeze()
-    assert world.queue("q").group.lanes.default.cold
-    answer = client.publish("q", b"new")
-    if overflow == "dead-letter" and answer.get("code") == "busy":
-        world.thaw()
-        answer = client.publish("q", b"new")
+    assert any(lanes.default.cold for lanes in world.queue("q").group.lanes.levels)
+    assert (1, 3) not in {
+        (item.block.origin, item.first) for _, item in world.queue("q").group.items()
+    }
+    new = [b"new"] * 4  # one more than there are in memory before those that left it
+    answer = client.publish("q", *new, priority=priority)
+    assert answer.get("code") == ("busy" if overflow == "dead-letter" else None)
+    if overflow == "dead-letter":
+        answer = client.publish("q", *new, priority=priority)  # it was read meanwhile
     assert answer["op"] == "confirm"
     world.check()
     world.thaw()
     assert len(world.states("q")) == 6
-    assert (1, 0) not in world.states("q")
+    assert (1, 3) not in world.states("q")
     world.restart()
-    assert (1, 0) not in world.states("q")
+    assert (1, 3) not in world.states("q")
 
 
 def test_a_dead_letter_queue_that_is_full_takes_nothing_for_room() -> None:

@@ -50,10 +50,15 @@ LOOKS: Final = 20_000  # spans that one apply turns into places, about 15 ms
 
 def read_ahead(store: Store, queue: Queue, lanes: Lanes) -> None:
     """Ask for the next stretch of what is cold in lanes that give next, unless enough is in memory before it."""
+    if not _has_enough(lanes.default.fresh):
+        read_next(store, queue, lanes)
+
+
+def read_next(store: Store, queue: Queue, lanes: Lanes) -> None:
+    """Ask for the next stretch of what is cold in some lanes, if it can be read now, and is not already."""
     lane = lanes.default
-    if lane.reading or lane.cold[0].batch > store.synced or _has_enough(lane.fresh):
-        return
-    ask(store, queue, lanes, lane.cold[0])
+    if not lane.reading and lane.cold[0].batch <= store.synced:
+        ask(store, queue, lanes, lane.cold[0])
 
 
 def wanted(store: Store) -> Iterator[ReadBack]:

@@ -14,11 +14,12 @@ from typing import Final
 from minibroker.contract.ends import Outcome
 from minibroker.contract.limits import DLQ_SUFFIX
 from minibroker.contract.settings import OVERFLOWS
-from minibrokerd.core.durable.paging import read_ahead
+from minibrokerd.core.durable.paging import read_next
 from minibrokerd.core.model.claims import Asked
 from minibrokerd.core.model.cold import ColdRun
 from minibrokerd.core.model.deliveries import Run
 from minibrokerd.core.model.extents import Sizes
+from minibrokerd.core.model.lanes import Lanes
 from minibrokerd.core.model.messages import (
     FRAME_BYTES,
     MEMORY,
@@ -154,14 +155,22 @@ def _oldest(store: Store, queue: Queue, asked: Asked) -> list[Id] | None:
             break
         if id in asked.leaving:
             continue
-        if moves and queue.group.lanes.default.run_of(id[1]) is not None and id[0] == queue.home:
-            # To move it, its body is needed: soon it is there.
-            read_ahead(store, queue, queue.group.lanes.foremost)
+        cold = _cold_lanes(queue, id) if moves else None
+        if cold is not None:
+            read_next(store, queue, cold)  # to move it, its body is needed: soon it is there
             return None
         leaving.append(id)
         left_count -= 1
         left_bytes -= freed_bytes
     return leaving if left_count <= 0 and left_bytes <= 0 else None
+
+
+def _cold_lanes(queue: Queue, id: Id) -> Lanes | None:
+    """Return the lanes of the priority whose message left memory; None: it is there."""
+    if id[0] != queue.home:
+        return None
+    levels = queue.group.lanes.levels
+    return next((lanes for lanes in levels if lanes.default.run_of(id[1]) is not None), None)
 
 
 def _waiting(queue: Queue) -> Iterator[tuple[Id, int]]:
