@@ -102,19 +102,18 @@ class Broker(Clients):
         if not self.model.dlq_exists:
             return
         self._now()
-        ready = sorted(
-            (m for m in self.model.of("q.dlq") if m.state == "READY"),
-            key=lambda m: (-m.priority, m.ready_at_ms, m.id),
+        waiting = sorted(
+            (m for m in self.model.of("q.dlq") if m.state in ("READY", "DELAYED")),
+            key=lambda m: (m.state == "DELAYED", -m.priority, m.ready_at_ms, m.id),
         )
+        # Lanes take turns, and what is delayed goes in any order: then the oldest of all is not first.
+        in_order = all(m.state == "READY" and not m.key for m in waiting)
         if named:
-            picked = [m for m in ready if m.id[1] % 3 == back % 3]
+            picked = [m for m in waiting if m.id[1] % 3 == back % 3]
             client.redrive("q.dlq", ids=[m.id for m in picked] or [(1, 2**40)])
-        elif {m.key for m in ready} <= {""}:  # lanes take turns, so the oldest of all is not first
-            picked = ready[: count or len(ready)]
-            client.redrive("q.dlq", count=count)
         else:
-            picked = ready
-            client.redrive("q.dlq")
+            picked = waiting[: count or len(waiting)] if in_order else waiting
+            client.redrive("q.dlq", count=count if in_order else 0)
         for message in picked:
             self.model.redrive(message)
         self._observe()
@@ -351,6 +350,18 @@ class Broker(Clients):
     @rule()
     def digests_say_what_the_records_say(self) -> None:
         assert known(self.world, digests=True) == known(self.world, digests=False)
+
+    def used(self) -> set[str]:
+        """Return the capabilities that messages which are there make use of, to be counted (model_campaign.py)."""
+        messages, used = self.model.messages.values(), set[str]()
+        for message in messages:
+            used |= {"key"} if message.key else set()
+            used |= {"priority"} if message.priority else set()
+            used |= {"ttl"} if message.ttl_ms else set()
+            used |= {"begun"} if message.state == "BEGUN" else set()
+            used |= {"delayed"} if message.state == "DELAYED" else set()
+            used |= {"dead"} if message.dead or message.queue == "q.dlq" else set()
+        return used
 
     # -- what always holds ----------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from backup_mutants import BACKUP_MUTANTS
+from capability_mutants import CAPABILITY_MUTANTS
 from client_mutants import CLIENT_MUTANTS
 from core_mutants import CORE_MUTANTS
 from key_mutants import KEY_MUTANTS
@@ -24,6 +25,7 @@ MUTANTS: Final = (
     + LIMIT_MUTANTS
     + TRANSITION_MUTANTS
     + KEY_MUTANTS
+    + CAPABILITY_MUTANTS
     + ORDER_MUTANTS
     + SESSION_MUTANTS
     + CLIENT_MUTANTS

@@ -1,0 +1,99 @@
+"""Steps of the core beside its model without end, one seed after the other; `make test` has 8,000 of them.
+
+    make model STEPS=1000000 SEED=7
+
+Each share is what `python -m pytest tests/core/test_model.py --hypothesis-seed=SEED` runs; that command makes
+small what it found. Ends in one line: how many steps there were. Before it stands in how many of them messages
+with which capabilities were there.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections import Counter
+from itertools import combinations
+from random import SystemRandom
+from time import monotonic
+
+from hypothesis import HealthCheck, Phase, Verbosity, seed, settings
+from hypothesis.stateful import invariant, run_state_machine_as_test
+from test_model import Broker
+
+EXAMPLES = 50  # of one share
+DEEP = 100  # steps of one example
+
+
+class Counts:
+    """What was done so far."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self.restarts = 0
+        self.met: Counter[str] = Counter()  # steps at which a capability was used
+        self.pairs: Counter[tuple[str, str]] = Counter()
+
+
+COUNTS = Counts()
+
+
+class Counted(Broker):
+    """The machine of the test, which notes what it meets."""
+
+    @invariant()
+    def it_is_counted(self) -> None:
+        """Count a step, and the capabilities that met in it."""
+        COUNTS.steps += 1
+        used = sorted(self.used())
+        COUNTS.met.update(used)
+        COUNTS.pairs.update(combinations(used, 2))
+
+
+def run_share(number: int) -> str:
+    """Run one share; return what it found, empty: nothing."""
+    machine = seed(number)(type("Share", (Counted,), {}))
+    quiet = settings(
+        max_examples=EXAMPLES,
+        stateful_step_count=DEEP,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate],
+        verbosity=Verbosity.quiet,
+        suppress_health_check=list(HealthCheck),
+    )
+    try:
+        run_state_machine_as_test(machine, settings=quiet)
+    except Exception:  # noqa: BLE001 - whatever it is, it is what was found
+        return traceback.format_exc()
+    return ""
+
+
+def main() -> None:
+    """Run as the environment says, and end in one line."""
+    first = int(os.environ.get("SEED") or SystemRandom().randrange(2**32))
+    most = int(os.environ.get("STEPS") or 100_000)
+    end_s = monotonic() + float(os.environ.get("BUDGET") or 10**9)
+    print(f"SEED={first} STEPS={most}", flush=True)
+    number, found = first, 0
+    while COUNTS.steps < most and monotonic() < end_s:
+        said = run_share(number)
+        if said:
+            found += 1
+            print(
+                f"{said}\n    MINIBROKER_MODEL_EXAMPLES={EXAMPLES} MINIBROKER_MODEL_STEPS={DEEP} "
+                f"python -m pytest tests/core/test_model.py --hypothesis-seed={number}",
+                flush=True,
+            )
+        number += 1
+    met = " ".join(f"{name}={count}" for name, count in sorted(COUNTS.met.items()))
+    least = min(COUNTS.pairs.items(), key=lambda pair: pair[1], default=(("", ""), 0))
+    print(
+        f"met: {met}; least together: {'+'.join(least[0])}={least[1]} of {len(COUNTS.pairs)} pairs"
+    )
+    print(f"model: steps={COUNTS.steps} seeds={first}-{number - 1} found={found}")
+    sys.exit(bool(found))
+
+
+if __name__ == "__main__":
+    main()
