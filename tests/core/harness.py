@@ -34,6 +34,7 @@ from minibrokerd.core.model.inputs import (
     Synced,
     Tick,
 )
+from minibrokerd.core.model.lanes import Lanes
 from minibrokerd.core.model.messages import State
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.records import decode
@@ -351,6 +352,10 @@ class World:
         """Return a queue of the core."""
         queue: Queue = self.store.queues[name]
         return queue
+
+    def lanes(self, name: str) -> list[Lanes]:
+        """Return the lanes of a queue, of each priority; none: there is no such queue."""
+        return self.queue(name).group.lanes.levels if name in self.store.queues else []
 
     def states(self, name: str) -> dict[Id, str]:
         """Return the state of every message of a queue, those on their way into it too."""

@@ -101,6 +101,7 @@ class Model:
         self.unix_ms = 0
         self.connected: dict[int, int] = {}  # connection -> session
         self.counters = dict.fromkeys(("published", *ENDED), 0)
+        self.cancelled: set[Id] = set()  # ever
 
     def durable(self) -> Durable:
         """Return a copy of what the records so far say."""
@@ -292,6 +293,7 @@ class Model:
     def cancel(self, message: Modelled) -> None:
         """It ends, wherever it is."""
         del self.messages[message.id]
+        self.cancelled.add(message.id)
         self.counters["cancelled"] += 1
 
     def purge(self, queue: str) -> int:

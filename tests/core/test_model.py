@@ -148,6 +148,8 @@ class Broker(Clients):
         delay_ms=st.sampled_from([0, 400, 5_000]),
     )
     def retime(self, index: int, back: int, queue: str, delay_ms: int) -> None:
+        if any(lanes.default.cold for lanes in self.world.lanes(queue)):
+            self.sync()  # what left memory is read back where its copy is safe
         client = self._client(index)
         self._now()
         waiting = [m for m in self.model.of(queue) if m.state in ("READY", "DELAYED")]
