@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: attacks backups page screenshots help setup serve test check format tables bench compare counted demo crash cuts faults fuzz full-disk stops starts story damage sim planted growth scale bench-peers bench-workers bench-blocking bench-http bench-tenants clean
+.PHONY: attacks model backups page screenshots help setup serve test check format tables bench compare counted demo crash cuts faults fuzz full-disk stops starts story damage sim planted growth scale bench-peers bench-workers bench-blocking bench-http bench-tenants clean
 
 help:
 	@echo "make serve    start the broker on ./data, port 7272; PORT=7300, or the variables of minibroker serve"
@@ -22,6 +22,7 @@ help:
 	@echo "make demo     the signup story: kill workers and the broker, lose nothing"
 	@echo "make crash    SIGKILL the broker under load: KILLS=100 times, as SEED says, for BUDGET=600 s at most"
 	@echo "make sim      simulated worlds out of one seed, for BUDGET=600 s: SEED=7, WORLDS=1 TRACE=1 shows one alone"
+	@echo "make model    the core beside its model: STEPS=100000 of them from SEED=7 on, for BUDGET seconds at most"
 	@echo "make cuts     crash states and damaged files: BUDGET=600 s of them, as SEED says; ONLY=... is one of them"
 	@echo "make faults   every system call of a short workload fails once, or kills the broker: SEED, BUDGET=1800 s"
 	@echo "make fuzz     hostile bytes for BUDGET=600 s: frames of both sides, the log; INPUT=... tries one again"
@@ -152,6 +153,9 @@ backups: $(VENV)/.develop-ready
 
 sim: $(VENV)/.develop-ready
 	@PYTHONPATH=tests:tests/cuts SEED=$(SEED) WORLDS=$(WORLDS) BUDGET=$(BUDGET) TRACE=$(TRACE) $(BIN)/python tests/sim/sim_campaign.py
+
+model: $(VENV)/.develop-ready
+	@PYTHONPATH=tests:tests/core SEED=$(SEED) STEPS=$(STEPS) BUDGET=$(BUDGET) $(BIN)/python tests/model/model_campaign.py
 
 cuts: $(VENV)/.develop-ready
 	@PYTHONPATH=tests:tests/core SEED=$(SEED) BUDGET=$(BUDGET) ONLY=$(ONLY) $(BIN)/python tests/cuts/cuts_campaign.py

@@ -17,7 +17,14 @@ from minibrokerd.core.model.records import CopyMeta, CopyRunMeta
 
 GRACE_MS = 60_000
 EPOCH_BITS = 40
-ENDED = ("acked", "purged", "cancelled", "expired")  # counters of how messages ended
+ENDED = (
+    "acked",
+    "purged",
+    "cancelled",
+    "expired",
+    "replaced",
+    "dropped",
+)  # counters of how messages ended
 
 Id = tuple[int, int]
 
@@ -70,6 +77,7 @@ class Modelled:
     own_lease_ms: int = 0
     priority: int = 0
     ttl_ms: int = 0
+    unique: str = ""
     published_unix_ms: int = 0
     expires_ms: int = 0
     redriven: bool = False
@@ -114,38 +122,12 @@ class Model:
 
     # -- what clients do ------------------------------------------------------------------------
 
-    def publish(
-        self,
-        first: Id,
-        bodies: list[bytes],
-        keys: list[str],
-        delays: list[int],
-        terms: tuple[int, int, int, int],
-    ) -> None:
-        """Messages enter, or wait for their batch."""
-        durability = str(self.settings["q"]["durability"])
-        for index, body in enumerate(bodies):
-            id = first[0], first[1] + index
-            ready_at_ms = self.now_ms + delays[index]
-            assert id not in self.messages, "an id came twice"
-            message = self.messages[id] = Modelled(
-                id, "q", keys[index], body, durability, self.epoch, "ENTERING", ready_at_ms
-            )
-            message.own_max_attempts, message.own_lease_ms, message.priority, message.ttl_ms = terms
-            message.published_unix_ms = self.unix_ms
-            message.expires_ms = self.now_ms + message.ttl_ms
-            if durability != "memory":
-                message.logged = Logged("q", False, ready_at_ms, delays[index], self.unix_ms)
-            if durability != "sync":
-                self._wait(message)
-            self.counters["published"] += 1
-
     def entered(self, ids: list[Id]) -> None:
         """The batch of a publish is safe."""
         for id in ids:
             message = self.messages.get(id)
             if message is not None and message.state == "ENTERING":
-                self._wait(message)
+                self.wait(message)
 
     def holds(self, session: int, queue: str, token: int, id: Id) -> Modelled | None:
         """Return a message if it is held or begun under this token by this session."""
@@ -260,12 +242,12 @@ class Model:
         if message.queue == "q.dlq":
             self._return(message, self._retry_ms(message, max(message.charged, 1)))
             return
-        self._move(message, "q.dlq")
+        self.move(message, "q.dlq")
 
     def has_moved(self, message: Modelled, ready_at_ms: int) -> None:
         """There was room for a dead message that waited for it."""
         message.dead = False
-        self._move(message, "q.dlq")
+        self.move(message, "q.dlq")
         message.ready_at_ms = ready_at_ms
         if message.logged is not None:
             message.logged.ready_at_ms = ready_at_ms
@@ -283,7 +265,7 @@ class Model:
         """Back from the DLQ."""
         message.charged = message.failed = 0
         message.redriven = True
-        self._move(message, "q")
+        self.move(message, "q")
 
     def retime(self, message: Modelled, delay_ms: int) -> None:
         """It waits anew; one that is ready, and is to be so now, keeps its place."""
@@ -393,10 +375,10 @@ class Model:
         left = logged.written_unix_ms + logged.wait_ms - self.unix_ms
         left = min(max(left, 0), logged.wait_ms)
         if message.dead:
-            self._wait(message)
+            self.wait(message)
             return
         message.ready_at_ms = self.now_ms + left if left else min(logged.ready_at_ms, self.now_ms)
-        self._wait(message)
+        self.wait(message)
 
     # -- helpers --------------------------------------------------------------------------------
 
@@ -415,7 +397,8 @@ class Model:
     def _retry_ms(self, message: Modelled, failures: int) -> int:
         return min(self.setting(message.queue, "retry_delay_ms") * 2 ** (failures - 1), 300_000)
 
-    def _wait(self, message: Modelled) -> None:
+    def wait(self, message: Modelled) -> None:
+        """Let a message wait, ready or not yet."""
         waits = message.dead or message.ready_at_ms > self.now_ms
         message.state = "DELAYED" if waits else "READY"
 
@@ -426,9 +409,10 @@ class Model:
             message.ready_at_ms = self.now_ms + delay_ms
         if logged:
             self._log(message, delay_ms)
-        self._wait(message)
+        self.wait(message)
 
-    def _move(self, message: Modelled, queue: str) -> None:
+    def move(self, message: Modelled, queue: str) -> None:
+        """Let a message be ready in another queue."""
         message.queue, message.ready_at_ms = queue, self.now_ms
         message.marked, message.releases = False, 0
         self._log(message, 0)
@@ -440,7 +424,7 @@ class Model:
         assert message.logged is not None
         assert bool(copy.lease_token) == (message.state == "BEGUN")
         assert (sum(copy.attempts), copy.attempts[0]) == (message.charged, message.failed)
-        assert copy.dead == message.dead
+        assert (copy.dead, copy.unique_key) == (message.dead, message.unique)
         self._check_terms(message, copy)
         assert (copy.marked, copy.releases) == (message.marked, message.releases)
         assert (copy.key, copy.ready_at_ms) == (message.key, message.ready_at_ms)

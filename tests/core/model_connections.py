@@ -8,7 +8,6 @@ from typing import Any
 from core_client import Client, Delivered
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
-from model import Durable, Id, Model
 from model_frames import Sent
 from watched import Watched, see_dead_moved, see_expired
 
@@ -16,6 +15,7 @@ from minibroker.contract.settings import default_settings
 from minibrokerd.core.durable import paging
 from minibrokerd.core.model.effects import Outgoing
 from minibrokerd.core.model.sums import Sums
+from model import Durable, Id, Model
 
 indices = st.integers(0, 2**16)
 # So that a handful of messages can leave memory.
@@ -153,10 +153,11 @@ class Connections(RuleBasedStateMachine):
     def _confirmed(self, sent: Sent, frame: dict[str, Any]) -> None:
         if sent.kind in ("publish", "step"):
             result = frame["results"][-1]
-            ids = [(result["origin"], result["first"] + i) for i in range(sent.arguments["count"])]
+            assert not sent.stored or result["origin"] == sent.stored[0][0]
             if result["durability"] == "sync":
-                self.confirmed.update(ids)
+                self.confirmed.update(sent.stored)
         if sent.kind == "publish":
+            assert frame["lost_runs"] == sent.duplicates
             return
         lost = set(frame["lost_runs"])
         singles = {(t, o, first + i, 1) for t, o, first, n in lost for i in range(n)}

@@ -22,6 +22,10 @@ class Sent:
     messages: list[Delivered] = field(default_factory=list)
     arguments: dict[str, Any] = field(default_factory=dict)
     lost: list[tuple[int, int, int, int]] = field(default_factory=list)
+    stored: list[tuple[int, int]] = field(default_factory=list)  # ids of what a publish stored
+    duplicates: list[tuple[int, int, int, int]] = field(
+        default_factory=list
+    )  # what it says of others
     known: bool = True  # the server has its outcome, or will say that it has
     answer: Any = None
 

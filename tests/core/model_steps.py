@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from core_client import Client, settle_part
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
-from model import Id, Modelled
 from model_connections import NO_TERMS, Connections, indices
 from model_frames import Sent, step_frame
+from model_plans import plan_of, publish
+
+from minibroker.contract.settings import UNIQUE_MODES
+from model import Id, Modelled
 
 TICK_MS = 8
 SETTLES = ("ack", "nack", "reject", "release", "extend")
@@ -32,6 +36,8 @@ class Clients(Connections):
         keys=st.lists(st.sampled_from(["", "", "a", "b"]), min_size=4, max_size=4),
         terms=TERMS,
         safe=st.booleans(),
+        uniques=st.lists(st.sampled_from(["", "", "", "u", "v"]), min_size=4, max_size=4),
+        mode=st.sampled_from(UNIQUE_MODES),
     )
     def publish(
         self,
@@ -40,8 +46,12 @@ class Clients(Connections):
         keys: list[str],
         terms: tuple[int, int, int, int],
         safe: bool,
+        uniques: Sequence[str] = ("",) * 4,
+        mode: str = "drop",
     ) -> None:
-        columns = {"delays": delays, "keys": keys[: len(delays)]}
+        columns: dict[str, Any] = {"delays": delays, "keys": keys[: len(delays)]}
+        if any(uniques[: len(delays)]):
+            columns |= {"uniques": uniques[: len(delays)], "unique_mode": mode}
         self._send_publish(index, delays, keys, terms, columns)
         if safe:
             self.sync()
@@ -77,7 +87,8 @@ class Clients(Connections):
         bodies = [b"%d" % (self.bodies + i) for i in range(count)]
         self.bodies += count
         arguments = {"count": count, "bodies": bodies, "delays": delays, "keys": keys[:count]}
-        arguments["terms"] = terms
+        arguments |= {"terms": terms, "uniques": columns.get("uniques", [""] * count)}
+        arguments["mode"] = columns.get("unique_mode", "drop")
         columns |= {
             "max_attempts": terms[0],
             "lease_ms": terms[1],
@@ -86,7 +97,7 @@ class Clients(Connections):
         }
         sent = Sent("publish", b"", arguments=arguments)
         send = lambda: client.publish("q", *bodies, **columns)  # noqa: E731
-        self._apply(client, sent, client.sequence + 1, send)
+        self._do(client, sent, client.sequence + 1, send)
 
     @rule(
         index=indices,
@@ -152,20 +163,40 @@ class Clients(Connections):
         self.bodies += len(delays)
         send = lambda: client.sequenced(*step_frame(messages, bodies, delays, keys))  # noqa: E731
         arguments = {"count": len(delays), "bodies": bodies, "delays": delays, "keys": keys}
-        arguments |= {"terms": NO_TERMS, "begin": False}
+        arguments |= {"terms": NO_TERMS, "begin": False, "mode": "drop"}
+        arguments["uniques"] = [""] * len(delays)
         sent = Sent("step", b"", queue, messages, arguments)
         self._do(client, sent, client.sequence + 1, send)
         if safe:
             self.sync()
 
     def _do(self, client: Client, sent: Sent, sequence: int, send: Any) -> None:
-        """Apply a frame, unless it is a step of which something is not held: that is refused."""
-        if sent.kind != "step" or self.model.holds_all(client.session, sent.queue, sent.messages):
+        """Apply a frame, unless it is refused: something of a step is not held, or a queue is full."""
+        self._now()
+        code = ""
+        if sent.kind == "step":
+            held = self.model.holds_all(client.session, sent.queue, sent.messages)
+            code = "" if held else "lease_lost"
+        if sent.kind in ("publish", "step"):
+            code = code or plan_of(self.model, sent.arguments).code
+        # What gives way moves when it was read back; until then its publish is refused.
+        moves = self.model.settings["q"]["overflow"] == "dead-letter"
+        is_read = moves and any(lanes.default.cold for lanes in self.world.lanes("q"))
+        if not code and not is_read:
             self._apply(client, sent, sequence, send)
             return
-        self._now()
-        answer = send() or client.answer(sequence=sequence)
-        assert answer["code"] == "lease_lost"
+        first = self._next_id()
+        answer = send()
+        if answer is None:
+            answer = next((it for it in client.inbox if it.get("sequence") == sequence), None)
+        if not code and (answer is None or answer["op"] != "error"):
+            if answer is not None and answer not in client.inbox:
+                client.inbox.append(answer)
+            self._applied(client, sent, sequence, first)
+            return
+        assert answer["code"] == (code or "busy")
+        if answer in client.inbox:
+            client.inbox.remove(answer)
         assert sequence not in self.world.store.sessions[client.session].window
         self.sent[client.session].pop(sequence, None)
         self._observe()  # it broke its silence, and may be handed something
@@ -174,23 +205,26 @@ class Clients(Connections):
         """Send a frame that the server does not know, and do the same to the model."""
         self._now()
         first = self._next_id()
-        before = len(self.world.open)
         # The answer is taken out of the inbox by the harness; it is read here.
         answer = send()
         if answer is not None:
             client.inbox.append(answer)
-        records = self.world.open[before:]
+        self._applied(client, sent, sequence, first)
+
+    def _applied(self, client: Client, sent: Sent, sequence: int, first: Id | None) -> None:
         sent.payload, sent.known, sent.answer = client.sent[sequence], True, None
         self.sent[client.session][sequence] = sent
-        durable = bool(records)
+        outcome = self.world.store.sessions[client.session].window[sequence]
+        is_logged = bool(outcome.recorded)
         if sent.kind != "publish":
             self._settle(client, sent)
         if sent.kind in ("publish", "step"):
             assert first is not None or "q" in self.world.store.queues
             self._publish(sent, first or (self.world.queue("q").number, 0))
         if sent.kind == "publish":
-            durable = self.model.settings["q"]["durability"] != "memory"
-        if durable:
+            is_memory = self.model.settings["q"]["durability"] == "memory"
+            assert is_logged == (bool(sent.stored) and not is_memory)
+        if is_logged:
             self.model.frames.add((client.session, sequence))
         self._observe()
 
@@ -201,12 +235,11 @@ class Clients(Connections):
         return queue.number, queue.next_sequence
 
     def _publish(self, sent: Sent, first: Id) -> None:
-        arguments = sent.arguments
-        told = (arguments[name] for name in ("bodies", "keys", "delays", "terms"))
-        self.model.publish(first, *told)
+        plan = plan_of(self.model, sent.arguments)  # after what a step acked
+        sent.duplicates = plan.known_runs(first)
+        sent.stored = publish(self.model, first, sent.arguments, plan)
         if self.model.settings["q"]["durability"] == "sync":
-            ids = [(first[0], first[1] + i) for i in range(arguments["count"])]
-            self.entering.append((self.world.store.open_batch, ids))
+            self.entering.append((self.world.store.open_batch, sent.stored))
 
     def _settle(self, client: Client, sent: Sent) -> None:
         sent.lost = []

@@ -128,6 +128,19 @@ def test_one_of_the_canary_that_dies_again_stops_it(seen: str) -> None:
     assert ready(client) == 0
 
 
+def test_a_canary_that_a_restart_cut_short_is_made_whole_and_no_longer() -> None:
+    world, client = dead(9)
+    assert start(client, rate=1, canary=4)["state"] == "canary"
+    world.advance(SECOND_MS)
+    sent = ready(client)
+    assert 0 < sent < 4
+    world.restart()
+    client = world.hello("operator")
+    world.advance(60 * SECOND_MS)
+    assert ready(client) == 4, "nobody has worked on them: nothing else follows"
+    world.check()
+
+
 def test_a_retry_of_the_canary_is_waited_for() -> None:
     """It has not ended."""
     world, client = dead(10)

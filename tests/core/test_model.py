@@ -10,15 +10,16 @@ from __future__ import annotations
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant, rule
-from model import ENDED
 from model_connections import KEY_CONCURRENCY, indices, rarely
 from model_steps import TICK_MS, Clients
 from starts import known
 from watched import see_dead_moved
 
 from minibroker.contract import limits
+from minibroker.contract.settings import OVERFLOWS
 from minibrokerd.core.model.inputs import Forward
 from minibrokerd.core.model.records import CopyMeta, CopyRunMeta
+from model import ENDED
 from support.hypothesis_budget import model_settings
 
 
@@ -83,6 +84,12 @@ class Broker(Clients):
             self._now()
             self._observe()
 
+    @rule(index=indices, most=st.sampled_from([0, 0, 3, 6]), overflow=st.sampled_from(OVERFLOWS))
+    def limit_queue(self, index: int, most: int, overflow: str) -> None:
+        self._client(index).set("q", max_messages=most, overflow=overflow)
+        self._now()
+        self._observe()
+
     @rule(index=indices, queue=st.sampled_from(["q", "q.dlq"]), really=rarely)
     def purge(self, index: int, queue: str, really: bool) -> None:
         if not really:
@@ -108,12 +115,20 @@ class Broker(Clients):
         )
         # Lanes take turns, and what is delayed goes in any order: then the oldest of all is not first.
         in_order = all(m.state == "READY" and not m.key for m in waiting)
+        limit = self.model.setting("q", "max_messages")
+        room = max(limit - len(self.model.of("q")), 0) if limit else len(waiting)
         if named:
             picked = [m for m in waiting if m.id[1] % 3 == back % 3]
             client.redrive("q.dlq", ids=[m.id for m in picked] or [(1, 2**40)])
+            picked = picked[:room]
+        elif in_order:
+            picked = waiting[: min(count or len(waiting), room)]
+            client.redrive("q.dlq", count=count)
         else:
-            picked = waiting[: count or len(waiting)] if in_order else waiting
-            client.redrive("q.dlq", count=count if in_order else 0)
+            client.redrive("q.dlq")
+            there = self.world.states("q")
+            picked = [m for m in waiting if m.id in there]
+            assert len(picked) == min(len(waiting), room)
         for message in picked:
             self.model.redrive(message)
         self._observe()
@@ -360,9 +375,13 @@ class Broker(Clients):
             used |= {"key"} if message.key else set()
             used |= {"priority"} if message.priority else set()
             used |= {"ttl"} if message.ttl_ms else set()
+            used |= {"unique"} if message.unique else set()
             used |= {"begun"} if message.state == "BEGUN" else set()
             used |= {"delayed"} if message.state == "DELAYED" else set()
             used |= {"dead"} if message.dead or message.queue == "q.dlq" else set()
+        used |= {"limit"} if self.model.setting("q", "max_messages") else set()
+        used |= {"cancel"} if self.model.cancelled else set()
+        used |= {"restart"} if self.model.epoch > 1 else set()
         return used
 
     # -- what always holds ----------------------------------------------------------------------
@@ -372,7 +391,9 @@ class Broker(Clients):
         self.world.check()
         for queue in ("q", "q.dlq"):
             expected = {message.id: message.state for message in self.model.of(queue)}
-            assert self.world.states(queue) == expected
+            actual = self.world.states(queue)
+            wrong = {id for id, _ in actual.items() ^ expected.items()}
+            assert not wrong, [self.model.messages.get(id, (id, actual.get(id))) for id in wrong]
 
     @invariant()
     def what_waits_is_found_by_its_id(self) -> None:

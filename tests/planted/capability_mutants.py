@@ -65,14 +65,6 @@ SCHEDULE_MUTANTS: Final = (
         ("core/test_core_schedules.py", "sim"),
         "S1: a job is published again after a crash",
     ),
-    Mutant(
-        "a job and its next time are in two batches",
-        "core/verbs/firing.py",
-        "    store.keep_together(bytes_of(schedule))\n",
-        "    assert bytes_of(schedule)\n",
-        ("core/test_core_schedules.py", "sim"),
-        "S1: a crash between the two publishes a job twice",
-    ),
 )
 
 STEP_MUTANTS: Final = (
@@ -176,14 +168,6 @@ RATE_MUTANTS: Final = (
         ("core/test_core_rates.py",),
         "a key that was quiet goes beyond its rate",
     ),
-    Mutant(
-        "a token of what expired is lost",
-        "core/model/keys.py",
-        "            self.each.take(item.key, -count, self._store.now_ms)\n",
-        "            self.each.take(item.key, 0 * count, self._store.now_ms)\n",
-        ("core/test_core_rates.py",),
-        "a key is slower than its rate by what was not handed out",
-    ),
 )
 
 PAUSE_MUTANTS: Final = (
@@ -214,14 +198,6 @@ RECALL_MUTANTS: Final = (
         "min(held[consumer], MOST_MESSAGES))\n",
         ("core/test_core_recalling.py",),
         "take-back: messages go to and fro, and the busy one stands still when it is done",
-    ),
-    Mutant(
-        "what was just handed out is asked back",
-        "core/verbs/recalling.py",
-        "        if delivery.token < below and consumer.active:\n",
-        "        if below and consumer.active:\n",
-        ("core/test_core_recalling.py",),
-        "take-back: a worker is asked for what it has just got",
     ),
 )
 

@@ -59,13 +59,16 @@ def run_share(number: int) -> str:
         deadline=None,
         database=None,
         phases=[Phase.generate],
-        verbosity=Verbosity.quiet,
+        verbosity=Verbosity.normal,
         suppress_health_check=list(HealthCheck),
     )
     try:
         run_state_machine_as_test(machine, settings=quiet)
-    except Exception:  # noqa: BLE001 - whatever it is, it is what was found
-        return traceback.format_exc()
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is what was found
+        story = "\n".join(getattr(error, "__notes__", ()))
+        steps = [line for line in story.splitlines() if not line.endswith("()")]
+        where = traceback.format_tb(error.__traceback__)[-1]
+        return "\n".join([*steps, where, f"{type(error).__name__}: {error}"])
     return ""
 
 
