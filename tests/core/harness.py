@@ -7,7 +7,7 @@ output. Its clients (core_client.py) speak the real protocol. There is no socket
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -353,7 +353,7 @@ class World:
         queue: Queue = self.store.queues[name]
         return queue
 
-    def lanes(self, name: str) -> list[Lanes]:
+    def lanes(self, name: str) -> Sequence[Lanes]:
         """Return the lanes of a queue, of each priority; none: there is no such queue."""
         return self.queue(name).group.lanes.levels if name in self.store.queues else []
 
