@@ -89,15 +89,15 @@ STEP_MUTANTS: Final = (
 RESULT_MUTANTS: Final = (
     Mutant(
         "a result is told before its end is safe",
-        "core/verbs/results.py",
-        "            _answer(store, asked, store.open_batch if logged else 0, _value(entry_value))\n",
-        "            _answer(store, asked, 0 if logged else 0, _value(entry_value))\n",
+        "core/model/noting.py",
+        "            answer(store, asked, store.open_batch if logged else 0, value_of(entry_value))\n",
+        "            answer(store, asked, 0 if logged else 0, value_of(entry_value))\n",
         ("core/test_core_results.py",),
         "I1: somebody goes on with a result that a crash takes back",
     ),
     Mutant(
         "a result of other queues is told",
-        "core/verbs/results.py",
+        "core/model/noting.py",
         "    if asked.queue:\n        return asked.queue in places\n",
         "    if asked.queue:\n        return bool(places)\n",
         ("core/test_core_results.py",),

@@ -26,8 +26,8 @@ KEY_MUTANTS: Final = (
     Mutant(
         "a lane of another priority stays in turn",
         "core/model/keys.py",
-        "        for lanes in self._group.lanes.levels:\n            lanes.put_in_turn(name, is_open=False)\n",
-        "        for lanes in self._group.lanes.levels[:1]:\n            lanes.put_in_turn(name, is_open=False)\n",
+        "        for lanes in () if is_open else self._group.lanes.levels:\n",
+        "        for lanes in () if is_open else self._group.lanes.levels[:1]:\n",
         ("model",),
         "two priorities of one key are worked on at once",
     ),

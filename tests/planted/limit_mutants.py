@@ -46,7 +46,7 @@ LIMIT_MUTANTS: Final = (
     Mutant(
         "a replaced message comes back after a crash",
         "core/verbs/uniqueness.py",
-        '        _write_ended(store, queue, ended)\n        queue.group.counters["replaced"]',
+        '        write_ended(store, queue, ended)\n        queue.group.counters["replaced"]',
         '        queue.group.counters["replaced"]',
         UNIQUE,
         "5.9: what was replaced runs after a restart",
@@ -62,8 +62,8 @@ LIMIT_MUTANTS: Final = (
     Mutant(
         "dedupe ids are not kept over a restart",
         "core/verbs/uniqueness.py",
-        "            logged = durability != MEMORY\n",
-        "            logged = durability != MEMORY and window_ms < 0\n",
+        "            in_log = durability != MEMORY\n",
+        "            in_log = durability != MEMORY and window_ms < 0\n",
         UNIQUE,
         "5.10: an outbox publishes twice what the broker had before its crash",
     ),

@@ -90,9 +90,9 @@ CANCEL_MUTANTS: Final = (
     Mutant(
         "a cancel of what is worked on without a record",
         "core/verbs/cancelling.py",
-        "            if item.block.durability != MEMORY:\n                self._ended.append(run)\n",
-        "            if item.block.durability != MEMORY and delivery is None:\n"
-        "                self._ended.append(run)\n",
+        "            if item.block.durability != MEMORY:\n                self._logged.append(run)\n",
+        "            if item.block.durability != MEMORY and state is None:\n"
+        "                self._logged.append(run)\n",
         ("model",),
         "I1: a restart hands out again what was cancelled",
     ),
