@@ -313,3 +313,28 @@ def test_keys_that_came_and_went_are_forgotten(monkeypatch: pytest.MonkeyPatch) 
     assert len(lanes.ages) <= 2 * lanes.turns + 11
     world.advance(WAIT_MS)
     assert lanes.oldest_in_turn_ms is not None
+
+
+def test_what_is_too_old_and_has_ended_keeps_nothing_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its place is first by its age, also where all that left memory has ended: it is passed over at once."""
+    monkeypatch.setattr(Sums, "large_bytes", 0)
+    monkeypatch.setattr(paging, "AHEAD_MESSAGES", 1)
+    world = World()
+    client = world.hello()
+    client.set("q", max_wait_ms=50)
+    client.publish("q", b"urgent", priority=9)
+    for number in range(4):
+        client.publish("q", b"%d" % number)
+    world.freeze()
+    client.publish("q", b"late")
+    assert world.queue("q").group.lanes.levels[-1].default.cold
+    for sequence in range(1, 5):
+        client.cancel_messages("q", (1, sequence))
+    world.advance(100)
+    client.publish("q", b"urgent", priority=9)
+    client.cancel_messages("q", (1, 0))  # the one before it
+    client.consume("q", prefetch=9)
+    assert sorted(message.body for message in client.messages()) == [b"late", b"urgent"]
+    world.check()

@@ -7,6 +7,8 @@ exactly the losses that the model expects; what was confirmed is never lost, wha
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant, rule
@@ -18,7 +20,7 @@ from watched import see_dead_moved
 from minibroker.contract import limits
 from minibroker.contract.settings import OVERFLOWS
 from minibrokerd.core.model.inputs import Forward
-from minibrokerd.core.model.records import CopyMeta, CopyRunMeta
+from minibrokerd.core.model.records import CopyMeta, CopyRunMeta, Meta
 from model import ENDED
 from support.hypothesis_budget import model_settings
 
@@ -349,10 +351,17 @@ class Broker(Clients):
     def _forward(self, upto: int, most_bytes: int) -> None:
         self._now()
         self.world.copies.clear()
-        closed = len(self.world.closed)
+        self.world.copied.clear()
         self.world.apply(Forward(upto, most_bytes, rest_bytes=most_bytes // 2))
-        self.durables += [self.model.durable() for _ in self.world.closed[closed:]]
-        for copy in self.world.copies:
+        done = 0
+        for upto_copy in self.world.copied:  # a batch that ends has those so far, and no later ones
+            self._copied(self.world.copies[done:upto_copy])
+            self.durables.append(self.model.durable())
+            done = upto_copy
+        self._copied(self.world.copies[done:])
+
+    def _copied(self, copies: Iterable[Meta]) -> None:
+        for copy in copies:
             if isinstance(copy, CopyMeta):
                 self.model.copied(copy)
             elif isinstance(copy, CopyRunMeta):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
 from harness import World
-from model import Model
 
 from minibrokerd.bodies.store import BodyStore
 from minibrokerd.core.durable.blocks import copied_run
@@ -22,6 +21,7 @@ from minibrokerd.core.model.records import (
 )
 from minibrokerd.core.model.wheel import TICK_MS
 from minibrokerd.log.seam import Record
+from model import Model
 
 
 class Watched(World):
@@ -30,14 +30,22 @@ class Watched(World):
     def __init__(self) -> None:
         self.made: list[Outgoing] = []
         self.copies: list[Meta] = []
+        self.copied: list[
+            int
+        ] = []  # how many of these stand in each batch that ended, and before it
         super().__init__(auto_sync=False, segment_batches=3)
 
     def _route(self, effects: Any) -> None:
-        ended = [record for _, records, _ in effects.ended for record in records]
-        for record in (*ended, *effects.records):
-            self.copies += _copies(record)
+        for _, records, _ in effects.ended:
+            self._note_copies(records)
+            self.copied.append(len(self.copies))
+        self._note_copies(effects.records)
         self.made += [out for out in effects.outgoing if out.header["op"] == "deliver"]
         super()._route(effects)
+
+    def _note_copies(self, records: Iterable[Record]) -> None:
+        for record in records:
+            self.copies += _copies(record)
 
 
 def see_dead_moved(world: World, model: Model) -> None:

@@ -32,6 +32,7 @@ def dispatch(store: Store, group: Group) -> None:
         return
     line = group.consumers
     share = turns = 0
+    is_held_up = False  # what comes next is not in memory, be it that all of it has ended
     tried = group.circuit is not None and is_open(group)
     if tried and not hands_out(group):
         return
@@ -55,6 +56,7 @@ def dispatch(store: Store, group: Group) -> None:
         if not most or not _deliver(store, group, consumer, most):
             line[consumer] = None
             line.move_to_end(consumer, last=False)
+            is_held_up = True
             break
         if consumer.credit() > 0:
             line[consumer] = None
@@ -63,7 +65,7 @@ def dispatch(store: Store, group: Group) -> None:
     if line and group.held and group.recall is None and not group.lanes.turns:
         watch(store, group)  # somebody has nothing to do, and somebody else more than he has begun
     lanes = group.lanes
-    if group.max_wait_ms and group.queue.cold_bytes:
+    if group.max_wait_ms and (is_held_up or group.queue.cold_bytes):
         lanes = lanes.first_by_age(store.now_ms - group.max_wait_ms)
     if lanes.default.cold:
         read_ahead(store, group.queue, lanes.foremost)
