@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from minibroker.aio.message import Message
     from minibroker.aio.queue import Queue
     from minibroker.contract.confirms import Confirm, ConfirmRun, Confirms, MessageId
+    from minibroker.contract.ends import After
     from minibroker.contract.errors import (
         BadName,
         BadValue,
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
         Timeout,
         TokenRefused,
         TooLarge,
+        UnknownMessage,
         UnknownQueue,
         UnknownSchedule,
     )
@@ -64,6 +66,7 @@ if TYPE_CHECKING:
 __version__: Final = "0.1.0"
 
 __all__ = [
+    "After",
     "App",
     "BadName",
     "BadValue",
@@ -117,6 +120,7 @@ __all__ = [
     "Timeout",
     "TokenRefused",
     "TooLarge",
+    "UnknownMessage",
     "UnknownQueue",
     "UnknownSchedule",
     "Where",
@@ -135,11 +139,12 @@ _HOMES: Final = {
     "minibroker.aio.message": "Message",
     "minibroker.aio.queue": "Queue",
     "minibroker.contract.confirms": "Confirm ConfirmRun Confirms MessageId",
+    "minibroker.contract.ends": "After",
     "minibroker.contract.errors": (
         "BadName BadValue BodyError Busy Closed CommandError ConnectionLost DiskFull "
         "IdConflict LeaseLost LimitReached LoginRefused MessageCancelled MessageFailed MinibrokerError NotAllowed "
         "NotSent NotWaiting OutcomeUnknown ProtocolError QueueFull QueueInUse SettingsDiffer ShuttingDown "
-        "Timeout TokenRefused TooLarge UnknownQueue UnknownSchedule"
+        "Timeout TokenRefused TooLarge UnknownMessage UnknownQueue UnknownSchedule"
     ),
     "minibroker.contract.settings": "Settings",
     "minibroker.session.dead": "ErrorGroup Redrive Where",

@@ -26,6 +26,7 @@ TICK_MS = 8
 RARE = {
     "deleted",
     "damaged",
+    "waits_for",
     "not_synced",
     "stopping",
     "dlq_full",

@@ -202,6 +202,7 @@ def as_map(message: Peeked) -> dict[str, Any]:
         "key": message.info["key"],
         "published_unix_ms": message.info["published_unix_ms"],
         "ready_unix_ms": message.info.get("ready_unix_ms"),
+        "after": message.info.get("after"),
         "attempts": message.attempts,
         "max_attempts": message.info.get("max_attempts"),
         "lease_ms": message.info.get("lease_ms"),
@@ -255,7 +256,8 @@ def _row(message: Peeked) -> Sequence[object]:
 
 def _due_row(message: Peeked) -> Sequence[object]:
     id, _, *rest = _row(message)
-    return id, _when(message.info["ready_unix_ms"]), *rest
+    due = message.info.get("ready_unix_ms")
+    return id, _when(due) if due else "after others", *rest
 
 
 def _print_message(message: Peeked) -> None:
@@ -267,6 +269,7 @@ def _print_message(message: Peeked) -> None:
         ("key", info["key"]),
         ("published", _when(info["published_unix_ms"])),
         ("due", _when(info["ready_unix_ms"]) if info["ready_unix_ms"] and not info["dead"] else ""),
+        ("waits for", info["after"] or ""),
         ("attempts", attempts or "none"),
         ("at most", f"{info['max_attempts']} attempts, its own" if info["max_attempts"] else ""),
         ("lease", f"{duration_text(info['lease_ms'])}, its own" if info["lease_ms"] else ""),

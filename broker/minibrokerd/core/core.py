@@ -44,7 +44,7 @@ from minibrokerd.core.model.sessions import Outcome, Result
 from minibrokerd.core.model.state import HOLD_FOR_EVER_MS, Store
 from minibrokerd.core.model.transitions import delay_over
 from minibrokerd.core.replay import Replay
-from minibrokerd.core.verbs import logins, pausing, redriving, withdrawing
+from minibrokerd.core.verbs import chaining, logins, pausing, redriving, withdrawing
 from minibrokerd.core.verbs.attempts import leases_over
 from minibrokerd.core.verbs.dispatching import dispatch, line_up_all
 from minibrokerd.core.verbs.expiring import expire_some
@@ -80,6 +80,7 @@ class Core:
             sizes=sizes,
             calendar_of=calendar_of,
         )
+        self.store.chains.go_on = chaining.go_on
         self._replay: Replay | None = Replay(self.store)
 
     def replay(self, batch: Batch | Digested) -> None:
@@ -102,6 +103,7 @@ class Core:
         self._replay.finish(epoch, now_ms, unix_ms, clean=clean)
         watch(self.store)
         redriving.go_on(self.store)
+        chaining.look(self.store)
         circuits.go_on(self.store)
         pausing.watch(self.store)
         self._replay = None

@@ -15,7 +15,7 @@ from minibroker.contract.wire import RUN
 from minibrokerd.core.durable import blocks, digest
 from minibrokerd.core.durable.digest import Outcomes
 from minibrokerd.core.durable.survivors import Live, Survivors, lease_of
-from minibrokerd.core.model import key_settings
+from minibrokerd.core.model import chains, key_settings
 from minibrokerd.core.model.cold import ColdRun
 from minibrokerd.core.model.extents import BadTail
 from minibrokerd.core.model.kept import ENDED
@@ -170,6 +170,7 @@ class Replay:
             self.messages += finish_queue(store, waiting)
         self._finish_outcomes()
         store.kept.opened(store)
+        chains.opened(store)
         key_settings.opened(store)
         store.schedules.opened(store)
         store.pauses.opened(store)

@@ -258,6 +258,7 @@ def view_of(message: Peeked, most_chars: int) -> MessageView:
         terms={name: info[name] for name in TERMS if name in info},
         damaged=bool(info.get("damaged")),
         ready_unix_ms=info.get("ready_unix_ms", 0),
+        after=info.get("after", ""),
     )
 
 

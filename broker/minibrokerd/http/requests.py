@@ -28,6 +28,7 @@ MOST_DIGITS: Final = 20  # `int` refuses thousands of them
 # What the errors of a client mean as a status; every other one is 400.
 STATUS: Final[dict[type[errors.MinibrokerError], int]] = {
     errors.UnknownQueue: 404,
+    errors.UnknownMessage: 404,
     errors.UnknownSchedule: 404,
     errors.QueueInUse: 409,
     errors.IdConflict: 409,

@@ -115,6 +115,7 @@ class MessageView(msgspec.Struct):
     terms: dict[str, int]
     damaged: bool = False
     ready_unix_ms: int = 0  # 0: it is not delayed
+    after: str = ""  # for whom it waits, where it comes after others
     body_base64: str | None = None
     holder: Holder | None = None
 

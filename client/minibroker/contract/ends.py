@@ -58,3 +58,10 @@ _ROWS: Final = (
 )
 ENDS: Final[Mapping[str, End]] = {row.outcome.name: row for row in _ROWS}
 assert len(ENDS) == len(_ROWS) == len(Outcome), "every outcome needs exactly one row"
+
+
+class After(NamedTuple):
+    """How the messages ended that a message waited for: done, or not (dead, cancelled, dropped, ...)."""
+
+    done: int
+    dead: int

@@ -125,6 +125,12 @@ class UnknownQueue(CommandError):
     code = "unknown_queue"
 
 
+class UnknownMessage(CommandError):
+    """A publish names a message of which nothing is known: it ended and no result is kept, or it never was."""
+
+    code = "unknown_message"
+
+
 class UnknownSchedule(CommandError):
     """There is no schedule of that name; or it is of a queue that is not this client's."""
 
@@ -251,6 +257,11 @@ _ROWS = (
     ErrorRow(Busy, True, "Retry after retry_ms."),
     ErrorRow(QueueFull, True, "Publish less, let its workers catch up, or raise its limits."),
     ErrorRow(UnknownQueue, True, "Check the spelling; `minibroker queues` lists them."),
+    ErrorRow(
+        UnknownMessage,
+        True,
+        "Name messages that have not ended, or let their queues keep results (result_ms).",
+    ),
     ErrorRow(UnknownSchedule, True, "Check the spelling; `minibroker schedule list` shows them."),
     ErrorRow(QueueInUse, True, "Stop its consumers; purge it first, or delete it with force."),
     ErrorRow(BadName, True, "Use 1-124 of A-Z a-z 0-9 . _ -; publish to the source of a DLQ."),

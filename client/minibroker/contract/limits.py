@@ -52,6 +52,11 @@ MAX_PAUSES: Final = 10_000
 MAX_VERSION_BYTES: Final = 64  # of an application, as numbers with dots
 MAX_RESULT_BYTES: Final = 64 * 1024  # what one message came to
 MAX_RESULT_MS: Final = 604_800_000  # for which it is kept
+MAX_AFTER: Final = 1_000  # messages that one message waits for
+MAX_AFTER_BYTES: Final = 8 * 1024  # of the runs that name them
+MAX_AWAITED: Final = (
+    100_000  # messages that others of a server wait for, counted once for each of those
+)
 MAX_RESULTS: Final = 100_000  # that are kept; beyond these two bounds the oldest are forgotten
 MAX_RESULTS_BYTES: Final = 128 * 1024 * 1024
 MAX_NOTE_BYTES: Final = 200  # of a progress

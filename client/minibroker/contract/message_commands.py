@@ -17,7 +17,7 @@ from minibroker.contract.fields import (
     text,
     whole,
 )
-from minibroker.contract.rows import Answer, Command, Phase
+from minibroker.contract.rows import Answer, Command, Field, Kind, Phase
 
 _MAIN = (Phase.OPEN,)
 _BOTH = (Phase.OPEN, Phase.ATTACHED)
@@ -62,6 +62,25 @@ MESSAGE_COMMANDS: Final[tuple[Command, ...]] = (
                 default=0,
             ),
             TTL,
+            Field(
+                "after",
+                Kind.BYTES,
+                b"",
+                limits.MAX_AFTER_BYTES,
+                "bytes",
+                "A run column (token 0): the message waits until all of these have ended (section 5.14).",
+            ),
+            whole(
+                "after_step",
+                1,
+                "1: it waits until all have ended that the parts before it publish, too.",
+                default=0,
+            ),
+            text(
+                "if_dead",
+                limits.MAX_MODE_CHARS,
+                "What becomes of it if some of these did not end as done: run or dead_letter; empty: dead_letter.",
+            ),
         ),
         ("delay_ms", "key", "encoding", "unique_key", "dedupe_id"),
         "Store messages; alone, or in a step with acks and other publishes (section 3).",

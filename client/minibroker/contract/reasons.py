@@ -47,6 +47,12 @@ _ROWS: Final = (
         "its time",
     ),
     Reason(
+        "waits_for",
+        "DELAYED",
+        "it waits for {by}",
+        "the end of these",
+    ),
+    Reason(
         "dlq_full",
         "DELAYED",
         "it died at {since}, and {by}, where it goes, is full",

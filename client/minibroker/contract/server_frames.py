@@ -71,6 +71,8 @@ SERVER_FRAMES: Mapping[str, ServerFrame] = {
                 "begun": "true: the leases run already (receive); otherwise left out",
                 "max_attempts": "attempts of these messages, where their publish named it; otherwise left out",
                 "results": "true: the queue keeps what its messages come to (`complete`); otherwise left out",
+                "after": "list of [origin, sequence, done, not done]: those of these messages that waited for "
+                "others, and how many of them ended how; otherwise left out",
                 "keyed": "true: a key column follows, one entry for each run; otherwise left out",
             },
             ("delivery_run", "key"),

@@ -37,6 +37,8 @@ def unpack_delivery(
         )
         if "results" in header:
             delivery.keeps_results = bool(header["results"])
+        if "after" in header:
+            delivery.after = {(row[0], row[1]): (row[2], row[3]) for row in header["after"]}
         count, columns = header["count"], header["runs"] * wire.DELIVERY_RUN.size
         lengths = struct.unpack(f"<{2 * count}I", frame.lengths)
         rows = list(wire.DELIVERY_RUN.iter_unpack(frame.columns[:columns]))

@@ -13,6 +13,7 @@ import msgspec
 
 from minibroker.contract.bodies import decode_body, decode_headers
 from minibroker.contract.confirms import MessageId
+from minibroker.contract.ends import After
 from minibroker.contract.errors import LeaseLost, MessageCancelled
 from minibroker.session.error_text import describe
 from minibroker.session.settlements import BEGUN, ENDED, HELD, TOLD, Settlement, Settlements
@@ -28,6 +29,7 @@ class Delivery:
     """What all messages of one delivery frame share."""
 
     __slots__ = (
+        "after",
         "convert",
         "keeps_results",
         "lease_ms",
@@ -58,6 +60,8 @@ class Delivery:
         self.messages: list[Any] = []  # of the class that the shell has for them
         self.open = 0  # messages whose end was not written yet
         self.keeps_results = False  # the queue does
+        # Of those that waited for others, by origin and sequence: how many of these were done, and not.
+        self.after: dict[tuple[int, int], tuple[int, int]] | None = None
         self.convert: Any = None  # makes bodies into the type that the queue was given, if it was
 
     def begun(self) -> list[Any]:
@@ -144,6 +148,12 @@ class MessageData(msgspec.Struct, Generic[Body], eq=False, gc=False):
     def id(self) -> MessageId:
         """The identity of the message, as its confirm named it; kept over DLQ moves and redrives."""
         return MessageId(self.run.origin, self.sequence)
+
+    @property
+    def after(self) -> After | None:
+        """How the messages ended that it waited for; None: it came after none."""
+        counts = (self.run.delivery.after or {}).get((self.run.origin, self.sequence))
+        return None if counts is None else After(*counts)
 
     @property
     def token(self) -> int:

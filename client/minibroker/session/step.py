@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from minibroker.contract import limits
-from minibroker.contract.confirms import ConfirmRun, Confirms
+from minibroker.contract.confirms import ConfirmRun, Confirms, MessageId
 from minibroker.contract.errors import TooLarge
 from minibroker.session import wishes
+from minibroker.session.after import DEAD_LETTER, AfterGroup
 from minibroker.session.message import MessageData
 from minibroker.session.outbox import PublishGroup
 from minibroker.session.result_wish import completion
@@ -17,6 +18,7 @@ from minibroker.session.spans import Span
 from minibroker.session.step_frame import StepFrame
 from minibroker.session.typed import make_all
 
+Terms = tuple[int | None, Span | None, int, Span | None]  # attempts, lease, priority, time to live
 TWICE: Final = "this step is over; begin another one"
 
 
@@ -83,17 +85,64 @@ class StepData:
         lease: Span | None = None,
         priority: int = 0,
         ttl: Span | None = None,
+        after: Iterable[MessageId] | None = None,
+        if_dead: str = DEAD_LETTER,
     ) -> None:
         """Store a message in a queue, given by its name or as a `Queue`; the rest is as `Queue.publish` has it.
+
+        Args:
+            after: it waits until all messages of these ids have ended, of whatever queues; `delay` begins then.
+            if_dead: what becomes of it if some of them did not end as done: it goes to the dead-letter queue,
+                or is "run", and `message.after` says how many did.
 
         Raises:
             TypeError, BadValue, TooLarge: it cannot be sent, and is no part of the step.
         """
+        terms = max_attempts, lease, priority, ttl
+        comes = None if after is None else (list(after), False, if_dead)
+        self._publish(queue, body, headers, key, delay, terms, comes)
+
+    def then(
+        self,
+        queue: Any,
+        body: Any,
+        *,
+        after: Iterable[MessageId] = (),
+        if_dead: str = DEAD_LETTER,
+        headers: Mapping[str, object] | None = None,
+        key: str | None = None,
+        delay: Span | None = None,
+        max_attempts: int | None = None,
+        lease: Span | None = None,
+        priority: int = 0,
+        ttl: Span | None = None,
+    ) -> None:
+        """Store a message that waits until all have ended that this step publishes before it; see `publish`.
+
+        Raises:
+            ValueError: the step has published nothing yet, and `after` names nothing.
+            TypeError, BadValue, TooLarge: as `publish`.
+        """
+        named = list(after)
+        if not (self._groups or named):
+            raise ValueError("this step has published nothing that a message could come after")
+        terms = max_attempts, lease, priority, ttl
+        self._publish(queue, body, headers, key, delay, terms, (named, bool(self._groups), if_dead))
+
+    def _publish(
+        self,
+        queue: Any,
+        body: Any,
+        headers: Mapping[str, object] | None,
+        key: str | None,
+        delay: Span | None,
+        terms: Terms,
+        comes: tuple[list[MessageId], bool, str] | None,
+    ) -> None:
         name, made = self._queue(queue)
         most_bytes = self._driver.session.max_message_bytes
         some = wishes.ready(made(body), headers, key, delay, most_bytes)
-        group = self._group(name, (max_attempts, lease, priority, ttl), 1)
-        group.add(None, *some[:-2])
+        self._group(name, terms, 1, comes).add(None, *some[:-2])
 
     def publish_many(
         self,
@@ -133,13 +182,22 @@ class StepData:
         return queue.name, queue._made
 
     def _group(
-        self, name: str, terms: tuple[int | None, Span | None, int, Span | None], count: int
+        self,
+        name: str,
+        terms: Terms,
+        count: int,
+        comes: tuple[list[MessageId], bool, str] | None = None,
     ) -> PublishGroup:
         where = wishes.place(name, self._timeout_ms / 1000, 0, *terms[:3], ttl=terms[3])
         if self._count + count > limits.MAX_MESSAGES_PER_FRAME:
             raise TooLarge(f"a step publishes at most {limits.MAX_MESSAGES_PER_FRAME} messages")
         group = self._newest.get(name)
-        if group is None or group.where != where:
+        if comes is not None:
+            ids, of_step, if_dead = comes
+            group = AfterGroup(where, ids, of_step=of_step, if_dead=if_dead)
+            self._newest.clear()  # what is published next does not stand before it
+            self._groups.append(group)
+        elif group is None or group.where != where:
             group = self._newest[name] = PublishGroup(where, 0)
             self._groups.append(group)
         self._calls.append((self._groups.index(group), group.count, count))

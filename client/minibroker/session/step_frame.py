@@ -109,7 +109,7 @@ class StepFrame:
             )
         if self.size > max_frame_bytes:
             raise TooLarge(f"a step of up to {self.size} bytes exceeds {max_frame_bytes}")
-        if count > SMALL_PARTS:
+        if count > SMALL_PARTS or any(type(group) is not PublishGroup for group in self.groups):
             parts = [part.header() for part in self.acks] + [
                 group.part()[0] for group in self.groups
             ]

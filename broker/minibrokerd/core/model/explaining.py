@@ -132,6 +132,9 @@ def why_delayed(store: Store, queue: Queue, item: Item) -> Why:
     if is_dead(item):
         since = last.ended_unix_ms if last is not None else 0
         return Why(state, "dlq_full", since, 0, queue.name + DLQ_SUFFIX)
+    chain = store.chains.waiting.get((item.block.origin, item.first)) if store.chains.ids else None
+    if chain is not None:
+        return Why(state, "waits_for", 0, 0, chain.says())
     until = store.unix_ms_at(item.ready_at_ms)
     if last is None or item.releases:  # a release waits, too, from the second one on
         return Why(state, "delayed", 0, until)

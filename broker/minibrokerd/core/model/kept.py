@@ -71,6 +71,9 @@ KEY: Final = Kind(11, "key", (int, str), (int, int, int, bytes))
 CIRCUIT: Final = Kind(8, "circuit", (int,), (int, int, int, bytes))
 # A redrive that goes on by itself (redrives.py), by its DLQ: as it stands (0), and what it is to do (1).
 REDRIVE: Final = Kind(10, "redrive", (int, int), (bytes,))
+# What a message waits for that comes after others (chains.py), by its id: part 0 says what and how it goes on, or
+# how they ended; each other one what some of them came to.
+AFTER: Final = Kind(13, "message after others", (int, int, int), (bytes,))
 # What a message came to, by its id: an `Outcome` (results.py), the result or the error, when it ended, and the
 # number of the queue in which it did.
 RESULT: Final = Kind(
@@ -80,7 +83,7 @@ RESULT: Final = Kind(
 # A session that takes messages (verbs/takers.py), by its id: the name of its client, and numbers of queues.
 TAKING: Final = Kind(12, "session that takes messages", (int,), (bytes, bytes))
 _ALL: Final = (
-    ENDED, CANCELLED, RESULT, DEDUPE, SCHEDULE, PAUSE, RATE, CIRCUIT, REDRIVE, KEY, TAKING,
+    ENDED, CANCELLED, RESULT, DEDUPE, SCHEDULE, PAUSE, RATE, CIRCUIT, REDRIVE, KEY, TAKING, AFTER,
 )  # fmt: skip
 KINDS: Mapping[int, Kind] = {kind.number: kind for kind in _ALL}
 

@@ -14,6 +14,7 @@ import msgspec
 
 from minibroker.contract.ends import ENDS, Outcome
 from minibroker.contract.wire import RUN, pack_runs
+from minibrokerd.core.model import chains
 from minibrokerd.core.model.deliveries import Run
 from minibrokerd.core.model.kept import RESULT
 from minibrokerd.core.model.messages import MEMORY, Item, Message
@@ -57,12 +58,12 @@ def note_ended(
     packed = pack_runs(runs)
     store.endings.remember(queue.name, ENDS[outcome.name].reason, by, store.unix_ms, packed)
     kept_ms = queue.setting("result_ms")
-    if not kept_ms and not store.results.waiting:
+    if not (kept_ms or store.results.waiting or store.chains.ids):
         return
     value = by.encode()
     ids = list(_ids(runs))
     in_log = frozenset(_ids(logged))
-    if kept_ms:
+    if kept_ms or store.chains.ids:
         store.keep_together((RESULT_BYTES + len(value) + RUN.size) * len(ids))
     for id in ids:
         note_one(store, queue, id, outcome, value, kept_ms, logged=id in in_log)
@@ -87,6 +88,8 @@ def note_one(
     if kept_ms:
         expires_unix_ms = store.unix_ms + kept_ms
         store.kept.put(store, RESULT, id, entry_value, expires_unix_ms, logged=logged)
+    if id in store.chains.ids:
+        chains.ended(store, id, outcome)
     store.results.progress.pop(id, None)
     for asked in list(store.results.waiting.get(id, ())):
         if may_know(store, asked, queue.number):
@@ -96,7 +99,7 @@ def note_one(
 def note_dead(store: Store, queue: Queue, message: Message, entry: AttemptMeta | None) -> None:
     """Note that a message of `queue` is dead, and of which error; its record comes next."""
     kept_ms = queue.setting("result_ms")
-    if not kept_ms and not store.results.waiting:
+    if not (kept_ms or store.results.waiting or store.chains.ids):
         return
     texts = ("", "") if entry is None else (entry.error_class or entry.cause, entry.error_text)
     id, is_logged = (message.block.origin, message.sequence), message.block.durability != MEMORY

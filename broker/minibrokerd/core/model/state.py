@@ -13,6 +13,7 @@ from minibroker.contract import limits
 from minibroker.contract.settings import Settings
 from minibrokerd.core.model.absent import Absent
 from minibrokerd.core.model.ageing import arrange_wait
+from minibrokerd.core.model.chains import Chains
 from minibrokerd.core.model.circuits import arrange_circuit
 from minibrokerd.core.model.deliveries import Delivery
 from minibrokerd.core.model.effects import Effects, Outgoing
@@ -63,7 +64,8 @@ class Store:
 
     # Slots: the interpreter reads attributes slower from the 30th of an instance on.
     __slots__ = (
-        "_counter", "_numbers", "absent", "auto_create", "bodies", "by_number", "calendar_of", "clear_below",
+        "_counter", "_numbers", "absent", "auto_create", "bodies", "by_number", "calendar_of", "chains",
+        "clear_below",
         "connections", "copied", "deliveries", "dirty", "dropped_batch", "effects", "endings", "entering",
         "epoch", "forward_waits", "grace_until_ms", "has_room", "held_back",
         "hold_until_ms", "idle", "jitter", "jobs", "kept", "lazy", "lazy_bytes", "looks_left", "max_queues",
@@ -105,6 +107,7 @@ class Store:
         self.schedules = Schedules()
         self.pauses = Pauses()
         self.results = Results()
+        self.chains = Chains()
         self.has_room = True  # for what the server itself publishes
         self.wheel = Wheel(0)
         self.queues: dict[str, Queue] = {}

@@ -10,6 +10,7 @@ from collections.abc import Generator
 from itertools import islice
 from typing import Any
 
+from minibroker.contract import limits
 from minibroker.contract.ends import Outcome
 from minibrokerd.core.durable.paging import read_ahead
 from minibrokerd.core.model.deaths import Where
@@ -231,8 +232,20 @@ class Moving:
             else:
                 message.ready_at_ms = self._store.now_ms
                 move_message(self._store, self._source, self._target, message, None)
+                keep_waiting(self._store, self._target, message)
             self._moved += 1
         self._store.touch(self._source.group)  # it may have nothing left
+
+
+def keep_waiting(store: Store, queue: Queue, message: Message) -> None:
+    """Let a message that was moved to a queue go on waiting there, if it comes after others."""
+    if (message.block.origin, message.sequence) not in store.chains.waiting:
+        return
+    item = take_waiting(store, queue, message.block.origin, message.sequence)
+    assert item is message, "it was put there"
+    message.ready_at_ms = store.now_ms + limits.MAX_DELAY_MS
+    store.write_return(queue, [message], limits.MAX_DELAY_MS, None)
+    wait(store, queue.group, message)
 
 
 def send_back(store: Store, dlq: Queue, source: Queue, message: Message) -> None:

@@ -7,6 +7,7 @@ is one token and one frame: runs of messages that share everything the header wo
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from minibroker.contract import limits
 from minibroker.contract.wire import DELIVERY_RUN, MARKED, pack_strings
@@ -16,6 +17,7 @@ from minibrokerd.core.model.deliveries import Consumer, Delivery
 from minibrokerd.core.model.group import Group
 from minibrokerd.core.model.lanes import NO_LANES
 from minibrokerd.core.model.messages import Block, Item, Span, alike
+from minibrokerd.core.model.noting import ids_of
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.sessions import Connection
 from minibrokerd.core.model.state import Store
@@ -133,6 +135,8 @@ def _deliver(store: Store, group: Group, consumer: Consumer, most: int) -> bool:
         header["max_attempts"] = terms.max_attempts
     if queue.settings["result_ms"]:
         header["results"] = True
+    if store.chains.went:
+        tell_counts(store, items, header)
     if items[0].key or any(item.key for item in items):
         header["keyed"] = True
         column += _keys(items)
@@ -240,3 +244,11 @@ def _keys(items: list[Item]) -> bytes:
         else:
             keys += [key] * len(alike(item.block, item))
     return pack_strings(keys)
+
+
+def tell_counts(store: Store, items: list[Item], header: dict[str, Any]) -> None:
+    """Say of those messages that waited for others how these ended."""
+    went = store.chains.went
+    found = [(*id, *went[id]) for item in items for id in ids_of(item) if id in went]
+    if found:
+        header["after"] = found

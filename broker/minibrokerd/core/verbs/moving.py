@@ -106,7 +106,7 @@ def _end_all(store: Store, queue: Queue) -> int:
 
 def purge(store: Store, queue: Queue, by: str) -> int:
     """End every message of a queue, those held and begun too, as `by` wants; return how many."""
-    awaited = ids_in(store, queue, store.results.waiting)
+    awaited = ids_in(store, queue, [*store.results.waiting, *store.chains.ids])
     store.emit(PurgeMeta(queue.number))
     queue.last_batch = store.open_batch
     count = _end_all(store, queue)
@@ -132,7 +132,7 @@ def delete(store: Store, queue: Queue, *, force: bool) -> int:
         _check_unused(each, force=force)
     count = 0
     for each in both:
-        awaited = ids_in(store, each, store.results.waiting)
+        awaited = ids_in(store, each, [*store.results.waiting, *store.chains.ids])
         store.emit(DropMeta(each.number))
         store.dropped_batch = store.nowhere.last_batch = store.open_batch
         count += _end_all(store, each)

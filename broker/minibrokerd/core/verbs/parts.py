@@ -8,7 +8,7 @@ another frame say what they lost and do the rest.
 from __future__ import annotations
 
 from minibroker.contract import limits
-from minibroker.contract.wire import pack_runs
+from minibroker.contract.wire import RUN, pack_runs
 from minibrokerd.core.model.claims import Claims
 from minibrokerd.core.model.deliveries import Run
 from minibrokerd.core.model.inputs import NEEDS_ROOM, Frame
@@ -52,9 +52,12 @@ def _apply_several(store: Store, frame: Frame) -> tuple[list[Result], bytes, int
     results: list[Result] = []
     lost: list[Run] = []
     rests_on = 0
+    published = store.chains.published = []
     for part, work in zip(frame.parts, works, strict=True):
         result, lost_of_part, rests_of_part = part.row.apply(work)
         results.append(result)
+        if "first" in result:
+            published.append((0, result["origin"], result["first"], part.count))
         lost += lost_of_part
         rests_on = max(rests_on, rests_of_part)
     return results, pack_runs(lost) if lost else b"", rests_on
@@ -73,6 +76,8 @@ def _check_step(store: Store, frame: Frame) -> None:
     count = sum(part.count for part in frame.parts if part.row.needs == NEEDS_ROOM)
     if count > limits.MAX_MESSAGES_PER_FRAME:
         raise Broken(f"a frame has more than {limits.MAX_MESSAGES_PER_FRAME} messages")
+    if any(part.after_step for part in frame.parts if part.row.needs == NEEDS_ROOM):
+        _check_after_step(store, frame)
     # Beside the record of each part, one of each result.
     records = len(frame.parts) + sum(part.runs for part in frame.parts if part.row.texts == 1)
     if frame.size + PUBLISH_OVERHEAD_BYTES * records > store.sizes.apply_bytes:
@@ -81,3 +86,29 @@ def _check_step(store: Store, frame: Frame) -> None:
             f"a frame of {frame.size} bytes in {len(frame.parts)} parts exceeds {store.sizes.apply_bytes} "
             "with its records; nothing was stored",
         )
+
+
+def _check_after_step(store: Store, frame: Frame) -> None:
+    """Check that parts may come after the others of their step; those are all stored under ids of their own.
+
+    Raises:
+        Refused: `bad_value`, `limit_reached`.
+    """
+    ahead = 0
+    for part in frame.parts:
+        if part.row.needs != NEEDS_ROOM:
+            continue
+        if part.after_step and store.chains.awaited + ahead > limits.MAX_AWAITED:
+            raise Refused(
+                "limit_reached",
+                f"all messages together wait for at most {limits.MAX_AWAITED} others; {ahead} more were named, "
+                f"and {store.chains.awaited} are awaited",
+            )
+        if part.after_step and ahead + len(part.after) // RUN.size > limits.MAX_AFTER:
+            raise Refused("limit_reached", f"a message waits for at most {limits.MAX_AFTER} others")
+        if {"unique_key", "dedupe_id"} & set(part.columns or ()):
+            raise Refused(
+                "bad_value",
+                "others come after it in its step: it has no unique key, and no dedupe id",
+            )
+        ahead += part.count

@@ -20,11 +20,14 @@ from minibrokerd.core.model.refusals import Broken, Refused
 from minibrokerd.core.model.sessions import Result
 from minibrokerd.core.model.state import Store
 from minibrokerd.core.model.transitions import wait
+from minibrokerd.core.verbs.chaining import After, begin, check_after
 from minibrokerd.core.verbs.overflowing import asked_of, check_room, make_room
 from minibrokerd.core.verbs.uniqueness import Plan, check_plan
 
 # A plain tuple: an object of its own costs 1 % of a lone publish.
-Publishing = tuple[Store, Frame, Any, int, Queue | None, Extent, Sizes, dict[str, Any], Plan | None]
+Publishing = tuple[
+    Store, Frame, Any, int, Queue | None, Extent, Sizes, dict[str, Any], Plan | None, After | None
+]
 
 
 def check_publish(
@@ -60,7 +63,10 @@ def check_publish(
         store.check_new_queue(name, len(claims.new) if claims is not None else 0)
         if claims is not None:
             claims.new.add(name)
-    return store, frame, part, own.size, queue, extent, sizes, columns, plan
+    after = None
+    if part.after or part.after_step:
+        after = check_after(store, part, columns, is_step=claims is not None and claims.is_step)
+    return store, frame, part, own.size, queue, extent, sizes, columns, plan, after
 
 
 def _plan(
@@ -78,7 +84,7 @@ def _plan(
 
 def publish(work: Publishing) -> tuple[Result, Sequence[Run], int]:
     """Apply a publish part that was checked: return its result, nothing lost, and the batch that it rests on."""
-    store, frame, part, size, queue, extent, sizes, columns, plan = work
+    store, frame, part, size, queue, extent, sizes, columns, plan, after = work
     count = part.count
     if queue is None:  # unless a part before it made it
         queue = store.queue_or_new(part.queue)
@@ -111,11 +117,14 @@ def publish(work: Publishing) -> tuple[Result, Sequence[Run], int]:
     )
     if ttl_ms:
         limit(store, block, store.now_ms + ttl_ms, (queue.number,))
-    spans = spans_of(block, part.delay_ms, part.key, columns)
+    delay_ms = part.delay_ms if after is None else limits.MAX_DELAY_MS
+    spans = spans_of(block, delay_ms, part.key, columns)
     if plan is not None:
         spans = plan.living(block, spans)
     if durability != MEMORY:
-        _write(store, queue, block, part, frame, has_outcome=plan is None)
+        _write(store, queue, block, part, frame, delay_ms, has_outcome=plan is None)
+    if after is not None:
+        begin(store, after, part, block, store.chains.published)
     rests_on = max(store.rests_on(durability, size), queue.reserve_batch)
     queue.group.counters["published"] += stored
     if frame.parts:  # a schedule publishes without a session
@@ -137,7 +146,7 @@ def _confirm_planned(
     work: Publishing, queue: Queue, block: Block | None, rests_on: int
 ) -> tuple[Result, Sequence[Run], int]:
     """Do what a plan says beside what is stored (None: nothing is), and return what a publish returns."""
-    store, frame, *_, plan = work
+    store, frame, *_, plan, _ = work
     assert plan is not None
     # A schedule publishes without a session.
     by = store.connections[frame.connection].session.client if frame.parts else "a schedule"
@@ -184,7 +193,14 @@ def _reserve(store: Store, queue: Queue, count: int) -> int:
 
 
 def _write(
-    store: Store, queue: Queue, block: Block, part: Any, frame: Frame, *, has_outcome: bool
+    store: Store,
+    queue: Queue,
+    block: Block,
+    part: Any,
+    frame: Frame,
+    delay_ms: int,
+    *,
+    has_outcome: bool,
 ) -> None:
     session = 0  # the outcome of a frame of several parts has a record of its own
     if has_outcome and len(frame.parts) == 1:
@@ -197,7 +213,7 @@ def _write(
         store.now_ms,
         block.epoch,
         block.durability,
-        part.delay_ms,
+        delay_ms,
         part.key,
         part.encoding,
         part.columns,

@@ -19,6 +19,7 @@ from minibrokerd.core.verbs.bulk import TAKE_LOOKS, ids_of, line_looks, note, ta
 from minibrokerd.core.verbs.finding import Id
 from minibrokerd.core.verbs.runs import read_ids
 
+WAITS_FOR: Final = "waits_for"  # why one is left that comes after others
 DEAD: Final = "dead"  # why one is left that is DELAYED until its DLQ has room
 
 
@@ -37,12 +38,15 @@ def retime(store: Store, frame: Frame, part: Any) -> None:
 
 
 def _steps(walk: Walk, queue: Queue, ids: list[Id], ready_at_ms: int) -> Steps:
-    store, retimed, dead = walk.store, 0, 0
+    store, retimed, dead, awaiting = walk.store, 0, 0, 0
     records = len(store.effects.records)
     missing: list[Id] = []
     for origin, sequence in ids:
         if is_dead(queue.group.later.find(origin, sequence)):
             dead += 1
+            continue
+        if (origin, sequence) in store.chains.waiting:
+            awaiting += 1
             continue
         if ready_at_ms <= store.now_ms and queue.group.lanes.find(origin, sequence) is not None:
             retimed += 1  # it is ready, and keeps its place
@@ -57,7 +61,7 @@ def _steps(walk: Walk, queue: Queue, ids: list[Id], ready_at_ms: int) -> Steps:
             yield GO_ON
             records = 0
     left = yield from why_left(walk, queue, missing)
-    left |= {DEAD: dead} if dead else {}
+    left |= {why: count for why, count in ((DEAD, dead), (WAITS_FOR, awaiting)) if count}
     note(walk, "messages_retimed", retimed, queue=queue.name)
     walk.reply(queue.last_batch, {"retimed": retimed} | ({"left": left} if left else {}))
 

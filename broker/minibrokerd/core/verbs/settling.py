@@ -17,7 +17,7 @@ from minibrokerd.core.model.claims import Claims
 from minibrokerd.core.model.deliveries import Delivery, Run
 from minibrokerd.core.model.inputs import Frame, Slice
 from minibrokerd.core.model.messages import MEMORY, Item, Message, Span, State, singles_of
-from minibrokerd.core.model.noting import note_one
+from minibrokerd.core.model.noting import RESULT_BYTES, note_one
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.records import AckMeta, ExtendMeta
 from minibrokerd.core.model.refusals import Broken, Refused
@@ -241,7 +241,12 @@ def ack(work: Settlement) -> None:
         times = times_of(store, work.group)
         times.waits.add(waited_ms, count)
         times.runs.add(0, count)  # begun and done in one turn of its client's loop
-    if work.values is not None or work.queue.settings["result_ms"] or store.results.waiting:
+    if (
+        work.values is not None
+        or work.queue.settings["result_ms"]
+        or store.results.waiting
+        or store.chains.ids
+    ):
         _keep_results(work, ended)
     # Only what really ended may stand in the log: a lost run names messages that live.
     tail = pack_runs(ended) if work.lost else bytes(work.column)
@@ -278,7 +283,11 @@ def _keep_results(work: Settlement, ended: list[Run]) -> None:
     store, is_logged = work.store, work.durability != MEMORY
     # A worker sends no results where none are kept, so that there is none is nothing to be told.
     outcome = Outcome.DONE if kept_ms or work.values is not None else Outcome.ACKED
-    for token, origin, first, count in ended if kept_ms or store.results.waiting else ():
+    if store.chains.ids:
+        store.keep_together(RESULT_BYTES * sum(run[3] for run in ended))
+    elif not (kept_ms or store.results.waiting):
+        return
+    for token, origin, first, count in ended:
         for sequence in range(first, first + count):
             value = values.get((token, origin, sequence), b"")
             id = origin, sequence

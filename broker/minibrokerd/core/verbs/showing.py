@@ -75,7 +75,11 @@ def describe(state: State, item: Item, sequence: int, store: Store) -> dict[str,
     """Return what peek says of one message; times are unix ms."""
     info = info_of(state, item.block, item.key, sequence)
     if state is State.DELAYED:
-        info["ready_unix_ms"] = store.unix_ms_at(item.ready_at_ms)
+        chain = store.chains.waiting.get((item.block.origin, sequence))
+        if chain is None:
+            info["ready_unix_ms"] = store.unix_ms_at(item.ready_at_ms)
+        else:
+            info["after"] = chain.says()
     if isinstance(item, Message):
         failed, expired, worker_lost = item.attempts
         info |= {
