@@ -139,4 +139,52 @@ CANCEL_MUTANTS: Final = (
     ),
 )
 
-MESSAGE_MUTANTS: Final = EXPLAIN_MUTANTS + RETIME_MUTANTS + CANCEL_MUTANTS
+END_MUTANTS: Final = (
+    Mutant(
+        "who waits for what was dropped is told nothing",
+        "core/model/noting.py",
+        "    if not (kept_ms or store.results.waiting or store.chains.ids):\n        return\n    value",
+        "    if not (kept_ms or store.chains.ids):\n        return\n    value",
+        ("core/test_core_ends.py",),
+        "a caller waits until its deadline for what is gone",
+    ),
+    Mutant(
+        "a purge tells of what had left the queue",
+        "core/model/noting.py",
+        "    if not queue.count():\n        return set()\n",
+        "    if queue.count() < 10**9:\n        return missing\n",
+        ("core/test_core_ends.py",),
+        "a caller is told that its message was purged, and it runs",
+    ),
+)
+
+CHAIN_MUTANTS: Final = (
+    Mutant(
+        "each end counts twice",
+        "core/model/chains.py",
+        "    chain.outcomes[at] = outcome + 1\n    chain.left -= 1\n    part",
+        "    chain.outcomes[at] = outcome + 1\n    chain.left -= 2\n    part",
+        ("core/test_core_chains.py", "core/test_chained_worlds.py"),
+        "a callback runs while jobs of its batch are at work",
+    ),
+    Mutant(
+        "what a predecessor came to is not written",
+        "core/model/chains.py",
+        "    part = 1 + at // CHUNK\n    _put(store, chain, part, _chunk(chain, part))\n",
+        "",
+        ("core/test_core_chains.py", "core/test_chained_worlds.py"),
+        "after a restart what was done counts as lost",
+    ),
+    Mutant(
+        "a start does not look for what is lost",
+        "core/verbs/chaining.py",
+        "    if store.chains.waiting:\n        store.jobs.append(lambda: _count_lost(store))\n",
+        "    if not store.chains:\n        store.jobs.append(lambda: _count_lost(store))\n",
+        ("core/test_core_chains.py", "core/test_chained_worlds.py"),
+        "a message waits for ever for what is nowhere",
+    ),
+)
+
+MESSAGE_MUTANTS: Final = (
+    END_MUTANTS + CHAIN_MUTANTS + EXPLAIN_MUTANTS + RETIME_MUTANTS + CANCEL_MUTANTS
+)
