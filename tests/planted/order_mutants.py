@@ -34,9 +34,9 @@ ORDER_MUTANTS: Final = (
     Mutant(
         "a key that is opened again has no age",
         "core/model/lanes.py",
-        "        self._turn[lane] = None\n        if self.ages is not None:\n"
+        "        self._turn.append(lane)\n        if self.ages is not None:\n"
         "            self._came(lane)\n        return True\n",
-        "        self._turn[lane] = None\n        return True\n",
+        "        self._turn.append(lane)\n        return True\n",
         ("core/test_core_ageing.py", "model"),
         "a message whose key was closed waits for ever behind higher priorities",
     ),

@@ -91,6 +91,9 @@ SHARED = {
     "lease_ms": 0,
     "unique_mode": "",
     "dedupe_window_ms": 0,
+    "after": b"",
+    "after_step": 0,
+    "if_dead": "",
 }
 ASKED, FIRST, SECOND = (7, None, 1), (None, 1, 1), (None, 2, 2)
 NAMES = ["delay_ms", "key", "encoding"]
