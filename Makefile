@@ -72,7 +72,7 @@ serve: $(VENV)/.serve-ready
 # Files side by side, each in one process: the tests of a file share what they start. More of them than a small
 # machine has cores: they wait for processes and disks as long as they compute. The slowest first: tests/conftest.py.
 test: $(VENV)/.develop-ready
-	@$(BIN)/python -m pytest --quiet --numprocesses $(or $(JOBS),4) --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest --quiet --numprocesses $(or $(JOBS),5) --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/.develop-ready
 	@$(BIN)/ruff format --check --quiet . || { echo "run: make format"; exit 1; }
