@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from core_client import Client, Delivered, Id
+from core_client import Client, Delivered, Id, settle_part
 from harness import World
 
 from minibroker.contract import limits, wire
@@ -221,3 +221,49 @@ def test_nothing_is_written_and_nothing_kept_where_nobody_waits() -> None:
     world, client, work = jobs(3)
     client.settle("ack", *work)
     assert (world.store.chains.ids, list(world.store.kept.of(AFTER))) == ({}, [])
+
+
+@pytest.mark.parametrize("room", ["drop-oldest", "dead-letter"])
+def test_what_leaves_to_make_room_for_it_has_ended(room: str) -> None:
+    world = World()
+    client = world.hello()
+    client.set("next", max_messages=2, overflow=room)
+    client.publish("next", b"oldest", b"kept")
+    after(client, (1, 0), if_dead="run")
+    world.run_jobs()
+    assert [row[2:] for row in counts(client)] == [[0, 1]]
+    assert world.store.chains.expected == {}
+    world.check()
+
+
+def test_it_comes_after_a_message_that_its_own_step_acks() -> None:
+    world, client, (job, other) = jobs(2)
+    ack, runs = settle_part("ack", "jobs", [job.run])
+    ids = wire.pack_runs([(0, *job.id, 1), (0, *other.id, 1)])
+    part = {"op": "publish", "queue": "next", "count": 1, "after": ids}
+    client.sequenced([ack, part], runs, b"\0\0\0\0\1\0\0\0", b"x")
+    assert client.explain((2, 0))["by"] == "1 of 2: 1-1"
+    world.restart()
+    world.run_jobs()
+    client = world.resume(client, [other])
+    client.settle("ack", other)
+    world.run_jobs()
+    assert [row[2:] for row in counts(client)] == [[2, 0]]
+    assert client.publish("jobs", b"x")["op"] == "confirm"
+    world.check()
+
+
+def test_a_start_finds_what_was_moved_among_many_queues() -> None:
+    world = World()
+    client = world.hello()
+    client.publish("jobs", *[b"x"] * 1_000)
+    for number in range(101):
+        client.set(f"other{number}")
+    client.publish("next", b"after", after=wire.pack_runs([(0, 1, 0, 1_000)]))
+    move = {"op": "move", "queue": "jobs", "target": "other50", "runs": 1}
+    client.request(move, wire.pack_runs([(0, 1, 7, 1)]))
+    world.run_jobs()
+    world.restart()
+    world.run_jobs()
+    id = (world.queue("next").number, 0)
+    assert world.hello().explain(id)["by"].startswith("1000 of 1000")

@@ -7,7 +7,7 @@ When the last has ended the shell's next step lets the message go on (verbs/chai
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -69,16 +69,33 @@ class Chain:
 class Chains:
     """All of them. `ids` are the messages whose end matters here: others wait for them, or they waited."""
 
-    __slots__ = ("awaited", "go_on", "ids", "published", "waiting", "went")
+    __slots__ = ("awaited", "expected", "go_on", "ids", "published", "waiting", "went")
 
     def __init__(self) -> None:
         self.ids: dict[Id, list[Id]] = {}
         self.waiting: dict[Id, Chain] = {}
         self.went: dict[Id, tuple[int, int]] = {}  # done and not done, until the message ends
         self.published: list[Run] = []  # by the step that is applied, so far
+        # Those that what is being published comes after, and how they ended meanwhile: by an ack of the same step,
+        # or to make room for it.
+        self.expected: dict[Id, Outcome | None] = {}
         self.awaited = 0  # predecessors of all that wait
         # What to do when the last predecessor of a message has ended; a job that says whether it is over.
         self.go_on: Callable[[Store, Id], bool] = lambda store, id: True
+
+    def expect(self, ids: Iterable[Id]) -> None:
+        """Note how these end from now on, before anything is published that comes after them."""
+        for id in ids:
+            if id not in self.expected:
+                self.expected[id] = None
+                self.ids.setdefault(id, [])
+
+    def expect_no_more(self) -> None:
+        """What came after them is published."""
+        for id in self.expected:
+            if not self.ids.get(id, True) and id not in self.waiting and id not in self.went:
+                del self.ids[id]
+        self.expected.clear()
 
     def add(self, chain: Chain) -> None:
         """Let a message wait."""
@@ -115,6 +132,8 @@ def begin(store: Store, chain: Chain) -> None:
 def ended(store: Store, id: Id, outcome: Outcome) -> None:
     """Note that a message ended: for those that wait for it, and that it waits no more itself."""
     chains = store.chains
+    if id in chains.expected:
+        chains.expected[id] = outcome
     for follower in chains.ids.pop(id, ()):
         chain = chains.waiting.get(follower)
         if chain is not None:

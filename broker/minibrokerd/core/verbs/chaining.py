@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from typing import Any, Final, NamedTuple
 
 from minibroker.contract import limits
@@ -102,14 +102,19 @@ def _refuse_many(store: Store, count: int) -> None:
 def _found(store: Store, ids: Iterable[Id]) -> dict[Id, bool]:
     """Return which of these messages are there, and whether each is dead."""
     found: dict[Id, bool] = {}
-    for queue, some in _places(store, ids):
+    for queue, some in _places(store, ids, found):
         for id in ids_in(store, queue, some):
             found[id] = queue.is_dlq or is_dead(queue.group.later.find(*id))
     return found
 
 
-def _places(store: Store, ids: Iterable[Id]) -> Iterator[tuple[Queue, list[Id]]]:
-    """Yield where messages may be: where they were published, the dead-letter queue of that; then all queues."""
+def _places(
+    store: Store, ids: Iterable[Id], found: Container[Id] = ()
+) -> Iterator[tuple[Queue, list[Id]]]:
+    """Yield where messages may be: where they were published, the dead-letter queue of that; then all queues.
+
+    `found` are those that are looked for no more; it grows meanwhile.
+    """
     by_home: dict[int, list[Id]] = {}
     for id in ids:
         by_home.setdefault(id[0], []).append(id)
@@ -120,8 +125,8 @@ def _places(store: Store, ids: Iterable[Id]) -> Iterator[tuple[Queue, list[Id]]]
             dlq = store.queues.get(home.name + DLQ_SUFFIX)
             if dlq is not None:
                 yield dlq, some
-    missing = [id for some in by_home.values() for id in some]
-    if len(missing) * len(store.queues) <= MOST_LOOKS:
+    missing = [id for some in by_home.values() for id in some if id not in found]
+    if missing and len(missing) * len(store.queues) <= MOST_LOOKS:
         for queue in store.queues.values():
             yield queue, missing
 
@@ -138,9 +143,13 @@ def begin(store: Store, after: After, part: Any, block: Block, published: Iterab
         delay_ms=part.delay_ms,
         is_logged=block.durability != MEMORY,
     )
-    for id, outcome in after.outcomes.items():
-        chain.outcomes[chain.index[id]] = outcome + 1
-    chain.left -= len(after.outcomes)
+    for at, id in enumerate(chain.ids):
+        outcome = after.outcomes.get(id)
+        if outcome is None:
+            outcome = store.chains.expected.get(id)
+        if outcome is not None:
+            chain.outcomes[at] = outcome + 1
+    chain.left = chain.outcomes.count(0)
     chains.begin(store, chain)
 
 

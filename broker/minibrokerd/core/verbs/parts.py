@@ -52,14 +52,23 @@ def _apply_several(store: Store, frame: Frame) -> tuple[list[Result], bytes, int
     results: list[Result] = []
     lost: list[Run] = []
     rests_on = 0
-    published = store.chains.published = []
+    chains = store.chains
+    published = chains.published = []
+    is_chained = claims.is_step and any(getattr(part, "after_step", 0) for part in frame.parts)
+    for work in works:
+        if isinstance(work, tuple) and work[-1] is not None:
+            chains.expect(work[-1].ids)  # an ack may stand before it
     for part, work in zip(frame.parts, works, strict=True):
         result, lost_of_part, rests_of_part = part.row.apply(work)
         results.append(result)
         if "first" in result:
-            published.append((0, result["origin"], result["first"], part.count))
+            run = (0, result["origin"], result["first"], part.count)
+            published.append(run)
+            if is_chained:
+                chains.expect((run[1], run[2] + at) for at in range(run[3]))
         lost += lost_of_part
         rests_on = max(rests_on, rests_of_part)
+    chains.expect_no_more()
     return results, pack_runs(lost) if lost else b"", rests_on
 
 

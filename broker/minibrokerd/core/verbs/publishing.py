@@ -88,6 +88,8 @@ def publish(work: Publishing) -> tuple[Result, Sequence[Run], int]:
     count = part.count
     if queue is None:  # unless a part before it made it
         queue = store.queue_or_new(part.queue)
+    if after is not None:
+        store.chains.expect(after.ids)
     # Before anything leaves for it: what is there already needs no room.
     stored = count if plan is None else plan.stored_in(queue)
     if queue.is_limited:
@@ -125,6 +127,8 @@ def publish(work: Publishing) -> tuple[Result, Sequence[Run], int]:
         _write(store, queue, block, part, frame, delay_ms, has_outcome=plan is None)
     if after is not None:
         begin(store, after, part, block, store.chains.published)
+        if len(frame.parts) == 1:
+            store.chains.expect_no_more()
     rests_on = max(store.rests_on(durability, size), queue.reserve_batch)
     queue.group.counters["published"] += stored
     if frame.parts:  # a schedule publishes without a session
