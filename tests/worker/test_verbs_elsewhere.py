@@ -102,6 +102,82 @@ async def test_a_step_is_done_as_one_or_not_at_all(
     assert confirms == [f"{each.id}:sync" for each in (mail, *parcels)]
 
 
+LEFT = (
+    HEAD
+    + """
+import threading
+import minibroker.sync
+
+def late(message):
+    while not pathlib.Path("second").exists():
+        time.sleep(0.01)
+    try:
+        with message.step() as step:
+            step.publish("mails", "late")
+        pathlib.Path("late").write_text("done")
+    except RuntimeError as error:
+        pathlib.Path("late").write_text(str(error))
+
+@app.handler("orders", executor="process", concurrency=1, timeout=60)
+def order(body: str, message: minibroker.sync.Message):
+    if body == "first":
+        threading.Thread(target=late, args=(message,)).start()
+        return "left a thread"
+    pathlib.Path("second").touch()
+    while not pathlib.Path("late").exists():
+        time.sleep(0.01)
+    return pathlib.Path("late").read_text()
+"""
+)
+
+
+async def test_a_thread_that_a_handler_left_asks_nothing_of_the_next_message(
+    start_worker: StartWorker, broker: minibroker.Broker
+) -> None:
+    orders = broker.queue("orders")
+    await orders.set(result_ms=3_600_000, max_attempts=1)
+    first = await orders.publish("first")
+    start_worker(LEFT)
+    assert await orders.result(first.id) == "left a thread"
+    second = await orders.publish("second")
+    assert await orders.result(second.id) == f"the handler of message {first.id} has ended"
+    with pytest.raises(minibroker.UnknownQueue):
+        await broker.queue("mails").peek()
+
+
+CHAINS = (
+    HEAD
+    + """
+import minibroker.sync
+
+@app.handler("orders", executor={executor!r}, concurrency=1, timeout=60)
+def order(body: str, message: minibroker.sync.Message):
+    if body == "first":
+        with message.step() as step:
+            step.publish("orders", "second")
+            step.then("orders", "third", if_dead="run")
+            step.publish("orders", "fourth", after=[message.id])
+            step.result("first")
+    elif body != "second":
+        pathlib.Path(body).write_text(repr(message.after))
+"""
+)
+
+
+@pytest.mark.parametrize("executor", ELSEWHERE)
+async def test_what_comes_after_others_and_what_became_of_those(
+    start_worker: StartWorker, broker: minibroker.Broker, executor: str
+) -> None:
+    orders = broker.queue("orders")
+    await orders.set(result_ms=3_600_000, max_attempts=1)
+    first = await orders.publish("first")
+    worker = start_worker(CHAINS.format(executor=executor))
+    assert await orders.result(first.id) == "first"
+    for sequence, body in ((2, "third"), (3, "fourth")):
+        await orders.result(minibroker.MessageId(first.id.origin, sequence))
+        assert (worker.folder / body).read_text() == "After(done=1, dead=0)"
+
+
 async def test_a_run_has_the_same_verbs_in_its_threads(broker: minibroker.Broker) -> None:
     jobs = broker.queue("jobs")
     await jobs.set(result_ms=3_600_000)

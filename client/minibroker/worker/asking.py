@@ -14,7 +14,7 @@ from typing import Any, Final
 from minibroker.aio.message import Message
 from minibroker.contract import errors
 from minibroker.contract.bodies import decode_body, encode_body
-from minibroker.contract.confirms import Confirm
+from minibroker.contract.confirms import Confirm, MessageId
 from minibroker.contract.errors import MinibrokerError
 from minibroker.session import typed
 
@@ -37,15 +37,24 @@ class GivenStep:
 
         What cannot be sent is refused here, with a TypeError; all else at the end of the block.
         """
-        self.publish_many(queue, [body], **wishes)
+        self._say("publish", queue, [body], wishes)
+
+    def then(self, queue: str, body: Any, **wishes: Any) -> None:
+        """Store a message that waits for all that the step publishes before it; see `publish`."""
+        self._say("then", queue, [body], wishes)
 
     def publish_many(self, queue: str, bodies: Iterable[Any], **wishes: Any) -> None:
         """Store many messages with the same headers, key, delay and terms; see `publish`."""
+        self._say("publish_many", queue, bodies, wishes)
+
+    def _say(self, verb: str, queue: str, bodies: Iterable[Any], wishes: dict[str, Any]) -> None:
         if not isinstance(queue, str):
             raise TypeError("a handler in a process names the queue of a publish by a str")
         made = [list(_encoded(body)) for body in bodies]
         named = {name: plain(value) for name, value in wishes.items()}
-        self._parts.append({"queue": queue, "bodies": made, "wishes": named})
+        if named.get("after") is not None:
+            named["after"] = [list(each) for each in named["after"]]
+        self._parts.append({"verb": verb, "queue": queue, "bodies": made, "wishes": named})
 
     def result(self, value: Any, *, kept: Any = None) -> None:
         """Say what the message came to; see `minibroker.sync.Step.result`."""
@@ -97,7 +106,11 @@ async def _step(message: Message[Any], asked: dict[str, Any]) -> list[tuple[int,
     async with message.step(timeout=asked["timeout"]) as step:
         for part in asked["parts"]:
             bodies = [decode_body(raw, encoding) for raw, encoding in part["bodies"]]
-            step.publish_many(part["queue"], bodies, **part["wishes"])
+            wishes = part["wishes"]
+            if wishes.get("after") is not None:
+                wishes["after"] = [MessageId(*each) for each in wishes["after"]]
+            many = part["verb"] == "publish_many"
+            getattr(step, part["verb"])(part["queue"], bodies if many else bodies[0], **wishes)
         if "result" in asked:
             step.result(decode_body(*asked["result"]), kept=asked["kept"])
     return [(each.origin, each.sequence, each.durability) for each in step.confirms]

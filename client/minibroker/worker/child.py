@@ -28,6 +28,7 @@ import msgpack
 
 from minibroker.contract.bodies import decode_body
 from minibroker.contract.confirms import MessageId
+from minibroker.contract.ends import After
 from minibroker.contract.errors import BodyError
 from minibroker.session.error_text import describe
 from minibroker.session.result_wish import encoded
@@ -48,6 +49,7 @@ class Given:
     def __init__(self, fields: dict[str, Any], link: Link) -> None:
         self._link = link
         self._asking = threading.Lock()  # a handler may have threads of its own
+        self._is_over = False
         self.raw: bytes = fields["raw"]
         self.headers: dict[str, Any] = fields["headers"]
         self.id = MessageId(*fields["id"])
@@ -55,6 +57,8 @@ class Given:
         self.attempt: int = fields["attempt"]
         self.max_attempts: int | None = fields["max_attempts"]
         self.key: str | None = fields["key"]
+        counts = fields["after"]
+        self.after = None if counts is None else After(*counts)
         self.queue: str = fields["queue"]
         self._encoding: int = fields["encoding"]
         self._published_unix_ms: int = fields["published_unix_ms"]
@@ -94,12 +98,20 @@ class Given:
 
         Raises:
             MinibrokerError, TypeError, ValueError: as the verb of a message does that was asked for.
+            RuntimeError: the handler has ended.
         """
         with self._asking:
+            if self._is_over:
+                raise RuntimeError(f"the handler of message {self.id} has ended")
             said = self._link.ask(asked)
         if said["kind"] == "refused":
             raise refused(said)
         return said
+
+    def end(self) -> None:
+        """Have nothing asked any more, by threads that the handler left: it would be of the next message."""
+        with self._asking:
+            self._is_over = True
 
     def __getattr__(self, name: str) -> NoReturn:
         if name in ("ack", "complete", "nack", "reject", "release", "process"):
@@ -192,5 +204,7 @@ def main(descriptor: int) -> None:
     while True:
         fields = link.next()
         with within(fields):
-            said = outcome(function, Given(fields, link), fields["keeps_results"])
+            message = Given(fields, link)
+            said = outcome(function, message, fields["keeps_results"])
+            message.end()
         link.tell(said)

@@ -163,6 +163,7 @@ def _fields(message: Message[Any]) -> dict[str, Any]:
         "attempt": message.attempt,
         "max_attempts": message.max_attempts,
         "key": message.key,
+        "after": message.after,
         "queue": message.queue,
         "published_unix_ms": run.published_unix_ms,
         "keeps_results": run.delivery.keeps_results,
