@@ -57,6 +57,27 @@ def lived_through() -> tuple[World, Client]:
     return world, one
 
 
+@pytest.mark.parametrize("digests", [False, True])
+@pytest.mark.parametrize("delay_ms", [0, 20_000])
+def test_what_kept_the_time_of_what_it_replaced_is_there_once_beside_its_copy(
+    delay_ms: int, digests: bool
+) -> None:
+    world = World(segment_batches=1)
+    client = world.hello("one")
+    client.publish("q", b"old", uniques=["k"], delays=[delay_ms])
+    world.advance(1_000)
+    client.publish("q", b"new", uniques=["k"], delays=[30_000], unique_mode="keep-latest")
+    world.apply(Forward(world.core.synced, 2**30))
+    world.sync()
+    world.digests = digests
+    world.restart(clean=False)
+    world.check()  # nothing is in two places
+    client = world.hello("two")
+    client.consume("q", 10)
+    world.advance(delay_ms)
+    assert [message.body for message in client.messages()] == [b"new"]
+
+
 @pytest.mark.parametrize("most_bytes", [1, 500, 2**30])
 def test_a_log_without_its_old_part_replays_to_the_same_state(most_bytes: int) -> None:
     world, _ = lived_through()

@@ -378,9 +378,11 @@ class Replay:
     def _copy_run(self, meta: blocks.CopiedRun, record: Record) -> None:
         _, spans = blocks.copied_run(self._bodies, meta, record, self._number, self._place)
         wait = (meta.wrote_unix_ms, meta.wait_ms) if meta.wrote_unix_ms else None
+        waiting = self._at(meta.queue)
         for some in blocks.apart(meta, spans):
-            live = Live(some, some[-1].stop - some[0].first, wait)
-            self._at(meta.queue).replace(some[0].first, some[-1].stop, live)
+            first, stop = some[0].first, some[-1].stop
+            waiting.forget_messages(first, stop)
+            waiting.replace(first, stop, Live(some, stop - first, wait))
 
     @_applies(DamagedMeta)
     def _damaged(self, meta: DamagedMeta, record: Record) -> None:

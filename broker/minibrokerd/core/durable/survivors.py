@@ -167,6 +167,14 @@ class Survivors:
             self.lives[index].end(first, stop)
             index += 1
 
+    def forget_messages(self, first: int, stop: int) -> None:
+        """Forget what is known one by one of messages that a copy of a run has.
+
+        Nothing but one that kept the time of what it replaced: a record says so, and it still is part of a span.
+        """
+        if self.messages:
+            self._end_messages(self.queue.home, first, stop)
+
     def _end_messages(self, origin: int, first: int, stop: int) -> None:
         low, high = (key_in(self.queue.home, origin, sequence) for sequence in (first, stop))
         keys = range(low, high)
