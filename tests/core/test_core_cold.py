@@ -6,6 +6,7 @@ import pytest
 from core_client import Client
 from harness import World
 
+from minibroker.contract import wire
 from minibrokerd.core.durable import paging
 from minibrokerd.core.model.inputs import Forward, Loaded
 from minibrokerd.core.model.records import DamagedMeta, decode
@@ -45,6 +46,28 @@ def drained(client: Client) -> list[bytes]:
 def test_what_left_memory_comes_back_in_its_order() -> None:
     _, client = frozen()
     assert drained(client) == [b"%d" % number for number in range(MESSAGES)]
+
+
+@pytest.mark.parametrize("verb", ["cancel_messages", "purge", "overflow"])
+def test_places_of_messages_that_all_ended_are_neither_in_line_nor_read(
+    verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, client = frozen()
+    reads: list[object] = []
+    monkeypatch.setattr(world, "_load", reads.append)
+    lanes = world.queue("q").group.lanes
+    ids = list(world.states("q"))
+    if verb == "overflow":
+        client.set("q", max_messages=MESSAGES, overflow="drop-oldest")
+        client.publish("q", *[b"x"] * MESSAGES, priority=9)
+    else:
+        part = {"op": verb, "queue": "q", "runs": len(ids)}
+        client.request(part, wire.pack_runs((0, *id, 1) for id in ids))
+        world.run_jobs()
+    level = lanes.levels[-1] if verb == "overflow" else lanes
+    assert (list(level.default.cold), level.turns, level.oldest_ms(10)) == ([], 0, None)
+    assert reads == []
+    world.check()
 
 
 def test_copies_of_what_is_cold_are_not_read_before_they_are_safe() -> None:

@@ -119,5 +119,10 @@ def end_cold(queue: Queue, sequence: int) -> bool:
             run.end(sequence, sequence + 1)
             queue.count_run_out(cost - run.cost)
             lanes.ready -= 1
+            lane = lanes.default
+            if not (run.left or lane.reading):  # else it leaves when what was read is there
+                lane.cold.remove(run)
+                lane.close_up()
+                lanes.leave_if_empty(lane)
             return True
     return False
