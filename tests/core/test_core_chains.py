@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from harness import World
 
 from minibroker.contract import limits, wire
 from minibrokerd.core.model.kept import AFTER
+from minibrokerd.log.sizes import sizes_of
 
 HOUR_MS = 3_600_000
 
@@ -267,3 +269,26 @@ def test_a_start_finds_what_was_moved_among_many_queues() -> None:
     world.run_jobs()
     id = (world.queue("next").number, 0)
     assert world.hello().explain(id)["by"].startswith("1000 of 1000")
+
+
+@pytest.mark.parametrize("waiting", [0, 1, 3])
+def test_a_step_and_the_ends_of_what_it_acks_are_one_batch_or_it_is_refused(waiting: int) -> None:
+    """What is noted of the ends counts, for each that waits for them, too."""
+    world = World(sizes=sizes_of(200_000))
+    client = world.hello()
+    client.publish("jobs", *[b"x"] * 200)
+    for _ in range(waiting):
+        client.publish("next", b"after", after=wire.pack_runs([(0, 1, 0, 200)]))
+    work = client.receive_all("jobs")
+    ack, runs = settle_part("ack", "jobs", [(work[0].token, 1, 0, 200)])
+    before, parts = len(world.log), [{"op": "publish", "queue": "other", "count": 1}, ack]
+    for size in range(0, 150_000, 1_000):
+        answer = client.sequenced(
+            parts, runs, struct.pack("<II", 0, 150_000 - size), b"x" * (150_000 - size)
+        )
+        if answer is not None and answer["op"] == "confirm":
+            break
+        assert answer is None or answer["code"] == "too_large"
+        assert len(world.log) == before, "nothing was stored"
+    assert len(world.log) == before + 1
+    assert states(world, "jobs") == []

@@ -24,6 +24,7 @@ from minibrokerd.core.model.results import Asked, Id
 from minibrokerd.core.model.state import Store
 
 RESULT_BYTES: Final = 256  # of the record of an end without a result, at the most
+NOTE_BYTES: Final = 128  # of the record of an end for one that waits for it, at the most
 _pack = msgspec.msgpack.Encoder().encode
 _unpack_texts = msgspec.msgpack.Decoder(tuple[str, str]).decode
 
@@ -64,9 +65,19 @@ def note_ended(
     ids = list(_ids(runs))
     in_log = frozenset(_ids(logged))
     if kept_ms or store.chains.ids:
-        store.keep_together((RESULT_BYTES + len(value) + RUN.size) * len(ids))
+        store.keep_together(bytes_of_ends(store, runs) + (len(value) + RUN.size) * len(ids))
     for id in ids:
         note_one(store, queue, id, outcome, value, kept_ms, logged=id in in_log)
+
+
+def bytes_of_ends(store: Store, runs: Iterable[Run]) -> int:
+    """Return how many bytes the notes of ends take at the most: of each, and of each message that waits for it."""
+    size, ids = 0, store.chains.ids
+    for run in runs:
+        size += RESULT_BYTES * run[3]
+        if ids:
+            size += NOTE_BYTES * sum(len(ids.get(id, ())) for id in _ids((run,)))
+    return size
 
 
 def _ids(runs: Iterable[Run]) -> Iterable[Id]:

@@ -7,11 +7,14 @@ another frame say what they lost and do the rest.
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 from minibroker.contract import limits
 from minibroker.contract.wire import RUN, pack_runs
 from minibrokerd.core.model.claims import Claims
 from minibrokerd.core.model.deliveries import Run
 from minibrokerd.core.model.inputs import NEEDS_ROOM, Frame
+from minibrokerd.core.model.noting import bytes_of_ends
 from minibrokerd.core.model.refusals import Broken, Refused
 from minibrokerd.core.model.sessions import Result
 from minibrokerd.core.model.state import Store
@@ -49,6 +52,8 @@ def _apply_several(store: Store, frame: Frame) -> tuple[list[Result], bytes, int
     settlements = [work for work in works if isinstance(work, Settlement)]
     if sum(run[3] for work in settlements for run in work.runs) > limits.MAX_RUNS_PER_FRAME:
         raise Broken(f"a frame names more than {limits.MAX_RUNS_PER_FRAME} messages")
+    if claims.is_step and settlements:
+        _check_ends(store, frame, settlements)
     results: list[Result] = []
     lost: list[Run] = []
     rests_on = 0
@@ -87,14 +92,35 @@ def _check_step(store: Store, frame: Frame) -> None:
         raise Broken(f"a frame has more than {limits.MAX_MESSAGES_PER_FRAME} messages")
     if any(part.after_step for part in frame.parts if part.row.needs == NEEDS_ROOM):
         _check_after_step(store, frame)
+    if _step_bytes(frame) > store.sizes.apply_bytes:
+        _refuse_size(store, frame)
+
+
+def _step_bytes(frame: Frame) -> int:
+    """Return how many bytes of a batch a step takes at the most, without the notes of what ends by it."""
     # Beside the record of each part, one of each result.
-    records = len(frame.parts) + sum(part.runs for part in frame.parts if part.row.texts == 1)
-    if frame.size + PUBLISH_OVERHEAD_BYTES * records > store.sizes.apply_bytes:
-        raise Refused(
-            "too_large",
-            f"a frame of {frame.size} bytes in {len(frame.parts)} parts exceeds {store.sizes.apply_bytes} "
-            "with its records; nothing was stored",
-        )
+    texts: int = sum(part.runs for part in frame.parts if part.row.texts == 1)
+    records = len(frame.parts) + texts
+    return frame.size + PUBLISH_OVERHEAD_BYTES * records
+
+
+def _check_ends(store: Store, frame: Frame, settlements: list[Settlement]) -> None:
+    """Check that what is noted of the messages that a step settles has room in the batch of it.
+
+    Raises:
+        Refused: `too_large`.
+    """
+    runs = [run for work in settlements for run in work.runs]
+    if _step_bytes(frame) + bytes_of_ends(store, runs) > store.sizes.apply_bytes:
+        _refuse_size(store, frame)
+
+
+def _refuse_size(store: Store, frame: Frame) -> NoReturn:
+    raise Refused(
+        "too_large",
+        f"a frame of {frame.size} bytes in {len(frame.parts)} parts exceeds {store.sizes.apply_bytes} "
+        "with its records; nothing was stored",
+    )
 
 
 def _check_after_step(store: Store, frame: Frame) -> None:

@@ -17,7 +17,7 @@ from minibrokerd.core.model.claims import Claims
 from minibrokerd.core.model.deliveries import Delivery, Run
 from minibrokerd.core.model.inputs import Frame, Slice
 from minibrokerd.core.model.messages import MEMORY, Item, Message, Span, State, singles_of
-from minibrokerd.core.model.noting import RESULT_BYTES, note_one
+from minibrokerd.core.model.noting import bytes_of_ends, note_one
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.records import AckMeta, ExtendMeta
 from minibrokerd.core.model.refusals import Broken, Refused
@@ -284,7 +284,7 @@ def _keep_results(work: Settlement, ended: list[Run]) -> None:
     # A worker sends no results where none are kept, so that there is none is nothing to be told.
     outcome = Outcome.DONE if kept_ms or work.values is not None else Outcome.ACKED
     if store.chains.ids:
-        store.keep_together(RESULT_BYTES * sum(run[3] for run in ended))
+        store.keep_together(bytes_of_ends(store, ended))
     elif not (kept_ms or store.results.waiting):
         return
     for token, origin, first, count in ended:
