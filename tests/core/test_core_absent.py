@@ -316,3 +316,15 @@ def test_a_stop_lets_nothing_go_though_others_wait() -> None:
     other = consuming(world, "a", "b")
     world.resume(one)
     assert other.messages() == []
+
+
+def test_a_further_queue_holds_back_nothing_of_the_first() -> None:
+    """Each queue rests on the batch of its own; or what one consumer gets would pass what another got before."""
+    world = full("q", "r", auto_sync=False)
+    client = consuming(world, "q")
+    assert bodies(client.messages()) == [b"1"]
+    client.consume("r", consumer=2)
+    assert client.messages() == [], "not before the log knows"
+    assert bodies(client.receive_all("q", 1)) == [b"2"]
+    world.sync()
+    assert bodies(client.messages()) == [b"1"]

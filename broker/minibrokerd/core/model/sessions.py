@@ -60,7 +60,7 @@ class Session:
         "seen_unix_ms",
         "stands",
         "taken",
-        "taken_batch",
+        "takes_all",
         "timer",
         "unanswered_bytes",
         "version",
@@ -80,9 +80,10 @@ class Session:
         self.back_batch = 0  # the newest that has an answer of it as ended
         self.window: dict[int, Outcome] = {}
         self.stands = -1  # the batch under which its outcomes are noted; -1: they are not
-        # Numbers of the queues that it took from, as the log has them; None: very many. And the batch of that.
-        self.taken: frozenset[int] | None = frozenset()
-        self.taken_batch = 0
+        # Queues that it took from, as the log has them: by number the batch with which that is safe; and the batch
+        # of the entry that stands for all queues, once there is one.
+        self.taken: dict[int, int] = {}
+        self.takes_all: int | None = None
         self.answered_below = 1
         self.unanswered_bytes = 0
         self.seen_ms = 0  # log time of its newest frame outcome

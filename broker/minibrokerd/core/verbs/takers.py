@@ -25,12 +25,12 @@ STEP_SESSIONS: Final = 1_000  # that are looked at in one apply
 
 def note_taking(store: Store, session: Session, queue: Queue) -> int:
     """Have a session known as one that takes from a queue; return the batch that its first delivery rests on."""
-    taken = session.taken
-    if taken is not None and queue.number not in taken:
+    batch = session.taken.get(queue.number, session.takes_all)
+    if batch is None:
         if store.short or queue.durability == MEMORY:
             return 0  # leases are not written either
-        _write(store, session, queue)
-    return session.taken_batch
+        batch = _write(store, session, queue)
+    return batch
 
 
 def note_consumers(store: Store, only: Queue | None = None) -> None:
@@ -56,19 +56,27 @@ def note_consumers(store: Store, only: Queue | None = None) -> None:
         store.jobs.append(step)
 
 
-def _write(store: Store, session: Session, queue: Queue) -> None:
+def _write(store: Store, session: Session, queue: Queue) -> int:
+    """Have a queue in the entry of a session; return the batch with which that is safe."""
     entry = store.kept.find(store, TAKING, (session.id,))
     known = frozenset() if entry is None else queues_of(entry.value)
-    if entry is not None and (known is None or queue.number in known):  # the server started since
-        session.taken, session.taken_batch = known, entry.batch
-        return
+    if entry is not None:  # of before a start, perhaps
+        for number in known or ():
+            session.taken.setdefault(number, entry.batch)
+        if known is None:
+            session.takes_all = entry.batch
+        if known is None or queue.number in known:
+            return entry.batch
     assert known is not None
-    taken = known | {queue.number}
-    session.taken = taken if len(taken) <= MOST_QUEUES else None
-    packed = b"".join(pack("<I", number) for number in sorted(session.taken or ()))
+    numbers = sorted(known | {queue.number})
+    is_all = len(numbers) > MOST_QUEUES
+    packed = b"" if is_all else b"".join(pack("<I", number) for number in numbers)
     store.kept.put(store, TAKING, (session.id,), (session.client.encode(), packed))
-    session.taken_batch = store.open_batch
+    batch = session.taken[queue.number] = store.open_batch
+    if is_all:
+        session.takes_all = batch
     store.effects.wake = True  # mostly it is safe before there is something to deliver
+    return batch
 
 
 def queues_of(value: Value) -> frozenset[int] | None:
@@ -80,7 +88,7 @@ def queues_of(value: Value) -> frozenset[int] | None:
 
 def take_no_more(store: Store, session: Session) -> None:
     """Forget, over a start, too, that a session takes messages: it has no connection any more."""
-    session.taken = frozenset()
+    session.taken, session.takes_all = {}, None
     store.kept.end(store, TAKING, (session.id,))
 
 
