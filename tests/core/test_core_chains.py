@@ -292,3 +292,17 @@ def test_a_step_and_the_ends_of_what_it_acks_are_one_batch_or_it_is_refused(wait
         assert len(world.log) == before, "nothing was stored"
     assert len(world.log) == before + 1
     assert states(world, "jobs") == []
+
+
+def test_nothing_is_told_of_queues_that_a_token_does_not_cover() -> None:
+    world, _, _ = jobs(2, result_ms=HOUR_MS)
+
+    class Mine:
+        def covers(self, queue: str) -> bool:
+            return queue.startswith("next")
+
+    spy = world.hello()
+    world.store.connections[spy.connection].scope = Mine()
+    assert after(spy, (1, 0))["code"] == "unknown_message"
+    assert spy.publish("next", b"own")["op"] == "confirm"
+    assert after(spy, (2, 0))["op"] == "confirm"

@@ -14,11 +14,11 @@ from minibrokerd.core.model.chains import Chain
 from minibrokerd.core.model.deliveries import Run
 from minibrokerd.core.model.kept import RESULT
 from minibrokerd.core.model.messages import MEMORY, Block, is_dead, singles_of
-from minibrokerd.core.model.noting import ids_in
+from minibrokerd.core.model.noting import ids_in, may_know
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.records import AttemptMeta
 from minibrokerd.core.model.refusals import Broken, Refused
-from minibrokerd.core.model.results import Id
+from minibrokerd.core.model.results import Asked, Id
 from minibrokerd.core.model.state import Store
 from minibrokerd.core.model.transitions import wait
 from minibrokerd.core.model.wheel import TICK_MS, Timer
@@ -41,7 +41,9 @@ class After(NamedTuple):
     outcomes: dict[Id, Outcome]
 
 
-def check_after(store: Store, part: Any, columns: dict[str, Any], *, is_step: bool) -> After | None:
+def check_after(
+    store: Store, connection: int, part: Any, columns: dict[str, Any], *, is_step: bool
+) -> After | None:
     """Return what a publish part waits for; None: for nothing.
 
     Raises:
@@ -68,15 +70,15 @@ def check_after(store: Store, part: Any, columns: dict[str, Any], *, is_step: bo
     if len(ids) > limits.MAX_AFTER or store.chains.awaited + len(ids) > limits.MAX_AWAITED:
         _refuse_many(store, len(ids))
     found = _found(store, ids)
-    outcomes = {id: Outcome.DEAD for id, is_over in found.items() if is_over}
+    outcomes = {id: Outcome.DEAD for id, (_, is_over) in found.items() if is_over}
     for id in ids:
-        if id in found:
-            continue
-        known = store.kept.get(store, RESULT, id)
-        if known is None:
+        known = store.kept.get(store, RESULT, id) if id not in found else None
+        place = found[id][0] if id in found else 0 if known is None else int(known[3])
+        if not (place and may_know(store, Asked(connection, 0, 0, id, None), place)):
             text = f"of message {id[0]}-{id[1]} nothing is known: it ended and no result is kept, or it never was"
             raise Refused("unknown_message", text)
-        outcomes[id] = Outcome(int(known[0]))
+        if known is not None:
+            outcomes[id] = Outcome(int(known[0]))
     return After(ids, outcomes)
 
 
@@ -99,12 +101,12 @@ def _refuse_many(store: Store, count: int) -> None:
     )
 
 
-def _found(store: Store, ids: Iterable[Id]) -> dict[Id, bool]:
-    """Return which of these messages are there, and whether each is dead."""
-    found: dict[Id, bool] = {}
+def _found(store: Store, ids: Iterable[Id]) -> dict[Id, tuple[int, bool]]:
+    """Return which of these messages are there: the number of the queue of each, and whether it is dead."""
+    found: dict[Id, tuple[int, bool]] = {}
     for queue, some in _places(store, ids, found):
         for id in ids_in(store, queue, some):
-            found[id] = queue.is_dlq or is_dead(queue.group.later.find(*id))
+            found[id] = queue.number, queue.is_dlq or is_dead(queue.group.later.find(*id))
     return found
 
 
@@ -210,7 +212,7 @@ def _count_lost(store: Store) -> bool:
         left = [id for id, by in zip(chain.ids, chain.outcomes, strict=True) if not by]
         found = _found(store, left)
         for id in left:
-            if id not in found or found[id]:
+            if id not in found or found[id][1]:
                 outcome = Outcome.DEAD if id in found else Outcome.DAMAGED
                 chains.note(store, chain, chain.index[id], outcome)
         if not left:

@@ -65,7 +65,9 @@ def check_publish(
             claims.new.add(name)
     after = None
     if part.after or part.after_step:
-        after = check_after(store, part, columns, is_step=claims is not None and claims.is_step)
+        after = check_after(
+            store, frame.connection, part, columns, is_step=claims is not None and claims.is_step
+        )
     return store, frame, part, own.size, queue, extent, sizes, columns, plan, after
 
 
