@@ -12,6 +12,9 @@ from harness import World
 
 from minibroker.contract import wire
 from minibroker.contract.wire import RUN
+from minibrokerd.core.model.group import Group
+from minibrokerd.core.model.state import Store
+from minibrokerd.core.model.wheel import Timer
 from minibrokerd.core.verbs import recalling
 
 SECOND_MS = 1_000
@@ -220,6 +223,59 @@ def test_one_that_gave_back_gets_what_is_published_then() -> None:
     world.disconnect(idle)
     world.advance(2 * recalling.LOOK_MS)
     assert len(busy.messages()) == 3
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Note when a group is looked at."""
+    times, look = list[int](), recalling._look
+
+    def noted(store: Store, timer: Timer, group: Group) -> None:
+        times.append(store.now_ms)
+        look(store, timer, group)
+
+    monkeypatch.setattr(recalling, "_look", noted)
+    return times
+
+
+def test_nobody_looks_while_all_in_line_hold_something(looks: list[int]) -> None:
+    """As a worker does on a long job, with room for more: nothing changes before it says something."""
+    world = World()
+    client = world.hello()
+    client.consume("q", 10, lease_ms=12 * 3_600 * SECOND_MS)
+    client.publish("q", b"x", b"y", b"z")
+    messages = client.messages()
+    client.begin(messages[0])
+    world.advance(3_600 * SECOND_MS)
+    assert len(looks) <= 2
+
+
+@pytest.mark.parametrize("how", ["begin", "ack"])
+def test_one_that_is_idle_later_is_found(how: str, looks: list[int]) -> None:
+    """It held one for 20 s, and begins it or has done it; what the other holds is asked for then."""
+    world, busy, messages, idle = busy_and_idle(1, prefetch=3)
+    idle.publish("q", b"held")
+    (message,) = idle.messages()
+    world.advance(20 * SECOND_MS)
+    assert recalls(busy) == []
+    assert len(looks) <= 3
+    idle.begin(message) if how == "begin" else idle.settle("ack", message)
+    world.advance(3 * recalling.LOOK_MS)
+    assert recalls(busy) == [(messages[0].token, 1, 1, 1)]
+
+
+def test_one_that_gave_back_and_has_done_some_is_found(looks: list[int]) -> None:
+    """While it works on as much as then nobody looks; when it has done some of that it is idle."""
+    world, busy, messages, idle = busy_and_idle(3)
+    accept(idle)
+    give_back(busy, messages[1:])
+    others = idle.messages()
+    busy.begin(messages[0])
+    world.advance(20 * SECOND_MS)
+    assert len(looks) <= 4
+    busy.settle("ack", messages[0])
+    world.advance(3 * recalling.LOOK_MS)
+    assert recalls(idle) == [(others[1].token, *others[1].id, 1)]
 
 
 @pytest.mark.parametrize("how", ["disconnect", "restart", "delete"])

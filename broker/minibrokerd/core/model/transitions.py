@@ -77,6 +77,8 @@ def change(
     count = sum([item.stop - item.first for item in items])
     if row.leaves:
         setattr(group, row.leaves, getattr(group, row.leaves) - count)
+        if source is HELD:
+            _stir(store, group)
     if row.enters:
         setattr(group, row.enters, getattr(group, row.enters) + count)
     if row.disarms:
@@ -148,6 +150,14 @@ def give_credit(store: Store, group: Group, delivery: Delivery, count: int) -> N
         and not store.connections[consumer.connection].stopped
     ):
         group.stand_in_line(consumer)
+        store.touch(group)
+    elif consumer.at_work:
+        _stir(store, group)
+
+
+def _stir(store: Store, group: Group) -> None:
+    """Look again whether somebody in line has nothing to do, while others hold something (verbs/recalling.py)."""
+    if group.held and group.consumers and group.recall is None:
         store.touch(group)
 
 
@@ -227,6 +237,8 @@ def begin(store: Store, group: Group, messages: Sequence[Message], until_ms: int
         schedule(timer, until_ms)
     group.held -= len(messages)
     group.begun += len(messages)
+    if group.held:
+        _stir(store, group)
 
 
 def end_begun(store: Store, group: Group, delivery: Delivery, messages: Sequence[Message]) -> None:
@@ -247,6 +259,8 @@ def end_held(
 ) -> None:
     """HELD to None: messages without a history, so many in these spans, that were taken out of their delivery."""
     group.held -= count
+    if group.held:
+        _stir(store, group)
     give_credit(store, group, delivery, count)
     if group.keys is not None:
         _count_keys(group.keys, spans, HELD, None)

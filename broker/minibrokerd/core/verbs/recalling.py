@@ -4,11 +4,12 @@ A begin is not answered, so only the client knows what it has begun: it is asked
 has not (`release`, `recalled`). Until then the message is its own; so nothing ever runs twice for this. A client
 is asked only if it said that it knows the frame (`accept`).
 
-While somebody waits in the line of a group that has nothing ready, and something of it is held, the group is
-looked at ten times a second. Idle is who could take more, holds nothing itself, and works on less than when it
-last gave something back: so what moved does not come back to one that is as busy as before. Asked back is the
-newer half of what a busy one has held for that long, never more than the idle ones could take; what moved must be
-held for that long again before it can move again.
+While somebody idle waits in the line of a group that has nothing ready, and something of it is held, the group is
+looked at ten times a second. Else the looks end; what can make somebody idle (transitions.py) begins them anew.
+Idle is who could take more, holds nothing itself, and works on less than when it last gave something back: so what
+moved does not come back to one that is as busy as before. Asked back is the newer half of what a busy one has held
+for that long, never more than the idle ones could take; what moved must be held that long again before it can move
+again.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ MOST_ITEMS: Final = 5_000  # of these
 
 
 def watch(store: Store, group: Group) -> None:
-    """Look at a group from now on, as long as somebody in it waits while others hold something."""
+    """Look at a group from now on, as long as somebody in it is idle while others hold something."""
     group.recall = Recall(store.next_token())
     store.set_timer(_look, group, store.now_ms + LOOK_MS)
 
@@ -63,22 +64,29 @@ def _look(store: Store, timer: Timer, group: Group) -> None:
     if group.paused or not group.consumers or group.lanes.turns or not group.held:
         group.recall = None
         return
-    if store.hands_out(group):
-        _ask_back(store, group, recall)
+    if store.hands_out(group) and not _ask_back(store, group, recall):
+        group.recall = None
+        return
     recall.below = store.next_token()
     store.set_timer(_look, group, store.now_ms + LOOK_MS)
 
 
-def _ask_back(store: Store, group: Group, recall: Recall) -> None:
+def _ask_back(store: Store, group: Group, recall: Recall) -> bool:
+    """Ask for what the idle could take; False: nobody is idle, and time alone does not change that."""
     held, aged = _holders(group, recall.below)
     assert group.consumers is not None
-    wanted = 0
+    wanted, may_be = 0, len(group.consumers) > MOST_DELIVERIES
     for consumer in islice(group.consumers, MOST_DELIVERIES):
         connection = store.connections.get(consumer.connection)
-        if consumer in held or connection is None or connection.stopped:
+        if consumer in held:
+            continue
+        if connection is None or connection.stopped:
+            may_be = True
             continue
         if not consumer.at_work or consumer.outstanding < consumer.at_work:
             wanted += max(consumer.credit(), 0)
+    if not wanted:
+        return may_be
     for consumer in sorted(aged, key=held.__getitem__, reverse=True):
         connection = store.connections.get(consumer.connection)
         if wanted <= 0:
@@ -92,6 +100,7 @@ def _ask_back(store: Store, group: Group, recall: Recall) -> None:
         wanted -= sum(run[3] for run in runs)
         header = {"op": "recall", "queue": group.queue.name, "runs": len(runs)}
         store.send(connection.id, consumer.batch, header, pack_runs(runs))
+    return True
 
 
 def _holders(
