@@ -244,6 +244,8 @@ class Checker:
         for old in history.handed.values():
             if old.token >= handed.token or old.leased_us is None or old.lost:
                 continue
+            if old.leased_us + old.lease_ms * 1_000 - SLACK_US <= self.crashed_us:
+                continue  # it had ended, and its attempt with it
             # An ack that was made later waits for the way back; before, it may be one of the confirmed.
             if old.ended and (old.ended != "ack" or old.ended_us < self.crashed_us):
                 continue
