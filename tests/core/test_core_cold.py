@@ -70,6 +70,22 @@ def test_places_of_messages_that_all_ended_are_neither_in_line_nor_read(
     world.check()
 
 
+def test_the_rest_of_a_run_begins_behind_what_stands_in_front_of_it() -> None:
+    """A frame that was split is in both; runs in line are searched by where they begin."""
+    world = World()
+    client = world.hello()
+    for _ in range(4):
+        client.publish("q", b"0", b"1", b"2")
+    world.freeze()
+    lane = world.queue("q").group.lanes.default
+    run = lane.cold[0]
+    first, stop = run.start, run.stop
+    lane.cold.append(run.split(first + 2))
+    assert [each.start for each in lane.cold] == [first, first + 2]
+    for sequence in range(first, stop):
+        assert lane.run_of(sequence) is lane.cold[sequence >= first + 2]
+
+
 def test_copies_of_what_is_cold_are_not_read_before_they_are_safe() -> None:
     """A place is known once the record is; until then a queue waits with what is ready."""
     world, client = frozen()

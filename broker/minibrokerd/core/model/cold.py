@@ -83,8 +83,14 @@ class ColdRun:
 
     @property
     def start(self) -> int:
-        """The first sequence that was not read back; `stop` if all were."""
-        return self.bounds(self.at)[0] if self.at < len(self.firsts) else self.stop
+        """The first sequence that was not read back and has not ended; `stop` if there is none.
+
+        The rest of a run that was split has a frame whose start is in others, which stand in front of it.
+        """
+        if self.at >= len(self.firsts):
+            return self.stop
+        first = self.bounds(self.at)[0]
+        return next(self.live(first, self.stop), (self.stop, 0))[0] if self.gone else first
 
     def waits(self, sequence: int) -> bool:
         """Whether a message is here, has not ended, and was not read back."""
