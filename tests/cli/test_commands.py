@@ -267,6 +267,7 @@ def test_a_circuit_that_is_open_is_told_below_the_settings(broker_server: Broker
     [
         (2, ("lease=1",), "lease_ms"),
         (2, ("lease_ms",), "SETTING=VALUE"),
+        (2, ("lasse_ms=5",), "did you mean lease_ms?"),
         (2, ("lease_ms=soon",), "is no duration"),
         (2, ("lease_ms=0.5ms",), "no whole number of milliseconds"),
         (2, ("max_attempts=5m",), "must be an integer"),

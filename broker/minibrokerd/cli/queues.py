@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from typing import Any, Final
 
 import click
@@ -267,9 +268,11 @@ def _change(pair: str) -> tuple[str, int | str]:
     name, equals, value = pair.partition("=")
     row = SETTINGS.get(name)
     if row is None or not equals:
-        raise click.BadParameter(
-            f"{pair!r} is not SETTING=VALUE; the settings are {', '.join(SETTINGS)}"
-        )
+        says = f"{pair!r} is not SETTING=VALUE"
+        if equals:
+            (near, *_) = [*get_close_matches(name, SETTINGS, 1), ""]
+            says = f"unknown setting {name!r}{f', did you mean {near}?' if near else ''}"
+        raise click.BadParameter(f"{says}; the settings are {', '.join(SETTINGS)}")
     if row.choices:
         return name, value
     try:

@@ -258,7 +258,8 @@ def runs_of(ids: Iterable[MessageId] | None) -> list[tuple[int, int, int, int]]:
     try:
         runs = [(0, origin, sequence, 1) for origin, sequence in ids]
     except (TypeError, ValueError) as error:
-        raise TypeError(f"ids is {shown(ids)}; it must be MessageIds") from error
+        text = f"{shown(ids)} is no list of message ids; MessageId.parse makes one of the text that it prints"
+        raise TypeError(text) from error
     for _, origin, sequence, _ in runs:
         whole("ids: an origin", origin, 0, 2**32 - 1)
         whole("ids: a sequence", sequence, 0, 2**64 - 1)
