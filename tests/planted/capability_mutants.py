@@ -79,8 +79,8 @@ STEP_MUTANTS: Final = (
     Mutant(
         "a step is not measured as a whole",
         "core/verbs/parts.py",
-        "    if frame.size + PUBLISH_OVERHEAD_BYTES * records > store.sizes.apply_bytes:\n",
-        "    if frame.size + PUBLISH_OVERHEAD_BYTES < records - store.sizes.apply_bytes:\n",
+        "    return frame.size + PUBLISH_OVERHEAD_BYTES * records\n",
+        "    return (frame.size + PUBLISH_OVERHEAD_BYTES * records) * 0\n",
         ("core/test_core_steps.py",),
         "I12: a step falls into two batches, and a crash takes one of them",
     ),
