@@ -46,7 +46,7 @@ async def test_both_clients_say_the_same() -> None:
 
 async def test_what_is_no_id_and_what_is_no_queue() -> None:
     async with minibroker.connect("memory://") as broker:
-        with pytest.raises(TypeError, match="MessageIds"):
+        with pytest.raises(TypeError, match="message ids"):
             await broker.explain("1-0")  # type: ignore[arg-type]
         with pytest.raises(minibroker.UnknownQueue):
             await broker.queue("nowhere").explain(MessageId(1, 0))

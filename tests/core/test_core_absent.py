@@ -328,3 +328,21 @@ def test_a_further_queue_holds_back_nothing_of_the_first() -> None:
     assert bodies(client.receive_all("q", 1)) == [b"2"]
     world.sync()
     assert bodies(client.messages()) == [b"1"]
+
+
+def test_what_waits_for_the_first_sync_is_no_more_than_one_burst() -> None:
+    """The shell can write nothing of it before, so nothing says stop: all at once, it would be too much."""
+    world = World(auto_sync=False)
+    publisher = world.hello("publisher")
+    for _ in range(4):
+        publisher.publish("q", *[bytes(limits.OUTPUT_SOFT_BYTES // 4)] * 4)
+        world.sync()
+    client = world.hello("worker")
+    client.consume("q", prefetch=16)
+    for _ in range(20):
+        world.advance(TICK_MS)
+    assert world.store.queues["q"].group.held <= 5
+    for _ in range(20):
+        world.sync()
+        world.advance(TICK_MS)
+    assert len(client.messages()) == 16

@@ -133,8 +133,8 @@ TRANSITION_MUTANTS: Final = (
     Mutant(
         "an ack of a span leaves it held",
         TABLE,
-        "    group.held -= count\n    give_credit",
-        "    give_credit",
+        "    group.held -= count\n    if group.held:\n        _stir(store, group)\n    give_credit",
+        "    if group.held:\n        _stir(store, group)\n    give_credit",
         BY,
         "a count that only grows",
     ),

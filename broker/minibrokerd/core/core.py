@@ -46,7 +46,7 @@ from minibrokerd.core.model.transitions import delay_over
 from minibrokerd.core.replay import Replay
 from minibrokerd.core.verbs import chaining, logins, pausing, redriving, withdrawing
 from minibrokerd.core.verbs.attempts import leases_over
-from minibrokerd.core.verbs.dispatching import dispatch, line_up_all
+from minibrokerd.core.verbs.dispatching import dispatch, line_up_all, refill_later
 from minibrokerd.core.verbs.expiring import expire_some
 from minibrokerd.core.verbs.farewells import end_connection
 from minibrokerd.core.verbs.firing import bytes_of, watch
@@ -366,6 +366,8 @@ def _synced(store: Store, command: Synced) -> None:
         _, queue, _, spans, count = store.entering.popleft()
         queue.group.entering -= count
         enter(store, queue, spans)
+    while store.brimful and store.brimful[0][0] <= command.batch:
+        refill_later(store, store.brimful.popleft()[1])
     while store.copied and store.copied[0][0] <= command.batch:
         _, queue = store.copied.popleft()
         if store.by_number.get(queue.number) is queue:

@@ -64,7 +64,7 @@ class Store:
 
     # Slots: the interpreter reads attributes slower from the 30th of an instance on.
     __slots__ = (
-        "_counter", "_numbers", "absent", "auto_create", "bodies", "by_number", "calendar_of", "chains",
+        "_counter", "_numbers", "absent", "auto_create", "bodies", "brimful", "by_number", "calendar_of", "chains",
         "clear_below",
         "connections", "copied", "deliveries", "dirty", "dropped_batch", "effects", "endings", "entering",
         "epoch", "forward_waits", "grace_until_ms", "has_room", "held_back",
@@ -136,12 +136,11 @@ class Store:
         self.dirty: list[Group] = []
         self.held_back: dict[Group, None] = {}  # were dirty while nothing was handed out
         self.idle: list[Group] = []  # to be looked at by `rest`
-        self.jobs: deque[Callable[[], bool]] = (
-            deque()
-        )  # long work in steps; a step returns True at the end
-        self.looks_left = (
-            5_000  # of requests that look at much (walks.py), before others have a turn
-        )
+        # Long work in steps; a step returns True at the end.
+        self.jobs: deque[Callable[[], bool]] = deque()
+        self.looks_left = 5_000  # of requests that look at much (walks.py), before others do
+        # (batch, connection) of those that may get no more before a batch is synced: their deliveries wait for it
+        self.brimful: deque[tuple[int, Connection]] = deque()
         self._counter = 0
 
     # -- identities -----------------------------------------------------------------------------

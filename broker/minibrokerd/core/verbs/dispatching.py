@@ -153,7 +153,7 @@ def _deliver(store: Store, group: Group, consumer: Consumer, most: int) -> bool:
     store.send(connection.id, consumer.batch, header, column, bodies)
     connection.room -= size + len(column)
     if connection.room <= 0:
-        _refill_later(store, connection)
+        refill_later(store, connection, consumer.batch)
     if consumer.request is not None:
         _end_receive(store, group, consumer, delivery)
     return True
@@ -193,8 +193,14 @@ def _fill(
     return bodies, count, rests_on
 
 
-def _refill_later(store: Store, connection: Connection) -> None:
-    """A large credit must not become one burst: after 1 MiB the shell has a turn to write, and to say stop."""
+def refill_later(store: Store, connection: Connection, rests_on: int = 0) -> None:
+    """A large credit must not become one burst: after 1 MiB the shell has a turn to write, and to say stop.
+
+    It can write nothing that rests on a batch before that is synced.
+    """
+    if rests_on > store.synced:
+        store.brimful.append((rests_on, connection))
+        return
 
     def refill() -> bool:
         connection.room = limits.OUTPUT_SOFT_BYTES
