@@ -443,3 +443,16 @@ def test_a_refused_publish_remembers_no_id() -> None:
     assert client.publish("q", b"refused", dedupes=["1"])["code"] == "busy"
     client.purge("q")
     assert told(client.publish("q", b"now", dedupes=["1"])) == {}
+
+
+@pytest.mark.parametrize("mode", ["replace", "keep-latest"])
+def test_what_is_replaced_before_its_sync_takes_no_memory(mode: str) -> None:
+    """Its publish is still under way, with nothing in it."""
+    world = World(auto_sync=False)
+    client = world.hello("p")
+    publish(client, b"1", unique_mode=mode)
+    publish(client, b"2", unique_mode=mode)
+    sums = world.store.sums
+    world.check()
+    (first, second) = [block.extent for _, _, block, _, _ in world.store.entering]
+    assert (first.refs, second.refs, sums.held_bytes) == (0, 1, second.size)
