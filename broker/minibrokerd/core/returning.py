@@ -38,7 +38,7 @@ def finish_sessions(store: Store) -> None:
 def hold_back(store: Store) -> None:
     """Hand nothing out of queues from which sessions took messages that can come back now."""
     absent, ids = store.absent, []
-    has_any = any(_has_messages(queue) for queue in store.queues.values())
+    has_any: bool | None = None
     for entry in store.kept.of(TAKING):
         id, client = entry.key[0], entry.value[0]
         assert isinstance(id, int)
@@ -47,8 +47,11 @@ def hold_back(store: Store) -> None:
         numbers = queues_of(entry.value)
         queues = [store.by_number[number] for number in numbers or () if number in store.by_number]
         groups = tuple(queue.group for queue in queues if _has_messages(queue))
-        if groups or (numbers is None and has_any):
-            absent.add(id, Absentee(client.decode(), groups, numbers is None))
+        is_all = numbers is None
+        if is_all and has_any is None:  # looked for once, where somebody took from very many
+            has_any = any(map(_has_messages, store.queues.values()))
+        if groups or (is_all and has_any):
+            absent.add(id, Absentee(client.decode(), groups, is_all))
     if ids:
         store.set_timer(give_up, ids, store.now_ms + limits.RESUME_WAIT_MS)
     if absent:

@@ -2,9 +2,9 @@
 
 An `async def` handler is awaited in the loop. Any other callable may block, so it runs in a thread of the run's
 own pool, and the verbs of its message block (in_thread.py); what it returns is awaited if it can be, so that a
-plain function may return a coroutine. What can never
-be right (a generator, a coroutine that was called already, a function without a place for the message) is refused
-before the first message is taken: found later, its work would be done, or not done, at each attempt.
+plain function may return a coroutine. What can never be right (a generator, a coroutine that was called already, a
+function without a place for the message) is refused before the first message is taken: found later, its work would
+be done, or not done, at each attempt.
 """
 
 from __future__ import annotations

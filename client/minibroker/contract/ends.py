@@ -60,6 +60,10 @@ ENDS: Final[Mapping[str, End]] = {row.outcome.name: row for row in _ROWS}
 assert len(ENDS) == len(_ROWS) == len(Outcome), "every outcome needs exactly one row"
 
 
+# What becomes of a message that came after others of which some are dead; the first one if nothing is said.
+IF_DEAD: Final = ("dead_letter", "run")
+
+
 class After(NamedTuple):
     """How the messages ended that a message waited for: done, or not (dead, cancelled, dropped, ...)."""
 

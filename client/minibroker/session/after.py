@@ -7,14 +7,14 @@ from typing import Final
 
 from minibroker.contract import limits
 from minibroker.contract.confirms import MessageId
+from minibroker.contract.ends import IF_DEAD
 from minibroker.contract.errors import BadValue, TooLarge
 from minibroker.contract.wire import pack_runs
 from minibroker.session.outbox import Key, PublishGroup
 from minibroker.session.spans import shown
 from minibroker.session.wishes import runs_of
 
-DEAD_LETTER: Final = "dead_letter"
-IF_DEAD: Final = (DEAD_LETTER, "run")
+DEAD_LETTER: Final = IF_DEAD[0]
 
 
 class AfterGroup(PublishGroup):

@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from minibroker.contract import limits
-from minibroker.contract.bodies import decode_body, encode_body
+from minibroker.contract.bodies import decode_body
 from minibroker.contract.confirms import MessageId
 from minibroker.contract.ends import ENDS
 from minibroker.contract.errors import BadValue, MessageFailed, Timeout, TooLarge
@@ -36,10 +36,7 @@ def encoded(value: Any) -> bytes:
         TypeError: it can be none.
         TooLarge: it has too many bytes.
     """
-    try:
-        raw, encoding = encode_body(value)
-    except TypeError:
-        raw, encoding = typed.write(value)
+    raw, encoding = typed.write_any(value)
     if not encoding:
         raw = msgspec.msgpack.encode(raw)
     if len(raw) > limits.MAX_RESULT_BYTES:

@@ -7,10 +7,16 @@ from __future__ import annotations
 
 import math
 from datetime import timedelta
+from typing import Any
 
 from minibroker.contract.errors import BadValue
 
 Span = float | timedelta
+
+
+def in_seconds(value: Any) -> Any:
+    """Return a span as a number of seconds, and what is no timedelta as it is."""
+    return value.total_seconds() if isinstance(value, timedelta) else value
 
 
 def milliseconds(name: str, span: Span, most_ms: int, least_ms: int = 0) -> int:
@@ -22,7 +28,7 @@ def milliseconds(name: str, span: Span, most_ms: int, least_ms: int = 0) -> int:
     """
     if isinstance(span, bool) or not isinstance(span, (int, float, timedelta)):
         raise TypeError(f"{name} is {shown(span)}; it must be seconds or a timedelta")
-    seconds = span.total_seconds() if isinstance(span, timedelta) else span
+    seconds: float = in_seconds(span)
     try:
         span_ms = math.ceil(round(seconds * 1000, 6))
     except (OverflowError, ValueError):

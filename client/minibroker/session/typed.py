@@ -163,6 +163,14 @@ def write(body: Any) -> Written:
     return encode_body(_made(body, _plain))
 
 
+def write_any(value: Any) -> Written:
+    """Return the bytes and the encoding of a value, which pays nothing for `write` where it is a plain body."""
+    try:
+        return encode_body(value)
+    except TypeError:
+        return write(value)
+
+
 def write_all(bodies: Iterable[Any]) -> list[Written]:
     """Return all `bodies` written; TypeError names the first that cannot be by its index."""
     return [_at(index, write, body) for index, body in enumerate(bodies)]

@@ -7,16 +7,16 @@ answered by one, before the answer that the handler itself comes to.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import timedelta
 from types import TracebackType
 from typing import Any, Final
 
 from minibroker.aio.message import Message
 from minibroker.contract import errors
-from minibroker.contract.bodies import decode_body, encode_body
+from minibroker.contract.bodies import decode_body
 from minibroker.contract.confirms import Confirm, MessageId
 from minibroker.contract.errors import MinibrokerError
 from minibroker.session import typed
+from minibroker.session.spans import in_seconds
 
 ASKED: Final = frozenset({"progress", "extend", "step"})
 FINE: Final = {"kind": "fine"}
@@ -50,15 +50,15 @@ class GivenStep:
     def _say(self, verb: str, queue: str, bodies: Iterable[Any], wishes: dict[str, Any]) -> None:
         if not isinstance(queue, str):
             raise TypeError("a handler in a process names the queue of a publish by a str")
-        made = [list(_encoded(body)) for body in bodies]
-        named = {name: plain(value) for name, value in wishes.items()}
+        made = [list(typed.write_any(body)) for body in bodies]
+        named = {name: in_seconds(value) for name, value in wishes.items()}
         if named.get("after") is not None:
             named["after"] = [list(each) for each in named["after"]]
         self._parts.append({"verb": verb, "queue": queue, "bodies": made, "wishes": named})
 
     def result(self, value: Any, *, kept: Any = None) -> None:
         """Say what the message came to; see `minibroker.sync.Step.result`."""
-        self._result = {"result": list(_encoded(value)), "kept": plain(kept)}
+        self._result = {"result": list(typed.write_any(value)), "kept": in_seconds(kept)}
 
     def __enter__(self) -> GivenStep:
         return self
@@ -71,21 +71,9 @@ class GivenStep:
     ) -> None:
         if error is None:
             said = self._given.ask(
-                kind="step", timeout=plain(self._timeout), parts=self._parts, **self._result
+                kind="step", timeout=in_seconds(self._timeout), parts=self._parts, **self._result
             )
             self.confirms = [Confirm(*each) for each in said["confirms"]]
-
-
-def _encoded(value: Any) -> tuple[bytes, int]:
-    try:
-        return encode_body(value)
-    except TypeError:
-        return typed.write(value)
-
-
-def plain(value: Any) -> Any:
-    """Return a value of a verb as a frame can have it: a span as seconds."""
-    return value.total_seconds() if isinstance(value, timedelta) else value
 
 
 async def answer(message: Message[Any], asked: dict[str, Any]) -> dict[str, Any]:

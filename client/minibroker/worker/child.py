@@ -32,8 +32,9 @@ from minibroker.contract.ends import After
 from minibroker.contract.errors import BodyError
 from minibroker.session.error_text import describe
 from minibroker.session.result_wish import encoded
+from minibroker.session.spans import in_seconds
 from minibroker.shell.tracing import within
-from minibroker.worker.asking import GivenStep, plain, refused
+from minibroker.worker.asking import GivenStep, refused
 from minibroker.worker.calling import with_arguments
 from minibroker.worker.declared import takes_of
 from minibroker.worker.following import Reject, Retry
@@ -87,7 +88,7 @@ class Given:
 
     def extend(self, lease: float | timedelta | None = None) -> None:
         """Renew the lease now, for `lease` seconds; see `minibroker.sync.Message.extend`."""
-        self.ask(kind="extend", lease=plain(lease))
+        self.ask(kind="extend", lease=in_seconds(lease))
 
     def step(self, *, timeout: float | timedelta | None = None) -> GivenStep:
         """Return a block as `minibroker.sync.Message.step` does: `with message.step() as step:`."""

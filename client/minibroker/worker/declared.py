@@ -10,14 +10,13 @@ import inspect
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Any, Final, Literal, get_args, get_origin
 
 from minibroker.aio.message import Message
 from minibroker.contract import limits
 from minibroker.contract.settings import check_settings
 from minibroker.session.handling import is_async
-from minibroker.session.spans import Span, milliseconds, of_type, whole
+from minibroker.session.spans import Span, in_seconds, milliseconds, of_type, whole
 from minibroker.session.typed import Convert, converter
 
 Executor = Literal["loop", "thread", "process"]
@@ -91,7 +90,7 @@ def declare(
         _executor(function, executor),
         concurrency,
         timeout_s,
-        lease if not isinstance(lease, timedelta) else lease.total_seconds(),
+        in_seconds(lease),
         check_settings(settings),
         overwrite,
     )

@@ -6,7 +6,7 @@ from collections.abc import Container, Iterable, Iterator
 from typing import Any, Final, NamedTuple
 
 from minibroker.contract import limits
-from minibroker.contract.ends import Outcome
+from minibroker.contract.ends import IF_DEAD, Outcome
 from minibroker.contract.limits import DLQ_SUFFIX
 from minibroker.contract.wire import RUN
 from minibrokerd.core.model import chains
@@ -26,8 +26,7 @@ from minibrokerd.core.verbs.finding import take_waiting
 from minibrokerd.core.verbs.moving import dead_letter
 
 CAUSE: Final = "predecessor"
-RUNS: Final = "run"
-MODES: Final = ("", "dead_letter", RUNS)
+DEAD_LETTER, RUNS = IF_DEAD
 MOST_LOOKS: Final = (
     100_000  # at queues, for messages that are in none of those where they should be
 )
@@ -52,10 +51,9 @@ def check_after(
     """
     if not (part.after or part.after_step):
         return None
-    if part.if_dead not in MODES:
-        raise Refused(
-            "bad_value", f"if_dead is {part.if_dead!r:.100}; it must be dead_letter or run"
-        )
+    if (part.if_dead or DEAD_LETTER) not in IF_DEAD:
+        modes = " or ".join(IF_DEAD)
+        raise Refused("bad_value", f"if_dead is {part.if_dead!r:.100}; it must be {modes}")
     if part.count != 1 or len(part.after) % RUN.size:
         raise Broken(
             "a publish that comes after others has one message, and names them by a run column"
