@@ -121,7 +121,7 @@ async def test_one_queue_and_its_settings(http_broker: HttpBroker) -> None:
         == "bad_value"
     )
     assert get(http_broker, "queues/mail")["settings"]["max_attempts"] == 3
-    assert "http_change action=set who=operator" in http_broker.server.output
+    http_broker.server.prints("http_change action=set who=operator")
 
 
 async def test_messages_come_in_pages(http_broker: HttpBroker) -> None:
@@ -262,8 +262,8 @@ async def test_every_change_is_an_event_with_who(http_broker: HttpBroker) -> Non
     ]
     assert changes[-1]["fields"]["who"] == "operator"
     assert changes[-1]["fields"]["peer"].startswith("127.0.0.1:")
-    assert "messages_redriven connection=" in http_broker.server.output
-    assert 'client="http operator"' in http_broker.server.output
+    http_broker.server.prints("messages_redriven connection=")
+    http_broker.server.prints('client="http operator"')
     last = get(http_broker, "events")["last"]
     assert get(http_broker, "events", after=last)["events"] == []
 

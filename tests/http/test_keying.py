@@ -40,7 +40,7 @@ def test_keys_have_weights_and_rest(http_broker: HttpBroker) -> None:
         made = call(http_broker, "PUT", "queues/mail/keys", key=name, paused=False)
         assert (made["weight"], made["paused"]) == (3, False)
         assert len(queue.receive()) == 1
-    assert "http_change action=set_key who=operator" in http_broker.server.output
+    http_broker.server.prints("http_change action=set_key who=operator")
 
 
 @pytest.mark.parametrize(

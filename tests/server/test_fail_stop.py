@@ -69,6 +69,7 @@ async def test_an_error_in_the_middle_of_a_step_ends_the_server_and_loses_nothin
             armed.touch()
             await failed.nack("one")  # its outcome is open
             code = await asyncio.to_thread(server.process.wait, STOP_DEADLINE_S)
+            server.close()  # what it printed is read to its end
             assert code == exits.FAULT, server.output
             assert "fault" in server.output
             assert "KeyError: 'injected'" in server.output

@@ -19,7 +19,7 @@ from time import monotonic
 from typing import IO, Protocol
 
 from support import warm
-from support.processes import Process
+from support.processes import Process, look_until
 from support.warm import COMMAND
 
 # Far above what a start takes: they end a test of a broker that hangs, and measure nothing.
@@ -93,6 +93,10 @@ class BrokerServer:
     def output(self) -> str:
         """What the broker printed so far, for the text of a failing assert."""
         return "\n".join(self.lines)
+
+    def prints(self, text: str) -> None:
+        """Wait until it has printed a text: its answers and its lines come by two pipes, in any order."""
+        look_until(lambda: text in self.output, self.process, text)
 
     def kill(self) -> None:
         """End the process by SIGKILL, at once, and check that this is what ended it."""

@@ -28,7 +28,8 @@ def milliseconds(name: str, span: Span, most_ms: int, least_ms: int = 0) -> int:
     """
     if isinstance(span, bool) or not isinstance(span, (int, float, timedelta)):
         raise TypeError(f"{name} is {shown(span)}; it must be seconds or a timedelta")
-    seconds: float = in_seconds(span)
+    # in_seconds, written out: each receive and renewal comes past here.
+    seconds = span.total_seconds() if isinstance(span, timedelta) else span
     try:
         span_ms = math.ceil(round(seconds * 1000, 6))
     except (OverflowError, ValueError):
