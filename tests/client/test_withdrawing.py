@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 from session_world import World
 
+from minibroker.contract.wire import pack_runs
 from minibroker.session.delivery import Delivery
 from minibroker.session.events import Answered
 
 RECEIVE = {"queue": "q", "count": 1, "wait_ms": 10_000}
+RESULT = {"queue": "q", "runs": 1, "wait_ms": 10_000}
 
 
 def withdrawn(world: World) -> list[int]:
@@ -26,6 +31,27 @@ def test_what_was_asked_on_a_lost_connection_is_withdrawn_on_the_next() -> None:
     world.turn()
     assert withdrawn(world) == [number]
     assert len(world.server.parts("receive")) == 1
+
+
+@pytest.mark.parametrize(
+    ("op", "fields", "columns"),
+    [
+        ("receive", RECEIVE, b""),
+        ("consume", {"queue": "q", "consumer": 1, "prefetch": 1}, b""),
+        ("result", RESULT, pack_runs([(0, 1, 0, 1)])),
+    ],
+    ids=["receive", "consume", "result"],
+)
+def test_what_waits_at_the_server_is_withdrawn(
+    op: str, fields: dict[str, Any], columns: bytes
+) -> None:
+    """Of results, too, a connection may have so many that wait: nobody would take those away before their time."""
+    world = World()
+    number = world.session.request(op, fields, "w", columns)
+    world.session.flush(0)
+    world.session.requests.withdraw(number, op)
+    world.turn()
+    assert withdrawn(world) == [number]
 
 
 def test_a_withdrawal_is_asked_until_it_is_answered() -> None:

@@ -11,6 +11,7 @@ from harness import World
 
 from minibroker.contract import limits, wire
 from minibrokerd.core.model import kept
+from minibrokerd.core.model.results import Asked
 
 HOUR_MS = 3_600_000
 
@@ -279,3 +280,26 @@ def test_who_names_no_queue_hears_of_those_that_its_token_is_for(covered: bool) 
     assert ask(late, job.id, queue="")["state"] == ("DONE" if covered else "NONE")
     client.request({"op": "queue_delete", "queue": "jobs", "force": 1})
     world.sync()
+
+
+def test_who_waits_for_the_result_of_many_goes_without_a_look_at_each_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """4,000 of a connection among 12,000 for one message: its end took everybody half a second."""
+    world, client, (job,) = working(b"1")
+    callers = [world.hello("caller") for _ in range(3)]
+    for _ in range(50):
+        for caller in callers:
+            assert ask(caller, job.id, wait_ms=HOUR_MS) is None
+    compared = []
+
+    def equals(one: Asked, other: object) -> bool:
+        compared.append(one)
+        return one is other
+
+    monkeypatch.setattr(Asked, "__eq__", equals)
+    world.disconnect(callers[1].connection)
+    assert len(compared) <= 50
+    told(client, job)
+    world.sync()
+    assert [later(caller)["state"] for caller in (callers[0], callers[2])] == ["DONE"] * 2

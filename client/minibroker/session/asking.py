@@ -1,8 +1,8 @@
 """Requests: what was asked and has no answer yet, and what takes it back when its caller is gone.
 
 A request is checked against the command table before it is added: what the server would end the connection for
-is refused here, by name. A caller that goes leaves nothing behind: what was never written is forgotten, a receive
-or a consume that was is withdrawn on the wire, and whatever still comes for it is ignored.
+is refused here, by name. A caller that goes leaves nothing behind: what was never written is forgotten, a receive,
+a consume or a wait for a result that was is withdrawn on the wire, and whatever still comes for it is ignored.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from minibroker.contract.errors import BadValue, ConnectionLost, MinibrokerError
 from minibroker.session.events import Answered
 
 # They leave something at the server that only a withdrawal ends.
-_WITHDRAWN: Final = frozenset({"receive", "consume"})
+_WITHDRAWN: Final = frozenset({"receive", "consume", "result"})
 # They are asked whether somebody waits for their answer or not.
 _KEPT: Final = frozenset({"cancel", "withdraw"})
 _TYPES: Final[Mapping[Kind, type | tuple[type, ...]]] = {

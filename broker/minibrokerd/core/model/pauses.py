@@ -102,14 +102,14 @@ class Pauses:
 
     def of(self, session: Session) -> Pause | None:
         """Return a pause that keeps a client from getting anything; None: there is none."""
-        for name in (
-            session.client,
-            "",
-        ):  # two at most are about it: that of its name, and that of all
+        return next(self.all_of(session), None)
+
+    def all_of(self, session: Session) -> Iterator[Pause]:
+        """Yield the pauses that are about a client: two at most, that of its name and that of all."""
+        for name in dict.fromkeys((session.client, "")):
             pause = self._by_key.get((CLIENT, 0, name))
             if pause is not None and pause.is_of(session):
-                return pause
-        return None
+                yield pause
 
     def put(self, store: Store, pause: Pause) -> None:
         """Let a pause stand, over a restart, too; the flags of what it is about are the caller's."""

@@ -44,19 +44,20 @@ class Results:
     __slots__ = ("_next_mark", "progress", "waiting")
 
     def __init__(self) -> None:
-        self.waiting: dict[Id, list[Asked]] = {}
+        self.waiting: dict[
+            Id, dict[Asked, None]
+        ] = {}  # of one message very many may wait for the result
         self.progress: dict[Id, Progress] = {}
         self._next_mark = 1
 
     def wait(self, asked: Asked) -> None:
         """Know a request that waits."""
-        self.waiting.setdefault(asked.id, []).append(asked)
+        self.waiting.setdefault(asked.id, {})[asked] = None
 
     def forget(self, asked: Asked) -> None:
         """Know a request no more: it has its answer, or nobody waits for that."""
-        others = self.waiting.get(asked.id, [])
-        if asked in others:
-            others.remove(asked)
+        others = self.waiting.get(asked.id, {})
+        others.pop(asked, None)
         if not others:
             self.waiting.pop(asked.id, None)
 

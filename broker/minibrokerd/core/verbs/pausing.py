@@ -1,10 +1,13 @@
 """Requests about pauses: a queue hands nothing out, a client gets nothing, until it is resumed or its time comes.
 
 What is published meanwhile waits. What workers have in hand, begun or not, stays theirs: the answer says how much.
+There may be very many clients, and pauses: they are looked through once for all of those, in steps.
 """
 
 from __future__ import annotations
 
+from collections.abc import Generator, Iterable
+from itertools import islice
 from typing import Any, Final
 
 from minibroker.contract import limits
@@ -14,11 +17,14 @@ from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.refusals import Refused
 from minibrokerd.core.model.sessions import Connection, Session
 from minibrokerd.core.model.state import Store
+from minibrokerd.core.model.walks import GO_ON, Errand, Steps, Walk
 from minibrokerd.core.model.wheel import Timer
 from minibrokerd.core.verbs.dispatching import line_up_all
 from minibrokerd.core.verbs.draining import drain
 
 LOOK_MS: Final = 10_000  # the wall clock may be set forward
+STEP_SESSIONS: Final = 1_000  # looked at in one apply for those that have nothing in hand any more
+STEP_ENDS: Final = 100  # pauses that end in one apply, each with a record and a line of the log
 EVERY_QUEUE: Final = "*"  # no name of a queue: who may touch it may touch all of them
 
 
@@ -39,19 +45,26 @@ def pause(store: Store, frame: Frame, part: Any) -> None:
         raise Refused("bad_value", "a deadline is one of clients: what they have then goes back")
     pause = Pause(key, store.unix_ms, until_unix_ms, by, part.below, deadline_unix_ms)
     store.pauses.put(store, pause)
-    _set_flags(store, key)
+    _set_flags(store, [key])
     if until_unix_ms or deadline_unix_ms:  # without a time it changes nothing of when to look
         watch(store)
     _note(store, frame, "paused", pause)
-    value = _info(store, pause) | _left(store, pause)
-    store.reply(frame.connection, frame.request, store.pauses.last_batch, value)
+    walk = Walk(store, frame, changes=False)
+    walk.begin(_tell(walk, pause))
+
+
+def _tell(walk: Walk, pause: Pause) -> Steps:
+    store = walk.store
+    value, rests_on = _info(store, pause), store.pauses.last_batch
+    left = yield from _left(walk, [pause])
+    walk.reply(rests_on, value | left[pause.key])
 
 
 def unpause(store: Store, frame: Frame, part: Any) -> None:
     """Let what is paused go on."""
     ended = store.pauses.end(store, _key(store, frame, part))
     if ended is not None:
-        _set_flags(store, ended.key)
+        _set_flags(store, [ended.key])
         _note(store, frame, "resumed", ended)
     value = {"resumed": int(ended is not None)}
     store.reply(frame.connection, frame.request, store.pauses.last_batch, value)
@@ -64,9 +77,15 @@ def pauses(store: Store, frame: Frame, part: Any) -> None:
     for each in store.pauses:
         info = _info(store, each)
         if scope is None or scope.covers(info.get("queue", EVERY_QUEUE)):
-            found.append(info | _left(store, each))
-    value = {"pauses": found}
-    store.reply(frame.connection, frame.request, store.pauses.last_batch, value)
+            found.append((each, info))
+    walk = Walk(store, frame, changes=False)
+    walk.begin(_tell_all(walk, found))
+
+
+def _tell_all(walk: Walk, found: list[tuple[Pause, dict[str, Any]]]) -> Steps:
+    rests_on = walk.store.pauses.last_batch
+    left = yield from _left(walk, [pause for pause, _ in found])
+    walk.reply(rests_on, {"pauses": [info | left[pause.key] for pause, info in found]})
 
 
 def _key(store: Store, frame: Frame, part: Any) -> Key:
@@ -96,16 +115,19 @@ def _until(store: Store, part: Any) -> int:
 # -- what is paused --------------------------------------------------------------------------------
 
 
-def _set_flags(store: Store, key: Key) -> None:
-    """Have what a pause is about be asked for it, or go on."""
-    what, number, _ = key
-    if what == QUEUE:
+def _set_flags(store: Store, keys: Iterable[Key]) -> None:
+    """Have what pauses are about be asked for them, or go on."""
+    of_clients = False
+    for key in keys:
+        what, number, _ = key
+        if what != QUEUE:
+            of_clients = True
+            continue
         group = store.by_number[number].group
         group.paused = store.pauses.get(key) is not None
         if not group.paused:
             store.touch(group)
-        return
-    for connection in list(store.connections.values()):
+    for connection in list(store.connections.values()) if of_clients else ():
         rest_or_work(store, connection)
 
 
@@ -143,15 +165,27 @@ def drain_late(store: Store, session: Session) -> None:
 
 
 def _look(store: Store, timer: Timer, argument: None) -> None:
-    for each in list(store.pauses):
-        if 0 < each.until_unix_ms <= store.unix_ms:
-            store.pauses.end(store, each.key)
-            _set_flags(store, each.key)
-            store.effects.note("resumed", **_named(store, each), reason="its time has come")
-        elif store.pauses.drained_unix_ms < each.deadline_unix_ms <= store.unix_ms:
-            drain(store, [it for it in store.sessions.values() if each.is_of(it)], each)
-    store.pauses.drained_unix_ms = max(store.pauses.drained_unix_ms, store.unix_ms)
+    now, drained = store.unix_ms, store.pauses.drained_unix_ms
+    over = list(islice((each for each in store.pauses if 0 < each.until_unix_ms <= now), STEP_ENDS))
+    late = {each.key for each in store.pauses if drained < each.deadline_unix_ms <= now}
+    for each in over:
+        store.pauses.end(store, each.key)
+        store.effects.note("resumed", **_named(store, each), reason="its time has come")
+    _set_flags(store, [each.key for each in over])
+    if late:
+        Errand(store).begin(_drain_all(store, late))
+    store.pauses.drained_unix_ms = max(drained, now)
     watch(store)
+
+
+def _drain_all(store: Store, late: set[Key]) -> Steps:
+    """Let those have nothing in hand whose pauses are of these keys, and still stand."""
+    for looks, session in enumerate(list(store.sessions.values()), 1):
+        for pause in store.pauses.all_of(session):
+            if pause.key in late:
+                drain(store, [session], pause)
+        if not looks % STEP_SESSIONS:
+            yield GO_ON
 
 
 # -- what is said ----------------------------------------------------------------------------------
@@ -178,22 +212,35 @@ def _info(store: Store, pause: Pause) -> dict[str, Any]:
     return info | {"client": name, "below": pause.below}
 
 
-def _left(store: Store, pause: Pause) -> dict[str, int]:
+def _left(walk: Walk, pauses: list[Pause]) -> Generator[bool, None, dict[Key, dict[str, int]]]:
     """Return what workers still have of a queue, or what paused clients still have, and how many these are."""
-    what, number, _ = pause.key
-    if what == QUEUE:
-        group = store.by_number[number].group
-        return {"held": group.held, "begun": group.begun}
-    sessions = [each for each in store.sessions.values() if pause.is_of(each)]
-    return {"in_hand": sum(map(_in_hand(store), sessions)), "clients": len(sessions)}
+    store, left = walk.store, dict[Key, dict[str, int]]()
+    of_clients: dict[str, Pause] = {}
+    for pause in pauses:
+        what, number, name = pause.key
+        if what == QUEUE:
+            queue = store.by_number.get(number)  # it may be gone since
+            held, begun = (queue.group.held, queue.group.begun) if queue is not None else (0, 0)
+            left[pause.key] = {"held": held, "begun": begun}
+        else:
+            of_clients[name] = pause
+            left[pause.key] = {"in_hand": 0, "clients": 0}
+    for session in list(store.sessions.values()) if of_clients else ():
+        count = 0
+        for name in dict.fromkeys((session.client, "")):
+            found = of_clients.get(name)
+            if found is not None and found.is_of(session):
+                count = count or _in_hand(store, session)
+                left[found.key]["in_hand"] += count
+                left[found.key]["clients"] += 1
+        if walk.is_used_up(1 + count):
+            yield GO_ON
+    return left
 
 
-def _in_hand(store: Store) -> Any:
-    def count(session: Session) -> int:
-        found = (store.deliveries.get(token) for token in session.deliveries)
-        return sum(delivery.count() for delivery in found if delivery is not None)
-
-    return count
+def _in_hand(store: Store, session: Session) -> int:
+    found = (store.deliveries.get(token) for token in session.deliveries)
+    return sum(delivery.count() for delivery in found if delivery is not None)
 
 
 def _note(store: Store, frame: Frame, event: str, pause: Pause) -> None:
