@@ -52,13 +52,13 @@ class Chain:
         done = sum(map(self.outcomes.count, DONE))
         return done, len(self.ids) - self.left - done
 
+    def missing(self) -> list[Id]:
+        """Return those that have not ended."""
+        return [id for id, by in zip(self.ids, self.outcomes, strict=True) if not by]
+
     def says(self) -> str:
         """Return for whom it waits, in words."""
-        waits = [
-            f"{each[0]}-{each[1]}"
-            for each, by in zip(self.ids, self.outcomes, strict=True)
-            if not by
-        ]
+        waits = [f"{id[0]}-{id[1]}" for id in self.missing()]
         more = [f"{len(waits) - NAMED} more"] if len(waits) > NAMED else []
         _, dead = self.counts()
         names = ", ".join(waits[:NAMED] + more) or "its turn"
@@ -126,7 +126,7 @@ def begin(store: Store, chain: Chain) -> None:
     for part in _parts(chain):
         if any(_chunk(chain, part)):
             _put(store, chain, part, _chunk(chain, part))
-    _see_end(store, chain)
+    see_end(store, chain)
 
 
 def ended(store: Store, id: Id, outcome: Outcome) -> None:
@@ -156,7 +156,7 @@ def note(store: Store, chain: Chain, at: int, outcome: Outcome) -> None:
     chain.left -= 1
     part = 1 + at // CHUNK
     _put(store, chain, part, _chunk(chain, part))
-    _see_end(store, chain)
+    see_end(store, chain)
 
 
 def went(store: Store, chain: Chain) -> None:
@@ -197,7 +197,8 @@ def opened(store: Store) -> None:
         store.chains.add(chain)
 
 
-def _see_end(store: Store, chain: Chain) -> None:
+def see_end(store: Store, chain: Chain) -> None:
+    """See to it that a message goes on if all of its predecessors have ended."""
     if not chain.left:
         store.jobs.append(lambda: store.chains.go_on(store, chain.id))
 

@@ -134,12 +134,30 @@ def ids_in(store: Store, queue: Queue, ids: Iterable[Id]) -> set[Id]:
     found = {id for id in missing if group.lanes.find(*id) or group.later.find(*id)}
     missing -= found
     if missing and (group.held or group.begun):
-        items = (item for each in group.deliveries.values() for item in each.items())
-        found |= {id for item in items for id in ids_of(item) if id in missing}
+        found |= _delivered(queue, missing)
     if missing and group.entering:
         spans = (span for _, each, _, spans, _ in store.entering if each is queue for span in spans)
         found |= {id for span in spans for id in ids_of(span) if id in missing}
     return found
+
+
+def _delivered(queue: Queue, ids: set[Id]) -> set[Id]:
+    """Return which of these are held or begun; of one delivery as much is looked at as there are ids, or less."""
+    keys = {queue.key_of(*id): id for id in ids}
+    found: list[Id] = []
+    for delivery in queue.group.deliveries.values():
+        singles, spans = delivery.singles, delivery.spans
+        if len(singles) < len(keys):
+            found += [keys[key] for key in singles if key in keys]
+        else:
+            found += [id for key, id in keys.items() if key in singles]
+        for span in spans.values() if spans else ():
+            if span.stop - span.first < len(keys):
+                found += [id for id in ids_of(span) if id in ids]
+            else:
+                sequences = range(span.first, span.stop)
+                found += [id for id in ids if id[1] in sequences and id[0] == queue.home]
+    return set(found)
 
 
 def ids_of(item: Item) -> Iterable[Id]:

@@ -30,6 +30,7 @@ DEAD_LETTER, RUNS = IF_DEAD
 MOST_LOOKS: Final = (
     100_000  # at queues, for messages that are in none of those where they should be
 )
+STEP_IDS: Final = 1_000  # predecessors that one apply looks for after a start
 GO_ON_BYTES: Final = 4_096  # of records of one that goes on
 
 
@@ -99,21 +100,24 @@ def _refuse_many(store: Store, count: int) -> None:
     )
 
 
-def _found(store: Store, ids: Iterable[Id]) -> dict[Id, tuple[int, bool]]:
-    """Return which of these messages are there: the number of the queue of each, and whether it is dead."""
+def _found(store: Store, ids: Iterable[Id], *, near: bool = False) -> dict[Id, tuple[int, bool]]:
+    """Return which of these messages are there: the number of the queue of each, and whether it is dead.
+
+    `near`: only of those that are where they should be.
+    """
     found: dict[Id, tuple[int, bool]] = {}
-    for queue, some in _places(store, ids, found):
+    for queue, some in _places(store, ids, found, near=near):
         for id in ids_in(store, queue, some):
             found[id] = queue.number, queue.is_dlq or is_dead(queue.group.later.find(*id))
     return found
 
 
 def _places(
-    store: Store, ids: Iterable[Id], found: Container[Id] = ()
+    store: Store, ids: Iterable[Id], found: Container[Id] = (), *, near: bool = False
 ) -> Iterator[tuple[Queue, list[Id]]]:
     """Yield where messages may be: where they were published, the dead-letter queue of that; then all queues.
 
-    `found` are those that are looked for no more; it grows meanwhile.
+    `found` are those that are looked for no more; it grows meanwhile. `near`: not in all queues.
     """
     by_home: dict[int, list[Id]] = {}
     for id in ids:
@@ -125,6 +129,8 @@ def _places(
             dlq = store.queues.get(home.name + DLQ_SUFFIX)
             if dlq is not None:
                 yield dlq, some
+    if near:
+        return
     missing = [id for some in by_home.values() for id in some if id not in found]
     if missing and len(missing) * len(store.queues) <= MOST_LOOKS:
         for queue in store.queues.values():
@@ -201,18 +207,33 @@ def _try_again(store: Store, timer: Timer, id: Id) -> None:
 
 def look(store: Store) -> None:
     """Go on after a start: what is nowhere, and of which no end is noted, was lost with it."""
-    if store.chains.waiting:
-        store.jobs.append(lambda: _count_lost(store))
+    waiting = list(store.chains.waiting.values())
+
+    def step() -> bool:
+        some: list[Chain] = []
+        count = 0
+        while waiting and count < STEP_IDS:
+            some.append(waiting.pop())
+            count += 1 + some[-1].left
+        _count_lost(store, [chain for chain in some if chain.id in store.chains.waiting])
+        return not waiting
+
+    if waiting:
+        store.jobs.append(step)
 
 
-def _count_lost(store: Store) -> bool:
-    for chain in list(store.chains.waiting.values()):
-        left = [id for id, by in zip(chain.ids, chain.outcomes, strict=True) if not by]
-        found = _found(store, left)
+def _count_lost(store: Store, waiting: list[Chain]) -> None:
+    """Note which predecessors of chains were lost; where they should be, those of all are looked for at once."""
+    ready = [chain for chain in waiting if not chain.left]
+    found = _found(
+        store, dict.fromkeys(id for chain in waiting for id in chain.missing()), near=True
+    )
+    for chain in waiting:
+        left = chain.missing()
+        found |= _found(store, [id for id in left if id not in found])
         for id in left:
             if id not in found or found[id][1]:
                 outcome = Outcome.DEAD if id in found else Outcome.DAMAGED
                 chains.note(store, chain, chain.index[id], outcome)
-        if not left:
-            go_on(store, chain.id)
-    return True
+    for chain in ready:
+        chains.see_end(store, chain)
