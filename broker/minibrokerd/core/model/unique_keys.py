@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _SEQUENCE_BITS: Final = 64
+MANY: Final = 16  # holders of one key, from which on each is found by itself
 Id = tuple[int, int]
 
 
@@ -22,7 +23,8 @@ class UniqueKeys:
     """The unique keys of one queue, each with the ids of the messages that hold it.
 
     Mostly that is one. More are there with `replace` and `keep-latest`, where one waits beside those that workers
-    have, and where a redrive or a move brought one: those are no publishes, so nothing of them is dropped.
+    have, and where a redrive or a move brought one: those are no publishes, so nothing of them is dropped. Very
+    many are in the dead-letter queue of a job that dies each time.
     """
 
     __slots__ = ("_holders", "_home", "_sums")
@@ -30,7 +32,8 @@ class UniqueKeys:
     def __init__(self, home: int, sums: Sums) -> None:
         self._home = home
         self._sums = sums
-        self._holders: dict[str, tuple[int, ...]] = {}  # ids, as `key_in` has them
+        # Ids, as `key_in` has them.
+        self._holders: dict[str, tuple[int, ...] | dict[int, None]] = {}
 
     def __len__(self) -> int:
         return len(self._holders)
@@ -47,7 +50,12 @@ class UniqueKeys:
         ):
             if key:
                 id = key_in(self._home, block.origin, sequence)
-                holders[key] = (*holders.get(key, ()), id)
+                ids = holders.get(key, ())
+                if isinstance(ids, dict):
+                    ids[id] = None
+                else:
+                    ids = (*ids, id)
+                    holders[key] = ids if len(ids) < MANY else dict.fromkeys(ids)
         self._sums.unique_keys += len(holders) - before
 
     def let_go(self, block: Block, first: int, stop: int) -> None:
@@ -59,7 +67,11 @@ class UniqueKeys:
         ):
             if key:
                 id = key_in(self._home, block.origin, sequence)
-                left = tuple(other for other in holders.get(key, ()) if other != id)
+                left = holders.get(key, ())
+                if isinstance(left, dict):
+                    left.pop(id, None)
+                else:
+                    left = tuple(other for other in left if other != id)
                 if left:
                     holders[key] = left
                 else:
@@ -68,10 +80,15 @@ class UniqueKeys:
 
     def holders(self, key: str) -> list[Id]:
         """Return the ids of those that hold a key, the newest last."""
-        return [
-            (id >> _SEQUENCE_BITS or self._home, id & (1 << _SEQUENCE_BITS) - 1)
-            for id in sorted(self._holders.get(key, ()))
-        ]
+        return [self._id(id) for id in sorted(self._holders.get(key, ()))]
+
+    def newest(self, key: str) -> Id | None:
+        """Return the id of the newest of those that hold a key; None: it is free."""
+        newest = max(self._holders.get(key, ()), default=None)
+        return None if newest is None else self._id(newest)
+
+    def _id(self, id: int) -> Id:
+        return id >> _SEQUENCE_BITS or self._home, id & (1 << _SEQUENCE_BITS) - 1
 
     def clear(self) -> None:
         """Let all of them go: a purge."""

@@ -138,15 +138,16 @@ class Plan:
             self._replace(index, before, self._ready_ms(before))
             self._latest[key] = index
             return None
-        holders = (
-            queue.unique.holders(key) if queue is not None and queue.unique is not None else []
-        )
-        if drops and holders:
-            return holders[-1]
-        for id in reversed(holders):
+        held = queue.unique if queue is not None else None
+        newest = held.newest(key) if held is not None else None
+        if drops and newest is not None:
+            return newest
+        for id in reversed(held.holders(key)) if held is not None and newest is not None else ():
             assert queue is not None
+            if len(self._replaced) >= self._most_replaced:
+                break
             item = waiting_item(self._store, queue, id)
-            if item is not None and len(self._replaced) < self._most_replaced:
+            if item is not None:
                 self._replaced.append((id, index))
                 self.replaced_bytes += item.block.cost(id[1], id[1] + 1)
                 self._replace(index, id, item.ready_at_ms)
