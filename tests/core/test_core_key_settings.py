@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from core_client import Client
 from harness import World
 
-from minibrokerd.core.model.kept import KEY
+from minibrokerd.core.model.kept import KEY, Entry, Kept, Kind
 
 FOR_EVER = 2**53
 
@@ -218,6 +219,19 @@ def test_very_many_keys_that_back_off_are_forgotten_when_they_are_over() -> None
     assert not list(world.store.kept.of(KEY))
 
 
+def test_a_pause_of_a_key_that_has_nothing_is_forgotten_when_it_is_over() -> None:
+    """As one that was asked for by the nack of a message that died then: there may be very many in time."""
+    world, client = world_of()
+    client.set("q", max_attempts=1)
+    client.publish("q", *[b"x"] * 20, keys=[f"k{n}" for n in range(20)])
+    client.settle("nack", *client.receive_all("q"), key_delay_ms=1_000)
+    key_set(client, "idle", pause_ms=1_000)
+    assert len(keys(client)) == 21
+    world.advance(1_100)
+    assert not len(world.queue("q").group.keys or ())
+    assert keys(client) == {}
+
+
 def test_a_back_off_does_not_shorten_a_pause() -> None:
     _, client = world_of(a=2)
     client.consume("q", 1)
@@ -318,3 +332,30 @@ def test_a_queue_that_is_deleted_takes_what_was_set_with_it() -> None:
     assert not list(world.store.kept.of(KEY))
     world.restart(clean=False)
     assert not list(world.store.kept.of(KEY))
+
+
+def test_the_keys_of_one_queue_are_not_looked_for_among_those_of_others() -> None:
+    """Nor do those of a queue end in one step with it: each has a record."""
+    world, client = world_of(a=1)
+    client.publish("other", b"x")
+    for number in range(1_500):
+        client.request({"op": "key_set", "queue": "other", "key": f"k{number}", "weight": 2})
+    key_set(client, "a", weight=3)
+    kept, looks = world.store.kept, 0
+    with pytest.MonkeyPatch.context() as patch:
+
+        def counting(kind: Kind) -> Iterator[Entry]:
+            nonlocal looks
+            for entry in of(kind):
+                looks += 1
+                yield entry
+
+        of = kept.of
+        patch.setattr(Kept, "of", lambda self, kind: counting(kind))
+        assert list(keys(client)) == ["a"]
+        client.delete("q", force=True)
+    assert looks == 0
+    client.delete("other", force=True)
+    assert 0 < len(list(kept.of(KEY))) < 1_500
+    world.run_jobs()
+    assert not list(kept.of(KEY))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from minibrokerd.core.model.kept import KEY, RATE
+from minibrokerd.core.model.kept import KEY, RATE, STEP_ENTRIES
 from minibrokerd.core.model.key import FOR_EVER_MS
 from minibrokerd.core.model.keys import NO_RATE, NOTHING_SAID, Keys, Says
 
@@ -52,10 +52,13 @@ def setting_of(store: Store, queue: Queue, name: str) -> Setting:
 
 def settings_of(store: Store, queue: Queue) -> Iterator[tuple[str, Setting]]:
     """Yield the keys of a queue for which something is set."""
-    for entry in store.kept.of(KEY):
-        number, name = entry.key
-        if number == queue.number and store.kept.get(store, KEY, entry.key) is not None:
-            yield str(name), _read(store, entry.value)
+    names = queue.group.keys.names_set if queue.group.keys is not None else {}
+    for name in list(names):
+        value = store.kept.get(store, KEY, (queue.number, name))
+        if value is not None:
+            yield name, _read(store, value)
+        else:
+            del names[name]  # a pause that is over
 
 
 def set_key(store: Store, queue: Queue, name: str, setting: Setting) -> None:
@@ -88,10 +91,17 @@ def _read(store: Store, value: tuple[int | bytes, ...]) -> Setting:
 
 
 def forget_all(store: Store, queue: Queue) -> None:
-    """The queue ends: what was set for its keys, and what its rates have taken, goes with it."""
-    for kind in (KEY, RATE):
-        for entry in [entry for entry in store.kept.of(kind) if entry.key[0] == queue.number]:
-            store.kept.end(store, kind, entry.key)
+    """The queue ends: what was set for its keys goes with it, in steps; what its rates have taken ends by time."""
+    assert queue.group.keys is not None
+    names = queue.group.keys.names_set
+
+    def step() -> bool:
+        for _ in range(min(len(names), STEP_ENTRIES)):
+            store.kept.end(store, KEY, (queue.number, names.popitem()[0]))
+        return not names
+
+    if not step():
+        store.jobs.append(step)
 
 
 def opened(store: Store) -> None:

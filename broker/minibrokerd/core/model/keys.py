@@ -75,6 +75,7 @@ class Keys:
         "each",
         "is_counting",
         "most",
+        "names_set",
         "says",
         "whole",
     )
@@ -83,6 +84,7 @@ class Keys:
         self._store = store
         self._group = group
         self._by_name: dict[str, Key] = {}
+        self.names_set: dict[str, None] = {}  # keys for which something is set, or was
         self._counts = 0  # how often it was counted anew
         self.is_counting = False  # after other settings: nothing is handed out meanwhile
         self.says = NOTHING_SAID
@@ -276,6 +278,9 @@ class Keys:
         """Let a key give so many messages in its turn, and none before a time (log time; 0: now)."""
         key = self._made(name)
         key.weight, key.left, key.paused_ms = weight, 0, paused_ms
+        self.names_set[name] = None
+        if paused_ms > self._store.now_ms:
+            self._wake_at(key, paused_ms)  # if nothing of it waits then, it is forgotten
         self._settle(key)
 
     def recover(self, name: str, taken_to_ms: float) -> None:
@@ -371,6 +376,7 @@ class Keys:
     def _drop_if_unused(self, key: Key) -> None:
         if not key.is_needed:
             self._by_name.pop(key.name, None)
+            self.names_set.pop(key.name, None)
 
     # -- time ---------------------------------------------------------------------------------------
 
