@@ -105,7 +105,86 @@ async def delete(broker: minibroker.Broker) -> None:
     await broker.queue("gone").delete(force=True)
 
 
+async def complete_and(broker: minibroker.Broker) -> None:
+    """Have a result, and ask for it, of its queue and of whichever."""
+    for message in await broker.queue("q").receive(1):
+        async with message.process():
+            await message.progress(0.5, "half")
+            await message.complete(1, kept=1, confirmed=True)
+        await broker.queue("q").result(message.id)
+        await broker.result(message.id)
+
+
+async def call(broker: minibroker.Broker) -> None:
+    await asyncio.wait_for(broker.queue("calls").call(b"x", on_progress=print), 0.05)
+
+
+async def step(broker: minibroker.Broker) -> None:
+    for message in await broker.queue("q").receive(1):
+        async with message.process(), message.step() as step:
+            step.publish("next", b"x")
+            step.then("next", b"y", after=[message.id])
+
+
+async def by_name(broker: minibroker.Broker, verb: str, *args: Any, **options: Any) -> None:
+    """Do something to a message that waits, or that this client has."""
+    queue = broker.queue("q")
+    for message in await queue.receive(1):
+        async with message.process():
+            name = [message.id] if verb == "cancel" else message.id
+            with suppress(minibroker.MinibrokerError):
+                await getattr(queue, verb)(name, *args, **options)
+
+
+async def start_redrive(broker: minibroker.Broker) -> None:
+    dead = broker.queue("q.dlq")
+    await reject_and(broker, "error_groups")
+    with suppress(minibroker.LimitReached):
+        await dead.start_redrive(rate=1)
+    await dead.redrive_state()
+    await dead.stop_redrive()
+
+
+async def pause_all(broker: minibroker.Broker) -> None:
+    await broker.queue("empty").pause(for_=1)
+    await broker.pause_workers("nobody", for_=1, deadline=1)
+    await broker.pauses()
+    await broker.resume_workers("nobody")
+    await broker.queue("empty").resume()
+
+
+async def set_keys(broker: minibroker.Broker) -> None:
+    queue = broker.queue("empty")
+    await queue.set_key_weight("k", 2)
+    await queue.pause_key("k", 1)
+    await queue.keys()
+    await queue.resume_key("k")
+
+
+async def set_schedule(broker: minibroker.Broker) -> None:
+    schedules = broker.schedules
+    await schedules.set("s", "0 3 1 1 *", "other", b"x")
+    await schedules.pause("s")
+    await schedules.list()
+    await schedules.resume("s")
+    await schedules.show("s")
+    await schedules.run("s")
+    await schedules.delete("s")
+
+
 VERBS: dict[str, Verb] = {
+    "complete, progress, result": complete_and,
+    "call": call,
+    "step": step,
+    "explain": lambda broker: by_name(broker, "explain"),
+    "cancel": lambda broker: by_name(broker, "cancel"),
+    "cancel of a key": lambda broker: broker.queue("q").cancel(key="k"),
+    "reschedule": lambda broker: by_name(broker, "reschedule", delay=0),
+    "requeue": lambda broker: by_name(broker, "requeue"),
+    "start_redrive": start_redrive,
+    "pauses": pause_all,
+    "keys": set_keys,
+    "schedules": set_schedule,
     "receive": lambda broker: receive_and(broker, "ack", True),
     "receive of what comes": lambda broker: asyncio.wait_for(
         broker.queue("empty").receive(wait=60), 0.05
