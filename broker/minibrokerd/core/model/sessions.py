@@ -62,6 +62,7 @@ class Session:
         "taken",
         "takes_all",
         "timer",
+        "took",
         "unanswered_bytes",
         "version",
         "window",
@@ -84,6 +85,7 @@ class Session:
         # of the entry that stands for all queues, once there is one.
         self.taken: dict[int, int] = {}
         self.takes_all: int | None = None
+        self.took: tuple[int, ...] = ()  # the numbers of these, when its last connection had ended
         self.answered_below = 1
         self.unanswered_bytes = 0
         self.seen_ms = 0  # log time of its newest frame outcome

@@ -107,7 +107,11 @@ class Walk:
 
     def pause(self) -> Iterator[bool]:
         """Go on in a moment: something is on its way."""
-        self.store.set_timer(_go_on, self, self.store.now_ms + PAUSE_MS)
+        yield from self.wait_until(self.store.now_ms + PAUSE_MS)
+
+    def wait_until(self, log_ms: int) -> Iterator[bool]:
+        """Go on at a time."""
+        self.store.set_timer(_go_on, self, log_ms)
         yield WAIT
 
     def reply(self, rests_on: int, value: dict[str, Any]) -> None:
@@ -132,11 +136,6 @@ class Errand(Walk):
         """Take the first step soon."""
         self._steps = steps
         self.store.jobs.append(self)
-
-    def wait_until(self, log_ms: int) -> Iterator[bool]:
-        """Go on at a time."""
-        self.store.set_timer(_go_on, self, log_ms)
-        yield WAIT
 
 
 class ReadForWalk(ReadBack):

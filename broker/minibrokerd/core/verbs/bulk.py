@@ -1,7 +1,8 @@
 """Commands of a person on many messages at once: redrive, purge, move.
 
 They act on what waits, ready or delayed, in memory or not. What a client holds or works on stays (only a purge of
-the whole queue ends that, too), and the answer says how much of it there is and why: `left`.
+the whole queue ends that, too), and the answer says how much of it there is and why: `left`. Out of a queue that
+waits after a start for its sessions nothing is moved before it goes on: what looks as if it waited may be at work.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from minibrokerd.core.verbs.grouping import is_here, look, read_where
 from minibrokerd.core.verbs.keying import unblock
 from minibrokerd.core.verbs.moving import purge
 from minibrokerd.core.verbs.runs import read_ids
+from minibrokerd.core.verbs.takers import all_back
 
 TAKE_LOOKS = 3  # what a message that is moved or ended counts
 TAKE_MESSAGES = 50  # of a lane, at a time
@@ -103,6 +105,7 @@ class Moving:
 
     def steps(self, runs: list[Run], most: int, verb: str, event: str) -> Steps:
         """Move those of the runs, or up to `most` (0: all that are there now), and answer."""
+        yield from all_back(self._walk, self._source)
         self._records = len(self._store.effects.records)
         if runs:
             yield from self._named(ids_of(runs))
@@ -140,8 +143,7 @@ class Moving:
             for item in items:
                 self._move(item)
             if self._is_used_up(TAKE_LOOKS * sum(item.stop - item.first for item in items)):
-                yield GO_ON
-                self._records = 0
+                yield from self._next_step()
         counts = {"held": group.held, "begun": group.begun, "entering": group.entering}
         self._left |= {why: count for why, count in counts.items() if count}
 
@@ -186,8 +188,7 @@ class Moving:
                 break
             looks = TAKE_LOOKS + line_looks(self._source)
             if self._is_used_up(looks):
-                yield GO_ON
-                self._records = 0
+                yield from self._next_step()
         self._left |= yield from why_left(self._walk, self._source, missing)
 
     def _filtered(self, where: Where, most: int) -> Steps:
@@ -205,12 +206,15 @@ class Moving:
                     self._move(message)
                 looks += TAKE_LOOKS + line_looks(self._source)
                 if self._is_used_up(looks):
-                    yield GO_ON
-                    self._records = 0
+                    yield from self._next_step()
                 looks = 0
             if self._is_used_up(looks):
-                yield GO_ON
-                self._records = 0
+                yield from self._next_step()
+
+    def _next_step(self) -> Steps:
+        yield GO_ON
+        yield from all_back(self._walk, self._source)  # a stop may have begun
+        self._records = 0
 
     def _is_used_up(self, looks: int) -> bool:
         return self._walk.is_used_up(looks) or self._walk.has_written(self._records)

@@ -28,6 +28,7 @@ from minibrokerd.core.verbs.attempts import drop_delivery
 from minibrokerd.core.verbs.bulk import line_looks
 from minibrokerd.core.verbs.cancelling import tell
 from minibrokerd.core.verbs.moving import dead_letter
+from minibrokerd.core.verbs.takers import LOOK_AGAIN_MS, is_awaiting
 
 CAUSE: Final = "ttl_expired"
 LOOKS: Final = (
@@ -74,10 +75,18 @@ def expire_some(store: Store) -> None:
             queue = store.by_number.get(number)
             if queue is None or queue.is_dlq:
                 continue
+            if is_awaiting(store, queue):  # it may have begun in time
+                store.set_timer(_look_again, lifetime, store.now_ms + LOOK_AGAIN_MS)
+                looks += 1
+                continue
             items = [*_taken(store, queue, lifetime.block)]
             items += _taken_back(store, queue, lifetime)
             looks += 1 + (1 + line_looks(queue)) * sum(item.stop - item.first for item in items)
             expire(store, queue, items)
+
+
+def _look_again(store: Store, timer: Timer, lifetime: Lifetime) -> None:
+    store.sums.lifetimes.overdue.append(lifetime)
 
 
 def _taken(store: Store, queue: Queue, block: Block) -> Iterator[Item]:

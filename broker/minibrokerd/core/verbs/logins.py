@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from typing import Any, Final
 
 from minibroker.contract import limits
@@ -24,7 +24,7 @@ from minibrokerd.core.verbs.farewells import end_connection
 from minibrokerd.core.verbs.finding import take_cold
 from minibrokerd.core.verbs.pausing import drain_late, rest_or_work
 from minibrokerd.core.verbs.runs import read_runs
-from minibrokerd.core.verbs.takers import came_back, note_taking
+from minibrokerd.core.verbs.takers import came_back, note_taking, taken_by
 
 TAKE_BACK_LOOKS: Final = 10  # what a message that a client goes on with counts, about 10 us
 
@@ -222,11 +222,11 @@ def _take_back(
     there = store.connections.get(connection)
     scope = there.scope if there is not None else None
     token, origin, sequence = id
-    source = store.by_number.get(origin)
-    dlq = store.queues.get(source.name + limits.DLQ_SUFFIX) if source is not None else None
-    for queue in (source, dlq):
+    for queue in _places(store, session, origin):
+        if walk.is_used_up(1):
+            yield GO_ON
         # Ids can be guessed: who may not consume from a queue does not begin its messages this way either.
-        if queue is None or (scope is not None and not scope.covers(queue.name)):
+        if scope is not None and not scope.covers(queue.name):
             continue
         item = queue.group.lanes.take_one(origin, sequence)
         if item is None and origin == queue.home:
@@ -243,6 +243,16 @@ def _take_back(
         store.touch(queue.group)
         return goes_on
     return False
+
+
+def _places(store: Store, session: Session, origin: int) -> Iterator[Queue]:
+    """Yield where a message that a session had may wait: by its id, or, if it was moved, what the session took."""
+    source = store.by_number.get(origin)
+    near = [] if source is None else [source, store.queues.get(source.name + limits.DLQ_SUFFIX)]
+    yield from (queue for queue in near if queue is not None)
+    for queue in list(taken_by(store, session)):
+        if queue not in near and store.by_number.get(queue.number) is queue:
+            yield queue
 
 
 def _may_go_on(store: Store, queue: Queue, session: Session, item: Item, token: int) -> bool:

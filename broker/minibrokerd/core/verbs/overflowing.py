@@ -36,6 +36,7 @@ from minibrokerd.core.model.refusals import Refused
 from minibrokerd.core.model.state import Store
 from minibrokerd.core.verbs.dooming import move_message
 from minibrokerd.core.verbs.finding import Id, end_cold, take_waiting
+from minibrokerd.core.verbs.takers import is_awaiting
 from minibrokerd.core.verbs.uniqueness import Plan
 
 _BLOCK, REJECT, DROP_OLDEST, DEAD_LETTER = OVERFLOWS
@@ -70,7 +71,8 @@ def check_room(store: Store, queue: Queue, asked: Asked) -> None:
     if _has_room(queue, asked):
         return
     _check_possible(queue, asked)
-    if queue.settings["overflow"] in (DROP_OLDEST, DEAD_LETTER):
+    makes_room = queue.settings["overflow"] in (DROP_OLDEST, DEAD_LETTER)
+    if makes_room and not is_awaiting(store, queue):  # else the oldest may be at work
         leaving = _oldest(store, queue, asked)
         if leaving is not None and _may_leave(store, queue, len(leaving)):
             return

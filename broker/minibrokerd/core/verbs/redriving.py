@@ -43,6 +43,7 @@ from minibrokerd.core.verbs.dooming import wake_doomed
 from minibrokerd.core.verbs.finding import Id, find_delivered, take_waiting
 from minibrokerd.core.verbs.grouping import is_here, look, read_where
 from minibrokerd.core.verbs.runs import read_ids
+from minibrokerd.core.verbs.takers import is_awaiting
 
 LOOK_AGAIN_MS: Final = (
     1_000  # for what became of the canary, for room in the queue, for space on the disk
@@ -244,6 +245,8 @@ class _Redriving:
             lacks = ""
             if store.short or store.paused:
                 lacks = "the disk is full"
+            elif is_awaiting(store, self._dlq):
+                lacks = "who took from it before the start is not back"
             elif not self._source.has_room():
                 lacks = f"{self._source.name} is full"
             if lacks:

@@ -18,6 +18,7 @@ from minibrokerd.core.model.walks import GO_ON, Steps, Walk
 from minibrokerd.core.verbs.bulk import TAKE_LOOKS, ids_of, line_looks, note, take, why_left
 from minibrokerd.core.verbs.finding import Id
 from minibrokerd.core.verbs.runs import read_ids
+from minibrokerd.core.verbs.takers import all_back
 
 WAITS_FOR: Final = "waits_for"  # why one is left that comes after others
 DEAD: Final = "dead"  # why one is left that is DELAYED until its DLQ has room
@@ -39,6 +40,7 @@ def retime(store: Store, frame: Frame, part: Any) -> None:
 
 def _steps(walk: Walk, queue: Queue, ids: list[Id], ready_at_ms: int) -> Steps:
     store, retimed, dead, awaiting = walk.store, 0, 0, 0
+    yield from all_back(walk, queue)  # DELAYED it would not be found by the one that works on it
     records = len(store.effects.records)
     missing: list[Id] = []
     for origin, sequence in ids:
@@ -59,6 +61,7 @@ def _steps(walk: Walk, queue: Queue, ids: list[Id], ready_at_ms: int) -> Steps:
         retimed += 1
         if walk.is_used_up(TAKE_LOOKS + line_looks(queue)) or walk.has_written(records):
             yield GO_ON
+            yield from all_back(walk, queue)
             records = 0
     left = yield from why_left(walk, queue, missing)
     left |= {why: count for why, count in ((DEAD, dead), (WAITS_FOR, awaiting)) if count}

@@ -8,6 +8,7 @@ and said is in the log before that. Not so while the server stops, or waits for 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from struct import iter_unpack, pack
 from typing import Final
 
@@ -17,10 +18,12 @@ from minibrokerd.core.model.messages import MEMORY
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.sessions import Session
 from minibrokerd.core.model.state import Store
+from minibrokerd.core.model.walks import Steps, Walk
 from minibrokerd.core.model.wheel import Timer
 
 MOST_QUEUES: Final = 32  # that an entry names; with more of them a session has everything wait
 STEP_SESSIONS: Final = 1_000  # that are looked at in one apply
+LOOK_AGAIN_MS: Final = 100  # whether all are back, for whom something else waits than a hand-out
 
 
 def note_taking(store: Store, session: Session, queue: Queue) -> int:
@@ -86,8 +89,32 @@ def queues_of(value: Value) -> frozenset[int] | None:
     return frozenset(number for (number,) in iter_unpack("<I", packed)) if packed else None
 
 
+def taken_by(store: Store, session: Session) -> Iterator[Queue]:
+    """Yield the queues that a session took from, before its last connection ended or before the start."""
+    entry = store.kept.find(store, TAKING, (session.id,))
+    numbers = queues_of(entry.value) if entry is not None else frozenset(session.took)
+    for number in store.by_number if numbers is None else numbers:
+        if number in store.by_number:
+            yield store.by_number[number]
+
+
+def is_awaiting(store: Store, queue: Queue) -> bool:
+    """Whether messages of a queue that look as if nobody had them may be at work with one that is not back.
+
+    Then none goes elsewhere by itself or by a person: it could run twice. What ends them may end them.
+    """
+    return store.now_ms < store.hold_until_ms and not store.absent.lets_go(queue.group)
+
+
+def all_back(walk: Walk, queue: Queue) -> Steps:
+    """Let a walk that is to take messages out of a queue wait until nobody else may have them."""
+    while is_awaiting(walk.store, queue):
+        yield from walk.wait_until(walk.store.now_ms + LOOK_AGAIN_MS)
+
+
 def take_no_more(store: Store, session: Session) -> None:
     """Forget, over a start, too, that a session takes messages: it has no connection any more."""
+    session.took = tuple(session.taken)
     session.taken, session.takes_all = {}, None
     store.kept.end(store, TAKING, (session.id,))
 
