@@ -276,6 +276,7 @@ def test_nothing_is_logged_for_a_message(written: tuple[str, Lines]) -> None:
     said = [line for line in lines() if "session_opened" not in line]
     assert len(said) == 1
     assert "queue_created" in said[0]
+    assert "lease_ms" not in said[0], "settings that nobody chose"
 
 
 def test_a_deleted_queue_leaves_a_line(written: tuple[str, Lines]) -> None:

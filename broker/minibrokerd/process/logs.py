@@ -76,7 +76,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "tokens_loaded": "the file of tokens was read again; connections whose token is gone are cut off",
     "tokens_refused": "that file cannot be used; the tokens that were read before stay valid",
     "unencrypted": "the port is open to other machines without TLS",
-    "queue_created": "a queue is there that was not",
+    "queue_created": "a queue is there that was not; with those settings that are not the defaults",
     "queue_changed": "a client changed settings of a queue",
     "queue_ended": "a client deleted a queue and its DLQ, with `messages` messages",
     "queue_purged": "a client ended messages of a queue: `messages` of them",

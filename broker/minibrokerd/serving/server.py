@@ -15,6 +15,7 @@ from typing import Any, Final, NoReturn
 
 import uvloop
 
+from minibroker.contract.settings import not_default
 from minibrokerd import __version__
 from minibrokerd.access.tokens import BadTokens
 from minibrokerd.bodies.store import BodyStore
@@ -350,7 +351,7 @@ class Server:
         """Log what is only looked at once a second, because it happens where every message passes."""
         for is_new, queue in self._core.news():
             if is_new:
-                events.info("queue_created", queue=queue.name, **queue.settings)
+                events.info("queue_created", queue=queue.name, **not_default(queue.settings))
             else:
                 events.warning("queue_deleted", queue=queue.name)
         self.connections.report()

@@ -160,6 +160,11 @@ SETTINGS: Mapping[str, Setting] = {
 Settings = dict[str, int | str]  # every name of SETTINGS with its value
 
 
+def not_default(settings: Settings) -> Settings:
+    """Return those of these settings whose values are not the defaults: what somebody has chosen."""
+    return {name: value for name, value in settings.items() if value != SETTINGS[name].default}
+
+
 def default_settings() -> Settings:
     """Return a fresh map of all settings at their defaults."""
     return {name: row.default for name, row in SETTINGS.items()}
