@@ -262,6 +262,25 @@ def test_a_circuit_that_is_open_is_told_below_the_settings(broker_server: Broker
     assert settings["circuit_attempts"] == 1
 
 
+def test_circuits_of_keys_are_told_and_listed(broker_server: BrokerServer) -> None:
+    """How many below the settings; which, since when and why in the list of keys, until one is resumed."""
+    changes = ("circuit_failures_percent=50", "circuit_attempts=1", "circuit_by=key")
+    output(broker_server, "queue", "set", QUEUE, *changes)
+    output(broker_server, "publish", QUEUE, "x", "--key", "alice")
+    assert "open circuit" not in "\n".join(output(broker_server, "queue", "show", QUEUE))
+    output(broker_server, "consume", QUEUE, "--exec", "exit 1", "--count", "1")
+    last = output(broker_server, "queue", "show", QUEUE)[-1]
+    assert last == f"keys with an open circuit: 1; `minibroker key list {QUEUE}` says which"
+    row = output(broker_server, "key", "list", QUEUE)[1]
+    assert row.startswith("alice       1  circuit open until 20")
+    assert "1 of 1 attempts failed, the last one with " in row
+    (told,) = values(broker_server, "key", "list", QUEUE)
+    assert told["circuit"]["state"] == "open"
+    assert told["circuit"]["since"] < told["circuit"]["until"]
+    (told,) = values(broker_server, "key", "resume", QUEUE, "alice")
+    assert told["circuit"] is None
+
+
 @pytest.mark.parametrize(
     ("code", "words", "says"),
     [

@@ -244,6 +244,7 @@ def detail(at_ms: int, acked: int, *holders: Mapping[str, Any], overview: Any = 
             "since_unix_ms": 637_000,
             "until_unix_ms": 763_000,
         },
+        "key_circuits": {"open": 1_200, "failing": 3},
     }
     found = {"holders": list(holders), "total": len(holders)}
     shares = {"count": 9, "mean": 0.5, "p50": 0.25, "p95": 4.0, "p99": 61.0}
@@ -282,6 +283,7 @@ def test_one_queue_in_detail() -> None:
     assert "ready 5  begun 0  held 0  delayed 0  oldest 1m1s  1,234 bytes of the log" in text
     assert "PAUSED, goes on in 1m3s" in text
     assert "CIRCUIT open for 1m3s, one tried in 1m3s  4 of 4 attempts failed" in text
+    assert "CIRCUITS of 1,200 keys open" in text
     waits = "p50 250ms, p95 4.0s, p99 1m1s"
     assert f"waits {waits}  runs {waits}  consumers idle 12%" in text
     assert "handlers wanted 1,200" in text

@@ -32,7 +32,7 @@ def test_keys_have_weights_and_rest(http_broker: HttpBroker) -> None:
         assert queue.receive() == []
         assert call(http_broker, "GET", "queues/mail/keys") == {"keys": [made]}
         page = http_broker.client.get("/queues/mail").text
-        assert "Keys that have a weight, or are paused: 1" in page
+        assert "Keys that have a weight, are paused, or have an open circuit: 1" in page
         assert "<i>" not in page
         wish: dict[str, Any] = {"key": name, "paused": True, "for_ms": 60_000}
         made = call(http_broker, "PUT", "queues/mail/keys", **wish)
@@ -41,6 +41,42 @@ def test_keys_have_weights_and_rest(http_broker: HttpBroker) -> None:
         assert (made["weight"], made["paused"]) == (3, False)
         assert len(queue.receive()) == 1
     http_broker.server.prints("http_change action=set_key who=operator")
+
+
+def test_circuits_of_keys_are_shown_and_closed(http_broker: HttpBroker) -> None:
+    """In the list of keys, on the page, and how many in what is said of the queue, and in a scrape."""
+    metric = 'minibroker_queue_circuits_open{queue="mail"} 1'
+    with minibroker.sync.connect(http_broker.server.url) as broker:
+        queue = broker.queue(
+            "mail",
+            retry_delay_ms=0,
+            circuit_failures_percent=50,
+            circuit_attempts=1,
+            circuit_by="key",
+        )
+        queue.publish(b"x", key="a")
+        queue.publish(b"x", key="b")
+        before = call(http_broker, "GET", "queues/mail")
+        assert (before["circuit"], before["key_circuits"]) == (None, {"open": 0, "failing": 0})
+        assert metric not in http_broker.client.get("/metrics").text
+        (message,) = queue.receive()
+        message.nack(ConnectionError("no answer"), confirmed=True)
+        assert call(http_broker, "GET", "queues/mail")["key_circuits"]["open"] == 1
+        (told,) = call(http_broker, "GET", "queues/mail/keys")["keys"]
+        circuit = told["circuit"]
+        assert (told["key"], circuit["state"]) == ("a", "open")
+        assert circuit["why"] == "1 of 1 attempts failed, the last one with ConnectionError"
+        until_ms = circuit["until_unix_ms"] - circuit["since_unix_ms"]
+        assert until_ms == pytest.approx(30_000, abs=1_000)
+        page = http_broker.client.get("/queues/mail").text
+        assert "Circuits of keys that are open: 1." in page
+        assert "circuit open until" in page
+        assert circuit["why"] in page
+        assert metric in http_broker.client.get("/metrics").text
+        made = call(http_broker, "PUT", "queues/mail/keys", key="a", paused=False)
+        assert made["circuit"] is None
+        assert metric not in http_broker.client.get("/metrics").text
+        assert len(queue.receive(10)) == 2
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 import click
 
 import minibroker
 from minibroker.contract.limits import MAX_KEY_WEIGHT
-from minibroker.session.key_wishes import KeySetting
+from minibroker.session.key_wishes import KeyCircuit, KeySetting
 from minibrokerd.cli.group import Group
 from minibrokerd.cli.options import client_options, option, queue_argument
 from minibrokerd.cli.printing import print_json, print_table, say
@@ -62,7 +63,7 @@ def pause(queue: str, key: str, for_s: float | None, url: str, as_json: bool) ->
 @key_argument
 @client_options
 def resume(queue: str, key: str, url: str, as_json: bool) -> None:
-    """Let KEY of QUEUE go on."""
+    """Let KEY of QUEUE go on; its circuit closes."""
 
     async def work(broker: minibroker.Broker) -> None:
         _print(await broker.queue(queue).resume_key(key), as_json)
@@ -74,7 +75,7 @@ def resume(queue: str, key: str, url: str, as_json: bool) -> None:
 @queue_argument()
 @client_options
 def list_keys(queue: str, url: str, as_json: bool) -> None:
-    """List the keys of QUEUE that have a weight, or are paused."""
+    """List the keys of QUEUE that have a weight, are paused, or have an open circuit."""
 
     async def work(broker: minibroker.Broker) -> None:
         found = await broker.queue(queue).keys()
@@ -82,8 +83,8 @@ def list_keys(queue: str, url: str, as_json: bool) -> None:
             for each in found:
                 print_json(_told(each))
         else:
-            rows = ([each.key, each.weight, _state(each), each.by] for each in found)
-            empty = "no key has a weight, or is paused"
+            rows = ([each.key, each.weight, _state(each), _by(each)] for each in found)
+            empty = "no key has a weight, is paused, or has an open circuit"
             print_table(("key", "weight", "state", "by"), rows, empty)
 
     talk(url, work)
@@ -97,10 +98,22 @@ def _print(setting: KeySetting, as_json: bool) -> None:
 
 
 def _state(setting: KeySetting) -> str:
-    if not setting.paused:
-        return "on"
-    until = setting.until
-    return "paused" if until is None else f"paused until {until.isoformat(timespec='seconds')}"
+    states, circuit = [], setting.circuit
+    if setting.paused:
+        states.append("paused" + _until(setting.until))
+    if circuit is not None:
+        states.append(f"circuit {circuit.state}" + _until(circuit.until))
+    return ", ".join(states) or "on"
+
+
+def _until(time: datetime | None) -> str:
+    return "" if time is None else f" until {time.isoformat(timespec='seconds')}"
+
+
+def _by(setting: KeySetting) -> str:
+    """Return who paused a key, and why its circuit is open."""
+    why = setting.circuit.why if setting.circuit is not None else ""
+    return "; ".join(filter(None, (setting.by, why)))
 
 
 def _told(setting: KeySetting) -> dict[str, Any]:
@@ -110,4 +123,16 @@ def _told(setting: KeySetting) -> dict[str, Any]:
         "paused": setting.paused,
         "until": setting.until and setting.until.isoformat(),
         "by": setting.by or None,
+        "circuit": _circuit(setting.circuit),
+    }
+
+
+def _circuit(circuit: KeyCircuit | None) -> dict[str, Any] | None:
+    if circuit is None:
+        return None
+    return {
+        "state": circuit.state,
+        "why": circuit.why,
+        "since": circuit.since.isoformat(),
+        "until": circuit.until and circuit.until.isoformat(),
     }

@@ -92,13 +92,14 @@ def queue() -> None:
 @queue_argument()
 @client_options
 def show(queue: str, url: str, as_json: bool) -> None:
-    """Show the settings of QUEUE, and its circuit if that is not closed."""
+    """Show the settings of QUEUE, and its circuit if that is not closed, or how many keys have such a one."""
 
     async def work(broker: minibroker.Broker) -> None:
         _print_settings(await broker.queue(queue).settings(), as_json)
         if not as_json:
             found = (await broker.queue(queue).stats())["queues"].get(queue, {})
             _say_circuit(found.get("circuit"))
+            _say_keys(queue, found.get("key_circuits"))
 
     talk(url, work)
 
@@ -111,6 +112,13 @@ def _say_circuit(circuit: Mapping[str, Any] | None) -> None:
     tried = f"at {_when(until)} one message is tried" if until else "one is tried now"
     say()
     say(f"the circuit is {circuit['state']} since {_when(since)}: {circuit['why']}; {tried}")
+
+
+def _say_keys(queue: str, found: Mapping[str, int] | None) -> None:
+    """Tell how many keys have a circuit that is not closed."""
+    if found is not None and found["open"]:
+        say()
+        say(f"keys with an open circuit: {found['open']}; `minibroker key list {queue}` says which")
 
 
 def _when(unix_ms: int) -> str:

@@ -13,6 +13,7 @@ from typing import Final
 
 from minibroker.contract.metrics import METRICS
 from minibrokerd import __version__
+from minibrokerd.core.model.kept import CIRCUIT
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.http.family import Family, Labels, OfQueues, Samples
 from minibrokerd.http.rest_families import REST_FAMILIES
@@ -46,6 +47,16 @@ def _ages_s(queues: Sequence[Queue], now_ms: int) -> list[float]:
         for lanes in [queue.group.lanes for queue in queues]
     ]
     return [0 if each is None else max(0, now_ms - each) / 1_000 for each in since]
+
+
+def _open_circuits(subject: Subject) -> Samples:
+    store = subject.store
+    for entry in store.kept.of(CIRCUIT):
+        queue = store.by_number.get(int(entry.key[0]))
+        if queue is not None:
+            yield (("queue", queue.name),), 1
+    for circuits in store.sums.broken:
+        yield (("queue", circuits.queue.name),), len(circuits.open)
 
 
 _IN_STATE: Final[Mapping[str, OfQueues]] = {
@@ -130,6 +141,13 @@ _QUEUE_FAMILIES: Final = (
         "gauge",
         "Bytes of the log that messages of the queue keep in use.",
         of_queues={"": lambda queues, now_ms: [queue.live_bytes for queue in queues]},
+        labels=("queue",),
+    ),
+    Family(
+        "minibroker_queue_circuits_open",
+        "gauge",
+        "Circuits that are not closed, of queues with any: 1 for that of the queue, or so many of its keys.",
+        _open_circuits,
         labels=("queue",),
     ),
     *(

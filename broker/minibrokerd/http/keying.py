@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import msgspec
 
-from minibroker.session.key_wishes import KeySetting
+from minibroker.session.key_wishes import KeyCircuit, KeySetting
 from minibrokerd.http.requests import Ask, Failure
+from minibrokerd.http.shapes import CircuitView
 
 
 class KeyView(msgspec.Struct):
-    """What is set for a key: its weight, and a pause; times of a pause are 0 where there is none."""
+    """What is set for a key: its weight, and a pause; times of a pause are 0 where there is none.
+
+    `circuit` is null while that of the key is closed, or there is none.
+    """
 
     key: str
     weight: int
@@ -17,10 +23,11 @@ class KeyView(msgspec.Struct):
     since_unix_ms: int
     resumes_unix_ms: int  # 0: until somebody resumes it
     by: str
+    circuit: CircuitView | None
 
 
 class KeyList(msgspec.Struct):
-    """The keys of a queue for which something is set, the first thousand."""
+    """The keys of a queue whose circuit is open, or for which something is set, the first thousand."""
 
     keys: list[KeyView]
 
@@ -35,7 +42,7 @@ class NewKey(msgspec.Struct, forbid_unknown_fields=True):
 
 
 async def list_keys(ask: Ask) -> KeyList:
-    """Return the keys of a queue for which something is set."""
+    """Return the keys of a queue whose circuit is open, or for which something is set."""
     return KeyList([_view_of(each) for each in await ask.client.queue(ask.queue_name).keys()])
 
 
@@ -68,7 +75,18 @@ def _view_of(setting: KeySetting) -> KeyView:
         setting.key,
         setting.weight,
         setting.paused,
-        0 if since is None else round(since.timestamp() * 1_000),
-        0 if until is None else round(until.timestamp() * 1_000),
+        _unix_ms(since),
+        _unix_ms(until),
         setting.by,
+        _circuit_of(setting.circuit),
     )
+
+
+def _circuit_of(circuit: KeyCircuit | None) -> CircuitView | None:
+    if circuit is None:
+        return None
+    return CircuitView(circuit.state, circuit.why, _unix_ms(circuit.since), _unix_ms(circuit.until))
+
+
+def _unix_ms(time: datetime | None) -> int:
+    return 0 if time is None else round(time.timestamp() * 1_000)

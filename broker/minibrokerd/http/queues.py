@@ -10,7 +10,14 @@ from minibroker.contract.limits import DLQ_SUFFIX
 from minibroker.contract.settings import SETTINGS, check_settings
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.http.requests import Ask, Failure
-from minibrokerd.http.shapes import CircuitView, Done, QueueList, QueueView, SettingView
+from minibrokerd.http.shapes import (
+    CircuitView,
+    Done,
+    KeyCircuitsView,
+    QueueList,
+    QueueView,
+    SettingView,
+)
 from minibrokerd.http.survey import SORTS, dlq_of, listed, rest_of, rows_of
 from minibrokerd.monitoring.ages import oldest_of
 from minibrokerd.monitoring.view import Phase
@@ -55,12 +62,20 @@ async def show_queue(ask: Ask) -> QueueView:
         queue.live_bytes,
         *rest_of(ask.subject, queue),
         _circuit_of(ask, queue),
+        _key_circuits_of(queue),
     )
 
 
 def _circuit_of(ask: Ask, queue: Queue) -> CircuitView | None:
     circuit = queue.group.circuit
     return None if circuit is None else CircuitView(**circuit.said(ask.subject.store))
+
+
+def _key_circuits_of(queue: Queue) -> KeyCircuitsView | None:
+    keys = queue.group.keys
+    if keys is None or keys.circuits is None:
+        return None
+    return KeyCircuitsView(len(keys.circuits.open), keys.circuits.failing)
 
 
 async def show_times(ask: Ask) -> dict[str, Any]:

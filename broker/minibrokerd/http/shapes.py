@@ -35,7 +35,7 @@ class QueueList(msgspec.Struct):
 
 
 class CircuitView(msgspec.Struct):
-    """The circuit of a queue: `closed`, `open` or `probing` (one message is tried), since when and why."""
+    """The circuit of a queue or key: `closed`, `open` or `probing` (one message is tried), since when and why."""
 
     state: str
     why: str  # with the class of the last error; empty: it is closed
@@ -43,8 +43,15 @@ class CircuitView(msgspec.Struct):
     until_unix_ms: int  # when a message is tried; 0: not by time
 
 
+class KeyCircuitsView(msgspec.Struct):
+    """How many keys of a queue have a circuit that is not closed, and how many others failed of late."""
+
+    open: int
+    failing: int
+
+
 class QueueView(msgspec.Struct):
-    """One queue; `circuit` is null where its settings want none."""
+    """One queue; `circuit` is null where its settings want none, `key_circuits` where they want none of keys."""
 
     name: str
     is_dlq: bool
@@ -56,6 +63,7 @@ class QueueView(msgspec.Struct):
     paused: bool
     resumes_unix_ms: int
     circuit: CircuitView | None
+    key_circuits: KeyCircuitsView | None
 
 
 class SettingView(msgspec.Struct):

@@ -101,6 +101,8 @@ EVENTS: Final[Mapping[str, str]] = {
     "dlq_full": "dead messages of `queue` wait there, delayed, for room in its dead-letter queue",
     "circuit_opened": "`queue` hands nothing out for a while: `text` says why",
     "circuit_closed": "`queue` hands messages out again",
+    "key_circuits": "in 10 s so many circuits of keys of `queue` `opened` and `closed`, now so many are `open`; "
+    "one of these is that of `key`, `text` says why",
     "dlq_has_room": "no dead message of `queue` waits for room any more",
     "queue_full": "a publish found no room in `queue`, which `holds` so much; its `overflow` says what follows",
     "queue_has_room": "a publish found `queue`, which was full, below 90 % of its limits",

@@ -26,8 +26,8 @@ KEY_COMMANDS: Final[tuple[Command, ...]] = (
             whole(
                 "pause_ms",
                 limits.MAX_DELAY_MS,
-                "Hand out nothing of it for so long; 0: it goes on; the largest value: until it is resumed. "
-                "Left out: as it is.",
+                "Hand out nothing of it for so long; 0: it goes on, its circuit closes; the largest value: until "
+                "it is resumed. Left out: as it is.",
                 "ms",
                 default=None,
             ),
@@ -42,7 +42,7 @@ KEY_COMMANDS: Final[tuple[Command, ...]] = (
         Answer.REPLY,
         (QUEUE,),
         (),
-        "Show the keys of a queue for which something is set, the first thousand.",
+        "Show the keys of a queue whose circuit is open, or for which something is set, the first thousand.",
         repeatable=True,
     ),
 )

@@ -77,6 +77,18 @@ _ROWS: Final = (
         "an ack of that message",
     ),
     Reason(
+        "key_circuit_open",
+        _WAITS,
+        "the circuit of its key is open since {since}: {by}",
+        "its time: at {until} one message of the key is tried; or a resume of the key",
+    ),
+    Reason(
+        "key_circuit_probing",
+        _WAITS,
+        "the circuit of its key is open since {since}, and one message at a time is tried: {by}",
+        "an ack of that message, or a resume of the key",
+    ),
+    Reason(
         "no_space",
         _WAITS,
         "the server hands out nothing while its disk is full",

@@ -127,6 +127,14 @@ SETTINGS: Mapping[str, Setting] = {
             "Share of failed attempts with which the circuit opens: nothing is handed out; 0: never.",
         ),
         Setting(
+            "circuit_by",
+            "queue",
+            0,
+            0,
+            ("queue", "key"),
+            "Whose circuit that is: the queue's, or one of each key.",
+        ),
+        Setting(
             "circuit_attempts", 10, 1, 1_000_000, (), "But only if so many ended in the window."
         ),
         Setting("circuit_window_ms", 60_000, 1_000, 86_400_000, (), "That window."),

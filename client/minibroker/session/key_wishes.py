@@ -1,4 +1,4 @@
-"""What may be set for one key of a queue: a weight, and a pause."""
+"""What may be set for one key of a queue: a weight, and a pause; and its circuit, where it failed."""
 
 from __future__ import annotations
 
@@ -16,10 +16,23 @@ FOR_EVER_MS: Final = 2**62  # until when a key is paused that waits for a word
 
 
 @dataclass(frozen=True, slots=True)
+class KeyCircuit:
+    """The circuit of a key that is `open`, or `probing` (one message is tried), since when and why.
+
+    `until` is when a message is tried; None: one is, or may be.
+    """
+
+    state: str
+    why: str
+    since: datetime
+    until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class KeySetting:
     """What is set for a key: `weight` messages come in its turn; `paused` since `since`, by whom.
 
-    `until` is None where the pause ends with a resume only.
+    `until` is None where the pause ends with a resume only. `circuit` is None while that of the key is closed.
     """
 
     key: str
@@ -28,6 +41,7 @@ class KeySetting:
     until: datetime | None = None
     since: datetime | None = None
     by: str = ""
+    circuit: KeyCircuit | None = None
 
 
 def weight(queue: str, key: str, weight: int) -> Wish:
@@ -60,6 +74,19 @@ def read(value: Mapping[str, Any]) -> KeySetting:
         _time(until) if 0 < until < FOR_EVER_MS else None,
         _time(since) if since and until else None,
         str(value["by"]) if until else "",
+        _circuit(value.get("circuit")),
+    )
+
+
+def _circuit(value: Mapping[str, Any] | None) -> KeyCircuit | None:
+    if value is None:
+        return None
+    until = value["until_unix_ms"]
+    return KeyCircuit(
+        str(value["state"]),
+        str(value["why"]),
+        _time(value["since_unix_ms"]),
+        _time(until) if until else None,
     )
 
 

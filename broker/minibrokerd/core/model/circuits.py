@@ -61,7 +61,7 @@ class Circuit:
 def arrange_circuit(store: Store, queue: Queue) -> None:
     """Have a circuit as the settings of a queue say; one that they do not want is closed."""
     group = queue.group
-    wanted = queue.setting("circuit_failures_percent") > 0 and not queue.is_dlq
+    wanted = has_circuit(queue, "queue")
     if wanted and group.circuit is None:
         group.circuit = Circuit(store.now_ms)
     elif not wanted and group.circuit is not None:
@@ -70,9 +70,20 @@ def arrange_circuit(store: Store, queue: Queue) -> None:
         group.circuit = None
 
 
+def has_circuit(queue: Queue, by: str) -> bool:
+    """Whether the settings of a queue want a circuit of the whole `queue`, or of each `key`."""
+    wanted = queue.setting("circuit_failures_percent") > 0 and not queue.is_dlq
+    return wanted and queue.settings["circuit_by"] == by
+
+
 def is_open(group: Group) -> bool:
-    """Whether attempts that end now are charged to nobody."""
+    """Whether the circuit of a queue is not closed."""
     return group.circuit is not None and group.circuit.state != CLOSED
+
+
+def spares(group: Group, key: str) -> bool:
+    """Whether attempts of a key that end now are charged to nobody."""
+    return is_open(group) or (group.keys is not None and group.keys.circuit_of(key) is not None)
 
 
 def hands_out(group: Group) -> int:

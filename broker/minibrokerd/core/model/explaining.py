@@ -8,7 +8,7 @@ turn. The first no is the reason; `minibroker.contract.reasons` has the table.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from minibroker.contract.limits import DLQ_SUFFIX
 from minibrokerd.core.model.absent import MOST_NAMED
@@ -45,10 +45,14 @@ def why_waits(
     if pause is not None:
         state = State.READY.name
         return Why(state, "queue_paused", pause.since_unix_ms, pause.until_unix_ms, pause.by)
-    circuit = queue.group.circuit
+    circuit, keys, of, said = queue.group.circuit, queue.group.keys, "", dict[str, Any]()
     if circuit is not None and circuit.state:
         said = circuit.said(store)
-        reason = "circuit_open" if said["until_unix_ms"] else "circuit_probing"
+    elif keys is not None and not isinstance(item, ColdRun):
+        of_key, of = keys.circuit_of(item.key), "key_"
+        said = of_key.said(store) if of_key is not None else {}
+    if said:
+        reason = of + ("circuit_open" if said["until_unix_ms"] else "circuit_probing")
         return Why(
             State.READY.name, reason, said["since_unix_ms"], said["until_unix_ms"], said["why"]
         )

@@ -69,6 +69,8 @@ RATE: Final = Kind(7, "rate", (int, str), (int,))
 KEY: Final = Kind(11, "key", (int, str), (int, int, int, bytes))
 # The circuit of a queue that is not closed (circuits.py), by its number: state, since and until (unix ms), why.
 CIRCUIT: Final = Kind(8, "circuit", (int,), (int, int, int, bytes))
+# The circuit of a key that is not closed (key_circuits.py), by queue and key: since and until (unix ms), why.
+KEY_CIRCUIT: Final = Kind(14, "circuit of a key", (int, str), (int, int, bytes), most=100_000)
 # A redrive that goes on by itself (redrives.py), by its DLQ: as it stands (0), and what it is to do (1).
 REDRIVE: Final = Kind(10, "redrive", (int, int), (bytes,))
 # What a message waits for that comes after others (chains.py), by its id: part 0 says what and how it goes on, or
@@ -84,6 +86,7 @@ RESULT: Final = Kind(
 TAKING: Final = Kind(12, "session that takes messages", (int,), (bytes, bytes))
 _ALL: Final = (
     ENDED, CANCELLED, RESULT, DEDUPE, SCHEDULE, PAUSE, RATE, CIRCUIT, REDRIVE, KEY, TAKING, AFTER,
+    KEY_CIRCUIT,
 )  # fmt: skip
 KINDS: Mapping[int, Kind] = {kind.number: kind for kind in _ALL}
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from heapq import heappop, heappush
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from minibrokerd.core.model.messages import Item, Message
 from minibrokerd.core.model.wheel import Timer
+
+if TYPE_CHECKING:
+    from minibrokerd.core.model.key_circuits import KeyCircuit
 
 FOR_EVER_MS: Final = 2**62  # until when a key is paused that waits for a word
 Place = tuple[int, int]  # origin and sequence
@@ -15,7 +18,17 @@ Place = tuple[int, int]  # origin and sequence
 class Key:
     """How many messages of a key are in work, which came back and hold their place, and what was set for it."""
 
-    __slots__ = ("_order", "back", "left", "name", "paused_ms", "timer", "weight", "work")
+    __slots__ = (
+        "_order",
+        "back",
+        "circuit",
+        "left",
+        "name",
+        "paused_ms",
+        "timer",
+        "weight",
+        "work",
+    )
 
     def __init__(self, name: str, work: int = 0) -> None:
         self.name = name
@@ -25,19 +38,24 @@ class Key:
         self.paused_ms = 0  # until when (log time); 0: it is not
         self.timer: Timer | None = None  # looks whether it is open
         self.weight = 1
+        self.circuit: KeyCircuit | None = None  # one that is not closed
         self.left = 0  # messages that it may hand out in this turn beyond the present one
 
     @property
     def is_needed(self) -> bool:
         """Whether there is something to know of it."""
-        return bool(
-            self.work or self.back or self.paused_ms or self.timer is not None or self.weight > 1
-        )
+        return bool(self.work) or not self.is_plain
 
     @property
     def is_plain(self) -> bool:
         """Whether there is nothing to know of it but what is in work, as of nearly all keys."""
-        return not (self.back or self.paused_ms or self.timer is not None or self.weight > 1)
+        return not (
+            self.back
+            or self.paused_ms
+            or self.timer is not None
+            or self.weight > 1
+            or self.circuit is not None
+        )
 
     def first(self) -> Message | None:
         """Return the one of those that came back whose turn is next."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
+from minibrokerd.core.model import key_circuits
+from minibrokerd.core.model.circuits import has_circuit
 from minibrokerd.core.model.kept import KEY, RATE, STEP_ENTRIES
 from minibrokerd.core.model.key import FOR_EVER_MS
 from minibrokerd.core.model.keys import NO_RATE, NOTHING_SAID, Keys, Says
@@ -21,9 +23,12 @@ def arrange(store: Store, queue: Queue) -> None:
         _rate(queue, "key_rate"),
         _rate(queue, "rate"),
         queue.settings["key_on_dead"] == "block",
+        has_circuit(queue, "key"),
     )
     if says != (queue.group.keys.says if queue.group.keys is not None else NOTHING_SAID):
-        keys_of(store, queue).configure(says)
+        keys = keys_of(store, queue)
+        key_circuits.arrange_key_circuits(store, queue, keys, wanted=says.breaks)
+        keys.configure(says)
 
 
 def keys_of(store: Store, queue: Queue) -> Keys:
@@ -92,8 +97,11 @@ def _read(store: Store, value: tuple[int | bytes, ...]) -> Setting:
 
 def forget_all(store: Store, queue: Queue) -> None:
     """The queue ends: what was set for its keys goes with it, in steps; what its rates have taken ends by time."""
-    assert queue.group.keys is not None
-    names = queue.group.keys.names_set
+    keys = queue.group.keys
+    assert keys is not None
+    names = keys.names_set
+    if keys.circuits is not None:
+        keys.circuits.end()
 
     def step() -> bool:
         for _ in range(min(len(names), STEP_ENTRIES)):
@@ -119,6 +127,7 @@ def opened(store: Store) -> None:
         if queue is not None and queue.group.keys is not None:
             taken_to_ms = store.now_ms + int(entry.value[0]) - store.unix_ms
             queue.group.keys.recover(str(name), taken_to_ms)
+    key_circuits.opened(store)
 
 
 def _rate(queue: Queue, name: str) -> tuple[int, int, int]:

@@ -23,6 +23,7 @@ from minibrokerd.core.model.wheel import TICK_MS
 if TYPE_CHECKING:
     from minibrokerd.core.model.group import Group
     from minibrokerd.core.model.index import Index
+    from minibrokerd.core.model.key_circuits import KeyCircuit, KeyCircuits
     from minibrokerd.core.model.lanes import Lanes
     from minibrokerd.core.model.state import Store
     from minibrokerd.core.model.wheel import Timer
@@ -38,6 +39,8 @@ WAITS: Final = "key_waits"
 PAUSED: Final = "key_paused"
 RATED: Final = "key_rate"
 QUEUE_RATED: Final = "rate"
+CIRCUIT_OPEN: Final = "key_circuit_open"
+CIRCUIT_PROBING: Final = "key_circuit_probing"
 
 
 class Closed(NamedTuple):
@@ -51,13 +54,14 @@ class Closed(NamedTuple):
 class Says(NamedTuple):
     """What the settings of a queue say: messages of a key in work, and rates as (count, period in ms, burst).
 
-    `blocks`: a message that died and was sent back goes first again.
+    `blocks`: a message that died and was sent back goes first again. `breaks`: each key has a circuit.
     """
 
     most: int
     each: tuple[int, int, int]
     whole: tuple[int, int, int]
     blocks: bool = False
+    breaks: bool = False
 
 
 NO_RATE: Final = (0, 0, 0)
@@ -72,6 +76,7 @@ class Keys:
         "_counts",
         "_group",
         "_store",
+        "circuits",
         "each",
         "is_counting",
         "most",
@@ -91,6 +96,7 @@ class Keys:
         self.most = 0
         self.each: Rate | None = None  # of each key
         self.whole: Rate | None = None  # of the queue
+        self.circuits: KeyCircuits | None = None  # where the settings want them by key
 
     def __len__(self) -> int:
         return len(self._by_name)
@@ -132,6 +138,8 @@ class Keys:
         else:
             if key.back:
                 return key.first(), 1
+            if key.circuit is not None:
+                return None, 1
             if not alone:
                 wanted = min(wanted, key.left or key.weight)
             if most:
@@ -160,6 +168,8 @@ class Keys:
 
     def _took(self, key: Key | None, item: Item, count: int) -> bool:
         name, each, has_tokens = item.key, self.each, True
+        if key is not None and key.circuit is not None:
+            key.circuit.gave(item)
         if each is not None:
             taken_to = self._charge(each, name, count, item)
             has_tokens = each.due_after(taken_to) <= self._store.now_ms
@@ -179,10 +189,9 @@ class Keys:
 
     def untook(self, item: Item) -> None:
         """An item was not delivered after all, and waits again."""
-        count = item.stop - item.first
         if self.each is not None:
-            self.each.take(item.key, -count, self._store.now_ms)
-        self.ended_work(item.key, count)
+            self.each.take(item.key, -(item.stop - item.first), self._store.now_ms)
+        self.ended_work(item)
 
     def keeps_turn(self, name: str, count: int) -> bool:
         """Whether a key that gave so many messages in its turn gives more of them."""
@@ -233,13 +242,15 @@ class Keys:
                     key.work += item.stop - item.first
                     self._settle(key)
 
-    def ended_work(self, name: str, count: int) -> None:
+    def ended_work(self, item: Item) -> None:
         """Count messages of a key that are in work no more."""
+        name = item.key
         if self.most:
             key = self._by_name[name]
-            key.work -= count
+            key.work -= item.stop - item.first
             assert key.work >= 0, "more messages of a key ended than were in work"
             if self.each is not None or not key.is_plain:
+                self._tried(key, item)
                 self._settle(key)
                 return
             if not key.work:
@@ -247,6 +258,15 @@ class Keys:
             for lanes in self._group.lanes.levels if key.work < self.most else ():
                 if lanes.put_in_turn(name, is_open=True):
                     self._store.touch(self._group)
+        elif self.circuits is not None and name in self.circuits.open:
+            key = self._by_name[name]
+            self._tried(key, item)
+            self._settle(key)
+
+    def _tried(self, key: Key, item: Item) -> None:
+        """The message that is tried for an open circuit ended, somehow: the next one may be."""
+        if key.circuit is not None and key.circuit.is_about(item):
+            key.circuit.is_out = False
 
     def waits(self, item: Item) -> None:
         """Note an item that waits now, ready or delayed."""
@@ -265,6 +285,11 @@ class Keys:
 
     def forget_messages(self) -> None:
         """The group has no message any more."""
+        for circuit in self.circuits.open.values() if self.circuits is not None else ():
+            circuit.is_out = False
+        self._forget_work()
+
+    def _forget_work(self) -> None:
         for key in list(self._by_name.values()):
             key.work, key.back = 0, None
             if key.timer is not None:
@@ -282,6 +307,16 @@ class Keys:
         if paused_ms > self._store.now_ms:
             self._wake_at(key, paused_ms)  # if nothing of it waits then, it is forgotten
         self._settle(key)
+
+    def put_circuit(self, name: str, circuit: KeyCircuit | None) -> None:
+        """Let a key have a circuit that is not closed, or none; it is looked at again."""
+        key = self._made(name)
+        key.circuit = circuit
+        self._settle(key)
+
+    def circuit_of(self, name: str) -> KeyCircuit | None:
+        """Return the circuit of a key that is not closed."""
+        return self.circuits.open.get(name) if self.circuits is not None else None
 
     def recover(self, name: str, taken_to_ms: float) -> None:
         """A start found that tokens are taken up to a time."""
@@ -303,7 +338,7 @@ class Keys:
 
         What is in work is counted at once; the rest in steps, in which nothing is handed out.
         """
-        self.forget_messages()
+        self._forget_work()
         self.is_counting = True
         self._counts += 1
         for delivery in self._group.deliveries.values() if self.most else ():
@@ -338,7 +373,11 @@ class Keys:
 
     def _why(self, key: Key) -> Closed | None:
         """Return why a key is closed; None: it is open."""
-        now_ms = self._store.now_ms
+        now_ms, circuit = self._store.now_ms, key.circuit
+        if circuit is not None and circuit.until_ms > now_ms:
+            return Closed(CIRCUIT_OPEN, circuit.until_ms)
+        if circuit is not None and circuit.is_out:
+            return Closed(CIRCUIT_PROBING)
         if self.most and key.work >= self.most:
             return Closed(BUSY)
         if key.paused_ms > now_ms:

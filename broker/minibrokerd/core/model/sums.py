@@ -13,6 +13,7 @@ from minibrokerd.core.model.standing import Standing
 from minibrokerd.core.model.timed import Timed
 
 if TYPE_CHECKING:
+    from minibrokerd.core.model.key_circuits import KeyCircuits
     from minibrokerd.core.model.messages import Item
     from minibrokerd.core.model.queues import Queue
 
@@ -28,6 +29,8 @@ SESSION_BYTES: Final = 1_500
 DELIVERY_BYTES: Final = 1_000
 OUTCOME_OBJECT_BYTES: Final = 400
 UNIQUE_KEY_BYTES: Final = 300  # one that is held: its name, and who holds it
+FAILING_KEY_BYTES: Final = 250  # one that failed of late, in a window of the circuits of its queue
+KEY_CIRCUIT_BYTES: Final = 500  # the circuit of a key, beside what is kept of it
 
 
 class Sums:
@@ -43,10 +46,13 @@ class Sums:
 
     large_bytes = 8 * 1024 * 1024
     __slots__ = (
+        "broken",
         "cold_bytes",
+        "failing_keys",
         "held_bytes",
         "kept_bytes",
         "kept_log_bytes",
+        "key_circuits",
         "large",
         "lifetimes",
         "live_bytes",
@@ -68,6 +74,9 @@ class Sums:
         self.kept_log_bytes = 0  # and of the log, those that are copied
         self.outcomes = 0  # of frames, in the windows of all sessions
         self.unique_keys = 0  # that are held, in all queues
+        self.failing_keys = 0  # in the windows of the circuits of keys
+        self.key_circuits = 0  # that are not closed
+        self.broken: dict[KeyCircuits, None] = {}  # those of queues that have some of these
         self.large: dict[Queue, None] = {}
         self.lifetimes = Lifetimes()
         self.standing = Standing()
@@ -109,5 +118,7 @@ class Sums:
             + DELIVERY_BYTES * deliveries
             + OUTCOME_OBJECT_BYTES * self.outcomes
             + UNIQUE_KEY_BYTES * self.unique_keys
+            + FAILING_KEY_BYTES * self.failing_keys
+            + KEY_CIRCUIT_BYTES * self.key_circuits
             + self.kept_bytes
         )

@@ -107,7 +107,7 @@ def _count_keys(
         return
     for item in items:
         if item.key:
-            keys.ended_work(item.key, item.stop - item.first)
+            keys.ended_work(item)
 
 
 def wait(store: Store, group: Group, item: Item, delivery: Delivery | None = None) -> None:

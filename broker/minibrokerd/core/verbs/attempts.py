@@ -11,7 +11,7 @@ from itertools import groupby
 from operator import attrgetter
 
 from minibroker.contract import limits
-from minibrokerd.core.model.circuits import ended, is_open
+from minibrokerd.core.model.circuits import ended, spares
 from minibrokerd.core.model.deliveries import Delivery
 from minibrokerd.core.model.messages import CAUSES, Message, State, runs_of
 from minibrokerd.core.model.queues import Queue
@@ -67,7 +67,7 @@ def end_attempt(
     `known` is what it says of another message of the delivery, when it says the same of this one.
     """
     queue = store.by_number.get(delivery.queue_number)
-    is_charged = cause in CAUSES and (queue is None or not is_open(queue.group))
+    is_charged = cause in CAUSES and (queue is None or not spares(queue.group, message.key))
     if is_charged:
         by_failure, expired, worker_lost = message.attempts
         if cause == "expired":
@@ -84,14 +84,25 @@ def end_attempt(
     message.ended_token = delivery.token
     # A reject is about the message: of what it calls it says nothing, good or bad.
     tells = cause in CAUSES and cause != "rejected"
-    if tells and queue is not None and queue.group.circuit is not None:
-        ended(store, queue, delivery.token, failed=1, count=1, why=name or cause)
+    if tells and queue is not None:
+        _tell_circuits(store, queue, delivery, message, name or cause)
     if message.started_unix_ms and queue is not None:
         ran_ms = store.unix_ms - message.started_unix_ms
         store.sums.runs_ms.note(ran_ms)
         times_of(store, queue.group).runs.add(ran_ms, 1)
     message.started_unix_ms = 0
     return entry
+
+
+def _tell_circuits(
+    store: Store, queue: Queue, delivery: Delivery, message: Message, why: str
+) -> None:
+    """Note a failure where there are circuits, of the queue or of its keys."""
+    keys = queue.group.keys
+    if queue.group.circuit is not None:
+        ended(store, queue, delivery.token, failed=1, count=1, why=why)
+    elif keys is not None and keys.circuits is not None:
+        keys.circuits.failed(message, why)
 
 
 def _entry(

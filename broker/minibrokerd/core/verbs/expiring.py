@@ -54,7 +54,7 @@ def alive(store: Store, group: Group, items: list[Item], token: int) -> list[Ite
     if group.keys is not None:
         for item in ended:
             if item.key:  # it was counted as one in work when it was taken
-                group.keys.ended_work(item.key, item.stop - item.first)
+                group.keys.ended_work(item)
     expire(store, group.queue, ended)
     return [item for item in items if item not in ended]
 

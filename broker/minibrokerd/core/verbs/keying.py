@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import islice
 from typing import Any, Final
 
@@ -30,6 +31,13 @@ def key_set(store: Store, frame: Frame, part: Any) -> None:
         )
         new = new._replace(paused_until_unix_ms=until if part.pause_ms else 0)
         new = new._replace(since_unix_ms=store.unix_ms, by=by)
+    if (
+        part.pause_ms == 0
+        and queue.group.keys is not None
+        and queue.group.keys.circuits is not None
+    ):
+        queue.group.keys.circuits.close(part.key)
+        queue.last_batch = store.open_batch
     if new != now:
         set_key(store, queue, part.key, new)
         store.effects.note(
@@ -41,14 +49,28 @@ def key_set(store: Store, frame: Frame, part: Any) -> None:
             weight=new.weight,
             paused=int(bool(new.paused_until_unix_ms)),
         )
-    store.reply(frame.connection, frame.request, queue.last_batch, _told(part.key, new))
+    store.reply(
+        frame.connection, frame.request, queue.last_batch, _told(store, queue, part.key, new)
+    )
 
 
 def keys(store: Store, frame: Frame, part: Any) -> None:
-    """Answer with the keys of a queue for which something is set; the first thousand of them."""
+    """Answer with the keys of a queue that have an open circuit, or something set; the first thousand of them."""
     queue = store.queue(part.queue)
-    found = [_told(name, each) for name, each in islice(settings_of(store, queue), MOST_SHOWN)]
+    found = [
+        _told(store, queue, name, setting)
+        for name, setting in islice(_noteworthy(store, queue), MOST_SHOWN)
+    ]
     store.reply(frame.connection, frame.request, queue.last_batch, {"keys": found})
+
+
+def _noteworthy(store: Store, queue: Queue) -> Iterator[tuple[str, Setting]]:
+    keys = queue.group.keys
+    for name in keys.circuits.open if keys is not None and keys.circuits is not None else ():
+        yield name, setting_of(store, queue, name)
+    for name, setting in settings_of(store, queue):
+        if keys is None or keys.circuit_of(name) is None:
+            yield name, setting
 
 
 def back_off(store: Store, queue: Queue, name: str, delay_ms: int, by: str) -> None:
@@ -91,5 +113,7 @@ def _check(queue: Queue, key: str) -> None:
         raise Refused("bad_value", f"no key of {queue.name!r} was named")
 
 
-def _told(name: str, setting: Setting) -> dict[str, Any]:
-    return {"key": name, **setting._asdict()}
+def _told(store: Store, queue: Queue, name: str, setting: Setting) -> dict[str, Any]:
+    circuit = queue.group.keys.circuit_of(name) if queue.group.keys is not None else None
+    said = {} if circuit is None else {"circuit": circuit.said(store)}
+    return {"key": name, **setting._asdict(), **said}

@@ -56,8 +56,12 @@ def stats(store: Store, frame: Frame, part: Any) -> None:
 
 
 def _circuit(store: Store, queue: Queue) -> dict[str, Any]:
-    circuit = queue.group.circuit
-    return {} if circuit is None else {"circuit": circuit.said(store)}
+    circuit, keys = queue.group.circuit, queue.group.keys
+    if circuit is not None:
+        return {"circuit": circuit.said(store)}
+    if keys is not None and keys.circuits is not None:
+        return {"key_circuits": {"open": len(keys.circuits.open), "failing": keys.circuits.failing}}
+    return {}
 
 
 def peek(store: Store, frame: Frame, part: Any) -> None:

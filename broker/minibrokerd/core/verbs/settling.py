@@ -214,11 +214,15 @@ def ack(work: Settlement) -> None:
     """Done: the messages end."""
     store = work.store
     ended: list[Run] = []
+    keys = work.group.keys
+    circuits = keys.circuits if keys is not None else None
     for run in work.runs:
-        if work.take(run):
+        if circuits is None and work.take(run):
             ended.append(run)
             continue
         for delivery, item in work.found(run):
+            if circuits is not None:
+                circuits.acked(item)
             ended.append((delivery.token, run[1], item.first, item.stop - item.first))
             change(store, work.group, (item,), state_in(item, delivery), None, delivery)
             work.queue.count_out(item.block, item.first, item.stop)
