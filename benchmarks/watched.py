@@ -260,7 +260,9 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=5)
     options = parser.parse_args()
     if unknown := set(options.parts) - set(PARTS):
-        parser.error(f"no part is called {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+        parser.error(
+            f"no part is called {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}"
+        )
     with tempfile.TemporaryDirectory(dir=ROOT / "benchmarks") as made:
         for part in options.parts:
             PARTS[part](Path(made), options.pairs)
