@@ -192,7 +192,7 @@ def test_what_may_be_at_work_is_nobody_elses_whatever_is_asked(op: str, at: int)
     world.check()
 
 
-@pytest.mark.parametrize("on_expired", ["drop", "dead_letter"])
+@pytest.mark.parametrize("on_expired", ["drop", "dead-letter"])
 def test_it_does_not_expire_as_it_may_have_begun_in_time(on_expired: str) -> None:
     world, worker, message = at_work(on_expired=on_expired)
     other = thief(world)
@@ -201,7 +201,7 @@ def test_it_does_not_expire_as_it_may_have_begun_in_time(on_expired: str) -> Non
     assert taken(world, other) == []
 
 
-@pytest.mark.parametrize("on_expired", ["drop", "dead_letter"])
+@pytest.mark.parametrize("on_expired", ["drop", "dead-letter"])
 def test_what_was_not_at_work_expires_when_the_wait_is_over(on_expired: str) -> None:
     world, worker, message = at_work(on_expired=on_expired)
     assert not is_lost(world, worker, message)
@@ -211,7 +211,7 @@ def test_what_was_not_at_work_expires_when_the_wait_is_over(on_expired: str) -> 
     assert list(world.states("q").values()) == ["READY"]
     world.advance(300)
     assert world.states("q") == {}
-    assert len(world.states("q.dlq")) == (on_expired == "dead_letter")
+    assert len(world.states("q.dlq")) == (on_expired == "dead-letter")
 
 
 @pytest.mark.parametrize("overflow", ["drop-oldest", "dead-letter"])

@@ -86,7 +86,7 @@ def leased_too_long(world: World, client: Client) -> dict[str, Any]:
 
 
 def expired_and_dead(world: World, client: Client) -> dict[str, Any]:
-    client.set("q", message_ttl_ms=1_000, on_expired="dead_letter")
+    client.set("q", message_ttl_ms=1_000, on_expired="dead-letter")
     client.publish("q", b"x")
     world.advance(1_016)
     world.run_jobs()

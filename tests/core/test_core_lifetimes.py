@@ -37,7 +37,7 @@ def expired(client: Client) -> int:
     return count
 
 
-@pytest.mark.parametrize("on_expired", ["drop", "dead_letter"])
+@pytest.mark.parametrize("on_expired", ["drop", "dead-letter"])
 @pytest.mark.parametrize(
     "fields",
     [{}, {"key": "k"}, {"keys": ["a", "b", "a"]}, {"delay_ms": 90_000}, {"priority": 3}],
@@ -49,7 +49,7 @@ def test_it_ends_within_a_tick_and_not_before(on_expired: str, fields: dict[str,
     world.advance(TTL_MS - 1)
     assert len(there(world)["q"]) == 3
     world.advance(TICKS)
-    dead = ["READY"] * 3 if on_expired == "dead_letter" else []
+    dead = ["READY"] * 3 if on_expired == "dead-letter" else []
     assert there(world) == {"q": [], "q.dlq": dead}
     assert expired(client) == 3
     assert client.stats("q")["dead_lettered"] == len(dead)
@@ -146,7 +146,7 @@ def test_a_nack_as_the_last_attempt_goes_to_the_dlq_whatever_the_time() -> None:
 
 
 def test_what_is_held_and_not_begun_is_taken_back_and_its_client_is_told() -> None:
-    world, client = world_with("dead_letter")
+    world, client = world_with("dead-letter")
     client.publish("q", b"a", b"b", b"c", ttl_ms=TTL_MS)
     client.publish("q", b"later")
     client.consume("q", prefetch=3)
@@ -180,7 +180,7 @@ def test_it_goes_on_over_a_restart_by_the_wall_clock(
     monkeypatch.setattr(paging, "AHEAD_MESSAGES", 1)
     world = World(segment_batches=3)
     client = world.hello()
-    client.set("q", on_expired="dead_letter")
+    client.set("q", on_expired="dead-letter")
     client.publish("q", b"a", b"b", ttl_ms=10_000, **fields)
     client.publish("q", b"c", ttl_ms=2_000, **fields)
     client.publish("q", b"other")
@@ -213,7 +213,7 @@ def test_what_was_dropped_stays_so_after_a_crash_once_that_is_safe() -> None:
 
 def test_dead_and_redriven_messages_have_no_end() -> None:
     """A person sent it back: it is done however late. Its history says why it died."""
-    world, client = world_with("dead_letter")
+    world, client = world_with("dead-letter")
     client.publish("q", b"a", ttl_ms=TTL_MS)
     world.advance(20 * TTL_MS)
     (shown,) = client.peek("q.dlq")
@@ -238,7 +238,7 @@ def test_it_goes_along_with_a_move() -> None:
 
 
 def test_a_full_dlq_keeps_the_outcome() -> None:
-    world, client = world_with("dead_letter")
+    world, client = world_with("dead-letter")
     client.publish("q", b"a", b"b", ttl_ms=TTL_MS)
     client.settle("reject", *client.receive_all("q", 1))
     client.set("q.dlq", max_messages=1)

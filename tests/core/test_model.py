@@ -59,7 +59,7 @@ class Broker(Clients):
         self._now()
         self._observe()
 
-    @rule(index=indices, on_expired=st.sampled_from(["drop", "dead_letter"]))
+    @rule(index=indices, on_expired=st.sampled_from(["drop", "dead-letter"]))
     def change_what_expires(self, index: int, on_expired: str) -> None:
         self._client(index).set("q", on_expired=on_expired)
         self._now()

@@ -61,7 +61,7 @@ assert len(ENDS) == len(_ROWS) == len(Outcome), "every outcome needs exactly one
 
 
 # What becomes of a message that came after others of which some are dead; the first one if nothing is said.
-IF_DEAD: Final = ("dead_letter", "run")
+IF_DEAD: Final = ("dead-letter", "run")
 
 
 class After(NamedTuple):

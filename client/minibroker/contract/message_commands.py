@@ -79,7 +79,7 @@ MESSAGE_COMMANDS: Final[tuple[Command, ...]] = (
             text(
                 "if_dead",
                 limits.MAX_MODE_CHARS,
-                "What becomes of it if some of these did not end as done: run or dead_letter; empty: dead_letter.",
+                "What becomes of it if some of these did not end as done: run or dead-letter; empty: dead-letter.",
             ),
         ),
         ("delay_ms", "key", "encoding", "unique_key", "dedupe_id"),

@@ -159,7 +159,7 @@ SETTINGS: Mapping[str, Setting] = {
             "drop",
             0,
             0,
-            ("drop", "dead_letter"),
+            ("drop", "dead-letter"),
             "What becomes of a message whose time to live is over.",
         ),
     )

@@ -22,6 +22,10 @@ from minibroker.session.spans import Span, milliseconds, of_type, shown, whole
 Wish = tuple[str, dict[str, object], bytes]
 DROP: Final = UNIQUE_MODES[0]
 NO_NAMES: Final = b"", b""
+NO_IDS: Final = (
+    "these are no ids of messages; a confirm and a message have theirs as .id, "
+    "and MessageId.parse makes one of the text that it prints"
+)
 
 
 def check_name(name: str) -> str:
@@ -258,8 +262,7 @@ def runs_of(ids: Iterable[MessageId] | None) -> list[tuple[int, int, int, int]]:
     try:
         runs = [(0, origin, sequence, 1) for origin, sequence in ids]
     except (TypeError, ValueError) as error:
-        text = f"{shown(ids)} is no list of message ids; MessageId.parse makes one of the text that it prints"
-        raise TypeError(text) from error
+        raise TypeError(f"{shown(ids)}: {NO_IDS}") from error
     for _, origin, sequence, _ in runs:
         whole("ids: an origin", origin, 0, 2**32 - 1)
         whole("ids: a sequence", sequence, 0, 2**64 - 1)

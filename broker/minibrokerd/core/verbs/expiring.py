@@ -142,7 +142,7 @@ def expire(store: Store, queue: Queue, items: Sequence[Item]) -> None:
     if not expired:
         store.set_timer(_tell_operator, None, store.now_ms + TELL_MS)
     expired[queue.name] = expired.get(queue.name, 0) + count
-    if queue.settings["on_expired"] == "dead_letter":
+    if queue.settings["on_expired"] == "dead-letter":
         for item in items:
             for message in singles_of(item):
                 _die(store, queue, message)
