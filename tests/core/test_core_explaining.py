@@ -291,6 +291,18 @@ def test_worker_away() -> None:
     assert 0 <= answer["until_unix_ms"] - at(world, 10_000) < 8
 
 
+def test_after_a_crash_a_worker_has_the_name_that_the_log_knows() -> None:
+    """As whoever has the message, and in its history once its lease is over."""
+    world, client = ready()
+    world.hello("w").receive_all("q", lease_ms=10_000)
+    world.restart()
+    client = world.hello()
+    assert told(client, "worker_away")["by"] == "w"
+    world.advance(60_000)
+    (message,) = client.peek("q")
+    assert [attempt["client"] for attempt in message["history"]] == ["w"]
+
+
 def test_dead_where_it_died_and_waiting_in_its_dlq() -> None:
     world, client = ready()
     client.settle("reject", *client.receive_all("q"), error=("KeyError", "id"))

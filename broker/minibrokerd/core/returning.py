@@ -44,6 +44,9 @@ def hold_back(store: Store) -> None:
         assert isinstance(id, int)
         assert isinstance(client, bytes)
         ids.append(id)
+        session = store.sessions.get(id)
+        if session is not None:  # its other records name nobody
+            session.client = client.decode()
         numbers = queues_of(entry.value)
         queues = [store.by_number[number] for number in numbers or () if number in store.by_number]
         groups = tuple(queue.group for queue in queues if _has_messages(queue))
