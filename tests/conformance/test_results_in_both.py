@@ -48,6 +48,41 @@ async def test_a_worker_may_ask_for_it_where_the_queue_does_not(queue: Any) -> N
         await queue.result(message.id, wait=0)
 
 
+async def test_a_result_that_nobody_keeps_is_said_once(
+    queue: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By hand and in a step; not where nothing was said, or it is kept."""
+    for verb in ("complete", "result"):
+        for value in (None, "lost", "lost, too"):
+            message = await begun(queue, result_ms=0)
+            if verb == "complete":
+                await message.complete(value)
+            else:
+                async with message.step() as step:
+                    step.result(value)
+    message = await begun(queue, result_ms=0)
+    await message.complete("kept", kept=60)
+    message = await begun(queue)
+    await message.complete("kept")
+    (said,) = [
+        record.getMessage() for record in caplog.records if "kept for" in record.getMessage()
+    ]
+    assert f"of {queue.name} is told to those who wait for it now, and kept for nobody" in said
+    assert f"minibroker queue set {queue.name} result_ms=" in said
+
+
+async def test_a_queue_that_a_publish_made_keeps_what_its_worker_declares(
+    queue: Any, broker: Any
+) -> None:
+    """Also of messages that wait already."""
+    first = (await queue.publish(b"work")).id
+    declared = broker.queue(queue.name, result_ms=60_000)
+    [message] = await declared.receive(wait=5)
+    await message.complete("kept", confirmed=True)
+    assert await queue.result(first) == "kept"
+    assert declared.differs == {}
+
+
 async def test_a_dead_message_says_why(queue: Any) -> None:
     message = await begun(queue)
     waiting = asyncio.ensure_future(queue.result(message.id))

@@ -1,4 +1,4 @@
-"""Promises of `queue_declare`: it makes what is not there, and never changes what is."""
+"""Promises of `queue_declare`: it makes what is not there, and changes nothing that somebody chose."""
 
 from __future__ import annotations
 
@@ -49,6 +49,54 @@ def test_the_answer_waits_until_what_it_shows_is_safe() -> None:
     world.sync()
     assert one.answer(request=1)["value"]["created"]
     assert not other.answer(request=1)["value"]["created"]
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+@pytest.mark.parametrize("queue", ["q", "q.dlq"])
+def test_a_queue_that_came_by_its_use_gets_what_is_declared_first(
+    queue: str, restarts: bool
+) -> None:
+    """Whether a worker declares it before somebody publishes is chance."""
+    world = World()
+    client = world.hello()
+    client.publish("q", b"body")
+    client.receive("q.dlq")
+    declare(client, queue)  # says nothing of its settings
+    if restarts:
+        world.restart()
+        client = world.hello()
+    value = declare(client, queue, result_ms=60_000)["value"]
+    assert (value["created"], value["settings"]["result_ms"]) == (False, 60_000)
+    value = declare(client, queue, result_ms=9_000)["value"]
+    assert value["settings"]["result_ms"] == 60_000, "the first one says it"
+    world.restart()
+    assert declare(world.hello(), queue)["value"]["settings"]["result_ms"] == 60_000
+
+
+def test_what_waits_already_goes_by_what_is_declared() -> None:
+    world = World()
+    client = world.hello()
+    client.publish("q", b"body")
+    declare(client, result_ms=60_000)
+    assert client.receive("q")["results"] is True
+
+
+def test_settings_that_somebody_chose_stay_though_they_are_the_defaults() -> None:
+    world = World()
+    client = world.hello()
+    client.publish("q", b"body")
+    client.set("q", result_ms=0)
+    world.restart()
+    value = declare(world.hello(), result_ms=60_000)["value"]
+    assert value["settings"]["result_ms"] == 0
+
+
+def test_the_declared_durability_is_that_of_the_dead_letters_too() -> None:
+    world = World()
+    client = world.hello()
+    client.receive("q.dlq")
+    declare(client, durability="lazy")
+    assert declare(client, "q.dlq")["value"]["settings"]["durability"] == "lazy"
 
 
 def test_declaring_again_over_a_restart_changes_nothing() -> None:

@@ -89,7 +89,7 @@ RIGHTS: Final[Mapping[str, Row]] = {
         _row("goodbye", ANY, "", ""),
         _row("withdraw", ANY, "", _OWN),
         _row("move", {Right.MANAGE}, "queue target", "both queues"),
-        _row("queue_declare", ANY, "queue", "changes no queue that is there"),
+        _row("queue_declare", ANY, "queue", "changes no settings that somebody chose"),
         _row("explain", {Right.CONSUME, Right.MANAGE}, "queue", "tells only of its own queues"),
         _row("retime", {Right.MANAGE}, "queue", ""),
         _row("cancel_messages", {Right.MANAGE}, "queue", "also those that workers have"),

@@ -222,7 +222,7 @@ class Replay:
         queue = waiting.queue
         queue.record_batch = self._number
         if queue.name:
-            queue.configure(queue.settings | meta.settings)
+            queue.restore(meta.settings)
             return
         self._homes[queue.home].remove(waiting)
         self._nameless.pop(queue.number, None)

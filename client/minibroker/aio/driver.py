@@ -89,6 +89,7 @@ class Driver(InLoop):
         self._telling = telling = Telling(options.where, options.on_settle_error, self._later)
         self._losses = losses = Losses(telling)
         self.failed, self.takes_cancellation = telling.failed, losses.takes_cancellation
+        self.not_kept = telling.not_kept
         self.is_cancelled = losses.is_cancelled
         self._tasks: set[asyncio.Task[None]] = set()
         self._effects: Mapping[type, Callable[[Any], None]] = {

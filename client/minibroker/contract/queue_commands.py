@@ -235,7 +235,7 @@ QUEUE_COMMANDS: Final[tuple[Command, ...]] = (
         Answer.REPLY,
         (QUEUE, SETTINGS),
         (),
-        "Create the queue with these settings; one that is there stays as it is.",
+        "Create the queue with these settings; one whose settings somebody chose stays as it is.",
         repeatable=True,
     ),
     Command(

@@ -51,7 +51,10 @@ def kept_ms(kept: Span | None) -> int:
 
 
 def completion(message: Any, value: Any, kept: Span | None) -> Settlement:
-    """Return the settlement of a message that is done, with a result."""
+    """Return the settlement of a message that is done, with a result; say so if that will be kept for nobody."""
+    delivery = message.run.delivery
+    if kept is None and value is not None and not delivery.keeps_results:
+        delivery.shell.not_kept(message)
     return Settlement("complete", message, kept_ms(kept), b"", encoded(value))
 
 
@@ -114,7 +117,9 @@ class Asking:
             self._mark = mark
             self._on_progress(Progress(answer["permille"] / 1_000, answer["note"]))
             return False
-        raise Timeout(f"message {self._id} has come to nothing yet; `explain` says where it is")
+        raise Timeout(
+            f"message {self._id} has come to nothing yet, or nothing is kept of it; `explain` says which"
+        )
 
     def result(self, answer: Mapping[str, Any]) -> Any:
         """Return the result that the last answer has.

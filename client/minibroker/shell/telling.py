@@ -22,6 +22,10 @@ GOES_ON: Final = (
     "message %s of %s was cancelled while its handler runs in a thread, which cannot be interrupted: it goes on "
     "to its end, unless it looks at message.cancelled"
 )
+NOT_KEPT: Final = (
+    "the result of message %s of %s is told to those who wait for it now, and kept for nobody: the queue keeps "
+    "none (declare it with result_ms, or `minibroker queue set %s result_ms=...`; or say kept=)"
+)
 Hook = Callable[[Any, MinibrokerError], object]
 Later = Callable[[float, Callable[[], None]], object]  # calls a function after so many seconds
 
@@ -41,6 +45,7 @@ class Telling:
         self._later = later
         self._unsaid: list[str] = []  # lost since the last line, in the queues of these names
         self._quiet = False  # a line was written a moment ago
+        self._not_kept: set[str] = set()  # queues of which it was said
 
     def opened(self, effect: Opened) -> None:
         """There is a connection."""
@@ -81,6 +86,12 @@ class Telling:
     def not_declared(self, effect: NotDeclared) -> None:
         """The server refused a declaration."""
         logger.warning("the queue %s was not declared: %s", effect.queue, effect.error)
+
+    def not_kept(self, message: MessageData[Any]) -> None:
+        """A message came to a result, and nobody keeps it: said once for each queue."""
+        if message.queue not in self._not_kept:
+            self._not_kept.add(message.queue)
+            logger.warning(NOT_KEPT, message.id, message.queue, message.queue)
 
     def lost(self, messages: Sequence[MessageData[Any]], error: MinibrokerError) -> None:
         """Write one line, and for what follows within a second another one: a thousand can be lost at once."""

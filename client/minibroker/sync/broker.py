@@ -71,8 +71,9 @@ class Broker:
                 `message.body` is made into it, and type checkers know. None, Any, bytes: nothing is made.
             overwrite: change the settings of a queue that is there, now and at every reconnect.
             settings: as for `Queue.set`. The queue is made with them if it is not there, before anything else is
-                asked for it, on every connection. One that is there stays as it is: what differs is a warning in
-                the log and stands in `Queue.differs`; `Queue.declared` raises it.
+                asked for it, on every connection. One that came by its use, as by a publish, gets them, too. One
+                whose settings somebody chose stays as it is: what differs is a warning in the log and stands in
+                `Queue.differs`; `Queue.declared` raises it.
 
         Raises:
             TypeError: no body can be of such a type.

@@ -88,7 +88,7 @@ class Steps:
         self.max_run_ms = options.max_run_ms
         self.clock = Clock.monotonic  # seconds
         self._telling = Telling(options.where, options.on_settle_error, self._later)
-        self.failed = self._telling.failed
+        self.failed, self.not_kept = self._telling.failed, self._telling.not_kept
         self.mutex = new_mutex()
         self._bell = Bell()  # wakes the thread that polls
         self._begin(None)

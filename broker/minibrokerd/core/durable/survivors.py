@@ -141,7 +141,7 @@ class Survivors:
         """Learn who this is: until now only the number was known."""
         queue = self.queue
         queue.name, queue.home = name, home
-        queue.configure(settings)
+        queue.restore(settings)
         if home != queue.number:
             self.messages = self._keyed_anew(self.messages)
             self.leases = self._keyed_anew(self.leases)

@@ -31,6 +31,7 @@ class Queue:
         "durability",
         "group",
         "home",
+        "is_chosen",
         "is_full",
         "is_limited",
         "last_batch",
@@ -59,6 +60,7 @@ class Queue:
         self.name = name
         self.home = home
         self.configure(settings)
+        self.is_chosen = False  # somebody said how it is to be, and it did not just come by its use
         self.next_sequence = 0
         self.reserved_until = 0
         self.reserve_batch = 0  # the batch of the newest reservation: ids rest on it
@@ -97,6 +99,15 @@ class Queue:
         self.max_messages = self.setting("max_messages")
         self.max_bytes = self.setting("max_bytes")
         self.is_limited = bool(self.max_messages or self.max_bytes)
+
+    def recorded(self) -> Settings:
+        """Return the settings that its record has: all of them, or, if nobody chose any, what it must have."""
+        return self.settings if self.is_chosen else {"durability": self.settings["durability"]}
+
+    def restore(self, settings: Settings) -> None:
+        """Take what a record of it has."""
+        self.is_chosen |= settings.keys() > {"durability"}
+        self.configure(self.settings | settings)
 
     def count(self) -> int:
         """Return the messages that have not ended, in every state."""

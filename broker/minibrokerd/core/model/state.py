@@ -310,10 +310,11 @@ class Store:
             )
 
     def create_queue(self, name: str, settings: Settings, home: int | None = None) -> Queue:
-        """Make a queue; `home` is the number of the source queue for a DLQ."""
+        """Make a queue, with DEFAULTS if nobody chose any; a DLQ has the number of its source as `home`."""
         number = self.next_queue_number
         self.next_queue_number += 1
         queue = self.add_queue(Queue(number, name, home or number, settings, self.sums))
+        queue.is_chosen = home is None and settings is not DEFAULTS
         arrange(self, queue)
         arrange_wait(self, queue)
         arrange_circuit(self, queue)
@@ -358,7 +359,7 @@ class Store:
 
     def write_queue(self, queue: Queue) -> None:
         """Record the settings of a queue as they are now."""
-        self.emit(QueueMeta(queue.number, queue.name, queue.home, queue.settings))
+        self.emit(QueueMeta(queue.number, queue.name, queue.home, queue.recorded()))
         queue.last_batch = queue.record_batch = self.open_batch
         if queue.stands < 0:
             self.note_records(queue)

@@ -144,37 +144,51 @@ def queue_set(store: Store, frame: Frame, part: Any) -> None:
     queue = store.queues.get(part.queue)
     if queue is None:
         queue = _make(store, part.queue, changes, with_source=True)
-    if any(queue.settings.get(name) != value for name, value in changes.items()):
-        if queue.is_dlq:
-            _check_for_dlq(queue.settings, changes)
-        _change(store, queue, changes)
-        client = store.connections[frame.connection].session.client
-        store.effects.note(
-            "queue_changed",
-            client=client,
-            connection=frame.connection,
-            queue=queue.name,
-            settings=", ".join(f"{name}={value}" for name, value in changes.items()),
-        )
-        dlq = store.queues.get(queue.name + limits.DLQ_SUFFIX)
-        if dlq is not None and "durability" in changes:
-            _change(store, dlq, {"durability": changes["durability"]})
+    _choose(store, frame, queue, changes)
     store.reply(
         frame.connection, frame.request, queue.last_batch, {"settings": dict(queue.settings)}
     )
 
 
 def queue_declare(store: Store, frame: Frame, part: Any) -> None:
-    """Create a queue with these settings, unless it is there; answer with those that it has."""
+    """Create a queue with these settings, unless it is there; answer with those that it has.
+
+    One whose settings nobody chose gets them: whether a program declares it before another one publishes to it is
+    chance.
+    """
     settings = _checked(part.settings)
     queue = store.queues.get(part.queue)
     created = queue is None
     if queue is None:
         queue = _make(store, part.queue, settings)
         if queue.is_dlq and settings:
+            queue.is_chosen = True
             _change(store, queue, settings)
+    elif not queue.is_chosen:
+        _choose(store, frame, queue, settings)
     value = {"created": created, "settings": dict(queue.settings)}
     store.reply(frame.connection, frame.request, queue.last_batch, value)
+
+
+def _choose(store: Store, frame: Frame, queue: Queue, settings: Settings) -> None:
+    """Let a queue have settings because a client says so, and note it, unless it was given the same before."""
+    differ = any(queue.settings.get(name) != value for name, value in settings.items())
+    if not differ and (queue.is_chosen or not settings):
+        return
+    if queue.is_dlq:
+        _check_for_dlq(queue.settings, settings)
+    queue.is_chosen = True
+    _change(store, queue, settings)
+    store.effects.note(
+        "queue_changed",
+        client=store.connections[frame.connection].session.client,
+        connection=frame.connection,
+        queue=queue.name,
+        settings=", ".join(f"{name}={value}" for name, value in settings.items()),
+    )
+    dlq = store.queues.get(queue.name + limits.DLQ_SUFFIX)
+    if dlq is not None and "durability" in settings:
+        _change(store, dlq, {"durability": settings["durability"]})
 
 
 def _checked(settings: dict[str, int | str]) -> Settings:
@@ -202,7 +216,7 @@ def _make(store: Store, name: str, settings: Settings, *, with_source: bool = Fa
         return store.dlq_of(source)
     check_name(name)
     store.check_room_for_queue()
-    return store.create_queue(name, settings)
+    return store.create_queue(name, settings or DEFAULTS)
 
 
 def _check_for_dlq(source: Settings, settings: Settings) -> None:
