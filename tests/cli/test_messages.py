@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from test_commands import reject_all
 from typing_commands import output, refusal, typed, typed_at, values
 
 import minibroker
+from minibroker import MessageId
 from minibrokerd.process import exits
 from support.broker import BrokerServer
 
@@ -276,3 +278,39 @@ async def test_queues_ids_and_settings_are_completed(broker_server: BrokerServer
 def test_completion_is_silent_without_a_server(url: str) -> None:
     """Nothing is offered, and nothing is said."""
     assert completed(url, "peek", "") == []
+
+
+async def test_a_result_that_there_is_none_of_is_told_by_why(broker_server: BrokerServer) -> None:
+    """Ended how, or never there: 1; waits or runs still, and where: 4."""
+    async with minibroker.connect(broker_server.url, name="worker 7") as broker:
+        queue = broker.queue(QUEUE)
+        await queue.publish_many([b"0", b"1", b"2"])
+        acked, running = await queue.receive(2)
+        await acked.ack(confirmed=True)
+        await queue.cancel([MessageId(1, 2)])
+
+        def run() -> None:
+            for id, says, code in (
+                ("1-0", ("message 1-0 has ended: worker 7 acked it at 20", "kept no results"), 1),
+                ("1-2", ("message 1-2 has ended: worker 7 cancelled it at 20",), 1),
+                ("1-77", ("no message has had this id: 1-77",), 1),
+                ("9-0", ("no message has had this id: 9-0",), 1),
+                ("1-1", ("message 1-1 of emails is BEGUN: worker 7 works on it since",), 4),
+            ):
+                for more in ((), ("--wait", "50ms")):
+                    text = refusal(broker_server, code, "result", id, QUEUE, *more)
+                    assert all(each in text for each in says), text
+            for id, error in (
+                ("1-0", "message_failed"), ("1-77", "unknown_message"), ("1-1", "timeout")
+            ):  # fmt: skip
+                done = typed_at(broker_server, "result", id, "--json")
+                assert json.loads(done.stderr)["error"]["code"] == error
+
+        await asyncio.to_thread(run)
+        await running.complete("done", kept=60, confirmed=True)
+    assert output(broker_server, "result", "1-1") == ["done"]
+
+
+def test_a_result_is_waited_for_only_while_something_may_come(broker_server: BrokerServer) -> None:
+    """An hour is nothing for a message that nobody ever published."""
+    assert "no message has" in refusal(broker_server, 1, "result", "7-7", "--wait", "1h")

@@ -23,6 +23,7 @@ DONE: Final = 0
 REFUSED: Final = 1
 USAGE: Final = 2
 AGAIN: Final = 3
+NOT_YET: Final = 4
 DAMAGED: Final = 65
 UNREACHABLE: Final = 69
 LOG_FAILED: Final = 70
@@ -52,6 +53,11 @@ EXITS: Final = (
         AGAIN,
         "worker: one process reached --max-messages or --max-memory",
         "nothing: its supervisor starts it again",
+    ),
+    Exit(
+        NOT_YET,
+        "result: the message waits or runs still",
+        "ask again, or let the command wait (--wait)",
     ),
     Exit(
         DAMAGED,
