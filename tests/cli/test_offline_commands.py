@@ -47,9 +47,33 @@ def test_an_unreachable_broker_ends_with_69(closed_port: int, words: tuple[str, 
     url = f"minibroker://127.0.0.1:{closed_port}"
     done = typed(*words, "--url", url)
     assert (done.returncode, done.stdout) == (exits.UNREACHABLE, "")
-    assert url in done.stderr
-    assert "Connect call failed" in done.stderr or "refused" in done.stderr
-    assert "minibroker serve" in done.stderr
+    tries, fails = done.stderr.splitlines()
+    wait = "200ms" if "ping" in words else "3s"
+    assert re.match(f"waiting up to {wait} for {url}: .*(Connect call failed|refused)", tries)
+    assert url in fails
+    assert "Connect call failed" in fails or "refused" in fails
+    assert "minibroker serve" in fails
+
+
+def test_a_program_that_asked_for_json_reads_of_the_end_alone(closed_port: int) -> None:
+    """One object."""
+    url = f"minibroker://127.0.0.1:{closed_port}"
+    done = typed("queues", "--url", url, "--json", "--timeout", "200ms")
+    assert json.loads(done.stderr)["error"]["exit_code"] == exits.UNREACHABLE
+
+
+def test_that_it_waits_is_said_while_it_waits() -> None:
+    """Also of what takes the connection and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"minibroker://127.0.0.1:{listener.getsockname()[1]}"
+        with subprocess.Popen(
+            [*COMMAND, "queues", "--url", url], stderr=subprocess.PIPE, text=True, env=CLEAN
+        ) as waiting:
+            assert waiting.stderr is not None
+            said = waiting.stderr.readline()
+            assert waiting.poll() is None
+            waiting.kill()
+    assert said == f"waiting up to 3s for {url}: no answer yet\n"
 
 
 def test_a_server_that_speaks_something_else_is_told_apart() -> None:

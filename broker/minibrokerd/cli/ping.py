@@ -9,11 +9,10 @@ import click
 import minibroker
 from minibroker.session.address import masked, parse_url, url_of
 from minibrokerd.cli.options import client_options, option
-from minibrokerd.cli.printing import fail, note, print_json, say
+from minibrokerd.cli.printing import fail, print_json, say
 from minibrokerd.cli.ranges import Duration
 from minibrokerd.cli.talking import CONNECT_S, talk
 from minibrokerd.process.exits import UNREACHABLE
-from minibrokerd.text.units import duration_text
 from minibrokerd.workers.health import STALE_S, age_s
 
 
@@ -76,8 +75,6 @@ def ping(
             else:
                 say(f"{masked(url)} answered in {took_ms:.3f} ms")
 
-    if wait > CONNECT_S:
-        note(f"waiting up to {duration_text(wait * 1_000)} for {masked(url)}")
     talk(url, work, wait)
 
 

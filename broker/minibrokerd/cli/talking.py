@@ -1,13 +1,15 @@
 """How commands talk to a server: as any application does, with the client library.
 
-Each failure ends in one message that names the address tried, the cause and the next step, and in an exit code of
-the table in exits.py.
+While nobody answers one line says so, and for how long it is tried. Each failure ends in one message that names
+the address tried, the cause and the next step, and in an exit code of the table in exits.py.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
 from typing import Final
 
 import click
@@ -22,11 +24,14 @@ from minibroker.contract.errors import (
     TokenRefused,
 )
 from minibroker.session.address import masked, parse_url
+from minibroker.shell.telling import AGAIN, logger
 from minibrokerd.cli.options import timeout_s
-from minibrokerd.cli.printing import fail, leave_closed_pipe
+from minibrokerd.cli.printing import fail, leave_closed_pipe, note, wants_json
 from minibrokerd.process import exits
+from minibrokerd.text.units import duration_text
 
 CONNECT_S: Final = 3.0  # somebody waits in front of it
+SILENT_S: Final = 1.0  # nothing at all came back from there: that is said, too
 
 
 def talk(
@@ -81,5 +86,50 @@ async def _connected(
 ) -> None:
     timeout = timeout_s()
     connect_s = wait_s if wait_s > CONNECT_S else min(wait_s, timeout)
-    async with minibroker.connect(url, connect_timeout=connect_s, timeout=timeout) as broker:
+    connecting = minibroker.connect(url, connect_timeout=connect_s, timeout=timeout)
+    async with AsyncExitStack() as stack:
+        with _said_to_wait(masked(url), connect_s):
+            broker = await stack.enter_async_context(connecting)
         await work(broker)
+
+
+@contextmanager
+def _said_to_wait(where: str, wait_s: float) -> Iterator[None]:
+    """Say once, while the block runs, that nobody is there yet; whoever asked for JSON reads of the end alone."""
+    if wants_json():
+        yield
+        return
+    attempts = _Attempts(where, wait_s)
+    silent = asyncio.get_running_loop().call_later(SILENT_S, attempts.say, "no answer yet")
+    level = logger.level
+    logger.addHandler(attempts)
+    logger.setLevel(logging.INFO)  # the first attempt that fails is one
+    try:
+        yield
+    finally:
+        logger.removeHandler(attempts)
+        logger.setLevel(level)
+        silent.cancel()
+
+
+class _Attempts(logging.Handler):
+    """Hears of attempts to connect that failed; what else is logged is printed as without it."""
+
+    def __init__(self, where: str, wait_s: float) -> None:
+        super().__init__()
+        self._where, self._wait_s = where, wait_s
+        self._is_said = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if getattr(record, "told", "") == AGAIN["told"]:
+            assert isinstance(record.args, tuple)
+            self.say(str(record.args[-1]))
+        elif record.levelno >= logging.WARNING:
+            note(record.getMessage())
+
+    def say(self, cause: str) -> None:
+        """Say that it is tried, and why it takes time."""
+        if not self._is_said:
+            self._is_said = True
+            wait = duration_text(round(self._wait_s * 1_000))
+            note(f"waiting up to {wait} for {self._where}: {cause}")
