@@ -18,6 +18,9 @@ from support.warm import CLAIMS
 # the commands under test would never hear the signals that are sent to them.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Tables in pipes are as wide as this says, and tests read them.
+os.environ.pop("COLUMNS", None)
+
 # The HTTP port has one number by default, and tests start many brokers at once; those of HTTP ask for a free one.
 os.environ.setdefault("MINIBROKER_NO_HTTP", "1")
 

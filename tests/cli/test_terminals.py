@@ -12,6 +12,7 @@ from terminal import STYLE, lines_at, terminal
 from typing_commands import CLEAN, output, typed
 
 import minibroker
+from minibrokerd.cli.layout import width_of
 from minibrokerd.process import exits
 from support.broker import COMMAND, BrokerServer
 
@@ -77,10 +78,23 @@ def test_the_variable_says_the_width_instead(filled: dict[str, str]) -> None:
 
 
 def test_a_pipe_gets_everything(filled: dict[str, str]) -> None:
-    """Whatever COLUMNS says; without escape sequences."""
-    done = typed("peek", QUEUE, env={**filled, "COLUMNS": "40"})
+    """Without escape sequences."""
+    done = typed("peek", QUEUE, env=filled)
     assert LONG.strip() in done.stdout
     assert "\x1b" not in done.stdout
+
+
+def test_a_pipe_of_so_many_columns_gets_everything_within_them(filled: dict[str, str]) -> None:
+    """COLUMNS bounds its lines, as on a terminal; what is cut there goes on in the next line here."""
+    for command, names in TABLES.items():
+        for columns in WIDTHS:
+            done = typed(*command.split(), env={**filled, "COLUMNS": str(columns)})
+            wide = [line for line in done.stdout.splitlines() if width_of(line) > columns]
+            assert not wide, f"{command} at {columns}"
+            missing = [name for name in names if name not in done.stdout]
+            assert not missing, f"{command} at {columns}:\n{done.stdout}"
+            if command.startswith("peek"):
+                assert done.stdout.count("Kraków") == LONG.count("Kraków")
 
 
 @pytest.mark.parametrize(

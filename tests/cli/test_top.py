@@ -23,6 +23,7 @@ from typing_commands import typed
 
 import minibroker
 from minibrokerd.cli.top_looking import look_at
+from minibrokerd.cli.top_numbers import COLUMNS as TABLE_COLUMNS
 from minibrokerd.process import exits
 from support.broker import BrokerServer, StartBroker
 from support.processes import look_until
@@ -313,6 +314,16 @@ def test_once_and_json_need_no_terminal(filled: BrokerServer) -> None:
     assert (queue["name"], queue["counts"]["ready"]) == ("medium", 20)
     assert queue["rates"]["published"] == 0
     assert found["overview"]["queues"] == 3
+
+
+@pytest.mark.parametrize("columns", [40, 60, 100, 200])
+def test_one_table_is_as_wide_as_it_may_be(filled: BrokerServer, columns: int) -> None:
+    """Also in a pipe, by COLUMNS; nothing is left out."""
+    env = {"MINIBROKER_HTTP": address_of(filled), "COLUMNS": str(columns)}
+    said = typed("top", "--once", "--every", "100ms", env=env).stdout
+    assert max(map(len, said.splitlines())) <= columns, said
+    words = {word for column in TABLE_COLUMNS for word in column.head.split()}
+    assert {"large", "medium", "small", "queue", *words} <= set(said.split()), said
 
 
 def test_where_no_screen_can_be_shown_it_says_what_can(tmp_path: Path) -> None:

@@ -129,6 +129,7 @@ class Table:
             table = Table(
                 heads,
                 elastic=heads[:1],
+                prose=self._prose,
                 width=self._width,
                 ellipsis=self._ellipsis,
                 styled=self._styled,

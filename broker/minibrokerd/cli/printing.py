@@ -16,7 +16,7 @@ from typing import Final, NoReturn, TextIO
 
 import click
 
-from minibrokerd.cli.layout import Table
+from minibrokerd.cli.layout import Table, wrap
 from minibrokerd.cli.streams import can_show, can_steer, terminal_size
 from minibrokerd.process import exits
 from minibrokerd.text import values
@@ -66,6 +66,13 @@ def say(text: str = "") -> None:
     _write(sys.stdout, shown(text))
 
 
+def say_wrapped(text: str) -> None:
+    """Print a sentence, in as many lines as it takes where somebody says how wide they may be."""
+    size = terminal_size(sys.stdout)
+    for line in wrap(shown(text), size.columns) if size else [shown(text)]:
+        _write(sys.stdout, line)
+
+
 def print_json(value: object) -> None:
     """Print one line of JSON, as `values.json_line` says."""
     _write(sys.stdout, values.json_line(value, ascii_only=not _is_utf8(sys.stdout)))
@@ -91,7 +98,8 @@ def print_table(
 
     Columns named in `elastic` (else the last one) are cut, or wrapped if they are `prose`, where a terminal is too
     narrow; where that does not help, the fields of a row stand one under the other, or, to `fold` it, some columns
-    below the others. A pipe gets everything. Rows are taken as they come, a page at a time.
+    below the others. A pipe gets everything, wrapped to COLUMNS where that is set. Rows are taken as they come,
+    a page at a time.
     """
     listing = Listing(heads, empty, elastic, prose=prose, fold=fold)
     cells = iter(rows)
@@ -140,7 +148,7 @@ def table_for(
     return Table(
         heads,
         elastic=elastic,
-        prose=prose,
+        prose=prose or not stream.isatty(),  # whoever reads it there gets everything
         fold=fold,
         width=size.columns if size else None,
         ellipsis="…" if can_show("…", stream) else "...",

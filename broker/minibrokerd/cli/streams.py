@@ -45,12 +45,13 @@ def can_show(text: str, stream: TextIO) -> bool:
 
 
 def terminal_size(stream: TextIO) -> os.terminal_size | None:
-    """Return columns and lines of the terminal that `stream` is, None if it is none.
+    """Return columns and lines of the terminal that `stream` is, None if it is none, and nobody says how wide.
 
-    `COLUMNS` and `LINES` say it instead where they are set, as for every other program.
+    `COLUMNS` and `LINES` say it instead where they are set, as for every other program; of a pipe, too.
     """
     if not stream.isatty():
-        return None
+        wanted = _set("COLUMNS")
+        return os.terminal_size((wanted, _set("LINES") or 24)) if wanted else None
     try:
         columns, lines = os.get_terminal_size(stream.fileno())
     except OSError:
