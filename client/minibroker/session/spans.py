@@ -27,7 +27,9 @@ def milliseconds(name: str, span: Span, most_ms: int, least_ms: int = 0) -> int:
         BadValue: it is negative, not a number, or outside its range.
     """
     if isinstance(span, bool) or not isinstance(span, (int, float, timedelta)):
-        raise TypeError(f"{name} is {shown(span)}; it must be seconds or a timedelta")
+        raise TypeError(
+            f"{name} is {shown(span)}; it must be seconds or a timedelta, like 7200 or timedelta(hours=2)"
+        )
     # in_seconds, written out: each receive and renewal comes past here.
     seconds = span.total_seconds() if isinstance(span, timedelta) else span
     try:
