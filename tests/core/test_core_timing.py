@@ -8,7 +8,7 @@ import pytest
 from core_client import Client
 from harness import World
 
-from minibrokerd.core.model.times import WINDOW_MS
+from minibrokerd.core.model.times import WINDOW_MS, p95_of
 
 SECOND_MS = 1_000
 
@@ -35,13 +35,31 @@ def test_waits_and_runs_of_each_queue_are_its_own() -> None:
     said = times(client)
     assert said["waits"] | {"count": 3, "total_ms": 6_000} == said["waits"]
     assert said["runs"] | {"count": 3, "total_ms": 24_000} == said["runs"]
-    assert 4_096 < said["runs"]["p50"] <= 8_192
-    assert 1_024 < said["waits"]["p99"] <= 2_048
+    assert {said["runs"][share] for share in ("p50", "p95", "p99")} == {8_000}, (
+        "all of them ran so long"
+    )
+    assert said["waits"]["p99"] == 2_000
     assert (said["backlog"], said["at_work"], said["oldest_ready_ms"]) == (2, 0, 10_000)
     other = times(client, "other")
     assert (other["waits"]["count"], other["runs"]["count"]) == (0, 0)
     assert "handlers" not in other, "nobody knows how long its runs take"
     assert times(client, "nothing")["code"] == "unknown_queue"
+
+
+def test_shares_of_times_stay_within_what_came() -> None:
+    """One of 8.2 s is none of 15 s, though it is counted with those; also over both windows, and in the list."""
+    world = World()
+    client = world.hello()
+    client.publish("q", *[b"x"] * 3)
+    for ms in (8_200, 9_000, 60_000):
+        got = client.receive_all("q", 1, lease_ms=120_000)
+        world.advance(ms)
+        client.settle("ack", *got)
+    runs = times(client)["runs"]
+    assert 8_200 <= runs["p50"] <= 16_384
+    assert 32_768 <= runs["p95"] <= runs["p99"] <= 60_000
+    group = world.store.queues["q"].group
+    assert p95_of(group.times, world.store.now_ms)[1] == runs["p95"]
 
 
 @pytest.mark.parametrize("target_s", [60, 6, 600])

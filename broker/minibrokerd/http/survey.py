@@ -12,7 +12,7 @@ from typing import Final
 from minibroker.contract.limits import DLQ_SUFFIX
 from minibroker.contract.metrics import METRICS
 from minibrokerd import __version__
-from minibrokerd.core.model.histogram import Histogram
+from minibrokerd.core.model.histogram import quantile
 from minibrokerd.core.model.pauses import QUEUE
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.times import p95_of
@@ -231,19 +231,9 @@ def log_view(subject: Subject) -> LogView:
         written_bytes=subject.engine.others_bytes,
         free_bytes=_free_bytes(subject),
         batches=pulse.syncs_us.count,
-        sync_p50_ms=_quantile(pulse.syncs_us, 0.5) / 1_000,
-        sync_p99_ms=_quantile(pulse.syncs_us, 0.99) / 1_000,
+        sync_p50_ms=round(quantile(pulse.syncs_us.counts, 0.5) / 1_000, 3),
+        sync_p99_ms=round(quantile(pulse.syncs_us.counts, 0.99) / 1_000, 3),
     )
-
-
-def _quantile(histogram: Histogram, share: float) -> int:
-    """Return a number below which so many are, to a power of two."""
-    wanted, seen = share * histogram.count, 0
-    for exponent, count in enumerate(histogram.counts):
-        seen += count
-        if seen >= wanted and seen:
-            return int(2**exponent)
-    return 0
 
 
 def _free_bytes(subject: Subject) -> int:

@@ -13,7 +13,11 @@ from minibroker.session.wishes import Wish
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Of how many messages, and how long it took, in s. The shares are taken from powers of two of a ms."""
+    """Of how many messages, and how long it took, in s.
+
+    The shares are estimates: times are counted by powers of two of a ms, and taken to lie evenly between two of
+    them, but never outside of the shortest and the longest that came.
+    """
 
     count: int
     mean: float

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -48,15 +49,18 @@ class Histogram:
         return sum(self.counts)
 
 
-def quantile(counts: Sequence[int], share: float) -> float:
+def quantile(
+    counts: Sequence[int], share: float, least: float = 0.0, most: float = math.inf
+) -> float:
     """Return the number below which a share of those lie that were counted by powers of two; 0: there are none.
 
-    Within a bucket they are taken to lie evenly, as Prometheus does.
+    Within a bucket they are taken to lie evenly, as Prometheus does; but none outside of `least` to `most`, the
+    smallest and the greatest that came, where those are known.
     """
     wanted, seen = share * sum(counts), 0
     for exponent, count in enumerate(counts):
         if count and seen + count >= wanted:
-            low = 2.0 ** (exponent - 1) if exponent else 0.0
-            return low + (2.0**exponent - low) * (wanted - seen) / count
+            low = max(2.0 ** (exponent - 1) if exponent else 0.0, least)
+            return low + (min(2.0**exponent, most) - low) * (wanted - seen) / count
         seen += count
     return 0.0

@@ -6,7 +6,7 @@ done in it; a queue in which nothing was of late has none.
 
 from __future__ import annotations
 
-from math import ceil
+import math
 from typing import Any, Final
 
 from minibrokerd.core.model.histogram import BUCKETS, quantile
@@ -17,26 +17,45 @@ SHARES: Final = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 
 
 class Spread:
-    """Times in ms by powers of two, as Histogram has them; only those that came take memory."""
+    """Times in ms by powers of two, as Histogram has them; only those that came take memory.
 
-    __slots__ = ("counts", "total_ms")
+    The shortest and the longest are known as they came: else one attempt of 8.2 s would be said to take up to 16.
+    """
+
+    __slots__ = ("counts", "least_ms", "most_ms", "total_ms")
 
     def __init__(self) -> None:
         self.counts: dict[int, int] = {}
         self.total_ms = 0
+        self.least_ms: float = math.inf
+        self.most_ms = 0
 
     def add(self, ms: int, times: int) -> None:
         """Count a time; one below zero, as of a clock that was set back, as zero."""
-        exponent = ms.bit_length() if ms > 0 else 0
+        if ms <= 0:
+            self.counts[0] = self.counts.get(0, 0) + times
+            self.least_ms = 0
+            return
+        exponent = ms.bit_length()
         self.counts[exponent] = self.counts.get(exponent, 0) + times
-        if ms > 0:
-            self.total_ms += ms * times
+        self.total_ms += ms * times
+        if ms > self.most_ms:
+            self.most_ms = ms
+        if ms < self.least_ms:
+            self.least_ms = ms
 
     def add_all(self, other: Spread) -> None:
         """Count all that another has."""
         for exponent, count in other.counts.items():
             self.counts[exponent] = self.counts.get(exponent, 0) + count
         self.total_ms += other.total_ms
+        self.least_ms = min(self.least_ms, other.least_ms)
+        self.most_ms = max(self.most_ms, other.most_ms)
+
+    def below(self, share: float) -> int:
+        """Return the time below which this share of them was, in ms; 0: there were none."""
+        counts = [self.counts.get(exponent, 0) for exponent in range(BUCKETS)]
+        return round(quantile(counts, share, self.least_ms, self.most_ms))
 
 
 class Times:
@@ -83,11 +102,13 @@ def p95_of(times: Times | None, now_ms: int) -> tuple[int, int]:
     if times is None or times.is_over(now_ms):
         return -1, -1
     windows = [times] if times.before is None else [times.before, times]
-    waits, runs = (_counts([getattr(each, name) for each in windows]) for name in ("waits", "runs"))
+    waits, runs = (
+        _together([getattr(each, name) for each in windows]) for name in ("waits", "runs")
+    )
     share = SHARES["p95"]
     return (
-        round(quantile(waits, share)) if any(waits) else -1,
-        round(quantile(runs, share)) if any(runs) else -1,
+        waits.below(share) if waits.counts else -1,
+        runs.below(share) if runs.counts else -1,
     )
 
 
@@ -101,19 +122,22 @@ def handlers_for(said: dict[str, Any], backlog: int, target_ms: int) -> int | No
     if not runs["count"]:
         return None
     mean_ms = runs["total_ms"] / runs["count"]
-    handlers: int = ceil(mean_ms * (said["published"] / said["window_ms"] + backlog / target_ms))
+    handlers: int = math.ceil(
+        mean_ms * (said["published"] / said["window_ms"] + backlog / target_ms)
+    )
     return handlers
 
 
-def _counts(spreads: list[Spread]) -> list[int]:
-    counts = [0] * BUCKETS
+def _together(spreads: list[Spread]) -> Spread:
+    if len(spreads) == 1:
+        return spreads[0]
+    together = Spread()
     for spread in spreads:
-        for exponent, count in spread.counts.items():
-            counts[exponent] += count
-    return counts
+        together.add_all(spread)
+    return together
 
 
 def _sums(spreads: list[Spread]) -> dict[str, int]:
-    counts = _counts(spreads)
-    said = {"count": sum(counts), "total_ms": sum(spread.total_ms for spread in spreads)}
-    return said | {name: round(quantile(counts, share)) for name, share in SHARES.items()}
+    found = _together(spreads)
+    said = {"count": sum(found.counts.values()), "total_ms": found.total_ms}
+    return said | {name: found.below(share) for name, share in SHARES.items()}
