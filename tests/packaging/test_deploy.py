@@ -31,6 +31,7 @@ from minibrokerd.process.exits import (
     FAULT,
     INTERRUPTED,
     LOG_FAILED,
+    NOT_YET,
     PIPE,
     REFUSED,
 )
@@ -40,7 +41,7 @@ from support.source import ROOT
 
 DEPLOY = ROOT / "examples" / "deploy"
 HOME = Path(sys.executable).parent  # where the program `minibroker` is
-WORTH_ANOTHER_START = {AGAIN, DONE, REFUSED, LOG_FAILED, DRAIN, FAULT, INTERRUPTED, PIPE}
+WORTH_ANOTHER_START = {AGAIN, NOT_YET, DONE, REFUSED, LOG_FAILED, DRAIN, FAULT, INTERRUPTED, PIPE}
 
 
 # -- the image ------------------------------------------------------------------------------------
