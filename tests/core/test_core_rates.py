@@ -221,3 +221,33 @@ def test_a_key_whose_tokens_are_gone_is_not_remembered_beside_them() -> None:
     assert [len(each) for each in times.by_key.values()] == [1] * 50
     times.pass_by(2_000)
     assert [len(each) for each in times.by_key.values()] == [2] * 50
+
+
+@pytest.mark.parametrize("concurrency", [0, 1])
+def test_what_was_looked_at_and_not_handed_out_costs_no_token(concurrency: int) -> None:
+    """Its lease is another than that of what goes before it: it goes in the next delivery, at once."""
+    world, workers = rated(key_rate=1, key_rate_period_ms=20_000, key_concurrency=concurrency)
+    for worker in workers:
+        worker.cancel()
+    workers[0].publish("q", b"first", priority=9, lease_ms=5_000)
+    workers[0].publish("q", b"x", b"x", keys=["a", "a"])
+    workers[0].consume("q", 1_000)
+    times = Times(world, workers[:1])
+    assert len(times.by_key["a"]) == 1
+    times.pass_by(20_000)
+    assert len(times.by_key["a"]) == 2
+
+
+@pytest.mark.parametrize("concurrency", [0, 1])
+def test_what_expires_before_it_is_handed_out_costs_no_token(concurrency: int) -> None:
+    """No timer has fired since its time was over, and somebody asks."""
+    world = World()
+    client = world.hello()
+    client.set("q", key_rate=1, key_rate_period_ms=20_000, key_concurrency=concurrency)
+    client.publish("q", b"old", key="a", ttl_ms=100)
+    client.publish("q", b"new", key="a")
+    world.now_ms += 100
+    world.unix_ms += 100
+    client.consume("q", 1_000)
+    assert [message.body for message in client.messages()] == [b"new"]
+    world.check()

@@ -161,6 +161,24 @@ def test_the_newer_half_is_asked_for_after_a_moment() -> None:
     assert recalls(busy) == asked
 
 
+def test_what_was_just_handed_out_is_not_asked_for() -> None:
+    """It may be begun in this moment; it is asked for when it was held from one look to the next."""
+    world = World()
+    busy, idle = world.hello("busy"), world.hello("idle")
+    accept(busy)
+    busy.consume("q", 9)
+    busy.publish("q", b"held")
+    idle.consume("q", 9)
+    world.advance(recalling.LOOK_MS - 2 * TICK_MS)
+    busy.settle("ack", *busy.messages())
+    busy.publish("q", b"new")
+    (new,) = busy.messages()
+    world.advance(4 * TICK_MS)
+    assert recalls(busy) == []
+    world.advance(recalling.LOOK_MS)
+    assert recalls(busy) == [new.run]
+
+
 def test_never_more_than_the_idle_could_take() -> None:
     world, busy, _, _ = busy_and_idle(9, prefetch=2)
     world.advance(3 * recalling.LOOK_MS)

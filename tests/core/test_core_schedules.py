@@ -13,7 +13,7 @@ from harness import START_UNIX_MS, World
 from minibroker.contract import limits, wire
 from minibrokerd.core.model import scheduled
 from minibrokerd.core.model.inputs import Tick
-from minibrokerd.core.model.records import PublishMeta, StateMeta, decode
+from minibrokerd.core.model.records import PublishMeta, ReturnMeta, StateMeta, decode
 from minibrokerd.log.sizes import sizes_of
 
 MINUTE_MS = 60_000
@@ -149,6 +149,30 @@ def test_a_job_and_the_next_instant_stand_in_one_batch() -> None:
     store.keep_together(20_001)
     assert (store.open_batch, effects.records, effects.record_bytes) == (before + 1, [], 0)
     assert [number for number, _, _ in effects.ended] == [before]
+
+
+@pytest.mark.parametrize("leases", [10, 44, 48, 52, 56])
+def test_they_do_so_whatever_ends_in_that_moment(leases: int) -> None:
+    """As many leases end as leave room behind their records for both, for one of the two, or for none."""
+    world = World(auto_sync=False, sizes=sizes_of(8 * 1024))
+    client = world.hello()
+    client.request({"op": "queue_set", "queue": "other", "settings": {"lease_ms": 10_000}})
+    part = {"op": "schedule_set", "name": "s", "queue": "q", "cron": "* * * * *", "terms": {}}
+    client.request(part, content(bytes(1_000)))
+    for _ in range(leases):
+        client.publish("other", b"x")
+    world.sync()
+    world.advance(FIRST_MS - world.unix_ms - 10_000)
+    for _ in range(leases):
+        client.receive("other")
+    world.sync()
+    world.advance(10_016)
+    world.close_batch()
+    said = [[type(decode(record)) for record in batch.records] for batch in world.closed]
+    assert sum(batch.count(ReturnMeta) for batch in said) == leases
+    (job,) = [batch for batch in said if PublishMeta in batch]
+    assert job[-2:] == [PublishMeta, StateMeta]
+    assert len(said) == 1 + (leases > 10)
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,14 @@ SCHEDULE_MUTANTS: Final = (
         ("core/test_core_schedules.py", "sim"),
         "S1: a job is published again after a crash",
     ),
+    Mutant(
+        "a job and its next time are in two batches",
+        "core/verbs/firing.py",
+        "    store.keep_together(bytes_of(schedule))\n",
+        "    assert bytes_of(schedule)\n",
+        ("core/test_core_schedules.py",),
+        "S1: a crash between the two publishes a job twice",
+    ),
 )
 
 STEP_MUTANTS: Final = (
@@ -168,6 +176,30 @@ RATE_MUTANTS: Final = (
         ("core/test_core_rates.py",),
         "a key that was quiet goes beyond its rate",
     ),
+    Mutant(
+        "a token of what was not handed out is lost",
+        "core/model/keys.py",
+        "            self.each.take(item.key, -(item.stop - item.first), self._store.now_ms)\n",
+        "            self.each.take(item.key, 0, self._store.now_ms)\n",
+        ("core/test_core_rates.py",),
+        "a key is slower than its rate by what was not handed out",
+    ),
+    Mutant(
+        "a token that is given back opens nothing",
+        "core/model/keys.py",
+        "        if self.each is not None and not self.most:  # then no end of work opens a key\n",
+        "        if self.each is not None and self.most < 0:  # then no end of work opens a key\n",
+        ("core/test_core_rates.py",),
+        "a key waits for a whole period though it has its token",
+    ),
+    Mutant(
+        "a token of what expired is lost",
+        "core/verbs/expiring.py",
+        "                group.keys.untook(item)\n",
+        "                group.keys.ended_work(item)\n",
+        ("core/test_core_rates.py",),
+        "the same, by what was over when its turn came",
+    ),
 )
 
 PAUSE_MUTANTS: Final = (
@@ -198,6 +230,14 @@ RECALL_MUTANTS: Final = (
         "min(held[consumer], MOST_MESSAGES))\n",
         ("core/test_core_recalling.py",),
         "take-back: messages go to and fro, and the busy one stands still when it is done",
+    ),
+    Mutant(
+        "what was just handed out is asked back",
+        "core/verbs/recalling.py",
+        "        if delivery.token < below and consumer.active:\n",
+        "        if below and consumer.active:\n",
+        ("core/test_core_recalling.py",),
+        "take-back: a worker is asked for what it has just got",
     ),
 )
 

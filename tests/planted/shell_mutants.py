@@ -55,7 +55,7 @@ SHELL_MUTANTS: Final = (
         "        now_ms = max(self.clock.now_ms(), self._alarm._at_ms)\n"
         "        self._route(self._core.apply(Tick(self.jitter(), has_room), now_ms, self.clock.unix_ms()))\n"
         "        self._turn_soon()\n",
-        ("sim",),
+        ("server/test_engine_order.py", "sim"),
         "I5, I9: a lease or a delay ends as much too early as the loop's timers are",
     ),
     Mutant(

@@ -79,6 +79,22 @@ def early_by(hand: Hand, ms: int) -> StoppedClock:
     return clock
 
 
+def test_nothing_is_due_before_its_time_when_the_loop_fires_early() -> None:
+    """T6: a tick that comes a millisecond early is none, and there is one more in time."""
+    hand = Hand()
+    engine = hand.server.engine
+    engine.clock = StoppedClock(engine.clock.now_ms())  # type: ignore[assignment]
+    peer = hand.login()
+    publish(peer, b"later", delay_ms=500)
+    peer.give(frame(part("consume", queue="q", consumer=1, prefetch=10), request=1)).take()
+    clock = early_by(hand, 1)
+    hand.settle()
+    assert peer.take() == []
+    go_on(hand, clock, 1)
+    hand.settle()
+    assert [each["op"] for each in peer.take()] == ["deliver"]
+
+
 def test_a_tick_that_is_due_is_the_only_one_on_its_way(monkeypatch: pytest.MonkeyPatch) -> None:
     """A second one took the time of the next timer for its own: leases of 30 s ended in the same moment.
 

@@ -188,10 +188,12 @@ class Keys:
         return is_open
 
     def untook(self, item: Item) -> None:
-        """An item was not delivered after all, and waits again."""
+        """An item was not delivered after all: it costs no token, and is in work no more."""
         if self.each is not None:
             self.each.take(item.key, -(item.stop - item.first), self._store.now_ms)
         self.ended_work(item)
+        if self.each is not None and not self.most:  # then no end of work opens a key
+            self._settle(self._made(item.key))
 
     def keeps_turn(self, name: str, count: int) -> bool:
         """Whether a key that gave so many messages in its turn gives more of them."""

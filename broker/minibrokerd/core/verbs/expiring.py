@@ -53,8 +53,8 @@ def alive(store: Store, group: Group, items: list[Item], token: int) -> list[Ite
         return items
     if group.keys is not None:
         for item in ended:
-            if item.key:  # it was counted as one in work when it was taken
-                group.keys.ended_work(item)
+            if item.key:
+                group.keys.untook(item)
     expire(store, group.queue, ended)
     return [item for item in items if item not in ended]
 
