@@ -30,8 +30,8 @@ LIMIT_MUTANTS: Final = (
     Mutant(
         "what a worker has is replaced",
         "core/verbs/uniqueness.py",
-        "            if item is not None and len(self._replaced) < self._most_replaced:\n",
-        "            if len(self._replaced) < self._most_replaced:\n",
+        "            if item is not None:\n                self._replaced.append((id, index))\n",
+        "            self._replaced.append((id, index))\n            if item is not None:\n",
         UNIQUE,
         "5.9: a job in work is taken from its worker, or the broker falls",
     ),

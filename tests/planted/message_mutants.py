@@ -178,8 +178,8 @@ CHAIN_MUTANTS: Final = (
     Mutant(
         "a start does not look for what is lost",
         "core/verbs/chaining.py",
-        "    if store.chains.waiting:\n        store.jobs.append(lambda: _count_lost(store))\n",
-        "    if not store.chains:\n        store.jobs.append(lambda: _count_lost(store))\n",
+        "    if waiting:\n        store.jobs.append(step)\n",
+        "    if not store.chains:\n        store.jobs.append(step)\n",
         ("core/test_core_chains.py", "core/test_chained_worlds.py"),
         "a message waits for ever for what is nowhere",
     ),
