@@ -110,7 +110,7 @@ class CountedList(list[Any]):
 _COUNTED: Final[dict[Any, Any]] = {dict: CountedDict, deque: CountedDeque, list: CountedList}
 _WALKED: Final = (
     "Store", "Standing", "Queue", "Lanes", "Lane", "KeyLane", "Delivery", "Session", "Connection", "Sums",
-    "Pauses",
+    "Pauses", "Chains", "Chain",
 )  # fmt: skip
 
 

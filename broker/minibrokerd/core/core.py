@@ -207,7 +207,8 @@ class Core:
         """Return about how many bytes all that it knows takes of memory."""
         store = self.store
         sessions = len(store.sessions) + len(store.connections)
-        return store.sums.used_bytes(len(store.queues), sessions, len(store.deliveries))
+        used_bytes = store.sums.used_bytes(len(store.queues), sessions, len(store.deliveries))
+        return used_bytes + store.chains.size()
 
     def live_bytes(self) -> int:
         """Return about how many bytes of the log are still needed."""

@@ -54,6 +54,7 @@ MAX_RESULT_BYTES: Final = 64 * 1024  # what one message came to
 MAX_RESULT_MS: Final = 604_800_000  # for which it is kept
 MAX_AFTER: Final = 1_000  # messages that one message waits for
 MAX_AFTER_BYTES: Final = 8 * 1024  # of the runs that name them
+MAX_AFTER_PER_FRAME: Final = 10_000  # that those of one frame wait for, counted for each of them
 MAX_AWAITED: Final = (
     100_000  # messages that others of a server wait for, counted once for each of those
 )

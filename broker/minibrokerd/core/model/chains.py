@@ -2,11 +2,14 @@
 
 Such a message is DELAYED for ever, and its entry in `kept.py` says why. Each end of a predecessor is noted in the
 batch of that end, as a byte of the 64 that share an entry: a set, so that an end which is told twice counts once.
-When the last has ended the shell's next step lets the message go on (verbs/chaining.py).
+`ended` notes, and `write` writes what was noted, before the record of the end. Where very many wait for what ends
+in one apply, an entry says what that came to, and they are told in steps. When the last has ended a later step
+lets the message go on (verbs/chaining.py).
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -19,13 +22,27 @@ from minibrokerd.core.model.kept import AFTER
 from minibrokerd.core.model.results import Id
 
 if TYPE_CHECKING:
+    from minibrokerd.core.model.effects import Effects
     from minibrokerd.core.model.state import Store
 
 DONE: Final = (Outcome.DONE + 1, Outcome.ACKED + 1)  # bytes of those that ended as they should
 CHUNK: Final = 64  # predecessors whose ends share an entry
 WAITS: Final = 0  # in the first entry: it waits for others
 WENT: Final = 1  # it went on
+LATER: Final = (
+    2**32 - 1
+)  # the part of an entry that says what messages came to for whom not all were told
 NAMED: Final = 3  # predecessors that `explain` names
+FEW: Final = (
+    16  # that wait for one message; more of them are a dict, for those that leave its middle
+)
+MOST_TOLD: Final = 100  # entries that one apply writes: some ms, and 10 KB
+# In memory, measured, beside its message and entry: of each that is waited for; of one that waits or went on.
+AWAITED_BYTES: Final = 320
+CHAIN_BYTES: Final = 1_000
+
+Followers = list[Id] | dict[Id, None]
+Late = list[tuple[Id, Followers]]
 _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder(tuple[int, int, int, bytes]).decode
 
@@ -69,10 +86,13 @@ class Chain:
 class Chains:
     """All of them. `ids` are the messages whose end matters here: others wait for them, or they waited."""
 
-    __slots__ = ("awaited", "expected", "go_on", "ids", "published", "waiting", "went")
+    __slots__ = (
+        "_effects", "_goes_on", "_told", "awaited", "due", "expected", "go_on", "ids", "late", "noted",
+        "published", "telling", "waiting", "went",
+    )  # fmt: skip
 
     def __init__(self) -> None:
-        self.ids: dict[Id, list[Id]] = {}
+        self.ids: dict[Id, Followers] = {}
         self.waiting: dict[Id, Chain] = {}
         self.went: dict[Id, tuple[int, int]] = {}  # done and not done, until the message ends
         self.published: list[Run] = []  # by the step that is applied, so far
@@ -80,8 +100,53 @@ class Chains:
         # or to make room for it.
         self.expected: dict[Id, Outcome | None] = {}
         self.awaited = 0  # predecessors of all that wait
-        # What to do when the last predecessor of a message has ended; a job that says whether it is over.
-        self.go_on: Callable[[Store, Id], bool] = lambda store, id: True
+        self.noted: dict[tuple[Chain, int], None] = {}  # parts of chains that are to be written
+        self.late: dict[Outcome, Late] = {}  # what ended, and who is to be told of it in steps
+        # Who is told now: the key of the entry that says so, and who is left.
+        self.telling: deque[tuple[tuple[int, ...], Iterator[tuple[Chain, Id, Outcome]]]] = deque()
+        self.due: deque[Id] = (
+            deque()
+        )  # those that are to go on, as their last predecessor has ended
+        # What to do with these, some at a time; it says whether none is left.
+        self.go_on: Callable[[Store], bool] = lambda store: True
+        self._goes_on = False
+        self._effects: Effects | None = None  # of the apply in which `_told` entries were noted
+        self._told = 0
+
+    def size(self) -> int:
+        """Return about how many bytes of memory they take, beside their messages and entries."""
+        return AWAITED_BYTES * self.awaited + CHAIN_BYTES * (len(self.waiting) + len(self.went))
+
+    def note(self, store: Store, chain: Chain, at: int) -> None:
+        """Have the byte of one predecessor written."""
+        place = chain, 1 + at // CHUNK
+        if place not in self.noted:
+            self.noted[place] = None
+            if store.effects is not self._effects:
+                self._effects, self._told = store.effects, 0
+            self._told += 1
+
+    def may_tell(self, store: Store, id: Id, followers: Followers) -> bool:
+        """Whether these can be told in this apply that a message ended."""
+        told = self._told if store.effects is self._effects else 0
+        if told + len(followers) <= MOST_TOLD:
+            return True
+        return len(followers) <= FEW and all(
+            chain is None or (chain, 1 + chain.index[id] // CHUNK) in self.noted
+            for chain in map(self.waiting.get, followers)
+        )
+
+    def let_go_on(self, store: Store, id: Id) -> None:
+        """Let a message go on in one of the next steps."""
+        self.due.append(id)
+        if not self._goes_on:
+            self._goes_on = True
+            store.jobs.append(lambda: self._go_on(store))
+
+    def _go_on(self, store: Store) -> bool:
+        is_over = self.go_on(store)
+        self._goes_on = not is_over
+        return is_over
 
     def expect(self, ids: Iterable[Id]) -> None:
         """Note how these end from now on, before anything is published that comes after them."""
@@ -103,19 +168,30 @@ class Chains:
         self.ids.setdefault(chain.id, [])
         self.awaited += len(chain.ids)
         for each, outcome in zip(chain.ids, chain.outcomes, strict=True):
-            if not outcome:
-                self.ids.setdefault(each, []).append(chain.id)
+            if outcome:
+                continue
+            followers = self.ids.setdefault(each, [])
+            if isinstance(followers, dict):
+                followers[chain.id] = None
+            else:
+                followers.append(chain.id)
+                if len(followers) > FEW:
+                    self.ids[each] = dict.fromkeys(followers)
 
     def forget(self, chain: Chain) -> None:
         """Let a message wait no more."""
         del self.waiting[chain.id]
         self.awaited -= len(chain.ids)
-        for each in chain.ids:
+        for each in chain.ids if chain.left else ():
             followers = self.ids.get(each, [])
-            if chain.id in followers:
+            if chain.id not in followers:
+                continue
+            if isinstance(followers, dict):
+                del followers[chain.id]
+            else:
                 followers.remove(chain.id)
-                if not followers and each not in self.waiting and each not in self.went:
-                    del self.ids[each]
+            if not followers and each not in self.waiting and each not in self.went:
+                del self.ids[each]
 
 
 def begin(store: Store, chain: Chain) -> None:
@@ -126,15 +202,19 @@ def begin(store: Store, chain: Chain) -> None:
     for part in _parts(chain):
         if any(_chunk(chain, part)):
             _put(store, chain, part, _chunk(chain, part))
-    see_end(store, chain)
+    _see_end(store, chain)
 
 
 def ended(store: Store, id: Id, outcome: Outcome) -> None:
-    """Note that a message ended: for those that wait for it, and that it waits no more itself."""
+    """Note that a message ended: for those that wait for it, and that it waits no more itself; `write` follows."""
     chains = store.chains
     if id in chains.expected:
         chains.expected[id] = outcome
-    for follower in chains.ids.pop(id, ()):
+    followers = chains.ids.pop(id, [])
+    if not chains.may_tell(store, id, followers):
+        chains.late.setdefault(outcome, []).append((id, followers))
+        followers = []
+    for follower in followers:
         chain = chains.waiting.get(follower)
         if chain is not None:
             note(store, chain, chain.index[id], outcome)
@@ -149,14 +229,73 @@ def ended(store: Store, id: Id, outcome: Outcome) -> None:
 
 
 def note(store: Store, chain: Chain, at: int, outcome: Outcome) -> None:
-    """Note what one predecessor came to, once."""
+    """Note what one predecessor came to, once; `write` follows."""
     if chain.outcomes[at]:
         return
     chain.outcomes[at] = outcome + 1
     chain.left -= 1
-    part = 1 + at // CHUNK
-    _put(store, chain, part, _chunk(chain, part))
-    see_end(store, chain)
+    store.chains.note(store, chain, at)
+    _see_end(store, chain)
+
+
+def write(store: Store) -> None:
+    """Write what was noted since the last time: the records of the ends follow, in the same batch."""
+    chains = store.chains
+    for chain, part in chains.noted:
+        if chains.waiting.get(chain.id) is chain:
+            _put(store, chain, part, _chunk(chain, part))
+    chains.noted.clear()
+    for outcome, late in chains.late.items():
+        key = 0, store.next_token(), LATER
+        runs = pack_runs(_runs(id for id, _ in late))
+        store.kept.put(store, AFTER, key, (bytes((outcome,)) + runs,))
+        _tell_later(store, key, outcome, late)
+    chains.late.clear()
+
+
+def _runs(ids: Iterable[Id]) -> list[Run]:
+    runs: list[Run] = []
+    for origin, sequence in ids:
+        last = runs[-1] if runs else None
+        if last is not None and last[1] == origin and last[2] + last[3] == sequence:
+            runs[-1] = (0, origin, last[2], last[3] + 1)
+        else:
+            runs.append((0, origin, sequence, 1))
+    return runs
+
+
+def _tell_later(store: Store, key: tuple[int, ...], outcome: Outcome, late: Late) -> None:
+    """Tell those who wait for what has ended in steps; until then an entry says it."""
+    chains = store.chains
+
+    def left() -> Iterator[tuple[Chain, Id, Outcome]]:
+        for id, followers in late:
+            for follower in followers:
+                chain = chains.waiting.get(follower)
+                if chain is not None:
+                    yield chain, id, outcome
+
+    chains.telling.append((key, left()))
+    if len(chains.telling) == 1:
+        store.jobs.append(lambda: _tell_some(store))
+
+
+def _tell_some(store: Store) -> bool:
+    chains = store.chains
+    for _ in range(MOST_TOLD):
+        if not chains.telling:
+            break
+        key, left = chains.telling[0]
+        found = next(left, None)
+        if found is None:
+            write(store)
+            chains.telling.popleft()
+            store.kept.end(store, AFTER, key)
+        else:
+            chain, id, outcome = found
+            note(store, chain, chain.index[id], outcome)
+    write(store)
+    return not chains.telling
 
 
 def went(store: Store, chain: Chain) -> None:
@@ -195,12 +334,17 @@ def opened(store: Store) -> None:
             chain.outcomes[at : at + len(known)] = known
         chain.left = chain.outcomes.count(0)
         store.chains.add(chain)
+    for key, value in parts.items():
+        if key[2] == LATER:
+            ended = RUN.iter_unpack(value[1:])
+            ids = [(run[1], run[2] + at) for run in ended for at in range(run[3])]
+            late = [(id, store.chains.ids.pop(id, [])) for id in ids]
+            _tell_later(store, tuple(map(int, key)), Outcome(value[0]), late)
 
 
-def see_end(store: Store, chain: Chain) -> None:
-    """See to it that a message goes on if all of its predecessors have ended."""
+def _see_end(store: Store, chain: Chain) -> None:
     if not chain.left:
-        store.jobs.append(lambda: store.chains.go_on(store, chain.id))
+        store.chains.let_go_on(store, chain.id)
 
 
 def _parts(chain: Chain) -> Iterator[int]:

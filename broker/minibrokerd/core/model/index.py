@@ -111,6 +111,10 @@ class Index:
             item = shelf.before(-1) if shelf is not None else None
         return item if item is not None and sequence < item.stop else None
 
+    def origins(self) -> set[int]:
+        """Return of which other origins than `home` there is something; 0 may be among them."""
+        return {number >> _ORIGIN_BITS for number in self._shelves}
+
     def items_of(self, block: Block) -> list[Item]:
         """Return the items of a block."""
         found: list[Item] = []

@@ -206,17 +206,15 @@ class Lane:
         at = bisect_right(line, sequence, key=first_of) - 1
         return at if at >= 0 else None
 
-    def free_some(self, most: int, drop: Callable[[Item], object]) -> int:
-        """Take up to `most` items out of a lane that is out of use, `drop` those in memory; return how many."""
+    def free_some(self, most: int, drop: Callable[[Item | ColdRun], object]) -> int:
+        """Take up to `most` items out of a lane that is out of use, and `drop` them; return how many."""
         dropped = 0
         for line in (self.fresh, self.cold, self.late):
             while line and dropped < most:
                 item = line.popleft()
                 dropped += 1
-                if isinstance(item, ColdRun):
-                    continue
                 drop(item)
-                if self.key:
+                if self.key and not isinstance(item, ColdRun):
                     self.index.discard(item)
         while self.returned and dropped < most:
             entry = self.returned.pop()
@@ -334,7 +332,7 @@ class KeyLane(Lane):
                 return span
         return super().take(most)
 
-    def free_some(self, most: int, drop: Callable[[Item], object]) -> int:
+    def free_some(self, most: int, drop: Callable[[Item | ColdRun], object]) -> int:
         """Take items out of a lane that is out of use, as any lane does."""
         if _is_list(self.fresh):
             self.fresh = deque(self.fresh)

@@ -446,7 +446,7 @@ class Lanes:
                 if each.stop > sequence:
                     yield each
 
-    def free_some(self, most: int, drop: Callable[[Item], object]) -> bool:
+    def free_some(self, most: int, drop: Callable[[Item | ColdRun], object]) -> bool:
         """Take up to about `most` items out of lanes that are out of use, and `drop` them; True: nothing is left.
 
         A million objects freed at once would stop the loop for a tenth of a second.

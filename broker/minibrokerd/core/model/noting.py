@@ -68,16 +68,17 @@ def note_ended(
         store.keep_together(bytes_of_ends(store, runs) + (len(value) + RUN.size) * len(ids))
     for id in ids:
         note_one(store, queue, id, outcome, value, kept_ms, logged=id in in_log)
+    chains.write(store)
 
 
 def bytes_of_ends(store: Store, runs: Iterable[Run]) -> int:
     """Return how many bytes the notes of ends take at the most: of each, and of each message that waits for it."""
-    size, ids = 0, store.chains.ids
+    size, told, ids = 0, 0, store.chains.ids
     for run in runs:
         size += RESULT_BYTES * run[3]
         if ids:
-            size += NOTE_BYTES * sum(len(ids.get(id, ())) for id in _ids((run,)))
-    return size
+            told += sum(len(ids.get(id, ())) for id in _ids((run,)))
+    return size + NOTE_BYTES * min(told, chains.MOST_TOLD)
 
 
 def _ids(runs: Iterable[Run]) -> Iterable[Id]:
@@ -94,17 +95,15 @@ def note_one(
     *,
     logged: bool,
 ) -> None:
-    """Keep what a message of `queue` came to for `kept_ms` (0: not at all), and tell those who wait."""
-    entry_value = (int(outcome), value, store.unix_ms, queue.number)
+    """Keep what a message of `queue` came to for `kept_ms` (0: not at all), and tell those who wait.
+
+    After some of these, `chains.write`.
+    """
     if kept_ms:
+        entry_value = (int(outcome), value, store.unix_ms, queue.number)
         expires_unix_ms = store.unix_ms + kept_ms
         store.kept.put(store, RESULT, id, entry_value, expires_unix_ms, logged=logged)
-    if id in store.chains.ids:
-        chains.ended(store, id, outcome)
-    store.results.progress.pop(id, None)
-    for asked in list(store.results.waiting.get(id, ())):
-        if may_know(store, asked, queue.number):
-            answer(store, asked, store.open_batch if logged else 0, value_of(entry_value))
+    tell_one(store, queue, id, outcome, value, store.open_batch if logged else 0)
 
 
 def note_dead(store: Store, queue: Queue, message: Message, entry: AttemptMeta | None) -> None:
@@ -115,6 +114,7 @@ def note_dead(store: Store, queue: Queue, message: Message, entry: AttemptMeta |
     texts = ("", "") if entry is None else (entry.error_class or entry.cause, entry.error_text)
     id, is_logged = (message.block.origin, message.sequence), message.block.durability != MEMORY
     note_one(store, queue, id, Outcome.DEAD, _pack(texts), kept_ms, logged=is_logged)
+    chains.write(store)
 
 
 def write_ended(store: Store, queue: Queue, runs: Sequence[Run]) -> None:
@@ -160,15 +160,37 @@ def _delivered(queue: Queue, ids: set[Id]) -> set[Id]:
     return set(found)
 
 
+def foreign_origins(queue: Queue) -> set[int]:
+    """Return where messages of a queue were published that were moved there; 0 may be among these."""
+    group, home = queue.group, queue.home
+    origins = group.later.origins()
+    for lanes in group.lanes.levels:
+        origins |= lanes.index.origins()
+    for delivery in group.deliveries.values() if group.held or group.begun else ():
+        origins |= {
+            each.block.origin for each in delivery.singles.values()
+        }  # a span was never moved
+    return origins - {home}
+
+
 def ids_of(item: Item) -> Iterable[Id]:
     """Return the id of each message of an item."""
     return ((item.block.origin, sequence) for sequence in range(item.first, item.stop))
 
 
-def tell_all(store: Store, queue: Queue, ids: Iterable[Id], outcome: Outcome, by: str) -> None:
-    """Tell those who wait for these messages of `queue`, which ended with all others of it; nothing is kept."""
-    for id in ids:
-        note_one(store, queue, id, outcome, by.encode(), 0, logged=True)
+def tell_one(
+    store: Store, queue: Queue, id: Id, outcome: Outcome, value: bytes, rests_on: int
+) -> None:
+    """Tell those who wait for a message of `queue` that it ended; that rests on a batch, and nothing is kept.
+
+    After some of these, `chains.write`.
+    """
+    if id in store.chains.ids:
+        chains.ended(store, id, outcome)
+    store.results.progress.pop(id, None)
+    for asked in list(store.results.waiting.get(id, ())):
+        if may_know(store, asked, queue.number):
+            answer(store, asked, rests_on, value_of((outcome, value, store.unix_ms, 0)))
 
 
 def value_of(kept: Any) -> dict[str, Any]:

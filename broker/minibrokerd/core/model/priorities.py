@@ -177,7 +177,7 @@ class PriorityLanes:
                 return item
         return None
 
-    def free_some(self, most: int, drop: Callable[[Item], object]) -> bool:
+    def free_some(self, most: int, drop: Callable[[Item | ColdRun], object]) -> bool:
         """Take items out of lanes that are out of use, as `Lanes.free_some` does, one priority at a time."""
         if self.levels and self.levels[-1].free_some(most, drop):
             self.levels.pop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Container, Iterable, Iterator
 from typing import Any, Final, NamedTuple
 
@@ -14,7 +15,7 @@ from minibrokerd.core.model.chains import Chain
 from minibrokerd.core.model.deliveries import Run
 from minibrokerd.core.model.kept import RESULT
 from minibrokerd.core.model.messages import MEMORY, Block, is_dead, singles_of
-from minibrokerd.core.model.noting import ids_in, may_know
+from minibrokerd.core.model.noting import foreign_origins, ids_in, may_know
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.records import AttemptMeta
 from minibrokerd.core.model.refusals import Broken, Refused
@@ -28,10 +29,11 @@ from minibrokerd.core.verbs.moving import dead_letter
 CAUSE: Final = "predecessor"
 DEAD_LETTER, RUNS = IF_DEAD
 MOST_LOOKS: Final = (
-    100_000  # at queues, for messages that are in none of those where they should be
+    10_000  # at queues and deliveries, for messages that are in none of those where they should be
 )
-STEP_IDS: Final = 1_000  # predecessors that one apply looks for after a start
 GO_ON_BYTES: Final = 4_096  # of records of one that goes on
+GO_ON: Final = 50  # messages in one step
+STEP_LOST: Final = 100  # ends that a start notes in one step
 
 
 class After(NamedTuple):
@@ -65,10 +67,10 @@ def check_after(
         )
     if part.after_step and not is_step:
         raise Broken("only a part of a step comes after the others of it")
+    check_count(store, 0, named_by(part.after))
     ids = list(_ids(part.after))
-    if len(ids) > limits.MAX_AFTER or store.chains.awaited + len(ids) > limits.MAX_AWAITED:
-        _refuse_many(store, len(ids))
-    found = _found(store, ids)
+    check_count(store, len(ids), len(ids))
+    found = _found(store, ids, MOST_LOOKS)
     outcomes = {id: Outcome.DEAD for id, (_, is_over) in found.items() if is_over}
     for id in ids:
         known = store.kept.get(store, RESULT, id) if id not in found else None
@@ -92,36 +94,49 @@ def _ids(column: bytes) -> Iterator[Id]:
                 yield origin, sequence
 
 
-def _refuse_many(store: Store, count: int) -> None:
-    raise Refused(
-        "limit_reached",
-        f"a message waits for at most {limits.MAX_AFTER} others, and all together for {limits.MAX_AWAITED}; "
-        f"{count} more were named, and {store.chains.awaited} are awaited",
-    )
+def named_by(column: bytes) -> int:
+    """Return how many messages a run column names; 0: it is none."""
+    return 0 if len(column) % RUN.size else sum(run[3] for run in RUN.iter_unpack(column))
 
 
-def _found(store: Store, ids: Iterable[Id], *, near: bool = False) -> dict[Id, tuple[int, bool]]:
+def check_count(store: Store, most: int, total: int) -> None:
+    """Check that a frame may have messages that wait for so many others: one for `most`, all for `total`.
+
+    Raises:
+        Refused: `limit_reached`.
+    """
+    awaited = store.chains.awaited
+    asked = (most, limits.MAX_AFTER), (total, limits.MAX_AFTER_PER_FRAME)
+    if any(count > limit for count, limit in (*asked, (awaited + total, limits.MAX_AWAITED))):
+        raise Refused(
+            "limit_reached",
+            f"a message waits for at most {limits.MAX_AFTER} others, those of a frame together for "
+            f"{limits.MAX_AFTER_PER_FRAME}, and all for {limits.MAX_AWAITED}; {total} more were named, "
+            f"and {awaited} are awaited",
+        )
+
+
+def _found(store: Store, ids: Iterable[Id], most_looks: int = 0) -> dict[Id, tuple[int, bool]]:
     """Return which of these messages are there: the number of the queue of each, and whether it is dead.
 
-    `near`: only of those that are where they should be.
+    Raises:
+        Refused: `limit_reached`, to look everywhere for those that were moved takes more looks than `most_looks`.
     """
     found: dict[Id, tuple[int, bool]] = {}
-    for queue, some in _places(store, ids, found, near=near):
+    for queue, some in _places(store, ids, found, most_looks):
         for id in ids_in(store, queue, some):
             found[id] = queue.number, queue.is_dlq or is_dead(queue.group.later.find(*id))
     return found
 
 
 def _places(
-    store: Store, ids: Iterable[Id], found: Container[Id] = (), *, near: bool = False
+    store: Store, ids: Iterable[Id], found: Container[Id] = (), most_looks: int = 0
 ) -> Iterator[tuple[Queue, list[Id]]]:
     """Yield where messages may be: where they were published, the dead-letter queue of that; then all queues.
 
-    `found` are those that are looked for no more; it grows meanwhile. `near`: not in all queues.
+    `found` are those that are looked for no more; it grows meanwhile. 0 looks: as many as it takes.
     """
-    by_home: dict[int, list[Id]] = {}
-    for id in ids:
-        by_home.setdefault(id[0], []).append(id)
+    by_home = _by_origin(ids)
     for origin, some in by_home.items():
         home = store.by_number.get(origin)
         if home is not None:
@@ -129,12 +144,26 @@ def _places(
             dlq = store.queues.get(home.name + DLQ_SUFFIX)
             if dlq is not None:
                 yield dlq, some
-    if near:
-        return
     missing = [id for some in by_home.values() for id in some if id not in found]
-    if missing and len(missing) * len(store.queues) <= MOST_LOOKS:
-        for queue in store.queues.values():
-            yield queue, missing
+    if not missing:
+        return
+    looks = len(store.queues) + len(store.deliveries)
+    if 0 < most_looks < looks:
+        text = f"{len(missing)} messages are not where they were published; to look in {looks} places is too much"
+        raise Refused(
+            "limit_reached", f"{text}: name those alone that have not ended, and were not moved"
+        )
+    by_origin = _by_origin(missing)
+    for queue in store.queues.values():
+        for origin in foreign_origins(queue) & by_origin.keys():
+            yield queue, by_origin[origin]
+
+
+def _by_origin(ids: Iterable[Id]) -> dict[int, list[Id]]:
+    found: dict[int, list[Id]] = {}
+    for id in ids:
+        found.setdefault(id[0], []).append(id)
+    return found
 
 
 def begin(store: Store, after: After, part: Any, block: Block, published: Iterable[Run]) -> None:
@@ -162,21 +191,28 @@ def begin(store: Store, after: After, part: Any, block: Block, published: Iterab
 # ---- going on ----
 
 
-def go_on(store: Store, id: Id) -> bool:
-    """Let a message go on whose predecessors have all ended, or die of one that died; a job of one step."""
-    chain = store.chains.waiting.get(id)
-    if chain is None or chain.left:
-        return True
+def go_on(store: Store) -> bool:
+    """Let messages go on whose predecessors have all ended, or die of one that died; a job."""
+    due = store.chains.due
+    for _ in range(min(GO_ON, len(due))):
+        chain = store.chains.waiting.get(due.popleft())
+        if chain is not None and not chain.left:
+            _go_on(store, chain)
+    return not due
+
+
+def _go_on(store: Store, chain: Chain) -> None:
+    id = chain.id
     queue = next(
         (queue for queue, some in _places(store, [id]) if ids_in(store, queue, some)), None
     )
     if queue is None:
         chains.end(store, chain)
-        return True
+        return
     item = take_waiting(store, queue, *id)
     if item is None:  # its own publish is not safe yet
         store.set_timer(_try_again, id, store.now_ms + TICK_MS)
-        return True
+        return
     store.keep_together(GO_ON_BYTES)
     (message,) = singles_of(item)
     done, dead = chain.counts()
@@ -191,7 +227,6 @@ def go_on(store: Store, id: Id) -> bool:
         store.write_return(queue, [message], chain.delay_ms, None)
         wait(store, queue.group, message)
     store.touch(queue.group)
-    return True
 
 
 def _names(chain: Chain) -> str:
@@ -202,38 +237,40 @@ def _names(chain: Chain) -> str:
 
 
 def _try_again(store: Store, timer: Timer, id: Id) -> None:
-    store.jobs.append(lambda: go_on(store, id))
+    store.chains.let_go_on(store, id)
 
 
 def look(store: Store) -> None:
-    """Go on after a start: what is nowhere, and of which no end is noted, was lost with it."""
-    waiting = list(store.chains.waiting.values())
+    """Go on after a start: what is nowhere, and of which no end is noted, was lost with it.
+
+    What is lost is found before the port opens, as one look at all there is; it is noted in steps.
+    """
+    known = store.chains
+    if not known.waiting:
+        return
+    awaited = [id for id, followers in known.ids.items() if followers]
+    found = _found(store, [*awaited, *known.waiting])
+    # Of one that is nowhere itself, for it was purged, its end was not noted.
+    lost = deque((chain, id) for id, chain in known.waiting.items() if id not in found)
+    for id in awaited:
+        if id not in found or found[id][1]:
+            lost += ((known.waiting[follower], id) for follower in known.ids[id])
+    for id, chain in known.waiting.items():
+        if not chain.left:
+            known.let_go_on(store, id)
 
     def step() -> bool:
-        some: list[Chain] = []
-        count = 0
-        while waiting and count < STEP_IDS:
-            some.append(waiting.pop())
-            count += 1 + some[-1].left
-        _count_lost(store, [chain for chain in some if chain.id in store.chains.waiting])
-        return not waiting
-
-    if waiting:
-        store.jobs.append(step)
-
-
-def _count_lost(store: Store, waiting: list[Chain]) -> None:
-    """Note which predecessors of chains were lost; where they should be, those of all are looked for at once."""
-    ready = [chain for chain in waiting if not chain.left]
-    found = _found(
-        store, dict.fromkeys(id for chain in waiting for id in chain.missing()), near=True
-    )
-    for chain in waiting:
-        left = chain.missing()
-        found |= _found(store, [id for id in left if id not in found])
-        for id in left:
-            if id not in found or found[id][1]:
+        for _ in range(min(STEP_LOST, len(lost))):
+            chain, id = lost.popleft()
+            if known.waiting.get(chain.id) is not chain:
+                continue
+            if chain.id == id:
+                chains.end(store, chain)
+            else:
                 outcome = Outcome.DEAD if id in found else Outcome.DAMAGED
                 chains.note(store, chain, chain.index[id], outcome)
-    for chain in ready:
-        chains.see_end(store, chain)
+        chains.write(store)
+        return not lost
+
+    if lost:
+        store.jobs.append(step)

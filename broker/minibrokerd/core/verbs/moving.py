@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 from minibroker.contract.ends import Outcome
 from minibroker.contract.limits import DLQ_SUFFIX
+from minibrokerd.core.model.chains import write
+from minibrokerd.core.model.cold import ColdRun
 from minibrokerd.core.model.deliveries import Delivery
 from minibrokerd.core.model.key_settings import forget_all
-from minibrokerd.core.model.messages import Message
-from minibrokerd.core.model.noting import ids_in, note_dead, tell_all
+from minibrokerd.core.model.messages import Item, Message
+from minibrokerd.core.model.noting import note_dead, tell_one
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.records import AttemptMeta, DropMeta, PurgeMeta
 from minibrokerd.core.model.refusals import Refused
@@ -22,6 +25,8 @@ from minibrokerd.core.verbs.keying import block
 STEP_MESSAGES: Final = (
     1_000  # what a bulk command does in one apply, so that the loop never pauses for it
 )
+
+TOLD_LOOKS: Final = 10  # what one counts that somebody waits for
 
 
 def retry_delay_ms(queue: Queue, failures: int, jitter: float) -> int:
@@ -69,14 +74,16 @@ def dead_letter(store: Store, queue: Queue, message: Message, entry: AttemptMeta
     move_message(store, queue, dlq, message, entry)
 
 
-def _end_all(store: Store, queue: Queue) -> int:
-    """Forget every message of a queue and return how many there were.
+def _end_all(store: Store, queue: Queue, outcome: Outcome, by: str) -> int:
+    """Forget every message of a queue, whose record is written, and return how many there were.
 
     Later settlements of them are lost at once, for its deliveries are others now. What is taken apart is large, so
-    it is freed in steps; consumers have their credit back as the deliveries to them are.
+    it is freed in steps; consumers have their credit back as the deliveries to them are, and who waits for one of
+    these messages is told. A crash between two steps loses nothing of that: what is nowhere has not ended as done.
     """
     count = queue.count()
-    let_go = store.sums.let_go
+    telling = _Telling(store, queue, outcome, by)
+    let_go = telling.let_go
     if queue.group.entering:
         entering, store.entering = store.entering, deque()
         for entry in entering:
@@ -91,26 +98,66 @@ def _end_all(store: Store, queue: Queue) -> int:
     def free() -> bool:
         looks = 0
         while deliveries and looks < STEP_MESSAGES:
-            looks += 1 + _end_delivery(store, queue, deliveries.popitem()[1])
+            looks += 1 + _end_delivery(store, queue, deliveries.popitem()[1], let_go)
         for _ in range(min(len(delayed), STEP_MESSAGES)):
             timer, item = delayed.popitem()
             store.wheel.cancel(timer)
             later.discard(item)
             let_go(item)
-        return lanes.free_some(STEP_MESSAGES, let_go) and not delayed and not deliveries
+        is_free = lanes.free_some(STEP_MESSAGES, let_go) and not delayed and not deliveries
+        return telling.tell_some() and is_free
 
     if count and not free():
         store.jobs.append(free)
     return count
 
 
+class _Telling:
+    """Those who wait for messages of a queue that ended all at once: they are told in steps."""
+
+    def __init__(self, store: Store, queue: Queue, outcome: Outcome, by: str) -> None:
+        self._store = store
+        self._queue = queue
+        self._outcome = outcome
+        self._by = by.encode()
+        self._batch = store.open_batch
+        self._left: deque[tuple[int, int, int]] = (
+            deque()
+        )  # origin, first and stop of what is looked for
+        self._is_wanted = bool(store.results.waiting or store.chains.ids)
+
+    def let_go(self, item: Item | ColdRun) -> None:
+        """Take note of an item that ended."""
+        if isinstance(item, ColdRun):
+            origin, intervals = item.queue, item.live(item.start, item.stop)
+        else:
+            self._store.sums.let_go(item)
+            origin, intervals = item.block.origin, iter([(item.first, item.stop)])
+        if self._is_wanted:
+            self._left += ((origin, first, stop) for first, stop in intervals)
+
+    def tell_some(self) -> bool:
+        """Tell those who wait for some of them; True: none is left."""
+        store, left, looks = self._store, self._left, STEP_MESSAGES
+        asked, awaited, chains = store.results.waiting, store.chains.ids, store.chains.waiting
+        while left and looks > 0:
+            origin, sequence, stop = left.popleft()
+            looks -= 1
+            if sequence + 1 < stop:
+                left.appendleft((origin, sequence + 1, stop))
+            id = origin, sequence
+            if id in asked or id in awaited:
+                looks -= len(chains[id].ids) if id in chains else TOLD_LOOKS
+                tell_one(store, self._queue, id, self._outcome, self._by, self._batch)
+        write(store)
+        return not left
+
+
 def purge(store: Store, queue: Queue, by: str) -> int:
     """End every message of a queue, those held and begun too, as `by` wants; return how many."""
-    awaited = ids_in(store, queue, [*store.results.waiting, *store.chains.ids])
     store.emit(PurgeMeta(queue.number))
     queue.last_batch = store.open_batch
-    count = _end_all(store, queue)
-    tell_all(store, queue, awaited, Outcome.PURGED, by)
+    count = _end_all(store, queue, Outcome.PURGED, by)
     queue.group.counters["purged"] += count
     wake_doomed(store, queue)
     return count
@@ -132,11 +179,9 @@ def delete(store: Store, queue: Queue, *, force: bool) -> int:
         _check_unused(each, force=force)
     count = 0
     for each in both:
-        awaited = ids_in(store, each, [*store.results.waiting, *store.chains.ids])
         store.emit(DropMeta(each.number))
         store.dropped_batch = store.nowhere.last_batch = store.open_batch
-        count += _end_all(store, each)
-        tell_all(store, each, awaited, Outcome.DELETED, each.name)
+        count += _end_all(store, each, Outcome.DELETED, each.name)
         if each.group.keys is not None:
             forget_all(store, each)
         store.remove_queue(each)
@@ -156,14 +201,16 @@ def _check_unused(queue: Queue, *, force: bool) -> None:
         )
 
 
-def _end_delivery(store: Store, queue: Queue, delivery: Delivery) -> int:
-    """Forget a delivery whose messages have ended; return how many it had."""
+def _end_delivery(
+    store: Store, queue: Queue, delivery: Delivery, let_go: Callable[[Item], None]
+) -> int:
+    """Forget a delivery whose messages have ended, and let go of these; return how many it had."""
     token, count = delivery.token, delivery.count()
     store.deliveries.pop(token, None)
     for span in delivery.spans.values():
-        store.sums.let_go(span)
+        let_go(span)
     for message in delivery.singles.values():
-        store.sums.let_go(message)
+        let_go(message)
         if message.timer is not None:
             store.wheel.cancel(message.timer)
     session = store.sessions.get(delivery.session)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import NoReturn
 
 from minibroker.contract import limits
-from minibroker.contract.wire import RUN, pack_runs
+from minibroker.contract.wire import pack_runs
 from minibrokerd.core.model.claims import Claims
 from minibrokerd.core.model.deliveries import Run
 from minibrokerd.core.model.inputs import NEEDS_ROOM, Frame
@@ -18,6 +18,7 @@ from minibrokerd.core.model.noting import bytes_of_ends
 from minibrokerd.core.model.refusals import Broken, Refused
 from minibrokerd.core.model.sessions import Result
 from minibrokerd.core.model.state import Store
+from minibrokerd.core.verbs.chaining import check_count, named_by
 from minibrokerd.core.verbs.settling import Settlement
 from minibrokerd.log.sizes import PUBLISH_OVERHEAD_BYTES
 
@@ -43,6 +44,7 @@ def _apply_several(store: Store, frame: Frame) -> tuple[list[Result], bytes, int
     if sum(getattr(part, "runs", 0) for part in frame.parts) > limits.MAX_RUNS_PER_FRAME:
         raise Broken(f"a frame has more than {limits.MAX_RUNS_PER_FRAME} runs")
     claims = Claims(is_step=frame.is_step)
+    _check_after(store, frame)
     if claims.is_step:
         _check_step(store, frame)
     works = [
@@ -90,8 +92,6 @@ def _check_step(store: Store, frame: Frame) -> None:
     count = sum(part.count for part in frame.parts if part.row.needs == NEEDS_ROOM)
     if count > limits.MAX_MESSAGES_PER_FRAME:
         raise Broken(f"a frame has more than {limits.MAX_MESSAGES_PER_FRAME} messages")
-    if any(part.after_step for part in frame.parts if part.row.needs == NEEDS_ROOM):
-        _check_after_step(store, frame)
     if _step_bytes(frame) > store.sizes.apply_bytes:
         _refuse_size(store, frame)
 
@@ -123,27 +123,26 @@ def _refuse_size(store: Store, frame: Frame) -> NoReturn:
     )
 
 
-def _check_after_step(store: Store, frame: Frame) -> None:
-    """Check that parts may come after the others of their step; those are all stored under ids of their own.
+def _check_after(store: Store, frame: Frame) -> None:
+    """Check that the messages of parts may wait for so many; what others come after has an id of its own.
 
     Raises:
         Refused: `bad_value`, `limit_reached`.
     """
-    ahead = 0
+    ahead = most = total = 0
+    known = False  # whether one so far may be there already
     for part in frame.parts:
         if part.row.needs != NEEDS_ROOM:
             continue
-        if part.after_step and store.chains.awaited + ahead > limits.MAX_AWAITED:
-            raise Refused(
-                "limit_reached",
-                f"all messages together wait for at most {limits.MAX_AWAITED} others; {ahead} more were named, "
-                f"and {store.chains.awaited} are awaited",
-            )
-        if part.after_step and ahead + len(part.after) // RUN.size > limits.MAX_AFTER:
-            raise Refused("limit_reached", f"a message waits for at most {limits.MAX_AFTER} others")
-        if {"unique_key", "dedupe_id"} & set(part.columns or ()):
+        if part.after_step and known:
             raise Refused(
                 "bad_value",
                 "others come after it in its step: it has no unique key, and no dedupe id",
             )
+        if part.after or part.after_step:
+            count = named_by(part.after) + (ahead if part.after_step else 0)
+            most, total = max(most, count), total + count
+        known = known or bool({"unique_key", "dedupe_id"} & set(part.columns or ()))
         ahead += part.count
+    if total:
+        check_count(store, most, total)

@@ -12,6 +12,7 @@ from typing import Any, Final
 from minibroker.contract import limits
 from minibroker.contract.ends import Outcome
 from minibroker.contract.wire import RUN, pack_runs
+from minibrokerd.core.model.chains import write
 from minibrokerd.core.model.circuits import ended as attempts_ended
 from minibrokerd.core.model.claims import Claims
 from minibrokerd.core.model.deliveries import Delivery, Run
@@ -296,6 +297,7 @@ def _keep_results(work: Settlement, ended: list[Run]) -> None:
             value = values.get((token, origin, sequence), b"")
             id = origin, sequence
             note_one(store, work.queue, id, outcome, value, kept_ms, logged=is_logged)
+    write(store)
 
 
 def progress(work: Settlement) -> None:
