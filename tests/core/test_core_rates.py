@@ -128,6 +128,24 @@ def test_a_rate_holds_over_restarts(name: str, clean: bool, count: int) -> None:
         assert total >= 20, "the restarts took it all"
 
 
+@pytest.mark.parametrize("name", ["key_rate", "rate"])
+@pytest.mark.parametrize(("count", "burst", "longest_ms"), [(20, 5, 1_300), (1, 1, 20_000)])
+def test_a_clock_that_was_set_back_closes_nothing_for_long(
+    name: str, count: int, burst: int, longest_ms: int
+) -> None:
+    """What a record says is taken is no more than a bucket and a second: one of 2013 closed a key until 2023."""
+    period_ms = 20_000 if count == 1 else 1_000
+    world, workers = rated(**{name: count, f"{name}_period_ms": period_ms, f"{name}_burst": burst})
+    publish(workers[0], 50, "a")
+    times = Times(world, workers)
+    before = len(times.by_key["a"])
+    world.restart(clean=False, wall_ms=-(10**11))
+    times.workers = [world.hello()]
+    times.workers[0].consume("q", 1_000)
+    times.pass_by(longest_ms + 2 * TICK_MS)
+    assert len(times.by_key["a"]) > before
+
+
 def test_what_comes_to_an_empty_key_waits_for_its_token() -> None:
     world, workers = rated(key_rate=1)
     publish(workers[0], 1, "a")

@@ -322,9 +322,11 @@ class Keys:
 
     def recover(self, name: str, taken_to_ms: float) -> None:
         """A start found that tokens are taken up to a time."""
-        rate = self.each if name else self.whole
+        rate, now_ms = self.each if name else self.whole, self._store.now_ms
         if rate is not None:
-            rate.put(name, taken_to_ms, self._store.now_ms)
+            # No more than a record can say while the clock goes on: it may have been set back since.
+            most_ms = rate.ahead_ms + rate.interval_ms + _kept_ahead_ms(rate)
+            rate.put(name, min(taken_to_ms, now_ms + most_ms), now_ms)
             if name:
                 self._settle(self._made(name))
 
@@ -429,7 +431,7 @@ class Keys:
         number = self._group.queue.number
         known = store.kept.get(store, RATE, (number, name))
         if known is None or int(known[0]) < until_unix_ms:
-            until_unix_ms += AHEAD_MS if rate.interval_ms < AHEAD_MS else 0
+            until_unix_ms += _kept_ahead_ms(rate)
             store.kept.put(store, RATE, (number, name), (until_unix_ms,), until_unix_ms)
             item.batch = max(item.batch, store.open_batch)
             store.effects.wake = True
@@ -458,6 +460,11 @@ class Keys:
         else:
             self._drop_if_unused(key)
             self._store.touch(self._group)
+
+
+def _kept_ahead_ms(rate: Rate) -> int:
+    """Return by how much a record says more than that is taken."""
+    return AHEAD_MS if rate.interval_ms < AHEAD_MS else 0
 
 
 def _time_over(store: Store, timer: Timer, argument: tuple[Keys, str]) -> None:
