@@ -14,11 +14,12 @@ A message that came again without need is a duplicate: counted, no violation.
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 
 Id = tuple[int, int]
 OK, REFUSED, UNKNOWN = "ok", "refused", "unknown"
+ENDS = ("acked", "purged", "damaged", "cancelled", "overflow_dropped", "replaced")  # counters
 SLACK_US = 1_000  # a millisecond: times are rounded to it on their way
 
 
@@ -32,9 +33,16 @@ class Intent:
     sent_us: int  # when its client had it; it was written then or later
     delay_ms: int
     plain: bool  # neither key nor delay: it has its place among the others
+    key: bytes = b""
+    priority: int = 0
+    ttl_ms: int = 0
+    unique: bytes = b""
+    unique_mode: str = ""
+    dedupe: bytes = b""
     retimed: bool = False  # somebody asked for another time: when it comes says nothing
     outcome: str = UNKNOWN
     confirmed_us: int = 0
+    confirmed_crashes: int = 0  # of the broker, until then
     id: Id | None = None
     history: History | None = None
 
@@ -66,6 +74,7 @@ class History:
     handed: dict[int, Handed] = field(default_factory=dict)  # by token
     acked_token: int = 0  # confirmed
     acked_epoch: int = 0  # of the broker, when its client heard of it
+    acked_us: int = 0  # then
     least_attempts: int = 0  # confirmed ones
     return_us: int = 0  # not before this; see return_token
     return_token: int = 0
@@ -75,10 +84,11 @@ class History:
 
 @dataclass(slots=True)
 class Removal:
-    """A purge or a deletion of a queue, and its dead letters."""
+    """A purge or a deletion of a queue, and its dead letters; or a cancel of all messages of a `key`."""
 
     queue: str
     sent_us: int
+    key: bytes = b""
     done_us: int | None = None  # None: nobody knows whether, and when
     failed: bool = False
 
@@ -103,6 +113,10 @@ class Checker:
         self.calm = True  # nothing has come back so far: order can be judged
         self.newest: dict[tuple[str, str, str], Id] = {}
         self.confirmed = self.duplicates = self.stale = 0
+        self.drops_expired: set[str] = set()  # queues
+        self.spares: set[str] = (
+            set()
+        )  # queues with a circuit: while that is open, what fails is charged to nobody
 
     def violation(self, invariant: str, text: str) -> None:
         """Note one."""
@@ -118,6 +132,7 @@ class Checker:
     def stored(self, intent: Intent, id: Id, now_us: int) -> None:
         """The confirm came: the message is safe under this id."""
         intent.outcome, intent.confirmed_us = OK, now_us
+        intent.confirmed_crashes = self.crashes
         self.confirmed += 1
         self._identify(intent, id)
 
@@ -168,7 +183,7 @@ class Checker:
             self.violation("I5", f"token {handed.token} was given to two connections")
         if handed.token in history.handed:
             self.violation("I5", f"{history.intent.body!r} came twice under {handed.token}")
-        if handed.token > history.acked_token > 0 and _epoch(handed.token) >= history.acked_epoch:
+        if handed.token > history.acked_token > 0 and epoch_of(handed.token) >= history.acked_epoch:
             self.violation(
                 "I7", f"{history.intent.id} came under {handed.token} after its ack was confirmed"
             )
@@ -241,6 +256,8 @@ class Checker:
         `kept` are the links that had no trouble before and whose clients live; the broker waits for `wait_us`.
         """
         since_us = self.started_us
+        if history.intent.ttl_ms and handed.queue != history.intent.queue:
+            return  # if a crash took its begin it may have expired, and is dead
         for old in history.handed.values():
             if old.token >= handed.token or old.leased_us is None or old.lost:
                 continue
@@ -277,10 +294,12 @@ class Checker:
     def ending(self, history: History, handed: Handed, op: str, now_us: int) -> None:
         """A client settles a message; the answer is to come."""
         handed.ended, handed.ended_us = op, now_us
-        if op != "ack":
+        if op not in ("ack", "step"):
             self.returned()
 
-    def settled(self, history: History, handed: Handed, lost: bool, delay_ms: int | None) -> None:
+    def settled(
+        self, history: History, handed: Handed, lost: bool, delay_ms: int | None, now_us: int
+    ) -> None:
         """The answer to a settlement came."""
         if handed.answered:
             return
@@ -296,15 +315,16 @@ class Checker:
             )  # fmt: skip
         if handed.ended == "ack":
             history.acked_token, history.acked_epoch = handed.token, self.epoch
+            history.acked_us = now_us
             # What was held in an earlier life of the broker left no record: an older token counts again.
             later = [
                 token
                 for token in history.handed
-                if token > handed.token and _epoch(token) == self.epoch
+                if token > handed.token and epoch_of(token) == self.epoch
             ]
             if later:
                 self.violation("I5", f"{history.intent.id} was acked after {later} had it")
-        elif handed.ended == "nack":
+        elif handed.ended == "nack" and history.intent.queue not in self.spares:
             history.least_attempts = max(history.least_attempts, handed.attempt)
         if handed.ended == "nack" and delay_ms:
             history.return_us = handed.ended_us + delay_ms * 1_000
@@ -318,10 +338,13 @@ class Checker:
 
     # -- the end --------------------------------------------------------------------------------
 
-    def finish(self, suspects: Container[Id] = ()) -> None:
+    def finish(
+        self, may_have_ended: Callable[[Intent], bool], suspects: Container[Id] = ()
+    ) -> None:
         """After the drain: everything that was confirmed is accounted for.
 
-        `suspects` have a record that the disk did not give back as it was written.
+        `may_have_ended` is asked of what was neither seen at the end nor acked, `suspects` have a record that the
+        disk did not give back as it was written.
         """
         for intent in self.intents.values():
             history = intent.history
@@ -329,9 +352,9 @@ class Checker:
                 continue
             if history is not None and (history.acked_token or _may_be_acked(history)):
                 continue
-            if intent.id in self.cancels:
+            if intent.id in self.cancels or intent.id in suspects or self.may_be_removed(intent):
                 continue
-            if not self._may_be_removed(intent) and intent.id not in suspects:
+            if not may_have_ended(intent):
                 self.violation("I1", f"{intent.id} of {intent.queue} was confirmed, and is lost")
 
     def drained(self, history: History, handed: Handed, *, fresh: bool) -> None:
@@ -345,21 +368,26 @@ class Checker:
             self.violation("I7", f"{history.intent.id} is there at the end, and was acked")
         if fresh and self.cancels.get(history.intent.id or (0, 0)):
             self.violation("I7", f"{history.intent.id} is there at the end, and was cancelled")
-        if fresh and self._is_removed(history.intent) and not handed.queue.endswith(".dlq"):
+        if fresh and self.is_removed(history.intent) and not handed.queue.endswith(".dlq"):
             self.violation("I7", f"{history.intent.id} is there at the end, and was purged")
 
-    def _may_be_removed(self, intent: Intent) -> bool:
+    def may_be_removed(self, intent: Intent) -> bool:
+        """Whether somebody asked for the end of messages of which this may have been one."""
         return any(
             removal.queue.removesuffix(".dlq") == intent.queue
+            and removal.key in (b"", intent.key)
             and not removal.failed
             and (removal.done_us is None or removal.done_us >= intent.sent_us)
             for removal in self.removals
         )
 
-    def _is_removed(self, intent: Intent) -> bool:
+    def is_removed(self, intent: Intent, by_us: int | None = None) -> bool:
+        """Whether somebody ended this for certain, with others; at the latest at `by_us` if that is given."""
         return not self.redriven and any(
             removal.queue == intent.queue
+            and removal.key in (b"", intent.key)
             and removal.done_us is not None
+            and (by_us is None or removal.done_us < by_us)
             and not removal.failed
             and intent.outcome == OK
             and intent.confirmed_us < removal.sent_us
@@ -369,27 +397,29 @@ class Checker:
     def balance(self, before: dict[str, int], counters: dict[str, dict[str, int]]) -> None:
         """I8: of each queue, what came in has ended, has moved on, or is there. See `sides`."""
         for queue, counter in counters.items():
-            if (gap := sides(queue, counter, counters) - before.get(queue, 0)) != 0:
+            if (gap := self.sides(queue, counters) - before.get(queue, 0)) != 0:
                 self.violation("I8", f"{queue} has {gap} messages too many: {counter}")
 
+    def sides(self, queue: str, counters: dict[str, dict[str, int]]) -> int:
+        """Return what is in the queue less what its counters say has come in since the start."""
+        counter = counters[queue]
+        there = sum(counter[state] for state in ("ready", "delayed", "held", "begun"))
+        came = counter["published"] - sum(counter[end] for end in ENDS)
+        if queue in self.drops_expired:
+            came -= counter["ttl_expired"]
+        if queue.endswith(".dlq"):
+            source = counters.get(queue.removesuffix(".dlq"))
+            came += (source["dead_lettered"] if source else 0) - counter["redriven"]
+        else:
+            dlq = counters.get(f"{queue}.dlq")
+            came += (dlq["redriven"] if dlq else 0) - counter["dead_lettered"]
+        return there - came
 
-def _epoch(token: int) -> int:
+
+def epoch_of(token: int) -> int:
+    """Return the life of the broker in which a token was given away."""
     return token >> 40
 
 
 def _may_be_acked(history: History) -> bool:
     return any(old.ended == "ack" and not old.answered for old in history.handed.values())
-
-
-def sides(queue: str, counter: dict[str, int], counters: dict[str, dict[str, int]]) -> int:
-    """Return what is in the queue less what its counters say has come in since the start."""
-    there = sum(counter[state] for state in ("ready", "delayed", "held", "begun"))
-    came = counter["published"] - counter["acked"] - counter["purged"] - counter["damaged"]
-    came -= counter["cancelled"]
-    if queue.endswith(".dlq"):
-        source = counters.get(queue.removesuffix(".dlq"))
-        came += (source["dead_lettered"] if source else 0) - counter["redriven"]
-    else:
-        dlq = counters.get(f"{queue}.dlq")
-        came += (dlq["redriven"] if dlq else 0) - counter["dead_lettered"]
-    return there - came

@@ -10,6 +10,7 @@ from random import Random
 from typing import Any, cast
 
 from sim_disk import FaultyDisk
+from sim_ledger import Ledger, WatchedCore
 from sim_loop import Life, SimulatedLoop, drive
 from sim_memory import Memory
 from sim_network import Link, Transport
@@ -19,7 +20,6 @@ from sim_writer import SimulatedWriter
 from minibroker.contract import limits
 from minibrokerd.access.door import Door
 from minibrokerd.bodies.store import BodyStore
-from minibrokerd.core.core import Core
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.state import Store
 from minibrokerd.engine.engine import Clock, Engine
@@ -79,6 +79,7 @@ class SimulatedBroker:
         latency_us: Callable[[], int],
         failed: Callable[[BaseException], None],
         memory: Memory,
+        ledger: Ledger,
         writer: type[SimulatedWriter] = SimulatedWriter,
     ) -> None:
         self.life = Life()
@@ -94,9 +95,10 @@ class SimulatedBroker:
             digests=memory.digests,
             make_writer=partial(writer, self.loop, random, latency_us),
         )
-        self.core = Core(
+        self.core = WatchedCore(
             BodyStore(self.log.read_one), sizes=self.log.sizes, calendar_of=calendar_of
         )
+        self.core.ledger = ledger
         self.engine = Engine(
             self.core,
             self.log,

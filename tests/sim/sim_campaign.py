@@ -87,12 +87,14 @@ def run_share(share: tuple[int, int, int]) -> Figures:
     signal.signal(signal.SIGVTALRM, endless)
     for seed in range(first, first + count):
         signal.setitimer(signal.ITIMER_VIRTUAL, LONGEST_S)
-        world = World(seed, borders=True).run()
+        world = World(seed, borders=True, capabilities=None).run()
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         figures.add(world)
         if seed < first + twice:
             figures.compared += 1
-            figures.equal += World(seed, borders=True).run().digest == world.digest
+            figures.equal += (
+                World(seed, borders=True, capabilities=None).run().digest == world.digest
+            )
     return figures
 
 
@@ -123,7 +125,7 @@ def run_campaign(seed: int, worlds: int, budget_s: float, processes: int) -> Fig
 def show(seed: int) -> Figures:
     """Run one world and print all that happens in it."""
     figures = Figures()
-    figures.add(World(seed, trace=print, borders=True).run())
+    figures.add(World(seed, trace=print, borders=True, capabilities=None).run())
     return figures
 
 

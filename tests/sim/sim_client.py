@@ -12,22 +12,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from checker import Handed, History, Intent
+from checker import Handed, History
 from sim_answer import Answer
 from sim_consumer import SimulatedConsumer
+from sim_publisher import Publisher
 from sim_shell import MachineShell
+from sim_steps import Stepper
 
 from minibroker.contract.errors import LeaseLost
 from minibroker.session.events import Lost
 from minibroker.session.message import Delivery, MessageData
-from minibroker.session.outbox import GROUP_MESSAGES, MESSAGE_RESERVE, Key, PublishGroup
 from minibroker.session.pacing import Prefetch
 from minibroker.session.settlements import BEGUN, ENDED, Settlement
 
 if TYPE_CHECKING:
     from sim_world import World
 
-UNKNOWN = ("outcome_unknown", "connection_lost", "timeout", "closed")  # it may have been done
 LOOK_AGAIN_S = 3.0  # whether a queue is without its consumer
 NOT_OURS = (
     "lease_lost",
@@ -87,14 +87,15 @@ class SimulatedClient(MachineShell):
         self.works: dict[int, Work] = {}  # by id() of the message, which it keeps alive
         self.spent: deque[Work] = deque(maxlen=20)
         self.leaving = False
-        self._count = 0
+        self.publisher = Publisher(self)
+        self.stepper = Stepper(self)
         habits = self.habits
         if habits.declares:
             for queue, settings in self.world.settings.items():
                 self.machine.declarations.declare(queue, settings, overwrite=False)
         if habits.prefetch:
             self.loop.call_later(self.random.uniform(0, 0.2), self._look_after_consumers)
-        self._now_and_then(habits.publishes, self._publish)
+        self._now_and_then(habits.publishes, self.publisher.publish)
         self._now_and_then(habits.stale, self._settle_stale)
         self._now_and_then(habits.repeats, self._repeat)
 
@@ -157,7 +158,7 @@ class SimulatedClient(MachineShell):
             if not self.leaving:
                 act()
 
-    def _soon(self, mean_us: float, act: Callable[..., object], *arguments: Any) -> None:
+    def soon(self, mean_us: float, act: Callable[..., object], *arguments: Any) -> None:
         delay_us = self.random.expovariate(1 / mean_us)
         self.loop.call_later(delay_us / 1e6, act, *arguments)
 
@@ -190,6 +191,7 @@ class SimulatedClient(MachineShell):
         """Let the books have what came."""
         world, link, noted = self.world, self.link, []
         assert link is not None
+        alive = world.healthy_links()
         for message in delivery.messages:
             handed = Handed(
                 self.name, link.number, delivery.queue, message.token, message.attempt,
@@ -199,6 +201,7 @@ class SimulatedClient(MachineShell):
             history = world.checker.delivered(handed, place, message.raw, world.loop.now_us)
             if history is None:
                 continue
+            world.laws.delivered(history, handed, alive)
             if world.draining:
                 world.checker.drained(history, handed, fresh=self.base_name == "drain")
             work = self.works[id(message)] = Work(message, history, handed)
@@ -226,7 +229,7 @@ class SimulatedClient(MachineShell):
         if not self.quiet and self.random.random() < self.habits.extends:
             self.loop.call_later(work_us / 1e6, self._extend, work)
             work_us += self.random.expovariate(1 / self.habits.work_us)
-        self.loop.call_later(work_us / 1e6, self._finish, work)
+        self.loop.call_later(work_us / 1e6, self.finish, work)
 
     def lose(self, effect: Lost) -> None:
         """Messages are not this client's any more."""
@@ -255,7 +258,8 @@ class SimulatedClient(MachineShell):
         message.run.settlements.others.append(Settlement("extend", message, lease_ms))
         self._await_settled(message, told, extends=True)
 
-    def _finish(self, work: Work) -> None:
+    def finish(self, work: Work) -> None:
+        """Settle a message, as this client's habits have it."""
         message, random, habits = work.message, self.random, self.habits
         if message.state == ENDED:
             return
@@ -272,6 +276,11 @@ class SimulatedClient(MachineShell):
         elif fate < habits.nacks + habits.rejects + habits.releases:
             op = "release"
             settlements.others.append(Settlement("release", message))
+        elif not self.quiet and self.stepper.wants():
+            self.stepper.end(work)
+            return
+        elif (done := self.stepper.result_of(work)) is not None:
+            settlements.others.append(done)
         else:
             settlements.acks.append(message)
         message._end()
@@ -283,8 +292,9 @@ class SimulatedClient(MachineShell):
         def told(value: Any, error: Exception | None) -> None:
             del self.works[id(message)]
             if error is None or isinstance(error, LeaseLost):
+                now_us = self.world.loop.now_us
                 self.world.checker.settled(
-                    work.history, work.handed, error is not None, work.delay_ms
+                    work.history, work.handed, error is not None, work.delay_ms, now_us
                 )
                 self.spent.append(work)
 
@@ -303,7 +313,7 @@ class SimulatedClient(MachineShell):
         done = self.machine.await_settled(answer, message, settlements, by_ms, extends)
         self.after()
         if self.random.random() < self.habits.goes:
-            self._soon(self.habits.work_us, lambda: answer.cancel() and done())
+            self.soon(self.habits.work_us, lambda: answer.cancel() and done())
 
     def _settle_stale(self) -> None:
         """Settle again, under its old token, what was settled and answered."""
@@ -328,65 +338,3 @@ class SimulatedClient(MachineShell):
         """Send a frame again that was confirmed; those without an answer are sent again after a resume."""
         if self.link is not None and self.session.is_open and self.tap.confirmed:
             self.link.send(self.random.choice(self.tap.confirmed))
-
-    # -- publishing -----------------------------------------------------------------------------
-
-    def _publish(self) -> None:
-        random, habits = self.random, self.habits
-        queue = random.choice(self.world.queues)
-        timeout_ms = self.timeout_ms
-        if habits.goes and random.random() < 0.2:
-            timeout_ms = random.choice((20, 300, 2_000))
-        for _ in range(random.randint(1, habits.most_in_batch)):
-            self._count += 1
-            delay_ms = (
-                random.choice((1, 50, 900, 12_000)) if random.random() < habits.delayed else 0
-            )
-            name = b"k%d" % random.randrange(3) if random.random() < habits.keyed else b""
-            body = f"{self.name}-{self._count}:".encode()
-            body += bytes(random.choice((0, 5, 100, self.world.largest_body)))
-            self._add((queue, timeout_ms), body, name, delay_ms)
-        self.schedule()
-
-    def _add(self, key: Key, body: bytes, name: bytes, delay_ms: int) -> None:
-        """Put one message into the open group, as `Queue.publish` does."""
-        world = self.world
-        intent = Intent(
-            body, self.name, key[0], world.loop.now_us, delay_ms, not (delay_ms or name)
-        )
-        world.checker.intend(intent)
-        group = self._group(key, len(body) + len(name) + MESSAGE_RESERVE)
-
-        def told(value: Any, error: Exception | None) -> None:
-            code = getattr(error, "code", "")
-            if error is None:
-                world.checker.stored(intent, (value.origin, value.sequence), world.loop.now_us)
-            else:
-                world.note(f"{self.name} refused: {code}")
-                if code not in UNKNOWN:
-                    world.checker.refused(intent)
-
-        answer = Answer(self, "publish", group.deadline_ms, told)
-        if group.plain and not name and not delay_ms:
-            group.waiters.append(answer)
-            group.blob.append(body)
-        else:
-            group.add(answer, b"", body, 0, name, delay_ms)
-        if self.random.random() < self.habits.goes:
-            self._soon(20_000, self._take_back, answer, intent)
-
-    def _group(self, key: Key, cost: int) -> PublishGroup:
-        outbox = self.session.outbox
-        group = outbox.open.get(key)
-        if group is not None:
-            if group.takes(1, cost, outbox.group_bytes) and group.count < GROUP_MESSAGES:
-                return group
-            outbox.close(key)
-            self.flush()
-        return self.machine.open_group(key, self.now_ms())
-
-    def _take_back(self, answer: Answer, intent: Intent) -> None:
-        """Go without the answer: what was not written by now never is."""
-        waits = any(answer in group.waiters for group in self.session.outbox.groups)
-        if answer.cancel() and waits:
-            self.world.checker.refused(intent)

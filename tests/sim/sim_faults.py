@@ -158,8 +158,10 @@ class Faults:
 
     def _jump(self) -> None:
         hours = self.world.random.choice((-87_600, -1, 1, 87_600))
+        self.world.laws.jumped = True
         self.world.wall_ms = max(0, self.world.wall_ms + hours * HOUR_MS)
 
     def _suspend(self) -> None:
         # The monotonic clock stands still.
+        self.world.laws.jumped = True
         self.world.wall_ms += self.world.random.randint(1, 60) * 60_000

@@ -64,7 +64,7 @@ class ImpatientClient(SimulatedClient):
         call = self.ask("receive", fields, told, within_ms)
         self.asked[call] = None
         if random.random() < 0.6:
-            self._soon(self._patience_us, self._go_away, call)
+            self.soon(self._patience_us, self._go_away, call)
 
     def _go_away(self, call: Call) -> None:
         if call in self.asked:
@@ -90,7 +90,7 @@ class ImpatientClient(SimulatedClient):
             queue = self.random.choice(self.world.queues)
             consumer = SimulatedConsumer(self, queue, self.random.randint(1, 7))
             consumer.open()
-            self._soon(self._patience_us, consumer.close)
+            self.soon(self._patience_us, consumer.close)
 
     # -- the end --------------------------------------------------------------------------------
 

@@ -12,29 +12,31 @@ from __future__ import annotations
 
 import os
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from hashlib import blake2b
 from random import Random
 from typing import Any
 
-from checker import Checker, sides
-from sim_admin import Administrator
+from checker import Checker
 from sim_broker import SimulatedBroker, contents, silenced
-from sim_client import Habits, SimulatedClient
+from sim_capabilities import Uses, drawn
+from sim_client import SimulatedClient
 from sim_disk import FaultyDisk, PowerCut
 from sim_faults import Faults
 from sim_impatient import ImpatientClient
+from sim_laws import Laws
+from sim_ledger import Ledger
 from sim_loop import Life, SimulatedLoop
 from sim_memory import Memory
 from sim_network import Link
+from sim_people import add, make_borders, make_people, make_queues
 from sim_shell import MachineShell
 from sim_timekeeper import QUEUE as TICKS
 from sim_timekeeper import Timekeeper
 from sim_writer import SimulatedWriter
 
 from minibroker.contract import limits
-from minibroker.session.pacing import Prefetch
 from minibrokerd.log.failures import DamagedLog, LogError
 from support.simulated_disk import SimulatedDisk
 
@@ -50,7 +52,7 @@ class World:
     """One run of everything; `trace` is told of each event, with its time.
 
     `punctual`: no timer is early. `borders`: in half of such worlds there are clients who change their minds, and
-    queues that are full.
+    queues that are full. `capabilities` are names of `CAPABILITIES`; None: what the seed draws.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class World:
         trace: Callable[[str], None] | None = None,
         punctual: bool = False,
         borders: bool = False,
+        capabilities: Collection[str] | None = (),
     ) -> None:
         self.seed = seed
         self.random = random = Random(seed)
@@ -71,6 +74,9 @@ class World:
         self.loop = SimulatedLoop(None if punctual or early.random() < 0.5 else early)
         self.life = Life()
         self.checker = Checker()
+        self.ledger = Ledger(lambda: self.loop.now_us)
+        self.laws = Laws(self.checker, self.ledger)
+        self.uses = Uses(seed, drawn(seed) if capabilities is None else capabilities)
         self.disk = FaultyDisk(random.getrandbits(32), self.note)
         self.disk.strict = random.random() < 0.5
         self.segment_bytes = random.choice(SEGMENTS)
@@ -98,85 +104,27 @@ class World:
         self.resume_wait_ms = waits.choice((300, 1_000, 1_000, limits.RESUME_WAIT_MS))
         self.memory.limits[limits, "RESUME_WAIT_MS"] = self.resume_wait_ms
         self.faults = Faults(self)
-        self._make_people()
+        self.queues: list[str]
+        self.consumable: list[str]
+        self.settings: dict[str, dict[str, Any]]
+        self.clients: list[SimulatedClient]
+        make_queues(self)
+        self.uses.settle(self.settings)
+        for name, own in self.settings.items():
+            if own.get("on_expired") == "drop":
+                self.checker.drops_expired.add(name)
+            if own.get("circuit_failures_percent"):
+                self.checker.spares.add(name)
+        make_people(self)
         edge = Random(f"borders of {seed}")  # of its own, as above
         if borders and edge.random() < 0.5:
-            self._make_borders(edge)
+            make_borders(self, edge)
         self.timekeeper: Timekeeper | None = None
         clock = Random(f"schedules of {seed}")
         if borders and clock.random() < 0.4:
             misfire = clock.choice(("once", "all"))
             self.timekeeper = Timekeeper(self, misfire, clock.getrandbits(32))
             self.clients.append(self.timekeeper)
-
-    # -- what there is --------------------------------------------------------------------------
-
-    def _make_people(self) -> None:
-        random = self.random
-        self.queues = [f"q{number}" for number in range(random.choice((1, 1, 2, 3)))]
-        self.consumable = list(self.queues)
-        self.settings: dict[str, dict[str, Any]] = {
-            queue: {
-                "max_attempts": random.choice((1, 2, 3, 5)),
-                "lease_ms": random.choice((100, 1_000, 5_000, 20_000)),
-                "retry_delay_ms": random.choice((0, 10, 500)),
-                "retry_cap_ms": 2_000,
-            }
-            for queue in self.queues
-        }
-        verbs = ["peek", "stats", "set"]
-        verbs += [verb for verb in ("purge", "redrive", "delete") if random.random() < 0.15]
-        ids = Random(self.seed)  # of its own: the other worlds stay as they are
-        for verb in ("explain", "retime", "cancel"):
-            verbs += [verb] * 4 if ids.random() < 0.3 else []
-        habits = Habits(goes=random.choice((0, 0.1)))
-        self.clients: list[SimulatedClient] = [
-            Administrator(self, random.getrandbits(32), random.uniform(0.1, 2), verbs, habits)
-        ]
-        for number in range(random.randint(1, 3)):
-            self._add(f"p{number}", publishes=random.choice((1, 3, 8)) * self.memory.backlog)
-        for number in range(random.randint(0, 1 if self.memory.backlog > 1 else 3)):
-            prefetch: Prefetch = random.choice((1, 2, "auto", 32))
-            self._add(f"c{number}", publishes=random.choice((0, 0, 2)), prefetch=prefetch)
-
-    def _make_borders(self, random: Random) -> None:
-        for queue in self.queues:
-            if random.random() < 0.3:
-                self.settings[queue]["max_messages"] = random.choice((3, 20, 200))
-        for number in range(random.choice((1, 1, 2))):
-            habits = Habits(
-                work_us=random.choice((500, 50_000)), nacks=0.1, rejects=0.05, releases=0.1,
-                goes=random.choice((0, 0.2)), blind=random.choice((0, 0.5)),
-                timeout_ms=random.choice((500, 30_000)),
-            )  # fmt: skip
-            self.clients.append(
-                ImpatientClient(
-                    self, f"i{number}", habits, random.getrandbits(32),
-                    random.choice((1, 4, 12)), random.choice((0.002, 0.05, 1)),
-                )
-            )  # fmt: skip
-
-    def _add(self, name: str, *, publishes: float = 0, prefetch: Prefetch = 0) -> None:
-        random = self.random
-        habits = Habits(
-            publishes=publishes,
-            most_in_batch=random.choice((1, 3, 10)),
-            delayed=0 if self.plain else random.choice((0, 0, 0.3)),
-            keyed=0 if self.plain else random.choice((0, 0, 0.5)),
-            prefetch=prefetch,
-            work_us=random.choice((500, 5_000, 50_000, 400_000)),
-            nacks=random.choice((0, 0.1, 0.4)),
-            rejects=random.choice((0, 0, 0.1)),
-            releases=random.choice((0, 0, 0.2)),
-            extends=random.choice((0, 0, 0.3)),
-            repeats=random.choice((0, 0.5)),
-            stale=random.choice((0, 0.5)),
-            goes=random.choice((0, 0, 0.1, 0.5)),
-            blind=random.choice((0, 0, 0.5)),
-            timeout_ms=random.choice((300, 3_000, 30_000, 30_000)),
-            declares=random.random() < 0.5,
-        )
-        self.clients.append(SimulatedClient(self, name, habits, random.getrandbits(32)))
 
     def note(self, text: str) -> None:
         """Take an event into the trace, and its hash."""
@@ -235,7 +183,7 @@ class World:
         faults = self.disk.faults
         broker = SimulatedBroker(
             self.loop, self.disk, self.random, self.segment_bytes,
-            self.unix_ms, self._disk_latency_us, self._failed, self.memory, self._writer,
+            self.unix_ms, self._disk_latency_us, self._failed, self.memory, self.ledger, self._writer,
         )  # fmt: skip
         self.disk.flipped = ""
         try:
@@ -277,7 +225,7 @@ class World:
         # One that waits for a connection is still to come.
         self.deleted = any(answer.what == "queue_delete" for answer in self.clients[0].waiting)
         counters = self._counters(broker)
-        self._baseline = {name: sides(name, counters[name], counters) for name in counters}
+        self._baseline = {name: self.checker.sides(name, counters) for name in counters}
 
     def crashed(self, power: bool) -> None:
         """The broker is gone; it starts again after a while."""
@@ -300,6 +248,7 @@ class World:
             self._kept = {}  # then neither leases nor sessions are written
         if broker is not None:
             self._count_damaged(broker)
+            self.laws.count_dropped(self._counters(broker))
             self.reads += broker.loop.reads
             broker.life.over = True
         for link in self.links.values():
@@ -389,7 +338,7 @@ class World:
         for client in self.clients:
             client.calm_down()
         self.consumable = [*self.queues, *(f"{queue}.dlq" for queue in self.queues)]
-        self._add("drain", prefetch=32)
+        add(self, "drain", prefetch=32)
         self.clients[-1].calm_down()
 
     def _is_empty(self) -> bool:
@@ -411,7 +360,11 @@ class World:
             self.checker.violation(
                 "I9", f"not drained after {DRAIN_US // SECOND_US} s: {counters}, unanswered {owed}"
             )
-        self.checker.finish(self.disk.rot.suspects)
+        if self.broker is not None:
+            self.laws.count_dropped(self._counters(self.broker))
+        self.laws.end(self.loop.now_us)
+        self.checker.finish(self.laws.may_have_ended, self.disk.rot.suspects)
+        self.laws.judge_the_end()
         self._live(self.loop.now_us + 3 * SECOND_US, lambda: False)
         if any(client.is_cut_off() for client in self.clients):
             self._live(self.loop.now_us + NOTICED_US, lambda: False)
@@ -440,7 +393,9 @@ class World:
     def _balance(self) -> None:
         self.loop.at(self.loop.now_us + SECOND_US // 2, self.life, self._balance)
         if self.broker is not None and not self.deleted and not self.ended:
-            self.checker.balance(self._baseline, self._counters(self.broker))
+            counters = self._counters(self.broker)
+            self.checker.balance(self._baseline, counters)
+            self.laws.look(counters)
 
     def _check_limits(self) -> None:
         """I11, when all is quiet."""
@@ -468,7 +423,7 @@ class World:
         for memory in memories[: 3 if self.memory.digests else 2]:
             broker = SimulatedBroker(
                 SimulatedLoop(), disk, Random(1), self.segment_bytes,  # type: ignore[arg-type]
-                self.unix_ms, lambda: 100, self._failed, memory,
+                self.unix_ms, lambda: 100, self._failed, memory, Ledger(lambda: 0),
             )  # fmt: skip
             broker.start()
             found.append(contents(broker.core.store))

@@ -1,0 +1,118 @@
+"""The laws of what a world may use more of its broker: each catches a broker that breaks it on purpose."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pytest
+from sim_capabilities import CAPABILITIES, drawn
+from sim_ledger import Id, Ledger
+from sim_world import World
+
+from minibroker.contract.wire import pack_header
+from minibrokerd.core.model import keys, noting, priorities
+from minibrokerd.core.model.claims import Claims
+from minibrokerd.core.model.deliveries import Run
+from minibrokerd.core.model.keys import Keys
+from minibrokerd.core.model.messages import Block
+from minibrokerd.core.model.queues import Queue
+from minibrokerd.core.model.rates import Rate
+from minibrokerd.core.model.state import Store
+from minibrokerd.core.model.unique_keys import UniqueKeys
+from minibrokerd.core.verbs import cancelling, dispatching, overflowing, parts, pausing, publishing
+from minibrokerd.core.verbs.chaining import After
+from minibrokerd.core.verbs.uniqueness import Plan
+
+SEED: Final = 40_000
+WORLDS: Final = 60  # in which a bug is to show
+
+
+@dataclass(frozen=True, slots=True)
+class Bug:
+    """One that is planted: `there.name` is `instead`; the law that it breaks, and where it shows."""
+
+    law: str
+    capability: str
+    there: Any
+    name: str
+    instead: Any
+
+
+_drop = overflowing._drop
+_begin = publishing.begin
+_value_of = noting.value_of
+
+
+def drop_silently(store: Store, queue: Queue, leaving: list[Id]) -> None:
+    """End messages, and count none."""
+    _drop(store, queue, leaving)
+    queue.group.counters["overflow_dropped"] -= len(leaving)
+
+
+def say_another(kept: Any) -> dict[str, Any]:
+    """Return of a message what another one came to."""
+    said = _value_of(kept)
+    return said | {"result": pack_header("0-0")} if said.get("result") else said
+
+
+def begin_alone(
+    store: Store, after: After, part: Any, block: Block, published: Iterable[Run]
+) -> None:
+    """Wait for what is named, and not for what stands before it in its step."""
+    _begin(store, after, part, block, list(published)[:1])
+
+
+BUGS: Final = (
+    Bug("K1", "order", Keys, "turn_of", lambda self, name, wanted, alone: (None, wanted)),
+    Bug("K2", "order", keys, "is_back", lambda item: False),
+    Bug("P1", "priority", priorities, "insort", lambda order, value: order.append(value)),
+    Bug("T1", "ttl", dispatching, "alive", lambda store, group, items, token: items),
+    Bug("U1", "unique", UniqueKeys, "hold", lambda self, block, first, stop: None),
+    Bug("U2", "unique", UniqueKeys, "let_go", lambda self, block, first, stop: None),
+    Bug("D1", "dedupe", Plan, "_of_dedupe", lambda self, queue, id: None),
+    Bug("Z1", "pause", pausing, "_set_flags", lambda store, key: None),
+    Bug("V1", "rate", Rate, "put", lambda self, name, taken_to, now_ms: None),
+    Bug("R1", "result", noting, "value_of", say_another),
+    Bug("S1", "step", parts, "Claims", lambda is_step: Claims(is_step=False)),
+    Bug("F1", "chain", publishing, "begin", begin_alone),
+    Bug("L1", "limit", overflowing, "_has_room", lambda queue, asked: True),
+    Bug("L2", "limit", overflowing, "_drop", drop_silently),
+    Bug("C1", "order", cancelling, "end_runs", lambda *arguments: None),
+)
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: f"{bug.law} {bug.name}")
+def test_a_broken_law_is_noticed(bug: Bug, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In few worlds, under its own name."""
+    monkeypatch.setattr(bug.there, bug.name, bug.instead)
+    for seed in range(SEED, SEED + WORLDS):
+        world = World(seed, borders=True, capabilities=(bug.capability,)).run()
+        if any(text.startswith(f"{bug.law}:") for text in world.checker.violations):
+            return
+    pytest.fail(f"{bug.law} was not broken in {WORLDS} worlds")
+
+
+@pytest.mark.parametrize("name", CAPABILITIES)
+def test_a_capability_is_used_and_breaks_nothing(name: str) -> None:
+    """By itself; together they are in the worlds of test_sim.py."""
+    worlds = [
+        World(seed, borders=True, capabilities=(name,)).run() for seed in range(SEED, SEED + 3)
+    ]
+    assert [text for world in worlds for text in world.checker.violations] == []
+    assert sum(world.laws.judged for world in worlds)
+
+
+def test_seeds_draw_none_some_and_most_capabilities() -> None:
+    counts = [len(drawn(seed)) for seed in range(100)]
+    assert counts.count(0) >= 20
+    assert {name for seed in range(100) for name in drawn(seed)} == set(CAPABILITIES)
+
+
+def test_the_time_of_a_token_is_that_of_the_step_that_gave_it_away() -> None:
+    times_us = iter((5, 7))  # asked for where there is a new one
+    ledger = Ledger(lambda: next(times_us))
+    for newest in (1, 1, 4):
+        ledger.note(newest)
+    assert [ledger.handed_us(token) for token in (1, 2, 3, 4)] == [5, 7, 7, 7]
