@@ -17,6 +17,7 @@ WHERE: Final = {
     "held": "a worker has it",
     "begun": "a worker works on it",
     "dead": "it is dead, and waits for room in its dead-letter queue",
+    "disk_full": "the disk is full",
     "missing": "it is not there",
 }
 

@@ -7,6 +7,7 @@ from typing import Final
 
 from minibroker.contract import limits
 
+DISK_FULL_RETRY_MS: Final = 1_000
 QUEUE_NAME: Final = re.compile(f"[A-Za-z0-9._-]{{1,{limits.MAX_QUEUE_NAME_CHARS}}}")
 
 
@@ -25,6 +26,17 @@ class Refused(Exception):
 
 class Broken(Exception):
     """The peer broke the protocol: an error frame, then its connection ends."""
+
+
+def check_space(*, short: bool) -> None:
+    """Check that the log has more room than it keeps for settlements; `short`: it has not.
+
+    Raises:
+        Refused: `disk_full`.
+    """
+    if short:
+        text = "the disk is full: what settles messages or ends them is taken, and nothing else that writes"
+        raise Refused("disk_full", text, DISK_FULL_RETRY_MS)
 
 
 def check_name(name: str) -> None:

@@ -7,7 +7,7 @@ is left goes on in steps of its own, one for each tick, in turn with all other l
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any, Final
 
 from minibrokerd.core.model.effects import ReadBack
@@ -22,6 +22,7 @@ LOOKS: Final = 5_000  # of one step, about 5 ms
 STEP_BYTES: Final = 8 * 1024  # of records that one step writes: the smallest segments take several
 MOST_WALKS: Final = 1_000  # of one connection, unfinished
 PAUSE_MS: Final = 10
+UNSYNCED_BATCHES: Final = 4  # so many, and what writes more waits for the disk
 GO_ON: Final = False  # what a walk yields: more is to be done, in the next step
 WAIT: Final = True  # or: it is called when what it waits for is there
 
@@ -88,6 +89,20 @@ class Walk:
     def has_written(self, records: int) -> bool:
         """Whether the records of this apply, of which `records` are older than the walk, are enough for a step."""
         return sum(record.size() for record in self.store.effects.records[records:]) >= STEP_BYTES
+
+    def may_write(self) -> Generator[bool, None, bool]:
+        """Wait while the disk is behind, or room on it is made; return whether there is any.
+
+        What a walk writes is bounded by nothing else, and the last room is for those who settle.
+        """
+        while self.store.paused or self.is_ahead:
+            yield from self.pause()
+        return not self.store.short
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether so much is written and not safe yet that more should wait."""
+        return self.store.open_batch - self.store.synced > UNSYNCED_BATCHES
 
     def read(self, shelf: Shelf, low: int, high: int) -> Iterator[bool]:
         """Read extents of a shelf, from index `low` up to `high`; then `records` has them."""

@@ -21,7 +21,7 @@ from minibrokerd.core.model.messages import MEMORY, Item, Message, Span, State, 
 from minibrokerd.core.model.noting import end_runs
 from minibrokerd.core.model.places import Place
 from minibrokerd.core.model.queues import Queue
-from minibrokerd.core.model.refusals import Refused, check_name
+from minibrokerd.core.model.refusals import Refused, check_name, check_space
 from minibrokerd.core.model.state import Store
 from minibrokerd.core.model.transitions import take_delayed, wait
 from minibrokerd.core.model.walks import GO_ON, Steps, Walk
@@ -46,6 +46,7 @@ Left = dict[str, int]
 
 def redrive_request(store: Store, frame: Frame, part: Any) -> None:
     """Send dead messages back to the queue in which they died."""
+    check_space(short=store.short)
     dlq = store.queue(part.queue)
     if not dlq.is_dlq:
         raise Refused(
@@ -67,6 +68,7 @@ def redrive_request(store: Store, frame: Frame, part: Any) -> None:
 
 def move_request(store: Store, frame: Frame, part: Any) -> None:
     """Move messages that wait to another queue."""
+    check_space(short=store.short)
     source = store.queue(part.queue)
     runs = read_ids(frame, part)
     if part.target == part.queue:
@@ -127,6 +129,9 @@ class Moving:
         there = group.lanes.ready + group.delayed_count
         wanted = min(most or there, there)
         while wanted > self._moved and self._may_go_on():
+            if not (yield from self._has_space()):
+                self._left["disk_full"] = wanted - self._moved
+                break
             some = min(wanted - self._moved, TAKE_MESSAGES, self._room())
             lanes = group.lanes
             items = lanes.take_any(some) if some and lanes.ready else []
@@ -174,6 +179,9 @@ class Moving:
         for at, (origin, sequence) in enumerate(ids):
             if not self._may_go_on():
                 break
+            if not (yield from self._has_space()):
+                self._left["disk_full"] = len(ids) - at
+                break
             if not self._room():
                 self._left["full"] = len(ids) - at
                 break
@@ -199,6 +207,10 @@ class Moving:
             for message in found:
                 if not self._may_go_on() or (most and self._moved >= most):
                     return
+                if not (yield from self._has_space()):
+                    group = self._source.group
+                    self._left["disk_full"] = group.lanes.ready + group.delayed_count
+                    return
                 if not self._room():
                     self._left["full"] = self._left.get("full", 0) + 1
                 elif where.wants(message) and is_here(self._source, message):
@@ -215,6 +227,14 @@ class Moving:
         yield GO_ON
         yield from all_back(self._walk, self._source)  # a stop may have begun
         self._records = 0
+
+    def _has_space(self) -> Generator[bool, None, bool]:
+        effects = self._store.effects
+        has_space = yield from self._walk.may_write()
+        if self._store.effects is not effects:
+            yield from all_back(self._walk, self._source)
+            self._records = 0
+        return has_space
 
     def _is_used_up(self, looks: int) -> bool:
         return self._walk.is_used_up(looks) or self._walk.has_written(self._records)

@@ -12,7 +12,7 @@ from minibrokerd.core.model.key import FOR_EVER_MS
 from minibrokerd.core.model.key_settings import Setting, set_key, setting_of, settings_of
 from minibrokerd.core.model.messages import Message
 from minibrokerd.core.model.queues import Queue
-from minibrokerd.core.model.refusals import Refused
+from minibrokerd.core.model.refusals import Refused, check_space
 from minibrokerd.core.model.state import Store
 
 MOST_SHOWN: Final = 1_000  # keys in one answer
@@ -39,6 +39,7 @@ def key_set(store: Store, frame: Frame, part: Any) -> None:
         queue.group.keys.circuits.close(part.key)
         queue.last_batch = store.open_batch
     if new != now:
+        check_space(short=store.short)
         set_key(store, queue, part.key, new)
         store.effects.note(
             "key_changed",

@@ -14,7 +14,7 @@ from minibroker.contract import limits
 from minibrokerd.core.model.inputs import Frame
 from minibrokerd.core.model.pauses import CLIENT, QUEUE, Key, Pause, checked_version
 from minibrokerd.core.model.queues import Queue
-from minibrokerd.core.model.refusals import Refused
+from minibrokerd.core.model.refusals import Refused, check_space
 from minibrokerd.core.model.sessions import Connection, Session
 from minibrokerd.core.model.state import Store
 from minibrokerd.core.model.walks import GO_ON, Errand, Steps, Walk
@@ -39,6 +39,7 @@ def pause(store: Store, frame: Frame, part: Any) -> None:
     if store.pauses.get(key) is None and len(store.pauses) >= limits.MAX_PAUSES:
         text = f"this server has {limits.MAX_PAUSES} pauses, as many as it can; resume some"
         raise Refused("limit_reached", text)
+    check_space(short=store.short)
     by = store.connections[frame.connection].session.client
     deadline_unix_ms = store.unix_ms + part.deadline_ms if part.deadline_ms else 0
     if part.queue and part.deadline_ms:

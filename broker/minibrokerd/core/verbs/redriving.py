@@ -37,7 +37,7 @@ from minibrokerd.core.model.redrives import (
 )
 from minibrokerd.core.model.refusals import Refused
 from minibrokerd.core.model.state import Store
-from minibrokerd.core.model.walks import GO_ON, Errand, Steps
+from minibrokerd.core.model.walks import GO_ON, PAUSE_MS, Errand, Steps
 from minibrokerd.core.verbs.bulk import TAKE_LOOKS, ids_of, line_looks, send_back
 from minibrokerd.core.verbs.dooming import wake_doomed
 from minibrokerd.core.verbs.finding import Id, find_delivered, take_waiting
@@ -252,6 +252,8 @@ class _Redriving:
             if lacks:
                 progress.why = f"it waits: {lacks}"
                 yield from self._pause(store.now_ms + LOOK_AGAIN_MS)
+            elif self.errand.is_ahead:
+                yield from self._pause(store.now_ms + PAUSE_MS)
             elif self._plan.rate and self._due_ms > store.now_ms:
                 until_ms = max(round(self._due_ms + 0.5), store.now_ms + LEAST_WAIT_MS)
                 yield from self._pause(until_ms)

@@ -15,7 +15,7 @@ from minibrokerd.core.model.deliveries import Consumer
 from minibrokerd.core.model.inputs import Frame
 from minibrokerd.core.model.key_settings import arrange
 from minibrokerd.core.model.queues import DEFAULTS, Queue
-from minibrokerd.core.model.refusals import Broken, Refused, check_name
+from minibrokerd.core.model.refusals import Broken, Refused, check_name, check_space
 from minibrokerd.core.model.state import Store
 from minibrokerd.core.model.wheel import Timer
 from minibrokerd.core.verbs.dispatching import dispatch, line_up
@@ -144,6 +144,8 @@ def queue_set(store: Store, frame: Frame, part: Any) -> None:
     queue = store.queues.get(part.queue)
     if queue is None:
         queue = _make(store, part.queue, changes, with_source=True)
+    if _differ(queue, changes):
+        check_space(short=store.short)
     _choose(store, frame, queue, changes)
     store.reply(
         frame.connection, frame.request, queue.last_batch, {"settings": dict(queue.settings)}
@@ -170,10 +172,13 @@ def queue_declare(store: Store, frame: Frame, part: Any) -> None:
     store.reply(frame.connection, frame.request, queue.last_batch, value)
 
 
+def _differ(queue: Queue, settings: Settings) -> bool:
+    return any(queue.settings.get(name) != value for name, value in settings.items())
+
+
 def _choose(store: Store, frame: Frame, queue: Queue, settings: Settings) -> None:
     """Let a queue have settings because a client says so, and note it, unless it was given the same before."""
-    differ = any(queue.settings.get(name) != value for name, value in settings.items())
-    if not differ and (queue.is_chosen or not settings):
+    if not _differ(queue, settings) and (queue.is_chosen or not settings):
         return
     if queue.is_dlq:
         _check_for_dlq(queue.settings, settings)

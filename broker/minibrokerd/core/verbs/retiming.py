@@ -11,7 +11,7 @@ from minibroker.contract import limits
 from minibrokerd.core.model.inputs import Frame
 from minibrokerd.core.model.messages import Item, is_dead, singles_of
 from minibrokerd.core.model.queues import Queue
-from minibrokerd.core.model.refusals import Refused
+from minibrokerd.core.model.refusals import Refused, check_space
 from minibrokerd.core.model.state import Store
 from minibrokerd.core.model.transitions import wait
 from minibrokerd.core.model.walks import GO_ON, Steps, Walk
@@ -21,11 +21,13 @@ from minibrokerd.core.verbs.runs import read_ids
 from minibrokerd.core.verbs.takers import all_back
 
 WAITS_FOR: Final = "waits_for"  # why one is left that comes after others
+FULL: Final = "disk_full"  # why one is left for which the log has no room
 DEAD: Final = "dead"  # why one is left that is DELAYED until its DLQ has room
 
 
 def retime(store: Store, frame: Frame, part: Any) -> None:
     """Set when messages are ready."""
+    check_space(short=store.short)
     queue = store.queue(part.queue)
     runs = read_ids(frame, part)
     if part.delay_ms and part.at_unix_ms:
@@ -39,11 +41,19 @@ def retime(store: Store, frame: Frame, part: Any) -> None:
 
 
 def _steps(walk: Walk, queue: Queue, ids: list[Id], ready_at_ms: int) -> Steps:
-    store, retimed, dead, awaiting = walk.store, 0, 0, 0
+    store, retimed, dead, awaiting, full = walk.store, 0, 0, 0, 0
     yield from all_back(walk, queue)  # DELAYED it would not be found by the one that works on it
-    records = len(store.effects.records)
+    effects, records = store.effects, len(store.effects.records)
     missing: list[Id] = []
-    for origin, sequence in ids:
+    for at, (origin, sequence) in enumerate(ids):
+        if not (yield from walk.may_write()):
+            full = len(ids) - at
+            break
+        if walk.is_used_up(1):
+            yield GO_ON
+        if effects is not store.effects:  # a step later a stop may have begun
+            yield from all_back(walk, queue)
+            effects, records = store.effects, 0
         if is_dead(queue.group.later.find(origin, sequence)):
             dead += 1
             continue
@@ -61,10 +71,10 @@ def _steps(walk: Walk, queue: Queue, ids: list[Id], ready_at_ms: int) -> Steps:
         retimed += 1
         if walk.is_used_up(TAKE_LOOKS + line_looks(queue)) or walk.has_written(records):
             yield GO_ON
-            yield from all_back(walk, queue)
-            records = 0
     left = yield from why_left(walk, queue, missing)
-    left |= {why: count for why, count in ((DEAD, dead), (WAITS_FOR, awaiting)) if count}
+    left |= {
+        why: count for why, count in ((DEAD, dead), (WAITS_FOR, awaiting), (FULL, full)) if count
+    }
     note(walk, "messages_retimed", retimed, queue=queue.name)
     walk.reply(queue.last_batch, {"retimed": retimed} | ({"left": left} if left else {}))
 

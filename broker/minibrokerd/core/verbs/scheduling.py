@@ -16,7 +16,7 @@ from minibroker.contract.errors import ProtocolError
 from minibroker.contract.fields import text as text_field
 from minibroker.contract.schedule_commands import MISFIRES
 from minibrokerd.core.model.inputs import Frame
-from minibrokerd.core.model.refusals import Broken, Refused, check_name
+from minibrokerd.core.model.refusals import Broken, Refused, check_name, check_space
 from minibrokerd.core.model.scheduled import BY_HAND, FUTURE, Definition, Schedule
 from minibrokerd.core.model.state import Store
 from minibrokerd.core.verbs.firing import UNIQUE_KEY, bytes_of, job_of, publish_job, room_of, watch
@@ -152,6 +152,7 @@ def schedule_pause(store: Store, frame: Frame, part: Any) -> None:
     schedule = _named(store, frame, part.name)
     paused = bool(part.paused)
     if schedule.paused != paused:
+        check_space(short=store.short)
         schedule.paused, schedule.waits = paused, ""
         if not paused:
             try:
