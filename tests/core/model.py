@@ -11,6 +11,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field, replace
 
 from core_client import Delivered
+from model_circuits import Circuits
 
 from minibroker.contract.settings import Settings, default_settings
 from minibrokerd.core.model.records import CopyMeta, CopyRunMeta
@@ -90,6 +91,7 @@ class Durable:
 
     messages: dict[Id, Modelled] = field(default_factory=dict)
     frames: set[tuple[int, int]] = field(default_factory=set)
+    circuits: dict[str, int] = field(default_factory=dict)
 
 
 class Model:
@@ -110,11 +112,12 @@ class Model:
         self.connected: dict[int, int] = {}  # connection -> session
         self.counters = dict.fromkeys(("published", *ENDED), 0)
         self.cancelled: set[Id] = set()  # ever
+        self.circuits = Circuits(self)
 
     def durable(self) -> Durable:
         """Return a copy of what the records so far say."""
         kept = {id: m for id, m in self.messages.items() if m.logged is not None}
-        return Durable(deepcopy(kept), set(self.frames))
+        return Durable(deepcopy(kept), set(self.frames), self.circuits.logged())
 
     def of(self, queue: str) -> list[Modelled]:
         """Return the messages of a queue."""
@@ -174,6 +177,7 @@ class Model:
         most = self.setting(message.queue, "key_concurrency") if message.key else 0
         is_open = not most or sum(m.state in ("HELD", "BEGUN") for m in of_key) < most
         holder = self.holder(message.queue, message.key)
+        is_open = is_open and not self.circuits.keeps(message)
         return message.state == "READY" and is_open and holder in (None, message)
 
     def hand_out(
@@ -184,6 +188,7 @@ class Model:
         message.lease_ms = lease_ms
         message.state, message.token = "HELD", token
         message.connection, message.session = connection, self.connected[connection]
+        self.circuits.gave(message)
         if begun:
             self.begin(message)
 
@@ -206,14 +211,14 @@ class Model:
 
     def ack(self, message: Modelled) -> None:
         """The message ends."""
+        self.circuits.acked(message)
         del self.messages[message.id]
         self.counters["acked"] += 1
 
     def fail(self, message: Modelled, delay_ms: int | None) -> None:
         """A nack."""
-        message.charged += 1
-        message.failed += 1
-        message.ended = message.token
+        self.circuits.charge(message, failed=True)
+        self.circuits.failed(message)
         if self._is_last(message):
             self.dead_letter(message)
             return
@@ -224,9 +229,7 @@ class Model:
 
     def reject(self, message: Modelled) -> None:
         """To the DLQ now."""
-        message.charged += 1
-        message.failed += 1
-        message.ended = message.token
+        self.circuits.charge(message, failed=True)
         self.dead_letter(message)
 
     def dead_letter(self, message: Modelled) -> None:
@@ -290,6 +293,7 @@ class Model:
         """What it held goes back; `connected` is the caller's."""
         for message in self.messages.values():
             if message.state == "HELD" and message.connection == connection:
+                self.circuits.waits(message)
                 message.marked = message.marked or marked
                 message.state = "READY"
 
@@ -324,7 +328,9 @@ class Model:
         recovered = message.token >> EPOCH_BITS < self.epoch
         gone = message.session not in self.connected.values()
         charged = not (gone and recovered and self.now_ms <= self.opened_ms + GRACE_MS + 16)
-        message.charged += charged
+        if charged:
+            self.circuits.charge(message, failed=False)
+            self.circuits.failed(message)
         if self._is_last(message):
             self.dead_letter(message)
         else:
@@ -354,6 +360,7 @@ class Model:
         for message in self.messages.values():
             assert message.logged is not None
             self._recover(message, message.logged)
+        self.circuits.restart(durable.circuits)
         self.counters = dict.fromkeys(ENDED, 0) | {"published": len(self.messages)}
 
     def _recover(self, message: Modelled, logged: Logged) -> None:
@@ -395,10 +402,13 @@ class Model:
         return int(self.settings[queue][name])
 
     def _retry_ms(self, message: Modelled, failures: int) -> int:
-        return min(self.setting(message.queue, "retry_delay_ms") * 2 ** (failures - 1), 300_000)
+        return min(
+            self.setting(message.queue, "retry_delay_ms") * 2 ** max(failures - 1, 0), 300_000
+        )
 
     def wait(self, message: Modelled) -> None:
         """Let a message wait, ready or not yet."""
+        self.circuits.waits(message)
         waits = message.dead or message.ready_at_ms > self.now_ms
         message.state = "DELAYED" if waits else "READY"
 

@@ -80,6 +80,7 @@ class Connections(RuleBasedStateMachine):
         for name in self.model.settings:
             queue = self.world.store.queues.get(name)
             self.model.settings[name] = dict(queue.settings) if queue else default_settings()
+        self.model.circuits.settings_are_others()
 
     def _client(self, index: int) -> Client:
         if not self.clients:

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant, rule
+from model_circuits import WINDOW_MS
 from model_connections import KEY_CONCURRENCY, indices, rarely
 from model_steps import TICK_MS, Clients
 from starts import known
@@ -20,8 +21,9 @@ from watched import see_dead_moved
 from minibroker.contract import limits
 from minibroker.contract.settings import OVERFLOWS
 from minibrokerd.core.model.inputs import Forward
+from minibrokerd.core.model.messages import Message
 from minibrokerd.core.model.records import CopyMeta, CopyRunMeta, Meta
-from model import ENDED
+from model import ENDED, Modelled
 from support.hypothesis_budget import model_settings
 
 
@@ -84,6 +86,34 @@ class Broker(Clients):
         if "q.dlq" in self.world.store.queues:
             client.set("q.dlq", max_messages=most, lease_ms=1_000)
             self._now()
+            self._observe()
+
+    @rule(
+        index=indices,
+        percent=st.sampled_from([0, 50, 100]),
+        attempts=st.integers(1, 3),
+        open_ms=st.sampled_from([100, 5_000]),
+    )
+    def break_circuits(self, index: int, percent: int, attempts: int, open_ms: int) -> None:
+        """From then on a key whose attempts fail gives nothing for a while, then one message at a time."""
+        self._client(index).set(
+            "q",
+            circuit_by="key",
+            circuit_failures_percent=percent,
+            circuit_attempts=attempts,
+            circuit_window_ms=WINDOW_MS,
+            circuit_open_ms=open_ms,
+        )
+        self._now()
+        self._observe()
+
+    @rule(index=indices, key=st.sampled_from(["a", "b"]))
+    def resume_key(self, index: int, key: str) -> None:
+        """Its circuit is closed."""
+        if "q" in self.world.store.queues:
+            part = {"op": "key_set", "queue": "q", "key": key, "pause_ms": 0}
+            self._client(index).request(part)
+            self.model.circuits.open.pop(key, None)
             self._observe()
 
     @rule(index=indices, most=st.sampled_from([0, 0, 3, 6]), overflow=st.sampled_from(OVERFLOWS))
@@ -239,12 +269,20 @@ class Broker(Clients):
                 due.append((deadline_ms, message))
         # Those that end in one tick end in any order: a DLQ with room for some took those it has.
         dead = self.world.states("q.dlq")
-        for _, message in sorted(due, key=lambda entry: (entry[1].id not in dead, entry[1].id)):
+        spared = {message.id for _, message in due if self._is_spared(message)}
+        order = lambda entry: (entry[1].id not in dead, entry[1].id in spared, entry[1].id)  # noqa: E731
+        for _, message in sorted(due, key=order):
             if message.state == "DELAYED":
                 self.model.delay_over(message)
             else:
                 self.model.lease_over(message)
         self._observe()
+
+    def _is_spared(self, message: Modelled) -> bool:
+        """Whether a lease that ended was charged to nobody: the circuit opened in the same tick."""
+        group = self.world.queue(message.queue).group
+        item = group.lanes.find(*message.id) or group.later.find(*message.id)
+        return isinstance(item, Message) and item.releases > message.releases
 
     @rule(index=indices, consumer=st.integers(1, 2))
     def cancel(self, index: int, consumer: int) -> None:
@@ -389,6 +427,7 @@ class Broker(Clients):
             used |= {"delayed"} if message.state == "DELAYED" else set()
             used |= {"dead"} if message.dead or message.queue == "q.dlq" else set()
         used |= {"limit"} if self.model.setting("q", "max_messages") else set()
+        used |= {"circuit"} if self.model.circuits.open else set()
         used |= {"cancel"} if self.model.cancelled else set()
         used |= {"restart"} if self.model.epoch > 1 else set()
         return used
@@ -429,6 +468,15 @@ class Broker(Clients):
             ready = [m for m in self.model.of(queue.name) if self.model.may_go(m)]
             in_turn = [lane.key for lanes in queue.group.lanes.levels for lane in lanes._turn]
             assert sorted(in_turn) == sorted(key for key, _ in {(m.key, m.priority) for m in ready})
+
+    @invariant()
+    def circuits_are_open_as_long_as_the_model_says(self) -> None:
+        queue = self.world.store.queues.get("q")
+        keys = queue.group.keys if queue is not None else None
+        circuits = keys.circuits if keys is not None else None
+        found = {} if circuits is None else {k: c.until_ms for k, c in circuits.open.items()}
+        assert found == {k: c.until_ms for k, c in self.model.circuits.open.items()}
+        assert self.world.store.sums.key_circuits == len(found)
 
     @invariant()
     def no_consumer_has_more_than_its_prefetch_and_all_are_in_line(self) -> None:

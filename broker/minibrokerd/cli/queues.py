@@ -25,6 +25,7 @@ from minibrokerd.cli.talking import talk
 from minibrokerd.text.units import duration_text, parse_ms
 
 STATES: Final = ("ready", "delayed", "held", "begun")
+GROUP_SHOWN: Final = ("count", "p50", "p95")  # of the times of a group of keys
 HEADS: Final = ("queue", "messages", *STATES, "dead", "consumers")
 
 
@@ -142,13 +143,23 @@ def times(queue: str, target: float, url: str, as_json: bool) -> None:
         if as_json:
             print_json(found)
             return
+        groups = found.pop("groups")
         flat = [(name, value) for name, value in found.items() if not isinstance(value, dict)]
         for kind in ("waits", "runs"):
             flat += [(f"{kind} {name}", value) for name, value in found[kind].items()]
         rows = [(name, _number(value)) for name, value in flat]
         print_table(("what", "number"), rows, "")
+        if groups:
+            say()
+            heads = [f"{kind} {name}" for kind in ("waits", "runs") for name in GROUP_SHOWN]
+            print_table(("group", *heads), map(_group_row, groups), "")
 
     talk(url, work)
+
+
+def _group_row(group: Mapping[str, Any]) -> list[str]:
+    shown = [group[kind][name] for kind in ("waits", "runs") for name in GROUP_SHOWN]
+    return [group["group"] or "(no key)", *map(_number, shown)]
 
 
 def _number(value: float | int | None) -> str:

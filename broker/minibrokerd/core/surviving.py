@@ -9,10 +9,9 @@ from __future__ import annotations
 from typing import Final
 
 from minibrokerd.core.durable.survivors import Survivors
-from minibrokerd.core.model.ageing import arrange_wait
+from minibrokerd.core.model.arranging import arrange
 from minibrokerd.core.model.cold import ColdRun
 from minibrokerd.core.model.deliveries import Delivery
-from minibrokerd.core.model.key_settings import arrange
 from minibrokerd.core.model.lifetimes import limit_again
 from minibrokerd.core.model.messages import Block, Message, State
 from minibrokerd.core.model.queues import Queue
@@ -31,7 +30,6 @@ def finish_queue(store: Store, waiting: Survivors) -> int:
     """Let what is left of a queue wait, or be worked on; return how many messages that is."""
     queue, messages = waiting.queue, 0
     arrange(store, queue)
-    arrange_wait(store, queue)
     for live in waiting.lives:
         if isinstance(live, ColdRun):
             messages += _finish_run(store, queue, live)

@@ -169,6 +169,11 @@ async def show_queue(ask: Ask) -> Response:
             "queue": view,
             "times": times,
             "times_p95": {name: _p95_ms(times[name]) for name in ("waits", "runs")},
+            "groups": [
+                {"name": each["group"], "count": each["runs"]["count"]}
+                | {name: _p95_ms(each[name]) for name in ("waits", "runs")}
+                for each in times["groups"]
+            ],
             "found": await messages.list_messages(ask),
             "state": ask.text("state"),
             "states": ("ready", "delayed", "held", "begun"),

@@ -7,6 +7,7 @@ from typing import Final
 
 from minibrokerd.core.model.group import Group
 from minibrokerd.core.model.histogram import Histogram
+from minibrokerd.core.model.key_times import MOST_OF_QUEUE, MOST_OF_SERVER
 from minibrokerd.core.model.timed import MOST_TIMED
 from minibrokerd.core.model.times import TARGET_MS, handlers_for
 from minibrokerd.http.family import Family, Labels, Samples
@@ -15,6 +16,11 @@ from minibrokerd.http.talkers import OTHERS
 
 EXPONENTS: Final = range(0, 28, 2)  # bounds from a millisecond to 19 hours
 _OF: Final = f"by queue, of the first {MOST_TIMED} in which something was begun, and of all `others` together."
+
+_OF_GROUPS: Final = (
+    f"by group of keys, where the setting times_by says what that is: of the first {MOST_OF_QUEUE} of a queue and "
+    f"{MOST_OF_SERVER} of the server, and of all `others` of a queue together."
+)
 
 
 def _labels(group: Group | None) -> Labels:
@@ -59,6 +65,13 @@ def _handlers(subject: Subject) -> Samples:
             yield _labels(group), handlers
 
 
+def _of_groups(subject: Subject, name: str) -> Iterable[tuple[Labels, Histogram]]:
+    for group in subject.store.sums.by_key_group:
+        for key_group, found in group.key_times.groups.items() if group.key_times else ():
+            labels = (("queue", group.queue.name), ("group", key_group))
+            yield labels, found.since_start(name)
+
+
 TIMED_FAMILIES: Final = (
     Family(
         "minibroker_queue_wait_seconds",
@@ -75,6 +88,24 @@ TIMED_FAMILIES: Final = (
         f"As minibroker_run_seconds, {_OF}",
         labels=("queue",),
         histograms=_runs,
+        exponents=EXPONENTS,
+        scale=1_000,
+    ),
+    Family(
+        "minibroker_key_group_wait_seconds",
+        "histogram",
+        f"As minibroker_queue_wait_seconds, {_OF_GROUPS}",
+        labels=("queue", "group"),
+        histograms=lambda subject: _of_groups(subject, "waits"),
+        exponents=EXPONENTS,
+        scale=1_000,
+    ),
+    Family(
+        "minibroker_key_group_run_seconds",
+        "histogram",
+        f"As minibroker_queue_run_seconds, {_OF_GROUPS}",
+        labels=("queue", "group"),
+        histograms=lambda subject: _of_groups(subject, "runs"),
         exponents=EXPONENTS,
         scale=1_000,
     ),

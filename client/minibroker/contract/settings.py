@@ -15,6 +15,7 @@ OVERFLOWS: Final = (
     "dead-letter",
 )  # the first one if nothing is said
 UNIQUE_MODES: Final = ("drop", "replace", "keep-latest")  # the first one if nothing is said
+TIMES_BY: Final = ("queue", "key", "before-colon", "before-slash", "before-dot", "before-dash")
 DURABILITIES: Final = ("sync", "lazy", "memory")  # from the safest to the fastest
 
 
@@ -145,6 +146,14 @@ SETTINGS: Mapping[str, Setting] = {
             86_400_000,
             (),
             "How long it stays open before one message is tried.",
+        ),
+        Setting(
+            "times_by",
+            "queue",
+            0,
+            0,
+            TIMES_BY,
+            "Whose times are known: the queue's, or also those of groups of keys, named by the key or its start.",
         ),
         Setting(
             "message_ttl_ms",

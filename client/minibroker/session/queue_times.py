@@ -27,13 +27,22 @@ class Spread:
 
 
 @dataclass(frozen=True, slots=True)
+class GroupTimes:
+    """The times of a group of keys, as those of its queue; `others` are all that have none of their own."""
+
+    group: str  # empty: of messages without a key
+    waits: Spread
+    runs: Spread
+
+
+@dataclass(frozen=True, slots=True)
 class QueueTimes:
     """The times of a queue in the last one to two minutes; all in s, rates in messages a second.
 
     `waits` are from publish to begin, `runs` from begin to the end of an attempt, whatever that was. `idle` is the
     share of their time (0 to 1) in which its consumers had nothing at all, each since it is there. `handlers`: how
     many at once would work off what waits within the target, and what comes meanwhile: mean run x (publishes a
-    second + backlog / target); None while nothing has run.
+    second + backlog / target); None while nothing has run. `groups` are those of the setting `times_by`.
     """
 
     window: float
@@ -47,6 +56,7 @@ class QueueTimes:
     consumers: int
     idle: float
     handlers: int | None
+    groups: tuple[GroupTimes, ...] = ()
 
 
 def times(queue: str, target: Span) -> Wish:
@@ -71,6 +81,10 @@ def read_times(value: Mapping[str, Any]) -> QueueTimes:
         value["consumers"],
         value["idle_ms"] / there_ms if there_ms else 0.0,
         value.get("handlers"),
+        tuple(
+            GroupTimes(str(each["group"]), _spread(each["waits"]), _spread(each["runs"]))
+            for each in value.get("groups", ())
+        ),
     )
 
 

@@ -117,9 +117,6 @@ def ended(
 
 def go_on(store: Store) -> None:
     """Have circuits as they were, after a start."""
-    for queue in store.queues.values():
-        if queue.settings["circuit_failures_percent"]:
-            arrange_circuit(store, queue)
     for entry in [entry for entry in store.kept if entry.kind is CIRCUIT]:
         of = store.by_number.get(int(entry.key[0]))
         circuit = of.group.circuit if of is not None else None

@@ -21,6 +21,7 @@ from minibrokerd.core.model.wheel import Timer
 
 if TYPE_CHECKING:
     from minibrokerd.core.model.circuits import Circuit
+    from minibrokerd.core.model.key_times import KeyTimes
     from minibrokerd.core.model.keys import Keys
     from minibrokerd.core.model.queues import Queue
     from minibrokerd.core.model.recalls import Recall
@@ -54,6 +55,7 @@ class Group:
         "entering",
         "held",
         "idle",
+        "key_times",
         "keys",
         "lanes",
         "later",
@@ -86,6 +88,9 @@ class Group:
         self.circuit: Circuit | None = None  # where the settings want one
         self.recall: Recall | None = None  # while somebody waits, and others hold something
         self.times: Times | None = None  # of what was begun or done of late
+        self.key_times: KeyTimes | None = (
+            None  # the same by groups of keys, where the settings want it
+        )
         self.idle = False  # waits to be looked at: it may be at rest soon
         self.counters: defaultdict[str, int] = defaultdict(int)  # those of COUNTERS that are not 0
 

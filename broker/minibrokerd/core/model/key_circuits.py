@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from minibrokerd.core.model.circuits import NAMES, OPEN, PROBING
 from minibrokerd.core.model.kept import KEY_CIRCUIT
 from minibrokerd.core.model.keys import Keys, in_steps
+from minibrokerd.core.model.wheel import TICK_MS
 
 if TYPE_CHECKING:
     from minibrokerd.core.model.key import Place
@@ -116,7 +117,8 @@ class KeyCircuits:
         """Have a circuit as it was before a start."""
         longest_ms = self.queue.setting("circuit_open_ms")
         left_ms = min(max(until_unix_ms - self._store.unix_ms, 0), longest_ms)
-        self.open[name] = KeyCircuit(since_unix_ms, self._store.now_ms + left_ms, why)
+        until_ms = _to_tick(self._store.now_ms + left_ms)
+        self.open[name] = KeyCircuit(since_unix_ms, until_ms, why)
         self._added()
         self._keys.put_circuit(name, self.open[name])
 
@@ -176,7 +178,7 @@ class KeyCircuits:
 
     def _open(self, name: str, why: str) -> None:
         store, circuit = self._store, self.open.get(name)
-        until_ms = store.now_ms + self.queue.setting("circuit_open_ms")
+        until_ms = _to_tick(store.now_ms + self.queue.setting("circuit_open_ms"))
         if circuit is None:
             circuit = self.open[name] = KeyCircuit(store.unix_ms, until_ms, why)
             self._added()
@@ -253,6 +255,11 @@ def _forget(store: Store, number: int | str, name: int | str) -> None:
         circuits = queue.group.keys.circuits
         if circuits is not None:
             circuits.forgotten(str(name))
+
+
+def _to_tick(ms: int) -> int:
+    """Return when a timer for a time fires: a message is tried when it is said, and neither before nor after."""
+    return -(-ms // TICK_MS) * TICK_MS
 
 
 def _emptied(counts: dict[str, tuple[int, int]]) -> Iterator[int]:

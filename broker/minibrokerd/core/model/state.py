@@ -12,16 +12,15 @@ from typing import Any, Final
 from minibroker.contract import limits
 from minibroker.contract.settings import Settings
 from minibrokerd.core.model.absent import Absent
-from minibrokerd.core.model.ageing import arrange_wait
+from minibrokerd.core.model.arranging import arrange
 from minibrokerd.core.model.chains import Chains
-from minibrokerd.core.model.circuits import arrange_circuit
 from minibrokerd.core.model.deliveries import Delivery
 from minibrokerd.core.model.effects import Effects, Outgoing
 from minibrokerd.core.model.endings import Endings
 from minibrokerd.core.model.extents import Bodies, Extent
 from minibrokerd.core.model.group import Group
 from minibrokerd.core.model.kept import Kept
-from minibrokerd.core.model.key_settings import arrange
+from minibrokerd.core.model.key_times import forget_key_times
 from minibrokerd.core.model.messages import LAZY, MEMORY, Block, Message, Span, runs_of
 from minibrokerd.core.model.pauses import Pauses
 from minibrokerd.core.model.queues import DEFAULTS, RESERVE_STEP, Queue
@@ -316,8 +315,6 @@ class Store:
         queue = self.add_queue(Queue(number, name, home or number, settings, self.sums))
         queue.is_chosen = home is None and settings is not DEFAULTS
         arrange(self, queue)
-        arrange_wait(self, queue)
-        arrange_circuit(self, queue)
         self.write_queue(queue)
         self.reserve_ahead(queue)
         return queue
@@ -347,6 +344,7 @@ class Store:
         del self.queues[queue.name]
         del self.by_number[queue.number]
         self.sums.timed.forget(queue.group)
+        forget_key_times(self, queue.group)
         if queue.stands >= 0:
             self.standing.drop(queue.stands, queue)
         del self._numbers[bisect_left(self._numbers, queue.number)]

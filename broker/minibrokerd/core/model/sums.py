@@ -13,6 +13,7 @@ from minibrokerd.core.model.standing import Standing
 from minibrokerd.core.model.timed import Timed
 
 if TYPE_CHECKING:
+    from minibrokerd.core.model.group import Group
     from minibrokerd.core.model.key_circuits import KeyCircuits
     from minibrokerd.core.model.messages import Item
     from minibrokerd.core.model.queues import Queue
@@ -47,12 +48,14 @@ class Sums:
     large_bytes = 8 * 1024 * 1024
     __slots__ = (
         "broken",
+        "by_key_group",
         "cold_bytes",
         "failing_keys",
         "held_bytes",
         "kept_bytes",
         "kept_log_bytes",
         "key_circuits",
+        "key_groups",
         "large",
         "lifetimes",
         "live_bytes",
@@ -83,6 +86,8 @@ class Sums:
         self.waits_ms = Histogram()
         self.runs_ms = Histogram()
         self.timed = Timed()
+        self.by_key_group: dict[Group, None] = {}  # those with times by groups of keys,
+        self.key_groups = 0  # and how many these have in all
 
     @property
     def hot_bytes(self) -> int:

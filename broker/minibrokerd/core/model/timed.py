@@ -57,7 +57,7 @@ class Timed:
         """Take note that a group has a new window of its times; `old` is the one before, with those behind it."""
         lasting = self.shown.get(group)
         if lasting is not None:
-            for window in _windows(old):
+            for window in windows_of(old):
                 if window is not new.before:
                     lasting.add(window)
         elif len(self.shown) < MOST_TIMED:
@@ -77,7 +77,7 @@ class Timed:
         if lasting is None:
             self.left_out -= 1
             return
-        for window in _windows(times):
+        for window in windows_of(times):
             lasting.add(window)
 
     def forget(self, group: Group) -> None:
@@ -107,7 +107,7 @@ class Timed:
         for group, lasting in list(self.shown.items()):
             found = Histogram()
             found.add(getattr(lasting, name))
-            for window in _windows(group.times):
+            for window in windows_of(group.times):
                 if window.since_ms >= lasting.since_ms:
                     found.add(getattr(window, name))
             yield group, found
@@ -120,7 +120,8 @@ class Timed:
         yield None, others
 
 
-def _windows(times: Times | None) -> Iterator[Times]:
+def windows_of(times: Times | None) -> Iterator[Times]:
+    """Yield the windows of some times, the older one first."""
     if times is not None and times.before is not None:
         yield times.before
     if times is not None:

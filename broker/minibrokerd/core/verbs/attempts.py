@@ -49,6 +49,10 @@ def begin_messages(store: Store, queue: Queue, messages: list[Message]) -> None:
     waited_ms = store.unix_ms - messages[0].block.unix_ms
     store.sums.waits_ms.note(waited_ms, len(messages))
     times_of(store, queue.group).waits.add(waited_ms, len(messages))
+    if queue.group.key_times is not None:
+        for message in messages:
+            own_ms = store.unix_ms - message.block.unix_ms
+            queue.group.key_times.of(message.key, store.now_ms).waits.add(own_ms, 1)
     store.write_leases(BeginMeta, queue, messages)
 
 
@@ -90,6 +94,8 @@ def end_attempt(
         ran_ms = store.unix_ms - message.started_unix_ms
         store.sums.runs_ms.note(ran_ms)
         times_of(store, queue.group).runs.add(ran_ms, 1)
+        if queue.group.key_times is not None:
+            queue.group.key_times.of(message.key, store.now_ms).runs.add(ran_ms, 1)
     message.started_unix_ms = 0
     return entry
 

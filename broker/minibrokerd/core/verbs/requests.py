@@ -9,11 +9,9 @@ from typing import Any, Final
 
 from minibroker.contract import limits
 from minibroker.contract.settings import Settings, check_settings
-from minibrokerd.core.model.ageing import arrange_wait
-from minibrokerd.core.model.circuits import arrange_circuit
+from minibrokerd.core.model.arranging import arrange
 from minibrokerd.core.model.deliveries import Consumer
 from minibrokerd.core.model.inputs import Frame
-from minibrokerd.core.model.key_settings import arrange
 from minibrokerd.core.model.queues import DEFAULTS, Queue
 from minibrokerd.core.model.refusals import Broken, Refused, check_name, check_space
 from minibrokerd.core.model.state import Store
@@ -236,8 +234,6 @@ def _check_for_dlq(source: Settings, settings: Settings) -> None:
 def _change(store: Store, queue: Queue, changes: dict[str, int | str]) -> None:
     queue.configure(queue.settings | changes)
     arrange(store, queue)
-    arrange_wait(store, queue)
-    arrange_circuit(store, queue)
     store.write_queue(queue)
     store.reserve_ahead(queue)
     if "durability" in changes:

@@ -17,6 +17,7 @@ from minibrokerd.core.model.circuits import ended as attempts_ended
 from minibrokerd.core.model.claims import Claims
 from minibrokerd.core.model.deliveries import Delivery, Run
 from minibrokerd.core.model.inputs import Frame, Slice
+from minibrokerd.core.model.key_times import note_ended
 from minibrokerd.core.model.messages import MEMORY, Item, Message, Span, State, singles_of
 from minibrokerd.core.model.noting import bytes_of_ends, note_one
 from minibrokerd.core.model.queues import Queue
@@ -216,14 +217,14 @@ def ack(work: Settlement) -> None:
     store = work.store
     ended: list[Run] = []
     keys = work.group.keys
-    circuits = keys.circuits if keys is not None else None
+    by_key = work.group.key_times is not None or (keys is not None and keys.circuits is not None)
     for run in work.runs:
-        if circuits is None and work.take(run):
+        if not by_key and work.take(run):
             ended.append(run)
             continue
         for delivery, item in work.found(run):
-            if circuits is not None:
-                circuits.acked(item)
+            if by_key:
+                _note_key(work, item)
             ended.append((delivery.token, run[1], item.first, item.stop - item.first))
             change(store, work.group, (item,), state_in(item, delivery), None, delivery)
             work.queue.count_out(item.block, item.first, item.stop)
@@ -276,6 +277,15 @@ def ack(work: Settlement) -> None:
         )
     store.emit(meta, tail)
     work.queue.last_batch = work.store.open_batch
+
+
+def _note_key(work: Settlement, item: Item) -> None:
+    """Note an ack of a key, where its circuit or its times ask for that."""
+    keys, times = work.group.keys, work.group.key_times
+    if keys is not None and keys.circuits is not None:
+        keys.circuits.acked(item)
+    if times is not None:
+        note_ended(work.store, times, item)
 
 
 def _keep_results(work: Settlement, ended: list[Run]) -> None:

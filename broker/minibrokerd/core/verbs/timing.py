@@ -63,5 +63,7 @@ def _steps(walk: Walk, queue: Queue, target_ms: int) -> Steps:
         "consumers_ms": there_ms,
         "idle_ms": idle_ms,
     }
+    if group.key_times is not None:
+        value["groups"] = list(group.key_times.said(store.now_ms))
     handlers = handlers_for(said, backlog, target_ms)
     walk.reply(queue.last_batch, value | ({} if handlers is None else {"handlers": handlers}))
