@@ -110,6 +110,9 @@ class Model:
         self.now_ms = 0
         self.unix_ms = 0
         self.connected: dict[int, int] = {}  # connection -> session
+        self.awaits: set[str] = (
+            set()
+        )  # queues that wait after a start: nothing leaves them by itself
         self.counters = dict.fromkeys(("published", *ENDED), 0)
         self.cancelled: set[Id] = set()  # ever
         self.circuits = Circuits(self)

@@ -15,6 +15,7 @@ from minibroker.contract.settings import default_settings
 from minibrokerd.core.durable import paging
 from minibrokerd.core.model.effects import Outgoing
 from minibrokerd.core.model.sums import Sums
+from minibrokerd.core.verbs.takers import is_awaiting
 from model import Durable, Id, Model
 
 indices = st.integers(0, 2**16)
@@ -81,6 +82,8 @@ class Connections(RuleBasedStateMachine):
             queue = self.world.store.queues.get(name)
             self.model.settings[name] = dict(queue.settings) if queue else default_settings()
         self.model.circuits.settings_are_others()
+        queues = self.world.store.queues.values()
+        self.model.awaits = {q.name for q in queues if is_awaiting(self.world.store, q)}
 
     def _client(self, index: int) -> Client:
         if not self.clients:

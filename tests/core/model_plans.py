@@ -85,7 +85,8 @@ def _look_at_room(model: Model, more: int, plan: Plan) -> None:
     plan.leaving = sorted(set(waiting) - set(plan.replaced))[:lacks]
     most = model.setting("q.dlq", "max_messages") if overflow == "dead-letter" else 0
     full = most and len(model.of("q.dlq")) + lacks > most
-    if overflow in ("block", "reject") or len(plan.leaving) < lacks or full:
+    keeps = overflow in ("block", "reject") or "q" in model.awaits
+    if keeps or len(plan.leaving) < lacks or full:
         plan.code = "queue_full" if overflow == "reject" else "busy"
 
 

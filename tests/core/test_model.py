@@ -138,9 +138,9 @@ class Broker(Clients):
     @rule(index=indices, count=st.integers(0, 3), back=indices, named=st.booleans())
     def redrive(self, index: int, count: int, back: int, named: bool) -> None:
         client = self._client(index)
-        if not self.model.dlq_exists:
-            return
         self._now()
+        if not self.model.dlq_exists or "q.dlq" in self.model.awaits:
+            return
         waiting = sorted(
             (m for m in self.model.of("q.dlq") if m.state in ("READY", "DELAYED")),
             key=lambda m: (m.state == "DELAYED", -m.priority, m.ready_at_ms, m.id),
@@ -200,7 +200,7 @@ class Broker(Clients):
         client = self._client(index)
         self._now()
         waiting = [m for m in self.model.of(queue) if m.state in ("READY", "DELAYED")]
-        if not waiting:
+        if not waiting or queue in self.model.awaits:
             return
         picked = waiting[back % len(waiting)]
         client.retime(queue, picked.id, delay_ms)
