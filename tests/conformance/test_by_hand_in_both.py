@@ -128,6 +128,19 @@ async def test_times_are_read(queue: Any) -> None:
         await queue.times(target=0)
 
 
+async def test_times_of_groups_of_keys_are_read(queue: Any) -> None:
+    await queue.publish_many([b"x"] * 3, key="a:1")
+    assert (await queue.times()).groups == ()
+    await queue.set(times_by="before-colon")
+    await queue.publish(b"x", key="b:1")
+    for message in await queue.receive(4, wait=5):
+        await message.ack(confirmed=True)
+    found = {
+        each.group: (each.waits.count, each.runs.count) for each in (await queue.times()).groups
+    }
+    assert found == {"a": (3, 3), "b": (1, 1)}
+
+
 def _fail(number: int) -> None:
     if number % 2:
         raise ValueError(f"{number} is odd")

@@ -81,6 +81,31 @@ async def test_queues_have_waits_runs_and_idle_consumers_of_their_own(
     assert second[there, "slow"] == second[there, "others"] == 0
 
 
+async def test_times_of_groups_of_keys_stand_in_the_scrape_the_api_and_on_the_page(
+    http_broker: HttpBroker,
+) -> None:
+    """Whatever letters they have."""
+    name = 'a "b" <i>'
+    async with minibroker.connect(http_broker.server.url) as connection:
+        queue = connection.queue("mail", times_by="before-colon")
+        await queue.publish_many([b"x"] * 3, key=f"{name}:1")
+        await queue.publish(b"x")
+        for message in await queue.receive(4):
+            await message.ack(confirmed=True)
+    found = samples(http_broker.client.get("/metrics").text)
+    for kind in ("wait", "run"):
+        metric = f"minibroker_key_group_{kind}_seconds"
+        counts = [found[f"{metric}_count", "mail", group] for group in (name, "")]
+        assert counts == [found[f"{metric}_bucket", "mail", group, "+Inf"] for group in (name, "")]
+        assert counts == [3, 1]
+    told = http_broker.client.get("/api/v1/queues/mail/times").json()["groups"]
+    assert [(each["group"], each["runs"]["count"]) for each in told] == [(name, 3), ("", 1)]
+    page = http_broker.client.get("/queues/mail").text
+    assert "Groups of keys" in page
+    assert "a &#34;b&#34; &lt;i&gt;" in page
+    assert "(no key)" in page
+
+
 def samples(text: str) -> dict[tuple[str, ...], float]:
     """Return what a scrape says, by name and values of labels."""
     return {
