@@ -8,7 +8,7 @@ from collections import deque
 import pytest
 
 import minibroker
-from minibroker.session.pacing import HAND_MS, prefetch_of
+from minibroker.session.pacing import GROWTH, HAND_MS, Pacing, prefetch_of
 
 
 def settles(
@@ -94,6 +94,23 @@ def test_a_queue_that_is_mostly_empty_lets_nobody_hoard() -> None:
 def test_who_slows_down_has_less_in_hand_with_the_next_delivery() -> None:
     assert settles(0.05, seconds=0.9)[0] >= 150
     assert settles(0.05, then_ms=20.0, seconds=9)[0] <= 3
+
+
+def test_what_the_server_asked_back_was_not_worked_off() -> None:
+    """All four of the first delivery left the buffer, and nothing is known of how long one takes."""
+    pacing = Pacing()
+    pacing.answered(0)
+    assert pacing.delivered(0, 4, 0, 4, 0, 0) == 4
+    pacing.gave_back(4)
+    assert pacing.delivered(20, 4, 0, 4, 0, 0) == 4
+
+
+def test_the_time_in_which_nothing_came_is_no_work() -> None:
+    """One message in 100 ms, of which somebody waited for 99: it takes a millisecond, so more are wanted."""
+    pacing = Pacing()
+    pacing.answered(0)
+    assert pacing.delivered(0, 1, 0, 1, 0, 0) == 1
+    assert pacing.delivered(100, 1, 0, 1, 1, 99) == GROWTH
 
 
 @pytest.mark.parametrize(

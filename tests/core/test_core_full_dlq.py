@@ -122,3 +122,22 @@ def test_an_operator_is_told_once_when_it_begins_and_once_when_it_is_over() -> N
     client.set("q.dlq", max_messages=0)
     world.advance(5_000)
     assert notes == ["dlq_full", "dlq_has_room"]
+
+
+def test_what_somebody_works_on_takes_room() -> None:
+    """A dead-letter queue can be consumed: its limit counts what is held and begun."""
+    world = World()
+    client, other = world.hello(), world.hello()
+    client.publish("q", b"a", b"b")
+    one, two = client.receive_all("q", 2)
+    client.settle("reject", one)
+    client.set("q.dlq", max_messages=1)
+    (held,) = other.receive_all("q.dlq")
+    client.settle("reject", two)
+    world.advance(5_000)
+    assert [*world.states("q").values()] == ["DELAYED"]
+    assert [*world.states("q.dlq").values()] == ["BEGUN"]
+    other.settle("ack", held)
+    world.advance(2_000)
+    assert (world.states("q"), [*world.states("q.dlq").values()]) == ({}, ["READY"])
+    world.check()

@@ -176,7 +176,7 @@ def _attempts(client: Client) -> list[int]:
 
 @pytest.mark.parametrize("op", ["ack", "nack"])
 def test_what_was_begun_before_it_opened_is_not_charged_and_decides_nothing(op: str) -> None:
-    world, client = begun()
+    world, client = begun(lease_ms=4 * OPEN_MS)
     client.publish("q", *[b"x"] * 6, key="a")
     early = client.receive_all("q", 2)
     fail(client, *client.receive_all("q", 2))
@@ -186,7 +186,7 @@ def test_what_was_begun_before_it_opened_is_not_charged_and_decides_nothing(op: 
     assert sum(_attempts(client)) == charged
     world.advance(OPEN_MS + SECOND_MS)
     (tried,) = client.receive_all("q", 10)
-    client.settle(op, early[1], **more)
+    assert client.settle(op, early[1], **more)["results"] == [{"lost": 0}]
     said = circuit(client)
     assert said is not None
     assert said["state"] == "probing"

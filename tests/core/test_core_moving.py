@@ -97,3 +97,44 @@ def test_delayed_messages_are_found_without_passing_over_those_that_have_gone() 
     assert client.answer(request=move)["value"] == {"moved": 1_900}
     assert client.stats("q")["delayed"] == 100
     assert Table.walks <= 20
+
+
+def half_way(how: str, synced: int) -> tuple[set[str], bool]:
+    """Crash with so many batches of a message's way to another queue synced.
+
+    Returns the queues that have it then, and whether these were all of its batches.
+    """
+    world = World()
+    client = world.hello()
+    client.publish("q", b"x")
+    (message,) = client.receive_all("q")
+    if how != "reject":
+        client.settle("reject", message)
+    world.auto_sync = False
+    if how == "reject":
+        client.settle("reject", message)
+    elif how == "redrive":
+        client.redrive("q.dlq")
+    else:
+        client.request({"op": "move", "queue": "q.dlq", "target": "q", "runs": 0, "count": 0})
+    world.close_batch()
+    while world.store.jobs:
+        world.run_job()
+        world.close_batch()
+    for _ in range(synced):
+        world.sync_one()
+    is_all = not world.closed
+    world.restart(clean=False)
+    return {name for name in ("q", "q.dlq") if world.states(name)}, is_all
+
+
+@pytest.mark.parametrize("how", ["reject", "redrive", "move"])
+def test_a_crash_finds_what_moves_in_one_of_the_two_queues(how: str) -> None:
+    """At whatever border of batches: it is in none of them missing, and in none of them twice."""
+    synced, is_all, places = 0, False, list[set[str]]()
+    while not is_all:
+        found, is_all = half_way(how, synced)
+        places.append(found)
+        synced += 1
+    assert {len(found) for found in places} == {1}
+    assert places[0] != places[-1]

@@ -10,7 +10,7 @@ from core_client import Client, Delivered
 from harness import World
 
 from minibroker.contract import limits, wire
-from minibrokerd.core.model import kept
+from minibrokerd.core.model import kept, results
 from minibrokerd.core.model.results import Asked
 
 HOUR_MS = 3_600_000
@@ -248,6 +248,15 @@ def test_progress_is_told_to_who_wants_it_and_left_behind_at_the_end() -> None:
     assert later(caller)["state"] == "DONE"
     assert world.store.results.progress == {}
     assert told(client, job, op="progress", permille=1)["results"] == [{"lost": 1}]
+
+
+def test_of_so_many_messages_it_is_known_how_far_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then those are forgotten that said nothing for longest."""
+    monkeypatch.setattr(results, "MOST_PROGRESS", 2)
+    world, client, jobs = working(b"a", b"b", b"c")
+    for job in (*jobs[:2], *jobs[:1], jobs[2]):
+        told(client, job, op="progress", permille=500)
+    assert list(world.store.results.progress) == [jobs[0].id, jobs[2].id]
 
 
 class Only:

@@ -99,9 +99,11 @@ def test_the_time_in_which_consumers_have_nothing() -> None:
     client = world.hello()
     client.consume("q", 2)
     world.advance(2 * SECOND_MS)
-    client.publish("q", b"x", b"x")
+    client.publish("q", b"x")
+    world.advance(1 * SECOND_MS)
+    client.publish("q", b"x")  # to one that has something
     messages = client.messages()
-    world.advance(3 * SECOND_MS)
+    world.advance(2 * SECOND_MS)
     client.settle("ack", messages[0])
     world.advance(2 * SECOND_MS)
     client.settle("ack", messages[1])

@@ -51,7 +51,7 @@ DELIVERY_MUTANTS: Final = (
         "        store.emit(records.DamagedMeta(source.number, *at))\n"
         "    elif message.block.durability != MEMORY:\n"
         "        store.emit(\n            MoveMeta(\n",
-        ("model",),
+        ("core/test_core_moving.py", "model"),
         "I1, I8: a crash between the two finds the message nowhere",
     ),
     Mutant(

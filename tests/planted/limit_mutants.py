@@ -77,12 +77,21 @@ LIMIT_MUTANTS: Final = (
     ),
     Mutant(
         "a limit does not count what is not synced or in work",
+        "core/verbs/overflowing.py",
+        "    return queue.count() + asked.messages <= queue.max_messages\n",
+        "    ready = queue.group.lanes.ready + queue.group.entering\n"
+        "    return ready + asked.messages <= queue.max_messages\n",
+        OVERFLOW,
+        "5.11: a queue with busy workers grows beyond its limit",
+    ),
+    Mutant(
+        "a limit of what dies does not count what is in work",
         "core/model/queues.py",
         "        return not self.max_messages or self.count() + count <= self.max_messages\n",
         "        ready = self.group.lanes.ready + self.group.entering\n"
         "        return not self.max_messages or ready + count <= self.max_messages\n",
-        OVERFLOW,
-        "5.11: a queue with busy workers grows beyond its limit",
+        ("core/test_core_full_dlq.py",),
+        "5.11: a dead-letter queue that somebody works on grows beyond its limit",
     ),
     Mutant(
         "the newest gives way",

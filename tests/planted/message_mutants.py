@@ -47,7 +47,7 @@ RETIME_MUTANTS: Final = (
         "core/verbs/retiming.py",
         "        store.write_return(queue, [message], message.ready_at_ms - store.now_ms, None)\n",
         "",
-        ("model",),
+        ("core/test_core_retiming.py", "model"),
         "I1: after a restart a message is ready at its old time",
     ),
     Mutant(
@@ -84,7 +84,7 @@ CANCEL_MUTANTS: Final = (
         "core/model/lane.py",
         "    return each.first if isinstance(each, Span) else each.start\n",
         "    return each.first\n",
-        ("model",),
+        ("core/test_core_cold.py", "model"),
         "a message that left memory, and was written again, is not found by its id",
     ),
     Mutant(

@@ -12,6 +12,7 @@ from key_mutants import KEY_MUTANTS
 from limit_mutants import LIMIT_MUTANTS
 from log_mutants import LOG_MUTANTS
 from message_mutants import MESSAGE_MUTANTS
+from operating_mutants import OPERATING_MUTANTS
 from order_mutants import ORDER_MUTANTS
 from session_mutants import SESSION_MUTANTS
 from shell_mutants import SHELL_MUTANTS
@@ -26,6 +27,7 @@ MUTANTS: Final = (
     + TRANSITION_MUTANTS
     + KEY_MUTANTS
     + CAPABILITY_MUTANTS
+    + OPERATING_MUTANTS
     + ORDER_MUTANTS
     + SESSION_MUTANTS
     + CLIENT_MUTANTS
