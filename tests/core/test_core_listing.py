@@ -402,3 +402,22 @@ def test_a_run_that_was_read_back_while_a_listing_read_another_is_no_place_to_lo
         world.read()
     assert answer is not None
     assert answer["messages"][-1]["body"] == b"fresh"
+
+
+def test_what_was_read_back_while_a_listing_read_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waits in memory again, and no longer where it was found."""
+    monkeypatch.setattr(walks, "LOOKS", 10_000)
+    world = SlowReads(segment_batches=1)
+    client = world.hello()
+    bodies = [b"%d" % at for at in range(40)]
+    for body in bodies:
+        client.publish("q", body)
+    world.freeze()
+    client.send(client.frame([{"op": "peek", "queue": "q", "count": 1_000}], request=77))
+    while not world.asked:
+        world.run_job()
+    world.thaw()
+    world.read()
+    world.run_jobs()
+    answer = client.answer(request=77)
+    assert [each["body"] for each in answer["messages"]] == bodies
