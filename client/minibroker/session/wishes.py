@@ -23,7 +23,7 @@ Wish = tuple[str, dict[str, object], bytes]
 DROP: Final = UNIQUE_MODES[0]
 NO_NAMES: Final = b"", b""
 NO_IDS: Final = (
-    "these are no ids of messages; a confirm and a message have theirs as .id, "
+    "these are no message ids; a confirm and a message have theirs as .id, "
     "and MessageId.parse makes one of the text that it prints"
 )
 
