@@ -280,11 +280,9 @@ async def test_a_client_that_never_reads_does_not_hold_a_stop_up(
             consume = part("consume", queue="large", consumer=1, prefetch=64)
             hello = part("hello", protocol=1, client="deaf")
             deaf.sendall(frame(hello) + frame(consume, request=1))
-            # The kernel takes some of it; deliveries end when the server has more than a share left over.
-            seen: list[int] = []
-            while not (seen and seen[-1] and seen[-20:] == [seen[-1]] * 20):
-                seen.append((await queue.stats())["queues"]["large"]["held"])
-            assert seen[-1] < 64
+            # A burst first, more once its session is safe: 4 MiB are more than the kernel takes for it.
+            while (await queue.stats())["queues"]["large"]["held"] < 16:
+                assert "connection_ended" not in broker_server.output
             assert await asyncio.to_thread(broker_server.stop) == 0
     assert re.search(r"connection_ended .*client=deaf .*reason=", broker_server.output)
 
