@@ -256,8 +256,6 @@ class Checker:
         `kept` are the links that had no trouble before and whose clients live; the broker waits for `wait_us`.
         """
         since_us = self.started_us
-        if history.intent.ttl_ms and handed.queue != history.intent.queue:
-            return  # if a crash took its begin it may have expired, and is dead
         for old in history.handed.values():
             if old.token >= handed.token or old.leased_us is None or old.lost:
                 continue
