@@ -222,6 +222,8 @@ class Checker:
         intent = history.intent
         if self.redriven or intent.retimed or handed.queue != intent.queue:
             return
+        if intent.unique_mode == "keep-latest":
+            return  # it has the time of what it replaced
         if not self.crashes and now_us < intent.sent_us + intent.delay_ms * 1_000 - SLACK_US:
             self.violation("I9", f"{intent.id} came before its delay of {intent.delay_ms} ms")
         if (

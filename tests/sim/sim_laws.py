@@ -5,7 +5,7 @@ handed something out (sim_ledger.py), so neither a slow link nor a slow disk is 
 
 K1 no more of a key are in work at a time than its queue says; K2 where that is one, none comes after a later one
 C1 what was cancelled, replaced or purged is handed out no more
-P1 nothing is handed out while something of more priority is ready, unless it waited for `max_wait_ms`
+P1 nothing is handed out while something of more priority is ready, in a queue without `max_wait_ms`
 T1 nothing is handed out after its time to live
 V1 in no time more are handed out than the rate of the queue, or of the key, lets through
 Z1 while a queue is paused, or a key, nothing of it is handed out
@@ -293,7 +293,9 @@ class Laws:
         came = Delivered(intent.id, intent, history, handed, us, standing.settings)
         if intent.key and standing.settings.get("key_concurrency"):
             self._judge_key(came, alive)
-        if "max_wait_ms" in came.settings:
+        if (
+            came.settings.get("max_wait_ms") == 0
+        ):  # else an old one lets others of its priority go first, too
             self._judge_priority(came)
         if intent.ttl_ms:
             self._judge_lifetime(came)
@@ -329,19 +331,12 @@ class Laws:
                     and other.us > intent.confirmed_us
                     and epoch_of(other.handed.token) == epoch_of(handed.token)
                     and other.handed.token < handed.token
-                    and not self._has_aged(other)
                 ):
                     text = (
                         f"{other.id} was handed out before {came.id} of priority {intent.priority}"
                     )
                     self._checker.violation("P1", text)
         fresh.append(came)
-
-    @staticmethod
-    def _has_aged(other: Delivered) -> bool:
-        """Whether it may have been ready for so long that its priority does not count."""
-        most_ms: int = other.settings["max_wait_ms"]
-        return most_ms > 0 and other.us - other.intent.sent_us >= most_ms * 1_000 - SLACK_US
 
     def _judge_unique(self, intent: Intent, us: int) -> None:
         assert intent.id is not None
