@@ -12,20 +12,15 @@ from dataclasses import dataclass, field, replace
 
 from core_client import Delivered
 from model_circuits import Circuits
+from model_kept import Kept
 
 from minibroker.contract.settings import Settings, default_settings
 from minibrokerd.core.model.records import CopyMeta, CopyRunMeta
 
 GRACE_MS = 60_000
 EPOCH_BITS = 40
-ENDED = (
-    "acked",
-    "purged",
-    "cancelled",
-    "expired",
-    "replaced",
-    "dropped",
-)  # counters of how messages ended
+# Counters of how messages ended.
+ENDED = ("acked", "purged", "cancelled", "expired", "replaced", "dropped")
 
 Id = tuple[int, int]
 
@@ -92,6 +87,7 @@ class Durable:
     messages: dict[Id, Modelled] = field(default_factory=dict)
     frames: set[tuple[int, int]] = field(default_factory=set)
     circuits: dict[str, int] = field(default_factory=dict)
+    kept: Kept = field(default_factory=Kept)
 
 
 class Model:
@@ -105,6 +101,7 @@ class Model:
         }
         self.dlq_exists = False
         self.frames: set[tuple[int, int]] = set()  # (session, sequence) that the log has
+        self.kept = Kept()
         self.epoch = 1
         self.opened_ms = 0
         self.now_ms = 0
@@ -120,7 +117,8 @@ class Model:
     def durable(self) -> Durable:
         """Return a copy of what the records so far say."""
         kept = {id: m for id, m in self.messages.items() if m.logged is not None}
-        return Durable(deepcopy(kept), set(self.frames), self.circuits.logged())
+        frames, circuits = set(self.frames), self.circuits.logged()
+        return Durable(deepcopy(kept), frames, circuits, self.kept.logged())
 
     def of(self, queue: str) -> list[Modelled]:
         """Return the messages of a queue."""
@@ -358,7 +356,7 @@ class Model:
         """Start from what a log says."""
         self.epoch, self.opened_ms, self.now_ms, self.unix_ms = epoch, now_ms, now_ms, unix_ms
         self.messages = durable.messages
-        self.frames = durable.frames
+        self.frames, self.kept = durable.frames, durable.kept
         self.connected.clear()
         for message in self.messages.values():
             assert message.logged is not None

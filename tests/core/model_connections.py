@@ -14,6 +14,7 @@ from watched import Watched, see_dead_moved, see_expired
 from minibroker.contract.settings import default_settings
 from minibrokerd.core.durable import paging
 from minibrokerd.core.model.effects import Outgoing
+from minibrokerd.core.model.kept import DEDUPE
 from minibrokerd.core.model.sums import Sums
 from minibrokerd.core.verbs.takers import is_awaiting
 from model import Durable, Id, Model
@@ -78,12 +79,21 @@ class Connections(RuleBasedStateMachine):
     def _now(self) -> None:
         self.model.now_ms, self.model.unix_ms = self.world.now_ms, self.world.unix_ms
         self.model.dlq_exists = "q.dlq" in self.world.store.queues
+        self.model.kept.now(self.model.unix_ms, self._dedupes())
         for name in self.model.settings:
             queue = self.world.store.queues.get(name)
             self.model.settings[name] = dict(queue.settings) if queue else default_settings()
         self.model.circuits.settings_are_others()
         queues = self.world.store.queues.values()
         self.model.awaits = {q.name for q in queues if is_awaiting(self.world.store, q)}
+
+    def _dedupes(self) -> dict[str, Id]:
+        """Return the dedupe ids that the core knows; those of `q`, as no others are published."""
+        return {
+            str(entry.key[1]): (int(entry.value[0]), int(entry.value[1]))
+            for entry in self.world.store.kept.of(DEDUPE)
+            if entry.value is not None and entry.expires_unix_ms > self.world.unix_ms
+        }
 
     def _client(self, index: int) -> Client:
         if not self.clients:
@@ -132,6 +142,8 @@ class Connections(RuleBasedStateMachine):
             assert not late, "handed out though its time to live was over"
             assert (got.attempt, got.marked) == (message.charged + 1, message.marked)
             assert (got.body, got.key) == (message.body, message.key)
+            is_paused = message.queue == "q" and self.model.kept.paused_until_unix_ms
+            assert not is_paused, "its queue is paused"
             assert self.model.may_go(message), "its key is closed"
             assert message is self.model.first_of_lane(message), "not the first of its lane"
             self.model.hand_out(

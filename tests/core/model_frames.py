@@ -26,6 +26,7 @@ class Sent:
     duplicates: list[tuple[int, int, int, int]] = field(
         default_factory=list
     )  # what it says of others
+    is_noted: bool = False  # dedupe ids were new
     known: bool = True  # the server has its outcome, or will say that it has
     answer: Any = None
 

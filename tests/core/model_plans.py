@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from core_client import Run
+from model_kept import Known
 
 from model import Id, Logged, Model, Modelled
 
@@ -25,6 +26,7 @@ class Plan:
     times_ms: dict[int, int] = field(default_factory=dict)  # when those are ready that keep a time
     known: list[tuple[int, int, Id | int]] = field(default_factory=list)  # index, how, the other
     leaving: list[Id] = field(default_factory=list)  # what gives way
+    dedupes: dict[str, Id | int] = field(default_factory=dict)  # ids that are new, and what stands
 
     def known_runs(self, first: Id) -> list[Run]:
         """Return what the confirm says, if the first message has this id."""
@@ -38,7 +40,7 @@ class Plan:
 def plan_of(model: Model, arguments: dict[str, Any]) -> Plan:
     """Return what a publish to `q` comes to."""
     plan = Plan()
-    _look_at_keys(model, arguments, plan)
+    _look_at_names(model, arguments, plan)
     _look_at_room(model, arguments["count"] - len(plan.gone) - len(plan.replaced), plan)
     return plan
 
@@ -47,30 +49,50 @@ def _waits(message: Modelled) -> bool:
     return message.state in ("READY", "DELAYED", "ENTERING") and not message.dead
 
 
-def _look_at_keys(model: Model, arguments: dict[str, Any], plan: Plan) -> None:
+def _look_at_names(model: Model, arguments: dict[str, Any], plan: Plan) -> None:
+    """Look at the dedupe id of each, and where that is new, or none, at its unique key."""
     latest: dict[str, int] = {}
-    for index, key in enumerate(arguments["uniques"][: arguments["count"]]):
-        if not key:
-            continue
-        holders = sorted((m for m in model.of("q") if m.unique == key), key=lambda m: m.id)
-        others: list[tuple[Id | int, int]] = []  # what it replaces, and when that would be ready
-        before = latest.get(key)
-        stands = holders[-1].id if before is None and holders else before
-        if arguments["mode"] == "drop" and stands is not None:
+    count = arguments["count"]
+    dedupes = arguments.get("dedupes", [""] * count)
+    for index, (name, key) in enumerate(
+        zip(dedupes[:count], arguments["uniques"][:count], strict=True)
+    ):
+        stands = plan.dedupes.get(name)
+        if stands is None and name in model.kept.dedupes:
+            stands = model.kept.dedupes[name].id
+        is_new = stands is None
+        if is_new and key:
+            stands = _of_unique(model, arguments, plan, latest, index)
+        if is_new and name:
+            plan.dedupes[name] = index if stands is None else stands
+        if stands is not None:
             plan.gone.add(index)
             plan.known.append((index, DUPLICATE, stands))
-            continue
-        if before is not None:
-            plan.gone.add(before)
-            own_ms = model.now_ms + arguments["delays"][before]
-            others = [(before, plan.times_ms.get(before, own_ms))]
-        else:
-            others = [(m.id, m.ready_at_ms) for m in reversed(holders) if _waits(m)]
-            plan.replaced += [id for id, _ in others if not isinstance(id, int)]
-        plan.known += [(index, REPLACES, other) for other, _ in others]
-        if arguments["mode"] == "keep-latest" and others:
-            plan.times_ms[index] = min(ready_at_ms for _, ready_at_ms in others)
-        latest[key] = index
+
+
+def _of_unique(
+    model: Model, arguments: dict[str, Any], plan: Plan, latest: dict[str, int], index: int
+) -> Id | int | None:
+    """Return what holds its key and stands, if it is dropped for that; else note what it replaces."""
+    key = arguments["uniques"][index]
+    holders = sorted((m for m in model.of("q") if m.unique == key), key=lambda m: m.id)
+    others: list[tuple[Id | int, int]] = []  # what it replaces, and when that would be ready
+    before = latest.get(key)
+    stands = holders[-1].id if before is None and holders else before
+    if arguments["mode"] == "drop" and stands is not None:
+        return stands
+    if before is not None:
+        plan.gone.add(before)
+        own_ms = model.now_ms + arguments["delays"][before]
+        others = [(before, plan.times_ms.get(before, own_ms))]
+    else:
+        others = [(m.id, m.ready_at_ms) for m in reversed(holders) if _waits(m)]
+        plan.replaced += [id for id, _ in others if not isinstance(id, int)]
+    plan.known += [(index, REPLACES, other) for other, _ in others]
+    if arguments["mode"] == "keep-latest" and others:
+        plan.times_ms[index] = min(ready_at_ms for _, ready_at_ms in others)
+    latest[key] = index
+    return None
 
 
 def _look_at_room(model: Model, more: int, plan: Plan) -> None:
@@ -101,6 +123,11 @@ def publish(model: Model, first: Id, arguments: dict[str, Any], plan: Plan) -> l
         else:
             del model.messages[id]
             model.counters["dropped"] += 1
+    until = model.unix_ms + (arguments.get("window_ms") or model.setting("q", "dedupe_window_ms"))
+    in_log = model.settings["q"]["durability"] != "memory"
+    for name, of in plan.dedupes.items():
+        id = (first[0], first[1] + of) if isinstance(of, int) else of
+        model.kept.put(name, Known(id, until, in_log))
     stored = [index for index in range(arguments["count"]) if index not in plan.gone]
     return [_enter(model, (first[0], first[1] + index), index, arguments, plan) for index in stored]
 

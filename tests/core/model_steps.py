@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 from model_connections import NO_TERMS, Connections, indices
 from model_frames import Sent, step_frame
+from model_kept import FOR_EVER_MS
 from model_plans import plan_of, publish
 
 from minibroker.contract.settings import UNIQUE_MODES
@@ -38,6 +39,8 @@ class Clients(Connections):
         safe=st.booleans(),
         uniques=st.lists(st.sampled_from(["", "", "", "u", "v"]), min_size=4, max_size=4),
         mode=st.sampled_from(UNIQUE_MODES),
+        dedupes=st.lists(st.sampled_from(["", "", "", "d", "e"]), min_size=4, max_size=4),
+        window_ms=st.sampled_from([0, 500, 10_000]),
     )
     def publish(
         self,
@@ -48,10 +51,14 @@ class Clients(Connections):
         safe: bool,
         uniques: Sequence[str] = ("",) * 4,
         mode: str = "drop",
+        dedupes: Sequence[str] = ("",) * 4,
+        window_ms: int = 0,
     ) -> None:
         columns: dict[str, Any] = {"delays": delays, "keys": keys[: len(delays)]}
         if any(uniques[: len(delays)]):
             columns |= {"uniques": uniques[: len(delays)], "unique_mode": mode}
+        if any(dedupes[: len(delays)]):
+            columns |= {"dedupes": dedupes[: len(delays)], "dedupe_window_ms": window_ms}
         self._send_publish(index, delays, keys, terms, columns)
         if safe:
             self.sync()
@@ -89,6 +96,8 @@ class Clients(Connections):
         arguments = {"count": count, "bodies": bodies, "delays": delays, "keys": keys[:count]}
         arguments |= {"terms": terms, "uniques": columns.get("uniques", [""] * count)}
         arguments["mode"] = columns.get("unique_mode", "drop")
+        arguments["dedupes"] = columns.get("dedupes", [""] * count)
+        arguments["window_ms"] = columns.get("dedupe_window_ms", 0)
         columns |= {
             "max_attempts": terms[0],
             "lease_ms": terms[1],
@@ -223,7 +232,7 @@ class Clients(Connections):
             self._publish(sent, first or (self.world.queue("q").number, 0))
         if sent.kind == "publish":
             is_memory = self.model.settings["q"]["durability"] == "memory"
-            assert is_logged == (bool(sent.stored) and not is_memory)
+            assert is_logged == (bool(sent.stored or sent.is_noted) and not is_memory)
         if is_logged:
             self.model.frames.add((client.session, sequence))
         self._observe()
@@ -237,6 +246,7 @@ class Clients(Connections):
     def _publish(self, sent: Sent, first: Id) -> None:
         plan = plan_of(self.model, sent.arguments)  # after what a step acked
         sent.duplicates = plan.known_runs(first)
+        sent.is_noted = bool(plan.dedupes)
         sent.stored = publish(self.model, first, sent.arguments, plan)
         if self.model.settings["q"]["durability"] == "sync":
             self.entering.append((self.world.store.open_batch, sent.stored))
@@ -304,6 +314,17 @@ class Clients(Connections):
             queue = self.world.store.by_number[known.queue_number].name
         client.consume(queue, prefetch, consumer)
         self.consumers[client.connection, consumer] = prefetch
+        self._observe()
+
+    @rule(index=indices, for_ms=st.sampled_from([0, 50, 2_000]), goes_on=st.booleans())
+    def pause(self, index: int, for_ms: int, goes_on: bool) -> None:
+        """Nothing of a queue is handed out, for a time or until it goes on."""
+        client = self._client(index)
+        self._now()
+        part = {"op": "unpause"} if goes_on else {"op": "pause", "for_ms": for_ms}
+        client.request({"queue": "q", **part})
+        until_unix_ms = self.model.unix_ms + for_ms if for_ms else FOR_EVER_MS
+        self.model.kept.paused_until_unix_ms = 0 if goes_on else until_unix_ms
         self._observe()
 
     # -- the disk -----------------------------------------------------------------

@@ -415,23 +415,6 @@ class Broker(Clients):
     def digests_say_what_the_records_say(self) -> None:
         assert known(self.world, digests=True) == known(self.world, digests=False)
 
-    def used(self) -> set[str]:
-        """Return the capabilities that messages which are there make use of, to be counted (model_campaign.py)."""
-        messages, used = self.model.messages.values(), set[str]()
-        for message in messages:
-            used |= {"key"} if message.key else set()
-            used |= {"priority"} if message.priority else set()
-            used |= {"ttl"} if message.ttl_ms else set()
-            used |= {"unique"} if message.unique else set()
-            used |= {"begun"} if message.state == "BEGUN" else set()
-            used |= {"delayed"} if message.state == "DELAYED" else set()
-            used |= {"dead"} if message.dead or message.queue == "q.dlq" else set()
-        used |= {"limit"} if self.model.setting("q", "max_messages") else set()
-        used |= {"circuit"} if self.model.circuits.open else set()
-        used |= {"cancel"} if self.model.cancelled else set()
-        used |= {"restart"} if self.model.epoch > 1 else set()
-        return used
-
     # -- what always holds ----------------------------------------------------------------------
 
     @invariant()
@@ -458,6 +441,8 @@ class Broker(Clients):
         for queue in store.queues.values():
             if queue.group.lanes.default.is_waiting:
                 continue  # for a sync of what was written again, or for a read
+            if queue.group.paused:  # looked at every ten seconds, and when its time is over
+                continue
             if queue.group.lanes.turns and store.hands_out(queue.group):
                 idle = [c for c in queue.group.consumers or () if c.credit() > 0]
                 assert not idle, "a consumer with credit waits beside ready messages"

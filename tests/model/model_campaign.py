@@ -21,6 +21,8 @@ from hypothesis import HealthCheck, Phase, Verbosity, seed, settings
 from hypothesis.stateful import invariant, run_state_machine_as_test
 from test_model import Broker
 
+from model import Model
+
 EXAMPLES = 50  # of one share
 DEEP = 100  # steps of one example
 
@@ -45,9 +47,29 @@ class Counted(Broker):
     def it_is_counted(self) -> None:
         """Count a step, and the capabilities that met in it."""
         COUNTS.steps += 1
-        used = sorted(self.used())
-        COUNTS.met.update(used)
-        COUNTS.pairs.update(combinations(used, 2))
+        names = sorted(used(self.model))
+        COUNTS.met.update(names)
+        COUNTS.pairs.update(combinations(names, 2))
+
+
+def used(model: Model) -> set[str]:
+    """Return the capabilities that messages which are there make use of."""
+    messages, met = model.messages.values(), set[str]()
+    for message in messages:
+        met |= {"key"} if message.key else set()
+        met |= {"priority"} if message.priority else set()
+        met |= {"ttl"} if message.ttl_ms else set()
+        met |= {"unique"} if message.unique else set()
+        met |= {"begun"} if message.state == "BEGUN" else set()
+        met |= {"delayed"} if message.state == "DELAYED" else set()
+        met |= {"dead"} if message.dead or message.queue == "q.dlq" else set()
+    met |= {"limit"} if model.setting("q", "max_messages") else set()
+    met |= {"circuit"} if model.circuits.open else set()
+    met |= {"dedupe"} if model.kept.dedupes else set()
+    met |= {"pause"} if model.kept.paused_until_unix_ms else set()
+    met |= {"cancel"} if model.cancelled else set()
+    met |= {"restart"} if model.epoch > 1 else set()
+    return met
 
 
 def run_share(number: int) -> str:
