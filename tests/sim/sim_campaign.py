@@ -3,7 +3,8 @@
     make sim BUDGET=60 SEED=7
     make sim SEED=7000012 WORLDS=1 TRACE=1        one world alone, with everything that happens in it
 
-Ends in one line of figures; hours are those of simulated time in which something happened every second.
+Ends in a line of how many worlds used which capabilities, and one of figures; hours are those of simulated time
+in which something happened every second.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from multiprocessing import get_context
@@ -41,6 +43,8 @@ class Figures:
     refusals: int = 0
     compared: int = 0
     equal: int = 0
+    judged: int = 0  # hand-outs that the laws of capabilities were laid on
+    met: Counter[str] = field(default_factory=Counter)  # worlds by capability
     found: list[tuple[int, str]] = field(default_factory=list)  # seed, violation
 
     def add(self, world: World) -> None:
@@ -55,13 +59,15 @@ class Figures:
         self.reads += world.reads
         self.damaged += world.damaged
         self.refusals += world.refusals
+        self.judged += world.laws.judged
+        self.met.update(world.uses.names)
         self.found += [(world.seed, text) for text in world.checker.violations]
 
     def merge(self, other: Figures) -> None:
         """Take in what another process found."""
         for name in (
             "worlds", "busy_s", "faults", "crashes", "confirmed", "duplicates", "compared", "equal",
-            "reads", "damaged", "refusals",
+            "reads", "damaged", "refusals", "judged", "met",
         ):  # fmt: skip
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.found += other.found
@@ -70,7 +76,7 @@ class Figures:
         return (
             f"sim: worlds={self.worlds} hours={self.busy_s / 3600:.1f} faults={self.faults} "
             f"crashes={self.crashes} confirmed={self.confirmed} duplicates={self.duplicates} "
-            f"reads={self.reads} damaged={self.damaged} refused={self.refusals} "
+            f"reads={self.reads} damaged={self.damaged} refused={self.refusals} judged={self.judged} "
             f"determinism={self.equal}/{self.compared} violations={len(self.found)}"
         )
 
@@ -142,6 +148,7 @@ def main() -> None:
         print(f"{text}\n    make sim SEED={number} WORLDS=1 TRACE=1")
     if figures.equal != figures.compared:
         print(f"{figures.compared - figures.equal} worlds from seed {seed} on went two ways")
+    print("met:", " ".join(f"{name}={count}" for name, count in sorted(figures.met.items())))
     print(figures)
     sys.exit(bool(figures.found) or figures.equal != figures.compared)
 
