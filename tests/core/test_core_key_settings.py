@@ -359,3 +359,16 @@ def test_the_keys_of_one_queue_are_not_looked_for_among_those_of_others() -> Non
     assert 0 < len(list(kept.of(KEY))) < 1_500
     world.run_jobs()
     assert not list(kept.of(KEY))
+
+
+@pytest.mark.parametrize("settings", [{}, {"circuit_failures_percent": 50, "circuit_by": "key"}])
+def test_what_changes_nothing_waits_for_no_batch(settings: dict[str, Any]) -> None:
+    """A key that was not paused goes on: on a quiet server nothing is written that the answer could wait for."""
+    world = World(auto_sync=False)
+    client = world.hello()
+    client.set("q", **settings)
+    world.sync()
+    client.inbox.clear()
+    answer = client.request({"op": "key_set", "queue": "q", "key": "a", "pause_ms": 0})
+    assert answer is not None
+    assert answer["value"]["paused_until_unix_ms"] == 0

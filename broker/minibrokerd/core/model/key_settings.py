@@ -70,6 +70,8 @@ def set_key(store: Store, queue: Queue, name: str, setting: Setting) -> None:
     """Let something be set for a key, over restarts, too."""
     key = queue.number, name
     if setting.weight == 1 and setting.paused_until_unix_ms <= store.unix_ms:
+        if store.kept.find(store, KEY, key) is not None:  # else there is nothing to be recorded
+            queue.last_batch = store.open_batch
         store.kept.end(store, KEY, key)
     else:
         over = setting.paused_until_unix_ms if setting.weight == 1 else 0
@@ -77,7 +79,7 @@ def set_key(store: Store, queue: Queue, name: str, setting: Setting) -> None:
         value = *setting[:3], setting.by.encode()
         store.kept.put(store, KEY, key, value, over)
         store.effects.wake = True
-    queue.last_batch = store.open_batch
+        queue.last_batch = store.open_batch
     _take_up(store, queue, name, setting)
 
 

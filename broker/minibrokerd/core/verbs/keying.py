@@ -31,12 +31,9 @@ def key_set(store: Store, frame: Frame, part: Any) -> None:
         )
         new = new._replace(paused_until_unix_ms=until if part.pause_ms else 0)
         new = new._replace(since_unix_ms=store.unix_ms, by=by)
-    if (
-        part.pause_ms == 0
-        and queue.group.keys is not None
-        and queue.group.keys.circuits is not None
-    ):
-        queue.group.keys.circuits.close(part.key)
+    circuits = queue.group.keys.circuits if queue.group.keys is not None else None
+    if part.pause_ms == 0 and circuits is not None and part.key in circuits.open:
+        circuits.close(part.key)
         queue.last_batch = store.open_batch
     if new != now:
         check_space(short=store.short)
