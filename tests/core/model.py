@@ -104,7 +104,7 @@ class Model:
         self.kept = Kept()
         self.epoch = 1
         self.opened_ms = 0
-        self.now_ms = 0
+        self.now_ms = self.awaited_ms = 0  # of now, and when a queue was last seen to wait
         self.unix_ms = 0
         self.connected: dict[int, int] = {}  # connection -> session
         self.awaits: set[str] = (

@@ -86,6 +86,8 @@ class Connections(RuleBasedStateMachine):
         self.model.circuits.settings_are_others()
         queues = self.world.store.queues.values()
         self.model.awaits = {q.name for q in queues if is_awaiting(self.world.store, q)}
+        if self.model.awaits:
+            self.model.awaited_ms = self.world.now_ms
 
     def _dedupes(self) -> dict[str, Id]:
         """Return the dedupe ids that the core knows; those of `q`, as no others are published."""

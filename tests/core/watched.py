@@ -72,7 +72,7 @@ def see_expired(world: World, model: Model) -> None:
     for message in sorted(over, key=lambda each: (each.id not in dead, each.id)):
         if message.id in waiting and message.id not in doomed_ids:
             late = message.expires_ms + TICK_MS <= world.now_ms
-            waited = world.now_ms < world.store.hold_until_ms + LOOK_AGAIN_MS + TICK_MS
+            waited = world.now_ms < model.awaited_ms + LOOK_AGAIN_MS + 2 * TICK_MS
             may = waited or world.store.sums.lifetimes.overdue
             assert may or not late, f"{message.id} outlives its time"
         else:
