@@ -49,6 +49,17 @@ async def _publish(url: str, queue: str, bodies: list[Any], **more: Any) -> None
             await broker.queue(queue).publish(body, **more)
 
 
+async def _publish_after(url: str, queue: str) -> None:
+    async with minibroker.connect(url) as broker:
+        confirm = await broker.queue(queue).publish(b"first")
+        await broker.queue(queue).publish(b"then", after=[confirm.id])
+
+
+async def _purge(url: str, queue: str) -> None:
+    async with minibroker.connect(url) as broker:
+        await broker.queue(queue).purge()
+
+
 async def _reject(url: str, queue: str) -> None:
     async with minibroker.connect(url) as broker:
         await broker.queue(queue).publish(b"x")
@@ -191,6 +202,36 @@ def test_a_wrong_line_ends_it_behind_those_before_and_skip_goes_on(
     assert f"imported 2 messages for {queue}, up to 3 of the input" in done.stdout
     output(server, "import", queue, "--skip", "4", stdin=text)
     assert [each.body for each in asyncio.run(_look(server.url, queue))] == [1, 2, 4]
+
+
+@pytest.mark.parametrize(
+    ("waiting", "bodies", "says"),
+    [
+        ("run", [b"first", b"then"], "1 had waited for others, and wait for nobody now"),
+        ("skip", [b"first"], "1 had waited for others, and were left out"),
+    ],
+)
+def test_what_waited_for_others_is_imported_only_as_it_is_asked(
+    server: BrokerServer, queue: str, tmp_path: Path, waiting: str, bodies: list[bytes], says: str
+) -> None:
+    """A new one would run at once, before what it comes after: a callback of a batch that is not done."""
+    path = tmp_path / "messages"
+    asyncio.run(_publish_after(server.url, queue))
+    told = typed_at(server, "export", queue, "--out", str(path)).stderr
+    assert "1 waiting for others" in told
+    refused = typed_at(server, "import", f"{queue}-to", str(path))
+    assert refused.returncode == exits.USAGE
+    assert "message 2 of the input waited for others (1 of 1: " in refused.stderr
+    assert "--waiting run" in refused.stderr
+    more = ("--skip", "1") if waiting == "run" else ()
+    command = ("import", f"{queue}-to", str(path), "--waiting", waiting, *more)
+    checked = typed("import", f"{queue}-to", str(path), "--waiting", waiting, "--check")
+    assert says in checked.stderr
+    if waiting == "skip":
+        asyncio.run(_purge(server.url, f"{queue}-to"))
+    assert says in typed_at(server, *command).stderr
+    there = asyncio.run(_look(server.url, f"{queue}-to"))
+    assert sorted(each.body for each in there) == sorted(bodies)
 
 
 def test_check_publishes_nothing_and_needs_no_server() -> None:

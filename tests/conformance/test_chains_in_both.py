@@ -101,3 +101,44 @@ async def test_what_is_wrong_is_said_at_once(broker: Any, queue: Any) -> None:
             step.publish(
                 queue.name, b"a", after=[minibroker.MessageId(1, at) for at in range(1_001)]
             )
+
+
+async def test_a_publish_of_its_own_comes_after_others(broker: Any, queue: Any) -> None:
+    first = await queue.publish(b"first")
+    after = broker.queue(f"{queue.name}-after")
+    terms: dict[str, Any] = {"headers": {"a": 1}, "priority": 3, "timeout": 10}
+    confirm = await after.publish({"n": 1}, after=[first.id], if_dead="run", **terms)
+    assert (await after.explain(confirm.id)).reason == "waits_for"
+    await work_off(queue, well=0, badly=1)
+    [message] = await after.receive(wait=5)
+    assert (message.id, message.body, message.headers) == (confirm.id, {"n": 1}, {"a": 1})
+    assert message.after == After(0, 1)
+    await message.ack()
+    with pytest.raises(minibroker.UnknownMessage):
+        await after.publish(b"x", after=[minibroker.MessageId(first.origin, 2**40)])
+    for wrong in ({"unique_key": "k"}, {"dedupe_id": "d"}, {"if_dead": "walk"}):
+        with pytest.raises(minibroker.BadValue):
+            await after.publish(b"x", after=[first.id], **wrong)
+    assert await after.receive(wait=0) == []
+
+
+async def test_a_typed_queue_publishes_after_others(broker: Any, queue: Any) -> None:
+    first = await queue.publish(b"first")
+    numbers = broker.queue(f"{queue.name}-after", body_type=list[int])
+    await numbers.publish([1, 2], after=[first.id])
+    with pytest.raises(TypeError):
+        await numbers.publish(["a"], after=[first.id])
+    await work_off(queue, well=1)
+    [message] = await numbers.receive(wait=5)
+    assert message.body == [1, 2]
+    await message.ack()
+
+
+async def test_explain_names_the_nearest_of_a_long_chain(broker: Any, queue: Any) -> None:
+    async with broker.step() as step:
+        step.publish(queue.name, b"0")
+        for number in range(1, 7):
+            step.then(f"{queue.name}-{number}", b"x")
+    last, nearest = (confirm.id for confirm in (step.confirms[-1], step.confirms[-2]))
+    explained = str(await broker.queue(f"{queue.name}-6").explain(last))
+    assert f"6 of 6: {step.confirms[0].id}, {step.confirms[1].id}, 3 more, {nearest}" in explained

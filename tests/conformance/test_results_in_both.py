@@ -171,3 +171,16 @@ async def test_what_can_be_no_result_is_refused_before(
         with pytest.raises((TypeError, minibroker.BadValue)):
             await message.progress(share, note)
     await message.ack(confirmed=True)
+
+
+async def test_who_waits_for_what_is_nowhere_is_told_so(broker: Any, queue: Any) -> None:
+    """He waited until his deadline, for nothing."""
+    never = minibroker.MessageId((await queue.publish(b"x")).origin, 2**40)
+    with pytest.raises(minibroker.UnknownMessage, match="nothing is known"):
+        await queue.result(never, timeout=60)
+    [message] = await queue.receive()
+    await message.ack(confirmed=True)
+    with pytest.raises(minibroker.UnknownMessage, match="nothing is known"):
+        await queue.result(message.id, timeout=60)
+    with pytest.raises(minibroker.Timeout):
+        await queue.result(message.id, wait=0)

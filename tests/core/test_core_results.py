@@ -8,10 +8,12 @@ import msgpack
 import pytest
 from core_client import Client, Delivered
 from harness import World
+from looks import counted
 
 from minibroker.contract import limits, wire
 from minibrokerd.core.model import kept, results
 from minibrokerd.core.model.results import Asked
+from minibrokerd.core.verbs import results
 
 HOUR_MS = 3_600_000
 
@@ -312,3 +314,81 @@ def test_who_waits_for_the_result_of_many_goes_without_a_look_at_each_other(
     told(client, job)
     world.sync()
     assert [later(caller)["state"] for caller in (callers[0], callers[2])] == ["DONE"] * 2
+
+
+def moved(world: World, client: Client) -> None:
+    client.request({"op": "move", "queue": "jobs", "target": "other", "runs": 0})
+
+
+def delayed(world: World, client: Client) -> None:
+    client.retime("jobs", (1, 0), HOUR_MS)
+
+
+def begun(world: World, client: Client) -> None:
+    client.receive_all("jobs", 2, lease_ms=HOUR_MS)
+
+
+def held(world: World, client: Client) -> None:
+    client.consume("jobs", prefetch=9)
+
+
+def dead(world: World, client: Client) -> None:
+    client.settle("reject", *client.receive_all("jobs", 2))
+
+
+def of_a_deleted_queue(world: World, client: Client) -> None:
+    moved(world, client)
+    client.delete("jobs", force=True)
+
+
+@pytest.mark.parametrize("where", [moved, delayed, begun, held, dead, of_a_deleted_queue])
+def test_who_waits_for_what_is_somewhere_goes_on_waiting(where: Any) -> None:
+    world = World()
+    client, caller = world.hello(), world.hello("caller")
+    client.publish("jobs", b"1", b"2")
+    where(world, client)
+    assert ask(caller, (1, 0), queue="", wait_ms=30_000) is None
+    world.advance(29_000)
+    assert later(caller) is None
+    world.advance(2_000)
+    assert later(caller) == {"state": "NONE"}
+
+
+@pytest.mark.parametrize("id", [(1, 2**30), (9, 0), (0, 0)])
+def test_who_waits_for_what_never_was_is_told_at_once(id: tuple[int, int]) -> None:
+    _, client, _ = working(b"1")
+    answer = ask(client, id, queue="", wait_ms=30_000)
+    if id[0]:
+        assert (answer["code"], answer["retryable"]) == ("unknown_message", False)
+    assert ask(client, id, queue="")["state"] == "NONE", "what is there now"
+
+
+@pytest.mark.parametrize("start", [False, True])
+def test_who_waits_for_what_has_ended_is_told_within_a_second(start: bool) -> None:
+    world, client, (job, other) = working(b"1", b"2", result_ms=0)
+    client.settle("ack", job)
+    world.sync()
+    if start:
+        world.restart()
+        client = world.hello()
+    assert ask(client, job.id, wait_ms=30_000) is None
+    first = client.requests
+    assert ask(client, other.id, wait_ms=30_000) is None
+    world.advance(1_100)
+    assert client.answer(request=first)["code"] == "unknown_message"
+    assert client.answer(request=client.requests) is None
+    assert list(world.store.results.waiting) == [other.id]
+    assert len(world.store.connections[client.connection].asked) == 1
+
+
+def test_to_look_for_what_very_many_wait_for_has_a_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "MOST_IDS", 20)
+    world, client, jobs = working(*[b"x"] * 300, result_ms=0)
+    client.settle("ack", *jobs)
+    world.sync()
+    for job in jobs:
+        assert ask(client, job.id, wait_ms=30_000) is None
+    with counted(world) as looks:
+        world.advance(1_500)
+    assert sum(frame["op"] == "error" for frame in client.inbox) == 300
+    assert looks.most <= 100, looks.applies

@@ -79,8 +79,8 @@ STEP_MUTANTS: Final = (
     Mutant(
         "a step settles what it still holds",
         "core/verbs/parts.py",
-        "    claims = Claims(is_step=frame.is_step)\n    if claims.is_step:\n",
-        "    claims = Claims(is_step=False)\n    if frame.is_step:\n",
+        "    claims = Claims(is_step=frame.is_step)\n",
+        "    claims = Claims(is_step=False)\n",
         ("core/test_core_steps.py", "model"),
         "3.3: what follows from an ack is published though the ack came too late",
     ),
@@ -98,8 +98,8 @@ RESULT_MUTANTS: Final = (
     Mutant(
         "a result is told before its end is safe",
         "core/model/noting.py",
-        "            answer(store, asked, store.open_batch if logged else 0, value_of(entry_value))\n",
-        "            answer(store, asked, 0 if logged else 0, value_of(entry_value))\n",
+        "    tell_one(store, queue, id, outcome, value, store.open_batch if logged else 0)\n",
+        "    tell_one(store, queue, id, outcome, value, 0 if logged else 0)\n",
         ("core/test_core_results.py",),
         "I1: somebody goes on with a result that a crash takes back",
     ),

@@ -8,6 +8,22 @@ from mutant import Mutant
 
 WITHDRAWAL_MUTANTS: Final = (
     Mutant(
+        "a move goes round the wait of a start",
+        "core/verbs/takers.py",
+        "    while is_awaiting(walk.store, queue):\n",
+        "    while is_awaiting(walk.store, queue) and not walk.store:\n",
+        ("core/test_core_awaiting.py",),
+        "what a worker began just before a crash is handed out in another queue",
+    ),
+    Mutant(
+        "what was moved before it was begun is not given back",
+        "core/verbs/logins.py",
+        "    for queue in list(taken_by(store, session)):\n",
+        "    for queue in ():\n",
+        ("core/test_core_awaiting.py",),
+        "a worker that comes back loses it, and it runs again",
+    ),
+    Mutant(
         "a start waits for nobody",
         "core/returning.py",
         "    return bool(queue.group.lanes.ready or queue.group.delayed_count)\n",

@@ -1,7 +1,8 @@
 """Messages as `export` writes and `import` reads them: one JSON object a line, or msgpack maps one after another.
 
 What an import publishes is the body, its encoding, headers, key, delay and terms of a message. The rest of what an
-export writes (id, state, attempts, history) is for whoever reads it: those are made by the life in a queue.
+export writes (id, state, attempts, history) is for whoever reads it: those are made by the life in a queue. That
+one waited for others (`after`) cannot be taken over, as these are of another life: an import says so, and asks.
 """
 
 from __future__ import annotations
@@ -29,8 +30,7 @@ ENCODINGS: Final = {"bytes": wire.ENCODING_BYTES, "msgpack": wire.ENCODING_MSGPA
 TAKEN: Final = frozenset(
     (
         "body", "body_base64", "encoding", "headers", "headers_base64", "key",
-        "delay_ms", "ready_unix_ms", "max_attempts", "lease_ms", "priority", "ttl_ms", "expires_unix_ms",
-        "ttl_ms", "expires_unix_ms",
+        "delay_ms", "ready_unix_ms", "max_attempts", "lease_ms", "priority", "ttl_ms", "expires_unix_ms", "after",
     )
 )  # fmt: skip
 LONGEST_LINE: Final = 2 * limits.MAX_MESSAGE_BYTES + 1024 * 1024  # base64, and a history
@@ -51,6 +51,7 @@ class Carried(NamedTuple):
     priority: int = 0
     ttl_ms: int = 0
     expires_unix_ms: int = 0
+    after: str = ""  # for whom it waited where it was written: a new one cannot
     others: frozenset[str] = frozenset()  # names of what else was said
 
     def delay_at(self, unix_ms: int) -> int:
@@ -83,6 +84,7 @@ def as_fields(message: Peeked) -> dict[str, Any]:
         "expires_unix_ms",
         "published_unix_ms",
         "dead",
+        "after",
     ):
         if info.get(name):
             fields[name] = info[name]
@@ -195,8 +197,16 @@ def _carried(body: Any, headers: Any, fields: Mapping[str, Any]) -> Carried:
         _whole(fields, "priority", limits.MAX_PRIORITY) or 0,
         _whole(fields, "ttl_ms", limits.MAX_DELAY_MS) or 0,
         _whole(fields, "expires_unix_ms", 2**53) or 0,
+        _text(fields, "after"),
         frozenset(map(str, fields.keys() - TAKEN)),
     )  # fmt: skip
+
+
+def _text(fields: Mapping[str, Any], name: str) -> str:
+    value = fields.get(name) or ""
+    if not isinstance(value, str):
+        raise ValueError(f"`{name}` is no text")
+    return value
 
 
 def _whole(fields: Mapping[str, Any], name: str, most: int) -> int | None:

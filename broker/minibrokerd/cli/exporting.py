@@ -115,7 +115,8 @@ async def _looked(
                 yield "damaged"
             elif seen.first_time(message.id):
                 stream.write(form(as_fields(message)))
-                yield message.info["state"].lower()
+                there = message.info["state"].lower()
+                yield "waiting for others" if "after" in message.info else there
         stream.flush()
 
 

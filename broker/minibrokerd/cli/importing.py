@@ -69,6 +69,14 @@ Read = Callable[[int], AsyncIterator[tuple[int, Make]]]
     default=0,
     help="Messages of the input to pass over first.",
 )
+@option(
+    "--waiting",
+    type=click.Choice(["refuse", "run", "skip"]),
+    envvar="MINIBROKER_IMPORT_WAITING",
+    default="refuse",
+    help="What becomes of messages that waited for others (`after`), which a new one cannot: they are run, or "
+    "left out.",
+)
 @option("--check", is_flag=True, help="Only read and judge the input; nothing is published.")
 @client_options
 def import_(
@@ -77,6 +85,7 @@ def import_(
     form: str,
     progress_file: Path | None,
     skip: int,
+    waiting: str,
     check: bool,
     url: str,
     as_json: bool,
@@ -93,18 +102,24 @@ def import_(
       ready_unix_ms, and ttl_ms or expires_unix_ms, where they are wanted
 
     What else `minibroker export` writes (id, state, attempts, history)
-    is not taken over: they are new messages.
+    is not taken over: they are new messages. One that waited for others
+    (`after`) is refused: it would run before they are done; --waiting
+    says what is wanted.
     """
     if progress_file is not None and file is None:
         raise click.UsageError("--progress needs FILE: a pipe cannot be begun again")
     if progress_file is not None and skip:
         raise click.UsageError("--progress says what to skip; leave --skip out")
-    importing = _Import(queue, Journal.of(progress_file, queue, file), skip)
+    importing = _Import(
+        queue, Journal.of(progress_file, queue, file), skip, skips=waiting == "skip"
+    )
 
     async def work(broker: minibroker.Broker | None) -> None:
         try:
             with progress(f"importing to {queue}", None, prints=False) as advance:
-                async for batch, wrong in _batches(file, FORMATS[form], importing.upto):
+                async for batch, wrong in _batches(
+                    file, FORMATS[form], importing.upto, refuses=waiting == "refuse"
+                ):
                     if batch:
                         await importing.publish(broker, batch)
                         advance(len(batch))
@@ -122,10 +137,11 @@ def import_(
 class _Import:
     """One import under way: what is stored, and up to which place of the input all is."""
 
-    def __init__(self, queue: str, journal: Journal, skip: int) -> None:
+    def __init__(self, queue: str, journal: Journal, skip: int, *, skips: bool) -> None:
         self.upto = max(journal.done, skip)
         self._queue = queue
         self._journal = journal
+        self._skips = skips  # what waited for others
         self._checks = False
         self._counted: Counter[str] = Counter()
         self._others: Counter[str] = Counter()
@@ -141,7 +157,11 @@ class _Import:
         if broker is not None:
             self._journal.write(self.upto, batch[-1][0])
             now_ms = time.time_ns() // 1_000_000
-            calls = [_publish(broker.queue(self._queue), message, now_ms) for _, message in batch]
+            queue = broker.queue(self._queue)
+            calls = [
+                _nothing() if self._leaves_out(each) else _publish(queue, each, now_ms)
+                for _, each in batch
+            ]
             results = await asyncio.gather(*calls, return_exceptions=True)
         else:
             results = [None] * len(batch)
@@ -179,7 +199,8 @@ class _Import:
         if as_json:
             print_json(
                 {"queue": self._queue, done: counted["all"], "delayed": counted["delayed"], "upto": self.upto,
-                 "with_history": counted["history"], "unknown_fields": others}
+                 "with_history": counted["history"], "waited": counted["waited"],
+                 "left_out": counted["left_out"], "unknown_fields": others}
             )  # fmt: skip
             return
         delayed = f", {counted['delayed']:,} of them delayed" if counted["delayed"] else ""
@@ -188,16 +209,31 @@ class _Import:
         )
         if counted["history"]:
             note(f"{counted['history']:,} had attempts or a history: they begin anew")
+        if counted["waited"]:
+            note(f"{counted['waited']:,} had waited for others, and wait for nobody now")
+        if counted["left_out"]:
+            note(f"{counted['left_out']:,} had waited for others, and were left out")
         for name, number in others.items():
             note(
                 f"minibroker: the field {name!r} ({number:,} times) is not known and was passed over"
             )
 
+    def _leaves_out(self, message: Carried) -> bool:
+        return self._skips and bool(message.after)
+
     def _count(self, message: Carried) -> None:
+        if self._leaves_out(message):
+            self._counted["left_out"] += 1
+            return
         self._counted["all"] += 1
+        self._counted["waited"] += bool(message.after)
         self._counted["delayed"] += bool(message.delay_ms or message.ready_unix_ms)
         self._counted["history"] += not message.others.isdisjoint(HISTORY)
         self._others.update(message.others)
+
+
+async def _nothing() -> None:
+    """Publish nothing."""
 
 
 async def _publish(queue: minibroker.Queue[Any], message: Carried, now_ms: int) -> None:
@@ -256,7 +292,7 @@ class Journal:
 
 
 async def _batches(
-    file: Path | None, read: Read, skip: int
+    file: Path | None, read: Read, skip: int, *, refuses: bool
 ) -> AsyncIterator[tuple[list[Placed], str | None]]:
     """Yield messages with their places in the input, and what is wrong with the one behind them."""
     with file.open("rb") if file is not None else nullcontext(sys.stdin.buffer) as stream:
@@ -266,10 +302,18 @@ async def _batches(
                 if place <= skip:
                     continue
                 try:
-                    batch.append((place, make()))
+                    message = make()
                 except ValueError as error:
                     yield batch, f"message {place:,} of the input is none: {error}"
                     return
+                if refuses and message.after:
+                    says = f"waited for others ({message.after}), which a new one cannot"
+                    hint = (
+                        "--waiting run lets such messages run now, --waiting skip leaves them out"
+                    )
+                    yield batch, f"message {place:,} of the input {says}; {hint}"
+                    return
+                batch.append((place, message))
                 if len(batch) == BATCH:
                     yield batch, None
                     batch = []

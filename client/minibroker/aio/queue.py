@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from threading import get_ident
 from typing import Any, Final, Generic, TypeVar
 
+from minibroker.aio.atomic_step import Step
 from minibroker.aio.callables import Handler
 from minibroker.aio.consumer import Consumption
 from minibroker.aio.driver import Driver
@@ -18,6 +19,7 @@ from minibroker.contract.confirms import Confirm, ConfirmRun, Confirms, MessageI
 from minibroker.contract.errors import MinibrokerError, NotSent
 from minibroker.contract.outcomes import Failures, PartialConfirms
 from minibroker.session import requeueing, wishes
+from minibroker.session.after import DEAD_LETTER, comes_alone
 from minibroker.session.declaring import Declaration
 from minibroker.session.message import Delivery
 from minibroker.session.outbox import GROUP_MESSAGES, Key, PublishGroup
@@ -66,6 +68,8 @@ class Queue(QueueByHand, Generic[Body]):
         dedupe_id: str | None = None,
         dedupe_window: Span | None = None,
         ttl: Span | None = None,
+        after: Iterable[MessageId] | None = None,
+        if_dead: str = DEAD_LETTER,
         timeout: Span | None = None,
     ) -> Confirm:
         """Store one message; return when it is as safe as the queue's durability says.
@@ -84,10 +88,13 @@ class Queue(QueueByHand, Generic[Body]):
             unique: what becomes of it while one is there: "drop", "replace" or "keep-latest" (the same page).
             dedupe_id: not stored if one with this id was, within `dedupe_window` (None: as the queue says).
             ttl: if it has not begun so long after the publish, it is dropped, or dies (`on_expired` of the queue).
+            after: it waits until all messages of these ids have ended (docs/guide/chains.md); `delay` begins then.
+            if_dead: what becomes of it if some of them did not end as done: "dead_letter", or "run".
             timeout: deadline of this call.
 
         Raises:
             TypeError, BadValue, TooLarge: it cannot be sent; nothing was. The text says what to do.
+            UnknownMessage: of one that it comes after nothing is known; it is not stored.
             NotSent: the deadline passed before it was written: it is not stored.
             OutcomeUnknown: it was written, but no confirm came in time.
             Busy, DiskFull: the server had no room until the deadline; nothing was stored.
@@ -101,7 +108,7 @@ class Queue(QueueByHand, Generic[Body]):
         if (
             type(plain) is bytes and headers is None and key is None and delay is None and priority == 0
             and max_attempts is None and lease is None and unique_key is None and dedupe_id is None
-            and ttl is None and timeout is None and get_ident() == driver.thread
+            and ttl is None and after is None and timeout is None and get_ident() == driver.thread
         ):  # fmt: skip
             group = self._latest
             if len(plain) > group.plain_bytes:
@@ -116,6 +123,14 @@ class Queue(QueueByHand, Generic[Body]):
                 elif not driver.scheduled:
                     driver.schedule()
                 return await future
+        if after is not None:
+            comes_alone(unique_key, dedupe_id)
+            async with Step(driver, timeout) as step:
+                step.publish(
+                    self.name, body, headers=headers, key=key, delay=delay, max_attempts=max_attempts,
+                    lease=lease, priority=priority, ttl=ttl, after=after, if_dead=if_dead,
+                )  # fmt: skip
+            return step.confirms[0]
         where = self._key
         if (timeout, max_attempts, lease, priority, unique_key, dedupe_id, ttl) != NOTHING_ASKED:
             terms = max_attempts, lease, priority, unique, dedupe_window, ttl

@@ -126,7 +126,7 @@ class UnknownQueue(CommandError):
 
 
 class UnknownMessage(CommandError):
-    """A publish names a message of which nothing is known: it ended and no result is kept, or it never was."""
+    """Of a message that is named nothing is known: it ended and nothing of it is kept, or it never was."""
 
     code = "unknown_message"
 

@@ -17,6 +17,14 @@ from minibroker.session.wishes import runs_of
 DEAD_LETTER: Final = IF_DEAD[0]
 
 
+def comes_alone(unique_key: str | None, dedupe_id: str | None) -> None:
+    """BadValue if a message that comes after others is to be unique, too."""
+    if unique_key is not None or dedupe_id is not None:
+        raise BadValue(
+            "what comes after others has no unique_key, and no dedupe_id; leave them out, or after"
+        )
+
+
 class AfterGroup(PublishGroup):
     """One message that comes after others."""
 

@@ -82,7 +82,8 @@ class QueueByHand:
 
         Raises:
             MessageFailed: it ended without one: dead, cancelled, dropped, ... (`reason` says how).
-            Timeout: it has not come to anything in time, or nothing is kept of it.
+            UnknownMessage: nothing can come: it ended and nothing is kept of it, or it never was.
+            Timeout: it has not come to anything in time.
             BodyError: the result does not fit `result_type`.
         """
         return result_of(self._driver, self.name, id, result_type, on_progress, wait, timeout)

@@ -74,11 +74,12 @@ class Chain:
         return [id for id, by in zip(self.ids, self.outcomes, strict=True) if not by]
 
     def says(self) -> str:
-        """Return for whom it waits, in words."""
+        """Return for whom it waits, in words: the first ones, and the last, in a chain the nearest one."""
         waits = [f"{id[0]}-{id[1]}" for id in self.missing()]
-        more = [f"{len(waits) - NAMED} more"] if len(waits) > NAMED else []
+        if len(waits) > NAMED:
+            waits[NAMED - 1 : -1] = [f"{len(waits) - NAMED} more"]
         _, dead = self.counts()
-        names = ", ".join(waits[:NAMED] + more) or "its turn"
+        names = ", ".join(waits) or "its turn"
         said = f"{self.left} of {len(self.ids)}: {names}"
         return f"{said}; {dead} did not end as done" if dead else said
 

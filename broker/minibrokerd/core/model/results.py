@@ -41,9 +41,12 @@ class Asked:
 class Results:
     """What is known and awaited of results, beside those that are there."""
 
-    __slots__ = ("_next_mark", "progress", "waiting")
+    __slots__ = ("_next_mark", "new", "progress", "waiting")
 
     def __init__(self) -> None:
+        self.new: dict[
+            Id, None
+        ] = {}  # waited for of late: it is not known that there is such a message
         self.waiting: dict[
             Id, dict[Asked, None]
         ] = {}  # of one message very many may wait for the result

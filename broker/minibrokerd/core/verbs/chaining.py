@@ -76,11 +76,25 @@ def check_after(
         known = store.kept.get(store, RESULT, id) if id not in found else None
         place = found[id][0] if id in found else 0 if known is None else int(known[3])
         if not (place and may_know(store, Asked(connection, 0, 0, id, None), place)):
-            text = f"of message {id[0]}-{id[1]} nothing is known: it ended and no result is kept, or it never was"
-            raise Refused("unknown_message", text)
+            raise Refused("unknown_message", unknown_text(id))
         if known is not None:
             outcomes[id] = Outcome(int(known[0]))
     return After(ids, outcomes)
+
+
+def unknown_text(id: Id) -> str:
+    """Return what is said of a message that is nowhere."""
+    return f"of message {id[0]}-{id[1]} nothing is known: it ended and no result is kept, or it never was"
+
+
+def places_of(store: Store, ids: Iterable[Id]) -> set[Id] | None:
+    """Return which of these messages are somewhere; None: looking takes more looks than one apply has."""
+    if len(store.deliveries) > MOST_LOOKS:
+        return None
+    try:
+        return set(_found(store, ids, MOST_LOOKS))
+    except Refused:
+        return None
 
 
 def _ids(column: bytes) -> Iterator[Id]:
