@@ -17,6 +17,7 @@ from minibrokerd.bodies.shelves import stands
 from minibrokerd.core.durable import paging
 from minibrokerd.core.model.effects import Effects, Outgoing
 from minibrokerd.core.model.sums import Sums
+from minibrokerd.core.verbs import results
 
 HOUR_MS = 3_600_000
 FIRST = (1, 0)
@@ -24,7 +25,8 @@ FIRST = (1, 0)
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two messages of a queue stay in memory, and all others may leave it."""
+    """Two messages of a queue stay in memory, others may leave it; one is asked for before it is published."""
+    monkeypatch.setattr(results, "_never_was", lambda store, id: False)
     monkeypatch.setattr(paging, "AHEAD_MESSAGES", 2)
     monkeypatch.setattr(Sums, "large_bytes", 0)
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from types import TracebackType
+from typing import Any
 
-from minibroker.session.step import StepData
+from minibroker.contract.confirms import Confirm
+from minibroker.session.after import Comes, alone
+from minibroker.session.spans import Span
+from minibroker.session.step import Said, StepData
 from minibroker.shell.monotonic import now_ms
 
 
@@ -47,3 +51,10 @@ class Step(StepData):
             driver.machine.steps.gave_up(frame)
             raise
         self._confirmed(runs)
+
+
+async def publish_after(driver: Any, timeout: Span | None, said: Said, comes: Comes) -> Confirm:
+    """Store one message that comes after others, as a step of its own."""
+    async with Step(driver, timeout) as step:
+        step.say(said, alone(comes))
+    return step.confirms[0]

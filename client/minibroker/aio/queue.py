@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from threading import get_ident
 from typing import Any, Final, Generic, TypeVar
 
-from minibroker.aio.atomic_step import Step
+from minibroker.aio.atomic_step import publish_after
 from minibroker.aio.callables import Handler
 from minibroker.aio.consumer import Consumption
 from minibroker.aio.driver import Driver
@@ -19,7 +19,7 @@ from minibroker.contract.confirms import Confirm, ConfirmRun, Confirms, MessageI
 from minibroker.contract.errors import MinibrokerError, NotSent
 from minibroker.contract.outcomes import Failures, PartialConfirms
 from minibroker.session import requeueing, wishes
-from minibroker.session.after import DEAD_LETTER, comes_alone
+from minibroker.session.after import DEAD_LETTER
 from minibroker.session.declaring import Declaration
 from minibroker.session.message import Delivery
 from minibroker.session.outbox import GROUP_MESSAGES, Key, PublishGroup
@@ -32,7 +32,7 @@ from minibroker.session.typed import Convert
 from minibroker.shell.monotonic import now_ms
 
 Body = TypeVar("Body")
-NOTHING_ASKED: Final = (None, None, None, 0, None, None, None)
+NOTHING_ASKED: Final = (None, None, None, 0, wishes.DROP, None, None)
 NO_GROUP: Final = PublishGroup(("", 0), 0)  # that takes nothing
 
 
@@ -81,28 +81,22 @@ class Queue(QueueByHand, Generic[Body]):
             headers: for the application, any such values under str keys; the server does not read them.
             key: messages of one key keep their order; keys take turns.
             delay: hand it out this much later.
-            max_attempts: for this message, instead of the setting of the queue.
-            lease: for this message, instead of that of the consumer and of the queue.
+            max_attempts, lease: for this message, instead of those of the queue and of the consumer.
             priority: 0 to 9; a higher one is handed out before all lower ones of the queue.
             unique_key: one message of this key at a time, from its publish to its end (docs/guide/unique.md).
             unique: what becomes of it while one is there: "drop", "replace" or "keep-latest" (the same page).
             dedupe_id: not stored if one with this id was, within `dedupe_window` (None: as the queue says).
             ttl: if it has not begun so long after the publish, it is dropped, or dies (`on_expired` of the queue).
-            after: it waits until all messages of these ids have ended (docs/guide/chains.md); `delay` begins then.
-            if_dead: what becomes of it if some of them did not end as done: "dead_letter", or "run".
+            after, if_dead: it waits until all messages of these ids have ended; as `step.publish` has them.
             timeout: deadline of this call.
 
         Raises:
             TypeError, BadValue, TooLarge: it cannot be sent; nothing was. The text says what to do.
-            UnknownMessage: of one that it comes after nothing is known; it is not stored.
-            NotSent: the deadline passed before it was written: it is not stored.
-            OutcomeUnknown: it was written, but no confirm came in time.
-            Busy, DiskFull: the server had no room until the deadline; nothing was stored.
-            UnknownQueue, ...: the server refused it; nothing was stored.
+            NotSent, OutcomeUnknown: the deadline passed before it was written; or before its confirm came.
+            Busy, DiskFull, UnknownQueue, ...: the server had no room, or refused it; nothing was stored.
         """
-        # Runs per message. The calls of one turn of the loop only append to a group, which is packed and
-        # written once; a plain one appends twice, and is confirmed by loops of the interpreter's own
-        # (measured: 0.9 us a message for 1,000 tasks, where awaiting bare futures takes 0.74).
+        # Runs per message: a plain one appends twice to a group, which is packed, written and confirmed by loops of
+        # the interpreter's own (measured: 0.9 us a message for 1,000 tasks, where bare futures take 0.74).
         plain: Any = body
         driver = self._driver
         if (
@@ -124,22 +118,15 @@ class Queue(QueueByHand, Generic[Body]):
                     driver.schedule()
                 return await future
         if after is not None:
-            comes_alone(unique_key, dedupe_id)
-            async with Step(driver, timeout) as step:
-                step.publish(
-                    self.name, body, headers=headers, key=key, delay=delay, max_attempts=max_attempts,
-                    lease=lease, priority=priority, ttl=ttl, after=after, if_dead=if_dead,
-                )  # fmt: skip
-            return step.confirms[0]
-        where = self._key
-        if (timeout, max_attempts, lease, priority, unique_key, dedupe_id, ttl) != NOTHING_ASKED:
-            terms = max_attempts, lease, priority, unique, dedupe_window, ttl
-            where = wishes.place(self.name, timeout, driver.timeout_ms, *terms)
-        return await self._publish(where, body, headers, key, delay, unique_key, dedupe_id)
+            said = self.name, body, headers, key, delay, (max_attempts, lease, priority, ttl)
+            comes = after, if_dead, unique_key, dedupe_id
+            return await publish_after(driver, timeout, said, comes)
+        terms = timeout, max_attempts, lease, priority, unique, dedupe_window, ttl
+        return await self._publish(terms, body, headers, key, delay, unique_key, dedupe_id)
 
     async def _publish(
         self,
-        where: Key,
+        asked: tuple[Any, ...],
         body: Body,
         headers: Mapping[str, object] | None,
         key: str | None,
@@ -147,6 +134,9 @@ class Queue(QueueByHand, Generic[Body]):
         unique_key: str | None,
         dedupe_id: str | None,
     ) -> Confirm:
+        where = self._key
+        if asked != NOTHING_ASKED:
+            where = wishes.place(self.name, asked[0], self._driver.timeout_ms, *asked[1:])
         most = self._driver.session.max_message_bytes
         some = wishes.ready(body, headers, key, delay, most, unique_key, dedupe_id)
         group = self._group(where, 1, some.cost)

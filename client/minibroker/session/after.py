@@ -17,12 +17,18 @@ from minibroker.session.wishes import runs_of
 DEAD_LETTER: Final = IF_DEAD[0]
 
 
-def comes_alone(unique_key: str | None, dedupe_id: str | None) -> None:
-    """BadValue if a message that comes after others is to be unique, too."""
-    if unique_key is not None or dedupe_id is not None:
+# Predecessors, what becomes of it, and what it cannot have: a unique key, a dedupe id.
+Comes = tuple[Iterable[MessageId], str, str | None, str | None]
+
+
+def alone(comes: Comes) -> tuple[list[MessageId], bool, str]:
+    """Return what one message of its own comes after, as a step has it; BadValue if it is to be unique, too."""
+    after, if_dead, *names = comes
+    if any(name is not None for name in names):
         raise BadValue(
             "what comes after others has no unique_key, and no dedupe_id; leave them out, or after"
         )
+    return list(after), False, if_dead
 
 
 class AfterGroup(PublishGroup):

@@ -19,6 +19,8 @@ from minibroker.session.step_frame import StepFrame
 from minibroker.session.typed import make_all
 
 Terms = tuple[int | None, Span | None, int, Span | None]  # attempts, lease, priority, time to live
+# A message as it was said: queue, body, headers, key, delay and terms.
+Said = tuple[Any, Any, Mapping[str, object] | None, str | None, Span | None, Terms]
 TWICE: Final = "this step is over; begin another one"
 
 
@@ -101,6 +103,10 @@ class StepData:
         terms = max_attempts, lease, priority, ttl
         comes = None if after is None else (list(after), False, if_dead)
         self._publish(queue, body, headers, key, delay, terms, comes)
+
+    def say(self, said: Said, comes: tuple[list[MessageId], bool, str]) -> None:
+        """Store a message as `Queue.publish` was asked to, after others."""
+        self._publish(*said, comes)
 
     def then(
         self,

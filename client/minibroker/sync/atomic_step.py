@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from functools import partial
 from types import TracebackType
+from typing import Any
 
-from minibroker.session.step import StepData
+from minibroker.contract.confirms import Confirm
+from minibroker.session.after import Comes, alone
+from minibroker.session.spans import Span
+from minibroker.session.step import Said, StepData
 from minibroker.sync.waiter import Waiter
 
 
@@ -44,3 +48,10 @@ class Step(StepData):
             waiter.owner = driver.machine
             driver.machine.steps.ask(waiter, frame, self._timeout_ms, now)
         self._confirmed(driver.wait(waiter, partial(driver.machine.steps.gave_up, frame)))
+
+
+def publish_after(driver: Any, timeout: Span | None, said: Said, comes: Comes) -> Confirm:
+    """Store one message that comes after others, as a step of its own."""
+    with Step(driver, timeout) as step:
+        step.say(said, alone(comes))
+    return step.confirms[0]

@@ -10,7 +10,7 @@ from minibroker.contract.confirms import Confirm, ConfirmRun, Confirms, MessageI
 from minibroker.contract.errors import NotSent
 from minibroker.contract.outcomes import Failures, PartialConfirms
 from minibroker.session import requeueing, wishes
-from minibroker.session.after import DEAD_LETTER, comes_alone
+from minibroker.session.after import DEAD_LETTER
 from minibroker.session.declaring import Declaration
 from minibroker.session.message import Delivery
 from minibroker.session.outbox import GROUP_MESSAGES, PublishGroup
@@ -21,7 +21,7 @@ from minibroker.session.settlements import BEGUN
 from minibroker.session.spans import Span, whole
 from minibroker.session.typed import Convert
 from minibroker.shell.monotonic import now_ms
-from minibroker.sync.atomic_step import Step
+from minibroker.sync.atomic_step import publish_after
 from minibroker.sync.consumer import Consumption
 from minibroker.sync.driver import Driver
 from minibroker.sync.message import Message
@@ -75,35 +75,28 @@ class Queue(QueueByHand, Generic[Body]):
             headers: for the application, any such values under str keys; the server does not read them.
             key: messages of one key keep their order; keys take turns.
             delay: hand it out this much later.
-            max_attempts: for this message, instead of the setting of the queue.
-            lease: for this message, instead of that of the consumer and of the queue.
+            max_attempts, lease: for this message, instead of those of the queue and of the consumer.
             priority: 0 to 9; a higher one is handed out before all lower ones of the queue.
             unique_key: one message of this key at a time, from its publish to its end (docs/guide/unique.md).
             unique: while one is there, "drop": not stored. "replace": in the place of one that waits, with its own
                 delay. "keep-latest": the same, ready when that would have been.
             dedupe_id: not stored if one with this id was, within `dedupe_window` (None: as the queue says).
             ttl: if it has not begun so long after the publish, it is dropped, or dies (`on_expired` of the queue).
-            after: it waits until all messages of these ids have ended (docs/guide/chains.md); `delay` begins then.
-            if_dead: what becomes of it if some of them did not end as done: "dead_letter", or "run".
+            after, if_dead: it waits until all messages of these ids have ended; as `step.publish` has them.
             timeout: deadline of this call.
 
         Raises:
             TypeError, BadValue, TooLarge: it cannot be sent; nothing was. The text says what to do.
-            UnknownMessage: of one that it comes after nothing is known; it is not stored.
             NotSent: the deadline passed before it was written: it is not stored.
             OutcomeUnknown: it was written, but no confirm came in time.
             Busy, DiskFull: the server had no room until the deadline; nothing was stored.
-            UnknownQueue, ...: the server refused it; nothing was stored.
+            UnknownQueue, UnknownMessage, ...: the server refused it; nothing was stored.
         """
         driver = self._driver
         if after is not None:
-            comes_alone(unique_key, dedupe_id)
-            with Step(driver, timeout) as step:
-                step.publish(
-                    self.name, body, headers=headers, key=key, delay=delay, max_attempts=max_attempts,
-                    lease=lease, priority=priority, ttl=ttl, after=after, if_dead=if_dead,
-                )  # fmt: skip
-            return step.confirms[0]
+            said = self.name, body, headers, key, delay, (max_attempts, lease, priority, ttl)
+            comes = after, if_dead, unique_key, dedupe_id
+            return publish_after(driver, timeout, said, comes)
         most = driver.session.max_message_bytes
         some = wishes.ready(body, headers, key, delay, most, unique_key, dedupe_id)
         terms = max_attempts, lease, priority, unique, dedupe_window, ttl
