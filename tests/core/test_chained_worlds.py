@@ -1,4 +1,7 @@
-"""Random worlds of messages that come after others, against a dict: they go on once, with the right counts."""
+"""Random worlds of messages that come after others, against a dict: they go on once, with the right counts.
+
+Steps are small, so that what very many wait for is told, purged and looked for in several, with crashes between.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,26 @@ from core_client import Client, Delivered, Id
 from harness import World
 
 from minibroker.contract import wire
+from minibrokerd.core.model import chains
 from minibrokerd.core.model.kept import AFTER
+from minibrokerd.core.verbs import chaining, moving
 
 WORLDS = 60
 STEPS = 60
+PLACES = "jobs", "other"
+
+
+@pytest.fixture(autouse=True)
+def _small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module, name, most in (
+        (chains, "MOST_TOLD", 2),
+        (chains, "CHUNK", 2),
+        (chains, "FEW", 2),
+        (chaining, "GO_ON", 1),
+        (chaining, "STEP_LOST", 1),
+        (moving, "STEP_MESSAGES", 3),
+    ):
+        monkeypatch.setattr(module, name, most)
 
 
 class Chained:
@@ -24,7 +43,9 @@ class Chained:
         self.world = World()
         self.world.digests = bool(seed % 2)
         self.client: Client = self.world.hello()
-        self.client.set("jobs", max_attempts=2, retry_delay_ms=0)
+        for name in PLACES:
+            self.client.set(name, max_attempts=2, retry_delay_ms=0)
+        self.places: dict[Id, str] = {}  # where those are that were moved
         self.ended: dict[Id, bool] = {}  # whether as done
         self.living: set[Id] = set()
         self.after: dict[Id, list[Id]] = {}
@@ -33,9 +54,11 @@ class Chained:
     def step(self) -> None:
         """Do one thing."""
         does = [self.publish, self.comes_after, self.batch, self.work, self.work]
-        does += [self.cancel, self.purge, self.start, self.copy]
-        self.random.choices(does, [6, 6, 3, 8, 8, 2, 0.3, 1, 1])[0]()
-        self.world.run_jobs()
+        does += [self.cancel, self.move, self.purge, self.start, self.copy]
+        self.random.choices(does, [6, 6, 3, 8, 8, 2, 2, 0.3, 1, 1])[0]()
+        for _ in range(self.random.choice([0, 1, 3, 1_000])):
+            if self.world.store.jobs:
+                self.world.run_job()
         self.world.check()
 
     def publish(self) -> None:
@@ -47,6 +70,8 @@ class Chained:
         if not self.living:
             return
         ids = self.random.sample(sorted(self.living), self.random.randint(1, len(self.living)))
+        if self.random.random() < 0.3:
+            ids = ids[:1]
         runs = wire.pack_runs((0, *id, 1) for id in ids)
         answer = self.client.publish("next", b"n", after=runs, if_dead="run")
         result = answer["results"][0]
@@ -64,29 +89,53 @@ class Chained:
         self.after[after["origin"], after["first"]] = ids
 
     def work(self) -> None:
-        for job in self.client.receive_all("jobs", self.random.randint(1, 3)):
+        place = self.random.choice(PLACES)
+        for job in self.client.receive_all(place, self.random.randint(1, 3)):
             op = self.random.choice(["ack", "ack", "nack", "reject", "release"])
             self.client.settle(op, job)
             if op == "ack":
                 self._end(job.id, done=True)
             elif op == "reject" or (op == "nack" and job.attempt == 2):
                 self._end(job.id, done=False)
-        self._look()
+        if self.random.random() < 0.3:
+            self.start()
+        else:
+            self._look()
 
     def cancel(self) -> None:
         if self.living:
             id = self.random.choice(sorted(self.living))
-            self.client.cancel_messages("jobs", id)
+            answer = self.client.cancel_messages(self._place(id), id)
+            assert answer["value"]["cancelled"] == 1
             self._end(id, done=False)
 
+    def move(self) -> None:
+        if self.living:
+            id = self.random.choice(sorted(self.living))
+            source = self._place(id)
+            (target,) = {*PLACES} - {source}
+            part = {"op": "move", "queue": source, "target": target, "runs": 1}
+            answer = self.client.request(part, wire.pack_runs([(0, *id, 1)]))
+            if answer is None:  # others had the looks of this step
+                self.world.run_jobs()
+                answer = self.client.answer(request=self.client.requests)
+            assert answer["value"]["moved"] == 1
+            self.places[id] = target
+
+    def _place(self, id: Id) -> str:
+        return self.places.get(id, "jobs")
+
     def purge(self) -> None:
-        self.client.purge("jobs")
+        place = self.random.choice(PLACES)
+        self.client.purge(place)
         for id in sorted(self.living):
-            self._end(id, done=False)
+            if self._place(id) == place:
+                self._end(id, done=False)
 
     def start(self) -> None:
         self.world.restart(clean=self.random.random() < 0.5, lose_unsynced=False)
-        self.world.run_jobs()
+        for _ in range(self.random.choice([0, 2])):
+            self.world.run_job()
         self.client = self.world.hello()
         self.world.advance(30_000)
 
