@@ -47,7 +47,9 @@ def ending(work: Callable[[], object]) -> NoReturn:
 def _interrupted(error: BaseException) -> NoReturn:
     """End after Ctrl-C; a prompt that was not answered (the end of the input) is a refusal."""
     if isinstance(error, click.Abort) and not isinstance(error.__context__, KeyboardInterrupt):
-        fail("nothing was done", exits.REFUSED)
+        fail(
+            "nothing was done: nobody answered y (--yes does it without a question)", exits.REFUSED
+        )
     sys.exit(exits.INTERRUPTED)
 
 

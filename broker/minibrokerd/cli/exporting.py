@@ -93,8 +93,11 @@ def export(
                 async for each in found:
                     counted[each] += 1
                     advance(1)
-        finally:
-            _tell(queue, counted, take, as_json and out is not None)
+        except BaseException:
+            if counted:  # else nothing was done, and the error says why
+                _tell(queue, counted, take, as_json and out is not None)
+            raise
+        _tell(queue, counted, take, as_json and out is not None)
 
     talk(url, work)
 

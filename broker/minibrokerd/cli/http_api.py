@@ -35,6 +35,10 @@ TOKENS: Final = (
     (TOKEN_VARIABLE, TOKEN_FILE_VARIABLE),
 )
 TOKEN_ADVICE: Final = "; set " + " or ".join(variable for variable, _ in TOKENS)
+NO_API: Final = (
+    "which is not how a broker answers. "
+    "Give the address of its HTTP port with --http or MINIBROKER_HTTP"
+)
 MOST_SAID_BYTES: Final = 10_000  # of a refusal
 Result = TypeVar("Result")
 
@@ -231,7 +235,7 @@ def _refusal(error: HTTPError) -> Refused:
             advice = TOKEN_ADVICE if code in {"token_needed", "wrong_token"} else ""
             return Refused(error.code, code, text + advice)
         except (OSError, ValueError, TypeError, KeyError):  # not the API of a broker
-            return Refused(error.code, "", f"{error.code} {error.reason}")
+            return Refused(error.code, "", f"{error.code} {error.reason}, {NO_API}")
 
 
 @contextmanager

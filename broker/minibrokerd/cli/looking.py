@@ -57,7 +57,12 @@ def who(id: MessageId, queue: str | None, http: str, as_json: bool) -> None:
     with asking(http) as api:
         found = _find(api, id, queue)
     if found is None:
-        fail(f"no message {id} waits or is held in {queue or 'any queue'}", exits.REFUSED)
+        fail(
+            f"no message {id} waits or is held in {queue or 'any queue'}; `minibroker explain {id}` says what "
+            "became of it, if it ever was",
+            exits.REFUSED,
+            "unknown_message",
+        )
     name, message = found
     holder = message["holder"]
     if as_json:

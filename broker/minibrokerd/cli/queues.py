@@ -18,7 +18,7 @@ from minibroker.session.address import masked
 from minibrokerd.cli.completing import complete_setting
 from minibrokerd.cli.group import Group
 from minibrokerd.cli.options import client_options, option, queue_argument
-from minibrokerd.cli.printing import print_json, print_table, say, shown
+from minibrokerd.cli.printing import note, print_json, print_table, say, shown
 from minibrokerd.cli.ranges import Duration
 from minibrokerd.cli.selecting import list_options, matches, pattern_argument, selected
 from minibrokerd.cli.talking import talk
@@ -251,7 +251,12 @@ def confirm(question: str, yes: bool) -> None:
     """Ask before messages end; click.Abort if the answer is no."""
     if not yes:
         text = f"{shown(question, sys.stderr)} They cannot be brought back"
-        click.confirm(text, abort=True, err=True)
+        try:
+            click.confirm(text, abort=True, err=True)
+        except click.Abort:
+            if not sys.stdin.isatty():  # nobody has typed the end of the line
+                note("")
+            raise
 
 
 def print_purged(ended: int, as_json: bool) -> None:

@@ -176,7 +176,8 @@ def delete(name: str, url: str, as_json: bool) -> None:
 
     async def work(broker: minibroker.Broker) -> None:
         if not await broker.schedules.delete(name):
-            fail(f"there is no schedule {name}", exits.REFUSED, "unknown_schedule")
+            text = f"there is no schedule {name}; `minibroker schedule list` shows those that there are"
+            fail(text, exits.REFUSED, "unknown_schedule")
         if as_json:
             print_json({"deleted": name})
         else:

@@ -23,6 +23,7 @@ from minibroker.contract.errors import (
     ProtocolError,
     TokenRefused,
 )
+from minibroker.contract.wire import SPEAKS_HTTP
 from minibroker.session.address import masked, parse_url
 from minibroker.shell.telling import AGAIN, logger
 from minibrokerd.cli.options import timeout_s
@@ -31,6 +32,9 @@ from minibrokerd.process import exits
 from minibrokerd.text.units import duration_text
 
 CONNECT_S: Final = 3.0  # somebody waits in front of it
+ONLY_HTTP: Final = (
+    "That is the port of --http, perhaps; that of clients is 7272, or as `serve --port` says."
+)
 SILENT_S: Final = 1.0  # nothing at all came back from there: that is said, too
 
 
@@ -54,8 +58,9 @@ def talk(
         raise click.UsageError(str(error)) from error
     except ConnectionLost as error:
         cause = str(error).partition(";")[0]  # what follows is advice for programs
+        advice = ONLY_HTTP if SPEAKS_HTTP in cause else "Is `minibroker serve` running there?"
         fail(
-            f"cannot reach a server at {masked(url)}: {cause}. Is `minibroker serve` running there? "
+            f"cannot reach a server at {masked(url)}: {cause}. {advice} "
             "Give another address with --url or MINIBROKER_URL.",
             exits.UNREACHABLE,
             error.code,

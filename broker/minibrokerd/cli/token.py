@@ -179,6 +179,8 @@ def revoke(names: tuple[str, ...], data_dir: Path) -> None:
 @json_option
 def list_(data_dir: Path, as_json: bool) -> None:
     """Show the tokens: everything but the secrets, which are not kept."""
+    if not data_dir.is_dir():
+        fail(f"there is no data directory {data_dir}; name it with --data-dir", exits.NOT_WRITABLE)
     try:
         rows = token_file.read(data_dir)
     except BadTokens as error:

@@ -17,6 +17,7 @@ from minibroker.contract import limits
 from minibroker.contract.errors import ProtocolError
 
 LENGTH: Final = struct.Struct(">I")
+SPEAKS_HTTP: Final = "what answers there speaks HTTP"
 RUN: Final = struct.Struct("<QIQI")  # token, origin, first sequence, count
 DELIVERY_RUN: Final = struct.Struct("<IQIIBBQ")
 MARKED: Final = 1  # bit of the flags of a delivery run
@@ -145,7 +146,7 @@ class FrameReader:
 def _too_long(length: int, most: int) -> str:
     """Return what is wrong with such a length: mostly that it is none, but the port of something else."""
     if LENGTH.pack(length) == b"HTTP":
-        return "what answers there speaks HTTP; clients have a port of their own"
+        return f"{SPEAKS_HTTP}; clients have a port of their own"
     return f"a frame of {length} bytes exceeds {most}"
 
 

@@ -192,7 +192,10 @@ def _known(store: Store, frame: Frame, name: str) -> Schedule | None:
 def _named(store: Store, frame: Frame, name: str) -> Schedule:
     schedule = _known(store, frame, name)
     if schedule is None:
-        raise Refused("unknown_schedule", f"there is no schedule {name!r:.200}")
+        raise Refused(
+            "unknown_schedule",
+            f"there is no schedule {name!r:.200}; `minibroker schedule list` shows those that there are",
+        )
     return schedule
 
 
