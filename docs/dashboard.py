@@ -58,6 +58,11 @@ def _quantiles(name: str) -> dict[str, str]:
     }
 
 
+def _slowest(name: str) -> dict[str, str]:
+    buckets = f"sum by (queue, le) ({_rate(f'{name}_bucket', WORK)})"
+    return {"{{queue}}": _top(f"histogram_quantile(0.95, {buckets})")}
+
+
 def _stat(
     title: str, meaning: str, expression: str, unit: str = "short", red: float | None = None
 ) -> Panel:
@@ -188,6 +193,114 @@ PANELS: Final[Mapping[str, Sequence[Panel]]] = {
             _quantiles("minibroker_log_sync_seconds"),
             "s",
             red=0.25,
+        ),
+    ),
+    "Time by queue": (
+        Panel(
+            "From publish to begin, 95 % below, the ten slowest queues",
+            "Of the first hundred queues that begin something, and of all others together.",
+            _slowest("minibroker_queue_wait_seconds"),
+            "s",
+        ),
+        Panel(
+            "From begin to the end, 95 % below, the ten slowest queues",
+            "How long attempts take, whatever they come to.",
+            _slowest("minibroker_queue_run_seconds"),
+            "s",
+        ),
+        Panel(
+            "Handlers in use, the ten busiest queues",
+            "How many handlers ran at once, in the mean.",
+            {"{{queue}}": _top(_rate("minibroker_queue_run_seconds_sum", WORK))},
+        ),
+        Panel(
+            "Handlers wanted",
+            "So many at once would work off what waits within five minutes, and what comes meanwhile.",
+            {"{{queue}}": _top(f"minibroker_queue_handlers_wanted{{{WORK}}}")},
+        ),
+        Panel(
+            "Idle consumers",
+            "The share of their time in which they had nothing: near 1 they are too many, near 0 too few.",
+            {
+                "{{queue}}": _top(
+                    f"{_rate('minibroker_queue_consumer_idle_seconds_total', WORK)} "
+                    f"/ {_rate('minibroker_queue_consumer_seconds_total', WORK)}"
+                )
+            },
+            "percentunit",
+        ),
+        Panel(
+            "Queues without times of their own",
+            "Their times stand in `others`; `minibroker queue times` knows each.",
+            {"in others": f"minibroker_queues_without_times{{{BROKER}}}"},
+        ),
+    ),
+    "Circuits, pauses, schedules, results": (
+        Panel(
+            "Circuits that are not closed",
+            "What a queue, or a key of it, calls fails; nothing is handed out but one message at a time.",
+            {"{{queue}}": _top(f"minibroker_queue_circuits_open{{{QUEUE}}} > 0")},
+            red=1,
+        ),
+        Panel(
+            "Paused",
+            "Queues by name, and how many pauses there are of queues and of workers.",
+            {
+                "{{queue}}": f"minibroker_queue_paused{{{QUEUE}}} > 0",
+                "pauses of {{of}}": f"minibroker_pauses{{{BROKER}}}",
+            },
+        ),
+        Panel(
+            "Dead that wait for room",
+            "Their dead-letter queue is full: redrive or purge some of it.",
+            {"{{queue}}": _top(f"minibroker_queue_dead_waiting_messages{{{BROKER}}} > 0")},
+            red=1,
+        ),
+        Panel(
+            "Schedules by state",
+            "Waiting: what is due cannot be published, as its queue takes nothing.",
+            {"{{state}}": f"minibroker_schedules{{{BROKER}}}"},
+        ),
+        Panel(
+            "Jobs of schedules",
+            "What became of their times; misfires are times that passed without a job of their own.",
+            {
+                "{{outcome}}": f"increase(minibroker_schedule_jobs_total{{{BROKER}}}[$__rate_interval])",
+                "misfires": f"increase(minibroker_schedule_misfires_total{{{BROKER}}}[$__rate_interval])",
+            },
+        ),
+        Panel(
+            "Late schedules, the ten latest",
+            "For how long something is due that has no job yet.",
+            {
+                "{{schedule}}": _top(
+                    f"time() - minibroker_schedule_next_due_time_seconds{{{BROKER}}} > 0"
+                )
+            },
+            "s",
+            red=60,
+        ),
+        Panel(
+            "Results",
+            "What messages came to and is kept, and those whose result somebody waits for.",
+            {
+                "kept": f"minibroker_results{{{BROKER}}}",
+                "awaited": f"minibroker_results_awaited{{{BROKER}}}",
+            },
+        ),
+        Panel(
+            "Memory of results",
+            "At 128 MiB the oldest are forgotten before their time.",
+            {"results": f"minibroker_results_bytes{{{BROKER}}}"},
+            "bytes",
+        ),
+        Panel(
+            "Calls of webhooks",
+            "And those that came to nothing.",
+            {
+                "calls": f"increase(minibroker_webhook_calls_total{{{BROKER}}}[$__rate_interval])",
+                "failures": f"increase(minibroker_webhook_failures_total{{{BROKER}}}[$__rate_interval])",
+            },
         ),
     ),
     "Log and disk": (

@@ -20,7 +20,7 @@ def test_alerts_ask_for_metrics_that_there_are() -> None:
     known |= {f"{row.name}_bucket" for row in FAMILIES.values() if row.histogram}
     expressions = re.findall(r"^ +expr: (.*)$", ALERTS.read_text("utf-8"), re.MULTILINE)
     asked = {name for each in expressions for name in re.findall(r"minibroker_\w+", each)}
-    assert len(expressions) == 7
+    assert len(expressions) == 10
     assert asked <= known
 
 
@@ -32,4 +32,4 @@ def test_prometheus_takes_the_alerts() -> None:
     command = ["promtool", "check", "rules", str(ALERTS)]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "7 rules found" in done.stdout
+    assert "10 rules found" in done.stdout

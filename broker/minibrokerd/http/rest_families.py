@@ -1,10 +1,12 @@
-"""Metrics of what runs by a calendar, and of what is paused: a bounded number of lines of single ones."""
+"""Metrics of what runs by a calendar, is paused or kept as a result: a bounded number of lines of single ones."""
 
 from __future__ import annotations
 
 from itertools import islice
 from typing import Final
 
+from minibroker.contract import limits
+from minibrokerd.core.model.kept import RESULT
 from minibrokerd.core.model.pauses import QUEUE
 from minibrokerd.core.model.scheduled import FUTURE, OUTCOMES, Schedule
 from minibrokerd.http.family import Family, Samples
@@ -108,5 +110,23 @@ REST_FAMILIES: Final = (
         f"1 for a queue that is paused; the first {MOST_PAUSED} of them.",
         _paused,
         labels=("queue",),
+    ),
+    Family(
+        "minibroker_results",
+        "gauge",
+        f"What messages came to and is kept; of more than {limits.MAX_RESULTS:,} the oldest are forgotten.",
+        lambda subject: (((), subject.store.kept.count(RESULT)),),
+    ),
+    Family(
+        "minibroker_results_bytes",
+        "gauge",
+        f"About how much memory that takes; beyond {limits.MAX_RESULTS_BYTES >> 20} MiB the oldest are forgotten.",
+        lambda subject: (((), subject.store.kept.bytes_of(RESULT)),),
+    ),
+    Family(
+        "minibroker_results_awaited",
+        "gauge",
+        "Messages whose result somebody waits for.",
+        lambda subject: (((), len(subject.store.results.waiting)),),
     ),
 )

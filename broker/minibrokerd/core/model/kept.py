@@ -125,6 +125,14 @@ class Kept:
     def __iter__(self) -> Iterator[Entry]:
         return (entry for entries in self._kinds.values() for entry in entries.values())
 
+    def count(self, kind: Kind) -> int:
+        """Return how many entries of a kind stand."""
+        return len(self._kinds.get(kind.number, ()))
+
+    def bytes_of(self, kind: Kind) -> int:
+        """Return about how many bytes those of a kind take that has a bound of bytes."""
+        return self._bytes.get(kind.number, 0)
+
     def of(self, kind: Kind) -> Iterator[Entry]:
         """Return the entries of a kind."""
         return iter(self._kinds.get(kind.number, {}).values())
