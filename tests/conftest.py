@@ -14,9 +14,13 @@ import pytest
 from support.broker import BrokerServer, StartBroker
 from support.warm import CLAIMS
 
-# A run in the background of a shell script ignores Ctrl-C, and hands that down to every process that it starts:
-# the commands under test would never hear the signals that are sent to them.
+# A run in the background of a shell script ignores Ctrl-C and SIGQUIT, one under nohup SIGHUP, and hands that down
+# to every process that it starts: the commands under test would never hear the signals that are sent to them. What
+# has a handler here is back at its default there.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+for number in (signal.SIGHUP, signal.SIGQUIT):
+    if signal.getsignal(number) == signal.SIG_IGN:
+        signal.signal(number, lambda *_: None)
 
 # Tables in pipes are as wide as this says, and tests read them.
 os.environ.pop("COLUMNS", None)

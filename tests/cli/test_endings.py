@@ -203,6 +203,27 @@ def test_ctrl_c_ends_a_publish_that_waits_for_its_input(
     assert publishing.wait(30) == exits.INTERRUPTED
 
 
+def test_started_in_the_background_of_a_script_it_ignores_ctrl_c(
+    broker_server: BrokerServer,
+) -> None:
+    """As any program does: the shell has SIGINT ignored for what it starts with `&`."""
+    command = ["sh", "-c", 'trap "" INT; exec "$@"', "sh", *COMMAND]
+    with subprocess.Popen(
+        [*command, "publish", QUEUE, "--url", broker_server.url],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=CLEAN,
+    ) as publishing:
+        assert publishing.stdin is not None
+        assert publishing.stdout is not None
+        publishing.stdin.write(b"one\n")
+        publishing.stdin.flush()
+        assert publishing.stdout.readline().endswith(b" sync\n")
+        publishing.send_signal(signal.SIGINT)
+        printed, _ = publishing.communicate(b"two\n", timeout=30)
+    assert (publishing.returncode, printed.count(b" sync\n")) == (exits.DONE, 1)
+
+
 def test_a_huge_line_ends_it_and_names_the_line(broker_server: BrokerServer) -> None:
     """What came before is kept; it is not read into memory first."""
     text = "a\nb\n" + "x" * 3_000_000

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,16 +23,6 @@ DEADLY = [  # by default, and neither a fault of the program nor for a debugger
     *("SIGHUP", "SIGINT", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGPIPE", "SIGALRM", "SIGTERM"),
     *("SIGSTKFLT", "SIGXCPU", "SIGXFSZ", "SIGVTALRM", "SIGPROF", "SIGIO", "SIGPWR", "SIGRTMIN"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_ignored() -> Iterator[None]:
-    """A run with nohup, or in the background of a script, hands what it ignores down to the servers."""
-    numbers = (signal.SIGHUP, signal.SIGQUIT)
-    before = [signal.signal(number, signal.SIG_DFL) for number in numbers]
-    yield
-    for number, handler in zip(numbers, before, strict=True):
-        signal.signal(number, handler)
 
 
 def says(server: BrokerServer, text: str) -> None:
@@ -87,6 +76,17 @@ def test_with_nohup_a_hangup_stays_ignored(tmp_path: Path) -> None:
         server.process.send_signal(signal.SIGHUP)
         assert server.stop() == 0
         assert "SIGHUP" not in server.output
+    finally:
+        server.close()
+
+
+def test_started_in_the_background_of_a_script_it_hears_ctrl_c(tmp_path: Path) -> None:
+    """The shell has SIGINT ignored for what it starts with `&`."""
+    command = ("/bin/sh", "-c", 'trap "" INT; exec "$@"', "sh", *COMMAND)
+    server = BrokerServer(tmp_path / "data", command=command)
+    try:
+        server.process.send_signal(signal.SIGINT)
+        assert server.process.wait(DEADLINE_S) == exits.DONE, server.output
     finally:
         server.close()
 

@@ -193,14 +193,19 @@ with minibroker.sync.connect(sys.argv[1]) as broker:
     queue = broker.queue("q")
     queue.publish_many([b"x"] * 2)
     begun = threading.Barrier(3)
+    sent = threading.Event()
     calls = []
     def handle(message):
         calls.append(1)
         if len(calls) <= 2:
             begun.wait(10)
+            sent.wait(10)
     def interrupt():
         begun.wait(10)
+        with broker._driver:  # not within the step that brought them: that would end the session
+            pass
         os.kill(os.getpid(), signal.SIGINT)
+        sent.set()
     threading.Thread(target=interrupt).start()
     try:
         queue.run(handle, concurrency=2)

@@ -193,8 +193,8 @@ class MemoryBroker(Hand, MemoryClient):
     async def crash(self) -> None:
         """End it as a power cut would: what was not synced is lost. It starts again, and this client is back.
 
-        Then, as after any crash, a queue waits up to 5 s for workers that had taken from it and are not back yet. A
-        second of that passes here: the broker's time moves.
+        Then, as after any crash, a queue waits up to 5 s for workers that had taken from it and are not back yet.
+        A second of that passes here: the broker's time moves.
         """
         await self._gone(lambda: self._inside.restart(crash=True))
         self._inside.hold_syncs(False)
