@@ -170,7 +170,7 @@ async def test_one_queue_is_shown_with_those_who_have_its_messages(
             assert (line.split()[3:7], line.split()[-1]) == (["0", "0", "0", "2"], "1-0"), text
             for message in messages:
                 await message.ack(confirmed=True)
-            assert "acked 2" in await asyncio.to_thread(top.has, "nobody consumes it")
+            await asyncio.to_thread(top.has, "nobody consumes it", "acked 2")
             await broker.queue("mail").delete(force=True)
             await asyncio.to_thread(top.has, "there is no such queue")
             top.terminal.type("\x1b")

@@ -132,7 +132,7 @@ ASKS = {
     "export": ("mail", "--out", "OUT"),
     "import": ("mail", "/dev/null"),
 }
-ENDS_WITH = {"result": exits.REFUSED}  # nobody has acked it
+ENDS_WITH = {"result": exits.NOT_YET}  # nobody has acked it
 ASKS_OTHERWISE = {"serve", "worker", "bench"}  # they have an address, and run on
 
 
