@@ -13,7 +13,7 @@ from minibrokerd.process import exits
 
 
 def test_over_http_and_by_the_command(http_broker: HttpBroker) -> None:
-    """Nothing yet, how far it is, a result, a dead message; the command ends with 1 where there is none."""
+    """Nothing yet, how far it is, a result, a dead message, one that ended without any; codes of the command."""
     env = {"MINIBROKER_URL": http_broker.server.url}
 
     def asked(id: object) -> Any:
@@ -24,7 +24,7 @@ def test_over_http_and_by_the_command(http_broker: HttpBroker) -> None:
         ids = [sums.publish(body).id for body in (1, 2)]
         assert asked(ids[0])["state"] == "none"
         nothing = here(env, "result", str(ids[0]))
-        assert (nothing.returncode, "nothing yet" in nothing.stderr) == (exits.REFUSED, True)
+        assert (nothing.returncode, "is READY" in nothing.stderr) == (exits.NOT_YET, True)
         done, dead = sums.receive(2)
         done.progress(0.5, "half")
         while not (found := asked(ids[0]))["note"]:
@@ -46,5 +46,13 @@ def test_over_http_and_by_the_command(http_broker: HttpBroker) -> None:
     }
     failed = here(env, "result", str(ids[1]))
     assert (failed.returncode, "is dead: ValueError: no" in failed.stderr) == (exits.REFUSED, True)
+    with minibroker.sync.connect(http_broker.server.url) as connection:
+        sums = connection.queue("sums", overwrite=True, result_ms=0)
+        gone = sums.publish(3).id
+        sums.cancel([gone])
+    found = asked(gone)
+    assert (found["state"], found["reason"]) == ("ended", "cancelled")
+    assert "cancelled it at" in found["says"]
+    assert asked("1-77")["reason"] == "unknown"
     nowhere = http_broker.client.get(f"/api/v1/queues/nowhere/messages/{ids[0]}/result")
     assert (nowhere.status_code, nowhere.json()["code"]) == (404, "unknown_queue")

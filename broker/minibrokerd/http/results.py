@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from minibroker.contract.errors import MessageFailed, Timeout
+from minibroker.contract.reasons import ENDED
 from minibroker.session.result_wish import Progress
 from minibrokerd.http.requests import Ask
 from minibrokerd.http.shapes import ResultView
@@ -26,6 +27,9 @@ async def show_result(ask: Ask) -> ResultView:
     except Timeout:
         if told:
             view.progress, view.note = told[-1]
+        why = await ask.client.queue(ask.queue_name).explain(ask.id())
+        if why.state == ENDED:
+            view.state, view.reason, view.says = "ended", why.reason, why.says
     else:
         view.state, view.result = "done", plain(found)
     return view

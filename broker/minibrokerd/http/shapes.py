@@ -147,12 +147,15 @@ class ResultView(msgspec.Struct):
     """What a message came to, where its queue or its worker keeps that."""
 
     id: str
-    state: str  # done, dead, cancelled, purged; none: nothing that is kept, yet
+    # done, dead, cancelled, purged, ...; ended: without anything that is kept, or it never was; none: nothing yet
+    state: str
     result: Any = None  # of a done one; bytes as text
     error_class: str = ""
     error_text: str = ""
     progress: float = 0.0  # of one that somebody works on, 0 to 1
     note: str = ""
+    reason: str = ""  # of one that ended, as `explain` has it: its code, and in words
+    says: str = ""
 
 
 class FoundMessage(msgspec.Struct):
