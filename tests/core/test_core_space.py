@@ -11,6 +11,7 @@ from harness import World
 from minibroker.contract import wire
 from minibrokerd.core.model import walks
 from minibrokerd.core.model.inputs import Space
+from minibrokerd.log.sizes import GROWTH_BYTES
 
 LEASES = (5, 6)  # BEGIN, EXTEND: docs/architecture.md, section 6
 
@@ -141,3 +142,31 @@ def test_a_move_writes_no_further_than_the_disk_follows() -> None:
     world.auto_sync = True
     world.advance(10_000)
     assert client.answer(request=client.requests)["value"] == {"moved": 4_000}
+
+
+@pytest.mark.parametrize("digests", [False, True])
+def test_a_start_knows_by_what_messages_will_grow(digests: bool) -> None:
+    """Attempts behind the newest copy of their message: what was copied has grown, and what ended never will."""
+    world = World(segment_batches=3)
+    world.digests = digests
+    client = world.hello()
+    client.set("q", retry_delay_ms=0)
+    client.publish("q", *[b"x"] * 10)
+    some = client.receive_all("q", 4)
+    client.settle("nack", *some[:2], error=("E", "e"))
+    client.settle("reject", some[2], error=("E", "e"))
+    client.settle("release", some[3])
+    client.publish("other", b"x")
+    world.restart(clean=False)
+    assert world.store.sums.grown_bytes == 3 * GROWTH_BYTES
+    world.free(world.core.synced)
+    world.restart(clean=False)
+    assert world.store.sums.grown_bytes == 0
+    client = world.hello()
+    client.settle("nack", *client.receive_all("q", 1), error=("E", "e"))
+    world.restart(clean=False)
+    assert world.store.sums.grown_bytes == 2 * GROWTH_BYTES
+    client = world.hello()
+    client.purge("q")
+    world.restart(clean=False)
+    assert world.store.sums.grown_bytes == 0

@@ -10,9 +10,9 @@ import pytest
 from minibroker.contract import limits, wire
 from minibrokerd.core.model.effects import Outgoing
 from minibrokerd.core.model.inputs import Command, Disconnected, Frame, Space
-from minibrokerd.engine.admission import BEHIND_SHARE, GROWTH_BYTES, Admission
+from minibrokerd.engine.admission import BEHIND_SHARE, Admission
 from minibrokerd.log.seam import BATCH_HEADER_BYTES, RESERVE_SEGMENTS, Room
-from minibrokerd.log.sizes import PUBLISH_OVERHEAD_BYTES, sizes_of
+from minibrokerd.log.sizes import GROWTH_BYTES, PUBLISH_OVERHEAD_BYTES, sizes_of
 from minibrokerd.net.frames import read_frame
 
 SEGMENT_BYTES = 64 * 1024
@@ -35,8 +35,9 @@ class World:
         self.is_behind = False
         self.makes_room = True
         self.freed_upto = 0
-        self.store = self
+        self.store = self.sums = self
         self.open_batch = 1
+        self.synced = self.grown_bytes = 0
         self.allowance_bytes = 8 * KIB
         self.is_full = False  # memory
         self.pending_bytes = 0
@@ -441,3 +442,18 @@ def test_growth_is_noted_on_a_full_disk_whose_reserve_is_whole() -> None:
     world.release(2, count=20)
     world.ack(3)
     assert world.sequences == [(1, 1), (1, 3)]
+
+
+def test_what_a_start_found_to_grow_is_noted() -> None:
+    """It was let through before the start, and takes the same room when it is copied."""
+    world = World()
+    world.grown_bytes, world.synced = 30 * GROWTH_BYTES, 7
+    world.admission.opened()
+    world.tighten()
+    world.makes_room, world.last_room_bytes = False, SEGMENT_BYTES // 2 + 40 * GROWTH_BYTES
+    world.release(1, count=20)
+    assert [refusal["code"] for refusal in world.refusals] == ["disk_full"]
+    world.ack(2)
+    world.freed_upto = 7
+    world.release(3, count=20)
+    assert world.sequences == [(1, 2), (1, 3)]

@@ -286,6 +286,7 @@ class Replay:
             message.marked, message.dead = meta.marked, meta.dead
             if meta.entry is not None:
                 message.add_history(meta.entry)
+                message.batch = self._number
             key = waiting.put(message)
             if meta.delay_ms:
                 waiting.waits[key] = (meta.unix_ms, meta.delay_ms)
@@ -304,6 +305,7 @@ class Replay:
         message.marked, message.releases, message.dead = False, 0, False
         if meta.entry is not None:
             message.add_history(meta.entry)
+            message.batch = self._number
         self._at(meta.target).put(message)
 
     @_applies(PurgeMeta)

@@ -21,6 +21,7 @@ from minibrokerd.core.model.state import Store
 from minibrokerd.core.model.transitions import change, wait
 from minibrokerd.core.verbs.dooming import doom
 from minibrokerd.core.verbs.publishing import enter
+from minibrokerd.log.sizes import GROWTH_BYTES
 
 # A recovered lease has at least min(lease, this) from when the port opens.
 LEASE_GRACE_MS: Final = 60_000
@@ -47,6 +48,8 @@ def finish_queue(store: Store, waiting: Survivors) -> int:
     for key, message in waiting.messages.items():
         messages += 1
         _count_in(store, queue, message.block, message.first, message.stop)
+        if message.history and message.batch >= message.block.batch:
+            store.sums.grown_bytes += GROWTH_BYTES * len(message.history)
         if message.state is State.BEGUN:
             _lease(store, queue, message, waiting.leases[key])
             continue

@@ -18,15 +18,12 @@ from minibrokerd.core.model.inputs import NEEDS_RESERVE, NEEDS_SPACE, Command, F
 from minibrokerd.engine.forwarder import Forwarder
 from minibrokerd.engine.pager import Pager
 from minibrokerd.log.seam import RESERVE_SEGMENTS, Log, Room
-from minibrokerd.log.sizes import PUBLISH_OVERHEAD_BYTES
+from minibrokerd.log.sizes import GROWTH_BYTES, PUBLISH_OVERHEAD_BYTES
 from minibrokerd.process.logs import events
 
 BEHIND_SHARE: Final = 8  # of a segment
 # What ends nothing leaves the same, of the room of settlements, to acks: a nack makes its message larger.
 ACKS_SHARE: Final = 2
-GROWTH_BYTES: Final = (
-    256  # by which a message grows, about, when it is written again with an attempt in its history
-)
 
 
 class Door(Protocol):
@@ -86,6 +83,13 @@ class Admission:
         self._growth_bytes = 0
         self._written_bytes = 0  # by publishes, since a segment was freed
         self._paid_bytes = 0  # of the others' bytes, those that freed segments have made up for
+
+    def opened(self) -> None:
+        """Know by how much what was let through before this start will grow."""
+        grown_bytes = self._core.store.sums.grown_bytes
+        if grown_bytes:
+            self._growth.append((self._core.synced, grown_bytes))
+            self._growth_bytes += grown_bytes
 
     def admits(self, command: Command) -> bool:
         """Whether to apply a command now; if not, it waits or was refused."""

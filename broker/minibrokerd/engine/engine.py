@@ -124,6 +124,7 @@ class Engine:
             clean=self._log.clean,
             next_batch=self._log.next_number,
         )
+        self._admission.opened()
         self._place = self._log.last_place or self._place
         for segment in self._indexer.segments():
             self._keep_digest(segment)

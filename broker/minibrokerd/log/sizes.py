@@ -17,6 +17,8 @@ CLOSE_BYTES: Final = 4 * 1024 * 1024  # a larger open batch is closed, so that o
 PUBLISH_OVERHEAD_BYTES: Final = (
     512  # records around a publish: its outcome, a reservation, a new queue
 )
+# By which a message grows, about, when it is written again with an attempt more in its history.
+GROWTH_BYTES: Final = 256
 COPY_OVERHEAD_BYTES: Final = 16 * 1024  # a copied message beside its bytes: its key, its history
 
 

@@ -51,6 +51,7 @@ class Sums:
         "by_key_group",
         "cold_bytes",
         "failing_keys",
+        "grown_bytes",
         "held_bytes",
         "kept_bytes",
         "kept_log_bytes",
@@ -73,6 +74,7 @@ class Sums:
         self.cold_bytes = 0
         self.memory_bytes = 0
         self.held_bytes = 0
+        self.grown_bytes = 0  # of attempts that a start found behind the newest copies of messages
         self.kept_bytes = 0  # what entries of Kept take of memory
         self.kept_log_bytes = 0  # and of the log, those that are copied
         self.outcomes = 0  # of frames, in the windows of all sessions
