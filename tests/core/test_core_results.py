@@ -13,7 +13,7 @@ from looks import counted
 from minibroker.contract import limits, wire
 from minibrokerd.core.model import kept, results
 from minibrokerd.core.model.results import Asked
-from minibrokerd.core.verbs import results
+from minibrokerd.core.verbs import results as results_verb
 
 HOUR_MS = 3_600_000
 
@@ -382,7 +382,7 @@ def test_who_waits_for_what_has_ended_is_told_within_a_second(start: bool) -> No
 
 
 def test_to_look_for_what_very_many_wait_for_has_a_budget(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(results, "MOST_IDS", 20)
+    monkeypatch.setattr(results_verb, "MOST_IDS", 20)
     world, client, jobs = working(*[b"x"] * 300, result_ms=0)
     client.settle("ack", *jobs)
     world.sync()
