@@ -11,7 +11,7 @@ V1 in no time more are handed out than the rate of the queue, or of the key, let
 Z1 while a queue is paused, or a key, nothing of it is handed out
 U1 while a message is there, no other one of its unique key is stored (`drop`)
 U2 a duplicate names one that is there, under the same key or id; D1 of a dedupe id one message is stored
-R1 a message came to what its worker said, and comes no more; S1 a step is done as a whole, or not at all
+R1 a message came to what its worker said, and comes no more; A1 a step is done as a whole, or not at all
 F1 a message is not handed out before all have ended that it waits for
 L1 no queue has more than its limit; L2 no more are lost in a full queue than it says that it dropped
 
@@ -248,7 +248,7 @@ class Laws:
         for token in history.handed:
             if self._ledger.handed_us(token) > step.sent_us:
                 text = f"{history.intent.id} was handed out, and a step that acked it was done"
-                self._checker.violation("S1", text)
+                self._checker.violation("A1", text)
 
     def _judge_follower(self, follower: Follower) -> None:
         intent = follower.intent

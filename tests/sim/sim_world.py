@@ -373,7 +373,7 @@ class World:
             keeper = self.timekeeper
             keeper.look()
             self._live(self.loop.now_us + 30 * SECOND_US, lambda: keeper.has_looked)
-            whole = self.wall_ms == START_UNIX_MS and not self.disk.rot.suspects
+            whole = not (self.laws.jumped or self.disk.rot.suspects)  # set back, it repeats no time
             # While its memory is full, the server publishes nothing itself either.
             whole = whole and not (self.broker and self.broker.engine._pager.is_full)
             for text in self.timekeeper.violations(whole=whole):

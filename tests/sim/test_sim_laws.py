@@ -75,7 +75,7 @@ BUGS: Final = (
     Bug("Z1", "pause", pausing, "_set_flags", lambda store, key: None),
     Bug("V1", "rate", Rate, "put", lambda self, name, taken_to, now_ms: None),
     Bug("R1", "result", noting, "value_of", say_another),
-    Bug("S1", "step", parts, "Claims", lambda is_step: Claims(is_step=False)),
+    Bug("A1", "step", parts, "Claims", lambda is_step: Claims(is_step=False)),
     Bug("F1", "chain", publishing, "begin", begin_alone),
     Bug("L1", "limit", overflowing, "_has_room", lambda queue, asked: True),
     Bug("L2", "limit", overflowing, "_drop", drop_silently),
