@@ -17,6 +17,7 @@ import minibroker
 import minibroker.sync
 from minibroker import BadValue
 from minibroker.session.address import masked
+from minibroker.session.arguments import options_of
 
 
 class Unprintable:
@@ -186,6 +187,16 @@ def test_what_is_for_tls_is_not_taken_without_it() -> None:
     """Whoever names a CA believes that the connection is encrypted."""
     with pytest.raises(ValueError, match="ca is for TLS"):
         minibroker.connect("minibroker://host", ca="ca.pem")
+
+
+@pytest.mark.parametrize("token", ["t" * 129, "clé", "t" * 5_000])
+def test_what_is_no_token_is_refused_before_it_is_sent(token: str) -> None:
+    """A long one made the login larger than it may be: refused for ten seconds as a connection that is lost."""
+    with pytest.raises(minibroker.BadValue, match="token is none") as caught:
+        minibroker.connect("minibroker://host", token=token)
+    assert token not in str(caught.value)
+    with pytest.raises(minibroker.BadValue):
+        options_of(None, None, (1, 1, 1), None, False, {"MINIBROKER_TOKEN": token}, "host")
 
 
 def test_a_token_is_shown_nowhere() -> None:

@@ -16,10 +16,12 @@ from hypothesis import strategies as st
 import minibroker
 from minibroker.aio.message import Message
 from minibroker.contract import limits, wire
+from minibroker.contract.errors import TooLarge
 from minibroker.session.delivery import Delivery, DeliveryRun
 from minibroker.session.session import Session
 from minibroker.session.settle_frames import frames_naming
 from minibroker.session.settlements import BEGUN, ENDED, Settlement, Settlements
+from minibroker.session.step_frame import StepFrame
 from minibrokerd.net.frames import read_frame
 from support.hypothesis_budget import fuzz_settings
 from support.quiet_shell import QuietShell, Waiter
@@ -137,15 +139,23 @@ def messages_named(frame: Any) -> int:
     return total
 
 
+_SAID = {
+    "nack": (b"E" * 200, b"t" * 1_024),
+    "reject": (b"E" * 200, b"t" * 1_024),
+    "complete": (b"", b"r" * 30_000),
+    "progress": (b"", b"n" * 200),
+}
+
+
 def settle(messages: list[Message[Any]], op: str, value: int | None) -> None:
     for message in messages:
         settlements = message.run.settlements
         if op == "ack":
             settlements.acks.append(message)
         else:
-            error = (b"E" * 200, b"t" * 1_024) if op in ("nack", "reject") else (b"", b"")
+            error = _SAID.get(op, (b"", b""))
             settlements.others.append(Settlement(op, message, value, *error))
-        if op != "extend":
+        if op not in ("extend", "progress"):
             message.state = ENDED
             message.run.delivery.open -= 1
         settlements.owe()
@@ -156,7 +166,7 @@ WISHES = st.one_of(
     st.tuples(st.just("publish"), NAMES, st.integers(1, 1_000), st.integers(0, 40_000)),
     st.tuples(st.just("begin"), NAMES, st.sampled_from([1, 7, 900, 12_000]), st.integers(1, 2)),
     st.tuples(
-        st.sampled_from(["ack", "nack", "reject", "release", "extend"]),
+        st.sampled_from(["ack", "nack", "reject", "release", "extend", "complete", "progress"]),
         NAMES,
         st.sampled_from([1, 5, 300, 5_000, 12_000]),
         st.integers(1, 2),
@@ -191,7 +201,7 @@ def act(world: Reader, wish: tuple[Any, ...]) -> None:
                 world.max_frame_bytes = max_frame_bytes
             world.connect()
         case (op, name, count, every):
-            value = count if op in ("nack", "extend") else None
+            value = count if op in ("nack", "extend", "progress") else None
             settle(
                 world.messages(name, min(count, 400) if op != "ack" else count, every), op, value
             )
@@ -215,6 +225,17 @@ def test_acks_of_three_queues_leave_in_frames_of_10_000_messages() -> None:
         settle(world.messages(name, 5_000, 1), "ack", None)
     world.turn()
     assert len(world.unanswered) == 2
+
+
+@pytest.mark.parametrize("names", ["a", "ab"])
+def test_a_step_acks_no_more_than_a_frame_may_name(names: str) -> None:
+    """The server ended the connection for 10,001, and with it all of them were lost."""
+    world = Reader()
+    messages = [m for name in names for m in world.messages(name, 10_000 // len(names), 1)]
+    StepFrame(dict.fromkeys(messages), []).check(limits.MAX_FRAME_BYTES)
+    messages += world.messages("a", 1, 1)
+    with pytest.raises(TooLarge, match="acks at most 10000 messages; these are 10001"):
+        StepFrame(dict.fromkeys(messages), []).check(limits.MAX_FRAME_BYTES)
 
 
 def test_acks_of_a_hundred_queues_leave_in_frames_of_64_parts() -> None:

@@ -11,6 +11,7 @@ from harness import World
 from looks import counted
 
 from minibroker.contract import limits, wire
+from minibrokerd.core.core import RESULTS_SHARE
 from minibrokerd.core.model import kept, results
 from minibrokerd.core.model.results import Asked
 from minibrokerd.core.verbs import results as results_verb
@@ -229,6 +230,23 @@ def test_results_are_bounded_in_number_and_bytes() -> None:
         assert world.states("jobs")[jobs[3].id] == "BEGUN"
     finally:
         object.__setattr__(kept.RESULT, "most_bytes", limits.MAX_RESULTS_BYTES)
+
+
+def test_results_take_a_share_of_memory_and_no_more() -> None:
+    """With 64 MiB for the process, 8,500 of 1 KB that were kept refused all publishes for an hour."""
+    world, client, _ = working(b"first")
+    world.core.limit_memory(RESULTS_SHARE * 10 * (kept.ENTRY_BYTES + 40 + 1_000))
+    client.publish("jobs", *[b"x" * 950] * 30)
+    world.sync()
+    jobs = client.receive_all("jobs", 30)
+    told(client, *jobs)
+    world.sync()
+    states = [ask(client, job.id)["state"] for job in jobs]
+    assert states == ["NONE"] * states.count("NONE") + ["DONE"] * states.count("DONE")
+    assert 8 <= states.count("DONE") <= 11
+    assert world.store.sums.kept_bytes < 10 * (kept.ENTRY_BYTES + 40 + 1_000)
+    world.core.limit_memory(2**40)
+    assert world.store.kept._most_bytes == {kept.RESULT.number: limits.MAX_RESULTS_BYTES}
 
 
 def test_progress_is_told_to_who_wants_it_and_left_behind_at_the_end() -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from minibroker.contract.commands import COMMANDS
 from minibroker.contract.metrics import METRICS
-from minibroker.contract.settings import default_settings
+from minibroker.contract.settings import SETTINGS, default_settings
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.records import RECORD_TYPES, TYPE_OF, QueueMeta, UnknownRecord, decode
 from minibrokerd.core.replay import APPLY
@@ -29,6 +30,13 @@ def test_every_record_type_can_be_replayed() -> None:
 def test_every_metric_has_a_value() -> None:
     queue = Queue(1, "q", 1, default_settings())
     assert set(queue.statistics()) == set(METRICS)
+
+
+@pytest.mark.parametrize("op", ["queue_set", "queue_declare"])
+def test_all_settings_of_a_queue_may_be_said_at_once(op: str) -> None:
+    """As who copies a queue does; there were three more to come before that was refused."""
+    (field,) = [field for field in COMMANDS[op].fields if field.name == "settings"]
+    assert len(SETTINGS) <= field.high
 
 
 @pytest.mark.parametrize("meta", [b"\x94\x01\xa1\xff\x01\x80", b"\x94\x01", b"\xc1", b""])

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -380,6 +381,40 @@ def test_an_interrupt_within_a_step_begins_a_new_session(broker: minibroker.sync
     assert driver.session.session_id != session
     with pytest.raises(minibroker.LeaseLost):
         message.ack()
+
+
+def test_an_interrupt_behind_the_answer_of_a_receive_gives_it_back(
+    broker: minibroker.sync.Broker,
+) -> None:
+    """Wherever it strikes: nobody would see the messages, and their leases were renewed for half a day."""
+    queue = broker.queue("given-back", lease_ms=500, max_attempts=1_000)
+    queue.publish_many([b"x"] * 3)
+    places = (type(queue).receive.__code__, type(broker._driver).request.__code__)
+    point = lines = 0
+
+    def strike(frame: FrameType, event: str, argument: object) -> Any:
+        nonlocal lines
+        if frame.f_code not in places:
+            return strike if event == "call" else None
+        lines += event == "line"
+        if event == "line" and lines == point:
+            raise KeyboardInterrupt
+        return strike
+
+    while lines >= point:
+        point, lines = point + 1, 0
+        before = sys.gettrace()
+        sys.settrace(strike)
+        try:
+            messages = queue.receive(3)
+        except KeyboardInterrupt:
+            messages = []
+        finally:
+            sys.settrace(before)
+        for message in messages:
+            message.release(confirmed=True)
+        until(lambda: counters(queue)["ready"] == 3)
+    assert point > 15
 
 
 def test_its_verbs_are_those_of_asyncio() -> None:

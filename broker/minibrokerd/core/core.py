@@ -35,6 +35,7 @@ from minibrokerd.core.model.inputs import (
     Synced,
     Tick,
 )
+from minibrokerd.core.model.kept import RESULT
 from minibrokerd.core.model.lifetimes import Lifetime
 from minibrokerd.core.model.messages import Message
 from minibrokerd.core.model.queues import Queue
@@ -57,6 +58,8 @@ from minibrokerd.core.verbs.takers import note_consumers, wait_no_longer
 from minibrokerd.log.seam import Batch, Digested
 from minibrokerd.log.sizes import LARGEST, Sizes
 
+# Of memory, for results: half of what may always be in use (FREE_SHARE), so that these alone refuse no publish.
+RESULTS_SHARE: Final = 32
 TIMERS_PER_APPLY: Final = 500  # what fires in one apply, 2 to 8 ms; the rest fires in the next ones
 
 
@@ -194,6 +197,10 @@ class Core:
     def is_reading(self) -> bool:
         """Whether the last `Forward` waits for something to be read back."""
         return self.store.forward_waits
+
+    def limit_memory(self, limit_bytes: int) -> None:
+        """Keep no more results than a share of the memory that the process may have."""
+        self.store.kept.limit(RESULT, limit_bytes // RESULTS_SHARE)
 
     def hot_bytes(self) -> int:
         """Return about how many bytes the messages take of memory."""

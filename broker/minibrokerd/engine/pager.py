@@ -62,6 +62,7 @@ class Pager:
     def limit(self, memory_limit_bytes: int) -> None:
         """Go by another limit from now on. Half of it is for messages, the rest for what they cost."""
         self._limit_bytes = memory_limit_bytes
+        self._core.limit_memory(memory_limit_bytes)
         self._most_bytes = memory_limit_bytes // 2
         self._hot_bytes = min(MOST_HOT_BYTES, memory_limit_bytes // 4)
 

@@ -56,7 +56,7 @@ TTL = whole(
     "ms",
     default=0,
 )
-SETTINGS = Field("settings", Kind.MAP, REQUIRED, 32, "entries", "Names and values; section 7.")
+SETTINGS = Field("settings", Kind.MAP, REQUIRED, 64, "entries", "Names and values; section 7.")
 NAMES = Field(
     "columns", Kind.NAMES, (), 8, "names", "The columns that follow, in the order of the table."
 )

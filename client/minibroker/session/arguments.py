@@ -31,6 +31,7 @@ TRACING: Final = ("auto", "link", "parent", "off")
 VERSION_VARIABLE: Final = "MINIBROKER_APP_VERSION"
 TOKEN_VARIABLE: Final = "MINIBROKER_TOKEN"
 TOKEN_FILE_VARIABLE: Final = "MINIBROKER_TOKEN_FILE"
+MAX_TOKEN_CHARS: Final = 128
 # What a client goes by if nobody says; the files of the server are --tls-cert and others.
 ENCRYPTION_VARIABLES: Final = {
     "ca": "MINIBROKER_CA",
@@ -123,11 +124,18 @@ def options_of(
         lazy,
         warning,
         encryption,
-        Secret(token or ""),
+        Secret(_token(token or "")),
         "" if token else environment.get(TOKEN_FILE_VARIABLE, ""),
         _tracing(tracing, environment),
         _version(environment.get(VERSION_VARIABLE) or "" if version is None else version),
     )
+
+
+def _token(text: str) -> str:
+    """Return what may be a token; BadValue if it cannot be one. It is not shown."""
+    if not text.isascii() or len(text) > MAX_TOKEN_CHARS:
+        raise BadValue(f"token is none: those have up to {MAX_TOKEN_CHARS} characters of ASCII")
+    return text
 
 
 def _version(text: str) -> str:

@@ -107,6 +107,11 @@ class StepFrame:
                 f"a step of {count} parts exceeds {limits.MAX_PARTS_PER_FRAME}: one for each queue of its acks,"
                 " and for each that it publishes to with the same terms"
             )
+        messages = sum(len(part.messages) for part in self.acks)
+        if messages > limits.MAX_RUNS_PER_FRAME:
+            raise TooLarge(
+                f"a step acks at most {limits.MAX_RUNS_PER_FRAME} messages; these are {messages}"
+            )
         if self.size > max_frame_bytes:
             raise TooLarge(f"a step of up to {self.size} bytes exceeds {max_frame_bytes}")
         if count > SMALL_PARTS or any(type(group) is not PublishGroup for group in self.groups):

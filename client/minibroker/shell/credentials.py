@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from minibroker.session.address import Encryption
-from minibroker.session.arguments import TOKEN_FILE_VARIABLE, Options
+from minibroker.session.arguments import MAX_TOKEN_CHARS, TOKEN_FILE_VARIABLE, Options
 
 if TYPE_CHECKING:
     from minibroker.shell.trust import Trust
-
-MAX_TOKEN_CHARS: Final = 128
 
 
 def trust_of(asked: Encryption | None) -> Trust | None:

@@ -222,6 +222,8 @@ class Driver(Steps):
                 call = calls.ask(waiter, op, fields, by_ms, columns)
                 asked.append(partial(calls.gave_up, call))
             self.answered(waiter)
+            if waiter.exception() is None:
+                return waiter.result()
         except BaseException:
             self.give_up(waiter, asked[0] if asked else None)
             raise

@@ -255,14 +255,21 @@ class Queue(QueueByHand, Generic[Body]):
             driver.machine.check_open()
             driver.keep_alive()
         delivery: Delivery = driver.request(op, fields, within_ms)
-        now = driver.clock()
-        delivery.convert = self._convert
-        for message in delivery.messages:
-            message.begun_at = now
-            message.state = BEGUN
-        if driver.attached is not None:
-            driver.attached.delivered(delivery.lease_ms)
-        return list(delivery.messages)
+        try:
+            now = driver.clock()
+            delivery.convert = self._convert
+            for message in delivery.messages:
+                message.begun_at = now
+                message.state = BEGUN
+            if driver.attached is not None:
+                driver.attached.delivered(delivery.lease_ms)
+            return list(delivery.messages)
+        except (
+            BaseException
+        ):  # an interrupt: nobody will see them, and their leases would be renewed
+            with driver:
+                driver.machine.give_back(delivery.messages)
+            raise
 
     def run(
         self,

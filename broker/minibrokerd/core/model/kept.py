@@ -114,12 +114,13 @@ class Entry:
 class Kept:
     """All entries, by kind and key."""
 
-    __slots__ = ("_buckets", "_bytes", "_kinds", "_sums")
+    __slots__ = ("_buckets", "_bytes", "_kinds", "_most_bytes", "_sums")
 
     def __init__(self, sums: Sums) -> None:
         self._kinds: dict[int, dict[Key, Entry]] = {}
         self._buckets: dict[int, dict[Entry, None]] = {}  # by the end of each, in BUCKET_MS
         self._bytes: dict[int, int] = {}  # by kind, of those that have a bound
+        self._most_bytes: dict[int, int] = {}  # by kind, where there is less memory than its bound
         self._sums = sums
 
     def __iter__(self) -> Iterator[Entry]:
@@ -199,6 +200,10 @@ class Kept:
         if bucket is not None:
             bucket.pop(entry, None)
 
+    def limit(self, kind: Kind, most_bytes: int) -> None:
+        """Keep no more of a kind than this from its next entry on, nor more than its bound."""
+        self._most_bytes[kind.number] = min(most_bytes, kind.most_bytes)
+
     # -- the log --------------------------------------------------------------------------------
 
     def replayed(self, meta: StateMeta, batch: int) -> Kind:
@@ -254,7 +259,8 @@ class Kept:
             self._sums.kept_log_bytes += entry.size()
         if kind.most_bytes:
             self._bytes[kind.number] = self._bytes.get(kind.number, 0) + entry.size()
-            while self._bytes[kind.number] > kind.most_bytes:
+            most_bytes = self._most_bytes.get(kind.number, kind.most_bytes)
+            while self._bytes[kind.number] > most_bytes:
                 self.forget(kind, next(iter(entries)))
         if not kind.most or len(entries) <= kind.most:
             return None
