@@ -11,6 +11,7 @@ from session_world import KEY, World, end, settle
 
 from minibroker.contract import limits, wire
 from minibroker.contract.errors import Busy, LoginRefused, OutcomeUnknown, ProtocolError
+from minibroker.session.asking import MOST_LONG, Requests
 from minibroker.session.events import (
     Answered,
     Leaving,
@@ -393,3 +394,25 @@ def test_losses_are_found_without_a_walk_over_all_runs_for_each_message() -> Non
     runs = [(token, 1, Counted(first), 1) for first in range(0, 900, 2)]
     assert [message.sequence for message in named_by(runs, messages)] == list(range(0, 900, 2))
     assert looks < 900 * 20
+
+
+def test_few_long_answers_are_under_way_at_a_time() -> None:
+    """Of forty peeks at once a slow reader was cut off as one that does not read, and asked them all anew."""
+    requests = Requests()
+    peeks = [
+        requests.add("peek", {"queue": "q", "count": 1_000}, "w") for _ in range(2 * MOST_LONG)
+    ]
+    requests.add("ping", {}, "w")
+    assert len(requests.write()) == MOST_LONG + 1
+    assert requests.write() == []
+    requests.answer(peeks[0])
+    requests.withdraw(peeks[1], "peek")
+    requests.withdraw(peeks[-1], "peek")
+    assert len(requests.write()) == 2
+    assert requests.disconnected() == []
+    assert len(requests.write()) == MOST_LONG + 1
+    for number in peeks[2:-1]:
+        requests.answer(number)
+        requests.write()
+    requests.add("peek", {"queue": "q", "count": 1_000}, "w")
+    assert len(requests.write()) == 1

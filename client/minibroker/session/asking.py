@@ -17,6 +17,10 @@ from minibroker.session.events import Answered
 
 # They leave something at the server that only a withdrawal ends.
 _WITHDRAWN: Final = frozenset({"receive", "consume", "result"})
+# Their answers may be long. So many may be under way: those of more than these could be what the server takes for
+# a peer that does not read, and it would end the connection, and again when they are asked anew.
+_LONG: Final = frozenset({"peek", "stats", "schedules", "error_groups", "pauses"})
+MOST_LONG: Final = 4
 # They are asked whether somebody waits for their answer or not.
 _KEPT: Final = frozenset({"cancel", "withdraw"})
 _TYPES: Final[Mapping[Kind, type | tuple[type, ...]]] = {
@@ -52,6 +56,9 @@ class Requests:
         self.max_frame_bytes = limits.MAX_FRAME_BYTES
         self._waiting: dict[int, Request] = {}
         self._next = 1
+        self._long = (
+            0  # requests of `_LONG` that were written on this connection, and have no answer
+        )
 
     def add(self, op: str, fields: Mapping[str, object], waiter: Any, columns: bytes = b"") -> int:
         """Add a request, to be written by the next flush, and return its number.
@@ -81,7 +88,9 @@ class Requests:
         """
         frames, left = [], []
         for request in self.unwritten:
-            if request.op in operations:
+            is_long = request.op in _LONG
+            if request.op in operations and not (is_long and self._long >= MOST_LONG):
+                self._long += is_long
                 request.written = request.asked = True
                 frames.append(request.frame)
             else:
@@ -95,7 +104,10 @@ class Requests:
 
     def answer(self, number: int) -> Request | None:
         """Take out and return the request that has its answer; None if its caller went before."""
-        return self._waiting.pop(number, None)
+        request = self._waiting.pop(number, None)
+        if self._long and request is not None and request.written and request.op in _LONG:
+            self._long -= 1
+        return request
 
     def withdraw(self, number: int, op: str) -> None:
         """The caller is gone: see to it that nothing of the request is left, at the server either.
@@ -106,7 +118,7 @@ class Requests:
             if number in self._waiting:
                 self._waiting[number].waiter = None
             return
-        request = self._waiting.pop(number, None)
+        request = self.answer(number)
         if request is not None and not request.written:
             self.unwritten.remove(request)
         if op in _WITHDRAWN and (request is None or request.asked):
@@ -121,6 +133,7 @@ class Requests:
                 error = ConnectionLost(f"the connection ended before {request.op} was answered")
                 events.append(Answered(request.waiter, None, error))
             request.written = False
+        self._long = 0
         self.unwritten = list(self._waiting.values())
         return events
 

@@ -236,6 +236,8 @@ class Session:
         """Return whether an answer that arrived lets something more be written."""
         if self.outbox.groups or self._suspects or self.owed.single or self.steps:
             return True
+        if self.requests.unwritten:
+            return True
         return bool(self.owing) and self.owed.is_any()
 
     def _write(self, frames: list[bytes], content: Content, frame: bytes, now_ms: int) -> None:
