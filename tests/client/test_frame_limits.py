@@ -139,23 +139,15 @@ def messages_named(frame: Any) -> int:
     return total
 
 
-_SAID = {
-    "nack": (b"E" * 200, b"t" * 1_024),
-    "reject": (b"E" * 200, b"t" * 1_024),
-    "complete": (b"", b"r" * 30_000),
-    "progress": (b"", b"n" * 200),
-}
-
-
 def settle(messages: list[Message[Any]], op: str, value: int | None) -> None:
     for message in messages:
         settlements = message.run.settlements
         if op == "ack":
             settlements.acks.append(message)
         else:
-            error = _SAID.get(op, (b"", b""))
+            error = (b"E" * 200, b"t" * 1_024) if op in ("nack", "reject") else (b"", b"")
             settlements.others.append(Settlement(op, message, value, *error))
-        if op not in ("extend", "progress"):
+        if op != "extend":
             message.state = ENDED
             message.run.delivery.open -= 1
         settlements.owe()
@@ -166,7 +158,7 @@ WISHES = st.one_of(
     st.tuples(st.just("publish"), NAMES, st.integers(1, 1_000), st.integers(0, 40_000)),
     st.tuples(st.just("begin"), NAMES, st.sampled_from([1, 7, 900, 12_000]), st.integers(1, 2)),
     st.tuples(
-        st.sampled_from(["ack", "nack", "reject", "release", "extend", "complete", "progress"]),
+        st.sampled_from(["ack", "nack", "reject", "release", "extend"]),
         NAMES,
         st.sampled_from([1, 5, 300, 5_000, 12_000]),
         st.integers(1, 2),
@@ -201,7 +193,7 @@ def act(world: Reader, wish: tuple[Any, ...]) -> None:
                 world.max_frame_bytes = max_frame_bytes
             world.connect()
         case (op, name, count, every):
-            value = count if op in ("nack", "extend", "progress") else None
+            value = count if op in ("nack", "extend") else None
             settle(
                 world.messages(name, min(count, 400) if op != "ack" else count, every), op, value
             )
