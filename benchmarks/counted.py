@@ -53,6 +53,8 @@ CONSUMED: Final[Sequence[tuple[str, dict[str, object], dict[str, object], Sequen
     ("key_concurrency=5", {"key_concurrency": 5}, {}, TURNS),
     ("key_concurrency=1", {"key_concurrency": 1}, {}, TURNS),
     ("key_rate", {"key_rate": 1_000_000, "key_rate_burst": 1_000_000}, {}, TURNS),
+    ("circuit_by=key", {"circuit_by": "key", "circuit_failures_percent": 50}, {}, TURNS),
+    ("times_by=key", {"times_by": "key"}, {}, TURNS),
     ("rate", {"rate": 1_000_000, "rate_burst": 1_000_000}, {}, ()),
 )
 

@@ -350,6 +350,9 @@ def test_a_key_costs_memory_only_while_it_fails() -> None:
     fail(client, *got[:30])
     client.settle("ack", *got[30:])
     assert world.store.sums.failing_keys == 30
+    again = client.receive_all("q", 50)
+    fail(client, *again[:20])
+    client.settle("ack", *again[20:])
     counted = client.request({"op": "stats", "queue": "q"})["value"]["queues"]["q"]
     assert counted["key_circuits"] == {"open": 0, "failing": 30}
     while again := client.receive_all("q", 50):
@@ -413,3 +416,30 @@ def test_the_operator_hears_of_all_keys_at_once() -> None:
         "key": "key 3",
         "text": "1 of 1 attempts failed, the last one with ConnectionError",
     }
+
+
+def test_keys_that_failed_are_counted_once_in_both_halves_of_the_window() -> None:
+    """Of 10 s: those of the first half are forgotten before those of the second; an open key is none of them."""
+    world, client = begun(circuit_attempts=3, max_attempts=9)
+
+    def failing() -> int:
+        counted = client.request({"op": "stats", "queue": "q"})["value"]["queues"]["q"]
+        assert counted["key_circuits"]["failing"] <= world.store.sums.failing_keys
+        return int(counted["key_circuits"]["failing"])
+
+    for key in "abc":
+        client.publish("q", b"x", key=key)
+    fail(client, *client.receive_all("q"))
+    assert failing() == 3
+    world.advance(6 * SECOND_MS)
+    got = client.receive_all("q")
+    fail(client, *[message for message in got if message.key != "c"])
+    assert failing() == 3
+    world.advance(5 * SECOND_MS)
+    assert failing() == 2
+    fail(client, *[message for message in client.receive_all("q") if message.key == "a"])
+    assert (failing(), circuit(client) is None) == (2, True)
+    fail(client, *[message for message in client.receive_all("q") if message.key == "a"])
+    assert (failing(), circuit(client) is None) == (1, False)
+    world.advance(11 * SECOND_MS)
+    assert failing() == world.store.sums.failing_keys == 0

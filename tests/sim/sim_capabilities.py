@@ -37,6 +37,7 @@ def _circuit(random: Random) -> Settings:
         "circuit_attempts": random.choice((2, 5)),
         "circuit_window_ms": 1_000,
         "circuit_open_ms": random.choice((20, 200, 1_000)),
+        "circuit_by": random.choice(("queue", "key")),
     }
 
 
@@ -66,7 +67,7 @@ class Wish:
         return terms if any(terms) else ()
 
 
-KEYED: Final = {"order", "rate", "pause"}  # with these many messages have a key
+KEYED: Final = {"order", "rate", "pause", "circuit"}  # with these many messages have a key
 CAPABILITIES: Final[Mapping[str, Capability]] = {
     "order": Capability(
         settings=lambda random: {"key_concurrency": random.choice((1, 1, 2, 5))},
@@ -78,7 +79,7 @@ CAPABILITIES: Final[Mapping[str, Capability]] = {
     "ttl": Capability(
         settings=lambda random: {
             "message_ttl_ms": random.choice((0, 0, 2_000)),
-            "on_expired": random.choice(("drop", "dead_letter")),
+            "on_expired": random.choice(("drop", "dead-letter")),
         },
     ),
     "unique": Capability(),

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 MOST_FAILING: Final = 100_000  # keys in the windows of all queues
 TELL_MS: Final = 10_000  # an operator hears of what opened and closed so long after the first of it
+CLOSE_LOOKS: Final = 20  # what it costs to close one, beside a look of `in_steps`
 NOTHING: Final = (0, 0)  # attempts that failed, and that ended
 
 
@@ -64,7 +65,17 @@ class KeyCircuit:
 class KeyCircuits:
     """What a queue knows of its keys that failed of late; `open` are the circuits that are not closed."""
 
-    __slots__ = ("_before", "_changes", "_keys", "_now", "_store", "_turns", "open", "queue")
+    __slots__ = (
+        "_before",
+        "_changes",
+        "_keys",
+        "_now",
+        "_store",
+        "_turns",
+        "failing",
+        "open",
+        "queue",
+    )
 
     def __init__(self, store: Store, queue: Queue, keys: Keys) -> None:
         self._store = store
@@ -73,13 +84,14 @@ class KeyCircuits:
         self.open: dict[str, KeyCircuit] = {}
         self._now: dict[str, tuple[int, int]] = {}
         self._before: dict[str, tuple[int, int]] = {}  # the older half of the window
+        self.failing = 0  # keys that are in one of these
         self._turns = False  # a timer ends this half
         self._changes: list[int] | None = None  # [opened, closed] since an operator heard of it
 
     @property
-    def failing(self) -> int:
-        """How many keys failed of late, and are not open."""
-        return len(self._now.keys() | self._before.keys())
+    def any_failed(self) -> bool:
+        """Whether acks say something: of a key that failed of late, or is open."""
+        return bool(self.open or self._now or self._before)
 
     def failed(self, item: Item, why: str) -> None:
         """Note an attempt that failed; a key opens with too many of them."""
@@ -131,7 +143,7 @@ class KeyCircuits:
     def _closing(self) -> Iterator[int]:
         while self.open:
             self.close(next(reversed(self.open)))
-            yield 1
+            yield CLOSE_LOOKS
 
     # -- the window -----------------------------------------------------------------------------
 
@@ -141,6 +153,7 @@ class KeyCircuits:
             return NOTHING
         bad, all = self._now.get(name, NOTHING)
         if name not in self._now:
+            self.failing += name not in self._before
             self._store.sums.failing_keys += 1
             self._wait_to_turn()
         self._now[name] = bad, all = bad + failed, all + ended
@@ -158,8 +171,14 @@ class KeyCircuits:
     def _turn(self) -> None:
         """Begin a half of the window, and forget the one before this one."""
         old, self._before, self._now = self._before, self._now, {}
+        self.failing = len(self._before)
         self._store.sums.failing_keys -= len(old)
         in_steps(self._store, _emptied(old))
+
+    def _forget(self, name: str) -> None:
+        halves = [half for half in (self._now, self._before) if half.pop(name, None) is not None]
+        self._store.sums.failing_keys -= len(halves)
+        self.failing -= bool(halves)
 
     def _wait_to_turn(self) -> None:
         if not self._turns:
@@ -182,8 +201,7 @@ class KeyCircuits:
         if circuit is None:
             circuit = self.open[name] = KeyCircuit(store.unix_ms, until_ms, why)
             self._added()
-            for half in (self._now, self._before):
-                store.sums.failing_keys -= half.pop(name, None) is not None
+            self._forget(name)
             self._changed()[0] += 1
         circuit.until_ms, circuit.why, circuit.is_out = until_ms, why, False
         value = circuit.since_unix_ms, store.unix_ms_at(until_ms), why.encode()

@@ -31,7 +31,7 @@ DELIVERY_BYTES: Final = 1_000
 OUTCOME_OBJECT_BYTES: Final = 400
 UNIQUE_KEY_BYTES: Final = 300  # one that is held: its name, and who holds it
 FAILING_KEY_BYTES: Final = 250  # one that failed of late, in a window of the circuits of its queue
-KEY_CIRCUIT_BYTES: Final = 500  # the circuit of a key, beside what is kept of it
+KEY_CIRCUIT_BYTES: Final = 600  # the circuit of a key, beside what is kept of it
 
 
 class Sums:

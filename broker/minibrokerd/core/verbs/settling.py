@@ -217,7 +217,9 @@ def ack(work: Settlement) -> None:
     store = work.store
     ended: list[Run] = []
     keys = work.group.keys
-    by_key = work.group.key_times is not None or (keys is not None and keys.circuits is not None)
+    by_key = work.group.key_times is not None
+    if keys is not None and keys.circuits is not None:
+        by_key = by_key or keys.circuits.any_failed
     for run in work.runs:
         if not by_key and work.take(run):
             ended.append(run)
