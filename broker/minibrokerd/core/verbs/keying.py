@@ -31,10 +31,6 @@ def key_set(store: Store, frame: Frame, part: Any) -> None:
         )
         new = new._replace(paused_until_unix_ms=until if part.pause_ms else 0)
         new = new._replace(since_unix_ms=store.unix_ms, by=by)
-    circuits = queue.group.keys.circuits if queue.group.keys is not None else None
-    if part.pause_ms == 0 and circuits is not None and part.key in circuits.open:
-        circuits.close(part.key)
-        queue.last_batch = store.open_batch
     if new != now:
         check_space(short=store.short)
         set_key(store, queue, part.key, new)
@@ -47,6 +43,10 @@ def key_set(store: Store, frame: Frame, part: Any) -> None:
             weight=new.weight,
             paused=int(bool(new.paused_until_unix_ms)),
         )
+    circuits = queue.group.keys.circuits if queue.group.keys is not None else None
+    if part.pause_ms == 0 and circuits is not None and part.key in circuits.open:
+        circuits.close(part.key)
+        queue.last_batch = store.open_batch
     store.reply(
         frame.connection, frame.request, queue.last_batch, _told(store, queue, part.key, new)
     )
