@@ -133,7 +133,7 @@ def messages_named(frame: Any) -> int:
         column = frame.columns[at : at + 24 * runs]
         total += sum(run[3] for run in wire.RUN.iter_unpack(column))
         at += 24 * runs
-        for _ in range(2 if part.row.errors else 0):
+        for _ in range(max(part.row.texts, 0) if runs else 0):
             _, used = wire.unpack_strings(frame.columns[at:], runs)
             at += used
     return total
@@ -144,10 +144,13 @@ def settle(messages: list[Message[Any]], op: str, value: int | None) -> None:
         settlements = message.run.settlements
         if op == "ack":
             settlements.acks.append(message)
+        elif op in ("complete", "progress"):
+            size = limits.MAX_RESULT_BYTES if op == "complete" else limits.MAX_NOTE_BYTES
+            settlements.others.append(Settlement(op, message, 1_000, b"", b"r" * size))
         else:
             error = (b"E" * 200, b"t" * 1_024) if op in ("nack", "reject") else (b"", b"")
             settlements.others.append(Settlement(op, message, value, *error))
-        if op != "extend":
+        if op not in ("extend", "progress"):
             message.state = ENDED
             message.run.delivery.open -= 1
         settlements.owe()
@@ -158,7 +161,7 @@ WISHES = st.one_of(
     st.tuples(st.just("publish"), NAMES, st.integers(1, 1_000), st.integers(0, 40_000)),
     st.tuples(st.just("begin"), NAMES, st.sampled_from([1, 7, 900, 12_000]), st.integers(1, 2)),
     st.tuples(
-        st.sampled_from(["ack", "nack", "reject", "release", "extend"]),
+        st.sampled_from(["ack", "nack", "reject", "release", "extend", "complete", "progress"]),
         NAMES,
         st.sampled_from([1, 5, 300, 5_000, 12_000]),
         st.integers(1, 2),
