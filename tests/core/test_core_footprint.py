@@ -19,7 +19,11 @@ def fill(world: World, kind: str) -> None:
         client.answered_below = client.sequence + 1
         ids = range(frame * SIZE, (frame + 1) * SIZE)
         keys = [KEYS.format(id) for id in ids] if kind == "keyed" else []
-        client.publish("q", *[b"x"] * SIZE, **({"keys": keys} if keys else {}))
+        delays = [3_600_000 + id * 7_919 % 3_600_000 for id in ids] if kind == "delayed" else []
+        columns = {"keys": keys, "delays": delays}
+        client.publish(
+            "q", *[b"x"] * SIZE, **{name: each for name, each in columns.items() if each}
+        )
         world.log.clear()
 
 
@@ -43,3 +47,9 @@ def test_a_key_of_its_own_takes_no_more_than_that() -> None:
     traced_bytes("plain")  # what is made once is there
     more = traced_bytes("keyed") - traced_bytes("plain")
     assert more - COLUMN_BYTES <= 290
+
+
+def test_a_delay_of_its_own_takes_no_more_than_that() -> None:
+    traced_bytes("plain")
+    more = traced_bytes("delayed") - traced_bytes("plain")
+    assert more - 8 <= 20  # beside the delay as it came

@@ -387,12 +387,13 @@ def _tick(store: Store, command: Tick) -> None:
     if store.hold_until_ms and store.now_ms >= store.hold_until_ms:
         wait_no_longer(store)
     ended: list[Message] = []  # leases: those of one delivery end together
+    due = 0  # messages of sheaves, which have one timer for many
     for timer in store.wheel.advance(store.now_ms, TIMERS_PER_APPLY):
         item = timer.item
         if isinstance(item, Message):
             ended.append(item)
         elif isinstance(item, Group):
-            delay_over(store, item, timer)
+            due += delay_over(store, item, timer, TIMERS_PER_APPLY - due)
         elif isinstance(timer, Lifetime):
             store.sums.lifetimes.overdue.append(timer)
         else:

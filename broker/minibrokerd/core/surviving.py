@@ -8,17 +8,19 @@ from __future__ import annotations
 
 from typing import Final
 
+from minibrokerd.core.durable.blocks import may_be_part
 from minibrokerd.core.durable.survivors import Survivors
 from minibrokerd.core.model.arranging import arrange
 from minibrokerd.core.model.cold import ColdRun
 from minibrokerd.core.model.deliveries import Delivery
 from minibrokerd.core.model.lifetimes import limit_again
-from minibrokerd.core.model.messages import Block, Message, State
+from minibrokerd.core.model.messages import Block, Message, Span, State
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.records import BeginMeta
 from minibrokerd.core.model.sessions import Session
+from minibrokerd.core.model.sheaf import Sheaf
 from minibrokerd.core.model.state import Store
-from minibrokerd.core.model.transitions import change, wait
+from minibrokerd.core.model.transitions import change, wait, wait_together
 from minibrokerd.core.verbs.dooming import doom
 from minibrokerd.core.verbs.publishing import enter
 from minibrokerd.log.sizes import GROWTH_BYTES
@@ -31,6 +33,7 @@ def finish_queue(store: Store, waiting: Survivors) -> int:
     """Let what is left of a queue wait, or be worked on; return how many messages that is."""
     queue, messages = waiting.queue, 0
     arrange(store, queue)
+    later: list[Span] = []  # of one block, and nothing else between them
     for live in waiting.lives:
         if isinstance(live, ColdRun):
             messages += _finish_run(store, queue, live)
@@ -41,10 +44,15 @@ def finish_queue(store: Store, waiting: Survivors) -> int:
             span.ready_at_ms = _still_waits(store, span.ready_at_ms, *waits)
             messages += span.stop - span.first
             _count_in(store, queue, span.block, span.first, span.stop)
-            if delay_ms:  # its place is by the end of its delay, not where it was published
+            if later and later[-1].block is not span.block:
+                later = _wait_together(store, queue, later)
+            if span.ready_at_ms > store.now_ms and may_be_part(span):
+                later.append(span)
+            elif delay_ms:  # its place is by the end of its delay, not where it was published
                 wait(store, queue.group, span)
             else:
                 enter(store, queue, [span])
+    _wait_together(store, queue, later)
     for key, message in waiting.messages.items():
         messages += 1
         _count_in(store, queue, message.block, message.first, message.stop)
@@ -60,6 +68,15 @@ def finish_queue(store: Store, waiting: Survivors) -> int:
         message.ready_at_ms = _still_waits(store, message.ready_at_ms, written_ms, delay_ms)
         wait(store, queue.group, message)
     return messages
+
+
+def _wait_together(store: Store, queue: Queue, later: list[Span]) -> list[Span]:
+    """Let delayed messages of one block wait as a sheaf, and return that there are no others."""
+    if len(later) > 1:
+        wait_together(store, queue.group, Sheaf.of(later))
+    elif later:
+        wait(store, queue.group, later[0])
+    return []
 
 
 def session_of(store: Store, number: int) -> Session:

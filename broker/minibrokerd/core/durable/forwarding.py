@@ -28,6 +28,7 @@ from minibrokerd.core.model.messages import NEVER, Item, Message, Span, State
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.records import CopyMeta, ReserveMeta
 from minibrokerd.core.model.sessions import Session
+from minibrokerd.core.model.sheaf import Sheaf
 from minibrokerd.core.model.shelf import Shelf
 from minibrokerd.core.model.state import Store
 from minibrokerd.core.model.sums import OUTCOME_BYTES, QUEUE_BYTES
@@ -199,6 +200,13 @@ def _shelf(store: Store, shelf: Shelf, part: Part, budget: Budget) -> bool:
             batch = store.open_batch  # that of its copy, or one before it
             if isinstance(item, Span):
                 part.add(queue, item)
+            elif isinstance(item, Sheaf):
+                part.write()
+                spans = list(item.spans())
+                for span in spans:
+                    part.add(queue, span)
+                part.write()
+                item.block = spans[0].block
             else:
                 _copy(store, queue, item, budget)
         shelf.low = min(shelf.low, batch)

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from minibrokerd.core.model.cold import ColdRun
 from minibrokerd.core.model.deliveries import Consumer, Delivery
-from minibrokerd.core.model.index import Index
 from minibrokerd.core.model.lanes import NO_LANES, Lanes
+from minibrokerd.core.model.later import NO_LATER, Later
 from minibrokerd.core.model.messages import NO_TERMS, Item, Message, Span, State
 from minibrokerd.core.model.priorities import PriorityLanes
+from minibrokerd.core.model.sheaf import Sheaf
 from minibrokerd.core.model.wheel import Timer
 
 if TYPE_CHECKING:
@@ -70,8 +71,8 @@ class Group:
         self.queue = queue
         self.lanes: Lanes | PriorityLanes = NO_LANES
         self.keys: Keys | None = None  # where the settings limit them
-        self.delayed: dict[Timer, Item] = NOTHING
-        self.later = NO_LANES.index  # the delayed ones by their ids
+        self.delayed: dict[Timer, Item | Sheaf] = NOTHING
+        self.later = NO_LATER  # the delayed ones by their ids
         self.delayed_count = 0
         # The delayed ones that wait for room in the DLQ.
         self.doomed: dict[Timer, Message] | None = None
@@ -103,7 +104,7 @@ class Group:
             self.lanes.keys = self.keys
             if self.max_wait_ms:
                 self.lanes.use_ages()
-            self.later = Index(queue.home, standing, queue)
+            self.later = Later(queue.home, standing, queue)
             self.delayed, self.deliveries = {}, {}
 
     def use_keys(self, keys: Keys | None) -> None:
@@ -118,7 +119,7 @@ class Group:
         if not self.count() and not (self.delayed or self.deliveries or self.lanes.has_any()):
             self.lanes.leave()
             self.lanes, self.delayed, self.deliveries = NO_LANES, NOTHING, NOTHING
-            self.later = NO_LANES.index
+            self.later = NO_LATER
         if not self.consumer_count:
             self.consumers = None
 
@@ -195,16 +196,33 @@ class Group:
         if self.keys is not None:
             self.keys.waits(item)
 
-    def undelay(self, timer: Timer) -> Item | None:
-        """Take out what waits under `timer`; None if it left by another way."""
-        item = self.delayed.pop(timer, None)
-        if item is not None:
-            self.later.discard(item)
-            if self.doomed is not None:
-                self.doomed.pop(timer, None)
-            if self.keys is not None:
-                self.keys.left(item)
-        return item
+    def delay_sheaf(self, sheaf: Sheaf) -> None:
+        """Enter a sheaf among the delayed ones; limits of keys are of none in it, for those have no history."""
+        self.wake()
+        self.delayed[sheaf.timer] = sheaf
+        self.later.add_sheaf(sheaf)
+
+    def undelay_sheaf(self, sheaf: Sheaf) -> None:
+        """Take out a sheaf."""
+        del self.delayed[sheaf.timer]
+        self.later.discard_sheaf(sheaf)
+
+    def undelay(self, timer: Timer, item: Item) -> bool:
+        """Take out an item that waits under `timer`; return whether nothing waits under that any more."""
+        there = self.delayed[timer]
+        if isinstance(there, Sheaf):
+            assert isinstance(item, Span), "what is in a sheaf has no history"
+            there.cross_out(item)
+            if not there.left:
+                self.undelay_sheaf(there)
+            return not there.left
+        del self.delayed[timer]
+        self.later.discard(item)
+        if self.doomed is not None:
+            self.doomed.pop(timer, None)
+        if self.keys is not None:
+            self.keys.left(item)
+        return True
 
     def items(self) -> Iterator[tuple[State, Item]]:
         """Yield everything that has not ended with its state: ready, delayed, then held and begun."""
@@ -215,7 +233,8 @@ class Group:
     def moved_items(self) -> Iterator[tuple[State, Item]]:
         """Yield what is not ready, with its state: delayed, then held and begun."""
         for item in self.delayed.values():
-            yield State.DELAYED, item
+            for each in item.spans() if isinstance(item, Sheaf) else (item,):
+                yield State.DELAYED, each
         for delivery in self.deliveries.values():
             for span in delivery.spans.values():
                 yield State.HELD, span
@@ -226,9 +245,9 @@ class Group:
         """Forget every message and return the old lanes, to be freed in steps."""
         old, self.lanes = self.lanes, NO_LANES
         old.leave()
-        self.later.queue = None
+        self.later.leave()
         self.delayed, self.deliveries, self.doomed = NOTHING, NOTHING, None
-        self.later = NO_LANES.index
+        self.later = NO_LATER
         self.delayed_count = self.held = self.begun = self.entering = 0
         if self.keys is not None:
             self.keys.forget_messages()

@@ -58,7 +58,7 @@ def waiting_from(queue: Queue, place: Place, state: State | None) -> tuple[list[
             sources.append((State.READY, lanes.in_order(place.sequence)))
         sources.append((State.READY, _indexed(lanes.index, place)))
     if state in (None, State.DELAYED):
-        sources.append((State.DELAYED, _indexed(queue.group.later, place)))
+        sources += [(State.DELAYED, line) for line in _delayed(queue, place)]
     found = [(state, item) for state, items in sources for item in islice(items, MOST)]
     from_on = place.sequence if place.origin == home else 0
     found.sort(key=lambda each: _order(home, each[1], from_on))
@@ -68,7 +68,7 @@ def waiting_from(queue: Queue, place: Place, state: State | None) -> tuple[list[
 def in_order_of_ids(queue: Queue) -> list[Iterator[Item | ColdRun]]:
     """Return what waits as several lines, each in the order of ids: to be merged, as far as is needed."""
     start = Place(0, queue.home, 0)
-    lines: list[Iterator[Item | ColdRun]] = [_indexed(queue.group.later, start)]
+    lines: list[Iterator[Item | ColdRun]] = [*_delayed(queue, start)]
     for lanes in queue.group.lanes.levels:
         lines += [lanes.in_order(0), _indexed(lanes.index, start)]
     return lines
@@ -76,6 +76,12 @@ def in_order_of_ids(queue: Queue) -> list[Iterator[Item | ColdRun]]:
 
 def _indexed(index: Index, place: Place) -> Iterator[Item]:
     return chain.from_iterable(index.after(place.origin, place.sequence))
+
+
+def _delayed(queue: Queue, place: Place) -> Iterator[Iterator[Item]]:
+    later = queue.group.later
+    yield _indexed(later, place)
+    yield chain.from_iterable(later.in_sheaves(place.origin, place.sequence))
 
 
 def cold_from(run: ColdRun, sequence: int) -> int:

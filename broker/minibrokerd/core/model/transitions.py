@@ -18,8 +18,9 @@ from minibrokerd.core.model.deliveries import Consumer, Delivery
 from minibrokerd.core.model.group import Group
 from minibrokerd.core.model.lifetimes import see_waiting
 from minibrokerd.core.model.messages import Item, Message, Span, State, is_dead
+from minibrokerd.core.model.sheaf import Sheaf
 from minibrokerd.core.model.state import Store
-from minibrokerd.core.model.wheel import Timer
+from minibrokerd.core.model.wheel import TICK_MS, Timer
 
 if TYPE_CHECKING:
     from minibrokerd.core.model.keys import Keys
@@ -36,6 +37,7 @@ class Row(NamedTuple):
 
 
 READY, DELAYED, HELD, BEGUN = State
+STEP_MESSAGES: Final = 100  # of a sheaf that are ready in one apply, after the first
 Rows = dict[tuple[State | None, State | None], Row]
 # From and to; None: it stands nowhere in the group.
 ROWS: Final[Rows] = {
@@ -128,11 +130,17 @@ def take_delayed(store: Store, group: Group, item: Item) -> None:
     change(store, group, (item,), DELAYED, None)
 
 
-def delay_over(store: Store, group: Group, timer: Timer) -> None:
-    """The time of what is DELAYED under a timer has come."""
+def delay_over(store: Store, group: Group, timer: Timer, most: int) -> int:
+    """The time of what is DELAYED under a timer has come; return how many messages of a sheaf that was.
+
+    Those are `most` now, and the rest in steps.
+    """
     item = group.delayed.get(timer)
+    if isinstance(item, Sheaf):
+        return give_due(store, group, item, most)
     if item is not None:
         change(store, group, (item,), DELAYED, READY)
+    return 0
 
 
 def give_credit(store: Store, group: Group, delivery: Delivery, count: int) -> None:
@@ -164,11 +172,12 @@ def _stir(store: Store, group: Group) -> None:
 def _disarm(store: Store, group: Group, item: Item, source: State | None) -> None:
     timer = item.timer
     assert timer is not None
-    store.wheel.cancel(timer)
-    if source is DELAYED:
-        group.undelay(timer)
+    if source is not DELAYED or group.undelay(timer, item):
+        store.wheel.cancel(timer)
     if isinstance(item, Message):
         item.timer = None
+    else:
+        del item.timer  # it may be that of a sheaf, which goes on
 
 
 def _arm(store: Store, group: Group, item: Item, target: State | None, until_ms: int) -> None:
@@ -214,6 +223,40 @@ def _begun(store: Store, group: Group, items: Sequence[Item], delivery: Delivery
     for item in items:
         assert isinstance(item, Message)
         item.state = BEGUN
+
+
+# -- sheaves: (None, DELAYED) and (DELAYED, READY) of many messages together; all else goes by the table -----
+
+
+def wait_together(store: Store, group: Group, sheaf: Sheaf) -> None:
+    """None to DELAYED: fresh messages of one publish, none of them ready yet."""
+    group.delayed_count += sheaf.left
+    sheaf.timer.item = group
+    store.wheel.schedule(sheaf.timer, sheaf.next_ms)
+    group.delay_sheaf(sheaf)
+
+
+def give_due(store: Store, group: Group, sheaf: Sheaf, most: int) -> int:
+    """DELAYED to READY: up to `most` messages of a sheaf whose time has come; return how many. More follow."""
+    upto_ms = store.now_ms // TICK_MS * TICK_MS  # as each would by a timer of its own
+    spans = sheaf.due(upto_ms, most) if most > 0 else []
+    count = sum([span.stop - span.first for span in spans])
+    group.delayed_count -= count
+    if not sheaf.left:
+        group.undelay_sheaf(sheaf)
+    elif sheaf.next_ms > upto_ms:
+        store.wheel.schedule(sheaf.timer, sheaf.next_ms)
+    else:
+        store.jobs.append(lambda: _give_more(store, group, sheaf))
+    if spans:
+        _ready(store, group, spans, None)
+    return count
+
+
+def _give_more(store: Store, group: Group, sheaf: Sheaf) -> bool:
+    if group.delayed.get(sheaf.timer) is sheaf:
+        give_due(store, group, sheaf, STEP_MESSAGES)
+    return True
 
 
 _PUT: Final = {READY: _ready, DELAYED: _delayed, HELD: _held, BEGUN: _begun}

@@ -22,6 +22,7 @@ from minibrokerd.core.model.noting import end_runs
 from minibrokerd.core.model.places import Place
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.refusals import Refused, check_name, check_space
+from minibrokerd.core.model.sheaf import Sheaf
 from minibrokerd.core.model.state import Store
 from minibrokerd.core.model.transitions import take_delayed, wait
 from minibrokerd.core.model.walks import GO_ON, Steps, Walk
@@ -163,9 +164,12 @@ class Moving:
             if not self._timers:
                 self._timers = [*islice(source.group.delayed, TIMERS_AHEAD)][::-1]
             timer = self._timers.pop()
-            item = source.group.delayed.get(timer)
-            if item is None:
+            there = source.group.delayed.get(timer)
+            if there is None:
                 continue  # it went another way since
+            item = next(there.spans()) if isinstance(there, Sheaf) else there
+            if isinstance(there, Sheaf) and item.stop - item.first < there.left:
+                self._timers.append(timer)
             take_delayed(self._store, source.group, item)
             if item.stop - item.first > most:
                 assert isinstance(item, Span)

@@ -8,6 +8,7 @@ which everybody else has his turn.
 from __future__ import annotations
 
 from heapq import nsmallest
+from itertools import chain
 from typing import Final, NamedTuple
 
 from minibrokerd.core.model.messages import Item, State, is_dead
@@ -39,7 +40,8 @@ class Due:
         """Show up to `most` messages that come behind a place; each is shown as it is when it is its turn."""
         behind = _At(*place)
         found: list[_At] = []
-        for items in self._queue.group.later.after(self._queue.home, 0):
+        later, home = self._queue.group.later, self._queue.home
+        for items in chain(later.after(home, 0), later.in_sheaves(home, 0)):
             for item in items:
                 if not is_dead(item):  # one that waits for room in the DLQ is due at no time
                     found += (each for each in _places(item) if each > behind)

@@ -17,6 +17,7 @@ from minibrokerd.core.model.noting import note_dead, tell_one
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.records import AttemptMeta, DropMeta, PurgeMeta
 from minibrokerd.core.model.refusals import Refused
+from minibrokerd.core.model.sheaf import Sheaf
 from minibrokerd.core.model.state import Store
 from minibrokerd.core.model.transitions import give_credit, wait
 from minibrokerd.core.verbs.dooming import doom, move_message, wake_doomed
@@ -99,11 +100,18 @@ def _end_all(store: Store, queue: Queue, outcome: Outcome, by: str) -> int:
         looks = 0
         while deliveries and looks < STEP_MESSAGES:
             looks += 1 + _end_delivery(store, queue, deliveries.popitem()[1], let_go)
-        for _ in range(min(len(delayed), STEP_MESSAGES)):
+        while delayed and looks < STEP_MESSAGES:
             timer, item = delayed.popitem()
             store.wheel.cancel(timer)
-            later.discard(item)
-            let_go(item)
+            if isinstance(item, Sheaf):
+                looks += item.left
+                later.discard_sheaf(item)
+                for span in item.spans():
+                    let_go(span)
+            else:
+                looks += 1
+                later.discard(item)
+                let_go(item)
         is_free = lanes.free_some(STEP_MESSAGES, let_go) and not delayed and not deliveries
         return telling.tell_some() and is_free
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from minibroker.contract import limits
 from minibroker.contract.settings import DURABILITIES
@@ -11,6 +11,7 @@ from minibrokerd.core.model.claims import Claims
 from minibrokerd.core.model.columns import COLUMNS, check_sizes, read_columns, spans_of
 from minibrokerd.core.model.deliveries import Run
 from minibrokerd.core.model.extents import Extent, Sizes
+from minibrokerd.core.model.group import Group
 from minibrokerd.core.model.inputs import Frame, Slice
 from minibrokerd.core.model.lifetimes import limit, see_waiting
 from minibrokerd.core.model.messages import MEMORY, SYNC, Block, Span, terms
@@ -18,8 +19,9 @@ from minibrokerd.core.model.queues import DEFAULTS, Queue
 from minibrokerd.core.model.records import PublishMeta
 from minibrokerd.core.model.refusals import Broken, Refused
 from minibrokerd.core.model.sessions import Result
+from minibrokerd.core.model.sheaf import Sheaf
 from minibrokerd.core.model.state import Store
-from minibrokerd.core.model.transitions import wait
+from minibrokerd.core.model.transitions import wait, wait_together
 from minibrokerd.core.verbs.chaining import After, begin, check_after
 from minibrokerd.core.verbs.overflowing import asked_of, check_room, make_room
 from minibrokerd.core.verbs.uniqueness import Plan, check_plan
@@ -122,9 +124,13 @@ def publish(work: Publishing) -> tuple[Result, Sequence[Run], int]:
     if ttl_ms:
         limit(store, block, store.now_ms + ttl_ms, (queue.number,))
     delay_ms = part.delay_ms if after is None else limits.MAX_DELAY_MS
-    spans = spans_of(block, delay_ms, part.key, columns)
+    sheaf = Sheaf.published(block, delay_ms, part.key, columns) if columns else None
     if plan is not None:
-        spans = plan.living(block, spans)
+        spans = plan.living(block, spans_of(block, delay_ms, part.key, columns))
+    elif sheaf is not None:  # until it waits, it is as one span of all
+        spans = [cast("Span", sheaf)]
+    else:
+        spans = spans_of(block, delay_ms, part.key, columns)
     if durability != MEMORY:
         _write(store, queue, block, part, frame, delay_ms, has_outcome=plan is None)
     if after is not None:
@@ -178,16 +184,26 @@ def result_of(block: Block) -> Result:
 
 
 def enter(store: Store, queue: Queue, spans: list[Span]) -> None:
-    """Let published messages wait for their delay, or into their lanes."""
+    """Let published messages wait for their delay, or into their lanes; one of the spans may be a sheaf."""
     group = queue.group
     for span in spans:
         if span.ready_at_ms > store.now_ms:
-            wait(store, group, span)
+            if isinstance(span, Sheaf):
+                _enter_sheaf(store, group, span)
+            else:
+                wait(store, group, span)
         else:
             group.enter(span)
     if store.sums.lifetimes:
         see_waiting(store, group, spans)
     store.touch(group)
+
+
+def _enter_sheaf(store: Store, group: Group, sheaf: Sheaf) -> None:
+    for span in sheaf.due(store.now_ms, sheaf.left):
+        group.enter(span)
+    if sheaf.left:
+        wait_together(store, group, sheaf)
 
 
 def _reserve(store: Store, queue: Queue, count: int) -> int:
