@@ -52,4 +52,6 @@ def test_a_key_of_its_own_takes_no_more_than_that() -> None:
 def test_a_delay_of_its_own_takes_no_more_than_that() -> None:
     traced_bytes("plain")
     more = traced_bytes("delayed") - traced_bytes("plain")
-    assert more - 8 <= 40  # beside the delay as it came; a span and a timer of its own took ten times that
+    assert (
+        more - 8 <= 40
+    )  # beside the delay as it came; a span and a timer of its own took ten times that
