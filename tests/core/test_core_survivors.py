@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
+from typing import Any, NoReturn
+
+import pytest
+from harness import World
 
 from minibrokerd.bodies.store import BodyStore
+from minibrokerd.core import surviving
 from minibrokerd.core.durable.survivors import Live, Survivors
 from minibrokerd.core.model.messages import SYNC, Block, Span
 from minibrokerd.core.model.queues import DEFAULTS, Queue
@@ -26,3 +30,25 @@ def test_a_block_that_comes_again_takes_the_place_of_the_first() -> None:
         survivors.add(first, live(first, 10), 10)
     assert survivors.firsts == [0, 10]
     assert sum(each.left for each in survivors.lives) == 20
+
+
+def test_a_start_arranges_only_queues_that_have_settings_of_their_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """There may be 100,000 of the others, and each look at their settings is a start's time."""
+    world, arranged = World(), list[str]()
+    client = world.hello()
+    for name in "abc":
+        client.publish(name, b"x")
+    client.set("b", key_concurrency=1)
+    arrange = surviving.arrange
+
+    def noted(store: Any, queue: Any) -> None:
+        arranged.append(queue.name)
+        arrange(store, queue)
+
+    monkeypatch.setattr(surviving, "arrange", noted)
+    world.restart()
+    assert arranged == ["b"]
+    assert world.queue("b").group.keys is not None
+    assert world.queue("a").settings is world.queue("c").settings

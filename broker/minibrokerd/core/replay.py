@@ -224,10 +224,11 @@ class Replay:
         if queue.name:
             queue.restore(meta.settings)
             return
-        self._homes[queue.home].remove(waiting)
         self._nameless.pop(queue.number, None)
+        if queue.home != meta.home:
+            self._homes[queue.home].remove(waiting)
+            self._homes.setdefault(meta.home, []).append(waiting)
         waiting.rename(meta.name, meta.home, meta.settings)
-        self._homes.setdefault(meta.home, []).append(waiting)
         self._store.add_queue(queue)
 
     @_applies(ReserveMeta)

@@ -15,7 +15,7 @@ from minibrokerd.core.model.cold import ColdRun
 from minibrokerd.core.model.deliveries import Delivery
 from minibrokerd.core.model.lifetimes import limit_again
 from minibrokerd.core.model.messages import Block, Message, Span, State
-from minibrokerd.core.model.queues import Queue
+from minibrokerd.core.model.queues import DEFAULTS, Queue
 from minibrokerd.core.model.records import BeginMeta
 from minibrokerd.core.model.sessions import Session
 from minibrokerd.core.model.sheaf import Sheaf
@@ -32,7 +32,8 @@ LEASE_GRACE_MS: Final = 60_000
 def finish_queue(store: Store, waiting: Survivors) -> int:
     """Let what is left of a queue wait, or be worked on; return how many messages that is."""
     queue, messages = waiting.queue, 0
-    arrange(store, queue)
+    if queue.settings is not DEFAULTS:  # those have nothing arranged, and there may be very many
+        arrange(store, queue)
     later: list[Span] = []  # of one block, and nothing else between them
     for live in waiting.lives:
         if isinstance(live, ColdRun):

@@ -120,6 +120,10 @@ class Survivors:
 
     def replace(self, first: int, stop: int, live: Live | ColdRun) -> None:
         """Put messages in the place of what is known of them."""
+        if not self.firsts:  # there may be very many queues with one run each
+            self.firsts.append(first)
+            self.lives.append(live)
+            return
         self._split(first)
         self._split(stop)
         low, high = bisect_left(self.firsts, first), bisect_left(self.firsts, stop)

@@ -90,10 +90,9 @@ class Queue:
 
         What each publish asks stands beside them: `durability`, an index of `DURABILITIES`, and limits.
         """
+        # Of a log that was written before a setting existed, that has its default; of nearly all queues all have.
         if settings is not DEFAULTS:
-            # Of a log that was written before a setting existed, that has its default.
-            full = DEFAULTS | settings
-            settings = DEFAULTS if full == DEFAULTS else full
+            settings = DEFAULTS if settings.items() <= DEFAULTS.items() else DEFAULTS | settings
         self.settings = settings
         self.durability = DURABILITIES.index(str(settings["durability"]))
         self.max_messages = self.setting("max_messages")
@@ -107,7 +106,8 @@ class Queue:
     def restore(self, settings: Settings) -> None:
         """Take what a record of it has."""
         self.is_chosen |= settings.keys() > {"durability"}
-        self.configure(self.settings | settings)
+        if self.settings is not DEFAULTS or not settings.items() <= DEFAULTS.items():
+            self.configure(self.settings | settings)
 
     def count(self) -> int:
         """Return the messages that have not ended, in every state."""
