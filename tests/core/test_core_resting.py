@@ -12,7 +12,7 @@ from harness import World
 
 from minibrokerd.core.model.endings import Endings
 from minibrokerd.core.model.group import NOTHING
-from minibrokerd.core.model.lanes import NO_LANES
+from minibrokerd.core.model.no_lanes import NO_LANES
 from minibrokerd.core.model.queues import DEFAULTS, Queue
 from minibrokerd.core.model.state import REST_MS
 from minibrokerd.core.model.timed import MOST_TIMED

@@ -26,9 +26,9 @@ def test_a_turn_is_an_ordered_table_of_its_members(seed: int) -> None:
         elif act == 1:
             turn.leave(lane)
             line.pop(lane, None)
-        elif act == 2 and lane in line:
-            turn.move_to_end(lane)
-            line.move_to_end(lane)
+        elif act == 2 and line:
+            turn.rotate()
+            line.move_to_end(next(iter(line)))
         elif act == 3 and lane not in line and line:
             old = random.choice(list(line))
             turn.replace(old, lane)

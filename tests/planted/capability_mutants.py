@@ -196,7 +196,7 @@ RATE_MUTANTS: Final = (
         "a token of what expired is lost",
         "core/verbs/expiring.py",
         "                group.keys.untook(item)\n",
-        "                group.keys.ended_work(item)\n",
+        "                group.keys.ended_work((item,))\n",
         ("core/test_core_rates.py",),
         "the same, by what was over when its turn came",
     ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from minibrokerd.core.model.keys import in_steps
-from minibrokerd.core.model.lanes import NO_LANES
+from minibrokerd.core.model.no_lanes import NO_LANES
 
 if TYPE_CHECKING:
     from minibrokerd.core.model.queues import Queue

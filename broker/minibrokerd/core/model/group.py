@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from minibrokerd.core.model.cold import ColdRun
 from minibrokerd.core.model.deliveries import Consumer, Delivery
-from minibrokerd.core.model.lanes import NO_LANES, Lanes
+from minibrokerd.core.model.lanes import Lanes
 from minibrokerd.core.model.later import NO_LATER, Later
 from minibrokerd.core.model.messages import NO_TERMS, Item, Message, Span, State
+from minibrokerd.core.model.no_lanes import NO_LANES
 from minibrokerd.core.model.priorities import PriorityLanes
 from minibrokerd.core.model.sheaf import Sheaf
 from minibrokerd.core.model.wheel import Timer

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
-from minibrokerd.core.model.messages import Block, Item, Message
+from minibrokerd.core.model.messages import Block, Item, Message, Span
 from minibrokerd.core.model.shelf import SHELF_BITS, Shelf
 from minibrokerd.core.model.standing import Standing
 
@@ -95,6 +95,33 @@ class Index:
         if item.block.batch <= standing.upto:
             standing.took_old = True
         return True
+
+    def discard_all(self, spans: Sequence[Span]) -> None:
+        """Take out spans that are here: a shelf is looked for once for neighbours that share it."""
+        standing, block, far, last = self._standing, None, 0, -1
+        firsts: list[int] = []
+        for span in spans:
+            if span.block is not block:
+                block = span.block
+                far = block.origin << _ORIGIN_BITS if block.origin != self._home else 0
+                if block.batch <= standing.upto:
+                    standing.took_old = True
+            first = span.first
+            number = first >> SHELF_BITS | far
+            if number != last:
+                self._clear(last, firsts)
+                last, firsts = number, []
+            firsts.append(first)
+        self._clear(last, firsts)
+        standing.items -= len(spans)
+
+    def _clear(self, number: int, firsts: list[int]) -> None:
+        if firsts:
+            shelf = self._shelves[number]
+            shelf.remove_all(firsts)
+            if not shelf.count:
+                del self._shelves[number]
+                self._standing.forget(shelf)
 
     def has(self, item: Item) -> bool:
         """Whether this item is here."""

@@ -148,40 +148,34 @@ class Keys:
             wanted = min(wanted, self.each.room(name, self._store.now_ms))
         return None, max(wanted, 1)
 
-    def took(self, item: Item) -> bool:
-        """Count an item that is being delivered; return whether its key is open still.
+    def took(self, item: Item, lanes: Lanes) -> bool:
+        """Count an item that is being delivered out of these lanes; return whether its key is open still.
 
-        If it is not, no lane of it stands in turn any more.
+        If it is not, they take its lane out of turn; no lane of another priority of it stands there any more.
         """
         name, count = item.key, item.stop - item.first
         key = self._by_name.get(name)
-        if key is None and self.each is None:  # nothing else is known of it, as of nearly all keys
+        has_tokens = self.each is None or self._charge(self.each, name, count, item)
+        if key is None and has_tokens:  # nothing else is known of it, as of nearly all keys
             if not self.most:
                 return True
             self._by_name[name] = Key(name, count)
             is_open = count < self.most
         else:
-            is_open = self._took(key, item, count)
-        for lanes in () if is_open else self._group.lanes.levels:
-            lanes.put_in_turn(name, is_open=False)
+            is_open = self._took(key, item, count, has_tokens=has_tokens)
+        if not is_open and self._group.lanes is not lanes:
+            for others in self._group.lanes.levels:
+                others.put_in_turn(name, is_open=False)
         return is_open
 
-    def _took(self, key: Key | None, item: Item, count: int) -> bool:
-        name, each, has_tokens = item.key, self.each, True
-        if key is not None and key.circuit is not None:
+    def _took(self, key: Key | None, item: Item, count: int, *, has_tokens: bool) -> bool:
+        if key is None:
+            key = self._made(item.key)
+        if key.circuit is not None:
             key.circuit.gave(item)
-        if each is not None:
-            taken_to = self._charge(each, name, count, item)
-            has_tokens = each.due_after(taken_to) <= self._store.now_ms
         if self.most:
-            if key is None:
-                key = self._by_name[name] = Key(name, count)
-            else:
-                key.work += count
-                key.went(item)
-        if key is None and has_tokens:
-            return True
-        key = key or self._made(name)
+            key.work += count
+            key.went(item)
         is_simple = has_tokens and key.is_plain
         is_open = (not self.most or key.work < self.most) if is_simple else self._look(key)
         self._drop_if_unused(key)  # of a closed one, too: what comes later looks at its tokens
@@ -191,7 +185,7 @@ class Keys:
         """An item was not delivered after all: it costs no token, and is in work no more."""
         if self.each is not None:
             self.each.take(item.key, -(item.stop - item.first), self._store.now_ms)
-        self.ended_work(item)
+        self.ended_work((item,))
         if self.each is not None and not self.most:  # then no end of work opens a key
             self._settle(self._made(item.key))
 
@@ -244,26 +238,37 @@ class Keys:
                     key.work += item.stop - item.first
                     self._settle(key)
 
-    def ended_work(self, item: Item) -> None:
-        """Count messages of a key that are in work no more."""
-        name = item.key
-        if self.most:
-            key = self._by_name[name]
+    def ended_work(self, items: Sequence[Item]) -> None:
+        """Count items that are in work no more."""
+        by_name, most, opened = self._by_name, self.most, list[str]()
+        for item in items if most else ():
+            if not item.key:
+                continue
+            key = by_name[item.key]
             key.work -= item.stop - item.first
             assert key.work >= 0, "more messages of a key ended than were in work"
             if self.each is not None or not key.is_plain:
                 self._tried(key, item)
                 self._settle(key)
-                return
+                continue
             if not key.work:
-                del self._by_name[name]
-            for lanes in self._group.lanes.levels if key.work < self.most else ():
+                del by_name[item.key]
+            if key.work < most:
+                opened.append(item.key)
+        for lanes in self._group.lanes.levels if opened else ():
+            for name in opened:
                 if lanes.put_in_turn(name, is_open=True):
                     self._store.touch(self._group)
-        elif self.circuits is not None and name in self.circuits.open:
-            key = self._by_name[name]
-            self._tried(key, item)
-            self._settle(key)
+        if not most and self.circuits is not None and self.circuits.open:
+            self._tried_ended(items)
+
+    def _tried_ended(self, items: Sequence[Item]) -> None:
+        assert self.circuits is not None
+        for item in items:
+            if item.key in self.circuits.open:
+                key = self._by_name[item.key]
+                self._tried(key, item)
+                self._settle(key)
 
     def _tried(self, key: Key, item: Item) -> None:
         """The message that is tried for an open circuit ended, somehow: the next one may be."""
@@ -423,19 +428,19 @@ class Keys:
 
     # -- time ---------------------------------------------------------------------------------------
 
-    def _charge(self, rate: Rate, name: str, count: int, item: Item) -> float:
-        """Take tokens; if the log must know of it, the delivery of an item rests on that. Return `Rate.take`'s."""
+    def _charge(self, rate: Rate, name: str, count: int, item: Item) -> bool:
+        """Take tokens; if the log must know of it, the delivery of an item rests on that. Return: one is left."""
         store = self._store
         taken_to = rate.take(name, count, store.now_ms)
         until_unix_ms = store.unix_ms_at(round(taken_to))
         number = self._group.queue.number
-        known = store.kept.get(store, RATE, (number, name))
-        if known is None or int(known[0]) < until_unix_ms:
+        known = store.kept.find(store, RATE, (number, name))
+        if known is None or int(known.value[0]) < until_unix_ms:
             until_unix_ms += _kept_ahead_ms(rate)
             store.kept.put(store, RATE, (number, name), (until_unix_ms,), until_unix_ms)
             item.batch = max(item.batch, store.open_batch)
             store.effects.wake = True
-        return taken_to
+        return rate.due_after(taken_to) <= store.now_ms
 
     def _due_of_queue(self) -> int:
         assert self.whole is not None

@@ -332,6 +332,18 @@ class KeyLane(Lane):
                 return span
         return super().take(most)
 
+    def drop_first(self) -> bool:
+        """Remove what came first of those that never came back, all that it has; return whether it has more.
+
+        The index is left to the caller.
+        """
+        fresh = self.fresh
+        if type(fresh) is deque:
+            fresh.popleft()
+            return bool(fresh)
+        self.fresh = NO_SPANS
+        return False
+
     def free_some(self, most: int, drop: Callable[[Item | ColdRun], object]) -> int:
         """Take items out of a lane that is out of use, as any lane does."""
         if _is_list(self.fresh):

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, groupby, islice
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from minibrokerd.core.model.ages import Ages, oldest_of
 from minibrokerd.core.model.cold import ColdRun
@@ -210,8 +210,8 @@ class Lanes:
             if lane is not None:
                 self._turn.leave(lane)
             return False
-        if not lane or lane in self._turn:
-            return False
+        if lane.behind is not None or not lane:
+            return False  # it stands in turn, or has nothing
         self._turn.append(lane)
         if self.ages is not None:
             self._came(lane)
@@ -246,22 +246,46 @@ class Lanes:
         if keys is not None and keys.is_counting:
             return []
         items: list[Item] = []
+        singles: list[Span] = []  # those of `items` that leave the index together
         terms = NO_TERMS  # of the last one
         while most and turn.count:
             lane = turn.behind
-            if type(lane) is Span:
-                if keys is None and self._may_go_alone(lane, most, most_bytes, items):
-                    self._take_alone(lane)
-                    items.append(lane)
-                    terms = lane.block.terms
-                    most_bytes -= lane.block.bytes_of(lane.first, lane.stop)
-                    most -= lane.stop - lane.first
+            kind = type(lane)
+            # Of a key of which nothing came back one message goes, as it is or not: of nearly all that take turns.
+            if kind is not Lane and not (kind is KeyLane and lane.returned):
+                span = lane if kind is Span else lane.fresh[0]
+                if span.stop - span.first == 1:
+                    block = span.block
+                    size = (
+                        block.size
+                        if block.starts is None
+                        else block.bytes_of(span.first, span.stop)
+                    )
+                    if items and size > most_bytes:
+                        break
+                    if block.terms is not terms:
+                        if items and terms.differ(block.terms):
+                            break
+                        terms = block.terms
+                    singles.append(span)
+                    items.append(span)
+                    most_bytes -= size
+                    most -= 1
+                    has_more = kind is KeyLane and lane.drop_first()
+                    if not has_more:
+                        turn.leave(lane)
+                        del self._keyed[span.key]
+                    if keys is not None:
+                        self._took(keys, lane, span, has_more=has_more)
+                    elif has_more:
+                        turn.rotate()
                     continue
+            if kind is Span:
                 lane = self._lane(lane.key)
             if lane.cold and lane.is_waiting:
                 if turn.count == 1:
                     break
-                turn.move_to_end(lane)  # there is one such lane at the most
+                turn.rotate()  # there is one such lane at the most
                 continue
             # Alone, a lane gives whole spans; with others it gives one message and the turn goes on.
             if keys is None or not lane.key:
@@ -287,30 +311,19 @@ class Lanes:
             most_bytes -= size
             self.ready -= count
             most = most - count if most > count else 0
-            if keys is not None and lane.key:
-                self._took(keys, lane, item)
-            elif lane:
-                turn.move_to_end(lane)
-            else:
+            has_more = bool(lane)
+            if not has_more:
                 turn.leave(lane)
                 if lane.key:
                     del self._keyed[lane.key]
+            if keys is not None and lane.key:
+                self._took(keys, lane, item, has_more=has_more)
+            elif has_more:
+                turn.rotate()
+        if singles:
+            self.ready -= len(singles)
+            self.index.discard_all(singles)
         return items
-
-    def _may_go_alone(self, span: Span, most: int, most_bytes: int, items: list[Item]) -> bool:
-        """Whether a span that waits alone for its key goes as it is, behind these."""
-        if span.stop - span.first > (most if self._turn.count == 1 else 1):
-            return False
-        block = span.block
-        if items and items[-1].block.terms.differ(block.terms):
-            return False
-        return block.bytes_of(span.first, span.stop) <= most_bytes
-
-    def _take_alone(self, span: Span) -> None:
-        self._turn.leave(span)
-        del self._keyed[span.key]
-        self.index.discard(span)
-        self.ready -= span.stop - span.first
 
     def _take_open(self, keys: Keys, lane: Lane, most: int) -> Item:
         """Take what comes next of an open key: that which holds its place, or what is first in its lane."""
@@ -319,14 +332,15 @@ class Lanes:
             return lane.take_one(first, first.sequence)
         return lane.take(most)
 
-    def _took(self, keys: Keys, lane: Lane, item: Item) -> None:
+    def _took(self, keys: Keys, lane: Member, item: Item, *, has_more: bool) -> None:
         """Let the turn go on, where a key may give several messages in its turn, or none any more."""
-        if not lane:
+        is_open = keys.took(item, self)
+        if not has_more:
+            return
+        if not is_open:
             self._turn.leave(lane)
-            del self._keyed[lane.key]
-        is_open = keys.took(item)
-        if is_open and lane and not keys.keeps_turn(lane.key, item.stop - item.first):
-            self._turn.move_to_end(lane)
+        elif not keys.keeps_turn(lane.key, item.stop - item.first):
+            self._turn.rotate()  # it is the first one still
 
     def take_by_age(self, upto_ms: int, most: int, most_bytes: int) -> list[Item]:
         """As `take`: of one priority nothing goes before its order."""
@@ -481,19 +495,3 @@ class Lanes:
             self._keyed[key] = lane
             self._turn.replace(alone, lane)
         return lane
-
-
-class _NoLanes(Lanes):
-    """The lanes of every queue that has nothing: `Queue.wake` comes before the first message."""
-
-    __slots__ = ()
-
-    def _lane(self, key: str) -> NoReturn:
-        raise AssertionError("a queue at rest was given a message")
-
-    def enter_cold(self, run: ColdRun) -> NoReturn:
-        """Refuse: it would be in all queues."""
-        self._lane("")
-
-
-NO_LANES: Final[Lanes] = _NoLanes(0, Standing(), None)

@@ -7,7 +7,7 @@ shelf and, nearly always, in a few batches, so little that is new is looked at t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 from minibrokerd.core.model.messages import NEVER, Item
@@ -65,8 +65,24 @@ class Shelf:
             return
         self._slots[sequence & _MASK] = None
         if self.count < FEW:
-            self._few = dict(self.from_place(0))
-            self._slots = None
+            self._make_few()
+
+    def remove_all(self, sequences: Sequence[int]) -> None:
+        """Take out the items whose first messages are these; they are here."""
+        slots = self._slots
+        if slots is None:
+            for sequence in sequences:
+                self.remove(sequence)
+            return
+        for sequence in sequences:
+            slots[sequence & _MASK] = None
+        self.count -= len(sequences)
+        if self.count < FEW:
+            self._make_few()
+
+    def _make_few(self) -> None:
+        self._few = dict(self.from_place(0))
+        self._slots = None
 
     def before(self, sequence: int) -> Item | None:
         """Return the last item whose first message is not behind this one; -1: of all that are here."""

@@ -107,9 +107,7 @@ def _count_keys(
     if not was_in_work:
         keys.works(items)
         return
-    for item in items:
-        if item.key:
-            keys.ended_work(item)
+    keys.ended_work(items)
 
 
 def wait(store: Store, group: Group, item: Item, delivery: Delivery | None = None) -> None:

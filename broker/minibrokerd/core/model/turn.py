@@ -54,11 +54,15 @@ class Turn:
         member.before = member.behind = None
         self.count -= 1
 
-    def move_to_end(self, member: Member) -> None:
-        """Let a member that stands in line stand at the end."""
-        if member.behind is not self:
-            self.leave(member)
-            self.append(member)
+    def rotate(self) -> None:
+        """Let the first one stand at the end; there is one."""
+        first, last = self.behind, self.before
+        if first is last:
+            return
+        second = first.behind
+        self.behind, second.before = second, self
+        last.behind, first.before = first, last
+        first.behind, self.before = self, first
 
     def replace(self, old: Member, new: Member) -> None:
         """Let a member stand where another one stood, if that did."""

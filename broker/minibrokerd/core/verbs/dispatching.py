@@ -15,8 +15,8 @@ from minibrokerd.core.durable.paging import read_ahead
 from minibrokerd.core.model.circuits import hands_out, is_open
 from minibrokerd.core.model.deliveries import Consumer, Delivery
 from minibrokerd.core.model.group import Group
-from minibrokerd.core.model.lanes import NO_LANES
 from minibrokerd.core.model.messages import Block, Item, Span, alike
+from minibrokerd.core.model.no_lanes import NO_LANES
 from minibrokerd.core.model.noting import ids_of
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.sessions import Connection
@@ -113,7 +113,7 @@ def _deliver(store: Store, group: Group, consumer: Consumer, most: int) -> bool:
     delivery = Delivery(
         token, queue.number, queue.home, consumer.session, connection.id, consumer, lease_ms
     )
-    bodies, count, rests_on = _fill(delivery, items)
+    bodies, count, rests_on, runs = _fill(delivery, items)
     size = 0
     for block, first, stop in bodies:
         size += block.bytes_of(first, stop)
@@ -128,9 +128,9 @@ def _deliver(store: Store, group: Group, consumer: Consumer, most: int) -> bool:
     connection.session.delivered += count
     connection.session.deliveries.add(token)
     connection.tokens.add(token)
-    runs, column = _runs(items)
+    column = b"".join(runs)
     header = {"op": "deliver", "queue": queue.name, "token": token, "lease_ms": lease_ms}
-    header["count"], header["runs"] = count, runs
+    header["count"], header["runs"] = count, len(runs)
     if terms.max_attempts:
         header["max_attempts"] = terms.max_attempts
     if queue.settings["result_ms"]:
@@ -166,31 +166,42 @@ def _take_by_age(store: Store, group: Group, most: int) -> list[Item]:
 
 def _fill(
     delivery: Delivery, items: Sequence[Item]
-) -> tuple[list[tuple[Block, int, int]], int, int]:
-    """Put items into a delivery; return whose bytes go with it, how many messages they are, and what it rests on.
+) -> tuple[list[tuple[Block, int, int]], int, int, list[bytes]]:
+    """Put items into a delivery; return whose bytes go, how many messages they are, what it rests on, and runs.
 
-    Keys that take turns mostly give neighbours of one publish: their bytes are cut as one piece.
+    Keys that take turns mostly give neighbours of one publish: their bytes are cut as one piece. All is done in
+    one loop, for such items have a message each.
     """
     bodies, spans, token = [], delivery.spans, delivery.token
+    runs, pack = [], DELIVERY_RUN.pack
     count = rests_on = 0
     at_block, at_first = items[0].block, items[0].first
     at_stop = at_first
     for item in items:
-        if type(item) is Span:
-            item.token = token
-            spans[item.first] = item
-        else:
-            delivery.add(item)
         block, first, stop = item.block, item.first, item.stop
+        if type(item) is Span:
+            attempt = 1
+            item.token = token
+            spans[first] = item
+        else:
+            attempt = item.charged + 1
+            delivery.add(item)
         if first != at_stop or block is not at_block:
             bodies.append((at_block, at_first, at_stop))
             at_block, at_first = block, first
-        at_stop = stop
-        count += stop - first
+        at_stop, size = stop, stop - first
+        count += size
         if item.batch > rests_on:
             rests_on = item.batch
+        flags = MARKED if item.marked else 0
+        origin, encoding, unix_ms = block.origin, block.encoding, block.unix_ms
+        if block.encodings is None:  # all alike, as nearly always
+            runs.append(pack(origin, first, size, attempt, flags, encoding, unix_ms))
+            continue
+        for one, next_one, encoding in alike(block, item):
+            runs.append(pack(origin, one, next_one - one, attempt, flags, encoding, unix_ms))
     bodies.append((at_block, at_first, at_stop))
-    return bodies, count, rests_on
+    return bodies, count, rests_on, runs
 
 
 def refill_later(store: Store, connection: Connection, rests_on: int = 0) -> None:
@@ -223,22 +234,6 @@ def _end_receive(store: Store, group: Group, consumer: Consumer, delivery: Deliv
     group.consumer_count -= 1
     begin_messages(store, group.queue, delivery.all_singles())
     connection.tokens.discard(delivery.token)
-
-
-def _runs(items: list[Item]) -> tuple[int, bytes]:
-    packed = []
-    pack = DELIVERY_RUN.pack
-    for item in items:
-        block, first, stop = item.block, item.first, item.stop
-        flags = MARKED if item.marked else 0
-        attempt = 1 if type(item) is Span else item.charged + 1
-        origin, encoding, unix_ms = block.origin, block.encoding, block.unix_ms
-        if block.encodings is None:  # all alike, as nearly always
-            packed.append(pack(origin, first, stop - first, attempt, flags, encoding, unix_ms))
-            continue
-        for one, next_one, encoding in alike(block, item):
-            packed.append(pack(origin, one, next_one - one, attempt, flags, encoding, unix_ms))
-    return len(packed), b"".join(packed)
 
 
 def _keys(items: list[Item]) -> bytes:
