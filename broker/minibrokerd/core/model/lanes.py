@@ -256,11 +256,9 @@ class Lanes:
                 span = lane if kind is Span else lane.fresh[0]
                 if span.stop - span.first == 1:
                     block = span.block
-                    size = (
-                        block.size
-                        if block.starts is None
-                        else block.bytes_of(span.first, span.stop)
-                    )
+                    size = block.size
+                    if block.starts is not None:
+                        size = block.bytes_of(span.first, span.stop)
                     if items and size > most_bytes:
                         break
                     if block.terms is not terms:
@@ -271,14 +269,7 @@ class Lanes:
                     items.append(span)
                     most_bytes -= size
                     most -= 1
-                    has_more = kind is KeyLane and lane.drop_first()
-                    if not has_more:
-                        turn.leave(lane)
-                        del self._keyed[span.key]
-                    if keys is not None:
-                        self._took(keys, lane, span, has_more=has_more)
-                    elif has_more:
-                        turn.rotate()
+                    self._go_on(lane, span, has_more=kind is KeyLane and lane.drop_first())
                     continue
             if kind is Span:
                 lane = self._lane(lane.key)
@@ -288,10 +279,7 @@ class Lanes:
                 turn.rotate()  # there is one such lane at the most
                 continue
             # Alone, a lane gives whole spans; with others it gives one message and the turn goes on.
-            if keys is None or not lane.key:
-                item = lane.take(most if turn.count == 1 else 1)
-            else:
-                item = self._take_open(keys, lane, most)
+            item = self._take_of(lane, most)
             block, count = item.block, item.stop - item.first
             if block.terms is not terms:
                 if items and terms.differ(block.terms):
@@ -311,36 +299,36 @@ class Lanes:
             most_bytes -= size
             self.ready -= count
             most = most - count if most > count else 0
-            has_more = bool(lane)
-            if not has_more:
-                turn.leave(lane)
-                if lane.key:
-                    del self._keyed[lane.key]
-            if keys is not None and lane.key:
-                self._took(keys, lane, item, has_more=has_more)
-            elif has_more:
-                turn.rotate()
+            self._go_on(lane, item, has_more=bool(lane))
         if singles:
             self.ready -= len(singles)
             self.index.discard_all(singles)
         return items
 
-    def _take_open(self, keys: Keys, lane: Lane, most: int) -> Item:
-        """Take what comes next of an open key: that which holds its place, or what is first in its lane."""
-        first, most = keys.turn_of(lane.key, most, alone=self._turn.count == 1)
-        if first is not None:
-            return lane.take_one(first, first.sequence)
-        return lane.take(most)
+    def _take_of(self, lane: Lane, most: int) -> Item:
+        """Take what comes next of a lane; where its key is limited, that which holds its place, if any does."""
+        keys, alone = self.keys, self._turn.count == 1
+        if keys is None or not lane.key:
+            return lane.take(most if alone else 1)
+        first, most = keys.turn_of(lane.key, most, alone=alone)
+        return lane.take(most) if first is None else lane.take_one(first, first.sequence)
 
-    def _took(self, keys: Keys, lane: Member, item: Item, *, has_more: bool) -> None:
+    def _go_on(self, lane: Member, item: Item, *, has_more: bool) -> None:
         """Let the turn go on, where a key may give several messages in its turn, or none any more."""
-        is_open = keys.took(item, self)
+        keys, turn = self.keys, self._turn
         if not has_more:
+            turn.leave(lane)
+            if lane.key:
+                del self._keyed[lane.key]
+        if keys is None or not lane.key:
+            if has_more:
+                turn.rotate()
             return
-        if not is_open:
-            self._turn.leave(lane)
-        elif not keys.keeps_turn(lane.key, item.stop - item.first):
-            self._turn.rotate()  # it is the first one still
+        is_open = keys.took(item, self)
+        if has_more and not is_open:
+            turn.leave(lane)
+        elif has_more and not keys.keeps_turn(lane.key, item.stop - item.first):
+            turn.rotate()  # it is the first one still
 
     def take_by_age(self, upto_ms: int, most: int, most_bytes: int) -> list[Item]:
         """As `take`: of one priority nothing goes before its order."""
