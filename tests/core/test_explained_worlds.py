@@ -47,6 +47,8 @@ RARE = {
     "worker_paused",
     "circuit_open",
     "circuit_probing",
+    "key_circuit_open",
+    "key_circuit_probing",
 }
 STAYS = (
     "no_consumer",

@@ -186,6 +186,8 @@ NOT_SHOWN = {
     "minibroker_sessions_left_out": "only of the series themselves",
     "minibroker_session_acked": "what queues ack is shown",
     "minibroker_session_deliveries": "what is delivered is shown",
+    "minibroker_key_group_wait_seconds": "of groups that an application names; the queue is shown",
+    "minibroker_key_group_run_seconds": "the same",
     "minibroker_schedule_last_time_seconds": "the next time is shown",
 }
 

@@ -159,8 +159,8 @@ CLOSED: Mapping[str, Callable[[], bytes]] = {
     "field: settings nested": lambda: frame(
         part("queue_set", queue="q", settings={"lease_ms": {}}), request=1
     ),
-    "field: 33 settings": lambda: frame(
-        part("queue_set", queue="q", settings={str(number): 1 for number in range(33)}), request=1
+    "field: 65 settings": lambda: frame(
+        part("queue_set", queue="q", settings={str(number): 1 for number in range(65)}), request=1
     ),
     "publish: no sequence": lambda: frame(
         part("publish", queue="q", count=1), lengths=bytes(8), request=1

@@ -148,7 +148,7 @@ async def test_a_queue_that_is_there_has_the_settings_of_its_handler_only_if_ask
         """Do nothing."""
 
     async with MemoryBroker() as broker:
-        await broker.queue("q").publish(1)
+        await broker.queue("q").set(max_attempts=5)
         async with broker.working(app):
             pass
         assert (await broker.queue("q").settings())["max_attempts"] == has

@@ -30,6 +30,7 @@ from minibroker.session.events import (
     Renew,
 )
 from minibroker.session.machine import Machine
+from minibroker.session.message import MessageData
 from minibroker.session.settlements import Settlements
 from minibroker.session.timers import NEVER_MS
 from minibroker.shell.attached import Attached
@@ -88,10 +89,14 @@ class Steps:
         self.max_run_ms = options.max_run_ms
         self.clock = Clock.monotonic  # seconds
         self._telling = Telling(options.where, options.on_settle_error, self._later)
-        self.failed, self.not_kept = self._telling.failed, self._telling.not_kept
+        self.failed = self._telling.failed
         self.mutex = new_mutex()
         self._bell = Bell()  # wakes the thread that polls
         self._begin(None)
+
+    def not_kept(self, message: MessageData[Any]) -> None:
+        """A message came to a result, and nobody keeps it."""
+        self._telling.not_kept(message)
 
     def _begin(self, declared: Declarations | None) -> None:
         """Have a machine, and nothing of an earlier one but what was declared of queues."""

@@ -32,7 +32,6 @@ class Queue:
         "group",
         "home",
         "is_chosen",
-        "is_full",
         "is_limited",
         "last_batch",
         "live_bytes",
@@ -71,7 +70,6 @@ class Queue:
         self.memory_bytes = 0  # of messages that are in no log
         self.last_batch = 0  # the newest batch that changed what this queue shows
         self.unique: UniqueKeys | None = None  # those that its messages hold
-        self.is_full = False  # a publish found no room, and it was noted
         self.group = Group(self)
 
     @property

@@ -344,6 +344,7 @@ class Store:
         del self.queues[queue.name]
         del self.by_number[queue.number]
         self.sums.timed.forget(queue.group)
+        self.sums.full.discard(queue)
         forget_key_times(self, queue.group)
         if queue.stands >= 0:
             self.standing.drop(queue.stands, queue)

@@ -51,6 +51,7 @@ class Sums:
         "by_key_group",
         "cold_bytes",
         "failing_keys",
+        "full",
         "grown_bytes",
         "held_bytes",
         "kept_bytes",
@@ -83,6 +84,7 @@ class Sums:
         self.key_circuits = 0  # that are not closed
         self.broken: dict[KeyCircuits, None] = {}  # those of queues that have some of these
         self.large: dict[Queue, None] = {}
+        self.full: set[Queue] = set()  # a publish found no room, and it was noted
         self.lifetimes = Lifetimes()
         self.standing = Standing()
         self.waits_ms = Histogram()

@@ -87,8 +87,8 @@ def check_room(store: Store, queue: Queue, asked: Asked) -> None:
 def make_room(store: Store, queue: Queue, asked: Asked) -> None:
     """Let the oldest messages leave until those that come have room; it was checked that they can."""
     if _has_room(queue, asked):
-        if queue.is_full and queue.is_calm(CALM_PERCENT):
-            queue.is_full = False
+        if queue in store.sums.full and queue.is_calm(CALM_PERCENT):
+            store.sums.full.remove(queue)
             store.effects.note("queue_has_room", queue=queue.name)
         return
     leaving = _oldest(store, queue, asked)
@@ -131,8 +131,8 @@ def _told(queue: Queue) -> str:
 
 
 def _note_full(store: Store, queue: Queue) -> None:
-    if not queue.is_full:
-        queue.is_full = True
+    if queue not in store.sums.full:
+        store.sums.full.add(queue)
         overflow = str(queue.settings["overflow"])
         store.effects.note("queue_full", queue=queue.name, overflow=overflow, holds=_told(queue))
 
