@@ -107,8 +107,8 @@ ORDER_MUTANTS: Final = (
     Mutant(
         "what is tried and given back is tried for ever",
         "core/model/keys.py",
-        "        elif self.circuits is not None and name in self.circuits.open:\n",
-        "        elif self.circuits is not None and not name:\n",
+        "            if item.key in self.circuits.open:\n",
+        "            if not item.key:\n",
         ("core/test_core_key_circuits.py", "model"),
         "a release of the message that is tried closes its key for good",
     ),
