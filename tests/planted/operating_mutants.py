@@ -216,8 +216,8 @@ METRIC_MUTANTS: Final = (
     Mutant(
         "a window is counted twice",
         "core/model/timed.py",
-        "                if window is not new.before:\n",
-        "                if window is not new:\n",
+        "            if window is not new.before:\n",
+        "            if window is not new:\n",
         TIMED,
         "times: what happened once is in the window and in what lasts",
     ),

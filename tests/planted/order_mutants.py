@@ -131,8 +131,8 @@ ORDER_MUTANTS: Final = (
     Mutant(
         "times of a group are lost with their window",
         "core/model/key_times.py",
-        "                self.lasting.add(window)\n",
-        "                pass\n",
+        "        self.lasting.turn(old, new)\n",
+        "        pass\n",
         ("core/test_core_key_times.py",),
         "a histogram falls, and a monitoring system takes that for a restart",
     ),

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import click
 
+from minibrokerd.cli.nearest import nearest
 from minibrokerd.cli.options import shared_option
 
 FILE: Final = "minibroker.file"  # in the context of a command: the path of its file
@@ -69,8 +69,8 @@ def read(path: Path, context: click.Context) -> dict[str, Any]:
     for key, value in table.items():
         name = key.replace("-", "_")
         if name not in known:
-            near = get_close_matches(name, known, n=1)
-            meant = f" Did you mean {near[0].replace('_', '-')!r}?" if near else ""
+            near = nearest(name, known).replace("_", "-")
+            meant = f" Did you mean {near!r}?" if near else ""
             raise click.UsageError(f"{path}: there is no flag --{key.replace('_', '-')}.{meant}")
         if name in values:
             raise click.UsageError(f"{path}: {key!r} stands twice, once with _ and once with -")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from typing import Final
 
 import click
+
+from minibrokerd.cli.nearest import nearest
 
 MOST_NAMED: Final = 15  # commands of a group that are said where none is near
 WHOLE: Final = 1_000  # letters of a description, which is the first sentence of a command's help
@@ -20,8 +21,8 @@ class Group(click.Group):
         """Return the command that the words name; one that there is not is told beside those it may mean."""
         names = self.list_commands(ctx)
         if args and not args[0].startswith("-") and args[0] not in names:
-            near = get_close_matches(args[0], names, n=1)
-            meant = f" Did you mean {near[0]!r}?" if near else ""
+            near = nearest(args[0], names)
+            meant = f" Did you mean {near!r}?" if near else ""
             if not near and len(names) <= MOST_NAMED:
                 meant = f" There are {', '.join(names)}."
             ctx.fail(f"No such command {args[0]!r}.{meant}")

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
-from difflib import get_close_matches
 from typing import Any, Final
 
 import click
@@ -17,6 +16,7 @@ from minibroker.contract.settings import SETTINGS, Settings
 from minibroker.session.address import masked
 from minibrokerd.cli.completing import complete_setting
 from minibrokerd.cli.group import Group
+from minibrokerd.cli.nearest import nearest
 from minibrokerd.cli.options import client_options, option, queue_argument
 from minibrokerd.cli.printing import note, print_json, print_table, say, shown
 from minibrokerd.cli.ranges import Duration
@@ -294,7 +294,7 @@ def _change(pair: str) -> tuple[str, int | str]:
     if row is None or not equals:
         says = f"{pair!r} is not SETTING=VALUE"
         if equals:
-            (near, *_) = [*get_close_matches(name, SETTINGS, 1), ""]
+            near = nearest(name, SETTINGS)
             says = f"unknown setting {name!r}{f', did you mean {near}?' if near else ''}"
         raise click.BadParameter(f"{says}; the settings are {', '.join(SETTINGS)}")
     if row.choices:

@@ -72,10 +72,8 @@ def _circuit_of(ask: Ask, queue: Queue) -> CircuitView | None:
 
 
 def _key_circuits_of(queue: Queue) -> KeyCircuitsView | None:
-    keys = queue.group.keys
-    if keys is None or keys.circuits is None:
-        return None
-    return KeyCircuitsView(len(keys.circuits.open), keys.circuits.failing)
+    circuits = queue.group.key_circuits
+    return None if circuits is None else KeyCircuitsView(len(circuits.open), circuits.failing)
 
 
 async def show_times(ask: Ask) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from minibrokerd.core.model.group import Group
@@ -15,6 +15,7 @@ from minibrokerd.http.subject import Subject
 from minibrokerd.http.talkers import OTHERS
 
 EXPONENTS: Final = range(0, 28, 2)  # bounds from a millisecond to 19 hours
+Found = Callable[[Subject], Iterable[tuple[Labels, Histogram]]]
 _OF: Final = f"by queue, of the first {MOST_TIMED} in which something was begun, and of all `others` together."
 
 _OF_GROUPS: Final = (
@@ -72,42 +73,37 @@ def _of_groups(subject: Subject, name: str) -> Iterable[tuple[Labels, Histogram]
             yield labels, found.since_start(name)
 
 
+def _histogram(name: str, meaning: str, labels: tuple[str, ...], found: Found) -> Family:
+    """Return a row of times in ms, told in seconds."""
+    return Family(
+        name,
+        "histogram",
+        meaning,
+        labels=labels,
+        histograms=found,
+        exponents=EXPONENTS,
+        scale=1_000,
+    )
+
+
 TIMED_FAMILIES: Final = (
-    Family(
-        "minibroker_queue_wait_seconds",
-        "histogram",
-        f"As minibroker_wait_seconds, {_OF}",
-        labels=("queue",),
-        histograms=_waits,
-        exponents=EXPONENTS,
-        scale=1_000,
+    _histogram(
+        "minibroker_queue_wait_seconds", f"As minibroker_wait_seconds, {_OF}", ("queue",), _waits
     ),
-    Family(
-        "minibroker_queue_run_seconds",
-        "histogram",
-        f"As minibroker_run_seconds, {_OF}",
-        labels=("queue",),
-        histograms=_runs,
-        exponents=EXPONENTS,
-        scale=1_000,
+    _histogram(
+        "minibroker_queue_run_seconds", f"As minibroker_run_seconds, {_OF}", ("queue",), _runs
     ),
-    Family(
+    _histogram(
         "minibroker_key_group_wait_seconds",
-        "histogram",
         f"As minibroker_queue_wait_seconds, {_OF_GROUPS}",
-        labels=("queue", "group"),
-        histograms=lambda subject: _of_groups(subject, "waits"),
-        exponents=EXPONENTS,
-        scale=1_000,
+        ("queue", "group"),
+        lambda subject: _of_groups(subject, "waits"),
     ),
-    Family(
+    _histogram(
         "minibroker_key_group_run_seconds",
-        "histogram",
         f"As minibroker_queue_run_seconds, {_OF_GROUPS}",
-        labels=("queue", "group"),
-        histograms=lambda subject: _of_groups(subject, "runs"),
-        exponents=EXPONENTS,
-        scale=1_000,
+        ("queue", "group"),
+        lambda subject: _of_groups(subject, "runs"),
     ),
     Family(
         "minibroker_queue_consumer_seconds",

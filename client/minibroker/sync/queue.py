@@ -264,10 +264,8 @@ class Queue(QueueByHand, Generic[Body]):
             if driver.attached is not None:
                 driver.attached.delivered(delivery.lease_ms)
             return list(delivery.messages)
-        except (
-            BaseException
-        ):  # an interrupt: nobody will see them, and their leases would be renewed
-            with driver:
+        except BaseException:
+            with driver:  # an interrupt: nobody will see them, and their leases would be renewed
                 driver.machine.give_back(delivery.messages)
             raise
 

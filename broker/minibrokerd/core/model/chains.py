@@ -29,13 +29,10 @@ DONE: Final = (Outcome.DONE + 1, Outcome.ACKED + 1)  # bytes of those that ended
 CHUNK: Final = 64  # predecessors whose ends share an entry
 WAITS: Final = 0  # in the first entry: it waits for others
 WENT: Final = 1  # it went on
-LATER: Final = (
-    2**32 - 1
-)  # the part of an entry that says what messages came to for whom not all were told
+# The part of an entry that says what messages came to, of which not all were told.
+LATER: Final = 2**32 - 1
 NAMED: Final = 3  # predecessors that `explain` names
-FEW: Final = (
-    16  # that wait for one message; more of them are a dict, for those that leave its middle
-)
+FEW: Final = 16  # that wait for one message; more are a dict, for those that leave its middle
 MOST_TOLD: Final = 100  # entries that one apply writes: some ms, and 10 KB
 # In memory, measured, beside its message and entry: of each that is waited for; of one that waits or went on.
 AWAITED_BYTES: Final = 320
@@ -105,9 +102,7 @@ class Chains:
         self.late: dict[Outcome, Late] = {}  # what ended, and who is to be told of it in steps
         # Who is told now: the key of the entry that says so, and who is left.
         self.telling: deque[tuple[tuple[int, ...], Iterator[tuple[Chain, Id, Outcome]]]] = deque()
-        self.due: deque[Id] = (
-            deque()
-        )  # those that are to go on, as their last predecessor has ended
+        self.due: deque[Id] = deque()  # to go on, as their last predecessor has ended
         # What to do with these, some at a time; it says whether none is left.
         self.go_on: Callable[[Store], bool] = lambda store: True
         self._goes_on = False

@@ -23,6 +23,7 @@ from minibrokerd.core.model.wheel import Timer
 
 if TYPE_CHECKING:
     from minibrokerd.core.model.circuits import Circuit
+    from minibrokerd.core.model.key_circuits import KeyCircuits
     from minibrokerd.core.model.key_times import KeyTimes
     from minibrokerd.core.model.keys import Keys
     from minibrokerd.core.model.queues import Queue
@@ -90,9 +91,7 @@ class Group:
         self.circuit: Circuit | None = None  # where the settings want one
         self.recall: Recall | None = None  # while somebody waits, and others hold something
         self.times: Times | None = None  # of what was begun or done of late
-        self.key_times: KeyTimes | None = (
-            None  # the same by groups of keys, where the settings want it
-        )
+        self.key_times: KeyTimes | None = None  # the same by groups of keys, where wanted
         self.idle = False  # waits to be looked at: it may be at rest soon
         self.counters: defaultdict[str, int] = defaultdict(int)  # those of COUNTERS that are not 0
 
@@ -166,6 +165,11 @@ class Group:
         if self.paused or not self.lanes.turns:
             return False
         return self.keys is None or self.keys.queue_room(1) > 0
+
+    @property
+    def key_circuits(self) -> KeyCircuits | None:
+        """The circuits of its keys; None: its settings want none."""
+        return self.keys.circuits if self.keys is not None else None
 
     def stand_in_line(self, consumer: Consumer) -> None:
         """Let a consumer have its turn."""

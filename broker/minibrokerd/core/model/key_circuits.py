@@ -257,22 +257,21 @@ def opened(store: Store) -> None:
     for entry in list(store.kept.of(KEY_CIRCUIT)):
         number, name = entry.key
         queue = store.by_number.get(int(number))
-        keys = queue.group.keys if queue is not None else None
-        if keys is None or keys.circuits is None:
+        circuits = queue.group.key_circuits if queue is not None else None
+        if circuits is None:
             store.kept.forget(KEY_CIRCUIT, entry.key)  # its queue was deleted, or wants none
             continue
         since_unix_ms, until_unix_ms, why = entry.value
         assert isinstance(why, bytes)
         text = why.decode(errors="replace")
-        keys.circuits.recover(str(name), int(since_unix_ms), int(until_unix_ms), text)
+        circuits.recover(str(name), int(since_unix_ms), int(until_unix_ms), text)
 
 
 def _forget(store: Store, number: int | str, name: int | str) -> None:
     queue = store.by_number.get(int(number))
-    if queue is not None and queue.group.keys is not None:
-        circuits = queue.group.keys.circuits
-        if circuits is not None:
-            circuits.forgotten(str(name))
+    circuits = queue.group.key_circuits if queue is not None else None
+    if circuits is not None:
+        circuits.forgotten(str(name))
 
 
 def _to_tick(ms: int) -> int:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from minibrokerd.core.model import key_circuits
 from minibrokerd.core.model.circuits import has_circuit
-from minibrokerd.core.model.kept import KEY, RATE, STEP_ENTRIES
+from minibrokerd.core.model.kept import KEY, RATE
 from minibrokerd.core.model.key import FOR_EVER_MS
-from minibrokerd.core.model.keys import NO_RATE, NOTHING_SAID, Keys, Says
+from minibrokerd.core.model.keys import NO_RATE, NOTHING_SAID, Keys, Says, in_steps
 
 if TYPE_CHECKING:
     from minibrokerd.core.model.queues import Queue
     from minibrokerd.core.model.state import Store
+
+FORGET_LOOKS: Final = 2  # of `in_steps`, for a key for which something is set: that is a record
 
 
 def arrange(store: Store, queue: Queue) -> None:
@@ -101,17 +103,15 @@ def forget_all(store: Store, queue: Queue) -> None:
     """The queue ends: what was set for its keys goes with it, in steps; what its rates have taken ends by time."""
     keys = queue.group.keys
     assert keys is not None
-    names = keys.names_set
     if keys.circuits is not None:
         keys.circuits.end()
+    in_steps(store, _forgotten(store, queue.number, keys.names_set))
 
-    def step() -> bool:
-        for _ in range(min(len(names), STEP_ENTRIES)):
-            store.kept.end(store, KEY, (queue.number, names.popitem()[0]))
-        return not names
 
-    if not step():
-        store.jobs.append(step)
+def _forgotten(store: Store, number: int, names: dict[str, None]) -> Iterator[int]:
+    while names:
+        store.kept.end(store, KEY, (number, names.popitem()[0]))
+        yield FORGET_LOOKS
 
 
 def opened(store: Store) -> None:

@@ -42,9 +42,7 @@ class KeyGroup:
         if now_ms < old.until_ms:
             return old
         new = self.times = old.at(now_ms, 0)
-        for window in windows_of(old):
-            if window is not new.before:
-                self.lasting.add(window)
+        self.lasting.turn(old, new)
         old.before = None
         return new
 

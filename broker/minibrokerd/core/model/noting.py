@@ -167,9 +167,8 @@ def foreign_origins(queue: Queue) -> set[int]:
     for lanes in group.lanes.levels:
         origins |= lanes.index.origins()
     for delivery in group.deliveries.values() if group.held or group.begun else ():
-        origins |= {
-            each.block.origin for each in delivery.singles.values()
-        }  # a span was never moved
+        # A span was never moved.
+        origins |= {each.block.origin for each in delivery.singles.values()}
     return origins - {home}
 
 

@@ -38,6 +38,12 @@ class Lasting:
             self.waits.add_all(times.waits)
             self.runs.add_all(times.runs)
 
+    def turn(self, old: Times | None, new: Times) -> None:
+        """Add the windows that a new one has no more behind it; `old` is the one before."""
+        for window in windows_of(old):
+            if window is not new.before:
+                self.add(window)
+
 
 class Timed:
     """The queues that have times of their own, by their groups."""
@@ -57,9 +63,7 @@ class Timed:
         """Take note that a group has a new window of its times; `old` is the one before, with those behind it."""
         lasting = self.shown.get(group)
         if lasting is not None:
-            for window in windows_of(old):
-                if window is not new.before:
-                    lasting.add(window)
+            lasting.turn(old, new)
         elif len(self.shown) < MOST_TIMED:
             self.shown[group] = Lasting(new.since_ms)
             self.left_out -= old is not None

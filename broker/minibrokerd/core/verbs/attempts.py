@@ -104,11 +104,10 @@ def _tell_circuits(
     store: Store, queue: Queue, delivery: Delivery, message: Message, why: str
 ) -> None:
     """Note a failure where there are circuits, of the queue or of its keys."""
-    keys = queue.group.keys
     if queue.group.circuit is not None:
         ended(store, queue, delivery.token, failed=1, count=1, why=why)
-    elif keys is not None and keys.circuits is not None:
-        keys.circuits.failed(message, why)
+    elif (circuits := queue.group.key_circuits) is not None:
+        circuits.failed(message, why)
 
 
 def _entry(

@@ -43,7 +43,7 @@ def key_set(store: Store, frame: Frame, part: Any) -> None:
             weight=new.weight,
             paused=int(bool(new.paused_until_unix_ms)),
         )
-    circuits = queue.group.keys.circuits if queue.group.keys is not None else None
+    circuits = queue.group.key_circuits
     if part.pause_ms == 0 and circuits is not None and part.key in circuits.open:
         circuits.close(part.key)
         queue.last_batch = store.open_batch
@@ -63,11 +63,12 @@ def keys(store: Store, frame: Frame, part: Any) -> None:
 
 
 def _noteworthy(store: Store, queue: Queue) -> Iterator[tuple[str, Setting]]:
-    keys = queue.group.keys
-    for name in keys.circuits.open if keys is not None and keys.circuits is not None else ():
+    circuits = queue.group.key_circuits
+    are_open = circuits.open if circuits is not None else {}
+    for name in are_open:
         yield name, setting_of(store, queue, name)
     for name, setting in settings_of(store, queue):
-        if keys is None or keys.circuit_of(name) is None:
+        if name not in are_open:
             yield name, setting
 
 

@@ -56,11 +56,11 @@ def stats(store: Store, frame: Frame, part: Any) -> None:
 
 
 def _circuit(store: Store, queue: Queue) -> dict[str, Any]:
-    circuit, keys = queue.group.circuit, queue.group.keys
+    circuit, circuits = queue.group.circuit, queue.group.key_circuits
     if circuit is not None:
         return {"circuit": circuit.said(store)}
-    if keys is not None and keys.circuits is not None:
-        return {"key_circuits": {"open": len(keys.circuits.open), "failing": keys.circuits.failing}}
+    if circuits is not None:
+        return {"key_circuits": {"open": len(circuits.open), "failing": circuits.failing}}
     return {}
 
 

@@ -129,9 +129,8 @@ class _Telling:
         self._outcome = outcome
         self._by = by.encode()
         self._batch = store.open_batch
-        self._left: deque[tuple[int, int, int]] = (
-            deque()
-        )  # origin, first and stop of what is looked for
+        # Origin, first and stop of what is looked for.
+        self._left: deque[tuple[int, int, int]] = deque()
         self._is_wanted = bool(store.results.waiting or store.chains.ids)
 
     def let_go(self, item: Item | ColdRun) -> None:

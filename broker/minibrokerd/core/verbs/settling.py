@@ -283,9 +283,9 @@ def ack(work: Settlement) -> None:
 
 def _note_key(work: Settlement, item: Item) -> None:
     """Note an ack of a key, where its circuit or its times ask for that."""
-    keys, times = work.group.keys, work.group.key_times
-    if keys is not None and keys.circuits is not None:
-        keys.circuits.acked(item)
+    circuits, times = work.group.key_circuits, work.group.key_times
+    if circuits is not None:
+        circuits.acked(item)
     if times is not None:
         note_ended(work.store, times, item)
 
