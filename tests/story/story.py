@@ -134,7 +134,7 @@ class Story:
         if kind == "alone":
             pids = self._alone.processes()
         else:
-            supervised = self._pair.processes()[1:]
+            supervised = self._supervised()
             pid = self._random.choice(_with_children(supervised) or supervised)
             pids = _family(pid)
             # One that still starts is no handler yet: its end is that of the worker, as a kill of that one is.
@@ -156,6 +156,17 @@ class Story:
                 self._pair.process,
                 "the supervisor knows of the kill",
             )
+
+    def _supervised(self) -> list[int]:
+        """Return the workers of the pair; all may have ended by themselves, and be about to be there again."""
+        found: list[int] = []
+
+        def look() -> bool:
+            found[:] = self._pair.processes()[1:]
+            return bool(found)
+
+        look_until(look, self._pair.process, "its workers")
+        return found
 
     def kill_the_broker(self) -> None:
         """SIGKILL it in the middle of work, and start it again."""
