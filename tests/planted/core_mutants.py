@@ -175,8 +175,8 @@ TIME_MUTANTS: Final = (
     Mutant(
         "wheel off by one slot",
         "core/model/wheel.py",
-        "        timer.tick = max(-(-deadline_ms // TICK_MS), self._next_tick)\n",
-        "        timer.tick = max(deadline_ms // TICK_MS, self._next_tick)\n",
+        "        tick, next_tick = -(-deadline_ms // TICK_MS), self._next_tick\n",
+        "        tick, next_tick = deadline_ms // TICK_MS, self._next_tick\n",
         ("sim", "core/test_core_wheel.py"),
         "I9, T6: a delay or a lease ends early",
     ),

