@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+import sim_world
 from sim_disk import FaultyDisk
 from sim_impatient import ImpatientClient
 from sim_world import World
@@ -70,3 +71,25 @@ def test_a_world_is_the_same_in_a_process_that_has_grown(
         monkeypatch.setattr(memory, "_STATM", statm)
         digests.add(World(20282425, borders=True).run().digest)
     assert len(digests) == 1
+
+
+def test_a_slow_application_drains_for_as_long_as_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A backlog behind keys that go one at a time took it longer than a world lived: all of it was called lost."""
+    monkeypatch.setattr(sim_world, "STALLED_US", 20 * sim_world.SECOND_US)
+    world = World(135, borders=True, capabilities=None).run()
+    assert world.checker.violations == []
+    assert world.loop.now_us > world.length_us + 30 * sim_world.SECOND_US, "it was not slow"
+
+
+class NobodyTakes(World):
+    """When the faults end, nobody comes for what is left."""
+
+    def _heal(self) -> None:
+        super()._heal()
+        self.consumable = []
+
+
+def test_what_nobody_gets_does_not_drain() -> None:
+    """However long a world takes: what does not become less is held."""
+    violations = NobodyTakes(3, borders=True, capabilities=None).run().checker.violations
+    assert "I9" in {text.partition(":")[0] for text in violations}
