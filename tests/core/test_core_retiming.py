@@ -213,3 +213,22 @@ def test_a_list_goes_on_while_times_change() -> None:
 def test_an_order_is_of_delayed_messages(more: dict[str, str]) -> None:
     _, client, _ = waiting("delayed")
     assert asked(client, {"op": "peek", "queue": "q", **more})["code"] == "bad_value"
+
+
+def test_it_waits_while_the_disk_is_far_behind() -> None:
+    """What many messages are asked to do writes much: it goes on when what was written before is safe."""
+    world = World(auto_sync=False)
+    client = world.hello()
+    for body in (b"0", b"1", b"2", b"3", b"4"):
+        client.publish("q", body)
+        world.close_batch()
+    world.sync_one()
+    client.retime("q", (1, 0), FIVE_MINUTES_MS)
+    assert world.states("q")[1, 0] == "READY"
+    assert client.answer(request=client.requests) is None
+    world.sync()
+    world.advance(walks.PAUSE_MS + TICK_MS)
+    world.run_jobs()
+    world.sync()
+    assert world.states("q")[1, 0] == "DELAYED"
+    assert client.answer(request=client.requests)["value"] == {"retimed": 1}

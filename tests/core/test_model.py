@@ -23,6 +23,7 @@ from minibroker.contract.settings import OVERFLOWS
 from minibrokerd.core.model.inputs import Forward
 from minibrokerd.core.model.messages import Message
 from minibrokerd.core.model.records import CopyMeta, CopyRunMeta, Meta
+from minibrokerd.core.model.walks import UNSYNCED_BATCHES
 from model import ENDED, Modelled
 from support.hypothesis_budget import model_settings
 
@@ -135,8 +136,14 @@ class Broker(Clients):
             self.model.purge(queue)
             self._observe()
 
+    def _disk_follows(self) -> None:
+        """What many messages are asked to do waits where the disk is far behind; here it is done at once."""
+        if self.world.store.open_batch - self.world.store.synced > UNSYNCED_BATCHES:
+            self.sync()
+
     @rule(index=indices, count=st.integers(0, 3), back=indices, named=st.booleans())
     def redrive(self, index: int, count: int, back: int, named: bool) -> None:
+        self._disk_follows()
         client = self._client(index)
         self._now()
         if not self.model.dlq_exists or "q.dlq" in self.model.awaits:
@@ -197,6 +204,7 @@ class Broker(Clients):
     def retime(self, index: int, back: int, queue: str, delay_ms: int) -> None:
         if any(lanes.default.cold for lanes in self.world.lanes(queue)):
             self.sync()  # what left memory is read back where its copy is safe
+        self._disk_follows()
         client = self._client(index)
         self._now()
         waiting = [m for m in self.model.of(queue) if m.state in ("READY", "DELAYED")]
