@@ -82,3 +82,87 @@ async def test_what_cannot_be_sent(queue: Any, arguments: Any, error: Any) -> No
         await queue.publish(b"", **arguments)
     with pytest.raises(minibroker.BadValue):
         await queue.publish_many([1, 2], unique_keys=["only one"])
+
+
+# ---- in a step ----
+
+
+async def end(step: Any) -> None:
+    """End a step."""
+    async with step:
+        pass
+
+
+async def test_a_step_says_of_each_follow_up_what_a_publish_says(broker: Any, queue: Any) -> None:
+    """By its index among the calls, whatever frame parts they leave in: other terms and queues in between."""
+    [jobs, other] = [broker.queue(f"{queue.name}-{name}") for name in ("jobs", "other")]
+    stands = await jobs.publish("stands", unique_key="k", delay=60)
+    await queue.publish("work")
+    [message] = await queue.receive(wait=5)
+    async with message.step() as step:
+        step.publish(jobs, "plain")
+        step.publish(other, "elsewhere", unique_key="k")
+        step.publish(jobs, "dropped", unique_key="k")
+        step.publish_many(jobs, [1, 2, 3], unique_keys=["a", "b", "a"], dedupe_ids=["1", "2", "3"])
+        step.publish(jobs, "replaces", unique_key="k", unique="replace", priority=3)
+        step.publish(jobs, "again", dedupe_id="2", dedupe_window=60)
+    confirms = list(step.confirms)
+    assert [confirm.duplicate for confirm in confirms] == [
+        False, False, True, False, False, True, False, True,
+    ]  # fmt: skip
+    assert [confirm.replaced for confirm in confirms] == [*[None] * 6, stands.id, None]
+    plain, elsewhere, dropped, first, second, third, replaces, again = (c.id for c in confirms)
+    assert (dropped, third, again) == (stands.id, first, second)
+    assert {m.id: m.body for m in await jobs.peek(10)} == {
+        plain: "plain", first: 1, second: 2, replaces: "replaces",
+    }  # fmt: skip
+    assert [m.id for m in await other.peek()] == [elsewhere]
+
+
+@pytest.mark.parametrize("mode", ["drop", "replace", "keep-latest"])
+async def test_the_message_that_a_step_acks_holds_its_key_no_more(queue: Any, mode: str) -> None:
+    """The lock is the message, and that ends: a job may publish the next one of its own key, and one alone."""
+    await queue.publish("first", unique_key="k", delay=0)
+    [message] = await queue.receive(wait=5)
+    async with message.step() as step:
+        step.publish(queue.name, "next", unique_key="k", unique=mode, delay=60)
+        step.publish(queue.name, "last", unique_key="k", unique=mode, delay=60)
+    [following, last] = step.confirms
+    assert (following.duplicate, following.replaced) == (False, None)
+    expected = (following.id, True, None) if mode == "drop" else (last.id, False, following.id)
+    assert (last.id, last.duplicate, last.replaced) == expected
+    assert [each.id for each in await queue.peek()] == [last.id]
+
+
+async def test_a_step_that_is_refused_holds_no_key_and_remembers_no_id(
+    broker: Any, queue: Any
+) -> None:
+    full = broker.queue(f"{queue.name}-full")
+    await full.set(max_messages=1)
+    await full.publish("full")
+    await queue.publish("work")
+    [message] = await queue.receive(wait=5)
+    step = message.step(timeout=0.2)
+    step.publish(queue.name, "next", unique_key="k")
+    step.publish(queue.name, "once", dedupe_id="1")
+    step.publish(full, "no room")
+    with pytest.raises(minibroker.Busy):
+        await end(step)
+    assert not (await queue.publish("next", unique_key="k")).duplicate
+    assert not (await queue.publish("once", dedupe_id="1")).duplicate
+    await message.ack(confirmed=True)
+
+
+@pytest.mark.parametrize("names", [{"unique_key": "k"}, {"dedupe_id": "1"}])
+async def test_nothing_comes_after_what_may_be_there_already(
+    broker: Any, queue: Any, names: dict[str, str]
+) -> None:
+    async with broker.step() as step:
+        step.publish(queue, "first", **names)
+        with pytest.raises(minibroker.BadValue, match="leave them out"):
+            step.then(queue, "after")
+        with pytest.raises(minibroker.BadValue, match="leave them out"):
+            step.publish(queue, "after", after=[minibroker.MessageId(1, 0)], **names)
+        with pytest.raises(minibroker.BadValue):
+            step.publish(queue, "nothing", **dict.fromkeys(names, ""))
+    assert [message.body for message in await queue.peek()] == ["first"]

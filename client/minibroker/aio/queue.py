@@ -117,11 +117,11 @@ class Queue(QueueByHand, Generic[Body]):
                 elif not driver.scheduled:
                     driver.schedule()
                 return await future
+        terms = timeout, max_attempts, lease, priority, unique, dedupe_window, ttl
         if after is not None:
-            said = self.name, body, headers, key, delay, (max_attempts, lease, priority, ttl)
+            said = self.name, body, headers, key, delay, terms[1:]
             comes = after, if_dead, unique_key, dedupe_id
             return await publish_after(driver, timeout, said, comes)
-        terms = timeout, max_attempts, lease, priority, unique, dedupe_window, ttl
         return await self._publish(terms, body, headers, key, delay, unique_key, dedupe_id)
 
     async def _publish(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple, overload
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, NamedTuple, overload
 
 import msgspec
+
+_HOW_SHIFT: Final = 32
+_INDEX_MASK: Final = 2**_HOW_SHIFT - 1
 
 
 class MessageId(NamedTuple):
@@ -48,6 +51,17 @@ class Confirm(msgspec.Struct, frozen=True, gc=False):
         return MessageId(self.origin, self.sequence)
 
 
+def known_of(runs: Iterable[tuple[int, int, int, int]]) -> dict[int, tuple[bool, MessageId]]:
+    """Return what a confirm says of single messages of a publish, by their index, as `ConfirmRun` has it.
+
+    The first word of a run is that index; above it stands 0 for a duplicate, 1 for what replaced another one.
+    """
+    return {
+        word & _INDEX_MASK: (not word >> _HOW_SHIFT, MessageId(origin, sequence))
+        for word, origin, sequence, _ in runs
+    }
+
+
 class ConfirmRun(NamedTuple):
     """Consecutive messages that were confirmed together.
 
@@ -70,6 +84,13 @@ class ConfirmRun(NamedTuple):
         if is_duplicate:
             return Confirm(*id, self.durability, duplicate=True)
         return Confirm(self.origin, self.first + at, self.durability, replaced=id)
+
+    def part(self, first: int, count: int) -> ConfirmRun:
+        """Return the confirms of `count` messages from that with index `first` on."""
+        known = self.known and {
+            at - first: self.known[at] for at in range(first, first + count) if at in self.known
+        }
+        return ConfirmRun(self.origin, self.first + first, count, self.durability, known or None)
 
 
 class Confirms(Sequence[Confirm]):

@@ -60,11 +60,15 @@ class SettleRefused(NamedTuple):
 
 
 class StepDone(NamedTuple):
-    """All of a step was done; `results` are those of its parts. Acks alone may have `lost` some."""
+    """All of a step was done; `results` are those of its parts. Acks alone may have `lost` some.
+
+    `known` is as `Published` has it, of all groups one after the other.
+    """
 
     frame: StepFrame
     results: Sequence[Mapping[str, Any]]
     lost: Sequence[MessageData[Any]]
+    known: Sequence[Run] = ()
 
 
 class StepFailed(NamedTuple):

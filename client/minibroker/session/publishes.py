@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from itertools import repeat
 from typing import Any, Final
 
-from minibroker.contract.confirms import Confirm, ConfirmRun, MessageId
+from minibroker.contract.confirms import Confirm, ConfirmRun, known_of
 from minibroker.contract.errors import (
     BadName,
     Busy,
@@ -32,9 +32,6 @@ from minibroker.session.session import Session
 from minibroker.session.timers import Timers
 
 FOR_NOW: Final = (Busy, DiskFull)
-# The first word of a run that a confirm of a publish has: the index of a message, and 0 for a duplicate.
-_HOW_SHIFT: Final = 32
-_INDEX_MASK: Final = 2**_HOW_SHIFT - 1
 OF_THE_QUEUE: Final = (BadName, UnknownQueue)  # refusals that every message of the group would meet
 
 
@@ -185,15 +182,12 @@ class Publishes:
 
 def confirm_known(event: Published) -> None:
     """Answer the callers of a group of which some messages were there already, or replaced one."""
-    known = {
-        word & _INDEX_MASK: (not word >> _HOW_SHIFT, MessageId(origin, sequence))
-        for word, origin, sequence, _ in event.known
-    }
+    group, known = event.group, known_of(event.known)
+    whole = ConfirmRun(event.origin, event.first, group.count, event.durability, known)
     at = 0
-    for waiter in event.group.waiters:
+    for waiter in group.waiters:
         future, count = waiter if type(waiter) is tuple else (waiter, 0)
-        own = {index - at: known[index] for index in range(at, at + (count or 1)) if index in known}
-        run = ConfirmRun(event.origin, event.first + at, count or 1, event.durability, own)
+        run = whole.part(at, count or 1)
         if not future.done():
             future.set_result(run if count else run.confirm(0))
         at += count or 1

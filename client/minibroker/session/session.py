@@ -349,7 +349,10 @@ class Session:
         step.end()
         for part in step:
             self._forget_ended(part)
-        return StepDone(step, results, named_by(runs, step.messages()) if runs else ())
+        if not runs:
+            return StepDone(step, results, ())
+        at = sum(result["lost"] for result in results[: len(step.acks)])
+        return StepDone(step, results, named_by(runs[:at], step.messages()), runs[at:])
 
     def _forget_ended(self, part: SettlePart) -> None:
         """Forget the deliveries of which nothing is left behind a part that has its answer."""

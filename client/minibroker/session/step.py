@@ -7,9 +7,9 @@ from typing import Any, Final
 
 from minibroker.contract import limits
 from minibroker.contract.confirms import ConfirmRun, Confirms, MessageId
-from minibroker.contract.errors import TooLarge
+from minibroker.contract.errors import BadValue, TooLarge
 from minibroker.session import wishes
-from minibroker.session.after import DEAD_LETTER, AfterGroup
+from minibroker.session.after import DEAD_LETTER, AfterGroup, alone
 from minibroker.session.message import MessageData
 from minibroker.session.outbox import PublishGroup
 from minibroker.session.result_wish import completion
@@ -18,7 +18,8 @@ from minibroker.session.spans import Span
 from minibroker.session.step_frame import StepFrame
 from minibroker.session.typed import make_all
 
-Terms = tuple[int | None, Span | None, int, Span | None]  # attempts, lease, priority, time to live
+# As `wishes.place` takes them: attempts, lease, priority, mode of unique keys, window of dedupe ids, time to live.
+Terms = tuple[int | None, Span | None, int, str, Span | None, Span | None]
 # A message as it was said: queue, body, headers, key, delay and terms.
 Said = tuple[Any, Any, Mapping[str, object] | None, str | None, Span | None, Terms]
 TWICE: Final = "this step is over; begin another one"
@@ -35,6 +36,7 @@ class StepData:
         self._newest: dict[str, PublishGroup] = {}  # of each queue
         self._calls: list[tuple[int, int, int]] = []  # group, first message in it, count
         self._count = 0
+        self._may_be_there = False  # one of what it publishes, already
         self._is_over = False
         self._confirms = Confirms(())
 
@@ -86,6 +88,10 @@ class StepData:
         max_attempts: int | None = None,
         lease: Span | None = None,
         priority: int = 0,
+        unique_key: str | None = None,
+        unique: str = wishes.DROP,
+        dedupe_id: str | None = None,
+        dedupe_window: Span | None = None,
         ttl: Span | None = None,
         after: Iterable[MessageId] | None = None,
         if_dead: str = DEAD_LETTER,
@@ -93,6 +99,8 @@ class StepData:
         """Store a message in a queue, given by its name or as a `Queue`; the rest is as `Queue.publish` has it.
 
         Args:
+            unique_key, unique, dedupe_id, dedupe_window: as `Queue.publish` has them. What the step acks holds its
+                key no more, and what it publishes before holds it already; `confirms` says which was a duplicate.
             after: it waits until all messages of these ids have ended, of whatever queues; `delay` begins then.
             if_dead: what becomes of it if some of them did not end as done: it goes to the dead-letter queue,
                 or is "run", and `message.after` says how many did.
@@ -100,9 +108,9 @@ class StepData:
         Raises:
             TypeError, BadValue, TooLarge: it cannot be sent, and is no part of the step.
         """
-        terms = max_attempts, lease, priority, ttl
-        comes = None if after is None else (list(after), False, if_dead)
-        self._publish(queue, body, headers, key, delay, terms, comes)
+        terms = max_attempts, lease, priority, unique, dedupe_window, ttl
+        comes = None if after is None else alone((after, if_dead, unique_key, dedupe_id))
+        self._publish(queue, body, headers, key, delay, terms, comes, unique_key, dedupe_id)
 
     def say(self, said: Said, comes: tuple[list[MessageId], bool, str]) -> None:
         """Store a message as `Queue.publish` was asked to, after others."""
@@ -127,12 +135,17 @@ class StepData:
 
         Raises:
             ValueError: the step has published nothing yet, and `after` names nothing.
+            BadValue: what stands before it has a unique key or a dedupe id, so it may be another's message.
             TypeError, BadValue, TooLarge: as `publish`.
         """
         named = list(after)
         if not (self._groups or named):
             raise ValueError("this step has published nothing that a message could come after")
-        terms = max_attempts, lease, priority, ttl
+        if self._may_be_there:
+            raise BadValue(
+                "what a message comes after by `then` has no unique_key, and no dedupe_id; leave them out"
+            )
+        terms = max_attempts, lease, priority, wishes.DROP, None, ttl
         self._publish(queue, body, headers, key, delay, terms, (named, bool(self._groups), if_dead))
 
     def _publish(
@@ -144,11 +157,16 @@ class StepData:
         delay: Span | None,
         terms: Terms,
         comes: tuple[list[MessageId], bool, str] | None,
+        unique_key: str | None = None,
+        dedupe_id: str | None = None,
     ) -> None:
         name, made = self._queue(queue)
         most_bytes = self._driver.session.max_message_bytes
-        some = wishes.ready(made(body), headers, key, delay, most_bytes)
-        self._group(name, terms, 1, comes).add(None, *some[:-2])
+        some = wishes.ready(made(body), headers, key, delay, most_bytes, unique_key, dedupe_id)
+        group = self._group(name, terms, 1, comes)
+        group.add(None, *some[:-2])
+        if some.names is not wishes.NO_NAMES:
+            self._name(group, [some.names])
 
     def publish_many(
         self,
@@ -161,15 +179,30 @@ class StepData:
         max_attempts: int | None = None,
         lease: Span | None = None,
         priority: int = 0,
+        unique_keys: Iterable[str] | None = None,
+        unique: str = wishes.DROP,
+        dedupe_ids: Iterable[str] | None = None,
+        dedupe_window: Span | None = None,
         ttl: Span | None = None,
     ) -> None:
-        """Store many messages with the same headers, key, delay and terms; see `publish`."""
+        """Store many messages with the same headers, key, delay and terms; see `publish`.
+
+        `unique_keys` and `dedupe_ids` have one for each body.
+        """
         name, made = self._queue(queue)
         most_bytes = self._driver.session.max_message_bytes
-        many = wishes.ready_many(make_all(made, bodies), headers, key, delay, most_bytes)
+        raws = make_all(made, bodies)
+        many = wishes.ready_many(raws, headers, key, delay, most_bytes, unique_keys, dedupe_ids)
         if many.bodies:
-            group = self._group(name, (max_attempts, lease, priority, ttl), len(many.bodies))
+            terms = max_attempts, lease, priority, unique, dedupe_window, ttl
+            group = self._group(name, terms, len(many.bodies))
             group.add_many(None, many.headers, many.bodies, many.encodings, many.key, many.delay_ms)
+            self._name(group, many.names)
+
+    def _name(self, group: PublishGroup, names: Sequence[tuple[bytes, bytes]]) -> None:
+        """Give what was added last its unique keys and dedupe ids."""
+        group.name_last(names)
+        self._may_be_there = self._may_be_there or bool(group.names)
 
     def _check(self) -> None:
         if self._is_over:
@@ -194,7 +227,7 @@ class StepData:
         count: int,
         comes: tuple[list[MessageId], bool, str] | None = None,
     ) -> PublishGroup:
-        where = wishes.place(name, self._timeout_ms / 1000, 0, *terms[:3], ttl=terms[3])
+        where = wishes.place(name, self._timeout_ms / 1000, 0, *terms)
         if self._count + count > limits.MAX_MESSAGES_PER_FRAME:
             raise TooLarge(f"a step publishes at most {limits.MAX_MESSAGES_PER_FRAME} messages")
         group = self._newest.get(name)
@@ -221,12 +254,7 @@ class StepData:
         return frame
 
     def _confirmed(self, runs: Sequence[ConfirmRun]) -> None:
-        self._confirms = Confirms(
-            [
-                ConfirmRun(runs[at].origin, runs[at].first + first, count, runs[at].durability)
-                for at, first, count in self._calls
-            ]
-        )
+        self._confirms = Confirms([runs[at].part(first, count) for at, first, count in self._calls])
 
 
 def _as_it_is(body: Any) -> Any:

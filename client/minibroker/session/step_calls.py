@@ -99,7 +99,7 @@ class StepCalls:
         if event.lost:
             frame.waiter.set_exception(event.lost[0].lost_error())
         else:
-            frame.waiter.set_result(frame.confirms(event.results))
+            frame.waiter.set_result(frame.confirms(event.results, event.known))
 
     def failed(self, event: StepFailed, now_ms: int) -> None:
         """A step was refused, so nothing of it was done, or nobody can say: try again, or tell its caller."""

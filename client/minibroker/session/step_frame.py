@@ -10,12 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from minibroker.contract import limits, wire
-from minibroker.contract.confirms import ConfirmRun
+from minibroker.contract.confirms import ConfirmRun, known_of
 from minibroker.contract.errors import TooLarge
 from minibroker.session.frame_room import STRING_BYTES
 from minibroker.session.message import MessageData
 from minibroker.session.outbox import FRAME_RESERVE, PublishGroup
-from minibroker.session.settlements import BEGUN, ENDED, Settlement, SettlePart, runs_of
+from minibroker.session.settlements import BEGUN, ENDED, Run, Settlement, SettlePart, runs_of
 
 SMALL_PARTS: Final = 16  # the header of so many fits into what a header may have, whatever they say
 
@@ -126,12 +126,18 @@ class StepFrame:
                     f"what a step says of its queues takes {size} bytes, and {limits.MAX_HEADER_BYTES} are allowed"
                 )
 
-    def confirms(self, results: Sequence[Mapping[str, Any]]) -> list[ConfirmRun]:
-        """Return what the results of its parts say of each group."""
-        return [
-            ConfirmRun(result["origin"], result["first"], group.count, result["durability"])
-            for group, result in zip(self.groups, results[len(self.acks) :], strict=True)
-        ]
+    def confirms(
+        self, results: Sequence[Mapping[str, Any]], known: Sequence[Run] = ()
+    ) -> list[ConfirmRun]:
+        """Return what the results of its parts say of each group; `known` are their entries of the run column."""
+        confirms, at = [], 0
+        for group, result in zip(self.groups, results[len(self.acks) :], strict=True):
+            count = result.get("known", 0)
+            own = known_of(known[at : at + count]) if count else None
+            at += count
+            told = result["origin"], result["first"], group.count, result["durability"]
+            confirms.append(ConfirmRun(*told, own))
+        return confirms
 
 
 def _parts_of(acked: Acked) -> list[SettlePart]:

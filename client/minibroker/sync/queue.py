@@ -93,13 +93,13 @@ class Queue(QueueByHand, Generic[Body]):
             UnknownQueue, UnknownMessage, ...: the server refused it; nothing was stored.
         """
         driver = self._driver
+        terms = max_attempts, lease, priority, unique, dedupe_window, ttl
         if after is not None:
-            said = self.name, body, headers, key, delay, (max_attempts, lease, priority, ttl)
+            said = self.name, body, headers, key, delay, terms
             comes = after, if_dead, unique_key, dedupe_id
             return publish_after(driver, timeout, said, comes)
         most = driver.session.max_message_bytes
         some = wishes.ready(body, headers, key, delay, most, unique_key, dedupe_id)
-        terms = max_attempts, lease, priority, unique, dedupe_window, ttl
         where = wishes.place(self.name, timeout, driver.timeout_ms, *terms)
         waiter = Waiter()
         try:
