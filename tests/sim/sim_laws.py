@@ -89,6 +89,7 @@ class Laws:
         self.pauses: list[Pause] = []
         self._counted: dict[tuple[str, bytes, int], list[int]] = defaultdict(list)  # times, by life
         self._within: set[str] = set()  # queues that were seen within their limit
+        self.drops_oldest: set[str] = set()  # queues that may be set so, standing or not
         self._dropped: dict[str, int] = defaultdict(int)  # by what the queues say, in all lives
         self._lost: dict[str, int] = defaultdict(int)  # of which nothing else is known
         self._now_us = 0
@@ -188,8 +189,7 @@ class Laws:
             return True
         if any(step.is_there and step.work.history.intent is intent for step in self.steps):
             return True
-        standing = self._standing.get(intent.queue)
-        if standing is not None and standing.settings.get("overflow") == "drop-oldest":
+        if intent.queue in self.drops_oldest:
             self._lost[intent.queue] += 1
             return True
         return False

@@ -52,10 +52,14 @@ def make_people(world: World) -> None:
 
 
 def make_borders(world: World, random: Random) -> None:
-    """Let some queues be full, and some clients change their minds."""
+    """Let some queues be full; before there are people, who say at once what settings they want."""
     for queue in world.queues:
         if random.random() < 0.3:
             world.settings[queue]["max_messages"] = random.choice((3, 20, 200))
+
+
+def make_impatient(world: World, random: Random) -> None:
+    """Let some clients change their minds."""
     for number in range(random.choice((1, 1, 2))):
         habits = Habits(
             work_us=random.choice((500, 50_000)), nacks=0.1, rejects=0.05, releases=0.1,

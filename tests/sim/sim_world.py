@@ -31,7 +31,7 @@ from sim_ledger import Ledger
 from sim_loop import Life, SimulatedLoop
 from sim_memory import Memory
 from sim_network import Link
-from sim_people import add, make_borders, make_people, make_queues
+from sim_people import add, make_borders, make_impatient, make_people, make_queues
 from sim_shell import MachineShell
 from sim_timekeeper import QUEUE as TICKS
 from sim_timekeeper import Timekeeper
@@ -114,12 +114,17 @@ class World:
         for name, own in self.settings.items():
             if own.get("on_expired") == "drop":
                 self.checker.drops_expired.add(name)
+            if own.get("overflow") == "drop-oldest":
+                self.laws.drops_oldest.add(name)
             if own.get("circuit_failures_percent"):
                 self.checker.spares.add(name)
-        make_people(self)
         edge = Random(f"borders of {seed}")  # of its own, as above
-        if borders and edge.random() < 0.5:
+        has_borders = borders and edge.random() < 0.5
+        if has_borders:
             make_borders(self, edge)
+        make_people(self)
+        if has_borders:
+            make_impatient(self, edge)
         self.timekeeper: Timekeeper | None = None
         clock = Random(f"schedules of {seed}")
         if borders and clock.random() < 0.4:

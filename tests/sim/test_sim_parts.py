@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import sim_world
+from checker import Intent
 from sim_disk import FaultyDisk
 from sim_impatient import ImpatientClient
 from sim_world import World
@@ -93,3 +94,25 @@ def test_what_nobody_gets_does_not_drain() -> None:
     """However long a world takes: what does not become less is held."""
     violations = NobodyTakes(3, borders=True, capabilities=None).run().checker.violations
     assert "I9" in {text.partition(":")[0] for text in violations}
+
+
+def test_all_say_the_same_settings_of_a_queue() -> None:
+    """A limit that was drawn after the administrator had said what it wants came and went with its connections."""
+    world = World(31000735, borders=True, capabilities=("limit",))
+    assert world.settings["q0"]["max_messages"] == 3
+    declared = world.clients[0].machine.declarations.declare("q0", {}, overwrite=False)
+    assert declared.settings == world.settings["q0"]
+
+
+def test_what_gave_way_is_known_behind_a_deletion_that_came_to_nothing() -> None:
+    """Its queue went on as it was, with the settings that let the oldest go."""
+    world = World(15, borders=True, capabilities=("limit",))
+    assert world.settings["q0"]["overflow"] == "drop-oldest"
+    intent = Intent(b"1", "p0.1", "q0", 0, 0, True)
+    world.laws.stands("q0", world.settings["q0"], 1)
+    world.laws.falls("q0")
+    assert world.laws.may_have_ended(intent)
+    world.laws.judge_the_end()
+    assert [text.partition(":")[0] for text in world.checker.violations] == ["L2"], (
+        "none is counted"
+    )
