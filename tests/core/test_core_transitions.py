@@ -11,8 +11,8 @@ from harness import World
 
 from minibrokerd.core.model import transitions
 from minibrokerd.core.model.deliveries import Consumer, Delivery
-from minibrokerd.core.model.messages import Item, State
-from minibrokerd.core.model.transitions import BEGUN, DELAYED, HELD, READY, ROWS, change
+from minibrokerd.core.model.messages import BEGUN, DELAYED, HELD, READY, Item, State
+from minibrokerd.core.model.transitions import ROWS, change
 
 LEASE_MS = 60_000
 Key = tuple[State | None, State | None]
@@ -197,9 +197,10 @@ def begin(scene: Scene, *, fast: bool) -> None:
     messages = scene.delivery.all_singles()
     store, group = scene.world.store, scene.group
     if fast:
-        transitions.begin(store, group, messages, LEASE_MS)
+        transitions.begin(store, group, scene.delivery, messages)
     else:
-        change(store, group, messages, HELD, BEGUN, scene.delivery, until_ms=LEASE_MS)
+        until_ms = store.now_ms + scene.delivery.lease_ms
+        change(store, group, messages, HELD, BEGUN, scene.delivery, until_ms=until_ms)
 
 
 def end_begun(scene: Scene, *, fast: bool) -> None:

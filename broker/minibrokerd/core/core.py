@@ -274,7 +274,9 @@ def _request(store: Store, frame: Frame) -> None:
     if frame.columns and not row.columns:
         raise Broken(f"{row.op} has no columns, but {len(frame.columns)} bytes of them came")
     if frame.request is not None:
-        withdrawing.reuse(store, frame)
+        connection = store.connections[frame.connection]
+        if connection.opened or frame.request in connection.session.received:
+            withdrawing.reuse(store, connection, frame.request)
     row.request(store, frame, part)
 
 

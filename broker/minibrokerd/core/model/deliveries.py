@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from minibrokerd.core.model.messages import Item, Message, Span, State, key_in
+from minibrokerd.core.model.messages import HELD, Item, Message, Span, key_in
 from minibrokerd.core.model.wheel import Timer
 
 Run = tuple[int, int, int, int]  # token, origin, first sequence, count
@@ -123,7 +123,7 @@ class Delivery:
             self.spans[item.first] = item
         else:
             item.delivery = self
-            item.state = State.HELD
+            item.state = HELD
             self.singles[key_in(self.home, item.block.origin, item.sequence)] = item
 
     def single(self, origin: int, sequence: int) -> Message | None:
@@ -140,13 +140,14 @@ class Delivery:
 
     def all_singles(self) -> list[Message]:
         """Make each message that it has one of its own, HELD; return them."""
-        spans, self.spans = self.spans, {}
+        spans, singles = self.spans, self.singles
         for span in spans.values():
             for sequence in range(span.first, span.stop):
-                message = self.singles[sequence] = Message.of(span, sequence)
+                message = singles[sequence] = Message.of(span, sequence)
                 message.delivery = self
-                message.state = State.HELD
-        return list(self.singles.values())
+                message.state = HELD
+        spans.clear()
+        return [*singles.values()]
 
     def take(self, origin: int, first: int, count: int) -> Iterator[Item | int]:
         """Remove a run of messages: yield spans and messages, and the sequence of each that is not here.

@@ -259,16 +259,13 @@ class Lanes:
                     size = block.size
                     if block.starts is not None:
                         size = block.bytes_of(span.first, span.stop)
-                    if items and size > most_bytes:
+                    is_other = block.terms is not terms and terms.differ(block.terms)
+                    if items and (is_other or size > most_bytes):
                         break
-                    if block.terms is not terms:
-                        if items and terms.differ(block.terms):
-                            break
-                        terms = block.terms
+                    terms = block.terms
                     singles.append(span)
                     items.append(span)
-                    most_bytes -= size
-                    most -= 1
+                    most_bytes, most = most_bytes - size, most - 1
                     self._go_on(lane, span, has_more=kind is KeyLane and lane.drop_first())
                     continue
             if kind is Span:
@@ -279,38 +276,41 @@ class Lanes:
                 turn.rotate()  # there is one such lane at the most
                 continue
             # Alone, a lane gives whole spans; with others it gives one message and the turn goes on.
-            item = self._take_of(lane, most)
+            if keys is None or not lane.key:
+                item = lane.take(most if turn.count == 1 else 1)
+            else:
+                item = self._take_of_key(lane, most)
             block, count = item.block, item.stop - item.first
             if block.terms is not terms:
                 if items and terms.differ(block.terms):
                     lane.put_back(item)
                     break
                 terms = block.terms
-            size = block.size * count  # of most publishes: all of them are of one size
-            if block.starts is not None:
-                size = block.bytes_of(item.first, item.stop)
+            is_even = block.starts is None  # of most publishes: all of them are of one size
+            size = block.size * count if is_even else block.bytes_of(item.first, item.stop)
             if size > most_bytes and (items or item.stop - item.first > 1):
                 fitting = fit(lane, item, most_bytes, first=not items)
                 if fitting is None:
                     break
-                item, most = fitting, 0
-                count = item.stop - item.first
+                item, most, count = fitting, 0, fitting.stop - fitting.first
             items.append(item)
             most_bytes -= size
             self.ready -= count
             most = most - count if most > count else 0
-            self._go_on(lane, item, has_more=bool(lane))
+            if keys is not None or not (lane.fresh or lane):
+                self._go_on(lane, item, has_more=bool(lane))
+            elif turn.count > 1:
+                turn.rotate()
         if singles:
             self.ready -= len(singles)
             self.index.discard_all(singles)
         return items
 
-    def _take_of(self, lane: Lane, most: int) -> Item:
-        """Take what comes next of a lane; where its key is limited, that which holds its place, if any does."""
-        keys, alone = self.keys, self._turn.count == 1
-        if keys is None or not lane.key:
-            return lane.take(most if alone else 1)
-        first, most = keys.turn_of(lane.key, most, alone=alone)
+    def _take_of_key(self, lane: Lane, most: int) -> Item:
+        """Take what comes next of a key that is limited: that which holds its place, if any does."""
+        keys = self.keys
+        assert keys is not None, "else none is limited"
+        first, most = keys.turn_of(lane.key, most, alone=self._turn.count == 1)
         return lane.take(most) if first is None else lane.take_one(first, first.sequence)
 
     def _go_on(self, lane: Member, item: Item, *, has_more: bool) -> None:

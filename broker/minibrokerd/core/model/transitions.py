@@ -17,7 +17,17 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from minibrokerd.core.model.deliveries import Consumer, Delivery
 from minibrokerd.core.model.group import Group
 from minibrokerd.core.model.lifetimes import see_waiting
-from minibrokerd.core.model.messages import Item, Message, Span, State, is_dead
+from minibrokerd.core.model.messages import (
+    BEGUN,
+    DELAYED,
+    HELD,
+    READY,
+    Item,
+    Message,
+    Span,
+    State,
+    is_dead,
+)
 from minibrokerd.core.model.sheaf import Sheaf
 from minibrokerd.core.model.state import Store
 from minibrokerd.core.model.wheel import TICK_MS, Timer
@@ -36,7 +46,6 @@ class Row(NamedTuple):
     credit: int = 0  # 1: its consumer may take one more, -1: one less
 
 
-READY, DELAYED, HELD, BEGUN = State
 STEP_MESSAGES: Final = 100  # of a sheaf that are ready in one apply, after the first
 Rows = dict[tuple[State | None, State | None], Row]
 # From and to; None: it stands nowhere in the group.
@@ -269,15 +278,19 @@ def deliver(group: Group, consumer: Consumer, count: int) -> None:
     consumer.outstanding += count
 
 
-def begin(store: Store, group: Group, messages: Sequence[Message], until_ms: int) -> None:
-    """HELD to BEGUN: messages of one delivery, whose leases end together."""
-    schedule = store.wheel.schedule
+def begin(store: Store, group: Group, delivery: Delivery, messages: Sequence[Message]) -> None:
+    """HELD to BEGUN: messages of this delivery, whose leases begin now and end together."""
+    schedule, lease_ms = store.wheel.schedule, delivery.lease_ms
+    unix_ms, until_ms = store.unix_ms, store.now_ms + lease_ms
     for message in messages:
         message.state = BEGUN
+        message.started_unix_ms = unix_ms
+        message.lease_ms = lease_ms
         message.timer = timer = Timer(message)
         schedule(timer, until_ms)
-    group.held -= len(messages)
-    group.begun += len(messages)
+    count = len(messages)
+    group.held -= count
+    group.begun += count
     if group.held:
         _stir(store, group)
 

@@ -40,19 +40,18 @@ def begin_messages(store: Store, queue: Queue, messages: list[Message]) -> None:
         return
     delivery = messages[0].delivery
     assert delivery is not None
-    lease_ms = delivery.lease_ms
-    for message in messages:
-        message.started_unix_ms = store.unix_ms
-        message.lease_ms = lease_ms
-    until_ms = store.now_ms + lease_ms
-    begin(store, queue.group, messages, until_ms)
-    waited_ms = store.unix_ms - messages[0].block.unix_ms
-    store.sums.waits_ms.note(waited_ms, len(messages))
-    times_of(store, queue.group).waits.add(waited_ms, len(messages))
-    if queue.group.key_times is not None:
+    group, now_ms, unix_ms = queue.group, store.now_ms, store.unix_ms
+    begin(store, group, delivery, messages)
+    waited_ms, count = unix_ms - messages[0].block.unix_ms, len(messages)
+    store.sums.waits_ms.note(waited_ms, count)
+    times = group.times
+    if times is None or now_ms >= times.until_ms:
+        times = times_of(store, group)
+    times.waits.add(waited_ms, count)
+    if group.key_times is not None:
         for message in messages:
-            own_ms = store.unix_ms - message.block.unix_ms
-            queue.group.key_times.of(message.key, store.now_ms).waits.add(own_ms, 1)
+            own_ms = unix_ms - message.block.unix_ms
+            group.key_times.of(message.key, now_ms).waits.add(own_ms, 1)
     store.write_leases(BeginMeta, queue, messages)
 
 

@@ -38,7 +38,7 @@ def dispatch(store: Store, group: Group) -> None:
     tried = group.circuit is not None and is_open(group)
     if tried and not hands_out(group):
         return
-    keys = group.keys
+    keys, connections = group.keys, store.connections
     while line and group.lanes.ready:
         if not turns:  # a share is fixed for a round: what later ones got must not make it smaller
             turns = len(line)
@@ -47,10 +47,12 @@ def dispatch(store: Store, group: Group) -> None:
         turns -= 1
         consumer, _ = line.popitem(last=False)
         credit = consumer.credit()
-        if credit <= 0 or store.connections[consumer.connection].stopped:
+        if credit <= 0 or connections[consumer.connection].stopped:
             consumer.waiting = False
             continue
-        most = min(credit, share, limits.MAX_MESSAGES_PER_FRAME)
+        most = credit if credit < share else share
+        if most > limits.MAX_MESSAGES_PER_FRAME:
+            most = limits.MAX_MESSAGES_PER_FRAME
         if keys is not None:
             most = keys.queue_room(most)
         if tried:
@@ -60,7 +62,7 @@ def dispatch(store: Store, group: Group) -> None:
             line.move_to_end(consumer, last=False)
             is_held_up = True
             break
-        if consumer.credit() > 0:
+        if consumer.active and consumer.prefetch > consumer.outstanding:
             line[consumer] = None
         else:
             consumer.waiting = False
@@ -71,7 +73,7 @@ def dispatch(store: Store, group: Group) -> None:
         lanes = lanes.first_by_age(store.now_ms - group.max_wait_ms)
     if lanes.default.cold:
         read_ahead(store, group.queue, lanes.foremost)
-    elif not (group.idle or group.lanes.ready or group.lanes is NO_LANES):
+    elif not (group.lanes.ready or group.idle or group.lanes is NO_LANES):
         store.rest_later(group)
 
 
@@ -109,14 +111,12 @@ def _deliver(store: Store, group: Group, consumer: Consumer, most: int) -> bool:
         group.keys.delivered(items)
     queue, connection = group.queue, store.connections[consumer.connection]
     terms = items[0].block.terms  # the same of all: `Lanes.take` ends before what has others
-    lease_ms = terms.lease_ms or consumer.lease_ms or queue.setting("lease_ms")
+    # Any: the value of this setting is an int.
+    lease_ms: Any = terms.lease_ms or consumer.lease_ms or queue.settings["lease_ms"]
     delivery = Delivery(
         token, queue.number, queue.home, consumer.session, connection.id, consumer, lease_ms
     )
-    bodies, count, rests_on, runs = _fill(delivery, items)
-    size = 0
-    for block, first, stop in bodies:
-        size += block.bytes_of(first, stop)
+    bodies, count, size, rests_on, runs, is_keyed = _fill(delivery, items)
     if store.standing.took_old:
         store.standing.add_delivery(delivery)
     group.counters["delivered"] += count
@@ -125,9 +125,9 @@ def _deliver(store: Store, group: Group, consumer: Consumer, most: int) -> bool:
     deliver(group, consumer, count)
     consumer.delivered += count
     store.deliveries[token] = group.deliveries[token] = delivery
-    connection.session.delivered += count
-    connection.session.deliveries.add(token)
-    connection.tokens.add(token)
+    session = connection.session
+    session.delivered += count
+    session.deliveries.add(token)
     column = b"".join(runs)
     header = {"op": "deliver", "queue": queue.name, "token": token, "lease_ms": lease_ms}
     header["count"], header["runs"] = count, len(runs)
@@ -137,15 +137,18 @@ def _deliver(store: Store, group: Group, consumer: Consumer, most: int) -> bool:
         header["results"] = True
     if store.chains.went:
         tell_counts(store, items, header)
-    if items[0].key or any(item.key for item in items):
+    if is_keyed:
         header["keyed"] = True
         column += _keys(items)
     if consumer.request is None:
         header["consumer"] = consumer.number
+        connection.tokens.add(token)
     else:
         header["request"] = consumer.request
         header["begun"] = True
-        consumer.batch = max(consumer.batch, note_taking(store, connection.session, queue))
+        taking = note_taking(store, session, queue)
+        if taking > consumer.batch:
+            consumer.batch = taking
     # Not before the one in front of it, which may rest on a record that is not safe yet: what comes back
     # in it must not make the fresh messages beside it late.
     if rests_on > consumer.batch:
@@ -166,15 +169,18 @@ def _take_by_age(store: Store, group: Group, most: int) -> list[Item]:
 
 def _fill(
     delivery: Delivery, items: Sequence[Item]
-) -> tuple[list[tuple[Block, int, int]], int, int, list[bytes]]:
-    """Put items into a delivery; return whose bytes go, how many messages they are, what it rests on, and runs.
+) -> tuple[list[tuple[Block, int, int]], int, int, int, list[bytes], bool]:
+    """Put items into a delivery; return whose bytes go, how many messages and bytes, what they rest on, and runs.
+
+    And whether any has a key.
 
     Keys that take turns mostly give neighbours of one publish: their bytes are cut as one piece. All is done in
     one loop, for such items have a message each.
     """
     bodies, spans, token = [], delivery.spans, delivery.token
     runs, pack = [], DELIVERY_RUN.pack
-    count = rests_on = 0
+    count = size_bytes = rests_on = 0
+    is_keyed = False
     at_block, at_first = items[0].block, items[0].first
     at_stop = at_first
     for item in items:
@@ -191,6 +197,12 @@ def _fill(
             at_block, at_first = block, first
         at_stop, size = stop, stop - first
         count += size
+        if block.starts is None:  # all of one size
+            size_bytes += block.size * size
+        else:
+            size_bytes += block.bytes_of(first, stop)
+        if item.key:
+            is_keyed = True
         if item.batch > rests_on:
             rests_on = item.batch
         flags = MARKED if item.marked else 0
@@ -201,7 +213,7 @@ def _fill(
         for one, next_one, encoding in alike(block, item):
             runs.append(pack(origin, one, next_one - one, attempt, flags, encoding, unix_ms))
     bodies.append((at_block, at_first, at_stop))
-    return bodies, count, rests_on, runs
+    return bodies, count, size_bytes, rests_on, runs, is_keyed
 
 
 def refill_later(store: Store, connection: Connection, rests_on: int = 0) -> None:
@@ -233,7 +245,6 @@ def _end_receive(store: Store, group: Group, consumer: Consumer, delivery: Deliv
     consumer.active = False
     group.consumer_count -= 1
     begin_messages(store, group.queue, delivery.all_singles())
-    connection.tokens.discard(delivery.token)
 
 
 def _keys(items: list[Item]) -> bytes:

@@ -85,10 +85,10 @@ def withdraw_request(store: Store, frame: Frame, part: Any) -> None:
 
 def receive(store: Store, frame: Frame, part: Any) -> None:
     """Deliver once: now, or when something comes within wait_ms."""
-    connection = store.connections[frame.connection]
-    assert frame.request is not None, "it needs a request number"
-    if frame.request in connection.receives:
-        raise Broken(f"a receive needs a request number of its own; {frame.request} waits already")
+    connection, request = store.connections[frame.connection], frame.request
+    assert request is not None, "it needs a request number"
+    if request in connection.receives:
+        raise Broken(f"a receive needs a request number of its own; {request} waits already")
     if len(connection.receives) >= limits.MAX_RECEIVES_PER_CONNECTION:
         raise Refused(
             "limit_reached",
@@ -101,20 +101,27 @@ def receive(store: Store, frame: Frame, part: Any) -> None:
         connection.session.id,
         0,
         queue.number,
-        max(part.count, 1),
+        part.count or 1,
         part.lease_ms,
-        request=frame.request,
+        request,
     )
-    consumer.batch = ask_again(store, frame)
-    connection.receives[frame.request] = consumer
-    queue.group.consumer_count += 1
-    line_up(store, queue, consumer)
+    if request in connection.session.received:
+        consumer.batch = ask_again(store, connection.session, request)
+    connection.receives[request] = consumer
+    group = queue.group
+    group.consumer_count += 1
+    if not connection.stopped:
+        group.stand_in_line(consumer)
+        # At once, and not at the end of the apply: one that gets something needs no timer, and no second look.
+        if store.hands_out(group):
+            dispatch(store, group)
+        else:
+            store.touch(group)
+    if not consumer.active:
+        return
     if part.wait_ms:
         consumer.timer = store.set_timer(_wait_over, consumer, store.now_ms + part.wait_ms)
-        return
-    if store.hands_out(queue.group):
-        dispatch(store, queue.group)
-    if consumer.active:
+    else:
         _wait_over(store, None, consumer)
 
 

@@ -10,9 +10,8 @@ that it has the answer: it names a message of it in a resume, or uses the number
 from __future__ import annotations
 
 from minibrokerd.core.model.deliveries import Consumer, Delivery
-from minibrokerd.core.model.inputs import Frame
 from minibrokerd.core.model.noting import forget
-from minibrokerd.core.model.sessions import Connection
+from minibrokerd.core.model.sessions import Connection, Session
 from minibrokerd.core.model.state import Store
 from minibrokerd.core.model.transitions import wait
 from minibrokerd.core.verbs.attempts import drop_delivery
@@ -62,30 +61,25 @@ def withdraw(store: Store, connection: Connection, request: int) -> int:
     return connection.session.back_batch if delivery is None else _put_back(store, delivery)
 
 
-def reuse(store: Store, frame: Frame) -> None:
+def reuse(store: Store, connection: Connection, request: int) -> None:
     """Let go what a number was used for before: there is nothing to withdraw under it any more.
 
     On its own connection its answer came. A receive asked again on a new one never got it: see `ask_again`.
     """
-    assert frame.request is not None
-    connection = store.connections[frame.connection]
-    if connection.opened:
-        connection.opened.pop(frame.request, None)
-    token = connection.session.received.get(frame.request)
+    connection.opened.pop(request, None)
+    token = connection.session.received.get(request)
     delivery = store.deliveries.get(token) if token is not None else None
     if delivery is not None and delivery.connection == connection.id:
         connection.session.has_answer(delivery)
 
 
-def ask_again(store: Store, frame: Frame) -> int:
+def ask_again(store: Store, session: Session, request: int) -> int:
     """Put back what a receive was answered with on an older connection; return what its next answer rests on.
 
     With that answer the client uses the number no more: if a crash then lost that the first one had gone back, it
     would be begun for nobody.
     """
-    assert frame.request is not None
-    token = store.connections[frame.connection].session.received.get(frame.request, 0)
-    delivery = store.deliveries.get(token)
+    delivery = store.deliveries.get(session.received[request])
     return 0 if delivery is None else _put_back(store, delivery)
 
 
