@@ -109,6 +109,12 @@ class World:
         self.consumable: list[str]
         self.settings: dict[str, dict[str, Any]]
         self.clients: list[SimulatedClient]
+        self.timekeeper: Timekeeper | None = None
+        self._populate(borders=borders)
+
+    def _populate(self, *, borders: bool) -> None:
+        """Let there be queues, and then those who say what settings they want for them."""
+        seed = self.seed
         make_queues(self)
         self.uses.settle(self.settings)
         for name, own in self.settings.items():
@@ -125,7 +131,6 @@ class World:
         make_people(self)
         if has_borders:
             make_impatient(self, edge)
-        self.timekeeper: Timekeeper | None = None
         clock = Random(f"schedules of {seed}")
         if borders and clock.random() < 0.4:
             misfire = clock.choice(("once", "all"))
