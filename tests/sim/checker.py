@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 Id = tuple[int, int]
 OK, REFUSED, UNKNOWN = "ok", "refused", "unknown"
 ENDS = ("acked", "purged", "damaged", "cancelled", "overflow_dropped", "replaced")  # counters
+ON_ITS_WAY_US = 100_000  # what a client did so long ago may not have arrived
 SLACK_US = 1_000  # a millisecond: times are rounded to it on their way
 
 
@@ -241,6 +242,8 @@ class Checker:
         for old in history.handed.values():
             if old.token >= handed.token or old.leased_us is None or old.ended or old.lost:
                 continue
+            if self._may_have_expired(history.intent, old, handed):
+                continue
             if old.link in alive and old.crashes == self.crashes:
                 ends_us = old.leased_us + old.lease_ms * 1_000 - SLACK_US
                 if now_us < ends_us:
@@ -249,6 +252,16 @@ class Checker:
                         f"{history.intent.id} came to {handed.client} {ends_us - now_us} us "
                         f"before the lease of {old.client} could end",
                     )
+
+    def _may_have_expired(self, intent: Intent, old: Handed, handed: Handed) -> bool:
+        """Whether it may have died of its time to live before its begin arrived: until then it is nobody's work.
+
+        After a start the time goes by the wall clock.
+        """
+        if not intent.ttl_ms or handed.queue == old.queue or old.leased_us is None:
+            return False
+        over_us = intent.sent_us + intent.ttl_ms * 1_000
+        return self.crashes > 0 or old.leased_us > over_us - ON_ITS_WAY_US
 
     def taken_over(
         self, history: History, handed: Handed, kept: Container[int], wait_us: int, now_us: int

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import sim_world
-from checker import Intent
+from checker import Checker, Handed, Intent
 from sim_disk import FaultyDisk
 from sim_impatient import ImpatientClient
 from sim_world import World
@@ -116,3 +116,20 @@ def test_what_gave_way_is_known_behind_a_deletion_that_came_to_nothing() -> None
     assert [text.partition(":")[0] for text in world.checker.violations] == ["L2"], (
         "none is counted"
     )
+
+
+@pytest.mark.parametrize(("begun_us", "found"), [(20_000, ["I5"]), (299_000, [])])
+def test_what_dies_of_its_time_while_its_begin_is_on_its_way_is_nobodys_work(
+    begun_us: int, found: list[str]
+) -> None:
+    """A client had begun a message that it was about to be told it has no more; begun earlier it was its own."""
+    checker = Checker()
+    checker.intend(Intent(b"1:", "p0.1", "q0", 0, 0, False, ttl_ms=300))
+    handed = Handed("c0.1", 1, "q0", 1, 1, 5_000, 10_000, 0)
+    assert checker.delivered(handed, (1, 0), b"1:", 10_000) is not None
+    handed.leased_us = begun_us
+    dead = Handed("c1.1", 2, "q0.dlq", 2, 1, 5_000, 301_000, 0)
+    history = checker.delivered(dead, (1, 0), b"1:", 301_000)
+    assert history is not None
+    checker.early(history, dead, {1, 2}, 301_000)
+    assert [text.partition(":")[0] for text in checker.violations] == found
