@@ -83,6 +83,14 @@ SHELL_MUTANTS: Final = (
         "N1: a stranger makes the server wait for 16 MiB",
     ),
     Mutant(
+        "a crowd of strangers in one turn",
+        "net/turns.py",
+        "        if self._left <= 0:\n",
+        "        if self._left < -len(self._waiting) - 9_999:\n",
+        ("server/test_turns.py",),
+        "N1: whoever has logged in waits until a thousand others are refused",
+    ),
+    Mutant(
         "output without end",
         "net/connection.py",
         "        if transport.get_write_buffer_size() > limits.OUTPUT_HARD_BYTES:\n",

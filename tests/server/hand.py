@@ -65,6 +65,11 @@ class HandLoop:
     def create_future(self) -> None:
         """Nothing here waits for one."""
 
+    def turn(self) -> None:
+        """Do what is ready now."""
+        for _ in range(len(self.ready)):
+            self.ready.popleft()()
+
     def run(self) -> None:
         """Turn until nothing is ready."""
         while self.ready:

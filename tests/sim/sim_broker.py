@@ -25,8 +25,10 @@ from minibrokerd.core.model.state import Store
 from minibrokerd.engine.engine import Clock, Engine
 from minibrokerd.log.failures import LogFailed
 from minibrokerd.log.filelog import FileLog
-from minibrokerd.net.connection import Broker, ServerConnection
+from minibrokerd.net.connection import ServerConnection
 from minibrokerd.net.connections import SWEEP_S, complaint
+from minibrokerd.net.seam import Broker
+from minibrokerd.net.turns import Turns
 from minibrokerd.net.unfinished import Unfinished
 from minibrokerd.process import logs
 from minibrokerd.process.memory import Gauge
@@ -112,6 +114,7 @@ class SimulatedBroker:
         self.engine._pager._gauge = Gauge(self.core.memory_bytes)
         self.connections: dict[int, ServerConnection] = {}
         self.unfinished = Unfinished()
+        self.turns = Turns(cast(Any, self.loop))
         self.door = Door()  # open: nobody here has a token
 
     def start(self) -> None:

@@ -16,7 +16,8 @@ from typing import Any, Final, cast
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from minibrokerd.net.tls import SealedTransport, Tls, Turns
+from minibrokerd.net.tls import SealedTransport, Tls
+from minibrokerd.net.turns import Turns
 
 HANDSHAKE_S: Final = 5.0  # as long as a login may take
 ONLY_TLS: Final = b"this port speaks HTTPS: ask it with https://\n"

@@ -12,7 +12,8 @@ import hmac
 import os
 import time
 from collections.abc import Callable
-from typing import Any, Final, Protocol, cast
+from functools import partial
+from typing import Any, Final, cast
 
 from minibroker.contract import limits
 from minibroker.contract.errors import ERRORS
@@ -21,19 +22,19 @@ from minibroker.contract.versions import PROTOCOL_VERSIONS
 from minibroker.contract.wire import LENGTH, RUN
 from minibrokerd import __version__
 from minibrokerd.access.checker import Checker
-from minibrokerd.access.door import MISSING, UNKNOWN, Door
+from minibrokerd.access.door import MISSING, UNKNOWN
 from minibrokerd.access.quotas import Quota
 from minibrokerd.access.rights import Grant
 from minibrokerd.core.core import error_header
 from minibrokerd.core.model.effects import Outgoing
 from minibrokerd.core.model.inputs import NEEDS_ROOM, Attach, Disconnected, Flow, Frame
-from minibrokerd.engine.engine import Engine
 from minibrokerd.net import listening
 from minibrokerd.net.frames import ARRAY_OF_4, BadFrame, read_frame
 from minibrokerd.net.outgoing import frame_of
+from minibrokerd.net.seam import Broker
 from minibrokerd.net.strangers import FIRST_BYTES, Stranger, recognise
 from minibrokerd.net.tls import SealedTransport
-from minibrokerd.net.unfinished import Unfinished
+from minibrokerd.process import logs
 from minibrokerd.process.logs import events
 
 JOIN_BYTES: Final = (
@@ -54,37 +55,6 @@ class Refusal(Exception):
         self.code = code
 
 
-class Broker(Protocol):
-    """What a connection needs of the broker that it belongs to, over a socket or in process."""
-
-    engine: Engine
-    loop: asyncio.AbstractEventLoop
-    session_key: bytes
-    unfinished: Unfinished
-    door: Door
-    stopping: bool  # nothing is taken any more
-
-    def has_room_for(self, connection: ServerConnection) -> bool:
-        """Whether a new connection may stay; another one may have to go for it."""
-        ...
-
-    def entered(self, connection: ServerConnection) -> None:
-        """Note that a connection has logged in."""
-        ...
-
-    def gone(self, connection: ServerConnection) -> None:
-        """Forget a connection that has ended."""
-        ...
-
-    def refused(self, connection: ServerConnection, code: str, text: str, speaks: str = "") -> None:
-        """Note that a peer was told that it may not go on."""
-        ...
-
-    def ended(self, connection: ServerConnection, why: str) -> None:
-        """Note that a connection was cut off."""
-        ...
-
-
 class ServerConnection(asyncio.Protocol):
     """The protocol of one stream of bytes, and the engine's sink for it."""
 
@@ -103,6 +73,7 @@ class ServerConnection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
         self._has_unfinished = False  # the server counts what is in the buffer
+        self._waits = False  # for a turn in which it is heard, before its login
         self._out: list[Any] = []
         self._out_bytes = 0
         now_s = broker.loop.time()
@@ -133,25 +104,26 @@ class ServerConnection(asyncio.Protocol):
         self.received_s = self._broker.loop.time()
         if self._closing:
             return
-        begun = bytes(self._buffer[:FIRST_BYTES]) if self.phase is Phase.NEW else None
-        try:
-            if self._broker.stopping:
-                self._ignore()
-            else:
+        if self.phase is Phase.NEW:
+            self._buffer += data
+            if not self._waits:
+                self._waits = True
+                self._broker.turns.take(self._hear)
+        elif not self._broker.stopping:
+            # After the signal to stop all stays unanswered, and its client sends it again after a resume: so the
+            # stop comes to an end under any load, and nothing is refused that a moment later is welcome.
+            try:
                 self._cut(data)
-                if begun is not None and self._buffer[LENGTH.size : LENGTH.size + 1] not in _ARRAYS:
-                    raise BadFrame("a payload starts with 0x94, and this one never will")
-        except Refusal as error:
-            self._refuse(error.code, str(error))
-        except BadFrame as error:
-            stranger = None
-            if begun is not None and self.phase is Phase.NEW:
-                stranger = recognise((begun + data[:FIRST_BYTES])[:FIRST_BYTES])
-            if stranger is None:
+            except BadFrame as error:
                 self._refuse("protocol_error", str(error))
-            else:
-                self._answer(stranger)
         self._note_unfinished()
+
+    def eof_received(self) -> bool:
+        """Let who has not logged in wait with the end of it, too; asyncio.Protocol."""
+        if self.phase is not Phase.NEW or self._transport is None:
+            return False
+        self._broker.turns.take(self._transport.close)
+        return True
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the core; asyncio.Protocol. What was received before has been applied."""
@@ -160,7 +132,10 @@ class ServerConnection(asyncio.Protocol):
         self._broker.gone(self)
         if self._quota is not None:
             self._quota.connections -= 1
-        events.debug("connection_closed", **self.fields())
+        if logs.tells(
+            "debug"
+        ):  # which costs as much as all else here, and a crowd may leave at once
+            events.debug("connection_closed", **self.fields())
         if self.phase is not Phase.NEW:
             self._broker.engine.sinks.pop(self.number, None)
             self._broker.engine.submit(Disconnected(self.number))
@@ -174,6 +149,28 @@ class ServerConnection(asyncio.Protocol):
         self._broker.engine.submit(Flow(self.number, paused=False))
 
     # -- in -----------------------------------------------------------------------------------------
+
+    def _hear(self) -> None:
+        """Take what came of who has not logged in: all of it so far, as it may have waited."""
+        self._waits = False
+        if self._closing:
+            return
+        data, self._buffer, self.frame_since_s = bytes(self._buffer), bytearray(), None
+        try:
+            if self._broker.stopping:
+                raise Refusal("shutting_down", "the server is stopping; connect again later")
+            self._cut(data)
+            if self._buffer[LENGTH.size : LENGTH.size + 1] not in _ARRAYS:
+                raise BadFrame("a payload starts with 0x94, and this one never will")
+        except Refusal as error:
+            self._refuse(error.code, str(error))
+        except BadFrame as error:
+            stranger = recognise(data[:FIRST_BYTES]) if self.phase is Phase.NEW else None
+            if stranger is None:
+                self._refuse("protocol_error", str(error))
+            else:
+                self._answer(stranger)
+        self._note_unfinished()
 
     def _cut(self, data: bytes) -> None:
         at, size = self._fill(data) if self._buffer else 0, len(data)
@@ -220,14 +217,6 @@ class ServerConnection(asyncio.Protocol):
         """End the connection, whose frame is too much; unfinished.Sender."""
         self._refuse("limit_reached", text, retryable=True)
         self._note_unfinished()
-
-    def _ignore(self) -> None:
-        """What comes after the signal to stop stays unanswered: its client sends it again after a resume.
-
-        So the stop comes to an end under any load, and nothing is refused that a moment later is welcome.
-        """
-        if self.phase is Phase.NEW:
-            raise Refusal("shutting_down", "the server is stopping; connect again later")
 
     def _check_length(self, length: int) -> None:
         most = limits.MAX_LOGIN_FRAME_BYTES if self.phase is Phase.NEW else limits.MAX_FRAME_BYTES
@@ -444,6 +433,12 @@ class ServerConnection(asyncio.Protocol):
     def refuse_plain(self, transport: asyncio.Transport, first: bytes) -> None:
         """Answer a peer that does not speak TLS, in the clear; tls.Connection."""
         self._transport = transport
+        self._closing = True  # whatever else comes is not looked at
+        self._broker.turns.take(partial(self._refuse_plain, first))
+
+    def _refuse_plain(self, first: bytes) -> None:
+        assert self._transport is not None, "it was given"
+        self._closing = self._transport.is_closing()
         stranger = recognise(first[:FIRST_BYTES])
         if stranger is None:
             self._refuse("login_refused", ONLY_TLS, "no TLS")

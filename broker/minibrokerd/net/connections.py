@@ -17,6 +17,7 @@ from minibrokerd.access.door import Door
 from minibrokerd.engine.engine import Engine
 from minibrokerd.net.connection import ServerConnection
 from minibrokerd.net.refusals import Refusals
+from minibrokerd.net.turns import Turns
 from minibrokerd.net.unfinished import Unfinished
 from minibrokerd.process.logs import events
 
@@ -28,7 +29,7 @@ FAREWELL_S: Final = 1.0  # how long a stop waits for clients to take what was wr
 
 
 class Connections:
-    """All connections of `engine`; `connection.Broker`. At most `most` of them are taken."""
+    """All connections of `engine`; `seam.Broker`. At most `most` of them are taken."""
 
     def __init__(self, engine: Engine, loop: asyncio.AbstractEventLoop, most: int) -> None:
         self.engine = engine
@@ -37,6 +38,7 @@ class Connections:
         self.stopping = False
         self.session_key = b""  # known after recovery
         self.unfinished = Unfinished()
+        self.turns = Turns(loop)
         self.door = Door()
         self.turned_away = 0  # since the last report
         self._connections: dict[int, ServerConnection] = {}

@@ -59,9 +59,10 @@ def recognise(first: bytes) -> Stranger | None:
 
 def _begins(*prefixes: bytes) -> Callable[[bytes], bool]:
     # Of a long prefix four bytes have to do: more may not have come.
-    return lambda first: any(
-        first.startswith(prefix) or (len(first) >= 4 and prefix.startswith(first))
-        for prefix in prefixes
+    longest = max(map(len, prefixes))
+    return lambda first: (
+        first.startswith(prefixes)
+        or (4 <= len(first) < longest and any(prefix.startswith(first) for prefix in prefixes))
     )
 
 

@@ -5,8 +5,7 @@ the transport of the connection. All that is written is sealed and given to the 
 is what was given: every limit of a connection counts it (measured with the TLS of uvloop 0.23: 9 MB went to a peer
 that did not read before its buffer showed anything).
 
-Handshakes take turns, one step in each turn of the loop: a signature takes up to a millisecond, and a crowd that
-connects at once must not hold up those who are there.
+Handshakes take turns (turns.py): a crowd that connects at once must not hold up those who are there.
 """
 
 from __future__ import annotations
@@ -14,15 +13,15 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
-from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol, cast
 
 from minibroker.shell.tunnel import Tunnel
+from minibrokerd.net.turns import HANDSHAKE, Turns
 
-HANDSHAKE: Final = 0x16  # how every TLS connection starts
+FIRST_BYTE: Final = 0x16  # how every TLS connection starts
 MAX_HANDSHAKE_BYTES: Final = (
     128 * 1024
 )  # of what a peer may send before it is done; certificates are small
@@ -122,26 +121,6 @@ def _reason(error: Exception) -> str:
     return error.strerror or str(error) if isinstance(error, OSError) else str(error)
 
 
-class Turns:
-    """Lets one handshake go on in each turn of the loop."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._waiting: deque[SealedTransport] = deque()
-
-    def ask(self, end: SealedTransport) -> None:
-        """Call `step` of it when its turn has come."""
-        if not self._waiting:
-            self._loop.call_soon(self._step)
-        self._waiting.append(end)
-
-    def _step(self) -> None:
-        end = self._waiting.popleft()
-        if self._waiting:  # before its step: what that raises is not to stop the others
-            self._loop.call_soon(self._step)
-        end.step()
-
-
 class Connection(Protocol):
     """The connection above the layer; its part of asyncio.Protocol, and what only TLS has to say."""
 
@@ -150,6 +129,9 @@ class Connection(Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take plain bytes."""
+
+    def eof_received(self) -> bool | None:
+        """Note that the peer has ended its side; true: the connection closes by itself, later."""
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Note the end."""
@@ -206,6 +188,9 @@ class SealedTransport(asyncio.Protocol):
         else:
             self._greeted(data)
 
+    def eof_received(self) -> bool | None:
+        return self._connection.eof_received()
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._is_ended = True
         self._connection.connection_lost(exc)
@@ -219,7 +204,7 @@ class SealedTransport(asyncio.Protocol):
     # -- the handshake ------------------------------------------------------------------------------
 
     def _greeted(self, data: bytes) -> None:
-        if not self._arrived_bytes and data[0] != HANDSHAKE:
+        if not self._arrived_bytes and data[0] != FIRST_BYTE:
             self._is_plain = True
             self._connection.refuse_plain(self._transport, data)
             return
@@ -229,10 +214,9 @@ class SealedTransport(asyncio.Protocol):
             self._fail(f"a handshake of more than {MAX_HANDSHAKE_BYTES} bytes")
         elif not self._waits:
             self._waits = True
-            self._turns.ask(self)
+            self._turns.take(self._shake, HANDSHAKE)
 
-    def step(self) -> None:
-        """Go on with the handshake; called by `Turns`."""
+    def _shake(self) -> None:
         self._waits = False
         if self._is_ended or self._transport.is_closing():
             return

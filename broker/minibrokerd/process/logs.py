@@ -163,6 +163,11 @@ def hold_level(level: str) -> None:
     logging.getLogger().setLevel(LEVELS[level])
 
 
+def tells(level: str) -> bool:
+    """Whether events of this level are written now."""
+    return LEVELS[level] >= _output.level
+
+
 def levels() -> tuple[str, str]:
     """Return the level that holds, and the one that the configuration says."""
     held = next(name for name, level in LEVELS.items() if level == _output.level)

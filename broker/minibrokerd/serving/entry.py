@@ -15,7 +15,7 @@ from typing import Final
 from minibrokerd.access import token_file
 from minibrokerd.access.tokens import BadTokens, Row
 from minibrokerd.net.connections import Connections
-from minibrokerd.net.tls import SealedTransport, Tls, TlsRefused, Turns
+from minibrokerd.net.tls import SealedTransport, Tls, TlsRefused
 from minibrokerd.process.logs import OwnText, events
 
 LOOK_S: Final = 0.5
@@ -46,7 +46,6 @@ class Entry:
         self._door = connections.door
         self._loop = loop
         self._tls = tls
-        self._turns = Turns(loop)
         self._directory = directory
         self._signature: token_file.Signature = None
         self._expires_s: float | None = None  # the next token does, in Unix time
@@ -78,7 +77,7 @@ class Entry:
         connection = self._connections.make()
         if self._tls is None:
             return connection
-        return SealedTransport(connection, self._tls.context, self._turns)
+        return SealedTransport(connection, self._tls.context, self._connections.turns)
 
     def hang_up(self) -> None:
         """Read all files again, whether they look as before or not: SIGHUP."""

@@ -80,6 +80,9 @@ HISTORY_FIRST: Final = 5  # attempts kept from the start and from the end of a h
 HISTORY_LAST: Final = 5
 
 LOGIN_DEADLINE_MS: Final = 5_000
+# Before the login: of so many peers a turn of the server's loop hears something, or sees their end. A step of a
+# handshake is as much as all of them; the others wait for the next turns.
+STRANGERS_PER_TURN: Final = 8
 FRAME_DEADLINE_MS: Final = 30_000
 HEARTBEAT_MS: Final = 15_000  # each way; a session is dead after two without a sign of life
 # From a start until what had been begun is handed out although its client is not back: that tries again every
