@@ -226,7 +226,7 @@ def columns_of(spans: list[Span], encodings: bytes | None) -> dict[str, bytes]:
 
 def write_part(
     store: Store, queue: Queue, spans: list[Span], extent: Extent, columns: list[str]
-) -> None:
+) -> Record:
     """Write spans of one block again, ascending; `extent` has their bytes, with these columns."""
     first, count, alone = spans[0], spans[-1].stop - spans[0].first, len(spans) == 1
     block = first.block
@@ -248,9 +248,8 @@ def write_part(
         columns,
     )
     if sum(span.stop - span.first for span in spans) == count:
-        store.emit(CopyPartMeta(*fields, *block.terms), extent=extent)
-    else:
-        store.emit(CopySomeMeta(*fields, _bits(spans), *block.terms), extent=extent)
+        return store.emit(CopyPartMeta(*fields, *block.terms), extent=extent)
+    return store.emit(CopySomeMeta(*fields, _bits(spans), *block.terms), extent=extent)
 
 
 def _bits(spans: list[Span]) -> bytes:

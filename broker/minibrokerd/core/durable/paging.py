@@ -12,24 +12,27 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import chain, islice, pairwise
 from typing import Final
 
 from minibroker.contract.ends import Outcome
-from minibrokerd.core.durable.blocks import spans_at, write_copy
+from minibrokerd.core.durable.blocks import spans_at
 from minibrokerd.core.durable.filling import filling
+from minibrokerd.core.durable.parts import pieces_of, write_piece
 from minibrokerd.core.model.cold import ColdRun
 from minibrokerd.core.model.effects import Effects, ReadBack
 from minibrokerd.core.model.extents import BadTail
 from minibrokerd.core.model.inputs import Freeze, Loaded
 from minibrokerd.core.model.lane import Lane
 from minibrokerd.core.model.lanes import Lanes
-from minibrokerd.core.model.messages import NEVER, Span, alike
+from minibrokerd.core.model.messages import NEVER, Span
 from minibrokerd.core.model.noting import note_ended
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.records import (
     TYPE_OF,
+    CopyPartMeta,
     CopyRunMeta,
+    CopySomeMeta,
     DamagedMeta,
     PublishMeta,
     UnknownRecord,
@@ -43,7 +46,8 @@ AHEAD_MESSAGES: Final = (
 )
 AHEAD_BYTES: Final = 4 * 1024 * 1024
 AHEAD_SPANS: Final = 256  # of these so many are looked at
-_WITH_BODIES: Final = (TYPE_OF[PublishMeta], TYPE_OF[CopyRunMeta])
+_SOME: Final = TYPE_OF[CopySomeMeta]
+_WITH_BODIES: Final = (TYPE_OF[PublishMeta], TYPE_OF[CopyRunMeta], TYPE_OF[CopyPartMeta], _SOME)
 COPY_RUN_BYTES: Final = 100  # a copy of a span beside its bodies, about
 LOOKS: Final = 20_000  # spans that one apply turns into places, about 15 ms
 
@@ -186,14 +190,14 @@ def loaded(store: Store, command: Loaded) -> None:
     if asked.is_void:
         return
     assert run.at == asked.low, "one stretch of a lane is read at a time"
-    spans: list[Span] = []
+    frames: list[list[Span]] = []
     bytes_left, high = asked.forward_bytes, asked.low
     for record in command.records:
         living = None if record is None else _living(store, run, high, record)
         if living is None:
             _set_aside(store, queue, lanes, run, high)
-        else:
-            spans += living
+        elif living:
+            frames.append(living)
         high += 1
         if (
             asked.forward_bytes
@@ -208,12 +212,12 @@ def loaded(store: Store, command: Loaded) -> None:
         del lane.cold[position]
     if asked.forward_bytes:
         with filling(store, command.rest_bytes):
-            _write_again(store, queue, lane, position, spans)
+            _write_again(store, queue, lane, position, frames)
     else:
         assert not position, "what comes first is read back first"
-        for span in spans:
+        for span in chain.from_iterable(frames):
             queue.count_in(span.block, span.first, span.stop)
-        lane.fresh.extend(spans)
+            lane.fresh.append(span)
     lane.close_up()
     lanes.leave_if_empty(lane)
     store.touch(queue.group)
@@ -243,7 +247,8 @@ def _living(store: Store, run: ColdRun, index: int, record: Record) -> list[Span
     except (BadTail, ValueError) as error:
         where = store.bodies.told(place)
         raise WrongRecord(f"queue {run.queue}: what stands at {where}: {error}") from error
-    if len(spans) != 1 or (spans[0].first, spans[0].stop) != (first, stop):
+    is_one = len(spans) == 1 or record.type == _SOME
+    if not is_one or (spans[0].first, spans[-1].stop) != (first, stop):
         where = store.bodies.told(place)
         raise WrongRecord(f"queue {run.queue}: {first} to {stop} do not stand at {where}")
     span = spans[0]
@@ -264,21 +269,25 @@ def _set_aside(store: Store, queue: Queue, lanes: Lanes, run: ColdRun, index: in
         queue.last_batch = store.open_batch
 
 
-def _write_again(store: Store, queue: Queue, lane: Lane, position: int, spans: list[Span]) -> None:
-    """Copy spans forward; they are cold again, where their copies will stand."""
+def _write_again(
+    store: Store, queue: Queue, lane: Lane, position: int, frames: list[list[Span]]
+) -> None:
+    """Copy frames forward, of each what lives; they are cold again, where their copies will stand."""
     runs: list[ColdRun] = []
-    for span in spans:
-        for first, stop, encoding in alike(span.block, span):
-            extent = span.block.part(first, stop)
-            record = write_copy(store, queue, span, (first, stop, encoding), extent)
-            # What is read together stands together: one batch is always in one segment, two may not be.
-            if not runs or (runs[-1].stop, runs[-1].batch) != (first, store.open_batch):
-                shelf, batch = store.bodies.shelf(), store.open_batch
-                runs.append(ColdRun(queue.number, shelf, batch, first, span.ready_at_ms))
-                store.copied.append((batch, queue))
-            run = runs[-1]
-            record.extent = run.shelf.expect(extent)
-            run.append(stop - first, span.block.cost(first, stop))
+    for piece in chain.from_iterable(pieces_of(store, spans) for spans in frames):
+        record, extent = write_piece(store, queue, piece)
+        first = piece[0].first
+        # What is read together stands together: one batch is always in one segment, two may not be.
+        if not runs or (runs[-1].stop, runs[-1].batch) != (first, store.open_batch):
+            shelf, batch = store.bodies.shelf(), store.open_batch
+            runs.append(ColdRun(queue.number, shelf, batch, first, piece[0].ready_at_ms))
+            store.copied.append((batch, queue))
+        run = runs[-1]
+        record.extent = run.shelf.expect(extent)
+        cost = sum(span.block.cost(span.first, span.stop) for span in piece)
+        run.append(piece[-1].stop - first, cost)
+        for span, behind in pairwise(piece):
+            run.lack(span.stop, behind.first)
     for run in reversed(runs):
         lane.cold.insert(position, run)
         queue.count_run(run)

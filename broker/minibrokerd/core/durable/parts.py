@@ -8,6 +8,7 @@ record says which of the messages between its first and its last one it has.
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Iterator
 from operator import attrgetter
 from typing import Final
 
@@ -18,12 +19,15 @@ from minibrokerd.core.model.lifetimes import inherit
 from minibrokerd.core.model.messages import Block, Span, alike
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.state import Store
+from minibrokerd.log.seam import Record
 
 COPY_BYTES: Final = 200  # a copy beside its bodies, about
 PART_BYTES: Final = 32  # a piece of a part of a publish, the same
 LENGTHS_BYTES: Final = 8  # of a message, beside its bytes
 HEAD_BYTES: Final = 128  # at most, of a record beside its messages and their key
 LEAST_BYTES: Final = 512  # to fill a segment with: a record more costs some
+# Ended messages between two that were read back: their lengths in one record cost as much as a record more.
+MOST_GAP: Final = 8
 
 
 class Part:
@@ -117,6 +121,37 @@ def _copy_part(store: Store, queue: Queue, spans: list[Span]) -> None:
         new.batch = store.open_batch
     for span in spans:
         span.block = new
+
+
+def pieces_of(store: Store, spans: list[Span]) -> Iterator[list[Span]]:
+    """Yield what of a frame that was read back goes into one record each; write each before the next is asked for.
+
+    `spans` are what lives of it, ascending. What is far apart goes alone: no block needs to have both.
+    """
+    first = spans[0]
+    if not may_be_part(first):
+        for span in spans:
+            yield from ([_piece(span, low, high)] for low, high, _ in alike(span.block, span))
+        return
+    near = [first]
+    for span in spans[1:]:
+        if span.first - near[-1].stop > MOST_GAP:
+            yield from _fitted(store, near)
+            near = []
+        near.append(span)
+    yield from _fitted(store, near)
+
+
+def write_piece(store: Store, queue: Queue, piece: list[Span]) -> tuple[Record, Extent]:
+    """Write one of `pieces_of` again; return its record, and the bytes of its messages."""
+    first, stop, block = piece[0].first, piece[-1].stop, piece[0].block
+    parts = alike(block, piece[0])
+    if len(piece) == len(parts) == 1:
+        extent = block.part(first, stop)
+        return write_copy(store, queue, piece[0], parts[0], extent), extent
+    columns = columns_of(piece, _encodings(block, first, stop))
+    extent = block.parts(piece, b"".join(columns.values()))
+    return write_part(store, queue, piece, extent, list(columns)), extent
 
 
 def _fitted(store: Store, spans: list[Span]) -> list[list[Span]]:

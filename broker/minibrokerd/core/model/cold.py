@@ -115,6 +115,12 @@ class ColdRun:
         self._less(ended)
         return ended
 
+    def lack(self, first: int, stop: int) -> None:
+        """Cross out messages that are in the midst of a frame, and were no part of what it costs."""
+        cost = self.cost
+        self.end(first, stop)
+        self.cost = cost
+
     def live(self, first: int, stop: int) -> Iterator[tuple[int, int]]:
         """Yield the intervals between `first` and `stop` that have not ended."""
         index = max(bisect_right(self.gone, (first, 2**64)) - 1, 0)

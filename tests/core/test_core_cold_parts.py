@@ -1,0 +1,108 @@
+"""Promises about what is read back to be written again: copies fill segments, and are no larger than it was."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from core_client import Client
+from harness import World
+
+from minibrokerd.core.durable import paging
+from minibrokerd.core.model.inputs import Loaded
+from minibrokerd.core.model.records import CopySomeMeta, PublishMeta, decode
+from minibrokerd.core.model.sums import Sums
+from minibrokerd.log.seam import Record
+
+KIB = 1024
+
+
+@pytest.fixture(autouse=True)
+def _small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let all but the first publish leave memory."""
+    monkeypatch.setattr(paging, "AHEAD_MESSAGES", 1)
+    monkeypatch.setattr(Sums, "large_bytes", 0)
+
+
+def frozen(count: int, body_bytes: int, **fields: Any) -> tuple[World, Client, list[bytes]]:
+    """Return a world with two publishes in a queue. The second one, with these bodies, has left memory."""
+    world = World(segment_batches=100)
+    client = world.hello()
+    client.publish("q", b"first")
+    bodies = [b"%03d" % number + bytes(body_bytes - 3) for number in range(count)]
+    client.publish("q", *bodies, **fields)
+    world.freeze()
+    assert [run.left for run in world.queue("q").group.lanes.default.cold] == [count]
+    return world, client, bodies
+
+
+def write_again(world: World, rest_bytes: int) -> list[list[Record]]:
+    """Have what is cold written again in a segment with so many bytes left; return the batches of that."""
+    lanes = world.queue("q").group.lanes.foremost
+    upto, first = world.core.synced, len(world.log)
+    paging.ask(world.store, world.queue("q"), lanes, lanes.default.cold[0], 2**20)
+    (asked,) = world.store.effects.reads
+    world.store.effects.reads = []
+    loaded = Loaded(asked, world._read(asked))
+    loaded.rest_bytes = rest_bytes
+    world.apply(loaded)
+    world.sync()
+    batches = [batch.records for batch in world.log[first:]]
+    world.free(upto)
+    return batches
+
+
+def found_by_starts(world: World, bodies: list[bytes]) -> None:
+    """These are there, and after each kind of start, too."""
+    for digests in (None, False, True):
+        if digests is not None:
+            world.digests = digests
+            world.restart(clean=False)
+        world.check()
+        world.freeze()
+        world.thaw()
+        assert len(world.states("q")) == len(bodies)
+    got = world.hello().receive_all("q", 1_000)
+    assert [message.body for message in got] == bodies
+
+
+def test_what_does_not_fit_into_the_segment_goes_on_in_the_next_one() -> None:
+    """What stays empty in each segment is what a pass over a full disk costs, and a start has most of it cold."""
+    world, _, bodies = frozen(100, 100)
+    first, second = write_again(world, 4 * KIB)
+    assert 3 * KIB < sum(record.size() for record in first) <= 4 * KIB
+    assert second
+    found_by_starts(world, [b"first", *bodies])
+
+
+@pytest.mark.parametrize("shape", ["plain", "encodings"])
+def test_what_ended_in_the_middle_of_it_leaves_one_record(shape: str) -> None:
+    """Ten bytes that end between others free less than the head of a record takes."""
+    fields = {"encodings": [n % 2 for n in range(200)]} if shape == "encodings" else {}
+    world, client, bodies = frozen(200, 10, **fields)
+    published = max(
+        record.size()
+        for batch in world.log
+        for record in batch.records
+        if isinstance(decode(record), PublishMeta)
+    )
+    client.cancel_messages("q", *list(world.states("q"))[1::2])
+    ((copy,),) = write_again(world, 64 * KIB)
+    assert isinstance(decode(copy), CopySomeMeta)
+    assert copy.size() <= published
+    # And once more, out of that record, and in two.
+    client.cancel_messages("q", *list(world.states("q"))[1::3])
+    living = [bodies[number] for number in range(1, 200, 2) if number // 2 % 3]
+    world.freeze()
+    front, rest = write_again(world, 1 * KIB)
+    assert all(isinstance(decode(record), CopySomeMeta) for record in (*front, *rest))
+    found_by_starts(world, [b"first", *living])
+
+
+def test_what_is_far_apart_is_written_alone() -> None:
+    """What ended between two messages would cost more than a record of its own."""
+    world, client, bodies = frozen(200, 10)
+    client.cancel_messages("q", *list(world.states("q"))[2:200])
+    ((first, last),) = write_again(world, 64 * KIB)
+    assert first.size() + last.size() < 300
+    found_by_starts(world, [b"first", bodies[0], bodies[-1]])
