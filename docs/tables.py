@@ -101,7 +101,7 @@ def _field(field: Field) -> tuple[str, ...]:
 def _default(field: Field) -> str:
     if field.default is REQUIRED:
         return "required"
-    if field.kind is Kind.NAMES:
+    if field.default == ():
         return "none"
     return {None: "none", "": "empty"}.get(field.default, f"{field.default}")  # type: ignore[call-overload, no-any-return]
 

@@ -48,9 +48,11 @@ if TYPE_CHECKING:
         Timeout,
         TokenRefused,
         TooLarge,
+        UnknownExchange,
         UnknownMessage,
         UnknownQueue,
         UnknownSchedule,
+        Unroutable,
     )
     from minibroker.contract.settings import Settings
     from minibroker.session.dead import ErrorGroup, Redrive, Where
@@ -120,9 +122,11 @@ __all__ = [
     "Timeout",
     "TokenRefused",
     "TooLarge",
+    "UnknownExchange",
     "UnknownMessage",
     "UnknownQueue",
     "UnknownSchedule",
+    "Unroutable",
     "Where",
     "__version__",
     "connect",
@@ -144,7 +148,7 @@ _HOMES: Final = {
         "BadName BadValue BodyError Busy Closed CommandError ConnectionLost DiskFull "
         "IdConflict LeaseLost LimitReached LoginRefused MessageCancelled MessageFailed MinibrokerError NotAllowed "
         "NotSent NotWaiting OutcomeUnknown ProtocolError QueueFull QueueInUse SettingsDiffer ShuttingDown "
-        "Timeout TokenRefused TooLarge UnknownMessage UnknownQueue UnknownSchedule"
+        "Timeout TokenRefused TooLarge UnknownMessage UnknownExchange UnknownQueue UnknownSchedule Unroutable"
     ),
     "minibroker.contract.settings": "Settings",
     "minibroker.session.dead": "ErrorGroup Redrive Where",

@@ -46,7 +46,7 @@ class Checker:
             self._engine.submit(frame)
 
     def _is_within(self, frame: Frame, quota: Quota, core: Core) -> bool:
-        named = {getattr(part, part.row.makes) for part in frame.parts if part.row.makes}
+        named = {getattr(part, part.row.makes) for part in frame.parts if part.row.makes} - {""}
         if not named or core.knows(frame):  # one that came again was counted
             return True
         made = len(named - core.store.queues.keys())

@@ -100,6 +100,20 @@ RIGHTS: Final[Mapping[str, Row]] = {
         _row("schedules", ANY, "", "those of its own queues"),
         _row("schedule_delete", {Right.PUBLISH, Right.MANAGE}, "", "those of its own queues"),
         _row("schedule_pause", {Right.MANAGE}, "", "those of its own queues"),
+        _row(
+            "route",
+            {Right.PUBLISH},
+            "exchange",
+            "also to queues that it may not touch: who binds them may",
+        ),
+        _row(
+            "exchange_set", {Right.MANAGE}, "name alternate", "the exchange, and the alternate one"
+        ),
+        _row("exchanges", ANY, "name", "without a name: those that it may touch"),
+        _row("exchange_delete", {Right.MANAGE}, "name", ""),
+        _row("bind", {Right.MANAGE}, "exchange queue target", "the exchange, and what it leads to"),
+        _row("unbind", {Right.MANAGE}, "exchange", ""),
+        _row("bindings", ANY, "exchange", "shows names of queues"),
         _row("schedule_run", {Right.PUBLISH}, "", "those of its own queues"),
     )
 }

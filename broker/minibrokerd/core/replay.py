@@ -174,6 +174,7 @@ class Replay:
         key_settings.opened(store)
         store.schedules.opened(store)
         store.pauses.opened(store)
+        store.exchanges.opened(store)
         finish_sessions(store)
         hold_back(store)
         store.dirty.clear()

@@ -30,6 +30,7 @@ STATUS: Final[dict[type[errors.MinibrokerError], int]] = {
     errors.UnknownQueue: 404,
     errors.UnknownMessage: 404,
     errors.UnknownSchedule: 404,
+    errors.UnknownExchange: 404,
     errors.QueueInUse: 409,
     errors.IdConflict: 409,
     errors.NotWaiting: 409,

@@ -37,6 +37,9 @@ _PLAIN: Final[Mapping[Kind, Any]] = {
 }
 
 
+_FACTORIES: Final[Mapping[Kind, Any]] = {Kind.MAP: dict, Kind.NAMES: list}
+
+
 def _type_of(field: Field) -> Any:
     if field.kind is Kind.INT:
         plain: Any = Annotated[int, msgspec.Meta(ge=0, le=min(field.high, 2**63 - 1))]
@@ -49,8 +52,9 @@ def _struct_of(command: Command) -> type:
     for field in command.fields:
         if field.default is REQUIRED:
             fields.append((field.name, _type_of(field)))
-        elif field.kind is Kind.NAMES:
-            fields.append((field.name, _type_of(field), msgspec.field(default_factory=list)))
+        elif field.kind in _FACTORIES:
+            factory = _FACTORIES[field.kind]
+            fields.append((field.name, _type_of(field), msgspec.field(default_factory=factory)))
         else:
             fields.append((field.name, _type_of(field), field.default))
     return msgspec.defstruct(

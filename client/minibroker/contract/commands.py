@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from minibroker.contract.exchange_commands import EXCHANGE_COMMANDS
 from minibroker.contract.fields import COLUMNS
 from minibroker.contract.key_commands import KEY_COMMANDS
 from minibroker.contract.message_commands import MESSAGE_COMMANDS
@@ -30,6 +31,7 @@ COMMANDS: Final[Mapping[str, Command]] = {
         *KEY_COMMANDS,
         *SCHEDULE_COMMANDS,
         *PAUSE_COMMANDS,
+        *EXCHANGE_COMMANDS,
     )
 }
 

@@ -137,6 +137,18 @@ class UnknownSchedule(CommandError):
     code = "unknown_schedule"
 
 
+class UnknownExchange(CommandError):
+    """There is no exchange of that name."""
+
+    code = "unknown_exchange"
+
+
+class Unroutable(CommandError):
+    """No binding of the exchange takes the message, and it does not drop what nobody takes; nothing was stored."""
+
+    code = "unroutable"
+
+
 class QueueInUse(CommandError):
     """The queue has consumers, or messages that nobody said may be lost; nothing was deleted."""
 
@@ -263,6 +275,12 @@ _ROWS = (
         "Name messages that have not ended, or let their queues keep results (result_ms).",
     ),
     ErrorRow(UnknownSchedule, True, "Check the spelling; `minibroker schedule list` shows them."),
+    ErrorRow(UnknownExchange, True, "Check the spelling; `minibroker exchange list` shows them."),
+    ErrorRow(
+        Unroutable,
+        True,
+        "Bind a queue, set an alternate exchange, or let the exchange drop what nobody takes.",
+    ),
     ErrorRow(QueueInUse, True, "Stop its consumers; purge it first, or delete it with force."),
     ErrorRow(BadName, True, "Use 1-124 of A-Z a-z 0-9 . _ -; publish to the source of a DLQ."),
     ErrorRow(BadValue, True, "Correct the field that the text names."),

@@ -30,14 +30,16 @@ COPIED_RUNS = CopyRunMeta, CopyPartMeta, CopySomeMeta
 
 
 def published(
-    bodies: Bodies, meta: PublishMeta, record: Record, batch: int, place: Any
+    bodies: Bodies, meta: PublishMeta, record: Record, batch: int, place: Any, queue: int = 0
 ) -> list[tuple[int, Block, list[Span]]]:
-    """Return (queue, block, spans) for each target of a PUBLISH record."""
+    """Return (queue, block, spans) for each target of a PUBLISH record, or for one queue alone."""
     extent = bodies.extent(record, place)
     sizes = extent.sizes(meta.count)
     named = read_columns(meta, extent.columns(), meta.count)
     found = []
     for number, first in meta.targets:
+        if queue and number != queue:
+            continue
         block = Block(
             number,
             first,
@@ -128,9 +130,8 @@ def spans_at(bodies: Bodies, record: Record, queue: int, batch: int, place: Any)
     if isinstance(meta, CopiedRun) and meta.queue == queue:
         return copied_run(bodies, meta, record, batch, place)[1]
     if isinstance(meta, PublishMeta):
-        for number, _, spans in published(bodies, meta, record, batch, place):
-            if number == queue:
-                return spans
+        for _, _, spans in published(bodies, meta, record, batch, place, queue):
+            return spans
     raise ValueError(f"the record has no messages of queue {queue}")
 
 

@@ -27,20 +27,26 @@ class Claims:
     `is_step`: all of the frame happens or nothing does, so a part may not lose anything.
     """
 
-    __slots__ = ("_asked", "_named", "_settled", "is_step", "new")
+    __slots__ = ("_asked", "_more_bytes", "_named", "_settled", "is_step", "new")
 
     def __init__(self, *, is_step: bool) -> None:
         self.is_step = is_step
         self.new: set[str] = set()  # names of queues that are about to be made
         self._asked: dict[str, Asked] = {}
         self._settled: set[tuple[int, int, int]] = set()
-        self._named: Counter[str] | None = None  # how many parts are about each queue
+        self._named: Counter[str | None] | None = None  # how many parts are about each queue
+        self._more_bytes = 0
 
     def is_alone(self, parts: Sequence[Any], queue: str) -> bool:
         """Whether only one of the parts of the frame is about a queue: no other changes what is there."""
         if self._named is None:
-            self._named = Counter(part.queue for part in parts)
-        return self._named[queue] == 1
+            self._named = Counter(getattr(part, "queue", None) for part in parts)
+        return self._named[queue] == 1 and not self._named[None]  # what is routed may go to any
+
+    def add_bytes(self, more: int) -> int:
+        """Note bytes of records beside those of the frame; return them with those of the parts before."""
+        self._more_bytes += more
+        return self._more_bytes
 
     def add(self, queue: str, asked: Asked) -> Asked:
         """Note messages that go into a queue; return what is asked with those of the parts before."""

@@ -76,6 +76,11 @@ REDRIVE: Final = Kind(10, "redrive", (int, int), (bytes,))
 # What a message waits for that comes after others (chains.py), by its id: part 0 says what and how it goes on, or
 # how they ended; each other one what some of them came to.
 AFTER: Final = Kind(13, "message after others", (int, int, int), (bytes,))
+# An exchange (exchanges.py), by its name: its number, its type, what becomes of what no binding takes, and the
+# name of the alternate exchange.
+EXCHANGE: Final = Kind(15, "exchange", (str,), (int, bytes, bytes, bytes))
+# A binding (exchanges.py), by the numbers of its exchange and of the queue or exchange it leads to, and its pattern.
+BINDING: Final = Kind(16, "binding", (int, int, int, str), ())
 # What a message came to, by its id: an `Outcome` (results.py), the result or the error, when it ended, and the
 # number of the queue in which it did.
 RESULT: Final = Kind(
@@ -86,7 +91,7 @@ RESULT: Final = Kind(
 TAKING: Final = Kind(12, "session that takes messages", (int,), (bytes, bytes))
 _ALL: Final = (
     ENDED, CANCELLED, RESULT, DEDUPE, SCHEDULE, PAUSE, RATE, CIRCUIT, REDRIVE, KEY, TAKING, AFTER,
-    KEY_CIRCUIT,
+    KEY_CIRCUIT, EXCHANGE, BINDING,
 )  # fmt: skip
 KINDS: Mapping[int, Kind] = {kind.number: kind for kind in _ALL}
 

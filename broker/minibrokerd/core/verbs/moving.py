@@ -192,6 +192,7 @@ def delete(store: Store, queue: Queue, *, force: bool) -> int:
         if each.group.keys is not None:
             forget_all(store, each)
         store.remove_queue(each)
+        store.exchanges.queue_gone(store, each.number)
     return count
 
 

@@ -133,7 +133,9 @@ def _check_after(store: Store, frame: Frame) -> None:
     ahead = most = total = 0
     known = False  # whether one so far may be there already
     for part in frame.parts:
-        if part.row.needs != NEEDS_ROOM:
+        if not hasattr(
+            part, "after"
+        ):  # as what settles; and what is routed: nothing comes after that
             continue
         if part.after_step and known:
             raise Refused(

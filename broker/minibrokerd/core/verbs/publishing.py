@@ -104,7 +104,7 @@ def publish(work: Publishing) -> tuple[Result, Sequence[Run], int]:
     ttl_ms = part.ttl_ms
     if not ttl_ms and queue.settings is not DEFAULTS:
         ttl_ms = queue.setting("message_ttl_ms")
-    first = _reserve(store, queue, count)
+    first = reserve_sequences(store, queue, count)
     block = Block(
         queue.number,
         first,
@@ -206,7 +206,8 @@ def _enter_sheaf(store: Store, group: Group, sheaf: Sheaf) -> None:
         wait_together(store, group, sheaf)
 
 
-def _reserve(store: Store, queue: Queue, count: int) -> int:
+def reserve_sequences(store: Store, queue: Queue, count: int) -> int:
+    """Return the first of so many sequences of a queue, which nobody uses again."""
     first = queue.next_sequence
     queue.next_sequence += count
     if queue.next_sequence > queue.reserved_until:

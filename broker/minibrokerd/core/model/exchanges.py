@@ -1,0 +1,345 @@
+"""Exchanges and their bindings: where a message goes that is published with a routing key (decision 64).
+
+Both stand in entries of what is kept (kept.py). A binding has numbers of queues and exchanges, not their names: what
+leads to one that is gone, or from there, is ended in steps, and cannot become a binding of one that gets its name.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Iterator, Mapping
+from hashlib import blake2b
+from math import log
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from minibroker.contract.exchange_commands import (
+    DIRECT,
+    EXCHANGE_TYPES,
+    FANOUT,
+    HASH,
+    HEADERS,
+    REFUSE,
+    TOPIC,
+    UNROUTABLE,
+)
+from minibrokerd.core.model.kept import BINDING, EXCHANGE
+from minibrokerd.core.model.keys import in_steps
+from minibrokerd.core.model.topics import Topics
+
+if TYPE_CHECKING:
+    from minibrokerd.core.model.queues import Queue
+    from minibrokerd.core.model.state import Store
+
+MOST_REMEMBERED: Final = 1_000  # routing keys of an exchange, with what they came to
+ALL, SOME = HEADERS_MODES = "all", "any"
+MAX_WEIGHT: Final = 1_000
+_WEIGHTS: Final = frozenset(map(str, range(1, MAX_WEIGHT + 1)))
+
+Headers = Mapping[str, int | str]
+
+
+class Binding(NamedTuple):
+    """A way from an exchange to a queue, or to another exchange; each by its number, 0: to none."""
+
+    exchange: int
+    queue: int
+    target: int
+    pattern: str
+
+
+class Exchange:
+    """One exchange: its type, its bindings in order, and what becomes of what none of them takes."""
+
+    __slots__ = ("_patterns", "_remembered", "_topics", "alternate", "bindings", "name", "number", "routed",
+        "type", "unroutable", "unroutable_count")  # fmt: skip
+
+    def __init__(
+        self, number: int, name: str, type: str, unroutable: str = REFUSE, alternate: str = ""
+    ) -> None:
+        self.number = number
+        self.name = name
+        self.type = type
+        self.unroutable = unroutable
+        self.alternate = alternate
+        self.bindings: list[Binding] = []  # sorted
+        self.routed = 0  # messages that came here, in this run, and found a queue
+        self.unroutable_count = 0  # and those that did not
+        self._topics: Topics[Binding] = Topics()
+        self._patterns: dict[str, dict[Binding, None]] = {}
+        self._remembered: dict[str, list[Binding]] = {}
+
+    def add(self, binding: Binding) -> None:
+        """Enter a binding that is not here."""
+        insort(self.bindings, binding)
+        self._remembered.clear()
+        if self.type == TOPIC:
+            self._topics.add(binding.pattern, binding)
+        else:
+            self._patterns.setdefault(binding.pattern, {})[binding] = None
+
+    def remove(self, binding: Binding) -> None:
+        """Take a binding out that is here."""
+        del self.bindings[bisect_left(self.bindings, binding)]
+        self._remembered.clear()
+        if self.type == TOPIC:
+            self._topics.remove(binding.pattern, binding)
+            return
+        some = self._patterns[binding.pattern]
+        del some[binding]
+        if not some:
+            del self._patterns[binding.pattern]
+
+    def has(self, binding: Binding) -> bool:
+        """Whether a binding is here."""
+        at = bisect_left(self.bindings, binding)
+        return at < len(self.bindings) and self.bindings[at] == binding
+
+    def behind(self, binding: Binding, most: int) -> list[Binding]:
+        """Return up to `most` bindings behind one."""
+        at = bisect_right(self.bindings, binding)
+        return self.bindings[at : at + most]
+
+    def match(self, routing_key: str, headers: Headers) -> list[Binding]:
+        """Return the bindings that take a message."""
+        if self.type == FANOUT:
+            return self.bindings
+        if self.type == HEADERS:
+            return [
+                binding
+                for pattern, some in self._patterns.items()
+                if takes_headers(pattern, headers)
+                for binding in some
+            ]
+        found = self._remembered.get(routing_key)
+        if found is None:
+            if len(self._remembered) >= MOST_REMEMBERED:
+                self._remembered.clear()
+            found = self._remembered[routing_key] = self._match(routing_key)
+        return found
+
+    def _match(self, routing_key: str) -> list[Binding]:
+        if self.type == TOPIC:
+            return self._topics.match(routing_key)
+        if self.type == DIRECT:
+            return list(self._patterns.get(routing_key, ()))
+        assert self.type == HASH
+        return (
+            [max(self.bindings, key=lambda one: _score(one, routing_key))] if self.bindings else []
+        )
+
+    def value(self) -> tuple[int, bytes, bytes, bytes]:
+        """Return what its entry has."""
+        return self.number, self.type.encode(), self.unroutable.encode(), self.alternate.encode()
+
+
+def _score(binding: Binding, routing_key: str) -> float:
+    """Return how much a binding wants a routing key, by rendezvous hashing with weights.
+
+    When one comes or goes, only the keys that it wins or had move. Of uniform numbers u, -w / ln(u) is largest
+    for each in proportion to its weight w.
+    """
+    text = f"{binding.queue}\0{binding.target}\0{routing_key}".encode()
+    number = int.from_bytes(blake2b(text, digest_size=8).digest(), "little")
+    return -int(binding.pattern or 1) / log((number + 1) / (2**64 + 2))
+
+
+# ---- patterns of headers ----
+
+
+def takes_headers(pattern: str, headers: Headers) -> bool:
+    """Whether a pattern of headers takes a message that has these: all of its pairs, or any of them.
+
+    A number and its digits are alike: a pattern is text.
+    """
+    mode, pairs = pairs_of(pattern)
+    has = (
+        name in headers and (value is None or str(headers[name]) == value) for name, value in pairs
+    )
+    return all(has) if mode == ALL else any(has)
+
+
+def pairs_of(pattern: str) -> tuple[str, list[tuple[str, str | None]]]:
+    """Return the mode of a pattern of headers, and its pairs; a value of None: the header is there.
+
+    Raises:
+        ValueError: it is not `all` or `any`, and then `name=value` or `name`, with spaces between them.
+    """
+    mode, *rest = pattern.split(" ")
+    if mode not in HEADERS_MODES or "" in rest:
+        raise ValueError(
+            f"{pattern!r} is no pattern of headers; one is `all` or `any`, and then name=value or name, "
+            "with a space between them"
+        )
+    pairs = []
+    for each in rest:
+        name, equals, value = each.partition("=")
+        pairs.append((name, value if equals else None))
+    return mode, pairs
+
+
+def check_pattern(type: str, pattern: str) -> None:
+    """Check the pattern of a binding of an exchange of this type.
+
+    Raises:
+        ValueError: it is none; the text says what it should be.
+    """
+    if type == HEADERS:
+        pairs_of(pattern)
+    elif type == HASH and pattern and pattern not in _WEIGHTS:
+        raise ValueError(
+            f"{pattern!r} is no weight of an exchange of type hash; one is 1 to {MAX_WEIGHT}"
+        )
+    elif type == FANOUT and pattern:
+        raise ValueError("an exchange of type fanout has no patterns: each binding takes all")
+
+
+# ---- all of them ----
+
+
+class Exchanges:
+    """All exchanges by name, and how many bindings they have."""
+
+    __slots__ = ("_leading", "_next_number", "bindings", "by_name", "by_number", "last_batch")
+
+    def __init__(self) -> None:
+        self.by_name: dict[str, Exchange] = {}
+        self.by_number: dict[int, Exchange] = {}
+        self.bindings = 0
+        self.last_batch = 0  # has the newest record of any
+        self._next_number = 1
+        # Bindings by what they lead to: a queue (True), or an exchange.
+        self._leading: dict[tuple[bool, int], dict[Binding, None]] = {}
+
+    def opened(self, store: Store) -> None:
+        """Take up what stands after a replay; ValueError if it cannot be understood."""
+        for entry in store.kept.of(EXCHANGE):
+            number, *texts = entry.value
+            type, unroutable, alternate = (bytes(each).decode() for each in texts)
+            if type not in EXCHANGE_TYPES or unroutable not in UNROUTABLE:
+                raise ValueError(f"an exchange is of type {type!r:.100}, and {unroutable!r:.100}")
+            self._enter(Exchange(int(number), str(entry.key[0]), type, unroutable, alternate))
+        for entry in list(store.kept.of(BINDING)):
+            binding = Binding(*entry.key)  # type: ignore[arg-type]
+            self._next_number = max(self._next_number, binding.exchange + 1, binding.target + 1)
+            exchange = self.by_number.get(binding.exchange)
+            if exchange is None or not self._is_there(store, binding):
+                store.kept.forget(BINDING, binding)  # what it leads to, or from, was deleted since
+                continue
+            check_pattern(exchange.type, binding.pattern)
+            self._bound(exchange, binding)
+
+    def make(self, store: Store, name: str, type: str, unroutable: str, alternate: str) -> None:
+        """Make an exchange of a name that none has."""
+        self._enter(Exchange(self._next_number, name, type, unroutable, alternate))
+        self.write(store, self.by_name[name])
+
+    def write(self, store: Store, exchange: Exchange) -> None:
+        """Let an exchange stand as it is now, over a restart, too."""
+        store.kept.put(store, EXCHANGE, (exchange.name,), exchange.value())
+        self.last_batch = store.open_batch
+
+    def end(self, store: Store, exchange: Exchange) -> None:
+        """Let an exchange stand no more, nor its bindings, nor those that lead to it."""
+        del self.by_name[exchange.name]
+        del self.by_number[exchange.number]
+        store.kept.end(store, EXCHANGE, (exchange.name,))
+        self.last_batch = store.open_batch
+        leading = self._leading.get((False, exchange.number), ())
+        self._end_all(
+            store,
+            [*exchange.bindings, *(each for each in leading if each.exchange != exchange.number)],
+        )
+
+    def queue_gone(self, store: Store, number: int) -> None:
+        """Let no binding lead to a queue that ended."""
+        leading = self._leading.get((True, number))
+        if leading:
+            self._end_all(store, list(leading))
+
+    def bind(self, store: Store, exchange: Exchange, binding: Binding) -> None:
+        """Let a binding stand that does not."""
+        store.kept.put(store, BINDING, binding, ())
+        self.last_batch = store.open_batch
+        self._bound(exchange, binding)
+
+    def unbind(self, store: Store, binding: Binding) -> None:
+        """Let a binding stand no more, if it does."""
+        store.kept.end(store, BINDING, binding)
+        self.last_batch = store.open_batch
+        exchange = self.by_number.get(binding.exchange)
+        if exchange is not None:
+            exchange.remove(binding)
+        place = _place_of(binding)
+        some = self._leading.get(place)
+        if some is not None and binding in some:
+            self.bindings -= 1
+            del some[binding]
+            if not some:
+                del self._leading[place]
+
+    def _enter(self, exchange: Exchange) -> None:
+        self.by_name[exchange.name] = self.by_number[exchange.number] = exchange
+        self._next_number = max(self._next_number, exchange.number + 1)
+
+    def _bound(self, exchange: Exchange, binding: Binding) -> None:
+        exchange.add(binding)
+        self.bindings += 1
+        self._leading.setdefault(_place_of(binding), {})[binding] = None
+
+    def _is_there(self, store: Store, binding: Binding) -> bool:
+        if binding.queue:
+            return binding.queue in store.by_number
+        return binding.target in self.by_number
+
+    def _end_all(self, store: Store, bindings: list[Binding]) -> None:
+        def work() -> Iterator[int]:
+            for binding in bindings:
+                if store.kept.get(store, BINDING, binding) is not None:
+                    self.unbind(store, binding)
+                yield 1
+
+        if bindings:
+            in_steps(store, work())
+
+
+def _place_of(binding: Binding) -> tuple[bool, int]:
+    return bool(binding.queue), binding.queue or binding.target
+
+
+def queues_of(
+    store: Store, exchange: Exchange, routing_key: str, headers: Headers, most: int
+) -> list[Queue] | None:
+    """Return the queues that a message goes to, each once; None: they are more than `most`.
+
+    An exchange of which no binding takes it asks its alternate, as in AMQP. Each is asked once: circles end.
+    """
+    known = store.exchanges
+    found: dict[int, Queue] = {}
+    asked = {exchange.number}
+    line = [exchange]
+    while line:
+        current = line.pop()
+        bindings = current.match(routing_key, headers)
+        if len(bindings) > most:
+            return None
+        is_taken = False
+        for binding in bindings:
+            if binding.queue:
+                queue = store.by_number.get(binding.queue)
+                if queue is not None:
+                    found[queue.number] = queue
+                    is_taken = True
+                continue
+            target = known.by_number.get(binding.target)
+            if target is not None:
+                is_taken = True
+                if target.number not in asked:
+                    asked.add(target.number)
+                    line.append(target)
+        alternate = None if is_taken else known.by_name.get(current.alternate)
+        if alternate is not None and alternate.number not in asked:
+            asked.add(alternate.number)
+            line.append(alternate)
+        if len(found) > most or len(asked) > most:
+            return None
+    return list(found.values())

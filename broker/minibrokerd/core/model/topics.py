@@ -1,0 +1,84 @@
+"""Patterns of topics, as a trie: words with dots between them, `*` for one word, `#` for none or more.
+
+All paths that a routing key may take are walked at once, so a match is bounded by its words times the nodes that they
+reach, whatever the patterns are like.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final, Generic, TypeVar
+
+ONE: Final = "*"
+ANY: Final = "#"
+
+Target = TypeVar("Target")
+
+
+class _Node(Generic[Target]):
+    __slots__ = ("children", "repeats", "targets")
+
+    def __init__(self, word: str) -> None:
+        self.children: dict[str, _Node[Target]] = {}
+        self.repeats = word == ANY  # each word that comes leads here again
+        self.targets: dict[Target, None] = {}
+
+
+class Topics(Generic[Target]):
+    """Targets by the patterns that lead to them."""
+
+    __slots__ = ("_root",)
+
+    def __init__(self) -> None:
+        self._root: _Node[Target] = _Node("")
+
+    def add(self, pattern: str, target: Target) -> None:
+        """Let a pattern lead to a target."""
+        node = self._root
+        for word in _words(pattern):
+            child = node.children.get(word)
+            if child is None:
+                child = node.children[word] = _Node(word)
+            node = child
+        node.targets[target] = None
+
+    def remove(self, pattern: str, target: Target) -> None:
+        """Let it lead there no more, as it does now. What no other pattern needs is given back."""
+        node, path = self._root, []
+        for word in _words(pattern):
+            path.append((node, word))
+            node = node.children[word]
+        del node.targets[target]
+        while path and not (node.targets or node.children):
+            node, word = path.pop()
+            del node.children[word]
+
+    def match(self, routing_key: str) -> list[Target]:
+        """Return the targets of all patterns that take a routing key, each once."""
+        nodes = _open([self._root])
+        for word in _words(routing_key):
+            reached = [node for node in nodes if node.repeats]
+            for node in nodes:
+                children = node.children
+                if word in children:
+                    reached.append(children[word])
+                if ONE in children:
+                    reached.append(children[ONE])
+            nodes = _open(reached)
+        return list({target: None for node in nodes for target in node.targets})
+
+
+def _words(text: str) -> list[str]:
+    return text.split(".") if text else []
+
+
+def _open(nodes: Iterable[_Node[Target]]) -> dict[_Node[Target], None]:
+    """Return nodes, each once, with those that are reached by no word at all."""
+    found: dict[_Node[Target], None] = {}
+    for node in nodes:
+        found[node] = None
+        child = node.children.get(ANY)
+        while child is not None:
+            found[child] = None
+            child = child.children.get(ANY)
+    return found

@@ -1,0 +1,215 @@
+"""ROUTE: a publish to an exchange becomes one record with a target for each queue (decision 64)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple, cast
+
+from minibroker.contract import limits
+from minibroker.contract.exchange_commands import DROP
+from minibroker.contract.settings import DURABILITIES
+from minibroker.contract.wire import RUN
+from minibrokerd.core.model.claims import Claims
+from minibrokerd.core.model.columns import check_sizes, read_columns, spans_of
+from minibrokerd.core.model.deliveries import Run
+from minibrokerd.core.model.exchanges import Exchange, queues_of
+from minibrokerd.core.model.extents import Extent, Sizes
+from minibrokerd.core.model.inputs import Frame, Slice
+from minibrokerd.core.model.lifetimes import limit
+from minibrokerd.core.model.messages import LAZY, MEMORY, SYNC, Block, Span, terms
+from minibrokerd.core.model.queues import Queue
+from minibrokerd.core.model.records import PublishMeta
+from minibrokerd.core.model.refusals import Broken, Refused
+from minibrokerd.core.model.sessions import Result
+from minibrokerd.core.model.sheaf import Sheaf
+from minibrokerd.core.model.state import Store
+from minibrokerd.core.verbs.exchanging import named
+from minibrokerd.core.verbs.overflowing import asked_of, check_room, make_room
+from minibrokerd.core.verbs.publishing import enter, reserve_sequences
+from minibrokerd.log.sizes import PUBLISH_OVERHEAD_BYTES
+
+TARGET_BYTES: Final = 20 + RUN.size  # of the records, for each queue, beside its name
+
+
+class Routing(NamedTuple):
+    """What one part comes to that was checked."""
+
+    store: Store
+    frame: Frame
+    part: Any
+    size: int
+    exchange: Exchange
+    queues: list[Queue]
+    extent: Extent
+    sizes: Sizes
+    columns: dict[str, Any]
+    after: None = None  # as of a publish: it comes after nothing
+
+
+def check_route(
+    store: Store, frame: Frame, part: Any, own: Slice, claims: Claims | None
+) -> Routing:
+    """Return what one route part comes to; nothing is changed. `claims` are of a frame of several parts.
+
+    Raises:
+        Refused: `unknown_exchange`, `unroutable`, `limit_reached`; a queue has no room.
+        Broken: counts, lengths or columns do not add up.
+    """
+    count, extent = part.count, own.extent
+    assert extent is not None, "the shell makes one of each publish"
+    sizes = check_sizes(extent, count, store.sizes.message_bytes)
+    columns = read_columns(part, own.columns, count)
+    known = part.row.columns
+    if part.columns != [name for name in known if name in columns]:
+        raise Broken("the columns of a route are those of its table, in its order")
+    if len(part.key.encode()) > limits.MAX_KEY_BYTES:
+        raise Broken(f"a key exceeds {limits.MAX_KEY_BYTES} bytes")
+    if len(part.routing_key.encode()) > limits.MAX_PATTERN_BYTES:
+        raise Refused("bad_value", f"a routing key exceeds {limits.MAX_PATTERN_BYTES} bytes")
+    exchange = named(store, part.exchange)
+    most = min(limits.MAX_TARGETS, limits.MAX_ROUTED // count)
+    queues = queues_of(store, exchange, part.routing_key, part.match, most)
+    if queues is None:
+        raise Refused(
+            "limit_reached",
+            f"{count} messages with the routing key {part.routing_key!r} would go to more than {most} queues; "
+            "publish fewer at a time, or bind fewer queues",
+        )
+    if not queues and exchange.unroutable != DROP:
+        raise Refused(
+            "unroutable",
+            f"no binding of the exchange {part.exchange!r} takes the routing key {part.routing_key!r}; nothing "
+            "was stored. Bind a queue, set an alternate exchange, or let it drop what nobody takes",
+        )
+    asked = asked_of(sizes, count, None)
+    for queue in queues:
+        if queue.is_limited:
+            check_room(store, queue, asked if claims is None else claims.add(queue.name, asked))
+    work = Routing(store, frame, part, own.size, exchange, queues, extent, sizes, columns)
+    more_bytes = _record_bytes(work) if claims is None else claims.add_bytes(_record_bytes(work))
+    if frame.size + more_bytes > store.sizes.apply_bytes:
+        raise Refused(
+            "too_large",
+            f"a frame of {frame.size} bytes for {len(queues)} queues, of {len(_by_lifetime(work))} times to live, "
+            f"exceeds {store.sizes.apply_bytes} with its records; nothing was stored",
+        )
+    return work
+
+
+def _by_lifetime(work: Routing) -> dict[tuple[bool, int], list[Queue]]:
+    """Return the queues by what is said once for a record: whether there is none, and their time to live."""
+    found: dict[tuple[bool, int], list[Queue]] = {}
+    for queue in work.queues:
+        ttl_ms = work.part.ttl_ms or queue.setting("message_ttl_ms")
+        found.setdefault((queue.durability == MEMORY, ttl_ms), []).append(queue)
+    return found
+
+
+def _record_bytes(work: Routing) -> int:
+    """Return how many bytes the records of a part take, and that of its outcome, beside those of its frame."""
+    more = len(_by_lifetime(work)) - 1 if work.queues else 0
+    targets_bytes = TARGET_BYTES * len(work.queues) + sum(len(queue.name) for queue in work.queues)
+    return PUBLISH_OVERHEAD_BYTES * (more + 2) + more * work.extent.size + targets_bytes
+
+
+def route(work: Routing) -> tuple[Result, Sequence[Run], int]:
+    """Apply a route part that was checked: return its result, a run for each queue, and what it rests on."""
+    store, part, queues = work.store, work.part, work.queues
+    count = part.count
+    if not queues:
+        work.exchange.unroutable_count += count
+        return {"routed": 0, "queues": "", "durability": DURABILITIES[MEMORY]}, (), 0
+    work.exchange.routed += count
+    for queue in queues:
+        if queue.is_limited:
+            make_room(store, queue, asked_of(work.sizes, count, None))
+    written = [queue.durability for queue in queues if queue.durability != MEMORY]
+    durability = MEMORY if not written else SYNC if SYNC in written else LAZY
+    store.keep_together(work.frame.size + _record_bytes(work))
+    runs: list[Run] = []
+    rests_on = 0
+    for (in_memory, ttl_ms), some in _by_lifetime(work).items():
+        its = MEMORY if in_memory else durability
+        firsts = [reserve_sequences(store, queue, count) for queue in some]
+        if not in_memory:
+            _write(work, some, firsts, its, ttl_ms)
+        for queue, first in zip(some, firsts, strict=True):
+            _enter(work, queue, first, its, ttl_ms)
+            runs.append((0, queue.number, first, count))
+            rests_on = max(rests_on, queue.reserve_batch)
+    rests_on = max(rests_on, store.rests_on(durability, work.size))
+    store.connections[work.frame.connection].session.published += count * len(queues)
+    result: Result = {
+        "routed": len(queues),
+        "queues": " ".join(queue.name for queue in queues),
+        "durability": DURABILITIES[durability],
+    }
+    return result, runs, rests_on
+
+
+def _write(
+    work: Routing, queues: list[Queue], firsts: list[int], durability: int, ttl_ms: int
+) -> None:
+    store, part = work.store, work.part
+    meta = PublishMeta(
+        [(queue.number, first) for queue, first in zip(queues, firsts, strict=True)],
+        part.count,
+        store.unix_ms,
+        store.now_ms,
+        store.epoch,
+        durability,
+        part.delay_ms,
+        part.key,
+        part.encoding,
+        part.columns,
+        0,  # the outcome of its frame has a record of its own: a publish says one queue
+        0,
+        0,
+        0,
+        0,
+        part.max_attempts,
+        part.lease_ms,
+        part.priority,
+        ttl_ms,
+    )
+    store.emit(meta, extent=work.extent)
+
+
+def _enter(work: Routing, queue: Queue, first: int, durability: int, ttl_ms: int) -> None:
+    """Let the messages be in one queue."""
+    store, part, columns = work.store, work.part, work.columns
+    count = part.count
+    block = Block(
+        queue.number,
+        first,
+        count,
+        work.extent,
+        work.sizes,
+        part.encoding,
+        columns.get("encoding"),
+        durability,
+        store.epoch,
+        store.unix_ms,
+        store.now_ms,
+        store.open_batch,
+        terms(part.max_attempts, part.lease_ms, part.priority, ttl_ms),
+    )
+    if ttl_ms:
+        limit(store, block, store.now_ms + ttl_ms, (queue.number,))
+    sheaf = Sheaf.published(block, part.delay_ms, part.key, columns) if columns else None
+    spans = (
+        spans_of(block, part.delay_ms, part.key, columns)
+        if sheaf is None
+        else [cast("Span", sheaf)]
+    )
+    if durability != MEMORY:
+        queue.last_batch = store.open_batch
+    queue.group.counters["published"] += count
+    queue.count_in(block, first, first + count)
+    if durability == SYNC:
+        queue.group.entering += count
+        store.entering.append((store.open_batch, queue, block, spans, count))
+    else:
+        for span in spans:
+            span.batch = queue.reserve_batch  # no id is shown before it is safe from a second use
+        enter(store, queue, spans)
