@@ -65,6 +65,23 @@ ALLOWED: dict[str, set[Right]] = {
     "schedule_delete": {P, M},
     "schedule_pause": {M},
     "schedule_run": {P},
+    "route": {P},
+    "exchange_set": {M},
+    "exchanges": EVERYBODY,
+    "exchange_delete": {M},
+    "bind": {M},
+    "unbind": {M},
+    "bindings": EVERYBODY,
+}
+# The field that names what is asked about, where that is no queue.
+NAMED_BY = {
+    "exchange_set": "name",
+    "exchange_delete": "name",
+    "exchanges": "name",
+    "route": "exchange",
+    "bind": "exchange",
+    "unbind": "exchange",
+    "bindings": "exchange",
 }
 ROLES = ({P}, {C}, {M}, {P, C}, {P, C, M})
 MORE: dict[str, dict[str, Any]] = {
@@ -85,6 +102,10 @@ MORE: dict[str, dict[str, Any]] = {
     "schedule_delete": {"name": "s"},
     "schedule_pause": {"name": "s", "paused": 0},
     "schedule_run": {"name": "s"},
+    "route": {"count": 1},
+    "exchange_set": {"type": "fanout"},
+    "bind": {"queue": "mail.b"},
+    "unbind": {"queue": "mail.b"},
 }
 RUNS = (
     "begin",
@@ -152,9 +173,9 @@ def guarded() -> Guarded:
 
 def sent(op: str, queue: str, *, attached: bool, **more: Any) -> bytes:
     """Return a frame with this operation."""
-    fields: dict[str, Any] = {} if op in NO_QUEUE else {"queue": queue}
+    fields: dict[str, Any] = {} if op in NO_QUEUE else {NAMED_BY.get(op, "queue"): queue}
     fields |= MORE.get(op, {}) | ({"runs": 0} if op in RUNS else {}) | more
-    if op == "publish":
+    if op in ("publish", "route"):
         names = {"sequence": 1, "answered_below": 1}
         return frame(part(op, **fields), **names, lengths=struct.pack("<II", 0, 1), blob=b"x")
     if (
@@ -204,7 +225,7 @@ def test_the_walk(guarded: Guarded) -> None:
                     if phase not in COMMANDS[op].phases:
                         continue
                     # Of all queues these tell of those of the token: see below, and test_core_results.py.
-                    of_all = op in ("stats", "explain", "result") and not queue
+                    of_all = op in ("stats", "explain", "result", "exchanges") and not queue
                     is_ours = op in NO_QUEUE or queue in OURS or of_all
                     expected = not (may & roles and is_ours)
                     got = refused(peer, sent(op, queue, attached=phase is Phase.ATTACHED))
@@ -231,6 +252,38 @@ def test_a_move_needs_both_queues(
     """Else it would take from others, or give to them."""
     peer, _ = guarded.enter(guarded.token({M}))
     assert refused(peer, sent("move", queue, attached=False, target=target)) is expected
+
+
+@pytest.mark.parametrize(
+    ("op", "more"),
+    [
+        ("bind", {"queue": "other"}),
+        ("bind", {"target": "other"}),
+        ("unbind", {"queue": "other"}),
+        ("exchange_set", {"alternate": "other", "type": "fanout"}),
+    ],
+)
+def test_what_an_exchange_leads_to_is_asked_for_too(
+    guarded: Guarded, op: str, more: dict[str, Any]
+) -> None:
+    """Else a token could fill the queues of others."""
+    peer, _ = guarded.enter(guarded.token({P, C, M}))
+    fields = {NAMED_BY[op]: "mail.a", **more}
+    peer.give(frame(part(op, **fields), request=9))
+    assert peer.take()[0]["code"] == "not_allowed"
+
+
+def test_exchanges_are_those_of_its_names(guarded: Guarded) -> None:
+    """Others are not named."""
+    whole, _ = guarded.enter(guarded.token({M}, "*"))
+    for name in ("mail.x", "other.x"):
+        whole.give(frame(part("exchange_set", name=name, type="fanout"), request=1))
+        assert whole.take()[0]["op"] == "reply"
+    peer, _ = guarded.enter(guarded.token({P}))
+    peer.give(frame(part("exchanges"), request=1))
+    names = [each["name"] for each in peer.take()[0]["value"]["exchanges"]]
+    assert "mail.x" in names
+    assert "other.x" not in names
 
 
 def test_one_part_that_is_not_allowed_refuses_its_frame(guarded: Guarded) -> None:
@@ -360,7 +413,10 @@ def test_the_verdict_is_a_value() -> None:
     assert "other" in verdict(grant, "move", ("mail.a", "other"))
     assert "publish" in verdict(grant, "publish", ("mail.a",))
     for op, row in RIGHTS.items():
-        named = [f.name for f in COMMANDS[op].fields if f.name in ("queue", "target")]
+        asked = {"queue", "target", "exchange"}
+        if op.startswith("exchange"):
+            asked |= {"name", "alternate"}
+        named = [f.name for f in COMMANDS[op].fields if f.name in asked]
         assert sorted(row.queues) == sorted(named), op
     assert not Grant("a", "1", frozenset({M}), ()).covers("")
 

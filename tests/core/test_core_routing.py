@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import re
 from typing import Any
 
 import pytest
@@ -14,7 +13,6 @@ from minibroker.contract import limits, wire
 from minibrokerd.core.model.exchanges import takes_headers
 from minibrokerd.core.model.records import PublishMeta, decode
 from minibrokerd.core.model.topics import Topics
-from minibrokerd.log.sizes import sizes_of
 
 
 def asked(client: Client, op: str, **fields: Any) -> dict[str, Any]:
@@ -121,7 +119,7 @@ def test_a_trie_of_topics_finds_what_trying_finds() -> None:
 
 def test_headers_are_compared_as_text() -> None:
     """All pairs, or any; a name alone asks that the header is there."""
-    headers = {"format": "pdf", "pages": 7}
+    headers: dict[str, int | str] = {"format": "pdf", "pages": 7}
     assert takes_headers("all format=pdf pages=7", headers)
     assert not takes_headers("all format=pdf pages=8", headers)
     assert takes_headers("any format=zip pages=7", headers)
@@ -264,7 +262,9 @@ def test_what_a_routed_message_means_outlives_a_start() -> None:
         assert got[0].id in [run[1:3] for run in first]
     world.advance(60_100)
     assert bodies(client, "plain") == [b"1", b"2", b"3"]
-    assert bodies(client, "short") == [], "its leases are over, and so is the time to live of its queue"
+    assert bodies(client, "short") == [], (
+        "its leases are over, and so is the time to live of its queue"
+    )
 
 
 def test_bindings_end_with_what_they_join() -> None:

@@ -34,19 +34,19 @@ ANY: Final = frozenset(Right)
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One operation: one of the rights `any_of` is needed on each queue that one of the fields `queues` names."""
+    """One operation: one of the rights `any_of` is needed on each queue, or exchange, of its fields `queues`."""
 
     op: str
     any_of: frozenset[Right]
     queues: tuple[str, ...]
     says: str
-    some: bool  # it may be about no one queue: an empty name is none
+    may_be_empty: frozenset[str]  # of these fields: an empty name is none
 
 
 def _row(op: str, rights: Iterable[Right], queues: str, says: str) -> Row:
     names = queues.split()
-    some = any(field.name in names and field.default == "" for field in COMMANDS[op].fields)
-    return Row(op, frozenset(rights), tuple(names), says, some)
+    may_be_empty = frozenset(field.name for field in COMMANDS[op].fields if field.default == "")
+    return Row(op, frozenset(rights), tuple(names), says, may_be_empty)
 
 
 _OWN: Final = "of its own connection only"
@@ -112,7 +112,7 @@ RIGHTS: Final[Mapping[str, Row]] = {
         _row("exchanges", ANY, "name", "without a name: those that it may touch"),
         _row("exchange_delete", {Right.MANAGE}, "name", ""),
         _row("bind", {Right.MANAGE}, "exchange queue target", "the exchange, and what it leads to"),
-        _row("unbind", {Right.MANAGE}, "exchange", ""),
+        _row("unbind", {Right.MANAGE}, "exchange queue target", "likewise"),
         _row("bindings", ANY, "exchange", "shows names of queues"),
         _row("schedule_run", {Right.PUBLISH}, "", "those of its own queues"),
     )
@@ -199,5 +199,5 @@ def touched(op: str, fields: Any) -> list[str]:
     What an answer about no one queue shows is chosen by `Grant.covers`.
     """
     row = RIGHTS[op]
-    names = (getattr(fields, name) for name in row.queues)
-    return [name for name in names if name or not row.some]
+    names = ((field, getattr(fields, field)) for field in row.queues)
+    return [name for field, name in names if name or field not in row.may_be_empty]

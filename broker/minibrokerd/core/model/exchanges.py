@@ -1,7 +1,7 @@
 """Exchanges and their bindings: where a message goes that is published with a routing key (decision 64).
 
-Both stand in entries of what is kept (kept.py). A binding has numbers of queues and exchanges, not their names: what
-leads to one that is gone, or from there, is ended in steps, and cannot become a binding of one that gets its name.
+Both stand in entries of what is kept (kept.py). A binding has numbers of queues and exchanges, not their names:
+what leads to one that is gone, or from it, is ended in steps, and becomes no binding of one that gets its name.
 """
 
 from __future__ import annotations

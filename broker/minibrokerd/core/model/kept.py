@@ -79,7 +79,7 @@ AFTER: Final = Kind(13, "message after others", (int, int, int), (bytes,))
 # An exchange (exchanges.py), by its name: its number, its type, what becomes of what no binding takes, and the
 # name of the alternate exchange.
 EXCHANGE: Final = Kind(15, "exchange", (str,), (int, bytes, bytes, bytes))
-# A binding (exchanges.py), by the numbers of its exchange and of the queue or exchange it leads to, and its pattern.
+# A binding (exchanges.py), by numbers: its exchange, the queue or exchange that it leads to; and its pattern.
 BINDING: Final = Kind(16, "binding", (int, int, int, str), ())
 # What a message came to, by its id: an `Outcome` (results.py), the result or the error, when it ended, and the
 # number of the queue in which it did.

@@ -65,12 +65,11 @@ class Store:
     # Slots: the interpreter reads attributes slower from the 30th of an instance on.
     __slots__ = (
         "_counter", "_numbers", "absent", "auto_create", "bodies", "brimful", "by_number", "calendar_of", "chains",
-        "clear_below", "connections", "copied", "deliveries", "dirty", "dropped_batch", "effects", "endings", "entering",
-        "epoch", "exchanges", "forward_waits", "grace_until_ms", "has_room", "held_back",
+        "clear_below", "connections", "copied", "deliveries", "dirty", "dropped_batch", "effects", "endings",
+        "entering", "epoch", "exchanges", "forward_waits", "grace_until_ms", "has_room", "held_back",
         "hold_until_ms", "idle", "jitter", "jobs", "kept", "lazy", "lazy_bytes", "looks_left", "max_queues",
-        "news", "next_queue_number", "now_ms", "nowhere", "open_batch", "paused", "pauses",
-        "queues", "results", "room_bytes", "schedules", "sessions", "short", "sizes", "standing", "sums",
-        "synced", "unix_ms", "wheel",
+        "news", "next_queue_number", "now_ms", "nowhere", "open_batch", "paused", "pauses", "queues", "results",
+        "room_bytes", "schedules", "sessions", "short", "sizes", "standing", "sums", "synced", "unix_ms", "wheel",
     )  # fmt: skip
 
     def __init__(
@@ -114,7 +113,9 @@ class Store:
         self.by_number: dict[int, Queue] = {}
         self._numbers: list[int] = []  # of all queues, ascending
         self.next_queue_number = 1
-        self.news: deque[tuple[bool, Queue]] = deque(maxlen=MOST_NEWS)  # made (True) or ended, for the shell
+        self.news: deque[tuple[bool, Queue]] = deque(
+            maxlen=MOST_NEWS
+        )  # made (True) or ended, for the shell
         self.dropped_batch = 0  # has the newest record that a deleted queue's number was used
         # (batch, queue) of what is cold and was written again: it can be read once that is synced.
         self.copied: deque[tuple[int, Queue]] = deque()

@@ -1,7 +1,7 @@
 """Patterns of topics, as a trie: words with dots between them, `*` for one word, `#` for none or more.
 
-All paths that a routing key may take are walked at once, so a match is bounded by its words times the nodes that they
-reach, whatever the patterns are like.
+All paths that a routing key may take are walked at once, so a match is bounded by its words times the nodes that
+they reach, whatever the patterns are like.
 """
 
 from __future__ import annotations
