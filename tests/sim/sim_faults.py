@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 HOUR_MS = 3_600_000
 SECOND_US = 1_000_000
+MOST_HANG_S = 60  # one sync takes so long
 
 # Name, and how often in 10 s at most.
 FAULTS = {
@@ -93,7 +94,7 @@ class Faults:
         self.world.disk.sync_fault = self.world.random.choice(MODES)
 
     def _hang(self) -> None:
-        self.world.hang_us = self.world.random.randint(1, 60) * SECOND_US
+        self.world.hang_us = self.world.random.randint(1, MOST_HANG_S) * SECOND_US
 
     def _slow(self) -> None:
         self.world.latency_us = self.world.random.choice((100, 1_000, 20_000, 200_000))

@@ -24,7 +24,7 @@ from sim_broker import SimulatedBroker, contents, silenced
 from sim_capabilities import Uses, drawn
 from sim_client import SimulatedClient
 from sim_disk import FaultyDisk, PowerCut
-from sim_faults import Faults
+from sim_faults import MOST_HANG_S, Faults
 from sim_impatient import ImpatientClient
 from sim_laws import Laws
 from sim_ledger import Ledger
@@ -376,6 +376,11 @@ class World:
         sessions = [client.session for client in self.clients]
         return not any(session.outbox.groups or len(session.window) for session in sessions)
 
+    def _is_safe(self) -> bool:
+        """Whether nothing waits for the disk: what hung there when the faults ended holds back all behind it."""
+        writer = self.broker.log._writer if self.broker is not None else None
+        return not isinstance(writer, SimulatedWriter) or writer.is_idle
+
     def _judge(self) -> None:
         if self.ended:
             return
@@ -390,6 +395,7 @@ class World:
         self.laws.end(self.loop.now_us)
         self.checker.finish(self.laws.may_have_ended, self.disk.rot.suspects)
         self.laws.judge_the_end()
+        self._live(self.loop.now_us + MOST_HANG_S * SECOND_US, self._is_safe)
         self._live(self.loop.now_us + 3 * SECOND_US, lambda: False)
         if any(client.is_cut_off() for client in self.clients):
             self._live(self.loop.now_us + NOTICED_US, lambda: False)

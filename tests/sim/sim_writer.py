@@ -43,6 +43,11 @@ class SimulatedWriter:
         self._has_run = False
         self._handle: Handle | None = None
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is no job, and none in work."""
+        return self._current is None and not self._jobs
+
     def start(self) -> None:
         """Nothing is to be started."""
 

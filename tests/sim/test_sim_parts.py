@@ -82,6 +82,23 @@ def test_a_slow_application_drains_for_as_long_as_it_takes(monkeypatch: pytest.M
     assert world.loop.now_us > world.length_us + 30 * sim_world.SECOND_US, "it was not slow"
 
 
+class HangsAtTheEnd(World):
+    """When the faults end, the disk is in the middle of a sync that takes half a minute."""
+
+    def _heal(self) -> None:
+        self.hang_us = 30 * sim_world.SECOND_US
+        self._live(self.loop.now_us + 2 * sim_world.SECOND_US, lambda: not self.hang_us)
+        super()._heal()
+
+
+def test_jobs_are_looked_for_when_the_disk_has_followed() -> None:
+    """What was published meanwhile is not shown before it is safe: a schedule seemed to have published nothing."""
+    world = HangsAtTheEnd(143, borders=True, capabilities=())
+    assert world.timekeeper is not None
+    assert world.run().checker.violations == []
+    assert world.timekeeper.ticks
+
+
 class NobodyTakes(World):
     """When the faults end, nobody comes for what is left."""
 
