@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from minibroker.aio.broker import Broker, Connecting, LazyBroker, connect
     from minibroker.aio.callables import Handler
     from minibroker.aio.consumer import Consumer, Consumption
+    from minibroker.aio.exchange import Exchange
     from minibroker.aio.losses import SettleErrorHook
     from minibroker.aio.message import Message
     from minibroker.aio.queue import Queue
-    from minibroker.contract.confirms import Confirm, ConfirmRun, Confirms, MessageId
+    from minibroker.contract.confirms import Confirm, ConfirmRun, Confirms, MessageId, Routed
     from minibroker.contract.ends import After
     from minibroker.contract.errors import (
         BadName,
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     )
     from minibroker.contract.settings import Settings
     from minibroker.session.dead import ErrorGroup, Redrive, Where
+    from minibroker.session.exchange_wishes import Binding, ExchangeInfo
     from minibroker.session.explanation import Explanation
     from minibroker.session.key_wishes import KeySetting
     from minibroker.session.pause_wishes import Pause
@@ -72,6 +74,7 @@ __all__ = [
     "App",
     "BadName",
     "BadValue",
+    "Binding",
     "BodyError",
     "Broker",
     "Busy",
@@ -86,6 +89,8 @@ __all__ = [
     "Consumption",
     "DiskFull",
     "ErrorGroup",
+    "Exchange",
+    "ExchangeInfo",
     "Explanation",
     "Handler",
     "IdConflict",
@@ -113,6 +118,7 @@ __all__ = [
     "QueueInUse",
     "QueueTimes",
     "Redrive",
+    "Routed",
     "Settings",
     "SettingsDiffer",
     "SettleErrorHook",
@@ -140,9 +146,10 @@ _HOMES: Final = {
     "minibroker.aio.callables": "Handler",
     "minibroker.aio.consumer": "Consumer Consumption",
     "minibroker.aio.losses": "SettleErrorHook",
+    "minibroker.aio.exchange": "Exchange",
     "minibroker.aio.message": "Message",
     "minibroker.aio.queue": "Queue",
-    "minibroker.contract.confirms": "Confirm ConfirmRun Confirms MessageId",
+    "minibroker.contract.confirms": "Confirm ConfirmRun Confirms MessageId Routed",
     "minibroker.contract.ends": "After",
     "minibroker.contract.errors": (
         "BadName BadValue BodyError Busy Closed CommandError ConnectionLost DiskFull "
@@ -152,6 +159,7 @@ _HOMES: Final = {
     ),
     "minibroker.contract.settings": "Settings",
     "minibroker.session.dead": "ErrorGroup Redrive Where",
+    "minibroker.session.exchange_wishes": "Binding ExchangeInfo",
     "minibroker.session.explanation": "Explanation",
     "minibroker.session.key_wishes": "KeySetting",
     "minibroker.session.pause_wishes": "Pause",

@@ -12,7 +12,7 @@ from minibroker.session.peek import Peeks
 from minibroker.session.step import StepData
 
 # They wait for nothing in asyncio's client either.
-AT_ONCE = frozenset({"queue", "consume", "process", "step"})
+AT_ONCE = frozenset({"queue", "exchange", "consume", "process", "step"})
 
 
 def shown(value: Any) -> Any:
@@ -24,6 +24,7 @@ def shown(value: Any) -> Any:
 
 def plain(value: Any) -> Any:
     """Return what is passed on for an argument."""
+    value = _inner(value)
     if not callable(value) or isinstance(value, type):
         return value
 

@@ -15,7 +15,7 @@ from minibroker.aio.message import Message
 from minibroker.aio.queue_by_hand import QueueByHand
 from minibroker.aio.running import run_slots
 from minibroker.contract import limits
-from minibroker.contract.confirms import Confirm, ConfirmRun, Confirms, MessageId
+from minibroker.contract.confirms import Confirm, ConfirmRun, Confirms, MessageId, RoutedRun
 from minibroker.contract.errors import MinibrokerError, NotSent
 from minibroker.contract.outcomes import Failures, PartialConfirms
 from minibroker.session import requeueing, wishes
@@ -32,6 +32,7 @@ from minibroker.session.typed import Convert
 from minibroker.shell.monotonic import now_ms
 
 Body = TypeVar("Body")
+Run = TypeVar("Run", ConfirmRun, RoutedRun)
 NOTHING_ASKED: Final = (None, None, None, 0, wishes.DROP, None, None)
 NO_GROUP: Final = PublishGroup(("", 0), 0)  # that takes nothing
 
@@ -44,6 +45,8 @@ class Queue(QueueByHand, Generic[Body]):
     NotSent or OutcomeUnknown, all else Timeout. The dead-letter queue of `emails` is a queue, too:
     `broker.queue("emails.dlq")` can be peeked, consumed, redriven.
     """
+
+    _bound_as = "queue"  # in a binding that leads here
 
     def __init__(self, driver: Driver, name: str, declaration: Declaration | None = None) -> None:
         super().__init__(driver, name, declaration)
@@ -194,7 +197,7 @@ class Queue(QueueByHand, Generic[Body]):
             group.add_many(future, many.headers, some, encodings, many.key, many.delay_ms)
             group.name_last(many.names[first:stop])
             self._filled(group)
-        return Confirms(await _runs(calls))
+        return Confirms(await runs_of(calls))
 
     def _group_for_plain(self, size: int) -> PublishGroup:
         """Return the open group if a plain message of this size may be appended to it, else `NO_GROUP`.
@@ -360,9 +363,7 @@ class Queue(QueueByHand, Generic[Body]):
         return f"<Queue {self.name}>"
 
 
-async def _runs(
-    calls: Sequence[tuple[asyncio.Future[ConfirmRun], int, PublishGroup]],
-) -> list[ConfirmRun]:
+async def runs_of(calls: Sequence[tuple[asyncio.Future[Run], int, PublishGroup]]) -> list[Run]:
     """Return the confirms of all calls; the error, if one failed, says what is known of each."""
     try:
         if len(calls) > 1:

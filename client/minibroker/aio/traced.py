@@ -11,11 +11,13 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from minibroker.aio.driver import Driver
+from minibroker.aio.exchange import Exchange
 from minibroker.aio.message import Message
 from minibroker.aio.queue import Queue
 from minibroker.aio.typed_queue import TypedQueue
-from minibroker.contract.confirms import Confirm, Confirms
+from minibroker.contract.confirms import Confirm, Confirms, Routed
 from minibroker.session.declaring import Declaration
+from minibroker.session.exchange_wishes import Matched, RouteTerms
 from minibroker.session.settlements import ENDED, Settlement
 from minibroker.session.spans import Span
 from minibroker.session.typed import UNTYPED
@@ -85,6 +87,39 @@ class TracedQueue(Queue[Body]):
 
 class TracedTypedQueue(TypedQueue[Body], TracedQueue[Body]):
     """A queue that was given the type of its bodies, with spans."""
+
+
+class TracedExchange(Exchange):
+    """An exchange with spans around what is published; what bindings look at is what the application gave."""
+
+    async def _publish(
+        self,
+        body: Any,
+        routing_key: str,
+        headers: Mapping[str, object] | None,
+        matched: Matched,
+        key: str | None,
+        delay: Span | None,
+        terms: RouteTerms,
+    ) -> Routed:
+        with self._driver.telemetry.sending(self.name, headers) as sending:
+            said = sending.headers, matched, key, delay, terms
+            return await super()._publish(body, routing_key, *said)
+
+    async def _publish_many(
+        self,
+        bodies: Iterable[Any],
+        routing_key: str,
+        headers: Mapping[str, object] | None,
+        matched: Matched,
+        key: str | None,
+        delay: Span | None,
+        terms: RouteTerms,
+    ) -> list[Routed]:
+        bodies = bodies if isinstance(bodies, list | tuple) else list(bodies)
+        with self._driver.telemetry.sending(self.name, headers, len(bodies)) as sending:
+            said = sending.headers, matched, key, delay, terms
+            return await super()._publish_many(bodies, routing_key, *said)
 
 
 class TracedMessage(Message[Body], eq=False, gc=False):

@@ -125,3 +125,37 @@ class Confirms(Sequence[Confirm]):
 
     def __repr__(self) -> str:
         return f"Confirms({self._count} messages)"
+
+
+class Routed(msgspec.Struct, frozen=True, gc=False):
+    """One message is stored in every queue that an exchange led it to, as safely as `durability` says.
+
+    `ids` has the id of its copy in each queue, by the queue's name. Empty: no binding took it, and the exchange
+    drops such messages.
+    """
+
+    ids: dict[str, MessageId]
+    durability: str
+
+    @property
+    def queues(self) -> tuple[str, ...]:
+        """The names of the queues."""
+        return tuple(self.ids)
+
+
+class RoutedRun(NamedTuple):
+    """Consecutive messages that were routed together: each queue has one run of ids of them."""
+
+    queues: tuple[tuple[str, int, int], ...]  # name, origin, and the sequence of the first message
+    messages: int
+    durability: str
+
+    def confirm(self, at: int) -> Routed:
+        """Return where the message with this index went."""
+        ids = {name: MessageId(origin, first + at) for name, origin, first in self.queues}
+        return Routed(ids, self.durability)
+
+    def part(self, first: int, count: int) -> RoutedRun:
+        """Return what became of `count` messages from that with index `first` on."""
+        moved = tuple((name, origin, own + first) for name, origin, own in self.queues)
+        return RoutedRun(moved, count, self.durability)

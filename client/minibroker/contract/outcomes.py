@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import overload
+from typing import cast, overload
 
-from minibroker.contract.confirms import Confirm, ConfirmRun
+from minibroker.contract.confirms import Confirm, ConfirmRun, RoutedRun
 from minibroker.contract.errors import MinibrokerError
 
-Part = tuple[int, ConfirmRun | MinibrokerError]  # count of bodies, and what became of them
+Part = tuple[
+    int, ConfirmRun | RoutedRun | MinibrokerError
+]  # count of bodies, and what became of them
 
 
 class PartialConfirms(Sequence[Confirm | None]):
-    """The confirms of a `publish_many` that failed, one entry for each body: None where there is none."""
+    """The confirms of a `publish_many` that failed, one entry for each body: None where there is none.
+
+    Those of an exchange are `Routed`.
+    """
 
     __slots__ = ("_count", "_parts")
 
@@ -35,14 +40,14 @@ class PartialConfirms(Sequence[Confirm | None]):
             raise IndexError(index)
         for count, outcome in self._parts:
             if at < count:
-                if not isinstance(outcome, ConfirmRun):
+                if isinstance(outcome, MinibrokerError):
                     return None
-                return outcome.confirm(at)
+                return cast("Confirm", outcome.confirm(at))
             at -= count
         raise AssertionError("the counts add up")
 
     def __repr__(self) -> str:
-        stored = sum(count for count, outcome in self._parts if isinstance(outcome, ConfirmRun))
+        stored = sum(n for n, outcome in self._parts if not isinstance(outcome, MinibrokerError))
         return f"PartialConfirms({stored} of {self._count} messages)"
 
 
@@ -57,7 +62,7 @@ class Failures(Mapping[int, MinibrokerError]):
     def __getitem__(self, index: int) -> MinibrokerError:
         at = index
         for count, outcome in self._parts:
-            if 0 <= at < count and not isinstance(outcome, ConfirmRun):
+            if 0 <= at < count and isinstance(outcome, MinibrokerError):
                 return outcome
             at -= count
         raise KeyError(index)
@@ -65,12 +70,12 @@ class Failures(Mapping[int, MinibrokerError]):
     def __iter__(self) -> Iterator[int]:
         first = 0
         for count, outcome in self._parts:
-            if not isinstance(outcome, ConfirmRun):
+            if isinstance(outcome, MinibrokerError):
                 yield from range(first, first + count)
             first += count
 
     def __len__(self) -> int:
-        return sum(count for count, outcome in self._parts if not isinstance(outcome, ConfirmRun))
+        return sum(count for count, outcome in self._parts if isinstance(outcome, MinibrokerError))
 
     def __repr__(self) -> str:
         return f"Failures({len(self)} messages)"

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from minibroker.contract.confirms import RoutedRun
 from minibroker.contract.errors import MinibrokerError, OutcomeUnknown
 from minibroker.session.message import Delivery, MessageData
 from minibroker.session.outbox import PublishGroup
+from minibroker.session.route_groups import RouteGroup
 from minibroker.session.settlements import Run, SettlePart
 from minibroker.session.step_frame import StepFrame
 
@@ -43,6 +45,13 @@ class PublishFailed(NamedTuple):
     group: PublishGroup
     error: MinibrokerError
     later: Sequence[PublishGroup] = ()
+
+
+class RouteDone(NamedTuple):
+    """The messages of a group are stored in the queues that an exchange led them to."""
+
+    group: RouteGroup
+    run: RoutedRun
 
 
 class Settled(NamedTuple):
@@ -116,6 +125,7 @@ Event = (
     Welcomed
     | Published
     | PublishFailed
+    | RouteDone
     | Settled
     | SettleRefused
     | StepDone

@@ -49,6 +49,7 @@ from minibroker.session.events import (
     PublishFailed,
     Recalled,
     Renew,
+    RouteDone,
     Settled,
     SettleRefused,
     StepDone,
@@ -94,9 +95,7 @@ class Machine:
         self.session = Session(name, shell, shell.ripe, shell.make_message)
         self.timers = Timers()
         self.calls = Calls(self.session, self.timers, jitter, shell.schedule)
-        self._publishes = Publishes(
-            self.session, self.timers, jitter, shell.schedule, shell.is_over
-        )
+        self.publishes = Publishes(self.session, self.timers, jitter, shell.schedule, shell.is_over)
         self.steps = StepCalls(self.session, self.timers, jitter, shell.schedule, self.lose)
         self.declarations = Declarations(self.session, self.calls, self._tell)
         self._heartbeat = Heartbeat(self)
@@ -116,7 +115,8 @@ class Machine:
         self._handlers: Mapping[type, Callable[[Any, int], None]] = {
             Welcomed: self._welcomed,
             Published: self._published,
-            PublishFailed: self._publishes.failed,
+            PublishFailed: self.publishes.failed,
+            RouteDone: self.publishes.routed,
             Settled: self._settled,
             SettleRefused: self._settle_refused,
             StepDone: self.steps.done,
@@ -149,7 +149,7 @@ class Machine:
         """Do what is due; to be called when the clock has reached `timers.wake_ms`."""
         for item in self.timers.pop_due(now_ms):
             if isinstance(item, PublishGroup):
-                self._publishes.due(item, self.trouble)
+                self.publishes.due(item, self.trouble)
             elif isinstance(item, Call):
                 self.calls.due(item, "" if self.session.is_open else f"; {self.trouble}")
             elif isinstance(item, StepFrame):
@@ -278,7 +278,7 @@ class Machine:
     def _gives_up(self, content: PublishGroup | StepFrame, now_ms: int) -> bool:
         if isinstance(content, StepFrame):
             return self.steps.gives_up(content, now_ms)
-        return self._publishes.gives_up(content, now_ms)
+        return self.publishes.gives_up(content, now_ms)
 
     def _leaving(self, event: Leaving, now_ms: int) -> None:
         self._tell(event)
@@ -292,10 +292,10 @@ class Machine:
 
     def open_group(self, key: Key, now_ms: int) -> PublishGroup:
         """Return a new group for a queue and time-out; it leaves with the next flush."""
-        return self._publishes.open_group(key, now_ms)
+        return self.publishes.open_group(key, now_ms)
 
     def _published(self, event: Published, now_ms: int) -> None:
-        self._publishes.published(event)
+        self.publishes.published(event)
 
     def await_settled(
         self,
@@ -454,10 +454,10 @@ class Machine:
         self.connecting.stop()
         self._tell(HangUp(last))
         while self.session.outbox.groups:
-            self._publishes.fail(self.session.outbox.pop(), NotSent(why))
+            self.publishes.fail(self.session.outbox.pop(), NotSent(why))
         for sent in self.session.window:
             if isinstance(sent.content, PublishGroup):
-                self._publishes.fail(sent.content, OutcomeUnknown(why))
+                self.publishes.fail(sent.content, OutcomeUnknown(why))
             elif not isinstance(sent.content, StepFrame):
                 for part in sent.content:
                     self._answer_waiters(part, (), OutcomeUnknown(why))

@@ -25,7 +25,8 @@ NOTHING_PLAIN: Final = -1
 GROUP_OPEN_MS: Final = 100  # while nothing can be written: later callers have a later deadline
 
 # Queue, time-out in ms, and the terms of the messages if they have some: those of `TERMS`, 0 or "" for none.
-Key = tuple[str, int] | tuple[str, int, int, int, int, str, int, int]
+# Those to exchanges: see route_groups.py.
+Key = tuple[str, int, *tuple[Any, ...]]
 TERMS: Final = ("max_attempts", "lease_ms", "priority", "unique_mode", "dedupe_window_ms", "ttl_ms")
 Waiter = Any  # a future of the shell, opaque here but for `cancelled()`; or (future, count)
 
@@ -214,7 +215,7 @@ class PublishGroup:
         """Keep some of the calls, told by who waits and by the key of the messages; return the other ones."""
         if self.plain:
             self._end_plain()
-        kept, dropped = PublishGroup(self.where, self.opened_ms), []
+        kept, dropped = type(self)(self.where, self.opened_ms), []
         at = 0
         for entry in self.waiters:
             waiter, count = entry if type(entry) is tuple else (entry, 1)
@@ -256,7 +257,7 @@ class PublishGroup:
         ]
 
     def _part(self, calls: slice, first: int, stop: int) -> PublishGroup:
-        part = PublishGroup(self.where, self.opened_ms)
+        part = type(self)(self.where, self.opened_ms)
         for name in ("deadline_ms", "plain", "alone", "varies", "encoding", "key", "delay_ms"):
             setattr(part, name, getattr(self, name))
         for name in ("sequence", "order", "refusal", "refusals"):
@@ -373,13 +374,13 @@ class Outbox:
         # As many of these as a group may have fit into it.
         self.plain_bytes = self.group_bytes // GROUP_MESSAGES - MESSAGE_RESERVE
 
-    def start(self, key: Key, now_ms: int) -> PublishGroup:
+    def start(self, key: Key, now_ms: int, make: type[PublishGroup] = PublishGroup) -> PublishGroup:
         """Open a new group for `key`; one of its queue that was open is closed."""
         open = self._newest.get(key[0])
         if open is not None:
             self.close(open)
         self._newest[key[0]] = key
-        group = PublishGroup(key, now_ms, self.plain_bytes)
+        group = make(key, now_ms, self.plain_bytes)
         self.groups.append(group)
         self.open[key] = group
         return group

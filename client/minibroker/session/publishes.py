@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from itertools import repeat
 from typing import Any, Final
 
-from minibroker.contract.confirms import Confirm, ConfirmRun, known_of
+from minibroker.contract.confirms import Confirm, ConfirmRun, RoutedRun, known_of
 from minibroker.contract.errors import (
     BadName,
     Busy,
@@ -21,18 +21,21 @@ from minibroker.contract.errors import (
     NotSent,
     OutcomeUnknown,
     ShuttingDown,
+    UnknownExchange,
     UnknownQueue,
+    Unroutable,
     again,
 )
-from minibroker.contract.outcomes import Failures, PartialConfirms
+from minibroker.contract.outcomes import Failures, Part, PartialConfirms
 from minibroker.session.calls import PASSED, Jitter, retry_delay_ms
-from minibroker.session.events import Published, PublishFailed
+from minibroker.session.events import Published, PublishFailed, RouteDone
 from minibroker.session.outbox import Key, PublishGroup, Waiter
 from minibroker.session.session import Session
 from minibroker.session.timers import Timers
 
 FOR_NOW: Final = (Busy, DiskFull)
-OF_THE_QUEUE: Final = (BadName, UnknownQueue)  # refusals that every message of the group would meet
+# Refusals that every message of the group would meet.
+OF_THE_QUEUE: Final = (BadName, UnknownQueue, UnknownExchange, Unroutable)
 
 
 class Publishes:
@@ -54,11 +57,13 @@ class Publishes:
         self._schedule = schedule  # sees to it that what waits is written
         self._is_over = is_over
 
-    def open_group(self, key: Key, now_ms: int) -> PublishGroup:
+    def open_group(
+        self, key: Key, now_ms: int, make: type[PublishGroup] = PublishGroup
+    ) -> PublishGroup:
         """Return a new group for a queue and time-out; it leaves with the next flush. NotSent if timeout=0."""
         if not key[1]:
             raise NotSent(f"not published: {PASSED}")
-        group = self._outbox.start(key, now_ms)
+        group = self._outbox.start(key, now_ms, make)
         group.slot = self._timers.at(group.deadline_ms, group)
         self._schedule()
         return group
@@ -109,6 +114,19 @@ class Publishes:
                     else Confirm(origin, sequence, durability)
                 )
             sequence += count or 1
+        group.let_go()
+
+    def routed(self, event: RouteDone, now_ms: int) -> None:
+        """A group that an exchange led somewhere is stored: tell its callers where."""
+        group, run, at = event.group, event.run, 0
+        self._timers.discard(group, group.slot)
+        if self._outbox.holds:
+            self._has_answer(group, stored=True)
+        for waiter in group.waiters:
+            future, count = waiter if type(waiter) is tuple else (waiter, 0)
+            if not future.done():
+                future.set_result(run.part(at, count) if count else run.confirm(at))
+            at += count or 1
         group.let_go()
 
     def failed(self, event: PublishFailed, now_ms: int) -> None:
@@ -209,14 +227,14 @@ def none_of(error: NotSent, count: int) -> NotSent:
 
 def outcomes_of(
     calls: Sequence[tuple[Any, int, PublishGroup]],
-) -> list[tuple[int, ConfirmRun | MinibrokerError]]:
+) -> list[Part]:
     """Return what became of each call's bodies so far: count, and the confirms or the error."""
-    outcomes: list[tuple[int, ConfirmRun | MinibrokerError]] = []
+    outcomes: list[Part] = []
     for future, count, group in calls:
         if future.done() and not future.cancelled():
             error = future.exception()
             outcome = future.result() if error is None else error
-            assert isinstance(outcome, ConfirmRun | MinibrokerError)
+            assert isinstance(outcome, ConfirmRun | RoutedRun | MinibrokerError)
         elif group.sequence:
             outcome = OutcomeUnknown("the call ended before its confirm came; it may be stored")
         else:

@@ -30,6 +30,7 @@ from minibroker.session.events import (
     Leaving,
     Published,
     PublishFailed,
+    RouteDone,
     Settled,
     SettleRefused,
     StepDone,
@@ -42,6 +43,7 @@ from minibroker.session.outbox import Outbox, PublishGroup
 from minibroker.session.peek import unpack_peek
 from minibroker.session.recalled import recalled_by
 from minibroker.session.revoked import cancelled_by
+from minibroker.session.route_groups import RouteGroup, routed_of
 from minibroker.session.settle_frames import Owed, resume_runs, write_singly
 from minibroker.session.settlements import GOES_ON, Ripe, Run, Settlements, SettlePart, named_by
 from minibroker.session.step_frame import StepFrame
@@ -326,14 +328,14 @@ class Session:
             return None
         content = sent.content
         results = header["results"]
-        if isinstance(content, PublishGroup):
+        if type(content) is PublishGroup:
             result = results[0]
             told = result["origin"], result["first"], result["durability"]
             known = wire.unpack_runs(frame.columns) if "known" in result else ()
             return Published(content, *told, known)
         runs, events, at = wire.unpack_runs(frame.columns), [], 0
-        if isinstance(content, StepFrame):
-            return self._step_done(content, results, runs)
+        if not isinstance(content, list):
+            return self._done(content, results, runs)
         for part, result in zip(content, results, strict=True):
             count = result.get("lost", 0)
             lost = named_by(runs[at : at + count], part.messages) if count else ()
@@ -343,9 +345,16 @@ class Session:
                 events.append(Settled(part, lost))
         return events  # type: ignore[return-value]
 
-    def _step_done(
-        self, step: StepFrame, results: Sequence[Mapping[str, Any]], runs: Sequence[Run]
+    def _done(
+        self,
+        step: StepFrame | PublishGroup,
+        results: Sequence[Mapping[str, Any]],
+        runs: Sequence[Run],
     ) -> Event:
+        """Return what happened: a step was done, or a group routed."""
+        if not isinstance(step, StepFrame):
+            assert isinstance(step, RouteGroup)
+            return RouteDone(step, routed_of(results[0], runs, step.count))
         step.end()
         for part in step:
             self._forget_ended(part)

@@ -6,15 +6,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from minibroker.contract import limits
-from minibroker.contract.confirms import ConfirmRun, Confirms, MessageId
+from minibroker.contract.confirms import Confirms, MessageId, Routed
 from minibroker.contract.errors import BadValue, TooLarge
 from minibroker.session import wishes
 from minibroker.session.after import DEAD_LETTER, AfterGroup, alone
+from minibroker.session.exchange_wishes import Match, matched, route_place
+from minibroker.session.exchange_wishes import check_name as check_exchange
 from minibroker.session.message import MessageData
 from minibroker.session.outbox import PublishGroup
 from minibroker.session.result_wish import completion
+from minibroker.session.route_groups import RouteGroup
 from minibroker.session.settlements import ENDED, Settlement
-from minibroker.session.spans import Span
+from minibroker.session.spans import Span, shown
 from minibroker.session.step_frame import StepFrame
 from minibroker.session.typed import make_all
 
@@ -39,11 +42,18 @@ class StepData:
         self._may_be_there = False  # one of what it publishes, already
         self._is_over = False
         self._confirms = Confirms(())
+        self._routes: list[tuple[int, int]] = []  # group, message in it
+        self._routed: list[Routed] = []
 
     @property
     def confirms(self) -> Confirms:
         """The confirms of what it published, in the order of the calls; none before its end."""
         return self._confirms
+
+    @property
+    def routed(self) -> list[Routed]:
+        """Where what it published to exchanges is, in the order of the calls; none before its end."""
+        return self._routed
 
     def ack(self, message: MessageData[Any]) -> None:
         """Say that the work on a message is done, if the step comes to its end.
@@ -139,14 +149,60 @@ class StepData:
             TypeError, BadValue, TooLarge: as `publish`.
         """
         named = list(after)
-        if not (self._groups or named):
+        if not (self._calls or named):
             raise ValueError("this step has published nothing that a message could come after")
         if self._may_be_there:
             raise BadValue(
                 "what a message comes after by `then` has no unique_key, and no dedupe_id; leave them out"
             )
         terms = max_attempts, lease, priority, wishes.DROP, None, ttl
-        self._publish(queue, body, headers, key, delay, terms, (named, bool(self._groups), if_dead))
+        self._publish(queue, body, headers, key, delay, terms, (named, bool(self._calls), if_dead))
+
+    def route(
+        self,
+        exchange: Any,
+        body: Any,
+        *,
+        routing_key: str = "",
+        headers: Mapping[str, object] | None = None,
+        match: Match | None = None,
+        key: str | None = None,
+        delay: Span | None = None,
+        max_attempts: int | None = None,
+        lease: Span | None = None,
+        priority: int = 0,
+        ttl: Span | None = None,
+    ) -> None:
+        """Publish a message to an exchange, given by its name or as an `Exchange`; as `Exchange.publish` has it.
+
+        Where it went stands in `routed` behind the step's end. What comes `then` does not wait for it.
+
+        Raises:
+            TypeError, BadName, BadValue, TooLarge: it cannot be sent, and is no part of the step.
+        """
+        self._check()
+        name = self._exchange(exchange)
+        terms = self._timeout_ms / 1000, max_attempts, lease, priority, ttl
+        where = route_place(name, routing_key, matched(headers, match), 0, terms)
+        some = wishes.ready(body, headers, key, delay, self._driver.session.max_message_bytes)
+        self._add(1)
+        group = self._newest.get(where[0])
+        if group is None or group.where != where:
+            group = self._newest[where[0]] = RouteGroup(where, 0)
+            self._groups.append(group)
+        self._routes.append((self._groups.index(group), group.count))
+        group.add(None, *some[:-2])
+
+    def _exchange(self, exchange: Any) -> str:
+        if isinstance(exchange, str):
+            return check_exchange(exchange)
+        if getattr(exchange, "_bound_as", None) != "target":
+            raise TypeError(
+                f"exchange is {shown(exchange)}; it must be the name of one, or an Exchange"
+            )
+        if exchange._driver is not self._driver:
+            raise ValueError(f"{exchange!r} is of another connection than this step's")
+        return str(exchange.name)
 
     def _publish(
         self,
@@ -228,8 +284,7 @@ class StepData:
         comes: tuple[list[MessageId], bool, str] | None = None,
     ) -> PublishGroup:
         where = wishes.place(name, self._timeout_ms / 1000, 0, *terms)
-        if self._count + count > limits.MAX_MESSAGES_PER_FRAME:
-            raise TooLarge(f"a step publishes at most {limits.MAX_MESSAGES_PER_FRAME} messages")
+        self._add(count)
         group = self._newest.get(name)
         if comes is not None:
             ids, of_step, if_dead = comes
@@ -240,8 +295,12 @@ class StepData:
             group = self._newest[name] = PublishGroup(where, 0)
             self._groups.append(group)
         self._calls.append((self._groups.index(group), group.count, count))
-        self._count += count
         return group
+
+    def _add(self, count: int) -> None:
+        if self._count + count > limits.MAX_MESSAGES_PER_FRAME:
+            raise TooLarge(f"a step publishes at most {limits.MAX_MESSAGES_PER_FRAME} messages")
+        self._count += count
 
     def _frame(self) -> StepFrame | None:
         """End it, and return the frame to be written; None: there is nothing to do."""
@@ -253,8 +312,9 @@ class StepData:
         frame.check(self._driver.session.max_frame_bytes)
         return frame
 
-    def _confirmed(self, runs: Sequence[ConfirmRun]) -> None:
+    def _confirmed(self, runs: Sequence[Any]) -> None:
         self._confirms = Confirms([runs[at].part(first, count) for at, first, count in self._calls])
+        self._routed = [runs[at].confirm(index) for at, index in self._routes]
 
 
 def _as_it_is(body: Any) -> Any:

@@ -10,11 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from minibroker.contract import limits, wire
-from minibroker.contract.confirms import ConfirmRun, known_of
+from minibroker.contract.confirms import ConfirmRun, RoutedRun, known_of
 from minibroker.contract.errors import TooLarge
 from minibroker.session.frame_room import STRING_BYTES
 from minibroker.session.message import MessageData
 from minibroker.session.outbox import FRAME_RESERVE, PublishGroup
+from minibroker.session.route_groups import RouteGroup, routed_of
 from minibroker.session.settlements import BEGUN, ENDED, Run, Settlement, SettlePart, runs_of
 
 SMALL_PARTS: Final = 16  # the header of so many fits into what a header may have, whatever they say
@@ -128,13 +129,18 @@ class StepFrame:
 
     def confirms(
         self, results: Sequence[Mapping[str, Any]], known: Sequence[Run] = ()
-    ) -> list[ConfirmRun]:
+    ) -> list[ConfirmRun | RoutedRun]:
         """Return what the results of its parts say of each group; `known` are their entries of the run column."""
-        confirms, at = [], 0
+        confirms: list[ConfirmRun | RoutedRun] = []
+        at = 0
         for group, result in zip(self.groups, results[len(self.acks) :], strict=True):
-            count = result.get("known", 0)
-            own = known_of(known[at : at + count]) if count else None
+            count = result.get("known", 0) or result.get("routed", 0)
+            some = known[at : at + count]
             at += count
+            if isinstance(group, RouteGroup):
+                confirms.append(routed_of(result, some, group.count))
+                continue
+            own = known_of(some) if some else None
             told = result["origin"], result["first"], group.count, result["durability"]
             confirms.append(ConfirmRun(*told, own))
         return confirms

@@ -31,7 +31,7 @@ NO_IDS: Final = (
 def check_name(name: str) -> str:
     """Return the name of a queue; TypeError, BadName if it can be none."""
     of_type("name", name, str, "the name of a queue, a str")
-    size = len(_utf8(name, BadName))
+    size = len(utf8(name, BadName))
     if not 0 < size <= limits.MAX_QUEUE_NAME_CHARS + len(limits.DLQ_SUFFIX):
         most = limits.MAX_QUEUE_NAME_CHARS
         raise BadName(
@@ -271,7 +271,7 @@ def runs_of(ids: Iterable[MessageId] | None) -> list[tuple[int, int, int, int]]:
 
 def _key_bytes(key: str) -> bytes:
     of_type("key", key, str, "a str")
-    data = _utf8(key, BadValue)
+    data = utf8(key, BadValue)
     if len(data) > limits.MAX_KEY_BYTES:
         raise BadValue(f"a key of {len(data)} bytes exceeds {limits.MAX_KEY_BYTES}")
     return data
@@ -282,13 +282,14 @@ def _name_bytes(what: str, name: str | None) -> bytes:
     if name is None:
         return b""
     of_type(what, name, str, "a str")
-    data = _utf8(name, BadValue)
+    data = utf8(name, BadValue)
     if not 0 < len(data) <= limits.MAX_KEY_BYTES:
         raise BadValue(f"{what} has {len(data)} bytes; it must have 1 to {limits.MAX_KEY_BYTES}")
     return data
 
 
-def _utf8(text: str, refusal: type[CommandError]) -> bytes:
+def utf8(text: str, refusal: type[CommandError]) -> bytes:
+    """Return a text as UTF-8; `refusal` if it cannot be."""
     try:
         return text.encode()
     except (

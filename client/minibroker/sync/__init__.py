@@ -11,8 +11,19 @@ A broker may be shared by all threads, and held over a fork: a child opens a con
 from minibroker.sync.atomic_step import Step
 from minibroker.sync.broker import Broker, connect
 from minibroker.sync.consumer import Consumer, Consumption
+from minibroker.sync.exchange import Exchange
 from minibroker.sync.message import Message
 from minibroker.sync.queue import Queue
 from minibroker.sync.running import Handler
 
-__all__ = ["Broker", "Consumer", "Consumption", "Handler", "Message", "Queue", "Step", "connect"]
+__all__ = [
+    "Broker",
+    "Consumer",
+    "Consumption",
+    "Exchange",
+    "Handler",
+    "Message",
+    "Queue",
+    "Step",
+    "connect",
+]

@@ -11,9 +11,10 @@ from typing import Any, TypeVar, overload
 
 from minibroker.contract.confirms import MessageId
 from minibroker.contract.errors import ConnectionLost
-from minibroker.session import explanation, pause_wishes
+from minibroker.session import exchange_wishes, explanation, pause_wishes
 from minibroker.session.arguments import MAX_RUN, Access, never_opened, options_of
 from minibroker.session.declaring import checked
+from minibroker.session.exchange_wishes import ExchangeInfo
 from minibroker.session.explanation import Explanation
 from minibroker.session.pause_wishes import Pause
 from minibroker.session.result_wish import Progress
@@ -25,9 +26,10 @@ from minibroker.shell.telling import Hook, logger
 from minibroker.sync.asking_results import result_of
 from minibroker.sync.atomic_step import Step
 from minibroker.sync.driver import Driver
+from minibroker.sync.exchange import Exchange
 from minibroker.sync.queue import Queue
 from minibroker.sync.schedules import Schedules
-from minibroker.sync.traced import is_traced, traced_queue
+from minibroker.sync.traced import TracedExchange, is_traced, traced_queue
 from minibroker.sync.typed_queue import TypedQueue
 
 Body = TypeVar("Body")
@@ -94,6 +96,25 @@ class Broker:
     def schedules(self) -> Schedules:
         """The schedules of the server: jobs that it publishes by a calendar."""
         return Schedules(self._driver)
+
+    def exchange(self, name: str) -> Exchange:
+        """Return the exchange called `name`; asks nothing of the server. TypeError, BadName if it is no name."""
+        name = exchange_wishes.check_name(name)
+        if is_traced(self._driver):
+            return TracedExchange(self._driver, name)
+        return Exchange(self._driver, name)
+
+    def exchanges(self, *, timeout: Span | None = None) -> list[ExchangeInfo]:
+        """Return all exchanges, by their names; of very many they are asked for page by page."""
+        by_ms = now_ms() + timeout_ms(timeout, self._driver.timeout_ms)
+        found: list[ExchangeInfo] = []
+        after: str | None = ""
+        while after is not None:
+            left_s = max(0, by_ms - now_ms()) / 1_000
+            page = self._ask(left_s, exchange_wishes.page(after))
+            found += exchange_wishes.read_page(page)
+            after = page.get("next")
+        return found
 
     def step(self, *, timeout: Span | None = None) -> Step:
         """Return a context manager: what is said in its block happens at its end, all of it or nothing.

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 from minibroker.contract import limits
-from minibroker.contract.confirms import Confirm, ConfirmRun, Confirms, MessageId
+from minibroker.contract.confirms import Confirm, Confirms, MessageId
 from minibroker.contract.errors import NotSent
 from minibroker.contract.outcomes import Failures, PartialConfirms
 from minibroker.session import requeueing, wishes
@@ -40,6 +40,8 @@ class Queue(QueueByHand, Generic[Body]):
     NotSent or OutcomeUnknown, all else Timeout. The dead-letter queue of `emails` is a queue, too:
     `broker.queue("emails.dlq")` can be peeked, consumed, redriven.
     """
+
+    _bound_as = "queue"  # in a binding that leads here
 
     def __init__(self, driver: Driver, name: str, declaration: Declaration | None = None) -> None:
         super().__init__(driver, name, declaration)
@@ -165,7 +167,7 @@ class Queue(QueueByHand, Generic[Body]):
                 group.name_last(many.names[first:stop])
                 if group.count >= GROUP_MESSAGES or group.cost >= most:
                     driver.session.outbox.close(where)
-        return Confirms(_runs(driver, calls))
+        return Confirms(runs_of(driver, calls))
 
     def requeue(
         self,
@@ -304,7 +306,7 @@ class Queue(QueueByHand, Generic[Body]):
         return f"<Queue {self.name}>"
 
 
-def _runs(driver: Driver, calls: Sequence[tuple[Waiter, int, PublishGroup]]) -> list[ConfirmRun]:
+def runs_of(driver: Driver, calls: Sequence[tuple[Waiter, int, PublishGroup]]) -> list[Any]:
     """Return the confirms of all calls; the error, if one failed, says what is known of each."""
     try:
         for waiter, *_ in calls:
