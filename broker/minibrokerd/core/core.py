@@ -45,7 +45,7 @@ from minibrokerd.core.model.sessions import Outcome, Result
 from minibrokerd.core.model.state import HOLD_FOR_EVER_MS, Store
 from minibrokerd.core.model.transitions import delay_over
 from minibrokerd.core.replay import Replay
-from minibrokerd.core.verbs import chaining, logins, pausing, redriving, withdrawing
+from minibrokerd.core.verbs import chaining, logins, pausing, redriving, unused, withdrawing
 from minibrokerd.core.verbs.attempts import leases_over
 from minibrokerd.core.verbs.dispatching import dispatch, line_up_all, refill_later
 from minibrokerd.core.verbs.expiring import expire_some
@@ -109,6 +109,7 @@ class Core:
         chaining.look(self.store)
         circuits.go_on(self.store)
         pausing.watch(self.store)
+        unused.watch_all(self.store)
         self._replay = None
 
     def apply(self, command: Command, now_ms: int, unix_ms: int) -> Effects:

@@ -171,6 +171,14 @@ SETTINGS: Mapping[str, Setting] = {
             ("drop", "dead-letter"),
             "What becomes of a message whose time to live is over.",
         ),
+        Setting(
+            "delete_unused_ms",
+            0,
+            0,
+            limits.MAX_DELAY_MS,
+            (),
+            "The queue ends, with what is in it, when nobody has used it for so long; 0: never.",
+        ),
     )
 }
 

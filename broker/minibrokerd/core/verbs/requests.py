@@ -22,6 +22,7 @@ from minibrokerd.core.verbs.farewells import leave
 from minibrokerd.core.verbs.moving import delete
 from minibrokerd.core.verbs.pausing import end_pause_of
 from minibrokerd.core.verbs.takers import note_consumers, note_taking
+from minibrokerd.core.verbs.unused import watch
 from minibrokerd.core.verbs.withdrawing import (
     ask_again,
     cancel_consumer,
@@ -30,6 +31,7 @@ from minibrokerd.core.verbs.withdrawing import (
     withdraw,
 )
 
+_OF_SOURCES: Final = "key_", "delete_unused_ms"  # settings that no dead-letter queue has
 LOOK_AGAIN_MS: Final = 100  # whether what is ready can be handed out by now
 
 
@@ -226,15 +228,17 @@ def _make(store: Store, name: str, settings: Settings, *, with_source: bool = Fa
         return store.dlq_of(source)
     check_name(name)
     store.check_room_for_queue()
-    return store.create_queue(name, settings or DEFAULTS)
+    queue = store.create_queue(name, settings or DEFAULTS)
+    watch(store, queue)
+    return queue
 
 
 def _check_for_dlq(source: Settings, settings: Settings) -> None:
-    """Check that a DLQ is asked for no other durability than its source has, and for nothing about keys."""
+    """Check that a DLQ is asked for no other durability than its source has, and for nothing that only that has."""
     if settings.get("durability", source["durability"]) != source["durability"]:
         raise _foreign_durability()
     for name, value in settings.items():
-        if name.startswith("key_") and value != DEFAULTS[name]:
+        if name.startswith(_OF_SOURCES) and value != DEFAULTS[name]:
             raise Refused("bad_value", f"a dead-letter queue has no {name}; set it at its source")
 
 
@@ -243,6 +247,8 @@ def _change(store: Store, queue: Queue, changes: dict[str, int | str]) -> None:
     arrange(store, queue)
     store.write_queue(queue)
     store.reserve_ahead(queue)
+    if "delete_unused_ms" in changes:
+        watch(store, queue)
     if "durability" in changes:
         note_consumers(store, queue)
     if queue.is_dlq:

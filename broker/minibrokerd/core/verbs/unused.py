@@ -1,0 +1,65 @@
+"""Temporary queues: one with `delete_unused_ms` ends, with what is in it, when nobody has used it for so long.
+
+Looked at once in that time: a queue in which nothing happened between two looks is not used. So it ends between
+once and twice that time behind its last use, and the use of a queue costs nothing more.
+"""
+
+from __future__ import annotations
+
+from minibroker.contract.limits import DLQ_SUFFIX
+from minibrokerd.core.model.queues import Queue
+from minibrokerd.core.model.state import Store
+from minibrokerd.core.model.wheel import Timer
+from minibrokerd.core.verbs.moving import delete
+from minibrokerd.core.verbs.pausing import end_pause_of
+
+
+def watch(store: Store, queue: Queue) -> None:
+    """Look after a queue as its settings say by now."""
+    if queue.unused is not None:
+        store.wheel.cancel(queue.unused)
+        queue.unused = None
+    if queue.settings["delete_unused_ms"] and not queue.is_dlq:
+        _look_later(store, queue)
+
+
+def watch_all(store: Store) -> None:
+    """Look after all queues, at a start: their time begins anew."""
+    for queue in store.queues.values():
+        if queue.settings["delete_unused_ms"]:
+            watch(store, queue)
+
+
+def _look_later(store: Store, queue: Queue) -> None:
+    at_ms = store.now_ms + queue.setting("delete_unused_ms")
+    queue.unused = store.set_timer(_look, (queue, _uses(store, queue)), at_ms)
+
+
+def _look(store: Store, timer: Timer, argument: tuple[Queue, int]) -> None:
+    queue, uses_before = argument
+    if store.by_number.get(queue.number) is not queue:
+        return
+    both = _with_dlq(store, queue)
+    if any(_is_busy(each) for each in both) or _uses(store, queue) != uses_before:
+        _look_later(store, queue)
+        return
+    count = delete(store, queue, force=True)
+    for each in both:
+        end_pause_of(store, each)
+    store.effects.note("queue_unused", queue=queue.name, messages=count)
+
+
+def _with_dlq(store: Store, queue: Queue) -> list[Queue]:
+    dlq = store.queues.get(queue.name + DLQ_SUFFIX)
+    return [queue] if dlq is None else [queue, dlq]
+
+
+def _is_busy(queue: Queue) -> bool:
+    """Whether somebody consumes, waits for a message or has one, or one is being published."""
+    group = queue.group
+    return bool(group.consumer_count or group.consumers or group.deliveries or group.entering)
+
+
+def _uses(store: Store, queue: Queue) -> int:
+    """Return a number that is another one after each message that came, went or changed its state."""
+    return sum(sum(each.group.counters.values()) for each in _with_dlq(store, queue))

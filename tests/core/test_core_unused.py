@@ -1,0 +1,97 @@
+"""protocol.md, section 7, `delete_unused_ms`: a temporary queue ends when nobody uses it, and not before."""
+
+from __future__ import annotations
+
+import pytest
+from core_client import Client
+from harness import World
+
+PERIOD_MS = 60_000
+
+
+def made(world: World) -> Client:
+    """Return a client; the queue `reply` is temporary."""
+    client = world.hello()
+    client.set("reply", delete_unused_ms=PERIOD_MS)
+    return client
+
+
+def is_there(client: Client, queue: str = "reply") -> bool:
+    """Whether there is such a queue."""
+    answer = client.request({"op": "queue_show", "queue": queue})
+    return bool(answer["op"] == "reply")
+
+
+def test_a_queue_that_nobody_uses_ends_with_what_is_in_it() -> None:
+    """Between once and twice its time behind its last use; its DLQ and its bindings, too."""
+    world = World()
+    client = made(world)
+    client.request({"op": "exchange_set", "name": "e", "type": "fanout"})
+    client.request({"op": "bind", "exchange": "e", "queue": "reply"})
+    client.publish("reply", b"1")
+    client.settle("reject", *client.receive_all("reply"))
+    client.publish("reply", b"2")
+    world.advance(PERIOD_MS - 100)
+    assert is_there(client)
+    world.advance(PERIOD_MS + 200)
+    assert not is_there(client)
+    assert not is_there(client, "reply.dlq")
+    assert client.request({"op": "bindings", "exchange": "e"})["value"] == {"bindings": []}
+    world.restart()
+    assert not is_there(world.hello())
+
+
+@pytest.mark.parametrize("use", ["consume", "receive", "hold", "publish", "take", "consume dead"])
+def test_a_queue_that_is_used_stays(use: str) -> None:
+    """Whatever kind of use it is: for as long as it goes on, and its time behind it."""
+    world = World()
+    client = made(world)
+    client.publish("reply", *[b"x"] * 20)
+    if use == "consume":
+        client.consume("reply", prefetch=0)
+    elif use == "consume dead":
+        client.settle("reject", *client.receive_all("reply", 1))
+        client.consume("reply.dlq", prefetch=0)
+    elif use == "receive":
+        client.settle("ack", *client.receive_all("reply"))
+        assert client.receive("reply", 1, wait_ms=10 * PERIOD_MS) is None
+    elif use == "hold":
+        held = client.receive_all("reply", lease_ms=20 * PERIOD_MS)
+    for _ in range(5):
+        world.advance(PERIOD_MS - 1_000)
+        if use == "publish":
+            client.publish("reply", b"y")
+        elif use == "take":
+            client.settle("ack", *client.receive_all("reply", 1))
+        assert is_there(client), use
+    if use == "hold":
+        client.settle("ack", *held)
+    world.disconnect(client)
+    world.advance(2 * PERIOD_MS + 1_000)
+    client = world.hello()
+    world.advance(40_000)
+    assert not is_there(client), use
+
+
+def test_its_time_begins_anew_at_a_start_and_with_its_setting() -> None:
+    """A long stop ends nothing; a longer time, or none, holds from then on."""
+    world = World()
+    client = made(world)
+    world.advance(PERIOD_MS - 1_000)
+    world.restart(wall_ms=10 * PERIOD_MS)
+    client = world.hello()
+    world.advance(PERIOD_MS - 1_000)
+    assert is_there(client)
+    client.set("reply", delete_unused_ms=10 * PERIOD_MS)
+    world.advance(5 * PERIOD_MS)
+    assert is_there(client)
+    client.set("reply", delete_unused_ms=0)
+    world.advance(50 * PERIOD_MS)
+    assert is_there(client)
+
+
+def test_a_dead_letter_queue_ends_with_its_source_alone() -> None:
+    """It has no such setting of its own."""
+    client = made(World())
+    answer = client.set("reply.dlq", delete_unused_ms=PERIOD_MS)
+    assert answer["code"] == "bad_value"
