@@ -234,7 +234,7 @@ def _make(store: Store, name: str, settings: Settings, *, with_source: bool = Fa
 
 
 def _check_for_dlq(source: Settings, settings: Settings) -> None:
-    """Check that a DLQ is asked for no other durability than its source has, and for nothing that only that has."""
+    """Check that a DLQ is asked for no other durability than its source has, nor for what only that can have."""
     if settings.get("durability", source["durability"]) != source["durability"]:
         raise _foreign_durability()
     for name, value in settings.items():
