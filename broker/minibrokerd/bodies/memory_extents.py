@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
+from struct import Struct
 from typing import Final
 from zlib import crc32
 
@@ -13,6 +14,7 @@ from minibrokerd.core.model.extents import BadTail, Sizes
 
 _BIN_8: Final = 0xC4
 _BIN_16: Final = 0xC5
+_LENGTHS: Final = Struct("<II")  # of one message: of its headers, and of its body
 
 
 class MemoryExtent:
@@ -74,17 +76,22 @@ class MemoryExtent:
 
     def sizes(self, count: int) -> Sizes:
         """Return how long the messages are, of which there should be so many; see `Extent.sizes`."""
-        lengths_bytes, blob_bytes = self.lengths_bytes, self.size - self.blob_at
+        lengths_bytes, blob_bytes = self.lengths_bytes, len(self.tail) - self.blob_at
         if not 0 < LENGTHS_BYTES * count == lengths_bytes:
             raise BadTail(
                 f"{lengths_bytes} bytes of lengths for {count} messages; 8 for each are expected"
             )
+        if count == 1:
+            headers_bytes, body_bytes = _LENGTHS.unpack_from(self.tail, self.lengths_at)
+            if headers_bytes + body_bytes != blob_bytes:
+                raise _odd(headers_bytes + body_bytes, blob_bytes)
+            return blob_bytes, None
         lengths = self.tail[self.lengths_at : self.lengths_at + lengths_bytes]
         sizes = array("I")
         sizes.frombytes(lengths)
         if sum(sizes) != blob_bytes:
-            raise BadTail(f"the lengths add up to {sum(sizes)} bytes, the blob has {blob_bytes}")
-        if count == 1 or lengths == bytes(lengths[:LENGTHS_BYTES]) * count:
+            raise _odd(sum(sizes), blob_bytes)
+        if lengths == bytes(lengths[:LENGTHS_BYTES]) * count:
             return blob_bytes // count, None
         starts, at = array("Q", bytes(8)), 0
         for index in range(0, 2 * count, 2):
@@ -121,6 +128,10 @@ class MemoryExtent:
             blob += some_bytes
             at = high
         return extent_of(columns, memoryview(lengths), memoryview(blob))
+
+
+def _odd(sum_bytes: int, blob_bytes: int) -> BadTail:
+    return BadTail(f"the lengths add up to {sum_bytes} bytes, the blob has {blob_bytes}")
 
 
 def extent_of(columns: bytes | memoryview, lengths: memoryview, blob: memoryview) -> MemoryExtent:

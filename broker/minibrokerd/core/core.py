@@ -311,7 +311,8 @@ def _sequenced(store: Store, frame: Frame, sequence: int) -> None:
         results[0].get("durability") != "memory" or not _is_in_memory(results)
     )
     # What no segment can hold is forgotten by a start: then the frame is judged as one that was never seen.
-    recorded = recorded and len(lost) <= store.sizes.apply_bytes // 2
+    if lost:
+        recorded = recorded and len(lost) <= store.sizes.apply_bytes // 2
     session.remember(
         sequence,
         Outcome(

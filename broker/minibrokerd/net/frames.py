@@ -29,6 +29,8 @@ class BadFrame(Exception):
 
 
 ARRAY_OF_4: Final = 0x94  # how every payload starts
+# What stands in front of the header: that, and the head of a bin, which has its length in 1, 2 or 4 bytes.
+_HEAD_BYTES: Final = {0xC4: 3, 0xC5: 4, 0xC6: 6}
 _PLAIN: Final[Mapping[Kind, Any]] = {
     Kind.STR: str,  # its limit counts characters here; bytes where they matter: keys, names of queues
     Kind.BYTES: bytes,
@@ -129,8 +131,7 @@ def read_frame(payload: bytes | memoryview, connection: int, jitter: float) -> F
     extent: MemoryExtent | None = None
     checksum = 0
     if header.sequence is not None:
-        start = _tail_start(payload, len(header_bytes))
-        tail = payload[start:]
+        tail = payload[_HEAD_BYTES[payload[1]] + len(header_bytes) :]
         if needs == NEEDS_ROOM and len(parts) == 1:
             extent = MemoryExtent(tail, 0, len(lengths), len(blob))
         if isinstance(payload, bytes) or _adds_up(parts, columns, extent):
@@ -218,7 +219,3 @@ def read_header(data: memoryview) -> Any:
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise BadFrame(f"the header is not what the command table allows: {error}") from error
     return header
-
-
-def _tail_start(payload: bytes | memoryview, header_size: int) -> int:
-    return 1 + 1 + {0xC4: 1, 0xC5: 2, 0xC6: 4}[payload[1]] + header_size

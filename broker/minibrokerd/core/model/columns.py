@@ -39,14 +39,14 @@ def check_sizes(extent: Extent, count: int, most_bytes: int = limits.MAX_MESSAGE
         size, starts = sizes = extent.sizes(count)
     except BadTail as error:
         raise Broken(str(error)) from error
-    if extent.size > most_bytes:
-        largest = size if starts is None else max(map(sub, starts[1:], starts))
-        if largest > most_bytes:
-            raise Refused(
-                "too_large",
-                f"a message of {largest} bytes exceeds {most_bytes}; "
-                "store the data elsewhere and publish its place",
-            )
+    if starts is not None and extent.size > most_bytes:
+        size = max(map(sub, starts[1:], starts))
+    if size > most_bytes:
+        raise Refused(
+            "too_large",
+            f"a message of {size} bytes exceeds {most_bytes}; "
+            "store the data elsewhere and publish its place",
+        )
     return sizes
 
 

@@ -151,6 +151,8 @@ class Block:
     def cost(self, first: int, stop: int) -> int:
         """Return about how many bytes these messages keep in use, of the log and of memory."""
         each = MESSAGE_BYTES + FRAME_BYTES // self.count
+        if self.starts is None:
+            return (self.size + each) * (stop - first)
         return self.bytes_of(first, stop) + each * (stop - first)
 
     def encoding_of(self, sequence: int) -> int:

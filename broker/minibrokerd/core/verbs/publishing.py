@@ -124,11 +124,12 @@ def publish(work: Publishing) -> tuple[Result, Sequence[Run], int]:
     if ttl_ms:
         limit(store, block, store.now_ms + ttl_ms, (queue.number,))
     delay_ms = part.delay_ms if after is None else limits.MAX_DELAY_MS
-    sheaf = Sheaf.published(block, delay_ms, part.key, columns) if columns else None
-    if plan is not None:
+    if not columns:  # of one key and one delay, as nearly always
+        spans = [Span(block, first, first + count, part.key, store.now_ms + delay_ms)]
+    elif plan is not None:
         spans = plan.living(block, spans_of(block, delay_ms, part.key, columns))
-    elif sheaf is not None:  # until it waits, it is as one span of all
-        spans = [cast("Span", sheaf)]
+    elif (sheaf := Sheaf.published(block, delay_ms, part.key, columns)) is not None:
+        spans = [cast("Span", sheaf)]  # until it waits, it is as one span of all
     else:
         spans = spans_of(block, delay_ms, part.key, columns)
     if durability != MEMORY:
