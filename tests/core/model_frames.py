@@ -36,11 +36,19 @@ def step_frame(
     bodies: Sequence[bytes],
     delays: Sequence[int],
     keys: Sequence[str],
+    names: dict[str, Sequence[str]],
+    **fields: Any,
 ) -> tuple[list[dict[str, Any]], bytes, bytes, bytes]:
-    """Return parts, columns, lengths and blob: messages of one queue are acked, others are published to `q`."""
+    """Return parts, columns, lengths and blob: messages of one queue are acked, others are published to `q`.
+
+    `names` are columns of unique keys and dedupe ids.
+    """
     acks, columns = settle_part("ack", messages[0].queue, [m.run for m in messages])
     columns += struct.pack(f"<{len(delays)}Q", *delays)
     columns += wire.pack_strings([key.encode() for key in keys])
-    publish = {"op": "publish", "queue": "q", "count": len(delays), "columns": ["delay_ms", "key"]}
+    for texts in names.values():
+        columns += wire.pack_strings([text.encode() for text in texts])
+    publish = {"op": "publish", "queue": "q", "count": len(delays), **fields}
+    publish["columns"] = ["delay_ms", "key", *names]
     lengths = b"".join(struct.pack("<II", 0, len(body)) for body in bodies)
     return [acks, publish], columns, lengths, b"".join(bodies)

@@ -37,11 +37,13 @@ class Plan:
         ]
 
 
-def plan_of(model: Model, arguments: dict[str, Any]) -> Plan:
-    """Return what a publish to `q` comes to."""
+def plan_of(model: Model, arguments: dict[str, Any], most: int = 0) -> Plan:
+    """Return what a publish to `q` comes to; `most` (not 0): so many must have room, whatever is dropped."""
     plan = Plan()
-    _look_at_names(model, arguments, plan)
-    _look_at_room(model, arguments["count"] - len(plan.gone) - len(plan.replaced), plan)
+    if not most:
+        _look_at_names(model, arguments, plan)
+    more = arguments["count"] - len(plan.gone) - len(plan.replaced)
+    _look_at_room(model, most or more, plan)
     return plan
 
 

@@ -156,9 +156,21 @@ class Clients(Connections):
         delays=st.lists(st.sampled_from([0, 0, 300]), min_size=1, max_size=3),
         keys=st.lists(st.sampled_from(["", "a", "b"]), min_size=3, max_size=3),
         safe=st.booleans(),
+        uniques=st.lists(st.sampled_from(["", "", "u", "v"]), min_size=3, max_size=3),
+        mode=st.sampled_from(UNIQUE_MODES),
+        dedupes=st.lists(st.sampled_from(["", "", "d", "e"]), min_size=3, max_size=3),
     )
     def step(
-        self, index: int, back: int, count: int, delays: list[int], keys: list[str], safe: bool
+        self,
+        index: int,
+        back: int,
+        count: int,
+        delays: list[int],
+        keys: list[str],
+        safe: bool,
+        uniques: Sequence[str] = ("",) * 3,
+        mode: str = "drop",
+        dedupes: Sequence[str] = ("",) * 3,
     ) -> None:
         """Ack some and publish some in one frame: both, or nothing where one is not held any more."""
         client = self._client(index)
@@ -167,13 +179,18 @@ class Clients(Connections):
         )
         if not messages:
             return
-        queue, keys = messages[0].queue, keys[: len(delays)]
-        bodies = [b"%d" % (self.bodies + i) for i in range(len(delays))]
-        self.bodies += len(delays)
-        send = lambda: client.sequenced(*step_frame(messages, bodies, delays, keys))  # noqa: E731
-        arguments = {"count": len(delays), "bodies": bodies, "delays": delays, "keys": keys}
-        arguments |= {"terms": NO_TERMS, "begin": False, "mode": "drop"}
-        arguments["uniques"] = [""] * len(delays)
+        queue, most = messages[0].queue, len(delays)
+        keys, uniques, dedupes = keys[:most], uniques[:most], dedupes[:most]
+        bodies = [b"%d" % (self.bodies + i) for i in range(most)]
+        self.bodies += most
+        named = {"unique_key": uniques, "dedupe_id": dedupes}
+        names = {name: texts for name, texts in named.items() if any(texts)}
+        send = lambda: client.sequenced(  # noqa: E731
+            *step_frame(messages, bodies, delays, keys, names, unique_mode=mode)
+        )
+        arguments = {"count": most, "bodies": bodies, "delays": delays, "keys": keys}
+        arguments |= {"terms": NO_TERMS, "begin": False, "mode": mode}
+        arguments |= {"uniques": uniques, "dedupes": dedupes}
         sent = Sent("step", b"", queue, messages, arguments)
         self._do(client, sent, client.sequence + 1, send)
         if safe:
@@ -187,7 +204,9 @@ class Clients(Connections):
             held = self.model.holds_all(client.session, sent.queue, sent.messages)
             code = "" if held else "lease_lost"
         if sent.kind in ("publish", "step"):
-            code = code or plan_of(self.model, sent.arguments).code
+            # Of a step that acks messages of the queue itself nobody knows yet what is there already.
+            most = sent.arguments["count"] if sent.kind == "step" and sent.queue == "q" else 0
+            code = code or plan_of(self.model, sent.arguments, most).code
         # What gives way moves when it was read back; until then its publish is refused.
         moves = self.model.settings["q"]["overflow"] == "dead-letter"
         is_read = moves and any(lanes.default.cold for lanes in self.world.lanes("q"))

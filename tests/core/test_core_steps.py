@@ -261,3 +261,134 @@ def test_bytes_that_are_left_over_or_missing_end_the_connection() -> None:
     part, column, length, body = publishes("new", b"body")
     step(client, acks("jobs", job), (part, column, length, body[:-1]))
     assert client.closed
+
+
+# -- unique keys and dedupe ids -----------------------------------------------------------------------
+
+
+def named(queue: str, *bodies: bytes, **fields: Any) -> Piece:
+    """Return a publish part; `unique_key` and `dedupe_id` have one name for each body, the rest are fields."""
+    part, columns, lengths, blob = publishes(queue, *bodies)
+    names = [name for name in ("unique_key", "dedupe_id") if name in fields]
+    for name in names:
+        columns += wire.pack_strings([text.encode() for text in fields.pop(name)])
+    return part | fields | {"columns": names}, columns, lengths, blob
+
+
+@pytest.mark.parametrize("digests", [False, True])
+def test_what_a_step_says_of_its_follow_ups_is_the_same_after_a_crash(digests: bool) -> None:
+    """By part and index: of the parts of one queue each is judged after those before it."""
+    world, client, (job,) = working(b"order")
+    client.publish("q", b"stands", uniques=["k"], delay_ms=60_000)
+    answer = step(
+        client,
+        acks("jobs", job),
+        named("q", b"0", b"1", unique_key=("k", "l"), dedupe_id=("", "1")),
+        named("other", b"0", b"1", unique_key=("k", "k")),
+        named("q", b"2", b"3", unique_key=("l", "k"), unique_mode="replace"),
+        named("q", b"4", dedupe_id=("1",)),
+    )
+    assert [result.get("known", 0) for result in answer["results"]] == [0, 1, 1, 2, 1]
+    q, other = (world.queue(name).number for name in ("q", "other"))
+    replaces = 1 << 32
+    assert answer["lost_runs"] == [
+        (0, q, 0, 1),
+        (1, other, 0, 1),
+        (replaces, q, 2, 1), (replaces + 1, q, 0, 1),
+        (0, q, 2, 1),
+    ]  # fmt: skip
+    found = [{each["body"] for each in client.peek(name)} for name in ("q", "other")]
+    assert found == [{b"2", b"3"}, {b"0"}]
+    world.check()
+    for world.digests in (digests, False):
+        world.restart(clean=False, lose_unsynced=False)
+        again = world.resume(client).resend(client.sequence, client)
+        assert (again["results"], again["lost_runs"]) == (answer["results"], answer["lost_runs"])
+        looker = world.hello()
+        assert [{m["body"] for m in looker.peek(name)} for name in ("q", "other")] == found
+        world.check()
+
+
+@pytest.mark.parametrize("acks_first", [True, False])
+@pytest.mark.parametrize("mode", ["drop", "replace", "keep-latest"])
+def test_the_key_of_a_message_is_free_for_what_stands_behind_its_ack(
+    mode: str, acks_first: bool
+) -> None:
+    """It is the lock itself; before its ack it holds the key, and is what a worker has."""
+    world = World()
+    client = world.hello()
+    client.publish("jobs", b"first", uniques=["k"])
+    (job,) = client.receive_all("jobs")
+    next_ones = named("jobs", b"2", b"3", unique_key=("k", "k"), unique_mode=mode)
+    pieces = [acks("jobs", job), next_ones] if acks_first else [next_ones, acks("jobs", job)]
+    answer = step(client, *pieces)
+    left = [each["body"] for each in client.peek("jobs")]
+    if mode == "drop":
+        assert left == ([b"2"] if acks_first else [])
+    else:
+        assert left == [b"3"]
+        assert answer["lost_runs"] == [(1 << 32 | 1, 1, 1, 1)]
+    world.check()
+    world.restart(clean=False, lose_unsynced=False)
+    assert [each["body"] for each in world.hello().peek("jobs")] == left
+    world.check()
+
+
+def test_what_a_step_drops_takes_no_memory_and_no_room() -> None:
+    """Dropped alone, beside others, or with its whole step as nothing but duplicates."""
+    world, client, jobs = working(b"1", b"2")
+    client.set("q", max_messages=2)
+    held_bytes = -world.store.sums.held_bytes  # of the jobs
+    client.publish("q", b"stands", uniques=["k"])
+    held_bytes += world.store.sums.held_bytes
+    for job in jobs:
+        pieces = [acks("jobs", job), named("q", b"x" * 500, b"y", unique_key=("k", "l"))]
+        assert step(client, *pieces)["op"] == "confirm"
+        world.check()
+    assert len(world.states("q")) == 2
+    [_, second] = client.receive_all("q")
+    client.settle("ack", second)
+    assert world.store.sums.held_bytes == held_bytes
+    world.check()
+
+
+def test_a_refused_step_leaves_no_key_and_no_id_behind() -> None:
+    world, client, (job,) = working(b"1")
+    client.set("full", max_messages=1)
+    client.publish("full", b"x")
+    client.publish("q", b"waits", uniques=["k"])
+    before = trace(world)
+    pieces = (
+        acks("jobs", job),
+        named("q", b"a", unique_key=("k",), unique_mode="replace", dedupe_id=("1",)),
+        publishes("full", b"y"),
+    )
+    assert step(client, *pieces)["code"] == "busy"
+    assert trace(world) == before
+    world.check()
+    assert "known" not in client.publish("q", b"b", dedupes=["1"])["results"][0]
+
+
+@pytest.mark.parametrize("acks_first", [True, False])
+@pytest.mark.parametrize("waits", [True, False])
+def test_a_step_with_dedupe_ids_and_many_ends_is_one_batch_or_refused(
+    acks_first: bool, waits: bool
+) -> None:
+    """What is noted of the one and of the other together must have room, in any order of the parts."""
+    small = sizes_of(64 * 1024)
+    found = set()
+    for count in range(5, 140, 15):
+        world, client, jobs = working(*[b"x"] * count, sizes=small)
+        client.set("jobs", result_ms=3_600_000)
+        if waits:
+            for each in range(5):
+                run = wire.pack_runs([(0, *jobs[each].id, 1)])
+                client.publish("after", b"", after=run)
+        batches = len(world.log)
+        ids = tuple(f"{number:0255}" for number in range(40))
+        pieces = [acks("jobs", *jobs), named("q", *[b""] * len(ids), dedupe_id=ids)]
+        answer = step(client, *(pieces if acks_first else reversed(pieces)))
+        found.add(answer.get("code", "done"))
+        assert len(world.log) == batches + (answer["op"] == "confirm"), count
+        world.check()
+    assert found == {"done", "too_large"}

@@ -16,6 +16,7 @@ from operating_mutants import OPERATING_MUTANTS
 from order_mutants import ORDER_MUTANTS
 from session_mutants import SESSION_MUTANTS
 from shell_mutants import SHELL_MUTANTS
+from step_mutants import STEP_MUTANTS
 from transition_mutants import TRANSITION_MUTANTS
 
 MUTANTS: Final = (
@@ -24,6 +25,7 @@ MUTANTS: Final = (
     + CORE_MUTANTS
     + MESSAGE_MUTANTS
     + LIMIT_MUTANTS
+    + STEP_MUTANTS
     + TRANSITION_MUTANTS
     + KEY_MUTANTS
     + CAPABILITY_MUTANTS

@@ -7,7 +7,7 @@ another frame say what they lost and do the rest.
 
 from __future__ import annotations
 
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from minibroker.contract import limits
 from minibroker.contract.wire import pack_runs
@@ -20,6 +20,7 @@ from minibrokerd.core.model.sessions import Result
 from minibrokerd.core.model.state import Store
 from minibrokerd.core.verbs.chaining import check_count, named_by
 from minibrokerd.core.verbs.settling import Settlement
+from minibrokerd.core.verbs.uniqueness import bytes_of_names
 from minibrokerd.log.sizes import PUBLISH_OVERHEAD_BYTES
 
 
@@ -48,15 +49,8 @@ def _apply_several(store: Store, frame: Frame) -> tuple[list[Result], bytes, int
         _check_after(store, frame)
     if claims.is_step:
         _check_step(store, frame)
-    works = [
-        part.row.check(store, frame, part, own, claims)
-        for part, own in zip(frame.parts, frame.slices, strict=True)
-    ]
-    settlements = [work for work in works if isinstance(work, Settlement)]
-    if sum(run[3] for work in settlements for run in work.runs) > limits.MAX_RUNS_PER_FRAME:
-        raise Broken(f"a frame names more than {limits.MAX_RUNS_PER_FRAME} messages")
-    if claims.is_step and settlements:
-        _check_ends(store, frame, settlements)
+        claims.add_bytes(bytes_of_names(frame))
+    works = _check_parts(store, frame, claims)
     results: list[Result] = []
     lost: list[Run] = []
     rests_on = 0
@@ -78,6 +72,25 @@ def _apply_several(store: Store, frame: Frame) -> tuple[list[Result], bytes, int
         rests_on = max(rests_on, rests_of_part)
     chains.expect_no_more()
     return results, pack_runs(lost) if lost else b"", rests_on
+
+
+def _check_parts(store: Store, frame: Frame, claims: Claims) -> list[Any]:
+    """Return what each part comes to; what a step ends is known before what it publishes is looked at."""
+    works: list[Any] = [None] * len(frame.parts)
+    publishes = []
+    for at, (part, own) in enumerate(zip(frame.parts, frame.slices, strict=True)):
+        if part.row.needs == NEEDS_ROOM:
+            publishes.append((at, part, own))
+        else:
+            works[at] = part.row.check(store, frame, part, own, claims)
+    settlements = [work for work in works if isinstance(work, Settlement)]
+    if sum(run[3] for work in settlements for run in work.runs) > limits.MAX_RUNS_PER_FRAME:
+        raise Broken(f"a frame names more than {limits.MAX_RUNS_PER_FRAME} messages")
+    if claims.is_step and settlements:
+        claims.add_bytes(_check_ends(store, frame, settlements))
+    for at, part, own in publishes:
+        works[at] = part.row.check(store, frame, part, own, claims)
+    return works
 
 
 def _check_step(store: Store, frame: Frame) -> None:
@@ -105,15 +118,17 @@ def _step_bytes(frame: Frame) -> int:
     return frame.size + PUBLISH_OVERHEAD_BYTES * records
 
 
-def _check_ends(store: Store, frame: Frame, settlements: list[Settlement]) -> None:
-    """Check that what is noted of the messages that a step settles has room in the batch of it.
+def _check_ends(store: Store, frame: Frame, settlements: list[Settlement]) -> int:
+    """Check that what is noted of the messages that a step settles has room in its batch; return that in bytes.
 
     Raises:
         Refused: `too_large`.
     """
     runs = [run for work in settlements for run in work.runs]
-    if _step_bytes(frame) + bytes_of_ends(store, runs) > store.sizes.apply_bytes:
+    noted = bytes_of_ends(store, runs)
+    if _step_bytes(frame) + noted > store.sizes.apply_bytes:
         _refuse_size(store, frame)
+    return noted + _step_bytes(frame) - frame.size - PUBLISH_OVERHEAD_BYTES * len(frame.parts)
 
 
 def _refuse_size(store: Store, frame: Frame) -> NoReturn:

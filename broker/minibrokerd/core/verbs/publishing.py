@@ -24,7 +24,7 @@ from minibrokerd.core.model.state import Store
 from minibrokerd.core.model.transitions import wait, wait_together
 from minibrokerd.core.verbs.chaining import After, begin, check_after
 from minibrokerd.core.verbs.overflowing import asked_of, check_room, make_room
-from minibrokerd.core.verbs.uniqueness import Plan, check_plan
+from minibrokerd.core.verbs.uniqueness import Plan, bytes_of_names, check_plan
 
 # A plain tuple: an object of its own costs 1 % of a lone publish.
 Publishing = tuple[
@@ -79,7 +79,8 @@ def _plan(
     """Return what is to be looked at of a publish with unique keys or dedupe ids; None: it has none."""
     if "unique_key" not in columns and "dedupe_id" not in columns:
         return None
-    plan = Plan(store, part, columns, check_plan(store, frame, part))
+    more_bytes = bytes_of_names(frame) if claims is None else claims.add_bytes(0)
+    plan = Plan(store, part, columns, check_plan(store, frame, part, more_bytes))
     # Else a part before it may change what is there.
     if claims is None or claims.is_alone(frame.parts, part.queue):
         plan.make(store.queues.get(part.queue))

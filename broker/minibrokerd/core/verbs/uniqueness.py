@@ -17,12 +17,13 @@ from typing import Any, Final
 from minibroker.contract.ends import Outcome
 from minibroker.contract.settings import UNIQUE_MODES
 from minibroker.contract.wire import RUN
+from minibrokerd.core.model.chains import MOST_TOLD
 from minibrokerd.core.model.cold import ColdRun
 from minibrokerd.core.model.deliveries import Run
 from minibrokerd.core.model.inputs import Frame
 from minibrokerd.core.model.kept import DEDUPE
 from minibrokerd.core.model.messages import MEMORY, Block, Item, Span, is_dead
-from minibrokerd.core.model.noting import RESULT_BYTES, note_ended, write_ended
+from minibrokerd.core.model.noting import NOTE_BYTES, RESULT_BYTES, note_ended, write_ended
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.records import ReturnMeta
 from minibrokerd.core.model.refusals import Refused
@@ -39,6 +40,7 @@ REPLACED_BYTES: Final = 2 * RUN.size + RESULT_BYTES
 DUPLICATE: Final = 0
 REPLACES: Final = 1
 HOW_SHIFT: Final = 32
+_NAMES: Final = frozenset({"unique_key", "dedupe_id"})
 
 _Stands = Id | int  # a message: its id, or its index among those of the same publish
 
@@ -244,10 +246,19 @@ class Plan:
         return queue.number, block.first + stands
 
 
-def check_plan(store: Store, frame: Frame, part: Any) -> int:
+def bytes_of_names(frame: Frame) -> int:
+    """Return how many bytes of records unique keys and dedupe ids add to those of a frame, at the most."""
+    count = sum(
+        part.count for part in frame.parts if _NAMES & set(getattr(part, "columns", None) or ())
+    )
+    return len(frame.columns) + EACH_BYTES * count if count else 0
+
+
+def check_plan(store: Store, frame: Frame, part: Any, more_bytes: int) -> int:
     """Check that a publish with unique keys or dedupe ids can be one batch, and that its mode is one.
 
-    Returns how many messages it may replace in that batch: of one key there may be very many after a redrive.
+    `more_bytes` of that are for the names of the frame, and for what else its step does. Returns how many messages
+    it may replace in that batch: of one key there may be very many after a redrive.
 
     Raises:
         Refused: `bad_value`; `too_large`.
@@ -257,13 +268,13 @@ def check_plan(store: Store, frame: Frame, part: Any) -> int:
         raise Refused(
             "bad_value", f"unique_mode is {part.unique_mode!r:.100}; it must be one of {known}"
         )
-    count = sum(getattr(other, "count", 0) for other in frame.parts)
-    needed = frame.size + len(frame.columns) + EACH_BYTES * count
-    needed += PUBLISH_OVERHEAD_BYTES * len(frame.parts)
+    needed = frame.size + PUBLISH_OVERHEAD_BYTES * len(frame.parts) + more_bytes
+    if store.chains.ids and part.unique_mode:
+        needed += NOTE_BYTES * MOST_TOLD  # of those that wait for what is replaced
     if needed > store.sizes.apply_bytes:
         raise Refused(
             "too_large",
-            f"{count} messages with unique keys or dedupe ids, {frame.size} bytes, exceed "
+            f"{part.count} messages with unique keys or dedupe ids in a frame of {frame.size} bytes exceed "
             f"{store.sizes.apply_bytes} with their records; nothing was stored, publish fewer at a time",
         )
     own: int = part.count
