@@ -20,6 +20,8 @@ STRANGERS: dict[str, tuple[int, str | None, tuple[str, ...]]] = {
     "resume nope": (exits.REFUSED, "unknown_queue", ("'nope'", "check the spelling")),
     "schedule show nope": (exits.REFUSED, "unknown_schedule", ("'nope'", "minibroker schedule list")),
     "schedule delete nope": (exits.REFUSED, "unknown_schedule", ("nope", "minibroker schedule list")),
+    "exchange show nope": (exits.REFUSED, "unknown_exchange", ("'nope'", "minibroker exchange list")),
+    "publish x --exchange nope": (exits.REFUSED, "unknown_exchange", ("'nope'", "minibroker exchange list")),
     "who 9-9": (exits.REFUSED, "unknown_message", ("9-9", "minibroker explain 9-9")),
     "result 9-9": (exits.REFUSED, "unknown_message", ("no message has had this id", "9-9")),
     "peek": (exits.USAGE, None, ("QUEUE",)),

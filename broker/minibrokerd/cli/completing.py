@@ -51,6 +51,17 @@ def complete_schedule(
     return _items(_asked(context, ask), incomplete)
 
 
+def complete_exchange(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Return the names of exchanges that begin with `incomplete`."""
+
+    def ask(broker: sync.Broker) -> list[str]:
+        return [each.name for each in broker.exchanges()]
+
+    return _items(_asked(context, ask), incomplete)
+
+
 def complete_id(
     context: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:

@@ -36,6 +36,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "retime": "retiming",
     "cancel": "cancelling",
     "schedule": "schedule",
+    "exchange": "exchanges",
     "pause": "pausing",
     "resume": "pausing",
     "pauses": "pausing",

@@ -16,7 +16,8 @@ import click
 import minibroker
 from minibroker.contract import limits
 from minibroker.contract.settings import UNIQUE_MODES
-from minibrokerd.cli.options import client_options, option, queue_argument
+from minibrokerd.cli.completing import complete_exchange, complete_queue
+from minibrokerd.cli.options import client_options, option
 from minibrokerd.cli.printing import fail, note, print_json, progress, say
 from minibrokerd.cli.ranges import Duration
 from minibrokerd.cli.reading import LineTooLong
@@ -29,7 +30,7 @@ BATCH: Final = 500  # one frame; its ids are printed as soon as it is confirmed
 
 
 @click.command()
-@queue_argument()
+@click.argument("queue", required=False, shell_complete=complete_queue)
 @click.argument("body", required=False)
 @option(
     "--file",
@@ -73,9 +74,15 @@ BATCH: Final = 500  # one frame; its ids are printed as soon as it is confirmed
     type=Duration(1),
     help="Drop them, or let them die (on_expired of the queue), if they have not begun so long after.",
 )
+@option(
+    "--exchange",
+    help="Publish to this exchange instead of QUEUE; what stands first then is BODY.",
+    shell_complete=complete_exchange,
+)
+@option("--routing-key", default="", help="What the bindings of --exchange look at.")
 @client_options
 def publish(
-    queue: str,
+    queue: str | None,
     body: str | None,
     file: Path | None,
     lines: bool,
@@ -88,6 +95,8 @@ def publish(
     unique: str,
     dedupe_id: str,
     ttl: float | None,
+    exchange: str | None,
+    routing_key: str,
     url: str,
     as_json: bool,
 ) -> None:
@@ -96,28 +105,30 @@ def publish(
     Prints the id and the durability of each message, once it is as safe as that says. Lines are published as they
     come: a slow pipe need not end first. The last one needs no newline. Where TRACEPARENT is set, the messages
     carry it as their header traceparent, with TRACESTATE and BAGGAGE.
+
+    \b
+    minibroker publish emails '{"to": "bob@example.com"}' --as json
+    minibroker publish --exchange logs --routing-key kern.error "disk full"
     """
-    if body is not None and file is not None:
-        raise click.UsageError("give BODY or --file, not both")
-    if dedupe_id and (lines or (body is None and file is None)):
-        raise click.UsageError(
-            "--dedupe-id is of one message; give BODY, or --file without --lines"
-        )
-    if lines and file is None:
-        raise click.UsageError("--lines needs --file; standard input is read by lines anyway")
+    name, body = _where(queue, body, exchange, routing_key, names=bool(unique_key or dedupe_id))
+    _check_file(body, file, lines, dedupe_id)
     own = headers_of(os.environ) | headers_given(headers)
     settings: dict[str, Any] = {"headers": own, "key": key, "delay": delay, "priority": priority}
-    settings |= {"unique": unique} | ({"dedupe_ids": [dedupe_id]} if dedupe_id else {})
     settings["ttl"] = ttl
+    if exchange is None:
+        settings |= {"unique": unique} | ({"dedupe_ids": [dedupe_id]} if dedupe_id else {})
+    else:
+        settings |= {"routing_key": routing_key, "match": headers_given(headers)}
 
     async def work(broker: minibroker.Broker) -> None:
         done = 0
         try:
-            with progress(f"publishing to {queue}", None, prints=True) as advance:
+            with progress(f"publishing to {name}", None, prints=True) as advance:
                 async for batch in _batches(body, file, lines):
                     bodies, wrong = decoded(batch, body_type, done)
                     keys = {"unique_keys": [unique_key] * len(bodies)} if unique_key else {}
-                    confirms = await _publish(broker.queue(queue), bodies, settings | keys)
+                    to = broker.queue(name) if exchange is None else broker.exchange(name)
+                    confirms = await _publish(to, bodies, settings | keys)
                     done += len(bodies)
                     advance(len(bodies))
                     _print_ids(confirms, as_json)
@@ -134,17 +145,52 @@ def publish(
         fail(f"{error}; publish a reference instead", exits.USAGE)
 
 
+def _where(
+    queue: str | None, body: str | None, exchange: str | None, routing_key: str, *, names: bool
+) -> tuple[str, str | None]:
+    """Return the queue or exchange, and the body; `names`: messages have a unique key, or a dedupe id."""
+    if exchange is None:
+        if queue is None:
+            raise click.UsageError("Missing argument 'QUEUE'.")
+        if routing_key:
+            raise click.UsageError("--routing-key needs --exchange")
+        return queue, body
+    if body is not None:
+        raise click.UsageError("give QUEUE or --exchange, not both")
+    if names:
+        raise click.UsageError(
+            "what is published to an exchange has no --unique-key, and no --dedupe-id"
+        )
+    return exchange, queue
+
+
+def _check_file(body: str | None, file: Path | None, lines: bool, dedupe_id: str) -> None:
+    if body is not None and file is not None:
+        raise click.UsageError("give BODY or --file, not both")
+    if dedupe_id and (lines or (body is None and file is None)):
+        raise click.UsageError(
+            "--dedupe-id is of one message; give BODY, or --file without --lines"
+        )
+    if lines and file is None:
+        raise click.UsageError("--lines needs --file; standard input is read by lines anyway")
+
+
 async def _publish(
-    queue: minibroker.Queue[Any], bodies: Sequence[Any], settings: Mapping[str, Any]
-) -> Sequence[minibroker.Confirm]:
+    to: minibroker.Queue[Any] | minibroker.Exchange,
+    bodies: Sequence[Any],
+    settings: Mapping[str, Any],
+) -> Sequence[minibroker.Confirm | minibroker.Routed]:
     try:
-        return await queue.publish_many(bodies, **settings)
+        return await to.publish_many(bodies, **settings)
     except TypeError as error:  # a number or a text that JSON can spell and msgpack cannot
         raise click.BadParameter(str(error), param_hint="--as json") from error
 
 
-def _print_ids(confirms: Iterable[minibroker.Confirm], as_json: bool) -> None:
+def _print_ids(confirms: Iterable[minibroker.Confirm | minibroker.Routed], as_json: bool) -> None:
     for confirm in confirms:
+        if isinstance(confirm, minibroker.Routed):
+            _print_routed(confirm, as_json)
+            continue
         more: dict[str, Any] = {"duplicate": True} if confirm.duplicate else {}
         if confirm.replaced is not None:
             more["replaced"] = str(confirm.replaced)
@@ -154,6 +200,16 @@ def _print_ids(confirms: Iterable[minibroker.Confirm], as_json: bool) -> None:
             said = " duplicate" if confirm.duplicate else ""
             said += f" replaced {confirm.replaced}" if confirm.replaced is not None else ""
             say(f"{confirm.id} {confirm.durability}{said}")
+
+
+def _print_routed(routed: minibroker.Routed, as_json: bool) -> None:
+    ids = {name: str(id) for name, id in routed.ids.items()}
+    if as_json:
+        print_json({"ids": ids, "durability": routed.durability})
+    elif ids:
+        say(" ".join(f"{name}={id}" for name, id in ids.items()) + f" {routed.durability}")
+    else:
+        say("dropped")
 
 
 async def _batches(

@@ -1,0 +1,89 @@
+"""`minibroker exchange`, and `publish --exchange`: what a person and a program get to see."""
+
+from __future__ import annotations
+
+from typing_commands import output, refusal, typed, values
+
+from minibrokerd.process import exits
+from support.broker import BrokerServer
+
+
+def test_an_exchange_from_the_command_line(broker_server: BrokerServer) -> None:
+    """Set, bound, shown, published to, unbound and deleted."""
+    made = output(broker_server, "exchange", "set", "logs", "--type", "topic")
+    assert made == ["logs is of type topic, else refuses"]
+    bound = output(broker_server, "exchange", "bind", "logs", "errors", "*.error")
+    assert bound == ["logs leads to errors"]
+    again = output(broker_server, "exchange", "bind", "logs", "errors", "*.error")
+    assert again == ["logs led to errors already"]
+    output(broker_server, "exchange", "set", "every", "--type", "fanout", "--unroutable", "drop")
+    output(broker_server, "exchange", "bind", "logs", "every", "#", "--exchange")
+    publish = ("publish", "--exchange", "logs", "--routing-key")
+    assert output(broker_server, *publish, "kern.error", "disk full") == ["errors=1-0 sync"]
+    output(broker_server, "exchange", "bind", "every", "archive")
+    (said,) = values(broker_server, *publish, "kern.error", '{"n": 1}', "--as", "json")
+    assert said == {"ids": {"errors": "1-1", "archive": "2-0"}, "durability": "sync"}
+    (shown,) = values(broker_server, "exchange", "show", "logs")
+    assert (shown["exchange"], shown["type"], shown["routed"]) == ("logs", "topic", 2)
+    assert sorted(shown["bindings"], key=str) == [
+        {"queue": "errors", "exchange": None, "pattern": "*.error"},
+        {"queue": None, "exchange": "every", "pattern": "#"},
+    ]
+    listed = values(broker_server, "exchange", "list")
+    assert [(each["exchange"], each["unroutable"]) for each in listed] == [
+        ("every", "drop"),
+        ("logs", "refuse"),
+    ]
+    unbound = output(broker_server, "exchange", "unbind", "every", "archive")
+    assert unbound == ["every leads to archive no more"]
+    assert output(broker_server, "publish", "--exchange", "every", "x") == ["dropped"]
+    assert output(broker_server, "exchange", "delete", "every") == ["deleted every"]
+    told = refusal(broker_server, exits.REFUSED, *publish, "mail.info", "x")
+    assert "no binding" in told
+
+
+def test_tables_of_exchanges_fit_where_they_stand(broker_server: BrokerServer) -> None:
+    """At 60 columns and at 100; a pattern that is longer goes on in the next line."""
+    name, pattern = (
+        "logs-of-all-the-world",
+        "all " + " ".join(f"header-{n}=value" for n in range(8)),
+    )
+    output(broker_server, "exchange", "set", name, "--type", "headers", "--alternate", "x" * 40)
+    output(broker_server, "exchange", "bind", name, "errors-of-everybody", pattern)
+    for columns in (60, 100):
+        for words in (("list",), ("show", name)):
+            env = {"MINIBROKER_URL": broker_server.url, "COLUMNS": str(columns)}
+            lines = typed("exchange", *words, env=env).stdout.splitlines()
+            assert max(map(len, lines)) <= columns
+            assert name in "".join(lines) or words[0] == "show"
+    assert "header-7=value" in "".join(lines)
+
+
+def test_what_is_not_there_is_refused(broker_server: BrokerServer) -> None:
+    """With the exit code of a refusal, and a way on."""
+    for words in (
+        ("delete", "none"),
+        ("show", "none"),
+        ("bind", "none", "q"),
+        ("unbind", "none", "q"),
+    ):
+        told = refusal(broker_server, exits.REFUSED, "exchange", *words)
+        assert "minibroker exchange list" in told
+    output(broker_server, "exchange", "set", "e", "--type", "direct")
+    told = refusal(broker_server, exits.REFUSED, "exchange", "unbind", "e", "q", "k")
+    assert "no binding to q with the pattern k" in told
+    told = refusal(broker_server, exits.REFUSED, "exchange", "set", "e", "--type", "topic")
+    assert "delete it first" in told
+    assert "exchanges" not in output(broker_server, "exchange", "list", "x*")[0].split()
+
+
+def test_words_that_do_not_go_together(broker_server: BrokerServer) -> None:
+    """`publish` says which."""
+    for words, text in (
+        (("publish",), "QUEUE"),
+        (("publish", "q", "x", "--routing-key", "k"), "needs --exchange"),
+        (("publish", "q", "x", "--exchange", "e"), "not both"),
+        (("publish", "x", "--exchange", "e", "--unique-key", "u"), "--unique-key"),
+        (("exchange", "set", "e"), "--type"),
+    ):
+        assert text in refusal(broker_server, exits.USAGE, *words)
