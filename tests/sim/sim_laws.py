@@ -181,18 +181,31 @@ class Laws:
 
     def may_have_ended(self, intent: Intent) -> bool:
         """Whether a law lets a message end that was confirmed."""
-        if intent.ttl_ms and intent.queue in self._checker.drops_expired:
-            over_us = intent.sent_us + intent.ttl_ms * 1_000 - SLACK_US
-            if self.jumped or over_us <= self._now_us:
-                return True
+        if self._may_have_expired(intent):
+            return True
         if intent.unique_mode in REPLACING and self._is_followed(intent):
             return True
-        if any(step.is_there and step.work.history.intent is intent for step in self.steps):
+        if any(
+            step.work.history.intent is intent and self._may_be_done(step) for step in self.steps
+        ):
             return True
         if intent.queue in self.drops_oldest:
             self._lost[intent.queue] += 1
             return True
         return False
+
+    def _may_have_expired(self, intent: Intent) -> bool:
+        over_us = intent.sent_us + intent.ttl_ms * 1_000 - SLACK_US
+        drops = intent.ttl_ms and intent.queue in self._checker.drops_expired
+        return bool(drops) and (self.jumped or over_us <= self._now_us)
+
+    def _may_be_done(self, step: Step) -> bool:
+        """Whether a step was done, or nothing is left that would tell: all that it published may have gone."""
+        return step.is_there or all(
+            each.outcome == UNKNOWN
+            and (self._may_have_expired(each) or each.queue in self.drops_oldest)
+            for each in step.intents
+        )
 
     def _is_followed(self, intent: Intent) -> bool:
         """Whether something was published under its unique key that may have replaced it."""

@@ -5,14 +5,20 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import sim_world
-from checker import Checker, Handed, Intent
+from checker import Checker, Handed, History, Intent
+from sim_client import Work
 from sim_disk import FaultyDisk
 from sim_impatient import ImpatientClient
+from sim_steps import Step
+from sim_tap import Tap
 from sim_world import World
 
+from minibroker.contract import wire
+from minibroker.session.session import Session
 from minibrokerd.process import memory
 
 
@@ -150,3 +156,31 @@ def test_what_dies_of_its_time_while_its_begin_is_on_its_way_is_nobodys_work(
     assert history is not None
     checker.early(history, dead, {1, 2}, 301_000)
     assert [text.partition(":")[0] for text in checker.violations] == found
+
+
+def test_a_frame_that_is_said_to_be_answered_is_not_sent_again_on_another_connection() -> None:
+    """A session without answers ends with its connection: of the frame that came again nothing was known."""
+    session = Session("c", None, lambda settlements: None)
+    tap = Tap(session, lambda code, text: None)
+    for sequence, op in ((1, "confirm"), (2, "error")):
+        header = {"parts": [], "sequence": sequence, "answered_below": sequence}
+        session.window.add(wire.pack_frame(header), [], 0)
+        answer = {"op": op, "sequence": sequence, "code": "queue_full", "text": ""}
+        tap.came(wire.pack_frame(answer))
+        session.window.answer(sequence)
+        assert len(tap.confirmed) == 1
+    tap.opened()
+    assert not tap.confirmed
+
+
+@pytest.mark.parametrize("ttl_ms", [30, 0])
+def test_a_step_of_which_nothing_is_left_may_have_been_done(ttl_ms: int) -> None:
+    """Its client did not hear of it, and what it published expired: the message that it acked was called lost."""
+    world = World(15, borders=True, capabilities=("ttl", "step"))
+    world.checker.drops_expired.add("q0")
+    acked = Intent(b"1:", "p0.1", "q0", 0, 0, True)
+    follower = Intent(b"c0.1-step-1:", "c0.1", "q0", 1_000, 0, False, ttl_ms=ttl_ms)
+    work = Work(cast("Any", None), History(acked), cast("Any", None))
+    world.laws.steps.append(Step(work, 1_000, [follower]))
+    world.laws.end(100_000)
+    assert world.laws.may_have_ended(acked) == bool(ttl_ms)
