@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -10,7 +11,13 @@ from harness import World
 
 from minibrokerd.core.durable import paging
 from minibrokerd.core.model.inputs import Loaded
-from minibrokerd.core.model.records import CopyPartMeta, CopySomeMeta, PublishMeta, decode
+from minibrokerd.core.model.records import (
+    CopyPartMeta,
+    CopyRunMeta,
+    CopySomeMeta,
+    PublishMeta,
+    decode,
+)
 from minibrokerd.core.model.sums import Sums
 from minibrokerd.log.seam import Record
 
@@ -52,6 +59,12 @@ def write_again(world: World, rest_bytes: int) -> list[list[Record]]:
     return batches
 
 
+def counts_of(records: Sequence[Record]) -> list[int]:
+    """Return how many messages each of these copies of runs has."""
+    metas = [decode(record) for record in records]
+    return [meta.count for meta in metas if isinstance(meta, CopyRunMeta)]
+
+
 def found_by_starts(world: World, bodies: list[bytes]) -> None:
     """These are there, and after each kind of start, too."""
     for digests in (None, False, True):
@@ -62,7 +75,8 @@ def found_by_starts(world: World, bodies: list[bytes]) -> None:
         world.freeze()
         world.thaw()
         assert len(world.states("q")) == len(bodies)
-    got = world.hello().receive_all("q", 1_000)
+    client = world.hello()
+    got = client.receive_all("q", 1_000) + client.receive_all("q", 1_000)
     assert [message.body for message in got] == bodies
 
 
@@ -128,3 +142,44 @@ def test_what_was_copied_in_pieces_is_read_back_as_the_one_that_it_is_after_a_st
     world.freeze()
     assert [run.left for run in world.queue("q").group.lanes.default.cold] == [len(bodies)]
     found_by_starts(world, [b"first", *bodies])
+
+
+def test_what_was_written_in_two_is_one_record_again() -> None:
+    """Were it not, each pass over a full disk would leave as many records more as there are segments."""
+    world, _, bodies = frozen(100, 100)
+    front, rest = write_again(world, 4 * KIB)
+    assert len(front) == len(rest) == 1
+    world.free(world.core.synced)
+    copies = [record for batch in world.log for record in batch.records if record.tail]
+    assert counts_of([record for record in copies if record.size() > KIB]) == [100]
+    found_by_starts(world, [b"first", *bodies])
+
+
+def test_a_step_reads_one_frame_more_than_it_may_write() -> None:
+    """It is written, too, if it is of the same publish: else each step would leave a publish in two."""
+    world = World(segment_batches=100, auto_sync=False)
+    client = world.hello()
+    for count in (1, 600, 600):
+        client.publish("q", *[bytes(10)] * count)
+    world.sync()
+    world.freeze()
+    lanes = world.queue("q").group.lanes.foremost
+    paging.ask(world.store, world.queue("q"), lanes, lanes.default.cold[0], 1)
+    (asked,) = world.store.effects.reads
+    assert asked.high == 2
+    effects = world.core.apply(Loaded(asked, world._read(asked)), world.now_ms, world.unix_ms)
+    assert counts_of(effects.records) == [600]
+
+
+def test_what_goes_into_one_record_is_no_more_than_a_frame_and_was_published_at_once() -> None:
+    world = World(segment_batches=100)
+    client = world.hello()
+    client.publish("q", b"first")
+    for count in (600, 600, 10):
+        client.publish("q", *[bytes(10)] * count)
+    world.advance(5)
+    client.publish("q", *[bytes(10)] * 20)
+    world.freeze()
+    ((*copies,),) = write_again(world, 64 * KIB)
+    assert counts_of(copies) == [600, 610, 20]
+    found_by_starts(world, [b"first", *[bytes(10)] * 1_230])

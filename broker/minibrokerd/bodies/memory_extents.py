@@ -129,6 +129,14 @@ class MemoryExtent:
             at = high
         return extent_of(columns, memoryview(lengths), memoryview(blob))
 
+    def joined(self, behind: object) -> MemoryExtent:
+        """Return these messages and those of another extent as one, without columns."""
+        assert isinstance(behind, MemoryExtent), "this room made it"
+        both = self, behind
+        lengths = b"".join(it.tail[it.lengths_at :][: it.lengths_bytes] for it in both)
+        blob = b"".join(it.tail[it.blob_at :] for it in both)
+        return extent_of(b"", memoryview(lengths), memoryview(blob))
+
 
 def _odd(sum_bytes: int, blob_bytes: int) -> BadTail:
     return BadTail(f"the lengths add up to {sum_bytes} bytes, the blob has {blob_bytes}")

@@ -13,7 +13,7 @@ from typing import Final
 
 from minibrokerd.bodies.memory_extents import MemoryExtent
 from minibrokerd.core.model.effects import ReadBack
-from minibrokerd.core.model.extents import Extent
+from minibrokerd.core.model.extents import Extent, Shelf
 from minibrokerd.log.seam import Batch, Place, Record
 
 _OFFSET_BITS: Final = 32
@@ -61,6 +61,14 @@ class SegmentShelf:
     def placed(self, index: int, place: int) -> None:
         """Note where the record of an extent stands that was expected."""
         self._segment, self._offsets[index] = unpack_place(place)
+
+    def absorb(self, behind: Shelf) -> bool:
+        """Add all extents of another shelf whose records stand in the same segment, behind those that are here."""
+        assert isinstance(behind, SegmentShelf), "this room made it"
+        stand = self._segment == behind._segment and 0 < self._offsets[-1] < behind._offsets[0]
+        if stand:
+            self._offsets.extend(behind._offsets)
+        return stand
 
     def split(self, index: int, keep: int) -> SegmentShelf:
         """Keep so many extents, and return those from an index on."""

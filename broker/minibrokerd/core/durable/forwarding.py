@@ -17,7 +17,7 @@ from itertools import islice
 from operator import attrgetter
 
 from minibrokerd.core.durable.filling import filling
-from minibrokerd.core.durable.paging import ask
+from minibrokerd.core.durable.paging import absorb, ask
 from minibrokerd.core.durable.parts import COPY_BYTES, Part, part_of
 from minibrokerd.core.model.budgets import Budget
 from minibrokerd.core.model.deliveries import Delivery
@@ -103,6 +103,7 @@ def _line(store: Store, queue: Queue, lanes: Lanes, budget: Budget, cold_bytes: 
         budget.looks_left -= 1
         if run.batch <= upto:  # their bodies are read first; more follows when they are there
             if not lane.reading:
+                absorb(lane, run, upto)
                 ask(store, queue, lanes, run, cold_bytes)
             store.forward_waits = True
             return False

@@ -18,7 +18,7 @@ from typing import Final
 from minibroker.contract.ends import Outcome
 from minibrokerd.core.durable.blocks import spans_at
 from minibrokerd.core.durable.filling import filling
-from minibrokerd.core.durable.parts import pieces_of, write_piece
+from minibrokerd.core.durable.parts import joined, pieces_of, write_piece
 from minibrokerd.core.model.cold import ColdRun
 from minibrokerd.core.model.effects import Effects, ReadBack
 from minibrokerd.core.model.extents import BadTail
@@ -84,6 +84,18 @@ def ask(store: Store, queue: Queue, lanes: Lanes, run: ColdRun, forward_bytes: i
     """Ask the shell for the next frames of a run; with `forward_bytes`, in order to write them again."""
     lanes.default.reading = True
     store.effects.reads.append(ReadBack(queue, lanes, run, forward_bytes))
+
+
+def absorb(lane: Lane, run: ColdRun, upto: int) -> None:
+    """Let a run that stands in batches up to `upto` have those behind it that are read together with it.
+
+    Each batch of copies made one of its own. What is read together may become one record again.
+    """
+    behind = lane.cold.index(run) + 1
+    while behind < len(lane.cold) and lane.cold[behind].batch <= upto:
+        if not run.absorb(lane.cold[behind]):
+            break
+        del lane.cold[behind]
 
 
 def _has_enough(fresh: deque[Span]) -> bool:
@@ -194,17 +206,18 @@ def loaded(store: Store, command: Loaded) -> None:
     bytes_left, high = asked.forward_bytes, asked.low
     for record in command.records:
         living = None if record is None else _living(store, run, high, record)
+        both = joined(frames[-1], living) if asked.forward_bytes and frames and living else None
+        # Parts of a frame take a record each, so copies may take more than it did.
+        if asked.forward_bytes and bytes_left <= 0 and both is None:
+            break
         if living is None:
             _set_aside(store, queue, lanes, run, high)
+        elif both is not None:
+            frames[-1] = both
         elif living:
             frames.append(living)
         high += 1
-        if (
-            asked.forward_bytes
-        ):  # parts of a frame take a record each, so copies may take more than it did
-            bytes_left -= sum(map(_copy_bytes, living or ()))
-            if bytes_left <= 0:
-                break
+        bytes_left -= sum(map(_copy_bytes, living or ()))
     share = run.read_back(high)
     queue.count_run_out(share)
     position = lane.cold.index(run)

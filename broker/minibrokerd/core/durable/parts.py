@@ -10,8 +10,9 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator
 from operator import attrgetter
-from typing import Final
+from typing import Any, Final
 
+from minibroker.contract import limits
 from minibrokerd.core.durable.blocks import columns_of, may_be_part, write_copy, write_part
 from minibrokerd.core.model.budgets import Budget
 from minibrokerd.core.model.extents import Extent
@@ -140,6 +141,54 @@ def pieces_of(store: Store, spans: list[Span]) -> Iterator[list[Span]]:
             near = []
         near.append(span)
     yield from _fitted(store, near)
+
+
+def joined(spans: list[Span], behind: list[Span]) -> list[Span] | None:
+    """Return two frames that were read back, one behind the other, as one; None: they are no parts of one publish.
+
+    What does not fit into a segment is written in two. Would it stay so, each pass over the log left more records.
+    """
+    old, new = spans[0].block, behind[0].block
+    count = old.count + new.count
+    if old.first + old.count != new.first or count > limits.MAX_MESSAGES_PER_FRAME:
+        return None
+    if old.encodings is not None or new.encodings is not None or _terms(old) != _terms(new):
+        return None
+    extent = old.extent.joined(new.extent)
+    block = Block(
+        old.origin,
+        old.first,
+        count,
+        extent,
+        extent.sizes(count),
+        old.encoding,
+        None,
+        old.durability,
+        old.epoch,
+        old.unix_ms,
+        old.ready_at_ms,
+        old.batch,
+        old.terms,
+    )
+    both: list[Span] = []
+    for span in (*spans, *behind):
+        if both and both[-1].stop == span.first:
+            both[-1].stop = span.stop
+        else:
+            both.append(Span(block, span.first, span.stop, span.key, span.ready_at_ms))
+    return both
+
+
+def _terms(block: Block) -> tuple[Any, ...]:
+    return (
+        block.origin,
+        block.encoding,
+        block.durability,
+        block.epoch,
+        block.unix_ms,
+        block.ready_at_ms,
+        block.terms,
+    )
 
 
 def write_piece(store: Store, queue: Queue, piece: list[Span]) -> tuple[Record, Extent]:

@@ -131,6 +131,20 @@ class ColdRun:
             first = max(first, gone[1])
             index += 1
 
+    def absorb(self, behind: ColdRun) -> bool:
+        """Take the frames of a run that begins where this one ends, if they are read together; both are safe."""
+        base, stop = behind.first - self.first, self.stop
+        if behind.at or behind.first != stop or base + len(behind.firsts) >= 2**32:
+            return False
+        if not self.shelf.absorb(behind.shelf):
+            return False
+        self.firsts.extend(first + base for first in behind.firsts)
+        own = [(low, min(high, stop)) for low, high in self.gone]
+        self.gone = own + [(max(low, stop), high) for low, high in behind.gone if high > stop]
+        self.batch, self.stop = max(self.batch, behind.batch), behind.stop
+        self.left, self.cost = self.left + behind.left, self.cost + behind.cost
+        return True
+
     def split(self, at: int) -> ColdRun:
         """Keep the messages below `at` and return the others; a frame that has both is in both."""
         index = self.index_of(at)

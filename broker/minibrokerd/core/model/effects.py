@@ -52,6 +52,9 @@ class ReadBack:
         self.shelf = run.shelf
         self.low = run.at
         self.high = run.chunk(forward_bytes)
+        if forward_bytes:
+            # What follows may be of the same publish, and goes into one record with it then.
+            self.high = min(self.high + 1, len(run.firsts))
         self.forward_bytes = forward_bytes
 
     @property

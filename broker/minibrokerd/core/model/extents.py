@@ -59,6 +59,10 @@ class Extent(Tail, Protocol):
         """As `part`, for ascending pieces; the messages between two of them have no bytes there."""
         ...
 
+    def joined(self, behind: Extent) -> Extent:
+        """Return these messages and those of another extent as one, without columns."""
+        ...
+
 
 class Shelf(Protocol):
     """Extents that left memory, one behind the other, as they stand in the log."""
@@ -73,6 +77,10 @@ class Shelf(Protocol):
 
     def expect(self, extent: Extent) -> Extent:
         """Add an extent whose record is on its way; return what the record is to have for it."""
+        ...
+
+    def absorb(self, behind: Shelf) -> bool:
+        """Add all extents of another shelf, if they stand behind these and can be read together with them."""
         ...
 
     def split(self, index: int, keep: int) -> Shelf:
