@@ -16,7 +16,7 @@ from itertools import chain, islice, pairwise
 from typing import Final
 
 from minibroker.contract.ends import Outcome
-from minibrokerd.core.durable.blocks import spans_at
+from minibrokerd.core.durable.blocks import COPIED_RUNS, spans_at
 from minibrokerd.core.durable.filling import filling
 from minibrokerd.core.durable.parts import joined, pieces_of, write_piece
 from minibrokerd.core.model.cold import ColdRun
@@ -30,8 +30,6 @@ from minibrokerd.core.model.noting import note_ended
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.records import (
     TYPE_OF,
-    CopyPartMeta,
-    CopyRunMeta,
     CopySomeMeta,
     DamagedMeta,
     PublishMeta,
@@ -47,7 +45,7 @@ AHEAD_MESSAGES: Final = (
 AHEAD_BYTES: Final = 4 * 1024 * 1024
 AHEAD_SPANS: Final = 256  # of these so many are looked at
 _SOME: Final = TYPE_OF[CopySomeMeta]
-_WITH_BODIES: Final = (TYPE_OF[PublishMeta], TYPE_OF[CopyRunMeta], TYPE_OF[CopyPartMeta], _SOME)
+_WITH_BODIES: Final = [TYPE_OF[kind] for kind in (PublishMeta, *COPIED_RUNS)]
 COPY_RUN_BYTES: Final = 100  # a copy of a span beside its bodies, about
 LOOKS: Final = 20_000  # spans that one apply turns into places, about 15 ms
 
