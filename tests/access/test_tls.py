@@ -22,6 +22,7 @@ from minibrokerd.process import exits
 from support.broker import COMMAND, BrokerServer, StartBroker
 from support.certificates import Authority
 from support.processes import DEADLINE_S, look_until
+from support.renewals import LEASE_S, renewed
 
 Files = tuple[Path, Path]
 BODY = b"x" * 300_000  # more than one record, and more than one read
@@ -52,7 +53,7 @@ async def test_a_client_of_asyncio(
     """Its two connections: large and small messages, a lone publish, a lease that is renewed by the second one."""
     server = start_broker(*flags(server_files, "--loop", loop))
     async with minibroker.connect(address(server), ca=str(authority.cert)) as broker:
-        queue = broker.queue("q", lease_ms=300)
+        queue = broker.queue("q", lease_ms=1_000 * LEASE_S)
         for size in (1, len(BODY)):
             for _ in range(
                 4
@@ -67,6 +68,7 @@ async def test_a_client_of_asyncio(
                         attached = broker._driver.attached
                         assert isinstance(attached, Attached)
                         assert await asyncio.to_thread(attached.connected.wait, DEADLINE_S)
+                        await renewed(queue, message.id)
                 seen += 1
                 if seen == 8:
                     break

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
 from typing import Any
 
@@ -19,7 +20,8 @@ import uvloop
 import minibroker
 from minibroker.session.delivery import DeliveryRun
 from support.broker import BrokerServer
-from support.processes import look_until
+from support.processes import DEADLINE_S, look_until
+from support.renewals import LEASE_S, renewed, see_renewed
 
 
 def busy(seconds: float) -> None:
@@ -129,13 +131,17 @@ async def test_a_handler_outlives_the_broker(broker_server: BrokerServer) -> Non
 async def test_a_handler_that_computes_keeps_its_lease(broker_server: BrokerServer) -> None:
     async with minibroker.connect(broker_server.url) as broker:
         queue = broker.queue("q")
-        await queue.set(lease_ms=300)
+        await queue.set(lease_ms=1_000 * LEASE_S)
         await queue.publish(b"a")
         async with queue.consume() as messages:
             async for message in messages:
                 async with message.process():
                     await attached(broker)
-                    busy(1.2)
+                    with ThreadPoolExecutor(1) as pool:
+                        seen = pool.submit(see_renewed, broker_server.url, "q", message.id)
+                        while not seen.done():
+                            sum(range(1_000))
+                        seen.result()
                     assert not message.lost
                 break
         assert not message.lost
@@ -200,15 +206,15 @@ async def test_renewals_die_with_the_process(broker_server: BrokerServer) -> Non
     """kill -9 of a worker that computes: its message comes back after the lease, marked."""
     async with minibroker.connect(broker_server.url) as broker:
         queue = broker.queue("q")
-        await queue.set(lease_ms=500)
-        await queue.publish(b"a")
+        await queue.set(lease_ms=1_000 * LEASE_S)
+        confirm = await queue.publish(b"a")
         worker = child(broker_server.url, "compute")
         try:
             assert worker.stdout is not None
             assert await asyncio.to_thread(worker.stdout.readline) == b"got b'a'\n"
-            assert await queue.receive(1, wait=1.5) == []  # renewed three times meanwhile
+            await renewed(queue, confirm.id)
             os.kill(worker.pid, signal.SIGKILL)
-            [message] = await queue.receive(1, wait=10)
+            [message] = await queue.receive(1, wait=DEADLINE_S)
             assert (message.attempt, message.marked) == (2, True)
             await message.ack()
         finally:

@@ -16,6 +16,7 @@ from worker_process import WorkerProcess
 
 import minibroker
 from minibroker.worker.child import packed
+from support.renewals import LEASE_S, renewed
 
 StartWorker = Callable[..., WorkerProcess]
 
@@ -123,17 +124,18 @@ def work(message):
 async def test_a_process_that_computes_keeps_its_lease(
     start_worker: StartWorker, broker: minibroker.Broker
 ) -> None:
-    await broker.queue("jobs").publish("x")
+    confirm = await broker.queue("jobs").publish("x")
     worker = start_worker(
         HEAD
-        + """
-@app.handler("jobs", executor="process", lease=0.2)
+        + f"""
+@app.handler("jobs", executor="process", lease={LEASE_S})
 def work(message):
-    until = time.monotonic() + 1
-    while time.monotonic() < until:
+    while not pathlib.Path("go").exists():
         pass
 """
     )
+    await renewed(broker.queue("jobs"), confirm.id)
+    (worker.folder / "go").touch()
     assert worker.says("done")["attempt"] == 1
     assert (await counters(broker, "jobs"))["lost_settlements"] == 0
 

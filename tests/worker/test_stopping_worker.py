@@ -18,6 +18,7 @@ from minibrokerd.process.stopping import TWICE_S
 from minibrokerd.workers.place import Place, Seat
 from support.broker import BrokerServer
 from support.processes import DEADLINE_S, LOOK_EVERY_S, lasts
+from support.renewals import LEASE_S
 
 StartWorker = Callable[..., WorkerProcess]
 
@@ -83,7 +84,7 @@ async def test_a_second_signal_ends_it(
 async def test_a_worker_that_is_killed_costs_an_attempt(
     start_worker: StartWorker, broker: minibroker.Broker
 ) -> None:
-    await broker.queue("jobs").set(lease_ms=200)
+    await broker.queue("jobs").set(lease_ms=1_000 * LEASE_S)
     await broker.queue("jobs").publish("1")
     first = start_worker(WAITS)
     first.sees("began-1")
