@@ -25,7 +25,7 @@ async def renewed(queue: Any, id: Any, times: int = 2) -> None:
         if why.reason == "running" and not (ends and _is_same(ends[-1], why.until)):
             ends.append(why.until)
         assert monotonic() < deadline, f"{len(ends)} ends of its lease within {DEADLINE_S} s"
-        await asyncio.sleep(LOOK_EVERY_S)
+        await asyncio.wait([asyncio.get_running_loop().create_future()], timeout=LOOK_EVERY_S)
 
 
 def see_renewed(url: str, queue: str, id: Any, times: int = 2) -> None:
