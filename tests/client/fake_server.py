@@ -55,6 +55,7 @@ class FakeServer:
         self.lease_ms = 30_000
         self.next_token = 1 << 40
         self.links: list[MemoryLink] = []
+        self.leads: dict[str, list[str]] = {}  # the queues of an exchange
         self.published: defaultdict[str, list[tuple[int, bytes]]] = defaultdict(list)
 
     def queue(self, name: str) -> Queue:
@@ -156,6 +157,10 @@ class FakeConnection:
             for part in header["parts"]:
                 if part["op"] == "publish":
                     results.append(self._publish(part, frame))
+                elif part["op"] == "route":
+                    result, runs = self._route(part, frame)
+                    results.append(result)
+                    lost += runs
                 else:
                     result, runs, columns = self._settle(part, columns)
                     results.append(result)
@@ -236,6 +241,15 @@ class FakeConnection:
         assert at == len(frame.blob)
         queue.next_sequence += count
         return {"origin": queue.number, "first": first, "durability": "sync"}
+
+    def _route(self, part: Part, frame: wire.Frame) -> tuple[dict[str, Any], bytes]:
+        """Store in the queues that an exchange leads to."""
+        names, runs = self.server.leads.get(part["exchange"], ()), []
+        for name in names:
+            stored = self._publish({**part, "queue": name}, frame)
+            runs.append((0, stored["origin"], stored["first"], part["count"]))
+        result = {"routed": len(names), "queues": " ".join(names), "durability": "lazy"}
+        return result, wire.pack_runs(runs)
 
     def _publish_columns(self, part: Part, data: bytes, count: int) -> tuple[Any, list[str]]:
         encodings: Any = [part.get("encoding", 0)] * count

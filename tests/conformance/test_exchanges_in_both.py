@@ -169,19 +169,23 @@ async def test_a_step_routes(broker: Any, exchange: Any, queue: Any) -> None:
     with pytest.raises(minibroker.Unroutable):
         await nobody_takes(step)
     assert (list(await done.peek(10)), step.routed) == ([], [])
+    nowhere = broker.exchange(f"{queue.name}.nowhere")
+    await nowhere.declare("fanout", unroutable="drop")
+    await done.publish(b"held", unique_key="u")
     step = broker.step()
     async with step:
         step.ack(job)
         step.route(exchange, b"1", routing_key="done")
         step.publish(done, b"own", unique_key="u")
+        step.route(nowhere, b"lost")
         step.route(exchange.name, b"2", routing_key="done", priority=9)
         step.route(exchange, b"3", routing_key="done", headers={"a": 1})
-    first, second, third = step.routed
-    assert set(first.queues) == set(second.queues) == set(third.queues) == {done.name, audit.name}
+    first, dropped, second, third = step.routed
+    assert dropped.ids == {}
     peeked = {each.id: each.body for each in await done.peek(10)}
-    assert [peeked[each.ids[done.name]] for each in step.routed] == [b"1", b"2", b"3"]
-    assert peeked[step.confirms[0].id] == b"own"
-    assert len(step.confirms) == 1
+    assert [peeked[each.ids[done.name]] for each in (first, second, third)] == [b"1", b"2", b"3"]
+    (own,) = step.confirms
+    assert (own.duplicate, peeked[own.id]) == (True, b"held")
     assert await bodies(audit, 3) == [b"2", b"1", b"3"]
 
 

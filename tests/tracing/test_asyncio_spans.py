@@ -148,6 +148,23 @@ async def test_many_messages_carry_the_context_of_one_span(
     assert len({peeked.headers["traceparent"] for peeked in await queue.peek()}) == 1
 
 
+async def test_what_an_exchange_routes_carries_the_context_of_its_publish(
+    broker: MemoryBroker, recorded: Recorded
+) -> None:
+    """In each queue; bindings look at what the application gave, so nothing of it is matched."""
+    exchange = broker.exchange("mails")
+    await exchange.declare("headers")
+    await exchange.bind("emails", "any tenant=7 traceparent")
+    await exchange.publish(b"1", headers={"tenant": 7})
+    with pytest.raises(minibroker.Unroutable):
+        await exchange.publish_many([b"2", b"3"], headers={"tenant": 8})
+    sent, failed = recorded.named("publish mails")
+    (peeked,) = await broker.queue("emails").peek()
+    assert peeked.headers["traceparent"].startswith(f"00-{trace_of(sent):032x}-{id_of(sent):016x}-")
+    assert attributes_of(failed)["messaging.batch.message_count"] == 2
+    assert attributes_of(failed)["error.type"] == "Unroutable"
+
+
 async def test_a_receive_links_to_each_producer(broker: MemoryBroker, recorded: Recorded) -> None:
     queue = broker.queue("emails")
     assert await queue.receive() == []

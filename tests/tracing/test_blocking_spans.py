@@ -66,6 +66,23 @@ def test_many_share_a_span_and_a_receive_links_to_it(
     assert recorded.points("messaging.client.consumed.messages") == {("receive", ""): 2}
 
 
+def test_what_an_exchange_routes_carries_the_context_of_its_publish(
+    broker: SyncMemoryBroker, recorded: Recorded
+) -> None:
+    """In each queue; bindings look at what the application gave, so nothing of it is matched."""
+    exchange = broker.exchange("mails")
+    exchange.declare("headers")
+    exchange.bind("emails", "any tenant=7 traceparent")
+    exchange.publish(b"1", headers={"tenant": 7})
+    with pytest.raises(minibroker.Unroutable):
+        exchange.publish_many([b"2", b"3"], headers={"tenant": 8})
+    sent, failed = recorded.named("publish mails")
+    (peeked,) = broker.queue("emails").peek()
+    assert peeked.headers["traceparent"].startswith(f"00-{trace_of(sent):032x}-{id_of(sent):016x}-")
+    assert attributes_of(failed)["messaging.batch.message_count"] == 2
+    assert attributes_of(failed)["error.type"] == "Unroutable"
+
+
 @pytest.mark.parametrize("verb", ["ack", "nack", "reject", "release"])
 def test_a_settlement_by_hand_is_a_span_of_its_own(
     verb: str, broker: SyncMemoryBroker, recorded: Recorded

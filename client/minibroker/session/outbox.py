@@ -215,7 +215,7 @@ class PublishGroup:
         """Keep some of the calls, told by who waits and by the key of the messages; return the other ones."""
         if self.plain:
             self._end_plain()
-        kept, dropped = type(self)(self.where, self.opened_ms), []
+        kept, dropped = PublishGroup(self.where, self.opened_ms), []
         at = 0
         for entry in self.waiters:
             waiter, count = entry if type(entry) is tuple else (entry, 1)
