@@ -21,13 +21,13 @@ from minibrokerd.core.model.queues import Queue
 from minibrokerd.http.exposition import (
     OPEN_METRICS,
     SEND_BYTES,
-    SLICE_QUEUES,
     TEXT,
     Format,
     choose,
     write,
 )
 from minibrokerd.http.families import FAMILIES
+from minibrokerd.http.portion import PORTION_QUEUES
 from minibrokerd.monitoring.view import Phase
 
 OPEN = "application/openmetrics-text"
@@ -212,15 +212,17 @@ async def test_what_a_scrape_of_10000_queues_costs_the_loop() -> None:
     turning = asyncio.create_task(turn())
     parts = [part async for part in write(nothing, TEXT, of_queues)]
     turning.cancel()
-    assert Watched.looks <= 13 * len(queues)
+    assert Watched.looks <= 3 * len(queues)  # its name, its group, its bytes: for all families
     per_queue = sum(len(row.of_queues or ("",)) for row in of_queues if not row.rare)
     delivered = len(queues) // 10
     lines = sum(part.count(b"\n") for part in parts)
     assert lines == per_queue * len(queues) + delivered + 2 * len(of_queues)
     assert b"".join(parts).count(b"minibroker_queue_delivered_total{") == delivered
     looks = [after - before for before, after in pairwise(turns)]
-    assert max(looks) <= 5 * SLICE_QUEUES  # for the four states of 1,000 queues
+    assert max(looks) <= 3 * PORTION_QUEUES
+    assert len(turns) >= len(queues) // PORTION_QUEUES + len(parts) - 1  # one behind each part, too
     assert min(map(len, parts[:-1])) >= SEND_BYTES
+    assert max(map(len, parts)) <= SEND_BYTES + 4 * PORTION_QUEUES * 100  # lines of about 60 bytes
 
 
 def test_nothing_of_queues_is_shown_before_they_are_all_there() -> None:

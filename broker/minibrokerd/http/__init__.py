@@ -5,7 +5,8 @@
     subject.py     the broker as it is seen from here
     gate.py        who asks, from where, and whether he may: the only place that decides it
     routes.py      the table of all paths, each with what it needs
-    families.py    the table of all metrics; exposition.py writes them in the format that was asked for
+    families.py    the table of all metrics; exposition.py writes them in the format that was asked for,
+    portion.py     what they say of some queues
     talkers.py     totals of sessions and consumers, in a bounded number of lines
     requests.py    one request of the API; shapes.py has what it takes and gives, openapi.py describes that
     queues.py messages.py deadletters.py sessions.py recent.py survey.py live.py   who answers

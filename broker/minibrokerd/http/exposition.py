@@ -7,20 +7,19 @@ queues would stop the loop for as long. Here an answer is made in slices of a fe
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
 
 from minibrokerd.core.model.histogram import Histogram
-from minibrokerd.core.model.queues import Queue
 from minibrokerd.http.families import FAMILIES
 from minibrokerd.http.family import MOST_ZEROS, Family, Labels
+from minibrokerd.http.portion import PORTION_QUEUES, Portion
 from minibrokerd.http.subject import Subject
 from minibrokerd.monitoring.view import Phase
 
 SLICE_HISTOGRAMS: Final = 20  # likewise, of those with labels
-SLICE_QUEUES: Final = 1_000  # written without a turn of the loop in between, of one family
 SEND_BYTES: Final = (
     256 * 1024
 )  # given to the transport at a time: a send costs as much as 500 lines
@@ -90,8 +89,8 @@ async def write(
     ready = subject.phase is not Phase.RECOVERING
     if ready and subject.talkers is not None:
         await subject.talkers.look()
-    queues = list(subject.store.queues.values()) if ready else []
-    slices = [_Slice(queues[at : at + SLICE_QUEUES]) for at in range(0, len(queues), SLICE_QUEUES)]
+    families = tuple(families)
+    portions = await _portions(subject, families) if ready else []
     small: list[str] = []
     for family in families:
         if not (ready or family.early):
@@ -111,21 +110,32 @@ async def write(
                 if not at % SLICE_HISTOGRAMS:
                     await asyncio.sleep(0)
             continue
-        now_ms = subject.engine.clock.now_ms()
-        for some in slices:
-            small.extend(
-                some.counted_lines(family)
-                if family.rare and len(queues) > MOST_ZEROS
-                else some.lines(family, now_ms)
-            )
+        for portion in portions:
+            small.extend(portion.lines(family))
             if sum(map(len, small)) >= SEND_BYTES:
-                yield ("\n".join(small) + "\n").encode()
+                yield _sent(small)
                 small.clear()
-            await asyncio.sleep(0)
+                await asyncio.sleep(0)
     if form.open_metrics:
         small.append("# EOF")
     if small:
-        yield ("\n".join(small) + "\n").encode()
+        yield _sent(small)
+
+
+async def _portions(subject: Subject, families: Iterable[Family]) -> list[Portion]:
+    """Look at all queues, a portion in each turn of the loop."""
+    queues = list(subject.store.queues.values())
+    own = [family for family in families if family.of_queues is not None or family.counter]
+    hides, found = len(queues) > MOST_ZEROS, []
+    for at in range(0, len(queues), PORTION_QUEUES):
+        now_ms = subject.engine.clock.now_ms()
+        found.append(Portion(queues[at : at + PORTION_QUEUES], own, now_ms, hides=hides))
+        await asyncio.sleep(0)
+    return found
+
+
+def _sent(lines: list[str]) -> bytes:
+    return "\n".join([*lines, ""]).encode()
 
 
 def _head(family: Family, form: Format) -> Iterator[str]:
@@ -142,54 +152,6 @@ def _head(family: Family, form: Format) -> Iterator[str]:
 def _escaped_help(text: str, form: Format) -> str:
     text = text.replace("\\", "\\\\").replace("\n", "\\n")
     return text.replace('"', '\\"') if form.open_metrics else text
-
-
-class _Slice:
-    """Queues whose lines are written in one go; their names have nothing that is to be escaped."""
-
-    __slots__ = ("counted", "names", "queues")
-
-    def __init__(self, queues: Sequence[Queue]) -> None:
-        self.queues = queues
-        self.names = [queue.name for queue in queues]
-        self.counted = set[str]().union(*[queue.group.counters for queue in queues])
-
-    def counted_lines(self, family: Family) -> Iterator[str]:
-        """Yield the lines of a counter of those queues in which it is not 0."""
-        counter, head = family.counter, family.sample_name + '{queue="'
-        if counter in self.counted:
-            counts = [queue.group.counters.get(counter) for queue in self.queues]
-            for name, count in zip(self.names, counts, strict=True):
-                if count:
-                    yield f'{head}{name}"}} {count}'
-
-    def lines(self, family: Family, now_ms: int) -> Iterator[str]:
-        """Yield the lines of one family, of one value of its other labels at a time."""
-        head, counter = family.sample_name + '{queue="', family.counter
-        if counter:
-            if counter in self.counted:
-                values: Sequence[float] = [
-                    queue.group.counters.get(counter, 0) for queue in self.queues
-                ]
-                yield self._joined(head, '"} ', values)
-            else:
-                yield self._alike(head, '"} ', "0")
-            return
-        assert family.of_queues is not None
-        for more, read in family.of_queues.items():
-            values = read(self.queues, now_ms)
-            joined = self._joined(head, f'"{more}}} ', values) if any(values) else ""
-            yield joined or self._alike(head, f'"{more}}} ', "0")
-
-    def _joined(self, head: str, tail: str, values: Sequence[float]) -> str:
-        text = self._alike(
-            head, tail, "%s"
-        )  # filled at once: a line at a time takes a quarter longer
-        return text % tuple(values)
-
-    def _alike(self, head: str, tail: str, value: str) -> str:
-        """Return a line of the same value for each: three times as fast as others, and most are zeros."""
-        return f"{head}{f'{tail}{value}{chr(10)}{head}'.join(self.names)}{tail}{value}"
 
 
 def _buckets(family: Family, labels: Labels, histogram: Histogram) -> str:

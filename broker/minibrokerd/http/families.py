@@ -1,7 +1,7 @@
 """The table of all metrics that `/metrics` shows; exposition, documents and tests read these rows.
 
-A family of queues has a line for each queue, so its values are taken of many queues at a time, in a comprehension;
-a call for each of 10,000 queues would be most of what a scrape costs. All others are read at once.
+A family of queues has a line for each queue, so its values are taken of many queues at a time, in a comprehension
+(portion.py); a call for each of 10,000 queues would be most of what a scrape costs. All others are read at once.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Final
 
 from minibroker.contract.metrics import METRICS
 from minibrokerd import __version__
+from minibrokerd.core.model.group import Group
 from minibrokerd.core.model.kept import CIRCUIT
-from minibrokerd.core.model.queues import Queue
 from minibrokerd.http.family import Family, Labels, OfQueues, Samples
 from minibrokerd.http.rest_families import REST_FAMILIES
 from minibrokerd.http.subject import Subject
@@ -41,12 +41,15 @@ def _one(value: Callable[[Subject], float]) -> Callable[[Subject], Samples]:
     return lambda subject: ((NO_LABELS, value(subject)),)
 
 
-def _ages_s(queues: Sequence[Queue], now_ms: int) -> list[float]:
-    since = [
-        lanes.oldest_ms(OLDEST_LANES) if lanes.ready else None
-        for lanes in [queue.group.lanes for queue in queues]
+def _ages_s(groups: Sequence[Group], now_ms: int) -> list[float]:
+    return [
+        (now_ms - since_ms) / 1_000
+        if lanes.ready
+        and (since_ms := lanes.oldest_ms(OLDEST_LANES)) is not None
+        and since_ms < now_ms
+        else 0
+        for lanes in [group.lanes for group in groups]
     ]
-    return [0 if each is None else max(0, now_ms - each) / 1_000 for each in since]
 
 
 def _open_circuits(subject: Subject) -> Samples:
@@ -60,12 +63,10 @@ def _open_circuits(subject: Subject) -> Samples:
 
 
 _IN_STATE: Final[Mapping[str, OfQueues]] = {
-    "ready": lambda queues, now_ms: [
-        queue.group.lanes.ready + queue.group.entering for queue in queues
-    ],
-    "delayed": lambda queues, now_ms: [queue.group.delayed_count for queue in queues],
-    "held": lambda queues, now_ms: [queue.group.held for queue in queues],
-    "begun": lambda queues, now_ms: [queue.group.begun for queue in queues],
+    "ready": lambda groups, now_ms: [group.lanes.ready + group.entering for group in groups],
+    "delayed": lambda groups, now_ms: [group.delayed_count for group in groups],
+    "held": lambda groups, now_ms: [group.held for group in groups],
+    "begun": lambda groups, now_ms: [group.begun for group in groups],
 }
 
 
@@ -126,21 +127,21 @@ _QUEUE_FAMILIES: Final = (
         "minibroker_queue_consumers",
         "gauge",
         "Consumers, and receives that wait.",
-        of_queues={"": lambda queues, now_ms: [queue.group.consumer_count for queue in queues]},
+        of_queues={"": lambda groups, now_ms: [group.consumer_count for group in groups]},
         labels=("queue",),
     ),
     Family(
         "minibroker_queue_dead_waiting_messages",
         "gauge",
         "Of the delayed messages: dead ones that wait for room in the dead-letter queue.",
-        of_queues={"": lambda queues, now_ms: [len(queue.group.doomed or ()) for queue in queues]},
+        of_queues={"": lambda groups, now_ms: [len(group.doomed or ()) for group in groups]},
         labels=("queue",),
     ),
     Family(
         "minibroker_queue_live_bytes",
         "gauge",
         "Bytes of the log that messages of the queue keep in use.",
-        of_queues={"": lambda queues, now_ms: [queue.live_bytes for queue in queues]},
+        of_queues={"": lambda groups, now_ms: [group.queue.live_bytes for group in groups]},
         labels=("queue",),
     ),
     Family(

@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from minibrokerd.core.model.group import Group
 from minibrokerd.core.model.histogram import Histogram
-from minibrokerd.core.model.queues import Queue
 from minibrokerd.http.subject import Subject
 
 MOST_ZEROS: Final = 1_000  # queues of which rare counters are shown that are 0
 Labels = tuple[tuple[str, str], ...]
 Samples = Iterable[tuple[Labels, float]]
-OfQueues = Callable[[Sequence[Queue], int], Sequence[float]]  # of queues, and the log time in ms
+OfQueues = Callable[[Sequence[Group], int], Sequence[float]]  # of their groups, at a log time in ms
 
 
 @dataclass(frozen=True, slots=True)
