@@ -1,7 +1,7 @@
 """The exposition formats of Prometheus and OpenMetrics: which one a scraper gets, and how samples are written.
 
 Written here and not by prometheus-client (docs/decisions/0028): that library makes an answer in one go, and 10,000
-queues would stop the loop for as long. Here an answer is made in slices of a few thousand lines.
+queues would stop the loop for as long. Here an answer is made in slices of some thousand lines.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from minibrokerd.http.portion import PORTION_QUEUES, Portion
 from minibrokerd.http.subject import Subject
 from minibrokerd.monitoring.view import Phase
 
-SLICE_HISTOGRAMS: Final = 20  # likewise, of those with labels
-SEND_BYTES: Final = (
-    256 * 1024
-)  # given to the transport at a time: a send costs as much as 500 lines
+SLICE_HISTOGRAMS: Final = 20  # with labels, written without a turn of the loop in between
+# Given to the transport at a time: a send costs as much as 500 lines, and a text of 128 KiB is memory that the
+# system has to hand out anew.
+SEND_BYTES: Final = 96 * 1024
 UNITS: Final = ("seconds", "bytes", "ratio")
 
 
