@@ -34,8 +34,11 @@ def order(body: str, message: minibroker.sync.Message):
         with message.step(timeout=datetime.timedelta(seconds=20)) as step:
             step.publish("mails", {{"to": body}}, headers={{"a": 1}}, delay=datetime.timedelta(0))
             step.publish_many("parcels", [b"1", b"2"], key="k")
+            step.route("done", {{"order": body}}, routing_key="orders.steps", key="k")
             step.result(["stored", len(body)])
         pathlib.Path("confirms").write_text(" ".join(f"{{each.id}}:{{each.durability}}" for each in step.confirms))
+        (routed,) = step.routed
+        pathlib.Path("routed").write_text(f"{{routed.ids['audit']}}:{{routed.durability}}:{{len(routed.queues)}}")
         return "not this"
     if body == "breaks":
         with message.step() as step:
@@ -86,6 +89,8 @@ async def test_a_step_is_done_as_one_or_not_at_all(
 ) -> None:
     orders, mails = broker.queue("orders"), broker.queue("mails")
     await orders.set(result_ms=3_600_000, max_attempts=1)
+    await broker.exchange("done").declare("topic")
+    await broker.exchange("done").bind("audit", "orders.*")
     steps = await orders.publish("steps")
     rest = await orders.publish_many(["breaks", "misspells", "twice"])
     worker = start_worker(SHOP.format(executor=executor))
@@ -100,6 +105,9 @@ async def test_a_step_is_done_as_one_or_not_at_all(
     assert [(each.body, each.info["key"]) for each in parcels] == [(b"1", "k"), (b"2", "k")]
     confirms = (worker.folder / "confirms").read_text().split()
     assert confirms == [f"{each.id}:sync" for each in (mail, *parcels)]
+    (audit,) = await broker.queue("audit").peek()
+    assert audit.body == {"order": "steps"}
+    assert (worker.folder / "routed").read_text() == f"{audit.id}:sync:1"
 
 
 LEFT = (

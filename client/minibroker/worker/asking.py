@@ -13,7 +13,7 @@ from typing import Any, Final
 from minibroker.aio.message import Message
 from minibroker.contract import errors
 from minibroker.contract.bodies import decode_body
-from minibroker.contract.confirms import Confirm, MessageId
+from minibroker.contract.confirms import Confirm, MessageId, Routed
 from minibroker.contract.errors import MinibrokerError
 from minibroker.session import typed
 from minibroker.session.spans import in_seconds
@@ -31,6 +31,7 @@ class GivenStep:
         self._parts: list[dict[str, Any]] = []
         self._result: dict[str, Any] = {}
         self.confirms: list[Confirm] = []  # of what it published, in the order of the calls
+        self.routed: list[Routed] = []  # where what it published to exchanges is, likewise
 
     def publish(self, queue: str, body: Any, **wishes: Any) -> None:
         """Store a message in a queue, given by its name; the rest is as `minibroker.sync.Queue.publish` has it.
@@ -47,9 +48,15 @@ class GivenStep:
         """Store many messages with the same headers, key, delay and terms; see `publish`."""
         self._say("publish_many", queue, bodies, wishes)
 
+    def route(self, exchange: str, body: Any, **wishes: Any) -> None:
+        """Publish a message to an exchange, given by its name; see `publish`, and `minibroker.sync.Step.route`."""
+        self._say("route", exchange, [body], wishes)
+
     def _say(self, verb: str, queue: str, bodies: Iterable[Any], wishes: dict[str, Any]) -> None:
         if not isinstance(queue, str):
-            raise TypeError("a handler in a process names the queue of a publish by a str")
+            raise TypeError(
+                "a handler in a process names the queue of a publish, and an exchange, by a str"
+            )
         made = [list(typed.write_any(body)) for body in bodies]
         named = {name: in_seconds(value) for name, value in wishes.items()}
         if named.get("after") is not None:
@@ -74,6 +81,10 @@ class GivenStep:
                 kind="step", timeout=in_seconds(self._timeout), parts=self._parts, **self._result
             )
             self.confirms = [Confirm(*each) for each in said["confirms"]]
+            self.routed = [
+                Routed({name: MessageId(*id) for name, id in ids.items()}, durability)
+                for ids, durability in said["routed"]
+            ]
 
 
 async def answer(message: Message[Any], asked: dict[str, Any]) -> dict[str, Any]:
@@ -84,13 +95,13 @@ async def answer(message: Message[Any], asked: dict[str, Any]) -> dict[str, Any]
         elif asked["kind"] == "extend":
             await message.extend(asked["lease"])
         else:
-            return FINE | {"confirms": await _step(message, asked)}
+            return FINE | await _step(message, asked)
     except Exception as error:  # noqa: BLE001 - raised again in the process, where the handler may know what to do
         return {"kind": "refused", "error": type(error).__name__, "text": str(error)}
     return FINE
 
 
-async def _step(message: Message[Any], asked: dict[str, Any]) -> list[tuple[int, int, str]]:
+async def _step(message: Message[Any], asked: dict[str, Any]) -> dict[str, Any]:
     async with message.step(timeout=asked["timeout"]) as step:
         for part in asked["parts"]:
             bodies = [decode_body(raw, encoding) for raw, encoding in part["bodies"]]
@@ -101,7 +112,10 @@ async def _step(message: Message[Any], asked: dict[str, Any]) -> list[tuple[int,
             getattr(step, part["verb"])(part["queue"], bodies if many else bodies[0], **wishes)
         if "result" in asked:
             step.result(decode_body(*asked["result"]), kept=asked["kept"])
-    return [(each.origin, each.sequence, each.durability) for each in step.confirms]
+    return {
+        "confirms": [(each.origin, each.sequence, each.durability) for each in step.confirms],
+        "routed": [(each.ids, each.durability) for each in step.routed],
+    }
 
 
 def refused(said: dict[str, Any]) -> Exception:
