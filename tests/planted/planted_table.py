@@ -14,6 +14,7 @@ from log_mutants import LOG_MUTANTS
 from message_mutants import MESSAGE_MUTANTS
 from operating_mutants import OPERATING_MUTANTS
 from order_mutants import ORDER_MUTANTS
+from routing_mutants import ROUTING_MUTANTS
 from session_mutants import SESSION_MUTANTS
 from shell_mutants import SHELL_MUTANTS
 from step_mutants import STEP_MUTANTS
@@ -31,6 +32,7 @@ MUTANTS: Final = (
     + CAPABILITY_MUTANTS
     + OPERATING_MUTANTS
     + ORDER_MUTANTS
+    + ROUTING_MUTANTS
     + SESSION_MUTANTS
     + CLIENT_MUTANTS
     + BACKUP_MUTANTS
