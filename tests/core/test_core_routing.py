@@ -241,11 +241,12 @@ def test_what_a_routed_message_means_outlives_a_start() -> None:
     bind(client, "e", "plain", "#")
     bind(client, "e", "short", "#")
     bind(client, "e", "gone", "#")
+    bind(client, "e", "last", "#")
     asked(client, "queue_set", queue="short", settings={"message_ttl_ms": 60_000})
     asked(client, "queue_set", queue="gone", settings={"durability": "memory"})
     answer = route(client, "e", "k", b"1", b"2", key="k1", priority=3)
     later = route(client, "e", "k", b"3", delay_ms=30_000)
-    assert reached(answer) == {"plain", "short", "gone"}
+    assert reached(answer) == {"plain", "short", "gone", "last"}
     sequence = client.sequence
     world.restart()
     client, old = world.resume(client), client
@@ -253,18 +254,38 @@ def test_what_a_routed_message_means_outlives_a_start() -> None:
     assert again["lost_runs"] == later["lost_runs"]
     assert again["results"] == later["results"]
     assert bodies(client, "gone") == []
-    for name in ("plain", "short"):
+    for name in ("plain", "short", "last"):
         assert [each["body"] for each in client.peek(name)] == [b"1", b"2", b"3"]
-        first = [run for run in answer["lost_runs"] if run[3] == 2]
+        names = answer["results"][0]["queues"].split()
+        run = dict(zip(names, answer["lost_runs"], strict=True))[name]
         got = client.receive_all(name)
         assert [each.body for each in got] == [b"1", b"2"]
         assert got[0].key == "k1"
-        assert got[0].id in [run[1:3] for run in first]
+        assert got[0].id == run[1:3]
     world.advance(60_100)
     assert bodies(client, "plain") == [b"1", b"2", b"3"]
     assert bodies(client, "short") == [], (
         "its leases are over, and so is the time to live of its queue"
     )
+
+
+@pytest.mark.parametrize("acked", ["a", "b", "c"])
+def test_a_digest_has_what_one_queue_still_needs(acked: str) -> None:
+    """The record of a routed message is needed until it has ended in all of them."""
+    world = World(segment_batches=50)
+    world.digests = True
+    client = world.hello()
+    make(client, "e", "fanout")
+    for name in "abc":
+        bind(client, "e", name)
+    reached(route(client, "e"))
+    client.settle("ack", *client.receive_all(acked))
+    for _ in range(60):  # the segment is not the last one any more
+        client.publish("else", b"y")
+    world.restart()
+    client = world.hello()
+    left = {name: bodies(client, name) for name in "abc"}
+    assert left == {name: [] if name == acked else [b"x"] for name in "abc"}
 
 
 def test_bindings_end_with_what_they_join() -> None:

@@ -80,6 +80,14 @@ ROUTING_MUTANTS: Final = (
         "after a restart nothing is routed",
     ),
     Mutant(
+        "a digest drops a routed message that has ended in one queue",
+        "core/durable/digest.py",
+        "                self._left[len(self._others)] = len(says.targets)\n",
+        "",
+        ("core/test_core_routing.py",),
+        "after some segments and a restart the others have it no more",
+    ),
+    Mutant(
         "a temporary queue ends while a worker has its messages",
         "core/verbs/unused.py",
         "    return bool(group.consumer_count or group.consumers or group.deliveries or group.entering)\n",

@@ -40,6 +40,8 @@ class Intent:
     unique: bytes = b""
     unique_mode: str = ""
     dedupe: bytes = b""
+    # Of the same message in other queues, where an exchange led it: all of them are stored, or none.
+    siblings: tuple[Intent, ...] | None = None
     retimed: bool = False  # somebody asked for another time: when it comes says nothing
     outcome: str = UNKNOWN
     confirmed_us: int = 0
@@ -101,6 +103,7 @@ class Checker:
         self.violations: list[str] = []
         self.intents: dict[bytes, Intent] = {}
         self.by_id: dict[Id, Intent] = {}
+        self.home_of: Callable[[int], str | None] = lambda origin: None  # the queue with a number
         self.removals: list[Removal] = []
         self.cancels: dict[Id, bool] = {}  # asked for; True: it is known that they ended by that
         self.owner_of_token: dict[int, tuple[str, int]] = {}
@@ -127,8 +130,9 @@ class Checker:
 
     def intend(self, intent: Intent) -> None:
         """A client is about to publish."""
-        assert intent.body not in self.intents, "bodies are unlike each other"
-        self.intents[intent.body] = intent
+        name = intent.body if intent.siblings is None else _routed(intent.body, intent.queue)
+        assert name not in self.intents, "bodies are unlike each other"
+        self.intents[name] = intent
 
     def stored(self, intent: Intent, id: Id, now_us: int) -> None:
         """The confirm came: the message is safe under this id."""
@@ -160,12 +164,20 @@ class Checker:
     def delivered(self, handed: Handed, id: Id, body: bytes, now_us: int) -> History | None:
         """A message came; returns its history."""
         intent = self.intents.get(body)
+        if intent is None:  # it may have been moved since
+            home = self.home_of(id[0]) or handed.queue
+            intent = self.intents.get(_routed(body, home))
         if intent is None:
             self.violation("I3" if id in self.by_id else "I2", f"{id} has an unknown body")
             return None
         if intent.outcome == REFUSED:
             self.violation("I2", f"{body!r} was refused, and delivered as {id}")
         self._identify(intent, id)
+        for sibling in intent.siblings or ():
+            if sibling.outcome == REFUSED:
+                self.violation("X1", f"{body!r} is in {intent.queue}, and not in {sibling.queue}")
+            elif sibling.outcome == UNKNOWN:
+                sibling.outcome, sibling.confirmed_us = OK, now_us
         history = intent.history
         if history is None:
             history = intent.history = History(intent)
@@ -427,6 +439,11 @@ class Checker:
             dlq = counters.get(f"{queue}.dlq")
             came += (dlq["redriven"] if dlq else 0) - counter["dead_lettered"]
         return there - came
+
+
+def _routed(body: bytes, queue: str) -> bytes:
+    """Return the name of what an exchange led to a queue: it has the same body in others."""
+    return body + b"@" + queue.removesuffix(".dlq").encode()
 
 
 def epoch_of(token: int) -> int:

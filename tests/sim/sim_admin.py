@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sim_world import World
 
 
+EXCHANGE = "led"
 FOR_EVER_MS = 600_000  # beyond the end of the world
 KNOWN = 20  # of the newest messages, one is asked for
 
@@ -38,7 +39,32 @@ class Administrator(SimulatedClient):
             self.machine.declarations.declare(queue, settings, overwrite=True)
             if self.world.uses.names:
                 self._set(queue)
+        if "exchange" in self.world.uses.names:
+            self._make_exchange()
         self._now_and_then(self._per_second, self._ask)
+
+    def _make_exchange(self) -> None:
+        """Let an exchange lead to every queue."""
+        left = list(self.world.queues)
+
+        def told(value: Any, error: Exception | None) -> None:
+            if error is not None:
+                self.soon(50_000, self._make_exchange)
+            elif left:
+                fields = {"exchange": EXCHANGE, "queue": left.pop(), "pattern": "#.all"}
+                self.ask("bind", fields, told, FOR_EVER_MS)
+            else:
+                self.world.laws.is_bound = True
+
+        fields = {"name": EXCHANGE, "type": "topic", "unroutable": "drop"}
+        self.ask("exchange_set", fields, told, FOR_EVER_MS)
+
+    def _bind(self, queue: str) -> Call:
+        fields = {"exchange": EXCHANGE, "queue": queue, "pattern": "#.all"}
+        return self.ask("bind", fields, _seen)
+
+    def _bindings(self, queue: str) -> Call:
+        return self.ask("bindings", {"exchange": EXCHANGE}, _seen)
 
     def calm_down(self) -> None:
         """Let all go on that was paused: a pause ends by the wall clock, which may have been set back."""

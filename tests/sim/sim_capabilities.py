@@ -92,6 +92,7 @@ CAPABILITIES: Final[Mapping[str, Capability]] = {
     "rate": Capability(settings=_rates),
     "circuit": Capability(settings=_circuit),
     "redrive": Capability(verbs=("redrive_start", "redrive_some", "error_groups")),
+    "exchange": Capability(verbs=("bind", "bindings")),
 }
 
 

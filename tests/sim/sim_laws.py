@@ -93,6 +93,9 @@ class Laws:
         self._dropped: dict[str, int] = defaultdict(int)  # by what the queues say, in all lives
         self._lost: dict[str, int] = defaultdict(int)  # of which nothing else is known
         self._now_us = 0
+        self.is_bound = (
+            False  # the exchange of the world led to all queues, and does but to deleted ones
+        )
         self.jumped = False  # the wall clock, by which a broker that is down grows older
         self.cancelled_us: dict[Id, int] = {}  # when somebody heard that it is done
         self.judged = 0

@@ -14,6 +14,7 @@ from sim_capabilities import Wish
 from minibroker.contract.confirms import Confirm
 from minibroker.contract.wire import pack_runs
 from minibroker.session.calls import Call
+from minibroker.session.exchange_wishes import RouteTerms, route_place
 from minibroker.session.outbox import (
     GROUP_MESSAGES,
     MESSAGE_RESERVE,
@@ -21,6 +22,7 @@ from minibroker.session.outbox import (
     Key,
     PublishGroup,
 )
+from minibroker.session.route_groups import MARK, RouteGroup
 
 if TYPE_CHECKING:
     from sim_client import SimulatedClient
@@ -39,6 +41,9 @@ class Publisher:
     def publish(self) -> None:
         """Publish some messages to one queue."""
         client = self._client
+        if client.world.laws.is_bound and self._wishes.random() < 0.3:
+            self._route()
+            return
         random, habits = client.random, client.habits
         queue = random.choice(client.world.queues)
         timeout_ms = client.timeout_ms
@@ -56,6 +61,46 @@ class Publisher:
             wish = replace(wish, key=wish.key or name)
             self._add((queue, timeout_ms, *wish.terms), body, wish, delay_ms)
         client.schedule()
+
+    def _route(self) -> None:
+        """Publish a message to the exchange, which leads it to every queue."""
+        client, world = self._client, self._client.world
+        self._count += 1
+        body = f"{client.name}-{self._count}:".encode()
+        body += bytes(self._wishes.choice((0, 100, world.largest_body)))
+        delay_ms = self._wishes.choice((0, 0, 50, 900))
+        sent_us = world.loop.now_us
+        intents = [
+            Intent(
+                body, client.name, queue, sent_us, delay_ms, plain=False, siblings=(),
+                ttl_ms=world.settings[queue].get("message_ttl_ms", 0),
+            )
+            for queue in world.queues
+        ]  # fmt: skip
+        for intent in intents:
+            if not world.deleted:  # else one of them may not be bound
+                intent.siblings = tuple(other for other in intents if other is not intent)
+            world.checker.intend(intent)
+        terms: RouteTerms = (client.timeout_ms / 1_000, None, None, 0, None)
+        where = route_place("led", "to.all", (), client.timeout_ms, terms)
+        group = self._group(where, len(body) + MESSAGE_RESERVE)
+
+        def told(value: Any, error: Exception | None) -> None:
+            if error is not None:
+                self.refused(intents, error)
+                return
+            for intent in intents:
+                if intent.queue in value.ids:
+                    world.checker.stored(intent, tuple(value.ids[intent.queue]), world.loop.now_us)
+                    world.laws.stored(intent)
+                else:
+                    world.checker.refused(intent)
+
+        answer = Answer(client, "publish", group.deadline_ms, told)
+        group.add(answer, b"", body, 0, b"", delay_ms)
+        client.schedule()
+        if client.random.random() < client.habits.goes:
+            client.soon(20_000, self._take_back, answer, intents)
 
     def wish(self, queue: str, *, named: bool = True) -> Wish:
         """Return what more is asked of a message, once the settings are there that say what becomes of it.
@@ -103,7 +148,7 @@ class Publisher:
             group.add(answer, b"", body, 0, name, delay_ms)
             group.name_last(names)
         if client.random.random() < client.habits.goes:
-            client.soon(20_000, self._take_back, answer, intent)
+            client.soon(20_000, self._take_back, answer, [intent])
 
     def _stored(self, intent: Intent, confirm: Confirm) -> None:
         world = self._client.world
@@ -148,10 +193,12 @@ class Publisher:
                 return group
             outbox.close(key)
             client.flush()
-        return client.machine.open_group(key, client.now_ms())
+        make = RouteGroup if key[0].startswith(MARK) else PublishGroup
+        return client.machine.publishes.open_group(key, client.now_ms(), make)
 
-    def _take_back(self, answer: Answer, intent: Intent) -> None:
+    def _take_back(self, answer: Answer, intents: Sequence[Intent]) -> None:
         """Go without the answer: what was not written by now never is."""
         waits = any(answer in group.waiters for group in self._client.session.outbox.groups)
         if answer.cancel() and waits:
-            self._client.world.checker.refused(intent)
+            for intent in intents:
+                self._client.world.checker.refused(intent)

@@ -75,6 +75,8 @@ class World:
         self.loop = SimulatedLoop(None if punctual or early.random() < 0.5 else early)
         self.life = Life()
         self.checker = Checker()
+        self._homes: dict[int, str] = {}  # names of queues by their numbers
+        self.checker.home_of = self._home_of
         self.ledger = Ledger(lambda: self.loop.now_us)
         self.laws = Laws(self.checker, self.ledger)
         self.uses = Uses(seed, drawn(seed) if capabilities is None else capabilities)
@@ -416,6 +418,12 @@ class World:
                 left = client.left_behind(self.broker.core.store)
                 if left:
                     self.checker.violation("I11", f"{client.name} has gone, and left {left}")
+
+    def _home_of(self, origin: int) -> str | None:
+        if self.broker is not None:
+            queues = self.broker.core.store.by_number.items()
+            self._homes.update((number, queue.name) for number, queue in queues)
+        return self._homes.get(origin)
 
     def _counters(self, broker: SimulatedBroker | None) -> dict[str, dict[str, int]]:
         assert broker is not None

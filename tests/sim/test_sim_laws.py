@@ -12,7 +12,7 @@ from sim_ledger import Id, Ledger
 from sim_world import World
 
 from minibroker.contract.wire import pack_header
-from minibrokerd.core.model import keys, noting, priorities
+from minibrokerd.core.model import exchanges, keys, noting, priorities
 from minibrokerd.core.model.claims import Claims
 from minibrokerd.core.model.deliveries import Run
 from minibrokerd.core.model.keys import Keys
@@ -21,7 +21,15 @@ from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.rates import Rate
 from minibrokerd.core.model.state import Store
 from minibrokerd.core.model.unique_keys import UniqueKeys
-from minibrokerd.core.verbs import cancelling, dispatching, overflowing, parts, pausing, publishing
+from minibrokerd.core.verbs import (
+    cancelling,
+    dispatching,
+    overflowing,
+    parts,
+    pausing,
+    publishing,
+    routing,
+)
 from minibrokerd.core.verbs.chaining import After
 from minibrokerd.core.verbs.uniqueness import Plan
 
@@ -64,6 +72,12 @@ def begin_alone(
     _begin(store, after, part, block, list(published)[:1])
 
 
+def some_queues_of(*arguments: Any) -> list[Queue]:
+    """Leave one of the queues out."""
+    found = exchanges.queues_of(*arguments)
+    return [] if found is None else found[1:]
+
+
 BUGS: Final = (
     Bug("K1", "order", Keys, "turn_of", lambda self, name, wanted, alone: (None, wanted)),
     Bug("K2", "order", keys, "is_back", lambda item: False),
@@ -80,6 +94,8 @@ BUGS: Final = (
     Bug("L1", "limit", overflowing, "_has_room", lambda queue, asked: True),
     Bug("L2", "limit", overflowing, "_drop", drop_silently),
     Bug("C1", "order", cancelling, "end_runs", lambda *arguments: None),
+    Bug("X1", "exchange", routing, "queues_of", some_queues_of),
+    Bug("I1", "exchange", routing, "_write", lambda *arguments: None),
 )
 
 

@@ -163,7 +163,9 @@ class Digest:
     def _publish(self, says: PublishMeta, record: Record, at: int) -> None:
         if _stands_alone(says) or says.columns or len(says.targets) > 1:
             if says.count == 1:
-                self._said.setdefault(says.targets[0], []).append(len(self._others))
+                for target in says.targets:
+                    self._said.setdefault(target, []).append(len(self._others))
+                self._left[len(self._others)] = len(says.targets)
             self._keep_place(record, at)
         else:
             queue, first = says.targets[0]

@@ -127,6 +127,7 @@ def route(work: Routing) -> tuple[Result, Sequence[Run], int]:
     durability = MEMORY if not written else SYNC if SYNC in written else LAZY
     store.keep_together(work.frame.size + _record_bytes(work))
     runs: list[Run] = []
+    names: list[str] = []  # in their order
     rests_on = 0
     for (in_memory, ttl_ms), some in _by_lifetime(work).items():
         its = MEMORY if in_memory else durability
@@ -136,12 +137,13 @@ def route(work: Routing) -> tuple[Result, Sequence[Run], int]:
         for queue, first in zip(some, firsts, strict=True):
             _enter(work, queue, first, its, ttl_ms)
             runs.append((0, queue.number, first, count))
+            names.append(queue.name)
             rests_on = max(rests_on, queue.reserve_batch)
     rests_on = max(rests_on, store.rests_on(durability, work.size))
     store.connections[work.frame.connection].session.published += count * len(queues)
     result: Result = {
         "routed": len(queues),
-        "queues": " ".join(queue.name for queue in queues),
+        "queues": " ".join(names),
         "durability": DURABILITIES[durability],
     }
     return result, runs, rests_on
