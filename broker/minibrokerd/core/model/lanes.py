@@ -238,16 +238,19 @@ class Lanes:
     def take(self, most: int, most_bytes: int) -> list[Item]:
         """Remove and return what comes next: at most `most` messages, and about `most_bytes`.
 
-        At least one message is returned, whatever its size, unless what comes next is not in memory; `ready`
-        must not be 0. All have the same terms of their own, or none. Nothing is returned, too, while all that is
-        ready is of keys that are closed.
+        At least one message is returned, whatever its size, unless what comes next is not in memory, or all of it
+        is of closed keys; `ready` must not be 0. All have the same terms of their own, or none.
         """
         turn, keys = self._turn, self.keys
         if keys is not None and keys.is_counting:
             return []
         items: list[Item] = []
         singles: list[Span] = []  # those of `items` that leave the index together
-        terms = NO_TERMS  # of the last one
+        if keys is None and turn.count > 1:
+            most_bytes = self._take_round(singles, most, most_bytes)
+            items += singles
+            most -= len(items)
+        terms = items[-1].block.terms if items else NO_TERMS  # of the last one
         while most and turn.count:
             lane = turn.behind
             kind = type(lane)
@@ -256,9 +259,8 @@ class Lanes:
                 span = lane if kind is Span else lane.fresh[0]
                 if span.stop - span.first == 1:
                     block = span.block
-                    size = block.size
-                    if block.starts is not None:
-                        size = block.bytes_of(span.first, span.stop)
+                    is_even = block.starts is None  # all of one size, as of most publishes
+                    size = block.size if is_even else block.bytes_of(span.first, span.stop)
                     is_other = block.terms is not terms and terms.differ(block.terms)
                     if items and (is_other or size > most_bytes):
                         break
@@ -268,8 +270,7 @@ class Lanes:
                     most_bytes, most = most_bytes - size, most - 1
                     self._go_on(lane, span, has_more=kind is KeyLane and lane.drop_first())
                     continue
-            if kind is Span:
-                lane = self._lane(lane.key)
+            lane = self._lane(lane.key) if kind is Span else lane
             if lane.cold and lane.is_waiting:
                 if turn.count == 1:
                     break
@@ -281,12 +282,11 @@ class Lanes:
             else:
                 item = self._take_of_key(lane, most)
             block, count = item.block, item.stop - item.first
-            if block.terms is not terms:
-                if items and terms.differ(block.terms):
-                    lane.put_back(item)
-                    break
-                terms = block.terms
-            is_even = block.starts is None  # of most publishes: all of them are of one size
+            if items and block.terms is not terms and terms.differ(block.terms):
+                lane.put_back(item)
+                break
+            terms = block.terms
+            is_even = block.starts is None
             size = block.size * count if is_even else block.bytes_of(item.first, item.stop)
             if size > most_bytes and (items or item.stop - item.first > 1):
                 fitting = fit(lane, item, most_bytes, first=not items)
@@ -305,6 +305,13 @@ class Lanes:
             self.ready -= len(singles)
             self.index.discard_all(singles)
         return items
+
+    def _take_round(self, singles: list[Span], most: int, most_bytes: int) -> int:
+        """Take what keys give in turn that have no limits; return how many bytes more may go."""
+        gone, most_bytes = self._turn.give_round(singles, most, most_bytes)
+        for lane in gone:
+            del self._keyed[lane.key]
+        return most_bytes
 
     def _take_of_key(self, lane: Lane, most: int) -> Item:
         """Take what comes next of a key that is limited: that which holds its place, if any does."""

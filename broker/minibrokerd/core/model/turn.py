@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from minibrokerd.core.model.lane import Lane
-from minibrokerd.core.model.messages import Span
+from minibrokerd.core.model.lane import KeyLane, Lane
+from minibrokerd.core.model.messages import NO_TERMS, Span
 
 Member = Lane | Span  # a span that waits alone for its key stands in the line itself
 
@@ -63,6 +63,56 @@ class Turn:
         self.behind, second.before = second, self
         last.behind, first.before = first, last
         first.behind, self.before = self, first
+
+    def rotate_past(self, last: Member) -> None:
+        """Let all up to a member stand at the end, in their order, that one as the last."""
+        first, end = self.behind, self.before
+        if end is last:
+            return
+        next = last.behind
+        end.behind, first.before = first, end
+        last.behind, self.before = self, last
+        self.behind, next.before = next, self
+
+    def give_round(
+        self, singles: list[Span], most: int, most_bytes: int
+    ) -> tuple[list[Member], int]:
+        """Have each member give what is next of it, one message, as long as nothing of it came back.
+
+        It goes to `singles`: up to `most`, about `most_bytes`, all of the same terms. Return who has no more, and
+        has left the line, and how many bytes more may go. The line moves once, and not for each message.
+        """
+        gone: list[Member] = []
+        member, last = self.behind, None
+        terms = NO_TERMS
+        for _ in range(min(most, self.count)):
+            kind = type(member)
+            if kind is KeyLane and not member.returned:
+                span = member.fresh[0]
+            elif kind is Span:
+                span = member
+            else:
+                break
+            block = span.block
+            size = block.size if block.starts is None else block.bytes_of(span.first, span.stop)
+            if span.stop - span.first != 1 or (singles and size > most_bytes):
+                break
+            if block.terms is not terms:
+                if singles and terms.differ(block.terms):
+                    break
+                terms = block.terms
+            singles.append(span)
+            most_bytes -= size
+            next = member.behind
+            if kind is KeyLane and member.drop_first():
+                last = member
+            else:
+                self.leave(member)
+                gone.append(member)
+            member = next
+        if last is not None:
+            self.rotate_past(last)
+        return gone, most_bytes
 
     def replace(self, old: Member, new: Member) -> None:
         """Let a member stand where another one stood, if that did."""

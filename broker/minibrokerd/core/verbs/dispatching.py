@@ -172,10 +172,8 @@ def _fill(
 ) -> tuple[list[tuple[Block, int, int]], int, int, int, list[bytes], bool]:
     """Put items into a delivery; return whose bytes go, how many messages and bytes, what they rest on, and runs.
 
-    And whether any has a key.
-
-    Keys that take turns mostly give neighbours of one publish: their bytes are cut as one piece. All is done in
-    one loop, for such items have a message each.
+    And whether any has a key. Keys that take turns mostly give neighbours of one publish: their bytes are cut as
+    one piece, and counted once. All else is done in one loop, for such items have a message each.
     """
     bodies, spans, token = [], delivery.spans, delivery.token
     runs, pack = [], DELIVERY_RUN.pack
@@ -183,6 +181,7 @@ def _fill(
     is_keyed = False
     at_block, at_first = items[0].block, items[0].first
     at_stop = at_first
+    origin, encoding, unix_ms = at_block.origin, at_block.encoding, at_block.unix_ms
     for item in items:
         block, first, stop = item.block, item.first, item.stop
         if type(item) is Span:
@@ -195,24 +194,23 @@ def _fill(
         if first != at_stop or block is not at_block:
             bodies.append((at_block, at_first, at_stop))
             at_block, at_first = block, first
-        at_stop, size = stop, stop - first
-        count += size
-        if block.starts is None:  # all of one size
-            size_bytes += block.size * size
-        else:
-            size_bytes += block.bytes_of(first, stop)
+            origin, encoding, unix_ms = block.origin, block.encoding, block.unix_ms
+        at_stop = stop
         if item.key:
             is_keyed = True
         if item.batch > rests_on:
             rests_on = item.batch
         flags = MARKED if item.marked else 0
-        origin, encoding, unix_ms = block.origin, block.encoding, block.unix_ms
         if block.encodings is None:  # all alike, as nearly always
-            runs.append(pack(origin, first, size, attempt, flags, encoding, unix_ms))
+            runs.append(pack(origin, first, stop - first, attempt, flags, encoding, unix_ms))
             continue
-        for one, next_one, encoding in alike(block, item):
-            runs.append(pack(origin, one, next_one - one, attempt, flags, encoding, unix_ms))
+        for one, next_one, own in alike(block, item):
+            runs.append(pack(origin, one, next_one - one, attempt, flags, own, unix_ms))
     bodies.append((at_block, at_first, at_stop))
+    for block, first, stop in bodies:
+        size = stop - first
+        count += size
+        size_bytes += block.size * size if block.starts is None else block.bytes_of(first, stop)
     return bodies, count, size_bytes, rests_on, runs, is_keyed
 
 

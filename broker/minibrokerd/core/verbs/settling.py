@@ -18,7 +18,7 @@ from minibrokerd.core.model.claims import Claims
 from minibrokerd.core.model.deliveries import Delivery, Run
 from minibrokerd.core.model.inputs import Frame, Slice
 from minibrokerd.core.model.key_times import note_ended
-from minibrokerd.core.model.messages import MEMORY, Item, Message, Span, State, singles_of
+from minibrokerd.core.model.messages import BEGUN, HELD, MEMORY, Item, Message, Span, singles_of
 from minibrokerd.core.model.noting import bytes_of_ends, note_one
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.records import AckMeta, ExtendMeta
@@ -186,7 +186,7 @@ class Settlement:
 
     def _note(self, item: Item) -> None:
         """Take note of what is settled: since when it was worked on, and how safe it is to be."""
-        if isinstance(item, Message) and item.state is State.BEGUN:
+        if isinstance(item, Message) and item.state is BEGUN:
             self.began_unix_ms = item.started_unix_ms
         if item.block.durability < self.durability:
             self.durability = item.block.durability
@@ -209,7 +209,7 @@ def begin(work: Settlement) -> None:
 
 
 def _not_begun(messages: Iterable[Message]) -> list[Message]:
-    return [message for message in messages if message.state is not State.BEGUN]
+    return [message for message in messages if message.state is not BEGUN]
 
 
 def ack(work: Settlement) -> None:
@@ -362,7 +362,7 @@ def release(work: Settlement) -> None:
     recalled = bool(work.part.recalled)
     for run in work.runs:
         for delivery, item in _each(work, run):
-            if recalled and state_in(item, delivery) is State.HELD:
+            if recalled and state_in(item, delivery) is HELD:
                 queue.group.counters["recalled"] += item.stop - item.first
                 wait(store, work.group, item, delivery)
                 given_back(work.group, delivery.consumer)
@@ -372,7 +372,7 @@ def release(work: Settlement) -> None:
             delay_ms = RELEASE_DELAY_MS if item.releases > 1 else 0
             if delay_ms:
                 item.ready_at_ms = store.now_ms + delay_ms
-            if isinstance(item, Message) and item.state is State.BEGUN:
+            if isinstance(item, Message) and item.state is BEGUN:
                 item.ended_token = delivery.token
                 item.started_unix_ms = 0
                 store.write_return(queue, [item], delay_ms, None)
@@ -418,7 +418,7 @@ def held_singles(delivery: Delivery, item: Item) -> Iterator[Message]:
     """Yield each message of an item that was taken out of a delivery as one of its own, as it was there."""
     for message in singles_of(item):
         if message.delivery is None:
-            message.delivery, message.state = delivery, State.HELD
+            message.delivery, message.state = delivery, HELD
         yield message
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from minibrokerd.core.model.deliveries import Delivery
-from minibrokerd.core.model.messages import Item, Message, Span, State
+from minibrokerd.core.model.messages import BEGUN, Item, Message, Span
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.state import Store
 from minibrokerd.core.model.transitions import end_begun, end_held
@@ -44,7 +44,7 @@ def take_begun(
     singles, found = delivery.singles, []
     for sequence in range(first, first + count):
         message = singles.get(sequence)
-        if message is None or message.state is not State.BEGUN:
+        if message is None or message.state is not BEGUN:
             return ()
         found.append(message)
     for sequence in range(first, first + count):
