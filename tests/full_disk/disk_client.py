@@ -93,7 +93,11 @@ class DiskClient:
         return is_taken
 
     def thin_out(self, keep_every: int) -> None:
-        """Ack all but a few messages, so that each segment is left with about one that lives."""
+        """Ack all but a few messages, so that each segment is left with about one that lives.
+
+        No more than half of a window, which are held all the time: with a full one nothing comes any more.
+        """
+        keep_every = max(keep_every, 2 * len(self.ledger.live) // WINDOW)
         kept: list[dict[str, Any]] = []
         try:
             while len(self.ledger.live) > len(kept):

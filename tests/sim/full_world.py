@@ -116,9 +116,11 @@ class AtOnce:
 class FullWorld:
     """One broker, its disk, and a client that asks one thing at a time; `held` are the runs that it holds."""
 
-    def __init__(self, segment_bytes: int, disk_bytes: int, seed: int = 1) -> None:
+    def __init__(
+        self, segment_bytes: int, disk_bytes: int, seed: int = 1, disk: SmallDisk | None = None
+    ) -> None:
         self.random = Random(seed)
-        self.disk = SmallDisk()
+        self.disk = disk or SmallDisk()
         self.disk.most_bytes = disk_bytes
         self._segment_bytes = segment_bytes
         self._loop = SimulatedLoop()
