@@ -8,7 +8,7 @@ that it was sent.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from harness import World
@@ -33,6 +33,20 @@ class CoreServer(World):
         super().__init__(auto_sync=False)
         self.full = False
 
+    def bind(self, exchange: str, bindings: Iterable[tuple[str, str]]) -> None:
+        """Make an exchange of type topic that leads to queues, each with its pattern."""
+        asked: list[dict[str, object]] = [{"op": "exchange_set", "name": exchange, "type": "topic"}]
+        for queue, pattern in bindings:
+            asked.append({"op": "bind", "exchange": exchange, "queue": queue, "pattern": pattern})
+        peer = self.connect()
+        hello = {"op": "hello", "protocol": limits.PROTOCOL_VERSION, "client": "maker"}
+        peer.receive(wire.pack_frame({"parts": [hello]}))
+        for part in asked:
+            peer.receive(wire.pack_frame({"parts": [part], "request": 1}))
+            self.sync()
+        peer.receive(wire.pack_frame({"parts": [{"op": "goodbye"}]}))
+        peer.lose()
+
     def connect(self) -> CorePeer:
         """Accept a connection."""
         self._connections += 1
@@ -42,7 +56,11 @@ class CoreServer(World):
 
     def admits(self, frame: Frame) -> bool:
         """Return whether there is room for a frame, as `Admission` judges; one that is known needs none."""
-        return not self.full or frame.parts[0].row.op != "publish" or self.core.knows(frame)
+        return (
+            not self.full
+            or frame.parts[0].row.op not in ("publish", "route")
+            or self.core.knows(frame)
+        )
 
     def stored(self) -> dict[bytes, list[Stored]]:
         """Return as what each body was ever stored, after a sync."""
@@ -57,6 +75,18 @@ class CoreServer(World):
                         zip(_bodies(record.tail), terms, strict=True)
                     ):
                         found.setdefault(body, []).append(((origin, first + at), *term))
+        return found
+
+    def copies(self) -> dict[bytes, set[Id]]:
+        """Return the ids of each body in all queues that it was stored in, after a sync."""
+        found: dict[bytes, set[Id]] = {}
+        for batch in self.log:
+            for record in batch.records:
+                meta = decode(record)
+                if isinstance(meta, PublishMeta):
+                    for at, body in enumerate(_bodies(record.tail)):
+                        ids = {(origin, first + at) for origin, first in meta.targets}
+                        found.setdefault(body, set()).update(ids)
         return found
 
     def living(self) -> set[Id]:

@@ -9,15 +9,18 @@ from core_server import CoreServer, Id
 from minibroker.contract.confirms import Confirm, ConfirmRun
 from minibroker.contract.errors import MinibrokerError
 from minibroker.session.calls import Call
+from minibroker.session.exchange_wishes import route_place
 from minibroker.session.message import Delivery
 from minibroker.session.outbox import MESSAGE_RESERVE, Key, PublishGroup
+from minibroker.session.route_groups import RouteGroup
 from minibroker.sync.waiter import Waiter
 
 if TYPE_CHECKING:
     from machine_world import MachineWorld
 
 QUEUES = ("a", "b")
-NOT_STORED = ("not_sent", "busy", "too_large", "disk_full")
+KEYS = ("a", "both", "none")  # routing keys: of the queue a, of both, and of nothing
+NOT_STORED = ("unroutable", "not_sent", "busy", "too_large", "disk_full")
 
 
 class Asked:
@@ -99,6 +102,21 @@ class Callers:
         asked = self.wait("publish_many", group.deadline_ms, bodies)
         group.add_many(asked.waiter, b"", bodies, [0] * len(bodies), b"", 0)
 
+    def route(self) -> None:
+        """A message of a few callers each, to an exchange: to one queue, to both, or to none."""
+        timeout_ms, routing_key = self._random.choice((50, 500, 5_000)), self._random.choice(KEYS)
+        terms = timeout_ms / 1_000, None, None, self._random.choice((0, 0, 0, 5)), None
+        where = route_place("e", routing_key, (), 0, terms)
+        outbox = self._machine.session.outbox
+        for _ in range(self._random.choice((1, 2, 4))):
+            key, body = self._random.choice((b"", b"", b"k")), self._body()
+            group = outbox.open.get(where)
+            if group is None or not group.takes(1, len(body) + MESSAGE_RESERVE, outbox.group_bytes):
+                group = self._machine.publishes.open_group(where, self._world.now, RouteGroup)
+            asked = self.wait("route", group.deadline_ms, (body,))
+            asked.terms = key, 0, 0
+            group.add(asked.waiter, b"", body, 0, key, 0)
+
     def _where(self) -> Key:
         timeout_ms = self._random.choice((50, 500, 5_000))
         queue = self._random.choice(QUEUES)
@@ -160,7 +178,7 @@ class Callers:
 
     def check(self, server: CoreServer) -> None:
         """Each confirmed message is stored once, under its id; one that was refused or taken back is not."""
-        stored = server.stored()
+        stored, copies = server.stored(), server.copies()
         twice = {body: ids for body, ids in stored.items() if len(ids) > 1}
         assert not twice, f"stored twice: {twice}"
         for asked in self._all:
@@ -172,7 +190,10 @@ class Callers:
                 assert not (asked.withdrawn and any(places)), "what was taken back is stored"
                 continue
             error = asked.waiter.exception() if asked.bodies else None
-            if error is None and asked.bodies:
+            if error is None and asked.what == "route":
+                routed = asked.waiter.result()
+                assert copies[asked.bodies[0]] == set(routed.ids.values())
+            elif error is None and asked.bodies:
                 assert places == _ids(asked.waiter.result()), asked.what
             elif isinstance(error, MinibrokerError):
                 assert not (error.code in NOT_STORED and any(places)), error.code

@@ -41,6 +41,7 @@ class MachineWorld:
         self.random = Random(seed)
         self.now = 1_000
         self.server = CoreServer()
+        self.server.bind("e", (("a", "a"), ("a", "both"), ("b", "both")))
         self.peer: CorePeer | None = None
         self.to_server, self.to_client = b"", b""
         self.dials = False
@@ -65,6 +66,7 @@ class MachineWorld:
         """Do one thing, by chance; now and then several wishes come in one turn, as of several tasks."""
         callers, hands, random = self.callers, self.hands, self.random
         wishes = [callers.publish, callers.publish, callers.publish_many, callers.ask]
+        wishes.append(callers.route)
         wishes += [callers.receive, callers.receive, hands.consume, hands.settle, hands.settle]
         wishes += [hands.begin, hands.extend, callers.go, callers.go]
         inputs = [self.tick, self.sync, *[self.move] * 6, self.lose, self.fill]
