@@ -1,7 +1,8 @@
 """`python -m benchmarks.footprint`: resident bytes of a waiting message beside its bytes as they came.
 
 Each row is a process of its own with a core alone: no sockets and no log, so nothing else grows. Its messages wait
-as they were published: plain ones, each with a key of its own, each with a delay of its own, or with both.
+as they were published: plain ones, each with a key of its own, each with a delay of its own, or with both; or they
+were received: `begun` ones are in work, `retried` ones failed once and wait for their next attempt.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
-from benchmarks.micro import CONNECTION, LENGTH_BYTES, Stepper
+from benchmarks.micro import CONNECTION, LENGTH_BYTES, Stepper, receive
 from benchmarks.processes import resident_bytes
 from benchmarks.rows import BODY_BYTES
 
@@ -23,7 +24,7 @@ from minibrokerd.net.frames import read_frame
 
 HOUR_MS = 3_600_000
 SYNC_EVERY = 500  # frames
-KINDS = ("plain", "keyed", "delayed", "both")
+KINDS = ("plain", "keyed", "delayed", "both", "begun", "retried")
 SIZES = (100, 1)
 
 
@@ -46,6 +47,29 @@ def frames(kind: str, count: int, size: int) -> Iterator[bytes]:
         yield wire.pack_frame(header, columns, lengths, blob)[LENGTH_BYTES:]
 
 
+def take(stepper: Stepper, count: int, *, fails: bool) -> None:
+    """Receive all messages, 100 at a time, and let them fail, each with a delay of its own."""
+    part: dict[str, object] = {"op": "receive", "queue": "q", "count": 100}
+    nack = {"op": "nack", "queue": "q", "runs": 1}
+    sequence = 2 * count
+    for number in range(1, count // 100 + 1):
+        payload = wire.pack_frame({"parts": [part], "request": number})[LENGTH_BYTES:]
+        for out in receive(stepper, read_frame(payload, CONNECTION, 0.0)):
+            origin, first, some, *_ = wire.DELIVERY_RUN.unpack_from(out.columns)
+            for at in range(first, first + some) if fails else ():
+                columns = wire.pack_runs([(out.header["token"], origin, at, 1)])
+                columns += wire.pack_strings([b"Error"]) + wire.pack_strings([b"it did not work"])
+                header = {
+                    "parts": [{**nack, "delay_ms": HOUR_MS + at * 7_919 % HOUR_MS}],
+                    "sequence": sequence,
+                    "answered_below": sequence,
+                }
+                payload = wire.pack_frame(header, columns)[LENGTH_BYTES:]
+                stepper.core.apply(read_frame(payload, CONNECTION, 0.0), 0, 0)
+                sequence += 1
+        stepper.sync()
+
+
 def measure(kind: str, count: int, size: int) -> float:
     """Return the resident bytes that each message took in this process beside its own."""
     gc.set_threshold(5_000, 1_000, 1_000)  # as the server sets it
@@ -64,6 +88,8 @@ def measure(kind: str, count: int, size: int) -> float:
         if number % SYNC_EVERY == SYNC_EVERY - 1:
             stepper.sync()
     stepper.sync()
+    if kind in ("begun", "retried"):
+        take(stepper, count + 20 * size, fails=kind == "retried")
     group = stepper.core.store.queues["q"].group
     assert group.count() == count + 20 * size
     gc.collect()

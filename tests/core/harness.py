@@ -402,6 +402,24 @@ class World:
             if not queue.count() - queue.group.entering:
                 assert not queue.live_bytes or queue.group.entering, queue.name
         self._check_extents()
+        self._check_item_bytes()
+
+    def _check_item_bytes(self) -> None:
+        """What waits by its id is charged for as its kind says; what a purge has not freed yet may still be."""
+        indexes = {}
+        for queue in self.store.queues.values():
+            group = queue.group
+            found = [lanes.index for lanes in group.lanes.levels]
+            for index in [*found, group.later, getattr(group.later, "_sheaves", None)]:
+                indexes[id(index)] = index
+        item_bytes = sum(
+            item.memory_bytes + index.more_bytes
+            for index in indexes.values()
+            for some in (index.after(0, 0) if index is not None else ())
+            for item in some
+        )
+        counted = self.store.standing.item_bytes
+        assert counted >= item_bytes if self.store.jobs else counted == item_bytes
 
     def _check_extents(self) -> None:
         """Each extent knows how many messages are in it; what a purge has not freed yet may still be counted."""

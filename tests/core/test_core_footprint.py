@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import tracemalloc
 
+import pytest
 from harness import World
 
 FRAMES, SIZE = 20, 100
@@ -55,3 +56,25 @@ def test_a_delay_of_its_own_takes_no_more_than_that() -> None:
     assert (
         more - 8 <= 40
     )  # beside the delay as it came; a span and a timer of its own took ten times that
+
+
+def charged_bytes(kind: str) -> float:
+    """Return what is charged for a message of a kind beside its bytes, and nothing once all are gone."""
+    world = World()
+    fill(world, kind)
+    charged = world.store.standing.item_bytes / (FRAMES * SIZE)
+    world.check()
+    world.hello().purge("q")
+    world.run_jobs()
+    assert world.store.standing.item_bytes == 0
+    return charged
+
+
+@pytest.mark.parametrize(
+    ("kind", "came_bytes"), [("keyed", COLUMN_BYTES), ("delayed", 8)], ids=["keyed", "delayed"]
+)
+def test_what_waits_is_charged_for_what_it_takes(kind: str, came_bytes: int) -> None:
+    """What 700 bytes for everything that is delayed, or has a key, were too much for, or too little."""
+    traced_bytes("plain")
+    took = traced_bytes(kind) - traced_bytes("plain") - came_bytes
+    assert 0.75 <= charged_bytes(kind) / took <= 1.34

@@ -179,3 +179,18 @@ def test_a_purge_takes_all_of_them_and_their_timer() -> None:
     world.check()
     assert world.store.sums.held_bytes == 0
     assert not timer.armed
+
+
+def test_those_that_expire_in_a_sheaf_leave_it_when_their_time_to_live_is_over() -> None:
+    """At the end of their time to live, not when their delay is over."""
+    world = World()
+    delayed(world, ttl_ms=3_500)
+    world.advance(3_490)
+    assert world.queue("q").count() == 10
+    world.advance(20)
+    world.run_jobs()
+    world.check()
+    client = world.hello()
+    counters = client.stats("q")
+    assert (counters["ttl_expired"], counters["ready"], counters["delayed"]) == (10, 0, 0)
+    assert not world.queue("q").group.delayed

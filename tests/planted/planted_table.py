@@ -16,6 +16,7 @@ from operating_mutants import OPERATING_MUTANTS
 from order_mutants import ORDER_MUTANTS
 from routing_mutants import ROUTING_MUTANTS
 from session_mutants import SESSION_MUTANTS
+from sheaf_mutants import SHEAF_MUTANTS
 from shell_mutants import SHELL_MUTANTS
 from step_mutants import STEP_MUTANTS
 from transition_mutants import TRANSITION_MUTANTS
@@ -26,6 +27,7 @@ MUTANTS: Final = (
     + CORE_MUTANTS
     + MESSAGE_MUTANTS
     + LIMIT_MUTANTS
+    + SHEAF_MUTANTS
     + STEP_MUTANTS
     + TRANSITION_MUTANTS
     + KEY_MUTANTS

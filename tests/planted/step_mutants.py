@@ -71,8 +71,8 @@ STEP_MUTANTS: Final = (
     Mutant(
         "a step says of its last queue what was known of its first",
         "session/step_frame.py",
-        "            own = known_of(known[at : at + count]) if count else None\n",
-        "            own = known_of(known[:count]) if count and at >= 0 else None\n",
+        "            some = known[at : at + count]\n",
+        "            some = known[:count]\n",
         IN_BOTH,
         "5.9: a caller takes the message of another queue for its own",
         CLIENT,

@@ -10,8 +10,9 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
+from minibrokerd.core.model.footprints import MESSAGE_OBJECT_BYTES, SPAN_OBJECT_BYTES
 from minibrokerd.core.model.messages import Block, Item, Message, Span
 from minibrokerd.core.model.shelf import SHELF_BITS, Shelf
 from minibrokerd.core.model.standing import Standing
@@ -28,6 +29,7 @@ class Index:
     Its shelves are noted in `standing`, so that copying forward finds what they have.
     """
 
+    more_bytes: ClassVar[int] = 0  # of memory, for each item: what it has beside its place here
     __slots__ = ("_home", "_order", "_shelves", "_standing", "queue")
 
     def __init__(self, home: int, standing: Standing, queue: Queue | None) -> None:
@@ -52,7 +54,7 @@ class Index:
         if shelf is None:
             shelf = self._new_shelf(number)
         shelf.put(item)
-        self._standing.items += 1
+        self._standing.item_bytes += item.memory_bytes + self.more_bytes
         if item.block.batch < shelf.low:
             self._standing.lower(shelf, item.block.batch)
 
@@ -66,7 +68,7 @@ class Index:
                 shelf.put(message)
                 if message.block.batch < shelf.low:
                     self._standing.lower(shelf, message.block.batch)
-        self._standing.items += len(messages)
+        self._standing.item_bytes += len(messages) * (MESSAGE_OBJECT_BYTES + self.more_bytes)
 
     def _new_shelf(self, number: int) -> Shelf:
         shelf = self._shelves[number] = Shelf(self)
@@ -91,7 +93,7 @@ class Index:
         if not shelf.count:
             del self._shelves[number]
             standing.forget(shelf)
-        standing.items -= 1
+        standing.item_bytes -= item.memory_bytes + self.more_bytes
         if item.block.batch <= standing.upto:
             standing.took_old = True
         return True
@@ -113,7 +115,7 @@ class Index:
                 last, firsts = number, []
             firsts.append(first)
         self._clear(last, firsts)
-        standing.items -= len(spans)
+        standing.item_bytes -= len(spans) * (SPAN_OBJECT_BYTES + self.more_bytes)
 
     def _clear(self, number: int, firsts: list[int]) -> None:
         if firsts:

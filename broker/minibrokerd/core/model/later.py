@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Final, cast
 
+from minibrokerd.core.model.footprints import TIMER_BYTES
 from minibrokerd.core.model.index import Index
 from minibrokerd.core.model.messages import Block, Item
 from minibrokerd.core.model.sheaf import Sheaf
@@ -23,6 +24,7 @@ class Later(Index):
     A span of a sheaf that it returns is of nobody: the sheaf has its messages until they are taken out.
     """
 
+    more_bytes = TIMER_BYTES
     __slots__ = ("_sheaves",)
 
     def __init__(self, home: int, standing: Standing, queue: Queue | None) -> None:

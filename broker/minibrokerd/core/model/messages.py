@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from minibroker.contract import limits
 from minibrokerd.core.model.extents import Extent, Sizes
+from minibrokerd.core.model.footprints import MESSAGE_OBJECT_BYTES, SPAN_OBJECT_BYTES
 from minibrokerd.core.model.records import AttemptMeta
 from minibrokerd.core.model.wheel import Timer
 
@@ -177,6 +178,7 @@ class Span:
         "timer",
         "token",
     )
+    memory_bytes: Final = SPAN_OBJECT_BYTES
     timer: Timer  # only while it is DELAYED: most spans never are
     before: Any  # only while it waits alone for its key (turn.py)
     behind: Any
@@ -217,6 +219,7 @@ class Message:
     ended on it. `delivery` is set while it is HELD or BEGUN, `timer` while a lease or a delay runs.
     """
 
+    memory_bytes: Final = MESSAGE_OBJECT_BYTES
     __slots__ = (
         "attempts",
         "batch",

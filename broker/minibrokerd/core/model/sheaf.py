@@ -13,6 +13,7 @@ from array import array
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
+from minibrokerd.core.model.footprints import SHEAF_OBJECT_BYTES, SHEAVED_BYTES, SHEAVED_KEY_BYTES
 from minibrokerd.core.model.messages import Block, Span
 from minibrokerd.core.model.wheel import Timer
 
@@ -28,7 +29,7 @@ class Sheaf:
 
     __slots__ = (
         "_delays", "_keys", "_order", "_since_ms", "_there",
-        "batch", "block", "first", "left", "stop", "timer",
+        "batch", "block", "first", "left", "memory_bytes", "stop", "timer",
     )  # fmt: skip
     ready_at_ms: Final = NEVER_MS  # the whole of it never is
 
@@ -45,6 +46,8 @@ class Sheaf:
         self._since_ms = since_ms
         self._delays = delays
         self._keys = keys
+        each = SHEAVED_BYTES if isinstance(keys, str) else SHEAVED_BYTES + SHEAVED_KEY_BYTES
+        self.memory_bytes = SHEAF_OBJECT_BYTES + each * self.left
         self._there = bytearray(b"\1") * self.left  # 0 where one has left
         # Places by their time, the next one last; None: nobody asked yet which is the next but one.
         self._order: array[int] | None = None

@@ -31,7 +31,7 @@ class Standing:
     """The buckets, the default lines that are still to be walked, and how far the pass has come.
 
     `upto` is the newest batch of what the pass looks for. `lines` are of lanes whose default line may have some.
-    `items` counts what all indexes have, logged or not.
+    `item_bytes` is what the items of all indexes take of memory (footprints.py), logged or not.
     `took_old` says that something old was taken out of a bucket since it was last set to False.
     """
 
@@ -42,7 +42,7 @@ class Standing:
         "_order",
         "deliveries_left",
         "done",
-        "items",
+        "item_bytes",
         "lines",
         "lines_left",
         "took_old",
@@ -58,7 +58,7 @@ class Standing:
         self._later: dict[Any, Any] = {}  # and those that are newer and were looked at
         self.upto = 0
         self.done = True
-        self.items = 0  # in all indexes
+        self.item_bytes = 0
         self.lines: dict[Lanes, None] = {}
         self.lines_left: dict[Lanes, None] = {}
         self.deliveries_left: int | None = 0  # of the turn; None: it has not begun

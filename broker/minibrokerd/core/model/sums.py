@@ -7,6 +7,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from minibrokerd.core.model.footprints import (
+    DELIVERY_BYTES,
+    FAILING_KEY_BYTES,
+    KEY_CIRCUIT_BYTES,
+    OUTCOME_OBJECT_BYTES,
+    QUEUE_OBJECT_BYTES,
+    SESSION_BYTES,
+    UNIQUE_KEY_BYTES,
+)
 from minibrokerd.core.model.histogram import Histogram
 from minibrokerd.core.model.lifetimes import Lifetimes, forget
 from minibrokerd.core.model.standing import Standing
@@ -22,16 +31,6 @@ OUTCOME_BYTES: Final = (
     160  # about what the record of a kept outcome takes in a log, its batch included
 )
 QUEUE_BYTES: Final = 400  # the same for the settings and the reservation of a queue
-
-# Of memory, about, beside what the messages themselves count:
-ITEM_BYTES: Final = 700  # what waits with a key, a delay or a history: its lane, timer and entries
-QUEUE_OBJECT_BYTES: Final = 1_000
-SESSION_BYTES: Final = 1_500
-DELIVERY_BYTES: Final = 1_000
-OUTCOME_OBJECT_BYTES: Final = 400
-UNIQUE_KEY_BYTES: Final = 300  # one that is held: its name, and who holds it
-FAILING_KEY_BYTES: Final = 250  # one that failed of late, in a window of the circuits of its queue
-KEY_CIRCUIT_BYTES: Final = 600  # the circuit of a key, beside what is kept of it
 
 
 class Sums:
@@ -121,7 +120,7 @@ class Sums:
         """Return about how many bytes of memory all takes, where there are so many of these."""
         return (
             max(self.hot_bytes, self.held_bytes)
-            + ITEM_BYTES * self.standing.items
+            + self.standing.item_bytes
             + QUEUE_OBJECT_BYTES * queues
             + SESSION_BYTES * sessions
             + DELIVERY_BYTES * deliveries
