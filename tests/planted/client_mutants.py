@@ -8,6 +8,33 @@ from mutant import CLIENT, Mutant
 
 CANCEL_MUTANTS: Final = (
     Mutant(
+        "a caller of a routed group hears of the first message in it",
+        "session/publishes.py",
+        "run.part(at, count) if count else run.confirm(at)",
+        "run.part(at, count) if count else run.confirm(0)",
+        ("client/test_routing.py", "client/test_machine_model.py"),
+        "5.15: a caller takes the message of another one for its own",
+        CLIENT,
+    ),
+    Mutant(
+        "a piece of a routed group that was refused is published to a queue",
+        "session/outbox.py",
+        "        part = type(self)(self.where, self.opened_ms)\n",
+        "        part = PublishGroup(self.where, self.opened_ms)\n",
+        ("client/test_routing.py", "client/test_machine_model.py"),
+        "5.15: what is tried again never reaches the exchange",
+        CLIENT,
+    ),
+    Mutant(
+        "publishes with different routing keys overtake each other",
+        "session/exchange_wishes.py",
+        "    return MARK + exchange, where[1], exchange,",
+        "    return MARK + exchange + routing_key, where[1], exchange,",
+        ("client/test_routing.py",),
+        "a queue gets what one caller published in another order",
+        CLIENT,
+    ),
+    Mutant(
         "a cancelled receive waits on at the server",
         "session/asking.py",
         "        if op in _WITHDRAWN and (request is None or request.asked):\n",
