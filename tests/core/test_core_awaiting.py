@@ -56,6 +56,14 @@ def delete(client: Client, message: Delivered) -> Any:
     return client.delete("q", force=True)
 
 
+def route(client: Client, message: Delivered) -> Any:
+    """Publish to an exchange that leads to the queue."""
+    client.request({"op": "exchange_set", "name": "e", "type": "fanout"})
+    client.request({"op": "bind", "exchange": "e", "queue": "q"})
+    part = {"op": "route", "exchange": "e", "count": 1}
+    return client.sequenced([part], b"", b"\0\0\0\0\1\0\0\0", b"1")
+
+
 def nothing(client: Client, message: Delivered) -> None:
     """Do what is no matter of a message: it is about connections, schedules, or keys."""
 
@@ -74,6 +82,7 @@ ACTS: Final[dict[str, list[Act]]] = {
             "q", b"after", after=wire.pack_runs([(0, *message.id, 1)])
         ),
     ],
+    "route": [route],
     **{
         op: [settling(op)]
         for op in ("begin", "ack", "complete", "nack", "reject", "release", "extend")
@@ -107,7 +116,8 @@ ACTS: Final[dict[str, list[Act]]] = {
         op: [nothing]
         for op in (
             "key_set", "keys", "schedule_set", "schedules", "schedule_delete", "schedule_pause", "schedule_run",
-            "pauses", "accept", "ping", "goodbye",
+            "pauses", "accept", "ping", "goodbye", "exchange_set", "exchanges", "exchange_delete", "bind",
+            "unbind", "bindings",
         )
     },
 }  # fmt: skip

@@ -18,7 +18,6 @@ from minibrokerd.core.model.messages import NEVER, Block, key_in
 from minibrokerd.core.model.priorities import PriorityLanes
 from minibrokerd.core.model.sums import Sums
 from minibrokerd.core.model.unique_keys import UniqueKeys
-from minibrokerd.core.model.wheel import Timer
 
 RESERVE_STEP: Final = 2**20  # sequences reserved by one record
 DEFAULTS: Final = default_settings()  # shared by all queues that have no settings of their own
@@ -49,7 +48,6 @@ class Queue:
         "stands",
         "sums",
         "unique",
-        "unused",
     )
 
     def __init__(
@@ -72,7 +70,6 @@ class Queue:
         self.memory_bytes = 0  # of messages that are in no log
         self.last_batch = 0  # the newest batch that changed what this queue shows
         self.unique: UniqueKeys | None = None  # those that its messages hold
-        self.unused: Timer | None = None  # looks whether it is still used, where it is temporary
         self.group = Group(self)
 
     @property

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from minibrokerd.core.model.key_circuits import KeyCircuits
     from minibrokerd.core.model.messages import Item
     from minibrokerd.core.model.queues import Queue
+    from minibrokerd.core.model.wheel import Timer
 
 OUTCOME_BYTES: Final = (
     160  # about what the record of a kept outcome takes in a log, its batch included
@@ -60,6 +61,7 @@ class Sums:
         "large",
         "lifetimes",
         "live_bytes",
+        "looked_after",
         "memory_bytes",
         "outcomes",
         "runs_ms",
@@ -83,6 +85,9 @@ class Sums:
         self.key_circuits = 0  # that are not closed
         self.broken: dict[KeyCircuits, None] = {}  # those of queues that have some of these
         self.large: dict[Queue, None] = {}
+        self.looked_after: dict[
+            Queue, Timer
+        ] = {}  # temporary queues: is there still somebody who uses them?
         self.full: set[Queue] = set()  # a publish found no room, and it was noted
         self.lifetimes = Lifetimes()
         self.standing = Standing()

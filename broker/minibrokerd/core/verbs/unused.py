@@ -16,9 +16,9 @@ from minibrokerd.core.verbs.pausing import end_pause_of
 
 def watch(store: Store, queue: Queue) -> None:
     """Look after a queue as its settings say by now."""
-    if queue.unused is not None:
-        store.wheel.cancel(queue.unused)
-        queue.unused = None
+    timer = store.sums.looked_after.pop(queue, None)
+    if timer is not None:
+        store.wheel.cancel(timer)
     if queue.settings["delete_unused_ms"] and not queue.is_dlq:
         _look_later(store, queue)
 
@@ -32,11 +32,13 @@ def watch_all(store: Store) -> None:
 
 def _look_later(store: Store, queue: Queue) -> None:
     at_ms = store.now_ms + queue.setting("delete_unused_ms")
-    queue.unused = store.set_timer(_look, (queue, _uses(store, queue)), at_ms)
+    timer = store.set_timer(_look, (queue, _uses(store, queue)), at_ms)
+    store.sums.looked_after[queue] = timer
 
 
 def _look(store: Store, timer: Timer, argument: tuple[Queue, int]) -> None:
     queue, uses_before = argument
+    del store.sums.looked_after[queue]
     if store.by_number.get(queue.number) is not queue:
         return
     both = _with_dlq(store, queue)
