@@ -127,6 +127,7 @@ ASKS = {
     "resume": ("--worker", "nobody"),
     "pauses": (),
     "key": ("list", "mail"),
+    "exchange": ("list",),
     "purge": ("mail", "--yes"),
     "dlq": ("list", "mail"),
     "export": ("mail", "--out", "OUT"),

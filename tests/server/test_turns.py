@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hand import Hand, Peer, frame, part
 
 from minibroker.contract.limits import MAX_UNFINISHED_BYTES, STRANGERS_PER_TURN
+from minibrokerd.net import turns
 from minibrokerd.net.connection import ServerConnection
-from minibrokerd.process import logs
 
 CROWD = 4 * STRANGERS_PER_TURN
 STEPS = [(turn + 1) * STRANGERS_PER_TURN for turn in range(4)]
@@ -106,7 +107,7 @@ def test_what_waits_is_bounded(hand: Hand) -> None:
 
 
 def test_an_error_in_the_turn_of_one_is_not_that_of_the_others(
-    hand: Hand, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    hand: Hand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As where the loop itself calls a connection: it is logged, and the time for its login ends it."""
     peers = crowd(hand)
@@ -118,11 +119,15 @@ def test_an_error_in_the_turn_of_one_is_not_that_of_the_others(
         hear(self)
 
     monkeypatch.setattr(ServerConnection, "_hear", breaks)
+    logged: list[tuple[str, BaseException]] = []
+    noting = SimpleNamespace(error=lambda event, **more: logged.append((event, more["exc_info"])))
+    monkeypatch.setattr(turns, "events", noting)
     for peer in peers:
         peer.give_chunk(OVERSIZED)
     hand.settle()
     assert [peer for peer in peers if not peer.closed] == [peers[STRANGERS_PER_TURN]]
     hand.pass_s(7)
     assert peers[STRANGERS_PER_TURN].closed
-    logs.flush(1.0)
-    assert "ZeroDivisionError" in capfd.readouterr().err
+    ((event, error),) = logged
+    assert event == "loop_error"
+    assert isinstance(error, ZeroDivisionError)

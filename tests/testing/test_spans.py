@@ -32,7 +32,7 @@ async def handler(message: Any) -> None:
 GIVEN: dict[str, Any] = {
     "body": b"x", "bodies": [b"x"], "id": MessageId(1, 0), "ids": [MessageId(1, 0)], "key": "k", "weight": 1,
     "name": "n", "queue": "q", "result": 1, "value": 1, "target": "r", "handler": handler, "cron": "0 3 * * *",
-    "by": 1, "timezone": "UTC",
+    "by": 1, "timezone": "UTC", "exchange": "e", "type": "topic", "to": "q",
 }  # fmt: skip
 MORE: dict[str, dict[str, Any]] = {
     "cancel": {"key": "k"},
@@ -112,7 +112,16 @@ async def test_a_span_that_is_a_text_is_told_by_name_and_what_it_must_be(
         def younger(younger: Span) -> Any:
             return queue.redrive(where=minibroker.Where(younger=younger))
 
-        things = [broker, queue, message, message.step(), broker.schedules, minibroker.App("a")]
+        exchange = broker.exchange("e")
+        things = [
+            broker,
+            queue,
+            exchange,
+            message,
+            message.step(),
+            broker.schedules,
+            minibroker.App("a"),
+        ]
         functions = (module.connect, minibroker.worker.Retry, older, younger)
         calls = [*verbs(*things), *((each.__name__, each) for each in functions)]
         asked = [(name, function, span) for name, function in calls for span in spans_of(function)]

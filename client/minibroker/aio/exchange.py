@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
-from typing import Any
+from threading import get_ident
+from typing import Any, Final
 
 from minibroker.aio.driver import Driver
-from minibroker.aio.queue import runs_of
+from minibroker.aio.queue import NO_GROUP, runs_of
 from minibroker.contract.confirms import Routed, RoutedRun
 from minibroker.contract.errors import NotSent
 from minibroker.contract.exchange_commands import REFUSE
@@ -26,6 +27,8 @@ from minibroker.session.spans import Span
 from minibroker.session.wishes import Wish, timeout_ms
 from minibroker.shell.monotonic import now_ms
 
+_NO_TERMS: Final[RouteTerms] = (None, None, None, 0, None)
+
 
 class Exchange:
     """One exchange of a broker; made by `Broker.exchange`, which asks nothing of the server.
@@ -34,10 +37,17 @@ class Exchange:
     """
 
     _bound_as = "target"  # in a binding that leads here
+    _appends = (
+        True  # a plain publish with the routing key of the one before is only appended to its group
+    )
 
     def __init__(self, driver: Driver, name: str) -> None:
         self._driver = driver
         self.name = name
+        # Of the newest publish that said no more than this: its routing key, its place, and the group it went to.
+        self._routing_key: str | None = None
+        self._where: Key = ("", 0)
+        self._latest = NO_GROUP
 
     async def declare(
         self,
@@ -156,6 +166,25 @@ class Exchange:
             NotSent, OutcomeUnknown: the deadline passed before it was written; or before its confirm came.
             Busy, DiskFull, QueueFull, ...: a queue, or the server, had no room, or refused it; nothing was stored.
         """
+        driver = self._driver
+        is_plain = (
+            type(body) is bytes and headers is None and match is None and key is None and delay is None
+            and priority == 0 and max_attempts is None and lease is None and ttl is None and timeout is None
+            and get_ident() == driver.thread
+        )  # fmt: skip
+        if is_plain and routing_key == self._routing_key:  # as `Queue.publish` does
+            group = self._latest
+            if len(body) > group.plain_bytes:
+                group = self._latest = self._group_for_plain(len(body))
+            if group is not NO_GROUP:
+                future: asyncio.Future[Routed] = driver.create_future()
+                group.waiters.append(future)
+                group.blob.append(body)
+                if len(group.waiters) >= GROUP_MESSAGES:
+                    driver.group_is_full(group.where)
+                elif not driver.scheduled:
+                    driver.schedule()
+                return await future
         matched = exchange_wishes.matched(headers, match)
         terms = timeout, max_attempts, lease, priority, ttl
         return await self._publish(body, routing_key, headers, matched, key, delay, terms)
@@ -174,6 +203,8 @@ class Exchange:
         where = exchange_wishes.route_place(
             self.name, routing_key, matched, driver.timeout_ms, terms
         )
+        if self._appends and not matched and terms == _NO_TERMS:
+            self._routing_key, self._where, self._latest = routing_key, where, NO_GROUP
         some = wishes.ready(body, headers, key, delay, driver.session.max_message_bytes)
         group = self._group(where, 1, some.cost)
         future = driver.create_future()
@@ -242,15 +273,27 @@ class Exchange:
             self._filled(group)
         return [run.confirm(at) for run in await runs_of(calls) for at in range(run.messages)]
 
+    def _group_for_plain(self, size: int) -> PublishGroup:
+        """Return the open group of the newest plain publish if such a one may be appended, else `NO_GROUP`."""
+        session = self._driver.session
+        outbox = session.outbox
+        if size > outbox.plain_bytes or not session.is_open:
+            return NO_GROUP
+        group = outbox.open.get(self._where) or self._open_group(self._where)
+        return group if size <= group.plain_bytes else NO_GROUP
+
     def _group(self, where: Key, count: int, cost: int) -> PublishGroup:
         """Return the open group, or another if it has no room for `count` messages of `cost` bytes."""
-        driver = self._driver
-        driver.check_open()
-        outbox = driver.session.outbox
+        self._driver.check_open()
+        outbox = self._driver.session.outbox
         group = outbox.open.get(where)
         if group is None or not group.takes(count, cost, outbox.group_bytes):
-            group = driver.machine.publishes.open_group(where, now_ms(), RouteGroup)
+            group = self._open_group(where)
         return group
+
+    def _open_group(self, where: Key) -> PublishGroup:
+        self._driver.check_open()
+        return self._driver.machine.publishes.open_group(where, now_ms(), RouteGroup)
 
     def _filled(self, group: PublishGroup) -> None:
         driver = self._driver

@@ -92,6 +92,8 @@ class TracedTypedQueue(TypedQueue[Body], TracedQueue[Body]):
 class TracedExchange(Exchange):
     """An exchange with spans around what is published; what bindings look at is what the application gave."""
 
+    _appends = False  # each publish has headers of its own, which name its span
+
     async def _publish(
         self,
         body: Any,

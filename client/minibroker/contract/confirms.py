@@ -127,20 +127,46 @@ class Confirms(Sequence[Confirm]):
         return f"Confirms({self._count} messages)"
 
 
-class Routed(msgspec.Struct, frozen=True, gc=False):
-    """One message is stored in every queue that an exchange led it to, as safely as `durability` says.
+class Routed:
+    """One message is stored in every queue that an exchange led it to, as safely as `durability` says."""
 
-    `ids` has the id of its copy in each queue, by the queue's name. Empty: no binding took it, and the exchange
-    drops such messages.
-    """
+    __slots__ = ("_at", "_run")
 
-    ids: dict[str, MessageId]
-    durability: str
+    def __init__(self, run: RoutedRun, at: int) -> None:
+        """Of messages that were routed together it is the one with this index."""
+        self._run = run
+        self._at = at
+
+    @property
+    def ids(self) -> dict[str, MessageId]:
+        """The id of its copy in each queue, by the queue's name; made when it is asked for.
+
+        Empty: no binding took it, and the exchange drops such messages.
+        """
+        return {
+            name: MessageId(origin, first + self._at) for name, origin, first in self._run.queues
+        }
 
     @property
     def queues(self) -> tuple[str, ...]:
         """The names of the queues."""
-        return tuple(self.ids)
+        return tuple(name for name, _, _ in self._run.queues)
+
+    @property
+    def durability(self) -> str:
+        """How safely it is stored: `sync`, `lazy` or `memory`."""
+        return self._run.durability
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Routed):
+            return NotImplemented
+        return (self.ids, self.durability) == (other.ids, other.durability)
+
+    def __hash__(self) -> int:
+        return hash((frozenset(self.ids.items()), self.durability))
+
+    def __repr__(self) -> str:
+        return f"Routed(ids={self.ids}, durability={self.durability!r})"
 
 
 class RoutedRun(NamedTuple):
@@ -152,8 +178,7 @@ class RoutedRun(NamedTuple):
 
     def confirm(self, at: int) -> Routed:
         """Return where the message with this index went."""
-        ids = {name: MessageId(origin, first + at) for name, origin, first in self.queues}
-        return Routed(ids, self.durability)
+        return Routed(self, at)
 
     def part(self, first: int, count: int) -> RoutedRun:
         """Return what became of `count` messages from that with index `first` on."""

@@ -36,6 +36,10 @@ def check_name(name: str) -> str:
 def text(what: str, value: str) -> str:
     """Return a routing key or a pattern; TypeError, BadValue if it can be none."""
     of_type(what, value, str, "a str")
+    if (
+        len(value) * 4 <= limits.MAX_PATTERN_BYTES and value.isascii()
+    ):  # as nearly all: nothing is encoded
+        return value
     size = len(utf8(value, BadValue))
     if size > limits.MAX_PATTERN_BYTES:
         raise BadValue(f"{what} has {size} bytes, and {limits.MAX_PATTERN_BYTES} are allowed")

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from minibroker.contract import wire
 from minibroker.contract.confirms import RoutedRun
-from minibroker.session.outbox import NOTHING_PLAIN, TERMS, Key, PublishGroup
+from minibroker.session.outbox import GROUP_MESSAGES, NOTHING_PLAIN, TERMS, Key, PublishGroup
 from minibroker.session.settlements import Run
 
 MARK: Final = "exchange "  # before its name, in a key: no queue has one with a space, and their order is another
@@ -20,17 +20,22 @@ MARK: Final = "exchange "  # before its name, in a key: no queue has one with a 
 class RouteGroup(PublishGroup):
     """Messages for one exchange that will leave in one frame."""
 
-    __slots__ = ("_said",)
+    __slots__ = ("_said", "_said_bytes")
 
     def __init__(self, where: Key, now_ms: int, plain_bytes: int = NOTHING_PLAIN) -> None:
-        """Begin; none of them is only appended, whatever `plain_bytes` would allow."""
-        super().__init__(where, now_ms)
-        self.plain = False
+        """Begin; what it says of all takes its part of what `plain_bytes` leaves for each."""
+        super().__init__(where, now_ms, plain_bytes)
         _, _, exchange, routing_key, match, terms = where
         said = {"exchange": exchange, "routing_key": routing_key, "match": dict(match)}
         said |= zip(TERMS, terms, strict=False)
         self._said = {name: value for name, value in said.items() if value}
-        self.cost = len(wire.pack_header(self._said))
+        self._said_bytes = len(wire.pack_header(self._said))
+        if plain_bytes != NOTHING_PLAIN:
+            self.plain_bytes -= self._said_bytes // GROUP_MESSAGES + 1
+
+    def takes(self, count: int, cost: int, most_bytes: int) -> bool:
+        """Return whether `count` messages of together `cost` bytes may be added to it."""
+        return super().takes(count, cost + self._said_bytes, most_bytes)
 
     def part(self) -> tuple[dict[str, object], bytes, bytes]:
         """Return its part of a frame, which names the exchange."""

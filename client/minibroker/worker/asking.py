@@ -13,7 +13,7 @@ from typing import Any, Final
 from minibroker.aio.message import Message
 from minibroker.contract import errors
 from minibroker.contract.bodies import decode_body
-from minibroker.contract.confirms import Confirm, MessageId, Routed
+from minibroker.contract.confirms import Confirm, MessageId, Routed, RoutedRun
 from minibroker.contract.errors import MinibrokerError
 from minibroker.session import typed
 from minibroker.session.spans import in_seconds
@@ -82,7 +82,7 @@ class GivenStep:
             )
             self.confirms = [Confirm(*each) for each in said["confirms"]]
             self.routed = [
-                Routed({name: MessageId(*id) for name, id in ids.items()}, durability)
+                RoutedRun(tuple((name, *id) for name, id in ids.items()), 1, durability).confirm(0)
                 for ids, durability in said["routed"]
             ]
 
