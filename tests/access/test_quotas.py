@@ -104,6 +104,29 @@ def test_a_frame_that_came_again_is_not_counted_again() -> None:
     assert publish(peer, 2)["code"] == "busy"
 
 
+def test_what_is_routed_is_counted_as_it_is_published() -> None:
+    """Once, whatever the number of its queues."""
+    guarded = Guarded()
+    peer, _ = guarded.enter(limited(guarded, "a", max_rate=2))
+    for op, more in (
+        ("exchange_set", {"name": "mail.e", "type": "fanout"}),
+        ("bind", {"exchange": "mail.e", "queue": "mail.a"}),
+        ("bind", {"exchange": "mail.e", "queue": "mail.b"}),
+    ):
+        peer.give(frame(part(op, **more), request=9))
+        assert peer.take()[-1]["op"] == "reply"
+
+    def route(sequence: int) -> dict[str, Any]:
+        head = part("route", exchange="mail.e", count=1)
+        names = {"sequence": sequence, "answered_below": sequence}
+        peer.give(frame(head, **names, lengths=struct.pack("<II", 0, 1), blob=b"x"))
+        answer: dict[str, Any] = peer.take()[-1]
+        return answer
+
+    assert [route(1)["op"], route(2)["op"]] == ["confirm", "confirm"]
+    assert route(3)["code"] == "busy"
+
+
 def test_queues_are_counted() -> None:
     """Those of its names, whoever made them; a publish to one that is there makes none."""
     guarded = Guarded()  # has two of them

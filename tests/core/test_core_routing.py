@@ -109,6 +109,7 @@ def test_a_trie_of_topics_finds_what_trying_finds() -> None:
         topics.add(standing[number], number)
         key = ".".join(rng.choice("abcd") for _ in range(rng.randrange(5)))
         found = topics.match(key)
+        assert found is not None
         assert sorted(found) == [n for n, pattern in standing.items() if oracle(pattern, key)]
         found_some += bool(found)
     assert found_some > 500
@@ -331,14 +332,100 @@ def test_bindings_are_shown_a_page_at_a_time(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_match_of_ten_thousand_topics_looks_at_few() -> None:
-    """Nodes that are looked at, not time: the words of a key bound them."""
+    """Nodes that are looked at, not time: so many more would be `limit_reached`."""
     topics: Topics[int] = Topics()
     for n in range(10_000):
         topics.add(f"region-{n % 100}.*.user-{n}.#", n)
     topics.add("#.error", -1)
-    assert topics.match("region-7.eu.user-107.login.error") == [107, -1] or set(
-        topics.match("region-7.eu.user-107.login.error")
-    ) == {107, -1}
+    found = topics.match("region-7.eu.user-107.login.error", most_nodes=30)
+    assert found is not None
+    assert sorted(found) == [-1, 107]
+
+
+def test_patterns_that_fit_everything_are_too_much_to_look_at() -> None:
+    """One message must not stop the loop."""
+    client = World().hello()
+    make(client, "e", "topic")
+    rng = random.Random(3)
+    for n in range(300):
+        words = [rng.choice("*#") for _ in range(100)]
+        bind(client, "e", "q", ".".join([*words, f"x{n}"]))
+    answer = route(client, "e", ".".join("a" * 127))
+    assert answer["code"] == "limit_reached"
+
+
+def test_an_exchange_of_headers_has_few_bindings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is looked at for each message."""
+    monkeypatch.setattr(limits, "MAX_HEADERS_BINDINGS", 2)
+    client = World().hello()
+    make(client, "e", "headers")
+    for n in range(2):
+        bind(client, "e", "q", f"all n={n}")
+    value = asked(client, "bind", exchange="e", queue="q", pattern="any n=3")
+    assert value["code"] == "limit_reached"
+
+
+def test_many_bindings_to_one_queue_are_one_queue() -> None:
+    """The limit is of queues, times messages."""
+    client = World().hello()
+    make(client, "e", "topic")
+    for n in range(30):
+        bind(client, "e", "q", f"#.a.{'*.' * n}#")
+    some = [b"x"] * 500
+    assert reached(route(client, "e", ".".join("a" * 40), *some)) == {"q"}
+
+
+def test_the_parts_of_a_frame_share_the_limit_of_queues(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One frame is one step of the loop."""
+    monkeypatch.setattr(limits, "MAX_TARGETS", 5)
+    client = World().hello()
+    make(client, "e", "fanout")
+    for n in range(3):
+        bind(client, "e", f"q{n}")
+    parts = [{"op": "route", "exchange": "e", "count": 1}] * 2
+    answer = client.sequenced(parts, b"", b"\0\0\0\0\1\0\0\0" * 2, b"ab")
+    assert answer["code"] == "limit_reached"
+    assert bodies(client, "q0") == []
+
+
+@pytest.mark.parametrize("way", ["ack", "purge", "expire"])
+def test_what_is_known_of_a_time_to_live_goes_with_the_last_copy(way: str) -> None:
+    """Of the copies in all queues: their bytes are the same."""
+    world = World()
+    client = world.hello()
+    make(client, "e", "fanout")
+    for name in "abc":
+        bind(client, "e", name)
+    reached(route(client, "e", ttl_ms=10_000))
+    for name in "abc":
+        if way == "ack":
+            client.settle("ack", *client.receive_all(name))
+        elif way == "purge":
+            client.purge(name)
+    world.advance(11_000)
+    lifetimes = world.core.store.sums.lifetimes
+    assert (len(lifetimes), len(lifetimes.of_extent)) == (0, 0)
+
+
+def test_a_start_reads_no_bodies_of_what_was_routed() -> None:
+    """As of what was published to one queue: they stay in the log until they are needed."""
+    world = World(segment_batches=50)
+    world.digests = True
+    client = world.hello()
+    make(client, "e", "fanout")
+    for name in "ab":
+        bind(client, "e", name)
+    for _ in range(120):
+        client.answered_below = client.sequence + 1
+        reached(route(client, "e", "", b"x" * 1_000))
+    world.restart()
+    assert world.core.store.sums.held_bytes < 60 * 1_100  # those of the last segment
+    client = world.hello()
+    for name in "ab":
+        got = 0
+        while some := client.receive_all(name):
+            got += len(some)
+        assert got == 120
 
 
 def test_a_step_routes_with_an_ack_or_not_at_all() -> None:

@@ -73,6 +73,50 @@ def test_a_queue_that_is_used_stays(use: str) -> None:
     assert not is_there(client), use
 
 
+@pytest.mark.parametrize("look", ["receive", "declare", "bind"])
+def test_who_looks_again_and_again_uses_it(look: str) -> None:
+    """As a program that asks every now and then, or starts anew; and that gets nothing."""
+    world = World()
+    client = made(world)
+    client.request({"op": "exchange_set", "name": "e", "type": "fanout"})
+    for _ in range(5):
+        world.advance(PERIOD_MS - 1_000)
+        if look == "receive":
+            assert client.receive_all("reply") == []
+        elif look == "declare":
+            settings = {"delete_unused_ms": PERIOD_MS}
+            client.request({"op": "queue_declare", "queue": "reply", "settings": settings})
+        else:
+            client.request({"op": "bind", "exchange": "e", "queue": "reply"})
+        assert is_there(client), look
+    world.advance(2 * PERIOD_MS + 200)
+    assert not is_there(client)
+
+
+def test_its_time_begins_when_the_last_one_goes() -> None:
+    """Also where he went just before it was looked at again."""
+    world = World()
+    client = made(world)
+    client.consume("reply", prefetch=0)
+    world.advance(3 * PERIOD_MS - 1_000)
+    world.disconnect(client)
+    world.advance(PERIOD_MS - 2_000)
+    assert is_there(world.hello())
+
+
+def test_a_declaration_makes_no_queue_temporary_that_is_there() -> None:
+    """What was confirmed there would end with it; the other settings are taken."""
+    world = World()
+    client = world.hello()
+    client.publish("orders", b"1")
+    settings = {"delete_unused_ms": PERIOD_MS, "max_attempts": 7}
+    answer = client.request({"op": "queue_declare", "queue": "orders", "settings": settings})
+    got = answer["value"]["settings"]
+    assert (got["delete_unused_ms"], got["max_attempts"]) == (0, 7)
+    world.advance(5 * PERIOD_MS)
+    assert client.stats("orders")["ready"] == 1
+
+
 def test_its_time_begins_anew_at_a_start_and_with_its_setting() -> None:
     """A long stop ends nothing; a longer time, or none, holds from then on."""
     world = World()

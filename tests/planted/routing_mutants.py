@@ -88,6 +88,22 @@ ROUTING_MUTANTS: Final = (
         "after some segments and a restart the others have it no more",
     ),
     Mutant(
+        "the end of a copy is forgotten with the last copy alone",
+        "core/model/lifetimes.py",
+        "    for each in lifetimes.of_extent.pop(block.extent, ()):\n",
+        "    for each in (block,):\n",
+        ("core/test_core_routing.py",),
+        "the bytes of routed messages with a time to live stay in memory for ever",
+    ),
+    Mutant(
+        "a topic match looks at whatever there is",
+        "core/model/topics.py",
+        "            if most_nodes < 0:\n",
+        "            if most_nodes < -(10**9):\n",
+        ("core/test_core_routing.py",),
+        "one message stops the loop for seconds",
+    ),
+    Mutant(
         "a temporary queue ends while a worker has its messages",
         "core/verbs/unused.py",
         "    return bool(group.consumer_count or group.consumers or group.deliveries or group.entering)\n",

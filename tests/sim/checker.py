@@ -174,7 +174,7 @@ class Checker:
             self.violation("I2", f"{body!r} was refused, and delivered as {id}")
         self._identify(intent, id)
         for sibling in intent.siblings or ():
-            if sibling.outcome == REFUSED:
+            if sibling.outcome == REFUSED and not self.may_be_removed(sibling):
                 self.violation("X1", f"{body!r} is in {intent.queue}, and not in {sibling.queue}")
             elif sibling.outcome == UNKNOWN:
                 sibling.outcome, sibling.confirmed_us = OK, now_us

@@ -78,7 +78,9 @@ class Publisher:
             for queue in world.queues
         ]  # fmt: skip
         for intent in intents:
-            if not world.deleted:  # else one of them may not be bound
+            if (
+                not world.checker.removals
+            ):  # else one of them may be a new queue, which nothing leads to
                 intent.siblings = tuple(other for other in intents if other is not intent)
             world.checker.intend(intent)
         terms: RouteTerms = (client.timeout_ms / 1_000, None, None, 0, None)

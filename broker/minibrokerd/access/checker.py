@@ -47,7 +47,8 @@ class Checker:
 
     def _is_within(self, frame: Frame, quota: Quota, core: Core) -> bool:
         named = {getattr(part, part.row.makes) for part in frame.parts if part.row.makes} - {""}
-        if not named or core.knows(frame):  # one that came again was counted
+        asks = named or frame.needs == NEEDS_ROOM  # what is routed names no queue
+        if not asks or core.knows(frame):  # one that came again was counted
             return True
         made = len(named - core.store.queues.keys())
         if made and (text := quota.may_make(made)):

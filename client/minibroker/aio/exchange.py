@@ -45,7 +45,7 @@ class Exchange:
         self._driver = driver
         self.name = name
         # Of the newest publish that said no more than this: its routing key, its place, and the group it went to.
-        self._routing_key: str | None = None
+        self._routing_key: object = object()  # equal to nothing
         self._where: Key = ("", 0)
         self._latest = NO_GROUP
 

@@ -45,6 +45,7 @@ MAX_CURSOR_BYTES: Final = 64
 MAX_STATE_CHARS: Final = 8  # of the name of a message's state
 MAX_EXCHANGES: Final = 10_000
 MAX_BINDINGS: Final = 100_000  # of all exchanges
+MAX_HEADERS_BINDINGS: Final = 1_000  # of an exchange of type headers
 MAX_PATTERN_BYTES: Final = 255  # of a binding; of a routing key, too, as in AMQP
 MAX_MATCHED_HEADERS: Final = 32  # of a message, for exchanges that look at them
 MAX_TARGETS: Final = 1_000  # queues that one message is routed to

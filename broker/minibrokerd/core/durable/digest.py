@@ -161,15 +161,15 @@ class Digest:
 
     @_adds(PublishMeta)
     def _publish(self, says: PublishMeta, record: Record, at: int) -> None:
-        if _stands_alone(says) or says.columns or len(says.targets) > 1:
+        if _stands_alone(says) or says.columns:
             if says.count == 1:
                 for target in says.targets:
                     self._said.setdefault(target, []).append(len(self._others))
                 self._left[len(self._others)] = len(says.targets)
             self._keep_place(record, at)
         else:
-            queue, first = says.targets[0]
-            self._run(queue, first, says.count, says, len(record.tail), at)
+            for queue, first in says.targets:
+                self._run(queue, first, says.count, says, len(record.tail), at)
         if says.session:
             self._outcome(says, b"")
 

@@ -27,7 +27,7 @@ class Claims:
     `is_step`: all of the frame happens or nothing does, so a part may not lose anything.
     """
 
-    __slots__ = ("_asked", "_more_bytes", "_named", "_settled", "is_step", "new")
+    __slots__ = ("_asked", "_more_bytes", "_named", "_settled", "_targets", "is_step", "new")
 
     def __init__(self, *, is_step: bool) -> None:
         self.is_step = is_step
@@ -35,7 +35,7 @@ class Claims:
         self._asked: dict[str, Asked] = {}
         self._settled: set[tuple[int, int, int]] = set()
         self._named: Counter[str | None] | None = None  # how many parts are about each queue
-        self._more_bytes = 0
+        self._more_bytes = self._targets = 0
 
     def is_alone(self, parts: Sequence[Any], queue: str) -> bool:
         """Whether only one of the parts of the frame is about a queue: no other changes what is there."""
@@ -47,6 +47,11 @@ class Claims:
         """Note bytes of records beside those of the frame; return them with those of the parts before."""
         self._more_bytes += more
         return self._more_bytes
+
+    def add_targets(self, more: int) -> int:
+        """Note queues that a part is routed to; return them with those of the parts before."""
+        self._targets += more
+        return self._targets
 
     def add(self, queue: str, asked: Asked) -> Asked:
         """Note messages that go into a queue; return what is asked with those of the parts before."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from hashlib import blake2b
 from math import log
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from minibrokerd.core.model.queues import Queue
     from minibrokerd.core.model.state import Store
 
+MOST_LOOKS: Final = 20_000  # at bindings, for one message
 MOST_REMEMBERED: Final = 1_000  # routing keys of an exchange, with what they came to
 ALL, SOME = HEADERS_MODES = "all", "any"
 MAX_WEIGHT: Final = 1_000
@@ -66,7 +68,7 @@ class Exchange:
         self.unroutable_count = 0  # and those that did not
         self._topics: Topics[Binding] = Topics()
         self._patterns: dict[str, dict[Binding, None]] = {}
-        self._remembered: dict[str, list[Binding]] = {}
+        self._remembered: dict[str, list[Binding] | None] = {}
 
     def add(self, binding: Binding) -> None:
         """Enter a binding that is not here."""
@@ -99,8 +101,8 @@ class Exchange:
         at = bisect_right(self.bindings, binding)
         return self.bindings[at : at + most]
 
-    def match(self, routing_key: str, headers: Headers) -> list[Binding]:
-        """Return the bindings that take a message."""
+    def match(self, routing_key: str, headers: Headers) -> list[Binding] | None:
+        """Return the bindings that take a message, which nobody may change; None: there is too much to look at."""
         if self.type == FANOUT:
             return self.bindings
         if self.type == HEADERS:
@@ -110,14 +112,13 @@ class Exchange:
                 if takes_headers(pattern, headers)
                 for binding in some
             ]
-        found = self._remembered.get(routing_key)
-        if found is None:
+        if routing_key not in self._remembered:
             if len(self._remembered) >= MOST_REMEMBERED:
                 self._remembered.clear()
-            found = self._remembered[routing_key] = self._match(routing_key)
-        return found
+            self._remembered[routing_key] = self._match(routing_key)
+        return self._remembered[routing_key]
 
-    def _match(self, routing_key: str) -> list[Binding]:
+    def _match(self, routing_key: str) -> list[Binding] | None:
         if self.type == TOPIC:
             return self._topics.match(routing_key)
         if self.type == DIRECT:
@@ -139,8 +140,8 @@ def _score(binding: Binding, routing_key: str) -> float:
     for each in proportion to its weight w.
     """
     text = f"{binding.queue}\0{binding.target}\0{routing_key}".encode()
-    number = int.from_bytes(blake2b(text, digest_size=8).digest(), "little")
-    return -int(binding.pattern or 1) / log((number + 1) / (2**64 + 2))
+    number = int.from_bytes(blake2b(text, digest_size=8).digest(), "little") >> 12
+    return -int(binding.pattern or 1) / log((number + 0.5) / 2**52)  # neither 0 nor 1
 
 
 # ---- patterns of headers ----
@@ -158,6 +159,7 @@ def takes_headers(pattern: str, headers: Headers) -> bool:
     return all(has) if mode == ALL else any(has)
 
 
+@lru_cache(10_000)
 def pairs_of(pattern: str) -> tuple[str, list[tuple[str, str | None]]]:
     """Return the mode of a pattern of headers, and its pairs; a value of None: the header is there.
 
@@ -309,18 +311,19 @@ def _place_of(binding: Binding) -> tuple[bool, int]:
 def queues_of(
     store: Store, exchange: Exchange, routing_key: str, headers: Headers, most: int
 ) -> list[Queue] | None:
-    """Return the queues that a message goes to, each once; None: they are more than `most`.
+    """Return the queues that a message goes to, each once; None: more than `most`, or too much to look at.
 
     An exchange of which no binding takes it asks its alternate, as in AMQP. Each is asked once: circles end.
     """
     known = store.exchanges
     found: dict[int, Queue] = {}
     asked = {exchange.number}
-    line = [exchange]
+    line, looks = [exchange], 0
     while line:
         current = line.pop()
         bindings = current.match(routing_key, headers)
-        if len(bindings) > most:
+        looks += 1 if bindings is None else len(bindings)
+        if bindings is None or looks > MOST_LOOKS:
             return None
         is_taken = False
         for binding in bindings:
@@ -340,6 +343,6 @@ def queues_of(
         if alternate is not None and alternate.number not in asked:
             asked.add(alternate.number)
             line.append(alternate)
-        if len(found) > most or len(asked) > most:
+        if len(found) > most:
             return None
     return list(found.values())

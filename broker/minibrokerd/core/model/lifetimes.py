@@ -14,6 +14,7 @@ from minibrokerd.core.model.messages import Item, Message
 from minibrokerd.core.model.wheel import Timer, Wheel
 
 if TYPE_CHECKING:
+    from minibrokerd.core.model.extents import Extent
     from minibrokerd.core.model.group import Group
     from minibrokerd.core.model.messages import Block
     from minibrokerd.core.model.queues import Queue
@@ -47,6 +48,8 @@ class Lifetimes(dict["Block", Lifetime]):
 
     def __init__(self) -> None:
         super().__init__()
+        # Those of each extent: a routed message has a block in each of its queues, and one extent.
+        self.of_extent: dict[Extent, tuple[Block, ...]] = {}
         self.overdue: deque[Lifetime] = deque()
         self.expired: dict[str, int] = {}
 
@@ -55,7 +58,9 @@ def limit(store: Store, block: Block, expires_ms: int, queues: tuple[int, ...]) 
     """Let a block end at a time, that is among messages now or in a moment; return its end."""
     found = store.sums.lifetimes.get(block)
     if found is None:
-        found = store.sums.lifetimes[block] = Lifetime(block, expires_ms, queues, store.wheel)
+        known = store.sums.lifetimes
+        found = known[block] = Lifetime(block, expires_ms, queues, store.wheel)
+        known.of_extent[block.extent] = (*known.of_extent.get(block.extent, ()), block)
         store.wheel.schedule(found, expires_ms)
     elif queues[0] not in found.queues:
         found.queues += queues
@@ -80,10 +85,11 @@ def inherit(store: Store, old: Block, new: Block) -> None:
 
 
 def forget(lifetimes: Lifetimes, block: Block) -> None:
-    """Note that no message of a block is in memory any more."""
-    found = lifetimes.pop(block, None)
-    if found is not None:
-        found.item.cancel(found)
+    """Note that no message of a block is in memory any more, nor of those that share its extent."""
+    for each in lifetimes.of_extent.pop(block.extent, ()):
+        found = lifetimes.pop(each, None)
+        if found is not None:
+            found.item.cancel(found)
 
 
 def see_waiting(store: Store, group: Group, items: Iterable[Item]) -> None:

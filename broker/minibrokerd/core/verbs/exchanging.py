@@ -10,11 +10,12 @@ from typing import Any
 import msgspec
 
 from minibroker.contract import limits
-from minibroker.contract.exchange_commands import EXCHANGE_TYPES, UNROUTABLE
+from minibroker.contract.exchange_commands import EXCHANGE_TYPES, HEADERS, UNROUTABLE
 from minibrokerd.core.model.exchanges import Binding, Exchange, check_pattern
 from minibrokerd.core.model.inputs import Frame
 from minibrokerd.core.model.refusals import Refused, check_name, check_space
 from minibrokerd.core.model.state import Store
+from minibrokerd.core.verbs.unused import watch
 
 _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder(Binding).decode
@@ -86,6 +87,12 @@ def bind(store: Store, frame: Frame, part: Any) -> None:
         check_pattern(exchange.type, part.pattern)
     except ValueError as error:
         raise Refused("bad_value", str(error)) from error
+    if exchange.type == HEADERS and len(exchange.bindings) >= limits.MAX_HEADERS_BINDINGS:
+        raise Refused(
+            "limit_reached",
+            f"{part.exchange!r} has {limits.MAX_HEADERS_BINDINGS} bindings, as many as one of type headers may: "
+            "each is looked at for each message. A topic exchange may have more",
+        )
     binding = _binding(store, exchange, part)
     is_new = binding is None or not exchange.has(binding)
     if is_new:
@@ -106,6 +113,10 @@ def bind(store: Store, frame: Frame, part: Any) -> None:
             to=part.queue or part.target,
             pattern=part.pattern,
         )
+    assert binding is not None
+    queue = store.by_number.get(binding.queue)
+    if queue is not None and queue in store.sums.looked_after:
+        watch(store, queue)
     _reply(store, frame, {"created": int(is_new)})
 
 

@@ -98,6 +98,8 @@ def receive(store: Store, frame: Frame, part: Any) -> None:
             "await some of them first, or consume",
         )
     queue = store.queue_or_new(part.queue)
+    if queue in store.sums.looked_after:
+        watch(store, queue)  # who looks again and again uses it
     consumer = Consumer(
         connection.id,
         connection.session.id,
@@ -163,7 +165,7 @@ def queue_declare(store: Store, frame: Frame, part: Any) -> None:
     """Create a queue with these settings, unless it is there; answer with those that it has.
 
     One whose settings nobody chose gets them: whether a program declares it before another one publishes to it is
-    chance.
+    chance. But that does not make a queue end by itself which is there.
     """
     settings = _checked(part.settings)
     queue = store.queues.get(part.queue)
@@ -174,7 +176,10 @@ def queue_declare(store: Store, frame: Frame, part: Any) -> None:
             queue.is_chosen = True
             _change(store, queue, settings)
     elif not queue.is_chosen:
-        _choose(store, frame, queue, settings)
+        lasting = {name: value for name, value in settings.items() if name != "delete_unused_ms"}
+        _choose(store, frame, queue, lasting)
+    if queue in store.sums.looked_after:
+        watch(store, queue)
     value = {"created": created, "settings": dict(queue.settings)}
     store.reply(frame.connection, frame.request, queue.last_batch, value)
 

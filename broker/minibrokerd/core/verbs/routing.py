@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Final, NamedTuple, cast
 
 from minibroker.contract import limits
-from minibroker.contract.exchange_commands import DROP
+from minibroker.contract.exchange_commands import DROP, HEADERS
 from minibroker.contract.settings import DURABILITIES
 from minibroker.contract.wire import RUN
 from minibrokerd.core.model.claims import Claims
@@ -70,17 +70,21 @@ def check_route(
     most = min(limits.MAX_TARGETS, limits.MAX_ROUTED // count)
     queues = queues_of(store, exchange, part.routing_key, part.match, most)
     if queues is None:
+        fewer = (
+            "publish fewer at a time, or bind fewer queues" if count > 1 else "bind fewer queues"
+        )
         raise Refused(
             "limit_reached",
             f"{count} messages with the routing key {part.routing_key!r} would go to more than {most} queues; "
-            "publish fewer at a time, or bind fewer queues",
+            f"{fewer}",
+        )
+    if claims is not None and claims.add_targets(len(queues)) > limits.MAX_TARGETS:
+        raise Refused(
+            "limit_reached",
+            f"the parts of a frame are routed to more than {limits.MAX_TARGETS} queues",
         )
     if not queues and exchange.unroutable != DROP:
-        raise Refused(
-            "unroutable",
-            f"no binding of the exchange {part.exchange!r} takes the routing key {part.routing_key!r}; nothing "
-            "was stored. Bind a queue, set an alternate exchange, or let it drop what nobody takes",
-        )
+        raise Refused("unroutable", _why_nowhere(store, exchange, part))
     asked = asked_of(sizes, count, None)
     for queue in queues:
         if queue.is_limited:
@@ -94,6 +98,22 @@ def check_route(
             f"exceeds {store.sizes.apply_bytes} with its records; nothing was stored",
         )
     return work
+
+
+def _why_nowhere(store: Store, exchange: Exchange, part: Any) -> str:
+    what = (
+        f"the headers {part.match}"
+        if exchange.type == HEADERS
+        else f"the routing key {part.routing_key!r}"
+    )
+    nobody = f"no binding of the exchange {part.exchange!r} takes {what}"
+    help = "Bind a queue, set an alternate exchange, or let it drop what nobody takes"
+    if exchange.alternate in store.exchanges.by_name:
+        nobody += f", nor does its alternate {exchange.alternate!r}"
+    elif exchange.alternate:
+        nobody += f", and its alternate {exchange.alternate!r} is not there"
+        help = f"Make {exchange.alternate!r}, bind a queue, or let it drop what nobody takes"
+    return f"{nobody}; nothing was stored. {help}"
 
 
 def _by_lifetime(work: Routing) -> dict[tuple[bool, int], list[Queue]]:

@@ -30,9 +30,11 @@ def watch_all(store: Store) -> None:
             watch(store, queue)
 
 
-def _look_later(store: Store, queue: Queue) -> None:
+def _look_later(store: Store, queue: Queue, *, is_busy: bool = False) -> None:
     at_ms = store.now_ms + queue.setting("delete_unused_ms")
-    timer = store.set_timer(_look, (queue, _uses(store, queue)), at_ms)
+    # Whoever is there now uses it until he goes, of which the next look knows nothing.
+    uses = -1 if is_busy else _uses(store, queue)
+    timer = store.set_timer(_look, (queue, uses), at_ms)
     store.sums.looked_after[queue] = timer
 
 
@@ -42,8 +44,9 @@ def _look(store: Store, timer: Timer, argument: tuple[Queue, int]) -> None:
     if store.by_number.get(queue.number) is not queue:
         return
     both = _with_dlq(store, queue)
-    if any(_is_busy(each) for each in both) or _uses(store, queue) != uses_before:
-        _look_later(store, queue)
+    is_busy = any(map(_is_busy, both))
+    if is_busy or _uses(store, queue) != uses_before:
+        _look_later(store, queue, is_busy=is_busy)
         return
     count = delete(store, queue, force=True)
     for each in both:
