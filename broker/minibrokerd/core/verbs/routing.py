@@ -40,9 +40,12 @@ class Routing(NamedTuple):
     size: int
     exchange: Exchange
     queues: list[Queue]
+    # These by what is said once for a record: whether there is none, and their time to live.
+    by_lifetime: dict[tuple[bool, int], list[Queue]]
     extent: Extent
     sizes: Sizes
     columns: dict[str, Any]
+    record_bytes: int  # of its records, and that of its outcome, beside those of its frame
     after: None = None  # as of a publish: it comes after nothing
 
 
@@ -89,15 +92,28 @@ def check_route(
     for queue in queues:
         if queue.is_limited:
             check_room(store, queue, asked if claims is None else claims.add(queue.name, asked))
-    work = Routing(store, frame, part, own.size, exchange, queues, extent, sizes, columns)
-    more_bytes = _record_bytes(work) if claims is None else claims.add_bytes(_record_bytes(work))
+    by_lifetime = _by_lifetime(part, queues)
+    record_bytes = _record_bytes(queues, len(by_lifetime), extent)
+    more_bytes = record_bytes if claims is None else claims.add_bytes(record_bytes)
     if frame.size + more_bytes > store.sizes.apply_bytes:
         raise Refused(
             "too_large",
-            f"a frame of {frame.size} bytes for {len(queues)} queues, of {len(_by_lifetime(work))} times to live, "
+            f"a frame of {frame.size} bytes for {len(queues)} queues, of {len(by_lifetime)} times to live, "
             f"exceeds {store.sizes.apply_bytes} with its records; nothing was stored",
         )
-    return work
+    return Routing(
+        store,
+        frame,
+        part,
+        own.size,
+        exchange,
+        queues,
+        by_lifetime,
+        extent,
+        sizes,
+        columns,
+        record_bytes,
+    )
 
 
 def _why_nowhere(store: Store, exchange: Exchange, part: Any) -> str:
@@ -116,20 +132,18 @@ def _why_nowhere(store: Store, exchange: Exchange, part: Any) -> str:
     return f"{nobody}; nothing was stored. {help}"
 
 
-def _by_lifetime(work: Routing) -> dict[tuple[bool, int], list[Queue]]:
-    """Return the queues by what is said once for a record: whether there is none, and their time to live."""
+def _by_lifetime(part: Any, queues: list[Queue]) -> dict[tuple[bool, int], list[Queue]]:
     found: dict[tuple[bool, int], list[Queue]] = {}
-    for queue in work.queues:
-        ttl_ms = work.part.ttl_ms or queue.setting("message_ttl_ms")
+    for queue in queues:
+        ttl_ms = part.ttl_ms or queue.setting("message_ttl_ms")
         found.setdefault((queue.durability == MEMORY, ttl_ms), []).append(queue)
     return found
 
 
-def _record_bytes(work: Routing) -> int:
-    """Return how many bytes the records of a part take, and that of its outcome, beside those of its frame."""
-    more = len(_by_lifetime(work)) - 1 if work.queues else 0
-    targets_bytes = TARGET_BYTES * len(work.queues) + sum(len(queue.name) for queue in work.queues)
-    return PUBLISH_OVERHEAD_BYTES * (more + 2) + more * work.extent.size + targets_bytes
+def _record_bytes(queues: list[Queue], records: int, extent: Extent) -> int:
+    more = max(records - 1, 0)
+    targets_bytes = TARGET_BYTES * len(queues) + sum(len(queue.name) for queue in queues)
+    return PUBLISH_OVERHEAD_BYTES * (more + 2) + more * extent.size + targets_bytes
 
 
 def route(work: Routing) -> tuple[Result, Sequence[Run], int]:
@@ -145,11 +159,11 @@ def route(work: Routing) -> tuple[Result, Sequence[Run], int]:
             make_room(store, queue, asked_of(work.sizes, count, None))
     written = [queue.durability for queue in queues if queue.durability != MEMORY]
     durability = MEMORY if not written else SYNC if SYNC in written else LAZY
-    store.keep_together(work.frame.size + _record_bytes(work))
+    store.keep_together(work.frame.size + work.record_bytes)
     runs: list[Run] = []
     names: list[str] = []  # in their order
     rests_on = 0
-    for (in_memory, ttl_ms), some in _by_lifetime(work).items():
+    for (in_memory, ttl_ms), some in work.by_lifetime.items():
         its = MEMORY if in_memory else durability
         firsts = [reserve_sequences(store, queue, count) for queue in some]
         if not in_memory:
