@@ -48,6 +48,7 @@ def test_tables_of_exchanges_fit_where_they_stand(broker_server: BrokerServer) -
         "logs-of-all-the-world",
         "all " + " ".join(f"header-{n}=value" for n in range(8)),
     )
+    output(broker_server, "exchange", "set", "x" * 40, "--type", "fanout")
     output(broker_server, "exchange", "set", name, "--type", "headers", "--alternate", "x" * 40)
     output(broker_server, "exchange", "bind", name, "errors-of-everybody", pattern)
     for columns in (60, 100):
@@ -75,6 +76,35 @@ def test_what_is_not_there_is_refused(broker_server: BrokerServer) -> None:
     told = refusal(broker_server, exits.REFUSED, "exchange", "set", "e", "--type", "topic")
     assert "delete it first" in told
     assert "exchanges" not in output(broker_server, "exchange", "list", "x*")[0].split()
+
+
+def test_what_is_not_said_of_an_exchange_stays(broker_server: BrokerServer) -> None:
+    """`set` names what it changes."""
+    output(broker_server, "exchange", "set", "rest", "--type", "fanout")
+    set_logs = ("exchange", "set", "logs", "--type", "topic")
+    output(broker_server, *set_logs, "--unroutable", "drop", "--alternate", "rest")
+    assert output(broker_server, *set_logs) == ["logs is of type topic, else asks rest, else drops"]
+    told = output(broker_server, *set_logs, "--alternate", "", "--unroutable", "refuse")
+    assert told == ["logs is of type topic, else refuses"]
+
+
+def test_a_binding_that_was_meant_otherwise_is_refused(broker_server: BrokerServer) -> None:
+    """One without its pattern, which would take nearly nothing; one to an exchange that is named as a queue."""
+    output(broker_server, "exchange", "set", "logs", "--type", "topic")
+    output(broker_server, "exchange", "set", "jobs", "--type", "direct")
+    output(broker_server, "exchange", "set", "all", "--type", "fanout")
+    for name, example in (("logs", "'#'"), ("jobs", "routing key")):
+        told = refusal(broker_server, exits.USAGE, "exchange", "bind", name, "q")
+        assert "needs a PATTERN" in told
+        assert example in told
+    assert output(broker_server, "exchange", "bind", "jobs", "q", "") == ["jobs leads to q"]
+    told = refusal(broker_server, exits.USAGE, "exchange", "bind", "all", "logs")
+    assert "--exchange" in told
+    output(broker_server, "queue", "set", "logs")
+    assert output(broker_server, "exchange", "bind", "all", "logs") == ["all leads to logs"]
+    assert output(broker_server, "exchange", "bind", "all", "logs", "--exchange") == [
+        "all leads to logs"
+    ]
 
 
 def test_words_that_do_not_go_together(broker_server: BrokerServer) -> None:

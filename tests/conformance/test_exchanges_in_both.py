@@ -31,8 +31,10 @@ async def test_an_exchange_is_declared_shown_changed_and_deleted(
     made = await exchange.declare("topic")
     assert made == minibroker.ExchangeInfo(exchange.name, "topic", "refuse", "", 0, 0, 0)
     assert await exchange.declare("topic") == made
-    other = await exchange.declare("topic", unroutable="drop", alternate="rest")
-    assert (other.unroutable, other.alternate) == ("drop", "rest")
+    rest = broker.exchange(f"{exchange.name}.rest")
+    await rest.declare("fanout")
+    other = await exchange.declare("topic", unroutable="drop", alternate=rest.name)
+    assert (other.unroutable, other.alternate) == ("drop", rest.name)
     assert await exchange.show() == other
     assert other in await broker.exchanges()
     with pytest.raises(minibroker.BadValue, match="topic"):
@@ -43,6 +45,31 @@ async def test_an_exchange_is_declared_shown_changed_and_deleted(
         await exchange.show()
     with pytest.raises(minibroker.UnknownExchange):
         await exchange.publish(b"")
+
+
+async def test_what_a_declaration_does_not_say_stays(broker: Any, exchange: Any) -> None:
+    """A program that declares at its start takes back nothing that somebody chose."""
+    await broker.exchange(f"{exchange.name}.rest").declare("fanout")
+    rest = f"{exchange.name}.rest"
+    await exchange.declare("topic", unroutable="drop", alternate=rest)
+    for said, stands in (
+        ({}, ("drop", rest)),
+        ({"unroutable": "refuse"}, ("refuse", rest)),
+        ({"alternate": ""}, ("refuse", "")),
+    ):
+        found = await exchange.declare("topic", **said)
+        assert (found.unroutable, found.alternate) == stands, said
+
+
+async def test_an_alternate_that_is_not_there_is_refused(broker: Any, exchange: Any) -> None:
+    """It would be found out by the first message that nobody takes; where those are dropped, by nobody."""
+    with pytest.raises(minibroker.UnknownExchange, match="alternate"):
+        await exchange.declare("topic", unroutable="drop", alternate="misspelt")
+    assert exchange.name not in [each.name for each in await broker.exchanges()]
+    made = await exchange.declare("topic")
+    with pytest.raises(minibroker.UnknownExchange, match="alternate"):
+        await exchange.declare("topic", unroutable="drop", alternate="misspelt")
+    assert await exchange.show() == made
 
 
 async def test_a_topic_leads_to_queues(broker: Any, exchange: Any, queue: Any) -> None:

@@ -186,13 +186,16 @@ def test_exchanges_lead_to_exchanges_and_circles_end() -> None:
 def test_what_no_binding_takes_is_refused_dropped_or_goes_to_the_alternate() -> None:
     """The alternate of the alternate, too; what is dropped is counted."""
     client = World().hello()
+    assert asked(client, "exchange_set", name="first", type="direct", alternate="second")[
+        "code"
+    ] == ("unknown_exchange")
+    make(client, "third", "fanout")
+    make(client, "second", "direct", alternate="third")
     make(client, "first", "direct", alternate="second")
     assert route(client, "first", "k")["code"] == "unroutable"
-    make(client, "second", "direct", alternate="third")
-    make(client, "third", "fanout")
     bind(client, "third", "rest")
     assert reached(route(client, "first", "k")) == {"rest"}
-    asked(client, "exchange_set", name="first", type="direct", unroutable="drop")
+    asked(client, "exchange_set", name="first", type="direct", unroutable="drop", alternate="")
     answer = route(client, "first", "k", b"1", b"2")
     assert answer["results"] == [{"routed": 0, "queues": "", "durability": "memory"}]
     (shown,) = asked(client, "exchanges", name="first")["exchanges"]

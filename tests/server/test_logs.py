@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -223,7 +224,7 @@ def test_every_event_stands_in_the_table_and_the_table_has_no_other() -> None:
     used = {  # chosen by a variable, or handed on
         *("log_failed", "start_refused", "library", "lines_dropped"),
         *("connection_refused", "connection_ended"),
-        *("messages_moved", "messages_redriven"),
+        *("messages_moved", "messages_redriven", "queue_unused"),
     }
     used |= {name for path in SHELL if path not in WORKERS for name in constants(path)}
     for path in python_files(
@@ -291,6 +292,30 @@ def test_a_deleted_queue_leaves_a_line(written: tuple[str, Lines]) -> None:
     hand.pass_s(2)
     (said,) = [line for line in lines() if "queue_deleted" in line]
     assert "q" in said
+
+
+@pytest.mark.parametrize("messages", [0, 2])
+def test_a_temporary_queue_that_took_messages_along_is_a_warning(
+    written: tuple[str, Lines], messages: int
+) -> None:
+    """How many they were; one that was empty is as it should be."""
+    format, lines = written
+    hand = Hand()
+    engine, times = hand.server.engine, iter(range(1, 10_000_000, 1_000))
+    clock: Any = SimpleNamespace(now_ms=lambda: next(times), unix_ms=lambda: 1)
+    engine.clock = clock
+    peer = hand.login()
+    settings = {"delete_unused_ms": 10_000}
+    peer.give(frame(part("queue_set", queue="q", settings=settings), request=1))
+    for sequence in range(1, messages + 1):
+        head = part("publish", queue="q", count=1)
+        bins: dict[str, Any] = {"lengths": bytes([0, 0, 0, 0, 1, 0, 0, 0]), "blob": b"x"}
+        peer.give(frame(head, sequence=sequence, answered_below=sequence, **bins))
+    for _ in range(30):  # each look at the clock is a second later
+        engine.time_moved()
+    (said,) = [line for line in lines() if "queue_unused" in line]
+    assert fields(format, said)["messages"] in (messages, str(messages))
+    assert ("warning" in said) == bool(messages)
 
 
 def test_what_a_client_did_says_who_it_was(written: tuple[str, Lines]) -> None:

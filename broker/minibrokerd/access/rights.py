@@ -45,7 +45,9 @@ class Row:
 
 def _row(op: str, rights: Iterable[Right], queues: str, says: str) -> Row:
     names = queues.split()
-    may_be_empty = frozenset(field.name for field in COMMANDS[op].fields if field.default == "")
+    may_be_empty = frozenset(
+        field.name for field in COMMANDS[op].fields if field.default in ("", None)
+    )
     return Row(op, frozenset(rights), tuple(names), says, may_be_empty)
 
 

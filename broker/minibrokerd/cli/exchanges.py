@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import click
 
 import minibroker
-from minibroker.contract.exchange_commands import EXCHANGE_TYPES, REFUSE, UNROUTABLE
+from minibroker.contract.exchange_commands import (
+    DIRECT,
+    EXCHANGE_TYPES,
+    HEADERS,
+    REFUSE,
+    TOPIC,
+    UNROUTABLE,
+)
 from minibrokerd.cli.completing import complete_exchange, complete_queue
 from minibrokerd.cli.group import Group
 from minibrokerd.cli.options import client_options, option
@@ -17,6 +25,12 @@ from minibrokerd.cli.talking import talk
 from minibrokerd.process import exits
 
 HEADS = ("exchange", "type", "unroutable", "alternate", "bindings", "routed", "dropped")
+# What a binding takes, of the types of which nearly each has to say it.
+PATTERNS = {
+    DIRECT: "the routing key that it takes ('' for messages without one)",
+    TOPIC: "words with * and # between dots, like 'kern.*' ('#' for all, '' for messages without a routing key)",
+    HEADERS: "'all' or 'any', and then NAME=VALUE or NAME",
+}
 name_argument = click.argument("name", shell_complete=complete_exchange)
 
 
@@ -25,7 +39,7 @@ def binding_arguments(function: Any) -> Any:
     to_exchange = option(
         "--exchange", "to_exchange", is_flag=True, help="QUEUE is the name of another exchange."
     )
-    pattern = click.argument("pattern", default="")
+    pattern = click.argument("pattern", required=False)
     queue = click.argument("queue", shell_complete=complete_queue)
     return click.argument("name", metavar="EXCHANGE", shell_complete=complete_exchange)(
         queue(pattern(to_exchange(function)))
@@ -50,13 +64,14 @@ def exchange() -> None:
 @option(
     "--unroutable",
     type=click.Choice(UNROUTABLE),
-    default=REFUSE,
-    help="What becomes of a message that no binding takes.",
+    help="What becomes of a message that no binding takes; refuse of a new exchange.",
 )
-@option("--alternate", default="", help="The exchange that is asked before that.")
+@option("--alternate", help="The exchange that is asked before that; '': none.")
 @client_options
-def set_(name: str, type_: str, unroutable: str, alternate: str, url: str, as_json: bool) -> None:
-    """Make the exchange NAME, or change what it does with what no binding takes.
+def set_(
+    name: str, type_: str, unroutable: str | None, alternate: str | None, url: str, as_json: bool
+) -> None:
+    """Make the exchange NAME, or change what it does with what no binding takes; what is not said stays.
 
     \b
     minibroker exchange set logs --type topic
@@ -151,19 +166,28 @@ def show(name: str, url: str, as_json: bool) -> None:
 @exchange.command()
 @binding_arguments
 @client_options
-def bind(name: str, queue: str, pattern: str, to_exchange: bool, url: str, as_json: bool) -> None:
+def bind(
+    name: str, queue: str, pattern: str | None, to_exchange: bool, url: str, as_json: bool
+) -> None:
     """Let EXCHANGE lead to QUEUE, which is made if it is not there.
 
     PATTERN is a routing key (direct), words with * and # between dots (topic), "all" or "any" and then NAME=VALUE
-    or NAME (headers), a weight (hash), nothing (fanout).
+    or NAME (headers), a weight (hash; 1 if not said), nothing (fanout).
 
     \b
     minibroker exchange bind logs errors '*.error'
     """
 
     async def work(broker: minibroker.Broker) -> None:
+        exchange = broker.exchange(name)
+        if pattern is None:
+            what = PATTERNS.get((await exchange.show()).type)
+            if what is not None:
+                fail(f"a binding of {name} needs a PATTERN: {what}", exits.USAGE)
+        if not to_exchange:
+            await _check_is_queue(broker, queue)
         to = broker.exchange(queue) if to_exchange else queue
-        is_new = await broker.exchange(name).bind(to, pattern)
+        is_new = await exchange.bind(to, pattern or "")
         if as_json:
             print_json({"created": is_new})
         else:
@@ -175,12 +199,14 @@ def bind(name: str, queue: str, pattern: str, to_exchange: bool, url: str, as_js
 @exchange.command()
 @binding_arguments
 @client_options
-def unbind(name: str, queue: str, pattern: str, to_exchange: bool, url: str, as_json: bool) -> None:
+def unbind(
+    name: str, queue: str, pattern: str | None, to_exchange: bool, url: str, as_json: bool
+) -> None:
     """End the binding of EXCHANGE to QUEUE with this PATTERN; what it led there stays."""
 
     async def work(broker: minibroker.Broker) -> None:
         to = broker.exchange(queue) if to_exchange else queue
-        if not await broker.exchange(name).unbind(to, pattern):
+        if not await broker.exchange(name).unbind(to, pattern or ""):
             said = f" with the pattern {pattern}" if pattern else ""
             text = f"{name} has no binding to {queue}{said}; `minibroker exchange show` shows them"
             fail(text, exits.REFUSED)
@@ -190,6 +216,20 @@ def unbind(name: str, queue: str, pattern: str, to_exchange: bool, url: str, as_
             say(f"{name} leads to {queue} no more" + f" with {pattern}" * bool(pattern))
 
     talk(url, work)
+
+
+async def _check_is_queue(broker: minibroker.Broker, name: str) -> None:
+    """Fail where a queue is about to be made that has the name of an exchange: that one was meant."""
+    with suppress(minibroker.UnknownQueue):
+        await broker.queue(name).stats()
+        return
+    with suppress(minibroker.UnknownExchange):
+        await broker.exchange(name).show()
+        fail(
+            f"{name} is an exchange, and there is no queue of that name: say --exchange to lead to it, or make "
+            f"the queue first (`minibroker queue set {name}`)",
+            exits.USAGE,
+        )
 
 
 @exchange.command()

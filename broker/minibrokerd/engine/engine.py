@@ -203,7 +203,8 @@ class Engine:
             fields = note.fields
             if "connection" in fields:  # of whoever did it: the core knows no addresses
                 fields = self.describe(int(fields["connection"])) | fields
-            events.info(note.event, **fields)
+            tell = events.warning if note.is_warning else events.info
+            tell(note.event, **fields)
         for connection in effects.closes:
             sink = self.sinks.pop(connection, None)
             if sink is not None:

@@ -43,10 +43,12 @@ _FACTORIES: Final[Mapping[Kind, Any]] = {Kind.MAP: dict, Kind.NAMES: list}
 
 
 def _type_of(field: Field) -> Any:
+    plain: Any
     if field.kind is Kind.INT:
-        plain: Any = Annotated[int, msgspec.Meta(ge=0, le=min(field.high, 2**63 - 1))]
-        return plain | None if field.default is None else plain
-    return Annotated[_PLAIN[field.kind], msgspec.Meta(max_length=field.high)]
+        plain = Annotated[int, msgspec.Meta(ge=0, le=min(field.high, 2**63 - 1))]
+    else:
+        plain = Annotated[_PLAIN[field.kind], msgspec.Meta(max_length=field.high)]
+    return plain | None if field.default is None else plain
 
 
 def _struct_of(command: Command) -> type:

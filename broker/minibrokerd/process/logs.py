@@ -78,7 +78,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "unencrypted": "the port is open to other machines without TLS",
     "queue_created": "a queue is there that was not; with those settings that are not the defaults",
     "queue_changed": "a client changed settings of a queue",
-    "queue_unused": "a queue ended that nobody had used for `delete_unused_ms`, with `messages` messages",
+    "queue_unused": "nobody used a queue for `delete_unused_ms`: it ended, with `messages` (a warning if some)",
     "queue_ended": "a client deleted a queue and its DLQ, with `messages` messages",
     "queue_purged": "a client ended messages of a queue: `messages` of them",
     "messages_redriven": "a client sent dead messages back: `messages` of them",

@@ -11,7 +11,6 @@ from minibroker.aio.driver import Driver
 from minibroker.aio.queue import NO_GROUP, runs_of
 from minibroker.contract.confirms import Routed, RoutedRun
 from minibroker.contract.errors import NotSent
-from minibroker.contract.exchange_commands import REFUSE
 from minibroker.session import exchange_wishes, wishes
 from minibroker.session.exchange_wishes import (
     Binding,
@@ -53,8 +52,8 @@ class Exchange:
         self,
         type: str,
         *,
-        unroutable: str = REFUSE,
-        alternate: str = "",
+        unroutable: str | None = None,
+        alternate: str | None = None,
         timeout: Span | None = None,
     ) -> ExchangeInfo:
         """Make the exchange, or change what it does with what no binding takes; so a program may at each start.
@@ -64,12 +63,14 @@ class Exchange:
         Args:
             type: "direct" (a binding takes its own routing key), "topic" (its pattern, with * for a word and # for
                 any), "fanout" (everything), "headers" (by `match`), "hash" (each routing key has one queue).
-            unroutable: of a message that no binding takes: "refuse" (its publish raises Unroutable) or "drop".
-            alternate: the exchange that is asked before that.
+            unroutable: of a message that no binding takes: "refuse" (its publish raises Unroutable; a new exchange
+                does) or "drop". None: as it is.
+            alternate: the exchange that is asked before that, which must be there; "": none. None: as it is.
             timeout: deadline of this call.
 
         Raises:
             TypeError, BadName, BadValue: no such exchange can be, or it is there, and of another type.
+            UnknownExchange: there is no such alternate.
             LimitReached: there are 10,000.
         """
         wish = exchange_wishes.declare(self.name, type, unroutable, alternate)

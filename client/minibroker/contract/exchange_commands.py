@@ -75,13 +75,13 @@ EXCHANGE_COMMANDS: Final[tuple[Command, ...]] = (
             text(
                 "unroutable",
                 limits.MAX_MODE_CHARS,
-                "What no binding takes: refuse or drop.",
-                REFUSE,
+                "What no binding takes: refuse or drop; empty: as it is, refuse of a new one.",
             ),
             text(
                 "alternate",
                 limits.MAX_QUEUE_NAME_CHARS,
-                "The exchange that gets what no binding takes; empty: none.",
+                "The exchange that gets what no binding takes; empty: none. Left out: as it is.",
+                None,
             ),
         ),
         (),

@@ -133,19 +133,22 @@ class Binding:
     pattern: str
 
 
-def declare(name: str, type: str, unroutable: str, alternate: str) -> Wish:
-    """Return the wish for an exchange; TypeError, BadName, BadValue if it can be none."""
-    for what, value, known in (
-        ("type", type, EXCHANGE_TYPES),
-        ("unroutable", unroutable, UNROUTABLE),
-    ):
-        of_type(what, value, str, "a str")
-        if value not in known:
-            raise BadValue(f"{what} is {shown(value)}; it must be one of {', '.join(known)}")
-    of_type("alternate", alternate, str, "the name of an exchange, a str")
-    fields: dict[str, object] = {"name": name, "type": type, "unroutable": unroutable}
-    fields["alternate"] = check_name(alternate) if alternate else ""
+def declare(name: str, type: str, unroutable: str | None, alternate: str | None) -> Wish:
+    """Return the wish for an exchange, None: as it is; TypeError, BadName, BadValue if it can be none."""
+    fields: dict[str, object] = {"name": name, "type": _one_of("type", type, EXCHANGE_TYPES)}
+    if unroutable is not None:
+        fields["unroutable"] = _one_of("unroutable", unroutable, UNROUTABLE)
+    if alternate is not None:
+        of_type("alternate", alternate, str, "the name of an exchange, a str")
+        fields["alternate"] = check_name(alternate) if alternate else ""
     return "exchange_set", fields, b""
+
+
+def _one_of(what: str, value: str, known: tuple[str, ...]) -> str:
+    of_type(what, value, str, "a str")
+    if value not in known:
+        raise BadValue(f"{what} is {shown(value)}; it must be one of {', '.join(known)}")
+    return value
 
 
 def page(after: str) -> Wish:

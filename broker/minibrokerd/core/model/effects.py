@@ -66,11 +66,14 @@ class ReadBack:
 class Note:
     """Something that an operator should read in the log of the server: an event of its table, with fields."""
 
-    __slots__ = ("event", "fields")
+    __slots__ = ("event", "fields", "is_warning")
 
-    def __init__(self, event: str, fields: dict[str, int | str]) -> None:
+    def __init__(
+        self, event: str, fields: dict[str, int | str], *, is_warning: bool = False
+    ) -> None:
         self.event = event
         self.fields = fields
+        self.is_warning = is_warning
 
 
 class Effects:
@@ -111,3 +114,7 @@ class Effects:
     def note(self, event: str, **fields: int | str) -> None:
         """Have an event written to the log of the server."""
         self.notes.append(Note(event, fields))
+
+    def warn(self, event: str, **fields: int | str) -> None:
+        """Have an event written there that somebody should look at."""
+        self.notes.append(Note(event, fields, is_warning=True))

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from minibroker.contract import limits
-from minibroker.contract.exchange_commands import EXCHANGE_TYPES, HEADERS, UNROUTABLE
+from minibroker.contract.exchange_commands import EXCHANGE_TYPES, HEADERS, REFUSE, UNROUTABLE
 from minibrokerd.core.model.exchanges import Binding, Exchange, check_pattern
 from minibrokerd.core.model.inputs import Frame
 from minibrokerd.core.model.refusals import Refused, check_name, check_space
@@ -25,9 +25,14 @@ def exchange_set(store: Store, frame: Frame, part: Any) -> None:
     """Make an exchange, or change what it does with what no binding takes."""
     check_name(part.name)
     _check_word("type", part.type, EXCHANGE_TYPES)
-    _check_word("unroutable", part.unroutable, UNROUTABLE)
-    if part.alternate:
-        check_name(part.alternate)
+    if part.unroutable:
+        _check_word("unroutable", part.unroutable, UNROUTABLE)
+    if part.alternate and part.alternate not in store.exchanges.by_name:
+        raise Refused(
+            "unknown_exchange",
+            f"there is no exchange {part.alternate!r:.200} that could be the alternate of {part.name!r:.200}; "
+            "make it first, or correct its name",
+        )
     known, exchange = store.exchanges, store.exchanges.by_name.get(part.name)
     if exchange is None:
         if len(known.by_name) >= limits.MAX_EXCHANGES:
@@ -36,7 +41,7 @@ def exchange_set(store: Store, frame: Frame, part: Any) -> None:
             )
             raise Refused("limit_reached", text)
         check_space(short=store.short)
-        known.make(store, part.name, part.type, part.unroutable, part.alternate)
+        known.make(store, part.name, part.type, part.unroutable or REFUSE, part.alternate or "")
         _note(store, frame, "exchange_made", exchange=part.name, type=part.type)
     else:
         if exchange.type != part.type:
@@ -45,9 +50,11 @@ def exchange_set(store: Store, frame: Frame, part: Any) -> None:
                 f"the exchange {part.name!r} is of type {exchange.type}, and that cannot be changed; "
                 "delete it first, or use another name",
             )
-        if (exchange.unroutable, exchange.alternate) != (part.unroutable, part.alternate):
+        unroutable = part.unroutable or exchange.unroutable
+        alternate = exchange.alternate if part.alternate is None else part.alternate
+        if (exchange.unroutable, exchange.alternate) != (unroutable, alternate):
             check_space(short=store.short)
-            exchange.unroutable, exchange.alternate = part.unroutable, part.alternate
+            exchange.unroutable, exchange.alternate = unroutable, alternate
             known.write(store, exchange)
             _note(store, frame, "exchange_changed", exchange=part.name)
     _reply(store, frame, _told(known.by_name[part.name]) | {"created": int(exchange is None)})

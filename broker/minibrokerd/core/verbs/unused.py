@@ -51,7 +51,8 @@ def _look(store: Store, timer: Timer, argument: tuple[Queue, int]) -> None:
     count = delete(store, queue, force=True)
     for each in both:
         end_pause_of(store, each)
-    store.effects.note("queue_unused", queue=queue.name, messages=count)
+    tell = store.effects.warn if count else store.effects.note
+    tell("queue_unused", queue=queue.name, messages=count)
 
 
 def _with_dlq(store: Store, queue: Queue) -> list[Queue]:
