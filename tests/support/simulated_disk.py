@@ -268,6 +268,9 @@ class SimulatedDisk(FileOps):
         """Make the directory, durably."""
         self.there = True
 
+    def remove_directory(self, path: str) -> None:
+        """There is no other one."""
+
     def open_directory(self, path: str) -> int:
         """Open the only directory."""
         if not self.there:

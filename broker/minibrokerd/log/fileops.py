@@ -109,6 +109,10 @@ class FileOps:
         """Remove the entry."""
         os.unlink(path)
 
+    def remove_directory(self, path: str) -> None:
+        """Remove an empty directory."""
+        os.rmdir(path)
+
     def make_directory(self, path: str) -> None:
         """Make the directory, private to this user, with those above it, and put their entries on the disk.
 

@@ -114,6 +114,8 @@ EVENTS: Final[Mapping[str, str]] = {
     "queue_has_room": "a publish found `queue`, which was full, below 90 % of its limits",
     "queue_deleted": "a queue is gone, with the messages that it had",
     "damage_found": "a sealed segment is not as it was written; its messages are set aside when they are read",
+    "retained_cut": "so many `bytes` at the end of a retained log were not whole, as a crash leaves them: cut off",
+    "retained_damage": "a retained log is not as it was written: messages `first` to `stop` are skipped, at most",
     "read_failed": "messages could not be read back from the log; it is tried again every second",
     "disk_full": "publishes are refused until there is space; acks go on",
     "disk_has_room": "publishes are taken again",

@@ -1,0 +1,195 @@
+"""What one retained log does, each of it reopened after: on a disk, on a simulated one, and without one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from retained_world import frame_of, same
+
+from minibrokerd.log.fileops import FileOps
+from minibrokerd.retained.files import RetainedFiles
+from minibrokerd.retained.frames import Frame
+from minibrokerd.retained.memory_files import MemoryFiles
+from minibrokerd.retained.shelf import Files, Retained
+from support.simulated_disk import SimulatedDisk
+
+SMALL = 400  # bytes of a segment
+
+
+class Log:
+    """A log that can be opened again; one in memory stays as it is."""
+
+    def __init__(self, make: Callable[[], Files]) -> None:
+        self._make = make
+        self.files = make()
+        self.files.open()
+
+    def again(self) -> Files:
+        """Close it and open it again."""
+        if not isinstance(self.files, MemoryFiles):
+            sums = self.files.size_bytes, self.files.messages, self.files.first, self.files.stop
+            self.files.close()
+            self.files = self._make()
+            self.files.open()
+            now = self.files.size_bytes, self.files.messages, self.files.first, self.files.stop
+            assert now == sums
+        return self.files
+
+
+@pytest.fixture(params=["disk", "simulated", "memory"])
+def log(request: pytest.FixtureRequest, tmp_path: Path) -> Log:
+    """A log with small segments."""
+    if request.param == "memory":
+        return Log(MemoryFiles)
+    ops = FileOps() if request.param == "disk" else SimulatedDisk()
+    return Log(lambda: RetainedFiles(ops, str(tmp_path / "7"), segment_bytes=SMALL))
+
+
+def read_all(files: Files, offset: int = 0, most_bytes: int = 300) -> list[Frame]:
+    """Return everything from an offset on."""
+    found: list[Frame] = []
+    while True:
+        chunk = files.read(offset, most_bytes)
+        found += chunk.frames
+        assert chunk.frames or chunk.at_end
+        offset = chunk.next_offset
+        if chunk.at_end:
+            return found
+
+
+def test_a_new_log_is_empty(log: Log) -> None:
+    """Nothing to read, at its end."""
+    files = log.again()
+    assert (files.first, files.stop, files.messages, files.size_bytes) == (0, 0, 0, 0)
+    chunk = files.read(0, 100)
+    assert (chunk.frames, chunk.next_offset, chunk.at_end) == ([], 0, True)
+    assert files.offset_at(5) == 0
+
+
+def test_what_was_appended_is_read(log: Log) -> None:
+    """From every offset: the frame that holds it, or the next there is."""
+    frames = [frame_of(first, 3) for first in range(10, 100, 5)]
+    for frame in frames:
+        log.files.append([frame])
+    log.files.sync()
+    files = log.again()
+    assert (files.first, files.stop, files.messages) == (10, 98, 54)
+    for offset in range(110):
+        expected = [frame for frame in frames if frame.stop > offset]
+        found = read_all(files, offset)
+        assert len(found) == len(expected)
+        assert all(map(same, found, expected))
+
+
+def test_a_frame_is_read_however_large(log: Log) -> None:
+    """At least one, if there is any; and no more than was asked for."""
+    log.files.append([frame_of(0, 2, size=2000), frame_of(2), frame_of(3)])
+    files = log.again()
+    assert [frame.first for frame in files.read(1, 1).frames] == [0]
+    assert [frame.first for frame in files.read(2, 1).frames] == [2]
+    assert [frame.first for frame in files.read(2, 1000).frames] == [2, 3]
+
+
+def test_what_came_before_is_ignored(log: Log) -> None:
+    """Whole frames; one that overlaps is an error."""
+    log.files.append([frame_of(5, 3)])
+    log.again().append([frame_of(5, 3), frame_of(6), frame_of(8)])
+    assert (log.again().messages, log.files.stop) == (4, 9)
+    with pytest.raises(ValueError, match="overlap"):
+        log.files.append([frame_of(8, 2)])
+
+
+def test_an_offset_is_found_by_its_time(log: Log) -> None:
+    """The first one that was published at or after it, also where the clock went back."""
+    times = [100, 100, 300, 200, 250, 400, 390, 500]
+    for index, time in enumerate(times):
+        log.files.append([frame_of(index, 1, time, 90)])
+    files = log.again()
+    for time in range(0, 600, 10):
+        expected = next((index for index, each in enumerate(times) if each >= time), len(times))
+        assert files.offset_at(time) == expected
+
+
+@pytest.mark.parametrize("bound", ["ms", "bytes", "messages"])
+def test_retention_deletes_from_the_front(log: Log, bound: str) -> None:
+    """What is kept is at least what was asked for, and not much more."""
+    for first in range(100):
+        log.files.append([frame_of(first, 1, 1_000 + first)])
+    log.files.sync()
+    size = log.files.size_bytes
+    asked = {"ms": (10, 0, 0), "bytes": (0, size // 2, 0), "messages": (0, 0, 50)}[bound]
+    gone = log.files.retain(1_099, *asked)
+    kept = 11 if bound == "ms" else 50
+    files = log.again()
+    assert files.messages == 100 - gone == files.stop - files.first
+    assert kept <= files.messages <= kept + 8
+    assert [frame.first for frame in read_all(files)] == list(range(gone, 100))
+    assert files.retain(1_099, 0, 0, 0) == 0
+
+
+def test_retention_may_delete_all(log: Log) -> None:
+    """The end of the log stays where it is."""
+    log.files.append([frame_of(3, 4, 50)])
+    assert log.files.retain(10_000, 100, 0, 0) == 4
+    files = log.again()
+    assert (files.first, files.stop, files.messages, files.size_bytes) == (7, 7, 0, 0)
+    files.append([frame_of(3, 4), frame_of(7)])
+    assert (log.again().first, log.files.stop) == (7, 8)
+
+
+@pytest.mark.parametrize("below", [0, 4, 5, 6, 20, 33, 34, 59, 60, 61, 500])
+def test_a_trim_takes_all_below(log: Log, below: int) -> None:
+    """In the middle of a frame too: who reads drops the rest of it."""
+    frames = [frame_of(first, 3) for first in range(5, 60, 5)]
+    log.files.append(frames)
+    log.files.trim(below)
+    files = log.again()
+    left = [offset for frame in frames for offset in range(frame.first, frame.stop)]
+    left = [offset for offset in left if offset >= below]
+    assert files.messages == len(left)
+    assert below <= files.first <= (left[0] if left else max(below, 58)) or below < 5
+    found = [frame.first for frame in read_all(files)]
+    assert found == [frame.first for frame in frames if frame.stop > below]
+    behind = max(files.stop, 60)
+    files.append([frame_of(behind)])
+    assert log.again().read(behind, 1).frames[0].first == behind
+
+
+def test_logs_of_a_directory(tmp_path: Path) -> None:
+    """By their numbers; one that is deleted is gone with its files."""
+    shelf = Retained(FileOps(), str(tmp_path / "retained"))
+    assert shelf.numbers() == []
+    for number in (12, 3):
+        shelf.get(number).append([frame_of(0, 2)])
+        shelf.get(number).sync()
+    assert (shelf.numbers(), shelf.messages) == ([3, 12], 4)
+    shelf.delete(3)
+    shelf.close()
+    assert os.listdir(tmp_path / "retained") == ["12"]
+    again = Retained(FileOps(), str(tmp_path / "retained"))
+    assert (again.numbers(), again.get(12).stop) == ([12], 2)
+    again.close()
+
+
+def test_who_reads_the_same_reads_the_disk_once(tmp_path: Path) -> None:
+    """Three groups at the same place, and one a little behind."""
+    shelf = Retained(FileOps(), str(tmp_path / "retained"))
+    frames = [frame_of(first, 2) for first in range(0, 100, 2)]
+    shelf.get(1).append(frames)
+    for _ in range(3):
+        offset = 0
+        found: list[Frame] = []
+        while not (chunk := shelf.read(1, offset, 200)).at_end:
+            found += chunk.frames
+            offset = chunk.next_offset
+        assert [frame.first for frame in (*found, *chunk.frames)] == list(range(0, 100, 2))
+    assert shelf.cache.disk_reads == 1
+    assert shelf.read(1, 31, 200).frames[0].first == 30
+    assert shelf.cache.disk_reads == 1
+    shelf.get(1).append([frame_of(100)])
+    assert shelf.read(1, 100, 200).frames[0].first == 100
+    assert shelf.cache.disk_reads == 2
+    shelf.close()
