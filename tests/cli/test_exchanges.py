@@ -114,6 +114,9 @@ def test_words_that_do_not_go_together(broker_server: BrokerServer) -> None:
         (("publish", "q", "x", "--routing-key", "k"), "needs --exchange"),
         (("publish", "q", "x", "--exchange", "e"), "not both"),
         (("publish", "x", "--exchange", "e", "--unique-key", "u"), "--unique-key"),
+        (("publish", "x", "--exchange", "e", "--unique", "replace"), "needs --unique-key"),
+        (("publish", "q", "x", "--unique", "replace"), "needs --unique-key"),
+        (("schedule", "add", "s", "@daily", "q", "--unique", "keep-latest"), "needs --unique-key"),
         (("exchange", "set", "e"), "--type"),
     ):
         assert text in refusal(broker_server, exits.USAGE, *words)

@@ -84,6 +84,60 @@ async def test_what_cannot_be_sent(queue: Any, arguments: Any, error: Any) -> No
         await queue.publish_many([1, 2], unique_keys=["only one"])
 
 
+# Arguments that say how another one works, and do nothing where that is missing.
+ALONE: list[tuple[dict[str, Any], str]] = [
+    ({"unique": "replace"}, "unique is 'replace' and there is no unique_key"),
+    ({"unique": "keep-latest", "dedupe_id": "d"}, "unique is 'keep-latest' and there is no"),
+    ({"dedupe_window": 60}, "dedupe_window is 60 and there is no dedupe_id"),
+    ({"dedupe_window": 60, "unique_key": "k"}, "dedupe_window is 60 and there is no dedupe_id"),
+    ({"if_dead": "run"}, "if_dead is 'run' and there is no after"),
+]
+
+
+def of_many(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of `publish` as `publish_many` has them for one body."""
+    many = {"unique_key": "unique_keys", "dedupe_id": "dedupe_ids"}
+    return {
+        many.get(name, name): [value] if name in many else value
+        for name, value in arguments.items()
+    }
+
+
+@pytest.mark.parametrize(("arguments", "said"), ALONE)
+async def test_what_would_do_nothing_is_refused(
+    broker: Any, queue: Any, arguments: Any, said: str
+) -> None:
+    """Nobody would notice that each of the messages is stored."""
+    with pytest.raises(minibroker.BadValue, match=said):
+        await queue.publish(b"", **arguments)
+    with pytest.raises(minibroker.BadValue, match=said):
+        await queue.publish("not bytes", timeout=5, **arguments)
+    is_of_many = "if_dead" not in arguments
+    if is_of_many:
+        with pytest.raises(minibroker.BadValue, match=said):
+            await queue.publish_many([b""], **of_many(arguments))
+    await queue.publish(b"begun", ttl=60)
+    [message] = await queue.receive(wait=5)
+    async with message.step() as step:
+        with pytest.raises(minibroker.BadValue, match=said):
+            step.publish(queue, b"", **arguments)
+        if is_of_many:
+            with pytest.raises(minibroker.BadValue, match=said):
+                step.publish_many(queue, [b""], **of_many(arguments))
+    if "unique" in arguments and "dedupe_id" not in arguments:
+        with pytest.raises(minibroker.BadValue, match=said):
+            await broker.schedules.set(f"alone-{queue.name}", "@daily", queue.name, **arguments)
+    assert await queue.peek() == []
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"unique": "drop"}, {"dedupe_window": None}, {"if_dead": "dead-letter"}]
+)
+async def test_what_is_so_anyway_may_be_said(queue: Any, arguments: Any) -> None:
+    await queue.publish(b"x", **arguments)
+    assert len(await queue.peek()) == 1
+
+
 # ---- in a step ----
 
 

@@ -127,6 +127,8 @@ def test_what_is_there_already_is_not_stored_twice(http_broker: HttpBroker) -> N
     again = publish(dedupe_id="d")
     assert (again["id"], again["duplicate"]) == (first["id"], True)
     assert publish(400, unique_key="u", unique="sometimes")["code"] == "bad_value"
+    assert "no unique_key" in publish(400, unique="replace")["text"]
+    assert "no dedupe_id" in publish(400, dedupe_window_ms=60_000, unique_key="v")["text"]
     assert publish(400, dedupe_id="e", dedupe_window_ms=-1)["code"] == "bad_value"
 
 

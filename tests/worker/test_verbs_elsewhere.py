@@ -11,6 +11,7 @@ from test_working import HEAD
 from worker_process import WorkerProcess
 
 import minibroker
+from minibroker import Confirm
 
 StartWorker = Callable[..., WorkerProcess]
 
@@ -33,10 +34,12 @@ def order(body: str, message: minibroker.sync.Message):
     if body == "steps":
         with message.step(timeout=datetime.timedelta(seconds=20)) as step:
             step.publish("mails", {{"to": body}}, headers={{"a": 1}}, delay=datetime.timedelta(0))
-            step.publish_many("parcels", [b"1", b"2"], key="k")
+            step.publish_many("parcels", [b"1", b"2"], key="k", unique_keys=iter(["u", "v"]))
+            step.publish("parcels", b"dropped", unique_key="u")
+            step.publish("parcels", b"3", unique_key="stands", unique="replace")
             step.route("done", {{"order": body}}, routing_key="orders.steps", key="k")
             step.result(["stored", len(body)])
-        pathlib.Path("confirms").write_text(" ".join(f"{{each.id}}:{{each.durability}}" for each in step.confirms))
+        pathlib.Path("confirms").write_text(repr(list(step.confirms)))
         (routed,) = step.routed
         pathlib.Path("routed").write_text(f"{{routed.ids['audit']}}:{{routed.durability}}:{{len(routed.queues)}}")
         return "not this"
@@ -91,6 +94,7 @@ async def test_a_step_is_done_as_one_or_not_at_all(
     await orders.set(result_ms=3_600_000, max_attempts=1)
     await broker.exchange("done").declare("topic")
     await broker.exchange("done").bind("audit", "orders.*")
+    stands = await broker.queue("parcels").publish(b"stands", unique_key="stands")
     steps = await orders.publish("steps")
     rest = await orders.publish_many(["breaks", "misspells", "twice"])
     worker = start_worker(SHOP.format(executor=executor))
@@ -102,9 +106,16 @@ async def test_a_step_is_done_as_one_or_not_at_all(
     (mail,) = await mails.peek()
     assert (mail.body, mail.headers) == ({"to": "steps"}, {"a": 1})
     parcels = await broker.queue("parcels").peek()
-    assert [(each.body, each.info["key"]) for each in parcels] == [(b"1", "k"), (b"2", "k")]
-    confirms = (worker.folder / "confirms").read_text().split()
-    assert confirms == [f"{each.id}:sync" for each in (mail, *parcels)]
+    assert [(each.body, each.info["key"]) for each in parcels] == [
+        (b"1", "k"),
+        (b"2", "k"),
+        (b"3", ""),
+    ]
+    ids = [mail.id, *(each.id for each in parcels)]
+    expected = [Confirm(*id, "sync") for id in ids]
+    expected.insert(3, Confirm(*parcels[0].id, "sync", duplicate=True))
+    expected[-1] = Confirm(*ids[-1], "sync", replaced=stands.id)
+    assert (worker.folder / "confirms").read_text() == repr(expected)
     (audit,) = await broker.queue("audit").peek()
     assert audit.body == {"order": "steps"}
     assert (worker.folder / "routed").read_text() == f"{audit.id}:sync:1"

@@ -111,6 +111,7 @@ def publish(
     minibroker publish --exchange logs --routing-key kern.error "disk full"
     """
     name, body = _where(queue, body, exchange, routing_key, names=bool(unique_key or dedupe_id))
+    check_unique(unique_key, unique)
     _check_file(body, file, lines, dedupe_id)
     own = headers_of(os.environ) | headers_given(headers)
     settings: dict[str, Any] = {"headers": own, "key": key, "delay": delay, "priority": priority}
@@ -162,6 +163,12 @@ def _where(
             "what is published to an exchange has no --unique-key, and no --dedupe-id"
         )
     return exchange, queue
+
+
+def check_unique(unique_key: str | None, unique: str) -> None:
+    """Check that it is not said what becomes of a message whose key is held, where it has none."""
+    if unique != UNIQUE_MODES[0] and not unique_key:
+        raise click.UsageError(f"--unique {unique} needs --unique-key")
 
 
 def _check_file(body: str | None, file: Path | None, lines: bool, dedupe_id: str) -> None:

@@ -17,7 +17,7 @@ from minibrokerd.cli.completing import complete_schedule
 from minibrokerd.cli.group import Group
 from minibrokerd.cli.options import client_options, option, queue_argument
 from minibrokerd.cli.printing import fail, print_json, print_table, say
-from minibrokerd.cli.publish import decoded, headers_given
+from minibrokerd.cli.publish import check_unique, decoded, headers_given
 from minibrokerd.cli.ranges import Duration
 from minibrokerd.cli.selecting import matches, pattern_argument
 from minibrokerd.cli.talking import talk
@@ -88,6 +88,7 @@ def add(
     \b
     minibroker schedule add nightly "0 3 * * *" reports --zone Europe/Berlin
     """
+    check_unique(unique_key, unique)
     bodies, wrong = decoded([os.fsencode(body)], body_type, 0)
     if wrong is not None:
         raise wrong

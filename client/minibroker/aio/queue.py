@@ -19,7 +19,7 @@ from minibroker.contract.confirms import Confirm, ConfirmRun, Confirms, MessageI
 from minibroker.contract.errors import MinibrokerError, NotSent
 from minibroker.contract.outcomes import Failures, PartialConfirms
 from minibroker.session import requeueing, wishes
-from minibroker.session.after import DEAD_LETTER
+from minibroker.session.after import DEAD_LETTER, Comes
 from minibroker.session.declaring import Declaration
 from minibroker.session.message import Delivery
 from minibroker.session.outbox import GROUP_MESSAGES, Key, PublishGroup
@@ -104,8 +104,9 @@ class Queue(QueueByHand, Generic[Body]):
         driver = self._driver
         if (
             type(plain) is bytes and headers is None and key is None and delay is None and priority == 0
-            and max_attempts is None and lease is None and unique_key is None and dedupe_id is None
-            and ttl is None and after is None and timeout is None and get_ident() == driver.thread
+            and max_attempts is None and lease is None and ttl is None and after is None and timeout is None
+            and unique_key is None and dedupe_id is None and unique is wishes.DROP and dedupe_window is None
+            and if_dead is DEAD_LETTER and get_ident() == driver.thread
         ):  # fmt: skip
             group = self._latest
             if len(plain) > group.plain_bytes:
@@ -121,11 +122,8 @@ class Queue(QueueByHand, Generic[Body]):
                     driver.schedule()
                 return await future
         terms = timeout, max_attempts, lease, priority, unique, dedupe_window, ttl
-        if after is not None:
-            said = self.name, body, headers, key, delay, terms[1:]
-            comes = after, if_dead, unique_key, dedupe_id
-            return await publish_after(driver, timeout, said, comes)
-        return await self._publish(terms, body, headers, key, delay, unique_key, dedupe_id)
+        comes = after, if_dead, unique_key, dedupe_id
+        return await self._publish(terms, body, headers, key, delay, comes)
 
     async def _publish(
         self,
@@ -134,14 +132,19 @@ class Queue(QueueByHand, Generic[Body]):
         headers: Mapping[str, object] | None,
         key: str | None,
         delay: Span | None,
-        unique_key: str | None,
-        dedupe_id: str | None,
+        comes: Comes,
     ) -> Confirm:
+        after, if_dead, *names = comes
+        if after is not None or if_dead != DEAD_LETTER:
+            said = self.name, body, headers, key, delay, asked[1:]
+            return await publish_after(self._driver, asked[0], said, comes)
         where = self._key
         if asked != NOTHING_ASKED:
-            where = wishes.place(self.name, asked[0], self._driver.timeout_ms, *asked[1:])
+            where = wishes.place(
+                self.name, asked[0], self._driver.timeout_ms, *asked[1:], names=names
+            )
         most = self._driver.session.max_message_bytes
-        some = wishes.ready(body, headers, key, delay, most, unique_key, dedupe_id)
+        some = wishes.ready(body, headers, key, delay, most, *names)
         group = self._group(where, 1, some.cost)
         future = self._driver.create_future()
         group.add(future, *some[:-2])
@@ -181,7 +184,8 @@ class Queue(QueueByHand, Generic[Body]):
         most = driver.session.max_message_bytes
         many = wishes.ready_many(bodies, headers, key, delay, most, unique_keys, dedupe_ids)
         terms = max_attempts, lease, priority, unique, dedupe_window, ttl
-        where = wishes.place(self.name, timeout, driver.timeout_ms, *terms)
+        names = unique_keys, dedupe_ids
+        where = wishes.place(self.name, timeout, driver.timeout_ms, *terms, names=names)
         driver.check_open()
         calls = []
         most = driver.session.outbox.group_bytes

@@ -12,18 +12,24 @@ from minibroker.contract.errors import BadValue, TooLarge
 from minibroker.contract.wire import pack_runs
 from minibroker.session.outbox import Key, PublishGroup
 from minibroker.session.spans import shown
-from minibroker.session.wishes import runs_of
+from minibroker.session.wishes import idle, runs_of
 
 DEAD_LETTER: Final = IF_DEAD[0]
 
 
 # Predecessors, what becomes of it, and what it cannot have: a unique key, a dedupe id.
-Comes = tuple[Iterable[MessageId], str, str | None, str | None]
+Comes = tuple[Iterable[MessageId] | None, str, str | None, str | None]
 
 
 def alone(comes: Comes) -> tuple[list[MessageId], bool, str]:
-    """Return what one message of its own comes after, as a step has it; BadValue if it is to be unique, too."""
+    """Return what one message of its own comes after, as a step has it.
+
+    Raises:
+        BadValue: it is to be unique, too; or it comes after none, so that `if_dead` would do nothing.
+    """
     after, if_dead, *names = comes
+    if after is None:
+        raise idle("if_dead", if_dead, "after")
     if any(name is not None for name in names):
         raise BadValue(
             "what comes after others has no unique_key, and no dedupe_id; leave them out, or after"

@@ -82,7 +82,9 @@ def change(
     if len(content) > limits.MAX_SCHEDULE_BYTES:
         text = f"the job of a schedule has {len(content)} bytes, and {limits.MAX_SCHEDULE_BYTES} are allowed"
         raise TooLarge(f"{text}; store the data elsewhere and publish its place")
-    own = wishes.place(queue, 0, 0, max_attempts, lease, priority, unique, ttl=ttl)[2:]
+    own = wishes.place(
+        queue, 0, 0, max_attempts, lease, priority, unique, ttl=ttl, names=(unique_key, None)
+    )[2:]
     terms: dict[str, object] = {"key": ready.key.decode(), "delay_ms": ready.delay_ms}
     terms["unique_key"] = unique_key
     terms |= zip(TERMS, own, strict=False)

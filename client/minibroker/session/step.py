@@ -119,7 +119,9 @@ class StepData:
             TypeError, BadValue, TooLarge: it cannot be sent, and is no part of the step.
         """
         terms = max_attempts, lease, priority, unique, dedupe_window, ttl
-        comes = None if after is None else alone((after, if_dead, unique_key, dedupe_id))
+        comes = None
+        if after is not None or if_dead != DEAD_LETTER:
+            comes = alone((after, if_dead, unique_key, dedupe_id))
         self._publish(queue, body, headers, key, delay, terms, comes, unique_key, dedupe_id)
 
     def say(self, said: Said, comes: tuple[list[MessageId], bool, str]) -> None:
@@ -219,7 +221,7 @@ class StepData:
         name, made = self._queue(queue)
         most_bytes = self._driver.session.max_message_bytes
         some = wishes.ready(made(body), headers, key, delay, most_bytes, unique_key, dedupe_id)
-        group = self._group(name, terms, 1, comes)
+        group = self._group(name, terms, 1, comes, (unique_key, dedupe_id))
         group.add(None, *some[:-2])
         if some.names is not wishes.NO_NAMES:
             self._name(group, [some.names])
@@ -251,7 +253,7 @@ class StepData:
         many = wishes.ready_many(raws, headers, key, delay, most_bytes, unique_keys, dedupe_ids)
         if many.bodies:
             terms = max_attempts, lease, priority, unique, dedupe_window, ttl
-            group = self._group(name, terms, len(many.bodies))
+            group = self._group(name, terms, len(many.bodies), names=(unique_keys, dedupe_ids))
             group.add_many(None, many.headers, many.bodies, many.encodings, many.key, many.delay_ms)
             self._name(group, many.names)
 
@@ -282,8 +284,9 @@ class StepData:
         terms: Terms,
         count: int,
         comes: tuple[list[MessageId], bool, str] | None = None,
+        names: Sequence[object] = (None, None),
     ) -> PublishGroup:
-        where = wishes.place(name, self._timeout_ms / 1000, 0, *terms)
+        where = wishes.place(name, self._timeout_ms / 1000, 0, *terms, names=names)
         self._add(count)
         group = self._newest.get(name)
         if comes is not None:

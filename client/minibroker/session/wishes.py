@@ -145,8 +145,13 @@ def place(
     unique: str = DROP,
     dedupe_window: Span | None = None,
     ttl: Span | None = None,
+    *,
+    names: Sequence[object] = (None, None),
 ) -> Key:
-    """Return what publishes share that leave in one frame; TypeError, BadValue if they cannot have these terms."""
+    """Return what publishes share that leave in one frame; TypeError, BadValue if they cannot have these terms.
+
+    `names` are their unique keys and dedupe ids, None for none: terms of what they do not have would do nothing.
+    """
     within_ms = timeout_ms(timeout, default_ms)
     asked = max_attempts, lease, priority, unique, dedupe_window, ttl
     if asked == (None, None, 0, DROP, None, None):
@@ -156,12 +161,21 @@ def place(
     whole("priority", priority, 0, limits.MAX_PRIORITY)
     if unique not in UNIQUE_MODES:
         raise BadValue(f"unique is {shown(unique)}; it must be one of {', '.join(UNIQUE_MODES)}")
+    if unique != DROP and names[0] is None:
+        raise idle("unique", unique, "unique_key")
     mode = "" if unique == DROP else unique
     window_ms = 0
     if dedupe_window is not None:
         window_ms = milliseconds("dedupe_window", dedupe_window, limits.MAX_DELAY_MS, 1)
+        if names[1] is None:
+            raise idle("dedupe_window", dedupe_window, "dedupe_id")
     ttl_ms = 0 if ttl is None else milliseconds("ttl", ttl, limits.MAX_DELAY_MS, 1)
     return queue, within_ms, attempts, lease_ms(lease), priority, mode, window_ms, ttl_ms
+
+
+def idle(name: str, value: object, missing: str) -> BadValue:
+    """Return the refusal of an argument that says how another one works which is not there."""
+    return BadValue(f"{name} is {shown(value)} and there is no {missing}; give both, or neither")
 
 
 def timeout_ms(timeout: Span | None, default_ms: int) -> int:

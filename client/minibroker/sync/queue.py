@@ -96,13 +96,14 @@ class Queue(QueueByHand, Generic[Body]):
         """
         driver = self._driver
         terms = max_attempts, lease, priority, unique, dedupe_window, ttl
-        if after is not None:
+        if after is not None or if_dead != DEAD_LETTER:
             said = self.name, body, headers, key, delay, terms
             comes = after, if_dead, unique_key, dedupe_id
             return publish_after(driver, timeout, said, comes)
         most = driver.session.max_message_bytes
         some = wishes.ready(body, headers, key, delay, most, unique_key, dedupe_id)
-        where = wishes.place(self.name, timeout, driver.timeout_ms, *terms)
+        names = unique_key, dedupe_id
+        where = wishes.place(self.name, timeout, driver.timeout_ms, *terms, names=names)
         waiter = Waiter()
         try:
             now = driver.__enter__()
@@ -149,7 +150,8 @@ class Queue(QueueByHand, Generic[Body]):
         most = driver.session.max_message_bytes
         many = wishes.ready_many(bodies, headers, key, delay, most, unique_keys, dedupe_ids)
         terms = max_attempts, lease, priority, unique, dedupe_window, ttl
-        where = wishes.place(self.name, timeout, driver.timeout_ms, *terms)
+        names = unique_keys, dedupe_ids
+        where = wishes.place(self.name, timeout, driver.timeout_ms, *terms, names=names)
         calls = []
         with driver as now:
             most = driver.session.outbox.group_bytes

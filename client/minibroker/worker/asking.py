@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import Any, Final
 
+import msgspec
+
 from minibroker.aio.message import Message
 from minibroker.contract import errors
 from minibroker.contract.bodies import decode_body
@@ -19,6 +21,7 @@ from minibroker.session import typed
 from minibroker.session.spans import in_seconds
 
 ASKED: Final = frozenset({"progress", "extend", "step"})
+NAMES: Final = "unique_keys", "dedupe_ids"  # of `publish_many`: any iterables
 FINE: Final = {"kind": "fine"}
 
 
@@ -61,6 +64,7 @@ class GivenStep:
         named = {name: in_seconds(value) for name, value in wishes.items()}
         if named.get("after") is not None:
             named["after"] = [list(each) for each in named["after"]]
+        named |= {name: list(named[name]) for name in NAMES if named.get(name) is not None}
         self._parts.append({"verb": verb, "queue": queue, "bodies": made, "wishes": named})
 
     def result(self, value: Any, *, kept: Any = None) -> None:
@@ -80,7 +84,7 @@ class GivenStep:
             said = self._given.ask(
                 kind="step", timeout=in_seconds(self._timeout), parts=self._parts, **self._result
             )
-            self.confirms = [Confirm(*each) for each in said["confirms"]]
+            self.confirms = [_confirm(*each) for each in said["confirms"]]
             self.routed = [
                 RoutedRun(tuple((name, *id) for name, id in ids.items()), 1, durability).confirm(0)
                 for ids, durability in said["routed"]
@@ -113,9 +117,20 @@ async def _step(message: Message[Any], asked: dict[str, Any]) -> dict[str, Any]:
         if "result" in asked:
             step.result(decode_body(*asked["result"]), kept=asked["kept"])
     return {
-        "confirms": [(each.origin, each.sequence, each.durability) for each in step.confirms],
+        "confirms": [msgspec.structs.astuple(each) for each in step.confirms],
         "routed": [(each.ids, each.durability) for each in step.routed],
     }
+
+
+def _confirm(
+    origin: int,
+    sequence: int,
+    durability: str,
+    duplicate: bool,
+    replaced: tuple[int, int] | None,
+) -> Confirm:
+    old = None if replaced is None else MessageId(*replaced)
+    return Confirm(origin, sequence, durability, duplicate, old)
 
 
 def refused(said: dict[str, Any]) -> Exception:
