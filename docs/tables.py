@@ -142,7 +142,7 @@ def setting_table() -> str:
             f"`{row.name}`",
             f"{row.default}",
             ", ".join(row.choices) or f"{row.low}-{_number(row.high)}",
-            row.meaning,
+            row.meaning + " May have a limit (section 5.16)." * row.may_limit,
         )
         for row in SETTINGS.values()
     )

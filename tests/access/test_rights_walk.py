@@ -18,8 +18,8 @@ from minibrokerd.access.rights import RIGHTS, Grant, Right, touched, verdict
 from minibrokerd.access.tokens import Row, make
 
 TICKS = 100  # that an answer may take
-P, C, M = Right.PUBLISH, Right.CONSUME, Right.MANAGE
-EVERYBODY = {P, C, M}
+P, C, M, A = Right.PUBLISH, Right.CONSUME, Right.MANAGE, Right.ADMIN
+EVERYBODY = {P, C, M, A}
 ALLOWED: dict[str, set[Right]] = {
     "publish": {P},
     "consume": {C},
@@ -72,6 +72,9 @@ ALLOWED: dict[str, set[Right]] = {
     "bind": {M},
     "unbind": {M},
     "bindings": EVERYBODY,
+    "policy_set": {A},
+    "policies": {M, A},
+    "policy_delete": {A},
 }
 # The field that names what is asked about, where that is no queue.
 NAMED_BY = {
@@ -83,7 +86,7 @@ NAMED_BY = {
     "unbind": "exchange",
     "bindings": "exchange",
 }
-ROLES = ({P}, {C}, {M}, {P, C}, {P, C, M})
+ROLES = ({P}, {C}, {M}, {A}, {P, C}, {P, C, M})
 MORE: dict[str, dict[str, Any]] = {
     "publish": {"count": 1},
     "consume": {"consumer": 1, "prefetch": 1},
@@ -106,6 +109,8 @@ MORE: dict[str, dict[str, Any]] = {
     "exchange_set": {"type": "fanout"},
     "bind": {"queue": "mail.b"},
     "unbind": {"queue": "mail.b"},
+    "policy_set": {"name": "p", "pattern": "x", "settings": {"max_attempts": 1}},
+    "policy_delete": {"name": "p"},
 }
 RUNS = (
     "begin",
@@ -120,7 +125,8 @@ RUNS = (
     "retime",
 )
 SCHEDULES = ("schedules", "schedule_delete", "schedule_pause", "schedule_run")
-NO_QUEUE = ("accept", "cancel", "ping", "goodbye", "withdraw", "pauses", *SCHEDULES)
+POLICIES = "policy_set", "policies", "policy_delete"
+NO_QUEUE = ("accept", "cancel", "ping", "goodbye", "withdraw", "pauses", *SCHEDULES, *POLICIES)
 OURS, THEIRS = ("mail.a", "mail.a.dlq"), ("other", "other.dlq", "mailbox", "MAIL.a", "mail", "")
 
 

@@ -117,7 +117,7 @@ ACTS: Final[dict[str, list[Act]]] = {
         for op in (
             "key_set", "keys", "schedule_set", "schedules", "schedule_delete", "schedule_pause", "schedule_run",
             "pauses", "accept", "ping", "goodbye", "exchange_set", "exchanges", "exchange_delete", "bind",
-            "unbind", "bindings",
+            "unbind", "bindings", "policy_set", "policies", "policy_delete",
         )
     },
 }  # fmt: skip

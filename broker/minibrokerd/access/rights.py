@@ -27,6 +27,7 @@ class Right(Enum):
     PUBLISH = "publish"
     CONSUME = "consume"
     MANAGE = "manage"
+    ADMIN = "admin"  # of the server: policies, and limits that the others cannot lift
 
 
 ANY: Final = frozenset(Right)
@@ -116,6 +117,9 @@ RIGHTS: Final[Mapping[str, Row]] = {
         _row("bind", {Right.MANAGE}, "exchange queue target", "the exchange, and what it leads to"),
         _row("unbind", {Right.MANAGE}, "exchange queue target", "likewise"),
         _row("bindings", ANY, "exchange", "shows names of queues"),
+        _row("policy_set", {Right.ADMIN}, "", "of all queues, whichever the token is for"),
+        _row("policies", {Right.MANAGE, Right.ADMIN}, "", "all of them"),
+        _row("policy_delete", {Right.ADMIN}, "", "of all queues, whichever the token is for"),
         _row("schedule_run", {Right.PUBLISH}, "", "those of its own queues"),
     )
 }

@@ -81,7 +81,7 @@ _expires = option(
     "--may",
     required=True,
     callback=_rights,
-    help="What it may do there: publish, consume, manage, separated by commas.",
+    help="What it may do there: publish, consume, manage, admin, separated by commas.",
 )
 @_expires
 @option("--max-connections", type=click.IntRange(0), default=0, help="Connections; 0: no limit.")

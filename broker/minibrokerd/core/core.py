@@ -45,7 +45,15 @@ from minibrokerd.core.model.sessions import Outcome, Result
 from minibrokerd.core.model.state import HOLD_FOR_EVER_MS, Store
 from minibrokerd.core.model.transitions import delay_over
 from minibrokerd.core.replay import Replay
-from minibrokerd.core.verbs import chaining, logins, pausing, redriving, unused, withdrawing
+from minibrokerd.core.verbs import (
+    chaining,
+    logins,
+    pausing,
+    policing,
+    redriving,
+    unused,
+    withdrawing,
+)
 from minibrokerd.core.verbs.attempts import leases_over
 from minibrokerd.core.verbs.dispatching import dispatch, line_up_all, refill_later
 from minibrokerd.core.verbs.expiring import expire_some
@@ -84,6 +92,7 @@ class Core:
             calendar_of=calendar_of,
         )
         self.store.chains.go_on = chaining.go_on
+        self.store.policies.carry_out = policing.carry_out
         self._replay: Replay | None = Replay(self.store)
 
     def replay(self, batch: Batch | Digested) -> None:
@@ -205,7 +214,7 @@ class Core:
 
     def hot_bytes(self) -> int:
         """Return about how many bytes the messages take of memory."""
-        return self.store.hot_bytes()
+        return self.store.sums.hot_bytes
 
     def held_bytes(self) -> int:
         """Return how many bytes the bodies take of memory: a frame as long as one message of it is there."""
@@ -237,6 +246,8 @@ def _frame(store: Store, frame: Frame) -> None:
     if connection is None:
         return  # its session was resumed elsewhere while these bytes were on their way
     store.jitter = frame.jitter
+    if store.policies.done is not None:
+        policing.catch_up(store, frame)
     if connection.silent:
         connection.silent = False
         line_up_all(store, connection)

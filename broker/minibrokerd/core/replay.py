@@ -160,6 +160,7 @@ class Replay:
         store.epoch, store.now_ms, store.unix_ms = epoch, now_ms, unix_ms
         store.wheel = Wheel(now_ms)
         store.grace_until_ms = now_ms + LEASE_GRACE_MS + 2 * TICK_MS
+        store.policies.opened(store)
         for waiting in self._queues.values():
             queue = waiting.queue
             if not queue.name:
@@ -223,13 +224,13 @@ class Replay:
         queue = waiting.queue
         queue.record_batch = self._number
         if queue.name:
-            queue.restore(meta.settings)
+            queue.restore(meta.settings, meta.chosen)
             return
         self._nameless.pop(queue.number, None)
         if queue.home != meta.home:
             self._homes[queue.home].remove(waiting)
             self._homes.setdefault(meta.home, []).append(waiting)
-        waiting.rename(meta.name, meta.home, meta.settings)
+        waiting.rename(meta.name, meta.home, meta.settings, meta.chosen)
         self._store.add_queue(queue)
 
     @_applies(ReserveMeta)

@@ -102,6 +102,8 @@ EVENTS: Final[Mapping[str, str]] = {
     "exchange_made": "a client made an exchange",
     "exchange_changed": "a client changed what an exchange does with what no binding takes",
     "exchange_deleted": "a client deleted an exchange, with its bindings",
+    "policy_set": "a client made or changed a policy, or a limit (`kind`)",
+    "policy_deleted": "a client deleted a policy, or a limit",
     "bound": "a client bound `exchange` to a queue, or to another exchange",
     "unbound": "a client ended such a binding",
     "dlq_full": "dead messages of `queue` wait there, delayed, for room in its dead-letter queue",

@@ -15,6 +15,7 @@ from minibroker.contract.fields import COLUMNS
 from minibroker.contract.key_commands import KEY_COMMANDS
 from minibroker.contract.message_commands import MESSAGE_COMMANDS
 from minibroker.contract.pause_commands import PAUSE_COMMANDS
+from minibroker.contract.policy_commands import POLICY_COMMANDS
 from minibroker.contract.queue_commands import QUEUE_COMMANDS
 from minibroker.contract.result_commands import RESULT_COMMANDS
 from minibroker.contract.rows import REQUIRED, Answer, Column, Command, Field, Kind, Phase
@@ -32,6 +33,7 @@ COMMANDS: Final[Mapping[str, Command]] = {
         *SCHEDULE_COMMANDS,
         *PAUSE_COMMANDS,
         *EXCHANGE_COMMANDS,
+        *POLICY_COMMANDS,
     )
 }
 

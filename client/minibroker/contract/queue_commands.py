@@ -16,7 +16,7 @@ from minibroker.contract.fields import (
     text,
     whole,
 )
-from minibroker.contract.rows import REQUIRED, Answer, Command, Phase
+from minibroker.contract.rows import REQUIRED, Answer, Command, Field, Kind, Phase
 
 _MAIN = (Phase.OPEN,)
 
@@ -224,7 +224,18 @@ QUEUE_COMMANDS: Final[tuple[Command, ...]] = (
         "queue_set",
         _MAIN,
         Answer.REPLY,
-        (QUEUE, SETTINGS),
+        (
+            QUEUE,
+            SETTINGS,
+            Field(
+                "unset",
+                Kind.NAMES,
+                (),
+                64,
+                "names",
+                "Settings that are to be as if nobody had chosen them.",
+            ),
+        ),
         (),
         "Create the queue, or change its settings; those not named stay.",
         repeatable=True,
@@ -244,7 +255,7 @@ QUEUE_COMMANDS: Final[tuple[Command, ...]] = (
         Answer.REPLY,
         (QUEUE,),
         (),
-        "The settings of a queue.",
+        "The settings of a queue, and where those come from that are not the defaults.",
         repeatable=True,
     ),
     Command(

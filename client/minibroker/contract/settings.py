@@ -29,6 +29,7 @@ class Setting:
     high: int  # largest value of an integer setting
     choices: tuple[str, ...]  # the values of a string setting; empty for integers
     meaning: str
+    may_limit: bool = False  # an operator may say the most (decision 65); 0 is no bound
 
 
 def _rate(name: str, meaning: str) -> tuple[Setting, Setting, Setting]:
@@ -68,7 +69,15 @@ SETTINGS: Mapping[str, Setting] = {
             (),
             "Longest time that ready messages wait behind those of higher priorities; 0: for ever.",
         ),
-        Setting("max_messages", 0, 0, 2**53, (), "Most messages, those in work, too; 0: no limit."),
+        Setting(
+            "max_messages",
+            0,
+            0,
+            2**53,
+            (),
+            "Most messages, those in work, too; 0: no limit.",
+            may_limit=True,
+        ),
         Setting(
             "key_concurrency",
             0,
@@ -102,6 +111,7 @@ SETTINGS: Mapping[str, Setting] = {
             2**53,
             (),
             "Most bytes that its messages keep in use, those in work, too; 0: no limit.",
+            may_limit=True,
         ),
         Setting(
             "overflow",
@@ -162,6 +172,7 @@ SETTINGS: Mapping[str, Setting] = {
             limits.MAX_DELAY_MS,
             (),
             "Time to live of messages published from now on without one of their own; 0: none.",
+            may_limit=True,
         ),
         Setting(
             "on_expired",
@@ -178,11 +189,15 @@ SETTINGS: Mapping[str, Setting] = {
             limits.MAX_DELAY_MS,
             (),
             "The queue ends, with what is in it, when nobody has used it for so long; 0: never.",
+            may_limit=True,
         ),
     )
 }
 
 Settings = dict[str, int | str]  # every name of SETTINGS with its value
+
+
+LIMITABLE: Final = tuple(name for name, row in SETTINGS.items() if row.may_limit)
 
 
 def not_default(settings: Settings) -> Settings:

@@ -141,11 +141,11 @@ class Survivors:
                 self.firsts.insert(index + 1, at)
                 self.lives.insert(index + 1, rest)
 
-    def rename(self, name: str, home: int, settings: Settings) -> None:
+    def rename(self, name: str, home: int, settings: Settings, chosen: list[str] | None) -> None:
         """Learn who this is: until now only the number was known."""
         queue = self.queue
         queue.name, queue.home = name, home
-        queue.restore(settings)
+        queue.restore(settings, chosen)
         if home != queue.number:
             self.messages = self._keyed_anew(self.messages)
             self.leases = self._keyed_anew(self.leases)

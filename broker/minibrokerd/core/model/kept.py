@@ -81,6 +81,8 @@ AFTER: Final = Kind(13, "message after others", (int, int, int), (bytes,))
 EXCHANGE: Final = Kind(15, "exchange", (str,), (int, bytes, bytes, bytes))
 # A binding (exchanges.py), by numbers: its exchange, the queue or exchange that it leads to; and its pattern.
 BINDING: Final = Kind(16, "binding", (int, int, int, str), ())
+# A policy (policies.py), by 1 for a limit of an operator or 0, and its name: its priority, pattern, and settings.
+POLICY: Final = Kind(20, "policy", (int, str), (int, bytes, bytes))
 # What a message came to, by its id: an `Outcome` (results.py), the result or the error, when it ended, and the
 # number of the queue in which it did.
 RESULT: Final = Kind(
@@ -91,7 +93,7 @@ RESULT: Final = Kind(
 TAKING: Final = Kind(12, "session that takes messages", (int,), (bytes, bytes))
 _ALL: Final = (
     ENDED, CANCELLED, RESULT, DEDUPE, SCHEDULE, PAUSE, RATE, CIRCUIT, REDRIVE, KEY, TAKING, AFTER,
-    KEY_CIRCUIT, EXCHANGE, BINDING,
+    KEY_CIRCUIT, EXCHANGE, BINDING, POLICY,
 )  # fmt: skip
 KINDS: Mapping[int, Kind] = {kind.number: kind for kind in _ALL}
 

@@ -16,6 +16,7 @@ from minibrokerd.core.model.lanes import Lanes
 from minibrokerd.core.model.lifetimes import forget
 from minibrokerd.core.model.messages import NEVER, Block, key_in
 from minibrokerd.core.model.priorities import PriorityLanes
+from minibrokerd.core.model.records import QueueMeta
 from minibrokerd.core.model.sums import Sums
 from minibrokerd.core.model.unique_keys import UniqueKeys
 
@@ -27,11 +28,11 @@ class Queue:
     """One queue; the core changes it, nobody else."""
 
     __slots__ = (
+        "chosen",
         "cold_bytes",
         "durability",
         "group",
         "home",
-        "is_chosen",
         "is_limited",
         "last_batch",
         "live_bytes",
@@ -59,7 +60,8 @@ class Queue:
         self.name = name
         self.home = home
         self.configure(settings)
-        self.is_chosen = False  # somebody said how it is to be, and it did not just come by its use
+        # What somebody set or declared; None: nobody said how it is to be, it just came by its use.
+        self.chosen: Settings | None = None
         self.next_sequence = 0
         self.reserved_until = 0
         self.reserve_batch = 0  # the batch of the newest reservation: ids rest on it
@@ -84,28 +86,49 @@ class Queue:
         return value
 
     def configure(self, settings: Settings) -> None:
-        """Take other settings; they are never changed in place, for they may be shared.
-
-        What each publish asks stands beside them: `durability`, an index of `DURABILITIES`, and limits.
-        """
+        """Have these settings, and the defaults of those that are not named."""
         # Of a log that was written before a setting existed, that has its default; of nearly all queues all have.
         if settings is not DEFAULTS:
             settings = DEFAULTS if settings.items() <= DEFAULTS.items() else DEFAULTS | settings
+        self.take(settings)
+
+    def take(self, settings: Settings) -> None:
+        """Have these settings, which are all; they are never changed in place, for they may be shared.
+
+        What each publish asks stands beside them: `durability`, an index of `DURABILITIES`, and limits.
+        """
         self.settings = settings
         self.durability = DURABILITIES.index(str(settings["durability"]))
         self.max_messages = self.setting("max_messages")
         self.max_bytes = self.setting("max_bytes")
         self.is_limited = bool(self.max_messages or self.max_bytes)
 
-    def recorded(self) -> Settings:
-        """Return the settings that its record has: all of them, or, if nobody chose any, what it must have."""
-        return self.settings if self.is_chosen else {"durability": self.settings["durability"]}
+    def own(self) -> Settings:
+        """Return what it has whatever policies say: what was chosen; a DLQ has the durability of its source."""
+        own, durability = self.chosen or {}, self.settings["durability"]
+        if self.is_dlq and durability != own.get("durability", DEFAULTS["durability"]):
+            own = own | {"durability": durability}
+        return own
 
-    def restore(self, settings: Settings) -> None:
-        """Take what a record of it has."""
-        self.is_chosen |= settings.keys() > {"durability"}
-        if self.settings is not DEFAULTS or not settings.items() <= DEFAULTS.items():
-            self.configure(self.settings | settings)
+    def record(self) -> QueueMeta:
+        """Return its record: its own settings, and with them the defaults of all others.
+
+        If nobody chose any, it has what it must have. What policies say is in no record of a queue.
+        """
+        settings, chosen = {"durability": DEFAULTS["durability"]} | self.own(), None
+        if self.chosen is not None:
+            settings, chosen = DEFAULTS | settings, list(self.chosen)
+        return QueueMeta(self.number, self.name, self.home, settings, chosen)
+
+    def restore(self, settings: Settings, chosen: list[str] | None) -> None:
+        """Take what a record of it has; `chosen` is None in one of an older version, which filled in the rest."""
+        if settings.keys() > {"durability"}:
+            if chosen is None:
+                chosen = [name for name, value in settings.items() if value != DEFAULTS.get(name)]
+            self.chosen = {name: settings[name] for name in chosen}
+        elif self.settings is DEFAULTS and settings.items() <= DEFAULTS.items():
+            return  # as nearly all
+        self.configure(self.settings | settings)
 
     def count(self) -> int:
         """Return the messages that have not ended, in every state."""

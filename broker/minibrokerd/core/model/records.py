@@ -25,6 +25,7 @@ class QueueMeta(Meta, frozen=True):
     name: str
     home: int  # number of the queue whose messages it holds: its own, or its source's for a DLQ
     settings: dict[str, int | str]
+    chosen: list[str] | None = None  # those of them that somebody set or declared
 
 
 class ReserveMeta(Meta, frozen=True):

@@ -24,6 +24,7 @@ from minibrokerd.core.model.kept import Kept
 from minibrokerd.core.model.key_times import forget_key_times
 from minibrokerd.core.model.messages import LAZY, MEMORY, Block, Message, Span, runs_of
 from minibrokerd.core.model.pauses import Pauses
+from minibrokerd.core.model.policies import Policies
 from minibrokerd.core.model.queues import DEFAULTS, RESERVE_STEP, Queue
 from minibrokerd.core.model.records import (
     TYPE_OF,
@@ -32,7 +33,6 @@ from minibrokerd.core.model.records import (
     ExtendMeta,
     FrameMeta,
     Meta,
-    QueueMeta,
     ReserveMeta,
     ReturnMeta,
     StateMeta,
@@ -68,8 +68,9 @@ class Store:
         "clear_below", "connections", "copied", "deliveries", "dirty", "dropped_batch", "effects", "endings",
         "entering", "epoch", "exchanges", "forward_waits", "grace_until_ms", "has_room", "held_back",
         "hold_until_ms", "idle", "jitter", "jobs", "kept", "lazy", "lazy_bytes", "looks_left", "max_queues",
-        "news", "next_queue_number", "now_ms", "nowhere", "open_batch", "paused", "pauses", "queues", "results",
-        "room_bytes", "schedules", "sessions", "short", "sizes", "standing", "sums", "synced", "unix_ms", "wheel",
+        "news", "next_queue_number", "now_ms", "nowhere", "open_batch", "paused", "pauses", "policies", "queues",
+        "results", "room_bytes", "schedules", "sessions", "short", "sizes", "standing", "sums", "synced",
+        "unix_ms", "wheel",
     )  # fmt: skip
 
     def __init__(
@@ -106,7 +107,7 @@ class Store:
         self.pauses = Pauses()
         self.results = Results()
         self.chains = Chains()
-        self.exchanges = Exchanges()
+        self.exchanges, self.policies = Exchanges(), Policies()
         self.has_room = True  # for what the server itself publishes
         self.wheel = Wheel(0)
         self.queues: dict[str, Queue] = {}
@@ -250,6 +251,7 @@ class Store:
         source = self.source_of(name)
         if source is not None:
             empty = Queue(0, name, source.number, {"durability": source.settings["durability"]})
+            empty.take(self.policies.decide(empty))
             empty.last_batch = source.last_batch
             return empty
         comes = "check the spelling; a publish to it or a consumer of it makes it"
@@ -314,10 +316,12 @@ class Store:
         number = self.next_queue_number
         self.next_queue_number += 1
         queue = self.add_queue(Queue(number, name, home or number, settings, self.sums))
-        queue.is_chosen = home is None and settings is not DEFAULTS
+        queue.chosen = settings if home is None and settings is not DEFAULTS else None
         arrange(self, queue)
         self.write_queue(queue)
         self.reserve_ahead(queue)
+        if self.policies:
+            self.policies.carry_out(self, queue)
         return queue
 
     def reserve(self, queue: Queue) -> None:
@@ -359,7 +363,7 @@ class Store:
 
     def write_queue(self, queue: Queue) -> None:
         """Record the settings of a queue as they are now."""
-        self.emit(QueueMeta(queue.number, queue.name, queue.home, queue.recorded()))
+        self.emit(queue.record())
         queue.last_batch = queue.record_batch = self.open_batch
         if queue.stands < 0:
             self.note_records(queue)
@@ -387,10 +391,6 @@ class Store:
     def live_bytes(self) -> int:
         """Return about how many bytes of the log are still needed."""
         return self.sums.needed_bytes(len(self.queues))
-
-    def hot_bytes(self) -> int:
-        """Return about how many bytes the messages of all queues take of memory."""
-        return self.sums.hot_bytes
 
     def touch(self, group: Group) -> None:
         """Let the group be dispatched at the end of this apply."""

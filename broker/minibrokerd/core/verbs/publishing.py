@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from minibroker.contract import limits
 from minibroker.contract.settings import DURABILITIES
-from minibrokerd.core.model.claims import Claims
+from minibrokerd.core.model.claims import Asked, Claims
 from minibrokerd.core.model.columns import COLUMNS, check_sizes, read_columns, spans_of
 from minibrokerd.core.model.deliveries import Run
 from minibrokerd.core.model.extents import Extent, Sizes
@@ -15,6 +15,7 @@ from minibrokerd.core.model.group import Group
 from minibrokerd.core.model.inputs import Frame, Slice
 from minibrokerd.core.model.lifetimes import limit, see_waiting
 from minibrokerd.core.model.messages import MEMORY, SYNC, Block, Span, terms
+from minibrokerd.core.model.policies import lifetime_of
 from minibrokerd.core.model.queues import DEFAULTS, Queue
 from minibrokerd.core.model.records import PublishMeta
 from minibrokerd.core.model.refusals import Broken, Refused
@@ -65,12 +66,22 @@ def check_publish(
         store.check_new_queue(name, len(claims.new) if claims is not None else 0)
         if claims is not None:
             claims.new.add(name)
+    if queue is None and store.policies:
+        _check_room_of_new(store, name, asked_of(sizes, count, plan), claims)
     after = None
     if part.after or part.after_step:
         after = check_after(
             store, frame.connection, part, columns, is_step=claims is not None and claims.is_step
         )
     return store, frame, part, own.size, queue, extent, sizes, columns, plan, after
+
+
+def _check_room_of_new(store: Store, name: str, asked: Asked, claims: Claims | None) -> None:
+    """Check that messages have room in a queue that their publish makes: policies may limit it."""
+    queue = Queue(0, name, 0, DEFAULTS)
+    queue.take(store.policies.decide(queue))
+    if queue.is_limited:
+        check_room(store, queue, asked if claims is None else claims.add(name, asked))
 
 
 def _plan(
@@ -103,8 +114,8 @@ def publish(work: Publishing) -> tuple[Result, Sequence[Run], int]:
     if plan is not None and not stored:
         return _confirm_planned(work, queue, None, before)
     ttl_ms = part.ttl_ms
-    if not ttl_ms and queue.settings is not DEFAULTS:
-        ttl_ms = queue.setting("message_ttl_ms")
+    if queue.settings is not DEFAULTS:
+        ttl_ms = lifetime_of(queue, ttl_ms)
     first = reserve_sequences(store, queue, count)
     block = Block(
         queue.number,

@@ -5,6 +5,7 @@ Those that may have to look at very much stand in modules of their own: `listing
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from minibroker.contract import limits
@@ -12,6 +13,7 @@ from minibroker.contract.settings import Settings, check_settings
 from minibrokerd.core.model.arranging import arrange
 from minibrokerd.core.model.deliveries import Consumer
 from minibrokerd.core.model.inputs import Frame
+from minibrokerd.core.model.policies import OF_SOURCES, Decided, origins_of
 from minibrokerd.core.model.queues import DEFAULTS, Queue
 from minibrokerd.core.model.refusals import Broken, Refused, check_name, check_space
 from minibrokerd.core.model.state import Store
@@ -31,7 +33,6 @@ from minibrokerd.core.verbs.withdrawing import (
     withdraw,
 )
 
-_OF_SOURCES: Final = "key_", "delete_unused_ms"  # settings that no dead-letter queue has
 LOOK_AGAIN_MS: Final = 100  # whether what is ready can be handed out by now
 
 
@@ -150,15 +151,15 @@ def _wait_over(store: Store, timer: Timer | None, consumer: Consumer) -> None:
 def queue_set(store: Store, frame: Frame, part: Any) -> None:
     """Create a queue, or change its settings."""
     changes = _checked(part.settings)
+    unset = [name for name in part.unset if name not in changes]
+    _checked({name: DEFAULTS.get(name, 0) for name in unset})
     queue = store.queues.get(part.queue)
     if queue is None:
         queue = _make(store, part.queue, changes, with_source=True)
-    if _differ(queue, changes):
+    if _differ(queue, changes, unset):
         check_space(short=store.short)
-    _choose(store, frame, queue, changes)
-    store.reply(
-        frame.connection, frame.request, queue.last_batch, {"settings": dict(queue.settings)}
-    )
+    _choose(store, frame, queue, changes, unset)
+    store.reply(frame.connection, frame.request, _rests_on(store, queue), _told(queue))
 
 
 def queue_declare(store: Store, frame: Frame, part: Any) -> None:
@@ -173,39 +174,45 @@ def queue_declare(store: Store, frame: Frame, part: Any) -> None:
     if queue is None:
         queue = _make(store, part.queue, settings)
         if queue.is_dlq and settings:
-            queue.is_chosen = True
             _change(store, queue, settings)
-    elif not queue.is_chosen:
+    elif queue.chosen is None:
         lasting = {name: value for name, value in settings.items() if name != "delete_unused_ms"}
         _choose(store, frame, queue, lasting)
     if queue in store.sums.looked_after:
         watch(store, queue)
-    value = {"created": created, "settings": dict(queue.settings)}
-    store.reply(frame.connection, frame.request, queue.last_batch, value)
+    value = {"created": created} | _told(queue)
+    store.reply(frame.connection, frame.request, _rests_on(store, queue), value)
 
 
-def _differ(queue: Queue, settings: Settings) -> bool:
-    return any(queue.settings.get(name) != value for name, value in settings.items())
+def _differ(queue: Queue, settings: Settings, unset: Sequence[str] = ()) -> bool:
+    chosen = queue.chosen or {}
+    return not settings.items() <= chosen.items() or not chosen.keys().isdisjoint(unset)
 
 
-def _choose(store: Store, frame: Frame, queue: Queue, settings: Settings) -> None:
+def _choose(
+    store: Store, frame: Frame, queue: Queue, settings: Settings, unset: Sequence[str] = ()
+) -> None:
     """Let a queue have settings because a client says so, and note it, unless it was given the same before."""
-    if not _differ(queue, settings) and (queue.is_chosen or not settings):
+    if not _differ(queue, settings, unset):
         return
     if queue.is_dlq:
         _check_for_dlq(queue.settings, settings)
-    queue.is_chosen = True
-    _change(store, queue, settings)
+    _change(store, queue, settings, unset)
     store.effects.note(
         "queue_changed",
         client=store.connections[frame.connection].session.client,
         connection=frame.connection,
         queue=queue.name,
-        settings=", ".join(f"{name}={value}" for name, value in settings.items()),
+        settings=", ".join(
+            [
+                *(f"{name}={value}" for name, value in settings.items()),
+                *(f"{name}: unset" for name in unset),
+            ]
+        ),
     )
     dlq = store.queues.get(queue.name + limits.DLQ_SUFFIX)
-    if dlq is not None and "durability" in settings:
-        _change(store, dlq, {"durability": settings["durability"]})
+    if dlq is not None and dlq.durability != queue.durability:
+        _change(store, dlq, {}, durability=str(queue.settings["durability"]))
 
 
 def _checked(settings: dict[str, int | str]) -> Settings:
@@ -243,21 +250,48 @@ def _check_for_dlq(source: Settings, settings: Settings) -> None:
     if settings.get("durability", source["durability"]) != source["durability"]:
         raise _foreign_durability()
     for name, value in settings.items():
-        if name.startswith(_OF_SOURCES) and value != DEFAULTS[name]:
+        if name.startswith(OF_SOURCES) and value != DEFAULTS[name]:
             raise Refused("bad_value", f"a dead-letter queue has no {name}; set it at its source")
 
 
-def _change(store: Store, queue: Queue, changes: dict[str, int | str]) -> None:
-    queue.configure(queue.settings | changes)
+def _change(
+    store: Store,
+    queue: Queue,
+    changes: Settings,
+    unset: Sequence[str] = (),
+    durability: str | None = None,
+) -> None:
+    """Let a queue have what was chosen for it; `durability` is that which a DLQ has of its source."""
+    before = queue.durability
+    if durability is not None:
+        queue.configure(queue.settings | {"durability": durability})
+    if changes or unset:
+        chosen = (queue.chosen or {}) | changes
+        queue.chosen = {name: value for name, value in chosen.items() if name not in unset}
+    if store.policies:
+        queue.take(store.policies.decide(queue))
+    else:
+        queue.configure(queue.own())
     arrange(store, queue)
     store.write_queue(queue)
     store.reserve_ahead(queue)
-    if "delete_unused_ms" in changes:
+    if "delete_unused_ms" in changes or "delete_unused_ms" in unset:
         watch(store, queue)
-    if "durability" in changes:
+    if queue.durability != before:
         note_consumers(store, queue)
     if queue.is_dlq:
         wake_doomed(store, queue)  # there may be more room
+
+
+def _told(queue: Queue) -> dict[str, Any]:
+    """Return what is said of the settings of a queue; where those come from that policies have a part in."""
+    value: dict[str, Any] = {"settings": dict(queue.settings)}
+    return value | {"origins": origins_of(queue)} if isinstance(queue.settings, Decided) else value
+
+
+def _rests_on(store: Store, queue: Queue) -> int:
+    """Return what a look at the settings of a queue rests on: its record, and those of policies."""
+    return max(queue.last_batch, store.policies.last_batch)
 
 
 def _foreign_durability() -> Refused:
@@ -270,9 +304,8 @@ def _foreign_durability() -> Refused:
 def queue_show(store: Store, frame: Frame, part: Any) -> None:
     """Answer with the settings of a queue."""
     queue = store.queue(part.queue)
-    store.reply(
-        frame.connection, frame.request, queue.last_batch, {"settings": dict(queue.settings)}
-    )
+    value = {"settings": dict(queue.settings), "origins": origins_of(queue)}
+    store.reply(frame.connection, frame.request, _rests_on(store, queue), value)
 
 
 def queue_delete(store: Store, frame: Frame, part: Any) -> None:

@@ -17,6 +17,7 @@ from minibrokerd.core.model.extents import Extent, Sizes
 from minibrokerd.core.model.inputs import Frame, Slice
 from minibrokerd.core.model.lifetimes import limit
 from minibrokerd.core.model.messages import LAZY, MEMORY, SYNC, Block, Span, terms
+from minibrokerd.core.model.policies import lifetime_of
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.records import PublishMeta
 from minibrokerd.core.model.refusals import Broken, Refused
@@ -25,6 +26,7 @@ from minibrokerd.core.model.sheaf import Sheaf
 from minibrokerd.core.model.state import Store
 from minibrokerd.core.verbs.exchanging import named
 from minibrokerd.core.verbs.overflowing import asked_of, check_room, make_room
+from minibrokerd.core.verbs.policing import catch_up_queue
 from minibrokerd.core.verbs.publishing import enter, reserve_sequences
 from minibrokerd.log.sizes import PUBLISH_OVERHEAD_BYTES
 
@@ -88,6 +90,9 @@ def check_route(
         )
     if not queues and exchange.unroutable != DROP:
         raise Refused("unroutable", _why_nowhere(store, exchange, part))
+    if store.policies.done is not None:
+        for queue in queues:
+            catch_up_queue(store, queue)
     asked = asked_of(sizes, count, None)
     for queue in queues:
         if queue.is_limited:
@@ -135,7 +140,7 @@ def _why_nowhere(store: Store, exchange: Exchange, part: Any) -> str:
 def _by_lifetime(part: Any, queues: list[Queue]) -> dict[tuple[bool, int], list[Queue]]:
     found: dict[tuple[bool, int], list[Queue]] = {}
     for queue in queues:
-        ttl_ms = part.ttl_ms or queue.setting("message_ttl_ms")
+        ttl_ms = lifetime_of(queue, part.ttl_ms)
         found.setdefault((queue.durability == MEMORY, ttl_ms), []).append(queue)
     return found
 
