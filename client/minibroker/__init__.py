@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         CommandError,
         ConnectionLost,
         DiskFull,
+        ExclusiveQueue,
         IdConflict,
         LeaseLost,
         LimitReached,
@@ -91,6 +92,7 @@ __all__ = [
     "ErrorGroup",
     "Exchange",
     "ExchangeInfo",
+    "ExclusiveQueue",
     "Explanation",
     "Handler",
     "IdConflict",
@@ -152,10 +154,11 @@ _HOMES: Final = {
     "minibroker.contract.confirms": "Confirm ConfirmRun Confirms MessageId Routed",
     "minibroker.contract.ends": "After",
     "minibroker.contract.errors": (
-        "BadName BadValue BodyError Busy Closed CommandError ConnectionLost DiskFull "
-        "IdConflict LeaseLost LimitReached LoginRefused MessageCancelled MessageFailed MinibrokerError NotAllowed "
-        "NotSent NotWaiting OutcomeUnknown ProtocolError QueueFull QueueInUse SettingsDiffer ShuttingDown "
-        "Timeout TokenRefused TooLarge UnknownMessage UnknownExchange UnknownQueue UnknownSchedule Unroutable"
+        "BadName BadValue BodyError Busy Closed CommandError ConnectionLost DiskFull ExclusiveQueue "
+        "IdConflict LeaseLost LimitReached LoginRefused MessageCancelled MessageFailed MinibrokerError "
+        "NotAllowed NotSent NotWaiting OutcomeUnknown ProtocolError QueueFull QueueInUse SettingsDiffer "
+        "ShuttingDown Timeout TokenRefused TooLarge UnknownExchange UnknownMessage UnknownQueue "
+        "UnknownSchedule Unroutable"
     ),
     "minibroker.contract.settings": "Settings",
     "minibroker.session.dead": "ErrorGroup Redrive Where",

@@ -37,6 +37,7 @@ RARE = {
     "ttl_expired",
     "unknown",
     "worker_away",
+    "not_active",
     "key_waits",
     "key_rate",
     "key_paused",

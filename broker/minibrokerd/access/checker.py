@@ -47,10 +47,13 @@ class Checker:
 
     def _is_within(self, frame: Frame, quota: Quota, core: Core) -> bool:
         named = {getattr(part, part.row.makes) for part in frame.parts if part.row.makes} - {""}
-        asks = named or frame.needs == NEEDS_ROOM  # what is routed names no queue
+        unnamed = sum(
+            part.row.gives_names and not getattr(part, part.row.makes) for part in frame.parts
+        )
+        asks = named or unnamed or frame.needs == NEEDS_ROOM  # what is routed names no queue
         if not asks or core.knows(frame):  # one that came again was counted
             return True
-        made = len(named - core.store.queues.keys())
+        made = len(named - core.store.queues.keys()) + unnamed
         if made and (text := quota.may_make(made)):
             self._refuse(frame, "limit_reached", text, None)
             return False

@@ -93,13 +93,14 @@ def queue() -> None:
 @queue_argument()
 @client_options
 def show(queue: str, url: str, as_json: bool) -> None:
-    """Show the settings of QUEUE, and its circuit if that is not closed, or how many keys have such a one."""
+    """Show the settings of QUEUE, who is active where one consumer is, and what circuits are not closed."""
 
     async def work(broker: minibroker.Broker) -> None:
         _print_settings(await broker.queue(queue).settings(), as_json)
         if not as_json:
             found = (await broker.queue(queue).stats())["queues"].get(queue, {})
             _say_circuit(found.get("circuit"))
+            _say_active(found.get("active"))
             _say_keys(queue, found.get("key_circuits"))
 
     talk(url, work)
@@ -113,6 +114,18 @@ def _say_circuit(circuit: Mapping[str, Any] | None) -> None:
     tried = f"at {_when(until)} one message is tried" if until else "one is tried now"
     say()
     say(f"the circuit is {circuit['state']} since {_when(since)}: {circuit['why']}; {tried}")
+
+
+def _say_active(active: Mapping[str, Any] | None) -> None:
+    """Tell who has the turn in a queue with one active consumer."""
+    if active is None:
+        return
+    who = "nobody is active"
+    if "client" in active:
+        name = active["client"] or "a client without a name"
+        who = f"{name} is active since {_when(active['since_unix_ms'])}"
+    say()
+    say(f"{who}; {active['waiting']} wait for that")
 
 
 def _say_keys(queue: str, found: Mapping[str, int] | None) -> None:

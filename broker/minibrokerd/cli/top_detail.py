@@ -75,6 +75,9 @@ def _now(view: Mapping[str, Any], now_ms: int) -> Iterator[str]:
         tried = f"one tried in {age_text(max(until - now_ms, 0))}" if until else "one is tried"
         yield f"CIRCUIT {circuit['state']} for {age_text(max(now_ms - since, 0))}, {tried}"
         yield circuit["why"]
+    active = view.get("active")
+    if active:
+        yield f"{active['client'] or 'nobody'} is active, {active['waiting']:,} wait for that"
     keys = view.get("key_circuits")
     if keys and keys["open"]:
         yield f"CIRCUITS of {keys['open']:,} keys open"

@@ -82,8 +82,12 @@ class Core:
         max_queues: int = limits.MAX_QUEUES,
         sizes: Sizes = LARGEST,
         calendar_of: CalendarOf = no_calendars,
+        secret: bytes = b"",
     ) -> None:
-        """`bodies` makes extents, `calendar_of` calendars of schedules; `sizes` are those of the log."""
+        """`bodies` makes extents, `calendar_of` calendars of schedules; `sizes` are those of the log.
+
+        `secret` is random, up to 64 bytes: nobody guesses the names that it gives to queues.
+        """
         self.store = Store(
             bodies,
             auto_create=auto_create,
@@ -93,6 +97,7 @@ class Core:
         )
         self.store.chains.go_on = chaining.go_on
         self.store.policies.carry_out = policing.carry_out
+        self.store.owners.secret = secret
         self._replay: Replay | None = Replay(self.store)
 
     def replay(self, batch: Batch | Digested) -> None:
@@ -289,6 +294,9 @@ def _request(store: Store, frame: Frame) -> None:
         connection = store.connections[frame.connection]
         if connection.opened or frame.request in connection.session.received:
             withdrawing.reuse(store, connection, frame.request)
+    if row.owned and store.owners.session_of:
+        session = store.connections[frame.connection].session
+        store.owners.check(store, getattr(part, row.owned), session.id)
     row.request(store, frame, part)
 
 

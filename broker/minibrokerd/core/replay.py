@@ -176,6 +176,7 @@ class Replay:
         store.schedules.opened(store)
         store.pauses.opened(store)
         store.exchanges.opened(store)
+        store.owners.opened(store)
         finish_sessions(store)
         hold_back(store)
         store.dirty.clear()

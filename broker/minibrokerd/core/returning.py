@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from minibroker.contract import limits
 from minibrokerd.core.model.absent import Absentee
-from minibrokerd.core.model.kept import ENDED, TAKING
+from minibrokerd.core.model.kept import ENDED, EXCLUSIVE, TAKING
 from minibrokerd.core.model.queues import Queue
+from minibrokerd.core.model.sessions import Session
 from minibrokerd.core.model.state import Store
 from minibrokerd.core.verbs.farewells import await_return
 from minibrokerd.core.verbs.takers import give_up, queues_of
@@ -33,6 +34,16 @@ def finish_sessions(store: Store) -> None:
             await_return(store, session)
         else:
             del store.sessions[session.id]
+    for entry in store.kept.of(EXCLUSIVE):
+        id, client = entry.value
+        assert isinstance(id, int)
+        assert isinstance(client, bytes)
+        if (
+            id not in store.sessions
+        ):  # nothing else is known of it, and it may come back to its queues
+            session = store.sessions[id] = Session(id, client.decode())
+            session.blank = True
+            await_return(store, session)
 
 
 def hold_back(store: Store) -> None:

@@ -11,6 +11,7 @@ from minibroker.contract.settings import SETTINGS, check_settings
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.http.requests import Ask, Failure
 from minibrokerd.http.shapes import (
+    ActiveView,
     CircuitView,
     Done,
     KeyCircuitsView,
@@ -63,6 +64,7 @@ async def show_queue(ask: Ask) -> QueueView:
         *rest_of(ask.subject, queue),
         _circuit_of(ask, queue),
         _key_circuits_of(queue),
+        _active_of(queue),
     )
 
 
@@ -74,6 +76,11 @@ def _circuit_of(ask: Ask, queue: Queue) -> CircuitView | None:
 def _key_circuits_of(queue: Queue) -> KeyCircuitsView | None:
     circuits = queue.group.key_circuits
     return None if circuits is None else KeyCircuitsView(len(circuits.open), circuits.failing)
+
+
+def _active_of(queue: Queue) -> ActiveView | None:
+    single = queue.group.single
+    return None if single is None else ActiveView(**single.said())
 
 
 async def show_times(ask: Ask) -> dict[str, Any]:

@@ -50,8 +50,17 @@ class KeyCircuitsView(msgspec.Struct):
     failing: int
 
 
+class ActiveView(msgspec.Struct):
+    """Who has the turn in a queue with one active consumer, and how many wait for it."""
+
+    waiting: int
+    client: str | None = None  # null: nobody has it; so of the others
+    connection: int | None = None
+    since_unix_ms: int | None = None
+
+
 class QueueView(msgspec.Struct):
-    """One queue; `circuit` is null where its settings want none, `key_circuits` where they want none of keys."""
+    """One queue; `circuit`, `key_circuits` and `active` are null where its settings want no such thing."""
 
     name: str
     is_dlq: bool
@@ -64,6 +73,7 @@ class QueueView(msgspec.Struct):
     resumes_unix_ms: int
     circuit: CircuitView | None
     key_circuits: KeyCircuitsView | None
+    active: ActiveView | None
 
 
 class SettingView(msgspec.Struct):

@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from secrets import token_bytes
 from typing import Any, Final, cast
 
 from minibroker.contract.commands import Phase
@@ -57,7 +58,10 @@ class MemoryBroker:
     def _start(self) -> None:
         loop = cast(Any, self.loop)
         self.core = Core(
-            BodyStore(self.log.read_one), sizes=self.log.sizes, calendar_of=calendar_of
+            BodyStore(self.log.read_one),
+            sizes=self.log.sizes,
+            calendar_of=calendar_of,
+            secret=token_bytes(32),
         )
         self.engine = Engine(
             self.core, self.log, loop, self._failed, make_clock=self.clock.starting_at

@@ -79,6 +79,8 @@ EVENTS: Final[Mapping[str, str]] = {
     "queue_created": "a queue is there that was not; with those settings that are not the defaults",
     "queue_changed": "a client changed settings of a queue",
     "queue_unused": "nobody used a queue for `delete_unused_ms`: it ended, with `messages` (a warning if some)",
+    "consumer_active": "a queue with one active consumer: `client` has the turn now, `after` another one",
+    "queue_left": "an exclusive queue ended with the session of `client`, with `messages` messages",
     "queue_ended": "a client deleted a queue and its DLQ, with `messages` messages",
     "queue_purged": "a client ended messages of a queue: `messages` of them",
     "messages_redriven": "a client sent dead messages back: `messages` of them",

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from secrets import token_bytes
 from typing import Any, Final, NoReturn
 
 import uvloop
@@ -158,6 +159,7 @@ class Server:
             max_queues=options.max_queues,
             sizes=log.sizes,
             calendar_of=calendar_of,
+            secret=token_bytes(32),
         )
         self.engine = Engine(
             self._core,

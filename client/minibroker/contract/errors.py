@@ -155,6 +155,12 @@ class QueueInUse(CommandError):
     code = "queue_in_use"
 
 
+class ExclusiveQueue(CommandError):
+    """The queue belongs to the session of another client, or was to be this one's and is not; nothing was done."""
+
+    code = "exclusive_queue"
+
+
 class BadName(CommandError):
     """A queue name that protocol.md, section 2, does not allow, or one that is reserved."""
 
@@ -282,6 +288,9 @@ _ROWS = (
         "Bind a queue, set an alternate exchange, or let the exchange drop what nobody takes.",
     ),
     ErrorRow(QueueInUse, True, "Stop its consumers; purge it first, or delete it with force."),
+    ErrorRow(
+        ExclusiveQueue, True, "Publish to it, or take a queue of your own: another name, or none."
+    ),
     ErrorRow(BadName, True, "Use 1-124 of A-Z a-z 0-9 . _ -; publish to the source of a DLQ."),
     ErrorRow(BadValue, True, "Correct the field that the text names."),
     ErrorRow(TooLarge, True, "Send less, or store the data elsewhere and publish its place."),

@@ -99,6 +99,7 @@ HEARTBEAT_MS: Final = 15_000  # each way; a session is dead after two without a 
 # RECONNECT_PAUSE_MS, and then has what every login has.
 RESUME_WAIT_MS: Final = LOGIN_DEADLINE_MS
 RECONNECT_PAUSE_MS: Final = 500  # the longest of a client between two tries
+GIVEN_NAMES: Final = "gen-"  # how names of queues begin that the server gives
 SESSION_KEPT_MS: Final = 60_000  # at the least, after its last connection ended
 OUTPUT_SOFT_BYTES: Final = 1024 * 1024  # deliveries to this connection pause above it
 OUTPUT_HARD_BYTES: Final = 8 * 1024 * 1024

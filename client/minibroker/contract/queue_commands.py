@@ -244,7 +244,16 @@ QUEUE_COMMANDS: Final[tuple[Command, ...]] = (
         "queue_declare",
         _MAIN,
         Answer.REPLY,
-        (QUEUE, SETTINGS),
+        (
+            text("queue", QUEUE_BYTES, "Queue name; empty: the server gives it one."),
+            SETTINGS,
+            whole(
+                "exclusive",
+                1,
+                "1: it belongs to this session, and ends with that (section 5.18).",
+                default=0,
+            ),
+        ),
         (),
         "Create the queue with these settings; one whose settings somebody chose stays as it is.",
         repeatable=True,

@@ -155,6 +155,12 @@ _ROWS: Final = (
         "the end of those, or else {until}: from then on its priority goes before theirs (max_wait_ms)",
     ),
     Reason(
+        "not_active",
+        _WAITS,
+        "one consumer at a time takes from {queue} (active_consumers), and what {by} began has not ended",
+        "the end of that: its ack, or its lease",
+    ),
+    Reason(
         "no_credit",
         _WAITS,
         "all who consume {queue} have as many messages as they may have: {by}",

@@ -191,6 +191,14 @@ SETTINGS: Mapping[str, Setting] = {
             "The queue ends, with what is in it, when nobody has used it for so long; 0: never.",
             may_limit=True,
         ),
+        Setting(
+            "active_consumers",
+            "all",
+            0,
+            0,
+            ("all", "one"),
+            "Whether all consumers get messages, or one at a time, and the next one when it is gone.",
+        ),
     )
 }
 

@@ -8,6 +8,7 @@ from minibrokerd.core.model import key_settings
 from minibrokerd.core.model.ageing import arrange_wait
 from minibrokerd.core.model.circuits import arrange_circuit
 from minibrokerd.core.model.key_times import arrange_key_times
+from minibrokerd.core.model.single import arrange_single
 
 if TYPE_CHECKING:
     from minibrokerd.core.model.queues import Queue
@@ -20,3 +21,4 @@ def arrange(store: Store, queue: Queue) -> None:
     arrange_wait(store, queue)
     arrange_circuit(store, queue)
     arrange_key_times(store, queue)
+    arrange_single(store, queue)

@@ -90,6 +90,12 @@ def _what_keeps(
     higher = _higher(store, queue, item)
     if higher is not None:
         return higher
+    single = queue.group.single
+    if single is not None:
+        active = [consumer for consumer in at if consumer is single.holder]
+        if not active and queue.group.deliveries:
+            return "not_active", 0, single.client or "a client without a name"
+        at = active or at
     hungry = [consumer for consumer in at if consumer.credit() > 0]
     if not hungry:
         return "no_credit", 0, _clients(store, at)

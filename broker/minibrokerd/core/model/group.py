@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from minibrokerd.core.model.keys import Keys
     from minibrokerd.core.model.queues import Queue
     from minibrokerd.core.model.recalls import Recall
+    from minibrokerd.core.model.single import Single
     from minibrokerd.core.model.times import Times
 
 
@@ -171,8 +172,15 @@ class Group:
         """The circuits of its keys; None: its settings want none."""
         return self.keys.circuits if self.keys is not None else None
 
+    @property
+    def single(self) -> Single | None:
+        """Whose turn it is, where one consumer at a time takes from it; few queues have that, and room for it."""
+        return self.queue.sums.singles.get(self)
+
     def stand_in_line(self, consumer: Consumer) -> None:
         """Let a consumer have its turn."""
+        if self.queue.sums.singles and self.single is not None and not self.single.admits(consumer):
+            return
         consumer.waiting = True
         if self.consumers is None:
             self.consumers = OrderedDict()
@@ -180,6 +188,9 @@ class Group:
 
     def leave_line(self, consumer: Consumer) -> None:
         """Take a consumer out of the line, if it stands there."""
+        single = self.single if self.queue.sums.singles else None
+        if single is not None and single.leave(consumer):
+            return
         if consumer.waiting and self.consumers is not None:
             consumer.waiting = False
             del self.consumers[consumer]

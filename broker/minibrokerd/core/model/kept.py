@@ -91,9 +91,11 @@ RESULT: Final = Kind(
 )  # fmt: skip
 # A session that takes messages (verbs/takers.py), by its id: the name of its client, and numbers of queues.
 TAKING: Final = Kind(12, "session that takes messages", (int,), (bytes, bytes))
+# An exclusive queue (owners.py), by its number: the session that it belongs to, and the name of its client.
+EXCLUSIVE: Final = Kind(21, "exclusive queue", (int,), (int, bytes))
 _ALL: Final = (
     ENDED, CANCELLED, RESULT, DEDUPE, SCHEDULE, PAUSE, RATE, CIRCUIT, REDRIVE, KEY, TAKING, AFTER,
-    KEY_CIRCUIT, EXCHANGE, BINDING, POLICY,
+    KEY_CIRCUIT, EXCHANGE, BINDING, POLICY, EXCLUSIVE,
 )  # fmt: skip
 KINDS: Mapping[int, Kind] = {kind.number: kind for kind in _ALL}
 

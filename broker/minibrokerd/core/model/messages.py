@@ -338,6 +338,11 @@ def runs_of(
         start = at
 
 
+def same_lease(one: Message, next: Message) -> bool:
+    """Whether the leases of two messages of a delivery are as long, so that one record may say both."""
+    return next.lease_ms == one.lease_ms
+
+
 def alike(block: Block, item: Item) -> list[tuple[int, int, int]]:
     """Return (first, stop, encoding) of the parts of an item with one encoding."""
     if block.encodings is None or not isinstance(item, Span):

@@ -39,6 +39,18 @@ def check_space(*, short: bool) -> None:
         raise Refused("disk_full", text, DISK_FULL_RETRY_MS)
 
 
+def check_new_name(name: str) -> None:
+    """Check the name of a queue that is to be made by its use.
+
+    Raises:
+        Refused: `bad_name`; `unknown_queue` if the server gave the name once: then the queue has ended.
+    """
+    check_name(name)
+    if name.startswith(limits.GIVEN_NAMES):
+        text = f"there is no queue {name!r}; the server gives such names, and what had this one has ended"
+        raise Refused("unknown_queue", text)
+
+
 def check_name(name: str) -> None:
     """Check the name of a queue that is to be made.
 

@@ -22,7 +22,8 @@ from minibrokerd.core.model.extents import Bodies, Extent
 from minibrokerd.core.model.group import Group
 from minibrokerd.core.model.kept import Kept
 from minibrokerd.core.model.key_times import forget_key_times
-from minibrokerd.core.model.messages import LAZY, MEMORY, Block, Message, Span, runs_of
+from minibrokerd.core.model.messages import LAZY, MEMORY, Block, Message, Span, runs_of, same_lease
+from minibrokerd.core.model.owners import Owners
 from minibrokerd.core.model.pauses import Pauses
 from minibrokerd.core.model.policies import Policies
 from minibrokerd.core.model.queues import DEFAULTS, RESERVE_STEP, Queue
@@ -38,7 +39,7 @@ from minibrokerd.core.model.records import (
     StateMeta,
     encode,
 )
-from minibrokerd.core.model.refusals import Refused, check_name
+from minibrokerd.core.model.refusals import Refused, check_new_name
 from minibrokerd.core.model.resting import rest
 from minibrokerd.core.model.results import Results
 from minibrokerd.core.model.scheduled import CalendarOf, Schedules, no_calendars
@@ -68,8 +69,8 @@ class Store:
         "clear_below", "connections", "copied", "deliveries", "dirty", "dropped_batch", "effects", "endings",
         "entering", "epoch", "exchanges", "forward_waits", "grace_until_ms", "has_room", "held_back",
         "hold_until_ms", "idle", "jitter", "jobs", "kept", "lazy", "lazy_bytes", "looks_left", "max_queues",
-        "news", "next_queue_number", "now_ms", "nowhere", "open_batch", "paused", "pauses", "policies", "queues",
-        "results", "room_bytes", "schedules", "sessions", "short", "sizes", "standing", "sums", "synced",
+        "news", "next_queue_number", "now_ms", "nowhere", "open_batch", "owners", "paused", "pauses", "policies",
+        "queues", "results", "room_bytes", "schedules", "sessions", "short", "sizes", "standing", "sums", "synced",
         "unix_ms", "wheel",
     )  # fmt: skip
 
@@ -107,23 +108,21 @@ class Store:
         self.pauses = Pauses()
         self.results = Results()
         self.chains = Chains()
-        self.exchanges, self.policies = Exchanges(), Policies()
+        self.exchanges, self.policies, self.owners = Exchanges(), Policies(), Owners()
         self.has_room = True  # for what the server itself publishes
         self.wheel = Wheel(0)
         self.queues: dict[str, Queue] = {}
         self.by_number: dict[int, Queue] = {}
         self._numbers: list[int] = []  # of all queues, ascending
         self.next_queue_number = 1
-        self.news: deque[tuple[bool, Queue]] = deque(
-            maxlen=MOST_NEWS
-        )  # made (True) or ended, for the shell
+        # Made (True) or ended, for the shell.
+        self.news: deque[tuple[bool, Queue]] = deque(maxlen=MOST_NEWS)
         self.dropped_batch = 0  # has the newest record that a deleted queue's number was used
         # (batch, queue) of what is cold and was written again: it can be read once that is synced.
         self.copied: deque[tuple[int, Queue]] = deque()
         self.forward_waits = False  # the last Forward asked for something to be read back
         self.clear_below = 0  # nothing that lives needs a record of a batch before this one
-        # Where settlements of a deleted queue go: nothing is under their tokens, so they are lost, and the other
-        # parts of their frame still count.
+        # Where settlements of a deleted queue go: nothing is under their tokens, and the rest of a frame counts.
         self.nowhere = Queue(0, "", 0, DEFAULTS)
         self.sessions: dict[int, Session] = {}
         self.connections: dict[int, Connection] = {}
@@ -282,7 +281,7 @@ class Store:
         Raises:
             Refused: as `queue_or_new`.
         """
-        check_name(name)
+        check_new_name(name)
         if not self.auto_create:
             raise Refused(
                 "unknown_queue",
@@ -423,6 +422,8 @@ class Store:
         del group.deliveries[token]
         if not (group.deliveries or group.idle):
             self.rest_later(group)
+        if self.sums.singles and group.single is not None and not group.deliveries:
+            self.touch(group)  # the turn may pass
 
     def rest_later(self, group: Group) -> None:
         """Let the group give back what it does not need, if it still has nothing after a while."""
@@ -476,7 +477,7 @@ class Store:
         """Record that the leases of messages of one delivery run (BeginMeta) or are new (ExtendMeta)."""
         if self.short:
             return  # a crash takes back a begin that is not logged, as one that was not synced
-        for run in (messages,) if len(messages) == 1 else runs_of(messages, _share_lease):
+        for run in (messages,) if len(messages) == 1 else runs_of(messages, same_lease):
             first, delivery = run[0], run[0].delivery
             assert delivery is not None
             if first.block.durability == MEMORY:
@@ -494,7 +495,3 @@ class Store:
                     delivery.request,
                 )
             )
-
-
-def _share_lease(one: Message, next: Message) -> bool:
-    return next.lease_ms == one.lease_ms

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from minibrokerd.core.model.key_circuits import KeyCircuits
     from minibrokerd.core.model.messages import Item
     from minibrokerd.core.model.queues import Queue
+    from minibrokerd.core.model.single import Single
     from minibrokerd.core.model.wheel import Timer
 
 OUTCOME_BYTES: Final = (
@@ -65,6 +66,7 @@ class Sums:
         "memory_bytes",
         "outcomes",
         "runs_ms",
+        "singles",
         "standing",
         "timed",
         "unique_keys",
@@ -85,6 +87,7 @@ class Sums:
         self.key_circuits = 0  # that are not closed
         self.broken: dict[KeyCircuits, None] = {}  # those of queues that have some of these
         self.large: dict[Queue, None] = {}
+        self.singles: dict[Group, Single] = {}  # of queues with one active consumer
         self.looked_after: dict[
             Queue, Timer
         ] = {}  # temporary queues: is there still somebody who uses them?

@@ -26,11 +26,14 @@ from minibrokerd.core.verbs.attempts import begin_messages
 from minibrokerd.core.verbs.expiring import alive
 from minibrokerd.core.verbs.recalling import watch
 from minibrokerd.core.verbs.takers import note_taking
+from minibrokerd.core.verbs.turns import has_turn
 
 
 def dispatch(store: Store, group: Group) -> None:
     """Deliver until nothing is ready or nobody can take more."""
     if group.paused:
+        return
+    if store.sums.singles and not has_turn(store, group):
         return
     line = group.consumers
     share = turns = 0

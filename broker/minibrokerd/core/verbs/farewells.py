@@ -18,6 +18,7 @@ from minibrokerd.core.model.state import Store
 from minibrokerd.core.model.transitions import wait
 from minibrokerd.core.model.wheel import Timer
 from minibrokerd.core.verbs.attempts import drop_delivery
+from minibrokerd.core.verbs.owning import end_queues_of
 from minibrokerd.core.verbs.takers import take_no_more
 
 STEP_LOOKS: Final = 1_000  # consumers, and items of deliveries, that one apply takes apart: some ms
@@ -34,6 +35,7 @@ def leave(store: Store, connection: Connection) -> None:
         return
     take_no_more(store, session)
     _forget_outcomes(store, session, silent=False)
+    end_queues_of(store, session)
     if not session.deliveries:
         end_session(store, session)
 
@@ -59,7 +61,7 @@ def end_connection(store: Store, id: int, *, marked: bool = True, replaced: bool
         return
     if not (store.is_stopping or session.id in store.absent):  # else it is about to be back
         take_no_more(store, session)
-    if session.is_worth_keeping:
+    if session.is_worth_keeping or session.id in store.owners:
         await_return(store, session)
     else:
         end_session(store, session)
@@ -100,6 +102,8 @@ def end_consumer(store: Store, consumer: Consumer) -> None:
     consumer.active = False
     queue.group.leave_line(consumer)
     queue.group.consumer_count -= 1
+    if queue.group in store.sums.singles:
+        store.touch(queue.group)
     if consumer.request is None:
         store.sums.timed.left(queue.group, consumer, store.now_ms)
     if consumer.timer is not None:
@@ -153,6 +157,7 @@ def _session_over(store: Store, timer: Timer, session: Session) -> None:
     session.timer = None
     if session.connected:
         return
+    end_queues_of(store, session)
     kept_until_ms = session.seen_ms + limits.FRAME_OUTCOME_MS
     if session.deliveries:
         await_return(store, session)

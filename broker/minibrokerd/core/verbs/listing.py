@@ -48,11 +48,17 @@ def stats(store: Store, frame: Frame, part: Any) -> None:
         }
     scope = store.connections[frame.connection].scope
     value["queues"] = {
-        queue.name: {"number": queue.number, **queue.statistics(), **_circuit(store, queue)}
+        queue.name: {"number": queue.number, **queue.statistics(), **_more(store, queue)}
         for queue in queues
         if scope is None or scope.covers(queue.name)
     }
     store.reply(frame.connection, frame.request, store.nowhere.last_batch, value)
+
+
+def _more(store: Store, queue: Queue) -> dict[str, Any]:
+    single, client = queue.group.single, store.owners.client_of(store, queue)
+    more = _circuit(store, queue) | ({} if single is None else {"active": single.said()})
+    return more if client is None else more | {"exclusive": client}
 
 
 def _circuit(store: Store, queue: Queue) -> dict[str, Any]:

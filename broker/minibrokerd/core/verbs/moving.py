@@ -117,6 +117,8 @@ def _end_all(store: Store, queue: Queue, outcome: Outcome, by: str) -> int:
 
     if count and not free():
         store.jobs.append(free)
+    if queue.group in store.sums.singles:
+        store.touch(queue.group)  # nothing is at work there any more
     return count
 
 
@@ -193,6 +195,8 @@ def delete(store: Store, queue: Queue, *, force: bool) -> int:
             forget_all(store, each)
         store.remove_queue(each)
         store.exchanges.queue_gone(store, each.number)
+        store.owners.queue_gone(store, each.number)
+        store.sums.singles.pop(each.group, None)
     return count
 
 

@@ -75,6 +75,8 @@ class Operation:
     needs: int = NEEDS_NOTHING
     alone: bool = False  # it is the only part of its frame
     makes: str = ""  # the field that names a queue which it may make
+    owned: str = ""  # the one that names a queue which is no exclusive one of another session
+    gives_names: bool = False  # it makes a queue where `makes` is empty
     settles: bool = False  # its runs are of deliveries: what is lost is answered
     ends: bool = False  # what it settles is over; others make it larger in the log
     counts_lost: bool = True  # what it lost stands in the metrics
@@ -133,9 +135,20 @@ def _request(
     named: int = REQUEST,
     *,
     makes: str = "",
+    owned: str = "",
     needs: int = NEEDS_NOTHING,
+    gives_names: bool = False,
 ) -> Operation:
-    return Operation(op, named, needs, alone=True, makes=makes, request=request)
+    return Operation(
+        op,
+        named,
+        needs,
+        alone=True,
+        makes=makes,
+        owned=owned,
+        gives_names=gives_names,
+        request=request,
+    )
 
 
 OPERATIONS: Final[Mapping[str, Operation]] = {
@@ -180,28 +193,34 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         # What is said of a message that somebody else has by now is of no interest.
         _settlement("progress", settling.progress, counts_lost=False),
         _request("result", results.result),
-        _request("consume", requests.consume, makes="queue"),
+        _request("consume", requests.consume, makes="queue", owned="queue"),
         _request("cancel", requests.cancel),
-        _request("receive", requests.receive, makes="queue"),
+        _request("receive", requests.receive, makes="queue", owned="queue"),
         _request("withdraw", requests.withdraw_request),
         _request("peek", listing.peek),
         _request("stats", listing.stats),
         _request("times", timing.times),
         _request("explain", explaining.explain),
-        _request("retime", retiming.retime),
-        _request("cancel_messages", cancelling.cancel_messages),
-        _request("redrive", bulk.redrive_request),
-        _request("redrive_start", redriving.redrive_start),
+        _request("retime", retiming.retime, owned="queue"),
+        _request("cancel_messages", cancelling.cancel_messages, owned="queue"),
+        _request("redrive", bulk.redrive_request, owned="queue"),
+        _request("redrive_start", redriving.redrive_start, owned="queue"),
         _request("redrive_show", redriving.redrive_show),
-        _request("redrive_stop", redriving.redrive_stop),
+        _request("redrive_stop", redriving.redrive_stop, owned="queue"),
         _request("error_groups", grouping.error_groups),
-        _request("move", bulk.move_request, makes="target"),
-        _request("purge", bulk.purge_request),
-        _request("queue_set", requests.queue_set, makes="queue"),
-        _request("queue_declare", requests.queue_declare, makes="queue"),
+        _request("move", bulk.move_request, makes="target", owned="queue"),
+        _request("purge", bulk.purge_request, owned="queue"),
+        _request("queue_set", requests.queue_set, makes="queue", owned="queue"),
+        _request(
+            "queue_declare",
+            requests.queue_declare,
+            makes="queue",
+            owned="queue",
+            gives_names=True,
+        ),
         _request("queue_show", requests.queue_show),
-        _request("queue_delete", requests.queue_delete),
-        _request("key_set", keying.key_set),
+        _request("queue_delete", requests.queue_delete, owned="queue"),
+        _request("key_set", keying.key_set, owned="queue"),
         _request("keys", keying.keys),
         _request("schedule_set", scheduling.schedule_set, makes="queue", needs=NEEDS_SPACE),
         _request("pause", pausing.pause),
@@ -214,8 +233,8 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         _request("exchange_set", exchanging.exchange_set),
         _request("exchanges", exchanging.exchanges),
         _request("exchange_delete", exchanging.exchange_delete),
-        _request("bind", exchanging.bind, makes="queue"),
-        _request("unbind", exchanging.unbind),
+        _request("bind", exchanging.bind, makes="queue", owned="queue"),
+        _request("unbind", exchanging.unbind, owned="queue"),
         _request("bindings", exchanging.bindings),
         _request("policy_set", policing.policy_set),
         _request("policies", policing.policies),

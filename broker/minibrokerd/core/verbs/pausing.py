@@ -138,6 +138,16 @@ def rest_or_work(store: Store, connection: Connection) -> None:
     connection.resting = bool(len(store.pauses)) and store.pauses.of(connection.session) is not None
     if was and not connection.resting:
         line_up_all(store, connection)
+    elif connection.resting:
+        _pass_turns(store, connection)
+
+
+def _pass_turns(store: Store, connection: Connection) -> None:
+    """Look again at queues with one active consumer: somebody else may have the turn."""
+    for consumer in (*connection.consumers.values(), *connection.receives.values()):
+        group = store.by_number[consumer.queue_number].group
+        if group in store.sums.singles:
+            store.touch(group)
 
 
 def end_pause_of(store: Store, queue: Queue) -> None:

@@ -138,7 +138,9 @@ def _wait_over(store: Store, timer: Timer | None, consumer: Consumer) -> None:
     """
     queue = store.by_number[consumer.queue_number]
     connection = store.connections[consumer.connection]
-    if queue.group.has_some_to_hand_out() and not connection.resting:
+    single = queue.group.single if store.sums.singles else None
+    has_turn = single is None or single.holder is consumer
+    if has_turn and queue.group.has_some_to_hand_out() and not connection.resting:
         consumer.timer = store.set_timer(_wait_over, consumer, store.now_ms + LOOK_AGAIN_MS)
         return
     end_receive(store, connection, consumer)
@@ -171,7 +173,9 @@ def queue_declare(store: Store, frame: Frame, part: Any) -> None:
     settings = _checked(part.settings)
     queue = store.queues.get(part.queue)
     created = queue is None
-    if queue is None:
+    if part.exclusive or not part.queue:
+        queue = _declare_own(store, frame, part, settings, queue)
+    elif queue is None:
         queue = _make(store, part.queue, settings)
         if queue.is_dlq and settings:
             _change(store, queue, settings)
@@ -180,8 +184,44 @@ def queue_declare(store: Store, frame: Frame, part: Any) -> None:
         _choose(store, frame, queue, lasting)
     if queue in store.sums.looked_after:
         watch(store, queue)
-    value = {"created": created} | _told(queue)
+    value = {"created": created, "queue": queue.name} | _told(queue) | _owner(store, queue)
     store.reply(frame.connection, frame.request, _rests_on(store, queue), value)
+
+
+def _declare_own(
+    store: Store, frame: Frame, part: Any, settings: Settings, queue: Queue | None
+) -> Queue:
+    """Return a queue that belongs to this session, or whose name the server gives; it is made if need be."""
+    connection = store.connections[frame.connection]
+    name = part.queue
+    if queue is not None:
+        if store.owners.client_of(store, queue) is None:
+            text = f"{name!r} is there already, and belongs to nobody; take another name, or none"
+            raise Refused("exclusive_queue", text)
+        return queue
+    if name.endswith(limits.DLQ_SUFFIX):
+        raise Refused("bad_value", f"{name!r} comes with its source; declare that as exclusive")
+    if not name:
+        if not (part.exclusive or settings.get("delete_unused_ms")):
+            raise Refused(
+                "bad_value",
+                "a queue without a name must be exclusive, or have delete_unused_ms: else it would be there "
+                "for ever if this answer got lost",
+            )
+        name = store.owners.new_name(store)
+        if connection.scope is not None and not connection.scope.covers(name):
+            text = f"the token of this client is for no queues {limits.GIVEN_NAMES}*, as the server names them"
+            raise Refused("not_allowed", text)
+    queue = _make(store, name, settings, is_given=not part.queue)
+    if part.exclusive:
+        store.owners.add(store, queue, connection.session.id, connection.session.client)
+    return queue
+
+
+def _owner(store: Store, queue: Queue) -> dict[str, str]:
+    """Return the name of the client to whose session a queue belongs, as answers have it."""
+    client = store.owners.client_of(store, queue)
+    return {} if client is None else {"exclusive": client}
 
 
 def _differ(queue: Queue, settings: Settings, unset: Sequence[str] = ()) -> bool:
@@ -222,7 +262,14 @@ def _checked(settings: dict[str, int | str]) -> Settings:
         raise Refused("bad_value", str(error)) from error
 
 
-def _make(store: Store, name: str, settings: Settings, *, with_source: bool = False) -> Queue:
+def _make(
+    store: Store,
+    name: str,
+    settings: Settings,
+    *,
+    with_source: bool = False,
+    is_given: bool = False,
+) -> Queue:
     """Make a queue with these settings, or the DLQ of one; its settings are the caller's to change.
 
     `with_source`: a DLQ whose source is not there is made with it, which has the defaults. A declaration must not
@@ -239,6 +286,9 @@ def _make(store: Store, name: str, settings: Settings, *, with_source: bool = Fa
         _check_for_dlq(source.settings, settings)
         return store.dlq_of(source)
     check_name(name)
+    if name.startswith(limits.GIVEN_NAMES) and not is_given:
+        text = f"names that begin with {limits.GIVEN_NAMES} are given by the server; declare a queue without one"
+        raise Refused("bad_name", text)
     store.check_room_for_queue()
     queue = store.create_queue(name, settings or DEFAULTS)
     watch(store, queue)
@@ -304,7 +354,7 @@ def _foreign_durability() -> Refused:
 def queue_show(store: Store, frame: Frame, part: Any) -> None:
     """Answer with the settings of a queue."""
     queue = store.queue(part.queue)
-    value = {"settings": dict(queue.settings), "origins": origins_of(queue)}
+    value = {"settings": dict(queue.settings), "origins": origins_of(queue)} | _owner(store, queue)
     store.reply(frame.connection, frame.request, _rests_on(store, queue), value)
 
 

@@ -1,0 +1,70 @@
+"""Who has the turn in a queue with one active consumer, and when it passes to the next one.
+
+It passes when who has it is gone, or stands still while somebody else is there, and not before all that it had
+begun has ended: so no two consumers ever have messages of the queue, and what follows comes behind what was.
+"""
+
+from __future__ import annotations
+
+from minibrokerd.core.model.deliveries import Consumer
+from minibrokerd.core.model.group import Group
+from minibrokerd.core.model.single import Single
+from minibrokerd.core.model.state import Store
+from minibrokerd.core.verbs.farewells import STEP_LOOKS, return_held
+
+
+def has_turn(store: Store, group: Group) -> bool:
+    """Let the next one have the turn, if it is time; return whether somebody has it, or all may take."""
+    single = group.single
+    if single is None:
+        return True
+    holder = single.holder
+    if holder is not None and holder.active:
+        if not single.bench or not _stands_still(store, holder):
+            return True
+        _take_turn_from(store, group, single, holder)
+    if group.deliveries:
+        return False
+    for consumer in single.bench:
+        if consumer.active and not _stands_still(store, consumer):
+            _give_turn_to(store, group, single, consumer)
+            return True
+    return False
+
+
+def _stands_still(store: Store, consumer: Consumer) -> bool:
+    """Whether a consumer takes nothing: it let a lease end and was not heard of since, or it is paused."""
+    connection = store.connections[consumer.connection]
+    return connection.silent or connection.resting
+
+
+def _take_turn_from(store: Store, group: Group, single: Single, holder: Consumer) -> None:
+    """Let one that is there have the turn no more: what it has not begun goes back, in steps."""
+    group.leave_line(holder)
+    single.holder = None
+    tokens = [token for token, each in group.deliveries.items() if each.consumer is holder]
+
+    def step() -> bool:
+        looks_left = STEP_LOOKS
+        while tokens and looks_left > 0:
+            delivery = store.deliveries.get(tokens.pop())
+            looks_left -= 1 if delivery is None else return_held(store, delivery, marked=True)
+        return not tokens
+
+    if not step():
+        store.jobs.append(step)
+
+
+def _give_turn_to(store: Store, group: Group, single: Single, consumer: Consumer) -> None:
+    after, single.client = single.client, store.connections[consumer.connection].session.client
+    single.leave(consumer)
+    single.holder, single.since_unix_ms = consumer, store.unix_ms
+    group.stand_in_line(consumer)
+    if consumer.request is None:  # a receive has it for one answer
+        store.effects.note(
+            "consumer_active",
+            client=single.client,
+            connection=consumer.connection,
+            queue=group.queue.name,
+            after=after,
+        )

@@ -1,0 +1,241 @@
+"""protocol.md, 5.17, `active_consumers`: one consumer at a time, and then the next."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from core_client import Client, Delivered
+from harness import World
+
+LEASE_MS = 1_000
+
+
+def made(*, count: int = 0) -> tuple[World, Client, Client]:
+    """Return a world and two consumers of a queue with one active consumer, the first of them active."""
+    world = World()
+    first, second = world.hello("first"), world.hello("second")
+    first.set("q", active_consumers="one", retry_delay_ms=0)
+    first.consume("q", prefetch=4, lease_ms=LEASE_MS)
+    second.consume("q", prefetch=4, lease_ms=LEASE_MS)
+    if count:
+        first.publish("q", *[b"%d" % number for number in range(count)])
+    return world, first, second
+
+
+def bodies(messages: list[Delivered]) -> list[int]:
+    """Return the numbers that messages carry."""
+    return [int(message.body) for message in messages]
+
+
+def active(client: Client) -> Any:
+    """Return who has the turn, as `stats` says it."""
+    said: Any = client.stats("q")
+    return said["active"].get("client")
+
+
+def test_the_first_one_gets_everything_in_order() -> None:
+    """The others wait, whatever credit they have."""
+    world, first, second = made(count=10)
+    got = []
+    while messages := first.messages():
+        got += bodies(messages)
+        first.begin(*messages)
+        first.settle("ack", *messages)
+        world.check()
+    assert got == list(range(10))
+    assert second.messages() == []
+    assert first.stats("q")["consumers"] == 2
+    assert active(first) == "first"
+    said: Any = first.stats("q")
+    assert said["active"]["waiting"] == 1
+
+
+@pytest.mark.parametrize("way", ["cancel", "goodbye", "lost"])
+def test_the_next_takes_over_where_the_first_one_left(way: str) -> None:
+    """What it held goes back first, in its order; an event says who has the turn."""
+    world, first, second = made(count=6)
+    messages = first.messages()
+    first.begin(messages[0])
+    first.settle("ack", messages[0])
+    if way == "cancel":
+        first.cancel()
+    elif way == "goodbye":
+        first.send(first.frame([{"op": "goodbye"}]))
+    else:
+        world.disconnect(first)
+    world.run_jobs()
+    got: list[int] = []
+    while messages := second.messages():
+        got += bodies(messages)
+        second.begin(*messages)
+        second.settle("ack", *messages)
+    assert got == [1, 2, 3, 4, 5]
+    assert active(second) == "second"
+    world.check()
+
+
+def test_nobody_gets_anything_before_what_the_first_one_began_has_ended() -> None:
+    """Settled by its session on a new connection, or its lease over: two never have messages at once."""
+    world, first, second = made(count=6)
+    messages = first.messages()
+    first.begin(messages[0])
+    world.disconnect(first)
+    assert second.messages() == []
+    why = second.explain((1, 1))
+    assert (why["reason"], why["by"]) == ("not_active", "first")
+    back = world.resume(first, [messages[0]])
+    back.consume("q", prefetch=4)
+    assert second.messages() == back.messages() == []
+    back.settle("ack", messages[0])
+    assert bodies(second.messages()) == [1, 2, 3, 4]
+    assert back.messages() == []
+    world.check()
+
+
+def test_a_lease_that_ends_passes_the_turn() -> None:
+    """Of a worker that is gone, and its message is first."""
+    world, first, second = made(count=6)
+    messages = first.messages()
+    first.begin(messages[0])
+    world.disconnect(first)
+    world.advance(LEASE_MS + 100)
+    assert bodies(second.messages())[:1] == [0]
+    world.check()
+
+
+def test_one_that_stands_still_loses_its_turn_and_what_it_holds() -> None:
+    """It has a connection, and let a lease end in silence; when it speaks again, it is the last on the bench."""
+    world, first, second = made(count=6)
+    messages = first.messages()
+    first.begin(messages[0], messages[1])
+    world.advance(LEASE_MS + 100)
+    got = second.messages()
+    assert bodies(got)[:1] == [0]
+    first.request({"op": "ping"})
+    world.check()
+    second.begin(*got)
+    second.settle("ack", *got)
+    first.begin(messages[2])  # the fence: it was taken back
+    assert first.messages() == []
+    while got := second.messages():
+        second.begin(*got)
+        second.settle("ack", *got)
+    world.disconnect(second)
+    first.publish("q", b"6")
+    assert bodies(first.messages()) == [6]
+    world.check()
+
+
+def test_one_that_stands_still_keeps_the_turn_while_nobody_else_is_there() -> None:
+    """There is nobody to give it to."""
+    world, first, second = made(count=1)
+    world.disconnect(second)
+    (message,) = first.messages()
+    first.begin(message)
+    world.advance(LEASE_MS + 100)
+    first.request({"op": "ping"})
+    assert bodies(first.messages()) == [0]
+
+
+def test_a_paused_client_passes_the_turn() -> None:
+    """An operator paused it; what it works on ends first."""
+    world, first, second = made(count=3)
+    messages = first.messages()
+    first.begin(messages[0])
+    second.request({"op": "pause", "client": "first"})
+    world.run_jobs()
+    assert second.messages() == []
+    first.settle("ack", messages[0])
+    assert bodies(second.messages()) == [1, 2]
+    world.check()
+
+
+def test_a_receive_is_a_consumer_until_what_it_got_has_ended() -> None:
+    """Also another receive of the same session waits; one that waits for nothing is told so at once."""
+    world = World()
+    first, second = world.hello("first"), world.hello("second")
+    first.set("q", active_consumers="one")
+    first.publish("q", b"0", b"1", b"2")
+    (got,) = first.receive_all("q", 1)
+    assert second.receive_all("q", 1) == []
+    assert first.receive_all("q", 1) == []
+    assert second.receive("q", 1, wait_ms=60_000) is None
+    first.settle("ack", got)
+    assert bodies(second.messages()) == [1]
+    world.check()
+
+
+def test_a_receive_that_waits_in_vain_leaves_the_bench() -> None:
+    """Its wait ends with nothing, as that of any."""
+    world, first, _ = made(count=1)
+    assert first.receive("q", 1, wait_ms=500) is None
+    world.advance(700)
+    assert any(frame.get("count") == 0 for frame in first.inbox)
+    assert first.stats("q")["consumers"] == 2
+    world.check()
+
+
+def test_the_setting_holds_for_consumers_that_are_there() -> None:
+    """To one: what two have is worked off first. To all: who waits gets something at once."""
+    world = World()
+    first, second = world.hello("first"), world.hello("second")
+    first.consume("q", prefetch=1)
+    second.consume("q", prefetch=1)
+    first.publish("q", *[b"%d" % number for number in range(6)])
+    (one,), (two,) = first.messages(), second.messages()
+    first.set("q", active_consumers="one")
+    first.settle("ack", one)
+    assert first.messages() == []
+    second.settle("ack", two)
+    got = first.messages() or second.messages()
+    assert bodies(got) == [2]
+    first.set("q", active_consumers="all")
+    assert len(first.messages() + second.messages()) == 1
+    world.check()
+
+
+def test_a_purge_lets_the_next_one_have_the_turn() -> None:
+    """What the first one had begun has ended with it."""
+    world, first, second = made(count=1)
+    (message,) = first.messages()
+    first.begin(message)
+    world.disconnect(first)
+    second.purge("q")
+    world.run_jobs()
+    second.publish("q", b"7")
+    assert bodies(second.messages()) == [7]
+
+
+def test_after_a_restart_the_first_that_comes_has_the_turn() -> None:
+    """And what was at work at the end of the old server is waited for."""
+    world, first, _ = made(count=3)
+    messages = first.messages()
+    first.begin(messages[0])
+    world.sync()
+    world.restart(clean=False)
+    other = world.hello("other")
+    other.consume("q", prefetch=4)
+    assert other.messages() == []
+    world.advance(120_000)
+    assert bodies(other.messages()) == [0, 1, 2]
+    world.check()
+
+
+def test_an_event_says_who_takes_over() -> None:
+    """Once for each time."""
+    world, first, _ = made()
+    notes = []
+    route = world._route
+
+    def noting(effects: Any) -> None:
+        notes.extend(effects.notes)
+        route(effects)
+
+    world._route = noting  # type: ignore[method-assign]
+    world.disconnect(first)
+    world.run_jobs()
+    said = [dict(note.fields) for note in notes if note.event == "consumer_active"]
+    assert [(each["queue"], each["client"], each["after"]) for each in said] == [
+        ("q", "second", "first")
+    ]
