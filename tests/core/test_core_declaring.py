@@ -27,7 +27,7 @@ def test_a_queue_is_made_with_the_settings_asked_for() -> None:
     world = World()
     answer = declare(world.hello(), max_attempts=3, durability="lazy")
     expected = default_settings() | {"max_attempts": 3, "durability": "lazy"}
-    assert answer["value"] == {"created": True, "settings": expected}
+    assert answer["value"] == {"created": True, "queue": "q", "settings": expected}
     (meta,) = queue_records(world)
     assert meta.settings == expected
 
