@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import minibroker
+from minibroker.contract import limits
 from minibroker.contract.errors import MinibrokerError
 from support.broker import StartBroker
 
@@ -74,6 +75,25 @@ async def test_a_body_of_the_promised_size_and_one_byte_more(
         [message] = await queue.receive(wait=20)
         assert message.raw == bytes(most)
         await message.ack(confirmed=True)
+
+
+@segments
+async def test_results_of_the_largest_size_are_kept(
+    segment_bytes: int, start_broker: StartBroker
+) -> None:
+    """In the smallest segments a frame with one of them is larger than any publish may be."""
+    server = start_broker("--segment-bytes", str(segment_bytes))
+    async with minibroker.connect(server.url) as broker:
+        queue = await filled(broker, "jobs", 100)
+        await queue.set(result_ms=60_000)
+        messages = await queue.receive(count=10, wait=20)
+        results = [bytes([n]) * (limits.MAX_RESULT_BYTES - 5) for n in range(10)]
+        ends = zip(messages, results, strict=True)
+        await asyncio.gather(*[m.complete(result, confirmed=True) for m, result in ends])
+    await asyncio.to_thread(server.restart)
+    async with minibroker.connect(server.url) as broker:
+        queue = broker.queue("jobs")
+        assert [await queue.result(each.id, timeout=20) for each in messages] == results
 
 
 async def test_settings_of_many_queues_are_copied_forward_beside_traffic(
