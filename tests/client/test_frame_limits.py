@@ -26,7 +26,6 @@ from minibrokerd.net.frames import read_frame
 from support.hypothesis_budget import fuzz_settings
 from support.quiet_shell import QuietShell, Waiter
 
-
 # Of a frame with one result, whose message alone may be larger than a frame of small segments.
 BOUND = limits.MAX_RESULT_BYTES + 1_024
 

@@ -27,7 +27,8 @@ SERVER_FRAMES: Mapping[str, ServerFrame] = {
                 "epoch": "boot epoch of the server; grows with each start",
                 "version": "version of the server",
                 "heartbeat_ms": "send something at least this often",
-                "max_frame_bytes": "largest frame that a client may send, but for one with the result of one message (64 KiB at most); its segments take no larger publish",
+                "max_frame_bytes": "largest frame that a client may send, but for one with the result of a "
+                "single message; its segments take no larger publish",
                 "max_message_bytes": "largest headers + body of one message",
                 "lost": "resume: number of entries in the run column, the begun messages that are lost",
                 "cancelled": "resume: so many of these, the first ones, were cancelled; left out: none",
