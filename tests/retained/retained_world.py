@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from struct import pack
 from zlib import crc32
 
+import msgpack
+
 from minibroker.contract.wire import bin_head
+from minibrokerd.retained.cutting import apart
 from minibrokerd.retained.frames import Frame
+from minibrokerd.retained.shelf import Files
 
 META = b"\x93\xa0\x00\x90"  # [key "", encoding 0, no columns]
 
@@ -23,13 +28,39 @@ def frame_of(first: int, count: int = 1, unix_ms: int = 0, size: int = 20) -> Fr
 
 
 def frame_with(
-    first: int, bodies: list[bytes], unix_ms: int, columns: bytes = b"", meta: bytes = META
+    first: int, bodies: Sequence[bytes], unix_ms: int, columns: bytes = b"", key: bytes = b""
 ) -> Frame:
-    """Return a frame of messages with these bodies, without headers."""
+    """Return a frame of messages with these bodies and this key, without headers."""
+    meta = META if not key else msgpack.packb([key.decode(), 0, []])
     lengths = b"".join(pack("<II", 0, len(body)) for body in bodies)
     blob = b"".join(bodies)
     tail = b"".join(bin_head(len(part)) + part for part in (columns, lengths, blob))
     return Frame(first, len(bodies), unix_ms, meta, tail, crc32(tail))
+
+
+def bodies_in(frame: Frame) -> list[bytes]:
+    """Return the bodies of the messages of a frame."""
+    parts = apart(frame)
+    assert parts is not None
+    assert crc32(frame.tail) == frame.tail_checksum
+    sizes = memoryview(parts.lengths).cast("I")
+    found, at = [], 0
+    for headers_bytes, body_bytes in zip(sizes[::2], sizes[1::2], strict=True):
+        found.append(bytes(parts.blob[at + headers_bytes : at + headers_bytes + body_bytes]))
+        at += headers_bytes + body_bytes
+    return found
+
+
+def read_all(files: Files, offset: int = 0, most_bytes: int = 300) -> list[Frame]:
+    """Return everything from an offset on."""
+    found: list[Frame] = []
+    while True:
+        chunk = files.read(offset, most_bytes)
+        found += chunk.frames
+        assert chunk.frames or chunk.at_end
+        offset = chunk.next_offset
+        if chunk.at_end:
+            return found
 
 
 def same(one: Frame, other: Frame) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from retained_world import frame_of, same
+from retained_world import frame_of, read_all, same
 
 from minibrokerd.log.fileops import FileOps
 from minibrokerd.retained.files import RetainedFiles
@@ -48,18 +48,6 @@ def log(request: pytest.FixtureRequest, tmp_path: Path) -> Log:
     return Log(lambda: RetainedFiles(ops, str(tmp_path / "7"), segment_bytes=SMALL))
 
 
-def read_all(files: Files, offset: int = 0, most_bytes: int = 300) -> list[Frame]:
-    """Return everything from an offset on."""
-    found: list[Frame] = []
-    while True:
-        chunk = files.read(offset, most_bytes)
-        found += chunk.frames
-        assert chunk.frames or chunk.at_end
-        offset = chunk.next_offset
-        if chunk.at_end:
-            return found
-
-
 def test_a_new_log_is_empty(log: Log) -> None:
     """Nothing to read, at its end."""
     files = log.again()
@@ -94,12 +82,13 @@ def test_a_frame_is_read_however_large(log: Log) -> None:
 
 
 def test_what_came_before_is_ignored(log: Log) -> None:
-    """Whole frames; one that overlaps is an error."""
+    """Of one that overlaps the rest is new."""
     log.files.append([frame_of(5, 3)])
     log.again().append([frame_of(5, 3), frame_of(6), frame_of(8)])
     assert (log.again().messages, log.files.stop) == (4, 9)
-    with pytest.raises(ValueError, match="overlap"):
-        log.files.append([frame_of(8, 2)])
+    log.again().append([frame_of(8, 3)])
+    assert (log.again().messages, log.files.stop) == (6, 11)
+    assert same(log.files.read(9, 1).frames[0], frame_of(9, 2, 8))
 
 
 def test_an_offset_is_found_by_its_time(log: Log) -> None:

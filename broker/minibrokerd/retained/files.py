@@ -6,21 +6,27 @@ is replaced whole, and at sums that are changed last, so no lock is held over th
 
 from __future__ import annotations
 
-import errno
 import os
 from bisect import bisect_right
 from collections.abc import Sequence
-from threading import Lock
 from typing import Final
 
 from minibrokerd.log.fileops import FileOps, write_all
 from minibrokerd.process.logs import events
+from minibrokerd.retained.compacting import MOST_KEYS, CompactionResult, KeysOf, Latest
+from minibrokerd.retained.cutting import behind
+from minibrokerd.retained.cutting import keys_of as keys_in
 from minibrokerd.retained.frames import SYNCED_BEFORE, Bytes, Chunk, Frame, Head, encode_frame
-from minibrokerd.retained.segment import NAME, Bad, Scanned, Segment, walk
+from minibrokerd.retained.row import Row
+from minibrokerd.retained.segment import Bad, Scanned, Segment, walk
+from minibrokerd.retained.tidying import Tidying
 
 SEGMENT_BYTES: Final = 64 * 1024 * 1024
 # Of what a setting keeps, so much is in one segment at the most: what is too old goes in whole segments.
 PARTS: Final = 8
+INDEX_BYTES: Final = (
+    1024 * 1024
+)  # of the newest segment that a start reads at the most, and what was not synced
 
 
 class RetainedFiles:
@@ -37,15 +43,12 @@ class RetainedFiles:
         self._ops = ops
         self._directory = directory
         self._segment_bytes = segment_bytes
-        self._compress = compress
-        self._segments: tuple[Segment, ...] = ()
-        self._descriptor = self._directory_descriptor = -1
-        self._unsynced = self._entries_unsynced = self._end_is_dirty = False
-        self._failed = False
-        self._renaming = Lock()
+        self._descriptor = -1
+        self._unsynced = self._end_is_dirty = self._failed = False
+        self._indexed_bytes = 0  # of the newest segment
         self._told: set[tuple[str, int]] = set()
-        self.size_bytes = 0
-        self.messages = 0
+        self._row = Row(ops, directory)
+        self._tidying = Tidying(ops, directory, self._row, self._tell, compress=compress)
         self.damaged = 0  # places that did not verify when they were read
 
     # -- start and end --------------------------------------------------------------------------
@@ -58,51 +61,36 @@ class RetainedFiles:
         Raises:
             OSError: the disk does not do it.
         """
-        self._ops.make_directory(self._directory)
-        self._directory_descriptor = self._ops.open_directory(self._directory)
-        found = self._found()
-        for segment in found[:-1]:
-            if not segment.load():
-                segment.rebuild()
-        newest = found[-1] if found else Segment(self._ops, self._directory, 0)
-        flags = os.O_RDWR | (0 if found else os.O_CREAT)
-        self._descriptor = self._ops.open(newest.path(newest.name), flags)
-        if found:
+        row = self._row
+        row.open()
+        if row.all:
+            newest = row.all[-1]
+            self._descriptor = self._ops.open(newest.path(newest.name), os.O_RDWR)
             self._recover(newest)
+        else:
+            self._make(0)
         self._ops.sync(self._descriptor)
-        self._ops.sync_directory(self._directory_descriptor)
-        self._segments = (*found[:-1], newest)
-        self._count()
+        row.sync()
+        row.count()
 
     def close(self) -> None:
-        """Close the files; nothing is synced."""
-        for descriptor in (self._descriptor, self._directory_descriptor):
-            if descriptor >= 0:
-                self._ops.close(descriptor)
-        self._descriptor = self._directory_descriptor = -1
-
-    def _found(self) -> list[Segment]:
-        """Return the segments there are, and remove what is left of work that a crash ended."""
-        names = self._ops.list_directory(self._directory)
-        newest: dict[int, int] = {}
-        for name in names:
-            if (match := NAME.fullmatch(name)) and match[3] == "segment":
-                low, generation = int(match[1]), int(match[2])
-                newest[low] = max(generation, newest.get(low, 0))
-        found = [Segment(self._ops, self._directory, *pair) for pair in sorted(newest.items())]
-        ours = {name for segment in found for name in (segment.name, segment.index_name)}
-        for name in names:
-            if name not in ours and (NAME.fullmatch(name) or name.endswith(".tmp")):
-                self._ops.unlink(self._path(name))
-        return found
+        """Close the files; nothing is synced. The next start reads the less of them the more was."""
+        self._tidying.stop()
+        if self._descriptor >= 0:
+            if not self._failed and not self._unsynced:
+                self._write_index()
+            self._ops.close(self._descriptor)
+        self._descriptor = -1
+        self._row.close()
 
     def _recover(self, segment: Segment) -> None:
         """Read the newest segment and cut off what was never synced."""
-        size = self._ops.size(segment.path(segment.name))
-        scanned, cut = Scanned(segment.low), size
+        segment.load_part()
+        start, size = segment.sums.size, self._ops.size(segment.path(segment.name))
+        scanned, cut = Scanned(segment.low, segment.sums, segment.points), size
         waiting: list[Head] = []
         bad: Bad | None = None
-        for found in walk(self._ops, self._descriptor, size):
+        for found in walk(self._ops, self._descriptor, size, start):
             if isinstance(found, Bad):
                 bad = bad or found
             elif bad is not None and not found.flags & SYNCED_BEFORE:
@@ -117,19 +105,29 @@ class RetainedFiles:
             self._ops.truncate(self._descriptor, cut)
             events.info("retained_cut", path=segment.path(segment.name), bytes=size - cut)
         segment.take(scanned, cut)
+        self._indexed_bytes = start
 
     # -- what there is --------------------------------------------------------------------------
 
     @property
     def first(self) -> int:
         """The offset of the first message there is; `stop` if there is none."""
-        segments = self._segments
-        return next((each.first for each in segments if each.sums.messages), segments[-1].stop)
+        return self._row.first
 
     @property
     def stop(self) -> int:
         """The offset behind the last message."""
-        return self._segments[-1].stop
+        return self._row.stop
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all segments."""
+        return self._row.size_bytes
+
+    @property
+    def messages(self) -> int:
+        """Messages there are."""
+        return self._row.messages
 
     def read(self, offset: int, most_bytes: int) -> Chunk:
         """Return frames from the one that holds `offset`, or the next there is, up to `most_bytes` of them.
@@ -141,17 +139,18 @@ class RetainedFiles:
             Unreadable: they are compressed, and there is no library for that.
         """
         while True:
-            segments = self._segments
+            segments = self._row.all
             try:
                 return self._read(segments, max(offset, self.first), most_bytes)
             except FileNotFoundError:
-                self._look_again(segments)
+                self._row.look_again(segments)
 
     def _read(self, segments: Sequence[Segment], offset: int, most_bytes: int) -> Chunk:
         frames: list[Frame] = []
-        skipped = 0
+        skipped, stop = 0, segments[-1].stop  # what is behind may be written while this reads
         at = max(bisect_right(segments, offset, key=lambda each: each.low) - 1, 0)
         for segment in segments[at:]:
+            self._row.used(segment)
             for found in segment.read(offset, most_bytes):
                 if isinstance(found, Bad):
                     skipped += max(found.stop - max(found.first, offset), 0)
@@ -161,44 +160,40 @@ class RetainedFiles:
                 offset = max(offset, found.stop)
             if frames:
                 break
+        if not frames:
+            offset = max(offset, stop)
         return Chunk(frames, offset, offset >= self.stop, skipped)
 
     def offset_at(self, unix_ms: int) -> int:
         """Return the first offset that was published at or after that time; `stop`: none was. OSError."""
         while True:
-            segments = self._segments
+            segments = self._row.all
             try:
                 for segment in segments:
                     if segment.sums.messages and segment.sums.newest_unix_ms >= unix_ms:
                         return max(segment.offset_at(unix_ms), self.first)
                 return segments[-1].stop
             except FileNotFoundError:
-                self._look_again(segments)
-
-    def _look_again(self, segments: Sequence[Segment]) -> None:
-        """Return if what a reader did not find was deleted or got another name meanwhile; else raise."""
-        with self._renaming:
-            if segments is self._segments:
-                raise FileNotFoundError(errno.ENOENT, "a segment is missing", self._directory)
+                self._row.look_again(segments)
 
     # -- writing --------------------------------------------------------------------------------
 
     def append(self, frames: Sequence[Frame]) -> None:
-        """Write frames behind all others; they are safe after `sync`. Those that came before are ignored.
+        """Write frames behind all others; they are safe after `sync`. What came before is ignored.
 
         Raises:
             OSError: the disk does not do it; nothing counts of what was not written whole.
-            ValueError: a frame begins before the end of the log, and ends behind it.
+            ValueError: part of a frame came before, and it cannot be cut.
         """
         assert not self._failed, "a sync failed: nobody knows what is on the disk"
         stop = self.stop
         group: list[Frame] = []
-        size = self._segments[-1].sums.size
+        size = self._row.all[-1].sums.size
         for frame in frames:
             if frame.stop <= stop:
                 continue
             if frame.first < stop:
-                raise ValueError(f"messages {frame.first} to {frame.stop} overlap {stop}")
+                frame = behind(frame, stop)
             if size and size + frame.size > self._segment_bytes:
                 self._write(group)
                 self._seal()
@@ -211,7 +206,7 @@ class RetainedFiles:
     def _write(self, frames: Sequence[Frame]) -> None:
         if not frames:
             return
-        segment = self._segments[-1]
+        segment = self._row.all[-1]
         start = segment.sums.size
         if self._end_is_dirty:
             self._ops.truncate(self._descriptor, start)
@@ -224,8 +219,8 @@ class RetainedFiles:
         self._end_is_dirty = False
         for frame in frames:
             segment.add(frame, segment.sums.size + frame.size)
-            self.messages += frame.count
-            self.size_bytes += frame.size
+            self._row.messages += frame.count
+            self._row.size_bytes += frame.size
 
     def sync(self) -> None:
         """Return when all that was appended is on the disk.
@@ -236,25 +231,34 @@ class RetainedFiles:
         try:
             if self._unsynced:
                 self._ops.sync(self._descriptor)
-            if self._entries_unsynced:
-                self._ops.sync_directory(self._directory_descriptor)
+            self._row.sync()
         except OSError:
             self._failed = True
             raise
-        self._unsynced = self._entries_unsynced = False
+        self._unsynced = False
+        if self._row.all[-1].sums.size >= self._indexed_bytes + INDEX_BYTES:
+            self._write_index()
+
+    def _write_index(self) -> None:
+        self._row.all[-1].write_index()
+        self._indexed_bytes = self._row.all[-1].sums.size
 
     def _seal(self, low: int | None = None) -> None:
-        """Go on in a new segment, which may have offsets from `low` on."""
+        """Go on in a new segment, which may have offsets from `low` on. OSError: all is as before."""
         self.sync()
-        sealed = self._segments[-1]
-        sealed.write_index()
-        newest = Segment(self._ops, self._directory, self.stop if low is None else low)
-        path = newest.path(newest.name)
-        descriptor = self._ops.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
-        self._ops.close(self._descriptor)
-        self._descriptor, self._entries_unsynced = descriptor, True
-        self._segments = (*self._segments, newest)
+        self._write_index()
+        sealed = self._row.all[-1]
+        self._make(self.stop if low is None else low)
         sealed.forget_points()
+
+    def _make(self, low: int) -> None:
+        newest = Segment(self._ops, self._directory, low)
+        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC
+        descriptor = self._ops.open(newest.path(newest.name), flags)
+        if self._descriptor >= 0:
+            self._ops.close(self._descriptor)
+        self._descriptor, self._indexed_bytes = descriptor, 0
+        self._row.add(newest)
 
     # -- deleting -------------------------------------------------------------------------------
 
@@ -267,7 +271,7 @@ class RetainedFiles:
         about; what is older than `retention_ms` goes at the latest an eighth of it later. OSError.
         """
         self._seal_for(unix_ms, retention_ms, retention_bytes, retention_messages)
-        segments, size, messages = self._segments, self.size_bytes, self.messages
+        segments, size, messages = self._row.all, self.size_bytes, self.messages
         gone = 0
         for segment in segments[:-1]:
             sums = segment.sums
@@ -281,11 +285,11 @@ class RetainedFiles:
             gone += 1
         before = self.messages
         if gone:
-            self._delete(gone)
+            self._row.delete(gone)
         return before - self.messages
 
     def _seal_for(self, unix_ms: int, ms: int, size_bytes: int, messages: int) -> None:
-        sums = self._segments[-1].sums
+        sums = self._row.all[-1].sums
         if sums.messages and (
             (ms and sums.oldest_unix_ms < unix_ms - max(ms // PARTS, 1))
             or (size_bytes and sums.size > size_bytes // PARTS)
@@ -300,44 +304,64 @@ class RetainedFiles:
         """
         if below <= self.first:
             return
-        if below > self.stop or (below == self.stop and self._segments[-1].sums.size):
+        if below > self.stop or (below == self.stop and self._row.all[-1].sums.size):
             self._seal(below)
         self.sync()
-        segments = self._segments
-        gone = sum(each.stop <= below for each in segments[:-1])
+        gone = sum(each.stop <= below for each in self._row.all[:-1])
         if gone:
-            self._delete(gone)
-        front = self._segments[0]
+            self._row.delete(gone)
+        front = self._row.all[0]
         if front.low < below and front.sums.size:
-            self._rename(front, below)
-        self._ops.sync_directory(self._directory_descriptor)
-        self._count()
+            self._row.cut(below)
+            if len(self._row.all) == 1:
+                self._indexed_bytes = 0
+        self._row.sync()
 
-    def _rename(self, front: Segment, low: int) -> None:
-        renamed = Segment(self._ops, self._directory, low, front.generation)
-        with self._renaming:
-            self._ops.rename(front.path(front.name), front.path(renamed.name))
-            renamed.take(renamed.scanned(), front.sums.size)
-            self._segments = (renamed, *self._segments[1:])
-        if self._ops.exists(front.path(front.index_name)):
-            self._ops.unlink(front.path(front.index_name))
-        if len(self._segments) > 1:
-            renamed.write_index()
+    # -- work that nobody waits for -------------------------------------------------------------
 
-    def _delete(self, count: int) -> None:
-        gone, self._segments = self._segments[:count], self._segments[count:]
-        for segment in gone:
-            self._ops.unlink(segment.path(segment.name))
-            if self._ops.exists(segment.path(segment.index_name)):
-                self._ops.unlink(segment.path(segment.index_name))
-        self._entries_unsynced = True
-        self._count()
+    def work_ahead(self) -> bool:
+        """Do a slice of what makes sealed segments smaller and faster to read; False: nothing is left to do.
 
-    # -- sums -----------------------------------------------------------------------------------
+        A slice is some 64 frames as they came, and now and then the sync of 4 MiB. OSError.
+        """
+        return self._tidying.slice()
 
-    def _count(self) -> None:
-        self.size_bytes = sum(each.sums.size for each in self._segments)
-        self.messages = sum(each.sums.messages for each in self._segments)
+    def begin_compaction(
+        self,
+        unix_ms: int,
+        tombstone_ms: int,
+        keys_of: KeysOf = keys_in,
+        *,
+        most_keys: int = MOST_KEYS,
+        seal: bool = False,
+    ) -> CompactionResult:
+        """Have `work_ahead` compact the sealed segments; with `seal` also what was appended so far. OSError.
+
+        Of the messages with one key the last one stays, and one without a key. An empty body ends its key, and
+        goes itself `tombstone_ms` after it was published. The result is filled meanwhile.
+        """
+        if seal and self._row.all[-1].sums.messages:
+            self._seal()
+        result = CompactionResult()
+        self._tidying.begin_compaction(Latest(keys_of, unix_ms - tombstone_ms, most_keys), result)
+        return result
+
+    def compact(
+        self,
+        unix_ms: int,
+        tombstone_ms: int,
+        keys_of: KeysOf = keys_in,
+        *,
+        most_keys: int = MOST_KEYS,
+        seal: bool = False,
+    ) -> CompactionResult:
+        """As `begin_compaction`, and return when it is done. OSError."""
+        result = self.begin_compaction(
+            unix_ms, tombstone_ms, keys_of, most_keys=most_keys, seal=seal
+        )
+        while not result.ended:
+            self._tidying.slice()
+        return result
 
     def _tell(self, segment: Segment, bad: Bad) -> None:
         place = segment.name, bad.position
@@ -348,6 +372,3 @@ class RetainedFiles:
             events.error(
                 "retained_damage", path=path, position=bad.position, first=bad.first, stop=bad.stop
             )
-
-    def _path(self, name: str) -> str:
-        return os.path.join(self._directory, name)

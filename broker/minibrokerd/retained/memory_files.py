@@ -5,6 +5,9 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 
+from minibrokerd.retained.compacting import MOST_KEYS, CompactionResult, KeysOf, Latest
+from minibrokerd.retained.cutting import behind
+from minibrokerd.retained.cutting import keys_of as keys_in
 from minibrokerd.retained.frames import Chunk, Frame
 
 
@@ -13,7 +16,7 @@ class MemoryFiles:
 
     def __init__(self) -> None:
         self._frames: list[Frame] = []
-        self._low = 0
+        self._low = self._stop = 0
         self.size_bytes = 0
         self.messages = 0
         self.damaged = 0
@@ -30,21 +33,22 @@ class MemoryFiles:
     @property
     def first(self) -> int:
         """The offset of the first message there is; `stop` if there is none."""
-        return max(self._frames[0].first, self._low) if self._frames else self._low
+        return max(self._frames[0].first, self._low) if self._frames else self.stop
 
     @property
     def stop(self) -> int:
         """The offset behind the last message."""
-        return max(self._frames[-1].stop, self._low) if self._frames else self._low
+        stop = max(self._low, self._stop)
+        return max(self._frames[-1].stop, stop) if self._frames else stop
 
     def append(self, frames: Sequence[Frame]) -> None:
-        """Take frames; those that came before are ignored. ValueError: one overlaps."""
+        """Take frames; those that came before are ignored. ValueError: as `RetainedFiles.append`."""
         for frame in frames:
             stop = self.stop
             if frame.stop <= stop:
                 continue
             if frame.first < stop:
-                raise ValueError(f"messages {frame.first} to {frame.stop} overlap {stop}")
+                frame = behind(frame, stop)
             self._frames.append(frame)
             self.size_bytes += frame.size
             self.messages += frame.count
@@ -94,6 +98,31 @@ class MemoryFiles:
             self._drop(sum(frame.stop <= below for frame in self._frames))
             self._low = below
             self._count()
+
+    def work_ahead(self) -> bool:
+        """There is nothing that anybody would not wait for."""
+        return False
+
+    def begin_compaction(
+        self,
+        unix_ms: int,
+        tombstone_ms: int,
+        keys_of: KeysOf = keys_in,
+        *,
+        most_keys: int = MOST_KEYS,
+        seal: bool = False,
+    ) -> CompactionResult:
+        """Keep the last message of each key, at once; see `RetainedFiles.begin_compaction`."""
+        result = CompactionResult()
+        latest = Latest(keys_of, unix_ms - tombstone_ms)
+        for frame in self._frames:
+            latest.note(frame)
+        before, stop = self.size_bytes, self.stop
+        self._frames = [rest for frame in self._frames for rest in latest.rest_of(frame, result)]
+        self._stop = stop
+        self._count()
+        result.freed_bytes, result.ended = before - self.size_bytes, True
+        return result
 
     def _drop(self, count: int) -> None:
         if count:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Final
 
 from minibrokerd.log.fileops import FileOps, write_all
@@ -101,6 +102,14 @@ class Segment:
         self.sums, self._points = sums, None
         return True
 
+    def load_part(self) -> None:
+        """Take what the index says of the first part of the newest segment; nothing, if it is missing or wrong."""
+        data = self._read_index()
+        sums, points = decode_sums(data), decode_points(data)
+        if sums is None or points is None or sums.size > self._ops.size(self.path(self.name)):
+            return
+        self.sums, self._points = sums, points
+
     def rebuild(self) -> None:
         """Find out what the file holds, by reading it, and write the index."""
         found = self.scanned()
@@ -108,14 +117,15 @@ class Segment:
         self.write_index()
 
     def write_index(self) -> None:
-        """Write the index; it is not synced."""
+        """Write the index of what was synced; where the disk does not do it there is none, or a wrong one."""
         data = encode_index(self.sums, self.points)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-        descriptor = self._ops.open(self.path(self.index_name), flags)
-        try:
-            write_all(self._ops, descriptor, data, 0)
-        finally:
-            self._ops.close(descriptor)
+        with suppress(OSError):
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+            descriptor = self._ops.open(self.path(self.index_name), flags)
+            try:
+                write_all(self._ops, descriptor, data, 0)
+            finally:
+                self._ops.close(descriptor)
 
     def _read_index(self, size_bytes: int | None = None) -> bytes:
         path = self.path(self.index_name)
@@ -129,10 +139,10 @@ class Segment:
         finally:
             self._ops.close(descriptor)
 
-    def scanned(self) -> Scanned:
-        """Return what reading all of the file tells. OSError."""
+    def scanned(self, low: int | None = None) -> Scanned:
+        """Return what reading all of the file tells; of the messages from `low` on, if it is given. OSError."""
         size = self._ops.size(self.path(self.name))
-        scanned = Scanned(self.low)
+        scanned = Scanned(self.low if low is None else low)
         descriptor = self._ops.open(self.path(self.name), os.O_RDONLY)
         try:
             for found in walk(self._ops, descriptor, size):
@@ -215,10 +225,10 @@ class Segment:
 class Scanned:
     """What reading a whole segment tells."""
 
-    def __init__(self, low: int) -> None:
+    def __init__(self, low: int, sums: Sums | None = None, points: Points | None = None) -> None:
         self.low = low
-        self.sums = Sums(first=low, stop=low)
-        self.points = Points()
+        self.sums = sums or Sums(first=low, stop=low)
+        self.points = points or Points()
 
     def add(self, head: Head) -> None:
         """Note a frame that verifies."""
@@ -275,12 +285,12 @@ class Reader:
         self._from = self.position
 
 
-def walk(ops: FileOps, descriptor: int, size: int) -> Iterator[Head | Bad]:
-    """Yield the heads of all frames that verify, and the stretches that do not, in their order.
+def walk(ops: FileOps, descriptor: int, size: int, start: int = 0) -> Iterator[Head | Bad]:
+    """Yield the heads of all frames from `start` on that verify, and the stretches that do not, in their order.
 
     Behind a head that does not verify nothing is believed: the rest of the file is one bad stretch.
     """
-    reader = Reader(ops, descriptor, 0, size, _SCAN_BYTES)
+    reader = Reader(ops, descriptor, start, size, _SCAN_BYTES)
     expected = 0
     while reader.position < size:
         at = reader.position

@@ -14,6 +14,8 @@ from threading import Lock
 from typing import Final, Protocol
 
 from minibrokerd.log.fileops import FileOps
+from minibrokerd.retained.compacting import MOST_KEYS, CompactionResult, KeysOf
+from minibrokerd.retained.cutting import keys_of as keys_in
 from minibrokerd.retained.files import SEGMENT_BYTES, RetainedFiles
 from minibrokerd.retained.frames import Chunk, Frame
 
@@ -25,9 +27,17 @@ _CHUNK_BYTES: Final = 1024  # that a chunk takes beside its frames
 class Files(Protocol):
     """One retained log, on disk or in memory."""
 
-    size_bytes: int
-    messages: int
     damaged: int
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all that is there."""
+        ...
+
+    @property
+    def messages(self) -> int:
+        """Messages there are."""
+        ...
 
     @property
     def first(self) -> int:
@@ -73,6 +83,22 @@ class Files(Protocol):
         """Delete what is below an offset."""
         ...
 
+    def work_ahead(self) -> bool:
+        """Do a slice of the work that nobody waits for; False: nothing is left to do."""
+        ...
+
+    def begin_compaction(
+        self,
+        unix_ms: int,
+        tombstone_ms: int,
+        keys_of: KeysOf = keys_in,
+        *,
+        most_keys: int = MOST_KEYS,
+        seal: bool = False,
+    ) -> CompactionResult:
+        """Have `work_ahead` keep the last message of each key."""
+        ...
+
 
 class Retained:
     """The retained logs in `<directory>`, by the numbers of their queues."""
@@ -89,13 +115,19 @@ class Retained:
     ) -> None:
         self._ops = ops
         self._directory = directory
-        self._make = make or (
-            lambda number: RetainedFiles(
-                ops, self.path(number), segment_bytes=segment_bytes, compress=compress
-            )
-        )
+        self._segment_bytes = segment_bytes
+        self._compress = compress
+        self._make = make or self._on_disk
         self._logs: dict[int, Files] = {}
         self.cache = Cache(cache_bytes)
+
+    def _on_disk(self, number: int) -> Files:
+        return RetainedFiles(
+            self._ops,
+            self.path(number),
+            segment_bytes=self._segment_bytes,
+            compress=self._compress,
+        )
 
     def path(self, number: int) -> str:
         """Return the directory of a log."""
@@ -110,11 +142,12 @@ class Retained:
 
     def get(self, number: int) -> Files:
         """Return the log of that number, opened; it is made if it is not there. OSError."""
-        files = self._logs.get(number)
-        if files is None:
-            files = self._make(number)
-            files.open()
-            self._logs[number] = files
+        there = self._logs.get(number)
+        if there is not None:
+            return there
+        files = self._make(number)
+        files.open()
+        self._logs[number] = files
         return files
 
     def read(self, number: int, offset: int, most_bytes: int = READ_BYTES) -> Chunk:
