@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from minibroker.session.key_wishes import KeySetting
     from minibroker.session.pause_wishes import Pause
     from minibroker.session.peek import Peeked, Peeks
+    from minibroker.session.policy_wishes import Policy
     from minibroker.session.queue_times import QueueTimes
     from minibroker.session.result_wish import Progress
     from minibroker.session.spans import Span
@@ -113,6 +114,7 @@ __all__ = [
     "Pause",
     "Peeked",
     "Peeks",
+    "Policy",
     "Progress",
     "ProtocolError",
     "Queue",
@@ -167,6 +169,7 @@ _HOMES: Final = {
     "minibroker.session.key_wishes": "KeySetting",
     "minibroker.session.pause_wishes": "Pause",
     "minibroker.session.peek": "Peeked Peeks",
+    "minibroker.session.policy_wishes": "Policy",
     "minibroker.session.result_wish": "Progress",
     "minibroker.session.spans": "Span",
     "minibroker.session.queue_times": "QueueTimes",

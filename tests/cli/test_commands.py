@@ -244,7 +244,7 @@ def test_settings_are_shown_and_changed(broker_server: BrokerServer) -> None:
     )
     assert (settings["retry_cap_ms"], settings["retry_jitter_percent"]) == (5_400_000, 5)
     lines = output(broker_server, "queue", "show", QUEUE)
-    assert lines[2].split()[:3] == ["lease_ms", "1m", "30s"]
+    assert lines[2].split()[:4] == ["lease_ms", "1m", "chosen", "30s"]
 
 
 def test_a_circuit_that_is_open_is_told_below_the_settings(broker_server: BrokerServer) -> None:

@@ -128,6 +128,7 @@ ASKS = {
     "pauses": (),
     "key": ("list", "mail"),
     "exchange": ("list",),
+    "policy": ("list",),
     "purge": ("mail", "--yes"),
     "dlq": ("list", "mail"),
     "export": ("mail", "--out", "OUT"),

@@ -123,7 +123,7 @@ def focused(page: Any) -> str:
 
 def reach(page: Any, text: str) -> None:
     """Press Tab until what has this text has the focus."""
-    for _ in range(60):
+    for _ in range(80):
         page.keyboard.press("Tab")
         if focused(page) == text:
             return

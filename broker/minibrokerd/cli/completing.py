@@ -62,6 +62,17 @@ def complete_exchange(
     return _items(_asked(context, ask), incomplete)
 
 
+def complete_policy(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Return the names of policies and limits that begin with `incomplete`."""
+
+    def ask(broker: sync.Broker) -> list[str]:
+        return sorted({each.name for each in broker.policies.list()})
+
+    return _items(_asked(context, ask), incomplete)
+
+
 def complete_id(
     context: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:

@@ -37,6 +37,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "cancel": "cancelling",
     "schedule": "schedule",
     "exchange": "exchanges",
+    "policy": "policies",
     "pause": "pausing",
     "resume": "pausing",
     "pauses": "pausing",

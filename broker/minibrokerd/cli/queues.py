@@ -24,6 +24,7 @@ from minibrokerd.cli.selecting import list_options, matches, pattern_argument, s
 from minibrokerd.cli.talking import talk
 from minibrokerd.text.units import duration_text, parse_ms
 
+DEFAULT: Final = "default"  # where a setting comes from that nobody said anything of
 STATES: Final = ("ready", "delayed", "held", "begun")
 GROUP_SHOWN: Final = ("count", "p50", "p95")  # of the times of a group of keys
 HEADS: Final = ("queue", "messages", *STATES, "dead", "consumers")
@@ -91,12 +92,26 @@ def queue() -> None:
 
 @queue.command()
 @queue_argument()
+@option(
+    "--origins", is_flag=True, help="With --json: each with its value, and where that comes from."
+)
 @client_options
-def show(queue: str, url: str, as_json: bool) -> None:
-    """Show the settings of QUEUE, who is active where one consumer is, and what circuits are not closed."""
+def show(queue: str, origins: bool, url: str, as_json: bool) -> None:
+    """Show the settings of QUEUE, who is active where one consumer is, and what circuits are not closed.
+
+    Each setting with where it comes from: chosen (set or declared), a policy, a limit, or the default.
+    """
 
     async def work(broker: minibroker.Broker) -> None:
-        _print_settings(await broker.queue(queue).settings(), as_json)
+        settings = await broker.queue(queue).settings()
+        come = await broker.queue(queue).origins()
+        if as_json and origins:
+            rows = settings.items()
+            print_json(
+                {name: {"value": value, "origin": come.get(name, DEFAULT)} for name, value in rows}
+            )
+        else:
+            _print_settings(settings, come, as_json)
         if not as_json:
             found = (await broker.queue(queue).stats())["queues"].get(queue, {})
             _say_circuit(found.get("circuit"))
@@ -184,8 +199,16 @@ def _number(value: float | int | None) -> str:
 @queue.command("set")
 @queue_argument()
 @click.argument("settings", nargs=-1, metavar="SETTING=VALUE...", shell_complete=complete_setting)
+@option(
+    "--unset",
+    multiple=True,
+    metavar="SETTING",
+    help="As if nobody had chosen it: policies or the default say it.",
+)
 @client_options
-def set_(queue: str, settings: tuple[str, ...], url: str, as_json: bool) -> None:
+def set_(
+    queue: str, settings: tuple[str, ...], unset: tuple[str, ...], url: str, as_json: bool
+) -> None:
     """Change settings of QUEUE; make it if there is none.
 
     Settings that are not named stay as they are.
@@ -193,10 +216,12 @@ def set_(queue: str, settings: tuple[str, ...], url: str, as_json: bool) -> None
     The settings are those that `queue show` lists, for example `lease_ms=1m max_attempts=3`. Those that end in _ms
     are durations: a plain number is one of milliseconds, and others have a unit.
     """
-    changes = dict(map(_change, settings))
+    changes = dict(map(change, settings))
 
     async def work(broker: minibroker.Broker) -> None:
-        _print_settings(await broker.queue(queue).set(**changes), as_json)
+        asked = broker.queue(queue)
+        found = await asked.set(unset=unset, **changes)
+        _print_settings(found, await asked.origins() if not as_json else {}, as_json)
 
     talk(url, work)
 
@@ -280,18 +305,25 @@ def print_purged(ended: int, as_json: bool) -> None:
         say(f"purged {ended:,}")
 
 
-def _print_settings(settings: Settings, as_json: bool) -> None:
+def _print_settings(settings: Settings, origins: Mapping[str, str], as_json: bool) -> None:
     if as_json:
         print_json(settings)
         return
     rows = [
-        (name, _text(name, settings[name]), _text(name, row.default), row.meaning)
+        (
+            name,
+            setting_text(name, settings[name]),
+            origins.get(name, DEFAULT),
+            setting_text(name, row.default),
+            row.meaning,
+        )
         for name, row in SETTINGS.items()
     ]
-    print_table(("setting", "value", "default", "meaning"), rows, "", prose=True)
+    print_table(("setting", "value", "from", "default", "meaning"), rows, "", prose=True)
 
 
-def _text(name: str, value: int | str) -> str:
+def setting_text(name: str, value: int | str) -> str:
+    """Return the value of a setting as people write it."""
     if isinstance(value, str):
         return value
     return duration_text(value) if name.endswith("_ms") else f"{value}{_sign(name)}"
@@ -301,7 +333,8 @@ def _sign(name: str) -> str:
     return "%" if name.endswith("_percent") else ""
 
 
-def _change(pair: str) -> tuple[str, int | str]:
+def change(pair: str) -> tuple[str, int | str]:
+    """Return the name and the value that SETTING=VALUE says; click.BadParameter if it says none."""
     name, equals, value = pair.partition("=")
     row = SETTINGS.get(name)
     if row is None or not equals:

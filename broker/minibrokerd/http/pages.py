@@ -27,6 +27,7 @@ from minibrokerd.http import (
     probes,
     queues,
     resting,
+    rules,
     sessions,
     timetable,
 )
@@ -47,6 +48,7 @@ POLICY: Final = (
 NAVIGATION: Final = (
     ("/", "Queues"),
     ("/schedules", "Schedules"),
+    ("/policies", "Policies"),
     ("/clients", "Clients"),
     ("/log", "Log"),
     ("/events", "Events"),
@@ -199,6 +201,15 @@ async def show_schedules(ask: Ask) -> Response:
         return {"found": await timetable.list_schedules(ask)}
 
     return await _or_failure(ask, "schedules.html", values())
+
+
+async def show_policies(ask: Ask) -> Response:
+    """All policies and limits."""
+
+    async def values() -> dict[str, Any]:
+        return {"found": await rules.list_policies(ask)}
+
+    return await _or_failure(ask, "policies.html", values())
 
 
 async def show_message(ask: Ask) -> Response:

@@ -8,6 +8,7 @@ from typing import Any, Final
 from minibroker.contract import limits
 from minibroker.contract.limits import DLQ_SUFFIX
 from minibroker.contract.settings import SETTINGS, check_settings
+from minibrokerd.core.model.policies import origins_of
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.http.requests import Ask, Failure
 from minibrokerd.http.shapes import (
@@ -59,6 +60,7 @@ async def show_queue(ask: Ask) -> QueueView:
         oldest_of(ask.subject, queue),
         queue.statistics(),
         dict(queue.settings),
+        origins_of(queue),
         dlq_of(ask.subject, queue),
         queue.live_bytes,
         *rest_of(ask.subject, queue),
@@ -97,7 +99,8 @@ async def set_queue(ask: Ask) -> dict[str, Any]:
     except ValueError as error:
         raise Failure(400, "bad_value", str(error)) from error
     ask.make(ask.queue_name)
-    made = await ask.client.queue(ask.queue_name).set(**settings)
+    changes: dict[str, Any] = {**settings}
+    made = await ask.client.queue(ask.queue_name).set(**changes)
     ask.changed(
         "set", queue=ask.queue_name, **{f"to_{name}": value for name, value in settings.items()}
     )

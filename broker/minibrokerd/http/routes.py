@@ -25,6 +25,7 @@ from minibrokerd.http import (
     recent,
     resting,
     results,
+    rules,
     sessions,
     shapes,
     signing,
@@ -323,6 +324,7 @@ API: Final = (
         resting.Resumed,
         worker="The name that was given; empty: those that were paused by their version alone.",
     ),
+    _get("/api/v1/policies", "policies and limits", rules.list_policies, rules.PolicyList),
     _get(
         "/api/v1/schedules", "schedules, by name", timetable.list_schedules, timetable.ScheduleList
     ),
@@ -422,6 +424,7 @@ PAGES: Final = (
     _get("/queues/{queue}/messages/{id}", "one message", pages.show_message),
     _get("/queues/{queue}/errors", "dead messages by what they died of", pages.show_errors),
     _get("/schedules", "schedules", pages.show_schedules),
+    _get("/policies", "policies and limits", pages.show_policies),
     _get("/clients", "clients and what they have", pages.show_clients),
     _get("/clients/{session}", "one client", pages.show_client),
     _get("/log", "the log and its disk", pages.show_log),

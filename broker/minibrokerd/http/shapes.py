@@ -60,13 +60,17 @@ class ActiveView(msgspec.Struct):
 
 
 class QueueView(msgspec.Struct):
-    """One queue; `circuit`, `key_circuits` and `active` are null where its settings want no such thing."""
+    """One queue; `circuit`, `key_circuits` and `active` are null where its settings want no such thing.
+
+    `origins` says where settings come from that are not the defaults: `chosen`, `policy NAME`, `limit NAME`.
+    """
 
     name: str
     is_dlq: bool
     oldest_ready_ms: int
     counts: dict[str, int]
     settings: dict[str, int | str]
+    origins: dict[str, str]
     dlq: str  # the name of its dead-letter queue; empty: there is none yet
     live_bytes: int
     paused: bool

@@ -18,6 +18,7 @@ from minibroker.aio.exchange import Exchange
 from minibroker.aio.leaving import leave_all
 from minibroker.aio.losses import SettleErrorHook
 from minibroker.aio.queue import Queue
+from minibroker.aio.queue_policies import Policies
 from minibroker.aio.schedules import Schedules
 from minibroker.aio.traced import TracedExchange, is_traced, traced_queue
 from minibroker.aio.typed_queue import TypedQueue
@@ -104,6 +105,11 @@ class Broker:
     def schedules(self) -> Schedules:
         """The schedules of the server: jobs that it publishes by a calendar."""
         return Schedules(self._driver)
+
+    @property
+    def policies(self) -> Policies:
+        """The policies of the server: settings of queues by patterns of their names, and limits."""
+        return Policies(self._driver)
 
     def exchange(self, name: str) -> Exchange:
         """Return the exchange called `name`; asks nothing of the server. TypeError, BadName if it is no name."""

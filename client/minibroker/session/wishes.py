@@ -264,9 +264,12 @@ def move(queue: str, target: str, ids: Iterable[MessageId] | None, count: int) -
     return "move", fields, wire.pack_runs(runs)
 
 
-def change(queue: str, settings: Mapping[str, int | str]) -> Wish:
+def change(queue: str, settings: Mapping[str, int | str], unset: Iterable[str] = ()) -> Wish:
     """Return the wish to change settings; BadValue if one is unknown, or outside its range."""
-    return "queue_set", {"queue": queue, "settings": checked(settings)}, b""
+    fields: dict[str, object] = {"queue": queue, "settings": checked(settings)}
+    names = [unset] if isinstance(unset, str) else list(unset)
+    checked({name: SETTINGS[name].default if name in SETTINGS else 0 for name in names})
+    return "queue_set", fields | {"unset": names} if names else fields, b""
 
 
 def runs_of(ids: Iterable[MessageId] | None) -> list[tuple[int, int, int, int]]:

@@ -28,6 +28,7 @@ from minibroker.sync.atomic_step import Step
 from minibroker.sync.driver import Driver
 from minibroker.sync.exchange import Exchange
 from minibroker.sync.queue import Queue
+from minibroker.sync.queue_policies import Policies
 from minibroker.sync.schedules import Schedules
 from minibroker.sync.traced import TracedExchange, is_traced, traced_queue
 from minibroker.sync.typed_queue import TypedQueue
@@ -96,6 +97,11 @@ class Broker:
     def schedules(self) -> Schedules:
         """The schedules of the server: jobs that it publishes by a calendar."""
         return Schedules(self._driver)
+
+    @property
+    def policies(self) -> Policies:
+        """The policies of the server: settings of queues by patterns of their names, and limits."""
+        return Policies(self._driver)
 
     def exchange(self, name: str) -> Exchange:
         """Return the exchange called `name`; asks nothing of the server. TypeError, BadName if it is no name."""

@@ -275,7 +275,7 @@ class QueueByHand:
         value = self._ask(timeout, "queue_delete", fields)
         return int(value["purged"])
 
-    def set(self, **settings: int | str) -> Settings:
+    def set(self, *, unset: Iterable[str] = (), **settings: int | str) -> Settings:
         """Create the queue or change its settings, those that are named; return all of them.
 
             queue.set(max_attempts=3, retry_delay_ms=100)
@@ -283,11 +283,12 @@ class QueueByHand:
         Times are in milliseconds here; the deadline is that of the connection. The settings, explained in
         protocol.md, section 7: durability, lease_ms, max_attempts, retry_delay_ms, retry_factor_percent,
         retry_cap_ms, retry_jitter_percent, max_messages.
+        Those in `unset` are to be as if nobody had chosen them: policies say them, or they have their defaults.
 
         Raises:
             BadValue: an unknown setting, or a value outside its range; nothing was changed.
         """
-        value = self._ask(None, *wishes.change(self.name, settings))
+        value = self._ask(None, *wishes.change(self.name, settings, unset))
         return dict(value["settings"])
 
     @property
@@ -311,6 +312,17 @@ class QueueByHand:
         """Return the settings of the queue; UnknownQueue if there is none."""
         value = self._ask(timeout, "queue_show", {"queue": self.name})
         return dict(value["settings"])
+
+    def origins(self, *, timeout: Span | None = None) -> dict[str, str]:
+        """Return where the settings of the queue come from that are not the defaults, by their names.
+
+        "chosen" (`set`, or the declaration that holds), "policy NAME" or "limit NAME" (`Broker.policies`).
+
+        Raises:
+            UnknownQueue: there is none.
+        """
+        value = self._ask(timeout, "queue_show", {"queue": self.name})
+        return dict(value.get("origins", {}))
 
     def stats(self, *, timeout: Span | None = None) -> dict[str, Any]:
         """Return the counters of the queue: {"queues": {name: counters}}; UnknownQueue if there is none."""

@@ -145,7 +145,10 @@
   const bodyOf = (form) => {
     const fields = new FormData(form);
     if (form.dataset.fields === "settings") {
-      return Object.fromEntries([...fields].map(([name, value]) => [name, one(`[name="${name}"]`, form).type === "number" ? Number(value) : value]));
+      // Only what was changed: what is sent counts as chosen, and goes before policies.
+      const was = (field) => (field.type === "number" ? field.defaultValue : one("option[selected]", field)?.value);
+      return Object.fromEntries([...fields].map(([name, value]) => [one(`[name="${name}"]`, form), value]).filter(([field, value]) => value !== was(field))
+        .map(([field, value]) => [field.name, field.type === "number" ? Number(value) : value]));
     }
     if (form.dataset.fields === "message") {
       const [kind, text] = [fields.get("kind"), fields.get("body")];

@@ -1,0 +1,163 @@
+"""`minibroker policy`: settings of queues by patterns of their names, and limits that nobody lifts."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import click
+
+import minibroker
+from minibrokerd.cli.completing import complete_policy, complete_setting
+from minibrokerd.cli.group import Group
+from minibrokerd.cli.options import client_options, option
+from minibrokerd.cli.printing import fail, print_json, print_table, say
+from minibrokerd.cli.queues import change, setting_text
+from minibrokerd.cli.talking import talk
+from minibrokerd.process import exits
+
+HEADS: Final = ("policy", "kind", "priority", "pattern", "settings")
+name_argument = click.argument("name", shell_complete=complete_policy)
+operator_option = option(
+    "--operator", is_flag=True, help="A limit, which nobody lifts; they have names of their own."
+)
+
+
+@click.group(cls=Group)
+def policy() -> None:
+    """Give settings to queues by patterns of their names, and limits: set, list, show and delete policies."""
+
+
+@policy.command("set")
+@name_argument
+@click.argument("pattern")
+@click.argument(
+    "settings",
+    nargs=-1,
+    required=True,
+    metavar="SETTING=VALUE...",
+    shell_complete=complete_setting,
+)
+@option(
+    "--priority",
+    type=click.IntRange(0),
+    default=0,
+    help="Of several that fit and say the same setting, the highest says it.",
+)
+@operator_option
+@client_options
+def set_(
+    name: str,
+    pattern: str,
+    settings: tuple[str, ...],
+    priority: int,
+    operator: bool,
+    url: str,
+    as_json: bool,
+) -> None:
+    """Give all queues whose names fit PATTERN these settings, now and later; or change the policy NAME.
+
+    In PATTERN * is any characters; one that ends with .dlq is about dead-letter queues, and no other one is. What
+    somebody chose for a queue goes before policies; not so with --operator: no queue gets more than that.
+
+    \b
+    minibroker policy set short-lived 'tmp.*' message_ttl_ms=1h
+    minibroker policy set bounded '*' max_messages=1000000 --operator
+    """
+    changes: dict[str, Any] = dict(map(change, settings))
+
+    async def work(broker: minibroker.Broker) -> None:
+        found = await broker.policies.set(
+            name, pattern, priority=priority, operator=operator, **changes
+        )
+        if as_json:
+            print_json(_told(found))
+        else:
+            most = "at most " if operator else ""
+            say(f"queues called {pattern} have {most}{_settings_of(found)}")
+
+    talk(url, work)
+
+
+@policy.command("list")
+@client_options
+def list_(url: str, as_json: bool) -> None:
+    """List the policies, and the limits."""
+
+    async def work(broker: minibroker.Broker) -> None:
+        found = await broker.policies.list()
+        if as_json:
+            for each in found:
+                print_json(_told(each))
+            return
+        rows = (
+            (each.name, _kind(each), each.priority, each.pattern, _settings_of(each))
+            for each in found
+        )
+        print_table(HEADS, rows, "no policies yet", ("policy", "pattern", "settings"), fold=True)
+
+    talk(url, work)
+
+
+@policy.command()
+@name_argument
+@operator_option
+@client_options
+def show(name: str, operator: bool, url: str, as_json: bool) -> None:
+    """Show the policy NAME, and which queues its pattern fits."""
+
+    async def work(broker: minibroker.Broker) -> None:
+        found = await broker.policies.list()
+        for each in found:
+            if (each.name, each.operator) == (name, operator):
+                break
+        else:
+            fail(_unknown(name, operator), exits.REFUSED)
+        if as_json:
+            print_json(_told(each))
+            return
+        rows = [("kind", _kind(each)), ("pattern", each.pattern), ("priority", each.priority)]
+        rows += [(name, setting_text(name, value)) for name, value in each.settings.items()]
+        print_table(("field", "value"), rows, "", prose=True)
+
+    talk(url, work)
+
+
+@policy.command()
+@name_argument
+@operator_option
+@client_options
+def delete(name: str, operator: bool, url: str, as_json: bool) -> None:
+    """Delete the policy NAME: queues have what the others say, or the defaults."""
+
+    async def work(broker: minibroker.Broker) -> None:
+        if not await broker.policies.delete(name, operator=operator):
+            fail(_unknown(name, operator), exits.REFUSED)
+        if as_json:
+            print_json({"deleted": name})
+        else:
+            say(f"deleted {name}")
+
+    talk(url, work)
+
+
+def _unknown(name: str, operator: bool) -> str:
+    kind = "limit" if operator else "policy"
+    return f"there is no {kind} {name}; `minibroker policy list` shows those that there are"
+
+
+def _kind(policy: minibroker.Policy) -> str:
+    return "limit" if policy.operator else "policy"
+
+
+def _settings_of(policy: minibroker.Policy) -> str:
+    return " ".join(f"{name}={setting_text(name, v)}" for name, v in policy.settings.items())
+
+
+def _told(policy: minibroker.Policy) -> dict[str, Any]:
+    return {
+        "policy": policy.name,
+        "kind": _kind(policy),
+        "priority": policy.priority,
+        "pattern": policy.pattern,
+        "settings": policy.settings,
+    }

@@ -1,0 +1,55 @@
+"""`minibroker policy`, and what `queue show` says of where settings come from."""
+
+from __future__ import annotations
+
+from typing_commands import output, refusal, values
+
+from minibrokerd.process import exits
+from support.broker import BrokerServer
+
+
+def test_a_policy_from_the_command_line(broker_server: BrokerServer) -> None:
+    """Set, listed, shown, in force, and deleted."""
+    says = output(
+        broker_server, "policy", "set", "brief", "tmp.*", "message_ttl_ms=1h", "lease_ms=5s"
+    )
+    assert says == ["queues called tmp.* have message_ttl_ms=1h lease_ms=5s"]
+    says = output(broker_server, "policy", "set", "small", "*", "max_messages=100", "--operator")
+    assert says == ["queues called * have at most max_messages=100"]
+    listed = values(broker_server, "policy", "list")
+    assert [(each["policy"], each["kind"], each["settings"]) for each in listed] == [
+        ("brief", "policy", {"message_ttl_ms": 3_600_000, "lease_ms": 5_000}),
+        ("small", "limit", {"max_messages": 100}),
+    ]
+    (shown,) = values(broker_server, "policy", "show", "brief")
+    assert (shown["pattern"], shown["priority"]) == ("tmp.*", 0)
+    output(broker_server, "queue", "set", "tmp.a", "max_messages=1000", "lease_ms=7s")
+    (found,) = values(broker_server, "queue", "show", "tmp.a")
+    assert (found["max_messages"], found["lease_ms"]) == (100, 7_000)
+    (origins,) = values(broker_server, "queue", "show", "tmp.a", "--origins")
+    assert origins["max_messages"] == {"value": 100, "origin": "limit small"}
+    assert origins["lease_ms"] == {"value": 7_000, "origin": "chosen"}
+    assert origins["message_ttl_ms"] == {"value": 3_600_000, "origin": "policy brief"}
+    assert origins["max_attempts"] == {"value": 5, "origin": "default"}
+    table = output(broker_server, "queue", "show", "tmp.a")
+    assert [line.split()[:4] for line in table if line.startswith("max_messages")] == [
+        ["max_messages", "100", "limit", "small"]
+    ]
+    output(broker_server, "queue", "set", "tmp.a", "--unset", "lease_ms")
+    (found,) = values(broker_server, "queue", "show", "tmp.a")
+    assert found["lease_ms"] == 5_000
+    assert output(broker_server, "policy", "delete", "brief") == ["deleted brief"]
+    told = refusal(broker_server, exits.REFUSED, "policy", "delete", "small")
+    assert "no policy small" in told
+    assert output(broker_server, "policy", "delete", "small", "--operator") == ["deleted small"]
+    refusal(broker_server, exits.REFUSED, "policy", "show", "small", "--operator")
+    (found,) = values(broker_server, "queue", "show", "tmp.a")
+    assert (found["max_messages"], found["lease_ms"]) == (1_000, 30_000)
+
+
+def test_what_makes_no_sense_is_said(broker_server: BrokerServer) -> None:
+    told = refusal(broker_server, exits.REFUSED, "policy", "set", "p", "a?", "max_messages=1")
+    assert "no pattern" in told
+    told = refusal(broker_server, exits.USAGE, "policy", "set", "p", "*", "max_message=1")
+    assert "did you mean max_messages" in told
+    refusal(broker_server, exits.USAGE, "policy", "set", "p", "*")
