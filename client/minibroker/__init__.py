@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from minibroker.aio.losses import SettleErrorHook
     from minibroker.aio.message import Message
     from minibroker.aio.queue import Queue
+    from minibroker.aio.retained_log import RetainedLog
     from minibroker.contract.confirms import Confirm, ConfirmRun, Confirms, MessageId, Routed
     from minibroker.contract.ends import After
     from minibroker.contract.errors import (
@@ -61,6 +62,8 @@ if TYPE_CHECKING:
     from minibroker.session.exchange_wishes import Binding, ExchangeInfo
     from minibroker.session.explanation import Explanation
     from minibroker.session.key_wishes import KeySetting
+    from minibroker.session.log_pages import LogMessage, LogPage
+    from minibroker.session.log_wishes import GroupInfo, LogInfo
     from minibroker.session.pause_wishes import Pause
     from minibroker.session.peek import Peeked, Peeks
     from minibroker.session.policy_wishes import Policy
@@ -95,12 +98,16 @@ __all__ = [
     "ExchangeInfo",
     "ExclusiveQueue",
     "Explanation",
+    "GroupInfo",
     "Handler",
     "IdConflict",
     "KeySetting",
     "LazyBroker",
     "LeaseLost",
     "LimitReached",
+    "LogInfo",
+    "LogMessage",
+    "LogPage",
     "LoginRefused",
     "Message",
     "MessageCancelled",
@@ -122,6 +129,7 @@ __all__ = [
     "QueueInUse",
     "QueueTimes",
     "Redrive",
+    "RetainedLog",
     "Routed",
     "Settings",
     "SettingsDiffer",
@@ -152,6 +160,7 @@ _HOMES: Final = {
     "minibroker.aio.losses": "SettleErrorHook",
     "minibroker.aio.exchange": "Exchange",
     "minibroker.aio.message": "Message",
+    "minibroker.aio.retained_log": "RetainedLog",
     "minibroker.aio.queue": "Queue",
     "minibroker.contract.confirms": "Confirm ConfirmRun Confirms MessageId Routed",
     "minibroker.contract.ends": "After",
@@ -165,6 +174,8 @@ _HOMES: Final = {
     "minibroker.contract.settings": "Settings",
     "minibroker.session.dead": "ErrorGroup Redrive Where",
     "minibroker.session.exchange_wishes": "Binding ExchangeInfo",
+    "minibroker.session.log_pages": "LogMessage LogPage",
+    "minibroker.session.log_wishes": "GroupInfo LogInfo",
     "minibroker.session.explanation": "Explanation",
     "minibroker.session.key_wishes": "KeySetting",
     "minibroker.session.pause_wishes": "Pause",

@@ -75,6 +75,10 @@ ALLOWED: dict[str, set[Right]] = {
     "policy_set": {A},
     "policies": {M, A},
     "policy_delete": {A},
+    "log_group_set": {C, M},
+    "log_group_seek": {M},
+    "log_show": EVERYBODY,
+    "log_read": {C},
 }
 # The field that names what is asked about, where that is no queue.
 NAMED_BY = {
@@ -111,6 +115,8 @@ MORE: dict[str, dict[str, Any]] = {
     "unbind": {"queue": "mail.b"},
     "policy_set": {"name": "p", "pattern": "x", "settings": {"max_attempts": 1}},
     "policy_delete": {"name": "p"},
+    "log_group_set": {"group": "g"},
+    "log_group_seek": {"group": "g"},
 }
 RUNS = (
     "begin",

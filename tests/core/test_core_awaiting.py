@@ -118,6 +118,7 @@ ACTS: Final[dict[str, list[Act]]] = {
             "key_set", "keys", "schedule_set", "schedules", "schedule_delete", "schedule_pause", "schedule_run",
             "pauses", "accept", "ping", "goodbye", "exchange_set", "exchanges", "exchange_delete", "bind",
             "unbind", "bindings", "policy_set", "policies", "policy_delete",
+            "log_group_set", "log_group_seek", "log_show", "log_read",
         )
     },
 }  # fmt: skip

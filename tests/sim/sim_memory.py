@@ -15,7 +15,7 @@ from types import ModuleType
 from minibrokerd.core.durable import paging
 from minibrokerd.core.model import cold
 from minibrokerd.core.model.sums import Sums
-from minibrokerd.engine import engine, pager
+from minibrokerd.engine import indexer, pager
 
 Limit = tuple[ModuleType | type, str]
 NO_LIMIT_BYTES = 1024 * 1024 * 1024
@@ -39,8 +39,8 @@ class Memory:
         if random.random() < 0.5:
             return cls(random.random() < 0.3, NO_LIMIT_BYTES, {})
         limits: dict[Limit, int] = {
-            (engine, "SLICE_BYTES"): random.choice((1_000, 4_000, 16_000)),
-            (engine, "SLICE_RECORDS"): random.choice((10, 100, 4_096)),
+            (indexer, "SLICE_BYTES"): random.choice((1_000, 4_000, 16_000)),
+            (indexer, "SLICE_RECORDS"): random.choice((10, 100, 4_096)),
             (pager, "LOOK_BYTES"): random.choice((100, 300, 2_000)),
             (pager, "FILL_BYTES"): random.choice((0, 500, 10_000)),
             (pager, "MOST_HOT_BYTES"): random.choice((0, 0, 500, 2_000)),

@@ -17,7 +17,7 @@ from typing import Any, Final
 from minibroker.contract.commands import COMMANDS
 from minibroker.contract.limits import DLQ_SUFFIX
 
-PATTERN: Final = re.compile(r"[A-Za-z0-9._*-]{1,128}")
+PATTERN: Final = re.compile(r"[A-Za-z0-9._*@-]{1,128}")
 MOST_REMEMBERED: Final = 4_096  # verdicts of one grant
 
 
@@ -120,6 +120,15 @@ RIGHTS: Final[Mapping[str, Row]] = {
         _row("policy_set", {Right.ADMIN}, "", "of all queues, whichever the token is for"),
         _row("policies", {Right.MANAGE, Right.ADMIN}, "", "all of them"),
         _row("policy_delete", {Right.ADMIN}, "", "of all queues, whichever the token is for"),
+        _row(
+            "log_group_set",
+            {Right.CONSUME, Right.MANAGE},
+            "queue",
+            "the log; a group is read as `LOG@GROUP`",
+        ),
+        _row("log_group_seek", {Right.MANAGE}, "queue", "the log"),
+        _row("log_show", ANY, "queue", ""),
+        _row("log_read", {Right.CONSUME}, "queue", ""),
         _row("schedule_run", {Right.PUBLISH}, "", "those of its own queues"),
     )
 }

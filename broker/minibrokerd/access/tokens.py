@@ -94,7 +94,7 @@ def check_patterns(patterns: Sequence[str]) -> None:
     """
     for pattern in patterns:
         if not PATTERN.fullmatch(pattern):
-            raise ValueError(f"{pattern!r} is no name of queues: A-Z a-z 0-9 . _ - and * for any")
+            raise ValueError(f"{pattern!r} is no name of queues: A-Z a-z 0-9 . _ - @ and * for any")
         if pattern.endswith(".dlq"):
             raise ValueError(f"{pattern!r}: a dead-letter queue goes with its source; name that")
     if not patterns:

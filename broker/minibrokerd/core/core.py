@@ -21,15 +21,18 @@ from minibrokerd.core.model.effects import Effects, ReadBack
 from minibrokerd.core.model.extents import Bodies
 from minibrokerd.core.model.group import Group
 from minibrokerd.core.model.inputs import (
+    Archived,
     Attach,
     Command,
     Disconnected,
+    Fetched,
     Flow,
     Forward,
     Frame,
     Freeze,
     Hello,
     Loaded,
+    LogHas,
     Resume,
     Space,
     Synced,
@@ -46,7 +49,9 @@ from minibrokerd.core.model.state import HOLD_FOR_EVER_MS, Store
 from minibrokerd.core.model.transitions import delay_over
 from minibrokerd.core.replay import Replay
 from minibrokerd.core.verbs import (
+    archiving,
     chaining,
+    feeding,
     logins,
     pausing,
     policing,
@@ -454,4 +459,7 @@ _COMMANDS: Final[dict[type, Callable[[Store, Any], None]]] = {
     Forward: forwarding.forward,
     Freeze: paging.freeze,
     Loaded: paging.loaded,
+    Archived: archiving.archived,
+    Fetched: feeding.fetched,
+    LogHas: archiving.log_has,
 }

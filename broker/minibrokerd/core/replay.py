@@ -177,6 +177,7 @@ class Replay:
         store.pauses.opened(store)
         store.exchanges.opened(store)
         store.owners.opened(store)
+        store.retained.opened(store)
         finish_sessions(store)
         hold_back(store)
         store.dirty.clear()

@@ -19,14 +19,16 @@ from minibrokerd.core.durable.paging import WrongRecord
 from minibrokerd.core.model.effects import Effects, Outgoing
 from minibrokerd.core.model.inputs import NEEDS_ROOM, Command, Disconnected, Frame, Synced, Tick
 from minibrokerd.engine.admission import Admission
+from minibrokerd.engine.archivist import Archivist, Hand
 from minibrokerd.engine.clock import Alarm, Clock
 from minibrokerd.engine.forwarder import Forwarder
-from minibrokerd.engine.indexer import Indexer
+from minibrokerd.engine.indexer import Slices
 from minibrokerd.engine.pager import Pager
 from minibrokerd.engine.pulse import Pulse
-from minibrokerd.engine.sinks import Sink
-from minibrokerd.log.seam import BATCH_HEADER_BYTES, Batch, Digested, Log, Place, Record
+from minibrokerd.engine.sinks import Sink, tell_why
+from minibrokerd.log.seam import BATCH_HEADER_BYTES, Batch, Digested, Log, Record
 from minibrokerd.process.logs import events
+from minibrokerd.retained.shelf import Retained
 
 LONE_WAIT_US: Final = 300  # how long the loop may wait for the sync of a single small frame
 LONE_BYTES: Final = 16 * 1024
@@ -36,10 +38,6 @@ LONE_BYTES: Final = 16 * 1024
 SETTLE_PACE_S: Final = 0.001
 LAZY_SYNC_S: Final = 0.05
 CLOSED: Final = -1  # in the place of the batch under way: no other will be written
-# Of a segment, between two slices of its side index. What follows the last one is read record by record at a
-# start: 4,096 records take about 0.2 s.
-SLICE_BYTES: Final = 8 * 1024 * 1024
-SLICE_RECORDS: Final = 4_096
 DEFAULT_MEMORY_BYTES: Final = 1024 * 1024 * 1024
 IDLE_S: Final = 1.0  # after this without a batch, leases that ride are written, and a marker
 
@@ -56,7 +54,10 @@ class Engine:
         memory_limit_bytes: int = DEFAULT_MEMORY_BYTES,
         make_clock: Callable[[int], Clock] = Clock,
         random: Callable[[], float] = random.random,
+        retained: Retained | None = None,
+        hand: Hand | None = None,
     ) -> None:
+        """`retained` are the files of retained logs, and `hand` works on them; None: in memory, in the loop."""
         self._core = core
         self._log = log
         self._loop = loop
@@ -75,8 +76,6 @@ class Engine:
         self._closed_bytes = 0
         self._under_way = 0  # number of the batch that is being written; 0: none
         self._writing: tuple[Batch, int] | None = None  # that batch, and the bytes of its records
-        self._place = Place(0, 0)  # up to where the segment that is written is in its side index
-        self._unsliced = 0  # records behind that place
         self._held: dict[int, list[Outgoing]] = {}
         self._turn_due = False
         self._alarm = Alarm(loop, self._tick)
@@ -86,12 +85,11 @@ class Engine:
         self._pace_timer: asyncio.TimerHandle | None = None
         self._publishes = 0  # publish frames since the last batch was begun
         self._lone = 0  # batches in a row that served one small publish
-        self._last_sync_ms = 0
         self._marked = True
         self._idle_waiters: list[asyncio.Future[None]] = []
         self.others_bytes = 0  # that were ever applied, copies apart
         self.pulse = Pulse()
-        self._indexer = Indexer()
+        self._slices = Slices(log)
         self._forwarder = Forwarder(
             core,
             log,
@@ -103,6 +101,8 @@ class Engine:
         rest_bytes = self._forwarder.rest_bytes
         self._pager = Pager(core, log, loop, self._apply_paged, rest_bytes, memory_limit_bytes)
         self._admission = Admission(core, log, self._forwarder, self._pager, self)
+        has_room, take = self._admission.has_room, self._apply_archived
+        self._archivist = Archivist(core, retained, hand, loop, take, has_room, on_failed)
         self._leaving = False
         self._step_due = False  # of the forwarder
         self._random = random  # spreads retries, protects nothing
@@ -110,7 +110,7 @@ class Engine:
     def replay(self, part: Batch | Digested) -> None:
         """Have the core know what the log says; before `start`."""
         self._core.replay(part)
-        self._indexer.replayed(part)
+        self._slices.replayed(part)
 
     def start(self, base_ms: int) -> None:
         """Make the log appendable and the core ready; blocks. `base_ms`: highest log time found."""
@@ -125,10 +125,9 @@ class Engine:
             next_batch=self._log.next_number,
         )
         self._admission.opened()
-        self._place = self._log.last_place or self._place
-        for segment in self._indexer.segments():
-            self._keep_digest(segment)
+        self._slices.opened()
         self._pager.fill()
+        self._archivist.start(self.clock.unix_ms)
         self._turn_soon()
         self._loop.call_soon(self._freed)
 
@@ -180,6 +179,10 @@ class Engine:
             self._on_failed(error)
         self._bound_disk_soon()  # it may have waited for what was read
 
+    def _apply_archived(self, command: Command) -> None:
+        if self._under_way != CLOSED:
+            self._apply(command)
+
     def _route(self, effects: Effects) -> None:
         for number, records, size_bytes in effects.ended:
             self._gather(records, size_bytes)
@@ -199,6 +202,8 @@ class Engine:
                 self._send(outgoing)
         if effects.reads:
             self._pager.read(effects.reads)
+        if effects.files is not None:
+            self._archivist.ask(effects.files)
         for note in effects.notes:
             fields = note.fields
             if "connection" in fields:  # of whoever did it: the core knows no addresses
@@ -208,7 +213,7 @@ class Engine:
         for connection in effects.closes:
             sink = self.sinks.pop(connection, None)
             if sink is not None:
-                _tell_why(sink, connection, effects)
+                tell_why(sink, connection, effects)
                 sink.close()
         if self._open_bytes >= self._log.sizes.open_bytes:
             self._close_batch()
@@ -317,6 +322,8 @@ class Engine:
         self._note_places()
         self._route(self._core.apply(Synced(number), self.clock.now_ms(), self.clock.unix_ms()))
         self._sync_later(IDLE_S)
+        if self._archivist.ends:
+            self._archivist.synced()
         self._bound_disk()
         if self._pager.to_copy:
             self._pager.go_on()
@@ -333,20 +340,9 @@ class Engine:
             return
         batch, size_bytes = self._writing
         self.pulse.synced(self._loop.time() - self._begun_s, size_bytes, len(batch.records))
-        self._indexer.placed(batch.records, place)
-        self._unsliced += len(batch.records)
-        before = self._place
-        if place.segment != before.segment:
-            self._keep_digest(before.segment)
-            self._place, self._unsliced = Place(place.segment, 0), len(batch.records)
-        elif place.offset - before.offset >= SLICE_BYTES or self._unsliced >= SLICE_RECORDS:
-            self._keep_digest(place.segment)
-            self._place, self._unsliced = place, 0
+        self._slices.placed(batch.records, place)
         self._pager.wrote(size_bytes)
         self._forwarder.wrote(size_bytes)
-
-    def _keep_digest(self, segment: int) -> None:
-        self._log.keep_digest(segment, self._indexer.take(segment))
 
     def _newest_batch(self) -> int:
         return self._core.store.open_batch - (not self._open)
@@ -486,15 +482,8 @@ class Engine:
         self._alarm.stop()
         if self._late_timer is not None:
             self._late_timer.cancel()
-        if self._place.segment:
-            self._keep_digest(self._place.segment)
+        self._slices.close()
         self._log.close(self.clock.now_ms(), self.clock.unix_ms())
-
-
-def _tell_why(sink: Sink, connection: int, effects: Effects) -> None:
-    for outgoing in effects.outgoing:
-        if outgoing.connection == connection and outgoing.header["op"] == "error":
-            sink.refused(outgoing.header["code"], outgoing.header["text"])
 
 
 __all__ = ["Clock", "Disconnected", "Engine", "Sink"]

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from minibrokerd.bodies.shelves import tell_places
 from minibrokerd.core.durable.digest import Digest
 from minibrokerd.core.model.records import Meta
-from minibrokerd.log.seam import Batch, Digested, Place, Record
+from minibrokerd.log.seam import Batch, Digested, Log, Place, Record
+
+# Of a segment, between two slices of its side index. What follows the last one is read record by record at a
+# start: 4,096 records take about 0.2 s.
+SLICE_BYTES: Final = 8 * 1024 * 1024
+SLICE_RECORDS: Final = 4_096
 
 
 class Indexer:
@@ -51,3 +57,40 @@ class Indexer:
         if digest is None:
             digest = self._digests[segment] = Digest()
         return digest
+
+
+class Slices(Indexer):
+    """Tells a log what each long stretch of it says."""
+
+    def __init__(self, log: Log) -> None:
+        super().__init__()
+        self._log = log
+        self._place = Place(0, 0)  # up to where the segment that is written is in its side index
+        self._unsliced = 0  # records behind that place
+
+    def opened(self) -> None:
+        """The log is appendable: index what was read of it without one."""
+        self._place = self._log.last_place or self._place
+        for segment in self.segments():
+            self._keep(segment)
+
+    def placed(self, records: Sequence[Record], place: Place) -> None:
+        """Take the records of a batch that is safe, and tell their extents where they stand; before `Synced`."""
+        tell_places(records, place)
+        self._add(records, place)
+        self._unsliced += len(records)
+        before = self._place
+        if place.segment != before.segment:
+            self._keep(before.segment)
+            self._place, self._unsliced = Place(place.segment, 0), len(records)
+        elif place.offset - before.offset >= SLICE_BYTES or self._unsliced >= SLICE_RECORDS:
+            self._keep(place.segment)
+            self._place, self._unsliced = place, 0
+
+    def close(self) -> None:
+        """Index what is left, before the footer."""
+        if self._place.segment:
+            self._keep(self._place.segment)
+
+    def _keep(self, segment: int) -> None:
+        self._log.keep_digest(segment, self.take(segment))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from minibrokerd.core.model.effects import Outgoing
+from minibrokerd.core.model.effects import Effects, Outgoing
 
 
 class Sink(Protocol):
@@ -25,3 +25,10 @@ class Sink(Protocol):
 
     def close(self) -> None:
         """Write what was taken, then end the connection."""
+
+
+def tell_why(sink: Sink, connection: int, effects: Effects) -> None:
+    """Tell the sink of a connection that ends why it does, if a refusal says so."""
+    for outgoing in effects.outgoing:
+        if outgoing.connection == connection and outgoing.header["op"] == "error":
+            sink.refused(outgoing.header["code"], outgoing.header["text"])

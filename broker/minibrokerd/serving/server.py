@@ -24,6 +24,7 @@ from minibrokerd.core.core import Core
 from minibrokerd.core.durable.paging import WrongRecord
 from minibrokerd.core.model.absent import MOST_NAMED
 from minibrokerd.core.model.records import UnknownRecord
+from minibrokerd.engine.archivist import in_thread
 from minibrokerd.engine.engine import Engine
 from minibrokerd.engine.scrub import Scrub
 from minibrokerd.http import options as http_options
@@ -32,6 +33,7 @@ from minibrokerd.http.port import HttpPort, is_of_http
 from minibrokerd.http.subject import Subject
 from minibrokerd.log.failures import LogError, LogFailed, NotWritable
 from minibrokerd.log.filelog import FileLog
+from minibrokerd.log.fileops import FileOps
 from minibrokerd.log.seam import Log
 from minibrokerd.monitoring.alarm import Alarm
 from minibrokerd.monitoring.view import Phase
@@ -44,6 +46,7 @@ from minibrokerd.process.logs import OwnText, events
 from minibrokerd.process.notify import Notifier
 from minibrokerd.process.outlet import STDOUT, write_once
 from minibrokerd.process.stopping import StopSignals
+from minibrokerd.retained.shelf import Retained
 from minibrokerd.schedules.on_demand import calendar_of
 from minibrokerd.serving.banner import Recovered, banner, look
 from minibrokerd.serving.configuration import ServeOptions, reloaded
@@ -167,6 +170,8 @@ class Server:
             loop,
             self._failed,
             self._memory_limit.bytes,
+            retained=Retained(FileOps(), os.path.join(options.data_dir, "retained")),
+            hand=in_thread(loop, ThreadPoolExecutor(1, "minibroker-retained")),
         )
         shares = listening.connection_limits(MOST_VISITORS if pages else 0)
         self.connections = Connections(self.engine, loop, shares.clients)

@@ -19,6 +19,7 @@ from minibroker.aio.leaving import leave_all
 from minibroker.aio.losses import SettleErrorHook
 from minibroker.aio.queue import Queue
 from minibroker.aio.queue_policies import Policies
+from minibroker.aio.retained_log import RetainedLog
 from minibroker.aio.schedules import Schedules
 from minibroker.aio.traced import TracedExchange, is_traced, traced_queue
 from minibroker.aio.typed_queue import TypedQueue
@@ -117,6 +118,10 @@ class Broker:
         if is_traced(self._driver):
             return TracedExchange(self._driver, name)
         return Exchange(self._driver, name)
+
+    def log(self, name: str) -> RetainedLog:
+        """Return the retained log called `name`; asks nothing of the server. TypeError, BadName if it is none."""
+        return RetainedLog(self._driver, check_name(name))
 
     async def exchanges(self, *, timeout: Span | None = None) -> list[ExchangeInfo]:
         """Return all exchanges, by their names; of very many they are asked for page by page."""

@@ -13,6 +13,7 @@ from typing import Final
 from minibroker.contract.exchange_commands import EXCHANGE_COMMANDS
 from minibroker.contract.fields import COLUMNS
 from minibroker.contract.key_commands import KEY_COMMANDS
+from minibroker.contract.log_commands import LOG_COMMANDS
 from minibroker.contract.message_commands import MESSAGE_COMMANDS
 from minibroker.contract.pause_commands import PAUSE_COMMANDS
 from minibroker.contract.policy_commands import POLICY_COMMANDS
@@ -34,6 +35,7 @@ COMMANDS: Final[Mapping[str, Command]] = {
         *PAUSE_COMMANDS,
         *EXCHANGE_COMMANDS,
         *POLICY_COMMANDS,
+        *LOG_COMMANDS,
     )
 }
 

@@ -38,6 +38,7 @@ MAX_SESSIONS: Final = 100_000  # that the server remembers, connected or not
 MAX_QUEUES: Final = 250_000  # unless the server was told another number
 
 MAX_QUEUE_NAME_CHARS: Final = 124  # a DLQ adds the suffix
+GROUP_MARK: Final = "@"  # between the name of a retained log and that of a group
 DLQ_SUFFIX: Final = ".dlq"
 MAX_STATS_QUEUES: Final = 1_000  # in one answer to stats
 MAX_PEEK_SKIP: Final = 10_000  # further on, a listing goes by its cursor
@@ -53,6 +54,9 @@ MAX_ROUTED: Final = 10_000  # messages times queues of one part
 MAX_LISTED: Final = 1_000  # exchanges, or bindings, in one answer
 MAX_POLICIES: Final = 200  # and limits of operators; each is looked at for each new queue
 MAX_POLICY_PRIORITY: Final = 1_000_000
+MAX_LOG_READ_BYTES: Final = 4 * 1024 * 1024  # of one answer to a reader, about; whole frames
+MAX_SEEKS: Final = 2**18  # of a group; then it is made anew
+MAX_OFFSET: Final = 2**46 - 1
 MAX_SCHEDULES: Final = 10_000
 MAX_SCHEDULES_SHOWN: Final = 1_000  # in one answer
 MAX_SCHEDULE_BYTES: Final = 16 * 1024  # headers and body of the job of one schedule

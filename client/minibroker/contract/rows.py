@@ -32,9 +32,10 @@ class Answer(Enum):
 
     WELCOME = "welcome"  # by a welcome frame
     CONFIRM = "confirm"  # by the confirm of the frame's sequence, once it is as safe as it says
-    REPLY = "reply"  # by a reply with the frame's request number; so are the next three
+    REPLY = "reply"  # by a reply with the frame's request number; so are the next four
     DELIVER = "deliver"
     MESSAGES = "messages"
+    LOG = "log"
     PONG = "pong"
     NONE = "none"  # not answered
 

@@ -91,6 +91,23 @@ SERVER_FRAMES: Mapping[str, ServerFrame] = {
             "The answer to peek; lengths and blob hold headers and bodies.",
         ),
         ServerFrame(
+            "log",
+            {
+                "request": "of the log_read",
+                "count": "messages",
+                "runs": "entries in the delivery_run column, whose sequences are offsets",
+                "start": "the offset that was asked for, or the first one there is behind it: messages below it "
+                "may stand in front, since frames come as they are stored",
+                "next": "the offset to go on at",
+                "first": "the first offset that the log has",
+                "stop": "one behind its last",
+                "damaged": "so many messages at the most could not be read; left out: none",
+                "keyed": "true: a key column follows, one entry for each run; otherwise left out",
+            },
+            ("delivery_run", "key"),
+            "The answer to log_read; lengths and blob hold headers and bodies.",
+        ),
+        ServerFrame(
             "error",
             {
                 "code": "section 8",

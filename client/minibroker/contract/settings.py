@@ -17,6 +17,7 @@ OVERFLOWS: Final = (
 UNIQUE_MODES: Final = ("drop", "replace", "keep-latest")  # the first one if nothing is said
 TIMES_BY: Final = ("queue", "key", "before-colon", "before-slash", "before-dot", "before-dash")
 DURABILITIES: Final = ("sync", "lazy", "memory")  # from the safest to the fastest
+WORK, LOG = KINDS = "work", "log"  # what a queue is; the first one if nothing is said
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +199,38 @@ SETTINGS: Mapping[str, Setting] = {
             0,
             ("all", "one"),
             "Whether all consumers get messages, or one at a time, and the next one when it is gone.",
+        ),
+        Setting(
+            "kind",
+            WORK,
+            0,
+            0,
+            KINDS,
+            "A work queue, or a retained log, which groups and readers read (section 5.19); chosen once.",
+        ),
+        Setting(
+            "retention_ms",
+            0,
+            0,
+            limits.MAX_DELAY_MS,
+            (),
+            "How long a retained log keeps messages, at the least; 0: for ever.",
+        ),
+        Setting(
+            "retention_bytes",
+            0,
+            0,
+            2**53,
+            (),
+            "Most bytes that a retained log keeps on the disk, beside its newest segment; 0: no limit.",
+        ),
+        Setting(
+            "retention_messages",
+            0,
+            0,
+            2**53,
+            (),
+            "Most messages that a retained log keeps, beside its newest segment; 0: no limit.",
         ),
     )
 }

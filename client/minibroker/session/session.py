@@ -38,6 +38,7 @@ from minibroker.session.events import (
     failed,
     given_up,
 )
+from minibroker.session.log_pages import unpack_page
 from minibroker.session.message import MessageData
 from minibroker.session.outbox import Outbox, PublishGroup
 from minibroker.session.peek import unpack_peek
@@ -94,6 +95,7 @@ class Session:
             "deliver": self._deliver,
             "reply": self._reply,
             "messages": self._messages,
+            "log": self._log,
             "error": self._error,
             "pong": self._pong,
             "goodbye": self._goodbye,
@@ -396,6 +398,9 @@ class Session:
 
     def _messages(self, frame: wire.Frame) -> Event | None:
         return self._answer(frame.header["request"], unpack_peek(frame))
+
+    def _log(self, frame: wire.Frame) -> Event | None:
+        return self._answer(frame.header["request"], unpack_page(frame))
 
     def _pong(self, frame: wire.Frame) -> Event | None:
         number = frame.header.get("request")

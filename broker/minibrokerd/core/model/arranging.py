@@ -22,3 +22,4 @@ def arrange(store: Store, queue: Queue) -> None:
     arrange_circuit(store, queue)
     arrange_key_times(store, queue)
     arrange_single(store, queue)
+    store.retained.arrange(store, queue)

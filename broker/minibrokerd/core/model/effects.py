@@ -9,6 +9,7 @@ from minibrokerd.core.model.cold import ColdRun
 from minibrokerd.core.model.lanes import Lanes
 from minibrokerd.core.model.messages import Block
 from minibrokerd.core.model.queues import Queue
+from minibrokerd.core.model.retained import FileWork
 from minibrokerd.log.seam import Record
 
 
@@ -83,12 +84,14 @@ class Effects:
     records were confirmed before their sync, which must follow within `LAZY_SYNC_MS`. `reads` are asked for
     at once, and rest on nothing. `notes` are for the operator. `ended` are records for batches that end with
     them, each with its number and bytes, before `records`: of an apply that emitted more than one batch may have.
+    `files` is work on the files of retained logs (retained.py); None: none.
     `has_outcome`: one of them has the outcome of the frame beside what it says.
     """
 
     __slots__ = (
         "closes",
         "ended",
+        "files",
         "has_outcome",
         "lazy",
         "notes",
@@ -110,6 +113,13 @@ class Effects:
         self.wake = False
         self.lazy = False
         self.has_outcome = False
+        self.files: list[FileWork] | None = None
+
+    def ask(self, work: FileWork) -> None:
+        """Have something done with the files of a retained log."""
+        if self.files is None:
+            self.files = []
+        self.files.append(work)
 
     def note(self, event: str, **fields: int | str) -> None:
         """Have an event written to the log of the server."""

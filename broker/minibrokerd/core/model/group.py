@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from minibrokerd.core.model.keys import Keys
     from minibrokerd.core.model.queues import Queue
     from minibrokerd.core.model.recalls import Recall
+    from minibrokerd.core.model.retained import Feeder, RetainedLog
     from minibrokerd.core.model.single import Single
     from minibrokerd.core.model.times import Times
 
@@ -67,6 +68,7 @@ class Group:
         "paused",
         "queue",
         "recall",
+        "retained",
         "times",
     )
 
@@ -93,6 +95,8 @@ class Group:
         self.recall: Recall | None = None  # while somebody waits, and others hold something
         self.times: Times | None = None  # of what was begun or done of late
         self.key_times: KeyTimes | None = None  # the same by groups of keys, where wanted
+        # Of a retained log, or of a group of one (retained.py); None: it is a work queue.
+        self.retained: RetainedLog | Feeder | None = None
         self.idle = False  # waits to be looked at: it may be at rest soon
         self.counters: defaultdict[str, int] = defaultdict(int)  # those of COUNTERS that are not 0
 

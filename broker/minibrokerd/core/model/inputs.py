@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 if TYPE_CHECKING:
     from minibrokerd.core.model.effects import ReadBack
     from minibrokerd.core.model.extents import Extent
+    from minibrokerd.core.model.retained import Extension, Fetch, Piece
     from minibrokerd.log.seam import Record
 
 
@@ -242,6 +243,55 @@ class Loaded:
         self.rest_bytes = 0
 
 
+class Archived:
+    """The files of a log have what `Archive` said, synced; `has` is what they have now."""
+
+    __slots__ = ("has", "log")
+
+    def __init__(self, log: int, has: Extension) -> None:
+        self.log = log
+        self.has = has
+
+
+class Fetched:
+    """What a `Fetch` asked for: whole frames, from the one with the offset on.
+
+    `start`: the offset that was asked for, or found by a time, or the first one there is, if that is behind it.
+    `next_offset` is where to go on, `is_at_end`: nothing is there yet. Up to `damaged` messages did not verify.
+    """
+
+    __slots__ = ("asked", "damaged", "has", "is_at_end", "next_offset", "pieces", "start")
+
+    def __init__(
+        self,
+        asked: Fetch,
+        pieces: Sequence[Piece],
+        start: int,
+        next_offset: int,
+        has: Extension,
+        *,
+        is_at_end: bool,
+        damaged: int = 0,
+    ) -> None:
+        self.asked = asked
+        self.pieces = pieces
+        self.start = start
+        self.next_offset = next_offset
+        self.has = has
+        self.is_at_end = is_at_end
+        self.damaged = damaged
+
+
+class LogHas:
+    """The files of a log have this now: retention has deleted something, or a start has found it."""
+
+    __slots__ = ("has", "log")
+
+    def __init__(self, log: int, has: Extension) -> None:
+        self.log = log
+        self.has = has
+
+
 Command = (
     Frame
     | Hello
@@ -255,4 +305,7 @@ Command = (
     | Forward
     | Freeze
     | Loaded
+    | Archived
+    | Fetched
+    | LogHas
 )

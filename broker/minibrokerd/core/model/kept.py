@@ -93,9 +93,13 @@ RESULT: Final = Kind(
 TAKING: Final = Kind(12, "session that takes messages", (int,), (bytes, bytes))
 # An exclusive queue (owners.py), by its number: the session that it belongs to, and the name of its client.
 EXCLUSIVE: Final = Kind(21, "exclusive queue", (int,), (int, bytes))
+# A group of a retained log (retained.py), by the number of its queue: that of the log, the next offset, the
+# generation, and the time from which it starts (unix ms), while no offset is known; 0: one is.
+LOG_GROUP: Final = Kind(17, "group of a log", (int,), (int, int, int, int))
 _ALL: Final = (
     ENDED, CANCELLED, RESULT, DEDUPE, SCHEDULE, PAUSE, RATE, CIRCUIT, REDRIVE, KEY, TAKING, AFTER,
     KEY_CIRCUIT, EXCHANGE, BINDING, POLICY, EXCLUSIVE,
+    LOG_GROUP,
 )  # fmt: skip
 KINDS: Mapping[int, Kind] = {kind.number: kind for kind in _ALL}
 

@@ -22,8 +22,13 @@ from minibrokerd.core.model.queues import DEFAULTS, Queue
 if TYPE_CHECKING:
     from minibrokerd.core.model.state import Store
 
-PATTERN: Final = re.compile(r"[A-Za-z0-9._*-]{1,128}")
-OF_SOURCES: Final = "key_", "delete_unused_ms"  # settings that no dead-letter queue has
+PATTERN: Final = re.compile(r"[A-Za-z0-9._*@-]{1,128}")
+OF_SOURCES: Final = (
+    "key_",
+    "delete_unused_ms",
+    "kind",
+    "retention_",
+)  # settings that no dead-letter queue has
 LOOKS: Final = 20  # of `in_steps`, for a queue that changes; a match is a third of one
 CHOSEN: Final = "chosen"  # where a setting comes from that somebody set or declared
 _pack = msgspec.msgpack.Encoder().encode
@@ -76,7 +81,7 @@ def check_policy(pattern: str, settings: dict[str, Any], priority: int, *, opera
     """
     if not PATTERN.fullmatch(pattern):
         raise ValueError(
-            f"{pattern!r:.200} is no pattern of queue names; one has 1 to 128 of A-Z a-z 0-9 . _ -, and * for "
+            f"{pattern!r:.200} is no pattern of queue names; one has 1 to 128 of A-Z a-z 0-9 . _ - @, and * for "
             "any characters"
         )
     if not settings:
@@ -88,6 +93,8 @@ def check_policy(pattern: str, settings: dict[str, Any], priority: int, *, opera
             raise ValueError(
                 "durability is what a confirm promises to a program; set it at the queue, or declare it"
             )
+        if name == "kind":
+            raise ValueError("what kind a queue is is chosen once, for each; declare it")
         if of_dead and name.startswith(OF_SOURCES):
             raise ValueError(f"a dead-letter queue has no {name}; say it for its source")
         if operator and not SETTINGS[name].may_limit:

@@ -36,7 +36,6 @@ class Queue:
         "is_limited",
         "last_batch",
         "live_bytes",
-        "max_bytes",
         "max_messages",
         "memory_bytes",
         "name",
@@ -56,6 +55,7 @@ class Queue:
     ) -> None:
         """`sums` are those of all queues that this one is counted in."""
         self.sums = sums if sums is not None else Sums()
+        self.group = Group(self)
         self.number = number
         self.name = name
         self.home = home
@@ -72,12 +72,16 @@ class Queue:
         self.memory_bytes = 0  # of messages that are in no log
         self.last_batch = 0  # the newest batch that changed what this queue shows
         self.unique: UniqueKeys | None = None  # those that its messages hold
-        self.group = Group(self)
 
     @property
     def is_dlq(self) -> bool:
         """Whether this is the dead-letter queue of another queue."""
         return self.name.endswith(DLQ_SUFFIX)
+
+    @property
+    def max_bytes(self) -> int:
+        """The setting of this name; it is only asked for where there are limits."""
+        return self.setting("max_bytes")
 
     def setting(self, name: str) -> int:
         """Return an integer setting."""
@@ -100,8 +104,9 @@ class Queue:
         self.settings = settings
         self.durability = DURABILITIES.index(str(settings["durability"]))
         self.max_messages = self.setting("max_messages")
-        self.max_bytes = self.setting("max_bytes")
-        self.is_limited = bool(self.max_messages or self.max_bytes)
+        # A log, or a group of one: what is published to it is looked at, too.
+        is_retained = self.group.retained is not None
+        self.is_limited = is_retained or bool(self.max_messages or self.max_bytes)
 
     def own(self) -> Settings:
         """Return what it has whatever policies say: what was chosen; a DLQ has the durability of its source."""

@@ -62,8 +62,32 @@ def check_name(name: str) -> None:
             "bad_name",
             f"{name!r:.200} is the name of a dead-letter queue, which comes with its source: make that first",
         )
+    if limits.GROUP_MARK in name:
+        raise Refused(
+            "bad_name",
+            f"{name!r:.200} is the name of a group, which is made of its log (log_group_set)",
+        )
     if not QUEUE_NAME.fullmatch(name):
         raise Refused(
             "bad_name",
             f"{name!r:.200} is no queue name; use 1 to {limits.MAX_QUEUE_NAME_CHARS} of A-Z a-z 0-9 . _ -",
         )
+
+
+def no_queue(name: str, *, auto_create: bool) -> Refused:
+    """Return the refusal of what names a queue that is not there."""
+    comes = "check the spelling; a publish to it or a consumer of it makes it"
+    if not auto_create:
+        comes = "check the spelling, or make it with `minibroker queue set`"
+    if name.endswith(limits.DLQ_SUFFIX):
+        comes = "it is there as soon as its source is"
+    if limits.GROUP_MARK in name:
+        return no_group(name)
+    return Refused("unknown_queue", f"there is no queue {name!r:.200}; {comes}")
+
+
+def no_group(name: str) -> Refused:
+    """Return the refusal of what names a group that is not there: nobody knows where it would start."""
+    log, _, group = name.removesuffix(limits.DLQ_SUFFIX).partition(limits.GROUP_MARK)
+    text = f"the log {log!r} has no group {group!r}; make it, and say where it starts"
+    return Refused("unknown_queue", text)

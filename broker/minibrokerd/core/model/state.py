@@ -39,9 +39,10 @@ from minibrokerd.core.model.records import (
     StateMeta,
     encode,
 )
-from minibrokerd.core.model.refusals import Refused, check_new_name
+from minibrokerd.core.model.refusals import Refused, check_new_name, no_group, no_queue
 from minibrokerd.core.model.resting import rest
 from minibrokerd.core.model.results import Results
+from minibrokerd.core.model.retained import Retained
 from minibrokerd.core.model.scheduled import CalendarOf, Schedules, no_calendars
 from minibrokerd.core.model.sessions import Connection, Session
 from minibrokerd.core.model.sums import Sums
@@ -70,8 +71,8 @@ class Store:
         "entering", "epoch", "exchanges", "forward_waits", "grace_until_ms", "has_room", "held_back",
         "hold_until_ms", "idle", "jitter", "jobs", "kept", "lazy", "lazy_bytes", "looks_left", "max_queues",
         "news", "next_queue_number", "now_ms", "nowhere", "open_batch", "owners", "paused", "pauses", "policies",
-        "queues", "results", "room_bytes", "schedules", "sessions", "short", "sizes", "standing", "sums", "synced",
-        "unix_ms", "wheel",
+        "queues", "results", "retained", "room_bytes", "schedules", "sessions", "short", "sizes", "standing",
+        "sums", "synced", "unix_ms", "wheel",
     )  # fmt: skip
 
     def __init__(
@@ -109,6 +110,7 @@ class Store:
         self.results = Results()
         self.chains = Chains()
         self.exchanges, self.policies, self.owners = Exchanges(), Policies(), Owners()
+        self.retained = Retained()
         self.has_room = True  # for what the server itself publishes
         self.wheel = Wheel(0)
         self.queues: dict[str, Queue] = {}
@@ -253,12 +255,7 @@ class Store:
             empty.take(self.policies.decide(empty))
             empty.last_batch = source.last_batch
             return empty
-        comes = "check the spelling; a publish to it or a consumer of it makes it"
-        if not self.auto_create:
-            comes = "check the spelling, or make it with `minibroker queue set`"
-        if name.endswith(limits.DLQ_SUFFIX):
-            comes = "it is there as soon as its source is"
-        raise Refused("unknown_queue", f"there is no queue {name!r:.200}; {comes}")
+        raise no_queue(name, auto_create=self.auto_create)
 
     def queue_or_new(self, name: str) -> Queue:
         """Return a queue, made with defaults if need be; the DLQ of a queue is made with it.
@@ -281,6 +278,8 @@ class Store:
         Raises:
             Refused: as `queue_or_new`.
         """
+        if limits.GROUP_MARK in name:
+            raise no_group(name)
         check_new_name(name)
         if not self.auto_create:
             raise Refused(

@@ -22,6 +22,7 @@ from minibrokerd.core.model.noting import end_runs
 from minibrokerd.core.model.places import Place
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.refusals import Refused, check_name, check_space
+from minibrokerd.core.model.retained import Forget, RetainedLog
 from minibrokerd.core.model.sheaf import Sheaf
 from minibrokerd.core.model.state import Store
 from minibrokerd.core.model.transitions import take_delayed, wait
@@ -76,6 +77,11 @@ def move_request(store: Store, frame: Frame, part: Any) -> None:
         raise Refused("bad_value", f"{part.queue!r} is both where they are and where they go")
     check_name(part.target)
     target = store.queue_or_new(part.target)
+    if target.group.retained is not None or source.group.retained is not None:
+        raise Refused(
+            "bad_value",
+            "messages of a retained log, or of a group of one, stay where they are; publish to the log, or seek",
+        )
     walk = Walk(store, frame, changes=True)
     moving = Moving(walk, source, target, again=False)
     walk.begin(moving.steps(runs, part.count, "moved", "messages_moved"))
@@ -295,6 +301,9 @@ def purge_request(store: Store, frame: Frame, part: Any) -> None:
         return
     by = client_of(store, frame.connection)
     count = purge(store, queue, by) if queue.number else 0
+    if isinstance(queue.group.retained, RetainedLog):
+        count += queue.group.retained.has.messages
+        store.effects.ask(Forget(queue.number, queue.next_sequence))
     note(walk, "queue_purged", count, queue=queue.name)
     store.reply(frame.connection, frame.request, queue.last_batch, {"purged": count})
 

@@ -25,12 +25,15 @@ from minibrokerd.core.model.transitions import deliver
 from minibrokerd.core.verbs.attempts import begin_messages
 from minibrokerd.core.verbs.expiring import alive
 from minibrokerd.core.verbs.recalling import watch
+from minibrokerd.core.verbs.retaining import look
 from minibrokerd.core.verbs.takers import note_taking
 from minibrokerd.core.verbs.turns import has_turn
 
 
 def dispatch(store: Store, group: Group) -> None:
     """Deliver until nothing is ready or nobody can take more."""
+    if group.retained is not None and look(store, group.retained):
+        return
     if group.paused:
         return
     if store.sums.singles and not has_turn(store, group):

@@ -17,6 +17,7 @@ from minibrokerd.core.model.noting import note_dead, tell_one
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.records import AttemptMeta, DropMeta, PurgeMeta
 from minibrokerd.core.model.refusals import Refused
+from minibrokerd.core.model.retained import RetainedLog
 from minibrokerd.core.model.sheaf import Sheaf
 from minibrokerd.core.model.state import Store
 from minibrokerd.core.model.transitions import give_credit, wait
@@ -182,11 +183,11 @@ def delete(store: Store, queue: Queue, *, force: bool) -> int:
         raise Refused(
             "bad_value", f"{queue.name!r} goes when its source is deleted; purge it instead"
         )
+    count = _delete_groups(store, queue, force=force)
     dlq = store.queues.get(queue.name + DLQ_SUFFIX)
     both = [queue] if dlq is None else [dlq, queue]
     for each in both:
         _check_unused(each, force=force)
-    count = 0
     for each in both:
         store.emit(DropMeta(each.number))
         store.dropped_batch = store.nowhere.last_batch = store.open_batch
@@ -197,7 +198,26 @@ def delete(store: Store, queue: Queue, *, force: bool) -> int:
         store.exchanges.queue_gone(store, each.number)
         store.owners.queue_gone(store, each.number)
         store.sums.singles.pop(each.group, None)
+        if each.group.retained is not None:
+            store.retained.gone(store, each)
     return count
+
+
+def _delete_groups(store: Store, queue: Queue, *, force: bool) -> int:
+    """End the groups of a retained log; return how many messages it has, and they had."""
+    log = queue.group.retained
+    if not isinstance(log, RetainedLog):
+        return 0
+    if (log.feeders or log.has.messages) and not force:
+        raise Refused(
+            "queue_in_use",
+            f"the log {queue.name!r} has {log.has.messages} messages and {len(log.feeders)} groups; "
+            "delete with force, and all of them end",
+        )
+    groups = [feeder.queue for feeder in log.feeders.values()]
+    for group in groups:
+        _check_unused(group, force=force)
+    return log.has.messages + sum(delete(store, group, force=force) for group in groups)
 
 
 def _check_unused(queue: Queue, *, force: bool) -> None:

@@ -102,6 +102,8 @@ def make_room(store: Store, queue: Queue, asked: Asked) -> None:
 
 def _has_room(queue: Queue, asked: Asked) -> bool:
     """Whether there is room without anybody's leaving; what makes a full queue no fuller always has it."""
+    if queue.group.retained is not None:
+        return True  # what a log keeps is bounded by its retention, and a group by its window
     more_bytes = asked.cost - asked.freed_bytes
     if queue.max_bytes and more_bytes > 0 and queue.log_bytes + more_bytes > queue.max_bytes:
         return False

@@ -19,6 +19,7 @@ from minibrokerd.core.model.policies import lifetime_of
 from minibrokerd.core.model.queues import DEFAULTS, Queue
 from minibrokerd.core.model.records import PublishMeta
 from minibrokerd.core.model.refusals import Broken, Refused
+from minibrokerd.core.model.retained import check_published
 from minibrokerd.core.model.sessions import Result
 from minibrokerd.core.model.sheaf import Sheaf
 from minibrokerd.core.model.state import Store
@@ -60,6 +61,7 @@ def check_publish(
     plan = _plan(store, frame, part, columns, claims) if columns else None
     if queue is not None:
         if queue.is_limited:
+            check_published(queue, part, columns)
             asked = asked_of(sizes, count, plan)
             check_room(store, queue, asked if claims is None else claims.add(name, asked))
     elif claims is None or name not in claims.new:
@@ -155,7 +157,8 @@ def publish(work: Publishing) -> tuple[Result, Sequence[Run], int]:
     if frame.parts:  # a schedule publishes without a session
         store.connections[frame.connection].session.published += stored
     queue.count_in(block, first, first + count)
-    if durability == SYNC:
+    # In a log what comes later may not be ready before it: a lazy one stands behind the sync of others.
+    if durability == SYNC or queue.group.retained is not None:
         queue.group.entering += stored
         store.entering.append((store.open_batch, queue, block, spans, stored))
     else:

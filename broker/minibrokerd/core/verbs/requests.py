@@ -16,6 +16,7 @@ from minibrokerd.core.model.inputs import Frame
 from minibrokerd.core.model.policies import OF_SOURCES, Decided, origins_of
 from minibrokerd.core.model.queues import DEFAULTS, Queue
 from minibrokerd.core.model.refusals import Broken, Refused, check_name, check_space
+from minibrokerd.core.model.retained import check_read, check_settings_of
 from minibrokerd.core.model.state import Store
 from minibrokerd.core.model.wheel import Timer
 from minibrokerd.core.verbs.dispatching import dispatch, line_up
@@ -48,6 +49,8 @@ def consume(store: Store, frame: Frame, part: Any) -> None:
                 "give fewer of them a larger prefetch, or open another connection",
             )
         queue = store.queue_or_new(part.queue)
+        if queue.is_limited:
+            check_read(queue)
         consumer = Consumer(
             connection.id,
             connection.session.id,
@@ -99,6 +102,8 @@ def receive(store: Store, frame: Frame, part: Any) -> None:
             "await some of them first, or consume",
         )
     queue = store.queue_or_new(part.queue)
+    if queue.is_limited:
+        check_read(queue)
     if queue in store.sums.looked_after:
         watch(store, queue)  # who looks again and again uses it
     consumer = Consumer(
@@ -237,6 +242,8 @@ def _choose(
         return
     if queue.is_dlq:
         _check_for_dlq(queue.settings, settings)
+    others = {name: DEFAULTS[name] for name in unset if name in DEFAULTS}
+    check_settings_of(queue, queue.name, settings | others)
     _change(store, queue, settings, unset)
     store.effects.note(
         "queue_changed",
@@ -286,6 +293,7 @@ def _make(
         _check_for_dlq(source.settings, settings)
         return store.dlq_of(source)
     check_name(name)
+    check_settings_of(None, name, settings)
     if name.startswith(limits.GIVEN_NAMES) and not is_given:
         text = f"names that begin with {limits.GIVEN_NAMES} are given by the server; declare a queue without one"
         raise Refused("bad_name", text)

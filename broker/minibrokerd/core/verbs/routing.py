@@ -21,6 +21,7 @@ from minibrokerd.core.model.policies import lifetime_of
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.records import PublishMeta
 from minibrokerd.core.model.refusals import Broken, Refused
+from minibrokerd.core.model.retained import check_published
 from minibrokerd.core.model.sessions import Result
 from minibrokerd.core.model.sheaf import Sheaf
 from minibrokerd.core.model.state import Store
@@ -96,6 +97,7 @@ def check_route(
     asked = asked_of(sizes, count, None)
     for queue in queues:
         if queue.is_limited:
+            check_published(queue, part, columns)
             check_room(store, queue, asked if claims is None else claims.add(queue.name, asked))
     by_lifetime = _by_lifetime(part, queues)
     record_bytes = _record_bytes(queues, len(by_lifetime), extent)
@@ -247,7 +249,7 @@ def _enter(work: Routing, queue: Queue, first: int, durability: int, ttl_ms: int
         queue.last_batch = store.open_batch
     queue.group.counters["published"] += count
     queue.count_in(block, first, first + count)
-    if durability == SYNC:
+    if durability == SYNC or queue.group.retained is not None:
         queue.group.entering += count
         store.entering.append((store.open_batch, queue, block, spans, count))
     else:

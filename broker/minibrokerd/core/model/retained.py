@@ -1,0 +1,293 @@
+"""Retained logs, and the groups that read them (decision 66): what the core knows of each, and what it asks for.
+
+A log is a queue whose only consumer is the archiver (verbs/archiving.py); a group is a queue that the feeder fills
+(verbs/feeding.py). The files are the shell's: work on them goes out as effects, and comes back as commands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from minibroker.contract import limits
+from minibroker.contract.limits import GROUP_MARK
+from minibroker.contract.settings import LOG, WORK, Settings
+from minibrokerd.core.model.kept import LOG_GROUP
+from minibrokerd.core.model.refusals import Refused
+
+if TYPE_CHECKING:
+    from minibrokerd.core.model.extents import Extent
+    from minibrokerd.core.model.queues import Queue
+    from minibrokerd.core.model.state import Store
+    from minibrokerd.core.model.wheel import Timer
+
+OFFSET_BITS: Final = limits.MAX_OFFSET.bit_length()
+# Of a log, published and not in its files yet: behind that a publish has to wait.
+MOST_BACKLOG_BYTES: Final = 64 * 1024 * 1024
+RETRY_MS: Final = 100
+# Of a publish, what a log does not keep: it has one order, and nothing in it ever runs.
+_NOT_KEPT: Final = ("delay_ms", "ttl_ms", "priority", "after", "after_step")
+# Settings that say what a log cannot do: its messages would be gone, or go before others.
+_NOT_OF_LOGS: Final[dict[str, Collection[object]]] = {
+    "durability": ("memory",),
+    "message_ttl_ms": range(1, limits.MAX_DELAY_MS + 1),
+    "max_messages": range(1, 2**53 + 1),
+    "max_bytes": range(1, 2**53 + 1),
+}
+_NOT_KEPT_COLUMNS: Final = frozenset({"delay_ms", "unique_key"})
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Consecutive messages of a log, as the files have them: `extent` has columns and bodies."""
+
+    first: int
+    count: int
+    unix_ms: int  # when they were published
+    key: str  # of all, if no column says
+    encoding: int  # likewise
+    columns: list[str]
+    extent: Extent
+
+
+@dataclass(frozen=True, slots=True)
+class Extension:
+    """What the files of a log have: offsets from `first` to below `stop`, so many messages and bytes."""
+
+    first: int
+    stop: int
+    messages: int
+    size_bytes: int
+
+
+class Archive:
+    """Append these to the files of a log, and sync them; answered by the command `Archived`."""
+
+    __slots__ = ("log", "pieces")
+
+    def __init__(self, log: int, pieces: list[Piece]) -> None:
+        self.log = log
+        self.pieces = pieces
+
+
+class Fetch:
+    """Read a log from an offset on, or from what was published at `since_unix_ms`; answered by `Fetched`.
+
+    For a group, by the number of its queue, in this generation of it; or for the request of a connection.
+    """
+
+    __slots__ = (
+        "connection",
+        "generation",
+        "group",
+        "log",
+        "most_bytes",
+        "offset",
+        "request",
+        "since_unix_ms",
+    )
+
+    def __init__(self, log: int, offset: int, since_unix_ms: int, most_bytes: int) -> None:
+        self.log = log
+        self.offset = offset
+        self.since_unix_ms = since_unix_ms  # 0: from the offset
+        self.most_bytes = most_bytes
+        self.group = self.generation = 0
+        self.connection = self.request = 0
+
+
+class Forget:
+    """Delete what the files of a log have below an offset; None: all of them, for the log has ended."""
+
+    __slots__ = ("below", "log")
+
+    def __init__(self, log: int, below: int | None) -> None:
+        self.log = log
+        self.below = below
+
+
+FileWork = Archive | Fetch | Forget
+
+
+class Reader:
+    """A request that waits for messages at the end of a log."""
+
+    __slots__ = ("asked", "timer")
+
+    def __init__(self, asked: Fetch, timer: Timer) -> None:
+        self.asked = asked
+        self.timer = timer
+
+
+class RetainedLog:
+    """A queue of kind `log`. `tokens` are of the deliveries that are on their way into its files."""
+
+    __slots__ = ("feeders", "has", "is_archiving", "queue", "readers", "tokens")
+
+    def __init__(self, queue: Queue) -> None:
+        self.queue = queue
+        self.tokens: list[int] = []
+        self.is_archiving = False
+        self.has = Extension(0, 0, 0, 0)
+        self.feeders: dict[int, Feeder] = {}  # by the number of the group's queue
+        self.readers: dict[tuple[int, int], Reader] = {}  # by connection and request
+
+
+class Feeder:
+    """The position of a group: the next offset, or the time that it starts from. `queue` is the group's."""
+
+    __slots__ = (
+        "generation",
+        "is_at_end",
+        "is_fetching",
+        "log",
+        "position",
+        "queue",
+        "since_unix_ms",
+    )
+
+    def __init__(
+        self, queue: Queue, log: RetainedLog, position: int, generation: int, since_unix_ms: int
+    ) -> None:
+        self.queue = queue
+        self.log = log
+        self.position = position
+        self.generation = generation
+        self.since_unix_ms = since_unix_ms
+        self.is_fetching = False
+        self.is_at_end = False  # there was nothing behind the position when it was looked at
+
+    def write(self, store: Store) -> None:
+        """Let the position stand, over a restart, too."""
+        value = (self.log.queue.number, self.position, self.generation, self.since_unix_ms)
+        store.kept.put(store, LOG_GROUP, (self.queue.number,), value)
+        self.queue.last_batch = store.open_batch
+
+    def sequence_of(self, offset: int) -> int:
+        """Return the sequence that a message of the log has in the group, in this generation."""
+        return self.generation << OFFSET_BITS | offset
+
+    def lag(self) -> int:
+        """Return about how many messages behind the position are; gaps among the offsets count, too."""
+        return max(self.log.queue.next_sequence - max(self.position, self.log.has.first), 0)
+
+
+class Retained:
+    """All retained logs, by the numbers of their queues."""
+
+    __slots__ = ("logs",)
+
+    def __init__(self) -> None:
+        self.logs: dict[int, RetainedLog] = {}
+
+    def arrange(self, store: Store, queue: Queue) -> None:
+        """Know a queue of kind `log`: it is new, its settings are, or a start found it."""
+        if queue.settings["kind"] == LOG and queue.number not in self.logs:
+            queue.group.retained = self.logs[queue.number] = RetainedLog(queue)
+            store.touch(queue.group)
+        if queue.group.retained is not None:
+            queue.is_limited = True  # so that publishes are checked
+
+    def opened(self, store: Store) -> None:
+        """Take up the groups that stand after a replay."""
+        for entry in list(store.kept.of(LOG_GROUP)):
+            (number,), (log_number, position, generation, since_unix_ms) = entry.key, entry.value
+            queue, log = store.by_number.get(int(number)), self.logs.get(int(log_number))
+            if queue is None or log is None:
+                store.kept.forget(LOG_GROUP, entry.key)  # it was deleted since
+                continue
+            self.add(store, Feeder(queue, log, int(position), int(generation), int(since_unix_ms)))
+
+    def add(self, store: Store, feeder: Feeder) -> None:
+        """Have a group fed from now on."""
+        feeder.log.feeders[feeder.queue.number] = feeder
+        feeder.queue.group.retained = feeder
+        feeder.queue.is_limited = True
+        store.touch(feeder.queue.group)
+
+    def gone(self, store: Store, queue: Queue) -> None:
+        """Know a queue no more that ended: a log, with its files, or a group."""
+        there = queue.group.retained
+        if isinstance(there, Feeder):
+            del there.log.feeders[queue.number]
+            store.kept.end(store, LOG_GROUP, (queue.number,))
+        elif there is not None:
+            for reader in there.readers.values():
+                store.wheel.cancel(reader.timer)
+                store.effects.ask(reader.asked)  # it is told that the log is gone
+            del self.logs[queue.number]
+            store.effects.ask(Forget(queue.number, None))
+
+
+def check_published(queue: Queue, part: Any, columns: Collection[str]) -> None:
+    """Check that a client may publish to a queue that is a log, or a group.
+
+    Raises:
+        Refused: `bad_value`, what only work queues have is asked for; `busy`, the files are far behind.
+    """
+    there = queue.group.retained
+    if there is None:
+        return
+    if isinstance(there, Feeder):
+        log = there.log.queue.name
+        raise Refused("bad_name", f"{queue.name!r} is a group; publish to its log, {log!r}")
+    wrong = [name for name in _NOT_KEPT if getattr(part, name, None)]
+    wrong += [name for name in columns if name in _NOT_KEPT_COLUMNS]
+    if wrong:
+        raise Refused(
+            "bad_value",
+            f"{queue.name!r} is a retained log, which keeps one order and has no {wrong[0]}; "
+            "publish without it, or set it at the queue of a group",
+        )
+    if queue.live_bytes > MOST_BACKLOG_BYTES:
+        raise Refused(
+            "busy",
+            f"the files of the log {queue.name!r} are {queue.live_bytes} bytes behind; retry",
+            RETRY_MS,
+        )
+
+
+def check_read(queue: Queue) -> None:
+    """Check that a queue may be consumed.
+
+    Raises:
+        Refused: `bad_value`, it is a log: its groups are.
+    """
+    if isinstance(queue.group.retained, RetainedLog):
+        raise Refused(
+            "bad_value",
+            f"{queue.name!r} is a retained log; make a group of it, and consume "
+            f"{queue.name + GROUP_MARK + 'GROUP'!r}, or read it without one",
+        )
+
+
+def check_settings_of(queue: Queue | None, name: str, settings: Settings) -> None:
+    """Check that a queue may have settings, of which some are for retained logs alone; None: it is to be made.
+
+    Raises:
+        Refused: `bad_value`.
+    """
+    there = queue.group.retained if queue is not None else None
+    is_log = isinstance(there, RetainedLog)
+    wanted = settings.get("kind", LOG if is_log else WORK)
+    if is_log and wanted != LOG:
+        raise Refused("bad_value", f"{name!r} is a retained log, and that cannot be changed")
+    if wanted == LOG and not is_log:
+        was_used = queue is not None and (queue.next_sequence or queue.group.consumer_count)
+        if was_used or GROUP_MARK in name:
+            why = "a group of one" if GROUP_MARK in name else "a work queue that was used"
+            raise Refused(
+                "bad_value",
+                f"{name!r} is {why}, and cannot become a retained log; use another name",
+            )
+    for setting, value in settings.items():
+        if wanted == LOG and setting in _NOT_OF_LOGS and value in _NOT_OF_LOGS[setting]:
+            raise Refused("bad_value", f"a retained log cannot have {setting}={value}")
+        if wanted != LOG and setting.startswith("retention_") and value:
+            raise Refused(
+                "bad_value", f"{name!r} has no {setting}: it is no retained log (kind=log)"
+            )
+    if isinstance(there, Feeder) and settings.get("durability") == "memory":
+        text = f"{name!r} is a group: in memory it would skip what a restart takes"
+        raise Refused("bad_value", text)

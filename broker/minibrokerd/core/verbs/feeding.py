@@ -1,0 +1,167 @@
+"""The feeder of a group: what comes next of its log is published to its queue, as long as not much is in that.
+
+The record of what is fed and the entry with the new position stand in one batch, so that a crash neither skips nor
+repeats anything that was confirmed.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from types import SimpleNamespace
+from typing import Any, Final
+
+from minibrokerd.core.model.columns import read_columns, spans_of
+from minibrokerd.core.model.inputs import Fetched
+from minibrokerd.core.model.lifetimes import limit
+from minibrokerd.core.model.messages import SYNC, Block, terms
+from minibrokerd.core.model.records import PublishMeta
+from minibrokerd.core.model.retained import Feeder, Fetch, Piece
+from minibrokerd.core.model.state import Store
+from minibrokerd.core.verbs.archiving import cut
+from minibrokerd.core.verbs.publishing import enter
+from minibrokerd.core.verbs.reading import answer
+from minibrokerd.log.sizes import PUBLISH_OVERHEAD_BYTES
+
+WINDOW_MESSAGES: Final = 10_000  # of a group that have not ended: below it more are fetched
+WINDOW_BYTES: Final = 16 * 1024 * 1024
+FETCH_BYTES: Final = 1024 * 1024
+
+
+def feed(store: Store, feeder: Feeder) -> None:
+    """Ask for what comes next, if it is wanted and not asked for already."""
+    queue = feeder.queue
+    if feeder.is_fetching or feeder.is_at_end:
+        return
+    if queue.count() >= WINDOW_MESSAGES or queue.live_bytes >= WINDOW_BYTES:
+        return
+    number = feeder.log.queue.number
+    asked = Fetch(number, feeder.position, feeder.since_unix_ms, FETCH_BYTES)
+    asked.group, asked.generation = queue.number, feeder.generation
+    feeder.is_fetching = True
+    store.effects.ask(asked)
+
+
+def fetched(store: Store, command: Fetched) -> None:
+    """What was read of a log is there: for a group, or for a reader."""
+    asked = command.asked
+    if not asked.group:
+        answer(store, command)
+        return
+    queue = store.by_number.get(asked.group)
+    feeder = queue.group.retained if queue is not None else None
+    if not isinstance(feeder, Feeder) or feeder.generation != asked.generation:
+        return  # it was deleted, or moved elsewhere, meanwhile
+    feeder.is_fetching = False
+    feeder.is_at_end = command.is_at_end and feeder.log.has.stop <= command.next_offset
+    _tell_missed(store, feeder, command)
+    if command.pieces or feeder.since_unix_ms or command.start > feeder.position:
+        _publish(store, feeder, command)
+    store.touch(feeder.queue.group)
+
+
+def _tell_missed(store: Store, feeder: Feeder, command: Fetched) -> None:
+    has_start = feeder.position and not feeder.since_unix_ms
+    if has_start and command.start > feeder.position and command.start == command.has.first:
+        missed = command.start - feeder.position
+        store.effects.note(
+            "group_missed", queue=feeder.queue.name, messages=missed, first=command.start
+        )
+    if command.damaged:
+        log = feeder.log.queue.name
+        store.effects.note(
+            "log_damaged", queue=log, messages=command.damaged, before=command.next_offset
+        )
+
+
+def _publish(store: Store, feeder: Feeder, command: Fetched) -> None:
+    start = command.start if feeder.since_unix_ms else max(feeder.position, command.start)
+    feeder.since_unix_ms = 0
+    most = store.sizes.apply_bytes // 2
+    batch_bytes, left = 0, deque(command.pieces)
+    while left:
+        piece = left.popleft()
+        if piece.first + piece.count <= start:
+            continue
+        if piece.first < start:
+            piece = cut(piece, start, piece.first + piece.count)
+        size = piece.extent.size + PUBLISH_OVERHEAD_BYTES
+        if size > most and piece.count > 1:  # the segments are very small
+            middle = piece.first + piece.count // 2
+            left.appendleft(cut(piece, middle, piece.first + piece.count))
+            left.appendleft(cut(piece, piece.first, middle))
+            continue
+        if not batch_bytes or batch_bytes + size > most:
+            store.keep_together(size + 2 * PUBLISH_OVERHEAD_BYTES)
+            batch_bytes = 0
+        batch_bytes += size
+        _publish_piece(store, feeder, piece)
+        feeder.position = piece.first + piece.count
+        if not left or batch_bytes + left[0].extent.size + PUBLISH_OVERHEAD_BYTES > most:
+            feeder.write(store)
+            batch_bytes = 0
+    if feeder.position != max(command.next_offset, start):
+        feeder.position = max(command.next_offset, start)
+        feeder.write(store)
+
+
+def _publish_piece(store: Store, feeder: Feeder, piece: Piece) -> None:
+    queue, extent = feeder.queue, piece.extent
+    sizes = extent.sizes(piece.count)
+    part: Any = SimpleNamespace(columns=piece.columns)
+    columns = read_columns(part, extent.columns(), piece.count)
+    first = feeder.sequence_of(piece.first)
+    queue.next_sequence = first + piece.count
+    if queue.next_sequence > queue.reserved_until:
+        store.reserve(queue)
+    ttl_ms = queue.setting("message_ttl_ms")
+    block = Block(
+        queue.number,
+        first,
+        piece.count,
+        extent,
+        sizes,
+        piece.encoding,
+        columns.get("encoding"),
+        queue.durability,
+        store.epoch,
+        piece.unix_ms,
+        store.now_ms,
+        store.open_batch,
+        terms(0, 0, 0, ttl_ms),
+    )
+    if ttl_ms:
+        limit(store, block, store.now_ms + ttl_ms, (queue.number,))
+    spans = spans_of(block, 0, piece.key, columns)
+    store.emit(_meta(store, feeder, piece, block, ttl_ms), extent=extent)
+    block.batch = queue.last_batch = store.open_batch
+    queue.group.counters["published"] += piece.count
+    queue.count_in(block, first, first + piece.count)
+    if queue.durability == SYNC:
+        queue.group.entering += piece.count
+        store.entering.append((store.open_batch, queue, block, spans, piece.count))
+        return
+    store.rests_on(queue.durability, extent.size)
+    for span in spans:
+        span.batch = queue.reserve_batch
+    enter(store, queue, spans)
+
+
+def _meta(store: Store, feeder: Feeder, piece: Piece, block: Block, ttl_ms: int) -> PublishMeta:
+    return PublishMeta(
+        [(feeder.queue.number, block.first)],
+        piece.count,
+        piece.unix_ms,
+        store.now_ms,
+        store.epoch,
+        block.durability,
+        0,
+        piece.key,
+        piece.encoding,
+        piece.columns,
+        0,
+        0,
+        0,
+        0,
+        0,
+        own_ttl_ms=ttl_ms,
+    )

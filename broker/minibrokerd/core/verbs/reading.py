@@ -1,0 +1,194 @@
+"""Readers of a retained log without a group: a request from an offset on, answered with whole frames of its files.
+
+Where there is nothing yet it waits for some, as a receive does.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from minibroker.contract import limits
+from minibroker.contract.log_commands import FIRST, LAST, NEXT, OFFSET, STARTS, TIME
+from minibroker.contract.wire import DELIVERY_RUN, pack_strings
+from minibrokerd.core.model.columns import read_columns
+from minibrokerd.core.model.inputs import Fetched, Frame
+from minibrokerd.core.model.messages import LAZY, Block, Span, alike
+from minibrokerd.core.model.queues import Queue
+from minibrokerd.core.model.refusals import Refused
+from minibrokerd.core.model.retained import Fetch, Piece, Reader, RetainedLog
+from minibrokerd.core.model.state import Store
+from minibrokerd.core.model.wheel import Timer
+
+MOST_READERS: Final = 10_000  # of one log, that wait
+
+
+def log_named(store: Store, name: str) -> RetainedLog:
+    """Return a retained log by its name.
+
+    Raises:
+        Refused: `unknown_queue`; `bad_value`, it is no log.
+    """
+    queue = store.queue(name)
+    log = queue.group.retained
+    if isinstance(log, RetainedLog):
+        return log
+    raise Refused(
+        "bad_value",
+        f"{name!r} is no retained log; one is made with the setting kind=log, before anything is published to it",
+    )
+
+
+def start_of(log: RetainedLog, part: Any) -> tuple[int, int]:
+    """Return the offset that a request names, and the time (unix ms) where it names one instead; 0: it does not.
+
+    Raises:
+        Refused: `bad_value`.
+    """
+    if part.start not in STARTS:
+        raise Refused("bad_value", f"start is {part.start!r:.40}, none of {', '.join(STARTS)}")
+    if part.at and part.start not in (OFFSET, TIME):
+        raise Refused("bad_value", f"{part.start} has no `at`; offset and time have")
+    if part.start == OFFSET and part.at > limits.MAX_OFFSET:
+        raise Refused("bad_value", f"no offset is above {limits.MAX_OFFSET}")
+    if part.start == TIME:
+        return 0, max(part.at, 1)
+    next_offset = log.queue.next_sequence
+    starts = {FIRST: 0, LAST: max(log.has.stop - 1, 0), NEXT: next_offset, OFFSET: part.at}
+    return starts[part.start], 0
+
+
+def log_read(store: Store, frame: Frame, part: Any) -> None:
+    """Ask the files for what a log has from a place on."""
+    log = log_named(store, part.queue)
+    assert frame.request is not None, "it was checked"
+    offset, since_unix_ms = start_of(log, part)
+    asked = Fetch(log.queue.number, offset, since_unix_ms, max(part.most_bytes, 1))
+    asked.connection, asked.request = frame.connection, frame.request
+    if part.wait_ms:
+        if len(log.readers) >= MOST_READERS:
+            raise Refused(
+                "limit_reached", f"{MOST_READERS} readers wait for {part.queue!r} already"
+            )
+        timer = store.set_timer(_wait_over, log, store.now_ms + part.wait_ms)
+        log.readers[asked.connection, asked.request] = Reader(asked, timer)
+    store.effects.ask(asked)
+
+
+def wake_readers(store: Store, log: RetainedLog) -> None:
+    """There is more: whoever waits for it asks again."""
+    for reader in log.readers.values():
+        store.effects.ask(reader.asked)
+
+
+def answer(store: Store, command: Fetched) -> None:
+    """Answer a reader, or let him wait for more."""
+    asked = command.asked
+    log = store.retained.logs.get(asked.log)
+    place = asked.connection, asked.request
+    reader = log.readers.get(place) if log is not None else None
+    if asked.connection not in store.connections:
+        if log is not None and reader is not None:
+            _leave(store, log, reader)
+        return
+    if log is None:
+        text = "the log was deleted while it was read"
+        header = {"op": "error", "request": asked.request, "code": "unknown_queue", "text": text}
+        store.send(asked.connection, 0, header | {"retryable": False})
+        return
+    if reader is not None and not command.pieces:
+        if asked.since_unix_ms == 0 or command.next_offset:
+            asked.offset, asked.since_unix_ms = max(command.next_offset, asked.offset), 0
+        if not command.is_at_end or log.has.stop > asked.offset:
+            store.effects.ask(asked)
+        return
+    if reader is not None:
+        _leave(store, log, reader)
+    send(store, log.queue, command)
+
+
+def _leave(store: Store, log: RetainedLog, reader: Reader) -> None:
+    store.wheel.cancel(reader.timer)
+    log.readers.pop((reader.asked.connection, reader.asked.request), None)
+
+
+def _wait_over(store: Store, timer: Timer, log: RetainedLog) -> None:
+    for place, reader in log.readers.items():
+        if reader.timer is timer:
+            del log.readers[place]
+            asked = reader.asked
+            next_offset = max(asked.offset, log.has.first)
+            nothing = Fetched(asked, (), next_offset, next_offset, log.has, is_at_end=True)
+            if asked.connection in store.connections:
+                send(store, log.queue, nothing)
+            return
+
+
+def send(store: Store, queue: Queue, command: Fetched) -> None:
+    """Answer a request with what was read: whole frames, be it that the first one begins before the offset."""
+    blocks: list[tuple[Block, int, int]] = []
+    runs: list[bytes] = []
+    keys: list[bytes] = []
+    for piece in command.pieces:
+        _add(queue, piece, blocks, runs, keys)
+    columns = b"".join(runs)
+    header: dict[str, Any] = {
+        "op": "log",
+        "request": command.asked.request,
+        "count": sum(piece.count for piece in command.pieces),
+        "runs": len(runs),
+        "start": command.start,
+        "next": command.next_offset,
+        "first": command.has.first,
+        "stop": command.has.stop,
+    }
+    if command.damaged:
+        header["damaged"] = command.damaged
+    if any(keys):
+        header["keyed"] = True
+        columns += pack_strings(keys)
+    store.send(command.asked.connection, 0, header, columns, blocks)
+
+
+def _add(
+    queue: Queue,
+    piece: Piece,
+    blocks: list[tuple[Block, int, int]],
+    runs: list[bytes],
+    keys: list[bytes],
+) -> None:
+    """Add a piece to what is sent: its bodies as they are, and runs of messages that have the same of all else."""
+    extent = piece.extent
+    named: Any = _Named(piece.columns)
+    columns = read_columns(named, extent.columns(), piece.count)
+    stop = piece.first + piece.count
+    block = Block(
+        queue.number,
+        piece.first,
+        piece.count,
+        extent,
+        extent.sizes(piece.count),
+        piece.encoding,
+        columns.get("encoding"),
+        LAZY,
+        0,
+        piece.unix_ms,
+        0,
+        0,
+    )
+    blocks.append((block, piece.first, stop))
+    names = columns.get("key")
+    spans = [Span(block, piece.first, stop, piece.key, 0)]
+    if names is not None:
+        ats = range(piece.count)
+        spans = [Span(block, piece.first + at, piece.first + at + 1, names[at], 0) for at in ats]
+    for span in spans:
+        for one, next_one, encoding in alike(block, span):
+            runs.append(
+                DELIVERY_RUN.pack(queue.number, one, next_one - one, 0, 0, encoding, piece.unix_ms)
+            )
+            keys.append(span.key.encode())
+
+
+class _Named:
+    def __init__(self, columns: list[str]) -> None:
+        self.columns = columns

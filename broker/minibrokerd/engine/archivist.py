@@ -1,0 +1,293 @@
+"""Works on the files of retained logs for the core: what it asks for is done in a thread, one thing after another.
+
+A failed append is tried again: what is to be archived stands in the log. A failed sync is final, as that of the
+log is: nobody knows what is on the disk then.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+from zlib import crc32
+
+import msgspec
+
+from minibrokerd.bodies.store import BodyStore
+from minibrokerd.core.core import Core
+from minibrokerd.core.model.inputs import Archived, Command, Fetched, LogHas
+from minibrokerd.core.model.records import TYPE_OF, PublishMeta
+from minibrokerd.core.model.retained import Archive, Extension, Fetch, FileWork, Forget, Piece
+from minibrokerd.log.fileops import FileOps
+from minibrokerd.log.seam import Record
+from minibrokerd.process.logs import events
+from minibrokerd.retained.frames import Chunk, Frame
+from minibrokerd.retained.memory_files import MemoryFiles
+from minibrokerd.retained.shelf import Files, Retained
+
+RETRY_S: Final = 1.0
+ROOM_LOOK_S: Final = 0.05  # while what was read waits for room in log or memory
+RETAIN_S: Final = 1.0  # between two looks at what is not to be kept any more
+_PUBLISH: Final = TYPE_OF[PublishMeta]
+_pack = msgspec.msgpack.Encoder().encode
+_unpack = msgspec.msgpack.Decoder(tuple[str, int, list[str]]).decode
+
+
+class SyncFailed(Exception):
+    """Nobody knows what of the files of a log is on the disk."""
+
+
+class Hand(Protocol):
+    """Does work that may wait for the disk, in the order in which it comes."""
+
+    def __call__(
+        self, work: Callable[[], Any], done: Callable[[Any, BaseException | None], None]
+    ) -> None:
+        """Do `work`, and call `done` in the loop with what it returned, or raised."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What a fetch found: of a chunk that starts at an offset, and what the files have."""
+
+    chunk: Chunk
+    start: int
+    has: Extension
+
+
+class Archivist:
+    """All work on the files; `apply` takes what comes of it."""
+
+    def __init__(
+        self,
+        core: Core,
+        retained: Retained | None,
+        hand: Hand | None,
+        loop: Any,
+        apply: Callable[[Command], None],
+        has_room: Callable[[int], bool],
+        on_failed: Callable[[BaseException], None],
+    ) -> None:
+        """`has_room`: whether so many bytes may be published now. No files: they are in memory."""
+        self._core = core
+        self._retained = retained or in_memory()
+        self._hand = hand or in_turn(loop)
+        self._loop = loop
+        self._apply = apply
+        self._has_room = has_room
+        self._on_failed = on_failed
+        self._unix_ms: Callable[[], int] = lambda: core.store.unix_ms
+        self._bodies = BodyStore()
+        self._waiting: deque[Fetched] = deque()  # for room
+        self.ends: deque[tuple[int, Forget]] = deque()  # what waits for the sync of a batch
+        self._is_looking = False
+
+    def start(self, unix_ms: Callable[[], int]) -> None:
+        """Open what is there, and delete what is of no log any more; blocks."""
+        self._unix_ms = unix_ms
+        logs = self._core.store.retained.logs
+        for number in self._retained.numbers():
+            if number not in logs:
+                self._retained.delete(number)
+        for number in logs:
+            self._apply(LogHas(number, _has(self._retained.get(number))))
+
+    def ask(self, works: list[FileWork]) -> None:
+        """Do what the core asks for."""
+        for work in works:
+            if isinstance(work, Archive):
+                self._archive(work)
+            elif isinstance(work, Fetch):
+                self._fetch(work)
+            else:
+                self.ends.append((self._core.store.open_batch, work))
+
+    def synced(self) -> None:
+        """More is safe: what ended may be deleted."""
+        while self.ends and self.ends[0][0] <= self._core.synced:
+            _, forget = self.ends.popleft()
+            self._forget(forget)
+
+    # -- what comes in -------------------------------------------------------------------------
+
+    def _archive(self, work: Archive) -> None:
+        def append() -> Extension:
+            files = self._retained.get(work.log)
+            files.append([_frame(piece) for piece in work.pieces])
+            _sync(files)
+            return _has(files)
+
+        def done(has: Extension, error: BaseException | None) -> None:
+            if error is None:
+                self._apply(Archived(work.log, has))
+                self._retain_later()
+            elif not isinstance(error, OSError):
+                self._on_failed(error)
+            else:
+                events.error("archive_failed", log=work.log, exc_info=error)
+                self._loop.call_later(RETRY_S, self._archive, work)
+
+        if work.log in self._core.store.retained.logs:
+            self._hand(append, done)
+
+    # -- what goes out -------------------------------------------------------------------------
+
+    def _fetch(self, work: Fetch) -> None:
+        def read() -> _Read:
+            files = self._retained.get(work.log)
+            offset = files.offset_at(work.since_unix_ms) if work.since_unix_ms else work.offset
+            start = max(offset, files.first)
+            chunk = self._retained.read(work.log, start, work.most_bytes)
+            return _Read(chunk, start, _has(files))
+
+        def done(found: _Read, error: BaseException | None) -> None:
+            if error is not None:
+                events.error("read_failed", log=work.log, exc_info=error)
+                self._loop.call_later(RETRY_S, self._fetch, work)
+                return
+            self._fetched(work, found)
+
+        if work.log in self._core.store.retained.logs:
+            self._hand(read, done)
+        else:
+            nothing = Extension(0, 0, 0, 0)
+            self._apply(Fetched(work, (), 0, 0, nothing, is_at_end=True))
+
+    def _fetched(self, work: Fetch, found: _Read) -> None:
+        chunk = found.chunk
+        fetched = Fetched(
+            work,
+            [self._piece(frame) for frame in chunk.frames],
+            found.start,
+            max(chunk.next_offset, found.start),
+            found.has,
+            is_at_end=chunk.at_end,
+            damaged=chunk.skipped_damage,
+        )
+        if not work.group:
+            self._apply(fetched)
+            return
+        self._waiting.append(fetched)
+        if len(self._waiting) == 1:
+            self.go_on()
+
+    def go_on(self) -> None:
+        """Hand on what was read for groups, as far as there is room for it."""
+        while self._waiting:
+            size = sum(piece.extent.size for piece in self._waiting[0].pieces)
+            if not self._has_room(size):
+                self._loop.call_later(ROOM_LOOK_S, self.go_on)
+                return
+            self._apply(self._waiting.popleft())
+
+    def _piece(self, frame: Frame) -> Piece:
+        key, encoding, columns = _unpack(frame.meta)
+        # An extent of its own for each group: it will know one place in the log.
+        record = Record(_PUBLISH, b"", bytes(frame.tail), frame.tail_checksum)
+        extent = self._bodies.extent(record, 0)
+        return Piece(frame.first, frame.count, frame.unix_ms, key, encoding, columns, extent)
+
+    # -- what ends -----------------------------------------------------------------------------
+
+    def _forget(self, forget: Forget) -> None:
+        def work() -> Extension | None:
+            if forget.below is None:
+                self._retained.delete(forget.log)
+                return None
+            files = self._retained.get(forget.log)
+            files.trim(forget.below)
+            return _has(files)
+
+        self._hand(work, lambda has, error: self._changed(forget.log, has, error))
+
+    def _changed(self, log: int, has: Extension | None, error: BaseException | None) -> None:
+        if error is not None:
+            if not isinstance(error, OSError):
+                self._on_failed(error)
+                return
+            events.error("retention_failed", log=log, exc_info=error)
+        elif has is not None:
+            self._apply(LogHas(log, has))
+
+    def _retain_later(self) -> None:
+        if not self._is_looking:
+            self._is_looking = True
+            self._loop.call_later(RETAIN_S, self._retain)
+
+    def _retain(self) -> None:
+        """Delete what is not to be kept any more; again after a while, as long as a log says so."""
+        self._is_looking = False
+        unix_ms = self._unix_ms()
+        for number, log in self._core.store.retained.logs.items():
+            bounds = [
+                log.queue.setting(name)
+                for name in ("retention_ms", "retention_bytes", "retention_messages")
+            ]
+            if any(bounds) and log.has.messages:
+                self._retain_one(number, unix_ms, bounds)
+                self._retain_later()
+
+    def _retain_one(self, number: int, unix_ms: int, bounds: list[int]) -> None:
+        def work() -> Extension | None:
+            files = self._retained.get(number)
+            return _has(files) if files.retain(unix_ms, *bounds) else None
+
+        self._hand(work, lambda has, error: self._changed(number, has, error))
+
+
+def in_memory() -> Retained:
+    """Return retained logs that are gone with the process."""
+    return Retained(FileOps(), "", make=lambda number: MemoryFiles())
+
+
+def in_turn(loop: Any) -> Hand:
+    """Return a hand that works in the loop, for what waits for no disk."""
+
+    def hand(work: Callable[[], Any], done: Callable[[Any, BaseException | None], None]) -> None:
+        loop.call_soon(lambda: _do(work, done))
+
+    return hand
+
+
+def in_thread(loop: Any, executor: Executor) -> Hand:
+    """Return a hand that works in the one thread of an executor."""
+
+    def hand(work: Callable[[], Any], done: Callable[[Any, BaseException | None], None]) -> None:
+        def told(future: Any) -> None:
+            if not future.cancelled():
+                error = future.exception()
+                done(None if error is not None else future.result(), error)
+
+        loop.run_in_executor(executor, work).add_done_callback(told)
+
+    return hand
+
+
+def _do(work: Callable[[], Any], done: Callable[[Any, BaseException | None], None]) -> None:
+    try:
+        found = work()
+    except Exception as error:  # noqa: BLE001 - `done` judges it
+        done(None, error)
+    else:
+        done(found, None)
+
+
+def _sync(files: Files) -> None:
+    try:
+        files.sync()
+    except OSError as error:
+        raise SyncFailed(f"the sync of a retained log failed: {error}") from error
+
+
+def _frame(piece: Piece) -> Frame:
+    meta = _pack((piece.key, piece.encoding, piece.columns))
+    extent: Any = piece.extent
+    checksum = extent.checksum if not extent.place else crc32(extent.tail)
+    return Frame(piece.first, piece.count, piece.unix_ms, meta, extent.tail, checksum)
+
+
+def _has(files: Files) -> Extension:
+    return Extension(files.first, files.stop, files.messages, files.size_bytes)
