@@ -13,8 +13,6 @@ from minibrokerd.retained.cutting import apart
 from minibrokerd.retained.frames import Frame
 from minibrokerd.retained.shelf import Files
 
-META = b"\x93\xa0\x00\x90"  # [key "", encoding 0, no columns]
-
 
 def body_of(offset: int, size: int = 20) -> bytes:
     """Return the body of a message: it says its offset."""
@@ -28,10 +26,17 @@ def frame_of(first: int, count: int = 1, unix_ms: int = 0, size: int = 20) -> Fr
 
 
 def frame_with(
-    first: int, bodies: Sequence[bytes], unix_ms: int, columns: bytes = b"", key: bytes = b""
+    first: int,
+    bodies: Sequence[bytes],
+    unix_ms: int,
+    columns: bytes = b"",
+    *,
+    key: bytes = b"",
+    encoding: int = 0,
+    names: Sequence[str] = (),
 ) -> Frame:
     """Return a frame of messages with these bodies and this key, without headers."""
-    meta = META if not key else msgpack.packb([key.decode(), 0, []])
+    meta = msgpack.packb([key.decode(), encoding, list(names)])
     lengths = b"".join(pack("<II", 0, len(body)) for body in bodies)
     blob = b"".join(bodies)
     tail = b"".join(bin_head(len(part)) + part for part in (columns, lengths, blob))

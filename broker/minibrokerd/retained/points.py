@@ -15,8 +15,9 @@ from zlib import crc32
 
 STEP_BYTES: Final = 64 * 1024
 MAGIC: Final = b"MBRI"
-# size, first offset, the one behind the last, messages, oldest and newest unix ms, points, their crc32
-_HEAD: Final = Struct("<4sIQQQQQQII")
+# low and generation of the segment; size, first offset, the one behind the last, messages, oldest and newest
+# unix ms; points, their crc32
+_HEAD: Final = Struct("<4sIQIQQQQQQII")
 _CHECKED_FROM: Final = 8
 HEAD_BYTES: Final = _HEAD.size
 
@@ -84,10 +85,11 @@ class Points:
         return self.positions[at] if at < len(self.offsets) else None
 
 
-def encode_index(sums: Sums, points: Points) -> bytes:
-    """Return the bytes of an index file."""
+def encode_index(name: tuple[int, int], sums: Sums, points: Points) -> bytes:
+    """Return the bytes of the index of the segment with this low and generation."""
     body = b"".join(part.tobytes() for part in (points.offsets, points.positions, points.times))
     fields = (
+        *name,
         sums.size,
         sums.first,
         sums.stop,
@@ -101,19 +103,19 @@ def encode_index(sums: Sums, points: Points) -> bytes:
     return MAGIC + crc32(checked).to_bytes(4, "little") + checked + body
 
 
-def decode_sums(data: bytes) -> Sums | None:
-    """Return what the head of an index says; None: it does not verify."""
+def decode_sums(name: tuple[int, int], data: bytes) -> Sums | None:
+    """Return what the head of an index says; None: it does not verify, or is of another segment."""
     if len(data) < _HEAD.size or data[:4] != MAGIC:
         return None
-    _, checksum, *fields, _, _ = _HEAD.unpack_from(data)
-    if crc32(data[_CHECKED_FROM : _HEAD.size]) != checksum:
+    _, checksum, low, generation, *fields, _, _ = _HEAD.unpack_from(data)
+    if crc32(data[_CHECKED_FROM : _HEAD.size]) != checksum or (low, generation) != name:
         return None
     return Sums(*fields)
 
 
-def decode_points(data: bytes) -> Points | None:
-    """Return the points of a whole index; None: it does not verify."""
-    sums = decode_sums(data)
+def decode_points(name: tuple[int, int], data: bytes) -> Points | None:
+    """Return the points of a whole index; None: as `decode_sums`."""
+    sums = decode_sums(name, data)
     if sums is None:
         return None
     *_, count, checksum = _HEAD.unpack_from(data)

@@ -76,6 +76,10 @@ class Segment:
         """The offset behind its last message."""
         return max(self.sums.stop, self.low)
 
+    @property
+    def _key(self) -> tuple[int, int]:
+        return self.low, self.generation
+
     def path(self, name: str) -> str:
         """Return the path of a name in the directory of the segment."""
         return os.path.join(self._directory, name)
@@ -87,7 +91,9 @@ class Segment:
         """Where frames stand; read or made anew where they are not in memory. OSError."""
         points = self._points
         if points is None:
-            points = self._points = decode_points(self._read_index()) or self.scanned().points
+            points = self._points = (
+                decode_points(self._key, self._read_index()) or self.scanned().points
+            )
         return points
 
     def forget_points(self) -> None:
@@ -96,7 +102,7 @@ class Segment:
 
     def load(self) -> bool:
         """Take what the index says as a start needs it; False: it is missing or wrong, or of other bytes."""
-        sums = decode_sums(self._read_index(HEAD_BYTES))
+        sums = decode_sums(self._key, self._read_index(HEAD_BYTES))
         if sums is None or sums.size != self._ops.size(self.path(self.name)):
             return False
         self.sums, self._points = sums, None
@@ -105,7 +111,7 @@ class Segment:
     def load_part(self) -> None:
         """Take what the index says of the first part of the newest segment; nothing, if it is missing or wrong."""
         data = self._read_index()
-        sums, points = decode_sums(data), decode_points(data)
+        sums, points = decode_sums(self._key, data), decode_points(self._key, data)
         if sums is None or points is None or sums.size > self._ops.size(self.path(self.name)):
             return
         self.sums, self._points = sums, points
@@ -118,7 +124,7 @@ class Segment:
 
     def write_index(self) -> None:
         """Write the index of what was synced; where the disk does not do it there is none, or a wrong one."""
-        data = encode_index(self.sums, self.points)
+        data = encode_index(self._key, self.sums, self.points)
         with suppress(OSError):
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
             descriptor = self._ops.open(self.path(self.index_name), flags)
