@@ -16,6 +16,7 @@ import pytest
 import minibroker
 from minibroker.session.address import default_url, passed_over, url_of
 from minibrokerd.cli.main import COMMANDS, main
+from minibrokerd.process import exits
 from support import warm
 from support.broker import BrokerServer
 from support.source import ROOT
@@ -94,6 +95,41 @@ def test_no_other_variable_has_a_name_of_that_family() -> None:
     assert len(names) > len(COMMANDS)
     family = re.compile(r"_PORT$|_PORT_\d+_(TCP|UDP)|_SERVICE_(HOST|PORT)|_NAME$|_ENV_")
     assert {name for name in names if family.search(name)} == {"MINIBROKER_PORT"}
+
+
+def flags(command: click.Command, context: click.Context) -> Iterator[tuple[str, str, str]]:
+    """Yield each flag of a command, or one below it: the variable that help names, the prefix, and the flag."""
+    for option in command.params:
+        if isinstance(option, click.Option) and not option.hidden:
+            flag = max(option.opts, key=len).lstrip("-").replace("-", "_").upper()
+            for variable in option.get_help_extra(context).get("envvars", ()):
+                yield variable, str(context.auto_envvar_prefix), flag
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            below = command.get_command(context, name)
+            assert below is not None
+            yield from flags(below, click.Context(below, parent=context, info_name=name))
+
+
+def test_a_variable_has_the_name_of_its_flag() -> None:
+    """Not that of an argument in Python, which has `for` and `type` of its own: MINIBROKER_PAUSE_FOR_."""
+    context = click.Context(main, info_name="minibroker", auto_envvar_prefix="MINIBROKER")
+    found = list(flags(main, context))
+    assert len(found) > 200
+    others = {
+        variable: f"{prefix}_{flag}"
+        for variable, prefix, flag in found
+        if variable not in (f"{prefix}_{flag}", f"MINIBROKER_{flag}")
+    }
+    assert others == {"MINIBROKER_WORKER_HEALTH": "MINIBROKER_WORKER_HEALTH_PORT"}  # as `_PORT` is
+
+
+@pytest.mark.parametrize(
+    "variable", ["MINIBROKER_EXCHANGE_SET_TYPE", "MINIBROKER_EXCHANGE_SET_TYPE_"]
+)
+def test_a_variable_is_read_by_both_names_that_it_had(variable: str) -> None:
+    done = typed("exchange", "set", "e", **{variable: "sometimes"})
+    assert (done.returncode, "'sometimes' is not one of" in done.stderr) == (exits.USAGE, True)
 
 
 def typed(*words: str, **env: str) -> subprocess.CompletedProcess[str]:

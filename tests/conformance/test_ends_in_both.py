@@ -63,6 +63,12 @@ async def deleted(queue: Any, waits: Any) -> str:
     return f"ended with its queue {queue.name}, which was deleted"
 
 
+async def unused(queue: Any, waits: Any) -> str:
+    await queue.set(delete_unused_ms=200)
+    await waits()
+    return f"ended with its queue {queue.name}, which was deleted, or ended by itself: unused"
+
+
 async def expired(queue: Any, waits: Any) -> str:
     await waits(ttl=0.1)
     return "expired: its time to live was over"
@@ -87,7 +93,7 @@ STORIES: dict[str, tuple[Story, ...]] = {
     "DEAD": (dead, dead_of_overflow),
     "CANCELLED": (cancelled,),
     "PURGED": (purged,),
-    "DELETED": (deleted,),
+    "DELETED": (deleted, unused),
     "EXPIRED": (expired,),
     "DROPPED": (dropped,),
     "REPLACED": (replaced,),

@@ -41,14 +41,12 @@ HEADS = ("number", "began", "batch", "segments", "bytes", "as it was written")
     "--list",
     "lists",
     is_flag=True,
-    envvar="MINIBROKER_BACKUP_LIST",
     help="Only list the back-ups that DIR has.",
 )
 @option(
     "--verify",
     "verifies",
     is_flag=True,
-    envvar="MINIBROKER_BACKUP_VERIFY",
     help="Only read the back-ups that DIR has, and judge them.",
 )
 @json_option

@@ -42,7 +42,6 @@ FORMATS: Final[dict[str, Callable[[dict[str, Any]], bytes]]] = {"json": line, "m
     "--format",
     "form",
     type=click.Choice(list(FORMATS)),
-    envvar="MINIBROKER_EXPORT_FORMAT",
     default="json",
     help="json: one object a line. msgpack: one map after another, bodies as their bytes.",
 )

@@ -52,7 +52,6 @@ Read = Callable[[int], AsyncIterator[tuple[int, Make]]]
     "--format",
     "form",
     type=click.Choice(["json", "msgpack"]),
-    envvar="MINIBROKER_IMPORT_FORMAT",
     default="json",
     help="json: one object a line. msgpack: one map after another.",
 )
@@ -60,7 +59,6 @@ Read = Callable[[int], AsyncIterator[tuple[int, Make]]]
     "--progress",
     "progress_file",
     type=WholeFile(dir_okay=False, path_type=Path),
-    envvar="MINIBROKER_IMPORT_PROGRESS",
     help="Keep in this file how far it came: the same command goes on there.",
 )
 @option(
@@ -72,7 +70,6 @@ Read = Callable[[int], AsyncIterator[tuple[int, Make]]]
 @option(
     "--waiting",
     type=click.Choice(["refuse", "run", "skip"]),
-    envvar="MINIBROKER_IMPORT_WAITING",
     default="refuse",
     help="What becomes of messages that waited for others (`after`), which a new one cannot: they are run, or "
     "left out.",

@@ -40,9 +40,32 @@ class FiniteRange(click.FloatRange):
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
+class _Flag(click.Option):
+    """Its variable has the name of the flag; click's has that of the argument, and `for` and `type` can be none.
+
+    One with the argument's name, as help named it in 0.1.0, is read where this one is not set.
+    """
+
+    def resolve_envvar_value(self, ctx: click.Context) -> str | None:
+        """Return the variable's value; click.Option."""
+        self._name_variable(ctx)
+        return super().resolve_envvar_value(ctx)
+
+    def get_help_extra(self, ctx: click.Context) -> Any:
+        """Return what help says behind the text; click.Option."""
+        self._name_variable(ctx)
+        return super().get_help_extra(ctx)
+
+    def _name_variable(self, ctx: click.Context) -> None:
+        if not self.envvar and self.allow_from_autoenv and ctx.auto_envvar_prefix is not None:
+            flag = max(self.opts, key=len).lstrip("-")
+            self.envvar = f"{ctx.auto_envvar_prefix}_{flag}".replace("-", "_").upper()
+
+
 def option(*names: str, **attributes: Any) -> Callable[[Function], Function]:
     """Return a click option whose help shows its default and its environment variable."""
-    return click.option(*names, **{"show_default": True, "show_envvar": True, **attributes})
+    shown = {"cls": _Flag, "show_default": True, "show_envvar": True}
+    return click.option(*names, **{**shown, **attributes})
 
 
 def shared_option(name: str, *more: str, **attributes: Any) -> Callable[[Function], Function]:

@@ -49,7 +49,11 @@ _ROWS: Final = (
     End(Outcome.DEAD, "dead", "is dead: {error}"),
     End(Outcome.CANCELLED, "cancelled", "was cancelled by {by}"),
     End(Outcome.PURGED, "purged", "was purged by {by}"),
-    End(Outcome.DELETED, "deleted", "ended with its queue {by}, which was deleted"),
+    End(
+        Outcome.DELETED,
+        "deleted",
+        "ended with its queue {by}, which was deleted, or ended by itself: unused, or with its session",
+    ),
     End(Outcome.EXPIRED, "ttl_expired", "expired: its time to live was over before it had begun"),
     End(Outcome.DROPPED, "dropped", "was dropped: {by} was full, and it was the oldest"),
     End(Outcome.REPLACED, "replaced", "was replaced by {by}, which has its unique key"),

@@ -228,7 +228,13 @@ _ROWS: Final = (
     Reason("duplicate", ENDED, "it is a duplicate of {by}, and was not stored", ""),
     Reason("ttl_expired", ENDED, "its time to live was over at {since}, before it had begun", ""),
     Reason("damaged", ENDED, "what the log has of it is damaged: it was set aside at {since}", ""),
-    Reason("deleted", ENDED, "its queue was deleted; how it ended is not remembered", ""),
+    Reason(
+        "deleted",
+        ENDED,
+        "its queue was deleted, or ended by itself: unused, or with its session; how the message ended is not "
+        "remembered",
+        "",
+    ),
     Reason(
         "ended",
         ENDED,
