@@ -12,7 +12,7 @@ from minibroker.session.peek import Peeks
 from minibroker.session.step import StepData
 
 # They wait for nothing in asyncio's client either.
-AT_ONCE = frozenset({"queue", "exchange", "consume", "process", "step"})
+AT_ONCE = frozenset({"queue", "temporary_queue", "exchange", "consume", "process", "step"})
 
 
 def shown(value: Any) -> Any:

@@ -21,6 +21,7 @@ from minibroker.aio.queue import Queue
 from minibroker.aio.queue_policies import Policies
 from minibroker.aio.retained_log import RetainedLog
 from minibroker.aio.schedules import Schedules
+from minibroker.aio.temporary import TemporaryQueue
 from minibroker.aio.traced import TracedExchange, is_traced, traced_queue
 from minibroker.aio.typed_queue import TypedQueue
 from minibroker.contract import limits
@@ -36,7 +37,7 @@ from minibroker.session.pause_wishes import Pause
 from minibroker.session.result_wish import Progress
 from minibroker.session.spans import Span
 from minibroker.session.typed import UNTYPED
-from minibroker.session.wishes import Wish, check_name, timeout_ms
+from minibroker.session.wishes import Wish, check_name, temporary, timeout_ms
 from minibroker.shell.monotonic import now_ms
 
 logger = logging.getLogger("minibroker")
@@ -58,11 +59,23 @@ class Broker:
 
     @overload
     def queue(
-        self, name: str, body_type: None = None, *, overwrite: bool = False, **settings: int | str
+        self,
+        name: str,
+        body_type: None = None,
+        *,
+        overwrite: bool = False,
+        exclusive: bool = False,
+        **settings: int | str,
     ) -> Queue[Any]: ...
     @overload
     def queue(
-        self, name: str, body_type: type[Body], *, overwrite: bool = False, **settings: int | str
+        self,
+        name: str,
+        body_type: type[Body],
+        *,
+        overwrite: bool = False,
+        exclusive: bool = False,
+        **settings: int | str,
     ) -> Queue[Body]: ...
     def queue(
         self,
@@ -70,6 +83,7 @@ class Broker:
         body_type: type[Any] | None = None,
         *,
         overwrite: bool = False,
+        exclusive: bool = False,
         **settings: int | str,
     ) -> Queue[Any]:
         """Return the queue called `name`; asks nothing of the server, unless it is to have settings.
@@ -82,6 +96,9 @@ class Broker:
                 of these and what a plain body may hold. A publish is checked against it before anything is sent,
                 `message.body` is made into it, and type checkers know. None, Any, bytes: nothing is made.
             overwrite: change the settings of a queue that is there, now and at every reconnect.
+            exclusive: it is made for this connection's session alone, and ends with it: everybody may publish
+                to it, nobody else takes from it (docs/guide/for-one.md). Where another session has one of this
+                name, that is a warning in the log, and `Queue.declared` raises ExclusiveQueue.
             settings: as for `Queue.set`. The queue is made with them if it is not there, before anything else is
                 asked for it, on every connection. One that came by its use, as by a publish, gets them, too. One
                 whose settings somebody chose stays as it is: what differs is a warning in the log and stands in
@@ -93,14 +110,50 @@ class Broker:
                 value; nothing was sent.
         """
         declaration = None
-        if settings:
+        if settings or exclusive:
             settings = checked(settings)
-            declaration = self._driver.declare(check_name(name), settings, overwrite=overwrite)
+            declaration = self._driver.declare(
+                check_name(name), settings, overwrite=overwrite, exclusive=exclusive
+            )
         if is_traced(self._driver):
             return traced_queue(self._driver, name, declaration, body_type)
         if body_type in UNTYPED:
             return Queue(self._driver, name, declaration)
         return TypedQueue(self._driver, name, declaration, body_type)
+
+    @overload
+    def temporary_queue(
+        self, body_type: None = None, *, timeout: Span | None = None, **settings: int | str
+    ) -> TemporaryQueue[Any]: ...
+    @overload
+    def temporary_queue(
+        self, body_type: type[Body], *, timeout: Span | None = None, **settings: int | str
+    ) -> TemporaryQueue[Body]: ...
+    def temporary_queue(
+        self,
+        body_type: type[Any] | None = None,
+        *,
+        timeout: Span | None = None,
+        **settings: int | str,
+    ) -> TemporaryQueue[Any]:
+        """Return a context manager: in its block there is a queue of this session alone, which the server names.
+
+            async with broker.temporary_queue() as mine:
+                await exchange.bind(mine, "kern.#")
+                async with mine.consume() as messages: ...
+
+        It ends with its block, or with the session: then what is asked of it raises UnknownQueue. A lost
+        connection, or a restart of the server, ends nothing if it is back within a minute.
+
+        Args:
+            body_type, settings: as for `Broker.queue`. With durability="memory" nothing of it is on the disk.
+            timeout: deadline of making it, and of ending it.
+
+        Raises:
+            TypeError, BadValue: as `queue`, at once.
+            NotAllowed: the token is not for the names that the server gives, `gen-*`.
+        """
+        return TemporaryQueue(self, self._driver, body_type, temporary(settings), timeout)
 
     @property
     def schedules(self) -> Schedules:

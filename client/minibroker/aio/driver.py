@@ -323,11 +323,15 @@ class Driver(InLoop):
 
     # ---- wishes ----
 
-    def declare(self, queue: str, settings: Settings, *, overwrite: bool) -> Declaration:
+    def declare(
+        self, queue: str, settings: Settings, *, overwrite: bool, exclusive: bool = False
+    ) -> Declaration:
         """Have a queue with these settings; Closed, RuntimeError, BadValue. Opens no connection."""
         if self.is_bound:
             self.check_open()
-        return self.machine.declarations.declare(queue, settings, overwrite=overwrite)
+        return self.machine.declarations.declare(
+            queue, settings, overwrite=overwrite, exclusive=exclusive
+        )
 
     def open_group(self, key: Key) -> PublishGroup:
         """Return a new group for a queue and time-out; it leaves with the next flush."""

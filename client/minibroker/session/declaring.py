@@ -44,13 +44,14 @@ class Declaration:
         self.queue = queue
         self.settings: Settings = {}
         self.overwrite = False
+        self.exclusive = False
         self.differs = NOTHING
         self.is_refused = False  # for good: the server does not know the operation
         self.call: Any = None  # the newest one
         self.tell = tell
         self._told: object = NOTHING  # what differed, or the text of the refusal
 
-    def add(self, settings: Settings, *, overwrite: bool) -> bool:
+    def add(self, settings: Settings, *, overwrite: bool, exclusive: bool = False) -> bool:
         """Take more settings; return whether that is news.
 
         Raises:
@@ -64,14 +65,17 @@ class Declaration:
                     f"and with {name}={value!r}"
                 )
         merged = self.settings | settings
-        is_news = merged != self.settings or overwrite > self.overwrite
+        before = self.settings, self.overwrite, self.exclusive
         self.settings, self.overwrite = merged, self.overwrite or overwrite
-        return is_news
+        self.exclusive = self.exclusive or exclusive
+        return before != (self.settings, self.overwrite, self.exclusive)
 
     def wish(self) -> tuple[str, dict[str, object]]:
         """Return the operation that is asked for, and its fields."""
-        operation = "queue_set" if self.overwrite else "queue_declare"
-        return operation, {"queue": self.queue, "settings": dict(self.settings)}
+        fields: dict[str, object] = {"queue": self.queue, "settings": dict(self.settings)}
+        if self.exclusive:
+            return "queue_declare", fields | {"exclusive": 1}
+        return "queue_set" if self.overwrite else "queue_declare", fields
 
     def compare(self, has: Settings) -> Differences:
         """Note which settings the queue has; return what differs."""
@@ -146,10 +150,12 @@ class Declarations:
         self._tell = tell
         self._all: dict[str, Declaration] = {}
 
-    def declare(self, queue: str, settings: Settings, *, overwrite: bool) -> Declaration:
+    def declare(
+        self, queue: str, settings: Settings, *, overwrite: bool, exclusive: bool = False
+    ) -> Declaration:
         """Have a queue with these (checked) settings from now on: asked for at once, or at the next connection."""
         declaration = self._all.get(queue) or Declaration(queue, self._tell)
-        if declaration.add(settings, overwrite=overwrite):
+        if declaration.add(settings, overwrite=overwrite, exclusive=exclusive):
             self._all[queue] = declaration
             if self._session.is_open:
                 self._ask(declaration)

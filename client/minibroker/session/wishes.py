@@ -264,6 +264,11 @@ def move(queue: str, target: str, ids: Iterable[MessageId] | None, count: int) -
     return "move", fields, wire.pack_runs(runs)
 
 
+def temporary(settings: Mapping[str, int | str]) -> Wish:
+    """Return the wish for an exclusive queue that the server gives a name; BadValue if it cannot have these."""
+    return "queue_declare", {"queue": "", "exclusive": 1, "settings": checked(settings)}, b""
+
+
 def change(queue: str, settings: Mapping[str, int | str], unset: Iterable[str] = ()) -> Wish:
     """Return the wish to change settings; BadValue if one is unknown, or outside its range."""
     fields: dict[str, object] = {"queue": queue, "settings": checked(settings)}

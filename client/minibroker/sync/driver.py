@@ -168,19 +168,25 @@ class Driver(Steps):
 
     # ---- wishes ----
 
-    def declare(self, queue: str, settings: Settings, *, overwrite: bool) -> Declaration:
+    def declare(
+        self, queue: str, settings: Settings, *, overwrite: bool, exclusive: bool = False
+    ) -> Declaration:
         """Have a queue with these settings; Closed, BadValue. Opens no connection: what forks may have none."""
+        declarations = self.machine.declarations
+        said = partial(
+            declarations.declare, queue, settings, overwrite=overwrite, exclusive=exclusive
+        )
         self.mutex.acquire()
         if not self._started:
             try:
                 self.machine.check_open()
-                return self.machine.declarations.declare(queue, settings, overwrite=overwrite)
+                return said()
             finally:
                 self.mutex.release()
         self.mutex.release()
         with self:
             self.machine.check_open()
-            return self.machine.declarations.declare(queue, settings, overwrite=overwrite)
+            return said()
 
     def group(self, where: Key, count: int, cost: int, now: int) -> PublishGroup:
         """Return a group that takes `count` messages of together `cost` bytes; within a step."""
