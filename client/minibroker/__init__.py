@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from minibroker.aio.message import Message
     from minibroker.aio.queue import Queue
     from minibroker.aio.retained_log import RetainedLog
+    from minibroker.aio.temporary import TemporaryQueue
     from minibroker.contract.confirms import Confirm, ConfirmRun, Confirms, MessageId, Routed
     from minibroker.contract.ends import After
     from minibroker.contract.errors import (
@@ -137,6 +138,7 @@ __all__ = [
     "ShuttingDown",
     "Span",
     "Step",
+    "TemporaryQueue",
     "Timeout",
     "TokenRefused",
     "TooLarge",
@@ -162,6 +164,7 @@ _HOMES: Final = {
     "minibroker.aio.message": "Message",
     "minibroker.aio.retained_log": "RetainedLog",
     "minibroker.aio.queue": "Queue",
+    "minibroker.aio.temporary": "TemporaryQueue",
     "minibroker.contract.confirms": "Confirm ConfirmRun Confirms MessageId Routed",
     "minibroker.contract.ends": "After",
     "minibroker.contract.errors": (

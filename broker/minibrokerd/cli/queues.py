@@ -116,6 +116,7 @@ def show(queue: str, origins: bool, url: str, as_json: bool) -> None:
             found = (await broker.queue(queue).stats())["queues"].get(queue, {})
             _say_circuit(found.get("circuit"))
             _say_active(found.get("active"))
+            _say_owner(found.get("exclusive"))
             _say_keys(queue, found.get("key_circuits"))
 
     talk(url, work)
@@ -141,6 +142,15 @@ def _say_active(active: Mapping[str, Any] | None) -> None:
         who = f"{name} is active since {_when(active['since_unix_ms'])}"
     say()
     say(f"{who}; {active['waiting']} wait for that")
+
+
+def _say_owner(client: str | None) -> None:
+    """Tell to whose session an exclusive queue belongs."""
+    if client is not None:
+        say()
+        say(
+            f"it belongs to the session of {client or 'a client without a name'}, and ends with that"
+        )
 
 
 def _say_keys(queue: str, found: Mapping[str, int] | None) -> None:

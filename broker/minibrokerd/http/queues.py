@@ -67,6 +67,7 @@ async def show_queue(ask: Ask) -> QueueView:
         _circuit_of(ask, queue),
         _key_circuits_of(queue),
         _active_of(queue),
+        ask.subject.store.owners.client_of(ask.subject.store, queue),
     )
 
 

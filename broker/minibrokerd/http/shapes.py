@@ -60,7 +60,7 @@ class ActiveView(msgspec.Struct):
 
 
 class QueueView(msgspec.Struct):
-    """One queue; `circuit`, `key_circuits` and `active` are null where its settings want no such thing.
+    """One queue; `circuit`, `key_circuits` and `active` are null where its settings want none.
 
     `origins` says where settings come from that are not the defaults: `chosen`, `policy NAME`, `limit NAME`.
     """
@@ -78,6 +78,7 @@ class QueueView(msgspec.Struct):
     circuit: CircuitView | None
     key_circuits: KeyCircuitsView | None
     active: ActiveView | None
+    exclusive: str | None  # the client to whose session it belongs; null: to nobody's
 
 
 class SettingView(msgspec.Struct):

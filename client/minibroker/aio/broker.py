@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import Callable, Generator
 from datetime import datetime
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, Literal, TypeVar, overload
 
@@ -153,7 +154,8 @@ class Broker:
             TypeError, BadValue: as `queue`, at once.
             NotAllowed: the token is not for the names that the server gives, `gen-*`.
         """
-        return TemporaryQueue(self, self._driver, body_type, temporary(settings), timeout)
+        named = partial(self.queue, body_type=body_type)
+        return TemporaryQueue(self._driver, named, temporary(settings), timeout)
 
     @property
     def schedules(self) -> Schedules:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from minibroker.aio.driver import Driver
 from minibroker.aio.queue import Queue
 from minibroker.contract.errors import Closed, ConnectionLost, Timeout, UnknownQueue
 from minibroker.session.spans import Span
 from minibroker.session.wishes import Wish, timeout_ms
-
-if TYPE_CHECKING:
-    from minibroker.aio.broker import Broker
 
 Body = TypeVar("Body")
 
@@ -22,20 +20,24 @@ class TemporaryQueue(Generic[Body]):
     """What `Broker.temporary_queue` returns: `async with` it."""
 
     def __init__(
-        self, broker: Broker, driver: Driver, body_type: Any, wish: Wish, timeout: Span | None
+        self,
+        driver: Driver,
+        named: Callable[[str], Queue[Body]],
+        wish: Wish,
+        timeout: Span | None,
     ) -> None:
-        self._broker = broker
+        """`named` makes a queue of a name."""
         self._driver = driver
-        self._body_type = body_type
+        self._named = named
         self._wish = wish
         self._timeout = timeout
-        self._queue: Queue[Any] | None = None
+        self._queue: Queue[Body] | None = None
 
     async def __aenter__(self) -> Queue[Body]:
         op, fields, columns = self._wish
         within_ms = timeout_ms(self._timeout, self._driver.timeout_ms)
         value = await self._driver.request(op, fields, within_ms, columns)
-        self._queue = self._broker.queue(value["queue"], self._body_type)
+        self._queue = self._named(value["queue"])
         return self._queue
 
     async def __aexit__(

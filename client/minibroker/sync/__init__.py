@@ -15,6 +15,7 @@ from minibroker.sync.exchange import Exchange
 from minibroker.sync.message import Message
 from minibroker.sync.queue import Queue
 from minibroker.sync.running import Handler
+from minibroker.sync.temporary import TemporaryQueue
 
 __all__ = [
     "Broker",
@@ -25,5 +26,6 @@ __all__ = [
     "Message",
     "Queue",
     "Step",
+    "TemporaryQueue",
     "connect",
 ]

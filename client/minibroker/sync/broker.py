@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar, overload
 
@@ -144,7 +145,8 @@ class Broker:
             TypeError, BadValue: as `queue`, at once.
             NotAllowed: the token is not for the names that the server gives, `gen-*`.
         """
-        return TemporaryQueue(self, self._driver, body_type, temporary(settings), timeout)
+        named = partial(self.queue, body_type=body_type)
+        return TemporaryQueue(self._driver, named, temporary(settings), timeout)
 
     @property
     def schedules(self) -> Schedules:
