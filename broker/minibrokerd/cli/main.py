@@ -48,6 +48,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "who": "looking",
     "export": "exporting",
     "import": "importing",
+    "bridge": "bridge",
     "purge": "queues",
     "dlq": "dlq",
     "token": "token",
