@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from support.broker import BrokerServer
 from support.processes import TETHER
@@ -41,6 +43,22 @@ class RunningBridge:
     def printed(self) -> str:
         """All that bridges of this test have printed."""
         return self._output.read_text("utf-8")
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """What it said with --json, as far as lines are whole."""
+        lines = self.printed.rpartition("\n")[0].splitlines()
+        return [json.loads(line) for line in lines if line.startswith("{")]
+
+    @property
+    def handed_over(self) -> int:
+        """How many it had handed over when it said so last."""
+        return next((each["handed_over"] for each in self.events[::-1] if "handed_over" in each), 0)
+
+    def stop(self) -> None:
+        """Ask it to stop; it must do so in good order."""
+        self.process.terminate()
+        self.ends()
 
     def ends(self, code: int = 0) -> str:
         """Wait for its end, which has this exit code; return what was printed."""

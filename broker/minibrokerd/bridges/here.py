@@ -24,6 +24,7 @@ from minibroker.contract.errors import (
     ShuttingDown,
     Timeout,
     TooLarge,
+    UnknownQueue,
 )
 from minibrokerd.bridges.seam import (
     MSGPACK,
@@ -42,6 +43,8 @@ ID: Final = "bridge-id"
 UNIX_MS: Final = "bridge-unix-ms"
 CONTENT_TYPE: Final = "content-type"
 
+# Renewed while the process lives; when it dies, its two batches come back after so long.
+LEASE_S: Final = 10.0
 NEVER: Final = (TypeError, BadValue, TooLarge)
 PASSES: Final = (
     Busy,
@@ -69,12 +72,16 @@ class QueueSource(Source):
     async def take(self, most: int, wait_s: float) -> list[Parcel]:
         """Return messages as parcels; seam.Source."""
         try:
-            messages = await self._queue.receive(most, wait_s)
-            parcels = [_parcel_of(each) for each in messages]
-            if parcels and self._terms:
-                await self._read_terms(parcels)
+            messages = await self._queue.receive(most, wait_s, LEASE_S)
         except PASSES as error:
             raise Away(str(error)) from error
+        parcels = [_parcel_of(each) for each in messages]
+        if parcels and self._terms:
+            try:
+                await self._read_terms(parcels)
+            except PASSES as error:
+                await self.give_back(parcels)
+                raise Away(str(error)) from error
         return parcels
 
     async def _read_terms(self, parcels: Sequence[Parcel]) -> None:
@@ -94,10 +101,16 @@ class QueueSource(Source):
                 return
 
     async def is_empty(self) -> bool:
-        """Return True: nothing was ready; what is delayed, or with a worker, is not waited for."""
-        return True
+        """Return whether nobody has a message that may come back; what is delayed is not waited for."""
+        try:
+            counters = (await self._queue.stats())["queues"].get(self._queue.name, {})
+        except UnknownQueue:
+            return True
+        except PASSES as error:
+            raise Away(str(error)) from error
+        return not any(counters.get(name) for name in ("ready", "held", "begun"))
 
-    async def done(self, parcels: Sequence[Parcel]) -> None:
+    async def done(self, parcels: Sequence[Parcel]) -> int:
         """Ack them; one whose lease was lost comes again, to whoever takes it."""
         lost = 0
         for parcel in parcels:
@@ -107,8 +120,7 @@ class QueueSource(Source):
                 lost += 1
             except PASSES as error:
                 raise Away(str(error)) from error
-        if lost:
-            raise Away(f"the leases of {lost} messages were lost; they may come twice")
+        return lost
 
     async def give_back(self, parcels: Sequence[Parcel]) -> None:
         """Release them: to their places, no attempt charged."""

@@ -27,7 +27,7 @@ from minibrokerd.bridges.seam import (
 from minibrokerd.bridges.texts import as_text
 
 CONNECT_S: Final = 10
-ACK_WAIT_S: Final = 30.0  # then what was taken and not acked comes again
+ACK_WAIT_S: Final = 15.0  # then what was taken and not acked comes again
 ANSWER_S: Final = 15.0
 CONTENT_TYPE: Final = "content-type"
 KEY: Final = "minibroker-key"
@@ -172,7 +172,7 @@ class StreamSource(Source):
             raise Away(self._nats.words(error)) from error
         return not info.num_pending and not info.num_ack_pending
 
-    async def done(self, parcels: Sequence[Parcel]) -> None:
+    async def done(self, parcels: Sequence[Parcel]) -> int:
         """Ack them; the answer to the last one says that the server has all."""
         try:
             for parcel in parcels[:-1]:
@@ -180,6 +180,7 @@ class StreamSource(Source):
             await parcels[-1].handle.ack_sync(timeout=ANSWER_S)
         except LOST as error:
             raise Away(self._nats.words(error)) from error
+        return 0
 
     async def keep(self, parcels: Sequence[Parcel]) -> None:
         """Say that they are in progress, or they would come again."""

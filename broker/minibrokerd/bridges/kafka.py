@@ -114,7 +114,7 @@ class TopicSource(Source):
                 return int(await self._consumer.position(place))
         return int(await self._consumer.committed(place) or 0)
 
-    async def done(self, parcels: Sequence[Parcel]) -> None:
+    async def done(self, parcels: Sequence[Parcel]) -> int:
         """Commit the place behind the last of each partition."""
         places: dict[Any, int] = {}
         for parcel in parcels:
@@ -126,6 +126,7 @@ class TopicSource(Source):
             raise Away(self._words("another member of the group has the partition now")) from error
         except LOST as error:
             raise Away(self._words(error)) from error
+        return 0
 
     async def close(self) -> None:
         """Leave the group."""

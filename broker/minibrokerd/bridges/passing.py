@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Any, Final
@@ -71,7 +72,8 @@ class Bridge:
     counts: Counts = field(default_factory=Counts)
     waits_for: str = ""  # why nothing moves, empty while it does
     _stops: asyncio.Event = field(default_factory=asyncio.Event)
-    _in_hand: list[Parcel] = field(default_factory=list)
+    _in_hand: list[Parcel] = field(default_factory=list)  # taken, and not settled at the source
+    _trouble: Exception = field(default_factory=Exception)
 
     def stop(self) -> None:
         """Take nothing more, finish what is on its way, and leave."""
@@ -103,16 +105,9 @@ class Bridge:
                 if not self._stops.is_set() and self._room(len(parcels)):
                     ahead = asyncio.create_task(self._take(len(parcels)))
                 await self._hand_over(parcels)
-                self._in_hand = []
-                try:
-                    await self.source.done(parcels)
-                except Away as error:
-                    self.counts.unsure += len(parcels)
-                    if ahead is not None:
-                        # Before another connection is there: that one hands out again what this one had taken.
-                        await _ended(ahead)
-                        ahead = None
-                    await self._open_again(self.source, error)
+                if not await self._said_done():
+                    await self._drop(ahead)
+                    ahead = None
         finally:
             keeper.cancel()
             await self._leave(ahead)
@@ -145,6 +140,12 @@ class Bridge:
             await self._open_again(self.source, error)
             return False
 
+    async def _drop(self, ahead: asyncio.Task[list[Parcel]] | None) -> None:
+        """Open the source anew, without what was taken ahead: the new connection hands that out again."""
+        if ahead is not None and (rest := await _ended(ahead)):
+            await _quietly(self.source.give_back(rest))
+        await self._open_again(self.source, self._trouble)
+
     # ---- handing over ----
 
     async def _hand_over(self, parcels: Sequence[Parcel]) -> None:
@@ -174,6 +175,18 @@ class Bridge:
             left = later
         self._goes_on()
 
+    async def _said_done(self) -> bool:
+        """Tell the source what is done; return whether its connection goes on."""
+        parcels, self._in_hand = self._in_hand, []
+        if parcels:
+            try:
+                self.counts.unsure += await self.source.done(parcels)
+            except Away as error:
+                self.counts.unsure += len(parcels)
+                self._trouble = error
+                return False
+        return True
+
     async def _keep_before(self, parcels: Sequence[Parcel], open_ones: Sequence[Parcel]) -> None:
         """Say that all are done that stand before the first which is not: the bridge ends in the middle."""
         there = set(map(id, open_ones))
@@ -202,6 +215,7 @@ class Bridge:
                 raise Unplaced(
                     f"message {parcel.id or '(without an id)'} of {self.source.name}: {reason}"
                 )
+            self._in_hand = [each for each in self._in_hand if each is not parcel]
         self.counts.aside += 1
         self.tell("aside", id=parcel.id, bytes=len(parcel.body), reason=reason)
 
@@ -228,7 +242,13 @@ class Bridge:
         if self.waits_for != reason:
             self.waits_for = reason
             self.tell("waits", end=end.name, reason=reason)
-        await asyncio.sleep(pause.next_s())
+        pause_s = pause.next_s()
+        if end is self.sink:  # a stop, too, waits until it has what is on its way
+            await asyncio.sleep(pause_s)
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(pause_s):
+                await self._stops.wait()
 
     def _goes_on(self) -> None:
         if self.waits_for:

@@ -201,7 +201,7 @@ class QueueSource(Source):
             raise Away(self._amqp.words(error)) from error
         return not self._arrived and not declared.declaration_result.message_count
 
-    async def done(self, parcels: Sequence[Parcel]) -> None:
+    async def done(self, parcels: Sequence[Parcel]) -> int:
         """Ack them: at once up to the tag of the last one, if nothing else stands before it."""
         if self._amqp.lost:
             raise Away(self._amqp.lost)
@@ -214,6 +214,7 @@ class QueueSource(Source):
         except LOST as error:
             raise Away(self._amqp.words(error)) from error
         self._acked = last.delivery_tag
+        return 0
 
     async def close(self) -> None:
         """Leave; what was not acked goes back to the queue."""

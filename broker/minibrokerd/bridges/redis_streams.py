@@ -202,10 +202,12 @@ class StreamSource(Source):
         return parcel
 
     async def is_empty(self) -> bool:
-        """Return True: what nobody had read was asked for last."""
-        return self._history is None
+        """Return whether no consumer of the group has an entry that it did not ack."""
+        client = self._redis.client
+        pending = await self._redis.call(client.xpending(self._redis.stream, self._group))
+        return self._history is None and not pending["pending"]
 
-    async def done(self, parcels: Sequence[Parcel]) -> None:
+    async def done(self, parcels: Sequence[Parcel]) -> int:
         """Ack them in the group, and delete them where that is asked for."""
         ids = [each.handle for each in parcels]
         pipe = self._redis.client.pipeline(transaction=False)
@@ -216,6 +218,7 @@ class StreamSource(Source):
             await self._redis.call(pipe.execute())
         except Refused as error:  # the group or the stream was deleted meanwhile
             raise Away(str(error)) from error
+        return 0
 
     async def close(self) -> None:
         """Leave."""

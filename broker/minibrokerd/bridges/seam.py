@@ -90,8 +90,11 @@ class Source(ABC):
         """Return whether nothing is left to take, now that `take` returned nothing."""
 
     @abstractmethod
-    async def done(self, parcels: Sequence[Parcel]) -> None:
-        """Say that these are stored at the other side, in the order in which they were taken."""
+    async def done(self, parcels: Sequence[Parcel]) -> int:
+        """Say that these are stored at the other side, in the order in which they were taken.
+
+        Returns how many come again all the same, since they were not this bridge's any more.
+        """
 
     async def keep(self, parcels: Sequence[Parcel]) -> None:
         """Say that these are still worked on: called every few seconds."""
