@@ -12,14 +12,17 @@ from minibroker.session.peek import Peeks
 from minibroker.session.step import StepData
 
 # They wait for nothing in asyncio's client either.
-AT_ONCE = frozenset({"queue", "temporary_queue", "exchange", "consume", "process", "step"})
+AT_ONCE = frozenset(
+    {"queue", "temporary_queue", "exchange", "log", "consume", "process", "step", "follow"}
+)
 
 
 def shown(value: Any) -> Any:
     """Return what a test sees of a value: objects with verbs that block are wrapped."""
     if isinstance(value, list) and not isinstance(value, Peeks):
         return [shown(each) for each in value]
-    return Shown(value) if type(value).__module__.startswith("minibroker.sync") else value
+    ours = type(value).__module__.startswith("minibroker.sync") or inspect.isgenerator(value)
+    return Shown(value) if ours else value
 
 
 def plain(value: Any) -> Any:

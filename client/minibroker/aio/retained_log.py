@@ -82,11 +82,11 @@ class RetainedLog:
             start: as for `declare_group`.
             most_bytes: at most 4 MiB; the log is read in whole frames, one at the least.
             wait: for so long, where there is nothing yet; None: not at all, and the page is empty.
-            timeout: deadline of this call, beside `wait`.
+            timeout: deadline of this call; `wait` passes at the server, and comes on top of it.
         """
-        page: LogPage = await self._ask(
-            timeout, log_wishes.read(self.name, start, most_bytes, wait)
-        )
+        op, fields, columns = log_wishes.read(self.name, start, most_bytes, wait)
+        within_ms = timeout_ms(timeout, self._driver.timeout_ms) + fields["wait_ms"]
+        page: LogPage = await self._driver.request(op, fields, within_ms, columns)
         return page
 
     async def follow(self, start: Start = "first") -> AsyncIterator[LogMessage[Any]]:
@@ -96,7 +96,7 @@ class RetainedLog:
             print(message.offset, message.body)
         """
         while True:
-            page = await self.read(start, wait=FOLLOW_WAIT_S, timeout=2 * FOLLOW_WAIT_S)
+            page = await self.read(start, wait=FOLLOW_WAIT_S)
             for message in page:
                 yield message
             start = page.next

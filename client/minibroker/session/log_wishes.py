@@ -101,9 +101,11 @@ def show(log: str, after: str) -> Wish:
     return "log_show", {"queue": log, "after": after}, b""
 
 
-def read(log: str, start: Start, most_bytes: int, wait: Span | None) -> Wish:
+def read(
+    log: str, start: Start, most_bytes: int, wait: Span | None
+) -> tuple[str, dict[str, Any], bytes]:
     """Return the request that reads a page."""
-    fields = {"queue": log, **start_fields(start)}
+    fields: dict[str, Any] = {"queue": log, **start_fields(start)}
     fields["most_bytes"] = whole("most_bytes", most_bytes, 1, limits.MAX_LOG_READ_BYTES)
     fields["wait_ms"] = 0 if wait is None else milliseconds("wait", wait, limits.MAX_WAIT_MS)
     return "log_read", fields, b""

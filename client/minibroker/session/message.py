@@ -11,6 +11,7 @@ from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
+from minibroker.contract import limits
 from minibroker.contract.bodies import decode_body, decode_headers
 from minibroker.contract.confirms import MessageId
 from minibroker.contract.ends import After
@@ -148,6 +149,11 @@ class MessageData(msgspec.Struct, Generic[Body], eq=False, gc=False):
     def id(self) -> MessageId:
         """The identity of the message, as its confirm named it; kept over DLQ moves and redrives."""
         return MessageId(self.run.origin, self.sequence)
+
+    @property
+    def offset(self) -> int | None:
+        """Of a message of a group its offset in the retained log, the same in each group; None of others."""
+        return self.sequence & limits.MAX_OFFSET if limits.GROUP_MARK in self.queue else None
 
     @property
     def after(self) -> After | None:

@@ -30,6 +30,7 @@ from minibroker.sync.driver import Driver
 from minibroker.sync.exchange import Exchange
 from minibroker.sync.queue import Queue
 from minibroker.sync.queue_policies import Policies
+from minibroker.sync.retained_log import RetainedLog
 from minibroker.sync.schedules import Schedules
 from minibroker.sync.temporary import TemporaryQueue
 from minibroker.sync.traced import TracedExchange, is_traced, traced_queue
@@ -164,6 +165,10 @@ class Broker:
         if is_traced(self._driver):
             return TracedExchange(self._driver, name)
         return Exchange(self._driver, name)
+
+    def log(self, name: str) -> RetainedLog:
+        """Return the retained log called `name`; asks nothing of the server. TypeError, BadName if it is none."""
+        return RetainedLog(self._driver, check_name(name))
 
     def exchanges(self, *, timeout: Span | None = None) -> list[ExchangeInfo]:
         """Return all exchanges, by their names; of very many they are asked for page by page."""
