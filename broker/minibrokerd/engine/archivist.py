@@ -18,8 +18,17 @@ import msgspec
 from minibrokerd.bodies.store import BodyStore
 from minibrokerd.core.core import Core
 from minibrokerd.core.model.inputs import Archived, Command, Fetched, LogHas
+from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.records import TYPE_OF, PublishMeta
-from minibrokerd.core.model.retained import Archive, Extension, Fetch, FileWork, Forget, Piece
+from minibrokerd.core.model.retained import (
+    Archive,
+    Extension,
+    Fetch,
+    FileWork,
+    Forget,
+    Piece,
+    RetainedLog,
+)
 from minibrokerd.log.fileops import FileOps
 from minibrokerd.log.seam import Record
 from minibrokerd.process.logs import events
@@ -29,7 +38,7 @@ from minibrokerd.retained.shelf import Files, Retained
 
 RETRY_S: Final = 1.0
 ROOM_LOOK_S: Final = 0.05  # while what was read waits for room in log or memory
-RETAIN_S: Final = 1.0  # between two looks at what is not to be kept any more
+LOOK_S: Final = 1.0  # between two looks at what is not to be kept any more, or as it is
 _PUBLISH: Final = TYPE_OF[PublishMeta]
 _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder(tuple[str, int, list[str]]).decode
@@ -55,6 +64,7 @@ class _Read:
 
     chunk: Chunk
     start: int
+    behind: int
     has: Extension
 
 
@@ -84,6 +94,9 @@ class Archivist:
         self._waiting: deque[Fetched] = deque()  # for room
         self.ends: deque[tuple[int, Forget]] = deque()  # what waits for the sync of a batch
         self._is_looking = False
+        self._at_work: set[int] = set()  # logs whose files are being written anew
+        # When the last compaction of a log began (unix ms), and what it had then.
+        self._compacted: dict[int, tuple[int, int]] = {}
 
     def start(self, unix_ms: Callable[[], int]) -> None:
         """Open what is there, and delete what is of no log any more; blocks."""
@@ -94,6 +107,8 @@ class Archivist:
                 self._retained.delete(number)
         for number in logs:
             self._apply(LogHas(number, _has(self._retained.get(number))))
+        if logs:
+            self._look_later()
 
     def ask(self, works: list[FileWork]) -> None:
         """Do what the core asks for."""
@@ -123,7 +138,7 @@ class Archivist:
         def done(has: Extension, error: BaseException | None) -> None:
             if error is None:
                 self._apply(Archived(work.log, has))
-                self._retain_later()
+                self._look_later()
             elif not isinstance(error, OSError):
                 self._on_failed(error)
             else:
@@ -141,7 +156,8 @@ class Archivist:
             offset = files.offset_at(work.since_unix_ms) if work.since_unix_ms else work.offset
             start = max(offset, files.first)
             chunk = self._retained.read(work.log, start, work.most_bytes)
-            return _Read(chunk, start, _has(files))
+            behind = files.messages_from(max(chunk.next_offset, start))
+            return _Read(chunk, start, behind, _has(files))
 
         def done(found: _Read, error: BaseException | None) -> None:
             if error is not None:
@@ -165,6 +181,7 @@ class Archivist:
             max(chunk.next_offset, found.start),
             found.has,
             is_at_end=chunk.at_end,
+            behind=found.behind,
             damaged=chunk.skipped_damage,
         )
         if not work.group:
@@ -209,33 +226,78 @@ class Archivist:
                 self._on_failed(error)
                 return
             events.error("retention_failed", log=log, exc_info=error)
-        elif has is not None:
+        elif has is not None and has != (known := _known(self._core, log)):
+            if known is not None and has.messages < known.messages:
+                self._retained.cache.forget(log)  # what was read before is not there any more
             self._apply(LogHas(log, has))
 
-    def _retain_later(self) -> None:
+    # -- what nobody waits for -----------------------------------------------------------------
+
+    def _look_later(self) -> None:
         if not self._is_looking:
             self._is_looking = True
-            self._loop.call_later(RETAIN_S, self._retain)
+            self._loop.call_later(LOOK_S, self._look)
 
-    def _retain(self) -> None:
-        """Delete what is not to be kept any more; again after a while, as long as a log says so."""
+    def _look(self) -> None:
+        """Delete what is not to be kept any more, compact; again after a while, as long as there is any."""
         self._is_looking = False
         unix_ms = self._unix_ms()
         for number, log in self._core.store.retained.logs.items():
-            bounds = [
-                log.queue.setting(name)
-                for name in ("retention_ms", "retention_bytes", "retention_messages")
-            ]
-            if any(bounds) and log.has.messages:
-                self._retain_one(number, unix_ms, bounds)
-                self._retain_later()
+            if not log.has.messages:
+                continue
+            self._look_later()
+            self._retain(number, log.queue, unix_ms)
+            self._compact(number, log, unix_ms)
+            if number not in self._at_work:
+                self._at_work.add(number)
+                self._work_ahead(number)
 
-    def _retain_one(self, number: int, unix_ms: int, bounds: list[int]) -> None:
+    def _retain(self, number: int, queue: Queue, unix_ms: int) -> None:
+        names = "retention_ms", "retention_bytes", "retention_messages"
+        bounds = [queue.setting(name) for name in names]
+
         def work() -> Extension | None:
             files = self._retained.get(number)
             return _has(files) if files.retain(unix_ms, *bounds) else None
 
-        self._hand(work, lambda has, error: self._changed(number, has, error))
+        if any(bounds):
+            self._hand(work, lambda has, error: self._changed(number, has, error))
+
+    def _compact(self, number: int, log: RetainedLog, unix_ms: int) -> None:
+        """Begin a compaction where one is due, if anything was appended since the last one."""
+        every_ms, since = log.queue.setting("compaction_ms"), self._compacted.get(number)
+        if not every_ms or (since is not None and log.has.stop == since[1]):
+            return
+        if since is None:
+            self._compacted[number] = unix_ms, 0
+        elif unix_ms - since[0] >= every_ms // 2:  # what comes right behind one waits for the next
+            self._compacted[number] = unix_ms, log.has.stop
+            tombstone_ms = log.queue.setting("tombstone_ms")
+
+            def work() -> None:
+                self._retained.get(number).begin_compaction(unix_ms, tombstone_ms, seal=True)
+
+            self._hand(work, lambda _, error: self._changed(number, None, error))
+
+    def _work_ahead(self, number: int) -> None:
+        """Do a slice of what makes files smaller and faster to read, and another one behind all else."""
+
+        def work() -> tuple[bool, Extension]:
+            files = self._retained.get(number)
+            return files.work_ahead(), _has(files)
+
+        def done(found: tuple[bool, Extension], error: BaseException | None) -> None:
+            is_more, has = (False, None) if error is not None else found
+            self._changed(number, has, error)
+            if is_more and number in self._core.store.retained.logs:
+                self._work_ahead(number)
+            else:
+                self._at_work.discard(number)
+
+        if number in self._core.store.retained.logs:
+            self._hand(work, done)
+        else:
+            self._at_work.discard(number)
 
 
 def in_memory() -> Retained:
@@ -287,6 +349,11 @@ def _frame(piece: Piece) -> Frame:
     extent: Any = piece.extent
     checksum = extent.checksum if not extent.place else crc32(extent.tail)
     return Frame(piece.first, piece.count, piece.unix_ms, meta, extent.tail, checksum)
+
+
+def _known(core: Core, number: int) -> Extension | None:
+    log = core.store.retained.logs.get(number)
+    return None if log is None else log.has
 
 
 def _has(files: Files) -> Extension:

@@ -164,6 +164,13 @@ class RetainedFiles:
             offset = max(offset, stop)
         return Chunk(frames, offset, offset >= self.stop, skipped)
 
+    def messages_from(self, offset: int) -> int:
+        """Return about how many messages there are from an offset on; in one segment gaps do not count."""
+        return sum(
+            min(each.sums.messages, max(each.stop - max(offset, each.first), 0))
+            for each in self._row.all
+        )
+
     def offset_at(self, unix_ms: int) -> int:
         """Return the first offset that was published at or after that time; `stop`: none was. OSError."""
         while True:

@@ -67,6 +67,12 @@ class MemoryFiles:
             offset = frame.stop
         return Chunk(found, offset, offset >= self.stop)
 
+    def messages_from(self, offset: int) -> int:
+        """Return how many messages there are from an offset on."""
+        return sum(
+            frame.stop - max(frame.first, offset) for frame in self._frames if frame.stop > offset
+        )
+
     def offset_at(self, unix_ms: int) -> int:
         """Return the first offset that was published at or after that time; `stop`: none was."""
         for frame in self._frames:

@@ -69,6 +69,10 @@ class Files(Protocol):
         """Return frames from the one that holds `offset`, or the next there is."""
         ...
 
+    def messages_from(self, offset: int) -> int:
+        """Return about how many messages there are from an offset on."""
+        ...
+
     def offset_at(self, unix_ms: int) -> int:
         """Return the first offset that was published at or after that time."""
         ...

@@ -232,6 +232,22 @@ SETTINGS: Mapping[str, Setting] = {
             (),
             "Most messages that a retained log keeps, beside its newest segment; 0: no limit.",
         ),
+        Setting(
+            "compaction_ms",
+            0,
+            0,
+            limits.MAX_DELAY_MS,
+            (),
+            "A retained log keeps the last message of each key, and others of it for so long, about; 0: all.",
+        ),
+        Setting(
+            "tombstone_ms",
+            86_400_000,
+            0,
+            limits.MAX_DELAY_MS,
+            (),
+            "With compaction, how long an empty body, which ends its key, is kept itself.",
+        ),
     )
 }
 

@@ -257,10 +257,11 @@ class Fetched:
     """What a `Fetch` asked for: whole frames, from the one with the offset on.
 
     `start`: the offset that was asked for, or found by a time, or the first one there is, if that is behind it.
-    `next_offset` is where to go on, `is_at_end`: nothing is there yet. Up to `damaged` messages did not verify.
+    `next_offset` is where to go on, `is_at_end`: nothing is there yet. About `behind` messages stand behind these;
+    up to `damaged` between did not verify.
     """
 
-    __slots__ = ("asked", "damaged", "has", "is_at_end", "next_offset", "pieces", "start")
+    __slots__ = ("asked", "behind", "damaged", "has", "is_at_end", "next_offset", "pieces", "start")
 
     def __init__(
         self,
@@ -271,9 +272,11 @@ class Fetched:
         has: Extension,
         *,
         is_at_end: bool,
+        behind: int = 0,
         damaged: int = 0,
     ) -> None:
         self.asked = asked
+        self.behind = behind
         self.pieces = pieces
         self.start = start
         self.next_offset = next_offset

@@ -28,6 +28,8 @@ OF_SOURCES: Final = (
     "delete_unused_ms",
     "kind",
     "retention_",
+    "compaction_",
+    "tombstone_",
 )  # settings that no dead-letter queue has
 LOOKS: Final = 20  # of `in_steps`, for a queue that changes; a match is a third of one
 CHOSEN: Final = "chosen"  # where a setting comes from that somebody set or declared

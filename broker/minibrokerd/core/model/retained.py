@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from minibroker.contract import limits
 from minibroker.contract.limits import GROUP_MARK
-from minibroker.contract.settings import LOG, WORK, Settings
+from minibroker.contract.settings import LOG, SETTINGS, WORK, Settings
 from minibrokerd.core.model.kept import LOG_GROUP
 from minibrokerd.core.model.refusals import Refused
 
@@ -28,6 +28,10 @@ MOST_BACKLOG_BYTES: Final = 64 * 1024 * 1024
 RETRY_MS: Final = 100
 # Of a publish, what a log does not keep: it has one order, and nothing in it ever runs.
 _NOT_KEPT: Final = ("delay_ms", "ttl_ms", "priority", "after", "after_step")
+# Settings that only logs have.
+OF_LOGS: Final = frozenset(
+    ("retention_ms", "retention_bytes", "retention_messages", "compaction_ms", "tombstone_ms")
+)
 # Settings that say what a log cannot do: its messages would be gone, or go before others.
 _NOT_OF_LOGS: Final[dict[str, Collection[object]]] = {
     "durability": ("memory",),
@@ -138,6 +142,8 @@ class Feeder:
     """The position of a group: the next offset, or the time that it starts from. `queue` is the group's."""
 
     __slots__ = (
+        "behind",
+        "behind_at",
         "generation",
         "is_at_end",
         "is_fetching",
@@ -156,6 +162,9 @@ class Feeder:
         self.generation = generation
         self.since_unix_ms = since_unix_ms
         self.is_fetching = False
+        # So many messages stood behind the position when it was looked at, and what the next offset was then.
+        self.behind: int | None = None
+        self.behind_at = 0
         self.is_at_end = False  # there was nothing behind the position when it was looked at
 
     def write(self, store: Store) -> None:
@@ -169,8 +178,13 @@ class Feeder:
         return self.generation << OFFSET_BITS | offset
 
     def lag(self) -> int:
-        """Return about how many messages behind the position are; gaps among the offsets count, too."""
-        return max(self.log.queue.next_sequence - max(self.position, self.log.has.first), 0)
+        """Return about how many messages stand behind the position."""
+        log = self.log
+        next_offset = log.queue.next_sequence
+        if self.behind is None:  # nobody has looked yet: gaps among the offsets do not count
+            most = log.has.messages + log.queue.count()
+            return min(max(next_offset - max(self.position, log.has.first), 0), most)
+        return self.behind + next_offset - self.behind_at
 
 
 class Retained:
@@ -284,7 +298,7 @@ def check_settings_of(queue: Queue | None, name: str, settings: Settings) -> Non
     for setting, value in settings.items():
         if wanted == LOG and setting in _NOT_OF_LOGS and value in _NOT_OF_LOGS[setting]:
             raise Refused("bad_value", f"a retained log cannot have {setting}={value}")
-        if wanted != LOG and setting.startswith("retention_") and value:
+        if wanted != LOG and setting in OF_LOGS and value != SETTINGS[setting].default:
             raise Refused(
                 "bad_value", f"{name!r} has no {setting}: it is no retained log (kind=log)"
             )

@@ -52,6 +52,8 @@ def fetched(store: Store, command: Fetched) -> None:
     if not isinstance(feeder, Feeder) or feeder.generation != asked.generation:
         return  # it was deleted, or moved elsewhere, meanwhile
     feeder.is_fetching = False
+    waiting = feeder.log.queue.count()  # on its way into the files
+    feeder.behind, feeder.behind_at = command.behind + waiting, feeder.log.queue.next_sequence
     feeder.is_at_end = command.is_at_end and feeder.log.has.stop <= command.next_offset
     _tell_missed(store, feeder, command)
     if command.pieces or feeder.since_unix_ms or command.start > feeder.position:

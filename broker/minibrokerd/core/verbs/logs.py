@@ -55,6 +55,7 @@ def log_group_seek(store: Store, frame: Frame, part: Any) -> None:
     feeder.generation += 1
     feeder.position, feeder.since_unix_ms = offset, since_unix_ms
     feeder.is_fetching = feeder.is_at_end = False
+    feeder.behind = None
     feeder.write(store)
     store.touch(queue.group)
     _note(store, frame, "group_moved", queue=name, start=part.start, messages=purged)
