@@ -398,14 +398,12 @@ class Replay:
 
     def _spans_of(self, run: ColdRun, sequence: int) -> list[Span]:
         """Read back the frame of a run that has a message."""
-        index = run.index_of(sequence)
-        place = run.shelf.place(index)
-        if self._last_read[0] != place:
+        place = run.shelf.place(run.index_of(sequence))
+        wanted = place, run.queue  # a routed publish has messages of several queues
+        if self._last_read[0] != wanted:
             record = self._bodies.read(place)
-            self._last_read = (
-                place,
-                blocks.spans_at(self._bodies, record, run.queue, run.batch, place),
-            )
+            spans = blocks.spans_at(self._bodies, record, run.queue, run.batch, place)
+            self._last_read = wanted, spans
         return self._last_read[1]
 
 
