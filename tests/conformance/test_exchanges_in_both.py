@@ -149,11 +149,25 @@ async def test_many_are_routed_in_frames(broker: Any, exchange: Any, queue: Any)
         assert got == [str(n) for n in range(1_000)]
 
 
-async def test_more_than_a_frame_may_be_routed_to_is_told(broker: Any, exchange: Any) -> None:
-    """500 messages to 21 queues; and half of them is taken."""
+async def test_many_go_to_many_queues(broker: Any, exchange: Any) -> None:
+    """However many messages there are: for each of 25 queues a frame of them is one entry; bodies of both kinds."""
+    await exchange.declare("fanout")
+    for n in range(25):
+        await exchange.bind(f"{exchange.name}.{n}")
+    many = await exchange.publish_many([b"x", "y"] * 600, key="k", delay=3_600)
+    assert [len(each.queues) for each in many] == [25] * 1_200
+    calls = [exchange.publish(b"z", key=f"k{n}", delay=3_600) for n in range(500)]
+    assert len({each.ids[f"{exchange.name}.0"] for each in await asyncio.gather(*calls)}) == 500
+    counters = await broker.queue(f"{exchange.name}.24").stats()
+    assert counters["queues"][f"{exchange.name}.24"]["delayed"] == 1_700
+
+
+async def test_more_than_may_leave_for_one_frame_is_told(broker: Any, exchange: Any) -> None:
+    """500 messages to 21 queues of which the oldest leave for them; and half of them is taken."""
     await exchange.declare("fanout")
     for n in range(21):
-        await exchange.bind(f"{exchange.name}.{n}")
+        limits = {"max_messages": 600, "overflow": "drop-oldest"}
+        await exchange.bind(broker.queue(f"{exchange.name}.{n}", **limits))
     with pytest.raises(minibroker.LimitReached) as caught:
         await exchange.publish_many([b""] * 500)
     assert list(caught.value.confirms or ()) == [None] * 500

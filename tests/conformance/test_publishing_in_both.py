@@ -31,6 +31,13 @@ async def test_a_higher_priority_is_handed_out_first(queue: Any) -> None:
     assert got == [b"now", b"soon", b"soon too", b"normal", b"low", b"low too"]
 
 
+async def test_many_bodies_of_both_kinds_keep_their_key_and_delay(queue: Any) -> None:
+    """Bytes beside others in one call: what all of them share is lost on none."""
+    await queue.publish_many([b"1", "2", {"n": 3}], key="k", delay=3_600)
+    seen = [(each.info["key"], each.info["state"]) for each in await queue.peek(5)]
+    assert seen == [("k", "DELAYED")] * 3
+
+
 async def test_many_are_confirmed_in_order(queue: Any) -> None:
     bodies = [f"body {number}".encode() for number in range(1_234)]
     confirms = await queue.publish_many(bodies)

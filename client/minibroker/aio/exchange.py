@@ -235,7 +235,7 @@ class Exchange:
         what became of each body, as that of `Queue.publish_many` does; `error.confirms` has a `Routed` for each.
 
         Raises:
-            LimitReached: the messages of a frame, times their queues, are more than 10,000.
+            LimitReached: more than 10,000 of the oldest messages might leave full queues for those of a frame.
             ...: what `publish` raises.
         """
         matched = exchange_wishes.matched(headers, match)

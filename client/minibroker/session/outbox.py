@@ -134,6 +134,8 @@ class PublishGroup:
         count = len(bodies)
         first = encodings[0]
         if encodings.count(first) != count:
+            if not self.blob:
+                self.key, self.delay_ms = key, delay_ms
             self._vary()
             self.encodings += encodings
             self.keys += [key] * count

@@ -40,6 +40,7 @@ from minibrokerd.core.verbs.takers import is_awaiting
 from minibrokerd.core.verbs.uniqueness import Plan
 
 _BLOCK, REJECT, DROP_OLDEST, DEAD_LETTER = OVERFLOWS
+MAKES_ROOM: Final = (DROP_OLDEST, DEAD_LETTER)  # the oldest leave
 OVERFLOW: Final = "overflow"  # the cause in the history of what was dead-lettered for room
 RETRY_MS: Final = 1_000
 CALM_PERCENT: Final = 90  # below this a queue that was full is not any more, for who reads the log
@@ -71,7 +72,7 @@ def check_room(store: Store, queue: Queue, asked: Asked) -> None:
     if _has_room(queue, asked):
         return
     _check_possible(queue, asked)
-    makes_room = queue.settings["overflow"] in (DROP_OLDEST, DEAD_LETTER)
+    makes_room = queue.settings["overflow"] in MAKES_ROOM
     if makes_room and not is_awaiting(store, queue):  # else the oldest may be at work
         leaving = _oldest(store, queue, asked)
         if leaving is not None and _may_leave(store, queue, len(leaving)):

@@ -26,11 +26,12 @@ from minibrokerd.core.model.sessions import Result
 from minibrokerd.core.model.sheaf import Sheaf
 from minibrokerd.core.model.state import Store
 from minibrokerd.core.verbs.exchanging import named
-from minibrokerd.core.verbs.overflowing import asked_of, check_room, make_room
+from minibrokerd.core.verbs.overflowing import MAKES_ROOM, asked_of, check_room, make_room
 from minibrokerd.core.verbs.policing import catch_up_queue
 from minibrokerd.core.verbs.publishing import enter, reserve_sequences
 from minibrokerd.log.sizes import PUBLISH_OVERHEAD_BYTES
 
+_EACH_ITS_OWN: Final = ("delay_ms", "key")  # columns with which each message has a place of its own
 TARGET_BYTES: Final = 20 + RUN.size  # of the records, for each queue, beside its name
 
 
@@ -73,11 +74,13 @@ def check_route(
     if len(part.routing_key.encode()) > limits.MAX_PATTERN_BYTES:
         raise Refused("bad_value", f"a routing key exceeds {limits.MAX_PATTERN_BYTES} bytes")
     exchange = named(store, part.exchange)
-    most = min(limits.MAX_TARGETS, limits.MAX_ROUTED // count)
+    # Messages of one key and delay are one entry in each queue, whatever their number.
+    entries = 1 if columns.keys().isdisjoint(_EACH_ITS_OWN) else count
+    most = min(limits.MAX_TARGETS, limits.MAX_ROUTED // entries)
     queues = queues_of(store, exchange, part.routing_key, part.match, most)
     if queues is None:
         fewer = (
-            "publish fewer at a time, or bind fewer queues" if count > 1 else "bind fewer queues"
+            "publish fewer at a time, or bind fewer queues" if entries > 1 else "bind fewer queues"
         )
         raise Refused(
             "limit_reached",
@@ -95,9 +98,18 @@ def check_route(
         for queue in queues:
             catch_up_queue(store, queue)
     asked = asked_of(sizes, count, None)
+    leaving = 0
     for queue in queues:
         if queue.is_limited:
             check_published(queue, part, columns)
+            if queue.settings["overflow"] in MAKES_ROOM:
+                leaving += count
+                if leaving > limits.MAX_ROUTED:
+                    raise Refused(
+                        "limit_reached",
+                        f"in the queues that {count} messages are routed to, more than {limits.MAX_ROUTED} might "
+                        "leave for them; publish fewer at a time",
+                    )
             check_room(store, queue, asked if claims is None else claims.add(queue.name, asked))
     by_lifetime = _by_lifetime(part, queues)
     record_bytes = _record_bytes(queues, len(by_lifetime), extent)
