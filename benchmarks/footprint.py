@@ -2,7 +2,9 @@
 
 Each row is a process of its own with a core alone: no sockets and no log, so nothing else grows. Its messages wait
 as they were published: plain ones, each with a key of its own, each with a delay of its own, or with both; or they
-were received: `begun` ones are in work, `retried` ones failed once and wait for their next attempt.
+were received: `begun` ones are in work, `retried` ones failed once and wait for their next attempt. `bound` and
+`topics` are bindings of one queue instead, beside what the estimate of memory counts of their entries: of a direct
+exchange, each with a pattern of its own; of a topic exchange, each with 20 words of its own.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from minibrokerd.net.frames import read_frame
 HOUR_MS = 3_600_000
 SYNC_EVERY = 500  # frames
 KINDS = ("plain", "keyed", "delayed", "both", "begun", "retried")
+BINDINGS = ("bound", "topics")
 SIZES = (100, 1)
 
 
@@ -96,18 +99,48 @@ def measure(kind: str, count: int, size: int) -> float:
     return (resident_bytes(os.getpid()) - warm - came) / count
 
 
+def measure_bindings(kind: str, count: int) -> float:
+    """Return the resident bytes that each binding took in this process beside its entry."""
+    gc.set_threshold(5_000, 1_000, 1_000)
+    stepper = Stepper()
+    words, type = (".w" * 19, "topic") if kind == "topics" else ("", "direct")
+    asked: list[dict[str, object]] = [{"op": "exchange_set", "name": "e", "type": type}]
+    asked += [
+        {"op": "bind", "exchange": "e", "queue": "q", "pattern": f"customer-{number:07}{words}"}
+        for number in range(count)
+    ]
+    warm = 0
+    for number, part in enumerate(asked):
+        if number == 20:
+            gc.collect()
+            warm = resident_bytes(os.getpid())
+        payload = wire.pack_frame({"parts": [part], "request": number + 1})[LENGTH_BYTES:]
+        stepper.core.apply(read_frame(payload, CONNECTION, 0.0), 0, 0)
+        stepper.sync()
+    store = stepper.core.store
+    assert store.exchanges.bindings == count
+    gc.collect()
+    return (resident_bytes(os.getpid()) - warm - store.sums.kept_bytes) / count
+
+
 def main() -> None:
     """Print each row, or the one that is named."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.footprint", description=__doc__)
     parser.add_argument("--count", type=int, default=200_000, help="messages of a row")
-    parser.add_argument("--only", nargs=2, metavar=("KIND", "SIZE"), help=f"one of {KINDS}")
+    parser.add_argument(
+        "--only", nargs=2, metavar=("KIND", "SIZE"), help=f"one of {KINDS + BINDINGS}"
+    )
     asked = parser.parse_args()
     if asked.only:
         kind, size = asked.only
+        if kind in BINDINGS:
+            count = min(asked.count, 20_000)
+            print(f"{kind}: {measure_bindings(kind, count):.1f} bytes")
+            return
         print(f"{kind} in frames of {size}: {measure(kind, asked.count, int(size)):.1f} bytes")
         return
-    for kind in KINDS:
-        for size in SIZES:
+    for kind in (*KINDS, *BINDINGS):
+        for size in SIZES if kind in KINDS else SIZES[:1]:
             own = ["--count", str(asked.count), "--only", kind, str(size)]
             subprocess.run([sys.executable, "-m", "benchmarks.footprint", *own], check=True)
 

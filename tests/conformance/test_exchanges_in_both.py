@@ -150,7 +150,7 @@ async def test_many_are_routed_in_frames(broker: Any, exchange: Any, queue: Any)
 
 
 async def test_many_go_to_many_queues(broker: Any, exchange: Any) -> None:
-    """However many messages there are: for each of 25 queues a frame of them is one entry; bodies of both kinds."""
+    """However many messages there are: a frame of them is one entry in each queue; also with bodies of both kinds."""
     await exchange.declare("fanout")
     for n in range(25):
         await exchange.bind(f"{exchange.name}.{n}")
@@ -315,9 +315,10 @@ async def test_bindings_and_exchanges_come_page_by_page(
     monkeypatch.setattr(limits, "MAX_LISTED", 3)
     await exchange.declare("direct")
     for n in range(8):
-        await exchange.bind(queue, f"k{n}")
+        await exchange.bind(queue, f"k{n}" + "x" * 200)
         await broker.exchange(f"{queue.name}.{n}").declare("fanout")
-    assert sorted(each.pattern for each in await exchange.bindings()) == [f"k{n}" for n in range(8)]
+    patterns = sorted(each.pattern[:2] for each in await exchange.bindings())
+    assert patterns == [f"k{n}" for n in range(8)]
     names = [each.name for each in await broker.exchanges()]
     assert names == sorted(names)
     assert {f"{queue.name}.{n}" for n in range(8)} <= set(names)

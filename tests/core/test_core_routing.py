@@ -359,7 +359,7 @@ def test_patterns_that_fit_everything_are_too_much_to_look_at() -> None:
 
 def test_an_exchange_of_headers_has_few_bindings(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each is looked at for each message."""
-    monkeypatch.setattr(limits, "MAX_HEADERS_BINDINGS", 2)
+    monkeypatch.setattr(limits, "MAX_SCANNED_BINDINGS", 2)
     client = World().hello()
     make(client, "e", "headers")
     for n in range(2):

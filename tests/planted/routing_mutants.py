@@ -34,8 +34,8 @@ ROUTING_MUTANTS: Final = (
     Mutant(
         "what a routing key came to is remembered beyond a new binding",
         "core/model/exchanges.py",
-        "        insort(self.bindings, binding)\n        self._remembered.clear()\n",
-        "        insort(self.bindings, binding)\n",
+        "        self.bindings.add(binding)\n        self._forget()\n",
+        "        self.bindings.add(binding)\n",
         ("core/test_core_routing.py",),
         "a queue that is bound gets nothing for routing keys that were used before",
     ),
@@ -94,6 +94,22 @@ ROUTING_MUTANTS: Final = (
         "    for each in (block,):\n",
         ("core/test_core_routing.py",),
         "the bytes of routed messages with a time to live stay in memory for ever",
+    ),
+    Mutant(
+        "all bindings of what ended go in one step",
+        "core/model/exchanges.py",
+        "            yield END_LOOKS\n",
+        "            yield 0\n",
+        ("core/test_core_bindings.py",),
+        "the end of a queue with 100,000 bindings stops the loop for a second",
+    ),
+    Mutant(
+        "words of a pattern that has ended count on",
+        "core/model/topics.py",
+        "            self.nodes -= 1\n",
+        "",
+        ("core/test_core_bindings.py",),
+        "bindings that come and go reach the limit of words, and fill the estimate of memory",
     ),
     Mutant(
         "a topic match looks at whatever there is",

@@ -235,6 +235,7 @@ class Core:
         store = self.store
         sessions = len(store.sessions) + len(store.connections)
         used_bytes = store.sums.used_bytes(len(store.queues), sessions, len(store.deliveries))
+        used_bytes += store.exchanges.memory_bytes
         return used_bytes + store.chains.size()
 
     def live_bytes(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from minibroker.contract import limits
@@ -131,7 +132,7 @@ EXCHANGE_COMMANDS: Final[tuple[Command, ...]] = (
         "bindings",
         _MAIN,
         Answer.REPLY,
-        (_EXCHANGE, AFTER),
+        (_EXCHANGE, replace(AFTER, high=limits.MAX_PATTERN_BYTES + limits.MAX_CURSOR_BYTES)),
         (),
         "Show the bindings of an exchange, a page at a time.",
         repeatable=True,

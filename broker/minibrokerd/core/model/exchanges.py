@@ -6,7 +6,6 @@ what leads to one that is gone, or from it, is ended in steps, and becomes no bi
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from hashlib import blake2b
@@ -23,8 +22,10 @@ from minibroker.contract.exchange_commands import (
     TOPIC,
     UNROUTABLE,
 )
+from minibrokerd.core.model.footprints import BINDING_BYTES, TOPIC_NODE_BYTES
 from minibrokerd.core.model.kept import BINDING, EXCHANGE
 from minibrokerd.core.model.keys import in_steps
+from minibrokerd.core.model.ordered import Ordered
 from minibrokerd.core.model.topics import Topics
 
 if TYPE_CHECKING:
@@ -32,7 +33,9 @@ if TYPE_CHECKING:
     from minibrokerd.core.model.state import Store
 
 MOST_LOOKS: Final = 20_000  # at bindings, for one message
-MOST_REMEMBERED: Final = 1_000  # routing keys of an exchange, with what they came to
+MOST_REMEMBERED: Final = 1_000  # routing keys of an exchange, with what they came to,
+MOST_REMEMBERED_BINDINGS: Final = 20_000  # which are so many bindings in all
+END_LOOKS: Final = 10  # what one binding that ends counts: a record, and four places that it leaves
 ALL, SOME = HEADERS_MODES = "all", "any"
 MAX_WEIGHT: Final = 1_000
 _WEIGHTS: Final = frozenset(map(str, range(1, MAX_WEIGHT + 1)))
@@ -52,8 +55,8 @@ class Binding(NamedTuple):
 class Exchange:
     """One exchange: its type, its bindings in order, and what becomes of what none of them takes."""
 
-    __slots__ = ("_patterns", "_remembered", "_topics", "alternate", "bindings", "name", "number", "routed",
-        "type", "unroutable", "unroutable_count")  # fmt: skip
+    __slots__ = ("_patterns", "_remembered", "_remembered_count", "alternate", "bindings", "name", "number",
+        "routed", "topics", "type", "unroutable", "unroutable_count")  # fmt: skip
 
     def __init__(
         self, number: int, name: str, type: str, unroutable: str = REFUSE, alternate: str = ""
@@ -63,48 +66,37 @@ class Exchange:
         self.type = type
         self.unroutable = unroutable
         self.alternate = alternate
-        self.bindings: list[Binding] = []  # sorted
+        self.bindings: Ordered[Binding] = Ordered()
         self.routed = 0  # messages that came here, in this run, and found a queue
         self.unroutable_count = 0  # and those that did not
-        self._topics: Topics[Binding] = Topics()
+        self.topics: Topics[Binding] = Topics()
         self._patterns: dict[str, dict[Binding, None]] = {}
         self._remembered: dict[str, list[Binding] | None] = {}
+        self._remembered_count = 0  # of bindings in it
 
     def add(self, binding: Binding) -> None:
         """Enter a binding that is not here."""
-        insort(self.bindings, binding)
-        self._remembered.clear()
+        self.bindings.add(binding)
+        self._forget()
         if self.type == TOPIC:
-            self._topics.add(binding.pattern, binding)
+            self.topics.add(binding.pattern, binding)
         else:
             self._patterns.setdefault(binding.pattern, {})[binding] = None
 
     def remove(self, binding: Binding) -> None:
         """Take a binding out that is here."""
-        del self.bindings[bisect_left(self.bindings, binding)]
-        self._remembered.clear()
+        self.bindings.remove(binding)
+        self._forget()
         if self.type == TOPIC:
-            self._topics.remove(binding.pattern, binding)
+            self.topics.remove(binding.pattern, binding)
             return
         some = self._patterns[binding.pattern]
         del some[binding]
         if not some:
             del self._patterns[binding.pattern]
 
-    def has(self, binding: Binding) -> bool:
-        """Whether a binding is here."""
-        at = bisect_left(self.bindings, binding)
-        return at < len(self.bindings) and self.bindings[at] == binding
-
-    def behind(self, binding: Binding, most: int) -> list[Binding]:
-        """Return up to `most` bindings behind one."""
-        at = bisect_right(self.bindings, binding)
-        return self.bindings[at : at + most]
-
     def match(self, routing_key: str, headers: Headers) -> list[Binding] | None:
         """Return the bindings that take a message, which nobody may change; None: there is too much to look at."""
-        if self.type == FANOUT:
-            return self.bindings
         if self.type == HEADERS:
             return [
                 binding
@@ -112,15 +104,29 @@ class Exchange:
                 if takes_headers(pattern, headers)
                 for binding in some
             ]
+        if self.type == FANOUT:
+            routing_key = ""
         if routing_key not in self._remembered:
-            if len(self._remembered) >= MOST_REMEMBERED:
-                self._remembered.clear()
-            self._remembered[routing_key] = self._match(routing_key)
+            found = self._match(routing_key)
+            count = 0 if found is None else len(found)
+            if (
+                len(self._remembered) >= MOST_REMEMBERED
+                or self._remembered_count + count > MOST_REMEMBERED_BINDINGS
+            ):
+                self._forget()
+            self._remembered[routing_key] = found
+            self._remembered_count += count
         return self._remembered[routing_key]
+
+    def _forget(self) -> None:
+        self._remembered.clear()
+        self._remembered_count = 0
 
     def _match(self, routing_key: str) -> list[Binding] | None:
         if self.type == TOPIC:
-            return self._topics.match(routing_key)
+            return self.topics.match(routing_key)
+        if self.type == FANOUT:
+            return list(self.bindings) if len(self.bindings) <= MOST_LOOKS else None
         if self.type == DIRECT:
             return list(self._patterns.get(routing_key, ()))
         assert self.type == HASH
@@ -199,18 +205,36 @@ def check_pattern(type: str, pattern: str) -> None:
 
 
 class Exchanges:
-    """All exchanges by name, and how many bindings they have."""
+    """All exchanges by name; how many bindings they have, and nodes of the tries of their patterns."""
 
-    __slots__ = ("_leading", "_next_number", "bindings", "by_name", "by_number", "last_batch")
+    __slots__ = (
+        "_leading",
+        "_next_number",
+        "_owners",
+        "bindings",
+        "by_name",
+        "by_number",
+        "last_batch",
+        "nodes",
+    )
 
     def __init__(self) -> None:
         self.by_name: dict[str, Exchange] = {}
         self.by_number: dict[int, Exchange] = {}
         self.bindings = 0
+        self.nodes = 0
         self.last_batch = 0  # has the newest record of any
         self._next_number = 1
+        self._owners: dict[
+            int, Exchange
+        ] = {}  # by number, with those that ended while their bindings do
         # Bindings by what they lead to: a queue (True), or an exchange.
         self._leading: dict[tuple[bool, int], dict[Binding, None]] = {}
+
+    @property
+    def memory_bytes(self) -> int:
+        """About how many bytes bindings take of memory, beside what is kept of them."""
+        return BINDING_BYTES * self.bindings + TOPIC_NODE_BYTES * self.nodes
 
     def opened(self, store: Store) -> None:
         """Take up what stands after a replay; ValueError if it cannot be understood."""
@@ -247,16 +271,18 @@ class Exchanges:
         store.kept.end(store, EXCHANGE, (exchange.name,))
         self.last_batch = store.open_batch
         leading = self._leading.get((False, exchange.number), ())
-        self._end_all(
-            store,
-            [*exchange.bindings, *(each for each in leading if each.exchange != exchange.number)],
-        )
+
+        def work() -> Iterator[int]:
+            yield from self._end_all(store, [*exchange.bindings, *leading])
+            del self._owners[exchange.number]
+
+        in_steps(store, work())
 
     def queue_gone(self, store: Store, number: int) -> None:
         """Let no binding lead to a queue that ended."""
         leading = self._leading.get((True, number))
         if leading:
-            self._end_all(store, list(leading))
+            in_steps(store, self._end_all(store, list(leading)))
 
     def bind(self, store: Store, exchange: Exchange, binding: Binding) -> None:
         """Let a binding stand that does not."""
@@ -266,42 +292,44 @@ class Exchanges:
 
     def unbind(self, store: Store, binding: Binding) -> None:
         """Let a binding stand no more, if it does."""
+        if store.kept.get(store, BINDING, binding) is None:
+            return
         store.kept.end(store, BINDING, binding)
         self.last_batch = store.open_batch
-        exchange = self.by_number.get(binding.exchange)
-        if exchange is not None:
-            exchange.remove(binding)
-        place = _place_of(binding)
-        some = self._leading.get(place)
-        if some is not None and binding in some:
-            self.bindings -= 1
-            del some[binding]
-            if not some:
-                del self._leading[place]
+        self._unbound(self._owners[binding.exchange], binding)
 
     def _enter(self, exchange: Exchange) -> None:
+        self._owners[exchange.number] = exchange
         self.by_name[exchange.name] = self.by_number[exchange.number] = exchange
         self._next_number = max(self._next_number, exchange.number + 1)
 
     def _bound(self, exchange: Exchange, binding: Binding) -> None:
+        self.nodes -= exchange.topics.nodes
         exchange.add(binding)
+        self.nodes += exchange.topics.nodes
         self.bindings += 1
         self._leading.setdefault(_place_of(binding), {})[binding] = None
+
+    def _unbound(self, exchange: Exchange, binding: Binding) -> None:
+        self.nodes -= exchange.topics.nodes
+        exchange.remove(binding)
+        self.nodes += exchange.topics.nodes
+        self.bindings -= 1
+        place = _place_of(binding)
+        some = self._leading[place]
+        del some[binding]
+        if not some:
+            del self._leading[place]
 
     def _is_there(self, store: Store, binding: Binding) -> bool:
         if binding.queue:
             return binding.queue in store.by_number
         return binding.target in self.by_number
 
-    def _end_all(self, store: Store, bindings: list[Binding]) -> None:
-        def work() -> Iterator[int]:
-            for binding in bindings:
-                if store.kept.get(store, BINDING, binding) is not None:
-                    self.unbind(store, binding)
-                yield 1
-
-        if bindings:
-            in_steps(store, work())
+    def _end_all(self, store: Store, bindings: list[Binding]) -> Iterator[int]:
+        while bindings:  # which are let go one by one, too
+            self.unbind(store, bindings.pop())
+            yield END_LOOKS
 
 
 def _place_of(binding: Binding) -> tuple[bool, int]:

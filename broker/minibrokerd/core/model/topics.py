@@ -7,7 +7,7 @@ they reach, whatever the patterns are like.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 ONE: Final = "*"
 ANY: Final = "#"
@@ -16,22 +16,28 @@ MOST_NODES: Final = 20_000  # that one match looks at, below 10 ms
 Target = TypeVar("Target")
 
 
+_NOTHING: Final[
+    Any
+] = {}  # of the nodes that have none of something: most of them; nobody enters anything
+
+
 class _Node(Generic[Target]):
     __slots__ = ("children", "repeats", "targets")
 
     def __init__(self, word: str) -> None:
-        self.children: dict[str, _Node[Target]] = {}
+        self.children: dict[str, _Node[Target]] = _NOTHING
         self.repeats = word == ANY  # each word that comes leads here again
-        self.targets: dict[Target, None] = {}
+        self.targets: dict[Target, None] = _NOTHING
 
 
 class Topics(Generic[Target]):
-    """Targets by the patterns that lead to them."""
+    """Targets by the patterns that lead to them; `nodes` is what it has beside its root."""
 
-    __slots__ = ("_root",)
+    __slots__ = ("_root", "nodes")
 
     def __init__(self) -> None:
         self._root: _Node[Target] = _Node("")
+        self.nodes = 0
 
     def add(self, pattern: str, target: Target) -> None:
         """Let a pattern lead to a target."""
@@ -39,8 +45,13 @@ class Topics(Generic[Target]):
         for word in _words(pattern):
             child = node.children.get(word)
             if child is None:
+                if node.children is _NOTHING:
+                    node.children = {}
                 child = node.children[word] = _Node(word)
+                self.nodes += 1
             node = child
+        if node.targets is _NOTHING:
+            node.targets = {}
         node.targets[target] = None
 
     def remove(self, pattern: str, target: Target) -> None:
@@ -53,6 +64,17 @@ class Topics(Generic[Target]):
         while path and not (node.targets or node.children):
             node, word = path.pop()
             del node.children[word]
+            self.nodes -= 1
+
+    def missing(self, pattern: str) -> int:
+        """Return how many nodes a pattern needs that are not here."""
+        node, words = self._root, _words(pattern)
+        for at, word in enumerate(words):
+            child = node.children.get(word)
+            if child is None:
+                return len(words) - at
+            node = child
+        return 0
 
     def match(self, routing_key: str, most_nodes: int = MOST_NODES) -> list[Target] | None:
         """Return the targets of all patterns that take a routing key, each once; None: too much to look at."""

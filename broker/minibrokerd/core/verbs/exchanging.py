@@ -10,7 +10,14 @@ from typing import Any
 import msgspec
 
 from minibroker.contract import limits
-from minibroker.contract.exchange_commands import EXCHANGE_TYPES, HEADERS, REFUSE, UNROUTABLE
+from minibroker.contract.exchange_commands import (
+    EXCHANGE_TYPES,
+    HASH,
+    HEADERS,
+    REFUSE,
+    TOPIC,
+    UNROUTABLE,
+)
 from minibrokerd.core.model.exchanges import Binding, Exchange, check_pattern
 from minibrokerd.core.model.inputs import Frame
 from minibrokerd.core.model.refusals import Refused, check_name, check_space
@@ -94,18 +101,10 @@ def bind(store: Store, frame: Frame, part: Any) -> None:
         check_pattern(exchange.type, part.pattern)
     except ValueError as error:
         raise Refused("bad_value", str(error)) from error
-    if exchange.type == HEADERS and len(exchange.bindings) >= limits.MAX_HEADERS_BINDINGS:
-        raise Refused(
-            "limit_reached",
-            f"{part.exchange!r} has {limits.MAX_HEADERS_BINDINGS} bindings, as many as one of type headers may: "
-            "each is looked at for each message. A topic exchange may have more",
-        )
     binding = _binding(store, exchange, part)
-    is_new = binding is None or not exchange.has(binding)
+    is_new = binding is None or binding not in exchange.bindings
     if is_new:
-        if store.exchanges.bindings >= limits.MAX_BINDINGS:
-            text = f"this server has {limits.MAX_BINDINGS} bindings, as many as it can"
-            raise Refused("limit_reached", f"{text}; a topic pattern may say what several do")
+        _check_room(store, exchange, part.pattern)
         check_space(short=store.short)
         if binding is None:
             store.queue_or_new(part.queue)
@@ -127,11 +126,32 @@ def bind(store: Store, frame: Frame, part: Any) -> None:
     _reply(store, frame, {"created": int(is_new)})
 
 
+def _check_room(store: Store, exchange: Exchange, pattern: str) -> None:
+    known = store.exchanges
+    if exchange.type in (HEADERS, HASH) and len(exchange.bindings) >= limits.MAX_SCANNED_BINDINGS:
+        raise Refused(
+            "limit_reached",
+            f"{exchange.name!r} has {limits.MAX_SCANNED_BINDINGS} bindings, as many as one of type "
+            f"{exchange.type} may: each is looked at for each message. A topic exchange may have more",
+        )
+    if known.bindings >= limits.MAX_BINDINGS:
+        text = f"this server has {limits.MAX_BINDINGS} bindings, as many as it can"
+        raise Refused("limit_reached", f"{text}; a topic pattern may say what several do")
+    if exchange.type == TOPIC and (
+        known.nodes + exchange.topics.missing(pattern) > limits.MAX_TOPIC_WORDS
+    ):
+        raise Refused(
+            "limit_reached",
+            f"the topic patterns of this server have {known.nodes} words, about as many as they can; those that "
+            "begin alike share theirs",
+        )
+
+
 def unbind(store: Store, frame: Frame, part: Any) -> None:
     """End a binding."""
     exchange = named(store, part.exchange)
     binding = _binding(store, exchange, part)
-    is_there = binding is not None and exchange.has(binding)
+    is_there = binding is not None and binding in exchange.bindings
     if binding is not None and is_there:
         store.exchanges.unbind(store, binding)
         _note(
@@ -154,7 +174,7 @@ def bindings(store: Store, frame: Frame, part: Any) -> None:
             behind = _unpack(part.after)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise Refused("bad_value", f"after is no `next` of a page: {error}") from error
-    found = exchange.behind(behind, limits.MAX_LISTED + 1)
+    found = exchange.bindings.behind(behind, limits.MAX_LISTED + 1)
     shown = found[: limits.MAX_LISTED]
     value: dict[str, Any] = {"bindings": [each for one in shown if (each := _told_of(store, one))]}
     if len(found) > len(shown):
