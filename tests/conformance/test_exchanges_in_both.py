@@ -150,7 +150,7 @@ async def test_many_are_routed_in_frames(broker: Any, exchange: Any, queue: Any)
 
 
 async def test_many_go_to_many_queues(broker: Any, exchange: Any) -> None:
-    """However many messages there are: a frame of them is one entry in each queue; also with bodies of both kinds."""
+    """However many messages there are: a frame is one entry in each queue; also with bodies of both kinds."""
     await exchange.declare("fanout")
     for n in range(25):
         await exchange.bind(f"{exchange.name}.{n}")

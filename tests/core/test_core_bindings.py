@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from core_client import Client
@@ -58,12 +59,12 @@ def test_what_many_bindings_lead_to_ends_in_steps(what: str, type: str) -> None:
             client.request({"op": "bind", "exchange": "e", "target": "t", "pattern": f"t{n}"})
     known = world.core.store.exchanges
     counts = [known.bindings]
-    asked = {
+    ends: dict[str, dict[str, Any]] = {
         "queue": {"op": "queue_delete", "queue": "q", "force": 1},
         "exchange": {"op": "exchange_delete", "name": "e"},
         "target": {"op": "exchange_delete", "name": "t"},
-    }[what]
-    assert client.request(asked)["op"] == "reply"
+    }
+    assert client.request(ends[what])["op"] == "reply"
     while world.core.store.jobs:
         client.request({"op": "exchange_set", "name": "e", "type": type})
         client.request({"op": "bind", "exchange": "e", "queue": "q", "pattern": "all.of.k1"})

@@ -50,8 +50,8 @@ ROUTING_MUTANTS: Final = (
     Mutant(
         "a queue that is full is found out behind others that were filled",
         "core/verbs/routing.py",
-        "            check_room(store, queue, asked if claims is None else claims.add(queue.name, asked))\n",
-        "            pass\n",
+        "        check_room(store, queue, asked if claims is None else claims.add(queue.name, asked))\n",
+        "        pass\n",
         ("core/test_core_routing.py",),
         "5.15: all or nothing; the limit of a queue does not hold",
     ),

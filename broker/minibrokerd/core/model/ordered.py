@@ -30,7 +30,7 @@ class Ordered(Generic[Value]):
     def __iter__(self) -> Iterator[Value]:
         return chain.from_iterable(self._lists)
 
-    def __contains__(self, value: Value) -> bool:
+    def __contains__(self, value: Any) -> bool:
         at = self._list_of(value)
         if at == len(self._lists):
             return False
@@ -69,7 +69,7 @@ class Ordered(Generic[Value]):
         rest = chain.from_iterable(islice(self._lists, at + 1, None))
         return list(islice(chain(first[bisect_right(first, value) :], rest), most))
 
-    def _list_of(self, value: Value) -> int:
+    def _list_of(self, value: Any) -> int:
         """Return which list a value is in, or would be; behind the last one: it is beyond all."""
         return bisect_left(self._lists, value, key=_last)
 

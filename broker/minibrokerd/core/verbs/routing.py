@@ -98,19 +98,12 @@ def check_route(
         for queue in queues:
             catch_up_queue(store, queue)
     asked = asked_of(sizes, count, None)
-    leaving = 0
-    for queue in queues:
-        if queue.is_limited:
-            check_published(queue, part, columns)
-            if queue.settings["overflow"] in MAKES_ROOM:
-                leaving += count
-                if leaving > limits.MAX_ROUTED:
-                    raise Refused(
-                        "limit_reached",
-                        f"in the queues that {count} messages are routed to, more than {limits.MAX_ROUTED} might "
-                        "leave for them; publish fewer at a time",
-                    )
-            check_room(store, queue, asked if claims is None else claims.add(queue.name, asked))
+    limited = [queue for queue in queues if queue.is_limited]
+    if limited:
+        _check_leaving(limited, count)
+    for queue in limited:
+        check_published(queue, part, columns)
+        check_room(store, queue, asked if claims is None else claims.add(queue.name, asked))
     by_lifetime = _by_lifetime(part, queues)
     record_bytes = _record_bytes(queues, len(by_lifetime), extent)
     more_bytes = record_bytes if claims is None else claims.add_bytes(record_bytes)
@@ -133,6 +126,16 @@ def check_route(
         columns,
         record_bytes,
     )
+
+
+def _check_leaving(limited: list[Queue], count: int) -> None:
+    leaving = count * sum(queue.settings["overflow"] in MAKES_ROOM for queue in limited)
+    if leaving > limits.MAX_ROUTED:
+        raise Refused(
+            "limit_reached",
+            f"in the queues that {count} messages are routed to, {leaving} might leave for them, more than "
+            f"{limits.MAX_ROUTED}; publish fewer at a time",
+        )
 
 
 def _why_nowhere(store: Store, exchange: Exchange, part: Any) -> str:
