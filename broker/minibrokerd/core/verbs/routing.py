@@ -74,19 +74,7 @@ def check_route(
     if len(part.routing_key.encode()) > limits.MAX_PATTERN_BYTES:
         raise Refused("bad_value", f"a routing key exceeds {limits.MAX_PATTERN_BYTES} bytes")
     exchange = named(store, part.exchange)
-    # Messages of one key and delay are one entry in each queue, whatever their number.
-    entries = 1 if columns.keys().isdisjoint(_EACH_ITS_OWN) else count
-    most = min(limits.MAX_TARGETS, limits.MAX_ROUTED // entries)
-    queues = queues_of(store, exchange, part.routing_key, part.match, most)
-    if queues is None:
-        fewer = (
-            "publish fewer at a time, or bind fewer queues" if entries > 1 else "bind fewer queues"
-        )
-        raise Refused(
-            "limit_reached",
-            f"{count} messages with the routing key {part.routing_key!r} would go to more than {most} queues; "
-            f"{fewer}",
-        )
+    queues = _reached(store, exchange, part, columns)
     if claims is not None and claims.add_targets(len(queues)) > limits.MAX_TARGETS:
         raise Refused(
             "limit_reached",
@@ -126,6 +114,23 @@ def check_route(
         columns,
         record_bytes,
     )
+
+
+def _reached(store: Store, exchange: Exchange, part: Any, columns: dict[str, Any]) -> list[Queue]:
+    # Messages of one key and delay are one entry in each queue, whatever their number.
+    entries = 1 if columns.keys().isdisjoint(_EACH_ITS_OWN) else part.count
+    most = min(limits.MAX_TARGETS, limits.MAX_ROUTED // entries)
+    queues = queues_of(store, exchange, part.routing_key, part.match, most)
+    if queues is None:
+        fewer = (
+            "publish fewer at a time, or bind fewer queues" if entries > 1 else "bind fewer queues"
+        )
+        raise Refused(
+            "limit_reached",
+            f"{part.count} messages with the routing key {part.routing_key!r} would go to more than {most} queues; "
+            f"{fewer}",
+        )
+    return queues
 
 
 def _check_leaving(limited: list[Queue], count: int) -> None:
