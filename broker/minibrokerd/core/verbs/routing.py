@@ -127,8 +127,8 @@ def _reached(store: Store, exchange: Exchange, part: Any, columns: dict[str, Any
         )
         raise Refused(
             "limit_reached",
-            f"{part.count} messages with the routing key {part.routing_key!r} would go to more than {most} queues; "
-            f"{fewer}",
+            f"{part.count} messages with the routing key {part.routing_key!r} would go to more than {most} "
+            f"queues; {fewer}",
         )
     return queues
 
