@@ -445,8 +445,8 @@ def test_what_several_queues_had_begun_outlives_a_start(ahead: int) -> None:
         client.settle("ack", *client.receive_all("b"))
     reached(route(client, "e", "", b"1", b"2"))
     for name in "ab":
-        for got in client.receive_all(name):
-            client.begin(got)
+        for message in client.receive_all(name):
+            client.begin(message)
     ids = {
         name: [(each["origin"], each["sequence"]) for each in client.peek(name)] for name in "ab"
     }
