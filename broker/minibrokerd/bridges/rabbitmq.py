@@ -68,7 +68,8 @@ class _Connected:
 
     def __init__(self, address: Address) -> None:
         self.address = address
-        self.name = f"amqp://{address.place}/{address.path or '/'}"
+        vhost = "" if address.path in ("", "/") else f"/{address.path}"
+        self.name = f"amqp://{address.place}{vhost}"
         self.connection: Any = None
         self.channel: Any = None
         self.lost = ""
