@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from struct import pack
 from zlib import crc32
 
@@ -66,6 +66,12 @@ def read_all(files: Files, offset: int = 0, most_bytes: int = 300) -> list[Frame
         offset = chunk.next_offset
         if chunk.at_end:
             return found
+
+
+def append_each(files: Files, frames: Iterable[Frame]) -> None:
+    """Append frames one by one, so that none is joined with another."""
+    for frame in frames:
+        files.append([frame])
 
 
 def same(one: Frame, other: Frame) -> bool:

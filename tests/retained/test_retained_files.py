@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from retained_world import frame_of, read_all, same
+from retained_world import append_each, frame_of, read_all, same
 
 from minibrokerd.log.fileops import FileOps
 from minibrokerd.retained.files import RetainedFiles
@@ -74,11 +74,25 @@ def test_what_was_appended_is_read(log: Log) -> None:
 
 def test_a_frame_is_read_however_large(log: Log) -> None:
     """At least one, if there is any; and no more than was asked for."""
-    log.files.append([frame_of(0, 2, size=2000), frame_of(2), frame_of(3)])
+    append_each(log.files, [frame_of(0, 2, size=2000), frame_of(2), frame_of(3)])
     files = log.again()
     assert [frame.first for frame in files.read(1, 1).frames] == [0]
     assert [frame.first for frame in files.read(2, 1).frames] == [2]
     assert [frame.first for frame in files.read(2, 1000).frames] == [2, 3]
+
+
+def test_small_frames_of_one_append_are_joined(log: Log) -> None:
+    """What was published alone, but archived together, is one frame; not across a gap or a second."""
+    if isinstance(log.files, MemoryFiles):
+        return
+    times = {40: 1_900, 41: 2_500}
+    log.files.append([frame_of(n, 1, times.get(n, 1_000)) for n in range(42) if n != 20])
+    found = read_all(log.again(), most_bytes=9_000)
+    assert [(frame.first, frame.stop, frame.unix_ms) for frame in found] == [
+        (0, 20, 1_000),
+        (21, 41, 1_900),
+        (41, 42, 2_500),
+    ]
 
 
 def test_what_came_before_is_ignored(log: Log) -> None:
@@ -167,7 +181,7 @@ def test_who_reads_the_same_reads_the_disk_once(tmp_path: Path) -> None:
     """Three groups at the same place, and one a little behind."""
     shelf = Retained(FileOps(), str(tmp_path / "retained"))
     frames = [frame_of(first, 2) for first in range(0, 100, 2)]
-    shelf.get(1).append(frames)
+    append_each(shelf.get(1), frames)
     for _ in range(3):
         offset = 0
         found: list[Frame] = []

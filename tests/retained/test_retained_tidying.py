@@ -7,7 +7,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from retained_world import bodies_in, body_of, frame_of, frame_with, read_all
+from retained_world import append_each, bodies_in, body_of, frame_of, frame_with, read_all
 
 from minibrokerd.log.fileops import FileOps
 from minibrokerd.retained import packing
@@ -68,7 +68,7 @@ def test_small_frames_are_joined(tmp_path: Path, compress: bool, keys: int, enco
         key = b"key %d" % random.randrange(keys)
         frames.append(lone(offset, key, random.randrange(encodings)))
         offset += 1
-    files.append(frames)
+    append_each(files, frames)
     files.sync()
     before, size = all_said(files), files.size_bytes
     tidy(files)
@@ -101,7 +101,7 @@ def test_a_frame_with_columns_is_joined_with_others(tmp_path: Path) -> None:
         names = ["key", "encoding"]
         frames = [frame_with(offset, bodies, 1_000, columns, key=b"unused", names=names)]
         frames.append(lone(offset + len(bodies), b"other", 1))
-        files.append(frames)
+        append_each(files, frames)
         offset += len(bodies) + 1
     before = all_said(files)
     tidy(files)
@@ -115,7 +115,7 @@ def test_what_is_not_known_is_left_as_it_is(tmp_path: Path) -> None:
     frames = [frame_of(first) for first in range(100)]
     for index, meta in enumerate((b"", b"\xc1", b"\x93\x01\x02\x90", b"\x93\xa0\x00\x91\xa1x")):
         frames[10 * index].meta = meta
-    files.append(frames)
+    append_each(files, frames)
     tidy(files)
     by_first = {frame.first: frame for frame in read_all(files)}
     for index in range(4):
@@ -128,7 +128,7 @@ def test_what_does_not_become_smaller_stays(tmp_path: Path) -> None:
     files = opened(tmp_path, 50_000)
     random = Random(2)
     frames = [frame_with(first, [random.randbytes(9_000)], 5) for first in range(0, 80, 2)]
-    files.append(frames)
+    append_each(files, frames)
     data = {path.read_bytes() for path in tmp_path.glob("*-1.segment")}
     tidy(files)
     assert {path.read_bytes() for path in tmp_path.glob("*.segment")} == data
@@ -141,14 +141,14 @@ def test_compressed_messages_ask_for_a_library(
 ) -> None:
     """It is said which, and the bytes stay."""
     files = opened(tmp_path, 4_000)
-    files.append([frame_of(first, 5, size=200) for first in range(0, 100, 5)])
+    append_each(files, [frame_of(first, 5, size=200) for first in range(0, 100, 5)])
     tidy(files)
     with monkeypatch.context() as without:
         without.setattr(packing, "_zstd", None)
         with pytest.raises(Unreadable, match=r"minibroker\[zstd\]"):
             files.read(0, 1_000)
         other = opened(tmp_path / "other", 4_000)
-        other.append([frame_of(first, 5, size=200) for first in range(0, 100, 5)])
+        append_each(other, [frame_of(first, 5, size=200) for first in range(0, 100, 5)])
         tidy(other)
         assert len(read_all(other)) > 1
     assert len(all_said(files)) == 100
@@ -159,7 +159,7 @@ def test_work_that_is_left_leaves_nothing(tmp_path: Path) -> None:
     """At whatever slice a log is closed or trimmed."""
     for slices in range(12):
         files = opened(tmp_path / str(slices), 20_000)
-        files.append([frame_of(first) for first in range(1_000)])
+        append_each(files, [frame_of(first) for first in range(1_000)])
         before = all_said(files)
         for _ in range(slices):
             files.work_ahead()
@@ -231,7 +231,7 @@ def test_more_keys_than_may_be_remembered(tmp_path: Path) -> None:
     for offset in range(600):
         key = b"key %d" % (offset * 7 % 100)
         body = b"" if offset % 9 == 0 else body_of(offset)
-        files.append([lone(offset, key, body=body)])
+        append_each(files, [lone(offset, key, body=body)])
         last[key] = offset, body
     turns = 0
     while True:
@@ -251,9 +251,9 @@ def test_more_keys_than_may_be_remembered(tmp_path: Path) -> None:
 def test_compaction_leaves_what_is_damaged(tmp_path: Path) -> None:
     """And the tombstones behind it: what they ended may be in there."""
     files = opened(tmp_path, 1_000)
-    files.append([lone(offset, b"key %d" % (offset % 3)) for offset in range(60)])
-    files.append([lone(60 + index, b"key %d" % index, body=b"") for index in range(3)])
-    files.append([lone(70 + index, b"", body=bytes(100)) for index in range(30)])
+    append_each(files, [lone(offset, b"key %d" % (offset % 3)) for offset in range(60)])
+    append_each(files, [lone(60 + index, b"key %d" % index, body=b"") for index in range(3)])
+    append_each(files, [lone(70 + index, b"", body=bytes(100)) for index in range(30)])
     first, *_ = sorted(tmp_path.glob("*.segment"))
     data = bytearray(first.read_bytes())
     data[60] ^= 1

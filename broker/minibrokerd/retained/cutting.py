@@ -109,8 +109,11 @@ def behind(frame: Frame, offset: int) -> Frame:
 
 def joined(frames: Sequence[Frame]) -> Frame | None:
     """Return frames that follow each other without a gap as one, of the latest time of them; None: as `apart`."""
-    first, count = frames[0].first, sum(frame.count for frame in frames)
-    unix_ms = max(frame.unix_ms for frame in frames)
+    first, count = frames[0].first, frames[-1].stop - frames[0].first
+    unix_ms = max([frame.unix_ms for frame in frames])
+    lone = _lone(frames)
+    if lone is not None:
+        return _of_parts(first, count, unix_ms, bytes(frames[0].meta), (b"", *lone))
     all_parts = [apart(frame) for frame in frames]
     some = [parts for parts in all_parts if parts is not None]
     if len(some) != len(frames):
@@ -153,7 +156,26 @@ def _frame(
         names.append("encoding")
         columns += encodings
     meta: bytes = msgpack.packb([key.decode(), encoding, names])
-    parts = (columns, lengths, blob)
+    return _of_parts(first, count, unix_ms, meta, (columns, lengths, blob))
+
+
+def _lone(frames: Sequence[Frame]) -> tuple[bytes, bytes] | None:
+    """Return lengths and blob of frames of one small message each, of the same meta without columns."""
+    meta = frames[0].meta
+    lengths, blob = [], []
+    for frame in frames:
+        tail = frame.tail
+        if frame.meta != meta or tail[:4] != _LONE or tail[12] != 0xC4:
+            return None
+        if len(tail) != 14 + tail[13]:
+            return None
+        lengths.append(tail[4:12])
+        blob.append(tail[14:])
+    known = _meta_of(bytes(meta))
+    return None if known is None or known[2] else (b"".join(lengths), b"".join(blob))
+
+
+def _of_parts(first: int, count: int, unix_ms: int, meta: bytes, parts: Sequence[Bytes]) -> Frame:
     tail = b"".join(piece for part in parts for piece in (bin_head(len(part)), part))
     return Frame(first, count, unix_ms, meta, tail, crc32(tail))
 
@@ -171,8 +193,6 @@ def _meta_of(meta: bytes) -> tuple[bytes, int, tuple[str, ...]] | None:
 
 def _bins_of(tail: Bytes) -> list[Bytes] | None:
     """Return columns, lengths and blob."""
-    if tail[:4] == _LONE and tail[12] == 0xC4 and len(tail) == 14 + tail[13]:
-        return [b"", tail[4:12], tail[14:]]
     found: list[Bytes] = []
     view, at = memoryview(tail), 0
     for _ in range(3):

@@ -17,6 +17,7 @@ from minibrokerd.retained.compacting import MOST_KEYS, CompactionResult, KeysOf,
 from minibrokerd.retained.cutting import behind
 from minibrokerd.retained.cutting import keys_of as keys_in
 from minibrokerd.retained.frames import SYNCED_BEFORE, Bytes, Chunk, Frame, Head, encode_frame
+from minibrokerd.retained.joining import in_fewer
 from minibrokerd.retained.row import Row
 from minibrokerd.retained.segment import Bad, Scanned, Segment, walk
 from minibrokerd.retained.tidying import Tidying
@@ -186,7 +187,9 @@ class RetainedFiles:
     # -- writing --------------------------------------------------------------------------------
 
     def append(self, frames: Sequence[Frame]) -> None:
-        """Write frames behind all others; they are safe after `sync`. What came before is ignored.
+        """Write frames behind all others, in fewer if they are small; they are safe after `sync`.
+
+        What came before is ignored, so it may come again in other frames.
 
         Raises:
             OSError: the disk does not do it; nothing counts of what was not written whole.
@@ -196,7 +199,7 @@ class RetainedFiles:
         stop = self.stop
         group: list[Frame] = []
         size = self._row.all[-1].sums.size
-        for frame in frames:
+        for frame in in_fewer(frames):
             if frame.stop <= stop:
                 continue
             if frame.first < stop:
@@ -310,6 +313,7 @@ class RetainedFiles:
         When this returns `first` is at least that, also after a crash; if all goes, so is `stop`. OSError.
         """
         if below <= self.first:
+            self._row.sync()  # what was below it may have been deleted a moment ago
             return
         if below > self.stop or (below == self.stop and self._row.all[-1].sums.size):
             self._seal(below)

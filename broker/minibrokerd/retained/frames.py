@@ -71,29 +71,42 @@ class Chunk:
     skipped_damage: int = 0
 
 
-@dataclass(frozen=True, slots=True)
 class Head:
-    """The head of a frame at `position` in a file."""
+    """The head of a frame at `position` in a file; the frame ends at `end`, its messages before `stop`."""
 
-    position: int
-    first: int
-    count: int
-    unix_ms: int
-    meta_bytes: int
-    tail_bytes: int
-    checksum: int
-    tail_checksum: int
-    flags: int
+    __slots__ = (
+        "checksum",
+        "end",
+        "first",
+        "flags",
+        "meta_bytes",
+        "position",
+        "stop",
+        "tail_checksum",
+        "unix_ms",
+    )
 
-    @property
-    def stop(self) -> int:
-        """The offset behind the last message."""
-        return self.first + self.count
-
-    @property
-    def end(self) -> int:
-        """Where the frame ends in the file."""
-        return self.position + HEAD.size + self.meta_bytes + self.tail_bytes
+    def __init__(
+        self,
+        position: int,
+        first: int,
+        unix_ms: int,
+        count: int,
+        meta_bytes: int,
+        tail_bytes: int,
+        checksum: int,
+        tail_checksum: int,
+        flags: int,
+    ) -> None:
+        self.position = position
+        self.first = first
+        self.unix_ms = unix_ms
+        self.stop = first + count
+        self.meta_bytes = meta_bytes
+        self.end = position + HEAD.size + meta_bytes + tail_bytes
+        self.checksum = checksum
+        self.tail_checksum = tail_checksum
+        self.flags = flags
 
 
 def encode_frame(frame: Frame, flags: int = 0, stored: Bytes | None = None) -> list[Bytes]:
@@ -120,15 +133,7 @@ def head_at(data: memoryview, at: int, position: int) -> Head | None:
     magic, checksum, *fields = HEAD.unpack_from(data, at)
     if magic != MAGIC or crc32(data[at + _CHECKED_FROM : at + HEAD.size]) != checksum:
         return None
-    first, unix_ms, count, meta_bytes, tail_bytes, checksum, tail_checksum, flags = fields
-    return Head(
-        position, first, count, unix_ms, meta_bytes, tail_bytes, checksum, tail_checksum, flags
-    )
-
-
-def verifies(head: Head, body: memoryview) -> bool:
-    """Return whether meta and tail are as they were written."""
-    return crc32(body) == head.checksum
+    return Head(position, *fields)
 
 
 def decode_frame(head: Head, body: memoryview) -> Frame | None:
@@ -146,4 +151,4 @@ def decode_frame(head: Head, body: memoryview) -> Frame | None:
             return None
         tail = unpacked_tail
     meta = bytes(body[: head.meta_bytes])
-    return Frame(head.first, head.count, head.unix_ms, meta, tail, head.tail_checksum)
+    return Frame(head.first, head.stop - head.first, head.unix_ms, meta, tail, head.tail_checksum)

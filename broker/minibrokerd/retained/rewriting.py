@@ -11,15 +11,11 @@ from collections.abc import Iterable
 from typing import Final
 
 from minibrokerd.log.fileops import FileOps, write_all
-from minibrokerd.retained.cutting import joined
 from minibrokerd.retained.frames import COMPRESSED, SYNCED_BEFORE, Bytes, Frame, encode_frame
+from minibrokerd.retained.joining import Joiner
 from minibrokerd.retained.packing import packed
 from minibrokerd.retained.segment import Segment
 
-JOINED_BYTES: Final = 128 * 1024
-JOINED_MESSAGES: Final = 1_000
-# A joined frame has one time, the latest of its messages: by so much at most a message looks younger than it is.
-JOINED_MS: Final = 1_000
 _WRITE_BYTES: Final = 1024 * 1024
 # The log of the broker is synced on the same disk: never have it wait for the whole of a segment.
 _SYNC_BYTES: Final = 4 * 1024 * 1024
@@ -35,29 +31,18 @@ class Rewriting:
         self._path = self.target.path(self.target.name + ".tmp")
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
         self._descriptor = ops.open(self._path, flags)
-        self._waiting: list[Frame] = []
-        self._waiting_bytes = self._waiting_messages = 0
+        self._joiner = Joiner()
         self._pieces: list[Bytes] = []
         self._pieces_bytes = self._unsynced_bytes = self._written_bytes = 0
         self.frames = 0
 
     def add(self, frame: Frame) -> None:
         """Take the next frame. OSError."""
-        waiting = self._waiting
-        if waiting and not (
-            frame.first == waiting[-1].stop
-            and self._waiting_messages + frame.count <= JOINED_MESSAGES
-            and self._waiting_bytes + frame.size <= JOINED_BYTES
-            and abs(frame.unix_ms - waiting[0].unix_ms) <= JOINED_MS
-        ):
-            self._take()
-        self._waiting.append(frame)
-        self._waiting_bytes += frame.size
-        self._waiting_messages += frame.count
+        self._put(self._joiner.add(frame))
 
     def finish(self) -> Segment:
         """Return what was written, which is on the disk now, but for its name. OSError."""
-        self._take()
+        self._put(self._joiner.rest())
         self._write()
         self._ops.sync(self._descriptor)
         self._close()
@@ -78,12 +63,6 @@ class Rewriting:
         if self._descriptor >= 0:
             self._ops.close(self._descriptor)
             self._descriptor = -1
-
-    def _take(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        self._waiting_bytes = self._waiting_messages = 0
-        together = joined(waiting) if len(waiting) > 1 else None
-        self._put(waiting if together is None else [together])
 
     def _put(self, frames: Iterable[Frame]) -> None:
         for frame in frames:

@@ -260,14 +260,19 @@ class Reader:
 
     def head(self) -> Head | None:
         """Return the head at `position`; None: there is none that verifies and fits."""
-        self._have(HEAD.size)
-        head = head_at(self._data, self.position - self._from, self.position)
+        at = self.position - self._from
+        if at < 0 or at + HEAD.size > len(self._data):
+            self._have(HEAD.size)
+            at = self.position - self._from
+        head = head_at(self._data, at, self.position)
         return head if head is not None and head.end <= self._size else None
 
     def body(self, head: Head) -> memoryview:
         """Return what follows the head at `position`."""
-        self._have(head.end - head.position)
         at = self.position - self._from
+        if at + head.end - head.position > len(self._data):
+            self._have(head.end - head.position)
+            at = 0
         return self._data[at + HEAD.size : at + head.end - head.position]
 
     def frame(self, head: Head) -> Frame | None:
@@ -275,9 +280,6 @@ class Reader:
         return decode_frame(head, self.body(head))
 
     def _have(self, size_bytes: int) -> None:
-        at = self.position - self._from
-        if at >= 0 and at + size_bytes <= len(self._data):
-            return
         want = min(max(size_bytes, self._window_bytes), self._size - self.position)
         pieces: list[bytes] = []
         got = 0
