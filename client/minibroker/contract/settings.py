@@ -131,6 +131,14 @@ SETTINGS: Mapping[str, Setting] = {
             "What messages come to is kept for so long (`result`); 0: only where a worker says so.",
         ),
         Setting(
+            "results_in",
+            "log",
+            0,
+            0,
+            ("log", "memory"),
+            "Where they are kept: in the log, over a restart, too; or in memory alone, which writes nothing.",
+        ),
+        Setting(
             "circuit_failures_percent",
             0,
             0,

@@ -102,7 +102,8 @@ def note_one(
     if kept_ms:
         entry_value = (int(outcome), value, store.unix_ms, queue.number)
         expires_unix_ms = store.unix_ms + kept_ms
-        store.kept.put(store, RESULT, id, entry_value, expires_unix_ms, logged=logged)
+        in_log = logged and queue.settings["results_in"] == "log"
+        store.kept.put(store, RESULT, id, entry_value, expires_unix_ms, logged=in_log)
     tell_one(store, queue, id, outcome, value, store.open_batch if logged else 0)
 
 

@@ -40,7 +40,11 @@ def result(store: Store, frame: Frame, part: Any) -> None:
     asked = Asked(frame.connection, frame.request, number, runs[0][1:3], part.mark)
     entry = store.kept.find(store, RESULT, asked.id)
     if entry is not None and may_know(store, asked, int(entry.value[3])):
-        rests_on = 0 if entry.batch == NEVER else entry.batch
+        rests_on = entry.batch
+        if (
+            rests_on == NEVER
+        ):  # it is in memory alone, and the end that it tells of may be in the log
+            rests_on = store.by_number.get(int(entry.value[3]), store.nowhere).last_batch
         store.reply(frame.connection, frame.request, rests_on, value_of(entry.value))
         return
     running = _running(store, asked)
