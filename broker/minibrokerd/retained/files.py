@@ -16,8 +16,8 @@ from minibrokerd.process.logs import events
 from minibrokerd.retained.compacting import MOST_KEYS, CompactionResult, KeysOf, Latest
 from minibrokerd.retained.cutting import behind
 from minibrokerd.retained.cutting import keys_of as keys_in
+from minibrokerd.retained.fewer import in_fewer
 from minibrokerd.retained.frames import SYNCED_BEFORE, Bytes, Chunk, Frame, Head, encode_frame
-from minibrokerd.retained.joining import in_fewer
 from minibrokerd.retained.row import Row
 from minibrokerd.retained.segment import Bad, Scanned, Segment, walk
 from minibrokerd.retained.tidying import Tidying

@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from typing import Final
 
 from minibrokerd.log.fileops import FileOps, write_all
+from minibrokerd.retained.fewer import Joiner
 from minibrokerd.retained.frames import COMPRESSED, SYNCED_BEFORE, Bytes, Frame, encode_frame
-from minibrokerd.retained.joining import Joiner
 from minibrokerd.retained.packing import packed
 from minibrokerd.retained.segment import Segment
 
