@@ -73,6 +73,29 @@ def complete_policy(
     return _items(_asked(context, ask), incomplete)
 
 
+def complete_log(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Return the names of retained logs that begin with `incomplete`."""
+
+    def ask(broker: sync.Broker) -> list[str]:
+        rows = broker.stats()["queues"]
+        return [name for name, row in rows.items() if "offsets" in row]
+
+    return _items(_asked(context, ask), incomplete)
+
+
+def complete_group(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Return the names of groups of the log that stands before them."""
+
+    def ask(broker: sync.Broker) -> list[str]:
+        return [each.name for each in broker.log(context.params["log"]).show().groups]
+
+    return _items(_asked(context, ask), incomplete)
+
+
 def complete_id(
     context: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:

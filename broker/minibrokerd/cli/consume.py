@@ -129,6 +129,8 @@ class _Printer:
         self._shown.append(message)  # before it is printed: that may fail
         if self._as_json:
             about = {"id": str(message.id), "attempt": message.attempt, "key": message.key}
+            if message.offset is not None:
+                about["offset"] = message.offset
             print_json({**about, "headers": headers_of(message), **body_fields(message)})
         else:
             print_text(text_of(body_of(message)))

@@ -38,6 +38,8 @@ COMMANDS: Final[Mapping[str, str]] = {
     "schedule": "schedule",
     "exchange": "exchanges",
     "policy": "policies",
+    "group": "log_groups",
+    "read": "log_reading",
     "pause": "pausing",
     "resume": "pausing",
     "pauses": "pausing",

@@ -22,6 +22,7 @@ from minibrokerd.process import exits
 from minibrokerd.text.units import duration_text
 from minibrokerd.text.values import is_text, text_of
 
+Shown = Peeked | minibroker.Message[Any] | minibroker.LogMessage[Any]
 DUE_HEADS: Final = ("id", "due", "attempts", "age", "key", "body")
 HEADS: Final = ("id", "state", "attempts", "age", "key", "body")
 
@@ -165,7 +166,7 @@ async def find(broker: minibroker.Broker, queue: str, ids: Sequence[MessageId]) 
     return found
 
 
-def body_of(message: Peeked | minibroker.Message[Any]) -> Any:
+def body_of(message: Shown) -> Any:
     """Return the body, or its bytes if they are not what their encoding says."""
     try:
         return message.body
@@ -173,7 +174,7 @@ def body_of(message: Peeked | minibroker.Message[Any]) -> Any:
         return message.raw
 
 
-def headers_of(message: Peeked | minibroker.Message[Any]) -> Any:
+def headers_of(message: Shown) -> Any:
     """Return the headers, or None if a client published what cannot be read as such."""
     try:
         return message.headers
@@ -181,7 +182,7 @@ def headers_of(message: Peeked | minibroker.Message[Any]) -> Any:
         return None
 
 
-def body_fields(message: Peeked | minibroker.Message[Any]) -> dict[str, Any]:
+def body_fields(message: Shown) -> dict[str, Any]:
     """Return the body for programs: as a value, and where that is no text, its bytes as base64 beside it."""
     body = body_of(message)
     fields = {"body": body}

@@ -22,7 +22,7 @@ from minibrokerd.cli.printing import note, print_json, print_table, say, shown
 from minibrokerd.cli.ranges import Duration
 from minibrokerd.cli.selecting import list_options, matches, pattern_argument, selected
 from minibrokerd.cli.talking import talk
-from minibrokerd.text.units import duration_text, parse_ms
+from minibrokerd.text.units import duration_text, parse_bytes, parse_ms, size_text
 
 DEFAULT: Final = "default"  # where a setting comes from that nobody said anything of
 STATES: Final = ("ready", "delayed", "held", "begun")
@@ -118,6 +118,8 @@ def show(queue: str, origins: bool, url: str, as_json: bool) -> None:
             _say_active(found.get("active"))
             _say_owner(found.get("exclusive"))
             _say_keys(queue, found.get("key_circuits"))
+            _say_offsets(queue, found.get("offsets"))
+            _say_group(found.get("group_of"))
 
     talk(url, work)
 
@@ -158,6 +160,27 @@ def _say_keys(queue: str, found: Mapping[str, int] | None) -> None:
     if found is not None and found["open"]:
         say()
         say(f"keys with an open circuit: {found['open']}; `minibroker key list {queue}` says which")
+
+
+def _say_offsets(queue: str, found: Mapping[str, int] | None) -> None:
+    """Tell what a retained log has."""
+    if found is None:
+        return
+    say()
+    offsets = f", offsets {found['first']} to {found['stop'] - 1}" if found["messages"] else ""
+    say(f"it has {found['messages']:,} messages in {found['bytes']:,} bytes{offsets}")
+    say(f"the next offset is {found['next']}")
+    say(
+        f"groups that read it: {found['groups']}; `minibroker group list {queue}` says where they are"
+    )
+
+
+def _say_group(found: Mapping[str, Any] | None) -> None:
+    """Tell where a group is."""
+    if found is not None:
+        say()
+        at, lag = found["position"], found["lag"]
+        say(f"a group of the log {found['log']}, at offset {at}, with {lag:,} messages behind")
 
 
 def _when(unix_ms: int) -> str:
@@ -224,7 +247,8 @@ def set_(
     Settings that are not named stay as they are.
 
     The settings are those that `queue show` lists, for example `lease_ms=1m max_attempts=3`. Those that end in _ms
-    are durations: a plain number is one of milliseconds, and others have a unit.
+    are durations: a plain number is one of milliseconds, and others have a unit; those that end in _bytes are
+    sizes, like 512MiB. `kind=log` makes a retained log: `minibroker group set` lets groups read it.
     """
     changes = dict(map(change, settings))
 
@@ -336,6 +360,8 @@ def setting_text(name: str, value: int | str) -> str:
     """Return the value of a setting as people write it."""
     if isinstance(value, str):
         return value
+    if name.endswith("_bytes") and value:
+        return size_text(value)
     return duration_text(value) if name.endswith("_ms") else f"{value}{_sign(name)}"
 
 
@@ -358,9 +384,12 @@ def change(pair: str) -> tuple[str, int | str]:
     try:
         if name.endswith("_ms"):
             return name, _whole_ms(value)
+        if name.endswith("_bytes"):
+            return name, parse_bytes(value)
         return name, int(value.removesuffix(_sign(name)))
     except ValueError as error:
-        what = str(error) if name.endswith("_ms") else f"must be an integer, not {value!r}"
+        has_unit = name.endswith(("_ms", "_bytes"))
+        what = str(error) if has_unit else f"must be an integer, not {value!r}"
         raise click.BadParameter(f"{name}: {what}") from error
 
 

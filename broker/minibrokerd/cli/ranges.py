@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import click
 
+from minibroker.contract.log_commands import OFFSET, STARTS, TIME
 from minibrokerd.text.units import (
     DURATIONS,
     MS,
@@ -17,6 +18,7 @@ from minibrokerd.text.units import (
 )
 
 NOW: Final = "now"
+START_WORDS: Final = tuple(word for word in STARTS if word not in (OFFSET, TIME))
 LONGEST_MS: Final = 365 * MS["d"]  # of an option that has no bound of its own
 
 
@@ -69,6 +71,39 @@ class Size(click.ParamType):  # type: ignore[type-arg]
         if size % self.step:
             self.fail(f"{value} is not a multiple of {size_text(self.step)}", param, ctx)
         return size
+
+
+class Start(click.ParamType):  # type: ignore[type-arg]  # it takes none in older releases
+    """Where in a retained log: `first`, `last`, `next`, an offset, how long ago, or a date with a time."""
+
+    name = "start"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> str | int | datetime:
+        """Return the word, the offset or the time; click.ParamType."""
+        if isinstance(value, int | datetime):
+            return value
+        text = str(value).strip()
+        if text in START_WORDS:
+            return text
+        if text.isdecimal():
+            return int(text)
+        try:
+            at = datetime.fromisoformat(text)
+            return at if at.tzinfo is not None else at.astimezone()
+        except (ValueError, OverflowError):
+            pass
+        try:
+            ms = parse_ms(text.removesuffix("ago").rstrip())
+            return datetime.now(UTC) - timedelta(milliseconds=ms)
+        except (ValueError, OverflowError):
+            self.fail(
+                f"{text!r} is no place in a log: write {', '.join(START_WORDS)}, an offset, how long ago, "
+                f"{DURATIONS}, or 2030-01-31T09:00+01:00",
+                param,
+                ctx,
+            )
 
 
 class When(click.ParamType):  # type: ignore[type-arg]  # it takes none in older releases

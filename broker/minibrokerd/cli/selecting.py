@@ -63,6 +63,6 @@ def selected(
 
 
 def total(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """Return the sum of every number of the rows."""
-    names = [name for name in rows[0] if name != "queue"] if rows else []
+    """Return the sum of every number of the rows; what else is said of single queues has none."""
+    names = [name for name, value in rows[0].items() if isinstance(value, int)] if rows else []
     return {name: sum(row[name] for row in rows) for name in names}

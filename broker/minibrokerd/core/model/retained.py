@@ -137,6 +137,18 @@ class RetainedLog:
         self.feeders: dict[int, Feeder] = {}  # by the number of the group's queue
         self.readers: dict[tuple[int, int], Reader] = {}  # by connection and request
 
+    def said(self) -> tuple[str, dict[str, Any]]:
+        """Return what is told of it beside its counters, and under which name."""
+        has = self.has
+        return "offsets", {
+            "first": has.first,
+            "stop": has.stop,
+            "next": self.queue.next_sequence,
+            "messages": has.messages,
+            "bytes": has.size_bytes,
+            "groups": len(self.feeders),
+        }
+
 
 class Feeder:
     """The position of a group: the next offset, or the time that it starts from. `queue` is the group's."""
@@ -176,6 +188,11 @@ class Feeder:
     def sequence_of(self, offset: int) -> int:
         """Return the sequence that a message of the log has in the group, in this generation."""
         return self.generation << OFFSET_BITS | offset
+
+    def said(self) -> tuple[str, dict[str, Any]]:
+        """Return what is told of it beside its counters, and under which name."""
+        log = self.log.queue.name
+        return "group_of", {"log": log, "position": self.position, "lag": self.lag()}
 
     def lag(self) -> int:
         """Return about how many messages stand behind the position."""

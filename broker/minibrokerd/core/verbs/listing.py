@@ -58,6 +58,9 @@ def stats(store: Store, frame: Frame, part: Any) -> None:
 def _more(store: Store, queue: Queue) -> dict[str, Any]:
     single, client = queue.group.single, store.owners.client_of(store, queue)
     more = _circuit(store, queue) | ({} if single is None else {"active": single.said()})
+    if queue.group.retained is not None:
+        name, said = queue.group.retained.said()
+        more[name] = said
     return more if client is None else more | {"exclusive": client}
 
 
