@@ -129,13 +129,15 @@ ASKS = {
     "key": ("list", "mail"),
     "exchange": ("list",),
     "policy": ("list",),
+    "group": ("set", "events", "audit"),
+    "read": ("events",),
     "purge": ("mail", "--yes"),
     "dlq": ("list", "mail"),
     "export": ("mail", "--out", "OUT"),
     "import": ("mail", "/dev/null"),
 }
 ENDS_WITH = {"result": exits.NOT_YET}  # nobody has acked it
-ASKS_OTHERWISE = {"serve", "worker", "bench"}  # they have an address, and run on
+ASKS_OTHERWISE = {"serve", "worker", "bench", "bridge"}  # they have an address, and run on
 
 
 def test_every_command_that_asks_a_broker_is_walked_here() -> None:
@@ -162,6 +164,7 @@ def test_every_command_takes_its_token_from_the_file(start_http: StartHttp, tmp_
     at = {"MINIBROKER_URL": broker.server.url, "MINIBROKER_HTTP": broker.url}
     known = {**at, "MINIBROKER_TOKEN_FILE": str(file)}
     assert here(known, "publish", "mail", "x").returncode == 0
+    assert here(known, "queue", "set", "events", "kind=log").returncode == 0
     for name, asked in ASKS.items():
         words = tuple(str(tmp_path / "out") if word == "OUT" else word for word in asked)
         done = here(known, name, *words)
