@@ -431,42 +431,6 @@ def test_a_start_reads_no_bodies_of_what_was_routed() -> None:
         assert got == 120
 
 
-@pytest.mark.parametrize("ahead", [0, 1, 5])
-def test_what_several_queues_had_begun_outlives_a_start(ahead: int) -> None:
-    """One record has the message of each; `b` has other sequences than `a`, or the same."""
-    world = World(segment_batches=50)
-    world.digests = True
-    client = world.hello()
-    make(client, "e", "fanout")
-    for name in "ab":
-        bind(client, "e", name)
-    for _ in range(ahead):
-        client.publish("b", b"ahead")
-        client.settle("ack", *client.receive_all("b"))
-    reached(route(client, "e", "", b"1", b"2"))
-    for name in "ab":
-        for message in client.receive_all(name):
-            client.begin(message)
-    ids = {
-        name: [(each["origin"], each["sequence"]) for each in client.peek(name)] for name in "ab"
-    }
-    for _ in range(60):  # the segment is not the last one any more
-        client.publish("else", b"y")
-    world.restart()
-    client = world.hello()
-    assert {
-        name: [(each["origin"], each["sequence"], each["state"]) for each in client.peek(name)]
-        for name in "ab"
-    } == {name: [(*id, "BEGUN") for id in some] for name, some in ids.items()}
-    world.advance(120_000)
-    for name in "ab":
-        got = client.receive_all(name)
-        assert [each.id for each in got] == ids[name]
-        assert [each.body for each in got] == [b"1", b"2"]
-        client.settle("ack", *got)
-        assert client.receive_all(name) == []
-
-
 def test_a_step_routes_with_an_ack_or_not_at_all() -> None:
     """One frame acks and routes; a queue that is full refuses both."""
     client = World().hello()

@@ -109,6 +109,12 @@ class MemoryExtent:
         lengths = view[lengths_at + LENGTHS_BYTES * low : lengths_at + LENGTHS_BYTES * high]
         return lengths, view[blob_at + start : blob_at + stop]
 
+    def again(self) -> MemoryExtent:
+        """Return these messages for a record more; the bytes are in memory once."""
+        return MemoryExtent(
+            self.tail, self.checksum, self.lengths_bytes, len(self.tail) - self.blob_at
+        )
+
     def part(
         self, low: int, high: int, start: int, stop: int, columns: bytes = b""
     ) -> MemoryExtent:

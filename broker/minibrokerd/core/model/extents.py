@@ -51,6 +51,10 @@ class Extent(Tail, Protocol):
         """
         ...
 
+    def again(self) -> Extent:
+        """Return these messages for a record more: the same bytes, which have another place."""
+        ...
+
     def part(self, low: int, high: int, start: int, stop: int, columns: bytes = b"") -> Extent:
         """Return the messages with these indexes as an extent of their own; their bytes are `start` to `stop`."""
         ...

@@ -190,13 +190,16 @@ def route(work: Routing) -> tuple[Result, Sequence[Run], int]:
     runs: list[Run] = []
     names: list[str] = []  # in their order
     rests_on = 0
+    extent: Extent | None = None
     for (in_memory, ttl_ms), some in work.by_lifetime.items():
+        # What is read back is looked for where its own record stands: the next one shares the bytes alone.
+        extent = work.extent if extent is None else work.extent.again()
         its = MEMORY if in_memory else durability
         firsts = [reserve_sequences(store, queue, count) for queue in some]
         if not in_memory:
-            _write(work, some, firsts, its, ttl_ms)
+            _write(work, extent, some, firsts, its, ttl_ms)
         for queue, first in zip(some, firsts, strict=True):
-            _enter(work, queue, first, its, ttl_ms)
+            _enter(work, extent, queue, first, its, ttl_ms)
             runs.append((0, queue.number, first, count))
             names.append(queue.name)
             rests_on = max(rests_on, queue.reserve_batch)
@@ -211,7 +214,12 @@ def route(work: Routing) -> tuple[Result, Sequence[Run], int]:
 
 
 def _write(
-    work: Routing, queues: list[Queue], firsts: list[int], durability: int, ttl_ms: int
+    work: Routing,
+    extent: Extent,
+    queues: list[Queue],
+    firsts: list[int],
+    durability: int,
+    ttl_ms: int,
 ) -> None:
     store, part = work.store, work.part
     meta = PublishMeta(
@@ -235,10 +243,12 @@ def _write(
         part.priority,
         ttl_ms,
     )
-    store.emit(meta, extent=work.extent)
+    store.emit(meta, extent=extent)
 
 
-def _enter(work: Routing, queue: Queue, first: int, durability: int, ttl_ms: int) -> None:
+def _enter(
+    work: Routing, extent: Extent, queue: Queue, first: int, durability: int, ttl_ms: int
+) -> None:
     """Let the messages be in one queue."""
     store, part, columns = work.store, work.part, work.columns
     count = part.count
@@ -246,7 +256,7 @@ def _enter(work: Routing, queue: Queue, first: int, durability: int, ttl_ms: int
         queue.number,
         first,
         count,
-        work.extent,
+        extent,
         work.sizes,
         part.encoding,
         columns.get("encoding"),
