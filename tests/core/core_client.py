@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgpack
 
 from minibroker.contract import wire
+from minibroker.session.log_pages import unpack_page
 from minibrokerd.core.model.inputs import Disconnected
 from minibrokerd.net.frames import BadFrame, read_frame
 
@@ -71,6 +72,8 @@ class Client:
             header["messages"] = _messages(header, frame)
         elif header["op"] == "messages":
             header["messages"] = _peeked(header, frame)
+        elif header["op"] == "log":
+            header["messages"] = unpack_page(frame)
         elif header["op"] in ("confirm", "welcome", "cancelled"):
             header["lost_runs"] = list(wire.RUN.iter_unpack(frame.columns))
         self.inbox.append(header)

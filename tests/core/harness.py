@@ -12,6 +12,7 @@ from itertools import groupby
 from typing import Any
 
 from core_client import Client, Delivered, Id, Run
+from world_files import WorldFiles
 
 from minibroker.contract import wire
 from minibrokerd.bodies.shelves import stands
@@ -80,6 +81,7 @@ class World:
         self.log: list[Batch] = []
         self.clients: dict[int, Client] = {}
         self._connections = 0
+        self.files = WorldFiles(self)
         self._start(clean=True)
 
     # -- what the engine does -------------------------------------------------------------------
@@ -90,6 +92,7 @@ class World:
         self._route(effects)
         if self.auto_sync:
             self.sync()
+        self.files.catch_up()
         return effects
 
     def _route(self, effects: Effects) -> None:
@@ -103,6 +106,8 @@ class World:
                 self._send(outgoing)
         for asked in effects.reads:
             self._load(asked)
+        if effects.files is not None:
+            self.files.ask(effects.files)
         for connection in effects.closes:
             client = self.clients.pop(connection, None)
             if client is not None:
@@ -147,6 +152,7 @@ class World:
         for outgoing in leaving:
             self._send(outgoing)
         self._route(self.core.apply(Synced(batch.number), self.now_ms, self.unix_ms))
+        self.files.synced()
 
     def sync(self) -> None:
         """Everything applied so far is safe now, and what that sets free."""
@@ -277,6 +283,7 @@ class World:
         self.now_ms = max((batch.now_ms for batch in self.log), default=0) + 1
         next_batch = max((batch.number for batch in self.log), default=0) + 1
         self.core.opened(self.epoch, self.now_ms, self.unix_ms, clean=clean, next_batch=next_batch)
+        self.files.start(self.core)
 
     def _digested(self) -> Iterator[Batch | Digested]:
         """Yield digests of all segments but the last, then the batches of that."""

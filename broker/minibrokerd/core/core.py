@@ -409,6 +409,8 @@ def _synced(store: Store, command: Synced) -> None:
         _, queue = store.copied.popleft()
         if store.by_number.get(queue.number) is queue:
             store.touch(queue.group)  # it may have waited for this
+    if store.retained.full:
+        store.retained.look_again(store)
 
 
 def _tick(store: Store, command: Tick) -> None:

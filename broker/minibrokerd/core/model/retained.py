@@ -205,12 +205,19 @@ class Feeder:
 
 
 class Retained:
-    """All retained logs, by the numbers of their queues."""
+    """All retained logs, by the numbers of their queues; and the groups in which a window of messages is."""
 
-    __slots__ = ("logs",)
+    __slots__ = ("full", "logs")
 
     def __init__(self) -> None:
         self.logs: dict[int, RetainedLog] = {}
+        self.full: dict[Feeder, None] = {}
+
+    def look_again(self, store: Store) -> None:
+        """A batch is safe: whatever ended in a group, and however, is in one, and there may be room for more."""
+        full, self.full = self.full, {}
+        for feeder in full:
+            store.touch(feeder.queue.group)
 
     def arrange(self, store: Store, queue: Queue) -> None:
         """Know a queue of kind `log`: it is new, its settings are, or a start found it."""
@@ -242,6 +249,7 @@ class Retained:
         there = queue.group.retained
         if isinstance(there, Feeder):
             del there.log.feeders[queue.number]
+            self.full.pop(there, None)
             store.kept.end(store, LOG_GROUP, (queue.number,))
         elif there is not None:
             for reader in there.readers.values():

@@ -33,6 +33,7 @@ def feed(store: Store, feeder: Feeder) -> None:
     if feeder.is_fetching or feeder.is_at_end:
         return
     if queue.count() >= WINDOW_MESSAGES or queue.live_bytes >= WINDOW_BYTES:
+        store.retained.full[feeder] = None
         return
     number = feeder.log.queue.number
     asked = Fetch(number, feeder.position, feeder.since_unix_ms, FETCH_BYTES)
