@@ -208,6 +208,7 @@ def test_a_token_is_shown_nowhere() -> None:
     assert options.token == "secret"
     assert "secret" not in repr(options)
     assert masked("minibroker://:secret@host:1?ca=a@b") == "minibroker://***@b"  # rather too much
+    assert masked("minibroker:/:secret@host") == "***@host"
 
 
 @pytest.mark.parametrize(

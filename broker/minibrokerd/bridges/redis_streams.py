@@ -92,12 +92,14 @@ class _Connected:
         try:
             return await asked
         except LOST as error:
-            raise Away(self.address.clean(error)) from error
+            raise Away(self.words(error)) from error
         except exceptions.RedisError as error:
-            text = self.address.clean(error)
-            if text.startswith(PASSES):
-                raise Away(text) from error
-            raise Refused(text) from error
+            kind = Away if str(error).startswith(PASSES) else Refused
+            raise kind(self.words(error)) from error
+
+    def words(self, error: object) -> str:
+        """Return the text of an error, with whose it is."""
+        return f"{self.name}: {self.address.clean(error)}"
 
     async def leave(self) -> None:
         client, self.client = self.client, None
@@ -127,11 +129,11 @@ class StreamSource(Source):
         await self._redis.connect()
         client, stream = self._redis.client, self._redis.stream
         if not await self._redis.call(client.exists(stream)):
-            raise Refused(f"there is no stream {stream!r}")
+            raise Refused(f"{self.name}: there is no such stream")
         try:
             await self._redis.call(client.xgroup_create(stream, self._group, id="0"))
         except Refused as error:
-            if not str(error).startswith("BUSYGROUP"):
+            if "BUSYGROUP" not in str(error):
                 raise
         self._history, self._looked = "0", 0.0
 
@@ -238,7 +240,7 @@ class StreamSink(Sink):
         await self._redis.connect()
         kind = await self._redis.call(self._redis.client.type(self._redis.stream))
         if kind not in (b"none", b"stream"):
-            raise Refused(f"{self._redis.stream!r} is a {kind.decode()} and no stream")
+            raise Refused(f"{self.name}: it is a {kind.decode()}, and no stream")
 
     async def put(self, parcels: Sequence[Parcel]) -> list[Outcome]:
         """Add them in one pipeline; seam.Sink."""
@@ -249,9 +251,9 @@ class StreamSink(Sink):
         outcomes: list[Outcome] = []
         for parcel, answer in zip(parcels, answers, strict=True):
             if isinstance(answer, LOST):
-                raise Away(self._redis.address.clean(answer))
+                raise Away(self._redis.words(answer))
             if isinstance(answer, Exception):
-                outcomes.append(Later(self._redis.address.clean(answer)))
+                outcomes.append(Later(self._redis.words(answer)))
             else:
                 outcomes.append(Stored.UNSURE if parcel.repeats else Stored.NEW)
         return outcomes

@@ -166,9 +166,9 @@ async def _open(made: Bridge, wait_s: float) -> None:
             if monotonic() < by:
                 await asyncio.sleep(0.1)
                 continue
-            fail(f"cannot reach it: {error}.", exits.UNREACHABLE)
+            fail(f"cannot reach it: {str(error).rstrip('.')}.", exits.UNREACHABLE)
         except Refused as error:
-            fail(f"{error}.", exits.REFUSED)
+            fail(f"{str(error).rstrip('.')}.", exits.REFUSED)
         return
 
 

@@ -181,7 +181,8 @@ def _options(query: str, scheme: str) -> tuple[dict[str, str], str]:
 def masked(url: str) -> str:
     """Return a url as it may be printed and logged: without the token."""
     before, mark, rest = url.rpartition("@")
-    return f"{before.partition('://')[0]}://***@{rest}" if mark else url
+    scheme, colon, _ = before.partition("://")  # without one nobody knows what is secret
+    return f"{scheme + colon if colon else ''}***@{rest}" if mark else url
 
 
 def _quoted(url: str) -> str:
