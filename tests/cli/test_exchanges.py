@@ -56,7 +56,7 @@ def test_tables_of_exchanges_fit_where_they_stand(broker_server: BrokerServer) -
             env = {"MINIBROKER_URL": broker_server.url, "COLUMNS": str(columns)}
             lines = typed("exchange", *words, env=env).stdout.splitlines()
             assert max(map(len, lines)) <= columns
-            assert name in "".join(lines) or words[0] == "show"
+            assert name[:16] in "".join(lines) or words[0] == "show"
     assert "header-7=value" in "".join(lines)
 
 

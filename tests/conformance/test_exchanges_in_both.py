@@ -29,7 +29,7 @@ async def test_an_exchange_is_declared_shown_changed_and_deleted(
     broker: Any, exchange: Any
 ) -> None:
     made = await exchange.declare("topic")
-    assert made == minibroker.ExchangeInfo(exchange.name, "topic", "refuse", "", 0, 0, 0)
+    assert made == minibroker.ExchangeInfo(exchange.name, "topic", "refuse", "", 0, 0, 0, 0)
     assert await exchange.declare("topic") == made
     rest = broker.exchange(f"{exchange.name}.rest")
     await rest.declare("fanout")

@@ -24,7 +24,7 @@ from minibrokerd.cli.selecting import matches
 from minibrokerd.cli.talking import talk
 from minibrokerd.process import exits
 
-HEADS = ("exchange", "type", "unroutable", "alternate", "bindings", "routed", "dropped")
+HEADS = ("exchange", "type", "unroutable", "alternate", "bindings", "routed", "dropped", "refused")
 # What a binding takes, of the types of which nearly each has to say it.
 PATTERNS = {
     DIRECT: "the routing key that it takes ('' for messages without one)",
@@ -114,6 +114,7 @@ def list_(pattern: str, url: str, as_json: bool) -> None:
                 each.bindings,
                 each.routed,
                 each.unroutable_count,
+                each.refused_count,
             )
             for each in found
         )
@@ -149,6 +150,7 @@ def show(name: str, url: str, as_json: bool) -> None:
             ("alternate", found.alternate or "-"),
             ("routed", found.routed),
             ("dropped", found.unroutable_count),
+            ("refused", found.refused_count),
         ]
         print_table(("field", "value"), rows, "", prose=True)
         say()
@@ -259,4 +261,5 @@ def _told(exchange: minibroker.ExchangeInfo) -> dict[str, Any]:
         "bindings": exchange.bindings,
         "routed": exchange.routed,
         "dropped": exchange.unroutable_count,
+        "refused": exchange.refused_count,
     }

@@ -21,6 +21,7 @@ from minibroker.contract.settings import SETTINGS
 from minibrokerd import __version__
 from minibrokerd.http import (
     deadletters,
+    exchanging,
     explaining,
     keying,
     messages,
@@ -47,6 +48,7 @@ POLICY: Final = (
 )
 NAVIGATION: Final = (
     ("/", "Queues"),
+    ("/exchanges", "Exchanges"),
     ("/schedules", "Schedules"),
     ("/policies", "Policies"),
     ("/clients", "Clients"),
@@ -201,6 +203,24 @@ async def show_schedules(ask: Ask) -> Response:
         return {"found": await timetable.list_schedules(ask)}
 
     return await _or_failure(ask, "schedules.html", values())
+
+
+async def show_exchanges(ask: Ask) -> Response:
+    """Exchanges by their names, a page at a time."""
+
+    async def values() -> dict[str, Any]:
+        return {"found": await exchanging.list_exchanges(ask)}
+
+    return await _or_failure(ask, "exchanges.html", values())
+
+
+async def show_exchange(ask: Ask) -> Response:
+    """One exchange with its first bindings."""
+
+    async def values() -> dict[str, Any]:
+        return {"found": await exchanging.show_exchange(ask)}
+
+    return await _or_failure(ask, "exchange.html", values())
 
 
 async def show_policies(ask: Ask) -> Response:

@@ -1,4 +1,4 @@
-"""Metrics of what runs by a calendar, is paused or kept as a result: a bounded number of lines of single ones."""
+"""Metrics of calendars, pauses, results and exchanges: a bounded number of lines of single ones."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from minibrokerd.http.subject import Subject
 
 MOST_SCHEDULES: Final = 100
 MOST_PAUSED: Final = 100
+MOST_EXCHANGES: Final = 100
+ROUTED: Final = ("routed", "dropped", "refused")
 _OF: Final = f"of the {MOST_SCHEDULES} that this run of the broker knows for the longest"
 STATES: Final = ("on", "paused", "waiting")
 
@@ -60,7 +62,45 @@ def _paused(subject: Subject) -> Samples:
     return [((("queue", each.name),), 1) for each in known if each is not None][:MOST_PAUSED]
 
 
+def _exchanges(subject: Subject) -> Samples:
+    for each in list(islice(subject.store.exchanges.by_name.values(), MOST_EXCHANGES)):
+        for outcome, count in zip(ROUTED, each.counts(), strict=True):
+            yield (("exchange", each.name), ("outcome", outcome)), count
+
+
+def _routed(subject: Subject) -> Samples:
+    counts = subject.store.exchanges.counts()
+    return [((("outcome", outcome),), n) for outcome, n in zip(ROUTED, counts, strict=True)]
+
+
 REST_FAMILIES: Final = (
+    Family(
+        "minibroker_exchanges",
+        "gauge",
+        "Exchanges.",
+        lambda subject: (((), len(subject.store.exchanges.by_name)),),
+    ),
+    Family(
+        "minibroker_bindings",
+        "gauge",
+        "Bindings of all exchanges.",
+        lambda subject: (((), subject.store.exchanges.bindings),),
+    ),
+    Family(
+        "minibroker_routed_messages",
+        "counter",
+        "Messages published to exchanges that found a queue (once, however many), or that none takes: dropped, "
+        "or refused.",
+        _routed,
+        labels=("outcome",),
+    ),
+    Family(
+        "minibroker_exchange_messages",
+        "counter",
+        f"The same by exchange, of the {MOST_EXCHANGES} that this run of the broker knows for the longest.",
+        _exchanges,
+        labels=("exchange", "outcome"),
+    ),
     Family(
         "minibroker_schedules",
         "gauge",

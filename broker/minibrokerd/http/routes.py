@@ -12,6 +12,7 @@ from typing import Any, Final
 from minibrokerd.http import (
     deadletters,
     event_stream,
+    exchanging,
     explaining,
     holders,
     keying,
@@ -324,6 +325,21 @@ API: Final = (
         resting.Resumed,
         worker="The name that was given; empty: those that were paused by their version alone.",
     ),
+    _get(
+        "/api/v1/exchanges",
+        "exchanges, by name",
+        exchanging.list_exchanges,
+        exchanging.ExchangeList,
+        **COUNT,
+        **AFTER,
+    ),
+    _get(
+        "/api/v1/exchanges/{exchange}",
+        "one exchange, its numbers and bindings",
+        exchanging.show_exchange,
+        exchanging.ExchangeDetail,
+        count="Most bindings to show.",
+    ),
     _get("/api/v1/policies", "policies and limits", rules.list_policies, rules.PolicyList),
     _get(
         "/api/v1/schedules", "schedules, by name", timetable.list_schedules, timetable.ScheduleList
@@ -424,6 +440,8 @@ PAGES: Final = (
     _get("/queues/{queue}/messages/{id}", "one message", pages.show_message),
     _get("/queues/{queue}/errors", "dead messages by what they died of", pages.show_errors),
     _get("/schedules", "schedules", pages.show_schedules),
+    _get("/exchanges", "exchanges", pages.show_exchanges),
+    _get("/exchanges/{exchange}", "one exchange and its bindings", pages.show_exchange),
     _get("/policies", "policies and limits", pages.show_policies),
     _get("/clients", "clients and what they have", pages.show_clients),
     _get("/clients/{session}", "one client", pages.show_client),

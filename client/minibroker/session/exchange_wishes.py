@@ -111,8 +111,8 @@ class ExchangeInfo:
     """An exchange as the server has it.
 
     `unroutable` is what becomes of a message that no binding takes, where `alternate` (empty: none) does not take
-    it either. `bindings` is their number; `routed` and `unroutable_count` are messages since the server started:
-    those that found a queue, and those that were dropped.
+    it either. `bindings` is their number; `routed`, `unroutable_count` and `refused_count` are messages since the
+    server started: those that found a queue, and, of those that did not, what was dropped and what was refused.
     """
 
     name: str
@@ -122,6 +122,7 @@ class ExchangeInfo:
     bindings: int
     routed: int
     unroutable_count: int
+    refused_count: int
 
 
 @dataclass(frozen=True, slots=True)

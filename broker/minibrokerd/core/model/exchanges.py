@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from hashlib import blake2b
 from math import log
+from operator import add
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from minibroker.contract.exchange_commands import (
@@ -56,7 +57,7 @@ class Exchange:
     """One exchange: its type, its bindings in order, and what becomes of what none of them takes."""
 
     __slots__ = ("_patterns", "_remembered", "_remembered_count", "alternate", "bindings", "name", "number",
-        "routed", "topics", "type", "unroutable", "unroutable_count")  # fmt: skip
+        "refused_count", "routed", "topics", "type", "unroutable", "unroutable_count")  # fmt: skip
 
     def __init__(
         self, number: int, name: str, type: str, unroutable: str = REFUSE, alternate: str = ""
@@ -68,7 +69,8 @@ class Exchange:
         self.alternate = alternate
         self.bindings: Ordered[Binding] = Ordered()
         self.routed = 0  # messages that came here, in this run, and found a queue
-        self.unroutable_count = 0  # and those that did not
+        self.unroutable_count = 0  # those that did not, and were dropped,
+        self.refused_count = 0  # or refused
         self.topics: Topics[Binding] = Topics()
         self._patterns: dict[str, dict[Binding, None]] = {}
         self._remembered: dict[str, list[Binding] | None] = {}
@@ -133,6 +135,10 @@ class Exchange:
         return (
             [max(self.bindings, key=lambda one: _score(one, routing_key))] if self.bindings else []
         )
+
+    def counts(self) -> tuple[int, int, int]:
+        """Return how many messages that came here found a queue, were dropped, and were refused."""
+        return self.routed, self.unroutable_count, self.refused_count
 
     def value(self) -> tuple[int, bytes, bytes, bytes]:
         """Return what its entry has."""
@@ -214,6 +220,7 @@ class Exchanges:
         "bindings",
         "by_name",
         "by_number",
+        "ended_counts",
         "last_batch",
         "nodes",
     )
@@ -223,6 +230,7 @@ class Exchanges:
         self.by_number: dict[int, Exchange] = {}
         self.bindings = 0
         self.nodes = 0
+        self.ended_counts = (0, 0, 0)  # of exchanges that ended, together
         self.last_batch = 0  # has the newest record of any
         self._next_number = 1
         self._owners: dict[
@@ -230,6 +238,12 @@ class Exchanges:
         ] = {}  # by number, with those that ended while their bindings do
         # Bindings by what they lead to: a queue (True), or an exchange.
         self._leading: dict[tuple[bool, int], dict[Binding, None]] = {}
+
+    def counts(self) -> tuple[int, int, int]:
+        """Return the counts of all exchanges together, also of those that ended."""
+        every = [self.ended_counts, *(each.counts() for each in self.by_name.values())]
+        routed, dropped, refused = map(sum, zip(*every, strict=True))
+        return routed, dropped, refused
 
     @property
     def memory_bytes(self) -> int:
@@ -268,6 +282,8 @@ class Exchanges:
         """Let an exchange stand no more, nor its bindings, nor those that lead to it."""
         del self.by_name[exchange.name]
         del self.by_number[exchange.number]
+        routed, dropped, refused = map(add, self.ended_counts, exchange.counts())
+        self.ended_counts = routed, dropped, refused
         store.kept.end(store, EXCHANGE, (exchange.name,))
         self.last_batch = store.open_batch
         leading = self._leading.get((False, exchange.number), ())

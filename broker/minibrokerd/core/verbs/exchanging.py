@@ -225,6 +225,7 @@ def _told(exchange: Exchange) -> dict[str, Any]:
         "bindings": len(exchange.bindings),
         "routed": exchange.routed,
         "unroutable_count": exchange.unroutable_count,
+        "refused_count": exchange.refused_count,
     }
 
 

@@ -81,6 +81,7 @@ def check_route(
             f"the parts of a frame are routed to more than {limits.MAX_TARGETS} queues",
         )
     if not queues and exchange.unroutable != DROP:
+        exchange.refused_count += count
         raise Refused("unroutable", _why_nowhere(store, exchange, part))
     if store.policies.done is not None:
         for queue in queues:
