@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 from typing_commands import output, refusal, typed, values
 
 from minibrokerd.process import exits
-from support.broker import BrokerServer
+from support.broker import BrokerServer, StartBroker
 
 
 def test_an_exchange_from_the_command_line(broker_server: BrokerServer) -> None:
@@ -105,6 +107,35 @@ def test_a_binding_that_was_meant_otherwise_is_refused(broker_server: BrokerServ
     assert output(broker_server, "exchange", "bind", "all", "logs", "--exchange") == [
         "all leads to logs"
     ]
+
+
+def test_exchanges_move_to_another_broker(
+    broker_server: BrokerServer, start_broker: StartBroker
+) -> None:
+    """With types, alternates and bindings; twice is as once, and a line that is none makes nothing."""
+    export = ("exchange", "export")
+    output(broker_server, "exchange", "set", "a", "--type", "topic", "--unroutable", "drop")
+    output(broker_server, "exchange", "set", "b", "--type", "fanout", "--alternate", "a")
+    output(broker_server, "exchange", "set", "a", "--type", "topic", "--alternate", "b")
+    output(broker_server, "exchange", "bind", "a", "errors", "*.error")
+    output(broker_server, "exchange", "bind", "a", "b", "#", "--exchange")
+    lines = output(broker_server, *export)
+    assert [json.loads(line)["exchange"] for line in lines] == ["a", "b"]
+    other = start_broker()
+    for new in (2, 0):
+        told = output(other, "exchange", "import", stdin="\n".join(lines))
+        assert told == [f"2 exchanges are there, with {new} new bindings"]
+    assert output(other, *export) == lines
+    assert [json.loads(line)["exchange"] for line in output(other, *export, "b*")] == ["b"]
+    for wrong in (
+        "{}",
+        "no",
+        '{"exchange": "c", "type": "topic", "unroutable": "drop", "bindings": [{}]}',
+    ):
+        spoilt = [lines[0].replace('"a"', '"new"'), wrong]
+        words = ("exchange", "import")
+        assert "line 2" in refusal(other, exits.USAGE, *words, stdin="\n".join(spoilt))
+    assert output(other, *export) == lines
 
 
 def test_words_that_do_not_go_together(broker_server: BrokerServer) -> None:

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from kinds_of_bodies import KINDS
 
 import minibroker
 from minibroker.contract import limits
@@ -322,3 +323,17 @@ async def test_bindings_and_exchanges_come_page_by_page(
     names = [each.name for each in await broker.exchanges()]
     assert names == sorted(names)
     assert {f"{queue.name}.{n}" for n in range(8)} <= set(names)
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS.keys() - {"typeddict"}))
+async def test_objects_are_published_as_to_a_queue(exchange: Any, queue: Any, kind: str) -> None:
+    """Alone, among many and in a step; a reader who says the type has it back."""
+    await exchange.declare("fanout")
+    await exchange.bind(queue)
+    made = KINDS[kind].made()
+    await exchange.publish(made)
+    await exchange.publish_many([made])
+    await queue.publish(made)
+    messages = await queue.receive(4)
+    assert len(messages) == 3
+    assert [message.raw for message in messages] == [messages[2].raw] * 3

@@ -22,6 +22,7 @@ from minibrokerd.cli.options import client_options, option
 from minibrokerd.cli.printing import fail, print_json, print_table, say
 from minibrokerd.cli.selecting import matches
 from minibrokerd.cli.talking import talk
+from minibrokerd.cli.topology import export_exchanges, import_exchanges, told, told_of
 from minibrokerd.process import exits
 
 HEADS = ("exchange", "type", "unroutable", "alternate", "bindings", "routed", "dropped", "refused")
@@ -48,7 +49,11 @@ def binding_arguments(function: Any) -> Any:
 
 @click.group(cls=Group)
 def exchange() -> None:
-    """Route messages to queues by a routing key: set, list, show, bind, unbind and delete exchanges."""
+    """Route messages by a routing key: set, list, show, bind, unbind, delete, export and import exchanges."""
+
+
+exchange.add_command(export_exchanges)
+exchange.add_command(import_exchanges)
 
 
 @exchange.command("set")
@@ -134,15 +139,7 @@ def show(name: str, url: str, as_json: bool) -> None:
         asked = broker.exchange(name)
         found, bindings = await asked.show(), await asked.bindings()
         if as_json:
-            told = [
-                {
-                    "queue": each.queue or None,
-                    "exchange": each.target or None,
-                    "pattern": each.pattern,
-                }
-                for each in bindings
-            ]
-            print_json(_told(found) | {"bindings": told})
+            print_json(_told(found) | {"bindings": [told_of(each) for each in bindings]})
             return
         rows = [
             ("type", found.type),
@@ -253,11 +250,7 @@ def delete(name: str, url: str, as_json: bool) -> None:
 
 
 def _told(exchange: minibroker.ExchangeInfo) -> dict[str, Any]:
-    return {
-        "exchange": exchange.name,
-        "type": exchange.type,
-        "unroutable": exchange.unroutable,
-        "alternate": exchange.alternate or None,
+    return told(exchange) | {
         "bindings": exchange.bindings,
         "routed": exchange.routed,
         "dropped": exchange.unroutable_count,
