@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from minibroker import sync as sync
     from minibroker.aio.atomic_step import Step
+    from minibroker.aio.batches import Batch, Batches
     from minibroker.aio.broker import Broker, Connecting, LazyBroker, connect
     from minibroker.aio.callables import Handler
     from minibroker.aio.consumer import Consumer, Consumption
@@ -80,6 +81,8 @@ __all__ = [
     "App",
     "BadName",
     "BadValue",
+    "Batch",
+    "Batches",
     "Binding",
     "BodyError",
     "Broker",
@@ -156,6 +159,7 @@ __all__ = [
 # load asyncio, nor an application that only publishes the worker.
 _HOMES: Final = {
     "minibroker.aio.atomic_step": "Step",
+    "minibroker.aio.batches": "Batch Batches",
     "minibroker.aio.broker": "Broker Connecting LazyBroker connect",
     "minibroker.aio.callables": "Handler",
     "minibroker.aio.consumer": "Consumer Consumption",

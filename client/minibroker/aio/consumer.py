@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
+from minibroker.aio.batches import Batches
 from minibroker.aio.driver import Driver
 from minibroker.aio.message import Message
 from minibroker.contract.errors import MinibrokerError
+from minibroker.session.batching import begin_some, is_marked
 from minibroker.session.pacing import Pacing
 from minibroker.session.settlements import BEGUN
 from minibroker.session.subscription import QUIET_S, Subscription
@@ -79,10 +81,26 @@ class Consumer(Subscription, Generic[Body]):
             settlements.owe()
         settlements.begins.append(message)
         if now - driver.last_write > QUIET_S or message.run.marked:
-            await self._write_first(message)
+            await self._write_first((message,))
         elif not driver.scheduled:
             driver.schedule()
         return message
+
+    async def take(self, most: int) -> list[Message[Body]]:
+        """Return the messages that are there, begun: `most` at the most, and one at the least."""
+        driver = self._driver
+        driver.check_loop()
+        if driver.turn_due:
+            await self._turn()
+        while not (
+            messages := begin_some(self._buffer, most, Clock.monotonic(), self._settlements)
+        ):
+            await self._more()
+        if messages[0].begun_at - driver.last_write > QUIET_S or is_marked(messages):
+            await self._write_first(messages)
+        elif not driver.scheduled:
+            driver.schedule()
+        return messages
 
     async def _turn(self) -> None:
         """Write the acks that wait, and let the loop send them, before the next message begins.
@@ -94,14 +112,14 @@ class Consumer(Subscription, Generic[Body]):
         self._driver.flush()
         await asyncio.sleep(0)
 
-    async def _write_first(self, message: Message[Body]) -> None:
-        """Write all that is pending, this begin included, and let the loop send it."""
+    async def _write_first(self, messages: Sequence[Message[Body]]) -> None:
+        """Write all that is pending, these begins included, and let the loop send it."""
         driver = self._driver
         driver.flush()
         try:
             await asyncio.sleep(0)
         except BaseException:
-            driver.give_back([message])
+            driver.give_back(messages)
             raise
 
     async def _more(self) -> None:
@@ -176,6 +194,27 @@ class Consumption(Generic[Body]):
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
             await leave(self._driver, consumer)
+
+    def batches(self, most: int = 1_000) -> Batches[Body]:
+        """Return an async iterator of what is there each time: up to `most` messages, to be acknowledged together.
+
+            async with queue.consume(prefetch=2_000) as messages:
+                async for batch in messages.batches(500):
+                    await store([message.body for message in batch])
+                    await batch.ack()
+
+        The first message that is there makes a batch: it waits for no others. How many there can be is the
+        `prefetch` of `consume`.
+
+        Raises:
+            TypeError, BadValue: `most` is not 1 to 10,000.
+            RuntimeError: outside of `async with`.
+        """
+        if self._consumer is None:
+            raise RuntimeError(
+                "batches are taken inside of `async with queue.consume() as messages:`"
+            )
+        return Batches(self._consumer.take, most)
 
     def __aiter__(self) -> Consumer[Body] | LooseIterator[Body]:
         if self._consumer is not None:

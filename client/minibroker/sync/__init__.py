@@ -9,6 +9,7 @@ A broker may be shared by all threads, and held over a fork: a child opens a con
 """
 
 from minibroker.sync.atomic_step import Step
+from minibroker.sync.batches import Batch
 from minibroker.sync.broker import Broker, connect
 from minibroker.sync.consumer import Consumer, Consumption
 from minibroker.sync.exchange import Exchange
@@ -18,6 +19,7 @@ from minibroker.sync.running import Handler
 from minibroker.sync.temporary import TemporaryQueue
 
 __all__ = [
+    "Batch",
     "Broker",
     "Consumer",
     "Consumption",

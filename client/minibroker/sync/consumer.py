@@ -9,10 +9,11 @@ from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from minibroker.contract.errors import MinibrokerError
+from minibroker.session.batching import begin_some, check_most, is_marked
 from minibroker.session.pacing import Pacing
-from minibroker.session.settlements import BEGUN
 from minibroker.session.subscription import QUIET_S, Subscription
 from minibroker.session.typed import Convert
+from minibroker.sync.batches import Batch, batches_of
 from minibroker.sync.driver import Driver
 from minibroker.sync.message import Message
 from minibroker.sync.waiter import Waiter
@@ -58,10 +59,17 @@ class Consumer(Subscription, Generic[Body]):
         return self
 
     def __next__(self) -> Message[Body]:
+        messages = self.take(1)
+        if messages is None:
+            raise StopIteration
+        return messages[0]
+
+    def take(self, most: int) -> list[Message[Body]] | None:
+        """Return the messages that are there, begun: 1 to `most`; None: no more will come."""
         while True:
-            message = self._take()
-            if message is not None:
-                return message
+            messages = self._take(most)
+            if messages:
+                return messages
             waiter = Waiter()
             driver = self._driver
             with driver as now:
@@ -74,38 +82,27 @@ class Consumer(Subscription, Generic[Body]):
             if self._ended and not waiter.done():
                 if self.error is not None:
                     raise self.error
-                raise StopIteration
+                return None
             driver.wait(waiter, partial(self._pass_on, waiter))
 
-    def _take(self) -> Message[Body] | None:
-        """Begin the next message that is here; None if there is none."""
+    def _take(self, most: int) -> list[Message[Body]]:
+        """Begin the next messages that are here."""
         driver = self._driver
         try:
             driver.__enter__()
-            message = None if self._ended else self._begin_next()
-            flush = message is not None and (
-                message.begun_at - driver.last_write > QUIET_S or message.run.marked
+            messages: list[Message[Body]] = []
+            if not self._ended:
+                messages = begin_some(self._buffer, most, driver.clock(), self._settlements)
+            flush = bool(messages) and (
+                messages[0].begun_at - driver.last_write > QUIET_S or is_marked(messages)
             )
         except BaseException as error:
             driver.__exit__(type(error), error, None)
             raise
         driver.leave(flush=flush)
-        if message is not None and not flush and driver.keeper is not None:
+        if messages and not flush and driver.keeper is not None:
             driver.keeper.soon()
-        return message
-
-    def _begin_next(self) -> Message[Body] | None:
-        try:
-            message: Message[Body] = self._buffer.popleft()
-        except IndexError:
-            return None
-        message.begun_at = self._driver.clock()
-        message.state = BEGUN
-        settlements = self._settlements
-        if not settlements.begins:
-            settlements.owe()
-        settlements.begins.append(message)
-        return message
+        return messages
 
     def _pass_on(self, waiter: Waiter) -> None:
         if not waiter.cancelled():
@@ -186,6 +183,25 @@ class Consumption(Generic[Body]):
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
             leave(self._driver, consumer)
+
+    def batches(self, most: int = 1_000) -> Iterator[Batch[Body]]:
+        """Return an iterator of what is there each time: up to `most` messages, to be acknowledged together.
+
+            with queue.consume(prefetch=2_000) as messages:
+                for batch in messages.batches(500):
+                    store([message.body for message in batch])
+                    batch.ack()
+
+        The first message that is there makes a batch: it waits for no others. How many there can be is the
+        `prefetch` of `consume`.
+
+        Raises:
+            TypeError, BadValue: `most` is not 1 to 10,000.
+            RuntimeError: outside of `with`.
+        """
+        if self._consumer is None:
+            raise RuntimeError("batches are taken inside of `with queue.consume() as messages:`")
+        return batches_of(self._consumer.take, check_most(most))
 
     def __iter__(self) -> Iterator[Message[Body]]:
         if self._consumer is not None:
