@@ -1,14 +1,14 @@
-"""`make bench-log`: a retained log beside a Kafka topic of one partition: publish in batches, and three groups that read.
+"""`make bench-log`: a retained log beside a Kafka topic of one partition: publish, and three groups that read.
 
     make bench-log
     KAFKA_HOME=/opt/kafka python -m benchmarks.logs --messages 10000000 --pairs 1
 
-Messages have 100 bytes. Here `publish_many` of 1,000, eight of them under way; there a producer that is given all of
-them, batches by itself, and is flushed. Once with a sync of each batch (`sync`; `log.flush.interval.messages=1`), once as
-Kafka comes (`lazy`). Then three groups read all of it, each in a process of its own, in batches of 1,000 that are
-acknowledged as they go; so there, with the fastest client that Python has (confluent-kafka, 1,000 messages a call) and with the one of asyncio
-(aiokafka). Both brokers are fresh and run in turn; each ratio is of one pair. What the broker read from its files, or
-the page cache, stands beside it (`rchar` of /proc).
+Messages have 100 bytes. Here `publish_many` of 1,000, eight of them under way; there a producer that is given all
+of them, batches by itself, and is flushed. Once with a sync of each batch (`sync`; there
+`log.flush.interval.messages=1`), once as Kafka comes (`lazy`). Then three groups read all, each in a process of
+its own, in batches of 1,000 that are acknowledged as they go; so there, with the fastest client that Python has
+(confluent-kafka, 1,000 messages a call), and with the one of asyncio (aiokafka). Both brokers are fresh and run in
+turn; each ratio is of one pair. What the broker read from files, cached or not, stands beside it (`rchar`).
 """
 
 from __future__ import annotations
@@ -60,8 +60,7 @@ async def publish_here(url: str, count: int, durability: str) -> float:
 async def archived(url: str, count: int) -> None:
     """Return when all is in the files."""
     async with minibroker.connect(url) as broker:
-        while (await broker.log(TOPIC).show()).messages < count:
-            await asyncio.sleep(0.1)
+        await broker.log(TOPIC).read(count - 1, wait=60)
 
 
 async def make_groups(url: str) -> None:
@@ -73,13 +72,15 @@ async def make_groups(url: str) -> None:
 
 async def group_here(url: str, group: str, count: int) -> None:
     """Read all as one group."""
-    async with minibroker.connect(url) as broker:
-        async with broker.queue(f"{TOPIC}@{group}").consume(prefetch=PREFETCH) as messages:
-            async for batch in messages.batches(BATCH):
-                await batch.ack()
-                count -= len(batch)
-                if not count:
-                    break
+    async with (
+        minibroker.connect(url) as broker,
+        broker.queue(f"{TOPIC}@{group}").consume(prefetch=PREFETCH) as messages,
+    ):
+        async for batch in messages.batches(BATCH):
+            await batch.ack()
+            count -= len(batch)
+            if count <= 0:
+                break
 
 
 async def reader_here(url: str, count: int) -> float:
