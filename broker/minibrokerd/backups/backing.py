@@ -27,6 +27,7 @@ from minibrokerd.backups.copying import Copy, Head, copy_of, read_head, scanned
 from minibrokerd.backups.failures import OtherStore, Unsettled
 from minibrokerd.backups.manifest import FORMAT, HASH_DIGITS, Manifest, Segment, SideFile
 from minibrokerd.backups.pace import Pace
+from minibrokerd.backups.retaining import take_retained
 from minibrokerd.backups.shelf import Shelf
 from minibrokerd.log.directory import DataDirectory, SegmentName, State
 from minibrokerd.log.failures import DamagedLog, NotWritable
@@ -72,13 +73,15 @@ def back_up(
     taking = _Taking(source, shelf, ops, pace, older)
     side_files = taking.side_files()
     rounds = taking.run()
+    # Behind the log: what it has given to the archive is there.
+    retained, retained_bytes = take_retained(source, shelf, ops, pace, older)
     last = taking.chain[-1]
     manifest = Manifest(
-        FORMAT, shelf.next_number(), __version__, taking.store_id.hex(), str(source.resolve()), last.last,
-        last.epoch, began_unix_ms, unix_ms(), taking.chain, side_files,
+        FORMAT if retained else 1, shelf.next_number(), __version__, taking.store_id.hex(), str(source.resolve()),
+        last.last, last.epoch, began_unix_ms, unix_ms(), taking.chain, side_files, retained,
     )  # fmt: skip
     shelf.commit(manifest)
-    return BackedUp(manifest, taking.copied_bytes, rounds, shelf.tidy(keep))
+    return BackedUp(manifest, taking.copied_bytes + retained_bytes, rounds, shelf.tidy(keep))
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from typing import Final
 import msgspec
 
 from minibrokerd.backups.manifest import Manifest
+from minibrokerd.backups.retaining import bring_retained
 from minibrokerd.backups.shelf import Shelf
 from minibrokerd.backups.verifying import read_whole
 from minibrokerd.log.directory import DataDirectory
@@ -98,6 +99,7 @@ def _build(
         for name, side in manifest.side_files.items():
             data = read_whole(shelf, side.file, side.sha256)
             _write(str(building / name), data, len(data), ops)
+        bring_retained(shelf, manifest, building, ops)
         _sync_directory(building, ops)
         restored = restore(DataDirectory(building, ops), ops, new_sessions=new_sessions)
     except BaseException:

@@ -12,7 +12,7 @@ import msgspec
 
 from minibrokerd.log.directory import SegmentName
 
-FORMAT: Final = 1
+FORMAT: Final = 2  # 2: with segments of retained logs
 HASH_DIGITS: Final = 16  # of a sha256 in the name of a file
 
 
@@ -50,6 +50,20 @@ class SideFile(msgspec.Struct, frozen=True):
     sha256: str
 
 
+class RetainedSegment(msgspec.Struct, frozen=True):
+    """One segment of a retained log: of which log, its name there, its file here.
+
+    `ends` is the crc32 of its first and last bytes, in which segments of one name in two lives of a log differ.
+    """
+
+    log: int
+    name: str
+    file: str
+    bytes: int
+    sha256: str
+    ends: int
+
+
 class Manifest(msgspec.Struct, frozen=True):
     """One back-up: the log up to batch `batch`, as it was at one moment after `began_unix_ms`."""
 
@@ -64,16 +78,19 @@ class Manifest(msgspec.Struct, frozen=True):
     ended_unix_ms: int
     segments: list[Segment]
     side_files: dict[str, SideFile]
+    retained: list[RetainedSegment] = []
 
     @property
     def bytes(self) -> int:
         """The bytes of all its segments."""
-        return sum(segment.bytes for segment in self.segments)
+        log, retained = self.segments, self.retained
+        return sum(each.bytes for each in log) + sum(each.bytes for each in retained)
 
     @property
     def files(self) -> dict[str, str]:
         """The names of all files that it needs, each with its sha256."""
         found = {each.file: each.sha256 for each in self.segments}
+        found |= {each.file: each.sha256 for each in self.retained}
         return found | {each.file: each.sha256 for each in self.side_files.values()}
 
 
@@ -92,7 +109,8 @@ def decode(data: bytes) -> Manifest:
     if version > FORMAT:
         raise ValueError(f"it has format {version}, this release knows {FORMAT}")
     manifest = msgspec.json.decode(data, type=Manifest)
-    for name in (*manifest.files, *manifest.side_files):
+    names = [each.name for each in manifest.retained]
+    for name in (*manifest.files, *manifest.side_files, *names):
         if "/" in name or "\0" in name or name in ("", ".", ".."):
             raise ValueError(f"it names {name!r:.100}, which is no file beside it")
     return manifest

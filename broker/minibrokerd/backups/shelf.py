@@ -2,6 +2,7 @@
 
     lock
     segment-0000000021-00001-3f2a9c0177d1e5b4.log    named by its content
+    retained-17-...-2-8d0c61f2ab937e44.segment       likewise, of retained log 17
     key-..., tokens-...                              likewise
     backup-0000012-20261128T215022Z.json             back-up 12 is whole: this was written last
     *.tmp                                            of a run that did not end
@@ -34,8 +35,10 @@ MOST_BYTES: Final = 1024 * 1024 * 1024
 
 _MANIFEST: Final = re.compile(r"backup-(\d{7})-\d{8}T\d{6}Z\.json")
 _SEGMENT: Final = re.compile(r"segment-(\d{10})-(\d{5})-([0-9a-f]{16})\.log")
+_RETAINED: Final = re.compile(r"retained-\d+-\d{20}-\d+-[0-9a-f]{16}\.segment")
 _OURS: Final = re.compile(
-    r"(?:lock|lost\+found|.*\.tmp|(?:key|tokens)-[0-9a-f]{16})|" + f"{_MANIFEST.pattern}|{_SEGMENT.pattern}"
+    r"(?:lock|lost\+found|.*\.tmp|(?:key|tokens)-[0-9a-f]{16})|"
+    + f"{_MANIFEST.pattern}|{_SEGMENT.pattern}|{_RETAINED.pattern}"
 )  # fmt: skip
 
 
@@ -166,7 +169,7 @@ class Shelf:
             # What a manifest needs that cannot be read now, nobody knows.
             loose = not self.unreadable and name not in needed and not _MANIFEST.fullmatch(name)
             if name.endswith(".tmp") or (
-                loose and name.startswith(("segment-", "key-", "tokens-"))
+                loose and name.startswith(("segment-", "retained-", "key-", "tokens-"))
             ):
                 self.ops.unlink(self.at(name))
         return [each.number for each in old]

@@ -12,6 +12,7 @@ from minibrokerd.backups.shelf import Shelf
 from minibrokerd.log.directory import DataDirectory
 from minibrokerd.log.failures import LogError
 from minibrokerd.rescue.checking import check
+from minibrokerd.retained.checking import look_at
 
 
 @dataclass(slots=True)
@@ -32,6 +33,8 @@ def verify(shelf: Shelf, manifest: Manifest) -> Verified:
             read_whole(shelf, file, sha256)
         except BackupDamaged as error:
             verified.wrong.append(str(error))
+    if not verified.wrong:
+        verified.wrong += damaged_retained(shelf, manifest)
     if verified.wrong:
         return verified
     ops = Presented(shelf, manifest)
@@ -47,6 +50,17 @@ def verify(shelf: Shelf, manifest: Manifest) -> Verified:
         text = f"its log ends with batch {checked.survey.number}, not with {manifest.batch}"
         verified.wrong.append(text)
     return verified
+
+
+def damaged_retained(shelf: Shelf, manifest: Manifest) -> list[str]:
+    """Say what of the retained logs of a back-up was damaged when it was copied."""
+    wrong = []
+    for row in manifest.retained:
+        looked = look_at(memoryview(shelf.read(row.file)), is_newest=False)
+        for start, end in looked.damages:
+            text = f"bytes {start} to {end} were not as they had been written when it was copied"
+            wrong.append(f"{shelf.at(row.file)}: {text}")
+    return wrong
 
 
 def read_whole(shelf: Shelf, file: str, sha256: str) -> bytes:

@@ -19,6 +19,7 @@ from minibrokerd.process import exits
 from minibrokerd.rescue.checking import Checked, Damage, check
 from minibrokerd.rescue.keeping import Keeper, QueueRisk
 from minibrokerd.rescue.pieces import Piece
+from minibrokerd.retained.checking import LogLooked, check_logs
 
 LOOKS: Final = 3  # at a directory that a server writes to meanwhile
 RISK_HEADS: Final = ("queue", "live", "lost", "lost or in memory", "may come again", "of these")
@@ -28,7 +29,7 @@ RISK_HEADS: Final = ("queue", "live", "lost", "lost or in memory", "may come aga
 @data_dir_option
 @json_option
 def check_command(data_dir: Path, as_json: bool) -> None:
-    """Verify every byte of the log, and say what is damaged.
+    """Verify every byte of the log and of retained logs, and say what is damaged.
 
     Nothing is locked and nothing is changed: it works on a copy, too, and beside a running server, whose last
     segment moves meanwhile. It goes on behind damage, to the end of the last segment.
@@ -36,11 +37,14 @@ def check_command(data_dir: Path, as_json: bool) -> None:
     directory = require_log(data_dir)
     with speaking(data_dir):
         checked, risks = _look(directory)
+        logs = list(check_logs(FileOps(), str(data_dir / "retained")))
         if as_json:
-            print_json(as_map(checked, risks))
+            print_json(as_map(checked, risks) | {"retained": [asdict(each) for each in logs]})
         else:
             tell(checked, risks)
-    sys.exit(exits.DONE if checked.whole else exits.DAMAGED)
+            tell_retained(logs)
+    whole = checked.whole and not any(each.damages for each in logs)
+    sys.exit(exits.DONE if whole else exits.DAMAGED)
 
 
 def _look(directory: DataDirectory) -> tuple[Checked, list[QueueRisk]]:
@@ -88,6 +92,19 @@ def tell(checked: Checked, risks: list[QueueRisk]) -> None:
     )
     print_risks(risks)
     note(f"serve says: {checked.refusal}")
+
+
+def tell_retained(logs: list[LogLooked]) -> None:
+    """Print what was found of retained logs, if there are any."""
+    if not logs:
+        return
+    heads = ("retained log", "segments", "messages", "damaged places")
+    rows = [(each.number, each.segments, each.messages, len(each.damages)) for each in logs]
+    say()
+    print_table(heads, rows, "")
+    for each in logs:
+        for file, start, end in each.damages:
+            note(f"retained/{each.number}/{file}: bytes {start} to {end} are skipped by who reads")
 
 
 def print_risks(risks: list[QueueRisk]) -> None:

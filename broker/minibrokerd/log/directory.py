@@ -29,6 +29,7 @@ _TORN: Final = re.compile(r"(?:torn|damaged)-\d+-\d+\.bin")
 _TEMPORARY: Final = re.compile(r"(?:failed|key|next|reserve)\.tmp")
 _OWN: Final = frozenset(
     {"lock", "key", "state", "failed", "restored.json", "tokens", "tokens.lock", "tokens.tmp"}
+    | {"retained"}  # the directory of retained logs: decision 66
 )
 _LOCK_BYTES: Final = 4_096  # of the lock file: who holds it, and where
 _LINE_BYTES: Final = 64  # the small text files: one line, padded, with its checksum

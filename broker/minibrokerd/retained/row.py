@@ -15,7 +15,7 @@ from typing import Final
 
 from minibrokerd.log.fileops import FileOps
 from minibrokerd.retained.rewriting import Rewriting
-from minibrokerd.retained.segment import NAME, Scanned, Segment
+from minibrokerd.retained.segment import NAME, Scanned, Segment, keys_in
 
 POINTED: Final = 64  # segments that keep their points in memory: 25 KB each, of 64 MiB
 
@@ -41,12 +41,7 @@ class Row:
         self._ops.make_directory(self._directory)
         self._descriptor = self._ops.open_directory(self._directory)
         names = self._ops.list_directory(self._directory)
-        newest: dict[int, int] = {}
-        for name in names:
-            if (match := NAME.fullmatch(name)) and match[3] == "segment":
-                low, generation = int(match[1]), int(match[2])
-                newest[low] = max(generation, newest.get(low, 0))
-        found = tuple(Segment(self._ops, self._directory, *pair) for pair in sorted(newest.items()))
+        found = tuple(Segment(self._ops, self._directory, *key) for key in keys_in(names))
         ours = {name for segment in found for name in (segment.name, segment.index_name)}
         for name in names:
             if name not in ours and (NAME.fullmatch(name) or name.endswith(".tmp")):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Final
 
@@ -29,6 +29,26 @@ from minibrokerd.retained.points import (
 NAME: Final = re.compile(r"(\d{20})-(\d+)\.(segment|index)")
 _AHEAD_BYTES: Final = 64 * 1024  # read beyond what was asked for: most frames end there
 _SCAN_BYTES: Final = 4 * 1024 * 1024
+
+
+def name_of(low: int, generation: int) -> str:
+    """Return the name of the file of a segment."""
+    return f"{low:020d}-{generation}.segment"
+
+
+def keys_in(names: Iterable[str]) -> list[tuple[int, int]]:
+    """Return (low, generation) of the segments among these names, in their order; of two generations the newer."""
+    newest: dict[int, int] = {}
+    for name in names:
+        if (match := NAME.fullmatch(name)) and match[3] == "segment":
+            low, generation = int(match[1]), int(match[2])
+            newest[low] = max(generation, newest.get(low, 0))
+    return sorted(newest.items())
+
+
+def newest_of(names: Iterable[str]) -> list[str]:
+    """As `keys_in`; return the names."""
+    return [name_of(*key) for key in keys_in(names)]
 
 
 class Bad:
@@ -59,7 +79,7 @@ class Segment:
     @property
     def name(self) -> str:
         """The name of its file."""
-        return f"{self.low:020d}-{self.generation}.segment"
+        return name_of(self.low, self.generation)
 
     @property
     def index_name(self) -> str:
