@@ -45,7 +45,9 @@ class Intent:
     retimed: bool = False  # somebody asked for another time: when it comes says nothing
     outcome: str = UNKNOWN
     confirmed_us: int = 0
-    confirmed_crashes: int = 0  # of the broker, until then
+    confirmed_crashes: int = (
+        0  # of the broker, until it was sent and confirmed; -1: one was between
+    )
     id: Id | None = None
     history: History | None = None
 
@@ -137,7 +139,8 @@ class Checker:
     def stored(self, intent: Intent, id: Id, now_us: int) -> None:
         """The confirm came: the message is safe under this id."""
         intent.outcome, intent.confirmed_us = OK, now_us
-        intent.confirmed_crashes = self.crashes
+        # A confirm that was on its way at the end of a life says nothing of the next one.
+        intent.confirmed_crashes = self.crashes if intent.sent_us > self.crashed_us else -1
         self.confirmed += 1
         self._identify(intent, id)
 

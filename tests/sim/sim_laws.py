@@ -389,6 +389,9 @@ class Laws:
         if other.id in self._checker.cancels or self._checker.may_be_removed(other.intent):
             return False
         ends_us = work.leased_us + work.lease_ms * 1_000 - SLACK_US
+        if other.intent.ttl_ms:
+            # Its time may be over before the broker hears that it began: then it has ended, whoever works on it.
+            ends_us = min(ends_us, other.intent.sent_us + other.intent.ttl_ms * 1_000 - SLACK_US)
         same_life = work.crashes == self._checker.crashes and work.link in alive
         return same_life and work.leased_us <= came.us < ends_us
 
