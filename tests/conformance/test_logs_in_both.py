@@ -100,6 +100,13 @@ async def test_what_a_group_cannot_do_is_in_its_dead_letters(
     assert len(await dead.peek()) == 1
 
 
+async def test_what_is_sent_twice_is_stored_once(queue: Any, log: Any) -> None:
+    first = await queue.publish("a", dedupe_id="1")
+    again = await queue.publish("a", dedupe_id="1")
+    assert (again.duplicate, again.id) == (True, first.id)
+    assert (await log.show()).next_offset == 1
+
+
 async def test_a_reader_needs_no_group(queue: Any, log: Any) -> None:
     before = datetime.now(UTC)
     await queue.publish({"n": 1}, key="k", headers={"h": 1})

@@ -302,6 +302,7 @@ async def _messages_of(broker: minibroker.Broker, queue: str) -> int:
         if counters["consumers"]:
             return 0
         messages += sum(counters[state] for state in STATES)
+        messages += counters.get("offsets", {}).get("messages", 0)  # of a log, in its files
     return messages
 
 
