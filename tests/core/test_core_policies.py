@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from typing import Any
 
 import pytest
 from core_client import Client
 from harness import World
+from hypothesis import given
+from hypothesis import strategies as st
 
 from minibroker.contract import limits
 from minibroker.contract.settings import LIMITABLE, SETTINGS
-from minibrokerd.core.model.policies import CHOSEN, Decided
+from minibrokerd.core.model.policies import CHOSEN, Decided, Policy
 from minibrokerd.core.model.queues import DEFAULTS, Queue
 from minibrokerd.core.model.records import QueueMeta, decode
 
@@ -378,6 +381,16 @@ def test_a_policy_is_copied_out_of_the_oldest_segment() -> None:
     world.restart()
     client = world.hello()
     assert shown(client, "q", "max_messages") == {"max_messages": (7, "policy p")}
+
+
+@given(
+    pattern=st.text("ab.*", min_size=1, max_size=8), name=st.text("ab.", min_size=1, max_size=10)
+)
+def test_a_pattern_is_a_glob(pattern: str, name: str) -> None:
+    """As the one of the standard library, of which only the star is taken."""
+    policy = Policy("p", pattern, {}, 0, operator=False)
+    fits = name.startswith(policy.first) and policy.takes(name)
+    assert fits == fnmatchcase(name, pattern)
 
 
 def test_a_pattern_costs_no_more_than_its_length() -> None:

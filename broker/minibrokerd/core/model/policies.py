@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from fnmatch import translate
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -31,7 +30,7 @@ OF_SOURCES: Final = (
     "compaction_",
     "tombstone_",
 )  # settings that no dead-letter queue has
-LOOKS: Final = 20  # of `in_steps`, for a queue that changes; a match is a third of one
+LOOKS: Final = 20  # of `in_steps`, for a queue that changes; a match is one
 CHOSEN: Final = "chosen"  # where a setting comes from that somebody set or declared
 _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder(dict[str, int | str]).decode
@@ -51,7 +50,17 @@ class Decided(dict[str, int | str]):
 class Policy:
     """One policy; or, `operator`, a limit."""
 
-    __slots__ = ("name", "of_dead", "operator", "pattern", "priority", "settings", "takes")
+    __slots__ = (
+        "_inner",
+        "_last",
+        "first",
+        "name",
+        "of_dead",
+        "operator",
+        "pattern",
+        "priority",
+        "settings",
+    )
 
     def __init__(
         self, name: str, pattern: str, settings: Settings, priority: int, *, operator: bool
@@ -62,8 +71,21 @@ class Policy:
         self.priority = priority
         self.operator = operator
         self.of_dead = pattern.endswith(DLQ_SUFFIX)
-        # Only the star means something of what PATTERN allows; what it becomes never backtracks.
-        self.takes: Callable[[str], object] = re.compile(translate(pattern)).match
+        self.first, *inner = pattern.split("*")  # what a name must begin with
+        self._last = inner.pop() if inner else None  # and end; None: it is this name
+        self._inner = [each for each in inner if each]
+
+    def takes(self, name: str) -> bool:
+        """Whether a name fits that begins as it must; what is between stars is looked for once, left to right."""
+        last, at = self._last, len(self.first)
+        if last is None:
+            return len(name) == at
+        stop = len(name) - len(last)
+        for each in self._inner:
+            at = name.find(each, at, stop) + len(each)
+            if at < len(each):
+                return False
+        return at <= stop and name.endswith(last)
 
     @property
     def key(self) -> tuple[int, str]:
@@ -169,8 +191,7 @@ class Policies:
     def decide(self, queue: Queue) -> Settings:
         """Return what a queue has by now."""
         own = queue.own()
-        fit = [each for each in self._policies if _fits(each, queue)]
-        limits = [each for each in self._limits if _fits(each, queue)]
+        fit, limits = _fit(self._policies, queue), _fit(self._limits, queue)
         if not fit and not limits:
             return DEFAULTS | own if own else DEFAULTS
         if own:
@@ -181,8 +202,13 @@ class Policies:
         return self._decided[key]
 
 
-def _fits(policy: Policy, queue: Queue) -> bool:
-    return policy.takes(queue.name) is not None and policy.of_dead == queue.is_dlq
+def _fit(policies: list[Policy], queue: Queue) -> list[Policy]:
+    name, is_dlq, begins = queue.name, queue.is_dlq, queue.name.startswith
+    return [
+        each
+        for each in policies
+        if begins(each.first) and each.of_dead == is_dlq and each.takes(name)
+    ]
 
 
 def _decide(own: Settings, policies: list[Policy], limits: list[Policy]) -> Decided:
@@ -234,7 +260,7 @@ def all_queues(store: Store) -> Iterator[int]:
         policies.done = numbers[0] if numbers else None
         for number in numbers:
             policies.carry_out(store, store.by_number[number])
-            yield LOOKS + len(policies.by_key) // 3
+            yield LOOKS + len(policies.by_key)
 
 
 def _nothing(store: Store, queue: Queue) -> None:
