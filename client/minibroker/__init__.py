@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         ProtocolError,
         QueueFull,
         QueueInUse,
+        SchemaMismatch,
         SettingsDiffer,
         ShuttingDown,
         Timeout,
@@ -135,6 +136,7 @@ __all__ = [
     "Redrive",
     "RetainedLog",
     "Routed",
+    "SchemaMismatch",
     "Settings",
     "SettingsDiffer",
     "SettleErrorHook",
@@ -174,8 +176,8 @@ _HOMES: Final = {
     "minibroker.contract.errors": (
         "BadName BadValue BodyError Busy Closed CommandError ConnectionLost DiskFull ExclusiveQueue "
         "IdConflict LeaseLost LimitReached LoginRefused MessageCancelled MessageFailed MinibrokerError "
-        "NotAllowed NotSent NotWaiting OutcomeUnknown ProtocolError QueueFull QueueInUse SettingsDiffer "
-        "ShuttingDown Timeout TokenRefused TooLarge UnknownExchange UnknownMessage UnknownQueue "
+        "NotAllowed NotSent NotWaiting OutcomeUnknown ProtocolError QueueFull QueueInUse SchemaMismatch "
+        "SettingsDiffer ShuttingDown Timeout TokenRefused TooLarge UnknownExchange UnknownMessage UnknownQueue "
         "UnknownSchedule Unroutable"
     ),
     "minibroker.contract.settings": "Settings",

@@ -72,6 +72,8 @@ ALLOWED: dict[str, set[Right]] = {
     "bind": {M},
     "unbind": {M},
     "bindings": EVERYBODY,
+    "schema_set": {M},
+    "schema_show": EVERYBODY,
     "policy_set": {A},
     "policies": {M, A},
     "policy_delete": {A},
@@ -117,6 +119,7 @@ MORE: dict[str, dict[str, Any]] = {
     "policy_delete": {"name": "p"},
     "log_group_set": {"group": "g"},
     "log_group_seek": {"group": "g"},
+    "schema_set": {"schema": b"{}"},
 }
 RUNS = (
     "begin",

@@ -119,6 +119,7 @@ ACTS: Final[dict[str, list[Act]]] = {
             "pauses", "accept", "ping", "goodbye", "exchange_set", "exchanges", "exchange_delete", "bind",
             "unbind", "bindings", "policy_set", "policies", "policy_delete",
             "log_group_set", "log_group_seek", "log_show", "log_read",
+            "schema_set", "schema_show",
         )
     },
 }  # fmt: skip

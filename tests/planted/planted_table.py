@@ -14,6 +14,7 @@ from log_mutants import LOG_MUTANTS
 from message_mutants import MESSAGE_MUTANTS
 from operating_mutants import OPERATING_MUTANTS
 from order_mutants import ORDER_MUTANTS
+from policy_mutants import POLICY_MUTANTS
 from routing_mutants import ROUTING_MUTANTS
 from session_mutants import SESSION_MUTANTS
 from sheaf_mutants import SHEAF_MUTANTS

@@ -117,6 +117,8 @@ RIGHTS: Final[Mapping[str, Row]] = {
         _row("bind", {Right.MANAGE}, "exchange queue target", "the exchange, and what it leads to"),
         _row("unbind", {Right.MANAGE}, "exchange queue target", "likewise"),
         _row("bindings", ANY, "exchange", "shows names of queues"),
+        _row("schema_set", {Right.MANAGE}, "queue", "makes the queue, where the server does so"),
+        _row("schema_show", ANY, "queue", ""),
         _row("policy_set", {Right.ADMIN}, "", "of all queues, whichever the token is for"),
         _row("policies", {Right.MANAGE, Right.ADMIN}, "", "all of them"),
         _row("policy_delete", {Right.ADMIN}, "", "of all queues, whichever the token is for"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from struct import Struct
 from typing import Final
 from zlib import crc32
@@ -98,6 +98,15 @@ class MemoryExtent:
             at += sizes[index] + sizes[index + 1]
             starts.append(at)
         return 0, starts
+
+    def bodies(self, count: int) -> Iterator[memoryview]:
+        """Yield the bodies of the messages, without their headers."""
+        view, at, blob_at = memoryview(self.tail), self.lengths_at, self.blob_at
+        for headers_bytes, body_bytes in _LENGTHS.iter_unpack(
+            view[at : at + LENGTHS_BYTES * count]
+        ):
+            blob_at += headers_bytes + body_bytes
+            yield view[blob_at - body_bytes : blob_at]
 
     def cut(self, low: int, high: int, start: int, stop: int) -> tuple[memoryview, memoryview]:
         """Return lengths and bytes of the messages with these indexes, as views of what was published.

@@ -7,6 +7,7 @@ from typing import Final
 from zlib import crc32
 
 from minibrokerd.bodies.memory_extents import MemoryExtent
+from minibrokerd.bodies.schemas import Schema
 from minibrokerd.bodies.shelves import SegmentShelf, pack_place, places_of, unpack_place
 from minibrokerd.bodies.tails import LENGTHS_BYTES, bin_bounds
 from minibrokerd.log.seam import Batch, Digested, Place, Record
@@ -54,6 +55,10 @@ class BodyStore:
     def read(self, place: int) -> Record:
         """Return the record at a place."""
         return self._read(*unpack_place(place))
+
+    def schema(self, text: bytes) -> Schema:
+        """Return what checks bodies by a JSON Schema; ValueError, NoChecker as `Bodies.schema`."""
+        return Schema(text)
 
     def told(self, place: int) -> tuple[int, int]:
         """Return a place in two numbers that an operator can use."""

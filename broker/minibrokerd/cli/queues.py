@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import click
 
@@ -233,6 +234,12 @@ def _number(value: float | int | None) -> str:
 @queue_argument()
 @click.argument("settings", nargs=-1, metavar="SETTING=VALUE...", shell_complete=complete_setting)
 @option(
+    "--schema",
+    type=click.File("rb"),
+    help="File with the JSON Schema that bodies must fit from now on; - is standard input.",
+)
+@option("--no-schema", is_flag=True, help="Let it take any bodies again.")
+@option(
     "--unset",
     multiple=True,
     metavar="SETTING",
@@ -240,22 +247,61 @@ def _number(value: float | int | None) -> str:
 )
 @client_options
 def set_(
-    queue: str, settings: tuple[str, ...], unset: tuple[str, ...], url: str, as_json: bool
+    queue: str,
+    settings: tuple[str, ...],
+    schema: BinaryIO | None,
+    no_schema: bool,
+    unset: tuple[str, ...],
+    url: str,
+    as_json: bool,
 ) -> None:
     """Change settings of QUEUE; make it if there is none.
 
-    Settings that are not named stay as they are.
+    Settings that are not named stay as they are, and so does its schema.
 
     The settings are those that `queue show` lists, for example `lease_ms=1m max_attempts=3`. Those that end in _ms
     are durations: a plain number is one of milliseconds, and others have a unit; those that end in _bytes are
     sizes, like 512MiB. `kind=log` makes a retained log: `minibroker group set` lets groups read it.
     """
     changes = dict(map(change, settings))
+    if schema is not None and no_schema:
+        raise click.UsageError("--schema and --no-schema say different things")
+    wanted = None if schema is None else _read_schema(schema)
 
     async def work(broker: minibroker.Broker) -> None:
         asked = broker.queue(queue)
         found = await asked.set(unset=unset, **changes)
+        if wanted is not None or no_schema:
+            await asked.set_schema(wanted)
         _print_settings(found, await asked.origins() if not as_json else {}, as_json)
+
+    talk(url, work)
+
+
+def _read_schema(file: BinaryIO) -> Any:
+    try:
+        found = json.load(file)
+    except (ValueError, RecursionError) as error:
+        raise click.BadParameter(f"{file.name} is no JSON: {error}") from error
+    if not isinstance(found, dict | bool):
+        raise click.BadParameter(f"{file.name} has no JSON Schema, which is an object")
+    return found
+
+
+@queue.command("schema")
+@queue_argument()
+@client_options
+def show_schema(queue: str, url: str, as_json: bool) -> None:
+    """Show the JSON Schema that bodies of QUEUE must fit; `queue set --schema FILE` gives it one."""
+
+    async def work(broker: minibroker.Broker) -> None:
+        found = await broker.queue(queue).schema()
+        if as_json:
+            print_json(found)
+        elif found is None:
+            say(f"{queue} takes any bodies")
+        else:
+            say(json.dumps(found, indent=2, ensure_ascii=False))
 
     talk(url, work)
 

@@ -178,6 +178,7 @@ class Replay:
         store.exchanges.opened(store)
         store.owners.opened(store)
         store.retained.opened(store)
+        store.schemas.opened(store)
         finish_sessions(store)
         hold_back(store)
         store.dirty.clear()

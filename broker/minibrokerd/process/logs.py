@@ -110,6 +110,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "exchange_made": "a client made an exchange",
     "exchange_changed": "a client changed what an exchange does with what no binding takes",
     "exchange_deleted": "a client deleted an exchange, with its bindings",
+    "schema_set": "a client gave a queue a schema, or took it away (0 `bytes`)",
     "policy_set": "a client made or changed a policy, or a limit (`kind`)",
     "policy_deleted": "a client deleted a policy, or a limit",
     "bound": "a client bound `exchange` to a queue, or to another exchange",

@@ -21,6 +21,7 @@ from minibroker.contract.queue_commands import QUEUE_COMMANDS
 from minibroker.contract.result_commands import RESULT_COMMANDS
 from minibroker.contract.rows import REQUIRED, Answer, Column, Command, Field, Kind, Phase
 from minibroker.contract.schedule_commands import SCHEDULE_COMMANDS
+from minibroker.contract.schema_commands import SCHEMA_COMMANDS
 from minibroker.contract.session_commands import SESSION_COMMANDS
 
 COMMANDS: Final[Mapping[str, Command]] = {
@@ -36,6 +37,7 @@ COMMANDS: Final[Mapping[str, Command]] = {
         *EXCHANGE_COMMANDS,
         *POLICY_COMMANDS,
         *LOG_COMMANDS,
+        *SCHEMA_COMMANDS,
     )
 }
 

@@ -149,6 +149,12 @@ class Unroutable(CommandError):
     code = "unroutable"
 
 
+class SchemaMismatch(CommandError):
+    """A body does not fit the schema of its queue; the text says where and why, and nothing was stored."""
+
+    code = "schema_mismatch"
+
+
 class QueueInUse(CommandError):
     """The queue has consumers, or messages that nobody said may be lost; nothing was deleted."""
 
@@ -286,6 +292,11 @@ _ROWS = (
         Unroutable,
         True,
         "Bind a queue, set an alternate exchange, or let the exchange drop what nobody takes.",
+    ),
+    ErrorRow(
+        SchemaMismatch,
+        True,
+        "Correct the body at the place that the text names; `minibroker queue schema` shows what fits.",
     ),
     ErrorRow(QueueInUse, True, "Stop its consumers; purge it first, or delete it with force."),
     ErrorRow(

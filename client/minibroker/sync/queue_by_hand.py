@@ -8,7 +8,15 @@ from typing import Any
 
 from minibroker.contract.confirms import MessageId
 from minibroker.contract.settings import Settings
-from minibroker.session import dead, explanation, key_wishes, pause_wishes, rescheduling, wishes
+from minibroker.session import (
+    dead,
+    explanation,
+    key_wishes,
+    pause_wishes,
+    rescheduling,
+    schema_wishes,
+    wishes,
+)
 from minibroker.session.cancel_wish import cancel_wish
 from minibroker.session.dead import ErrorGroup, Redrive, Where
 from minibroker.session.declaring import NOTHING, Declaration, Differences
@@ -312,6 +320,25 @@ class QueueByHand:
         """Return the settings of the queue; UnknownQueue if there is none."""
         value = self._ask(timeout, "queue_show", {"queue": self.name})
         return dict(value["settings"])
+
+    def set_schema(self, schema: Any, *, timeout: Span | None = None) -> None:
+        """Let the queue take only bodies that fit a JSON Schema, whoever publishes them; None: any again.
+
+            queue.set_schema({"type": "object", "required": ["to"]})
+            queue.set_schema(Email)  # a dataclass, msgspec.Struct, TypedDict or pydantic model
+
+        The server checks it: what does not fit is refused with `SchemaMismatch`, which says the place. What is in
+        the queue stays. docs/guide/schemas.md has what a schema may be.
+
+        Raises:
+            TypeError, TooLarge: it is neither a schema nor a type that one can be made of; or of more than 12 KiB.
+            BadValue: it is no schema, checking it may have no bound, or the server has not the extra `schema`.
+        """
+        self._ask(timeout, *schema_wishes.put(self.name, schema))
+
+    def schema(self, *, timeout: Span | None = None) -> Any:
+        """Return the JSON Schema that bodies of the queue must fit; None: it has none."""
+        return schema_wishes.read(self._ask(timeout, *schema_wishes.show(self.name)))
 
     def origins(self, *, timeout: Span | None = None) -> dict[str, str]:
         """Return where the settings of the queue come from that are not the defaults, by their names.

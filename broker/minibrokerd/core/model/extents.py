@@ -17,6 +17,10 @@ from minibrokerd.log.seam import Batch, Digested, Record, Tail
 Sizes = tuple[int, "array[int] | None"]
 
 
+class NoChecker(Exception):
+    """The library that checks schemas is not installed."""
+
+
 class BadTail(Exception):
     """The bytes of a record, or of a frame, are not those of so many messages."""
 
@@ -53,6 +57,10 @@ class Extent(Tail, Protocol):
 
     def again(self) -> Extent:
         """Return these messages for a record more: the same bytes, which have another place."""
+        ...
+
+    def bodies(self, count: int) -> Iterator[memoryview]:
+        """Yield the bodies of the messages, without their headers; `sizes` was asked before."""
         ...
 
     def part(self, low: int, high: int, start: int, stop: int, columns: bytes = b"") -> Extent:
@@ -100,6 +108,14 @@ class Shelf(Protocol):
         ...
 
 
+class Schema(Protocol):
+    """What bodies of a queue must fit."""
+
+    def misfit(self, body: memoryview, encoding: int) -> tuple[str, str] | None:
+        """Return with which code a body is refused, and where and why it does not fit; None: it fits."""
+        ...
+
+
 class Bodies(Protocol):
     """Makes extents of what is no frame of a client, and shelves. What it calls a place nobody else looks into."""
 
@@ -134,6 +150,15 @@ class Bodies(Protocol):
 
     def read(self, place: Any) -> Record:
         """Return the record at a place, during a start."""
+        ...
+
+    def schema(self, text: bytes) -> Schema:
+        """Return what checks bodies by a JSON Schema.
+
+        Raises:
+            ValueError: the text is none, or checking it may take without end.
+            NoChecker: nothing here can.
+        """
         ...
 
     def told(self, place: Any) -> tuple[int, int]:

@@ -83,6 +83,8 @@ EXCHANGE: Final = Kind(15, "exchange", (str,), (int, bytes, bytes, bytes))
 BINDING: Final = Kind(16, "binding", (int, int, int, str), ())
 # A policy (policies.py), by 1 for a limit of an operator or 0, and its name: its priority, pattern, and settings.
 POLICY: Final = Kind(20, "policy", (int, str), (int, bytes, bytes))
+# The schema of a queue (schemas.py), by its number: a JSON text.
+SCHEMA: Final = Kind(25, "schema", (int,), (bytes,))
 # What a message came to, by its id: an `Outcome` (results.py), the result or the error, when it ended, and the
 # number of the queue in which it did.
 RESULT: Final = Kind(
@@ -99,7 +101,7 @@ LOG_GROUP: Final = Kind(17, "group of a log", (int,), (int, int, int, int))
 _ALL: Final = (
     ENDED, CANCELLED, RESULT, DEDUPE, SCHEDULE, PAUSE, RATE, CIRCUIT, REDRIVE, KEY, TAKING, AFTER,
     KEY_CIRCUIT, EXCHANGE, BINDING, POLICY, EXCLUSIVE,
-    LOG_GROUP,
+    LOG_GROUP, SCHEMA,
 )  # fmt: skip
 KINDS: Mapping[int, Kind] = {kind.number: kind for kind in _ALL}
 

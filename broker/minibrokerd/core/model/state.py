@@ -44,6 +44,7 @@ from minibrokerd.core.model.resting import rest
 from minibrokerd.core.model.results import Results
 from minibrokerd.core.model.retained import Retained
 from minibrokerd.core.model.scheduled import CalendarOf, Schedules, no_calendars
+from minibrokerd.core.model.schemas import Schemas
 from minibrokerd.core.model.sessions import Connection, Session
 from minibrokerd.core.model.sums import Sums
 from minibrokerd.core.model.wheel import Timer, Wheel
@@ -71,8 +72,8 @@ class Store:
         "entering", "epoch", "exchanges", "forward_waits", "grace_until_ms", "has_room", "held_back",
         "hold_until_ms", "idle", "jitter", "jobs", "kept", "lazy", "lazy_bytes", "looks_left", "max_queues",
         "news", "next_queue_number", "now_ms", "nowhere", "open_batch", "owners", "paused", "pauses", "policies",
-        "queues", "results", "retained", "room_bytes", "schedules", "sessions", "short", "sizes", "standing",
-        "sums", "synced", "unix_ms", "wheel",
+        "queues", "results", "retained", "room_bytes", "schedules", "schemas", "sessions", "short", "sizes",
+        "standing", "sums", "synced", "unix_ms", "wheel",
     )  # fmt: skip
 
     def __init__(
@@ -110,7 +111,7 @@ class Store:
         self.results = Results()
         self.chains = Chains()
         self.exchanges, self.policies, self.owners = Exchanges(), Policies(), Owners()
-        self.retained = Retained()
+        self.retained, self.schemas = Retained(), Schemas()
         self.has_room = True  # for what the server itself publishes
         self.wheel = Wheel(0)
         self.queues: dict[str, Queue] = {}

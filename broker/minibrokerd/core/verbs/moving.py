@@ -197,6 +197,7 @@ def delete(store: Store, queue: Queue, *, force: bool) -> int:
         store.remove_queue(each)
         store.exchanges.queue_gone(store, each.number)
         store.owners.queue_gone(store, each.number)
+        store.schemas.end(store, each.number)
         store.sums.singles.pop(each.group, None)
         if each.group.retained is not None:
             store.retained.gone(store, each)

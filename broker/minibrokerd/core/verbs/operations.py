@@ -51,6 +51,7 @@ from minibrokerd.core.verbs import (
     scheduling,
     settling,
     timing,
+    typing_bodies,
 )
 from minibrokerd.core.verbs.runs import slice_of_runs
 from minibrokerd.core.verbs.settling import Settlement
@@ -238,6 +239,8 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         _request("bind", exchanging.bind, makes="queue", owned="queue"),
         _request("unbind", exchanging.unbind, owned="queue"),
         _request("bindings", exchanging.bindings),
+        _request("schema_set", typing_bodies.schema_set, makes="queue"),
+        _request("schema_show", typing_bodies.schema_show),
         _request("policy_set", policing.policy_set),
         _request("policies", policing.policies),
         _request("policy_delete", policing.policy_delete),

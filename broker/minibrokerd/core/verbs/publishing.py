@@ -70,6 +70,8 @@ def check_publish(
             claims.new.add(name)
     if queue is None and store.policies:
         _check_room_of_new(store, name, asked_of(sizes, count, plan), claims)
+    if store.schemas and queue is not None:
+        store.schemas.check(queue, frame, extent, part, columns)
     after = None
     if part.after or part.after_step:
         after = check_after(

@@ -83,9 +83,7 @@ def check_route(
     if not queues and exchange.unroutable != DROP:
         exchange.refused_count += count
         raise Refused("unroutable", _why_nowhere(store, exchange, part))
-    if store.policies.done is not None:
-        for queue in queues:
-            catch_up_queue(store, queue)
+    _look_at(store, queues, frame, extent, part, columns)
     asked = asked_of(sizes, count, None)
     limited = [queue for queue in queues if queue.is_limited]
     if limited:
@@ -142,6 +140,23 @@ def _check_leaving(limited: list[Queue], count: int) -> None:
             f"in the queues that {count} messages are routed to, {leaving} might leave for them, more than "
             f"{limits.MAX_ROUTED}; publish fewer at a time",
         )
+
+
+def _look_at(
+    store: Store,
+    queues: list[Queue],
+    frame: Frame,
+    extent: Extent,
+    part: Any,
+    columns: dict[str, Any],
+) -> None:
+    """Have queues know their policies before they are asked for room, and look whether what comes fits them."""
+    if store.policies.done is not None:
+        for queue in queues:
+            catch_up_queue(store, queue)
+    if store.schemas:
+        for queue in queues:
+            store.schemas.check(queue, frame, extent, part, columns)
 
 
 def _why_nowhere(store: Store, exchange: Exchange, part: Any) -> str:
