@@ -156,9 +156,9 @@ def test_a_schema_ends_with_its_queue() -> None:
     set_schema(client, ADDRESSES)
     client.request({"op": "queue_delete", "queue": "q"})
     assert publish(client, 5)["op"] == "confirm"
-    assert not world.store.schemas
+    assert not world.store.schemas.by_queue
     world.restart()
-    assert not world.store.schemas
+    assert not world.store.schemas.by_queue
     assert publish(world.hello(), 5)["op"] == "confirm"
 
 

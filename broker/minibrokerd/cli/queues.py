@@ -301,7 +301,8 @@ def show_schema(queue: str, url: str, as_json: bool) -> None:
         elif found is None:
             say(f"{queue} takes any bodies")
         else:
-            say(json.dumps(found, indent=2, ensure_ascii=False))
+            for line in json.dumps(found, indent=2).splitlines():
+                say(line)
 
     talk(url, work)
 

@@ -20,13 +20,10 @@ NO_CHECKER: Final = "this server cannot check schemas: it needs `pip install 'mi
 class Schemas:
     """Those of all queues that have one, by their numbers; None: nothing here can ask it."""
 
-    __slots__ = ("_by_queue",)
+    __slots__ = ("by_queue",)
 
     def __init__(self) -> None:
-        self._by_queue: dict[int, Schema | None] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._by_queue)
+        self.by_queue: dict[int, Schema | None] = {}
 
     def opened(self, store: Store) -> None:
         """Take up what stands after a replay; ValueError if it cannot be understood."""
@@ -37,7 +34,7 @@ class Schemas:
             if number not in store.by_number:
                 store.kept.forget(SCHEMA, entry.key)  # its queue was deleted since
                 continue
-            self._by_queue[number] = understood(store.bodies, text)
+            self.by_queue[number] = understood(store.bodies, text)
 
     def text_of(self, store: Store, queue: Queue) -> bytes:
         """Return the schema of a queue as it was set; empty: it has none."""
@@ -48,13 +45,13 @@ class Schemas:
 
     def put(self, store: Store, queue: Queue, text: bytes, schema: Schema) -> None:
         """Let a queue have a schema, over a restart, too."""
-        self._by_queue[queue.number] = schema
+        self.by_queue[queue.number] = schema
         store.kept.put(store, SCHEMA, (queue.number,), (text,))
 
     def end(self, store: Store, number: int) -> None:
         """Let a queue have none, or be gone."""
-        if number in self._by_queue:
-            del self._by_queue[number]
+        if number in self.by_queue:
+            del self.by_queue[number]
             store.kept.end(store, SCHEMA, (number,))
 
     def check(
@@ -66,9 +63,9 @@ class Schemas:
             Refused: `schema_mismatch`, with the place; `too_large`, it has more bytes than are checked; or
                 `bad_value`, nothing here can check it.
         """
-        if queue.number not in self._by_queue:
+        if queue.number not in self.by_queue:
             return
-        schema = self._by_queue[queue.number]
+        schema = self.by_queue[queue.number]
         if schema is None:
             raise Refused("bad_value", f"the queue {queue.name!r} has a schema, and {NO_CHECKER}")
         if frame.size > MOST_FRAME_BYTES:

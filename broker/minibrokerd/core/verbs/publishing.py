@@ -70,7 +70,7 @@ def check_publish(
             claims.new.add(name)
     if queue is None and store.policies:
         _check_room_of_new(store, name, asked_of(sizes, count, plan), claims)
-    if store.schemas and queue is not None:
+    if store.schemas.by_queue and queue is not None:
         store.schemas.check(queue, frame, extent, part, columns)
     after = None
     if part.after or part.after_step:

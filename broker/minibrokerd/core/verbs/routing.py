@@ -154,7 +154,7 @@ def _look_at(
     if store.policies.done is not None:
         for queue in queues:
             catch_up_queue(store, queue)
-    if store.schemas:
+    if store.schemas.by_queue:
         for queue in queues:
             store.schemas.check(queue, frame, extent, part, columns)
 
