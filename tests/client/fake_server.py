@@ -55,6 +55,7 @@ class FakeServer:
         self.lease_ms = 30_000
         self.next_token = 1 << 40
         self.links: list[MemoryLink] = []
+        self.declared: set[str] = set()  # names of queues
         self.leads: dict[str, list[str]] = {}  # the queues of an exchange
         self.published: defaultdict[str, list[tuple[int, bytes]]] = defaultdict(list)
 
@@ -198,7 +199,9 @@ class FakeConnection:
         elif op == "ping":
             self.send({"op": "pong"})
         elif op == "queue_declare":
-            value = {"created": True, "settings": default_settings() | part["settings"]}
+            created = part["queue"] not in self.server.declared
+            self.server.declared.add(part["queue"])
+            value = {"created": created, "settings": default_settings() | part["settings"]}
             self.send({"op": "reply", "request": request, "value": value})
         elif op in ("begin", "ack", "nack", "reject", "release", "extend"):
             result, lost, columns = self._settle(part, columns)

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import pytest
 from fake_server import FakeServer
 from steps import until
 
@@ -95,3 +96,18 @@ def test_a_declaration_at_module_level_opens_no_connection_and_holds_in_a_child(
     assert (emails.settings()["max_attempts"], emails.differs) == (3, {})
     broker.close()
     server.close()
+
+
+@pytest.mark.parametrize("kept", [True, False])
+async def test_a_queue_that_was_gone_when_the_connection_came_back_is_told(
+    server: FakeServer, broker: minibroker.Broker, caplog: pytest.LogCaptureFixture, kept: bool
+) -> None:
+    """Its bindings are not there: whoever waits for what they bring would wait for ever."""
+    replies = broker.queue("replies", delete_unused_ms=60_000)
+    await replies.publish(b"1")
+    if not kept:
+        server.declared.clear()
+    server.links[-1].fail(ConnectionResetError("gone"))
+    await replies.publish(b"2")
+    told = [record for record in caplog.records if "made anew" in record.getMessage()]
+    assert [record.levelname for record in told] == ["WARNING"] * (not kept)

@@ -139,3 +139,79 @@ def test_a_dead_letter_queue_ends_with_its_source_alone() -> None:
     client = made(World())
     answer = client.set("reply.dlq", delete_unused_ms=PERIOD_MS)
     assert answer["code"] == "bad_value"
+
+
+def gone(world: World) -> Client:
+    """Return a client; the queue `reply` was temporary, and ended with two messages."""
+    client = made(world)
+    client.publish("reply", b"1", b"2")
+    world.advance(2 * PERIOD_MS + 1_000)
+    assert not is_there(client)
+    return client
+
+
+USES: dict[str, dict[str, object]] = {
+    "receive": {"op": "receive", "count": 1},
+    "consume": {"op": "consume", "consumer": 1, "prefetch": 1},
+    "bind": {"op": "bind", "exchange": "e"},
+    "dead": {"op": "receive", "count": 1, "queue": "reply.dlq"},
+}
+
+
+@pytest.mark.parametrize("use", [*USES, "publish"])
+@pytest.mark.parametrize("restarts", [False, True])
+def test_who_used_a_queue_that_ended_is_told(use: str, restarts: bool) -> None:
+    """Made by its use it would have other settings, and no bindings: whoever waits there would get nothing."""
+    world = World()
+    client = gone(world)
+    client.request({"op": "exchange_set", "name": "e", "type": "fanout"})
+    if restarts:
+        world.restart()
+        client = world.hello()
+    if use == "publish":
+        part = {"op": "publish", "queue": "reply", "count": 1}
+        answer = client.sequenced([part], b"", b"\0\0\0\0\1\0\0\0", b"x")
+    else:
+        answer = client.request({"queue": "reply"} | USES[use])
+    assert answer is not None
+    assert (answer["op"], answer["code"]) == ("error", "unknown_queue"), answer
+    assert "with 2 messages" in answer["text"]
+    assert not is_there(client)
+
+
+@pytest.mark.parametrize("op", ["queue_declare", "queue_set"])
+def test_a_declaration_makes_a_queue_that_ended(op: str) -> None:
+    """As it was the first time; it is used from then on, and what ended is forgotten, over a restart, too."""
+    world = World()
+    client = gone(world)
+    client.request({"op": op, "queue": "reply", "settings": {"delete_unused_ms": PERIOD_MS}})
+    client.publish("reply", b"3")
+    assert [each["body"] for each in client.peek("reply")] == [b"3"]
+    client.request({"op": "queue_delete", "queue": "reply", "force": 1})
+    world.restart()
+    client = world.hello()
+    client.publish("reply", b"4")  # somebody deleted it: any use makes it
+    assert is_there(client)
+
+
+def test_a_queue_that_ends_by_a_policy_comes_back_by_its_use() -> None:
+    """Nobody declared it: it was made by its use, and has the settings of the policy again."""
+    world = World()
+    client = world.hello()
+    settings = {"delete_unused_ms": PERIOD_MS}
+    asked = {"op": "policy_set", "name": "p", "pattern": "rep*", "settings": settings}
+    assert client.request(asked)["op"] == "reply"
+    for _ in range(2):
+        client.publish("reply", b"x")
+        world.advance(2 * PERIOD_MS + 1_000)
+        assert not is_there(client)
+        client = world.hello()
+
+
+def test_the_name_of_a_queue_that_ended_is_known_for_a_week() -> None:
+    world = World()
+    client = gone(world)
+    world.advance(8 * 24 * 3_600_000)
+    client = world.hello()
+    client.publish("reply", b"x")
+    assert is_there(client)

@@ -34,6 +34,7 @@ from minibroker.session.events import (
     HangUp,
     Leaving,
     Lost,
+    MadeAnew,
     NotDeclared,
     Opened,
     Renew,
@@ -103,6 +104,7 @@ class Driver(InLoop):
             Leaving: telling.leaving,
             Differs: telling.differs,
             NotDeclared: telling.not_declared,
+            MadeAnew: telling.made_anew,
         }
         _drivers.add(self)
 

@@ -52,6 +52,7 @@ MAX_PATTERN_BYTES: Final = 255  # of a binding; of a routing key, too, as in AMQ
 MAX_MATCHED_HEADERS: Final = 32  # of a message, for exchanges that look at them
 MAX_TARGETS: Final = 1_000  # queues that one message is routed to
 MAX_ROUTED: Final = 10_000  # entries that one part makes in all queues
+MAX_UNUSED: Final = 10_000  # temporary queues that ended, of which a server knows that they did
 MAX_LISTED: Final = 1_000  # exchanges, or bindings, in one answer
 MAX_SCHEMA_BYTES: Final = 12 * 1024  # of a queue, as JSON text
 MAX_POLICIES: Final = 200  # and limits of operators; each is looked at for each new queue

@@ -19,7 +19,7 @@ from minibroker.contract.errors import (
 )
 from minibroker.contract.settings import Settings, check_settings
 from minibroker.session.calls import Calls
-from minibroker.session.events import Differs, Effect, NotDeclared
+from minibroker.session.events import Differs, Effect, MadeAnew, NotDeclared
 from minibroker.session.session import Session
 
 # By name of the setting: what the program asked for, and what the queue has.
@@ -49,6 +49,7 @@ class Declaration:
         self.is_refused = False  # for good: the server does not know the operation
         self.call: Any = None  # the newest one
         self.tell = tell
+        self._was_there = False  # when it was declared before
         self._told: object = NOTHING  # what differed, or the text of the refusal
 
     def add(self, settings: Settings, *, overwrite: bool, exclusive: bool = False) -> bool:
@@ -96,6 +97,9 @@ class Declaration:
 
     def answered(self, value: Mapping[str, Any]) -> None:
         """Take the answer, and tell what differs unless that was told before."""
+        if self._was_there and value.get("created"):
+            self.tell(MadeAnew(self.queue))
+        self._was_there = True
         differs = self.compare(value["settings"])
         if differs and differs != self._told:
             self.tell(Differs(self.queue, differs))

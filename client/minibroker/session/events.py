@@ -217,4 +217,22 @@ class NotDeclared(NamedTuple):
     error: MinibrokerError
 
 
-Effect = Dial | HangUp | Opened | Away | Again | Lost | Renew | Leaving | Differs | NotDeclared
+class MadeAnew(NamedTuple):
+    """A queue that this program had declared was gone, and a declaration has made it again."""
+
+    queue: str
+
+
+Effect = (
+    Dial
+    | HangUp
+    | Opened
+    | Away
+    | Again
+    | Lost
+    | Renew
+    | Leaving
+    | Differs
+    | NotDeclared
+    | MadeAnew
+)

@@ -8,7 +8,15 @@ from typing import Any, Final
 
 from minibroker.contract.errors import MinibrokerError
 from minibroker.session.error_text import describe
-from minibroker.session.events import Again, Away, Differs, Leaving, NotDeclared, Opened
+from minibroker.session.events import (
+    Again,
+    Away,
+    Differs,
+    Leaving,
+    MadeAnew,
+    NotDeclared,
+    Opened,
+)
 from minibroker.session.message import MessageData
 
 logger = logging.getLogger("minibroker")
@@ -86,6 +94,11 @@ class Telling:
     def not_declared(self, effect: NotDeclared) -> None:
         """The server refused a declaration."""
         logger.warning("the queue %s was not declared: %s", effect.queue, effect.error)
+
+    def made_anew(self, effect: MadeAnew) -> None:
+        """A queue had ended meanwhile."""
+        text = "the queue %s was gone and is made anew, without what was in it and without its bindings"
+        logger.warning(text, effect.queue)
 
     def not_kept(self, message: MessageData[Any]) -> None:
         """A message came to a result, and nobody keeps it: said once for each queue."""

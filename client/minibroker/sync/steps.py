@@ -25,6 +25,7 @@ from minibroker.session.events import (
     HangUp,
     Leaving,
     Lost,
+    MadeAnew,
     NotDeclared,
     Opened,
     Renew,
@@ -411,6 +412,7 @@ def _saying(telling: Telling, effect: Any) -> Callable[[], object]:
         Leaving: telling.leaving,
         Differs: telling.differs,
         NotDeclared: telling.not_declared,
+        MadeAnew: telling.made_anew,
     }
     return lambda: say[type(effect)](effect)
 

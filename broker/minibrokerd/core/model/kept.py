@@ -98,10 +98,12 @@ EXCLUSIVE: Final = Kind(21, "exclusive queue", (int,), (int, bytes))
 # A group of a retained log (retained.py), by the number of its queue: that of the log, the next offset, the
 # generation, and the time from which it starts (unix ms), while no offset is known; 0: one is.
 LOG_GROUP: Final = Kind(17, "group of a log", (int,), (int, int, int, int))
+# A temporary queue that ended as nobody used it (verbs/unused.py), by its name: when, and with how many messages.
+UNUSED: Final = Kind(22, "temporary queue that ended", (str,), (int, int), most=limits.MAX_UNUSED)
 _ALL: Final = (
     ENDED, CANCELLED, RESULT, DEDUPE, SCHEDULE, PAUSE, RATE, CIRCUIT, REDRIVE, KEY, TAKING, AFTER,
     KEY_CIRCUIT, EXCHANGE, BINDING, POLICY, EXCLUSIVE,
-    LOG_GROUP, SCHEMA,
+    LOG_GROUP, SCHEMA, UNUSED,
 )  # fmt: skip
 KINDS: Mapping[int, Kind] = {kind.number: kind for kind in _ALL}
 

@@ -86,6 +86,16 @@ def no_queue(name: str, *, auto_create: bool) -> Refused:
     return Refused("unknown_queue", f"there is no queue {name!r:.200}; {comes}")
 
 
+def was_unused(name: str, ended: tuple[int | bytes, ...], unix_ms: int) -> Refused:
+    """Return the refusal of what would make a temporary queue by its use that was there: as it was not."""
+    at_unix_ms, messages = map(int, ended)
+    text = (
+        f"the temporary queue {name!r:.200} ended {max(0, unix_ms - at_unix_ms) // 1_000} s ago with {messages} "
+        "messages, as nobody had used it for `delete_unused_ms`; declare it again, and bind it where it was bound"
+    )
+    return Refused("unknown_queue", text)
+
+
 def no_group(name: str) -> Refused:
     """Return the refusal of what names a group that is not there: nobody knows where it would start."""
     log, _, group = name.removesuffix(limits.DLQ_SUFFIX).partition(limits.GROUP_MARK)

@@ -20,7 +20,7 @@ from minibrokerd.core.model.endings import Endings
 from minibrokerd.core.model.exchanges import Exchanges
 from minibrokerd.core.model.extents import Bodies, Extent
 from minibrokerd.core.model.group import Group
-from minibrokerd.core.model.kept import Kept
+from minibrokerd.core.model.kept import UNUSED, Kept
 from minibrokerd.core.model.key_times import forget_key_times
 from minibrokerd.core.model.messages import LAZY, MEMORY, Block, Message, Span, runs_of, same_lease
 from minibrokerd.core.model.owners import Owners
@@ -39,7 +39,13 @@ from minibrokerd.core.model.records import (
     StateMeta,
     encode,
 )
-from minibrokerd.core.model.refusals import Refused, check_new_name, no_group, no_queue
+from minibrokerd.core.model.refusals import (
+    Refused,
+    check_new_name,
+    no_group,
+    no_queue,
+    was_unused,
+)
 from minibrokerd.core.model.resting import rest
 from minibrokerd.core.model.results import Results
 from minibrokerd.core.model.retained import Retained
@@ -262,7 +268,8 @@ class Store:
         """Return a queue, made with defaults if need be; the DLQ of a queue is made with it.
 
         Raises:
-            Refused: `bad_name`, `limit_reached`, or `unknown_queue` where the server makes no queues on use.
+            Refused: `bad_name`, `limit_reached`, or `unknown_queue` where the server makes no queues on use, and
+                of a temporary queue that ended.
         """
         queue = self.queues.get(name)
         if queue is not None:
@@ -282,6 +289,9 @@ class Store:
         if limits.GROUP_MARK in name:
             raise no_group(name)
         check_new_name(name)
+        ended = self.kept.get(self, UNUSED, (name,))
+        if ended is not None:
+            raise was_unused(name, ended, self.unix_ms)
         if not self.auto_create:
             raise Refused(
                 "unknown_queue",
@@ -318,6 +328,7 @@ class Store:
         queue.chosen = settings if home is None and settings is not DEFAULTS else None
         arrange(self, queue)
         self.write_queue(queue)
+        self.kept.end(self, UNUSED, (name,))
         self.reserve_ahead(queue)
         if self.policies:
             self.policies.carry_out(self, queue)

@@ -2,16 +2,24 @@
 
 Looked at once in that time: a queue in which nothing happened between two looks is not used. So it ends between
 once and twice that time behind its last use, and the use of a queue costs nothing more.
+
+Whoever used it is told: for a week its name is known, and makes no queue by its use, which would have other
+settings and no bindings. A declaration makes it.
 """
 
 from __future__ import annotations
 
+from typing import Final
+
 from minibroker.contract.limits import DLQ_SUFFIX
+from minibrokerd.core.model.kept import UNUSED
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.state import Store
 from minibrokerd.core.model.wheel import Timer
 from minibrokerd.core.verbs.moving import delete
 from minibrokerd.core.verbs.pausing import end_pause_of
+
+KNOWN_MS: Final = 7 * 24 * 3_600_000
 
 
 def watch(store: Store, queue: Queue) -> None:
@@ -51,6 +59,11 @@ def _look(store: Store, timer: Timer, argument: tuple[Queue, int]) -> None:
     count = delete(store, queue, force=True)
     for each in both:
         end_pause_of(store, each)
+    if queue.own().get(
+        "delete_unused_ms"
+    ):  # else a policy says so, and the next use makes it as it was
+        expires_unix_ms = store.unix_ms + KNOWN_MS
+        store.kept.put(store, UNUSED, (queue.name,), (store.unix_ms, count), expires_unix_ms)
     tell = store.effects.warn if count else store.effects.note
     tell("queue_unused", queue=queue.name, messages=count)
 
