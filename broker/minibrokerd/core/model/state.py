@@ -39,13 +39,7 @@ from minibrokerd.core.model.records import (
     StateMeta,
     encode,
 )
-from minibrokerd.core.model.refusals import (
-    Refused,
-    check_new_name,
-    no_group,
-    no_queue,
-    was_unused,
-)
+from minibrokerd.core.model.refusals import Refused, check_new_name, no_group, no_queue, was_unused
 from minibrokerd.core.model.resting import rest
 from minibrokerd.core.model.results import Results
 from minibrokerd.core.model.retained import Retained
@@ -268,8 +262,7 @@ class Store:
         """Return a queue, made with defaults if need be; the DLQ of a queue is made with it.
 
         Raises:
-            Refused: `bad_name`, `limit_reached`, or `unknown_queue` where the server makes no queues on use, and
-                of a temporary queue that ended.
+            Refused: `bad_name`, `limit_reached`, or `unknown_queue`: the server makes none on use, or it was temporary.
         """
         queue = self.queues.get(name)
         if queue is not None:
@@ -289,8 +282,7 @@ class Store:
         if limits.GROUP_MARK in name:
             raise no_group(name)
         check_new_name(name)
-        ended = self.kept.get(self, UNUSED, (name,))
-        if ended is not None:
+        if (ended := self.kept.get(self, UNUSED, (name,))) is not None:
             raise was_unused(name, ended, self.unix_ms)
         if not self.auto_create:
             raise Refused(
