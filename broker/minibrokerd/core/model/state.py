@@ -262,7 +262,7 @@ class Store:
         """Return a queue, made with defaults if need be; the DLQ of a queue is made with it.
 
         Raises:
-            Refused: `bad_name`, `limit_reached`, or `unknown_queue`: the server makes none on use, or it was temporary.
+            Refused: `bad_name`, `limit_reached`; `unknown_queue`, it is not made by use, or was temporary.
         """
         queue = self.queues.get(name)
         if queue is not None:
