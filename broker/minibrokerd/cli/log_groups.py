@@ -57,8 +57,9 @@ def set_(log: str, name: str, start: Any, url: str, as_json: bool) -> None:
 @log_argument
 @group_argument
 @option("--start", type=Start(), required=True, help=f"Where it goes on: {START_HELP}")
+@option("--key", metavar="TEXT", help="Of what has ended, only messages of this key come again.")
 @client_options
-def seek(log: str, name: str, start: Any, url: str, as_json: bool) -> None:
+def seek(log: str, name: str, start: Any, key: str | None, url: str, as_json: bool) -> None:
     """Move GROUP of LOG to another place: replay, or skip.
 
     What it has not ended yet ends there, also what workers have: they are told. Its dead letters stay.
@@ -68,7 +69,7 @@ def seek(log: str, name: str, start: Any, url: str, as_json: bool) -> None:
     """
 
     async def work(broker: minibroker.Broker) -> None:
-        _tell(await broker.log(log).seek(name, start), as_json)
+        _tell(await broker.log(log).seek(name, start, key=key), as_json)
 
     talk(url, work)
 

@@ -47,13 +47,18 @@ class RetainedLog:
         value = await self._ask(timeout, log_wishes.group_set(self.name, group, start))
         return log_wishes.read_group(value)
 
-    async def seek(self, group: str, start: Start, *, timeout: Span | None = None) -> GroupInfo:
+    async def seek(
+        self, group: str, start: Start, *, key: str | None = None, timeout: Span | None = None
+    ) -> GroupInfo:
         """Move a group to another place: replay. `start` is as for `declare_group`.
 
         What it has not ended yet ends there: what waits comes again if it stands behind the new place, and what
         workers have is lost to them (LeaseLost). Its dead letters stay.
+
+        With a `key`, of those that the group had ended only messages of that come again; what it had not comes as
+        it would have, and what it had ended behind the first of these comes again. Busy while one is under way.
         """
-        value = await self._ask(timeout, log_wishes.group_seek(self.name, group, start))
+        value = await self._ask(timeout, log_wishes.group_seek(self.name, group, start, key))
         return log_wishes.read_group(value)
 
     async def show(self, *, timeout: Span | None = None) -> LogInfo:

@@ -37,9 +37,18 @@ LOG_COMMANDS: Final[tuple[Command, ...]] = (
         "log_group_seek",
         _MAIN,
         Answer.REPLY,
-        (QUEUE, _GROUP, *_START),
+        (
+            QUEUE,
+            _GROUP,
+            *_START,
+            text(
+                "key",
+                limits.MAX_KEY_BYTES,
+                "Of what has ended, only messages of this key come again.",
+            ),
+        ),
         (),
-        "Move a group to another position; what waits in it, or is held or begun, ends there.",
+        "Move a group to another position; what is in it ends there, and comes again if it stands behind that.",
     ),
     Command(
         "log_show",

@@ -49,19 +49,19 @@ def weight(queue: str, key: str, weight: int) -> Wish:
     of_type("weight", weight, int, "an int")
     if not 1 <= weight <= limits.MAX_KEY_WEIGHT:
         raise BadValue(f"weight is {weight}; it must be from 1 to {limits.MAX_KEY_WEIGHT}")
-    return "key_set", {"queue": queue, "key": _checked(key), "weight": weight}, b""
+    return "key_set", {"queue": queue, "key": checked_key(key), "weight": weight}, b""
 
 
 def pause(queue: str, key: str, for_: Span | None) -> Wish:
     """Return the wish to have nothing of a key handed out for so long; None: until it is resumed."""
     most = limits.MAX_DELAY_MS
     pause_ms = most if for_ is None else milliseconds("for_", for_, most)
-    return "key_set", {"queue": queue, "key": _checked(key), "pause_ms": pause_ms}, b""
+    return "key_set", {"queue": queue, "key": checked_key(key), "pause_ms": pause_ms}, b""
 
 
 def resume(queue: str, key: str) -> Wish:
     """Return the wish to let a key go on."""
-    return "key_set", {"queue": queue, "key": _checked(key), "pause_ms": 0}, b""
+    return "key_set", {"queue": queue, "key": checked_key(key), "pause_ms": 0}, b""
 
 
 def read(value: Mapping[str, Any]) -> KeySetting:
@@ -90,7 +90,7 @@ def _circuit(value: Mapping[str, Any] | None) -> KeyCircuit | None:
     )
 
 
-def _checked(key: object) -> str:
+def checked_key(key: object) -> str:
     of_type("key", key, str, "a str")
     assert isinstance(key, str)
     if not key:

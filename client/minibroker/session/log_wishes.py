@@ -10,6 +10,7 @@ from minibroker.contract import limits
 from minibroker.contract.errors import BadName, BadValue
 from minibroker.contract.limits import DLQ_SUFFIX, GROUP_MARK
 from minibroker.contract.log_commands import OFFSET, STARTS, TIME
+from minibroker.session.key_wishes import checked_key
 from minibroker.session.spans import Span, milliseconds, of_type, shown, whole
 from minibroker.session.wishes import Wish
 from minibroker.session.wishes import check_name as check_queue
@@ -24,7 +25,7 @@ class GroupInfo:
 
     Its messages are those of the queue `queue`. `position` is the next offset that it is fed; `lag` is about how
     many messages stand behind that, `waiting` how many in front of it have not begun, `begun` are worked on;
-    `seeks` is how often it was moved.
+    `seeks` is how often it was moved; `only_key` is that of a replay that is under way, if it is of one key.
     """
 
     queue: str
@@ -33,6 +34,7 @@ class GroupInfo:
     waiting: int
     begun: int
     seeks: int
+    only_key: str | None = None
 
     @property
     def name(self) -> str:
@@ -91,9 +93,12 @@ def group_set(log: str, group: str, start: Start) -> Wish:
     return "log_group_set", {"queue": log, "group": check_group(group), **start_fields(start)}, b""
 
 
-def group_seek(log: str, group: str, start: Start) -> Wish:
-    """Return the request that moves a group."""
-    return "log_group_seek", {"queue": log, "group": check_group(group), **start_fields(start)}, b""
+def group_seek(log: str, group: str, start: Start, key: str | None) -> Wish:
+    """Return the request that moves a group; with a key, only messages of that come again."""
+    fields = {"queue": log, "group": check_group(group), **start_fields(start)}
+    if key is not None:
+        fields["key"] = checked_key(key)
+    return "log_group_seek", fields, b""
 
 
 def show(log: str, after: str) -> Wish:
@@ -121,6 +126,7 @@ def read_group(value: dict[str, Any]) -> GroupInfo:
         value["waiting"],
         value["begun"],
         value["seeks"],
+        value.get("only_key") or None,
     )
 
 

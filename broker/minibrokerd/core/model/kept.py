@@ -96,8 +96,9 @@ TAKING: Final = Kind(12, "session that takes messages", (int,), (bytes, bytes))
 # An exclusive queue (owners.py), by its number: the session that it belongs to, and the name of its client.
 EXCLUSIVE: Final = Kind(21, "exclusive queue", (int,), (int, bytes))
 # A group of a retained log (retained.py), by the number of its queue: that of the log, the next offset, the
-# generation, and the time from which it starts (unix ms), while no offset is known; 0: one is.
-LOG_GROUP: Final = Kind(17, "group of a log", (int,), (int, int, int, int))
+# generation, and the time from which it starts (unix ms), while no offset is known; 0: one is. Below an offset
+# (0: none) it gets messages of one key alone.
+LOG_GROUP: Final = Kind(17, "group of a log", (int,), (int, int, int, int, int, bytes))
 # A temporary queue that ended as nobody used it (verbs/unused.py), by its name: when, and with how many messages.
 UNUSED: Final = Kind(22, "temporary queue that ended", (str,), (int, int), most=limits.MAX_UNUSED)
 _ALL: Final = (

@@ -160,9 +160,11 @@ class Feeder:
         "is_at_end",
         "is_fetching",
         "log",
+        "only_key",
         "position",
         "queue",
         "since_unix_ms",
+        "upto",
     )
 
     def __init__(
@@ -173,6 +175,8 @@ class Feeder:
         self.position = position
         self.generation = generation
         self.since_unix_ms = since_unix_ms
+        # Below this offset it gets messages of one key alone; the others had ended before it was moved.
+        self.upto, self.only_key = 0, ""
         self.is_fetching = False
         # So many messages stood behind the position when it was looked at, and what the next offset was then.
         self.behind: int | None = None
@@ -181,7 +185,8 @@ class Feeder:
 
     def write(self, store: Store) -> None:
         """Let the position stand, over a restart, too."""
-        value = (self.log.queue.number, self.position, self.generation, self.since_unix_ms)
+        place = self.log.queue.number, self.position, self.generation, self.since_unix_ms
+        value = (*place, self.upto, self.only_key.encode())
         store.kept.put(store, LOG_GROUP, (self.queue.number,), value)
         self.queue.last_batch = store.open_batch
 
@@ -230,12 +235,18 @@ class Retained:
     def opened(self, store: Store) -> None:
         """Take up the groups that stand after a replay."""
         for entry in list(store.kept.of(LOG_GROUP)):
-            (number,), (log_number, position, generation, since_unix_ms) = entry.key, entry.value
+            (number,), (log_number, position, generation, since_unix_ms, upto, key) = (
+                entry.key,
+                entry.value,
+            )
             queue, log = store.by_number.get(int(number)), self.logs.get(int(log_number))
             if queue is None or log is None:
                 store.kept.forget(LOG_GROUP, entry.key)  # it was deleted since
                 continue
-            self.add(store, Feeder(queue, log, int(position), int(generation), int(since_unix_ms)))
+            feeder = Feeder(queue, log, int(position), int(generation), int(since_unix_ms))
+            assert isinstance(key, bytes)
+            feeder.upto, feeder.only_key = int(upto), key.decode()
+            self.add(store, feeder)
 
     def add(self, store: Store, feeder: Feeder) -> None:
         """Have a group fed from now on."""

@@ -81,6 +81,25 @@ def cut(piece: Piece, first: int, stop: int) -> Piece:
     return _piece(block, spans)
 
 
+def only(piece: Piece, start: int, upto: int, key: str) -> list[Piece]:
+    """Return what a piece has from `start` on: below `upto` the messages of one key, behind it all."""
+    first, stop = max(piece.first, start), piece.first + piece.count
+    end = max(min(stop, upto), first)
+    named: Any = SimpleNamespace(columns=piece.columns)
+    keys = read_columns(named, piece.extent.columns(), piece.count).get("key")
+    runs: list[tuple[int, int]] = []
+    for offset in range(first, end):
+        if (piece.key if keys is None else keys[offset - piece.first]) != key:
+            continue
+        if runs and runs[-1][1] == offset:
+            runs[-1] = runs[-1][0], offset + 1
+        else:
+            runs.append((offset, offset + 1))
+    if end < stop:
+        runs.append((end, stop))
+    return [cut(piece, *run) for run in runs]
+
+
 def _pieces(spans: Sequence[Span]) -> Iterator[Piece]:
     """Yield spans, in order, as the files have them: neighbours of one publish are one piece."""
     start = 0

@@ -7,6 +7,7 @@ repeats anything that was confirmed.
 from __future__ import annotations
 
 from collections import deque
+from itertools import chain
 from types import SimpleNamespace
 from typing import Any, Final
 
@@ -17,7 +18,7 @@ from minibrokerd.core.model.messages import SYNC, Block, terms
 from minibrokerd.core.model.records import PublishMeta
 from minibrokerd.core.model.retained import Feeder, Fetch, Piece
 from minibrokerd.core.model.state import Store
-from minibrokerd.core.verbs.archiving import cut
+from minibrokerd.core.verbs.archiving import cut, only
 from minibrokerd.core.verbs.publishing import enter
 from minibrokerd.core.verbs.reading import answer
 from minibrokerd.log.sizes import PUBLISH_OVERHEAD_BYTES
@@ -78,9 +79,17 @@ def _tell_missed(store: Store, feeder: Feeder, command: Fetched) -> None:
 
 def _publish(store: Store, feeder: Feeder, command: Fetched) -> None:
     start = command.start if feeder.since_unix_ms else max(feeder.position, command.start)
+    if feeder.since_unix_ms and 0 < feeder.upto < start:
+        # The time is behind what it has not ended yet: that comes first.
+        feeder.since_unix_ms, feeder.position, feeder.is_at_end = 0, feeder.upto, False
+        feeder.write(store)
+        return
     feeder.since_unix_ms = 0
     most = store.sizes.apply_bytes // 2
     batch_bytes, left = 0, deque(command.pieces)
+    if start < feeder.upto:
+        some = [only(piece, start, feeder.upto, feeder.only_key) for piece in command.pieces]
+        left = deque(chain.from_iterable(some))
     while left:
         piece = left.popleft()
         if piece.first + piece.count <= start:

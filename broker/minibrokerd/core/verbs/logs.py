@@ -49,9 +49,18 @@ def log_group_seek(store: Store, frame: Frame, part: Any) -> None:
             f"{name!r} was moved {limits.MAX_SEEKS} times, as often as it can; delete and make it"
         )
         raise Refused("limit_reached", text)
+    if part.key and feeder.upto > feeder.position:
+        text = (
+            f"{name!r} is given messages of the key {feeder.only_key!r} again, up to {feeder.upto}"
+        )
+        raise Refused("busy", f"{text}; wait, or move it without a key", 1_000)
     check_space(short=store.short)
+    floor = _floor_of(store, feeder) if part.key else 0
     client = store.connections[frame.connection].session.client
     purged = purge(store, queue, client)
+    feeder.upto, feeder.only_key = floor, part.key
+    if part.key and not since_unix_ms:
+        offset = min(offset, floor)
     feeder.generation += 1
     feeder.position, feeder.since_unix_ms = offset, since_unix_ms
     feeder.is_fetching = feeder.is_at_end = False
@@ -87,6 +96,16 @@ def log_show(store: Store, frame: Frame, part: Any) -> None:
     store.reply(frame.connection, frame.request, rests_on, value)
 
 
+def _floor_of(store: Store, feeder: Feeder) -> int:
+    """Return the offset below which a group has ended everything: the lowest of what is in it, or its position."""
+    queue, offsets = feeder.queue, [feeder.position]
+    offsets += [item.first & limits.MAX_OFFSET for _, item in queue.group.items()]
+    for _, each, _, spans, _ in store.entering:
+        if each is queue:
+            offsets += [span.first & limits.MAX_OFFSET for span in spans]
+    return min(offsets)
+
+
 def _name_of(log: RetainedLog, group: str) -> str:
     check_name(group)
     name = log.queue.name + GROUP_MARK + group
@@ -111,6 +130,7 @@ def _told(feeder: Feeder) -> dict[str, Any]:
         "waiting": group.backlog() + group.delayed_count,
         "begun": group.begun,
         "seeks": feeder.generation,
+        "only_key": feeder.only_key if feeder.upto > feeder.position else "",
     }
 
 
