@@ -183,7 +183,7 @@ def test_the_core_knows_nothing_of_its_shell() -> None:
 # Names in the core of what only `bodies/` and `log/` know, and why.
 PLACES = re.compile("crc|zlib|segment|offset")
 # That of a message in a retained log, which is its sequence there.
-OFFSETS = re.compile("^(_?(max|next)_)?offset(_bits)?$")
+OFFSETS = re.compile("^(_?(max|next)_)?offsets?(_bits)?$")
 ALLOWED_PLACES = {
     ("records.py", "segment"): "a field of DAMAGED, which is in logs, and for an operator",
 }

@@ -91,6 +91,7 @@ def _circuit(value: Mapping[str, Any] | None) -> KeyCircuit | None:
 
 
 def checked_key(key: object) -> str:
+    """Return a key that something is asked for; TypeError, BadValue if it is none."""
     of_type("key", key, str, "a str")
     assert isinstance(key, str)
     if not key:
