@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
@@ -34,7 +34,7 @@ class GroupInfo:
     waiting: int
     begun: int
     seeks: int
-    only_key: str | None = None
+    only_key: str | None = field(default=None, repr=False)
 
     @property
     def name(self) -> str:
