@@ -36,7 +36,6 @@ SLOWEST = (
     "cli/test_offline_commands.py",
     "docs/test_pages.py",
     "bridges/test_bridges.py",
-    "bridges/test_poison_and_maps.py",
     "packaging/test_wheel.py",
     "server/test_stopping.py",
     "http/test_http_tokens.py",

@@ -275,10 +275,14 @@ class Nats(Far):
     async def fill(self, bodies: Sequence[bytes]) -> None:
         """Publish, and await all acks."""
         client = await self.client()
-        stream = client.jetstream()
-        await stream.add_stream(name=self.place, subjects=[self.place])
-        await asyncio.gather(*(stream.publish(self.place, body) for body in bodies))
-        await client.close()
+        try:
+            stream = client.jetstream(timeout=ANSWER_S)
+            await stream.add_stream(name=self.place, subjects=[self.place])
+            for first in range(0, len(bodies), 100):  # each is synced
+                some = bodies[first : first + 100]
+                await asyncio.gather(*(stream.publish(self.place, body) for body in some))
+        finally:
+            await client.close()
 
     async def drain(self, count: int) -> list[bytes]:
         """Read from the start."""

@@ -50,6 +50,10 @@ class RunningBridge:
         lines = self.printed.rpartition("\n")[0].splitlines()
         return [json.loads(line) for line in lines if line.startswith("{")]
 
+    def said(self, event: str) -> bool:
+        """Whether it has told of such an event."""
+        return any(each["event"] == event for each in self.events)
+
     @property
     def handed_over(self) -> int:
         """How many it had handed over when it said so last."""

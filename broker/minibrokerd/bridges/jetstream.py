@@ -101,7 +101,7 @@ class StreamSource(Source):
         self._stream = needed(address, "stream")
         self._durable = address.options.get("durable", DEFAULT_GROUP)
         self._subject = address.options.get("subject", "")
-        self.name = f"{self._nats.name} stream {self._stream}"
+        self.name = self._nats.name = f"{self._nats.name} stream {self._stream}"
         self._batch = batch
         self._pull: Any = None
 
@@ -210,7 +210,7 @@ class SubjectSink(Sink):
     def __init__(self, address: Address) -> None:
         self._nats = _Connected(address)
         self._subject = needed(address, "subject")
-        self.name = f"{self._nats.name} subject {self._subject}"
+        self.name = self._nats.name = f"{self._nats.name} subject {self._subject}"
 
     async def open(self) -> None:
         """Connect, and see that a stream takes the subject; seam.Sink."""

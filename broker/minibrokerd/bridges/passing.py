@@ -239,6 +239,7 @@ class Bridge:
                 return
 
     async def _wait(self, pause: _Pause, end: Source | Sink, reason: str) -> None:
+        reason = reason.removeprefix(f"{end.name}: ")
         if self.waits_for != reason:
             self.waits_for = reason
             self.tell("waits", end=end.name, reason=reason)

@@ -59,6 +59,9 @@ PROPERTIES: Final = (
 ROUTING_KEY: Final = f"{PREFIX}routing-key"
 EXCHANGE: Final = f"{PREFIX}exchange"
 KEY: Final = "minibroker-key"
+TOO_MUCH: Final = (
+    "PRECONDITION_FAILED"  # what a channel is closed with on a message beyond max_message_size
+)
 FRAME_RESERVE: Final = 2_048  # of the frame of the header: properties, and what stands around them
 LONGEST_PROPERTY: Final = 255
 
@@ -128,7 +131,7 @@ class QueueSource(Source):
     def __init__(self, address: Address, batch: int) -> None:
         self._amqp = _Connected(address)
         self._queue_name = needed(address, "queue")
-        self.name = f"{self._amqp.name} queue {self._queue_name}"
+        self.name = self._amqp.name = f"{self._amqp.name} queue {self._queue_name}"
         self._batch = batch
         self._acked = 0  # up to this tag all are
         self._arrived: deque[Any] = deque()
@@ -235,7 +238,7 @@ class QueueSink(Sink):
         place = (
             f"queue {self._queue_name}" if self._queue_name else f"exchange {self._exchange_name}"
         )
-        self.name = f"{self._amqp.name} {place}"
+        self.name = self._amqp.name = f"{self._amqp.name} {place}"
         self._exchange: Any = None
         self._frame_max = 131_072
 
@@ -261,14 +264,19 @@ class QueueSink(Sink):
 
     async def put(self, parcels: Sequence[Parcel]) -> list[Outcome]:
         """Publish them, and await all confirms; seam.Sink."""
-        outcomes = await asyncio.gather(*map(self._publish, parcels))
-        if any(said is None for said in outcomes):
-            # One of them closed the channel, and which is not said: each again, alone.
-            outcomes = [
-                said or await self._alone(parcel)
-                for parcel, said in zip(parcels, outcomes, strict=True)
-            ]
-        return [said for said in outcomes if said is not None]
+        said = await asyncio.gather(*map(self._publish, parcels))
+        if any(isinstance(each, Exception) for each in said):
+            await asyncio.sleep(0)  # how the channel ended is told behind those who wait
+            if not any(isinstance(each, ChannelPreconditionFailed) for each in said) and (
+                TOO_MUCH not in self._amqp.lost
+            ):
+                error = next(each for each in said if isinstance(each, Exception))
+                raise Away(self._amqp.lost or self._amqp.words(error)) from error
+        # One of them closed the channel, if any is an error, and which is not said: each again, alone.
+        return [
+            await self._alone(parcel) if isinstance(each, Exception) else each
+            for parcel, each in zip(parcels, said, strict=True)
+        ]
 
     async def _alone(self, parcel: Parcel) -> Outcome:
         try:
@@ -278,10 +286,15 @@ class QueueSink(Sink):
         await self._find()
         parcel.repeats = True
         said = await self._publish(parcel)
-        return said or Unfit(f"{self.name} closed the channel on it: {self._amqp.lost}")
+        if not isinstance(said, Exception):
+            return said
+        await asyncio.sleep(0)
+        if isinstance(said, ChannelPreconditionFailed) or TOO_MUCH in self._amqp.lost:
+            return Unfit(f"the channel was closed on it: {self._amqp.address.clean(said)}")
+        raise Away(self._amqp.lost or self._amqp.words(said)) from said
 
-    async def _publish(self, parcel: Parcel) -> Outcome | None:
-        """Publish one; None: the channel was closed for what one of this batch is."""
+    async def _publish(self, parcel: Parcel) -> Outcome | Exception:
+        """Publish one; an error is one of the channel, so of all that were on their way."""
         try:
             message, routing_key = self._message(parcel)
         except (TypeError, ValueError, OverflowError) as error:
@@ -297,13 +310,9 @@ class QueueSink(Sink):
                 Unfit(text) if self._exchange_name else Later(f"{self._amqp.words(error)}: {text}")
             )
         except DeliveryError:
-            return Later(f"{self.name} does not take it: it is at a limit")
-        except ChannelPreconditionFailed:
-            return None
+            return Later(f"{self.name}: it takes no more, as it is at a limit")
         except LOST as error:
-            if "PRECONDITION_FAILED" in self._amqp.lost:
-                return None
-            raise Away(self._amqp.words(error)) from error
+            return error
         return Stored.UNSURE if parcel.repeats else Stored.NEW
 
     def _message(self, parcel: Parcel) -> tuple[Any, str]:
