@@ -281,7 +281,7 @@ def test_no_change_without_a_token(http_broker: HttpBroker) -> None:
     ]
 
     def ask(row: Row, headers: dict[str, str], status: int) -> None:
-        path = row.path.format(queue="mail", id="1-0", schedule="s")
+        path = row.path.format(queue="mail", id="1-0", schedule="s", exchange="e", group="g")
         answer = http_broker.client.request(row.method, path, headers=headers, json={})
         assert answer.status_code == status, row
 

@@ -25,6 +25,7 @@ UPGRADE = {
 def paths() -> list[str]:
     """Return every path of the table, and what lies beside it."""
     names = {"queue": "q", "id": "1-0", "session": "1", "file": "page.css", "schedule": "s"}
+    names |= {"exchange": "e", "group": "g"}
     here = {row.path.format(**names) for row in ROUTES}
     beside = {path.rstrip("/") + "/" for path in here}
     return sorted({*here, *beside, *NOWHERE})

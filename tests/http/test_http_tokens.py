@@ -58,7 +58,8 @@ def loaded(broker: HttpBroker, count: int) -> None:
 
 def status(broker: HttpBroker, row: object, bearer: str) -> int:
     """Ask for a path; return the status."""
-    names = {"queue": "mail", "id": "1-0", "session": "1", "schedule": "s", "exchange": "e"}
+    names = {"queue": "mail", "id": "1-0", "session": "1", "schedule": "s"}
+    names |= {"exchange": "e", "group": "g"}
     path = row.path.format(**names)  # type: ignore[attr-defined]
     headers = {"authorization": f"Bearer {bearer}"} if bearer else {}
     json = None if row.need is not Need.CHANGE else {"no such": "field"}  # type: ignore[attr-defined]

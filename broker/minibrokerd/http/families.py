@@ -16,6 +16,7 @@ from minibrokerd import __version__
 from minibrokerd.core.model.group import Group
 from minibrokerd.core.model.kept import CIRCUIT
 from minibrokerd.http.family import Family, Labels, OfQueues, Samples
+from minibrokerd.http.log_families import LOG_FAMILIES
 from minibrokerd.http.rest_families import REST_FAMILIES
 from minibrokerd.http.subject import Subject
 from minibrokerd.http.talkers import (
@@ -458,6 +459,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
         *_QUEUE_FAMILIES,
         *_TALKER_FAMILIES,
         *REST_FAMILIES,
+        *LOG_FAMILIES,
         *_WEBHOOK_FAMILIES,
         *_PROCESS_FAMILIES,
     )

@@ -24,6 +24,7 @@ from minibrokerd.http import (
     exchanging,
     explaining,
     keying,
+    log_groups,
     messages,
     probes,
     queues,
@@ -187,6 +188,8 @@ async def show_queue(ask: Ask) -> Response:
             "dead": _waiting(ask.subject.store.queues.get(view.dlq)) if view.dlq else 0,
             "pause": await resting.pause_of(ask),
             "keys": (await keying.list_keys(ask)).keys,
+            "newest": await log_groups.newest_of(ask, view.offsets) if view.offsets else [],
+            "readers": (await log_groups.list_groups(ask)).groups if view.offsets else [],
         }
 
     return await _or_failure(ask, "queue.html", values())

@@ -10,6 +10,7 @@ from minibroker.contract.limits import DLQ_SUFFIX
 from minibroker.contract.settings import SETTINGS, check_settings
 from minibrokerd.core.model.policies import origins_of
 from minibrokerd.core.model.queues import Queue
+from minibrokerd.http.log_groups import offsets_of, position_of
 from minibrokerd.http.requests import Ask, Failure
 from minibrokerd.http.shapes import (
     ActiveView,
@@ -68,6 +69,8 @@ async def show_queue(ask: Ask) -> QueueView:
         _key_circuits_of(queue),
         _active_of(queue),
         ask.subject.store.owners.client_of(ask.subject.store, queue),
+        offsets_of(queue),
+        position_of(queue),
     )
 
 

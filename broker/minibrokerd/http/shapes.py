@@ -9,6 +9,8 @@ from typing import Any
 
 import msgspec
 
+from minibrokerd.http.log_groups import OffsetsView, PositionView
+
 
 class QueueRow(msgspec.Struct):
     """A queue in a list: what is in it now, and what was counted since the start of the broker.
@@ -79,6 +81,8 @@ class QueueView(msgspec.Struct):
     key_circuits: KeyCircuitsView | None
     active: ActiveView | None
     exclusive: str | None  # the client to whose session it belongs; null: to nobody's
+    offsets: OffsetsView | None  # of a retained log
+    group_of: PositionView | None  # of a group of one
 
 
 class SettingView(msgspec.Struct):

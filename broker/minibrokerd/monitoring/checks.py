@@ -87,6 +87,13 @@ CHECKS: Final[Mapping[str, Check]] = {
             of_queues=True,
         ),
         Check(
+            "group-lag",
+            Unit.COUNT,
+            "100000,1000000",
+            "messages behind the position of a group of a retained log",
+            of_queues=True,
+        ),
+        Check(
             "disk-free",
             Unit.PERCENT,
             "10%,5%",
@@ -158,7 +165,7 @@ def bounds_text(check: Check, bounds: Bounds) -> str:
     if bounds == Bounds():
         return OFF
     return ",".join(
-        "" if each is None else value_text(check, each)
+        "" if each is None else value_text(check, each).replace(",", "")  # which parts the two
         for each in (bounds.warning, bounds.critical)
     )
 

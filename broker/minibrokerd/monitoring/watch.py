@@ -114,6 +114,7 @@ class Watch:
                 _unix_ms(unix_ms, now_s, recent.dead_since_s),
             ),
             _worst("consumers-gone", gone, unix_ms),
+            _most("group-lag", self._lags(fits)),
             Reading("sync-p99", quantile(recent.syncs, 0.99) / 1_000_000),
             *self._of_process(),
         ]
@@ -126,6 +127,11 @@ class Watch:
             round(min(recent.covers_s, window_s), 1),
             [reading for reading in made if reading.check in names],
         )
+
+    def _lags(self, fits: Fits) -> dict[str, float]:
+        logs = self._view.store.retained.logs.values()
+        groups = (feeder for log in logs for feeder in log.feeders.values())
+        return {each.queue.name: each.lag() for each in groups if fits(each.queue.name)}
 
     def _of_process(self) -> Iterator[Reading]:
         view = self._view
@@ -165,6 +171,11 @@ def _worst(check: str, ages: Mapping[str, float], unix_ms: int) -> Reading:
     worst = {name: round(age, 3) for name, age in _first(ages).items()}
     value = max(worst.values(), default=0)
     return Reading(check, value, worst, unix_ms - round(value * 1_000) if worst else 0)
+
+
+def _most(check: str, counts: Mapping[str, float]) -> Reading:
+    some = _first({name: count for name, count in counts.items() if count})
+    return Reading(check, max(some.values(), default=0), some)
 
 
 def _unix_ms(unix_ms: int, now_s: float, at_s: float | None) -> int:
