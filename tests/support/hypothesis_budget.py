@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, settings
 
 
 def model_settings() -> settings:
-    """Return the settings of a state machine: 200 examples of 40 steps unless the environment says more."""
+    """Return the settings of a state machine: 100 examples of 40 steps unless the environment says more."""
     return settings(
-        max_examples=int(os.environ.get("MINIBROKER_MODEL_EXAMPLES", "200")),
+        max_examples=int(os.environ.get("MINIBROKER_MODEL_EXAMPLES", "100")),
         derandomize="MINIBROKER_MODEL_EXAMPLES" not in os.environ,
         stateful_step_count=int(os.environ.get("MINIBROKER_MODEL_STEPS", "40")),
         deadline=None,
