@@ -115,13 +115,20 @@ FileWork = Archive | Fetch | Forget
 
 
 class Reader:
-    """A request that waits for messages at the end of a log."""
+    """A request to read a log that is not answered yet; with a timer it waits for messages at the end."""
 
-    __slots__ = ("asked", "timer")
+    __slots__ = ("asked", "is_asking", "log", "timer")
 
-    def __init__(self, asked: Fetch, timer: Timer) -> None:
+    def __init__(self, log: RetainedLog, asked: Fetch) -> None:
+        self.log = log
         self.asked = asked
-        self.timer = timer
+        self.timer: Timer | None = None
+        self.is_asking = False  # the files are looking for it
+
+    def ask(self, store: Store) -> None:
+        """Have the files look."""
+        self.is_asking = True
+        store.effects.ask(self.asked)
 
 
 class RetainedLog:
@@ -210,13 +217,17 @@ class Feeder:
 
 
 class Retained:
-    """All retained logs, by the numbers of their queues; and the groups in which a window of messages is."""
+    """All retained logs, by the numbers of their queues.
 
-    __slots__ = ("full", "logs")
+    `full` are the groups in which a window of messages is, `readers` those that wait, by connection and request.
+    """
+
+    __slots__ = ("full", "logs", "readers")
 
     def __init__(self) -> None:
         self.logs: dict[int, RetainedLog] = {}
         self.full: dict[Feeder, None] = {}
+        self.readers: dict[int, dict[int, Reader]] = {}
 
     def look_again(self, store: Store) -> None:
         """A batch is safe: whatever ended in a group, and however, is in one, and there may be room for more."""
@@ -255,6 +266,28 @@ class Retained:
         feeder.queue.is_limited = True
         store.touch(feeder.queue.group)
 
+    def leave(self, store: Store, reader: Reader) -> None:
+        """Forget a reader: it is answered, or nobody waits for that any more."""
+        if reader.timer is not None:
+            store.wheel.cancel(reader.timer)
+        asked = reader.asked
+        del reader.log.readers[asked.connection, asked.request]
+        theirs = self.readers[asked.connection]
+        del theirs[asked.request]
+        if not theirs:
+            del self.readers[asked.connection]
+
+    def disconnected(self, store: Store, connection: int) -> None:
+        """Forget the readers of a connection that has ended."""
+        for reader in list(self.readers.get(connection, {}).values()):
+            self.leave(store, reader)
+
+    def withdrawn(self, store: Store, connection: int, request: int) -> None:
+        """Forget a reader, if one waits under this number."""
+        reader = self.readers.get(connection, {}).get(request)
+        if reader is not None:
+            self.leave(store, reader)
+
     def gone(self, store: Store, queue: Queue) -> None:
         """Know a queue no more that ended: a log, with its files, or a group."""
         there = queue.group.retained
@@ -263,9 +296,12 @@ class Retained:
             self.full.pop(there, None)
             store.kept.end(store, LOG_GROUP, (queue.number,))
         elif there is not None:
-            for reader in there.readers.values():
-                store.wheel.cancel(reader.timer)
-                store.effects.ask(reader.asked)  # it is told that the log is gone
+            for reader in list(there.readers.values()):
+                self.leave(store, reader)
+                text = "the log was deleted while it was read"
+                header = {"op": "error", "request": reader.asked.request, "code": "unknown_queue"}
+                header |= {"text": text, "retryable": False}
+                store.send(reader.asked.connection, store.open_batch, header)
             del self.logs[queue.number]
             store.effects.ask(Forget(queue.number, None))
 

@@ -52,6 +52,7 @@ def end_connection(store: Store, id: int, *, marked: bool = True, replaced: bool
             store.wheel.cancel(consumer.timer)
     for asked in list(connection.asked.values()):
         forget(store, asked)
+    store.retained.disconnected(store, id)
     end_in_steps(store, connection, consumers, marked=marked)
     session = connection.session
     if connection.main:

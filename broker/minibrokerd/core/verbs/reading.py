@@ -14,7 +14,7 @@ from minibrokerd.core.model.columns import read_columns
 from minibrokerd.core.model.inputs import Fetched, Frame
 from minibrokerd.core.model.messages import LAZY, Block, Span, alike
 from minibrokerd.core.model.queues import Queue
-from minibrokerd.core.model.refusals import Refused
+from minibrokerd.core.model.refusals import Broken, Refused
 from minibrokerd.core.model.retained import Fetch, Piece, Reader, RetainedLog
 from minibrokerd.core.model.state import Store
 from minibrokerd.core.model.wheel import Timer
@@ -64,63 +64,48 @@ def log_read(store: Store, frame: Frame, part: Any) -> None:
     offset, since_unix_ms = start_of(log, part)
     asked = Fetch(log.queue.number, offset, since_unix_ms, max(part.most_bytes, 1))
     asked.connection, asked.request = frame.connection, frame.request
+    theirs = store.retained.readers.get(asked.connection, {})
+    if asked.request in theirs:
+        raise Broken(f"a read needs a request number of its own; {asked.request} waits already")
+    if len(log.readers) >= MOST_READERS:
+        raise Refused("limit_reached", f"{MOST_READERS} readers wait for {part.queue!r} already")
+    reader = Reader(log, asked)
     if part.wait_ms:
-        if len(log.readers) >= MOST_READERS:
-            raise Refused(
-                "limit_reached", f"{MOST_READERS} readers wait for {part.queue!r} already"
-            )
-        timer = store.set_timer(_wait_over, log, store.now_ms + part.wait_ms)
-        log.readers[asked.connection, asked.request] = Reader(asked, timer)
-    store.effects.ask(asked)
+        reader.timer = store.set_timer(_wait_over, reader, store.now_ms + part.wait_ms)
+    theirs[asked.request] = log.readers[asked.connection, asked.request] = reader
+    store.retained.readers[asked.connection] = theirs
+    reader.ask(store)
 
 
 def wake_readers(store: Store, log: RetainedLog) -> None:
     """There is more: whoever waits for it asks again."""
+    stop = log.has.stop
     for reader in log.readers.values():
-        store.effects.ask(reader.asked)
+        if not reader.is_asking and reader.asked.offset < stop:
+            reader.ask(store)
 
 
 def answer(store: Store, command: Fetched) -> None:
-    """Answer a reader, or let him wait for more."""
+    """Answer a reader, or let him wait for more; one that has gone meanwhile is not known."""
     asked = command.asked
-    log = store.retained.logs.get(asked.log)
-    place = asked.connection, asked.request
-    reader = log.readers.get(place) if log is not None else None
-    if asked.connection not in store.connections:
-        if log is not None and reader is not None:
-            _leave(store, log, reader)
+    reader = store.retained.readers.get(asked.connection, {}).get(asked.request)
+    if reader is None or reader.asked is not asked:
         return
-    if log is None:
-        text = "the log was deleted while it was read"
-        header = {"op": "error", "request": asked.request, "code": "unknown_queue", "text": text}
-        store.send(asked.connection, 0, header | {"retryable": False})
+    reader.is_asking = False
+    if reader.timer is None or command.pieces:
+        store.retained.leave(store, reader)
+        send(store, reader.log.queue, command)
         return
-    if reader is not None and not command.pieces:
-        if asked.since_unix_ms == 0 or command.next_offset:
-            asked.offset, asked.since_unix_ms = max(command.next_offset, asked.offset), 0
-        if not command.is_at_end or log.has.stop > asked.offset:
-            store.effects.ask(asked)
-        return
-    if reader is not None:
-        _leave(store, log, reader)
-    send(store, log.queue, command)
+    asked.offset, asked.since_unix_ms = max(command.next_offset, asked.offset), 0
+    if not command.is_at_end or reader.log.has.stop > asked.offset:
+        reader.ask(store)
 
 
-def _leave(store: Store, log: RetainedLog, reader: Reader) -> None:
-    store.wheel.cancel(reader.timer)
-    log.readers.pop((reader.asked.connection, reader.asked.request), None)
-
-
-def _wait_over(store: Store, timer: Timer, log: RetainedLog) -> None:
-    for place, reader in log.readers.items():
-        if reader.timer is timer:
-            del log.readers[place]
-            asked = reader.asked
-            next_offset = max(asked.offset, log.has.first)
-            nothing = Fetched(asked, (), next_offset, next_offset, log.has, is_at_end=True)
-            if asked.connection in store.connections:
-                send(store, log.queue, nothing)
-            return
+def _wait_over(store: Store, timer: Timer, reader: Reader) -> None:
+    store.retained.leave(store, reader)
+    asked, has = reader.asked, reader.log.has
+    at = max(asked.offset, has.first)
+    send(store, reader.log.queue, Fetched(asked, (), at, at, has, is_at_end=True))
 
 
 def send(store: Store, queue: Queue, command: Fetched) -> None:

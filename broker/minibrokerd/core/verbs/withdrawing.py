@@ -43,7 +43,7 @@ def end_receive(store: Store, connection: Connection, consumer: Consumer) -> Non
 
 
 def withdraw(store: Store, connection: Connection, request: int) -> int:
-    """End the receive, consume or result of this number, and give back its answer; return what the reply rests on.
+    """End the receive, consume, result or read of this number; give back its answer. What the reply rests on.
 
     A number that means nothing here (it was withdrawn before, or never used) changes nothing.
     """
@@ -53,6 +53,7 @@ def withdraw(store: Store, connection: Connection, request: int) -> int:
     asked = connection.asked.get(request)
     if asked is not None:
         forget(store, asked)
+    store.retained.withdrawn(store, connection.id, request)
     consumer = connection.opened.get(request)
     if consumer is not None:
         return cancel_consumer(store, connection, consumer)
