@@ -21,7 +21,7 @@ from minibrokerd.core.core import Core
 from minibrokerd.core.durable.digest import Digest
 from minibrokerd.core.durable.paging import ask
 from minibrokerd.core.model.cold import ColdRun
-from minibrokerd.core.model.effects import Effects, Outgoing, ReadBack
+from minibrokerd.core.model.effects import Effects, Note, Outgoing, ReadBack
 from minibrokerd.core.model.inputs import (
     Attach,
     Command,
@@ -82,6 +82,7 @@ class World:
         self.clients: dict[int, Client] = {}
         self._connections = 0
         self.files = WorldFiles(self)
+        self.notes: list[Note] = []  # for the operator
         self._start(clean=True)
 
     # -- what the engine does -------------------------------------------------------------------
@@ -106,6 +107,7 @@ class World:
                 self._send(outgoing)
         for asked in effects.reads:
             self._load(asked)
+        self.notes += effects.notes
         if effects.files is not None:
             self.files.ask(effects.files)
         for connection in effects.closes:

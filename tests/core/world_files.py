@@ -12,12 +12,23 @@ from typing import TYPE_CHECKING, Any
 from minibrokerd.core.core import Core
 from minibrokerd.core.model.inputs import Command
 from minibrokerd.core.model.retained import FileWork
-from minibrokerd.engine.archivist import Archivist, in_memory
+from minibrokerd.engine.archivist import Archivist
+from minibrokerd.log.fileops import FileOps
+from minibrokerd.retained.memory_files import MemoryFiles
+from minibrokerd.retained.shelf import Retained
 
 if TYPE_CHECKING:
     from harness import World
 
 Work = tuple[Callable[[], Any], Callable[[Any, BaseException | None], None]]
+
+
+class _Kept(Retained):
+    """Files in memory that a start finds."""
+
+    def numbers(self) -> list[int]:
+        """Return the numbers of the logs that there are."""
+        return sorted(self._logs)
 
 
 class WorldFiles:
@@ -28,7 +39,7 @@ class WorldFiles:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self.retained = in_memory()
+        self.retained = _Kept(FileOps(), "", make=lambda number: MemoryFiles())
         self.lag = False
         self.has_room = True
         self.errors: deque[BaseException | None] = deque()
@@ -109,6 +120,10 @@ class WorldFiles:
         if error is not None:
             return done, None, error
         return done, work(), None
+
+    def kept(self) -> list[int]:
+        """Return the numbers of the logs that there are."""
+        return self.retained.numbers()
 
     @property
     def waiting(self) -> int:

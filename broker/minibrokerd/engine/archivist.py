@@ -92,7 +92,7 @@ class Archivist:
         self._unix_ms: Callable[[], int] = lambda: core.store.unix_ms
         self._bodies = BodyStore()
         self._waiting: deque[Fetched] = deque()  # for room
-        self.ends: deque[tuple[int, Forget]] = deque()  # what waits for the sync of a batch
+        self.ends: deque[Forget] = deque()  # what waits for the sync of a batch
         self._is_looking = False
         self._at_work: set[int] = set()  # logs whose files are being written anew
         # When the last compaction of a log began (unix ms), and what it had then.
@@ -118,13 +118,13 @@ class Archivist:
             elif isinstance(work, Fetch):
                 self._fetch(work)
             else:
-                self.ends.append((self._core.store.open_batch, work))
+                self.ends.append(work)
+                self.synced()  # it may rest on nothing
 
     def synced(self) -> None:
         """More is safe: what ended may be deleted."""
-        while self.ends and self.ends[0][0] <= self._core.synced:
-            _, forget = self.ends.popleft()
-            self._forget(forget)
+        while self.ends and self.ends[0].rests_on <= self._core.synced:
+            self._forget(self.ends.popleft())
 
     # -- what comes in -------------------------------------------------------------------------
 

@@ -99,12 +99,15 @@ EXCLUSIVE: Final = Kind(21, "exclusive queue", (int,), (int, bytes))
 # generation, and the time from which it starts (unix ms), while no offset is known; 0: one is. Below an offset
 # (0: none) it gets messages of one key alone.
 LOG_GROUP: Final = Kind(17, "group of a log", (int,), (int, int, int, int, int, bytes))
+# The files of a retained log, by the number of its queue: the offset below which they were purged, and the one up
+# to which they have what was published.
+LOG_FILES: Final = Kind(18, "files of a log", (int,), (int, int))
 # A temporary queue that ended as nobody used it (verbs/unused.py), by its name: when, and with how many messages.
 UNUSED: Final = Kind(22, "temporary queue that ended", (str,), (int, int), most=limits.MAX_UNUSED)
 _ALL: Final = (
     ENDED, CANCELLED, RESULT, DEDUPE, SCHEDULE, PAUSE, RATE, CIRCUIT, REDRIVE, KEY, TAKING, AFTER,
     KEY_CIRCUIT, EXCHANGE, BINDING, POLICY, EXCLUSIVE,
-    LOG_GROUP, SCHEMA, UNUSED,
+    LOG_GROUP, LOG_FILES, SCHEMA, UNUSED,
 )  # fmt: skip
 KINDS: Mapping[int, Kind] = {kind.number: kind for kind in _ALL}
 

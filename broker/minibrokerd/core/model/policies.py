@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from minibroker.contract.limits import DLQ_SUFFIX
-from minibroker.contract.settings import LIMITABLE, SETTINGS, Settings, check_settings
+from minibroker.contract.settings import LIMITABLE, LOG, SETTINGS, Settings, check_settings
 from minibrokerd.core.model.kept import POLICY
 from minibrokerd.core.model.queues import DEFAULTS, Queue
+from minibrokerd.core.model.retained import OF_WORK
 
 if TYPE_CHECKING:
     from minibrokerd.core.model.state import Store
@@ -214,8 +215,9 @@ def _fit(policies: list[Policy], queue: Queue) -> list[Policy]:
 def _decide(own: Settings, policies: list[Policy], limits: list[Policy]) -> Decided:
     settings: Settings = {}
     origins: dict[str, str] = {}
+    others = OF_WORK if own.get("kind") == LOG else frozenset()
     for policy in policies:
-        for name in policy.settings.keys() - settings.keys() - own.keys():
+        for name in policy.settings.keys() - settings.keys() - own.keys() - others:
             settings[name] = policy.settings[name]
             origins[name] = f"policy {policy.name}"
     settings = DEFAULTS | settings | own
@@ -223,6 +225,8 @@ def _decide(own: Settings, policies: list[Policy], limits: list[Policy]) -> Deci
     for limit in limits:
         for name, value in limit.settings.items():
             assert isinstance(value, int)
+            if name in others:
+                continue
             most[name] = min(most.get(name, value), value)
             if not settings[name] or int(settings[name]) > value:
                 settings[name] = value

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from minibroker.contract import limits
 from minibroker.contract.limits import GROUP_MARK
 from minibroker.contract.settings import LOG, SETTINGS, WORK, Settings
-from minibrokerd.core.model.kept import LOG_GROUP
+from minibrokerd.core.model.kept import LOG_FILES, LOG_GROUP
 from minibrokerd.core.model.refusals import Refused
 
 if TYPE_CHECKING:
@@ -32,13 +32,23 @@ _NOT_KEPT: Final = ("delay_ms", "ttl_ms", "priority", "after", "after_step")
 OF_LOGS: Final = frozenset(
     ("retention_ms", "retention_bytes", "retention_messages", "compaction_ms", "tombstone_ms")
 )
-# Settings that say what a log cannot do: its messages would be gone, or go before others.
+# Settings that say what a log cannot do: its messages would be gone or wait for something, or nobody takes them.
+_ANY: Final = range(1, 2**53 + 1)
 _NOT_OF_LOGS: Final[dict[str, Collection[object]]] = {
     "durability": ("memory",),
-    "message_ttl_ms": range(1, limits.MAX_DELAY_MS + 1),
-    "max_messages": range(1, 2**53 + 1),
-    "max_bytes": range(1, 2**53 + 1),
+    "message_ttl_ms": _ANY,
+    "delete_unused_ms": _ANY,
+    "max_messages": _ANY,
+    "max_bytes": _ANY,
+    "key_concurrency": _ANY,
+    "key_rate": _ANY,
+    "rate": _ANY,
+    "circuit_failures_percent": _ANY,
+    "active_consumers": ("one",),
 }
+OF_WORK: Final = frozenset(_NOT_OF_LOGS) - {
+    "durability"
+}  # what a policy says of these is not for logs
 _NOT_KEPT_COLUMNS: Final = frozenset({"delay_ms", "unique_key"})
 
 
@@ -102,13 +112,17 @@ class Fetch:
 
 
 class Forget:
-    """Delete what the files of a log have below an offset; None: all of them, for the log has ended."""
+    """Delete what the files of a log have below an offset; None: all of them, for the log has ended.
 
-    __slots__ = ("below", "log")
+    When batch `rests_on` is synced, which has the record that says so.
+    """
 
-    def __init__(self, log: int, below: int | None) -> None:
+    __slots__ = ("below", "log", "rests_on")
+
+    def __init__(self, log: int, below: int | None, rests_on: int) -> None:
         self.log = log
         self.below = below
+        self.rests_on = rests_on
 
 
 FileWork = Archive | Fetch | Forget
@@ -132,17 +146,34 @@ class Reader:
 
 
 class RetainedLog:
-    """A queue of kind `log`. `tokens` are of the deliveries that are on their way into its files."""
+    """A queue of kind `log`. `tokens` are of the deliveries that are on their way into its files.
 
-    __slots__ = ("feeders", "has", "is_archiving", "queue", "readers", "tokens")
+    `has` is what they have, `stop` where they end at the least, for what stood before that was acknowledged;
+    nothing below `floor` is to be read: it was purged.
+    """
+
+    __slots__ = ("feeders", "floor", "has", "is_archiving", "queue", "readers", "stop", "tokens")
 
     def __init__(self, queue: Queue) -> None:
         self.queue = queue
         self.tokens: list[int] = []
         self.is_archiving = False
         self.has = Extension(0, 0, 0, 0)
+        self.floor = self.stop = 0
         self.feeders: dict[int, Feeder] = {}  # by the number of the group's queue
         self.readers: dict[tuple[int, int], Reader] = {}  # by connection and request
+
+    def write(self, store: Store) -> None:
+        """Let the log say where the files end, and begin; before the acks of what they have."""
+        store.kept.put(store, LOG_FILES, (self.queue.number,), (self.floor, self.stop))
+
+    def purge(self, store: Store) -> int:
+        """Have the files forget all that was published so far; return how many messages they have."""
+        self.floor = self.queue.next_sequence
+        self.write(store)
+        self.queue.last_batch = store.open_batch
+        store.effects.ask(Forget(self.queue.number, self.floor, store.open_batch))
+        return self.has.messages
 
     def said(self) -> tuple[str, dict[str, Any]]:
         """Return what is told of it beside its counters, and under which name."""
@@ -244,7 +275,14 @@ class Retained:
             queue.is_limited = True  # so that publishes are checked
 
     def opened(self, store: Store) -> None:
-        """Take up the groups that stand after a replay."""
+        """Take up logs and groups as they stand after a replay."""
+        for entry in list(store.kept.of(LOG_FILES)):
+            (number,), (floor, stop) = entry.key, entry.value
+            known = self.logs.get(int(number))
+            if known is None:
+                store.kept.forget(LOG_FILES, entry.key)
+                continue
+            known.floor, known.stop = int(floor), int(stop)
         for entry in list(store.kept.of(LOG_GROUP)):
             (number,), (log_number, position, generation, since_unix_ms, upto, key) = (
                 entry.key,
@@ -303,7 +341,8 @@ class Retained:
                 header |= {"text": text, "retryable": False}
                 store.send(reader.asked.connection, store.open_batch, header)
             del self.logs[queue.number]
-            store.effects.ask(Forget(queue.number, None))
+            store.kept.end(store, LOG_FILES, (queue.number,))
+            store.effects.ask(Forget(queue.number, None, store.open_batch))
 
 
 def check_published(queue: Queue, part: Any, columns: Collection[str]) -> None:

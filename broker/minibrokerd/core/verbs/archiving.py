@@ -1,47 +1,74 @@
 """The archiver: the one consumer of a retained log, which has its messages appended to the files of the log.
 
-It takes all that is ready, so that what it hands on ascends, whatever the lanes of keys are. What it has taken is
-HELD, as what a worker has: it is copied forward while the files are slow, and ready again after a start. The ack
-waits for nobody: what comes to the files a second time is known there by its offset.
+It takes what comes next in the order of offsets, whatever the lanes of keys are, some at a time: after a stall of
+the files very much may wait. What it has taken is HELD, as what a worker has: it is copied forward while the files
+are slow, and ready again after a start. The ack waits for nobody: what comes to the files a second time is known
+there by its offset.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Final
 
-from minibroker.contract import limits
 from minibroker.contract.wire import pack_strings
 from minibrokerd.core.durable.paging import read_next
+from minibrokerd.core.model.cold import ColdRun
 from minibrokerd.core.model.columns import read_columns, spans_of
 from minibrokerd.core.model.deliveries import Delivery, Run
 from minibrokerd.core.model.inputs import Archived, LogHas
-from minibrokerd.core.model.messages import LAZY, Block, Item, Span
+from minibrokerd.core.model.lanes import Lanes
+from minibrokerd.core.model.messages import LAZY, Block, Item, Span, State
 from minibrokerd.core.model.noting import write_ended
-from minibrokerd.core.model.retained import Archive, Extension, Piece, RetainedLog
+from minibrokerd.core.model.places import Place, waiting_from
+from minibrokerd.core.model.queues import Queue
+from minibrokerd.core.model.retained import Archive, Extension, Forget, Piece, RetainedLog
 from minibrokerd.core.model.state import Store
 from minibrokerd.core.model.transitions import end_held
 from minibrokerd.core.verbs.reading import wake_readers
 
+# That are on their way into the files together, about; or messages of one publish, if that has more.
+MOST_ITEMS: Final = 1_000
+MOST_BYTES: Final = 4 * 1024 * 1024
+
 
 def archive(store: Store, log: RetainedLog) -> None:
-    """Have what is ready appended, unless some is on its way."""
-    if log.is_archiving:
+    """Have what comes next appended, some of it, unless some is on its way."""
+    if log.is_archiving or not log.queue.group.lanes.ready:
         return
-    queue, group = log.queue, log.queue.group
-    while group.lanes.ready:
-        items = group.lanes.take(limits.MAX_MESSAGES_PER_FRAME, limits.DELIVERY_BYTES)
-        if not items:
-            if group.lanes.default.cold:
-                read_next(store, queue, group.lanes.foremost)
-            return  # with what is there already: it may have to go before that
-        _hold(store, log, items)
-    if not log.tokens:
+    items = _in_order(store, log.queue)
+    if not items:
         return
+    _hold(store, log, items)
     log.is_archiving = True
     spans = sorted(_held(log), key=lambda span: span.first)
-    store.effects.ask(Archive(queue.number, list(_pieces(spans))))
+    store.effects.ask(Archive(log.queue.number, list(_pieces(spans))))
+
+
+def _in_order(store: Store, queue: Queue) -> list[Item]:
+    """Take what comes next in the order of offsets: keys take turns, so it is looked for where there are some."""
+    lanes = queue.group.lanes
+    assert isinstance(lanes, Lanes), "a log has no priorities"
+    if lanes.turns == 1 and not lanes.index:
+        items = lanes.take(max(lanes.next_count, MOST_ITEMS), MOST_BYTES)
+        if not items and lanes.default.cold:
+            read_next(store, queue, lanes)
+        return items
+    items = []
+    size = 0
+    while len(items) < MOST_ITEMS and size < MOST_BYTES and lanes.ready:
+        found, _ = waiting_from(queue, Place(0, queue.home, 0), State.READY)
+        for _, item in found:
+            if isinstance(item, ColdRun):
+                read_next(store, queue, lanes)
+                return items
+            lanes.take_out(item)
+            items.append(item)
+            size += item.block.bytes_of(item.first, item.stop)
+            if size >= MOST_BYTES:
+                break
+    return items
 
 
 def _hold(store: Store, log: RetainedLog, items: Sequence[Item]) -> None:
@@ -135,6 +162,10 @@ def archived(store: Store, command: Archived) -> None:
     if log is None:
         return  # it was deleted meanwhile
     queue, group = log.queue, log.queue.group
+    wakes = store.effects.wake
+    if command.has.stop > log.stop:
+        log.stop = command.has.stop
+        log.write(store)
     ended: list[Run] = []
     for token in log.tokens:
         delivery = group.deliveries.get(token)
@@ -151,7 +182,6 @@ def archived(store: Store, command: Archived) -> None:
         group.counters["acked"] += count
     log.tokens = []
     log.is_archiving = False
-    wakes = store.effects.wake
     write_ended(store, queue, _joined(ended))
     store.effects.wake = wakes
     has(store, log, command.has)
@@ -174,7 +204,18 @@ def log_has(store: Store, command: LogHas) -> None:
     """The files of a log have more, or less, than they had."""
     log = store.retained.logs.get(command.log)
     if log is not None:
+        _look_for_loss(store, log, command.has)
         has(store, log, command.has)
+
+
+def _look_for_loss(store: Store, log: RetainedLog, found: Extension) -> None:
+    """Tell if the files end before what they had, and were not purged; and if a crash came before a purge."""
+    if found.first < log.floor:
+        store.effects.ask(Forget(log.queue.number, log.floor, 0))
+    start = max(found.stop, log.floor)
+    if start < log.stop:
+        name = log.queue.name
+        store.effects.note("log_damaged", queue=name, messages=log.stop - start, before=log.stop)
 
 
 def has(store: Store, log: RetainedLog, extension: Extension) -> None:

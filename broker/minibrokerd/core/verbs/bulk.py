@@ -22,7 +22,7 @@ from minibrokerd.core.model.noting import end_runs
 from minibrokerd.core.model.places import Place
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.refusals import Refused, check_name, check_space
-from minibrokerd.core.model.retained import Forget, RetainedLog
+from minibrokerd.core.model.retained import RetainedLog
 from minibrokerd.core.model.sheaf import Sheaf
 from minibrokerd.core.model.state import Store
 from minibrokerd.core.model.transitions import take_delayed, wait
@@ -302,8 +302,7 @@ def purge_request(store: Store, frame: Frame, part: Any) -> None:
     by = client_of(store, frame.connection)
     count = purge(store, queue, by) if queue.number else 0
     if isinstance(queue.group.retained, RetainedLog):
-        count += queue.group.retained.has.messages
-        store.effects.ask(Forget(queue.number, queue.next_sequence))
+        count += queue.group.retained.purge(store)
     note(walk, "queue_purged", count, queue=queue.name)
     store.reply(frame.connection, frame.request, queue.last_batch, {"purged": count})
 

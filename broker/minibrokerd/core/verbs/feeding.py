@@ -84,6 +84,7 @@ def _publish(store: Store, feeder: Feeder, command: Fetched) -> None:
         feeder.since_unix_ms, feeder.position, feeder.is_at_end = 0, feeder.upto, False
         feeder.write(store)
         return
+    start = max(start, feeder.log.floor)  # it may have been purged since it was read
     feeder.since_unix_ms = 0
     most = store.sizes.apply_bytes // 2
     batch_bytes, left = 0, deque(command.pieces)

@@ -183,11 +183,12 @@ def delete(store: Store, queue: Queue, *, force: bool) -> int:
         raise Refused(
             "bad_value", f"{queue.name!r} goes when its source is deleted; purge it instead"
         )
-    count = _delete_groups(store, queue, force=force)
-    dlq = store.queues.get(queue.name + DLQ_SUFFIX)
-    both = [queue] if dlq is None else [dlq, queue]
-    for each in both:
+    count, groups = _of_log(queue, force=force)
+    both = _with_dlq(store, queue)
+    for each in [*both, *(one for group in groups for one in _with_dlq(store, group))]:
         _check_unused(each, force=force)
+    for group in groups:
+        count += delete(store, group, force=force)
     for each in both:
         store.emit(DropMeta(each.number))
         store.dropped_batch = store.nowhere.last_batch = store.open_batch
@@ -204,21 +205,23 @@ def delete(store: Store, queue: Queue, *, force: bool) -> int:
     return count
 
 
-def _delete_groups(store: Store, queue: Queue, *, force: bool) -> int:
-    """End the groups of a retained log; return how many messages it has, and they had."""
+def _with_dlq(store: Store, queue: Queue) -> list[Queue]:
+    dlq = store.queues.get(queue.name + DLQ_SUFFIX)
+    return [queue] if dlq is None else [dlq, queue]
+
+
+def _of_log(queue: Queue, *, force: bool) -> tuple[int, list[Queue]]:
+    """Return how many messages the files of a retained log have, and its groups: they go with it."""
     log = queue.group.retained
     if not isinstance(log, RetainedLog):
-        return 0
+        return 0, []
     if (log.feeders or log.has.messages) and not force:
         raise Refused(
             "queue_in_use",
             f"the log {queue.name!r} has {log.has.messages} messages and {len(log.feeders)} groups; "
             "delete with force, and all of them end",
         )
-    groups = [feeder.queue for feeder in log.feeders.values()]
-    for group in groups:
-        _check_unused(group, force=force)
-    return log.has.messages + sum(delete(store, group, force=force) for group in groups)
+    return log.has.messages, [feeder.queue for feeder in log.feeders.values()]
 
 
 def _check_unused(queue: Queue, *, force: bool) -> None:
