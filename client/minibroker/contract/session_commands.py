@@ -80,8 +80,8 @@ SESSION_COMMANDS: Final[tuple[Command, ...]] = (
         Answer.REPLY,
         (whole("withdrawn", 2**32 - 1, "Request number that nobody waits for any more."),),
         (),
-        "The caller of a receive, a consume, a result or a log_read is gone: it ends, and what it was answered with "
-        "and has not settled goes back to its place as if it had never been handed out.",
+        "The caller of a receive, a consume, a result or a log_read is gone: it ends, and what it was answered "
+        "with and has not settled goes back to its place as if it had never been handed out.",
         repeatable=True,
     ),
 )

@@ -75,6 +75,9 @@ class Extension:
     size_bytes: int
 
 
+NOTHING: Final = Extension(0, 0, 0, 0)  # that is known
+
+
 class Archive:
     """Append these to the files of a log, and sync them; answered by the command `Archived`."""
 
@@ -158,7 +161,7 @@ class RetainedLog:
         self.queue = queue
         self.tokens: list[int] = []
         self.is_archiving = False
-        self.has = Extension(0, 0, 0, 0)
+        self.has = NOTHING
         self.floor = self.stop = 0
         self.feeders: dict[int, Feeder] = {}  # by the number of the group's queue
         self.readers: dict[tuple[int, int], Reader] = {}  # by connection and request

@@ -23,7 +23,7 @@ from minibrokerd.core.model.messages import LAZY, Block, Item, Span, State
 from minibrokerd.core.model.noting import write_ended
 from minibrokerd.core.model.places import Place, waiting_from
 from minibrokerd.core.model.queues import Queue
-from minibrokerd.core.model.retained import Archive, Extension, Forget, Piece, RetainedLog
+from minibrokerd.core.model.retained import NOTHING, Archive, Extension, Forget, Piece, RetainedLog
 from minibrokerd.core.model.state import Store
 from minibrokerd.core.model.transitions import end_held
 from minibrokerd.core.verbs.reading import wake_readers
@@ -204,12 +204,13 @@ def log_has(store: Store, command: LogHas) -> None:
     """The files of a log have more, or less, than they had."""
     log = store.retained.logs.get(command.log)
     if log is not None:
-        _look_for_loss(store, log, command.has)
+        if log.has is NOTHING:
+            _look_for_loss(store, log, command.has)
         has(store, log, command.has)
 
 
 def _look_for_loss(store: Store, log: RetainedLog, found: Extension) -> None:
-    """Tell if the files end before what they had, and were not purged; and if a crash came before a purge."""
+    """A start found them: tell if they end before what they had, and do a purge that a crash came before."""
     if found.first < log.floor:
         store.effects.ask(Forget(log.queue.number, log.floor, 0))
     start = max(found.stop, log.floor)
