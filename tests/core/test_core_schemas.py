@@ -13,6 +13,7 @@ from harness import World
 
 from minibroker.contract import limits, wire
 from minibroker.contract.settings import default_settings
+from minibrokerd.core.verbs import typing_bodies
 
 ADDRESSES = {
     "type": "object",
@@ -208,6 +209,8 @@ def refs(count: int, wide: int) -> dict[str, Any]:
         ({"pattern": "(?=a)"}, "no JSON Schema"),
         ({"pattern": "(a{1000}){1000}"}, "no JSON Schema"),
         (refs(20, 2), "more than 1000 parts"),
+        ({"patternProperties": {f"x{n}": {} for n in range(34)}}, "more than 1000 parts"),
+        ({"allOf": [{"pattern": f"x{n}"} for n in range(34)]}, "more than 1000 parts"),
         (b'{"a": ' * 1_500 + b"1" + b"}" * 1_500, "recursion"),
         (b'{"not": ' * 101 + b"{}" + b"}" * 101, "more than 100 deep"),
     ],
@@ -235,6 +238,17 @@ def test_what_has_a_bound_is_taken(schema: Any) -> None:
     client = World().hello()
     assert set_schema(client, schema)["op"] == "reply"
     assert publish(client, {"id": 5})["op"] == "confirm"
+
+
+def test_so_many_queues_have_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(typing_bodies, "MAX_SCHEMAS", 2)
+    client = World().hello()
+    for queue in ("a", "b"):
+        assert set_schema(client, True, queue)["op"] == "reply"
+    assert set_schema(client, True, "c")["code"] == "limit_reached"
+    assert set_schema(client, False, "a")["op"] == "reply", "another one"
+    set_schema(client, b"", "b")
+    assert set_schema(client, True, "c")["op"] == "reply"
 
 
 def test_a_schema_has_so_many_bytes() -> None:

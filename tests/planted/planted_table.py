@@ -16,6 +16,7 @@ from operating_mutants import OPERATING_MUTANTS
 from order_mutants import ORDER_MUTANTS
 from policy_mutants import POLICY_MUTANTS
 from routing_mutants import ROUTING_MUTANTS
+from schema_mutants import SCHEMA_MUTANTS
 from session_mutants import SESSION_MUTANTS
 from sheaf_mutants import SHEAF_MUTANTS
 from shell_mutants import SHELL_MUTANTS
@@ -37,6 +38,7 @@ MUTANTS: Final = (
     + ORDER_MUTANTS
     + POLICY_MUTANTS
     + ROUTING_MUTANTS
+    + SCHEMA_MUTANTS
     + SESSION_MUTANTS
     + CLIENT_MUTANTS
     + BACKUP_MUTANTS

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 
 EXCHANGE = "led"
+POLICED = "retry_jitter_percent"  # nobody chooses it, and no law is about it
 FOR_EVER_MS = 600_000  # beyond the end of the world
 KNOWN = 20  # of the newest messages, one is asked for
 
@@ -30,6 +31,10 @@ class Administrator(SimulatedClient):
         self._per_second = per_second
         self._verbs = verbs
         self._resting: dict[str, None] = {}  # clients, some of them long gone
+        self._policies_asked = 0
+        self._policy: int | None = (
+            20  # what it says of POLICED, or the default; None: that is not known
+        )
         super().__init__(world, "admin", habits, seed)
 
     def start(self) -> None:
@@ -41,6 +46,9 @@ class Administrator(SimulatedClient):
                 self._set(queue)
         if "exchange" in self.world.uses.names:
             self._make_exchange()
+        if "policy" in self.world.uses.names:
+            self._policy_set("")
+            self._now_and_then(20, lambda: self._shown(self.random.choice(self.world.queues)))
         self._now_and_then(self._per_second, self._ask)
 
     def _make_exchange(self) -> None:
@@ -62,6 +70,38 @@ class Administrator(SimulatedClient):
     def _bind(self, queue: str) -> Call:
         fields = {"exchange": EXCHANGE, "queue": queue, "pattern": "#.all"}
         return self.ask("bind", fields, _seen)
+
+    def _police(self, op: str, fields: dict[str, object], says: int) -> Call:
+        """Change the policy of all queues: what it says is known while nothing else was asked since."""
+        self._policies_asked += 1
+        asked, self._policy = self._policies_asked, None
+
+        def told(value: Any, error: Exception | None) -> None:
+            if error is None and asked == self._policies_asked:
+                self._policy = says
+
+        return self.ask(op, {"name": "p"} | fields, told)
+
+    def _policy_set(self, queue: str) -> Call:
+        says = self.random.randint(21, 99)
+        fields: dict[str, object] = {"pattern": "*", "settings": {POLICED: says}}
+        return self._police("policy_set", fields, says)
+
+    def _policy_delete(self, queue: str) -> Call:
+        return self._police("policy_delete", {}, 20)
+
+    def _shown(self, queue: str) -> Call:
+        """P1: from when a policy is confirmed each queue goes by it, whatever was down meanwhile."""
+        asked, expected, world = self._policies_asked, self._policy, self.world
+
+        def told(value: Any, error: Exception | None) -> None:
+            if error is None and expected is not None and asked == self._policies_asked:
+                world.laws.judged += 1
+                has = value["settings"][POLICED]
+                if has != expected:
+                    world.checker.violation("P1", f"{queue} has {has}, and its policy {expected}")
+
+        return self.ask("queue_show", {"queue": queue}, told)
 
     def _bindings(self, queue: str) -> Call:
         return self.ask("bindings", {"exchange": EXCHANGE}, _seen)

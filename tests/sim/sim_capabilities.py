@@ -93,6 +93,7 @@ CAPABILITIES: Final[Mapping[str, Capability]] = {
     "circuit": Capability(settings=_circuit),
     "redrive": Capability(verbs=("redrive_start", "redrive_some", "error_groups")),
     "exchange": Capability(verbs=("bind", "bindings")),
+    "policy": Capability(verbs=("policy_set", "policy_set", "policy_delete")),
 }
 
 

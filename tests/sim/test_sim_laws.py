@@ -17,6 +17,7 @@ from minibrokerd.core.model.claims import Claims
 from minibrokerd.core.model.deliveries import Run
 from minibrokerd.core.model.keys import Keys
 from minibrokerd.core.model.messages import Block
+from minibrokerd.core.model.policies import Policies
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.rates import Rate
 from minibrokerd.core.model.state import Store
@@ -95,6 +96,7 @@ BUGS: Final = (
     Bug("L2", "limit", overflowing, "_drop", drop_silently),
     Bug("C1", "order", cancelling, "end_runs", lambda *arguments: None),
     Bug("X1", "exchange", routing, "queues_of", some_queues_of),
+    Bug("P1", "policy", Policies, "opened", lambda self, store: None),
     Bug("I1", "exchange", routing, "_write", lambda *arguments: None),
 )
 

@@ -17,7 +17,8 @@ from minibrokerd.core.model.extents import NoChecker
 MOST_PARTS: Final = 1_000  # of a schema, with what its references lead to in their places
 MOST_DEPTH: Final = 100
 MOST_CHECKED_BYTES: Final = 64 * 1024
-REGEX_BYTES: Final = 256 * 1024  # of one compiled pattern
+REGEX_BYTES: Final = 64 * 1024  # of one compiled pattern
+PATTERN_PARTS: Final = 30  # for how many parts a pattern counts: of memory, and of time
 MOST_TEXT_CHARS: Final = 400
 _DRAFTS: Final = (
     "http://json-schema.org/draft-04/schema",
@@ -112,7 +113,8 @@ class _Bounds:
         parts = self._count(self._schema)
         if parts > MOST_PARTS:
             raise ValueError(
-                f"it has more than {MOST_PARTS} parts, with what each $ref leads to in its place"
+                f"it has more than {MOST_PARTS} parts, with what each $ref leads to in its place; a pattern "
+                f"counts as {PATTERN_PARTS}"
             )
 
     def _count(self, part: Any, depth: int = 0) -> int:
@@ -127,7 +129,9 @@ class _Bounds:
                 raise ValueError(f"{name} is not allowed: what it leads to is not known before")
         if depth and isinstance(part.get("$id", part.get("id")), str):
             raise ValueError("$id is allowed at the top only")
-        parts = 1 + sum(
+        patterns = isinstance(part.get("pattern"), str) + len(_keys(part.get("patternProperties")))
+        parts = 1 + PATTERN_PARTS * patterns
+        parts += sum(
             self._count(each, depth + 1) for name, each in part.items() if name not in _SHELVES
         )
         reference = part.get("$ref")
@@ -154,6 +158,10 @@ class _Bounds:
                 raise ValueError(f"$ref {reference!r:.100} leads to nothing")
             found = found[name]
         return found
+
+
+def _keys(value: Any) -> Any:
+    return value if isinstance(value, dict) else ()
 
 
 def _place(path: Sequence[str | int]) -> str:

@@ -55,6 +55,7 @@ MAX_ROUTED: Final = 10_000  # entries that one part makes in all queues
 MAX_UNUSED: Final = 10_000  # temporary queues that ended, of which a server knows that they did
 MAX_LISTED: Final = 1_000  # exchanges, or bindings, in one answer
 MAX_SCHEMA_BYTES: Final = 12 * 1024  # of a queue, as JSON text
+MAX_SCHEMAS: Final = 1_000  # queues that have one
 MAX_POLICIES: Final = 200  # and limits of operators; each is looked at for each new queue
 MAX_POLICY_PRIORITY: Final = 1_000_000
 MAX_LOG_READ_BYTES: Final = 4 * 1024 * 1024  # of one answer to a reader, about; whole frames

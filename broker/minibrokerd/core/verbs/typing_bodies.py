@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from minibroker.contract.limits import DLQ_SUFFIX
+from minibroker.contract.limits import DLQ_SUFFIX, MAX_SCHEMAS
 from minibrokerd.core.model.inputs import Frame
 from minibrokerd.core.model.refusals import Refused, check_space
 from minibrokerd.core.model.schemas import NO_CHECKER, understood
@@ -24,6 +24,11 @@ def schema_set(store: Store, frame: Frame, part: Any) -> None:
         raise Refused("bad_value", f"no schema for {part.queue!r:.200}: {error}") from error
     if text and schema is None:
         raise Refused("bad_value", f"{NO_CHECKER}; nothing was changed")
+    known = store.queues.get(part.queue)
+    has_one = known is not None and known.number in store.schemas.by_queue
+    if schema is not None and not has_one and len(store.schemas.by_queue) >= MAX_SCHEMAS:
+        text_of = f"{MAX_SCHEMAS} queues of this server have a schema, as many as can"
+        raise Refused("limit_reached", f"{text_of}; take some away with an empty one")
     queue = store.queue_or_new(part.queue)
     if text != store.schemas.text_of(store, queue):
         if schema is not None:
