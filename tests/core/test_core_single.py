@@ -151,6 +151,19 @@ def test_a_paused_client_passes_the_turn() -> None:
     world.check()
 
 
+def test_a_consumer_that_wants_nothing_passes_the_turn() -> None:
+    """It says so by a prefetch of 0, and has the turn again when it is its turn."""
+    world, first, second = made(count=2)
+    messages = first.messages()
+    first.begin(*messages)
+    first.consume("q", prefetch=0)
+    first.settle("ack", *messages)
+    first.publish("q", b"2")
+    assert bodies(second.messages()) == [2]
+    assert first.messages() == []
+    world.check()
+
+
 def test_a_receive_is_a_consumer_until_what_it_got_has_ended() -> None:
     """Also another receive of the same session waits; one that waits for nothing is told so at once."""
     world = World()

@@ -94,6 +94,7 @@ CAPABILITIES: Final[Mapping[str, Capability]] = {
     "redrive": Capability(verbs=("redrive_start", "redrive_some", "error_groups")),
     "exchange": Capability(verbs=("bind", "bindings")),
     "policy": Capability(verbs=("policy_set", "policy_set", "policy_delete")),
+    "single": Capability(settings=lambda random: {"active_consumers": "one"}, verbs=("rest",)),
 }
 
 

@@ -8,6 +8,7 @@ C1 what was cancelled, replaced or purged is handed out no more
 P1 nothing is handed out while something of more priority is ready, in a queue without `max_wait_ms`
 T1 nothing is handed out after its time to live
 V1 in no time more are handed out than the rate of the queue, or of the key, lets through
+S1 where one consumer at a time is active, no two have messages of the queue
 Z1 while a queue is paused, or a key, nothing of it is handed out
 U1 while a message is there, no other one of its unique key is stored (`drop`)
 U2 a duplicate names one that is there, under the same key or id; D1 of a dedupe id one message is stored
@@ -176,6 +177,8 @@ class Laws:
 
     def end(self, now_us: int) -> None:
         """The world has drained."""
+        for text in self._ledger.shared:
+            self._checker.violation("S1", text)
         self._now_us = now_us
         for step in self.steps:
             if step.is_there:  # all of it is

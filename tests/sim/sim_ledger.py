@@ -9,7 +9,7 @@ from minibroker.contract.wire import DELIVERY_RUN
 from minibrokerd.core.core import Core
 from minibrokerd.core.model.effects import Effects
 from minibrokerd.core.model.inputs import Command
-from minibrokerd.core.model.state import COUNTER_BITS
+from minibrokerd.core.model.state import COUNTER_BITS, Store
 
 Id = tuple[int, int]
 
@@ -24,6 +24,10 @@ class Ledger:
         ] = {}  # of each message the token under which it was handed out first
         self._tokens = [0]  # the newest one after a step; ascending
         self._times_us = [0]
+        self._alone: set[tuple[int, int]] = (
+            set()
+        )  # queues of which one consumer had all that was handed out
+        self.shared: list[str] = []  # what was seen of those whose messages two had, behind that
 
     def note(self, newest: int) -> None:
         """A step has ended, and this is the newest token by now."""
@@ -44,6 +48,20 @@ class Ledger:
                     for sequence in range(first, first + count):
                         self.first.setdefault((origin, sequence), out.header["token"])
 
+    def note_turns(self, store: Store) -> None:
+        """A step has ended: look who has messages of queues with one active consumer."""
+        for group in store.sums.singles:
+            if not group.deliveries:
+                continue
+            # After a start only the session is known that has them.
+            holders = {each.consumer or each.session for each in group.deliveries.values()}
+            place = store.epoch, group.queue.number
+            if len(holders) == 1:
+                self._alone.add(place)
+            elif place in self._alone:  # not what several had when the setting came
+                self._alone.discard(place)
+                self.shared.append(f"{len(holders)} consumers have messages of {group.queue.name}")
+
 
 class WatchedCore(Core):
     """A core that has a ledger."""
@@ -55,4 +73,5 @@ class WatchedCore(Core):
         effects = super().apply(command, now_ms, unix_ms)
         self.ledger.note(self.store.epoch << COUNTER_BITS | self.store._counter)
         self.ledger.note_deliveries(effects)
+        self.ledger.note_turns(self.store)
         return effects

@@ -14,12 +14,13 @@ from sim_world import World
 from minibroker.contract.wire import pack_header
 from minibrokerd.core.model import exchanges, keys, noting, priorities
 from minibrokerd.core.model.claims import Claims
-from minibrokerd.core.model.deliveries import Run
+from minibrokerd.core.model.deliveries import Consumer, Run
 from minibrokerd.core.model.keys import Keys
 from minibrokerd.core.model.messages import Block
 from minibrokerd.core.model.policies import Policies
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.rates import Rate
+from minibrokerd.core.model.single import Single
 from minibrokerd.core.model.state import Store
 from minibrokerd.core.model.unique_keys import UniqueKeys
 from minibrokerd.core.verbs import (
@@ -73,6 +74,12 @@ def begin_alone(
     _begin(store, after, part, block, list(published)[:1])
 
 
+def admit_all(self: Single, consumer: Consumer) -> bool:
+    """Let whoever comes stand in line beside the one that has the turn."""
+    self.holder = self.holder or consumer
+    return True
+
+
 def some_queues_of(*arguments: Any) -> list[Queue]:
     """Leave one of the queues out."""
     found = exchanges.queues_of(*arguments)
@@ -97,6 +104,7 @@ BUGS: Final = (
     Bug("C1", "order", cancelling, "end_runs", lambda *arguments: None),
     Bug("X1", "exchange", routing, "queues_of", some_queues_of),
     Bug("P1", "policy", Policies, "opened", lambda self, store: None),
+    Bug("S1", "single", Single, "admits", admit_all),
     Bug("I1", "exchange", routing, "_write", lambda *arguments: None),
 )
 

@@ -71,6 +71,8 @@ def consume(store: Store, frame: Frame, part: Any) -> None:
                 f"consumer {part.consumer} takes from {queue.name!r}; cancel it first, or use another number",
             )
         consumer.prefetch, consumer.lease_ms = part.prefetch, part.lease_ms
+        if queue.group in store.sums.singles:
+            store.touch(queue.group)  # with a prefetch of 0 it lets others have the turn
     line_up(store, queue, consumer)
     store.reply(frame.connection, frame.request, queue.last_batch, {})
 

@@ -35,7 +35,7 @@ def has_turn(store: Store, group: Group) -> bool:
 def _stands_still(store: Store, consumer: Consumer) -> bool:
     """Whether a consumer takes nothing: it let a lease end and was not heard of since, or it is paused."""
     connection = store.connections[consumer.connection]
-    return connection.silent or connection.resting
+    return connection.silent or connection.resting or not consumer.prefetch
 
 
 def _take_turn_from(store: Store, group: Group, single: Single, holder: Consumer) -> None:
