@@ -287,8 +287,9 @@ def test_its_own_ways_to_end_leave_nothing_behind(how: str) -> None:
     else:
         world.advance(25_000)
     assert owner.queue_names() == []
-    other = world.hello()
-    assert other.publish("mine", b"1")["op"] == "confirm"
-    assert other.receive_all("mine")
+    assert not world.store.owners.session_of
+    other = world.hello("other")
+    assert declare(other, "mine")["value"]["exclusive"] == "other"
+    assert other.delete("mine", force=True)["op"] == "reply"
     world.restart()
     assert not world.store.owners.session_of

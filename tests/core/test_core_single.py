@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from core_client import Client, Delivered
 from harness import World
+from test_core_recalling import accept, give_back
 
 LEASE_MS = 1_000
 
@@ -104,11 +105,11 @@ def test_a_lease_that_ends_passes_the_turn() -> None:
     world.check()
 
 
-def test_one_that_stands_still_loses_its_turn_and_what_it_holds() -> None:
+def test_one_that_stands_still_loses_its_turn() -> None:
     """It has a connection, and let a lease end in silence; when it speaks again, it is the last on the bench."""
     world, first, second = made(count=6)
     messages = first.messages()
-    first.begin(messages[0], messages[1])
+    first.begin(*messages)
     world.advance(LEASE_MS + 100)
     got = second.messages()
     assert bodies(got)[:1] == [0]
@@ -116,7 +117,7 @@ def test_one_that_stands_still_loses_its_turn_and_what_it_holds() -> None:
     world.check()
     second.begin(*got)
     second.settle("ack", *got)
-    first.begin(messages[2])  # the fence: it was taken back
+    assert first.settle("ack", messages[0])["lost_runs"] == [messages[0].run]
     assert first.messages() == []
     while got := second.messages():
         second.begin(*got)
@@ -124,6 +125,29 @@ def test_one_that_stands_still_loses_its_turn_and_what_it_holds() -> None:
     world.disconnect(second)
     first.publish("q", b"6")
     assert bodies(first.messages()) == [6]
+    world.check()
+
+
+def test_what_one_that_stands_still_holds_is_its_own_until_it_gives_it_back() -> None:
+    """It is asked, for only its client knows what it has begun; else it has it until its connection ends."""
+    world, first, second = made(count=6)
+    accept(first)
+    messages = first.messages()
+    first.begin(messages[0])
+    world.advance(LEASE_MS + 100)
+    assert second.messages() == []
+    (frame,) = first.inbox
+    assert (frame["op"], frame["queue"]) == ("recall", "q")
+    first.inbox.clear()
+    give_back(first, messages[1:3])
+    assert second.messages() == []
+    world.disconnect(first)
+    got: list[int] = []
+    while messages := second.messages():
+        got += bodies(messages)
+        second.begin(*messages)
+        second.settle("ack", *messages)
+    assert got == list(range(6))
     world.check()
 
 
@@ -141,10 +165,12 @@ def test_one_that_stands_still_keeps_the_turn_while_nobody_else_is_there() -> No
 def test_a_paused_client_passes_the_turn() -> None:
     """An operator paused it; what it works on ends first."""
     world, first, second = made(count=3)
+    accept(first)
     messages = first.messages()
     first.begin(messages[0])
     second.request({"op": "pause", "client": "first"})
     world.run_jobs()
+    give_back(first, messages[1:])
     assert second.messages() == []
     first.settle("ack", messages[0])
     assert bodies(second.messages()) == [1, 2]

@@ -188,8 +188,8 @@ PROGRESS_MUTANTS: Final = (
     Mutant(
         "a result that is there is told before it is safe",
         "core/verbs/results.py",
-        "        rests_on = 0 if entry.batch == NEVER else entry.batch\n",
-        "        rests_on = 0 if entry.batch == NEVER else NEVER\n",
+        "        rests_on = entry.batch\n",
+        "        rests_on = 0\n",
         RESULTS,
         "I1: who asks behind the ack is told what a crash takes back",
     ),

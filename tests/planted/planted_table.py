@@ -14,6 +14,7 @@ from log_mutants import LOG_MUTANTS
 from message_mutants import MESSAGE_MUTANTS
 from operating_mutants import OPERATING_MUTANTS
 from order_mutants import ORDER_MUTANTS
+from owner_mutants import OWNER_MUTANTS
 from policy_mutants import POLICY_MUTANTS
 from routing_mutants import ROUTING_MUTANTS
 from schema_mutants import SCHEMA_MUTANTS
@@ -39,6 +40,7 @@ MUTANTS: Final = (
     + POLICY_MUTANTS
     + ROUTING_MUTANTS
     + SCHEMA_MUTANTS
+    + OWNER_MUTANTS
     + SESSION_MUTANTS
     + CLIENT_MUTANTS
     + BACKUP_MUTANTS

@@ -38,9 +38,7 @@ def finish_sessions(store: Store) -> None:
         id, client = entry.value
         assert isinstance(id, int)
         assert isinstance(client, bytes)
-        if (
-            id not in store.sessions
-        ):  # nothing else is known of it, and it may come back to its queues
+        if id not in store.sessions:  # nothing else is known of it
             session = store.sessions[id] = Session(id, client.decode())
             session.blank = True
             await_return(store, session)

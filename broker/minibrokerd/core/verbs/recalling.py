@@ -95,7 +95,7 @@ def _ask_back(store: Store, group: Group, recall: Recall) -> bool:
             continue
         if recall.asked.get(consumer, 0) > store.now_ms:
             continue
-        runs = _newest(aged[consumer], min(-(-held[consumer] // 2), wanted, MOST_MESSAGES))
+        runs = newest_held(aged[consumer], min(-(-held[consumer] // 2), wanted, MOST_MESSAGES))
         recall.asked[consumer] = store.now_ms + ASK_AGAIN_MS
         wanted -= sum(run[3] for run in runs)
         header = {"op": "recall", "queue": group.queue.name, "runs": len(runs)}
@@ -129,8 +129,8 @@ def _held(delivery: Delivery) -> list[Item]:
     return [*delivery.spans.values(), *singles]
 
 
-def _newest(deliveries: list[Delivery], most: int) -> list[Run]:
-    """Return runs of the messages that would be begun last, up to `most` of them."""
+def newest_held(deliveries: list[Delivery], most: int) -> list[Run]:
+    """Return runs of the held messages that would be begun last, up to `most` of them."""
     runs: list[Run] = []
     for delivery in reversed(deliveries):
         items = sorted(_held(delivery), key=lambda item: item.ready_at_ms)

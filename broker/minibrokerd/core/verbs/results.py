@@ -41,10 +41,9 @@ def result(store: Store, frame: Frame, part: Any) -> None:
     entry = store.kept.find(store, RESULT, asked.id)
     if entry is not None and may_know(store, asked, int(entry.value[3])):
         rests_on = entry.batch
-        if (
-            rests_on == NEVER
-        ):  # it is in memory alone, and the end that it tells of may be in the log
-            rests_on = store.by_number.get(int(entry.value[3]), store.nowhere).last_batch
+        if rests_on == NEVER:  # it is in memory alone
+            home = store.by_number.get(int(entry.value[3]), store.nowhere)
+            rests_on = home.last_batch  # the end that it tells of may be in the log
         store.reply(frame.connection, frame.request, rests_on, value_of(entry.value))
         return
     running = _running(store, asked)

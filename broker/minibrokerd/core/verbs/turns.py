@@ -6,11 +6,18 @@ begun has ended: so no two consumers ever have messages of the queue, and what f
 
 from __future__ import annotations
 
+from typing import Final
+
+from minibroker.contract.wire import pack_runs
 from minibrokerd.core.model.deliveries import Consumer
 from minibrokerd.core.model.group import Group
 from minibrokerd.core.model.single import Single
 from minibrokerd.core.model.state import Store
-from minibrokerd.core.verbs.farewells import STEP_LOOKS, return_held
+from minibrokerd.core.verbs.recalling import newest_held
+
+MOST_ASKED: Final = (
+    1_000  # messages that are asked back; what a client has beyond that it works off
+)
 
 
 def has_turn(store: Store, group: Group) -> bool:
@@ -39,20 +46,15 @@ def _stands_still(store: Store, consumer: Consumer) -> bool:
 
 
 def _take_turn_from(store: Store, group: Group, single: Single, holder: Consumer) -> None:
-    """Let one that is there have the turn no more: what it has not begun goes back, in steps."""
+    """Let one that is there have the turn no more, and ask for what it has not begun: only its client knows."""
     group.leave_line(holder)
     single.holder = None
-    tokens = [token for token, each in group.deliveries.items() if each.consumer is holder]
-
-    def step() -> bool:
-        looks_left = STEP_LOOKS
-        while tokens and looks_left > 0:
-            delivery = store.deliveries.get(tokens.pop())
-            looks_left -= 1 if delivery is None else return_held(store, delivery, marked=True)
-        return not tokens
-
-    if not step():
-        store.jobs.append(step)
+    connection = store.connections[holder.connection]
+    deliveries = [each for each in group.deliveries.values() if each.consumer is holder]
+    runs = newest_held(deliveries, MOST_ASKED)
+    if runs and connection.recalls:
+        header = {"op": "recall", "queue": group.queue.name, "runs": len(runs)}
+        store.send(connection.id, holder.batch, header, pack_runs(runs))
 
 
 def _give_turn_to(store: Store, group: Group, single: Single, consumer: Consumer) -> None:
