@@ -111,6 +111,25 @@ async def test_another_life_of_a_log_is_told_by_its_ends(log: Numbered, tmp_path
     assert offsets(opened(tmp_path / "back")) == [*range(51), 52]
 
 
+async def test_what_is_archived_while_the_log_is_copied_is_there(
+    log: Numbered, tmp_path: Path
+) -> None:
+    """The copy of the log may say that it is in the archive."""
+    files, ops = opened(log.path), Watched()
+    ops.when = lambda name, offset: name.startswith("segment-")
+
+    def happens() -> None:
+        files.append([frame(50)])
+        files.sync()
+
+    ops.happens = happens
+    take(log.path, tmp_path / "out", ops)
+    bring_back(
+        Shelf(tmp_path / "out", FileOps()), None, tmp_path / "back", FileOps(), new_sessions=False
+    )
+    assert offsets(opened(tmp_path / "back")) == list(range(51))
+
+
 async def test_what_is_deleted_meanwhile_is_looked_for_again(log: Numbered, tmp_path: Path) -> None:
     """Until it holds still, or for so many rounds."""
     files, ops = opened(log.path), Watched()

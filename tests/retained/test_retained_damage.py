@@ -7,12 +7,12 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
-from retained_world import bodies_in, body_of, frame_of, frame_with, read_all
+from retained_world import append_each, bodies_in, body_of, frame_of, frame_with, read_all
 
 from minibrokerd.log.fileops import FileOps
 from minibrokerd.retained import points
 from minibrokerd.retained.files import RetainedFiles
-from minibrokerd.retained.frames import HEAD
+from minibrokerd.retained.frames import HEAD, SYNCED_BEFORE, encode_frame
 
 STEP_BYTES = 500  # between two points
 COUNT = 180
@@ -131,34 +131,32 @@ def test_a_cut_file_is_damage_where_it_is_sealed(log: Path) -> None:
 def test_a_frame_within_a_body_is_never_read(tmp_path: Path) -> None:
     """Behind a head that does not verify nothing is believed but what is known from elsewhere."""
     files = opened(tmp_path)
-    files.append([frame_of(0, 1, 1)])
+    inner = b"".join(map(bytes, encode_frame(frame_of(6, 1, 1), SYNCED_BEFORE)))
+    append_each(files, [frame_of(0, 1, 1), frame_with(5, [inner * 3], 2), frame_of(9, 1, 3)])
     files.sync()
-    files.append([frame_of(5, 1, 1)])
-    inner = next(tmp_path.glob("*.segment")).read_bytes()
-    files.append([frame_with(6, [inner * 3], 2)])
-    files.sync()
-    files.append([frame_of(7, 1, 3)])
-    files.sync()
-    path = next(tmp_path.glob("*.segment"))
-    at = path.read_bytes().index(inner, 100) - 80
-    size = path.stat().st_size
-    for place in range(at, at + 60):
-        for again in (False, True):
-            flip(path, place, 3)
-            if again:  # as after a crash: nothing says what was synced
-                for index in tmp_path.glob("*.index"):
-                    index.unlink()
-                data = path.read_bytes()
-                assert len(data) == size
-                reopened = opened(tmp_path)
-                assert {frame.first for frame in read_all(reopened)} <= {0, 5, 6, 7}
-                reopened._indexed_bytes = 0
-                path.write_bytes(data)
-            else:
-                assert {frame.first for frame in read_all(files)} <= {0, 5, 6, 7}
-            for frame in read_all(files):
-                assert frame.first in (0, 5, 6, 7)
-            flip(path, place, 3)
+    (path,) = tmp_path.glob("*.segment")
+    at = frame_of(0, 1, 1).size
+    data = path.read_bytes()
+    assert inner in data[at + HEAD.size :]
+    for place in range(at, at + HEAD.size):
+        flip(path, place, 3)
+        assert {frame.first for frame in read_all(files)} <= {0, 9}
+        again = opened(tmp_path)  # as after a crash: no index says where a frame begins
+        assert {frame.first for frame in read_all(again)} <= {0, 9}
+        path.write_bytes(data)
+
+
+def test_what_was_synced_behind_damage_is_kept_without_an_index(tmp_path: Path) -> None:
+    """Each frame says that those before it were on the disk: then one that does not verify is not torn."""
+    files = opened(tmp_path)
+    for first in range(5):
+        files.append([frame_of(first)])
+        files.sync()
+    (path,) = tmp_path.glob("*.segment")
+    flip(path, frame_of(0).size + HEAD.size + 2, 1)
+    again = opened(tmp_path)
+    assert [frame.first for frame in read_all(again)] == [0, 2, 3, 4]
+    assert (again.stop, again.damaged) == (5, 1)
 
 
 def test_reading_goes_on_while_segments_go(tmp_path: Path) -> None:

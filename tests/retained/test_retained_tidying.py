@@ -172,6 +172,18 @@ def test_work_that_is_left_leaves_nothing(tmp_path: Path) -> None:
         assert all_said(opened(tmp_path / str(slices), 20_000)) == before
 
 
+def test_what_a_trim_cut_off_is_not_written_again(tmp_path: Path) -> None:
+    """The rest of a frame goes when its segment is written anew, and no message is counted twice."""
+    files = opened(tmp_path, 3_000)
+    append_each(files, [frame_of(first, 9, 1_000) for first in range(0, 180, 9)])
+    files.trim(13)
+    messages = files.messages
+    assert read_all(files)[0].first == 9
+    tidy(files)
+    assert read_all(files)[0].first == 13
+    assert files.messages == messages == 180 - 13
+
+
 # -- compaction ---------------------------------------------------------------------------------------
 
 
