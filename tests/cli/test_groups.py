@@ -73,6 +73,23 @@ def test_a_log_is_read_without_a_group(broker_server: BrokerServer, log: str) ->
     assert values(broker_server, "group", "list", log) == []
 
 
+def test_a_log_is_exported_and_imported(broker_server: BrokerServer, log: str) -> None:
+    """All that is kept, with keys and headers: as another log it has them again."""
+    output(broker_server, "publish", log, '{"n": 1}', "--as", "json", "--header", "h=1")
+    lines = output(broker_server, "export", log)
+    assert [json.loads(line)["offset"] for line in lines] == list(range(6))
+    assert len(output(broker_server, "export", log, "--count", "2")) == 2
+    output(broker_server, "queue", "set", "copy", "kind=log")
+    output(broker_server, "import", "copy", stdin="\n".join(lines))
+
+    def kept(name: str) -> list[object]:
+        found = values(broker_server, "read", name)
+        return [(each["key"], each["headers"], each["body"]) for each in found]
+
+    assert kept("copy") == kept(log)
+    assert kept(log)[-1] == (None, {"h": "1"}, {"n": 1})
+
+
 def test_a_reader_follows(broker_server: BrokerServer, log: str) -> None:
     """It waits for what comes: the sixth message is published when five were printed."""
     env = CLEAN | {"MINIBROKER_URL": broker_server.url}

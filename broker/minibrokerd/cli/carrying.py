@@ -24,6 +24,7 @@ from minibroker.contract.bodies import (
     encode_headers,
 )
 from minibroker.contract.errors import BodyError
+from minibroker.session.log_pages import LogMessage
 from minibroker.session.peek import Peeked
 
 ENCODINGS: Final = {"bytes": wire.ENCODING_BYTES, "msgpack": wire.ENCODING_MSGPACK}
@@ -35,7 +36,14 @@ TAKEN: Final = frozenset(
 )  # fmt: skip
 LONGEST_LINE: Final = 2 * limits.MAX_MESSAGE_BYTES + 1024 * 1024  # base64, and a history
 HISTORY: Final = ("attempts", "redriven", "history")
-WRITTEN_ONLY: Final = ("id", "state", "published_unix_ms", "dead", *HISTORY)  # and not taken over
+WRITTEN_ONLY: Final = (
+    "id",
+    "offset",
+    "state",
+    "published_unix_ms",
+    "dead",
+    *HISTORY,
+)  # and not taken over
 
 
 class Carried(NamedTuple):
@@ -93,6 +101,15 @@ def as_fields(message: Peeked) -> dict[str, Any]:
     return {
         name: value for name, value in fields.items() if value not in ("", b"") or name == "body"
     }
+
+
+def logged_fields(message: LogMessage[Any]) -> dict[str, Any]:
+    """Return a message of a retained log as such a map."""
+    fields: dict[str, Any] = {"offset": message.offset, "encoding": message.run.encoding}
+    fields |= {"body": message.raw, "published_unix_ms": message.run.published_unix_ms}
+    if message.raw_headers:
+        fields["headers"] = message.raw_headers
+    return fields | ({"key": message.key} if message.key else {})
 
 
 def packed(fields: dict[str, Any]) -> bytes:

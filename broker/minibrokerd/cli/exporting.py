@@ -17,7 +17,8 @@ import click
 
 import minibroker
 from minibroker.contract.confirms import MessageId
-from minibrokerd.cli.carrying import as_fields, line, packed
+from minibrokerd.cli.carrying import as_fields, line, logged_fields, packed
+from minibrokerd.cli.log_reading import log_pages
 from minibrokerd.cli.options import client_options, option, queue_argument
 from minibrokerd.cli.peeking import find, pages
 from minibrokerd.cli.printing import note, print_json, progress
@@ -70,7 +71,7 @@ def export(
     """Write the messages of QUEUE as lines that `minibroker import` takes.
 
     Nothing is changed, unless with --take. What comes or goes meanwhile may be in it or not; no message is in it
-    twice. The dead-letter queue of a queue is one of its own: NAME.dlq.
+    twice. The dead-letter queue of a queue is one of its own: NAME.dlq. Of a retained log it is all that is kept.
     """
     if take and state not in (None, "ready"):
         raise click.UsageError("--take takes ready messages; leave --state out")
@@ -85,6 +86,8 @@ def export(
             ):
                 if take:
                     found = _taken(broker, queue, most, stream, FORMATS[form])
+                elif not state and await _is_log(broker, queue):
+                    found = _logged(broker, queue, most, stream, FORMATS[form])
                 else:
                     found = _looked(
                         broker, queue, most, (state or "").upper(), stream, FORMATS[form]
@@ -99,6 +102,10 @@ def export(
         _tell(queue, counted, take, as_json and out is not None)
 
     talk(url, work)
+
+
+async def _is_log(broker: minibroker.Broker, queue: str) -> bool:
+    return "offsets" in (await broker.queue(queue).stats())["queues"].get(queue, {})
 
 
 async def _looked(
@@ -120,6 +127,26 @@ async def _looked(
                 there = message.info["state"].lower()
                 yield "waiting for others" if "after" in message.info else there
         stream.flush()
+
+
+async def _logged(
+    broker: minibroker.Broker,
+    log: str,
+    most: int,
+    stream: BinaryIO,
+    form: Callable[[dict[str, Any]], bytes],
+) -> AsyncIterator[str]:
+    """Write what a retained log keeps; yield `retained` for each message."""
+    async for page in log_pages(broker, log, "first"):
+        for _ in range(page.damaged):
+            yield "damaged"
+        for message in page[:most]:
+            stream.write(form(logged_fields(message)))
+            yield "retained"
+        stream.flush()
+        most -= len(page)
+        if most <= 0:
+            return
 
 
 async def _taken(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any, Final
 
 import click
@@ -38,26 +39,36 @@ def read(log: str, start: Any, follow: bool, count: int | None, url: str, as_jso
     """
 
     async def work(broker: minibroker.Broker) -> None:
-        asked, at = broker.log(log), start
         left = count
-        until = None if follow else (await asked.show()).next_offset
-        while until is None or not isinstance(at, int) or at < until:
-            page = await asked.read(at, wait=FOLLOW_S if follow else ARRIVES_S)
+        async for page in log_pages(broker, log, start, follow=follow):
             if page.damaged:
                 note(f"up to {page.damaged:,} messages before offset {page.next} are damaged")
-            shown = [each for each in page if until is None or each.offset < until][:left]
+            shown = page[:left]
             for message in shown:
                 _print(message, as_json)
-            at = page.next
             if left is not None:
                 left -= len(shown)
                 if not left:
                     return
-            # Offsets have gaps: behind the last message, too.
-            if not follow and at >= page.stop and not await _is_coming(broker.queue(log)):
-                return
 
     talk(url, work)
+
+
+async def log_pages(
+    broker: minibroker.Broker, log: str, start: Any, *, follow: bool = False
+) -> AsyncIterator[minibroker.LogPage]:
+    """Yield the pages of a log from a place on: up to what it had when this began, or for ever."""
+    asked, at = broker.log(log), start
+    until = None if follow else (await asked.show()).next_offset
+    while until is None or not isinstance(at, int) or at < until:
+        page = await asked.read(at, wait=FOLLOW_S if follow else ARRIVES_S)
+        if until is not None:
+            page[:] = [each for each in page if each.offset < until]
+        yield page
+        at = page.next
+        # Offsets have gaps: behind the last message, too.
+        if not follow and at >= page.stop and not await _is_coming(broker.queue(log)):
+            return
 
 
 async def _is_coming(queue: minibroker.Queue[Any]) -> bool:

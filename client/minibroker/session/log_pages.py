@@ -47,6 +47,11 @@ class LogMessage(msgspec.Struct, Generic[Body], eq=False, gc=False):
         return decode_headers(self._headers)
 
     @property
+    def raw_headers(self) -> bytes:
+        """The bytes of the headers, a msgpack map; none are no bytes."""
+        return self._headers
+
+    @property
     def key(self) -> str | None:
         """The key it was published with; None if it has none."""
         return self.run.key
