@@ -36,6 +36,8 @@ class Joining:
         """Return whether nothing is left, by what a look has shown."""
         counters = stats["queues"][self._name]
         left = {state: counters[state] for state in self._states if counters[state]}
+        if lag := counters.get("group_of", {}).get("lag"):
+            left["behind"] = lag  # of a group: it was not fed yet
         self._wait_s = FIRST_S if left != self._left else min(2 * self._wait_s, LONGEST_S)
         self._left = left
         return not left

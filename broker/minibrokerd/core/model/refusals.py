@@ -65,7 +65,7 @@ def check_name(name: str) -> None:
     if limits.GROUP_MARK in name:
         raise Refused(
             "bad_name",
-            f"{name!r:.200} is the name of a group, which is made of its log (log_group_set)",
+            f"{name!r:.200} is the name of a group, which is made of its log: `minibroker group set LOG GROUP`",
         )
     if not QUEUE_NAME.fullmatch(name):
         raise Refused(
@@ -99,5 +99,8 @@ def was_unused(name: str, ended: tuple[int | bytes, ...], unix_ms: int) -> Refus
 def no_group(name: str) -> Refused:
     """Return the refusal of what names a group that is not there: nobody knows where it would start."""
     log, _, group = name.removesuffix(limits.DLQ_SUFFIX).partition(limits.GROUP_MARK)
-    text = f"the log {log!r} has no group {group!r}; make it, and say where it starts"
+    text = (
+        f"the log {log!r} has no group {group!r}; make it, and say where it starts, "
+        f"as with `minibroker group set {log} {group}`"
+    )
     return Refused("unknown_queue", text)
