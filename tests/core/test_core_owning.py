@@ -172,6 +172,18 @@ def test_a_session_that_comes_back_after_a_restart_goes_on_with_its_queue(clean:
     assert name not in world.hello().queue_names()
 
 
+def test_a_session_that_has_nothing_else_is_kept_for_its_queue_and_ends_with_it() -> None:
+    """No lease, and no answer that it could ask for again."""
+    world = World()
+    owner = world.hello("owner")
+    name = own(owner)
+    world.disconnect(owner)
+    world.advance(SESSION_KEPT_MS - 1_000)
+    assert name in world.hello().queue_names()
+    world.advance(2_000)
+    assert name not in world.hello().queue_names()
+
+
 def test_a_session_that_is_only_attached_keeps_its_queue() -> None:
     """The thread beside a loop that stands still shows that the client lives."""
     world = World()
