@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -159,6 +160,61 @@ def test_a_trim_takes_all_below(log: Log, below: int) -> None:
     behind = max(files.stop, 60)
     files.append([frame_of(behind)])
     assert log.again().read(behind, 1).frames[0].first == behind
+
+
+class FullDisk(SimulatedDisk):
+    """Takes all but a byte of what is written, and is full, while `is_full`; a failed sync says so as well."""
+
+    is_full = fails = False
+
+    def write(self, descriptor: int, data: bytes | memoryview, offset: int) -> int:
+        """Write, as long as there is room."""
+        if not self.is_full:
+            return super().write(descriptor, data, offset)
+        super().write(descriptor, data[:-1], offset)
+        raise OSError(errno.ENOSPC, "no space left")
+
+    def sync(self, descriptor: int) -> None:
+        """Sync, or fail."""
+        if self.fails:
+            raise OSError(errno.EIO, "input/output error")
+        super().sync(descriptor)
+
+
+def test_nothing_counts_of_what_found_no_room() -> None:
+    """And nothing of it is found behind what is written in its place, which may be shorter."""
+    disk = FullDisk()
+    files = RetainedFiles(disk, "7", segment_bytes=SMALL)
+    files.open()
+    files.append([frame_of(0)])
+    disk.is_full = True
+    frames = [frame_of(first, 1, first * 2_000) for first in (5, 6, 7)]
+    with pytest.raises(OSError, match="no space"):
+        files.append(frames)
+    assert (files.stop, files.messages) == (1, 1)
+    disk.is_full = False
+    files.append(frames[:1])
+    files.sync()
+    disk.let_go()
+    again = RetainedFiles(disk, "7", segment_bytes=SMALL)
+    again.open()
+    assert [frame.first for frame in read_all(again)] == [0, 5]
+    again.append(frames)
+    assert [frame.first for frame in read_all(again)] == [0, 5, 6, 7]
+
+
+def test_a_failed_sync_is_the_end() -> None:
+    """Nobody knows what is on the disk: nothing is appended any more."""
+    disk = FullDisk()
+    files = RetainedFiles(disk, "7", segment_bytes=SMALL)
+    files.open()
+    files.append([frame_of(0)])
+    disk.fails = True
+    with pytest.raises(OSError, match="input/output"):
+        files.sync()
+    disk.fails = False
+    with pytest.raises(AssertionError, match="nobody knows"):
+        files.append([frame_of(1)])
 
 
 def test_logs_of_a_directory(tmp_path: Path) -> None:
