@@ -220,6 +220,38 @@ async def test_a_message_is_edited_and_requeued_and_the_original_kept(
     assert act(http_broker, "DELETE", path, status=404)["code"] == "unknown_message"
 
 
+async def test_what_does_not_fit_the_schema_of_a_queue_is_refused(http_broker: HttpBroker) -> None:
+    """With the place, and with the code of the protocol."""
+    async with minibroker.connect(http_broker.server.url) as connection:
+        await connection.queue("orders").set_schema({"properties": {"id": {"type": "integer"}}})
+    said = act(http_broker, "POST", "queues/orders/messages", {"json": {"id": "x"}}, status=400)
+    assert said["code"] == "schema_mismatch"
+    assert "$.id: " in said["text"]
+    act(http_broker, "POST", "queues/orders/messages", {"json": {"id": 1}})
+
+
+async def test_policies_and_where_settings_come_from_are_shown(http_broker: HttpBroker) -> None:
+    async with minibroker.connect(http_broker.server.url) as connection:
+        await connection.policies.set("p", "shown*", lease_ms=700)
+        await connection.policies.set("p", "shown", operator=True, max_messages=9)
+        await connection.queue("shown").set(max_attempts=3)
+    view = get(http_broker, "queues/shown")
+    assert (view["settings"]["lease_ms"], view["settings"]["max_messages"]) == (700, 9)
+    assert view["origins"] == {
+        "max_attempts": "chosen",
+        "lease_ms": "policy p",
+        "max_messages": "limit p",
+    }
+    found = get(http_broker, "policies")["policies"]
+    assert [(each["pattern"], each["operator"]) for each in found] == [
+        ("shown*", False),
+        ("shown", True),
+    ]
+    async with minibroker.connect(http_broker.server.url) as connection:
+        assert await connection.policies.delete("p")
+        assert await connection.policies.delete("p", operator=True)
+
+
 async def test_messages_are_published_purged_and_queues_deleted(http_broker: HttpBroker) -> None:
     """Bodies of each kind come out as they went in."""
     bodies: dict[str, Any] = {"json": [1], "text": "t", "base64": "/w=="}

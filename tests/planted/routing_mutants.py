@@ -66,8 +66,8 @@ ROUTING_MUTANTS: Final = (
     Mutant(
         "each queue has the time to live of the first one",
         "core/verbs/routing.py",
-        '        ttl_ms = part.ttl_ms or queue.setting("message_ttl_ms")\n',
-        '        ttl_ms = part.ttl_ms or queues[0].setting("message_ttl_ms")\n',
+        "        ttl_ms = lifetime_of(queue, part.ttl_ms)\n",
+        "        ttl_ms = lifetime_of(queues[0], part.ttl_ms)\n",
         ("core/test_core_routing.py",),
         "5.13: `message_ttl_ms` is that of the queue",
     ),
