@@ -41,7 +41,8 @@ EXITS: Final = (
     ),
     Exit(
         REFUSED,
-        "the server refused the command, or answered too late; backup: the log changed too fast",
+        "the server refused the command, or answered too late; backup: the log changed too fast; bridge: a "
+        "message fits nowhere",
         "read the message: it names the cause and the next step",
     ),
     Exit(
@@ -76,7 +77,7 @@ EXITS: Final = (
     ),
     Exit(
         DRAIN,
-        "serve, worker: asked to stop, but did not finish in time, or was asked twice; as after a crash",
+        "serve, worker, bridge: asked to stop, but did not finish in time, or was asked twice; as after a crash",
         "start again: what was confirmed is kept",
     ),
     Exit(
