@@ -11,7 +11,7 @@ import pytest
 from minibroker.contract.metrics import METRICS
 from minibroker.contract.settings import default_settings
 from minibrokerd.cli.layout import width_of
-from minibrokerd.cli.top_detail import Detail
+from minibrokerd.cli.top_detail import Detail, detail_lines
 from minibrokerd.cli.top_keys import HELP
 from minibrokerd.cli.top_lines import Letters, Line, Style
 from minibrokerd.cli.top_numbers import Look, Seen, rate
@@ -348,3 +348,20 @@ def test_letters_that_the_terminal_has_not_are_replaced() -> None:
         look(0, {"東": seen(0)}), filter="", sort="queue", reverse=False, letters=letters
     )
     assert names(screen) == ["\\u6771"]
+
+
+def test_a_retained_log_and_a_group_in_detail() -> None:
+    """What it has, and where it is; a group's lag."""
+    shown = detail(0, 0)
+    assert shown.view is not None
+    has = {"first": 3, "stop": 9, "next": 10, "messages": 6, "bytes": 1_500, "groups": 2}
+    for more, text in (
+        ({"offsets": has}, "log of 6 messages, 1,500 bytes"),
+        (
+            {"group_of": {"log": "events", "position": 7, "lag": 1_003}},
+            "at offset 7 of events, lag 1,003",
+        ),
+    ):
+        seen = replace(shown, view={**shown.view, "offsets": None, "group_of": None, **more})
+        lines = [line.text for line in detail_lines(seen, None, 400, Letters())]
+        assert text in " ".join(lines)

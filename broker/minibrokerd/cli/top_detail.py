@@ -78,9 +78,20 @@ def _now(view: Mapping[str, Any], now_ms: int) -> Iterator[str]:
     active = view.get("active")
     if active:
         yield f"{active['client'] or 'nobody'} is active, {active['waiting']:,} wait for that"
+    yield from _retained(view)
     keys = view.get("key_circuits")
     if keys and keys["open"]:
         yield f"CIRCUITS of {keys['open']:,} keys open"
+
+
+def _retained(view: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what a retained log has, or where a group of one is."""
+    has, at = view.get("offsets"), view.get("group_of")  # an older broker says nothing of them
+    if has:
+        yield f"log of {has['messages']:,} messages, {has['bytes']:,} bytes"
+        yield f"offsets {has['first']} to {has['next']}, groups {has['groups']:,}"
+    if at:
+        yield f"at offset {at['position']} of {at['log']}, lag {at['lag']:,}"
 
 
 def _times(detail: Detail) -> Iterator[str]:
