@@ -48,7 +48,7 @@ class Administrator(SimulatedClient):
             self._make_exchange()
         if "policy" in self.world.uses.names:
             self._policy_set("")
-            self._now_and_then(20, lambda: self._shown(self.random.choice(self.world.queues)))
+            self._now_and_then(20, self._look_at_one)
         self._now_and_then(self._per_second, self._ask)
 
     def _make_exchange(self) -> None:
@@ -89,6 +89,9 @@ class Administrator(SimulatedClient):
 
     def _policy_delete(self, queue: str) -> Call:
         return self._police("policy_delete", {}, 20)
+
+    def _look_at_one(self) -> None:
+        self._shown(self.random.choice(self.world.queues))
 
     def _shown(self, queue: str) -> Call:
         """P1: from when a policy is confirmed each queue goes by it, whatever was down meanwhile."""
