@@ -207,6 +207,7 @@ def log_has(store: Store, command: LogHas) -> None:
         if log.has is NOTHING:
             _look_for_loss(store, log, command.has)
         has(store, log, command.has)
+        store.touch(log.queue.group)  # a start may have found what was not archived yet
 
 
 def _look_for_loss(store: Store, log: RetainedLog, found: Extension) -> None:

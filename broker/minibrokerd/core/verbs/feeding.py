@@ -104,7 +104,8 @@ def _publish(store: Store, feeder: Feeder, command: Fetched) -> None:
             left.appendleft(cut(piece, piece.first, middle))
             continue
         if not batch_bytes or batch_bytes + size > most:
-            store.keep_together(size + 2 * PUBLISH_OVERHEAD_BYTES)
+            # All that may come before the position is written: pieces up to `most`, or one that is larger.
+            store.keep_together(max(size, most) + 2 * PUBLISH_OVERHEAD_BYTES)
             batch_bytes = 0
         batch_bytes += size
         _publish_piece(store, feeder, piece)
