@@ -29,13 +29,20 @@ class World:
         self.lacks_space = False
         self.last_room_bytes = self.rest_bytes = 64 * MIB
         self.pending_bytes: int | None = 0
+        self.others = 0  # bytes
         self.freed: list[int] = []
         self.applied: list[Forward] = []
         self.again = 0
         core: Any = self
         log: Any = self
         self.forwarder = Forwarder(
-            core, log, self._apply, lambda: self.newest, lambda: self.pending_bytes, self._again
+            core,
+            log,
+            self._apply,
+            lambda: self.newest,
+            lambda: self.pending_bytes,
+            lambda: self.others,
+            self._again,
         )
 
     def last_room_for(self, size_bytes: int, *, copies: bool) -> bool:
@@ -168,7 +175,24 @@ def test_while_the_reserve_is_short_the_log_is_copied_once_whatever_lives() -> N
     )  # all that stood there when the pass began was copied
     world.step()
     assert len(world.applied) == 1
+    world.disk_bytes += MIB // 2  # the copies are longer than what they replace
+    world.step()
+    assert len(world.applied) == 1
     world.live -= MIB // 4
+    world.step()
+    assert len(world.applied) == 2
+
+
+def test_while_the_reserve_is_short_what_others_wrote_and_ended_begins_a_pass() -> None:
+    """As many publishes as acks: what lives stays as it is, and the log grows by what has ended."""
+    world = World()
+    world.live, world.reserve_segments, world.lacks_space = 4 * MIB, 2, True
+    world.step()
+    world.synced = 51
+    world.step()
+    world.oldest_upto, world.clear_below = 60, 0
+    world.disk_bytes += MIB // 2
+    world.others += MIB // 4
     world.step()
     assert len(world.applied) == 2
 

@@ -96,6 +96,7 @@ class Engine:
             self._apply_copies,
             self._newest_batch,
             lambda: None if self._under_way or self._closed else self._open_bytes,
+            lambda: self.others_bytes,
             self._step_again,
         )
         rest_bytes = self._forwarder.rest_bytes

@@ -41,17 +41,19 @@ class Forwarder:
         apply: Callable[[Forward], None],
         newest_batch: Callable[[], int],
         pending_bytes: Callable[[], int | None],
+        others_bytes: Callable[[], int],
         again: Callable[[], None],
     ) -> None:
         """`newest_batch` returns the newest batch that has records, `pending_bytes` what is written in one batch
-        with what is applied next (None: others are written before that); `again` calls `freed`, then `step`, in a
-        turn of its own.
+        with what is applied next (None: others are written before that), `others_bytes` what was ever written
+        beside copies; `again` calls `freed`, then `step`, in a turn of its own.
         """
         self._core = core
         self._log = log
         self._apply = apply
         self._newest_batch = newest_batch
         self._pending_bytes = pending_bytes
+        self._others_bytes = others_bytes
         self._again = again
         self._upto = 0  # what the segment has that is being emptied; 0: none is
         self._copied = 0  # the batch of the last copies, once all are made
@@ -64,8 +66,9 @@ class Forwarder:
         self._is_for_settlements = False  # the pass: it ends when the reserve is whole
         self._asked_at = 0  # what others had written when settlements had no room left
         self._pass_upto = 0  # of a pass over the whole log while space is short
-        # What was on the disk when it began, and what of that lived; or when space began to be short.
-        self._pass_start: tuple[int, int] | None = None
+        # What was on the disk when it began, what of that lived, and what others had written; or when space began
+        # to be short.
+        self._pass_start: tuple[int, int, int] | None = None
 
     def begin_pass(
         self, others_bytes: int, least_bytes: int = 1, *, goes_round: bool = False
@@ -79,7 +82,7 @@ class Forwarder:
         if others_bytes < self._asked_at + least_bytes:
             return False
         self._asked_at = others_bytes
-        self._pass_start = self._log.disk_bytes, self._core.live_bytes()
+        self._pass_start = self._log.disk_bytes, self._core.live_bytes(), others_bytes
         self._pass_upto, self._is_for_settlements = self._newest_batch(), not goes_round
         return True
 
@@ -183,7 +186,7 @@ class Forwarder:
         A pass is cheap where whole segments have ended, and the last resort where each holds something that lives.
         """
         log = self._log
-        before, now = self._pass_start, (log.disk_bytes, live_bytes)
+        before, now = self._pass_start, (log.disk_bytes, live_bytes, self._others_bytes())
         oldest = log.oldest_upto
         if not log.lacks_space or oldest is None:
             self._pass_start, self._pass_upto = None, 0
@@ -198,7 +201,9 @@ class Forwarder:
         if before is None:
             self._pass_start = now
         else:
-            ended_bytes = before[1] - now[1] + max(0, now[0] - before[0])
+            # By copies the log may grow, too: another pass would give nothing of that back.
+            grown_bytes = min(max(0, now[0] - before[0]), now[2] - before[2])
+            ended_bytes = before[1] - now[1] + grown_bytes
             wanted_bytes = log.segment_bytes // 4 if is_short else log.disk_bytes // 8
             if ended_bytes < wanted_bytes:
                 return False
