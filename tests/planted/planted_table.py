@@ -16,6 +16,7 @@ from operating_mutants import OPERATING_MUTANTS
 from order_mutants import ORDER_MUTANTS
 from owner_mutants import OWNER_MUTANTS
 from policy_mutants import POLICY_MUTANTS
+from retained_log_mutants import RETAINED_LOG_MUTANTS
 from retained_mutants import RETAINED_MUTANTS
 from routing_mutants import ROUTING_MUTANTS
 from schema_mutants import SCHEMA_MUTANTS
@@ -42,6 +43,7 @@ MUTANTS: Final = (
     + ROUTING_MUTANTS
     + SCHEMA_MUTANTS
     + OWNER_MUTANTS
+    + RETAINED_LOG_MUTANTS
     + RETAINED_MUTANTS
     + SESSION_MUTANTS
     + CLIENT_MUTANTS
