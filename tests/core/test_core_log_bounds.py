@@ -331,6 +331,23 @@ def test_a_seek_ends_what_was_fetched_before_it() -> None:
     world.check()
 
 
+def test_a_seek_back_while_it_is_fetched_skips_nothing() -> None:
+    """What the files bring stands behind the new position: it is not fed, and what is before it comes first."""
+    world = World()
+    client = world.hello()
+    make_log(client)
+    for number in range(4):
+        client.publish("log", b"%d" % number)
+    world.files.lag = True
+    queue = group(client, start="offset", at=2)
+    asked(client, "log_group_seek", queue="log", group="g", start="first")
+    world.files.work()
+    assert world.queue(queue).count() == 0
+    world.files.lag = False
+    world.files.catch_up()
+    assert [m.body for m in client.receive_all(queue)] == [b"0", b"1", b"2", b"3"]
+
+
 @pytest.mark.parametrize("crash", [False, True])
 def test_a_seek_to_a_time(crash: bool) -> None:
     """It is kept over a crash until the files have looked for it."""
