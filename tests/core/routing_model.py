@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from copy import deepcopy
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,6 +44,14 @@ class Routes:
     queues: dict[str, list[bytes]] = field(default_factory=dict)
     overflow: dict[str, str] = field(default_factory=dict)  # of the queues that have a limit
     numbers: dict[str, int] = field(default_factory=dict)  # of exchanges and queues, for hashes
+
+    def copy(self) -> Routes:
+        """Return one that later steps leave as it is."""
+        exchanges = {name: copy(each) for name, each in self.exchanges.items()}
+        for each in exchanges.values():
+            each.bindings, each.counts = set(each.bindings), list(each.counts)
+        queues = {name: list(bodies) for name, bodies in self.queues.items()}
+        return Routes(exchanges, queues, dict(self.overflow), dict(self.numbers))
 
     def reach(self, name: str, key: str, headers: dict[str, str]) -> set[str]:
         """Return the queues that a message comes to."""
@@ -133,7 +141,7 @@ class Steps:
         self.world.digests = self.rng.random() < 0.5
         self.client: Client = self.world.hello()
         self.model = Routes()
-        self.closed = self.synced = deepcopy(self.model)
+        self.closed = self.synced = self.model.copy()
         self.unanswered: list[tuple[int, Callable[[Any], None]]] = []
         self.trace: list[str] = []
         self.bodies = 0
@@ -303,7 +311,7 @@ class Steps:
         is_limited = any(found & self.model.overflow.keys() for found in reached)
         if is_limited and len(parts) > 1 and "drop-oldest" in self.model.overflow.values():
             return  # what leaves for a part of a frame is a matter of test_core_overflow.py
-        before = deepcopy(self.model)
+        before = self.model.copy()
         if is_limited:
             self._sync()  # what is not safe yet does not wait, and cannot leave
         code = self._stored(parts, reached)
@@ -388,14 +396,14 @@ class Steps:
 
     def _close(self) -> None:
         self.world.close_batch()
-        self.closed = deepcopy(self.model)
+        self.closed = self.model.copy()
 
     def _sync(self) -> None:
         """All is safe that was applied so far."""
         self.world.sync()
         self.world.run_jobs()
         self.world.sync()
-        self.closed = self.synced = deepcopy(self.model)
+        self.closed = self.synced = self.model.copy()
         for sequence, judge in self.unanswered:
             answer = self.client.answer(sequence=sequence)
             assert answer is not None
@@ -422,7 +430,7 @@ class Steps:
         self._started(self.synced if loses else self.closed)
 
     def _started(self, model: Routes) -> None:
-        self.model = deepcopy(model)
+        self.model = model.copy()
         for exchange in self.model.exchanges.values():
             exchange.counts = [0, 0, 0]
         for name, bodies in self.model.queues.items():
@@ -431,7 +439,7 @@ class Steps:
         self.unanswered.clear()
         self.client = self.world.hello()
         self.world.sync()
-        self.closed = self.synced = deepcopy(self.model)
+        self.closed = self.synced = self.model.copy()
 
     # -- helpers --------------------------------------------------------------------------------
 

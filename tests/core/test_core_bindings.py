@@ -10,7 +10,7 @@ import pytest
 from core_client import Client
 from harness import World
 
-from minibroker.contract import limits
+from minibroker.contract import limits, wire
 from minibrokerd.core.model import ordered
 from minibrokerd.core.model.exchanges import Binding
 from minibrokerd.core.model.footprints import BINDING_BYTES, TOPIC_NODE_BYTES
@@ -154,3 +154,27 @@ def test_what_looks_at_each_binding_has_few(type: str, monkeypatch: pytest.Monke
     for queue in "ab":
         assert client.request({**bind, "queue": queue})["value"] == {"created": 1}
     assert client.request({**bind, "queue": "c"})["code"] == "limit_reached"
+
+
+def test_what_names_a_thousand_queues_is_counted_and_shared() -> None:
+    """Outcomes are kept until the client has them: names once for all of one kind, and runs for each."""
+    world = World()
+    client = world.hello()
+    client.request({"op": "exchange_set", "name": "e", "type": "fanout"})
+    for n in range(200):
+        client.request({"op": "bind", "exchange": "e", "queue": f"{'q' * 50}-{n}"})
+    before = world.core.memory_bytes()
+    for _ in range(5):
+        part = {"op": "route", "exchange": "e", "count": 1}
+        assert client.sequenced([part], b"", b"\0\0\0\0\1\0\0\0", b"x")["op"] == "confirm"
+    outcomes = world.store.sessions[client.session].window.values()
+    assert len({id(each.results[0]["queues"]) for each in outcomes}) == 1
+    runs_bytes = 200 * wire.RUN.size
+    assert world.core.memory_bytes() - before > 5 * (runs_bytes + 200 * 50)
+    counted = world.store.sums.outcomes
+    world.restart()
+    assert world.store.sums.outcomes == counted
+    client = world.resume(client)
+    client.answered_below = client.sequence + 1
+    client.publish("q", b"x")
+    assert world.store.sums.outcomes == 1

@@ -338,13 +338,11 @@ def _sequenced(store: Store, frame: Frame, sequence: int) -> None:
     # What no segment can hold is forgotten by a start: then the frame is judged as one that was never seen.
     if lost:
         recorded = recorded and len(lost) <= store.sizes.apply_bytes // 2
-    session.remember(
-        sequence,
-        Outcome(
-            frame.checksum, frame.size, results, lost, rests_on, store.open_batch if recorded else 0
-        ),
+    outcome = Outcome(
+        frame.checksum, frame.size, results, lost, rests_on, store.open_batch if recorded else 0
     )
-    store.sums.outcomes += 1
+    session.remember(sequence, outcome)
+    store.sums.outcomes += outcome.weight
     if session.stands < 0 and recorded:
         store.note_outcomes(session, store.open_batch)
     session.seen_ms = store.now_ms

@@ -26,7 +26,7 @@ def finish_sessions(store: Store) -> None:
         session.seen_ms = store.now_ms
         session.put_in_order()
         if session.is_worth_keeping:
-            store.sums.outcomes += len(session.window)
+            store.sums.outcomes += sum(outcome.weight for outcome in session.window.values())
             if session.window:
                 oldest = min(outcome.recorded for outcome in session.window.values())
                 store.note_outcomes(session, oldest)

@@ -57,7 +57,7 @@ class Exchange:
     """One exchange: its type, its bindings in order, and what becomes of what none of them takes."""
 
     __slots__ = ("_patterns", "_remembered", "_remembered_count", "alternate", "bindings", "name", "number",
-        "refused_count", "routed", "topics", "type", "unroutable", "unroutable_count")  # fmt: skip
+        "refused_count", "routed", "told", "topics", "type", "unroutable", "unroutable_count")  # fmt: skip
 
     def __init__(
         self, number: int, name: str, type: str, unroutable: str = REFUSE, alternate: str = ""
@@ -71,6 +71,7 @@ class Exchange:
         self.routed = 0  # messages that came here, in this run, and found a queue
         self.unroutable_count = 0  # those that did not, and were dropped,
         self.refused_count = 0  # or refused
+        self.told = ""  # the queues that the newest one went to, as its confirm names them
         self.topics: Topics[Binding] = Topics()
         self._patterns: dict[str, dict[Binding, None]] = {}
         self._remembered: dict[str, list[Binding] | None] = {}

@@ -10,6 +10,7 @@ from itertools import takewhile
 
 from minibroker.contract import limits
 from minibrokerd.core.model.deliveries import Consumer, Delivery
+from minibrokerd.core.model.footprints import OUTCOME_OBJECT_BYTES
 from minibrokerd.core.model.inputs import Scope
 from minibrokerd.core.model.records import FrameMeta
 from minibrokerd.core.model.results import Asked
@@ -21,7 +22,7 @@ Result = dict[str, int | str]
 class Outcome:
     """What was answered to one sequenced frame: one result for each part, and the runs that were lost."""
 
-    __slots__ = ("batch", "checksum", "lost", "recorded", "results", "size")
+    __slots__ = ("batch", "checksum", "lost", "recorded", "results", "size", "weight")
 
     def __init__(
         self,
@@ -38,6 +39,11 @@ class Outcome:
         self.lost = lost
         self.batch = batch  # the answer rests on it
         self.recorded = recorded  # the batch that has its record; 0: none has
+        # What it counts among others: what was routed names the queues, up to a thousand, with a run for each.
+        self.weight = 1
+        if lost:
+            names_bytes = sum(len(str(each.get("queues", ""))) for each in results)
+            self.weight += (len(lost) + names_bytes) // OUTCOME_OBJECT_BYTES
 
 
 class Session:
@@ -126,18 +132,21 @@ class Session:
         self.unanswered_bytes += outcome.size
 
     def forget_below(self, sequence: int) -> int:
-        """Forget the outcomes that the client will not ask about any more; return how many."""
+        """Forget the outcomes that the client will not ask about any more; return what they count."""
         if sequence <= self.answered_below:
             return 0
         self.answered_below = sequence
         # Frames mostly come in the order of their sequences, so this stops at the first that stays.
         forgotten = [*takewhile(sequence.__gt__, self.window)]
+        weight = 0
         for known in forgotten:
-            self.unanswered_bytes -= self.window.pop(known).size
-        return len(forgotten)
+            outcome = self.window.pop(known)
+            self.unanswered_bytes -= outcome.size
+            weight += outcome.weight
+        return weight
 
     def forget_all(self) -> int:
-        """Forget every outcome: a frame that comes again can no longer be judged; return how many."""
+        """Forget every outcome: a frame that comes again can no longer be judged; return what they count."""
         return self.forget_below(max(self.window, default=0) + 1)
 
     @property

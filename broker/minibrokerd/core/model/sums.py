@@ -81,7 +81,7 @@ class Sums:
         self.grown_bytes = 0  # of attempts that a start found behind the newest copies of messages
         self.kept_bytes = 0  # what entries of Kept take of memory
         self.kept_log_bytes = 0  # and of the log, those that are copied
-        self.outcomes = 0  # of frames, in the windows of all sessions
+        self.outcomes = 0  # of frames, in the windows of all sessions; a large one counts several
         self.unique_keys = 0  # that are held, in all queues
         self.failing_keys = 0  # in the windows of the circuits of keys
         self.key_circuits = 0  # that are not closed
