@@ -13,7 +13,11 @@ from harness import World
 from minibroker.contract import limits, wire
 from minibrokerd.core.model import ordered
 from minibrokerd.core.model.exchanges import Binding
-from minibrokerd.core.model.footprints import BINDING_BYTES, TOPIC_NODE_BYTES
+from minibrokerd.core.model.footprints import (
+    BINDING_BYTES,
+    OUTCOME_OBJECT_BYTES,
+    TOPIC_NODE_BYTES,
+)
 from minibrokerd.core.model.ordered import Ordered
 
 COUNT = 1_000
@@ -163,14 +167,12 @@ def test_what_names_a_thousand_queues_is_counted_and_shared() -> None:
     client.request({"op": "exchange_set", "name": "e", "type": "fanout"})
     for n in range(200):
         client.request({"op": "bind", "exchange": "e", "queue": f"{'q' * 50}-{n}"})
-    before = world.core.memory_bytes()
     for _ in range(5):
         part = {"op": "route", "exchange": "e", "count": 1}
         assert client.sequenced([part], b"", b"\0\0\0\0\1\0\0\0", b"x")["op"] == "confirm"
     outcomes = world.store.sessions[client.session].window.values()
     assert len({id(each.results[0]["queues"]) for each in outcomes}) == 1
-    runs_bytes = 200 * wire.RUN.size
-    assert world.core.memory_bytes() - before > 5 * (runs_bytes + 200 * 50)
+    assert world.store.sums.outcomes * OUTCOME_OBJECT_BYTES > 5 * 200 * (wire.RUN.size + 50)
     counted = world.store.sums.outcomes
     world.restart()
     assert world.store.sums.outcomes == counted
