@@ -10,8 +10,8 @@ POLICY_MUTANTS: Final = (
     Mutant(
         "a policy goes before what was chosen",
         "core/model/policies.py",
-        "settings.keys() - own.keys():",
-        "settings.keys():",
+        "settings.keys() - own.keys() - others:",
+        "settings.keys() - others:",
         ("core/test_core_policies.py",),
         "5.16: a program gets another concurrency than it declared",
     ),
