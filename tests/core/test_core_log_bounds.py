@@ -449,3 +449,27 @@ def test_a_stall_of_the_files_ends_in_steps() -> None:
     world.files.lag = False
     world.files.catch_up()
     assert bodies(client) == [b"%d" % number for number in range(3_000)]
+
+
+def test_no_exchange_leads_to_a_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is refused with the name of the log; a binding that an older server took is gone with a start."""
+    world = World()
+    client = world.hello()
+    make_log(client)
+    group(client)
+    client.request({"op": "exchange_set", "name": "e", "type": "hash"})
+    client.request({"op": "bind", "exchange": "e", "queue": "q"})
+    bind = {"op": "bind", "exchange": "e", "queue": "log@g", "pattern": "1000"}
+    answer = client.request(bind)
+    assert (answer["code"], "bind the log 'log'" in answer["text"]) == ("bad_name", True)
+    assert client.request(bind | {"queue": "log@none"})["code"] == "unknown_queue"
+    with monkeypatch.context() as older:
+        older.setattr(limits, "GROUP_MARK", "!")
+        assert client.request(bind)["op"] == "reply"
+    world.restart()
+    client = world.hello()
+    part = {"op": "route", "exchange": "e", "count": 1, "routing_key": "k"}
+    answer = client.sequenced([part], b"", b"\0\0\0\0\1\0\0\0", b"x")
+    assert answer["op"] == "confirm", answer
+    assert len(world.states("q")) == 1
+    assert world.store.exchanges.bindings == 1

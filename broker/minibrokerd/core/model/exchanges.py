@@ -23,6 +23,7 @@ from minibroker.contract.exchange_commands import (
     TOPIC,
     UNROUTABLE,
 )
+from minibroker.contract.limits import GROUP_MARK
 from minibrokerd.core.model.footprints import BINDING_BYTES, TOPIC_NODE_BYTES
 from minibrokerd.core.model.kept import BINDING, EXCHANGE
 from minibrokerd.core.model.keys import in_steps
@@ -264,7 +265,9 @@ class Exchanges:
             self._next_number = max(self._next_number, binding.exchange + 1, binding.target + 1)
             exchange = self.by_number.get(binding.exchange)
             if exchange is None or not self._is_there(store, binding):
-                store.kept.forget(BINDING, binding)  # what it leads to, or from, was deleted since
+                store.kept.forget(
+                    BINDING, binding
+                )  # what it leads to, or from, was deleted since, or no publish may go there
                 continue
             check_pattern(exchange.type, binding.pattern)
             self._bound(exchange, binding)
@@ -340,7 +343,9 @@ class Exchanges:
 
     def _is_there(self, store: Store, binding: Binding) -> bool:
         if binding.queue:
-            return binding.queue in store.by_number
+            queue = store.by_number.get(binding.queue)
+            # One to a group of a log, which `bind` took once: every publish to its exchange was refused.
+            return queue is not None and GROUP_MARK not in queue.name
         return binding.target in self.by_number
 
     def _end_all(self, store: Store, bindings: list[Binding]) -> Iterator[int]:

@@ -101,6 +101,12 @@ def bind(store: Store, frame: Frame, part: Any) -> None:
         check_pattern(exchange.type, part.pattern)
     except ValueError as error:
         raise Refused("bad_value", str(error)) from error
+    log, mark, _ = part.queue.partition(limits.GROUP_MARK)
+    if mark and part.queue in store.queues:
+        raise Refused(
+            "bad_name",
+            f"{part.queue!r:.200} is a group, and gets what its log does; bind the log {log!r:.200} instead",
+        )
     binding = _binding(store, exchange, part)
     is_new = binding is None or binding not in exchange.bindings
     if is_new:
