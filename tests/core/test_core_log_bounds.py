@@ -1,4 +1,4 @@
-"""protocol.md 5.19: what a retained log refuses; what settings, deletes, purges and lost files do to it."""
+"""protocol.md 5.20: what a retained log refuses; what settings, deletes, purges and lost files do to it."""
 
 from __future__ import annotations
 

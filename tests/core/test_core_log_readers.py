@@ -1,4 +1,4 @@
-"""protocol.md 5.19, readers without a group in the core: a read is answered once; nothing is left of who went."""
+"""protocol.md 5.20, readers without a group in the core: a read is answered once; nothing is left of who went."""
 
 from __future__ import annotations
 

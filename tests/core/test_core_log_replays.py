@@ -1,4 +1,4 @@
-"""protocol.md 5.19, `log_group_seek` with a key: of what has ended, only messages of that key come again."""
+"""protocol.md 5.20, `log_group_seek` with a key: of what has ended, only messages of that key come again."""
 
 from __future__ import annotations
 

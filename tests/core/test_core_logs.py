@@ -1,4 +1,4 @@
-"""protocol.md 5.19, retained logs in the core: archived in order, fed to groups and read, whatever files do."""
+"""protocol.md 5.20, retained logs in the core: archived in order, fed to groups and read, whatever files do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""protocol.md, 5.18: a queue that belongs to a session is for that alone, and ends with it; given names."""
+"""protocol.md, 5.19: a queue that belongs to a session is for that alone, and ends with it; given names."""
 
 from __future__ import annotations
 
@@ -52,6 +52,9 @@ ALONE: dict[str, dict[str, Any]] = {
     "queue_declare": {"settings": {}},
     "queue_delete": {"force": 1},
     "key_set": {"key": "k", "weight": 2},
+    "schema_set": {"schema": b"false"},
+    "log_group_set": {"group": "g"},
+    "log_group_seek": {"group": "g", "start": "next"},
     "bind": {"exchange": "e"},
     "unbind": {"exchange": "e"},
 }

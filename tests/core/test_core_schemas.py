@@ -1,4 +1,4 @@
-"""protocol.md, section 5.17: a queue takes what fits its schema, and to find that out has a bound."""
+"""protocol.md, section 5.18: a queue takes what fits its schema, and to find that out has a bound."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ OWNER_MUTANTS: Final = (
         "    if session.is_worth_keeping or session.id in store.owners:\n",
         "    if session.is_worth_keeping:\n",
         _OWNING,
-        "5.18: a session that has nothing else is forgotten at once, and its queues are there for ever",
+        "5.19: a session that has nothing else is forgotten at once, and its queues are there for ever",
     ),
     Mutant(
         "a goodbye ends no exclusive queue",
@@ -24,7 +24,7 @@ OWNER_MUTANTS: Final = (
         "    _forget_outcomes(store, session, silent=False)\n    end_queues_of(store, session)\n",
         "    _forget_outcomes(store, session, silent=False)\n",
         _OWNING,
-        "5.18: who has left on purpose keeps his queues for a minute",
+        "5.19: who has left on purpose keeps his queues for a minute",
     ),
     Mutant(
         "a start knows nothing of owners that have nothing else",
@@ -32,7 +32,7 @@ OWNER_MUTANTS: Final = (
         "        if id not in store.sessions:",
         "        if id in store.sessions:",
         _OWNING,
-        "5.18: an exclusive queue whose owner died with the server never ends",
+        "5.19: an exclusive queue whose owner died with the server never ends",
     ),
     Mutant(
         "a start forgets whose a queue is",
@@ -40,7 +40,7 @@ OWNER_MUTANTS: Final = (
         "        store.owners.opened(store)\n",
         "",
         _OWNING,
-        "5.18: after a restart everybody takes from the queue of one session",
+        "5.19: after a restart everybody takes from the queue of one session",
     ),
     Mutant(
         "a session that comes back while its queues end takes from them",
@@ -48,7 +48,7 @@ OWNER_MUTANTS: Final = (
         "        self.session_of.update(dict.fromkeys(numbers, NOBODY))\n",
         "",
         _OWNING,
-        "5.18: of a queue whose end is decided something is handed out",
+        "5.19: of a queue whose end is decided something is handed out",
     ),
     Mutant(
         "the dead letters of an exclusive queue are for everybody",
@@ -56,7 +56,7 @@ OWNER_MUTANTS: Final = (
         "        queue = store.queues.get(name.removesuffix(DLQ_SUFFIX))\n",
         "        queue = store.queues.get(name)\n",
         _OWNING,
-        "5.18: others consume the dead-letter queue",
+        "5.19: others consume the dead-letter queue",
     ),
     Mutant(
         "the next name can be worked out",
@@ -64,7 +64,7 @@ OWNER_MUTANTS: Final = (
         "blake2b(number, key=self.secret, digest_size=NAME_BYTES)",
         "blake2b(number, digest_size=NAME_BYTES)",
         _OWNING,
-        "5.18: a name that protects a queue is guessed",
+        "5.19: a name that protects a queue is guessed",
     ),
     Mutant(
         "a publish makes a queue of a given name anew",
@@ -72,7 +72,7 @@ OWNER_MUTANTS: Final = (
         "    if name.startswith(limits.GIVEN_NAMES):\n",
         '    if name.startswith("\\0"):\n',
         _OWNING,
-        "5.18: a reply to who has gone makes a queue that nobody reads",
+        "5.19: a reply to who has gone makes a queue that nobody reads",
     ),
     Mutant(
         "the turn passes while a message is at work",

@@ -13,7 +13,7 @@ RETAINED_LOG_MUTANTS: Final = (
         "    if lanes.turns == 1 and not lanes.index:\n",
         "    if lanes.turns:\n",
         ("core/test_core_logs.py",),
-        "5.19: offsets ascend; what comes to the files behind a later one is lost",
+        "5.20: offsets ascend; what comes to the files behind a later one is lost",
     ),
     Mutant(
         "a start does not archive what it finds",

@@ -13,7 +13,7 @@ SCHEMA_MUTANTS: Final = (
         "            self.by_queue[number] = understood(store.bodies, text)\n",
         "            understood(store.bodies, text)\n",
         ("core/test_core_schemas.py",),
-        "5.17: what does not fit is refused, over restarts",
+        "5.18: what does not fit is refused, over restarts",
     ),
     Mutant(
         "only the first body of a frame is checked",
@@ -21,7 +21,7 @@ SCHEMA_MUTANTS: Final = (
         "        for index, body in enumerate(extent.bodies(part.count)):\n",
         "        for index, body in enumerate(extent.bodies(1)):\n",
         ("core/test_core_schemas.py",),
-        "5.17: what does not fit is stored, if something before it does",
+        "5.18: what does not fit is stored, if something before it does",
     ),
     Mutant(
         "headers are taken for the body",
@@ -29,7 +29,7 @@ SCHEMA_MUTANTS: Final = (
         "            yield view[blob_at - body_bytes : blob_at]\n",
         "            yield view[blob_at - body_bytes - headers_bytes : blob_at]\n",
         ("core/test_core_schemas.py",),
-        "5.17: no message with headers fits",
+        "5.18: no message with headers fits",
     ),
     Mutant(
         "an exchange leads past the schema of a queue",
@@ -37,7 +37,7 @@ SCHEMA_MUTANTS: Final = (
         "            store.schemas.check(queue, frame, extent, part, columns)\n",
         "            pass\n",
         ("core/test_core_schemas.py",),
-        "5.17: by `route`, too",
+        "5.18: by `route`, too",
     ),
     Mutant(
         "the schema of a queue that is gone stays",
@@ -53,7 +53,7 @@ SCHEMA_MUTANTS: Final = (
         "        if schema is None:\n",
         "        if schema is None and frame.size < 0:\n",
         ("core/test_core_schemas.py",),
-        "5.17: publishes are refused then",
+        "5.18: publishes are refused then",
     ),
     Mutant(
         "a reference may lead back to itself",
@@ -61,7 +61,7 @@ SCHEMA_MUTANTS: Final = (
         "        if reference in self._open:\n            raise ValueError(",
         "        if reference in self._open and depth < 0:\n            raise ValueError(",
         ("core/test_core_schemas.py",),
-        "5.17: a schema whose check has no bound is taken, or none is said why",
+        "5.18: a schema whose check has no bound is taken, or none is said why",
     ),
     Mutant(
         "what a reference leads to counts once",
@@ -69,7 +69,7 @@ SCHEMA_MUTANTS: Final = (
         "        return self._parts[reference]\n",
         "        return self._parts.pop(reference, 0) if len(self._open) > 1 else 0\n",
         ("core/test_core_schemas.py",),
-        "5.17: a schema of 2 KB takes the server for ever",
+        "5.18: a schema of 2 KB takes the server for ever",
     ),
     Mutant(
         "the value stands in the refusal",
@@ -77,7 +77,7 @@ SCHEMA_MUTANTS: Final = (
         '                mask="the value",\n',
         "",
         ("core/test_core_schemas.py",),
-        "5.17: what people publish ends in logs",
+        "5.18: what people publish ends in logs",
     ),
     Mutant(
         "a body has no bound",
@@ -85,6 +85,6 @@ SCHEMA_MUTANTS: Final = (
         "        if len(body) > MOST_CHECKED_BYTES:\n",
         "        if len(body) > MOST_CHECKED_BYTES * 64:\n",
         ("core/test_core_schemas.py",),
-        "5.17: one body takes the turn of all",
+        "5.18: one body takes the turn of all",
     ),
 )

@@ -250,7 +250,7 @@ QUEUE_COMMANDS: Final[tuple[Command, ...]] = (
             whole(
                 "exclusive",
                 1,
-                "1: it belongs to this session, and ends with that (section 5.18).",
+                "1: it belongs to this session, and ends with that (section 5.19).",
                 default=0,
             ),
         ),

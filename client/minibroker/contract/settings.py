@@ -214,7 +214,7 @@ SETTINGS: Mapping[str, Setting] = {
             0,
             0,
             KINDS,
-            "A work queue, or a retained log, which groups and readers read (section 5.19); chosen once.",
+            "A work queue, or a retained log, which groups and readers read (section 5.20); chosen once.",
         ),
         Setting(
             "retention_ms",

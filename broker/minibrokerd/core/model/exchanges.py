@@ -265,9 +265,8 @@ class Exchanges:
             self._next_number = max(self._next_number, binding.exchange + 1, binding.target + 1)
             exchange = self.by_number.get(binding.exchange)
             if exchange is None or not self._is_there(store, binding):
-                store.kept.forget(
-                    BINDING, binding
-                )  # what it leads to, or from, was deleted since, or no publish may go there
+                # What it leads to, or from, was deleted since, or no publish may go there.
+                store.kept.forget(BINDING, binding)
                 continue
             check_pattern(exchange.type, binding.pattern)
             self._bound(exchange, binding)
