@@ -135,6 +135,35 @@ class SealedNats(servers.NatsServer):
         return flags
 
 
+class TokenNats(servers.NatsServer):
+    """NATS that lets in who has the token."""
+
+    def command(self) -> list[str]:
+        """Write the configuration, and return the flag that names it."""
+        flags = super().command()
+        with (self.folder / "nats.conf").open("a") as config:
+            config.write('authorization { token: "s3cret" }\n')
+        return flags
+
+
+def test_nats_with_a_token(broker_server: BrokerServer, bridge: Run, tmp_path: Path) -> None:
+    """It stands before the @ alone, and is printed as little as a password."""
+    needs(TokenNats.program, TokenNats.scheme)
+    server = TokenNats(tmp_path / "nats", "2m")
+    server.start()
+    try:
+        to = f"nats://wr0ng@127.0.0.1:{server.port}?subject=x"
+        said = bridge("--from", QUEUE, "--to", to, "--wait", "100ms").ends(69)
+        assert "Authorization" in said
+        assert "wr0ng" not in said
+        # Who is let in is told that there is no such stream.
+        said = bridge("--from", QUEUE, "--to", to.replace("wr0ng", "s3cret")).ends(1)
+        assert "no stream takes it" in said
+        assert "s3cret" not in said
+    finally:
+        server.close()
+
+
 Sealed = SealedRedis | SealedNats
 
 

@@ -33,6 +33,7 @@ class Numbers(Source):
         self.given_back: list[int] = []
         self.rejected: list[int] = []
         self.done_fails = 0
+        self.reject_fails = 0
         self._has_dead_letters = has_dead_letters
 
     async def open(self) -> None:
@@ -60,6 +61,9 @@ class Numbers(Source):
         self.given_back += [each.handle for each in parcels]
 
     async def reject(self, parcel: Parcel, reason: str) -> bool:
+        if self.reject_fails:
+            self.reject_fails -= 1
+            raise Away("numbers are away")
         if self._has_dead_letters:
             self.taken.remove(parcel.handle)
             self.rejected.append(parcel.handle)
@@ -199,6 +203,46 @@ async def test_what_fits_nowhere_goes_to_the_dead_letters_and_is_not_done_as_wel
     await run(bridge)
     assert (source.rejected, source.settled) == ([1], [0, 2, 3, 4, 5])
     assert (bridge.counts.aside, told) == (1, ["aside"])
+
+
+async def test_what_could_not_be_moved_to_the_dead_letters_is_not_done_and_comes_again() -> None:
+    """The others of its batch are done: they need not come again."""
+    source, sink = Numbers(6, has_dead_letters=True), Shelf(_1=[Unfit("large")] * 3)
+    source.reject_fails = 2
+    bridge, told = made(source, sink)
+    await run(bridge)
+    assert (source.rejected, source.settled) == ([1], [0, 2, 3, 4, 5])
+    assert sink.kept == [0, 2, 3, 4, 5]
+    assert (bridge.counts.aside, bridge.counts.unsure) == (1, 0)
+    assert (told.count("aside"), told.count("waits")) == (1, 2)
+
+
+async def test_a_source_with_a_position_does_not_pass_what_could_not_be_moved() -> None:
+    """A position that stood behind it would be its end: so what follows it comes again, and may be there twice."""
+
+    class Places(Numbers):
+        has_position = True
+
+    source, sink = Places(3, has_dead_letters=True), Shelf(_1=[Unfit("large")] * 2)
+    source.reject_fails = 1
+    bridge, _ = made(source, sink)
+    await run(bridge)
+    assert (source.rejected, source.settled) == ([1], [0, 2])
+    assert (sink.kept, source.given_back) == ([0, 2, 2], [1, 2])
+    assert bridge.counts.unsure == 1
+
+
+async def test_a_stop_gives_back_what_could_not_be_moved() -> None:
+    source, sink = Numbers(2, has_dead_letters=True), Shelf(_0=[Unfit("large")])
+    source.reject_fails = 1
+    bridge, _ = made(source, sink)
+    sink.may_answer.clear()
+    running = asyncio.create_task(run(bridge))
+    await until(lambda: sink.asked)
+    bridge.stop()
+    sink.may_answer.set()
+    await running
+    assert (source.rejected, source.settled, source.given_back) == ([], [1], [0])
 
 
 async def test_what_fits_nowhere_and_has_no_place_ends_the_bridge_and_stays() -> None:

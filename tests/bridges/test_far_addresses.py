@@ -26,10 +26,16 @@ def test_kafka_has_many_hosts_each_with_its_port_or_that_of_kafka() -> None:
     ("url", "text"),
     [
         ("amqp://bob:secret@host?quue=x", "the option 'quue' is not known"),
-        ("amqp://bob:secret@host:0x?queue=x", "is no host with a port"),
-        ("amqp://bob:secret@host:70000?queue=x", "is no host with a port"),
+        ("amqp://bob:secret@host:0x?queue=x", "no host with a port"),
+        ("amqp://bob:secret@host:70000?queue=x", "no host with a port"),
         ("amqp://bob:secret@host?queue=x&ca=/none", "the option 'ca' is not known"),
         ("amqps://bob:secret@host?queue=x&ca=/none", "a file for TLS cannot be used"),
+        ("amqp://bob:secret/x@host?queue=x", "with an @ behind its host"),
+        ("amqp://bob:12/secret@host?queue=x", "with an @ behind its host"),
+        ("amqp://bob:12?secret@host?queue=x", "with an @ behind its host"),
+        ("amqp://bob:12#secret@host?queue=x", "is no url of another broker"),
+        ("nats://secret@host?quue=x", "the option 'quue' is not known"),
+        ("nats://secret/x@host?stream=x", "with an @ behind its host"),
         ("mqtt://bob:secret@host/x", "is no url of another broker"),
         ("amqp:/bob:secret@host", "is no url of another broker"),
     ],
@@ -46,6 +52,21 @@ def test_no_text_of_a_library_shows_a_password() -> None:
     address = read("nats://bob:p%40ss@host?subject=x", is_source=False)
     assert address.clean("cannot log in as bob:p@ss, p%40ss") == "cannot log in as bob:***, ***"
     assert "p@ss" not in repr(address)
+
+
+@pytest.mark.parametrize(
+    "url", ["nats://t%2Fk3n@host", "nats://:t%2Fk3n@host", "nats://t%2Fk3n:@host"]
+)
+def test_a_token_of_nats_is_a_secret(url: str) -> None:
+    """It stands where a user would, or where a password would."""
+    address = read(f"{url}?subject=x", is_source=False)
+    assert (address.user, str(address.password)) == ("", "t/k3n")
+    assert "k3n" not in repr(address) + str(address)
+    assert address.clean("no t/k3n, t%2Fk3n, t%2fk3n") == "no ***, ***, ***"
+
+
+def test_a_user_of_others_without_a_password_is_one() -> None:
+    assert read("amqp://bob@host?queue=x", is_source=True).user == "bob"
 
 
 def test_a_name_that_is_needed_and_not_there_is_asked_for() -> None:

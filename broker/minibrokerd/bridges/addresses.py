@@ -3,7 +3,7 @@
     amqp://user:password@host:5672/vhost?queue=orders
     redis://:password@host:6379/0?stream=orders&group=minibroker
     kafka://host:9092,host2:9092?topic=orders
-    nats://host:4222?stream=ORDERS
+    nats://host:4222?stream=ORDERS             nats://TOKEN@host, too
 
 With an s at its end (amqps, rediss, kafkas, natss) the connection is TLS, with the options of minibrokers://.
 """
@@ -38,6 +38,7 @@ class Peer:
     extra: str
     source: Mapping[str, str]
     sink: Mapping[str, str]
+    has_tokens: bool = False  # a user without a password is one, and as secret
 
     @property
     def sealed(self) -> str:
@@ -83,6 +84,7 @@ PEERS: Final = (
             "subject": "only messages of this subject",
         },
         {"subject": "the subject to publish to, which a stream must take"},
+        has_tokens=True,
     ),
 )  # fmt: skip
 DEFAULT_GROUP: Final = "minibroker-bridge"
@@ -109,18 +111,19 @@ class Address:
         )
 
     def clean(self, error: object) -> str:
-        """Return the text of an error without the password, whatever a library wrote into it."""
+        """Return the text of an error without the password or token, whatever a library wrote into it."""
         text = str(error) or type(error).__name__
-        for secret in {str(self.password), quote(self.password, safe="")} - {""}:
-            text = text.replace(secret, "***")
-        return text
+        if not self.password:
+            return text
+        forms = (quote(self.password, safe=""), quote(self.password), str(self.password))
+        return re.sub("|".join(map(re.escape, forms)), "***", text, flags=re.IGNORECASE)
 
 
 def read(url: str, *, is_source: bool) -> Address:
     """Return what a url of another broker says.
 
     Raises:
-        ValueError: it is none; the text has no password in it.
+        ValueError: it is none; the text has nothing of a password in it.
         OSError: a file for TLS cannot be read.
     """
     found = SHAPE.fullmatch(url)
@@ -130,7 +133,16 @@ def read(url: str, *, is_source: bool) -> Address:
             f"{masked(url)!r} is no url of another broker: one begins with {', '.join(peers)}://"
         )
     peer, is_sealed = peers[found[1]], found[1] not in {each.scheme for each in PEERS}
+    if (
+        "@" in f"{found[4]}{found[5]}"
+    ):  # the password goes on there, and what stands before it is no host
+        raise ValueError(
+            f"{masked(url)!r} is a url with an @ behind its host: @ / ? # in a user, password or name "
+            "are %40 %2F %3F %23"
+        )
     user, _, password = (found[2] or "").partition(":")
+    if peer.has_tokens and not password:
+        user, password = "", user
     options = dict(parse_qsl(found[5] or "", keep_blank_values=True))
     known = {**(peer.source if is_source else peer.sink), **dict.fromkeys(TLS if is_sealed else ())}
     for name in options:
@@ -164,7 +176,7 @@ def needed(address: Address, *names: str) -> str:
 def _place(text: str, port: int, url: str) -> tuple[str, int]:
     found = PLACE.fullmatch(text)
     if found is None or int(found[2] or port) > 65_535:
-        raise ValueError(f"{masked(url)!r}: {text!r} is no host with a port")
+        raise ValueError(f"{masked(url)!r} has no host with a port from 0 to 65535")
     return found[1].strip("[]"), int(found[2] or port)
 
 

@@ -59,6 +59,8 @@ def _settings(address: Address) -> dict[str, Any]:
 class TopicSource(Source):
     """Reads a topic; the position is that of its group, and is committed when the other side has all before it."""
 
+    has_position = True
+
     def __init__(self, address: Address) -> None:
         self._address = address
         self._topic = needed(address, "topic")

@@ -61,6 +61,17 @@ class Plan:
     aside: Aside | None = None
 
 
+class _Pause:
+    """Pauses between attempts, each twice as long as the last; shaken, since many may wait for one broker."""
+
+    def __init__(self) -> None:
+        self._s = FIRST_PAUSE_S
+
+    def next_s(self) -> float:
+        pause, self._s = self._s, min(self._s * 2, LONGEST_PAUSE_S)
+        return pause * random.uniform(0.5, 1.0)
+
+
 @dataclass(slots=True)
 class Bridge:
     """One bridge; `run` returns when its plan is done or `stop` was called."""
@@ -73,7 +84,9 @@ class Bridge:
     waits_for: str = ""  # why nothing moves, empty while it does
     _stops: asyncio.Event = field(default_factory=asyncio.Event)
     _in_hand: list[Parcel] = field(default_factory=list)  # taken, and not settled at the source
+    _stuck: list[Parcel] = field(default_factory=list)  # of those: what could not be moved
     _trouble: Exception = field(default_factory=Exception)
+    _pause: _Pause = field(default_factory=_Pause)  # grows while batches have something stuck
 
     def stop(self) -> None:
         """Take nothing more, finish what is on its way, and leave."""
@@ -144,7 +157,7 @@ class Bridge:
         """Open the source anew, without what was taken ahead: the new connection hands that out again."""
         if ahead is not None and (rest := await _ended(ahead)):
             await _quietly(self.source.give_back(rest))
-        await self._open_again(self.source, self._trouble)
+        await self._open_again(self.source, self._trouble, self._pause)
 
     # ---- handing over ----
 
@@ -164,7 +177,7 @@ class Bridge:
                 try:
                     await self._count(parcel, said)
                 except Unplaced:
-                    await self._keep_before(parcels, [*later, *left[at:]])
+                    await self._keep_before(parcels, [*later, *self._stuck, *left[at:]])
                     raise
             if later:
                 _mark(later)
@@ -178,6 +191,11 @@ class Bridge:
     async def _said_done(self) -> bool:
         """Tell the source what is done; return whether its connection goes on."""
         parcels, self._in_hand = self._in_hand, []
+        stuck, self._stuck = self._stuck, []
+        if not stuck:
+            self._pause = _Pause()
+        parcels, again = _parted(parcels, stuck, has_position=self.source.has_position)
+        self.counts.unsure += len(again) - len(stuck)
         if parcels:
             try:
                 self.counts.unsure += await self.source.done(parcels)
@@ -185,7 +203,9 @@ class Bridge:
                 self.counts.unsure += len(parcels)
                 self._trouble = error
                 return False
-        return True
+        if again:
+            await _quietly(self.source.give_back(again))
+        return not again
 
     async def _keep_before(self, parcels: Sequence[Parcel], open_ones: Sequence[Parcel]) -> None:
         """Say that all are done that stand before the first which is not: the bridge ends in the middle."""
@@ -209,7 +229,9 @@ class Bridge:
         else:
             try:
                 has_place = await self.source.reject(parcel, reason)
-            except Away:
+            except Away as error:
+                self._stuck.append(parcel)
+                self._trouble = error
                 return  # it comes again, and meets the same
             if not has_place:
                 raise Unplaced(
@@ -221,9 +243,11 @@ class Bridge:
 
     # ---- when something is away ----
 
-    async def _open_again(self, end: Source | Sink, error: Exception) -> None:
+    async def _open_again(
+        self, end: Source | Sink, error: Exception, pause: _Pause | None = None
+    ) -> None:
         """Return when the end is open again, however long that takes."""
-        pause = _Pause()
+        pause = pause or _Pause()
         reason = str(error)
         while True:
             await self._wait(pause, end, reason)
@@ -276,15 +300,15 @@ class Bridge:
         await _quietly(self.sink.close())
 
 
-class _Pause:
-    """Pauses between attempts, each twice as long as the last; shaken, since many may wait for one broker."""
-
-    def __init__(self) -> None:
-        self._s = FIRST_PAUSE_S
-
-    def next_s(self) -> float:
-        pause, self._s = self._s, min(self._s * 2, LONGEST_PAUSE_S)
-        return pause * random.uniform(0.5, 1.0)
+def _parted(
+    parcels: Sequence[Parcel], stuck: Sequence[Parcel], *, has_position: bool
+) -> tuple[list[Parcel], list[Parcel]]:
+    """Return which of these may be said to be done, and which come again."""
+    there = set(map(id, stuck))
+    if has_position:
+        done = list(takewhile(lambda parcel: id(parcel) not in there, parcels))
+        return done, list(parcels[len(done) :])
+    return [each for each in parcels if id(each) not in there], list(stuck)
 
 
 def _mark(parcels: Sequence[Parcel]) -> None:

@@ -76,6 +76,7 @@ class Source(ABC):
     """Where messages come from. Every method may raise `Away`; then it is closed and opened again."""
 
     name = ""  # as it is printed, without a password
+    has_position = False  # `done` settles all that stand before, too
 
     @abstractmethod
     async def open(self) -> None:
@@ -105,7 +106,10 @@ class Source(ABC):
         del parcels
 
     async def reject(self, parcel: Parcel, reason: str) -> bool:
-        """Move a message that fits nowhere to the dead letters here; False: there is no such place."""
+        """Move a message that fits nowhere to the dead letters here; False: there is no such place.
+
+        After `Away` nobody knows whether it was moved: it is not done, and comes again.
+        """
         del parcel, reason
         return False
 
