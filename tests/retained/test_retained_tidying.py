@@ -276,3 +276,18 @@ def test_compaction_leaves_what_is_damaged(tmp_path: Path) -> None:
     assert files.damaged == 1
     offsets = [each[0] for each in all_said(files)]
     assert offsets[-33:] == [60, 61, 62, *range(70, 100)]
+
+
+def test_what_is_sealed_for_compaction_is_not_small_or_old(tmp_path: Path) -> None:
+    """So frequent passes do not leave a segment each; memory has no segments."""
+    files = opened(tmp_path, 10_000_000)
+    append_each(files, [lone(offset, b"k") for offset in range(3)])
+    at_unix_ms = files.read(0, 1).frames[0].unix_ms
+    for _ in range(5):
+        assert files.seal_to_compact(at_unix_ms + 3_599_000) == 0
+    assert len(list(tmp_path.glob("*.segment"))) == 1
+    assert files.seal_to_compact(at_unix_ms + 3_600_000) == 3
+    append_each(files, [lone(3, b"k", body=bytes(64 * 1024))])
+    assert files.seal_to_compact(at_unix_ms) == 4
+    assert files.seal_to_compact(at_unix_ms) == 4
+    assert len(list(tmp_path.glob("*.segment"))) == 3

@@ -15,6 +15,7 @@ from zlib import crc32
 
 import msgspec
 
+from minibroker.contract.limits import LEAST_COMPACTION_MS
 from minibrokerd.bodies.store import BodyStore
 from minibrokerd.core.core import Core
 from minibrokerd.core.model.inputs import Archived, Command, Fetched, LogHas
@@ -27,11 +28,11 @@ from minibrokerd.core.model.retained import (
     FileWork,
     Forget,
     Piece,
-    RetainedLog,
 )
 from minibrokerd.log.fileops import FileOps
 from minibrokerd.log.seam import Record
 from minibrokerd.process.logs import events
+from minibrokerd.retained.compacting import CompactionResult
 from minibrokerd.retained.frames import Chunk, Frame
 from minibrokerd.retained.memory_files import MemoryFiles
 from minibrokerd.retained.shelf import Files, Retained
@@ -95,8 +96,10 @@ class Archivist:
         self.ends: deque[Forget] = deque()  # what waits for the sync of a batch
         self._is_looking = False
         self._at_work: set[int] = set()  # logs whose files are being written anew
-        # When the last compaction of a log began (unix ms), and what it had then.
+        # When the last compaction of a log began (unix ms), and up to which offset it went.
         self._compacted: dict[int, tuple[int, int]] = {}
+        # The log that is being compacted, one at a time, and what comes of it; None: it has not begun yet.
+        self._compaction: tuple[int, CompactionResult | None] | None = None
 
     def start(self, unix_ms: Callable[[], int]) -> None:
         """Open what is there, and delete what is of no log any more; blocks."""
@@ -247,10 +250,10 @@ class Archivist:
                 continue
             self._look_later()
             self._retain(number, log.queue, unix_ms)
-            self._compact(number, log, unix_ms)
             if number not in self._at_work:
                 self._at_work.add(number)
                 self._work_ahead(number)
+        self._compact(unix_ms)
 
     def _retain(self, number: int, queue: Queue, unix_ms: int) -> None:
         names = "retention_ms", "retention_bytes", "retention_messages"
@@ -263,21 +266,43 @@ class Archivist:
         if any(bounds):
             self._hand(work, lambda has, error: self._changed(number, has, error))
 
-    def _compact(self, number: int, log: RetainedLog, unix_ms: int) -> None:
-        """Begin a compaction where one is due, if anything was appended since the last one."""
-        every_ms, since = log.queue.setting("compaction_ms"), self._compacted.get(number)
-        if not every_ms or (since is not None and log.has.stop == since[1]):
-            return
-        if since is None:
-            self._compacted[number] = unix_ms, 0
-        elif unix_ms - since[0] >= every_ms // 2:  # what comes right behind one waits for the next
-            self._compacted[number] = unix_ms, log.has.stop
-            tombstone_ms = log.queue.setting("tombstone_ms")
+    def _compact(self, unix_ms: int) -> None:
+        """Begin the compaction that is due longest, of a log that has grown, and not beside another one."""
+        logs = self._core.store.retained.logs
+        if self._compaction is not None:
+            number, result = self._compaction
+            if number in logs and not (result is not None and result.ended):
+                return
+            self._compaction = None
+        due: list[tuple[int, int]] = []
+        for number, log in logs.items():
+            every_ms = log.queue.setting("compaction_ms")
+            if not every_ms or not log.has.messages:
+                continue
+            began, upto = self._compacted.setdefault(number, (unix_ms, 0))
+            # What comes right behind one waits for the next.
+            if log.has.stop != upto and unix_ms - began >= max(every_ms, LEAST_COMPACTION_MS) // 2:
+                due.append((began, number))
+        if due:
+            self._begin_compaction(min(due)[1], unix_ms)
 
-            def work() -> None:
-                self._retained.get(number).begin_compaction(unix_ms, tombstone_ms, seal=True)
+    def _begin_compaction(self, number: int, unix_ms: int) -> None:
+        queue, before = self._core.store.retained.logs[number].queue, self._compacted[number][1]
+        tombstone_ms = queue.setting("tombstone_ms")
 
-            self._hand(work, lambda _, error: self._changed(number, None, error))
+        def work() -> tuple[int, CompactionResult | None]:
+            files = self._retained.get(number)
+            upto = files.seal_to_compact(unix_ms)
+            return upto, None if upto == before else files.begin_compaction(unix_ms, tombstone_ms)
+
+        def done(found: tuple[int, CompactionResult | None], error: BaseException | None) -> None:
+            self._changed(number, None, error)
+            upto, result = (before, None) if error is not None else found
+            self._compacted[number] = unix_ms, upto
+            self._compaction = None if result is None else (number, result)
+
+        self._compaction = number, None
+        self._hand(work, done)
 
     def _work_ahead(self, number: int) -> None:
         """Do a slice of what makes files smaller and faster to read, and another one behind all else."""
@@ -289,6 +314,9 @@ class Archivist:
         def done(found: tuple[bool, Extension], error: BaseException | None) -> None:
             is_more, has = (False, None) if error is not None else found
             self._changed(number, has, error)
+            at, result = self._compaction or (number, None)
+            if error is not None and at == number and result is not None:
+                self._compaction = None  # it ended with that
             if is_more and number in self._core.store.retained.logs:
                 self._work_ahead(number)
             else:

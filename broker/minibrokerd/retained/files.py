@@ -25,6 +25,9 @@ from minibrokerd.retained.tidying import Tidying
 SEGMENT_BYTES: Final = 64 * 1024 * 1024
 # Of what a setting keeps, so much is in one segment at the most: what is too old goes in whole segments.
 PARTS: Final = 8
+# A newest segment that is sealed for a compaction has so many bytes, or a message that is so old.
+SEALED_BYTES: Final = 64 * 1024
+SEALED_AFTER_MS: Final = 3_600_000
 INDEX_BYTES: Final = (
     1024 * 1024
 )  # of the newest segment that a start reads at the most, and what was not synced
@@ -336,6 +339,18 @@ class RetainedFiles:
         A slice is some 64 frames as they came, and now and then the sync of 4 MiB. OSError.
         """
         return self._tidying.slice()
+
+    def seal_to_compact(self, unix_ms: int) -> int:
+        """Seal the newest segment if it is not small, or old; return below which offset all is sealed. OSError.
+
+        A segment for each compaction would be thousands of tiny ones.
+        """
+        sums = self._row.all[-1].sums
+        if sums.messages and (
+            sums.size >= SEALED_BYTES or unix_ms - sums.oldest_unix_ms >= SEALED_AFTER_MS
+        ):
+            self._seal()
+        return self._row.all[-1].low
 
     def begin_compaction(
         self,

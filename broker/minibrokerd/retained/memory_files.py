@@ -109,6 +109,10 @@ class MemoryFiles:
         """There is nothing that anybody would not wait for."""
         return False
 
+    def seal_to_compact(self, unix_ms: int) -> int:
+        """Return below which offset compaction has all: everything."""
+        return self.stop
+
     def begin_compaction(
         self,
         unix_ms: int,

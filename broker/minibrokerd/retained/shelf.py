@@ -91,6 +91,10 @@ class Files(Protocol):
         """Do a slice of the work that nobody waits for; False: nothing is left to do."""
         ...
 
+    def seal_to_compact(self, unix_ms: int) -> int:
+        """Let compaction have what was appended, if that pays; return below which offset it has all."""
+        ...
+
     def begin_compaction(
         self,
         unix_ms: int,

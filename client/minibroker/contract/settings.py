@@ -246,7 +246,8 @@ SETTINGS: Mapping[str, Setting] = {
             0,
             limits.MAX_DELAY_MS,
             (),
-            "A retained log keeps the last message of each key, and others of it for so long, about; 0: all.",
+            "A retained log keeps the last message of each key, and others of it for so long, about "
+            "(few of them for an hour); 0: all, else 1,000 at the least.",
         ),
         Setting(
             "tombstone_ms",
@@ -293,6 +294,10 @@ def _checked(name: str, value: object) -> int | str:
             return value
         raise ValueError(f"{name} is {value!r:.100}; it must be one of {', '.join(row.choices)}")
     if isinstance(value, int) and not isinstance(value, bool) and row.low <= value <= row.high:
+        if name == "compaction_ms" and 0 < value < limits.LEAST_COMPACTION_MS:
+            raise ValueError(
+                f"{name} is {value}; it must be 0, or {limits.LEAST_COMPACTION_MS} at the least"
+            )
         return value
     raise ValueError(
         f"{name} is {value!r:.100}; it must be an integer from {row.low} to {row.high}"
