@@ -17,6 +17,7 @@ from minibrokerd.core.model.lifetimes import limit_again
 from minibrokerd.core.model.messages import Block, Message, Span, State
 from minibrokerd.core.model.queues import DEFAULTS, Queue
 from minibrokerd.core.model.records import BeginMeta
+from minibrokerd.core.model.retained import RetainedLog
 from minibrokerd.core.model.sessions import Session
 from minibrokerd.core.model.sheaf import Sheaf
 from minibrokerd.core.model.state import Store
@@ -67,6 +68,8 @@ def finish_queue(store: Store, waiting: Survivors) -> int:
             continue
         written_ms, delay_ms = waiting.waits.get(key, (0, 0))
         message.ready_at_ms = _still_waits(store, message.ready_at_ms, written_ms, delay_ms)
+        if isinstance(queue.group.retained, RetainedLog):
+            message.ready_at_ms = 0  # it keeps its order, though a record says another time
         wait(store, queue.group, message)
     return messages
 

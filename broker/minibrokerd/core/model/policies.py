@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from minibroker.contract.limits import DLQ_SUFFIX
+from minibroker.contract.limits import DLQ_SUFFIX, GROUP_MARK
 from minibroker.contract.settings import LIMITABLE, LOG, SETTINGS, Settings, check_settings
 from minibrokerd.core.model.kept import POLICY
 from minibrokerd.core.model.queues import DEFAULTS, Queue
@@ -31,6 +31,7 @@ OF_SOURCES: Final = (
     "compaction_",
     "tombstone_",
 )  # settings that no dead-letter queue has
+OF_GROUPS: Final = frozenset({"delete_unused_ms"})  # settings of a group that must be chosen
 LOOKS: Final = 20  # of `in_steps`, for a queue that changes; a match is one
 CHOSEN: Final = "chosen"  # where a setting comes from that somebody set or declared
 _pack = msgspec.msgpack.Encoder().encode
@@ -195,11 +196,13 @@ class Policies:
         fit, limits = _fit(self._policies, queue), _fit(self._limits, queue)
         if not fit and not limits:
             return DEFAULTS | own if own else DEFAULTS
+        others = _not_for(queue, own)
         if own:
-            return _decide(own, fit, limits)
-        key = (*(each.name for each in fit), None, *(each.name for each in limits))
+            return _decide(own, fit, limits, others)
+        names = (*(each.name for each in fit), None, *(each.name for each in limits))
+        key = (*names, None, *others)
         if key not in self._decided:
-            self._decided[key] = _decide(own, fit, limits)
+            self._decided[key] = _decide(own, fit, limits, others)
         return self._decided[key]
 
 
@@ -212,10 +215,19 @@ def _fit(policies: list[Policy], queue: Queue) -> list[Policy]:
     ]
 
 
-def _decide(own: Settings, policies: list[Policy], limits: list[Policy]) -> Decided:
+def _not_for(queue: Queue, own: Settings) -> frozenset[str]:
+    """Return what policies and limits do not say for a queue: a log, or a group, whose position would be lost."""
+    if own.get("kind") == LOG:
+        return OF_WORK
+    is_group = GROUP_MARK in queue.name
+    return OF_GROUPS if is_group and not own.get("delete_unused_ms") else frozenset()
+
+
+def _decide(
+    own: Settings, policies: list[Policy], limits: list[Policy], others: frozenset[str]
+) -> Decided:
     settings: Settings = {}
     origins: dict[str, str] = {}
-    others = OF_WORK if own.get("kind") == LOG else frozenset()
     for policy in policies:
         for name in policy.settings.keys() - settings.keys() - own.keys() - others:
             settings[name] = policy.settings[name]

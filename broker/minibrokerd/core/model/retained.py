@@ -390,8 +390,20 @@ def check_read(queue: Queue) -> None:
         )
 
 
-def check_settings_of(queue: Queue | None, name: str, settings: Settings) -> None:
+def _was_used(queue: Queue, dlq: Queue | None) -> bool:
+    """Whether it gave a message an id, has one from elsewhere, dead or not, or somebody who takes them."""
+    group = queue.group
+    has_some = queue.count() or group.deliveries or (dlq is not None and dlq.count())
+    return bool(queue.next_sequence or group.consumer_count or has_some)
+
+
+def check_settings_of(
+    queue: Queue | None, name: str, settings: Settings, dlq: Queue | None = None
+) -> None:
     """Check that a queue may have settings, of which some are for retained logs alone; None: it is to be made.
+
+    `settings` are all that are chosen for it by then: what was before it became a log counts, too.
+    `dlq` is that of the queue, if it has one.
 
     Raises:
         Refused: `bad_value`.
@@ -402,7 +414,7 @@ def check_settings_of(queue: Queue | None, name: str, settings: Settings) -> Non
     if is_log and wanted != LOG:
         raise Refused("bad_value", f"{name!r} is a retained log, and that cannot be changed")
     if wanted == LOG and not is_log:
-        was_used = queue is not None and (queue.next_sequence or queue.group.consumer_count)
+        was_used = queue is not None and _was_used(queue, dlq)
         if was_used or GROUP_MARK in name:
             why = "a group of one" if GROUP_MARK in name else "a work queue that was used"
             raise Refused(

@@ -19,7 +19,7 @@ from minibrokerd.core.model.columns import read_columns, spans_of
 from minibrokerd.core.model.deliveries import Delivery, Run
 from minibrokerd.core.model.inputs import Archived, LogHas
 from minibrokerd.core.model.lanes import Lanes
-from minibrokerd.core.model.messages import LAZY, Block, Item, Span, State
+from minibrokerd.core.model.messages import LAZY, Block, Item, Message, Span, State
 from minibrokerd.core.model.noting import write_ended
 from minibrokerd.core.model.places import Place, waiting_from
 from minibrokerd.core.model.queues import Queue
@@ -75,13 +75,22 @@ def _hold(store: Store, log: RetainedLog, items: Sequence[Item]) -> None:
     group, token = log.queue.group, store.next_token()
     delivery = Delivery(token, log.queue.number, log.queue.home, 0, 0, None, 0)
     for item in items:
-        assert isinstance(item, Span), "nobody begins a message of a log, or moves one there"
-        delivery.add(item)
+        assert item.block.origin == log.queue.home, "nobody moves a message to a log"
+        delivery.add(item if isinstance(item, Span) else _as_span(item))
         group.held += item.stop - item.first
     if store.standing.took_old:
         store.standing.add_delivery(delivery)
     store.deliveries[token] = group.deliveries[token] = delivery
     log.tokens.append(token)
+
+
+def _as_span(message: Message) -> Span:
+    """Return what a message is to the files, which keep no history; a record may say that it came back."""
+    span = Span(
+        message.block, message.sequence, message.sequence + 1, message.key, message.ready_at_ms
+    )
+    span.batch = message.batch
+    return span
 
 
 def _held(log: RetainedLog) -> Iterator[Span]:

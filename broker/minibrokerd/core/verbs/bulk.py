@@ -251,6 +251,8 @@ class Moving:
 
     def _may_go_on(self) -> bool:
         there = self._store.by_number.get
+        if isinstance(self._target.group.retained, RetainedLog):
+            return False  # it was a queue without messages when this was asked for
         return all(
             there(each.number) is each for each in (self._source, self._target) if each.number
         )

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from minibroker.contract import limits
-from minibroker.contract.settings import Settings, check_settings
+from minibroker.contract.settings import LOG, Settings, check_settings
 from minibrokerd.core.model.arranging import arrange
 from minibrokerd.core.model.deliveries import Consumer
 from minibrokerd.core.model.inputs import Frame
@@ -219,10 +219,17 @@ def _declare_own(
         if connection.scope is not None and not connection.scope.covers(name):
             text = f"the token of this client is for no queues {limits.GIVEN_NAMES}*, as the server names them"
             raise Refused("not_allowed", text)
+    if part.exclusive and settings.get("kind") == LOG:
+        raise _exclusive_log(name)
     queue = _make(store, name, settings, is_given=not part.queue)
     if part.exclusive:
         store.owners.add(store, queue, connection.session.id, connection.session.client)
     return queue
+
+
+def _exclusive_log(name: str) -> Refused:
+    text = f"{name!r} would end with its session; a retained log stays, with its groups: declare it without"
+    return Refused("bad_value", f"{text} `exclusive`")
 
 
 def _owner(store: Store, queue: Queue) -> dict[str, str]:
@@ -245,7 +252,11 @@ def _choose(
     if queue.is_dlq:
         _check_for_dlq(queue.settings, settings)
     others = {name: DEFAULTS[name] for name in unset if name in DEFAULTS}
-    check_settings_of(queue, queue.name, settings | others)
+    after = (queue.chosen or {}) | settings | others
+    if after.get("kind") == LOG and store.owners.client_of(store, queue) is not None:
+        raise _exclusive_log(queue.name)
+    dlq = store.queues.get(queue.name + limits.DLQ_SUFFIX)
+    check_settings_of(queue, queue.name, after, dlq)
     _change(store, queue, settings, unset)
     store.effects.note(
         "queue_changed",
@@ -259,7 +270,6 @@ def _choose(
             ]
         ),
     )
-    dlq = store.queues.get(queue.name + limits.DLQ_SUFFIX)
     if dlq is not None and dlq.durability != queue.durability:
         _change(store, dlq, {}, durability=str(queue.settings["durability"]))
 
@@ -322,7 +332,7 @@ def _change(
     durability: str | None = None,
 ) -> None:
     """Let a queue have what was chosen for it; `durability` is that which a DLQ has of its source."""
-    before = queue.durability
+    before, unused_ms = queue.durability, queue.settings["delete_unused_ms"]
     if durability is not None:
         queue.configure(queue.settings | {"durability": durability})
     if changes or unset:
@@ -335,7 +345,8 @@ def _change(
     arrange(store, queue)
     store.write_queue(queue)
     store.reserve_ahead(queue)
-    if "delete_unused_ms" in changes or "delete_unused_ms" in unset:
+    is_named = "delete_unused_ms" in changes or "delete_unused_ms" in unset
+    if is_named or queue.settings["delete_unused_ms"] != unused_ms:
         watch(store, queue)
     if queue.durability != before:
         note_consumers(store, queue)

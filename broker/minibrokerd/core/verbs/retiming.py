@@ -12,6 +12,7 @@ from minibrokerd.core.model.inputs import Frame
 from minibrokerd.core.model.messages import Item, is_dead, singles_of
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.refusals import Refused, check_space
+from minibrokerd.core.model.retained import RetainedLog
 from minibrokerd.core.model.state import Store
 from minibrokerd.core.model.transitions import wait
 from minibrokerd.core.model.walks import GO_ON, Steps, Walk
@@ -29,6 +30,9 @@ def retime(store: Store, frame: Frame, part: Any) -> None:
     """Set when messages are ready."""
     check_space(short=store.short)
     queue = store.queue(part.queue)
+    if isinstance(queue.group.retained, RetainedLog):
+        text = f"{queue.name!r} is a retained log, which keeps one order; retime messages of its groups"
+        raise Refused("bad_value", text)
     runs = read_ids(frame, part)
     if part.delay_ms and part.at_unix_ms:
         raise Refused("bad_value", "a message is ready after a delay, or at a time; both came")

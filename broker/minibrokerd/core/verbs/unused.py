@@ -14,6 +14,7 @@ from typing import Final
 from minibroker.contract.limits import DLQ_SUFFIX
 from minibrokerd.core.model.kept import UNUSED
 from minibrokerd.core.model.queues import Queue
+from minibrokerd.core.model.retained import RetainedLog
 from minibrokerd.core.model.state import Store
 from minibrokerd.core.model.wheel import Timer
 from minibrokerd.core.verbs.moving import delete
@@ -50,6 +51,8 @@ def _look(store: Store, timer: Timer, argument: tuple[Queue, int]) -> None:
     queue, uses_before = argument
     del store.sums.looked_after[queue]
     if store.by_number.get(queue.number) is not queue:
+        return
+    if not queue.settings["delete_unused_ms"] or isinstance(queue.group.retained, RetainedLog):
         return
     both = _with_dlq(store, queue)
     is_busy = any(map(_is_busy, both))
