@@ -82,8 +82,8 @@ RETAINED_LOG_MUTANTS: Final = (
     Mutant(
         "a policy for all is for logs, too",
         "core/model/policies.py",
-        '    others = OF_WORK if own.get("kind") == LOG else frozenset()\n',
-        "    others: frozenset[str] = frozenset()\n",
+        "        return OF_WORK\n",
+        "        return frozenset()\n",
         ("core/test_core_log_bounds.py",),
         "message_ttl_ms takes what is not archived yet, key_concurrency holds it",
     ),
