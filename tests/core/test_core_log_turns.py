@@ -1,4 +1,4 @@
-"""protocol.md 5.19: what a queue was before it became a retained log; what must not end one, or delay in it."""
+"""protocol.md 5.20: what a queue was before it became a retained log; what must not end one, or delay in it."""
 
 from __future__ import annotations
 
