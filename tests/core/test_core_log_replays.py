@@ -8,6 +8,7 @@ import pytest
 from core_client import Client
 from harness import World
 
+from minibroker.contract import limits
 from minibrokerd.core.model.retained import OFFSET_BITS
 
 
@@ -100,3 +101,31 @@ def test_a_key_that_nothing_has(key: str) -> None:
     assert taken(client) == ([n for n in range(30) if n % 3 == 0] if key == "a" else [])
     client.publish("log", b"new")
     assert taken(client) == [30]
+
+
+def test_what_came_back_of_an_older_position_holds_nothing_up() -> None:
+    """A dead message of before a move is redriven: what comes again is of the key all the same."""
+    world, client = begun()
+    client.set("log@g", max_attempts=1)
+    got = client.receive_all("log@g", 30)
+    client.settle("nack", *[each for each in got if each.sequence == 3])
+    client.settle("ack", *[each for each in got if each.sequence != 3])
+    asked(client, "log_group_seek", queue="log", group="g", start="next")
+    client.redrive("log@g.dlq", count=1)
+    world.run_jobs()
+    assert client.stats("log@g")["ready"] == 1
+    asked(client, "log_group_seek", queue="log", group="g", key="b")
+    assert taken(client) == [n for n in range(30) if n % 3 == 1]
+
+
+def test_groups_of_a_log_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is there is answered; another one is refused until one is gone."""
+    monkeypatch.setattr(limits, "MAX_GROUPS_OF_LOG", 2)
+    _, client = begun()
+    more = {"op": "log_group_set", "queue": "log", "group": "h"}
+    assert client.request(more)["op"] == "reply"
+    refusal = client.request(more | {"group": "i"})
+    assert (refusal["code"], refusal["retryable"]) == ("limit_reached", False)
+    assert client.request(more)["op"] == "reply"
+    client.request({"op": "queue_delete", "queue": "log@g", "force": 1})
+    assert client.request(more | {"group": "i"})["op"] == "reply"

@@ -64,6 +64,9 @@ def seek(log: str, name: str, start: Any, key: str | None, url: str, as_json: bo
 
     What it has not ended yet ends there, also what workers have: they are told. Its dead letters stay.
 
+    With --key, from the first message that it had not ended on everything comes again, of every key (at
+    least once).
+
     \b
     minibroker group seek events audit --start 2h
     """

@@ -59,6 +59,7 @@ MAX_SCHEMAS: Final = 1_000  # queues that have one
 MAX_POLICIES: Final = 200  # and limits of operators; each is looked at for each new queue
 MAX_POLICY_PRIORITY: Final = 1_000_000
 MAX_LOG_READ_BYTES: Final = 4 * 1024 * 1024  # of one answer to a reader, about; whole frames
+MAX_GROUPS_OF_LOG: Final = 1_000
 MAX_SEEKS: Final = 2**18  # of a group; then it is made anew
 LEAST_COMPACTION_MS: Final = 1_000  # between two of a retained log
 MAX_OFFSET: Final = 2**46 - 1

@@ -56,7 +56,8 @@ class RetainedLog:
         workers have is lost to them (LeaseLost). Its dead letters stay.
 
         With a `key`, of those that the group had ended only messages of that come again; what it had not comes as
-        it would have, and what it had ended behind the first of these comes again. Busy while one is under way.
+        it would have, and from the first message that it had not ended on everything comes again, of every key,
+        also what had ended behind that (at least once). Busy while one is under way.
         """
         value = self._ask(timeout, log_wishes.group_seek(self.name, group, start, key))
         return log_wishes.read_group(value)

@@ -9,7 +9,7 @@ from minibroker.contract.limits import GROUP_MARK
 from minibrokerd.core.model.inputs import Frame
 from minibrokerd.core.model.queues import DEFAULTS
 from minibrokerd.core.model.refusals import Refused, check_name, check_space
-from minibrokerd.core.model.retained import Feeder, RetainedLog
+from minibrokerd.core.model.retained import OFFSET_BITS, Feeder, RetainedLog
 from minibrokerd.core.model.state import Store
 from minibrokerd.core.verbs.moving import purge
 from minibrokerd.core.verbs.reading import log_named, start_of
@@ -22,6 +22,11 @@ def log_group_set(store: Store, frame: Frame, part: Any) -> None:
     queue = store.queues.get(name)
     created = queue is None
     if queue is None:
+        if len(log.feeders) >= limits.MAX_GROUPS_OF_LOG:
+            text = (
+                f"the log {part.queue!r} has {limits.MAX_GROUPS_OF_LOG} groups, as many as it can"
+            )
+            raise Refused("limit_reached", f"{text}; delete some, or read it without one")
         offset, since_unix_ms = start_of(log, part)
         store.check_room_for_queue()
         check_space(short=store.short)
@@ -97,13 +102,19 @@ def log_show(store: Store, frame: Frame, part: Any) -> None:
 
 
 def _floor_of(store: Store, feeder: Feeder) -> int:
-    """Return the offset below which a group has ended everything: the lowest of what is in it, or its position."""
-    queue, offsets = feeder.queue, [feeder.position]
-    offsets += [item.first & limits.MAX_OFFSET for _, item in queue.group.items()]
-    for _, each, _, spans, _ in store.entering:
-        if each is queue:
-            offsets += [span.first & limits.MAX_OFFSET for span in spans]
-    return min(offsets)
+    """Return the offset below which a group has ended everything: the lowest of what is in it, or its position.
+
+    What came back of an older generation (from the dead) was over before the last move, and counts for nothing.
+    """
+    queue = feeder.queue
+    firsts = [item.first for _, item in queue.group.items()]
+    firsts += [
+        span.first for _, each, _, some, _ in store.entering if each is queue for span in some
+    ]
+    offsets = [
+        first & limits.MAX_OFFSET for first in firsts if first >> OFFSET_BITS == feeder.generation
+    ]
+    return min([feeder.position, *offsets])
 
 
 def _name_of(log: RetainedLog, group: str) -> str:
