@@ -87,8 +87,8 @@ def test_all_go_out_once(far: Far, broker_server: BrokerServer, bridge: Run) -> 
     assert asyncio.run(taken(broker_server, 0)) == []
 
 
-BATCH = 20
-STAGE = 800
+BATCH = 5  # small, so that the first look at its progress finds it in the middle
+STAGE = 1_200
 SMALL = "--batch", str(BATCH), "--json", "--progress-every", "100ms", "--wait", "20s"
 
 
@@ -145,6 +145,10 @@ class Deaths:
         self._start = lambda: bridge(*words)
         self.running = self._start()
 
+    def _is_back(self) -> bool:
+        """Whether the second one has started: before that a signal to stop is the end of it."""
+        return sum(each["event"] == "started" for each in self.running.events) == 2
+
     def kill_in_the_middle(self, victim: str) -> None:
         """Kill one as soon as some have been handed over, and start it again."""
         look_until(lambda: self.running.handed_over > 0, self.running.process, "the first batch")
@@ -158,6 +162,7 @@ class Deaths:
             self.running.process.kill()
             self.running.process.wait()
             self.running = self._start()
+            look_until(self._is_back, self.running.process, "the start")
 
 
 # ---- what a message keeps, and what becomes of one that fits nowhere ----
