@@ -13,6 +13,7 @@ from harness import World
 
 from minibroker.contract import limits, wire
 from minibroker.contract.settings import default_settings
+from minibrokerd.core.model import schemas
 from minibrokerd.core.verbs import typing_bodies
 
 ADDRESSES = {
@@ -277,3 +278,27 @@ def test_without_the_library_nothing_is_let_through(monkeypatch: pytest.MonkeyPa
     assert json.loads(shown(client)) == ADDRESSES
     set_schema(client, b"")
     assert publish(client, 5)["op"] == "confirm"
+
+
+def test_a_schema_that_is_not_understood_any_more_ends_no_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The library became stricter: publishes to its queue are refused with why, until another one is set."""
+    world = World()
+    client = world.hello()
+    set_schema(client, ADDRESSES)
+
+    def stricter(*_: object) -> None:
+        raise ValueError("zip is no type")
+
+    with monkeypatch.context() as newer:
+        newer.setattr(schemas, "understood", stricter)
+        world.restart()
+    client = world.hello()
+    assert json.loads(shown(client)) == ADDRESSES
+    answer = publish(client, FITS)
+    assert answer["code"] == "bad_value"
+    assert "not understood any more, set another one: zip is no type" in answer["text"]
+    assert publish(client, FITS, queue="other")["op"] == "confirm"
+    assert set_schema(client, ADDRESSES | {"title": "new"})["op"] == "reply"
+    assert publish(client, FITS)["op"] == "confirm"

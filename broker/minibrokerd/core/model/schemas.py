@@ -17,6 +17,19 @@ MOST_FRAME_BYTES: Final = 1024 * 1024
 NO_CHECKER: Final = "this server cannot check schemas: it needs `pip install 'minibroker[schema]'`"
 
 
+class NotUnderstood:
+    """Stands for a schema that was taken once and is none for what checks them now: nothing fits it."""
+
+    __slots__ = ("_why",)
+
+    def __init__(self, why: str) -> None:
+        self._why = why
+
+    def misfit(self, body: memoryview, encoding: int) -> tuple[str, str]:
+        """Return that no body fits, and why."""
+        return "bad_value", f"the schema is not understood any more, set another one: {self._why}"
+
+
 class Schemas:
     """Those of all queues that have one, by their numbers; None: nothing here can ask it."""
 
@@ -26,7 +39,7 @@ class Schemas:
         self.by_queue: dict[int, Schema | None] = {}
 
     def opened(self, store: Store) -> None:
-        """Take up what stands after a replay; ValueError if it cannot be understood."""
+        """Take up what stands after a replay; what is no schema any more takes nothing."""
         for entry in list(store.kept.of(SCHEMA)):
             number, text = entry.key[0], entry.value[0]
             assert isinstance(number, int)
@@ -34,7 +47,10 @@ class Schemas:
             if number not in store.by_number:
                 store.kept.forget(SCHEMA, entry.key)  # its queue was deleted since
                 continue
-            self.by_queue[number] = understood(store.bodies, text)
+            try:
+                self.by_queue[number] = understood(store.bodies, text)
+            except ValueError as error:
+                self.by_queue[number] = NotUnderstood(str(error))
 
     def text_of(self, store: Store, queue: Queue) -> bytes:
         """Return the schema of a queue as it was set; empty: it has none."""
