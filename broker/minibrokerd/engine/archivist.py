@@ -6,9 +6,11 @@ log is: nobody knows what is on the disk then.
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
-from collections.abc import Callable
-from concurrent.futures import Executor
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 from zlib import crc32
@@ -24,6 +26,7 @@ from minibrokerd.core.model.records import TYPE_OF, PublishMeta
 from minibrokerd.core.model.retained import (
     Archive,
     Extension,
+    Feeder,
     Fetch,
     FileWork,
     Forget,
@@ -58,6 +61,10 @@ class Hand(Protocol):
         """Do `work`, and call `done` in the loop with what it returned, or raised."""
         ...
 
+    def end(self) -> None:
+        """Do no more, and return when nothing is under way; blocks. What waits is never done."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class _Read:
@@ -84,8 +91,8 @@ class Archivist:
     ) -> None:
         """`has_room`: whether so many bytes may be published now. No files: they are in memory."""
         self._core = core
-        self._retained = retained or in_memory()
-        self._hand = hand or in_turn(loop)
+        self._retained = retained or InMemory()
+        self._hand = hand or InTurn(loop)
         self._loop = loop
         self._apply = apply
         self._has_room = has_room
@@ -113,6 +120,11 @@ class Archivist:
         if logs:
             self._look_later()
 
+    def stop(self) -> None:
+        """Do no more, and let go of the files; blocks. What is not done yet, a start asks for again."""
+        self._hand.end()
+        self._retained.close()
+
     def ask(self, works: list[FileWork]) -> None:
         """Do what the core asks for."""
         for work in works:
@@ -134,8 +146,9 @@ class Archivist:
     def _archive(self, work: Archive) -> None:
         def append() -> Extension:
             files = self._retained.get(work.log)
-            files.append([_frame(piece) for piece in work.pieces])
-            _sync(files)
+            with _final(files):
+                files.append([_frame(piece) for piece in work.pieces])
+                files.sync()
             return _has(files)
 
         def done(has: Extension, error: BaseException | None) -> None:
@@ -163,17 +176,28 @@ class Archivist:
             return _Read(chunk, start, behind, _has(files))
 
         def done(found: _Read, error: BaseException | None) -> None:
-            if error is not None:
-                events.error("read_failed", log=work.log, exc_info=error)
-                self._loop.call_later(RETRY_S, self._fetch, work)
+            if error is None:
+                self._fetched(work, found)
                 return
-            self._fetched(work, found)
+            events.error("read_failed", log=work.log, exc_info=error)
+            if work.group:
+                self._loop.call_later(RETRY_S, self._fetch_again, work)
+                return
+            at, has = work.offset, _known(self._core, work.log) or Extension(0, 0, 0, 0)
+            self._apply(Fetched(work, (), at, at, has, is_at_end=True, error=str(error)))
 
         if work.log in self._core.store.retained.logs:
             self._hand(read, done)
         else:
             nothing = Extension(0, 0, 0, 0)
             self._apply(Fetched(work, (), 0, 0, nothing, is_at_end=True))
+
+    def _fetch_again(self, work: Fetch) -> None:
+        """Try again for a group that is still waiting for it."""
+        queue = self._core.store.by_number.get(work.group)
+        there = queue.group.retained if queue is not None else None
+        if isinstance(there, Feeder) and there.generation == work.generation:
+            self._fetch(work)
 
     def _fetched(self, work: Fetch, found: _Read) -> None:
         chunk = found.chunk
@@ -218,7 +242,8 @@ class Archivist:
                 self._retained.delete(forget.log)
                 return None
             files = self._retained.get(forget.log)
-            files.trim(forget.below)
+            with _final(files):
+                files.trim(forget.below)
             return _has(files)
 
         self._hand(work, lambda has, error: self._changed(forget.log, has, error))
@@ -261,7 +286,8 @@ class Archivist:
 
         def work() -> Extension | None:
             files = self._retained.get(number)
-            return _has(files) if files.retain(unix_ms, *bounds) else None
+            with _final(files):
+                return _has(files) if files.retain(unix_ms, *bounds) else None
 
         if any(bounds):
             self._hand(work, lambda has, error: self._changed(number, has, error))
@@ -292,7 +318,8 @@ class Archivist:
 
         def work() -> tuple[int, CompactionResult | None]:
             files = self._retained.get(number)
-            upto = files.seal_to_compact(unix_ms)
+            with _final(files):
+                upto = files.seal_to_compact(unix_ms)
             return upto, None if upto == before else files.begin_compaction(unix_ms, tombstone_ms)
 
         def done(found: tuple[int, CompactionResult | None], error: BaseException | None) -> None:
@@ -328,32 +355,61 @@ class Archivist:
             self._at_work.discard(number)
 
 
-def in_memory() -> Retained:
-    """Return retained logs that are gone with the process."""
-    return Retained(FileOps(), "", make=lambda number: MemoryFiles())
+class InMemory(Retained):
+    """Retained logs without files: they outlive the engines that work on them, and are gone with the process."""
+
+    def __init__(self) -> None:
+        super().__init__(FileOps(), "", make=lambda number: MemoryFiles())
+
+    def numbers(self) -> list[int]:
+        """Return the numbers of the logs that there are."""
+        return sorted(self._logs)
+
+    def close(self) -> None:
+        """Keep them: the next engine goes on with them."""
 
 
-def in_turn(loop: Any) -> Hand:
-    """Return a hand that works in the loop, for what waits for no disk."""
+class InTurn:
+    """A hand that works in the loop, for what waits for no disk."""
 
-    def hand(work: Callable[[], Any], done: Callable[[Any, BaseException | None], None]) -> None:
-        loop.call_soon(lambda: _do(work, done))
+    def __init__(self, loop: Any) -> None:
+        self._loop = loop
 
-    return hand
+    def __call__(
+        self, work: Callable[[], Any], done: Callable[[Any, BaseException | None], None]
+    ) -> None:
+        """Do it in this turn."""
+        self._loop.call_soon(lambda: _do(work, done))
+
+    def end(self) -> None:
+        """Nothing ever is under way."""
 
 
-def in_thread(loop: Any, executor: Executor) -> Hand:
-    """Return a hand that works in the one thread of an executor."""
+class InThread:
+    """A hand that works in a thread of its own."""
 
-    def hand(work: Callable[[], Any], done: Callable[[Any, BaseException | None], None]) -> None:
-        def told(future: Any) -> None:
-            if not future.cancelled():
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._executor = ThreadPoolExecutor(1, "minibroker-retained")
+        self._has_ended = False
+
+    def __call__(
+        self, work: Callable[[], Any], done: Callable[[Any, BaseException | None], None]
+    ) -> None:
+        """Do it behind all that was asked for before."""
+
+        def told(future: asyncio.Future[Any]) -> None:
+            if not (future.cancelled() or self._has_ended):
                 error = future.exception()
                 done(None if error is not None else future.result(), error)
 
-        loop.run_in_executor(executor, work).add_done_callback(told)
+        if not self._has_ended:
+            self._loop.run_in_executor(self._executor, work).add_done_callback(told)
 
-    return hand
+    def end(self) -> None:
+        """Wait for what is under way. Called before another server may open the files."""
+        self._has_ended = True
+        self._executor.shutdown(cancel_futures=True)
 
 
 def _do(work: Callable[[], Any], done: Callable[[Any, BaseException | None], None]) -> None:
@@ -365,11 +421,15 @@ def _do(work: Callable[[], Any], done: Callable[[Any, BaseException | None], Non
         done(found, None)
 
 
-def _sync(files: Files) -> None:
+@contextmanager
+def _final(files: Files) -> Iterator[None]:
+    """Tell an error of the disk that is final from one after which it may be tried again."""
     try:
-        files.sync()
+        yield
     except OSError as error:
-        raise SyncFailed(f"the sync of a retained log failed: {error}") from error
+        if files.has_failed:
+            raise SyncFailed(f"the sync of a retained log failed: {error}") from error
+        raise
 
 
 def _frame(piece: Piece) -> Frame:

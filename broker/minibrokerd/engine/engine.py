@@ -483,6 +483,7 @@ class Engine:
         self._alarm.stop()
         if self._late_timer is not None:
             self._late_timer.cancel()
+        self._archivist.stop()  # the files, too, are another server's as soon as the log is
         self._slices.close()
         self._log.close(self.clock.now_ms(), self.clock.unix_ms())
 

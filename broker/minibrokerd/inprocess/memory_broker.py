@@ -13,6 +13,7 @@ from minibroker.contract.commands import Phase
 from minibrokerd.bodies.store import BodyStore
 from minibrokerd.core.core import Core
 from minibrokerd.core.model.wheel import TICK_MS
+from minibrokerd.engine.archivist import InMemory
 from minibrokerd.engine.engine import Engine
 from minibrokerd.inprocess.movable_clock import MovableClock
 from minibrokerd.inprocess.pipe import Pipe
@@ -52,6 +53,7 @@ class MemoryBroker:
         self.watchers: set[Callable[[], object]] = set()
         self._keep = keep
         self.log = MemoryLog(call_soon=self.loop.call_soon, keep=keep)
+        self._retained = InMemory()
         self._told_s: float | None = None  # what the pipes know of the next timer
         self._start()
 
@@ -64,7 +66,12 @@ class MemoryBroker:
             secret=token_bytes(32),
         )
         self.engine = Engine(
-            self.core, self.log, loop, self._failed, make_clock=self.clock.starting_at
+            self.core,
+            self.log,
+            loop,
+            self._failed,
+            make_clock=self.clock.starting_at,
+            retained=self._retained,
         )
         self.engine.before_tick = self._renew
         self.connections = Connections(self.engine, loop, sys.maxsize)

@@ -48,7 +48,10 @@ class RetainedFiles:
         self._directory = directory
         self._segment_bytes = segment_bytes
         self._descriptor = -1
-        self._unsynced = self._end_is_dirty = self._failed = False
+        self._unsynced = self._end_is_dirty = False
+        self.has_failed = (
+            False  # a sync did: nobody knows what is on the disk, and nothing may be appended
+        )
         self._indexed_bytes = 0  # of the newest segment
         self._told: set[tuple[str, int]] = set()
         self._row = Row(ops, directory)
@@ -81,7 +84,7 @@ class RetainedFiles:
         """Close the files; nothing is synced. The next start reads the less of them the more was."""
         self._tidying.stop()
         if self._descriptor >= 0:
-            if not self._failed and not self._unsynced:
+            if not self.has_failed and not self._unsynced:
                 self._write_index()
             self._ops.close(self._descriptor)
         self._descriptor = -1
@@ -198,7 +201,7 @@ class RetainedFiles:
             OSError: the disk does not do it; nothing counts of what was not written whole.
             ValueError: part of a frame came before, and it cannot be cut.
         """
-        assert not self._failed, "a sync failed: nobody knows what is on the disk"
+        assert not self.has_failed, "a sync failed: nobody knows what is on the disk"
         stop = self.stop
         group: list[Frame] = []
         size = self._row.all[-1].sums.size
@@ -246,7 +249,7 @@ class RetainedFiles:
                 self._ops.sync(self._descriptor)
             self._row.sync()
         except OSError:
-            self._failed = True
+            self.has_failed = True
             raise
         self._unsynced = False
         if self._row.all[-1].sums.size >= self._indexed_bytes + INDEX_BYTES:

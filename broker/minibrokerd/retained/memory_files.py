@@ -20,6 +20,7 @@ class MemoryFiles:
         self.size_bytes = 0
         self.messages = 0
         self.damaged = 0
+        self.has_failed = False
 
     def open(self) -> None:
         """Nothing is found."""

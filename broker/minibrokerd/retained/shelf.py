@@ -28,6 +28,7 @@ class Files(Protocol):
     """One retained log, on disk or in memory."""
 
     damaged: int
+    has_failed: bool
 
     @property
     def size_bytes(self) -> int:

@@ -24,7 +24,7 @@ from minibrokerd.core.core import Core
 from minibrokerd.core.durable.paging import WrongRecord
 from minibrokerd.core.model.absent import MOST_NAMED
 from minibrokerd.core.model.records import UnknownRecord
-from minibrokerd.engine.archivist import in_thread
+from minibrokerd.engine.archivist import InThread
 from minibrokerd.engine.engine import Engine
 from minibrokerd.engine.scrub import Scrub
 from minibrokerd.http import options as http_options
@@ -171,7 +171,7 @@ class Server:
             self._failed,
             self._memory_limit.bytes,
             retained=Retained(FileOps(), os.path.join(options.data_dir, "retained")),
-            hand=in_thread(loop, ThreadPoolExecutor(1, "minibroker-retained")),
+            hand=InThread(loop),
         )
         shares = listening.connection_limits(MOST_VISITORS if pages else 0)
         self.connections = Connections(self.engine, loop, shares.clients)

@@ -258,10 +258,20 @@ class Fetched:
 
     `start`: the offset that was asked for, or found by a time, or the first one there is, if that is behind it.
     `next_offset` is where to go on, `is_at_end`: nothing is there yet. About `behind` messages stand behind these;
-    up to `damaged` between did not verify.
+    up to `damaged` between did not verify. `error`: nothing could be read; "": it could.
     """
 
-    __slots__ = ("asked", "behind", "damaged", "has", "is_at_end", "next_offset", "pieces", "start")
+    __slots__ = (
+        "asked",
+        "behind",
+        "damaged",
+        "error",
+        "has",
+        "is_at_end",
+        "next_offset",
+        "pieces",
+        "start",
+    )
 
     def __init__(
         self,
@@ -274,7 +284,9 @@ class Fetched:
         is_at_end: bool,
         behind: int = 0,
         damaged: int = 0,
+        error: str = "",
     ) -> None:
+        self.error = error
         self.asked = asked
         self.behind = behind
         self.pieces = pieces

@@ -19,6 +19,7 @@ from minibrokerd.core.model.retained import Fetch, Piece, Reader, RetainedLog
 from minibrokerd.core.model.state import Store
 from minibrokerd.core.model.wheel import Timer
 
+READ_AGAIN_MS: Final = 1_000
 MOST_READERS: Final = 10_000  # of one log, that wait
 
 
@@ -92,6 +93,12 @@ def answer(store: Store, command: Fetched) -> None:
     if reader is None or reader.asked is not asked:
         return
     reader.is_asking = False
+    if command.error:
+        store.retained.leave(store, reader)
+        text = f"the log {reader.log.queue.name!r} cannot be read now: {command.error}; try again"
+        header = {"op": "error", "request": asked.request, "code": "busy", "text": text}
+        store.send(asked.connection, 0, header | {"retryable": True, "retry_ms": READ_AGAIN_MS})
+        return
     if reader.timer is None or command.pieces:
         store.retained.leave(store, reader)
         send(store, reader.log.queue, command)
