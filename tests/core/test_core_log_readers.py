@@ -162,11 +162,15 @@ def test_a_reader_behind_the_files_waits_for_its_offset() -> None:
     assert [each.raw for each in answer["messages"]] == [b"b"]
 
 
-def test_a_read_that_fails_is_tried_again() -> None:
-    """The disk does not do it, once: the reader waits for the second time."""
+def test_a_read_that_fails_is_answered() -> None:
+    """The disk does not do it, once: the reader is told to come again, and nothing is left of the first time."""
     world, client, reader = a_log()
     client.publish("log", b"a")
     world.files.errors.append(OSError("not now"))
-    assert read(reader) is None
-    settle(world)
-    assert [each.raw for each in answers(reader)[0]["messages"]] == [b"a"]
+    refusal = read(reader)
+    assert (refusal["code"], refusal["retryable"], "not now" in refusal["text"]) == (
+        "busy",
+        True,
+        True,
+    )
+    assert [each.raw for each in read(reader)["messages"]] == [b"a"]

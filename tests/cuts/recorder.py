@@ -106,6 +106,11 @@ class RecordingOps(FileOps):
         self.inner.rename(old, new)
         self._note("rename", path=new.rpartition("/")[2], old=old.rpartition("/")[2])
 
+    def remove_directory(self, path: str) -> None:
+        """Note the name; the log itself removes none."""
+        self.inner.remove_directory(path)
+        self._note("remove_directory", path=path.rpartition("/")[2])
+
     def unlink(self, path: str) -> None:
         """Note the name."""
         self.inner.unlink(path)

@@ -101,7 +101,7 @@ class Found:
             "queues": {
                 name: {
                     "stats": {key: value for key, value in counters.items() if value},
-                    "settings": watcher.request({"op": "queue_show", "queue": name})["value"],
+                    "settings": {"settings": _settings(watcher, name)},
                     "messages": [_shown(info) for info in watcher.peek(name)],
                 }
                 for name, counters in stats["queues"].items()
@@ -201,6 +201,13 @@ def _records(path: Path) -> dict[tuple[int, int], Record]:
             found[batch.place.segment, at] = record
             at += record.size()
     return found
+
+
+def _settings(watcher: Client, queue: str) -> dict[str, Any]:
+    """Return the settings of a queue; where they come from the older builds did not say."""
+    value = watcher.request({"op": "queue_show", "queue": queue})["value"]
+    settings: dict[str, Any] = value["settings"]
+    return settings
 
 
 def _shown(info: dict[str, Any]) -> dict[str, Any]:

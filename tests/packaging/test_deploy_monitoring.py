@@ -189,6 +189,16 @@ NOT_SHOWN = {
     "minibroker_key_group_wait_seconds": "of groups that an application names; the queue is shown",
     "minibroker_key_group_run_seconds": "the same",
     "minibroker_schedule_last_time_seconds": "the next time is shown",
+    "minibroker_exchanges": "what is routed shows in the queues that get it",
+    "minibroker_bindings": "the same",
+    "minibroker_exchange_messages": "the same",
+    "minibroker_routed_messages": "the same",
+    "minibroker_retained_messages": "the page and `queue show` have retained logs",
+    "minibroker_retained_bytes": "the same",
+    "minibroker_retained_first_offset": "the same",
+    "minibroker_retained_next_offset": "the same",
+    "minibroker_group_position": "its lag says more",
+    "minibroker_group_lag_messages": "`minibroker check` and the webhook warn of it",
 }
 
 

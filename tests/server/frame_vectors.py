@@ -225,6 +225,7 @@ CLIENT: Mapping[str, Vector] = {
                 "op": "queue_set",
                 "queue": "other",
                 "settings": {"lease_ms": 20_000, "durability": "lazy"},
+                "unset": [],
             }
         ],
         ASKED,
@@ -232,7 +233,7 @@ CLIENT: Mapping[str, Vector] = {
     ),
     "queue_declare": Vector(
         QUEUE_DECLARE,
-        [q("queue_declare", settings={"lease_ms": 10})],
+        [q("queue_declare", settings={"lease_ms": 10}, exclusive=0)],
         ASKED,
         answers=("reply",),
     ),

@@ -33,6 +33,7 @@ GIVEN: dict[str, Any] = {
     "body": b"x", "bodies": [b"x"], "id": MessageId(1, 0), "ids": [MessageId(1, 0)], "key": "k", "weight": 1,
     "name": "n", "queue": "q", "result": 1, "value": 1, "target": "r", "handler": handler, "cron": "0 3 * * *",
     "by": 1, "timezone": "UTC", "exchange": "e", "type": "topic", "to": "q",
+    "schema": {}, "group": "g", "start": "first", "pattern": "*", "settings": {},
 }  # fmt: skip
 MORE: dict[str, dict[str, Any]] = {
     "cancel": {"key": "k"},

@@ -25,7 +25,7 @@ class Batch(list[Message[Body]]):
             for message in self:
                 await message.ack()
             return
-        self[0].check_settling()
+        self[0]._check_settling()
         ended, error = end_all(self)
         settlements = self[0].run.settlements
         settlements.acks += ended

@@ -49,7 +49,7 @@ class Message(MessageData[Body], eq=False, gc=False):
 
     async def ack(self, confirmed: bool = False) -> None:
         """Say that the work is done; the message ends. With `confirmed`, return when that is safe."""
-        self.check_settling(confirmed)
+        self._check_settling(confirmed)
         self._end()
         settlements = self.run.settlements
         settlements.acks.append(self)
@@ -74,14 +74,14 @@ class Message(MessageData[Body], eq=False, gc=False):
             TypeError, BadValue, TooLarge: it can be no result; the message is still to be settled.
         """
         settlement = completion(self, result, kept)
-        self.check_settling(confirmed)
+        self._check_settling(confirmed)
         self._end()
         await self._hand_over(settlement, confirmed)
 
     async def progress(self, share: float, note: str = "") -> None:
         """Say how far the work is, 0.0 to 1.0: told to those who wait for the result, and kept nowhere else."""
         said = progress(self, share, note)
-        self.check_settling(confirmed=False)
+        self._check_settling(confirmed=False)
         if self.state == ENDED:
             raise self.lost_error()
         await self._hand_over(said, confirmed=False)
@@ -105,7 +105,7 @@ class Message(MessageData[Body], eq=False, gc=False):
         error_class, text = describe(error)
         delay_ms = None if delay is None else milliseconds("delay", delay, limits.MAX_DELAY_MS)
         key_delay_ms = milliseconds("key_delay", key_delay or 0, limits.MAX_DELAY_MS)
-        self.check_settling(confirmed)
+        self._check_settling(confirmed)
         self._end()
         settlement = Settlement("nack", self, delay_ms, error_class, text, key_delay_ms)
         await self._hand_over(settlement, confirmed)
@@ -114,13 +114,13 @@ class Message(MessageData[Body], eq=False, gc=False):
         """Say that it can never succeed; it is moved to the DLQ now."""
         of_type("error", error, _ERRORS, "an exception or a str")
         error_class, text = describe(error)
-        self.check_settling(confirmed)
+        self._check_settling(confirmed)
         self._end()
         await self._hand_over(Settlement("reject", self, None, error_class, text), confirmed)
 
     async def release(self, confirmed: bool = False) -> None:
         """Give it back: to its place, no attempt charged."""
-        self.check_settling(confirmed)
+        self._check_settling(confirmed)
         self._end()
         await self._hand_over(Settlement("release", self), confirmed)
 
@@ -132,7 +132,7 @@ class Message(MessageData[Body], eq=False, gc=False):
         Raises:
             LeaseLost: it had ended; another consumer may hold the message.
         """
-        self.check_settling(confirmed=True)
+        self._check_settling(confirmed=True)
         if self.state == ENDED:
             raise self.lost_error()
         lease_ms = self.run.delivery.lease_ms
@@ -160,7 +160,7 @@ class Message(MessageData[Body], eq=False, gc=False):
         step.ack(self)
         return step
 
-    def check_settling(self, confirmed: bool = False) -> None:
+    def _check_settling(self, confirmed: bool = False) -> None:
         """Raise before anything is changed: RuntimeError in a foreign loop, Closed if an answer is due."""
         shell = self.run.delivery.shell
         if confirmed:
