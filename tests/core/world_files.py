@@ -31,6 +31,22 @@ class _Kept(Retained):
         return sorted(self._logs)
 
 
+class _Hand:
+    """Notes what is to be done; `WorldFiles.work` does it."""
+
+    def __init__(self, works: deque[Work]) -> None:
+        self._works = works
+
+    def __call__(
+        self, work: Callable[[], Any], done: Callable[[Any, BaseException | None], None]
+    ) -> None:
+        """Note it."""
+        self._works.append((work, done))
+
+    def end(self) -> None:
+        """Nothing is under way."""
+
+
 class WorldFiles:
     """The files of all logs. `lag`: what is asked of them waits for `work`, else it is done at once.
 
@@ -66,7 +82,7 @@ class WorldFiles:
         self._archivist = Archivist(
             core,
             self.retained,
-            self._hand,
+            _Hand(self._works),
             loop,
             apply,
             lambda size: self.has_room,
@@ -95,11 +111,6 @@ class WorldFiles:
         for callback in due:
             callback()
         self.catch_up()
-
-    def _hand(
-        self, work: Callable[[], Any], done: Callable[[Any, BaseException | None], None]
-    ) -> None:
-        self._works.append((work, done))
 
     def catch_up(self) -> None:
         """Do what waits, unless the files lag."""
