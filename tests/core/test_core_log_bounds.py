@@ -22,7 +22,16 @@ def values_of(name: str) -> list[int | str]:
 
 
 CHOSEN = [(name, value) for name in SETTINGS if name != "kind" for value in values_of(name)]
-BY_POLICY = [(name, value) for name, value in CHOSEN if name != "durability"]
+BY_POLICY = [
+    (
+        name,
+        max(value, 1_000)
+        if name == "compaction_ms" and isinstance(value, int) and value
+        else value,
+    )
+    for name, value in CHOSEN
+    if name != "durability"
+]
 
 
 def lives(world: World, client: Client) -> None:

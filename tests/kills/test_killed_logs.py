@@ -13,7 +13,7 @@ import pytest
 import minibroker
 from support.broker import BrokerServer
 
-LIVES = 4
+LIVES = 2
 PRODUCERS = 3
 
 
@@ -24,6 +24,7 @@ class Story:
         self.confirmed: dict[int, bytes] = {}
         self.seen: dict[str, dict[int, int]] = {"one": {}, "two": {}}
         self.number = 0
+        self.enough, self.has_enough = 0, asyncio.Event()
 
     async def produce(self, broker: minibroker.Broker) -> None:
         """Publish until it is cancelled; note what was confirmed."""
@@ -35,6 +36,8 @@ class Story:
             confirm = await queue.publish(body, key=key, timeout=60)
             assert confirm.sequence not in self.confirmed, "an offset names one message"
             self.confirmed[confirm.sequence] = body
+            if len(self.confirmed) > self.enough:
+                self.has_enough.set()
 
     async def consume(self, broker: minibroker.Broker, group: str) -> None:
         """Ack what the group gets, until it is cancelled."""
@@ -68,17 +71,19 @@ def stop(server: BrokerServer) -> None:
 
 async def live(server: BrokerServer, story: Story, end: Callable[[], object]) -> None:
     """Let everybody work for a while, then end the server."""
-    async with minibroker.connect(server.url) as broker:
+    async with minibroker.connect(server.url, timeout=1) as broker:
         await broker.queue("log", kind="log").publish(b"first of a life", timeout=60)
         for group in story.seen:
             await broker.log("log").declare_group(group)
         tasks = [asyncio.ensure_future(story.produce(broker)) for _ in range(PRODUCERS)]
         tasks += [asyncio.ensure_future(story.consume(broker, group)) for group in story.seen]
-        enough = len(story.confirmed) + random.randint(50, 300)
-        while len(story.confirmed) < enough:
-            await asyncio.sleep(0.01)
-            for task in tasks:
-                assert not task.done() or task.exception() is None, task
+        story.enough, story.has_enough = (
+            len(story.confirmed) + random.randint(50, 300),
+            asyncio.Event(),
+        )
+        enough = asyncio.ensure_future(story.has_enough.wait())
+        done, _ = await asyncio.wait([enough, *tasks], return_when=asyncio.FIRST_COMPLETED)
+        assert done == {enough}, done
         await asyncio.to_thread(end)
         for task in tasks:
             task.cancel()
