@@ -12,23 +12,12 @@ from typing import TYPE_CHECKING, Any
 from minibrokerd.core.core import Core
 from minibrokerd.core.model.inputs import Command
 from minibrokerd.core.model.retained import FileWork
-from minibrokerd.engine.archivist import Archivist
-from minibrokerd.log.fileops import FileOps
-from minibrokerd.retained.memory_files import MemoryFiles
-from minibrokerd.retained.shelf import Retained
+from minibrokerd.engine.archivist import Archivist, InMemory
 
 if TYPE_CHECKING:
     from harness import World
 
 Work = tuple[Callable[[], Any], Callable[[Any, BaseException | None], None]]
-
-
-class _Kept(Retained):
-    """Files in memory that a start finds."""
-
-    def numbers(self) -> list[int]:
-        """Return the numbers of the logs that there are."""
-        return sorted(self._logs)
 
 
 class _Hand:
@@ -55,7 +44,7 @@ class WorldFiles:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self.retained = _Kept(FileOps(), "", make=lambda number: MemoryFiles())
+        self.retained = InMemory()
         self.lag = False
         self.has_room = True
         self.errors: deque[BaseException | None] = deque()

@@ -9,8 +9,7 @@ there by its offset.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from types import SimpleNamespace
-from typing import Any, Final
+from typing import Final
 
 from minibroker.contract.wire import pack_strings
 from minibrokerd.core.durable.paging import read_next
@@ -104,8 +103,7 @@ def cut(piece: Piece, first: int, stop: int) -> Piece:
     """Return what a piece has from `first` up to `stop`, with bodies and columns of its own."""
     at, end = max(piece.first, first), min(piece.first + piece.count, stop)
     extent = piece.extent
-    named: Any = SimpleNamespace(columns=piece.columns)
-    columns = read_columns(named, extent.columns(), piece.count)
+    columns = read_columns(piece, extent.columns(), piece.count)
     encodings, sizes = columns.get("encoding"), extent.sizes(piece.count)
     block = Block(
         *(0, piece.first, piece.count, extent, sizes, piece.encoding, encodings),
@@ -121,8 +119,7 @@ def only(piece: Piece, start: int, upto: int, key: str) -> list[Piece]:
     """Return what a piece has from `start` on: below `upto` the messages of one key, behind it all."""
     first, stop = max(piece.first, start), piece.first + piece.count
     end = max(min(stop, upto), first)
-    named: Any = SimpleNamespace(columns=piece.columns)
-    keys = read_columns(named, piece.extent.columns(), piece.count).get("key")
+    keys = read_columns(piece, piece.extent.columns(), piece.count).get("key")
     runs: list[tuple[int, int]] = []
     for offset in range(first, end):
         if (piece.key if keys is None else keys[offset - piece.first]) != key:

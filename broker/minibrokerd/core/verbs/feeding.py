@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from itertools import chain
-from types import SimpleNamespace
-from typing import Any, Final
+from typing import Final
 
 from minibrokerd.core.model.columns import read_columns, spans_of
 from minibrokerd.core.model.inputs import Fetched
@@ -121,8 +120,7 @@ def _publish(store: Store, feeder: Feeder, command: Fetched) -> None:
 def _publish_piece(store: Store, feeder: Feeder, piece: Piece) -> None:
     queue, extent = feeder.queue, piece.extent
     sizes = extent.sizes(piece.count)
-    part: Any = SimpleNamespace(columns=piece.columns)
-    columns = read_columns(part, extent.columns(), piece.count)
+    columns = read_columns(piece, extent.columns(), piece.count)
     first = feeder.sequence_of(piece.first)
     queue.next_sequence = first + piece.count
     if queue.next_sequence > queue.reserved_until:

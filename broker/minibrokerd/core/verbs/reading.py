@@ -150,8 +150,7 @@ def _add(
 ) -> None:
     """Add a piece to what is sent: its bodies as they are, and runs of messages that have the same of all else."""
     extent = piece.extent
-    named: Any = _Named(piece.columns)
-    columns = read_columns(named, extent.columns(), piece.count)
+    columns = read_columns(piece, extent.columns(), piece.count)
     stop = piece.first + piece.count
     block = Block(
         queue.number,
@@ -179,8 +178,3 @@ def _add(
                 DELIVERY_RUN.pack(queue.number, one, next_one - one, 0, 0, encoding, piece.unix_ms)
             )
             keys.append(span.key.encode())
-
-
-class _Named:
-    def __init__(self, columns: list[str]) -> None:
-        self.columns = columns
