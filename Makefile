@@ -169,7 +169,6 @@ sim: $(VENV)/.develop-ready
 model: $(VENV)/.develop-ready
 	@PYTHONPATH=tests:tests/core SEED=$(SEED) STEPS=$(STEPS) BUDGET=$(BUDGET) $(BIN)/python tests/model/model_campaign.py
 	@PYTHONPATH=tests:tests/core SEED=$(SEED) STEPS=$(STEPS) BUDGET=$(BUDGET) $(BIN)/python tests/model/routing_campaign.py
-	@PYTHONPATH=tests:tests/core SEED=$(SEED) STEPS=$(STEPS) BUDGET=$(BUDGET) $(BIN)/python tests/model/routing_campaign.py
 
 cuts: $(VENV)/.develop-ready
 	@PYTHONPATH=tests:tests/core SEED=$(SEED) BUDGET=$(BUDGET) ONLY=$(ONLY) $(BIN)/python tests/cuts/cuts_campaign.py
