@@ -70,6 +70,17 @@ def test_places_of_messages_that_all_ended_are_neither_in_line_nor_read(
     world.check()
 
 
+def test_what_left_the_middle_of_a_run_gives_way_in_its_turn() -> None:
+    """It was the last one to go: all the rest of the run went before it."""
+    world, client = frozen()
+    ids = sorted(world.states("q"))
+    client.retime("q", ids[-2], 1_000)
+    world.run_jobs()
+    client.set("q", max_messages=MESSAGES, overflow="drop-oldest")
+    client.publish("q", *[b"x"] * (MESSAGES - 1))
+    assert sorted(world.states("q"))[0] == ids[-1]
+
+
 def test_the_rest_of_a_run_begins_behind_what_stands_in_front_of_it() -> None:
     """A frame that was split is in both; runs in line are searched by where they begin."""
     world = World()

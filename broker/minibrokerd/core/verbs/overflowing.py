@@ -180,20 +180,25 @@ def _cold_lanes(queue: Queue, id: Id) -> Lanes | None:
 
 def _waiting(queue: Queue) -> Iterator[tuple[Id, int]]:
     """Yield the ids of what waits, the oldest first, each with the bytes that it frees, at the least."""
-    for item in merge(*in_order_of_ids(queue), key=lambda item: _place(queue, item)):
+    lines = [_intervals(queue.home, line) for line in in_order_of_ids(queue)]
+    for (_, origin, first), stop, item in merge(*lines, key=lambda interval: interval[0]):
+        for sequence in range(first, stop):
+            if isinstance(item, ColdRun):
+                yield (origin, sequence), item.cost // max(item.left, 1)
+            else:
+                yield (origin, sequence), item.block.cost(sequence, sequence + 1)
+
+
+def _intervals(
+    home: int, line: Iterator[Item | ColdRun]
+) -> Iterator[tuple[tuple[bool, int, int], int, Item | ColdRun]]:
+    """Yield (place, stop, item) of what waits in one line: out of the middle of a run some stand elsewhere."""
+    for item in line:
         if isinstance(item, ColdRun):
-            each = item.cost // max(item.left, 1)
             for first, stop in item.live(item.start, item.stop):
-                yield from (((item.queue, sequence), each) for sequence in range(first, stop))
+                yield (False, item.queue, first), stop, item
         elif not is_dead(item):
-            for sequence in range(item.first, item.stop):
-                yield (item.block.origin, sequence), item.block.cost(sequence, sequence + 1)
-
-
-def _place(queue: Queue, item: Item | ColdRun) -> tuple[bool, int, int]:
-    if isinstance(item, ColdRun):
-        return False, queue.home, item.start
-    return item.block.origin != queue.home, item.block.origin, item.first
+            yield (item.block.origin != home, item.block.origin, item.first), item.stop, item
 
 
 def _drop(store: Store, queue: Queue, leaving: list[Id]) -> None:
