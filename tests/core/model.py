@@ -155,7 +155,9 @@ class Model:
     def _next_priority(self, queue: str, ready: list[Modelled]) -> int:
         """Return the highest priority, or that of the one that waited the longest, if that was too long."""
         max_wait_ms = self.setting(queue, "max_wait_ms")
-        oldest = min(ready, key=lambda other: (other.ready_at_ms, -other.priority))
+        # What stands behind one that came back has waited, too: its key is open again.
+        waited = [other for other in self.of(queue) if other in ready or self._follows(other)]
+        oldest = min(waited, key=lambda other: (other.ready_at_ms, -other.priority))
         if max_wait_ms and oldest.ready_at_ms + max_wait_ms <= self.now_ms:
             return oldest.priority
         return max(other.priority for other in ready)
@@ -171,6 +173,13 @@ class Model:
             if (message.charged or message.releases) and not message.dead
         ]
         return min(back, key=lambda message: message.id, default=None)
+
+    def _follows(self, message: Modelled) -> bool:
+        """Whether a message is ready behind one of its key and priority that came back, and may go."""
+        before = self.holder(message.queue, message.key)
+        if before is None or message.state != "READY" or before.priority != message.priority:
+            return False
+        return self.may_go(before)
 
     def may_go(self, message: Modelled) -> bool:
         """Whether a message is ready, and neither its key nor one before it of that keeps it."""
