@@ -232,6 +232,14 @@ def test_queues_counts_live_and_dead_messages(broker_server: BrokerServer) -> No
     assert (row["queue"], row["messages"], row["ready"], row["dead"]) == (QUEUE, 2, 2, 1)
 
 
+def test_the_messages_of_a_log_are_those_that_it_keeps(broker_server: BrokerServer) -> None:
+    """They do not wait in it: it said 0."""
+    output(broker_server, "queue", "set", QUEUE, "kind=log")
+    output(broker_server, "publish", QUEUE, stdin="a\nb\nc\n")
+    rows = {row["queue"]: row["messages"] for row in values(broker_server, "queues")}
+    assert rows[QUEUE] == 3
+
+
 def test_settings_are_shown_and_changed(broker_server: BrokerServer) -> None:
     """Those not named stay as they are."""
     changes = ("lease_ms=60000", "durability=lazy", "retry_cap_ms=1h30m", "retry_jitter_percent=5%")

@@ -44,6 +44,8 @@ def queues(queue: str, sort: str, count: int | None, url: str, as_json: bool) ->
     held     delivered ahead to a consumer, not begun
     begun    a handler works on them
     dead     in the dead-letter queue of this queue, and not in its `messages`
+
+    The messages of a retained log are those that it keeps; its groups are queues of their own.
     """
 
     async def work(broker: minibroker.Broker) -> None:
@@ -65,11 +67,16 @@ def _overview(counters: dict[str, dict[str, int]], pattern: str) -> Iterable[dic
             states = {state: row[state] for state in STATES}
             yield {
                 "queue": name,
-                "messages": sum(states.values()),
+                "messages": sum(states.values()) + _archived(row),
                 **states,
                 "dead": sum(dead.get(state, 0) for state in STATES),
                 "consumers": row["consumers"],
             }
+
+
+def _archived(counters: Mapping[str, Any]) -> int:
+    """Return how many messages of a retained log are in its files; 0: it is a work queue."""
+    return int(counters.get("offsets", {}).get("messages", 0))
 
 
 class _QueueCommands(Group):
@@ -348,8 +355,7 @@ async def _messages_of(broker: minibroker.Broker, queue: str) -> int:
             continue
         if counters["consumers"]:
             return 0
-        messages += sum(counters[state] for state in STATES)
-        messages += counters.get("offsets", {}).get("messages", 0)  # of a log, in its files
+        messages += sum(counters[state] for state in STATES) + _archived(counters)
     return messages
 
 
