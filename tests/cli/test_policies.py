@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 from typing_commands import output, refusal, values
 
 from minibrokerd.process import exits
@@ -53,3 +56,34 @@ def test_what_makes_no_sense_is_said(broker_server: BrokerServer) -> None:
     told = refusal(broker_server, exits.USAGE, "policy", "set", "p", "*", "max_message=1")
     assert "did you mean max_messages" in told
     refusal(broker_server, exits.USAGE, "policy", "set", "p", "*")
+
+
+STRICTER = """
+import runpy
+from minibrokerd.core.model import policies
+policies.PATTERN = policies.re.compile("[a-z]+")
+runpy.run_module("minibrokerd", run_name="__main__")
+"""
+
+
+def test_a_policy_of_an_older_version_is_shown_as_set_aside(tmp_path: Path) -> None:
+    """The server comes up, by the port and by the log it says which one and why, and its queue is free of it."""
+    server = BrokerServer(tmp_path)
+    try:
+        output(server, "policy", "set", "brief", "tmp.*", "max_messages=9")
+        output(server, "publish", "tmp.a", "one")
+        server.stop()
+        server.command = sys.executable, "-c", STRICTER
+        server.restart()
+        server.prints("policy_set_aside")
+        (line,) = [each for each in server.lines if "policy_set_aside" in each]
+        assert "name=brief" in line
+        (shown,) = values(server, "policy", "show", "brief")
+        assert "no pattern" in shown["set_aside"]
+        table = "\n".join(output(server, "policy", "show", "brief"))
+        assert "it holds for no queue: 'tmp.*' is no pattern" in table
+        assert "policy, set aside" in "\n".join(output(server, "policy", "list"))
+        (found,) = values(server, "queue", "show", "tmp.a")
+        assert found["max_messages"] == 0
+    finally:
+        server.close()

@@ -10,9 +10,11 @@ from core_client import Client
 from harness import World
 from hypothesis import given
 from hypothesis import strategies as st
+from msgpack import packb
 
 from minibroker.contract import limits
 from minibroker.contract.settings import LIMITABLE, SETTINGS
+from minibrokerd.core.model.kept import POLICY
 from minibrokerd.core.model.policies import CHOSEN, Decided, Policy
 from minibrokerd.core.model.queues import DEFAULTS, Queue
 from minibrokerd.core.model.records import QueueMeta, decode
@@ -381,6 +383,50 @@ def test_a_policy_is_copied_out_of_the_oldest_segment() -> None:
     world.restart()
     client = world.hello()
     assert shown(client, "q", "max_messages") == {"max_messages": (7, "policy p")}
+
+
+@pytest.mark.parametrize("wrong", ["pattern", "settings", "bytes", "text"])
+def test_what_is_no_policy_any_more_is_set_aside(
+    wrong: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stricter version starts all the same: it says so, the others hold, and the entry stays as it was."""
+    world = World()
+    client = world.hello()
+    policy(client, "good", "*", max_messages=7)
+    stored = {
+        "pattern": (0, b"q?", packb({"max_messages": 3})),
+        "settings": (0, b"q*", packb({"most_messages": 3})),
+        "bytes": (0, b"q*", b"\xc1"),
+        "text": (0, b"\xff", packb({"max_messages": 3})),
+    }[wrong]
+    with monkeypatch.context() as older:
+        older.setattr(Policy, "value", lambda _: stored)
+        policy(client, "bad", "q*", operator=1, max_messages=3)
+    client.publish("q", b"1", b"2")
+    for _ in range(2):  # it says so each time
+        world.notes.clear()
+        world.restart()
+        world.run_jobs()
+        (note,) = [each for each in world.notes if each.event == "policy_set_aside"]
+        assert (note.is_warning, note.fields["name"], note.fields["kind"]) == (True, "bad", "limit")
+        assert note.fields["text"]
+    client = world.hello()
+    assert shown(client, "q", "max_messages") == {"max_messages": (7, "policy good")}
+    assert len(world.states("q")) == 2
+    good, bad = client.request({"op": "policies"})["value"]["policies"]
+    assert (good["name"], good["set_aside"]) == ("good", "")
+    assert (bad["name"], bad["operator"]) == ("bad", 1)
+    assert bad["set_aside"] == note.fields["text"]
+    found = world.store.kept.get(world.store, POLICY, (1, "bad"))
+    assert found == stored
+    policy(client, "bad", "q*", operator=1, max_messages=3)
+    assert shown(client, "q", "max_messages") == {"max_messages": (3, "limit bad")}
+    assert not client.request({"op": "policies"})["value"]["policies"][1]["set_aside"]
+    world.notes.clear()
+    world.restart()
+    world.run_jobs()
+    assert "policy_set_aside" not in {each.event for each in world.notes}
+    assert delete(world.hello(), "bad", 1) == 1
 
 
 @given(

@@ -294,6 +294,9 @@ def test_a_schema_that_is_not_understood_any_more_ends_no_start(
     with monkeypatch.context() as newer:
         newer.setattr(schemas, "understood", stricter)
         world.restart()
+    world.run_jobs()
+    (note,) = [each for each in world.notes if each.event == "schema_set_aside"]
+    assert (note.is_warning, note.fields) == (True, {"queue": "q", "text": "zip is no type"})
     client = world.hello()
     assert json.loads(shown(client)) == ADDRESSES
     answer = publish(client, FITS)

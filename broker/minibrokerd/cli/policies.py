@@ -90,7 +90,13 @@ def list_(url: str, as_json: bool) -> None:
                 print_json(_told(each))
             return
         rows = (
-            (each.name, _kind(each), each.priority, each.pattern, _settings_of(each))
+            (
+                each.name,
+                f"{_kind(each)}, set aside" if each.set_aside else _kind(each),
+                each.priority,
+                each.pattern,
+                _settings_of(each),
+            )
             for each in found
         )
         print_table(HEADS, rows, "no policies yet", ("policy", "pattern", "settings"), fold=True)
@@ -103,7 +109,7 @@ def list_(url: str, as_json: bool) -> None:
 @operator_option
 @client_options
 def show(name: str, operator: bool, url: str, as_json: bool) -> None:
-    """Show the policy NAME, and which queues its pattern fits."""
+    """Show the policy NAME."""
 
     async def work(broker: minibroker.Broker) -> None:
         found = await broker.policies.list()
@@ -117,6 +123,8 @@ def show(name: str, operator: bool, url: str, as_json: bool) -> None:
             return
         rows = [("kind", _kind(each)), ("pattern", each.pattern), ("priority", each.priority)]
         rows += [(name, setting_text(name, value)) for name, value in each.settings.items()]
+        if each.set_aside:
+            rows.append(("set aside", f"it holds for no queue: {each.set_aside}"))
         print_table(("field", "value"), rows, "", prose=True)
 
     talk(url, work)
@@ -160,4 +168,5 @@ def _told(policy: minibroker.Policy) -> dict[str, Any]:
         "priority": policy.priority,
         "pattern": policy.pattern,
         "settings": policy.settings,
+        "set_aside": policy.set_aside or None,
     }

@@ -8,13 +8,14 @@ from minibrokerd.http.requests import Ask
 
 
 class PolicyView(msgspec.Struct):
-    """A policy, or, if `operator`, a limit."""
+    """A policy, or, if `operator`, a limit; `set_aside` says why it holds for no queue, if it does not."""
 
     name: str
     pattern: str
     settings: dict[str, int | str]
     priority: int
     operator: bool
+    set_aside: str
 
 
 class PolicyList(msgspec.Struct):
@@ -27,7 +28,14 @@ async def list_policies(ask: Ask) -> PolicyList:
     """Return all policies and limits."""
     return PolicyList(
         [
-            PolicyView(each.name, each.pattern, each.settings, each.priority, each.operator)
+            PolicyView(
+                each.name,
+                each.pattern,
+                each.settings,
+                each.priority,
+                each.operator,
+                each.set_aside,
+            )
             for each in await ask.client.policies.list()
         ]
     )

@@ -111,8 +111,12 @@ EVENTS: Final[Mapping[str, str]] = {
     "exchange_changed": "a client changed what an exchange does with what no binding takes",
     "exchange_deleted": "a client deleted an exchange, with its bindings",
     "schema_set": "a client gave a queue a schema, or took it away (0 `bytes`)",
+    "schema_set_aside": "the schema of `queue` is none for this version: nothing can be published there; "
+    "`text` says why",
     "policy_set": "a client made or changed a policy, or a limit (`kind`)",
     "policy_deleted": "a client deleted a policy, or a limit",
+    "policy_set_aside": "a policy, or a limit (`kind`), is none for this version: it holds for no queue; "
+    "`text` says why",
     "bound": "a client bound `exchange` to a queue, or to another exchange",
     "unbound": "a client ended such a binding",
     "dlq_full": "dead messages of `queue` wait there, delayed, for room in its dead-letter queue",

@@ -16,13 +16,17 @@ from minibroker.session.wishes import Wish, utf8
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """A policy, or, if `operator`, a limit: `settings` of all queues whose names fit `pattern`."""
+    """A policy, or, if `operator`, a limit: `settings` of all queues whose names fit `pattern`.
+
+    `set_aside` says why it holds for no queue: an older server took it, and this one does not. Else it is empty.
+    """
 
     name: str
     pattern: str
     settings: Settings
     priority: int
     operator: bool
+    set_aside: str = ""
 
 
 def put(
@@ -64,6 +68,7 @@ def read(value: Mapping[str, Any]) -> Policy:
         dict(value["settings"]),
         value["priority"],
         bool(value["operator"]),
+        value.get("set_aside", ""),
     )
 
 

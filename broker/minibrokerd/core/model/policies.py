@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from minibroker.contract.limits import DLQ_SUFFIX, GROUP_MARK
 from minibroker.contract.settings import LIMITABLE, LOG, SETTINGS, Settings, check_settings
-from minibrokerd.core.model.kept import POLICY
+from minibrokerd.core.model.kept import POLICY, Entry
 from minibrokerd.core.model.queues import DEFAULTS, Queue
 from minibrokerd.core.model.retained import OF_WORK
 
@@ -61,17 +62,26 @@ class Policy:
         "operator",
         "pattern",
         "priority",
+        "set_aside",
         "settings",
     )
 
     def __init__(
-        self, name: str, pattern: str, settings: Settings, priority: int, *, operator: bool
+        self,
+        name: str,
+        pattern: str,
+        settings: Settings,
+        priority: int,
+        *,
+        operator: bool,
+        set_aside: str = "",
     ) -> None:
         self.name = name
         self.pattern = pattern
         self.settings = settings
         self.priority = priority
         self.operator = operator
+        self.set_aside = set_aside  # why it holds for no queue: it was taken once and is none now
         self.of_dead = pattern.endswith(DLQ_SUFFIX)
         self.first, *inner = pattern.split("*")  # what a name must begin with
         self._last = inner.pop() if inner else None  # and end; None: it is this name
@@ -152,18 +162,12 @@ class Policies:
         return bool(self.by_key)
 
     def opened(self, store: Store) -> None:
-        """Take up what stands after a replay; ValueError if it cannot be understood."""
+        """Take up what stands after a replay; what is no policy any more is set aside, and its entry stays."""
         for entry in store.kept.of(POLICY):
-            (operator, name), (priority, pattern, packed) = entry.key, entry.value
-            assert isinstance(priority, int)
-            assert isinstance(pattern, bytes)
-            assert isinstance(packed, bytes)
-            settings = _unpack(packed)
-            check_policy(pattern.decode(), settings, priority, operator=bool(operator))
-            policy = Policy(
-                str(name), pattern.decode(), settings, priority, operator=bool(operator)
-            )
+            policy = _stored(entry)
             self.by_key[policy.key] = policy
+            if policy.set_aside:
+                store.jobs.append(partial(_tell, store, policy))
         if self.by_key:
             self._arrange()
             for queue in store.queues.values():
@@ -184,7 +188,9 @@ class Policies:
         self._arrange()
 
     def _arrange(self) -> None:
-        by_name = [self.by_key[key] for key in sorted(self.by_key)]
+        by_name = [
+            self.by_key[key] for key in sorted(self.by_key) if not self.by_key[key].set_aside
+        ]
         self._limits = [each for each in by_name if each.operator]
         policies = [each for each in by_name if not each.operator]
         self._policies = sorted(policies, key=lambda each: -each.priority)
@@ -204,6 +210,29 @@ class Policies:
         if key not in self._decided:
             self._decided[key] = _decide(own, fit, limits, others)
         return self._decided[key]
+
+
+def _stored(entry: Entry) -> Policy:
+    (operator, name), (priority, pattern, packed) = entry.key, entry.value
+    assert isinstance(priority, int)
+    assert isinstance(pattern, bytes)
+    assert isinstance(packed, bytes)
+    settings: Settings = {}
+    why = ""
+    try:
+        settings = _unpack(packed)
+        check_policy(pattern.decode(), settings, priority, operator=bool(operator))
+    except (ValueError, msgspec.MsgspecError) as error:
+        why = str(error)
+    text = pattern.decode(errors="replace")
+    return Policy(str(name), text, settings, priority, operator=bool(operator), set_aside=why)
+
+
+def _tell(store: Store, policy: Policy) -> bool:
+    """Say to the operator that a policy holds no more; a job of the first tick, as a start has nobody to tell."""
+    kind = "limit" if policy.operator else "policy"
+    store.effects.warn("policy_set_aside", kind=kind, name=policy.name, text=policy.set_aside)
+    return True
 
 
 def _fit(policies: list[Policy], queue: Queue) -> list[Policy]:

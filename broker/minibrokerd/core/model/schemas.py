@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from minibrokerd.core.model.extents import Bodies, Extent, NoChecker, Schema
@@ -51,6 +52,7 @@ class Schemas:
                 self.by_queue[number] = understood(store.bodies, text)
             except ValueError as error:
                 self.by_queue[number] = NotUnderstood(str(error))
+                store.jobs.append(partial(_tell, store, number, str(error)))
 
     def text_of(self, store: Store, queue: Queue) -> bytes:
         """Return the schema of a queue as it was set; empty: it has none."""
@@ -100,6 +102,13 @@ class Schemas:
                 raise Refused(
                     code, f"{at}{text} (the schema of {queue.name!r}); nothing was stored"
                 )
+
+
+def _tell(store: Store, number: int, why: str) -> bool:
+    """Say to the operator that a queue takes nothing; a job of the first tick, as a start has nobody to tell."""
+    if number in store.by_number:
+        store.effects.warn("schema_set_aside", queue=store.by_number[number].name, text=why)
+    return True
 
 
 def understood(bodies: Bodies, text: bytes) -> Schema | None:

@@ -38,7 +38,7 @@ def policy_set(store: Store, frame: Frame, part: Any) -> None:
             f"this server has {limits.MAX_POLICIES} policies and limits, as many as it can; one pattern may do "
             "for several queues",
         )
-    if older is None or older.value() != policy.value():
+    if older is None or older.set_aside or older.value() != policy.value():
         check_space(short=store.short)
         known.put(store, policy)
         said = ", ".join(f"{name}={value}" for name, value in policy.settings.items())
@@ -107,6 +107,7 @@ def _told(policy: Policy) -> dict[str, Any]:
         "settings": policy.settings,
         "priority": policy.priority,
         "operator": int(policy.operator),
+        "set_aside": policy.set_aside,
     }
 
 
