@@ -35,6 +35,7 @@ class Terminal:
     def __init__(self, columns: int, lines: int, *words: str, env: Mapping[str, str]) -> None:
         self._end, theirs = pty.openpty()
         self.resize(columns, lines)
+        self.before = self.settings  # of the terminal, before the command could change them
         variables = {**BARE, "TERM": "xterm-256color", **env}
         self.process = warm.in_session(words, variables, theirs)
         os.close(theirs)

@@ -53,7 +53,10 @@ class Shown:
         self._fed = 0
 
     def until(self, see: Callable[[str], object]) -> str:
-        """Return the text of the screen as soon as `see` finds in it what it looks for."""
+        """Return the text of the screen as soon as `see` finds in it what it looks for.
+
+        What comes may be half a screen: the rest of it may lack, so all that has to be there is for `see` to say.
+        """
         end_s = monotonic() + DEADLINE_S
         while not see(text := "\n".join(self.screen.display)):
             assert monotonic() < end_s, f"never came:\n{text}"
@@ -66,6 +69,10 @@ class Shown:
     def has(self, *words: str) -> str:
         """Wait for all these words."""
         return self.until(lambda text: all(word in text for word in words))
+
+    def lists(self, *names: str, has: str = "") -> None:
+        """Wait for a table of these queues, in this order, and a text."""
+        self.until(lambda text: has in text and rows(text) == [*names])
 
     def resize(self, columns: int, lines: int) -> None:
         """Give the window another size, which the kernel tells the program of."""
@@ -124,29 +131,31 @@ def shown(
 
 
 def rows(text: str) -> list[str]:
-    """Return the names in the table, in their order."""
+    """Return the names in the table, in their order; none where its head is not there yet."""
     lines = text.splitlines()
-    head = next(at for at, line in enumerate(lines) if line.startswith("queue"))
+    head = next((at for at, line in enumerate(lines) if line.startswith("queue")), len(lines))
     return [line.split()[0] for line in lines[head + 1 : -1] if line.strip()]
+
+
+def of_the_holder(text: str) -> tuple[list[str], str] | None:
+    """Return what the client "the holder" has of each kind, and the message it works on; None: it has no row."""
+    rows = [line.split() for line in text.splitlines() if line.startswith("the holder")]
+    return (rows[0][3:7], rows[0][-1]) if rows else None
 
 
 def test_keys_work_and_the_terminal_is_as_it_was(filled: BrokerServer) -> None:
     """Order, filter, another size of the window; `q` ends with 0."""
     with shown(filled, "--every", "100ms") as top:
-        before = top.terminal.settings
-        assert rows(top.has("large", "done 0/s")) == ["large", "medium", "small"]
+        before = top.terminal.before
+        top.lists("large", "medium", "small", has="done 0/s")
         top.terminal.type("r")
-        assert rows(top.until(lambda text: rows(text)[0] == "small")) == [
-            "small",
-            "medium",
-            "large",
-        ]
+        top.lists("small", "medium", "large")
         top.terminal.type("/med\n")
-        assert rows(top.has("1 of 3 queues")) == ["medium"]
+        top.lists("medium", has="1 of 3 queues")
         top.resize(60, 8)
         top.until(lambda text: "dead/s" not in text and "medium" in text)
         top.terminal.type("\x1b")
-        assert len(rows(top.has("small", "medium", "large"))) == 3
+        top.lists("small", "medium", "large")
         assert top.terminal.settings != before
         top.terminal.type("q")
         top.terminal.end()
@@ -165,9 +174,8 @@ async def test_one_queue_is_shown_with_those_who_have_its_messages(
         with shown(server, "--every", "100ms", "--sort", "begun") as top:
             await asyncio.to_thread(top.has, "mail", "other", "in 0/s")
             top.terminal.type("\n")
-            text = await asyncio.to_thread(top.has, "the holder")
-            (line,) = [line for line in text.splitlines() if line.startswith("the holder")]
-            assert (line.split()[3:7], line.split()[-1]) == (["0", "0", "0", "2"], "1-0"), text
+            both = ["0", "0", "0", "2"], "1-0"
+            await asyncio.to_thread(top.until, lambda text: of_the_holder(text) == both)
             for message in messages:
                 await message.ack(confirmed=True)
             await asyncio.to_thread(top.has, "nobody consumes it", "acked 2")
@@ -232,7 +240,7 @@ def test_a_broker_that_goes_is_away_until_it_is_back(
         top.has("large", "in 0/s")
         address = address_of(filled)
         filled.kill()
-        assert "large" in top.has("AWAY for ", "refused")
+        top.has("AWAY for ", "refused", "large")
         env = {"MINIBROKER_NO_HTTP": "0"}
         start_broker("--http", address, data_dir=filled.data_dir, env=env)
         top.until(lambda text: "AWAY" not in text and "large" in text)
@@ -269,7 +277,7 @@ def test_an_error_of_its_own_leaves_the_terminal_as_it_was() -> None:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         at = f"127.0.0.1:{server.server_port}"
         with terminal(80, "top", "--every", "100ms", "--http", at) as made:
-            before = made.settings
+            before = made.before
             text = made.end()
             assert (made.process.returncode, made.settings) == (1, before)
             assert "KeyError" in text.partition(LEAVES.decode())[2]
@@ -280,7 +288,7 @@ def test_an_error_of_its_own_leaves_the_terminal_as_it_was() -> None:
 def test_a_signal_leaves_the_terminal_as_it_was(filled: BrokerServer, number: int) -> None:
     """It ends the process as it ends others; Ctrl-C has its exit code."""
     with shown(filled) as top:
-        before = top.terminal.settings
+        before = top.terminal.before
         top.has("large")
         top.terminal.process.send_signal(number)
         top.terminal.end()
@@ -297,10 +305,16 @@ def test_colours_are_for_those_who_want_them(
     with shown(filled, "--every", "100ms", env=env) as top:
         top.has("large")
         filled.kill()
-        top.has("AWAY")
-        cells = [cell for row in top.screen.buffer.values() for cell in row.values()]
-        assert ("red" in {cell.fg for cell in cells}) == colours
-        assert {cell.data for cell in cells if cell.reverse} > set("large300")
+
+        def cells() -> list[pyte.screens.Char]:
+            return [cell for row in top.screen.buffer.values() for cell in row.values()]
+
+        top.until(
+            lambda text: (
+                "AWAY" in text and {cell.data for cell in cells() if cell.reverse} > set("large300")
+            )
+        )
+        assert ("red" in {cell.fg for cell in cells()}) == colours
 
 
 def test_once_and_json_need_no_terminal(filled: BrokerServer) -> None:

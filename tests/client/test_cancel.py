@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from minibroker.session.events import Welcomed
 from minibroker.session.revoked import told
 from minibroker.session.settlements import BEGUN, ENDED
 from minibrokerd import inprocess
+from support.processes import DEADLINE_S, LOOK_EVERY_S
 
 LEASE_S = 36_000  # a renewal is hours away, and tells nobody that a message was cancelled
 
@@ -132,17 +134,17 @@ async def test_an_ack_on_its_way_is_refused_too() -> None:
 
 def test_a_thread_is_told_that_it_should_stop(caplog: pytest.LogCaptureFixture) -> None:
     """It cannot be interrupted: a line says so, and `message.cancelled` is true; its ack is refused."""
-    began, stopped = threading.Event(), threading.Event()
+    began, ended, never = threading.Event(), threading.Event(), threading.Event()
     seen: list[bool] = []
 
     def handler(message: Any) -> None:
         seen.append(message.cancelled)
         began.set()
-        for _ in range(1_000):
-            if message.cancelled:
-                break
-            stopped.wait(0.01)
+        end_s = monotonic() + DEADLINE_S
+        while not message.cancelled and monotonic() < end_s:
+            never.wait(LOOK_EVERY_S)
         seen.append(message.cancelled)
+        ended.set()
 
     with (
         caplog.at_level(logging.WARNING, "minibroker"),
@@ -153,11 +155,13 @@ def test_a_thread_is_told_that_it_should_stop(caplog: pytest.LogCaptureFixture) 
         id = jobs.publish(b"x").id
         run = threading.Thread(target=lambda: broker.queue("jobs").run(handler, lease=LEASE_S))
         run.start()
-        assert began.wait(20)
+        assert began.wait(DEADLINE_S)
         assert jobs.cancel([id]) == 1
-        jobs.join(timeout=20)
+        # For the server it is over; the worker hears of it a moment later, and would not once it is closed.
+        assert ended.wait(DEADLINE_S)
+        jobs.join(timeout=DEADLINE_S)
         broker.close()
-        run.join(20)
+        run.join(DEADLINE_S)
         assert not run.is_alive()
     assert seen == [False, True]
     assert "which cannot be interrupted" in caplog.text

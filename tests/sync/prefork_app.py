@@ -1,4 +1,4 @@
-"""A WSGI application with a broker for its module, for servers that fork. EAGER=1: its parent works first."""
+"""A WSGI application with a broker for its module. EAGER=3: the parent has a message, with a lease of 3 s."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ jobs, other = broker.queue("jobs"), broker.queue("other")
 held: list[Any] = []
 if os.environ.get("EAGER"):
     jobs.publish("of the parent")
-    held += jobs.receive(lease=1)
+    held += jobs.receive(lease=float(os.environ["EAGER"]))
 
 
 def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:

@@ -17,6 +17,7 @@ import pytest
 import minibroker.sync
 from support.broker import BrokerServer
 from support.processes import DEADLINE_S
+from support.renewals import LEASE_S
 from support.services import Service, free_port
 
 HERE = Path(__file__).parent
@@ -114,14 +115,14 @@ def test_gunicorn(start: Start, broker_server: BrokerServer, kind: str, preload:
 def test_gunicorn_leaves_the_parent_what_it_had_before_the_fork(
     start: Start, broker_server: BrokerServer
 ) -> None:
-    """Its lease of a second is renewed while children come, work and go; it settles its message in the end."""
-    site = start(gunicorn("gthread", True), "Booting worker", EAGER="1")
+    """Its lease is renewed while children come, work and go; it settles its message in the end."""
+    site = start(gunicorn("gthread", True), "Booting worker", EAGER=str(LEASE_S))
     sessions = site.sessions("/publish", 2)
     assert len(set(sessions.values())) == 2
     assert site.call("/steal")[2] == "LeaseLost"
     os.kill(min(sessions), signal.SIGKILL)
     with minibroker.sync.connect(broker_server.url) as broker:
-        assert broker.queue("jobs").receive(wait=3) == [], "the parent has lost it"
+        assert broker.queue("jobs").receive(wait=LEASE_S + 1) == [], "the parent has lost it"
         site.stop()
         assert "the master has settled its own" in site.service.output
         counters = broker.queue("jobs").stats()["queues"]["jobs"]

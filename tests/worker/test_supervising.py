@@ -17,6 +17,7 @@ from worker_process import WorkerProcess
 
 import minibroker
 from support.processes import look_until
+from support.renewals import LEASE_S
 
 StartWorker = Callable[..., WorkerProcess]
 
@@ -45,7 +46,7 @@ async def test_a_killed_worker_costs_an_attempt_and_is_started_again(
     start_worker: StartWorker, broker: minibroker.Broker
 ) -> None:
     queue = broker.queue("jobs")
-    await queue.set(lease_ms=2_000)
+    await queue.set(lease_ms=1_000 * LEASE_S)
     await queue.publish_many(["1", "2"])
     worker = start_worker("import os\n" + STAYS, "--processes", "2")
     worker.sees("began-1-1", "began-2-1")
