@@ -19,7 +19,7 @@ from minibrokerd.process import exits
 from minibrokerd.rescue.checking import Checked, Damage, check
 from minibrokerd.rescue.keeping import Keeper, QueueRisk
 from minibrokerd.rescue.pieces import Piece
-from minibrokerd.retained.checking import LogLooked, check_logs
+from minibrokerd.retained.checking import LogLooked, asides, check_logs
 
 LOOKS: Final = 3  # at a directory that a server writes to meanwhile
 RISK_HEADS: Final = ("queue", "live", "lost", "lost or in memory", "may come again", "of these")
@@ -37,12 +37,15 @@ def check_command(data_dir: Path, as_json: bool) -> None:
     directory = require_log(data_dir)
     with speaking(data_dir):
         checked, risks = _look(directory)
-        logs = list(check_logs(FileOps(), str(data_dir / "retained")))
+        retained = str(data_dir / "retained")
+        logs = list(check_logs(FileOps(), retained))
+        aside = [f"retained/{name}" for name in asides(FileOps(), retained)]
         if as_json:
-            print_json(as_map(checked, risks) | {"retained": [asdict(each) for each in logs]})
+            more = {"retained": [asdict(each) for each in logs], "retained_aside": aside}
+            print_json(as_map(checked, risks) | more)
         else:
             tell(checked, risks)
-            tell_retained(logs)
+            tell_retained(logs, aside)
     whole = checked.whole and not any(each.damages for each in logs)
     sys.exit(exits.DONE if whole else exits.DAMAGED)
 
@@ -94,8 +97,12 @@ def tell(checked: Checked, risks: list[QueueRisk]) -> None:
     note(f"serve says: {checked.refusal}")
 
 
-def tell_retained(logs: list[LogLooked]) -> None:
-    """Print what was found of retained logs, if there are any."""
+def tell_retained(logs: list[LogLooked], aside: list[str]) -> None:
+    """Print what was found of retained logs, if there are any, and of those that a start did not know."""
+    for name in aside:
+        note(
+            f"{name} is of a retained log that a start did not know; no server reads or deletes it"
+        )
     if not logs:
         return
     heads = ("retained log", "segments", "messages", "damaged places")

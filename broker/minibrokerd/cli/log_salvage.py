@@ -55,6 +55,13 @@ def _tell(salvaged: Salvaged, out: Path) -> None:
                     f"{source.damaged_bytes:,} damaged bytes"),
         ("epoch", f"{salvaged.epoch}, above all that were in use"),
     ]  # fmt: skip
+    for log in salvaged.retained:
+        says = f"{log.messages:,} messages"
+        if log.damaged:
+            says += f"; {log.damaged:,} places that do not verify, which readers skip"
+        if log.unread:
+            says += f"; cannot be read: {', '.join(log.unread)}"
+        rows.append((f"retained log {log.number}", says))
     print_table(("what", str(out)), rows, "", prose=True)
     print_risks(salvaged.risks)
     note(f"next: minibroker serve --data-dir {out}")
@@ -69,5 +76,6 @@ def _as_map(salvaged: Salvaged, out: Path) -> dict[str, Any]:
         "dropped_records": salvaged.dropped_records,
         "damaged_bytes": salvaged.source.damaged_bytes,
         "epoch": salvaged.epoch,
+        "retained": [asdict(each) for each in salvaged.retained],
         "queues": [asdict(risk) for risk in salvaged.risks],
     }

@@ -328,6 +328,7 @@ class Replay:
             self._store.remove_queue(waiting.queue)
         self._store.next_queue_number = max(self._store.next_queue_number, meta.queue + 1)
         self._store.dropped_batch = self._number
+        self._store.retained.ended.add(meta.queue)
 
     @_applies(FrameMeta)
     def _frame(self, meta: FrameMeta, record: Record) -> None:

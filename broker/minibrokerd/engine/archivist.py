@@ -109,12 +109,19 @@ class Archivist:
         self._compaction: tuple[int, CompactionResult | None] | None = None
 
     def start(self, unix_ms: Callable[[], int]) -> None:
-        """Open what is there, and delete what is of no log any more; blocks."""
+        """Open what is there; blocks. What is of a log that was deleted goes, and what nobody knows is kept aside.
+
+        Nobody knows a log whose records were lost, as in a salvage: somebody may want what it had.
+        """
         self._unix_ms = unix_ms
-        logs = self._core.store.retained.logs
+        retained = self._core.store.retained
+        logs = retained.logs
         for number in self._retained.numbers():
-            if number not in logs:
+            if number in retained.ended:
                 self._retained.delete(number)
+            elif number not in logs:
+                events.warning("retained_aside", log=number, path=self._retained.set_aside(number))
+        retained.ended.clear()
         for number in logs:
             self._apply(LogHas(number, _has(self._retained.get(number))))
         if logs:
@@ -364,6 +371,11 @@ class InMemory(Retained):
     def numbers(self) -> list[int]:
         """Return the numbers of the logs that there are."""
         return sorted(self._logs)
+
+    def set_aside(self, number: int) -> str:
+        """Let go of it: there is nowhere else to keep it."""
+        self.delete(number)
+        return ""
 
     def close(self) -> None:
         """Keep them: the next engine goes on with them."""

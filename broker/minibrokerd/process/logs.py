@@ -113,6 +113,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "schema_set": "a client gave a queue a schema, or took it away (0 `bytes`)",
     "schema_set_aside": "the schema of `queue` is none for this version: nothing can be published there; "
     "`text` says why",
+    "retained_aside": "the files of a retained log that the log of the server does not know were kept at `path`",
     "policy_set": "a client made or changed a policy, or a limit (`kind`)",
     "policy_deleted": "a client deleted a policy, or a limit",
     "policy_set_aside": "a policy, or a limit (`kind`), is none for this version: it holds for no queue; "

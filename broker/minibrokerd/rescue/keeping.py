@@ -12,14 +12,14 @@ not.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 import msgpack
 
 from minibroker.contract.limits import DLQ_SUFFIX
-from minibroker.contract.settings import default_settings
+from minibroker.contract.settings import LOG, default_settings
 from minibroker.contract.wire import RUN
 from minibrokerd.bodies.store import BodyStore
 from minibrokerd.core.core import Core
@@ -69,9 +69,14 @@ class QueueRisk:
 
 
 class Keeper:
-    """Takes the pieces of a log in their order and returns what is kept of each; `added` closes it."""
+    """Takes the pieces of a log in their order and returns what is kept of each; `added` closes it.
 
-    def __init__(self) -> None:
+    `logs` are the numbers of retained logs whose files were kept, each with the offset behind them: with what is
+    added they are logs again, and nothing that is published there gets an offset that is in the files.
+    """
+
+    def __init__(self, logs: Mapping[int, int] | None = None) -> None:
+        self._logs = dict(logs or {})
         self.batch = 0  # of the kept ones, counted anew
         self.dropped_records = 0
         self.lost: dict[int, list[Ids]] = {}
@@ -83,7 +88,7 @@ class Keeper:
         self._names: dict[str, int] = {}
         self._homes: dict[int, int] = {}  # of queues that hold messages of another one
         self._numbers: set[int] = set()
-        self._ended: set[int] = set()
+        self.ended: set[int] = set()  # queues of which it says that they did
         self._next: dict[int, int] = {}  # by origin: the sequence above the highest seen
         self._reserved: dict[int, int] = {}
         self._published: dict[int, int] = {}  # by queue: where its next publish begins
@@ -119,6 +124,10 @@ class Keeper:
             return None
         if end_lost:
             self._damaged_upto = self.batch
+        self._logs = {number: at for number, at in self._logs.items() if number not in self.ended}
+        self._numbers |= self._logs.keys()
+        for number, stop in self._logs.items():
+            self._next[number] = max(self._next.get(number, 0), stop)
         extra = [*self._missing_names(), *self._reservations(lost_bytes)]
         return self._replayed([record(meta) for meta in extra])
 
@@ -154,7 +163,7 @@ class Keeper:
         if isinstance(meta, QueueMeta):
             older = self._names.get(meta.name, meta.number)
             if older != meta.number:  # names are unique: the record of its end is lost
-                self._ended.add(older)
+                self.ended.add(older)
                 yield record(DropMeta(older))
         self._learn(meta, known)
         yield known
@@ -167,7 +176,7 @@ class Keeper:
             self._numbers.add(meta.queue)
             self._reserved[meta.queue] = max(self._reserved.get(meta.queue, 0), meta.until)
         elif isinstance(meta, DropMeta):
-            self._ended.add(meta.queue)
+            self.ended.add(meta.queue)
             self._names = {name: n for name, n in self._names.items() if n != meta.queue}
         elif isinstance(meta, PurgeMeta):
             self._numbers.add(meta.queue)
@@ -201,7 +210,7 @@ class Keeper:
                     self._published[queue] = max(self._published.get(queue, 0), first + count)
 
     def _missing_names(self) -> Iterator[Meta]:
-        nameless = self._numbers - {0} - self._ended - set(self._names.values())
+        nameless = self._numbers - {0} - self.ended - set(self._names.values())
         for number in sorted(nameless, key=lambda each: (each in self._homes, each)):
             home = self._homes.get(number, number)
             named = {n: name for name, n in self._names.items()}
@@ -209,7 +218,8 @@ class Keeper:
             if home in named and named[home] + DLQ_SUFFIX not in self._names:
                 name = named[home] + DLQ_SUFFIX
             self._names[name] = number
-            yield QueueMeta(number, name, home, default_settings())
+            kind: dict[str, int | str] = {"kind": LOG} if number in self._logs else {}
+            yield QueueMeta(number, name, home, default_settings() | kind, list(kind))
 
     def _reservations(self, lost_bytes: int) -> Iterator[Meta]:
         """Reserve above all that the lost bytes can have used: of queue numbers, and of ids of each queue."""
@@ -217,7 +227,7 @@ class Keeper:
         for number in sorted(self._names.values()):
             used = max(self._reserved.get(number, 0), self._next.get(number, 0))
             yield ReserveMeta(number, used + ids)
-        numbers = max(self._numbers | self._ended, default=0) + 1
+        numbers = max(self._numbers | self.ended, default=0) + 1
         numbers = max(numbers, self._reserved.get(0, 1)) + lost_bytes // LEAST_QUEUE_BYTES
         yield ReserveMeta(0, numbers)
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
+from minibroker.contract import limits
 from minibrokerd.bodies.store import BodyStore
 from minibrokerd.core.core import Core
 from minibrokerd.core.model.records import ReserveMeta, record
@@ -25,6 +26,9 @@ from minibrokerd.rescue.checking import survey_of
 
 RAISED_EPOCHS: Final = 2**16  # starts since the copy: one every eight minutes for a year
 RAISED_IDS: Final = 2**44  # messages of a queue since then: 100,000 a second for five years
+RAISED_OFFSETS: Final = (
+    2**40
+)  # likewise of a retained log, which has 2^46: 10,000 a second for three years
 RAISED_QUEUES: Final = 2**24  # queues made since then
 
 
@@ -98,7 +102,11 @@ def _reservations(core: Core) -> Iterator[Record]:
     store = core.store
     for queue in store.by_number.values():
         used = max(queue.reserved_until, queue.next_sequence)
-        yield record(ReserveMeta(queue.number, used + RAISED_IDS))
+        raised = RAISED_IDS
+        if queue.group.retained is not None:  # a log, or a group, whose ids are offsets
+            offset = used & limits.MAX_OFFSET
+            raised = min(RAISED_OFFSETS, (limits.MAX_OFFSET - offset) // 2)
+        yield record(ReserveMeta(queue.number, used + raised))
     yield record(ReserveMeta(0, store.next_queue_number + RAISED_QUEUES))
 
 

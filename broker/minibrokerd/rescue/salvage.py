@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -25,6 +26,7 @@ from minibrokerd.log.seam import BATCH_HEADER_BYTES, Batch
 from minibrokerd.log.tail import Tail
 from minibrokerd.rescue.checking import Checked, Survey, check, read, survey_of
 from minibrokerd.rescue.keeping import Keeper, QueueRisk
+from minibrokerd.rescue.salvaging_retained import LogSalvaged, salvage_retained
 
 BUILDING: Final = ".salvaging"  # the end of the name while it is built
 FALLBACK_SEGMENT_BYTES: Final = 64 * 1024 * 1024  # when no header of a segment is left to say
@@ -32,7 +34,7 @@ FALLBACK_SEGMENT_BYTES: Final = 64 * 1024 * 1024  # when no header of a segment 
 
 @dataclass(slots=True)
 class Salvaged:
-    """What a salvage kept: batches, records, and what is at risk; `source` is the check of the original."""
+    """What a salvage kept: batches, records, retained logs; the risks; `source` is the check of the original."""
 
     source: Checked
     kept_batches: int
@@ -40,6 +42,7 @@ class Salvaged:
     dropped_records: int
     epoch: int
     risks: list[QueueRisk]
+    retained: list[LogSalvaged]
 
 
 class _SyncedAtTheEnd(FileOps):
@@ -83,11 +86,12 @@ def salvage(source: Path, out: Path, ops: FileOps) -> Salvaged:
     """
     refuse_target(source, out)
     directory = DataDirectory(source, ops)
-    checked = check(directory, ops)
+    keeper = Keeper()
+    checked = check(directory, ops, keeper.keep)
     building = _building(out)
     try:
         building.mkdir(0o700, parents=True)
-        salvaged = _build(directory, building, checked, ops)
+        salvaged = _build(directory, building, checked, ops, keeper.ended)
         _sync(building, ops)
         _require_whole(building)
         building.rename(out)
@@ -104,7 +108,9 @@ def _building(out: Path) -> Path:
     return out.with_name(out.name + BUILDING)
 
 
-def _build(source: DataDirectory, building: Path, checked: Checked, ops: FileOps) -> Salvaged:
+def _build(
+    source: DataDirectory, building: Path, checked: Checked, ops: FileOps, ended: Collection[int]
+) -> Salvaged:
     _keep_key(source, building)
     survey = survey_of(source, ops)
     target = DataDirectory(building, ops)
@@ -116,7 +122,8 @@ def _build(source: DataDirectory, building: Path, checked: Checked, ops: FileOps
     try:
         tail.epoch = _epoch_above(checked.survey)
         tail.begin_segment(0, 0)
-        keeper, records = Keeper(), 0
+        logs = salvage_retained(str(source.path), str(building), lazy, ended)
+        keeper, records = Keeper({each.number: each.stop for each in logs}), 0
         for _, piece in read(survey, source, ops):
             records += _append(tail, keeper.keep(piece))
         added = keeper.added(checked.survey.lost_bytes, end_lost=checked.survey.end_lost)
@@ -125,7 +132,8 @@ def _build(source: DataDirectory, building: Path, checked: Checked, ops: FileOps
         assert tail.segment is not None
         target.write_state(State(True, tail.segment.name.number))
         kept = keeper.batch - (added is not None)
-        return Salvaged(checked, kept, records, keeper.dropped_records, tail.epoch, keeper.risks())
+        dropped, risks = keeper.dropped_records, keeper.risks()
+        return Salvaged(checked, kept, records, dropped, tail.epoch, risks, logs)
     finally:
         tail.close()
         allocation.close()
@@ -155,7 +163,7 @@ def _keep_key(source: DataDirectory, building: Path) -> None:
 
 
 def _sync(building: Path, ops: FileOps) -> None:
-    for path in building.iterdir():
+    for path in building.rglob("*"):
         descriptor = ops.open(str(path), os.O_RDONLY)
         try:
             ops.sync(descriptor)

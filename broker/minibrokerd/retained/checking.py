@@ -10,6 +10,7 @@ from zlib import crc32
 from minibrokerd.log.fileops import FileOps, read_all
 from minibrokerd.retained.frames import HEAD, SYNCED_BEFORE, head_at
 from minibrokerd.retained.segment import newest_of
+from minibrokerd.retained.shelf import ASIDE
 
 
 @dataclass(slots=True)
@@ -80,6 +81,14 @@ def check_logs(ops: FileOps, directory: str) -> Iterator[LogLooked]:
             found.damages += [(name, start, end) for start, end in looked.damages]
             found.torn |= looked.end < len(data)
         yield found
+
+
+def asides(ops: FileOps, directory: str) -> list[str]:
+    """Return the names in `directory` of logs that starts did not know, and kept aside. OSError."""
+    if not ops.exists(directory):
+        return []
+    names = (name.partition(ASIDE) for name in ops.list_directory(directory))
+    return sorted("".join(parts) for parts in names if parts[0].isdecimal() and parts[1])
 
 
 def read_segment(ops: FileOps, path: str) -> bytes:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from threading import Lock
 from typing import Final, Protocol
 
-from minibrokerd.log.fileops import FileOps
+from minibrokerd.log.fileops import FileOps, sync_entries
 from minibrokerd.retained.compacting import MOST_KEYS, CompactionResult, KeysOf
 from minibrokerd.retained.cutting import keys_of as keys_in
 from minibrokerd.retained.files import SEGMENT_BYTES, RetainedFiles
@@ -21,6 +21,9 @@ from minibrokerd.retained.frames import Chunk, Frame
 
 CACHE_BYTES: Final = 64 * 1024 * 1024
 READ_BYTES: Final = 1024 * 1024  # of one read of the disk
+ASIDE: Final = (
+    ".aside"  # behind the number, in the name of the directory of a log that a start did not know
+)
 _CHUNK_BYTES: Final = 1024  # that a chunk takes beside its frames
 
 
@@ -174,6 +177,23 @@ class Retained:
             for name in sorted(self._ops.list_directory(path), reverse=True):
                 self._ops.unlink(os.path.join(path, name))
             self._ops.remove_directory(path)
+
+    def set_aside(self, number: int) -> str:
+        """Take a log out of sight with everything in it: it keeps its files under another name, which is returned.
+
+        Raises:
+            OSError: it is where it was.
+        """
+        path = self.path(number)
+        names = set(self._ops.list_directory(self._directory))
+        aside = f"{number}{ASIDE}"
+        for count in range(2, len(names) + 2):
+            if aside not in names:
+                break
+            aside = f"{number}{ASIDE}-{count}"
+        self._ops.rename(path, os.path.join(self._directory, aside))
+        sync_entries(self._ops, self._directory)
+        return os.path.join(self._directory, aside)
 
     def close(self) -> None:
         """Close all logs."""

@@ -254,12 +254,14 @@ class Retained:
     """All retained logs, by the numbers of their queues.
 
     `full` are the groups in which a window of messages is, `readers` those that wait, by connection and request.
+    `ended` are queues that a replay saw the end of; what the files have of such a log may be deleted.
     """
 
-    __slots__ = ("full", "logs", "readers")
+    __slots__ = ("ended", "full", "logs", "readers")
 
     def __init__(self) -> None:
         self.logs: dict[int, RetainedLog] = {}
+        self.ended: set[int] = set()
         self.full: dict[Feeder, None] = {}
         self.readers: dict[int, dict[int, Reader]] = {}
 
