@@ -101,7 +101,7 @@ class Page:
     def _write(self, block: str) -> None:
         name = re.match(r"# ([\w/]+\.py)\n", block)
         if name is not None:
-            (self._directory / name[1]).write_text(block, "utf-8")
+            (self._directory / name[1]).write_text(self._with_ports(block), "utf-8")
 
     def _console(self, block: str) -> None:
         steps: list[tuple[str, list[str]]] = [("true", [])]

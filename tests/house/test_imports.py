@@ -49,6 +49,7 @@ ROOMS = {
     "aio": {"contract", "session", "shell", "aio"},
     "sync": {"contract", "session", "shell", "sync"},
     "worker": {"contract", "session", "shell", "aio", "worker"},
+    "contrib": {"contract", "session", "shell", "aio", "sync", "contrib"},
 }
 PURE_ROOMS = ("contract", "session")
 

@@ -1,0 +1,292 @@
+"""A channel of kombu on a blocking client: what is declared, published, consumed and settled through it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from kombu.transport import virtual
+from kombu.transport.virtual.base import queue_declare_ok_t
+
+from minibroker.contract.errors import QueueInUse, UnknownExchange, UnknownQueue, Unroutable
+from minibroker.contract.limits import MAX_PREFETCH
+from minibroker.contrib.celery import envelope
+from minibroker.contrib.celery.leases import Leases
+from minibroker.contrib.celery.names import name_of, settings_of
+from minibroker.sync.consumer import Consumer
+from minibroker.sync.message import Message
+
+PASSING: Final = 100  # in hand of a consumer without acks
+GRACE_S: Final = 0.1  # so long a full channel keeps what it cannot begin; then it is others' turn
+TYPES: Final = ("direct", "topic", "fanout")
+
+
+class Intent:
+    """A queue that a channel consumes: while there is no room it may have no consumer at the broker."""
+
+    __slots__ = ("callback", "consumer", "no_ack", "queue")
+
+    def __init__(self, queue: str, no_ack: bool, callback: Callable[[Any], Any]) -> None:
+        self.queue = queue
+        self.no_ack = no_ack
+        self.callback = callback
+        self.consumer: Consumer[Any] | None = None
+
+
+class Channel(virtual.Channel):
+    """What Celery declares, publishes, consumes and acknowledges with."""
+
+    QoS = Leases
+    supports_fanout = True
+    do_restore = False
+    body_encoding = None
+    priority_order = "highest-first"
+    lease: float | None = None
+    max_attempts: int | None = 20
+    requeue_delay: float | None = None
+    from_transport_options = (
+        *virtual.Channel.from_transport_options,
+        "lease",
+        "max_attempts",
+        "priority_order",
+        "requeue_delay",
+    )
+
+    def __init__(self, connection: Any, **kwargs: Any) -> None:
+        super().__init__(connection, **kwargs)
+        self.intents: dict[str, Intent] = {}  # by consumer tag
+        self._passing: set[str] = set()  # queues that end with their last consumer
+        self._full_since: float | None = None
+        self.qos.on_room = self._has_room
+
+    @property
+    def _broker(self) -> Any:
+        return self.connection.broker
+
+    # ---- what is declared ----
+
+    def exchange_declare(
+        self,
+        exchange: str | None = None,
+        type: str = "direct",
+        durable: bool = False,
+        auto_delete: bool = False,
+        arguments: Any = None,
+        nowait: bool = False,
+        passive: bool = False,
+    ) -> None:
+        """Make an exchange; one that is there as it is asked for stays as it is."""
+        type = type or "direct"
+        target = self._broker.exchange(name_of(exchange or f"amq.{type}"))
+        if passive:
+            target.show()
+            return
+        target.declare(type)
+
+    def exchange_delete(self, exchange: str, if_unused: bool = False, nowait: bool = False) -> None:
+        """End an exchange, with its bindings."""
+        self._broker.exchange(name_of(exchange)).delete()
+
+    def _new_queue(self, queue: str, **kwargs: Any) -> None:
+        passes = bool(kwargs.get("auto_delete") or kwargs.get("exclusive"))
+        settings = settings_of(kwargs.get("arguments"), passes=passes)
+        if passes:
+            self._passing.add(queue)
+        if settings:
+            self._broker.queue(name_of(queue), **settings).declared()
+
+    def _has_queue(self, queue: str, **kwargs: Any) -> bool:
+        with suppress(UnknownQueue):
+            self._broker.queue(name_of(queue)).settings()
+            return True
+        return False
+
+    def queue_declare(self, queue: str | None = None, passive: bool = False, **kwargs: Any) -> Any:
+        """Make a queue; how many are in it is asked only where that is the question (`passive`)."""
+        if passive:
+            return super().queue_declare(queue, passive=True, **kwargs)
+        queue = queue or f"amq.gen-{self._next_delivery_tag()}"
+        self._new_queue(queue, **kwargs)
+        return queue_declare_ok_t(queue, 0, 0)
+
+    def queue_bind(
+        self,
+        queue: str,
+        exchange: str | None = None,
+        routing_key: str = "",
+        arguments: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Let an exchange lead to a queue; each leads to a queue of its name by itself where none is named."""
+        if exchange:
+            self._broker.exchange(name_of(exchange)).bind(name_of(queue), routing_key or "")
+
+    def queue_unbind(
+        self,
+        queue: str,
+        exchange: str | None = None,
+        routing_key: str = "",
+        arguments: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """End a binding."""
+        with suppress(UnknownExchange):
+            self._broker.exchange(name_of(exchange or "")).unbind(name_of(queue), routing_key or "")
+
+    def list_bindings(self) -> Any:
+        """Return (queue, exchange, routing key) of all bindings."""
+        for each in self._broker.exchanges():
+            for binding in self._broker.exchange(each.name).bindings():
+                yield binding.queue, each.name, binding.pattern
+
+    def queue_delete(
+        self, queue: str, if_unused: bool = False, if_empty: bool = False, **kwargs: Any
+    ) -> None:
+        """End a queue, with its bindings and what is in it."""
+        with suppress(UnknownQueue, QueueInUse):
+            self._broker.queue(name_of(queue)).delete(force=not if_empty)
+
+    def _size(self, queue: str) -> int:
+        with suppress(UnknownQueue):
+            stats = self._broker._driver.request("stats", {"queue": name_of(queue)}, None)
+            return int(stats["queues"][name_of(queue)]["ready"])
+        return 0
+
+    def _purge(self, queue: str) -> int:
+        with suppress(UnknownQueue):
+            return int(self._broker.queue(name_of(queue)).purge())
+        return 0
+
+    # ---- what is published ----
+
+    def basic_publish(
+        self, message: dict[str, Any], exchange: str, routing_key: str, **kwargs: Any
+    ) -> Any:
+        """Store a message; return when it is as safe as its queue says."""
+        body, headers, terms = envelope.pack(
+            message, exchange, routing_key, datetime.now(UTC), self.priority_order == "lowest-first"
+        )
+        options = terms.options()
+        if self.max_attempts is not None:
+            options["max_attempts"] = self.max_attempts
+        if not exchange:
+            return self._broker.queue(name_of(routing_key)).publish(
+                body, headers=headers, **options
+            )
+        try:
+            return self._broker.exchange(name_of(exchange)).publish(
+                body, routing_key=routing_key or "", headers=headers, match={}, **options
+            )
+        except (Unroutable, UnknownExchange):
+            if not envelope.is_transient(message):
+                raise
+            return None  # nobody listens to events, or waits for this reply any more
+
+    # ---- what is consumed ----
+
+    def basic_consume(
+        self,
+        queue: str,
+        no_ack: bool,
+        callback: Callable[[Any], Any],
+        consumer_tag: str,
+        **kwargs: Any,
+    ) -> None:
+        """Begin to consume; messages come by `Transport.drain_events`."""
+        self._tag_to_queue[consumer_tag] = queue
+        self._active_queues.append(queue)
+        self._consumers.add(consumer_tag)
+        intent = self.intents[consumer_tag] = Intent(queue, no_ack, callback)
+        self._start(intent)
+
+    def basic_cancel(self, consumer_tag: str) -> None:
+        """Consume no more; what has not been delivered to Celery goes back, uncharged."""
+        intent = self.intents.pop(consumer_tag, None)
+        self._consumers.discard(consumer_tag)
+        self._tag_to_queue.pop(consumer_tag, None)
+        if intent is None:
+            return
+        with suppress(ValueError):
+            self._active_queues.remove(intent.queue)
+        if intent.consumer is not None:
+            intent.consumer.retire()
+        if intent.queue in self._passing and intent.queue not in self._active_queues:
+            self._passing.discard(intent.queue)
+            self.queue_delete(intent.queue)
+
+    def basic_get(self, queue: str, no_ack: bool = False, **kwargs: Any) -> Any:
+        """Return the next message of a queue, or None."""
+        for lease in self._broker.queue(name_of(queue)).receive(1, lease=self.lease):
+            return self.Message(self._payload(lease, no_ack), channel=self)
+        return None
+
+    def _start(self, intent: Intent) -> None:
+        lease_ms = 0 if self.lease is None else round(self.lease * 1_000)
+        intent.consumer = self.connection.intake.consume(
+            name_of(intent.queue), self._prefetch(intent), lease_ms
+        )
+
+    def _prefetch(self, intent: Intent) -> int:
+        if intent.no_ack:
+            return PASSING
+        return min(self.qos.prefetch_count, MAX_PREFETCH) or MAX_PREFETCH
+
+    def settle_consumers(self, now_s: float) -> float | None:
+        """Have consumers as there is room for them; return in how many seconds to look again, None: no need.
+
+        One queue has exactly as much in hand as there is room for. Of several each may have that, so a full
+        channel may keep messages that it cannot begin; after a moment it gives them back, and asks anew when it
+        has room.
+        """
+        has_room = self.qos.can_consume()
+        if has_room:
+            self._full_since = None
+        elif self._full_since is None:
+            self._full_since = now_s
+        due_s = None
+        for intent in self.intents.values():
+            consumer = intent.consumer
+            if consumer is None:
+                if has_room:
+                    self._start(intent)
+            elif not has_room and not intent.no_ack and consumer._buffer:
+                assert self._full_since is not None, "it is full"
+                left_s = self._full_since + GRACE_S - now_s
+                if left_s > 0:
+                    due_s = left_s
+                else:
+                    consumer.retire()
+                    intent.consumer = None
+            elif consumer.prefetch != (wanted := self._prefetch(intent)):
+                self.connection.intake.change(consumer, wanted)
+        return due_s
+
+    def takes(self, intent: Intent) -> bool:
+        """Whether the next message of a queue may be delivered."""
+        return intent.no_ack or self.qos.can_consume()
+
+    def deliver(self, intent: Intent, lease: Message[Any]) -> None:
+        """Hand a message to who consumes; it is begun."""
+        intent.callback(self.Message(self._payload(lease, intent.no_ack), channel=self))
+
+    def _payload(self, lease: Message[Any], no_ack: bool) -> dict[str, Any]:
+        tag = f"{lease.id}/{lease.attempt}"
+        raw = lease.raw
+        if no_ack:
+            lease.ack()
+        else:
+            self.qos.hold(tag, lease)
+        return envelope.unpack(raw, lease.headers, lease.attempt, tag)
+
+    def _has_room(self) -> None:
+        connection = self.connection
+        if connection is not None and len(self.intents) > 1:
+            connection.intake.wake()
+
+    def close(self) -> None:
+        """Cancel all consumers, and give back what is in hand."""
+        if not self.closed:
+            self._full_since = None
+        super().close()

@@ -1,0 +1,176 @@
+"""A message of kombu as one of ours, and back: pure, but for the wall clock that comes in.
+
+kombu's message is a dict of body, content type, headers and properties. Here the body is the body, as bytes,
+and the headers are the headers, so `minibroker peek`, the page and a dead-letter queue show the task, its id
+and arguments. All else of kombu stands in one header more. What Celery asks of a broker in its own words
+becomes terms of the publish:
+
+    eta (from countdown, too)     delay=, held by the broker. The header is renamed, so no worker waits once more
+    expires                       ttl=, read from the header as a worker reads it
+    expiration of kombu           ttl=, where no such header says it
+    priority                      priority=, as it is: 9 goes first, 0 is what has none; turned round by an option
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from kombu.utils import json as kombu_json
+
+logger = logging.getLogger("minibroker.contrib.celery")
+
+REST: Final = "kombu"  # the header with all that is neither body nor header
+AS_JSON: Final = (
+    "kombu-headers"  # headers that only kombu's JSON can write: with dates, UUIDs and the like
+)
+ETA: Final = "minibroker-eta"  # the eta of a task for which the broker has waited
+DELIVERY_COUNT: Final = "x-delivery-count"  # as RabbitMQ has it: deliveries before this one
+HIGHEST: Final = 9
+_PLAIN: Final = (str, int, float, bool, bytes, type(None))
+
+
+class Terms:
+    """What one publish asks of the broker."""
+
+    __slots__ = ("delay_s", "priority", "ttl_s")
+
+    def __init__(self, priority: int, delay_s: float, ttl_s: float | None) -> None:
+        self.priority = priority
+        self.delay_s = delay_s
+        self.ttl_s = ttl_s
+
+    def options(self) -> dict[str, Any]:
+        """Return them as arguments of `publish`; what is as ever is left out."""
+        options: dict[str, Any] = {}
+        if self.priority:
+            options["priority"] = self.priority
+        if self.delay_s > 0:
+            options["delay"] = self.delay_s
+        if self.ttl_s is not None:
+            options["ttl"] = self.ttl_s
+        return options
+
+
+def pack(
+    message: Mapping[str, Any], exchange: str, routing_key: str, now: datetime, lowest_first: bool
+) -> tuple[bytes, dict[str, Any], Terms]:
+    """Return body, headers and terms of a message of kombu; `now` with a zone.
+
+    Raises:
+        TypeError: a header is nothing that JSON of kombu can say.
+    """
+    body = message["body"]
+    raw = body.encode() if isinstance(body, str) else bytes(body or b"")
+    headers = dict(message["headers"])
+    properties = dict(message["properties"])
+    properties.pop("delivery_tag", None)
+    properties.pop("body_encoding", None)
+    properties["delivery_info"] = {"exchange": exchange, "routing_key": routing_key}
+    priority = _priority(properties.get("priority"), lowest_first)
+    terms = Terms(priority, _delay_s(headers, now), _ttl_s(headers, properties, now))
+    rest = [message.get("content-type"), message.get("content-encoding"), properties]
+    if _is_plain(headers) and _is_plain(properties):
+        headers[REST] = rest
+        return raw, headers, terms
+    return raw, {AS_JSON: kombu_json.dumps([headers, rest])}, terms
+
+
+def unpack(raw: bytes, headers: Mapping[str, Any], attempt: int, tag: str) -> dict[str, Any]:
+    """Return the message of kombu that `pack` was given, as it is at its `attempt`-th delivery.
+
+    One that nobody packed, as from the command line, is JSON if it is anything.
+    """
+    if AS_JSON in headers:
+        own, rest = kombu_json.loads(headers[AS_JSON])
+    else:
+        own = dict(headers)
+        rest = own.pop(REST, None) or ["application/json", "utf-8", {}]
+    content_type, content_encoding, properties = rest
+    properties["delivery_tag"] = tag
+    properties.setdefault("delivery_info", {})
+    if attempt > 1:
+        own["redelivered"] = properties["delivery_info"]["redelivered"] = True
+        own[DELIVERY_COUNT] = attempt - 1
+    return {
+        "body": raw,
+        "content-type": content_type,
+        "content-encoding": content_encoding,
+        "headers": own,
+        "properties": properties,
+    }
+
+
+def is_transient(message: Mapping[str, Any]) -> bool:
+    """Whether the publisher does not mind its loss: events, control and its replies."""
+    return message["properties"].get("delivery_mode") in (1, "transient")
+
+
+def _priority(asked: Any, lowest_first: bool) -> int:
+    try:
+        priority = max(0, min(HIGHEST, int(asked or 0)))
+    except (TypeError, ValueError):
+        priority = 0
+    return HIGHEST - priority if lowest_first else priority
+
+
+def _delay_s(headers: dict[str, Any], now: datetime) -> float:
+    """Return how long the broker is to wait; then the eta moves to a header of ours, in place."""
+    text = headers.get("eta")
+    if not isinstance(text, str):
+        return 0.0
+    eta = _instant(text, "eta")
+    if eta is None:
+        return 0.0  # the worker says what is wrong with it
+    headers["eta"] = None
+    headers[ETA] = text
+    return (eta - now).total_seconds()
+
+
+def _ttl_s(
+    headers: Mapping[str, Any], properties: Mapping[str, Any], now: datetime
+) -> float | None:
+    """Return the time to live; None: none, or it is over, and then the worker says so and stores it."""
+    text = headers.get("expires")
+    if isinstance(text, str):
+        expires = _instant(text, "expires")
+        left_s = None if expires is None else (expires - now).total_seconds()
+    else:
+        try:
+            left_s = int(properties.get("expiration") or 0) / 1_000
+        except (TypeError, ValueError):
+            left_s = None
+    return left_s if left_s is not None and left_s >= 0.001 else None
+
+
+def _instant(text: str, what: str) -> datetime | None:
+    """Return the instant that ISO 8601 says, read as a worker of Celery reads it; None if it says none."""
+    try:
+        instant = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    if instant.tzinfo is None:
+        logger.warning(
+            "%s %s has no time zone: Celery reads it as UTC, whatever the zone of the application is",
+            what,
+            text,
+        )
+        instant = instant.replace(tzinfo=UTC)
+    return instant
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a header can say it as it is."""
+    if type(value) in _PLAIN:
+        return not isinstance(value, int) or -(2**63) <= value < 2**63
+    if type(value) is dict:
+        return all(type(name) is str for name in value) and all(map(_is_plain, value.values()))
+    return type(value) in (list, tuple) and all(map(_is_plain, value))
+
+
+def text_of(value: Any) -> bytes:
+    """Return a body that nobody packed as JSON."""
+    return json.dumps(value).encode()

@@ -1,0 +1,118 @@
+"""What Celery has in hand: delivery tags and their leases, instead of copies that are published again.
+
+kombu's own class keeps copies of what is unacknowledged, and publishes them anew when a channel closes: at the
+end of the queue, the last one first, as messages that nobody saw before. Here each of them is a lease, renewed
+by the client for as long as this process lives and Celery holds it. Any thread may settle it: the one that
+consumes, that of the results of a pool, of a pool's thread, of a timer.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, Final
+
+from minibroker.contract.errors import Closed, LeaseLost
+from minibroker.sync.message import Message
+
+REQUEUED: Final = "requeued by Celery"
+
+logger = logging.getLogger("minibroker.contrib.celery")
+
+
+class Leases:
+    """What kombu calls the QoS of a channel: what it has in hand, and how much that may be."""
+
+    def __init__(self, channel: Any, prefetch_count: int = 0) -> None:
+        self.channel = channel
+        self.prefetch_count = prefetch_count or 0  # 0: no limit; Celery changes it while it runs
+        self.on_room: Callable[[], None] | None = (
+            None  # told when there is room where there was none
+        )
+        self._held: dict[str, Message[Any]] = {}
+        self._pid = os.getpid()
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def can_consume(self) -> bool:
+        """Return whether there is room for one more."""
+        return not self.prefetch_count or len(self._held) < self.prefetch_count
+
+    def can_consume_max_estimate(self) -> int | None:
+        """Return for how many there is room; None: no limit."""
+        if not self.prefetch_count:
+            return None
+        return max(0, self.prefetch_count - len(self._held))
+
+    def hold(self, tag: str, lease: Message[Any]) -> None:
+        """Note what was delivered under a tag."""
+        self._held[tag] = lease
+
+    def append(self, message: Any, delivery_tag: str) -> None:
+        """Nothing is kept of a message: `hold` has its lease."""
+
+    def ack(self, delivery_tag: str) -> None:
+        """Say that it is done. A tag that is not known, as of a connection before this one, is passed over."""
+        self._settle(delivery_tag, "acknowledged", lambda lease: lease.ack())
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        """Let it go to the dead-letter queue; or be tried again after a delay, as an attempt that failed."""
+        if requeue:
+            delay_s = self.channel.requeue_delay
+            self._settle(delivery_tag, "requeued", lambda lease: lease.nack(REQUEUED, delay_s))
+        else:
+            why = why_rejected()
+            self._settle(delivery_tag, "rejected", lambda lease: lease.reject(why))
+
+    def _settle(self, tag: str, what: str, settle: Callable[[Message[Any]], None]) -> None:
+        was_full = not self.can_consume()
+        lease = self._held.pop(tag, None)
+        if lease is None:
+            return
+        try:
+            settle(lease)
+        except LeaseLost as error:
+            logger.warning("a task was %s too late, and may run again: %s", what, error)
+        except Closed:
+            pass  # its connection has ended, and its lease with it
+        if was_full and self.on_room is not None:
+            self.on_room()
+
+    def restore_unacked(self) -> list[Any]:
+        """Give back all that is in hand, to its place and uncharged; nothing in a child of a fork."""
+        if self._pid != os.getpid():
+            self._held.clear()
+            return []
+        while self._held:
+            tag, _ = next(iter(self._held.items()))
+            self._settle(tag, "given back", lambda lease: lease.release())
+        return []
+
+    def restore_unacked_once(self, stderr: Any = None) -> None:
+        """As `restore_unacked`: what was given back is not in hand any more."""
+        self.restore_unacked()
+
+    def restore_visible(self, *args: Any, **kwargs: Any) -> None:
+        """Leases that ended come back by themselves."""
+
+
+def why_rejected() -> BaseException | str:
+    """Return what the history of a rejected message says.
+
+    Celery hands on a tag and no reason. Of an unknown task the error is being handled; of `Reject`, raised in a
+    pool, it is in the hands of the caller, `Request.on_failure`.
+    """
+    if (error := sys.exc_info()[1]) is not None:
+        return error
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_name == "on_failure":
+            error = getattr(frame.f_locals.get("exc_info"), "exception", None)
+            if isinstance(error, BaseException):
+                return error
+        frame = frame.f_back
+    return "rejected by Celery"

@@ -1,0 +1,41 @@
+"""How kombu comes to know `minibroker://` without an import in the application.
+
+kombu has a table of transports by scheme, and no entry point for them. Of installed packages it loads one group
+when it is imported, that of serializers. So this module is named there as one: a plain msgpack of what a body
+here may be, as any application may use it; and that it is loaded puts the schemes into the table. It imports
+nothing else of ours.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgpack
+
+TRANSPORTS: Final = {
+    "minibroker": "minibroker.contrib.celery.transport:Transport",
+    "minibrokers": "minibroker.contrib.celery.transport:SealedTransport",
+}
+CONTENT_TYPE: Final = "application/x-minibroker-msgpack"
+
+
+def register() -> None:
+    """Tell kombu of the schemes minibroker:// and minibrokers://."""
+    from kombu.transport import TRANSPORT_ALIASES
+
+    TRANSPORT_ALIASES.update(TRANSPORTS)
+
+
+def packed(value: Any) -> bytes:
+    """Return a value as msgpack."""
+    data: bytes = msgpack.packb(value)
+    return data
+
+
+def unpacked(data: bytes) -> Any:
+    """Return the value that `packed` was given."""
+    return msgpack.unpackb(data, strict_map_key=False)
+
+
+register()
+SERIALIZER: Final = (packed, unpacked, CONTENT_TYPE, "binary")  # as kombu's `register` takes it

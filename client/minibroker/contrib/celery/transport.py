@@ -1,0 +1,209 @@
+"""The transport of kombu: a connection is one blocking client, and messages come to it without a poll."""
+
+from __future__ import annotations
+
+import socket
+import sys
+import time
+from typing import Any, Final
+
+from kombu.transport import virtual
+
+import minibroker
+from minibroker import sync
+from minibroker.contract import errors, limits
+from minibroker.contrib.celery import channel as channels
+from minibroker.contrib.celery.intake import Intake
+from minibroker.session.address import PLAIN, SEALED
+from minibroker.sync.broker import Broker
+
+LOOK_S: Final = 0.5  # whether the connection is there, and whether to stop, is looked at so often
+FAILOVER_S: Final = 5.0  # so long a broker may be away where there is another one
+MAX_RUN_S: Final = 20 * 365 * 86_400.0  # leases are renewed for as long as Celery holds a task
+_STOPS: Final = ("should_stop", "should_terminate")
+VERIFY: Final = "TLS here always checks the certificate: say in ca_certs which one to trust"
+_FILES: Final = {"ca_certs": "ca", "certfile": "client_cert", "keyfile": "client_key"}
+
+
+class Transport(virtual.Transport):
+    """What `broker_url = "minibroker://..."` leads to."""
+
+    Channel = channels.Channel
+    default_port = limits.DEFAULT_PORT
+    driver_type = "minibroker"
+    driver_name = "minibroker"
+    scheme = PLAIN
+    # kombu looks at the first tuple when it reconnects and publishes again. Those of Python are in OSError.
+    connection_errors = (
+        OSError,
+        errors.ConnectionLost,
+        errors.LoginRefused,
+        errors.ProtocolError,
+        errors.Closed,
+        errors.ShuttingDown,
+        errors.Busy,
+    )
+    channel_errors = (errors.CommandError,)
+    implements = virtual.Transport.implements.extend(
+        asynchronous=False,
+        exchange_type=frozenset(("direct", "topic", "fanout")),
+        heartbeats=False,
+    )
+
+    def __init__(self, client: Any, **kwargs: Any) -> None:
+        super().__init__(client, **kwargs)
+        # Transports are made to be looked at, too: nothing is opened here.
+        self._open: Broker | None = None
+        self._intake: Intake | None = None
+        self._turn = 0
+        self._away_since: float | None = None
+
+    def driver_version(self) -> str:
+        """Return the version of minibroker."""
+        return minibroker.__version__
+
+    @property
+    def broker(self) -> Broker:
+        """The client of this connection; Closed if there is none."""
+        if self._open is None:
+            raise errors.Closed("this connection of kombu is not open")
+        return self._open
+
+    @property
+    def intake(self) -> Intake:
+        """Where its one thread waits."""
+        if self._intake is None:
+            raise errors.Closed("this connection of kombu is not open")
+        return self._intake
+
+    def establish_connection(self) -> Any:
+        """Connect; an OSError or a LoginRefused when that fails."""
+        if self._open is None:
+            self._open = self._connected()
+            self._intake = Intake(self._open._driver)
+        return super().establish_connection()
+
+    def _connected(self) -> Broker:
+        client = self.client
+        host, port = client.hostname or "localhost", client.port or self.default_port
+        options = client.transport_options
+        within_s = client.connect_timeout or 5
+        if client.virtual_host not in (None, "", "/"):
+            raise ValueError(
+                f"{client.virtual_host!r} names nothing: a server has no databases or virtual hosts"
+            )
+        socket.create_connection((host, port), within_s).close()  # says at once what is wrong
+        is_sealed = self.scheme == SEALED or bool(client.ssl)
+        scheme = SEALED if is_sealed else PLAIN
+        where = f"[{host}]" if ":" in host else host
+        return sync.connect(
+            f"{scheme}://{where}:{port}",
+            name=options.get("client_name"),
+            timeout=options.get("timeout", FAILOVER_S if client.alt else 30),
+            connect_timeout=within_s,
+            max_run=options.get("max_run", MAX_RUN_S),
+            token=client.password or options.get("token") or None,
+            **_encryption(client.ssl, options),
+        )
+
+    def close_connection(self, connection: Any) -> None:
+        """Give back what is in hand, and leave."""
+        super().close_connection(connection)
+        broker, self._open, self._intake = self._open, None, None
+        if broker is not None:
+            broker.close()
+
+    def verify_connection(self, connection: Any) -> bool:
+        """Return whether it is open: a server that is away is waited for by the client itself."""
+        return self._open is not None and self._open._driver.machine.closed is None
+
+    # ---- waiting ----
+
+    def drain_events(self, connection: Any, timeout: float | None = None, **kwargs: Any) -> None:
+        """Deliver one message, of whichever queue has one first; TimeoutError if none came in time."""
+        until = None if timeout is None else time.monotonic() + timeout
+        try:
+            while not (stops := self._stops()) and not self._deliver_one():
+                now = time.monotonic()
+                left_s = LOOK_S if until is None else until - now
+                if left_s <= 0:
+                    break
+                self._check(now)
+                self._wait(now, min(left_s, LOOK_S))
+            else:
+                if not stops:
+                    return
+        except errors.MinibrokerError as error:
+            if isinstance(error, TimeoutError):  # that would be "no message" to who called
+                raise errors.ConnectionLost(str(error)) from error
+            raise
+        raise TimeoutError("no message came")
+
+    def _stops(self) -> bool:
+        """Whether a worker was told to stop, and this is where it gets tasks: it would take two more."""
+        state = sys.modules.get("celery.worker.state")
+        if state is None or all(getattr(state, name) is None for name in _STOPS):
+            return False
+        return any(not intent.no_ack for _, intent in self._intents())
+
+    def _deliver_one(self) -> bool:
+        intents = self._intents()
+        for at in range(len(intents)):
+            channel, intent = intents[(self._turn + at) % len(intents)]
+            consumer = intent.consumer
+            if consumer is not None and consumer._buffer and channel.takes(intent):
+                for lease in consumer._take(1):
+                    self._turn = self._turn + at + 1
+                    channel.deliver(intent, lease)
+                    return True
+        return False
+
+    def _intents(self) -> list[tuple[channels.Channel, channels.Intent]]:
+        return [
+            (channel, intent) for channel in self.channels for intent in channel.intents.values()
+        ]
+
+    def _wait(self, now: float, seconds: float) -> None:
+        for channel in self.channels:
+            due_s = channel.settle_consumers(now)
+            if due_s is not None:
+                seconds = min(seconds, due_s)
+        waited_for = [
+            intent.consumer
+            for channel, intent in self._intents()
+            if intent.consumer is not None and channel.takes(intent)
+        ]
+        self.intake.wait(waited_for, seconds)
+
+    def _check(self, now: float) -> None:
+        """Raise if a consumer was ended by the server, or it has been away for long and there is another one."""
+        for _, intent in self._intents():
+            if intent.consumer is not None and intent.consumer._ended:
+                error = intent.consumer.error
+                raise errors.ConnectionLost(f"no more messages of {intent.queue}: {error}")
+        if self.broker._driver.session.is_open:
+            self._away_since = None
+        elif self._away_since is None:
+            self._away_since = now
+        elif self.client.alt and now - self._away_since > FAILOVER_S:
+            raise errors.ConnectionLost(f"{self.client.hostname} is away")
+
+
+class SealedTransport(Transport):
+    """What `broker_url = "minibrokers://..."` leads to: TLS."""
+
+    scheme = SEALED
+
+
+def _encryption(ssl: Any, options: Any) -> dict[str, Any]:
+    """Return the arguments of `connect` that `broker_use_ssl` and the options of the transport say."""
+    said = {
+        name: options[name]
+        for name in ("ca", "client_cert", "client_key", "server_name")
+        if name in options
+    }
+    if isinstance(ssl, dict):
+        if ssl.get("cert_reqs") in (0, "none", "CERT_NONE"):
+            raise ValueError(VERIFY)
+        said |= {ours: ssl[theirs] for theirs, ours in _FILES.items() if ssl.get(theirs)}
+    return said

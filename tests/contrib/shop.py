@@ -1,0 +1,41 @@
+"""An application of Celery that is nothing but Celery; tests run its worker."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from celery import Celery
+from celery.exceptions import Reject
+
+app = Celery("shop", broker=os.environ["SHOP_BROKER"])
+app.conf.update(
+    task_acks_late=True, worker_prefetch_multiplier=1, broker_transport_options={"lease": 2}
+)
+SAID = Path(os.environ["SHOP_SAID"])
+
+
+def say(text: str) -> None:
+    """Write a line where the test reads it: at once, and whole."""
+    with SAID.open("a", encoding="utf-8") as file:
+        file.write(f"{text}\n")
+
+
+@app.task(name="say", bind=True)
+def say_task(self, text: str) -> None:
+    """Say a word, and how often it was delivered before."""
+    say(f"{text} {(self.request.headers or {}).get('x-delivery-count', 0)}")
+
+
+@app.task(name="wait", bind=True)
+def wait(self, text: str, gate: str) -> None:
+    """Say when it begins, wait until somebody writes into a pipe, and say that it has ended."""
+    say(f"{text} began {(self.request.headers or {}).get('x-delivery-count', 0)}")
+    Path(gate).read_bytes()
+    say(f"{text} ended")
+
+
+@app.task(name="refuse")
+def refuse(why: str) -> None:
+    """Never succeed."""
+    raise Reject(why, requeue=False)
