@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 
@@ -24,6 +25,7 @@ BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 NOT_RUN = ("pip install",)  # tests/packaging installs the wheel into an empty environment
 FORKED = re.compile(r"^minibroker(?= (?!serve|worker)[^&]*$)")
 DEADLINE_S = 60.0
+ENDS_S = 20.0
 LOOKS_S = 10.0  # how long a reader waits for what a line should print, before the next one
 
 
@@ -92,11 +94,20 @@ class Page:
             self._bash.stdin.write("kill -KILL $(jobs -p)\nexit\n")
             self._bash.stdin.close()
         try:
-            self._bash.wait(DEADLINE_S)
-        except subprocess.TimeoutExpired:
-            os.killpg(self._bash.pid, signal.SIGKILL)
+            self._bash.wait(ENDS_S)
+        except subprocess.TimeoutExpired:  # it is in a loop, and does not read what it is told
+            for pid in filter(self._has, map(int, filter(str.isdigit, os.listdir("/proc")))):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             self._bash.wait()
         self._reader.join(DEADLINE_S)  # the output ends with the last job that could write to it
+
+    def _has(self, pid: int) -> bool:
+        """Whether a process is of the session of bash, as all its jobs are."""
+        try:
+            return os.getsid(pid) == self._bash.pid
+        except ProcessLookupError:
+            return False
 
     def _write(self, block: str) -> None:
         name = re.match(r"# ([\w/]+\.py)\n", block)
