@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: attacks model bridges backups page screenshots help setup serve test check format tables bench compare counted demo crash cuts faults fuzz full-disk stops starts story damage sim planted growth scale bench-peers bench-fanout bench-log bench-workers bench-blocking bench-http bench-tenants clean
+.PHONY: attacks model bridges backups page screenshots help setup serve test check format tables bench compare counted demo crash cuts faults fuzz full-disk stops starts story damage sim planted growth scale bench-peers bench-fanout bench-log bench-workers bench-blocking bench-http bench-tenants dramatiq-suite taskiq-suite clean
 
 help:
 	@echo "make serve    start the broker on ./data, port 7272; PORT=7300, or the variables of minibroker serve"
@@ -30,6 +30,8 @@ help:
 	@echo "make stops    as crash, with SIGTERM: exit code 0 within 10 s, nothing lost, nothing twice, nothing refused"
 	@echo "make story    Flask, Django and workers out of the wheel while all of it dies once: SEED, BUDGET=600 s, REQUESTS=500"
 	@echo "make bridges  minibroker bridge with RabbitMQ, Redis, NATS and Kafka (KAFKA_HOME): each process dies on each way; make test has one death for each"
+	@echo "make dramatiq-suite  the tests of Dramatiq itself, out of its source package, with minibroker as its broker; ARGS=\"-k redis\""
+	@echo "make taskiq-suite    the same of Taskiq"
 	@echo "make backups  back-ups under load, something killed at random: ROUNDS=20, SEED=7, BUDGET=900 s"
 	@echo "make starts   STARTS=1000 starts without traffic: no file grows, nothing is counted twice"
 	@echo "make damage   flip every bit of a small log, spoil it CASES=1000 times as SEED says: check finds, salvage keeps"
@@ -159,6 +161,9 @@ crash: $(VENV)/.develop-ready
 
 bridges: $(VENV)/.peers-ready
 	@EVERY_DEATH=1 $(BIN)/python -m pytest --quiet tests/bridges
+
+dramatiq-suite taskiq-suite: $(VENV)/.develop-ready
+	@$(BIN)/python tests/contrib/upstream.py $(@:-suite=) $(ARGS)
 
 backups: $(VENV)/.develop-ready
 	@PYTHONPATH=tests:tests/kills ROUNDS=$(ROUNDS) SEED=$(SEED) BUDGET=$(BUDGET) $(BIN)/python tests/backups/backup_campaign.py

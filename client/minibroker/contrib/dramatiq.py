@@ -16,6 +16,8 @@ from typing import Any, Final
 import dramatiq
 from dramatiq.errors import ConnectionClosed, ConnectionFailed, QueueJoinTimeout, QueueNotFound
 from dramatiq.middleware import SkipMessage
+from dramatiq.results import ResultBackend, ResultMissing, ResultTimeout
+from dramatiq.results.backend import DEFAULT_TIMEOUT, Missing
 from dramatiq.worker import WorkerThread
 
 import minibroker.sync
@@ -30,6 +32,7 @@ from minibroker.contract.errors import (
     UnknownQueue,
 )
 from minibroker.contrib.lent_messages import LentMessages
+from minibroker.contrib.named_results import NamedResults
 
 # Of the connection, not of what was asked: Dramatiq tries these again, and no others.
 AWAY: Final = (ConnectionLost, NotSent, OutcomeUnknown, Timeout, Closed)
@@ -98,15 +101,12 @@ class MinibrokerBroker(dramatiq.Broker):
         if queue_name not in self.queues:
             raise QueueNotFound(queue_name)
         self.emit_before("enqueue", message, delay)
-        # Whatever a worker's thread enqueues may be the retry, or the next in a pipeline, of what it acks next:
-        # Dramatiq logs an error of that, and acks.
-        is_worker = isinstance(threading.current_thread(), WorkerThread)
         try:
             self._queue(queue_name).publish(
                 message.encode(),
                 delay=None if delay is None else delay / 1_000,
                 priority=self._priority(message),
-                timeout=PATIENCE if is_worker else None,
+                timeout=_patience(),
             )
         except AWAY as error:
             raise ConnectionFailed(error) from error
@@ -235,3 +235,61 @@ class _Consumer(dramatiq.Consumer):
 
     def close(self) -> None:
         self._messages.retire()
+
+
+class MinibrokerBackend(ResultBackend):
+    """Results of actors in a queue of minibroker: `broker.add_middleware(Results(backend=MinibrokerBackend()))`.
+
+    Who waits for one is told when it is there; nothing is polled.
+
+    Args:
+        url, options: as `MinibrokerBroker` has them.
+        namespace: name of the queue that has them, which nobody consumes.
+        encoder: as `dramatiq.results.ResultBackend` has it.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        namespace: str = "dramatiq-results",
+        encoder: dramatiq.Encoder | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(namespace=namespace, encoder=encoder)
+        self.client = minibroker.sync.connect(url, lazy=True, **options)
+        self._results = NamedResults(self.client, namespace)
+
+    def get_result(self, message: Any, *, block: bool = False, timeout: int | None = None) -> Any:
+        """Return the result of a message; `timeout` is in ms, 10 s if none is given.
+
+        Raises:
+            ResultMissing: it is not there, and `block` is false.
+            ResultTimeout: it has not come in time.
+            ResultFailure: the actor failed.
+        """
+        name = self.build_message_key(message)
+        if block:
+            within_ms = DEFAULT_TIMEOUT if timeout is None else timeout
+            data = self._results.wait(name, within_ms / 1_000)
+        else:
+            data = self._results.get(name)
+        if data is None:
+            raise (ResultTimeout if block else ResultMissing)(message)
+        return self.unwrap_result(self.encoder.decode(data))
+
+    def _get(self, message_key: str) -> Any:
+        data = self._results.get(message_key)
+        return Missing if data is None else self.encoder.decode(data)
+
+    def _store(self, message_key: str, result: Any, ttl: int) -> None:
+        self._results.put(message_key, self.encoder.encode(result), ttl / 1_000, _patience())
+
+
+def _patience() -> timedelta | None:
+    """Return the deadline of a publish of this thread; None: the client's.
+
+    Whatever a worker's thread stores may be the retry, the result, or the next in a pipeline, of what it acks
+    next: Dramatiq logs an error of that, and acks.
+    """
+    return PATIENCE if isinstance(threading.current_thread(), WorkerThread) else None

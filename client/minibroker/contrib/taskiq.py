@@ -15,14 +15,26 @@ from contextvars import ContextVar
 from datetime import timedelta
 from typing import Any, Final
 
-from taskiq import AckableMessage, AsyncBroker, BrokerMessage, TaskiqMiddleware
+from taskiq import (
+    AckableMessage,
+    AsyncBroker,
+    AsyncResultBackend,
+    BrokerMessage,
+    TaskiqMiddleware,
+    TaskiqResult,
+)
 from taskiq.abc.formatter import TaskiqFormatter
-from taskiq.exceptions import NoResultError
+from taskiq.abc.serializer import TaskiqSerializer
+from taskiq.depends.progress_tracker import TaskProgress
+from taskiq.exceptions import NoResultError, ResultGetError
+from taskiq.serializers import JSONSerializer
 
 import minibroker
 from minibroker.aio.consumer import Consumer
 from minibroker.contract.errors import LeaseLost, MinibrokerError
 from minibroker.contrib.lending import Lending
+from minibroker.contrib.named_results import NamedResultsInLoop
+from minibroker.session.spans import Span
 
 logger = logging.getLogger("minibroker")
 
@@ -243,3 +255,75 @@ class _KeepsFailed(TaskiqMiddleware):
         lent = _running.get()
         if lent is not None and not lent.goes_on and not isinstance(result.error, NoResultError):
             lent.error = exception
+
+
+class MinibrokerResultBackend(AsyncResultBackend):
+    """Results of tasks in a queue of minibroker, and how far they are.
+
+        broker = MinibrokerBroker().with_result_backend(MinibrokerResultBackend())
+
+    Args:
+        url, options: as `MinibrokerBroker` has them.
+        queue_name: of the queue that has them, which nobody consumes.
+        kept: for so long, in seconds.
+        keep_results: whether a result is there after it was asked for, too.
+        serializer: of Taskiq; JSON if none is given.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        queue_name: str = "taskiq-results",
+        kept: Span = 86_400,
+        keep_results: bool = True,
+        serializer: TaskiqSerializer | None = None,
+        **options: Any,
+    ) -> None:
+        self._client = minibroker.connect(url, lazy=True, **options)
+        self._results = NamedResultsInLoop(self._client, queue_name)
+        self._kept = kept
+        self._keeps = keep_results
+        self._serializer = serializer or JSONSerializer()
+
+    async def set_result(self, task_id: str, result: TaskiqResult) -> None:
+        """Keep the result of a task; a worker waits for a broker that is away."""
+        await self._put(task_id, result)
+
+    async def is_result_ready(self, task_id: str) -> bool:
+        """Return whether there is a result."""
+        return await self._results.get(task_id) is not None
+
+    async def get_result(self, task_id: str, with_logs: bool = False) -> TaskiqResult:
+        """Return the result of a task; ResultGetError: there is none."""
+        data = await self._results.get(task_id, forget=not self._keeps)
+        if data is None:
+            raise ResultGetError
+        result = TaskiqResult.model_validate(self._serializer.loadb(data))
+        if not with_logs:
+            result.log = None
+        return result
+
+    async def set_progress(self, task_id: str, progress: TaskProgress) -> None:
+        """Keep how far a task is."""
+        await self._put(_progress_of(task_id), progress)
+
+    async def get_progress(self, task_id: str) -> TaskProgress | None:
+        """Return how far a task is; None: it has not said."""
+        data = await self._results.get(_progress_of(task_id))
+        return None if data is None else TaskProgress.model_validate(self._serializer.loadb(data))
+
+    async def shutdown(self) -> None:
+        """Leave."""
+        await super().shutdown()
+        await self._client.close()
+
+    async def _put(self, name: str, value: Any) -> None:
+        # Taskiq logs an error of this, and acks the task.
+        data = self._serializer.dumpb(value.model_dump(mode="json"))
+        patience = PATIENCE if _running.get() is not None else None
+        await self._results.put(name, data, self._kept, patience)
+
+
+def _progress_of(task_id: str) -> str:
+    return f"{task_id}__progress"
