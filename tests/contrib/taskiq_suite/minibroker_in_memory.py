@@ -32,7 +32,7 @@ class SuiteBroker(MinibrokerBroker):
     async def kick(self, message: Any) -> None:
         """Store a message, as ever; somebody listens."""
         if self._work is None:
-            receiver = Receiver(self, max_async_tasks=30, run_startup=False)
+            receiver = Receiver(self, max_async_tasks=30, run_startup=False, wait_tasks_timeout=1)
             self._work = asyncio.create_task(receiver.listen(self._finish))
         await super().kick(message)
 
