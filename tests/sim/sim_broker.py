@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from random import Random
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from sim_disk import FaultyDisk
+from sim_hand import SimulatedHand
 from sim_ledger import Ledger, WatchedCore
 from sim_loop import Life, SimulatedLoop, drive
 from sim_memory import Memory
@@ -33,6 +34,9 @@ from minibrokerd.net.unfinished import Unfinished
 from minibrokerd.process import logs
 from minibrokerd.process.memory import Gauge
 from minibrokerd.schedules.on_demand import calendar_of
+
+if TYPE_CHECKING:
+    from sim_logs import Logs
 
 PATH = "/log"
 
@@ -82,6 +86,7 @@ class SimulatedBroker:
         failed: Callable[[BaseException], None],
         memory: Memory,
         ledger: Ledger,
+        logs: Logs,
         writer: type[SimulatedWriter] = SimulatedWriter,
     ) -> None:
         self.life = Life()
@@ -109,6 +114,8 @@ class SimulatedBroker:
             memory.limit_bytes,
             make_clock=partial(SimulatedClock, loop, unix_ms),
             random=random.random,
+            retained=logs.shelf(disk, PATH),
+            hand=SimulatedHand(self.loop, random, latency_us),
         )
         # The size of this process says nothing of the world's, and no two runs have the same.
         self.engine._pager._gauge = Gauge(self.core.memory_bytes)

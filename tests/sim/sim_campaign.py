@@ -59,7 +59,7 @@ class Figures:
         self.reads += world.reads
         self.damaged += world.damaged
         self.refusals += world.refusals
-        self.judged += world.laws.judged
+        self.judged += world.laws.judged + world.logs.books.judged
         self.met.update(world.uses.names)
         self.found += [(world.seed, text) for text in world.checker.violations]
 

@@ -95,6 +95,7 @@ CAPABILITIES: Final[Mapping[str, Capability]] = {
     "exchange": Capability(verbs=("bind", "bindings")),
     "policy": Capability(verbs=("policy_set", "policy_set", "policy_delete")),
     "single": Capability(settings=lambda random: {"active_consumers": "one"}, verbs=("rest",)),
+    "log": Capability(),  # beside the queues: sim_logs.py
 }
 
 

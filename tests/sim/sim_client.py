@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from checker import Handed, History
+from checker import Checker, Handed, History
 from sim_answer import Answer
 from sim_consumer import SimulatedConsumer
 from sim_publisher import Publisher
@@ -66,6 +66,7 @@ class Work:
     message: MessageData[Any]
     history: History
     handed: Handed
+    judge: Checker
     delay_ms: int | None = None
 
 
@@ -168,15 +169,19 @@ class SimulatedClient(MachineShell):
         """Have a consumer for each queue: the first time, and whenever one has ended."""
         self.loop.call_later(LOOK_AGAIN_S, self._look_after_consumers)
         taken = {consumer.queue for consumer in self.machine.consumers.values()}
-        for queue in self.world.consumable:
+        for queue in self.consumes():
             if queue not in taken and not self.leaving:
                 SimulatedConsumer(self, queue, self.habits.prefetch).open()
+
+    def consumes(self) -> list[str]:
+        """Return the queues that it takes messages of."""
+        return self.world.consumable
 
     def delivered(self, consumer: SimulatedConsumer, delivery: Delivery) -> None:
         """Messages came: they wait in the consumer's buffer, and begin one after the other."""
         at_us = 0.0
         for work in self.note_delivery(delivery):
-            checker = self.world.checker
+            checker = work.judge
             checker.early(
                 work.history, work.handed, self.world.healthy_links(), work.handed.received_us
             )
@@ -204,7 +209,7 @@ class SimulatedClient(MachineShell):
             world.laws.delivered(history, handed, alive)
             if world.draining:
                 world.checker.drained(history, handed, fresh=self.base_name == "drain")
-            work = self.works[id(message)] = Work(message, history, handed)
+            work = self.works[id(message)] = Work(message, history, handed, world.checker)
             noted.append(work)
         return noted
 
@@ -284,7 +289,7 @@ class SimulatedClient(MachineShell):
         else:
             settlements.acks.append(message)
         message._end()
-        self.world.checker.ending(work.history, work.handed, op, self.world.loop.now_us)
+        work.judge.ending(work.history, work.handed, op, self.world.loop.now_us)
         if random.random() < habits.blind:
             settlements.on_ripe()
             return
@@ -293,7 +298,7 @@ class SimulatedClient(MachineShell):
             del self.works[id(message)]
             if error is None or isinstance(error, LeaseLost):
                 now_us = self.world.loop.now_us
-                self.world.checker.settled(
+                work.judge.settled(
                     work.history, work.handed, error is not None, work.delay_ms, now_us
                 )
                 self.spent.append(work)
@@ -326,7 +331,7 @@ class SimulatedClient(MachineShell):
         def told(value: Any, error: Exception | None) -> None:
             if error is None or isinstance(error, LeaseLost):
                 lost = error is not None
-                self.world.checker.stale_answer(work.history, message.token, lost)
+                work.judge.stale_answer(work.history, message.token, lost)
 
         if self.random.random() < 0.5:
             settlements.acks.append(message)

@@ -21,6 +21,7 @@ from support.simulated_disk import (
     SimulatedDisk,
     allocated,
     applied,
+    directory_of,
     entered,
 )
 
@@ -84,7 +85,8 @@ class FaultyDisk(SimulatedDisk):
 
     def rot_somewhere(self, *, unreadable: bool) -> None:
         """Let a bit turn in a file that is written no more, or a sector be lost; until `restore`."""
-        names = self._older_segments() + [n for n in self.entries if n.endswith(".index")]
+        names = [n for n in self.entries if n.endswith(".index") and not directory_of(n)]
+        names += self._older_segments()
         if not names:
             return
         name = self.random.choice(sorted(names))
@@ -158,14 +160,21 @@ class FaultyDisk(SimulatedDisk):
             raise self._fault(errno.EIO, "read of a lost sector")
         if self.bad_reads:
             self.bad_reads -= 1
-            self.rot.suspect(file, offset)
+            if not self._is_retained(file):  # whoever reads these tries again
+                self.rot.suspect(file, offset)
             raise self._fault(errno.EIO, "read")
         data = super().read(descriptor, size_bytes, offset)
         return self._flip(file, data, offset) if self.flips else data
 
+    def _is_retained(self, file: File) -> bool:
+        """Whether a file is one of a retained log."""
+        return any(other is file and directory_of(name) for name, other in self.entries.items())
+
     def _flip(self, file: File, data: bytes, offset: int) -> bytes:
         """Turn one bit of what was read of an older segment, or of an index."""
         names = [name for name, other in self.entries.items() if other is file]
+        if names and directory_of(names[0]):
+            return data
         old = names and (names[0] in self._older_segments() or names[0].endswith(".index"))
         if not old or names[0] in self.rot.turned or not data.rstrip(b"\0"):
             return data
@@ -255,6 +264,17 @@ class FaultyDisk(SimulatedDisk):
         """Rename."""
         what = f"rename {os.path.basename(old)} {os.path.basename(new)}"
         self._change(what, lambda: super(FaultyDisk, self).rename(old, new))
+
+    def make_directory(self, path: str) -> None:
+        """Make a directory, durably; that of the log is there in every world."""
+        if self.there and not self.exists(path):
+            self._step(f"make {os.path.basename(path)}")
+        super().make_directory(path)
+
+    def remove_directory(self, path: str) -> None:
+        """Remove a directory."""
+        what = f"remove {os.path.basename(path)}"
+        self._change(what, lambda: super(FaultyDisk, self).remove_directory(path))
 
     def unlink(self, path: str) -> None:
         """Remove the entry."""

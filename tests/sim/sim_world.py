@@ -28,6 +28,7 @@ from sim_faults import MOST_HANG_S, Faults
 from sim_impatient import ImpatientClient
 from sim_laws import Laws
 from sim_ledger import Ledger
+from sim_logs import Logs
 from sim_loop import Life, SimulatedLoop
 from sim_memory import Memory
 from sim_network import Link
@@ -106,6 +107,7 @@ class World:
         waits = Random(f"waits of {seed}")  # of its own, as above
         self.resume_wait_ms = waits.choice((300, 1_000, 1_000, limits.RESUME_WAIT_MS))
         self.memory.limits[limits, "RESUME_WAIT_MS"] = self.resume_wait_ms
+        self.logs = Logs(self)
         self.faults = Faults(self)
         self.queues: list[str]
         self.consumable: list[str]
@@ -138,6 +140,7 @@ class World:
             misfire = clock.choice(("once", "all"))
             self.timekeeper = Timekeeper(self, misfire, clock.getrandbits(32))
             self.clients.append(self.timekeeper)
+        self.logs.make_people()
 
     def note(self, text: str) -> None:
         """Take an event into the trace, and its hash."""
@@ -196,7 +199,8 @@ class World:
         faults = self.disk.faults
         broker = SimulatedBroker(
             self.loop, self.disk, self.random, self.segment_bytes,
-            self.unix_ms, self._disk_latency_us, self._failed, self.memory, self.ledger, self._writer,
+            self.unix_ms, self._disk_latency_us, self._failed, self.memory, self.ledger, self.logs,
+            self._writer,
         )  # fmt: skip
         self.disk.flipped = ""
         try:
@@ -353,6 +357,7 @@ class World:
         self.consumable = [*self.queues, *(f"{queue}.dlq" for queue in self.queues)]
         add(self, "drain", prefetch=32)
         self.clients[-1].calm_down()
+        self.logs.heal()
 
     def _drain(self) -> None:
         """Live until nothing is left, or until what is left has not become less for a long time.
@@ -373,7 +378,7 @@ class World:
         return sum(queue.count() for queue in queues if queue.name != TICKS)
 
     def _is_empty(self) -> bool:
-        if self.broker is None or self._left():
+        if self.broker is None or self._left() or not self.logs.are_drained(self.broker):
             return False
         sessions = [client.session for client in self.clients]
         return not any(session.outbox.groups or len(session.window) for session in sessions)
@@ -397,6 +402,7 @@ class World:
         self.laws.end(self.loop.now_us)
         self.checker.finish(self.laws.may_have_ended, self.disk.rot.suspects)
         self.laws.judge_the_end()
+        self.logs.judge()
         self._live(self.loop.now_us + MOST_HANG_S * SECOND_US, self._is_safe)
         self._live(self.loop.now_us + 3 * SECOND_US, lambda: False)
         if any(client.is_cut_off() for client in self.clients):
@@ -446,9 +452,9 @@ class World:
         if broker.log.disk_bytes > most_bytes:
             text = f"the log has {broker.log.disk_bytes} bytes, {most_bytes} are allowed"
             self.checker.violation("I11", text)
-        if self.disk.open_count > 5:
+        if self.disk.open_count > 5 + self.logs.most_open:
             self.checker.violation("I11", f"{self.disk.open_count} files are open")
-        files = len(self.disk.entries)
+        files = sum("/" not in name for name in self.disk.entries)
         torn = sum(name.startswith(("torn-", "damaged-")) for name in self.disk.entries)
         segments = sum(name.startswith("segment-") for name in self.disk.entries)
         if files - torn - segments > 9:
@@ -462,7 +468,7 @@ class World:
         for memory in memories[: 3 if self.memory.digests else 2]:
             broker = SimulatedBroker(
                 SimulatedLoop(), disk, Random(1), self.segment_bytes,  # type: ignore[arg-type]
-                self.unix_ms, lambda: 100, self._failed, memory, Ledger(lambda: 0),
+                self.unix_ms, lambda: 100, self._failed, memory, Ledger(lambda: 0), self.logs,
             )  # fmt: skip
             broker.start()
             found.append(contents(broker.core.store))

@@ -180,7 +180,7 @@ def test_a_step_of_which_nothing_is_left_may_have_been_done(ttl_ms: int) -> None
     world.checker.drops_expired.add("q0")
     acked = Intent(b"1:", "p0.1", "q0", 0, 0, True)
     follower = Intent(b"c0.1-step-1:", "c0.1", "q0", 1_000, 0, False, ttl_ms=ttl_ms)
-    work = Work(cast("Any", None), History(acked), cast("Any", None))
+    work = Work(cast("Any", None), History(acked), cast("Any", None), world.checker)
     world.laws.steps.append(Step(work, 1_000, [follower]))
     world.laws.end(100_000)
     assert world.laws.may_have_ended(acked) == bool(ttl_ms)

@@ -4,7 +4,8 @@
 disk, and the changes in between in their order; a directory likewise. What a crash may leave of the changes is
 decided by whoever reads them (`pending`), not here. Times and faults are somebody else's, too: subclass it.
 
-One directory is enough for a log: paths are told apart by their last part.
+One directory is enough for a log: paths are told apart by their last part. Those of retained logs are below it,
+each in one of its own, with entries that are synced apart from all others: their names begin with `retained/`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,19 @@ from random import Random
 from minibrokerd.log.fileops import FileOps
 
 PAGE_BYTES = 4096
-DIRECTORY = 3  # the descriptor of the only directory
+DIRECTORY = 3  # the descriptor of the directory of the log
+RETAINED = "retained"
+
+
+def name_of(path: str) -> str:
+    """Return the name of an entry: with the directories from `retained` on, where it is below that."""
+    _, mark, rest = path.partition(f"/{RETAINED}/")
+    return f"{RETAINED}/{rest}" if mark else os.path.basename(path)
+
+
+def directory_of(name: str) -> str:
+    """Return the directory of an entry; empty: that of the log."""
+    return name.rpartition("/")[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +145,8 @@ class SimulatedDisk(FileOps):
         self.pending: list[EntryChange] = []
         self._open: dict[int, File] = {}
         self._locked: dict[int, File] = {}
+        self.directories: set[str] = set()  # below that of the log
+        self._open_directories: dict[int, str] = {}
         self._next = DIRECTORY + 1
         self._random = Random(seed)
 
@@ -146,14 +161,14 @@ class SimulatedDisk(FileOps):
             EntryChange(change.name, change.file and twins[change.file], change.gone)
             for change in self.pending
         ]
-        disk.there = self.there
+        disk.there, disk.directories = self.there, set(self.directories)
         return disk
 
     # -- descriptors ----------------------------------------------------------------------------
 
     def open(self, path: str, flags: int) -> int:
         """Open a file, making or emptying it as the flags say."""
-        name = os.path.basename(path)
+        name = name_of(path)
         file = self.entries.get(name)
         if file is None:
             if not flags & os.O_CREAT:
@@ -169,13 +184,15 @@ class SimulatedDisk(FileOps):
     def close(self, descriptor: int) -> None:
         """Close; a lock ends with its descriptor."""
         self._locked.pop(descriptor, None)
-        if descriptor != DIRECTORY:
+        is_directory = self._open_directories.pop(descriptor, None) is not None
+        if not is_directory and descriptor != DIRECTORY:
             del self._open[descriptor]
 
     def let_go(self) -> None:
         """Close everything, as the end of a process does."""
         self._open.clear()
         self._locked.clear()
+        self._open_directories.clear()
 
     def lock(self, descriptor: int) -> None:
         """Lock the file, unless another descriptor did."""
@@ -198,7 +215,15 @@ class SimulatedDisk(FileOps):
 
     def exists(self, path: str) -> bool:
         """Return whether there is such an entry."""
-        return os.path.basename(path) in self.entries
+        name = name_of(path)
+        return name in self.entries or self._is_directory(name)
+
+    def _is_directory(self, name: str) -> bool:
+        """Whether somebody made it, or a crash left something in it."""
+        within = f"{name}/"
+        return any(
+            each == name or each.startswith(within) for each in (*self.directories, *self.entries)
+        )
 
     def size(self, path: str) -> int:
         """Return the size in bytes."""
@@ -210,11 +235,16 @@ class SimulatedDisk(FileOps):
 
     def list_directory(self, path: str) -> list[str]:
         """Return the names, in any order."""
-        return list(self.entries)
+        name = name_of(path)
+        if not self._is_directory(name):
+            return [each for each in self.entries if "/" not in each]
+        within = f"{name}/"
+        below = [each for each in (*self.directories, *self.entries) if each.startswith(within)]
+        return list(dict.fromkeys(each[len(within) :].partition("/")[0] for each in below))
 
     def _entry(self, path: str) -> File:
         try:
-            return self.entries[os.path.basename(path)]
+            return self.entries[name_of(path)]
         except KeyError:
             raise FileNotFoundError(errno.ENOENT, "No such file", path) from None
 
@@ -251,12 +281,12 @@ class SimulatedDisk(FileOps):
     def rename(self, old: str, new: str) -> None:
         """Rename; not durable."""
         file = self._entry(old)
-        self._enter(EntryChange(os.path.basename(new), file, os.path.basename(old)))
+        self._enter(EntryChange(name_of(new), file, name_of(old)))
 
     def unlink(self, path: str) -> None:
         """Remove the entry; not durable."""
         self._entry(path)
-        self._enter(EntryChange(None, None, os.path.basename(path)))
+        self._enter(EntryChange(None, None, name_of(path)))
 
     def _enter(self, change: EntryChange) -> None:
         entered(self.entries, change)
@@ -266,16 +296,28 @@ class SimulatedDisk(FileOps):
 
     def make_directory(self, path: str) -> None:
         """Make the directory, durably."""
+        name = name_of(path)
+        if name.startswith(f"{RETAINED}/"):
+            self.directories.add(name)
         self.there = True
 
     def remove_directory(self, path: str) -> None:
-        """There is no other one."""
+        """Remove a directory of a retained log, which must be empty."""
+        name = name_of(path)
+        if any(directory_of(each) == name for each in self.entries):
+            raise OSError(errno.ENOTEMPTY, "Directory not empty", path)
+        self.directories.discard(name)
 
     def open_directory(self, path: str) -> int:
-        """Open the only directory."""
+        """Open a directory."""
         if not self.there:
             raise FileNotFoundError(errno.ENOENT, "No such directory", path)
-        return DIRECTORY
+        name = name_of(path)
+        if not name.startswith(f"{RETAINED}/"):
+            return DIRECTORY
+        self._next += 1
+        self._open_directories[self._next] = name
+        return self._next
 
     def is_at(self, descriptor: int, path: str) -> bool:
         """Nobody replaces it."""
@@ -290,9 +332,15 @@ class SimulatedDisk(FileOps):
         return False
 
     def sync_directory(self, descriptor: int) -> None:
-        """Make the entries durable."""
-        self.durable_entries = dict(self.entries)
-        self.pending = []
+        """Make the entries of a directory durable."""
+        name = self._open_directories.get(descriptor, "")
+        left = []
+        for change in self.pending:
+            if directory_of(change.name or change.gone or "") == name:
+                entered(self.durable_entries, change)
+            else:
+                left.append(change)
+        self.pending = left
 
     def file_number(self, descriptor: int) -> int:
         """Nobody copies it."""
