@@ -269,3 +269,21 @@ def test_what_expires_before_it_is_handed_out_costs_no_token(concurrency: int) -
     client.consume("q", 1_000)
     assert [message.body for message in client.messages()] == [b"new"]
     world.check()
+
+
+@pytest.mark.parametrize("name", ["key_rate", "rate"])
+def test_what_a_record_ahead_covers_waits_for_it(name: str) -> None:
+    """The second of two messages under one record left at once: after a crash a start gave its token again."""
+    world = World(auto_sync=False)
+    workers = [world.hello(f"w{n}") for n in range(2)]
+    workers[0].set("q", **{name: 100, f"{name}_burst": 2})
+    world.sync()
+    for worker in workers:
+        worker.consume("q", 1)
+        world.sync()
+    publish(workers[0], 2, "a")
+    world.close_batch()
+    world.sync_one()  # they are ready, and handed out
+    assert [worker.messages() for worker in workers] == [[], []]
+    world.sync()
+    assert [len(worker.messages()) for worker in workers] == [1, 1]

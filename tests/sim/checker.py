@@ -14,7 +14,7 @@ A message that came again without need is a duplicate: counted, no violation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
+from collections.abc import Callable, Collection, Container
 from dataclasses import dataclass, field
 
 Id = tuple[int, int]
@@ -289,6 +289,8 @@ class Checker:
         for old in history.handed.values():
             if old.token >= handed.token or old.leased_us is None or old.lost:
                 continue
+            if self._may_have_expired(history.intent, old, handed):
+                continue
             if old.leased_us + old.lease_ms * 1_000 - SLACK_US <= self.crashed_us:
                 continue  # it had ended, and its attempt with it
             # An ack that was made later waits for the way back; before, it may be one of the confirmed.
@@ -367,7 +369,7 @@ class Checker:
     # -- the end --------------------------------------------------------------------------------
 
     def finish(
-        self, may_have_ended: Callable[[Intent], bool], suspects: Container[Id] = ()
+        self, may_have_ended: Callable[[Intent], bool], suspects: Collection[Id] = ()
     ) -> None:
         """After the drain: everything that was confirmed is accounted for.
 
@@ -380,10 +382,22 @@ class Checker:
                 continue
             if history is not None and (history.acked_token or _may_be_acked(history)):
                 continue
-            if intent.id in self.cancels or intent.id in suspects or self.may_be_removed(intent):
+            if intent.id in self.cancels or self.may_be_removed(intent):
+                continue
+            if self._is_suspect(intent, suspects):
                 continue
             if not may_have_ended(intent):
                 self.violation("I1", f"{intent.id} of {intent.queue} was confirmed, and is lost")
+
+    def _is_suspect(self, intent: Intent, suspects: Collection[Id]) -> bool:
+        """Whether its record may be one of those.
+
+        What others of its step or route tell of has an id that nobody heard: it may be each that nobody knows.
+        """
+        if intent.id is not None:
+            return intent.id in suspects
+        unknown = [id for id in suspects if id not in self.by_id]
+        return any(self.home_of(id[0]) == intent.queue for id in unknown)
 
     def drained(self, history: History, handed: Handed, *, fresh: bool) -> None:
         """The message was there at the end; nothing that was ended for certain may be.

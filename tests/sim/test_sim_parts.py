@@ -184,3 +184,33 @@ def test_a_step_of_which_nothing_is_left_may_have_been_done(ttl_ms: int) -> None
     world.laws.steps.append(Step(work, 1_000, [follower]))
     world.laws.end(100_000)
     assert world.laws.may_have_ended(acked) == bool(ttl_ms)
+
+
+@pytest.mark.parametrize("spoilt", [True, False])
+def test_what_only_a_sibling_tells_of_may_be_what_the_disk_spoilt(spoilt: bool) -> None:
+    """An exchange led it to two queues, and one of them had it: the id in the other was nobody's yet."""
+    checker = Checker()
+    checker.home_of = {1: "q0", 2: "q1"}.get
+    one, other = (Intent(b"1:", "p", queue, 0, 0, False, siblings=()) for queue in ("q0", "q1"))
+    one.siblings, other.siblings = (other,), (one,)
+    for intent in (one, other):
+        checker.intend(intent)
+    handed = Handed("c", 1, "q1", 1, 1, 5_000, 10, 0)
+    history = checker.delivered(handed, (2, 0), b"1:", 10)
+    assert history is not None
+    checker.drained(history, handed, fresh=True)
+    checker.finish(lambda intent: False, {(1, 7), (2, 0)} if spoilt else {(2, 0), (2, 1)})
+    assert bool(checker.violations) != spoilt
+
+
+@pytest.mark.parametrize("ttl_ms", [30, 0])
+def test_what_was_begun_while_no_broker_ran_may_have_died_of_its_time_to_live(ttl_ms: int) -> None:
+    """It was held when the broker died, and began when its time was over: then it is nobody's work."""
+    checker = Checker()
+    checker.crashes, checker.crashed_us, checker.started_us = 1, 500_000, 1_000_000
+    intent = Intent(b"1:", "p", "q0", 0, 0, False, ttl_ms=ttl_ms)
+    history = History(intent)
+    history.handed[1] = Handed("c", 1, "q0", 1, 1, 20_000, 400_000, 0, leased_us=600_000)
+    dead = Handed("drain", 2, "q0.dlq", 2, 1, 30_000, 1_010_000, 1)
+    checker.taken_over(history, dead, {1}, 5_000_000, 1_010_000)
+    assert bool(checker.violations) != bool(ttl_ms)

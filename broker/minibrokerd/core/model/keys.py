@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from minibrokerd.core.model.kept import RATE
 from minibrokerd.core.model.key import FOR_EVER_MS, Key, is_back
-from minibrokerd.core.model.messages import Item, Message
+from minibrokerd.core.model.messages import NEVER, Item, Message
 from minibrokerd.core.model.rates import Rate, rate_of
 from minibrokerd.core.model.wheel import TICK_MS
 
@@ -429,7 +429,7 @@ class Keys:
     # -- time ---------------------------------------------------------------------------------------
 
     def _charge(self, rate: Rate, name: str, count: int, item: Item) -> bool:
-        """Take tokens; if the log must know of it, the delivery of an item rests on that. Return: one is left."""
+        """Take tokens; the delivery of an item rests on the record that says so. Return: one is left."""
         store = self._store
         taken_to = rate.take(name, count, store.now_ms)
         until_unix_ms = store.unix_ms_at(round(taken_to))
@@ -440,6 +440,8 @@ class Keys:
             store.kept.put(store, RATE, (number, name), (until_unix_ms,), until_unix_ms)
             item.batch = max(item.batch, store.open_batch)
             store.effects.wake = True
+        elif store.synced < known.batch < NEVER:  # it says this ahead, and is not safe yet
+            item.batch = max(item.batch, known.batch)
         return rate.due_after(taken_to) <= store.now_ms
 
     def _due_of_queue(self) -> int:
