@@ -2,6 +2,7 @@
 
     make sim BUDGET=60 SEED=7
     make sim SEED=7000012 WORLDS=1 TRACE=1        one world alone, with everything that happens in it
+    make sim WITH=log                             each world has this capability, whatever else it draws
 
 Ends in a line of how many worlds used which capabilities, and one of figures; hours are those of simulated time
 in which something happened every second.
@@ -13,12 +14,13 @@ import os
 import signal
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from random import SystemRandom
 from time import monotonic
 
+from sim_capabilities import drawn
 from sim_world import World
 
 TWICE = 100  # seeds that are run twice, and compared
@@ -81,6 +83,12 @@ class Figures:
         )
 
 
+def make_world(seed: int, trace: Callable[[str], None] | None = None) -> World:
+    """Return a world with what its seed draws, and what the environment says."""
+    more = os.environ.get("WITH", "").split()
+    return World(seed, trace=trace, borders=True, capabilities=[*drawn(seed), *more])
+
+
 def endless(*_: object) -> None:
     """Let the world that runs say where it is, as a violation."""
     raise TimeoutError(f"the world did not end within {LONGEST_S} s")
@@ -93,14 +101,12 @@ def run_share(share: tuple[int, int, int]) -> Figures:
     signal.signal(signal.SIGVTALRM, endless)
     for seed in range(first, first + count):
         signal.setitimer(signal.ITIMER_VIRTUAL, LONGEST_S)
-        world = World(seed, borders=True, capabilities=None).run()
+        world = make_world(seed).run()
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         figures.add(world)
         if seed < first + twice:
             figures.compared += 1
-            figures.equal += (
-                World(seed, borders=True, capabilities=None).run().digest == world.digest
-            )
+            figures.equal += make_world(seed).run().digest == world.digest
     return figures
 
 
@@ -131,7 +137,7 @@ def run_campaign(seed: int, worlds: int, budget_s: float, processes: int) -> Fig
 def show(seed: int) -> Figures:
     """Run one world and print all that happens in it."""
     figures = Figures()
-    figures.add(World(seed, trace=print, borders=True, capabilities=None).run())
+    figures.add(make_world(seed, trace=print).run())
     return figures
 
 
@@ -144,8 +150,9 @@ def main() -> None:
     print(f"SEED={seed} BUDGET={budget_s:.0f}", flush=True)
     alone = bool(os.environ.get("TRACE"))
     figures = show(seed) if alone else run_campaign(seed, worlds, budget_s, processes)
+    asked = f' WITH="{os.environ["WITH"]}"' if os.environ.get("WITH") else ""
     for number, text in figures.found[:50]:
-        print(f"{text}\n    make sim SEED={number} WORLDS=1 TRACE=1")
+        print(f"{text}\n    make sim{asked} SEED={number} WORLDS=1 TRACE=1")
     if figures.equal != figures.compared:
         print(f"{figures.compared - figures.equal} worlds from seed {seed} on went two ways")
     print("met:", " ".join(f"{name}={count}" for name, count in sorted(figures.met.items())))
