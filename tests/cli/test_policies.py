@@ -8,7 +8,7 @@ from pathlib import Path
 from typing_commands import output, refusal, values
 
 from minibrokerd.process import exits
-from support.broker import BrokerServer
+from support.broker import BrokerServer, StartBroker
 
 
 def test_a_policy_from_the_command_line(broker_server: BrokerServer) -> None:
@@ -48,6 +48,27 @@ def test_a_policy_from_the_command_line(broker_server: BrokerServer) -> None:
     refusal(broker_server, exits.REFUSED, "policy", "show", "small", "--operator")
     (found,) = values(broker_server, "queue", "show", "tmp.a")
     assert (found["max_messages"], found["lease_ms"]) == (1_000, 30_000)
+
+
+def test_policies_are_carried_to_another_broker(
+    broker_server: BrokerServer, start_broker: StartBroker
+) -> None:
+    """Twice is as once; a line that is none makes nothing."""
+    output(broker_server, "policy", "set", "p", "tmp.*", "lease_ms=5s", "--priority", "3")
+    output(broker_server, "policy", "set", "p", "*", "max_messages=100", "--operator")
+    lines = output(broker_server, "policy", "export")
+    other = start_broker()
+    output(other, "policy", "set", "p", "q", "lease_ms=1s")
+    output(other, "policy", "set", "stays", "q", "lease_ms=1s")
+    for wrong in ("{}", "no", lines[0].replace('"policy", "priority"', '"other", "priority"')):
+        spoilt = "\n".join([lines[0], wrong])
+        assert "line 2" in refusal(other, exits.USAGE, "policy", "import", stdin=spoilt)
+    for _ in range(2):
+        told = output(other, "policy", "import", stdin="\n".join(lines))
+        assert told == ["2 policies and limits are there"]
+        found = output(other, "policy", "export")
+        assert [found[0], found[2]] == lines
+        assert "stays" in found[1]
 
 
 def test_what_makes_no_sense_is_said(broker_server: BrokerServer) -> None:

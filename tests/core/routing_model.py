@@ -1,4 +1,4 @@
-"""Exchanges as dicts, and random steps that are done to them and to the core alike (test_routing_model.py).
+"""Exchanges and policies as dicts; random steps are done to them and to the core alike (test_routing_model.py).
 
 The core is one `World`, whose batches are safe when a step says so: a crash leaves what was closed, or what was
 synced, and the model has a copy of itself for both. Matching is done here by trying each binding.
@@ -10,11 +10,13 @@ import random
 from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Any
 
 from core_client import Client
 from harness import World
 
+from minibroker.contract.settings import SETTINGS
 from minibrokerd.core.model.exchanges import Binding, _score
 
 TYPES = ("direct", "topic", "fanout", "headers", "hash")
@@ -22,6 +24,12 @@ NAMES = ("e", "f", "g", "h")
 QUEUES = ("a", "b", "c", "d", "memory", "few", "new")
 WORDS = ("x", "y", "*", "#")
 HEADERS = ("p", "q")
+PATTERNS = ("*", "a", "m*", "*e*", "*w", "b.dlq")
+LEAST = {
+    "lease_ms": 1_000,
+    "max_attempts": 2,
+    "max_bytes": 10**9,
+}  # of what policies and limits say
 FEW = 6  # messages that the queue `few` takes, as its overflow says
 
 
@@ -36,6 +44,15 @@ class Exchange:
     counts: list[int] = field(default_factory=lambda: [0, 0, 0])  # routed, dropped, refused
 
 
+@dataclass(frozen=True)
+class Police:
+    """One policy; or, `operator`, a limit."""
+
+    pattern: str
+    priority: int
+    settings: dict[str, int]
+
+
 @dataclass
 class Routes:
     """All that there is: exchanges, and the bodies in each queue in their order."""
@@ -44,6 +61,7 @@ class Routes:
     queues: dict[str, list[bytes]] = field(default_factory=dict)
     overflow: dict[str, str] = field(default_factory=dict)  # of the queues that have a limit
     numbers: dict[str, int] = field(default_factory=dict)  # of exchanges and queues, for hashes
+    policies: dict[tuple[int, str], Police] = field(default_factory=dict)  # (1: a limit, name)
 
     def copy(self) -> Routes:
         """Return one that later steps leave as it is."""
@@ -51,7 +69,9 @@ class Routes:
         for each in exchanges.values():
             each.bindings, each.counts = set(each.bindings), list(each.counts)
         queues = {name: list(bodies) for name, bodies in self.queues.items()}
-        return Routes(exchanges, queues, dict(self.overflow), dict(self.numbers))
+        return Routes(
+            exchanges, queues, dict(self.overflow), dict(self.numbers), dict(self.policies)
+        )
 
     def reach(self, name: str, key: str, headers: dict[str, str]) -> set[str]:
         """Return the queues that a message comes to."""
@@ -89,6 +109,21 @@ class Routes:
     def number(self, name: str, kind: str = "") -> int:
         """Return the number of a queue or an exchange; 0: no name."""
         return self.numbers[kind + name] if name else 0
+
+    def said(self, queue: str, setting: str) -> int:
+        """Return what a setting of a queue is that nobody chose there."""
+        fit = {
+            key: each
+            for key, each in self.policies.items()
+            if setting in each.settings and fnmatchcase(queue, each.pattern)
+        }
+        chosen = [(-each.priority, key) for key, each in fit.items() if not key[0]]
+        default = SETTINGS[setting].default
+        assert isinstance(default, int)
+        value = fit[min(chosen)[1]].settings[setting] if chosen else default
+        return min(
+            [value or 2**53, *(each.settings[setting] for key, each in fit.items() if key[0])]
+        )
 
     def publish(self, queues: set[str], bodies: list[bytes]) -> str:
         """Store messages in all of them, or in none; return the code of the refusal."""
@@ -151,8 +186,8 @@ class Steps:
         """Do one of them."""
         names = ("declare", "bind", "bind", "unbind", "route", "route", "route", "route", "both",
             "take", "take", "sync", "sync", "close", "settle_queue", "delete", "delete_queue", "restart",
-            "crash", "freeze", "free", "again")  # fmt: skip
-        weights = [3, 6, 6, 2, 9, 9, 9, 9, 4, 4, 4, 8, 8, 4, 2, 0.6, 0.8, 0.2, 0.7, 1, 0.6, 2]
+            "crash", "freeze", "free", "again", "police", "police_no_more")  # fmt: skip
+        weights = [3, 6, 6, 2, 9, 9, 9, 9, 4, 4, 4, 8, 8, 4, 2, 0.6, 0.8, 0.2, 0.7, 1, 0.6, 2, 2, 1]
         (name,) = self.rng.choices(names, weights)
         self.met[name] = self.met.get(name, 0) + 1
         self.trace.append(name)
@@ -182,6 +217,10 @@ class Steps:
         assert queues == set(model.queues)
         for name, bodies in model.queues.items():
             assert [each["body"] for each in self.client.peek(name)] == bodies, name
+            settings = store.queues[name].settings
+            for setting in LEAST:
+                assert (settings[setting] or 2**53) == model.said(name, setting), (name, setting)
+        assert store.policies.by_key.keys() == model.policies.keys()
 
     # -- requests -------------------------------------------------------------------------------
 
@@ -284,6 +323,23 @@ class Steps:
         self._now({"op": "queue_set", "queue": "few", "settings": settings})
         self._has_queue("few")
         self.model.overflow["few"] = overflow
+
+    def _police(self) -> None:
+        """Make a policy or a limit, or say another one under its name."""
+        operator = self.rng.randrange(2)
+        names = ["max_bytes"] if operator else self.rng.sample(list(LEAST), self.rng.randint(1, 3))
+        settings = {name: LEAST[name] + self.rng.randrange(9) for name in names}
+        priority = 0 if operator else self.rng.randrange(3)
+        key, pattern = (operator, self.rng.choice("pq")), self.rng.choice(PATTERNS)
+        fields = {"name": key[1], "operator": operator, "pattern": pattern, "priority": priority}
+        answer = self._now({"op": "policy_set", "settings": settings} | fields)
+        assert answer["value"]["created"] == (key not in self.model.policies)
+        self.model.policies[key] = Police(pattern, priority, settings)
+
+    def _police_no_more(self) -> None:
+        key = self.rng.randrange(2), self.rng.choice("pq")
+        answer = self._now({"op": "policy_delete", "operator": key[0], "name": key[1]})
+        assert answer["value"]["deleted"] == (self.model.policies.pop(key, None) is not None)
 
     # -- messages -------------------------------------------------------------------------------
 

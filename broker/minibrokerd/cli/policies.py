@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+import json
+from typing import Any, Final, TextIO
 
 import click
 
@@ -16,6 +17,14 @@ from minibrokerd.cli.talking import talk
 from minibrokerd.process import exits
 
 HEADS: Final = ("policy", "kind", "priority", "pattern", "settings")
+# Of a line of an export, with their types.
+FIELDS: Final[dict[str, type]] = {
+    "policy": str,
+    "kind": str,
+    "priority": int,
+    "pattern": str,
+    "settings": dict,
+}
 name_argument = click.argument("name", shell_complete=complete_policy)
 operator_option = option(
     "--operator", is_flag=True, help="A limit, which nobody lifts; they have names of their own."
@@ -24,7 +33,7 @@ operator_option = option(
 
 @click.group(cls=Group)
 def policy() -> None:
-    """Give settings to queues by patterns of their names, and limits: set, list, show and delete policies."""
+    """Give settings to queues by patterns of their names, and limits: set, list, show, delete and carry them."""
 
 
 @policy.command("set")
@@ -146,6 +155,65 @@ def delete(name: str, operator: bool, url: str, as_json: bool) -> None:
             say(f"deleted {name}")
 
     talk(url, work)
+
+
+@policy.command("export")
+@client_options
+def export_policies(url: str, as_json: bool) -> None:
+    """Write policies and limits as lines that `minibroker policy import` takes.
+
+    \b
+    minibroker policy export > policies.json
+    """
+
+    async def work(broker: minibroker.Broker) -> None:
+        for each in await broker.policies.list():
+            print_json({name: _told(each)[name] for name in FIELDS})
+
+    talk(url, work)
+
+
+@policy.command("import")
+@click.argument("file", type=click.File("r", encoding="utf-8"), default="-")
+@client_options
+def import_policies(file: TextIO, url: str, as_json: bool) -> None:
+    """Make the policies and limits of FILE, or of standard input, as `export` wrote them.
+
+    One that is there under a name of the file becomes as the file says; the others stay.
+    """
+    found = [_read(number, text) for number, text in enumerate(file, 1) if text.strip()]
+
+    async def work(broker: minibroker.Broker) -> None:
+        for each in found:
+            await broker.policies.set(
+                each["policy"],
+                each["pattern"],
+                priority=each["priority"],
+                operator=each["kind"] == "limit",
+                **each["settings"],
+            )
+        if as_json:
+            print_json({"policies": len(found)})
+        else:
+            say(f"{len(found)} policies and limits are there")
+
+    talk(url, work)
+
+
+def _read(number: int, text: str) -> dict[str, Any]:
+    """Return the policy of a line; nothing was made yet if it is none."""
+    try:
+        found: dict[str, Any] = json.loads(text)
+        good = all(isinstance(found[name], kind) for name, kind in FIELDS.items())
+        good = good and found["kind"] in ("policy", "limit")
+    except (ValueError, LookupError, TypeError):
+        good = False
+    if not good:
+        fail(
+            f"line {number} is no policy as `minibroker policy export` writes it; nothing was made",
+            exits.USAGE,
+        )
+    return found
 
 
 def _unknown(name: str, operator: bool) -> str:

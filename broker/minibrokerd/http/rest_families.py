@@ -1,4 +1,4 @@
-"""Metrics of calendars, pauses, results and exchanges: a bounded number of lines of single ones."""
+"""Metrics of calendars, pauses, results, policies and exchanges: a bounded number of lines of single ones."""
 
 from __future__ import annotations
 
@@ -73,7 +73,28 @@ def _routed(subject: Subject) -> Samples:
     return [((("outcome", outcome),), n) for outcome, n in zip(ROUTED, counts, strict=True)]
 
 
+def _policies(subject: Subject) -> Samples:
+    found = dict.fromkeys(("policy", "limit", "set_aside"), 0)
+    for each in list(subject.store.policies.by_key.values()):
+        found["set_aside" if each.set_aside else "limit" if each.operator else "policy"] += 1
+    return [((("kind", kind),), count) for kind, count in found.items()]
+
+
 REST_FAMILIES: Final = (
+    Family(
+        "minibroker_policies",
+        "gauge",
+        "Policies, and limits of operators; `set_aside`: those of an older version that this one does not "
+        "understand, which hold for no queue.",
+        _policies,
+        labels=("kind",),
+    ),
+    Family(
+        "minibroker_schemas",
+        "gauge",
+        "Queues that have a schema.",
+        lambda subject: (((), len(subject.store.schemas.by_queue)),),
+    ),
     Family(
         "minibroker_exchanges",
         "gauge",
