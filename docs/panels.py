@@ -337,6 +337,25 @@ PANELS: Final[Mapping[str, Sequence[Panel]]] = {
             "percentunit",
         ),
     ),
+    "Retained logs": (
+        Panel(
+            "How far groups are behind, the ten furthest",
+            "Messages behind the position of a group. One that grows is not worked off; one that retention "
+            "overtakes loses messages.",
+            {"{{queue}}": _top(f"minibroker_group_lag_messages{{{QUEUE}}}")},
+        ),
+        Panel(
+            "Published to logs, the ten busiest",
+            "Offsets a second.",
+            {"{{queue}}": _top(_rate("minibroker_retained_next_offset"))},
+        ),
+        Panel(
+            "Size of logs, the ten largest",
+            "Bytes of their files, after compression, compaction and retention.",
+            {"{{queue}}": _top(f"minibroker_retained_bytes{{{QUEUE}}}")},
+            "bytes",
+        ),
+    ),
     "Clients": (
         Panel(
             "Handed to clients a second, the ten busiest",

@@ -9,14 +9,13 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from copy import copy
-from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from core_client import Client
 from harness import World
+from routing_rules import LEAST, Police, fits_headers, said, some_policy, topic, words_of
 
-from minibroker.contract.settings import SETTINGS
 from minibrokerd.core.model.exchanges import Binding, _score
 
 TYPES = ("direct", "topic", "fanout", "headers", "hash")
@@ -24,12 +23,6 @@ NAMES = ("e", "f", "g", "h")
 QUEUES = ("a", "b", "c", "d", "memory", "few", "new")
 WORDS = ("x", "y", "*", "#")
 HEADERS = ("p", "q")
-PATTERNS = ("*", "a", "m*", "*e*", "*w", "b.dlq")
-LEAST = {
-    "lease_ms": 1_000,
-    "max_attempts": 2,
-    "max_bytes": 10**9,
-}  # of what policies and limits say
 FEW = 6  # messages that the queue `few` takes, as its overflow says
 
 
@@ -42,15 +35,6 @@ class Exchange:
     alternate: str = ""
     bindings: set[tuple[str, str, str]] = field(default_factory=set)
     counts: list[int] = field(default_factory=lambda: [0, 0, 0])  # routed, dropped, refused
-
-
-@dataclass(frozen=True)
-class Police:
-    """One policy; or, `operator`, a limit."""
-
-    pattern: str
-    priority: int
-    settings: dict[str, int]
 
 
 @dataclass
@@ -100,30 +84,15 @@ class Routes:
             return {max(exchange.bindings, key=score)} if exchange.bindings else set()
         fits = {
             "direct": lambda pattern: pattern == key,
-            "topic": lambda pattern: topic(_words(pattern), _words(key)),
+            "topic": lambda pattern: topic(words_of(pattern), words_of(key)),
             "fanout": lambda pattern: True,
-            "headers": lambda pattern: _fits(pattern, headers),
+            "headers": lambda pattern: fits_headers(pattern, headers),
         }[exchange.type]
         return {one for one in exchange.bindings if fits(one[2])}
 
     def number(self, name: str, kind: str = "") -> int:
         """Return the number of a queue or an exchange; 0: no name."""
         return self.numbers[kind + name] if name else 0
-
-    def said(self, queue: str, setting: str) -> int:
-        """Return what a setting of a queue is that nobody chose there."""
-        fit = {
-            key: each
-            for key, each in self.policies.items()
-            if setting in each.settings and fnmatchcase(queue, each.pattern)
-        }
-        chosen = [(-each.priority, key) for key, each in fit.items() if not key[0]]
-        default = SETTINGS[setting].default
-        assert isinstance(default, int)
-        value = fit[min(chosen)[1]].settings[setting] if chosen else default
-        return min(
-            [value or 2**53, *(each.settings[setting] for key, each in fit.items() if key[0])]
-        )
 
     def publish(self, queues: set[str], bodies: list[bytes]) -> str:
         """Store messages in all of them, or in none; return the code of the refusal."""
@@ -144,27 +113,6 @@ class Routes:
         """Take out the bindings that lead to a queue (0) or an exchange (1)."""
         for exchange in self.exchanges.values():
             exchange.bindings = {one for one in exchange.bindings if one[kind] != name}
-
-
-def topic(pattern: list[str], words: list[str]) -> bool:
-    """Whether a topic pattern takes these words, by trying everything."""
-    if not pattern:
-        return not words
-    if pattern[0] == "#":
-        return any(topic(pattern[1:], words[at:]) for at in range(len(words) + 1))
-    return bool(words) and pattern[0] in ("*", words[0]) and topic(pattern[1:], words[1:])
-
-
-def _words(text: str) -> list[str]:
-    return text.split(".") if text else []
-
-
-def _fits(pattern: str, headers: dict[str, str]) -> bool:
-    mode, *pairs = pattern.split(" ")
-    has = [
-        pair in headers or pair in {f"{name}={headers[name]}" for name in headers} for pair in pairs
-    ]
-    return all(has) if mode == "all" else any(has)
 
 
 class Steps:
@@ -219,7 +167,7 @@ class Steps:
             assert [each["body"] for each in self.client.peek(name)] == bodies, name
             settings = store.queues[name].settings
             for setting in LEAST:
-                assert (settings[setting] or 2**53) == model.said(name, setting), (name, setting)
+                assert (settings[setting] or 2**53) == said(model.policies, name, setting)
         assert store.policies.by_key.keys() == model.policies.keys()
 
     # -- requests -------------------------------------------------------------------------------
@@ -326,15 +274,11 @@ class Steps:
 
     def _police(self) -> None:
         """Make a policy or a limit, or say another one under its name."""
-        operator = self.rng.randrange(2)
-        names = ["max_bytes"] if operator else self.rng.sample(list(LEAST), self.rng.randint(1, 3))
-        settings = {name: LEAST[name] + self.rng.randrange(9) for name in names}
-        priority = 0 if operator else self.rng.randrange(3)
-        key, pattern = (operator, self.rng.choice("pq")), self.rng.choice(PATTERNS)
-        fields = {"name": key[1], "operator": operator, "pattern": pattern, "priority": priority}
-        answer = self._now({"op": "policy_set", "settings": settings} | fields)
-        assert answer["value"]["created"] == (key not in self.model.policies)
-        self.model.policies[key] = Police(pattern, priority, settings)
+        (operator, name), said = some_policy(self.rng)
+        fields = {"name": name, "operator": operator, **asdict(said)}
+        answer = self._now({"op": "policy_set"} | fields)
+        assert answer["value"]["created"] == ((operator, name) not in self.model.policies)
+        self.model.policies[operator, name] = said
 
     def _police_no_more(self) -> None:
         key = self.rng.randrange(2), self.rng.choice("pq")
