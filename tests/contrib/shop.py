@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 from celery import Celery
@@ -29,9 +30,10 @@ def say_task(self, text: str) -> None:
 
 @app.task(name="wait", bind=True)
 def wait(self, text: str, gate: str) -> None:
-    """Say when it begins, wait until somebody writes into a pipe, and say that it has ended."""
+    """Say when it begins, wait until a file is there, and say that it has ended."""
     say(f"{text} began {(self.request.headers or {}).get('x-delivery-count', 0)}")
-    Path(gate).read_bytes()
+    while not Path(gate).exists():
+        threading.Event().wait(0.02)  # as each pool waits: a thread, a process, a greenlet
     say(f"{text} ended")
 
 

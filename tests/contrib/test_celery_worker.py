@@ -106,3 +106,64 @@ def test_tasks_run_and_what_is_refused_is_dead(
     assert {each["cause"] for each in died.values()} == {"rejected"}
     assert "no stock" in str(died["refuse"]), died
     assert set(died) == {"refuse", "nobody.has.this"}
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Path:
+    """A file for which a task waits until the test makes it."""
+    return tmp_path / "gate"
+
+
+POOLS = ["threads", *(("prefork", "solo", "gevent") if os.environ.get("EVERY_POOL") else ())]
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_a_task_goes_on_while_its_broker_is_killed(
+    shop, start_worker: StartWorker, broker_server: BrokerServer, gate: Path, pool: str
+) -> None:
+    """It runs once, its late ack counts, and the worker takes what comes after: nothing was restarted."""
+    worker = start_worker("-P", pool, "-c", "2")
+    shop.wait.delay("job", str(gate))
+    worker.says("job began 0")
+    broker_server.kill()
+    broker_server.restart()
+    shop.say_task.delay("next")
+    if pool != "solo":
+        worker.says("next 0")
+        assert shop.app.control.ping(timeout=20, limit=1), "control works as before"
+    gate.touch()
+    worker.says("job ended")
+    worker.says("next 0")
+    with minibroker.sync.connect(broker_server.url) as broker:
+        look_until(lambda: not broker.queue("celery").peek(), worker.process, "all was acked")
+    assert worker.lines().count("job began 0") == 1
+    assert not [line for line in worker.lines() if line.startswith("job began") and line[-1] != "0"]
+
+
+def test_what_a_worker_had_goes_to_another(
+    shop, start_worker: StartWorker, broker_server: BrokerServer, gate: Path
+) -> None:
+    """From one that is killed after its lease, charged; from one that is told to stop at once, and uncharged."""
+    killed = start_worker("-P", "solo")
+    shop.wait.delay("lost", str(gate))
+    killed.says("lost began 0")
+    killed.process.kill()
+    killed.process.wait()
+    stopped = start_worker("-P", "threads", "-c", "1", "--prefetch-multiplier", "2")
+    stopped.says("lost began 1")
+    shop.say_task.delay("waits")
+    with minibroker.sync.connect(broker_server.url) as broker:
+        queue = broker.queue("celery")
+        look_until(
+            lambda: len(queue.peek(state="BEGUN")) == 2, stopped.process, "it has both in hand"
+        )
+        stopped.process.terminate()
+        gate.touch()
+        stopped.says("lost ended")
+        stopped.process.wait(30)
+        if queue.peek():
+            (given_back,) = queue.peek()
+            assert given_back.state == "READY"
+            assert not given_back.attempts
+        else:
+            assert "waits 0" in stopped.lines()

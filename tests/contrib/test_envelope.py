@@ -101,15 +101,16 @@ def test_a_naive_time_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
 @pytest.mark.parametrize(
     ("said", "ttl_s"),
     [
-        ({"headers": {"expires": "2030-01-31T12:01:00+00:00"}}, 60),
-        ({"headers": {"expires": "2030-01-31T12:01:00"}, "expiration": "0"}, 60),
-        ({"headers": {"expires": "2030-01-31T11:00:00+00:00"}, "expiration": "0"}, None),
+        ({"headers": {"expires": "2030-01-31T12:01:00+00:00", "ignore_result": True}}, 60),
+        ({"headers": {"expires": "2030-01-31T12:01:00", "ignore_result": True}}, 60),
+        ({"headers": {"expires": "2030-01-31T12:01:00+00:00"}, "expiration": "60000"}, 3660),
+        ({"headers": {"expires": "2030-01-31T11:00:00+00:00"}, "expiration": "0"}, 3600),
         ({"expiration": "1500"}, 1.5),
         ({"expiration": None}, None),
     ],
 )
 def test_expires_is_a_time_to_live(said: dict[str, Any], ttl_s: float | None) -> None:
-    """By the header; one that is over comes to a worker, which stores that it was revoked."""
+    """By the header; one with a result has an hour more, for the worker that stores that it was revoked."""
     assert packed(**said)[2].get("ttl") == ttl_s
 
 

@@ -46,12 +46,14 @@ class Channel(virtual.Channel):
     lease: float | None = None
     max_attempts: int | None = 20
     requeue_delay: float | None = None
+    unroutable = "refuse"
     from_transport_options = (
         *virtual.Channel.from_transport_options,
         "lease",
         "max_attempts",
         "priority_order",
         "requeue_delay",
+        "unroutable",
     )
 
     def __init__(self, connection: Any, **kwargs: Any) -> None:
@@ -180,7 +182,7 @@ class Channel(virtual.Channel):
                 body, routing_key=routing_key or "", headers=headers, match={}, **options
             )
         except (Unroutable, UnknownExchange):
-            if not envelope.is_transient(message):
+            if self.unroutable != "drop" and not envelope.is_transient(message):
                 raise
             return None  # nobody listens to events, or waits for this reply any more
 
@@ -267,9 +269,17 @@ class Channel(virtual.Channel):
         """Whether the next message of a queue may be delivered."""
         return intent.no_ack or self.qos.can_consume()
 
-    def deliver(self, intent: Intent, lease: Message[Any]) -> None:
-        """Hand a message to who consumes; it is begun."""
-        intent.callback(self.Message(self._payload(lease, intent.no_ack), channel=self))
+    def deliver(self, intent: Intent, most: int) -> bool:
+        """Hand what is there to who consumes, begun: up to `most`, and no more than there is room for."""
+        delivered = False
+        for _ in range(most):
+            consumer = intent.consumer  # a callback may cancel it
+            if consumer is None or not consumer._buffer or not self.takes(intent):
+                break
+            for lease in consumer._take(1):
+                delivered = True
+                intent.callback(self.Message(self._payload(lease, intent.no_ack), channel=self))
+        return delivered
 
     def _payload(self, lease: Message[Any], no_ack: bool) -> dict[str, Any]:
         tag = f"{lease.id}/{lease.attempt}"

@@ -6,7 +6,7 @@ and arguments. All else of kombu stands in one header more. What Celery asks of 
 becomes terms of the publish:
 
     eta (from countdown, too)     delay=, held by the broker. The header is renamed, so no worker waits once more
-    expires                       ttl=, read from the header as a worker reads it
+    expires                       ttl=, read from the header as a worker reads it; an hour more with a result
     expiration of kombu           ttl=, where no such header says it
     priority                      priority=, as it is: 9 goes first, 0 is what has none; turned round by an option
 """
@@ -30,6 +30,9 @@ AS_JSON: Final = (
 ETA: Final = "minibroker-eta"  # the eta of a task for which the broker has waited
 DELIVERY_COUNT: Final = "x-delivery-count"  # as RabbitMQ has it: deliveries before this one
 HIGHEST: Final = 9
+TOLD_S: Final = (
+    3_600.0  # so long after its time a task waits for a worker that stores that it was revoked
+)
 _PLAIN: Final = (str, int, float, bool, bytes, type(None))
 
 
@@ -133,11 +136,17 @@ def _delay_s(headers: dict[str, Any], now: datetime) -> float:
 def _ttl_s(
     headers: Mapping[str, Any], properties: Mapping[str, Any], now: datetime
 ) -> float | None:
-    """Return the time to live; None: none, or it is over, and then the worker says so and stores it."""
+    """Return the time to live; None: none, or it is over.
+
+    Who waits for the result of a task that has expired hears of it from a worker, which does not run it. So a task
+    with a result outlives its time.
+    """
     text = headers.get("expires")
     if isinstance(text, str):
         expires = _instant(text, "expires")
         left_s = None if expires is None else (expires - now).total_seconds()
+        if left_s is not None and not headers.get("ignore_result"):
+            left_s = max(left_s, 0) + TOLD_S
     else:
         try:
             left_s = int(properties.get("expiration") or 0) / 1_000

@@ -18,6 +18,7 @@ from minibroker.session.address import PLAIN, SEALED
 from minibroker.sync.broker import Broker
 
 LOOK_S: Final = 0.5  # whether the connection is there, and whether to stop, is looked at so often
+AT_ONCE: Final = 10  # messages of a queue, before it is the turn of another
 FAILOVER_S: Final = 5.0  # so long a broker may be away where there is another one
 MAX_RUN_S: Final = 20 * 365 * 86_400.0  # leases are renewed for as long as Celery holds a task
 _STOPS: Final = ("should_stop", "should_terminate")
@@ -120,10 +121,10 @@ class Transport(virtual.Transport):
     # ---- waiting ----
 
     def drain_events(self, connection: Any, timeout: float | None = None, **kwargs: Any) -> None:
-        """Deliver one message, of whichever queue has one first; TimeoutError if none came in time."""
+        """Deliver what is there of whichever queue has something first; TimeoutError if none came in time."""
         until = None if timeout is None else time.monotonic() + timeout
         try:
-            while not (stops := self._stops()) and not self._deliver_one():
+            while not (stops := self._stops()) and not self._deliver():
                 now = time.monotonic()
                 left_s = LOOK_S if until is None else until - now
                 if left_s <= 0:
@@ -146,16 +147,14 @@ class Transport(virtual.Transport):
             return False
         return any(not intent.no_ack for _, intent in self._intents())
 
-    def _deliver_one(self) -> bool:
+    def _deliver(self) -> bool:
+        """Deliver what is there of the next queue that has something: one without acks, else some."""
         intents = self._intents()
         for at in range(len(intents)):
             channel, intent = intents[(self._turn + at) % len(intents)]
-            consumer = intent.consumer
-            if consumer is not None and consumer._buffer and channel.takes(intent):
-                for lease in consumer._take(1):
-                    self._turn = self._turn + at + 1
-                    channel.deliver(intent, lease)
-                    return True
+            if channel.deliver(intent, 1 if intent.no_ack else AT_ONCE):
+                self._turn = self._turn + at + 1
+                return True
         return False
 
     def _intents(self) -> list[tuple[channels.Channel, channels.Intent]]:
