@@ -115,17 +115,20 @@ class Rabbit(Far):
         return [each.body for each in await self.messages(count)]
 
     async def messages(self, count: int) -> list[Any]:
-        """Get until it is empty."""
+        """Consume what is expected, and get one by one what is there then."""
         connection, channel = await self.channel()
         found: list[Any] = []
         async with connection, asyncio.timeout(ANSWER_S):
             queue = await channel.get_queue(self.place)
-            while True:
-                message = await queue.get(fail=False, no_ack=True)
-                if message is not None:
-                    found.append(message)
-                elif len({each.body for each in found}) >= count:
-                    return found
+            if count:
+                async with queue.iterator(no_ack=True) as messages:
+                    async for message in messages:
+                        found.append(message)
+                        if len({each.body for each in found}) >= count:
+                            break
+            while (message := await queue.get(fail=False, no_ack=True)) is not None:
+                found.append(message)
+            return found
 
 
 class Redis(Far):
@@ -174,6 +177,18 @@ class Redis(Far):
                     return found
 
 
+class BriefKafka(servers.KafkaServer):
+    """Kafka as it is started for a minute: compiling for speed would take more than that minute gives back."""
+
+    flags = (
+        "-Xms256m",
+        "-Xmx512m",
+        "-XX:+UseSerialGC",
+        "-XX:TieredStopAtLevel=1",
+        "-XX:-UsePerfData",
+    )
+
+
 class Kafka(Far):
     """Kafka with a topic of two partitions."""
 
@@ -185,7 +200,7 @@ class Kafka(Far):
         needs("java", cls.module)
         if "KAFKA_HOME" not in os.environ or not any(kafka_libs().glob("*.jar")):
             pytest.skip("KAFKA_HOME names no folder with the jars of Kafka in its libs/")
-        server = servers.KafkaServer(folder, "")
+        server = BriefKafka(folder, "")
         server.start()
         return server
 

@@ -5,39 +5,31 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from support import warm
 from support.broker import BrokerServer
-from support.processes import TETHER
 
 CLEAN = {name: value for name, value in os.environ.items() if not name.startswith("MINIBROKER_")}
 
 
 class RunningBridge:
-    """`minibroker bridge` in a process of its own; what it prints goes to a file."""
+    """`minibroker bridge` in a process of its own; what it prints goes to a file.
+
+    Forked where that is the same: only the first one of a run is started as a user does.
+    """
 
     def __init__(self, folder: Path, server: BrokerServer, *words: str) -> None:
         self._output = folder / "bridge-output"
-        with self._output.open("ab") as output:
-            self.process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-c",
-                    TETHER,
-                    sys.executable,
-                    "-m",
-                    "minibrokerd",
-                    "bridge",
-                    *words,
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                env={**CLEAN, "MINIBROKER_URL": server.url},
-            )
+        environment = {**CLEAN, "MINIBROKER_URL": server.url}
+        self.process = warm.start_logged(
+            ["bridge", *words],
+            environment,
+            self._output,
+            is_forked=not warm.is_first(["bridge"]),
+        )
 
     @property
     def printed(self) -> str:

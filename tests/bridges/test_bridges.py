@@ -70,7 +70,7 @@ async def look(server: BrokerServer, queue: str) -> Any:
 
 
 def test_all_come_in_once(far: Far, broker_server: BrokerServer, bridge: Run) -> None:
-    bodies = numbered(600)
+    bodies = numbered(300)
     asyncio.run(far.fill(bodies))
     bridge("--from", far.origin, "--to", QUEUE, "--until-empty").ends()
     found = [each.raw for each in asyncio.run(taken(broker_server, len(bodies)))]
@@ -80,7 +80,7 @@ def test_all_come_in_once(far: Far, broker_server: BrokerServer, bridge: Run) ->
 
 
 def test_all_go_out_once(far: Far, broker_server: BrokerServer, bridge: Run) -> None:
-    bodies = numbered(600)
+    bodies = numbered(300)
     asyncio.run(fill_here(broker_server, bodies))
     bridge("--from", QUEUE, "--to", far.target, "--until-empty").ends()
     assert Counter(asyncio.run(far.drain(len(bodies)))) == Counter(bodies)

@@ -164,13 +164,14 @@ def start_logged(
     folder: Path | None = None,
     stdout: int | None = None,
     start_new_session: bool = False,
+    is_forked: bool = True,
 ) -> Process:
     """Start `minibroker WORDS`, or a file, with its output at the end of `log`; forked where that is the same.
 
-    `stdout`: where the standard output goes instead.
+    `stdout`: where the standard output goes instead. `is_forked` false: started, as a user does.
     """
     with log.open("ab") as output, open(os.devnull) as nothing:
-        if fits(words, environment):
+        if is_forked and fits(words, environment):
             return Warm(
                 words,
                 environment,
