@@ -261,7 +261,7 @@ class KafkaServer(Server):
     # A JVM compiles what has run often: without, the first works have a quarter of the later ones' rates.
     warm_up_s = 10.0
     # The heap and the collector of kafka-server-start.sh.
-    flags = (
+    flags: Sequence[str] = (
         *("-server", "-Xms1g", "-Xmx1g", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20"),
         "-XX:-UsePerfData",  # its file in the folder of temporary files would outlive a kill
     )
