@@ -213,9 +213,16 @@ class Client:
         self.inbox = [frame for frame in self.inbox if frame["op"] != "deliver"]
         return [message for frame in deliveries for message in frame["messages"]]
 
-    def begin(self, *messages: Delivered) -> None:
-        """Begin messages of one queue, without an answer."""
-        part, columns = settle_part("begin", messages[0].queue, [m.run for m in messages])
+    def begin(self, *messages: Delivered, together: bool = False) -> None:
+        """Begin messages of one queue, without an answer; in as few runs as it takes, or in one for each."""
+        runs: list[Run] = []
+        for token, origin, first, count in [message.run for message in messages]:
+            last = runs[-1] if together and runs else None
+            if last is not None and (*last[:2], last[2] + last[3]) == (token, origin, first):
+                runs[-1] = token, origin, last[2], last[3] + count
+            else:
+                runs.append((token, origin, first, count))
+        part, columns = settle_part("begin", messages[0].queue, runs)
         self.send(self.frame([part], columns))
 
     def settle(self, op: str, *messages: Delivered, **fields: Any) -> Any:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
+from contents import items_of
 from core_client import Client, Delivered, Id, Run
 from world_files import WorldFiles
 
@@ -372,7 +373,7 @@ class World:
             return {}
         queue = self.queue(name)
         found: dict[Id, str] = {}
-        for state, item in queue.group.items():
+        for state, item in items_of(queue):
             for sequence in range(item.first, item.stop):
                 id = item.block.origin, sequence
                 assert id not in found, f"{id} is in {name} twice"
@@ -434,7 +435,7 @@ class World:
         """Each extent knows how many messages are in it; what a purge has not freed yet may still be counted."""
         refs: Counter[Any] = Counter()
         for queue in self.store.queues.values():
-            for _, item in queue.group.items():
+            for _, item in items_of(queue):
                 refs[item.block.extent] += item.stop - item.first
         for _, _, block, _, count in self.store.entering:
             refs[block.extent] += count
@@ -451,14 +452,14 @@ class World:
 
     def _check_timers(self, queue: Queue) -> None:
         """A timer runs for what is begun or delayed, but for the dead; for nothing else."""
-        for state, item in queue.group.items():
+        for state, item in items_of(queue):
             timer = getattr(item, "timer", None)
             waits = state in (State.BEGUN, State.DELAYED) and not getattr(item, "dead", False)
             assert (timer is not None and timer.armed) == waits, (queue.name, state, item.first)
 
     def _check_unique_keys(self, queue: Queue) -> None:
         """A unique key is held by the messages of its queue that have it, and by nothing else."""
-        items = [item for _, item in queue.group.items()]
+        items = [item for _, item in items_of(queue)]
         for _, entered, _, spans, _ in self.store.entering:
             items += spans if entered is queue else []
         held: dict[str, list[Id]] = {}

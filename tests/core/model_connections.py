@@ -16,12 +16,17 @@ from minibrokerd.core.durable import paging
 from minibrokerd.core.model.effects import Outgoing
 from minibrokerd.core.model.kept import DEDUPE
 from minibrokerd.core.model.sums import Sums
+from minibrokerd.core.verbs import going_on
 from minibrokerd.core.verbs.takers import is_awaiting
 from model import Durable, Id, Model
 
 indices = st.integers(0, 2**16)
-# So that a handful of messages can leave memory.
-SMALL: dict[tuple[Any, str], int] = {(paging, "AHEAD_MESSAGES"): 2, (Sums, "large_bytes"): 0}
+# So that a handful of messages can leave memory, and two of them are many that begin.
+SMALL: dict[tuple[Any, str], int] = {
+    (paging, "AHEAD_MESSAGES"): 2,
+    (Sums, "large_bytes"): 0,
+    (going_on, "FEW"): 1,
+}
 rarely = st.sampled_from([False, False, False, True])
 KEY_CONCURRENCY = st.sampled_from([0, 1, 1, 2])
 NO_TERMS = (0, 0, 0, 0)

@@ -303,14 +303,14 @@ class Clients(Connections):
         while (sent := self.sent[client.session].get(client.answered_below)) and sent.answer:
             client.answered_below += 1
 
-    @rule(index=indices, back=indices, count=st.integers(1, 4))
-    def begin(self, index: int, back: int, count: int) -> None:
+    @rule(index=indices, back=indices, count=st.integers(1, 4), together=st.booleans())
+    def begin(self, index: int, back: int, count: int, together: bool) -> None:
         client = self._client(index)
         messages = self._pick(client, back, count)
         if not messages:
             return
         self._now()
-        client.begin(*messages)
+        client.begin(*messages, together=together)
         for got in messages:
             message = self.model.holds(client.session, got.queue, got.token, got.id)
             if message is not None:

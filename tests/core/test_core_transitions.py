@@ -214,6 +214,29 @@ def end_begun(scene: Scene, *, fast: bool) -> None:
     assert message.timer is None
 
 
+def begin_together(scene: Scene, *, fast: bool) -> None:
+    if not fast:
+        begin(scene, fast=False)
+        return
+    deliver(scene, fast=True)
+    spans = list(scene.delivery.spans.values())
+    scene.delivery.spans.clear()
+    transitions.begin_together(scene.world.store, scene.group, scene.delivery, spans, 2)
+
+
+def end_together(scene: Scene, *, fast: bool) -> None:
+    begin_together(scene, fast=True)
+    store, group, delivery = scene.world.store, scene.group, scene.delivery
+    if fast:
+        begun = list(delivery.begun.values())
+        delivery.begun.clear()
+        transitions.end_together(store, group, delivery, begun)
+    else:
+        messages = list(delivery.singles.values())
+        delivery.alone.clear()
+        change(store, group, messages, BEGUN, None, delivery)
+
+
 def enter(scene: Scene, *, fast: bool) -> None:
     (span,) = scene.taken(3)
     if fast:
@@ -223,7 +246,9 @@ def enter(scene: Scene, *, fast: bool) -> None:
         scene.group.dirty = False  # who enters spans touches the group once for all of them
 
 
-@pytest.mark.parametrize("does", [enter, deliver, end, begin, end_begun])
+@pytest.mark.parametrize(
+    "does", [enter, deliver, end, begin, end_begun, begin_together, end_together]
+)
 def test_the_fast_path_does_what_its_row_says(does: Callable[..., None]) -> None:
     fast, by_the_table = Scene(), Scene()
     does(fast, fast=True)

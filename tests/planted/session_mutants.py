@@ -162,7 +162,7 @@ RETURN_MUTANTS: Final = (
     Mutant(
         "a lease that ends twice",
         "core/verbs/attempts.py",
-        "        del delivery.singles[queue.key_of(message.block.origin, message.sequence)]\n"
+        "        del delivery.alone[queue.key_of(message.block.origin, message.sequence)]\n"
         "        started_unix_ms",
         "        started_unix_ms",
         ("model",),

@@ -17,6 +17,7 @@ from typing import Any, Final
 from minibroker.contract import limits
 from minibrokerd.core.durable import forwarding, paging
 from minibrokerd.core.model import circuits
+from minibrokerd.core.model.deliveries import BegunSpan
 from minibrokerd.core.model.effects import Effects, ReadBack
 from minibrokerd.core.model.extents import Bodies
 from minibrokerd.core.model.group import Group
@@ -59,7 +60,7 @@ from minibrokerd.core.verbs import (
     unused,
     withdrawing,
 )
-from minibrokerd.core.verbs.attempts import leases_over
+from minibrokerd.core.verbs.attempts import lease_over, leases_over
 from minibrokerd.core.verbs.dispatching import dispatch, line_up_all, refill_later
 from minibrokerd.core.verbs.expiring import expire_some
 from minibrokerd.core.verbs.farewells import end_connection
@@ -416,13 +417,15 @@ def _tick(store: Store, command: Tick) -> None:
     if store.hold_until_ms and store.now_ms >= store.hold_until_ms:
         wait_no_longer(store)
     ended: list[Message] = []  # leases: those of one delivery end together
-    due = 0  # messages of sheaves, which have one timer for many
+    due = 0  # messages of sheaves, and of those that were begun together, which have one timer for many
     for timer in store.wheel.advance(store.now_ms, TIMERS_PER_APPLY):
         item = timer.item
         if isinstance(item, Message):
             ended.append(item)
         elif isinstance(item, Group):
             due += delay_over(store, item, timer, TIMERS_PER_APPLY - due)
+        elif isinstance(item, BegunSpan):
+            due += lease_over(store, item, TIMERS_PER_APPLY - due)
         elif isinstance(timer, Lifetime):
             store.sums.lifetimes.overdue.append(timer)
         else:

@@ -14,6 +14,7 @@ are one.
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Iterator
 from struct import Struct
 from typing import Any, Final, NamedTuple
@@ -63,6 +64,7 @@ _OUTCOMES: Final = Struct("<QQQQ")  # session, answered_below, highest sequence,
 _OWN_LENGTHS: Final = (
     8  # bytes of a publish tail that say how long a message is: `cost` has them, too
 )
+_FEW: Final = 16  # messages that something is about: it is noted for each of them
 _PRUNE_AT: Final = 4_096  # outcomes kept of one session before the forgotten ones are dropped
 
 
@@ -96,6 +98,43 @@ def _adds(*metas: type[Meta]) -> Callable[[_Add], _Add]:
     return enter
 
 
+class Together:
+    """What is about consecutive messages, more than a few, until all of these have ended; each ends once."""
+
+    __slots__ = ("_longest", "_origins")
+
+    def __init__(self) -> None:
+        # By origin, in the order of their first one: first, stop, how many live, and what is about them.
+        self._origins: dict[int, list[list[int]]] = {}
+        self._longest = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._origins)
+
+    def add(self, origin: int, first: int, stop: int, what: int) -> None:
+        """Note what is about the messages from `first` to below `stop`."""
+        insort(self._origins.setdefault(origin, []), [first, stop, stop - first, what])
+        self._longest = max(self._longest, stop - first)
+
+    def end(self, origin: int, first: int, stop: int) -> list[int]:
+        """Some messages have ended; return what is about none that lives any more."""
+        there = self._origins.get(origin)
+        if there is None:
+            return []
+        low = bisect_left(there, [first - self._longest])
+        high = bisect_left(there, [stop])
+        ended = []
+        for each in there[low:high]:
+            each[2] -= max(min(each[1], stop) - max(each[0], first), 0)
+            if each[2] <= 0:
+                ended.append(each[3])
+        if ended:
+            there[low:high] = [each for each in there[low:high] if each[2] > 0]
+            if not there:
+                del self._origins[origin]
+        return ended
+
+
 class Digest:
     """Takes the records of one segment in their order; `seal` returns the payload and begins anew."""
 
@@ -106,6 +145,7 @@ class Digest:
         self._others: list[_Item | None] = []
         self._said: dict[tuple[int, int], list[int]] = {}  # which of the others are about a message
         self._left: dict[int, int] = {}  # how many of them live, of one that is about several
+        self._together = Together()  # which are about consecutive ones
         self._acks: dict[int, list[list[int]]] = {}
         self._outcomes: dict[int, _Kept] = {}
         self._states: dict[tuple[int, Key], _Item] = {}  # the last one of each kind and key
@@ -139,6 +179,7 @@ class Digest:
             done.append(_framed((ACKS, queue.to_bytes(4, "little") + b"".join(packed))))
         self._runs, self._last, self._others = [], {}, []
         self._said, self._left, self._acks = {}, {}, {}
+        self._together = Together()
 
     def _run(
         self,
@@ -213,6 +254,9 @@ class Digest:
         for _, origin, first, count in RUN.iter_unpack(record.tail):
             if self._said:
                 self._forget(origin, first, count)
+            if self._together:
+                for index in self._together.end(origin, first, first + count):
+                    self._others[index] = None
             last = intervals[-1] if intervals else None
             if last is not None and last[2] == first and last[0] == origin:
                 last[2] = first + count
@@ -233,6 +277,9 @@ class Digest:
         """Note what the next of the others is about: it is dropped once all these messages have ended."""
         if count > limits.MAX_RUNS_PER_FRAME:
             return  # no broker writes that
+        if count > _FEW:
+            self._together.add(origin, first, first + count, len(self._others))
+            return
         for sequence in range(first, first + count):
             self._said.setdefault((origin, sequence), []).append(len(self._others))
         if count > 1:

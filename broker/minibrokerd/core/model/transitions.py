@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from minibrokerd.core.model.deliveries import Consumer, Delivery
+from minibrokerd.core.model.deliveries import BegunSpan, Consumer, Delivery
 from minibrokerd.core.model.group import Group
 from minibrokerd.core.model.lifetimes import see_waiting
 from minibrokerd.core.model.messages import (
@@ -293,6 +293,35 @@ def begin(store: Store, group: Group, delivery: Delivery, messages: Sequence[Mes
     group.begun += count
     if group.held:
         _stir(store, group)
+
+
+def begin_together(
+    store: Store, group: Group, delivery: Delivery, spans: Sequence[Span], count: int
+) -> None:
+    """HELD to BEGUN: so many messages in spans that were taken out of this delivery; one lease for each span."""
+    unix_ms, lease_ms = store.unix_ms, delivery.lease_ms
+    for span in spans:
+        timer = Timer(None)
+        delivery.begin(BegunSpan(delivery, span, unix_ms, lease_ms, timer))
+        store.wheel.schedule(timer, store.now_ms + lease_ms)
+    group.held -= count
+    group.begun += count
+    if group.held:
+        _stir(store, group)
+
+
+def end_together(
+    store: Store, group: Group, delivery: Delivery, items: Sequence[BegunSpan]
+) -> None:
+    """BEGUN to None: messages that were begun together, and taken out of their delivery."""
+    count = 0
+    for item in items:
+        store.wheel.cancel(item.timer)
+        count += item.span.stop - item.span.first
+    group.begun -= count
+    give_credit(store, group, delivery, count)
+    if group.keys is not None:
+        _count_keys(group.keys, [item.span for item in items], BEGUN, None)
 
 
 def end_begun(store: Store, group: Group, delivery: Delivery, messages: Sequence[Message]) -> None:

@@ -33,6 +33,22 @@ class Timer:
         """Whether the timer waits in a wheel."""
         return self._slot is not None
 
+    def twin(self, item: Any) -> Timer:
+        """Return a timer for something else that is due when this one is; it is armed if this one is."""
+        other, slot = Timer(item), self._slot
+        other.tick = self.tick
+        if slot is not None:
+            slot[other] = None
+            other._slot = slot
+        return other
+
+    def withdraw(self) -> None:
+        """Disarm it, as `Wheel.cancel` does."""
+        slot = self._slot
+        if slot is not None:
+            del slot[self]
+            self._slot = None
+
 
 class Wheel:
     """Timers by deadline, all times in ms of the same clock as `now_ms`."""

@@ -6,19 +6,20 @@ one delivery are ended together, and consecutive messages that are alike share o
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 from operator import attrgetter
 
 from minibroker.contract import limits
 from minibrokerd.core.model.circuits import ended, spares
-from minibrokerd.core.model.deliveries import Delivery
-from minibrokerd.core.model.messages import CAUSES, Message, State, runs_of
+from minibrokerd.core.model.deliveries import BegunSpan, Delivery
+from minibrokerd.core.model.group import Group
+from minibrokerd.core.model.messages import CAUSES, MEMORY, Message, Span, State, runs_of
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.records import AttemptMeta, BeginMeta
 from minibrokerd.core.model.sessions import Session
 from minibrokerd.core.model.state import COUNTER_BITS, Store
-from minibrokerd.core.model.transitions import begin, change, wait
+from minibrokerd.core.model.transitions import begin, begin_together, change, wait
 from minibrokerd.core.verbs.moving import dead_letter, is_used_up
 from minibrokerd.core.verbs.timing import times_of
 
@@ -42,17 +43,49 @@ def begin_messages(store: Store, queue: Queue, messages: list[Message]) -> None:
     assert delivery is not None
     group, now_ms, unix_ms = queue.group, store.now_ms, store.unix_ms
     begin(store, group, delivery, messages)
-    waited_ms, count = unix_ms - messages[0].block.unix_ms, len(messages)
-    store.sums.waits_ms.note(waited_ms, count)
-    times = group.times
-    if times is None or now_ms >= times.until_ms:
-        times = times_of(store, group)
-    times.waits.add(waited_ms, count)
+    _note_waits(store, group, unix_ms - messages[0].block.unix_ms, len(messages))
     if group.key_times is not None:
         for message in messages:
             own_ms = unix_ms - message.block.unix_ms
             group.key_times.of(message.key, now_ms).waits.add(own_ms, 1)
     store.write_leases(BeginMeta, queue, messages)
+
+
+def begin_spans(
+    store: Store, queue: Queue, delivery: Delivery, spans: Sequence[Span], count: int
+) -> None:
+    """Start the leases of consecutive messages, so many, that were taken out of a delivery: one for each span."""
+    begin_together(store, queue.group, delivery, spans, count)
+    _note_waits(store, queue.group, store.unix_ms - spans[0].block.unix_ms, count)
+    write_lease(store, BeginMeta, queue, delivery, spans, delivery.lease_ms)
+
+
+def write_lease(
+    store: Store,
+    kind: type[BeginMeta],
+    queue: Queue,
+    delivery: Delivery,
+    spans: Sequence[Span],
+    lease_ms: int,
+) -> None:
+    """As `Store.write_leases`, of consecutive messages with leases that are as long."""
+    if store.short:
+        return
+    for is_in_memory, group in groupby(spans, key=lambda span: span.block.durability == MEMORY):
+        if is_in_memory:
+            continue
+        run = list(group)
+        first, count = run[0].first, run[-1].stop - run[0].first
+        place = queue.number, delivery.token, delivery.session, run[0].block.origin, first, count
+        store.emit(kind(*place, lease_ms, store.unix_ms, delivery.request))
+
+
+def _note_waits(store: Store, group: Group, waited_ms: int, count: int) -> None:
+    store.sums.waits_ms.note(waited_ms, count)
+    times = group.times
+    if times is None or store.now_ms >= times.until_ms:
+        times = times_of(store, group)
+    times.waits.add(waited_ms, count)
 
 
 def end_attempt(
@@ -133,6 +166,21 @@ def _cut(text: str, most_bytes: int) -> str:
     return text.encode()[:most_bytes].decode(errors="ignore")
 
 
+def lease_over(store: Store, item: BegunSpan, most: int) -> int:
+    """The lease of what was begun together ended: let each of its messages have its own, which ends next.
+
+    Return how many these are; with `most` 0 or less none are, and it is looked at again.
+    """
+    if most <= 0:
+        store.wheel.schedule(item.timer, store.now_ms)
+        return 0
+    messages = item.delivery.part(item)
+    for message in messages:
+        assert message.timer is not None
+        store.wheel.schedule(message.timer, store.now_ms)
+    return len(messages)
+
+
 def leases_over(store: Store, messages: Iterable[Message]) -> None:
     """The leases of these messages ended without a settlement."""
     for delivery, group in groupby(messages, key=attrgetter("delivery")):
@@ -149,7 +197,7 @@ def _end_leases(store: Store, delivery: Delivery, messages: list[Message]) -> No
     entries: dict[int, AttemptMeta] = {}  # by the time of their start
     back: list[Message] = []
     for message in messages:
-        del delivery.singles[queue.key_of(message.block.origin, message.sequence)]
+        del delivery.alone[queue.key_of(message.block.origin, message.sequence)]
         started_unix_ms = message.started_unix_ms
         entry = end_attempt(store, delivery, message, cause, known=entries.get(started_unix_ms))
         entries[started_unix_ms] = entry

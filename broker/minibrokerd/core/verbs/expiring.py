@@ -127,8 +127,9 @@ def _taken_back(store: Store, queue: Queue, lifetime: Lifetime) -> Iterator[Item
 
 
 def _held(delivery: Delivery, block: Block) -> list[Item]:
-    singles = delivery.singles.values()
-    held: list[Item] = [message for message in singles if message.state is State.HELD]
+    held: list[Item] = [
+        message for message in delivery.alone.values() if message.state is State.HELD
+    ]
     return [item for item in [*delivery.spans.values(), *held] if item.block is block]
 
 

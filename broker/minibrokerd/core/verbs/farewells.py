@@ -120,13 +120,13 @@ def return_held(store: Store, delivery: Delivery, *, marked: bool) -> int:
     queue = store.queue_of(delivery)
     if queue is None:
         return 1
-    looks = 1 + len(delivery.spans) + len(delivery.singles)
+    looks = 1 + len(delivery.spans) + len(delivery.alone)
     items: list[Span | Message] = [*delivery.spans.values()]
-    items += [message for message in delivery.singles.values() if message.state is State.HELD]
+    items += [message for message in delivery.alone.values() if message.state is State.HELD]
     delivery.spans.clear()
     for item in items:
         if isinstance(item, Message):
-            del delivery.singles[queue.key_of(item.block.origin, item.sequence)]
+            del delivery.alone[queue.key_of(item.block.origin, item.sequence)]
         item.marked = item.marked or marked
         wait(store, queue.group, item, delivery)
     connection = store.connections.get(delivery.connection)

@@ -35,6 +35,7 @@ from minibrokerd.core.verbs import (
     cancelling,
     exchanging,
     explaining,
+    going_on,
     grouping,
     keying,
     listing,
@@ -184,7 +185,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
             check=routing.check_route,
             apply=routing.route,
         ),
-        _settlement("begin", settling.begin, SEQUENCE | REQUEST | NAMELESS),
+        _settlement("begin", going_on.begin, SEQUENCE | REQUEST | NAMELESS),
         _settlement("ack", settling.ack, ends=True, steps=True),
         # An ack, with a result for each run.
         _settlement("complete", settling.ack, steps=True),
@@ -192,9 +193,9 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         _settlement("reject", settling.reject),
         _settlement("release", settling.release),
         # A renewal that an ack overtook is no trouble of anybody's.
-        _settlement("extend", settling.extend, counts_lost=False),
+        _settlement("extend", going_on.extend, counts_lost=False),
         # What is said of a message that somebody else has by now is of no interest.
-        _settlement("progress", settling.progress, counts_lost=False),
+        _settlement("progress", going_on.progress, counts_lost=False),
         _request("result", results.result),
         _request("consume", requests.consume, makes="queue", owned="queue"),
         _request("cancel", requests.cancel),

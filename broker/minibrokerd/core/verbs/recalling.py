@@ -112,7 +112,7 @@ def _holders(
     looks = 0
     for delivery in islice(group.deliveries.values(), MOST_DELIVERIES):
         consumer = delivery.consumer
-        looks += 1 + len(delivery.spans) + len(delivery.singles)
+        looks += 1 + len(delivery.spans) + len(delivery.alone)
         if looks > MOST_ITEMS:
             break
         count = sum(item.stop - item.first for item in _held(delivery))
@@ -125,7 +125,7 @@ def _holders(
 
 
 def _held(delivery: Delivery) -> list[Item]:
-    singles = [each for each in delivery.singles.values() if each.state is State.HELD]
+    singles = [each for each in delivery.alone.values() if each.state is State.HELD]
     return [*delivery.spans.values(), *singles]
 
 

@@ -1,4 +1,4 @@
-"""BEGIN and the settlements: what a session does with what it holds, and what the lease clock does.
+"""The settlements: what a session does with what it holds; what ends nothing is in going_on.py.
 
 Every verb gets runs of (token, origin, first, count). What is no longer under its token is lost: it is named
 in the answer and nothing is changed for it. The table of attempts is in protocol.md, section 5.
@@ -15,24 +15,23 @@ from minibroker.contract.wire import RUN, pack_runs
 from minibrokerd.core.model.chains import write
 from minibrokerd.core.model.circuits import ended as attempts_ended
 from minibrokerd.core.model.claims import Claims
-from minibrokerd.core.model.deliveries import Delivery, Run
+from minibrokerd.core.model.deliveries import BegunSpan, Delivery, Run
 from minibrokerd.core.model.inputs import Frame, Slice
 from minibrokerd.core.model.key_times import note_ended
 from minibrokerd.core.model.messages import BEGUN, HELD, MEMORY, Item, Message, Span, singles_of
 from minibrokerd.core.model.noting import bytes_of_ends, note_one
 from minibrokerd.core.model.queues import Queue
-from minibrokerd.core.model.records import AckMeta, ExtendMeta
+from minibrokerd.core.model.records import AckMeta
 from minibrokerd.core.model.refusals import Broken, Refused
 from minibrokerd.core.model.sessions import Connection, Result
 from minibrokerd.core.model.state import Store
 from minibrokerd.core.model.transitions import change, end_held, state_in, wait
-from minibrokerd.core.verbs.attempts import begin_messages, drop_delivery, end_attempt
+from minibrokerd.core.verbs.attempts import drop_delivery, end_attempt
 from minibrokerd.core.verbs.keying import back_off
 from minibrokerd.core.verbs.moving import dead_letter, is_used_up, retry_delay_ms
 from minibrokerd.core.verbs.recalling import given_back
-from minibrokerd.core.verbs.results import progressed
 from minibrokerd.core.verbs.runs import read_errors, read_runs, read_values
-from minibrokerd.core.verbs.taking import take_begun, take_spans
+from minibrokerd.core.verbs.taking import take_begun, take_spans, take_together
 from minibrokerd.core.verbs.timing import times_of
 
 RELEASE_DELAY_MS: Final = (
@@ -94,7 +93,17 @@ class Settlement:
         ):
             return False
         span = delivery.spans.get(first)
-        if span is None:
+        if delivery.begun:
+            some = take_together(self.store, self.queue, delivery, first, count)
+            if not some:
+                return False
+            self._note_all(some)
+            last = some[-1]
+            if isinstance(last, Span):
+                self.sent_unix_ms = last.block.unix_ms
+            else:
+                self.began_unix_ms = last.started_unix_ms
+        elif span is None:
             begun = take_begun(self.store, self.queue, delivery, first, count)
             if not begun:
                 return False
@@ -124,7 +133,7 @@ class Settlement:
         if span.block.durability < self.durability:
             self.durability = span.block.durability
 
-    def _note_all(self, items: Sequence[Item]) -> None:
+    def _note_all(self, items: Sequence[Item | BegunSpan]) -> None:
         """Take note of how safe it is to be that these are settled."""
         for item in items:
             if item.block.durability < self.durability:
@@ -133,12 +142,8 @@ class Settlement:
     def found(self, run: Run) -> Iterator[tuple[Delivery, Item]]:
         """Take the messages of a run out of their delivery; note those that are lost."""
         token, origin, first, count = run
-        delivery = self.group.deliveries.get(token)
-        if (
-            delivery is None
-            or delivery.queue_number != self.queue.number
-            or not self._may(delivery)
-        ):
+        delivery = self.delivery_of(token)
+        if delivery is None:
             self.lost.append(run)
             return
         for item in delivery.take(origin, first, count):
@@ -153,23 +158,14 @@ class Settlement:
     def holds(self, run: Run) -> bool:
         """Whether all of a run is under its token."""
         token, origin, first, count = run
-        delivery = self.group.deliveries.get(token)
-        return (
-            delivery is not None
-            and delivery.queue_number == self.queue.number
-            and self._may(delivery)
-            and delivery.holds(origin, first, count)
-        )
+        delivery = self.delivery_of(token)
+        return delivery is not None and delivery.holds(origin, first, count)
 
     def singles(self, run: Run) -> Iterator[Message]:
         """Yield each message of a run as one of its own, left in its delivery; note those that are lost."""
         token, origin, first, count = run
-        delivery = self.group.deliveries.get(token)
-        if (
-            delivery is None
-            or delivery.queue_number != self.queue.number
-            or not self._may(delivery)
-        ):
+        delivery = self.delivery_of(token)
+        if delivery is None:
             self.lost.append(run)
             return
         for sequence in range(first, first + count):
@@ -178,6 +174,13 @@ class Settlement:
                 self._lose(token, origin, sequence)
             else:
                 yield message
+
+    def delivery_of(self, token: int) -> Delivery | None:
+        """Return what is held under a token, by the session that says so; None: nothing is."""
+        delivery = self.group.deliveries.get(token)
+        if delivery is None or delivery.queue_number != self.queue.number:
+            return None
+        return delivery if self._may(delivery) else None
 
     def _may(self, delivery: Delivery) -> bool:
         # A token is no secret: only the session that it was given to may settle under it.
@@ -200,16 +203,6 @@ class Settlement:
 
 
 # -- the verbs ----------------------------------------------------------------------------------
-
-
-def begin(work: Settlement) -> None:
-    """A handler starts: the lease clock runs, the attempt counts."""
-    for run in work.runs:
-        begin_messages(work.store, work.queue, _not_begun(work.singles(run)))
-
-
-def _not_begun(messages: Iterable[Message]) -> list[Message]:
-    return [message for message in messages if message.state is not BEGUN]
 
 
 def ack(work: Settlement) -> None:
@@ -312,18 +305,6 @@ def _keep_results(work: Settlement, ended: list[Run]) -> None:
     write(store)
 
 
-def progress(work: Settlement) -> None:
-    """Say how far messages are; what is only held has begun."""
-    assert work.values is not None, "it was checked"
-    for run, note in zip(work.runs, work.values, strict=True):
-        for message in work.singles(run):
-            begin_messages(work.store, work.queue, _not_begun([message]))
-            id = message.block.origin, message.sequence
-            progressed(
-                work.store, work.queue, id, work.part.permille, note.decode(errors="replace")
-            )
-
-
 def _has_outcome(store: Store, frame: Frame, lost: Sequence[object]) -> bool:
     """Whether the frame is one ack that lost nothing, in one ACK record: that has its outcome."""
     return (
@@ -397,21 +378,6 @@ def _note_silence(store: Store, connection: Connection) -> None:
     main = connection.session.connection
     if not connection.main and main is not None:
         store.connections[main].silent = True
-
-
-def extend(work: Settlement) -> None:
-    """Renew leases from now; what is still held begins, for its BEGIN may be overtaken by a renewal."""
-    store = work.store
-    for run in work.runs:
-        messages = list(work.singles(run))
-        begin_messages(store, work.queue, _not_begun(messages))
-        for message in messages:
-            assert message.timer is not None
-            assert message.delivery is not None
-            message.lease_ms = work.part.lease_ms or message.delivery.lease_ms
-            store.wheel.schedule(message.timer, store.now_ms + message.lease_ms)
-        store.write_leases(ExtendMeta, work.queue, messages)
-    # A renewal that is lost in a crash is made good by the start: nobody waits.
 
 
 def held_singles(delivery: Delivery, item: Item) -> Iterator[Message]:

@@ -89,8 +89,9 @@ def _put_back(store: Store, delivery: Delivery) -> int:
     queue = store.queue_of(delivery)
     if queue is None:
         return 0
-    singles, delivery.singles = delivery.singles, {}
-    for message in singles.values():
+    singles = list(delivery.singles.values())
+    delivery.alone.clear()
+    for message in singles:
         message.ended_token, message.started_unix_ms = delivery.token, 0
         store.write_return(queue, [message], 0, None)
         wait(store, queue.group, message, delivery)
