@@ -13,7 +13,6 @@ from operator import attrgetter
 from minibroker.contract import limits
 from minibrokerd.core.model.circuits import ended, spares
 from minibrokerd.core.model.deliveries import BegunSpan, Delivery
-from minibrokerd.core.model.group import Group
 from minibrokerd.core.model.messages import CAUSES, MEMORY, Message, Span, State, runs_of
 from minibrokerd.core.model.queues import Queue
 from minibrokerd.core.model.records import AttemptMeta, BeginMeta
@@ -43,7 +42,12 @@ def begin_messages(store: Store, queue: Queue, messages: list[Message]) -> None:
     assert delivery is not None
     group, now_ms, unix_ms = queue.group, store.now_ms, store.unix_ms
     begin(store, group, delivery, messages)
-    _note_waits(store, group, unix_ms - messages[0].block.unix_ms, len(messages))
+    waited_ms, count = unix_ms - messages[0].block.unix_ms, len(messages)
+    store.sums.waits_ms.note(waited_ms, count)
+    times = group.times
+    if times is None or now_ms >= times.until_ms:
+        times = times_of(store, group)
+    times.waits.add(waited_ms, count)
     if group.key_times is not None:
         for message in messages:
             own_ms = unix_ms - message.block.unix_ms
@@ -56,7 +60,9 @@ def begin_spans(
 ) -> None:
     """Start the leases of consecutive messages, so many, that were taken out of a delivery: one for each span."""
     begin_together(store, queue.group, delivery, spans, count)
-    _note_waits(store, queue.group, store.unix_ms - spans[0].block.unix_ms, count)
+    waited_ms = store.unix_ms - spans[0].block.unix_ms
+    store.sums.waits_ms.note(waited_ms, count)
+    times_of(store, queue.group).waits.add(waited_ms, count)
     write_lease(store, BeginMeta, queue, delivery, spans, delivery.lease_ms)
 
 
@@ -78,14 +84,6 @@ def write_lease(
         first, count = run[0].first, run[-1].stop - run[0].first
         place = queue.number, delivery.token, delivery.session, run[0].block.origin, first, count
         store.emit(kind(*place, lease_ms, store.unix_ms, delivery.request))
-
-
-def _note_waits(store: Store, group: Group, waited_ms: int, count: int) -> None:
-    store.sums.waits_ms.note(waited_ms, count)
-    times = group.times
-    if times is None or store.now_ms >= times.until_ms:
-        times = times_of(store, group)
-    times.waits.add(waited_ms, count)
 
 
 def end_attempt(
