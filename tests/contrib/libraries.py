@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from support.processes import TETHER, look_until
+from support.processes import TETHER
 
 # Tasks say here what they have done, each with one write that is whole or not there.
 RAN = """
@@ -56,28 +56,10 @@ class Library:
         self.workers.append(worker)
         return worker
 
-    def call(self, source: str) -> str:
-        """Run a program that sends tasks; return what it printed."""
-        done = subprocess.run(
-            [sys.executable, "-c", source],
-            env=self.env,
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
     def ran(self) -> Counter[str]:
         """Return how often each thing was run, without the process that ran it."""
         lines = self.record.read_text().splitlines()
         return Counter(line.partition(" ")[2] for line in lines)
-
-    def wait_for(self, runs: Sequence[str]) -> None:
-        """Return when all of `runs` have happened."""
-        wanted = set(runs)
-        look_until(lambda: wanted <= self.ran().keys(), self.workers[-1], self.log)
 
     @property
     def log(self) -> str:

@@ -229,9 +229,7 @@ class _Consumer(dramatiq.Consumer):
 
     def requeue(self, messages: Iterable[Any]) -> None:
         for message in messages:
-            if message.begin():
-                with suppress(LeaseLost):
-                    message.lent.release()
+            message.consumer.give_back(message.lent)
 
     def close(self) -> None:
         self._messages.retire()

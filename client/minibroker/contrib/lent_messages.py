@@ -6,7 +6,9 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+from minibroker.contract.errors import LeaseLost
 from minibroker.contrib.lending import Lending
+from minibroker.session.settlements import HELD
 from minibroker.sync.consumer import Consumer
 from minibroker.sync.driver import Driver
 from minibroker.sync.message import Message
@@ -66,6 +68,16 @@ class LentMessages(Lending, Consumer[Any]):
         if is_here and not flush and driver.keeper is not None:
             driver.keeper.soon()
         return is_here
+
+    def give_back(self, message: Message[Any]) -> None:
+        """Give a message back, uncharged; one that was not begun has never been away."""
+        with self._driver:
+            unseen = self._lent.pop(id(message), None) is not None
+            if unseen and message.state == HELD:
+                self._driver.machine.give_back([message])
+        if not unseen:
+            with suppress(LeaseLost):
+                message.release()
 
     def write(self) -> None:
         """Write what was settled, now: a process that dies then does not take it along."""

@@ -15,6 +15,21 @@ from taskiq.receiver import Receiver
 from minibroker.contrib.taskiq import MinibrokerBroker, MinibrokerResultBackend
 from minibroker.testing import ServerProcess
 
+OBJECT = "looks into the results of the broker in memory, or asks for what only that one does"
+DELAY = "waits for a second, while a delay of five is waited for here: the broker in memory does not know delays"
+CONTEXT = "the context of who sends a task is not there where it runs"
+AGAIN = "an exception that cannot be made again out of its arguments comes back as another one, as from all stores"
+DIFFER = {
+    "test_progress_tracker_validation_error": AGAIN,
+    "test_inmemory_broker_raises_unknown_task_error": OBJECT,
+    "test_run_task_successful_sync_preserve_contextvars": CONTEXT,
+    "test_run_task_successful_async_preserve_contextvars": CONTEXT,
+    "test_wait_result_error": OBJECT,
+    "test_wait_result_no_result": OBJECT,
+    "test_per_task_exc_types_matching[SmartRetryMiddleware]": DELAY,
+    "test_per_task_exc_types_override_global[SmartRetryMiddleware]": DELAY,
+    "test_retry_of_custom_exc_types_of_smart_middleware": DELAY,
+}
 URL: list[str] = []
 STARTED: list[SuiteBroker] = []
 
@@ -46,6 +61,14 @@ class SuiteBroker(MinibrokerBroker):
 
 
 taskiq.InMemoryBroker = SuiteBroker
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Expect what differs to differ, and nothing else."""
+    for item in items:
+        name = item.name if item.name in DIFFER else item.name.partition("[")[0]
+        if reason := DIFFER.get(name):
+            item.add_marker(pytest.mark.xfail(reason=reason, strict=True))
 
 
 @pytest.fixture(scope="session", autouse=True)
