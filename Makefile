@@ -44,6 +44,8 @@ help:
 	@echo "make attacks  strangers flood a broker, COUNT=10000 times each, with and without TLS: pings of others stay below 20 ms"
 	@echo "make bench-workers   a job that does nothing through minibroker worker, Celery, Dramatiq, Taskiq and RQ: ARGS=\"--rounds 1\""
 	@echo "make bench-tenants   tenants, rates, priorities, doubles, schedules: minibroker, BullMQ, Faktory, RabbitMQ, Celery: ARGS=\"--only celery\""
+	@echo "make celery-suite    kombu's and Celery's own integration tests, on this broker and beside it on Redis: FILES=\"test_tasks\""
+	@echo "make celery-torture  20,000 tasks of Celery under SIGKILLs of workers and broker, the same on Redis: ARGS=\"--only minibroker\""
 	@echo "make bench-blocking  one publish at a time: minibroker.sync, the asyncio client, redis-py: ARGS=\"--pairs 3\""
 	@echo "make bench-http  what it costs to be watched: scrapes, an open page, tokens; and encrypted; ARGS=\"rates --pairs 7\""
 	@echo "make page     the page in Chromium with 10,000 queues and 100,000 dead messages; how long each page takes to load"
@@ -140,6 +142,12 @@ bench-blocking: $(VENV)/.peers-ready
 
 bench-http: $(VENV)/.develop-ready
 	@$(BIN)/python -m benchmarks.watched $(ARGS)
+
+celery-suite: $(VENV)/.peers-ready
+	@PYTHONPATH=tests FILES="$(or $(FILES),test_tasks test_canvas test_worker test_inspect)" $(BIN)/python tests/contrib/suites/celery_suite.py
+
+celery-torture: $(VENV)/.peers-ready
+	@$(BIN)/python -m benchmarks.celery_torture $(ARGS)
 
 demo: $(VENV)/.develop-ready
 	@$(BIN)/python examples/signup/demo.py

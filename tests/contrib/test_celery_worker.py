@@ -167,3 +167,30 @@ def test_what_a_worker_had_goes_to_another(
             assert not given_back.attempts
         else:
             assert "waits 0" in stopped.lines()
+
+
+def test_a_worker_hears_control_and_tells_events(
+    shop, start_worker: StartWorker, gate: Path
+) -> None:
+    """By exchanges of the broker: inspect, revoke, and what a monitor like Flower listens to."""
+    seen: list[tuple[str, str]] = []
+    with shop.app.connection() as connection:
+        receiver = shop.app.events.Receiver(
+            connection,
+            handlers={"*": lambda event: seen.append((event["type"], event.get("uuid", "")))},
+        )
+        with receiver.consumer_context(wakeup=False) as (its_own, _, _):
+            worker = start_worker("-P", "threads", "-c", "1", "-E")
+            running = shop.wait.delay("job", str(gate))
+            worker.says("job began 0")
+            (active,) = shop.app.control.inspect(timeout=20, limit=1).active().values()
+            assert [each["id"] for each in active] == [running.id]
+            unwanted = shop.say_task.delay("unwanted")
+            assert shop.app.control.revoke(unwanted.id, reply=True, timeout=20, limit=1)
+            gate.touch()
+            wanted = shop.say_task.delay("wanted")
+            worker.says("wanted 0")
+            while ("task-succeeded", wanted.id) not in seen:
+                its_own.drain_events(timeout=20)
+    assert ("task-revoked", unwanted.id) in seen
+    assert "unwanted 0" not in worker.lines()
