@@ -163,7 +163,7 @@ def test_what_a_worker_had_goes_to_another(
         stopped.process.wait(30)
         if queue.peek():
             (given_back,) = queue.peek()
-            assert given_back.state == "READY"
+            assert given_back.info["state"] == "READY"
             assert not given_back.attempts
         else:
             assert "waits 0" in stopped.lines()

@@ -7,7 +7,7 @@ import os
 import kombu
 import pytest
 
-from .common import (
+from .common import (  # type: ignore[import-not-found]  # of kombu's tests
     BaseExchangeTypes,
     BaseFailover,
     BaseMessage,
