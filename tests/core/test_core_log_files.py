@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 from harness import World
 from test_core_logs import archives, bodies, everything, group, make_log, offsets, read
 
-from minibrokerd.core.model.retained import Forget
+from minibrokerd.core.model.retained import Forget, Piece
 from minibrokerd.engine.archivist import SyncFailed
 from minibrokerd.log.sizes import sizes_of
 
@@ -63,6 +65,30 @@ def test_groups_wait_for_room_and_readers_do_not() -> None:
     world.files.retry()
     assert [m.body for m in client.receive_all(queue)] == [b"a", b"b"]
     assert [m.body for m in client.receive_all(other)] == [b"b"]
+
+
+def test_what_was_read_is_not_kept_while_there_is_no_room() -> None:
+    """A thousand groups would have a thousand such reads in memory, whatever its limit is; it is read again."""
+    world = World()
+    client = world.hello()
+    make_log(client)
+    client.publish("log", b"a", b"b")
+    world.files.has_room = False
+    before = _pieces()
+    queues = [group(client, f"g{number}") for number in range(10)]
+    world.files.retry()
+    assert _pieces() == before
+    assert not any(world.queue(queue).count() for queue in queues)
+    world.files.has_room = True
+    world.files.errors.append(OSError("not now"))
+    world.files.retry()
+    world.files.retry()
+    for queue in queues:
+        assert [m.body for m in client.receive_all(queue)] == [b"a", b"b"]
+
+
+def _pieces() -> int:
+    return sum(type(each) is Piece for each in gc.get_objects())
 
 
 def test_a_start_deletes_what_is_of_no_log() -> None:

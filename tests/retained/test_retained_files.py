@@ -251,4 +251,11 @@ def test_who_reads_the_same_reads_the_disk_once(tmp_path: Path) -> None:
     shelf.get(1).append([frame_of(100)])
     assert shelf.read(1, 100, 200).frames[0].first == 100
     assert shelf.cache.disk_reads == 2
+    shelf.cache.limit(1)  # there is less memory than that
+    for _ in range(2):
+        shelf.cache.forget(1)
+        before = shelf.cache.disk_reads
+        shelf.read(1, 0, 10_000)
+        shelf.read(1, 0, 10_000)
+        assert shelf.cache.disk_reads == before + 2
     shelf.close()

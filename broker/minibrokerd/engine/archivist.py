@@ -99,7 +99,8 @@ class Archivist:
         self._on_failed = on_failed
         self._unix_ms: Callable[[], int] = lambda: core.store.unix_ms
         self._bodies = BodyStore()
-        self._waiting: deque[Fetched] = deque()  # for room
+        self._later: deque[Fetch] = deque()  # by groups, when there is room for what they get
+        self._is_waiting = False  # for room
         self.ends: deque[Forget] = deque()  # what waits for the sync of a batch
         self._is_looking = False
         self._at_work: set[int] = set()  # logs whose files are being written anew
@@ -199,15 +200,22 @@ class Archivist:
             nothing = Extension(0, 0, 0, 0)
             self._apply(Fetched(work, (), 0, 0, nothing, is_at_end=True))
 
-    def _fetch_again(self, work: Fetch) -> None:
-        """Try again for a group that is still waiting for it."""
+    def _fetch_again(self, work: Fetch) -> bool:
+        """Try again for a group, and return whether it is still waiting for it."""
         queue = self._core.store.by_number.get(work.group)
         there = queue.group.retained if queue is not None else None
-        if isinstance(there, Feeder) and there.generation == work.generation:
+        waits = isinstance(there, Feeder) and there.generation == work.generation
+        if waits:
             self._fetch(work)
+        return waits
 
     def _fetched(self, work: Fetch, found: _Read) -> None:
         chunk = found.chunk
+        if work.group and not self._has_room(sum(len(frame.tail) for frame in chunk.frames)):
+            # Of what was read nothing is kept meanwhile: there may be a thousand groups.
+            self._later.append(work)
+            self._look_for_room()
+            return
         fetched = Fetched(
             work,
             [self._piece(frame) for frame in chunk.frames],
@@ -218,21 +226,25 @@ class Archivist:
             behind=found.behind,
             damaged=chunk.skipped_damage,
         )
-        if not work.group:
-            self._apply(fetched)
-            return
-        self._waiting.append(fetched)
-        if len(self._waiting) == 1:
-            self.go_on()
+        self._apply(fetched)
+        self._next()
 
-    def go_on(self) -> None:
-        """Hand on what was read for groups, as far as there is room for it."""
-        while self._waiting:
-            size = sum(piece.extent.size for piece in self._waiting[0].pieces)
-            if not self._has_room(size):
-                self._loop.call_later(ROOM_LOOK_S, self.go_on)
+    def _next(self) -> None:
+        """Read for one that waits for room, if there is some; the next one follows when that is done."""
+        while self._later and self._has_room(0):
+            if self._fetch_again(self._later.popleft()):
                 return
-            self._apply(self._waiting.popleft())
+
+    def _look_for_room(self) -> None:
+        if not self._is_waiting:
+            self._is_waiting = True
+            self._loop.call_later(ROOM_LOOK_S, self._room_again)
+
+    def _room_again(self) -> None:
+        self._is_waiting = False
+        self._next()
+        if self._later:
+            self._look_for_room()
 
     def _piece(self, frame: Frame) -> Piece:
         key, encoding, columns = _unpack(frame.meta)

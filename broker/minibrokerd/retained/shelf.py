@@ -246,6 +246,10 @@ class Cache:
                 return part
             offset = part.next_offset  # a gap at the end of what was kept
 
+    def limit(self, most_bytes: int) -> None:
+        """Keep no more than that from the next read on, nor more than `CACHE_BYTES`."""
+        self._most_bytes = min(most_bytes, CACHE_BYTES)
+
     def forget(self, number: int) -> None:
         """Drop what was read of a log."""
         with self._lock:

@@ -54,6 +54,9 @@ from minibrokerd.serving.entry import Entry
 
 WEBHOOK_S: Final = 2.0  # that a stop waits for a webhook, of what its deadline has left
 BACKSTOP_S: Final = 1.0  # after the deadline, when the loop itself is stuck
+CACHE_SHARE: Final = (
+    16  # of the memory that may be used, for what was read of retained logs of late
+)
 LIMIT_LOOK_S: Final = 30.0
 TURN_S: Final = 0.02  # between two turns of the loop in a recovery
 # How long the loop may keep the interpreter from the thread that syncs, which asks for it three times a batch:
@@ -164,13 +167,15 @@ class Server:
             calendar_of=calendar_of,
             secret=token_bytes(32),
         )
+        self._retained = Retained(FileOps(), os.path.join(options.data_dir, "retained"))
+        self._retained.cache.limit(self._memory_limit.bytes // CACHE_SHARE)
         self.engine = Engine(
             self._core,
             log,
             loop,
             self._failed,
             self._memory_limit.bytes,
-            retained=Retained(FileOps(), os.path.join(options.data_dir, "retained")),
+            retained=self._retained,
             hand=InThread(loop),
         )
         shares = listening.connection_limits(MOST_VISITORS if pages else 0)
@@ -373,6 +378,7 @@ class Server:
         if limit != self._memory_limit:
             self._memory_limit = limit
             self.engine.limit_memory(limit.bytes)
+            self._retained.cache.limit(limit.bytes // CACHE_SHARE)
             self.subject.memory_limit_bytes = limit.bytes
             events.warning("memory_limit_changed", **limit.fields())
 
