@@ -109,7 +109,7 @@ class Reader:
         settlements = self.session.settlements_of(queue)
         delivery = Delivery(queue, self.next_token, 30_000, settlements, QuietShell())
         self.next_token += 1
-        run = DeliveryRun(delivery, 1, 1, False, 0, 0, None)
+        run = DeliveryRun(delivery, settlements, 1, 1, False, 0, 0, None)
         delivery.messages = [Message(run, n * every, b"", b"") for n in range(count)]
         delivery.open = count
         for message in delivery.messages:

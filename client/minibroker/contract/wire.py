@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate, pairwise
 from typing import Any, Final
 
 import msgpack
@@ -183,11 +184,8 @@ def unpack_strings(column: bytes | memoryview, count: int) -> tuple[list[bytes],
     at = 4 * count
     if at + sum(lengths) > len(column):
         raise ProtocolError("the lengths of a string column exceed the column")
-    values = []
-    for length in lengths:
-        values.append(bytes(column[at : at + length]))
-        at += length
-    return values, at
+    places = list(accumulate(lengths, initial=at))
+    return [bytes(column[first:stop]) for first, stop in pairwise(places)], places[-1]
 
 
 def pack_runs(runs: Iterable[tuple[int, int, int, int]]) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterable
 from itertools import accumulate
+from operator import itemgetter
 from typing import Any, Final
 
 from minibroker.contract import wire
@@ -12,6 +13,7 @@ from minibroker.contract.errors import ProtocolError
 from minibroker.session.message import Delivery, DeliveryRun, MessageData
 from minibroker.session.settlements import ENDED, Settlements
 
+_COUNT: Final = itemgetter(2)  # the messages of a row
 FIRST_LOOK: Final = 64  # deliveries, before it is looked through for those of which nothing is left
 
 MakeMessage = Callable[[DeliveryRun, int, bytes, bytes], MessageData[Any]]
@@ -47,7 +49,7 @@ def unpack_delivery(
         raise ProtocolError(
             f"the server sent a delivery that does not add up: {error!r}"
         ) from error
-    if sum(row[2] for row in rows) != count or sum(lengths) != len(frame.blob):
+    if sum(map(_COUNT, rows)) != count or sum(lengths) != len(frame.blob):
         raise ProtocolError("the runs or lengths of a delivery do not cover its messages")
     messages = delivery.messages
     blob, at, append = frame.blob, 0, messages.append
@@ -56,9 +58,15 @@ def unpack_delivery(
     for (origin, first, run_count, attempt, flags, encoding, published), key in zip(
         rows, keys, strict=True
     ):
+        marked = bool(flags & wire.MARKED)
         run = DeliveryRun(
-            delivery, origin, attempt, bool(flags & wire.MARKED), encoding, published, key
+            delivery, settlements, origin, attempt, marked, encoding, published, key
         )
+        if run_count == 1:  # as where keys take turns
+            body_at, end = next(cuts)
+            append(make(run, first, blob[at:body_at], blob[body_at:end]))
+            at = end
+            continue
         # The range comes first: it ends before it takes a cut that belongs to the next run.
         for sequence, (body_at, end) in zip(range(first, first + run_count), cuts, strict=False):
             append(make(run, sequence, blob[at:body_at], blob[body_at:end]))

@@ -70,38 +70,17 @@ class Delivery:
         return [message for message in self.messages if message.state in (BEGUN, TOLD)]
 
 
-class DeliveryRun:
-    """What consecutive messages of a delivery share."""
+class DeliveryRun(msgspec.Struct, eq=False):
+    """What consecutive messages of a delivery share; of keys that take turns there is one for each message."""
 
-    __slots__ = (
-        "attempt",
-        "delivery",
-        "encoding",
-        "key",
-        "marked",
-        "origin",
-        "published_unix_ms",
-        "settlements",
-    )
-
-    def __init__(
-        self,
-        delivery: Delivery,
-        origin: int,
-        attempt: int,
-        marked: bool,
-        encoding: int,
-        published_unix_ms: int,
-        key: str | None,
-    ) -> None:
-        self.delivery = delivery
-        self.settlements = delivery.settlements
-        self.origin = origin
-        self.attempt = attempt
-        self.marked = marked
-        self.encoding = encoding
-        self.published_unix_ms = published_unix_ms
-        self.key = key
+    delivery: Delivery
+    settlements: Settlements  # those of the delivery
+    origin: int
+    attempt: int
+    marked: bool
+    encoding: int
+    published_unix_ms: int
+    key: str | None
 
 
 class MessageData(msgspec.Struct, Generic[Body], eq=False, gc=False):

@@ -227,7 +227,11 @@ def runs_of(messages: Iterable[Item]) -> list[Run]:
     first = following = -1
     for message in messages:
         sequence = message.sequence
-        if sequence == following and message.run is last:
+        # Where keys take turns each message has a run of its own, of the same delivery.
+        if sequence == following and (
+            message.run is last
+            or (message.run.delivery is last.delivery and message.run.origin == last.origin)
+        ):
             following += 1
             continue
         if last is not None:

@@ -100,6 +100,18 @@ class Index:
 
     def discard_all(self, spans: Sequence[Span]) -> None:
         """Take out spans that are here: a shelf is looked for once for neighbours that share it."""
+        block, standing = spans[0].block, self._standing
+        firsts = [span.first for span in spans if span.block is block]
+        if len(firsts) == len(spans) and min(firsts) >> SHELF_BITS == max(firsts) >> SHELF_BITS:
+            self._clear(self._shelf_of(block.origin, firsts[0]), firsts)  # as of most rounds of keys
+            if block.batch <= standing.upto:
+                standing.took_old = True
+        else:
+            self._discard_apart(spans)
+        standing.item_bytes -= len(spans) * (SPAN_OBJECT_BYTES + self.more_bytes)
+
+    def _discard_apart(self, spans: Sequence[Span]) -> None:
+        """Take out spans of several publishes, or shelves."""
         standing, block, far, last = self._standing, None, 0, -1
         firsts: list[int] = []
         for span in spans:
@@ -115,7 +127,6 @@ class Index:
                 last, firsts = number, []
             firsts.append(first)
         self._clear(last, firsts)
-        standing.item_bytes -= len(spans) * (SPAN_OBJECT_BYTES + self.more_bytes)
 
     def _clear(self, number: int, firsts: list[int]) -> None:
         if firsts:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from minibrokerd.core.model.lane import KeyLane, Lane
+from minibrokerd.core.model.lane import NO_SPANS, KeyLane, Lane
 from minibrokerd.core.model.messages import NO_TERMS, Span
 
 Member = Lane | Span  # a span that waits alone for its key stands in the line itself
@@ -86,11 +86,12 @@ class Turn:
         member, last = self.behind, None
         terms = NO_TERMS
         for _ in range(min(most, self.count)):
-            kind = type(member)
-            if kind is KeyLane and not member.returned:
-                span = member.fresh[0]
-            elif kind is Span:
+            kind, fresh = type(member), NO_SPANS
+            if kind is Span:
                 span = member
+            elif kind is KeyLane and not member.returned:
+                fresh = member.fresh
+                span = fresh[0]
             else:
                 break
             block = span.block
@@ -104,9 +105,12 @@ class Turn:
             singles.append(span)
             most_bytes -= size
             next = member.behind
-            if kind is KeyLane and member.drop_first():
+            if len(fresh) > 1:  # so it is a deque
+                fresh.popleft()
                 last = member
             else:
+                if fresh:
+                    member.fresh = NO_SPANS
                 self.leave(member)
                 gone.append(member)
             member = next

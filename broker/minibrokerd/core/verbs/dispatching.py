@@ -145,7 +145,7 @@ def _deliver(store: Store, group: Group, consumer: Consumer, most: int) -> bool:
         tell_counts(store, items, header)
     if is_keyed:
         header["keyed"] = True
-        column += _keys(items)
+        column += _keys(items, len(runs))
     if consumer.request is None:
         header["consumer"] = consumer.number
         connection.tokens.add(token)
@@ -251,14 +251,14 @@ def _end_receive(store: Store, group: Group, consumer: Consumer, delivery: Deliv
     begin_messages(store, group.queue, delivery.all_singles())
 
 
-def _keys(items: list[Item]) -> bytes:
+def _keys(items: list[Item], runs: int) -> bytes:
+    """Return the column with the key of each run."""
+    if runs == len(items):
+        return pack_strings([item.key.encode() for item in items])
     keys = []
     for item in items:
-        key = item.key.encode()
-        if item.block.encodings is None:
-            keys.append(key)
-        else:
-            keys += [key] * len(alike(item.block, item))
+        pieces = 1 if item.block.encodings is None else len(alike(item.block, item))
+        keys += [item.key.encode()] * pieces
     return pack_strings(keys)
 
 

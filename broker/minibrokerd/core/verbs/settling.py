@@ -134,8 +134,9 @@ class Settlement:
             self.durability = span.block.durability
 
     def _note_all(self, items: Sequence[Item | BegunSpan]) -> None:
-        """Take note of how safe it is to be that these are settled."""
-        for item in items:
+        """Take note of how safe it is to be that these, of consecutive ids, are settled."""
+        is_one = items[0].block is items[-1].block  # then all are of it, too
+        for item in items[:1] if is_one else items:
             if item.block.durability < self.durability:
                 self.durability = item.block.durability
 
