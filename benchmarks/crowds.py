@@ -10,6 +10,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import closing
 from itertools import islice
+from statistics import median
 from time import perf_counter
 from typing import Any
 
@@ -24,7 +25,8 @@ import minibroker
 BODY = b"x" * BODY_BYTES
 SMALL = b"x" * 10
 HOUR_MS = 3_600_000
-ROUNDS = 20
+ROUNDS = 50  # of a thousand messages each, in one piece of work
+PAIRS = 5
 
 
 async def starts(broker: Broker, scale: int) -> str:
@@ -94,17 +96,27 @@ async def memory(broker: Broker, scale: int) -> str:
 
 
 async def beside(broker: Broker, frames: Iterator[tuple[dict[str, Any], bytes, bytes]]) -> str:
-    """Measure the work without and with what the frames bring."""
-    without = await work(broker)
-    await asyncio.to_thread(fill_all, broker, frames)
-    with_them = await work(broker)
-    told = " ".join(
-        f"{name}={after:.3g} ({after / before:.2f})"
-        for name, before, after in zip(
-            ("per_s", "server_us_each", "ping_p99_ms"), without, with_them, strict=True
-        )
-    )
-    return f"beside them, and in times of the same without: {told}"
+    """Measure the work beside what the frames bring, and in a broker without it: in turns, which are compared."""
+    without = Broker(broker.folder.with_name(f"{broker.folder.name}-without"), ["--no-http"])
+    without.start()
+    try:
+        until_listening(without)
+        await asyncio.to_thread(fill_all, broker, frames)
+        for each in (
+            without,
+            broker,
+        ):  # a new server has files to make, and a full one to look at what came
+            await work(each)
+        pairs = [(await work(without), await work(broker)) for _ in range(PAIRS)]
+    finally:
+        without.kill()
+    told = []
+    for at, name in enumerate(("per_s", "server_us_each", "ping_p99_ms")):
+        ratios = sorted(full[at] / empty[at] for empty, full in pairs)
+        ends = f"{ratios[0]:.2f} - {ratios[-1]:.2f}"
+        value = median(full[at] for _, full in pairs)
+        told.append(f"{name}={value:.3g} ({median(ratios):.2f}, {ends})")
+    return f"beside them, and in times of the same without: {' '.join(told)}"
 
 
 async def work(broker: Broker) -> tuple[float, float, float]:

@@ -33,7 +33,8 @@ from minibroker.shell.monotonic import now_ms
 
 Body = TypeVar("Body")
 Run = TypeVar("Run", ConfirmRun, RoutedRun)
-NOTHING_ASKED: Final = (None, None, None, 0, wishes.DROP, None, None)
+DROP: Final = wishes.DROP  # looked at for each message
+NOTHING_ASKED: Final = (None, None, None, 0, DROP, None, None)
 NO_GROUP: Final = PublishGroup(("", 0), 0)  # that takes nothing
 
 
@@ -105,13 +106,14 @@ class Queue(QueueByHand, Generic[Body]):
         if (
             type(plain) is bytes and headers is None and key is None and delay is None and priority == 0
             and max_attempts is None and lease is None and ttl is None and after is None and timeout is None
-            and unique_key is None and dedupe_id is None and unique is wishes.DROP and dedupe_window is None
+            and unique_key is None and dedupe_id is None and unique is DROP and dedupe_window is None
             and if_dead is DEAD_LETTER and get_ident() == driver.thread
         ):  # fmt: skip
             group = self._latest
-            if len(plain) > group.plain_bytes:
-                group = self._latest = self._group_for_plain(len(plain))
-            if group is not NO_GROUP:
+            if (
+                len(plain) <= group.plain_bytes
+                or (group := self._group_for_plain(len(plain))) is not NO_GROUP
+            ):
                 future: asyncio.Future[Confirm] = driver.create_future()
                 waiters = group.waiters
                 waiters.append(future)
@@ -204,16 +206,18 @@ class Queue(QueueByHand, Generic[Body]):
         return Confirms(await runs_of(calls))
 
     def _group_for_plain(self, size: int) -> PublishGroup:
-        """Return the open group if a plain message of this size may be appended to it, else `NO_GROUP`.
+        """Return the open group if a plain message of this size may be appended to it, else `NO_GROUP`; keep it.
 
         While there is no connection none may, unseen: a group may then be open for longer than its event loop.
         """
+        self._latest = NO_GROUP
         session = self._driver.session
         outbox = session.outbox
-        if size > outbox.plain_bytes or not session.is_open:
-            return NO_GROUP
-        group = outbox.open.get(self._key) or self._driver.open_group(self._key)
-        return group if size <= group.plain_bytes else NO_GROUP
+        if size <= outbox.plain_bytes and session.is_open:
+            group = outbox.open.get(self._key) or self._driver.open_group(self._key)
+            if size <= group.plain_bytes:
+                self._latest = group
+        return self._latest
 
     def _group(self, where: Key, count: int, cost: int) -> PublishGroup:
         """Return the open group, or another if it has no room for `count` messages of `cost` bytes."""

@@ -59,9 +59,7 @@ def unpack_delivery(
         rows, keys, strict=True
     ):
         marked = bool(flags & wire.MARKED)
-        run = DeliveryRun(
-            delivery, settlements, origin, attempt, marked, encoding, published, key
-        )
+        run = DeliveryRun(delivery, settlements, origin, attempt, marked, encoding, published, key)
         if run_count == 1:  # as where keys take turns
             body_at, end = next(cuts)
             append(make(run, first, blob[at:body_at], blob[body_at:end]))

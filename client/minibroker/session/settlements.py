@@ -223,7 +223,7 @@ def runs_of(messages: Iterable[Item]) -> list[Run]:
     Runs per message, so it is written out: settlements mostly come in the order of delivery.
     """
     runs: list[Run] = []
-    last = None
+    last: Any = None
     first = following = -1
     for message in messages:
         sequence = message.sequence

@@ -103,7 +103,9 @@ class Index:
         block, standing = spans[0].block, self._standing
         firsts = [span.first for span in spans if span.block is block]
         if len(firsts) == len(spans) and min(firsts) >> SHELF_BITS == max(firsts) >> SHELF_BITS:
-            self._clear(self._shelf_of(block.origin, firsts[0]), firsts)  # as of most rounds of keys
+            self._clear(
+                self._shelf_of(block.origin, firsts[0]), firsts
+            )  # as of most rounds of keys
             if block.batch <= standing.upto:
                 standing.took_old = True
         else:
