@@ -120,16 +120,16 @@ class FaultCampaign:
         return [each for each in plan if self.only in ("", str(each[1]))]
 
     def run(self, scenarios: list[Scenario], budget_s: float, jobs: int = 1) -> Figures:
-        """Run the plan until it is done, or time is up: it counts from when the calls are counted.
+        """Run the plan until it is done, or time is up and some fault had an effect: many calls may fail unnoticed.
 
-        `jobs` runs go on at a time.
+        Time counts from when the calls are counted. `jobs` runs go on at a time.
         """
         figures = Figures()
         plan = self.plan(scenarios, figures)
         end_s = monotonic() + budget_s
 
         def judge(number: int) -> Verdict | None:
-            if monotonic() > end_s:
+            if monotonic() > end_s and figures.outcomes.keys() & {"stopped", "killed"}:
                 return None
             return Run(self._directory / f"run-{number}", *plan[number]).judge()
 
