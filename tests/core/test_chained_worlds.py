@@ -16,8 +16,8 @@ from minibroker.contract import wire
 from minibrokerd.core.model import chains
 from minibrokerd.core.model.kept import AFTER
 from minibrokerd.core.verbs import chaining, moving
+from support.hypothesis_budget import seeds
 
-WORLDS = 60
 STEPS = 60
 PLACES = "jobs", "other"
 
@@ -174,7 +174,7 @@ class Chained:
         assert (self.world.store.chains.ids, self.world.store.chains.awaited) == ({}, 0)
 
 
-@pytest.mark.parametrize("seed", range(WORLDS))
+@pytest.mark.parametrize("seed", seeds(20))
 def test_each_goes_on_once_with_its_counts(seed: int) -> None:
     """A world of each seed; `python -m pytest -k "[SEED]"` is the bug report."""
     chained = Chained(seed)

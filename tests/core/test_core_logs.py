@@ -12,6 +12,7 @@ from harness import World
 
 from minibrokerd.core.model.retained import OFFSET_BITS, Archive, RetainedLog
 from minibrokerd.core.verbs import feeding
+from support.hypothesis_budget import seeds
 
 
 def asked(client: Client, op: str, **fields: Any) -> Any:
@@ -319,7 +320,7 @@ def test_a_crash_at_every_point_skips_and_repeats_nothing(point: int, lose: bool
     world.check()
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", seeds(20))
 def test_random_lives_with_crashes(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Publishes, feeds, acks, seeks and crashes, with slow and failing files, in small segments."""
     monkeypatch.setattr(feeding, "WINDOW_MESSAGES", 5)

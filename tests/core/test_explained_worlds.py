@@ -19,9 +19,9 @@ from minibroker.contract.reasons import REASONS
 from minibrokerd.core.durable import paging
 from minibrokerd.core.model.inputs import Space
 from minibrokerd.core.model.sums import Sums
+from support.hypothesis_budget import seeds
 
 STEPS = 40
-WORLDS = 30
 TICK_MS = 8
 RARE = {
     "deleted",
@@ -299,7 +299,7 @@ def walk(seed: int) -> Counter[str]:
     return walked.said
 
 
-@pytest.mark.parametrize("seed", range(WORLDS))
+@pytest.mark.parametrize("seed", seeds(10))
 def test_what_is_said_is_what_happens(seed: int) -> None:
     """A world of each seed; `python -m pytest -k "[SEED]"` is the bug report."""
     walk(seed)

@@ -9,6 +9,7 @@ from core_client import Client
 from harness import World
 
 from minibroker.contract.limits import SESSION_KEPT_MS
+from support.hypothesis_budget import seeds
 
 SHARED = ("orders", "mails")
 
@@ -200,7 +201,7 @@ STEPS = [
 ]
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", seeds(15))
 def test_what_belongs_to_a_session_ends_with_it_and_nothing_else_does(seed: int) -> None:
     """Whatever comes before."""
     worlds = Worlds(seed)

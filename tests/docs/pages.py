@@ -12,6 +12,7 @@ import os
 import queue
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -20,7 +21,9 @@ from pathlib import Path
 from time import monotonic
 
 from support import warm
+from support.source import ROOT
 
+GUIDES = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/guide/*.md"))
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 NOT_RUN = ("pip install",)  # tests/packaging installs the wheel into an empty environment
 FORKED = re.compile(r"^minibroker(?= (?!serve|worker)[^&]*$)")
@@ -167,3 +170,16 @@ class Page:
 def _fits(pattern: str, line: str) -> bool:
     parts = map(re.escape, (" ".join(part.split()) for part in pattern.split("...")))
     return re.fullmatch(" ?.*? ?".join(parts), " ".join(line.split())) is not None
+
+
+def run_page(name: str, directory: Path) -> None:
+    """Run a page, named by its path in the project, in an empty directory."""
+    with socket.socket() as one, socket.socket() as other:
+        for probe in (one, other):
+            probe.bind(("127.0.0.1", 0))
+        ports = one.getsockname()[1], other.getsockname()[1]
+    page = Page(ROOT / name, directory, *ports)
+    try:
+        page.run()
+    finally:
+        page.close()

@@ -120,7 +120,7 @@ class FaultCampaign:
         return [each for each in plan if self.only in ("", str(each[1]))]
 
     def run(self, scenarios: list[Scenario], budget_s: float, jobs: int = 1) -> Figures:
-        """Run the plan until it is done, or time is up and some fault had an effect: many calls may fail unnoticed.
+        """Run the plan until it is done, or time is up and some fault had an effect: many calls fail unnoticed.
 
         Time counts from when the calls are counted. `jobs` runs go on at a time.
         """

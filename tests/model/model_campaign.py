@@ -1,4 +1,4 @@
-"""Steps of the core beside its model without end, one seed after the other; `make test` has 4,000 of them.
+"""Steps of the core beside its model without end, one seed after the other; `make test` has 2,400 of them.
 
     make model STEPS=1000000 SEED=7
 
