@@ -8,6 +8,7 @@ import kombu
 import pytest
 
 from .common import (  # type: ignore[import-not-found]  # of kombu's tests
+    BaseEventLoop,
     BaseExchangeTypes,
     BaseFailover,
     BaseMessage,
@@ -64,3 +65,7 @@ class TestTimeToLive(BaseTimeToLive):
 
 class TestFailover(BaseFailover):
     """Two addresses."""
+
+
+class TestEventLoop(BaseEventLoop):
+    """Acks of another thread."""

@@ -138,8 +138,8 @@ def _ttl_s(
 ) -> float | None:
     """Return the time to live; None: none, or it is over.
 
-    Who waits for the result of a task that has expired hears of it from a worker, which does not run it. So a task
-    with a result outlives its time.
+    Who waits for the result of a task that has expired hears of it from a worker, which does not run it. So a
+    task with a result outlives its time.
     """
     text = headers.get("expires")
     if isinstance(text, str):

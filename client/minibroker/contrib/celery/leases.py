@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 from collections.abc import Callable
-from types import FrameType
 from typing import Any, Final
 
 from minibroker.contract.errors import Closed, LeaseLost
 from minibroker.sync.message import Message
 
 REQUEUED: Final = "requeued by Celery"
+REJECTED: Final = "rejected by Celery"
 
 logger = logging.getLogger("minibroker.contrib.celery")
 
@@ -33,6 +32,7 @@ class Leases:
             None  # told when there is room where there was none
         )
         self._held: dict[str, Message[Any]] = {}
+        self._reasons: dict[str, BaseException] = {}
         self._pid = os.getpid()
 
     def __len__(self) -> int:
@@ -55,6 +55,10 @@ class Leases:
     def append(self, message: Any, delivery_tag: str) -> None:
         """Nothing is kept of a message: `hold` has its lease."""
 
+    def explain(self, delivery_tag: str, error: BaseException) -> None:
+        """Note why a message will be rejected."""
+        self._reasons[delivery_tag] = error
+
     def ack(self, delivery_tag: str) -> None:
         """Say that it is done. A tag that is not known, as of a connection before this one, is passed over."""
         self._settle(delivery_tag, "acknowledged", lambda lease: lease.ack())
@@ -65,7 +69,7 @@ class Leases:
             delay_s = self.channel.requeue_delay
             self._settle(delivery_tag, "requeued", lambda lease: lease.nack(REQUEUED, delay_s))
         else:
-            why = why_rejected()
+            why = self._reasons.pop(delivery_tag, REJECTED)
             self._settle(delivery_tag, "rejected", lambda lease: lease.reject(why))
 
     def _settle(self, tag: str, what: str, settle: Callable[[Message[Any]], None]) -> None:
@@ -98,21 +102,3 @@ class Leases:
 
     def restore_visible(self, *args: Any, **kwargs: Any) -> None:
         """Leases that ended come back by themselves."""
-
-
-def why_rejected() -> BaseException | str:
-    """Return what the history of a rejected message says.
-
-    Celery hands on a tag and no reason. Of an unknown task the error is being handled; of `Reject`, raised in a
-    pool, it is in the hands of the caller, `Request.on_failure`.
-    """
-    if (error := sys.exc_info()[1]) is not None:
-        return error
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        if frame.f_code.co_name == "on_failure":
-            error = getattr(frame.f_locals.get("exc_info"), "exception", None)
-            if isinstance(error, BaseException):
-                return error
-        frame = frame.f_back
-    return "rejected by Celery"

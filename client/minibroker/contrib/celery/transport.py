@@ -5,6 +5,8 @@ from __future__ import annotations
 import socket
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 from kombu.transport import virtual
@@ -14,6 +16,7 @@ from minibroker import sync
 from minibroker.contract import errors, limits
 from minibroker.contrib.celery import channel as channels
 from minibroker.contrib.celery.intake import Intake
+from minibroker.contrib.celery.pump import Pump
 from minibroker.session.address import PLAIN, SEALED
 from minibroker.sync.broker import Broker
 
@@ -46,7 +49,7 @@ class Transport(virtual.Transport):
     )
     channel_errors = (errors.CommandError,)
     implements = virtual.Transport.implements.extend(
-        asynchronous=False,
+        asynchronous=True,
         exchange_type=frozenset(("direct", "topic", "fanout")),
         heartbeats=False,
     )
@@ -58,6 +61,7 @@ class Transport(virtual.Transport):
         self._intake: Intake | None = None
         self._turn = 0
         self._away_since: float | None = None
+        self._pump: Pump | None = None
 
     def driver_version(self) -> str:
         """Return the version of minibroker."""
@@ -82,6 +86,10 @@ class Transport(virtual.Transport):
         if self._open is None:
             self._open = self._connected()
             self._intake = Intake(self._open._driver)
+            if "celery.worker.consumer" in sys.modules:
+                from minibroker.contrib.celery import request
+
+                request.install()
         return super().establish_connection()
 
     def _connected(self) -> Broker:
@@ -109,6 +117,9 @@ class Transport(virtual.Transport):
 
     def close_connection(self, connection: Any) -> None:
         """Give back what is in hand, and leave."""
+        pump, self._pump = self._pump, None
+        if pump is not None:
+            pump.stop()
         super().close_connection(connection)
         broker, self._open, self._intake = self._open, None, None
         if broker is not None:
@@ -123,22 +134,35 @@ class Transport(virtual.Transport):
     def drain_events(self, connection: Any, timeout: float | None = None, **kwargs: Any) -> None:
         """Deliver what is there of whichever queue has something first; TimeoutError if none came in time."""
         until = None if timeout is None else time.monotonic() + timeout
-        try:
-            while not (stops := self._stops()) and not self._deliver():
+        with _told():
+            while not self._stops():
+                if self._deliver():
+                    return
                 now = time.monotonic()
                 left_s = LOOK_S if until is None else until - now
                 if left_s <= 0:
                     break
                 self._check(now)
-                self._wait(now, min(left_s, LOOK_S))
-            else:
-                if not stops:
-                    return
-        except errors.MinibrokerError as error:
-            if isinstance(error, TimeoutError):  # that would be "no message" to who called
-                raise errors.ConnectionLost(str(error)) from error
-            raise
+                self.intake.wait(*self._wanted(now, min(left_s, LOOK_S)))
         raise TimeoutError("no message came")
+
+    def register_with_event_loop(self, connection: Any, loop: Any) -> None:
+        """Deliver in an event loop of kombu from now on."""
+        if self._pump is not None:
+            self._pump.stop()
+        self._pump = Pump(self.intake, loop, self._on_ready)
+        self._pump.wait_for((), 0.0)
+
+    def _on_ready(self) -> None:
+        if self._pump is None or self._open is None:
+            return
+        with _told():
+            now = time.monotonic()
+            self._check(now)
+            if not self._stops():
+                self._deliver()
+            if self._pump is not None and self._open is not None:  # a task may have closed it
+                self._pump.wait_for(*self._wanted(now, LOOK_S))
 
     def _stops(self) -> bool:
         """Whether a worker was told to stop, and this is where it gets tasks: it would take two more."""
@@ -148,11 +172,14 @@ class Transport(virtual.Transport):
         return any(not intent.no_ack for _, intent in self._intents())
 
     def _deliver(self) -> bool:
-        """Deliver what is there of the next queue that has something: one without acks, else some."""
+        """Deliver what is there: one message of control, or of another consumer without acks; else some tasks."""
         intents = self._intents()
+        for channel, intent in intents:
+            if intent.no_ack and channel.deliver(intent, 1):
+                return True
         for at in range(len(intents)):
             channel, intent = intents[(self._turn + at) % len(intents)]
-            if channel.deliver(intent, 1 if intent.no_ack else AT_ONCE):
+            if not intent.no_ack and channel.deliver(intent, AT_ONCE):
                 self._turn = self._turn + at + 1
                 return True
         return False
@@ -162,17 +189,19 @@ class Transport(virtual.Transport):
             (channel, intent) for channel in self.channels for intent in channel.intents.values()
         ]
 
-    def _wait(self, now: float, seconds: float) -> None:
+    def _wanted(self, now: float, seconds: float) -> tuple[list[Any], float]:
+        """Have consumers as there is room; return those that are waited for, and for how long."""
         for channel in self.channels:
             due_s = channel.settle_consumers(now)
             if due_s is not None:
                 seconds = min(seconds, due_s)
-        waited_for = [
+        consumers = [
             intent.consumer
             for channel, intent in self._intents()
-            if intent.consumer is not None and channel.takes(intent)
+            if intent.consumer is not None
+            and (channel.takes(intent) or not intent.consumer._buffer)
         ]
-        self.intake.wait(waited_for, seconds)
+        return consumers, seconds
 
     def _check(self, now: float) -> None:
         """Raise if a consumer was ended by the server, or it has been away for long and there is another one."""
@@ -186,6 +215,17 @@ class Transport(virtual.Transport):
             self._away_since = now
         elif self.client.alt and now - self._away_since > FAILOVER_S:
             raise errors.ConnectionLost(f"{self.client.hostname} is away")
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Let no time-out of the client be taken for "no message"."""
+    try:
+        yield
+    except errors.MinibrokerError as error:
+        if isinstance(error, TimeoutError):
+            raise errors.ConnectionLost(str(error)) from error
+        raise
 
 
 class SealedTransport(Transport):
