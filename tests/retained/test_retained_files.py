@@ -217,6 +217,17 @@ def test_a_failed_sync_is_the_end() -> None:
         files.append([frame_of(1)])
 
 
+def test_a_log_that_was_deleted_does_not_come_back() -> None:
+    """A power cut left its files; once its end was in the log no more, they were kept aside for ever."""
+    disk = SimulatedDisk()
+    shelf = Retained(disk, "/data/retained")
+    for number in (3, 4):
+        shelf.get(number).append([frame_of(0)])
+        shelf.get(number).sync()
+    shelf.delete(3)
+    assert {name.split("/")[1] for name in disk.durable_entries} == {"4"}
+
+
 def test_logs_of_a_directory(tmp_path: Path) -> None:
     """By their numbers; one that is deleted is gone with its files."""
     shelf = Retained(FileOps(), str(tmp_path / "retained"))

@@ -1,67 +1,43 @@
 """The books of the retained logs of a world: what was published, what readers saw, what came to the groups.
 
-Pure, as the checker is, and its violations are the checker's. What came to a group is judged by a checker of that
-group, for each time that it was moved: what the log has is what was published to it. So leases, attempts, acks and
-what is lost on the way are judged as those of a queue are. Beside them:
+Pure, as the checker is, and its violations are the checker's:
 
 O1 an offset names one message, and a message has one offset; what one process published ascends
 O2 what was confirmed is read, unless somebody let it be taken; nothing is read that was not published
-O3 a reader gets what he asked for in ascending order, and nothing in front of it
-G1 a group gets everything that its log has behind its position; G2 and nothing in front of it
+O3 a reader gets what he asked for in ascending order, and nothing else: all from an offset, or a time, on
+O4 what was purged, or ended with its log, is read no more
+O5 retention takes from the front, and leaves what it should
+G1 a group gets everything that its log has behind its position, and G2 nothing in front of it
+G3 nothing of where it stood before a move is handed out after that
+
+With compaction the last message of each key stays, and all without a key: O2. What a group has been handed out and
+has not acked comes again, whatever retention took: I1 of its checker (sim_log_groups.py).
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection
-from dataclasses import dataclass, field
 from itertools import pairwise
 
-from checker import OK, REFUSED, UNKNOWN, Checker, Handed, History, Id, Intent
+from checker import OK, REFUSED, Checker, Handed, History, Id
+from sim_ledger import Ledger
+from sim_log_bounds import Bounds, Sent
+from sim_log_groups import Found, Group
 
 from minibroker.contract.limits import MAX_OFFSET
-
-OFFSET_BITS = MAX_OFFSET.bit_length()
-
-
-@dataclass(slots=True, eq=False)
-class Sent:
-    """One message that a client wants in a log; `name` is what it is known by, wherever it comes."""
-
-    name: bytes
-    log: str
-    client: str
-    key: str
-    sent_us: int
-    outcome: str = UNKNOWN
-    confirmed_us: int = 0
-    id: Id | None = None  # known from its confirm
-    offset: int = -1  # known from that, or from whoever got it
-
-
-@dataclass(slots=True, eq=False)
-class Group:
-    """A group of a log, by the names of both: what came to it since each of its moves."""
-
-    log: str
-    name: str
-    checkers: dict[tuple[int, int], Checker] = field(default_factory=dict)  # by origin, generation
-
-    @property
-    def queue(self) -> str:
-        """The name of its queue."""
-        return f"{self.log}@{self.name}"
 
 
 class Books:
     """What is known of all logs of a world."""
 
-    def __init__(self, checker: Checker) -> None:
-        self._checker = checker
+    def __init__(self, checker: Checker, ledger: Ledger) -> None:
+        self.checker = checker
+        self._ledger = ledger
         self.sent: dict[bytes, Sent] = {}
+        self.of_log: dict[str, list[Sent]] = defaultdict(list)
         self._places: dict[tuple[str, int], Sent] = {}
-        self._of_client: dict[tuple[str, str], list[Sent]] = defaultdict(list)
         self.standing: set[str] = set()  # logs of which somebody heard that they are there
+        self.bounds: dict[str, Bounds] = {}
         self.groups: dict[str, Group] = {}  # by the names of their queues
         self.judged = 0
 
@@ -71,12 +47,12 @@ class Books:
         """A client is about to publish."""
         assert sent.name not in self.sent, "names are unlike each other"
         self.sent[sent.name] = sent
-        self._of_client[sent.log, sent.client].append(sent)
+        self.of_log[sent.log].append(sent)
 
     def stored(self, sent: Sent, id: Id, now_us: int) -> None:
         """The confirm came."""
         sent.outcome, sent.confirmed_us, sent.id = OK, now_us, id
-        self._checker.confirmed += 1
+        self.checker.confirmed += 1
         self._place(sent, id[1])
 
     def refused(self, sent: Sent) -> None:
@@ -85,25 +61,55 @@ class Books:
         if sent.offset >= 0:
             self._violation("I2", f"{sent.name!r} was refused, and stored all the same")
 
+    def ends(self, log: str) -> None:
+        """Somebody asks for the end of a log: its offsets begin anew."""
+        for place in [place for place in self._places if place[0] == log]:
+            del self._places[place]
+
     def _place(self, sent: Sent, offset: int) -> None:
         other = self._places.setdefault((sent.log, offset), sent)
-        if other is not sent:
+        if other is not sent and not self._is_gone(other):
             text = f"offset {offset} of {sent.log} names {other.name!r} and {sent.name!r}"
             self._violation("O1", text)
         if sent.offset not in (-1, offset):
             self._violation("O1", f"{sent.name!r} has the offsets {sent.offset} and {offset}")
         sent.offset = offset
 
+    def _is_gone(self, sent: Sent, asked_us: int | None = None) -> bool:
+        """Whether it had ended for certain when somebody asked; None: by now."""
+        bounds = self.bounds[sent.log]
+        return any(
+            removal.has(sent) and (asked_us is None or (removal.done_us or 0) < asked_us)
+            for removal in bounds.removals
+        )
+
     # -- reading --------------------------------------------------------------------------------
 
-    def read(self, log: str, start: int, offsets: Collection[tuple[int, bytes]]) -> None:
-        """A reader got these, (offset, name), from an offset on."""
+    def read(self, log: str, start: int, found: Found, asked_us: int) -> None:
+        """A reader got these from an offset on."""
         before = start - 1
-        for offset, name in offsets:
+        for offset, name in found:
             if offset <= before:
                 self._violation("O3", f"{log} was read from {start}: {offset} behind {before}")
             before = offset
-            self._seen(log, offset, name)
+            sent = self._seen(log, offset, name)
+            if sent is not None and self._is_gone(sent, asked_us):
+                self._violation("O4", f"offset {offset} of {log} had ended, and is read")
+
+    def read_since(self, log: str, unix_ms: int, found: Found, asked_us: int) -> None:
+        """A reader got these of what was published at or after a time, by a clock that never jumped."""
+        self.read(log, 0, found, asked_us)
+        first = min((offset for offset, _ in found), default=-1)
+        for sent in self.of_log[log]:
+            is_there = sent.outcome == OK and 0 < sent.confirmed_us < asked_us
+            is_skipped = is_there and sent.sent_unix_ms > unix_ms and sent.offset < first
+            if is_skipped and not self._may_be_gone(sent, asked_us, jumped=False):
+                text = f"{log} was read from {unix_ms} on: {first}, and {sent.offset} is younger"
+                self._violation("O3", text)
+
+    def _may_be_gone(self, sent: Sent, now_us: int, *, jumped: bool) -> bool:
+        bounds, others = self.bounds[sent.log], self.of_log[sent.log]
+        return bounds.may_be_gone(sent, others, now_us, jumped=jumped)
 
     def _seen(self, log: str, offset: int, name: bytes) -> Sent | None:
         sent = self.sent.get(name)
@@ -116,72 +122,54 @@ class Books:
         self.judged += 1
         return sent
 
-    # -- groups ---------------------------------------------------------------------------------
-
-    def checker_of(self, group: Group, origin: int, generation: int) -> Checker:
-        """Return who judges what comes to a group between two moves, as of now."""
-        checker = group.checkers.get((origin, generation))
-        if checker is None:
-            checker = group.checkers[origin, generation] = Checker()
-            checker.violations = self._checker.violations
-        main = self._checker
-        checker.crashes, checker.deaths, checker.troubles = main.crashes, main.deaths, main.troubles
-        checker.epoch, checker.started_us, checker.crashed_us = (
-            main.epoch, main.started_us, main.crashed_us,
-        )  # fmt: skip
-        return checker
-
     def delivered(
         self, handed: Handed, id: Id, name: bytes, now_us: int
     ) -> tuple[Checker, History] | None:
         """A message came to somebody who works for a group."""
         group = self.groups[handed.queue.removesuffix(".dlq")]
-        generation, offset = id[1] >> OFFSET_BITS, id[1] & MAX_OFFSET
-        sent = self._seen(group.log, offset, name)
+        sent = self._seen(group.log, id[1] & MAX_OFFSET, name)
         if sent is None:
             return None
-        checker = self.checker_of(group, id[0], generation)
-        if name not in checker.intents:
-            intent = Intent(
-                name, sent.client, group.queue, sent.sent_us, 0, plain=False, outcome=OK
-            )
-            checker.intend(intent)
-        history = checker.delivered(handed, id, name, now_us)
-        return None if history is None else (checker, history)
+        return group.delivered(self.checker, self._ledger, handed, id, name, sent.client, now_us)
 
     # -- the end --------------------------------------------------------------------------------
 
     def judge(
         self,
         log: str,
-        found: Collection[tuple[int, bytes]],
-        moves: dict[str, tuple[int, int]],
-        suspects: Collection[Id],
+        found: Found,
+        places: dict[str, tuple[int, int]],
+        suspects: set[Id],
+        now_us: int,
+        *,
+        jumped: bool,
     ) -> None:
-        """Everything has come: `found` is all that the log has, `moves` origin and generation of each group."""
-        self.read(log, 0, found)
+        """Everything has come: `found` is all that a log has, `places` are number and generation of its groups."""
+        bounds, all_sent = self.bounds[log], self.of_log[log]
         names = {name for _, name in found}
-        for sent in self.sent.values():
-            is_missing = sent.log == log and sent.outcome == OK and sent.name not in names
-            if is_missing and sent.id not in suspects:
+        for sent in all_sent:
+            is_missing = sent.outcome == OK and sent.name not in names and sent.id not in suspects
+            if is_missing and not self._may_be_gone(sent, now_us, jumped=jumped):
                 self._violation("O2", f"{sent.id} of {log} was confirmed, and is lost")
-        for queue, (origin, generation) in moves.items():
-            group = self.groups[queue]
-            checker = self.checker_of(group, origin, generation)
-            for offset, name in found:
-                id = origin, generation << OFFSET_BITS | offset
-                if name not in checker.intents and id not in suspects:
-                    self._violation("G1", f"offset {offset} never came to {queue}")
-            checker.finish(lambda intent: False, suspects)
-        self._judge_order(log)
+        if not suspects:
+            offsets = {offset for offset, _ in found}
+            bounds.judge(offsets, all_sent, lambda text: self._violation("O5", f"{log}: {text}"))
+        keys = {sent.name: sent.key for sent in all_sent}
+        for queue, place in places.items():
+            self.groups[queue].judge(self.checker, place, found, keys, suspects)
+        if not bounds.begins_anew:
+            self._judge_order(log)
 
     def _judge_order(self, log: str) -> None:
-        for (name, client), all_sent in self._of_client.items():
-            stored = [sent for sent in all_sent if sent.outcome == OK]
+        by_client: dict[str, list[Sent]] = defaultdict(list)
+        for sent in self.of_log[log]:
+            if sent.outcome == OK:
+                by_client[sent.client].append(sent)
+        for client, stored in by_client.items():
             for one, other in pairwise(stored):
-                if name == log and one.offset > other.offset:
+                if one.offset > other.offset:
                     text = f"{client} published {one.offset} of {log} before {other.offset}"
                     self._violation("O1", text)
 
     def _violation(self, law: str, text: str) -> None:
-        self._checker.violation(law, text)
+        self.checker.violation(law, text)

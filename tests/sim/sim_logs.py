@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from sim_client import Habits
 from sim_disk import FaultyDisk
-from sim_log_books import OFFSET_BITS, Books, Group
-from sim_log_people import LogKeeper, LogWorker
+from sim_log_books import Books
+from sim_log_bounds import Bounds
+from sim_log_groups import Group
+from sim_log_keeper import OWN, LogKeeper
+from sim_log_people import LogWorker
 
 from minibrokerd.core.verbs import archiving, feeding
-from minibrokerd.retained import shelf
+from minibrokerd.retained import files, shelf
 from minibrokerd.retained.shelf import Retained
 from support.simulated_disk import RETAINED
 
@@ -31,8 +34,7 @@ class Logs:
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self.books = Books(world.checker)
-        self.settings: dict[str, dict[str, Any]] = {}
+        self.books = Books(world.checker, world.ledger)
         self.keeper: LogKeeper | None = None
         self._random = random = Random(f"logs of {world.seed}")
         self._segment_bytes = random.choice((500, 2_000, 8_000))
@@ -45,17 +47,23 @@ class Logs:
             (feeding, "FETCH_BYTES"): random.choice((300, 3_000)),
             (archiving, "MOST_ITEMS"): random.choice((2, 1_000)),
             (shelf, "READ_BYTES"): random.choice((300, 3_000)),
+            (files, "SEALED_BYTES"): random.choice((100, 1_000)),
         }
         world.memory.limits.update(limits)
         # What logs and groups themselves take is no more than half of it: a broker that is full feeds nobody.
         least_bytes = max(world.memory.limit_bytes, 100_000)
         world.memory = replace(world.memory, limit_bytes=least_bytes)
         for number in range(random.choice((1, 1, 2))):
-            log = f"l{number}"
-            self.settings[log] = {"kind": "log", "lease_ms": 1_000}
-            for name in ("g0", "g1")[: random.choice((1, 1, 2))]:
-                group = Group(log, name)
-                self.books.groups[group.queue] = group
+            self._add_log(f"l{number}", _settings(random), random.choice((1, 1, 2)))
+        if random.random() < 0.3:
+            self._add_log(OWN, {}, 1)
+            self.books.bounds[OWN].begins_anew = True
+
+    def _add_log(self, log: str, settings: dict[str, Any], groups: int) -> None:
+        self.books.bounds[log] = Bounds({"kind": "log"} | settings)
+        for name in ("g0", "g1")[:groups]:
+            group = Group(log, name)
+            self.books.groups[group.queue] = group
 
     def shelf(self, disk: FaultyDisk, path: str) -> Retained:
         """Return the files, for one life of the broker."""
@@ -68,10 +76,14 @@ class Logs:
 
     def make_people(self) -> None:
         """Let there be those who publish, work, and read."""
-        if not self.settings:
+        if not self.books.bounds:
             return
         random, clients = self._random, self.world.clients
-        self.keeper = LogKeeper(self.world, random.getrandbits(32), random.uniform(0.2, 3))
+        verbs = ["read", "read", "read_since", "show"]
+        verbs += ["seek"] * 2 if random.random() < 0.5 else []
+        verbs += [verb for verb in ("purge", "end_group") if random.random() < 0.2]
+        rate = random.uniform(0.5, 5)
+        self.keeper = LogKeeper(self.world, random.getrandbits(32), rate, verbs)
         clients.append(self.keeper)
         for number in range(random.choice((1, 2))):
             self._add(f"w{number}", publishes=random.choice((2, 8, 20)))
@@ -100,7 +112,7 @@ class Logs:
 
     def heal(self) -> None:
         """Have somebody work on all that is left in groups, dead or not."""
-        if self.settings:
+        if self.books.bounds:
             habits = Habits(prefetch=32, work_us=1_000)
             seed = self._random.getrandbits(32)
             worker = LogWorker(self.world, "logdrain", habits, seed)
@@ -110,7 +122,9 @@ class Logs:
     # -- the end --------------------------------------------------------------------------------
 
     def are_drained(self, broker: SimulatedBroker) -> bool:
-        """Whether every group has got what there is."""
+        """Whether every group has got what there is, and nobody is about to move one."""
+        if self.keeper is not None and self.keeper.waiting:
+            return False
         store = broker.core.store
         feeders = [each for log in store.retained.logs.values() for each in log.feeders.values()]
         return all(each.is_at_end and not each.is_fetching for each in feeders)
@@ -121,19 +135,20 @@ class Logs:
         broker = world.broker
         if keeper is None or broker is None:
             return
-        for log in sorted(self.books.standing):
+        for log in sorted(self.books.standing | ({OWN} if keeper.has_own else set())):
             found: list[tuple[int, bytes]] = []
             keeper.read_all(log, found)
             world._live(world.loop.now_us + 60_000_000, lambda: not keeper.is_reading)
             if keeper.is_reading:
                 world.checker.violation("I9", f"{log} cannot be read to its end")
                 continue
-            queues, moves = broker.core.store.queues, {}
+            queues, places = broker.core.store.queues, {}
             for queue, group in self.books.groups.items():
                 if group.log == log and queue in queues:
                     feeder: Any = queues[queue].group.retained
-                    moves[queue] = queues[queue].number, feeder.generation
-            self.books.judge(log, found, moves, world.disk.rot.suspects)
+                    places[queue] = queues[queue].number, feeder.generation
+            suspects, jumped = world.disk.rot.suspects, world.laws.jumped
+            self.books.judge(log, found, places, suspects, world.loop.now_us, jumped=jumped)
         self._look_at_files(broker)
 
     def _look_at_files(self, broker: SimulatedBroker) -> None:
@@ -148,7 +163,18 @@ class Logs:
     @property
     def most_open(self) -> int:
         """How many files of logs may be open when all is quiet."""
-        return 2 * len(self.settings)
+        return 2 * len(self.books.bounds)
 
 
-__all__ = ["OFFSET_BITS", "Logs"]
+def _settings(random: Random) -> dict[str, Any]:
+    """Draw what a log keeps."""
+    return random.choice(
+        (
+            {},
+            {"retention_messages": random.choice((1, 10, 40))},
+            {"retention_bytes": random.choice((500, 5_000))},
+            {"retention_ms": random.choice((200, 2_000))},
+            {"compaction_ms": 1_000, "tombstone_ms": random.choice((0, 500, 600_000))},
+            {"compaction_ms": 1_000, "tombstone_ms": random.choice((0, 500, 600_000))},
+        )
+    )

@@ -240,7 +240,8 @@ class World:
         self.checker.epoch = broker.log.epoch
         self.checker.started_us = self.loop.now_us
         # One that waits for a connection is still to come.
-        self.deleted = any(answer.what == "queue_delete" for answer in self.clients[0].waiting)
+        waiting = [answer for client in self.clients for answer in client.waiting]
+        self.deleted = any(answer.what == "queue_delete" for answer in waiting)
         counters = self._counters(broker)
         self._baseline = {name: self.checker.sides(name, counters) for name in counters}
 

@@ -147,6 +147,7 @@ class SimulatedDisk(FileOps):
         self._locked: dict[int, File] = {}
         self.directories: set[str] = set()  # below that of the log
         self._open_directories: dict[int, str] = {}
+        self._removed: list[str] = []  # directories, of which a crash may leave what was in them
         self._next = DIRECTORY + 1
         self._random = Random(seed)
 
@@ -279,9 +280,26 @@ class SimulatedDisk(FileOps):
         self._open[descriptor].change(Change(0, None, size_bytes))
 
     def rename(self, old: str, new: str) -> None:
-        """Rename; not durable."""
+        """Rename; not durable, but for that of a directory."""
+        if name_of(old) not in self.entries and self._is_directory(name_of(old)):
+            self._rename_directory(name_of(old), name_of(new))
+            return
         file = self._entry(old)
         self._enter(EntryChange(name_of(new), file, name_of(old)))
+
+    def _rename_directory(self, old: str, new: str) -> None:
+        def renamed(name: str | None) -> str | None:
+            is_below = name is not None and directory_of(name) == old
+            return f"{new}/{name.rpartition('/')[2]}" if name is not None and is_below else name
+
+        self.directories.discard(old)
+        self.directories.add(new)
+        for entries in (self.entries, self.durable_entries):
+            for name in [name for name in entries if directory_of(name) == old]:
+                entries[str(renamed(name))] = entries.pop(name)
+        self.pending = [
+            EntryChange(renamed(each.name), each.file, renamed(each.gone)) for each in self.pending
+        ]
 
     def unlink(self, path: str) -> None:
         """Remove the entry; not durable."""
@@ -307,13 +325,14 @@ class SimulatedDisk(FileOps):
         if any(directory_of(each) == name for each in self.entries):
             raise OSError(errno.ENOTEMPTY, "Directory not empty", path)
         self.directories.discard(name)
+        self._removed.append(name)
 
     def open_directory(self, path: str) -> int:
         """Open a directory."""
         if not self.there:
             raise FileNotFoundError(errno.ENOENT, "No such directory", path)
         name = name_of(path)
-        if not name.startswith(f"{RETAINED}/"):
+        if name.partition("/")[0] != RETAINED:
             return DIRECTORY
         self._next += 1
         self._open_directories[self._next] = name
@@ -334,9 +353,11 @@ class SimulatedDisk(FileOps):
     def sync_directory(self, descriptor: int) -> None:
         """Make the entries of a directory durable."""
         name = self._open_directories.get(descriptor, "")
+        settled = {name, *(each for each in self._removed if directory_of(each) == name)}
+        self._removed = [each for each in self._removed if each not in settled]
         left = []
         for change in self.pending:
-            if directory_of(change.name or change.gone or "") == name:
+            if directory_of(change.name or change.gone or "") in settled:
                 entered(self.durable_entries, change)
             else:
                 left.append(change)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from threading import Lock
 from typing import Final, Protocol
 
-from minibrokerd.log.fileops import FileOps, sync_entries
+from minibrokerd.log.fileops import FileOps
 from minibrokerd.retained.compacting import MOST_KEYS, CompactionResult, KeysOf
 from minibrokerd.retained.cutting import keys_of as keys_in
 from minibrokerd.retained.files import SEGMENT_BYTES, RetainedFiles
@@ -177,6 +177,7 @@ class Retained:
             for name in sorted(self._ops.list_directory(path), reverse=True):
                 self._ops.unlink(os.path.join(path, name))
             self._ops.remove_directory(path)
+            self._sync()  # nobody knows it any more once its end is in the log no more
 
     def set_aside(self, number: int) -> str:
         """Take a log out of sight with everything in it: it keeps its files under another name, which is returned.
@@ -192,8 +193,16 @@ class Retained:
                 break
             aside = f"{number}{ASIDE}-{count}"
         self._ops.rename(path, os.path.join(self._directory, aside))
-        sync_entries(self._ops, self._directory)
+        self._sync()
         return os.path.join(self._directory, aside)
+
+    def _sync(self) -> None:
+        """Return when the names of the logs are on the disk."""
+        descriptor = self._ops.open_directory(self._directory)
+        try:
+            self._ops.sync_directory(descriptor)
+        finally:
+            self._ops.close(descriptor)
 
     def close(self) -> None:
         """Close all logs."""
