@@ -14,6 +14,7 @@ from far_brokers import Far, Redis, needs
 from running_bridge import Run
 
 import minibroker
+from minibrokerd.bridges.here import QueueSource
 from minibrokerd.cli.main import main
 from support.broker import BrokerServer
 from support.certificates import Authority
@@ -98,6 +99,75 @@ def test_a_stop_while_the_sink_is_away_ends_with_71_and_the_messages_stay(
             return message.attempt, message.raw
 
     assert asyncio.run(taken()) == (1, b"1")
+
+
+@redis_alone
+def test_an_exchange_is_an_end(far: Far, broker_server: BrokerServer, bridge: Run) -> None:
+    """Each message is in every queue that its bindings lead to; one that none takes ends the bridge and stays."""
+
+    async def make() -> None:
+        await far.fill([b"1", b"2"])
+        async with minibroker.connect(broker_server.url) as broker:
+            events = broker.exchange("events")
+            await events.declare("topic")
+            await events.bind("a", "order.#")
+            await events.bind("b", "order.new")
+
+    asyncio.run(make())
+    words = "--from", far.target, "--to", "exchange events", "--until-empty"
+    said = bridge(*words).ends(1)
+    assert "no binding" in said
+    said = bridge(*words, "--routing-key", "order.new").ends()
+    assert "exchange events" in said
+    for queue in "ab":
+        assert asyncio.run(bodies_of(broker_server, queue)) == [b"1", b"2"]
+    said = bridge("--from", far.target, "--to", "exchange none").ends(1)
+    assert "there is no exchange none" in said
+
+
+@redis_alone
+def test_a_group_of_a_retained_log_is_a_start(
+    far: Far, broker_server: BrokerServer, bridge: Run
+) -> None:
+    """To the end of the log; a message has one id, however often and through whichever group it is read."""
+
+    async def make() -> None:
+        async with minibroker.connect(broker_server.url) as broker:
+            await broker.queue("log", kind="log").publish_many(
+                [b"%d" % number for number in range(3_000)]
+            )
+            for name in ("one", "two"):
+                await broker.log("log").declare_group(name)
+
+    asyncio.run(make())
+    for name in ("one", "two"):
+        bridge("--from", f"log@{name}", "--to", far.target, "--until-empty").ends()
+    assert isinstance(far, Redis)
+    entries = asyncio.run(far.entries(3_000))
+    assert len(entries) == 6_000
+    ids = [(fields[b"body"], fields[b"minibroker-id"]) for _, fields in entries]
+    assert len(set(ids)) == 3_000
+    assert [body for body, _ in ids[:3_000]] == [b"%d" % number for number in range(3_000)]
+
+
+@pytest.mark.parametrize("lag", [0, 5])
+def test_a_group_is_not_empty_while_it_is_behind(lag: int) -> None:
+    """Between two feedings it has nothing to hand out."""
+
+    class Group:
+        name = "log@one"
+
+        async def stats(self) -> Any:
+            numbers = {"ready": 0, "held": 0, "begun": 0, "group_of": {"lag": lag}}
+            return {"queues": {self.name: numbers}}
+
+    class Broker:
+        def queue(self, name: str) -> Group:
+            assert name == Group.name
+            return Group()
+
+    broker: Any = Broker()
+    assert asyncio.run(QueueSource(broker, Group.name).is_empty()) is (lag == 0)
 
 
 class SealedRedis(servers.RedisServer):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
 from itertools import groupby
 from typing import Any, Final
@@ -24,7 +24,9 @@ from minibroker.contract.errors import (
     ShuttingDown,
     Timeout,
     TooLarge,
+    UnknownExchange,
     UnknownQueue,
+    Unroutable,
 )
 from minibrokerd.bridges.seam import (
     MSGPACK,
@@ -32,6 +34,7 @@ from minibrokerd.bridges.seam import (
     Later,
     Outcome,
     Parcel,
+    Refused,
     Sink,
     Source,
     Stored,
@@ -42,6 +45,9 @@ from minibrokerd.bridges.seam import (
 ID: Final = "bridge-id"
 UNIX_MS: Final = "bridge-unix-ms"
 CONTENT_TYPE: Final = "content-type"
+
+# Headers that say how a message was routed where it came from.
+ROUTING_KEYS: Final = ("amqp-routing-key", "nats-subject")
 
 # Renewed while the process lives; when it dies, its two batches come back after so long.
 LEASE_S: Final = 10.0
@@ -108,7 +114,8 @@ class QueueSource(Source):
             return True
         except PASSES as error:
             raise Away(str(error)) from error
-        return not any(counters.get(name) for name in ("ready", "held", "begun"))
+        behind = counters.get("group_of", {}).get("lag", 0)  # of a group of a retained log
+        return not behind and not any(counters.get(name) for name in ("ready", "held", "begun"))
 
     async def done(self, parcels: Sequence[Parcel]) -> int:
         """Ack them; one whose lease was lost comes again, to whoever takes it."""
@@ -193,9 +200,68 @@ class QueueSink(Sink):
         """Do nothing: whoever made the connection ends it."""
 
 
-def _runs(parcels: Sequence[Parcel], order: Sequence[int]) -> Iterator[list[int]]:
+class ExchangeSink(Sink):
+    """Puts to an exchange, each message under a routing key: this one, else that which it came with.
+
+    Exchanges know no ids: what comes twice is stored twice.
+    """
+
+    def __init__(self, broker: minibroker.Broker, exchange: str, routing_key: str | None) -> None:
+        self.name = f"exchange {exchange}"
+        self._exchange = broker.exchange(exchange)
+        self._routing_key = routing_key
+
+    async def open(self) -> None:
+        """Make sure that it is there."""
+        try:
+            await self._exchange.show()
+        except UnknownExchange as error:
+            raise Refused(f"there is no exchange {self._exchange.name}") from error
+        except PASSES as error:
+            raise Away(str(error)) from error
+
+    async def put(self, parcels: Sequence[Parcel]) -> list[Outcome]:
+        """Publish them; seam.Sink. What follows a message that was not stored is not even tried."""
+        result: list[Outcome] = [Later("what stood before it was not stored")] * len(parcels)
+        order = range(len(parcels))
+        for run in _runs(parcels, order, self._key_of):
+            outcomes = await asyncio.gather(*(self._publish(parcels[at]) for at in run))
+            for at, said in zip(run, outcomes, strict=True):
+                result[at] = said
+            if any(isinstance(said, Later) for said in outcomes):
+                break
+        return result
+
+    def _key_of(self, parcel: Parcel) -> str:
+        if self._routing_key is not None:
+            return self._routing_key
+        came = (parcel.headers.get(name) for name in ROUTING_KEYS)
+        return next((key for key in came if isinstance(key, str)), "")
+
+    async def _publish(self, parcel: Parcel) -> Outcome:
+        fields = _publish_of(parcel, None)
+        del fields["dedupe_id"], fields["dedupe_window"]
+        try:
+            await self._exchange.publish(routing_key=self._key_of(parcel), **fields)
+        except (*NEVER, Unroutable) as error:
+            return Unfit(str(error))
+        except (*PASSES, UnknownExchange) as error:
+            return Later(str(error))
+        return Stored.UNSURE if parcel.repeats else Stored.NEW
+
+    async def close(self) -> None:
+        """Do nothing: whoever made the connection ends it."""
+
+
+def _runs(
+    parcels: Sequence[Parcel], order: Sequence[int], key_of: Callable[[Parcel], str] = lambda _: ""
+) -> Iterator[list[int]]:
     """Yield those that go in one frame, in order: other terms would make another frame, which may overtake."""
-    for _, run in groupby(order, lambda at: (parcels[at].priority, parcels[at].ttl_ms)):
+
+    def terms(at: int) -> tuple[int, int, str]:
+        return parcels[at].priority, parcels[at].ttl_ms, key_of(parcels[at])
+
+    for _, run in groupby(order, terms):
         yield list(run)
 
 
@@ -241,8 +307,9 @@ def _parcel_of(message: minibroker.Message[Any]) -> Parcel:
     return Parcel(
         message.raw,
         message,
-        # Numbers of queues are those of one server: with the time no other server has the same.
-        id=f"{message.id}-{published_ms}",
+        # Numbers of queues are those of one server: with the time no other server has the same. In a retained
+        # log a message has one offset for all groups, and whenever they are moved back to it.
+        id=f"{message.id if message.offset is None else _place_of(message)}-{published_ms}",
         repeats=message.attempt > 1 or message.marked,
         is_value=is_value,
         content_type=content_type
@@ -252,6 +319,10 @@ def _parcel_of(message: minibroker.Message[Any]) -> Parcel:
         key=message.key,
         unix_ms=came_ms if isinstance(came_ms, int) else published_ms,
     )
+
+
+def _place_of(message: minibroker.Message[Any]) -> str:
+    return f"{message.queue.partition(limits.GROUP_MARK)[0]}@{message.offset}"
 
 
 def _unix_ms() -> int:

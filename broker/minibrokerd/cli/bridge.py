@@ -19,7 +19,7 @@ import minibroker
 from minibroker.contract import wire
 from minibroker.contract.bodies import encode_headers
 from minibrokerd.bridges import addresses
-from minibrokerd.bridges.here import QueueSink, QueueSource
+from minibrokerd.bridges.here import ExchangeSink, QueueSink, QueueSource
 from minibrokerd.bridges.passing import Bridge, Plan, Unplaced
 from minibrokerd.bridges.seam import Away, Parcel, Refused, Sink, Source
 from minibrokerd.cli import carrying
@@ -31,6 +31,7 @@ from minibrokerd.process import exits
 from minibrokerd.process.stopping import Asking, ignore
 
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+EXCHANGE: Final = "exchange "  # before the name of one, where a queue may stand too
 PRIVATE: Final = os.O_WRONLY | os.O_CREAT | os.O_APPEND
 URLS: Final = "\n".join(
     f"      {peer.scheme}://HOST:{peer.port}?{next(iter(peer.source))}=NAME"
@@ -41,6 +42,10 @@ URLS: Final = "\n".join(
 @click.command()
 @option("--from", "origin", required=True, metavar="QUEUE|URL", help="Where messages are taken.")
 @option("--to", "target", required=True, metavar="QUEUE|URL", help="Where they are put.")
+@option(
+    "--routing-key",
+    help="To an exchange: of all messages. Without it that of the header amqp-routing-key, or nats-subject.",
+)
 @option("--count", type=click.IntRange(min=1), help="End when so many are handed over.")
 @option(
     "--until-empty",
@@ -98,7 +103,8 @@ def bridge(
 ) -> None:
     """Hand messages over from another broker to a queue here, or from a queue to another broker.
 
-    One of --from and --to is the name of a queue, the other a url:
+    One of --from and --to is the name of a queue, the other a url. Into an exchange: --to "exchange NAME". Out of
+    a retained log: --from LOG@GROUP, which has the position.
 
     \b
       amqp://USER:PASSWORD@HOST:5672/VHOST?queue=NAME      RabbitMQ
@@ -111,6 +117,9 @@ def bridge(
     bridge keeps nothing itself, so it can be killed and started anywhere. A broker that is away is waited for. It
     ends at SIGTERM or Ctrl-C, when what is on its way has arrived.
     """
+    exchange = target.removeprefix(EXCHANGE) if target.startswith(EXCHANGE) else None
+    if flags["routing_key"] is not None and exchange is None:
+        raise click.UsageError('--routing-key goes with --to "exchange NAME"')
     is_inward = "://" in origin
     if is_inward == ("://" in target):
         raise click.UsageError(
@@ -139,7 +148,11 @@ def bridge(
         source: Source
         sink: Sink
         if isinstance(far, Source):
-            source, sink = far, QueueSink(broker, target, flags["dedupe_window"])
+            source = far
+            if exchange is None:
+                sink = QueueSink(broker, target, flags["dedupe_window"])
+            else:
+                sink = ExchangeSink(broker, exchange, flags["routing_key"])
         else:
             source, sink = QueueSource(broker, origin, terms=flags["terms"]), far
         plan = Plan(
