@@ -188,6 +188,19 @@ async def test_what_the_receiver_forgets_comes_back_until_it_is_dead(
     await broker.shutdown()
 
 
+async def test_who_only_listens_declares_the_queue_with_its_settings(
+    broker_server: BrokerServer, client: minibroker.Broker
+) -> None:
+    """A worker need not kick anything for that."""
+    await client.queue("taskiq").publish(b"{}")
+    broker = MinibrokerBroker(broker_server.url, settings={"max_attempts": 2})
+    listening = broker.listen()
+    await anext(listening)
+    assert (await client.queue("taskiq").settings())["max_attempts"] == 2
+    await listening.aclose()
+    await broker.shutdown()
+
+
 async def test_priorities_and_queues_of_labels_and_another_formatter(
     broker: MinibrokerBroker, client: minibroker.Broker
 ) -> None:

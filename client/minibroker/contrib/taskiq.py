@@ -132,6 +132,7 @@ class MinibrokerBroker(AsyncBroker):
             try:
                 driver = self._client._driver
                 driver.open_here()
+                self._queue(self.queue_name)  # declared, with its settings
                 consumer = _LentMessages(driver, self.queue_name, self.prefetch)
                 await consumer.start()
                 while True:
