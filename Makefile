@@ -170,8 +170,11 @@ crash: $(VENV)/.develop-ready
 bridges: $(VENV)/.peers-ready
 	@EVERY_DEATH=1 $(BIN)/python -m pytest --quiet tests/bridges
 
-dramatiq-suite taskiq-suite: $(VENV)/.develop-ready
-	@$(BIN)/python tests/contrib/upstream.py $(@:-suite=) $(ARGS)
+dramatiq-suite: $(VENV)/.develop-ready
+	@$(BIN)/python tests/contrib/upstream.py dramatiq $(ARGS)
+
+taskiq-suite: $(VENV)/.develop-ready
+	@$(BIN)/python tests/contrib/upstream.py taskiq $(ARGS)
 
 backups: $(VENV)/.develop-ready
 	@PYTHONPATH=tests:tests/kills ROUNDS=$(ROUNDS) SEED=$(SEED) BUDGET=$(BUDGET) $(BIN)/python tests/backups/backup_campaign.py
