@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: attacks model bridges backups page screenshots help setup serve test check format tables bench compare counted demo crash cuts faults fuzz full-disk stops starts story damage sim planted growth scale bench-peers bench-fanout bench-log bench-workers bench-blocking bench-http bench-tenants dramatiq-suite taskiq-suite clean
+.PHONY: attacks model bridges backups page screenshots help setup serve test check format tables bench compare counted demo crash cuts faults fuzz full-disk stops starts story damage sim planted growth scale bench-peers bench-fanout bench-log bench-workers bench-blocking bench-http bench-tenants dramatiq-suite taskiq-suite bench-celery celery-suite celery-torture clean
 
 help:
 	@echo "make serve    start the broker on ./data, port 7272; PORT=7300, or the variables of minibroker serve"
@@ -43,6 +43,7 @@ help:
 	@echo "make bench-peers  the same work through Redis, RabbitMQ, NATS, beanstalkd and Kafka: ARGS=\"--quick --only redis --work cpu\""
 	@echo "make attacks  strangers flood a broker, COUNT=10000 times each, with and without TLS: pings of others stay below 20 ms"
 	@echo "make bench-workers   a job that does nothing through minibroker worker, Celery, Dramatiq, Taskiq and RQ: ARGS=\"--rounds 1\""
+	@echo "make bench-celery    no-op tasks of Celery, prefork and threads, on this broker and on Redis: ARGS=\"--tasks 2000\""
 	@echo "make bench-tenants   tenants, rates, priorities, doubles, schedules: minibroker, BullMQ, Faktory, RabbitMQ, Celery: ARGS=\"--only celery\""
 	@echo "make celery-suite    kombu's and Celery's own integration tests, on this broker and beside it on Redis: FILES=\"test_tasks\""
 	@echo "make celery-torture  20,000 tasks of Celery under SIGKILLs of workers and broker, the same on Redis: ARGS=\"--only minibroker\""
@@ -130,6 +131,9 @@ bench-log: $(VENV)/.peers-ready
 
 bench-fanout: $(VENV)/.peers-ready
 	@$(BIN)/python -m benchmarks.fanout $(ARGS)
+
+bench-celery: $(VENV)/.peers-ready
+	@$(BIN)/python -m benchmarks.celery_rates $(ARGS)
 
 bench-workers: $(VENV)/.peers-ready
 	@$(BIN)/python -m benchmarks.workers $(ARGS)
