@@ -79,6 +79,8 @@ class Leases:
             return
         try:
             settle(lease)
+            with lease.run.delivery.shell:
+                pass  # written now: what waits for company runs twice if this process is killed
         except LeaseLost as error:
             logger.warning("a task was %s too late, and may run again: %s", what, error)
         except Closed:

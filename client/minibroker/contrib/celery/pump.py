@@ -33,6 +33,7 @@ class Pump:
         self._asked = threading.Event()
         self._wanted: tuple[Sequence[Consumer[Any]], float] = ((), 0.0)
         self._stopped = False
+        self._pid = os.getpid()
         loop.add_reader(self._reads, self._ready)
         self._thread = threading.Thread(target=self._run, daemon=True, name="minibroker-pump")
         self._thread.start()
@@ -43,8 +44,8 @@ class Pump:
         self._asked.set()
 
     def stop(self) -> None:
-        """Let the thread end, and give the pipe back."""
-        if self._stopped:
+        """Let the thread end, and give the pipe back; nothing in a child of a fork, whose loop is its parent's."""
+        if self._stopped or self._pid != os.getpid():
             return
         self._stopped = True
         self._asked.set()
