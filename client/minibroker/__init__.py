@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from minibroker.session.dead import ErrorGroup, Redrive, Where
     from minibroker.session.exchange_wishes import Binding, ExchangeInfo
     from minibroker.session.explanation import Explanation
+    from minibroker.session.json_schema import JsonSchema
     from minibroker.session.key_wishes import KeySetting
     from minibroker.session.log_pages import LogMessage, LogPage
     from minibroker.session.log_wishes import GroupInfo, LogInfo
@@ -106,6 +107,7 @@ __all__ = [
     "GroupInfo",
     "Handler",
     "IdConflict",
+    "JsonSchema",
     "KeySetting",
     "LazyBroker",
     "LeaseLost",
@@ -186,6 +188,7 @@ _HOMES: Final = {
     "minibroker.session.log_pages": "LogMessage LogPage",
     "minibroker.session.log_wishes": "GroupInfo LogInfo",
     "minibroker.session.explanation": "Explanation",
+    "minibroker.session.json_schema": "JsonSchema",
     "minibroker.session.key_wishes": "KeySetting",
     "minibroker.session.pause_wishes": "Pause",
     "minibroker.session.peek": "Peeked Peeks",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,3 +104,28 @@ async def test_what_is_no_schema_is_refused(broker: Any, queue: Any) -> None:
     ):
         with pytest.raises(error):
             await queue.set_schema(wrong)
+
+
+async def test_the_client_checks_a_schema_before_anything_is_sent(broker: Any, queue: Any) -> None:
+    """Where the server has none; the place begins the text, and of several bodies the first that does not fit."""
+    checked = broker.queue(queue.name, minibroker.JsonSchema(ORDER))
+    await checked.publish({"id": 1})
+    with pytest.raises(
+        minibroker.SchemaMismatch, match=r"^\$\.id: the value is not .* nothing was sent$"
+    ):
+        await checked.publish({"id": "x"})
+    with pytest.raises(minibroker.SchemaMismatch, match=r"^\$: the body is bytes"):
+        await checked.publish(b"1")
+    with pytest.raises(minibroker.SchemaMismatch, match=r"^bodies\[1\]: \$: "):
+        await checked.publish_many([{"id": 2}, {}])
+    await queue.publish({"id": "whatever"})
+    found = await checked.receive(9)
+    assert [each.body for each in found] == [{"id": 1}, {"id": "whatever"}]
+
+
+def test_what_is_no_schema_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="no JSON Schema"):
+        minibroker.JsonSchema({"type": "nonsense"})
+    monkeypatch.setitem(sys.modules, "jsonschema_rs", None)
+    with pytest.raises(ImportError, match=r"minibroker\[schema\]"):
+        minibroker.JsonSchema(ORDER)

@@ -20,7 +20,8 @@ import msgspec
 from msgspec import inspect as kinds
 
 from minibroker.contract.bodies import SCALARS, Encoded, encode_body
-from minibroker.contract.errors import BodyError
+from minibroker.contract.errors import BodyError, SchemaMismatch
+from minibroker.session.json_schema import JsonSchema
 
 BYTES: Final = (bytes,)
 UNTYPED: Final = (None, Any, object, bytes)  # types of bodies that are left as they are
@@ -56,7 +57,7 @@ def converter(wanted: Any) -> Convert | None:
     Raises:
         TypeError: no body can become such a type.
     """
-    if wanted is Any or wanted is object:
+    if wanted is Any or wanted is object or type(wanted) is JsonSchema:
         return None
     _info_of(wanted)
     name = name_of(wanted)
@@ -179,16 +180,21 @@ def write_all(bodies: Iterable[Any]) -> list[Written]:
 def plain_maker(wanted: Any) -> Convert:
     """Return what makes a plain body of one of the type `wanted`; it raises TypeError if the body does not fit.
 
+    Or SchemaMismatch, where a JSON Schema is wanted.
+
     Raises:
         TypeError: no body can be of such a type.
     """
+    if type(wanted) is JsonSchema:
+        fits = wanted.checked
+        return lambda body: fits(_made(body, _plain))
     convert = converter(wanted)
     plain = _plain if convert is None or _has_plain_values(_info_of(wanted)) else _builtins
     return lambda body: _checked(_made(body, plain), convert)
 
 
 def make_all(make: Convert, bodies: Iterable[Any]) -> list[Any]:
-    """Return what `make` makes of each of `bodies`; TypeError names the first that does not fit by its index."""
+    """Return what `make` makes of each of `bodies`; TypeError, or SchemaMismatch, names the first by its index."""
     return [_at(index, make, body) for index, body in enumerate(bodies)]
 
 
@@ -197,6 +203,8 @@ def _at(index: int, make: Convert, body: Any) -> Any:
         return make(body)
     except TypeError as error:
         raise TypeError(f"bodies[{index}]: {error}") from None
+    except SchemaMismatch as error:
+        raise SchemaMismatch(f"bodies[{index}]: {error}") from None
 
 
 def _made(body: Any, plain: Convert) -> Any:

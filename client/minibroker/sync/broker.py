@@ -17,6 +17,7 @@ from minibroker.session.arguments import MAX_RUN, Access, never_opened, options_
 from minibroker.session.declaring import checked
 from minibroker.session.exchange_wishes import ExchangeInfo
 from minibroker.session.explanation import Explanation
+from minibroker.session.json_schema import JsonSchema
 from minibroker.session.pause_wishes import Pause
 from minibroker.session.result_wish import Progress
 from minibroker.session.spans import Span
@@ -54,7 +55,7 @@ class Broker:
     def queue(
         self,
         name: str,
-        body_type: None = None,
+        body_type: JsonSchema | None = None,
         *,
         overwrite: bool = False,
         exclusive: bool = False,
@@ -73,7 +74,7 @@ class Broker:
     def queue(
         self,
         name: str,
-        body_type: type[Any] | None = None,
+        body_type: type[Any] | JsonSchema | None = None,
         *,
         overwrite: bool = False,
         exclusive: bool = False,
@@ -88,6 +89,7 @@ class Broker:
             body_type: what its bodies are: a dataclass, msgspec.Struct, TypedDict, pydantic model, or a type out
                 of these and what a plain body may hold. A publish is checked against it before anything is sent,
                 `message.body` is made into it, and type checkers know. None, Any, bytes: nothing is made.
+                Or a `JsonSchema`: what does not fit raises SchemaMismatch before anything is sent.
             overwrite: change the settings of a queue that is there, now and at every reconnect.
             exclusive: it is made for this connection's session alone, and ends with it: everybody may publish
                 to it, nobody else takes from it (docs/guide/for-one.md). Where another session has one of this
