@@ -1,0 +1,109 @@
+"""The transport by itself, as kombu sees it: encryption, tokens, prefetch, and what it gives back."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+kombu = pytest.importorskip("kombu", reason="the extra celery is not installed")
+
+import minibroker.contrib.celery  # noqa: E402
+import minibroker.sync  # noqa: E402
+from support.broker import BrokerServer, StartBroker  # noqa: E402
+from support.certificates import Authority  # noqa: E402
+from support.processes import look_until  # noqa: E402
+
+
+def taken(connection: Any, queue: str, prefetch: int) -> tuple[Any, list[Any]]:
+    """Consume a queue until nothing more comes; return the consumer, and what it got and did not ack."""
+    messages: list[Any] = []
+    consumer = kombu.Consumer(
+        connection, [kombu.Queue(queue, routing_key=queue)], prefetch_count=prefetch
+    )
+    consumer.register_callback(lambda body, message: messages.append(message))
+    consumer.consume()
+    drain(connection)
+    return consumer, messages
+
+
+def drain(connection: Any) -> None:
+    """Return when nothing comes any more."""
+    more = True
+    while more:
+        try:
+            connection.drain_events(timeout=0.3)
+        except TimeoutError:
+            more = False
+
+
+def test_it_is_encrypted_and_says_its_token(start_broker: StartBroker, tmp_path: Path) -> None:
+    """As minibrokers://, with the CA where Celery has it, and the token where kombu has a password."""
+    authority = Authority(tmp_path)
+    cert, key = authority.sign("server", "IP:127.0.0.1")
+    server = start_broker("--tls-cert", str(cert), "--tls-key", str(key))
+    command = [sys.executable, "-m", "minibrokerd", "token", "add", "shop", "--queues", "jobs"]
+    command += ["--may", "publish,consume", "--data-dir", str(server.data_dir)]
+    token = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1]
+    look_until(lambda: "tokens_loaded" in server.output, server.process, "the token")
+    where = f"127.0.0.1:{server.port}"
+    with kombu.Connection(
+        f"minibrokers://:{token}@{where}", ssl={"ca_certs": str(authority.cert)}
+    ) as connection:
+        kombu.Producer(connection).publish({"n": 1}, routing_key="jobs")
+        _, messages = taken(connection, "jobs", 1)
+        assert [message.payload for message in messages] == [{"n": 1}]
+    refused = kombu.Connection(
+        f"minibrokers://:wrong@{where}", ssl={"ca_certs": str(authority.cert)}
+    )
+    with pytest.raises(kombu.exceptions.OperationalError):
+        refused.ensure_connection(max_retries=1, interval_start=0)
+
+
+def test_a_connection_has_what_its_prefetch_says_and_gives_it_back(
+    broker_server: BrokerServer,
+) -> None:
+    """In their places and uncharged: the next one gets the same, and as if nobody had had them."""
+    with kombu.Connection(broker_server.url) as connection:
+        producer = kombu.Producer(connection)
+        for number in range(5):
+            producer.publish(number, routing_key="jobs")
+        _, messages = taken(connection, "jobs", 3)
+        assert [message.payload for message in messages] == [0, 1, 2]
+        with minibroker.sync.connect(broker_server.url) as broker:
+            assert broker.stats()["queues"]["jobs"]["ready"] == 2, "no more than that is in hand"
+        messages[1].ack()
+        messages[1].channel.basic_ack("of another connection")  # widens nothing
+        drain(connection)
+        assert [message.payload for message in messages] == [0, 1, 2, 3]
+    with kombu.Connection(broker_server.url) as connection:
+        _, messages = taken(connection, "jobs", 0)
+        assert [message.payload for message in messages] == [0, 2, 3, 4]
+        assert not any(message.delivery_info.get("redelivered") for message in messages)
+
+
+def test_a_full_channel_leaves_to_others_what_it_cannot_begin(broker_server: BrokerServer) -> None:
+    """Of two queues it may have one message each in its buffer; after a moment another gets the second."""
+    with kombu.Connection(broker_server.url) as busy, kombu.Connection(broker_server.url) as idle:
+        producer = kombu.Producer(busy)
+        producer.publish("a", routing_key="a")
+        producer.publish("b", routing_key="b")
+        messages: list[Any] = []
+        queues = [kombu.Queue(name, routing_key=name) for name in ("a", "b")]
+        consumer = kombu.Consumer(busy, queues, prefetch_count=1)
+        consumer.register_callback(lambda body, message: messages.append(message))
+        consumer.consume()
+        drain(busy)
+        assert len(messages) == 1
+        (left,) = {"a", "b"} - {messages[0].payload}
+        _, others = taken(idle, left, 1)
+        assert [message.payload for message in others] == [left]
+        others[0].ack()
+        messages[0].ack()
+        producer.publish("again", routing_key=left)
+        idle.close()
+        busy.drain_events(timeout=5)
+        assert messages[1].payload == "again", "it asks anew when it has room"
