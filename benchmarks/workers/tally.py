@@ -12,6 +12,7 @@ import mmap
 import os
 from _thread import get_native_id  # the one of `threading` is another one under gevent
 from pathlib import Path
+from time import monotonic
 
 CELLS = 65_536  # a framework that forks for each job takes one for each
 CELL_BYTES = 8
@@ -52,3 +53,9 @@ class Tally:
 def tally() -> Tally:
     """Return the tally that the environment of a worker names."""
     return Tally(Path(os.environ[PATH_VARIABLE]))
+
+
+def note_latency(sent: float) -> None:
+    """Write down how many seconds ago something was sent, by the clock of all processes."""
+    with open(f"{os.environ[PATH_VARIABLE]}.latencies", "a") as file:
+        file.write(f"{monotonic() - sent}\n")

@@ -177,14 +177,14 @@ def test_joining_waits_for_what_a_task_sends_with_a_delay(broker: MinibrokerBrok
 def test_a_higher_broker_priority_is_handed_out_first(broker: MinibrokerBroker) -> None:
     """Of an actor, or of a message; Dramatiq's own priority is not sent."""
     runs: list[str] = []
-    low = actor(broker, lambda: runs.append("low"), actor_name="low", priority=0)
-    high = actor(broker, lambda: runs.append("high"), actor_name="high", broker_priority=7)
-    low.send()
-    high.send()
-    broker.enqueue(low.message_with_options(broker_priority=99))
+    low = actor(broker, runs.append, actor_name="low", priority=0)
+    high = actor(broker, runs.append, actor_name="high", broker_priority=7)
+    low.send("none")
+    high.send("of the actor")
+    low.send_with_options(args=("of the message",), broker_priority=99)
     with working(broker, threads=1):
         broker.join("default", timeout=60_000)
-    assert runs == ["low", "high", "low"]
+    assert runs == ["of the message", "of the actor", "none"]
 
 
 def test_what_nobody_can_run_is_dead(broker: MinibrokerBroker) -> None:

@@ -62,6 +62,9 @@ async def test_what_was_read_and_not_started_goes_back(
     listening = broker.listen()
     ackable = await anext(listening)
     await listening.aclose()
+    await broker._client.ping()  # behind what the end of the generator wrote
+    counters = (await client.stats())["queues"]["taskiq"]
+    assert (counters["consumers"], counters["held"], counters["ready"]) == (0, 0, 1)
     [message] = await client.queue("taskiq").receive(wait=30)
     assert message.attempt == 1
     with pytest.raises(LeaseLost):

@@ -1,15 +1,22 @@
-"""The job for `dramatiq`: as `def`, or as `async def` with its AsyncIO middleware."""
+"""The job for `dramatiq`, on Redis or on minibroker: as `def`, or as `async def` with its AsyncIO middleware."""
 
 from __future__ import annotations
 
 import os
 
 import dramatiq
-from benchmarks.workers.tally import tally
+from benchmarks.workers.tally import note_latency, tally
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.middleware.asyncio import AsyncIO
 
-broker = RedisBroker(url=os.environ["BENCH_URL"])
+url = os.environ["BENCH_URL"]
+broker: dramatiq.Broker
+if url.startswith("minibroker"):
+    from minibroker.contrib.dramatiq import MinibrokerBroker
+
+    broker = MinibrokerBroker(url, settings={"durability": os.environ["BENCH_DURABILITY"]})
+else:
+    broker = RedisBroker(url=url)
 dramatiq.set_broker(broker)
 done = tally().done
 
@@ -27,6 +34,12 @@ else:
     def noop(body: str) -> None:
         """Do nothing."""
         done()
+
+
+@dramatiq.actor
+def late(sent: float) -> None:
+    """Note how long ago this was sent."""
+    note_latency(sent)
 
 
 def publish(count: int, body: str) -> None:

@@ -1,15 +1,22 @@
-"""The job for `taskiq worker`, over a stream of Redis (acked) or a list of Redis (no ack)."""
+"""The job for `taskiq worker`, over a stream of Redis (acked), a list of Redis (no ack), or minibroker."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 
-from benchmarks.workers.tally import tally
+from benchmarks.workers.tally import note_latency, tally
+from taskiq import AsyncBroker
 from taskiq_redis import ListQueueBroker, RedisStreamBroker
 
-kind = ListQueueBroker if os.environ.get("BENCH_LIST") else RedisStreamBroker
-broker = kind(os.environ["BENCH_URL"])
+url = os.environ["BENCH_URL"]
+broker: AsyncBroker
+if url.startswith("minibroker"):
+    from minibroker.contrib.taskiq import MinibrokerBroker
+
+    broker = MinibrokerBroker(url, settings={"durability": os.environ["BENCH_DURABILITY"]})
+else:
+    broker = (ListQueueBroker if os.environ.get("BENCH_LIST") else RedisStreamBroker)(url)
 done = tally().done
 AT_A_TIME = 20
 
@@ -18,6 +25,12 @@ AT_A_TIME = 20
 async def noop(body: str) -> None:
     """Do nothing."""
     done()
+
+
+@broker.task
+async def late(sent: float) -> None:
+    """Note how long ago this was sent."""
+    note_latency(sent)
 
 
 async def _publish(count: int, body: str) -> None:
