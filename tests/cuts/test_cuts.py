@@ -25,6 +25,7 @@ from minibrokerd.log.fileops import FileOps
 from minibrokerd.log.seam import Record
 from support.simulated_disk import SimulatedDisk
 
+pytestmark = pytest.mark.timeout(300)  # one point may have very many states
 SEED = int(os.environ.get("SEED") or SystemRandom().randrange(2**32))
 SMALL = 4096
 INDEXED = ("indexes", "bodies")
