@@ -25,11 +25,19 @@ needs_browser = pytest.mark.skipif(
 
 
 @contextmanager
-def browsing(url: str) -> Iterator[Any]:
-    """Yield a page of a browser; what it says on its console, or throws, is in `page.complaints`."""
+def started() -> Iterator[Any]:
+    """Yield a browser."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page: Any = browser.new_context(base_url=url).new_page()
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def opened(browser: Any, url: str) -> Iterator[Any]:
+    """Yield a page that shares no cookies; what it says on its console, or throws, is in `page.complaints`."""
+    with browser.new_context(base_url=url) as context:
+        page: Any = context.new_page()
         page.set_default_timeout(60_000)
         complaints: list[str] = []
 
@@ -41,7 +49,13 @@ def browsing(url: str) -> Iterator[Any]:
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.complaints = complaints
         yield page
-        browser.close()
+
+
+@contextmanager
+def browsing(url: str) -> Iterator[Any]:
+    """Yield a page of a browser of its own."""
+    with started() as browser, opened(browser, url) as page:
+        yield page
 
 
 def sign_in(page: Any) -> None:

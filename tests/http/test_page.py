@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from browser import browsing, needs_browser, sign_in
+from browser import needs_browser, opened, sign_in, started
 from http_broker import HttpBroker
 
 import minibroker.sync
@@ -15,10 +15,17 @@ pytestmark = needs_browser
 HOSTILE = "<img src=x onerror=\"document.title='taken'\"><script>document.title='taken'</script>"
 
 
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """One browser for all."""
+    with started() as browser:
+        yield browser
+
+
 @pytest.fixture
-def page(http_broker: HttpBroker) -> Iterator[Any]:
-    """A page of a browser."""
-    with browsing(http_broker.url) as page:
+def page(browser: Any, http_broker: HttpBroker) -> Iterator[Any]:
+    """A page of it."""
+    with opened(browser, http_broker.url) as page:
         yield page
 
 
