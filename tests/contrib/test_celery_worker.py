@@ -90,6 +90,7 @@ def test_tasks_run_and_what_is_refused_is_dead(
     shop, start_worker: StartWorker, broker_server: BrokerServer
 ) -> None:
     """A plain task, one with a countdown, one that asks to be rejected, and one that nobody has."""
+    assert shop.app.control.ping(timeout=0.2) == [], "nobody is there to answer"
     shop.say_task.delay("now")
     shop.say_task.apply_async(("later",), countdown=1)
     shop.refuse.delay("no stock")

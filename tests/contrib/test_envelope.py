@@ -50,6 +50,16 @@ def test_a_message_comes_back_as_it_was() -> None:
     assert back["properties"]["delivery_info"] == {"exchange": "", "routing_key": "celery"}
 
 
+def test_properties_that_amqp_does_not_have_stay_here() -> None:
+    """Whatever else somebody passes to a publish need not be anything that can be written."""
+    _, headers, _ = packed(reply_to="me", signal=object())
+    assert headers[envelope.REST][2] == {
+        "correlation_id": "7",
+        "reply_to": "me",
+        "delivery_info": {"exchange": "", "routing_key": "celery"},
+    }
+
+
 def test_a_second_delivery_says_so_where_celery_looks() -> None:
     """In both places, and how many there were before in the header that RabbitMQ has."""
     body, headers, _ = packed()

@@ -105,6 +105,7 @@ def compare(ours: int, redis: int) -> None:
             ("redis", f"redis://127.0.0.1:{redis}/1"),
         ):
             env = {"TEST_BROKER": url, "TEST_BACKEND": f"redis://127.0.0.1:{redis}/2"}
+            env["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
             env |= {"REDIS_HOST": "127.0.0.1", "REDIS_PORT": str(redis)}
             both[name] = outcomes([*command, f"t/integration/{file}.py"], celery, env)
             show(f"celery {file}, {name}", both[name])

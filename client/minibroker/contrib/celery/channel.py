@@ -79,13 +79,17 @@ class Channel(virtual.Channel):
         nowait: bool = False,
         passive: bool = False,
     ) -> None:
-        """Make an exchange; one that is there as it is asked for stays as it is."""
+        """Make an exchange; one that is there as it is asked for stays as it is.
+
+        What is said to all, and what is not to last, as control is, may reach nobody; a task may not.
+        """
         type = type or "direct"
         target = self._broker.exchange(name_of(exchange or f"amq.{type}"))
         if passive:
             target.show()
             return
-        target.declare(type)
+        reaches_nobody = type == "fanout" or not durable
+        target.declare(type, unroutable="drop" if reaches_nobody else None)
 
     def exchange_delete(self, exchange: str, if_unused: bool = False, nowait: bool = False) -> None:
         """End an exchange, with its bindings."""

@@ -30,6 +30,21 @@ AS_JSON: Final = (
 ETA: Final = "minibroker-eta"  # the eta of a task for which the broker has waited
 DELIVERY_COUNT: Final = "x-delivery-count"  # as RabbitMQ has it: deliveries before this one
 HIGHEST: Final = 9
+# What AMQP has, and so every consumer may look for; tags and encodings are of a connection.
+KEPT: Final = frozenset(
+    [
+        "app_id",
+        "correlation_id",
+        "delivery_mode",
+        "expiration",
+        "message_id",
+        "priority",
+        "reply_to",
+        "timestamp",
+        "type",
+        "user_id",
+    ]
+)
 TOLD_S: Final = (
     3_600.0  # so long after its time a task waits for a worker that stores that it was revoked
 )
@@ -69,9 +84,7 @@ def pack(
     body = message["body"]
     raw = body.encode() if isinstance(body, str) else bytes(body or b"")
     headers = dict(message["headers"])
-    properties = dict(message["properties"])
-    properties.pop("delivery_tag", None)
-    properties.pop("body_encoding", None)
+    properties = {name: value for name, value in message["properties"].items() if name in KEPT}
     properties["delivery_info"] = {"exchange": exchange, "routing_key": routing_key}
     priority = _priority(properties.get("priority"), lowest_first)
     terms = Terms(priority, _delay_s(headers, now), _ttl_s(headers, properties, now))
