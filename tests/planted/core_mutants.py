@@ -20,10 +20,10 @@ DELIVERY_MUTANTS: Final = (
         "core/verbs/settling.py",
         '        """Take the messages of a run out of their delivery; note those that are lost."""\n'
         "        token, origin, first, count = run\n"
-        "        delivery = self.group.deliveries.get(token)\n",
+        "        delivery = self.delivery_of(token)\n",
         '        """Take the messages of a run out of their delivery; note those that are lost."""\n'
         "        token, origin, first, count = run\n"
-        "        delivery = self.group.deliveries.get(max(self.group.deliveries, default=token))\n",
+        "        delivery = self.delivery_of(max(self.group.deliveries, default=token))\n",
         ("model",),
         "I6, L2: a stale ack ends somebody else's delivery",
     ),

@@ -1,8 +1,8 @@
 """The layers that look for a bug, each as a command in a copy of the project.
 
-Names: `model`, `sim`, `cuts:<workload>`, `flips:<closed|open>`, or a test file below tests/, maybe with `::` and
-the name of one test. All take one seed; the same seed finds the same. What a command prints at its end says
-what found it.
+Names: `model`, `sim`, `logs` (worlds of the simulation that have retained logs), `cuts:<workload>`,
+`flips:<closed|open>`, or a test file below tests/, maybe with `::` and the name of a test. All take one seed; the
+same seed finds the same. What a command prints at its end says what found it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from copied_tree import Ended, Tree
 MODEL_EXAMPLES: Final = 200
 MODEL_STEPS: Final = 40
 SIM_WORLDS: Final = 60
-HARNESS: Final = ("model", "sim", "cuts", "flips")
+WORLDS: Final = ("sim", "logs")
+HARNESS: Final = ("model", *WORLDS, "cuts", "flips")
 _BY: Final = re.compile(r"^(?:by=|FAILED tests/)(.*)$", re.MULTILINE)
 _REASON: Final = re.compile(r"^E[ |]+((?:[\w.]*Error|assert|Failed)\b.*)$", re.MULTILINE)
 _SHOWN_CHARS: Final = 150
@@ -56,8 +57,8 @@ def look(
 
 def _command(layer: str, seed: int, worlds: int) -> tuple[list[str], dict[str, str]]:
     kind, _, what = layer.partition(":")
-    if kind == "sim":
-        return ["tests/planted/probe.py", "sim", str(seed), str(worlds)], {}
+    if kind in WORLDS:
+        return ["tests/planted/probe.py", kind, str(seed), str(worlds)], {}
     if kind in ("cuts", "flips"):
         return ["tests/planted/probe.py", kind, str(seed), what], {}
     file = "core/test_model.py" if kind == "model" else layer

@@ -22,7 +22,7 @@ from time import monotonic
 from typing import Final
 
 from copied_tree import Tree
-from layers import Broken, Found, is_harness, look
+from layers import WORLDS, Broken, Found, is_harness, look
 from mutant import Mutant, Stale
 from mutant_check import complaint
 from planted_table import BY_NAME, MUTANTS
@@ -97,7 +97,7 @@ class Campaign:
             return
         layer, (by, seed) = found
         self.figures.caught[mutant.name] = layer
-        if layer == "sim":
+        if layer in WORLDS:
             self.figures.worlds = max(self.figures.worlds, seed - self.seed + 1)
         self._say(f"caught {mutant.name}: layer={layer} seed={seed} by={by} in {seconds:.1f} s")
 

@@ -11,6 +11,7 @@ from core_mutants import CORE_MUTANTS
 from key_mutants import KEY_MUTANTS
 from limit_mutants import LIMIT_MUTANTS
 from log_mutants import LOG_MUTANTS
+from log_world_mutants import LOG_WORLD_MUTANTS
 from message_mutants import MESSAGE_MUTANTS
 from operating_mutants import OPERATING_MUTANTS
 from order_mutants import ORDER_MUTANTS
@@ -45,6 +46,7 @@ MUTANTS: Final = (
     + OWNER_MUTANTS
     + RETAINED_LOG_MUTANTS
     + RETAINED_MUTANTS
+    + LOG_WORLD_MUTANTS
     + SESSION_MUTANTS
     + CLIENT_MUTANTS
     + BACKUP_MUTANTS

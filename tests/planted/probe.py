@@ -1,6 +1,7 @@
 """What runs in a copy: simulated worlds, crash states or damage, until the first violation.
 
     python tests/planted/probe.py sim 1 60
+    python tests/planted/probe.py logs 1 60
     python tests/planted/probe.py cuts 1 freeing
     python tests/planted/probe.py flips 1 closed
 
@@ -10,10 +11,11 @@ Exit code 1, and a last line that begins with `by=`, say that something was foun
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Final
 
 from cuts_campaign import Damages
+from layers import WORLDS
 from sim_world import World
 from sweep import Source, Sweep
 
@@ -22,10 +24,11 @@ STRIDE: Final = 7  # one point in so many of a recording
 PARTS: Final = 101  # one damage in so many of a log
 
 
-def worlds(seed: int, count: int) -> Iterator[str]:
-    """Yield the violations of simulated worlds."""
+def worlds(seed: int, count: int, capabilities: Collection[str] | None) -> Iterator[str]:
+    """Yield the violations of simulated worlds; None: they have what each seed draws."""
     for number in range(seed, seed + count):
-        for text in World(number, borders=True, capabilities=None).run().checker.violations:
+        world = World(number, borders=True, capabilities=capabilities).run()
+        for text in world.checker.violations:
             yield f"seed={number} {text.strip().splitlines()[-1] if 'exception' in text else text}"
 
 
@@ -49,8 +52,8 @@ def damages(seed: int, how: str) -> Iterator[str]:
 def main() -> None:
     """Run as the arguments say."""
     kind, seed, what = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-    if kind == "sim":
-        found = worlds(seed, int(what))
+    if kind in WORLDS:
+        found = worlds(seed, int(what), ("log",) if kind == "logs" else None)
     else:
         found = crashes(seed, what) if kind == "cuts" else damages(seed, what)
     for text in found:
