@@ -22,6 +22,7 @@ def ran(*words):
     os.close(fd)
 """
 DRAMATIQ = ("dramatiq", "tasks", "-p", "1", "-t", "4")
+DJANGO = ("django", "minibroker_worker")
 TASKIQ = ("taskiq", "worker", "tasks:broker", "--workers", "1")
 
 

@@ -49,7 +49,7 @@ ROOMS = {
     "aio": {"contract", "session", "shell", "aio"},
     "sync": {"contract", "session", "shell", "sync"},
     "worker": {"contract", "session", "shell", "aio", "worker"},
-    "contrib": {"contract", "session", "shell", "aio", "sync", "contrib"},
+    "contrib": {"contract", "session", "shell", "aio", "sync", "worker", "contrib"},
 }
 PURE_ROOMS = ("contract", "session")
 

@@ -1,0 +1,111 @@
+"""A task and its result as JSON: the body of a message, and what is kept of it, are the same record.
+
+`task` is the path of the function, times are ISO 8601. A message needs no more of it than `task`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from django.utils.module_loading import import_string
+
+from minibroker.contrib.django.interface import TaskError, TaskResult, TaskResultStatus
+
+TIMES: Final = "enqueued_at", "started_at", "last_attempted_at", "finished_at"
+
+
+def plain(value: Any) -> Any:
+    """Return a value as it is behind a round trip through JSON, which a worker will have.
+
+    Raises:
+        TypeError: it is no such value, as with a method.
+        ValueError: it is a NaN, an infinity, or bytes that are no text.
+    """
+    return json.loads(json.dumps(_normal(value), allow_nan=False))
+
+
+def _normal(value: Any) -> Any:
+    match value:
+        case str() | int() | float() | None:
+            return value
+        case Mapping():
+            return {_normal(key): _normal(each) for key, each in value.items()}
+        case bytes():
+            return value.decode()
+        case Sequence():
+            return [_normal(each) for each in value]
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON")
+
+
+def write(result: Any) -> bytes:
+    """Return the record of a TaskResult."""
+    task = result.task
+    record: dict[str, Any] = {
+        "task": task.module_path,
+        "id": result.id,
+        "args": result.args,
+        "kwargs": result.kwargs,
+        "status": str(result.status),
+        "queue_name": task.queue_name,
+        "priority": int(task.priority),
+        "run_after": _text(task.run_after),
+        "worker_ids": result.worker_ids,
+        "errors": [[error.exception_class_path, error.traceback] for error in result.errors],
+        "return_value": result._return_value,
+    }
+    record |= {name: _text(getattr(result, name)) for name in TIMES}
+    return json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def read(data: bytes, backend: str, *, id: str = "", queue_name: str = "") -> Any:
+    """Return the TaskResult that a record says, of the backend with this alias.
+
+    `id` and `queue_name` are for a record that has none.
+
+    Raises:
+        ValueError, TypeError, KeyError: it is no record.
+        ImportError: there is no such task.
+    """
+    record = json.loads(data)
+    task = import_string(record["task"])
+    if not hasattr(task, "module_path"):
+        raise ImportError(f"{record['task']} is no task")
+    task = task.using(
+        backend=backend,
+        queue_name=record.get("queue_name", queue_name or None),
+        priority=record.get("priority"),
+        run_after=_time(record.get("run_after")),
+    )
+    result = TaskResult(
+        task=task,
+        id=record.get("id", id),
+        status=TaskResultStatus(record.get("status", "READY")),
+        args=record.get("args", []),
+        kwargs=record.get("kwargs", {}),
+        backend=backend,
+        errors=[
+            TaskError(exception_class_path=path, traceback=text)
+            for path, text in record.get("errors", [])
+        ],
+        worker_ids=record.get("worker_ids", []),
+        **{name: _time(record.get(name)) for name in TIMES},
+    )
+    change(result, _return_value=record.get("return_value"))
+    return result
+
+
+def change(result: Any, **values: Any) -> None:
+    """Change a TaskResult, which is frozen for everybody else."""
+    for name, value in values.items():
+        object.__setattr__(result, name, value)
+
+
+def _text(time: datetime | None) -> str | None:
+    return None if time is None else time.isoformat()
+
+
+def _time(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)

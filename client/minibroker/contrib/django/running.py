@@ -1,0 +1,166 @@
+"""One message in the worker: its task is run, and what it comes to is kept with the ack, in one step.
+
+A plain function runs in a thread of the worker, a coroutine function in its loop. Whatever a task raises is its
+failure, and the message is dead with that error; `minibroker.worker.Retry` has it come again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from datetime import timedelta
+from inspect import iscoroutinefunction
+from traceback import format_exception
+from typing import Any, Final
+
+from asgiref.sync import sync_to_async
+from django.db import close_old_connections
+from django.utils import timezone
+
+from minibroker.contract.errors import LeaseLost, MinibrokerError
+from minibroker.contrib.django import records
+from minibroker.contrib.django.backend import MinibrokerBackend
+from minibroker.contrib.django.interface import (
+    TaskContext,
+    TaskError,
+    TaskResultDoesNotExist,
+    TaskResultStatus,
+    task_finished,
+    task_started,
+)
+from minibroker.worker import Reject, Retry
+
+logger = logging.getLogger("minibroker")
+
+PATIENCE_S: Final = timedelta(
+    days=7
+).total_seconds()  # a task that ran waits for a broker that is away
+MOST_ATTEMPTS: Final = 5  # of a queue whose settings do not say
+NOT_OURS: Final = (KeyboardInterrupt, GeneratorExit, asyncio.CancelledError)
+
+
+def run(backend: MinibrokerBackend, message: Any) -> Any:
+    """Run the task of a message in this thread; what it returns, if anything, is to be awaited in the loop."""
+    running = Running(backend, message)
+    if iscoroutinefunction(running.result.task.func):
+        return _run_in_loop(running)
+    close_old_connections()
+    try:
+        running.start()
+        task_started.send(type(backend), task_result=running.result)
+        value = records.plain(running.result.task.func(*running.args(), **running.result.kwargs))
+        running.succeeded(value)
+        with message.step(timeout=PATIENCE_S) as step:
+            backend.say_result(step, running.result)
+    except (LeaseLost, *NOT_OURS):
+        raise
+    except BaseException as error:
+        running.failed(error)
+        backend.keep_result(running.result, PATIENCE_S)
+        if running.is_over:
+            message.reject(error)
+            task_finished.send(type(backend), task_result=running.result)
+        raise
+    finally:
+        close_old_connections()
+    task_finished.send(type(backend), task_result=running.result)
+    return None
+
+
+async def _run_in_loop(running: Running) -> None:
+    backend, message, result = running.backend, running.message, running.result
+    await sync_to_async(close_old_connections)()
+    try:
+        await asyncio.to_thread(running.start)
+        await task_started.asend(type(backend), task_result=result)
+        value = records.plain(await result.task.func(*running.args(), **result.kwargs))
+        running.succeeded(value)
+        async with message.step(timeout=PATIENCE_S) as step:
+            backend.say_result(step, result)
+    except (LeaseLost, *NOT_OURS):
+        raise
+    except BaseException as error:
+        running.failed(error)
+        await asyncio.to_thread(backend.keep_result, result, PATIENCE_S)
+        if running.is_over:
+            await message.reject(error)
+            await task_finished.asend(type(backend), task_result=result)
+        raise
+    finally:
+        await sync_to_async(close_old_connections)()
+    await task_finished.asend(type(backend), task_result=result)
+
+
+class Running:
+    """A task that a worker has: what is known of it as it goes on."""
+
+    def __init__(self, backend: MinibrokerBackend, message: Any) -> None:
+        self.backend = backend
+        self.message = message
+        self.is_over = False
+        try:
+            self.result = records.read(
+                message.raw, backend.alias, id=str(message.id), queue_name=message.queue
+            )
+        except Exception as error:  # whatever importing the module of a task raises
+            raise Reject(f"it is no task that can run here: {error!r}") from error
+
+    def start(self) -> None:
+        """Say that it runs now, here. That this cannot be said is no reason not to run it."""
+        result = self.result
+        try:
+            if self.message.attempt > 1:
+                self._remember()
+            now = timezone.now()
+            records.change(
+                result,
+                status=TaskResultStatus.RUNNING,
+                started_at=result.started_at or now,
+                last_attempted_at=now,
+            )
+            result.worker_ids.append(worker_id())
+            self.backend.keep_result(result)
+        except MinibrokerError as error:
+            logger.warning("that task %s runs could not be said: %s", result.id, error)
+
+    def _remember(self) -> None:
+        """Know what earlier attempts left, wherever they were."""
+        try:
+            before = self.backend.get_result(self.result.id)
+        except (TaskResultDoesNotExist, NotImplementedError):
+            return
+        known = {name: getattr(before, name) for name in ("started_at", "worker_ids", "errors")}
+        records.change(self.result, **known)
+
+    def args(self) -> list[Any]:
+        """Return what its function is called with, by place."""
+        result = self.result
+        context = [TaskContext(task_result=result)] if result.task.takes_context else []
+        return [*context, *result.args]
+
+    def succeeded(self, value: Any) -> None:
+        """Note what it came to."""
+        now = timezone.now()
+        status = TaskResultStatus.SUCCESSFUL
+        records.change(self.result, status=status, finished_at=now, _return_value=value)
+
+    def failed(self, error: BaseException) -> None:
+        """Note an error: the end, unless it is a Retry and attempts are left."""
+        kind = type(error)
+        path = f"{kind.__module__}.{kind.__qualname__}"
+        text = "".join(format_exception(error))
+        self.result.errors.append(TaskError(exception_class_path=path, traceback=text))
+        most = self.message.max_attempts or self.backend.settings.get("max_attempts", MOST_ATTEMPTS)
+        self.is_over = not isinstance(error, Retry) or self.message.attempt >= most
+        if self.is_over:
+            status, at = TaskResultStatus.FAILED, timezone.now()
+        else:
+            status, at = TaskResultStatus.READY, None
+        records.change(self.result, status=status, finished_at=at, _return_value=None)
+
+
+def worker_id() -> str:
+    """Return the name of this process."""
+    return f"{socket.gethostname()}-{os.getpid()}"

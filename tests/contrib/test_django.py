@@ -1,0 +1,155 @@
+"""Django's Tasks on minibroker, with the worker that `manage.py minibroker_worker` is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from libraries import DJANGO, Library
+
+import minibroker.sync
+from support.broker import BrokerServer
+
+SETTINGS = """
+USE_TZ = True
+INSTALLED_APPS = ["minibroker.contrib.django"]
+DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "shop.sqlite3"}}
+BACKEND = "minibroker.contrib.django.MinibrokerBackend"
+TASKS = {
+    "default": {"BACKEND": BACKEND, "QUEUES": ["default", "mails"]},
+    "committed": {"BACKEND": BACKEND, "OPTIONS": {"on_commit": True}},
+}
+"""
+TASKS = """
+try:
+    from django.tasks import task
+except ImportError:
+    from django_tasks import task
+from minibroker.worker import Retry
+
+@task
+def add(a, b):
+    ran(a + b)
+    return a + b
+
+@task(queue_name="mails", takes_context=True)
+async def mail(context, *words):
+    ran(context.attempt, *words)
+    if context.attempt == 1:
+        raise Retry("once more", delay=0.1)
+    return list(words)
+
+@task
+def bad():
+    ran("bad")
+    raise ValueError("no good")
+
+@task
+def unspeakable():
+    return object()
+"""
+PREPARED = """
+import django
+django.setup()
+import math, time
+from datetime import timedelta
+from django.db import transaction
+from django.utils import timezone
+from tasks import *
+
+def ended(result):
+    until = time.monotonic() + 30
+    while not result.is_finished:
+        assert time.monotonic() < until, result
+        time.sleep(0.02)
+        result.refresh()
+    return result
+"""
+SENDING = """
+early = add.enqueue(1, b=2)
+assert early.status == "READY" and early.args == [1] and early.kwargs == {"b": 2}
+late_at = timezone.now() + timedelta(seconds=0.4)
+late = add.using(run_after=late_at).enqueue(10, 20)
+mailed = mail.using(priority=-7).enqueue("to", "bob")
+failed, unspoken = bad.enqueue(), unspeakable.enqueue()
+
+assert ended(early).return_value == 3
+assert ended(late).return_value == 30 and late.started_at >= late_at
+assert early.enqueued_at <= early.started_at <= early.finished_at
+assert ended(mailed).return_value == ["to", "bob"] and mailed.attempts == 2
+assert [error.exception_class.__name__ for error in mailed.errors] == ["Retry"]
+[error] = ended(failed).errors
+assert error.exception_class is ValueError and 'raise ValueError("no good")' in error.traceback
+assert ended(unspoken).errors[0].exception_class is TypeError
+assert bad.get_result(failed.id).status == "FAILED"
+"""
+
+
+@pytest.fixture
+def shop(tmp_path: Path, broker_server: BrokerServer) -> Iterator[Library]:
+    """A project with tasks; no worker is started."""
+    library = Library(tmp_path, broker_server.url, TASKS, DJANGO)
+    library.env["DJANGO_SETTINGS_MODULE"] = "settings"
+    (tmp_path / "settings.py").write_text(SETTINGS)
+    yield library
+    library.close()
+
+
+def test_a_worker_runs_what_was_enqueued_and_says_what_it_came_to(
+    shop: Library, broker_server: BrokerServer
+) -> None:
+    """In a thread or in the loop, now or later, well or not; what failed for good is dead with its error."""
+    shop.start()
+    shop.call(PREPARED + SENDING)
+    runs = {"3": 1, "30": 1, "1 to bob": 1, "2 to bob": 1, "bad": 1}
+    assert shop.ran() == runs, shop.log
+    with minibroker.sync.connect(broker_server.url) as broker:
+        dead = [peeked.history[-1] for peeked in broker.queue("default.dlq").peek(10)]
+        assert sorted(each["error_class"] for each in dead) == ["TypeError", "ValueError"]
+
+
+REFUSED = """
+from minibroker.contrib.django.interface import TaskResultDoesNotExist, task_backends
+
+for wrong in (math.nan, {"deep": [math.inf]}, "".join, object(), b"\\xff"):
+    try:
+        add.enqueue(wrong, 1)
+    except (TypeError, ValueError):
+        continue
+    raise AssertionError(wrong)
+for name in ("nobody", "", 7):
+    try:
+        add.get_result(name)
+    except TaskResultDoesNotExist:
+        continue
+    raise AssertionError(name)
+
+committed = add.using(backend="committed")
+with transaction.atomic():
+    inside = committed.enqueue({1: (2,)}, 1)
+    assert inside.args == [{"1": [2]}, 1]
+    try:
+        inside.refresh()
+    except TaskResultDoesNotExist:
+        pass
+    else:
+        raise AssertionError("it is there before the commit")
+assert committed.get_result(inside.id).status == "READY"
+try:
+    with transaction.atomic():
+        committed.enqueue(3, 4)
+        raise KeyError
+except KeyError:
+    pass
+"""
+
+
+def test_what_cannot_be_sent_is_refused_and_a_transaction_is_waited_for(
+    shop: Library, broker_server: BrokerServer
+) -> None:
+    """Nothing is stored of what is refused, or rolled back."""
+    shop.call(PREPARED + REFUSED)
+    with minibroker.sync.connect(broker_server.url) as broker:
+        [stored] = broker.queue("default").peek(10)
+        assert b'"args":[{"1":[2]},1]' in stored.raw
