@@ -1,10 +1,10 @@
 """Django's Tasks on minibroker: `"BACKEND": "minibroker.contrib.django.MinibrokerBackend"` in `TASKS`.
 
-    interface.py  Django's own interface, or the same one for older versions of it
-    records.py    a task and its result as JSON, in both directions
-    backend.py    `MinibrokerBackend`: what the application calls
-    running.py    one message in the worker, from its start to its end
-    worker.py     the app that `manage.py minibroker_worker` runs
+    interface.py     Django's own interface, or the same one for older versions of it
+    task_records.py  a task and its result as JSON, in both directions
+    backend.py       `MinibrokerBackend`: what the application calls
+    running.py       one message in the worker, from its start to its end
+    tasks_app.py     the app that `manage.py minibroker_worker` runs
 
 docs/guide/django-tasks.md has the rest, decision 72 why.
 """

@@ -13,7 +13,7 @@ from django.utils import timezone
 
 import minibroker.sync
 from minibroker.contract.errors import BadValue
-from minibroker.contrib.django import records
+from minibroker.contrib.django import task_records as records
 from minibroker.contrib.django.interface import (
     BaseTaskBackend,
     TaskResult,

@@ -20,7 +20,7 @@ from django.db import close_old_connections
 from django.utils import timezone
 
 from minibroker.contract.errors import LeaseLost, MinibrokerError
-from minibroker.contrib.django import records
+from minibroker.contrib.django import task_records as records
 from minibroker.contrib.django.backend import MinibrokerBackend
 from minibroker.contrib.django.interface import (
     TaskContext,

@@ -60,6 +60,6 @@ class Command(BaseCommand):
         path = os.pathsep.join(each for each in sys.path if each)
         env = os.environ | {WANTED: json.dumps(wanted), "PYTHONPATH": path}
         command = [sys.executable, "-m", "minibrokerd", "worker"]
-        command += ["minibroker.contrib.django.worker:app", *words]
+        command += ["minibroker.contrib.django.tasks_app:app", *words]
         sys.stdout.flush()
         os.execve(sys.executable, command, env)
