@@ -8,7 +8,10 @@ import pytest
 
 from minibroker.contract import limits, wire
 from minibroker.contract.errors import ProtocolError
+from minibroker.session.delivery import FEW, unpack_delivery
+from minibroker.session.message import MessageData
 from minibroker.session.outbox import Outbox, PublishGroup
+from minibroker.session.settlements import Settlements
 
 # length 32 | array of 4 | bin 18: map of 2, "op": "pong", "request": 7 | bin 2 | bin 0 | bin 3
 VECTOR = bytes.fromhex(
@@ -152,3 +155,54 @@ def test_groups_are_closed_once_later_callers_would_inherit_an_early_deadline() 
     outbox.close_older(1_200)
     assert outbox.open == {}
     assert list(outbox.groups) == [group]
+
+
+def test_many_plain_bodies_are_as_if_each_had_been_added() -> None:
+    """Whatever comes behind them; `Queue.publish` appends nothing unseen, as it counts calls, not messages."""
+    many, each = Outbox().start(("q", 1_000), 0), Outbox().start(("q", 1_000), 0)
+    many.add_many(None, b"", [b"a", b"bc"], bytes(2), b"", 0)
+    assert many.plain_bytes < 0
+    many.add_many(None, b"", [b"d"], bytes(1), b"", 0)
+    for body in (b"a", b"bc", b"d"):
+        each.add(None, b"", body, 0, b"", 0)
+    assert contents([sent(many)]) == contents([sent(each)])
+    assert many.count == each.count
+    for group in (many, each):
+        group.add(None, b"H", b"e", 1, b"k", 7)
+    assert contents([sent(many)]) == contents([sent(each)])
+    assert (many.size, many.cost) == (each.size, each.cost)
+
+
+def test_names_of_many_plain_bodies_are_told() -> None:
+    group = Outbox().start(("q", 1_000), 0)
+    group.add_many(None, b"", [b"a", b"b"], bytes(2), b"", 0)
+    group.name_last([(b"one", b""), (b"two", b"")])
+    frame = sent(group)
+    assert frame.header["parts"][0]["columns"] == ["unique_key"]
+    assert (frame.blob, len(frame.lengths)) == (b"ab", 16)
+
+
+@pytest.mark.parametrize("sizes", [(5, 5), (5, 6)])
+@pytest.mark.parametrize("headers", [b"", b"H"])
+@pytest.mark.parametrize("count", [1, FEW, FEW + 1, 40])
+def test_messages_are_cut_out_of_a_delivery(
+    count: int, headers: bytes, sizes: tuple[int, int]
+) -> None:
+    """All of one size or not, in two runs."""
+    bodies = [b"%d" % (number % 10) * sizes[number % 2] for number in range(count)]
+    middle = count // 2
+    rows = [(1, 7, middle, 1, 0, 0, 5), (1, 90, count - middle, 2, 0, 0, 6)]
+    columns = b"".join(wire.DELIVERY_RUN.pack(*row) for row in rows)
+    lengths = b"".join(struct.pack("<II", len(headers), len(body)) for body in bodies)
+    header = {"queue": "q", "token": 3, "lease_ms": 9, "count": count, "runs": len(rows)}
+    frame = wire.Frame(header, columns, lengths, b"".join(headers + body for body in bodies))
+    settlements = Settlements("q", {}, lambda settlements: None)
+    delivery = unpack_delivery(frame, settlements, None, MessageData)
+    assert [message.body for message in delivery.messages] == bodies
+    assert [message._headers for message in delivery.messages] == [headers] * count
+    told = [(message.sequence, message.attempt) for message in delivery.messages]
+    first = [(7 + at, 1) for at in range(middle)]
+    assert told == first + [(90 + at, 2) for at in range(count - middle)]
+    frame.blob += b"x"
+    with pytest.raises(ProtocolError):
+        unpack_delivery(frame, settlements, None, MessageData)

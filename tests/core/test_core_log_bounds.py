@@ -441,6 +441,20 @@ def test_requests_about_messages_know_logs(lag: bool) -> None:
 # -- how much one apply does -------------------------------------------------------------------------
 
 
+def test_what_came_during_a_sync_of_the_files_is_appended_together() -> None:
+    """Publishes of many messages, be they more than as many items as an apply looks at."""
+    world = World()
+    client = world.hello()
+    make_log(client)
+    world.files.lag = True
+    for _ in range(8):
+        client.publish("log", *[b"x"] * 500)
+    while world.files.waiting:
+        world.files.work()
+    appended = [sum(piece.count for piece in work.pieces) for work in archives(world)]
+    assert appended == [500, 3_500]
+
+
 def test_a_stall_of_the_files_ends_in_steps() -> None:
     """A backlog of very many publishes of one message, each with a key, is archived some at a time."""
     world = World()

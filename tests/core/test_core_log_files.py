@@ -11,6 +11,7 @@ from test_core_logs import archives, bodies, everything, group, make_log, offset
 from minibrokerd.core.model.retained import Forget, Piece
 from minibrokerd.engine.archivist import SyncFailed
 from minibrokerd.log.sizes import sizes_of
+from minibrokerd.retained.memory_files import MemoryFiles
 
 
 def test_a_failing_append_is_tried_again() -> None:
@@ -155,3 +156,29 @@ def test_small_segments_take_what_is_fed_in_batches(crash: bool) -> None:
         client.settle("ack", *messages)
     assert got == [offset for offset, _, _ in found]
     world.check()
+
+
+def test_what_nobody_waits_for_pauses_while_somebody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slice of it is behind all else; the next one comes at once only where nothing else was asked for."""
+    slices = 0
+
+    def work_ahead(files: MemoryFiles) -> bool:
+        nonlocal slices
+        slices += 1
+        return slices < 4
+
+    world = World()
+    client = world.hello()
+    make_log(client)
+    client.publish("log", b"x")
+    monkeypatch.setattr(MemoryFiles, "work_ahead", work_ahead)
+    world.files.lag = True
+    world.files.retry()
+    client.publish("log", b"y")
+    while world.files.waiting:
+        world.files.work()
+    assert slices == 1
+    world.files.retry()
+    while world.files.waiting:
+        world.files.work()
+    assert slices == 4

@@ -42,6 +42,9 @@ from minibrokerd.retained.shelf import Files, Retained
 
 RETRY_S: Final = 1.0
 ROOM_LOOK_S: Final = 0.05  # while what was read waits for room in log or memory
+BESIDE_S: Final = (
+    0.05  # between two slices of what nobody waits for, while somebody waits for other work
+)
 LOOK_S: Final = 1.0  # between two looks at what is not to be kept any more, or as it is
 _PUBLISH: Final = TYPE_OF[PublishMeta]
 _pack = msgspec.msgpack.Encoder().encode
@@ -104,6 +107,7 @@ class Archivist:
         self.ends: deque[Forget] = deque()  # what waits for the sync of a batch
         self._is_looking = False
         self._at_work: set[int] = set()  # logs whose files are being written anew
+        self._is_asked = False  # for other work, since a slice of that was
         # When the last compaction of a log began (unix ms), and up to which offset it went.
         self._compacted: dict[int, tuple[int, int]] = {}
         # The log that is being compacted, one at a time, and what comes of it; None: it has not begun yet.
@@ -135,6 +139,7 @@ class Archivist:
 
     def ask(self, works: list[FileWork]) -> None:
         """Do what the core asks for."""
+        self._is_asked = True
         for work in works:
             if isinstance(work, Archive):
                 self._archive(work)
@@ -351,7 +356,10 @@ class Archivist:
         self._hand(work, done)
 
     def _work_ahead(self, number: int) -> None:
-        """Do a slice of what makes files smaller and faster to read, and another one behind all else."""
+        """Do a slice of what makes files smaller and faster to read, and another one behind all else.
+
+        While others want something of the files there is a pause between two: it would cost them the core.
+        """
 
         def work() -> tuple[bool, Extension]:
             files = self._retained.get(number)
@@ -363,11 +371,14 @@ class Archivist:
             at, result = self._compaction or (number, None)
             if error is not None and at == number and result is not None:
                 self._compaction = None  # it ended with that
-            if is_more and number in self._core.store.retained.logs:
-                self._work_ahead(number)
-            else:
+            if not is_more or number not in self._core.store.retained.logs:
                 self._at_work.discard(number)
+            elif self._is_asked:
+                self._loop.call_later(BESIDE_S, self._work_ahead, number)
+            else:
+                self._work_ahead(number)
 
+        self._is_asked = False
         if number in self._core.store.retained.logs:
             self._hand(work, done)
         else:

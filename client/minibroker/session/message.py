@@ -109,8 +109,10 @@ class MessageData(msgspec.Struct, Generic[Body], eq=False, gc=False):
         """
         if self._body is _UNSET:
             run = self.run
-            body = decode_body(self.raw, run.encoding) if run.encoding else self.raw
             convert = run.delivery.convert
+            if not run.encoding and convert is None:
+                return self.raw  # type: ignore[return-value]
+            body = decode_body(self.raw, run.encoding) if run.encoding else self.raw
             self._body = body if convert is None else convert(body)
         return self._body  # type: ignore[no-any-return]
 

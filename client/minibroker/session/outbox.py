@@ -129,9 +129,15 @@ class PublishGroup:
         delay_ms: int,
     ) -> None:
         """Add the messages of one call; all of them share headers, key and delay."""
-        if self.plain:
-            self._end_plain()
         count = len(bodies)
+        if self.plain:
+            if not (headers or key or delay_ms or any(encodings)):
+                # `Queue.publish`, which counts calls, appends no more to it.
+                self.alone, self.plain_bytes = False, NOTHING_PLAIN
+                self.blob += bodies
+                self.waiters.append((waiter, count))
+                return
+            self._end_plain()
         first = encodings[0]
         if encodings.count(first) != count:
             if not self.blob:
@@ -153,6 +159,8 @@ class PublishGroup:
 
     def name_last(self, names: Sequence[tuple[bytes, bytes]]) -> None:
         """Give the messages that were added last a unique key and a dedupe id each; empty: none."""
+        if names and self.plain:
+            self._end_plain()
         first = self.count - len(names)
         for index, (unique, dedupe) in enumerate(names, first):
             if unique or dedupe:

@@ -336,6 +336,8 @@ def chunks(raws: Sequence[bytes], each: int, most_bytes: int) -> list[tuple[int,
     count = len(raws)
     if count <= GROUP_MESSAGES and sum(map(len, raws)) + count * each <= most_bytes:
         return [(0, count)] if raws else []
+    if GROUP_MESSAGES * (max(map(len, raws)) + each) <= most_bytes:  # small ones, as mostly
+        return [(at, min(at + GROUP_MESSAGES, count)) for at in range(0, count, GROUP_MESSAGES)]
     chunks, first, size = [], 0, 0
     for index, raw in enumerate(raws):
         cost = len(raw) + each

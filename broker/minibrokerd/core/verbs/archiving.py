@@ -27,7 +27,7 @@ from minibrokerd.core.model.state import Store
 from minibrokerd.core.model.transitions import end_held
 from minibrokerd.core.verbs.reading import wake_readers
 
-# That are on their way into the files together, about; or messages of one publish, if that has more.
+# That are on their way into the files together, about: spans of a publish, or single messages; and their bytes.
 MOST_ITEMS: Final = 1_000
 MOST_BYTES: Final = 4 * 1024 * 1024
 
@@ -49,13 +49,20 @@ def _in_order(store: Store, queue: Queue) -> list[Item]:
     """Take what comes next in the order of offsets: keys take turns, so it is looked for where there are some."""
     lanes = queue.group.lanes
     assert isinstance(lanes, Lanes), "a log has no priorities"
+    items: list[Item] = []
+    size = 0
     if lanes.turns == 1 and not lanes.index:
-        items = lanes.take(max(lanes.next_count, MOST_ITEMS), MOST_BYTES)
+        # Of those that were published many at once more than `MOST_ITEMS`: a sync of the files has all that came
+        # during the one before.
+        while len(items) < MOST_ITEMS and size < MOST_BYTES and lanes.ready:
+            some = lanes.take(max(lanes.next_count, MOST_ITEMS), MOST_BYTES - size)
+            if not some:
+                break
+            items += some
+            size += sum(item.block.bytes_of(item.first, item.stop) for item in some)
         if not items and lanes.default.cold:
             read_next(store, queue, lanes)
         return items
-    items = []
-    size = 0
     while len(items) < MOST_ITEMS and size < MOST_BYTES and lanes.ready:
         found, _ = waiting_from(queue, Place(0, queue.home, 0), State.READY)
         for _, item in found:
