@@ -48,6 +48,28 @@ async def send(message):
     assert (await counters(broker, "emails"))["acked"] == 50
 
 
+async def test_a_handler_makes_the_group_that_it_works_for(
+    start_worker: StartWorker, broker: minibroker.Broker
+) -> None:
+    """With its settings; one that is there stays where it is."""
+    log = broker.queue("events", kind="log")
+    await log.publish_many([b"%d" % number for number in range(2_000)])
+    source = """
+@app.handler("events@audit", concurrency=50, start=500, max_attempts=3)
+async def audit(message):
+    with open("seen", "ab") as file:
+        file.write(message.raw + b"\\n")
+"""
+    worker = start_worker(HEAD + source, "--burst")
+    assert worker.ends() == 0, worker.output
+    seen = (worker.folder / "seen").read_bytes().split()
+    assert sorted(map(int, seen)) == list(range(500, 2_000))
+    assert (await broker.queue("events@audit").settings())["max_attempts"] == 3
+    again = start_worker(HEAD + source.replace("500", '"first"'), "--burst")
+    assert again.ends() == 0, again.output
+    assert (worker.folder / "seen").read_bytes().split() == seen
+
+
 async def test_a_plain_handler_runs_in_threads(
     start_worker: StartWorker, broker: minibroker.Broker
 ) -> None:

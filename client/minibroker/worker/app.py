@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, TypeVar, cast
 
 from minibroker.aio.message import Message
+from minibroker.session.log_wishes import Start
 from minibroker.session.spans import Span, of_type
 from minibroker.worker.declared import Declared, declare
 from minibroker.worker.recurring import Scheduled, check_schedule
@@ -50,6 +51,7 @@ class App:
         lease: Span | None = None,
         executor: str | None = None,
         overwrite: bool = False,
+        start: Start | None = None,
         **settings: int | str,
     ) -> Callable[[Function], Function]:
         """Declare a function as the handler of a queue; the function itself stays what it is.
@@ -65,6 +67,8 @@ class App:
                 the worker. In a thread the verbs are those of `minibroker.sync.Message`. A `def` that wraps an
                 `async def` counts as that one, unless told otherwise here.
             overwrite: change the settings of a queue that is there, as `Broker.queue` does.
+            start: of a group of a retained log ("events@audit"): the worker makes the group at its start, as
+                `RetainedLog.declare_group` does; one that is there stays where it is.
             settings: of the queue, as for `Queue.set`: max_attempts, retry_delay_ms, ...
 
         Raises:
@@ -73,7 +77,7 @@ class App:
 
         def add(function: Function) -> Function:
             declared = declare(
-                function, queue, concurrency, timeout, lease, executor, settings, overwrite
+                function, queue, concurrency, timeout, lease, executor, settings, overwrite, start
             )
             if any(each.queue == queue for each in self.handlers):
                 raise ValueError(f"the queue {queue!r} has a handler already")

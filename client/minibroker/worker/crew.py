@@ -16,6 +16,7 @@ from minibroker.aio.consumer import Consumption
 from minibroker.aio.message import Message
 from minibroker.aio.queue import Queue
 from minibroker.contract.errors import BodyError, MinibrokerError, SettingsDiffer
+from minibroker.contract.limits import GROUP_MARK
 from minibroker.session.settlements import ENDED
 from minibroker.shell.real_threads import Clock
 from minibroker.worker.calling import Call
@@ -34,6 +35,7 @@ class Crew:
         self.count = 0  # messages whose handler ended, well or not
         self.opened = asyncio.Event()  # messages can come
         self._call = call
+        self._broker = broker
         settings: dict[str, Any] = dict(declared.settings)
         self._queue: Queue[Any] = broker.queue(
             declared.queue, overwrite=declared.overwrite, **settings
@@ -63,6 +65,9 @@ class Crew:
     async def run(self) -> BaseException | None:
         """Work until stopped; return what ended a handler and is no failure of it, such as SystemExit."""
         declared = self.declared
+        if declared.start is not None:
+            log, _, group = declared.queue.partition(GROUP_MARK)
+            await self._broker.log(log).declare_group(group, declared.start)
         if declared.settings:
             with suppress(SettingsDiffer):  # the client says so, and the server's are left
                 await self._queue.declared()

@@ -16,6 +16,7 @@ from minibroker.aio.message import Message
 from minibroker.contract import limits
 from minibroker.contract.settings import check_settings
 from minibroker.session.handling import is_async
+from minibroker.session.log_wishes import Start, start_fields
 from minibroker.session.spans import Span, in_seconds, milliseconds, of_type, whole
 from minibroker.session.typed import Convert, converter
 
@@ -50,6 +51,7 @@ class Declared:
     lease: Span | None = None
     settings: Mapping[str, int | str] = field(default_factory=dict)
     overwrite: bool = False
+    start: Start | None = None  # of a group of a retained log: it is made
 
     @property
     def name(self) -> str:
@@ -66,6 +68,7 @@ def declare(
     executor: str | None,
     settings: Mapping[str, Any],
     overwrite: bool = False,
+    start: Start | None = None,
 ) -> Declared:
     """Return a handler as a value.
 
@@ -74,6 +77,12 @@ def declare(
     """
     of_type("queue", queue, str, "the name of a queue, a str")
     whole("concurrency", concurrency, 1, limits.MAX_PREFETCH)
+    if start is not None:
+        start_fields(start)
+        if limits.GROUP_MARK not in queue:
+            raise ValueError(
+                f"start is for a group of a retained log, which is called LOG{limits.GROUP_MARK}GROUP"
+            )
     timeout_s = None
     if timeout is not None:
         timeout_s = milliseconds("timeout", timeout, MAX_TIMEOUT_MS, 1) / 1000
@@ -93,6 +102,7 @@ def declare(
         in_seconds(lease),
         check_settings(settings),
         overwrite,
+        start,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
@@ -343,10 +343,16 @@ class _Shift:
             await asyncio.sleep(0)
             after = sum(crew.count for crew in self._crews)
             idle = not any(crew.running for crew in self._crews) and before == after
-            if idle and not any(each.get("ready", 0) + each.get("held", 0) for each in counters):
+            if idle and not any(map(_waiting, counters)):
                 self._control.stop("burst")
                 return
             await asyncio.sleep(IDLE_LOOK_S)
+
+
+def _waiting(counters: Mapping[str, Any]) -> int:
+    """Return how many messages may still come: those of a queue, and of a group those that it has not been fed."""
+    behind: int = counters.get("group_of", {}).get("lag", 0)
+    return behind + int(counters.get("ready", 0)) + int(counters.get("held", 0))
 
 
 async def _first_error(tasks: Sequence[asyncio.Task[Any]]) -> BaseException | None:
