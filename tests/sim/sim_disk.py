@@ -94,6 +94,17 @@ class FaultyDisk(SimulatedDisk):
             self.faults += 1
             self.note(f"fault rot {name} {self.rot.turned[name].at}")
 
+    def rot_retained(self) -> None:
+        """Let a bit turn in a segment of a retained log; until `restore`, if it is there under its name then."""
+        names = sorted(n for n in self.entries if directory_of(n) and n.endswith(".segment"))
+        if not names:
+            return
+        name = self.random.choice(names)
+        beside = [each for each in names if directory_of(each) == directory_of(name)]
+        if self.rot.turn_retained(name, beside, self.entries[name]):
+            self.faults += 1
+            self.note(f"fault rot {name} {self.rot.turned[name].at}")
+
     @property
     def rotten(self) -> set[str]:
         """The files that have a bit that turned, or a sector that cannot be read."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
+from random import Random
 from typing import TYPE_CHECKING
 
 from sim_disk import MODES
@@ -127,6 +128,14 @@ class Faults:
 
     def _rot(self) -> None:
         self.world.disk.rot_somewhere(unreadable=False)
+
+    def begin_with_logs(self, random: Random) -> None:
+        """Let bits of retained logs turn, too, in some of the worlds that have any."""
+        if random.random() < 0.3:
+            self._rates["rot_retained"] = random.uniform(0.5, 5)
+
+    def _rot_retained(self) -> None:
+        self.world.disk.rot_retained()
 
     def _unreadable(self) -> None:
         self.world.disk.rot_somewhere(unreadable=True)

@@ -2,7 +2,7 @@
 
 Pure, as the checker is, and its violations are the checker's:
 
-O1 an offset names one message, and a message has one offset; what one process published ascends
+O1 an offset names one message, and a message has one offset; what one process heard of ascends
 O2 what was confirmed is read, unless somebody let it be taken; nothing is read that was not published
 O3 a reader gets what he asked for in ascending order, and nothing else: all from an offset, or a time, on
 O4 what was purged, or ended with its log, is read no more
@@ -17,6 +17,7 @@ has not acked comes again, whatever retention took: I1 of its checker (sim_log_g
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from itertools import pairwise
 
 from checker import OK, REFUSED, Checker, Handed, History, Id
@@ -140,23 +141,29 @@ class Books:
         found: Found,
         places: dict[str, tuple[int, int]],
         suspects: set[Id],
+        is_spoilt: Callable[[int], bool],
         now_us: int,
         *,
         jumped: bool,
     ) -> None:
-        """Everything has come: `found` is all that a log has, `places` are number and generation of its groups."""
+        """Everything has come: `found` is all that a log has, `places` are number and generation of its groups.
+
+        `is_spoilt` says of an offset whether it may have been in a file in which a bit turned.
+        """
         bounds, all_sent = self.bounds[log], self.of_log[log]
         names = {name for _, name in found}
         for sent in all_sent:
             is_missing = sent.outcome == OK and sent.name not in names and sent.id not in suspects
+            is_missing = is_missing and not is_spoilt(sent.offset)
             if is_missing and not self._may_be_gone(sent, now_us, jumped=jumped):
                 self._violation("O2", f"{sent.id} of {log} was confirmed, and is lost")
-        if not suspects:
+        if not suspects and not any(is_spoilt(sent.offset) for sent in all_sent):
             offsets = {offset for offset, _ in found}
             bounds.judge(offsets, all_sent, lambda text: self._violation("O5", f"{log}: {text}"))
         keys = {sent.name: sent.key for sent in all_sent}
         for queue, place in places.items():
-            self.groups[queue].judge(self.checker, place, found, keys, suspects)
+            whole = [each for each in found if not is_spoilt(each[0])]
+            self.groups[queue].judge(self.checker, place, whole, keys, suspects)
         if not bounds.begins_anew:
             self._judge_order(log)
 
@@ -165,9 +172,12 @@ class Books:
         for sent in self.of_log[log]:
             if sent.outcome == OK:
                 by_client[sent.client].append(sent)
+        # What was refused, unheard, is sent again after a crash, behind what was not.
+        is_calm = not (self.checker.crashes or self.checker.troubles)
         for client, stored in by_client.items():
             for one, other in pairwise(stored):
-                if one.offset > other.offset:
+                follows = is_calm or one.confirmed_us < other.sent_us
+                if follows and one.offset > other.offset:
                     text = f"{client} published {one.offset} of {log} before {other.offset}"
                     self._violation("O1", text)
 

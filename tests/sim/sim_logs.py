@@ -7,6 +7,7 @@ of the size of the world. Drawn from a source of its own: worlds without logs st
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -79,6 +80,7 @@ class Logs:
         if not self.books.bounds:
             return
         random, clients = self._random, self.world.clients
+        self.world.faults.begin_with_logs(random)
         verbs = ["read", "read", "read_since", "show"]
         verbs += ["seek"] * 2 if random.random() < 0.5 else []
         verbs += [verb for verb in ("purge", "end_group") if random.random() < 0.2]
@@ -148,7 +150,10 @@ class Logs:
                     feeder: Any = queues[queue].group.retained
                     places[queue] = queues[queue].number, feeder.generation
             suspects, jumped = world.disk.rot.suspects, world.laws.jumped
-            self.books.judge(log, found, places, suspects, world.loop.now_us, jumped=jumped)
+            is_spoilt = partial(world.disk.rot.is_spoilt, queues[log].number)
+            self.books.judge(
+                log, found, places, suspects, is_spoilt, world.loop.now_us, jumped=jumped
+            )
         self._look_at_files(broker)
 
     def _look_at_files(self, broker: SimulatedBroker) -> None:

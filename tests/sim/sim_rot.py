@@ -6,10 +6,11 @@ aside, and no others. A bit of a segment that a start reads as a whole must be t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from random import Random
 
+from minibroker.contract.limits import MAX_OFFSET
 from minibrokerd.core.model.records import CopyMeta, PublishMeta, RunMeta, decode
 from minibrokerd.log import format as layout
 from minibrokerd.log.format import Kind
@@ -37,6 +38,8 @@ class Rot:
         self.random = random
         self.turned: dict[str, Turned] = {}  # by the name of a segment, or an index
         self.suspects: set[Id] = set()
+        # Of each retained log, by its number, the offsets that a file with such a bit may have: from, and below.
+        self.spoilt: dict[int, list[tuple[int, int]]] = {}
 
     def turn(self, name: str, file: File, *, unreadable: bool) -> bool:
         """Turn one bit of a file that has none, or have its sector fail; True: done."""
@@ -49,6 +52,25 @@ class Rot:
             _turn(file, at, mask)
         self.turned[name] = Turned(file, at, mask, file.data[at], unreadable)
         return True
+
+    def turn_retained(self, name: str, names: Collection[str], file: File) -> bool:
+        """Turn one bit of a segment of a retained log, which stays; `names` are all segments of that log."""
+        end = len(file.data)
+        if name in self.turned or not end:
+            return False
+        at, mask = self.random.randrange(end), 1 << self.random.randrange(8)
+        _turn(file, at, mask)
+        self.turned[name] = Turned(file, at, mask, file.data[at], unreadable=False)
+        lows = sorted({int(each.rpartition("/")[2][:20]) for each in names})
+        low = int(name.rpartition("/")[2][:20])
+        above = [each for each in lows if each > low]
+        number = int(name.split("/")[1])
+        self.spoilt.setdefault(number, []).append((low, above[0] if above else MAX_OFFSET))
+        return True
+
+    def is_spoilt(self, number: int, offset: int) -> bool:
+        """Whether an offset of a retained log may have been in a file with such a bit."""
+        return any(low <= offset < stop for low, stop in self.spoilt.get(number, ()))
 
     def hides(self, file: File, offset: int, size_bytes: int) -> bool:
         """Whether a read would need a sector that fails."""
