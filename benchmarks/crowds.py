@@ -100,7 +100,7 @@ async def beside(broker: Broker, frames: Iterator[tuple[dict[str, Any], bytes, b
     without = Broker(broker.folder.with_name(f"{broker.folder.name}-without"), ["--no-http"])
     without.start()
     try:
-        until_listening(without)
+        await asyncio.to_thread(until_listening, without)
         await asyncio.to_thread(fill_all, broker, frames)
         for each in (
             without,

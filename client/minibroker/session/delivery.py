@@ -61,7 +61,7 @@ def unpack_delivery(
     for (origin, first, run_count, attempt, flags, encoding, published), key in zip(
         rows, keys, strict=True
     ):
-        marked = bool(flags & wire.MARKED)
+        marked = flags & wire.MARKED != 0
         run = DeliveryRun(delivery, settlements, origin, attempt, marked, encoding, published, key)
         if pieces:
             # The range comes first: it ends before it takes what belongs to the next run.

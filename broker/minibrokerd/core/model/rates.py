@@ -47,17 +47,25 @@ class Rate:
 
     def take(self, name: str, count: int, now_ms: int) -> float:
         """Take tokens; a negative count gives them back. Return up to when they are taken."""
-        taken_to = self._taken_to(name, now_ms) + count * self.interval_ms
-        self.put(name, taken_to, now_ms)
+        taken_to = self._new.get(name)
+        if taken_to is None or now_ms >= self._turns_at_ms or taken_to < now_ms - TICK_MS:
+            taken_to = self._taken_to(name, now_ms)
+            self._turn(now_ms)
+        taken_to += count * self.interval_ms
+        self._new[name] = taken_to
         return taken_to
 
     def put(self, name: str, taken_to: float, now_ms: int) -> None:
         """Let the tokens of a name be taken up to a time."""
+        self._turn(now_ms)
+        self._new[name] = taken_to
+
+    def _turn(self, now_ms: int) -> None:
+        """Forget the buckets that are full again, half of them, if it is time for that."""
         if now_ms >= self._turns_at_ms:
             self._old, self._new = self._new, {}
             full_ms = max(self.ahead_ms + 2 * self.interval_ms, KEPT_MS)
             self._turns_at_ms = now_ms + full_ms
-        self._new[name] = taken_to
 
     def _taken_to(self, name: str, now_ms: int) -> float:
         taken_to = self._new.get(name)

@@ -199,6 +199,12 @@ def _fill(
             delivery.add(item)
         if first != at_stop or block is not at_block:
             bodies.append((at_block, at_first, at_stop))
+            size = at_stop - at_first
+            count += size
+            if at_block.starts is None:  # all of one size, as of most publishes
+                size_bytes += at_block.size * size
+            else:
+                size_bytes += at_block.bytes_of(at_first, at_stop)
             at_block, at_first = block, first
             origin, encoding, unix_ms = block.origin, block.encoding, block.unix_ms
         at_stop = stop
@@ -213,10 +219,8 @@ def _fill(
         for one, next_one, own in alike(block, item):
             runs.append(pack(origin, one, next_one - one, attempt, flags, own, unix_ms))
     bodies.append((at_block, at_first, at_stop))
-    for block, first, stop in bodies:
-        size = stop - first
-        count += size
-        size_bytes += block.size * size if block.starts is None else block.bytes_of(first, stop)
+    count += at_stop - at_first
+    size_bytes += at_block.bytes_of(at_first, at_stop)
     return bodies, count, size_bytes, rests_on, runs, is_keyed
 
 
