@@ -219,9 +219,10 @@ def _fill(
         for one, next_one, own in alike(block, item):
             runs.append(pack(origin, one, next_one - one, attempt, flags, own, unix_ms))
     bodies.append((at_block, at_first, at_stop))
-    count += at_stop - at_first
-    size_bytes += at_block.bytes_of(at_first, at_stop)
-    return bodies, count, size_bytes, rests_on, runs, is_keyed
+    size = at_stop - at_first
+    is_even = at_block.starts is None
+    size_bytes += at_block.size * size if is_even else at_block.bytes_of(at_first, at_stop)
+    return bodies, count + size, size_bytes, rests_on, runs, is_keyed
 
 
 def refill_later(store: Store, connection: Connection, rests_on: int = 0) -> None:
