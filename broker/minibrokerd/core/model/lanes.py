@@ -270,8 +270,7 @@ class Lanes:
                     most_bytes, most = most_bytes - size, most - 1
                     self._go_on(lane, span, has_more=kind is KeyLane and lane.drop_first())
                     continue
-                if kind is Span:
-                    lane = self._lane(lane.key)
+                lane = self._lane(lane.key) if kind is Span else lane
             if lane.cold and lane.is_waiting:
                 if turn.count == 1:
                     break
