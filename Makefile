@@ -22,7 +22,7 @@ help:
 	@echo "make demo     the signup story: kill workers and the broker, lose nothing"
 	@echo "make crash    SIGKILL the broker under load: KILLS=100 times, as SEED says, for BUDGET=600 s at most"
 	@echo "make sim      simulated worlds out of one seed, for BUDGET=600 s: SEED=7, WORLDS=1 TRACE=1 shows one alone; WITH=log"
-	@echo "make model    the core beside its model: STEPS=100000 of them from SEED=7 on, for BUDGET seconds at most; then WORLDS=200 of four kinds"
+	@echo "make model    the core beside its model: STEPS=100000 of them from SEED=7 on, for BUDGET seconds at most; then WORLDS=200 of six kinds"
 	@echo "make cuts     crash states and damaged files: BUDGET=600 s of them, as SEED says; ONLY=... is one of them"
 	@echo "make faults   every system call of a short workload fails once, or kills the broker: SEED, BUDGET=1800 s"
 	@echo "make fuzz     hostile bytes for BUDGET=600 s: frames of both sides, the log; INPUT=... tries one again"
@@ -189,7 +189,7 @@ sim: $(VENV)/.develop-ready
 model: $(VENV)/.develop-ready
 	@PYTHONPATH=tests:tests/core SEED=$(SEED) STEPS=$(STEPS) BUDGET=$(BUDGET) $(BIN)/python tests/model/model_campaign.py
 	@PYTHONPATH=tests:tests/core SEED=$(SEED) STEPS=$(STEPS) BUDGET=$(BUDGET) $(BIN)/python tests/model/routing_campaign.py
-	@MINIBROKER_WORLDS=$(or $(WORLDS),200) $(BIN)/python -m pytest --quiet --timeout=0 tests/core/test_chained_worlds.py tests/core/test_explained_worlds.py tests/core/test_owned_worlds.py tests/core/test_core_logs.py
+	@MINIBROKER_WORLDS=$(or $(WORLDS),200) WORLDS=$(or $(WORLDS),200) $(BIN)/python -m pytest --quiet --timeout=0 tests/core/test_chained_worlds.py tests/core/test_explained_worlds.py tests/core/test_owned_worlds.py tests/core/test_core_logs.py tests/retained/test_retained_cuts.py tests/retained/test_retained_model.py
 
 cuts: $(VENV)/.develop-ready
 	@PYTHONPATH=tests:tests/core SEED=$(SEED) BUDGET=$(BUDGET) ONLY=$(ONLY) $(BIN)/python tests/cuts/cuts_campaign.py

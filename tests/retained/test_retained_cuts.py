@@ -229,7 +229,7 @@ STEPS: list[tuple[Callable[[World], None], int]] = [
 ]
 
 
-@pytest.mark.parametrize("seed", range(int(os.environ.get("WORLDS", "6"))))
+@pytest.mark.parametrize("seed", range(int(os.environ.get("WORLDS", "3"))))
 def test_a_power_cut_loses_nothing_that_was_safe(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
