@@ -24,8 +24,9 @@ def say(text: str) -> None:
 
 @app.task(name="say", bind=True)
 def say_task(self, text: str) -> None:
-    """Say a word, and how often it was delivered before."""
-    say(f"{text} {(self.request.headers or {}).get('x-delivery-count', 0)}")
+    """Say a word, how often it was delivered before, and whether it was to wait."""
+    due = " due" if self.request.eta else ""
+    say(f"{text} {(self.request.headers or {}).get('x-delivery-count', 0)}{due}")
 
 
 @app.task(name="wait", bind=True)

@@ -100,7 +100,7 @@ def test_tasks_run_and_what_is_refused_is_dead(
         assert delayed.headers["task"] == "say", "the broker holds what is for later"
         worker = start_worker("-P", "prefork", "-c", "2")
         worker.says("now 0")
-        worker.says("later 0")
+        worker.says("later 0 due")
         dead = broker.queue("celery.dlq")
         look_until(lambda: len(dead.peek()) == 2, worker.process, "both were rejected")
         died = {each.headers["task"]: each.history[-1] for each in dead.peek()}

@@ -52,7 +52,9 @@ class Pump:
         with suppress(MinibrokerError):
             self._intake.wake()
         self._thread.join(5)
-        with suppress(Exception):  # the loop may have forgotten it, or be closed
+        with suppress(
+            OSError, ValueError, KeyError
+        ):  # the loop may have forgotten it, or be closed
             self._loop.remove_reader(self._reads)
         os.close(self._reads)
         os.close(self._writes)
