@@ -160,10 +160,9 @@ class Books:
         if not suspects and not any(is_spoilt(sent.offset) for sent in all_sent):
             offsets = {offset for offset, _ in found}
             bounds.judge(offsets, all_sent, lambda text: self._violation("O5", f"{log}: {text}"))
-        keys = {sent.name: sent.key for sent in all_sent}
         for queue, place in places.items():
             whole = [each for each in found if not is_spoilt(each[0])]
-            self.groups[queue].judge(self.checker, place, whole, keys, suspects)
+            self.groups[queue].judge(self.checker, place, whole, self.sent, suspects)
         if not bounds.begins_anew:
             self._judge_order(log)
 

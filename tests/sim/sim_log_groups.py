@@ -12,6 +12,7 @@ from typing import Final
 
 from checker import OK, Checker, Handed, History, Id, Intent
 from sim_ledger import Ledger
+from sim_log_bounds import Sent
 
 from minibroker.contract.limits import MAX_OFFSET
 
@@ -100,7 +101,7 @@ class Group:
         main: Checker,
         place: tuple[int, int],
         found: Found,
-        keys: dict[bytes, str],
+        sent: dict[bytes, Sent],
         suspects: Collection[Id],
     ) -> None:
         """Everything has come: `place` is its number and generation, `found` all that its log has."""
@@ -118,7 +119,8 @@ class Group:
             id = place[0], place[1] << OFFSET_BITS | offset
             if offset < start.offset or name in checker.intents or id in suspects:
                 continue
-            if start.key and keys[name] != start.key and self._came_before(name):
+            # Of others, what was behind it before the move comes, and what it had been moved over does not.
+            if start.key and sent[name].key != start.key and sent[name].sent_us < start.done_us:
                 continue
             main.violation("G1", f"offset {offset} never came to {self.queue}")
 
@@ -126,6 +128,3 @@ class Group:
         if generation == 0:
             return Start(0, "", 0)  # all are made to begin at the first message
         return None if self.is_new or origin != newest else self.starts.get(generation)
-
-    def _came_before(self, name: bytes) -> bool:
-        return any(name in checker.intents for checker in self.checkers.values())
