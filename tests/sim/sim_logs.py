@@ -52,7 +52,7 @@ class Logs:
         }
         world.memory.limits.update(limits)
         # What logs and groups themselves take is no more than half of it: a broker that is full feeds nobody.
-        least_bytes = max(world.memory.limit_bytes, 100_000)
+        least_bytes = max(world.memory.limit_bytes, 200_000)
         world.memory = replace(world.memory, limit_bytes=least_bytes)
         for number in range(random.choice((1, 1, 2))):
             self._add_log(f"l{number}", _settings(random), random.choice((1, 1, 2)))
@@ -127,6 +127,8 @@ class Logs:
         """Whether every group has got what there is, and nobody is about to move one."""
         if self.keeper is not None and self.keeper.waiting:
             return False
+        if broker.engine._pager.is_full:
+            return True  # then nobody is fed: see `judge`
         store = broker.core.store
         feeders = [each for log in store.retained.logs.values() for each in log.feeders.values()]
         return all(each.is_at_end and not each.is_fetching for each in feeders)
@@ -146,7 +148,8 @@ class Logs:
                 continue
             queues, places = broker.core.store.queues, {}
             for queue, group in self.books.groups.items():
-                if group.log == log and queue in queues:
+                # While its memory is full, the server publishes nothing itself, to groups either.
+                if group.log == log and queue in queues and not broker.engine._pager.is_full:
                     feeder: Any = queues[queue].group.retained
                     places[queue] = queues[queue].number, feeder.generation
             suspects, jumped = world.disk.rot.suspects, world.laws.jumped
