@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from model import Id, Model, Modelled
+    from modelled import Id, Modelled
+
+    from model import Model
 
 TICK_MS = 8
 WINDOW_MS = 86_400_000

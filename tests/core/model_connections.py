@@ -9,6 +9,7 @@ from core_client import Client, Delivered
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 from model_frames import Sent
+from modelled import Id
 from watched import Watched, see_dead_moved, see_expired
 
 from minibroker.contract.settings import default_settings
@@ -18,7 +19,7 @@ from minibrokerd.core.model.kept import DEDUPE
 from minibrokerd.core.model.sums import Sums
 from minibrokerd.core.verbs import going_on
 from minibrokerd.core.verbs.takers import is_awaiting
-from model import Durable, Id, Model
+from model import Durable, Model
 
 indices = st.integers(0, 2**16)
 # So that a handful of messages can leave memory, and two of them are many that begin.

@@ -7,8 +7,9 @@ from typing import Any
 
 from core_client import Run
 from model_kept import Known
+from modelled import Id, Logged, Modelled
 
-from model import Id, Logged, Model, Modelled
+from model import Model
 
 DUPLICATE, REPLACES = 0, 1
 

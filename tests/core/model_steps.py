@@ -12,9 +12,9 @@ from model_connections import NO_TERMS, Connections, indices
 from model_frames import Sent, step_frame
 from model_kept import FOR_EVER_MS
 from model_plans import plan_of, publish
+from modelled import Id, Modelled
 
 from minibroker.contract.settings import UNIQUE_MODES
-from model import Id, Modelled
 
 TICK_MS = 8
 SETTLES = ("ack", "nack", "reject", "release", "extend")

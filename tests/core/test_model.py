@@ -15,6 +15,7 @@ from hypothesis.stateful import invariant, rule
 from model_circuits import WINDOW_MS
 from model_connections import KEY_CONCURRENCY, indices, rarely
 from model_steps import TICK_MS, Clients
+from modelled import Modelled
 from starts import known
 from watched import see_dead_moved
 
@@ -24,7 +25,7 @@ from minibrokerd.core.model.inputs import Forward
 from minibrokerd.core.model.messages import Message
 from minibrokerd.core.model.records import CopyMeta, CopyRunMeta, Meta
 from minibrokerd.core.model.walks import UNSYNCED_BATCHES
-from model import ENDED, Modelled
+from model import ENDED
 from support.hypothesis_budget import model_settings
 
 

@@ -125,22 +125,7 @@ def bridge(
         raise click.UsageError(
             "one of --from and --to is the url of another broker, the other the name of a queue"
         )
-    try:
-        address = addresses.read(origin if is_inward else target, is_source=is_inward)
-        if find_spec(address.peer.package) is None:
-            peer = address.peer
-            raise click.UsageError(
-                f'{peer.title} needs {peer.package}: pip install "minibroker[{peer.extra}]"'
-            )
-        far: Source | Sink = (
-            addresses.source_of(address, flags["batch"])
-            if is_inward
-            else addresses.sink_of(address)
-        )
-    except ValueError as error:
-        raise click.BadParameter(
-            str(error), param_hint="--from" if is_inward else "--to"
-        ) from error
+    address, far = _far_end(origin if is_inward else target, is_inward, flags["batch"])
     _silence(address.peer.package)
     aside = flags["aside"]
 
@@ -167,6 +152,23 @@ def bridge(
         talk(url, work, max(wait, CONNECT_S), uvloop.new_event_loop)
     finally:
         ignore(SIGNALS)
+
+
+def _far_end(url: str, is_source: bool, batch: int) -> tuple[addresses.Address, Source | Sink]:
+    """Return what a url names, and that end of the bridge; UsageError if it is none, or its package is missing."""
+    try:
+        address = addresses.read(url, is_source=is_source)
+        if find_spec(address.peer.package) is None:
+            peer = address.peer
+            raise click.UsageError(
+                f'{peer.title} needs {peer.package}: pip install "minibroker[{peer.extra}]"'
+            )
+        made = addresses.source_of(address, batch) if is_source else addresses.sink_of(address)
+    except ValueError as error:
+        raise click.BadParameter(
+            str(error), param_hint="--from" if is_source else "--to"
+        ) from error
+    return address, made
 
 
 async def _open(made: Bridge, wait_s: float) -> None:
