@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: attacks model bridges backups page screenshots help setup serve test check format tables bench compare counted demo crash cuts faults fuzz full-disk stops starts story damage sim planted growth scale bench-peers bench-fanout bench-log bench-workers bench-blocking bench-http bench-tenants dramatiq-suite taskiq-suite bench-celery celery-suite celery-torture clean
+.PHONY: attacks model bridges backups page screenshots help setup serve test check format tables bench compare counted demo crash cuts faults fuzz full-disk stops starts story damage sim planted growth scale bench-peers bench-fanout bench-log bench-workers bench-blocking bench-http bench-tenants dramatiq-suite taskiq-suite django-suite bench-celery celery-suite celery-torture clean
 
 help:
 	@echo "make serve    start the broker on ./data, port 7272; PORT=7300, or the variables of minibroker serve"
@@ -32,6 +32,7 @@ help:
 	@echo "make bridges  minibroker bridge with RabbitMQ, Redis, NATS and Kafka (KAFKA_HOME): each process dies on each way; make test has one death for each"
 	@echo "make dramatiq-suite  the tests of Dramatiq itself, out of its source package, with minibroker as its broker; ARGS=\"-k redis\""
 	@echo "make taskiq-suite    the same of Taskiq"
+	@echo "make django-suite    Django's tests of its Tasks, with minibroker where they say DummyBackend and ImmediateBackend; a Python of 3.12 or more in PATH"
 	@echo "make backups  back-ups under load, something killed at random: ROUNDS=20, SEED=7, BUDGET=900 s"
 	@echo "make starts   STARTS=1000 starts without traffic: no file grows, nothing is counted twice"
 	@echo "make damage   flip every bit of a small log, spoil it CASES=1000 times as SEED says: check finds, salvage keeps"
@@ -179,6 +180,9 @@ dramatiq-suite: $(VENV)/.develop-ready
 
 taskiq-suite: $(VENV)/.develop-ready
 	@$(BIN)/python tests/contrib/upstream.py taskiq $(ARGS)
+
+django-suite: $(VENV)/.develop-ready
+	@$(BIN)/python tests/contrib/upstream.py django $(ARGS)
 
 backups: $(VENV)/.develop-ready
 	@PYTHONPATH=tests:tests/kills ROUNDS=$(ROUNDS) SEED=$(SEED) BUDGET=$(BUDGET) $(BIN)/python tests/backups/backup_campaign.py

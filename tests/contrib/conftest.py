@@ -16,10 +16,10 @@ def start_library(tmp_path: Path, broker_server: BrokerServer) -> Iterator[Start
     """Start a worker of a library on a module with this source."""
     started: list[Library] = []
 
-    def start(source: str, command: Sequence[str]) -> Library:
+    def start(source: str, command: Sequence[str], settings: str = "") -> Library:
         folder = tmp_path / f"library-{len(started)}"
         folder.mkdir()
-        started.append(Library(folder, broker_server.url, source, command))
+        started.append(Library(folder, broker_server.url, source, command, settings))
         started[-1].start()
         return started[-1]
 

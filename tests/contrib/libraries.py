@@ -29,7 +29,9 @@ TASKIQ = ("taskiq", "worker", "tasks:broker", "--workers", "1")
 class Library:
     """A module of tasks in a folder, and the worker processes that run it on a broker."""
 
-    def __init__(self, folder: Path, url: str, source: str, command: Sequence[str]) -> None:
+    def __init__(
+        self, folder: Path, url: str, source: str, command: Sequence[str], settings: str = ""
+    ) -> None:
         self.folder = folder
         self.record = folder / "ran"
         self.record.touch()
@@ -37,6 +39,9 @@ class Library:
         path = os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])
         self.env = {**os.environ, "MINIBROKER_URL": url, "RAN": str(self.record)}
         self.env["PYTHONPATH"] = path
+        if settings:  # of Django
+            (folder / "settings.py").write_text(settings)
+            self.env["DJANGO_SETTINGS_MODULE"] = "settings"
         self.command = command
         self.workers: list[subprocess.Popen[bytes]] = []
 
@@ -56,6 +61,18 @@ class Library:
             )
         self.workers.append(worker)
         return worker
+
+    def call(self, source: str) -> None:
+        """Run a program in its folder; AssertionError with what it printed if it fails."""
+        done = subprocess.run(
+            [sys.executable, "-c", source],
+            env=self.env,
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == 0, (done.stderr, self.log)
 
     def ran(self) -> Counter[str]:
         """Return how often each thing was run, without the process that ran it."""
@@ -79,4 +96,4 @@ class Library:
 class Start(Protocol):
     """Starts a worker on a module of tasks."""
 
-    def __call__(self, source: str, command: Sequence[str]) -> Library: ...
+    def __call__(self, source: str, command: Sequence[str], settings: str = "") -> Library: ...

@@ -89,9 +89,7 @@ assert bad.get_result(failed.id).status == "FAILED"
 @pytest.fixture
 def shop(tmp_path: Path, broker_server: BrokerServer) -> Iterator[Library]:
     """A project with tasks; no worker is started."""
-    library = Library(tmp_path, broker_server.url, TASKS, DJANGO)
-    library.env["DJANGO_SETTINGS_MODULE"] = "settings"
-    (tmp_path / "settings.py").write_text(SETTINGS)
+    library = Library(tmp_path, broker_server.url, TASKS, DJANGO, SETTINGS)
     yield library
     library.close()
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import dramatiq
 import pytest
-from libraries import DRAMATIQ, TASKIQ, Library, Start
+from libraries import DJANGO, DRAMATIQ, TASKIQ, Library, Start
 from taskiq.kicker import AsyncKicker
 
 import minibroker.contrib.dramatiq as dramatiq_on
@@ -45,6 +45,25 @@ async def work(number: int) -> None:
     await asyncio.sleep(0.02)
     ran("ends", number)
 """
+WITH_DJANGO = """
+import time
+try:
+    from django.tasks import task
+except ImportError:
+    from django_tasks import task
+
+@task
+def work(number):
+    ran("begins", number)
+    time.sleep(0.02)
+    ran("ends", number)
+"""
+SETTINGS_OF_DJANGO = """
+USE_TZ = True
+INSTALLED_APPS = ["minibroker.contrib.django"]
+BACKEND = "minibroker.contrib.django.MinibrokerBackend"
+TASKS = {"default": {"BACKEND": BACKEND, "OPTIONS": {"settings": {"lease_ms": 2_000}}}}
+"""
 
 
 def delay_of(number: int) -> int | None:
@@ -73,9 +92,18 @@ def send_taskiq(url: str) -> None:
     asyncio.run(kiq(url))
 
 
+def send_django(url: str) -> None:
+    with minibroker.sync.connect(url) as broker:
+        queue = broker.queue("default", lease_ms=2_000)
+        for number in range(MANY):
+            body = f'{{"task": "tasks.work", "args": [{number}]}}'
+            queue.publish(body.encode(), delay=(delay_of(number) or 0) / 1_000)
+
+
 LIBRARIES = {
-    "dramatiq": (WITH_DRAMATIQ, send_dramatiq, DRAMATIQ),
-    "taskiq": (WITH_TASKIQ, send_taskiq, (*TASKIQ, "--max-async-tasks", "4")),
+    "django": (WITH_DJANGO, send_django, DJANGO, SETTINGS_OF_DJANGO),
+    "dramatiq": (WITH_DRAMATIQ, send_dramatiq, DRAMATIQ, ""),
+    "taskiq": (WITH_TASKIQ, send_taskiq, (*TASKIQ, "--max-async-tasks", "4"), ""),
 }
 
 
@@ -84,8 +112,8 @@ def test_all_of_it_runs_and_only_what_was_killed_runs_twice(
     name: str, start_library: Start, broker_server: BrokerServer
 ) -> None:
     """A worker and the broker die by SIGKILL: a task runs again for each that ran when its worker died."""
-    source, send, command = LIBRARIES[name]
-    library = start_library(source, command)
+    source, send, command, settings = LIBRARIES[name]
+    library = start_library(source, command, settings)
     send(broker_server.url)
     for number in range(ROUNDS):
         kill_after(library, 120 * number + 20)

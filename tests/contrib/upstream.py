@@ -28,6 +28,11 @@ class Suite:
     flags: tuple[str, ...] = ()
 
     @property
+    def python(self) -> str:
+        """The interpreter that its tests run on."""
+        return sys.executable
+
+    @property
     def beside(self) -> Path:
         """What is laid beside its tests."""
         return ROOT / "tests" / "contrib" / f"{self.library}_suite"
@@ -40,7 +45,7 @@ class Suite:
     def fetch(self) -> None:
         """Have the source package, by pip, and what its tests need."""
         if not self.folder.exists():
-            pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+            pip = [self.python, "-m", "pip", "--quiet", "--disable-pip-version-check"]
             subprocess.run([*pip, "install", *self.needs], check=True)
             package = f"{self.library}=={self.version}"
             words = ["--no-deps", "--no-binary", self.library, "--dest", str(BUILD), package]
@@ -60,9 +65,53 @@ class Suite:
         return subprocess.run(pytest, cwd=self.folder, env=env).returncode
 
 
+class DjangoSuite(Suite):
+    """Django's tests have a runner of their own, and want a younger Python than minibroker does."""
+
+    @property
+    def python(self) -> str:
+        """That of an environment below build/, made with the first Python that is young enough."""
+        folder = BUILD / "django-environment"
+        python = folder / "bin" / "python"
+        if not python.exists():
+            found = next(
+                filter(None, map(_young, ("python3", "python3.14", "python3.13", "python3.12"))),
+                None,
+            )
+            if found is None:
+                sys.exit("Django's tests need a Python of at least 3.12 in PATH")
+            subprocess.run([found, "-m", "venv", str(folder)], check=True)
+            pip = [str(python), "-m", "pip", "--quiet", "--disable-pip-version-check"]
+            needs = [f"{self.library}=={self.version}", "--editable", str(ROOT)]
+            subprocess.run([*pip, "install", *needs], check=True)
+        return str(python)
+
+    def fetch(self) -> None:
+        """Have it; its tests are no package."""
+        super().fetch()
+        (self.folder / "tests" / "__init__.py").unlink()
+
+    def run(self, *words: str) -> int:
+        """Run its tests of tasks; return the exit code."""
+        quiet = ["-W", "ignore::ResourceWarning"]  # connections that end with the process
+        script = [self.python, *quiet, "minibroker_runtests.py", *self.files, *words]
+        return subprocess.run(script, cwd=self.folder / "tests").returncode
+
+
+def _young(name: str) -> str | None:
+    """Return the path of this Python if it is there, works and is at least 3.12."""
+    path = shutil.which(name)
+    if path is None:
+        return None
+    check = "import sys; sys.exit(sys.version_info < (3, 12))"
+    is_young = subprocess.run([path, "-c", check], stderr=subprocess.DEVNULL).returncode == 0
+    return path if is_young else None
+
+
 SUITES = {
     suite.library: suite
     for suite in (
+        DjangoSuite("django", "6.1.3", ("pip",), ("tasks",)),
         Suite(
             "dramatiq",
             "2.2.1",

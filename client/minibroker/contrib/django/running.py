@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 import socket
+from collections.abc import Iterable
 from datetime import timedelta
 from inspect import iscoroutinefunction
 from traceback import format_exception
@@ -30,7 +31,8 @@ from minibroker.contrib.django.interface import (
     task_finished,
     task_started,
 )
-from minibroker.worker import Reject, Retry
+from minibroker.sync.message import Message
+from minibroker.worker import App, Reject, Retry
 
 logger = logging.getLogger("minibroker")
 
@@ -39,6 +41,20 @@ PATIENCE_S: Final = timedelta(
 ).total_seconds()  # a task that ran waits for a broker that is away
 MOST_ATTEMPTS: Final = 5  # of a queue whose settings do not say
 NOT_OURS: Final = (KeyboardInterrupt, GeneratorExit, asyncio.CancelledError)
+
+
+def app_of(backend: MinibrokerBackend, queues: Iterable[str], concurrency: int) -> App:
+    """Return an app that runs the tasks of these queues, so many of each at once."""
+    app = App(backend.url, **backend.connection)
+    how: dict[str, Any] = {"concurrency": concurrency, "executor": "thread", **backend.settings}
+    for queue in queues:
+
+        def handle(message: Message[Any]) -> Any:
+            return run(backend, message)
+
+        handle.__qualname__ = "tasks of Django"
+        app.handler(queue, **how)(handle)
+    return app
 
 
 def run(backend: MinibrokerBackend, message: Any) -> Any:
@@ -62,7 +78,9 @@ def run(backend: MinibrokerBackend, message: Any) -> Any:
         if running.is_over:
             message.reject(error)
             task_finished.send(type(backend), task_result=running.result)
-        raise
+        if isinstance(error, Exception):
+            raise
+        raise Reject(repr(error)) from error  # a task that exits does not end the worker
     finally:
         close_old_connections()
     task_finished.send(type(backend), task_result=running.result)
@@ -87,7 +105,9 @@ async def _run_in_loop(running: Running) -> None:
         if running.is_over:
             await message.reject(error)
             await task_finished.asend(type(backend), task_result=result)
-        raise
+        if isinstance(error, Exception):
+            raise
+        raise Reject(repr(error)) from error  # a task that exits does not end the worker
     finally:
         await sync_to_async(close_old_connections)()
     await task_finished.asend(type(backend), task_result=result)

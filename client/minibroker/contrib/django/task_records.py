@@ -6,13 +6,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
 from django.utils.module_loading import import_string
 
-from minibroker.contrib.django.interface import TaskError, TaskResult, TaskResultStatus
+from minibroker.contrib.django.interface import (
+    TaskError,
+    TaskResult,
+    TaskResultStatus,
+    normalize_json,
+)
 
 TIMES: Final = "enqueued_at", "started_at", "last_attempted_at", "finished_at"
 
@@ -24,20 +28,7 @@ def plain(value: Any) -> Any:
         TypeError: it is no such value, as with a method.
         ValueError: it is a NaN, an infinity, or bytes that are no text.
     """
-    return json.loads(json.dumps(_normal(value), allow_nan=False))
-
-
-def _normal(value: Any) -> Any:
-    match value:
-        case str() | int() | float() | None:
-            return value
-        case Mapping():
-            return {_normal(key): _normal(each) for key, each in value.items()}
-        case bytes():
-            return value.decode()
-        case Sequence():
-            return [_normal(each) for each in value]
-    raise TypeError(f"{type(value).__name__} cannot be written as JSON")
+    return json.loads(json.dumps(normalize_json(value), allow_nan=False))
 
 
 def write(result: Any) -> bytes:
