@@ -79,6 +79,9 @@ class Page:
             start_new_session=True,
             pass_fds=[warmer],
         )
+        assert self._bash.stdin is not None
+        # It ends with its input, so with the tests, too, however they end; and with it what it started.
+        self._bash.stdin.write("trap 'kill -KILL $(jobs -p)' EXIT\n")
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -94,7 +97,6 @@ class Page:
         """End bash and every job of it that still runs."""
         assert self._bash.stdin is not None
         if self._bash.poll() is None:
-            self._bash.stdin.write("kill -KILL $(jobs -p)\nexit\n")
             self._bash.stdin.close()
         try:
             self._bash.wait(ENDS_S)
