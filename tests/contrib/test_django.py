@@ -108,6 +108,7 @@ def test_a_worker_runs_what_was_enqueued_and_says_what_it_came_to(
 
 
 REFUSED = """
+from minibroker.contrib.django.backend import priority_of
 from minibroker.contrib.django.interface import TaskResultDoesNotExist, task_backends
 
 for wrong in (math.nan, {"deep": [math.inf]}, "".join, object(), b"\\xff"):
@@ -123,6 +124,10 @@ for name in ("nobody", "", 7):
         continue
     raise AssertionError(name)
 
+steps = {-100: 0, -76: 0, -75: 1, -26: 2, -25: 3, -1: 3, 0: 4, 1: 5, 20: 5, 21: 6, 80: 8, 81: 9, 100: 9}
+assert {priority: priority_of(priority) for priority in steps} == steps
+
+add.using(priority=-1).enqueue("behind", 1)
 committed = add.using(backend="committed")
 with transaction.atomic():
     inside = committed.enqueue({1: (2,)}, 1)
@@ -149,5 +154,6 @@ def test_what_cannot_be_sent_is_refused_and_a_transaction_is_waited_for(
     """Nothing is stored of what is refused, or rolled back."""
     shop.call(PREPARED + REFUSED)
     with minibroker.sync.connect(broker_server.url) as broker:
-        [stored] = broker.queue("default").peek(10)
-        assert b'"args":[{"1":[2]},1]' in stored.raw
+        first, second = broker.queue("default").receive(10)
+        assert b'"args":[{"1":[2]},1]' in first.raw
+        assert b'"args":["behind",1]' in second.raw, "its priority is below that of the other"
