@@ -72,6 +72,11 @@ assert early.status == "READY" and early.args == [1] and early.kwargs == {"b": 2
 late_at = timezone.now() + timedelta(seconds=0.4)
 late = add.using(run_after=late_at).enqueue(10, 20)
 mailed = mail.using(priority=-7).enqueue("to", "bob")
+def gone():
+    pass
+gone.__module__ = "tasks"
+import tasks
+tasks.gone = task(gone)  # no worker has it
 failed, unspoken = bad.enqueue(), unspeakable.enqueue()
 
 assert ended(early).return_value == 3
@@ -82,6 +87,8 @@ assert [error.exception_class.__name__ for error in mailed.errors] == ["Retry"]
 [error] = ended(failed).errors
 assert error.exception_class is ValueError and 'raise ValueError("no good")' in error.traceback
 assert ended(unspoken).errors[0].exception_class is TypeError
+[error] = ended(tasks.gone.enqueue()).errors
+assert error.exception_class is ImportError and "gone" in error.traceback
 assert bad.get_result(failed.id).status == "FAILED"
 """
 
@@ -104,7 +111,11 @@ def test_a_worker_runs_what_was_enqueued_and_says_what_it_came_to(
     assert shop.ran() == runs, shop.log
     with minibroker.sync.connect(broker_server.url) as broker:
         dead = [peeked.history[-1] for peeked in broker.queue("default.dlq").peek(10)]
-        assert sorted(each["error_class"] for each in dead) == ["TypeError", "ValueError"]
+        assert sorted(each["error_class"] for each in dead) == [
+            "Reject",
+            "TypeError",
+            "ValueError",
+        ]
 
 
 REFUSED = """

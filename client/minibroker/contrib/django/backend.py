@@ -123,8 +123,12 @@ class MinibrokerBackend(BaseTaskBackend):
 
     def keep_result(self, result: Any, timeout_s: float | None = None) -> None:
         """Keep what is known of a task, in the place of what was."""
+        self.keep(result.id, records.write(result), timeout_s)
+
+    def keep(self, id: str, record: bytes, timeout_s: float | None = None) -> None:
+        """Keep the record of a task, in the place of what was; `timeout_s` None: the client's."""
         if self.supports_get_result:
-            self._results.put(result.id, records.write(result), self._kept_s, timeout_s)
+            self._results.put(id, record, self._kept_s, timeout_s)
 
     def get_result(self, result_id: str) -> Any:
         """Return the TaskResult of this id.

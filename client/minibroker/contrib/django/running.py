@@ -11,6 +11,7 @@ import logging
 import os
 import socket
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import timedelta
 from inspect import iscoroutinefunction
 from traceback import format_exception
@@ -125,6 +126,8 @@ class Running:
                 message.raw, backend.alias, id=str(message.id), queue_name=message.queue
             )
         except Exception as error:  # whatever importing the module of a task raises
+            with suppress(ValueError, TypeError, KeyError):  # of a message that others made
+                backend.keep(*records.refused(message.raw, error), PATIENCE_S)
             raise Reject(f"it is no task that can run here: {error!r}") from error
 
     def start(self) -> None:
@@ -168,8 +171,7 @@ class Running:
 
     def failed(self, error: BaseException) -> None:
         """Note an error: the end, unless it is a Retry and attempts are left."""
-        kind = type(error)
-        path = f"{kind.__module__}.{kind.__qualname__}"
+        path = records.path_of(error)
         text = "".join(format_exception(error))
         self.result.errors.append(TaskError(exception_class_path=path, traceback=text))
         most = self.message.max_attempts or self.backend.settings.get("max_attempts", MOST_ATTEMPTS)

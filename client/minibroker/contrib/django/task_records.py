@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 from datetime import datetime
+from traceback import format_exception
 from typing import Any, Final
 
+from django.utils import timezone
 from django.utils.module_loading import import_string
 
 from minibroker.contrib.django.interface import (
@@ -86,6 +88,24 @@ def read(data: bytes, backend: str, *, id: str = "", queue_name: str = "") -> An
     )
     change(result, _return_value=record.get("return_value"))
     return result
+
+
+def refused(data: bytes, error: BaseException) -> tuple[str, bytes]:
+    """Return the id in a record that cannot be read here, and the record as FAILED with this error.
+
+    Raises:
+        ValueError, TypeError, KeyError: it is no record, or has no id.
+    """
+    record = json.loads(data)
+    errors = [*record.get("errors", []), [path_of(error), "".join(format_exception(error))]]
+    record |= {"status": "FAILED", "finished_at": _text(timezone.now()), "errors": errors}
+    return record["id"], json.dumps(record).encode()
+
+
+def path_of(error: BaseException) -> str:
+    """Return the path of the class of an error, as TaskError has it."""
+    kind = type(error)
+    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def change(result: Any, **values: Any) -> None:
