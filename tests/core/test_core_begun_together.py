@@ -9,11 +9,13 @@ import pytest
 from harness import World
 from starts import everything, known
 
+from minibroker.contract.wire import pack_runs
 from minibrokerd.core.core import TIMERS_PER_APPLY
 from minibrokerd.core.model.inputs import Tick
 from minibrokerd.core.model.messages import READY, State
 from minibrokerd.core.model.records import BeginMeta, ExtendMeta, decode
 from minibrokerd.core.verbs import going_on
+from minibrokerd.core.verbs.results import LOOK_MS
 
 COUNT = 40
 LEASE_MS = 2_000
@@ -113,6 +115,18 @@ def leaves(scene: Scene) -> Any:
     return scene.tell("ack", (0, 5))
 
 
+def is_looked_for_as_its_lease_ends(scene: Scene) -> Any:
+    """After a stall, somebody who waits for a result is due in the same tick as the leases, and before them."""
+    world, asker = scene.world, scene.world.hello("asker")
+    world.advance(LEASE_MS - LOOK_MS - 100)
+    asked = {"op": "result", "queue": "q", "runs": 1, "wait_ms": 60_000}
+    asker.request(asked, pack_runs([(0, scene.origin, scene.first + 5, 1)]))
+    world.now_ms += LEASE_MS
+    world.apply(Tick(world.jitter))
+    world.advance(100)
+    return len(scene.client.messages())
+
+
 def is_purged(scene: Scene) -> Any:
     answer = scene.client.purge("q")
     scene.world.run_jobs()
@@ -135,8 +149,8 @@ def restarts(scene: Scene) -> Any:
 
 STORIES = (
     acks_in_parts, acks_some, acks_twice, acks_in_the_middle, acks_of_a_stranger, nacks_one, nacks_all,
-    rejects_some, gives_some_back, begins_again, is_renewed, some_is_renewed, is_let_go, leaves, is_purged,
-    is_resumed, restarts,
+    rejects_some, gives_some_back, begins_again, is_renewed, some_is_renewed, is_let_go,
+    is_looked_for_as_its_lease_ends, leaves, is_purged, is_resumed, restarts,
 )  # fmt: skip
 
 

@@ -418,17 +418,19 @@ def _tick(store: Store, command: Tick) -> None:
         wait_no_longer(store)
     ended: list[Message] = []  # leases: those of one delivery end together
     due = 0  # messages of sheaves, and of those that were begun together, which have one timer for many
-    for timer in store.wheel.advance(store.now_ms, TIMERS_PER_APPLY):
+    timers = store.wheel.advance(store.now_ms, TIMERS_PER_APPLY)
+    # Before anybody looks at single messages, each of which gets its lease from that of all.
+    for together in [each.item for each in timers if isinstance(each.item, BegunSpan)]:
+        due += lease_over(store, together, TIMERS_PER_APPLY - due)
+    for timer in timers:
         item = timer.item
         if isinstance(item, Message):
             ended.append(item)
         elif isinstance(item, Group):
             due += delay_over(store, item, timer, TIMERS_PER_APPLY - due)
-        elif isinstance(item, BegunSpan):
-            due += lease_over(store, item, TIMERS_PER_APPLY - due)
         elif isinstance(timer, Lifetime):
             store.sums.lifetimes.overdue.append(timer)
-        else:
+        elif not isinstance(item, BegunSpan):
             handler, argument = item
             handler(store, timer, argument)
     leases_over(store, ended)
