@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import gevent.monkey
 import pytest
 
 import minibroker.sync
@@ -33,10 +34,14 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.parametrize("is_imported", [True, False])
 def test_where_poll_was_taken_away_the_refusal_names_who_does_that(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, is_imported: bool
 ) -> None:
-    """eventlet deletes what it has no version of."""
+    """eventlet deletes what it has no version of; gevent may be there, too, and has patched nothing."""
+    monkeypatch.setitem(sys.modules, "gevent.monkey", gevent.monkey)
+    if not is_imported:
+        monkeypatch.delitem(sys.modules, "gevent.monkey")
     monkeypatch.delattr("select.poll")
     with pytest.raises(RuntimeError, match=r"select\.poll is not there, as under eventlet"):
         minibroker.sync.connect("memory://", lazy=True)

@@ -229,9 +229,9 @@ def test_every_event_stands_in_the_table_and_the_table_has_no_other() -> None:
     used |= {name for path in SHELL if path not in WORKERS for name in constants(path)}
     for path in python_files(
         CORE
-    ):  # which leaves notes of them: `effects.note(event, ...)`, `_note(..., event)`
+    ):  # which leaves notes of them: `effects.note(event, ...)`, `effects.warn(event, ...)`, `_note(..., event)`
         for node in ast.walk(tree(path)):
-            if isinstance(node, ast.Call) and _name(node).lstrip("_") == "note":
+            if isinstance(node, ast.Call) and _name(node).lstrip("_") in ("note", "warn"):
                 inside = [each for arg in node.args[:3] for each in ast.walk(arg)]
                 texts = [each.value for each in inside if isinstance(each, ast.Constant)]
                 used |= {text for text in texts if isinstance(text, str) and text}

@@ -95,7 +95,7 @@ BUGS: Final = (
     Bug("U2", "unique", UniqueKeys, "let_go", lambda self, block, first, stop: None),
     Bug("D1", "dedupe", Plan, "_of_dedupe", lambda self, queue, id: None),
     Bug("Z1", "pause", pausing, "_set_flags", lambda store, key: None),
-    Bug("V1", "rate", Rate, "put", lambda self, name, taken_to, now_ms: None),
+    Bug("V1", "rate", Rate, "take", lambda self, name, count, now_ms: now_ms),
     Bug("R1", "result", noting, "value_of", say_another),
     Bug("A1", "step", parts, "Claims", lambda is_step: Claims(is_step=False)),
     Bug("F1", "chain", publishing, "begin", begin_alone),

@@ -24,9 +24,9 @@ def original(module: str, name: str) -> Any:
         RuntimeError: it was taken away.
     """
     monkey = sys.modules.get("gevent.monkey")
-    if monkey is not None:
-        return monkey.get_original(module, name)
     try:
+        if monkey is not None:
+            return monkey.get_original(module, name)
         return getattr(importlib.import_module(module), name)
     except AttributeError:
         raise RuntimeError(f"{module}.{name} {TAKEN}") from None
