@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
-import gevent.monkey
 import pytest
 
 import minibroker.sync
@@ -39,7 +39,7 @@ def test_where_poll_was_taken_away_the_refusal_names_who_does_that(
     monkeypatch: pytest.MonkeyPatch, is_imported: bool
 ) -> None:
     """eventlet deletes what it has no version of; gevent may be there, too, and has patched nothing."""
-    monkeypatch.setitem(sys.modules, "gevent.monkey", gevent.monkey)
+    monkeypatch.setitem(sys.modules, "gevent.monkey", import_module("gevent.monkey"))
     if not is_imported:
         monkeypatch.delitem(sys.modules, "gevent.monkey")
     monkeypatch.delattr("select.poll")
