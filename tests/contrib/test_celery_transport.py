@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,10 @@ import minibroker.sync  # noqa: E402
 from support.broker import BrokerServer, StartBroker  # noqa: E402
 from support.certificates import Authority  # noqa: E402
 from support.processes import look_until  # noqa: E402
+
+
+class Poisoned(Exception):
+    """Why a task is rejected; unlike Python's own errors it can be watched."""
 
 
 def taken(connection: Any, queue: str, prefetch: int) -> tuple[Any, list[Any]]:
@@ -107,3 +112,28 @@ def test_a_full_channel_leaves_to_others_what_it_cannot_begin(broker_server: Bro
         idle.close()
         busy.drain_events(timeout=5)
         assert messages[1].payload == "again", "it asks anew when it has room"
+
+
+def test_why_a_task_was_rejected_is_kept_no_longer_than_the_task(
+    broker_server: BrokerServer,
+) -> None:
+    """Also of one that was acked before it ran, as Celery does if nothing is said, or that is tried again."""
+    with kombu.Connection(broker_server.url) as connection:
+        producer = kombu.Producer(connection)
+        for number in range(3):
+            producer.publish(number, routing_key="jobs")
+        _, (acked, requeued, rejected) = taken(connection, "jobs", 3)
+        known = []
+        acked.ack()
+        for message in (acked, requeued, rejected):
+            error = Poisoned("a page of text")
+            known.append(weakref.ref(error))
+            message.channel.qos.explain(message.delivery_tag, error)
+        del error
+        requeued.requeue()
+        rejected.reject()
+        drain(connection)
+        assert [reference() for reference in known] == [None] * 3
+    with minibroker.sync.connect(broker_server.url) as broker:
+        (dead,) = broker.queue("jobs.dlq").peek(1)
+        assert "a page of text" in str(dead.history[-1])

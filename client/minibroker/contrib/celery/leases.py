@@ -56,8 +56,9 @@ class Leases:
         """Nothing is kept of a message: `hold` has its lease."""
 
     def explain(self, delivery_tag: str, error: BaseException) -> None:
-        """Note why a message will be rejected."""
-        self._reasons[delivery_tag] = error
+        """Note why a message will be rejected; of one that is not in hand any more nobody will ask."""
+        if delivery_tag in self._held:
+            self._reasons[delivery_tag] = error
 
     def ack(self, delivery_tag: str) -> None:
         """Say that it is done. A tag that is not known, as of a connection before this one, is passed over."""
@@ -69,7 +70,7 @@ class Leases:
             delay_s = self.channel.requeue_delay
             self._settle(delivery_tag, "requeued", lambda lease: lease.nack(REQUEUED, delay_s))
         else:
-            why = self._reasons.pop(delivery_tag, REJECTED)
+            why = self._reasons.get(delivery_tag, REJECTED)
             self._settle(delivery_tag, "rejected", lambda lease: lease.reject(why))
 
     def _settle(self, tag: str, what: str, settle: Callable[[Message[Any]], None]) -> None:
@@ -85,6 +86,8 @@ class Leases:
             logger.warning("a task was %s too late, and may run again: %s", what, error)
         except Closed:
             pass  # its connection has ended, and its lease with it
+        finally:
+            self._reasons.pop(tag, None)
         if was_full and self.on_room is not None:
             self.on_room()
 
