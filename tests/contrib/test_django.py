@@ -48,6 +48,11 @@ def bad():
 @task
 def unspeakable():
     return object()
+
+@task
+def says(what, times):
+    ran(what)
+    raise OSError(chr(int(what, 16)) * times)
 """
 PREPARED = """
 import django
@@ -116,6 +121,23 @@ def test_a_worker_runs_what_was_enqueued_and_says_what_it_came_to(
             "TypeError",
             "ValueError",
         ]
+
+
+SAYING = """
+# A file's name that is no UTF-8 has such characters; the other error is longer than a message may be.
+for what, times, end in ("dcff", 1, "OSError: \\\\udcff"), ("78", 17_000_000, "xxxxx"):
+    result = ended(says.enqueue(what, times))
+    assert result.status == "FAILED" and result.errors[0].traceback.rstrip().endswith(end)
+"""
+
+
+def test_an_error_whose_text_cannot_be_kept_as_it_is_ends_its_task_as_any_other(
+    shop: Library,
+) -> None:
+    """It runs once, and what it came to is known."""
+    shop.start()
+    shop.call(PREPARED + SAYING)
+    assert shop.ran() == {"dcff": 1, "78": 1}, shop.log
 
 
 REFUSED = """

@@ -41,6 +41,7 @@ PATIENCE_S: Final = timedelta(
     days=7
 ).total_seconds()  # a task that ran waits for a broker that is away
 MOST_ATTEMPTS: Final = 5  # of a queue whose settings do not say
+MOST_TRACEBACK_BYTES: Final = 65_536  # of each attempt, from its end
 NOT_OURS: Final = (KeyboardInterrupt, GeneratorExit, asyncio.CancelledError)
 
 
@@ -172,8 +173,7 @@ class Running:
     def failed(self, error: BaseException) -> None:
         """Note an error: the end, unless it is a Retry and attempts are left."""
         path = records.path_of(error)
-        text = "".join(format_exception(error))
-        self.result.errors.append(TaskError(exception_class_path=path, traceback=text))
+        self.result.errors.append(TaskError(exception_class_path=path, traceback=_text_of(error)))
         most = self.message.max_attempts or self.backend.settings.get("max_attempts", MOST_ATTEMPTS)
         self.is_over = not isinstance(error, Retry) or self.message.attempt >= most
         if self.is_over:
@@ -181,6 +181,12 @@ class Running:
         else:
             status, at = TaskResultStatus.READY, None
         records.change(self.result, status=status, finished_at=at, _return_value=None)
+
+
+def _text_of(error: BaseException) -> str:
+    """Return the end of its traceback, as text that can be kept whatever it says, as of a name that is no UTF-8."""
+    text = "".join(format_exception(error)).encode(errors="backslashreplace")
+    return text[-MOST_TRACEBACK_BYTES:].decode(errors="ignore")
 
 
 def worker_id() -> str:
