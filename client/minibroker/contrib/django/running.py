@@ -184,7 +184,7 @@ class Running:
 
 
 def _text_of(error: BaseException) -> str:
-    """Return the end of its traceback, as text that can be kept whatever it says, as of a name that is no UTF-8."""
+    """Return the end of its traceback, as text that can be kept whatever it says: also a name that is no UTF-8."""
     text = "".join(format_exception(error)).encode(errors="backslashreplace")
     return text[-MOST_TRACEBACK_BYTES:].decode(errors="ignore")
 
