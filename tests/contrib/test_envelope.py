@@ -135,3 +135,25 @@ def test_what_nobody_packed_is_json_without_a_task() -> None:
     """As a publish from the command line: the worker rejects it, and it dies with its history."""
     back = envelope.unpack(b'{"to": "bob"}', {}, 1, "tag")
     assert (back["content-type"], back["headers"]) == ("application/json", {})
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        {envelope.REST: 7},
+        {envelope.REST: ["text/plain"]},
+        {envelope.REST: ["text/plain", "utf-8", []]},
+        {envelope.REST: ["text/plain", "utf-8", {"delivery_info": "here"}]},
+        {envelope.REST: [7, "utf-8", {}]},
+        {envelope.AS_JSON: "{"},
+        {envelope.AS_JSON: "[]"},
+        {envelope.AS_JSON: b"\xff"},
+    ],
+)
+def test_headers_that_only_have_our_names_are_those_of_a_message_that_nobody_packed(
+    foreign: dict[str, Any],
+) -> None:
+    """An error here would end the worker that took the message, one worker an attempt."""
+    back = envelope.unpack(b"{}", {"task": "add", **foreign}, 2, "tag")
+    assert (back["content-type"], back["content-encoding"]) == ("application/json", "utf-8")
+    assert back["headers"] == {"task": "add", "redelivered": True, "x-delivery-count": 1}

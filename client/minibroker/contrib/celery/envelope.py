@@ -98,14 +98,12 @@ def pack(
 def unpack(raw: bytes, headers: Mapping[str, Any], attempt: int, tag: str) -> dict[str, Any]:
     """Return the message of kombu that `pack` was given, as it is at its `attempt`-th delivery.
 
-    One that nobody packed, as from the command line, is JSON if it is anything.
+    One that nobody packed, as from the command line, is JSON if it is anything; its headers may be any.
     """
-    if AS_JSON in headers:
-        own, rest = kombu_json.loads(headers[AS_JSON])
-    else:
-        own = dict(headers)
-        rest = own.pop(REST, None) or ["application/json", "utf-8", {}]
-    content_type, content_encoding, properties = rest
+    own, (content_type, content_encoding, properties) = _packed(headers) or (
+        {name: value for name, value in headers.items() if name not in (REST, AS_JSON)},
+        ("application/json", "utf-8", {}),
+    )
     properties["delivery_tag"] = tag
     properties.setdefault("delivery_info", {})
     if attempt > 1:
@@ -118,6 +116,24 @@ def unpack(raw: bytes, headers: Mapping[str, Any], attempt: int, tag: str) -> di
         "headers": own,
         "properties": properties,
     }
+
+
+def _packed(headers: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[Any, Any, Any]] | None:
+    """Return headers and the rest as `pack` was given them; None: it did not write this."""
+    try:
+        if AS_JSON in headers:
+            own, rest = kombu_json.loads(headers[AS_JSON])
+        else:
+            own = dict(headers)
+            rest = own.pop(REST, None)
+        content_type, content_encoding, properties = rest
+    except (AttributeError, KeyError, TypeError, ValueError):  # all that kombu's decoders raise
+        return None
+    delivered = properties.get("delivery_info", {}) if isinstance(properties, dict) else None
+    are_names = all(isinstance(name, str | None) for name in (content_type, content_encoding))
+    if not (isinstance(own, dict) and isinstance(delivered, dict) and are_names):
+        return None
+    return own, (content_type, content_encoding, properties)
 
 
 def is_transient(message: Mapping[str, Any]) -> bool:
