@@ -140,6 +140,21 @@ def test_an_error_whose_text_cannot_be_kept_as_it_is_ends_its_task_as_any_other(
     assert shop.ran() == {"dcff": 1, "78": 1}, shop.log
 
 
+def test_a_task_that_failed_is_dead_though_its_result_is_refused(
+    shop: Library, broker_server: BrokerServer
+) -> None:
+    """It ran again and again, and its error was that of the queue of results."""
+    shop.call(PREPARED + "bad.enqueue()\n")
+    with minibroker.sync.connect(broker_server.url) as broker:
+        broker.queue("django-results").set(max_bytes=1, overflow="reject")
+        shop.start()
+        with broker.queue("default.dlq").consume() as messages:
+            next(iter(messages)).release()
+        [dead] = broker.queue("default.dlq").peek(10)
+    assert [each["error_class"] for each in dead.history] == ["ValueError"], shop.log
+    assert shop.ran() == {"bad": 1}, shop.log
+
+
 REFUSED = """
 from minibroker.contrib.django.backend import priority_of
 from minibroker.contrib.django.interface import TaskResultDoesNotExist, task_backends

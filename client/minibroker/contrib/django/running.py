@@ -76,7 +76,7 @@ def run(backend: MinibrokerBackend, message: Any) -> Any:
         raise
     except BaseException as error:
         running.failed(error)
-        backend.keep_result(running.result, PATIENCE_S)
+        running.keep()
         if running.is_over:
             message.reject(error)
             task_finished.send(type(backend), task_result=running.result)
@@ -103,7 +103,7 @@ async def _run_in_loop(running: Running) -> None:
         raise
     except BaseException as error:
         running.failed(error)
-        await asyncio.to_thread(backend.keep_result, result, PATIENCE_S)
+        await asyncio.to_thread(running.keep)
         if running.is_over:
             await message.reject(error)
             await task_finished.asend(type(backend), task_result=result)
@@ -148,6 +148,13 @@ class Running:
             self.backend.keep_result(result)
         except MinibrokerError as error:
             logger.warning("that task %s runs could not be said: %s", result.id, error)
+
+    def keep(self) -> None:
+        """Say that it failed. That this cannot be said is no reason to run it again: its dead letter says why."""
+        try:
+            self.backend.keep_result(self.result, PATIENCE_S)
+        except MinibrokerError as error:
+            logger.warning("that task %s failed could not be said: %s", self.result.id, error)
 
     def _remember(self) -> None:
         """Know what earlier attempts left, wherever they were."""
