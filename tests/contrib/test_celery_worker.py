@@ -12,6 +12,8 @@ import pytest
 
 pytest.importorskip("celery", reason="the extra celery is not installed")
 
+import kombu.pools
+
 import minibroker.sync
 from support.broker import BrokerServer
 from support.processes import TETHER, look_until
@@ -84,6 +86,7 @@ def shop(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, broker_server: BrokerS
 
     yield shop
     shop.app.close()
+    kombu.pools.reset()  # else its connections outlive it, and look for a broker that is away
 
 
 def test_tasks_run_and_what_is_refused_is_dead(
