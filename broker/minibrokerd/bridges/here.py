@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from hashlib import sha256
 from itertools import groupby
 from typing import Any, Final
@@ -167,16 +167,8 @@ class QueueSink(Sink):
 
     async def put(self, parcels: Sequence[Parcel]) -> list[Outcome]:
         """Publish them; seam.Sink. What follows a message that was not stored is not even tried."""
-        outcomes: list[Outcome] = []
         order = sorted(range(len(parcels)), key=lambda at: parcels[at].priority)
-        result: list[Outcome] = [Later("what stood before it was not stored")] * len(parcels)
-        for run in _runs(parcels, order):
-            outcomes = await asyncio.gather(*(self._publish(parcels[at]) for at in run))
-            for at, said in zip(run, outcomes, strict=True):
-                result[at] = said
-            if any(isinstance(said, Later) for said in outcomes):
-                break
-        return result
+        return await _put(self._publish, parcels, _runs(parcels, order))
 
     async def _publish(self, parcel: Parcel) -> Outcome:
         try:
@@ -222,15 +214,8 @@ class ExchangeSink(Sink):
 
     async def put(self, parcels: Sequence[Parcel]) -> list[Outcome]:
         """Publish them; seam.Sink. What follows a message that was not stored is not even tried."""
-        result: list[Outcome] = [Later("what stood before it was not stored")] * len(parcels)
-        order = range(len(parcels))
-        for run in _runs(parcels, order, self._key_of):
-            outcomes = await asyncio.gather(*(self._publish(parcels[at]) for at in run))
-            for at, said in zip(run, outcomes, strict=True):
-                result[at] = said
-            if any(isinstance(said, Later) for said in outcomes):
-                break
-        return result
+        runs = _runs(parcels, range(len(parcels)), self._key_of)
+        return await _put(self._publish, parcels, runs)
 
     def _key_of(self, parcel: Parcel) -> str:
         if self._routing_key is not None:
@@ -251,6 +236,22 @@ class ExchangeSink(Sink):
 
     async def close(self) -> None:
         """Do nothing: whoever made the connection ends it."""
+
+
+async def _put(
+    publish: Callable[[Parcel], Awaitable[Outcome]],
+    parcels: Sequence[Parcel],
+    runs: Iterable[list[int]],
+) -> list[Outcome]:
+    """Publish run by run, up to one of which something is to come later; return what became of each parcel."""
+    result: list[Outcome] = [Later("what stood before it was not stored")] * len(parcels)
+    for run in runs:
+        outcomes = await asyncio.gather(*(publish(parcels[at]) for at in run))
+        for at, said in zip(run, outcomes, strict=True):
+            result[at] = said
+        if any(isinstance(said, Later) for said in outcomes):
+            break
+    return result
 
 
 def _runs(
