@@ -164,7 +164,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1)
     options = parser.parse_args()
     figures: dict[str, dict[str, list[dict[str, float]]]] = {}
-    with tempfile.TemporaryDirectory(dir=ROOT / "build") as folder:
+    built = ROOT / "build"
+    built.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=built) as folder:
         for number in range(options.rounds):
             for library in options.only:
                 for case in CASES:
