@@ -6,26 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from libraries import DJANGO, Library
+from django_project import PREPARED, project
+from libraries import Library
 
 import minibroker.sync
 from support.broker import BrokerServer
 
-SETTINGS = """
-USE_TZ = True
-INSTALLED_APPS = ["minibroker.contrib.django"]
-DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "shop.sqlite3"}}
-BACKEND = "minibroker.contrib.django.MinibrokerBackend"
-TASKS = {
-    "default": {"BACKEND": BACKEND, "QUEUES": ["default", "mails"]},
-    "committed": {"BACKEND": BACKEND, "OPTIONS": {"on_commit": True}},
-}
-"""
 TASKS = """
-try:
-    from django.tasks import task
-except ImportError:
-    from django_tasks import task
 from minibroker.worker import Retry
 
 @task
@@ -53,23 +40,6 @@ def unspeakable():
 def says(what, times):
     ran(what)
     raise OSError(chr(int(what, 16)) * times)
-"""
-PREPARED = """
-import django
-django.setup()
-import math, time
-from datetime import timedelta
-from django.db import transaction
-from django.utils import timezone
-from tasks import *
-
-def ended(result):
-    until = time.monotonic() + 30
-    while not result.is_finished:
-        assert time.monotonic() < until, result
-        time.sleep(0.02)
-        result.refresh()
-    return result
 """
 SENDING = """
 early = add.enqueue(1, b=2)
@@ -101,9 +71,7 @@ assert bad.get_result(failed.id).status == "FAILED"
 @pytest.fixture
 def shop(tmp_path: Path, broker_server: BrokerServer) -> Iterator[Library]:
     """A project with tasks; no worker is started."""
-    library = Library(tmp_path, broker_server.url, TASKS, DJANGO, SETTINGS)
-    yield library
-    library.close()
+    yield from project(tmp_path, broker_server, TASKS)
 
 
 def test_a_worker_runs_what_was_enqueued_and_says_what_it_came_to(

@@ -9,6 +9,6 @@
 docs/guide/django-tasks.md has the rest, decision 72 why.
 """
 
-from minibroker.contrib.django.backend import MinibrokerBackend
+from minibroker.contrib.django.backend import MinibrokerBackend, ResultRefused
 
-__all__ = ["MinibrokerBackend"]
+__all__ = ["MinibrokerBackend", "ResultRefused"]

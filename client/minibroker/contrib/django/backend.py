@@ -30,6 +30,13 @@ WANTED: Final = (
 MIDDLE: Final = 4  # the priority here of what has none there
 
 
+class ResultRefused(Exception):
+    """A task ran to its end, and the broker refuses to keep what it returned; `__cause__` says why.
+
+    The task has FAILED and is dead, for nobody can know what it came to; it is not run again by itself.
+    """
+
+
 class MinibrokerBackend(BaseTaskBackend):
     """A backend for Django's Tasks; it connects when it is used first, so also in a child of a fork.
 

@@ -10,8 +10,8 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from inspect import iscoroutinefunction
 from traceback import format_exception
@@ -21,9 +21,9 @@ from asgiref.sync import sync_to_async
 from django.db import close_old_connections
 from django.utils import timezone
 
-from minibroker.contract.errors import LeaseLost, MinibrokerError
+from minibroker.contract.errors import CommandError, LeaseLost, MinibrokerError
 from minibroker.contrib.django import task_records as records
-from minibroker.contrib.django.backend import MinibrokerBackend
+from minibroker.contrib.django.backend import MinibrokerBackend, ResultRefused
 from minibroker.contrib.django.interface import (
     TaskContext,
     TaskError,
@@ -34,13 +34,14 @@ from minibroker.contrib.django.interface import (
 )
 from minibroker.sync.message import Message
 from minibroker.worker import App, Reject, Retry
+from minibroker.worker.following import most_attempts
 
 logger = logging.getLogger("minibroker")
 
 PATIENCE_S: Final = timedelta(
     days=7
 ).total_seconds()  # a task that ran waits for a broker that is away
-MOST_ATTEMPTS: Final = 5  # of a queue whose settings do not say
+MOST_ATTEMPTS: Final = 5  # of a queue whose settings nobody knows
 MOST_TRACEBACK_BYTES: Final = 65_536  # of each attempt, from its end
 NOT_OURS: Final = (KeyboardInterrupt, GeneratorExit, asyncio.CancelledError)
 
@@ -70,13 +71,12 @@ def run(backend: MinibrokerBackend, message: Any) -> Any:
         task_started.send(type(backend), task_result=running.result)
         value = records.plain(running.result.task.func(*running.args(), **running.result.kwargs))
         running.succeeded(value)
-        with message.step(timeout=PATIENCE_S) as step:
+        with _keeping(), message.step(timeout=PATIENCE_S) as step:
             backend.say_result(step, running.result)
     except (LeaseLost, *NOT_OURS):
         raise
     except BaseException as error:
         running.failed(error)
-        running.keep()
         if running.is_over:
             message.reject(error)
             task_finished.send(type(backend), task_result=running.result)
@@ -97,13 +97,13 @@ async def _run_in_loop(running: Running) -> None:
         await task_started.asend(type(backend), task_result=result)
         value = records.plain(await result.task.func(*running.args(), **result.kwargs))
         running.succeeded(value)
-        async with message.step(timeout=PATIENCE_S) as step:
-            backend.say_result(step, result)
+        with _keeping():
+            async with message.step(timeout=PATIENCE_S) as step:
+                backend.say_result(step, result)
     except (LeaseLost, *NOT_OURS):
         raise
     except BaseException as error:
-        running.failed(error)
-        await asyncio.to_thread(running.keep)
+        await asyncio.to_thread(running.failed, error)
         if running.is_over:
             await message.reject(error)
             await task_finished.asend(type(backend), task_result=result)
@@ -113,6 +113,18 @@ async def _run_in_loop(running: Running) -> None:
     finally:
         await sync_to_async(close_old_connections)()
     await task_finished.asend(type(backend), task_result=result)
+
+
+@contextmanager
+def _keeping() -> Iterator[None]:
+    """Have the error of a result that is refused say that its task ran."""
+    try:
+        yield
+    except LeaseLost:
+        raise
+    except CommandError as error:
+        why = f"{type(error).__name__}: {error}"
+        raise ResultRefused(f"it ran, and what it returned cannot be kept: {why}") from error
 
 
 class Running:
@@ -149,13 +161,6 @@ class Running:
         except MinibrokerError as error:
             logger.warning("that task %s runs could not be said: %s", result.id, error)
 
-    def keep(self) -> None:
-        """Say that it failed. That this cannot be said is no reason to run it again: its dead letter says why."""
-        try:
-            self.backend.keep_result(self.result, PATIENCE_S)
-        except MinibrokerError as error:
-            logger.warning("that task %s failed could not be said: %s", self.result.id, error)
-
     def _remember(self) -> None:
         """Know what earlier attempts left, wherever they were."""
         try:
@@ -178,16 +183,34 @@ class Running:
         records.change(self.result, status=status, finished_at=now, _return_value=value)
 
     def failed(self, error: BaseException) -> None:
-        """Note an error: the end, unless it is a Retry and attempts are left."""
+        """Note and say an error: the end, unless it is a Retry and attempts are left.
+
+        That it cannot be said is no reason to run the task again: its dead letter says why.
+        """
+        result = self.result
         path = records.path_of(error)
-        self.result.errors.append(TaskError(exception_class_path=path, traceback=_text_of(error)))
-        most = self.message.max_attempts or self.backend.settings.get("max_attempts", MOST_ATTEMPTS)
-        self.is_over = not isinstance(error, Retry) or self.message.attempt >= most
+        result.errors.append(TaskError(exception_class_path=path, traceback=_text_of(error)))
+        self.is_over = not isinstance(error, Retry) or self._is_last_attempt()
         if self.is_over:
             status, at = TaskResultStatus.FAILED, timezone.now()
         else:
             status, at = TaskResultStatus.READY, None
-        records.change(self.result, status=status, finished_at=at, _return_value=None)
+        records.change(result, status=status, finished_at=at, _return_value=None)
+        try:
+            self.backend.keep_result(result, PATIENCE_S)
+        except MinibrokerError as trouble:
+            logger.warning("that task %s failed could not be said: %s", result.id, trouble)
+
+    def _is_last_attempt(self) -> bool:
+        """Ask how many the queue has now: a policy may say so, or somebody's `queue set`."""
+        message = self.message
+        try:
+            settings = self.backend.client.queue(message.queue).settings(timeout=PATIENCE_S)
+        except MinibrokerError as error:
+            logger.warning("how often task %s may run is not known: %s", self.result.id, error)
+            settings = {"max_attempts": self.backend.settings.get("max_attempts", MOST_ATTEMPTS)}
+        most = most_attempts(message.queue, message.max_attempts, settings)
+        return most is not None and message.attempt >= most
 
 
 def _text_of(error: BaseException) -> str:
