@@ -7,6 +7,7 @@ import sys
 import weakref
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -137,3 +138,19 @@ def test_why_a_task_was_rejected_is_kept_no_longer_than_the_task(
     with minibroker.sync.connect(broker_server.url) as broker:
         (dead,) = broker.queue("jobs.dlq").peek(1)
         assert "a page of text" in str(dead.history[-1])
+
+
+def test_headers_that_only_kombu_can_say_come_back_as_what_they_were(
+    broker_server: BrokerServer,
+) -> None:
+    """Stamps may be UUIDs; to a queue, and by way of an exchange."""
+    stamp = UUID(int=7)
+    with kombu.Connection(broker_server.url) as connection:
+        producer = kombu.Producer(connection)
+        exchange = kombu.Exchange("shop", "direct")
+        kombu.Queue("jobs", exchange, "new")(connection.default_channel).declare()
+        producer.publish(1, routing_key="jobs", headers={"stamp": stamp})
+        producer.publish(2, exchange=exchange, routing_key="new", headers={"stamp": stamp})
+        _, messages = taken(connection, "jobs", 3)
+        assert [message.payload for message in messages] == [1, 2]
+        assert [message.headers["stamp"] for message in messages] == [stamp, stamp]

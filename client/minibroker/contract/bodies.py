@@ -15,6 +15,7 @@ from minibroker.contract import wire
 from minibroker.contract.errors import BodyError
 
 SCALARS: Final = frozenset({type(None), bool, int, float, str, bytes})
+_KEYS: Final = frozenset({str})
 _pack = msgpack.Packer(use_bin_type=True, autoreset=True).pack
 _ACCEPTED: Final = (
     "a body may hold None, bool, 64-bit int, float, str, bytes, list, tuple and dict with str keys"
@@ -71,18 +72,19 @@ def _check(value: object) -> None:
     kind = type(value)
     if kind in SCALARS:
         return
+    items: Any = value
     if kind is dict:
-        for name, item in value.items():  # type: ignore[attr-defined]
-            if type(name) is not str:
-                raise TypeError(f"a dict key is {type(name).__name__}; {_ACCEPTED}")
-            if type(item) not in SCALARS:
-                _check(item)
-    elif kind is list or kind is tuple:
-        for item in value:  # type: ignore[attr-defined]
-            if type(item) not in SCALARS:
-                _check(item)
-    else:
+        if not _KEYS.issuperset(map(type, items)):
+            wrong = next(type(name) for name in items if type(name) is not str)
+            raise TypeError(f"a dict key is {wrong.__name__}; {_ACCEPTED}")
+        items = items.values()
+    elif kind is not list and kind is not tuple:
         raise TypeError(f"{kind.__module__}.{kind.__qualname__} cannot be sent; {_ACCEPTED}")
+    if SCALARS.issuperset(map(type, items)):  # mostly: one call, however many there are
+        return
+    for item in items:
+        if type(item) not in SCALARS:
+            _check(item)
 
 
 def decode_body(raw: bytes, encoding: int, name: str = "body") -> Any:

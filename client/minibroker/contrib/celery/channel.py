@@ -177,14 +177,13 @@ class Channel(virtual.Channel):
         options = terms.options()
         if self.max_attempts is not None:
             options["max_attempts"] = self.max_attempts
-        if not exchange:
-            return self._broker.queue(name_of(routing_key)).publish(
-                body, headers=headers, **options
-            )
+        if exchange:
+            publish = self._broker.exchange(name_of(exchange)).publish
+            options |= {"routing_key": routing_key or "", "match": {}}
+        else:
+            publish = self._broker.queue(name_of(routing_key)).publish
         try:
-            return self._broker.exchange(name_of(exchange)).publish(
-                body, routing_key=routing_key or "", headers=headers, match={}, **options
-            )
+            return _published(publish, body, headers, options)
         except (Unroutable, UnknownExchange):
             if self.unroutable != "drop" and not envelope.is_transient(message):
                 raise
@@ -304,3 +303,12 @@ class Channel(virtual.Channel):
         if not self.closed:
             self._full_since = None
         super().close()
+
+
+def _published(
+    publish: Callable[..., Any], body: bytes, headers: dict[str, Any], options: dict[str, Any]
+) -> Any:
+    try:
+        return publish(body, headers=headers, **options)
+    except TypeError:  # a header is nothing that msgpack says as it is, and nothing was sent
+        return publish(body, headers=envelope.as_json(headers), **options)

@@ -48,7 +48,6 @@ KEPT: Final = frozenset(
 TOLD_S: Final = (
     3_600.0  # so long after its time a task waits for a worker that stores that it was revoked
 )
-_PLAIN: Final = (str, int, float, bool, bytes, type(None))
 
 
 class Terms:
@@ -78,8 +77,7 @@ def pack(
 ) -> tuple[bytes, dict[str, Any], Terms]:
     """Return body, headers and terms of a message of kombu; `now` with a zone.
 
-    Raises:
-        TypeError: a header is nothing that JSON of kombu can say.
+    The headers are as kombu has them: those that a publish refuses (TypeError) are said by `as_json`.
     """
     body = message["body"]
     raw = body.encode() if isinstance(body, str) else bytes(body or b"")
@@ -88,11 +86,19 @@ def pack(
     properties["delivery_info"] = {"exchange": exchange, "routing_key": routing_key}
     priority = _priority(properties.get("priority"), lowest_first)
     terms = Terms(priority, _delay_s(headers, now), _ttl_s(headers, properties, now))
-    rest = [message.get("content-type"), message.get("content-encoding"), properties]
-    if _is_plain(headers) and _is_plain(properties):
-        headers[REST] = rest
-        return raw, headers, terms
-    return raw, {AS_JSON: kombu_json.dumps([headers, rest])}, terms
+    headers[REST] = [message.get("content-type"), message.get("content-encoding"), properties]
+    return raw, headers, terms
+
+
+def as_json(headers: dict[str, Any]) -> dict[str, str]:
+    """Return headers out of `pack` as text: with dates, UUIDs and the like in them.
+
+    Raises:
+        TypeError: one of them is nothing that JSON of kombu can say.
+    """
+    own = dict(headers)
+    rest = own.pop(REST)
+    return {AS_JSON: kombu_json.dumps([own, rest])}
 
 
 def unpack(raw: bytes, headers: Mapping[str, Any], attempt: int, tag: str) -> dict[str, Any]:
@@ -198,15 +204,6 @@ def _instant(text: str, what: str) -> datetime | None:
         )
         instant = instant.replace(tzinfo=UTC)
     return instant
-
-
-def _is_plain(value: Any) -> bool:
-    """Whether a header can say it as it is."""
-    if type(value) in _PLAIN:
-        return not isinstance(value, int) or -(2**63) <= value < 2**63
-    if type(value) is dict:
-        return all(type(name) is str for name in value) and all(map(_is_plain, value.values()))
-    return type(value) in (list, tuple) and all(map(_is_plain, value))
 
 
 def text_of(value: Any) -> bytes:
