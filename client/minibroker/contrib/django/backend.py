@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from string import ascii_letters, digits
 from typing import Any, Final
 from uuid import uuid4
 
+from django.core.checks import CheckMessage, Error
 from django.core.exceptions import ImproperlyConfigured
 from django.db import transaction
 from django.utils import timezone
 
 import minibroker.sync
 from minibroker.contract.errors import BadValue
+from minibroker.contract.limits import DLQ_SUFFIX, MAX_QUEUE_NAME_CHARS
+from minibroker.contract.settings import SETTINGS
 from minibroker.contrib.django import task_records as records
 from minibroker.contrib.django.interface import (
     BaseTaskBackend,
+    InvalidTask,
     TaskResult,
     TaskResultDoesNotExist,
     TaskResultStatus,
@@ -27,6 +32,7 @@ DAY_S: Final = 86_400
 WANTED: Final = (
     "MINIBROKER_DJANGO_WORKER"  # variable of a worker: backend, queues, concurrency, as JSON
 )
+NAME_CHARS: Final = {*ascii_letters, *digits, *"._-"}
 MIDDLE: Final = 4  # the priority here of what has none there
 
 
@@ -75,6 +81,27 @@ class MinibrokerBackend(BaseTaskBackend):
         if self.supports_get_result:
             self._results = NamedResults(self.client, self._results_queue)
 
+    def validate_task(self, task: Any) -> None:
+        """Refuse a task that cannot run here.
+
+        Raises:
+            InvalidTask: as Django says, or its queue has a name that no queue has here.
+        """
+        super().validate_task(task)
+        if why := wrong_name(task.queue_name):
+            raise InvalidTask(why)
+
+    def check(self, **kwargs: Any) -> list[CheckMessage]:
+        """Say what `manage.py check` has to say of the settings; nobody is asked for it."""
+        names = self.queues if self._results_queue is None else {*self.queues, self._results_queue}
+        wrong = [why for name in sorted(names) if (why := wrong_name(name))]
+        if self._results_queue in self.queues:
+            wrong.append(f"{self._results_queue!r} has the results; nobody may consume it")
+        unknown = sorted(set(self.settings) - set(SETTINGS))
+        wrong += [f"queues have no setting {name!r}" for name in unknown]
+        where = f"TASKS[{self.alias!r}]"
+        return [Error(f"{where}: {why}", id="minibroker.E001") for why in wrong]
+
     def enqueue(self, task: Any, args: Any, kwargs: Any) -> Any:
         """Store a task, or do so when the transaction is committed; return its TaskResult.
 
@@ -108,7 +135,8 @@ class MinibrokerBackend(BaseTaskBackend):
         task, record = result.task, records.write(result)
         delay_s = 0.0
         if task.run_after is not None:
-            delay_s = max(0.0, (task.run_after - timezone.now()).total_seconds())
+            # By the clock of the world: with and without a zone, and across a change to summer time.
+            delay_s = max(0.0, task.run_after.timestamp() - timezone.now().timestamp())
         with self.client.step() as step:  # a task and its result are there together
             if self.supports_get_result:
                 self.say_result(step, result, delay_s)
@@ -153,6 +181,13 @@ class MinibrokerBackend(BaseTaskBackend):
         if data is None:
             raise TaskResultDoesNotExist(result_id)
         return records.read(data, self.alias)
+
+
+def wrong_name(queue: str) -> str:
+    """Return why this can be no queue of tasks; empty: it can."""
+    if not 0 < len(queue) <= MAX_QUEUE_NAME_CHARS or not set(queue) <= NAME_CHARS:
+        return f"{queue!r} is no queue name; use 1 to {MAX_QUEUE_NAME_CHARS} of A-Z a-z 0-9 . _ -"
+    return f"{queue!r} is a dead-letter queue" if queue.endswith(DLQ_SUFFIX) else ""
 
 
 def priority_of(priority: int) -> int:
