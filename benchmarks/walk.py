@@ -77,7 +77,7 @@ async def broker(folder: Path) -> AsyncIterator[str]:
     """Run a broker in this loop and yield its URL."""
     loop = asyncio.get_running_loop()
     log = FileLog(folder, segment_bytes=1024 * 1024)
-    core = Core(BodyStore(log.read_one), sizes=log.sizes)
+    core = Core(BodyStore(log.segments.read_one), sizes=log.sizes)
     engine = Engine(core, log, loop, lambda error: loop.stop())
     connections = Connections(engine, loop, sys.maxsize)
     for batch in log.recover():

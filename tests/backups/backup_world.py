@@ -41,7 +41,7 @@ class Numbered:
         engine, tail = self.engine, RUN.pack(life, 1, self.written + 1, 1) * 17
         end = record(EndMeta(1, 1, False), tail)
         engine.news.clear()
-        engine.log.append(Batch(engine.log.next_number, [end], NOW_MS, UNIX_MS))
+        engine.hand(Batch(engine.log.next_number, [end], NOW_MS, UNIX_MS))
         await asyncio.wait_for(engine.news.wait(), PATIENCE_SECONDS)
         self.written += 1
 
@@ -55,7 +55,7 @@ class Numbered:
         """Give up the oldest segment; its file is zeroed or gone when this returns."""
         upto, gone = self.engine.log.oldest_upto, asyncio.Event()
         assert upto is not None
-        self.engine.log.free(upto, NOW_MS, UNIX_MS, gone.set)
+        self.engine.log.trim(upto, NOW_MS, UNIX_MS, gone.set)
         await asyncio.wait_for(gone.wait(), PATIENCE_SECONDS)
 
     def crash(self) -> None:

@@ -101,11 +101,11 @@ class StraightLog(FileLog):
         super().__init__(path, segment_bytes=segment_bytes, ops=ops, digests=digests)
         self.goes_ahead = goes_ahead
 
-    def start(self, now_ms: int, unix_ms: int, *callbacks: Any) -> None:
-        """As `FileLog.start`, without its thread; callbacks that are left out are not needed."""
+    def lead(self, now_ms: int, unix_ms: int, *callbacks: Any) -> None:
+        """As `FileLog.lead`, without its thread; callbacks that are left out are not needed."""
         self._on_synced, self._on_room, self._on_failed = callbacks or (_ignore,) * 3
         self._open_tail(now_ms, unix_ms)
-        self._writer = cast(Writer, StraightWriter(self))
+        self._writer = self.segments.writer = cast(Writer, StraightWriter(self))
         self._tidy()
 
     def batches(self) -> Iterator[Batch]:
@@ -122,7 +122,7 @@ class StraightLog(FileLog):
     def write(self, records: list[Record], now_ms: int, unix_ms: int) -> int:
         """Append a batch under the next number, and return that."""
         number = self.next_number
-        self.append(Batch(number, records, now_ms, unix_ms))
+        self.append(Batch(number, records, now_ms, unix_ms), number - 1)
         return number
 
 
@@ -205,13 +205,15 @@ class DiskWorld(World):
             self.path,
             digests=True,
         )
-        self.core = Core(BodyStore(log.read_one), auto_create=self.auto_create, sizes=log.sizes)
+        self.core = Core(
+            BodyStore(log.segments.read_one), auto_create=self.auto_create, sizes=log.sizes
+        )
         self.indexer = Indexer()
         for part in log.recover():
             self.core.replay(part)
             self.indexer.replayed(part)
         self.now_ms = log.now_ms + 1
-        log.start(self.now_ms, self.unix_ms)
+        log.lead(self.now_ms, self.unix_ms)
         if self.recording.synced[-1:] == [2**31]:
             self.recording.synced[-1] = self.step
         self.epoch = log.epoch
@@ -220,7 +222,7 @@ class DiskWorld(World):
         )
         self.noted = log.last_place or self.noted
         for segment in self.indexer.segments():
-            log.keep_digest(segment, self.indexer.take(segment))
+            log.segments.keep_digest(segment, self.indexer.take(segment))
         self._fill()
 
     def _fill(self) -> None:
@@ -241,10 +243,10 @@ class DiskWorld(World):
         place, before, log = self.disk_log.last_place, self.noted, self.disk_log
         assert place is not None
         if place.segment != before.segment:
-            log.keep_digest(before.segment, self.indexer.take(before.segment))
+            log.segments.keep_digest(before.segment, self.indexer.take(before.segment))
             self.noted = Place(place.segment, 0)
         elif place.offset - before.offset >= self.random.randrange(self.recording.segment_bytes):
-            log.keep_digest(place.segment, self.indexer.take(place.segment))
+            log.segments.keep_digest(place.segment, self.indexer.take(place.segment))
             self.noted = place
 
     def _compare(self, contents: list[Content]) -> None:
@@ -268,7 +270,7 @@ class DiskWorld(World):
         recording.appended.append(content_of(batch.records))
         recording.times_ms.append(batch.now_ms)
         self.numbers.append(batch.number)
-        self.disk_log.append(batch)
+        self.disk_log.append(batch, self.disk_log.next_number - 1)
         if self.disk_log.failed:
             raise SyncFailed
         recording.synced.append(self.step)
@@ -286,7 +288,7 @@ class DiskWorld(World):
         self.sync()
         start = self.first + sum(number <= upto for number in self.numbers)
         self.recording.starts.append((self.step, start))
-        self.disk_log.free(upto, self.now_ms, self.unix_ms, lambda: None)
+        self.disk_log.trim(upto, self.now_ms, self.unix_ms, lambda: None)
         self.recording.freed.append((self.step, start))
         self.numbers = self.numbers[start - self.first :]
         self.first = start
@@ -298,7 +300,7 @@ class DiskWorld(World):
 
     def mark(self) -> None:
         """Let the idle log write its marker."""
-        self.disk_log.mark(self.now_ms, self.unix_ms)
+        self.disk_log.segments.mark(self.now_ms, self.unix_ms)
 
     def stop(self) -> None:
         """Stop as SIGTERM does, and start again."""
@@ -312,7 +314,7 @@ class DiskWorld(World):
         """Write what a clean stop writes."""
         if self.noted.segment:
             segment = self.noted.segment
-            self.disk_log.keep_digest(segment, self.indexer.take(segment))
+            self.disk_log.segments.keep_digest(segment, self.indexer.take(segment))
         self.disk_log.close(self.now_ms, self.unix_ms)
 
     def die(self) -> None:

@@ -201,8 +201,8 @@ def start(log: StraightLog) -> None:
         Violation: it could not be.
     """
     try:
-        log.start(log.now_ms + 1, START_UNIX_MS)
+        log.lead(log.now_ms + 1, START_UNIX_MS)
     except (LogError, OSError) as error:
         raise Violation("refused", str(error)) from error
-    if log.reserve_segments < 3:
-        raise Violation("wrong", f"the reserve has {log.reserve_segments} segments")
+    if log.segments.reserve_segments < 3:
+        raise Violation("wrong", f"the reserve has {log.segments.reserve_segments} segments")

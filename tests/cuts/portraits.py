@@ -69,7 +69,7 @@ class Recovered(World):
 
     def _start(self, *, clean: bool) -> None:
         log = self._log
-        self.core = core = Core(BodyStore(log.read_one), sizes=log.sizes)
+        self.core = core = Core(BodyStore(log.segments.read_one), sizes=log.sizes)
         self.open, self.closed, self.held = [], [], []
         self.indexer = Indexer()
         for part in self._parts:

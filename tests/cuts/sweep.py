@@ -144,7 +144,7 @@ class Sweep:
         log, found, due = self.judge.read_both(disk, disk, expected, step)
         start(log)
         for segment, payload in due:
-            log.keep_digest(segment, payload)
+            log.segments.keep_digest(segment, payload)
         log.abandon()
         same = Expected(frozenset({found.start}), found.stop, found.stop)
         left = key_of(durable(disk)), key_of(whole(disk)), same

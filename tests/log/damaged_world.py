@@ -65,7 +65,7 @@ async def write(path: Path, batches: list[Batch], *, segment_bytes: int, closed:
     engine = Engine(path, segment_bytes=segment_bytes).open()
     for batch in batches:
         engine.news.clear()
-        engine.log.append(Batch(engine.log.next_number, batch.records, batch.now_ms, batch.unix_ms))
+        engine.hand(Batch(engine.log.next_number, batch.records, batch.now_ms, batch.unix_ms))
         await engine.news.wait()
     if closed:
         engine.close()

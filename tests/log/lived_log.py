@@ -40,13 +40,13 @@ async def write(path: Path, lived: Lived, *, segment_bytes: int, closed: bool) -
     """Write a data directory with side indexes: each life is a start of its own, and ends as it did."""
     for number, life in enumerate(lived.lives):
         log = FileLog(path, segment_bytes=segment_bytes, digests=True)
-        core = Core(BodyStore(log.read_one))
+        core = Core(BodyStore(log.segments.read_one))
         indexer = Indexer()
         for part in log.recover():
             core.replay(part)
             indexer.replayed(part)
         synced = asyncio.Queue[int]()
-        log.start(life[0].now_ms, life[0].unix_ms, synced.put_nowait, lambda: None, _failed)
+        log.lead(life[0].now_ms, life[0].unix_ms, synced.put_nowait, lambda: None, _failed)
         now_ms, unix_ms = life[0].now_ms, life[0].unix_ms
         core.opened(log.epoch, now_ms, unix_ms, clean=log.clean, next_batch=log.next_number)
         before = log.last_place
@@ -55,17 +55,19 @@ async def write(path: Path, lived: Lived, *, segment_bytes: int, closed: bool) -
                 Record(one.type, one.meta, one.tail, one.tail_checksum, one.says)
                 for one in batch.records
             ]
-            log.append(Batch(log.next_number, records, batch.now_ms, batch.unix_ms))
+            log.append(
+                Batch(log.next_number, records, batch.now_ms, batch.unix_ms), log.next_number - 1
+            )
             await synced.get()
             place = log.last_place
             assert place is not None
             indexer.placed(records, place)
             if before is not None and before.segment != place.segment:
-                log.keep_digest(before.segment, indexer.take(before.segment))
+                log.segments.keep_digest(before.segment, indexer.take(before.segment))
             before = place
         if number == 0 or (closed and number == len(lived.lives) - 1):
             assert before is not None
-            log.keep_digest(before.segment, indexer.take(before.segment))
+            log.segments.keep_digest(before.segment, indexer.take(before.segment))
             log.close(life[-1].now_ms, life[-1].unix_ms)
         else:
             log.abandon()

@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from zlib import crc32
 
 from minibrokerd.log.filelog import FileLog
@@ -62,7 +63,7 @@ class Engine:
 
     def start(self) -> None:
         """Start the log after a recovery; returns when its thread has made the reserve whole, too."""
-        self.log.start(NOW_MS, UNIX_MS, self._on_synced, self.room.set, self._on_failed)
+        self.log.lead(NOW_MS, UNIX_MS, self._on_synced, self.room.set, self._on_failed)
         tidied = Job(lambda: None, None)
         self.log._put(tidied)
         tidied.wait(PATIENCE_SECONDS)
@@ -78,10 +79,14 @@ class Engine:
         self.number = self.log.next_number
         return Batch(self.number, [record(tail) for tail in tails], NOW_MS, UNIX_MS)
 
+    def hand(self, batch: Batch, *waiting: Any) -> bool:
+        """Hand a batch to the log, which is to wait so long and do this meanwhile."""
+        return self.log.append(batch, self.log.next_number - 1, *waiting)
+
     async def append(self, *tails: bytes) -> None:
         """Append a batch and wait for its callback."""
         self.news.clear()
-        self.log.append(self.batch(*tails))
+        self.hand(self.batch(*tails))
         await asyncio.wait_for(self.news.wait(), PATIENCE_SECONDS)
         assert self.synced[-1] == self.number
 

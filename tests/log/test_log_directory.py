@@ -134,7 +134,7 @@ async def test_the_segment_size_may_change_between_starts(tmp_path: Path) -> Non
     sent = []
     for round_, size in enumerate((4096, 16_384, 8192)):
         engine = Engine(tmp_path / "d", segment_bytes=size).open()
-        assert engine.log.reserve_segments == 3
+        assert engine.log.segments.reserve_segments == 3
         for number in range(8):
             sent.append([b"%d-%d" % (round_, number) + bytes(1000)])
             await engine.append(*sent[-1])

@@ -23,7 +23,7 @@ async def filled(path: Path, segments: int, ops: CrashingOps | None = None) -> E
 async def free(engine: Engine, upto: int) -> None:
     """Free and wait until the files are gone."""
     gone = asyncio.Event()
-    engine.log.free(upto, NOW_MS, UNIX_MS, gone.set)
+    engine.log.trim(upto, NOW_MS, UNIX_MS, gone.set)
     await asyncio.wait_for(gone.wait(), PATIENCE_SECONDS)
 
 
@@ -81,7 +81,7 @@ async def test_several_segments_go_at_once_and_the_reserve_stays_whole(tmp_path:
     engine = await filled(path, 6)
     await free(engine, engine.number - 1)
     assert len(names(path)) == 1
-    assert engine.log.reserve_segments == 3
+    assert engine.log.segments.reserve_segments == 3
     assert engine.log.oldest_upto is None
     engine.log.abandon()
     engine = Engine(path, segment_bytes=SMALL).open()
@@ -113,7 +113,7 @@ async def test_a_crash_at_any_step_of_the_freeing_loses_nothing_newer(tmp_path: 
         assert found == list(range(found[0], found[-1] + 1)), crash_at
         assert found[-1] == last, crash_at
         assert found[0] <= upto + 1, crash_at
-        assert engine.log.reserve_segments == 3
+        assert engine.log.segments.reserve_segments == 3
         await engine.append(b"%04d" % (last + 1))
         engine.close()
         if ended:
@@ -149,7 +149,7 @@ async def test_an_index_that_was_written_in_part_goes_with_its_segment(tmp_path:
     """Else a full disk would have one more of them for every segment, until the next start."""
     path = tmp_path / "d"
     engine = await filled(path, 3, FullIndexOps())
-    engine.log.keep_digest(1, b"what it says")
+    engine.log.segments.keep_digest(1, b"what it says")
     await engine.append(b"%04d" % 9_999)  # the writer does one thing after the other
     assert [name for name in names(path) if name.endswith(".index")] == [
         "segment-0000000001-00001.index"

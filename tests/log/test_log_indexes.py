@@ -39,7 +39,7 @@ class Indexed:
 
     def digest(self) -> None:
         """Let the index go on with what was appended since the last call."""
-        self.engine.log.keep_digest(self._segment, self._payload)
+        self.engine.log.segments.keep_digest(self._segment, self._payload)
         self._payload = b""
 
 

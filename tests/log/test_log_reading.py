@@ -30,11 +30,10 @@ def written(path: Path, ops: FileOps) -> tuple[FileLog, list[Place]]:
     """Return a log with a batch of three records, and where they stand."""
     log = FileLog(path, segment_bytes=SEGMENT_BYTES, ops=ops)
     assert list(log.recover()) == []
-    log.start(NOW_MS, UNIX_MS, print, lambda: None, print)
+    log.lead(NOW_MS, UNIX_MS, print, lambda: None, print)
     records = [record(body) for body in BODIES]
-    assert log.append_now(
-        Batch(log.next_number, records, NOW_MS, UNIX_MS), 20_000_000, lambda: None
-    )
+    batch = Batch(log.next_number, records, NOW_MS, UNIX_MS)
+    assert log.append(batch, batch.number - 1, 20_000_000)
     place = log.last_place
     assert place is not None
     places = [place]

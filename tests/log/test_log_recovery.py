@@ -167,7 +167,7 @@ async def test_a_marker_makes_the_last_batch_certain(tmp_path: Path) -> None:
     path = tmp_path / "d"
     engine = Engine(path, segment_bytes=SMALL).open()
     await engine.append(b"only")
-    engine.log.mark(2, 2)
+    engine.log.segments.mark(2, 2)
     engine.log.abandon()
     *_, begin, end, _ = ends_of(path / FIRST)
     whole = bytearray((path / FIRST).read_bytes())
@@ -405,7 +405,7 @@ async def crash_everywhere(make: Path, work: Path, check: list[list[bytes]]) -> 
         engine.log.abandon()
         engine = Engine(work, segment_bytes=SMALL).open()
         assert [[r.tail for r in b.records] for b in engine.recovered] == check, crash_at
-        assert engine.log.reserve_segments == 3
+        assert engine.log.segments.reserve_segments == 3
         await engine.append(b"after")
         engine.close()
         assert len((await recovered(work)).recovered) == len(check) + 1

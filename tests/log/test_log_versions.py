@@ -38,7 +38,7 @@ async def fill(engine: Engine, path: Path, type_: int) -> None:
         batch = engine.batch(b"")
         batch.records[0] = Record(type_, b"\x90", tail, crc32(tail))
         engine.news.clear()
-        engine.log.append(batch)
+        engine.hand(batch)
         await engine.news.wait()
 
 

@@ -24,20 +24,20 @@ def segments(path: Path) -> list[str]:
     return sorted(item.name for item in path.glob("segment-*"))
 
 
-async def test_append_now_returns_true_and_calls_nothing_back(tmp_path: Path) -> None:
+async def test_an_append_that_may_wait_returns_true_and_calls_nothing_back(tmp_path: Path) -> None:
     engine = Engine(tmp_path / "d").open()
     for _ in range(50):
-        assert engine.log.append_now(engine.batch(b"x"), LONG_US, lambda: None)
+        assert engine.hand(engine.batch(b"x"), LONG_US, lambda: None)
     engine.close()
     await asyncio.sleep(0)
     assert (engine.synced, engine.loop_errors) == ([], [])
 
 
-async def test_append_now_gives_up_on_a_hanging_disk_and_is_called_back(tmp_path: Path) -> None:
+async def test_an_append_gives_up_on_a_hanging_disk_and_is_called_back(tmp_path: Path) -> None:
     ops = FaultyOps()
     engine = Engine(tmp_path / "d", ops=ops).open()
     ops.gate.clear()
-    assert not engine.log.append_now(engine.batch(b"x"), 300, lambda: None)
+    assert not engine.hand(engine.batch(b"x"), 300, lambda: None)
     await asyncio.sleep(0)
     assert engine.synced == []
     ops.gate.set()
@@ -54,7 +54,7 @@ async def test_what_is_to_follow_a_sync_is_called_by_the_thread_that_synced(tmp_
     threads: list[str] = []
     # One that is synced before the loop has said what follows is answered by the loop.
     for _ in range(200):
-        assert engine.log.append_now(
+        assert engine.hand(
             engine.batch(b"x"), LONG_US, lambda: lambda: threads.append(current_thread().name)
         )
         if threads:
@@ -69,25 +69,21 @@ async def test_nothing_follows_a_sync_that_was_not_waited_for_or_failed(tmp_path
     engine = Engine(tmp_path / "d", ops=ops).open()
     called: list[str] = []
     ops.gate.clear()
-    assert not engine.log.append_now(
-        engine.batch(b"x"), 300, lambda: lambda: called.append("gave up")
-    )
+    assert not engine.hand(engine.batch(b"x"), 300, lambda: lambda: called.append("gave up"))
     ops.gate.set()
     await asyncio.wait_for(engine.news.wait(), PATIENCE_SECONDS)
     ops.sync_errors = [EIO]
-    assert not engine.log.append_now(
-        engine.batch(b"y"), LONG_US, lambda: lambda: called.append("failed")
-    )
+    assert not engine.hand(engine.batch(b"y"), LONG_US, lambda: lambda: called.append("failed"))
     assert called == []
 
 
-async def test_append_now_tells_every_batch_exactly_once(tmp_path: Path) -> None:
+async def test_an_append_that_may_wait_tells_every_batch_exactly_once(tmp_path: Path) -> None:
     """With waits about as long as a sync takes, either way must win often, and never both."""
     engine = Engine(tmp_path / "d", segment_bytes=1024 * 1024).open()
     at_once, called = 0, 0
     for turn in range(600):
         engine.news.clear()
-        if engine.log.append_now(engine.batch(b"x"), turn % 300, lambda: None):
+        if engine.hand(engine.batch(b"x"), turn % 300, lambda: None):
             at_once += 1
         else:
             await asyncio.wait_for(engine.news.wait(), PATIENCE_SECONDS)
@@ -106,7 +102,7 @@ async def test_a_batch_is_synced_before_anyone_is_told(tmp_path: Path) -> None:
     engine = Engine(tmp_path / "d", ops=ops).open()
     ops.gate.clear()
     engine.news.clear()
-    engine.log.append(engine.batch(b"x"))
+    engine.hand(engine.batch(b"x"))
     assert await asyncio.to_thread(ops.writing.wait, PATIENCE_SECONDS)
     assert engine.synced == []
     ops.gate.set()
@@ -124,9 +120,9 @@ async def test_a_failed_sync_is_final(tmp_path: Path, error: OSError, now: bool)
     ops.sync_errors = [error]
     writes = ops.synced_writes
     if now:
-        assert not engine.log.append_now(engine.batch(b"lost"), LONG_US, lambda: None)
+        assert not engine.hand(engine.batch(b"lost"), LONG_US, lambda: None)
     else:
-        engine.log.append(engine.batch(b"lost"))
+        engine.hand(engine.batch(b"lost"))
     failure = await asyncio.wait_for(engine.failed, PATIENCE_SECONDS)
     assert isinstance(failure, LogFailed)
     assert failure.exit_code == 70
@@ -148,9 +144,9 @@ async def test_a_failure_between_batches_is_told_too(tmp_path: Path) -> None:
     engine = Engine(tmp_path / "d", ops=ops).open()
     await engine.append(b"safe")
     ops.sync_errors = [EIO]
-    engine.log.mark(NOW_MS, UNIX_MS)
+    engine.log.segments.mark(NOW_MS, UNIX_MS)
     await asyncio.wait_for(engine.failed, PATIENCE_SECONDS)
-    assert not engine.log.append_now(engine.batch(b"late"), LONG_US, lambda: None)
+    assert not engine.hand(engine.batch(b"late"), LONG_US, lambda: None)
     with pytest.raises(LogFailed):
         engine.close()
     await asyncio.sleep(0)
@@ -188,7 +184,7 @@ async def test_a_segment_that_got_no_name_is_not_missed_by_the_next_start(
     await engine.append(b"s" * 2_000)
     last = engine.log.next_number - 1
     ops.armed = True
-    engine.log.append(engine.batch(b"x" * 2_000))
+    engine.hand(engine.batch(b"x" * 2_000))
     failure = await asyncio.wait_for(engine.failed, PATIENCE_SECONDS)
     assert isinstance(failure, LogFailed)
     assert failure.last_synced == last
@@ -204,7 +200,7 @@ async def test_a_lost_confirmed_batch_is_noticed_after_a_failure(tmp_path: Path)
     await engine.append(b"confirmed")
     path = tmp_path / "d" / segments(tmp_path / "d")[0]
     ops.sync_errors = [EIO]
-    engine.log.append(engine.batch(b"lost"))
+    engine.hand(engine.batch(b"lost"))
     await asyncio.wait_for(engine.failed, PATIENCE_SECONDS)
     engine.log.abandon()
     data = path.read_bytes()
@@ -227,7 +223,7 @@ async def test_a_write_that_takes_nothing_is_an_error(tmp_path: Path) -> None:
     ops = FaultyOps()
     engine = Engine(tmp_path / "d", ops=ops).open()
     ops.short = 0
-    engine.log.append(engine.batch(b"x"))
+    engine.hand(engine.batch(b"x"))
     failure = await asyncio.wait_for(engine.failed, PATIENCE_SECONDS)
     assert "took 0" in str(failure)
     engine.log.abandon()
@@ -239,7 +235,7 @@ async def test_the_log_goes_on_in_new_segments(tmp_path: Path) -> None:
     for (tail,) in sent:
         await engine.append(tail)
     assert len(segments(tmp_path / "d")) >= 10
-    assert engine.log.reserve_segments == 3
+    assert engine.log.segments.reserve_segments == 3
     engine.close()
     assert Engine(tmp_path / "d").recover() == sent
 
@@ -262,7 +258,7 @@ async def test_markers_do_not_pile_up(tmp_path: Path) -> None:
     await engine.append(b"x")
     before = ops.synced_writes
     for _ in range(100):
-        engine.log.mark(NOW_MS, UNIX_MS)
+        engine.log.segments.mark(NOW_MS, UNIX_MS)
     await engine.append(b"y")
     assert ops.synced_writes == before + 2
     assert engine.synced == sorted(set(engine.synced))
@@ -321,13 +317,13 @@ async def test_room_is_refused_on_a_full_disk_and_granted_when_space_is_back(
     before = segments(tmp_path / "d")
     while len(segments(tmp_path / "d")) < len(before) + 2:
         await engine.append(b"ack" * 100)
-    assert engine.log.reserve_segments == 1
+    assert engine.log.segments.reserve_segments == 1
     assert engine.log.room_for(10) is Room.REFUSED, "the reserve is not for publishes"
     engine.room.clear()
     ops.full = False
     await asyncio.wait_for(engine.room.wait(), PATIENCE_SECONDS)
     assert engine.log.room_for(900) is Room.GRANTED
-    assert engine.log.reserve_segments == 3
+    assert engine.log.segments.reserve_segments == 3
     engine.close()
 
 
@@ -341,7 +337,7 @@ async def test_a_start_on_a_full_disk_works_and_takes_acks(tmp_path: Path) -> No
         ops = FaultyOps()
         ops.full = True
         engine = Engine(path, segment_bytes=SMALL, ops=ops).open()
-        assert engine.log.reserve_segments == 3
+        assert engine.log.segments.reserve_segments == 3
         await engine.append(b"ack")
         engine.close() if clean else engine.log.abandon()
     assert len(Engine(path, segment_bytes=SMALL).recover()) == 5
@@ -388,7 +384,7 @@ async def test_a_replaced_directory_ends_the_log_at_the_next_segment(tmp_path: P
     for _ in range(8):
         if engine.failed.done():
             break
-        engine.log.append(engine.batch(bytes(1000)))
+        engine.hand(engine.batch(bytes(1000)))
         await asyncio.wait_for(engine.news.wait(), PATIENCE_SECONDS)
         engine.news.clear()
     assert isinstance(engine.failed.result(), LogFailed)
@@ -401,7 +397,7 @@ def test_the_seam_is_met() -> None:
     from minibrokerd.log.memorylog import MemoryLog
 
     logs: list[type[Log]] = [FileLog, MemoryLog]
-    assert all(callable(getattr(log, "append_now", None)) for log in logs)
+    assert all(callable(getattr(log, "append", None)) for log in logs)
 
 
 async def test_a_memory_log_behaves_like_one(tmp_path: Path) -> None:
@@ -410,12 +406,14 @@ async def test_a_memory_log_behaves_like_one(tmp_path: Path) -> None:
     log = MemoryLog()
     synced: list[int] = []
     assert list(log.recover()) == []
-    log.start(1, 1, synced.append, lambda: None, lambda _: None)
-    log.append(Batch(log.next_number, [record(b"a")], 1, 1))
+    log.lead(1, 1, synced.append, lambda: None, lambda _: None)
+    log.append(Batch(log.next_number, [record(b"a")], 1, 1), log.next_number - 1)
     assert synced == []
     await asyncio.sleep(0)
     assert synced == [1]
-    assert log.append_now(Batch(log.next_number, [record(b"b")], 1, 1), 300, lambda: None)
+    assert log.append(
+        Batch(log.next_number, [record(b"b")], 1, 1), log.next_number - 1, 300, lambda: None
+    )
     assert synced == [1]
     again = MemoryLog(log.batches)
     assert [batch.number for batch in again.recover()] == [1, 2]

@@ -32,14 +32,14 @@ class FreeingLog(FileLog):
         super().__init__(path, segment_bytes=SEGMENT_BYTES, digests=True)
         self.freed = asyncio.Event()
 
-    def free(self, upto: int, now_ms: int, unix_ms: int, done: Callable[[], None]) -> None:
+    def trim(self, upto: int, now_ms: int, unix_ms: int, done: Callable[[], None]) -> None:
         """Free, and tell."""
 
         def told() -> None:
             self.freed.set()
             done()
 
-        super().free(upto, now_ms, unix_ms, told)
+        super().trim(upto, now_ms, unix_ms, told)
 
 
 class Life:
@@ -47,7 +47,7 @@ class Life:
 
     def __init__(self, path: Path) -> None:
         self.log = FreeingLog(path)
-        self.core = Core(BodyStore(self.log.read_one), sizes=self.log.sizes)
+        self.core = Core(BodyStore(self.log.segments.read_one), sizes=self.log.sizes)
         loop = asyncio.get_running_loop()
         self.failed: asyncio.Future[None] = loop.create_future()
         self.engine = Engine(self.core, self.log, loop, self.failed.set_exception)

@@ -48,6 +48,7 @@ class World:
         self.refusals: list[dict[str, Any]] = []
         self.cut: list[tuple[int, str]] = []
         self.steps_asked = 0
+        self.segments = self  # its reserve
         me: Any = self
         self.admission = Admission(me, me, me, me, me)
 

@@ -33,6 +33,7 @@ class World:
         self.freed: list[int] = []
         self.applied: list[Forward] = []
         self.again = 0
+        self.segments = self  # its reserve
         core: Any = self
         log: Any = self
         self.forwarder = Forwarder(
@@ -52,7 +53,7 @@ class World:
     def live_bytes(self) -> int:
         return self.live
 
-    def free(self, upto: int, now_ms: int, unix_ms: int, done: object) -> None:
+    def trim(self, upto: int, now_ms: int, unix_ms: int, done: object) -> None:
         self.freed.append(upto)
 
     def step(self) -> None:

@@ -11,7 +11,7 @@ import pytest
 from minibrokerd.engine.scrub import Scrub
 
 
-class Log:
+class Segments:
     """Stretches without end; counts those that were begun."""
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ async def test_a_scrub_that_is_stopped_begins_no_other_stretch(
         return future
 
     monkeypatch.setattr(loop, "run_in_executor", run)
-    scrub = Scrub(Log(), loop)  # type: ignore[arg-type]
+    scrub = Scrub(Segments(), loop)  # type: ignore[arg-type]
     scrub.start()
     for _ in iter(lambda: len(asked) == 1, True):
         await asyncio.sleep(0)

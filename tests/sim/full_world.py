@@ -136,7 +136,7 @@ class FullWorld:
             digests=True,
             make_writer=partial(AtOnce, loop),
         )
-        self.core = Core(BodyStore(self.log.read_one), sizes=self.log.sizes)
+        self.core = Core(BodyStore(self.log.segments.read_one), sizes=self.log.sizes)
         clock = partial(SimulatedClock, self._loop, self._unix_ms)
         self.engine = Engine(
             self.core, self.log, cast(Any, loop), self._failed, make_clock=clock, random=lambda: 0.5

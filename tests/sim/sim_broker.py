@@ -103,7 +103,7 @@ class SimulatedBroker:
             make_writer=partial(writer, self.loop, random, latency_us),
         )
         self.core = WatchedCore(
-            BodyStore(self.log.read_one), sizes=self.log.sizes, calendar_of=calendar_of
+            BodyStore(self.log.segments.read_one), sizes=self.log.sizes, calendar_of=calendar_of
         )
         self.core.ledger = ledger
         self.engine = Engine(

@@ -108,13 +108,14 @@ class Life:
         found = [batch for batch in self.log.recover() if isinstance(batch, Batch)]
         self.found = [int(bytes(batch.records[0].tail[:4])) for batch in found]
         self.safe: list[int] = []
-        self.log.start(NOW_MS, UNIX_MS, lambda number: None, lambda: None, self._raise)
+        self.log.lead(NOW_MS, UNIX_MS, lambda number: None, lambda: None, self._raise)
 
     def append(self, name: int) -> None:
         """Append a batch; it is safe when this returns."""
         tail = b"%04d" % name + bytes([1]) * 900
         record = Record(4, b"\x90", tail, crc32(tail))
-        self.log.append(Batch(self.log.next_number, [record], NOW_MS, UNIX_MS))
+        number = self.log.next_number
+        self.log.append(Batch(number, [record], NOW_MS, UNIX_MS), number - 1)
         self.safe.append(name)
 
     def _raise(self, exc: BaseException) -> None:
@@ -131,7 +132,7 @@ def first_life(disk: Disk, safe: list[int]) -> None:
         upto = life.log.oldest_upto
         if upto is not None and names[0] == 0:
             safe[:] = [name for name in safe if name > 3]
-            life.log.free(upto, NOW_MS, UNIX_MS, lambda: None)
+            life.log.trim(upto, NOW_MS, UNIX_MS, lambda: None)
         life.log.close(NOW_MS, UNIX_MS)
         disk.let_go()
 

@@ -17,6 +17,7 @@ from minibrokerd.core.model.effects import Outgoing
 from minibrokerd.core.model.inputs import NEEDS_RESERVE, NEEDS_SPACE, Command, Frame, Space
 from minibrokerd.engine.forwarder import Forwarder
 from minibrokerd.engine.pager import Pager
+from minibrokerd.log.reserve import reserve_of
 from minibrokerd.log.seam import RESERVE_SEGMENTS, Log, Room
 from minibrokerd.log.sizes import GROWTH_BYTES, PUBLISH_OVERHEAD_BYTES
 from minibrokerd.process.logs import events
@@ -69,6 +70,7 @@ class Admission:
     ) -> None:
         self._core = core
         self._log = log
+        self._reserve = reserve_of(log)
         self._forwarder = forwarder
         self._pager = pager
         self._door = door
@@ -135,8 +137,8 @@ class Admission:
 
     def look_at_reserve(self) -> Space | None:
         """Return what the core should be told of the reserve, if that is news."""
-        self._lacks_space = self._log.lacks_space
-        self._tight = self._lacks_space and self._log.reserve_segments < RESERVE_SEGMENTS
+        self._lacks_space = self._reserve.lacks_space
+        self._tight = self._lacks_space and self._reserve.reserve_segments < RESERVE_SEGMENTS
         if not self._tight:
             self._paid_bytes = self._door.others_bytes
         # A pause without an end would be worse than a full disk: what frees something comes after deliveries.
@@ -211,7 +213,7 @@ class Admission:
                 self._growth_bytes -= self._growth.popleft()[1]
             needed_bytes += growth_bytes + self._growth_bytes
             needed_bytes += self._log.segment_bytes // ACKS_SHARE
-        is_last = not self._log.last_room_for(needed_bytes, copies=False)
+        is_last = not self._reserve.last_room_for(needed_bytes, copies=False)
         if not self._forwarder.makes_room:
             # What was written so far is for the next pass to give back.
             self._paid_bytes = self._door.others_bytes
@@ -239,9 +241,9 @@ class Admission:
         """
         segment_bytes = self._log.segment_bytes
         needed_bytes = self._door.pending_bytes + size_bytes + segment_bytes // 2
-        if not self._log.last_room_for(needed_bytes, copies=False) and self._forwarder.begin_pass(
-            self._door.others_bytes, segment_bytes // 4
-        ):
+        if not self._reserve.last_room_for(
+            needed_bytes, copies=False
+        ) and self._forwarder.begin_pass(self._door.others_bytes, segment_bytes // 4):
             self._door.make_room()
 
     def _owed_bytes(self) -> int:

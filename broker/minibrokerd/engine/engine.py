@@ -75,6 +75,7 @@ class Engine:
         self._closed: deque[tuple[Batch, int]] = deque()
         self._closed_bytes = 0
         self._under_way = 0  # number of the batch that is being written; 0: none
+        self._appended = 0  # of the last one that was handed to the log
         self._writing: tuple[Batch, int] | None = None  # that batch, and the bytes of its records
         self._held: dict[int, list[Outgoing]] = {}
         self._turn_due = False
@@ -89,7 +90,7 @@ class Engine:
         self._idle_waiters: list[asyncio.Future[None]] = []
         self.others_bytes = 0  # that were ever applied, copies apart
         self.pulse = Pulse()
-        self._slices = Slices(log)
+        self._slices = Slices(log.segments)
         self._forwarder = Forwarder(
             core,
             log,
@@ -117,7 +118,7 @@ class Engine:
         """Make the log appendable and the core ready; blocks. `base_ms`: highest log time found."""
         self.clock = self._make_clock(base_ms + 1)
         now_ms, unix_ms = self.clock.now_ms(), self.clock.unix_ms()
-        self._log.start(now_ms, unix_ms, self._on_synced, self._admission.go_on, self._on_failed)
+        self._log.lead(now_ms, unix_ms, self._on_synced, self._admission.go_on, self._on_failed)
         self._core.opened(
             self._log.epoch,
             now_ms,
@@ -125,8 +126,9 @@ class Engine:
             clean=self._log.clean,
             next_batch=self._log.next_number,
         )
+        self._appended = self._log.next_number - 1
         self._admission.opened()
-        self._slices.opened()
+        self._slices.opened(self._log.last_place)
         self._pager.fill()
         self._archivist.start(self.clock.unix_ms)
         self._turn_soon()
@@ -254,11 +256,12 @@ class Engine:
             self._closed_bytes -= size_bytes
             self._under_way, self._writing = batch.number, (batch, size_bytes)
             self._begun_s = self._loop.time()
+            expected, self._appended = self._appended, batch.number
             if not self._is_lone(batch, size_bytes):
-                self._log.append(batch)
+                self._log.append(batch, expected)
                 return
             self._flush_sinks()
-            if not self._log.append_now(batch, LONE_WAIT_US, self._answer_ahead):
+            if not self._log.append(batch, expected, LONE_WAIT_US, self._answer_ahead):
                 return
             self._after_sync(batch.number)
 
@@ -398,7 +401,8 @@ class Engine:
             self._turn()
         elif not self._under_way and not self._marked:
             self._marked = True
-            self._log.mark(self.clock.now_ms(), self.clock.unix_ms())
+            if self._log.segments is not None:
+                self._log.segments.mark(self.clock.now_ms(), self.clock.unix_ms())
 
     # -- what admission asks for ----------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from typing import Final
 
 from minibrokerd.core.core import Core
 from minibrokerd.core.model.inputs import Forward
+from minibrokerd.log.reserve import reserve_of
 from minibrokerd.log.seam import RESERVE_SEGMENTS, Log
 
 STEP_BYTES: Final = 128 * 1024  # of copies in one apply: 400 small messages, about 15 ms
@@ -50,6 +51,7 @@ class Forwarder:
         """
         self._core = core
         self._log = log
+        self._reserve = reserve_of(log)
         self._apply = apply
         self._newest_batch = newest_batch
         self._pending_bytes = pending_bytes
@@ -113,16 +115,16 @@ class Forwarder:
         What stays empty in each segment is what a pass over a full disk costs, so what does not fit begins another
         batch. Where there is space that need not be: 0.
         """
-        if not self._log.lacks_space:
+        if not self._reserve.lacks_space:
             return 0
         pending_bytes = self._pending_bytes()
-        return None if pending_bytes is None else max(self._log.rest_bytes - pending_bytes, 0)
+        return None if pending_bytes is None else max(self._reserve.rest_bytes - pending_bytes, 0)
 
     def _first_that_fits(self, *sizes_bytes: int) -> int:
         most_bytes = self._log.sizes.batch_bytes // 4
         for some_bytes in sizes_bytes:
             size_bytes = min(some_bytes, most_bytes)
-            if self._log.last_room_for(size_bytes, copies=True):
+            if self._reserve.last_room_for(size_bytes, copies=True):
                 return size_bytes
         return 0
 
@@ -153,7 +155,7 @@ class Forwarder:
         if self._copied > self._core.synced:
             return False
         self._freeing = True
-        self._log.free(self._upto, now_ms, unix_ms, self._again)
+        self._log.trim(self._upto, now_ms, unix_ms, self._again)
         self.freed_upto, self._upto = self._upto, 0
         return False
 
@@ -188,10 +190,10 @@ class Forwarder:
         log = self._log
         before, now = self._pass_start, (log.disk_bytes, live_bytes, self._others_bytes())
         oldest = log.oldest_upto
-        if not log.lacks_space or oldest is None:
+        if not self._reserve.lacks_space or oldest is None:
             self._pass_start, self._pass_upto = None, 0
             return False
-        is_short = log.reserve_segments < RESERVE_SEGMENTS
+        is_short = self._reserve.reserve_segments < RESERVE_SEGMENTS
         if oldest <= self._pass_upto:
             if is_short or not self._is_for_settlements:
                 return True

@@ -8,7 +8,7 @@ from typing import Final
 from minibrokerd.bodies.shelves import tell_places
 from minibrokerd.core.durable.digest import Digest
 from minibrokerd.core.model.records import Meta
-from minibrokerd.log.seam import Batch, Digested, Log, Place, Record
+from minibrokerd.log.seam import Batch, Digested, Place, Record, SegmentStore
 
 # Of a segment, between two slices of its side index. What follows the last one is read record by record at a
 # start: 4,096 records take about 0.2 s.
@@ -60,23 +60,30 @@ class Indexer:
 
 
 class Slices(Indexer):
-    """Tells a log what each long stretch of it says."""
+    """Tells a segment store what each long stretch of a segment says, if there is one."""
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, segments: SegmentStore | None) -> None:
         super().__init__()
-        self._log = log
+        self._segments = segments
         self._place = Place(0, 0)  # up to where the segment that is written is in its side index
         self._unsliced = 0  # records behind that place
 
-    def opened(self) -> None:
-        """The log is appendable: index what was read of it without one."""
-        self._place = self._log.last_place or self._place
+    def replayed(self, part: Batch | Digested) -> None:
+        """Take what a start has read and the core has replayed."""
+        if self._segments is not None:
+            super().replayed(part)
+
+    def opened(self, place: Place | None) -> None:
+        """The log is appendable, behind a place: index what was read of it without one."""
+        self._place = place or self._place
         for segment in self.segments():
             self._keep(segment)
 
     def placed(self, records: Sequence[Record], place: Place) -> None:
         """Take the records of a batch that is safe, and tell their extents where they stand; before `Synced`."""
         tell_places(records, place)
+        if self._segments is None:
+            return
         self._add(records, place)
         self._unsliced += len(records)
         before = self._place
@@ -89,8 +96,9 @@ class Slices(Indexer):
 
     def close(self) -> None:
         """Index what is left, before the footer."""
-        if self._place.segment:
+        if self._place.segment and self._segments is not None:
             self._keep(self._place.segment)
 
     def _keep(self, segment: int) -> None:
-        self._log.keep_digest(segment, self.take(segment))
+        assert self._segments is not None, "nothing was gathered"
+        self._segments.keep_digest(segment, self.take(segment))

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from minibrokerd.log.failures import LogError
-from minibrokerd.log.seam import Log
+from minibrokerd.log.seam import SegmentStore
 from minibrokerd.process.logs import OwnText, events
 
 PAUSE_S: Final = 0.05  # after each stretch of 8 MiB: 64 MiB take about half a second
@@ -21,9 +21,9 @@ PAUSE_S: Final = 0.05  # after each stretch of 8 MiB: 64 MiB take about half a s
 class Scrub:
     """One pass over what a start took on trust."""
 
-    def __init__(self, log: Log, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, segments: SegmentStore, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._stretches: Iterator[LogError | None] = log.scrub()
+        self._stretches: Iterator[LogError | None] = segments.scrub()
         self._timer: asyncio.TimerHandle | None = None
         self._stopped = False
 

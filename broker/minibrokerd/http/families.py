@@ -26,6 +26,7 @@ from minibrokerd.http.talkers import (
     SESSION_LABELS,
 )
 from minibrokerd.http.timed_families import TIMED_FAMILIES
+from minibrokerd.log.reserve import reserve_of
 from minibrokerd.log.seam import RESERVE_SEGMENTS
 from minibrokerd.monitoring.ages import OLDEST_LANES
 from minibrokerd.monitoring.view import Phase
@@ -278,13 +279,13 @@ _SERVER_FAMILIES: Final = (
         "minibroker_log_reserve_segments",
         "gauge",
         f"Segments left that only acks may use; {RESERVE_SEGMENTS} when all is well.",
-        _one(lambda subject: subject.log.reserve_segments),
+        _one(lambda subject: reserve_of(subject.log).reserve_segments),
     ),
     Family(
         "minibroker_log_lacks_space",
         "gauge",
         "1 while the reserve is not whole or the disk is full: publishes may be refused.",
-        _one(lambda subject: float(subject.log.lacks_space)),
+        _one(lambda subject: float(reserve_of(subject.log).lacks_space)),
     ),
     Family(
         "minibroker_starts",

@@ -19,6 +19,7 @@ from minibrokerd.core.model.times import p95_of
 from minibrokerd.http.requests import whole
 from minibrokerd.http.shapes import LogView, Overview, QueueRow
 from minibrokerd.http.subject import Subject
+from minibrokerd.log.reserve import reserve_of
 from minibrokerd.monitoring.ages import OLDEST_LANES, oldest_of
 from minibrokerd.monitoring.disk import file_system
 from minibrokerd.monitoring.portions import steps
@@ -219,6 +220,7 @@ def dlq_of(subject: Subject, queue: Queue) -> str:
 def log_view(subject: Subject) -> LogView:
     """Return the log and its disk."""
     log, pulse = subject.log, subject.engine.pulse
+    reserve = reserve_of(log)
     return LogView(
         disk_bytes=log.disk_bytes if subject.phase is not Phase.RECOVERING else 0,
         live_bytes=subject.store.live_bytes(),
@@ -226,8 +228,8 @@ def log_view(subject: Subject) -> LogView:
         segments=round(log.disk_bytes / (log.segment_bytes or 1))
         if subject.phase is not Phase.RECOVERING
         else 0,
-        reserve_segments=log.reserve_segments,
-        lacks_space=log.lacks_space,
+        reserve_segments=reserve.reserve_segments,
+        lacks_space=reserve.lacks_space,
         written_bytes=subject.engine.others_bytes,
         free_bytes=_free_bytes(subject),
         batches=pulse.syncs_us.count,

@@ -60,7 +60,7 @@ class MemoryBroker:
     def _start(self) -> None:
         loop = cast(Any, self.loop)
         self.core = Core(
-            BodyStore(self.log.read_one),
+            BodyStore(),
             sizes=self.log.sizes,
             calendar_of=calendar_of,
             secret=token_bytes(32),

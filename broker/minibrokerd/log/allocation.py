@@ -38,14 +38,14 @@ class Allocation:
         self.leftovers: list[str] = []  # files to be recycled once the port is open
         self._directory = directory
         self._ops = ops
-        self._reserve: list[str] = []
+        self.reserve: list[str] = []  # its files
         self._next = -1  # descriptor of `next.tmp`
         self._next_zeroed = 0
 
     @property
     def reserve_count(self) -> int:
         """How many reserve segments there are."""
-        return len(self._reserve)
+        return len(self.reserve)
 
     @property
     def expected_count(self) -> int:
@@ -67,7 +67,7 @@ class Allocation:
         for name in reserve:
             path = self._directory.at(name)
             if self._ops.size(path) == self.segment_bytes <= self._ops.allocated(path):
-                self._reserve.append(name)
+                self.reserve.append(name)
             else:
                 self._directory.remove([name])
         for name in temporary:
@@ -148,9 +148,9 @@ class Allocation:
         self._next, self._next_zeroed = -1, 0
         if taken < 0:
             path = self._directory.at("next.tmp")
-            if self._reserve:
-                self._ops.rename(self._directory.at(self._reserve[-1]), path)
-                self._reserve.pop()
+            if self.reserve:
+                self._ops.rename(self._directory.at(self.reserve[-1]), path)
+                self.reserve.pop()
                 taken = self._ops.open(path, os.O_RDWR)
             else:
                 taken = self._allocate("next.tmp", size_bytes)
@@ -178,10 +178,10 @@ class Allocation:
         return descriptor
 
     def _add_reserve(self, path: str) -> None:
-        number = 1 + max((int(name[8:-4]) for name in self._reserve), default=0)
+        number = 1 + max((int(name[8:-4]) for name in self.reserve), default=0)
         name = f"reserve-{number}.log"
         self._ops.rename(path, self._directory.at(name))
-        self._reserve.append(name)
+        self.reserve.append(name)
 
     def _out_of_space(self, exc: OSError) -> bool:
         if exc.errno not in _NO_SPACE:

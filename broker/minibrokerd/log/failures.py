@@ -93,6 +93,23 @@ class DamagedLog(LogError):
         self.last_known = last_known
 
 
+class Deposed(LogError):
+    """Somebody else appends to the log: nothing of ours is in it from here on, and the process must end.
+
+    `expected` is the number of the batch that we appended last, `found` that of the batch the log ends with.
+    """
+
+    exit_code = exits.LOCKED
+
+    def __init__(self, name: str, expected: int, found: int) -> None:
+        super().__init__(
+            f"cannot append to the log {name}: it ends with batch {found}, where {expected} was expected, so "
+            "somebody else leads it; nothing was written, and nothing is confirmed any more: see who does"
+        )
+        self.expected = expected
+        self.found = found
+
+
 class LogFailed(LogError):
     """A write or sync failed: nothing after `last_synced` is safe, the process must end."""
 

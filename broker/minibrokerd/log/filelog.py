@@ -1,30 +1,26 @@
 """`FileLog`: the log on disk, as the engine sees it. It joins directory, recovery, tail and writer.
 
 Calls come from the event loop's thread and return at once, except `recover`, `start`, `close` and
-the bounded wait of `append_now`. What is read here of the writer's state are single attributes:
+the bounded wait of `append`. What is read here of the writer's state are single attributes:
 they may be a moment old, which only makes the answer more careful.
 """
 
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
-from zlib import crc32
 
 from minibrokerd.log import format as layout
 from minibrokerd.log.allocation import Allocation
-from minibrokerd.log.directory import DataDirectory, SegmentName, State
-from minibrokerd.log.failures import DamagedLog, LogFailed, NotWritable
+from minibrokerd.log.directory import DataDirectory, State
+from minibrokerd.log.failures import Deposed, LogFailed, NotWritable
 from minibrokerd.log.fileops import FileOps
 from minibrokerd.log.format import Kind
-from minibrokerd.log.index import Region
 from minibrokerd.log.reader import read_bytes, read_records
 from minibrokerd.log.recovery import Recovery, RecoveryReport
 from minibrokerd.log.rewrite import reopen, rewrite
 from minibrokerd.log.seam import (
-    BATCH_HEADER_BYTES,
     RESERVE_SEGMENTS,
     Batch,
     Digested,
@@ -32,20 +28,16 @@ from minibrokerd.log.seam import (
     Place,
     Record,
     Room,
+    nothing,
 )
+from minibrokerd.log.segments import BATCH_OVERHEAD_BYTES, Segments
 from minibrokerd.log.sizes import sizes_of
 from minibrokerd.log.tail import Tail
-from minibrokerd.log.watch import Watch
 from minibrokerd.log.writer import Job, JobRunner, Writer
 
 DEFAULT_SEGMENT_BYTES: Final = 64 * 1024 * 1024
 MIN_SEGMENT_BYTES: Final = 4096
-_KEPT_FOR_START: Final = 1
-_KEPT_FOR_COPIES: Final = 1
-_STRETCH_BYTES: Final = 1024 * 1024  # read at once by the scrub
 _ASIDE: Final = 1024 * 1024  # bytes that are kept of a record whose end is not known
-# A grant may need a batch of its own.
-_BATCH_OVERHEAD_BYTES: Final = BATCH_HEADER_BYTES + layout.ALIGNMENT
 # Of work ahead, whether a retry is due, a retry, and what to call when a job failed; see `Writer`.
 MakeWriter = Callable[
     [
@@ -95,14 +87,18 @@ class FileLog:
         self._recovery = Recovery(self._directory, self._ops, digests=digests)
         self._allocation = Allocation(self._directory, self._ops, segment_bytes)
         self._tail = Tail(self._directory, self._ops, self._allocation, b"")
-        self._watch = Watch(self._directory, self._tail)
-        self._looked = threading.Event()  # a look is not asked for twice
-        self._looked.set()
+        self.segments = Segments(
+            self._directory,
+            self._ops,
+            self._recovery,
+            self._allocation,
+            self._tail,
+            self.sizes.batch_bytes,
+        )
         self._recovered = False
         self._make_writer = make_writer
         self._writer: JobRunner | None = None
         self._under_way: Batch | None = None
-        self._under_way_bytes = 0
         self._room_awaited = False
         self._on_synced: Callable[[int], None] = _not_started
         self._on_room: Callable[[], None] = _not_started
@@ -127,34 +123,6 @@ class FileLog:
         """Make another session key, before `start`: no session of before goes on."""
         self._directory.renew_key()
 
-    @property
-    def reserve_segments(self) -> int:
-        """How many segments acks may still use when the disk is full (three when all is well)."""
-        return self._allocation.expected_count
-
-    @property
-    def lacks_space(self) -> bool:
-        """Whether the reserve is not whole, or the disk was full when it was last asked."""
-        return bool((made := self._allocation).failed) or made.expected_count < RESERVE_SEGMENTS
-
-    @property
-    def rest_bytes(self) -> int:
-        """See `Log`."""
-        return self._tail.room_bytes - self._under_way_bytes - _BATCH_OVERHEAD_BYTES
-
-    def last_room_for(self, size_bytes: int, *, copies: bool) -> bool:
-        """Whether records of so many bytes leave alone what is kept of the reserve.
-
-        Of several segments, half may stay empty at the end, where a batch is too large for the rest.
-        """
-        kept = _KEPT_FOR_START if copies else _KEPT_FOR_START + _KEPT_FOR_COPIES
-        spare = self.reserve_segments + self._allocation.next_ready - kept
-        if spare < 0 and not copies:
-            return False  # the segment that is written is the one that was kept for copies
-        more_bytes = (spare + 1) * self.sizes.batch_bytes // 2 if spare > 0 else 0
-        more_bytes -= self._under_way_bytes + _BATCH_OVERHEAD_BYTES
-        return size_bytes <= max(self.rest_bytes, more_bytes)
-
     def recover(self) -> Iterator[Batch | Digested]:
         """Open and lock the directory, then yield every batch of data, oldest first.
 
@@ -178,7 +146,7 @@ class FileLog:
         self._recovered = True
         self.report.copied_from = self._directory.copied_from
 
-    def start(
+    def lead(
         self,
         now_ms: int,
         unix_ms: int,
@@ -206,21 +174,22 @@ class FileLog:
             self._retry,
             self._fail,
         )
+        self.segments.writer = self._writer
         self._writer.start()
         if self._allocation.leftovers:
             job = Job(self._tidy, self._tell_room)
             job.expect_callback()
             self._put(job)
 
-    def append(self, batch: Batch) -> None:
-        """Hand one batch to the writer; `on_synced(batch.number)` follows."""
-        job = self._job_for(batch)
-        job.expect_callback()
-        self._put(job)
-
-    def append_now(self, batch: Batch, wait_us: int, meanwhile: Meanwhile) -> bool:
+    def append(
+        self, batch: Batch, expected: int, wait_us: int = 0, meanwhile: Meanwhile = nothing
+    ) -> bool:
         """Hand one batch to the writer and wait up to `wait_us`; True: synced, no callback."""
-        job = self._job_for(batch)
+        job = self._job_for(batch, expected)
+        if not wait_us:
+            job.expect_callback()
+            self._put(job)
+            return False
         self._put(job)
         job.then = meanwhile()
         assert self._writer is not None
@@ -233,7 +202,7 @@ class FileLog:
 
     def room_for(self, size_bytes: int) -> Room:
         """Grant room for records of `size_bytes` out of what is there, reserve excepted."""
-        if self._has_room(self._under_way_bytes + _BATCH_OVERHEAD_BYTES + size_bytes):
+        if self._has_room(self.segments.under_way_bytes + BATCH_OVERHEAD_BYTES + size_bytes):
             return Room.GRANTED
         already_asked, self._room_awaited = self._room_awaited, True
         if self._allocation.failed is not None:
@@ -261,7 +230,7 @@ class FileLog:
         """The newest batch in the oldest segment; None while that one is still written."""
         return sealed[0].upto if (sealed := self._tail.sealed) else None
 
-    def free(self, upto: int, now_ms: int, unix_ms: int, done: Callable[[], None]) -> None:
+    def trim(self, upto: int, now_ms: int, unix_ms: int, done: Callable[[], None]) -> None:
         """Give up the segments whose batches are `upto` or older."""
         job = Job(lambda: self._tail.free(upto, now_ms, unix_ms), done)
         job.expect_callback()
@@ -273,15 +242,9 @@ class FileLog:
         segment = self._tail.segment
         return Place(segment.name.number, self._tail.last_offset) if segment is not None else None
 
-    def keep_digest(self, segment: int, payload: bytes) -> None:
-        """Have the side index of a segment go on with this."""
-        job = Job(lambda: self._tail.keep_digest(segment, payload), None)
-        job.expect_callback()
-        self._put(job)
-
     def read(self, segment: int, offsets: Sequence[int]) -> list[Record | None]:
         """Read records back; bytes that do not verify are kept aside, too."""
-        path = self._directory.at(self._name_of(segment))
+        path = self._directory.at(self.segments.name_of(segment))
         found = read_records(self._ops, path, offsets)
         for index, record in enumerate(found):
             if record is None:
@@ -290,58 +253,6 @@ class FileLog:
                 data = read_bytes(self._ops, path, offsets[index], size_bytes)
                 self._directory.keep_damaged(segment, offsets[index], data)
         return found
-
-    def read_one(self, segment: int, offset: int) -> Record:
-        """Read back one record that a start needs.
-
-        Raises:
-            DamagedLog: it does not verify.
-        """
-        path = self._directory.at(self._name_of(segment))
-        record = read_records(self._ops, path, [offset])[0]
-        if record is None:
-            raise DamagedLog(path, offset, 0, 0, "a record that is needed does not verify")
-        return record
-
-    def scrub(self) -> Iterator[DamagedLog | None]:
-        """Read what the start took on trust, one stretch at a time; yield what is wrong with it."""
-        for name, region in self._recovery.unread:
-            if self._tail.name_of(name.number) == name:
-                yield self._compare(name, region)
-
-    def _compare(self, name: SegmentName, region: Region) -> DamagedLog | None:
-        path, checksum, at = self._directory.at(name), 0, region.start
-        try:
-            while at < region.stop:
-                size_bytes = min(_STRETCH_BYTES, region.stop - at)
-                data = read_bytes(self._ops, path, at, size_bytes)
-                checksum, at = crc32(data, checksum), at + size_bytes
-        except FileNotFoundError:  # it was freed meanwhile
-            return None
-        except OSError as exc:
-            return DamagedLog(path, at, region.last_number, 0, f"it cannot be read: {exc}")
-        if checksum == region.checksum:
-            return None
-        what = f"bytes {region.start} to {region.stop} are not as they were written"
-        return DamagedLog(path, region.start, region.last_number, 0, what)
-
-    def _name_of(self, segment: int) -> SegmentName:
-        return self._tail.name_of(segment) or self._recovery.names[segment]
-
-    def mark(self, now_ms: int, unix_ms: int) -> None:
-        """Name the last synced batch in a marker, unless a batch of the log itself does already."""
-        if self._under_way is None:
-            self._put(Job(lambda: self._mark(now_ms, unix_ms), None))
-
-    def look(self) -> None:
-        """Have the writer look whether the data directory is still there; it is a failed write if not."""
-        if self._writer is not None and self._looked.is_set():
-            self._looked.clear()
-            self._put(Job(self._look, None))
-
-    def _look(self) -> None:
-        self._watch.look()
-        self._looked.set()
 
     def close(self, now_ms: int, unix_ms: int) -> None:
         """Write and sync the footer, and let go of the directory.
@@ -409,16 +320,21 @@ class FileLog:
         self.epoch = tail.epoch
         self.next_number = tail.last_number + 1
 
-    def _job_for(self, batch: Batch) -> Job:
+    def _job_for(self, batch: Batch, expected: int) -> Job:
         assert self._under_way is None, "one batch at a time"
         assert batch.number >= self.next_number, "numbers grow"
+        if expected != self.next_number - 1:
+            return Job(lambda: self._depose(expected), None)
         self.next_number = batch.number + 1
         size_bytes = sum([record.size() for record in batch.records])
         self._under_way = batch
-        self._under_way_bytes = size_bytes + _BATCH_OVERHEAD_BYTES
+        self.segments.under_way_bytes = size_bytes + BATCH_OVERHEAD_BYTES
         # Encoded here, where the records are warm: on the writer's core it costs a lone publish 20 us more.
         body, now_ms, unix_ms = layout.encode_body(batch.records), batch.now_ms, batch.unix_ms
         return Job(lambda: self._tail.append(batch.number, body, now_ms, unix_ms), self._synced)
+
+    def _depose(self, expected: int) -> None:
+        raise Deposed(self._directory.path, expected, self.next_number - 1)
 
     def _put(self, job: Job) -> None:
         assert self._writer is not None, "not started"
@@ -429,7 +345,7 @@ class FileLog:
         self._tell_room()
 
     def _finish(self) -> int:
-        batch, self._under_way, self._under_way_bytes = self._under_way, None, 0
+        batch, self._under_way, self.segments.under_way_bytes = self._under_way, None, 0
         assert batch is not None
         return batch.number
 
@@ -439,7 +355,7 @@ class FileLog:
             self._on_room()
 
     def _has_room(self, needed: int) -> bool:
-        if self._allocation.reserve_count < RESERVE_SEGMENTS:
+        if len(self._allocation.reserve) < RESERVE_SEGMENTS:
             return False
         if needed <= self._tail.room_bytes:
             return True
@@ -462,10 +378,6 @@ class FileLog:
         self._writer.post(self._tell_room)
         return True
 
-    def _mark(self, now_ms: int, unix_ms: int) -> None:
-        if self._tail.last_kind is Kind.DATA:
-            self._tail.append_own(Kind.MARKER, now_ms, unix_ms)
-
     def _close_state(self) -> None:
         segment = self._tail.segment
         assert segment is not None
@@ -476,11 +388,15 @@ class FileLog:
         if writer is None:
             return None
         writer.stop()
-        self._writer = None
+        self._writer = self.segments.writer = None
         return None if writer.failed is None else self._failure(writer.failed)
 
     def _fail(self, exc: BaseException) -> None:
         """Note the last safe batch, in the writer thread, then tell the loop."""
+        if isinstance(exc, Deposed):  # nothing was written, so what is there is safe
+            assert self._writer is not None
+            self._writer.post(lambda: self._on_failed(exc))
+            return
         error = self._failure(exc)
         try:
             self._directory.check()  # a note in another directory would stop a start there

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
-from minibrokerd.log.failures import LogError
-from minibrokerd.log.seam import RESERVE_SEGMENTS, Batch, Meanwhile, Place, Record, Room
+from minibrokerd.log.failures import Deposed
+from minibrokerd.log.seam import Batch, Meanwhile, Place, Record, Room, SegmentStore, nothing
 from minibrokerd.log.sizes import LARGEST
 
 
@@ -30,8 +31,7 @@ class MemoryLog:
     ) -> None:
         self.sizes = LARGEST
         self.disk_bytes = self.segment_bytes = 0
-        self.reserve_segments = RESERVE_SEGMENTS
-        self.lacks_space = False
+        self.segments: SegmentStore | None = None
         self.oldest_upto: int | None = None
         self.epoch = epoch
         self.store_id = os.urandom(16)
@@ -47,12 +47,14 @@ class MemoryLog:
         self.pending: Batch | None = None
         self._on_synced: Callable[[int], None] | None = None
         self._on_room: Callable[[], None] | None = None
+        self._on_failed: Callable[[BaseException], None] | None = None
+        self._is_over = False  # another log appended to these batches
 
     def recover(self) -> Iterator[Batch]:
         """Yield the batches given at construction."""
         yield from list(self.batches)
 
-    def start(
+    def lead(
         self,
         now_ms: int,
         unix_ms: int,
@@ -60,26 +62,26 @@ class MemoryLog:
         on_room: Callable[[], None],
         on_failed: Callable[[BaseException], None],
     ) -> None:
-        """Raise the epoch; nothing here can fail."""
+        """Raise the epoch; nothing here can fail, until another log appends to the same batches."""
         self.epoch += 1
         self.next_number = 1 + max((batch.number for batch in self.batches), default=0)
-        self._on_synced, self._on_room = on_synced, on_room
+        self._on_synced, self._on_room, self._on_failed = on_synced, on_room, on_failed
 
-    def append(self, batch: Batch) -> None:
-        """Take one batch; it is synced in the next turn of the loop, or by `sync_one`."""
+    def append(
+        self, batch: Batch, expected: int, wait_us: int = 0, meanwhile: Meanwhile = nothing
+    ) -> bool:
+        """Take one batch: it is synced at once if that may be waited for, else in the next turn."""
         assert self.pending is None, "one batch at a time"
-        self.next_number = batch.number + 1
-        self.pending = batch
-        if not self.hold:
-            call_soon = self._call_soon or asyncio.get_running_loop().call_soon
-            call_soon(self.sync_one)
-
-    def append_now(self, batch: Batch, wait_us: int, meanwhile: Meanwhile) -> bool:
-        """Take one batch and have it synced at once, unless batches are held."""
-        if self.hold:
-            self.append(batch)
+        assert batch.number >= self.next_number, "numbers grow"
+        if self._is_over or expected != self._last_number():
+            self._depose(expected)
             return False
         self.next_number = batch.number + 1
+        if self.hold or not wait_us:
+            self.pending = batch
+            if not self.hold:
+                self._soon(self.sync_one)
+            return False
         self._synced(batch)
         then = meanwhile()
         if then is not None:
@@ -94,6 +96,21 @@ class MemoryLog:
         self._synced(batch)
         self._on_synced(batch.number)
 
+    def _soon(self, callback: Callable[[], None]) -> None:
+        (self._call_soon or asyncio.get_running_loop().call_soon)(callback)
+
+    def _last_number(self) -> int:
+        others = self.batches[-1].number if self.batches else 0
+        return max(others, self.next_number - 1)
+
+    def _depose(self, expected: int) -> None:
+        assert self._on_failed is not None, "not started"
+        if not self._is_over:
+            self._is_over = True
+            self._soon(
+                partial(self._on_failed, Deposed("in memory", expected, self._last_number()))
+            )
+
     def _synced(self, batch: Batch) -> None:
         if self._keep:
             self.batches.append(batch)
@@ -102,22 +119,13 @@ class MemoryLog:
         """Answer `room`."""
         return self.room
 
-    @property
-    def rest_bytes(self) -> int:
-        """Memory has no segments."""
-        return 0
-
-    def last_room_for(self, size_bytes: int, *, copies: bool) -> bool:
-        """Memory has no reserve."""
-        return True
-
     def set_room(self, room: Room) -> None:
         """Change the answer of `room_for` and say so."""
         self.room = room
         assert self._on_room is not None, "not started"
         self._on_room()
 
-    def free(self, upto: int, now_ms: int, unix_ms: int, done: Callable[[], None]) -> None:
+    def trim(self, upto: int, now_ms: int, unix_ms: int, done: Callable[[], None]) -> None:
         """Do nothing: memory has no segments."""
 
     @property
@@ -125,31 +133,14 @@ class MemoryLog:
         """Nowhere."""
         return None
 
-    def scrub(self) -> Iterator[LogError | None]:
-        """Nothing was taken on trust."""
-        return iter(())
-
     @property
     def recovered_percent(self) -> int:
         """All of it: it is there."""
         return 100
 
-    def keep_digest(self, segment: int, payload: bytes) -> None:
-        """Do nothing: memory has no segments."""
-
     def read(self, segment: int, offsets: Sequence[int]) -> list[Record | None]:
         """Nothing ever leaves memory, so nobody asks."""
         raise AssertionError("memory has no segments")
-
-    def read_one(self, segment: int, offset: int) -> Record:
-        """As `read`."""
-        raise AssertionError("memory has no segments")
-
-    def mark(self, now_ms: int, unix_ms: int) -> None:
-        """Do nothing: memory needs no marker."""
-
-    def look(self) -> None:
-        """Nobody takes it away."""
 
     def close(self, now_ms: int, unix_ms: int) -> None:
         """Do nothing: memory needs no footer."""

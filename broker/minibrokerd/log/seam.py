@@ -1,4 +1,4 @@
-"""The seam between the engine and whatever keeps the log: records, batches, and the `Log` protocol.
+"""The seam between the engine and whatever keeps the log: records, batches, `Log` and `SegmentStore`.
 
 A batch is the unit of atomicity and of syncing: all of its records are there after a crash, or
 none. One batch is under way at a time. Numbers of batches grow over the life of a data directory;
@@ -15,7 +15,11 @@ from typing import NamedTuple, Protocol
 from minibrokerd.log.failures import LogError
 from minibrokerd.log.sizes import Sizes
 
-Meanwhile = Callable[[], Callable[[], None] | None]  # see `Log.append_now`
+Meanwhile = Callable[[], Callable[[], None] | None]  # see `Log.append`
+
+
+def nothing() -> None:
+    """What there is to do meanwhile: nothing."""
 
 
 class Tail(Protocol):
@@ -109,7 +113,7 @@ class Place(NamedTuple):
 class Digested(NamedTuple):
     """What batches up to `number` say, without their bodies: a part of a side index, instead of these batches.
 
-    `payload` is what the engine gave to `Log.keep_digest`. Bodies stand in `segment`, and are read when
+    `payload` is what the engine gave to `SegmentStore.keep_digest`. Bodies stand in `segment`, and are read when
     they are needed. `complete`: the index says all that is in the segment.
     """
 
@@ -132,21 +136,32 @@ class Room(Enum):
 
 
 class Log(Protocol):
-    """What the engine needs of a log. All calls come from the event loop's thread.
+    """What the engine needs of a log, of whatever kind. All calls come from the event loop's thread.
 
-    Life: construct; `recover()` to its end, once; `start(...)`; appends; `close(...)`.
+    Life: construct; `recover()` to its end, once; `lead(...)`; appends; `close(...)`. What names a segment means a
+    stretch of the log that is given up as a whole: where the log is files, each is one.
     """
 
     sizes: Sizes  # what a batch, an apply, a frame and a message may have
-    epoch: int  # boot epoch; raised and synced by `start`
-    store_id: bytes  # 16 random bytes, made with the directory
+    epoch: int  # of whoever leads; raised by `lead`, durably
+    store_id: bytes  # 16 random bytes, made with the log
     now_ms: int  # after `recover`: the highest log time in the log, its own batches included
-    next_number: int  # of the batch that is appended next; after `start`
-    clean: bool  # after `recover`: the log ended with the footer of a clean stop, or is new
+    next_number: int  # of the batch that is appended next; after `lead`
+    clean: bool  # after `recover`: the log ended with a clean stop, or is new
+
+    @property
+    def segments(self) -> SegmentStore | None:
+        """The directory that the log has for itself, if it has one."""
+        ...
 
     @property
     def session_key(self) -> bytes:
         """32 random bytes for session secrets, kept beside the log; known after `recover`."""
+        ...
+
+    @property
+    def recovered_percent(self) -> int:
+        """How much of the log `recover` has read."""
         ...
 
     def recover(self) -> Iterator[Batch | Digested]:
@@ -156,7 +171,7 @@ class Log(Protocol):
         """
         ...
 
-    def start(
+    def lead(
         self,
         now_ms: int,
         unix_ms: int,
@@ -164,22 +179,27 @@ class Log(Protocol):
         on_room: Callable[[], None],
         on_failed: Callable[[BaseException], None],
     ) -> None:
-        """Make the log appendable under a new epoch, durably; blocks, before the port opens.
+        """Be the one that appends from here on, under a new epoch, durably; blocks, before the port opens.
 
         The callbacks are called in the event loop's thread. `on_failed` is final: the log takes
         nothing more, and the process must end (a failed sync is never retried).
+
+        Raises:
+            LogError: this log cannot be led; nothing is called back.
         """
         ...
 
-    def append(self, batch: Batch) -> None:
-        """Write and sync one batch; `on_synced(batch.number)` follows. One batch at a time."""
-        ...
+    def append(
+        self, batch: Batch, expected: int, wait_us: int = 0, meanwhile: Meanwhile = nothing
+    ) -> bool:
+        """Write and sync one batch behind the batch `expected`; `on_synced(batch.number)` follows. One at a time.
 
-    def append_now(self, batch: Batch, wait_us: int, meanwhile: Meanwhile) -> bool:
-        """As `append`, but wait up to `wait_us` for the sync, after a call of `meanwhile`.
+        `expected` is the number of the batch that this process appended last, at first `next_number - 1`.
+        A log that ends with another one has another leader: nothing is written, and `on_failed(Deposed)` follows.
 
-        True: synced, and no `on_synced` follows. What `meanwhile` returned may have been called then, by the
-        thread that synced: this thread was waiting.
+        A log that is quick may wait for the sync, up to `wait_us`, after a call of `meanwhile`. True: synced, and
+        no `on_synced` follows. What `meanwhile` returned may have been called then, by the thread that synced:
+        this thread was waiting.
         """
         ...
 
@@ -191,9 +211,47 @@ class Log(Protocol):
         ...
 
     @property
+    def last_place(self) -> Place | None:
+        """Where the first record of the newest synced batch stands; None: it cannot be read back."""
+        ...
+
+    def read(self, segment: int, offsets: Sequence[int]) -> list[Record | None]:
+        """Return the records that start at these ascending offsets; None for one that does not verify.
+
+        Blocks, and may be called in any thread.
+        """
+        ...
+
+    @property
     def disk_bytes(self) -> int:
         """The bytes of all segments, the reserve apart."""
         ...
+
+    @property
+    def segment_bytes(self) -> int:
+        """The bytes of a new segment; 0: there are no segments."""
+        ...
+
+    @property
+    def oldest_upto(self) -> int | None:
+        """The newest batch in the oldest segment; None while that one is still written."""
+        ...
+
+    def trim(self, upto: int, now_ms: int, unix_ms: int, done: Callable[[], None]) -> None:
+        """Give up the segments whose batches are `upto` or older, once the log says durably that it starts later.
+
+        Whatever in them is still needed stands in batches that are synced. `done` is called
+        when they are gone.
+        """
+        ...
+
+    def close(self, now_ms: int, unix_ms: int) -> None:
+        """Say durably that this was a clean stop; blocks. Called with no batch under way."""
+        ...
+
+
+class Reserve(Protocol):
+    """What is kept of a disk for settlements, for copies and for a start, when publishes find it full."""
 
     @property
     def reserve_segments(self) -> int:
@@ -218,40 +276,14 @@ class Log(Protocol):
         """
         ...
 
-    @property
-    def segment_bytes(self) -> int:
-        """The bytes of a new segment; 0: there are no segments."""
-        ...
 
-    @property
-    def oldest_upto(self) -> int | None:
-        """The newest batch in the oldest segment; None while that one is still written."""
-        ...
-
-    def free(self, upto: int, now_ms: int, unix_ms: int, done: Callable[[], None]) -> None:
-        """Give up the segments whose batches are `upto` or older.
-
-        Whatever in them is still needed stands in batches that are synced. `done` is called
-        when they are gone.
-        """
-        ...
-
-    @property
-    def last_place(self) -> Place | None:
-        """Where the first record of the newest synced batch stands; None: in no file."""
-        ...
+class SegmentStore(Reserve, Protocol):
+    """A directory of segments, beside the log that is in it. Calls as those of `Log`."""
 
     def keep_digest(self, segment: int, payload: bytes) -> None:
         """Keep what the batches of `segment` say that were synced since the last call for it.
 
         It spares the next start reading them. It is not synced, and may be lost or refused (a full disk).
-        """
-        ...
-
-    def read(self, segment: int, offsets: Sequence[int]) -> list[Record | None]:
-        """Return the records that start at these ascending offsets; None for one that does not verify.
-
-        Blocks, and may be called in any thread.
         """
         ...
 
@@ -266,19 +298,10 @@ class Log(Protocol):
         """
         ...
 
-    @property
-    def recovered_percent(self) -> int:
-        """How much of the log `recover` has read."""
-        ...
-
     def mark(self, now_ms: int, unix_ms: int) -> None:
         """Write the marker batch of an idle log: it names the last synced batch."""
         ...
 
     def look(self) -> None:
         """Look whether the log is still where a start would find it; `on_failed` follows if not."""
-        ...
-
-    def close(self, now_ms: int, unix_ms: int) -> None:
-        """Write the footer of a clean stop and sync it; blocks. Called with no batch under way."""
         ...

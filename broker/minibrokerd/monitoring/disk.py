@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 
-from minibrokerd.log.filelog import FileLog
 from minibrokerd.monitoring.view import View
 
 
@@ -16,7 +15,7 @@ def free_share(view: View) -> float | None:
 
 def file_system(view: View) -> os.statvfs_result | None:
     """Return what the system says of it; None: the log has no disk, or it cannot be asked."""
-    if not isinstance(view.log, FileLog) or not view.data_dir:
+    if view.log.segments is None or not view.data_dir:
         return None
     try:
         return os.statvfs(view.data_dir)

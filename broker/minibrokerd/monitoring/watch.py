@@ -15,6 +15,7 @@ from typing import Final
 from minibrokerd import __version__
 from minibrokerd.core.model.histogram import quantile
 from minibrokerd.core.model.queues import Queue
+from minibrokerd.log.reserve import reserve_of
 from minibrokerd.monitoring.ages import oldest_of
 from minibrokerd.monitoring.checks import CHECKS
 from minibrokerd.monitoring.disk import free_share
@@ -137,7 +138,7 @@ class Watch:
         view = self._view
         share = free_share(view)
         if share is not None:
-            trouble = NO_SPACE if view.log.lacks_space else ""
+            trouble = NO_SPACE if reserve_of(view.log).lacks_space else ""
             yield Reading("disk-free", round(100 * share, 2), trouble=trouble)
         limit = view.memory_limit_bytes
         if limit:

@@ -84,16 +84,16 @@ def restore(directory: DataDirectory, ops: FileOps, *, new_sessions: bool) -> Re
         raised_epochs=RAISED_EPOCHS,
         adopts_copy=True,
     )
-    core = Core(BodyStore(log.read_one), sizes=log.sizes)
+    core = Core(BodyStore(log.segments.read_one), sizes=log.sizes)
     for batch in log.recover():
         core.replay(batch)
     before, now_ms, unix_ms = log.epoch, log.now_ms + 1, time.time_ns() // 1_000_000
     if new_sessions:
         log.renew_session_key()
-    log.start(now_ms, unix_ms, _ignore, _ignore, _raise)
+    log.lead(now_ms, unix_ms, _ignore, _ignore, _raise)
     core.opened(log.epoch, now_ms, unix_ms, clean=log.clean, next_batch=log.next_number)
     for records in _batches(_reservations(core), log.sizes.apply_bytes):
-        log.append(Batch(log.next_number, records, now_ms, unix_ms))
+        log.append(Batch(log.next_number, records, now_ms, unix_ms), log.next_number - 1)
     log.close(now_ms, unix_ms)
     return Restored(before, log.epoch, len(core.store.by_number), not new_sessions)
 

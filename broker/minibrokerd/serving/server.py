@@ -160,7 +160,7 @@ class Server:
             log = FileLog(options.data_dir, segment_bytes=options.segment_bytes, digests=True)
         self._log = log
         self._core = Core(
-            BodyStore(log.read_one),
+            BodyStore(log.segments.read_one) if log.segments else BodyStore(),
             auto_create=options.auto_create,
             max_queues=options.max_queues,
             sizes=log.sizes,
@@ -198,6 +198,7 @@ class Server:
             options.http or HttpOptions(), pages or [], self.subject, shares.visitors, tls
         )
         self._sweep_due_s = loop.time()
+        self._scrub: Scrub | None = None
         self._signals = StopSignals()
         self._notifier = Notifier()
         self._listeners: list[asyncio.Server] = []
@@ -236,8 +237,9 @@ class Server:
         self._sweep_at(self.loop.time() + SWEEP_S)
         self._entry.start(is_local=listening.is_local(sockets))
         self.loop.call_later(LIMIT_LOOK_S, self._look_at_limit)
-        self._scrub = Scrub(self._log, self.loop)
-        self._scrub.start()
+        if self._log.segments is not None:
+            self._scrub = Scrub(self._log.segments, self.loop)
+            self._scrub.start()
         self.subject.phase, self.subject.recovered_ms = Phase.READY, recovered.ms
         self._watch.start()
         self._http.start()
@@ -294,7 +296,8 @@ class Server:
             deadline_s=deadline_s,
         )
         self._notifier.stopping("finishing what was taken")
-        self._scrub.stop()
+        if self._scrub is not None:
+            self._scrub.stop()
         self._watch.stop()
         backstop = threading.Timer(deadline_s + BACKSTOP_S, leave, ("the event loop is stuck",))
         backstop.daemon = True
@@ -349,7 +352,8 @@ class Server:
         """Once a second, or when the silence of a peer has lasted long enough."""
         self.engine.pulse.late(self.loop.time() - self._sweep_due_s)
         next_s = self.connections.sweep()
-        self._log.look()
+        if self._log.segments is not None:
+            self._log.segments.look()
         self._report()
         self._trimmer.look(self._core.memory_bytes())
         self.engine.look_at_memory()
