@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+from log_world import NOW_MS, PATIENCE_SECONDS, UNIX_MS, FaultyOps, record
+
 from minibrokerd.log.filelog import FileLog
 from minibrokerd.log.memorylog import MemoryLog
 from minibrokerd.log.seam import Batch, Log
-
-from log_world import NOW_MS, PATIENCE_SECONDS, UNIX_MS, FaultyOps, record
 
 SEGMENT_BYTES = 4096  # small: a trim should have something to give up
 
@@ -56,7 +56,7 @@ class OnDisk:
 
     def fail_next(self, log: Log) -> bool:
         """The bytes are written, and the sync says that it failed."""
-        self._ops.sync_errors = [errno.EIO]
+        self._ops.sync_errors = [OSError(errno.EIO, "the sync failed")]
         return True
 
 

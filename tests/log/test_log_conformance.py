@@ -6,9 +6,9 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from minibrokerd.log.failures import Deposed, LogError
-
 from log_kinds import KINDS, Hand, Kind
+
+from minibrokerd.log.failures import Deposed, LogError
 
 
 @pytest.fixture(params=KINDS)
