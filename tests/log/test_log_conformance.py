@@ -17,10 +17,11 @@ def kind(request: pytest.FixtureRequest, tmp_path: Path) -> Kind:
     return KINDS[request.param](tmp_path)
 
 
-async def turns() -> None:
-    """Let whatever is to come, come: a thread has answered, and the loop has had its turns."""
-    for _ in range(20):
-        await asyncio.sleep(0.001)
+async def crashed(hand: Hand) -> None:
+    """End a log, and let what its thread had still to say be heard."""
+    hand.crash()
+    for _ in range(3):
+        await asyncio.sleep(0)
 
 
 # -- appending --------------------------------------------------------------------------------------
@@ -95,9 +96,8 @@ async def test_an_append_behind_another_batch_is_refused_and_that_is_final(kind:
     # The right number does not help any more: whoever was deposed has judged by what it knew.
     late = hand.batch(b"later")
     hand.hand(late, expected=last)
-    await turns()
+    await crashed(hand)
     assert (hand.synced, len(hand.failures)) == ([last], 1)
-    hand.crash()
     again = hand.again().recover()
     assert again.tails == [b"kept"]
     again.crash()
@@ -175,10 +175,9 @@ async def test_after_an_append_of_unknown_outcome_nothing_is_confirmed(kind: Kin
         pytest.skip("nothing fails in this kind of log")
     number = await hand.append(b"x", b"y")
     after = await hand.append(b"after") if not hand.failures else 0
+    await crashed(hand)
     if hand.failures:
-        await turns()
         assert (hand.synced, len(hand.failures)) == ([before], 1), "a fail is final"
-    hand.crash()
     again = hand.again().recover()
     if after:
         assert hand.synced == [before, number, after]

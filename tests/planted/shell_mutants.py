@@ -11,11 +11,11 @@ SHELL_MUTANTS: Final = (
         "confirm before write",
         "engine/engine.py",
         "            if not self._is_lone(batch, size_bytes):\n"
-        "                self._log.append(batch)\n",
+        "                self._log.append(batch, expected)\n",
         "            if not self._is_lone(batch, size_bytes):\n"
         "                for outgoing in self._held.pop(batch.number, ()):\n"
         "                    self._send(outgoing)\n"
-        "                self._log.append(batch)\n",
+        "                self._log.append(batch, expected)\n",
         ("sim",),
         "I1: a kill takes what was confirmed",
     ),
@@ -23,10 +23,10 @@ SHELL_MUTANTS: Final = (
         "two batches in flight",
         "engine/engine.py",
         "            if not self._is_lone(batch, size_bytes):\n"
-        "                self._log.append(batch)\n"
+        "                self._log.append(batch, expected)\n"
         "                return\n",
         "            if not self._is_lone(batch, size_bytes):\n"
-        "                self._log.append(batch)\n"
+        "                self._log.append(batch, expected)\n"
         "                self._under_way = 0\n"
         "                return\n",
         ("sim",),
