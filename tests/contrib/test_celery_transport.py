@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+import time
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -12,6 +15,8 @@ from uuid import UUID
 import pytest
 
 kombu = pytest.importorskip("kombu", reason="the extra celery is not installed")
+
+from kombu.asynchronous import Hub  # noqa: E402
 
 import minibroker.contrib.celery  # noqa: E402
 import minibroker.sync  # noqa: E402
@@ -154,3 +159,95 @@ def test_headers_that_only_kombu_can_say_come_back_as_what_they_were(
         _, messages = taken(connection, "jobs", 3)
         assert [message.payload for message in messages] == [1, 2]
         assert [message.headers["stamp"] for message in messages] == [stamp, stamp]
+
+
+class Looped:
+    """A consumer of kombu in an event loop of kombu, as a worker of Celery has it."""
+
+    def __init__(self, connection: Any, queue: str, prefetch: int = 10) -> None:
+        self.hub = Hub()
+        self.bodies: list[Any] = []
+        connection.connect()
+        connection.transport.register_with_event_loop(connection.connection, self.hub)
+        named = kombu.Queue(queue, routing_key=queue)
+        self.consumer = kombu.Consumer(connection, [named], prefetch_count=prefetch)
+        self.consumer.register_callback(self.took)
+        self.consumer.consume()
+
+    def __enter__(self) -> Looped:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.hub.close()
+
+    def took(self, body: Any, message: Any) -> None:
+        """Note a message, and that it is done."""
+        self.bodies.append(body)
+        message.ack()
+
+    def turn_until(self, condition: Callable[[], bool]) -> None:
+        """Turn the loop until it holds."""
+        until = time.monotonic() + 30
+        while not condition():
+            assert time.monotonic() < until, self.bodies
+            self.hub.run_once()
+
+
+def test_a_loop_gets_what_another_thread_has_read(broker_server: BrokerServer) -> None:
+    """One that waits for an answer polls the connection meanwhile: what it reads for the loop rings there."""
+    with kombu.Connection(broker_server.url) as connection, Looped(connection, "jobs") as looped:
+        looped.turn_until(lambda: len(looped.hub.readers) == 2)  # the bell, and the connection
+        with minibroker.sync.connect(broker_server.url) as other:
+            other.queue("jobs").publish(b"1", headers={"kombu": ["text/plain", "utf-8", {}]})
+            (consumer,) = connection.transport.broker._driver.consumers.values()
+            asking = threading.Thread(
+                target=look_until_in_hand, args=(connection.transport.broker, consumer)
+            )
+            asking.start()
+            asking.join()
+            assert connection.transport._pump._rings  # else it would wait for the next sign of life
+            looped.turn_until(lambda: looped.bodies == ["1"])
+            other.queue("jobs").publish(b"2", headers={"kombu": ["text/plain", "utf-8", {}]})
+            looped.turn_until(lambda: looped.bodies == ["1", "2"])
+
+
+def look_until_in_hand(broker: Any, consumer: Any) -> None:
+    """Ask the server something until a delivery of the consumer has come with the answer."""
+    until = time.monotonic() + 30
+    while not consumer._buffer and time.monotonic() < until:
+        broker.exchanges()
+
+
+def test_a_loop_goes_on_with_the_next_connection(broker_server: BrokerServer) -> None:
+    """The descriptor of one that is lost leaves the loop, that of the next one comes in."""
+    with kombu.Connection(broker_server.url) as connection, Looped(connection, "jobs") as looped:
+        producer = kombu.Producer(kombu.Connection(broker_server.url))
+        producer.publish(1, routing_key="jobs")
+        looped.turn_until(lambda: looped.bodies == [1])
+        broker_server.kill()
+        broker_server.restart()
+        producer.publish(2, routing_key="jobs")
+        looped.turn_until(lambda: looped.bodies == [1, 2])
+        producer.connection.close()
+
+
+def test_a_full_channel_in_a_loop_goes_on_when_there_is_room(broker_server: BrokerServer) -> None:
+    """An ack of any thread, or a larger prefetch, lets the loop deliver more."""
+    with (
+        kombu.Connection(broker_server.url) as connection,
+        Looped(connection, "jobs", prefetch=1) as looped,
+    ):
+        held: list[Any] = []
+        looped.consumer.callbacks = [lambda body, message: held.append(message)]
+        for number in range(3):
+            kombu.Producer(connection).publish(number, routing_key="jobs")
+        looped.turn_until(lambda: len(held) == 1)
+        acking = threading.Thread(target=held[0].ack)
+        acking.start()
+        looped.turn_until(lambda: len(held) == 2)
+        acking.join()
+        looped.consumer.qos(prefetch_count=2)
+        looped.turn_until(lambda: len(held) == 3)
+        for message in held:
+            if not message.acknowledged:
+                message.ack()

@@ -325,6 +325,19 @@ class Steps:
         if now >= self.machine.timers.wake_ms:
             self.machine.due(now)
 
+    def look(self, now: int) -> None:
+        """Do, without waiting, what a leader would: for who polls the connection by himself; within a step."""
+        self._look(now)
+        if self._leader is not None and self._leader.done():
+            self._bell.ring()  # its answer was read here
+        if self._must_resolve:
+            self.look_after()
+
+    def look_after(self) -> None:
+        """Have the keeper look within a few ms: there is no connection."""
+        if self.keeper is not None:
+            self.keeper.soon()
+
     def _proceed(self, link: Link | PipeLink, now: int) -> None:
         poll = original("select", "poll")()  # the leader may have been woken by something else
         poll.register(link.fileno(), WRITABLE)

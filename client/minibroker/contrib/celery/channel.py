@@ -13,9 +13,9 @@ from kombu.transport.virtual.base import queue_declare_ok_t
 from minibroker.contract.errors import QueueInUse, UnknownExchange, UnknownQueue, Unroutable
 from minibroker.contract.limits import MAX_PREFETCH
 from minibroker.contrib.celery import envelope
+from minibroker.contrib.celery.intake import Fed
 from minibroker.contrib.celery.leases import Leases
 from minibroker.contrib.celery.names import name_of, settings_of
-from minibroker.sync.consumer import Consumer
 from minibroker.sync.message import Message
 
 PASSING: Final = 100  # in hand of a consumer without acks
@@ -32,7 +32,7 @@ class Intent:
         self.queue = queue
         self.no_ack = no_ack
         self.callback = callback
-        self.consumer: Consumer[Any] | None = None
+        self.consumer: Fed | None = None
 
 
 class Channel(virtual.Channel):
@@ -274,15 +274,17 @@ class Channel(virtual.Channel):
 
     def deliver(self, intent: Intent, most: int) -> bool:
         """Hand what is there to who consumes, begun: up to `most`, and no more than there is room for."""
-        delivered = False
-        for _ in range(most):
-            consumer = intent.consumer  # a callback may cancel it
-            if consumer is None or not consumer._buffer or not self.takes(intent):
-                break
-            for lease in consumer._take(1):
-                delivered = True
+        consumer = intent.consumer
+        if consumer is None or not consumer._buffer or not self.takes(intent):
+            return False
+        room = None if intent.no_ack else self.qos.can_consume_max_estimate()
+        leases = consumer.take_now(most if room is None else min(most, room))
+        for lease in leases:
+            if intent.consumer is consumer:
                 intent.callback(self.Message(self._payload(lease, intent.no_ack), channel=self))
-        return delivered
+            else:  # the callback of one before has cancelled it
+                lease.release()
+        return bool(leases)
 
     def _payload(self, lease: Message[Any], no_ack: bool) -> dict[str, Any]:
         tag = f"{lease.id}/{lease.attempt}"
@@ -295,8 +297,19 @@ class Channel(virtual.Channel):
 
     def _has_room(self) -> None:
         connection = self.connection
-        if connection is not None and len(self.intents) > 1:
+        if connection is not None and any(
+            intent.consumer is None or intent.consumer._buffer
+            for intent in list(self.intents.values())
+        ):
             connection.intake.wake()
+
+    def basic_qos(
+        self, prefetch_size: int = 0, prefetch_count: int = 0, apply_global: bool = False
+    ) -> None:
+        """Have so many in hand from now on; 0: no limit."""
+        super().basic_qos(prefetch_size, prefetch_count, apply_global)
+        if self.intents:
+            self.connection.intake.wake()
 
     def close(self) -> None:
         """Cancel all consumers, and give back what is in hand."""

@@ -6,26 +6,63 @@ are on one client here, so one waiter stands in the line of each.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
+from minibroker.contract.errors import MinibrokerError
+from minibroker.session.batching import begin_some
+from minibroker.session.message import Delivery
 from minibroker.sync.consumer import Consumer
 from minibroker.sync.driver import Driver
+from minibroker.sync.message import Message
 from minibroker.sync.waiter import Waiter
 
 
+class Fed(Consumer[Any]):
+    """A consumer that rings in the loop of its intake when somebody else has read for it."""
+
+    intake: Intake
+
+    def take_now(self, most: int) -> list[Message[Any]]:
+        """Return up to `most` messages that are here, begun; the server has been told when this returns."""
+        driver = self._driver
+        with driver:
+            if self._ended:
+                return []
+            return begin_some(self._buffer, most, driver.clock(), self._settlements)
+
+    def deliver(self, delivery: Delivery, now_ms: int) -> bool:
+        """As `Subscription.deliver`."""
+        changed = super().deliver(delivery, now_ms)
+        self.intake.came()
+        return changed
+
+    def answered(self, took_ms: int) -> None:
+        """As `Subscription.answered`: on a new connection, too, which the loop is to watch."""
+        super().answered(took_ms)
+        self.intake.came()
+
+    def end(self, error: MinibrokerError | None) -> None:
+        """As `Subscription.end`."""
+        super().end(error)
+        self.intake.came()
+
+
 class Intake:
-    """Where one thread waits for the messages of several consumers."""
+    """Where one thread waits for the messages of several consumers, or a loop looks for them."""
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
         self._waiter: Waiter | None = None
         self._woken = False
+        self._looks = False
+        self.ring: Callable[[], None] | None = None  # wakes the loop, where there is one
 
-    def consume(self, queue: str, prefetch: int, lease_ms: int) -> Consumer[Any]:
+    def consume(self, queue: str, prefetch: int, lease_ms: int) -> Fed:
         """Ask for messages of a queue; raises what `Queue.consume` raises."""
-        consumer: Consumer[Any] = Consumer(self._driver, queue, (prefetch, None), lease_ms)
+        consumer = Fed(self._driver, queue, (prefetch, None), lease_ms)
+        consumer.intake = self
         consumer.start()
         return consumer
 
@@ -64,8 +101,27 @@ class Intake:
                     with suppress(ValueError):
                         each._waiters.remove(waiter)
 
+    def look(self) -> None:
+        """Take what has come, without waiting; for a loop that watches the connection."""
+        driver = self._driver
+        with driver as now:
+            driver.machine.check_open()
+            self._looks = True
+            try:
+                driver.look(now)
+            finally:
+                self._looks = False
+
+    def came(self) -> None:
+        """Something changed for a consumer: wake the loop, unless it is there that this was read."""
+        if self.ring is not None and not self._looks:
+            self.ring()
+
     def wake(self) -> None:
-        """Let the thread that waits look again; any thread may call it."""
+        """Let the thread that waits, or the loop, look again; any thread may call it."""
+        if self.ring is not None:
+            self.ring()
+            return
         driver = self._driver
         with driver:
             self._woken = True

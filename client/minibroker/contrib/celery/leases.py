@@ -62,7 +62,7 @@ class Leases:
 
     def ack(self, delivery_tag: str) -> None:
         """Say that it is done. A tag that is not known, as of a connection before this one, is passed over."""
-        self._settle(delivery_tag, "acknowledged", lambda lease: lease.ack())
+        self._settle(delivery_tag, "acknowledged", _ack)
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
         """Let it go to the dead-letter queue; or be tried again after a delay, as an attempt that failed."""
@@ -80,8 +80,6 @@ class Leases:
             return
         try:
             settle(lease)
-            with lease.run.delivery.shell:
-                pass  # written now: what waits for company runs twice if this process is killed
         except LeaseLost as error:
             logger.warning("a task was %s too late, and may run again: %s", what, error)
         except Closed:
@@ -107,3 +105,16 @@ class Leases:
 
     def restore_visible(self, *args: Any, **kwargs: Any) -> None:
         """Leases that ended come back by themselves."""
+
+
+def _ack(lease: Message[Any]) -> None:
+    """Acknowledge, and write it now: what waits for company runs twice if this process is killed."""
+    is_plain = type(lease) is Message
+    if not is_plain:
+        lease.ack()  # with a span
+    with lease.run.delivery.shell:
+        if is_plain:
+            lease._end()
+            settlements = lease.run.settlements
+            settlements.acks.append(lease)
+            settlements.owe()

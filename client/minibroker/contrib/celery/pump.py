@@ -1,78 +1,105 @@
-"""Messages for an event loop of kombu, as Celery's worker has one: a thread waits, and a pipe says that there
-is something.
+"""Messages for an event loop of kombu, as Celery's worker has one: the loop itself watches the connection.
 
 With a loop the pool of processes takes tasks without blocking who hands them out, so a worker whose processes
-are all busy goes on to hear control. The thread leads the polling of the client, as any thread that waits; all
-else happens in that of the loop.
+are all busy goes on to hear control. No thread stands between the connection and the loop: its descriptor is one
+of those that the loop polls. What other threads read, as one that waits for an answer may, they ring for.
+
+A connection that is lost leaves the loop, and comes in again when its consumers have been asked for on the next
+one; until then it is the keeper's (sync/keeper.py).
 """
 
 from __future__ import annotations
 
-import logging
 import os
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from minibroker.contract.errors import MinibrokerError
-from minibroker.contrib.celery.intake import Intake
-from minibroker.sync.consumer import Consumer
+from minibroker.shell.real_threads import Bell
+from minibroker.sync.driver import Driver
 
-logger = logging.getLogger("minibroker.contrib.celery")
+_GONE = (OSError, ValueError, KeyError, AttributeError)  # out of a loop that was closed, or emptied
 
 
 class Pump:
-    """One thread and one pipe: each `wait_for` is answered by one call of `on_ready` in the loop."""
+    """A connection in a loop: `on_ready` is called there when there may be something, and when somebody rang."""
 
-    def __init__(self, intake: Intake, loop: Any, on_ready: Callable[[], None]) -> None:
-        self._intake = intake
+    def __init__(
+        self, driver: Driver, loop: Any, on_ready: Callable[[], None], look_s: float | None
+    ) -> None:
+        """Begin; `look_s`: it is called as often as that, too."""
+        self._driver = driver
         self._loop = loop
         self._on_ready = on_ready
-        self._reads, self._writes = os.pipe()
-        self._asked = threading.Event()
-        self._wanted: tuple[Sequence[Consumer[Any]], float] = ((), 0.0)
+        self._bell = Bell()
+        self._rings = False
+        self._link: Any = None  # the one that the loop watches
+        self._descriptor = -1
+        self._is_due = False
         self._stopped = False
         self._pid = os.getpid()
-        loop.add_reader(self._reads, self._ready)
-        self._thread = threading.Thread(target=self._run, daemon=True, name="minibroker-pump")
-        self._thread.start()
+        loop.add_reader(self._bell.fileno(), self._rung)
+        self._looks = None if look_s is None else loop.call_repeatedly(look_s, self._turn)
+        self.ring()
 
-    def wait_for(self, consumers: Sequence[Consumer[Any]], seconds: float) -> None:
-        """Have `on_ready` called when one of them has something, or after so long."""
-        self._wanted = (consumers, seconds)
-        self._asked.set()
+    def ring(self) -> None:
+        """Have it called soon; any thread may ring."""
+        if not self._rings:
+            self._rings = True
+            self._bell.ring()
+
+    def later(self, seconds: float) -> None:
+        """Have it called after that, if it is not to be called earlier already; for the thread of the loop."""
+        if not self._is_due:
+            self._is_due = True
+            self._loop.call_later(seconds, self._due)
 
     def stop(self) -> None:
-        """Let the thread end, and give the pipe back; nothing in a child of a fork, whose loop is its parent's."""
+        """Leave the loop; nothing in a child of a fork, whose loop is its parent's."""
         if self._stopped or self._pid != os.getpid():
             return
         self._stopped = True
-        self._asked.set()
-        with suppress(MinibrokerError):
-            self._intake.wake()
-        self._thread.join(5)
-        with suppress(
-            OSError, ValueError, KeyError
-        ):  # the loop may have forgotten it, or be closed
-            self._loop.remove_reader(self._reads)
-        os.close(self._reads)
-        os.close(self._writes)
+        if self._looks is not None:
+            self._looks.cancel()
+        with suppress(*_GONE):
+            self._loop.remove_reader(self._bell.fileno())
+        self._unwatch()
+        self._bell.close()
 
-    def _ready(self) -> None:
-        os.read(self._reads, 1)
-        self._on_ready()
+    def _rung(self) -> None:
+        self._bell.hear()
+        self._rings = False  # before the look: who rings behind it is heard
+        self._turn()
 
-    def _run(self) -> None:
-        while True:
-            self._asked.wait()
-            self._asked.clear()
-            if self._stopped:
-                return
-            try:
-                self._intake.wait(*self._wanted)
-            except MinibrokerError as error:  # who drains looks, and says so to Celery
-                logger.debug("the wait for messages ended: %s", error)
-            if self._stopped:
-                return
-            os.write(self._writes, b"m")
+    def _due(self) -> None:
+        self._is_due = False
+        self._turn()
+
+    def _turn(self) -> None:
+        if not self._stopped:
+            self._on_ready()
+        if not self._stopped:
+            self._watch()
+
+    def _watch(self) -> None:
+        """Have the loop watch the connection that there is now."""
+        link = self._driver.link
+        descriptor = link.fileno() if link is not None and link.is_open else -1
+        if descriptor < 0:
+            link = None
+        if link is self._link:
+            return
+        self._unwatch()
+        self._link, self._descriptor = link, descriptor
+        if link is None:
+            self._driver.look_after()
+        else:
+            self._loop.add_reader(descriptor, self._turn)
+
+    def _unwatch(self) -> None:
+        """Take the descriptor out, if it is still ours: of a socket that was closed it may be another's by now."""
+        link, self._link = self._link, None
+        if link is None or self._loop.readers.get(self._descriptor) != (self._turn, ()):
+            return
+        with suppress(*_GONE):
+            self._loop.remove_reader(self._descriptor)

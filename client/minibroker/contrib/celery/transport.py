@@ -150,19 +150,34 @@ class Transport(virtual.Transport):
         """Deliver in an event loop of kombu from now on."""
         if self._pump is not None:
             self._pump.stop()
-        self._pump = Pump(self.intake, loop, self._on_ready)
-        self._pump.wait_for((), 0.0)
+        look_s = LOOK_S if self.client.alt else None  # for another broker, if this one is away
+        self._pump = Pump(self.broker._driver, loop, self._on_ready, look_s)
+        self.intake.ring = self._pump.ring
 
     def _on_ready(self) -> None:
-        if self._pump is None or self._open is None:
+        if self._open is None:
             return
         with _told():
+            self.intake.look()
             now = time.monotonic()
             self._check(now)
-            if not self._stops():
+            stops = self._stops()
+            if not stops:
                 self._deliver()
-            if self._pump is not None and self._open is not None:  # a task may have closed it
-                self._pump.wait_for(*self._wanted(now, LOOK_S))
+            pump = self._pump
+            if pump is None or self._open is None:  # a task may have closed it
+                return
+            due_s = self._settle_consumers(now)
+            if not stops and self._has_more():
+                pump.ring()  # it is the turn of what else is in the loop
+            elif due_s is not None:
+                pump.later(due_s)
+
+    def _has_more(self) -> bool:
+        return any(
+            intent.consumer is not None and intent.consumer._buffer and channel.takes(intent)
+            for channel, intent in self._intents()
+        )
 
     def _stops(self) -> bool:
         """Whether a worker was told to stop, and this is where it gets tasks: it would take two more."""
@@ -191,10 +206,9 @@ class Transport(virtual.Transport):
 
     def _wanted(self, now: float, seconds: float) -> tuple[list[Any], float]:
         """Have consumers as there is room; return those that are waited for, and for how long."""
-        for channel in self.channels:
-            due_s = channel.settle_consumers(now)
-            if due_s is not None:
-                seconds = min(seconds, due_s)
+        due_s = self._settle_consumers(now)
+        if due_s is not None:
+            seconds = min(seconds, due_s)
         consumers = [
             intent.consumer
             for channel, intent in self._intents()
@@ -202,6 +216,11 @@ class Transport(virtual.Transport):
             and (channel.takes(intent) or not intent.consumer._buffer)
         ]
         return consumers, seconds
+
+    def _settle_consumers(self, now: float) -> float | None:
+        """Have consumers as there is room; return in how many seconds to look again, None: no need."""
+        due_s = [channel.settle_consumers(now) for channel in self.channels]
+        return min((each for each in due_s if each is not None), default=None)
 
     def _check(self, now: float) -> None:
         """Raise if a consumer was ended by the server, or it has been away for long and there is another one."""
