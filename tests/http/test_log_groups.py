@@ -83,9 +83,8 @@ async def test_metrics_and_the_check_of_a_lag(http_broker: HttpBroker) -> None:
         for _ in range(25):
             await events.publish_many([b""] * 500)
         await connection.log("events").seek("audit", "first")
-        while not (lag := (await connection.log("events").show()).groups[0].lag):
-            pass
-        assert lag < 12_505
+        while not 0 < (await connection.log("events").show()).groups[0].lag < 12_505:
+            pass  # none yet before it has moved, all of them before it is fed
     quiet = tuple(
         word
         for name in ("disk-free", "consumers-gone", "sync-p99", "oldest-ready")
