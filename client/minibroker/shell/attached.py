@@ -5,8 +5,8 @@ loop stands still, it goes on sending signs of life and renewing the leases of b
 for `max_run`. When the loop has not turned for `STUCK_S`, it takes what no handler has begun out of the buffers
 and releases it, so that others can work on it. The thread dies with the process, and never keeps it alive.
 
-It sleeps until something is due: at most `TICK_S`, and no more than a sixth of the shortest lease. A delivery
-whose lease is so short that it could end before that wakes it.
+It sleeps until something is due: at most `TICK_S`, and no more than a sixth of the shortest lease; longer while
+nothing is in hand. A delivery whose lease is so short that it could end before that wakes it.
 
 What it touches of the loop's state: it reads lists and dicts through copies that are made in one step, and
 takes messages out of buffers one by one with `deque.popleft`, as the loop does, so each goes to one of them.
@@ -36,6 +36,7 @@ logger = logging.getLogger("minibroker")
 
 STUCK_S: Final = 5.0  # a loop that has not turned for this long will not begin what it holds
 TICK_S: Final = 1.0  # at most; a third of the shortest lease is looked at twice
+IDLE_TICKS: Final = 3  # so many at once while nothing is in hand: less than STUCK_S
 LEAST_TICK_S: Final = 0.002
 RETRY_S: Final = 1.0
 
@@ -97,7 +98,8 @@ class Attached:
 
     def delivered(self, lease_ms: int) -> None:
         """Note that messages came, or were extended, under a lease of this length."""
-        if lease_ms < 6_000 * TICK_S and Clock.monotonic() + lease_ms / 6_000 < self._wakes_at:
+        within_ms = 6_000 * IDLE_TICKS * TICK_S
+        if lease_ms < within_ms and Clock.monotonic() + lease_ms / 6_000 < self._wakes_at:
             assert self._bell is not None, "only the thread sets when it wakes"
             self._bell.ring()
 
@@ -151,7 +153,7 @@ class Attached:
         assert self._wire is not None
         while not self._stopped and self._session == self._driver.session.session_id:
             # Noted before the look: a delivery that comes behind it rings.
-            self._wakes_at = Clock.monotonic() + TICK_S
+            self._wakes_at = Clock.monotonic() + IDLE_TICKS * TICK_S
             self.tick(Clock.monotonic())
             tick_s = self._tick_s()
             self._wakes_at = Clock.monotonic() + tick_s
@@ -162,7 +164,9 @@ class Attached:
         deliveries = self._driver.session.deliveries.copy().values()
         leases_ms = [delivery.lease_ms for delivery in deliveries if delivery.open > 0]
         leases_ms += [lease_ms for _, lease_ms in self._extended.copy().values()]
-        return min(TICK_S, max(LEAST_TICK_S, min(leases_ms, default=30_000) / 6000))
+        if not leases_ms:
+            return IDLE_TICKS * TICK_S
+        return min(TICK_S, max(LEAST_TICK_S, min(leases_ms) / 6000))
 
     def _receive(self) -> None:
         assert self._wire is not None

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any, Final, Protocol
 
 from minibroker.session.machine import Machine
+from minibroker.shell.monotonic import now_ms
 from minibroker.shell.real_threads import Bell, start_thread
 from minibroker.shell.telling import logger
 
@@ -18,6 +19,7 @@ BUSY_S: Final = 0.02  # while there is no connection
 IDLE_S: Final = (
     0.25  # a connection that is lost is noticed after that: within the server's wait for a resume
 )
+WATCHED_S: Final = 2.5  # a loop polls the connection itself: the keeper does what is due
 
 
 class Owner(Protocol):
@@ -38,6 +40,8 @@ class Keeper:
         self._bell = Bell()
         self._stopped = False
         self._sleeps = False  # for long
+        self.is_watched = False  # by a loop that polls the connection
+        self.until_ms = 0  # when it looks of its own accord, while it is
 
     def start(self) -> None:
         """Start the thread."""
@@ -63,11 +67,18 @@ class Keeper:
             session = self._machine.session
             is_calm = session.is_open and not session.owing
             self._sleeps = is_calm
-            self._bell.wait(IDLE_S if is_calm else SOON_S if session.is_open else BUSY_S)
+            self._bell.wait(self._calm_s() if is_calm else SOON_S if session.is_open else BUSY_S)
             self._sleeps = False
             if not is_calm or not self._stopped:
                 self._look()
         self._bell.close()
+
+    def _calm_s(self) -> float:
+        if not self.is_watched:
+            return IDLE_S
+        now = now_ms()
+        self.until_ms = min(now + int(WATCHED_S * 1_000), self._machine.timers.wake_ms)
+        return max(SOON_S, (self.until_ms - now) / 1_000)
 
     def _look(self) -> None:
         try:

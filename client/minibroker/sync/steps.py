@@ -330,12 +330,17 @@ class Steps:
         self._look(now)
         if self._leader is not None and self._leader.done():
             self._bell.ring()  # its answer was read here
-        if self._must_resolve:
-            self.look_after()
+        keeper = self.keeper
+        if keeper is None:
+            return
+        keeper.is_watched = True
+        if self._must_resolve or self.machine.timers.wake_ms < keeper.until_ms:
+            keeper.soon()
 
     def look_after(self) -> None:
-        """Have the keeper look within a few ms: there is no connection."""
+        """Nobody polls by himself any more: the keeper looks after the connection, as ever."""
         if self.keeper is not None:
+            self.keeper.is_watched = False
             self.keeper.soon()
 
     def _proceed(self, link: Link | PipeLink, now: int) -> None:

@@ -64,6 +64,7 @@ class Pump:
         with suppress(*_GONE):
             self._loop.remove_reader(self._bell.fileno())
         self._unwatch()
+        self._driver.look_after()
         self._bell.close()
 
     def _rung(self) -> None:
