@@ -16,6 +16,7 @@ from minibroker.contrib.celery import envelope
 from minibroker.contrib.celery.intake import Fed
 from minibroker.contrib.celery.leases import Leases
 from minibroker.contrib.celery.names import name_of, settings_of
+from minibroker.contrib.celery.once import terms_of
 from minibroker.sync.message import Message
 
 PASSING: Final = 100  # in hand of a consumer without acks
@@ -182,6 +183,7 @@ class Channel(virtual.Channel):
             options |= {"routing_key": routing_key or "", "match": {}}
         else:
             publish = self._broker.queue(name_of(routing_key)).publish
+            options |= terms_of(headers)
         try:
             return _published(publish, body, headers, options)
         except (Unroutable, UnknownExchange):
