@@ -45,9 +45,9 @@ class Library:
         self.command = command
         self.workers: list[subprocess.Popen[bytes]] = []
 
-    def start(self) -> subprocess.Popen[bytes]:
+    def start(self, *flags: str) -> subprocess.Popen[bytes]:
         """Start one more worker, which is the leader of a group of processes."""
-        words = [sys.executable, "-m", *self.command]
+        words = [sys.executable, "-m", *self.command, *flags]
         log = self.folder / f"worker-{len(self.workers)}.log"
         with log.open("wb") as output:
             worker = subprocess.Popen(

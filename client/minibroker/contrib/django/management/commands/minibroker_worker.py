@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from django.core.management.base import BaseCommand, CommandError
 
-from minibroker.contrib.django.backend import WANTED, MinibrokerBackend
+from minibroker.contrib.django.backend import WANTED, MinibrokerBackend, wrong_name
 from minibroker.contrib.django.interface import task_backends
 
 # These go on to `minibroker worker`, which says what they mean, and judges them.
@@ -44,13 +44,21 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Replace this process by the worker: its signals, its exit codes."""
-        backend = task_backends[options["backend"]]
+        alias = options["backend"]
+        if alias not in task_backends:
+            raise CommandError(f"TASKS has no {alias!r}")
+        backend = task_backends[alias]
         if not isinstance(backend, MinibrokerBackend):
-            raise CommandError(f"TASKS[{options['backend']!r}] is not minibroker's")
+            raise CommandError(f"TASKS[{alias!r}] is not minibroker's")
         names = options["queues"]
         queues = sorted(backend.queues) if names is None else names.split(",")
         if not queues:
             raise CommandError("QUEUES is empty, which means any: say --queues")
+        for name in queues:
+            if backend.queues and name not in backend.queues:  # each of its tasks would be invalid
+                raise CommandError(f"--queues: QUEUES of TASKS[{alias!r}] has no {name!r}")
+            if why := wrong_name(name):
+                raise CommandError(f"--queues: {why}")
         wanted = {"queues": queues} | {name: options[name] for name in ("backend", "concurrency")}
         words = [f"--{name}" for name in FLAGS if options[name]]
         for name in VALUES:
