@@ -6,7 +6,7 @@ from django.apps import AppConfig
 
 
 class MinibrokerConfig(AppConfig):
-    """It has no models, and nothing to migrate."""
+    """It has no table, and nothing to migrate: the dead task of the admin is but a name."""
 
     name = "minibroker.contrib.django"
     label = "minibroker"
