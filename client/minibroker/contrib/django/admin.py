@@ -41,7 +41,7 @@ class Row:
 
 
 @admin.register(DeadTask)
-class DeadTaskAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+class DeadTaskAdmin(admin.ModelAdmin):
     """One page in the place of all those that a model with a table has."""
 
     def has_add_permission(self, request: HttpRequest) -> bool:
