@@ -27,6 +27,25 @@ if TYPE_CHECKING:
 DEFAULT_SEGMENT_BYTES: Final = 64 * 1024 * 1024
 PAGE_BYTES: Final = 4_096  # segments are written in whole pages
 WORDS: Final = "minibroker.words"  # in the context of `serve`: what it was called with
+
+
+class LogAddress(click.ParamType):  # type: ignore[type-arg]  # it takes none in older releases
+    """The servers and the stream of a replicated log."""
+
+    name = "address"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return what it says; click.ParamType."""
+        from minibrokerd.replicated.address import StreamAddress, parse
+
+        if isinstance(value, StreamAddress):
+            return value
+        try:
+            return parse(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
 PEM: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
@@ -47,6 +66,12 @@ class _Serve(click.Command):
     type=click.IntRange(0, 65_535),
     default=limits.DEFAULT_PORT,
     help="Port to listen on; 0: any free one.",
+)
+@shared_option(
+    "--log",
+    type=LogAddress(),
+    help="Keep the log in a stream of NATS JetStream, on several machines, as nats://a,b,c/stream; needs "
+    "minibroker[nats]. The stream is made if there is none. Default: files in the data directory.",
 )
 @shared_option(
     "--segment-bytes",

@@ -11,10 +11,11 @@ be written; `apply(Synced(n))` tells that batches up to n are safe.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from minibroker.contract import limits
+from minibroker.contract.settings import DURABILITIES
 from minibrokerd.core.durable import forwarding, paging
 from minibrokerd.core.model import circuits
 from minibrokerd.core.model.deliveries import BegunSpan
@@ -89,10 +90,12 @@ class Core:
         sizes: Sizes = LARGEST,
         calendar_of: CalendarOf = no_calendars,
         secret: bytes = b"",
+        told: Sequence[str] = DURABILITIES,
     ) -> None:
         """`bodies` makes extents, `calendar_of` calendars of schedules; `sizes` are those of the log.
 
-        `secret` is random, up to 64 bytes: nobody guesses the names that it gives to queues.
+        `secret` is random, up to 64 bytes: nobody guesses the names that it gives to queues. `told` is what
+        confirms call each durability.
         """
         self.store = Store(
             bodies,
@@ -100,6 +103,7 @@ class Core:
             max_queues=max_queues,
             sizes=sizes,
             calendar_of=calendar_of,
+            told=told,
         )
         self.store.chains.go_on = chaining.go_on
         self.store.policies.carry_out = policing.carry_out

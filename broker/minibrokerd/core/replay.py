@@ -254,7 +254,7 @@ class Replay:
         ):
             self._at(number).add(block.first, Live(spans, meta.count), meta.count)
             if meta.session:
-                self._remember(meta, [result_of(block)], b"")
+                self._remember(meta, [result_of(block, self._store.told)], b"")
 
     @_applies(BeginMeta, ExtendMeta)
     def _begin(self, meta: BeginMeta, record: Record) -> None:

@@ -30,6 +30,7 @@ LOG_FAILED: Final = 70
 DRAIN: Final = 71
 FAULT: Final = 72
 NOT_WRITABLE: Final = 73
+DEPOSED: Final = 74
 LOCKED: Final = 75
 NEWER: Final = 76
 INTERRUPTED: Final = 130
@@ -89,6 +90,11 @@ EXITS: Final = (
         NOT_WRITABLE,
         "serve, log, backup, restore: the directory cannot be made, read or written",
         "check its owner, its rights and the space on its disk",
+    ),
+    Exit(
+        DEPOSED,
+        "serve: another broker leads the replicated log; this one confirmed nothing more",
+        "start again, to take over when that one ends",
     ),
     Exit(
         LOCKED,

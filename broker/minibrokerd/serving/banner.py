@@ -6,12 +6,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from minibroker.contract.settings import default_settings
+from minibroker.contract.settings import REPLICATED, default_settings
 from minibrokerd import __version__
 from minibrokerd.core.model.state import Store
-from minibrokerd.log.filelog import FileLog
 from minibrokerd.log.recovery import RecoveryReport
 from minibrokerd.log.seam import Log
+from minibrokerd.replicated.address import StreamAddress
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Recovered:
 
 def look(store: Store, log: Log, ms: int) -> Recovered:
     """Return what stands in `store` after a replay of `log`."""
-    report = log.report if isinstance(log, FileLog) else RecoveryReport()
+    report = getattr(log, "report", RecoveryReport())
     after = "nothing" if not report.segments else "stop" if report.clean else "crash"
     return Recovered(
         after,
@@ -56,13 +56,20 @@ def look(store: Store, log: Log, ms: int) -> Recovered:
     )
 
 
-def banner(address: str, data_dir: Path, recovered: Recovered, page: str = "") -> str:
+def banner(
+    address: str,
+    data_dir: Path,
+    recovered: Recovered,
+    page: str = "",
+    log: StreamAddress | None = None,
+) -> str:
     """Return the block that is printed when clients can come; its first line ends with the address.
 
-    `page` is the address of the HTTP port; empty: there is none.
+    `page` is the address of the HTTP port; empty: there is none. `log` is that of a replicated log.
     """
+    durability = default_settings()["durability"] if log is None else REPLICATED
     how = {
-        "nothing": "a new data directory",
+        "nothing": "a new data directory" if log is None else "a new stream",
         "stop": "after a clean stop",
         "crash": "after a crash or a power cut",
     }[recovered.after]
@@ -75,7 +82,8 @@ def banner(address: str, data_dir: Path, recovered: Recovered, page: str = "") -
             f"minibroker {__version__} listening on {address}",
             *((f"  http       {page}",) if page else ()),
             f"  data       {data_dir.absolute()}",
-            f"  durability {default_settings()['durability']} (the default of a queue)",
+            *((f"  log        {log}, on {log.replicas} servers of NATS",) if log else ()),
+            f"  durability {durability} (the default of a queue)",
             f"  recovered  {recovered.messages} messages in {recovered.queues} queues, "
             f"{recovered.leases} leases, {recovered.sessions} sessions in {recovered.ms} ms",
             f"  started    {how}{torn}",

@@ -13,6 +13,7 @@ from minibrokerd.log.filelog import DEFAULT_SEGMENT_BYTES
 from minibrokerd.monitoring.webhook import Webhook
 from minibrokerd.net.tls import Tls, TlsFiles
 from minibrokerd.process.logs import OwnText, events
+from minibrokerd.replicated.address import StreamAddress
 
 # Beside these the files of certificates and tokens are read again, which have events of their own.
 RELOADABLE: Final = (
@@ -37,6 +38,7 @@ class ServeOptions:
     data_dir: Path
     host: str = "127.0.0.1"
     port: int = limits.DEFAULT_PORT
+    log: StreamAddress | None = None  # None: files in the data directory
     segment_bytes: int = DEFAULT_SEGMENT_BYTES
     auto_create: bool = True
     max_queues: int = limits.MAX_QUEUES

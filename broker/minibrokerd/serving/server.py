@@ -51,6 +51,7 @@ from minibrokerd.schedules.on_demand import calendar_of
 from minibrokerd.serving.banner import Recovered, banner, look
 from minibrokerd.serving.configuration import ServeOptions, reloaded
 from minibrokerd.serving.entry import Entry
+from minibrokerd.serving.which_log import log_of, told_of
 
 WEBHOOK_S: Final = 2.0  # that a stop waits for a webhook, of what its deadline has left
 BACKSTOP_S: Final = 1.0  # after the deadline, when the loop itself is stuck
@@ -157,7 +158,7 @@ class Server:
         self._trimmer = memory.Trimmer()
         self._memory_limit = memory_limit.of_option(options.memory_limit)
         if log is None:
-            log = FileLog(options.data_dir, segment_bytes=options.segment_bytes, digests=True)
+            log = log_of(options)
         self._log = log
         self._core = Core(
             BodyStore(log.segments.read_one) if log.segments else BodyStore(),
@@ -166,6 +167,7 @@ class Server:
             sizes=log.sizes,
             calendar_of=calendar_of,
             secret=token_bytes(32),
+            told=told_of(options),
         )
         self._retained = Retained(FileOps(), os.path.join(options.data_dir, "retained"))
         self._retained.cache.limit(self._memory_limit.bytes // CACHE_SHARE)
@@ -254,6 +256,7 @@ class Server:
             version=__version__,
             address=", ".join(listening.show(*sock.getsockname()[:2]) for sock in sockets),
             data_dir=OwnText(data_dir),
+            **({} if self._options.log is None else {"log": OwnText(self._options.log)}),
             pid=os.getpid(),
             most_connections=self.connections.most,
             segment_bytes=self._options.segment_bytes,
@@ -266,7 +269,10 @@ class Server:
         )
         shown = f"{address}, with TLS" if self._options.tls else address
         write_once(
-            STDOUT, os.fsencode(f"{banner(shown, data_dir, recovered, self._http.address)}\n")
+            STDOUT,
+            os.fsencode(
+                f"{banner(shown, data_dir, recovered, self._http.address, self._options.log)}\n"
+            ),
         )
         self._notifier.ready(f"listening on {address}")
         self._ping()
@@ -434,7 +440,7 @@ class Server:
     def _failed(self, error: BaseException) -> None:
         # Nothing more may leave the broker: what rests on the failed batch, or step, was never safe.
         if isinstance(error, LogError | WrongRecord):
-            code = exits.LOG_FAILED
+            code = error.exit_code if isinstance(error, LogError) else exits.LOG_FAILED
             events.error("log_failed", code=code, text=OwnText(error))
         else:
             code = exits.FAULT

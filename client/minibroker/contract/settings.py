@@ -17,6 +17,7 @@ OVERFLOWS: Final = (
 UNIQUE_MODES: Final = ("drop", "replace", "keep-latest")  # the first one if nothing is said
 TIMES_BY: Final = ("queue", "key", "before-colon", "before-slash", "before-dot", "before-dash")
 DURABILITIES: Final = ("sync", "lazy", "memory")  # from the safest to the fastest
+REPLICATED: Final = "replicated"  # what a confirm calls sync where several machines keep the log
 WORK, LOG = KINDS = "work", "log"  # what a queue is; the first one if nothing is said
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from minibroker.contract import limits
-from minibroker.contract.settings import Settings
+from minibroker.contract.settings import DURABILITIES, Settings
 from minibrokerd.core.model.absent import Absent
 from minibrokerd.core.model.arranging import arrange
 from minibrokerd.core.model.chains import Chains
@@ -73,7 +73,7 @@ class Store:
         "hold_until_ms", "idle", "jitter", "jobs", "kept", "lazy", "lazy_bytes", "looks_left", "max_queues",
         "news", "next_queue_number", "now_ms", "nowhere", "open_batch", "owners", "paused", "pauses", "policies",
         "queues", "results", "retained", "room_bytes", "schedules", "schemas", "sessions", "short", "sizes",
-        "standing", "sums", "synced", "unix_ms", "wheel",
+        "standing", "sums", "synced", "told", "unix_ms", "wheel",
     )  # fmt: skip
 
     def __init__(
@@ -84,8 +84,10 @@ class Store:
         max_queues: int = limits.MAX_QUEUES,
         sizes: Sizes = LARGEST,
         calendar_of: CalendarOf = no_calendars,
+        told: Sequence[str] = DURABILITIES,
     ) -> None:
         self.calendar_of = calendar_of
+        self.told = told  # what confirms call each durability
         self.bodies = bodies
         self.sizes = sizes
         self.room_bytes = sizes.apply_bytes  # of records in the open batch, for one apply

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from minibroker.contract import limits
-from minibroker.contract.settings import DURABILITIES
 from minibrokerd.core.model.claims import Asked, Claims
 from minibrokerd.core.model.columns import COLUMNS, check_sizes, read_columns, spans_of
 from minibrokerd.core.model.deliveries import Run
@@ -169,7 +168,7 @@ def publish(work: Publishing) -> tuple[Result, Sequence[Run], int]:
         enter(store, queue, spans)
     if plan is not None:
         return _confirm_planned(work, queue, block, max(rests_on, before))
-    return result_of(block), (), rests_on
+    return result_of(block, store.told), (), rests_on
 
 
 def _confirm_planned(
@@ -182,22 +181,23 @@ def _confirm_planned(
     by = store.connections[frame.connection].session.client if frame.parts else "a schedule"
     plan.apply(queue, block, by)
     runs = plan.known_runs(queue, block)
-    result = result_of(block) if block is not None else _nothing_stored(queue)
+    told = store.told
+    result = result_of(block, told) if block is not None else _nothing_stored(queue, told)
     if runs:
         result["known"] = len(runs)
     return result, runs, max(rests_on, queue.last_batch if block is None else 0)
 
 
-def _nothing_stored(queue: Queue) -> Result:
-    return {"origin": queue.number, "first": 0, "durability": str(queue.settings["durability"])}
+def _nothing_stored(queue: Queue, told: Sequence[str]) -> Result:
+    return {"origin": queue.number, "first": 0, "durability": told[queue.durability]}
 
 
-def result_of(block: Block) -> Result:
-    """Return what a confirm says of a publish."""
+def result_of(block: Block, told: Sequence[str]) -> Result:
+    """Return what a confirm says of a publish; `told` are the names of durabilities in it."""
     return {
         "origin": block.origin,
         "first": block.first,
-        "durability": DURABILITIES[block.durability],
+        "durability": told[block.durability],
     }
 
 

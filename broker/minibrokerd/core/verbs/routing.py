@@ -7,7 +7,6 @@ from typing import Any, Final, NamedTuple, cast
 
 from minibroker.contract import limits
 from minibroker.contract.exchange_commands import DROP, HEADERS
-from minibroker.contract.settings import DURABILITIES
 from minibroker.contract.wire import RUN
 from minibrokerd.core.model.claims import Claims
 from minibrokerd.core.model.columns import check_sizes, read_columns, spans_of
@@ -195,7 +194,7 @@ def route(work: Routing) -> tuple[Result, Sequence[Run], int]:
     count = part.count
     if not queues:
         work.exchange.unroutable_count += count
-        return {"routed": 0, "queues": "", "durability": DURABILITIES[MEMORY]}, (), 0
+        return {"routed": 0, "queues": "", "durability": store.told[MEMORY]}, (), 0
     work.exchange.routed += count
     for queue in queues:
         if queue.is_limited:
@@ -228,7 +227,7 @@ def route(work: Routing) -> tuple[Result, Sequence[Run], int]:
     result: Result = {
         "routed": len(queues),
         "queues": told,
-        "durability": DURABILITIES[durability],
+        "durability": store.told[durability],
     }
     return result, runs, rests_on
 

@@ -1,0 +1,77 @@
+"""What can go wrong with a replicated log: each class says what the operator can still do."""
+
+from __future__ import annotations
+
+from minibrokerd.log.failures import LogError
+from minibrokerd.process import exits
+
+
+class StreamUnfit(LogError):
+    """The stream, or a server, has settings under which the log would not be safe; nothing was changed."""
+
+    exit_code = exits.USAGE
+
+    def __init__(self, stream: str, faults: list[str]) -> None:
+        super().__init__(
+            f"cannot keep the log in {stream}: {'; '.join(faults)}. "
+            "Change that, or name a stream that is not there yet: it is made with the right settings"
+        )
+        self.faults = faults
+
+
+class StreamUnreachable(LogError):
+    """No server answers, or none that knows who leads the stream."""
+
+    exit_code = exits.UNREACHABLE
+
+    def __init__(self, stream: str, reason: str, advice: str) -> None:
+        super().__init__(f"cannot reach the log in {stream}: {reason}; {advice}")
+
+
+class NoClient(LogError):
+    """The package that speaks with NATS is not installed."""
+
+    exit_code = exits.USAGE
+
+    def __init__(self) -> None:
+        super().__init__(
+            "a log in NATS JetStream needs the package nats-py: pip install 'minibroker[nats]'"
+        )
+
+
+class DamagedStream(LogError):
+    """What stands in the stream is not what was appended; nothing was changed."""
+
+    exit_code = exits.DAMAGED
+
+    def __init__(self, stream: str, sequence: int, what: str) -> None:
+        super().__init__(
+            f"the log in {stream} is damaged at entry {sequence}: {what}; nothing was changed: "
+            "look who else writes to this stream, or purges it"
+        )
+        self.sequence = sequence
+
+
+class Trimmed(LogError):
+    """The broker that leads gave up entries while they were read here."""
+
+    exit_code = exits.UNREACHABLE
+
+    def __init__(self, stream: str, sequence: int) -> None:
+        super().__init__(
+            f"cannot read the log in {stream}: entry {sequence} was trimmed meanwhile, by the broker that leads; "
+            "start again"
+        )
+
+
+class Deposed(LogError):
+    """Another broker leads the log: whatever this one did not confirm yet, it never will."""
+
+    exit_code = exits.DEPOSED
+
+    def __init__(self, stream: str, position: int, what: str) -> None:
+        super().__init__(
+            f"another broker leads the log in {stream}: {what} behind entry {position}, the last one of this one. "
+            "Nothing more was confirmed; start again to follow, or to take over"
+        )
+        self.position = position

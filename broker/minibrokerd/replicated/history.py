@@ -1,0 +1,142 @@
+"""What is known of a log by the entries of it that were read: its store, its epoch, and how long it is.
+
+Entries come in their order, from the oldest on; nothing is asked here. The number of an epoch is counted: an epoch
+record states one more than its writer knew of, and one more than the epoch before it is what it has at least, for
+its writer may not have read all. Every batch states the epoch that it was written in, which its writer knew well,
+so that the count is right behind any batch, whatever was trimmed.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final, NamedTuple
+
+from minibrokerd.log.failures import NewerFormat
+from minibrokerd.log.format import Kind
+from minibrokerd.log.log_versions import FORMAT_VERSION
+from minibrokerd.log.seam import Batch
+from minibrokerd.replicated.entries import Assembly, BadEntry, Whole, statement_of
+from minibrokerd.replicated.failures import DamagedStream
+from minibrokerd.replicated.stream import Entry
+
+STRETCH_BYTES: Final = 16 * 1024 * 1024  # what is trimmed at once
+
+
+class Stretch(NamedTuple):
+    """Entries that are trimmed together: the first one, their bytes, and the newest batch among them."""
+
+    first: int
+    size_bytes: int
+    upto: int
+
+
+class Stretches:
+    """The length of the log, in pieces; the last one is still written."""
+
+    def __init__(self) -> None:
+        self.sealed: deque[Stretch] = deque()
+        self.sealed_bytes = 0
+        self.first = 1  # of the one that is written
+        self.size_bytes = 0
+        self.upto = 0  # the newest batch of all
+
+    def add(self, last: int, size_bytes: int, number: int | None) -> None:
+        """Note an append: the sequence of its last entry, and the number of a batch of data."""
+        self.size_bytes += size_bytes
+        if number is not None:
+            self.upto = number
+        if self.size_bytes >= STRETCH_BYTES:
+            self.sealed.append(Stretch(self.first, self.size_bytes, self.upto))
+            self.sealed_bytes += self.size_bytes
+            self.first, self.size_bytes = last + 1, 0
+
+    def give_up(self, upto: int) -> int:
+        """Forget the stretches whose batches are `upto` or older; return where the log starts now."""
+        while self.sealed and self.sealed[0].upto <= upto:
+            self.sealed_bytes -= self.sealed.popleft().size_bytes
+        return self.sealed[0].first if self.sealed else self.first
+
+
+class History:
+    """Takes entries, and knows what they came to."""
+
+    def __init__(self, name: str) -> None:
+        """`name` is that of the stream, for texts."""
+        self._name = name
+        self._assembly = Assembly()
+        self._owner_bits: tuple[int, int] | None = None
+        self.owner = ""  # of the newest epoch record
+        self.read_to = 0  # the sequence of the last entry
+        self.head = 0  # the sequence of the first one
+        self.log_start = 1  # as the newest checkpoint says
+        self.epoch = 0
+        self.store_id = b""
+        self.session_key = b""
+        self.number = 0  # of the newest batch of data
+        self.now_ms = 0
+        self.is_clean = True
+        self.batches = 0
+        self.stretches = Stretches()
+
+    def begin(self, first: int) -> None:
+        """Say which entry is the first one that is there."""
+        self.head = self.stretches.first = first
+        self.read_to = first - 1
+
+    def take(self, entry: Entry) -> Batch | None:
+        """Take the next entry; return the batch of data that it completes.
+
+        Raises:
+            DamagedStream: it is not what was appended, or a broker appended it that did not lead.
+            NewerFormat: a newer release wrote it.
+        """
+        assert entry.sequence == self.read_to + 1, "entries come in their order"
+        try:
+            whole = self._assembly.add(entry)
+            self.read_to = entry.sequence
+            return None if whole is None else self._know(whole)
+        except BadEntry as error:
+            raise DamagedStream(self._name, entry.sequence, str(error)) from error
+
+    def end(self) -> None:
+        """See that what was read is a whole log; DamagedStream."""
+        if not self._assembly.is_between:
+            raise DamagedStream(self._name, self.read_to, "a batch has no end")
+        if self.head > max(self.log_start, 1):
+            what = f"the log starts at entry {self.log_start}, and that is not there"
+            raise DamagedStream(self._name, self.head, what)
+
+    def _know(self, whole: Whole) -> Batch | None:
+        header = whole.header
+        kind = header.kind
+        if kind is Kind.SEGMENT:
+            self._owner_bits = whole.owner_bits
+            self.epoch = max(self.epoch + 1, header.epoch)
+        elif self._owner_bits not in (None, whole.owner_bits):
+            raise BadEntry(f"it is by a broker that did not lead, and {self.owner} did")
+        self.epoch = max(self.epoch, header.epoch)
+        self.now_ms = max(self.now_ms, header.now_ms)
+        if kind is not Kind.DATA:
+            self._state(whole)
+            self.stretches.add(whole.last, whole.size_bytes, None)
+            return None
+        if header.number <= self.number:
+            raise BadEntry(f"batch {header.number} comes behind batch {self.number}")
+        self.number, self.is_clean = header.number, False
+        self.batches += 1
+        self.stretches.add(whole.last, whole.size_bytes, header.number)
+        return whole.batch()
+
+    def _state(self, whole: Whole) -> None:
+        says, kind = statement_of(whole), whole.header.kind
+        if says.format_version > FORMAT_VERSION:
+            raise NewerFormat(self._name, says.format_version, FORMAT_VERSION)
+        if kind is Kind.SEGMENT:
+            self.owner = says.owner
+        # Whoever led as the first may not have been the only one who tried: the first record counts, and where it
+        # was trimmed, the checkpoint.
+        if not self.store_id or kind is Kind.MARKER:
+            self.store_id, self.session_key = whole.header.origin.store_id, says.session_key
+        if kind is Kind.MARKER:
+            self.log_start = says.log_start
+        self.is_clean = self.is_clean if kind is Kind.SEGMENT else kind is Kind.FOOTER

@@ -1,0 +1,368 @@
+"""`JetStreamLog`: the log of the engine in a replicated stream.
+
+One append is one group commit, and one is in flight. Bodies stay in memory; what is in the stream is read at a
+start alone. The log is given up in stretches, as a file log in segments: what lives in the oldest one is copied
+forward, a checkpoint says that the log starts behind it, and then it is purged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from functools import partial
+from time import monotonic
+from typing import Any, Final
+
+from minibrokerd.log import format as layout
+from minibrokerd.log.failures import LogError
+from minibrokerd.log.format import Kind
+from minibrokerd.log.log_versions import FORMAT_VERSION
+from minibrokerd.log.recovery import RecoveryReport
+from minibrokerd.log.seam import RESERVE_SEGMENTS, Batch, Meanwhile, Place, Record, Room
+from minibrokerd.log.sizes import LARGEST
+from minibrokerd.process.logs import OwnText, events
+from minibrokerd.replicated.entries import Statement, encoded, new_owner
+from minibrokerd.replicated.failures import Deposed
+from minibrokerd.replicated.history import STRETCH_BYTES, History
+from minibrokerd.replicated.leading import Fence, Overtaken
+from minibrokerd.replicated.stream import EntriesGone, Entry, Stream, StreamAway
+from minibrokerd.replicated.taking_over import OpenStream, TakeOver
+
+LOOK_S: Final = 0.5  # without an append: whether somebody else leads is looked at
+CLOSE_S: Final = 5.0  # that a stop waits for its footer
+TOLD_S: Final = 1.0  # an append that waits for longer is told
+
+
+class JetStreamLog:
+    """A log in a stream that `open_stream` connects to: once to read it, and once to append."""
+
+    def __init__(self, name: str, open_stream: OpenStream, owner: str = "") -> None:
+        """`name` is that of the stream, and `owner` what others know this broker by; both for texts."""
+        self.name = name
+        self._open_stream = open_stream
+        self._owner = new_owner(owner or f"{socket.gethostname()}, process {os.getpid()}")
+        self.history = History(name)
+        self.sizes = LARGEST
+        self.epoch = 0
+        self.store_id = b""
+        self.session_key = b""
+        self.now_ms = 0
+        self.next_number = 1
+        self.clean = True
+        self.segment_bytes = STRETCH_BYTES
+        self.reserve_segments = RESERVE_SEGMENTS
+        self.lacks_space = False
+        self.rest_bytes = 0
+        self.report = RecoveryReport()
+        self._taking: TakeOver | None = None
+        self._fence: Fence | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = 0
+        self._jobs: deque[tuple[list[bytes], Callable[[int], object]]] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._works = False  # somebody appends what is in `_jobs`
+        self._is_over = False
+        self._appended_s = 0.0
+        self._stalled_s = 0.0  # since when an append waits for the stream; 0: none does
+        self._told = False
+        self._stamp = (0, 0)
+        self._on_synced: Callable[[int], None] = _not_led
+        self._on_failed: Callable[[BaseException], None] = _not_led
+
+    # -- a start ------------------------------------------------------------------------------------
+
+    def recover(self) -> Iterator[Batch]:
+        """Read the log, and lead it: from the last batch on, nobody who led before can append.
+
+        Raises:
+            LogError: see `failures.py`.
+        """
+        self._taking = TakeOver(
+            self.history, self._open_stream, partial(self._make_fence, pause=asyncio.sleep), self._claim
+        )  # fmt: skip
+        yield from self._taking.batches()
+        history = self.history
+        self.store_id, self.session_key = history.store_id, history.session_key
+        self.now_ms, self.clean = history.now_ms, history.is_clean
+        stretches = history.stretches
+        self.report.segments = len(stretches.sealed) + 1 if history.batches else 0
+        self.report.batches, self.report.clean = history.batches, history.is_clean
+
+    @property
+    def recovered_percent(self) -> int:
+        """How much of the log was read."""
+        end = self._taking.end if self._taking is not None else 0
+        return min(100, 100 * self.history.read_to // end) if end else 100
+
+    def start(
+        self,
+        now_ms: int,
+        unix_ms: int,
+        on_synced: Callable[[int], None],
+        on_room: Callable[[], None],
+        on_failed: Callable[[BaseException], None],
+    ) -> None:
+        """Go on under the epoch that `recover` claimed."""
+        assert self._taking is not None, "recover() comes first"
+        assert self._taking.position, "recover() comes first, to its end"
+        self._on_synced, self._on_failed = on_synced, on_failed
+        self.epoch, self.next_number = self.history.epoch, self.history.number + 1
+        self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
+        self._stamp = now_ms, unix_ms
+        self._works = True  # until there is a connection
+        self._spawn(self._connect())
+        self._loop.call_later(LOOK_S, self._look)
+
+    def _make_fence(self, stream: Stream, pause: Callable[[float], Any]) -> Fence:
+        return Fence(stream, self._is_own, pause, self._stalls)
+
+    def _is_own(self, entry: Entry) -> bool:
+        header = layout.decode_header(entry.body, 0)
+        if header is None or not entry.is_epoch:
+            return False
+        return (header.origin.segment, header.origin.generation) == self._owner.bits
+
+    def _claim(self) -> bytes:
+        """Return the body of an epoch record that states one more than is known."""
+        history = self.history
+        if not self.session_key:
+            self.store_id = history.store_id or os.urandom(16)
+            self.session_key = history.session_key or os.urandom(32)
+        return self._state(Kind.SEGMENT, 1, max(history.log_start, 1))[0]
+
+    def _state(self, kind: Kind, more: int, log_start: int) -> list[bytes]:
+        says = Statement(FORMAT_VERSION, log_start, self.session_key, self._owner.name)
+        return self._encoded([says.record()], kind, self.history.number, *self._stamp, more)
+
+    def _encoded(
+        self, records: list[Record], kind: Kind, number: int, now_ms: int, unix_ms: int, more: int = 0
+    ) -> list[bytes]:  # fmt: skip
+        claims = self._fence.claims if self._fence is not None else 0
+        return encoded(
+            records,
+            kind,
+            store_id=self.store_id,
+            owner=self._owner,
+            number=number,
+            epoch=self.history.epoch + claims + more,
+            now_ms=now_ms,
+            unix_ms=unix_ms,
+        )
+
+    async def _connect(self) -> None:
+        assert self._taking is not None
+        while not self._is_over:
+            try:
+                stream = await self._open_stream()
+            except LogError as error:
+                self._stalls(str(error))
+                continue
+            self._fence = self._make_fence(stream, asyncio.sleep)
+            self._fence.position = self._taking.position
+            await self._work()
+            return
+
+    # -- appending ----------------------------------------------------------------------------------
+
+    def append(self, batch: Batch) -> None:
+        """Append one batch; `on_synced(batch.number)` follows."""
+        assert batch.number >= self.next_number, "numbers grow"
+        self.next_number = batch.number + 1
+        self._stamp = batch.now_ms, batch.unix_ms
+        self.history.number = batch.number
+        parts = self._encoded(batch.records, Kind.DATA, batch.number, batch.now_ms, batch.unix_ms)
+        self._put(parts, partial(self._synced, batch.number))
+
+    def append_now(self, batch: Batch, wait_us: int, meanwhile: Meanwhile) -> bool:
+        """As `append`: the servers are too far away to be waited for."""
+        self.append(batch)
+        return False
+
+    def _put(self, parts: list[bytes], done: Callable[[int], object]) -> None:
+        self._jobs.append((parts, done))
+        if not self._works:
+            self._works = True
+            self._spawn(self._work())
+
+    async def _work(self) -> None:
+        """Append what is there, one after the other."""
+        fence = self._fence
+        assert fence is not None
+        try:
+            while self._jobs and not self._is_over:
+                parts, done = self._jobs[0]
+                await fence.append(parts, partial(self._again, parts))
+                self._appended_s = monotonic()
+                if self._stalled_s:
+                    self._goes_on()
+                self._jobs.popleft()
+                done(sum(map(len, parts)))
+        except Overtaken as overtaken:
+            self._fail(Deposed(self.name, fence.position, overtaken.what))
+        finally:
+            self._works = False
+
+    def _again(self, parts: list[bytes]) -> bytes:
+        return self._state(Kind.SEGMENT, 1, self.history.log_start)[0]
+
+    def _synced(self, number: int, size_bytes: int) -> None:
+        assert self._fence is not None
+        self.history.stretches.add(self._fence.position, size_bytes, number)
+        self._on_synced(number)
+
+    def _fail(self, error: BaseException) -> None:
+        if not self._is_over:
+            self._is_over = True
+            self._on_failed(error)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        assert self._loop is not None
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._fail(error)
+
+    # -- whether it goes on -------------------------------------------------------------------------
+
+    def _stalls(self, reason: str) -> None:
+        now_s = monotonic()
+        if not self._stalled_s:
+            self._stalled_s, self._told = now_s, False
+        elif not self._told and now_s - self._stalled_s > TOLD_S:
+            self._told = True
+            events.warning("log_stalled", stream=OwnText(self.name), text=OwnText(reason))
+
+    def _goes_on(self) -> None:
+        if self._told:
+            events.info("log_goes_on", ms=round((monotonic() - self._stalled_s) * 1_000))
+        self._stalled_s = 0.0
+
+    def _look(self) -> None:
+        """Now and then: a broker that has nothing to append finds out all the same that it does not lead."""
+        if self._is_over or self._loop is None:
+            return
+        if not self._works and self._fence is not None and monotonic() - self._appended_s > LOOK_S:
+            self._spawn(self._look_behind(self._fence))
+        self._loop.call_later(LOOK_S, self._look)
+
+    async def _look_behind(self, fence: Fence) -> None:
+        position = fence.position
+        try:
+            found = await fence.stream.read(position + 1, 1)
+        except StreamAway:
+            return  # an append finds out what that means
+        except EntriesGone as gone:
+            self._fail(Deposed(self.name, position, f"entry {gone.first} is there"))
+            return
+        if found and fence.position == position and not self._works:
+            self._fail(Deposed(self.name, position, "an entry is there"))
+
+    # -- its length ---------------------------------------------------------------------------------
+
+    def room_for(self, size_bytes: int) -> Room:
+        """There is room while the stream takes what comes; a full one makes appends wait."""
+        return Room.GRANTED
+
+    def last_room_for(self, size_bytes: int, *, copies: bool) -> bool:
+        """As `room_for`."""
+        return True
+
+    @property
+    def disk_bytes(self) -> int:
+        """The bytes of the log that one server has."""
+        stretches = self.history.stretches
+        return stretches.sealed_bytes + stretches.size_bytes
+
+    @property
+    def oldest_upto(self) -> int | None:
+        """The newest batch in the oldest stretch; None while that one is still written."""
+        sealed = self.history.stretches.sealed
+        return sealed[0].upto if sealed else None
+
+    def free(self, upto: int, now_ms: int, unix_ms: int, done: Callable[[], None]) -> None:
+        """Append a checkpoint behind which nobody needs the stretches up to this batch, then have them purged."""
+        history = self.history
+        history.log_start = history.stretches.give_up(upto)
+        self._stamp = now_ms, unix_ms
+        self._put(
+            self._state(Kind.MARKER, 0, history.log_start),
+            partial(self._trimmed, history.log_start, done),
+        )
+
+    def _trimmed(self, log_start: int, done: Callable[[], None], size_bytes: int) -> None:
+        assert self._fence is not None
+        self.history.stretches.add(self._fence.position, size_bytes, None)
+        self._spawn(self._purge(self._fence, log_start, done))
+
+    async def _purge(self, fence: Fence, log_start: int, done: Callable[[], None]) -> None:
+        # Behind the end the numbering would jump; what is not purged now goes with the next stretch.
+        if log_start <= fence.position and not self._is_over:
+            try:
+                await fence.stream.purge(log_start)
+            except StreamAway as away:
+                events.warning("trim_failed", stream=OwnText(self.name), text=OwnText(away))
+        done()
+
+    # -- what only a log of files has ---------------------------------------------------------------
+
+    @property
+    def last_place(self) -> Place | None:
+        """Nowhere: nothing is read back."""
+        return None
+
+    def keep_digest(self, segment: int, payload: bytes) -> None:
+        """A start reads everything."""
+
+    def read(self, segment: int, offsets: Sequence[int]) -> list[Record | None]:
+        """Nothing leaves memory, so nobody asks."""
+        raise AssertionError("nothing left memory")
+
+    def read_one(self, segment: int, offset: int) -> Record:
+        """As `read`."""
+        raise AssertionError("nothing left memory")
+
+    def scrub(self) -> Iterator[LogError | None]:
+        """Nothing was taken on trust."""
+        return iter(())
+
+    def mark(self, now_ms: int, unix_ms: int) -> None:
+        """An ack of a majority needs no marker."""
+
+    def look(self) -> None:
+        """See `_look`."""
+
+    # -- the end ------------------------------------------------------------------------------------
+
+    def close(self, now_ms: int, unix_ms: int) -> None:
+        """Append the footer of a clean stop and leave; waits for it only where another thread has the loop."""
+        loop = self._loop
+        assert loop is not None, "not led"
+        self._stamp = now_ms, unix_ms
+        if threading.get_ident() == self._thread:
+            self._is_over = True
+            return  # before the port was open: the next start finds the log as after a crash, and nothing in it
+        done = asyncio.run_coroutine_threadsafe(self._close(), loop)
+        try:
+            done.result(CLOSE_S)
+        except TimeoutError:
+            events.warning("log_stalled", stream=OwnText(self.name), text="no footer was written")
+
+    async def _close(self) -> None:
+        written = asyncio.Event()
+        self._put(self._state(Kind.FOOTER, 0, self.history.log_start), lambda size: written.set())
+        await written.wait()
+        self._is_over = True
+        if self._fence is not None:
+            await self._fence.stream.close()
+
+
+def _not_led(*_: object) -> None:
+    raise AssertionError("the log is not led")

@@ -1,0 +1,329 @@
+"""The stream of `stream.py` on NATS JetStream, by nats-py.
+
+Only those headers are sent that a replicated stream was tried with for long: the expected last sequence, and the
+three of an atomic batch. A body stays well below the limit of a message: one that exceeds it together with
+its headers ends the connection, and nats-py never makes it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from time import monotonic
+from typing import Any, Final
+
+from minibrokerd.replicated.address import StreamAddress
+from minibrokerd.replicated.failures import NoClient, StreamUnfit, StreamUnreachable
+from minibrokerd.replicated.settings import config_of, unfit
+from minibrokerd.replicated.stream import (
+    PART_BYTES,
+    Acked,
+    EntriesGone,
+    Entry,
+    Info,
+    NoRoom,
+    Outcome,
+    Refused,
+    StreamAway,
+    Unknown,
+)
+
+APPEND_S: Final = 2.0  # a leader that lives answers a batch of 24 MiB in 0.2 s
+ANSWER_S: Final = 2.0
+READ_S: Final = 5.0
+CONNECT_S: Final = 2
+OPEN_S: Final = 15.0  # that a start waits for a leader: an election takes 4 to 9 s
+AGAIN_S: Final = 0.25
+PING_S: Final = 1  # twice unanswered, and another server is tried
+PENDING_BYTES: Final = 64 * 1024 * 1024  # a batch is handed over whole
+HEADERS_BYTES: Final = 4 * 1024
+MOST_MESSAGES: Final = 1_000  # of one answer to a read
+EXPECTED: Final = "Nats-Expected-Last-Sequence"
+BATCH_ID: Final = "Nats-Batch-Id"
+BATCH_SEQUENCE: Final = "Nats-Batch-Sequence"
+BATCH_COMMIT: Final = "Nats-Batch-Commit"
+SEQUENCE: Final = "Nats-Sequence"
+SUBJECT: Final = "Nats-Subject"
+STATUS: Final = "Status"
+END_OF_BATCH: Final = "204"
+NOT_FOUND: Final = "404"
+NO_RESPONDERS: Final = "503"
+# Codes of errors of JetStream.
+WRONG_LAST: Final = 10071
+NO_STREAM: Final = 10059
+STORE_FAILED: Final = 10077
+NO_PEERS: Final = (10004, 10005, 10008, 10009)  # a cluster that has just started, or has no leader
+LAST: Final = re.compile(r"wrong last sequence: (\d+)")
+FULL: Final = re.compile("maximum (bytes|messages) exceeded")
+
+
+class NatsStream:
+    """One stream, over one connection that is made again when it is lost; see `Stream`."""
+
+    def __init__(self, address: StreamAddress) -> None:
+        self.name = str(address)
+        self._address = address
+        self._client: Any = None
+        self._closed = asyncio.Event()  # the connection is given up by nats-py
+        self._errors: tuple[type[BaseException], ...] = (OSError, TimeoutError)
+        self._inbox = ""
+        self._answers: dict[str, asyncio.Queue[Any]] = {}
+        self._asked = 0
+        self.said = ""  # the last thing that the client said of the connection
+
+    # -- a start ------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Connect, make the stream if there is none, and see that its settings are safe.
+
+        Raises:
+            NoClient, StreamUnfit, StreamUnreachable
+        """
+        until_s = monotonic() + OPEN_S
+        while True:
+            try:
+                await self._connect()
+                said = await self._ask("STREAM.INFO", b"", ANSWER_S)
+                error = said.get("error")
+                if error is not None and error["err_code"] == NO_STREAM:
+                    said = await self._make()
+                    error = said.get("error")
+                if error is None:
+                    self._look_at(said)
+                    return
+                if error["err_code"] not in NO_PEERS:
+                    raise StreamUnfit(self.name, [error.get("description", str(error))])
+                reason = error["description"]
+            except StreamAway as away:
+                reason = str(away)
+            if monotonic() > until_s:
+                await self.close()
+                advice = "see that most servers of NATS run and reach each other, then start again"
+                raise StreamUnreachable(self.name, reason, advice)
+            await asyncio.sleep(AGAIN_S)
+
+    async def connect(self) -> None:
+        """Connect, and leave all else to the first append; StreamAway."""
+        await self._connect()
+
+    async def _connect(self) -> None:
+        if self._client is not None and not self._closed.is_set():
+            return
+        try:
+            from nats import errors
+            from nats.aio.client import Client
+        except ImportError as error:
+            raise NoClient from error
+        self._errors = (errors.Error, OSError, TimeoutError)
+        closed = self._closed = asyncio.Event()
+
+        async def on_closed() -> None:
+            closed.set()
+
+        async def on_error(error: Exception) -> None:
+            self.said = str(error) or type(error).__name__
+
+        login: dict[str, Any] = {}
+        if self._address.user:
+            login = {"user": self._address.user, "password": str(self._address.password)}
+        client = Client()
+        try:
+            # Each server twice at the most; once connected, it is to try for ever.
+            await client.connect(
+                servers=[f"nats://{place}" for place in self._address.servers],
+                name="minibroker",
+                connect_timeout=CONNECT_S,
+                reconnect_time_wait=AGAIN_S,
+                max_reconnect_attempts=1,
+                ping_interval=PING_S,
+                closed_cb=on_closed,
+                error_cb=on_error,
+                pending_size=PENDING_BYTES,
+                **login,
+            )
+            client.options["max_reconnect_attempts"] = -1
+        except self._errors as error:
+            with suppress(*self._errors):
+                await client.close()
+            raise StreamAway(f"no server answers ({self.said or _words(error)})") from error
+        self._client, self._inbox = client, client.new_inbox()
+        await client.subscribe(f"{self._inbox}.*", cb=self._answered)
+
+    async def _make(self) -> dict[str, Any]:
+        config = config_of(self._address)
+        return await self._ask("STREAM.CREATE", json.dumps(config).encode(), 5.0)
+
+    def _look_at(self, said: Mapping[str, Any]) -> None:
+        faults = unfit(said["config"], self._address)
+        most = self._client.max_payload
+        if most < PART_BYTES + HEADERS_BYTES:
+            faults.append(
+                f"max_payload of the server is {most}, {PART_BYTES + HEADERS_BYTES} is needed"
+            )
+        if faults:
+            raise StreamUnfit(self.name, faults)
+
+    # -- appending ----------------------------------------------------------------------------------
+
+    async def append(
+        self, parts: Sequence[bytes], expected: int, *, is_epoch: bool = False
+    ) -> Outcome:
+        """Publish one message, or an atomic batch of them; see `Stream`."""
+        client = self._client
+        if client is None or not client.is_connected:
+            # Not handed to the client: it would send it when it is connected again, long after.
+            return await self._unconnected()
+        address = self._address
+        subject = address.epoch_subject if is_epoch else address.record_subject
+        headers = {EXPECTED: str(expected)}
+        try:
+            if len(parts) > 1:
+                batch_id = os.urandom(8).hex()
+                for index, part in enumerate(parts, 1):
+                    headers |= {BATCH_ID: batch_id, BATCH_SEQUENCE: str(index)}
+                    if index == len(parts):
+                        headers[BATCH_COMMIT] = "1"
+                        break
+                    await client.publish(subject, part, headers=headers)
+                    headers = {}
+            answer = await client.request(subject, parts[-1], timeout=APPEND_S, headers=headers)
+        except self._errors as error:
+            is_led = type(error).__name__ != "NoRespondersError"
+            return Unknown(_words(error), is_led)
+        return _outcome(answer.data)
+
+    async def _unconnected(self) -> Outcome:
+        if self._client is None or self._closed.is_set():
+            try:
+                await self._connect()
+            except StreamAway as away:
+                return Unknown(str(away), is_led=False)
+        return Unknown("not connected to a server", is_led=False)
+
+    # -- reading ------------------------------------------------------------------------------------
+
+    async def read(self, first: int, most_bytes: int) -> list[Entry]:
+        """Read by a direct get of a batch, from whichever replica answers; see `Stream`."""
+        await self._connect()
+        wish = {"seq": first, "batch": MOST_MESSAGES, "max_bytes": most_bytes}
+        self._asked += 1
+        token = str(self._asked)
+        answers = self._answers[token] = asyncio.Queue()
+        subject = f"$JS.API.DIRECT.GET.{self._address.stream}"
+        found: list[Entry] = []
+        try:
+            await self._client.publish(
+                subject, json.dumps(wish).encode(), reply=f"{self._inbox}.{token}"
+            )
+            async with asyncio.timeout(READ_S):
+                while (entry := self._entry(await answers.get())) is not None:
+                    found.append(entry)
+        except self._errors as error:
+            if not found:
+                raise StreamAway(_words(error)) from error
+        finally:
+            del self._answers[token]
+        return _from(first, found)
+
+    def _entry(self, message: Any) -> Entry | None:
+        headers = {str(getattr(name, "value", name)): at for name, at in message.headers.items()}
+        status = headers.get(STATUS)
+        if status in (END_OF_BATCH, NOT_FOUND):
+            return None
+        if status is not None:
+            raise StreamAway(f"status {status} {headers.get('Description', '')}".rstrip())
+        is_epoch = headers[SUBJECT] == self._address.epoch_subject
+        return Entry(int(headers[SEQUENCE]), is_epoch, message.data)
+
+    async def _answered(self, message: Any) -> None:
+        answers = self._answers.get(message.subject.rpartition(".")[2])
+        if answers is not None:  # else it is late
+            answers.put_nowait(message)
+
+    # -- what else there is -------------------------------------------------------------------------
+
+    async def info(self) -> Info:
+        """Ask for the state of the stream; see `Stream`."""
+        said = await self._ask_well("STREAM.INFO", b"")
+        state, cluster = said["state"], said.get("cluster") or {}
+        replicas = cluster.get("replicas") or []
+        leader = cluster.get("leader") or ("" if replicas else "the only one")
+        return Info(
+            state["first_seq"],
+            state["last_seq"],
+            state["bytes"],
+            leader,
+            (*((leader,) if leader else ()), *(each["name"] for each in replicas)),
+            tuple(
+                each["name"] for each in replicas if each.get("offline") or not each.get("current")
+            ),
+        )
+
+    async def purge(self, below: int) -> None:
+        """Purge by sequence; see `Stream`."""
+        await self._ask_well("STREAM.PURGE", json.dumps({"seq": below}).encode())
+
+    async def step_down(self, preferred: str = "") -> None:
+        """Ask the leader to step down; see `Stream`."""
+        wish = {"placement": {"preferred": preferred}} if preferred else {}
+        await self._ask_well("STREAM.LEADER.STEPDOWN", json.dumps(wish).encode())
+
+    async def _ask_well(self, verb: str, wish: bytes) -> dict[str, Any]:
+        await self._connect()
+        said = await self._ask(verb, wish, ANSWER_S)
+        if "error" in said:
+            raise StreamAway(said["error"].get("description", "an error without a word"))
+        return said
+
+    async def _ask(self, verb: str, wish: bytes, timeout_s: float) -> dict[str, Any]:
+        subject = f"$JS.API.{verb}.{self._address.stream}"
+        try:
+            answer = await self._client.request(subject, wish, timeout=timeout_s)
+        except self._errors as error:
+            raise StreamAway(_words(error)) from error
+        said: dict[str, Any] = json.loads(answer.data)
+        return said
+
+    async def close(self) -> None:
+        """Close the connection; see `Stream`."""
+        client, self._client = self._client, None
+        if client is not None:
+            with suppress(*self._errors):
+                await client.close()
+
+
+def _outcome(data: bytes) -> Outcome:
+    said = json.loads(data) if data else {}
+    error = said.get("error")
+    if error is None:
+        return Acked(said["seq"]) if "seq" in said else Unknown("an empty answer")
+    words = error.get("description", str(error))
+    wrong = LAST.search(words)
+    if error.get("err_code") == WRONG_LAST and wrong is not None:
+        return Refused(int(wrong[1]))
+    if error.get("err_code") == STORE_FAILED and FULL.search(words):
+        return NoRoom(words)
+    return Unknown(words)
+
+
+def _from(first: int, found: list[Entry]) -> list[Entry]:
+    """Return what is without a gap from `first` on; EntriesGone if that one is not there, but others are."""
+    if found and found[0].sequence != first:
+        raise EntriesGone(first, found[0].sequence)
+    for index, entry in enumerate(found):
+        if entry.sequence != first + index:
+            return found[:index]
+    return found
+
+
+def _words(error: BaseException) -> str:
+    words = {
+        "NoRespondersError": "the stream has no leader",
+        "TimeoutError": "no answer in time",
+        "NoServersError": "no server can be reached",
+    }
+    return words.get(type(error).__name__) or str(error) or type(error).__name__

@@ -1,0 +1,35 @@
+"""Which log a broker has: files in its data directory, or a stream that several machines keep."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from minibroker.contract.settings import DURABILITIES, REPLICATED
+from minibrokerd.log.filelog import FileLog
+from minibrokerd.log.seam import Log
+from minibrokerd.replicated.stream import Stream
+from minibrokerd.serving.configuration import ServeOptions
+
+
+def log_of(options: ServeOptions) -> Log:
+    """Return the log that `serve` was asked for; nothing is opened yet."""
+    address = options.log
+    if address is None:
+        return FileLog(options.data_dir, segment_bytes=options.segment_bytes, digests=True)
+    # Here: who has a log of files imports neither.
+    from minibrokerd.replicated.log import JetStreamLog
+    from minibrokerd.replicated.nats_stream import NatsStream
+
+    async def open_stream() -> Stream:
+        stream = NatsStream(address)
+        await stream.open()
+        return stream
+
+    return JetStreamLog(str(address), open_stream)
+
+
+def told_of(options: ServeOptions) -> Sequence[str]:
+    """Return what confirms call each durability."""
+    if options.log is None:
+        return DURABILITIES
+    return tuple(REPLICATED if name == "sync" else name for name in DURABILITIES)
