@@ -36,7 +36,7 @@ class LogAddress(click.ParamType):  # type: ignore[type-arg]  # it takes none in
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return what it says; click.ParamType."""
-        from minibrokerd.replicated.address import StreamAddress, parse
+        from minibrokerd.replicated.stream_address import StreamAddress, parse
 
         if isinstance(value, StreamAddress):
             return value

@@ -99,7 +99,7 @@ class Deposed(LogError):
     `expected` is the number of the batch that we appended last, `found` that of the batch the log ends with.
     """
 
-    exit_code = exits.LOCKED
+    exit_code = exits.DEPOSED
 
     def __init__(self, name: str, expected: int, found: int) -> None:
         super().__init__(

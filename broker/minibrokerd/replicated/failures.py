@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from minibrokerd.log.failures import LogError
+from minibrokerd.log.failures import Deposed, LogError
 from minibrokerd.process import exits
 
 
@@ -64,14 +64,16 @@ class Trimmed(LogError):
         )
 
 
-class Deposed(LogError):
-    """Another broker leads the log: whatever this one did not confirm yet, it never will."""
+class AnotherLeads(Deposed):
+    """Another broker leads the stream: whatever this one did not confirm yet, it never will.
 
-    exit_code = exits.DEPOSED
+    `expected` is the last entry of this broker, `found` the one behind it.
+    """
 
     def __init__(self, stream: str, position: int, what: str) -> None:
-        super().__init__(
+        LogError.__init__(
+            self,
             f"another broker leads the log in {stream}: {what} behind entry {position}, the last one of this one. "
-            "Nothing more was confirmed; start again to follow, or to take over"
+            "Nothing more was confirmed; start again to take over when that one ends",
         )
-        self.position = position
+        self.expected, self.found = position, position + 1

@@ -22,11 +22,11 @@ from minibrokerd.log.failures import LogError
 from minibrokerd.log.format import Kind
 from minibrokerd.log.log_versions import FORMAT_VERSION
 from minibrokerd.log.recovery import RecoveryReport
-from minibrokerd.log.seam import RESERVE_SEGMENTS, Batch, Meanwhile, Place, Record, Room
+from minibrokerd.log.seam import Batch, Meanwhile, Place, Record, Room, SegmentStore, nothing
 from minibrokerd.log.sizes import LARGEST
 from minibrokerd.process.logs import OwnText, events
 from minibrokerd.replicated.entries import Statement, encoded, new_owner
-from minibrokerd.replicated.failures import Deposed
+from minibrokerd.replicated.failures import AnotherLeads
 from minibrokerd.replicated.history import STRETCH_BYTES, History
 from minibrokerd.replicated.leading import Fence, Overtaken
 from minibrokerd.replicated.stream import EntriesGone, Entry, Stream, StreamAway
@@ -54,9 +54,7 @@ class JetStreamLog:
         self.next_number = 1
         self.clean = True
         self.segment_bytes = STRETCH_BYTES
-        self.reserve_segments = RESERVE_SEGMENTS
-        self.lacks_space = False
-        self.rest_bytes = 0
+        self.segments: SegmentStore | None = None
         self.report = RecoveryReport()
         self._taking: TakeOver | None = None
         self._fence: Fence | None = None
@@ -64,6 +62,7 @@ class JetStreamLog:
         self._thread = 0
         self._jobs: deque[tuple[list[bytes], Callable[[int], object]]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._under_way = False  # a batch of the engine is
         self._works = False  # somebody appends what is in `_jobs`
         self._is_over = False
         self._appended_s = 0.0
@@ -98,7 +97,7 @@ class JetStreamLog:
         end = self._taking.end if self._taking is not None else 0
         return min(100, 100 * self.history.read_to // end) if end else 100
 
-    def start(
+    def lead(
         self,
         now_ms: int,
         unix_ms: int,
@@ -168,18 +167,25 @@ class JetStreamLog:
 
     # -- appending ----------------------------------------------------------------------------------
 
-    def append(self, batch: Batch) -> None:
-        """Append one batch; `on_synced(batch.number)` follows."""
+    def append(
+        self, batch: Batch, expected: int, wait_us: int = 0, meanwhile: Meanwhile = nothing
+    ) -> bool:
+        """Append one batch; `on_synced(batch.number)` follows. The servers are too far away to be waited for."""
         assert batch.number >= self.next_number, "numbers grow"
+        assert not self._under_way, "one batch at a time"
+        if self._is_over:
+            return False
+        if expected != self.next_number - 1:  # the stream has the fence; this one is our own
+            what = f"batch {expected} was expected to be the last, and {self.next_number - 1} is"
+            self._is_over = True
+            self._soon(partial(self._on_failed, AnotherLeads(self.name, 0, what)))
+            return False
+        self._under_way = True
         self.next_number = batch.number + 1
         self._stamp = batch.now_ms, batch.unix_ms
         self.history.number = batch.number
         parts = self._encoded(batch.records, Kind.DATA, batch.number, batch.now_ms, batch.unix_ms)
         self._put(parts, partial(self._synced, batch.number))
-
-    def append_now(self, batch: Batch, wait_us: int, meanwhile: Meanwhile) -> bool:
-        """As `append`: the servers are too far away to be waited for."""
-        self.append(batch)
         return False
 
     def _put(self, parts: list[bytes], done: Callable[[int], object]) -> None:
@@ -202,7 +208,7 @@ class JetStreamLog:
                 self._jobs.popleft()
                 done(sum(map(len, parts)))
         except Overtaken as overtaken:
-            self._fail(Deposed(self.name, fence.position, overtaken.what))
+            self._fail(AnotherLeads(self.name, fence.position, overtaken.what))
         finally:
             self._works = False
 
@@ -212,12 +218,17 @@ class JetStreamLog:
     def _synced(self, number: int, size_bytes: int) -> None:
         assert self._fence is not None
         self.history.stretches.add(self._fence.position, size_bytes, number)
+        self._under_way = False
         self._on_synced(number)
 
     def _fail(self, error: BaseException) -> None:
         if not self._is_over:
             self._is_over = True
             self._on_failed(error)
+
+    def _soon(self, callback: Callable[[], object]) -> None:
+        assert self._loop is not None, "not led"
+        self._loop.call_soon(callback)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         assert self._loop is not None
@@ -260,20 +271,16 @@ class JetStreamLog:
         except StreamAway:
             return  # an append finds out what that means
         except EntriesGone as gone:
-            self._fail(Deposed(self.name, position, f"entry {gone.first} is there"))
+            self._fail(AnotherLeads(self.name, position, f"entry {gone.first} is there"))
             return
         if found and fence.position == position and not self._works:
-            self._fail(Deposed(self.name, position, "an entry is there"))
+            self._fail(AnotherLeads(self.name, position, "an entry is there"))
 
     # -- its length ---------------------------------------------------------------------------------
 
     def room_for(self, size_bytes: int) -> Room:
         """There is room while the stream takes what comes; a full one makes appends wait."""
         return Room.GRANTED
-
-    def last_room_for(self, size_bytes: int, *, copies: bool) -> bool:
-        """As `room_for`."""
-        return True
 
     @property
     def disk_bytes(self) -> int:
@@ -287,7 +294,7 @@ class JetStreamLog:
         sealed = self.history.stretches.sealed
         return sealed[0].upto if sealed else None
 
-    def free(self, upto: int, now_ms: int, unix_ms: int, done: Callable[[], None]) -> None:
+    def trim(self, upto: int, now_ms: int, unix_ms: int, done: Callable[[], None]) -> None:
         """Append a checkpoint behind which nobody needs the stretches up to this batch, then have them purged."""
         history = self.history
         history.log_start = history.stretches.give_up(upto)
@@ -311,33 +318,14 @@ class JetStreamLog:
                 events.warning("trim_failed", stream=OwnText(self.name), text=OwnText(away))
         done()
 
-    # -- what only a log of files has ---------------------------------------------------------------
-
     @property
     def last_place(self) -> Place | None:
         """Nowhere: nothing is read back."""
         return None
 
-    def keep_digest(self, segment: int, payload: bytes) -> None:
-        """A start reads everything."""
-
     def read(self, segment: int, offsets: Sequence[int]) -> list[Record | None]:
         """Nothing leaves memory, so nobody asks."""
         raise AssertionError("nothing left memory")
-
-    def read_one(self, segment: int, offset: int) -> Record:
-        """As `read`."""
-        raise AssertionError("nothing left memory")
-
-    def scrub(self) -> Iterator[LogError | None]:
-        """Nothing was taken on trust."""
-        return iter(())
-
-    def mark(self, now_ms: int, unix_ms: int) -> None:
-        """An ack of a majority needs no marker."""
-
-    def look(self) -> None:
-        """See `_look`."""
 
     # -- the end ------------------------------------------------------------------------------------
 

@@ -16,9 +16,7 @@ from contextlib import suppress
 from time import monotonic
 from typing import Any, Final
 
-from minibrokerd.replicated.address import StreamAddress
 from minibrokerd.replicated.failures import NoClient, StreamUnfit, StreamUnreachable
-from minibrokerd.replicated.settings import config_of, unfit
 from minibrokerd.replicated.stream import (
     PART_BYTES,
     Acked,
@@ -31,6 +29,8 @@ from minibrokerd.replicated.stream import (
     StreamAway,
     Unknown,
 )
+from minibrokerd.replicated.stream_address import StreamAddress
+from minibrokerd.replicated.stream_settings import config_of, unfit
 
 APPEND_S: Final = 2.0  # a leader that lives answers a batch of 24 MiB in 0.2 s
 ANSWER_S: Final = 2.0

@@ -11,7 +11,7 @@ from minibrokerd import __version__
 from minibrokerd.core.model.state import Store
 from minibrokerd.log.recovery import RecoveryReport
 from minibrokerd.log.seam import Log
-from minibrokerd.replicated.address import StreamAddress
+from minibrokerd.replicated.stream_address import StreamAddress
 
 
 @dataclass(frozen=True, slots=True)

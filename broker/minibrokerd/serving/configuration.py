@@ -13,7 +13,7 @@ from minibrokerd.log.filelog import DEFAULT_SEGMENT_BYTES
 from minibrokerd.monitoring.webhook import Webhook
 from minibrokerd.net.tls import Tls, TlsFiles
 from minibrokerd.process.logs import OwnText, events
-from minibrokerd.replicated.address import StreamAddress
+from minibrokerd.replicated.stream_address import StreamAddress
 
 # Beside these the files of certificates and tokens are read again, which have events of their own.
 RELOADABLE: Final = (

@@ -51,7 +51,7 @@ from minibrokerd.schedules.on_demand import calendar_of
 from minibrokerd.serving.banner import Recovered, banner, look
 from minibrokerd.serving.configuration import ServeOptions, reloaded
 from minibrokerd.serving.entry import Entry
-from minibrokerd.serving.which_log import log_of, told_of
+from minibrokerd.serving.which_log import log_of, no_retained_logs, told_of
 
 WEBHOOK_S: Final = 2.0  # that a stop waits for a webhook, of what its deadline has left
 BACKSTOP_S: Final = 1.0  # after the deadline, when the loop itself is stuck
@@ -169,6 +169,7 @@ class Server:
             secret=token_bytes(32),
             told=told_of(options),
         )
+        self._core.store.retained.refused = no_retained_logs(options)
         self._retained = Retained(FileOps(), os.path.join(options.data_dir, "retained"))
         self._retained.cache.limit(self._memory_limit.bytes // CACHE_SHARE)
         self.engine = Engine(
@@ -256,7 +257,7 @@ class Server:
             version=__version__,
             address=", ".join(listening.show(*sock.getsockname()[:2]) for sock in sockets),
             data_dir=OwnText(data_dir),
-            **({} if self._options.log is None else {"log": OwnText(self._options.log)}),
+            log=OwnText(self._options.log or "files"),
             pid=os.getpid(),
             most_connections=self.connections.most,
             segment_bytes=self._options.segment_bytes,
@@ -268,12 +269,8 @@ class Server:
             tokens=self._entry.asks_for_tokens,
         )
         shown = f"{address}, with TLS" if self._options.tls else address
-        write_once(
-            STDOUT,
-            os.fsencode(
-                f"{banner(shown, data_dir, recovered, self._http.address, self._options.log)}\n"
-            ),
-        )
+        text = banner(shown, data_dir, recovered, self._http.address, self._options.log)
+        write_once(STDOUT, os.fsencode(f"{text}\n"))
         self._notifier.ready(f"listening on {address}")
         self._ping()
         # Last, so that a stop finds all of this done; what was asked for meanwhile happens now.

@@ -33,3 +33,12 @@ def told_of(options: ServeOptions) -> Sequence[str]:
     if options.log is None:
         return DURABILITIES
     return tuple(REPLICATED if name == "sync" else name for name in DURABILITIES)
+
+
+def no_retained_logs(options: ServeOptions) -> str:
+    """Return why no queue can be a retained log; empty: it can."""
+    return (
+        ""
+        if options.log is None
+        else "its files would be on one machine, and the log is on several"
+    )

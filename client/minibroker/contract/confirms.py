@@ -33,7 +33,7 @@ class MessageId(NamedTuple):
 
 
 class Confirm(msgspec.Struct, frozen=True, gc=False):
-    """One message is stored, as safely as `durability` says (sync, lazy or memory).
+    """One message is stored, as safely as `durability` says (sync, lazy, memory, or replicated).
 
     `duplicate`: it was not stored, because its unique key or dedupe id was known; the id is that of the message
     which stands. `replaced`: the one that waited under its unique key, and that it replaced.

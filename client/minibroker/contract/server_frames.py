@@ -44,9 +44,9 @@ SERVER_FRAMES: Mapping[str, ServerFrame] = {
                 "sequence": "of the frame that is answered",
                 "request": "instead, where the frame had no sequence",
                 "results": "one map for each part. publish: origin, first (sequence of its first message), "
-                "durability (sync, lazy, memory), and known (entries of the run column that belong to this part, "
-                "section 5.9; left out: none). route: routed (so many queues, each with an entry of the run "
-                "column), queues (their names, spaces between them), durability. begin and settle: lost (entries "
+                "durability (sync or replicated, lazy, memory), and known (entries of the run column that belong "
+                "to this part, section 5.9; left out: none). route: routed (so many queues, each with an entry of "
+                "the run column), queues (their names, spaces between them), durability. begin and settle: lost (entries "
                 "of the run column that belong to this part: these messages were not settled, code lease_lost)",
             },
             ("run",),

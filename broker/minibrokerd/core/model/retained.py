@@ -254,12 +254,14 @@ class Retained:
     """All retained logs, by the numbers of their queues.
 
     `full` are the groups in which a window of messages is, `readers` those that wait, by connection and request.
+    `refused` says why there can be no new ones; empty: there can.
     `ended` are queues that a replay saw the end of; what the files have of such a log may be deleted.
     """
 
-    __slots__ = ("ended", "full", "logs", "readers")
+    __slots__ = ("ended", "full", "logs", "readers", "refused")
 
     def __init__(self) -> None:
+        self.refused = ""
         self.logs: dict[int, RetainedLog] = {}
         self.ended: set[int] = set()
         self.full: dict[Feeder, None] = {}
@@ -400,12 +402,12 @@ def _was_used(queue: Queue, dlq: Queue | None) -> bool:
 
 
 def check_settings_of(
-    queue: Queue | None, name: str, settings: Settings, dlq: Queue | None = None
+    queue: Queue | None, name: str, settings: Settings, dlq: Queue | None, refused: str
 ) -> None:
     """Check that a queue may have settings, of which some are for retained logs alone; None: it is to be made.
 
     `settings` are all that are chosen for it by then: what was before it became a log counts, too.
-    `dlq` is that of the queue, if it has one.
+    `dlq` is that of the queue, if it has one. `refused`: why there can be no new retained log; "": there can.
 
     Raises:
         Refused: `bad_value`.
@@ -416,6 +418,8 @@ def check_settings_of(
     if is_log and wanted != LOG:
         raise Refused("bad_value", f"{name!r} is a retained log, and that cannot be changed")
     if wanted == LOG and not is_log:
+        if refused:
+            raise Refused("bad_value", f"{name!r} cannot be a retained log: {refused}")
         was_used = queue is not None and _was_used(queue, dlq)
         if was_used or GROUP_MARK in name:
             why = "a group of one" if GROUP_MARK in name else "a work queue that was used"

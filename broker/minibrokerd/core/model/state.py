@@ -86,14 +86,12 @@ class Store:
         calendar_of: CalendarOf = no_calendars,
         told: Sequence[str] = DURABILITIES,
     ) -> None:
-        self.calendar_of = calendar_of
+        self.calendar_of, self.bodies = calendar_of, bodies
         self.told = told  # what confirms call each durability
-        self.bodies = bodies
         self.sizes = sizes
         self.room_bytes = sizes.apply_bytes  # of records in the open batch, for one apply
         self.epoch = 0
-        self.auto_create = auto_create
-        self.max_queues = max_queues
+        self.auto_create, self.max_queues = auto_create, max_queues
         self.now_ms = 0
         self.unix_ms = 0
         self.jitter = 0.0

@@ -256,7 +256,7 @@ def _choose(
     if after.get("kind") == LOG and store.owners.client_of(store, queue) is not None:
         raise _exclusive_log(queue.name)
     dlq = store.queues.get(queue.name + limits.DLQ_SUFFIX)
-    check_settings_of(queue, queue.name, after, dlq)
+    check_settings_of(queue, queue.name, after, dlq, store.retained.refused)
     _change(store, queue, settings, unset)
     store.effects.note(
         "queue_changed",
@@ -305,7 +305,7 @@ def _make(
         _check_for_dlq(source.settings, settings)
         return store.dlq_of(source)
     check_name(name)
-    check_settings_of(None, name, settings)
+    check_settings_of(None, name, settings, None, store.retained.refused)
     if name.startswith(limits.GIVEN_NAMES) and not is_given:
         text = f"names that begin with {limits.GIVEN_NAMES} are given by the server; declare a queue without one"
         raise Refused("bad_name", text)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
-from minibrokerd.replicated.address import StreamAddress
+from minibrokerd.replicated.stream_address import StreamAddress
 
 LIMIT_NONE: Final = -1
 

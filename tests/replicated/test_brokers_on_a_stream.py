@@ -1,0 +1,106 @@
+"""Real brokers on a real stream: what was confirmed stays, one leads, and errors say what to do."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import nats
+import pytest
+
+import minibroker.sync
+from minibrokerd.process import exits
+from support.broker import BrokerServer, StartBroker
+from support.nats_nodes import Nodes
+from support.warm import COMMAND
+
+NewStream = Callable[[], str]
+
+
+def publish(server: BrokerServer, *bodies: str) -> list[str]:
+    """Publish, and return the durabilities of the confirms."""
+    with minibroker.sync.connect(server.url) as broker:
+        queue = broker.queue("orders")
+        return [queue.publish(body).durability for body in bodies]
+
+
+def waiting(server: BrokerServer) -> list[object]:
+    """Return the bodies that wait."""
+    with minibroker.sync.connect(server.url) as broker:
+        return [message.body for message in broker.queue("orders").peek()]
+
+
+def test_what_was_confirmed_is_there_after_a_kill(
+    start_broker: StartBroker, new_stream: NewStream
+) -> None:
+    server = start_broker("--log", new_stream())
+    assert publish(server, "a", "b", "c") == ["replicated"] * 3
+    server.kill()
+    server.restart()
+    assert waiting(server) == ["a", "b", "c"]
+    assert "started    after a crash" in server.output
+    server.restart()
+    assert waiting(server) == ["a", "b", "c"]
+    assert "started    after a clean stop" in server.output
+
+
+def test_who_starts_last_leads_and_the_other_one_ends(
+    start_broker: StartBroker, new_stream: NewStream
+) -> None:
+    address = new_stream()
+    first = start_broker("--log", address)
+    publish(first, "a")
+    second = start_broker("--log", address)
+    assert waiting(second) == ["a"]
+    publish(second, "b")
+    assert first.process.wait(timeout=60) == exits.DEPOSED
+    first.prints("another broker leads the log")
+    assert waiting(second) == ["a", "b"]
+
+
+def test_a_body_larger_than_an_entry_comes_back(
+    start_broker: StartBroker, new_stream: NewStream
+) -> None:
+    """A group commit of many of the largest messages is an atomic batch of entries."""
+    server = start_broker("--log", new_stream())
+    bodies = [letter * 1_000_000 for letter in "abcde"]
+    with minibroker.sync.connect(server.url) as broker:
+        broker.queue("orders").publish_many(bodies)
+    server.kill()
+    server.restart()
+    with minibroker.sync.connect(server.url) as broker:
+        queue = broker.queue("orders")
+        found = [queue.peek(1, skip=skip)[0].body for skip in range(len(bodies))]
+    assert found == bodies
+
+
+def test_no_retained_log_is_made_where_its_files_would_be_on_one_machine(
+    start_broker: StartBroker, new_stream: NewStream
+) -> None:
+    server = start_broker("--log", new_stream())
+    refused = pytest.raises(minibroker.MinibrokerError, match="its files would be on one machine")
+    with minibroker.sync.connect(server.url) as broker, refused:
+        broker.queue("events").set(kind="log")
+
+
+def test_a_stream_with_other_settings_is_refused_and_says_which(
+    one_node: Nodes, tmp_path: Path
+) -> None:
+    """Nothing is changed: what is in it belongs to somebody."""
+
+    async def make() -> None:
+        client = await nats.connect(f"nats://127.0.0.1:{one_node.all[0].port}")
+        await client.jetstream().add_stream(name="others", subjects=["others"], max_age=60)
+        await client.close()
+
+    asyncio.run(make())
+    address = one_node.address("others")
+    words = ["serve", "--data-dir", str(tmp_path / "data"), "--port", "0", "--log", address]
+    ended = subprocess.run(
+        [*COMMAND, *words], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ended.returncode == exits.USAGE, ended.stderr
+    for text in ("max_age is", "discard is old, new is needed", "allow_atomic is false"):
+        assert text in ended.stderr
