@@ -47,7 +47,8 @@ SERVER_FRAMES: Mapping[str, ServerFrame] = {
                 "durability (sync or replicated, lazy, memory), and known (entries of the run column that belong "
                 "to this part, section 5.9; left out: none). route: routed (so many queues, each with an entry of "
                 "the run column), queues (their names, spaces between them), durability. begin and settle: lost "
-                "(entries of the run column that belong to this part: these messages were not settled, code lease_lost)",
+                "(entries of the run column that belong to this part: these messages were not settled, code "
+                "lease_lost)",
             },
             ("run",),
             "The frame was applied, and is as safe as the durability says.",
