@@ -158,9 +158,7 @@ def test_what_a_worker_had_goes_to_another(
     shop.say_task.delay("waits")
     with minibroker.sync.connect(broker_server.url) as broker:
         queue = broker.queue("celery")
-        look_until(
-            lambda: len(queue.peek(state="BEGUN")) == 2, stopped.process, "it has both in hand"
-        )
+        look_until(lambda: bool(queue.peek(state="HELD")), stopped.process, "it has both in hand")
         stopped.process.terminate()
         gate.touch()
         stopped.says("lost ended")
@@ -171,6 +169,48 @@ def test_what_a_worker_had_goes_to_another(
             assert not given_back.attempts
         else:
             assert "waits 0" in stopped.lines()
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_what_has_not_started_is_nobody_s_attempt(
+    shop, start_worker: StartWorker, broker_server: BrokerServer, gate: Path, pool: str
+) -> None:
+    """It goes to who has nothing to do, is not charged when its worker is killed, and runs once in any case."""
+    flags = ("-P", pool, "-c", "1", "--prefetch-multiplier", "4")
+    killed = start_worker(*flags)
+    shop.wait.delay("long", str(gate))
+    killed.says("long began 0")
+    with minibroker.sync.connect(broker_server.url) as broker:
+        queue = broker.queue("celery")
+
+        def waits(worker: Worker, count: int) -> None:
+            """Return when a worker has so many that wait; solo takes one when it starts one."""
+            held = 0 if pool == "solo" else count
+            look_until(lambda: len(queue.peek(state="HELD")) >= held, worker.process, "it waits")
+
+        shop.say_task.delay("first")
+        shop.say_task.delay("second")
+        waits(killed, 2)
+        killed.process.kill()
+        killed.process.wait()
+        busy = start_worker(*flags)
+        busy.says("long began 1")
+        shop.say_task.delay("third")
+        shop.say_task.delay("fourth")
+        waits(busy, 2)
+        broker_server.kill()
+        broker_server.restart()
+        idle = start_worker(*flags)
+        for word in ("first", "second", "third", "fourth"):
+            idle.says(f"{word} 0")
+        gate.touch()
+        busy.says("long ended")
+        shop.say_task.delay("fifth")
+        busy.says("fifth 0")
+        look_until(lambda: not queue.peek(), idle.process, "all was acked")
+    for word in ("first", "second", "third", "fourth", "fifth"):
+        assert [line for line in busy.lines() if line.startswith(word)] == [f"{word} 0"]
+    assert busy.lines().count("long ended") == 1
 
 
 def test_a_worker_hears_control_and_tells_events(

@@ -9,6 +9,7 @@ from typing import Any
 from minibroker.contract.errors import LeaseLost
 from minibroker.contrib.lending import Lending
 from minibroker.session.settlements import HELD
+from minibroker.session.subscription import Subscription
 from minibroker.sync.consumer import Consumer
 from minibroker.sync.driver import Driver
 from minibroker.sync.message import Message
@@ -18,8 +19,8 @@ from minibroker.sync.waiter import Waiter
 class LentMessages(Lending, Consumer[Any]):
     """A consumer of at most `prefetch` messages of a queue; `lend` them, `begin` each, then settle it."""
 
-    def __init__(self, driver: Driver, queue: str, prefetch: int) -> None:
-        super().__init__(driver, queue, (prefetch, None), 0)
+    def __init__(self, driver: Driver, queue: str, prefetch: int, lease_ms: int = 0) -> None:
+        super().__init__(driver, queue, (prefetch, None), lease_ms)
 
     def lend(self, within_ms: int) -> Message[Any] | None:
         """Return a message that is not begun; None if none came in time.
@@ -78,6 +79,12 @@ class LentMessages(Lending, Consumer[Any]):
         if not unseen:
             with suppress(LeaseLost):
                 message.release()
+
+    def give_back_rest(self) -> None:
+        """Give back what was not lent yet; what was stays."""
+        with self._driver:
+            messages = Subscription.take_buffer(self)
+            self._driver.machine.give_back([each for each in messages if each.state == HELD])
 
     def write(self) -> None:
         """Write what was settled, now: a process that dies then does not take it along."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from minibroker.contrib.celery.intake import Fed
 from minibroker.contrib.celery.leases import Leases
 from minibroker.contrib.celery.names import name_of, settings_of
 from minibroker.contrib.celery.once import terms_of
+from minibroker.session.settlements import HELD
 from minibroker.sync.message import Message
 
 PASSING: Final = 100  # in hand of a consumer without acks
@@ -62,6 +64,7 @@ class Channel(virtual.Channel):
         self.intents: dict[str, Intent] = {}  # by consumer tag
         self._passing: set[str] = set()  # queues that end with their last consumer
         self._full_since: float | None = None
+        self._tags = itertools.count(1)
         self.qos.on_room = self._has_room
 
     @property
@@ -226,7 +229,12 @@ class Channel(virtual.Channel):
     def basic_get(self, queue: str, no_ack: bool = False, **kwargs: Any) -> Any:
         """Return the next message of a queue, or None."""
         for lease in self._broker.queue(name_of(queue)).receive(1, lease=self.lease):
-            return self.Message(self._payload(lease, no_ack), channel=self)
+            payload = self._payload(lease)
+            if no_ack:
+                lease.ack()
+            else:
+                self.qos.hold(payload["properties"]["delivery_tag"], lease)
+            return self.Message(payload, channel=self)
         return None
 
     def _start(self, intent: Intent) -> None:
@@ -264,38 +272,71 @@ class Channel(virtual.Channel):
                 if left_s > 0:
                     due_s = left_s
                 else:
-                    consumer.retire()
-                    intent.consumer = None
-            elif consumer.prefetch != (wanted := self._prefetch(intent)):
+                    self._give_back_rest(intent, consumer)
+            elif consumer.prefetch != (wanted := self._prefetch(intent)) and (
+                has_room or wanted < consumer.prefetch
+            ):
                 self.connection.intake.change(consumer, wanted)
         return due_s
+
+    def _give_back_rest(self, intent: Intent, consumer: Fed) -> None:
+        """Ask for no more than Celery has of this queue; what it has not been told of goes back."""
+        if consumer._lent:
+            self.connection.intake.change(consumer, len(consumer._lent))
+            consumer.give_back_rest()
+        else:
+            consumer.retire()
+            intent.consumer = None
 
     def takes(self, intent: Intent) -> bool:
         """Whether the next message of a queue may be delivered."""
         return intent.no_ack or self.qos.can_consume()
 
     def deliver(self, intent: Intent, most: int) -> bool:
-        """Hand what is there to who consumes, begun: up to `most`, and no more than there is room for."""
+        """Hand what is there to who consumes: up to `most`, and no more than there is room for."""
         consumer = intent.consumer
         if consumer is None or not consumer._buffer or not self.takes(intent):
             return False
-        room = None if intent.no_ack else self.qos.can_consume_max_estimate()
-        leases = consumer.take_now(most if room is None else min(most, room))
+        if intent.no_ack:
+            return self._pass_on(intent, consumer.take_now(most))
+        room = self.qos.can_consume_max_estimate()
+        lent = consumer.lend_now(most if room is None else min(most, room))
+        lent.reverse()
+        delivered = bool(lent)
+        try:
+            while lent:
+                lease = lent.pop()
+                if (
+                    lease.state == HELD
+                ):  # else the callback of one before has cancelled its consumer
+                    self._hand_over(intent, consumer, lease)
+        finally:
+            for lease in lent:
+                consumer.give_back(lease)
+        return delivered
+
+    def _pass_on(self, intent: Intent, leases: list[Message[Any]]) -> bool:
         for lease in leases:
-            if intent.consumer is consumer:
-                intent.callback(self.Message(self._payload(lease, intent.no_ack), channel=self))
-            else:  # the callback of one before has cancelled it
-                lease.release()
+            lease.ack()
+            intent.callback(self.Message(self._payload(lease), channel=self))
         return bool(leases)
 
-    def _payload(self, lease: Message[Any], no_ack: bool) -> dict[str, Any]:
-        tag = f"{lease.id}/{lease.attempt}"
-        raw = lease.raw
-        if no_ack:
-            lease.ack()
+    def _hand_over(self, intent: Intent, consumer: Fed, lease: Message[Any]) -> None:
+        """Deliver a message that is lent until its task starts; begun now, if nobody says when that is."""
+        payload = self._payload(lease)
+        starts = self.connection.tells_start
+        if starts is not None and starts(payload["headers"].get("task")):
+            self.qos.hold(payload["properties"]["delivery_tag"], lease, consumer)
+        elif consumer.begin(lease):
+            self.qos.hold(payload["properties"]["delivery_tag"], lease)
         else:
-            self.qos.hold(tag, lease)
-        return envelope.unpack(raw, lease.headers, lease.attempt, tag)
+            return
+        intent.callback(self.Message(payload, channel=self))
+
+    def _payload(self, lease: Message[Any]) -> dict[str, Any]:
+        # A tag of its own for each delivery: what was given back may come again as the same attempt.
+        tag = f"{lease.id}/{lease.attempt}/{next(self._tags)}"
+        return envelope.unpack(lease.raw, lease.headers, lease.attempt, tag)
 
     def _has_room(self) -> None:
         connection = self.connection

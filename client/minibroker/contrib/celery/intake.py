@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 from minibroker.contract.errors import MinibrokerError
+from minibroker.contrib.lent_messages import LentMessages
 from minibroker.session.batching import begin_some
 from minibroker.session.message import Delivery
 from minibroker.sync.consumer import Consumer
@@ -19,8 +20,8 @@ from minibroker.sync.message import Message
 from minibroker.sync.waiter import Waiter
 
 
-class Fed(Consumer[Any]):
-    """A consumer that rings in the loop of its intake when somebody else has read for it."""
+class Fed(LentMessages):
+    """A consumer that lends, and rings in the loop of its intake when somebody else has read for it."""
 
     intake: Intake
 
@@ -31,6 +32,19 @@ class Fed(Consumer[Any]):
             if self._ended:
                 return []
             return begin_some(self._buffer, most, driver.clock(), self._settlements)
+
+    def lend_now(self, most: int) -> list[Message[Any]]:
+        """Return up to `most` messages that are here, and not begun."""
+        lent: list[Message[Any]] = []
+        with self._driver:
+            while len(lent) < most and (message := self.lend_one()) is not None:
+                lent.append(message)
+        return lent
+
+    def begin(self, message: Message[Any]) -> bool:
+        """As `LentMessages.begin`; the server has been told when this returns."""
+        with self._driver:
+            return self.begin_lent(message, self._driver.clock())
 
     def deliver(self, delivery: Delivery, now_ms: int) -> bool:
         """As `Subscription.deliver`."""
@@ -61,7 +75,7 @@ class Intake:
 
     def consume(self, queue: str, prefetch: int, lease_ms: int) -> Fed:
         """Ask for messages of a queue; raises what `Queue.consume` raises."""
-        consumer = Fed(self._driver, queue, (prefetch, None), lease_ms)
+        consumer = Fed(self._driver, queue, prefetch, lease_ms)
         consumer.intake = self
         consumer.start()
         return consumer

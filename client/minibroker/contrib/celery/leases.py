@@ -1,9 +1,10 @@
 """What Celery has in hand: delivery tags and their leases, instead of copies that are published again.
 
 kombu's own class keeps copies of what is unacknowledged, and publishes them anew when a channel closes: at the
-end of the queue, the last one first, as messages that nobody saw before. Here each of them is a lease, renewed
-by the client for as long as this process lives and Celery holds it. Any thread may settle it: the one that
-consumes, that of the results of a pool, of a pool's thread, of a timer.
+end of the queue, the last one first, as messages that nobody saw before. Here each of them is lent until its task
+starts, if Celery says when that is, and then a lease, renewed by the client for as long as this process lives and
+Celery holds it. Any thread may settle it: the one that consumes, that of results, one of a pool, that
+of a timer.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from minibroker.contract.errors import Closed, LeaseLost
+from minibroker.contrib.lent_messages import LentMessages
+from minibroker.session.settlements import ENDED, HELD
 from minibroker.sync.message import Message
 
 REQUEUED: Final = "requeued by Celery"
@@ -31,7 +34,8 @@ class Leases:
         self.on_room: Callable[[], None] | None = (
             None  # told when there is room where there was none
         )
-        self._held: dict[str, Message[Any]] = {}
+        # With who lent it; None: it was begun when it was delivered.
+        self._held: dict[str, tuple[Message[Any], LentMessages | None]] = {}
         self._reasons: dict[str, BaseException] = {}
         self._pid = os.getpid()
 
@@ -48,9 +52,23 @@ class Leases:
             return None
         return max(0, self.prefetch_count - len(self._held))
 
-    def hold(self, tag: str, lease: Message[Any]) -> None:
-        """Note what was delivered under a tag."""
-        self._held[tag] = lease
+    def hold(self, tag: str, lease: Message[Any], lender: LentMessages | None = None) -> None:
+        """Note what was delivered under a tag; with a `lender` it has not begun."""
+        self._held[tag] = lease, lender
+
+    def begin(self, tag: str) -> bool:
+        """Begin what was lent, as its task starts. False: it was given back meanwhile, and may be somebody else's.
+
+        Until somebody asks, it stands in the way of others: a worker that is too busy to start what it was lent
+        needs no more.
+        """
+        lease, lender = self._held.get(tag, (None, None))
+        if lease is None:
+            return False
+        if lender is None or lender.begin(lease):
+            return True
+        self._forget(tag)
+        return False
 
     def append(self, message: Any, delivery_tag: str) -> None:
         """Nothing is kept of a message: `hold` has its lease."""
@@ -73,12 +91,24 @@ class Leases:
             why = self._reasons.get(delivery_tag, REJECTED)
             self._settle(delivery_tag, "rejected", lambda lease: lease.reject(why))
 
+    def _forget(self, tag: str) -> None:
+        was_full = not self.can_consume()
+        self._held.pop(tag, None)
+        self._reasons.pop(tag, None)
+        self._tell_room(was_full)
+
+    def _tell_room(self, was_full: bool) -> None:
+        if was_full and self.on_room is not None:
+            self.on_room()
+
     def _settle(self, tag: str, what: str, settle: Callable[[Message[Any]], None]) -> None:
         was_full = not self.can_consume()
-        lease = self._held.pop(tag, None)
+        lease, lender = self._held.pop(tag, (None, None))
         if lease is None:
             return
         try:
+            if lender is not None and lease.state == HELD:  # revoked, or expired, before it started
+                lender.begin(lease)
             settle(lease)
         except LeaseLost as error:
             logger.warning("a task was %s too late, and may run again: %s", what, error)
@@ -86,8 +116,7 @@ class Leases:
             pass  # its connection has ended, and its lease with it
         finally:
             self._reasons.pop(tag, None)
-        if was_full and self.on_room is not None:
-            self.on_room()
+        self._tell_room(was_full)
 
     def restore_unacked(self) -> list[Any]:
         """Give back all that is in hand, to its place and uncharged; nothing in a child of a fork."""
@@ -95,8 +124,11 @@ class Leases:
             self._held.clear()
             return []
         while self._held:
-            tag, _ = next(iter(self._held.items()))
-            self._settle(tag, "given back", lambda lease: lease.release())
+            tag, (lease, _) = next(iter(self._held.items()))
+            if lease.state == ENDED:  # with its consumer
+                self._forget(tag)
+            else:
+                self._settle(tag, "given back", lambda lease: lease.release())
         return []
 
     def restore_unacked_once(self, stderr: Any = None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -62,6 +62,8 @@ class Transport(virtual.Transport):
         self._turn = 0
         self._away_since: float | None = None
         self._pump: Pump | None = None
+        # Whether a worker says when a task of this name starts; None: there is no worker.
+        self.tells_start: Callable[[Any], bool] | None = None
 
     def driver_version(self) -> str:
         """Return the version of minibroker."""
@@ -90,6 +92,7 @@ class Transport(virtual.Transport):
                 from minibroker.contrib.celery import request
 
                 request.install()
+                self.tells_start = request.tells_start
         return super().establish_connection()
 
     def _connected(self) -> Broker:
