@@ -1,4 +1,4 @@
-"""`reschedule` and `peek(order="due")` of both clients, against a broker in this process."""
+"""`reschedule`, `peek(order="due")` and `peek(unique_key=...)` of both clients, against a broker in this process."""
 
 from __future__ import annotations
 
@@ -70,3 +70,24 @@ def test_arguments_of_the_blocking_client() -> None:
         queue.reschedule(id, delay=0)
         (message,) = queue.receive()
         assert message.attempt == 1
+
+
+async def test_a_look_by_a_unique_key() -> None:
+    """With asyncio; the newest that holds it. A key that is none is refused before anything is sent."""
+    async with minibroker.connect("memory://") as broker:
+        queue = broker.queue("mails")
+        await queue.publish(b"x")
+        await queue.publish(b"ann", unique_key="ann")
+        assert [found.raw for found in await queue.peek(unique_key="ann")] == [b"ann"]
+        assert await queue.peek(unique_key="bob") == []
+        with pytest.raises(minibroker.BadValue):
+            await queue.peek(unique_key="")
+
+
+def test_a_look_by_a_unique_key_that_blocks() -> None:
+    with minibroker.sync.connect("memory://") as broker:
+        queue = broker.queue("mails")
+        id = queue.publish(b"ann", unique_key="ann").id
+        assert [found.id for found in queue.peek(unique_key="ann")] == [id]
+        with pytest.raises(minibroker.BadValue, match="no ids"):
+            queue.peek(ids=[id], unique_key="ann")

@@ -269,6 +269,9 @@ def test_results_are_waited_for_and_missing_and_replaced(
     for _ in range(2):
         with pytest.raises(ResultMissing):
             sent.get_result(backend=backend)
+    with minibroker.sync.connect(broker_server.url) as client:
+        counters = client.stats()["queues"]["dramatiq-results"]
+        assert counters["published"] == 0, "a look leaves nothing behind"
     with pytest.raises(ResultTimeout):
         sent.get_result(backend=backend, block=True, timeout=10)
     with working(broker):

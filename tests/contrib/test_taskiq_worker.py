@@ -252,6 +252,9 @@ async def test_results_and_progress(broker_server: BrokerServer) -> None:
     assert not await backend.is_result_ready(sent.task_id)
     with pytest.raises(ResultGetError):
         await backend.get_result(sent.task_id)
+    async with minibroker.connect(broker_server.url) as client:
+        counters = (await client.stats())["queues"]["taskiq-results"]
+    assert counters["published"] == 0, "a look leaves nothing behind"
     async with working(broker):
         result = await sent.wait_result(check_interval=0.01, timeout=60)
     assert result.return_value == 3
@@ -261,5 +264,7 @@ async def test_results_and_progress(broker_server: BrokerServer) -> None:
     await once.set_result("1", result)
     assert (await once.get_result("1")).return_value == 3
     assert not await once.is_result_ready("1")
+    async with minibroker.connect(broker_server.url) as client:
+        assert await client.queue("once").peek() == []
     await once.shutdown()
     await broker.shutdown()

@@ -234,9 +234,11 @@ class Client:
         part, columns = settle_part(op, queue, runs, **fields)
         return self.sequenced([part], columns)
 
-    def peek(self, queue: str, count: int = 1_000, skip: int = 0) -> list[dict[str, Any]]:
+    def peek(
+        self, queue: str, count: int = 1_000, skip: int = 0, **fields: str
+    ) -> list[dict[str, Any]]:
         """Return what peek says of each message, with its `body`."""
-        part = {"op": "peek", "queue": queue, "count": count, "skip": skip}
+        part = {"op": "peek", "queue": queue, "count": count, "skip": skip, **fields}
         answer = self.request(part)
         if answer is None:  # a long page takes steps
             self.world.run_jobs()

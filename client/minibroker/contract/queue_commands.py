@@ -53,6 +53,11 @@ QUEUE_COMMANDS: Final[tuple[Command, ...]] = (
                 limits.MAX_STATE_CHARS,
                 "`due`: the delayed ones, by when they are due; empty: by ids.",
             ),
+            text(
+                "unique_key",
+                limits.MAX_KEY_BYTES,
+                "Only the newest message that holds this unique key; empty: all.",
+            ),
         ),
         ("run",),
         "Show messages with state, attempts and history; changes nothing.",

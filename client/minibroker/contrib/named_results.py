@@ -2,7 +2,8 @@
 
 Each is a message of a queue that nobody consumes: the name is its unique key, and a new one replaces it. Who waits
 for one that is not there puts a placeholder under the name, and waits for the end of that: the broker tells him
-when it was replaced. So nothing is polled, and the time to live of a message is that of a result.
+when it was replaced. So nothing is polled, and the time to live of a message is that of a result. Who only looks
+leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any, Final
 
 import minibroker.sync
 from minibroker.contract.confirms import Confirm
-from minibroker.contract.errors import MessageFailed, Timeout, UnknownMessage
+from minibroker.contract.errors import MessageFailed, Timeout, UnknownMessage, UnknownQueue
 from minibroker.session.peek import Peeks
 from minibroker.session.spans import Span
 
@@ -36,10 +37,10 @@ class NamedResults:
 
     def get(self, name: str) -> bytes | None:
         """Return what is kept under a name; None: nothing is."""
-        while (confirm := self._stand(name)).duplicate:
-            if found := self._queue.peek(1, ids=[confirm.id]):
-                return value_of(found)
-        return None
+        try:
+            return value_of(self._queue.peek(1, unique_key=name))
+        except UnknownQueue:  # nothing has ever been kept
+            return None
 
     def wait(self, name: str, within_s: float) -> bytes | None:
         """Return what is kept under a name, at once or when it is; None: nothing came in time."""
@@ -73,17 +74,16 @@ class NamedResultsInLoop:
 
     async def get(self, name: str, *, forget: bool = False) -> bytes | None:
         """Return what is kept under a name, which it is no longer with `forget`; None: nothing is."""
-        while True:
-            confirm = await self._queue.publish(PLACEHOLDER, unique_key=name, ttl=PLACE_KEPT)
-            if not confirm.duplicate:
-                return None
-            if found := await self._queue.peek(1, ids=[confirm.id]):
-                value = value_of(found)
-                if value is not None and forget:
-                    await self._queue.purge([confirm.id])
-                return value
+        try:
+            found = await self._queue.peek(1, unique_key=name)
+        except UnknownQueue:  # nothing has ever been kept
+            return None
+        value = value_of(found)
+        if value is not None and forget:
+            await self._queue.purge([found[0].id])
+        return value
 
 
 def value_of(found: Peeks) -> bytes | None:
-    """Return the value that stands in the message found; None: it is a placeholder."""
-    return found[0].raw or None
+    """Return the value that stands in the message found; None: there is none, or it is a placeholder."""
+    return (found[0].raw or None) if found else None

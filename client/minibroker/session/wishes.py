@@ -224,6 +224,7 @@ def peek(
     state: str,
     after: bytes,
     order: str,
+    unique_key: str | None = None,
 ) -> Wish | None:
     """Return the wish to look at messages."""
     runs = runs_of(ids)
@@ -242,6 +243,8 @@ def peek(
     }
     if order:  # a server of an earlier release knows no such field
         fields["order"] = order
+    if _name_bytes("unique_key", unique_key):
+        fields["unique_key"] = unique_key
     return "peek", fields, wire.pack_runs(runs)
 
 

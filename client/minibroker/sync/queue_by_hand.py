@@ -53,15 +53,16 @@ class QueueByHand:
         state: str = "",
         after: bytes = b"",
         order: str = "",
+        unique_key: str | None = None,
         timeout: Span | None = None,
     ) -> Peeks:
         """Return messages as they lie in the queue, in every state or in one; nothing is changed.
 
         A long answer is cut at about 1 MiB: while its `next` is not empty, ask again with that as `after`. `skip`
         is at most 10,000. `ids`: only these; those that are not in the queue are missing in the answer.
-        `order="due"`: the delayed ones, by when they are due.
+        `order="due"`: the delayed ones, by when they are due. `unique_key`: only the newest that holds it.
         """
-        wish = wishes.peek(self.name, count, skip, ids, state, after, order)
+        wish = wishes.peek(self.name, count, skip, ids, state, after, order, unique_key)
         if wish is None:
             return Peeks()
         peeked: Peeks = self._ask(timeout, *wish)

@@ -88,13 +88,19 @@ def peek(store: Store, frame: Frame, part: Any) -> None:
         raise Refused("bad_value", str(error)) from error
     if part.order not in ORDERS or (part.order and (runs or part.state not in DELAYED_ONLY)):
         raise Refused("bad_value", "the order `due` is of delayed messages, and of no ids")
+    if part.unique_key and (runs or part.order):
+        raise Refused("bad_value", "a unique key names one message: no ids, and no order")
     walk = Walk(store, frame, changes=False)
     page = Page(part.count, part.skip)
+    if part.unique_key:
+        holder = queue.unique.newest(part.unique_key) if queue.unique is not None else None
+        runs = [(0, *holder, 1)] if holder is not None else []
     if part.order:
         walk.begin(Due(walk, queue, page).steps(place, part.count + part.skip))
         return
     peeking = Peeking(walk, queue, page, State[part.state] if part.state else None)
-    walk.begin(peeking.named(runs, place.sequence) if runs else peeking.all(place))
+    is_named = bool(runs or part.unique_key)
+    walk.begin(peeking.named(runs, place.sequence) if is_named else peeking.all(place))
 
 
 class Peeking:
