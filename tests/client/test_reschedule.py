@@ -1,4 +1,4 @@
-"""`reschedule`, `peek(order="due")` and `peek(unique_key=...)` of both clients, against a broker in this process."""
+"""`reschedule`, `peek(order="due")` and `peek(unique_key=...)` of both clients, on a broker in this process."""
 
 from __future__ import annotations
 
