@@ -5,9 +5,9 @@ worker.
 
 Each side with what a confirm means there: `sync` beside `appendfsync always`, `lazy` beside `everysec`. Both
 pools of a side are measured one after the other, and ratios are taken within a round. Executed a second is from
-the first task to the last of a backlog; a start is from before `delay()` to the first line of the task, on a worker
-with nothing else to do; idle CPU is that of the worker and its pool, by the clock of the scheduler. `memory` is
-kombu's own transport in the process of the publisher: what a `delay()` costs that is stored nowhere.
+the first task to the last of a backlog. A start is from before `delay()` to the first line of the task, where the
+worker has nothing else to do. Idle CPU is that of the worker and its pool, by the clock of the scheduler. `memory`
+is kombu's own transport in the process of the publisher: what a `delay()` costs that is stored nowhere.
 """
 
 from __future__ import annotations
