@@ -1,0 +1,1 @@
+"""`make libraries-torture`: Dramatiq and Taskiq under SIGKILLs, on minibroker and on Redis."""
