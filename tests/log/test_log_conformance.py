@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,11 @@ from minibrokerd.log.failures import Deposed, LogError
 
 
 @pytest.fixture(params=KINDS)
-def kind(request: pytest.FixtureRequest, tmp_path: Path) -> Kind:
+async def kind(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Kind]:
     """An empty storage of each kind."""
-    return KINDS[request.param](tmp_path)
+    kind = KINDS[request.param](tmp_path)
+    yield kind
+    await kind.end()
 
 
 async def crashed(hand: Hand) -> None:

@@ -31,9 +31,10 @@ class Stretch(NamedTuple):
 
 
 class Stretches:
-    """The length of the log, in pieces; the last one is still written."""
+    """The length of the log, in pieces of `most_bytes`, about; the last one is still written."""
 
-    def __init__(self) -> None:
+    def __init__(self, most_bytes: int) -> None:
+        self._most_bytes = most_bytes
         self.sealed: deque[Stretch] = deque()
         self.sealed_bytes = 0
         self.first = 1  # of the one that is written
@@ -45,7 +46,7 @@ class Stretches:
         self.size_bytes += size_bytes
         if number is not None:
             self.upto = number
-        if self.size_bytes >= STRETCH_BYTES:
+        if self.size_bytes >= self._most_bytes:
             self.sealed.append(Stretch(self.first, self.size_bytes, self.upto))
             self.sealed_bytes += self.size_bytes
             self.first, self.size_bytes = last + 1, 0
@@ -60,8 +61,8 @@ class Stretches:
 class History:
     """Takes entries, and knows what they came to."""
 
-    def __init__(self, name: str) -> None:
-        """`name` is that of the stream, for texts."""
+    def __init__(self, name: str, stretch_bytes: int = STRETCH_BYTES) -> None:
+        """`name` is that of the stream, for texts; `stretch_bytes` is what is trimmed at once."""
         self._name = name
         self._assembly = Assembly()
         self._owner_bits: tuple[int, int] | None = None
@@ -76,7 +77,7 @@ class History:
         self.now_ms = 0
         self.is_clean = True
         self.batches = 0
-        self.stretches = Stretches()
+        self.stretches = Stretches(stretch_bytes)
 
     def begin(self, first: int) -> None:
         """Say which entry is the first one that is there."""

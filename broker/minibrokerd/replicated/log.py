@@ -40,12 +40,18 @@ TOLD_S: Final = 1.0  # an append that waits for longer is told
 class JetStreamLog:
     """A log in a stream that `open_stream` connects to: once to read it, and once to append."""
 
-    def __init__(self, name: str, open_stream: OpenStream, owner: str = "") -> None:
+    def __init__(
+        self,
+        name: str,
+        open_stream: OpenStream,
+        owner: str = "",
+        stretch_bytes: int = STRETCH_BYTES,
+    ) -> None:
         """`name` is that of the stream, and `owner` what others know this broker by; both for texts."""
         self.name = name
         self._open_stream = open_stream
         self._owner = new_owner(owner or f"{socket.gethostname()}, process {os.getpid()}")
-        self.history = History(name)
+        self.history = History(name, stretch_bytes)
         self.sizes = LARGEST
         self.epoch = 0
         self.store_id = b""
@@ -53,7 +59,7 @@ class JetStreamLog:
         self.now_ms = 0
         self.next_number = 1
         self.clean = True
-        self.segment_bytes = STRETCH_BYTES
+        self.segment_bytes = stretch_bytes
         self.segments: SegmentStore | None = None
         self.report = RecoveryReport()
         self._taking: TakeOver | None = None
@@ -342,6 +348,13 @@ class JetStreamLog:
             done.result(CLOSE_S)
         except TimeoutError:
             events.warning("log_stalled", stream=OwnText(self.name), text="no footer was written")
+
+    async def abandon(self) -> None:
+        """Let go of everything without a footer, as a crash would, once what is under way has its answer."""
+        self._is_over = True
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._fence is not None:
+            await self._fence.stream.close()
 
     async def _close(self) -> None:
         written = asyncio.Event()
