@@ -9,6 +9,7 @@ import pytest
 from django_project import PREPARED, SETTINGS, project
 from libraries import Library
 
+import minibroker.sync
 from support.broker import BrokerServer
 
 TASKS = """
@@ -138,3 +139,28 @@ def test_settings_that_cannot_be_are_said_by_the_check(
     """Before anything is enqueued, and without a broker."""
     for shop in project(tmp_path, broker_server, TASKS, SETTINGS + WRONG):
         shop.call(PREPARED + CHECKED)
+
+
+FORKED = """
+import os
+from minibroker.contrib.django.interface import task_backends
+
+early = speaks.enqueue()  # as a module does that a server has loaded before it forks
+children = []
+for _ in range(3):
+    child = os.fork()
+    if child == 0:
+        os._exit(speaks.get_result(speaks.enqueue().id).status != "READY")
+    children.append(child)
+assert [os.waitpid(child, 0)[1] for child in children] == [0, 0, 0]
+assert speaks.get_result(speaks.enqueue().id).status == speaks.get_result(early.id).status
+"""
+
+
+def test_children_of_a_server_that_was_loaded_before_its_fork_enqueue(
+    shop: Library, broker_server: BrokerServer
+) -> None:
+    """As `gunicorn --preload` has them; the connection of before goes on in the parent alone."""
+    shop.call(PREPARED + FORKED)
+    with minibroker.sync.connect(broker_server.url) as broker:
+        assert len(broker.queue("default").peek(10)) == 5
