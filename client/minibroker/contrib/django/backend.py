@@ -139,19 +139,19 @@ class MinibrokerBackend(BaseTaskBackend):
             delay_s = max(0.0, task.run_after.timestamp() - timezone.now().timestamp())
         with self.client.step() as step:  # a task and its result are there together
             if self.supports_get_result:
-                self.say_result(step, result, delay_s)
+                self.say_result(step, result.id, record, delay_s)
             queue = self.client.queue(task.queue_name, **self.settings)
             step.publish(queue, record, delay=delay_s, priority=priority_of(task.priority))
         task_enqueued.send(type(self), task_result=result)
 
-    def say_result(self, step: Any, result: Any, delay_s: float = 0) -> None:
-        """Have a step keep what is known of a task, in the place of what was; it may run after `delay_s`."""
+    def say_result(self, step: Any, id: str, record: bytes, delay_s: float = 0) -> None:
+        """Have a step keep the record of a task, in the place of what was; it may run after `delay_s`."""
         if not self.supports_get_result:
             return
         step.publish(
             self._results_queue,
-            records.write(result),
-            unique_key=result.id,
+            record,
+            unique_key=id,
             unique="replace",
             ttl=self._kept_s + delay_s,
         )

@@ -72,7 +72,7 @@ def run(backend: MinibrokerBackend, message: Any) -> Any:
         value = records.plain(running.result.task.func(*running.args(), **running.result.kwargs))
         running.succeeded(value)
         with _keeping(), message.step(timeout=PATIENCE_S) as step:
-            backend.say_result(step, running.result)
+            backend.say_result(step, running.result.id, records.write(running.result))
     except (LeaseLost, *NOT_OURS):
         raise
     except BaseException as error:
@@ -101,7 +101,7 @@ async def _run_in_loop(running: Running) -> None:
         running.succeeded(value)
         with _keeping():
             async with message.step(timeout=PATIENCE_S) as step:
-                backend.say_result(step, result)
+                backend.say_result(step, result.id, records.write(result))
     except (LeaseLost, *NOT_OURS):
         raise
     except BaseException as error:

@@ -20,6 +20,8 @@ from minibroker.contrib.django.interface import (
     normalize_json,
 )
 
+STRICT: Final = json.JSONEncoder(allow_nan=False)
+SHORT: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 TIMES: Final = "enqueued_at", "started_at", "last_attempted_at", "finished_at"
 
 
@@ -30,7 +32,7 @@ def plain(value: Any) -> Any:
         TypeError: it is no such value, as with a method.
         ValueError: it is a NaN, an infinity, or bytes that are no text.
     """
-    return json.loads(json.dumps(normalize_json(value), allow_nan=False))
+    return json.loads(STRICT.encode(normalize_json(value)))
 
 
 def write(result: Any) -> bytes:
@@ -50,7 +52,7 @@ def write(result: Any) -> bytes:
         "return_value": result._return_value,
     }
     record |= {name: _text(getattr(result, name)) for name in TIMES}
-    return json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode()
+    return SHORT.encode(record).encode()
 
 
 def read(data: bytes, backend: str, *, id: str = "", queue_name: str = "") -> Any:
