@@ -231,6 +231,25 @@ def test_a_loop_goes_on_with_the_next_connection(broker_server: BrokerServer) ->
         producer.connection.close()
 
 
+@pytest.mark.parametrize("acks_late", [False, True])
+def test_a_task_that_is_acked_as_it_starts_costs_one_frame(
+    broker_server: BrokerServer, monkeypatch: pytest.MonkeyPatch, acks_late: bool
+) -> None:
+    """The ack says that it has begun; one that comes later leaves that to a frame of its own."""
+    with kombu.Connection(broker_server.url) as connection, Looped(connection, "jobs") as looped:
+        held: list[Any] = []
+        looped.consumer.callbacks = [lambda body, message: held.append(message)]
+        connection.transport.tells_start = lambda name: True
+        kombu.Producer(connection).publish(1, routing_key="jobs")
+        looped.turn_until(lambda: len(held) == 1)
+        link, frames = connection.transport.broker._driver.link, list[bytes]()
+        write = link.write
+        monkeypatch.setattr(link, "write", lambda data: (frames.append(data), write(data)))
+        assert held[0].channel.qos.begin(held[0].delivery_tag, told=acks_late)
+        held[0].ack()
+        assert [b"begin" in data for data in frames] == ([True, False] if acks_late else [False])
+
+
 def test_a_full_channel_in_a_loop_goes_on_when_there_is_room(broker_server: BrokerServer) -> None:
     """An ack of any thread, or a larger prefetch, lets the loop deliver more."""
     with (

@@ -41,10 +41,17 @@ class Fed(LentMessages):
                 lent.append(message)
         return lent
 
-    def begin(self, message: Message[Any]) -> bool:
-        """As `LentMessages.begin`; the server has been told when this returns."""
-        with self._driver:
-            return self.begin_lent(message, self._driver.clock())
+    def begin(self, message: Message[Any], *, told: bool = True) -> bool:
+        """As `LentMessages.begin`; the server has been told when this returns, unless an ack is to tell it."""
+        driver = self._driver
+        try:
+            driver.__enter__()
+            has_begun = self.begin_lent(message, driver.clock())
+        except BaseException as error:
+            driver.__exit__(type(error), error, None)
+            raise
+        driver.leave(flush=told)
+        return has_begun
 
     def deliver(self, delivery: Delivery, now_ms: int) -> bool:
         """As `Subscription.deliver`."""

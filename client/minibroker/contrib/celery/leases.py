@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from minibroker.contract.errors import Closed, LeaseLost
-from minibroker.contrib.lent_messages import LentMessages
+from minibroker.contrib.celery.intake import Fed
 from minibroker.session.settlements import ENDED, HELD
 from minibroker.sync.message import Message
 
@@ -35,7 +35,7 @@ class Leases:
             None  # told when there is room where there was none
         )
         # With who lent it; None: it was begun when it was delivered.
-        self._held: dict[str, tuple[Message[Any], LentMessages | None]] = {}
+        self._held: dict[str, tuple[Message[Any], Fed | None]] = {}
         self._reasons: dict[str, BaseException] = {}
         self._pid = os.getpid()
 
@@ -52,12 +52,14 @@ class Leases:
             return None
         return max(0, self.prefetch_count - len(self._held))
 
-    def hold(self, tag: str, lease: Message[Any], lender: LentMessages | None = None) -> None:
+    def hold(self, tag: str, lease: Message[Any], lender: Fed | None = None) -> None:
         """Note what was delivered under a tag; with a `lender` it has not begun."""
         self._held[tag] = lease, lender
 
-    def begin(self, tag: str) -> bool:
+    def begin(self, tag: str, *, told: bool = True) -> bool:
         """Begin what was lent, as its task starts. False: it was given back meanwhile, and may be somebody else's.
+
+        `told`: the server has been told when this returns; not needed where the ack comes as it starts.
 
         Until somebody asks, it stands in the way of others: a worker that is too busy to start what it was lent
         needs no more.
@@ -65,7 +67,7 @@ class Leases:
         lease, lender = self._held.get(tag, (None, None))
         if lease is None:
             return False
-        if lender is None or lender.begin(lease):
+        if lender is None or lender.begin(lease, told=told):
             return True
         self._forget(tag)
         return False
@@ -108,7 +110,7 @@ class Leases:
             return
         try:
             if lender is not None and lease.state == HELD:  # revoked, or expired, before it started
-                lender.begin(lease)
+                lender.begin(lease, told=False)
             settle(lease)
         except LeaseLost as error:
             logger.warning("a task was %s too late, and may run again: %s", what, error)

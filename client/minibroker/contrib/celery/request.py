@@ -60,7 +60,9 @@ class Request(request.Request):
         """Begin it, if that was not done. False: it was given back, and is not to run here."""
         if not self._has_begun:
             begin = getattr(self.message.channel.qos, "begin", None)  # None: of another transport
-            self._has_begun = begin is None or begin(self.message.delivery_tag)
+            self._has_begun = begin is None or begin(
+                self.message.delivery_tag, told=bool(self.task.acks_late)
+            )
             if not self._has_begun and state.requests.get(self.id) in (None, self):
                 state.task_ready(self)
         return self._has_begun
