@@ -3,90 +3,17 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("celery", reason="the extra celery is not installed")
 
-import kombu.pools
+from celery_workers import StartWorker, Worker
 
 import minibroker.sync
 from support.broker import BrokerServer
-from support.processes import TETHER, look_until
-
-HERE = Path(__file__).parent
-StartWorker = Callable[..., "Worker"]
-
-
-class Worker:
-    """One `celery worker` of the shop, and what its tasks said."""
-
-    def __init__(self, directory: Path, url: str, *flags: str) -> None:
-        self._said = directory / "said"
-        self._log = directory / "worker.log"
-        env = {**os.environ, "SHOP_BROKER": url, "SHOP_SAID": str(self._said)}
-        command = [sys.executable, "-m", "celery", "-A", "shop", "worker", "-l", "INFO", *flags]
-        with self._log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", TETHER, *command],
-                env=env,
-                cwd=HERE,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # its pool is a group of processes
-            )
-
-    def lines(self) -> list[str]:
-        """Return what was said until now."""
-        return self._said.read_text("utf-8").splitlines() if self._said.exists() else []
-
-    def says(self, text: str, times: int = 1) -> None:
-        """Return when a task has said a line so often."""
-        try:
-            look_until(lambda: self.lines().count(text) >= times, self.process, repr(text))
-        except AssertionError as error:
-            raise AssertionError(f"{error}\nsaid: {self.lines()}\nlog: {self.log()}") from error
-
-    def log(self) -> str:
-        """Return what the worker printed."""
-        return self._log.read_text("utf-8", "replace")
-
-
-@pytest.fixture
-def start_worker(tmp_path: Path, broker_server: BrokerServer) -> Iterator[StartWorker]:
-    """Start as many workers as a test needs: `start_worker("-P", "solo")`."""
-    workers: list[Worker] = []
-
-    def start(*flags: str) -> Worker:
-        workers.append(Worker(tmp_path, broker_server.url, *flags))
-        return workers[-1]
-
-    yield start
-    for worker in workers:
-        worker.process.terminate()
-    for worker in workers:
-        try:
-            worker.process.wait(15)
-        finally:
-            worker.process.kill()
-
-
-@pytest.fixture
-def shop(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, broker_server: BrokerServer) -> Iterator:
-    """The application, as a web process has it."""
-    monkeypatch.setenv("SHOP_BROKER", broker_server.url)
-    monkeypatch.setenv("SHOP_SAID", str(tmp_path / "said"))
-    monkeypatch.syspath_prepend(str(HERE))
-    monkeypatch.delitem(sys.modules, "shop", raising=False)
-    import shop
-
-    yield shop
-    shop.app.close()
-    kombu.pools.reset()  # else its connections outlive it, and look for a broker that is away
+from support.processes import look_until
 
 
 def test_tasks_run_and_what_is_refused_is_dead(
