@@ -12,11 +12,13 @@ import errno
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from random import Random
 from tempfile import TemporaryDirectory
 from typing import Protocol
 
 import pytest
 from log_world import NOW_MS, PATIENCE_SECONDS, UNIX_MS, FaultyOps, record
+from sim_stream import Connection, SimStream
 
 from minibrokerd.log.filelog import FileLog
 from minibrokerd.log.memorylog import MemoryLog
@@ -147,6 +149,39 @@ class OnStream:
         return False
 
 
+class InStream:
+    """A simulated stream, which is calm until a test says otherwise."""
+
+    def __init__(self, path: Path) -> None:
+        self.stream = SimStream(Random(1))
+
+    def open(self) -> JetStreamLog:
+        """Return a log in the stream, as of another broker each time."""
+        return JetStreamLog("simulated", self._connect, "a test", SEGMENT_BYTES)
+
+    async def _connect(self) -> Connection:
+        return self.stream.connect(self._turn)
+
+    async def _turn(self) -> None:
+        self.stream.tick()
+        await asyncio.sleep(0)
+
+    def crash(self, log: Log) -> None:
+        """Whatever it has sent may still arrive; it hears of nothing more."""
+        assert isinstance(log, JetStreamLog)
+        log._is_over = True
+        for task in log._tasks:
+            task.cancel()
+
+    async def end(self) -> None:
+        """There is nothing to let go of."""
+
+    def fail_next(self, log: Log) -> bool:
+        """What is sent next is stored, and nobody says so."""
+        self.stream.unanswered = 1
+        return True
+
+
 class Hand:
     """Uses a log as the engine does; `synced` and `failures` are what it was told."""
 
@@ -231,8 +266,9 @@ class Hand:
         self._news.set()
 
 
-KINDS: dict[str, type[OnDisk] | type[InMemory] | type[OnStream]] = {
+KINDS: dict[str, type[OnDisk] | type[InMemory] | type[OnStream] | type[InStream]] = {
     "file": OnDisk,
     "memory": InMemory,
     "stream": OnStream,
+    "simulated": InStream,
 }

@@ -13,8 +13,11 @@ from minibrokerd.log.failures import Deposed, LogError
 
 
 @pytest.fixture(params=KINDS)
-async def kind(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Kind]:
+async def kind(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Kind]:
     """An empty storage of each kind."""
+    monkeypatch.setattr("minibrokerd.replicated.leading.SLOW_PAUSE_S", 0.05)
     kind = KINDS[request.param](tmp_path)
     yield kind
     await kind.end()

@@ -24,7 +24,13 @@ PARTS: Final = (
     "README.md", "CHANGELOG.md", "LICENSE", "Makefile", "Dockerfile",
 )  # fmt: skip
 MADE: Final = (".mypy_cache", "out", "data")
-FOLDERS: Final = ("core", "cuts", "sim", "planted")  # of the tests, whose modules are imported
+FOLDERS: Final = (
+    "core",
+    "cuts",
+    "sim",
+    "replicated",
+    "planted",
+)  # of the tests, whose modules are imported
 IMPORTS: Final = "import minibrokerd.serving.server, minibrokerd.cli.main, minibroker"
 
 

@@ -25,6 +25,7 @@ from session_mutants import SESSION_MUTANTS
 from sheaf_mutants import SHEAF_MUTANTS
 from shell_mutants import SHELL_MUTANTS
 from step_mutants import STEP_MUTANTS
+from stream_mutants import STREAM_MUTANTS
 from transition_mutants import TRANSITION_MUTANTS
 
 MUTANTS: Final = (
@@ -50,6 +51,7 @@ MUTANTS: Final = (
     + SESSION_MUTANTS
     + CLIENT_MUTANTS
     + BACKUP_MUTANTS
+    + STREAM_MUTANTS
 )
 BY_NAME: Final = {mutant.name: mutant for mutant in MUTANTS}
 assert len(BY_NAME) == len(MUTANTS), "each has a name of its own"

@@ -2,6 +2,7 @@
 
     python tests/planted/probe.py sim 1 60
     python tests/planted/probe.py logs 1 60
+    python tests/planted/probe.py streams 1 60
     python tests/planted/probe.py cuts 1 freeing
     python tests/planted/probe.py flips 1 closed
 
@@ -14,6 +15,7 @@ import sys
 from collections.abc import Collection, Iterator
 from typing import Final
 
+import stream_world
 from cuts_campaign import Damages
 from layers import WORLDS
 from sim_world import World
@@ -30,6 +32,15 @@ def worlds(seed: int, count: int, capabilities: Collection[str] | None) -> Itera
         world = World(number, borders=True, capabilities=capabilities).run()
         for text in world.checker.violations:
             yield f"seed={number} {text.strip().splitlines()[-1] if 'exception' in text else text}"
+
+
+def streams(seed: int, count: int) -> Iterator[str]:
+    """Yield the violations of brokers on simulated streams."""
+    for number in range(seed, seed + count):
+        try:
+            stream_world.worlds(number, 1)
+        except stream_world.Broken as broken:
+            yield str(broken)
 
 
 def crashes(seed: int, workload: str) -> Iterator[str]:
@@ -52,7 +63,9 @@ def damages(seed: int, how: str) -> Iterator[str]:
 def main() -> None:
     """Run as the arguments say."""
     kind, seed, what = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-    if kind in WORLDS:
+    if kind == "streams":
+        found = streams(seed, int(what))
+    elif kind in WORLDS:
         found = worlds(seed, int(what), ("log",) if kind == "logs" else None)
     else:
         found = crashes(seed, what) if kind == "cuts" else damages(seed, what)

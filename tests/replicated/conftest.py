@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from support.nats_nodes import Nodes, program
+
+sys.path.append(str(Path(__file__).parent.parent / "log"))  # its hand uses a log as the engine does
 
 made = 0
 

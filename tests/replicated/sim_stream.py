@@ -93,6 +93,7 @@ class SimStream:
         self._election_ticks = 0
         self._learning_ticks = 0  # of a new leader that refuses by a number that is too low
         self._connections = 0
+        self.unanswered = 0  # so many answers to come are lost, whatever the faults
 
     @property
     def proposed(self) -> int:
@@ -202,7 +203,9 @@ class SimStream:
             self._tell(proposal.message, Acked(self.last))
 
     def _tell(self, message: Message, outcome: Outcome) -> None:
-        if not self._chance(self.faults.unanswered):
+        if self.unanswered:
+            self.unanswered -= 1
+        elif not self._chance(self.faults.unanswered):
             message.outcome = outcome
 
     # -- what is asked ------------------------------------------------------------------------------

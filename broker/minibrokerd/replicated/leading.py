@@ -69,15 +69,20 @@ class Fence:
 
         From then on nobody who led before can append. `expected` is where the end is thought to be.
         """
-        pause_s = PAUSE_S
+        pause_s, open_upto = PAUSE_S, -1
         while True:
             outcome = await self.stream.append([record], expected, is_epoch=True)
             if isinstance(outcome, Acked):
                 self.position = outcome.sequence
-                return outcome.sequence
+                if expected >= open_upto:
+                    return outcome.sequence
+                # One without an answer, behind what was only proposed, may still come to fit behind this one.
+                expected = outcome.sequence
+                continue
             if isinstance(outcome, Refused):
                 expected = outcome.last
                 continue
+            open_upto = max(open_upto, expected)
             pause_s = await self._wait(outcome, pause_s)
 
     async def read(self, first: int, upto: int) -> AsyncIterator[list[Entry]]:
@@ -122,8 +127,11 @@ class Fence:
                 raise Overtaken(f"an append was refused, entry {outcome.last} is there")
             if isinstance(outcome, Unknown):
                 await self._wait(outcome, pause_s)
-                if await self._was_stored(parts, epoch_record):
-                    return
+                try:
+                    if await self._was_stored(parts, epoch_record):
+                        return
+                except EntriesGone as gone:
+                    raise Overtaken(f"entry {gone.wanted} was trimmed already") from gone
             else:
                 pause_s = await self._wait(outcome, pause_s)
 

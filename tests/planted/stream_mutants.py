@@ -1,0 +1,194 @@
+"""Bugs of the fence that worlds on a simulated stream are to show: what is lost, doubled, or confirmed by two."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from mutant import Mutant
+
+FENCE: Final = "replicated/leading.py"
+LOG: Final = "replicated/log.py"
+STREAMS: Final = ("streams",)
+CONFORMANCE: Final = ("log/test_log_conformance.py",)
+STREAM_MUTANTS: Final = (
+    Mutant(
+        "an append without an answer is sent again",
+        FENCE,
+        "                    if await self._was_stored(parts, epoch_record):\n                        return\n",
+        "                    continue\n",
+        STREAMS,
+        "alone: what was stored refuses its repetition, and the broker ends though nobody overtook it",
+    ),
+    Mutant(
+        "an expectation is taken out of a refusal while the broker runs",
+        FENCE,
+        '                raise Overtaken(f"an append was refused, entry {outcome.last} is there")\n',
+        "                self.position = outcome.last\n                continue\n",
+        STREAMS,
+        "fence: it appends behind the claim of another one",
+    ),
+    Mutant(
+        "an append without an answer is confirmed",
+        FENCE,
+        "            if isinstance(outcome, Unknown):\n                await self._wait(outcome, pause_s)\n",
+        "            if isinstance(outcome, Unknown):\n                return\n",
+        STREAMS,
+        "durable: what was confirmed never came to the stream",
+    ),
+    Mutant(
+        "a refused append is confirmed",
+        FENCE,
+        '                raise Overtaken(f"an append was refused, entry {outcome.last} is there")\n',
+        "                return\n",
+        STREAMS,
+        "durable: a deposed broker goes on confirming",
+    ),
+    Mutant(
+        "a claim is not waited for",
+        FENCE,
+        "            pause_s = await self._wait(outcome, pause_s)\n\n    async def read",
+        "            self.position = expected + 1\n            return self.position\n\n    async def read",
+        STREAMS,
+        "claimed, or liveness: it reads up to an entry that may be another's, or never come",
+    ),
+    Mutant(
+        "INFO is believed: a log is led without a claim",
+        FENCE,
+        "            if isinstance(outcome, Refused):\n"
+        "                expected = outcome.last\n"
+        "                continue\n            open_upto",
+        "            if isinstance(outcome, Refused):\n"
+        "                self.position = (await self.stream.info()).last\n"
+        "                return self.position\n            open_upto",
+        STREAMS,
+        "claimed: whoever led before still leads",
+    ),
+    Mutant(
+        "what was read ends where a replica ends",
+        FENCE,
+        "                yield some\n            else:\n                await self._pause(PAUSE_S)\n",
+        "                yield some\n            else:\n                return\n",
+        STREAMS,
+        "read back: a replica that is behind is believed",
+    ),
+    Mutant(
+        "what an append came to is read without a claim",
+        FENCE,
+        "        ours = list(parts)\n        while True:\n",
+        "        ours = list(parts)\n"
+        "        if not (some := await self._some(before + 1)):\n"
+        "            return False\n        while True:\n",
+        STREAMS,
+        "alone: what was not there yet comes later, and refuses its repetition",
+    ),
+    Mutant(
+        "an epoch record goes in behind entries that were not read",
+        FENCE,
+        "                expected = await self._own_end(before, ours, outcome.last)\n",
+        "                expected = outcome.last\n",
+        STREAMS,
+        "alone: it deposes another broker, and neither of them leads",
+    ),
+    Mutant(
+        "entries of others between two of its own are not seen",
+        FENCE,
+        "            if not is_own:\n",
+        "            if is_own is None:\n",
+        STREAMS,
+        "fence: it goes on behind the claim of another one",
+    ),
+    Mutant(
+        "the parts of an append are sent one by one",
+        FENCE,
+        "            outcome = await self.stream.append(parts, self.position)\n            if",
+        "            for index, part in enumerate(parts):\n"
+        "                outcome = await self.stream.append([part], self.position + index)\n"
+        "                if not isinstance(outcome, Acked):\n"
+        "                    break\n"
+        "            if",
+        STREAMS,
+        "whole: an append is stored in part",
+    ),
+    Mutant(
+        "two appends are in flight",
+        FENCE,
+        "            outcome = await self.stream.append(parts, self.position)\n            if",
+        "            first = self.stream.append(parts, self.position)\n"
+        "            try:\n"
+        "                first.send(None)\n"
+        "            except StopIteration:\n"
+        "                pass\n"
+        "            outcome = await self.stream.append(parts, self.position + len(parts))\n"
+        "            if",
+        STREAMS,
+        "once, or fence: numbers are compared, so the second fits behind whatever came before it",
+    ),
+    Mutant(
+        "the position stays where it was behind an epoch record of its own",
+        FENCE,
+        "        self._check_own(before, ours, between)\n        self.position = outcome.sequence\n",
+        "        self._check_own(before, ours, between)\n",
+        STREAMS,
+        "alone: its next append is refused",
+    ),
+    Mutant(
+        "a refusal by a server that has not read all of it is final",
+        FENCE,
+        "            if isinstance(outcome, Refused) and outcome.last > self.position:\n",
+        "            if isinstance(outcome, Refused):\n",
+        STREAMS,
+        "alone: a broker ends with each election",
+    ),
+    Mutant(
+        "an append that came late is taken for one that did not come",
+        FENCE,
+        "        return between[0].body == ours[0]\n",
+        "        return False\n",
+        STREAMS,
+        "once: it is stored a second time",
+    ),
+    Mutant(
+        "a claim that may still come is forgotten",
+        FENCE,
+        "                if expected >= open_upto:\n",
+        "                if expected >= -1:\n",
+        ("replicated/test_stream_worlds.py",),
+        "a broker is deposed by a claim of its own",
+    ),
+    Mutant(
+        "a stream is trimmed beyond its end",
+        LOG,
+        "                await fence.stream.purge(log_start)\n",
+        "                await fence.stream.purge(fence.position + 10)\n",
+        CONFORMANCE,
+        "the numbering jumps, and everything is gone",
+    ),
+    Mutant(
+        "a stream is trimmed above its checkpoint",
+        LOG,
+        "                await fence.stream.purge(log_start)\n",
+        "                await fence.stream.purge(fence.position)\n",
+        CONFORMANCE,
+        "what the log says it begins with is gone",
+    ),
+    Mutant(
+        "a stream is trimmed before its checkpoint is stored",
+        LOG,
+        "        self._stamp = now_ms, unix_ms\n        self._put(\n            self._state(Kind.MARKER",
+        "        self._stamp = now_ms, unix_ms\n"
+        "        assert self._fence is not None\n"
+        "        self._spawn(self._purge(self._fence, history.log_start, done))\n"
+        "        self._put(\n            self._state(Kind.MARKER",
+        ("replicated/test_log_in_storms.py",),
+        "a crash in between leaves a log that says it begins where nothing is",
+    ),
+    Mutant(
+        "a deposed broker goes on",
+        LOG,
+        "        except Overtaken as overtaken:\n            self._fail(",
+        "        except Overtaken as overtaken:\n"
+        "            self._jobs.popleft()[1](0)\n            return\n            self._fail(",
+        CONFORMANCE,
+        "what another one refused is confirmed",
+    ),
+)
