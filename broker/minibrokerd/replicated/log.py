@@ -251,6 +251,8 @@ class JetStreamLog:
 
     def _stalls(self, reason: str) -> None:
         now_s = monotonic()
+        if self._loop is None and self._taking is not None:
+            self._taking.reason = reason
         if not self._stalled_s:
             self._stalled_s, self._told = now_s, False
         elif not self._told and now_s - self._stalled_s > TOLD_S:

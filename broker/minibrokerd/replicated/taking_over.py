@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Final
 
 from minibrokerd.log.seam import Batch
-from minibrokerd.replicated.failures import Trimmed
+from minibrokerd.replicated.failures import StreamUnreachable, Trimmed
 from minibrokerd.replicated.history import History
 from minibrokerd.replicated.leading import READ_BYTES, Fence
 from minibrokerd.replicated.stream import EntriesGone, Entry, Stream, StreamAway
@@ -23,6 +23,9 @@ LOOKS_AGAIN: Final = (
     3  # at the end of what could be read, before the claim: another replica may have more
 )
 LOOK_AGAIN_S: Final = 0.01
+PATIENCE_S: Final = (
+    30.0  # an election takes up to 9 s, and a server that was cut off 20 s to notice
+)
 
 OpenStream = Callable[[], Awaitable[Stream]]
 
@@ -36,15 +39,21 @@ class TakeOver:
         open_stream: OpenStream,
         make_fence: Callable[[Stream], Fence],
         claim: Callable[[], bytes],
+        patience_s: float = PATIENCE_S,
     ) -> None:
-        """`claim` makes the epoch record, when all that can be read was read."""
+        """`claim` makes the epoch record, when all that can be read was read.
+
+        Where nothing goes on for `patience_s` it gives up.
+        """
         self._history = history
         self._open_stream = open_stream
         self._make_fence = make_fence
         self._claim = claim
         self._read: queue.Queue[list[Batch] | BaseException | None] = queue.Queue(READ_AHEAD)
         self._is_over = False
+        self._patience_s = patience_s
         self.position = 0  # of our epoch record, at the end
+        self.reason = ""  # why it waits
         self.end = 0  # where the stream is thought to end
 
     def batches(self) -> Iterator[Batch]:
@@ -74,15 +83,27 @@ class TakeOver:
         try:
             fence = self._make_fence(stream)
             await self._read_what_is_there(stream)
-            self.position = await fence.claim(self._claim(), max(self.end, self._history.read_to))
             try:
-                async for entries in fence.read(self._history.read_to + 1, self.position):
-                    self._take(entries)
+                async with asyncio.timeout(self._patience_s):
+                    end = max(self.end, self._history.read_to)
+                    self.position = await fence.claim(self._claim(), end)
+                await self._read_the_rest(fence)
+            except TimeoutError as error:
+                advice = "see that most servers of NATS run and reach each other, then start again"
+                why = f"nothing is stored there ({self.reason or 'no answer'})"
+                raise StreamUnreachable(stream.name, why, advice) from error
             except EntriesGone as gone:
                 raise Trimmed(stream.name, gone.wanted) from gone
             self._history.end()
         finally:
             await stream.close()
+
+    async def _read_the_rest(self, fence: Fence) -> None:
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(self._patience_s) as patience:
+            async for entries in fence.read(self._history.read_to + 1, self.position):
+                self._take(entries)
+                patience.reschedule(loop.time() + self._patience_s)
 
     async def _read_what_is_there(self, stream: Stream) -> None:
         """Read up to the end, about: whoever leads may go on. It makes the time between two leaders short."""
