@@ -58,6 +58,19 @@ def cpu_seconds(root: int) -> float:
     return sum(clock_seconds(pid) for pid in tree(root))
 
 
+def wake_ups(root: int) -> int:
+    """Return how often threads of a process and of all below it have gone to sleep, and so were woken."""
+    return sum(_slept(path) for pid in tree(root) for path in Path(f"/proc/{pid}/task").glob("*"))
+
+
+def _slept(thread: Path) -> int:
+    with suppress(OSError):  # it has ended
+        for line in (thread / "status").read_text().splitlines():
+            if line.startswith("voluntary_ctxt_switches:"):
+                return int(line.split()[1])
+    return 0
+
+
 def clock_seconds(pid: int) -> float:
     """Return what the CPU clock of a process shows, all its threads together; 0 if it has ended."""
     try:

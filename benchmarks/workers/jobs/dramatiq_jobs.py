@@ -1,4 +1,4 @@
-"""The job for `dramatiq`, on Redis or on minibroker: as `def`, or as `async def` with its AsyncIO middleware."""
+"""The job for `dramatiq`, on Redis, on minibroker or on nothing: as `def`, or as `async def` with its AsyncIO middleware."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import dramatiq
 from benchmarks.workers.tally import note_latency, tally
 from dramatiq.brokers.redis import RedisBroker
+from dramatiq.brokers.stub import StubBroker
 from dramatiq.middleware.asyncio import AsyncIO
 
 url = os.environ["BENCH_URL"]
@@ -15,6 +16,8 @@ if url.startswith("minibroker"):
     from minibroker.contrib.dramatiq import MinibrokerBroker
 
     broker = MinibrokerBroker(url, settings={"durability": os.environ["BENCH_DURABILITY"]})
+elif url == "nothing":
+    broker = StubBroker()
 else:
     broker = RedisBroker(url=url)
 dramatiq.set_broker(broker)

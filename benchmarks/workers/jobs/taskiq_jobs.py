@@ -4,10 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import AsyncGenerator
 
 from benchmarks.workers.tally import note_latency, tally
-from taskiq import AsyncBroker
+from taskiq import AsyncBroker, BrokerMessage
 from taskiq_redis import ListQueueBroker, RedisStreamBroker
+
+
+class Silent(AsyncBroker):
+    """A broker on which nothing ever comes: what an idle worker costs of itself."""
+
+    async def kick(self, message: BrokerMessage) -> None:
+        """Forget it."""
+
+    async def listen(self) -> AsyncGenerator[bytes, None]:
+        """Wait for ever."""
+        await asyncio.Event().wait()
+        yield b""
+
 
 url = os.environ["BENCH_URL"]
 broker: AsyncBroker
@@ -15,6 +29,8 @@ if url.startswith("minibroker"):
     from minibroker.contrib.taskiq import MinibrokerBroker
 
     broker = MinibrokerBroker(url, settings={"durability": os.environ["BENCH_DURABILITY"]})
+elif url == "nothing":
+    broker = Silent()
 else:
     broker = (ListQueueBroker if os.environ.get("BENCH_LIST") else RedisStreamBroker)(url)
 done = tally().done
