@@ -1,4 +1,4 @@
-"""The job for `dramatiq`, on Redis, on minibroker or on nothing: as `def`, or as `async def` with its AsyncIO middleware."""
+"""The job for `dramatiq`, on Redis, minibroker or nothing: as `def` or `async def` with its AsyncIO middleware."""
 
 from __future__ import annotations
 
