@@ -20,7 +20,7 @@ from celery.result import AsyncResult, GroupResult, ResultSet  # noqa: E402
 
 import minibroker.contrib.celery  # noqa: E402
 import minibroker.sync  # noqa: E402
-from minibroker.contrib.celery import chords, named_values  # noqa: E402
+from minibroker.contrib.celery import channel, chords, named_values  # noqa: E402
 from minibroker.contrib.celery.too_large import ResultTooLarge  # noqa: E402
 from support.broker import BrokerServer  # noqa: E402
 
@@ -194,6 +194,21 @@ def test_a_child_of_a_fork_has_a_connection_of_its_own(app: Any) -> None:
     assert waiting.get(timeout=30) == child
 
 
+def test_a_client_that_another_backend_closed_is_opened_again(app: Any) -> None:
+    """Each thread has a backend of its own, and all share one client: who waits goes on, too."""
+    backend = app.backend
+    waiting = app.AsyncResult("t")
+    backend.add_pending_result(waiting)
+    backend.result_consumer.drain_events(timeout=0.01)
+    other = type(backend)(app, url=backend.url)
+    assert other.get_state("t") == states.PENDING
+    other.close()
+    other.mark_as_done("t", 1)
+    assert waiting.get(timeout=30) == 1
+    assert backend.get_state("t") == states.SUCCESS
+    other.close()
+
+
 def chord_of(app: Any, size: int, group: str = "g") -> Any:
     """Apply a chord of so many parts that nobody runs; return its body."""
     body = app.signature("total", task_id=f"body-of-{group}", app=app)
@@ -268,6 +283,26 @@ def test_of_two_last_parts_one_goes_on(
     app.backend.on_chord_part_return(part("g", "b", 1, body), states.SUCCESS, 2)
     assert gone_on
     assert bodies(broker_server) == [[[1, 2]]]
+
+
+def test_a_body_whose_publish_is_tried_again_comes_once(
+    app: Any, broker_server: BrokerServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Celery publishes again after a time-out, and what was published before it may have been stored."""
+    publish = channel._published
+    tried: list[Any] = []
+
+    def unanswered(*args: Any) -> Any:
+        publish(*args)
+        tried.append(args)
+        if len(tried) == 1:
+            raise minibroker.OutcomeUnknown("no answer came")
+
+    monkeypatch.setattr(channel, "_published", unanswered)
+    body = chord_of(app, 1)
+    app.backend.on_chord_part_return(part("g", "a", 0, body), states.SUCCESS, 1)
+    assert len(tried) == 2
+    assert bodies(broker_server) == [[[1]]]
 
 
 def test_a_chord_that_is_applied_again_has_its_body_again(

@@ -66,7 +66,8 @@ class MinibrokerBackend(Chords, AsyncBackendMixin, BaseKeyValueStoreBackend):
     @property
     def broker(self) -> Broker:
         """The client, which all backends of this process on one URL share; it connects with its first call."""
-        if self._broker is None:
+        if self._broker is None or self._broker._driver.machine.closed is not None:
+            self._keeping = None
             said = {name: self.options[name] for name in OPTIONS if name in self.options}
             key = (self.url, *sorted(said.items()))
             with _opening:
@@ -79,10 +80,11 @@ class MinibrokerBackend(Chords, AsyncBackendMixin, BaseKeyValueStoreBackend):
     @property
     def keeping(self) -> NamedValues:
         """What results and groups are kept in."""
+        broker = self.broker  # another one, if whoever shared it has closed it
         if self._keeping is None:
             queue = name_of(self.options.get("queue", QUEUE))
             durability = self.options.get("durability", "sync")
-            self._keeping = NamedValues(self.broker, queue, durability)
+            self._keeping = NamedValues(broker, queue, durability)
         return self._keeping
 
     def close(self) -> None:

@@ -47,5 +47,5 @@ def unpacked(data: bytes) -> Any:
     return msgpack.unpackb(data, strict_map_key=False)
 
 
-register()
 SERIALIZER: Final = (packed, unpacked, CONTENT_TYPE, "binary")  # as kombu's `register` takes it
+register()  # the last of all: it may import kombu, which then loads SERIALIZER out of here

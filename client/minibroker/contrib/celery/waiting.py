@@ -41,11 +41,12 @@ class ResultConsumer(BaseResultConsumer):
         self._watching: EndsTold | None = None
 
     def _open(self) -> tuple[NamedValues, EndsTold]:
-        if self._keeping is None or self._watching is None:
-            keeping: NamedValues = self.backend.keeping
+        keeping: NamedValues = self.backend.keeping
+        if self._keeping is not keeping or self._watching is None:
             self._keeping = keeping
             self._watching = EndsTold(keeping.queue._driver, keeping.queue.name)
-        return self._keeping, self._watching
+            self._fresh.extend(self._wanted)  # what was asked of a client that was closed is gone
+        return keeping, self._watching
 
     def on_after_fork(self) -> None:
         """In a child of a fork nobody waits yet: what was waited for is the parent's."""
