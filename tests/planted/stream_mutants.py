@@ -87,7 +87,7 @@ STREAM_MUTANTS: Final = (
         "                expected = await self._own_end(before, ours, outcome.last)\n",
         "                expected = outcome.last\n",
         STREAMS,
-        "alone: it deposes another broker, and neither of them leads",
+        "fence: it deposes another broker, and neither of them leads",
     ),
     Mutant(
         "entries of others between two of its own are not seen",
