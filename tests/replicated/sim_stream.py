@@ -320,5 +320,8 @@ class Connection:
         await self._turn()
         self._stream.step_down(preferred)
 
+    async def say_alive(self) -> None:
+        """Nobody stands by."""
+
     async def close(self) -> None:
         """Let go."""

@@ -14,6 +14,7 @@ import minibroker.sync
 from minibrokerd.process import exits
 from support.broker import BrokerServer, StartBroker
 from support.nats_nodes import Nodes
+from support.processes import look_until
 from support.warm import COMMAND
 
 NewStream = Callable[[], str]
@@ -58,6 +59,37 @@ def test_who_starts_last_leads_and_the_other_one_ends(
     assert first.process.wait(timeout=60) == exits.DEPOSED
     first.prints("another broker leads the log")
     assert waiting(second) == ["a", "b"]
+
+
+def test_who_stands_by_takes_over_when_the_other_one_dies(
+    start_broker: StartBroker, new_stream: NewStream, tmp_path: Path
+) -> None:
+    address = new_stream()
+    first = start_broker("--log", address)
+    publish(first, "a")
+    second = start_broker("--log", new_stream())
+    second.kill()
+    second.flags = ("--log", address, "--standby")
+    process = second.launch()
+    second.prints("standing_by")
+    assert publish(first, "b") == ["replicated"]
+    assert first.running
+    first.kill()
+    look_until(lambda: second.output.count("listening on") == 2, process, "a second start")
+    assert waiting(second) == ["a", "b"]
+
+
+def test_a_stop_ends_who_stands_by(start_broker: StartBroker, new_stream: NewStream) -> None:
+    address = new_stream()
+    first = start_broker("--log", address)
+    second = start_broker("--log", new_stream())
+    second.kill()
+    second.flags = ("--log", address, "--standby")
+    second.launch()
+    second.prints("standing_by")
+    assert second.stop() == 0
+    assert publish(first, "a", "b") == ["replicated"] * 2
+    assert first.running, "who stood by deposed it when it was stopped"
 
 
 def test_a_body_larger_than_an_entry_comes_back(

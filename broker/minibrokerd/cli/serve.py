@@ -74,6 +74,11 @@ class _Serve(click.Command):
     "minibroker[nats]. The stream is made if there is none. Default: files in the data directory.",
 )
 @shared_option(
+    "--standby",
+    is_flag=True,
+    help="With --log: wait while another broker leads, and take over two seconds after its last word.",
+)
+@shared_option(
     "--segment-bytes",
     type=Size(64 * 1024, 2**30, PAGE_BYTES),
     default=size_text(DEFAULT_SEGMENT_BYTES),
@@ -167,6 +172,8 @@ def refuse(flags: Mapping[str, Any]) -> None:
             "and end every message. Make one with `minibroker token add`, listen on 127.0.0.1, or add --insecure "
             "if the network itself keeps strangers out."
         )
+    if flags["standby"] and flags["log"] is None:
+        raise click.UsageError("--standby needs a log that several brokers may lead: --log.")
     if flags["tls_cert"] is None and (flags["tls_key"] or flags["tls_client_ca"]):
         raise click.UsageError("--tls-key and --tls-client-ca need a certificate: --tls-cert.")
 

@@ -137,6 +137,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "disk_has_room": "publishes are taken again",
     "webhook_failed": "a call of the webhook at `address` failed, of this `type`; it is made again for 15 minutes",
     "webhook_dropped": "so many `calls` of the webhook will not be made, for `reason`",
+    "standing_by": "another broker leads the log; this one waits until nothing is heard of it",
     "log_stalled": "the replicated log takes nothing for now, and confirms wait; `text` says why",
     "log_goes_on": "it takes appends again, `ms` after the first one that waited",
     "trim_failed": "what the replicated log has no longer to keep could not be purged; that is done later",

@@ -268,6 +268,8 @@ class JetStreamLog:
         """Now and then: a broker that has nothing to append finds out all the same that it does not lead."""
         if self._is_over or self._loop is None:
             return
+        if self._fence is not None:
+            self._spawn(self._fence.stream.say_alive())
         if not self._works and self._fence is not None and monotonic() - self._appended_s > LOOK_S:
             self._spawn(self._look_behind(self._fence))
         self._loop.call_later(LOOK_S, self._look)

@@ -11,7 +11,7 @@ import asyncio
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from time import monotonic
 from typing import Any, Final
@@ -271,6 +271,26 @@ class NatsStream:
         """Ask the leader to step down; see `Stream`."""
         wish = {"placement": {"preferred": preferred}} if preferred else {}
         await self._ask_well("STREAM.LEADER.STEPDOWN", json.dumps(wish).encode())
+
+    async def say_alive(self) -> None:
+        """Publish to a subject that is not stored; see `Stream`."""
+        if self._client is not None and self._client.is_connected:
+            with suppress(*self._errors):
+                await self._client.publish(self._address.alive_subject)
+
+    async def hear(self, heard: Callable[[], None]) -> None:
+        """Have `heard` called whenever somebody says that it leads; StreamAway."""
+        await self._connect()
+
+        async def said(message: Any) -> None:
+            heard()
+
+        await self._client.subscribe(self._address.alive_subject, cb=said)
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether a server could tell something now."""
+        return self._client is not None and bool(self._client.is_connected)
 
     async def _ask_well(self, verb: str, wish: bytes) -> dict[str, Any]:
         await self._connect()

@@ -142,6 +142,10 @@ class Stream(Protocol):
         """
         ...
 
+    async def say_alive(self) -> None:
+        """Tell whoever stands by that this broker leads; nobody may hear it, and nothing rests on it."""
+        ...
+
     async def close(self) -> None:
         """Let go of the connection; what is in flight stays unknown."""
         ...

@@ -47,6 +47,11 @@ class StreamAddress:
         """Where epoch records are published."""
         return f"minibroker.{self.stream}.epochs"
 
+    @property
+    def alive_subject(self) -> str:
+        """Where whoever leads says so; nothing of it is stored."""
+        return f"minibroker.{self.stream}.alive"
+
 
 def parse(text: str) -> StreamAddress:
     """Return what an address says.

@@ -39,6 +39,7 @@ class ServeOptions:
     host: str = "127.0.0.1"
     port: int = limits.DEFAULT_PORT
     log: StreamAddress | None = None  # None: files in the data directory
+    standby: bool = False  # wait while another broker leads that log
     segment_bytes: int = DEFAULT_SEGMENT_BYTES
     auto_create: bool = True
     max_queues: int = limits.MAX_QUEUES

@@ -51,7 +51,7 @@ from minibrokerd.schedules.on_demand import calendar_of
 from minibrokerd.serving.banner import Recovered, banner, look
 from minibrokerd.serving.configuration import ServeOptions, reloaded
 from minibrokerd.serving.entry import Entry
-from minibrokerd.serving.which_log import log_of, no_retained_logs, told_of
+from minibrokerd.serving.which_log import log_of, no_retained_logs, stand_by, told_of
 
 WEBHOOK_S: Final = 2.0  # that a stop waits for a webhook, of what its deadline has left
 BACKSTOP_S: Final = 1.0  # after the deadline, when the loop itself is stuck
@@ -127,6 +127,9 @@ async def _serve(options: ServeOptions, signals: StopSignals) -> int:
     pages = http_options.bind(options.http) if options.http is not None else []
     server = Server(options, asyncio.get_running_loop(), tls=tls, pages=pages)
     try:
+        await stand_by(options, signals)
+        if signals.asked:
+            raise _StoppedEarly  # before it claims a log that somebody leads
         await server.start(sockets, signals)
     except _StoppedEarly:
         events.info("stopped", code=exits.DONE, signal=signals.asked, before="listening")

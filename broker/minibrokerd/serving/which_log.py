@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from minibroker.contract.settings import DURABILITIES, REPLICATED
 from minibrokerd.log.filelog import FileLog
 from minibrokerd.log.seam import Log
+from minibrokerd.process.stopping import StopSignals
 from minibrokerd.replicated.stream import Stream
 from minibrokerd.serving.configuration import ServeOptions
 
@@ -26,6 +27,14 @@ def log_of(options: ServeOptions) -> Log:
         return stream
 
     return JetStreamLog(str(address), open_stream)
+
+
+async def stand_by(options: ServeOptions, signals: StopSignals) -> None:
+    """Return when this broker may try to lead, or was asked to stop."""
+    if options.log is not None and options.standby:
+        from minibrokerd.replicated.standing_by import until_silent
+
+        await until_silent(options.log, lambda: signals.asked)
 
 
 def told_of(options: ServeOptions) -> Sequence[str]:
