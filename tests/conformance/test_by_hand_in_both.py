@@ -67,6 +67,7 @@ async def test_dead_messages_are_grouped_and_go_back_by_a_filter(broker: Any, qu
     assert await dead.redrive(where=where) == 2
     assert [group.group for group in await dead.error_groups()] == [most.group]
     assert await dead.redrive(where=minibroker.Where(older=3600)) == 0
+    assert await dead.redrive([]) == 0, "none is not all"
     with pytest.raises(TypeError):
         await dead.redrive([most.example], where=where)
     with pytest.raises(TypeError):

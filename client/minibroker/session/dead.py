@@ -130,11 +130,15 @@ def error_groups(queue: str, where: Where | None, after: bytes) -> Wish:
     return "error_groups", fields | filter_of(where), b""
 
 
-def redrive(queue: str, ids: Iterable[MessageId] | None, count: int, where: Where | None) -> Wish:
-    """Return the wish to send dead messages back."""
+def redrive(
+    queue: str, ids: Iterable[MessageId] | None, count: int, where: Where | None
+) -> Wish | None:
+    """Return the wish to send dead messages back; None: it is of no ids, for which the server would take all."""
     runs = runs_of(ids)
     if ids is not None and where is not None:
         raise TypeError("redrive takes ids or a filter, not both")
+    if ids is not None and not runs:
+        return None
     fields: dict[str, object] = {"queue": queue, "runs": len(runs)}
     fields["count"] = whole("count", count, 0, 2**53)
     return "redrive", fields | filter_of(where), wire.pack_runs(runs)

@@ -178,7 +178,10 @@ class QueueByHand:
         Those with these `ids`; or those that `where` is about, `count` of them (0: all), in the order of ids;
         else the `count` oldest (0: all). ConnectionLost if it is not known how many.
         """
-        value = self._ask(timeout, *dead.redrive(self.name, ids, count, where))
+        wish = dead.redrive(self.name, ids, count, where)
+        if wish is None:
+            return 0
+        value = self._ask(timeout, *wish)
         return int(value["redriven"])
 
     def start_redrive(
