@@ -47,7 +47,7 @@ help:
 	@echo "make bench-workers   a job that does nothing through minibroker worker, Celery, Dramatiq, Taskiq and RQ: ARGS=\"--rounds 1\""
 	@echo "make bench-celery    no-op tasks of Celery, prefork and threads, on this broker and on Redis: ARGS=\"--tasks 2000\""
 	@echo "make bench-tenants   tenants, rates, priorities, doubles, schedules: minibroker, BullMQ, Faktory, RabbitMQ, Celery: ARGS=\"--only celery\""
-	@echo "make celery-suite    kombu's and Celery's own integration tests, on this broker and beside it on Redis: FILES=\"test_tasks\""
+	@echo "make celery-suite    kombu's and Celery's own integration tests, on this broker and beside it on Redis: FILES=\"test_tasks\" BACKEND=minibroker"
 	@echo "make bench-libraries   tasks that do nothing, idle workers and one task alone: Dramatiq and Taskiq, on Redis as well: ARGS=\"--only taskiq --rounds 3\""
 	@echo "make libraries-torture   Dramatiq and Taskiq under SIGKILLs of workers and broker, the same on Redis: ARGS=\"--only dramatiq\""
 	@echo "make celery-torture  20,000 tasks of Celery under SIGKILLs of workers and broker, the same on Redis: ARGS=\"--only minibroker\""
@@ -152,7 +152,7 @@ bench-http: $(VENV)/.develop-ready
 	@$(BIN)/python -m benchmarks.watched $(ARGS)
 
 celery-suite: $(VENV)/.peers-ready
-	@PYTHONPATH=tests FILES="$(or $(FILES),test_tasks test_canvas test_worker test_inspect)" $(BIN)/python tests/contrib/suites/celery_suite.py
+	@PYTHONPATH=tests FILES="$(or $(FILES),test_tasks test_canvas test_worker test_inspect)" BACKEND="$(or $(BACKEND),redis)" $(BIN)/python tests/contrib/suites/celery_suite.py
 
 bench-libraries: $(VENV)/.peers-ready
 	@$(BIN)/python -m benchmarks.libraries $(ARGS)

@@ -2,8 +2,9 @@
 Redis.
 
 The source packages are fetched into build/celery-suite, pinned. kombu's mixins run as they are (kombu_mixins.py
-is put among them). Celery's files run twice, once with each broker, with results in Redis both times; what
-differs is printed. FILES="test_tasks test_worker" takes some of Celery's files only.
+is put among them). Celery's files run twice, once with each broker, and what differs is printed.
+FILES="test_tasks test_worker" takes some of Celery's files only. Results are in Redis both times, or with
+BACKEND=minibroker where the tasks are.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ BUILD = ROOT / "build" / "celery-suite"
 PINNED = ("kombu==5.7.0", "celery==5.7.0")
 TOOLS = ("redis>=5.2", "pytest-rerunfailures", "pytest-subtests", "pytest-timeout", "pydantic")
 FILES = os.environ.get("FILES", "test_tasks test_canvas test_worker test_inspect").split()
+BACKEND = os.environ.get("BACKEND", "redis")
 PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:rerunfailures"]
 
 
@@ -98,6 +100,7 @@ def compare(ours: int, redis: int) -> None:
     env = {"MINIBROKER_SUITE_PORT": str(ours)}
     show("kombu", outcomes([*command, "t/integration/test_minibroker.py"], kombu, env))
     command = [*PYTEST, "-p", "celery.contrib.pytest", "-p", "no:xdist", "--timeout", "90"]
+    command += ["-p", "as_redis"]
     for file in FILES:
         both = {}
         for name, url in (
@@ -105,6 +108,11 @@ def compare(ours: int, redis: int) -> None:
             ("redis", f"redis://127.0.0.1:{redis}/1"),
         ):
             env = {"TEST_BROKER": url, "TEST_BACKEND": f"redis://127.0.0.1:{redis}/2"}
+            if name == BACKEND == "minibroker":
+                env["TEST_BACKEND"] = f"redis.minibroker://127.0.0.1:{ours}"  # as_redis.py says why
+            env["PYTHONPATH"] = os.pathsep.join(
+                filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")])
+            )
             env["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
             env |= {"REDIS_HOST": "127.0.0.1", "REDIS_PORT": str(redis)}
             both[name] = outcomes([*command, f"t/integration/{file}.py"], celery, env)
