@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
+from importlib.metadata import entry_points
 from typing import Any
 
 import pytest
@@ -21,6 +24,7 @@ from celery.result import AsyncResult, GroupResult, ResultSet  # noqa: E402
 import minibroker.contrib.celery  # noqa: E402
 import minibroker.sync  # noqa: E402
 from minibroker.contrib.celery import channel, chords, named_values  # noqa: E402
+from minibroker.contrib.celery.ends_told import EndsTold  # noqa: E402
 from minibroker.contrib.celery.too_large import ResultTooLarge  # noqa: E402
 from support.broker import BrokerServer  # noqa: E402
 
@@ -60,7 +64,7 @@ def part(group: str, task: str, index: int, body: Any) -> Context:
     return Context({"id": task, "group": group, "group_index": index, "chord": body})
 
 
-def test_states_are_kept_and_success_stays(app: Any) -> None:
+def test_states_are_kept_and_success_stays(app: Any, broker_server: BrokerServer) -> None:
     """Each state replaces the one before; what has succeeded is not made a failure by a second run."""
     backend = app.backend
     assert backend.get_state("t") == states.PENDING
@@ -77,6 +81,7 @@ def test_states_are_kept_and_success_stays(app: Any) -> None:
     app.AsyncResult("t").forget()
     assert app.AsyncResult("t").state == states.PENDING
     assert not app.AsyncResult("t").exists()
+    assert ready_in(broker_server)["celery-results"] == 1, "a look leaves nothing behind"
 
 
 def test_groups_are_saved_and_restored(app: Any) -> None:
@@ -107,7 +112,20 @@ def test_hundreds_are_waited_for_without_a_poll(app: Any, monkeypatch: pytest.Mo
     thread = later(lambda: [app.backend.mark_as_done(id, number) for number, id in enumerate(ids)])
     assert results.join_native(timeout=100) == list(range(600))
     thread.join()
-    assert sum(looks) == 1_200
+    assert sum(looks) == 600, "what is told says where the result is"
+
+
+def test_what_the_server_does_not_take_is_looked_at_in_turns(
+    app: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes 10,000 requests of a connection: here it takes none."""
+    monkeypatch.setattr(EndsTold, "watch", lambda told, ids: told._refused.extend(ids))
+    got: list[Any] = []
+    thread = later(lambda: got.append(app.AsyncResult("t").get(timeout=30)))
+    app.backend.store_result("t", 1, "PROGRESS")
+    app.backend.mark_as_done("t", 2)
+    thread.join()
+    assert got == [2]
 
 
 def test_each_change_of_state_is_told_to_threads_that_wait(app: Any) -> None:
@@ -338,3 +356,30 @@ def test_more_parts_and_nested_groups(app: Any, broker_server: BrokerServer) -> 
         app.backend.mark_as_done(task, task)
     app.backend.on_chord_part_return(part("g", "b", 1, body), states.SUCCESS, "b")
     assert bodies(broker_server) == [[["a", ["b"]]]]
+
+
+INSTALLED = """
+import celery
+app = celery.Celery("a", broker="memory://", backend="{scheme}://:secret@127.0.0.1:1")
+print(type(app.backend).__name__, app.backend.as_uri())
+"""
+IN_A_TREE = """
+import importlib.metadata
+importlib.metadata.entry_points = lambda **words: importlib.metadata.EntryPoints()
+{first}import minibroker.contrib.celery
+"""
+
+
+@pytest.mark.parametrize("scheme", ["minibroker", "minibrokers"])
+@pytest.mark.parametrize("where", ["installed", "tree", "tree, Celery first"])
+def test_celery_knows_the_scheme(scheme: str, where: str) -> None:
+    """By an entry point of the installed package; in a source tree by an import, before Celery's or after."""
+    program = INSTALLED.format(scheme=scheme)
+    if where != "installed":
+        first = "import celery.app.base\n" if "first" in where else ""
+        program = IN_A_TREE.format(first=first) + program
+    elif not entry_points(group="celery.result_backends", name=scheme):
+        pytest.skip("this environment was set up before there was one")
+    command = [sys.executable, "-c", program]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert said.stdout.split() == ["MinibrokerBackend", f"{scheme}://:**@127.0.0.1:1/"], said.stderr

@@ -7,6 +7,8 @@ import os
 import kombu
 import pytest
 
+import minibroker.contrib.celery  # noqa: F401  # kombu alone loads no entry points before its first message
+
 from .common import (  # type: ignore[import-not-found]  # of kombu's tests
     BaseEventLoop,
     BaseExchangeTypes,

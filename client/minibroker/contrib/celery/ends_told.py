@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Mapping
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from minibroker.contract import limits
 from minibroker.contract.confirms import MessageId
@@ -21,6 +21,7 @@ from minibroker.sync.driver import Driver
 from minibroker.sync.waiter import Waiter
 
 WAIT_MS: Final = limits.MAX_WAIT_MS
+Thing = TypeVar("Thing")
 
 
 class EndsTold:
@@ -30,7 +31,7 @@ class EndsTold:
         self._driver = driver
         self._queue = queue
         self._asked: dict[str, Call] = {}
-        self._told: deque[str] = deque()
+        self._told: deque[tuple[str, MessageId | None]] = deque()
         self._refused: deque[str] = deque()
         self._machine = driver.machine
         self._waiter: Waiter | None = None
@@ -91,9 +92,9 @@ class EndsTold:
                 _answered(self._waiter)
                 driver.ring()
 
-    def take(self) -> list[str]:
-        """Return the names of what has ended since, or may have."""
-        return _taken(self._told)
+    def take(self) -> dict[str, MessageId | None]:
+        """Return the names of what may have ended since, each with the message that replaced it, if one did."""
+        return dict(_taken(self._told))
 
     def take_refused(self, most: int) -> list[str]:
         """Return names that the server did not take, as too many are asked for."""
@@ -103,15 +104,15 @@ class EndsTold:
         """Look at all of it again if an interrupt made the client begin anew: its requests are gone."""
         if self._machine is not self._driver.machine:
             self._machine = self._driver.machine
-            self._told.extend(self._asked)
+            self._told.extend((name, None) for name in self._asked)
             self._asked.clear()
 
-    def _is_told(self, name: str, error: BaseException | None) -> None:
+    def _is_told(self, name: str, answer: Any, error: BaseException | None) -> None:
         self._asked.pop(name, None)
         if isinstance(error, LimitReached):
             self._refused.append(name)
             return
-        self._told.append(name)  # whatever it is, a look says what is there now
+        self._told.append((name, _replacing(answer)))  # None: a look says what is there now
         if self._waiter is not None:
             _answered(self._waiter)
 
@@ -127,11 +128,11 @@ class _Answer(Waiter):
 
     def set_result(self, value: Any) -> None:
         super().set_result(value)
-        self._tell(None)
+        self._tell(value, None)
 
     def set_exception(self, error: BaseException) -> None:
         super().set_exception(error)
-        self._tell(error)
+        self._tell(None, error)
 
 
 def _answered(waiter: Waiter, now_ms: int = 0) -> None:
@@ -139,8 +140,18 @@ def _answered(waiter: Waiter, now_ms: int = 0) -> None:
         waiter.set_result(None)
 
 
-def _taken(names: deque[str], most: int | None = None) -> list[str]:
-    taken: list[str] = []
-    while names and (most is None or len(taken) < most):
-        taken.append(names.popleft())
+def _replacing(answer: Any) -> MessageId | None:
+    """Return the message that an answer names as that which replaced another one: `1-5 (who published it)`."""
+    if not isinstance(answer, dict) or answer.get("state") != "REPLACED":
+        return None
+    try:
+        return MessageId.parse(str(answer.get("by")).partition(" ")[0])
+    except ValueError:
+        return None
+
+
+def _taken(line: deque[Thing], most: int | None = None) -> list[Thing]:
+    taken: list[Thing] = []
+    while line and (most is None or len(taken) < most):
+        taken.append(line.popleft())
     return taken

@@ -1,8 +1,9 @@
 """Values under names, in a queue that nobody consumes: what Celery keeps of tasks and groups.
 
-The name is the unique key of a message, its time to live that of the value, and a new value replaces it. A look at
-a name is a publish of a placeholder that is dropped where something stands: its confirm says what that is. So many
-names are looked at in two exchanges with the server, and whoever waits for one waits for the end of what he found.
+The name is the unique key of a message, its time to live that of the value, and a new value replaces it. Who waits
+for a name publishes a placeholder, which is dropped where something stands: the confirm says what that is. So many
+names are looked at in two exchanges with the server, and whoever waits does so for the end of what he found. Who
+only looks leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ from datetime import timedelta
 from hashlib import sha256
 from typing import Final, NamedTuple
 
-from minibroker.contract.confirms import Confirm, MessageId
+from minibroker.contract.confirms import MessageId
+from minibroker.contract.errors import UnknownQueue
 from minibroker.contract.limits import MAX_KEY_BYTES
 from minibroker.session.spans import Span
 from minibroker.sync.broker import Broker
 
 PLACEHOLDER: Final = b""
 AWAITED: Final = timedelta(hours=1)  # a placeholder for which somebody waits
-LOOKED_AT: Final = timedelta(seconds=30)  # one that only tells that nothing is there
 ENDS_KEPT_MS: Final = (
     10_000  # of what a name stood for: longer than between a look and what is asked then
 )
@@ -57,31 +58,23 @@ class NamedValues:
         confirm = self.queue.publish(value, unique_key=key_of(name), ttl=kept, timeout=STORE_S)
         if not confirm.duplicate:
             return None
-        return self._seen([confirm], None).get(confirm.id, Found(confirm.id, None))
+        seen = self.at([confirm.id])
+        return seen.get(confirm.id, Found(confirm.id, None))
 
     def get(self, name: str) -> bytes | None:
         """Return the value of a name; None: there is none."""
-        return self.get_many([name]).get(name)
+        found = self._peek(name)
+        return found.value if found is not None else None
 
-    def get_many(self, names: Sequence[str]) -> dict[str, bytes]:
-        """Return the values of those names that have one."""
-        found: dict[str, bytes] = {}
-        for first in range(0, len(names), MOST):
-            some = names[first : first + MOST]
-            left = dict.fromkeys(some)
-            for _ in range(
-                TRIES
-            ):  # one that was replaced between two questions is looked for again
-                seen = self.look(list(left), LOOKED_AT)
-                found |= {name: each.value for name, each in seen.items() if each.value is not None}
-                left = {name: None for name in left if name not in seen}
-                if not left:
-                    break
-        return found
+    def _peek(self, name: str) -> Found | None:
+        try:
+            for each in self.queue.peek(1, unique_key=key_of(name)):
+                return Found(each.id, each.raw or None)
+        except UnknownQueue:  # nothing has ever been kept
+            pass
+        return None
 
-    def look(
-        self, names: Sequence[str], kept: Span, within_s: float | None = None
-    ) -> Mapping[str, Found]:
+    def look(self, names: Sequence[str], within_s: float) -> Mapping[str, Found]:
         """Return what stands under each name, at most 500 of them: a placeholder now where nothing did.
 
         A name that is missing in the answer was given another message meanwhile: look again.
@@ -89,10 +82,10 @@ class NamedValues:
         confirms = self.queue.publish_many(
             [PLACEHOLDER] * len(names),
             unique_keys=[key_of(name) for name in names],
-            ttl=kept,
+            ttl=AWAITED,
             timeout=within_s,
         )
-        seen = self._seen([each for each in confirms if each.duplicate], within_s)
+        seen = self.at([each.id for each in confirms if each.duplicate], within_s)
         found = {}
         for name, confirm in zip(names, confirms, strict=True):
             if not confirm.duplicate:
@@ -104,12 +97,12 @@ class NamedValues:
     def forget(self, name: str) -> None:
         """Let nothing be under a name."""
         for _ in range(TRIES):
-            confirm = self.queue.publish(PLACEHOLDER, unique_key=key_of(name), ttl=LOOKED_AT)
-            if not confirm.duplicate or self.queue.purge([confirm.id]):
+            found = self._peek(name)
+            if found is None or self.queue.purge([found.id]):
                 return
 
-    def _seen(self, confirms: Sequence[Confirm], within_s: float | None) -> dict[MessageId, Found]:
-        ids = [confirm.id for confirm in confirms]
+    def at(self, ids: Sequence[MessageId], within_s: float | None = None) -> dict[MessageId, Found]:
+        """Return what is in the messages with these ids, as far as they are there."""
         found: dict[MessageId, Found] = {}
         after = b""
         while ids:

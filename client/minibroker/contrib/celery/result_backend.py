@@ -106,9 +106,7 @@ class MinibrokerBackend(Chords, AsyncBackendMixin, BaseKeyValueStoreBackend):
 
     def mget(self, keys: Iterable[str]) -> list[bytes | None]:
         """Return what is kept under each key."""
-        keys = list(keys)
-        found = self.keeping.get_many(keys)
-        return [found.get(key) for key in keys]
+        return [self.keeping.get(key) for key in keys]
 
     def set(self, key: str, value: Any) -> None:
         """Keep a value under a key; ResultTooLarge if it is."""

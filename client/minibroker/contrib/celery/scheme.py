@@ -25,7 +25,9 @@ CONTENT_TYPE: Final = "application/x-minibroker-msgpack"
 
 def register() -> None:
     """Tell kombu of the schemes minibroker:// and minibrokers://, and Celery where results are kept."""
-    if "kombu" not in sys.modules:  # else it may be half imported, and this by its entry point
+    serialization = sys.modules.get("kombu.serialization")
+    if serialization is None or hasattr(serialization, "prepare_accept_content"):
+        # Else it is half imported, and this is loaded by its entry point.
         with suppress(ImportError):  # kombu alone is enough
             import_module("celery.app.backends")
     from kombu.transport import TRANSPORT_ALIASES

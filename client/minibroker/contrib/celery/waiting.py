@@ -10,9 +10,10 @@ from typing import Any, Final
 from celery import states
 from celery.backends.asynchronous import BaseResultConsumer
 
+from minibroker.contract.confirms import MessageId
 from minibroker.contract.errors import MinibrokerError
 from minibroker.contrib.celery.ends_told import EndsTold
-from minibroker.contrib.celery.named_values import AWAITED, MOST, NamedValues
+from minibroker.contrib.celery.named_values import MOST, Found, NamedValues
 
 LOOK_S: Final = 2.0  # so long a look may take: who waits has a time of his own
 AGAIN_S: Final = 1.0  # what the server does not tell of, as it is too much, is looked at in turns
@@ -103,38 +104,51 @@ class ResultConsumer(BaseResultConsumer):
 
     def _look(self, watching: EndsTold) -> bool:
         """Look at what is new or has changed, and tell of it; return whether there was something to tell."""
-        names = dict.fromkeys(watching.take())
-        names |= dict.fromkeys(self._fresh.popleft() for _ in range(len(self._fresh)))
+        names: dict[str, MessageId | None] = dict.fromkeys(
+            self._fresh.popleft() for _ in range(len(self._fresh))
+        )
+        names |= watching.take()
         now = time.monotonic()
         if now >= self._again_at:
             self._again_at = now + AGAIN_S
             names |= dict.fromkeys(watching.take_refused(MOST))
-        wanted = [name for name in names if name in self._wanted]
+        wanted = [(name, id) for name, id in names.items() if name in self._wanted]
         told = False
         for first in range(0, len(wanted), MOST):
             try:
-                told |= self._look_at(wanted[first : first + MOST], watching)
+                told |= self._look_at(dict(wanted[first : first + MOST]), watching)
             except BaseException:
-                self._fresh.extend(wanted[first:])
+                self._fresh.extend(name for name, _ in wanted[first:])
                 raise
         return told
 
-    def _look_at(self, names: list[str], watching: EndsTold) -> bool:
-        keeping, _ = self._open()
-        keys = {self.backend.get_key_for_task(name): name for name in names}
-        found = keeping.look(list(keys), AWAITED, LOOK_S)
-        self._fresh.extend(name for key, name in keys.items() if key not in found)
-        values = {keys[key]: each.value for key, each in found.items() if each.value is not None}
-        metas = [self.backend.decode_result(value) for value in values.values()]
-        ready = {meta["task_id"] for meta in metas if meta["status"] in states.READY_STATES}
-        ids = {keys[key]: each.id for key, each in found.items() if keys[key] not in ready}
+    def _look_at(self, names: dict[str, MessageId | None], watching: EndsTold) -> bool:
+        found = self._found(names)
+        self._fresh.extend(name for name in names if name not in found)
+        metas = {
+            name: self.backend.decode_result(each.value)
+            for name, each in found.items()
+            if each.value is not None
+        }
+        ready = {name for name, meta in metas.items() if meta["status"] in states.READY_STATES}
+        ids = {name: each.id for name, each in found.items() if name not in ready}
         if ids:
             watching.watch(ids)
         for name in ready:
             self._wanted.pop(name, None)
-        for meta in metas:
+        for meta in metas.values():
             self.on_state_change(meta, None)
         return bool(metas)
+
+    def _found(self, names: dict[str, MessageId | None]) -> dict[str, Found]:
+        """Return what stands for each task; one that is missing was given another message meanwhile."""
+        keeping, _ = self._open()
+        there = keeping.at([id for id in names.values() if id is not None], LOOK_S)
+        found = {name: there[id] for name, id in names.items() if id in there}
+        keys = {self.backend.get_key_for_task(name): name for name in names if name not in found}
+        if keys:
+            found |= {keys[key]: each for key, each in keeping.look(list(keys), LOOK_S).items()}
+        return found
 
 
 def is_passing(error: BaseException) -> bool:
