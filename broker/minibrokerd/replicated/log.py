@@ -207,7 +207,7 @@ class JetStreamLog:
         try:
             while self._jobs and not self._is_over:
                 parts, done = self._jobs[0]
-                await fence.append(parts, partial(self._again, parts))
+                await fence.append(parts, self._claim_again)
                 self._appended_s = monotonic()
                 if self._stalled_s:
                     self._goes_on()
@@ -218,7 +218,8 @@ class JetStreamLog:
         finally:
             self._works = False
 
-    def _again(self, parts: list[bytes]) -> bytes:
+    def _claim_again(self) -> bytes:
+        """Return an epoch record of a broker that leads, and has to find out what an append came to."""
         return self._state(Kind.SEGMENT, 1, self.history.log_start)[0]
 
     def _synced(self, number: int, size_bytes: int) -> None:
