@@ -39,9 +39,8 @@ from minibroker.session.spans import Span
 
 logger = logging.getLogger("minibroker")
 
-# Acks of tasks that took less than that wait for so long, to share a frame: one for each costs the server and the
-# worker more than the tasks (measured: at `lazy`, executing took 1.6 times the CPU). What is lost to a kill is so
-# much work at most.
+# Acks of tasks that took less wait for so long, to share a frame. Measured at `lazy`, on a busy machine: a
+# task took 460 us of CPU with a frame for each ack, and takes 318. What is lost to a kill is so much work at most.
 QUICK_S: Final = 0.001
 AGAIN_S: Final = 1.0  # before messages are asked for again, when the server refused that
 PATIENCE: Final = timedelta(
