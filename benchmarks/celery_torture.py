@@ -2,8 +2,8 @@
 
     python -m benchmarks.celery_torture --tasks 20000 --seconds 60
 
-Two workers of Celery (prefork, two processes each, late acks) run tasks that write a line when they begin and
-one when they end. One in ten has a countdown, one in fifty an ETA that is later than the lease, or the
+Two workers of Celery (prefork, two processes each, late acks; with `--pool threads` two threads) run tasks that
+write a line when they begin and one when they end. One in ten has a countdown, one in fifty an ETA that is later than the lease, or the
 visibility timeout of Redis. Every two seconds a worker, with its whole pool, or the broker gets a SIGKILL and
 is started again; after the time both workers are replaced as in a deployment, by SIGTERM. Then the script waits
 until everything has run, or nothing has for longer than a lease and the last ETA.
@@ -73,8 +73,9 @@ def work(number: int, seconds: float) -> None:
 class Side:
     """One broker with its two workers."""
 
-    def __init__(self, name: str, directory: Path) -> None:
+    def __init__(self, name: str, directory: Path, pool: str) -> None:
         self.name = name
+        self.pool = pool
         self.directory = directory
         self.said = directory / "said"
         self.env = {**os.environ, "TORTURE": name, "TORTURE_SAID": str(self.said)}
@@ -94,7 +95,16 @@ class Side:
 
     def _start_worker(self, number: int) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "celery", "-A", "benchmarks.celery_torture", "worker"]
-        command += ["-c", "2", "-l", "WARNING", "-n", f"w{number}-{time.time_ns()}@torture"]
+        command += [
+            "-P",
+            self.pool,
+            "-c",
+            "2",
+            "-l",
+            "WARNING",
+            "-n",
+            f"w{number}-{time.time_ns()}@torture",
+        ]
         return self._start(command, "worker.log")
 
     def _start(self, command: list[str], log: str) -> subprocess.Popen[bytes]:
@@ -167,10 +177,10 @@ def publish(
             time.sleep(ahead_s)
 
 
-def run(name: str, tasks: int, seconds: float, seed: int) -> dict[str, Any]:
+def run(name: str, tasks: int, seconds: float, seed: int, pool: str) -> dict[str, Any]:
     """Torture one side; return its counts."""
     directory = Path(tempfile.mkdtemp(prefix=f"torture-{name}-"))
-    side = Side(name, directory)
+    side = Side(name, directory, pool)
     repeated: set[int] = set()
     due: dict[int, float] = {}
     chosen = random.Random(seed)
@@ -234,22 +244,17 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=20_000)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--pool", choices=("prefork", "threads"), default="prefork")
     parser.add_argument("--only", choices=sorted(URLS))
     said = parser.parse_args()
     if not said.only:  # each in a process of its own: an application of Celery has one broker
         for name in URLS:
             command = [sys.executable, "-m", "benchmarks.celery_torture", "--only", name]
-            command += [
-                "--tasks",
-                str(said.tasks),
-                "--seconds",
-                str(said.seconds),
-                "--seed",
-                str(said.seed),
-            ]
+            command += ["--tasks", str(said.tasks), "--seconds", str(said.seconds)]
+            command += ["--seed", str(said.seed), "--pool", said.pool]
             subprocess.run(command, check=True, env={**os.environ, "TORTURE": name})
         return
-    for what, count in run(said.only, said.tasks, said.seconds, said.seed).items():
+    for what, count in run(said.only, said.tasks, said.seconds, said.seed, said.pool).items():
         print(f"{what:32} {count}", flush=True)
 
 

@@ -11,7 +11,10 @@ from celery.exceptions import Reject
 
 app = Celery("shop", broker=os.environ["SHOP_BROKER"])
 app.conf.update(
-    task_acks_late=True, worker_prefetch_multiplier=1, broker_transport_options={"lease": 2}
+    task_acks_late=True,
+    task_reject_on_worker_lost=True,
+    worker_prefetch_multiplier=1,
+    broker_transport_options={"lease": 2},
 )
 SAID = Path(os.environ["SHOP_SAID"])
 

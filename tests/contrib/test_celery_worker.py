@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,28 @@ def test_what_a_worker_had_goes_to_another(
             assert not given_back.attempts
         else:
             assert "waits 0" in stopped.lines()
+
+
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGQUIT])
+def test_a_signal_to_the_whole_group_loses_nothing(
+    shop, start_worker: StartWorker, gate: Path, ending: signal.Signals
+) -> None:
+    """As systemd and a terminal send it: what ran begins again elsewhere, what did not has never been away."""
+    ended = start_worker("-P", "prefork", "-c", "1", "--prefetch-multiplier", "2")
+    shop.wait.delay("long", str(gate))
+    ended.says("long began 0")
+    shop.say_task.delay("waits")
+    os.killpg(ended.process.pid, ending)
+    ended.process.wait(30)
+    assert "waits 0" not in ended.lines()
+    gate.touch()
+    shop.say_task.delay("later")
+    another = start_worker("-P", "threads", "-c", "1")
+    for line in ("long ended", "waits 0", "later 0"):
+        another.says(line)
+    for word in ("waits", "later"):
+        assert [line for line in another.lines() if line.startswith(word)] == [f"{word} 0"]
+    assert another.lines().count("long ended") == 1
 
 
 @pytest.mark.parametrize("pool", POOLS)
