@@ -3,10 +3,10 @@
     python -m benchmarks.celery_torture --tasks 20000 --seconds 60
 
 Two workers of Celery (prefork, two processes each, late acks; with `--pool threads` two threads) run tasks that
-write a line when they begin and one when they end. One in ten has a countdown, one in fifty an ETA that is later than the lease, or the
-visibility timeout of Redis. Every two seconds a worker, with its whole pool, or the broker gets a SIGKILL and
-is started again; after the time both workers are replaced as in a deployment, by SIGTERM. Then the script waits
-until everything has run, or nothing has for longer than a lease and the last ETA.
+write a line when they begin and one when they end. One in ten has a countdown, one in fifty an ETA that is later
+than the lease, or the visibility timeout of Redis. Every two seconds a worker, with its whole pool, or the broker
+gets a SIGKILL and is started again; after the time both workers are replaced as in a deployment, by SIGTERM. Then
+the script waits until everything has run, or nothing has for longer than a lease and the last ETA.
 
 A publish that failed is made again, and its number does not count as a double. Redis writes with `appendfsync
 always`.
