@@ -244,7 +244,12 @@ def test_a_task_that_is_acked_as_it_starts_costs_one_frame(
         looped.turn_until(lambda: len(held) == 1)
         link, frames = connection.transport.broker._driver.link, list[bytes]()
         write = link.write
-        monkeypatch.setattr(link, "write", lambda data: (frames.append(data), write(data)))
+
+        def written(data: bytes) -> None:
+            frames.append(data)
+            write(data)
+
+        monkeypatch.setattr(link, "write", written)
         assert held[0].channel.qos.begin(held[0].delivery_tag, told=acks_late)
         held[0].ack()
         assert [b"begin" in data for data in frames] == ([True, False] if acks_late else [False])
