@@ -256,6 +256,17 @@ def test_a_part_that_runs_twice_counts_once(app: Any, broker_server: BrokerServe
     assert len(bodies(broker_server)) == 1, "what the copy left is one part more than there are"
 
 
+def test_a_part_that_is_said_to_be_over_twice_leaves_nothing(
+    app: Any, broker_server: BrokerServer
+) -> None:
+    """A worker says so of one that is over its hard time limit: it is late, and then its process is gone."""
+    body = chord_of(app, 1)
+    request = part("g", "a", 0, body)
+    for _ in range(2):
+        app.backend.on_chord_part_return(request, states.FAILURE, TimeoutError("late"))
+    assert "celery-chord-g" not in ready_in(broker_server)
+
+
 class Killed(BaseException):
     """Where a process would have been killed."""
 

@@ -31,6 +31,8 @@ from minibroker.contrib.celery.too_large import ResultTooLarge, shortened
 PREFIX: Final = "celery-chord-"
 NEVER_S: Final = 100 * 365 * 86_400.0
 PAGE: Final = 1_000
+# Of one run: Celery says twice that it was over its hard time limit, and the chord may have ended in between.
+COUNTED: Final = "minibroker_counted"
 SIZE, MORE, NESTED, CLAIM = b"size ", b"more", b"nested", b"claim "
 
 logger = get_logger(__name__)
@@ -166,8 +168,14 @@ class Chords:
     def on_chord_part_return(self, request: Any, state: str, result: Any, **kwargs: Any) -> None:
         """Count a part; the last one goes on with the body."""
         task_id, group_id, index = request.id, request.group, request.group_index
-        if not group_id or not task_id:
+        if not group_id or not task_id or getattr(request, COUNTED, False):
             return
+        self._count(request, state, result, group_id, task_id, index)
+        setattr(request, COUNTED, True)
+
+    def _count(
+        self, request: Any, state: str, result: Any, group_id: str, task_id: str, index: Any
+    ) -> None:
         chord, member = self._chord(group_id), f"{task_id}:{index}"
         self._add(chord, member, index, task_id, state, result)
         with suppress(UnknownQueue):  # it ends when its body is published: this part ran twice
