@@ -121,6 +121,21 @@ def test_a_signal_to_the_whole_group_loses_nothing(
     assert another.lines().count("long ended") == 1
 
 
+def test_a_greenlet_that_a_cold_shutdown_kills_is_not_done(
+    shop, start_worker: StartWorker, broker_server: BrokerServer, gate: Path
+) -> None:
+    """Celery takes its end for a success; with a late ack it begins again elsewhere."""
+    pytest.importorskip("gevent", reason="gevent is not installed")
+    ended = start_worker("-P", "gevent", "-c", "1")
+    shop.wait.delay("long", str(gate))
+    ended.says("long began 0")
+    ended.process.send_signal(signal.SIGQUIT)
+    ended.process.wait(30)
+    with minibroker.sync.connect(broker_server.url) as broker:
+        (given_back,) = broker.queue("celery").peek()
+    assert given_back.info["state"] == "READY"
+
+
 @pytest.mark.parametrize("pool", POOLS)
 def test_what_has_not_started_is_nobody_s_attempt(
     shop, start_worker: StartWorker, broker_server: BrokerServer, gate: Path, pool: str

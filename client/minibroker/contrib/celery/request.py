@@ -49,6 +49,9 @@ class Request(request.Request):
         theirs = cls.__dict__.get("execute_using_pool")
         if theirs is not None:
             cls.execute_using_pool = _begun_before(theirs)
+        theirs = cls.__dict__.get("on_success")
+        if theirs is not None:
+            cls.on_success = _unless_cancelled(theirs)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)  # takes it that there is no ETA, so it starts at once
@@ -118,6 +121,17 @@ def _begun_before(theirs: Callable[..., Any]) -> Callable[..., Any]:
         return _passing.over(room)
 
     return execute_using_pool
+
+
+def _unless_cancelled(theirs: Callable[..., Any]) -> Callable[..., Any]:
+    """A greenlet that a cold shutdown kills is a success for Celery: acked, though it is to run elsewhere."""
+
+    @wraps(theirs)
+    def on_success(self: Request, failed__retval__runtime: Any, **kwargs: Any) -> Any:
+        was_killed = self._already_cancelled and failed__retval__runtime[2] is None
+        return None if was_killed else theirs(self, failed__retval__runtime, **kwargs)
+
+    return on_success
 
 
 def _note(message: Any, error: BaseException) -> None:
