@@ -127,3 +127,25 @@ def test_staff_may_look_at_dead_tasks_and_who_may_change_them_sends_them_back(
         [again] = broker.queue("default.dlq").peek()
     assert again.info["redriven"] == 1, worker
     assert shop.ran() == {"bad 0": 1, "bad 1": 2, "bad 2": 1}
+
+
+POISON = """
+until = time.monotonic() + 30
+while "mails: 3" not in page(client("view"))[1]:
+    assert time.monotonic() < until
+answer = client("view").get(url + "?queue=mails")
+assert answer.status_code == 200 and b"3 dead tasks" in answer.content, answer.content
+"""
+
+
+def test_whatever_is_dead_has_a_row(shop: Library, broker_server: BrokerServer) -> None:
+    """Any program may publish: nesting without end, and text that no page can say."""
+    with minibroker.sync.connect(broker_server.url) as broker:
+        for body in (
+            b"[" * 100_000,
+            rb'{"task": "\ud800"}',
+            rb'{"task": "a", "kwargs": {"\ud800": 1}}',
+        ):
+            broker.queue("mails").publish(body)
+    shop.start()
+    shop.call(PREPARED + SEEN + POISON)

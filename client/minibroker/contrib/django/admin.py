@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,6 +19,7 @@ from minibroker.contract.limits import DLQ_SUFFIX
 from minibroker.contrib.django.backend import MinibrokerBackend
 from minibroker.contrib.django.interface import task_backends
 from minibroker.contrib.django.models import DeadTask
+from minibroker.contrib.django.task_records import loaded
 from minibroker.session.peek import Peeked
 
 PAGE: Final = 100
@@ -129,23 +129,28 @@ def _count(backend: MinibrokerBackend, name: str) -> int:
 
 def _row(found: Peeked) -> Row:
     try:
-        record = json.loads(found.raw)
+        record = loaded(found.raw)
         task, args = record["task"], [*map(repr, record.get("args", ()))]
         args += [f"{name}={value!r}" for name, value in record.get("kwargs", {}).items()]
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):  # or it has no repr
         task, args = "", [repr(found.raw[:MOST_CHARS])]
-    shown = ", ".join(args)
+    shown = _sayable(", ".join(args))
     last = found.history[-1] if found.history else {}
     ended_ms = last.get("ended_unix_ms")
     return Row(
         str(found.id),
-        task,
+        _sayable(task or ""),
         shown if len(shown) <= MOST_CHARS else f"{shown[:MOST_CHARS]}...",
         last.get("error_class") or last.get("cause", ""),
         last.get("error_text", ""),
         sum(found.attempts.values()),
         datetime.fromtimestamp(ended_ms / 1_000, UTC) if ended_ms else None,
     )
+
+
+def _sayable(value: Any) -> str:
+    """Return what is shown of a value: JSON may hold halves of characters, which no page can."""
+    return str(value).encode(errors="backslashreplace").decode()
 
 
 def _ids(texts: Iterable[str]) -> Iterator[MessageId]:

@@ -55,6 +55,14 @@ def write(result: Any) -> bytes:
     return SHORT.encode(record).encode()
 
 
+def loaded(data: bytes) -> Any:
+    """Return what JSON says, whoever wrote it; ValueError: it is none, or nests without end."""
+    try:
+        return json.loads(data)
+    except RecursionError as error:
+        raise ValueError(str(error)) from error
+
+
 def read(data: bytes, backend: str, *, id: str = "", queue_name: str = "") -> Any:
     """Return the TaskResult that a record says, of the backend with this alias.
 
@@ -64,7 +72,7 @@ def read(data: bytes, backend: str, *, id: str = "", queue_name: str = "") -> An
         ValueError, TypeError, KeyError: it is no record.
         ImportError: there is no such task.
     """
-    record = json.loads(data)
+    record = loaded(data)
     task = import_string(record["task"])
     if not hasattr(task, "module_path"):
         raise ImportError(f"{record['task']} is no task")
@@ -98,7 +106,7 @@ def refused(data: bytes, error: BaseException) -> tuple[str, bytes]:
     Raises:
         ValueError, TypeError, KeyError: it is no record, or has no id.
     """
-    record = json.loads(data)
+    record = loaded(data)
     errors = [*record.get("errors", []), [path_of(error), "".join(format_exception(error))]]
     record |= {"status": "FAILED", "finished_at": _text(timezone.now()), "errors": errors}
     return record["id"], json.dumps(record).encode()
