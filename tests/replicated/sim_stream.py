@@ -320,7 +320,7 @@ class Connection:
         await self._turn()
         self._stream.step_down(preferred)
 
-    async def say_alive(self) -> None:
+    async def say(self, word: bytes) -> None:
         """Nobody stands by."""
 
     async def close(self) -> None:

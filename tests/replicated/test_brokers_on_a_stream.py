@@ -71,7 +71,7 @@ def test_who_stands_by_takes_over_when_the_other_one_dies(
     second.kill()
     second.flags = ("--log", address, "--standby")
     process = second.launch()
-    second.prints("standing_by")
+    second.prints(f"active=127.0.0.1:{first.port}")
     assert publish(first, "b") == ["replicated"]
     assert first.running
     first.kill()

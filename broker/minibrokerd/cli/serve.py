@@ -14,7 +14,7 @@ from click.core import ParameterSource
 from minibroker.contract import limits
 from minibroker.session.address import passed_over
 from minibrokerd.cli.config_file import config_options
-from minibrokerd.cli.http_options import http_of, http_options, is_loopback
+from minibrokerd.cli.http_options import HostPort, http_of, http_options, is_loopback
 from minibrokerd.cli.options import PortOption, data_dir_option, log_options, shared_option
 from minibrokerd.cli.ranges import Duration, Size
 from minibrokerd.cli.webhook_options import webhook_of, webhook_options
@@ -77,6 +77,12 @@ class _Serve(click.Command):
     "--standby",
     is_flag=True,
     help="With --log: wait while another broker leads, and take over two seconds after its last word.",
+)
+@shared_option(
+    "--advertise",
+    type=HostPort(),
+    help="With --log: where clients of a broker that stands by are sent when this one leads, as HOST:PORT. "
+    "Default: where it listens, by the name of the machine if that is every address.",
 )
 @shared_option(
     "--segment-bytes",
@@ -174,6 +180,8 @@ def refuse(flags: Mapping[str, Any]) -> None:
         )
     if flags["standby"] and flags["log"] is None:
         raise click.UsageError("--standby needs a log that several brokers may lead: --log.")
+    if flags["advertise"] and flags["log"] is None:
+        raise click.UsageError("--advertise is for brokers that share a log: --log.")
     if flags["tls_cert"] is None and (flags["tls_key"] or flags["tls_client_ca"]):
         raise click.UsageError("--tls-key and --tls-client-ca need a certificate: --tls-cert.")
 

@@ -38,6 +38,7 @@ class View:
     recovered_ms: int = 0
     phase: Phase = Phase.RECOVERING
     data_dir: str = ""
+    active: str = ""  # while this broker stands by: host:port of the one that leads; empty: not known, or this one
 
     @property
     def store(self) -> Store:

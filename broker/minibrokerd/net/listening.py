@@ -117,6 +117,12 @@ def show(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+def reached(sockets: list[socket.socket]) -> str:
+    """Return where others reach these sockets: on all addresses, at the name of this machine."""
+    host, port = sockets[0].getsockname()[:2]
+    return show(socket.gethostname() if ipaddress.ip_address(host).is_unspecified else host, port)
+
+
 class Shares(NamedTuple):
     """How many connections there may be: of clients, and over HTTP."""
 

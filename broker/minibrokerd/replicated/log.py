@@ -31,6 +31,7 @@ from minibrokerd.replicated.history import STRETCH_BYTES, History
 from minibrokerd.replicated.leading import Fence, Overtaken
 from minibrokerd.replicated.stream import EntriesGone, Entry, Stream, StreamAway
 from minibrokerd.replicated.taking_over import OpenStream, TakeOver
+from minibrokerd.replicated.words import Word
 
 LOOK_S: Final = 0.5  # without an append: whether somebody else leads is looked at
 CLOSE_S: Final = 5.0  # that a stop waits for its footer
@@ -46,11 +47,17 @@ class JetStreamLog:
         open_stream: OpenStream,
         owner: str = "",
         stretch_bytes: int = STRETCH_BYTES,
+        address: str = "",
     ) -> None:
-        """`name` is that of the stream, and `owner` what others know this broker by; both for texts."""
+        """`name` is that of the stream, and `owner` what others know this broker by; both for texts.
+
+        `address` is where clients find this broker, as host:port.
+        """
         self.name = name
         self._open_stream = open_stream
         self._owner = new_owner(owner or f"{socket.gethostname()}, process {os.getpid()}")
+        run = "".join(f"{bits:08x}" for bits in self._owner.bits)
+        self._word = Word(run, self._owner.name, address)
         self.history = History(name, stretch_bytes)
         self.sizes = LARGEST
         self.epoch = 0
@@ -270,7 +277,7 @@ class JetStreamLog:
         if self._is_over or self._loop is None:
             return
         if self._fence is not None:
-            self._spawn(self._fence.stream.say_alive())
+            self._spawn(self._fence.stream.say(self._word.encode()))
         if not self._works and self._fence is not None and monotonic() - self._appended_s > LOOK_S:
             self._spawn(self._look_behind(self._fence))
         self._loop.call_later(LOOK_S, self._look)

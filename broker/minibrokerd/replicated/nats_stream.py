@@ -272,18 +272,18 @@ class NatsStream:
         wish = {"placement": {"preferred": preferred}} if preferred else {}
         await self._ask_well("STREAM.LEADER.STEPDOWN", json.dumps(wish).encode())
 
-    async def say_alive(self) -> None:
+    async def say(self, word: bytes) -> None:
         """Publish to a subject that is not stored; see `Stream`."""
         if self._client is not None and self._client.is_connected:
             with suppress(*self._errors):
-                await self._client.publish(self._address.alive_subject)
+                await self._client.publish(self._address.alive_subject, word)
 
-    async def hear(self, heard: Callable[[], None]) -> None:
-        """Have `heard` called whenever somebody says that it leads; StreamAway."""
+    async def hear(self, heard: Callable[[bytes], None]) -> None:
+        """Have `heard` called with each word that somebody says who leads; StreamAway."""
         await self._connect()
 
         async def said(message: Any) -> None:
-            heard()
+            heard(message.data)
 
         await self._client.subscribe(self._address.alive_subject, cb=said)
 

@@ -14,25 +14,31 @@ from typing import Final
 from minibrokerd.process.logs import OwnText, events
 from minibrokerd.replicated.nats_stream import NatsStream
 from minibrokerd.replicated.stream_address import StreamAddress
+from minibrokerd.replicated.words import Word, decode
 
 SILENT_S: Final = 2.0  # four times what is between two words of whoever leads
 SLICE_S: Final = 0.05
 
 
-async def until_silent(address: StreamAddress, is_stopped: Callable[[], object]) -> None:
+async def until_silent(
+    address: StreamAddress, is_stopped: Callable[[], object], hears: Callable[[Word], object]
+) -> None:
     """Return when no broker has said for `SILENT_S` that it leads, or somebody asked for a stop.
+
+    `hears` is told whatever one says.
 
     Raises:
         NoClient, StreamUnfit, StreamUnreachable
     """
     stream, last_s, is_told = NatsStream(address), monotonic(), False
 
-    def heard() -> None:
+    def heard(said: bytes) -> None:
         nonlocal last_s, is_told
-        last_s = monotonic()
+        last_s, word = monotonic(), decode(said)
+        hears(word)
         if not is_told:
             is_told = True
-            events.info("standing_by", stream=OwnText(address))
+            events.info("standing_by", stream=OwnText(address), active=word.address or "unknown")
 
     await stream.open()
     try:

@@ -142,7 +142,7 @@ class Stream(Protocol):
         """
         ...
 
-    async def say_alive(self) -> None:
+    async def say(self, word: bytes) -> None:
         """Tell whoever stands by that this broker leads; nobody may hear it, and nothing rests on it."""
         ...
 

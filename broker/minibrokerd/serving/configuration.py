@@ -40,6 +40,9 @@ class ServeOptions:
     port: int = limits.DEFAULT_PORT
     log: StreamAddress | None = None  # None: files in the data directory
     standby: bool = False  # wait while another broker leads that log
+    advertise: str | None = (
+        None  # host:port that clients are sent to when this one leads; None: as it listens
+    )
     segment_bytes: int = DEFAULT_SEGMENT_BYTES
     auto_create: bool = True
     max_queues: int = limits.MAX_QUEUES

@@ -125,9 +125,11 @@ async def _serve(options: ServeOptions, signals: StopSignals) -> int:
     tls = None if options.tls is None else Tls(options.tls)
     sockets = listening.bind(options.host, options.port)
     pages = http_options.bind(options.http) if options.http is not None else []
-    server = Server(options, asyncio.get_running_loop(), tls=tls, pages=pages)
+    address = options.advertise or listening.reached(sockets)
+    loop = asyncio.get_running_loop()
+    server = Server(options, loop, tls=tls, pages=pages, address=address)
     try:
-        await stand_by(options, signals)
+        await stand_by(options, signals, server.subject)
         if signals.asked:
             raise _StoppedEarly  # before it claims a log that somebody leads
         await server.start(sockets, signals)
@@ -154,14 +156,15 @@ class Server:
         log: Log | None = None,
         tls: Tls | None = None,
         pages: list[socket.socket] | None = None,
+        address: str = "",
     ) -> None:
-        """`pages` are the bound sockets of the HTTP port."""
+        """`pages` are the bound sockets of the HTTP port; clients are sent to `address`."""
         self._options = options
         self.loop = loop
         self._trimmer = memory.Trimmer()
         self._memory_limit = memory_limit.of_option(options.memory_limit)
         if log is None:
-            log = log_of(options)
+            log = log_of(options, address)
         self._log = log
         self._core = Core(
             BodyStore(log.segments.read_one) if log.segments else BodyStore(),
