@@ -25,23 +25,21 @@ class Dialling:
 
     def __init__(
         self,
-        address: tuple[str, int] | InProcess,
         trust: Trust | None,
         received: Callable[[Link, bytes], None],
         done: Callable[[Link], None],
         failed: Callable[[Exception], None],
     ) -> None:
         """`trust` is for a connection with TLS."""
-        self._address = address
         self._trust = trust
         self._received = received
         self._done = done
         self._failed = failed
         self._task: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        """Begin an attempt."""
-        self._task = asyncio.get_running_loop().create_task(self._attempt())
+    def start(self, address: tuple[str, int] | InProcess) -> None:
+        """Begin an attempt at a connection to `address`."""
+        self._task = asyncio.get_running_loop().create_task(self._attempt(address))
 
     def stop(self) -> None:
         """End the attempt that runs, if there is one; nothing is told of it."""
@@ -49,9 +47,9 @@ class Dialling:
         if task is not None:
             task.cancel()
 
-    async def _attempt(self) -> None:
+    async def _attempt(self, address: tuple[str, int] | InProcess) -> None:
         try:
-            link = await self._dial()
+            link = await self._dial(address)
         except (OSError, MinibrokerError) as error:
             self._failed(error)
         except asyncio.CancelledError:
@@ -62,10 +60,10 @@ class Dialling:
             self._task = None
             self._done(link)
 
-    async def _dial(self) -> Link:
-        if self._trust is None or isinstance(self._address, InProcess):
-            return await dial(self._address, self._received)
-        return await dial_sealed(self._trust, self._address, self._received)
+    async def _dial(self, address: tuple[str, int] | InProcess) -> Link:
+        if self._trust is None or isinstance(address, InProcess):
+            return await dial(address, self._received)
+        return await dial_sealed(self._trust, address, self._received)
 
 
 async def dial(

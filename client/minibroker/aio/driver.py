@@ -81,7 +81,8 @@ class Driver(InLoop):
             self.telemetry = telemetry
         near = options.address
         self.in_process = InProcess(near.name) if isinstance(near, Memory) else None
-        self.address = ("", 0) if isinstance(near, Memory) else near.place
+        self.places = () if isinstance(near, Memory) else near.places
+        self.address = self.places[0] if self.places else ("", 0)  # that was dialled last
         self.trust = trust_of(options.encryption)
         self.timeout_ms = options.timeout_ms
         self.max_run_ms = options.max_run_ms
@@ -112,8 +113,9 @@ class Driver(InLoop):
         """Have a machine, and nothing of an earlier one but what was declared of queues; belong to no loop."""
         options = self.options
         self.unbind()
+        uniform, name = random.uniform, options.name
         self.machine = Machine(
-            options.name, options.timeout_ms, options.connect_ms, random.uniform, self
+            name, options.timeout_ms, options.connect_ms, uniform, self, self.places
         )
         self.machine.session.version = options.version
         if declared is not None:
@@ -127,7 +129,6 @@ class Driver(InLoop):
         self.attached: Attached | Renewal | None = None
         self.runs: dict[Subscription, Collection[asyncio.Task[Any]]] = {}  # with their workers
         self._dialling = Dialling(
-            self.in_process or self.address,
             self.trust,
             self.received,
             self._dialled,
@@ -250,12 +251,13 @@ class Driver(InLoop):
             self.flush()
 
     def _dial(self, effect: Dial) -> None:
+        self.address = effect.place or self.address
         try:
             self.session.token = token_of(self.options)
         except OSError as error:
             self.loop.call_soon(self._ended, error)
         else:
-            self._dialling.start()
+            self._dialling.start(self.in_process or self.address)
 
     def _hang_up(self, effect: HangUp) -> None:
         self._dialling.stop()

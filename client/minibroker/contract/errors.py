@@ -233,6 +233,17 @@ class ShuttingDown(CommandError):
     retryable = True
 
 
+class NotActive(MinibrokerError):
+    """The server stands by while another one leads; `active` is the host:port of that one, "" if it knows of none.
+
+    The client library goes there, or to the next address that it was given.
+    """
+
+    code = "not_active"
+    retryable = True
+    active = ""
+
+
 class SettingsDiffer(MinibrokerError):
     """A queue has other settings than this program declares; `differs` has (declared, has) of each by name."""
 
@@ -316,6 +327,11 @@ _ROWS = (
         LimitReached, True, "Use fewer of what the text names; retry only if the frame says so."
     ),
     ErrorRow(ShuttingDown, True, "Retry; the client library reconnects by itself."),
+    ErrorRow(
+        NotActive,
+        True,
+        "Log in at the address that the frame names, or at another one of the cluster; retry later.",
+    ),
     ErrorRow(NotSent, False, "Certainly not stored; publish again."),
     ErrorRow(
         NotWaiting, False, "Ask `explain` where it is; what a worker has can only be cancelled."

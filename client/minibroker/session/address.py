@@ -19,6 +19,7 @@ HOST_VARIABLE: Final = "MINIBROKER_HOST"
 PORT_VARIABLE: Final = "MINIBROKER_PORT"
 CERT_VARIABLE: Final = "MINIBROKER_TLS_CERT"  # of the server: it speaks TLS
 MEMORY: Final = "memory://"
+Place = tuple[str, int]  # host and port
 PLAIN: Final = "minibroker"
 SEALED: Final = "minibrokers"
 NAME: Final = re.compile(r"[A-Za-z0-9._-]*")
@@ -97,17 +98,26 @@ class Memory(NamedTuple):
 
 
 class Server(NamedTuple):
-    """A server as a url names it; `encryption` is None where the connection is plain."""
+    """A server as a url names it; `encryption` is None where the connection is plain.
+
+    With `others` it is one of several, of which one leads at a time.
+    """
 
     host: str
     port: int
     encryption: Encryption | None = None
     token: Secret = Secret()
+    others: tuple[Place, ...] = ()
 
     @property
-    def place(self) -> tuple[str, int]:
-        """Host and port."""
+    def place(self) -> Place:
+        """Host and port of the one that is named first."""
         return self.host, self.port
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """All of them, in the order of the url."""
+        return self.place, *self.others
 
 
 Address = Server | Memory
@@ -128,15 +138,30 @@ def where(address: Address) -> str:
     """Return an address as the log names it."""
     if isinstance(address, Memory):
         return f"{MEMORY}{address.name}"
-    return f"{address.host}:{address.port}"
+    return ",".join(map(show, address.places))
+
+
+def show(place: Place) -> str:
+    """Return host and port as the log names them."""
+    return f"{place[0]}:{place[1]}"
+
+
+def place_of(text: str) -> Place | None:
+    """Return what a server said of another one's address, as host:port; None if it is none."""
+    try:
+        return _place(text)
+    except ValueError:
+        return None
 
 
 def parse_url(url: str) -> Server:
     """Return what a minibroker:// or minibrokers:// url says; ValueError says what is wrong with it."""
     form = f"is not of the form minibroker://host:{limits.DEFAULT_PORT}"
+    one, others = _apart(url)
     try:
-        parts = urlsplit(url)
+        parts = urlsplit(one)
         host, port = parts.hostname, parts.port
+        places = tuple(_place(text) for text in others)
     except ValueError as error:  # the port is no number up to 65535, or a bracket is missing
         raise ValueError(f"{_quoted(url)} {form}: {error}") from error
     if parts.scheme == "memory":
@@ -158,9 +183,31 @@ def parse_url(url: str) -> Server:
     if trouble:
         raise ValueError(f"{_quoted(url)} {form}: {trouble}")
     encryption = Encryption(**options) if parts.scheme == SEALED else None
+    token = Secret(unquote(parts.password or ""))
+    first = host, port or limits.DEFAULT_PORT
     return Server(
-        host, port or limits.DEFAULT_PORT, encryption, Secret(unquote(parts.password or ""))
+        *first, encryption, token, tuple(place for place in dict.fromkeys(places) if place != first)
     )
+
+
+def _apart(url: str) -> tuple[str, list[str]]:
+    """Return the url as if it named its first server alone, and the others as they stand there."""
+    scheme, colon, rest = url.partition("://")
+    ends = [at for mark in "/?#" if (at := rest.find(mark)) >= 0]
+    end = min(ends, default=len(rest))
+    login, sign, hosts = rest[:end].rpartition("@")
+    first, *others = hosts.split(",")
+    return f"{scheme}{colon}{login}{sign}{first}{rest[end:]}", others
+
+
+def _place(text: str) -> Place:
+    """Return host and port; the port may be left out. ValueError if it is no address."""
+    parts = urlsplit(f"//{text}")
+    if not parts.hostname or parts.netloc != text or {*"@,"} & {*text} or parts.port == 0:
+        raise ValueError(
+            f"{text!r} is no host:port, between the commas" if text else "a comma too much"
+        )
+    return parts.hostname, parts.port or limits.DEFAULT_PORT
 
 
 def _options(query: str, scheme: str) -> tuple[dict[str, str], str]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Any, Final
 
 from minibroker.contract import limits
 from minibroker.contract.errors import LoginRefused
+from minibroker.session.address import Place
 from minibroker.session.calls import Jitter
 from minibroker.session.events import Again, Away, Dial, Effect, HangUp, Opened
+from minibroker.session.places import Places
 from minibroker.session.timers import Timers
 
 FIRST_DELAY_MS: Final = 50
@@ -42,14 +44,19 @@ class Connecting:
         connect_ms: int,
         tell: Callable[[Effect], None],
         ended: Callable[[Exception, int], bool],
+        places: Sequence[Place] = (),
     ) -> None:
-        """Begin; `ended` is told of each end, before it is tried again, and says whether to try."""
+        """Begin; `ended` is told of each end, before it is tried again, and says whether to try.
+
+        `places` are those that may be dialled; none: the shell knows the one there is.
+        """
         self.phase = Phase.IDLE
         self._timers = timers
         self._jitter = jitter
         self._connect_ms = connect_ms
         self._tell = tell
         self._ended = ended
+        self._places = Places(places)
         self._delay_ms = FIRST_DELAY_MS
         self._attempts = 0  # since there was a connection
         self._lost_ms: int | None = None  # when the last one was lost
@@ -61,8 +68,9 @@ class Connecting:
             self._clear()
             self.phase = Phase.DIALLING
             self._attempts += 1
-            self._set(self._late, now_ms + self._connect_ms)
-            self._tell(Dial())
+            place = self._places.dial()
+            self._set(self._late, now_ms + self._places.patience_ms(self._connect_ms))
+            self._tell(Dial(place))
 
     def dialled(self) -> bool:
         """There is a connection; return False if it is not wanted any more."""
@@ -76,11 +84,14 @@ class Connecting:
         self._clear()
         self.phase = Phase.OPEN
         away_ms = None if self._lost_ms is None else now_ms - self._lost_ms
-        self._tell(Opened(self._attempts, away_ms))
+        self._tell(Opened(self._attempts, away_ms, self._places.opened()))
         self._attempts, self._lost_ms, self._delay_ms = 0, None, FIRST_DELAY_MS
 
     def ended(self, error: Exception, now_ms: int) -> None:
-        """The connection ended, or an attempt failed: try again after a delay that doubles, more or less."""
+        """The connection ended, or an attempt failed: try again after a delay that doubles, more or less.
+
+        At once, while there is a place that was not tried since there was a connection, or since the last delay.
+        """
         was, why = self.phase, str(error) or type(error).__name__
         if was in (Phase.IDLE, Phase.CLOSED):
             return
@@ -91,11 +102,13 @@ class Connecting:
             self._tell(Away(why))
         if not self._ended(error, now_ms) or self.phase is not Phase.IDLE:
             return
-        delay_ms = round(self._delay_ms * self._jitter(0.5, MOST_JITTER))
-        # Who is not let in need not hurry: nothing is begun that would be handed out again.
-        is_let_in = not isinstance(error, LoginRefused) or error.ends_session
-        longest_ms = LONGEST_DELAY_MS if is_let_in else REFUSED_DELAY_MS
-        self._delay_ms = min(2 * self._delay_ms, longest_ms)
+        delay_ms = 0
+        if was is Phase.OPEN or not self._places.goes_on(error):
+            delay_ms = round(self._delay_ms * self._jitter(0.5, MOST_JITTER))
+            # Who is not let in need not hurry: nothing is begun that would be handed out again.
+            is_let_in = not isinstance(error, LoginRefused) or error.ends_session
+            longest_ms = LONGEST_DELAY_MS if is_let_in else REFUSED_DELAY_MS
+            self._delay_ms = min(2 * self._delay_ms, longest_ms)
         self._set(self.start, now_ms + delay_ms)
         # Once each: the 1st, 2nd, 4th, ... attempt of an outage that goes on is told, the others to who debugs.
         is_news = self._attempts & (self._attempts - 1) == 0

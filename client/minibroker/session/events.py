@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from minibroker.contract.confirms import RoutedRun
 from minibroker.contract.errors import MinibrokerError, OutcomeUnknown
+from minibroker.session.address import Place
 from minibroker.session.message import Delivery, MessageData
 from minibroker.session.outbox import PublishGroup
 from minibroker.session.route_groups import RouteGroup
@@ -159,7 +160,9 @@ def given_up(content: Content, error: MinibrokerError) -> Event:
 
 
 class Dial(NamedTuple):
-    """Connect; `Machine.dialled` or `Machine.ended` says what came of it."""
+    """Connect to `place`; `Machine.dialled` or `Machine.ended` says what came of it. None: there is one alone."""
+
+    place: Place | None = None
 
 
 class HangUp(NamedTuple):
@@ -169,10 +172,14 @@ class HangUp(NamedTuple):
 
 
 class Opened(NamedTuple):
-    """There is a connection again, after `attempts`; `away_ms` since the last one was lost, None for the first."""
+    """There is a connection again, after `attempts`; `away_ms` since the last one was lost, None for the first.
+
+    `place` is where, if a url names it.
+    """
 
     attempts: int
     away_ms: int | None
+    place: Place | None = None
 
 
 class Away(NamedTuple):

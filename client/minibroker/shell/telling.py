@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from minibroker.contract.errors import MinibrokerError
+from minibroker.session.address import show
 from minibroker.session.error_text import describe
 from minibroker.session.events import (
     Again,
@@ -60,7 +61,8 @@ class Telling:
         if effect.away_ms is not None:
             seconds, attempts = effect.away_ms / 1000, effect.attempts
             text = "connected to %s again after %.1f s (attempt %d)"
-            logger.info(text, self._where, seconds, attempts, extra=BACK)
+            place = self._where if effect.place is None else show(effect.place)
+            logger.info(text, place, seconds, attempts, extra=BACK)
 
     def away(self, effect: Away) -> None:
         """There is none any more."""

@@ -84,7 +84,8 @@ class Steps:
             self.telemetry = telemetry
         near = options.address
         self.in_process = InProcess(near.name) if isinstance(near, Memory) else None
-        self.address = ("", 0) if isinstance(near, Memory) else near.place
+        self.places = () if isinstance(near, Memory) else near.places
+        self.address = self.places[0] if self.places else ("", 0)  # that was dialled last
         self.trust = trust_of(options.encryption)
         self.timeout_ms = options.timeout_ms
         self.max_run_ms = options.max_run_ms
@@ -102,8 +103,9 @@ class Steps:
     def _begin(self, declared: Declarations | None) -> None:
         """Have a machine, and nothing of an earlier one but what was declared of queues."""
         options = self.options
+        uniform, name = random.uniform, options.name
         self.machine = Machine(
-            options.name, options.timeout_ms, options.connect_ms, random.uniform, self
+            name, options.timeout_ms, options.connect_ms, uniform, self, self.places
         )
         self.machine.session.version = options.version
         if declared is not None:
@@ -244,6 +246,7 @@ class Steps:
             for effect in machine.take_effects():
                 if isinstance(effect, Dial):
                     self._must_resolve = True
+                    self.address = effect.place or self.address
                 elif isinstance(effect, HangUp):
                     self._hang_up(effect)
                 elif isinstance(effect, Renew):
@@ -407,11 +410,11 @@ class Steps:
             broker = self.in_process.broker
             return lambda: PipeLink(broker, self.machine.timers)
         self.session.token = token_of(self.options)
-        places = getaddrinfo(*self.address, 0, socket.SOCK_STREAM)
-        trust = self.trust
+        address, trust = self.address, self.trust
+        found = getaddrinfo(*address, 0, socket.SOCK_STREAM)
         if trust is None:
-            return lambda: Link(places)
-        return lambda: SealedLink(places, trust, self.address)
+            return lambda: Link(found)
+        return lambda: SealedLink(found, trust, address)
 
     def ring(self) -> None:
         """Let the leader look: something changed that it does not know."""
