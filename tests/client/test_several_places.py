@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from minibroker.contract.errors import LoginRefused, NotActive, TokenRefused
+from minibroker.contract.errors import LoginRefused, NotLeading, TokenRefused
 from minibroker.session.address import Place, Server, address_of, parse_url, where
 from minibroker.session.connecting import Connecting
 from minibroker.session.events import Again, Away, Dial, Effect, Opened
@@ -57,10 +57,10 @@ class Dialler:
         return opened
 
 
-def standing_by(active: str = "") -> NotActive:
+def standing_by(active: str = "") -> NotLeading:
     """Return what a server says that stands by, and knows of `active`."""
-    error = NotActive("another one leads")
-    error.active = active
+    error = NotLeading("another one leads")
+    error.leader = active
     return error
 
 

@@ -115,7 +115,7 @@ def url_option(function: Function) -> Function:
         "--url",
         default=_default_url,
         show_default="where `serve` would listen here, by MINIBROKER_HOST and MINIBROKER_PORT",
-        help="Address of the server, like minibroker://127.0.0.1:7272.",
+        help="Address of the server, like minibroker://127.0.0.1:7272; of brokers of which one leads: minibroker://a,b,c.",
     )(function)
 
 

@@ -57,8 +57,8 @@ class Referrer:
         active = self._active()
         where = f"the one at {active} does" if active else "it does not know who does"
         text = f"this broker stands by and does not lead; {where}"
-        header = error_header("not_active", text, None, None)
-        header |= {"retryable": True, **({"active": active} if active else {})}
+        header = error_header("not_leading", text, None, None)
+        header |= {"retryable": True, **({"leader": active} if active else {})}
         return b"".join(frame_of(header, b"", ()))
 
     def came(self, caller: Caller) -> None:

@@ -129,7 +129,7 @@ async def _serve(options: ServeOptions, signals: StopSignals) -> int:
     loop = asyncio.get_running_loop()
     server = Server(options, loop, tls=tls, pages=pages, address=address)
     try:
-        await stand_by(options, signals, server.subject)
+        await stand_by(options, signals, server.subject, sockets, tls)
         if signals.asked:
             raise _StoppedEarly  # before it claims a log that somebody leads
         await server.start(sockets, signals)

@@ -233,15 +233,15 @@ class ShuttingDown(CommandError):
     retryable = True
 
 
-class NotActive(MinibrokerError):
-    """The server stands by while another one leads; `active` is the host:port of that one, "" if it knows of none.
+class NotLeading(MinibrokerError):
+    """The server stands by while another one leads; `leader` is the host:port of that one, "" if it knows of none.
 
     The client library goes there, or to the next address that it was given.
     """
 
-    code = "not_active"
+    code = "not_leading"
     retryable = True
-    active = ""
+    leader = ""
 
 
 class SettingsDiffer(MinibrokerError):
@@ -328,7 +328,7 @@ _ROWS = (
     ),
     ErrorRow(ShuttingDown, True, "Retry; the client library reconnects by itself."),
     ErrorRow(
-        NotActive,
+        NotLeading,
         True,
         "Log in at the address that the frame names, or at another one of the cluster; retry later.",
     ),

@@ -117,7 +117,7 @@ SERVER_FRAMES: Mapping[str, ServerFrame] = {
                 "retry_ms": "wait this long first (may be missing)",
                 "sequence": "of the refused frame, or",
                 "request": "of the refused frame; neither: the connection is closed after this frame",
-                "active": "of not_active: host:port of the server that leads (may be missing)",
+                "leader": "of not_leading: host:port of the server that leads (may be missing)",
             },
             (),
             "A frame was refused and left no trace, or the connection ends.",

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from minibroker.contract.errors import LoginRefused, NotActive
+from minibroker.contract.errors import LoginRefused, NotLeading
 from minibroker.session.address import Place, place_of
 
 # For the answer to a login where there are others to try: a machine that is gone says nothing at all. It grows
@@ -49,8 +49,8 @@ class Places:
         """An attempt has failed: choose the next place; return whether it is to be dialled at once."""
         if isinstance(error, LoginRefused) and error.ends_session:  # by the one that leads
             return False
-        if isinstance(error, NotActive):
-            self._named = place_of(error.active) or self._named
+        if isinstance(error, NotLeading):
+            self._named = place_of(error.leader) or self._named
         fresh = [place for place in (self._named, *self._others()) if place is not None]
         fresh = [place for place in fresh if place not in self._tried]
         if fresh:

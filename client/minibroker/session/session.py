@@ -16,7 +16,7 @@ from minibroker.contract.commands import COMMANDS
 from minibroker.contract.errors import (
     LoginRefused,
     MinibrokerError,
-    NotActive,
+    NotLeading,
     OutcomeUnknown,
     ProtocolError,
     error_from_wire,
@@ -422,8 +422,8 @@ class Session:
         header = frame.header
         error = error_from_wire(header["code"], header["text"], header.get("retry_ms"))
         error.retryable = header.get("retryable", error.retryable)
-        if isinstance(error, NotActive):
-            error.active = str(header.get("active", ""))
+        if isinstance(error, NotLeading):
+            error.leader = str(header.get("leader", ""))
         if "sequence" in header:
             return self._refused(self.window.answer(header["sequence"]), error)
         if "request" in header:
