@@ -8,7 +8,7 @@ from minibroker.contract.errors import LoginRefused, NotLeading, TokenRefused
 from minibroker.session.address import Place, Server, address_of, parse_url, where
 from minibroker.session.connecting import Connecting
 from minibroker.session.events import Again, Away, Dial, Effect, Opened
-from minibroker.session.places import PATIENCE_MS
+from minibroker.session.rounds import PATIENCE_MS
 from minibroker.session.timers import Timers
 
 A, B, C = ("a", 7272), ("b", 7273), ("c", 7272)
@@ -25,8 +25,9 @@ class Dialler:
         self.timers = Timers()
         self.effects: list[Effect] = []
         self.connecting = Connecting(
-            self.timers, lambda low, high: 1.0, CONNECT_MS, self.effects.append, self.goes_on, places
+            self.timers, lambda low, high: 1.0, CONNECT_MS, self.effects.append, self.goes_on
         )  # fmt: skip
+        self.connecting.among(places)
         self.connecting.start(self.now_ms)
 
     def goes_on(self, error: Exception, now_ms: int) -> bool:

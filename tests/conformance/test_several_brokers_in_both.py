@@ -145,7 +145,11 @@ async def test_what_else_comes_to_a_broker_that_stands_by(standing: StandBy) -> 
     standing.active = "b:7273"
     answer = await answer_to(standing.place, b"\0\0\0\2\x94\0")
     header = msgpack.unpackb(msgpack.unpackb(answer[4:])[0])
-    assert (header["code"], header["retryable"], header["leader"]) == ("not_leading", True, "b:7273")
+    assert (header["code"], header["retryable"], header["leader"]) == (
+        "not_leading",
+        True,
+        "b:7273",
+    )
     assert (await answer_to(standing.place, b"GET / HTTP/1.0\r\n\r\n")).startswith(b"HTTP/1.1 400 ")
     long = await answer_to(standing.place, b"\0\1\0\0\x94")
     assert b"not_leading" in long, "it waits for the rest of a frame that is too long"

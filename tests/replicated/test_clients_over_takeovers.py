@@ -85,7 +85,6 @@ async def test_nothing_is_lost_and_nothing_comes_twice(
             number = len(published)
             await queue.publish(number)
             published.append(number)
-            await asyncio.sleep(0.005)
 
     async def consume(queue: Any) -> None:
         async with queue.consume(prefetch=10) as messages:

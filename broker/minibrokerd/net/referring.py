@@ -154,7 +154,7 @@ def _is_whole(first: bytes) -> bool:
     """Return whether nothing more is to be waited for: a frame is there, or something that is none."""
     if len(first) <= LENGTH.size:
         return False
-    (length,) = LENGTH.unpack_from(first)
+    length = int.from_bytes(first[: LENGTH.size], "big")
     if not _is_ours(first) or length > limits.MAX_LOGIN_FRAME_BYTES:
         return True
     return len(first) >= LENGTH.size + length

@@ -11,7 +11,7 @@ from minibroker.contract.errors import LoginRefused
 from minibroker.session.address import Place
 from minibroker.session.calls import Jitter
 from minibroker.session.events import Again, Away, Dial, Effect, HangUp, Opened
-from minibroker.session.places import Places
+from minibroker.session.rounds import Rounds
 from minibroker.session.timers import Timers
 
 FIRST_DELAY_MS: Final = 50
@@ -44,23 +44,23 @@ class Connecting:
         connect_ms: int,
         tell: Callable[[Effect], None],
         ended: Callable[[Exception, int], bool],
-        places: Sequence[Place] = (),
     ) -> None:
-        """Begin; `ended` is told of each end, before it is tried again, and says whether to try.
-
-        `places` are those that may be dialled; none: the shell knows the one there is.
-        """
+        """Begin; `ended` is told of each end, before it is tried again, and says whether to try."""
         self.phase = Phase.IDLE
         self._timers = timers
         self._jitter = jitter
         self._connect_ms = connect_ms
         self._tell = tell
         self._ended = ended
-        self._places = Places(places)
+        self._rounds = Rounds(())  # the shell knows the one place there is
         self._delay_ms = FIRST_DELAY_MS
         self._attempts = 0  # since there was a connection
         self._lost_ms: int | None = None  # when the last one was lost
         self._timer: tuple[Any, int] | None = None
+
+    def among(self, places: Sequence[Place]) -> None:
+        """Connect to one of these from now on."""
+        self._rounds = Rounds(places)
 
     def start(self, now_ms: int) -> None:
         """Begin an attempt, if none is under way."""
@@ -68,8 +68,8 @@ class Connecting:
             self._clear()
             self.phase = Phase.DIALLING
             self._attempts += 1
-            place = self._places.dial()
-            self._set(self._late, now_ms + self._places.patience_ms(self._connect_ms))
+            place = self._rounds.dial()
+            self._set(self._late, now_ms + self._rounds.patience_ms(self._connect_ms))
             self._tell(Dial(place))
 
     def dialled(self) -> bool:
@@ -84,7 +84,7 @@ class Connecting:
         self._clear()
         self.phase = Phase.OPEN
         away_ms = None if self._lost_ms is None else now_ms - self._lost_ms
-        self._tell(Opened(self._attempts, away_ms, self._places.opened()))
+        self._tell(Opened(self._attempts, away_ms, self._rounds.opened()))
         self._attempts, self._lost_ms, self._delay_ms = 0, None, FIRST_DELAY_MS
 
     def ended(self, error: Exception, now_ms: int) -> None:
@@ -103,7 +103,7 @@ class Connecting:
         if not self._ended(error, now_ms) or self.phase is not Phase.IDLE:
             return
         delay_ms = 0
-        if was is Phase.OPEN or not self._places.goes_on(error):
+        if was is Phase.OPEN or not self._rounds.goes_on(error):
             delay_ms = round(self._delay_ms * self._jitter(0.5, MOST_JITTER))
             # Who is not let in need not hurry: nothing is begun that would be handed out again.
             is_let_in = not isinstance(error, LoginRefused) or error.ends_session

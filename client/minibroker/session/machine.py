@@ -32,7 +32,6 @@ from minibroker.contract.errors import (
     Timeout,
 )
 from minibroker.session import recalled, revoked
-from minibroker.session.address import Place
 from minibroker.session.calls import Call, Calls, Jitter
 from minibroker.session.connecting import Connecting, Phase
 from minibroker.session.declaring import Declarations
@@ -91,13 +90,7 @@ class Machine:
     """What the connections of one `connect()` share: the session, its waiters, its consumers, its timers."""
 
     def __init__(
-        self,
-        name: str,
-        timeout_ms: int,
-        connect_ms: int,
-        jitter: Jitter,
-        shell: Shell,
-        places: Sequence[Place] = (),
+        self, name: str, timeout_ms: int, connect_ms: int, jitter: Jitter, shell: Shell
     ) -> None:
         self.session = Session(name, shell, shell.ripe, shell.make_message)
         self.timers = Timers()
@@ -107,9 +100,7 @@ class Machine:
         self.declarations = Declarations(self.session, self.calls, self._tell)
         self._heartbeat = Heartbeat(self)
         self.leaving = Departure(self.session, self.timers, timeout_ms)
-        self.connecting = Connecting(
-            self.timers, jitter, connect_ms, self._tell, self._ended, places
-        )
+        self.connecting = Connecting(self.timers, jitter, connect_ms, self._tell, self._ended)
         self.consumers: dict[int, Subscription] = {}
         self.effects: list[Effect] = []
         self.frames: list[bytes] = []  # written before anything else

@@ -336,10 +336,10 @@ def connect(
     asyncio too. Nothing of it is written to a disk: it is for tests, and for trying things out.
 
     Args:
-        url: minibroker://host:port or memory://name; minibroker://a,b:7273,c names several brokers, of which one leads
-            at a time, and it is found (docs/guide/cluster.md). None: the environment variable MINIBROKER_URL, or where
-            `minibroker serve` would listen here (MINIBROKER_HOST, MINIBROKER_PORT; by default port 7272 of
-            this machine).
+        url: minibroker://host:port or memory://name; of several brokers, of which one leads at a time,
+            minibroker://a,b:7273,c (docs/guide/cluster.md). None: the environment variable MINIBROKER_URL, or
+            where `minibroker serve` would listen here (MINIBROKER_HOST, MINIBROKER_PORT; by default port 7272
+            of this machine).
         name: of this client, in the server's logs and in message histories; default: the host's name.
         timeout: deadline of every call that names none, in seconds: of all that it waits for, also a server that
             is away.

@@ -103,10 +103,10 @@ class Steps:
     def _begin(self, declared: Declarations | None) -> None:
         """Have a machine, and nothing of an earlier one but what was declared of queues."""
         options = self.options
-        uniform, name = random.uniform, options.name
         self.machine = Machine(
-            name, options.timeout_ms, options.connect_ms, uniform, self, self.places
+            options.name, options.timeout_ms, options.connect_ms, random.uniform, self
         )
+        self.machine.connecting.among(self.places)
         self.machine.session.version = options.version
         if declared is not None:
             self.machine.declarations.adopt(declared)

@@ -19,7 +19,7 @@ PATIENCE_MS: Final = 500
 MORE_PATIENCE_MS: Final = 100
 
 
-class Places:
+class Rounds:
     """The servers of one client, and where it stands between them; with none the shell knows its one."""
 
     def __init__(self, places: Sequence[Place]) -> None:
