@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Final, cast
 
 from minibroker.contract import limits
@@ -76,6 +77,26 @@ class Referrer:
         if self._tls is None:
             return caller
         return SealedTransport(caller, self._tls.context, self.turns)
+
+
+@asynccontextmanager
+async def referring(
+    sockets: list[socket.socket],
+    loop: asyncio.AbstractEventLoop,
+    tls: Tls | None,
+    active: Callable[[], str],
+) -> AsyncIterator[None]:
+    """Answer whoever comes to bound sockets while the block runs; CannotListen if another program was faster."""
+    referrer = Referrer(loop, tls, active)
+    try:
+        await referrer.open(sockets)
+    except OSError as error:
+        host, port = sockets[0].getsockname()[:2]
+        raise listening.cannot_listen(host, port, error) from error
+    try:
+        yield
+    finally:
+        referrer.close()
 
 
 class Caller(asyncio.Protocol):

@@ -40,6 +40,7 @@ from minibrokerd.monitoring.view import Phase
 from minibrokerd.monitoring.watch import Watch
 from minibrokerd.net import listening
 from minibrokerd.net.connections import SWEEP_S, Connections
+from minibrokerd.net.referring import referring
 from minibrokerd.net.tls import Tls, TlsRefused
 from minibrokerd.process import exits, logs, memory, memory_limit
 from minibrokerd.process.logs import OwnText, events
@@ -129,7 +130,9 @@ async def _serve(options: ServeOptions, signals: StopSignals) -> int:
     loop = asyncio.get_running_loop()
     server = Server(options, loop, tls=tls, pages=pages, address=address)
     try:
-        await stand_by(options, signals, server.subject, sockets, tls)
+        if options.standby:
+            async with referring(sockets, loop, tls, lambda: server.subject.active):
+                await stand_by(options, signals, server.subject)
         if signals.asked:
             raise _StoppedEarly  # before it claims a log that somebody leads
         await server.start(sockets, signals)

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-import socket
 from collections.abc import Sequence
 
 from minibroker.contract.settings import DURABILITIES, REPLICATED
 from minibrokerd.log.filelog import FileLog
 from minibrokerd.log.seam import Log
 from minibrokerd.monitoring.view import View
-from minibrokerd.net import listening
-from minibrokerd.net.tls import Tls
 from minibrokerd.process.stopping import StopSignals
 from minibrokerd.replicated.stream import Stream
 from minibrokerd.serving.configuration import ServeOptions
@@ -34,37 +30,17 @@ def log_of(options: ServeOptions, address: str) -> Log:
     return JetStreamLog(str(servers), open_stream, address=address)
 
 
-async def stand_by(
-    options: ServeOptions,
-    signals: StopSignals,
-    view: View,
-    sockets: list[socket.socket],
-    tls: Tls | None,
-) -> None:
-    """Return when this broker may try to lead, or was asked to stop; `view.active` says who leads meanwhile.
-
-    Clients that come to its bound sockets until then are sent there.
-
-    Raises:
-        CannotListen: another program was faster.
-    """
+async def stand_by(options: ServeOptions, signals: StopSignals, view: View) -> None:
+    """Return when this broker may try to lead, or was asked to stop; `view.active` says who leads meanwhile."""
     if options.log is None or not options.standby:
         return
-    from minibrokerd.net.referring import Referrer
     from minibrokerd.replicated.standing_by import until_silent
     from minibrokerd.replicated.words import Word
 
     def hears(word: Word) -> None:
         view.active = word.address
 
-    referrer = Referrer(asyncio.get_running_loop(), tls, lambda: view.active)
-    try:
-        await referrer.open(sockets)
-        await until_silent(options.log, lambda: signals.asked, hears)
-    except OSError as error:
-        raise listening.cannot_listen(options.host, options.port, error) from error
-    finally:
-        referrer.close()
+    await until_silent(options.log, lambda: signals.asked, hears)
     view.active = ""
 
 
