@@ -33,11 +33,13 @@ OPENS_AFTER_S = 2.0  # in a recovery that takes longer, the port opens in its mi
         (Phase.RECOVERING, 503, "recovering 42 %\n"),
         (Phase.READY, 200, "ready\n"),
         (Phase.DRAINING, 503, "draining\n"),
+        (Phase.STANDBY, 503, "standby 10.0.0.2:7272 leads\n"),
     ],
 )
 async def test_alive_in_each_phase_and_ready_in_one(phase: Phase, status: int, text: str) -> None:
     """Without a token, and with the reason; the loop turns in all of them."""
-    subject: Any = SimpleNamespace(phase=phase, log=SimpleNamespace(recovered_percent=42))
+    log = SimpleNamespace(recovered_percent=42)
+    subject: Any = SimpleNamespace(phase=phase, log=log, active="10.0.0.2:7272")
     transport = httpx.ASGITransport(application(subject, Gate(HttpOptions())))
     async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
         ready = await client.get("/readyz")

@@ -93,6 +93,7 @@ class SimStream:
         self._election_ticks = 0
         self._learning_ticks = 0  # of a new leader that refuses by a number that is too low
         self._connections = 0
+        self.ears: list[Callable[[bytes], None]] = []
         self.unanswered = 0  # so many answers to come are lost, whatever the faults
 
     @property
@@ -321,7 +322,19 @@ class Connection:
         self._stream.step_down(preferred)
 
     async def say(self, word: bytes) -> None:
-        """Nobody stands by."""
+        """Tell those that listen, if nothing is lost."""
+        for heard in self._stream.ears:
+            if not self._stream._chance(self._stream.faults.lost):
+                heard(word)
+
+    async def hear(self, heard: Callable[[bytes], None]) -> None:
+        """Listen from now on."""
+        self._stream.ears.append(heard)
+
+    @property
+    def is_connected(self) -> bool:
+        """It always is."""
+        return True
 
     async def close(self) -> None:
         """Let go."""

@@ -7,13 +7,14 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import nats
 import pytest
 
 import minibroker.sync
 from minibrokerd.process import exits
 from support.broker import BrokerServer, StartBroker
-from support.nats_nodes import Nodes
+from support.nats_nodes import Nodes, free_ports
 from support.processes import look_until
 from support.warm import COMMAND
 
@@ -31,6 +32,15 @@ def waiting(server: BrokerServer) -> list[object]:
     """Return the bodies that wait."""
     with minibroker.sync.connect(server.url) as broker:
         return [message.body for message in broker.queue("orders").peek()]
+
+
+def asked(url: str) -> tuple[int, str]:
+    """Return how a page is answered; 0 while nobody listens."""
+    try:
+        answer = httpx.get(url, trust_env=False, timeout=30)
+    except httpx.TransportError:
+        return 0, ""
+    return answer.status_code, answer.text
 
 
 def test_what_was_confirmed_is_there_after_a_kill(
@@ -136,3 +146,29 @@ def test_a_stream_with_other_settings_is_refused_and_says_which(
     assert ended.returncode == exits.USAGE, ended.stderr
     for text in ("max_age is", "discard is old, new is needed", "allow_atomic is false"):
         assert text in ended.stderr
+
+
+def test_a_broker_that_stands_by_says_so_and_leads_at_once_behind_a_stop_in_good_order(
+    start_broker: StartBroker, new_stream: NewStream
+) -> None:
+    """It has no time to wait for a silence: it is told."""
+    address = new_stream()
+    first = start_broker("--log", address)
+    publish(first, "a")
+    (http,) = free_ports(1)
+    page = ("--http", f"127.0.0.1:{http}")
+    second = start_broker("--log", new_stream(), *page, env={"MINIBROKER_NO_HTTP": "0"})
+    second.kill()
+    second.flags = ("--log", address, "--standby", *page)
+    process = second.launch()
+    second.prints(f"active=127.0.0.1:{first.port}")
+    page_url = f"http://127.0.0.1:{http}"
+    look_until(lambda: asked(f"{page_url}/readyz")[0] != 0, process, "an open page")
+    assert asked(f"{page_url}/readyz") == (503, f"standby 127.0.0.1:{first.port} leads\n")
+    metrics = asked(f"{page_url}/metrics")[1]
+    assert 'minibroker_phase{phase="standby"} 1' in metrics
+    assert first.stop() == 0
+    look_until(lambda: second.output.count("listening on") == 2, process, "a second start")
+    assert waiting(second) == ["a"]
+    assert "started    after a clean stop" in second.output
+    assert asked(f"{page_url}/readyz") == (200, "ready\n")

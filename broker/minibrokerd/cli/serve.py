@@ -76,7 +76,7 @@ class _Serve(click.Command):
 @shared_option(
     "--standby",
     is_flag=True,
-    help="With --log: wait while another broker leads, and take over two seconds after its last word.",
+    help="With --log: follow it while another broker leads, and take over when that one ends.",
 )
 @shared_option(
     "--advertise",

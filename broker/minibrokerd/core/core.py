@@ -97,18 +97,32 @@ class Core:
         `secret` is random, up to 64 bytes: nobody guesses the names that it gives to queues. `told` is what
         confirms call each durability.
         """
-        self.store = Store(
-            bodies,
-            auto_create=auto_create,
-            max_queues=max_queues,
-            sizes=sizes,
-            calendar_of=calendar_of,
-            told=told,
-        )
-        self.store.chains.go_on = chaining.go_on
-        self.store.policies.carry_out = policing.carry_out
-        self.store.owners.secret = secret
+
+        def make_store() -> Store:
+            store = Store(
+                bodies,
+                auto_create=auto_create,
+                max_queues=max_queues,
+                sizes=sizes,
+                calendar_of=calendar_of,
+                told=told,
+            )
+            store.chains.go_on = chaining.go_on
+            store.policies.carry_out = policing.carry_out
+            store.owners.secret = secret
+            return store
+
+        self._make_store = make_store
+        self.store = make_store()
         self._replay: Replay | None = Replay(self.store)
+
+    def begin_again(self) -> None:
+        """Forget what was replayed so far; before `opened`."""
+        assert self._replay is not None, "replay ends with opened()"
+        refused = self.store.retained.refused
+        self.store = self._make_store()
+        self.store.retained.refused = refused
+        self._replay = Replay(self.store)
 
     def replay(self, batch: Batch | Digested) -> None:
         """Apply the records of a batch read from the log, or what a digest says instead, before `opened`."""

@@ -114,6 +114,10 @@ class Engine:
         self._core.replay(part)
         self._slices.replayed(part)
 
+    def begin_again(self) -> None:
+        """Have the core forget what was replayed; before `start`, and of a log without segments."""
+        self._core.begin_again()
+
     def start(self, base_ms: int) -> None:
         """Make the log appendable and the core ready; blocks. `base_ms`: highest log time found."""
         self.clock = self._make_clock(base_ms + 1)

@@ -9,7 +9,6 @@ import msgspec
 from minibrokerd.core.model.exchanges import Binding, Exchange, Exchanges
 from minibrokerd.core.model.state import Store
 from minibrokerd.http.requests import Ask, Failure
-from minibrokerd.monitoring.view import Phase
 
 SHOWN: Final = 200
 MOST: Final = 1_000
@@ -73,8 +72,8 @@ async def show_exchange(ask: Ask) -> ExchangeDetail:
 
 
 def _known(ask: Ask) -> Exchanges:
-    if ask.subject.phase is Phase.RECOVERING:
-        raise Failure(503, "not_ready", "the broker is recovering")
+    if not ask.subject.is_open:
+        raise Failure(503, "not_ready", f"the broker is {ask.subject.phase.value}")
     return ask.subject.store.exchanges
 
 

@@ -17,7 +17,6 @@ from minibrokerd.http.families import FAMILIES
 from minibrokerd.http.family import MOST_ZEROS, Family, Labels
 from minibrokerd.http.portion import PORTION_QUEUES, Portion
 from minibrokerd.http.subject import Subject
-from minibrokerd.monitoring.view import Phase
 
 SLICE_HISTOGRAMS: Final = 20  # with labels, written without a turn of the loop in between
 # Given to the transport at a time: a send costs as much as 500 lines, and a text of 128 KiB is memory that the
@@ -86,7 +85,7 @@ async def write(
     subject: Subject, form: Format, families: Iterable[Family] = tuple(FAMILIES.values())
 ) -> AsyncIterator[bytes]:
     """Yield an answer to a scrape, in slices between which the loop turns."""
-    ready = subject.phase is not Phase.RECOVERING
+    ready = subject.is_open
     if ready and subject.talkers is not None:
         await subject.talkers.look()
     families = tuple(families)

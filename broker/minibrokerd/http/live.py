@@ -10,7 +10,6 @@ from starlette.responses import Response, StreamingResponse
 
 from minibrokerd.http.requests import Ask, Failure, encode
 from minibrokerd.http.survey import row_of
-from minibrokerd.monitoring.view import Phase
 
 EVERY_S: Final = 2.0
 CHECKS: Final = 8  # in between: whether the token is still good
@@ -39,7 +38,7 @@ async def _looks(ask: Ask, names: list[str], after: int) -> AsyncIterator[bytes]
             value: dict[str, Any] = {"phase": subject.phase.value}
             if subject.survey is not None:
                 value["overview"] = await subject.survey.overview()
-            if subject.phase is not Phase.RECOVERING:
+            if subject.is_open:
                 known = (subject.store.queues.get(name) for name in names)
                 value["queues"] = [row_of(subject, queue) for queue in known if queue is not None]
             if subject.recent is not None:

@@ -128,7 +128,7 @@ class HttpPort:
         gate = Gate(self._options, door=subject.connections.door)
         subject.clients = Clients(subject)
         subject.survey = Survey(subject, can_change=lambda: gate.can_change)
-        subject.talkers = Talkers(subject.store)
+        subject.talkers = Talkers(subject)
         subject.recent = Recent(subject.loop)
         subject.recent.start()
         logging.getLogger("uvicorn.error").setLevel(logging.WARNING)

@@ -20,8 +20,10 @@ async def ready(ask: Ask) -> Response:
     subject = ask.subject
     if subject.phase is Phase.READY:
         return PlainTextResponse("ready\n")
-    done = f" {subject.log.recovered_percent} %" if subject.phase is Phase.RECOVERING else ""
-    return PlainTextResponse(f"{subject.phase.value}{done}\n", 503)
+    more = f" {subject.log.recovered_percent} %" if subject.phase is Phase.RECOVERING else ""
+    if subject.phase is Phase.STANDBY:
+        more = f" {subject.active} leads" if subject.active else ""
+    return PlainTextResponse(f"{subject.phase.value}{more}\n", 503)
 
 
 async def metrics(ask: Ask) -> Response:

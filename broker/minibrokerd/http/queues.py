@@ -23,15 +23,14 @@ from minibrokerd.http.shapes import (
 )
 from minibrokerd.http.survey import SORTS, dlq_of, listed, rest_of, rows_of
 from minibrokerd.monitoring.ages import oldest_of
-from minibrokerd.monitoring.view import Phase
 
 MOST_ROWS: Final = 1_000
 
 
 async def list_queues(ask: Ask) -> QueueList:
     """Return a page of queues."""
-    if ask.subject.phase is Phase.RECOVERING:
-        raise Failure(503, "not_ready", "the broker is recovering")
+    if not ask.subject.is_open:
+        raise Failure(503, "not_ready", f"the broker is {ask.subject.phase.value}")
     sort = ask.text("sort") or "name"
     if sort not in SORTS:
         raise Failure(

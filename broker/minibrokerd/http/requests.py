@@ -84,8 +84,8 @@ class Ask:
 
     def find(self, name: str) -> Queue:
         """Return the queue of a name; 404 if there is none."""
-        if self.subject.phase is Phase.RECOVERING:
-            raise Failure(503, "not_ready", "the broker is recovering")
+        if not self.subject.is_open:
+            raise Failure(503, "not_ready", f"the broker is {self.subject.phase.value}")
         queue = self.subject.store.queues.get(name)
         if queue is None:
             raise Failure(404, "unknown_queue", f"there is no queue {name!r:.200}")

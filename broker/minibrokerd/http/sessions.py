@@ -11,7 +11,6 @@ from minibrokerd.core.model.sessions import Session
 from minibrokerd.core.model.state import Store
 from minibrokerd.http.requests import Ask, Failure, whole
 from minibrokerd.http.shapes import Held, Holding, SessionList, SessionView, Work
-from minibrokerd.monitoring.view import Phase
 
 MOST_SESSIONS: Final = 500
 MOST_HELD: Final = 1_000
@@ -20,8 +19,8 @@ MOST_LOOKED_AT: Final = 2_000  # messages of one session that are looked at for 
 
 async def list_sessions(ask: Ask) -> SessionList:
     """Return the clients that there are, those that hold most first."""
-    if ask.subject.phase is Phase.RECOVERING:
-        raise Failure(503, "not_ready", "the broker is recovering")
+    if not ask.subject.is_open:
+        raise Failure(503, "not_ready", f"the broker is {ask.subject.phase.value}")
     store = ask.subject.store
     most = ask.number("count", 100, MOST_SESSIONS)
     holds = sorted(

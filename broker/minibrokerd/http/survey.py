@@ -62,7 +62,7 @@ class Survey:
     async def overview(self) -> Overview:
         """Return the broker in numbers; the sums are at most a second old."""
         subject, core = self._subject, self._subject.core
-        if subject.phase is not Phase.RECOVERING:
+        if subject.is_open:
             await self._look()
         return Overview(
             version=__version__,
@@ -222,12 +222,10 @@ def log_view(subject: Subject) -> LogView:
     log, pulse = subject.log, subject.engine.pulse
     reserve = reserve_of(log)
     return LogView(
-        disk_bytes=log.disk_bytes if subject.phase is not Phase.RECOVERING else 0,
+        disk_bytes=log.disk_bytes if subject.is_open else 0,
         live_bytes=subject.store.live_bytes(),
         segment_bytes=log.segment_bytes,
-        segments=round(log.disk_bytes / (log.segment_bytes or 1))
-        if subject.phase is not Phase.RECOVERING
-        else 0,
+        segments=round(log.disk_bytes / (log.segment_bytes or 1)) if subject.is_open else 0,
         reserve_segments=reserve.reserve_segments,
         lacks_space=reserve.lacks_space,
         written_bytes=subject.engine.others_bytes,

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Hashable, Iterator, Sequence
 from typing import Final
 
-from minibrokerd.core.model.state import Store
+from minibrokerd.monitoring.view import View
 
 MOST_SESSIONS: Final = 100
 MOST_CONSUMERS: Final = 200
@@ -79,8 +79,8 @@ class Totals:
 class Talkers:
     """The totals of one broker."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, view: View) -> None:
+        self._view = view
         self._looking = asyncio.Lock()
         self.sessions = Totals(MOST_SESSIONS, SESSION_LABELS, SESSION_COUNTS)
         self.consumers = Totals(MOST_CONSUMERS, CONSUMER_LABELS, CONSUMER_COUNTS)
@@ -95,7 +95,7 @@ class Talkers:
             await self._look_at_consumers()
 
     async def _look_at_sessions(self) -> None:
-        for at, session in enumerate(list(self._store.sessions.values()), 1):
+        for at, session in enumerate(list(self._view.store.sessions.values()), 1):
             numbers = session.published, session.delivered, session.acked, len(session.deliveries)
             self.sessions.note(session.id, (str(session.id), session.client), numbers)
             if not at % STEP:
@@ -103,10 +103,11 @@ class Talkers:
         self.sessions.end()
 
     async def _look_at_consumers(self) -> None:
-        queues, now_ms = self._store.by_number, self._store.now_ms
+        store = self._view.store
+        queues, now_ms = store.by_number, store.now_ms
         there_ms: dict[int, int] = defaultdict(int)
         idle_ms: dict[int, int] = defaultdict(int)
-        for at, connection in enumerate(list(self._store.connections.values()), 1):
+        for at, connection in enumerate(list(store.connections.values()), 1):
             who = str(connection.session.id), connection.session.client
             for number, each in connection.consumers.items():
                 queue = queues.get(each.queue_number)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 class Phase(Enum):
     """Where the broker stands in its life; only one that is READY takes work."""
 
+    STANDBY = "standby"  # another broker leads the log
     RECOVERING = "recovering"
     READY = "ready"
     DRAINING = "draining"
@@ -39,6 +40,11 @@ class View:
     phase: Phase = Phase.RECOVERING
     data_dir: str = ""
     active: str = ""  # while this broker stands by: host:port of the one that leads; empty: not known, or this one
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the log was read, so that there is something to be seen."""
+        return self.phase in (Phase.READY, Phase.DRAINING)
 
     @property
     def store(self) -> Store:

@@ -97,7 +97,7 @@ class Watch:
         recent = self._history.within(window_s, now_s, self._syncs, fits)
         queues = 0
         oldest: dict[str, float] = {}
-        if view.phase is not Phase.RECOVERING:
+        if view.is_open:
             for some in steps(list(view.store.queues.values())):
                 here = [queue for queue in some if fits(queue.name)]
                 queues += len(here)

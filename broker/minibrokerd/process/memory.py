@@ -32,6 +32,13 @@ def collect_little() -> None:
         gc.callbacks.append(_keep)
 
 
+def collect_all() -> None:
+    """Let go of circles, too, in what there was so far: all of the state was replaced."""
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
+
+
 def _keep(phase: str, info: dict[str, int]) -> None:
     if phase == "stop":
         gc.freeze()

@@ -51,6 +51,16 @@ class Stretches:
             self.sealed_bytes += self.size_bytes
             self.first, self.size_bytes = last + 1, 0
 
+    def start_at(self, first: int) -> None:
+        """Forget the stretches that end before this entry: who led gave them up."""
+        while self.sealed and self._end_of_oldest() <= first:
+            self.sealed_bytes -= self.sealed.popleft().size_bytes
+        if self.sealed and self.sealed[0].first < first:
+            self.sealed[0] = self.sealed[0]._replace(first=first)
+
+    def _end_of_oldest(self) -> int:
+        return self.sealed[1].first if len(self.sealed) > 1 else self.first
+
     def give_up(self, upto: int) -> int:
         """Forget the stretches whose batches are `upto` or older; return where the log starts now."""
         while self.sealed and self.sealed[0].upto <= upto:
@@ -64,8 +74,14 @@ class History:
     def __init__(self, name: str, stretch_bytes: int = STRETCH_BYTES) -> None:
         """`name` is that of the stream, for texts; `stretch_bytes` is what is trimmed at once."""
         self._name = name
+        self._stretch_bytes = stretch_bytes
+        self.begin_again()
+
+    def begin_again(self) -> None:
+        """Know nothing."""
         self._assembly = Assembly()
-        self._owner_bits: tuple[int, int] | None = None
+        self.owner_bits: tuple[int, int] | None = None  # of the run of a broker that leads
+        self.is_begun = False
         self.owner = ""  # of the newest epoch record
         self.read_to = 0  # the sequence of the last entry
         self.head = 0  # the sequence of the first one
@@ -77,12 +93,18 @@ class History:
         self.now_ms = 0
         self.is_clean = True
         self.batches = 0
-        self.stretches = Stretches(stretch_bytes)
+        self.stretches = Stretches(self._stretch_bytes)
 
     def begin(self, first: int) -> None:
         """Say which entry is the first one that is there."""
+        self.is_begun = True
         self.head = self.stretches.first = first
         self.read_to = first - 1
+
+    def begin_if_empty(self) -> None:
+        """Begin with the first entry of all, unless another one was said."""
+        if not self.is_begun:
+            self.begin(1)
 
     def take(self, entry: Entry) -> Batch | None:
         """Take the next entry; return the batch of data that it completes.
@@ -111,9 +133,9 @@ class History:
         header = whole.header
         kind = header.kind
         if kind is Kind.SEGMENT:
-            self._owner_bits = whole.owner_bits
+            self.owner_bits = whole.owner_bits
             self.epoch = max(self.epoch + 1, header.epoch)
-        elif self._owner_bits not in (None, whole.owner_bits):
+        elif self.owner_bits not in (None, whole.owner_bits):
             raise BadEntry(f"it is by a broker that did not lead, and {self.owner} did")
         self.epoch = max(self.epoch, header.epoch)
         self.now_ms = max(self.now_ms, header.now_ms)
@@ -140,4 +162,5 @@ class History:
             self.store_id, self.session_key = whole.header.origin.store_id, says.session_key
         if kind is Kind.MARKER:
             self.log_start = says.log_start
+            self.stretches.start_at(says.log_start)
         self.is_clean = self.is_clean if kind is Kind.SEGMENT else kind is Kind.FOOTER

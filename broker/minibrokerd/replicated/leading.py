@@ -64,10 +64,16 @@ class Fence:
 
     # -- a start ------------------------------------------------------------------------------------
 
-    async def claim(self, record: bytes, expected: int) -> int:
+    async def claim(
+        self,
+        record: bytes,
+        expected: int,
+        gives_way: Callable[[int], Awaitable[bool]] | None = None,
+    ) -> int:
         """Append an epoch record behind whatever there is; return its sequence.
 
-        From then on nobody who led before can append. `expected` is where the end is thought to be.
+        From then on nobody who led before can append. `expected` is where the end is thought to be. When there is
+        more, `gives_way` is told up to where; it says whether to leave it to another one, and then this returns 0.
         """
         pause_s, open_upto = PAUSE_S, -1
         while True:
@@ -80,6 +86,8 @@ class Fence:
                 expected = outcome.sequence
                 continue
             if isinstance(outcome, Refused):
+                if gives_way is not None and await gives_way(outcome.last):
+                    return 0
                 expected = outcome.last
                 continue
             open_upto = max(open_upto, expected)

@@ -12,7 +12,9 @@ import os
 import socket
 import threading
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from time import monotonic
 from typing import Any, Final
@@ -29,11 +31,13 @@ from minibrokerd.replicated.entries import Statement, encoded, new_owner
 from minibrokerd.replicated.failures import AnotherLeads
 from minibrokerd.replicated.history import STRETCH_BYTES, History
 from minibrokerd.replicated.leading import Fence, Overtaken
+from minibrokerd.replicated.standing_by import BEAT_S, Standing
 from minibrokerd.replicated.stream import EntriesGone, Entry, Stream, StreamAway
 from minibrokerd.replicated.taking_over import OpenStream, TakeOver
 from minibrokerd.replicated.words import Word
 
 LOOK_S: Final = 0.5  # without an append: whether somebody else leads is looked at
+LAST_WORD_S: Final = 0.5  # that a stop waits until its last word is said
 CLOSE_S: Final = 5.0  # that a stop waits for its footer
 TOLD_S: Final = 1.0  # an append that waits for longer is told
 
@@ -93,9 +97,8 @@ class JetStreamLog:
         Raises:
             LogError: see `failures.py`.
         """
-        self._taking = TakeOver(
-            self.history, self._open_stream, partial(self._make_fence, pause=asyncio.sleep), self._claim
-        )  # fmt: skip
+        if self._taking is None:
+            self._taking = self._take_over(None)
         yield from self._taking.batches()
         history = self.history
         self.store_id, self.session_key = history.store_id, history.session_key
@@ -103,6 +106,22 @@ class JetStreamLog:
         stretches = history.stretches
         self.report.segments = len(stretches.sealed) + 1 if history.batches else 0
         self.report.batches, self.report.clean = history.batches, history.is_clean
+
+    def follow(
+        self, standing: Standing, is_stopped: Callable[[], object] = lambda: False
+    ) -> AsyncIterator[list[Batch] | None]:
+        """Yield batches as they come while another broker leads; at its end the log is claimed, for `recover`.
+
+        None: what came before counts no more. Ends early when `is_stopped`; then the log is as it was.
+        """
+        self._taking = self._take_over(standing)
+        return self._taking.following(is_stopped)
+
+    def _take_over(self, standing: Standing | None) -> TakeOver:
+        return TakeOver(
+            self.history, self._open_stream, partial(self._make_fence, pause=asyncio.sleep), self._claim,
+            standing=standing, word=self._word.encode(),
+        )  # fmt: skip
 
     @property
     def recovered_percent(self) -> int:
@@ -128,6 +147,7 @@ class JetStreamLog:
         self._works = True  # until there is a connection
         self._spawn(self._connect())
         self._loop.call_later(LOOK_S, self._look)
+        self._loop.call_soon(self._beat)
 
     def _make_fence(self, stream: Stream, pause: Callable[[float], Any]) -> Fence:
         return Fence(stream, self._is_own, pause, self._stalls)
@@ -141,9 +161,9 @@ class JetStreamLog:
     def _claim(self) -> bytes:
         """Return the body of an epoch record that states one more than is known."""
         history = self.history
-        if not self.session_key:
-            self.store_id = history.store_id or os.urandom(16)
-            self.session_key = history.session_key or os.urandom(32)
+        # What another one said meanwhile, as the first of all, counts.
+        self.store_id = history.store_id or self.store_id or os.urandom(16)
+        self.session_key = history.session_key or self.session_key or os.urandom(32)
         return self._state(Kind.SEGMENT, 1, max(history.log_start, 1))[0]
 
     def _state(self, kind: Kind, more: int, log_start: int) -> list[bytes]:
@@ -175,6 +195,8 @@ class JetStreamLog:
                 continue
             self._fence = self._make_fence(stream, asyncio.sleep)
             self._fence.position = self._taking.position
+            await stream.say(self._word.encode())
+            self._taking.hand_over()
             await self._work()
             return
 
@@ -276,11 +298,17 @@ class JetStreamLog:
         """Now and then: a broker that has nothing to append finds out all the same that it does not lead."""
         if self._is_over or self._loop is None:
             return
-        if self._fence is not None:
-            self._spawn(self._fence.stream.say(self._word.encode()))
         if not self._works and self._fence is not None and monotonic() - self._appended_s > LOOK_S:
             self._spawn(self._look_behind(self._fence))
         self._loop.call_later(LOOK_S, self._look)
+
+    def _beat(self) -> None:
+        """Say that this broker leads, as often as those that stand by expect it."""
+        if self._is_over or self._loop is None:
+            return
+        if self._fence is not None:
+            self._spawn(self._fence.stream.say(self._word.encode()))
+        self._loop.call_later(BEAT_S, self._beat)
 
     async def _look_behind(self, fence: Fence) -> None:
         position = fence.position
@@ -354,6 +382,8 @@ class JetStreamLog:
         self._stamp = now_ms, unix_ms
         if threading.get_ident() == self._thread:
             self._is_over = True
+            if self._taking is not None:
+                self._taking.hand_over()
             return  # before the port was open: the next start finds the log as after a crash, and nothing in it
         done = asyncio.run_coroutine_threadsafe(self._close(), loop)
         try:
@@ -364,6 +394,8 @@ class JetStreamLog:
     async def abandon(self) -> None:
         """Let go of everything without a footer, as a crash would, once what is under way has its answer."""
         self._is_over = True
+        if self._taking is not None:
+            self._taking.hand_over()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._fence is not None:
             await self._fence.stream.close()
@@ -374,7 +406,13 @@ class JetStreamLog:
         await written.wait()
         self._is_over = True
         if self._fence is not None:
-            await self._fence.stream.close()
+            stream = self._fence.stream
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stream.say(self._last_word()), LAST_WORD_S)
+            await stream.close()
+
+    def _last_word(self) -> bytes:
+        return replace(self._word, is_last=True).encode()
 
 
 def _not_led(*_: object) -> None:

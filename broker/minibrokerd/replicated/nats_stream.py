@@ -279,7 +279,7 @@ class NatsStream:
                 await self._client.publish(self._address.alive_subject, word)
 
     async def hear(self, heard: Callable[[bytes], None]) -> None:
-        """Have `heard` called with each word that somebody says who leads; StreamAway."""
+        """Subscribe to that subject; see `Stream`."""
         await self._connect()
 
         async def said(message: Any) -> None:
@@ -289,7 +289,7 @@ class NatsStream:
 
     @property
     def is_connected(self) -> bool:
-        """Whether a server could tell something now."""
+        """Whether there is a connection now; see `Stream`."""
         return self._client is not None and bool(self._client.is_connected)
 
     async def _ask_well(self, verb: str, wish: bytes) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A broker that stands by: it waits until nobody says any more that it leads.
+"""What a broker that stands by hears of the one that leads, and when it may lead itself.
 
 Nothing rests on what is heard. Who takes over although another one leads deposes that one, by its epoch record;
 this is only so that two brokers with supervisors do not depose each other for ever.
@@ -11,42 +11,42 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Final
 
-from minibrokerd.process.logs import OwnText, events
-from minibrokerd.replicated.nats_stream import NatsStream
-from minibrokerd.replicated.stream_address import StreamAddress
 from minibrokerd.replicated.words import Word, decode
 
-SILENT_S: Final = 2.0  # four times what is between two words of whoever leads
-SLICE_S: Final = 0.05
+BEAT_S: Final = 0.25  # between two words of whoever leads
+SILENT_S: Final = 1.0  # four of them
 
 
-async def until_silent(
-    address: StreamAddress, is_stopped: Callable[[], object], hears: Callable[[Word], object]
-) -> None:
-    """Return when no broker has said for `SILENT_S` that it leads, or somebody asked for a stop.
+class Standing:
+    """Listens; `hears` is told each word, in the loop of the connection."""
 
-    `hears` is told whatever one says.
+    def __init__(
+        self,
+        hears: Callable[[Word], object] = lambda word: None,
+        clock_s: Callable[[], float] = monotonic,
+    ) -> None:
+        self.word: Word | None = None  # the newest one
+        self.news = asyncio.Event()  # whoever led has said that it leads no more
+        self._hears = hears
+        self._clock_s = clock_s
+        self._heard_s = clock_s()
 
-    Raises:
-        NoClient, StreamUnfit, StreamUnreachable
-    """
-    stream, last_s, is_told = NatsStream(address), monotonic(), False
+    def hear(self, said: bytes) -> None:
+        """Take a word of a broker that leads."""
+        self.word = word = decode(said)
+        self._heard_s = self._clock_s()
+        if word.is_last:
+            self.news.set()
+        else:
+            self.news.clear()
+        self._hears(word)
 
-    def heard(said: bytes) -> None:
-        nonlocal last_s, is_told
-        last_s, word = monotonic(), decode(said)
-        hears(word)
-        if not is_told:
-            is_told = True
-            events.info("standing_by", stream=OwnText(address), active=word.address or "unknown")
+    def is_deaf(self) -> None:
+        """Silence counts from now on: until now nothing could be heard."""
+        self._heard_s = self._clock_s()
+        self.news.clear()
 
-    await stream.open()
-    try:
-        await stream.hear(heard)
-        last_s = monotonic()
-        while monotonic() - last_s < SILENT_S and not is_stopped():
-            await asyncio.sleep(SLICE_S)
-            if not stream.is_connected:  # silence counts where something could be heard
-                last_s = monotonic()
-    finally:
-        await stream.close()
+    @property
+    def may_lead(self) -> bool:
+        """Whether nobody leads, as far as can be heard."""
+        return self.news.is_set() or self._clock_s() - self._heard_s >= SILENT_S

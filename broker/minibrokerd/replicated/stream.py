@@ -17,7 +17,7 @@ measured, and a simulated stream must be as bad:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, Protocol
 
 PART_BYTES: Final = 900_000  # of one entry; what is larger is appended in parts
@@ -144,6 +144,19 @@ class Stream(Protocol):
 
     async def say(self, word: bytes) -> None:
         """Tell whoever stands by that this broker leads; nobody may hear it, and nothing rests on it."""
+        ...
+
+    async def hear(self, heard: Callable[[bytes], None]) -> None:
+        """Have `heard` called, in this loop, with each word that is said from now on.
+
+        Raises:
+            StreamAway: no answer.
+        """
+        ...
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether a server could tell something now."""
         ...
 
     async def close(self) -> None:

@@ -1,7 +1,9 @@
 """How a broker comes to lead: it reads the log, claims it, and reads the rest up to its claim.
 
 That is done before the port opens and may take a while, so it has a thread, a loop and a connection of its own;
-whoever starts takes the batches out of a queue, while more are read.
+whoever starts takes the batches out of a queue, while more are read. A broker that stands by goes on reading until
+it may lead, so that the rest is short. It claims behind what it has read, and leaves it to another one who was
+faster. From its claim on it says that it leads, for whoever starts may be busy with what was read.
 """
 
 from __future__ import annotations
@@ -9,25 +11,38 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from enum import Enum
 from typing import Final
 
 from minibrokerd.log.seam import Batch
 from minibrokerd.replicated.failures import StreamUnreachable, Trimmed
 from minibrokerd.replicated.history import History
 from minibrokerd.replicated.leading import READ_BYTES, Fence
+from minibrokerd.replicated.standing_by import BEAT_S, Standing
 from minibrokerd.replicated.stream import EntriesGone, Entry, Stream, StreamAway
 
 READ_AHEAD: Final = 4  # answers to reads that wait to be replayed
+FULL_S: Final = 0.002  # until it is tried again to hand over one more
 LOOKS_AGAIN: Final = (
     3  # at the end of what could be read, before the claim: another replica may have more
 )
 LOOK_AGAIN_S: Final = 0.01
+FOLLOW_S: Final = 0.1  # between two looks at the end of the log, while another one leads
+SLICE_S: Final = 0.05  # between two looks for a stop
 PATIENCE_S: Final = (
     30.0  # an election takes up to 9 s, and a server that was cut off 20 s to notice
 )
 
 OpenStream = Callable[[], Awaitable[Stream]]
+
+
+class Mark(Enum):
+    """What comes between the batches."""
+
+    AGAIN = "what came before counts no more: some of what followed was trimmed before it was read"
+    CLAIMED = "the log is claimed: the rest follows"
+    END = "that was all"
 
 
 class TakeOver:
@@ -40,21 +55,58 @@ class TakeOver:
         make_fence: Callable[[Stream], Fence],
         claim: Callable[[], bytes],
         patience_s: float = PATIENCE_S,
+        *,
+        standing: Standing | None = None,
+        word: bytes = b"",
     ) -> None:
         """`claim` makes the epoch record, when all that can be read was read.
 
-        Where nothing goes on for `patience_s` it gives up.
+        Where nothing goes on for `patience_s` it gives up. With `standing` it waits until it may lead; it says
+        `word` once it does.
         """
         self._history = history
         self._open_stream = open_stream
         self._make_fence = make_fence
         self._claim = claim
-        self._read: queue.Queue[list[Batch] | BaseException | None] = queue.Queue(READ_AHEAD)
-        self._is_over = False
+        self._standing = standing
+        self._word = word
+        self._read: queue.Queue[list[Batch] | Mark | BaseException] = queue.Queue(READ_AHEAD)
+        self._news: Callable[[], object] = lambda: None
+        self._is_begun = self._is_over = self._is_handed_over = False
         self._patience_s = patience_s
         self.position = 0  # of our epoch record, at the end
         self.reason = ""  # why it waits
         self.end = 0  # where the stream is thought to end
+
+    # -- what is taken ------------------------------------------------------------------------------
+
+    async def following(
+        self, is_stopped: Callable[[], object] = lambda: False
+    ) -> AsyncIterator[list[Batch] | None]:
+        """Yield batches of data as they come, while another broker leads. At its end the log is claimed.
+
+        None: what came before counts no more. Ends early when `is_stopped`; then the log is as it was.
+
+        Raises:
+            LogError: see `failures.py`.
+        """
+        loop, news = asyncio.get_running_loop(), asyncio.Event()
+        self._news = lambda: loop.is_closed() or loop.call_soon_threadsafe(news.set)
+        self._begin()
+        while not is_stopped():
+            try:
+                found = self._read.get_nowait()
+            except queue.Empty:
+                news.clear()
+                if self._read.empty():
+                    await _wait(news, SLICE_S)
+                continue
+            if isinstance(found, BaseException):
+                raise found
+            if found is Mark.CLAIMED:
+                return
+            yield found if isinstance(found, list) else None
+        self._is_over = True
 
     def batches(self) -> Iterator[Batch]:
         """Yield the batches of data, oldest first; blocks while none is there. At its end the log is led.
@@ -62,88 +114,207 @@ class TakeOver:
         Raises:
             LogError: see `failures.py`.
         """
-        threading.Thread(target=self._run, name="minibroker-log", daemon=True).start()
+        self._begin()
         try:
-            while (found := self._read.get()) is not None:
+            while (found := self._read.get()) is not Mark.END:
                 if isinstance(found, BaseException):
                     raise found
-                yield from found
+                if isinstance(found, list):
+                    yield from found
+        except BaseException:
+            self.hand_over()
+            raise
         finally:
             self._is_over = True
 
+    def hand_over(self) -> None:
+        """Say nothing more of who leads: the log does that itself."""
+        self._is_handed_over = True
+
+    def _begin(self) -> None:
+        if not self._is_begun:
+            self._is_begun = True
+            threading.Thread(target=self._run, name="minibroker-log", daemon=True).start()
+
+    # -- what is read, in a thread of its own --------------------------------------------------------
+
     def _run(self) -> None:
         try:
-            asyncio.run(self._take_over())
-            self._read.put(None)
+            asyncio.run(self.work())
         except BaseException as error:  # noqa: BLE001 - it is raised where the batches are waited for
             self._read.put(error)
+            self._news()
 
-    async def _take_over(self) -> None:
+    async def work(self) -> None:
+        """Read, claim, and read the rest; the thread does nothing else."""
+        self._is_begun = True
         stream = await self._open_stream()
         try:
             fence = self._make_fence(stream)
-            await self._read_what_is_there(stream)
-            try:
-                async with asyncio.timeout(self._patience_s):
-                    end = max(self.end, self._history.read_to)
-                    self.position = await fence.claim(self._claim(), end)
-                await self._read_the_rest(fence)
-            except TimeoutError as error:
-                advice = "see that most servers of NATS run and reach each other, then start again"
-                why = f"nothing is stored there ({self.reason or 'no answer'})"
-                raise StreamUnreachable(stream.name, why, advice) from error
-            except EntriesGone as gone:
-                raise Trimmed(stream.name, gone.wanted) from gone
-            self._history.end()
+            if self._standing is None:
+                await self._read_what_is_there(stream)
+                await self._lead(stream, fence)
+            else:
+                await stream.hear(self._standing.hear)
+                while not (self.position or self._is_over):
+                    await self._follow(stream, self._standing)
+                    await self._try_to_lead(fence)
+            if self.position:
+                await asyncio.gather(self._finish(stream, fence), self._say_so(stream))
         finally:
             await stream.close()
+
+    async def _lead(self, stream: Stream, fence: Fence) -> None:
+        try:
+            async with asyncio.timeout(self._patience_s):
+                end = max(self.end, self._history.read_to)
+                self.position = await fence.claim(self._claim(), end)
+        except TimeoutError as error:
+            raise self._unreachable(stream) from error
+
+    async def _try_to_lead(self, fence: Fence) -> None:
+        """Claim behind what was read, unless somebody else does."""
+        if self._is_over:
+            return
+        led_by, known = self._history.owner_bits, fence.stream
+
+        async def gives_way(last: int) -> bool:
+            """Read on; say whether another broker has claimed, or what is there cannot be read."""
+            for _ in range(LOOKS_AGAIN):
+                if self._history.read_to >= last:
+                    break
+                try:
+                    await self._read_some(known)
+                except (StreamAway, EntriesGone):
+                    return True
+                await asyncio.sleep(LOOK_AGAIN_S)
+            return self._history.read_to < last or self._history.owner_bits != led_by
+
+        try:
+            async with asyncio.timeout(self._patience_s):
+                position = await fence.claim(self._claim(), self._history.read_to, gives_way)
+        except TimeoutError:
+            return
+        if position:
+            self.position = position
+            await self._put(Mark.CLAIMED)
+
+    async def _finish(self, stream: Stream, fence: Fence) -> None:
+        try:
+            await self._read_the_rest(fence)
+        except TimeoutError as error:
+            raise self._unreachable(stream) from error
+        except EntriesGone as gone:
+            raise Trimmed(stream.name, gone.wanted) from gone
+        self._history.end()
+        await self._put(Mark.END)
+
+    def _unreachable(self, stream: Stream) -> StreamUnreachable:
+        advice = "see that most servers of NATS run and reach each other, then start again"
+        why = f"nothing is stored there ({self.reason or 'no answer'})"
+        return StreamUnreachable(stream.name, why, advice)
+
+    async def _say_so(self, stream: Stream) -> None:
+        """Say that this broker leads until the log says so itself."""
+        for _ in range(int(self._patience_s / BEAT_S)):
+            if self._is_handed_over:
+                return
+            await stream.say(self._word)
+            await asyncio.sleep(BEAT_S)
 
     async def _read_the_rest(self, fence: Fence) -> None:
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(self._patience_s) as patience:
             async for entries in fence.read(self._history.read_to + 1, self.position):
-                self._take(entries)
+                await self._take(entries)
                 patience.reschedule(loop.time() + self._patience_s)
 
     async def _read_what_is_there(self, stream: Stream) -> None:
         """Read up to the end, about: whoever leads may go on. It makes the time between two leaders short."""
-        history, looks = self._history, 0
-        info = await _info(stream)
-        self.end, first = info, 1
+        looks = 0
+        self.end = await _end(stream)
         while looks < LOOKS_AGAIN and not self._is_over:
             try:
-                entries = await stream.read(first, READ_BYTES)
-            except EntriesGone as gone:
-                if history.head:
-                    raise Trimmed(stream.name, gone.wanted) from gone
-                first = gone.first
-                continue
+                is_more = await self._read_some(stream)
             except StreamAway:
-                entries = []
-            if entries:
-                if not history.head:
-                    history.begin(first)
-                self._take(entries)
-                first, looks = history.read_to + 1, 0
-            elif history.read_to >= self.end:
+                is_more = False
+            except EntriesGone as gone:
+                raise Trimmed(stream.name, gone.wanted) from gone
+            if is_more:
+                looks = 0
+            elif self._history.read_to >= self.end:
                 break
             else:
                 looks += 1
                 await asyncio.sleep(LOOK_AGAIN_S)
-        if not history.head:
-            history.begin(first)
+        self._history.begin_if_empty()
 
-    def _take(self, entries: list[Entry]) -> None:
-        found = [batch for entry in entries if (batch := self._history.take(entry)) is not None]
+    async def _follow(self, stream: Stream, standing: Standing) -> None:
+        """Read as long as another broker leads."""
+        self.end = await _end(stream)
         while not self._is_over:
             try:
-                self._read.put(found, timeout=1.0)
+                if await self._read_some(stream):
+                    continue
+            except StreamAway:
+                standing.is_deaf()
+            except EntriesGone:
+                self._history.begin_again()
+                await self._put(Mark.AGAIN)
+                continue
+            if not stream.is_connected:
+                standing.is_deaf()
+            elif standing.may_lead:
+                break
+            await _wait(standing.news, FOLLOW_S)
+        self._history.begin_if_empty()
+
+    async def _read_some(self, stream: Stream) -> bool:
+        """Read on from where the history ends; return whether there was anything.
+
+        Raises:
+            StreamAway: no answer.
+            EntriesGone: something was trimmed that followed on what is known.
+        """
+        history = self._history
+        first = history.read_to + 1
+        try:
+            entries = await stream.read(first, READ_BYTES)
+        except EntriesGone as gone:
+            if history.is_begun:
+                raise
+            history.begin(gone.first)
+            return True
+        if entries:
+            history.begin_if_empty()
+            await self._take(entries)
+        return bool(entries)
+
+    async def _take(self, entries: list[Entry]) -> None:
+        await self._put(
+            [batch for entry in entries if (batch := self._history.take(entry)) is not None]
+        )
+
+    async def _put(self, found: list[Batch] | Mark) -> None:
+        """Hand over; meanwhile the loop goes on, for there is more to hear."""
+        while not self._is_over:
+            try:
+                self._read.put_nowait(found)
+                self._news()
                 return
             except queue.Full:
-                continue
+                await asyncio.sleep(FULL_S)
 
 
-async def _info(stream: Stream) -> int:
+async def _wait(event: asyncio.Event, most_s: float) -> None:
+    try:
+        async with asyncio.timeout(most_s):
+            await event.wait()
+    except TimeoutError:
+        pass
+
+
+async def _end(stream: Stream) -> int:
     try:
         return (await stream.info()).last
     except StreamAway:

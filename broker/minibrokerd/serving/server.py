@@ -132,7 +132,7 @@ async def _serve(options: ServeOptions, signals: StopSignals) -> int:
     try:
         if options.standby:
             async with referring(sockets, loop, tls, lambda: server.subject.active):
-                await stand_by(options, signals, server.subject)
+                await server.stand_by(signals)
         if signals.asked:
             raise _StoppedEarly  # before it claims a log that somebody leads
         await server.start(sockets, signals)
@@ -213,8 +213,27 @@ class Server:
         self._scrub: Scrub | None = None
         self._signals = StopSignals()
         self._notifier = Notifier()
+        self._pings: asyncio.TimerHandle | None = None
         self._listeners: list[asyncio.Server] = []
         self._stop_asked: asyncio.Future[None] = loop.create_future()
+
+    async def stand_by(self, signals: StopSignals) -> None:
+        """Follow the log while another broker leads it, before `start`; a stop leaves it as it is.
+
+        Raises:
+            LogError, BadTokens: it cannot be read.
+        """
+        self.loop.set_exception_handler(self._loop_error)
+        self._entry.read_tokens()
+        self.subject.phase = Phase.STANDBY
+        self._http.start()
+        self._notifier.ready(
+            "standing by"
+        )  # as far as the service manager is concerned: it may be for weeks
+        self._ping()
+        memory.collect_little()
+        await stand_by(self._options, signals, self.subject)
+        self.subject.phase = Phase.RECOVERING
 
     async def start(self, sockets: list[socket.socket], signals: StopSignals) -> None:
         """Recover, then listen, and print the banner.
@@ -412,7 +431,9 @@ class Server:
         """Tell the service manager that the loop turns, twice in the time that it waits."""
         if self._notifier.ping_s is not None:
             self._notifier.ping()
-            self.loop.call_later(self._notifier.ping_s, self._ping)
+            if self._pings is not None:
+                self._pings.cancel()
+            self._pings = self.loop.call_later(self._notifier.ping_s, self._ping)
 
     def _stop(self) -> None:
         self.connections.stopping = True

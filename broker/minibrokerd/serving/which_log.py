@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+from time import monotonic
+from typing import Final
 
 from minibroker.contract.settings import DURABILITIES, REPLICATED
 from minibrokerd.log.filelog import FileLog
 from minibrokerd.log.seam import Log
 from minibrokerd.monitoring.view import View
+from minibrokerd.process import memory
+from minibrokerd.process.logs import OwnText, events
 from minibrokerd.process.stopping import StopSignals
 from minibrokerd.replicated.stream import Stream
 from minibrokerd.serving.configuration import ServeOptions
+
+TURN_S: Final = 0.02  # between two turns of the loop, while much is read
 
 
 def log_of(options: ServeOptions, address: str) -> Log:
@@ -31,16 +38,37 @@ def log_of(options: ServeOptions, address: str) -> Log:
 
 
 async def stand_by(options: ServeOptions, signals: StopSignals, view: View) -> None:
-    """Return when this broker may try to lead, or was asked to stop; `view.active` says who leads meanwhile."""
-    if options.log is None or not options.standby:
-        return
-    from minibrokerd.replicated.standing_by import until_silent
+    """Follow the log while another broker leads it; return when it is claimed, or a stop was asked for.
+
+    `view.active` says who leads meanwhile.
+    """
+    # Here, as above; and a log that several may lead is of no other kind.
+    from minibrokerd.replicated.log import JetStreamLog
+    from minibrokerd.replicated.standing_by import Standing
     from minibrokerd.replicated.words import Word
 
-    def hears(word: Word) -> None:
-        view.active = word.address
+    assert isinstance(view.log, JetStreamLog)
+    told: tuple[str, str] | None = None
 
-    await until_silent(options.log, lambda: signals.asked, hears)
+    def hears(word: Word) -> None:
+        nonlocal told
+        view.active = "" if word.is_last else word.address
+        if not word.is_last and told != (told := (word.run, word.address)):
+            events.info(
+                "standing_by", stream=OwnText(options.log), active=word.address or "unknown"
+            )
+
+    turned_s = monotonic()
+    async for found in view.log.follow(Standing(hears), lambda: signals.asked):
+        if found is None:
+            events.warning("begins_again", stream=OwnText(options.log))
+            view.engine.begin_again()
+            memory.collect_all()
+        for batch in found or ():
+            view.engine.replay(batch)
+            if monotonic() - turned_s > TURN_S:
+                await asyncio.sleep(0)
+                turned_s = monotonic()
     view.active = ""
 
 
