@@ -67,6 +67,7 @@ class MinibrokerBroker(dramatiq.Broker):
         self.actor_options |= {"broker_priority"}
         self.add_middleware(_BeginsMessages())
         self._settings: dict[str, Any] = dict(settings or {})
+        self._handles: dict[str, minibroker.sync.Queue[Any]] = {}
         self.client = minibroker.sync.connect(url, lazy=True, **options)
 
     def close(self) -> None:
@@ -82,12 +83,15 @@ class MinibrokerBroker(dramatiq.Broker):
         if queue_name in self.queues:
             return
         self.emit_before("declare_queue", queue_name)
-        self._queue(queue_name)
+        self.client.queue(queue_name, **self._settings)
         self.queues.add(queue_name)
         self.emit_after("declare_queue", queue_name)
 
     def _queue(self, queue_name: str) -> minibroker.sync.Queue[Any]:
-        return self.client.queue(queue_name, **self._settings)
+        queue = self._handles.get(queue_name)
+        if queue is None:  # its settings are looked through once
+            queue = self._handles[queue_name] = self.client.queue(queue_name, **self._settings)
+        return queue
 
     def enqueue(self, message: Any, *, delay: int | None = None) -> Any:
         """Store a message, to be handed out after `delay` ms; return it.

@@ -79,6 +79,7 @@ class MinibrokerBroker(AsyncBroker):
         self.queue_name = queue_name
         self.prefetch = prefetch
         self._settings: dict[str, Any] = dict(settings or {})
+        self._handles: dict[str, minibroker.Queue[Any]] = {}
         self._client = minibroker.connect(url, lazy=True, **options)
         self.add_middlewares(_KeepsFailed() if keep_failed else _SeesEnds())
 
@@ -157,7 +158,10 @@ class MinibrokerBroker(AsyncBroker):
         await self._client.close()
 
     def _queue(self, name: str) -> minibroker.Queue[Any]:
-        return self._client.queue(name, **self._settings)
+        queue = self._handles.get(name)
+        if queue is None:  # its settings are looked through once
+            queue = self._handles[name] = self._client.queue(name, **self._settings)
+        return queue
 
 
 class Lent(bytes):
