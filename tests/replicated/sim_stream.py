@@ -282,6 +282,7 @@ class Connection:
         self, stream: SimStream, number: int, turn: Callable[[], Awaitable[object]]
     ) -> None:
         self.name = "simulated"
+        self.beside = ""
         self.number = number
         self._stream = stream
         self._turn = turn

@@ -147,7 +147,7 @@ async def until(condition: Callable[[], object]) -> None:
     """Return when it holds; the rest of the world goes on."""
     async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110 - most of what is looked at tells nobody
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(0)
 
 
 async def test_it_follows_and_claims_when_nothing_is_heard_any_more(follow: Follow) -> None:

@@ -27,6 +27,7 @@ from minibrokerd.log.recovery import RecoveryReport
 from minibrokerd.log.seam import Batch, Meanwhile, Place, Record, Room, SegmentStore, nothing
 from minibrokerd.log.sizes import LARGEST
 from minibrokerd.process.logs import OwnText, events
+from minibrokerd.replicated.apart import APART_S, keep_apart
 from minibrokerd.replicated.entries import Statement, encoded, new_owner
 from minibrokerd.replicated.failures import AnotherLeads
 from minibrokerd.replicated.history import STRETCH_BYTES, History
@@ -114,8 +115,14 @@ class JetStreamLog:
 
         None: what came before counts no more. Ends early when `is_stopped`; then the log is as it was.
         """
+        standing.own_run = self._word.run
         self._taking = self._take_over(standing)
         return self._taking.following(is_stopped)
+
+    @property
+    def why(self) -> str:
+        """Why a broker that stood by has claimed the log: `stopped` or `silence`."""
+        return self._taking.why if self._taking is not None else ""
 
     def _take_over(self, standing: Standing | None) -> TakeOver:
         return TakeOver(
@@ -197,6 +204,7 @@ class JetStreamLog:
             self._fence.position = self._taking.position
             await stream.say(self._word.encode())
             self._taking.hand_over()
+            self._stay_apart()
             await self._work()
             return
 
@@ -309,6 +317,12 @@ class JetStreamLog:
         if self._fence is not None:
             self._spawn(self._fence.stream.say(self._word.encode()))
         self._loop.call_later(BEAT_S, self._beat)
+
+    def _stay_apart(self) -> None:
+        if self._is_over or self._loop is None or self._fence is None:
+            return
+        self._spawn(keep_apart(self._fence.stream))
+        self._loop.call_later(APART_S, self._stay_apart)
 
     async def _look_behind(self, fence: Fence) -> None:
         position = fence.position

@@ -29,7 +29,7 @@ from minibrokerd.replicated.stream import (
     StreamAway,
     Unknown,
 )
-from minibrokerd.replicated.stream_address import StreamAddress
+from minibrokerd.replicated.stream_address import StreamAddress, here_and_elsewhere
 from minibrokerd.replicated.stream_settings import config_of, unfit
 
 APPEND_S: Final = 2.0  # a leader that lives answers a batch of 24 MiB in 0.2 s
@@ -66,6 +66,7 @@ class NatsStream:
 
     def __init__(self, address: StreamAddress) -> None:
         self.name = str(address)
+        self.beside = address.beside
         self._address = address
         self._client: Any = None
         self._closed = asyncio.Event()  # the connection is given up by nats-py
@@ -130,11 +131,14 @@ class NatsStream:
         login: dict[str, Any] = {}
         if self._address.user:
             login = {"user": self._address.user, "password": str(self._address.password)}
+        here, elsewhere = await asyncio.to_thread(here_and_elsewhere, self._address.servers)
+        places = here + elsewhere  # the shorter way first
         client = Client()
         try:
             # Each server twice at the most; once connected, it is to try for ever.
             await client.connect(
-                servers=[f"nats://{place}" for place in self._address.servers],
+                servers=[f"nats://{place}" for place in places],
+                dont_randomize=True,
                 name="minibroker",
                 connect_timeout=CONNECT_S,
                 reconnect_time_wait=AGAIN_S,
@@ -150,6 +154,8 @@ class NatsStream:
             with suppress(*self._errors):
                 await client.close()
             raise StreamAway(f"no server answers ({self.said or _words(error)})") from error
+        if not self.beside and client.connected_url.netloc in here:
+            self.beside = str(client._server_info.get("server_name", ""))
         self._client, self._inbox = client, client.new_inbox()
         await client.subscribe(f"{self._inbox}.*", cb=self._answered)
 

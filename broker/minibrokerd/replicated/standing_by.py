@@ -25,6 +25,7 @@ class Standing:
         hears: Callable[[Word], object] = lambda word: None,
         clock_s: Callable[[], float] = monotonic,
     ) -> None:
+        self.own_run = ""  # whose words are those of this broker
         self.word: Word | None = None  # the newest one
         self.news = asyncio.Event()  # whoever led has said that it leads no more
         self._hears = hears
@@ -33,7 +34,10 @@ class Standing:
 
     def hear(self, said: bytes) -> None:
         """Take a word of a broker that leads."""
-        self.word = word = decode(said)
+        word = decode(said)
+        if word.run and word.run == self.own_run:
+            return
+        self.word = word
         self._heard_s = self._clock_s()
         if word.is_last:
             self.news.set()
@@ -45,6 +49,11 @@ class Standing:
         """Silence counts from now on: until now nothing could be heard."""
         self._heard_s = self._clock_s()
         self.news.clear()
+
+    @property
+    def why(self) -> str:
+        """Why nobody leads: `stopped` or `silence`."""
+        return "stopped" if self.news.is_set() else "silence"
 
     @property
     def may_lead(self) -> bool:

@@ -93,6 +93,9 @@ class Stream(Protocol):
     """One replicated stream. All calls come from one event loop; one `append` at a time."""
 
     name: str  # for texts
+    beside: (
+        str  # the name of the server that is on this machine; empty: none is, or it is not known
+    )
 
     async def append(
         self, parts: Sequence[bytes], expected: int, *, is_epoch: bool = False

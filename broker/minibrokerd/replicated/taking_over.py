@@ -76,6 +76,7 @@ class TakeOver:
         self._patience_s = patience_s
         self.position = 0  # of our epoch record, at the end
         self.reason = ""  # why it waits
+        self.why = ""  # why it claimed, where it stood by; see `Standing.why`
         self.end = 0  # where the stream is thought to end
 
     # -- what is taken ------------------------------------------------------------------------------
@@ -176,7 +177,8 @@ class TakeOver:
         """Claim behind what was read, unless somebody else does."""
         if self._is_over:
             return
-        led_by, known = self._history.owner_bits, fence.stream
+        assert self._standing is not None
+        led_by, known, why = self._history.owner_bits, fence.stream, self._standing.why
 
         async def gives_way(last: int) -> bool:
             """Read on; say whether another broker has claimed, or what is there cannot be read."""
@@ -196,7 +198,7 @@ class TakeOver:
         except TimeoutError:
             return
         if position:
-            self.position = position
+            self.position, self.why = position, why
             await self._put(Mark.CLAIMED)
 
     async def _finish(self, stream: Stream, fence: Fence) -> None:

@@ -52,7 +52,7 @@ async def stand_by(options: ServeOptions, signals: StopSignals, view: View) -> N
 
     def hears(word: Word) -> None:
         nonlocal told
-        view.active = "" if word.is_last else word.address
+        view.active = word.address
         if not word.is_last and told != (told := (word.run, word.address)):
             events.info(
                 "standing_by", stream=OwnText(options.log), active=word.address or "unknown"
@@ -69,6 +69,9 @@ async def stand_by(options: ServeOptions, signals: StopSignals, view: View) -> N
             if monotonic() - turned_s > TURN_S:
                 await asyncio.sleep(0)
                 turned_s = monotonic()
+    if not signals.asked:
+        before = view.active or "unknown"
+        events.warning("takes_over", stream=OwnText(options.log), why=view.log.why, before=before)
     view.active = ""
 
 
