@@ -12,7 +12,7 @@ from sim_stream import NO_FAULTS, Connection, Faults, SimStream
 from minibrokerd.log.format import Kind
 from minibrokerd.log.log_versions import FORMAT_VERSION
 from minibrokerd.log.seam import Record
-from minibrokerd.replicated.entries import Owner, Statement, encoded, new_owner
+from minibrokerd.replicated.entries import Owner, Statement, encoded, new_owner, run_of
 from minibrokerd.replicated.history import History
 from minibrokerd.replicated.leading import Fence
 from minibrokerd.replicated.standing_by import SILENT_S, Standing
@@ -145,7 +145,7 @@ async def follow() -> AsyncIterator[Follow]:
 
 async def until(condition: Callable[[], object]) -> None:
     """Return when it holds; the rest of the world goes on."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(10):
         while not condition():  # noqa: ASYNC110 - most of what is looked at tells nobody
             await asyncio.sleep(0)
 
@@ -186,7 +186,11 @@ async def test_a_last_word_is_not_waited_behind(follow: Follow) -> None:
     leader = await world.connect()
     await until(lambda: world.stream.ears)
     world.append(b"a")
-    await leader.say(Word("1", "the leader", "here:1", is_last=True).encode())
+    run = run_of(world.owner.bits)
+    await leader.say(Word("0" * 16, "one before", "there:1", is_last=True).encode())
+    await until(lambda: follower.tails == [b"a"])
+    assert not follower.claimed
+    await leader.say(Word(run, "the leader", "here:1", is_last=True).encode())
     await until(follower.taker.done)
     assert follower.tails == [b"a"]
 
@@ -264,9 +268,7 @@ async def test_what_the_old_leader_appends_at_the_last_moment_is_read(follow: Fo
     """A refusal by what the leader appended meanwhile is no reason to give way."""
     world = World()
     follower = follow(world)
-    await until(lambda: world.stream.ears)
-    read = follower.history.read_to
-    await until(lambda: follower.history.read_to == read)
+    await until(lambda: follower.history.read_to == world.stream.last)
     world.stream.behind = dict.fromkeys(
         world.stream.behind, 10
     )  # of the append; it is refused by the leader

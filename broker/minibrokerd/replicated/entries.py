@@ -40,6 +40,11 @@ class Owner:
         return self.high, self.low
 
 
+def run_of(bits: tuple[int, int]) -> str:
+    """Return the bits of an owner as words have them."""
+    return "".join(f"{each:08x}" for each in bits)
+
+
 def new_owner(name: str) -> Owner:
     """Return an owner that nobody was before."""
     bits = os.urandom(8)

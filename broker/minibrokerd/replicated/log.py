@@ -28,7 +28,7 @@ from minibrokerd.log.seam import Batch, Meanwhile, Place, Record, Room, SegmentS
 from minibrokerd.log.sizes import LARGEST
 from minibrokerd.process.logs import OwnText, events
 from minibrokerd.replicated.apart import APART_S, keep_apart
-from minibrokerd.replicated.entries import Statement, encoded, new_owner
+from minibrokerd.replicated.entries import Statement, encoded, new_owner, run_of
 from minibrokerd.replicated.failures import AnotherLeads
 from minibrokerd.replicated.history import STRETCH_BYTES, History
 from minibrokerd.replicated.leading import Fence, Overtaken
@@ -61,8 +61,7 @@ class JetStreamLog:
         self.name = name
         self._open_stream = open_stream
         self._owner = new_owner(owner or f"{socket.gethostname()}, process {os.getpid()}")
-        run = "".join(f"{bits:08x}" for bits in self._owner.bits)
-        self._word = Word(run, self._owner.name, address)
+        self._word = Word(run_of(self._owner.bits), self._owner.name, address)
         self.history = History(name, stretch_bytes)
         self.sizes = LARGEST
         self.epoch = 0

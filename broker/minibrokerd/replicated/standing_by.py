@@ -27,7 +27,8 @@ class Standing:
     ) -> None:
         self.own_run = ""  # whose words are those of this broker
         self.word: Word | None = None  # the newest one
-        self.news = asyncio.Event()  # whoever led has said that it leads no more
+        self.led_by = ""  # whose epoch record is the newest that was read
+        self.news = asyncio.Event()  # a last word was said
         self._hears = hears
         self._clock_s = clock_s
         self._heard_s = clock_s()
@@ -48,14 +49,24 @@ class Standing:
     def is_deaf(self) -> None:
         """Silence counts from now on: until now nothing could be heard."""
         self._heard_s = self._clock_s()
-        self.news.clear()
+
+    def is_claimed(self, run: str) -> None:
+        """Note an epoch record that was read: its broker will be heard."""
+        self.led_by = run
+        self._heard_s = self._clock_s()
+
+    @property
+    def has_left(self) -> bool:
+        """Whether the broker whose epoch record is the newest has said its last word."""
+        word = self.word
+        return word is not None and word.is_last and word.run == self.led_by
 
     @property
     def why(self) -> str:
         """Why nobody leads: `stopped` or `silence`."""
-        return "stopped" if self.news.is_set() else "silence"
+        return "stopped" if self.has_left else "silence"
 
     @property
     def may_lead(self) -> bool:
         """Whether nobody leads, as far as can be heard."""
-        return self.news.is_set() or self._clock_s() - self._heard_s >= SILENT_S
+        return self.has_left or self._clock_s() - self._heard_s >= SILENT_S

@@ -16,6 +16,7 @@ from enum import Enum
 from typing import Final
 
 from minibrokerd.log.seam import Batch
+from minibrokerd.replicated.entries import run_of
 from minibrokerd.replicated.failures import StreamUnreachable, Trimmed
 from minibrokerd.replicated.history import History
 from minibrokerd.replicated.leading import READ_BYTES, Fence
@@ -293,9 +294,12 @@ class TakeOver:
         return bool(entries)
 
     async def _take(self, entries: list[Entry]) -> None:
-        await self._put(
-            [batch for entry in entries if (batch := self._history.take(entry)) is not None]
-        )
+        history = self._history
+        led_by = history.owner_bits
+        found = [batch for entry in entries if (batch := history.take(entry)) is not None]
+        if self._standing is not None and history.owner_bits not in (None, led_by):
+            self._standing.is_claimed(run_of(history.owner_bits))
+        await self._put(found)
 
     async def _put(self, found: list[Batch] | Mark) -> None:
         """Hand over; meanwhile the loop goes on, for there is more to hear."""
