@@ -280,18 +280,26 @@ def test_nothing_is_logged_for_a_message(written: tuple[str, Lines]) -> None:
     assert "lease_ms" not in said[0], "settings that nobody chose"
 
 
-def test_a_deleted_queue_leaves_a_line(written: tuple[str, Lines]) -> None:
-    """Somebody will ask where the messages are."""
+@pytest.mark.parametrize(
+    ("settings", "level"), [({}, "warning"), ({"delete_unused_ms": 10_000}, "debug")]
+)
+def test_a_deleted_queue_leaves_a_line(
+    written: tuple[str, Lines], settings: dict[str, Any], level: str
+) -> None:
+    """Somebody will ask where the messages are; not of one that was made to end, as each chord of Celery is."""
     _, lines = written
     hand = Hand()
     peer = hand.login()
-    peer.give(frame(part("queue_set", queue="q", settings={}), request=1))
+    peer.give(frame(part("queue_set", queue="q", settings=settings), request=1))
     hand.pass_s(2)
     peer.give(frame(part("queue_delete", queue="q"), request=2))
     hand.pass_s(2)
     hand.pass_s(2)
     (said,) = [line for line in lines() if "queue_deleted" in line]
     assert "q" in said
+    assert level in said
+    (made,) = [line for line in lines() if "queue_created" in line]
+    assert ("info" if level == "warning" else level) in made
 
 
 @pytest.mark.parametrize("messages", [0, 2])

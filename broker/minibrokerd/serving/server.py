@@ -397,10 +397,15 @@ class Server:
     def _report(self) -> None:
         """Log what is only looked at once a second, because it happens where every message passes."""
         for is_new, queue in self._core.news():
+            passes = queue.settings[
+                "delete_unused_ms"
+            ]  # made to end, as for one reply or one chord
             if is_new:
-                events.info("queue_created", queue=queue.name, **not_default(queue.settings))
+                say = events.debug if passes else events.info
+                say("queue_created", queue=queue.name, **not_default(queue.settings))
             else:
-                events.warning("queue_deleted", queue=queue.name)
+                say = events.debug if passes else events.warning
+                say("queue_deleted", queue=queue.name)
         self.connections.report()
 
     def _look_at_limit(self) -> None:
