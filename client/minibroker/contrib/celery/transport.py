@@ -89,8 +89,9 @@ class Transport(virtual.Transport):
             self._open = self._connected()
             self._intake = Intake(self._open._driver)
             if "celery.worker.consumer" in sys.modules:
-                from minibroker.contrib.celery import request
+                from minibroker.contrib.celery import control, request
 
+                control.install()
                 request.install()
                 self.tells_start = request.tells_start
         return super().establish_connection()
