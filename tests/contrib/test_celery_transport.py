@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -231,17 +231,18 @@ def test_a_loop_goes_on_with_the_next_connection(broker_server: BrokerServer) ->
         producer.connection.close()
 
 
-@pytest.mark.parametrize("acks_late", [False, True])
-def test_a_task_that_is_acked_as_it_starts_costs_one_frame(
-    broker_server: BrokerServer, monkeypatch: pytest.MonkeyPatch, acks_late: bool
-) -> None:
-    """The ack says that it has begun; one that comes later leaves that to a frame of its own."""
+@pytest.fixture
+def lent(
+    broker_server: BrokerServer, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[Looped, list[Any], list[bytes]]]:
+    """Two messages that a loop was lent, and what is written from now on."""
     with kombu.Connection(broker_server.url) as connection, Looped(connection, "jobs") as looped:
         held: list[Any] = []
         looped.consumer.callbacks = [lambda body, message: held.append(message)]
         connection.transport.tells_start = lambda name: True
-        kombu.Producer(connection).publish(1, routing_key="jobs")
-        looped.turn_until(lambda: len(held) == 1)
+        for number in range(2):
+            kombu.Producer(connection).publish(number, routing_key="jobs")
+        looped.turn_until(lambda: len(held) == 2)
         link, frames = connection.transport.broker._driver.link, list[bytes]()
         write = link.write
 
@@ -250,9 +251,40 @@ def test_a_task_that_is_acked_as_it_starts_costs_one_frame(
             write(data)
 
         monkeypatch.setattr(link, "write", written)
-        assert held[0].channel.qos.begin(held[0].delivery_tag, told=acks_late)
-        held[0].ack()
-        assert [b"begin" in data for data in frames] == ([True, False] if acks_late else [False])
+        yield looped, held, frames
+
+
+@pytest.mark.parametrize("acks_late", [False, True])
+def test_a_task_that_is_acked_as_it_starts_costs_one_frame(
+    lent: tuple[Looped, list[Any], list[bytes]], acks_late: bool
+) -> None:
+    """The ack says that it has begun; one that comes later leaves that to a frame of its own."""
+    _, held, frames = lent
+    assert held[0].channel.qos.begin(held[0].delivery_tag, told=acks_late)
+    held[0].ack()
+    assert [b"begin" in data for data in frames] == ([True, False] if acks_late else [False])
+
+
+def test_what_a_loop_hears_and_hands_to_processes_is_one_write(
+    lent: tuple[Looped, list[Any], list[bytes]],
+) -> None:
+    """The ack of the task that is over, and the begin of the next one; another thread writes at once."""
+    looped, (first, second), frames = lent
+    qos = first.channel.qos
+    assert qos.begin(first.delivery_tag, apart=True)
+    assert not frames, "the loop has not been round"
+    looped.turn_until(lambda: bool(frames))
+    assert [b"begin" in data for data in frames] == [True]
+    frames.clear()
+    first.ack()
+    assert qos.begin(second.delivery_tag, apart=True)
+    looped.turn_until(lambda: bool(frames))
+    assert [b"begin" in data and b"ack" in data for data in frames] == [True]
+    frames.clear()
+    thread = threading.Thread(target=second.ack)
+    thread.start()
+    thread.join()
+    assert len(frames) == 1
 
 
 def test_a_full_channel_in_a_loop_goes_on_when_there_is_room(broker_server: BrokerServer) -> None:

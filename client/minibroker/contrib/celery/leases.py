@@ -38,6 +38,7 @@ class Leases:
         self._held: dict[str, tuple[Message[Any], Fed | None]] = {}
         self._reasons: dict[str, BaseException] = {}
         self._pid = os.getpid()
+        self._apart = False  # tasks start in processes, each behind the next poll of the loop
 
     def __len__(self) -> int:
         return len(self._held)
@@ -56,18 +57,20 @@ class Leases:
         """Note what was delivered under a tag; with a `lender` it has not begun."""
         self._held[tag] = lease, lender
 
-    def begin(self, tag: str, *, told: bool = True) -> bool:
+    def begin(self, tag: str, *, told: bool = True, apart: bool = False) -> bool:
         """Begin what was lent, as its task starts. False: it was given back meanwhile, and may be somebody else's.
 
-        `told`: the server has been told when this returns; not needed where the ack comes as it starts.
+        `told`: the server has been told when this returns; not needed where the ack comes as it starts. `apart`:
+        it starts in a process, so the end of this turn of the loop is soon enough.
 
         Until somebody asks, it stands in the way of others: a worker that is too busy to start what it was lent
         needs no more.
         """
+        self._apart = apart
         lease, lender = self._held.get(tag, (None, None))
         if lease is None:
             return False
-        if lender is None or lender.begin(lease, told=told):
+        if lender is None or lender.begin(lease, told=told and not self._is_written_later()):
             return True
         self._forget(tag)
         return False
@@ -82,7 +85,7 @@ class Leases:
 
     def ack(self, delivery_tag: str) -> None:
         """Say that it is done. A tag that is not known, as of a connection before this one, is passed over."""
-        self._settle(delivery_tag, "acknowledged", _ack)
+        self._settle(delivery_tag, "acknowledged", self._ack)
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
         """Let it go to the dead-letter queue; or be tried again after a delay, as an attempt that failed."""
@@ -92,6 +95,31 @@ class Leases:
         else:
             why = self._reasons.get(delivery_tag, REJECTED)
             self._settle(delivery_tag, "rejected", lambda lease: lease.reject(why))
+
+    def _ack(self, lease: Message[Any]) -> None:
+        """Acknowledge, and write it now, or with all else of this turn of the loop.
+
+        What waits longer for company runs twice if this process is killed.
+        """
+        is_plain = type(lease) is Message
+        if not is_plain:
+            lease.ack()  # with a span
+        driver = lease.run.delivery.shell
+        flush = not self._is_written_later()
+        driver.__enter__()
+        try:
+            if is_plain:
+                lease._end()
+                settlements = lease.run.settlements
+                settlements.acks.append(lease)
+                settlements.owe()
+        except BaseException as error:
+            driver.__exit__(type(error), error, None)
+            raise
+        driver.leave(flush=flush)
+
+    def _is_written_later(self) -> bool:
+        return self._apart and self.channel.connection.writes_later()
 
     def _forget(self, tag: str) -> None:
         was_full = not self.can_consume()
@@ -139,16 +167,3 @@ class Leases:
 
     def restore_visible(self, *args: Any, **kwargs: Any) -> None:
         """Leases that ended come back by themselves."""
-
-
-def _ack(lease: Message[Any]) -> None:
-    """Acknowledge, and write it now: what waits for company runs twice if this process is killed."""
-    is_plain = type(lease) is Message
-    if not is_plain:
-        lease.ack()  # with a span
-    with lease.run.delivery.shell:
-        if is_plain:
-            lease._end()
-            settlements = lease.run.settlements
-            settlements.acks.append(lease)
-            settlements.owe()

@@ -6,6 +6,9 @@ of those that the loop polls. What other threads read, as one that waits for an 
 
 A connection that is lost leaves the loop, and comes in again when its consumers have been asked for on the next
 one; until then it is the keeper's (sync/keeper.py).
+
+Where tasks run in processes, one turn of the loop hears that some are over, and hands others out. What it says of
+them is written once, when it has been round: before the poll behind which a process is sent its task.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from threading import get_ident
 from typing import Any
 
 from minibroker.shell.real_threads import Bell
@@ -38,6 +42,9 @@ class Pump:
         self._is_due = False
         self._stopped = False
         self._pid = os.getpid()
+        self._thread = get_ident()
+        self._owes = False
+        loop.on_tick.add(self._write)
         loop.add_reader(self._bell.fileno(), self._rung)
         self._looks = None if look_s is None else loop.call_repeatedly(look_s, self._turn)
         self.ring()
@@ -54,6 +61,13 @@ class Pump:
             self._is_due = True
             self._loop.call_later(seconds, self._due)
 
+    def owes(self) -> bool:
+        """Have what is said in this turn written before the loop polls; False: this is not its thread."""
+        if self._stopped or get_ident() != self._thread:
+            return False
+        self._owes = True
+        return True
+
     def stop(self) -> None:
         """Leave the loop; nothing in a child of a fork, whose loop is its parent's."""
         if self._stopped or self._pid != os.getpid():
@@ -61,11 +75,19 @@ class Pump:
         self._stopped = True
         if self._looks is not None:
             self._looks.cancel()
+        self._loop.on_tick.discard(self._write)
+        self._write()
         with suppress(*_GONE):
             self._loop.remove_reader(self._bell.fileno())
         self._unwatch()
         self._driver.look_after()
         self._bell.close()
+
+    def _write(self) -> None:
+        if self._owes:
+            self._owes = False
+            with self._driver:
+                pass
 
     def _rung(self) -> None:
         self._bell.hear()

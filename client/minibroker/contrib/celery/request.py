@@ -29,6 +29,7 @@ from minibroker.contrib.celery.envelope import ETA
 DEFAULT: Final = "celery.worker.request:Request"
 OURS: Final = "minibroker.contrib.celery.request:Request"
 STRATEGY: Final = "celery.worker.strategy:default"
+PROCESSES: Final = "celery.concurrency.prefork"
 # Pools that take tasks before they run them: what these start says so first.
 QUEUEING: Final = ("celery.concurrency.thread", "celery.concurrency.gevent")
 _Quiet: Any = sys.modules["greenlet"].GreenletExit if "greenlet" in sys.modules else Exception
@@ -59,12 +60,15 @@ class Request(request.Request):
         if eta is not None:
             self._request_dict["eta"] = eta
 
-    def begins(self) -> bool:
-        """Begin it, if that was not done. False: it was given back, and is not to run here."""
+    def begins(self, *, apart: bool = False) -> bool:
+        """Begin it, if that was not done. False: it was given back, and is not to run here.
+
+        `apart`: it will start in a process.
+        """
         if not self._has_begun:
             begin = getattr(self.message.channel.qos, "begin", None)  # None: of another transport
             self._has_begun = begin is None or begin(
-                self.message.delivery_tag, told=bool(self.task.acks_late)
+                self.message.delivery_tag, told=bool(self.task.acks_late), apart=apart
             )
             if not self._has_begun and state.requests.get(self.id) in (None, self):
                 state.task_ready(self)
@@ -113,7 +117,8 @@ _passing = _Passing()
 def _begun_before(theirs: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(theirs)
     def execute_using_pool(self: Request, pool: Any, **kwargs: Any) -> Any:
-        if type(pool).__module__ in QUEUEING or self.begins():
+        kind = type(pool).__module__
+        if kind in QUEUEING or self.begins(apart=kind == PROCESSES):
             return theirs(self, pool, **kwargs)
         room = pool.options.get("semaphore")
         if room is None:

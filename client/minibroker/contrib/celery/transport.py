@@ -185,10 +185,11 @@ class Transport(virtual.Transport):
 
     def _stops(self) -> bool:
         """Whether a worker was told to stop, and this is where it gets tasks: it would take two more."""
-        state = sys.modules.get("celery.worker.state")
-        if state is None or all(getattr(state, name) is None for name in _STOPS):
-            return False
-        return any(not intent.no_ack for _, intent in self._intents())
+        return _is_told_to_stop() and any(not intent.no_ack for _, intent in self._intents())
+
+    def writes_later(self) -> bool:
+        """Have what is said in the loop's thread written at the end of its turn; False: write it now."""
+        return self._pump is not None and not _is_told_to_stop() and self._pump.owes()
 
     def _deliver(self) -> bool:
         """Deliver what is there: one message of control, or of another consumer without acks; else some tasks."""
@@ -238,6 +239,12 @@ class Transport(virtual.Transport):
             self._away_since = now
         elif self.client.alt and now - self._away_since > FAILOVER_S:
             raise errors.ConnectionLost(f"{self.client.hostname} is away")
+
+
+def _is_told_to_stop() -> bool:
+    """Whether the worker of this process is to end: its loop may not come round again."""
+    state = sys.modules.get("celery.worker.state")
+    return state is not None and any(getattr(state, name) is not None for name in _STOPS)
 
 
 @contextmanager
