@@ -27,6 +27,7 @@ from minibroker.contrib.celery import channel, chords, named_values  # noqa: E40
 from minibroker.contrib.celery.ends_told import EndsTold  # noqa: E402
 from minibroker.contrib.celery.too_large import ResultTooLarge  # noqa: E402
 from support.broker import BrokerServer  # noqa: E402
+from support.processes import look_until  # noqa: E402
 
 
 @pytest.fixture
@@ -264,6 +265,19 @@ def test_a_part_that_is_said_to_be_over_twice_leaves_nothing(
     request = part("g", "a", 0, body)
     for _ in range(2):
         app.backend.on_chord_part_return(request, states.FAILURE, TimeoutError("late"))
+    assert "celery-chord-g" not in ready_in(broker_server)
+
+
+def test_a_part_that_comes_when_its_chord_has_ended_by_itself_counts_nothing(
+    app: Any, broker_server: BrokerServer
+) -> None:
+    """`result_chord_expires` is over: its task has ended all the same, and is no error of the worker."""
+    app.conf.result_chord_expires = 1
+    body = chord_of(app, 2)
+    look_until(
+        lambda: "queue_unused" in broker_server.output, broker_server.process, "its queue ended"
+    )
+    app.backend.on_chord_part_return(part("g", "a", 0, body), states.SUCCESS, 1)
     assert "celery-chord-g" not in ready_in(broker_server)
 
 

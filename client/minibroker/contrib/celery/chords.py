@@ -177,8 +177,9 @@ class Chords:
         self, request: Any, state: str, result: Any, group_id: str, task_id: str, index: Any
     ) -> None:
         chord, member = self._chord(group_id), f"{task_id}:{index}"
-        self._add(chord, member, index, task_id, state, result)
-        with suppress(UnknownQueue):  # it ends when its body is published: this part ran twice
+        # It ends when its body is published, so this part ran twice; or by itself, if it takes too long.
+        with suppress(UnknownQueue):
+            self._add(chord, member, index, task_id, state, result)
             standing = chord.complete()
             if standing is None or not chord.claim(member, standing.run):
                 return

@@ -58,8 +58,7 @@ class NamedValues:
         confirm = self.queue.publish(value, unique_key=key_of(name), ttl=kept, timeout=STORE_S)
         if not confirm.duplicate:
             return None
-        seen = self.at([confirm.id])
-        return seen.get(confirm.id, Found(confirm.id, None))
+        return self._peek(name) or Found(confirm.id, None)
 
     def get(self, name: str) -> bytes | None:
         """Return the value of a name; None: there is none."""
