@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: attacks model bridges cluster backups page screenshots help setup serve test check format tables bench compare counted demo crash cuts faults fuzz full-disk stops starts story damage sim planted growth scale bench-peers bench-fanout bench-log bench-workers bench-blocking bench-http bench-tenants dramatiq-suite taskiq-suite django-suite bench-celery celery-suite celery-torture libraries-torture bench-libraries clean
+.PHONY: attacks model bridges cluster backups page screenshots help setup serve test check format tables bench compare counted demo crash cuts faults fuzz full-disk stops starts story damage sim planted growth scale bench-peers bench-fanout bench-log bench-workers bench-blocking bench-http bench-tenants dramatiq-suite taskiq-suite django-suite bench-celery celery-suite celery-torture flower libraries-torture bench-libraries clean
 
 help:
 	@echo "make serve    start the broker on ./data, port 7272; PORT=7300, or the variables of minibroker serve"
@@ -50,6 +50,7 @@ help:
 	@echo "make celery-suite    kombu's and Celery's own integration tests, on this broker and beside it on Redis: FILES=\"test_tasks\" BACKEND=minibroker"
 	@echo "make bench-libraries   tasks that do nothing, idle workers and one task alone: Dramatiq and Taskiq, on Redis as well: ARGS=\"--only taskiq --rounds 3\""
 	@echo "make libraries-torture   Dramatiq and Taskiq under SIGKILLs of workers and broker, the same on Redis: ARGS=\"--only dramatiq\""
+	@echo "make flower   Flower on a worker whose broker this is: installs it, and runs its test"
 	@echo "make celery-torture  20,000 tasks of Celery under SIGKILLs of workers and broker, the same on Redis: ARGS=\"--only minibroker\""
 	@echo "make bench-blocking  one publish at a time: minibroker.sync, the asyncio client, redis-py: ARGS=\"--pairs 3\""
 	@echo "make bench-http  what it costs to be watched: scrapes, an open page, tokens; and encrypted; ARGS=\"rates --pairs 7\""
@@ -153,6 +154,10 @@ bench-http: $(VENV)/.develop-ready
 
 celery-suite: $(VENV)/.peers-ready
 	@PYTHONPATH=tests FILES="$(or $(FILES),test_tasks test_canvas test_worker test_inspect)" BACKEND="$(or $(BACKEND),redis)" $(BIN)/python tests/contrib/suites/celery_suite.py
+
+flower: $(VENV)/.develop-ready
+	@$(PIP) install 'flower==2.2.0'
+	@$(BIN)/python -m pytest --quiet tests/contrib/test_celery_flower.py
 
 bench-libraries: $(VENV)/.peers-ready
 	@$(BIN)/python -m benchmarks.libraries $(ARGS)
