@@ -15,27 +15,20 @@ from celery.worker.pidbox import gPidbox  # noqa: E402
 
 import minibroker.contrib.celery  # noqa: E402
 from minibroker.contrib.celery import control  # noqa: E402
+from minibroker.contrib.celery.transport import Transport  # noqa: E402
 from support.broker import BrokerServer  # noqa: E402
+from support.processes import look_until  # noqa: E402
 
 
-def test_control_is_heard_after_its_connection_was_refused(
+def test_control_is_heard_after_an_error_of_its_connection(
     broker_server: BrokerServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A broker that is away while a worker starts: nobody but the greenlet itself would begin anew."""
+    """The other connection of the worker goes on, so nobody else would begin anew."""
     monkeypatch.setattr(gPidbox, "loop", gPidbox.loop)  # as it is now, again afterwards
     monkeypatch.setattr(control, "AGAIN_S", 0.05)
     control.install()
     minibroker.contrib.celery.register()
     app = celery.Celery("heard", broker=broker_server.url, set_as_current=False)
-    failed = threading.Event()
-    refuse = True
-
-    def connection_for_read() -> Any:
-        if refuse:
-            failed.set()
-            raise ConnectionRefusedError("it is away")
-        return app.connection_for_read()
-
     threads: list[threading.Thread] = []
 
     def spawn(function: Any, *args: Any) -> None:
@@ -46,7 +39,7 @@ def test_control_is_heard_after_its_connection_was_refused(
         app=app,
         hostname="w@green",
         connection=True,
-        connection_for_read=connection_for_read,
+        connection_for_read=app.connection_for_read,
         connection_errors=(OSError,),
         channel_errors=(),
         controller=SimpleNamespace(use_eventloop=False),
@@ -54,10 +47,22 @@ def test_control_is_heard_after_its_connection_was_refused(
     )
     box = gPidbox(consumer)
     box.start(consumer)
-    assert failed.wait(30)
-    refuse = False
+
+    failed = threading.Event()
+
+    def no_answer(*args: Any, **kwargs: Any) -> None:
+        failed.set()
+        raise minibroker.ConnectionLost("no answer came in time")
+
+    def answers() -> bool:
+        return bool(app.control.ping(timeout=1, limit=1))
+
     try:
-        assert app.control.ping(timeout=20, limit=1) == [{"w@green": {"ok": "pong"}}]
+        look_until(answers, broker_server.process, "it listens")
+        with monkeypatch.context() as patched:
+            patched.setattr(Transport, "drain_events", no_answer)
+            assert failed.wait(30)
+        look_until(answers, broker_server.process, "it listens again")
     finally:
         box.on_stop()
         for thread in threads:

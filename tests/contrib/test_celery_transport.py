@@ -74,6 +74,30 @@ def test_it_is_encrypted_and_says_its_token(start_broker: StartBroker, tmp_path:
         refused.ensure_connection(max_retries=1, interval_start=0)
 
 
+def test_one_more_connection_of_a_worker_waits_for_a_broker_that_is_away(
+    broker_server: BrokerServer,
+) -> None:
+    """As that for control of a gevent worker: refused, Celery would try again only after two seconds."""
+    pytest.importorskip("celery.worker.consumer")
+    with kombu.Connection(broker_server.url) as first, kombu.Connection(broker_server.url) as more:
+        first.connect()
+        broker_server.kill()
+        errors: list[BaseException] = []
+
+        def connect() -> None:
+            try:
+                more.ensure_connection(errback=lambda error, _: errors.append(error))
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is one too many
+                errors.append(error)
+
+        connecting = threading.Thread(target=connect)
+        connecting.start()
+        broker_server.restart()
+        connecting.join()
+        assert not errors
+        assert more.connected
+
+
 def test_a_connection_has_what_its_prefetch_says_and_gives_it_back(
     broker_server: BrokerServer,
 ) -> None:

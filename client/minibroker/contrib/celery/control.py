@@ -1,9 +1,8 @@
-"""The control of a worker with greenlets hears again after a connection that failed.
+"""The control of a worker with greenlets hears again after an error of its connection.
 
-Such a worker has a connection for control alone, in a greenlet that ends with its first error. Where a client does
-not reconnect by itself the other connection ends, too, and Celery begins all anew, this greenlet included. Here
-the other one goes on, so nobody would: a worker that started while its broker was restarted ran tasks, and
-answered no `ping` any more.
+Such a worker has a connection for control alone, in a greenlet that ends with its first error, as when no answer
+comes in time. Where a client does not reconnect by itself the other connection has one, too, and Celery begins
+all anew, this greenlet included. Here the other one goes on, so the worker would run tasks, and answer no `ping`.
 """
 
 from __future__ import annotations

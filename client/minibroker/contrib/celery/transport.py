@@ -25,6 +25,9 @@ AT_ONCE: Final = 10  # messages of a queue, before it is the turn of another
 FAILOVER_S: Final = 5.0  # so long a broker may be away where there is another one
 MAX_RUN_S: Final = 20 * 365 * 86_400.0  # leases are renewed for as long as Celery holds a task
 _STOPS: Final = ("should_stop", "should_terminate")
+# Where this process has been: a worker, which has more connections than one, is there as soon as the broker is,
+# and not after the 2, 4, 6, ... s of Celery. What is broadcast before it listens it does not hear.
+_reached: set[tuple[str, int]] = set()
 VERIFY: Final = "TLS here always checks the certificate: say in ca_certs which one to trust"
 _FILES: Final = {"ca_certs": "ca", "certfile": "client_cert", "keyfile": "client_key"}
 
@@ -88,7 +91,7 @@ class Transport(virtual.Transport):
         if self._open is None:
             self._open = self._connected()
             self._intake = Intake(self._open._driver)
-            if "celery.worker.consumer" in sys.modules:
+            if _is_worker():
                 from minibroker.contrib.celery import control, request
 
                 control.install()
@@ -105,11 +108,13 @@ class Transport(virtual.Transport):
             raise ValueError(
                 f"{client.virtual_host!r} names nothing: a server has no databases or virtual hosts"
             )
-        socket.create_connection((host, port), within_s).close()  # says at once what is wrong
+        place = host, port
+        if client.alt or place not in _reached or not _is_worker():
+            socket.create_connection(place, within_s).close()  # says at once what is wrong
         is_sealed = self.scheme == SEALED or bool(client.ssl)
         scheme = SEALED if is_sealed else PLAIN
         where = f"[{host}]" if ":" in host else host
-        return sync.connect(
+        broker = sync.connect(
             f"{scheme}://{where}:{port}",
             name=options.get("client_name"),
             timeout=options.get("timeout", FAILOVER_S if client.alt else 30),
@@ -118,6 +123,8 @@ class Transport(virtual.Transport):
             token=client.password or options.get("token") or None,
             **_encryption(client.ssl, options),
         )
+        _reached.add(place)
+        return broker
 
     def close_connection(self, connection: Any) -> None:
         """Give back what is in hand, and leave."""
@@ -239,6 +246,10 @@ class Transport(virtual.Transport):
             self._away_since = now
         elif self.client.alt and now - self._away_since > FAILOVER_S:
             raise errors.ConnectionLost(f"{self.client.hostname} is away")
+
+
+def _is_worker() -> bool:
+    return "celery.worker.consumer" in sys.modules
 
 
 def _is_told_to_stop() -> bool:
