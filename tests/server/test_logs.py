@@ -224,7 +224,7 @@ def test_every_event_stands_in_the_table_and_the_table_has_no_other() -> None:
     used = {  # chosen by a variable, or handed on
         *("log_failed", "start_refused", "library", "lines_dropped"),
         *("connection_refused", "connection_ended"),
-        *("messages_moved", "messages_redriven", "queue_unused"),
+        *("messages_moved", "messages_redriven", "queue_unused", "queue_created", "queue_deleted"),
     }
     used |= {name for path in SHELL if path not in WORKERS for name in constants(path)}
     for path in python_files(
